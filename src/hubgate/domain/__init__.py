@@ -1,0 +1,1 @@
+"""The words of hubgate: endpoints, calls, results, errors, and the ports between floors. Standard library only."""

@@ -1,0 +1,120 @@
+"""An endpoint: a model registered once, under one name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkingSettings
+from hubgate.domain.errors import InvalidEndpoint
+
+DEFAULT_REQUESTS_PER_MINUTE = 3000
+_NAME = re.compile(r"[a-z0-9]([a-z0-9_\-.]*[a-z0-9])?")
+
+
+class Task(StrEnum):
+    """What an endpoint does, in Elasticsearch's words."""
+
+    TEXT_EMBEDDING = "text_embedding"
+    SPARSE_EMBEDDING = "sparse_embedding"
+    RERANK = "rerank"
+    COMPLETION = "completion"
+    CHAT_COMPLETION = "chat_completion"
+
+
+class Source(StrEnum):
+    """Where a model runs."""
+
+    DEDICATED = "dedicated"
+    """An Inference Endpoint, or any such server, by its URL."""
+    LOCAL = "local"
+    """On this machine."""
+    FAKE = "fake"
+    """Deterministic vectors without a model or a network, for demonstrations and tests."""
+
+
+class Engine(StrEnum):
+    """The server behind a URL."""
+
+    TEI = "tei"
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    LLAMACPP = "llamacpp"
+    INFINITY = "infinity"
+    TOOLKIT = "toolkit"
+    """Hugging Face's default toolkit, and custom handlers inside it."""
+    OPENAI = "openai"
+    """Any other server with OpenAI's routes."""
+    OPENVINO = "openvino"
+    """The gate's own runtime."""
+    FAKE = "fake"
+
+
+class Similarity(StrEnum):
+    """How an index compares the vectors."""
+
+    COSINE = "cosine"
+    DOT_PRODUCT = "dot_product"
+    L2_NORM = "l2_norm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What was learned of a model when it was registered; `None` is not known."""
+
+    engine: Engine | None = None
+    engine_version: str | None = None
+    model: str | None = None
+    revision: str | None = None
+    """A commit of the Hub, or for local weights a digest of them."""
+    dimensions: int | None = None
+    max_input_tokens: int | None = None
+    max_batch_texts: int | None = None
+    """The server's own client batch limit."""
+    auto_truncate: bool | None = None
+    pooling: str | None = None
+    precision: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A registered model. Its token is not part of it."""
+
+    name: str
+    task: Task
+    source: Source
+    model: str | None = None
+    """A Hub repository, or for a local model also a folder."""
+    url: str | None = None
+    """As the operator gave it."""
+    engine: Engine | None = None
+    """The operator's choice; `None` lets the gate detect it."""
+    similarity: Similarity | None = None
+    dimensions: int | None = None
+    """What the operator expects; the measured number is in `facts`."""
+    max_input_tokens: int | None = None
+    requests_per_minute: int = DEFAULT_REQUESTS_PER_MINUTE
+    chunking: ChunkingSettings = DEFAULT_CHUNKING
+    facts: Facts = field(default_factory=Facts)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or self.name == "_all":
+            raise InvalidEndpoint(
+                f"Invalid inference_id; '{self.name[:200]}' can contain lowercase alphanumeric (a-z and 0-9), hyphens, "
+                "underscores or dots; must start and end with alphanumeric"
+            )
+        for label, value in (
+            ("requests_per_minute", self.requests_per_minute),
+            ("dimensions", self.dimensions),
+            ("max_input_tokens", self.max_input_tokens),
+        ):
+            if value is not None and value <= 0:
+                raise InvalidEndpoint(f"Invalid value [{value}]. [{label}] must be a positive integer")
+        if self.source is Source.DEDICATED and not self.url:
+            raise InvalidEndpoint(
+                "A dedicated endpoint needs its URL.", remedy="Copy it from the endpoint's page."
+            )
+        if self.source is Source.LOCAL and not self.model:
+            raise InvalidEndpoint("A local endpoint needs a model: a folder, or a repository of the Hub.")

@@ -1,0 +1,256 @@
+"""Every error hubgate raises on purpose.
+
+    HubgateError
+    ├── CallerError               the request cannot be served as it is; asking again changes nothing
+    │   ├── InvalidRequest        a field is missing, unknown, of the wrong type or out of range
+    │   ├── InvalidEndpoint       an endpoint's settings cannot be used
+    │   ├── NotAuthenticated      no key, or one that is unknown or revoked
+    │   ├── NotPermitted          a good key without this right
+    │   ├── NotFound              nothing is served at this path
+    │   ├── EndpointNotFound      no endpoint has this name
+    │   ├── EndpointExists        the name is taken
+    │   ├── WrongTask             the endpoint serves another task
+    │   └── BodyTooLarge          the request is larger than the gate accepts
+    ├── CapacityError             the gate has no room now
+    │   ├── QueueFull             too many callers wait already
+    │   └── DeadlineExceeded      the caller's time ran out
+    ├── UpstreamError             the model's server is the reason
+    │   ├── UpstreamUnreachable   no connection: name, address, TLS, refused, timed out
+    │   ├── UpstreamRefused       it answered with an error status
+    │   ├── UpstreamUnreadable    it answered, and not with what it should
+    │   └── EndpointChanged       it answers as another model than the registered one
+    ├── RuntimeFailed             the local runtime cannot load or run a model
+    └── StoreFailed               the database or the key file cannot be used
+
+Each error carries a `cause` (one word from `Cause`, the same on every face, in logs and in metrics), a
+`message` (what is wrong), a `remedy` (what to do), `retryable` and `retry_after` (seconds). None carries a secret.
+Status codes belong to `hubgate.web.problems` alone.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Cause(StrEnum):
+    """Why a call failed, in one word for machines; people read the message."""
+
+    INVALID_REQUEST = "invalid_request"
+    INVALID_ENDPOINT = "invalid_endpoint"
+    NOT_AUTHENTICATED = "not_authenticated"
+    NOT_PERMITTED = "not_permitted"
+    NOT_FOUND = "not_found"
+    ENDPOINT_NOT_FOUND = "endpoint_not_found"
+    ENDPOINT_EXISTS = "endpoint_exists"
+    WRONG_TASK = "wrong_task"
+    BODY_TOO_LARGE = "body_too_large"
+    QUEUE_FULL = "queue_full"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    ADDRESS_REFUSED = "address_refused"
+    NAME_NOT_RESOLVED = "name_not_resolved"
+    CONNECTION_REFUSED = "connection_refused"
+    CONNECTION_LOST = "connection_lost"
+    TLS_FAILED = "tls_failed"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    UPSTREAM_REDIRECTS = "upstream_redirects"
+    WRONG_TOKEN = "wrong_token"  # noqa: S105 - a cause, not a secret
+    TOKEN_LACKS_SCOPE = "token_lacks_scope"  # noqa: S105
+    OUT_OF_CREDIT = "out_of_credit"
+    MODEL_NOT_FOUND = "model_not_found"
+    PAUSED = "paused"
+    WAKING = "waking"
+    OVERLOADED = "overloaded"
+    INPUT_TOO_LONG = "input_too_long"
+    INPUT_REFUSED = "input_refused"
+    OLD_ADDRESS = "old_address"
+    UPSTREAM_FAILED = "upstream_failed"
+    NOT_AN_API = "not_an_api"
+    UNREADABLE_REPLY = "unreadable_reply"
+    TOKEN_LEVEL_REPLY = "token_level_reply"  # noqa: S105
+    WRONG_COUNT = "wrong_count"
+    NOT_A_NUMBER = "not_a_number"
+    DIMENSIONS_CHANGED = "dimensions_changed"
+    MODEL_UNUSABLE = "model_unusable"
+    RUNTIME_CRASHED = "runtime_crashed"
+    RUNTIME_MISSING = "runtime_missing"
+    STORE_FAILED = "store_failed"
+    INTERNAL = "internal"
+
+
+class HubgateError(Exception):
+    """The root of the tree above."""
+
+    default_cause: ClassVar[Cause] = Cause.INTERNAL
+    default_retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        cause: Cause | None = None,
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.cause = cause or self.default_cause
+        self.retryable = self.default_retryable if retryable is None else retryable
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".rstrip()
+
+
+class CallerError(HubgateError):
+    """The request cannot be served as it is."""
+
+
+class InvalidRequest(CallerError):
+    """A field is missing, unknown, of the wrong type or out of range."""
+
+    default_cause = Cause.INVALID_REQUEST
+
+
+class InvalidEndpoint(CallerError):
+    """An endpoint's settings cannot be used."""
+
+    default_cause = Cause.INVALID_ENDPOINT
+
+
+class NotAuthenticated(CallerError):
+    """No key, or one that is unknown or revoked."""
+
+    default_cause = Cause.NOT_AUTHENTICATED
+
+
+class NotPermitted(CallerError):
+    """A good key without this right."""
+
+    default_cause = Cause.NOT_PERMITTED
+
+
+class NotFound(CallerError):
+    """Nothing is served at this path."""
+
+    default_cause = Cause.NOT_FOUND
+
+
+class EndpointNotFound(CallerError):
+    """No endpoint has this name."""
+
+    default_cause = Cause.ENDPOINT_NOT_FOUND
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"No endpoint is named [{name}].", remedy="GET /v1/models lists the names.")
+        self.name = name
+
+
+class EndpointExists(CallerError):
+    """The name is taken."""
+
+    default_cause = Cause.ENDPOINT_EXISTS
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"An endpoint named [{name}] exists already.", remedy="Choose another name, or delete it first."
+        )
+        self.name = name
+
+
+class WrongTask(CallerError):
+    """The endpoint serves another task."""
+
+    default_cause = Cause.WRONG_TASK
+
+    def __init__(self, name: str, *, asked: str, actual: str) -> None:
+        super().__init__(
+            f"Endpoint [{name}] serves {actual}, not {asked}.",
+            remedy=f"Use an endpoint of task {asked}; GET /v1/models lists them.",
+        )
+        self.name, self.asked, self.actual = name, asked, actual
+
+
+class BodyTooLarge(CallerError):
+    """The request is larger than the gate accepts."""
+
+    default_cause = Cause.BODY_TOO_LARGE
+
+
+class CapacityError(HubgateError):
+    """The gate has no room now."""
+
+    default_retryable = True
+
+
+class QueueFull(CapacityError):
+    """Too many callers wait already."""
+
+    default_cause = Cause.QUEUE_FULL
+
+
+class DeadlineExceeded(CapacityError):
+    """The caller's time ran out."""
+
+    default_cause = Cause.DEADLINE_EXCEEDED
+
+
+class UpstreamError(HubgateError):
+    """The model's server is the reason."""
+
+    default_cause = Cause.UPSTREAM_FAILED
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection could be made, or it broke before an answer."""
+
+    default_cause = Cause.CONNECTION_LOST
+    default_retryable = True
+
+
+class UpstreamRefused(UpstreamError):
+    """The server answered with an error status.
+
+    `status` is the server's; `said` is the server's own words, shortened and without markup.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        said: str = "",
+        remedy: str = "",
+        cause: Cause | None = None,
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy, cause=cause, retryable=retryable, retry_after=retry_after)
+        self.status = status
+        self.said = said
+
+
+class UpstreamUnreadable(UpstreamError):
+    """The server answered, and not with what it should."""
+
+    default_cause = Cause.UNREADABLE_REPLY
+
+
+class EndpointChanged(UpstreamError):
+    """The server answers as another model than the registered one."""
+
+    default_cause = Cause.DIMENSIONS_CHANGED
+
+
+class RuntimeFailed(HubgateError):
+    """The local runtime cannot load or run a model."""
+
+    default_cause = Cause.MODEL_UNUSABLE
+
+
+class StoreFailed(HubgateError):
+    """The database or the key file cannot be used."""
+
+    default_cause = Cause.STORE_FAILED

@@ -1,0 +1,116 @@
+"""The shapes between floors: what the service needs from below, without knowing how it is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hubgate.domain.calls import Call, Result
+    from hubgate.domain.endpoint import Endpoint, Facts
+    from hubgate.domain.keys import Key
+    from hubgate.domain.secret import Secret
+
+
+class Answer(Protocol):
+    """A call goes in, its result comes out: the one shape between a face and a model."""
+
+    async def __call__(self, call: Call) -> Result:
+        """Answer one call.
+
+        Raises:
+            HubgateError: it cannot be answered.
+        """
+        ...
+
+
+class Upstream(Answer, Protocol):
+    """The last answer: the model itself."""
+
+    async def close(self) -> None:
+        """Free what is held: connections, a process."""
+        ...
+
+
+class Sources(Protocol):
+    """How models are reached."""
+
+    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
+        """Ask where the endpoint runs what it is. No model work, except where there is no other way.
+
+        Raises:
+            HubgateError: unreachable, or not a server that is known; says why and what to do.
+        """
+        ...
+
+    def open(self, endpoint: Endpoint, token: Secret | None) -> Upstream:
+        """The upstream of an endpoint whose facts are known. Does no I/O."""
+        ...
+
+    async def close(self) -> None:
+        """Free what all upstreams share."""
+        ...
+
+
+class Clock(Protocol):
+    """Seconds that never go back."""
+
+    def __call__(self) -> float:
+        """Now."""
+        ...
+
+
+class Store(Protocol):
+    """What survives a restart. Tokens go in and come out open; they are sealed at rest.
+
+    Every method raises `StoreFailed` when the database cannot be used.
+    """
+
+    async def endpoints(self) -> Sequence[tuple[Endpoint, Secret | None]]:
+        """All of them, with their tokens."""
+        ...
+
+    async def add_endpoint(self, endpoint: Endpoint, token: Secret | None) -> None:
+        """Store a new endpoint.
+
+        Raises:
+            EndpointExists: the name is taken.
+        """
+        ...
+
+    async def save_endpoint(self, endpoint: Endpoint, token: Secret | None) -> None:
+        """Replace the endpoint of this name, and its token."""
+        ...
+
+    async def remove_endpoint(self, name: str) -> None:
+        """Forget an endpoint and its token."""
+        ...
+
+    async def keys(self) -> Sequence[Key]:
+        """All gateway keys that are not revoked."""
+        ...
+
+    async def add_key(self, key: Key) -> None:
+        """Store a new gateway key."""
+        ...
+
+    async def remove_key(self, key_id: str) -> None:
+        """Revoke a gateway key."""
+        ...
+
+    async def touch_keys(self, last_used: Mapping[str, float]) -> None:
+        """Write down when keys were last used, seconds since the epoch by key id."""
+        ...
+
+    async def note(self, name: str) -> str | None:
+        """A small remembered fact about this gate."""
+        ...
+
+    async def set_note(self, name: str, value: str) -> None:
+        """Remember a small fact about this gate."""
+        ...
+
+    async def reseal(self) -> int:
+        """Seal every token under the newest secret key; how many were re-sealed."""
+        ...

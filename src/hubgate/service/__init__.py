@@ -1,0 +1,1 @@
+"""What the gate does, whoever asks and wherever a model runs."""

@@ -1,0 +1,107 @@
+"""What the operator sets through the environment, read once at start.
+
+Every variable is documented in docs/settings.md; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MIN_ADMIN_KEY_LENGTH = 16
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off"}
+
+
+class InvalidSetting(ValueError):
+    """A setting that cannot be used; its text names the variable and says what to write instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One gate's settings. Secrets are kept out of `repr`."""
+
+    home: Path
+    secret_key_file: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    admin_key: str | None = field(default=None, repr=False)
+    secret_keys: tuple[str, ...] = field(default=(), repr=False)
+    allow_private_addresses: bool = True
+    keys_in_path: bool = False
+    max_body_bytes: int = 32 * 1024 * 1024
+    log_level: str = "info"
+    hf_endpoint: str | None = None
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.home / "hubgate.db"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings from environment variables.
+
+        Raises:
+            InvalidSetting: a value cannot be used.
+        """
+        env = os.environ if env is None else env
+        user = Path(env.get("HOME") or Path.home())
+        data = Path(env.get("XDG_DATA_HOME") or user / ".local" / "share")
+        config = Path(env.get("XDG_CONFIG_HOME") or user / ".config")
+        key_file = Path(env.get("HUBGATE_SECRET_KEY_FILE") or config / "hubgate" / "secret.key").expanduser()
+        return cls(
+            home=Path(env.get("HUBGATE_HOME") or data / "hubgate").expanduser(),
+            secret_key_file=key_file,
+            host=env.get("HUBGATE_HOST") or "127.0.0.1",
+            port=_whole(env, "HUBGATE_PORT", 8080, 0, 65535),
+            admin_key=_admin_key(env),
+            secret_keys=tuple(k.strip() for k in env.get("HUBGATE_SECRET_KEY", "").split(",") if k.strip()),
+            allow_private_addresses=_flag(env, "HUBGATE_ALLOW_PRIVATE_ADDRESSES", default=True),
+            keys_in_path=_flag(env, "HUBGATE_KEYS_IN_PATH", default=False),
+            max_body_bytes=_whole(env, "HUBGATE_MAX_BODY_BYTES", 32 * 1024 * 1024, 1024, 1 << 30),
+            log_level=_log_level(env),
+            hf_endpoint=env.get("HF_ENDPOINT") or None,
+        )
+
+
+def _flag(env: Mapping[str, str], name: str, *, default: bool) -> bool:
+    value = env.get(name, "").strip().lower()
+    if not value:
+        return default
+    if value not in _TRUE | _FALSE:
+        raise InvalidSetting(f"{name} must be true or false, not {value!r}.")
+    return value in _TRUE
+
+
+def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    value = env.get(name, "").strip()
+    if not value:
+        return default
+    if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
+        raise InvalidSetting(f"{name} must be a whole number from {low} to {high}, not {value!r}.")
+    return int(value)
+
+
+def _log_level(env: Mapping[str, str]) -> str:
+    level = env.get("HUBGATE_LOG_LEVEL", "").strip().lower() or "info"
+    if level not in {"debug", "info", "warning", "error"}:
+        raise InvalidSetting(f"HUBGATE_LOG_LEVEL must be debug, info, warning or error, not {level!r}.")
+    return level
+
+
+def _admin_key(env: Mapping[str, str]) -> str | None:
+    key = env.get("HUBGATE_ADMIN_KEY", "").strip()
+    if not key:
+        return None
+    if len(key) < MIN_ADMIN_KEY_LENGTH or len(set(key)) < MIN_ADMIN_KEY_LENGTH // 2:
+        raise InvalidSetting(
+            f"HUBGATE_ADMIN_KEY is too weak: use at least {MIN_ADMIN_KEY_LENGTH} characters that do not repeat, "
+            'for example the output of: python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
+        )
+    return key

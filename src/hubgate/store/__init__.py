@@ -1,0 +1,1 @@
+"""What survives a restart: tables, migrations, and the vault that seals tokens."""
