@@ -1,0 +1,117 @@
+"""The gate's own API under /api: what the command line and the console use."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from starlette.responses import Response
+
+from hubgate import __version__
+from hubgate.core.chunking import icu_version
+from hubgate.web.asgi import decode
+from hubgate.web.shapes import EndpointForm, endpoint_json
+from hubgate.web.ticket import need_admin
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from hubgate.domain.keys import Key
+    from hubgate.service.access import Access
+    from hubgate.service.gateway import Gateway
+
+T = TypeVar("T")
+
+
+class KeyForm(msgspec.Struct, forbid_unknown_fields=True):
+    """What an operator sends to create a gateway key."""
+
+    name: str
+    admin: bool = False
+    default_endpoint: str | None = None
+
+
+_ENDPOINT = msgspec.json.Decoder(EndpointForm)
+_KEY = msgspec.json.Decoder(KeyForm)
+
+
+class Api:
+    """Endpoints and keys. Everything here wants an admin key."""
+
+    def __init__(self, gateway: Gateway, access: Access) -> None:
+        self._gateway = gateway
+        self._access = access
+
+    async def about(self, request: Request) -> Response:
+        """Versions."""
+        need_admin(request.scope)
+        return _json({"hubgate": __version__, "python": platform.python_version(), "icu": icu_version()})
+
+    async def list_endpoints(self, request: Request) -> Response:
+        """Every endpoint."""
+        need_admin(request.scope)
+        return _json({"endpoints": [self._shown(e.name) for e in self._gateway.endpoints()]})
+
+    async def show_endpoint(self, request: Request) -> Response:
+        """One endpoint."""
+        need_admin(request.scope)
+        return _json(self._shown(request.path_params["name"]))
+
+    async def add_endpoint(self, request: Request) -> Response:
+        """Register an endpoint: it is called before it is stored."""
+        need_admin(request.scope)
+        draft, token = decode(await request.body(), _ENDPOINT).endpoint()
+        added = await self._gateway.register(draft, token)
+        return _json(self._shown(added.name), 201)
+
+    async def remove_endpoint(self, request: Request) -> Response:
+        """Forget an endpoint."""
+        need_admin(request.scope)
+        await self._gateway.remove(request.path_params["name"])
+        return Response(status_code=204)
+
+    async def list_keys(self, request: Request) -> Response:
+        """Every gateway key, without the keys themselves."""
+        need_admin(request.scope)
+        return _json({"keys": [_key_json(key) for key in self._access.list()]})
+
+    async def create_key(self, request: Request) -> Response:
+        """Create a gateway key; it is shown this once."""
+        need_admin(request.scope)
+        form = decode(await request.body(), _KEY)
+        if form.default_endpoint:
+            self._gateway.find(form.default_endpoint)
+        key, plain = await self._access.create(
+            form.name, admin=form.admin, default_endpoint=form.default_endpoint
+        )
+        return _json({**_key_json(key), "key": plain}, 201)
+
+    async def revoke_key(self, request: Request) -> Response:
+        """Revoke a key, by its id or name; it stops at once."""
+        need_admin(request.scope)
+        await self._access.revoke(request.path_params["key"])
+        return Response(status_code=204)
+
+    async def rotate_secret(self, request: Request) -> Response:
+        """Seal every token anew under a new secret key."""
+        need_admin(request.scope)
+        return _json({"resealed": await self._gateway.rotate_secret()})
+
+    def _shown(self, name: str) -> dict[str, Any]:
+        return endpoint_json(self._gateway.find(name), self._gateway.token_hint(name))
+
+
+def _key_json(key: Key) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "admin": key.admin,
+        "default_endpoint": key.default_endpoint,
+        "created_at": key.created_at,
+        "last_used_at": key.last_used_at,
+    }
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")

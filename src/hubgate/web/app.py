@@ -1,0 +1,132 @@
+"""The route map of the whole product on one page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.exceptions import HTTPException
+from starlette.routing import Route, Router
+
+from hubgate.domain.errors import NotFound
+from hubgate.web.api import Api
+from hubgate.web.elastic import Elastic
+from hubgate.web.guard import Guard
+from hubgate.web.health import Health
+from hubgate.web.huggingface import HuggingFace
+from hubgate.web.openai import OpenAI
+from hubgate.web.problems import MethodNotAllowed
+
+if TYPE_CHECKING:
+    from hubgate.service.access import Access
+    from hubgate.service.gateway import Gateway
+    from hubgate.service.meter import Meter
+    from hubgate.web.asgi import AsgiApp, Receive, Scope, Send
+
+
+def create_app(
+    gateway: Gateway, access: Access, meter: Meter, *, max_body_bytes: int, keys_in_path: bool
+) -> AsgiApp:
+    """The whole product as one ASGI application."""
+    elastic, openai, huggingface = Elastic(gateway), OpenAI(gateway), HuggingFace(gateway)
+    api, health = Api(gateway, access), Health(gateway, meter)
+    routes = [
+        Route("/", health.front, methods=["GET"]),
+        Route("/healthz", health.alive),
+        Route("/readyz", health.ready),
+        Route("/metrics", health.metrics),
+        Route("/_inference", elastic.get_all, methods=["GET"]),
+        Route("/_inference/_services", elastic.services, methods=["GET"]),
+        Route("/_inference/_services/{task}", elastic.services, methods=["GET"]),
+        Route("/_inference/{name}", elastic.get, methods=["GET"]),
+        Route("/_inference/{name}", elastic.put, methods=["PUT"]),
+        Route("/_inference/{name}", elastic.delete, methods=["DELETE"]),
+        Route("/_inference/{name}/_update", elastic.update, methods=["PUT"]),
+        Route("/_inference/{task}/{name}", elastic.get, methods=["GET"]),
+        Route("/_inference/{task}/{name}", elastic.put, methods=["PUT"]),
+        Route("/_inference/{task}/{name}", elastic.delete, methods=["DELETE"]),
+        Route("/_inference/{task}/{name}/_update", elastic.update, methods=["PUT"]),
+        Route("/v1/models", openai.models, methods=["GET"]),
+        Route("/v1/models/{name}", openai.model, methods=["GET"]),
+        Route("/models", openai.models, methods=["GET"]),
+        Route("/models/{name}", openai.model, methods=["GET"]),
+        Route("/hf/{name}", huggingface.root, methods=["GET"]),
+        Route("/hf/{name}/info", huggingface.info, methods=["GET"]),
+        Route("/hf/{name}/health", huggingface.health, methods=["GET"]),
+        Route("/info", huggingface.info, methods=["GET"]),
+        Route("/health", huggingface.health, methods=["GET"]),
+        Route("/api/about", api.about, methods=["GET"]),
+        Route("/api/endpoints", api.list_endpoints, methods=["GET"]),
+        Route("/api/endpoints", api.add_endpoint, methods=["POST"]),
+        Route("/api/endpoints/{name}", api.show_endpoint, methods=["GET"]),
+        Route("/api/endpoints/{name}", api.remove_endpoint, methods=["DELETE"]),
+        Route("/api/keys", api.list_keys, methods=["GET"]),
+        Route("/api/keys", api.create_key, methods=["POST"]),
+        Route("/api/keys/{key}", api.revoke_key, methods=["DELETE"]),
+        Route("/api/secret/rotate", api.rotate_secret, methods=["POST"]),
+    ]
+    app = _Hot(elastic, openai, huggingface, Router(routes, redirect_slashes=False))
+    return Guard(app, access, meter, max_body_bytes=max_body_bytes, keys_in_path=keys_in_path)
+
+
+class _Hot:
+    """Inference: found by dictionary, served on plain ASGI. The rest goes to the router."""
+
+    def __init__(self, elastic: Elastic, openai: OpenAI, huggingface: HuggingFace, cold: Router) -> None:
+        self._cold = cold
+        self._infer = elastic.infer
+        self._by_path = {
+            "/v1/embeddings": openai.embeddings,
+            "/embeddings": openai.embeddings,
+        }
+        # Under /hf/{endpoint}, and bare for the key's default endpoint.
+        self._by_tail = {
+            "": huggingface.root,
+            "embed": huggingface.embed,
+            "tokenize": huggingface.tokenize,
+            "embeddings": huggingface.embeddings,
+            "v1/embeddings": huggingface.embeddings,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST" and await self._serve(scope, receive, send):
+            return
+        path = scope["path"]
+        if len(path) > 1 and path.endswith("/"):
+            scope["path"] = path.rstrip("/")
+        scope["app"] = self  # the router then raises instead of answering in plain text
+        try:
+            await self._cold(scope, receive, send)
+        except HTTPException as error:
+            if error.status_code == 405:
+                raise MethodNotAllowed(f"{scope['method']} is not served at {path}.") from None
+            raise NotFound(f"Nothing is served at {scope['method']} {path}.") from None
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        path: str = scope["path"].rstrip("/")
+        if handler := self._by_path.get(path):
+            await handler(scope, receive, send)
+            return True
+        _, head, *rest = path.split("/", 3) if path else ("", "")
+        if head == "_inference" and rest:
+            return await self._serve_inference(rest, scope, receive, send)
+        if head == "hf" and rest:
+            name, tail = rest[0], rest[1] if len(rest) > 1 else ""
+        else:
+            name, tail = None, path[1:]
+        answer = self._by_tail.get(tail)
+        if answer is None:
+            return False
+        await answer(scope, receive, send, name)
+        return True
+
+    async def _serve_inference(self, rest: list[str], scope: Scope, receive: Receive, send: Send) -> bool:
+        """`/_inference/{name}` or `/_inference/{task}/{name}`, and `/_stream` after either."""
+        *segments, last = "/".join(rest).split("/")
+        stream = last == "_stream"
+        if not stream:
+            segments.append(last)
+        if not 1 <= len(segments) <= 2 or segments[-1].startswith("_"):
+            return False
+        task = segments[0] if len(segments) == 2 else None
+        await self._infer(scope, receive, send, task=task, name=segments[-1], stream=stream)
+        return True

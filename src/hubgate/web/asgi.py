@@ -1,0 +1,78 @@
+"""Reading and answering on plain ASGI, for the routes that must be fast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import msgspec
+
+from hubgate.domain.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+
+    Scope: TypeAlias = MutableMapping[str, Any]
+    Message: TypeAlias = MutableMapping[str, Any]
+    Receive: TypeAlias = Callable[[], Awaitable[Message]]
+    Send: TypeAlias = Callable[[Message], Awaitable[None]]
+    AsgiApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+    Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
+
+T = TypeVar("T")
+JSON = b"application/json"
+
+
+class ClientLeft(Exception):
+    """The client closed its connection before its request was whole."""
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The whole request body; the guard bounds its size.
+
+    Raises:
+        ClientLeft: the client went away in the middle.
+    """
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        parts = [body]
+        while message.get("more_body"):
+            message = await receive()
+            parts.append(message.get("body", b""))
+        body = b"".join(parts)
+    if message["type"] == "http.disconnect":
+        raise ClientLeft
+    return body
+
+
+def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Read JSON into the decoder's type.
+
+    Raises:
+        InvalidRequest: the body is no JSON, no UTF-8, or has a field that does not fit; says which.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"{error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        said = str(error) if body else "it is empty"
+        raise InvalidRequest(f"The request body is not valid JSON: {said}.") from None
+
+
+async def respond(
+    send: Send, status: int, body: bytes, content_type: bytes = JSON, headers: Headers = ()
+) -> None:
+    """Send a whole answer."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", content_type),
+                (b"content-length", b"%d" % len(body)),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,228 @@
+"""What every request passes: its id, its key, the bound on its body, its log line; and every error, told in its dialect."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from hubgate.domain.errors import BodyTooLarge, HubgateError
+from hubgate.web.asgi import ClientLeft, respond
+from hubgate.web.problems import problem
+from hubgate.web.ticket import Ticket
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from hubgate.service.access import Access
+    from hubgate.service.meter import Meter
+    from hubgate.web.asgi import AsgiApp, Message, Receive, Scope, Send
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+# A call that is answered sooner costs no task; a client that leaves a longer one is noticed at once.
+_WATCH_AFTER = 0.02
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,128}")
+_PRODUCT = (b"x-elastic-product", b"Elasticsearch")
+
+_log = logging.getLogger("hubgate.access")
+
+
+class Guard:
+    """The outermost ASGI application."""
+
+    def __init__(
+        self, app: AsgiApp, access: Access, meter: Meter, *, max_body_bytes: int, keys_in_path: bool
+    ) -> None:
+        self._app = app
+        self._access = access
+        self._meter = meter
+        self._max_body_bytes = max_body_bytes
+        self._keys_in_path = keys_in_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        ticket = Ticket(
+            given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8), time.monotonic()
+        )
+        scope["ticket"] = ticket
+        path = self._take_key_from_path(scope, headers)
+        ticket.face = face_of(path)
+        answer = _Answer(send, ticket)
+        self._meter.started()
+        try:
+            await self._serve(scope, headers, receive, answer)
+        finally:
+            self._meter.ended()
+            self._write_down(scope["method"], path, ticket)
+
+    async def _serve(
+        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, answer: _Answer
+    ) -> None:
+        ticket = answer.ticket
+        try:
+            if not _is_open(scope, headers):
+                ticket.key = self._access.authenticate(_text(headers.get(b"authorization")))
+            body = _Body(receive, headers.get(b"content-length", b""), self._max_body_bytes)
+            await _until_client_leaves(self._app(scope, body, answer), body, ticket)
+        except HubgateError as error:
+            await self._fail(error, answer)
+        except ClientLeft:
+            ticket.client_left = True
+        except Exception:
+            _log.exception("request %s failed", ticket.request_id)
+            error = HubgateError(
+                "The gate made a mistake.", remedy=f"Its log tells more under request id {ticket.request_id}."
+            )
+            await self._fail(error, answer)
+
+    async def _fail(self, error: HubgateError, answer: _Answer) -> None:
+        answer.ticket.cause = error.cause
+        if not answer.ticket.status:
+            told = problem(answer.ticket.face, error)
+            await respond(answer, told.status, told.body, headers=told.headers)
+
+    def _take_key_from_path(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
+        """`/k/{key}/…`, for clients that drop their key; the path goes on without it, so no log can show it."""
+        path: str = scope["path"]
+        if path.startswith("/k/") and self._keys_in_path:
+            _, _, key, *rest = path.split("/", 3)
+            path = "/" + "".join(rest)
+            scope["path"] = path
+            scope["raw_path"] = path.encode()
+            headers[b"authorization"] = b"Bearer " + key.encode()
+        elif path.startswith("/k/"):
+            scope["path"] = path = "/k/***"
+        return path
+
+    def _write_down(self, method: str, path: str, ticket: Ticket) -> None:
+        seconds = time.monotonic() - ticket.started
+        if ticket.client_left:
+            ticket.cause = "client_left"
+        self._meter.observe(ticket.face, ticket.endpoint, ticket.cause, seconds, ticket.texts, ticket.tokens)
+        if _log.isEnabledFor(logging.INFO):
+            _log.info(
+                "%s %s %d %.1fms id=%s key=%s endpoint=%s texts=%d cause=%s",
+                method,
+                _printable(path),
+                ticket.status,
+                seconds * 1000,
+                ticket.request_id,
+                ticket.key.id if ticket.key else "-",
+                ticket.endpoint or "-",
+                ticket.texts,
+                ticket.cause,
+            )
+
+
+class _Body:
+    """`receive` that bounds the request's body."""
+
+    __slots__ = ("_left", "_too_large", "receive", "whole")
+
+    def __init__(self, receive: Receive, length: bytes, most: int) -> None:
+        self.receive = receive
+        self.whole = False
+        self._left = most
+        self._too_large = BodyTooLarge(
+            f"The request body is larger than {most} bytes.",
+            remedy="Send fewer texts at a time, or raise HUBGATE_MAX_BODY_BYTES.",
+        )
+        if length.isdigit() and int(length) > most:
+            raise self._too_large
+
+    async def __call__(self) -> Message:
+        message = await self.receive()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise self._too_large
+        self.whole = not message.get("more_body", False)
+        return message
+
+
+class _Answer:
+    """`send` that marks each answer with its request id, and remembers that it has begun."""
+
+    __slots__ = ("_send", "ticket")
+
+    def __init__(self, send: Send, ticket: Ticket) -> None:
+        self._send = send
+        self.ticket = ticket
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.ticket.status = message["status"]
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", self.ticket.request_id.encode()),
+                _PRODUCT,
+            ]
+        await self._send(message)
+
+
+def face_of(path: str) -> str:
+    """The face that a path belongs to, so that even an unknown path is answered in a known dialect."""
+    head = path.split("/", 2)[1] if path.startswith("/") else ""
+    if head in {"", "_inference"}:
+        return "elastic"
+    if head in {"hf", "embed", "tokenize", "info", "health", "k"}:
+        return "huggingface"
+    if head in {"v1", "v2", "embeddings", "models", "chat", "completions", "rerank"}:
+        return "openai"
+    return "own"
+
+
+async def _until_client_leaves(work: Awaitable[None], body: _Body, ticket: Ticket) -> None:
+    """Do the work, and stop it when the client goes away."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine runs in a task
+    loop = asyncio.get_running_loop()
+    watch: asyncio.Task[None] | None = None
+
+    async def notice() -> None:
+        while (await body.receive())["type"] != "http.disconnect":
+            pass
+        ticket.client_left = True
+        task.cancel()
+
+    def start() -> None:
+        nonlocal watch, timer
+        if body.whole:
+            watch = loop.create_task(notice())
+        else:  # only one reader at a time: what is left of the body belongs to the face
+            timer = loop.call_later(_WATCH_AFTER, start)
+
+    timer = loop.call_later(_WATCH_AFTER, start)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not ticket.client_left:
+            raise
+        task.uncancel()
+    finally:
+        timer.cancel()
+        if watch is not None:
+            watch.cancel()
+
+
+def _is_open(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    """Whether no key is needed: the probes, and the start page."""
+    path: str = scope["path"]
+    return path in OPEN_PATHS or (
+        path == "/" and scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b"")
+    )
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
+
+
+def _printable(path: str) -> str:
+    return path if path.isprintable() else ascii(path)

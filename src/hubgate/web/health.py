@@ -1,0 +1,87 @@
+"""The probes, the metrics, and what stands at the root."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from hubgate import __version__
+from hubgate.domain.endpoint import Source
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from hubgate.service.gateway import Gateway
+    from hubgate.service.meter import Meter
+
+# What Elasticsearch's clients read of `GET /`: the release whose `_inference` contract the gate keeps.
+ELASTICSEARCH_VERSION = "9.4.2"
+
+
+class Health:
+    """Whether the gate is there, and what it is."""
+
+    def __init__(self, gateway: Gateway, meter: Meter) -> None:
+        self._gateway = gateway
+        self._meter = meter
+
+    async def alive(self, request: Request) -> Response:
+        """200 as long as the process serves."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self, request: Request) -> Response:
+        """200 once every local model answers; until then 503 with what it waits for."""
+        unready = self._gateway.unready()
+        if unready:
+            return JSONResponse({"status": "not ready", "endpoints": unready}, 503)
+        return JSONResponse({"status": "ready"})
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus' text format."""
+        return Response(self._meter.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def front(self, request: Request) -> Response:
+        """The start page for a browser; for any other client what Elasticsearch tells of itself."""
+        if "text/html" in request.headers.get("accept", ""):
+            return HTMLResponse(_PAGE)
+        return JSONResponse(
+            {
+                "name": "hubgate",
+                "cluster_name": "hubgate",
+                "cluster_uuid": "hubgate",
+                "version": {
+                    "number": ELASTICSEARCH_VERSION,
+                    "build_flavor": "default",
+                    "build_type": "hubgate",
+                    "build_hash": __version__,
+                    "build_date": "1970-01-01T00:00:00.000Z",
+                    "build_snapshot": False,
+                    "lucene_version": "10.0.0",
+                    "minimum_wire_compatibility_version": "8.19.0",
+                    "minimum_index_compatibility_version": "8.0.0",
+                },
+                "tagline": "You Know, for Search",
+                "hubgate": {"version": __version__, "local_endpoints": self._local_endpoints()},
+            }
+        )
+
+    def _local_endpoints(self) -> list[str]:
+        return [e.name for e in self._gateway.endpoints() if e.source is Source.LOCAL]
+
+
+_PAGE = f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>hubgate</title>
+<h1>hubgate {__version__}</h1>
+<p>The gate between applications and the open models of Hugging Face. It serves:</p>
+<ul>
+<li><code>/_inference</code>: Elasticsearch's inference API</li>
+<li><code>/v1</code>: OpenAI's embeddings and models</li>
+<li><code>/hf/{{endpoint}}</code>: the base URL for Hugging Face's clients</li>
+</ul>
+<p>Every call wants a key: <code>Authorization: Bearer …</code>.</p>
+</html>
+"""

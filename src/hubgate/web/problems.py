@@ -1,0 +1,133 @@
+"""Our errors in each dialect's words: the only place with status codes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from hubgate.domain import errors
+from hubgate.domain.errors import Cause, HubgateError
+from hubgate.web import elastic_problems
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hubgate.web.asgi import Headers
+
+
+class MethodNotAllowed(errors.CallerError):
+    """The path is served, but not with this method."""
+
+    default_cause = Cause.INVALID_REQUEST
+
+
+_STATUS: dict[type[HubgateError], int] = {
+    errors.CallerError: 400,
+    errors.NotAuthenticated: 401,
+    errors.NotPermitted: 403,
+    errors.NotFound: 404,
+    MethodNotAllowed: 405,
+    errors.EndpointNotFound: 404,
+    errors.EndpointExists: 409,
+    errors.BodyTooLarge: 413,
+    errors.QueueFull: 429,
+    errors.DeadlineExceeded: 504,
+    errors.UpstreamError: 502,
+    errors.EndpointChanged: 424,
+    errors.RuntimeFailed: 503,
+    errors.StoreFailed: 503,
+    HubgateError: 500,
+}
+
+_STATUS_OF_CAUSE: dict[Cause, int] = {
+    Cause.INPUT_REFUSED: 400,
+    Cause.INPUT_TOO_LONG: 413,
+    # The gate's own key was fine and asking again cannot help: 424, which no client retries.
+    Cause.WRONG_TOKEN: 424,
+    Cause.TOKEN_LACKS_SCOPE: 424,
+    Cause.OUT_OF_CREDIT: 424,
+    Cause.MODEL_NOT_FOUND: 424,
+    Cause.OLD_ADDRESS: 424,
+    Cause.PAUSED: 424,
+    Cause.WAKING: 503,
+    Cause.OVERLOADED: 429,
+    Cause.UPSTREAM_TIMEOUT: 504,
+}
+
+_OPENAI_TYPE = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+}
+
+_TEI_TYPE = {400: "Validation", 413: "Validation", 424: "Backend", 429: "Overloaded", 503: "Unhealthy"}
+
+
+class Problem(NamedTuple):
+    """An error as it is sent."""
+
+    status: int
+    body: bytes
+    headers: Headers
+
+
+def status_of(error: HubgateError) -> int:
+    """The status that tells a client best what to do next."""
+    if isinstance(error, errors.UpstreamError) and error.cause in _STATUS_OF_CAUSE:
+        return _STATUS_OF_CAUSE[error.cause]
+    return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+
+
+def problem(face: str, error: HubgateError) -> Problem:
+    """An error in the words of a face."""
+    status, body = _DIALECTS.get(face, _own)(error, status_of(error))
+    return Problem(status, msgspec.json.encode(body), _headers(error, status))
+
+
+def _headers(error: HubgateError, status: int) -> list[tuple[bytes, bytes]]:
+    headers = []
+    if error.retry_after is not None:
+        seconds = max(1, math.ceil(error.retry_after))
+        headers.append((b"retry-after", b"%d" % seconds))
+        if status == 429:
+            headers.append((b"ratelimit", b'"allowance";r=0;t=%d' % seconds))
+    if status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="hubgate", ApiKey, Basic realm="hubgate"'))
+    return headers
+
+
+def _openai(error: HubgateError, status: int) -> tuple[int, object]:
+    return status, {
+        "error": {
+            "message": str(error),
+            "type": _OPENAI_TYPE.get(status, "api_error"),
+            "param": None,
+            "code": error.cause,
+        }
+    }
+
+
+def _huggingface(error: HubgateError, status: int) -> tuple[int, object]:
+    """As text-embeddings-inference spells it; huggingface_hub and huggingface.js both show `error`."""
+    if isinstance(error, errors.InvalidRequest):
+        status = 422
+    return status, {
+        "error": str(error),
+        "error_type": _TEI_TYPE.get(status, "Validation" if status < 500 else "Backend"),
+    }
+
+
+def _own(error: HubgateError, status: int) -> tuple[int, object]:
+    return status, {"error": {"cause": error.cause, "message": error.message, "remedy": error.remedy}}
+
+
+_DIALECTS: dict[str, Callable[[HubgateError, int], tuple[int, object]]] = {
+    "elastic": elastic_problems.render,
+    "openai": _openai,
+    "huggingface": _huggingface,
+}

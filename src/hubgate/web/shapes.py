@@ -1,0 +1,79 @@
+"""How an endpoint is written in JSON on the gate's own API; the CLI and the console read the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from hubgate.domain.chunking import parse_chunking_settings
+from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Engine, Similarity, Source, Task
+from hubgate.domain.errors import InvalidRequest
+from hubgate.domain.secret import Secret
+
+
+class RateLimit(msgspec.Struct, forbid_unknown_fields=True):
+    """An allowance."""
+
+    requests_per_minute: int = DEFAULT_REQUESTS_PER_MINUTE
+
+
+class EndpointForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What an operator sends to register an endpoint."""
+
+    name: str
+    task: Task = Task.TEXT_EMBEDDING
+    source: Source | None = None
+    model: str | None = None
+    url: str | None = None
+    token: str | None = None
+    engine: Engine | None = None
+    similarity: Similarity | None = None
+    dimensions: int | None = None
+    max_input_tokens: int | None = None
+    rate_limit: RateLimit = msgspec.field(default_factory=RateLimit)
+    chunking_settings: dict[str, Any] | None = None
+
+    def endpoint(self) -> tuple[Endpoint, Secret | None]:
+        """The endpoint, and its token.
+
+        Raises:
+            InvalidEndpoint: its settings cannot be used.
+        """
+        source = self.source or (Source.DEDICATED if self.url else Source.LOCAL)
+        if source is Source.LOCAL and self.url:
+            raise InvalidRequest("A local endpoint has no URL.", remedy="Leave out url, or source.")
+        draft = Endpoint(
+            name=self.name,
+            task=self.task,
+            source=source,
+            model=self.model,
+            url=self.url,
+            engine=self.engine,
+            similarity=self.similarity,
+            dimensions=self.dimensions,
+            max_input_tokens=self.max_input_tokens,
+            requests_per_minute=self.rate_limit.requests_per_minute,
+            chunking=parse_chunking_settings(self.chunking_settings),
+        )
+        return draft, Secret(self.token) if self.token else None
+
+
+def endpoint_json(endpoint: Endpoint, token_hint: str | None) -> dict[str, Any]:
+    """An endpoint as it is shown: never its token, only the token's last characters."""
+    shown: dict[str, Any] = {
+        "name": endpoint.name,
+        "task": endpoint.task,
+        "source": endpoint.source,
+        "model": endpoint.model,
+        "url": endpoint.url,
+        "engine": endpoint.engine,
+        "token": token_hint,
+        "similarity": endpoint.similarity or Similarity.COSINE,
+        "dimensions": endpoint.facts.dimensions,
+        "max_input_tokens": endpoint.max_input_tokens or endpoint.facts.max_input_tokens,
+        "rate_limit": {"requests_per_minute": endpoint.requests_per_minute},
+        "chunking_settings": endpoint.chunking.as_dict(),
+        "facts": msgspec.to_builtins(endpoint.facts),
+    }
+    return {key: value for key, value in shown.items() if value is not None}

@@ -1,0 +1,54 @@
+"""What is known of one request: made by the guard, filled by a face, written to the log and the meter at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hubgate.domain.calls import Context
+from hubgate.domain.errors import NotPermitted
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+    from typing import Any
+
+    from hubgate.domain.keys import Key
+
+
+@dataclass(slots=True)
+class Ticket:
+    """One request's ticket, at `scope["ticket"]`."""
+
+    request_id: str
+    started: float
+    """On the monotonic clock, in seconds."""
+    key: Key | None = None
+    face: str = "-"
+    endpoint: str = ""
+    """The name of the registered endpoint that was called."""
+    texts: int = 0
+    tokens: int = 0
+    status: int = 0
+    cause: str = "ok"
+    client_left: bool = False
+
+    def context(self, deadline: float | None = None) -> Context:
+        """Who asks, for the floors below; `deadline` is on the monotonic clock."""
+        return Context(request_id=self.request_id, caller=self.key.id if self.key else "-", deadline=deadline)
+
+
+def ticket_of(scope: MutableMapping[str, Any]) -> Ticket:
+    """The ticket of a request."""
+    ticket: Ticket = scope["ticket"]
+    return ticket
+
+
+def need_admin(scope: MutableMapping[str, Any]) -> None:
+    """Let only an admin key pass.
+
+    Raises:
+        NotPermitted: the key may only infer.
+    """
+    key = ticket_of(scope).key
+    if key is None or not key.admin:
+        raise NotPermitted("This key may only call models.", remedy="Use the admin key to change the gate.")
