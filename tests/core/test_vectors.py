@@ -1,0 +1,93 @@
+"""Arithmetic on the bytes of vectors."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubgate.core import vectors
+from hubgate.domain.calls import Encoding, Vectors
+from hubgate.domain.errors import Cause, UpstreamUnreadable
+
+singles = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(singles))
+def test_dimensions_are_the_same_in_both_encodings(numbers: list[float]) -> None:
+    item = vectors.f32(numbers)
+    assert vectors.dimensions(item, Encoding.F32) == len(numbers)
+    assert vectors.dimensions(json.dumps(numbers).encode(), Encoding.JSON) == len(numbers)
+
+
+@given(st.lists(st.floats(width=32)))
+def test_is_finite_agrees_with_a_walk_over_the_numbers(numbers: list[float]) -> None:
+    item = struct.pack(f"<{len(numbers)}f", *numbers)
+    assert vectors.is_finite(item) is all(map(math.isfinite, numbers))
+
+
+@given(st.lists(singles, min_size=1))
+def test_f32_to_json_and_back_loses_nothing(numbers: list[float]) -> None:
+    item = vectors.f32(numbers)
+    assert vectors.json_to_f32(vectors.f32_to_json(item)) == item
+
+
+@given(st.lists(singles))
+def test_base64_and_back_loses_nothing(numbers: list[float]) -> None:
+    item = vectors.f32(numbers)
+    assert vectors.base64_to_f32(vectors.f32_to_base64(item)) == item
+
+
+@pytest.mark.parametrize("item", [b"[1, null]", b"[1e999]", b"[1e300]", b"[NaN]", b'["a"]', b"[[1]]", b"7"])
+def test_json_that_is_no_finite_number_is_refused(item: bytes) -> None:
+    with pytest.raises(UpstreamUnreadable) as caught:
+        vectors.json_to_f32(item)
+    assert caught.value.cause is Cause.NOT_A_NUMBER
+
+
+@pytest.mark.parametrize("text", [b"a", b"YWI=", b"not base64!"])
+def test_base64_that_holds_no_numbers_is_refused(text: bytes) -> None:
+    with pytest.raises(UpstreamUnreadable):
+        vectors.base64_to_f32(text)
+
+
+def test_vectors_in_their_own_encoding_are_not_touched() -> None:
+    held = Vectors(items=[b"[1.0]"], encoding=Encoding.JSON)
+    assert vectors.in_encoding(held, Encoding.JSON) is held
+
+
+def test_a_change_of_encoding_keeps_what_is_known_of_the_vectors() -> None:
+    held = Vectors(items=[b"[1.0,0.5]"], encoding=Encoding.JSON, tokens=3, exact=True, warnings=("w",))
+    changed = vectors.in_encoding(held, Encoding.F32)
+    assert changed == Vectors(
+        items=[vectors.f32([1, 0.5])], encoding=Encoding.F32, tokens=3, exact=True, warnings=("w",)
+    )
+    assert vectors.in_encoding(changed, Encoding.JSON).items == [b"[1.0,0.5]"]
+
+
+def test_a_normalised_vector_has_length_one_and_the_same_direction() -> None:
+    assert vectors.floats(vectors.normalised(vectors.f32([3, 4]))) == pytest.approx((0.6, 0.8))
+
+
+def test_a_vector_of_zeros_cannot_be_normalised_and_stays() -> None:
+    assert vectors.normalised(vectors.f32([0, 0])) == vectors.f32([0, 0])
+
+
+def test_the_mean_is_taken_over_the_tokens() -> None:
+    assert vectors.floats(vectors.mean_pooled([[1, 2], [3, 4], [5, 9]])) == (3, 5)
+
+
+@pytest.mark.parametrize("rows", [[], [[]], [[1, 2], [3]], [["a"]], [[1e300, 1], [1e300, 1]], [[None]]])
+def test_rows_without_a_mean_are_refused(rows: list[list[float]]) -> None:
+    with pytest.raises(UpstreamUnreadable):
+        vectors.mean_pooled(rows)
+
+
+def test_an_infinite_mean_is_refused() -> None:
+    with pytest.raises(UpstreamUnreadable) as caught:
+        vectors.mean_pooled([[math.inf, 1.0]])
+    assert caught.value.cause is Cause.NOT_A_NUMBER
