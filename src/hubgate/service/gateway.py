@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PROBE = Embed(texts=("how big",), input_type=InputType.INGEST)
 DEFAULT_REGISTRATION_TIMEOUT = 30.0
+_READY_NOTE = "ready endpoint"
 SERVED_TASKS = frozenset({Task.TEXT_EMBEDDING})
 
 _log = logging.getLogger(__name__)
@@ -58,12 +59,22 @@ class Gateway:
         self._warming: dict[str, asyncio.Task[None]] = {}
         self._failing: dict[str, str] = {}
 
-    async def load(self) -> None:
-        """Open every stored endpoint, and start to load the local models in the background."""
+    async def load(self, ready_endpoint: Endpoint | None = None) -> None:
+        """Open every stored endpoint, and start to load the local models in the background.
+
+        Args:
+            ready_endpoint: registered once in the life of this gate, unless there are endpoints already.
+        """
         for endpoint, token in await self._store.endpoints():
             self._go_live(endpoint, token, self._sources.open(endpoint, token))
             if endpoint.source is Source.LOCAL:
                 self._warming[endpoint.name] = asyncio.create_task(self._warm_up(endpoint.name))
+        if ready_endpoint and not self._live and await self._store.note(_READY_NOTE) is None:
+            self._warming[ready_endpoint.name] = asyncio.create_task(self._make_ready(ready_endpoint))
+
+    async def settled(self) -> None:
+        """Wait until every local model answers or has failed."""
+        await asyncio.gather(*self._warming.values(), return_exceptions=True)
 
     async def close(self) -> None:
         """Free every upstream. Calls in flight end with an error."""
@@ -99,14 +110,14 @@ class Gateway:
         return waiting | self._failing
 
     async def register(
-        self, draft: Endpoint, token: Secret | None, *, timeout: float | None = None
+        self, draft: Endpoint, token: Secret | None, *, within: float | None = None
     ) -> Endpoint:
         """Prove that an endpoint works, learn what it is, then store it. Nothing is stored if it fails.
 
         Args:
             draft: what the operator says of it; its facts are replaced by what is learned.
             token: the upstream's access token.
-            timeout: seconds for the whole of it.
+            within: seconds for the whole of it.
 
         Raises:
             EndpointExists: the name is taken.
@@ -115,7 +126,7 @@ class Gateway:
         async with self._change_of(draft.name):
             if draft.name in self._live:
                 raise EndpointExists(draft.name)
-            proven, upstream = await self._prove(draft, token, timeout)
+            proven, upstream = await self._prove(draft, token, within)
             try:
                 await self._store.add_endpoint(proven, token)
             except BaseException:
@@ -126,7 +137,7 @@ class Gateway:
         return proven
 
     async def update(
-        self, changed: Endpoint, token: Secret | None = None, *, timeout: float | None = None
+        self, changed: Endpoint, token: Secret | None = None, *, within: float | None = None
     ) -> Endpoint:
         """Put an endpoint's new settings to the proof and in force; without a token the old one stays.
 
@@ -141,7 +152,7 @@ class Gateway:
             if changed == old.endpoint and token in (None, old.token):
                 return old.endpoint
             token = token or old.token
-            proven, upstream = await self._prove(changed, token, timeout)
+            proven, upstream = await self._prove(changed, token, within)
             try:
                 await self._store.save_endpoint(proven, token)
             except BaseException:
@@ -202,11 +213,11 @@ class Gateway:
             await live.upstream.close()
 
     async def _prove(
-        self, draft: Endpoint, token: Secret | None, timeout: float | None
+        self, draft: Endpoint, token: Secret | None, within: float | None
     ) -> tuple[Endpoint, Upstream]:
         if draft.task not in SERVED_TASKS:
             raise InvalidEndpoint(f"This version does not serve task type [{draft.task}] yet.")
-        seconds = timeout or DEFAULT_REGISTRATION_TIMEOUT
+        seconds = within or DEFAULT_REGISTRATION_TIMEOUT
         try:
             async with asyncio.timeout(seconds):
                 facts = await self._sources.detect(draft, token)

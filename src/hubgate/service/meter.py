@@ -50,7 +50,9 @@ class Meter:
         self.ended: Callable[[], None] = self._in_flight.dec
         self._bound: dict[tuple[str, str, str], _Series] = {}
 
-    def observe(self, face: str, endpoint: str, cause: str, seconds: float, texts: int, tokens: int) -> None:
+    def observe(
+        self, face: str, endpoint: str, cause: str, *, seconds: float, texts: int, tokens: int
+    ) -> None:
         """Count one answered request. `endpoint` must be the name of a registered one, or empty."""
         key = (face, endpoint, cause)
         series = self._bound.get(key)

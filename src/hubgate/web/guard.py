@@ -76,7 +76,7 @@ class Guard:
             await self._fail(error, answer)
         except ClientLeft:
             ticket.client_left = True
-        except Exception:
+        except Exception:  # noqa: BLE001 - no client may see a traceback, whatever the mistake is
             _log.exception("request %s failed", ticket.request_id)
             error = HubgateError(
                 "The gate made a mistake.", remedy=f"Its log tells more under request id {ticket.request_id}."
@@ -106,7 +106,14 @@ class Guard:
         seconds = time.monotonic() - ticket.started
         if ticket.client_left:
             ticket.cause = "client_left"
-        self._meter.observe(ticket.face, ticket.endpoint, ticket.cause, seconds, ticket.texts, ticket.tokens)
+        self._meter.observe(
+            ticket.face,
+            ticket.endpoint,
+            ticket.cause,
+            seconds=seconds,
+            texts=ticket.texts,
+            tokens=ticket.tokens,
+        )
         if _log.isEnabledFor(logging.INFO):
             _log.info(
                 "%s %s %d %.1fms id=%s key=%s endpoint=%s texts=%d cause=%s",

@@ -1,0 +1,141 @@
+"""`hubgate serve`: the gate as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from hubgate import __version__
+from hubgate.settings import InvalidSetting
+from hubgate.store.lock import GateLock
+from hubgate.wiring import READY_ENDPOINT, open_gate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hubgate.settings import Settings
+    from hubgate.wiring import Gate
+
+_DRAIN_SECONDS = 30
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, without its habit to raise the signal again once it has drained: the gate closes in order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Drain on the first signal, drop what is left on the second."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        both = (signal.SIGINT, signal.SIGTERM)
+        for one in both:
+            loop.add_signal_handler(one, self.handle_exit, one, None)
+        try:
+            yield
+        finally:
+            for one in both:
+                loop.remove_signal_handler(one)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        InvalidSetting: the address cannot be had.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        raise InvalidSetting(
+            f"The gate cannot listen on {host} port {port}: {error.strerror or error}. "
+            "Stop what uses it, or set HUBGATE_HOST and HUBGATE_PORT (make serve PORT=…)."
+        ) from None
+    made.setblocking(False)
+    return made
+
+
+async def serve(
+    settings: Settings,
+    *,
+    started: Callable[[str, Gate, uvicorn.Server], None],
+    with_ready_endpoint: bool = True,
+) -> None:
+    """Serve until told to stop. `started` is called once requests are accepted, with the gate's URL."""
+    with GateLock(settings.home) as lock, listen(settings.host, settings.port) as sock:
+        ready = READY_ENDPOINT if with_ready_endpoint else None
+        async with open_gate(settings, ready_endpoint=ready) as gate:
+            url = _url(sock)
+            gate.access.trust(lock.announce(url))
+            config = uvicorn.Config(
+                gate.app,
+                http="httptools",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_graceful_shutdown=_DRAIN_SECONDS,
+            )
+            server = _Server(config)
+            started(url, gate, server)
+            await server.serve(sockets=[sock])
+
+
+def _url(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{host}:{port}"
+
+
+def run(settings: Settings) -> None:
+    """Serve in this process until Ctrl-C or SIGTERM."""
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    greeting: list[asyncio.Task[None]] = []
+
+    def started(url: str, gate: Gate, _: uvicorn.Server) -> None:
+        greeting.append(asyncio.create_task(_greet(url, gate)))
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(settings, started=started))
+    print("hubgate has stopped.", flush=True)
+
+
+async def _greet(url: str, gate: Gate) -> None:
+    print(f"hubgate {__version__} serves on {url}", flush=True)
+    key = gate.first_admin_key
+    if key:
+        print(f"\nYour admin key, shown only this once:\n\n    {key}\n", flush=True)
+    await gate.gateway.settled()
+    names = [endpoint.name for endpoint in gate.gateway.endpoints()]
+    if key and READY_ENDPOINT.name in names:
+        print(
+            f"{READY_ENDPOINT.name} is ready. Try it:\n\n"
+            f"    curl -s {url}/v1/embeddings -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' "
+            f"""-d '{{"model": "{READY_ENDPOINT.name}", "input": "A gate for open models"}}'\n""",
+            flush=True,
+        )
+    elif names:
+        print(f"Endpoints: {', '.join(names)}", flush=True)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:  # no wheel for this platform: asyncio's own loop serves as well, slower
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

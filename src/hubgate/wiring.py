@@ -1,0 +1,97 @@
+"""The only file that knows every part: settings → store, access, sources → gateway → application."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.service.access import Access
+from hubgate.service.gateway import Gateway
+from hubgate.service.meter import Meter
+from hubgate.service.pipeline import Pipelines
+from hubgate.store.store import SqlStore
+from hubgate.upstreams.sources import ModelSources
+from hubgate.web.app import create_app
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from hubgate.settings import Settings
+    from hubgate.web.asgi import AsgiApp
+
+READY_ENDPOINT = Endpoint(
+    name="all-minilm-l6-v2",
+    task=Task.TEXT_EMBEDDING,
+    source=Source.LOCAL,
+    model="sentence-transformers/all-MiniLM-L6-v2",
+)
+_FLUSH_EVERY = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """The parts of an open gate."""
+
+    app: AsgiApp
+    gateway: Gateway
+    access: Access
+    first_admin_key: str | None
+    """The generated admin key on the very first start, to be shown this once."""
+
+
+@asynccontextmanager
+async def open_gate(settings: Settings, *, ready_endpoint: Endpoint | None = None) -> AsyncIterator[Gate]:
+    """Open the gate on the running loop; the caller holds the lock of its home.
+
+    Args:
+        settings: what the operator set.
+        ready_endpoint: registered in the background on the first start.
+
+    Raises:
+        StoreFailed: the database or the secret key cannot be used.
+    """
+    store = await SqlStore.open(settings)
+    try:
+        access = await Access.load(store, settings.admin_key, time.time)
+        sources = ModelSources(settings)
+        gateway, meter = Gateway(store, sources, Pipelines()), Meter()
+        await gateway.load(ready_endpoint)
+        flusher = asyncio.create_task(_flush(access))
+        try:
+            yield Gate(
+                app=create_app(
+                    gateway,
+                    access,
+                    meter,
+                    max_body_bytes=settings.max_body_bytes,
+                    keys_in_path=settings.keys_in_path,
+                ),
+                gateway=gateway,
+                access=access,
+                first_admin_key=access.first_admin_key,
+            )
+        finally:
+            flusher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await flusher
+            await gateway.close()
+            await access.flush()
+    finally:
+        await store.close()
+
+
+async def _flush(access: Access) -> None:
+    while True:
+        await asyncio.sleep(_FLUSH_EVERY)
+        try:
+            await access.flush()
+        except Exception:
+            _log.exception("could not write down when keys were used; it is tried again")

@@ -1,0 +1,122 @@
+"""Runs a whole gate in a thread: the same code as `hubgate serve`, so that tests speak to it over a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from hubgate.cli.serve import serve
+
+if TYPE_CHECKING:
+    from email.message import Message
+
+    import uvicorn
+
+    from hubgate.service.gateway import Gateway
+    from hubgate.settings import Settings
+    from hubgate.wiring import Gate
+
+
+class Reply(NamedTuple):
+    """What came back over HTTP."""
+
+    status: int
+    headers: Message
+    body: bytes
+
+    def json(self) -> Any:  # noqa: ANN401 - JSON
+        """The body, decoded."""
+        return json.loads(self.body)
+
+
+class RunningGate:
+    """A gate that runs while its context is open."""
+
+    url: str
+    admin_key: str
+    gateway: Gateway
+
+    def __init__(self, settings: Settings, *, with_ready_endpoint: bool = False) -> None:
+        self.settings = settings
+        self._with_ready_endpoint = with_ready_endpoint
+        self._started = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="gate")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._started.wait(60)
+        if self._failure is not None:
+            self._thread.join()
+            raise self._failure
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(60)
+        assert not self._thread.is_alive(), "the gate did not stop"
+        if self._failure is not None:
+            raise self._failure
+
+    def settle(self) -> None:
+        """Wait until the local models answer."""
+        asyncio.run_coroutine_threadsafe(self.gateway.settled(), self._loop).result(60)
+        assert self.gateway.unready() == {}
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        key: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Reply:
+        """One request, with the admin key unless another is given; `bytes` are sent as they are, all else as JSON."""
+        payload = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+        sent = {"content-type": "application/json", "authorization": f"Bearer {key or self.admin_key}"}
+        sent.update(headers or {})
+        request = urllib.request.Request(self.url + path, payload, sent, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return Reply(response.status, response.headers, response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Reply(error.code, error.headers, error.read())
+
+    def add(self, name: str = "fake", **form: object) -> dict[str, Any]:
+        """Register an endpoint, a fake one unless the form says otherwise."""
+        form = {"name": name, "source": "fake", **form} if "url" not in form else {"name": name, **form}
+        reply = self.request("POST", "/api/endpoints", form)
+        assert reply.status == 201, reply.body
+        shown: dict[str, Any] = reply.json()
+        return shown
+
+    def create_key(self, name: str = "app", **form: object) -> str:
+        """A new gateway key."""
+        reply = self.request("POST", "/api/keys", {"name": name, **form})
+        assert reply.status == 201, reply.body
+        key: str = reply.json()["key"]
+        return key
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(
+                serve(self.settings, started=self._on_start, with_ready_endpoint=self._with_ready_endpoint)
+            )
+        except BaseException as error:  # noqa: BLE001 - told in the thread that waits
+            self._failure = error
+        finally:
+            self._started.set()
+
+    def _on_start(self, url: str, gate: Gate, server: uvicorn.Server) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._server = server
+        self.url = url
+        self.gateway = gate.gateway
+        self.admin_key = self.settings.admin_key or gate.first_admin_key or ""
+        self._loop.call_soon(self._started.set)
