@@ -1,0 +1,1 @@
+"""How each kind of server spells a call and its reply: pure functions over values, one row a server."""

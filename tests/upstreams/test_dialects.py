@@ -1,0 +1,204 @@
+"""What each kind of server is asked, and what its recorded replies mean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubgate.core.vectors import dimensions, floats, in_encoding
+from hubgate.domain.calls import Embed, Encoding, Tokenize
+from hubgate.domain.endpoint import Engine
+from hubgate.domain.errors import Cause, InvalidRequest, UpstreamUnreadable
+from hubgate.upstreams.messages import HttpReply
+from hubgate.upstreams.wire.dialects import DIALECTS, POOLED_HERE, embed_request, read_vectors
+from hubgate.upstreams.wire.tokenizing import read_tokens, tokenize_request
+
+ENGINES = Path(__file__).parent.parent / "data" / "engines"
+
+
+def recorded(engine: str, label: str) -> HttpReply:
+    exchanges = json.loads((ENGINES / f"{engine}.json").read_text("utf-8"))
+    response = next(e["response"] for e in exchanges if e["label"] == label)
+    return HttpReply(status=response["status"], headers=response["headers"], body=response["body"].encode())
+
+
+def body_of(engine: Engine, call: Embed, model: str | None = None) -> dict[str, Any]:
+    request = embed_request(DIALECTS[engine], "http://host/route", model, call)
+    assert (request.method, request.url) == ("POST", "http://host/route")
+    body = json.loads(request.body)
+    assert isinstance(body, dict)
+    return body
+
+
+def test_tei_is_asked_to_cut_unless_the_caller_forbids_it() -> None:
+    assert body_of(Engine.TEI, Embed(texts=["a"])) == {"inputs": ["a"], "truncate": True}
+    assert body_of(Engine.TEI, Embed(texts=["a"], truncate=False))["truncate"] is False
+
+
+def test_tei_is_told_every_option_it_knows() -> None:
+    call = Embed(texts=["a"], normalize=False, prompt_name="query", dimensions=64, truncate_left=True)
+    assert body_of(Engine.TEI, call) == {
+        "inputs": ["a"],
+        "truncate": True,
+        "truncation_direction": "Left",
+        "normalize": False,
+        "prompt_name": "query",
+        "dimensions": 64,
+    }
+
+
+def test_vllm_is_asked_for_base64_by_its_own_model_name_and_to_cut_at_its_limit() -> None:
+    assert body_of(Engine.VLLM, Embed(texts=["a"]), "minilm") == {
+        "model": "minilm",
+        "input": ["a"],
+        "encoding_format": "base64",
+        "truncate_prompt_tokens": -1,
+    }
+    assert "truncate_prompt_tokens" not in body_of(Engine.VLLM, Embed(texts=["a"], truncate=False))
+
+
+@pytest.mark.parametrize("engine", [Engine.SGLANG, Engine.LLAMACPP, Engine.INFINITY, Engine.OPENAI])
+def test_every_openai_route_is_asked_for_base64(engine: Engine) -> None:
+    assert body_of(engine, Embed(texts=["a"])) == {"input": ["a"], "encoding_format": "base64"}
+
+
+def test_dimensions_are_passed_on_where_they_are_understood() -> None:
+    assert body_of(Engine.OPENAI, Embed(texts=["a"], dimensions=64))["dimensions"] == 64
+
+
+def test_the_toolkit_is_sent_nothing_but_the_texts() -> None:
+    call = Embed(texts=["a"], normalize=True, truncate=True)
+    assert body_of(Engine.TOOLKIT, call, "model") == {"inputs": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("engine", "call"),
+    [
+        (Engine.VLLM, Embed(texts=["a"], prompt_name="query")),
+        (Engine.TOOLKIT, Embed(texts=["a"], dimensions=64)),
+        (Engine.LLAMACPP, Embed(texts=["a"], dimensions=64)),
+        (Engine.INFINITY, Embed(texts=["a"], truncate_left=True)),
+    ],
+)
+def test_an_option_that_would_change_the_vectors_is_refused_where_it_cannot_be_honoured(
+    engine: Engine, call: Embed
+) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be honoured"):
+        body_of(engine, call)
+
+
+def test_half_a_surrogate_pair_is_the_callers_mistake() -> None:
+    with pytest.raises(InvalidRequest, match="surrogate"):
+        body_of(Engine.TEI, Embed(texts=["\ud800"]))
+
+
+TWO = Embed(texts=["hello", "world"])
+ONE = Embed(texts=["hello"])
+
+
+def test_the_recorded_vllm_and_infinity_agree_on_the_vectors() -> None:
+    vllm = read_vectors(DIALECTS[Engine.VLLM], TWO, recorded("vllm-0.32.0-embed", "emb /v1/embeddings"))
+    infinity = read_vectors(
+        DIALECTS[Engine.INFINITY], TWO, recorded("infinity-0.0.78-embed", "emb /v1/embeddings")
+    )
+    for left, right in zip(vllm.items, infinity.items, strict=True):
+        assert json.loads(left) == pytest.approx(json.loads(right), abs=1e-6)
+        assert dimensions(left, Encoding.JSON) == 384
+
+
+@pytest.mark.parametrize(
+    ("engine", "recording"),
+    [(Engine.VLLM, "vllm-0.32.0-embed"), (Engine.INFINITY, "infinity-0.0.78-embed")],
+)
+def test_recorded_base64_holds_the_recorded_floats(engine: Engine, recording: str) -> None:
+    packed = read_vectors(DIALECTS[engine], ONE, recorded(recording, "emb b64 /v1/embeddings"))
+    plain = read_vectors(DIALECTS[engine], TWO, recorded(recording, "emb /v1/embeddings"))
+    assert packed.encoding is Encoding.F32
+    assert floats(packed.items[0]) == pytest.approx(
+        floats(in_encoding(plain, Encoding.F32).items[0]), abs=1e-6
+    )
+
+
+def test_vllm_counts_tokens_exactly() -> None:
+    vectors = read_vectors(DIALECTS[Engine.VLLM], TWO, recorded("vllm-0.32.0-embed", "emb /v1/embeddings"))
+    assert (vectors.tokens, vectors.exact) == (6, True)
+
+
+def test_infinity_counts_characters_which_are_not_passed_off_as_tokens() -> None:
+    vectors = read_vectors(
+        DIALECTS[Engine.INFINITY], TWO, recorded("infinity-0.0.78-embed", "emb /v1/embeddings")
+    )
+    assert (vectors.tokens, vectors.exact) == (None, False)
+
+
+def plain(body: object, **headers: str) -> HttpReply:
+    return HttpReply(status=200, headers=headers, body=json.dumps(body).encode())
+
+
+def test_tei_tells_its_count_in_a_header() -> None:
+    vectors = read_vectors(DIALECTS[Engine.TEI], ONE, plain([[1.0]], **{"x-compute-tokens": "3"}))
+    assert (vectors.tokens, vectors.exact) == (3, True)
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-compute-tokens": "many"}])
+def test_without_a_count_nothing_is_claimed(headers: dict[str, str]) -> None:
+    vectors = read_vectors(DIALECTS[Engine.TEI], ONE, plain([[1.0]], **headers))
+    assert (vectors.tokens, vectors.exact) == (None, False)
+
+
+def test_an_unknown_servers_count_is_a_claim() -> None:
+    body = {"data": [{"index": 0, "embedding": [1]}], "usage": {"prompt_tokens": 7}}
+    vectors = read_vectors(DIALECTS[Engine.OPENAI], ONE, plain(body))
+    assert (vectors.tokens, vectors.exact) == (7, False)
+
+
+def test_vectors_are_normalised_here_where_the_server_cannot_be_asked_to() -> None:
+    call = Embed(texts=["a"], normalize=True)
+    assert floats(read_vectors(DIALECTS[Engine.TOOLKIT], call, plain([[3, 4]])).items[0]) == pytest.approx(
+        (0.6, 0.8)
+    )
+    assert read_vectors(DIALECTS[Engine.TEI], call, plain([[3, 4]])).items == [b"[3, 4]"]
+
+
+def test_an_option_that_a_server_ignores_is_told() -> None:
+    call = Embed(texts=["a"], normalize=False, truncate=False)
+    assert read_vectors(DIALECTS[Engine.TEI], call, plain([[1]])).warnings == ()
+    told = read_vectors(DIALECTS[Engine.INFINITY], call, plain([[1]])).warnings
+    assert ["normalize" in told[0], "truncate" in told[1]] == [True, True]
+
+
+def test_pooling_here_is_told_with_the_way_out() -> None:
+    vectors = read_vectors(DIALECTS[Engine.TOOLKIT], ONE, plain([[[[1.0], [2.0]]]]))
+    assert vectors.warnings == (POOLED_HERE,)
+    assert "sentence-embeddings" in POOLED_HERE
+
+
+def test_tokenize_speaks_to_tei() -> None:
+    call = Tokenize(texts=["hi"], add_special_tokens=False)
+    assert json.loads(tokenize_request("http://host/tokenize", call).body) == {
+        "inputs": ["hi"],
+        "add_special_tokens": False,
+    }
+    reply = plain(
+        [
+            [
+                {"id": 101, "text": "[CLS]", "special": True},
+                {"id": 7, "text": "hi", "special": False, "start": 0, "stop": 2},
+            ]
+        ]
+    )
+    first, second = read_tokens(call, reply).items[0]
+    assert (first.id, first.special, first.start) == (101, True, None)
+    assert (second.text, second.start, second.stop) == ("hi", 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"), [([[], []], Cause.WRONG_COUNT), ({"a": 1}, Cause.UNREADABLE_REPLY)]
+)
+def test_tokens_of_other_texts_are_refused(body: object, cause: Cause) -> None:
+    with pytest.raises(UpstreamUnreadable) as caught:
+        read_tokens(Tokenize(texts=["a"]), plain(body))
+    assert caught.value.cause is cause
