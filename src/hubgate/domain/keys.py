@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,7 +11,7 @@ class Key:
 
     id: str
     name: str
-    digest: bytes
+    digest: bytes = field(repr=False)
     """SHA-256 of the key, which is never stored."""
     created_at: float
     last_used_at: float | None = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from hubgate.domain.calls import Call, Result
+    from hubgate.domain.calls import CachedVector, Call, Result
     from hubgate.domain.endpoint import Endpoint, Facts
     from hubgate.domain.keys import Key
     from hubgate.domain.secret import Secret
@@ -58,6 +58,21 @@ class Clock(Protocol):
 
     def __call__(self) -> float:
         """Now."""
+        ...
+
+
+class VectorCache(Protocol):
+    """Vectors remembered by key; a key is 32 bytes, a digest of all that shapes the vector.
+
+    Both methods raise `StoreFailed` when what is behind them cannot be used.
+    """
+
+    async def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, CachedVector]:
+        """Those that are remembered."""
+        ...
+
+    async def put_many(self, vectors: Mapping[bytes, CachedVector]) -> None:
+        """Remember these; the oldest go when there is no room."""
         ...
 
 
@@ -113,4 +128,12 @@ class Store(Protocol):
 
     async def reseal(self) -> int:
         """Seal every token under the newest secret key; how many were re-sealed."""
+        ...
+
+    async def rotate_secret(self) -> int:
+        """Make a new secret key, unless a rotation was begun, and seal every token under it; how many.
+
+        Raises:
+            StoreFailed: a new key is needed, and the operator has to give it; says how.
+        """
         ...

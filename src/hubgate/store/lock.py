@@ -1,0 +1,144 @@
+"""One gate a home: while it runs it holds a lock, and tells the command line where it answers."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from hubgate.domain.errors import StoreFailed
+from hubgate.store.files import private_folder, write_private
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+
+_LOCK, _CARD = "gate.lock", "gate.json"
+# `running_gate` holds the lock for a moment to see whether it is free: a starting gate tries again.
+_TRIES, _PAUSE = 5, 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningGate:
+    """Where a running gate answers, and a key with admin rights that lives as long as it runs."""
+
+    url: str
+    pid: int
+    key: str = field(repr=False)
+
+
+class GateLock:
+    """The lock of a home, held inside `with`. The kernel frees it however the process ends.
+
+    It belongs to the open file, so a child made by a bare fork would keep it: start workers by spawning.
+    """
+
+    def __init__(self, home: Path, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._home = home
+        self._sleep = sleep
+        self._held: int | None = None
+
+    def __enter__(self) -> Self:
+        """Take the lock.
+
+        Raises:
+            StoreFailed: another gate has it, or the home cannot be used.
+        """
+        try:
+            private_folder(self._home)
+            self._held = os.open(self._home / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            self._take(self._held)
+            (self._home / _CARD).unlink(missing_ok=True)  # of a gate that was killed
+        except OSError as error:
+            self._free()
+            raise _failed(self._home, error) from error
+        except StoreFailed:
+            self._free()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the card away, and let go."""
+        with contextlib.suppress(OSError):  # a card without a lock is read by nobody
+            (self._home / _CARD).unlink(missing_ok=True)
+        self._free()
+
+    def announce(self, url: str) -> str:
+        """Tell the command line where this gate answers; the key that it will use.
+
+        Raises:
+            StoreFailed: the home cannot be written.
+        """
+        gate = RunningGate(url=url, pid=os.getpid(), key=secrets.token_urlsafe(32))
+        try:
+            write_private(self._home / _CARD, msgspec.json.encode(gate))
+        except OSError as error:
+            raise _failed(self._home, error) from error
+        return gate.key
+
+    def _take(self, file: int) -> None:
+        for _ in range(_TRIES):
+            if _try(file, fcntl.LOCK_EX):
+                return
+            self._sleep(_PAUSE)
+        raise StoreFailed(
+            f"Another gate runs in {self._home}.",
+            remedy="Use that one, stop it, or give this one another folder by HUBGATE_HOME.",
+        )
+
+    def _free(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+
+def running_gate(home: Path) -> RunningGate | None:
+    """The gate that runs in this home, if one does; what a killed one left behind does not count.
+
+    Raises:
+        StoreFailed: one is just starting or stopping (retryable), or it is another user's.
+    """
+    try:
+        file = os.open(home / _LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _failed(home, error) from error
+    try:
+        if _try(file, fcntl.LOCK_SH):
+            return None
+        return msgspec.json.decode((home / _CARD).read_bytes(), type=RunningGate)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        raise StoreFailed(
+            f"The gate in {home} is just starting or stopping.",
+            remedy="Try again in a moment.",
+            retryable=True,
+        ) from None
+    except OSError as error:
+        raise _failed(home, error) from error
+    finally:
+        os.close(file)
+
+
+def _try(file: int, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _failed(home: Path, error: OSError) -> StoreFailed:
+    return StoreFailed(
+        f"The gate's home {home} cannot be used: {error.strerror or error}.",
+        remedy="Run hubgate as the user that owns it, or name another folder in HUBGATE_HOME.",
+    )

@@ -1,0 +1,1 @@
+"""How the database of an older hubgate becomes today's."""

@@ -1,0 +1,11 @@
+"""What Alembic runs: the missing steps, on the connection and in the transaction of `hubgate.store.upgrade`."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from hubgate.store.tables import metadata
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+with context.begin_transaction():
+    context.run_migrations()

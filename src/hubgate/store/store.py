@@ -1,0 +1,231 @@
+"""The registry, the gateway keys and the notes, as rows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from hubgate.domain.endpoint import Endpoint
+from hubgate.domain.errors import (
+    EndpointExists,
+    EndpointNotFound,
+    InvalidEndpoint,
+    InvalidRequest,
+    StoreFailed,
+)
+from hubgate.domain.keys import Key
+from hubgate.store.database import PATIENCE, Database
+from hubgate.store.tables import endpoints, keys, notes
+from hubgate.store.vault import Sealed, Vault
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import URL, Connection, Row
+
+    from hubgate.domain.secret import Secret
+    from hubgate.settings import Settings
+
+_SETTINGS = msgspec.json.Decoder(Endpoint)
+
+_log = logging.getLogger(__name__)
+
+
+class SqlStore:
+    """`hubgate.domain.ports.Store` on SQLAlchemy."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+
+    @classmethod
+    async def open(
+        cls, settings: Settings, *, url: URL | None = None, patience: float = PATIENCE
+    ) -> SqlStore:
+        """Open the gate's store: its vault, and its database or the one at `url`.
+
+        Raises:
+            InvalidSetting: the secret keys of the environment are no keys.
+            StoreFailed: the database or the key file cannot be used.
+        """
+        vault = await asyncio.to_thread(Vault.from_settings, settings)
+        return cls(await Database.open(url or settings.database, patience=patience), vault)
+
+    async def close(self) -> None:
+        """Finish what was begun, and let go of the database."""
+        await self._database.close()
+
+    async def endpoints(self) -> Sequence[tuple[Endpoint, Secret | None]]:
+        """All of them, with their tokens, by name.
+
+        One that cannot be read is left out, and one whose token cannot be opened comes without it; both are
+        logged, so that the gate starts with the others. A token that cannot be opened now stays where it is
+        until another takes its place.
+        """
+
+        def work(connection: Connection) -> list[tuple[Endpoint, Secret | None]]:
+            rows = connection.execute(select(endpoints).order_by(endpoints.c.name))
+            return [(endpoint, self._token(row)) for row in rows if (endpoint := _endpoint(row)) is not None]
+
+        return await self._database.do(work)
+
+    async def add_endpoint(self, endpoint: Endpoint, token: Secret | None) -> None:
+        """Store a new endpoint.
+
+        Raises:
+            EndpointExists: the name is taken.
+        """
+
+        def work(connection: Connection) -> None:
+            row_id = secrets.token_hex(16)
+            values = {"id": row_id, **_settings(endpoint), **self._sealed(token, row_id)}
+            try:
+                connection.execute(insert(endpoints).values(values))
+            except IntegrityError:
+                raise EndpointExists(endpoint.name) from None
+
+        await self._database.do(work)
+
+    async def save_endpoint(self, endpoint: Endpoint, token: Secret | None) -> None:
+        """Replace the endpoint of this name, and its token.
+
+        Raises:
+            EndpointNotFound: there is none of this name.
+        """
+
+        def work(connection: Connection) -> None:
+            is_it = endpoints.c.name == endpoint.name
+            row = connection.execute(select(endpoints).where(is_it)).one_or_none()
+            if row is None:
+                raise EndpointNotFound(endpoint.name)
+            values = _settings(endpoint)
+            if token is not None or self._token(row) is not None:
+                values |= self._sealed(token, row.id)
+            connection.execute(update(endpoints).where(is_it).values(values))
+
+        await self._database.do(work)
+
+    async def remove_endpoint(self, name: str) -> None:
+        """Forget an endpoint and its token."""
+        await self._database.do(lambda c: c.execute(delete(endpoints).where(endpoints.c.name == name)))
+
+    async def keys(self) -> Sequence[Key]:
+        """All gateway keys that are not revoked, the oldest first."""
+        oldest_first = select(keys).order_by(keys.c.created_at, keys.c.id)
+        return await self._database.do(lambda c: [Key(**row) for row in c.execute(oldest_first).mappings()])
+
+    async def add_key(self, key: Key) -> None:
+        """Store a new gateway key.
+
+        Raises:
+            InvalidRequest: the name is taken.
+        """
+
+        def work(connection: Connection) -> None:
+            values = {column.name: getattr(key, column.name) for column in keys.c}
+            try:
+                connection.execute(insert(keys).values(values))
+            except IntegrityError:
+                raise InvalidRequest(
+                    f"A key named [{key.name}] exists already.",
+                    remedy="Choose another name, or revoke it first.",
+                ) from None
+
+        await self._database.do(work)
+
+    async def remove_key(self, key_id: str) -> None:
+        """Revoke a gateway key."""
+        await self._database.do(lambda c: c.execute(delete(keys).where(keys.c.id == key_id)))
+
+    async def touch_keys(self, last_used: Mapping[str, float]) -> None:
+        """Write down when keys were last used, seconds since the epoch by key id."""
+        if not last_used:
+            return
+        rows = [{"key_id": key_id, "at": at} for key_id, at in last_used.items()]
+        touch = update(keys).where(keys.c.id == bindparam("key_id")).values(last_used_at=bindparam("at"))
+        await self._database.do(lambda c: c.execute(touch, rows))
+
+    async def note(self, name: str) -> str | None:
+        """A small remembered fact about this gate."""
+        return await self._database.do(
+            lambda c: c.execute(select(notes.c.value).where(notes.c.name == name)).scalar()
+        )
+
+    async def set_note(self, name: str, value: str) -> None:
+        """Remember a small fact about this gate."""
+
+        def work(connection: Connection) -> None:
+            changed = connection.execute(update(notes).where(notes.c.name == name).values(value=value))
+            if not changed.rowcount:
+                connection.execute(insert(notes).values(name=name, value=value))
+
+        await self._database.do(work)
+
+    async def reseal(self) -> int:
+        """Seal every token under the newest secret key; how many were re-sealed."""
+        return await self._database.do(self._reseal)
+
+    async def rotate_secret(self) -> int:
+        """Make a new secret key, unless a rotation was begun, and seal every token under it; how many.
+
+        Raises:
+            StoreFailed: a new key is needed, and the keys come from the environment; says what to do.
+        """
+
+        def work(connection: Connection) -> int:
+            resealed = self._reseal(connection)
+            if not resealed:
+                self._vault.rotate()
+                resealed = self._reseal(connection)
+            return resealed
+
+        return await self._database.do(work)
+
+    def _reseal(self, connection: Connection) -> int:
+        resealed = 0
+        stale = select(endpoints).where(endpoints.c.token_key != self._vault.newest)
+        for row in connection.execute(stale).all():
+            token = self._token(row)
+            if token is not None:
+                values = self._sealed(token, row.id)
+                connection.execute(update(endpoints).where(endpoints.c.id == row.id).values(values))
+                resealed += 1
+        return resealed
+
+    def _sealed(self, token: Secret | None, row_id: str) -> dict[str, Any]:
+        if token is None:
+            return {"token_key": None, "token_box": None}
+        sealed = self._vault.seal(token, row_id)
+        return {"token_key": sealed.key_id, "token_box": sealed.box}
+
+    def _token(self, row: Row[Any]) -> Secret | None:
+        if row.token_box is None:
+            return None
+        try:
+            return self._vault.open(Sealed(row.token_key, row.token_box), row.id)
+        except StoreFailed as error:
+            _log.error("endpoint %s is without its token: %s", row.name, error)
+            return None
+
+
+def _settings(endpoint: Endpoint) -> dict[str, Any]:
+    return {"name": endpoint.name, "settings": msgspec.json.encode(endpoint).decode()}
+
+
+def _endpoint(row: Row[Any]) -> Endpoint | None:
+    try:
+        return _SETTINGS.decode(row.settings)
+    except (msgspec.MsgspecError, InvalidEndpoint) as error:
+        _log.error(
+            "endpoint %s is left out: its stored settings cannot be read (%s). Run the hubgate that wrote them, or "
+            "register it under another name.",
+            row.name,
+            error,
+        )
+        return None
