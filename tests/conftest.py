@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hubgate.settings import Settings
-from harness import RunningGate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from harness import RunningGate
 
 
 @pytest.fixture
@@ -23,6 +24,8 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def gate(settings: Settings) -> Iterator[RunningGate]:
     """An empty gate, as it is after its first start."""
+    from harness import RunningGate
+
     with RunningGate(settings) as running:
         yield running
 
@@ -30,6 +33,8 @@ def gate(settings: Settings) -> Iterator[RunningGate]:
 @pytest.fixture(scope="session")
 def local_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
     """A gate whose ready endpoint, all-minilm-l6-v2, answers. Shared by all tests: they leave it as it is."""
+    from harness import RunningGate
+
     folder = tmp_path_factory.mktemp("local")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
     with RunningGate(settings, with_ready_endpoint=True) as running:

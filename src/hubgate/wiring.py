@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -60,7 +59,7 @@ async def open_gate(settings: Settings, *, ready_endpoint: Endpoint | None = Non
     """
     store = await SqlStore.open(settings)
     try:
-        access = await Access.load(store, settings.admin_key, time.time)
+        access, first_admin_key = await Access.load(store, settings.admin_key)
         sources = ModelSources(settings)
         gateway, meter = Gateway(store, sources, Pipelines()), Meter()
         await gateway.load(ready_endpoint)
@@ -76,7 +75,7 @@ async def open_gate(settings: Settings, *, ready_endpoint: Endpoint | None = Non
                 ),
                 gateway=gateway,
                 access=access,
-                first_admin_key=access.first_admin_key,
+                first_admin_key=first_admin_key,
             )
         finally:
             flusher.cancel()

@@ -76,7 +76,7 @@ async def serve(
         ready = READY_ENDPOINT if with_ready_endpoint else None
         async with open_gate(settings, ready_endpoint=ready) as gate:
             url = _url(sock)
-            gate.access.trust(lock.announce(url))
+            gate.access.admit_cli(lock.announce(url))
             config = uvicorn.Config(
                 gate.app,
                 http="httptools",

@@ -175,6 +175,14 @@ class Gateway:
             await self._retire(name)
         _log.info("removed endpoint %s", name)
 
+    async def rotate_secret(self) -> int:
+        """Seal every stored token under a new secret key; how many were sealed.
+
+        Raises:
+            StoreFailed: the key cannot be changed here; says how it can.
+        """
+        return await self._store.rotate_secret()
+
     async def infer(self, name: str, call: Call) -> Result:
         """Answer a call.
 

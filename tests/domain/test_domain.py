@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+from hubgate.domain.calls import InputType
+from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.errors import (
+    Cause,
+    EndpointNotFound,
+    HubgateError,
+    InvalidEndpoint,
+    QueueFull,
+    UpstreamRefused,
+)
+from hubgate.domain.secret import Secret
+
+
+def endpoint(**changes: object) -> Endpoint:
+    fields: dict[str, object] = {
+        "name": "e5",
+        "task": Task.TEXT_EMBEDDING,
+        "source": Source.DEDICATED,
+        "url": "https://x",
+    }
+    return Endpoint(**(fields | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["e5", "a", "my-model_2.1", "0"])
+def test_a_name_of_lower_case_letters_digits_and_inner_marks_is_good(name: str) -> None:
+    assert endpoint(name=name).name == name
+
+
+@pytest.mark.parametrize("name", ["", "E5", "-e5", "e5-", "a/b", "a b", "_all", "é", "e5\n", ".."])
+def test_another_name_cannot_be_built(name: str) -> None:
+    with pytest.raises(InvalidEndpoint, match="lowercase alphanumeric"):
+        endpoint(name=name)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"requests_per_minute": 0},
+        {"dimensions": -1},
+        {"max_input_tokens": 0},
+        {"url": None},
+        {"source": Source.LOCAL, "model": None},
+    ],
+)
+def test_an_endpoint_that_cannot_work_cannot_be_built(changes: dict[str, object]) -> None:
+    with pytest.raises(InvalidEndpoint):
+        endpoint(**changes)
+
+
+def test_an_error_reads_as_what_is_wrong_and_what_to_do() -> None:
+    error = EndpointNotFound("e5")
+    assert str(error) == "No endpoint is named [e5]. GET /v1/models lists the names."
+    assert error.cause is Cause.ENDPOINT_NOT_FOUND
+    assert not error.retryable
+    assert str(HubgateError("Alone.")) == "Alone."
+
+
+def test_an_error_can_be_more_exact_than_its_class() -> None:
+    error = UpstreamRefused("Paused.", status=400, cause=Cause.PAUSED, retryable=True, retry_after=3.0)
+    assert (error.cause, error.retryable, error.retry_after, error.status) == (Cause.PAUSED, True, 3.0, 400)
+    assert QueueFull("Full.").retryable
+
+
+def test_a_secret_shows_at_most_its_last_four_characters() -> None:
+    secret = Secret("hf_abcdefghijkl")
+    assert secret.reveal() == "hf_abcdefghijkl"
+    assert repr(secret) == str(secret) == f"{secret}" == "Secret('…ijkl')"
+    assert Secret("short").hint == "…"
+
+
+def test_secrets_compare_by_value_and_cannot_be_copied_out() -> None:
+    assert Secret("a") == Secret("a") != Secret("b")
+    assert Secret("a") != "a"
+    assert len({Secret("a"), Secret("a")}) == 1
+    with pytest.raises(TypeError):
+        pickle.dumps(Secret("a"))
+    with pytest.raises(TypeError):
+        copy.deepcopy(Secret("a"))
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("ingest", InputType.INGEST),
+        ("Document", InputType.INGEST),
+        ("QUERY", InputType.SEARCH),
+        ("search", InputType.SEARCH),
+        ("clustering", InputType.CLUSTERING),
+    ],
+)
+def test_input_types_are_read_in_every_faces_words(word: str, meant: InputType) -> None:
+    assert InputType.parse(word) is meant
+    with pytest.raises(ValueError, match="nonsense"):
+        InputType.parse("nonsense")

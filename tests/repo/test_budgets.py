@@ -1,0 +1,77 @@
+"""The house rules that no linter holds."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from hubgate.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+SOURCE = sorted((ROOT / "src").rglob("*.py"))
+MOST_LINES, MOST_FUNCTION_LINES = 400, 60
+
+
+@pytest.mark.parametrize("path", SOURCE, ids=lambda p: str(p.relative_to(ROOT / "src" / "hubgate")))
+def test_no_file_and_no_function_is_longer_than_the_budget(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) <= MOST_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < MOST_FUNCTION_LINES, node.name
+
+
+def test_tests_patch_nothing_of_ours() -> None:
+    patches = [
+        path.name
+        for path in (ROOT / "tests").rglob("*.py")
+        if path != Path(__file__)
+        and re.search(r"mock\.patch|MagicMock|monkeypatch\.setattr", path.read_text("utf-8"))
+    ]
+    assert patches == []
+
+
+def test_every_environment_variable_that_is_read_is_documented() -> None:
+    source = (ROOT / "src/hubgate/settings.py").read_text("utf-8")
+    read = set(re.findall(r'"((?:HUBGATE|HF)_[A-Z_]+)"', source))
+    documented = set(
+        re.findall(r"`((?:HUBGATE|HF)_[A-Z_]+)`", (ROOT / "docs/settings.md").read_text("utf-8"))
+    )
+    assert read <= documented
+    assert {name for name in documented if name.startswith("HUBGATE_")} == {
+        name for name in read if name.startswith("HUBGATE_")
+    }
+    assert len(fields(Settings)) >= len(read) - 1
+
+
+def test_every_command_is_documented() -> None:
+    from hubgate.cli.main import app, keys
+
+    reference = (ROOT / "docs/commands.md").read_text("utf-8")
+    for group, prefix in ((app, "hubgate"), (keys, "hubgate key")):
+        for command in group.registered_commands:
+            assert command.callback is not None
+            name = command.name or command.callback.__name__
+            assert f"`{prefix} {name}" in reference
+
+
+def test_each_claim_of_a_faces_contract_page_names_a_test_that_exists() -> None:
+    tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    for page in (ROOT / "src/hubgate/web").glob("*.md"):
+        named = re.findall(r"\btest_[a-z0-9_]+\b(?!\.py)", page.read_text("utf-8"))
+        assert named, f"{page.name} names no tests"
+        missing = [name for name in named if f"def {name}(" not in tests]
+        assert missing == [], page.name
+
+
+def test_no_tracked_file_names_a_registry_or_a_path_of_this_machine() -> None:
+    pattern = r"p[y]pi\.org|python[h]osted|n[p]mjs\.|(^|[^A-Za-z0-9_.])/wor[k]/"
+    found = subprocess.run(
+        ["git", "grep", "-nIE", pattern], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert found.stdout == ""

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hubgate.settings import InvalidSetting, Settings
+
+
+def test_an_empty_environment_gives_the_documented_defaults() -> None:
+    settings = Settings.from_env({"HOME": "/home/ada"})
+    assert settings.home == Path("/home/ada/.local/share/hubgate")
+    assert settings.secret_key_file == Path("/home/ada/.config/hubgate/secret.key")
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert settings.allow_private_addresses is True
+    assert settings.keys_in_path is False
+    assert settings.admin_key is None
+    assert settings.database == settings.home / "hubgate.db"
+
+
+def test_every_variable_is_honoured() -> None:
+    settings = Settings.from_env(
+        {
+            "HUBGATE_HOME": "/data",
+            "HUBGATE_HOST": "0.0.0.0",
+            "HUBGATE_PORT": "9000",
+            "HUBGATE_ADMIN_KEY": "correct-horse-battery",
+            "HUBGATE_SECRET_KEY": "new, old,",
+            "HUBGATE_SECRET_KEY_FILE": "/secret/key",
+            "HUBGATE_ALLOW_PRIVATE_ADDRESSES": "No",
+            "HUBGATE_KEYS_IN_PATH": "1",
+            "HUBGATE_MAX_BODY_BYTES": "2048",
+            "HUBGATE_LOG_LEVEL": "DEBUG",
+            "HF_ENDPOINT": "https://mirror.example",
+        }
+    )
+    assert settings.home == Path("/data")
+    assert settings.port == 9000
+    assert settings.secret_keys == ("new", "old")
+    assert settings.secret_key_file == Path("/secret/key")
+    assert settings.allow_private_addresses is False
+    assert settings.keys_in_path is True
+    assert settings.max_body_bytes == 2048
+    assert settings.log_level == "debug"
+    assert settings.hf_endpoint == "https://mirror.example"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HUBGATE_PORT", "http"),
+        ("HUBGATE_PORT", "65536"),
+        ("HUBGATE_PORT", "-1"),
+        ("HUBGATE_KEYS_IN_PATH", "maybe"),
+        ("HUBGATE_MAX_BODY_BYTES", "1"),
+        ("HUBGATE_LOG_LEVEL", "loud"),
+        ("HUBGATE_ADMIN_KEY", "short"),
+        ("HUBGATE_ADMIN_KEY", "aaaaaaaaaaaaaaaaaaaaaaaa"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_by_the_variables_name(variable: str, value: str) -> None:
+    with pytest.raises(InvalidSetting, match=variable):
+        Settings.from_env({variable: value})
+
+
+def test_a_refused_admin_key_and_the_settings_themselves_do_not_show_secrets() -> None:
+    with pytest.raises(InvalidSetting) as refused:
+        Settings.from_env({"HUBGATE_ADMIN_KEY": "s3cret"})
+    assert "s3cret" not in str(refused.value)
+    shown = repr(
+        Settings.from_env({"HUBGATE_ADMIN_KEY": "correct-horse-battery", "HUBGATE_SECRET_KEY": "sesame"})
+    )
+    assert "horse" not in shown
+    assert "sesame" not in shown
