@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
-from starlette.routing import Route, Router
+from starlette.routing import Match, Route, Router
 
 from hubgate.domain.errors import NotFound
 from hubgate.web.api import Api
@@ -49,7 +50,7 @@ def create_app(
         Route("/v1/models/{name}", openai.model, methods=["GET"]),
         Route("/models", openai.models, methods=["GET"]),
         Route("/models/{name}", openai.model, methods=["GET"]),
-        Route("/hf/{name}", huggingface.root, methods=["GET"]),
+        Route("/hf/{name}", huggingface.health, methods=["GET"]),
         Route("/hf/{name}/info", huggingface.info, methods=["GET"]),
         Route("/hf/{name}/health", huggingface.health, methods=["GET"]),
         Route("/info", huggingface.info, methods=["GET"]),
@@ -80,7 +81,8 @@ class _Hot:
         }
         # Under /hf/{endpoint}, and bare for the key's default endpoint.
         self._by_tail = {
-            "": huggingface.root,
+            "": huggingface.embed,
+            "v1": huggingface.embed,  # InferenceClient(base_url=".../v1") posts to its base URL
             "embed": huggingface.embed,
             "tokenize": huggingface.tokenize,
             "embeddings": huggingface.embeddings,
@@ -88,45 +90,50 @@ class _Hot:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "POST" and await self._serve(scope, receive, send):
-            return
         path = scope["path"]
+        answer = self._find(path.rstrip("/"))
+        if answer is not None and scope["method"] == "POST":
+            await answer(scope, receive, send)
+            return
         if len(path) > 1 and path.endswith("/"):
             scope["path"] = path.rstrip("/")
         scope["app"] = self  # the router then raises instead of answering in plain text
         try:
             await self._cold(scope, receive, send)
         except HTTPException as error:
-            if error.status_code == 405:
-                raise MethodNotAllowed(f"{scope['method']} is not served at {path}.") from None
+            if error.status_code == 405 or answer is not None:
+                allowed = ", ".join(sorted(self._methods(scope) | ({"POST"} if answer else set())))
+                told = f"{scope['method']} is not served at {path}."
+                raise MethodNotAllowed(told, allowed=allowed) from None
             raise NotFound(f"Nothing is served at {scope['method']} {path}.") from None
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> bool:
-        path: str = scope["path"].rstrip("/")
-        if handler := self._by_path.get(path):
-            await handler(scope, receive, send)
-            return True
+    def _find(self, path: str) -> AsgiApp | None:
+        if answer := self._by_path.get(path):
+            return answer
         _, head, *rest = path.split("/", 3) if path else ("", "")
         if head == "_inference" and rest:
-            return await self._serve_inference(rest, scope, receive, send)
+            return self._find_inference(rest)
         if head == "hf" and rest:
             name, tail = rest[0], rest[1] if len(rest) > 1 else ""
         else:
             name, tail = None, path[1:]
-        answer = self._by_tail.get(tail)
-        if answer is None:
-            return False
-        await answer(scope, receive, send, name)
-        return True
+        handler = self._by_tail.get(tail)
+        return handler and partial(handler, name=name)
 
-    async def _serve_inference(self, rest: list[str], scope: Scope, receive: Receive, send: Send) -> bool:
+    def _methods(self, scope: Scope) -> set[str]:
+        """Every method that some cold route serves at this path."""
+        routes = (
+            r for r in self._cold.routes if isinstance(r, Route) and r.matches(scope)[0] is not Match.NONE
+        )
+        return {method for route in routes for method in route.methods or ()}
+
+    def _find_inference(self, rest: list[str]) -> AsgiApp | None:
         """`/_inference/{name}` or `/_inference/{task}/{name}`, and `/_stream` after either."""
         *segments, last = "/".join(rest).split("/")
         stream = last == "_stream"
         if not stream:
             segments.append(last)
         if not 1 <= len(segments) <= 2 or segments[-1].startswith("_"):
-            return False
+            return None
         task = segments[0] if len(segments) == 2 else None
-        await self._infer(scope, receive, send, task=task, name=segments[-1], stream=stream)
-        return True
+        return partial(self._infer, task=task, name=segments[-1], stream=stream)

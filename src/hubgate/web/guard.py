@@ -25,6 +25,8 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 # A call that is answered sooner costs no task; a client that leaves a longer one is noticed at once.
 _WATCH_AFTER = 0.02
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,128}")
+# Who calls these below /hf/{endpoint} is a client of OpenAI's.
+_OPENAI_TAILS = frozenset({"v1/embeddings", "embeddings"})
 _PRODUCT = (b"x-elastic-product", b"Elasticsearch")
 
 _log = logging.getLogger("hubgate.access")
@@ -78,10 +80,10 @@ class Guard:
             ticket.client_left = True
         except Exception:  # noqa: BLE001 - no client may see a traceback, whatever the mistake is
             _log.exception("request %s failed", ticket.request_id)
-            error = HubgateError(
+            mistake = HubgateError(
                 "The gate made a mistake.", remedy=f"Its log tells more under request id {ticket.request_id}."
             )
-            await self._fail(error, answer)
+            await self._fail(mistake, answer)
 
     async def _fail(self, error: HubgateError, answer: _Answer) -> None:
         answer.ticket.cause = error.cause
@@ -176,9 +178,11 @@ class _Answer:
 
 def face_of(path: str) -> str:
     """The face that a path belongs to, so that even an unknown path is answered in a known dialect."""
-    head = path.split("/", 2)[1] if path.startswith("/") else ""
+    _, head, *rest = path.split("/", 3) if path.startswith("/") else ("", "")
     if head in {"", "_inference"}:
         return "elastic"
+    if head == "hf" and len(rest) > 1 and rest[1].rstrip("/") in _OPENAI_TAILS:
+        return "openai"
     if head in {"hf", "embed", "tokenize", "info", "health", "k"}:
         return "huggingface"
     if head in {"v1", "v2", "embeddings", "models", "chat", "completions", "rerank"}:
@@ -192,6 +196,7 @@ async def _until_client_leaves(work: Awaitable[None], body: _Body, ticket: Ticke
     assert task is not None  # noqa: S101 - a coroutine runs in a task
     loop = asyncio.get_running_loop()
     watch: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle
 
     async def notice() -> None:
         while (await body.receive())["type"] != "http.disconnect":

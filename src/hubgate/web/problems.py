@@ -18,9 +18,17 @@ if TYPE_CHECKING:
 
 
 class MethodNotAllowed(errors.CallerError):
-    """The path is served, but not with this method."""
+    """The path is served, but not with this method. `allowed` is the value of the `Allow` header."""
 
     default_cause = Cause.INVALID_REQUEST
+
+    def __init__(self, message: str, *, allowed: str) -> None:
+        super().__init__(message, remedy=f"Use {allowed}.")
+        self.allowed = allowed
+
+
+class EmptyBatch(errors.InvalidRequest):
+    """A list of texts without a text, for which TEI has a status of its own."""
 
 
 _STATUS: dict[type[HubgateError], int] = {
@@ -61,11 +69,8 @@ _OPENAI_TYPE = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
-    413: "invalid_request_error",
     429: "rate_limit_error",
 }
-
-_TEI_TYPE = {400: "Validation", 413: "Validation", 424: "Backend", 429: "Overloaded", 503: "Unhealthy"}
 
 
 class Problem(NamedTuple):
@@ -96,16 +101,23 @@ def _headers(error: HubgateError, status: int) -> list[tuple[bytes, bytes]]:
         headers.append((b"retry-after", b"%d" % seconds))
         if status == 429:
             headers.append((b"ratelimit", b'"allowance";r=0;t=%d' % seconds))
+    if status >= 429:
+        # OpenAI's clients ask twice more after any of these, unless they are told.
+        headers.append((b"x-should-retry", b"true" if error.retryable else b"false"))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allowed.encode()))
     if status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="hubgate", ApiKey, Basic realm="hubgate"'))
     return headers
 
 
 def _openai(error: HubgateError, status: int) -> tuple[int, object]:
+    if error.cause is Cause.INPUT_TOO_LONG:
+        status = 400
     return status, {
         "error": {
             "message": str(error),
-            "type": _OPENAI_TYPE.get(status, "api_error"),
+            "type": _OPENAI_TYPE.get(status, "invalid_request_error" if status < 424 else "api_error"),
             "param": None,
             "code": error.cause,
         }
@@ -114,12 +126,23 @@ def _openai(error: HubgateError, status: int) -> tuple[int, object]:
 
 def _huggingface(error: HubgateError, status: int) -> tuple[int, object]:
     """As text-embeddings-inference spells it; huggingface_hub and huggingface.js both show `error`."""
+    status, kind = _in_tei(error, status)
+    return status, {"error": str(error), "error_type": kind}
+
+
+def _in_tei(error: HubgateError, status: int) -> tuple[int, str]:
+    if isinstance(error, EmptyBatch):
+        return 400, "Empty"
+    if error.cause is Cause.INPUT_TOO_LONG:
+        return 413, "Validation"
     if isinstance(error, errors.InvalidRequest):
-        status = 422
-    return status, {
-        "error": str(error),
-        "error_type": _TEI_TYPE.get(status, "Validation" if status < 500 else "Backend"),
-    }
+        return 422, "Validation"
+    if status == 429 or (status == 503 and error.retryable):
+        # No 503: huggingface.js repeats it at once and without end.
+        return 429, "Overloaded"
+    if status == 503:
+        return 424, "Backend"
+    return status, "Validation" if status < 424 else "Backend"
 
 
 def _own(error: HubgateError, status: int) -> tuple[int, object]:

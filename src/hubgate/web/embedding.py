@@ -1,0 +1,136 @@
+"""What the OpenAI and the Hugging Face face share: the texts they are given, and what they tell of the vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hubgate.domain.calls import InputType
+from hubgate.domain.errors import BodyTooLarge, InvalidRequest
+from hubgate.web.problems import EmptyBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hubgate.domain.calls import Embed, Vectors
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.service.gateway import Gateway
+    from hubgate.web.asgi import Headers
+    from hubgate.web.ticket import Ticket
+
+MOST_TEXTS = 2048
+"""In one request; OpenAI's own bound."""
+
+Inputs: TypeAlias = str | list[Any]
+"""As decoded from JSON; `texts_of` finds what is no text."""
+
+# How other APIs that serve asymmetric models call a document and a query.
+_INPUT_TYPE_OF = {"passage": "document", "search_document": "document", "search_query": "query"}
+_JSON_WORD: dict[type, str] = {dict: "an object", list: "a list", bool: "a boolean", type(None): "null"}
+# Between English prose (4 to 5 bytes a token) and Chinese (3 to 4), as BERT's and XLM-R's tokenizers cut them.
+_BYTES_PER_TOKEN = 4
+
+
+def texts_of(inputs: Inputs, field: str) -> Sequence[str]:
+    """The texts of a request.
+
+    Args:
+        inputs: what stood in the request.
+        field: where it stood, for the error.
+
+    Raises:
+        InvalidRequest: one of them is empty, or no text.
+        BodyTooLarge: they are too many.
+    """
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    if not texts:
+        raise EmptyBatch(f"[{field}] is an empty list.", remedy="Send at least one text.")
+    if len(texts) > MOST_TEXTS:
+        raise BodyTooLarge(
+            f"[{field}] has {len(texts)} texts; one request takes at most {MOST_TEXTS}.",
+            remedy="Send them in several requests.",
+        )
+    if set(map(type, texts)) != {str}:
+        raise _not_a_text(texts, field)
+    if "" in texts:
+        where = field if isinstance(inputs, str) else f"{field}[{texts.index('')}]"
+        raise InvalidRequest(f"[{where}] is an empty string.", remedy="Leave empty texts out.")
+    return texts
+
+
+def input_type_of(word: str | None) -> InputType | None:
+    """What the texts are for, in the words that clients use.
+
+    Raises:
+        InvalidRequest: a word that is not known.
+    """
+    if word is None:
+        return None
+    folded = word.lower()
+    try:
+        return InputType.parse(_INPUT_TYPE_OF.get(folded, folded))
+    except ValueError:
+        raise InvalidRequest(
+            f"[input_type] cannot be '{word[:100]}'.",
+            remedy="Use document, query, classification or clustering, or leave it out.",
+        ) from None
+
+
+def check_dimensions(endpoint: Endpoint, asked: int | None) -> None:
+    """Let pass only what the model gives.
+
+    Raises:
+        InvalidRequest: another number of dimensions is asked for.
+    """
+    if asked is not None and asked != endpoint.facts.dimensions:
+        raise InvalidRequest(
+            f"Endpoint [{endpoint.name}] gives vectors of {endpoint.facts.dimensions} dimensions, not {asked}.",
+            remedy="Leave [dimensions] out: this version does not shorten vectors.",
+        )
+
+
+async def embed(gateway: Gateway, ticket: Ticket, name: str, call: Embed) -> Vectors:
+    """Answer a call, and write on the ticket what was done.
+
+    Raises:
+        HubgateError: it cannot be answered.
+    """
+    vectors = await gateway.embed(name, call)
+    ticket.texts = len(call.texts)
+    ticket.tokens = vectors.tokens or 0
+    return vectors
+
+
+def usage_of(texts: Sequence[str], vectors: Vectors) -> dict[str, int | bool]:
+    """OpenAI's `usage`; `estimated` and `truncated_inputs`, hubgate's own, stand in it only when there is cause."""
+    tokens = _estimate(texts) if vectors.tokens is None else vectors.tokens
+    usage: dict[str, int | bool] = {"prompt_tokens": tokens, "total_tokens": tokens}
+    if not vectors.exact:
+        usage["estimated"] = True
+    if vectors.truncated:
+        usage["truncated_inputs"] = vectors.truncated
+    return usage
+
+
+def headers_of(vectors: Vectors) -> Headers:
+    """`X-Hubgate-Truncated`: how many texts were cut to the model's limit. Left out when none was."""
+    return [(b"x-hubgate-truncated", b"%d" % vectors.truncated)] if vectors.truncated else []
+
+
+def _estimate(texts: Sequence[str]) -> int:
+    size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
+    return len(texts) + size // _BYTES_PER_TOKEN
+
+
+def _not_a_text(texts: Sequence[object], field: str) -> InvalidRequest:
+    index, culprit = next((i, text) for i, text in enumerate(texts) if not isinstance(text, str))
+    if _is_token(culprit) or (isinstance(culprit, list) and culprit and all(map(_is_token, culprit))):
+        return InvalidRequest(
+            f"[{field}] holds token ids; the gate takes texts, because ids mean something to one tokenizer only.",
+            remedy="With langchain-openai, set check_embedding_ctx_length=False.",
+        )
+    word = _JSON_WORD.get(type(culprit), "a number")
+    return InvalidRequest(f"[{field}[{index}]] must be a string, not {word}.")
+
+
+def _is_token(value: object) -> bool:
+    return type(value) is int

@@ -1,0 +1,129 @@
+"""The OpenAI face: embeddings and models. Its contract and its oddities stand in openai.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from starlette.responses import Response
+
+from hubgate.core.vectors import f32_to_base64, in_encoding
+from hubgate.domain.calls import Embed, Encoding
+from hubgate.domain.errors import InvalidRequest
+from hubgate.web.asgi import decode, read_body, respond
+from hubgate.web.embedding import (
+    Inputs,
+    check_dimensions,
+    embed,
+    headers_of,
+    input_type_of,
+    texts_of,
+    usage_of,
+)
+from hubgate.web.ticket import ticket_of
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from hubgate.domain.calls import Vectors
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.service.gateway import Gateway
+    from hubgate.web.asgi import Receive, Scope, Send
+
+
+class EmbeddingsForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /v1/embeddings`: OpenAI's fields, and `input_type`."""
+
+    input: Inputs
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+    input_type: str | None = None
+    user: Any = None
+    """OpenAI's mark for its own abuse checks: not read."""
+
+
+EMBEDDINGS = msgspec.json.Decoder(EmbeddingsForm)
+
+
+class OpenAI:
+    """`/v1/embeddings` and `/v1/models`, also without the `/v1`."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def embeddings(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Embed texts; the model's name is the endpoint's."""
+        form = decode(await read_body(receive), EMBEDDINGS)
+        if not form.model:
+            raise InvalidRequest(
+                "[model] is missing: it names the endpoint.", remedy="GET /v1/models lists the names."
+            )
+        await answer_embeddings(self._gateway, scope, send, form.model, form)
+
+    async def models(self, request: Request) -> Response:
+        """Every endpoint, as a model."""
+        listed = [_model(endpoint) for endpoint in self._gateway.endpoints()]
+        return _json({"object": "list", "data": listed})
+
+    async def model(self, request: Request) -> Response:
+        """One endpoint, as a model."""
+        return _json(_model(self._gateway.find(request.path_params["name"])))
+
+
+async def answer_embeddings(
+    gateway: Gateway, scope: Scope, send: Send, name: str, form: EmbeddingsForm
+) -> None:
+    """Answer OpenAI's embeddings request with an endpoint.
+
+    Raises:
+        HubgateError: it cannot be answered.
+    """
+    ticket = ticket_of(scope)
+    endpoint = gateway.find(name)
+    ticket.endpoint = name
+    texts = texts_of(form.input, "input")
+    check_dimensions(endpoint, form.dimensions)
+    call = Embed(texts=texts, input_type=input_type_of(form.input_type), context=ticket.context())
+    vectors = await embed(gateway, ticket, name, call)
+    body = _render(vectors, name, usage_of(texts, vectors), as_base64=form.encoding_format == "base64")
+    await respond(send, 200, body, headers=headers_of(vectors))
+
+
+def _render(vectors: Vectors, model: str, usage: dict[str, int | bool], *, as_base64: bool) -> bytes:
+    """OpenAI's answer, put together from the bytes of the vectors."""
+    if as_base64:
+        items = [b'"%b"' % f32_to_base64(item) for item in in_encoding(vectors, Encoding.F32).items]
+    else:
+        items = list(in_encoding(vectors, Encoding.JSON).items)
+    data = b",".join(
+        b'{"object":"embedding","index":%d,"embedding":%b}' % (index, item)
+        for index, item in enumerate(items)
+    )
+    return b'{"object":"list","data":[%b],"model":"%b","usage":%b}' % (
+        data,
+        model.encode(),  # an endpoint's name has nothing that JSON would escape
+        msgspec.json.encode(usage),
+    )
+
+
+def _model(endpoint: Endpoint) -> dict[str, Any]:
+    """OpenAI's fields, those that Open WebUI and chat-ui read besides, and hubgate's own."""
+    limit = endpoint.max_input_tokens or endpoint.facts.max_input_tokens
+    return {
+        "id": endpoint.name,
+        "object": "model",
+        "created": 0,  # the gate does not keep when; OpenAI's clients want a number
+        "owned_by": "hubgate",
+        "name": endpoint.name,
+        "context_length": limit,
+        "architecture": {"input_modalities": ["text"], "output_modalities": ["embeddings"]},
+        "task": endpoint.task,
+        "model": endpoint.facts.model or endpoint.model,
+        "dimensions": endpoint.facts.dimensions,
+        "max_input_tokens": limit,
+    }
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
