@@ -68,7 +68,21 @@ class Embed:
     normalize: bool | None = None
     truncate: bool | None = None
     truncate_left: bool | None = None
+    cached: bool = True
+    """Whether vectors remembered from earlier calls will do."""
     context: Context = NO_CONTEXT
+
+    @property
+    def options(self) -> tuple[object, ...]:
+        """All that shapes a vector beside its text: only calls of equal options may share a request or a vector."""
+        return (
+            self.input_type,
+            self.prompt_name,
+            self.dimensions,
+            self.normalize,
+            self.truncate,
+            self.truncate_left,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +91,8 @@ class Vectors:
 
     `items` hold the bytes of each vector in `encoding`; `tokens` is the number of tokens the model read, exact
     only if `exact`; `truncated` is how many texts were cut, `None` where the engine does not tell.
+    `text_tokens` and `text_truncated` say the same of each text, where it is known; `waited` is how many seconds
+    the call stood in the gate's own queue.
     """
 
     items: Sequence[bytes]
@@ -85,6 +101,19 @@ class Vectors:
     exact: bool = False
     truncated: int | None = None
     warnings: tuple[str, ...] = ()
+    text_tokens: Sequence[int] | None = None
+    text_truncated: Sequence[bool] | None = None
+    waited: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CachedVector:
+    """What is remembered of one text: its vector as f32, and what `Vectors` says of each text."""
+
+    vector: bytes
+    tokens: int | None = None
+    exact: bool = False
+    truncated: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

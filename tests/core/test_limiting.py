@@ -1,0 +1,322 @@
+"""The allowance, in made-up time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from virtual_time import now, run
+
+from hubgate.core.limiting import Allowance
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def most_in_a_minute(arrivals: Sequence[float]) -> int:
+    """The largest number of arrivals in any 60 seconds."""
+    times = sorted(arrivals)
+    return max(bisect_left(times, start + 60.0) - index for index, start in enumerate(times))
+
+
+async def granted(allowance: Allowance, count: int, *, takes: float = 0.0) -> list[float]:
+    """The times of so many permits, wanted one after the other; each request lasts `takes` seconds."""
+    times = []
+    loop = asyncio.get_running_loop()
+    for _ in range(count):
+        permit = await allowance.take()
+        allowance.load(permit, texts=1, tokens=1)
+        times.append(now())
+        loop.call_later(takes, allowance.done, permit)
+    return times
+
+
+def test_a_limit_of_3000_a_minute_admits_exactly_3000_in_the_first_minute() -> None:
+    times = run(granted(Allowance(3000, clock=now), 3001, takes=0.04))
+    assert sum(at < 60.0 for at in times) == 3000
+    assert times[3000] == pytest.approx(60.05 + 0.04)
+
+
+def test_permits_are_spaced_evenly() -> None:
+    times = run(granted(Allowance(60, clock=now), 5))
+    assert times == pytest.approx([0, 1, 2, 3, 4])
+
+
+def test_a_burst_may_be_saved_up() -> None:
+    times = run(granted(Allowance(60, burst=3, clock=now), 5))
+    assert times == pytest.approx([0, 0, 0, 1, 2])
+
+
+def test_a_pause_saves_up_no_more_than_the_burst() -> None:
+    async def main() -> list[float]:
+        allowance = Allowance(60, burst=2, clock=now)
+        await granted(allowance, 1)
+        await asyncio.sleep(30)
+        return await granted(allowance, 3)
+
+    assert run(main()) == pytest.approx([30, 30, 31])
+
+
+def test_a_late_timer_costs_no_rate() -> None:
+    """Each timer fires up to 5 ms late; the hundredth permit is late once, not a hundred times."""
+    late = 0.0
+
+    async def main() -> list[float]:
+        nonlocal late
+        chance = random.Random(1)
+        allowance = Allowance(3000, clock=lambda: now() + late)
+        times = []
+        for _ in range(101):
+            late = chance.random() / 200
+            allowance.done(await allowance.take())
+            times.append(now() + late)
+        return times
+
+    assert run(main())[100] <= 2.0 + 0.01
+
+
+def test_after_a_standstill_permits_are_spaced_anew() -> None:
+    stood = 0.0
+
+    async def main() -> list[float]:
+        nonlocal stood
+        clock = lambda: now() + stood  # noqa: E731
+        allowance = Allowance(600, clock=clock)
+        await granted(allowance, 1)
+        waiting = asyncio.create_task(granted(allowance, 3))
+        await asyncio.sleep(0)
+        stood = 5.0
+        await waiting
+        times = await granted(allowance, 1)
+        return [time + stood for time in times]
+
+    assert run(main())[0] >= 5.0 + 0.3 - 0.02
+
+
+def test_without_a_limit_nobody_waits_and_nothing_is_kept() -> None:
+    async def main() -> tuple[list[float], float]:
+        allowance = Allowance(None, clock=now)
+        return await granted(allowance, 1000, takes=1.0), allowance.wait_estimate(10_000)
+
+    times, estimate = run(main())
+    assert times == [0.0] * 1000
+    assert estimate == 0.0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    limit=st.sampled_from([1, 2, 7, 60, 300]),
+    burst=st.sampled_from([1, 3, 60]),
+    slowest=st.sampled_from([0.0, 0.02, 0.9, 1.0, 20.0]),
+)
+def test_no_sixty_seconds_at_the_server_hold_more_than_the_allowance(
+    seed: int, limit: int, burst: int, slowest: float
+) -> None:
+    """Requests arrive up to a second after they left, replies come when they like, some permits are given back."""
+    chance = random.Random(seed)
+    arrivals: list[float] = []
+
+    async def ask(allowance: Allowance) -> None:
+        permit = await allowance.take(again=chance.random() < 0.1)
+        if chance.random() < 0.1:
+            allowance.give_back(permit)
+            return
+        travel = chance.choice([0.0, chance.random(), 1.0]) * min(1.0, slowest)
+        await asyncio.sleep(travel)
+        arrivals.append(now())
+        await asyncio.sleep(chance.random() * slowest)
+        allowance.done(permit)
+
+    async def main() -> None:
+        allowance = Allowance(limit, burst=burst, clock=now)
+        asks = []
+        for _ in range(min(3 * limit + 5, 700)):
+            asks.append(asyncio.create_task(ask(allowance)))
+            await asyncio.sleep(chance.choice([0.0, 0.0, 30 / limit, 90 / limit]) * chance.random())
+        for task in chance.sample(asks, len(asks) // 10):
+            task.cancel()
+        await asyncio.gather(*asks, return_exceptions=True)
+
+    run(main())
+    assert most_in_a_minute(arrivals) <= limit
+
+
+def test_a_slow_reply_is_not_waited_for_longer_than_the_margin() -> None:
+    times = run(granted(Allowance(2, burst=2, clock=now), 3, takes=30.0))
+    assert times == pytest.approx([0, 0, 61.05])
+
+
+def test_a_permit_given_back_can_be_had_at_once() -> None:
+    async def main() -> float:
+        allowance = Allowance(1, clock=now)
+        allowance.give_back(await allowance.take())
+        await allowance.take()
+        return now()
+
+    assert run(main()) == 0.0
+
+
+def test_an_older_permit_given_back_does_not_bring_two_requests_closer() -> None:
+    async def main() -> float:
+        allowance = Allowance(60, clock=now)
+        first = await allowance.take()
+        await allowance.take()
+        allowance.give_back(first)
+        await allowance.take()
+        return now()
+
+    assert run(main()) == pytest.approx(2.0)
+
+
+def test_who_asks_first_is_served_first() -> None:
+    async def main() -> list[int]:
+        allowance = Allowance(60, clock=now)
+        order = []
+
+        async def ask(number: int) -> None:
+            allowance.done(await allowance.take())
+            order.append(number)
+
+        await asyncio.gather(*(ask(number) for number in range(9)))
+        return order
+
+    assert run(main()) == list(range(9))
+
+
+def test_who_leaves_the_line_takes_nothing_along() -> None:
+    async def main() -> float:
+        allowance = Allowance(60, clock=now)
+        await allowance.take()
+        leaver, stayer = (asyncio.create_task(allowance.take()) for _ in range(2))
+        await asyncio.sleep(0.5)
+        leaver.cancel()
+        await stayer
+        return now()
+
+    assert run(main()) == pytest.approx(1.0)
+
+
+def test_who_leaves_in_the_moment_of_the_grant_gives_it_back() -> None:
+    async def main() -> float:
+        allowance = Allowance(None, max_concurrent_requests=1, clock=now)
+        held = await allowance.take()
+        leaver, stayer = (asyncio.create_task(allowance.take()) for _ in range(2))
+        await asyncio.sleep(0)
+        allowance.done(held)
+        leaver.cancel()
+        await stayer
+        return now()
+
+    assert run(main()) == 0.0
+
+
+def test_retry_after_stops_everybody_for_as_long_as_it_says() -> None:
+    async def main() -> list[float]:
+        allowance = Allowance(60, clock=now)
+        waiting = asyncio.create_task(granted(allowance, 3))
+        await asyncio.sleep(0.5)
+        allowance.slow_down(20)
+        allowance.slow_down(1)
+        return await waiting
+
+    assert run(main()) == pytest.approx([0, 20.5, 21.5])
+
+
+def test_what_remains_of_the_servers_window_is_spread_over_it() -> None:
+    async def main() -> list[float]:
+        allowance = Allowance(6000, clock=now)
+        allowance.slow_down(10, remaining=5)
+        return await granted(allowance, 8)
+
+    assert run(main()) == pytest.approx([0, 2, 4, 6, 8, 10, 10.01, 10.02])
+
+
+def test_only_so_many_requests_are_in_flight() -> None:
+    times = run(granted(Allowance(None, max_concurrent_requests=2, clock=now), 5, takes=3.0))
+    assert times == pytest.approx([0, 0, 3, 3, 6])
+
+
+def test_only_so_many_texts_are_in_flight() -> None:
+    async def main() -> tuple[list[int], float]:
+        allowance = Allowance(None, max_concurrent_texts=10, clock=now)
+        first = await allowance.take()
+        rooms = [first.texts]
+        allowance.load(first, texts=7, tokens=0)
+        second = await allowance.take()
+        rooms.append(second.texts)
+        allowance.load(second, texts=3, tokens=0)
+        asyncio.get_running_loop().call_later(4.0, allowance.done, first)
+        rooms.append((await allowance.take()).texts)
+        return rooms, now()
+
+    assert run(main()) == ([10, 3, 7], 4.0)
+
+
+def test_a_further_try_keeps_its_place_and_goes_before_newcomers() -> None:
+    """The newcomer waits for the place that the further try holds: behind it, both would wait for ever."""
+
+    async def main() -> list[str]:
+        allowance = Allowance(60, max_concurrent_requests=1, clock=now)
+        order = []
+        held = await allowance.take()
+
+        async def newcomer() -> None:
+            await allowance.take()
+            order.append("newcomer")
+
+        waiting = asyncio.create_task(newcomer())
+        await asyncio.sleep(0)
+        allowance.done(await allowance.take(again=True))
+        order.append("further try")
+        allowance.done(held)
+        await waiting
+        return order
+
+    assert run(main()) == ["further try", "newcomer"]
+
+
+def test_tokens_of_the_last_minute_are_counted() -> None:
+    async def main() -> list[tuple[float, int]]:
+        allowance = Allowance(None, tokens_per_minute=1000, clock=now)
+        seen = []
+        for tokens in (600, 300, 200, 5000):
+            permit = await allowance.take(tokens)
+            seen.append((round(now(), 2), permit.tokens))
+            allowance.load(permit, texts=1, tokens=min(tokens, 1000))
+            allowance.done(permit)
+        return seen
+
+    assert run(main()) == [(0.0, 1000), (0.0, 400), (60.05, 1000), (120.1, 1000)]
+
+
+def test_the_estimate_is_when_the_permit_comes() -> None:
+    async def main() -> tuple[list[float], list[float]]:
+        allowance = Allowance(60, burst=20, clock=now)
+        await granted(allowance, 10)
+        await asyncio.sleep(0.001)
+        guesses = [allowance.wait_estimate(count) for count in range(1, 71)]
+        start = now()
+        return guesses, [at - start for at in await granted(allowance, 70)]
+
+    guesses, times = run(main())
+    assert guesses == pytest.approx(times)
+
+
+def test_the_estimate_counts_those_who_wait_and_what_the_upstream_said() -> None:
+    async def main() -> tuple[float, float]:
+        allowance = Allowance(60, clock=now)
+        waiting = [asyncio.create_task(allowance.take()) for _ in range(3)]
+        await asyncio.sleep(0)
+        behind = allowance.wait_estimate()
+        allowance.slow_down(30)
+        shut = allowance.wait_estimate()
+        await asyncio.gather(*waiting)
+        return behind, shut
+
+    assert run(main()) == pytest.approx((3.0, 32.0))
