@@ -1,0 +1,187 @@
+"""The table of error replies: from status and words to a cause, a sentence and a way out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from hubgate.domain.errors import Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row: the first that fits a reply tells what it means."""
+
+    statuses: range | frozenset[int]
+    words: str | None
+    cause: Cause
+    message: str
+    remedy: str
+    retryable: bool = False
+
+
+_ANY = range(400, 600)
+_ENDPOINT_PAGE = "https://endpoints.huggingface.co"
+
+
+def _only(*statuses: int) -> frozenset[int]:
+    return frozenset(statuses)
+
+
+_RULES = (
+    Rule(
+        _ANY,
+        r"invalid state|endpoint is paused|is paused\b",
+        Cause.PAUSED,
+        "The endpoint is paused.",
+        f"Resume it on its page at {_ENDPOINT_PAGE}; it does not wake by itself.",
+    ),
+    Rule(_only(401), None, Cause.WRONG_TOKEN, "The server does not accept the token.", ""),
+    Rule(
+        _only(402),
+        None,
+        Cause.OUT_OF_CREDIT,
+        "The account behind the token has no credit left.",
+        "Buy credit, or use another account's token.",
+    ),
+    Rule(
+        _only(403),
+        None,
+        Cause.TOKEN_LACKS_SCOPE,
+        "The token is good but has no right to this endpoint.",
+        "Give it the permission to make calls to Inference Endpoints of the organisation that owns this one.",
+    ),
+    Rule(
+        _only(410),
+        None,
+        Cause.OLD_ADDRESS,
+        "Nothing is served at this address any more.",
+        "Register the address that took its place.",
+    ),
+    Rule(
+        _ANY,
+        r"does not support embeddings|not support the embeddings|model is not an embedding|not an embedding model",
+        Cause.WRONG_TASK,
+        "The model behind this server makes no embeddings.",
+        "Register an embedding model's endpoint; llama.cpp needs --embeddings.",
+    ),
+    Rule(
+        _ANY,
+        r"maximum context length|input is too l(ong|arge)|is too large to process|must have less than \d+ tokens"
+        r"|size of tensor a \(\d+\) must match|longer than the (model|maximum)|exceeds? the (model's )?(max\w*|context)",
+        Cause.INPUT_TOO_LONG,
+        "A text is longer than the model reads.",
+        "Send it in shorter pieces, or let it be cut.",
+    ),
+    Rule(
+        _ANY,
+        r"batch size \S+ > maximum|at most \d+ items|maximum allowed batch",
+        Cause.INPUT_REFUSED,
+        "The server takes fewer texts in one request.",
+        "Send fewer texts at once.",
+    ),
+    Rule(
+        _ANY,
+        r"model .{0,200}(does not exist|not found)|pinned to",
+        Cause.MODEL_NOT_FOUND,
+        "The server serves no model of this name.",
+        "Register the endpoint again, so that the model's present name is read.",
+    ),
+    Rule(
+        _only(413),
+        None,
+        Cause.INPUT_TOO_LONG,
+        "The request is larger than the server accepts.",
+        "Send fewer or shorter texts at once.",
+    ),
+    Rule(
+        _only(429),
+        None,
+        Cause.OVERLOADED,
+        "The server takes no more requests at the moment.",
+        "Lower the endpoint's requests per minute, or give it more replicas.",
+        retryable=True,
+    ),
+    Rule(
+        _only(404, 405, 501),
+        None,
+        Cause.MODEL_NOT_FOUND,
+        "The server has no route for this task at this address.",
+        "Check the URL, and that the model behind it does this task.",
+    ),
+    Rule(
+        _ANY,
+        r"out of memory",
+        Cause.OVERLOADED,
+        "The server ran out of memory.",
+        "Send fewer or shorter texts at once, or give it a larger machine.",
+        retryable=True,
+    ),
+    Rule(
+        _only(502, 503),
+        r"overloaded|queue|rate limit|too many",
+        Cause.OVERLOADED,
+        "The server takes no more requests at the moment.",
+        "Lower the endpoint's requests per minute, or give it more replicas.",
+        retryable=True,
+    ),
+    Rule(
+        _only(502, 503),
+        r"unhealthy",
+        Cause.UPSTREAM_FAILED,
+        "The server says that it is not healthy.",
+        "Look at its log.",
+        retryable=True,
+    ),
+    Rule(
+        _only(502, 503),
+        None,
+        Cause.WAKING,
+        "The endpoint is starting, or waking after it was scaled to zero.",
+        "Ask again in some minutes; to keep it awake, set its minimum of replicas to 1.",
+        retryable=True,
+    ),
+    Rule(
+        _only(408, 504),
+        None,
+        Cause.UPSTREAM_TIMEOUT,
+        "The server gave up waiting for its model.",
+        "Send fewer texts at once.",
+        retryable=True,
+    ),
+    Rule(
+        _only(400, 422),
+        None,
+        Cause.INPUT_REFUSED,
+        "The server refuses the input.",
+        "Change what the server names.",
+    ),
+    Rule(
+        range(424, 425),
+        None,
+        Cause.UPSTREAM_FAILED,
+        "The model failed.",
+        "Look at the server's log.",
+        retryable=True,
+    ),
+    Rule(
+        range(500, 600),
+        None,
+        Cause.UPSTREAM_FAILED,
+        "The server failed.",
+        "Look at its log.",
+        retryable=True,
+    ),
+)
+_OTHER = Rule(_ANY, None, Cause.UPSTREAM_FAILED, "The server refuses the request.", "Look at its log.")
+
+
+def rule_for(status: int, said: str) -> Rule:
+    """What an error reply of this status and these words means."""
+    return next((rule for rule in _RULES if _fits(rule, status, said)), _OTHER)
+
+
+def _fits(rule: Rule, status: int, said: str) -> bool:
+    return status in rule.statuses and (
+        rule.words is None or re.search(rule.words, said, re.IGNORECASE) is not None
+    )

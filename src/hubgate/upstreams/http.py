@@ -1,0 +1,154 @@
+"""The HTTP client, on aiohttp: one pool of connections for all upstreams."""
+
+from __future__ import annotations
+
+import io
+import socket
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from hubgate import __version__
+from hubgate.domain.errors import Cause, UpstreamUnreachable, UpstreamUnreadable
+from hubgate.upstreams.failures import failure
+from hubgate.upstreams.messages import HttpReply
+from hubgate.upstreams.urls import host_of
+
+if TYPE_CHECKING:
+    from hubgate.upstreams.addresses import AddressRule
+    from hubgate.upstreams.messages import HttpRequest
+
+CONNECT_SECONDS = 10.0
+TOTAL_SECONDS = 120.0
+KEEP_ALIVE_SECONDS = 4.0
+"""Under the 5 s after which uvicorn (vLLM, SGLang, infinity) closes an idle connection: no request meets a dead one."""
+MAX_REPLY_BYTES = 256 * 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+"""More of an error page is not read."""
+_LARGE_BODY_BYTES = 512 * 1024
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+class CheckedResolver(AbstractResolver):
+    """Resolves names, and refuses a name of which any address may not be asked."""
+
+    def __init__(self, rule: AddressRule, names: AbstractResolver) -> None:
+        self._rule = rule
+        self._names = names
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """The addresses that will be connected to, each checked."""
+        results = await self._names.resolve(host, port, family)
+        for result in results:
+            self._rule.check(ip_address(result["host"]), host)
+        return results
+
+    async def close(self) -> None:
+        """Free the resolver."""
+        await self._names.close()
+
+
+class AiohttpClient:
+    """Sends requests: keep-alive, no cookies, no proxies of the environment, no redirects, bounded replies."""
+
+    def __init__(
+        self,
+        rule: AddressRule,
+        *,
+        names: AbstractResolver | None = None,
+        connect_seconds: float = CONNECT_SECONDS,
+        total_seconds: float = TOTAL_SECONDS,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+    ) -> None:
+        self._rule = rule
+        self._names = names
+        self._connect_seconds = connect_seconds
+        self._total_seconds = total_seconds
+        self._max_reply_bytes = max_reply_bytes
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, request: HttpRequest) -> HttpReply:
+        """The reply to a request. Cancelling the caller closes the connection.
+
+        Raises:
+            UpstreamUnreachable, UpstreamUnreadable: no reply, with the cause.
+            InvalidEndpoint: the address may not be asked.
+        """
+        where = host_of(request.url)
+        seconds = request.timeout or self._total_seconds
+        try:
+            url = URL(request.url)
+            # aiohttp asks its resolver for names alone; an address is checked here, as it will be used.
+            self._rule.check_host(url.raw_host or "")
+            async with self._open_session().request(
+                request.method,
+                url,
+                headers=request.headers,
+                data=_payload(request.body),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=self._connect_seconds),
+            ) as response:
+                if response.status in _REDIRECTS:
+                    raise _redirected(request.url, where, response.headers.get("Location", ""))
+                body = await self._read(response, where)
+                return HttpReply(status=response.status, headers=response.headers, body=body)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise failure(error, where, seconds) from error
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            names = self._names or aiohttp.ThreadedResolver()
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    resolver=CheckedResolver(self._rule, names), limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": f"hubgate/{__version__}", "Accept": "application/json"},
+                trust_env=False,
+            )
+        return self._session
+
+    async def _read(self, response: aiohttp.ClientResponse, where: str) -> bytes:
+        is_error = response.status >= 400
+        bound = MAX_ERROR_BYTES if is_error else self._max_reply_bytes
+        chunks, size = [], 0
+        async for chunk in response.content.iter_any():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > bound and is_error:
+                break
+            if size > bound:
+                raise UpstreamUnreadable(
+                    f"The reply of {where} is larger than {bound} bytes.",
+                    remedy="Send fewer texts in one call.",
+                )
+        return b"".join(chunks)
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO | None:
+    """Large bodies are sent piece by piece, so that one write does not hold up the event loop."""
+    return io.BytesIO(body) if len(body) > _LARGE_BODY_BYTES else body or None
+
+
+def _redirected(url: str, where: str, location: str) -> UpstreamUnreachable:
+    try:
+        target = host_of(urljoin(url, location))
+    except ValueError:
+        target = "a malformed address"
+    return UpstreamUnreachable(
+        f"{where} sends callers on to {target}, and the gate does not follow: the token would go along.",
+        remedy="Register that address instead, if it is the model server's.",
+        cause=Cause.UPSTREAM_REDIRECTS,
+        retryable=False,
+    )

@@ -1,0 +1,141 @@
+"""A server's error reply: its own words, when to ask again, and the error that it becomes."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from hubgate.domain.errors import Cause, UpstreamRefused
+from hubgate.upstreams.causes import rule_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hubgate.domain.secret import Secret
+    from hubgate.upstreams.messages import HttpReply
+
+MAX_SAID = 300
+_MAX_READ = 4096
+MAX_RETRY_AFTER = 600.0
+"""Seconds. A server that asks for more is not believed: it is asked again after this."""
+
+
+def refusal(reply: HttpReply, token: Secret | None) -> UpstreamRefused:
+    """The error for a reply of status 400 or more."""
+    words = words_of(reply, token)
+    rule = rule_for(reply.status, words)
+    said = words if len(words) <= MAX_SAID else words[: MAX_SAID - 1].rstrip() + "…"
+    remedy = rule.remedy
+    if rule.cause is Cause.WRONG_TOKEN:
+        remedy = (
+            "Register the endpoint again with a token that is valid and may use it."
+            if token
+            else "None was given: register the endpoint again with its token."
+        )
+    return UpstreamRefused(
+        f"{rule.message} It said ({reply.status}): {said}"
+        if said
+        else f"{rule.message} (Status {reply.status}.)",
+        status=reply.status,
+        said=said,
+        remedy=remedy,
+        cause=rule.cause,
+        retryable=rule.retryable,
+        retry_after=retry_after(reply) if rule.retryable else None,
+    )
+
+
+def words_of(reply: HttpReply, token: Secret | None) -> str:
+    """The server's own words on one line, without markup, and without the token should they repeat it."""
+    secret = token.reveal() if token else ""
+    text = _without(secret, _find_words(reply))[:_MAX_READ]
+    text = re.sub(r"(?is)<(script|style|head)\b.*?</\1>", " ", text)
+    text = _without(secret, html.unescape(re.sub(r"<[^<>]*>", " ", text)))
+    text = re.sub(r"\bhf_\w{8,}|(?i:\bbearer) \S+", "…", text)
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _without(secret: str, text: str) -> str:
+    return text.replace(secret, "…") if secret else text
+
+
+def _find_words(reply: HttpReply) -> str:
+    raw = reply.body.decode("utf-8", "replace")
+    try:
+        body = orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        return reply.headers.get("x-error-message", "") or raw
+    if isinstance(body, str):
+        return body
+    if isinstance(body, dict):
+        for key in ("error", "message", "detail"):
+            words = _words_in(body.get(key))
+            if words:
+                return words
+    return reply.headers.get("x-error-message", "") or raw
+
+
+def _words_in(value: Any) -> str:
+    """The words in a text, an object with a `message`, or a list of texts or of FastAPI's `{loc, msg}`."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        words = value.get("message") or value.get("msg") or value.get("reason") or ""
+        place = ".".join(map(str, value["loc"])) if isinstance(value.get("loc"), list) else ""
+        return f"{place}: {words}" if place and words else str(words)
+    if isinstance(value, list):
+        return "; ".join(filter(None, map(_words_in, value)))
+    return ""
+
+
+def retry_after(reply: HttpReply) -> float | None:
+    """The seconds after which the server wants to be asked again, `None` if it does not say.
+
+    From `Retry-After` (seconds, or a date read against the reply's own `Date`), `RateLimit: …;r=0;t=55`
+    (draft-ietf-httpapi-ratelimit-headers), or the hosted service's `estimated_time`.
+    """
+    told = (
+        _seconds(reply.headers.get("retry-after", "")),
+        _until(reply.headers, reply.headers.get("retry-after", "")),
+        _window(reply.headers.get("ratelimit", "")),
+        _estimated(reply.body),
+    )
+    seconds = next((value for value in told if value is not None), None)
+    return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def _seconds(text: object) -> float | None:
+    try:
+        value = float(text)  # type: ignore[arg-type] # what is no number raises, and is caught
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _until(headers: Mapping[str, str], date: str) -> float | None:
+    try:
+        return (parsedate_to_datetime(date) - parsedate_to_datetime(headers.get("date", ""))).total_seconds()
+    except (TypeError, ValueError):
+        return None
+
+
+def _window(text: str) -> float | None:
+    """The reset time of the first window that has nothing left."""
+    for part in text.split(","):
+        if re.search(r";\s*r=0\b", part):
+            reset = re.search(r";\s*t=(\d+)", part)
+            return float(reset[1]) if reset else None
+    return None
+
+
+def _estimated(body: bytes) -> float | None:
+    try:
+        reply = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return _seconds(reply.get("estimated_time")) if isinstance(reply, dict) else None
