@@ -13,6 +13,19 @@ DEFAULT_REQUESTS_PER_MINUTE = 3000
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_\-.]*[a-z0-9])?")
 
 
+def check_name(name: str) -> None:
+    """Elasticsearch's rule for the id of an endpoint.
+
+    Raises:
+        InvalidEndpoint: the name breaks it.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidEndpoint(
+            f"Invalid inference_id; '{name[:200]}' can contain lowercase alphanumeric (a-z and 0-9), hyphens, "
+            "underscores or dots; must start and end with alphanumeric"
+        )
+
+
 class Task(StrEnum):
     """What an endpoint does, in Elasticsearch's words."""
 
@@ -75,6 +88,8 @@ class Facts:
     auto_truncate: bool | None = None
     pooling: str | None = None
     precision: str | None = None
+    route: str | None = None
+    """Where the server takes the task, below its URL, if that is not where its engine usually does."""
     warnings: tuple[str, ...] = ()
 
 
@@ -100,11 +115,7 @@ class Endpoint:
     facts: Facts = field(default_factory=Facts)
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.name == "_all":
-            raise InvalidEndpoint(
-                f"Invalid inference_id; '{self.name[:200]}' can contain lowercase alphanumeric (a-z and 0-9), hyphens, "
-                "underscores or dots; must start and end with alphanumeric"
-            )
+        check_name(self.name)
         for label, value in (
             ("requests_per_minute", self.requests_per_minute),
             ("dimensions", self.dimensions),

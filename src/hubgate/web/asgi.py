@@ -58,6 +58,8 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         said = str(error) if body else "it is empty"
         raise InvalidRequest(f"The request body is not valid JSON: {said}.") from None
+    except RecursionError:
+        raise InvalidRequest("The request body is nested too deeply.") from None
 
 
 async def respond(
