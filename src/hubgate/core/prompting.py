@@ -1,0 +1,40 @@
+"""Puts before each text what its model wants, so that no application needs to know."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hubgate.domain.calls import Embed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hubgate.domain.calls import Call, InputType, Result
+    from hubgate.domain.ports import Answer
+
+
+class Prompted:
+    """An answer whose texts get the prefix of their input type.
+
+    A text that bears one of the model's prefixes already is left as it is: some clients add them themselves. A call
+    without an input type, or with a prompt name for the server, is left alone too.
+    """
+
+    def __init__(self, answer: Answer, prefixes: Mapping[InputType, str]) -> None:
+        self._answer = answer
+        self._prefixes = dict(prefixes)
+        self._known = tuple(prefixes.values())
+
+    async def __call__(self, call: Call) -> Result:
+        """Answer one call."""
+        if isinstance(call, Embed) and call.prompt_name is None and call.input_type is not None:
+            prefix = self._prefixes.get(call.input_type, "")
+            # What is left of the input type says nothing more: calls with the same texts may be joined and cached.
+            call = replace(call, texts=self._prefixed(call.texts, prefix), input_type=None)
+        return await self._answer(call)
+
+    def _prefixed(self, texts: Sequence[str], prefix: str) -> Sequence[str]:
+        if not prefix:
+            return texts
+        return [text if text.startswith(self._known) else prefix + text for text in texts]

@@ -1,0 +1,93 @@
+"""What asymmetric models want before a text, by family: a fact a row, from the model card that it names.
+
+A model's own `prompts` file wins over this table, and the operator over both. A family that is not here gets nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from hubgate.domain.calls import InputType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SENTENCE = "Represent this sentence for searching relevant passages: "
+_WEB_SEARCH = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+
+
+class _Row(NamedTuple):
+    pattern: str
+    """Matched against the lower-case repository id, at the start of its last part."""
+    query: str
+    document: str
+    classification: str
+    clustering: str
+    card: str
+    """The repository whose card or `config_sentence_transformers.json` says so."""
+
+
+_TABLE = (
+    # e5: symmetric tasks and features take `query: ` too.
+    _Row(r"multilingual-e5-large-instruct|e5-mistral-7b-instruct", f"{_WEB_SEARCH} ", "", "", "", "intfloat/multilingual-e5-large-instruct"),
+    _Row(r"(multilingual-)?e5-(small|base|large)(-v2)?$", "query: ", "passage: ", "query: ", "query: ", "intfloat/e5-small-v2"),
+    _Row(r"bge-(small|base|large)-zh", "为这个句子生成表示以用于检索相关文章：", "", "", "", "BAAI/bge-large-zh-v1.5"),
+    _Row(r"bge-(small|base|large)-en", _SENTENCE, "", "", "", "BAAI/bge-large-en-v1.5"),
+    _Row(r"mxbai-embed-large-v1|uae-large-v1", _SENTENCE, "", "", "", "mixedbread-ai/mxbai-embed-large-v1"),
+    _Row(r"nomic-embed-text-v(1|1\.5|2-moe)$", "search_query: ", "search_document: ", "classification: ", "clustering: ", "nomic-ai/nomic-embed-text-v1.5"),
+    _Row(r"snowflake-arctic-embed-[ml]-v2", "query: ", "", "", "", "Snowflake/snowflake-arctic-embed-l-v2.0"),
+    _Row(r"snowflake-arctic-embed-(xs|s|m|l)", _SENTENCE, "", "", "", "Snowflake/snowflake-arctic-embed-m-v1.5"),
+    _Row(r"gte-qwen2-", f"{_WEB_SEARCH} ", "", "", "", "Alibaba-NLP/gte-Qwen2-1.5B-instruct"),
+    _Row(r"qwen3-embedding-", _WEB_SEARCH, "", "", "", "Qwen/Qwen3-Embedding-0.6B"),
+    _Row(
+        r"jina-embeddings-v3",
+        "Represent the query for retrieving evidence documents: ",
+        "Represent the document for retrieval: ",
+        "",
+        "",
+        "jinaai/jina-embeddings-v3",
+    ),
+    _Row(
+        r"embeddinggemma-",
+        "task: search result | query: ",
+        "title: none | text: ",
+        "task: classification | query: ",
+        "task: clustering | query: ",
+        "google/embeddinggemma-300m",
+    ),
+)  # fmt: skip
+
+# Names under which sentence-transformers configurations keep their prompts, the commonest first.
+_NAMES = {
+    InputType.SEARCH: ("query", "retrieval.query", "search_query", "Retrieval-query"),
+    InputType.INGEST: ("document", "passage", "retrieval.passage", "search_document", "Retrieval-document"),
+    InputType.CLASSIFICATION: ("classification", "Classification"),
+    InputType.CLUSTERING: ("clustering", "Clustering"),
+}
+
+
+def known_prefixes(model: str | None) -> Mapping[InputType, str]:
+    """The prefixes of a model's family by its Hub id or its folder's name; empty where none are known."""
+    name = (model or "").rstrip("/").rsplit("/", 1)[-1].lower()
+    for row in _TABLE:
+        if re.match(row.pattern, name):
+            every = {
+                InputType.SEARCH: row.query,
+                InputType.INGEST: row.document,
+                InputType.CLASSIFICATION: row.classification,
+                InputType.CLUSTERING: row.clustering,
+            }
+            return {kind: prefix for kind, prefix in every.items() if prefix}
+    return {}
+
+
+def own_prefixes(prompts: Mapping[str, str]) -> Mapping[InputType, str]:
+    """The prefixes that a model's own `prompts` name, by the names in use for each kind of text."""
+    found = {}
+    for kind, names in _NAMES.items():
+        for name in names:
+            if prompts.get(name):
+                found[kind] = prompts[name]
+                break
+    return found
