@@ -1,0 +1,97 @@
+"""Vectors without a model or a network, always the same for the same text: for demonstrations and tests.
+
+A vector is a bag of words: each word adds 1 or -1 in four places that its hash gives. So texts that share words lie
+near one another, and a search over them finds something.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from hubgate import __version__
+from hubgate.core.vectors import f32, normalised
+from hubgate.domain.calls import Embed, Encoding, Token, Tokens, Vectors
+from hubgate.domain.endpoint import Engine, Facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hubgate.domain.calls import Call, Result
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.domain.secret import Secret
+
+DEFAULT_DIMENSIONS = 384
+_WORD = re.compile(r"\S+")
+
+
+class FakeUpstream:
+    """Answers from the words themselves."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._dimensions = endpoint.dimensions or DEFAULT_DIMENSIONS
+
+    async def __call__(self, call: Call) -> Result:
+        """Vectors in f32, or tokens: one a word, none of them special."""
+        if not isinstance(call, Embed):
+            return Tokens([_tokens(text) for text in call.texts])
+        dimensions = call.dimensions or self._dimensions
+        items = [_vector(text, dimensions, normalize=call.normalize is not False) for text in call.texts]
+        words = sum(len(text.split()) for text in call.texts)
+        return Vectors(items=items, encoding=Encoding.F32, tokens=words, exact=True, truncated=0)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class FakeSource:
+    """Opens fake upstreams."""
+
+    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:  # noqa: ARG002 - the port's shape
+        """What a fake model is."""
+        return Facts(
+            engine=Engine.FAKE,
+            engine_version=__version__,
+            model=endpoint.model or "fake",
+            dimensions=endpoint.dimensions or DEFAULT_DIMENSIONS,
+            auto_truncate=False,
+            pooling="words",
+        )
+
+    def open(self, endpoint: Endpoint, token: Secret | None) -> FakeUpstream:  # noqa: ARG002 - the port's shape
+        """The upstream of a fake endpoint."""
+        return FakeUpstream(endpoint)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def _vector(text: str, dimensions: int, *, normalize: bool) -> bytes:
+    numbers = [0.0] * dimensions
+    for word in text.lower().split() or [""]:
+        for place, sign in _places(word):
+            numbers[place % dimensions] += sign
+    if not any(numbers):  # every word cancelled another
+        numbers[0] = 1.0
+    return normalised(f32(numbers)) if normalize else f32(numbers)
+
+
+def _places(word: str) -> Iterator[tuple[int, float]]:
+    digest = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    for start in range(0, 16, 4):
+        number = int.from_bytes(digest[start : start + 4], "little")
+        yield number >> 1, 1.0 if number & 1 else -1.0
+
+
+def _tokens(text: str) -> list[Token]:
+    return [
+        Token(
+            next(_places(found[0]))[0] % 30_000,
+            found[0],
+            special=False,
+            start=found.start(),
+            stop=found.end(),
+        )
+        for found in _WORD.finditer(text)
+    ]
