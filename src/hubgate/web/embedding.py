@@ -122,15 +122,12 @@ def _estimate(texts: Sequence[str]) -> int:
 
 
 def _not_a_text(texts: Sequence[object], field: str) -> InvalidRequest:
-    index, culprit = next((i, text) for i, text in enumerate(texts) if not isinstance(text, str))
-    if _is_token(culprit) or (isinstance(culprit, list) and culprit and all(map(_is_token, culprit))):
+    first = texts[0][0] if isinstance(texts[0], list) and texts[0] else texts[0]
+    if type(first) is int:
         return InvalidRequest(
             f"[{field}] holds token ids; the gate takes texts, because ids mean something to one tokenizer only.",
             remedy="With langchain-openai, set check_embedding_ctx_length=False.",
         )
+    index, culprit = next((i, text) for i, text in enumerate(texts) if not isinstance(text, str))
     word = _JSON_WORD.get(type(culprit), "a number")
     return InvalidRequest(f"[{field}[{index}]] must be a string, not {word}.")
-
-
-def _is_token(value: object) -> bool:
-    return type(value) is int

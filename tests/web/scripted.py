@@ -1,0 +1,163 @@
+"""The whole web application over a model that answers by script: for what a face does with each possible result."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hubgate.domain.calls import Embed, Encoding, Vectors
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
+from hubgate.service.access import Access
+from hubgate.service.gateway import Gateway
+from hubgate.service.meter import Meter
+from hubgate.service.pipeline import Pipelines
+from hubgate.store.store import SqlStore
+from hubgate.web.app import create_app
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from hubgate.domain.calls import Call, Result
+    from hubgate.domain.ports import Answer, Upstream
+    from hubgate.domain.secret import Secret
+    from hubgate.settings import Settings
+    from hubgate.web.asgi import AsgiApp, Message
+
+ADMIN_KEY = "an-admin-key-for-tests"
+FACTS = Facts(
+    engine=Engine.FAKE,
+    model="org/model",
+    revision="abc123",
+    max_input_tokens=256,
+    auto_truncate=True,
+    pooling="mean",
+    precision="f32",
+)
+
+
+def two_numbers(call: Call) -> Result:
+    """For each text the vector [its place, 0.5], as JSON."""
+    assert isinstance(call, Embed)
+    items = [b"[%d,0.5]" % place for place in range(len(call.texts))]
+    return Vectors(items=items, encoding=Encoding.JSON, tokens=3 * len(items), exact=True)
+
+
+@dataclass
+class Script:
+    """A model, and the source that opens it. `answer` may be replaced at any time; it may raise."""
+
+    answer: Callable[[Call], Result] = two_numbers
+    facts: Facts = FACTS
+    calls: list[Call] = field(default_factory=list)
+
+    async def __call__(self, call: Call) -> Result:
+        self.calls.append(call)
+        return self.answer(call)
+
+    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
+        return self.facts
+
+    def open(self, endpoint: Endpoint, token: Secret | None) -> Upstream:
+        return self
+
+    async def close(self) -> None:
+        pass
+
+    @property
+    def embedded(self) -> Embed:
+        """The last call, which must be an `Embed`."""
+        call = self.calls[-1]
+        assert isinstance(call, Embed)
+        return call
+
+
+class _NoWrappers(Pipelines):
+    def __init__(self) -> None:
+        pass
+
+    def build(self, endpoint: Endpoint, token: Secret | None, upstream: Upstream) -> Answer:
+        return upstream
+
+
+@dataclass
+class Reply:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body, decoded."""
+        return json.loads(self.body)
+
+
+@dataclass
+class ScriptedGate:
+    """The application with one endpoint, `e5`, of two dimensions, behind which the script answers."""
+
+    app: AsgiApp
+    script: Script
+    gateway: Gateway
+    access: Access
+    meter: Meter
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        key: str | None = ADMIN_KEY,
+        content_type: str | None = "application/json",
+        accept: str | None = None,
+    ) -> Reply:
+        """One request straight into the application; `bytes` are sent as they are, all else as JSON."""
+        payload = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        path, _, query = path.partition("?")
+        headers = [(b"content-length", b"%d" % len(payload))]
+        headers += [(b"content-type", content_type.encode())] if content_type else []
+        headers += [(b"accept", accept.encode())] if accept else []
+        if key:
+            headers.append((b"authorization", b"Bearer " + key.encode()))
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "headers": headers,
+        }
+        requests: list[Message] = [{"type": "http.request", "body": payload, "more_body": False}]
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            if not requests:
+                await asyncio.Event().wait()
+            return requests.pop()
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await self.app(scope, receive, send)
+        start, *parts = sent
+        decoded = {name.decode().lower(): value.decode() for name, value in start["headers"]}
+        return Reply(start["status"], decoded, b"".join(part.get("body", b"") for part in parts))
+
+
+@asynccontextmanager
+async def scripted_gate(settings: Settings) -> AsyncIterator[ScriptedGate]:
+    """A fresh one."""
+    store = await SqlStore.open(settings)
+    script, meter = Script(), Meter()
+    gateway = Gateway(store, script, _NoWrappers())
+    access = await Access.load(store, ADMIN_KEY)
+    await gateway.register(Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None)
+    script.calls.clear()
+    app = create_app(gateway, access, meter, max_body_bytes=4_000_000, keys_in_path=True)
+    yield ScriptedGate(app, script, gateway, access, meter)
+    await gateway.close()
+    await store.close()

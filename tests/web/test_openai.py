@@ -1,0 +1,333 @@
+"""The claims of openai.md."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import struct
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scripted import two_numbers
+
+from hubgate.domain import errors
+from hubgate.domain.calls import Encoding, InputType, Vectors
+from hubgate.domain.errors import Cause
+
+if TYPE_CHECKING:
+    from scripted import ScriptedGate
+
+    from hubgate.domain.calls import Call, Result
+    from hubgate.domain.errors import HubgateError
+
+F32 = struct.pack("<2f", 0.25, -0.5)
+
+
+def answering(**fields: Any) -> Any:
+    """A script that answers one text with these fields of `Vectors`."""
+    given = {"items": [F32], "encoding": Encoding.F32, **fields}
+    return lambda call: Vectors(**given)
+
+
+def raising(error: HubgateError) -> Any:
+    """A script that fails."""
+
+    def fail(call: Call) -> Result:
+        raise error
+
+    return fail
+
+
+async def test_an_answer_has_openais_shape_and_the_vectors_bytes_as_they_came(scripted: ScriptedGate) -> None:
+    scripted.script.answer = answering(items=[b"[1.0, 2e-1]"], encoding=Encoding.JSON, tokens=4, exact=True)
+    reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "one"})
+    assert reply.status == 200
+    assert reply.body == (
+        b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":[1.0, 2e-1]}],'
+        b'"model":"e5","usage":{"prompt_tokens":4,"total_tokens":4}}'
+    )
+
+
+async def test_vectors_stand_in_the_order_of_the_texts(scripted: ScriptedGate) -> None:
+    reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": ["a", "b", "c"]})
+    assert [(one["index"], one["embedding"]) for one in reply.json()["data"]] == [
+        (0, [0, 0.5]),
+        (1, [1, 0.5]),
+        (2, [2, 0.5]),
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embeddings", "/v1/embeddings/"])
+async def test_embeddings_are_served_with_and_without_v1(scripted: ScriptedGate, path: str) -> None:
+    assert (await scripted.request("POST", path, {"model": "e5", "input": "a"})).status == 200
+
+
+async def test_base64_is_the_little_endian_float32_of_the_vector(scripted: ScriptedGate) -> None:
+    body = {"model": "e5", "input": "a", "encoding_format": "base64"}
+    scripted.script.answer = answering()
+    from_f32 = await scripted.request("POST", "/v1/embeddings", body)
+    scripted.script.answer = answering(items=[b"[0.25,-0.5]"], encoding=Encoding.JSON)
+    from_json = await scripted.request("POST", "/v1/embeddings", body)
+    for reply in (from_f32, from_json):
+        assert base64.b64decode(reply.json()["data"][0]["embedding"]) == F32
+
+
+@pytest.mark.parametrize("encoding_format", ["float", None])
+async def test_numbers_are_given_where_base64_is_not_asked_for(
+    scripted: ScriptedGate, encoding_format: str | None
+) -> None:
+    scripted.script.answer = answering()
+    body = {"model": "e5", "input": "a", "encoding_format": encoding_format}
+    reply = await scripted.request("POST", "/v1/embeddings", body)
+    assert reply.json()["data"][0]["embedding"] == [0.25, -0.5]
+
+
+async def test_usage_says_when_it_is_estimated(scripted: ScriptedGate) -> None:
+    scripted.script.answer = answering(tokens=None)
+    reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "x" * 40})
+    assert reply.json()["usage"] == {"prompt_tokens": 11, "total_tokens": 11, "estimated": True}
+    scripted.script.answer = answering(tokens=7, exact=False)
+    reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "語" * 4})
+    assert reply.json()["usage"] == {"prompt_tokens": 7, "total_tokens": 7, "estimated": True}
+
+
+async def test_an_estimate_counts_the_bytes_of_other_scripts(scripted: ScriptedGate) -> None:
+    scripted.script.answer = answering(tokens=None)
+    reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "語" * 40})
+    assert reply.json()["usage"]["prompt_tokens"] == 31
+
+
+async def test_truncation_is_told_in_a_header_and_in_usage(scripted: ScriptedGate) -> None:
+    scripted.script.answer = answering(tokens=256, exact=True, truncated=1)
+    reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "long"})
+    assert reply.headers["x-hubgate-truncated"] == "1"
+    assert reply.json()["usage"]["truncated_inputs"] == 1
+
+
+@pytest.mark.parametrize("truncated", [0, None])
+async def test_nothing_is_told_of_truncation_when_there_is_none(
+    scripted: ScriptedGate, truncated: int | None
+) -> None:
+    scripted.script.answer = answering(tokens=2, exact=True, truncated=truncated)
+    reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "short"})
+    assert "x-hubgate-truncated" not in reply.headers
+    assert "truncated_inputs" not in reply.json()["usage"]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("document", InputType.INGEST),
+        ("Passage", InputType.INGEST),
+        ("search_document", InputType.INGEST),
+        ("ingest", InputType.INGEST),
+        ("query", InputType.SEARCH),
+        ("search_query", InputType.SEARCH),
+        ("search", InputType.SEARCH),
+        ("classification", InputType.CLASSIFICATION),
+        ("clustering", InputType.CLUSTERING),
+        (None, None),
+    ],
+)
+async def test_input_type_is_understood_in_the_words_of_many_clients(
+    scripted: ScriptedGate, word: str | None, meant: InputType | None
+) -> None:
+    body = {"model": "e5", "input": "a", "input_type": word}
+    assert (await scripted.request("POST", "/v1/embeddings", body)).status == 200
+    assert scripted.script.embedded.input_type is meant
+
+
+async def test_dimensions_may_be_named_if_they_are_the_models(scripted: ScriptedGate) -> None:
+    body = {"model": "e5", "input": "a", "dimensions": 2}
+    assert (await scripted.request("POST", "/v1/embeddings", body)).status == 200
+    reply = await scripted.request("POST", "/v1/embeddings", {**body, "dimensions": 1})
+    assert reply.status == 400
+    assert reply.json()["error"]["message"] == (
+        "Endpoint [e5] gives vectors of 2 dimensions, not 1. "
+        "Leave [dimensions] out: this version does not shorten vectors."
+    )
+
+
+async def test_user_is_not_read(scripted: ScriptedGate) -> None:
+    body = {"model": "e5", "input": "a", "user": {"any": "thing"}}
+    assert (await scripted.request("POST", "/v1/embeddings", body)).status == 200
+
+
+async def test_a_nul_character_in_a_text_is_text(scripted: ScriptedGate) -> None:
+    assert (await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a\0b"})).status == 200
+    assert scripted.script.embedded.texts == ["a\0b"]
+
+
+BAD_INPUT: list[tuple[object, str]] = [
+    ({"input": "a"}, "[model] is missing"),
+    ({"model": "", "input": "a"}, "[model] is missing"),
+    ({"model": "e5"}, "missing required field `input`"),
+    ({"model": "e5", "input": None}, "`$.input`"),
+    ({"model": "e5", "input": {"text": "a"}}, "`$.input`"),
+    ({"model": "e5", "input": 7}, "`$.input`"),
+    ({"model": "e5", "input": ""}, "[input] is an empty string."),
+    ({"model": "e5", "input": ["a", ""]}, "[input[1]] is an empty string."),
+    ({"model": "e5", "input": []}, "[input] is an empty list."),
+    ({"model": "e5", "input": ["a", None]}, "[input[1]] must be a string, not null."),
+    ({"model": "e5", "input": ["a", ["b"]]}, "[input[1]] must be a string, not a list."),
+    ({"model": "e5", "input": [{}]}, "[input[0]] must be a string, not an object."),
+    ({"model": "e5", "input": [True]}, "[input[0]] must be a string, not a boolean."),
+    ({"model": "e5", "input": ["a", 1]}, "[input[1]] must be a string, not a number."),
+    ({"model": "e5", "input": [[]]}, "[input[0]] must be a string, not a list."),
+    ({"model": "e5", "input": "a", "colour": "red"}, "unknown field `colour`"),
+    ({"model": "e5", "input": "a", "encoding_format": "int8"}, "`$.encoding_format`"),
+    ({"model": "e5", "input": "a", "dimensions": "many"}, "`$.dimensions`"),
+    ({"model": "e5", "input": "a", "input_type": "poem"}, "[input_type] cannot be 'poem'."),
+    ([1, 2], "Expected `object`, got `array`"),
+    (b"", "The request body is not valid JSON: it is empty."),
+    (b'{"model":"e5","input":"a"', "The request body is not valid JSON"),
+    (b'{"model":"e5","input":"a\0b"}', "The request body is not valid JSON"),
+    (b'{"model":"e5","input":"\xff"}', "The request body is not valid JSON"),
+    (b'{"model":"e5","input":"\\ud800"}', "The request body is not valid JSON"),
+]
+
+
+@pytest.mark.parametrize(("body", "words"), BAD_INPUT)
+async def test_bad_input_is_a_400_that_names_the_field_and_never_reaches_the_model(
+    scripted: ScriptedGate, body: object, words: str
+) -> None:
+    reply = await scripted.request("POST", "/v1/embeddings", body)
+    assert reply.status == 400
+    error = reply.json()["error"]
+    assert words in error.pop("message")
+    assert error == {"type": "invalid_request_error", "param": None, "code": "invalid_request"}
+    assert scripted.script.calls == []
+
+
+@pytest.mark.parametrize("ids", [[1, 2, 3], [[1, 2], [3]]])
+async def test_token_ids_are_refused_with_what_to_set_in_langchain(
+    scripted: ScriptedGate, ids: list[Any]
+) -> None:
+    reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": ids})
+    assert reply.status == 400
+    assert "check_embedding_ctx_length=False" in reply.json()["error"]["message"]
+
+
+async def test_one_request_takes_2048_texts_and_not_one_more(scripted: ScriptedGate) -> None:
+    most = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": ["a"] * 2048})
+    assert most.status == 200
+    for count in (2049, 100_000):
+        reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": ["a"] * count})
+        assert reply.status == 413
+        assert reply.json()["error"]["message"].startswith(f"[input] has {count} texts;")
+
+
+async def test_a_body_over_the_limit_is_told_in_openais_shape(scripted: ScriptedGate) -> None:
+    reply = await scripted.request("POST", "/v1/embeddings", b" " * 4_000_001)
+    assert reply.status == 413
+    assert reply.json()["error"]["code"] == "body_too_large"
+
+
+async def test_an_unknown_model_is_not_found(scripted: ScriptedGate) -> None:
+    reply = await scripted.request("POST", "/v1/embeddings", {"model": "no/such", "input": "a"})
+    assert reply.status == 404
+    error = reply.json()["error"]
+    assert (error["type"], error["code"]) == ("not_found_error", "endpoint_not_found")
+
+
+async def test_without_a_key_the_error_is_openais(scripted: ScriptedGate) -> None:
+    reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"}, key=None)
+    assert reply.status == 401
+    assert reply.json()["error"]["type"] == "authentication_error"
+    assert "www-authenticate" in reply.headers
+
+
+async def test_another_method_is_a_405_that_says_which_to_use(scripted: ScriptedGate) -> None:
+    reply = await scripted.request("GET", "/v1/embeddings")
+    assert (reply.status, reply.headers["allow"]) == (405, "POST")
+    assert reply.json()["error"]["message"] == "GET is not served at /v1/embeddings. Use POST."
+
+
+async def test_an_unknown_path_is_a_404_in_openais_shape(scripted: ScriptedGate) -> None:
+    reply = await scripted.request("POST", "/v1/nothing", {})
+    assert reply.status == 404
+    assert reply.json()["error"]["message"] == "Nothing is served at POST /v1/nothing."
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "headers"),
+    [
+        (
+            errors.QueueFull("Full.", retry_after=6.2),
+            429,
+            {"retry-after": "7", "ratelimit": '"allowance";r=0;t=7', "x-should-retry": "true"},
+        ),
+        (errors.DeadlineExceeded("Late."), 504, {"x-should-retry": "true"}),
+        (errors.UpstreamUnreachable("Gone."), 502, {"x-should-retry": "true"}),
+        (errors.UpstreamUnreadable("HTML."), 502, {"x-should-retry": "false"}),
+        (errors.RuntimeFailed("Crashed."), 503, {"x-should-retry": "false"}),
+        (errors.UpstreamRefused("Paused.", status=400, cause=Cause.PAUSED), 424, {}),
+        (errors.UpstreamRefused("Long.", status=413, cause=Cause.INPUT_TOO_LONG), 400, {}),
+        (errors.InvalidRequest("Long.", cause=Cause.INPUT_TOO_LONG), 400, {}),
+    ],
+)
+async def test_a_client_is_told_whether_to_ask_again(
+    scripted: ScriptedGate, error: HubgateError, status: int, headers: dict[str, str]
+) -> None:
+    scripted.script.answer = raising(error)
+    reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"})
+    assert reply.status == status
+    assert reply.json()["error"]["code"] == error.cause
+    told = {name: reply.headers.get(name) for name in ("retry-after", "ratelimit", "x-should-retry")}
+    assert {name: value for name, value in told.items() if value is not None} == headers
+
+
+async def test_models_lists_every_endpoint_with_what_clients_read(scripted: ScriptedGate) -> None:
+    for path in ("/v1/models", "/models"):
+        assert (await scripted.request("GET", path)).json() == {
+            "object": "list",
+            "data": [
+                {
+                    "id": "e5",
+                    "object": "model",
+                    "created": 0,
+                    "owned_by": "hubgate",
+                    "name": "e5",
+                    "context_length": 256,
+                    "architecture": {"input_modalities": ["text"], "output_modalities": ["embeddings"]},
+                    "task": "text_embedding",
+                    "model": "org/model",
+                    "dimensions": 2,
+                    "max_input_tokens": 256,
+                }
+            ],
+        }
+
+
+async def test_one_model_is_found_by_its_name(scripted: ScriptedGate) -> None:
+    assert (await scripted.request("GET", "/v1/models/e5")).json()["id"] == "e5"
+    reply = await scripted.request("GET", "/v1/models/none")
+    assert (reply.status, reply.json()["error"]["code"]) == (404, "endpoint_not_found")
+
+
+async def test_the_limit_of_a_model_is_the_operators_where_there_is_one(scripted: ScriptedGate) -> None:
+    await scripted.gateway.update(replace(scripted.gateway.find("e5"), max_input_tokens=100))
+    assert (await scripted.request("GET", "/v1/models/e5")).json()["max_input_tokens"] == 100
+
+
+async def test_log_and_metrics_say_endpoint_texts_and_tokens(
+    scripted: ScriptedGate, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "hubgate.access"):
+        await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": ["a", "b"]})
+        await scripted.request("POST", "/v1/embeddings", {"model": "mistyped", "input": ["a"]})
+    served, refused = caplog.messages
+    assert "endpoint=e5 texts=2 cause=ok" in served
+    assert "endpoint=- texts=0 cause=endpoint_not_found" in refused
+    metrics = scripted.meter.exposition().decode()
+    assert 'hubgate_texts_total{endpoint="e5"} 2.0' in metrics
+    assert 'hubgate_tokens_total{endpoint="e5"} 6.0' in metrics
+    assert 'hubgate_requests_total{cause="ok",endpoint="e5",face="openai"} 1.0' in metrics
+
+
+async def test_the_caller_is_told_to_the_floors_below_by_its_keys_id(scripted: ScriptedGate) -> None:
+    scripted.script.answer = two_numbers
+    key, plain = await scripted.access.create("an application")
+    await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"}, key=plain)
+    assert scripted.script.embedded.context.caller == key.id
