@@ -13,9 +13,9 @@ from sqlalchemy.exc import IntegrityError
 
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import (
+    CallerError,
     EndpointExists,
     EndpointNotFound,
-    InvalidEndpoint,
     InvalidRequest,
     StoreFailed,
 )
@@ -221,7 +221,7 @@ def _settings(endpoint: Endpoint) -> dict[str, Any]:
 def _endpoint(row: Row[Any]) -> Endpoint | None:
     try:
         return _SETTINGS.decode(row.settings)
-    except (msgspec.MsgspecError, InvalidEndpoint) as error:
+    except (msgspec.MsgspecError, CallerError) as error:
         _log.error(
             "endpoint %s is left out: its stored settings cannot be read (%s). Run the hubgate that wrote them, or "
             "register it under another name.",

@@ -1,0 +1,404 @@
+"""Gateway keys: every spelling that clients use, last use without the database, and nothing that shows a key."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import logging
+import re
+import secrets
+import sqlite3
+import traceback
+from contextlib import asynccontextmanager, closing, contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubgate.domain.errors import InvalidRequest, NotAuthenticated, NotFound, StoreFailed
+from hubgate.domain.keys import Key
+from hubgate.service.access import Access
+from hubgate.store.database import Database
+from hubgate.store.store import SqlStore
+from hubgate.store.vault import Vault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from hubgate.settings import Settings
+
+OWN = "an-admin-key-of-my-own-29fk3"
+
+
+class Parts(NamedTuple):
+    """A gate's keys over a real database, whose clock stands at 2,000 until it is set."""
+
+    access: Access
+    store: SqlStore
+    now: list[float]
+
+
+@asynccontextmanager
+async def opened(settings: Settings, admin_key: str | None = None) -> AsyncIterator[Parts]:
+    """One start of the gate."""
+    database = await Database.open(settings.database, patience=0.01)
+    store = SqlStore(database, Vault([secrets.token_urlsafe(32)]))
+    now = [1_000.0]
+    try:
+        access = await Access.load(store, admin_key, lambda: now[0])
+        now[0] = 2_000.0
+        yield Parts(access, store, now)
+    finally:
+        await database.close()
+
+
+@contextmanager
+def locked(settings: Settings) -> Iterator[None]:
+    """Another program holds the database."""
+    with closing(sqlite3.connect(settings.database, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+def b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def bearer(key: str) -> str:
+    return f"Bearer {key}"
+
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "bearer": bearer,
+    "lower case": lambda key: f"bearer {key}",
+    "upper case": lambda key: f"BEARER {key}",
+    "spaces": lambda key: f"  Bearer   {key}  ",
+    "doubled": lambda key: f"Bearer Bearer {key}",
+    "doubled, mixed": lambda key: f"Bearer bearer  {key}",
+    "api key": lambda key: f"ApiKey {key}",
+    "api key, lower case": lambda key: f"apikey {key}",
+    "api key, encoded": lambda key: f"ApiKey {b64(f'some-id:{key}')}",
+    "api key, encoded without padding": lambda key: f"ApiKey {b64(f'some-id:{key}').rstrip('=')}",
+    "api key, encoded without id": lambda key: f"ApiKey {b64(f':{key}')}",
+    "basic, as password": lambda key: f"Basic {b64(f'elastic:{key}')}",
+    "basic, lower case": lambda key: f"basic {b64(f'elastic:{key}')}",
+    "basic, as user": lambda key: f"Basic {b64(f'{key}:')}",
+    "basic, without user": lambda key: f"Basic {b64(f':{key}')}",
+}
+WRONG: dict[str, Callable[[str], str]] = {
+    "no scheme": lambda key: key,
+    "unknown scheme": lambda key: f"Digest {key}",
+    "cut": lambda key: f"Bearer {key[:-1]}",
+    "longer": lambda key: f"Bearer {key}x",
+    "other case": lambda key: f"Bearer {key.swapcase()}",
+    "tripled": lambda key: f"Bearer Bearer Bearer {key}",
+    "two": lambda key: f"Bearer {key}, Bearer {key}",
+    "basic, user with a wrong password": lambda key: f"Basic {b64(f'{key}:wrong')}",
+    "basic, not encoded": lambda key: f"Basic elastic:{key}",
+    "api key, encoded as id": lambda key: f"ApiKey {b64(f'{key}:wrong')}",
+    "only the id": lambda key: f"Bearer {key[:11]}",
+    "the digest": lambda key: f"Bearer {hashlib.sha256(key.encode()).hexdigest()}",
+    "beyond Latin-1": lambda key: f"Bearer {key}\u4e2d",
+    "half a character": lambda key: f"Bearer {key}\ud800",
+    "NUL": lambda key: f"Bearer \0{key}",
+    "scheme alone": lambda _: "Bearer",
+    "two schemes alone": lambda _: "Bearer Bearer ",
+    "spaces alone": lambda _: "   ",
+    "basic alone": lambda _: "Basic ",
+    "basic of nothing": lambda _: "Basic Og==",
+}
+
+
+async def test_every_spelling_in_use_carries_a_key(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        key, plain = await gate.access.create("dify")
+        for spelling, spell in SPELLINGS.items():
+            assert gate.access.authenticate(spell(plain)).id == key.id, spelling
+
+
+async def test_all_else_is_refused_without_being_repeated(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        _, plain = await gate.access.create("dify")
+        for spelling, spell in WRONG.items():
+            with pytest.raises(NotAuthenticated) as refused:
+                gate.access.authenticate(spell(plain))
+            told = "".join(traceback.format_exception(refused.value))
+            assert plain not in told, spelling
+            assert "Authorization: Bearer hg_…" in refused.value.remedy
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+async def test_a_request_without_a_key_is_told_how_to_send_one(
+    settings: Settings, nothing: str | None
+) -> None:
+    async with opened(settings) as gate:
+        with pytest.raises(NotAuthenticated, match="carries no key") as refused:
+            gate.access.authenticate(nothing)
+        assert "Authorization: Bearer" in refused.value.remedy
+
+
+async def test_a_hugging_face_token_is_recognised_and_not_repeated(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        for header in ("Bearer hf_abcdefghijklmnop", f"Basic {b64('user:hf_abcdefghijklmnop')}"):
+            with pytest.raises(NotAuthenticated, match="Hugging Face token") as refused:
+                gate.access.authenticate(header)
+            assert "hf_abc" not in str(refused.value)
+
+
+async def test_garbage_never_authenticates_and_never_breaks(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        access = gate.access
+
+        @given(
+            scheme=st.sampled_from(["", "Bearer ", "ApiKey ", "Basic ", "Bearer Bearer "]),
+            rest=st.text(st.characters(), max_size=80)
+            | st.binary(max_size=80).map(lambda raw: raw.decode("latin-1")),
+        )
+        def check(scheme: str, rest: str) -> None:
+            for header in (
+                scheme + rest,
+                scheme + base64.b64encode(rest.encode("utf-8", "replace")).decode(),
+            ):
+                with pytest.raises(NotAuthenticated):
+                    access.authenticate(header)
+
+        check()
+
+
+async def test_a_key_beyond_ascii_is_found_in_the_bytes_that_clients_send(settings: Settings) -> None:
+    own = "schlüssel-中文-مفتاح-0123456789"
+    async with opened(settings, own) as gate:
+        assert gate.access.authenticate(f"Bearer {own}".encode().decode("latin-1")).admin
+        assert gate.access.authenticate(f"Basic {b64(f'elastic:{own}')}").admin
+
+
+async def test_the_first_start_makes_an_admin_key_and_shows_it_once(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        first = gate.access.first_admin_key
+        assert first is not None
+        assert re.fullmatch(r"hg_[0-9a-f]{8}_[A-Za-z0-9_-]{43}", first)
+        assert gate.access.authenticate(bearer(first)).admin
+    async with opened(settings) as gate:
+        assert gate.access.first_admin_key is None
+        key = gate.access.authenticate(bearer(first))
+        assert (key.admin, key.name, key.id) == (True, "admin", first[3:11])
+
+
+async def test_an_admin_key_of_ones_own_is_neither_stored_nor_shown_and_replaces_the_stored_one_for_the_run(
+    settings: Settings,
+) -> None:
+    async with opened(settings) as gate:
+        first = gate.access.first_admin_key
+        assert first is not None
+        _, other = await gate.access.create("deputy", admin=True)
+    async with opened(settings, OWN) as gate:
+        assert gate.access.first_admin_key is None
+        assert gate.access.authenticate(bearer(OWN)).admin
+        assert gate.access.authenticate(bearer(other)).admin
+        with pytest.raises(NotAuthenticated):
+            gate.access.authenticate(bearer(first))
+        await gate.access.flush()
+        digests = {key.digest for key in await gate.store.keys()}
+        assert hashlib.sha256(OWN.encode()).digest() not in digests
+        with pytest.raises(InvalidRequest, match="HUBGATE_ADMIN_KEY"):
+            await gate.access.revoke("admin")
+    async with opened(settings) as gate:
+        assert gate.access.authenticate(bearer(first)).admin
+        with pytest.raises(NotAuthenticated):
+            gate.access.authenticate(bearer(OWN))
+
+
+async def test_an_admin_key_of_ones_own_at_the_first_start_makes_no_other(settings: Settings) -> None:
+    async with opened(settings, OWN) as gate:
+        assert gate.access.first_admin_key is None
+        assert await gate.store.keys() == []
+    async with opened(settings) as gate:
+        assert gate.access.first_admin_key, "without it, someone must still be able to get in"
+
+
+async def test_a_key_is_listed_by_what_may_be_known_of_it(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        key, plain = await gate.access.create("dify", default_endpoint="e5")
+        assert key == Key(
+            id=plain[3:11],
+            name="dify",
+            digest=hashlib.sha256(plain.encode()).digest(),
+            created_at=2_000.0,
+            default_endpoint="e5",
+        )
+        assert [listed.name for listed in gate.access.list()] == ["admin", "dify"]
+        assert plain[12:] not in repr(gate.access.list())
+        assert repr(key.digest) not in repr(key)
+
+
+async def test_a_created_key_survives_a_restart_and_a_revoked_one_stops_at_once(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        by_name, first = await gate.access.create("by name")
+        by_id, second = await gate.access.create("by id")
+    async with opened(settings) as gate:
+        assert gate.access.authenticate(bearer(first)).id == by_name.id
+        await gate.access.revoke("by name")
+        await gate.access.revoke(by_id.id)
+        for plain in (first, second):
+            with pytest.raises(NotAuthenticated):
+                gate.access.authenticate(bearer(plain))
+        await gate.access.create("by name")
+    async with opened(settings) as gate:
+        with pytest.raises(NotAuthenticated):
+            gate.access.authenticate(bearer(first))
+
+
+async def test_what_is_not_there_cannot_be_revoked_and_is_not_repeated(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        _, plain = await gate.access.create("dify")
+        for which in ("nobody", "", plain):
+            with pytest.raises(NotFound) as refused:
+                await gate.access.revoke(which)
+            assert plain not in str(refused.value)
+
+
+async def test_the_last_admin_key_stays(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        gate.access.trust("the-command-lines-own")
+        with pytest.raises(InvalidRequest, match="last admin key"):
+            await gate.access.revoke("admin")
+        await gate.access.create("deputy", admin=True)
+        await gate.access.revoke("admin")
+    async with opened(settings) as gate:
+        assert gate.access.first_admin_key is None
+
+
+async def test_of_ten_who_choose_the_same_name_at_once_one_wins(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        results = await asyncio.gather(
+            *(gate.access.create("dify") for _ in range(10)), return_exceptions=True
+        )
+        made = [result for result in results if not isinstance(result, BaseException)]
+        assert len(made) == 1
+        assert all(
+            isinstance(result, InvalidRequest) for result in results if isinstance(result, BaseException)
+        )
+        assert [key.name for key in gate.access.list()] == ["admin", "dify"]
+        assert gate.access.authenticate(bearer(made[0][1])).name == "dify"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " ",
+        " a",
+        "a ",
+        "a\nb",
+        "a\0b",
+        "\u202eevil",
+        "x" * 101,
+        "admin",
+        "cli",
+        "0123abcd",
+        "hg_0123abcd_x",
+        "hf_x",
+    ],
+)
+async def test_a_name_that_could_mislead_is_refused(settings: Settings, name: str) -> None:
+    async with opened(settings) as gate:
+        with pytest.raises(InvalidRequest):
+            await gate.access.create(name)
+
+
+@pytest.mark.parametrize("name", ["dify", "Dify, production (2)", "جستجو", "検索", "x" * 100])
+async def test_a_name_may_be_in_any_language(settings: Settings, name: str) -> None:
+    async with opened(settings) as gate:
+        key, _ = await gate.access.create(name)
+        assert key.name == name
+
+
+async def test_last_use_is_known_at_once_and_written_by_flush_alone(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        _, plain = await gate.access.create("dify")
+        for now in (3_000.0, 4_000.0):
+            gate.now[0] = now
+            gate.access.authenticate(bearer(plain))
+        assert [listed.last_used_at for listed in gate.access.list()] == [None, 4_000.0]
+        assert [stored.last_used_at for stored in await gate.store.keys()] == [None, None]
+        await gate.access.flush()
+        assert [stored.last_used_at for stored in await gate.store.keys()] == [None, 4_000.0]
+        gate.now[0] = 5_000.0
+        gate.access.authenticate(bearer(plain))
+        assert [listed.last_used_at for listed in gate.access.list()] == [None, 5_000.0]
+    async with opened(settings) as gate:
+        assert [listed.last_used_at for listed in gate.access.list()] == [None, 4_000.0]
+
+
+async def test_calls_are_let_in_while_the_database_cannot_be_used(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        key, plain = await gate.access.create("dify")
+        with locked(settings):
+            assert gate.access.authenticate(bearer(plain)).id == key.id
+            with pytest.raises(StoreFailed):
+                await gate.access.flush()
+            gate.now[0] = 9_000.0
+            gate.access.authenticate(bearer(gate.access.first_admin_key or ""))
+        await gate.access.flush()
+        assert [stored.last_used_at for stored in await gate.store.keys()] == [9_000.0, 2_000.0]
+
+
+async def test_a_change_that_cannot_be_stored_is_taken_back(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        _, plain = await gate.access.create("dify")
+        with locked(settings):
+            with pytest.raises(StoreFailed):
+                await gate.access.revoke("dify")
+            with pytest.raises(StoreFailed):
+                await gate.access.create("other")
+        assert gate.access.authenticate(bearer(plain)).name == "dify"
+        assert [key.name for key in gate.access.list()] == ["admin", "dify"]
+
+
+async def test_a_change_whose_asker_goes_away_holds_in_memory_and_in_the_store(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        _, plain = await gate.access.create("old")
+        for change in (gate.access.revoke("old"), gate.access.create("new")):
+            asker = asyncio.ensure_future(change)
+            await asyncio.sleep(0)
+            asker.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asker
+        with pytest.raises(NotAuthenticated):
+            gate.access.authenticate(bearer(plain))
+        assert [key.name for key in gate.access.list()] == ["admin", "new"]
+        assert [key.name for key in await gate.store.keys()] == ["admin", "new"]
+
+
+async def test_the_command_lines_key_works_for_this_run_and_is_no_ones_business(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        gate.access.trust("the-command-lines-own")
+        assert gate.access.authenticate("Bearer the-command-lines-own").admin
+        await gate.access.flush()
+        assert [key.name for key in gate.access.list()] == ["admin"]
+        with pytest.raises(NotFound):
+            await gate.access.revoke("cli")
+    async with opened(settings) as gate:
+        with pytest.raises(NotAuthenticated):
+            gate.access.authenticate("Bearer the-command-lines-own")
+
+
+async def test_no_key_is_in_the_database_or_the_log(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="sqlalchemy.engine")
+    async with opened(settings, OWN) as gate:
+        _, plain = await gate.access.create("dify")
+        gate.access.trust("the-command-lines-own")
+        for key in (plain, OWN, "the-command-lines-own"):
+            gate.access.authenticate(bearer(key))
+        await gate.access.flush()
+        written = b"".join(path.read_bytes() for path in settings.home.iterdir())
+        shown = repr(vars(gate.access)) + caplog.text
+        for key in (plain, plain[12:], OWN, "the-command-lines-own"):
+            assert key.encode() not in written
+            assert key not in shown
+    assert "UPDATE keys" in caplog.text

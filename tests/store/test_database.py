@@ -1,0 +1,254 @@
+"""The database is made, brought up to date, shared fairly, and fails in plain words."""
+# ruff: noqa: ASYNC240 - no loop waits for these small files
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import URL, Connection, create_engine, insert, text
+
+from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.errors import StoreFailed
+from hubgate.domain.keys import Key
+from hubgate.domain.secret import Secret
+from hubgate.settings import Settings
+from hubgate.store.database import Database
+from hubgate.store.store import SqlStore
+from hubgate.store.tables import REVISION, metadata, notes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FIRST_REVISION = Path(__file__).with_name("first_revision.sql")
+OPEN = """
+import asyncio, sys
+from pathlib import Path
+from hubgate.store.database import Database
+async def main():
+    database = await Database.open(Path(sys.argv[1]))
+    await database.close()
+asyncio.run(main())
+print("alembic" in sys.modules)
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "home" / "hubgate.db"
+
+
+async def done(file: Path, work: Callable[[Connection], object]) -> None:
+    """Do one thing to the database, as the gate would."""
+    database = await Database.open(file)
+    try:
+        await database.do(work)
+    finally:
+        await database.close()
+
+
+def schema(connection: Connection) -> set[str]:
+    rows = connection.execute(
+        text("SELECT sql FROM sqlite_master WHERE tbl_name NOT LIKE 'alembic%' AND sql NOT NULL")
+    )
+    return {" ".join(row.sql.split()) for row in rows}
+
+
+async def test_the_migrations_make_exactly_the_tables(file: Path) -> None:
+    def compare(connection: Connection) -> None:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, metadata) == []
+        assert context.get_current_revision() == REVISION
+        with create_engine("sqlite://").begin() as direct:
+            metadata.create_all(direct)
+            assert schema(connection) == schema(direct)
+        direct.engine.dispose()
+
+    await done(file, compare)
+
+
+async def test_a_database_of_the_first_revision_is_brought_up_to_date_with_its_data(
+    settings: Settings,
+) -> None:
+    settings.home.mkdir()
+    with closing(sqlite3.connect(settings.database)) as old:
+        old.executescript(FIRST_REVISION.read_text())
+    settings = Settings(
+        home=settings.home,
+        secret_key_file=settings.secret_key_file,
+        secret_keys=("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",),
+    )
+    store = await SqlStore.open(settings)
+    endpoint = Endpoint(
+        name="e5", task=Task.TEXT_EMBEDDING, source=Source.DEDICATED, url="https://example.org/e5"
+    )
+    assert await store.endpoints() == [(endpoint, Secret("hf_sealed-at-the-first-revision"))]
+    assert await store.keys() == [
+        Key(id="0a1b2c3d", name="dify", digest=bytes(range(32)), created_at=1.5, last_used_at=2.5)
+    ]
+    assert await store.note("colour") == "blue"
+    await store.close()
+
+
+async def test_a_database_of_a_newer_hubgate_is_refused_and_left_alone(file: Path) -> None:
+    await done(file, lambda c: c.execute(text("UPDATE alembic_version SET version_num = 'fffe'")))
+    before = file.read_bytes()
+    with pytest.raises(StoreFailed, match=r"newer hubgate \(its revision is fffe\)"):
+        await Database.open(file)
+    assert file.read_bytes() == before
+
+
+async def test_a_migration_that_fails_leaves_the_database_as_it_was(file: Path) -> None:
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as foreign:
+        foreign.execute("CREATE TABLE notes (mine TEXT)")
+    with pytest.raises(StoreFailed, match="already exists"):
+        await Database.open(file)
+    with closing(sqlite3.connect(file)) as foreign:
+        assert foreign.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
+
+
+def test_only_a_database_that_needs_it_costs_the_import_of_alembic(file: Path) -> None:
+    def start() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", OPEN, file], check=True, capture_output=True, text=True
+        ).stdout
+
+    assert [start(), start()] == ["True\n", "False\n"]
+
+
+def test_processes_that_start_together_make_one_database(file: Path) -> None:
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN, file], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        for _ in range(3)
+    ]
+    assert [process.communicate(timeout=100)[1] for process in started] == [b"", b"", b""]
+    assert [process.returncode for process in started] == [0, 0, 0]
+
+
+async def test_the_files_are_for_their_owner_alone(file: Path) -> None:
+    database = await Database.open(file)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()}
+    assert modes == {"hubgate.db": 0o600, "hubgate.db-wal": 0o600, "hubgate.db-shm": 0o600}
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    await database.close()
+
+
+async def test_sqlite_is_set_up_for_a_reader_beside_the_writer(file: Path) -> None:
+    def check(connection: Connection) -> None:
+        pragmas = ("journal_mode", "foreign_keys", "busy_timeout")
+        values = [connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() for pragma in pragmas]
+        assert values == ["wal", 1, 5000]
+
+    await done(file, check)
+
+
+async def test_another_database_is_an_argument(settings: Settings, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "else where?.db"
+    store = await SqlStore.open(settings, url=URL.create("sqlite", database=str(elsewhere)))
+    await store.set_note("here", "yes")
+    await store.close()
+    assert elsewhere.exists()
+    assert not settings.database.exists()
+
+
+async def test_work_that_fails_changes_nothing(file: Path) -> None:
+    def work(connection: Connection) -> None:
+        connection.execute(insert(notes).values(name="half", value="stored"))
+        raise KeyError("a mistake")
+
+    database = await Database.open(file)
+    with pytest.raises(KeyError):
+        await database.do(work)
+    assert await database.do(lambda c: c.execute(notes.select()).all()) == []
+    await database.close()
+
+
+async def test_a_locked_database_is_told_as_such_and_may_be_tried_again(file: Path) -> None:
+    database = await Database.open(file, patience=0.01)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreFailed, match="is locked by another program") as failed:
+            await database.do(lambda c: c.execute(notes.select()).all())
+        assert failed.value.retryable
+        with pytest.raises(StoreFailed, match="is locked"):
+            await Database.open(file, patience=0.01)
+    assert await database.do(lambda c: c.execute(notes.select()).all()) == []
+    await database.close()
+
+
+async def test_a_read_only_database_is_told_as_such(file: Path) -> None:
+    database = await Database.open(file)
+    await database.do(lambda c: c.exec_driver_sql("PRAGMA query_only = ON"))
+    with pytest.raises(StoreFailed, match="is read-only") as failed:
+        await database.do(lambda c: c.execute(insert(notes).values(name="a", value="b")))
+    assert "right to write" in failed.value.remedy
+    assert not failed.value.retryable
+    await database.close()
+
+
+async def test_a_full_disk_is_told_as_such_and_the_store_goes_on_when_there_is_room(file: Path) -> None:
+    database = await Database.open(file)
+
+    def write(connection: Connection) -> None:
+        connection.execute(insert(notes).values(name="big", value="x" * 200_000))
+
+    await database.do(lambda c: c.exec_driver_sql("PRAGMA max_page_count = 20"))
+    with pytest.raises(StoreFailed, match="the disk is full") as failed:
+        await database.do(write)
+    assert "Free some space" in failed.value.remedy
+    await database.do(lambda c: c.exec_driver_sql("PRAGMA max_page_count = 2000"))
+    await database.do(write)
+    await database.close()
+
+
+async def test_a_damaged_database_is_told_as_such(file: Path) -> None:
+    await done(file, lambda c: c.execute(insert(notes).values(name="a", value="b")))
+    with file.open("r+b") as damaged:
+        damaged.seek(4096)
+        damaged.write(b"\xff" * (file.stat().st_size - 4096))
+    with pytest.raises(StoreFailed, match="is damaged") as failed:
+        await Database.open(file)
+    assert "Restore it from a copy" in failed.value.remedy
+
+
+async def test_a_file_that_is_no_database_is_told_as_such_and_left_alone(file: Path) -> None:
+    file.parent.mkdir()
+    file.write_text("These are my notes, not a database. " * 100)
+    before = file.read_bytes()
+    with pytest.raises(StoreFailed, match="is no SQLite database"):
+        await Database.open(file)
+    assert file.read_bytes() == before
+
+
+async def test_a_folder_in_the_databases_place_is_told_as_such(file: Path) -> None:
+    file.mkdir(parents=True)
+    with pytest.raises(StoreFailed, match="cannot be opened"):
+        await Database.open(file)
+
+
+async def test_a_home_that_cannot_be_made_is_told_as_such(file: Path) -> None:
+    file.parent.write_text("a file where a folder should be")
+    with pytest.raises(StoreFailed, match="cannot be made") as failed:
+        await Database.open(file)
+    assert "HUBGATE_HOME" in failed.value.remedy
+
+
+async def test_an_error_without_a_name_is_still_plain(file: Path) -> None:
+    database = await Database.open(file)
+    with pytest.raises(StoreFailed, match=r"failed \(no such table: nowhere\)") as failed:
+        await database.do(lambda c: c.execute(text("SELECT * FROM nowhere")))
+    assert "SELECT" not in str(failed.value)
+    with pytest.raises(StoreFailed, match="failed"):
+        await database.do(lambda c: c.execute(text("SELECT 1")).scalars("no such column").all())
+    await database.close()

@@ -1,0 +1,317 @@
+"""What is put into the store comes out again, after a restart too, and no secret can be found in it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import logging
+import secrets
+import traceback
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+
+from hubgate.domain.chunking import ChunkingSettings
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Similarity, Source, Task
+from hubgate.domain.errors import EndpointExists, EndpointNotFound, InvalidRequest, StoreFailed
+from hubgate.domain.keys import Key
+from hubgate.domain.secret import Secret
+from hubgate.store.database import Database
+from hubgate.store.store import SqlStore
+from hubgate.store.vault import Vault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from hubgate.domain.ports import Store
+    from hubgate.settings import Settings
+
+TOKEN = Secret("hf_A-token/that+nobody=may-see-0123")
+PLAIN = Endpoint(name="plain", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
+FULL = Endpoint(
+    name="full",
+    task=Task.RERANK,
+    source=Source.DEDICATED,
+    model="intfloat/multilingual-e5-base",
+    url="https://example.org/embed/ünïcode?a=1",
+    engine=Engine.TEI,
+    similarity=Similarity.DOT_PRODUCT,
+    dimensions=768,
+    max_input_tokens=512,
+    requests_per_minute=300,
+    chunking=ChunkingSettings(strategy="recursive", max_chunk_size=100, separators=("\n\n", "\n")),
+    facts=Facts(engine=Engine.TEI, engine_version="1.8", auto_truncate=False, warnings=("slow", "مدل")),
+)
+KEY = Key(id="0123abcd", name="dify", digest=bytes(range(32)), created_at=1_700_000_000.25)
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[SqlStore]:
+    """The store, from one start of the gate to its end."""
+    store = await SqlStore.open(settings)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def stored(settings: Settings) -> dict[str, Secret | None]:
+    async with opened(settings) as store:
+        return {endpoint.name: token for endpoint, token in await store.endpoints()}
+
+
+async def change_by_hand(settings: Settings, sql: str, **values: object) -> None:
+    database = await Database.open(settings.database)
+    await database.do(lambda c: c.execute(text(sql), values))
+    await database.close()
+
+
+async def test_endpoints_and_their_tokens_survive_a_restart(settings: Settings) -> None:
+    async with opened(settings) as store:
+        port: Store = store
+        await port.add_endpoint(PLAIN, None)
+        await port.add_endpoint(FULL, TOKEN)
+    async with opened(settings) as store:
+        assert await store.endpoints() == [(FULL, TOKEN), (PLAIN, None)]
+
+
+async def test_saving_replaces_settings_and_token(settings: Settings) -> None:
+    changed = dataclasses.replace(FULL, requests_per_minute=7)
+    for token in (Secret("hf_another-token"), None, TOKEN):
+        async with opened(settings) as store:
+            if not await store.endpoints():
+                await store.add_endpoint(FULL, TOKEN)
+            await store.save_endpoint(changed, token)
+            assert await store.endpoints() == [(changed, token)]
+
+
+async def test_an_endpoint_that_is_gone_cannot_be_saved_and_its_name_is_free(settings: Settings) -> None:
+    async with opened(settings) as store:
+        await store.add_endpoint(FULL, TOKEN)
+        await store.remove_endpoint("full")
+        await store.remove_endpoint("full")
+        with pytest.raises(EndpointNotFound):
+            await store.save_endpoint(FULL, TOKEN)
+        assert await store.endpoints() == []
+        await store.add_endpoint(FULL, None)
+
+
+async def test_of_ten_who_add_the_same_name_at_once_one_wins(settings: Settings) -> None:
+    async with opened(settings) as one, opened(settings) as other:
+        results = await asyncio.gather(
+            *(store.add_endpoint(PLAIN, TOKEN) for store in (one, other) * 5), return_exceptions=True
+        )
+        assert sorted(str(type(result).__name__) for result in results) == ["EndpointExists"] * 9 + [
+            "NoneType"
+        ]
+        assert await one.endpoints() == [(PLAIN, TOKEN)]
+        with pytest.raises(EndpointExists):
+            await one.add_endpoint(PLAIN, None)
+
+
+async def test_two_writers_on_one_file_lose_nothing(settings: Settings) -> None:
+    async with opened(settings) as one, opened(settings) as other:
+        names = [f"e{number:02}" for number in range(60)]
+        await asyncio.gather(
+            *(
+                (one, other)[index % 2].add_endpoint(dataclasses.replace(PLAIN, name=name), TOKEN)
+                for index, name in enumerate(names)
+            )
+        )
+        assert [endpoint.name for endpoint, _ in await one.endpoints()] == names
+
+
+async def test_work_goes_on_when_its_asker_goes_away(settings: Settings) -> None:
+    async with opened(settings) as store:
+        asker = asyncio.create_task(store.add_endpoint(PLAIN, TOKEN))
+        await asyncio.sleep(0)
+        asker.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asker
+        assert await store.endpoints() == [(PLAIN, TOKEN)]
+
+
+async def test_fields_of_a_newer_hubgate_are_passed_over_and_missing_ones_take_their_defaults(
+    settings: Settings,
+) -> None:
+    async with opened(settings) as store:
+        await store.add_endpoint(FULL, TOKEN)
+    written = '{"name":"full","task":"text_embedding","source":"fake","colour":"blue","facts":{"taste":1}}'
+    await change_by_hand(settings, "UPDATE endpoints SET settings = :written", written=written)
+    async with opened(settings) as store:
+        assert await store.endpoints() == [(dataclasses.replace(PLAIN, name="full"), TOKEN)]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "no json",
+        "{}",
+        '{"name":"plain","task":"clairvoyance","source":"fake"}',
+        '{"name":"plain","task":"rerank","source":"dedicated"}',
+        '{"name":"plain","task":"rerank","source":"fake","chunking":{"strategy":"word"}}',
+    ],
+)
+async def test_one_unreadable_endpoint_is_told_and_does_not_take_the_others_along(
+    settings: Settings, caplog: pytest.LogCaptureFixture, written: str
+) -> None:
+    async with opened(settings) as store:
+        await store.add_endpoint(PLAIN, TOKEN)
+        await store.add_endpoint(FULL, TOKEN)
+    await change_by_hand(settings, "UPDATE endpoints SET settings = :w WHERE name = 'plain'", w=written)
+    assert await stored(settings) == {"full": TOKEN}
+    assert "endpoint plain is left out" in caplog.text
+
+
+async def test_a_token_moved_to_another_row_does_not_open(settings: Settings) -> None:
+    async with opened(settings) as store:
+        await store.add_endpoint(PLAIN, Secret("hf_mine-and-only-mine"))
+        await store.add_endpoint(FULL, TOKEN)
+    await change_by_hand(
+        settings,
+        "UPDATE endpoints SET (token_key, token_box) = (SELECT token_key, token_box FROM endpoints WHERE name = 'full')",
+    )
+    assert await stored(settings) == {"full": TOKEN, "plain": None}
+
+
+async def test_with_a_lost_key_the_gate_starts_and_the_key_put_back_mends_it(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(settings) as store:
+        await store.add_endpoint(FULL, TOKEN)
+        await store.add_endpoint(PLAIN, None)
+    kept = settings.secret_key_file.rename(settings.secret_key_file.with_name("elsewhere"))
+    changed = dataclasses.replace(FULL, requests_per_minute=1)
+    async with opened(settings) as store:
+        assert await store.endpoints() == [(FULL, None), (PLAIN, None)]
+        assert "endpoint full is without its token" in caplog.text
+        assert "Put that key back" in caplog.text
+        await store.save_endpoint(changed, None)
+        assert await store.reseal() == 0
+    kept.rename(settings.secret_key_file)
+    async with opened(settings) as store:
+        assert await store.endpoints() == [(changed, TOKEN), (PLAIN, None)]
+
+
+async def test_a_new_token_takes_the_place_of_one_that_cannot_be_opened(settings: Settings) -> None:
+    async with opened(settings) as store:
+        await store.add_endpoint(FULL, TOKEN)
+    settings.secret_key_file.unlink()
+    async with opened(settings) as store:
+        await store.save_endpoint(FULL, Secret("hf_the-new-one"))
+    assert await stored(settings) == {"full": Secret("hf_the-new-one")}
+
+
+async def test_rotating_seals_every_token_under_a_new_key_of_the_file(settings: Settings) -> None:
+    async with opened(settings) as store:
+        for name in ("a", "b", "c"):
+            await store.add_endpoint(dataclasses.replace(PLAIN, name=name), Secret(f"hf_token-of-{name}"))
+        await store.add_endpoint(FULL, None)
+        assert await store.reseal() == 0
+        assert await store.rotate_secret() == 3
+        before = {endpoint.name: token for endpoint, token in await store.endpoints()}
+    file = settings.secret_key_file
+    old = file.read_text().splitlines()[-1]
+    file.write_text(file.read_text().replace(old, ""))
+    assert (
+        await stored(settings)
+        == before
+        == {
+            **{name: Secret(f"hf_token-of-{name}") for name in ("a", "b", "c")},
+            "full": None,
+        }
+    )
+
+
+async def test_a_rotation_that_was_cut_off_is_finished_without_another_key(settings: Settings) -> None:
+    async with opened(settings) as store:
+        await store.add_endpoint(FULL, TOKEN)
+    Vault.from_settings(settings).rotate()
+    before = settings.secret_key_file.read_text()
+    async with opened(settings) as store:
+        assert await store.rotate_secret() == 1
+        assert await store.endpoints() == [(FULL, TOKEN)]
+    assert settings.secret_key_file.read_text() == before
+
+
+async def test_keys_of_the_environment_are_rotated_by_putting_a_new_one_in_front(settings: Settings) -> None:
+    old, new = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    async with opened(dataclasses.replace(settings, secret_keys=(old,))) as store:
+        await store.add_endpoint(FULL, TOKEN)
+        with pytest.raises(StoreFailed, match="HUBGATE_SECRET_KEY"):
+            await store.rotate_secret()
+    async with opened(dataclasses.replace(settings, secret_keys=(new, old))) as store:
+        assert await store.rotate_secret() == 1
+    assert await stored(dataclasses.replace(settings, secret_keys=(new,))) == {"full": TOKEN}
+
+
+async def test_keys_survive_a_restart_with_all_that_is_known_of_them(settings: Settings) -> None:
+    younger = Key(
+        id="b", name="cli", digest=bytes(32), created_at=1_800_000_000, admin=True, default_endpoint="e5"
+    )
+    async with opened(settings) as store:
+        await store.add_key(younger)
+        await store.add_key(KEY)
+        await store.touch_keys({"0123abcd": 1_750_000_000.5, "unknown": 1.0})
+        await store.touch_keys({})
+    async with opened(settings) as store:
+        assert await store.keys() == [dataclasses.replace(KEY, last_used_at=1_750_000_000.5), younger]
+        await store.remove_key(KEY.id)
+        await store.remove_key(KEY.id)
+        assert await store.keys() == [younger]
+
+
+async def test_a_keys_name_is_taken_once(settings: Settings) -> None:
+    async with opened(settings) as store:
+        await store.add_key(KEY)
+        with pytest.raises(InvalidRequest, match=r"\[dify\] exists"):
+            await store.add_key(dataclasses.replace(KEY, id="other", digest=bytes(32)))
+        assert await store.keys() == [KEY]
+
+
+async def test_notes_are_remembered_and_replaced(settings: Settings) -> None:
+    async with opened(settings) as store:
+        assert await store.note("first start") is None
+        await store.set_note("first start", "1")
+        await store.set_note("first start", "2")
+        await store.set_note("other", "")
+    async with opened(settings) as store:
+        assert (await store.note("first start"), await store.note("other")) == ("2", "")
+
+
+async def test_no_secret_is_in_the_files_the_logs_or_an_error(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for name in ("sqlalchemy.engine", "sqlalchemy.pool", "alembic"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    errors: list[BaseException] = []
+    async with opened(settings) as store:
+        await store.add_endpoint(FULL, TOKEN)
+        await store.save_endpoint(FULL, TOKEN)
+        await store.rotate_secret()
+        await store.endpoints()
+        with pytest.raises(EndpointExists) as exists:
+            await store.add_endpoint(FULL, TOKEN)
+        await store._database.do(lambda c: c.exec_driver_sql("DROP TABLE endpoints"))
+        with pytest.raises(StoreFailed) as failed:
+            await store.add_endpoint(PLAIN, TOKEN)
+        errors += [exists.value, failed.value]
+        written = b"".join(path.read_bytes() for path in settings.home.iterdir())
+        shown = repr(vars(store)) + repr(vars(store._vault))
+    assert "INSERT INTO endpoints" in caplog.text, "the statements were logged"
+    told = caplog.text + shown + "".join("".join(traceback.format_exception(error)) for error in errors)
+    secret_keys = settings.secret_key_file.read_text().split()[-2:]
+    for secret in (TOKEN.reveal(), *secret_keys):
+        raw = secret.encode()
+        for form in (
+            raw,
+            base64.b64encode(raw).rstrip(b"="),
+            base64.urlsafe_b64encode(raw).rstrip(b"="),
+            raw.hex().encode(),
+        ):
+            assert form not in written
+            assert form.decode() not in told
