@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from bisect import bisect_left
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripted import most_in_a_minute
 from virtual_time import now, run
 
 from hubgate.core.limiting import Allowance
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-
-def most_in_a_minute(arrivals: Sequence[float]) -> int:
-    """The largest number of arrivals in any 60 seconds."""
-    times = sorted(arrivals)
-    return max(bisect_left(times, start + 60.0) - index for index, start in enumerate(times))
 
 
 async def granted(allowance: Allowance, count: int, *, takes: float = 0.0) -> list[float]:

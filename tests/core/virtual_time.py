@@ -53,6 +53,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 async def _tidy(main: Coroutine[Any, Any, T]) -> T:
     result = await main
+    await asyncio.sleep(1e-6)  # for those who are ending
     left = asyncio.all_tasks() - {asyncio.current_task()}
     assert not left, f"left behind: {left}"
     return result

@@ -154,6 +154,8 @@ class Allowance:
         now = self._clock()
         self._expire(now)
         requests += len(self._newcomers) + len(self._returners)
+        if requests <= 0:
+            return 0.0
         first = max(now, self._shut_until, self._slot - self._saved_up)
         last = max(first, max(self._slot, first) + (requests - 1) * self._pace(now) - self._saved_up)
         full = len(self._log or ()) + requests - self._requests

@@ -1,0 +1,200 @@
+"""Tickets, the calls that wait; and batches, the texts of several tickets that leave together."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from hubgate.core.packing.faults import own_error, wrong_count
+from hubgate.core.sharing import cut, itemized, join, weight
+from hubgate.domain.calls import Context, Embed, Vectors
+
+if TYPE_CHECKING:
+    from hubgate.domain.calls import Call, Result
+
+BYTES_PER_TOKEN = 3
+"""Elasticsearch reckons with three characters; English has about four bytes a token, Chinese about three."""
+
+
+def tokens_guessed(weight: int, *, texts: int) -> int:
+    """Tokens of so many texts that weigh so much together, rather too many than too few."""
+    return max(texts, -(-weight // BYTES_PER_TOKEN))
+
+
+class Ticket:
+    """A call in the queue. The texts of an `Embed` leave in order, in one or several batches; others leave whole."""
+
+    __slots__ = (
+        "_missing",
+        "_shares",
+        "call",
+        "kind",
+        "lanes",
+        "left",
+        "reply",
+        "since",
+        "waited",
+        "weights",
+    )
+
+    def __init__(self, call: Call, now: float) -> None:
+        self.call = call
+        weights = [weight(text) for text in call.texts]
+        self.weights = weights if isinstance(call, Embed) else [sum(weights)]
+        self.kind: object = call.options if isinstance(call, Embed) else self
+        """Only tickets of one kind share a batch."""
+        self.since = now
+        self.waited = 0.0
+        """Seconds until its last text left."""
+        self.left = 0
+        """How many of its texts have left the queue."""
+        self.lanes: dict[asyncio.Task[None], Batch] = {}
+        """Those under way with texts of it, and in which batch."""
+        self.reply: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._missing = len(self.weights)
+        self._shares: dict[int, Vectors] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many of its texts are in the queue."""
+        return len(self.weights) - self.left
+
+    def receive(self, start: int, share: Vectors) -> None:
+        """Take the vectors of some of the texts; with the last of them the call is answered."""
+        self._shares[start] = share
+        self._missing -= len(share.items)
+        if not self._missing:
+            whole = join([self._shares[start] for start in sorted(self._shares)])
+            self.answer(replace(whole, waited=self.waited) if self.waited else whole)
+
+    def answer(self, result: Result) -> None:
+        """Answer the call, unless its caller has left."""
+        if not self.reply.done():
+            self.reply.set_result(result)
+
+    def fail(self, error: Exception) -> None:
+        """Answer the call with an error, unless it is answered or its caller has left."""
+        if not self.reply.done():
+            self.reply.set_exception(error)
+
+
+class Batch:
+    """Of each ticket a range of texts, all of one kind, sent as one call.
+
+    Args:
+        most_texts: how many there may be.
+        most_weight: what they may weigh together; a text that weighs more goes alone.
+    """
+
+    __slots__ = ("full", "most_texts", "most_weight", "parts", "texts", "weight")
+
+    def __init__(self, most_texts: int, most_weight: int) -> None:
+        self.most_texts, self.most_weight = most_texts, most_weight
+        self.parts: dict[Ticket, range] = {}
+        self.texts = self.weight = 0
+        self.full = False
+
+    def takes(self, ticket: Ticket) -> bool:
+        """Whether this ticket may come along; the first one decides the kind."""
+        return not ticket.reply.done() and (not self.parts or next(iter(self.parts)).kind == ticket.kind)
+
+    def add(self, ticket: Ticket, most: int) -> int:
+        """Take up to `most` further texts of a ticket; returns how many.
+
+        The first text that does not fit closes the batch: if smaller ones were let past, it might wait for ever.
+        """
+        start = ticket.left
+        stop = min(start + most, len(ticket.weights))
+        for index in range(start, stop):
+            grown = self.weight + ticket.weights[index]
+            if self.texts == self.most_texts or (self.texts and grown > self.most_weight):
+                stop, self.full = index, True
+                break
+            self.texts += 1
+            self.weight = grown
+        if stop > start:
+            ticket.left = stop
+            self.parts[ticket] = range(self.parts[ticket].start if ticket in self.parts else start, stop)
+        self.full = self.full or self.texts == self.most_texts
+        return stop - start
+
+    @property
+    def tokens(self) -> int:
+        """A guess at the tokens of all texts."""
+        return tokens_guessed(self.weight, texts=self.texts)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits for it."""
+        return any(not ticket.reply.done() for ticket in self.parts)
+
+    def call(self) -> Call:
+        """What to ask: the one call itself where it is alone and whole, else one made of all parts."""
+        first = next(iter(self.parts))
+        call = first.call
+        if not isinstance(call, Embed) or (len(self.parts) == 1 and self.texts == len(first.weights)):
+            return call
+        texts = chain.from_iterable(
+            ticket.call.texts[part.start : part.stop] for ticket, part in self.parts.items()
+        )
+        return replace(call, texts=list(texts), context=self._context())
+
+    def _context(self) -> Context:
+        contexts = [ticket.call.context for ticket in self.parts]
+        deadlines = [context.deadline for context in contexts if context.deadline is not None]
+        callers = {context.caller for context in contexts}
+        others = len(contexts) - 1
+        return Context(
+            request_id=contexts[0].request_id + (f"+{others}" if others else ""),
+            caller=callers.pop() if len(callers) == 1 else "-",
+            bulk=all(context.bulk for context in contexts),
+            deadline=max(deadlines) if len(deadlines) == len(contexts) else None,
+        )
+
+    def halves(self) -> list[Batch]:
+        """Two batches of half the calls each; of half the texts if there is one call only."""
+        if len(self.parts) > 1:
+            parts = list(self.parts.items())
+            middle = len(parts) // 2
+            return [self._of(dict(parts[:middle])), self._of(dict(parts[middle:]))]
+        ((ticket, part),) = self.parts.items()
+        middle = part.start + len(part) // 2
+        return [self._of({ticket: range(part.start, middle)}), self._of({ticket: range(middle, part.stop)})]
+
+    def without_leavers(self) -> Batch:
+        """The same without the tickets that nobody waits for any more."""
+        return self._of({ticket: part for ticket, part in self.parts.items() if not ticket.reply.done()})
+
+    def _of(self, parts: dict[Ticket, range]) -> Batch:
+        batch = Batch(self.most_texts, self.most_weight)
+        batch.parts = parts
+        batch.texts = sum(map(len, parts.values()))
+        batch.weight = sum(sum(ticket.weights[part.start : part.stop]) for ticket, part in parts.items())
+        return batch
+
+    def deliver(self, result: Result) -> None:
+        """Hand every ticket its share.
+
+        Raises:
+            UpstreamUnreadable: it is not one vector a text, so nobody can tell whose is whose.
+        """
+        if not isinstance(result, Vectors):
+            for ticket in self.parts:
+                ticket.answer(result)
+            return
+        if len(result.items) != self.texts:
+            raise wrong_count(len(result.items), self.texts)
+        shares = [result]
+        if len(self.parts) > 1:
+            weights = [ticket.weights[part.start : part.stop] for ticket, part in self.parts.items()]
+            shares = cut(itemized(result, list(chain.from_iterable(weights))), map(len, weights))
+        for (ticket, part), share in zip(self.parts.items(), shares, strict=True):
+            ticket.receive(part.start, share)
+
+    def fail(self, error: Exception) -> None:
+        """Tell every ticket; those of several callers only what holds no other's text."""
+        strangers = len({ticket.call.context.caller for ticket in self.parts}) > 1
+        for ticket in self.parts:
+            ticket.fail(own_error(error, strangers=strangers))

@@ -1,0 +1,93 @@
+"""Cutting one reply into the shares of several calls, and joining several replies into one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING, TypeVar
+
+from hubgate.core.vectors import in_encoding
+from hubgate.domain.calls import Encoding, Vectors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_T = TypeVar("_T")
+
+
+def weight(text: str) -> int:
+    """The bytes of a text in UTF-8: what it costs to send, and the basis for guessing its tokens."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def itemized(vectors: Vectors, weights: Sequence[int]) -> Vectors:
+    """The same vectors with what is known of each text filled in.
+
+    Where the engine gave only a total of tokens it is divided by weight, and no longer exact; whose text was cut is
+    known from a total only if that is none or all.
+    """
+    tokens, exact, flags = vectors.text_tokens, vectors.exact, vectors.text_truncated
+    if tokens is None and vectors.tokens is not None:
+        tokens, exact = _divided(vectors.tokens, weights), exact and len(weights) == 1
+    if flags is None and vectors.truncated in {0, len(weights)}:
+        flags = [bool(vectors.truncated)] * len(weights)
+    return replace(vectors, text_tokens=tokens, exact=exact, text_truncated=flags)
+
+
+def cut(vectors: Vectors, lengths: Iterable[int]) -> list[Vectors]:
+    """Cut itemized vectors into shares of so many texts each."""
+    shares, start = [], 0
+    for length in lengths:
+        part = slice(start, start + length)
+        tokens = vectors.text_tokens[part] if vectors.text_tokens is not None else None
+        flags = vectors.text_truncated[part] if vectors.text_truncated is not None else None
+        shares.append(
+            replace(
+                vectors,
+                items=vectors.items[part],
+                tokens=None if tokens is None else sum(tokens),
+                text_tokens=tokens,
+                truncated=None if flags is None else sum(flags),
+                text_truncated=flags,
+            )
+        )
+        start += length
+    return shares
+
+
+def join(shares: Sequence[Vectors]) -> Vectors:
+    """One result of several, in their order. What one of them does not know, the whole does not."""
+    if len(shares) == 1:
+        return shares[0]
+    encoding = shares[0].encoding
+    if any(share.encoding is not encoding for share in shares):
+        encoding = Encoding.F32
+        shares = [in_encoding(share, encoding) for share in shares]
+    return Vectors(
+        items=list(chain.from_iterable(share.items for share in shares)),
+        encoding=encoding,
+        tokens=_sum_if_known([share.tokens for share in shares]),
+        exact=all(share.exact for share in shares),
+        truncated=_sum_if_known([share.truncated for share in shares]),
+        warnings=tuple(dict.fromkeys(chain.from_iterable(share.warnings for share in shares))),
+        text_tokens=_chain_if_known([share.text_tokens for share in shares]),
+        text_truncated=_chain_if_known([share.text_truncated for share in shares]),
+        waited=max(share.waited for share in shares),
+    )
+
+
+def _divided(total: int, weights: Sequence[int]) -> list[int]:
+    """A total in whole parts by weight; the parts sum to the total."""
+    whole = sum(weights) or 1
+    bounds = [total * done // whole for done in accumulate(weights)]
+    return [bound - before for before, bound in zip([0, *bounds], bounds, strict=False)]
+
+
+def _sum_if_known(numbers: Sequence[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
+
+
+def _chain_if_known(parts: Sequence[Sequence[_T] | None]) -> list[_T] | None:
+    known = [part for part in parts if part is not None]
+    return list(chain.from_iterable(known)) if len(known) == len(parts) else None

@@ -1,0 +1,82 @@
+"""A model's server that does as it is told, in made-up time."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from virtual_time import now
+
+from hubgate.domain.calls import Context, Embed, Encoding, Tokenize, Tokens, Vectors
+from hubgate.domain.errors import Cause, UpstreamRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hubgate.domain.calls import Call, Result
+
+
+def vector(text: str) -> bytes:
+    """The vector of a text: four bytes that tell whose they are."""
+    return text.encode()[-4:].rjust(4)
+
+
+def embed(*texts: str, caller: str = "-", bulk: bool = False, deadline: float | None = None) -> Embed:
+    """A call; its request id is its first text."""
+    context = Context(request_id=texts[0] if texts else "-", caller=caller, bulk=bulk, deadline=deadline)
+    return Embed(texts=texts, context=context)
+
+
+def refused(status: int = 422, cause: Cause = Cause.INPUT_REFUSED, said: str = "") -> UpstreamRefused:
+    """What a server says no with."""
+    return UpstreamRefused(f"It refused: {said}", status=status, cause=cause, said=said)
+
+
+def most_in_a_minute(arrivals: Sequence[float]) -> int:
+    """The largest number of arrivals in any 60 seconds."""
+    times = sorted(arrivals)
+    return max(bisect_left(times, start + 60.0) - index for index, start in enumerate(times))
+
+
+@dataclass
+class Scripted:
+    """Answers after `seconds`; keeps what it was asked, and when.
+
+    `fault` may raise instead, given the texts; `tokens` counts a text's tokens if the engine tells.
+    """
+
+    seconds: float = 0.1
+    fault: Callable[[Sequence[str]], Exception | None] = lambda texts: None
+    asked: list[list[str]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    cancelled: int = 0
+    busy: int = 0
+    busiest: int = 0
+
+    async def __call__(self, call: Call) -> Result:
+        """Answer, or fail as told."""
+        self.calls.append(call)
+        self.asked.append(list(call.texts))
+        self.times.append(now())
+        self.busy += 1
+        self.busiest = max(self.busy, self.busiest)
+        try:
+            await asyncio.sleep(self.seconds)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.busy -= 1
+        if error := self.fault(call.texts):
+            raise error
+        if isinstance(call, Tokenize):
+            return Tokens([[] for _ in call.texts])
+        return Vectors(
+            items=[vector(text) for text in call.texts],
+            encoding=Encoding.F32,
+            tokens=len(call.texts) * 10,
+            exact=True,
+        )

@@ -1,0 +1,309 @@
+"""The fair queue when servers refuse, callers leave, and schedules are random. In made-up time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scripted import Scripted, embed, most_in_a_minute, refused, vector
+from virtual_time import now, run
+
+from hubgate.core.limiting import Allowance
+from hubgate.core.packing import Limits, Packed
+from hubgate.domain.calls import Embed, Encoding, Vectors
+from hubgate.domain.errors import (
+    Cause,
+    DeadlineExceeded,
+    HubgateError,
+    QueueFull,
+    UpstreamRefused,
+    UpstreamUnreachable,
+    UpstreamUnreadable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hubgate.domain.calls import Call, Result
+
+
+def packed(server: Scripted, per_minute: int | None = None, **limits: int) -> Packed:
+    return Packed(server, allowance=Allowance(per_minute, clock=now), limits=Limits(**limits), clock=now)
+
+
+async def outcomes(queue: Packed, calls: Sequence[Call]) -> list[Result | BaseException]:
+    """The results, or the errors, of calls made in the same moment."""
+    return list(await asyncio.gather(*map(queue, calls), return_exceptions=True))
+
+
+def no_bad_text(texts: Sequence[str]) -> Exception | None:
+    return refused(said=f"cannot read {texts}") if any(text.startswith("bad") for text in texts) else None
+
+
+def too_many(texts: Sequence[str]) -> Exception | None:
+    return refused(413, Cause.BODY_TOO_LARGE) if len(texts) > 5 else None
+
+
+def test_a_text_that_the_server_refuses_fails_its_own_caller_alone() -> None:
+    server = Scripted(fault=no_bad_text)
+    calls = [embed("bad" if n == 13 else f"t{n}", caller=f"key{n}") for n in range(32)]
+    results = run(outcomes(packed(server, 60), calls))
+    for n, result in enumerate(results):
+        if n == 13:
+            assert isinstance(result, UpstreamRefused)
+            assert "bad" in result.said
+        else:
+            assert isinstance(result, Vectors)
+            assert result.items[0] == vector(f"t{n}")
+    assert len(server.asked) == 1 + 2 * 5
+
+
+def test_each_asking_again_takes_a_permit_and_keeps_its_place() -> None:
+    server = Scripted(fault=no_bad_text, seconds=0.01)
+
+    async def main() -> None:
+        allowance = Allowance(60, max_concurrent_requests=1, clock=now)
+        queue = Packed(server, allowance=allowance, clock=now)
+        await outcomes(queue, [embed("bad"), *(embed(f"t{n}") for n in range(39))])
+
+    run(main())
+    assert server.times == pytest.approx(range(len(server.times)))
+    assert server.busiest == 1
+    assert len(server.asked[-1]) == 8
+
+
+def test_a_call_that_is_alone_fails_as_it_is() -> None:
+    server = Scripted(fault=no_bad_text)
+    (result,) = run(outcomes(packed(server), [embed("bad", "good", "better")]))
+    assert isinstance(result, UpstreamRefused)
+    assert len(server.asked) == 1
+
+
+def test_too_many_texts_for_the_server_are_asked_for_in_halves() -> None:
+    server = Scripted(fault=too_many)
+    (result,) = run(outcomes(packed(server), [embed(*(f"{n}" for n in range(17)))]))
+    assert isinstance(result, Vectors)
+    assert list(result.items) == [vector(f"{n}") for n in range(17)]
+
+
+def test_what_is_nobodys_fault_is_not_asked_again_in_halves() -> None:
+    server = Scripted(fault=lambda texts: refused(401, Cause.WRONG_TOKEN))
+    results = run(outcomes(packed(server), [embed("a"), embed("b")]))
+    assert all(isinstance(result, UpstreamRefused) for result in results)
+    assert results[0] is not results[1]
+    assert len(server.asked) == 1
+
+
+def test_one_keys_texts_are_in_no_error_of_another() -> None:
+    server = Scripted(fault=lambda texts: refused(500, Cause.UPSTREAM_FAILED, said=f"crashed on {texts}"))
+    calls = [embed("secret one", caller="a"), embed("secret two", caller="b")]
+    for result in run(outcomes(packed(server), calls)):
+        assert isinstance(result, UpstreamRefused)
+        assert "secret" not in repr([result, result.args, result.message, result.said, result.__cause__])
+        assert result.status == 500
+
+
+def test_one_key_alone_is_told_what_the_server_said() -> None:
+    server = Scripted(fault=lambda texts: refused(500, Cause.UPSTREAM_FAILED, said="crashed"))
+    for result in run(outcomes(packed(server), [embed("a"), embed("b")])):
+        assert isinstance(result, UpstreamRefused)
+        assert result.said == "crashed"
+
+
+def test_a_fault_of_our_own_reaches_every_caller(caplog: pytest.LogCaptureFixture) -> None:
+    server = Scripted(fault=lambda texts: ZeroDivisionError("oops"))
+    results = run(outcomes(packed(server), [embed("a", caller="a"), embed("b", caller="b")]))
+    assert [type(result) for result in results] == [HubgateError] * 2
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_vectors_that_cannot_be_told_apart_are_given_to_nobody() -> None:
+    async def short(call: Call) -> Result:
+        return Vectors(items=[b"1234"], encoding=Encoding.F32)
+
+    queue = Packed(short, allowance=Allowance(None, clock=now), clock=now)
+    for result in run(outcomes(queue, [embed("a"), embed("b")])):
+        assert isinstance(result, UpstreamUnreadable)
+        assert result.cause is Cause.WRONG_COUNT
+
+
+def test_an_upstream_that_drops_its_request_leaves_nobody_waiting() -> None:
+    async def dropping(call: Call) -> Result:
+        raise asyncio.CancelledError
+
+    queue = Packed(dropping, allowance=Allowance(None, clock=now), clock=now)
+    for result in run(outcomes(queue, [embed("a"), embed("b")])):
+        assert isinstance(result, UpstreamUnreachable)
+
+
+def test_a_shared_request_ends_early_only_when_all_its_callers_have_left() -> None:
+    server = Scripted(seconds=10.0)
+
+    async def main() -> float:
+        queue = packed(server)
+        first, second = (asyncio.create_task(queue(embed(name))) for name in ("first", "second"))
+        await asyncio.sleep(1.0)
+        first.cancel()
+        await asyncio.sleep(1.0)
+        assert server.busy == 1
+        second.cancel()
+        await asyncio.sleep(0.1)
+        assert (server.busy, server.cancelled, queue.in_flight) == (0, 1, 0)
+        return now()
+
+    assert run(main()) == pytest.approx(2.1)
+
+
+def test_who_left_is_not_asked_for_again_in_a_half() -> None:
+    server = Scripted(fault=no_bad_text)
+
+    async def main() -> None:
+        queue = packed(server, 60)
+        leavers = [asyncio.create_task(queue(embed(f"bad{n}"))) for n in range(2)]
+        stayers = [asyncio.create_task(queue(embed(f"t{n}"))) for n in range(2)]
+        await asyncio.sleep(0.5)
+        for leaver in leavers:
+            leaver.cancel()
+        await asyncio.gather(*stayers)
+
+    run(main())
+    assert server.asked == [["bad0", "bad1", "t0", "t1"], ["t0", "t1"]]
+
+
+def test_closing_in_a_hurry_ends_what_is_in_flight() -> None:
+    server = Scripted(seconds=100.0)
+
+    async def main() -> None:
+        queue = packed(server)
+        call = asyncio.create_task(queue(embed("a")))
+        await asyncio.sleep(1.0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5.0):
+                await queue.close()
+        with pytest.raises(UpstreamUnreachable, match="was ended"):
+            await call
+        assert now() == pytest.approx(6.0)
+
+    run(main())
+
+
+@dataclass
+class Storm:
+    """Random callers against a random server, all from one seed."""
+
+    seed: int
+    calls: int = 80
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+        self.per_minute = self.chance.choice([None, 60, 600, 6000])
+        self.limits = Limits(
+            batch_texts=self.chance.choice([1, 3, 32]),
+            batch_bytes=self.chance.choice([30, 1_000_000]),
+            lanes=self.chance.choice([1, 2, 8]),
+            waiting_calls=self.chance.choice([20, 2000]),
+        )
+        self.places = self.chance.choice([None, 1, 3])
+        self.texts_at_once = self.chance.choice([None, 5])
+        self.sent: list[float] = []
+        self.outcomes: Counter[str] = Counter()
+
+    async def server(self, call: Call) -> Result:
+        self.sent.append(now())
+        await asyncio.sleep(self.chance.choice([0.0, 0.01, self.chance.random()]))
+        if self.chance.random() < 0.05:
+            raise UpstreamUnreachable("gone")
+        if error := no_bad_text(call.texts):
+            raise error
+        return Vectors(items=[vector(text) for text in call.texts], encoding=Encoding.F32)
+
+    async def caller(self, queue: Packed, number: int) -> None:
+        chance = self.chance
+        await asyncio.sleep(chance.choice([0.0, chance.random() * 5]))
+        words = ["bad"] if chance.random() < 0.05 else []
+        words += [f"{number:03}{n}" for n in range(chance.choice([1, 1, 1, 2, 40]))]
+        deadline = chance.choice([None, now() + chance.random() * 100])
+        call = embed(*words, caller=f"key{number % 4}", bulk=number % 5 == 0, deadline=deadline)
+        try:
+            await self.checked(queue, call)
+        except (HubgateError, asyncio.CancelledError) as error:
+            self.outcomes[type(error).__name__] += 1
+            if isinstance(error, DeadlineExceeded):
+                assert deadline is not None
+                assert now() <= deadline + 0.01
+            if isinstance(error, UpstreamRefused):
+                assert "bad" in words
+
+    async def checked(self, queue: Packed, call: Embed) -> None:
+        result = await queue(call)
+        assert isinstance(result, Vectors)
+        assert list(result.items) == [vector(text) for text in call.texts]
+        self.outcomes["answered"] += 1
+
+    async def rage(self) -> None:
+        allowance = Allowance(
+            self.per_minute,
+            max_concurrent_requests=self.places,
+            max_concurrent_texts=self.texts_at_once,
+            clock=now,
+        )
+        queue = Packed(self.server, allowance=allowance, limits=self.limits, clock=now)
+        callers = [asyncio.create_task(self.caller(queue, number)) for number in range(self.calls)]
+        for caller in self.chance.sample(callers, self.calls // 4):
+            await asyncio.sleep(self.chance.choice([0.0, self.chance.random() / 10]))
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+        await asyncio.sleep(2.0)
+        await self.nothing_is_lost(queue, allowance)
+
+    async def nothing_is_lost(self, queue: Packed, allowance: Allowance) -> None:
+        """Slots, places and permits are as on the first day."""
+        assert (queue.queued_calls, queue.queued_texts, queue._queue.weight, queue.in_flight) == (0, 0, 0, 0)
+        await asyncio.sleep(62.0)
+        for _ in range(20):
+            for result in await outcomes(queue, [embed(f"{n}") for n in range(self.limits.lanes)]):
+                assert isinstance(result, Vectors | UpstreamUnreachable)
+        fresh = Allowance(None, max_concurrent_requests=self.places, max_concurrent_texts=self.texts_at_once)
+        assert (allowance._places_left, allowance._texts_left) == (fresh._places_left, fresh._texts_left)
+        assert not allowance._newcomers
+        assert not allowance._returners
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_in_any_storm_order_and_count_are_kept_and_nothing_is_lost(seed: int) -> None:
+    """Made-up time makes a caller who waits for ever an error (`Stuck`)."""
+    storm = Storm(seed)
+    run(storm.rage())
+    assert storm.outcomes["answered"] > 0
+    if storm.per_minute:
+        gaps = [later - earlier for earlier, later in pairwise(storm.sent)]
+        assert min(gaps) >= 60 / storm.per_minute - 0.021
+        assert most_in_a_minute(storm.sent) <= storm.per_minute
+
+
+def test_a_storm_of_aborts_leaves_a_full_queue_empty() -> None:
+    server = Scripted(seconds=0.5)
+
+    async def main() -> None:
+        queue = packed(server, 60)
+        for _ in range(5):
+            callers = [asyncio.create_task(queue(embed(f"{n}"))) for n in range(2100)]
+            await asyncio.sleep(0.1)
+            assert queue.queued_calls <= 2000
+            for caller in callers:
+                caller.cancel()
+            results = await asyncio.gather(*callers, return_exceptions=True)
+            assert sum(isinstance(result, QueueFull) for result in results) >= 68
+        assert (queue.queued_calls, queue.queued_texts, queue._queue.weight) == (0, 0, 0)
+        await queue(embed("after"))
+
+    run(main())
