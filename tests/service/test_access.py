@@ -36,6 +36,7 @@ class Parts(NamedTuple):
     """A gate's keys over a real database, whose clock stands at 2,000 until it is set."""
 
     access: Access
+    first_admin_key: str | None
     store: SqlStore
     now: list[float]
 
@@ -47,9 +48,9 @@ async def opened(settings: Settings, admin_key: str | None = None) -> AsyncItera
     store = SqlStore(database, Vault([secrets.token_urlsafe(32)]))
     now = [1_000.0]
     try:
-        access = await Access.load(store, admin_key, lambda: now[0])
+        access, first_admin_key = await Access.load(store, admin_key, lambda: now[0])
         now[0] = 2_000.0
-        yield Parts(access, store, now)
+        yield Parts(access, first_admin_key, store, now)
     finally:
         await database.close()
 
@@ -176,12 +177,12 @@ async def test_a_key_beyond_ascii_is_found_in_the_bytes_that_clients_send(settin
 
 async def test_the_first_start_makes_an_admin_key_and_shows_it_once(settings: Settings) -> None:
     async with opened(settings) as gate:
-        first = gate.access.first_admin_key
+        first = gate.first_admin_key
         assert first is not None
         assert re.fullmatch(r"hg_[0-9a-f]{8}_[A-Za-z0-9_-]{43}", first)
         assert gate.access.authenticate(bearer(first)).admin
     async with opened(settings) as gate:
-        assert gate.access.first_admin_key is None
+        assert gate.first_admin_key is None
         key = gate.access.authenticate(bearer(first))
         assert (key.admin, key.name, key.id) == (True, "admin", first[3:11])
 
@@ -190,11 +191,11 @@ async def test_an_admin_key_of_ones_own_is_neither_stored_nor_shown_and_replaces
     settings: Settings,
 ) -> None:
     async with opened(settings) as gate:
-        first = gate.access.first_admin_key
+        first = gate.first_admin_key
         assert first is not None
         _, other = await gate.access.create("deputy", admin=True)
     async with opened(settings, OWN) as gate:
-        assert gate.access.first_admin_key is None
+        assert gate.first_admin_key is None
         assert gate.access.authenticate(bearer(OWN)).admin
         assert gate.access.authenticate(bearer(other)).admin
         with pytest.raises(NotAuthenticated):
@@ -212,10 +213,10 @@ async def test_an_admin_key_of_ones_own_is_neither_stored_nor_shown_and_replaces
 
 async def test_an_admin_key_of_ones_own_at_the_first_start_makes_no_other(settings: Settings) -> None:
     async with opened(settings, OWN) as gate:
-        assert gate.access.first_admin_key is None
+        assert gate.first_admin_key is None
         assert await gate.store.keys() == []
     async with opened(settings) as gate:
-        assert gate.access.first_admin_key, "without it, someone must still be able to get in"
+        assert gate.first_admin_key, "without it, someone must still be able to get in"
 
 
 async def test_a_key_is_listed_by_what_may_be_known_of_it(settings: Settings) -> None:
@@ -261,13 +262,13 @@ async def test_what_is_not_there_cannot_be_revoked_and_is_not_repeated(settings:
 
 async def test_the_last_admin_key_stays(settings: Settings) -> None:
     async with opened(settings) as gate:
-        gate.access.trust("the-command-lines-own")
+        gate.access.admit_cli("the-command-lines-own")
         with pytest.raises(InvalidRequest, match="last admin key"):
             await gate.access.revoke("admin")
         await gate.access.create("deputy", admin=True)
         await gate.access.revoke("admin")
     async with opened(settings) as gate:
-        assert gate.access.first_admin_key is None
+        assert gate.first_admin_key is None
 
 
 async def test_of_ten_who_choose_the_same_name_at_once_one_wins(settings: Settings) -> None:
@@ -340,7 +341,7 @@ async def test_calls_are_let_in_while_the_database_cannot_be_used(settings: Sett
             with pytest.raises(StoreFailed):
                 await gate.access.flush()
             gate.now[0] = 9_000.0
-            gate.access.authenticate(bearer(gate.access.first_admin_key or ""))
+            gate.access.authenticate(bearer(gate.first_admin_key or ""))
         await gate.access.flush()
         assert [stored.last_used_at for stored in await gate.store.keys()] == [9_000.0, 2_000.0]
 
@@ -374,7 +375,7 @@ async def test_a_change_whose_asker_goes_away_holds_in_memory_and_in_the_store(s
 
 async def test_the_command_lines_key_works_for_this_run_and_is_no_ones_business(settings: Settings) -> None:
     async with opened(settings) as gate:
-        gate.access.trust("the-command-lines-own")
+        gate.access.admit_cli("the-command-lines-own")
         assert gate.access.authenticate("Bearer the-command-lines-own").admin
         await gate.access.flush()
         assert [key.name for key in gate.access.list()] == ["admin"]
@@ -392,7 +393,7 @@ async def test_no_key_is_in_the_database_or_the_log(
     caplog.set_level(logging.DEBUG, logger="sqlalchemy.engine")
     async with opened(settings, OWN) as gate:
         _, plain = await gate.access.create("dify")
-        gate.access.trust("the-command-lines-own")
+        gate.access.admit_cli("the-command-lines-own")
         for key in (plain, OWN, "the-command-lines-own"):
             gate.access.authenticate(bearer(key))
         await gate.access.flush()

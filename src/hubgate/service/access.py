@@ -33,9 +33,6 @@ _HOW = "Send a gateway key as `Authorization: Bearer hg_…`."
 class Access:
     """The gateway keys of a running gate. Used on one event loop."""
 
-    first_admin_key: str | None = None
-    """The admin key that `load` made, to be shown this once: only its digest is stored."""
-
     def __init__(self, store: Store, keys: Iterable[Key], clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
@@ -45,8 +42,8 @@ class Access:
     @classmethod
     async def load(
         cls, store: Store, admin_key: str | None, clock: Callable[[], float] = time.time
-    ) -> Access:
-        """The stored keys; if none of them is an admin key, one is made: see `first_admin_key`.
+    ) -> tuple[Access, str | None]:
+        """The stored keys, and a new admin key if there is none: to be shown this once, only its digest is stored.
 
         Args:
             store: where the keys are.
@@ -62,11 +59,12 @@ class Access:
             given = Key(
                 id=ADMIN, name=ADMIN, digest=_digest(admin_key.encode()), created_at=clock(), admin=True
             )
-            return cls(store, [*(key for key in keys if key.name != ADMIN), given], clock)
+            return cls(store, [*(key for key in keys if key.name != ADMIN), given], clock), None
         access = cls(store, keys, clock)
-        if not any(key.admin for key in keys):
-            _, access.first_admin_key = await access._add(ADMIN, admin=True, default_endpoint=None)
-        return access
+        if any(key.admin for key in keys):
+            return access, None
+        _, plain = await access._add(ADMIN, admin=True, default_endpoint=None)
+        return access, plain
 
     def authenticate(self, authorization: str | None) -> Key:
         """The key that a request carries.
@@ -147,7 +145,7 @@ class Access:
             self._used = used | self._used
             raise
 
-    def trust(self, plain: str) -> None:
+    def admit_cli(self, plain: str) -> None:
         """Let the command line in with the key of this run's lock, which is kept in memory only."""
         digest = _digest(plain.encode())
         self._keys[digest] = Key(id=CLI, name=CLI, digest=digest, created_at=self._clock(), admin=True)
