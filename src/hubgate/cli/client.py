@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import sys
 import urllib.error
 import urllib.request
@@ -38,7 +39,7 @@ def call(settings: Settings, method: str, path: str, body: object = None) -> Any
         status, answer = _over_http(gate.url + path, gate.key, method, payload)
     else:
         status, answer = asyncio.run(_in_process(settings, method, path, payload))
-    decoded = json.loads(answer) if answer else None
+    decoded: Any = json.loads(answer) if answer else None
     if status >= 400:
         error = decoded["error"]
         raise CommandFailed(f"{error['message']} {error['remedy']}".rstrip())
@@ -62,9 +63,9 @@ def _over_http(url: str, key: str, method: str, payload: bytes) -> tuple[int, by
 async def _in_process(settings: Settings, method: str, path: str, payload: bytes) -> tuple[int, bytes]:
     from hubgate.wiring import open_gate
 
-    with GateLock(settings.home) as lock:
+    with GateLock(settings.home):
         async with open_gate(settings) as gate:
-            key = lock.announce("")
+            key = secrets.token_urlsafe(32)
             gate.access.admit_cli(key)
             if gate.first_admin_key:
                 print(f"The gate's admin key, shown only this once: {gate.first_admin_key}", file=sys.stderr)

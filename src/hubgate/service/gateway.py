@@ -21,13 +21,15 @@ from hubgate.domain.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.endpoint import Endpoint
     from hubgate.domain.ports import Answer, Sources, Store, Upstream
     from hubgate.domain.secret import Secret
     from hubgate.service.pipeline import Pipelines
+
+    _Store = Callable[[Endpoint, Secret | None], Awaitable[None]]
 
 PROBE = Embed(texts=("how big",), input_type=InputType.INGEST)
 DEFAULT_REGISTRATION_TIMEOUT = 30.0
@@ -127,12 +129,7 @@ class Gateway:
             if draft.name in self._live:
                 raise EndpointExists(draft.name)
             proven, upstream = await self._prove(draft, token, within)
-            try:
-                await self._store.add_endpoint(proven, token)
-            except BaseException:
-                await upstream.close()
-                raise
-            self._go_live(proven, token, upstream)
+            await _to_its_end(self._replace(proven, token, upstream, self._store.add_endpoint))
         _log.info("registered endpoint %s (%s)", proven.name, proven.source)
         return proven
 
@@ -153,13 +150,7 @@ class Gateway:
                 return old.endpoint
             token = token or old.token
             proven, upstream = await self._prove(changed, token, within)
-            try:
-                await self._store.save_endpoint(proven, token)
-            except BaseException:
-                await upstream.close()
-                raise
-            await self._retire(changed.name)
-            self._go_live(proven, token, upstream)
+            await _to_its_end(self._replace(proven, token, upstream, self._store.save_endpoint))
         _log.info("updated endpoint %s", proven.name)
         return proven
 
@@ -171,8 +162,7 @@ class Gateway:
         """
         async with self._change_of(name):
             self.find(name)
-            await self._store.remove_endpoint(name)
-            await self._retire(name)
+            await _to_its_end(self._forget(name))
         _log.info("removed endpoint %s", name)
 
     async def rotate_secret(self) -> int:
@@ -207,6 +197,21 @@ class Gateway:
         result = await self.infer(name, call)
         assert isinstance(result, Vectors)  # noqa: S101 - an Embed is answered with Vectors
         return result
+
+    async def _replace(
+        self, endpoint: Endpoint, token: Secret | None, upstream: Upstream, store: _Store
+    ) -> None:
+        try:
+            await store(endpoint, token)
+        except HubgateError:
+            await upstream.close()
+            raise
+        await self._retire(endpoint.name)
+        self._go_live(endpoint, token, upstream)
+
+    async def _forget(self, name: str) -> None:
+        await self._store.remove_endpoint(name)
+        await self._retire(name)
 
     def _go_live(self, endpoint: Endpoint, token: Secret | None, upstream: Upstream) -> None:
         answer = self._pipelines.build(endpoint, token, upstream)
@@ -254,6 +259,11 @@ class Gateway:
     def _change_of(self, name: str) -> asyncio.Lock:
         """Changes of one endpoint happen one after the other."""
         return self._changes.setdefault(name, asyncio.Lock())
+
+
+async def _to_its_end(change: Coroutine[None, None, None]) -> None:
+    """Finish a change even if the one who asked for it has left: memory and store stay of one mind."""
+    await asyncio.shield(asyncio.ensure_future(change))
 
 
 async def _measure(upstream: Upstream) -> int:
