@@ -28,7 +28,7 @@ class Reply(NamedTuple):
     headers: Message
     body: bytes
 
-    def json(self) -> Any:  # noqa: ANN401 - JSON
+    def json(self) -> Any:
         """The body, decoded."""
         return json.loads(self.body)
 

@@ -27,7 +27,7 @@ class CommandFailed(Exception):
     """The gate refused; its text says why and what to do."""
 
 
-def call(settings: Settings, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
+def call(settings: Settings, method: str, path: str, body: object = None) -> Any:
     """One request to the gate of this home, wherever it is.
 
     Raises:

@@ -43,7 +43,7 @@ def _fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
-def _api(method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
+def _api(method: str, path: str, body: object = None) -> Any:
     from hubgate.cli.client import CommandFailed, call
 
     try:
@@ -70,9 +70,15 @@ def version() -> None:
 def add(
     name: Name,
     url: Annotated[str | None, typer.Option(help="Of an Inference Endpoint, or any such server.")] = None,
-    local: Annotated[str | None, typer.Option(help="A model's folder or Hub repository, run on this machine.")] = None,
-    fake: Annotated[bool, typer.Option(help="Deterministic vectors without a model, to try things out.")] = False,
-    engine: Annotated[str | None, typer.Option(help="The server behind the URL, if it is not to be detected.")] = None,
+    local: Annotated[
+        str | None, typer.Option(help="A model's folder or Hub repository, run on this machine.")
+    ] = None,
+    fake: Annotated[
+        bool, typer.Option(help="Deterministic vectors without a model, to try things out.")
+    ] = False,
+    engine: Annotated[
+        str | None, typer.Option(help="The server behind the URL, if it is not to be detected.")
+    ] = None,
     token_env: Annotated[
         str | None, typer.Option(help="The environment variable that holds the access token.")
     ] = None,
@@ -214,5 +220,3 @@ def _print_table(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> No
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     width = None if sys.stdout.isatty() else 200  # a pipe has no width to fit into
     Console(width=width).print(table)
-
-

@@ -249,12 +249,21 @@ class Gateway:
         return replace(draft, facts=replace(facts, dimensions=measured)), upstream
 
     async def _warm_up(self, name: str) -> None:
-        live = self._live[name]
         try:
-            await live.upstream(PROBE)
+            await self._live[name].upstream(PROBE)
         except HubgateError as error:
-            self._failing[name] = str(error)
-            _log.error("endpoint %s does not answer: %s", name, error)
+            self._fail(name, error)
+
+    async def _make_ready(self, draft: Endpoint) -> None:
+        try:
+            await self.register(draft, None)
+            await self._store.set_note(_READY_NOTE, draft.name)
+        except HubgateError as error:
+            self._fail(draft.name, error)
+
+    def _fail(self, name: str, error: HubgateError) -> None:
+        self._failing[name] = str(error)
+        _log.error("endpoint %s does not answer: %s", name, error)
 
     def _change_of(self, name: str) -> asyncio.Lock:
         """Changes of one endpoint happen one after the other."""
