@@ -1,0 +1,83 @@
+"""Hugging Face's own client against a real gate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from huggingface_hub import AsyncInferenceClient, InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
+
+if TYPE_CHECKING:
+    from harness import RunningGate
+
+
+@pytest.fixture
+def client(gate: RunningGate) -> InferenceClient:
+    """The client, with an endpoint named fake to ask."""
+    gate.add("fake", dimensions=8)
+    return InferenceClient(base_url=f"{gate.url}/hf/fake", api_key=gate.admin_key)
+
+
+def test_feature_extraction_gives_one_row_a_text_also_for_one_string(client: InferenceClient) -> None:
+    one = client.feature_extraction("one text")
+    two = client.feature_extraction(["one text", "another"])  # type: ignore[arg-type,unused-ignore]
+    assert one.shape == (1, 8)
+    assert two.shape == (2, 8)
+    assert (two[0] == one[0]).all()
+
+
+def test_every_option_of_feature_extraction_but_base64_is_taken(client: InferenceClient) -> None:
+    vectors = client.feature_extraction(
+        "one text",
+        normalize=True,
+        truncate=True,
+        truncation_direction="right",
+        dimensions=8,
+        encoding_format="float",
+    )
+    assert vectors.shape == (1, 8)
+
+
+def test_a_base_url_that_ends_in_v1_serves_too(gate: RunningGate) -> None:
+    gate.add("fake", dimensions=8)
+    client = InferenceClient(base_url=f"{gate.url}/hf/fake/v1", api_key=gate.admin_key)
+    assert client.feature_extraction("one text").shape == (1, 8)
+
+
+async def test_the_asynchronous_client_works(gate: RunningGate) -> None:
+    gate.add("fake", dimensions=8)
+    async with AsyncInferenceClient(base_url=f"{gate.url}/hf/fake", api_key=gate.admin_key) as client:
+        assert (await client.feature_extraction("one text")).shape == (1, 8)
+
+
+def test_the_gates_own_url_serves_a_key_with_a_default_endpoint(gate: RunningGate) -> None:
+    gate.add("fake", dimensions=8)
+    key = gate.create_key(default_endpoint="fake")
+    client = InferenceClient(base_url=gate.url, api_key=key)
+    assert client.feature_extraction("one text").shape == (1, 8)
+
+
+def test_endpoint_info_and_health_are_found(gate: RunningGate) -> None:
+    gate.add("fake", dimensions=8)
+    client = InferenceClient(f"{gate.url}/hf/fake", provider="hf-inference", token=gate.admin_key)
+    assert client.get_endpoint_info()["served_model_name"] == "fake"
+    assert client.health_check()
+
+
+def test_its_errors_show_our_words_and_the_request_id(client: InferenceClient) -> None:
+    with pytest.raises(HfHubHTTPError, match=r"\[inputs\] is an empty list") as caught:
+        client.feature_extraction([])  # type: ignore[arg-type,unused-ignore]
+    assert caught.value.response.status_code == 400
+    assert caught.value.request_id
+    with pytest.raises(HfHubHTTPError, match="Use /v1/embeddings"):
+        client.feature_extraction("one", encoding_format="base64")
+
+
+def test_a_wrong_key_and_an_unknown_endpoint_are_told_apart(gate: RunningGate) -> None:
+    wrong = InferenceClient(base_url=f"{gate.url}/hf/none", api_key="hg_wrong")
+    with pytest.raises(HfHubHTTPError, match="401"):
+        wrong.feature_extraction("one")
+    unknown = InferenceClient(base_url=f"{gate.url}/hf/none", api_key=gate.admin_key)
+    with pytest.raises(HfHubHTTPError, match=r"No endpoint is named \[none\]"):
+        unknown.feature_extraction("one")

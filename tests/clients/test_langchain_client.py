@@ -1,0 +1,61 @@
+"""langchain-openai against a real gate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import openai
+import pytest
+from langchain_openai import OpenAIEmbeddings
+from pydantic import SecretStr
+
+if TYPE_CHECKING:
+    from harness import RunningGate
+
+
+@pytest.fixture
+def embeddings(gate: RunningGate) -> OpenAIEmbeddings:
+    """Its embeddings, with an endpoint named fake to ask."""
+    gate.add("fake", dimensions=8)
+    return OpenAIEmbeddings(
+        base_url=f"{gate.url}/v1",
+        api_key=SecretStr(gate.admin_key),
+        model="fake",
+        check_embedding_ctx_length=False,
+    )
+
+
+def test_documents_and_queries_are_embedded(embeddings: OpenAIEmbeddings) -> None:
+    documents = embeddings.embed_documents(["one text", "another"])
+    assert [len(vector) for vector in documents] == [8, 8]
+    assert embeddings.embed_query("one text") == documents[0]
+
+
+async def test_they_are_embedded_asynchronously(gate: RunningGate) -> None:
+    gate.add("fake", dimensions=8)
+    async with openai.DefaultAsyncHttpxClient() as connections:
+        embeddings = OpenAIEmbeddings(
+            base_url=f"{gate.url}/v1",
+            api_key=SecretStr(gate.admin_key),
+            model="fake",
+            check_embedding_ctx_length=False,
+            http_async_client=connections,
+        )
+        assert len(await embeddings.aembed_query("one text")) == 8
+
+
+def test_the_models_own_dimensions_may_be_named(gate: RunningGate) -> None:
+    gate.add("fake", dimensions=8)
+    embeddings = OpenAIEmbeddings(
+        base_url=gate.url,
+        api_key=SecretStr(gate.admin_key),
+        model="fake",
+        dimensions=8,
+        check_embedding_ctx_length=False,
+    )
+    assert len(embeddings.embed_query("one text")) == 8
+
+
+def test_our_words_reach_its_user(embeddings: OpenAIEmbeddings) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"\[input\[1\]\] is an empty string"):
+        embeddings.embed_documents(["one", ""])

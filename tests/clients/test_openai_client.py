@@ -1,0 +1,80 @@
+"""OpenAI's own client against a real gate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import openai
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness import RunningGate
+
+
+@pytest.fixture
+def client(gate: RunningGate) -> Iterator[openai.OpenAI]:
+    """The client, with an endpoint named fake to ask."""
+    gate.add("fake", dimensions=8)
+    with openai.OpenAI(base_url=f"{gate.url}/v1", api_key=gate.admin_key) as made:
+        yield made
+
+
+def test_its_default_which_is_base64_and_float_give_the_same_vectors(client: openai.OpenAI) -> None:
+    texts = ["one text", "another text"]
+    default = client.embeddings.create(model="fake", input=texts)
+    floats = client.embeddings.create(model="fake", input=texts, encoding_format="float")
+    assert [one.index for one in default.data] == [0, 1]
+    assert [one.embedding for one in default.data] == [one.embedding for one in floats.data]
+    assert all(len(one.embedding) == 8 for one in default.data)
+    assert default.model == "fake"
+    assert default.usage.prompt_tokens == default.usage.total_tokens == 4
+
+
+def test_one_string_and_the_models_own_dimensions_are_taken(client: openai.OpenAI) -> None:
+    reply = client.embeddings.create(model="fake", input="one", dimensions=8, user="someone")
+    assert len(reply.data) == 1
+
+
+def test_an_input_type_goes_through_its_extra_body(client: openai.OpenAI) -> None:
+    reply = client.embeddings.create(model="fake", input="one", extra_body={"input_type": "query"})
+    assert len(reply.data) == 1
+
+
+async def test_the_asynchronous_client_works(gate: RunningGate) -> None:
+    gate.add("fake")
+    async with openai.AsyncOpenAI(base_url=f"{gate.url}/v1", api_key=gate.admin_key) as client:
+        reply = await client.embeddings.create(model="fake", input=["one", "two"])
+    assert len(reply.data) == 2
+
+
+def test_a_base_url_without_v1_works(gate: RunningGate) -> None:
+    gate.add("fake")
+    with openai.OpenAI(base_url=gate.url, api_key=gate.admin_key) as client:
+        assert client.embeddings.create(model="fake", input="one").data
+        assert [model.id for model in client.models.list()] == ["fake"]
+
+
+def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
+    assert [(model.id, model.owned_by) for model in client.models.list()] == [("fake", "hubgate")]
+    assert client.models.retrieve("fake").id == "fake"
+
+
+def test_one_endpoint_is_reached_by_its_own_base_url(gate: RunningGate) -> None:
+    gate.add("fake")
+    with openai.OpenAI(base_url=f"{gate.url}/hf/fake/v1", api_key=gate.admin_key) as client:
+        assert client.embeddings.create(model="whatever", input="one").model == "fake"
+
+
+def test_its_errors_are_of_the_right_class_and_show_our_words(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match=r"No endpoint is named \[none\]"):
+        client.embeddings.create(model="none", input="one")
+    with pytest.raises(openai.BadRequestError, match=r"\[input\] is an empty list") as caught:
+        client.embeddings.create(model="fake", input=[])
+    assert caught.value.code == "invalid_request"
+    assert caught.value.type == "invalid_request_error"
+    with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
+        client.embeddings.create(model="fake", input=[1, 2])
+    with pytest.raises(openai.AuthenticationError, match="key"):
+        client.with_options(api_key="hg_wrong").embeddings.create(model="fake", input="one")

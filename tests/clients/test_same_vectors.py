@@ -1,0 +1,77 @@
+"""One local model through every face: the same vectors."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from typing import TYPE_CHECKING
+
+import openai
+from huggingface_hub import InferenceClient
+from langchain_openai import OpenAIEmbeddings
+from pydantic import SecretStr
+
+if TYPE_CHECKING:
+    from harness import RunningGate
+
+NAME = "all-minilm-l6-v2"
+TEXTS = ["The gate opens at dawn.", "门在黎明时打开。", "دروازه در سپیده‌دم باز می‌شود."]
+
+
+def test_every_client_is_given_the_same_vectors(local_gate: RunningGate) -> None:
+    url, key = local_gate.url, local_gate.admin_key
+    raw = local_gate.request("POST", f"/hf/{NAME}", {"inputs": TEXTS}).json()
+    reference = [[struct.unpack("<f", struct.pack("<f", number))[0] for number in vector] for vector in raw]
+    assert [len(vector) for vector in reference] == [384] * 3
+
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=key) as client:
+        created = client.embeddings.create(model=NAME, input=TEXTS)
+    assert [one.embedding for one in created.data] == reference
+
+    hub = InferenceClient(base_url=f"{url}/hf/{NAME}", api_key=key)
+    assert hub.feature_extraction(TEXTS).tolist() == reference  # type: ignore[arg-type,unused-ignore]
+
+    langchain = OpenAIEmbeddings(
+        base_url=f"{url}/v1", api_key=SecretStr(key), model=NAME, check_embedding_ctx_length=False
+    )
+    assert langchain.embed_documents(TEXTS) == reference
+
+    elastic = local_gate.request("POST", f"/_inference/text_embedding/{NAME}", {"input": TEXTS}).json()
+    given = [entry["embedding"] for entry in elastic["text_embedding"]]
+    assert [[struct.unpack("<f", struct.pack("<f", n))[0] for n in vector] for vector in given] == reference
+
+
+def test_a_text_longer_than_the_model_reads_is_told(local_gate: RunningGate) -> None:
+    body = {"model": NAME, "input": ["short", "word " * 600]}
+    reply = local_gate.request("POST", "/v1/embeddings", body)
+    assert reply.headers["x-hubgate-truncated"] == "1"
+    usage = reply.json()["usage"]
+    assert usage == {"prompt_tokens": 3 + 256, "total_tokens": 3 + 256, "truncated_inputs": 1}
+    native = local_gate.request("POST", f"/hf/{NAME}", {"inputs": body["input"]})
+    assert native.headers["x-hubgate-truncated"] == "1"
+
+
+def test_a_text_longer_than_the_model_reads_is_refused_where_that_is_asked_for(
+    local_gate: RunningGate,
+) -> None:
+    reply = local_gate.request("POST", f"/hf/{NAME}", {"inputs": "word " * 600, "truncate": False})
+    assert (reply.status, reply.json()["error_type"]) == (413, "Validation")
+
+
+def test_tokens_are_teis_with_offsets_into_the_text(local_gate: RunningGate) -> None:
+    [tokens] = local_gate.request("POST", f"/hf/{NAME}/tokenize", {"inputs": "hello gate"}).json()
+    assert [token["text"] for token in tokens] == ["[CLS]", "hello", "gate", "[SEP]"]
+    assert [(token["start"], token["stop"]) for token in tokens] == [
+        (None, None),
+        (0, 5),
+        (6, 10),
+        (None, None),
+    ]
+    assert [token["special"] for token in tokens] == [True, False, False, True]
+
+
+def test_base64_holds_the_very_float32_of_the_model(local_gate: RunningGate) -> None:
+    body = {"model": NAME, "input": TEXTS[0]}
+    packed = local_gate.request("POST", "/v1/embeddings", {**body, "encoding_format": "base64"}).json()
+    floats = local_gate.request("POST", "/v1/embeddings", body).json()["data"][0]["embedding"]
+    assert base64.b64decode(packed["data"][0]["embedding"]) == struct.pack(f"<{len(floats)}f", *floats)
