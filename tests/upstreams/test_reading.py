@@ -125,6 +125,13 @@ REFUSED = {
     "NaN in base64": ({"data": [{"index": 0, "embedding": b64(1.0, float("nan"))}]}, 1, Cause.NOT_A_NUMBER),
     "NaN in a token": (b"[[[1.0, 2.0], [NaN, 1.0]]]", 1, Cause.NOT_A_NUMBER),
     "ragged": ([[1, 2], [3]], 2, Cause.UNREADABLE_REPLY),
+    "ragged base64": (
+        {"data": [{"embedding": b64(1)}, {"embedding": b64(1, 2)}]},
+        2,
+        Cause.UNREADABLE_REPLY,
+    ),
+    "empty base64": ({"data": [{"embedding": ""}]}, 1, Cause.UNREADABLE_REPLY),
+    "tokens of different models": ([[[1, 2], [3, 4]], [[1], [2]]], 2, Cause.UNREADABLE_REPLY),
     "empty vectors": ([[], []], 2, Cause.UNREADABLE_REPLY),
     "text inside": ([["a", "b"]], 1, Cause.UNREADABLE_REPLY),
     "true inside": ([[True, 1]], 1, Cause.UNREADABLE_REPLY),

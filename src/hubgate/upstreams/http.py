@@ -72,6 +72,7 @@ class AiohttpClient:
         self._total_seconds = total_seconds
         self._max_reply_bytes = max_reply_bytes
         self._session: aiohttp.ClientSession | None = None
+        self._resolver: CheckedResolver
 
     async def send(self, request: HttpRequest) -> HttpReply:
         """The reply to a request. Cancelling the caller closes the connection.
@@ -105,13 +106,14 @@ class AiohttpClient:
         """Close all connections."""
         if self._session is not None:
             await self._session.close()
+            await self._resolver.close()
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            names = self._names or aiohttp.ThreadedResolver()
+            self._resolver = CheckedResolver(self._rule, self._names or aiohttp.ThreadedResolver())
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    resolver=CheckedResolver(self._rule, names), limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS
+                    resolver=self._resolver, limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": f"hubgate/{__version__}", "Accept": "application/json"},

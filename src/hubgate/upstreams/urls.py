@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, urlsplit
 
+from yarl import URL
+
 from hubgate.domain.errors import Cause, InvalidEndpoint
 
 _ROUTES = sorted(
@@ -81,6 +83,7 @@ def _split(given: str) -> SplitResult:
         raise InvalidEndpoint("The URL holds spaces or control characters.", remedy="Copy it again.")
     try:
         parts = urlsplit(given.strip())
+        URL(given.strip())  # the client's own reading of it
         _ = parts.port
     except ValueError as error:
         raise InvalidEndpoint(

@@ -1,0 +1,82 @@
+"""What can go wrong at a server, by name."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from lookalikes.model import Answer, Embedder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lookalikes.model import Asked
+
+
+class _Fewer(Embedder):
+    def vectors(self, texts: list[str]) -> list[list[float]]:
+        return super().vectors(texts)[:-1]
+
+
+class _More(Embedder):
+    def vectors(self, texts: list[str]) -> list[list[float]]:
+        return super().vectors([*texts, "one too many"])
+
+
+class _NaN(Embedder):
+    def vectors(self, texts: list[str]) -> list[list[float]]:
+        vectors = super().vectors(texts)
+        vectors[0][0] = math.nan
+        return vectors
+
+
+class _OtherDimensions(Embedder):
+    def vectors(self, texts: list[str]) -> list[list[float]]:
+        return [[*vector, 0.5] for vector in super().vectors(texts)]
+
+
+EMBEDDERS: dict[str, type[Embedder]] = {
+    "fewer": _Fewer,
+    "more": _More,
+    "nan": _NaN,
+    "other-dimensions": _OtherDimensions,
+}
+"""A sound reply with wrong vectors in it."""
+
+_PAGE = b"<!doctype html><html><head><title>Sign in</title></head><body>Please sign in.</body></html>"
+
+
+def _echo(asked: Asked) -> Answer:
+    header = asked.headers.get("authorization", "")
+    return Answer(
+        400, {"error": f"Bad header {header}; again {header.removeprefix('Bearer ')} " + "x" * 200_000}
+    )
+
+
+ANSWERS: dict[str, Callable[[Asked], Answer]] = {
+    "paused": lambda _: Answer(400, {"error": "Bad Request: Invalid state"}),
+    "waking-503": lambda _: Answer(503, "503 Service Unavailable"),
+    "waking-502": lambda _: Answer(
+        502, b"<html><body><h1>502 Bad Gateway</h1></body></html>", {"Content-Type": "text/html"}
+    ),
+    "loading": lambda _: Answer(503, {"error": "Model x is currently loading", "estimated_time": 20.0}),
+    "wrong-token": lambda _: Answer(401, {"error": "Invalid username or password."}),
+    "no-right": lambda _: Answer(403, {"error": "This token has no permission"}),
+    "too-many": lambda _: Answer(
+        429, {"error": "Model is overloaded", "error_type": "Overloaded"}, {"Retry-After": "7"}
+    ),
+    "backend": lambda _: Answer(424, {"error": "Inference failed", "error_type": "Backend"}),
+    "failing": lambda _: Answer(500, {"error": {"message": "EngineCore encountered an issue.", "code": 500}}),
+    "html": lambda _: Answer(200, _PAGE, {"Content-Type": "text/html; charset=utf-8"}),
+    "not-json": lambda _: Answer(200, b"[[1.0, 2.0", {"Content-Type": "application/json"}),
+    "redirect": lambda _: Answer(
+        307, b"", {"Location": "http://user:secret@elsewhere.example:81/embed?key=secret"}
+    ),
+    "echo": _echo,
+}
+"""Another reply altogether."""
+
+BEHAVIOURS = frozenset({"hang", "close", "half", "not-http"})
+"""No reply: it never comes until `release`, the connection ends before or in the middle of it, or it is no HTTP."""
+
+FAULTS = frozenset(EMBEDDERS) | frozenset(ANSWERS) | BEHAVIOURS

@@ -1,0 +1,138 @@
+"""The model inside a look-alike, and what is asked of it and answered."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+import math
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What a look-alike serves."""
+
+    name: str = "look/alike"
+    kind: str = "embedding"
+    """`embedding`, `tokens` (one vector a token), `reranker`, `classifier` or `llm`."""
+    dimensions: int = 8
+    max_tokens: int = 512
+    max_batch: int = 32
+    max_body: int = 2_000_000
+    auto_truncate: bool = True
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    key: str | None = None
+    """The token that callers must bear."""
+    prefix: str = "/v1"
+    """Of infinity's routes."""
+    base64: bool = True
+    """Whether an OpenAI route can send base64; SGLang before 2026-07 could not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A request that a look-alike got. Header names are in lower case, `at` is on `time.monotonic`."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    at: float
+
+    @property
+    def json(self) -> Any:
+        """The decoded body; `None` if it is no JSON."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+    def field(self, name: str) -> Any:
+        """A field of the body, `None` if there is none."""
+        return self.json.get(name) if isinstance(self.json, dict) else None
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts to embed, however the body spells them."""
+        for name in ("inputs", "input", "content"):
+            value = self.field(name)
+            if value is not None:
+                return [value] if isinstance(value, str) else list(value)
+        return []
+
+    @property
+    def token(self) -> str | None:
+        """What stands behind `Bearer`."""
+        return self.headers.get("authorization", "").removeprefix("Bearer ") or None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply: `body` is sent as it is if it is bytes, as text if it is one, otherwise as JSON."""
+
+    status: int
+    body: Any = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def raw(self) -> bytes:
+        """The bytes of the body. NaN is written as NaN, as Python servers do."""
+        if isinstance(self.body, bytes):
+            return self.body
+        return (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
+
+    @property
+    def content_type(self) -> str:
+        """The media type of the body."""
+        return "text/plain" if isinstance(self.body, bytes | str) else "application/json"
+
+
+class Embedder:
+    """Makes the vectors of a look-alike; faults replace it."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def vectors(self, texts: list[str]) -> list[list[float]]:
+        """One vector a text, cut at the model's limit."""
+        return [list(vector_of(self._cut(text), self.model.dimensions)) for text in texts]
+
+    def token_vectors(self, texts: list[str]) -> list[list[list[float]]]:
+        """One vector a token."""
+        return [[list(vector_of(word, self.model.dimensions)) for word in _words(text)] for text in texts]
+
+    def _cut(self, text: str) -> str:
+        words = text.split()
+        return (
+            " ".join(words[: self.model.max_tokens - 2]) if len(words) > self.model.max_tokens - 2 else text
+        )
+
+
+def _words(text: str) -> list[str]:
+    return ["[CLS]", *text.split(), "[SEP]"]
+
+
+def token_count(text: str) -> int:
+    """A token a word, and two special ones."""
+    return len(_words(text))
+
+
+@functools.lru_cache(maxsize=10_000)
+def vector_of(text: str, dimensions: int) -> tuple[float, ...]:
+    """The vector of a text in every look-alike: of length 1, each number exact in single precision."""
+    digest = hashlib.shake_256(text.encode()).digest(2 * dimensions)
+    numbers = [n - 32767.5 for n in struct.unpack(f"<{dimensions}H", digest)]
+    length = math.hypot(*numbers)
+    return struct.unpack(f"<{dimensions}f", struct.pack(f"<{dimensions}f", *(n / length for n in numbers)))
+
+
+def packed(vector: list[float]) -> str:
+    """A vector as OpenAI's base64."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

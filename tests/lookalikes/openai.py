@@ -1,0 +1,151 @@
+"""vLLM 0.32, SGLang 0.5.23, llama.cpp's server and infinity 0.0.78, from recordings and `spec/huggingface.md`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lookalikes.model import Answer, packed, token_count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lookalikes.model import Asked, Embedder, Model
+
+NOT_FOUND = Answer(404, {"detail": "Not Found"})
+
+
+def _embeddings(
+    model: Model, asked: Asked, embedder: Embedder, *, counted: Callable[[str], int] = token_count
+) -> Answer:
+    as_text = asked.field("encoding_format") == "base64" and model.base64
+    data = [
+        {"index": index, "object": "embedding", "embedding": packed(vector) if as_text else vector}
+        for index, vector in enumerate(embedder.vectors(asked.texts))
+    ]
+    tokens = sum(map(counted, asked.texts))
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return Answer(200, {"object": "list", "model": model.name, "data": data, "usage": usage})
+
+
+def vllm(model: Model, asked: Asked, embedder: Embedder) -> Answer:
+    """Mounts only the routes that fit its model; wants its own model name; does not truncate unasked."""
+    routes = {"GET /health": Answer(200), "GET /version": Answer(200, {"version": "0.32.0"})}
+    generates = model.kind == "llm"
+    paths = ["/v1/chat/completions", "/v1/completions"] if generates else ["/v1/embeddings", "/rerank"]
+    routes["GET /openapi.json"] = Answer(200, {"openapi": "3.1.0", "paths": {path: {} for path in paths}})
+    known = routes.get(f"{asked.method} {asked.path}")
+    if known:
+        return known
+    if model.key and asked.token != model.key and asked.path.startswith("/v1"):
+        return Answer(401, {"error": "Unauthorized"})
+    if asked.path == "/v1/models":
+        entry = {"id": model.name, "object": "model", "owned_by": "vllm", "max_model_len": model.max_tokens}
+        return Answer(200, {"object": "list", "data": [entry | {"root": "org/model"}]})
+    if asked.path == "/tokenize":
+        return Answer(200, {"count": 3, "max_model_len": model.max_tokens, "tokens": [101, 7592, 102]})
+    if asked.method != "POST" or asked.path != "/v1/embeddings" or generates:
+        return NOT_FOUND
+    return _vllm_refusal(model, asked) or _embeddings(model, asked, embedder)
+
+
+def _vllm_refusal(model: Model, asked: Asked) -> Answer | None:
+    def error(status: int, words: str, kind: str = "BadRequestError") -> Answer:
+        return Answer(status, {"error": {"message": words, "type": kind, "param": None, "code": status}})
+
+    if not asked.texts:
+        return error(400, "You must pass at least one prompt")
+    if asked.field("model") not in (None, model.name):
+        return error(404, f"The model `{asked.field('model')}` does not exist.", "NotFoundError")
+    if asked.field("dimensions"):
+        return error(
+            400, f"Model '{model.name}' does not support Matryoshka embeddings; dimensions must be unset."
+        )
+    longest = max(map(token_count, asked.texts))
+    if longest > model.max_tokens and asked.field("truncate_prompt_tokens") != -1:
+        limit = f"This model's maximum context length is {model.max_tokens} tokens."
+        return error(400, f"{limit} However, your prompt contains at least {longest} input tokens")
+    return None
+
+
+def sglang(model: Model, asked: Asked, embedder: Embedder) -> Answer:
+    """Flat errors; describes all its routes whatever its model is."""
+    if model.key and asked.token != model.key and asked.path != "/health":
+        return Answer(401, {"error": "Unauthorized"})
+    described: dict[str, Any] = {
+        "GET /health": b"",
+        "GET /model_info": {"model_path": model.name, "is_generation": model.kind == "llm"},
+        "GET /server_info": {"version": "0.5.23"},
+        "GET /v1/models": {
+            "object": "list",
+            "data": [{"id": model.name, "owned_by": "sglang", "max_model_len": model.max_tokens}],
+        },
+    }
+    if f"{asked.method} {asked.path}" in described:
+        return Answer(200, described[f"{asked.method} {asked.path}"])
+    if asked.method != "POST" or asked.path != "/v1/embeddings":
+        return NOT_FOUND
+    longest = max(map(token_count, asked.texts), default=0)
+    if longest > model.max_tokens:
+        words = f"The input ({longest} tokens) is longer than the model's context length ({model.max_tokens} tokens)."
+        error = {"object": "error", "message": words, "type": "BadRequestError", "param": None, "code": 400}
+        return Answer(400, error)
+    return _embeddings(model, asked, embedder)
+
+
+def llamacpp(model: Model, asked: Asked, embedder: Embedder) -> Answer:
+    """Its own `/embeddings` answers a list, its `/v1/embeddings` as OpenAI does; too long is an error 500."""
+
+    def error(status: int, words: str, kind: str) -> Answer:
+        return Answer(status, {"error": {"code": status, "message": words, "type": kind}})
+
+    meta = {"n_ctx_train": 2 * model.max_tokens, "n_embd": model.dimensions}
+    described: dict[str, Any] = {
+        "GET /health": {"status": "ok"},
+        "GET /props": {"build_info": "b6700-abc", "default_generation_settings": {"n_ctx": model.max_tokens}},
+        "GET /v1/models": {
+            "object": "list",
+            "data": [{"id": model.name, "owned_by": "llamacpp", "meta": meta}],
+        },
+    }
+    if f"{asked.method} {asked.path}" in described:
+        return Answer(200, described[f"{asked.method} {asked.path}"])
+    if model.key and asked.token != model.key:
+        return error(401, "Invalid API Key", "authentication_error")
+    if asked.method != "POST" or asked.path not in {"/v1/embeddings", "/embeddings", "/embedding"}:
+        return error(404, "File Not Found", "not_found_error")
+    if model.kind == "llm":
+        words = "This server does not support embeddings. Start it with `--embeddings`"
+        return error(501, words, "not_supported_error")
+    longest = max(map(token_count, asked.texts))
+    if longest > model.max_tokens:
+        words = f"input ({longest} tokens) is too large to process. increase the physical batch size"
+        return error(500, words, "server_error")
+    if asked.path == "/v1/embeddings":
+        return _embeddings(model, asked, embedder)
+    lists = (
+        embedder.token_vectors(asked.texts)
+        if model.kind == "tokens"
+        else [[v] for v in embedder.vectors(asked.texts)]
+    )
+    return Answer(200, [{"index": index, "embedding": rows} for index, rows in enumerate(lists)])
+
+
+def infinity(model: Model, asked: Asked, embedder: Embedder) -> Answer:
+    """Its routes stand below a prefix or not; it cuts silently and counts characters."""
+    if asked.method == "GET" and asked.path == "/health":
+        return Answer(200, {"unix": 1.0})
+    if model.key and asked.token != model.key and asked.path.startswith(model.prefix + "/"):
+        return Answer(401, {"detail": "Unauthorized"})
+    if asked.method == "GET" and asked.path == model.prefix + "/models":
+        capability = {"embedding": "embed", "reranker": "rerank"}[model.kind]
+        entry = {"id": model.name, "owned_by": "infinity", "backend": "torch", "capabilities": [capability]}
+        return Answer(200, {"data": [entry], "object": "list"})
+    if asked.path != model.prefix + "/embeddings":
+        return NOT_FOUND
+    if asked.method != "POST":
+        return Answer(405, {"detail": "Method Not Allowed"})
+    if not asked.texts or len(asked.texts) > 2048:
+        loc = ["body", "text", "input", "list[constrained-str]"]
+        words = f"List should have at least 1 item and at most 2048 items, not {len(asked.texts)}"
+        return Answer(422, {"detail": [{"type": "too_short", "loc": loc, "msg": words, "input": []}]})
+    return _embeddings(model, asked, embedder, counted=len)

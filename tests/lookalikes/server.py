@@ -1,0 +1,233 @@
+"""Runs a look-alike in a thread, writes down what it is asked, and breaks it on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from lookalikes import openai, toolkit
+from lookalikes.faults import ANSWERS, EMBEDDERS, FAULTS
+from lookalikes.model import Answer, Asked, Embedder, Model
+from lookalikes.tei import tei
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterator
+
+ENGINES: dict[str, Callable[[Model, Asked, Embedder], Answer]] = {
+    "tei": tei,
+    "vllm": openai.vllm,
+    "sglang": openai.sglang,
+    "llamacpp": openai.llamacpp,
+    "infinity": openai.infinity,
+    "toolkit": toolkit.toolkit,
+    "transformers-serve": toolkit.transformers_serve,
+    "tgi": toolkit.tgi,
+    "unknown": toolkit.unknown,
+}
+
+
+@dataclass
+class _Fault:
+    name: str
+    times: int | None
+    method: str | None
+
+
+class LookAlike:
+    """A running look-alike. Its lists may be read while it runs."""
+
+    def __init__(
+        self, engine: str, model: Model, *, seconds: float, allowance: tuple[int, float] | None
+    ) -> None:
+        self.model = model
+        self.requests: list[Asked] = []
+        self.abandoned = 0
+        """Requests whose caller went away before the reply."""
+        self.most_at_once = 0
+        self.url = ""
+        self._brain = ENGINES[engine]
+        self._seconds = seconds
+        self._allowance = allowance
+        self._fault: _Fault | None = None
+        self._at_once = 0
+        self._changed = threading.Condition()
+        self._loop = asyncio.new_event_loop()
+        self._released = asyncio.Event()
+
+    @property
+    def posts(self) -> list[Asked]:
+        """The requests that asked the model something."""
+        return [asked for asked in self.requests if asked.method == "POST"]
+
+    @property
+    def batches(self) -> list[list[str]]:
+        """The texts of each of them."""
+        return [asked.texts for asked in self.posts]
+
+    def most_in(self, seconds: float) -> int:
+        """The most POSTs in any window of this length."""
+        times = [asked.at for asked in self.posts]
+        return max((sum(start <= at < start + seconds for at in times) for start in times), default=0)
+
+    def fail(self, fault: str, *, times: int | None = None, method: str | None = None) -> None:
+        """Break, for the next `times` requests (of one method) or until `heal`."""
+        if fault not in FAULTS:
+            raise ValueError(f"{fault} is none of {sorted(FAULTS)}")
+        self._fault = _Fault(fault, times, method)
+
+    def heal(self) -> None:
+        """Work again."""
+        self._fault = None
+        self.release()
+
+    def release(self) -> None:
+        """Let hanging requests go on."""
+        self._loop.call_soon_threadsafe(self._released.set)
+
+    def wait_until(self, condition: Callable[[LookAlike], bool], seconds: float = 20) -> None:
+        """Block until something is true of the server. In a coroutine: `await asyncio.to_thread(...)`."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: condition(self), seconds):
+                raise TimeoutError("the look-alike was never in that state")
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        asked = Asked(
+            method=request.method,
+            path=request.path,
+            headers={name.lower(): value for name, value in request.headers.items()},
+            body=await request.read(),
+            at=time.monotonic(),
+        )
+        self._note(lambda: self.requests.append(asked))
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            return await self._respond(request, asked)
+        except asyncio.CancelledError:
+            self._note(self._count_abandoned)
+            raise
+        finally:
+            self._at_once -= 1
+
+    def _count_abandoned(self) -> None:
+        self.abandoned += 1
+
+    def _note(self, change: Callable[[], object]) -> None:
+        with self._changed:
+            change()
+            self._changed.notify_all()
+
+    async def _respond(self, request: web.Request, asked: Asked) -> web.StreamResponse:
+        fault = self._next_fault(asked)
+        if fault == "hang":
+            await self._released.wait()
+        elif fault in {"close", "half", "not-http"}:
+            return await _broken(request, fault)
+        elif fault in ANSWERS:
+            return _response(ANSWERS[fault](asked))
+        if self._seconds:
+            await asyncio.sleep(self._seconds)
+        if self._over_allowance(asked):
+            return _response(ANSWERS["too-many"](asked))
+        embedder = EMBEDDERS.get(fault or "", Embedder)(self.model)
+        return _response(self._brain(self.model, asked, embedder))
+
+    def _next_fault(self, asked: Asked) -> str | None:
+        fault = self._fault
+        if fault is None or fault.method not in (None, asked.method):
+            return None
+        if fault.times is not None:
+            fault.times -= 1
+            if fault.times <= 0:
+                self._fault = None
+        return fault.name
+
+    def _over_allowance(self, asked: Asked) -> bool:
+        if self._allowance is None or asked.method != "POST":
+            return False
+        count, seconds = self._allowance
+        return sum(1 for other in self.posts if other.at > asked.at - seconds) > count
+
+    async def _serve(self, started: threading.Event, stop: asyncio.Event, tls: ssl.SSLContext | None) -> None:
+        app = web.Application(client_max_size=1 << 28)
+        app.router.add_route("*", "/{path:.*}", self.handle)
+        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+        await site.start()
+        port = runner.addresses[0][1]
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+        started.set()
+        await stop.wait()
+        await runner.cleanup()
+
+    @contextmanager
+    def running(self, tls: ssl.SSLContext | None) -> Iterator[LookAlike]:
+        """Serve while the context is open."""
+        started, stop = threading.Event(), asyncio.Event()
+        thread = threading.Thread(
+            target=self._loop.run_until_complete, args=(self._serve(started, stop, tls),), daemon=True
+        )
+        thread.start()
+        if not started.wait(20):
+            raise TimeoutError("the look-alike did not start")
+        try:
+            yield self
+        finally:
+            self.release()
+            self._loop.call_soon_threadsafe(stop.set)
+            thread.join(20)
+            self._loop.close()
+
+
+def _response(answer: Answer) -> web.Response:
+    headers = {"Content-Type": answer.content_type} | dict(answer.headers)
+    return web.Response(status=answer.status, body=answer.raw, headers=headers)
+
+
+async def _broken(request: web.Request, fault: str) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "100000"})
+    transport = request.transport
+    assert transport is not None
+    if fault == "half":
+        await response.prepare(request)
+        await response.write(b"[[0.5,")
+    elif fault == "not-http":
+        transport.write(b"SSH-2.0-OpenSSH_9.9\r\n")
+    transport.close()
+    return response
+
+
+@contextmanager
+def lookalike(
+    engine: str,
+    *,
+    fault: str | None = None,
+    seconds: float = 0.0,
+    allowance: tuple[int, float] | None = None,
+    tls: ssl.SSLContext | None = None,
+    **model: Any,
+) -> Iterator[LookAlike]:
+    """Run a look-alike of `engine` (see `ENGINES`) while the context is open.
+
+    Args:
+        engine: which server it looks like.
+        fault: what is wrong with it from the start, as by `LookAlike.fail`.
+        seconds: how long each reply takes.
+        allowance: so many POSTs in so many seconds; the next is answered 429.
+        tls: speak HTTPS with this.
+        model: fields of `Model`.
+    """
+    server = LookAlike(engine, Model(**model), seconds=seconds, allowance=allowance)
+    if fault:
+        server.fail(fault)
+    with server.running(tls) as running:
+        yield running

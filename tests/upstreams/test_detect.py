@@ -1,0 +1,215 @@
+"""What is learned of a server when it is registered, and what is told when it cannot be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from lookalikes import lookalike
+
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
+from hubgate.domain.errors import Cause, HubgateError
+from hubgate.domain.secret import Secret
+from hubgate.settings import Settings
+from hubgate.upstreams.sources import ModelSources
+from hubgate.upstreams.wire.dialects import POOLED_HERE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@pytest.fixture
+async def sources(tmp_path: Path) -> AsyncIterator[ModelSources]:
+    sources = ModelSources(Settings(home=tmp_path, secret_key_file=tmp_path / "key"))
+    yield sources
+    await sources.close()
+
+
+def endpoint(url: str, **fields: Any) -> Endpoint:
+    return Endpoint(
+        **{"name": "e", "task": Task.TEXT_EMBEDDING, "source": Source.DEDICATED, "url": url} | fields
+    )
+
+
+async def refused(
+    sources: ModelSources, url: str, token: Secret | None = None, **fields: Any
+) -> HubgateError:
+    with pytest.raises(HubgateError) as caught:
+        await sources.detect(endpoint(url, **fields), token)
+    return caught.value
+
+
+LEARNED = {
+    "tei": Facts(
+        engine=Engine.TEI,
+        engine_version="1.9.3",
+        model="look/alike",
+        revision="fca14538aa9956a46526bd1d0d11d69e19b5a101",
+        max_input_tokens=512,
+        max_batch_texts=32,
+        auto_truncate=True,
+        pooling="mean",
+        precision="float16",
+    ),
+    "vllm": Facts(engine=Engine.VLLM, engine_version="0.32.0", model="look/alike", max_input_tokens=512),
+    "sglang": Facts(engine=Engine.SGLANG, engine_version="0.5.23", model="look/alike", max_input_tokens=512),
+    "llamacpp": Facts(
+        engine=Engine.LLAMACPP, engine_version="b6700-abc", model="look/alike", max_input_tokens=512
+    ),
+    "infinity": Facts(engine=Engine.INFINITY, model="look/alike", max_batch_texts=2048, auto_truncate=True),
+    "toolkit": Facts(engine=Engine.TOOLKIT),
+}
+
+
+@pytest.mark.parametrize(("engine", "facts"), LEARNED.items())
+async def test_each_server_is_recognised_and_tells_its_facts(
+    sources: ModelSources, engine: str, facts: Facts
+) -> None:
+    with lookalike(engine) as server:
+        assert await sources.detect(endpoint(server.url), None) == facts
+        assert len(server.posts) == (1 if engine == "toolkit" else 0)
+
+
+async def test_a_route_pasted_along_does_not_hinder(sources: ModelSources) -> None:
+    with lookalike("vllm") as server:
+        assert (await sources.detect(endpoint(server.url + "/v1/embeddings"), None)).engine is Engine.VLLM
+
+
+async def test_infinity_without_a_prefix_is_found_at_its_own_routes(sources: ModelSources) -> None:
+    with lookalike("infinity", prefix="") as server:
+        facts = await sources.detect(endpoint(server.url), None)
+    assert (facts.engine, facts.route) == (Engine.INFINITY, "/embeddings")
+
+
+async def test_the_token_is_sent_with_every_question(sources: ModelSources) -> None:
+    for engine in LEARNED:
+        with lookalike(engine, key="hf_secret") as server:
+            await sources.detect(endpoint(server.url), Secret("hf_secret"))
+            assert {asked.token for asked in server.requests} == {"hf_secret"}
+
+
+@pytest.mark.parametrize("engine", ["tei", "vllm", "infinity", "toolkit"])
+async def test_a_wrong_or_missing_token_is_told_now(sources: ModelSources, engine: str) -> None:
+    with lookalike(engine, key="hf_secret") as server:
+        assert (await refused(sources, server.url, Secret("hf_wrong"))).cause is Cause.WRONG_TOKEN
+        assert "None was given" in (await refused(sources, server.url)).remedy
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        ("paused", Cause.PAUSED),
+        ("waking-503", Cause.WAKING),
+        ("waking-502", Cause.WAKING),
+        ("loading", Cause.WAKING),
+        ("wrong-token", Cause.WRONG_TOKEN),
+        ("no-right", Cause.TOKEN_LACKS_SCOPE),
+        ("too-many", Cause.OVERLOADED),
+        ("redirect", Cause.UPSTREAM_REDIRECTS),
+        ("close", Cause.CONNECTION_LOST),
+        ("html", Cause.NOT_AN_API),
+        ("not-json", Cause.NOT_AN_API),
+        ("failing", Cause.NOT_AN_API),
+    ],
+)
+async def test_a_server_that_cannot_answer_now_says_why(
+    sources: ModelSources, fault: str, cause: Cause
+) -> None:
+    with lookalike("tei", fault=fault) as server:
+        assert (await refused(sources, server.url)).cause is cause
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind", "word"),
+    [
+        ("tei", "reranker", "rerank"),
+        ("tei", "classifier", "none of the tasks"),
+        ("tei", "sparse", "sparse_embedding"),
+        ("vllm", "llm", "chat_completion"),
+        ("sglang", "llm", "completion"),
+        ("infinity", "reranker", "rerank"),
+        ("toolkit", "classifier", "holds no embeddings"),
+        ("transformers-serve", "llm", "chat_completion"),
+        ("tgi", "llm", "completion"),
+    ],
+)
+async def test_a_model_of_another_task_is_refused(
+    sources: ModelSources, engine: str, kind: str, word: str
+) -> None:
+    with lookalike(engine, kind=kind) as server:
+        error = await refused(sources, server.url)
+    assert error.cause is Cause.WRONG_TASK
+    assert word in error.message
+
+
+async def test_the_task_that_the_server_does_is_accepted(sources: ModelSources) -> None:
+    with lookalike("tei", kind="reranker") as server:
+        facts = await sources.detect(endpoint(server.url, task=Task.RERANK), None)
+    assert facts.engine is Engine.TEI
+
+
+async def test_the_toolkit_is_asked_nothing_where_embeddings_are_not_wanted(sources: ModelSources) -> None:
+    with lookalike("toolkit") as server:
+        facts = await sources.detect(endpoint(server.url, task=Task.RERANK), None)
+        assert (facts.engine, server.posts) == (Engine.TOOLKIT, [])
+
+
+async def test_a_toolkit_that_does_not_pool_is_accepted_with_a_warning(sources: ModelSources) -> None:
+    with lookalike("toolkit", kind="tokens") as server:
+        assert (await sources.detect(endpoint(server.url), None)).warnings == (POOLED_HERE,)
+
+
+async def test_a_toolkit_that_sends_nonsense_is_not_called_another_task(sources: ModelSources) -> None:
+    with lookalike("toolkit") as server:
+        server.fail("nan")
+        assert (await refused(sources, server.url)).cause is Cause.NOT_A_NUMBER
+
+
+async def test_an_unknown_server_names_the_way_out(sources: ModelSources) -> None:
+    with lookalike("unknown") as server:
+        error = await refused(sources, server.url)
+    assert error.cause is Cause.NOT_AN_API
+    assert "[engine]: infinity, llamacpp, openai, sglang, tei, toolkit, vllm" in error.remedy
+
+
+async def test_the_operators_engine_wins_over_what_the_server_says(sources: ModelSources) -> None:
+    with lookalike("infinity", prefix="") as server:
+        facts = await sources.detect(endpoint(server.url, engine=Engine.OPENAI), None)
+    assert (facts.engine, facts.model, facts.route) == (Engine.OPENAI, "look/alike", "/embeddings")
+    assert "taken for openai" in facts.warnings[0]
+
+
+async def test_the_operators_engine_has_its_own_route(sources: ModelSources) -> None:
+    with lookalike("infinity", prefix="") as server:
+        facts = await sources.detect(endpoint(server.url, engine=Engine.TEI), None)
+    assert (facts.engine, facts.route) == (Engine.TEI, None)
+
+
+async def test_the_operators_engine_is_asked_for_its_facts(sources: ModelSources) -> None:
+    with lookalike("tei") as server:
+        assert await sources.detect(endpoint(server.url, engine=Engine.TEI), None) == LEARNED["tei"]
+    with lookalike("tei", kind="reranker") as server:
+        assert (await refused(sources, server.url, engine=Engine.TEI)).cause is Cause.WRONG_TASK
+
+
+async def test_the_operators_engine_is_believed_of_a_server_that_says_nothing(sources: ModelSources) -> None:
+    with lookalike("unknown") as server:
+        facts = await sources.detect(endpoint(server.url, engine=Engine.INFINITY), None)
+    assert (facts.engine, facts.max_batch_texts) == (Engine.INFINITY, 2048)
+    assert "does not say what it is" in facts.warnings[0]
+
+
+async def test_the_model_that_the_operator_named_is_chosen_among_those_served(sources: ModelSources) -> None:
+    with lookalike("vllm") as server:
+        facts = await sources.detect(endpoint(server.url, model="org/model"), None)
+    assert facts.model == "look/alike"
+
+
+async def test_a_gate_that_forbids_private_addresses_asks_none(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, secret_key_file=tmp_path / "key", allow_private_addresses=False)
+    strict = ModelSources(settings)
+    with lookalike("tei") as server:
+        assert (await refused(strict, server.url)).cause is Cause.ADDRESS_REFUSED
+        assert server.requests == []
+    await strict.close()

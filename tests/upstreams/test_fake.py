@@ -1,0 +1,75 @@
+"""Vectors without a model."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from hubgate.core.vectors import floats
+from hubgate.domain.calls import Embed, Encoding, Tokenize, Tokens, Vectors
+from hubgate.domain.endpoint import Endpoint, Engine, Source, Task
+from hubgate.upstreams.fake import DEFAULT_DIMENSIONS, FakeSource
+
+
+def endpoint(**settings: int) -> Endpoint:
+    return Endpoint(name="fake", task=Task.TEXT_EMBEDDING, source=Source.FAKE, **settings)  # type: ignore[arg-type]
+
+
+async def embed(call: Embed, **settings: int) -> Vectors:
+    result = await FakeSource().open(endpoint(**settings), None)(call)
+    assert isinstance(result, Vectors)
+    return result
+
+
+def cosine(left: bytes, right: bytes) -> float:
+    return sum(a * b for a, b in zip(floats(left), floats(right), strict=True))
+
+
+async def test_the_same_text_has_the_same_vector_of_length_one() -> None:
+    vectors = await embed(Embed(texts=["hello world", "hello world", "other"]))
+    assert vectors.items[0] == vectors.items[1] != vectors.items[2]
+    assert vectors.encoding is Encoding.F32
+    assert [len(floats(item)) for item in vectors.items] == [DEFAULT_DIMENSIONS] * 3
+    assert math.hypot(*floats(vectors.items[0])) == pytest.approx(1)
+    assert (vectors.tokens, vectors.exact, vectors.truncated) == (5, True, 0)
+
+
+async def test_texts_that_share_words_lie_nearer() -> None:
+    vectors = await embed(Embed(texts=["the cat sat down", "a cat sat up", "quarterly revenue grew"]))
+    near, far = cosine(vectors.items[0], vectors.items[1]), cosine(vectors.items[0], vectors.items[2])
+    assert near > far + 0.2
+
+
+async def test_dimensions_are_those_of_the_call_or_else_of_the_endpoint() -> None:
+    assert len((await embed(Embed(texts=["a"]), dimensions=12)).items[0]) == 4 * 12
+    assert len((await embed(Embed(texts=["a"], dimensions=3), dimensions=12)).items[0]) == 4 * 3
+
+
+@pytest.mark.parametrize("text", ["", "   ", *(f"word{n} other{n} third{n}" for n in range(40))])
+async def test_every_text_has_a_vector_even_where_its_words_cancel_out(text: str) -> None:
+    vectors = await embed(Embed(texts=[text]), dimensions=1)
+    assert abs(floats(vectors.items[0])[0]) == 1
+
+
+async def test_vectors_are_left_as_they_are_on_demand() -> None:
+    vectors = await embed(Embed(texts=["one two three"], normalize=False))
+    assert math.hypot(*floats(vectors.items[0])) > 1.5
+
+
+async def test_a_word_is_a_token_with_its_place() -> None:
+    upstream = FakeSource().open(endpoint(), None)
+    result = await upstream(Tokenize(texts=["zwei  Wörter", ""]))
+    assert isinstance(result, Tokens)
+    assert [[(t.text, t.start, t.stop, t.special) for t in text] for text in result.items] == [
+        [("zwei", 0, 4, False), ("Wörter", 6, 12, False)],
+        [],
+    ]
+    await upstream.close()
+
+
+async def test_it_says_what_it_is() -> None:
+    source = FakeSource()
+    facts = await source.detect(endpoint(dimensions=5), None)
+    assert (facts.engine, facts.model, facts.dimensions) == (Engine.FAKE, "fake", 5)
+    await source.close()

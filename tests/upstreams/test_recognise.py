@@ -1,0 +1,95 @@
+"""Descriptions of servers, recorded and odd."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubgate.domain.endpoint import Engine, Task
+from hubgate.upstreams.recognise import GENERATES, from_info, from_models, tasks_of_openapi
+
+ENGINES = Path(__file__).parent.parent / "data" / "engines"
+
+
+def recorded(engine: str, label: str) -> Any:
+    exchanges = json.loads((ENGINES / f"{engine}.json").read_text("utf-8"))
+    body = next(e["response"]["body"] for e in exchanges if e["label"] == label)
+    return json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("recording", "engine", "model", "limit"),
+    [
+        ("vllm-0.32.0-embed", Engine.VLLM, "minilm", 256),
+        ("vllm-0.32.0-llm", Engine.VLLM, "tiny", 256),
+        ("infinity-0.0.78-embed", Engine.INFINITY, "minilm", None),
+    ],
+)
+def test_recorded_model_lists_are_recognised(
+    recording: str, engine: Engine, model: str, limit: int | None
+) -> None:
+    found = from_models(recorded(recording, "GET /v1/models"), None, None)
+    assert found is not None
+    assert (found.facts.engine, found.facts.model, found.facts.max_input_tokens) == (engine, model, limit)
+
+
+def test_the_recorded_infinity_says_what_its_model_does() -> None:
+    found = from_models(recorded("infinity-0.0.78-embed", "GET /v1/models"), None, None)
+    assert found is not None
+    assert found.tasks == frozenset({Task.TEXT_EMBEDDING})
+
+
+@pytest.mark.parametrize(
+    ("recording", "label"),
+    [("vllm-0.32.0-embed", "GET /models"), ("infinity-0.0.78-embed", "GET /info")],
+)
+def test_recorded_errors_are_no_description(recording: str, label: str) -> None:
+    assert from_models(recorded(recording, label), None, None) is None
+    assert from_info(recorded(recording, label)) is None
+
+
+def test_any_other_list_of_models_is_an_openai_server() -> None:
+    models = {"data": [{"id": "a"}, {"id": "b", "owned_by": "someone"}]}
+    first, named = from_models(models, None, None), from_models(models, "b", "/embeddings")
+    assert first is not None
+    assert named is not None
+    assert (first.facts.engine, first.facts.model) == (Engine.OPENAI, "a")
+    assert (named.facts.model, named.facts.route) == ("b", "/embeddings")
+
+
+@pytest.mark.parametrize("odd", [None, [], {}, {"data": None}, {"data": []}, {"data": ["a"]}, 3, "x"])
+def test_what_is_no_description_is_not_taken_for_one(odd: object) -> None:
+    assert from_models(odd, None, None) is None
+    assert from_info(odd) is None
+
+
+def test_odd_values_in_a_description_are_left_out() -> None:
+    info = {
+        "model_type": "embedding",
+        "tokenization_workers": 1,
+        "max_input_length": True,
+        "auto_truncate": "yes",
+    }
+    found = from_info(info)
+    assert found is not None
+    assert (found.facts.max_input_tokens, found.facts.auto_truncate, found.facts.pooling) == (
+        None,
+        None,
+        None,
+    )
+    assert found.tasks == frozenset({Task.TEXT_EMBEDDING})
+    empty = from_info({"model_type": {}, "tokenization_workers": 1})
+    assert empty is not None
+    assert empty.tasks == frozenset()
+
+
+def test_routes_tell_tasks() -> None:
+    assert (
+        tasks_of_openapi({"paths": {"/v1/completions": {}, "/v1/chat/completions": {}, "/x": {}}})
+        == GENERATES
+    )
+    assert tasks_of_openapi({"paths": []}) is None
+    assert tasks_of_openapi(None) is None

@@ -1,0 +1,220 @@
+"""What each error reply means: every row of the table, from replies that servers really send."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hubgate.domain.errors import Cause
+from hubgate.domain.secret import Secret
+from hubgate.upstreams.messages import HttpReply
+from hubgate.upstreams.replies import MAX_RETRY_AFTER, MAX_SAID, refusal, retry_after
+
+TOKEN = Secret("hf_ThisIsTheTokenOfTheTests")
+
+
+def reply(status: int, body: object = b"", **headers: str) -> HttpReply:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return HttpReply(status=status, headers={k.replace("_", "-"): v for k, v in headers.items()}, body=raw)
+
+
+MEANINGS = [
+    (400, {"error": "Bad Request: Invalid state"}, Cause.PAUSED, False),
+    (400, {"error": "The endpoint is paused, ask a maintainer to restart it"}, Cause.PAUSED, False),
+    (401, {"error": "Invalid username or password."}, Cause.WRONG_TOKEN, False),
+    (401, b"", Cause.WRONG_TOKEN, False),
+    (402, {"error": "You have depleted your monthly included credits."}, Cause.OUT_OF_CREDIT, False),
+    (
+        403,
+        {"error": "This authentication method does not have sufficient permissions"},
+        Cause.TOKEN_LACKS_SCOPE,
+        False,
+    ),
+    (410, b"https://api-inference.huggingface.co is no longer supported.", Cause.OLD_ADDRESS, False),
+    (404, b"Not Found", Cause.MODEL_NOT_FOUND, False),
+    (405, {"detail": "Method Not Allowed"}, Cause.MODEL_NOT_FOUND, False),
+    (
+        404,
+        {"error": {"message": "The model `dummy` does not exist.", "code": 404}},
+        Cause.MODEL_NOT_FOUND,
+        False,
+    ),
+    (400, {"detail": "Server is pinned to 'tiny-llama'; requested 'dummy'."}, Cause.MODEL_NOT_FOUND, False),
+    (501, {"error": {"message": "This server does not support embeddings."}}, Cause.WRONG_TASK, False),
+    (400, {"error": {"message": "The model does not support Embeddings API"}}, Cause.WRONG_TASK, False),
+    (
+        400,
+        {"error": {"message": "This model's maximum context length is 256 tokens. However, …", "code": 400}},
+        Cause.INPUT_TOO_LONG,
+        False,
+    ),
+    (
+        413,
+        {
+            "error": "Input validation error: `inputs` must have less than 512 tokens. Given: 534",
+            "error_type": "Validation",
+        },
+        Cause.INPUT_TOO_LONG,
+        False,
+    ),
+    (
+        400,
+        {
+            "error": "The size of tensor a (602) must match the size of tensor b (512) at non-singleton dimension 1"
+        },
+        Cause.INPUT_TOO_LONG,
+        False,
+    ),
+    (
+        500,
+        {
+            "error": {
+                "message": "input (992 tokens) is too large to process. increase the physical batch size"
+            }
+        },
+        Cause.INPUT_TOO_LONG,
+        False,
+    ),
+    (
+        400,
+        {
+            "object": "error",
+            "message": "The input (9 tokens) is longer than the model's context length (5 tokens).",
+        },
+        Cause.INPUT_TOO_LONG,
+        False,
+    ),
+    (413, b"Failed to buffer the request body: length limit exceeded", Cause.INPUT_TOO_LONG, False),
+    (413, {"error": "batch size 33 > maximum allowed batch size 32"}, Cause.INPUT_REFUSED, False),
+    (
+        422,
+        {"error": "Template error: template not found", "error_type": "template_error"},
+        Cause.INPUT_REFUSED,
+        False,
+    ),
+    (400, {"error": ["Error in `inputs.context`: field required"]}, Cause.INPUT_REFUSED, False),
+    (429, {"message": "Model is overloaded", "code": 429, "type": "Overloaded"}, Cause.OVERLOADED, True),
+    (503, {"error": "The router's queue is full"}, Cause.OVERLOADED, True),
+    (400, {"error": "CUDA out of memory. Tried to allocate 2.00 GiB"}, Cause.OVERLOADED, True),
+    (503, {"error": "unhealthy", "error_type": "Unhealthy"}, Cause.UPSTREAM_FAILED, True),
+    (
+        503,
+        {"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}},
+        Cause.WAKING,
+        True,
+    ),
+    (503, b"", Cause.WAKING, True),
+    (502, b"<html><h1>502 Bad Gateway</h1></html>", Cause.WAKING, True),
+    (504, b"", Cause.UPSTREAM_TIMEOUT, True),
+    (424, {"error": "Inference failed", "error_type": "Backend"}, Cause.UPSTREAM_FAILED, True),
+    (500, {"error": {"message": "EngineCore encountered an issue."}}, Cause.UPSTREAM_FAILED, True),
+    (418, b"", Cause.UPSTREAM_FAILED, False),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "cause", "retryable"), MEANINGS)
+def test_a_reply_has_one_meaning(status: int, body: object, cause: Cause, retryable: bool) -> None:
+    error = refusal(reply(status, body), TOKEN)
+    assert (error.cause, error.retryable, error.status) == (cause, retryable, status)
+    assert error.message
+    assert error.remedy
+
+
+def test_paused_says_how_to_resume() -> None:
+    error = refusal(reply(400, {"error": "Bad Request: Invalid state"}), None)
+    assert "paused" in error.message
+    assert "Resume" in error.remedy
+
+
+def test_a_missing_token_is_told_from_a_wrong_one() -> None:
+    assert "None was given" in refusal(reply(401), None).remedy
+    assert "valid" in refusal(reply(401), TOKEN).remedy
+
+
+SAID = [
+    ({"error": "a", "message": "b"}, "a"),
+    ({"error": {"message": "a"}, "detail": "b"}, "a"),
+    ({"error": ["a", "b"]}, "a; b"),
+    ({"message": "a", "detail": "b"}, "a"),
+    ({"detail": "a"}, "a"),
+    ({"detail": [{"loc": ["body", "input"], "msg": "too short", "type": "x"}]}, "body.input: too short"),
+    ({"error": None, "message": "a"}, "a"),
+    ({"error": 3, "message": "a"}, "a"),
+    ({"error": {"code": 1}, "message": "a"}, "a"),
+    ("only text", "only text"),
+    (b"plain\n\ntext\x00 here", "plain text here"),
+    (b"<html><head><title>t</title></head><style>b{}</style><p>It &amp; that</p>", "It & that"),
+    (b"\xff\xfe", "��"),
+    ([1], "[1]"),
+]
+
+
+@pytest.mark.parametrize(("body", "said"), SAID)
+def test_the_servers_words_are_found_and_cleaned(body: object, said: str) -> None:
+    assert refusal(reply(400, body), None).said == said
+
+
+@pytest.mark.parametrize("body", [b"", {"other": 1}])
+def test_words_in_a_header_are_found_too(body: object) -> None:
+    assert refusal(reply(400, body, x_error_message="why"), None).said == "why"
+
+
+def test_long_words_are_shortened() -> None:
+    said = refusal(reply(400, {"error": "word " * 1000}), None).said
+    assert len(said) <= MAX_SAID
+    assert said.endswith("…")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": f"Bad header: Bearer {TOKEN.reveal()}"},
+        f"<p>{TOKEN.reveal()}</p>".encode(),
+        {"error": TOKEN.reveal().replace("_", "&#95;")},
+        {"error": "x" * 290 + TOKEN.reveal()},
+        {"error": "Bearer some-other-secret"},
+        {"error": "hf_SomeoneElsesToken"},
+    ],
+)
+def test_a_token_that_the_server_repeats_is_not_passed_on(body: object) -> None:
+    error = refusal(reply(400, body), TOKEN)
+    for part in ("ThisIsTheToken", "hf_T", "some-other-secret", "SomeoneElses"):
+        assert part not in f"{error} {error.said} {error!r}"
+
+
+def test_markup_without_an_end_takes_no_time() -> None:
+    assert refusal(reply(500, b"<script" * 10_000), None).cause is Cause.UPSTREAM_FAILED
+
+
+WAITS = [
+    ({"retry_after": "7"}, b"", 7.0),
+    ({"retry_after": "1.5"}, b"", 1.5),
+    ({"retry_after": "-3"}, b"", 0.0),
+    ({"retry_after": "86400"}, b"", MAX_RETRY_AFTER),
+    ({"retry_after": "nan"}, b"", None),
+    ({"retry_after": "soon"}, b"", None),
+    ({"retry_after": "Fri, 20 Nov 2026 10:00:30 GMT", "date": "Fri, 20 Nov 2026 10:00:00 GMT"}, b"", 30.0),
+    ({"retry_after": "Fri, 20 Nov 2026 10:00:30 GMT"}, b"", None),
+    ({"ratelimit": '"api";r=0;t=55'}, b"", 55.0),
+    ({"ratelimit": '"burst";r=3;t=1, "api";r=0;t=55'}, b"", 55.0),
+    ({"ratelimit": '"api";r=9;t=55'}, b"", None),
+    ({"ratelimit": '"api";r=0'}, b"", None),
+    ({}, {"error": "loading", "estimated_time": 20.0}, 20.0),
+    ({}, {"error": "loading", "estimated_time": 1e9}, MAX_RETRY_AFTER),
+    ({}, {"error": "loading", "estimated_time": "soon"}, None),
+    ({}, [1], None),
+    ({}, b"", None),
+]
+
+
+@pytest.mark.parametrize(("headers", "body", "seconds"), WAITS)
+def test_when_to_ask_again_is_read_wherever_it_is_told(
+    headers: dict[str, str], body: object, seconds: float | None
+) -> None:
+    assert retry_after(reply(503, body, **headers)) == seconds
+
+
+def test_what_is_not_to_be_retried_has_no_time_for_it() -> None:
+    assert refusal(reply(400, {"error": "no"}, retry_after="7"), None).retry_after is None
+    assert refusal(reply(429, b"", retry_after="7"), None).retry_after == 7
