@@ -1,0 +1,122 @@
+"""A BERT encoder with its pooling as an OpenVINO graph, built from the model's weights.
+
+Source of the arithmetic: Devlin et al., BERT (2018), section 3, and Vaswani et al., Attention Is All You Need (2017).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hubgate.runtime.folder import WEIGHTS, Pooling, unusable
+from hubgate.runtime.openvino_quiet import openvino
+from hubgate.runtime.openvino_quiet import opset13 as ops
+from hubgate.runtime.weights import read_weights
+
+if TYPE_CHECKING:
+    from hubgate.runtime.folder import Recipe
+
+Node = Any
+"""A value of the graph; OpenVINO is published without types."""
+
+
+def build(recipe: Recipe, vocabulary: int) -> Node:
+    """The graph of a recipe, for a tokenizer of so many ids.
+
+    From token ids and a mask of ones, both `[texts, tokens]`, to the pooled and the normalised vectors, both
+    `[texts, hidden]`.
+
+    Raises:
+        RuntimeFailed: the weights are not those of the recipe.
+    """
+    return _Bert(recipe, vocabulary).model()
+
+
+class _Bert:
+    def __init__(self, recipe: Recipe, vocabulary: int) -> None:
+        self.recipe = recipe
+        self.shape = recipe.shape
+        self.vocabulary = vocabulary
+        weights = read_weights(recipe.folder / WEIGHTS)
+        self.weights = {name.removeprefix("bert."): tensor for name, tensor in weights.items()}
+
+    def model(self) -> Node:
+        ids = ops.parameter([-1, -1], np.int32, name="ids")
+        mask = ops.parameter([-1, -1], np.float32, name="mask")
+        hidden = self.embeddings(ids)
+        # Added to the attention scores: 0 where there is a token, a number that no score outweighs where there is none.
+        bias = ops.multiply(ops.subtract(_unsqueeze(mask, 1, 2), _number(1)), _number(1e9))
+        for layer in range(self.shape.layers):
+            hidden = self.layer(f"encoder.layer.{layer}", hidden, bias)
+        pooled = _pool(hidden, mask, self.recipe.pooling)
+        length = ops.sqrt(ops.reduce_sum(ops.multiply(pooled, pooled), [1], keep_dims=True))
+        normalized = ops.divide(pooled, ops.maximum(length, _number(1e-12)))
+        return openvino.Model([ops.result(pooled), ops.result(normalized)], [ids, mask], "bert")
+
+    def embeddings(self, ids: Node) -> Node:
+        words = self.tensor("embeddings.word_embeddings.weight", None, self.shape.hidden)
+        places = self.tensor("embeddings.position_embeddings.weight", None, self.shape.hidden)
+        kinds = self.tensor("embeddings.token_type_embeddings.weight", None, self.shape.hidden)
+        if len(words) < self.vocabulary or len(places) < self.recipe.max_tokens:
+            raise unusable(self.recipe.folder, "its tokenizer has more tokens than its weights")
+        tokens = ops.gather(ops.shape_of(ids), [1], 0)
+        # Every token is of the first segment, so that its embedding is part of the places.
+        here = ops.slice(ops.constant(places + kinds[0]), [0], tokens, [1], [0])
+        return self.norm("embeddings.LayerNorm", ops.add(ops.gather(ops.constant(words), ids, 0), here))
+
+    def layer(self, name: str, hidden: Node, bias: Node) -> Node:
+        size, heads = self.shape.hidden, self.shape.heads
+        width = size // heads
+        query, key, value = (
+            ops.transpose(
+                ops.reshape(
+                    self.linear(f"{name}.attention.self.{part}", hidden, size), [0, 0, heads, width], True
+                ),
+                [0, 2, 1, 3],
+            )
+            for part in ("query", "key", "value")
+        )
+        seen = ops.scaled_dot_product_attention(query, key, value, bias)
+        seen = ops.reshape(ops.transpose(seen, [0, 2, 1, 3]), [0, 0, size], True)
+        seen = self.linear(f"{name}.attention.output.dense", seen, size)
+        hidden = self.norm(f"{name}.attention.output.LayerNorm", ops.add(seen, hidden))
+        wide = ops.gelu(self.linear(f"{name}.intermediate.dense", hidden, None), "ERF")
+        return self.norm(
+            f"{name}.output.LayerNorm", ops.add(self.linear(f"{name}.output.dense", wide, size), hidden)
+        )
+
+    def linear(self, name: str, value: Node, size: int | None) -> Node:
+        product = ops.matmul(value, ops.constant(self.tensor(f"{name}.weight", size, None)), False, True)
+        return ops.add(product, ops.constant(self.tensor(f"{name}.bias", size)))
+
+    def norm(self, name: str, value: Node) -> Node:
+        centred = ops.mvn(value, [-1], True, self.shape.norm_epsilon, "inside_sqrt")
+        scaled = ops.multiply(centred, ops.constant(self.tensor(f"{name}.weight", self.shape.hidden)))
+        return ops.add(scaled, ops.constant(self.tensor(f"{name}.bias", self.shape.hidden)))
+
+    def tensor(self, name: str, *shape: int | None) -> np.ndarray[Any, Any]:
+        """A weight in f32; `None` in the shape is any size."""
+        found = self.weights.get(name)
+        if found is None:
+            raise unusable(self.recipe.folder, f"its weights have no {name}")
+        if len(found.shape) != len(shape) or any(
+            want not in (None, have) for want, have in zip(shape, found.shape, strict=True)
+        ):
+            raise unusable(self.recipe.folder, f"its weight {name} has the shape {list(found.shape)}")
+        return found.astype(np.float32, copy=False)
+
+
+def _pool(hidden: Node, mask: Node, pooling: Pooling) -> Node:
+    if pooling is Pooling.CLS:
+        return ops.gather(hidden, ops.constant(np.int32(0)), 1)
+    counted = ops.reduce_sum(ops.multiply(hidden, _unsqueeze(mask, 2)), [1])
+    return ops.divide(counted, ops.maximum(ops.reduce_sum(mask, [1], keep_dims=True), _number(1e-9)))
+
+
+def _unsqueeze(value: Node, *axes: int) -> Node:
+    return ops.unsqueeze(value, list(axes))
+
+
+def _number(value: float) -> Node:
+    return ops.constant(np.float32(value))

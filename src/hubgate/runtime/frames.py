@@ -1,0 +1,122 @@
+"""What the gate and its worker say to each other: msgpack messages, each after its length in four bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+
+import msgspec
+
+from hubgate.domain.calls import Token  # noqa: TC001 - msgspec reads the annotations
+from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, RuntimeFailed
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class EmbedTexts(msgspec.Struct, tag="embed", array_like=True, frozen=True):
+    """Embed these texts; `call` is the number the reply carries."""
+
+    call: int
+    texts: list[str]
+    normalize: bool | None
+    truncate: bool
+    truncate_left: bool
+    prompt_name: str | None
+
+
+class TokenizeTexts(msgspec.Struct, tag="tokenize", array_like=True, frozen=True):
+    """Cut these texts into tokens."""
+
+    call: int
+    texts: list[str]
+    special: bool
+
+
+class Forget(msgspec.Struct, tag="forget", array_like=True, frozen=True):
+    """Nobody waits for this call any more."""
+
+    call: int
+
+
+class Ready(msgspec.Struct, tag="ready", array_like=True, frozen=True):
+    """The model is loaded."""
+
+    dimensions: int
+
+
+class Embedded(msgspec.Struct, tag="embedded", array_like=True, frozen=True):
+    """The vectors of a call, one after the other in the order of its texts, little-endian f32."""
+
+    call: int
+    vectors: bytes
+    tokens: int
+    truncated: int
+
+
+class Tokenized(msgspec.Struct, tag="tokenized", array_like=True, frozen=True):
+    """The tokens of each text of a call."""
+
+    call: int
+    items: list[list[Token]]
+
+
+class Failed(msgspec.Struct, tag="failed", array_like=True, frozen=True):
+    """A call that cannot be answered, or with `call` `None` a model that cannot be loaded."""
+
+    call: int | None
+    kind: str
+    message: str
+    remedy: str
+    cause: Cause
+
+    @classmethod
+    def of(cls, call: int | None, error: HubgateError) -> Failed:
+        """The message of an error."""
+        return cls(call, type(error).__name__, error.message, error.remedy, error.cause)
+
+    def error(self) -> HubgateError:
+        """The error of a message."""
+        kinds = {kind.__name__: kind for kind in (InvalidRequest, RuntimeFailed)}
+        return kinds[self.kind](self.message, remedy=self.remedy, cause=self.cause)
+
+
+Request: TypeAlias = EmbedTexts | TokenizeTexts | Forget
+Reply: TypeAlias = Ready | Embedded | Tokenized | Failed
+
+_requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def frame(message: Request | Reply) -> bytes:
+    """A message as it goes through the pipe.
+
+    Raises:
+        InvalidRequest: a text holds half of a surrogate pair, which no encoding carries.
+    """
+    try:
+        body = _encoder.encode(message)
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            "A text holds half of a surrogate pair.", remedy="Send texts that are valid Unicode."
+        ) from error
+    return len(body).to_bytes(4, "little") + body
+
+
+def read_request(pipe: BinaryIO) -> Request | None:
+    """The next request; waits for it. `None` when the other side has gone."""
+    head = pipe.read(4)
+    if len(head) < 4:
+        return None
+    body = pipe.read(int.from_bytes(head, "little"))
+    return _requests.decode(body) if len(body) == int.from_bytes(head, "little") else None
+
+
+async def read_reply(pipe: asyncio.StreamReader) -> Reply:
+    """The next reply.
+
+    Raises:
+        asyncio.IncompleteReadError: the worker has gone.
+    """
+    length = int.from_bytes(await pipe.readexactly(4), "little")
+    return _replies.decode(await pipe.readexactly(length))

@@ -1,0 +1,112 @@
+"""A model that stays: its worker is started when it is first needed, and again after a crash, never in a tight loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from hubgate.domain.errors import InvalidRequest, RuntimeFailed
+from hubgate.runtime.process import WorkerProcess, worker_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from hubgate.domain.ports import Clock
+    from hubgate.runtime.frames import Embedded, Ready, Request, Tokenized
+
+_LONGEST_PAUSE = 60.0
+
+
+class LocalModel:
+    """The model of one folder, in a worker process."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: Clock = time.monotonic,
+        command: Callable[[Path], Sequence[str]] = worker_command,
+    ) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._command = command
+        self._start: asyncio.Task[WorkerProcess] | None = None
+        self._started = 0.0
+        self._fruitless = 0
+        """Starts since the last answer."""
+        self._why: RuntimeFailed | None = None
+        self._closed = False
+
+    async def ready(self) -> Ready:
+        """Wait until the model is loaded.
+
+        Raises:
+            RuntimeFailed: it cannot be loaded.
+        """
+        return await (await self._worker()).ready()
+
+    async def ask(self, request_of: Callable[[int], Request]) -> Embedded | Tokenized:
+        """Answer the request made for a call number.
+
+        Raises:
+            InvalidRequest: the request cannot be answered.
+            RuntimeFailed: the model cannot be loaded, or its worker ended meanwhile.
+        """
+        worker = await self._worker()
+        try:
+            answer = await worker.ask(request_of)
+        except InvalidRequest:
+            self._fruitless = 0
+            raise
+        except RuntimeFailed as error:
+            self._why = error
+            raise
+        self._fruitless = 0
+        return answer
+
+    async def close(self) -> None:
+        """End the worker. The model cannot be asked again."""
+        self._closed = True
+        if self._start is not None:
+            with contextlib.suppress(RuntimeFailed):
+                await (await self._start).close()
+
+    async def _worker(self) -> WorkerProcess:
+        if self._closed:
+            raise RuntimeFailed("The local model is closed.", remedy="Start the gate again.")
+        if self._start is None or (
+            self._start.done() and (self._start.exception() or self._start.result().ended)
+        ):
+            self._refuse_tight_loop()
+            self._fruitless += 1
+            self._started = self._clock()
+            self._start = asyncio.create_task(self._load())
+        # A caller that stops waiting does not stop the start.
+        return await asyncio.shield(self._start)
+
+    async def _load(self) -> WorkerProcess:
+        try:
+            worker = await WorkerProcess.start(self._command(self._folder))
+            await worker.ready()
+        except RuntimeFailed as error:
+            self._why = error
+            raise
+        return worker
+
+    def _refuse_tight_loop(self) -> None:
+        """After the second start in a row without an answer: one start in 1 s, then in 2, 4, … 60 s."""
+        if self._why is None or self._fruitless < 2:
+            return
+        pause = min(_LONGEST_PAUSE, 2.0 ** (self._fruitless - 2))
+        remaining = self._started + pause - self._clock()
+        if remaining > 0:
+            raise RuntimeFailed(
+                self._why.message,
+                remedy=self._why.remedy,
+                cause=self._why.cause,
+                retryable=self._why.retryable,
+                retry_after=remaining,
+            )

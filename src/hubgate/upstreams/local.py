@@ -1,0 +1,178 @@
+"""Models on this machine: what they are, and asking them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+import time
+from collections import Counter
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from hubgate.domain.calls import Encoding, Tokenize, Tokens, Vectors
+from hubgate.domain.endpoint import Engine, Facts
+from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
+from hubgate.runtime.folder import WEIGHTS, read_folder
+from hubgate.runtime.frames import EmbedTexts, Tokenized, TokenizeTexts
+from hubgate.runtime.supervisor import LocalModel
+from hubgate.upstreams.local_files import COMMIT, find_model
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from hubgate.domain.calls import Call, Result
+    from hubgate.domain.ports import Clock
+    from hubgate.domain.secret import Secret
+    from hubgate.runtime.frames import Embedded, Request
+
+_RUNTIME = ("numpy", "openvino", "tokenizers")
+
+
+async def local_facts(
+    model: str, *, revision: str | None = None, hf_endpoint: str | None = None, token: Secret | None = None
+) -> Facts:
+    """What a local model is, from its files; it is not loaded. See `find_model` for the arguments.
+
+    Raises:
+        RuntimeFailed: it is not found, cannot be run, or the runtime is not installed.
+    """
+    require_runtime()
+    folder = await find_model(model, revision=revision, hf_endpoint=hf_endpoint, token=token)
+    recipe = await asyncio.to_thread(read_folder, folder)
+    return Facts(
+        engine=Engine.OPENVINO,
+        engine_version=version("openvino"),
+        model=model,
+        revision=await asyncio.to_thread(_revision, folder),
+        dimensions=recipe.shape.hidden,
+        max_input_tokens=recipe.max_tokens,
+        auto_truncate=True,
+        pooling=str(recipe.pooling),
+        precision="f32",
+    )
+
+
+def require_runtime() -> None:
+    """Check that the libraries are installed, without importing them.
+
+    Raises:
+        RuntimeFailed: one is not.
+    """
+    missing = [name for name in _RUNTIME if importlib.util.find_spec(name) is None]
+    if missing:
+        raise RuntimeFailed(
+            f"Local models need {', '.join(missing)}, which is not installed.",
+            remedy='Install it with: pip install "hubgate[local]"',
+            cause=Cause.RUNTIME_MISSING,
+        )
+
+
+def _revision(folder: Path) -> str:
+    """The commit of a downloaded snapshot, else a digest of the weights."""
+    if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name):
+        return folder.name
+    with (folder / WEIGHTS).open("rb") as weights:
+        return f"sha256:{hashlib.file_digest(weights, 'sha256').hexdigest()}"
+
+
+class LocalModels:
+    """The models of this machine. Endpoints whose model is in the same folder share one worker."""
+
+    def __init__(self, *, hf_endpoint: str | None = None, clock: Clock = time.monotonic) -> None:
+        self._hf_endpoint = hf_endpoint
+        self._clock = clock
+        self._models: dict[Path, LocalModel] = {}
+        self._users: Counter[Path] = Counter()
+
+    def open(self, model: str, *, revision: str | None = None, token: Secret | None = None) -> LocalUpstream:
+        """The upstream of a model, which is found and loaded when it is first asked. Does no I/O."""
+        return LocalUpstream(
+            self, lambda: find_model(model, revision=revision, hf_endpoint=self._hf_endpoint, token=token)
+        )
+
+    def take(self, folder: Path) -> LocalModel:
+        """The model of a folder, to be given back by `leave`."""
+        require_runtime()
+        self._users[folder] += 1
+        return self._models.setdefault(folder, LocalModel(folder, clock=self._clock))
+
+    async def leave(self, folder: Path) -> None:
+        """Give a model back; the last one to leave ends its worker."""
+        self._users[folder] -= 1
+        if not self._users[folder]:
+            await self._models.pop(folder).close()
+
+
+class LocalUpstream:
+    """An `Upstream`: one endpoint's use of a local model."""
+
+    def __init__(self, models: LocalModels, find: Callable[[], Awaitable[Path]]) -> None:
+        self._models = models
+        self._find = find
+        self._opening = asyncio.Lock()
+        self._opened: tuple[Path, LocalModel] | None = None
+
+    async def ready(self) -> None:
+        """Wait until the model is loaded.
+
+        Raises:
+            RuntimeFailed: it cannot be.
+        """
+        await (await self._model()).ready()
+
+    async def __call__(self, call: Call) -> Result:
+        """Answer one call; vectors come as f32, with exact token counts.
+
+        Raises:
+            InvalidRequest: a text is too long and may not be cut, or an option is not the model's.
+            RuntimeFailed: the model cannot be found, loaded or run.
+        """
+        model = await self._model()
+        dimensions = (await model.ready()).dimensions
+        return _result(await model.ask(_request(call, dimensions)), dimensions)
+
+    async def close(self) -> None:
+        """Leave the model."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await self._models.leave(opened[0])
+
+    async def _model(self) -> LocalModel:
+        async with self._opening:
+            if self._opened is None:
+                folder = await self._find()
+                self._opened = folder, self._models.take(folder)
+            return self._opened[1]
+
+
+def _request(call: Call, dimensions: int) -> Callable[[int], Request]:
+    texts = list(call.texts)
+    if isinstance(call, Tokenize):
+        return lambda number: TokenizeTexts(call=number, texts=texts, special=call.add_special_tokens)
+    if call.dimensions not in (None, dimensions):
+        raise InvalidRequest(
+            f"The model gives {dimensions} dimensions, not {call.dimensions}.", remedy="Leave dimensions out."
+        )
+    return lambda number: EmbedTexts(
+        call=number,
+        texts=texts,
+        normalize=call.normalize,
+        truncate=call.truncate is not False,
+        truncate_left=call.truncate_left is True,
+        prompt_name=call.prompt_name,
+    )
+
+
+def _result(reply: Embedded | Tokenized, dimensions: int) -> Result:
+    if isinstance(reply, Tokenized):
+        return Tokens(items=reply.items)
+    size = dimensions * 4
+    return Vectors(
+        items=[reply.vectors[start : start + size] for start in range(0, len(reply.vectors), size)],
+        encoding=Encoding.F32,
+        tokens=reply.tokens,
+        exact=True,
+        truncated=reply.truncated,
+    )

