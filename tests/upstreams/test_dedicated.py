@@ -241,13 +241,6 @@ async def test_an_endpoint_without_a_known_server_cannot_be_opened(
         sources.open(endpoint("http://host", engine=engine), None)
 
 
-async def test_sources_hand_each_endpoint_to_its_own_row(sources: ModelSources) -> None:
-    fake = Endpoint(name="f", task=Task.TEXT_EMBEDDING, source=Source.FAKE, dimensions=3)
-    facts = await sources.detect(fake, None)
-    vectors = await embed(sources.open(replace(fake, facts=facts), None), Embed(texts=["a"]))
-    assert dimensions(vectors.items[0], vectors.encoding) == facts.dimensions == 3
-
-
 async def test_nothing_is_asked_of_a_server_by_opening_it(sources: ModelSources) -> None:
     sources.open(endpoint("http://127.0.0.1:1", engine=Engine.TEI), None)
 
