@@ -154,7 +154,7 @@ async def scripted_gate(settings: Settings) -> AsyncIterator[ScriptedGate]:
     store = await SqlStore.open(settings)
     script, meter = Script(), Meter()
     gateway = Gateway(store, script, _NoWrappers())
-    access = await Access.load(store, ADMIN_KEY)
+    access, _ = await Access.load(store, ADMIN_KEY)
     await gateway.register(Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None)
     script.calls.clear()
     app = create_app(gateway, access, meter, max_body_bytes=4_000_000, keys_in_path=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -182,7 +183,20 @@ class Gateway:
         live = self._live.get(name)
         if live is None:
             raise EndpointNotFound(name)
-        return await live.answer(call)
+        deadline = call.context.deadline
+        if deadline is None:
+            return await live.answer(call)
+        limit = asyncio.timeout(deadline - time.monotonic())
+        try:
+            async with limit:
+                return await live.answer(call)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlineExceeded(
+                "The model did not answer within the time that the caller gave.",
+                remedy="Give a longer timeout, or send fewer texts at once.",
+            ) from None
 
     async def embed(self, name: str, call: Embed) -> Vectors:
         """`infer` for embeddings.

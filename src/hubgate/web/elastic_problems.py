@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 _TYPE: dict[type[HubgateError], str] = {
     HubgateError: "status_exception",
-    errors.InvalidChunking: "validation_exception",
     errors.InvalidRequest: "x_content_parse_exception",
     errors.NotAuthenticated: "security_exception",
     errors.NotPermitted: "security_exception",
