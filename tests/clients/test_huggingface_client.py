@@ -21,7 +21,7 @@ def client(gate: RunningGate) -> InferenceClient:
 
 def test_feature_extraction_gives_one_row_a_text_also_for_one_string(client: InferenceClient) -> None:
     one = client.feature_extraction("one text")
-    two = client.feature_extraction(["one text", "another"])  # type: ignore[arg-type,unused-ignore]
+    two = client.feature_extraction(["one text", "another"])
     assert one.shape == (1, 8)
     assert two.shape == (2, 8)
     assert (two[0] == one[0]).all()
@@ -67,7 +67,7 @@ def test_endpoint_info_and_health_are_found(gate: RunningGate) -> None:
 
 def test_its_errors_show_our_words_and_the_request_id(client: InferenceClient) -> None:
     with pytest.raises(HfHubHTTPError, match=r"\[inputs\] is an empty list") as caught:
-        client.feature_extraction([])  # type: ignore[arg-type,unused-ignore]
+        client.feature_extraction([])
     assert caught.value.response.status_code == 400
     assert caught.value.request_id
     with pytest.raises(HfHubHTTPError, match="Use /v1/embeddings"):

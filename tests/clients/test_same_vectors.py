@@ -29,7 +29,7 @@ def test_every_client_is_given_the_same_vectors(local_gate: RunningGate) -> None
     assert [one.embedding for one in created.data] == reference
 
     hub = InferenceClient(base_url=f"{url}/hf/{NAME}", api_key=key)
-    assert hub.feature_extraction(TEXTS).tolist() == reference  # type: ignore[arg-type,unused-ignore]
+    assert hub.feature_extraction(TEXTS).tolist() == reference
 
     langchain = OpenAIEmbeddings(
         base_url=f"{url}/v1", api_key=SecretStr(key), model=NAME, check_embedding_ctx_length=False

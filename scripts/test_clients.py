@@ -1,0 +1,206 @@
+"""`make test-clients`: clients that do not install beside the tests, each in an environment of its own.
+
+Starts a gate with a fake and the local endpoint, runs one script of scripts/clients per client against it, and
+prints what passed. Environments are kept under build/clients; delete the folder for the newest versions. Needs a
+package registry the first time. Exits with 1 when a client fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "clients"
+LOCAL = "all-minilm-l6-v2"
+TEXTS = ["The gate opens at dawn.", "A harbour town.", "门在黎明时打开。", "دروازه در سپیده‌دم باز می‌شود."]
+STARTS_WITHIN = 120.0
+
+
+@dataclass(frozen=True)
+class Client:
+    """One environment, and the script that runs in it."""
+
+    name: str
+    script: str
+    packages: tuple[str, ...]
+    python: tuple[int, int] = (3, 11)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it went."""
+
+    client: Client
+    word: str
+    """passed, FAILED or skipped."""
+    output: str
+
+
+CLIENTS = (
+    Client("elasticsearch-8.19", "elastic.py", ("elasticsearch>=8.19,<8.20",)),
+    Client("elasticsearch-9.5", "elastic.py", ("elasticsearch>=9.5,<9.6",)),
+    Client("huggingface_hub-0.36", "hub.py", ("huggingface_hub>=0.36,<0.37", "numpy", "aiohttp")),
+    Client("huggingface_hub-1", "hub.py", ("huggingface_hub>=1,<2", "numpy")),
+    Client("langchain-huggingface", "langchain_hf.py", ("langchain-huggingface", "numpy", "aiohttp")),
+    Client(
+        "llama-index",
+        "llama_index_embeddings.py",
+        (
+            "llama-index-embeddings-text-embeddings-inference",
+            "llama-index-embeddings-huggingface-api",
+            "llama-index-embeddings-openai-like",
+        ),
+    ),
+    Client("haystack", "haystack_embedders.py", ("haystack-ai", "huggingface-api-haystack", "numpy")),
+    Client("dify", "dify.py", ("dify_plugin",), python=(3, 12)),
+)
+
+
+def main() -> int:
+    """Run the clients that were asked for, or all."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="client", help="only these: a part of the name is enough")
+    names = parser.parse_args().names
+    chosen = [one for one in CLIENTS if not names or any(name in one.name for name in names)]
+    with tempfile.TemporaryDirectory() as folder, running_gate(Path(folder)) as environment:
+        outcomes = [tell(run(client, environment)) for client in chosen]
+    print(f"\n{'client':<24}{'outcome':<10}tried")
+    for outcome in outcomes:
+        tried = [line for line in outcome.output.splitlines() if line.startswith("version: ")]
+        print(f"{outcome.client.name:<24}{outcome.word:<10}{''.join(tried).removeprefix('version: ')}")
+    return 1 if not outcomes or any(outcome.word == "FAILED" for outcome in outcomes) else 0
+
+
+def tell(outcome: Outcome) -> Outcome:
+    """Print one outcome as soon as it is known."""
+    print(f"== {outcome.client.name}: {outcome.word}\n{outcome.output}", flush=True)
+    return outcome
+
+
+def run(client: Client, environment: dict[str, str]) -> Outcome:
+    """One client's script in its environment, which is made if it is not there."""
+    interpreter = find_python(client.python)
+    if interpreter is None:
+        return Outcome(client, "skipped", "It needs Python {}.{} or newer.".format(*client.python))
+    try:
+        python = environment_of(client, interpreter)
+        script = ROOT / "scripts" / "clients" / client.script
+        done = subprocess.run(
+            [python, script], env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+    except subprocess.CalledProcessError as error:
+        return Outcome(client, "FAILED", f"It could not be installed.\n{error.stderr}")
+    except subprocess.TimeoutExpired:
+        return Outcome(client, "FAILED", "It did not end within five minutes.")
+    if done.returncode:
+        return Outcome(client, "FAILED", f"{done.stdout}{done.stderr}")
+    return Outcome(client, "passed", done.stdout)
+
+
+def environment_of(client: Client, interpreter: str) -> Path:
+    """The Python of the client's own environment."""
+    folder = BUILD / client.name
+    python, installed = folder / "bin" / "python", folder / "installed.txt"
+    wanted = "\n".join(client.packages)
+    if not installed.exists() or installed.read_text(encoding="utf-8") != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        call(interpreter, "-m", "venv", str(folder))
+        call(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *client.packages)
+        installed.write_text(wanted, encoding="utf-8")
+    return python
+
+
+def call(*command: str) -> None:
+    """Run a command that must succeed."""
+    subprocess.run(command, capture_output=True, text=True, timeout=1200, check=True)
+
+
+def find_python(least: tuple[int, int]) -> str | None:
+    """An interpreter that is new enough: this one, one on the path, or one of pyenv's."""
+    on_path = [found for minor in range(11, 16) if (found := shutil.which(f"python3.{minor}"))]
+    of_pyenv = [str(path) for path in sorted((Path.home() / ".pyenv" / "versions").glob("3.*/bin/python"))]
+    for candidate in (sys.executable, *on_path, *of_pyenv):
+        told = subprocess.run(
+            [candidate, "-c", "import sys; print(*sys.version_info[:2])"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        # One of pyenv's shims fails where its version is not switched on.
+        if told.returncode == 0 and tuple(map(int, told.stdout.split())) >= least:
+            return candidate
+    return None
+
+
+@contextmanager
+def running_gate(folder: Path) -> Iterator[dict[str, str]]:
+    """A gate with both endpoints while the context is open; the environment that client scripts want."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url, key = f"http://127.0.0.1:{port}", secrets.token_urlsafe(32)
+    settings = {
+        "HUBGATE_HOME": str(folder / "home"),
+        "HUBGATE_SECRET_KEY_FILE": str(folder / "config" / "secret.key"),
+        "HUBGATE_PORT": str(port),
+        "HUBGATE_ADMIN_KEY": key,
+        "HUBGATE_KEYS_IN_PATH": "true",
+    }
+    process = subprocess.Popen([sys.executable, "-m", "hubgate", "serve"], env=os.environ | settings)
+    try:
+        wait_until_ready(url, process)
+        ask(url, key, "/api/endpoints", {"name": "fake", "source": "fake", "dimensions": 16})
+        expected = folder / "expected.json"
+        vectors = {name: ask(url, key, f"/hf/{name}/embed", {"inputs": TEXTS}) for name in ("fake", LOCAL)}
+        expected.write_text(json.dumps({"texts": TEXTS, "vectors": vectors}), encoding="utf-8")
+        yield {
+            **os.environ,
+            "HUBGATE_URL": url,
+            "HUBGATE_KEY": key,
+            "HUBGATE_EXPECTED": str(expected),
+        }
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Until the local model answers."""
+    end = time.monotonic() + STARTS_WITHIN
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5):
+                return
+        except OSError as error:
+            if process.poll() is not None or time.monotonic() > end:
+                raise SystemExit(f"The gate did not become ready: {error}") from None
+        time.sleep(0.2)
+
+
+def ask(url: str, key: str, path: str, body: object) -> object:
+    """One request to the gate."""
+    headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+    request = urllib.request.Request(url + path, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        answer: object = json.load(reply)
+        return answer
+
+
+if __name__ == "__main__":
+    sys.exit(main())
