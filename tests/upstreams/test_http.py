@@ -241,7 +241,7 @@ async def test_a_network_without_a_way_is_told() -> None:
     assert "127.255.255.255" in error.message
 
 
-@pytest.mark.parametrize("url", ["http://", "http://" + "ä" * 80])
+@pytest.mark.parametrize("url", ["http://", "http://" + "ä" * 80, "http://a..b", "http://[::1"])
 async def test_a_url_that_cannot_be_asked_is_refused(url: str) -> None:
     async with opened() as client:
         assert isinstance(await failure(client.send(get(url))), InvalidEndpoint)

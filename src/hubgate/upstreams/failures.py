@@ -42,6 +42,13 @@ def failure(error: Exception, where: str, timeout: float) -> HubgateError:
     )
 
 
+def invalid_url() -> InvalidEndpoint:
+    """The error for a URL that no request can be sent to."""
+    return InvalidEndpoint(
+        "The endpoint's URL cannot be used.", remedy="Copy it again from the endpoint's page."
+    )
+
+
 def _timed_out(error: Exception, where: str, timeout: float) -> UpstreamUnreachable:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return UpstreamUnreachable(

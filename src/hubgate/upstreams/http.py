@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import socket
 from ipaddress import ip_address
@@ -14,7 +15,7 @@ from yarl import URL
 
 from hubgate import __version__
 from hubgate.domain.errors import Cause, UpstreamUnreachable, UpstreamUnreadable
-from hubgate.upstreams.failures import failure
+from hubgate.upstreams.failures import failure, invalid_url
 from hubgate.upstreams.messages import HttpReply
 from hubgate.upstreams.urls import host_of
 
@@ -81,12 +82,9 @@ class AiohttpClient:
             UpstreamUnreachable, UpstreamUnreadable: no reply, with the cause.
             InvalidEndpoint: the address may not be asked.
         """
-        where = host_of(request.url)
+        url, where = _target(request.url, self._rule)
         seconds = request.timeout or self._total_seconds
         try:
-            url = URL(request.url)
-            # aiohttp asks its resolver for names alone; an address is checked here, as it will be used.
-            self._rule.check_host(url.raw_host or "")
             async with self._open_session().request(
                 request.method,
                 url,
@@ -136,6 +134,24 @@ class AiohttpClient:
                     remedy="Send fewer texts in one call.",
                 )
         return b"".join(chunks)
+
+
+@functools.lru_cache(maxsize=1024)
+def _target(url: str, rule: AddressRule) -> tuple[URL, str]:
+    """The URL as aiohttp will use it, and how messages name its server.
+
+    aiohttp asks its resolver for names alone: an address is checked here, once, since it cannot change.
+
+    Raises:
+        InvalidEndpoint: the address may not be asked, or the URL is none.
+    """
+    try:
+        target = URL(url)
+        where = host_of(url)
+    except ValueError as error:
+        raise invalid_url() from error
+    rule.check_host(target.raw_host or "")
+    return target, where
 
 
 def _payload(body: bytes) -> bytes | io.BytesIO | None:
