@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from hubgate import __version__
-from hubgate.cli.chunk import chunk
+from hubgate.cli.chunk import chunk_command
 from hubgate.settings import InvalidSetting, Settings
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="Gateway keys: who may call the gate.", no_args_is_help=True)
 app.add_typer(keys, name="key")
-app.command()(chunk)
+app.command("chunk")(chunk_command)
 
 Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
 

@@ -104,7 +104,8 @@ def run(settings: Settings) -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    for chatty in ("alembic", "uvicorn"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     greeting: list[asyncio.Task[None]] = []
 
     def started(url: str, gate: Gate, _: uvicorn.Server) -> None:
