@@ -240,6 +240,12 @@ async def test_put_with_a_url_and_a_model_id_is_a_server_and_one_of_its_models(
             "validation_exception",
             "[max_chunk_size] must be greater than or equal to [20.0]",
         ),
+        (
+            NEW,
+            form(chunking_settings={"strategy": "recursive", "max_chunk_size": 20, "separators": ["("]}),
+            "validation_exception",
+            "Validation Failed: 1: ",
+        ),
         (NEW, b"", "parse_exception", "request body is required"),
         (NEW, b"{", "x_content_parse_exception", "not valid JSON"),
         (NEW, b"[]", "x_content_parse_exception", "Expected `object`"),

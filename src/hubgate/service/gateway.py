@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from hubgate.core.chunking import check_separators
 from hubgate.core.vectors import dimensions
 from hubgate.domain.calls import Embed, InputType, Vectors
 from hubgate.domain.endpoint import Source, Task
@@ -126,6 +127,7 @@ class Gateway:
             EndpointExists: the name is taken.
             HubgateError: it does not work; says why and what to do.
         """
+        check_separators(draft.chunking)
         async with self._change_of(draft.name):
             if draft.name in self._live:
                 raise EndpointExists(draft.name)

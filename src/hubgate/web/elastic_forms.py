@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from hubgate.domain.calls import Context, Embed, InputType
-from hubgate.domain.chunking import InvalidChunking, parse_chunking_settings
+from hubgate.domain.chunking import parse_chunking_settings
 from hubgate.domain.endpoint import (
     DEFAULT_REQUESTS_PER_MINUTE,
     Endpoint,
@@ -25,7 +25,6 @@ from hubgate.web.asgi import decode
 from hubgate.web.elastic_problems import (
     ElasticError,
     invalid_action,
-    invalid_settings,
     refusal,
     unparsable,
 )
@@ -35,8 +34,6 @@ from hubgate.web.embedding import MOST_TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from hubgate.domain.chunking import ChunkingSettings
 
 T = TypeVar("T")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`(?: - at .*)?\.", re.DOTALL)
@@ -93,7 +90,8 @@ def read_endpoint(name: str, task: str | None, body: bytes) -> tuple[Endpoint, S
         body: the request's body.
 
     Raises:
-        ElasticError: something in it cannot be used; the checks come in Elasticsearch's order.
+        InvalidChunking: its chunking settings cannot be used.
+        ElasticError: something else in it cannot be used; the checks come in Elasticsearch's order.
     """
     try:
         check_name(name)
@@ -101,7 +99,7 @@ def read_endpoint(name: str, task: str | None, body: bytes) -> tuple[Endpoint, S
         raise invalid_action([error.message]) from None
     given = Settings("configuration", _parsed(body, _OBJECT))
     wanted = _served(_resolved(task, given.text("task_type")), given.text("service"))
-    chunking = _chunking(given.map("chunking_settings"))
+    chunking = parse_chunking_settings(given.map("chunking_settings"))
     given.inner("task_settings")  # an embedding model of this service has none
     settings = given.inner("service_settings")
     url, model, token = settings.text("url"), settings.text("model_id"), settings.text("api_key")
@@ -205,13 +203,6 @@ def _served(task: str, service: str | None) -> Task:
             f"The [{SERVICE}] service does not support task type [{task}]. This version of hubgate serves: {served}."
         )
     return Task(task)
-
-
-def _chunking(given: dict[str, Any] | None) -> ChunkingSettings:
-    try:
-        return parse_chunking_settings(given)
-    except InvalidChunking as error:
-        raise invalid_settings(error.problems) from None
 
 
 def _requests_per_minute(settings: Settings) -> int:

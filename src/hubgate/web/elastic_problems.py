@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from hubgate.domain import errors
+from hubgate.domain.chunking import InvalidChunking
 from hubgate.domain.errors import Cause, HubgateError
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 _TYPE: dict[type[HubgateError], str] = {
     HubgateError: "status_exception",
+    InvalidChunking: "validation_exception",
     errors.InvalidRequest: "x_content_parse_exception",
     errors.NotAuthenticated: "security_exception",
     errors.NotPermitted: "security_exception",
@@ -139,6 +141,8 @@ def _told(error: HubgateError) -> dict[str, str]:
         reason = f"Inference endpoint not found [{error.name[:200]}]"
     elif isinstance(error, errors.EndpointExists):
         reason = f"Inference endpoint [{error.name}] already exists"
+    elif isinstance(error, InvalidChunking):
+        reason = f"{_listed(error.problems)} {error.remedy}".rstrip()
     else:
         reason = str(error)
     return {"type": next(_TYPE[kind] for kind in type(error).__mro__ if kind in _TYPE), "reason": reason}
