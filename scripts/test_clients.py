@@ -161,6 +161,7 @@ def running_gate(folder: Path) -> Iterator[dict[str, str]]:
         "HUBGATE_PORT": str(port),
         "HUBGATE_ADMIN_KEY": key,
         "HUBGATE_KEYS_IN_PATH": "true",
+        "HUBGATE_LOG_LEVEL": "warning",
     }
     process = subprocess.Popen([sys.executable, "-m", "hubgate", "serve"], env=os.environ | settings)
     try:
