@@ -9,7 +9,7 @@ from hubgate.upstreams.addresses import AddressRule
 from hubgate.upstreams.dedicated import DedicatedSource
 from hubgate.upstreams.fake import FakeSource
 from hubgate.upstreams.http import AiohttpClient
-from hubgate.upstreams.local import LocalModels, local_facts
+from hubgate.upstreams.local import LocalSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,26 +18,6 @@ if TYPE_CHECKING:
     from hubgate.domain.ports import Sources, Upstream
     from hubgate.domain.secret import Secret
     from hubgate.settings import Settings
-    from hubgate.upstreams.local import LocalUpstream
-
-
-class LocalSource:
-    """Opens models on this machine."""
-
-    def __init__(self, hf_endpoint: str | None) -> None:
-        self._hf_endpoint = hf_endpoint
-        self._models = LocalModels(hf_endpoint=hf_endpoint)
-
-    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
-        """What the model's files say."""
-        return await local_facts(endpoint.model or "", hf_endpoint=self._hf_endpoint, token=token)
-
-    def open(self, endpoint: Endpoint, token: Secret | None) -> LocalUpstream:
-        """The upstream of a model, at the revision that was registered."""
-        return self._models.open(endpoint.model or "", revision=endpoint.facts.revision, token=token)
-
-    async def close(self) -> None:
-        """Nothing is shared: the last upstream of a model ends its process."""
 
 
 class ModelSources:
@@ -47,7 +27,7 @@ class ModelSources:
         client = AiohttpClient(AddressRule(allow_private=settings.allow_private_addresses))
         self._rows: Mapping[Source, Sources] = {
             Source.DEDICATED: DedicatedSource(client),
-            Source.LOCAL: LocalSource(settings.hf_endpoint),
+            Source.LOCAL: LocalSource(hf_endpoint=settings.hf_endpoint),
             Source.FAKE: FakeSource(),
         }
 
