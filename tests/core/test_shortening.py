@@ -1,0 +1,146 @@
+"""Vectors are shortened where the model was trained for it, and nowhere else."""
+
+from __future__ import annotations
+
+import math
+
+import orjson
+import pytest
+
+from hubgate.core.shortening import Shortened, shorter_sizes
+from hubgate.core.vectors import f32, floats
+from hubgate.domain.calls import Call, Embed, Encoding, Result, Tokenize, Tokens, Vectors
+from hubgate.domain.errors import InvalidRequest
+
+NUMBERS = [math.sin(place + 1) + 0.25 for place in range(768)]
+GEMMA, NOMIC = "google/embeddinggemma-300m", "nomic-ai/nomic-embed-text-v1.5"
+
+
+class Model:
+    """Gives the same 768 numbers for every text, and remembers what it was asked."""
+
+    def __init__(self, encoding: Encoding = Encoding.F32) -> None:
+        self.calls: list[Call] = []
+        self.encoding = encoding
+
+    async def __call__(self, call: Call) -> Result:
+        self.calls.append(call)
+        if isinstance(call, Tokenize):
+            return Tokens([])
+        item = f32(NUMBERS) if self.encoding is Encoding.F32 else orjson.dumps(NUMBERS)
+        return Vectors(items=[item] * len(call.texts), encoding=self.encoding, tokens=7, exact=True)
+
+
+async def shortened(call: Call, *, model: str | None = GEMMA, upstream: Model | None = None) -> Vectors:
+    result = await Shortened(upstream or Model(), model=model, dimensions=768)(call)
+    assert isinstance(result, Vectors)
+    return result
+
+
+def unit(numbers: list[float]) -> list[float]:
+    length = math.sqrt(sum(number * number for number in numbers))
+    return [number / length for number in numbers]
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+async def test_the_first_numbers_are_scaled_to_length_one_again(encoding: Encoding) -> None:
+    vectors = await shortened(Embed(texts=("a", "b"), dimensions=128), upstream=Model(encoding))
+    assert vectors.encoding is Encoding.F32
+    assert [floats(item) for item in vectors.items] == [pytest.approx(unit(NUMBERS[:128]), abs=1e-7)] * 2
+
+
+async def test_what_is_known_of_the_texts_stays_known() -> None:
+    vectors = await shortened(Embed(texts=("a",), dimensions=128))
+    assert (vectors.tokens, vectors.exact) == (7, True)
+
+
+async def test_a_model_whose_card_centres_its_vectors_before_the_cut_is_obeyed() -> None:
+    vectors = await shortened(Embed(texts=("a",), dimensions=256), model=NOMIC)
+    mean = sum(NUMBERS) / len(NUMBERS)
+    assert floats(vectors.items[0]) == pytest.approx(
+        unit([number - mean for number in NUMBERS[:256]]), abs=1e-6
+    )
+
+
+async def test_a_caller_who_wants_no_normalised_vectors_gets_the_bare_numbers() -> None:
+    vectors = await shortened(Embed(texts=("a",), dimensions=128, normalize=False))
+    assert vectors.items == [f32(NUMBERS[:128])]
+
+
+@pytest.mark.parametrize("model", [GEMMA, "sentence-transformers/all-mpnet-base-v2", None])
+async def test_the_models_own_dimensions_pass_as_if_they_had_not_been_asked_for(model: str | None) -> None:
+    upstream = Model(Encoding.JSON)
+    vectors = await shortened(Embed(texts=("a",), dimensions=768), model=model, upstream=upstream)
+    assert vectors.items == [orjson.dumps(NUMBERS)]
+    assert upstream.calls == [Embed(texts=("a",))]
+
+
+async def test_whole_vectors_are_asked_for_so_that_one_in_the_cache_serves_every_size() -> None:
+    upstream = Model()
+    for size in (128, 256, 512):
+        await shortened(Embed(texts=("a",), dimensions=size), upstream=upstream)
+    assert upstream.calls == [Embed(texts=("a",))] * 3
+
+
+@pytest.mark.parametrize("call", [Embed(texts=("a",)), Tokenize(texts=("a",))])
+async def test_a_call_that_asks_for_no_dimensions_is_left_alone(call: Call) -> None:
+    upstream = Model()
+    await Shortened(upstream, model=GEMMA, dimensions=768)(call)
+    assert upstream.calls[0] is call
+
+
+async def test_where_the_models_dimensions_are_not_known_the_server_decides() -> None:
+    upstream, call = Model(), Embed(texts=("a",), dimensions=128)
+    await Shortened(upstream, model=GEMMA, dimensions=None)(call)
+    assert upstream.calls[0] is call
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "says"),
+    [
+        (GEMMA, 100, "trained to be cut to 128 or 256 or 512"),
+        (GEMMA, 769, "gives vectors of 768 dimensions"),
+        (GEMMA, 0, "cannot be 0"),
+        (NOMIC, 63, "any number of dimensions from 64 to 767"),
+        ("BAAI/bge-m3", 512, r"\[BAAI/bge-m3\] gives vectors of 768 dimensions and is not known"),
+        (None, 512, "the model gives vectors of 768 dimensions and is not known"),
+    ],
+)
+async def test_any_other_size_is_refused_with_the_reason_and_what_is_possible(
+    model: str | None, asked: int, says: str
+) -> None:
+    upstream = Model()
+    with pytest.raises(InvalidRequest, match=says) as refusal:
+        await shortened(Embed(texts=("a",), dimensions=asked), model=model, upstream=upstream)
+    assert "[dimensions]" in refusal.value.remedy
+    assert upstream.calls == []
+
+
+@pytest.mark.parametrize(
+    ("model", "dimensions", "sizes"),
+    [
+        ("Qwen/Qwen3-Embedding-0.6B", 1024, range(32, 1024)),
+        ("Qwen/Qwen3-Embedding-8B", 4096, range(32, 4096)),
+        ("Qwen/Qwen3-Embedding-0.6B-GGUF", 1024, range(32, 1024)),
+        ("/models/nomic-embed-text-v1.5.Q8_0.gguf", 768, range(64, 768)),
+        ("nomic-ai/nomic-embed-text-v2-moe", 768, range(256, 768)),
+        ("nomic-ai/nomic-embed-text-v1", 768, ()),
+        ("Snowflake/snowflake-arctic-embed-m-v1.5", 768, (256,)),
+        ("Snowflake/snowflake-arctic-embed-l-v2.0", 1024, (256,)),
+        ("Snowflake/snowflake-arctic-embed-m", 768, ()),
+        ("mixedbread-ai/mxbai-embed-large-v1", 1024, (512,)),
+        ("jinaai/jina-embeddings-v3", 512, (32, 64, 128, 256)),
+        ("Alibaba-NLP/gte-multilingual-base", 768, range(128, 768)),
+        ("sentence-transformers/all-MiniLM-L6-v2", 384, ()),
+        (None, 384, ()),
+    ],
+)
+def test_a_familys_sizes_are_known_by_the_models_name(
+    model: str | None, dimensions: int, sizes: range | tuple[int, ...]
+) -> None:
+    assert shorter_sizes(model, dimensions) == sizes
+
+
+def test_a_fine_tuned_model_is_not_taken_for_the_one_it_came_from() -> None:
+    assert shorter_sizes("someone/embeddinggemma-300m-medical", 768) == ()
+    assert shorter_sizes("someone/my-qwen3-embedding-0.6b", 1024) == ()
