@@ -1,0 +1,73 @@
+"""Runs the benchmarks: all of them, or those that are named.
+
+python benchmarks/run.py [--quick] [--with-litellm] [g1 g5 …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from support import machine
+
+_HERE = Path(__file__).parent
+
+
+class Benchmark(NamedTuple):
+    """A program of this folder."""
+
+    program: str
+    what: str
+    has_peer: bool = False
+    """Whether it can measure LiteLLM too."""
+
+
+BENCHMARKS = {
+    "g1": Benchmark("cost.py", "CPU time of an embedding request, beside nginx", has_peer=True),
+    "g5": Benchmark("memory.py", "memory, and its growth while clients leave", has_peer=True),
+    "g6": Benchmark("start.py", "cold start and idle CPU", has_peer=True),
+    "g8": Benchmark("size.py", "installed size", has_peer=True),
+    "g12": Benchmark("chunking.py", "chunking, MB/s"),
+    "g13": Benchmark("coalescing.py", "64 callers of one text each: requests saved, throughput"),
+}
+
+
+def main() -> None:
+    """Run them one after the other; each prints its own figures."""
+    listed = "; ".join(f"{name}: {benchmark.what}" for name, benchmark in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(description="Run the benchmarks.", epilog=listed)
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"any of {', '.join(BENCHMARKS)}; all if none"
+    )
+    parser.add_argument("--quick", action="store_true", help="a look in about two minutes, not a measurement")
+    parser.add_argument("--with-litellm", action="store_true", help="install LiteLLM and measure it too")
+    options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in BENCHMARKS]:
+        parser.error(f"no benchmark is named {' or '.join(unknown)}")
+    print(machine.facts(), flush=True)
+    start = time.monotonic()
+    failed = [
+        name
+        for name in options.names or BENCHMARKS
+        if not _run(BENCHMARKS[name], quick=options.quick, with_litellm=options.with_litellm)
+    ]
+    print(f"{time.monotonic() - start:.0f} s in all")
+    if failed:
+        sys.exit(f"Not measured: {', '.join(failed)}")
+
+
+def _run(benchmark: Benchmark, *, quick: bool, with_litellm: bool) -> bool:
+    command = [sys.executable, str(_HERE / benchmark.program)]
+    if quick:
+        command.append("--quick")
+    if with_litellm and benchmark.has_peer:
+        command.append("--with-litellm")
+    return subprocess.run(command, check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    main()

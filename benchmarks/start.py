@@ -1,0 +1,67 @@
+"""G6: how soon a gate is there, how soon its own model answers, and what it uses while nobody asks."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from support import machine
+from support.gate import READY_MODEL, gate
+from support.litellm import litellm
+from support.table import show
+
+_IDLE_SECONDS = 10
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="G6: cold start and idle CPU.")
+    parser.add_argument("--quick", action="store_true", help="one start instead of three")
+    parser.add_argument("--with-litellm", action="store_true", help="install LiteLLM and start it too")
+    options = parser.parse_args()
+    machine.need("taskset")
+    core = machine.two_cores().measured
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        starts = [_start(folder / str(number), core) for number in range(1 if options.quick else 3)]
+        again = [_start(folder / str(number), core) for number in range(len(starts))]
+        rows = [
+            ("gate, first start", *_medians(starts)),
+            ("gate, started again", *_medians(again)),
+        ]
+        if options.with_litellm:
+            start = time.monotonic()
+            with litellm(folder / "litellm", core, "http://127.0.0.1:9"):
+                rows.append(("LiteLLM", f"{time.monotonic() - start:.2f}", ""))
+        print("\nG6  cold start on one core, files in the page cache; seconds, medians\n")
+        show(("", "to /healthz", "to the first local embedding"), rows)
+        with gate(folder / "0", core) as idle:
+            idle.ready()
+            print(
+                f"Idle CPU with a local model: {idle.process.idle_cpu(_IDLE_SECONDS):.2%} (goal: 1 %, stretch: 0.2 %)\n"
+            )
+
+
+def _start(folder: Path, core: int) -> tuple[float, float]:
+    """Seconds to /healthz and to the first vectors."""
+    begun = time.monotonic()
+    with gate(folder, core) as started:
+        alive = time.monotonic() - begun
+        started.ready()
+        reply = started.ask(
+            "POST", "/v1/embeddings", {"model": READY_MODEL, "input": "A gate for open models"}
+        )
+        if reply.status != 200:
+            raise SystemExit(f"{READY_MODEL} does not answer: {reply.status} {reply.body.decode()}")
+        return alive, time.monotonic() - begun
+
+
+def _medians(starts: list[tuple[float, float]]) -> tuple[str, str]:
+    return f"{median(alive for alive, _ in starts):.2f}", f"{median(answers for _, answers in starts):.2f}"
+
+
+if __name__ == "__main__":
+    main()

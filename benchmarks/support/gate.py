@@ -1,0 +1,87 @@
+"""A gate as an operator runs it: `hubgate serve`, with a home, a key file and an access log of its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from support.loopback import Reply, ask, free_port, wait_for
+from support.processes import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROGRAM = Path(sys.executable).with_name("hubgate")
+READY_MODEL = "all-minilm-l6-v2"
+# The benchmarks ask for what the gate costs, not for what its limiter holds back.
+_NO_LIMIT = {"requests_per_minute": 1_000_000_000}
+
+
+class Gate:
+    """A running gate."""
+
+    def __init__(self, url: str, process: Process, admin_key: str) -> None:
+        self.url = url
+        self.process = process
+        self._admin = {"Authorization": f"Bearer {admin_key}"}
+
+    def ask(self, method: str, path: str, body: object = None) -> Reply:
+        """A request of the operator's."""
+        return ask(method, self.url + path, body, headers=self._admin)
+
+    def register(self, name: str, url: str) -> None:
+        """Register a model server by its URL."""
+        form = {"name": name, "url": url, "rate_limit": _NO_LIMIT}
+        reply = self.ask("POST", "/api/endpoints", form)
+        if reply.status != 201:
+            raise SystemExit(f"The gate would not register {url}: {reply.status} {reply.body.decode()}")
+
+    def key(self) -> dict[str, str]:
+        """The header of a new key that may only infer, as an application has it."""
+        made: str = self.ask("POST", "/api/keys", {"name": f"bench-{secrets.token_hex(4)}"}).json()["key"]
+        return {"Authorization": f"Bearer {made}"}
+
+    def ready(self) -> None:
+        """Wait until the local model answers."""
+        wait_for(f"{self.url}/readyz", self.process.check)
+
+    def requests_in_flight(self) -> int:
+        """How many it is answering, by its own count, without the one that asks."""
+        for line in self.ask("GET", "/metrics").body.decode().splitlines():
+            if line.startswith("hubgate_requests_in_flight "):
+                return int(float(line.split()[1])) - 1
+        raise SystemExit("/metrics does not tell hubgate_requests_in_flight")
+
+
+@contextmanager
+def gate(folder: Path, core: int) -> Iterator[Gate]:
+    """`hubgate serve`; on a new home it loads its ready model, `all-minilm-l6-v2`, in a process of its own."""
+    folder.mkdir(exist_ok=True)
+    port, admin_key = free_port(), secrets.token_urlsafe(24)
+    env = {
+        "PATH": os.environ.get("PATH", ""),
+        "HOME": str(folder),
+        "HUBGATE_HOME": str(folder / "home"),
+        "HUBGATE_PORT": str(port),
+        "HUBGATE_ADMIN_KEY": admin_key,
+        "HUBGATE_SECRET_KEY_FILE": str(folder / "secret.key"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    with Process([str(PROGRAM), "serve"], core=core, output=folder / "access.log", env=env) as process:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(f"{url}/healthz", process.check)
+        yield Gate(url, process, admin_key)
+
+
+@contextmanager
+def bare_gate(folder: Path, core: int) -> Iterator[Gate]:
+    """A gate without a local model: its first start makes one ready, which is removed for good."""
+    with gate(folder, core) as first:
+        first.ready()
+        first.ask("DELETE", f"/api/endpoints/{READY_MODEL}")
+    with gate(folder, core) as second:
+        yield second
