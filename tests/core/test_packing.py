@@ -368,3 +368,18 @@ def test_closing_sends_away_who_waits_and_lets_the_rest_end() -> None:
 
 def test_an_idle_queue_closes_at_once() -> None:
     run(packed(Scripted()).close())
+
+
+def test_a_call_that_comes_in_the_moment_of_closing_is_sent_away() -> None:
+    server = Scripted()
+
+    async def main() -> None:
+        queue = packed(server)
+        call = asyncio.create_task(queue(embed("a")))
+        await asyncio.sleep(0)
+        await queue.close()
+        with pytest.raises(QueueFull):
+            await call
+
+    run(main())
+    assert not server.asked

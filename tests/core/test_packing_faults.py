@@ -111,6 +111,13 @@ def test_one_keys_texts_are_in_no_error_of_another() -> None:
         assert result.status == 500
 
 
+def test_a_reply_that_cannot_be_read_is_not_quoted_to_strangers_either() -> None:
+    server = Scripted(fault=lambda texts: UpstreamUnreadable(f"No vectors but {texts}"))
+    for result in run(outcomes(packed(server), [embed("secret", caller="a"), embed("b", caller="b")])):
+        assert isinstance(result, UpstreamUnreadable)
+        assert "secret" not in str(result)
+
+
 def test_one_key_alone_is_told_what_the_server_said() -> None:
     server = Scripted(fault=lambda texts: refused(500, Cause.UPSTREAM_FAILED, said="crashed"))
     for result in run(outcomes(packed(server), [embed("a"), embed("b")])):

@@ -10,7 +10,10 @@ from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import Encoding, Vectors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
+
+BYTES_PER_TOKEN = 3
+"""Elasticsearch reckons with three characters; English has about four bytes a token, Chinese about three."""
 
 _T = TypeVar("_T")
 
@@ -18,6 +21,11 @@ _T = TypeVar("_T")
 def weight(text: str) -> int:
     """The bytes of a text in UTF-8: what it costs to send, and the basis for guessing its tokens."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def tokens_guessed(weight: int, *, texts: int) -> int:
+    """Tokens of so many texts that weigh so much together, rather too many than too few."""
+    return max(texts, -(-weight // BYTES_PER_TOKEN))
 
 
 def itemized(vectors: Vectors, weights: Sequence[int]) -> Vectors:
@@ -34,24 +42,25 @@ def itemized(vectors: Vectors, weights: Sequence[int]) -> Vectors:
     return replace(vectors, text_tokens=tokens, exact=exact, text_truncated=flags)
 
 
-def cut(vectors: Vectors, lengths: Iterable[int]) -> list[Vectors]:
-    """Cut itemized vectors into shares of so many texts each."""
-    shares, start = [], 0
-    for length in lengths:
-        part = slice(start, start + length)
-        tokens = vectors.text_tokens[part] if vectors.text_tokens is not None else None
-        flags = vectors.text_truncated[part] if vectors.text_truncated is not None else None
-        shares.append(
-            replace(
-                vectors,
-                items=vectors.items[part],
-                tokens=None if tokens is None else sum(tokens),
-                text_tokens=tokens,
-                truncated=None if flags is None else sum(flags),
-                text_truncated=flags,
-            )
+def cut(vectors: Vectors, lengths: Sequence[int], waited: Sequence[float]) -> list[Vectors]:
+    """Cut itemized vectors into shares of so many texts each, of calls that waited so long."""
+    shares, stop = [], 0
+    for length, seconds in zip(lengths, waited, strict=True):
+        start, stop = stop, stop + length
+        tokens = vectors.text_tokens[start:stop] if vectors.text_tokens is not None else None
+        flags = vectors.text_truncated[start:stop] if vectors.text_truncated is not None else None
+        share = Vectors(
+            items=vectors.items[start:stop],
+            encoding=vectors.encoding,
+            tokens=None if tokens is None else sum(tokens),
+            exact=vectors.exact,
+            truncated=None if flags is None else sum(flags),
+            warnings=vectors.warnings,
+            text_tokens=tokens,
+            text_truncated=flags,
+            waited=seconds,
         )
-        start += length
+        shares.append(share)
     return shares
 
 
@@ -78,8 +87,10 @@ def join(shares: Sequence[Vectors]) -> Vectors:
 
 def _divided(total: int, weights: Sequence[int]) -> list[int]:
     """A total in whole parts by weight; the parts sum to the total."""
-    whole = sum(weights) or 1
-    bounds = [total * done // whole for done in accumulate(weights)]
+    sums = list(
+        accumulate(each + 1 for each in weights)
+    )  # an empty text counts too: special tokens are tokens
+    bounds = [total * done // sums[-1] for done in sums]
     return [bound - before for before, bound in zip([0, *bounds], bounds, strict=False)]
 
 

@@ -8,19 +8,15 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from hubgate.core.packing.faults import own_error, wrong_count
-from hubgate.core.sharing import cut, itemized, join, weight
+from hubgate.core.sharing import cut, itemized, join, tokens_guessed, weight
 from hubgate.domain.calls import Context, Embed, Vectors
 
 if TYPE_CHECKING:
     from hubgate.domain.calls import Call, Result
 
-BYTES_PER_TOKEN = 3
-"""Elasticsearch reckons with three characters; English has about four bytes a token, Chinese about three."""
 
-
-def tokens_guessed(weight: int, *, texts: int) -> int:
-    """Tokens of so many texts that weigh so much together, rather too many than too few."""
-    return max(texts, -(-weight // BYTES_PER_TOKEN))
+_WORTH_TELLING = 0.001
+"""Seconds; less is a turn of the event loop."""
 
 
 class Ticket:
@@ -66,8 +62,7 @@ class Ticket:
         self._shares[start] = share
         self._missing -= len(share.items)
         if not self._missing:
-            whole = join([self._shares[start] for start in sorted(self._shares)])
-            self.answer(replace(whole, waited=self.waited) if self.waited else whole)
+            self.answer(join([self._shares[start] for start in sorted(self._shares)]))
 
     def answer(self, result: Result) -> None:
         """Answer the call, unless its caller has left."""
@@ -186,10 +181,13 @@ class Batch:
             return
         if len(result.items) != self.texts:
             raise wrong_count(len(result.items), self.texts)
-        shares = [result]
+        waited = [ticket.waited for ticket in self.parts]
         if len(self.parts) > 1:
             weights = [ticket.weights[part.start : part.stop] for ticket, part in self.parts.items()]
-            shares = cut(itemized(result, list(chain.from_iterable(weights))), map(len, weights))
+            whole = itemized(result, list(chain.from_iterable(weights)))
+            shares = cut(whole, list(map(len, weights)), waited)
+        else:
+            shares = [replace(result, waited=waited[0]) if waited[0] >= _WORTH_TELLING else result]
         for (ticket, part), share in zip(self.parts.items(), shares, strict=True):
             ticket.receive(part.start, share)
 

@@ -10,9 +10,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from hubgate.core.packing.batch import BYTES_PER_TOKEN, Ticket, tokens_guessed
+from hubgate.core.packing.batch import Ticket
 from hubgate.core.packing.faults import closing, dropped, hopeless, queue_full, too_late, worth_halving
 from hubgate.core.packing.queue import FairQueue
+from hubgate.core.sharing import BYTES_PER_TOKEN, tokens_guessed
 from hubgate.domain.errors import HubgateError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ class Packed:
         """Ask for a batch and answer its tickets; returns what is to be asked again."""
         self.requests += 1
         began = self._clock()
-        if len(batch.parts) > 1:
+        if len(batch.parts) > 1 and _logger.isEnabledFor(logging.INFO):
             ids = ", ".join(ticket.call.context.request_id for ticket in batch.parts)
             _logger.info("%d texts of %d requests leave together: %s", batch.texts, len(batch.parts), ids)
         try:

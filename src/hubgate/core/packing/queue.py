@@ -10,7 +10,6 @@ Three levels, each a rule of its own:
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -57,7 +56,8 @@ class FairQueue:
 
     def remove(self, ticket: Ticket) -> None:
         """Take out what waits of a ticket, if anything does."""
-        if ticket.waiting and self._ring(ticket).remove(ticket):
+        if ticket.waiting:
+            self._ring(ticket).remove(ticket)
             self.calls -= 1
             self.weight -= sum(ticket.weights[ticket.left :])
 
@@ -99,7 +99,7 @@ class _Ring:
 
     def __init__(self, turn: int) -> None:
         self._turn = turn
-        self._callers: OrderedDict[str, _Caller] = OrderedDict()
+        self._callers: dict[str, _Caller] = {}
         self.texts = 0
 
     def __iter__(self) -> Iterator[Ticket]:
@@ -113,15 +113,13 @@ class _Ring:
         caller.add(ticket)
         self.texts += ticket.waiting
 
-    def remove(self, ticket: Ticket) -> bool:
+    def remove(self, ticket: Ticket) -> None:
         name = ticket.call.context.caller
-        caller = self._callers.get(name)
-        if caller is None or not caller.remove(ticket):
-            return False
+        caller = self._callers[name]
+        caller.remove(ticket)
         self.texts -= ticket.waiting
         if not caller:
             del self._callers[name]
-        return True
 
     def fill(self, batch: Batch) -> None:
         """Turn by turn, until the batch is full or a whole round brought nothing for it."""
@@ -131,10 +129,9 @@ class _Ring:
             taken = caller.board(batch)
             self.texts -= taken
             passed = 0 if taken else passed + 1
+            del self._callers[name]
             if caller:
-                self._callers.move_to_end(name)
-            else:
-                del self._callers[name]
+                self._callers[name] = caller
 
     def next_weight(self) -> int:
         return next(iter(self._callers.values())).next_weight()
@@ -152,9 +149,9 @@ class _Caller:
 
     def __init__(self, turn: int) -> None:
         self._turn = turn
-        self._fresh: OrderedDict[Ticket, None] = OrderedDict()
+        self._fresh: dict[Ticket, None] = {}
         """Nothing of them has left yet."""
-        self._begun: OrderedDict[Ticket, None] = OrderedDict()
+        self._begun: dict[Ticket, None] = {}
         self._begun_first = False
         self.texts = 0
         self.first_turns = 0
@@ -171,16 +168,13 @@ class _Caller:
         self.texts += ticket.waiting
         self.first_turns += min(ticket.waiting, self._turn)
 
-    def remove(self, ticket: Ticket) -> bool:
+    def remove(self, ticket: Ticket) -> None:
         if ticket in self._fresh:
             self.first_turns -= min(ticket.waiting, self._turn)
             del self._fresh[ticket]
-        elif ticket in self._begun:
-            del self._begun[ticket]
         else:
-            return False
+            del self._begun[ticket]
         self.texts -= ticket.waiting
-        return True
 
     def board(self, batch: Batch) -> int:
         """Take a turn; returns how many texts were taken along."""
@@ -195,10 +189,10 @@ class _Caller:
         ticket = next(iter(self._lines()[0] or self._lines()[1]))
         return ticket.weights[ticket.left]
 
-    def _lines(self) -> tuple[OrderedDict[Ticket, None], OrderedDict[Ticket, None]]:
+    def _lines(self) -> tuple[dict[Ticket, None], dict[Ticket, None]]:
         return (self._begun, self._fresh) if self._begun_first else (self._fresh, self._begun)
 
-    def _board_from(self, line: OrderedDict[Ticket, None], batch: Batch) -> int:
+    def _board_from(self, line: dict[Ticket, None], batch: Batch) -> int:
         taken = 0
         for ticket in list(line):
             if taken == self._turn or batch.full:

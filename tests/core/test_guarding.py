@@ -1,0 +1,85 @@
+"""What is let through of what a server returns."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from scripted import embed
+from virtual_time import run
+
+from hubgate.core.guarding import Guarded
+from hubgate.domain.calls import Call, Embed, Encoding, Result, Tokenize, Tokens, Vectors
+from hubgate.domain.errors import Cause, EndpointChanged, HubgateError, UpstreamUnreadable
+
+
+def returned(result: Result, call: Call, dimensions: int | None = 2) -> Result:
+    async def server(call: Call) -> Result:
+        return result
+
+    return run(Guarded(server, dimensions=dimensions)(call))
+
+
+def json_vectors(*items: bytes) -> Vectors:
+    return Vectors(items=list(items), encoding=Encoding.JSON)
+
+
+@pytest.mark.parametrize("item", [b"[1,2]", b" [ -0.5 , 1e-07 ]", b"[1e2,3E1]", b"[0.1e-5,2.0]"])
+def test_flat_arrays_of_finite_numbers_pass_as_they_are(item: bytes) -> None:
+    vectors = json_vectors(item)
+    assert returned(vectors, embed("a")) is vectors
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        b"[1,null]",
+        b"[1,NaN]",
+        b"[1e999,2]",
+        b"[1,-1E400]",
+        b"[true,false]",
+        b'["1",2]',
+        b"[[1],2]",
+        b"[{},2]",
+    ],
+)
+def test_json_that_is_no_array_of_finite_numbers_is_refused(item: bytes) -> None:
+    with pytest.raises(UpstreamUnreadable) as refusal:
+        returned(json_vectors(item), embed("a"))
+    assert refusal.value.cause is Cause.NOT_A_NUMBER
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_float32_that_is_not_finite_is_refused(number: float) -> None:
+    good, bad = struct.pack("<2f", 1.0, 2.0), struct.pack("<2f", 1.0, number)
+    returned(Vectors(items=[good], encoding=Encoding.F32), embed("a"))
+    with pytest.raises(UpstreamUnreadable):
+        returned(Vectors(items=[good, bad], encoding=Encoding.F32), embed("a", "b"))
+
+
+def test_another_number_of_vectors_than_texts_is_refused() -> None:
+    with pytest.raises(UpstreamUnreadable, match="2 vectors for 1 texts") as refusal:
+        returned(json_vectors(b"[1,2]", b"[3,4]"), embed("a"))
+    assert refusal.value.cause is Cause.WRONG_COUNT
+
+
+def test_a_changed_model_is_told_with_both_numbers() -> None:
+    with pytest.raises(EndpointChanged, match="3 dimensions; the endpoint was registered with 2"):
+        returned(json_vectors(b"[1,2]", b"[1,2,3]"), embed("a", "b"))
+
+
+def test_where_no_dimensions_are_known_any_are_good() -> None:
+    returned(json_vectors(b"[1,2,3]"), embed("a"), None)
+
+
+def test_a_server_that_ignores_the_dimensions_asked_for_is_told_from_a_changed_one() -> None:
+    call = Embed(texts=["a"], dimensions=1)
+    returned(json_vectors(b"[1]"), call)
+    with pytest.raises(HubgateError, match="2 dimensions where 1 were asked for") as refusal:
+        returned(json_vectors(b"[1,2]"), call)
+    assert not isinstance(refusal.value, EndpointChanged)
+
+
+def test_other_results_pass() -> None:
+    tokens = Tokens([])
+    assert returned(tokens, Tokenize(texts=["a"])) is tokens

@@ -1,0 +1,131 @@
+"""Trying again, in made-up time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from scripted import Scripted, embed, refused
+from virtual_time import now, run
+
+from hubgate.core.limiting import Allowance
+from hubgate.core.packing import Packed
+from hubgate.core.retrying import Retried
+from hubgate.domain.calls import Vectors
+from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused, UpstreamUnreachable
+
+
+def failing(*errors: Exception | None) -> Scripted:
+    """A server that fails so, one request after the other, and then answers."""
+    left = list(errors)
+    return Scripted(seconds=0.0, fault=lambda texts: left.pop(0) if left else None)
+
+
+def retried(server: Scripted, allowance: Allowance | None = None, tries: int = 6) -> Retried:
+    return Retried(
+        server, allowance=allowance or Allowance(None, clock=now), tries=tries, clock=now, chance=lambda: 1.0
+    )
+
+
+def lost() -> HubgateError:
+    return UpstreamUnreachable("The connection broke.")
+
+
+def overloaded(retry_after: float | None = None) -> HubgateError:
+    return UpstreamRefused(
+        "Overloaded.", status=429, cause=Cause.OVERLOADED, retryable=True, retry_after=retry_after
+    )
+
+
+def test_pauses_double_up_to_the_longest() -> None:
+    server = failing(*(lost() for _ in range(5)))
+    assert isinstance(run(retried(server)(embed("a"))), Vectors)
+    assert server.times == pytest.approx([0, 1, 3, 7, 12, 17])
+
+
+def test_chance_takes_off_up_to_half_of_a_pause() -> None:
+    server = failing(lost(), lost())
+
+    async def main() -> None:
+        await Retried(server, allowance=Allowance(None, clock=now), clock=now, chance=lambda: 0.0)(embed("a"))
+
+    run(main())
+    assert server.times == pytest.approx([0, 0.5, 1.5])
+
+
+def test_after_the_last_try_its_error_is_raised() -> None:
+    errors = [lost(), lost(), lost()]
+    with pytest.raises(UpstreamUnreachable) as failure:
+        run(retried(failing(*errors), tries=3)(embed("a")))
+    assert failure.value is errors[2]
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 410, 413, 422])
+def test_what_is_not_retryable_is_asked_once(status: int) -> None:
+    server = failing(refused(status))
+    with pytest.raises(UpstreamRefused):
+        run(retried(server)(embed("a")))
+    assert len(server.asked) == 1
+
+
+def test_no_pause_goes_beyond_the_callers_deadline() -> None:
+    server = failing(*(lost() for _ in range(5)))
+    with pytest.raises(UpstreamUnreachable):
+        run(retried(server)(embed("a", deadline=5.0)))
+    assert server.times == pytest.approx([0, 1, 3])
+
+
+def test_retry_after_is_heeded_and_slows_everybody() -> None:
+    server = failing(overloaded(retry_after=20.0))
+
+    async def main() -> float:
+        allowance = Allowance(600, clock=now)
+        await retried(server, allowance)(embed("a"))
+        await allowance.take()
+        return now()
+
+    assert run(main()) == pytest.approx(20.1)
+    assert server.times == pytest.approx([0, 20])
+
+
+def test_a_retry_after_beyond_the_deadline_is_not_waited_for() -> None:
+    server = failing(overloaded(retry_after=50.0))
+
+    async def main() -> float:
+        with pytest.raises(UpstreamRefused):
+            await retried(server)(embed("a", deadline=45.0))
+        return now()
+
+    assert run(main()) == 0.0
+
+
+def test_a_server_that_wants_silence_for_a_day_is_asked_again_after_five_minutes() -> None:
+    server = failing(overloaded(retry_after=86_400.0))
+    run(retried(server)(embed("a")))
+    assert server.times == pytest.approx([0, 300])
+
+
+def test_an_overloaded_server_without_retry_after_gets_a_pause_from_everybody() -> None:
+    async def main() -> float:
+        allowance = Allowance(None, clock=now)
+        first = asyncio.create_task(retried(failing(overloaded()), allowance)(embed("a")))
+        await asyncio.sleep(0.5)
+        await allowance.take()
+        await first
+        return now()
+
+    assert run(main()) == pytest.approx(1.0)
+
+
+def test_each_further_try_takes_a_permit_and_no_second_place() -> None:
+    server = failing(lost(), lost())
+
+    async def main() -> None:
+        allowance = Allowance(6, max_concurrent_requests=1, clock=now)
+        queue = Packed(retried(server, allowance), allowance=allowance, clock=now)
+        await asyncio.gather(queue(embed("a")), queue(embed("b")))
+        await queue(embed("c"))
+
+    run(main())
+    assert server.times == pytest.approx([0, 10, 20, 30])
+    assert server.asked == [["a", "b"]] * 3 + [["c"]]

@@ -1,0 +1,62 @@
+"""Cutting and joining results."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubgate.core.sharing import cut, itemized, join, tokens_guessed, weight
+from hubgate.domain.calls import Encoding, Vectors
+
+ITEMS = [b"[1]", b"[2]", b"[3]"]
+BARE = Vectors(items=ITEMS, encoding=Encoding.JSON)
+
+
+@given(
+    weights=st.lists(st.integers(0, 10_000), min_size=1, max_size=40),
+    total=st.integers(0, 100_000),
+    at=st.integers(0, 40),
+)
+def test_shares_of_a_total_sum_to_the_total(weights: list[int], total: int, at: int) -> None:
+    whole = Vectors(items=[b"[1]"] * len(weights), encoding=Encoding.JSON, tokens=total, exact=True)
+    middle = min(at, len(weights))
+    shares = cut(itemized(whole, weights), [middle, len(weights) - middle], [0.0, 0.0])
+    assert sum(share.tokens or 0 for share in shares) == total
+    assert all(not share.exact for share in shares) or len(weights) == 1
+
+
+def test_what_is_known_of_each_text_is_divided_exactly() -> None:
+    whole = replace(
+        BARE, tokens=6, exact=True, text_tokens=[1, 2, 3], truncated=1, text_truncated=[False, True, False]
+    )
+    first, second = cut(itemized(whole, [1, 1, 1]), [1, 2], [0.0, 0.5])
+    assert (first.items, first.tokens, first.exact, first.truncated) == ([b"[1]"], 1, True, 0)
+    assert (second.items, second.tokens, second.exact, second.truncated) == ([b"[2]", b"[3]"], 5, True, 1)
+    assert join([first, second]) == replace(whole, waited=0.5)
+
+
+def test_whose_text_was_cut_is_known_of_a_total_of_none_or_all() -> None:
+    for total, share in ((0, 0), (3, 2), (1, None), (None, None)):
+        shares = cut(itemized(replace(BARE, truncated=total), [1, 1, 1]), [1, 2], [0.0, 0.5])
+        assert shares[1].truncated == share
+
+
+def test_what_one_part_does_not_know_the_whole_does_not() -> None:
+    known = replace(BARE, tokens=3, exact=True, truncated=0, text_tokens=[1, 1, 1], warnings=("a", "b"))
+    whole = join([known, replace(BARE, warnings=("b", "c"))])
+    assert (whole.tokens, whole.exact, whole.truncated, whole.text_tokens) == (None, False, None, None)
+    assert whole.warnings == ("a", "b", "c")
+    assert len(whole.items) == 6
+
+
+def test_parts_in_two_encodings_become_float32() -> None:
+    whole = join([BARE, Vectors(items=[b"\0\0\x80?"], encoding=Encoding.F32)])
+    assert whole.encoding is Encoding.F32
+    assert whole.items[0] == whole.items[3] == b"\0\0\x80?"
+
+
+def test_a_text_weighs_its_bytes_and_three_make_a_token() -> None:
+    assert [weight("abc"), weight("é中"), weight("\ud800")] == [3, 5, 3]
+    assert [tokens_guessed(0, texts=2), tokens_guessed(7, texts=1)] == [2, 3]
