@@ -1,0 +1,76 @@
+"""Long texts are cut into chunks exactly as Elasticsearch 9.4 cuts them, in time linear in the text.
+
+Words and sentences come from ICU, so its version is part of what a chunk is: Elasticsearch 9.4 brings ICU 77.1.
+The algorithms were written from a description of what Elasticsearch does, not from its source, and are held to
+offsets that Elasticsearch itself gave (tests/data/chunking).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import icu
+
+from hubgate.core.chunking.separators import Patience, check_separators
+from hubgate.core.chunking.strategies import by_recursion, by_sentence, by_word
+from hubgate.core.chunking.texts import Text
+from hubgate.domain.chunking import ChunkingSettings
+
+__all__ = ["Chunk", "check_separators", "chunk", "icu_version", "icu_warning", "merged_slot"]
+
+REFERENCE_ICU = "77.1"
+MAX_SLOTS = 512
+
+
+class Chunk(NamedTuple):
+    """One piece of a text: `text[start:end]`, and the same range counted in UTF-16 units as Elasticsearch does."""
+
+    start: int
+    end: int
+    start_utf16: int
+    end_utf16: int
+
+
+def chunk(text: str, settings: ChunkingSettings) -> list[Chunk]:
+    """Cut a text. At least one chunk, in the order of their starts; nothing is trimmed, and chunks may overlap.
+
+    CPU work, 10 MB of text a second or so: long texts belong into a thread, and any number of threads may call.
+
+    Raises:
+        InvalidChunking: a separator is no regular expression, or takes too long on this text.
+    """
+    whole = Text(text)
+    return [Chunk(whole.point(start), whole.point(end), start, end) for start, end in _spans(whole, settings)]
+
+
+def _spans(text: Text, settings: ChunkingSettings) -> list[tuple[int, int]]:
+    match settings:
+        case ChunkingSettings(strategy="sentence", max_chunk_size=int(size), sentence_overlap=int(overlap)):
+            return by_sentence(text, size, overlap)
+        case ChunkingSettings(strategy="word", max_chunk_size=int(size), overlap=int(overlap)):
+            return by_word(text, size, overlap).spans
+        case ChunkingSettings(strategy="recursive", max_chunk_size=int(size), separators=tuple(separators)):
+            return by_recursion(text, size, separators, Patience.for_text(text.content))
+        case _:
+            return [(0, text.length)]
+
+
+def icu_version() -> str:
+    """The version of ICU that cuts the texts, such as `77.1`."""
+    return str(icu.ICU_VERSION)
+
+
+def icu_warning(version: str | None = None) -> str | None:
+    """What to tell the operator where ICU is not Elasticsearch's; `None` where it is."""
+    version = version or icu_version()
+    if version == REFERENCE_ICU:
+        return None
+    return (
+        f"chunks may differ from Elasticsearch 9.4, which cuts with ICU {REFERENCE_ICU}: "
+        f"this gate has ICU {version}. Install the pyicu-wheels package that the lock file names."
+    )
+
+
+def merged_slot(number: int, total: int) -> int:
+    """The slot, below 512, into which Elasticsearch merges chunk `number` (from 0) of `total` of one input."""
+    return number if total <= MAX_SLOTS else number * MAX_SLOTS // total

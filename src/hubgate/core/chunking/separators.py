@@ -1,0 +1,124 @@
+"""Where separators stand in a text, with a limit on the time it takes to find them.
+
+A separator is an operator's regular expression, and some of those take for ever on some texts. The search lets other
+threads run when it takes longer than a moment, and is given up when the text's patience is at its end.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import regex
+
+from hubgate.core.chunking.java_regex import NotARegex, compile_java
+from hubgate.domain.chunking import SEPARATOR_GROUPS, InvalidChunking
+
+if TYPE_CHECKING:
+    from hubgate.domain.chunking import ChunkingSettings
+    from hubgate.domain.ports import Clock
+
+_SECONDS = 1.0
+_SECONDS_PER_CHARACTER = 1e-6
+_MOMENT = 0.05
+"""Seconds for which a search may keep other threads from running. Releasing the interpreter costs a wait at every
+match, so a search that ends within a moment does not."""
+
+_UNDERLINED = r"\n(?!\Z)(?![ \t\x0b\f]*+(?:[{ends}]|\Z))[^{ends}]*+\n{line}++\n"
+_LINEAR = {
+    given: regex.compile(_UNDERLINED.format(ends=r"\n\r\x85\u2028\u2029", line=line))
+    for given, line in zip(SEPARATOR_GROUPS["markdown"][-2:], "-=", strict=True)
+}
+"""The two separators of the markdown group that backtrack, written so that they do not: on a run of empty lines
+Elasticsearch's own take time quadratic in its length."""
+
+
+class Separator(NamedTuple):
+    """A separator as it was given, and compiled."""
+
+    given: str
+    pattern: regex.Pattern[str]
+
+
+@lru_cache(maxsize=256)
+def separator(given: str) -> Separator:
+    """Read a separator.
+
+    Raises:
+        InvalidChunking: it is no regular expression.
+    """
+    try:
+        return Separator(given, _LINEAR.get(given) or compile_java(given))
+    except NotARegex as error:
+        raise InvalidChunking(
+            (f"[chunking_settings] Invalid value [{_shown(given)}]. [separators]: {error}",),
+            remedy="A separator is a regular expression in Java's syntax.",
+        ) from error
+
+
+def check_separators(settings: ChunkingSettings) -> None:
+    """See that every separator can be read; to be asked once, before settings are stored.
+
+    Raises:
+        InvalidChunking: naming all that cannot.
+    """
+    problems: list[str] = []
+    remedy = ""
+    for given in settings.separators or ():
+        try:
+            separator(given)
+        except InvalidChunking as error:
+            problems += error.problems
+            remedy = error.remedy
+    if problems:
+        raise InvalidChunking(tuple(problems), remedy=remedy)
+
+
+class Patience:
+    """The seconds that all searches in one text may take together."""
+
+    def __init__(self, seconds: float, clock: Clock = time.monotonic) -> None:
+        self._left = seconds
+        self._clock = clock
+
+    @classmethod
+    def for_text(cls, content: str) -> Patience:
+        """More for a longer text."""
+        return cls(_SECONDS + _SECONDS_PER_CHARACTER * len(content))
+
+    def starts(self, separator: Separator, content: str) -> list[int]:
+        """The code points at which the separator matches, in order.
+
+        Raises:
+            InvalidChunking: patience is at its end.
+        """
+        began = self._clock()
+        try:
+            return _starts(separator.pattern, content, self._left)
+        except TimeoutError:
+            raise InvalidChunking(
+                (
+                    f"The separator [{_shown(separator.given)}] takes too long on a text of {len(content)} characters.",
+                ),
+                remedy="Write it without nested or adjacent repeats, such as (a+)+ or .*.*",
+            ) from None
+        finally:
+            self._left -= self._clock() - began
+
+
+def _starts(pattern: regex.Pattern[str], content: str, seconds: float) -> list[int]:
+    for limit, concurrent in ((min(_MOMENT, seconds), False), (seconds, True)):
+        if limit <= 0:
+            break
+        try:
+            return [
+                match.start() for match in pattern.finditer(content, timeout=limit, concurrent=concurrent)
+            ]
+        except TimeoutError:
+            continue
+    raise TimeoutError
+
+
+def _shown(separator: str) -> str:
+    return separator if len(separator) <= 100 else f"{separator[:100]}…"
