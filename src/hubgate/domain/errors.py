@@ -4,6 +4,7 @@
     ├── CallerError               the request cannot be served as it is; asking again changes nothing
     │   ├── InvalidRequest        a field is missing, unknown, of the wrong type or out of range
     │   ├── InvalidEndpoint       an endpoint's settings cannot be used
+    │   │   └── InvalidChunking   its chunking settings cannot (in `hubgate.domain.chunking`)
     │   ├── NotAuthenticated      no key, or one that is unknown or revoked
     │   ├── NotPermitted          a good key without this right
     │   ├── NotFound              nothing is served at this path
