@@ -35,6 +35,7 @@ class Waiting:
         self._similar = similar
         self._calls: dict[int, list[tuple[int, int]]] = {}
         """For each call, the one whose turn is next first, its (tokens, index), the longest last."""
+        self._served: int | None = None
 
     def __bool__(self) -> bool:
         return bool(self._calls)
@@ -57,6 +58,8 @@ class Waiting:
         """
         if not self._calls:
             return []
+        if self._served in self._calls:  # only now, so that calls that came meanwhile stand before it
+            self._calls[self._served] = self._calls.pop(self._served)
         call, texts = next(iter(self._calls.items()))
         longest = texts[-1][0]
         room = max(1, self._padded_tokens // max(1, longest))
@@ -70,6 +73,5 @@ class Waiting:
             del lengths[start:stop]
             if not lengths:
                 del self._calls[other]
-        if call in self._calls:
-            self._calls[call] = self._calls.pop(call)
+        self._served = call
         return [place for _, place in sorted(batch, key=lambda entry: -entry[0])]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import msgspec
 
-from hubgate.domain.calls import Token  # noqa: TC001 - msgspec reads the annotations
+from hubgate.domain.calls import Token
 from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, RuntimeFailed
 
 if TYPE_CHECKING:
@@ -45,12 +45,15 @@ class Ready(msgspec.Struct, tag="ready", array_like=True, frozen=True):
 
 
 class Embedded(msgspec.Struct, tag="embedded", array_like=True, frozen=True):
-    """The vectors of a call, one after the other in the order of its texts, little-endian f32."""
+    """The vectors of a call, one after the other in the order of its texts, little-endian f32.
+
+    `tokens` and `truncated` say of each text how many tokens the model read, and whether it was cut.
+    """
 
     call: int
     vectors: bytes
-    tokens: int
-    truncated: int
+    tokens: list[int]
+    truncated: list[bool]
 
 
 class Tokenized(msgspec.Struct, tag="tokenized", array_like=True, frozen=True):

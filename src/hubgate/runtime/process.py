@@ -10,6 +10,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
+
 from hubgate.domain.errors import Cause, RuntimeFailed
 from hubgate.runtime.frames import Failed, Forget, Ready, frame, read_reply
 
@@ -115,15 +117,18 @@ class WorkerProcess:
         finally:
             self._calls.pop(call, None)
 
-    async def close(self) -> None:
-        """Let it end, or end it."""
+    async def close(self, *, patience: float = _SECONDS_TO_END) -> None:
+        """Let it end, and after so many seconds end it."""
         self._stdin.close()
         try:
-            await asyncio.wait_for(asyncio.shield(self._life), _SECONDS_TO_END)
+            await asyncio.wait_for(asyncio.shield(self._life), patience)
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self._kill()
             await self._life
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
 
     async def _send(self, request: bytes) -> None:
         """Write a whole frame at once, so that a cancelled caller leaves no half of one in the pipe."""
@@ -135,9 +140,13 @@ class WorkerProcess:
 
     async def _live(self) -> None:
         listening = asyncio.create_task(self._listen())
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        try:
             while True:
                 self._deliver(await read_reply(self._stdout))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # its end
+        except msgspec.DecodeError:
+            self._kill()  # what it says cannot be trusted any more
         await listening
         await self._process.wait()
         self._bury()

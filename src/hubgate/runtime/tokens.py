@@ -32,14 +32,15 @@ class Tokens:
         self._room = recipe.max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)
         self.vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
 
-    def ids(self, texts: Sequence[str], *, truncate: bool, left: bool) -> tuple[list[list[int]], int]:
-        """The token ids of each text, special ones included, and how many texts were cut to the model's length.
+    def ids(self, texts: Sequence[str], *, truncate: bool, left: bool) -> tuple[list[list[int]], list[bool]]:
+        """The token ids of each text, special ones included, and whether it was cut to the model's length.
 
         Raises:
             InvalidRequest: a text is too long and may not be cut.
         """
         rows = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
-        long = [index for index, row in enumerate(rows) if len(row) > self._max_tokens]
+        cut = [len(row) > self._max_tokens for row in rows]
+        long = [index for index, too_long in enumerate(cut) if too_long]
         if long and not truncate:
             raise InvalidRequest(
                 f"Text {long[0]} has {len(rows[long[0]])} tokens; the model reads at most {self._max_tokens}.",
@@ -48,7 +49,7 @@ class Tokens:
             )
         for index in long:
             rows[index] = self._cut(texts[index], left=left)
-        return rows, len(long)
+        return rows, cut
 
     def _cut(self, text: str, *, left: bool) -> list[int]:
         encoding = self._tokenizer.encode(text, add_special_tokens=False)

@@ -40,10 +40,12 @@ if TYPE_CHECKING:
 class _Job:
     """One call on its way: the token ids of its texts, and room for their vectors."""
 
-    def __init__(self, request: EmbedTexts, recipe: Recipe, rows: list[list[int]], truncated: int) -> None:
+    def __init__(
+        self, request: EmbedTexts, recipe: Recipe, rows: list[list[int]], truncated: list[bool]
+    ) -> None:
         self.normalize = recipe.normalize if request.normalize is None else request.normalize
         self.rows = rows
-        self.tokens = sum(map(len, rows))
+        self.tokens = [len(row) for row in rows]
         self.truncated = truncated
         self.left = len(rows)
         self.vectors = np.empty((len(rows), recipe.shape.hidden), "<f4")
@@ -118,7 +120,7 @@ class Worker:
             return
         with self._changed:
             self._jobs[request.call] = job
-            self._waiting.add(request.call, [len(row) for row in rows])
+            self._waiting.add(request.call, job.tokens)
             self._changed.notify()
 
     def _prompt(self, name: str | None) -> str:

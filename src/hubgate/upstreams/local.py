@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import time
 from collections import Counter
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hubgate.domain.calls import Call, Result
+    from hubgate.domain.endpoint import Endpoint
     from hubgate.domain.ports import Clock
     from hubgate.domain.secret import Secret
     from hubgate.runtime.frames import Embedded, Request
@@ -77,8 +79,8 @@ def _revision(folder: Path) -> str:
         return f"sha256:{hashlib.file_digest(weights, 'sha256').hexdigest()}"
 
 
-class LocalModels:
-    """The models of this machine. Endpoints whose model is in the same folder share one worker."""
+class LocalSource:
+    """Models on this machine, a row of `sources`. Endpoints whose model is in the same folder share one worker."""
 
     def __init__(self, *, hf_endpoint: str | None = None, clock: Clock = time.monotonic) -> None:
         self._hf_endpoint = hf_endpoint
@@ -86,11 +88,26 @@ class LocalModels:
         self._models: dict[Path, LocalModel] = {}
         self._users: Counter[Path] = Counter()
 
-    def open(self, model: str, *, revision: str | None = None, token: Secret | None = None) -> LocalUpstream:
-        """The upstream of a model, which is found and loaded when it is first asked. Does no I/O."""
-        return LocalUpstream(
-            self, lambda: find_model(model, revision=revision, hf_endpoint=self._hf_endpoint, token=token)
+    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
+        """What the endpoint's model is; it is downloaded if need be, and not loaded."""
+        return await local_facts(endpoint.model or "", hf_endpoint=self._hf_endpoint, token=token)
+
+    def open(self, endpoint: Endpoint, token: Secret | None) -> LocalUpstream:
+        """The upstream of an endpoint, whose model is found and loaded when it is first asked."""
+        find = partial(
+            find_model,
+            endpoint.model or "",
+            revision=endpoint.facts.revision,
+            hf_endpoint=self._hf_endpoint,
+            token=token,
         )
+        return LocalUpstream(self, find)
+
+    async def close(self) -> None:
+        """End all workers."""
+        self._users.clear()
+        while self._models:
+            await self._models.popitem()[1].close()
 
     def take(self, folder: Path) -> LocalModel:
         """The model of a folder, to be given back by `leave`."""
@@ -101,14 +118,14 @@ class LocalModels:
     async def leave(self, folder: Path) -> None:
         """Give a model back; the last one to leave ends its worker."""
         self._users[folder] -= 1
-        if not self._users[folder]:
+        if self._users[folder] <= 0 and folder in self._models:
             await self._models.pop(folder).close()
 
 
 class LocalUpstream:
     """An `Upstream`: one endpoint's use of a local model."""
 
-    def __init__(self, models: LocalModels, find: Callable[[], Awaitable[Path]]) -> None:
+    def __init__(self, models: LocalSource, find: Callable[[], Awaitable[Path]]) -> None:
         self._models = models
         self._find = find
         self._opening = asyncio.Lock()
@@ -172,7 +189,9 @@ def _result(reply: Embedded | Tokenized, dimensions: int) -> Result:
     return Vectors(
         items=[reply.vectors[start : start + size] for start in range(0, len(reply.vectors), size)],
         encoding=Encoding.F32,
-        tokens=reply.tokens,
+        tokens=sum(reply.tokens),
         exact=True,
-        truncated=reply.truncated,
+        truncated=sum(reply.truncated),
+        text_tokens=reply.tokens,
+        text_truncated=reply.truncated,
     )

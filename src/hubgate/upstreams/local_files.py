@@ -8,8 +8,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import huggingface_hub
-
 from hubgate.domain.errors import Cause, RuntimeFailed
 from hubgate.runtime.folder import TOKENIZER, WEIGHTS
 
@@ -67,9 +65,10 @@ def _on_this_machine(model: str) -> Path | None:
 
 
 def _download(model: str, commit: str | None, hf_endpoint: str | None, token: Secret | None) -> Path:
-    errors = huggingface_hub.errors
+    from huggingface_hub import errors, snapshot_download  # noqa: PLC0415 - half a second that only a download pays
+
     try:
-        folder = huggingface_hub.snapshot_download(
+        folder = snapshot_download(
             model,
             revision=commit,
             endpoint=hf_endpoint,
@@ -93,13 +92,9 @@ def _download(model: str, commit: str | None, hf_endpoint: str | None, token: Se
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise _not_downloaded(
             model,
-            "the Hub cannot be reached and the files are not here yet",
+            "the Hub cannot be reached or has failed, and the files are not here yet",
             "Connect once, set HF_ENDPOINT to a mirror, or give a folder.",
             Cause.CONNECTION_LOST,
-        ) from error
-    except errors.HfHubHTTPError as error:
-        raise _not_downloaded(
-            model, f"the Hub answered {error.response.status_code}", "Try again later.", Cause.UPSTREAM_FAILED
         ) from error
     except OSError as error:
         reason = error.strerror or type(error).__name__

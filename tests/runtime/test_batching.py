@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubgate.runtime.batching import PADDED_TOKENS, SIMILAR, Place, Waiting
+
+CALLS = st.lists(st.lists(st.integers(1, 300), max_size=40), max_size=8)
+
+
+@given(CALLS)
+def test_every_text_runs_exactly_once(calls: list[list[int]]) -> None:
+    taken = [place for batch in _drained(calls) for place in batch]
+    assert sorted((p.call, p.index) for p in taken) == [
+        (call, index) for call, lengths in enumerate(calls) for index in range(len(lengths))
+    ]
+
+
+@given(CALLS, st.integers(64, 1024))
+def test_a_batch_is_within_the_budget_or_one_text(calls: list[list[int]], budget: int) -> None:
+    for batch in _drained(calls, budget):
+        longest = max(calls[p.call][p.index] for p in batch)
+        assert len(batch) == 1 or len(batch) * longest <= budget
+
+
+@given(CALLS)
+def test_the_texts_of_a_batch_are_similar_and_the_longest_is_first(calls: list[list[int]]) -> None:
+    for batch in _drained(calls):
+        lengths = [calls[p.call][p.index] for p in batch]
+        assert lengths == sorted(lengths, reverse=True)
+        assert lengths[-1] >= SIMILAR * lengths[0]
+
+
+@given(st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=40), min_size=1, max_size=8))
+def test_every_waiting_call_is_served_in_each_round_of_as_many_batches(calls: list[list[int]]) -> None:
+    last_served = dict.fromkeys(range(len(calls)), 0)
+    left = {call: len(lengths) for call, lengths in enumerate(calls)}
+    for number, batch in enumerate(_drained(calls), 1):
+        for place in batch:
+            last_served[place.call] = number
+            left[place.call] -= 1
+        assert all(number - last_served[call] <= len(calls) for call, texts in left.items() if texts)
+
+
+def test_a_single_text_waits_for_one_batch_of_a_thousand_text_call() -> None:
+    waiting = Waiting()
+    waiting.add(1, [200] * 1000)
+    first = waiting.take()
+    waiting.add(2, [8])
+    second = waiting.take()
+    assert {p.call for p in first} == {1}
+    assert second == [Place(2, 0)]
+
+
+def test_late_texts_of_similar_length_join_the_next_batch() -> None:
+    waiting = Waiting()
+    waiting.add(1, [10])
+    waiting.add(2, [9])
+    waiting.add(3, [100])
+    assert waiting.take() == [Place(1, 0), Place(2, 0)]
+    assert waiting.take() == [Place(3, 0)]
+    assert waiting.take() == []
+
+
+def test_what_is_removed_does_not_run() -> None:
+    waiting = Waiting()
+    waiting.add(1, [5, 6])
+    waiting.remove(1)
+    waiting.remove(2)
+    waiting.add(3, [])
+    assert not waiting
+
+
+def _drained(calls: list[list[int]], budget: int = PADDED_TOKENS) -> list[list[Place]]:
+    waiting = Waiting(padded_tokens=budget)
+    for call, lengths in enumerate(calls):
+        waiting.add(call, lengths)
+    batches = []
+    while waiting:
+        batches.append(waiting.take())
+    return batches

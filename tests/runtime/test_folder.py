@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tiny_model import HIDDEN, MAX_TOKENS, POSITIONS, write_json, write_tiny_model
+
+from hubgate.domain.errors import Cause, RuntimeFailed
+from hubgate.runtime.folder import Pooling, read_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+POOLING, OWN, TOKENIZER = "1_Pooling/config.json", "sentence_bert_config.json", "tokenizer_config.json"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A folder of a tiny model, to be tampered with."""
+    write_tiny_model(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def test_a_folder_says_pooling_normalisation_length_and_prompts(tiny: Path) -> None:
+    recipe = read_folder(tiny)
+    assert (recipe.pooling, recipe.normalize, recipe.max_tokens) == (Pooling.MEAN, True, MAX_TOKENS)
+    assert recipe.shape.hidden == HIDDEN
+    assert recipe.prompts["query"] == "w1 w2 "
+
+
+def test_a_folder_without_the_normalize_module_does_not_normalise(tiny: Path) -> None:
+    modules = json.loads((tiny / "modules.json").read_bytes())
+    write_json(tiny / "modules.json", modules[:2])
+    assert read_folder(tiny).normalize is False
+
+
+def test_what_newer_sentence_transformers_write_is_understood(tiny: Path) -> None:
+    kinds = (
+        "base.modules.transformer.Transformer",
+        "sentence_transformer.modules.pooling.Pooling",
+        "base.modules.normalize.Normalize",
+    )
+    paths = ("", "1_Pooling", "2_Normalize")
+    write_json(
+        tiny / "modules.json",
+        [{"path": p, "type": f"sentence_transformers.{k}"} for p, k in zip(paths, kinds, strict=True)],
+    )
+    write_json(tiny / POOLING, {"embedding_dimension": HIDDEN, "pooling_mode": "cls", "include_prompt": True})
+    write_json(tiny / OWN, {"transformer_task": "feature-extraction"})
+    write_json(tiny / TOKENIZER, {"model_max_length": 20})
+    (tiny / "config_sentence_transformers.json").unlink()
+    recipe = read_folder(tiny)
+    assert (recipe.pooling, recipe.max_tokens, recipe.prompts) == (Pooling.CLS, 20, {})
+
+
+def test_no_more_tokens_are_read_than_the_model_has_positions(tiny: Path) -> None:
+    write_json(tiny / OWN, {})
+    write_json(tiny / TOKENIZER, {"model_max_length": 1e30})
+    assert read_folder(tiny).max_tokens == POSITIONS
+
+
+@pytest.mark.parametrize(
+    "name", ["modules.json", "config.json", POOLING, OWN, "tokenizer.json", "model.safetensors"]
+)
+def test_a_missing_file_is_refused_by_its_name(tiny: Path, name: str) -> None:
+    (tiny / name).unlink()
+    assert f"{name} is missing" in _refusal(tiny)
+
+
+@pytest.mark.parametrize("name", ["modules.json", "config.json", POOLING, OWN])
+def test_a_file_that_is_not_json_is_refused_by_its_name(tiny: Path, name: str) -> None:
+    (tiny / name).write_text("{")
+    assert f"{name} cannot be read" in _refusal(tiny)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("config.json", {"model_type": "mpnet"}, "config.json says model_type = 'mpnet'"),
+        ("config.json", {"hidden_act": "relu"}, "hidden_act = 'relu'"),
+        ("config.json", {"position_embedding_type": "relative_key"}, "position_embedding_type"),
+        ("config.json", {"num_hidden_layers": None}, "does not give the sizes"),
+        ("config.json", {"num_attention_heads": 5}, "over 5 heads"),
+        ("config.json", {"hidden_size": 64}, "pools 32 numbers"),
+        ("config.json", {"max_position_embeddings": None}, "no file says how many tokens"),
+        (POOLING, {"pooling_mode": "lasttoken"}, "asks for the pooling lasttoken"),
+        (POOLING, {"pooling_mode": ["mean", "cls"]}, "which is not understood"),
+        (POOLING, {"pooling_mode_mean_tokens": False}, "asks for the pooling none"),
+        (POOLING, {"pooling_mode_max_tokens": True}, "pooling_mode_max_tokens"),
+        (POOLING, {"include_prompt": False}, "leaves prompts out"),
+        (OWN, {"max_seq_length": None}, "no file says how many tokens"),
+        (OWN, {"do_lower_case": True}, "lower case"),
+    ],
+)
+def test_what_is_not_understood_is_refused_with_the_reason(
+    tiny: Path, name: str, change: dict[str, Any], reason: str
+) -> None:
+    write_json(tiny / name, json.loads((tiny / name).read_bytes()) | change)
+    assert reason in _refusal(tiny)
+
+
+@pytest.mark.parametrize("content", [[], {}, [{"path": ""}], [{"type": "x.Transformer", "path": ""}], ["a"]])
+def test_modules_other_than_transformer_pooling_and_normalize_are_refused(
+    tiny: Path, content: object
+) -> None:
+    write_json(tiny / "modules.json", content)
+    assert "modules.json" in _refusal(tiny)
+
+
+def test_a_dense_layer_is_refused_and_not_left_out(tiny: Path) -> None:
+    modules = json.loads((tiny / "modules.json").read_bytes())
+    modules.insert(2, {"path": "2_Dense", "type": "sentence_transformers.models.Dense"})
+    write_json(tiny / "modules.json", modules)
+    assert "Transformer, Pooling, Dense, Normalize, which is not understood" in _refusal(tiny)
+
+
+def test_a_file_that_holds_no_object_is_refused(tiny: Path) -> None:
+    write_json(tiny / "config.json", [])
+    assert "config.json is not a JSON object" in _refusal(tiny)
+
+
+def _refusal(folder: Path) -> str:
+    with pytest.raises(RuntimeFailed) as failed:
+        read_folder(folder)
+    assert failed.value.cause is Cause.MODEL_UNUSABLE
+    assert "sentence-transformers model" in failed.value.remedy
+    return failed.value.message

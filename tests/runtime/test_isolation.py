@@ -1,0 +1,101 @@
+"""What the worker keeps from the world: the network, the gate's secrets, its own stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from asking import Folder, vectors
+
+from hubgate.domain.errors import RuntimeFailed
+from hubgate.runtime.frames import EmbedTexts, frame
+from hubgate.runtime.process import WorkerProcess, worker_command
+from hubgate.runtime.supervisor import LocalModel
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return Folder(tmp_path_factory.mktemp("tiny"))
+
+
+def test_the_worker_ends_when_its_input_ends_and_keeps_stdout_to_itself(folder: Folder) -> None:
+    requests = frame(EmbedTexts(1, ["w1"], None, True, False, None))[:-3]
+    done = subprocess.run(worker_command(folder.path), input=requests, capture_output=True, check=True)
+    assert done.stderr == b""
+    assert done.stdout[4:] == b"\x92\xa5ready "
+
+
+def test_a_request_that_is_no_request_ends_the_worker_with_the_reason(folder: Folder) -> None:
+    done = subprocess.run(
+        worker_command(folder.path), input=b"\x01\0\0\0\xc1", capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    assert b"msgspec." in done.stderr.splitlines()[-1]
+
+
+async def test_a_worker_is_given_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HUBGATE_SECRET_KEY", "HUBGATE_ADMIN_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, "not for workers")
+    file = tmp_path / "environment"
+    script = f"import os, json, pathlib; pathlib.Path({str(file)!r}).write_text(json.dumps(dict(os.environ)))"
+    process = await WorkerProcess.start([sys.executable, "-c", script])
+    with pytest.raises(RuntimeFailed, match="ended with status 0"):
+        await process.ready()
+    environment = json.loads(file.read_text())
+    assert environment["PATH"] == os.environ["PATH"]
+    assert "not for workers" not in environment.values()
+
+
+WATCHED = """
+import os, runpy, sys
+def watch(event, arguments):
+    if event.startswith("socket.") and event != "socket.__new__":
+        os._exit(99)
+sys.addaudithook(watch)
+"""
+
+
+async def test_loading_and_embedding_resolves_no_name_and_connects_nowhere(
+    folder: Folder, tmp_path: Path
+) -> None:
+    """Also where OpenVINO's telemetry is installed, which reports on import: here a decoy that ends the process."""
+    (tmp_path / "openvino_telemetry.py").write_text("import os; os._exit(98)")
+    worker = f"""
+sys.path.insert(0, {str(tmp_path)!r})
+sys.argv = ["worker", {str(folder.path)!r}]
+runpy.run_module("hubgate.runtime.worker", run_name="__main__")
+"""
+    model = LocalModel(folder.path, command=lambda _: [sys.executable, "-c", WATCHED + worker])
+    assert np.abs((await vectors(model, "w1"))[0] - folder.vector("w1")).max() < 1e-5
+    await model.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("import socket; socket.getaddrinfo('localhost', 1)", 99),
+        ("import socket; socket.socket().connect(('127.0.0.1', 1))", 99),
+        ("pass", 0),
+    ],
+)
+def test_the_watch_on_sockets_sees_names_and_connections(line: str, status: int) -> None:
+    done = subprocess.run([sys.executable, "-c", WATCHED + line], check=False, capture_output=True)
+    assert done.returncode == status
+
+
+def test_openvino_is_imported_in_one_place_only() -> None:
+    source = Path(__file__).parents[2] / "src"
+    importers = [
+        file.name
+        for file in source.rglob("*.py")
+        if any(
+            line.startswith(("import openvino", "from openvino"))
+            for line in file.read_text("utf-8").splitlines()
+        )
+    ]
+    assert importers == ["openvino_quiet.py"]

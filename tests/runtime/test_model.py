@@ -1,0 +1,157 @@
+"""The graph and the tokenizer, in this process."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from tiny_model import (
+    MAX_TOKENS,
+    WORDS,
+    Array,
+    ids_of,
+    random_weights,
+    reference,
+    write_json,
+    write_safetensors,
+    write_tiny_model,
+)
+
+from hubgate.domain.calls import Token
+from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
+from hubgate.runtime.folder import read_folder
+from hubgate.runtime.model import Model, usable_cpus
+from hubgate.runtime.tokens import Tokens
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TEXTS = ["w1", "w2 w3 w4 w5 w6 w7 w8 w9", "", "unknown w1", " ".join(WORDS[4:40])]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A folder of a tiny model, to be tampered with."""
+    write_tiny_model(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_the_graph_computes_bert_and_padding_changes_nothing(
+    tmp_path: Path, pooling: str, prefix: str
+) -> None:
+    weights = write_tiny_model(tmp_path, prefix=prefix)
+    write_json(tmp_path / "1_Pooling/config.json", {"embedding_dimension": 32, "pooling_mode": pooling})
+    rows = [ids_of(text) for text in TEXTS]
+    pooled, normalized = Model(read_folder(tmp_path)).run(rows)
+    expected = np.array([reference(weights, row, pooling) for row in rows])
+    assert np.abs(pooled - expected).max() < 1e-5
+    assert np.abs(normalized - expected / np.linalg.norm(expected, axis=1)[:, None]).max() < 1e-5
+
+
+def test_weights_stored_in_half_precision_are_computed_in_f32(tmp_path: Path) -> None:
+    weights = write_tiny_model(tmp_path, kind="f2")
+    halves: dict[str, Array] = {name: tensor.astype("f2") for name, tensor in weights.items()}
+    pooled, _ = Model(read_folder(tmp_path)).run([ids_of("w1 w2")])
+    assert np.abs(pooled[0] - reference(halves, ids_of("w1 w2"))).max() < 1e-5
+
+
+def test_the_length_in_the_tokenizer_file_does_not_count(tiny: Path) -> None:
+    rows, cut = Tokens(read_folder(tiny)).ids([" ".join(WORDS[4:20]), "w1"], truncate=True, left=False)
+    assert [len(row) for row in rows] == [18, 3]
+    assert cut == [False, False]
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_long_text_is_cut_on_the_side_that_was_asked_and_keeps_its_special_tokens(
+    tiny: Path, *, left: bool
+) -> None:
+    words = WORDS[4:90]
+    rows, cut = Tokens(read_folder(tiny)).ids(["w1", " ".join(words)], truncate=True, left=left)
+    kept = words[-(MAX_TOKENS - 2) :] if left else words[: MAX_TOKENS - 2]
+    assert rows == [ids_of("w1"), ids_of(" ".join(kept))]
+    assert cut == [False, True]
+
+
+def test_a_long_text_that_may_not_be_cut_is_refused_with_its_place_and_length(tiny: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"Text 1 has 62 tokens; the model reads at most 48\.") as failed:
+        Tokens(read_folder(tiny)).ids(["w1", "w2 " * 60, "w3 " * 70], truncate=False, left=False)
+    assert failed.value.cause is Cause.INPUT_TOO_LONG
+
+
+def test_tokens_have_code_point_offsets_and_the_text_they_stand_for(tiny: Path) -> None:
+    tokens = Tokens(read_folder(tiny))
+    assert tokens.tokens(["🚀 W1"], special=True) == [
+        [
+            Token(2, "[CLS]", True, None, None),
+            Token(1, "🚀", False, 0, 1),
+            Token(WORDS.index("w1"), "W1", False, 2, 4),
+            Token(3, "[SEP]", True, None, None),
+        ]
+    ]
+    assert [token.id for token in tokens.tokens(["w1"], special=False)[0]] == [WORDS.index("w1")]
+
+
+def test_a_tokenizer_that_cannot_be_read_is_refused(tiny: Path) -> None:
+    (tiny / "tokenizer.json").write_text("{}")
+    _refused(tiny, "tokenizer.json cannot be read")
+
+
+def test_a_tokenizer_of_another_model_is_refused(tiny: Path) -> None:
+    tokenizer = json.loads((tiny / "tokenizer.json").read_bytes())
+    tokenizer["model"]["vocab"]["one more"] = len(WORDS)
+    write_json(tiny / "tokenizer.json", tokenizer)
+    _refused(tiny, "its tokenizer has more tokens than its weights")
+
+
+def test_truncated_weights_are_refused(tiny: Path) -> None:
+    weights = (tiny / "model.safetensors").read_bytes()
+    for size in (0, 4, 20, 2000, len(weights) - 1):
+        (tiny / "model.safetensors").write_bytes(weights[:size])
+        _refused(tiny, "is not a whole safetensors file")
+
+
+def test_weights_that_cannot_be_opened_are_refused(tiny: Path) -> None:
+    recipe = read_folder(tiny)
+    (tiny / "model.safetensors").unlink()
+    with pytest.raises(RuntimeFailed, match="cannot be read: No such file"):
+        Model(recipe)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("encoder.layer.1.output.dense.bias", "its weights have no encoder.layer.1.output.dense.bias"),
+        ("embeddings.word_embeddings.weight", "its weights have no embeddings.word_embeddings.weight"),
+    ],
+)
+def test_a_missing_weight_is_refused_by_its_name(tiny: Path, name: str, reason: str) -> None:
+    weights = random_weights()
+    del weights[name]
+    write_safetensors(tiny / "model.safetensors", weights)
+    _refused(tiny, reason)
+
+
+def test_a_weight_of_another_shape_is_refused(tiny: Path) -> None:
+    weights = random_weights()
+    weights["encoder.layer.0.output.dense.bias"] = np.zeros(7, np.float32)
+    write_safetensors(tiny / "model.safetensors", weights)
+    _refused(tiny, r"its weight encoder.layer.0.output.dense.bias has the shape \[7\]")
+
+
+def test_a_container_s_quota_bounds_the_threads(tmp_path: Path) -> None:
+    quota = tmp_path / "cpu.max"
+    everything = usable_cpus(quota)
+    quota.write_text("max 100000\n")
+    assert usable_cpus(quota) == everything
+    quota.write_text("50000 100000\n")
+    assert usable_cpus(quota) == 1
+
+
+def _refused(folder: Path, reason: str) -> None:
+    with pytest.raises(RuntimeFailed, match=reason) as failed:
+        Model(read_folder(folder))
+    assert failed.value.cause is Cause.MODEL_UNUSABLE

@@ -1,0 +1,145 @@
+"""Workers that die, and what their callers are told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from asking import Folder, embed, process_of, vectors
+from tiny_model import write_tiny_model
+
+from hubgate.domain.errors import Cause, RuntimeFailed
+from hubgate.runtime.supervisor import LocalModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+SCRIPT_OF_NO_MODEL = "import sys; print('first line', file=sys.stderr); sys.exit('the disk is on fire')"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return Folder(tmp_path_factory.mktemp("tiny"))
+
+
+async def test_a_killed_worker_fails_the_calls_in_flight_and_the_next_call_starts_another(
+    folder: Folder,
+) -> None:
+    model = LocalModel(folder.path)
+    await vectors(model, "w1")
+    first = process_of(model)
+    os.kill(first.pid, signal.SIGSTOP)
+    calls = [asyncio.create_task(vectors(model, "w1")) for _ in range(3)]
+    await asyncio.sleep(0)
+    os.kill(first.pid, signal.SIGKILL)
+    for call in calls:
+        with pytest.raises(RuntimeFailed, match="ended by SIGKILL") as failed:
+            await call
+        assert failed.value.cause is Cause.RUNTIME_CRASHED
+        assert failed.value.retryable
+    with pytest.raises(RuntimeFailed, match="SIGKILL"):
+        await first.ask(embed("w1"))
+    assert np.abs((await vectors(model, "w1"))[0] - folder.vector("w1")).max() < 1e-5
+    assert process_of(model).pid != first.pid
+    await model.close()
+
+
+async def test_a_caller_that_leaves_while_the_model_loads_does_not_stop_the_loading(
+    folder: Folder,
+) -> None:
+    model = LocalModel(folder.path)
+    leaver = asyncio.create_task(vectors(model, "w1"))
+    await asyncio.sleep(0)
+    leaver.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaver
+    assert len(await vectors(model, "w1")) == 1
+    await model.close()
+
+
+class Attempts:
+    """A worker command that only counts how often it was started, and the clock of its supervisor."""
+
+    def __init__(self, script: str, log: Path) -> None:
+        self.script, self.log, self.now = script, log, 100.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def command(self, folder: Path) -> Sequence[str]:
+        return [sys.executable, "-c", f"open({str(self.log)!r}, 'a').write('+'); {self.script}"]
+
+    def count(self) -> int:
+        return len(self.log.read_text())
+
+    def model(self) -> LocalModel:
+        return LocalModel(self.log, clock=self.clock, command=self.command)
+
+
+async def test_a_worker_that_dies_while_it_loads_says_why_and_is_not_started_in_a_tight_loop(
+    tmp_path: Path,
+) -> None:
+    attempts = Attempts(SCRIPT_OF_NO_MODEL, tmp_path / "log")
+    model = attempts.model()
+    for _ in range(6):
+        with pytest.raises(
+            RuntimeFailed, match="ended with status 1, and said last: the disk is on fire"
+        ) as failed:
+            await model.ask(embed("w1"))
+        assert failed.value.cause is Cause.RUNTIME_CRASHED
+    assert attempts.count() == 2
+    assert failed.value.retry_after == 1.0
+    for seconds, started in ((1, 3), (1, 3), (1, 4), (60, 5), (59, 6), (60, 7)):
+        attempts.now += seconds
+        with pytest.raises(RuntimeFailed):
+            await model.ask(embed("w1"))
+        assert attempts.count() == started
+    await model.close()
+
+
+async def test_a_folder_that_cannot_be_run_is_refused_with_its_reason(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path)
+    (tmp_path / "1_Pooling" / "config.json").unlink()
+    model = LocalModel(tmp_path)
+    with pytest.raises(RuntimeFailed, match=r"1_Pooling/config\.json is missing") as failed:
+        await model.ready()
+    assert failed.value.cause is Cause.MODEL_UNUSABLE
+    await model.close()
+
+
+async def test_a_worker_whose_reply_is_no_reply_is_killed(tmp_path: Path) -> None:
+    attempts = Attempts(
+        "import os, time; os.write(1, bytes([1, 0, 0, 0, 193])); time.sleep(600)", tmp_path / "log"
+    )
+    with pytest.raises(RuntimeFailed, match="SIGKILL"):
+        await attempts.model().ask(embed("w1"))
+
+
+async def test_a_program_that_cannot_be_started_is_an_error_in_plain_words(tmp_path: Path) -> None:
+    model = LocalModel(tmp_path, command=lambda folder: [str(folder / "nothing")])
+    with pytest.raises(RuntimeFailed, match="could not be started: No such file") as failed:
+        await model.ready()
+    assert failed.value.cause is Cause.RUNTIME_CRASHED
+
+
+async def test_a_closed_model_answers_no_more(folder: Folder) -> None:
+    model = LocalModel(folder.path)
+    await model.close()
+    with pytest.raises(RuntimeFailed, match="closed"):
+        await model.ready()
+
+
+async def test_a_stopped_worker_is_killed_when_the_model_closes(folder: Folder) -> None:
+    model = LocalModel(folder.path)
+    await model.ready()
+    process = process_of(model)
+    os.kill(process.pid, signal.SIGSTOP)
+    await process.close(patience=0)
+    assert process.ended

@@ -1,0 +1,119 @@
+"""Calls to a worker, alone and at once, as the gate makes them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from asking import Folder, embed, process_of, vectors
+from tiny_model import HIDDEN
+
+from hubgate.domain.errors import InvalidRequest
+from hubgate.runtime.frames import Embedded, Tokenized, TokenizeTexts
+from hubgate.runtime.supervisor import LocalModel
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return Folder(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def model(folder: Folder) -> AsyncIterator[LocalModel]:
+    """One model for all: a test that ends its worker finds that the next call starts another."""
+    model = LocalModel(folder.path)
+    yield model
+    await model.close()
+
+
+async def test_each_text_gets_its_own_vector_in_the_order_of_the_texts(
+    model: LocalModel, folder: Folder
+) -> None:
+    texts = [f"w{n} " * (1 + n % 40) for n in range(90)]
+    assert (await model.ready()).dimensions == HIDDEN
+    found = await vectors(model, *texts)
+    assert np.abs(found - np.array([folder.vector(text) for text in texts])).max() < 1e-5
+
+
+async def test_big_and_small_calls_at_once_keep_their_order_and_their_owners(
+    model: LocalModel, folder: Folder
+) -> None:
+    calls = [
+        [f"w{(n * 7 + k) % 96} " * (1 + (n + k) % 30) for k in range(1 if n % 4 else 60)] for n in range(16)
+    ]
+    answers = await asyncio.gather(*(vectors(model, *texts) for texts in calls))
+    for texts, found in zip(calls, answers, strict=True):
+        assert np.abs(found - np.array([folder.vector(text) for text in texts])).max() < 1e-5
+
+
+async def test_normalisation_is_the_model_s_own_unless_the_call_says(model: LocalModel) -> None:
+    lengths = {}
+    for normalize in (None, True, False):
+        reply = await model.ask(embed("w1 w2", normalize=normalize))
+        assert isinstance(reply, Embedded)
+        lengths[normalize] = np.linalg.norm(np.frombuffer(reply.vectors, "<f4"))
+    assert lengths[None] == pytest.approx(1, abs=1e-6) == lengths[True]
+    assert lengths[False] != pytest.approx(1, abs=1e-2)
+
+
+async def test_tokens_and_cut_texts_are_counted_exactly(model: LocalModel) -> None:
+    reply = await model.ask(embed("", "w1 w2", "w3 " * 200))
+    assert isinstance(reply, Embedded)
+    assert reply.tokens == [2, 4, 48]
+    assert reply.truncated == [False, False, True]
+
+
+async def test_a_prompt_goes_before_each_text_and_an_unknown_one_is_refused(
+    model: LocalModel, folder: Folder
+) -> None:
+    reply = await model.ask(embed("w5", prompt="query"))
+    assert isinstance(reply, Embedded)
+    assert np.abs(np.frombuffer(reply.vectors, "<f4") - folder.vector("w1 w2 w5")).max() < 1e-5
+    with pytest.raises(InvalidRequest, match=r"no prompt named \[other\]. Its prompts: nothing, query"):
+        await model.ask(embed("w5", prompt="other"))
+
+
+async def test_no_texts_are_no_vectors(model: LocalModel) -> None:
+    assert (await vectors(model)).shape == (0, HIDDEN)
+
+
+async def test_texts_are_cut_into_tokens(model: LocalModel) -> None:
+    reply = await model.ask(lambda call: TokenizeTexts(call, ["w1", ""], True))
+    assert isinstance(reply, Tokenized)
+    assert [[token.text for token in tokens] for tokens in reply.items] == [
+        ["[CLS]", "w1", "[SEP]"],
+        ["[CLS]", "[SEP]"],
+    ]
+
+
+async def test_half_a_surrogate_pair_is_refused_and_harms_nobody(model: LocalModel) -> None:
+    with pytest.raises(InvalidRequest, match="surrogate"):
+        await model.ask(embed("\ud83d"))
+    assert len(await vectors(model, "w1")) == 1
+
+
+async def test_a_caller_that_leaves_does_not_disturb_the_others(model: LocalModel, folder: Folder) -> None:
+    await model.ready()
+    process = process_of(model)
+    os.kill(process.pid, signal.SIGSTOP)
+    leavers = [asyncio.create_task(vectors(model, *["w1 w2 w3"] * 400)) for _ in range(3)]
+    stays = asyncio.create_task(vectors(model, "w7"))
+    await asyncio.sleep(0)
+    for leaver in leavers:
+        leaver.cancel()
+    os.kill(process.pid, signal.SIGCONT)
+    assert np.abs((await stays)[0] - folder.vector("w7")).max() < 1e-5
+    assert all(leaver.cancelled() for leaver in leavers)
+    assert process_of(model) is process
+    assert not process._calls

