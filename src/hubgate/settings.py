@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MIN_ADMIN_KEY_LENGTH = 16
+MIN_CACHE_BYTES = 1 << 20
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -35,6 +36,7 @@ class Settings:
     allow_private_addresses: bool = True
     keys_in_path: bool = False
     max_body_bytes: int = 32 * 1024 * 1024
+    cache_bytes: int = 1 << 30
     log_level: str = "info"
     hf_endpoint: str | None = None
 
@@ -42,6 +44,11 @@ class Settings:
     def database(self) -> Path:
         """The SQLite file."""
         return self.home / "hubgate.db"
+
+    @property
+    def vectors(self) -> Path:
+        """The file of the vector cache."""
+        return self.home / "vectors.db"
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -65,6 +72,7 @@ class Settings:
             allow_private_addresses=_flag(env, "HUBGATE_ALLOW_PRIVATE_ADDRESSES", default=True),
             keys_in_path=_flag(env, "HUBGATE_KEYS_IN_PATH", default=False),
             max_body_bytes=_whole(env, "HUBGATE_MAX_BODY_BYTES", 32 * 1024 * 1024, 1024, 1 << 30),
+            cache_bytes=_cache_bytes(env),
             log_level=_log_level(env),
             hf_endpoint=env.get("HF_ENDPOINT") or None,
         )
@@ -86,6 +94,15 @@ def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int)
     if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
         raise InvalidSetting(f"{name} must be a whole number from {low} to {high}, not {value!r}.")
     return int(value)
+
+
+def _cache_bytes(env: Mapping[str, str]) -> int:
+    size = _whole(env, "HUBGATE_CACHE_BYTES", 1 << 30, 0, 1 << 50)
+    if 0 < size < MIN_CACHE_BYTES:
+        raise InvalidSetting(
+            f"HUBGATE_CACHE_BYTES must be 0 (off) or at least {MIN_CACHE_BYTES}, not {size}."
+        )
+    return size
 
 
 def _log_level(env: Mapping[str, str]) -> str:

@@ -16,6 +16,8 @@ def test_an_empty_environment_gives_the_documented_defaults() -> None:
     assert settings.keys_in_path is False
     assert settings.admin_key is None
     assert settings.database == settings.home / "hubgate.db"
+    assert settings.vectors == settings.home / "vectors.db"
+    assert settings.cache_bytes == 1 << 30
 
 
 def test_every_variable_is_honoured() -> None:
@@ -30,6 +32,7 @@ def test_every_variable_is_honoured() -> None:
             "HUBGATE_ALLOW_PRIVATE_ADDRESSES": "No",
             "HUBGATE_KEYS_IN_PATH": "1",
             "HUBGATE_MAX_BODY_BYTES": "2048",
+            "HUBGATE_CACHE_BYTES": "0",
             "HUBGATE_LOG_LEVEL": "DEBUG",
             "HF_ENDPOINT": "https://mirror.example",
         }
@@ -41,6 +44,7 @@ def test_every_variable_is_honoured() -> None:
     assert settings.allow_private_addresses is False
     assert settings.keys_in_path is True
     assert settings.max_body_bytes == 2048
+    assert settings.cache_bytes == 0
     assert settings.log_level == "debug"
     assert settings.hf_endpoint == "https://mirror.example"
 
@@ -53,6 +57,7 @@ def test_every_variable_is_honoured() -> None:
         ("HUBGATE_PORT", "-1"),
         ("HUBGATE_KEYS_IN_PATH", "maybe"),
         ("HUBGATE_MAX_BODY_BYTES", "1"),
+        ("HUBGATE_CACHE_BYTES", "1048575"),
         ("HUBGATE_LOG_LEVEL", "loud"),
         ("HUBGATE_ADMIN_KEY", "short"),
         ("HUBGATE_ADMIN_KEY", "aaaaaaaaaaaaaaaaaaaaaaaa"),
