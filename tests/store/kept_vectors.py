@@ -1,0 +1,54 @@
+"""Vectors to keep on disk, and ways to keep and find them."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from hubgate.domain.calls import CachedVector
+from hubgate.store.vectors import VectorFile
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+MIB = 1024 * 1024
+
+
+@asynccontextmanager
+async def opened(path: Path, most_bytes: int = 8 * MIB, **options: float) -> AsyncIterator[VectorFile]:
+    """The file of a gate that runs."""
+    file = VectorFile(path, most_bytes, **options)  # type: ignore[arg-type]
+    try:
+        yield file
+    finally:
+        await file.close()
+
+
+def key(number: int) -> bytes:
+    """Its key."""
+    return hashlib.sha256(number.to_bytes(8, "little")).digest()
+
+
+def vector(number: int, dimensions: int = 384) -> CachedVector:
+    """The vector of that number, which no other has."""
+    return CachedVector(number.to_bytes(4, "little") * dimensions, tokens=number, exact=True, truncated=False)
+
+
+def vectors(*numbers: int) -> dict[bytes, CachedVector]:
+    """Several, as a cache takes them."""
+    return {key(number): vector(number) for number in numbers}
+
+
+async def kept(path: Path, *numbers: int, most_bytes: int = 8 * MIB) -> None:
+    """Write vectors as an earlier run of the gate would have."""
+    async with opened(path, most_bytes) as file:
+        await file.put_many(vectors(*numbers))
+
+
+async def found(file: VectorFile, *numbers: int) -> list[int]:
+    """Which of them are remembered, each checked to be the right one."""
+    answer = await file.get_many([key(number) for number in numbers])
+    assert answer == {k: v for k, v in vectors(*numbers).items() if k in answer}
+    return [number for number in numbers if key(number) in answer]
