@@ -21,7 +21,7 @@ from support.litellm import KEY, litellm
 from support.loopback import ask
 from support.nginx import LARGE, SMALL, proxy, upstream
 from support.table import show
-from support.wrk import CONNECTIONS, Load, drive
+from support.wrk import CONNECTIONS, NEW, Load, drive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,9 +29,13 @@ if TYPE_CHECKING:
     from support.gate import Gate
     from support.processes import Process
 
-_SENTENCE = "Text {}: a gate costs little if it never looks at the numbers that pass through it."
-_FEW = [_SENTENCE.format(n) for n in range(8)]
-_MANY = [_SENTENCE.format(n) for n in range(96)]
+MAIN, PEER = "OpenAI floats ← TEI", "LiteLLM, 8 × 384 floats"
+_SENTENCE = (
+    "Text {} of request {}: a gate costs little if it never looks at the numbers that pass through it."
+)
+_FEW = [_SENTENCE.format(n, NEW) for n in range(8)]
+_MANY = [_SENTENCE.format(n, NEW) for n in range(96)]
+_OLD = [_SENTENCE.format(n, "before") for n in range(8)]
 
 
 @dataclass(slots=True)
@@ -48,8 +52,8 @@ class Subject:
     microseconds: list[float] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
 
-    def check(self) -> int:
-        """Ask once: all vectors must be there. How many bytes the reply has."""
+    def check(self) -> None:
+        """Ask once: all vectors must be there."""
         reply = ask("POST", self.url, self.body, headers=self.headers)
         if reply.status != 200:
             raise SystemExit(f"{self.name}: {reply.status} {reply.body[:500]!r}")
@@ -58,7 +62,6 @@ class Subject:
         assert isinstance(asked, list)
         if len(got) != len(asked):
             raise SystemExit(f"{self.name}: {len(got)} vectors for {len(asked)} texts")
-        return len(reply.body)
 
     def measure(self, body: Path, seconds: int) -> None:
         """One turn."""
@@ -86,17 +89,19 @@ def main() -> None:
         folder = Path(made)
         behind, model = stack.enter_context(upstream(folder / "upstream", cores.load))
         through, nginx = stack.enter_context(proxy(folder / "nginx", cores.measured, behind))
-        gate = stack.enter_context(bare_gate(folder / "gate", cores.measured))
+        usual = stack.enter_context(bare_gate(folder / "usual", cores.measured))
+        uncached = stack.enter_context(bare_gate(folder / "uncached", cores.measured, cached=False))
         subjects = _limits(behind, model, through, nginx)
-        subjects += _faces(gate, behind, subjects)
+        subjects += _faces(_Front(usual, behind), _Front(uncached, behind), subjects)
         if options.with_litellm:
             url, process = stack.enter_context(litellm(folder / "litellm", cores.measured, behind))
             subjects += _litellm(url, process, subjects)
-        sizes = {subject.name: subject.check() for subject in subjects}
+        for subject in subjects:
+            subject.check()
         for number in range(rounds + 1):
             for subject in subjects:
                 subject.measure(folder / "body.json", seconds if number else 1)
-        _print(subjects, sizes)
+        _print(subjects)
 
 
 def _limits(behind: str, model: Process, through: str, nginx: Process) -> list[Subject]:
@@ -116,35 +121,47 @@ def _limits(behind: str, model: Process, through: str, nginx: Process) -> list[S
     ]
 
 
-def _faces(gate: Gate, behind: str, limits: Sequence[Subject]) -> list[Subject]:
+class _Front:
+    """One gate before all the canned models."""
+
+    def __init__(self, gate: Gate, behind: str) -> None:
+        gate.register("tei", f"{behind}/tei/{SMALL}")
+        gate.register("vllm", f"{behind}/vllm/{SMALL}")
+        gate.register("tei-large", f"{behind}/tei/{LARGE}")
+        self._gate = gate
+        self._key = gate.key()
+
+    def ask(self, name: str, path: str, body: Mapping[str, object], limit: Subject) -> Subject:
+        """Any of its routes."""
+        return Subject(name, self._gate.process, self._gate.url + path, body, self._key, limit)
+
+    def openai(
+        self, name: str, model: str, limit: Subject, texts: Sequence[str] = _FEW, encoding: str = "float"
+    ) -> Subject:
+        """OpenAI's route."""
+        body = {"model": model, "input": texts, "encoding_format": encoding}
+        return self.ask(name, "/v1/embeddings", body, limit)
+
+
+def _faces(usual: _Front, uncached: _Front, limits: Sequence[Subject]) -> list[Subject]:
     """Each face before TEI, which sends floats; OpenAI's also before vLLM, which is asked for base64."""
     _, floats, base64, large = limits
-    gate.register("tei", f"{behind}/tei/{SMALL}")
-    gate.register("vllm", f"{behind}/vllm/{SMALL}")
-    gate.register("tei-large", f"{behind}/tei/{LARGE}")
-    key = gate.key()
-
-    def openai(name: str, model: str, encoding: str, texts: Sequence[str], limit: Subject) -> Subject:
-        body = {"model": model, "input": texts, "encoding_format": encoding}
-        return Subject(name, gate.process, f"{gate.url}/v1/embeddings", body, key, limit)
-
-    def other(name: str, path: str, body: dict[str, object]) -> Subject:
-        return Subject(name, gate.process, gate.url + path, body, key, floats)
-
     return [
-        openai("OpenAI floats ← TEI", "tei", "float", _FEW, floats),
-        other("Elasticsearch ← TEI", "/_inference/text_embedding/tei", {"input": _FEW}),
-        other("Hugging Face ← TEI", "/hf/tei/embed", {"inputs": _FEW}),
-        openai("OpenAI base64 ← TEI", "tei", "base64", _FEW, base64),
-        openai("OpenAI base64 ← vLLM", "vllm", "base64", _FEW, base64),
-        openai("OpenAI floats ← vLLM", "vllm", "float", _FEW, floats),
-        openai("OpenAI floats ← TEI, 96 × 1024", "tei-large", "float", _MANY, large),
+        usual.openai(MAIN, "tei", floats),
+        usual.openai(f"{MAIN}, all remembered", "tei", floats, _OLD),
+        uncached.openai(f"{MAIN}, no cache", "tei", floats),
+        usual.ask("Elasticsearch ← TEI", "/_inference/text_embedding/tei", {"input": _FEW}, floats),
+        usual.ask("Hugging Face ← TEI", "/hf/tei/embed", {"inputs": _FEW}, floats),
+        usual.openai("OpenAI base64 ← TEI", "tei", base64, encoding="base64"),
+        usual.openai("OpenAI base64 ← vLLM", "vllm", base64, encoding="base64"),
+        usual.openai("OpenAI floats ← vLLM", "vllm", floats),
+        usual.openai(f"{MAIN}, 96 × 1024", "tei-large", large, _MANY),
     ]
 
 
 def _litellm(url: str, process: Process, limits: Sequence[Subject]) -> list[Subject]:
     body = {"model": "small", "input": _FEW, "encoding_format": "float"}
-    return [Subject("LiteLLM, 8 × 384 floats", process, f"{url}/v1/embeddings", body, KEY, limits[1])]
+    return [Subject(PEER, process, f"{url}/v1/embeddings", body, KEY, limits[1])]
 
 
 def _vectors(reply: object) -> list[object]:
@@ -155,7 +172,7 @@ def _vectors(reply: object) -> list[object]:
     return reply
 
 
-def _print(subjects: Sequence[Subject], sizes: Mapping[str, int]) -> None:
+def _print(subjects: Sequence[Subject]) -> None:
     print(
         f"\nG1  CPU time of an embedding request, {CONNECTIONS} connections; medians of the rounds (the first left out)\n"
     )
@@ -165,7 +182,7 @@ def _print(subjects: Sequence[Subject], sizes: Mapping[str, int]) -> None:
         rows.append(
             (
                 subject.name,
-                f"{sizes[subject.name] / 1000:.0f}",
+                f"{median(load.bytes / load.requests for load in loads) / 1000:.0f}",
                 f"{median(cost):.1f}",
                 f"{min(cost):.1f}-{max(cost):.1f}",
                 f"{_cost(subject) / _cost(subject.limit):.1f}" if subject.limit else "",
@@ -176,8 +193,8 @@ def _print(subjects: Sequence[Subject], sizes: Mapping[str, int]) -> None:
         )
     show(("", "reply kB", "CPU µs", "range", "to nginx", "requests/s", "p50 ms", "p99 ms"), rows)
     by_name = {subject.name: subject for subject in subjects}
-    if peer := by_name.get("LiteLLM, 8 × 384 floats"):
-        ratio = _cost(peer) / _cost(by_name["OpenAI floats ← TEI"])
+    if peer := by_name.get(PEER):
+        ratio = _cost(peer) / _cost(by_name[MAIN])
         print(f"LiteLLM costs {ratio:.0f} times the gate (goal: 80, stretch: 120)\n")
 
 

@@ -22,17 +22,19 @@ class Benchmark(NamedTuple):
 
     program: str
     what: str
-    has_peer: bool = False
+    quick: tuple[str, ...] = ("--quick",)
+    """What makes it a quick look."""
+    has_peer: bool = True
     """Whether it can measure LiteLLM too."""
 
 
 BENCHMARKS = {
-    "g1": Benchmark("cost.py", "CPU time of an embedding request, beside nginx", has_peer=True),
-    "g5": Benchmark("memory.py", "memory, and its growth while clients leave", has_peer=True),
-    "g6": Benchmark("start.py", "cold start and idle CPU", has_peer=True),
-    "g8": Benchmark("size.py", "installed size", has_peer=True),
-    "g12": Benchmark("chunking.py", "chunking, MB/s"),
-    "g13": Benchmark("coalescing.py", "64 callers of one text each: requests saved, throughput"),
+    "g1": Benchmark("cost.py", "CPU time of an embedding request, beside nginx"),
+    "g5": Benchmark("memory.py", "memory, and its growth while clients leave"),
+    "g6": Benchmark("start.py", "cold start and idle CPU"),
+    "g8": Benchmark("size.py", "installed size"),
+    "g12": Benchmark("chunking.py", "chunking, MB/s", ("--rounds", "3"), has_peer=False),
+    "g13": Benchmark("coalescing.py", "what joining small calls saves and brings", (), has_peer=False),
 }
 
 
@@ -63,7 +65,7 @@ def main() -> None:
 def _run(benchmark: Benchmark, *, quick: bool, with_litellm: bool) -> bool:
     command = [sys.executable, str(_HERE / benchmark.program)]
     if quick:
-        command.append("--quick")
+        command += benchmark.quick
     if with_litellm and benchmark.has_peer:
         command.append("--with-litellm")
     return subprocess.run(command, check=False).returncode == 0

@@ -58,7 +58,7 @@ class Gate:
 
 
 @contextmanager
-def gate(folder: Path, core: int) -> Iterator[Gate]:
+def gate(folder: Path, core: int, *, cached: bool = True) -> Iterator[Gate]:
     """`hubgate serve`; on a new home it loads its ready model, `all-minilm-l6-v2`, in a process of its own."""
     folder.mkdir(exist_ok=True)
     port, admin_key = free_port(), secrets.token_urlsafe(24)
@@ -70,6 +70,7 @@ def gate(folder: Path, core: int) -> Iterator[Gate]:
         "HUBGATE_ADMIN_KEY": admin_key,
         "HUBGATE_SECRET_KEY_FILE": str(folder / "secret.key"),
         "HF_HUB_OFFLINE": "1",
+        **({} if cached else {"HUBGATE_CACHE_BYTES": "0"}),
     }
     with Process([str(PROGRAM), "serve"], core=core, output=folder / "access.log", env=env) as process:
         url = f"http://127.0.0.1:{port}"
@@ -78,10 +79,10 @@ def gate(folder: Path, core: int) -> Iterator[Gate]:
 
 
 @contextmanager
-def bare_gate(folder: Path, core: int) -> Iterator[Gate]:
+def bare_gate(folder: Path, core: int, *, cached: bool = True) -> Iterator[Gate]:
     """A gate without a local model: its first start makes one ready, which is removed for good."""
     with gate(folder, core) as first:
         first.ready()
         first.ask("DELETE", f"/api/endpoints/{READY_MODEL}")
-    with gate(folder, core) as second:
+    with gate(folder, core, cached=cached) as second:
         yield second

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CONNECTIONS = 64
+NEW = "@" * 9
+"""In a body: a number that no other request has."""
+_MOST_REQUESTS = 1_000_000
+_runs = count()
 _SCRIPT = Path(__file__).with_name("load.lua")
 
 
@@ -22,17 +27,20 @@ class Load:
     """What one run did. A run in which anything failed is no measurement, so there are no errors here."""
 
     requests: int
+    bytes: int
+    """Of all replies, their heads included."""
     seconds: float
     p50_ms: float
     p99_ms: float
 
 
 def drive(url: str, headers: Mapping[str, str], body: Path, seconds: int) -> Load:
-    """POST the body for some seconds over 64 kept connections, as fast as it is answered."""
+    """POST the body for some seconds over 64 kept connections, as fast as it is answered; see `NEW`."""
+    first = next(_runs) * _MOST_REQUESTS
     named = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
     command = [program("wrk"), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s"]
     told = subprocess.run(
-        [*command, *named, "-s", str(_SCRIPT), url, "--", str(body)],
+        [*command, *named, "-s", str(_SCRIPT), url, "--", str(body), str(first)],
         capture_output=True,
         text=True,
         check=True,
