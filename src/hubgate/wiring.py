@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.errors import StoreFailed
 from hubgate.service.access import Access
 from hubgate.service.gateway import Gateway
+from hubgate.service.memory import VectorMemory
 from hubgate.service.meter import Meter
 from hubgate.service.pipeline import Pipelines
 from hubgate.store.store import SqlStore
+from hubgate.store.vectors import VectorFile
 from hubgate.upstreams.sources import ModelSources
 from hubgate.web.app import create_app
 
@@ -61,7 +65,9 @@ async def open_gate(settings: Settings, *, ready_endpoint: Endpoint | None = Non
     try:
         access, first_admin_key = await Access.load(store, settings.admin_key)
         sources = ModelSources(settings)
-        gateway, meter = Gateway(store, sources, Pipelines()), Meter()
+        memory = _memory(settings)
+        gateway = Gateway(store, sources, Pipelines(memory.cache if memory else None, time.monotonic))
+        meter = Meter(gateway.pipelines)
         await gateway.load(ready_endpoint)
         flusher = asyncio.create_task(_flush(access))
         try:
@@ -70,6 +76,7 @@ async def open_gate(settings: Settings, *, ready_endpoint: Endpoint | None = Non
                     gateway,
                     access,
                     meter,
+                    memory,
                     max_body_bytes=settings.max_body_bytes,
                     keys_in_path=settings.keys_in_path,
                 ),
@@ -83,8 +90,16 @@ async def open_gate(settings: Settings, *, ready_endpoint: Endpoint | None = Non
                 await flusher
             await gateway.close()
             await access.flush()
+            if memory:
+                await memory.close()
     finally:
         await store.close()
+
+
+def _memory(settings: Settings) -> VectorMemory | None:
+    if not settings.cache_bytes:
+        return None
+    return VectorMemory(VectorFile(settings.vectors, settings.cache_bytes))
 
 
 async def _flush(access: Access) -> None:
@@ -92,5 +107,5 @@ async def _flush(access: Access) -> None:
         await asyncio.sleep(_FLUSH_EVERY)
         try:
             await access.flush()
-        except Exception:
+        except StoreFailed:
             _log.exception("could not write down when keys were used; it is tried again")

@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hubgate.core.shortening import Shortened
 from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
 from hubgate.service.access import Access
 from hubgate.service.gateway import Gateway
 from hubgate.service.meter import Meter
-from hubgate.service.pipeline import Pipelines
+from hubgate.service.pipeline import Pipeline, Pipelines
 from hubgate.store.store import SqlStore
 from hubgate.web.app import create_app
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from hubgate.domain.calls import Call, Result
-    from hubgate.domain.ports import Answer, Upstream
+    from hubgate.domain.ports import Upstream
     from hubgate.domain.secret import Secret
     from hubgate.settings import Settings
     from hubgate.web.asgi import AsgiApp, Message
@@ -74,12 +75,14 @@ class Script:
         return call
 
 
-class _NoWrappers(Pipelines):
+class _FewWrappers(Pipelines):
     def __init__(self) -> None:
         pass
 
-    def build(self, endpoint: Endpoint, token: Secret | None, upstream: Upstream) -> Answer:
-        return upstream
+    def build(self, endpoint: Endpoint, token: Secret | None, upstream: Upstream) -> Pipeline:
+        facts = endpoint.facts
+        answer = Shortened(upstream, model=facts.model, dimensions=facts.dimensions)
+        return Pipeline(answer=answer, queue=None, cached=None)
 
 
 @dataclass
@@ -152,12 +155,13 @@ class ScriptedGate:
 async def scripted_gate(settings: Settings) -> AsyncIterator[ScriptedGate]:
     """A fresh one."""
     store = await SqlStore.open(settings)
-    script, meter = Script(), Meter()
-    gateway = Gateway(store, script, _NoWrappers())
+    script = Script()
+    gateway = Gateway(store, script, _FewWrappers())
+    meter = Meter(gateway.pipelines)
     access, _ = await Access.load(store, ADMIN_KEY)
     await gateway.register(Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None)
     script.calls.clear()
-    app = create_app(gateway, access, meter, max_body_bytes=4_000_000, keys_in_path=True)
+    app = create_app(gateway, access, meter, None, max_body_bytes=4_000_000, keys_in_path=True)
     yield ScriptedGate(app, script, gateway, access, meter)
     await gateway.close()
     await store.close()

@@ -127,7 +127,11 @@ BAD_INPUT: list[tuple[object, int, str]] = [
     ({"inputs": "a", "parameters": {"colour": "red"}}, 422, "unknown field `colour`"),
     ({"inputs": "a", "truncate": "yes"}, 422, "`$.truncate`"),
     ({"inputs": "a", "truncation_direction": "up"}, 422, "`$.truncation_direction`"),
-    ({"inputs": "a", "dimensions": 3}, 422, "gives vectors of 2 dimensions, not 3"),
+    (
+        {"inputs": "a", "dimensions": 3},
+        422,
+        "gives vectors of 2 dimensions and is not known to have been trained",
+    ),
     ({"inputs": "a", "encoding_format": "base64"}, 422, "Use /v1/embeddings"),
     ({"inputs": "a", "input_type": "poem"}, 422, "[input_type] cannot be 'poem'."),
     ({"inputs": ["a"] * 2049}, 413, "[inputs] has 2049 texts"),

@@ -138,14 +138,13 @@ async def test_input_type_is_understood_in_the_words_of_many_clients(
     assert scripted.script.embedded.input_type is meant
 
 
-async def test_dimensions_may_be_named_if_they_are_the_models(scripted: ScriptedGate) -> None:
+async def test_dimensions_are_the_models_or_those_it_was_trained_for(scripted: ScriptedGate) -> None:
     body = {"model": "e5", "input": "a", "dimensions": 2}
     assert (await scripted.request("POST", "/v1/embeddings", body)).status == 200
     reply = await scripted.request("POST", "/v1/embeddings", {**body, "dimensions": 1})
     assert reply.status == 400
-    assert reply.json()["error"]["message"] == (
-        "Endpoint [e5] gives vectors of 2 dimensions, not 1. "
-        "Leave [dimensions] out: this version does not shorten vectors."
+    assert reply.json()["error"]["message"].startswith(
+        "[dimensions] cannot be 1: [org/model] gives vectors of 2 dimensions and is not known to have been trained"
     )
 
 
@@ -331,3 +330,36 @@ async def test_the_caller_is_told_to_the_floors_below_by_its_keys_id(scripted: S
     key, plain = await scripted.access.create("an application")
     await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"}, key=plain)
     assert scripted.script.embedded.context.caller == key.id
+
+
+@pytest.mark.parametrize(
+    ("model", "sent", "kind"),
+    [
+        ("e5", None, None),
+        ("e5:query", None, InputType.SEARCH),
+        ("e5:document", None, InputType.INGEST),
+        ("e5:query", "document", InputType.INGEST),
+        ("e5", "search", InputType.SEARCH),
+    ],
+)
+async def test_a_model_name_may_say_what_the_texts_are(
+    scripted: ScriptedGate, model: str, sent: str | None, kind: InputType | None
+) -> None:
+    body = {"model": model, "input": "a"} | ({"input_type": sent} if sent else {})
+    reply = await scripted.request("POST", "/v1/embeddings", body)
+    assert reply.json()["model"] == model
+    assert scripted.script.embedded.input_type is kind
+
+
+async def test_a_key_may_say_what_its_texts_are(scripted: ScriptedGate) -> None:
+    _, key = await scripted.access.create("reader", input_type=InputType.SEARCH)
+    await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"}, key=key)
+    assert scripted.script.embedded.input_type is InputType.SEARCH
+    await scripted.request("POST", "/v1/embeddings", {"model": "e5:document", "input": "a"}, key=key)
+    assert scripted.script.embedded.input_type is InputType.INGEST
+
+
+async def test_a_name_with_another_word_after_the_colon_is_refused(scripted: ScriptedGate) -> None:
+    reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5:sideways", "input": "a"})
+    assert reply.status == 400
+    assert "sideways" in reply.json()["error"]["message"]

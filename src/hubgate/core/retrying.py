@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.ports import Answer, Clock
 
+_PASSES = frozenset({Cause.WAKING, Cause.OVERLOADED})
+"""What time alone cures: it is asked again for as long as the caller can wait."""
 _LONGEST_SILENCE = 300.0
 """Seconds after which a server is asked again whatever it said: the longest rate limit window of Hugging Face."""
 
@@ -31,7 +33,7 @@ class Retried:
     Args:
         answer: what may fail.
         allowance: the one that the first try's permit is of.
-        tries: how many at most.
+        tries: how many at most, of failures that time alone may not cure.
         first_pause: seconds before the second try; each pause is about twice the one before.
         longest_pause: seconds.
         clock: seconds that never go back.
@@ -43,7 +45,7 @@ class Retried:
         answer: Answer,
         *,
         allowance: Allowance,
-        tries: int = 6,
+        tries: int = 3,
         first_pause: float = 1.0,
         longest_pause: float = 5.0,
         clock: Clock = time.monotonic,
@@ -72,7 +74,8 @@ class Retried:
                 tried += 1
                 pause = self._heed(error, tried)
                 wait = max(pause, self._allowance.wait_estimate())
-                if not error.retryable or tried == self._tries or self._clock() + wait >= deadline:
+                spent = tried >= self._tries and error.cause not in _PASSES
+                if not error.retryable or spent or self._clock() + wait >= deadline:
                     raise
             await asyncio.sleep(pause)
 

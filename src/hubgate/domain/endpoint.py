@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from hubgate.domain.calls import InputType  # noqa: TC001 - the store reads the types of the fields
 from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkingSettings
 from hubgate.domain.errors import InvalidEndpoint
 
@@ -90,6 +91,10 @@ class Facts:
     precision: str | None = None
     route: str | None = None
     """Where the server takes the task, below its URL, if that is not where its engine usually does."""
+    prefixes: dict[InputType, str] = field(default_factory=dict)
+    """What the model wants before each kind of text; empty if nothing."""
+    fingerprint: str | None = None
+    """The vector of a fixed text, f32 in base64: a model that answers otherwise is another one."""
     warnings: tuple[str, ...] = ()
 
 
@@ -111,6 +116,14 @@ class Endpoint:
     """What the operator expects; the measured number is in `facts`."""
     max_input_tokens: int | None = None
     requests_per_minute: int = DEFAULT_REQUESTS_PER_MINUTE
+    tokens_per_minute: int | None = None
+    max_concurrent_requests: int | None = None
+    burst: int = 1
+    """Requests that may leave together after a pause; Elasticsearch's limiter allows one."""
+    prefixes: dict[InputType, str] | None = None
+    """What the operator wants before each kind of text, instead of what is known of the model."""
+    cached: bool = True
+    """Whether vectors are remembered."""
     chunking: ChunkingSettings = DEFAULT_CHUNKING
     facts: Facts = field(default_factory=Facts)
 
@@ -120,6 +133,9 @@ class Endpoint:
             ("requests_per_minute", self.requests_per_minute),
             ("dimensions", self.dimensions),
             ("max_input_tokens", self.max_input_tokens),
+            ("tokens_per_minute", self.tokens_per_minute),
+            ("max_concurrent_requests", self.max_concurrent_requests),
+            ("burst", self.burst),
         ):
             if value is not None and value <= 0:
                 raise InvalidEndpoint(f"Invalid value [{value}]. [{label}] must be a positive integer")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hubgate.domain.calls import InputType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,3 +21,7 @@ class Key:
     last_used_at: float | None = None
     admin: bool = False
     default_endpoint: str | None = None
+    bulk: bool = False
+    """Its calls wait behind those of interactive keys."""
+    input_type: InputType | None = None
+    """What its texts are for, when a call does not say."""

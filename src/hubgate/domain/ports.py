@@ -76,6 +76,26 @@ class VectorCache(Protocol):
         ...
 
 
+class VectorDisk(VectorCache, Protocol):
+    """The part of the vector cache that survives a restart."""
+
+    async def stats(self) -> Mapping[str, int]:
+        """What it holds, and how often it helped."""
+        ...
+
+    async def clear(self) -> None:
+        """Forget everything.
+
+        Raises:
+            StoreFailed: it cannot be cleared.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Write what is waiting, and let go."""
+        ...
+
+
 class Store(Protocol):
     """What survives a restart. Tokens go in and come out open; they are sealed at rest.
 

@@ -14,7 +14,7 @@ import re
 import secrets
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hubgate.domain.errors import HubgateError, InvalidRequest, NotAuthenticated, NotFound, StoreFailed
 from hubgate.domain.keys import Key
@@ -22,6 +22,7 @@ from hubgate.domain.keys import Key
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from hubgate.domain.calls import InputType
     from hubgate.domain.ports import Store
 
 ADMIN, CLI = "admin", "cli"
@@ -63,7 +64,8 @@ class Access:
         access = cls(store, keys, clock)
         if any(key.admin for key in keys):
             return access, None
-        _, plain = await access._add(ADMIN, admin=True, default_endpoint=None)
+        plain, key = _minted(ADMIN, clock(), admin=True)
+        await access._add(key)
         return access, plain
 
     def authenticate(self, authorization: str | None) -> Key:
@@ -91,7 +93,13 @@ class Access:
         return [self._with_last_use(key) for key in keys if key.id != CLI]
 
     async def create(
-        self, name: str, *, admin: bool = False, default_endpoint: str | None = None
+        self,
+        name: str,
+        *,
+        admin: bool = False,
+        default_endpoint: str | None = None,
+        bulk: bool = False,
+        input_type: InputType | None = None,
     ) -> tuple[Key, str]:
         """Make a key; what is stored of it, and the key itself, which can never be shown again.
 
@@ -100,7 +108,16 @@ class Access:
             StoreFailed: it cannot be stored.
         """
         _check_name(name)
-        return await self._add(name, admin=admin, default_endpoint=default_endpoint)
+        plain, key = _minted(
+            name,
+            self._clock(),
+            admin=admin,
+            default_endpoint=default_endpoint,
+            bulk=bulk,
+            input_type=input_type,
+        )
+        await self._add(key)
+        return key, plain
 
     async def revoke(self, which: str) -> None:
         """Put a key out of force at once, by its id or its name.
@@ -150,28 +167,24 @@ class Access:
         digest = _digest(plain.encode())
         self._keys[digest] = Key(id=CLI, name=CLI, digest=digest, created_at=self._clock(), admin=True)
 
-    async def _add(self, name: str, *, admin: bool, default_endpoint: str | None) -> tuple[Key, str]:
-        key_id = secrets.token_hex(4)
-        plain = f"hg_{key_id}_{secrets.token_urlsafe(32)}"
-        key = Key(
-            id=key_id,
-            name=name,
-            digest=_digest(plain.encode()),
-            created_at=self._clock(),
-            admin=admin,
-            default_endpoint=default_endpoint,
-        )
+    async def _add(self, key: Key) -> None:
         self._keys[key.digest] = key
         try:
             await self._store.add_key(key)
         except HubgateError:
             del self._keys[key.digest]
             raise
-        return key, plain
 
     def _with_last_use(self, key: Key) -> Key:
         used = self._used.get(key.id)
         return key if used is None else replace(key, last_used_at=used)
+
+
+def _minted(name: str, now: float, **what: Any) -> tuple[str, Key]:
+    """A new key in plain, and what is kept of it."""
+    key_id = secrets.token_hex(4)
+    plain = f"hg_{key_id}_{secrets.token_urlsafe(32)}"
+    return plain, Key(id=key_id, name=name, digest=_digest(plain.encode()), created_at=now, **what)
 
 
 def _digest(key: bytes) -> bytes:

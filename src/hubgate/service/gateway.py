@@ -4,51 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from hubgate.core.chunking import check_separators
-from hubgate.core.vectors import dimensions
-from hubgate.domain.calls import Embed, InputType, Vectors
+from hubgate.domain.calls import Vectors
 from hubgate.domain.endpoint import Source, Task
 from hubgate.domain.errors import (
-    DeadlineExceeded,
+    EndpointChanged,
     EndpointExists,
     EndpointNotFound,
     HubgateError,
-    InvalidEndpoint,
     WrongTask,
 )
+from hubgate.service.proving import PROBE, prove, what_changed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
-    from hubgate.domain.calls import Call, Result
+    from hubgate.domain.calls import Call, Embed, Result
     from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Answer, Sources, Store, Upstream
+    from hubgate.domain.ports import Sources, Store, Upstream
     from hubgate.domain.secret import Secret
-    from hubgate.service.pipeline import Pipelines
+    from hubgate.service.pipeline import Pipeline, Pipelines
 
     _Store = Callable[[Endpoint, Secret | None], Awaitable[None]]
 
-PROBE = Embed(texts=("how big",), input_type=InputType.INGEST)
-DEFAULT_REGISTRATION_TIMEOUT = 30.0
 _READY_NOTE = "ready endpoint"
-SERVED_TASKS = frozenset({Task.TEXT_EMBEDDING})
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Live:
     """An endpoint that can be called."""
 
     endpoint: Endpoint
     token: Secret | None
     upstream: Upstream
-    answer: Answer
+    pipeline: Pipeline
+    changed: EndpointChanged | None = None
+    """Why it is not to be called, until an operator accepts what runs there now."""
+    calls: int = 0
+    """Being answered."""
+    retired: bool = False
+
+    async def close(self) -> None:
+        """Send away who waits, let what is in flight end, and free the model."""
+        await self.pipeline.close()
+        await self.upstream.close()
 
 
 class Gateway:
@@ -62,6 +66,7 @@ class Gateway:
         self._changes: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._warming: dict[str, asyncio.Task[None]] = {}
         self._failing: dict[str, str] = {}
+        self._closing: set[asyncio.Future[None]] = set()
 
     async def load(self, ready_endpoint: Endpoint | None = None) -> None:
         """Open every stored endpoint, and start to load the local models in the background.
@@ -85,7 +90,7 @@ class Gateway:
         for task in self._warming.values():
             task.cancel()
         await asyncio.gather(*self._warming.values(), return_exceptions=True)
-        await asyncio.gather(*(self._retire(name) for name in list(self._live)))
+        await asyncio.gather(*(live.close() for live in self._live.values()), *self._closing)
         await self._sources.close()
 
     def find(self, name: str) -> Endpoint:
@@ -94,14 +99,15 @@ class Gateway:
         Raises:
             EndpointNotFound: there is none.
         """
-        live = self._live.get(name)
-        if live is None:
-            raise EndpointNotFound(name)
-        return live.endpoint
+        return self._find(name).endpoint
 
     def endpoints(self) -> Sequence[Endpoint]:
         """All endpoints, by name."""
         return [self._live[name].endpoint for name in sorted(self._live)]
+
+    def pipelines(self) -> Mapping[str, Pipeline]:
+        """The pipeline of each endpoint, by name."""
+        return {name: live.pipeline for name, live in self._live.items()}
 
     def token_hint(self, name: str) -> str | None:
         """The last characters of the endpoint's token, or `None` if it has none."""
@@ -127,11 +133,10 @@ class Gateway:
             EndpointExists: the name is taken.
             HubgateError: it does not work; says why and what to do.
         """
-        check_separators(draft.chunking)
         async with self._change_of(draft.name):
             if draft.name in self._live:
                 raise EndpointExists(draft.name)
-            proven, upstream = await self._prove(draft, token, within)
+            proven, upstream = await prove(self._sources, draft, token, within)
             await _to_its_end(self._replace(proven, token, upstream, self._store.add_endpoint))
         _log.info("registered endpoint %s (%s)", proven.name, proven.source)
         return proven
@@ -145,17 +150,10 @@ class Gateway:
             EndpointNotFound: no endpoint has this name.
             HubgateError: it does not work any more; the old settings stay in force.
         """
-        async with self._change_of(changed.name):
-            old = self._live.get(changed.name)
-            if old is None:
-                raise EndpointNotFound(changed.name)
-            if changed == old.endpoint and token in (None, old.token):
-                return old.endpoint
-            token = token or old.token
-            proven, upstream = await self._prove(changed, token, within)
-            await _to_its_end(self._replace(proven, token, upstream, self._store.save_endpoint))
-        _log.info("updated endpoint %s", proven.name)
-        return proven
+        old = self._find(changed.name)
+        if changed == old.endpoint and token in (None, old.token):
+            return old.endpoint
+        return await self._renew(changed, token, within)
 
     async def remove(self, name: str) -> None:
         """Forget an endpoint.
@@ -167,6 +165,31 @@ class Gateway:
             self.find(name)
             await _to_its_end(self._forget(name))
         _log.info("removed endpoint %s", name)
+
+    async def check(self, name: str, *, within: float | None = None) -> Endpoint:
+        """Look whether the registered model still answers; what runs there now.
+
+        Raises:
+            EndpointNotFound: no endpoint has this name.
+            EndpointChanged: it is another model; calls are refused from now on, until it is accepted.
+            HubgateError: it does not answer.
+        """
+        live = self._find(name)
+        proven, upstream = await prove(self._sources, live.endpoint, live.token, within)
+        await upstream.close()
+        live.changed = what_changed(live.endpoint.facts, proven.facts)
+        if live.changed is not None:
+            raise live.changed
+        return proven
+
+    async def accept(self, name: str, *, within: float | None = None) -> Endpoint:
+        """Take what runs there now for the registered model: its vectors do not match those from before.
+
+        Raises:
+            EndpointNotFound: no endpoint has this name.
+            HubgateError: it does not answer.
+        """
+        return await self._renew(replace(self.find(name), dimensions=None), None, within)
 
     async def rotate_secret(self) -> int:
         """Seal every stored token under a new secret key; how many were sealed.
@@ -182,23 +205,19 @@ class Gateway:
         Raises:
             HubgateError: it cannot be answered.
         """
-        live = self._live.get(name)
-        if live is None:
-            raise EndpointNotFound(name)
-        deadline = call.context.deadline
-        if deadline is None:
-            return await live.answer(call)
-        limit = asyncio.timeout(deadline - time.monotonic())
+        live = self._find(name)
+        if live.changed is not None:
+            raise live.changed
+        live.calls += 1
         try:
-            async with limit:
-                return await live.answer(call)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise DeadlineExceeded(
-                "The model did not answer within the time that the caller gave.",
-                remedy="Give a longer timeout, or send fewer texts at once.",
-            ) from None
+            return await live.pipeline.answer(call)
+        except EndpointChanged as error:
+            live.changed = error
+            raise
+        finally:
+            live.calls -= 1
+            if live.retired and not live.calls:
+                self._close_soon(live)
 
     async def embed(self, name: str, call: Embed) -> Vectors:
         """`infer` for embeddings.
@@ -207,12 +226,26 @@ class Gateway:
             WrongTask: the endpoint serves another task.
             HubgateError: it cannot be answered.
         """
-        task = self.find(name).task
+        task = self._find(name).endpoint.task
         if task is not Task.TEXT_EMBEDDING:
             raise WrongTask(name, asked=Task.TEXT_EMBEDDING, actual=task)
         result = await self.infer(name, call)
         assert isinstance(result, Vectors)  # noqa: S101 - an Embed is answered with Vectors
         return result
+
+    def _find(self, name: str) -> _Live:
+        live = self._live.get(name)
+        if live is None:
+            raise EndpointNotFound(name)
+        return live
+
+    async def _renew(self, changed: Endpoint, token: Secret | None, within: float | None) -> Endpoint:
+        async with self._change_of(changed.name):
+            token = token or self._find(changed.name).token
+            proven, upstream = await prove(self._sources, changed, token, within)
+            await _to_its_end(self._replace(proven, token, upstream, self._store.save_endpoint))
+        _log.info("renewed endpoint %s", proven.name)
+        return proven
 
     async def _replace(
         self, endpoint: Endpoint, token: Secret | None, upstream: Upstream, store: _Store
@@ -222,47 +255,33 @@ class Gateway:
         except HubgateError:
             await upstream.close()
             raise
-        await self._retire(endpoint.name)
+        self._retire(endpoint.name)
         self._go_live(endpoint, token, upstream)
 
     async def _forget(self, name: str) -> None:
         await self._store.remove_endpoint(name)
-        await self._retire(name)
+        self._retire(name)
 
     def _go_live(self, endpoint: Endpoint, token: Secret | None, upstream: Upstream) -> None:
-        answer = self._pipelines.build(endpoint, token, upstream)
-        self._live[endpoint.name] = _Live(endpoint, token, upstream, answer)
+        pipeline = self._pipelines.build(endpoint, token, upstream)
+        self._live[endpoint.name] = _Live(endpoint, token, upstream, pipeline)
 
-    async def _retire(self, name: str) -> None:
-        live = self._live.pop(name, None)
+    def _retire(self, name: str) -> None:
+        """Take an endpoint out of service; who is being answered, or waits, still is."""
         self._failing.pop(name, None)
+        live = self._live.pop(name, None)
+        if live is None:
+            return
         if task := self._warming.pop(name, None):
             task.cancel()
-        if live is not None:
-            await live.upstream.close()
+        live.retired = True
+        if not live.calls:
+            self._close_soon(live)
 
-    async def _prove(
-        self, draft: Endpoint, token: Secret | None, within: float | None
-    ) -> tuple[Endpoint, Upstream]:
-        if draft.task not in SERVED_TASKS:
-            raise InvalidEndpoint(f"This version does not serve task type [{draft.task}] yet.")
-        seconds = within or DEFAULT_REGISTRATION_TIMEOUT
-        try:
-            async with asyncio.timeout(seconds):
-                facts = await self._sources.detect(draft, token)
-                upstream = self._sources.open(replace(draft, facts=facts), token)
-                try:
-                    measured = await _measure(upstream)
-                    _check_dimensions(draft, measured)
-                except BaseException:
-                    await upstream.close()
-                    raise
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"The model did not answer within {seconds:g} seconds.",
-                remedy="If it is waking or loading, ask again in a minute, or give a longer timeout.",
-            ) from None
-        return replace(draft, facts=replace(facts, dimensions=measured)), upstream
+    def _close_soon(self, live: _Live) -> None:
+        task = asyncio.ensure_future(live.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def _warm_up(self, name: str) -> None:
         try:
@@ -289,18 +308,3 @@ class Gateway:
 async def _to_its_end(change: Coroutine[None, None, None]) -> None:
     """Finish a change even if the one who asked for it has left: memory and store stay of one mind."""
     await asyncio.shield(asyncio.ensure_future(change))
-
-
-async def _measure(upstream: Upstream) -> int:
-    vectors = await upstream(PROBE)
-    assert isinstance(vectors, Vectors)  # noqa: S101 - an Embed is answered with Vectors
-    return dimensions(vectors.items[0], vectors.encoding)
-
-
-def _check_dimensions(draft: Endpoint, measured: int) -> None:
-    if draft.dimensions is not None and draft.dimensions != measured:
-        raise InvalidEndpoint(
-            f"The retrieved embeddings size [{measured}] does not match the size specified in the settings "
-            f"[{draft.dimensions}].",
-            remedy="Leave [dimensions] out, or register the model that you meant.",
-        )

@@ -1,19 +1,140 @@
-"""The order of the wrappers around a model, each with its reason."""
+"""The order of the wrappers around a model, each with its reason.
+
+    prompted    first: everything below, the cache's keys among it, is about the text that the model reads
+    shortened   asks for the whole vector, so that one is remembered for every length
+    cached      what is remembered takes no place in the queue
+    guarded     below the cache: a vector that is not right is never remembered
+    packed      the queue of the endpoint, which spends the allowance
+    retried     below the queue: a further try keeps its place, and takes a permit of its own
+    upstream    the model
+
+A model on this machine has neither allowance nor queue here: its worker batches by tokens, which is better.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from hubgate.core.caching import Cached
+from hubgate.core.guarding import Guarded
+from hubgate.core.limiting import Allowance
+from hubgate.core.packing.packed import Limits, Packed
+from hubgate.core.prompting import Prompted
+from hubgate.core.retrying import Retried
+from hubgate.core.shortening import Shortened
+from hubgate.domain.endpoint import Engine, Source
 
 if TYPE_CHECKING:
+    from hubgate.domain.calls import Call, Result
     from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Answer, Upstream
+    from hubgate.domain.ports import Answer, Clock, Upstream, VectorCache
     from hubgate.domain.secret import Secret
+
+DEFAULT_PATIENCE = 45.0
+"""Seconds a call may take when its caller names no deadline: Dify gives up after 60."""
+_TEI_TEXTS_AT_ONCE = 512
+"""text-embeddings-inference refuses beyond its `max_concurrent_requests`, and counts texts; this is its default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """The way to one endpoint."""
+
+    answer: Answer
+    queue: Packed | None
+    cached: Cached | None
+
+    async def close(self) -> None:
+        """Send away who waits, and let what is in flight end."""
+        if self.queue is not None:
+            await self.queue.close()
 
 
 class Pipelines:
-    """Builds the pipeline of each endpoint from what endpoints share."""
+    """Builds the pipeline of each endpoint, once, from what endpoints share: the cache, and each allowance."""
 
-    def build(self, endpoint: Endpoint, token: Secret | None, upstream: Upstream) -> Answer:
-        """The answer a face calls, made once when an endpoint goes live."""
-        del endpoint, token
-        return upstream
+    def __init__(self, cache: VectorCache | None, clock: Clock) -> None:
+        self._cache = cache
+        self._clock = clock
+        self._allowances: WeakValueDictionary[tuple[object, ...], Allowance] = WeakValueDictionary()
+
+    def build(self, endpoint: Endpoint, token: Secret | None, upstream: Upstream) -> Pipeline:
+        """The pipeline of an endpoint whose facts are known."""
+        facts = endpoint.facts
+        answer: Answer = upstream
+        queue = cached = None
+        if endpoint.source is Source.DEDICATED:
+            allowance = self._allowance(endpoint, token)
+            answer = Retried(answer, allowance=allowance, clock=self._clock)
+            answer = queue = Packed(answer, allowance=allowance, limits=_limits(endpoint), clock=self._clock)
+            answer = _Patient(answer, self._clock)
+        answer = Guarded(answer, dimensions=facts.dimensions)
+        if endpoint.cached and self._cache is not None:
+            answer = cached = Cached(answer, self._cache, identity=identity(endpoint))
+        answer = Shortened(answer, model=endpoint.model or facts.model, dimensions=facts.dimensions)
+        answer = Prompted(answer, facts.prefixes if endpoint.prefixes is None else endpoint.prefixes)
+        return Pipeline(answer=answer, queue=queue, cached=cached)
+
+    def _allowance(self, endpoint: Endpoint, token: Secret | None) -> Allowance:
+        """One for all endpoints of the same address, token and rate, as in Elasticsearch."""
+        secret = hashlib.sha256(token.reveal().encode()).digest() if token else b""
+        rate = (
+            endpoint.requests_per_minute,
+            endpoint.tokens_per_minute,
+            endpoint.max_concurrent_requests,
+            endpoint.burst,
+        )
+        key = (endpoint.url, secret, *rate)
+        allowance = self._allowances.get(key)
+        if allowance is None:
+            allowance = self._allowances[key] = Allowance(
+                endpoint.requests_per_minute,
+                tokens_per_minute=endpoint.tokens_per_minute,
+                max_concurrent_requests=endpoint.max_concurrent_requests,
+                max_concurrent_texts=_TEI_TEXTS_AT_ONCE if endpoint.facts.engine is Engine.TEI else None,
+                burst=endpoint.burst,
+                clock=self._clock,
+            )
+        return allowance
+
+
+class _Patient:
+    """Gives every call a deadline, so that nobody waits for ever."""
+
+    def __init__(self, answer: Answer, clock: Clock) -> None:
+        self._answer = answer
+        self._clock = clock
+
+    async def __call__(self, call: Call) -> Result:
+        """Answer one call."""
+        if call.context.deadline is None:
+            deadline = self._clock() + DEFAULT_PATIENCE
+            call = replace(call, context=replace(call.context, deadline=deadline))
+        return await self._answer(call)
+
+
+def identity(endpoint: Endpoint) -> list[str | None]:
+    """All that makes a model's vectors what they are.
+
+    Where neither revision nor digest is known, the fingerprint tells two deployments of a name apart; the engine does
+    not belong to it when the weights are known, but precision and pooling do.
+    """
+    facts = endpoint.facts
+    return [
+        facts.model or endpoint.model,
+        facts.revision or endpoint.url or endpoint.name,
+        facts.pooling,
+        facts.precision,
+        facts.engine,
+        facts.fingerprint,
+        str(facts.dimensions),
+        str(endpoint.max_input_tokens or facts.max_input_tokens),
+    ]
+
+
+def _limits(endpoint: Endpoint) -> Limits:
+    facts = endpoint.facts
+    return Limits() if facts.max_batch_texts is None else Limits(batch_texts=facts.max_batch_texts)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from hubgate.domain.calls import InputType
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import (
     CallerError,
@@ -27,7 +29,7 @@ from hubgate.store.vault import Sealed, Vault
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import URL, Connection, Row
+    from sqlalchemy import URL, Connection, Row, RowMapping
 
     from hubgate.domain.secret import Secret
     from hubgate.settings import Settings
@@ -118,7 +120,7 @@ class SqlStore:
     async def keys(self) -> Sequence[Key]:
         """All gateway keys that are not revoked, the oldest first."""
         oldest_first = select(keys).order_by(keys.c.created_at, keys.c.id)
-        return await self._database.do(lambda c: [Key(**row) for row in c.execute(oldest_first).mappings()])
+        return await self._database.do(lambda c: [_key(row) for row in c.execute(oldest_first).mappings()])
 
     async def add_key(self, key: Key) -> None:
         """Store a new gateway key.
@@ -212,6 +214,11 @@ class SqlStore:
         except StoreFailed as error:
             _log.error("endpoint %s is without its token: %s", row.name, error)
             return None
+
+
+def _key(row: RowMapping) -> Key:
+    key = Key(**row)
+    return key if key.input_type is None else replace(key, input_type=InputType(key.input_type))
 
 
 def _settings(endpoint: Endpoint) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Double, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import Boolean, Column, Double, LargeBinary, MetaData, String, Table, Text, false
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration."""
 
 metadata = MetaData(
@@ -33,6 +33,8 @@ keys = Table(
     Column("last_used_at", Double),
     Column("admin", Boolean, nullable=False),
     Column("default_endpoint", Text),
+    Column("bulk", Boolean, nullable=False, server_default=false()),
+    Column("input_type", String(32)),
 )
 
 notes = Table(

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from hubgate import __version__
 from hubgate.core.chunking import icu_version
+from hubgate.domain.calls import InputType
 from hubgate.web.asgi import decode
 from hubgate.web.shapes import EndpointForm, endpoint_json
 from hubgate.web.ticket import need_admin
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from hubgate.domain.keys import Key
     from hubgate.service.access import Access
     from hubgate.service.gateway import Gateway
+    from hubgate.service.memory import VectorMemory
 
 T = TypeVar("T")
 
@@ -30,6 +32,8 @@ class KeyForm(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     admin: bool = False
     default_endpoint: str | None = None
+    bulk: bool = False
+    input_type: InputType | None = None
 
 
 _ENDPOINT = msgspec.json.Decoder(EndpointForm)
@@ -39,9 +43,10 @@ _KEY = msgspec.json.Decoder(KeyForm)
 class Api:
     """Endpoints and keys. Everything here wants an admin key."""
 
-    def __init__(self, gateway: Gateway, access: Access) -> None:
+    def __init__(self, gateway: Gateway, access: Access, memory: VectorMemory | None) -> None:
         self._gateway = gateway
         self._access = access
+        self._memory = memory
 
     async def about(self, request: Request) -> Response:
         """Versions."""
@@ -71,6 +76,39 @@ class Api:
         await self._gateway.remove(request.path_params["name"])
         return Response(status_code=204)
 
+    async def check_endpoint(self, request: Request) -> Response:
+        """Look whether the registered model still answers; 424 with what changed, if it does not."""
+        need_admin(request.scope)
+        name = request.path_params["name"]
+        await self._gateway.check(name)
+        return _json(self._shown(name))
+
+    async def accept_endpoint(self, request: Request) -> Response:
+        """Take what runs there now for the registered model."""
+        need_admin(request.scope)
+        name = request.path_params["name"]
+        await self._gateway.accept(name)
+        return _json(self._shown(name))
+
+    async def cache_stats(self, request: Request) -> Response:
+        """How much is remembered, and how often that helped since the gate started."""
+        need_admin(request.scope)
+        if self._memory is None:
+            return _json({"enabled": False})
+        endpoints = {
+            name: {"hits": pipeline.cached.hits, "misses": pipeline.cached.misses}
+            for name, pipeline in self._gateway.pipelines().items()
+            if pipeline.cached
+        }
+        return _json({"enabled": True, **await self._memory.stats(), "endpoints": endpoints})
+
+    async def clear_cache(self, request: Request) -> Response:
+        """Forget all remembered vectors."""
+        need_admin(request.scope)
+        if self._memory is not None:
+            await self._memory.clear()
+        return Response(status_code=204)
+
     async def list_keys(self, request: Request) -> Response:
         """Every gateway key, without the keys themselves."""
         need_admin(request.scope)
@@ -83,7 +121,11 @@ class Api:
         if form.default_endpoint:
             self._gateway.find(form.default_endpoint)
         key, plain = await self._access.create(
-            form.name, admin=form.admin, default_endpoint=form.default_endpoint
+            form.name,
+            admin=form.admin,
+            default_endpoint=form.default_endpoint,
+            bulk=form.bulk,
+            input_type=form.input_type,
         )
         return _json({**_key_json(key), "key": plain}, 201)
 
@@ -108,6 +150,8 @@ def _key_json(key: Key) -> dict[str, Any]:
         "name": key.name,
         "admin": key.admin,
         "default_endpoint": key.default_endpoint,
+        "bulk": key.bulk,
+        "input_type": key.input_type,
         "created_at": key.created_at,
         "last_used_at": key.last_used_at,
     }

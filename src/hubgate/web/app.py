@@ -20,16 +20,23 @@ from hubgate.web.problems import MethodNotAllowed
 if TYPE_CHECKING:
     from hubgate.service.access import Access
     from hubgate.service.gateway import Gateway
+    from hubgate.service.memory import VectorMemory
     from hubgate.service.meter import Meter
     from hubgate.web.asgi import AsgiApp, Receive, Scope, Send
 
 
 def create_app(
-    gateway: Gateway, access: Access, meter: Meter, *, max_body_bytes: int, keys_in_path: bool
+    gateway: Gateway,
+    access: Access,
+    meter: Meter,
+    memory: VectorMemory | None,
+    *,
+    max_body_bytes: int,
+    keys_in_path: bool,
 ) -> AsgiApp:
     """The whole product as one ASGI application."""
     elastic, openai, huggingface = Elastic(gateway), OpenAI(gateway), HuggingFace(gateway)
-    api, health = Api(gateway, access), Health(gateway, meter)
+    api, health = Api(gateway, access, memory), Health(gateway, meter)
     routes = [
         Route("/", health.front, methods=["GET"]),
         Route("/healthz", health.alive),
@@ -60,6 +67,10 @@ def create_app(
         Route("/api/endpoints", api.add_endpoint, methods=["POST"]),
         Route("/api/endpoints/{name}", api.show_endpoint, methods=["GET"]),
         Route("/api/endpoints/{name}", api.remove_endpoint, methods=["DELETE"]),
+        Route("/api/endpoints/{name}/check", api.check_endpoint, methods=["POST"]),
+        Route("/api/endpoints/{name}/accept", api.accept_endpoint, methods=["POST"]),
+        Route("/api/cache", api.cache_stats, methods=["GET"]),
+        Route("/api/cache", api.clear_cache, methods=["DELETE"]),
         Route("/api/keys", api.list_keys, methods=["GET"]),
         Route("/api/keys", api.create_key, methods=["POST"]),
         Route("/api/keys/{key}", api.revoke_key, methods=["DELETE"]),

@@ -118,7 +118,8 @@ class Elastic:
         self._called(ticket, name, task)
         form = read_inference(await read_body(receive))
         timeout = asked.timeout(form.timeout)
-        call = form.embed(ticket.context(time.monotonic() + timeout.seconds))
+        default = ticket.key.input_type if ticket.key else None
+        call = form.embed(ticket.context(time.monotonic() + timeout.seconds), default)
         try:
             vectors = in_encoding(await embed(self._gateway, ticket, name, call), Encoding.JSON)
         except HubgateError as error:

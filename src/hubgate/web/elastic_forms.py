@@ -20,7 +20,7 @@ from hubgate.domain.endpoint import (
 )
 from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
 from hubgate.domain.secret import Secret
-from hubgate.service.gateway import SERVED_TASKS
+from hubgate.service.proving import SERVED_TASKS
 from hubgate.web.asgi import decode
 from hubgate.web.elastic_problems import (
     ElasticError,
@@ -50,7 +50,7 @@ class InferenceForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     task_settings: dict[str, Any] | None = None
     timeout: str | None = None
 
-    def embed(self, context: Context) -> Embed:
+    def embed(self, context: Context, default: InputType | None) -> Embed:
         """The call that it asks for.
 
         Raises:
@@ -60,7 +60,7 @@ class InferenceForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         problems = [*_text_problems(texts), *self._misplaced()]
         if texts is None or problems:
             raise invalid_action(problems)
-        return Embed(texts=texts, input_type=_input_type(self.input_type), context=context)
+        return Embed(texts=texts, input_type=_input_type(self.input_type) or default, context=context)
 
     def _misplaced(self) -> Iterator[str]:
         for key in ("query", "return_documents", "top_n"):

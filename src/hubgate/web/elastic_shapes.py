@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hubgate.domain.endpoint import Similarity, Task
-from hubgate.service.gateway import SERVED_TASKS
+from hubgate.service.proving import SERVED_TASKS
 from hubgate.web.elastic_settings import SERVICE
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from hubgate.domain.calls import Embed, Vectors
     from hubgate.domain.endpoint import Endpoint
     from hubgate.service.gateway import Gateway
-    from hubgate.web.asgi import Headers
     from hubgate.web.ticket import Ticket
 
 MOST_TEXTS = 2048
@@ -26,6 +25,7 @@ Inputs: TypeAlias = str | list[Any]
 # How other APIs that serve asymmetric models call a document and a query.
 _INPUT_TYPE_OF = {"passage": "document", "search_document": "document", "search_query": "query"}
 _JSON_WORD: dict[type, str] = {dict: "an object", list: "a list", bool: "a boolean", type(None): "null"}
+_TOLD_WAIT = 0.001
 # Between English prose (4 to 5 bytes a token) and Chinese (3 to 4), as BERT's and XLM-R's tokenizers cut them.
 _BYTES_PER_TOKEN = 4
 
@@ -75,17 +75,21 @@ def input_type_of(word: str | None) -> InputType | None:
         ) from None
 
 
-def check_dimensions(endpoint: Endpoint, asked: int | None) -> None:
-    """Let pass only what the model gives.
+def addressed(gateway: Gateway, ticket: Ticket, said: str) -> tuple[Endpoint, InputType | None]:
+    """The endpoint that a client names, and what its texts are if it does not say so with each call.
+
+    `e5:query` and `e5:document` name endpoint e5 too: for clients that can say nothing but a model's name. For those
+    that cannot say even that, a key may have a word of its own.
 
     Raises:
-        InvalidRequest: another number of dimensions is asked for.
+        EndpointNotFound: no endpoint has this name.
+        InvalidRequest: the word after the colon is not known.
     """
-    if asked is not None and asked != endpoint.facts.dimensions:
-        raise InvalidRequest(
-            f"Endpoint [{endpoint.name}] gives vectors of {endpoint.facts.dimensions} dimensions, not {asked}.",
-            remedy="Leave [dimensions] out: this version does not shorten vectors.",
-        )
+    name, colon, word = said.partition(":")
+    endpoint = gateway.find(name)
+    ticket.endpoint = name
+    default = ticket.key.input_type if ticket.key else None
+    return endpoint, input_type_of(word) if colon else default
 
 
 async def embed(gateway: Gateway, ticket: Ticket, name: str, call: Embed) -> Vectors:
@@ -97,6 +101,7 @@ async def embed(gateway: Gateway, ticket: Ticket, name: str, call: Embed) -> Vec
     vectors = await gateway.embed(name, call)
     ticket.texts = len(call.texts)
     ticket.tokens = vectors.tokens or 0
+    ticket.waited = vectors.waited
     return vectors
 
 
@@ -111,9 +116,18 @@ def usage_of(texts: Sequence[str], vectors: Vectors) -> dict[str, int | bool]:
     return usage
 
 
-def headers_of(vectors: Vectors) -> Headers:
-    """`X-Hubgate-Truncated`: how many texts were cut to the model's limit. Left out when none was."""
-    return [(b"x-hubgate-truncated", b"%d" % vectors.truncated)] if vectors.truncated else []
+def headers_of(vectors: Vectors) -> list[tuple[bytes, bytes]]:
+    """What no body has a place for, each left out when there is nothing to tell.
+
+    `X-Hubgate-Truncated` is how many texts were cut to the model's limit, `X-Hubgate-Waited` how many seconds the
+    call stood in the gate's queue.
+    """
+    headers = []
+    if vectors.truncated:
+        headers.append((b"x-hubgate-truncated", b"%d" % vectors.truncated))
+    if vectors.waited >= _TOLD_WAIT:
+        headers.append((b"x-hubgate-waited", b"%.3f" % vectors.waited))
+    return headers
 
 
 def _estimate(texts: Sequence[str]) -> int:

@@ -115,6 +115,7 @@ class Guard:
             seconds=seconds,
             texts=ticket.texts,
             tokens=ticket.tokens,
+            waited=ticket.waited,
         )
         if _log.isEnabledFor(logging.INFO):
             _log.info(

@@ -13,7 +13,7 @@ from hubgate.domain.errors import InvalidRequest
 from hubgate.web.asgi import decode, read_body, respond
 from hubgate.web.embedding import (
     Inputs,
-    check_dimensions,
+    addressed,
     embed,
     headers_of,
     input_type_of,
@@ -89,21 +89,20 @@ class HuggingFace:
         if form.inputs is None and form.input is not None:
             await answer_embeddings(self._gateway, scope, send, name, _as_openai(form, form.input))
             return
-        endpoint = self._gateway.find(name)
-        ticket.endpoint = name
+        endpoint, kind = addressed(self._gateway, ticket, name)
         texts = _texts_of(form)
-        check_dimensions(endpoint, form.option("dimensions"))
         direction = form.option("truncation_direction")
         call = Embed(
             texts=texts,
-            input_type=input_type_of(form.option("input_type")),
+            input_type=input_type_of(form.option("input_type")) or kind,
             prompt_name=form.option("prompt_name"),
+            dimensions=form.option("dimensions"),
             normalize=form.option("normalize"),
             truncate=form.option("truncate"),
             truncate_left=None if direction is None else direction.lower() == "left",
             context=ticket.context(),
         )
-        vectors = await embed(self._gateway, ticket, name, call)
+        vectors = await embed(self._gateway, ticket, endpoint.name, call)
         rows = b",".join(in_encoding(vectors, Encoding.JSON).items)
         await respond(send, 200, b"[%b]" % rows, headers=headers_of(vectors))
 
@@ -118,23 +117,24 @@ class HuggingFace:
         ticket = ticket_of(scope)
         name = _named(scope, name)
         form = decode(await read_body(receive), _TOKENIZE)
-        self._gateway.find(name)
-        ticket.endpoint = name
+        endpoint, _ = addressed(self._gateway, ticket, name)
         texts = texts_of(form.inputs, "inputs")
         call = Tokenize(texts=texts, add_special_tokens=form.add_special_tokens, context=ticket.context())
-        result = await self._gateway.infer(name, call)
+        result = await self._gateway.infer(endpoint.name, call)
         assert isinstance(result, Tokens)  # noqa: S101 - a Tokenize is answered with Tokens
         await respond(send, 200, msgspec.json.encode(result.items))
 
     async def info(self, request: Request) -> Response:
         """`GET /hf/{endpoint}/info`."""
-        endpoint = self._gateway.find(_named(request.scope, request.path_params.get("name")))
+        name = _named(request.scope, request.path_params.get("name"))
+        endpoint, _ = addressed(self._gateway, ticket_of(request.scope), name)
         return Response(msgspec.json.encode(info_of(endpoint)), media_type="application/json")
 
     async def health(self, request: Request) -> Response:
         """`GET /hf/{endpoint}/health`, and of `/hf/{endpoint}` itself: 200 without a body, or 503."""
-        name = self._gateway.find(_named(request.scope, request.path_params.get("name"))).name
-        reason = self._gateway.unready().get(name)
+        name = _named(request.scope, request.path_params.get("name"))
+        endpoint, _ = addressed(self._gateway, ticket_of(request.scope), name)
+        reason = self._gateway.unready().get(endpoint.name)
         if reason is None:
             return Response()
         return Response(

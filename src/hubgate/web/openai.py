@@ -13,7 +13,7 @@ from hubgate.domain.errors import InvalidRequest
 from hubgate.web.asgi import decode, read_body, respond
 from hubgate.web.embedding import (
     Inputs,
-    check_dimensions,
+    addressed,
     embed,
     headers_of,
     input_type_of,
@@ -80,12 +80,15 @@ async def answer_embeddings(
         HubgateError: it cannot be answered.
     """
     ticket = ticket_of(scope)
-    endpoint = gateway.find(name)
-    ticket.endpoint = name
+    endpoint, kind = addressed(gateway, ticket, name)
     texts = texts_of(form.input, "input")
-    check_dimensions(endpoint, form.dimensions)
-    call = Embed(texts=texts, input_type=input_type_of(form.input_type), context=ticket.context())
-    vectors = await embed(gateway, ticket, name, call)
+    call = Embed(
+        texts=texts,
+        input_type=input_type_of(form.input_type) or kind,
+        dimensions=form.dimensions,
+        context=ticket.context(),
+    )
+    vectors = await embed(gateway, ticket, endpoint.name, call)
     body = _render(vectors, name, usage_of(texts, vectors), as_base64=form.encoding_format == "base64")
     await respond(send, 200, body, headers=headers_of(vectors))
 
@@ -102,7 +105,7 @@ def _render(vectors: Vectors, model: str, usage: dict[str, int | bool], *, as_ba
     )
     return b'{"object":"list","data":[%b],"model":"%b","usage":%b}' % (
         data,
-        model.encode(),  # an endpoint's name has nothing that JSON would escape
+        model.encode(),  # a name and a known word have nothing that JSON would escape
         msgspec.json.encode(usage),
     )
 

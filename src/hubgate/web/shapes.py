@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
+from hubgate.domain.calls import InputType
 from hubgate.domain.chunking import parse_chunking_settings
 from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Engine, Similarity, Source, Task
 from hubgate.domain.errors import InvalidRequest
@@ -16,6 +18,9 @@ class RateLimit(msgspec.Struct, forbid_unknown_fields=True):
     """An allowance."""
 
     requests_per_minute: int = DEFAULT_REQUESTS_PER_MINUTE
+    tokens_per_minute: int | None = None
+    max_concurrent_requests: int | None = None
+    burst: int = 1
 
 
 class EndpointForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -33,6 +38,8 @@ class EndpointForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     max_input_tokens: int | None = None
     rate_limit: RateLimit = msgspec.field(default_factory=RateLimit)
     chunking_settings: dict[str, Any] | None = None
+    prefixes: dict[InputType, str] | None = None
+    cache: bool = True
 
     def endpoint(self) -> tuple[Endpoint, Secret | None]:
         """The endpoint, and its token.
@@ -53,7 +60,9 @@ class EndpointForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             similarity=self.similarity,
             dimensions=self.dimensions,
             max_input_tokens=self.max_input_tokens,
-            requests_per_minute=self.rate_limit.requests_per_minute,
+            prefixes=self.prefixes,
+            cached=self.cache,
+            **msgspec.structs.asdict(self.rate_limit),
             chunking=parse_chunking_settings(self.chunking_settings),
         )
         return draft, Secret(self.token) if self.token else None
@@ -72,8 +81,15 @@ def endpoint_json(endpoint: Endpoint, token_hint: str | None) -> dict[str, Any]:
         "similarity": endpoint.similarity or Similarity.COSINE,
         "dimensions": endpoint.facts.dimensions,
         "max_input_tokens": endpoint.max_input_tokens or endpoint.facts.max_input_tokens,
-        "rate_limit": {"requests_per_minute": endpoint.requests_per_minute},
+        "rate_limit": _rate_limit(endpoint),
+        "prefixes": endpoint.facts.prefixes if endpoint.prefixes is None else endpoint.prefixes,
+        "cache": endpoint.cached,
         "chunking_settings": endpoint.chunking.as_dict(),
-        "facts": msgspec.to_builtins(endpoint.facts),
+        "facts": msgspec.to_builtins(replace(endpoint.facts, fingerprint=None)),
     }
     return {key: value for key, value in shown.items() if value is not None}
+
+
+def _rate_limit(endpoint: Endpoint) -> dict[str, int]:
+    every = {name: getattr(endpoint, name) for name in RateLimit.__struct_fields__}
+    return {name: value for name, value in every.items() if value is not None}

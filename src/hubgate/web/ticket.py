@@ -28,13 +28,21 @@ class Ticket:
     """The name of the registered endpoint that was called."""
     texts: int = 0
     tokens: int = 0
+    waited: float = 0.0
+    """Seconds in the gate's queue."""
     status: int = 0
     cause: str = "ok"
     client_left: bool = False
 
     def context(self, deadline: float | None = None) -> Context:
         """Who asks, for the floors below; `deadline` is on the monotonic clock."""
-        return Context(request_id=self.request_id, caller=self.key.id if self.key else "-", deadline=deadline)
+        key = self.key
+        return Context(
+            request_id=self.request_id,
+            caller=key.id if key else "-",
+            bulk=key.bulk if key else False,
+            deadline=deadline,
+        )
 
 
 def ticket_of(scope: MutableMapping[str, Any]) -> Ticket:

@@ -1,0 +1,115 @@
+"""Asking a model what it is: before it is registered, and again to see whether it is still the same."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hubgate.core.chunking import check_separators
+from hubgate.core.prompts import known_prefixes
+from hubgate.core.vectors import floats, in_encoding
+from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
+from hubgate.domain.endpoint import Task
+from hubgate.domain.errors import DeadlineExceeded, EndpointChanged, InvalidEndpoint
+
+if TYPE_CHECKING:
+    from hubgate.domain.endpoint import Endpoint, Facts
+    from hubgate.domain.ports import Sources, Upstream
+    from hubgate.domain.secret import Secret
+
+SERVED_TASKS = frozenset({Task.TEXT_EMBEDDING})
+DEFAULT_SECONDS = 30.0
+PROBE = Embed(texts=("how big",), input_type=InputType.INGEST)
+SAME_DIRECTION = 0.999
+"""Cosine above which two vectors of one text are of one model; bf16 against f32 gives 0.9999, int8 0.98."""
+
+
+async def prove(
+    sources: Sources, draft: Endpoint, token: Secret | None, within: float | None
+) -> tuple[Endpoint, Upstream]:
+    """Detect what is there, ask it one small question, and learn from the answer.
+
+    Args:
+        sources: where models are.
+        draft: what the operator says; its facts are replaced.
+        token: the upstream's access token.
+        within: seconds for all of it.
+
+    Returns:
+        The endpoint with its facts, and its upstream, open.
+
+    Raises:
+        HubgateError: it does not work; says why and what to do.
+    """
+    check_separators(draft.chunking)
+    if draft.task not in SERVED_TASKS:
+        raise InvalidEndpoint(f"This version does not serve task type [{draft.task}] yet.")
+    seconds = within or DEFAULT_SECONDS
+    try:
+        async with asyncio.timeout(seconds):
+            facts = await sources.detect(draft, token)
+            upstream = sources.open(replace(draft, facts=facts), token)
+            try:
+                facts = await _learn(upstream, facts, draft)
+            except BaseException:
+                await upstream.close()
+                raise
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"The model did not answer within {seconds:g} seconds.",
+            remedy="If it is waking or loading, ask again in a minute, or give a longer timeout.",
+        ) from None
+    return replace(draft, facts=facts), upstream
+
+
+async def _learn(upstream: Upstream, facts: Facts, draft: Endpoint) -> Facts:
+    vectors = await upstream(PROBE)
+    assert isinstance(vectors, Vectors)  # noqa: S101 - an Embed is answered with Vectors
+    vector = in_encoding(vectors, Encoding.F32).items[0]
+    measured = len(vector) // 4
+    if draft.dimensions is not None and draft.dimensions != measured:
+        raise InvalidEndpoint(
+            f"The retrieved embeddings size [{measured}] does not match the size specified in the settings "
+            f"[{draft.dimensions}].",
+            remedy="Leave [dimensions] out, or register the model that you meant.",
+        )
+    return replace(
+        facts,
+        dimensions=measured,
+        fingerprint=base64.b64encode(vector).decode(),
+        prefixes=facts.prefixes or dict(known_prefixes(draft.model or facts.model)),
+        warnings=tuple(dict.fromkeys((*facts.warnings, *vectors.warnings))),
+    )
+
+
+def what_changed(before: Facts, now: Facts) -> EndpointChanged | None:
+    """What makes vectors of before and of now incomparable, if anything does."""
+    changes = [
+        f"its {label} was {old} and is {new}"
+        for label, old, new in (
+            ("model", before.model, now.model),
+            ("revision", before.revision, now.revision),
+            ("dimensions", before.dimensions, now.dimensions),
+        )
+        if old is not None and new is not None and old != new
+    ]
+    if not changes and before.fingerprint and now.fingerprint:
+        cosine = _cosine(before.fingerprint, now.fingerprint)
+        if cosine < SAME_DIRECTION:
+            changes = [f"it gives a known text another vector (cosine {cosine:.4f} to the registered one)"]
+    if not changes:
+        return None
+    return EndpointChanged(
+        f"Another model answers than the registered one: {', '.join(changes)}.",
+        remedy="Vectors of two models cannot be compared. Run the former model again, or accept the new one and "
+        "embed all documents anew: hubgate accept NAME.",
+    )
+
+
+def _cosine(one: str, other: str) -> float:
+    first, second = (floats(base64.b64decode(text)) for text in (one, other))
+    dot = sum(a * b for a, b in zip(first, second, strict=True))
+    size = (sum(a * a for a in first) * sum(b * b for b in second)) ** 0.5
+    return dot / size if size else 0.0
