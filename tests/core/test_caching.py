@@ -7,7 +7,7 @@ import struct
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from scripted import Scripted, embed, vector
+from scripted_answers import Scripted, embed, vector
 from virtual_time import run
 
 from hubgate.core.caching import Cached, MemoryCache

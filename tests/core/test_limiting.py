@@ -8,7 +8,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import most_in_a_minute
+from scripted_answers import most_in_a_minute
 from virtual_time import now, run
 
 from hubgate.core.limiting import Allowance

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
-from scripted import Scripted, embed, vector
+from scripted_answers import Scripted, embed, vector
 from virtual_time import now, run
 
 from hubgate.core.limiting import Allowance

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import Scripted, embed, most_in_a_minute, refused, vector
+from scripted_answers import Scripted, embed, most_in_a_minute, refused, vector
 from virtual_time import now, run
 
 from hubgate.core.limiting import Allowance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from scripted import Scripted, embed, refused
+from scripted_answers import Scripted, embed, refused
 from virtual_time import now, run
 
 from hubgate.core.limiting import Allowance
