@@ -1,18 +1,23 @@
-"""A real gate on a real socket, for the tests of the faces and the clients."""
+"""Gates for tests: real ones on real sockets, and one whose model answers by script."""
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from harness import RunningGate
+from scripted import scripted_gate
 
 from hubgate.settings import Settings
+from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from harness import RunningGate
+    from scripted import ScriptedGate
 
 
 @pytest.fixture
@@ -24,8 +29,6 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def gate(settings: Settings) -> Iterator[RunningGate]:
     """An empty gate, as it is after its first start."""
-    from harness import RunningGate
-
     with RunningGate(settings) as running:
         yield running
 
@@ -33,10 +36,29 @@ def gate(settings: Settings) -> Iterator[RunningGate]:
 @pytest.fixture(scope="session")
 def local_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
     """A gate whose ready endpoint, all-minilm-l6-v2, answers. Shared by all tests: they leave it as it is."""
-    from harness import RunningGate
-
     folder = tmp_path_factory.mktemp("local")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
     with RunningGate(settings, with_ready_endpoint=True) as running:
         running.settle()
         yield running
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an empty database, to be copied: to migrate one takes longer than a test."""
+    folder = tmp_path_factory.mktemp("migrated")
+
+    async def migrate() -> None:
+        settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key")
+        await (await SqlStore.open(settings)).close()
+
+    asyncio.run(migrate())
+    return folder
+
+
+@pytest.fixture
+async def scripted(settings: Settings, tmp_path: Path, migrated: Path) -> AsyncIterator[ScriptedGate]:
+    """The application with one endpoint, `e5`, of two dimensions, whose model answers by script."""
+    shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
+    async with scripted_gate(settings) as gate:
+        yield gate
