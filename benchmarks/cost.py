@@ -21,7 +21,7 @@ from support.litellm import KEY, litellm
 from support.loopback import ask
 from support.nginx import LARGE, SMALL, proxy, upstream
 from support.table import show
-from support.wrk import CONNECTIONS, NEW, Load, drive
+from support.wrk import CONNECTIONS, FEW_CONNECTIONS, NEW, Load, drive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,6 +49,9 @@ class Subject:
     headers: Mapping[str, str]
     limit: Subject | None = None
     """nginx, passing on the same bytes."""
+    connections: int = CONNECTIONS
+    longer: int = 1
+    """How many times as long its turns are."""
     microseconds: list[float] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
 
@@ -67,7 +70,8 @@ class Subject:
         """One turn."""
         body.write_text(json.dumps(self.body))
         before = self.process.cpu_seconds()
-        load = drive(self.url, {"Content-Type": "application/json", **self.headers}, body, seconds)
+        headers = {"Content-Type": "application/json", **self.headers}
+        load = drive(self.url, headers, body, seconds * self.longer, self.connections)
         self.microseconds.append((self.process.cpu_seconds() - before) / load.requests * 1e6)
         self.loads.append(load)
 
@@ -105,19 +109,15 @@ def main() -> None:
 
 
 def _limits(behind: str, model: Process, through: str, nginx: Process) -> list[Subject]:
+    small, large = (f"/vllm/{dimensions}/v1/embeddings" for dimensions in (SMALL, LARGE))
     few = {"model": "canned", "input": _FEW}
+    encoded = {**few, "encoding_format": "base64"}
     many = {"model": "canned", "input": _MANY}
     return [
-        Subject("upstream itself, 8 × 384", model, f"{behind}/vllm/{SMALL}/v1/embeddings", few, {}),
-        Subject("nginx, 8 × 384 floats", nginx, f"{through}/vllm/{SMALL}/v1/embeddings", few, {}),
-        Subject(
-            "nginx, 8 × 384 base64",
-            nginx,
-            f"{through}/vllm/{SMALL}/v1/embeddings",
-            {**few, "encoding_format": "base64"},
-            {},
-        ),
-        Subject("nginx, 96 × 1024 floats", nginx, f"{through}/vllm/{LARGE}/v1/embeddings", many, {}),
+        Subject("upstream itself, 8 × 384", model, behind + small, few, {}),
+        Subject("nginx, 8 × 384 floats", nginx, through + small, few, {}),
+        Subject("nginx, 8 × 384 base64", nginx, through + small, encoded, {}),
+        Subject("nginx, 96 × 1024 floats", nginx, through + large, many, {}, connections=FEW_CONNECTIONS),
     ]
 
 
@@ -133,7 +133,8 @@ class _Front:
 
     def ask(self, name: str, path: str, body: Mapping[str, object], limit: Subject) -> Subject:
         """Any of its routes."""
-        return Subject(name, self._gate.process, self._gate.url + path, body, self._key, limit)
+        url = self._gate.url + path
+        return Subject(name, self._gate.process, url, body, self._key, limit, limit.connections)
 
     def openai(
         self, name: str, model: str, limit: Subject, texts: Sequence[str] = _FEW, encoding: str = "float"
@@ -161,7 +162,8 @@ def _faces(usual: _Front, uncached: _Front, limits: Sequence[Subject]) -> list[S
 
 def _litellm(url: str, process: Process, limits: Sequence[Subject]) -> list[Subject]:
     body = {"model": "small", "input": _FEW, "encoding_format": "float"}
-    return [Subject(PEER, process, f"{url}/v1/embeddings", body, KEY, limits[1])]
+    route = f"{url}/v1/embeddings"
+    return [Subject(PEER, process, route, body, KEY, limits[1], connections=FEW_CONNECTIONS, longer=4)]
 
 
 def _vectors(reply: object) -> list[object]:
@@ -173,9 +175,7 @@ def _vectors(reply: object) -> list[object]:
 
 
 def _print(subjects: Sequence[Subject]) -> None:
-    print(
-        f"\nG1  CPU time of an embedding request, {CONNECTIONS} connections; medians of the rounds (the first left out)\n"
-    )
+    print("\nG1  CPU time of an embedding request, medians of the rounds (the first left out)\n")
     rows = []
     for subject in subjects:
         cost, loads = subject.microseconds[1:], subject.loads[1:]
