@@ -52,6 +52,19 @@ def test_the_graph_computes_bert_and_padding_changes_nothing(
     assert np.abs(normalized - expected / np.linalg.norm(expected, axis=1)[:, None]).max() < 1e-5
 
 
+def test_a_text_as_long_as_the_model_has_positions_is_not_padded_beyond_them(tmp_path: Path) -> None:
+    weights = write_tiny_model(tmp_path)
+    write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 61})
+    places = weights["embeddings.position_embeddings.weight"][:61]
+    write_safetensors(
+        tmp_path / "model.safetensors", weights | {"embeddings.position_embeddings.weight": places}
+    )
+    row = ids_of(" ".join(WORDS[4:63]))
+    pooled, _ = Model(read_folder(tmp_path)).run([row, ids_of("w1")])
+    assert len(row) == 61
+    assert np.abs(pooled[0] - reference(weights, row)).max() < 1e-5
+
+
 def test_weights_stored_in_half_precision_are_computed_in_f32(tmp_path: Path) -> None:
     weights = write_tiny_model(tmp_path, kind="f2")
     halves: dict[str, Array] = {name: tensor.astype("f2") for name, tensor in weights.items()}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hubgate.runtime.batching import padded
 from hubgate.runtime.bert import build
 from hubgate.runtime.openvino_quiet import openvino
 from hubgate.runtime.tokens import Tokens
@@ -31,6 +32,7 @@ class Model:
             RuntimeFailed: the folder's files do not fit together.
         """
         self.tokens = Tokens(recipe)
+        self._max_tokens = recipe.max_tokens
         # On CPUs that have bf16 OpenVINO takes it unasked, at cosine 0.9999 to f32: the reference is f32.
         options = {
             "INFERENCE_PRECISION_HINT": PRECISION,
@@ -45,7 +47,8 @@ class Model:
     def run(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """The vectors of a batch of token ids, pooled and normalised, each `[texts, dimensions]` in f32."""
         lengths = np.array([len(row) for row in rows])
-        mask = np.arange(max(1, lengths.max())) < lengths[:, None]
+        longest = min(padded(int(lengths.max())), self._max_tokens)  # beyond it there may be no positions
+        mask = np.arange(longest) < lengths[:, None]
         ids = np.zeros(mask.shape, np.int32)
         ids[mask] = np.concatenate([np.asarray(row, np.int32) for row in rows])
         self._request.infer([ids, mask.astype(np.float32)])
