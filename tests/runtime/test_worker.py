@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from asking import Folder, embed, process_of, vectors
-from tiny_model import HIDDEN
+from tiny_model import HIDDEN, write_json
 
 from hubgate.domain.errors import InvalidRequest
 from hubgate.runtime.frames import Embedded, Tokenized, TokenizeTexts
@@ -19,6 +19,7 @@ from hubgate.runtime.supervisor import LocalModel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -117,3 +118,18 @@ async def test_a_caller_that_leaves_does_not_disturb_the_others(model: LocalMode
     assert all(leaver.cancelled() for leaver in leavers)
     assert process_of(model) is process
     assert not process._calls
+
+
+async def test_a_default_prompt_goes_before_texts_that_bear_none_yet(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    write_json(
+        tmp_path / "config_sentence_transformers.json",
+        {"prompts": {"query": "w1 w2 ", "passage": "w3 "}, "default_prompt_name": "passage"},
+    )
+    model = LocalModel(folder.path)
+    try:
+        found = await vectors(model, "w5", "w1 w2 w5", "w3 w5")
+    finally:
+        await model.close()
+    expected = np.array([folder.vector(text) for text in ("w3 w5", "w1 w2 w5", "w3 w5")])
+    assert np.abs(found - expected).max() < 1e-5

@@ -34,6 +34,8 @@ from hubgate.runtime.frames import (
 from hubgate.runtime.model import Model
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hubgate.runtime.folder import Recipe
 
 
@@ -111,8 +113,7 @@ class Worker:
                     self._waiting.remove(request.call)
 
     def _queue(self, request: EmbedTexts) -> None:
-        prompt = self._prompt(request.prompt_name)
-        texts = [prompt + text for text in request.texts] if prompt else request.texts
+        texts = self._prompted(request)
         rows, cut = self._model.tokens.ids(texts, truncate=request.truncate, left=request.truncate_left)
         job = _Job(request, self._recipe, rows, cut)
         if not rows:
@@ -123,16 +124,21 @@ class Worker:
             self._waiting.add(request.call, job.tokens)
             self._changed.notify()
 
-    def _prompt(self, name: str | None) -> str:
-        prompts, name = self._recipe.prompts, self._recipe.default_prompt if name is None else name
-        if name is None:
-            return ""
-        if name not in prompts:
+    def _prompted(self, request: EmbedTexts) -> Sequence[str]:
+        """The texts behind the prompt that is asked for; the model's default one only where none stands yet."""
+        prompts, default = self._recipe.prompts, self._recipe.default_prompt
+        if request.prompt_name is None:
+            borne = tuple(filter(None, prompts.values()))
+            prompt = prompts.get(default, "") if default else ""
+            if not prompt:
+                return request.texts
+            return [text if text.startswith(borne) else prompt + text for text in request.texts]
+        if request.prompt_name not in prompts:
             raise InvalidRequest(
-                f"The model has no prompt named [{name}].",
+                f"The model has no prompt named [{request.prompt_name}].",
                 remedy=f"Its prompts: {', '.join(sorted(prompts)) or 'none'}.",
             )
-        return prompts[name]
+        return [prompts[request.prompt_name] + text for text in request.texts]
 
     def _step(self) -> bool:
         """Run one batch; whether there may be another."""

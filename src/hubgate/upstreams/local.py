@@ -9,8 +9,10 @@ import time
 from collections import Counter
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hubgate.core.prompts import own_prefixes
 from hubgate.domain.calls import Encoding, Tokenize, Tokens, Vectors
 from hubgate.domain.endpoint import Engine, Facts
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
@@ -21,7 +23,6 @@ from hubgate.upstreams.local_files import COMMIT, find_model
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.endpoint import Endpoint
@@ -46,14 +47,21 @@ async def local_facts(
     return Facts(
         engine=Engine.OPENVINO,
         engine_version=version("openvino"),
-        model=model,
+        model=await asyncio.to_thread(_shown, model),
         revision=await asyncio.to_thread(_revision, folder),
         dimensions=recipe.shape.hidden,
         max_input_tokens=recipe.max_tokens,
         auto_truncate=True,
         pooling=str(recipe.pooling),
         precision="f32",
+        prefixes=dict(own_prefixes(recipe.prompts)),
     )
+
+
+def _shown(model: str) -> str:
+    """What clients are told: of a folder its name, for no client sees a path of this machine."""
+    folder = Path(model).expanduser()
+    return folder.resolve().name if folder.is_dir() else model
 
 
 def require_runtime() -> None:

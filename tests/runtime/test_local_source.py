@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tiny_model import write_tiny_model
+
+from hubgate.domain.calls import InputType
+from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.upstreams.local import LocalSource
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def test_a_model_in_a_folder_goes_by_the_folders_name_and_tells_its_own_prefixes(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    write_tiny_model(folder)
+    endpoint = Endpoint(name="mine", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model=str(folder))
+    facts = await LocalSource().detect(endpoint, None)
+    assert facts.model == "my-model"
+    assert facts.prefixes == {InputType.SEARCH: "w1 w2 "}
