@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 from scripted_answers import Scripted, embed, refused
@@ -11,8 +12,12 @@ from virtual_time import now, run
 from hubgate.core.limiting import Allowance
 from hubgate.core.packing import Packed
 from hubgate.core.retrying import Retried
-from hubgate.domain.calls import Vectors
+from hubgate.domain.calls import Encoding, Quota, Vectors
 from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused, UpstreamUnreachable
+
+if TYPE_CHECKING:
+    from hubgate.domain.calls import Call, Result
+    from hubgate.domain.ports import Answer
 
 
 def failing(*errors: Exception | None) -> Scripted:
@@ -21,7 +26,7 @@ def failing(*errors: Exception | None) -> Scripted:
     return Scripted(seconds=0.0, fault=lambda texts: left.pop(0) if left else None)
 
 
-def retried(server: Scripted, allowance: Allowance | None = None, tries: int = 6) -> Retried:
+def retried(server: Answer, allowance: Allowance | None = None, tries: int = 6) -> Retried:
     return Retried(
         server, allowance=allowance or Allowance(None, clock=now), tries=tries, clock=now, chance=lambda: 1.0
     )
@@ -129,3 +134,26 @@ def test_each_further_try_takes_a_permit_and_no_second_place() -> None:
     run(main())
     assert server.times == pytest.approx([0, 10, 20, 30])
     assert server.asked == [["a", "b"]] * 3 + [["c"]]
+
+
+def test_what_a_reply_says_of_the_servers_limit_slows_the_allowance() -> None:
+    times = []
+
+    async def answer(call: Call) -> Result:
+        return Vectors(items=[b"[1]"], encoding=Encoding.JSON, quota=Quota(remaining=4, seconds=60.0))
+
+    async def main() -> None:
+        allowance = Allowance(None, clock=now)
+        await retried(answer, allowance)(embed("a"))
+        for _ in range(4):
+            allowance.done(await allowance.take())
+            times.append(now())
+
+    run(main())
+    assert times == pytest.approx([0, 15, 30, 45])
+
+
+def test_time_alone_cures_an_overload_so_it_is_asked_again_beyond_the_tries() -> None:
+    server = failing(*(overloaded() for _ in range(5)))
+    assert isinstance(run(retried(server, tries=2)(embed("a", deadline=60.0))), Vectors)
+    assert len(server.asked) == 6

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
+from hubgate.domain.calls import Quota
 from hubgate.domain.errors import Cause
 from hubgate.domain.secret import Secret
 from hubgate.upstreams.messages import HttpReply
-from hubgate.upstreams.replies import MAX_RETRY_AFTER, MAX_SAID, refusal, retry_after
+from hubgate.upstreams.replies import MAX_RETRY_AFTER, MAX_SAID, quota, refusal, retry_after
 
 TOKEN = Secret("hf_ThisIsTheTokenOfTheTests")
 
@@ -218,3 +219,20 @@ def test_when_to_ask_again_is_read_wherever_it_is_told(
 def test_what_is_not_to_be_retried_has_no_time_for_it() -> None:
     assert refusal(reply(400, {"error": "no"}, retry_after="7"), None).retry_after is None
     assert refusal(reply(429, b"", retry_after="7"), None).retry_after == 7
+
+
+@pytest.mark.parametrize(
+    ("header", "left"),
+    [
+        ('"api";r=12;t=55', Quota(12, 55)),
+        ('"api";r=499;t=300, "burst";r=1;t=10', Quota(1, 10)),
+        ('"api";r=0;t=7', Quota(0, 7)),
+        ('"api";r=3', None),
+        ("", None),
+        ("12", None),
+    ],
+)
+def test_what_is_left_of_the_tightest_limit_is_read_from_the_ratelimit_header(
+    header: str, left: Quota | None
+) -> None:
+    assert quota({"ratelimit": header}) == left

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from hubgate.core.sharing import tokens_guessed, weight
+from hubgate.domain.calls import Vectors
 from hubgate.domain.errors import Cause, HubgateError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Retried:
     """Tries again after errors that are `retryable`, with growing pauses, within the caller's deadline.
 
     The first try uses the permit of whoever calls this, and every further one takes its own. What the server says of
-    its load (`retry_after`, or that it is overloaded) slows the allowance, and so everybody who shares it.
+    its load (`retry_after`, its `quota`, or that it is overloaded) slows the allowance, and so everybody who shares it.
 
     Args:
         answer: what may fail.
@@ -69,7 +70,7 @@ class Retried:
         tried = 0
         while True:
             try:
-                return await (self._again(call) if tried else self._answer(call))
+                result = await (self._again(call) if tried else self._answer(call))
             except HubgateError as error:
                 tried += 1
                 pause = self._heed(error, tried)
@@ -77,6 +78,10 @@ class Retried:
                 spent = tried >= self._tries and error.cause not in _PASSES
                 if not error.retryable or spent or self._clock() + wait >= deadline:
                     raise
+            else:
+                if isinstance(result, Vectors) and result.quota is not None:
+                    self._allowance.slow_down(result.quota.seconds, result.quota.remaining)
+                return result
             await asyncio.sleep(pause)
 
     async def _again(self, call: Call) -> Result:

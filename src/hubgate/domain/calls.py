@@ -85,6 +85,14 @@ class Embed:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What an upstream says it still takes: at most so many requests within the next so many seconds."""
+
+    remaining: int
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vectors:
     """One vector a text, in the order of the texts.
@@ -104,6 +112,8 @@ class Vectors:
     text_tokens: Sequence[int] | None = None
     text_truncated: Sequence[bool] | None = None
     waited: float = 0.0
+    quota: Quota | None = None
+    """What the upstream said of its own limit with this reply."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from hubgate.domain.calls import Quota
 from hubgate.domain.errors import Cause, UpstreamRefused
 from hubgate.upstreams.causes import rule_for
 
@@ -102,7 +103,7 @@ def retry_after(reply: HttpReply) -> float | None:
     told = (
         _seconds(reply.headers.get("retry-after", "")),
         _until(reply.headers, reply.headers.get("retry-after", "")),
-        _window(reply.headers.get("ratelimit", "")),
+        _window(reply.headers),
         _estimated(reply.body),
     )
     seconds = next((value for value in told if value is not None), None)
@@ -124,13 +125,20 @@ def _until(headers: Mapping[str, str], date: str) -> float | None:
         return None
 
 
-def _window(text: str) -> float | None:
-    """The reset time of the first window that has nothing left."""
-    for part in text.split(","):
-        if re.search(r";\s*r=0\b", part):
-            reset = re.search(r";\s*t=(\d+)", part)
-            return float(reset[1]) if reset else None
-    return None
+def quota(headers: Mapping[str, str]) -> Quota | None:
+    """What is left of the server's tightest limit, from `RateLimit: "name";r=12;t=55`; `None` if it does not say."""
+    windows = []
+    for part in headers.get("ratelimit", "").split(","):
+        left, reset = re.search(r";\s*r=(\d+)", part), re.search(r";\s*t=(\d+)", part)
+        if left and reset:
+            windows.append(Quota(int(left[1]), min(float(reset[1]), MAX_RETRY_AFTER)))
+    return min(windows, key=lambda window: window.remaining / max(window.seconds, 1.0), default=None)
+
+
+def _window(headers: Mapping[str, str]) -> float | None:
+    """The reset time of a window that has nothing left."""
+    left = quota(headers)
+    return left.seconds if left and not left.remaining else None
 
 
 def _estimated(body: bytes) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.endpoint import Engine
 from hubgate.domain.errors import InvalidRequest
 from hubgate.upstreams.messages import HttpReply, HttpRequest
+from hubgate.upstreams.replies import quota
 from hubgate.upstreams.wire import bodies
 from hubgate.upstreams.wire.reading import read_embeddings
 
@@ -127,17 +128,12 @@ def read_vectors(dialect: Dialect, call: Embed, reply: HttpReply) -> Vectors:
         tokens=tokens,
         exact=tokens is not None and dialect.counts is Counts.EXACT,
         warnings=_warnings(dialect, call, pooled=reading.pooled),
+        quota=quota(reply.headers),
     )
     if not call.normalize or "normalize" in dialect.understands:
         return vectors
     singles = in_encoding(vectors, Encoding.F32)
-    return Vectors(
-        items=[normalised(item) for item in singles.items],
-        encoding=Encoding.F32,
-        tokens=vectors.tokens,
-        exact=vectors.exact,
-        warnings=vectors.warnings,
-    )
+    return replace(singles, items=[normalised(item) for item in singles.items])
 
 
 def _header_count(reply: HttpReply) -> int | None:
