@@ -44,6 +44,7 @@ def test_another_name_cannot_be_built(name: str) -> None:
     [
         {"requests_per_minute": 0},
         {"dimensions": -1},
+        {"dimensions": 65_537},
         {"max_input_tokens": 0},
         {"url": None},
         {"source": Source.LOCAL, "model": None},

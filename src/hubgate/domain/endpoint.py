@@ -11,6 +11,8 @@ from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkingSettings
 from hubgate.domain.errors import InvalidEndpoint
 
 DEFAULT_REQUESTS_PER_MINUTE = 3000
+MOST_DIMENSIONS = 65_536
+"""No model has as many: a bound against typing errors."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_\-.]*[a-z0-9])?")
 
 
@@ -139,6 +141,8 @@ class Endpoint:
         ):
             if value is not None and value <= 0:
                 raise InvalidEndpoint(f"Invalid value [{value}]. [{label}] must be a positive integer")
+        if self.dimensions is not None and self.dimensions > MOST_DIMENSIONS:
+            raise InvalidEndpoint(f"Invalid value [{self.dimensions}]. [dimensions] is at most {MOST_DIMENSIONS}")
         if self.source is Source.DEDICATED and not self.url:
             raise InvalidEndpoint(
                 "A dedicated endpoint needs its URL.", remedy="Copy it from the endpoint's page."
