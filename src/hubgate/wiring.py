@@ -51,12 +51,11 @@ class Gate:
 
 
 @asynccontextmanager
-async def open_gate(settings: Settings, *, ready_endpoint: Endpoint | None = None) -> AsyncIterator[Gate]:
+async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
     """Open the gate on the running loop; the caller holds the lock of its home.
 
     Args:
         settings: what the operator set.
-        ready_endpoint: registered in the background on the first start.
 
     Raises:
         StoreFailed: the database or the secret key cannot be used.
@@ -68,7 +67,7 @@ async def open_gate(settings: Settings, *, ready_endpoint: Endpoint | None = Non
         memory = _memory(settings)
         gateway = Gateway(store, sources, Pipelines(memory.cache if memory else None, time.monotonic))
         meter = Meter(gateway.pipelines)
-        await gateway.load(ready_endpoint)
+        await gateway.load()
         flusher = asyncio.create_task(_flush(access))
         try:
             yield Gate(

@@ -89,7 +89,7 @@ async def test_health_is_503_while_a_local_model_does_not_answer(scripted: Scrip
         raise RuntimeFailed("The weights are gone.")
 
     scripted.script.answer = fail
-    await scripted.gateway.load()
+    await scripted.gateway.start()
     await scripted.gateway.settled()
     reply = await scripted.request("GET", "/hf/local/health")
     assert (reply.status, reply.json()) == (

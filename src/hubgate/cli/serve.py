@@ -73,8 +73,8 @@ async def serve(
 ) -> None:
     """Serve until told to stop. `started` is called once requests are accepted, with the gate's URL."""
     with GateLock(settings.home) as lock, listen(settings.host, settings.port) as sock:
-        ready = READY_ENDPOINT if with_ready_endpoint else None
-        async with open_gate(settings, ready_endpoint=ready) as gate:
+        async with open_gate(settings) as gate:
+            await gate.gateway.start(READY_ENDPOINT if with_ready_endpoint else None)
             url = _url(sock)
             gate.access.admit_cli(lock.announce(url))
             config = uvicorn.Config(

@@ -72,10 +72,12 @@ class Cause(StrEnum):
     WRONG_COUNT = "wrong_count"
     NOT_A_NUMBER = "not_a_number"
     DIMENSIONS_CHANGED = "dimensions_changed"
+    MODEL_CHANGED = "model_changed"
     MODEL_UNUSABLE = "model_unusable"
     RUNTIME_CRASHED = "runtime_crashed"
     RUNTIME_MISSING = "runtime_missing"
     STORE_FAILED = "store_failed"
+    GATE_STOPPING = "gate_stopping"
     INTERNAL = "internal"
 
 
@@ -145,7 +147,7 @@ class EndpointNotFound(CallerError):
     default_cause = Cause.ENDPOINT_NOT_FOUND
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"No endpoint is named [{name}].", remedy="GET /v1/models lists the names.")
+        super().__init__(f"No endpoint is named [{name[:200]}].", remedy="GET /v1/models lists the names.")
         self.name = name
 
 
@@ -242,7 +244,7 @@ class UpstreamUnreadable(UpstreamError):
 class EndpointChanged(UpstreamError):
     """The server answers as another model than the registered one."""
 
-    default_cause = Cause.DIMENSIONS_CHANGED
+    default_cause = Cause.MODEL_CHANGED
 
 
 class RuntimeFailed(HubgateError):

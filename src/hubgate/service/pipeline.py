@@ -8,11 +8,13 @@
     retried     below the queue: a further try keeps its place, and takes a permit of its own
     upstream    the model
 
-A model on this machine has neither allowance nor queue here: its worker batches by tokens, which is better.
+A model on this machine has neither allowance nor queue here: its worker joins texts of like length, which only who
+knows their tokens can. What is left for the pipeline is the caller's deadline, so `timely` stands in for the last three.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -26,6 +28,7 @@ from hubgate.core.prompting import Prompted
 from hubgate.core.retrying import Retried
 from hubgate.core.shortening import Shortened
 from hubgate.domain.endpoint import Engine, Source
+from hubgate.domain.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
     from hubgate.domain.calls import Call, Result
@@ -64,13 +67,12 @@ class Pipelines:
     def build(self, endpoint: Endpoint, token: Secret | None, upstream: Upstream) -> Pipeline:
         """The pipeline of an endpoint whose facts are known."""
         facts = endpoint.facts
-        answer: Answer = upstream
         queue = cached = None
         if endpoint.source is Source.DEDICATED:
             allowance = self._allowance(endpoint, token)
-            answer = Retried(answer, allowance=allowance, clock=self._clock)
-            answer = queue = Packed(answer, allowance=allowance, limits=_limits(endpoint), clock=self._clock)
-            answer = _Patient(answer, self._clock)
+            retried = Retried(upstream, allowance=allowance, clock=self._clock)
+            queue = Packed(retried, allowance=allowance, limits=_limits(endpoint), clock=self._clock)
+        answer: Answer = _Patient(queue, self._clock) if queue else _Timely(upstream, self._clock)
         answer = Guarded(answer, dimensions=facts.dimensions)
         if endpoint.cached and self._cache is not None:
             answer = cached = Cached(answer, self._cache, identity=identity(endpoint))
@@ -102,7 +104,7 @@ class Pipelines:
 
 
 class _Patient:
-    """Gives every call a deadline, so that nobody waits for ever."""
+    """Gives every call a deadline, so that nobody waits for ever in the queue, which keeps it."""
 
     def __init__(self, answer: Answer, clock: Clock) -> None:
         self._answer = answer
@@ -116,22 +118,48 @@ class _Patient:
         return await self._answer(call)
 
 
+class _Timely:
+    """Keeps a caller's deadline where no queue does."""
+
+    def __init__(self, answer: Answer, clock: Clock) -> None:
+        self._answer = answer
+        self._clock = clock
+
+    async def __call__(self, call: Call) -> Result:
+        """Answer one call.
+
+        Raises:
+            DeadlineExceeded: not in time.
+        """
+        deadline = call.context.deadline
+        if deadline is None:
+            return await self._answer(call)
+        try:
+            async with asyncio.timeout(deadline - self._clock()):
+                return await self._answer(call)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                "The model did not answer in the caller's time.",
+                remedy="Ask again with fewer texts or with a longer timeout.",
+                retry_after=1.0,
+            ) from None
+
+
 def identity(endpoint: Endpoint) -> list[str | None]:
     """All that makes a model's vectors what they are.
 
-    Where neither revision nor digest is known, the fingerprint tells two deployments of a name apart; the engine does
-    not belong to it when the weights are known, but precision and pooling do.
+    Where no revision is known, the fingerprint tells two models of one name apart. The engine belongs to it because
+    engines differ in what they do unasked, above all in whether they normalise.
     """
     facts = endpoint.facts
     return [
         facts.model or endpoint.model,
-        facts.revision or endpoint.url or endpoint.name,
+        facts.revision or hashlib.sha256((facts.fingerprint or "").encode()).hexdigest(),
+        facts.engine,
         facts.pooling,
         facts.precision,
-        facts.engine,
-        facts.fingerprint,
         str(facts.dimensions),
-        str(endpoint.max_input_tokens or facts.max_input_tokens),
+        str(facts.max_input_tokens),
     ]
 
 

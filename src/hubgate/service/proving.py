@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hubgate.core.chunking import check_separators
+from hubgate.core.guarding import Guarded
 from hubgate.core.prompts import known_prefixes
 from hubgate.core.vectors import floats, in_encoding
 from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
@@ -27,7 +28,12 @@ SAME_DIRECTION = 0.999
 
 
 async def prove(
-    sources: Sources, draft: Endpoint, token: Secret | None, within: float | None
+    sources: Sources,
+    draft: Endpoint,
+    token: Secret | None,
+    within: float | None,
+    *,
+    any_dimensions: bool = False,
 ) -> tuple[Endpoint, Upstream]:
     """Detect what is there, ask it one small question, and learn from the answer.
 
@@ -36,6 +42,7 @@ async def prove(
         draft: what the operator says; its facts are replaced.
         token: the upstream's access token.
         within: seconds for all of it.
+        any_dimensions: whether other dimensions than the operator expects will do.
 
     Returns:
         The endpoint with its facts, and its upstream, open.
@@ -52,7 +59,9 @@ async def prove(
             facts = await sources.detect(draft, token)
             upstream = sources.open(replace(draft, facts=facts), token)
             try:
-                facts = await _learn(upstream, facts, draft)
+                facts = await _learn(upstream, facts, draft.model)
+                if not any_dimensions:
+                    _check_dimensions(draft.dimensions, facts.dimensions)
             except BaseException:
                 await upstream.close()
                 raise
@@ -61,30 +70,41 @@ async def prove(
             f"The model did not answer within {seconds:g} seconds.",
             remedy="If it is waking or loading, ask again in a minute, or give a longer timeout.",
         ) from None
-    return replace(draft, facts=facts), upstream
+    return replace(draft, dimensions=draft.dimensions and facts.dimensions, facts=facts), upstream
 
 
-async def _learn(upstream: Upstream, facts: Facts, draft: Endpoint) -> Facts:
-    vectors = await upstream(PROBE)
+async def _learn(upstream: Upstream, facts: Facts, model: str | None) -> Facts:
+    vectors = await Guarded(upstream, dimensions=None)(PROBE)
     assert isinstance(vectors, Vectors)  # noqa: S101 - an Embed is answered with Vectors
     vector = in_encoding(vectors, Encoding.F32).items[0]
-    measured = len(vector) // 4
-    if draft.dimensions is not None and draft.dimensions != measured:
-        raise InvalidEndpoint(
-            f"The retrieved embeddings size [{measured}] does not match the size specified in the settings "
-            f"[{draft.dimensions}].",
-            remedy="Leave [dimensions] out, or register the model that you meant.",
-        )
     return replace(
         facts,
-        dimensions=measured,
+        dimensions=len(vector) // 4,
         fingerprint=base64.b64encode(vector).decode(),
-        prefixes=facts.prefixes or dict(known_prefixes(draft.model or facts.model)),
+        prefixes=facts.prefixes or dict(known_prefixes(model or facts.model)),
         warnings=tuple(dict.fromkeys((*facts.warnings, *vectors.warnings))),
     )
 
 
-def what_changed(before: Facts, now: Facts) -> EndpointChanged | None:
+def _check_dimensions(expected: int | None, measured: int | None) -> None:
+    if expected not in (None, measured):
+        raise InvalidEndpoint(
+            f"The retrieved embeddings size [{measured}] does not match the size specified in the settings "
+            f"[{expected}].",
+            remedy="Leave [dimensions] out, or register the model that you meant.",
+        )
+
+
+def refusal(name: str, changed: str) -> EndpointChanged:
+    """The error of calls to an endpoint behind which another model runs, as `changed` says."""
+    return EndpointChanged(
+        changed,
+        remedy="Vectors of two models cannot be compared. Run the former model again, or accept the new one and "
+        f"embed all documents anew: hubgate accept {name}.",
+    )
+
+
+def what_changed(before: Facts, now: Facts) -> str | None:
     """What makes vectors of before and of now incomparable, if anything does."""
     changes = [
         f"its {label} was {old} and is {new}"
@@ -99,13 +119,7 @@ def what_changed(before: Facts, now: Facts) -> EndpointChanged | None:
         cosine = _cosine(before.fingerprint, now.fingerprint)
         if cosine < SAME_DIRECTION:
             changes = [f"it gives a known text another vector (cosine {cosine:.4f} to the registered one)"]
-    if not changes:
-        return None
-    return EndpointChanged(
-        f"Another model answers than the registered one: {', '.join(changes)}.",
-        remedy="Vectors of two models cannot be compared. Run the former model again, or accept the new one and "
-        "embed all documents anew: hubgate accept NAME.",
-    )
+    return f"Another model answers than the registered one: {', '.join(changes)}." if changes else None
 
 
 def _cosine(one: str, other: str) -> float:

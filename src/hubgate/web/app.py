@@ -16,8 +16,14 @@ from hubgate.web.health import Health
 from hubgate.web.huggingface import HuggingFace
 from hubgate.web.openai import OpenAI
 from hubgate.web.problems import MethodNotAllowed
+from hubgate.web.ticket import need_admin
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
     from hubgate.service.access import Access
     from hubgate.service.gateway import Gateway
     from hubgate.service.memory import VectorMemory
@@ -62,22 +68,32 @@ def create_app(
         Route("/hf/{name}/health", huggingface.health, methods=["GET"]),
         Route("/info", huggingface.info, methods=["GET"]),
         Route("/health", huggingface.health, methods=["GET"]),
-        Route("/api/about", api.about, methods=["GET"]),
-        Route("/api/endpoints", api.list_endpoints, methods=["GET"]),
-        Route("/api/endpoints", api.add_endpoint, methods=["POST"]),
-        Route("/api/endpoints/{name}", api.show_endpoint, methods=["GET"]),
-        Route("/api/endpoints/{name}", api.remove_endpoint, methods=["DELETE"]),
-        Route("/api/endpoints/{name}/check", api.check_endpoint, methods=["POST"]),
-        Route("/api/endpoints/{name}/accept", api.accept_endpoint, methods=["POST"]),
-        Route("/api/cache", api.cache_stats, methods=["GET"]),
-        Route("/api/cache", api.clear_cache, methods=["DELETE"]),
-        Route("/api/keys", api.list_keys, methods=["GET"]),
-        Route("/api/keys", api.create_key, methods=["POST"]),
-        Route("/api/keys/{key}", api.revoke_key, methods=["DELETE"]),
-        Route("/api/secret/rotate", api.rotate_secret, methods=["POST"]),
+        _for_admins("GET", "/about", api.about),
+        _for_admins("GET", "/endpoints", api.list_endpoints),
+        _for_admins("POST", "/endpoints", api.add_endpoint),
+        _for_admins("GET", "/endpoints/{name}", api.show_endpoint),
+        _for_admins("DELETE", "/endpoints/{name}", api.remove_endpoint),
+        _for_admins("POST", "/endpoints/{name}/check", api.check_endpoint),
+        _for_admins("POST", "/endpoints/{name}/accept", api.accept_endpoint),
+        _for_admins("GET", "/cache", api.cache_stats),
+        _for_admins("DELETE", "/cache", api.clear_cache),
+        _for_admins("GET", "/keys", api.list_keys),
+        _for_admins("POST", "/keys", api.create_key),
+        _for_admins("DELETE", "/keys/{key:path}", api.revoke_key),
+        _for_admins("POST", "/secret/rotate", api.rotate_secret),
     ]
     app = _Hot(elastic, openai, huggingface, Router(routes, redirect_slashes=False))
     return Guard(app, access, meter, max_body_bytes=max_body_bytes, keys_in_path=keys_in_path)
+
+
+def _for_admins(method: str, path: str, answer: Callable[[Request], Awaitable[Response]]) -> Route:
+    """A route of the gate's own API."""
+
+    async def guarded(request: Request) -> Response:
+        need_admin(request.scope)
+        return await answer(request)
+
+    return Route(f"/api{path}", guarded, methods=[method])
 
 
 class _Hot:
@@ -114,20 +130,21 @@ class _Hot:
         except HTTPException as error:
             if error.status_code == 405 or answer is not None:
                 allowed = ", ".join(sorted(self._methods(scope) | ({"POST"} if answer else set())))
-                told = f"{scope['method']} is not served at {path}."
+                told = f"{scope['method']} is not served at {path[:200]}."
                 raise MethodNotAllowed(told, allowed=allowed) from None
-            raise NotFound(f"Nothing is served at {scope['method']} {path}.") from None
+            raise NotFound(f"Nothing is served at {scope['method']} {path[:200]}.") from None
 
     def _find(self, path: str) -> AsgiApp | None:
         if answer := self._by_path.get(path):
             return answer
-        _, head, *rest = path.split("/", 3) if path else ("", "")
-        if head == "_inference" and rest:
-            return self._find_inference(rest)
-        if head == "hf" and rest:
-            name, tail = rest[0], rest[1] if len(rest) > 1 else ""
-        else:
-            name, tail = None, path[1:]
+        _, _, tail = path.partition("/")
+        head, *segments = tail.split("/")
+        if head == "_inference":
+            return self._find_inference(segments)
+        name = None
+        if head == "hf" and segments and segments[0]:
+            name, *rest = segments
+            tail = "/".join(rest)
         handler = self._by_tail.get(tail)
         return handler and partial(handler, name=name)
 
@@ -138,12 +155,11 @@ class _Hot:
         )
         return {method for route in routes for method in route.methods or ()}
 
-    def _find_inference(self, rest: list[str]) -> AsgiApp | None:
+    def _find_inference(self, segments: list[str]) -> AsgiApp | None:
         """`/_inference/{name}` or `/_inference/{task}/{name}`, and `/_stream` after either."""
-        *segments, last = "/".join(rest).split("/")
-        stream = last == "_stream"
-        if not stream:
-            segments.append(last)
+        stream = segments[-1:] == ["_stream"]
+        if stream:
+            segments = segments[:-1]
         if not 1 <= len(segments) <= 2 or segments[-1].startswith("_"):
             return None
         task = segments[0] if len(segments) == 2 else None

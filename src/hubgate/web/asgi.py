@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
+from starlette.requests import ClientDisconnect
 
 from hubgate.domain.errors import InvalidRequest
 
@@ -22,15 +23,11 @@ T = TypeVar("T")
 JSON = b"application/json"
 
 
-class ClientLeft(Exception):
-    """The client closed its connection before its request was whole."""
-
-
 async def read_body(receive: Receive) -> bytes:
     """The whole request body; the guard bounds its size.
 
     Raises:
-        ClientLeft: the client went away in the middle.
+        ClientDisconnect: the client went away in the middle.
     """
     message = await receive()
     body: bytes = message.get("body", b"")
@@ -41,7 +38,7 @@ async def read_body(receive: Receive) -> bytes:
             parts.append(message.get("body", b""))
         body = b"".join(parts)
     if message["type"] == "http.disconnect":
-        raise ClientLeft
+        raise ClientDisconnect
     return body
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hubgate.domain.calls import InputType
@@ -98,6 +99,8 @@ async def embed(gateway: Gateway, ticket: Ticket, name: str, call: Embed) -> Vec
     Raises:
         HubgateError: it cannot be answered.
     """
+    if not ticket.cached:
+        call = replace(call, cached=False)
     vectors = await gateway.embed(name, call)
     ticket.texts = len(call.texts)
     ticket.tokens = vectors.tokens or 0

@@ -9,8 +9,10 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
-from hubgate.domain.errors import BodyTooLarge, HubgateError
-from hubgate.web.asgi import ClientLeft, respond
+from starlette.requests import ClientDisconnect
+
+from hubgate.domain.errors import BodyTooLarge, CapacityError, Cause, HubgateError
+from hubgate.web.asgi import respond
 from hubgate.web.problems import problem
 from hubgate.web.ticket import Ticket
 
@@ -25,6 +27,10 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 # A call that is answered sooner costs no task; a client that leaves a longer one is noticed at once.
 _WATCH_AFTER = 0.02
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,128}")
+_NOT_CACHED = re.compile(rb"no-(cache|store)", re.IGNORECASE)
+_KEYED_PATH = re.compile(r"/+k/+(?P<key>[^/]*)(?P<rest>/.*)?", re.DOTALL)
+_LIKE_A_KEY = re.compile(r"h[gf]_[A-Za-z0-9_\-]{16,}")
+_SHOWN_LENGTH = 200
 # Who calls these below /hf/{endpoint} is a client of OpenAI's.
 _OPENAI_TAILS = frozenset({"v1/embeddings", "embeddings"})
 _PRODUCT = (b"x-elastic-product", b"Elasticsearch")
@@ -47,12 +53,14 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await _refuse(scope, send)
             return
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
         ticket = Ticket(
-            given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8), time.monotonic()
+            given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8),
+            time.monotonic(),
+            cached=not _NOT_CACHED.search(headers.get(b"cache-control", b"")),
         )
         scope["ticket"] = ticket
         path = self._take_key_from_path(scope, headers)
@@ -76,8 +84,10 @@ class Guard:
             await _until_client_leaves(self._app(scope, body, answer), body, ticket)
         except HubgateError as error:
             await self._fail(error, answer)
-        except ClientLeft:
+        except ClientDisconnect:
             ticket.client_left = True
+        except asyncio.CancelledError:  # the gate stops, and waits no longer
+            await self._fail(_stopping(), answer)
         except Exception:  # noqa: BLE001 - no client may see a traceback, whatever the mistake is
             _log.exception("request %s failed", ticket.request_id)
             mistake = HubgateError(
@@ -92,16 +102,21 @@ class Guard:
             await respond(answer, told.status, told.body, headers=told.headers)
 
     def _take_key_from_path(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
-        """`/k/{key}/…`, for clients that drop their key; the path goes on without it, so no log can show it."""
+        """`/k/{key}/…`, for clients that drop their key.
+
+        The path goes on without it, and without whatever else looks like a key: so no log and no error can show one.
+        """
         path: str = scope["path"]
-        if path.startswith("/k/") and self._keys_in_path:
-            _, _, key, *rest = path.split("/", 3)
-            path = "/" + "".join(rest)
+        while keyed := _KEYED_PATH.fullmatch(path):
+            if not self._keys_in_path:
+                path = "/k"
+                break
+            headers[b"authorization"] = b"Bearer " + keyed["key"].encode()
+            path = keyed["rest"] or "/"
+        path = _LIKE_A_KEY.sub("***", path)
+        if path != scope["path"]:
             scope["path"] = path
             scope["raw_path"] = path.encode()
-            headers[b"authorization"] = b"Bearer " + key.encode()
-        elif path.startswith("/k/"):
-            scope["path"] = path = "/k/***"
         return path
 
     def _write_down(self, method: str, path: str, ticket: Ticket) -> None:
@@ -121,7 +136,7 @@ class Guard:
             _log.info(
                 "%s %s %d %.1fms id=%s key=%s endpoint=%s texts=%d cause=%s",
                 method,
-                _printable(path),
+                _shown(path),
                 ticket.status,
                 seconds * 1000,
                 ticket.request_id,
@@ -135,26 +150,28 @@ class Guard:
 class _Body:
     """`receive` that bounds the request's body."""
 
-    __slots__ = ("_left", "_too_large", "receive", "whole")
+    __slots__ = ("_left", "_most", "receive", "whole")
 
     def __init__(self, receive: Receive, length: bytes, most: int) -> None:
         self.receive = receive
         self.whole = False
-        self._left = most
-        self._too_large = BodyTooLarge(
-            f"The request body is larger than {most} bytes.",
-            remedy="Send fewer texts at a time, or raise HUBGATE_MAX_BODY_BYTES.",
-        )
+        self._left = self._most = most
         if length.isdigit() and int(length) > most:
-            raise self._too_large
+            raise self._too_large()
 
     async def __call__(self) -> Message:
         message = await self.receive()
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise self._too_large
+            raise self._too_large()
         self.whole = not message.get("more_body", False)
         return message
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(
+            f"The request body is larger than {self._most} bytes.",
+            remedy="Send fewer texts at a time, or raise HUBGATE_MAX_BODY_BYTES.",
+        )
 
 
 class _Answer:
@@ -216,9 +233,8 @@ async def _until_client_leaves(work: Awaitable[None], body: _Body, ticket: Ticke
     try:
         await work
     except asyncio.CancelledError:
-        if not ticket.client_left:
+        if not ticket.client_left or task.uncancel():
             raise
-        task.uncancel()
     finally:
         timer.cancel()
         if watch is not None:
@@ -233,9 +249,23 @@ def _is_open(scope: Scope, headers: dict[bytes, bytes]) -> bool:
     )
 
 
+def _stopping() -> CapacityError:
+    return CapacityError(
+        "The gate stops.", remedy="Ask again when it runs.", cause=Cause.GATE_STOPPING, retry_after=1.0
+    )
+
+
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-def _printable(path: str) -> str:
+def _shown(path: str) -> str:
+    path = path[:_SHOWN_LENGTH]
     return path if path.isprintable() else ascii(path)
+
+
+async def _refuse(scope: Scope, send: Send) -> None:
+    """Nothing but HTTP is served. A server may ask for a lifespan, and takes an exception for a no."""
+    if scope["type"] != "websocket":
+        raise NotImplementedError(scope["type"])
+    await send({"type": "websocket.close"})

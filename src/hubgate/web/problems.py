@@ -40,6 +40,7 @@ _STATUS: dict[type[HubgateError], int] = {
     errors.EndpointNotFound: 404,
     errors.EndpointExists: 409,
     errors.BodyTooLarge: 413,
+    errors.CapacityError: 503,
     errors.QueueFull: 429,
     errors.DeadlineExceeded: 504,
     errors.UpstreamError: 502,

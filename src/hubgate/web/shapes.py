@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,6 +12,9 @@ from hubgate.domain.chunking import parse_chunking_settings
 from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Engine, Similarity, Source, Task
 from hubgate.domain.errors import InvalidRequest
 from hubgate.domain.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class RateLimit(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,15 +84,14 @@ def endpoint_json(endpoint: Endpoint, token_hint: str | None) -> dict[str, Any]:
         "similarity": endpoint.similarity or Similarity.COSINE,
         "dimensions": endpoint.facts.dimensions,
         "max_input_tokens": endpoint.max_input_tokens or endpoint.facts.max_input_tokens,
-        "rate_limit": _rate_limit(endpoint),
+        "rate_limit": _known({name: getattr(endpoint, name) for name in RateLimit.__struct_fields__}),
         "prefixes": endpoint.facts.prefixes if endpoint.prefixes is None else endpoint.prefixes,
         "cache": endpoint.cached,
         "chunking_settings": endpoint.chunking.as_dict(),
-        "facts": msgspec.to_builtins(replace(endpoint.facts, fingerprint=None)),
+        "facts": _known(msgspec.to_builtins(replace(endpoint.facts, fingerprint=None))),
     }
-    return {key: value for key, value in shown.items() if value is not None}
+    return _known(shown)
 
 
-def _rate_limit(endpoint: Endpoint) -> dict[str, int]:
-    every = {name: getattr(endpoint, name) for name in RateLimit.__struct_fields__}
-    return {name: value for name, value in every.items() if value is not None}
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -23,6 +23,8 @@ class Ticket:
     started: float
     """On the monotonic clock, in seconds."""
     key: Key | None = None
+    cached: bool = True
+    """Whether remembered vectors will do: not with `Cache-Control: no-cache` or `no-store`, on any face."""
     face: str = "-"
     endpoint: str = ""
     """The name of the registered endpoint that was called."""
