@@ -50,6 +50,11 @@ class Settings:
         """The file of the vector cache."""
         return self.home / "vectors.db"
 
+    @property
+    def tokenizers(self) -> Path:
+        """The folder of the tokenizers of models that run elsewhere."""
+        return self.home / "tokenizers"
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
         """Read the settings from environment variables.

@@ -20,6 +20,7 @@ from hubgate.service.pipeline import Pipelines
 from hubgate.store.store import SqlStore
 from hubgate.store.vectors import VectorFile
 from hubgate.upstreams.sources import ModelSources
+from hubgate.upstreams.tokenizers import TokenizerFiles
 from hubgate.web.app import create_app
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
         access, first_admin_key = await Access.load(store, settings.admin_key)
         sources = ModelSources(settings)
         memory = _memory(settings)
-        gateway = Gateway(store, sources, Pipelines(memory.cache if memory else None, time.monotonic))
+        counters = TokenizerFiles(settings.tokenizers, hf_endpoint=settings.hf_endpoint)
+        pipelines = Pipelines(memory.cache if memory else None, time.monotonic, counters)
+        gateway = Gateway(store, sources, pipelines, counters)
         meter = Meter(gateway.pipelines)
         await gateway.load()
         flusher = asyncio.create_task(_flush(access))

@@ -8,12 +8,11 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from lookalikes.hub import COMMIT, TOKEN, Hub, running_hub
 
 from hubgate.domain.calls import Embed, Encoding, Token, Tokenize, Tokens, Vectors
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-COMMIT = "c" * 40
-TOKEN = "hf_made_up_for_this_test"
 
 
 def endpoint(model: str, name: str = "local", facts: Facts | None = None) -> Endpoint:
@@ -119,75 +116,10 @@ async def test_a_call_is_answered_with_f32_vectors_exact_tokens_and_what_was_cut
 FILES = {"modules.json": b"[]", "model.safetensors": b"weights", "pytorch_model.bin": b"not wanted"}
 
 
-class Hub(ThreadingHTTPServer):
-    """A small Hub with one public model, one gated, one that fails, and one that only a token opens."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), HubHandler)
-        self.asked: list[str] = []
-        self.tokens: set[str | None] = set()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class HubHandler(BaseHTTPRequestHandler):
-    """The three routes that a download takes."""
-
-    server: Hub
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        self.server.tokens.add(self.headers.get("Authorization"))
-        if "/gated/" in self.path:
-            return self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
-        if "/broken/" in self.path:
-            return self.answer(500, b"")
-        if "/private/" in self.path and self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            return self.answer(401, b"", {"X-Error-Code": "RepoNotFound"})
-        if "/absent/" in self.path:
-            return self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
-        name = self.path.rpartition("/")[2]
-        if f"/resolve/{COMMIT}/" in self.path:
-            etag = hashlib.sha1(FILES[name], usedforsecurity=False).hexdigest()
-            return self.answer(200, FILES[name], {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
-        if "/tree/" in self.path:
-            return self.answer(
-                200,
-                json.dumps(
-                    [
-                        {"type": "file", "path": path, "size": len(content), "oid": path}
-                        for path, content in FILES.items()
-                    ]
-                ).encode(),
-            )
-        siblings = [{"rfilename": path} for path in FILES]
-        return self.answer(200, json.dumps({"id": "a/b", "sha": COMMIT, "siblings": siblings}).encode())
-
-    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    with Hub() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with running_hub(FILES) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 FIND = """

@@ -75,6 +75,17 @@ class Similarity(StrEnum):
     L2_NORM = "l2_norm"
 
 
+class TokenCounts(StrEnum):
+    """Who counts the tokens of a call."""
+
+    ENGINE = "engine"
+    """The model's server; its sum for several calls that shared a request is divided, and labelled as estimated."""
+    TOKENIZER = "tokenizer"
+    """The model's own tokenizer, wherever the server gives no exact number."""
+    ESTIMATED = "estimated"
+    """Nobody."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What was learned of a model when it was registered; `None` is not known."""
@@ -86,6 +97,7 @@ class Facts:
     """A commit of the Hub, or for local weights a digest of them."""
     dimensions: int | None = None
     max_input_tokens: int | None = None
+    token_counts: TokenCounts | None = None
     max_batch_texts: int | None = None
     """The server's own client batch limit."""
     auto_truncate: bool | None = None

@@ -53,6 +53,32 @@ class Sources(Protocol):
         ...
 
 
+class Counter(Protocol):
+    """Counts tokens as a model does, without asking it."""
+
+    async def __call__(self, texts: Sequence[str], limit: int | None) -> Sequence[int] | None:
+        """The tokens of each text, uncut and special ones included; `None` where they cannot be counted.
+
+        Beyond `limit` a number only says that it is exceeded.
+        """
+        ...
+
+
+class Counters(Protocol):
+    """What counts the tokens of each model."""
+
+    async def learn(self, endpoint: Endpoint, token: Secret | None) -> Facts:
+        """Get what it takes to count for an endpoint whose facts are known, once; its facts with what was learned.
+
+        Takes a few seconds at most and never fails: without it, the facts say so.
+        """
+        ...
+
+    def open(self, endpoint: Endpoint) -> Counter | None:
+        """The counter of an endpoint; `None` if there is none. Does no I/O."""
+        ...
+
+
 class Clock(Protocol):
     """Seconds that never go back."""
 

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
+_NO_LIMIT = 1e9
+"""A tokenizer without a limit says 1e30."""
+
+
+class TokenizerBroken(Exception):
+    """A tokenizer's file cannot be used; its text says why."""
 
 
 class Pooling(StrEnum):
@@ -154,14 +160,33 @@ def _pooling(folder: Path, name: str, config: Mapping[str, Any]) -> Pooling:
 
 
 def _max_tokens(folder: Path, config: Mapping[str, Any]) -> int:
-    """sentence-transformers' own order: its file first, then the tokenizer's; never more than the positions."""
-    own = _read(folder, "sentence_bert_config.json")
+    said = _said_limit(folder, _read(folder, "sentence_bert_config.json"))
+    positions = config.get("max_position_embeddings")
+    if said is None or not isinstance(positions, int):
+        raise unusable(folder, "no file says how many tokens it reads (max_seq_length)")
+    return int(min(said, positions))
+
+
+def read_limit(folder: Path) -> int | None:
+    """How many tokens the model of a folder reads, special ones included; `None` if no file says so.
+
+    The folder need not have all of the model's files, as it is not run.
+
+    Raises:
+        RuntimeFailed: a file cannot be read, or says something this runtime does not know.
+    """
+    said = _said_limit(folder, _read(folder, "sentence_bert_config.json", needed=False))
+    positions = _read(folder, "config.json", needed=False).get("max_position_embeddings")
+    if said is not None and isinstance(positions, int):
+        said = min(said, positions)
+    return int(said) if said is not None and said < _NO_LIMIT else None
+
+
+def _said_limit(folder: Path, own: Mapping[str, Any]) -> float | None:
+    """sentence-transformers' own order: its file first, then the tokenizer's."""
     if own.get("do_lower_case"):
         raise unusable(folder, "sentence_bert_config.json asks for lower case, which is not understood")
-    tokens = own.get("max_seq_length") or _read(folder, "tokenizer_config.json", needed=False).get(
+    said = own.get("max_seq_length") or _read(folder, "tokenizer_config.json", needed=False).get(
         "model_max_length"
     )
-    positions = config.get("max_position_embeddings")
-    if not isinstance(tokens, int | float) or tokens < 1 or not isinstance(positions, int):
-        raise unusable(folder, "no file says how many tokens it reads (max_seq_length)")
-    return int(min(tokens, positions))
+    return said if isinstance(said, int | float) and said >= 1 else None

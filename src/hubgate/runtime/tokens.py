@@ -8,12 +8,52 @@ from tokenizers import Tokenizer
 
 from hubgate.domain.calls import Token
 from hubgate.domain.errors import Cause, InvalidRequest
-from hubgate.runtime.folder import TOKENIZER, unusable
+from hubgate.runtime.folder import TOKENIZER, TokenizerBroken, unusable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from hubgate.runtime.folder import Recipe
+
+
+_LONG = 32
+"""Characters a token; texts hardly ever have more, and then cost more time."""
+
+
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a model's folder, which neither cuts nor pads.
+
+    Raises:
+        TokenizerBroken: its file cannot be read.
+    """
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # the library raises plain Exception
+        raise TokenizerBroken(f"{TOKENIZER} cannot be read") from error
+    # The file's own, 128 in MiniLM's, are left from its training; what the model's other files say counts.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def count(tokenizer: Tokenizer, text: str, limit: int | None) -> int:
+    """The tokens of a text, special ones included. Beyond `limit` the number only says that it is exceeded.
+
+    Raises:
+        TokenizerBroken: its file lacks what this text needs.
+    """
+    try:
+        if (
+            limit is not None and len(text) > _LONG * limit
+        ):  # megabytes take seconds, and a hundred times the memory
+            beginning = len(tokenizer.encode_batch_fast([text[: _LONG * limit]])[0])
+            # The last word may have been cut into more tokens than the whole word has.
+            if beginning > limit + _LONG:
+                return beginning
+        return len(tokenizer.encode_batch_fast([text])[0])
+    except Exception as error:  # the library raises plain Exception
+        raise TokenizerBroken(f"{TOKENIZER} cannot cut every text into tokens") from error
 
 
 class Tokens:
@@ -21,12 +61,9 @@ class Tokens:
 
     def __init__(self, recipe: Recipe) -> None:
         try:
-            tokenizer = Tokenizer.from_file(str(recipe.folder / TOKENIZER))
-        except Exception as error:  # the library raises plain Exception
-            raise unusable(recipe.folder, f"{TOKENIZER} cannot be read") from error
-        # The file's own, 128 in MiniLM's, are left from its training; the recipe's length counts.
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
+            tokenizer = open_tokenizer(recipe.folder)
+        except TokenizerBroken as error:
+            raise unusable(recipe.folder, str(error)) from error
         self._tokenizer = tokenizer
         self._max_tokens = recipe.max_tokens
         self._room = recipe.max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from hubgate.domain.calls import Call, Embed, Result
     from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Sources, Store, Upstream
+    from hubgate.domain.ports import Counters, Sources, Store, Upstream
     from hubgate.domain.secret import Secret
     from hubgate.service.pipeline import Pipeline, Pipelines
 
@@ -34,10 +34,13 @@ _log = logging.getLogger(__name__)
 class Gateway:
     """Registered endpoints, and calls to them. One instance a process, used on one event loop."""
 
-    def __init__(self, store: Store, sources: Sources, pipelines: Pipelines) -> None:
+    def __init__(
+        self, store: Store, sources: Sources, pipelines: Pipelines, counters: Counters | None = None
+    ) -> None:
         self._store = store
         self._sources = sources
         self._pipelines = pipelines
+        self._counters = counters
         self._live = LiveEndpoints()
         self._changes: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._starting: dict[str, asyncio.Task[None]] = {}
@@ -128,7 +131,7 @@ class Gateway:
         async with self._change_of(draft.name):
             if draft.name in self._live:
                 raise EndpointExists(draft.name)
-            proven, upstream = await prove(self._sources, draft, token, within)
+            proven, upstream = await prove(self._sources, draft, token, within, counters=self._counters)
             await _to_its_end(self._put(proven, token, upstream, self._store.add_endpoint))
         _log.info("registered endpoint %s (%s)", proven.name, proven.source)
         return proven
@@ -220,7 +223,12 @@ class Gateway:
         async with self._change_of(changed.name):
             token = token or self._live.find(changed.name).token
             proven, upstream = await prove(
-                self._sources, changed, token, within, any_dimensions=any_dimensions
+                self._sources,
+                changed,
+                token,
+                within,
+                any_dimensions=any_dimensions,
+                counters=self._counters,
             )
             await _to_its_end(self._put(proven, token, upstream, self._store.save_endpoint))
         _log.info("renewed endpoint %s", proven.name)

@@ -3,6 +3,7 @@
     prompted    first: everything below, the cache's keys among it, is about the text that the model reads
     shortened   asks for the whole vector, so that one is remembered for every length
     cached      what is remembered takes no place in the queue
+    counted     above the queue, which divides the tokens of joined calls; below the cache, which remembers exact ones
     guarded     below the cache: a vector that is not right is never remembered
     packed      the queue of the endpoint, which spends the allowance
     retried     below the queue: a further try keeps its place, and takes a permit of its own
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from hubgate.core.caching import Cached
+from hubgate.core.counting import Counted
 from hubgate.core.guarding import Guarded
 from hubgate.core.limiting import Allowance
 from hubgate.core.packing.packed import Limits, Packed
@@ -33,7 +35,7 @@ from hubgate.domain.errors import DeadlineExceeded
 if TYPE_CHECKING:
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Answer, Clock, Upstream, VectorCache
+    from hubgate.domain.ports import Answer, Clock, Counters, Upstream, VectorCache
     from hubgate.domain.secret import Secret
 
 DEFAULT_PATIENCE = 45.0
@@ -59,9 +61,10 @@ class Pipeline:
 class Pipelines:
     """Builds the pipeline of each endpoint, once, from what endpoints share: the cache, and each allowance."""
 
-    def __init__(self, cache: VectorCache | None, clock: Clock) -> None:
+    def __init__(self, cache: VectorCache | None, clock: Clock, counters: Counters | None = None) -> None:
         self._cache = cache
         self._clock = clock
+        self._counters = counters
         self._allowances: WeakValueDictionary[tuple[object, ...], Allowance] = WeakValueDictionary()
 
     def build(self, endpoint: Endpoint, token: Secret | None, upstream: Upstream) -> Pipeline:
@@ -74,6 +77,9 @@ class Pipelines:
             queue = Packed(retried, allowance=allowance, limits=_limits(endpoint), clock=self._clock)
         answer: Answer = _Patient(queue, self._clock) if queue else _Timely(upstream, self._clock)
         answer = Guarded(answer, dimensions=facts.dimensions)
+        counter = self._counters.open(endpoint) if self._counters else None
+        if counter is not None:
+            answer = Counted(answer, counter, limit=endpoint.max_input_tokens or facts.max_input_tokens)
         if endpoint.cached and self._cache is not None:
             answer = cached = Cached(answer, self._cache, identity=identity(endpoint))
         answer = Shortened(answer, model=endpoint.model or facts.model, dimensions=facts.dimensions)

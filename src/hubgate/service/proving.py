@@ -12,12 +12,12 @@ from hubgate.core.guarding import Guarded
 from hubgate.core.prompts import known_prefixes
 from hubgate.core.vectors import floats, in_encoding
 from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
-from hubgate.domain.endpoint import Task
+from hubgate.domain.endpoint import Task, TokenCounts
 from hubgate.domain.errors import DeadlineExceeded, EndpointChanged, InvalidEndpoint
 
 if TYPE_CHECKING:
     from hubgate.domain.endpoint import Endpoint, Facts
-    from hubgate.domain.ports import Sources, Upstream
+    from hubgate.domain.ports import Counters, Sources, Upstream
     from hubgate.domain.secret import Secret
 
 SERVED_TASKS = frozenset({Task.TEXT_EMBEDDING})
@@ -34,6 +34,7 @@ async def prove(
     within: float | None,
     *,
     any_dimensions: bool = False,
+    counters: Counters | None = None,
 ) -> tuple[Endpoint, Upstream]:
     """Detect what is there, ask it one small question, and learn from the answer.
 
@@ -41,8 +42,9 @@ async def prove(
         sources: where models are.
         draft: what the operator says; its facts are replaced.
         token: the upstream's access token.
-        within: seconds for all of it.
+        within: seconds for all that the model is asked.
         any_dimensions: whether other dimensions than the operator expects will do.
+        counters: what learns to count the model's tokens, if that is wanted.
 
     Returns:
         The endpoint with its facts, and its upstream, open.
@@ -70,7 +72,14 @@ async def prove(
             f"The model did not answer within {seconds:g} seconds.",
             remedy="If it is waking or loading, ask again in a minute, or give a longer timeout.",
         ) from None
-    return replace(draft, dimensions=draft.dimensions and facts.dimensions, facts=facts), upstream
+    proven = replace(draft, dimensions=draft.dimensions and facts.dimensions, facts=facts)
+    if counters is None:
+        return proven, upstream
+    try:
+        return replace(proven, facts=await counters.learn(proven, token)), upstream
+    except BaseException:
+        await upstream.close()
+        raise
 
 
 async def _learn(upstream: Upstream, facts: Facts, model: str | None) -> Facts:
@@ -81,6 +90,7 @@ async def _learn(upstream: Upstream, facts: Facts, model: str | None) -> Facts:
         facts,
         dimensions=len(vector) // 4,
         fingerprint=base64.b64encode(vector).decode(),
+        token_counts=TokenCounts.ENGINE if vectors.exact else TokenCounts.ESTIMATED,
         prefixes=facts.prefixes or dict(known_prefixes(model or facts.model)),
         warnings=tuple(dict.fromkeys((*facts.warnings, *vectors.warnings))),
     )

