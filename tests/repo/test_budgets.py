@@ -50,10 +50,12 @@ def test_every_environment_variable_that_is_read_is_documented() -> None:
 
 
 def test_every_command_is_documented() -> None:
-    from hubgate.cli.main import app, keys
+    from hubgate.cli.main import app
 
     reference = (ROOT / "docs/commands.md").read_text("utf-8")
-    for group, prefix in ((app, "hubgate"), (keys, "hubgate key")):
+    groups = [(group.typer_instance, f"hubgate {group.name}") for group in app.registered_groups]
+    for group, prefix in ((app, "hubgate"), *groups):
+        assert group is not None
         for command in group.registered_commands:
             assert command.callback is not None
             name = command.name or command.callback.__name__

@@ -6,39 +6,38 @@ through it; and when none runs, the same application answers here.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import secrets
 import sys
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
-from hubgate.store.lock import GateLock, running_gate
+from hubgate.settings import Settings
 
 if TYPE_CHECKING:
-    from hubgate.settings import Settings
     from hubgate.web.asgi import Message, Scope
 
 _TIMEOUT = 120.0
 
 
 class CommandFailed(Exception):
-    """The gate refused; its text says why and what to do."""
+    """What was asked was not done; its text says why and what to do."""
 
 
-def call(settings: Settings, method: str, path: str, body: object = None) -> Any:
-    """One request to the gate of this home, wherever it is.
+def api(method: str, path: str, body: object = None) -> Any:
+    """One request to the gate of this home, wherever it is; what it answered, decoded.
 
     Raises:
-        CommandFailed: the gate answered with an error.
+        CommandFailed: the gate answered with an error, or not at all.
     """
+    from hubgate.store.lock import running_gate
+
+    settings = Settings.from_env()
     payload = b"" if body is None else json.dumps(body).encode()
     gate = running_gate(settings.home)
     if gate is not None:
         status, answer = _over_http(gate.url + path, gate.key, method, payload)
     else:
-        status, answer = asyncio.run(_in_process(settings, method, path, payload))
+        status, answer = _in_process(settings, method, path, payload)
     decoded: Any = json.loads(answer) if answer else None
     if status >= 400:
         error = decoded["error"]
@@ -46,7 +45,21 @@ def call(settings: Settings, method: str, path: str, body: object = None) -> Any
     return decoded
 
 
+def segment(name: str) -> str:
+    """A name as one segment of a path.
+
+    Raises:
+        CommandFailed: it is empty, so that the path would mean something else.
+    """
+    if not name.strip("/"):
+        raise CommandFailed("The name is empty.")
+    return quote(name, safe="", errors="surrogateescape")
+
+
 def _over_http(url: str, key: str, method: str, payload: bytes) -> tuple[int, bytes]:
+    import urllib.error
+    import urllib.request
+
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
     request = urllib.request.Request(url, payload or None, headers, method=method)  # noqa: S310 - our own gate
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -60,33 +73,46 @@ def _over_http(url: str, key: str, method: str, payload: bytes) -> tuple[int, by
         raise CommandFailed(f"The gate at {url} does not answer: {error}.") from None
 
 
-async def _in_process(settings: Settings, method: str, path: str, payload: bytes) -> tuple[int, bytes]:
-    from hubgate.wiring import open_gate
+def _in_process(settings: Settings, method: str, path: str, payload: bytes) -> tuple[int, bytes]:
+    import asyncio
+
+    from hubgate.store.lock import GateLock
 
     with GateLock(settings.home):
-        async with open_gate(settings) as gate:
-            key = secrets.token_urlsafe(32)
-            gate.access.admit_cli(key)
-            if gate.first_admin_key:
-                print(f"The gate's admin key, shown only this once: {gate.first_admin_key}", file=sys.stderr)
-            status, parts = 0, []
+        return asyncio.run(_ask_own_gate(settings, method, path, payload))
 
-            async def receive() -> Message:
-                return {"type": "http.request", "body": payload, "more_body": False}
 
-            async def send(message: Message) -> None:
-                nonlocal status
-                status = message.get("status", status)
-                parts.append(message.get("body", b""))
+async def _ask_own_gate(settings: Settings, method: str, path: str, payload: bytes) -> tuple[int, bytes]:
+    import asyncio
+    import secrets
 
-            scope: Scope = {
-                "type": "http",
-                "method": method,
-                "path": path,
-                "raw_path": path.encode(),
-                "root_path": "",
-                "query_string": b"",
-                "headers": [(b"authorization", b"Bearer " + key.encode())],
-            }
-            await gate.app(scope, receive, send)
-            return status, b"".join(parts)
+    from hubgate.wiring import open_gate
+
+    status, parts, unsent = 0, [], [payload]
+
+    async def receive() -> Message:
+        if not unsent:
+            await asyncio.Event().wait()  # the command line waits for its answer, it does not leave
+        return {"type": "http.request", "body": unsent.pop(), "more_body": False}
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        status = message.get("status", status)
+        parts.append(message.get("body", b""))
+
+    async with open_gate(settings) as gate:
+        key = secrets.token_urlsafe(32)
+        gate.access.admit_cli(key)
+        if gate.first_admin_key:
+            print(f"The gate's admin key, shown only this once: {gate.first_admin_key}", file=sys.stderr)
+        scope: Scope = {
+            "type": "http",
+            "method": method,
+            "path": unquote(path),
+            "raw_path": path.encode(),
+            "root_path": "",
+            "query_string": b"",
+            "headers": [(b"authorization", b"Bearer " + key.encode())],
+        }
+        await gate.app(scope, receive, send)
+    return status, b"".join(parts)

@@ -14,25 +14,40 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from hubgate import __version__
+from hubgate.core.chunking import icu_warning
 from hubgate.settings import InvalidSetting
 from hubgate.store.lock import GateLock
 from hubgate.wiring import READY_ENDPOINT, open_gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
     from hubgate.settings import Settings
     from hubgate.wiring import Gate
 
 _DRAIN_SECONDS = 30
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - for those who listen on every address
+
+_log = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
     """uvicorn, without its habit to raise the signal again once it has drained: the gate closes in order."""
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Answer what is in flight after the first signal; after the second send everybody away."""
+        if not self.should_exit:
+            self.should_exit = True
+            _log.info("stopping: calls in flight are answered first, a second signal sends them away")
+            return
+        self.force_exit = True
+        for task in self.server_state.tasks:
+            task.cancel()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Drain on the first signal, drop what is left on the second."""
+        """Let the loop take the signals, so that they never break into a step of it."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -57,8 +72,9 @@ def listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         made = socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
+        reason, _, _ = (error.strerror or str(error)).partition(" (while")  # the address is told already
         raise InvalidSetting(
-            f"The gate cannot listen on {host} port {port}: {error.strerror or error}. "
+            f"The gate cannot listen on {host} port {port}: {reason}. "
             "Stop what uses it, or set HUBGATE_HOST and HUBGATE_PORT (make serve PORT=…)."
         ) from None
     made.setblocking(False)
@@ -92,9 +108,10 @@ async def serve(
 
 
 def _url(sock: socket.socket) -> str:
+    """Where this machine reaches the gate; an address that stands for all of them cannot be called."""
     host, port = sock.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{host}:{port}"
+    host = _LOOPBACK.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def run(settings: Settings) -> None:
@@ -106,18 +123,21 @@ def run(settings: Settings) -> None:
     )
     for chatty in ("alembic", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    if warning := icu_warning():
+        _log.warning(warning)
     greeting: list[asyncio.Task[None]] = []
 
     def started(url: str, gate: Gate, _: uvicorn.Server) -> None:
-        greeting.append(asyncio.create_task(_greet(url, gate)))
+        greeting.append(asyncio.create_task(_greet(url, gate, everywhere=settings.host in _LOOPBACK)))
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(settings, started=started))
     print("hubgate has stopped.", flush=True)
 
 
-async def _greet(url: str, gate: Gate) -> None:
-    print(f"hubgate {__version__} serves on {url}", flush=True)
+async def _greet(url: str, gate: Gate, *, everywhere: bool) -> None:
+    others = ", and on every other address of this machine" if everywhere else ""
+    print(f"hubgate {__version__} serves on {url}{others}", flush=True)
     key = gate.first_admin_key
     if key:
         print(f"\nYour admin key, shown only this once:\n\n    {key}\n", flush=True)

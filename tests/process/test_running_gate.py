@@ -1,0 +1,174 @@
+"""A gate that runs: its commands, its log, its signals, its end."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from gate_process import GateProcess, Home, Reply
+from lookalikes import LookAlike, lookalike
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from pathlib import Path
+
+TOKEN = "hf_" + "t0ken" * 6
+OTHER_ICU = """
+import importlib.machinery, importlib.util, sys
+spec = importlib.machinery.PathFinder.find_spec("icu", [p for p in sys.path if p != {folder!r}])
+real = importlib.util.module_from_spec(spec)
+sys.modules["icu"] = real
+spec.loader.exec_module(real)
+real.ICU_VERSION = "72.1"
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """The home of a gate that has an endpoint already, made without a running gate, so that no model is loaded."""
+    home = Home(tmp_path)
+    added = home.run("add", "words", "--fake", "--dimensions", "8")
+    assert added.status == 0, added.err
+    assert added.err.startswith("The gate's admin key, shown only this once: hg_")
+    return home
+
+
+def register(home: Home, server: LookAlike, name: str = "e5") -> None:
+    """A server behind an endpoint that wants a token."""
+    added = home.run("add", name, "--url", server.url, "--token-env", "HF_TOKEN", HF_TOKEN=TOKEN)
+    assert (added.status, added.err) == (0, "")
+    assert TOKEN not in added.out
+
+
+def test_commands_without_a_running_gate_change_what_the_next_one_serves(home: Home) -> None:
+    with lookalike("tei", key=TOKEN, seconds=0.05) as server:  # slower than the watch for clients that leave
+        register(home, server)
+        assert [line.split()[0] for line in home.run("list").out.splitlines()] == ["name", "e5", "words"]
+        key = home.run("key", "create", "team/app").out.strip()
+        assert home.run("key", "create", "gone").status == 0
+        assert home.run("key", "revoke", "gone").out == "Revoked gone.\n"
+        with home.serve() as gate:
+            assert gate.embed("e5", "a text", key=key).status == 200
+            assert home.run("key", "revoke", "team/app").status == 0
+            assert gate.embed("e5", "a text", key=key).status == 401
+
+
+def test_what_a_command_changes_the_running_gate_sees_at_once_and_no_secret_is_logged(home: Home) -> None:
+    admin_key = secrets.token_urlsafe(24)
+    on = {"HUBGATE_ADMIN_KEY": admin_key, "HUBGATE_KEYS_IN_PATH": "true", "HUBGATE_LOG_LEVEL": "debug"}
+    with lookalike("tei", key=TOKEN) as server, home.serve(**on) as gate:
+        key = home.run("key", "create", "app").out.strip()
+        register(home, server)
+        assert gate.embed("e5", "a text", key=key).status == 200
+        assert gate.embed("e5", "a text", key=admin_key).status == 200
+        assert gate.request("POST", f"/k/{key}/hf/e5/embed", {"inputs": "a text"}).status == 200
+        assert gate.request("POST", f"/k/{key}/no/such/path", {}).status == 404
+        assert gate.embed("e5", "a text", key=TOKEN).status == 401
+        server.fail("echo", times=1)
+        assert gate.embed("e5", "another text", key=key).status >= 400
+        assert home.run("key", "revoke", "app").status == 0
+        assert gate.embed("words", "a text", key=key).status == 401
+        assert gate.request("POST", f"/k/{key}/hf/e5/embed", {"inputs": "a text"}).status == 401
+        assert home.run("remove", "e5").status == 0
+        assert gate.embed("e5", "a text", key=admin_key).status == 404
+        gate.signal(signal.SIGTERM)
+        assert gate.ended() == 0
+        assert "cause=endpoint_not_found" in gate.output
+        for secret in (admin_key, key, TOKEN):
+            assert secret not in gate.output
+
+
+def test_a_killed_gate_leaves_no_lock_and_loses_nothing(home: Home) -> None:
+    with lookalike("tei", key=TOKEN) as server:
+        register(home, server)
+        with home.serve() as gate, ThreadPoolExecutor(1) as caller:
+            key = home.run("key", "create", "app").out.strip()
+            server.fail("hang", method="POST")
+            asking = caller.submit(gate.embed, "e5", "never answered", key=key)
+            server.wait_until(lambda s: bool(s.posts) and "never answered" in s.posts[-1].texts)
+            gate.signal(signal.SIGKILL)
+            assert gate.ended() == -signal.SIGKILL
+            assert isinstance(asking.exception(60), OSError)
+        server.heal()
+        listed = home.run("list")
+        assert (listed.status, listed.err) == (0, "")
+        with home.serve() as gate:
+            assert gate.embed("e5", "a text", key=key).status == 200
+            assert gate.embed("words", "a text", key=key).status == 200
+
+
+def test_a_call_in_flight_is_answered_before_the_gate_stops(home: Home) -> None:
+    with lookalike("tei", key=TOKEN) as server:
+        register(home, server)
+        with home.serve() as gate, ThreadPoolExecutor(1) as caller:
+            asking = in_flight(home, gate, server, caller)
+            gate.signal(signal.SIGTERM)
+            gate.wait_for("stopping")
+            server.heal()
+            assert asking.result(60).status == 200
+            assert gate.ended() == 0
+
+
+def test_a_second_signal_sends_everybody_away(home: Home, tmp_path: Path) -> None:
+    icu = tmp_path / "icu-72"
+    icu.mkdir()
+    (icu / "icu.py").write_text(OTHER_ICU.format(folder=str(icu)), "utf-8")
+    with lookalike("tei", key=TOKEN) as server:
+        register(home, server)
+        with home.serve(PYTHONPATH=str(icu)) as gate, ThreadPoolExecutor(1) as caller:
+            assert "this gate has ICU 72.1" in gate.output
+            asking = in_flight(home, gate, server, caller)
+            gate.signal(signal.SIGINT)
+            gate.wait_for("stopping")
+            gate.signal(signal.SIGINT)
+            assert gate.ended() == 0
+            told = asking.result(60)
+            assert (told.status, told.json()["error"]["code"]) == (503, "gate_stopping")
+            assert "Traceback" not in gate.output
+
+
+def in_flight(home: Home, gate: GateProcess, server: LookAlike, caller: ThreadPoolExecutor) -> Future[Reply]:
+    """A call that its model's server does not answer until it is healed."""
+    key = home.run("key", "create", "app").out.strip()
+    server.fail("hang", method="POST")
+    asking = caller.submit(gate.embed, "e5", "in flight", key=key)
+    server.wait_until(lambda s: s.posts[-1].texts == ["in flight"])
+    return asking
+
+
+def test_what_keeps_a_gate_from_starting_is_one_plain_line(home: Home) -> None:
+    with home.serve(HUBGATE_HOST="0.0.0.0") as gate:
+        gate.wait_for(r"serves on http://127\.0\.0\.1:\d+, and on every other address of this machine\n")
+        port = gate.url.rpartition(":")[2]
+        second = home.run("serve")
+        assert (second.status, second.out) == (1, "")
+        assert second.err.startswith("hubgate: Another gate runs in ")
+        elsewhere = {"HUBGATE_HOME": f"{home.env['HOME']}/elsewhere"}
+        taken = home.run("serve", HUBGATE_PORT=port, **elsewhere)
+        assert (taken.status, taken.out) == (1, "")
+        assert f"cannot listen on 127.0.0.1 port {port}: Address already in use." in taken.err
+        weak = home.run("serve", HUBGATE_ADMIN_KEY="letmein", **elsewhere)
+        assert (weak.status, weak.out) == (1, "")
+        assert weak.err.startswith("hubgate: HUBGATE_ADMIN_KEY is too weak")
+        assert "letmein" not in weak.err
+        for told in (second, taken, weak):
+            assert told.err.count("\n") == 1
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = {"aiohttp", "alembic", "asyncio", "cryptography", "huggingface_hub", "icu", "msgspec", "numpy"}
+    heavy |= {"openvino", "regex", "rich", "sqlalchemy", "starlette", "urllib.request", "uvicorn"}
+    program = (
+        "import json, sys; from hubgate.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print(json.dumps(sorted(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    *_, modules = ran.stdout.splitlines()
+    assert heavy & set(json.loads(modules)) == set()
