@@ -34,7 +34,8 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "recursive": ("max_chunk_size", "separators"),
     "none": (),
 }
-_SMALLEST_CHUNK = {"sentence": 20, "word": 10, "recursive": 10}
+SMALLEST_CHUNK: Mapping[str, int] = {"sentence": 20, "word": 10, "recursive": 10}
+"""Elasticsearch's lower bounds of `max_chunk_size`."""
 _LABEL = {"sentence": "Sentence based", "word": "Word based", "recursive": "Recursive", "none": "No"}
 
 
@@ -81,6 +82,17 @@ class ChunkingSettings:
         if self.separators is not None:
             options["separators"] = list(self.separators)
         return {"strategy": self.strategy, **options}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkFit:
+    """The most words that a chunk may have for its model to read all of it."""
+
+    words: int
+    """In `language`; 0 where the prefix alone fills the model."""
+    language: str | None = None
+    """Of those that were tried the one in which a word has most tokens; `None` where `words` is an estimate."""
+    words_in_english: int | None = None
 
 
 def parse_chunking_settings(given: Mapping[str, object] | None) -> ChunkingSettings:
@@ -130,7 +142,7 @@ def _faults(strategy: Strategy, options: Mapping[str, Any]) -> list[str]:
     if strategy == "none":
         return []
     size: Any = options.get("max_chunk_size")
-    faults = _whole_number("max_chunk_size", size, low=_SMALLEST_CHUNK[strategy])
+    faults = _whole_number("max_chunk_size", size, low=SMALLEST_CHUNK[strategy])
     if strategy == "sentence":
         faults += _sentence_overlap(options.get("sentence_overlap"))
     elif strategy == "word":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from hubgate.domain.calls import InputType  # noqa: TC001 - the store reads the types of the fields
-from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkingSettings
+from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkFit, ChunkingSettings
 from hubgate.domain.errors import InvalidEndpoint
 
 DEFAULT_REQUESTS_PER_MINUTE = 3000
@@ -109,6 +109,8 @@ class Facts:
     """What the model wants before each kind of text; empty if nothing."""
     fingerprint: str | None = None
     """The vector of a fixed text, f32 in base64: a model that answers otherwise is another one."""
+    chunk_fit: ChunkFit | None = None
+    """`None` where the model's token limit is not known."""
     warnings: tuple[str, ...] = ()
 
 
@@ -154,7 +156,9 @@ class Endpoint:
             if value is not None and value <= 0:
                 raise InvalidEndpoint(f"Invalid value [{value}]. [{label}] must be a positive integer")
         if self.dimensions is not None and self.dimensions > MOST_DIMENSIONS:
-            raise InvalidEndpoint(f"Invalid value [{self.dimensions}]. [dimensions] is at most {MOST_DIMENSIONS}")
+            raise InvalidEndpoint(
+                f"Invalid value [{self.dimensions}]. [dimensions] is at most {MOST_DIMENSIONS}"
+            )
         if self.source is Source.DEDICATED and not self.url:
             raise InvalidEndpoint(
                 "A dedicated endpoint needs its URL.", remedy="Copy it from the endpoint's page."

@@ -14,6 +14,7 @@ from hubgate.core.vectors import floats, in_encoding
 from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
 from hubgate.domain.endpoint import Task, TokenCounts
 from hubgate.domain.errors import DeadlineExceeded, EndpointChanged, InvalidEndpoint
+from hubgate.service.fitting import fitted
 
 if TYPE_CHECKING:
     from hubgate.domain.endpoint import Endpoint, Facts
@@ -44,7 +45,7 @@ async def prove(
         token: the upstream's access token.
         within: seconds for all that the model is asked.
         any_dimensions: whether other dimensions than the operator expects will do.
-        counters: what learns to count the model's tokens, if that is wanted.
+        counters: what learns to count the model's tokens, if that is wanted; the chunk size that fits it is, too.
 
     Returns:
         The endpoint with its facts, and its upstream, open.
@@ -76,7 +77,8 @@ async def prove(
     if counters is None:
         return proven, upstream
     try:
-        return replace(proven, facts=await counters.learn(proven, token)), upstream
+        proven = replace(proven, facts=await counters.learn(proven, token))
+        return await fitted(proven, upstream, counters.open(proven)), upstream
     except BaseException:
         await upstream.close()
         raise

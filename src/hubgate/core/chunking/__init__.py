@@ -16,10 +16,20 @@ from hubgate.core.chunking.strategies import by_recursion, by_sentence, by_word
 from hubgate.core.chunking.texts import Text
 from hubgate.domain.chunking import ChunkingSettings
 
-__all__ = ["Chunk", "check_separators", "chunk", "icu_version", "icu_warning", "merged_slot"]
+__all__ = [
+    "MAX_SLOTS",
+    "Chunk",
+    "check_separators",
+    "chunk",
+    "icu_version",
+    "icu_warning",
+    "merged_slot",
+    "words_of",
+]
 
 REFERENCE_ICU = "77.1"
 MAX_SLOTS = 512
+"""The most chunks that Elasticsearch keeps of one input."""
 
 
 class Chunk(NamedTuple):
@@ -53,6 +63,11 @@ def _spans(text: Text, settings: ChunkingSettings) -> list[tuple[int, int]]:
             return by_recursion(text, size, separators, Patience.for_text(text.content))
         case _:
             return [(0, text.length)]
+
+
+def words_of(text: str) -> int:
+    """How many words a text has, as chunk sizes count them."""
+    return len(Text(text).words.ends)
 
 
 def icu_version() -> str:

@@ -1,0 +1,147 @@
+"""How long a chunk may be for its model to read all of it: measured when an endpoint is registered.
+
+Chunks are counted in words and models in tokens, and how many tokens a word has depends on the model and the language.
+So the model's own tokenizer is asked about a short text in each of many languages, and the worst of them counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+from hubgate.core.chunking import words_of
+from hubgate.core.sharing import tokens_guessed, weight
+from hubgate.domain.calls import Embed, Tokenize, Tokens, Vectors
+from hubgate.domain.chunking import SMALLEST_CHUNK, ChunkFit
+from hubgate.domain.errors import HubgateError
+from hubgate.service.samples import SAMPLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hubgate.domain.chunking import ChunkingSettings
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.domain.ports import Counter, Upstream
+
+_SECONDS = 5.0
+_TOKENS_PER_WORD = 2.2
+"""Where tokens cannot be counted: the most that texts of many languages have in a model that was trained on them."""
+_SPECIAL_TOKENS = 2
+_SHORTEST = "a"
+"""One token in every model."""
+_BATCH = 32
+
+
+async def fitted(endpoint: Endpoint, upstream: Upstream, counter: Counter | None = None) -> Endpoint:
+    """The endpoint with the chunk size that fits its model, and with a warning if its own does not.
+
+    It never fails: where tokens cannot be counted in a few seconds, they are estimated.
+
+    Args:
+        endpoint: its facts are known, but for this.
+        upstream: its model, which is asked directly.
+        counter: what counts the model's tokens without asking it, if there is one.
+    """
+    limit = endpoint.max_input_tokens or endpoint.facts.max_input_tokens
+    if limit is None:
+        return endpoint
+    prefixes = endpoint.facts.prefixes if endpoint.prefixes is None else endpoint.prefixes
+    fronts = sorted({"", *prefixes.values()})
+    texts = [front + _SHORTEST for front in fronts] + list(SAMPLES.values())
+    counts = await _counted(upstream, counter, texts, endpoint.facts.max_batch_texts or _BATCH, limit)
+    fit = (
+        _estimate(limit, fronts)
+        if counts is None
+        else _fit(limit, counts[: len(fronts)], counts[len(fronts) :])
+    )
+    known = replace(endpoint, facts=replace(endpoint.facts, chunk_fit=fit))
+    warning = size_warning(known, known.chunking)
+    if warning is None:
+        return known
+    return replace(known, facts=replace(known.facts, warnings=(*known.facts.warnings, warning)))
+
+
+def size_warning(endpoint: Endpoint, settings: ChunkingSettings) -> str | None:
+    """What to tell who cuts texts by these settings, if chunks can be longer than the endpoint's model reads."""
+    fit, size = endpoint.facts.chunk_fit, settings.max_chunk_size
+    if fit is None or size is None or size <= fit.words:
+        return None
+    limit = endpoint.max_input_tokens or endpoint.facts.max_input_tokens
+    return (
+        f"Chunks of {size} words can be longer than the {limit} tokens that the model reads, "
+        f"and what is beyond is not in their vectors. {_proposal(fit, SMALLEST_CHUNK[settings.strategy])}"
+    )
+
+
+def _proposal(fit: ChunkFit, smallest: int) -> str:
+    fits = f"max_chunk_size {fit.words} fits" if fit.words >= smallest else "No max_chunk_size surely fits"
+    if fit.language is None:
+        return f"{fits}, by an estimate: this server does not tell how many tokens a text has."
+    return (
+        f"{fits} in every language that was tried with the model's own tokenizer "
+        f"({fit.language} has most tokens a word); in English, {fit.words_in_english} fits."
+    )
+
+
+def _fit(limit: int, fronts: Sequence[int], samples: Sequence[int]) -> ChunkFit:
+    """From the tokens of one-token texts (behind no prefix, then behind each), and of the samples."""
+    special = fronts[0] - 1
+    room = limit - (max(fronts) - 1)
+    words = {
+        language: max(0, room * in_words // max(1, tokens - special))
+        for (language, in_words), tokens in zip(_sample_words().items(), samples, strict=True)
+    }
+    worst = min(words, key=lambda language: words[language])
+    return ChunkFit(words=words[worst], language=worst, words_in_english=words["English"])
+
+
+def _estimate(limit: int, fronts: Sequence[str]) -> ChunkFit:
+    longest = max(map(weight, fronts))
+    room = limit - _SPECIAL_TOKENS - tokens_guessed(longest, texts=0)
+    return ChunkFit(words=max(0, math.floor(room / _TOKENS_PER_WORD)))
+
+
+@cache
+def _sample_words() -> Mapping[str, int]:
+    return {language: words_of(text) for language, text in SAMPLES.items()}
+
+
+async def _counted(
+    upstream: Upstream, counter: Counter | None, texts: Sequence[str], batch: int, limit: int
+) -> Sequence[int] | None:
+    """The tokens of each text, special ones included; `None` where nobody tells."""
+    try:
+        async with asyncio.timeout(_SECONDS):
+            counts = await counter(texts, None) if counter else None
+            if counts is not None:
+                return counts
+            try:
+                return await _by_tokenizing(upstream, texts, batch)
+            except HubgateError:
+                return await _by_usage(upstream, texts, limit)
+    except (HubgateError, TimeoutError):
+        return None
+
+
+async def _by_tokenizing(upstream: Upstream, texts: Sequence[str], batch: int) -> Sequence[int]:
+    counts: list[int] = []
+    for start in range(0, len(texts), batch):
+        tokens = await upstream(Tokenize(texts=texts[start : start + batch]))
+        assert isinstance(tokens, Tokens)  # noqa: S101 - a Tokenize is answered with Tokens
+        counts += map(len, tokens.items)
+    return counts
+
+
+async def _by_usage(upstream: Upstream, texts: Sequence[str], limit: int) -> Sequence[int] | None:
+    """One request a text: of several, servers tell but the sum. What fills the model may have been cut to it."""
+    counts = []
+    for text in texts:
+        vectors = await upstream(Embed(texts=(text,), truncate=False, cached=False))
+        assert isinstance(vectors, Vectors)  # noqa: S101 - an Embed is answered with Vectors
+        if vectors.tokens is None or not vectors.exact or vectors.tokens >= limit:
+            return None
+        counts.append(vectors.tokens)
+    return counts
