@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 COMMIT = "c" * 40
 TOKEN = "hf_made_up_for_this_test"
@@ -22,7 +22,7 @@ class Hub(ThreadingHTTPServer):
     Those of the organisations gated, broken, private and absent answer as such models do, all others are public.
     """
 
-    def __init__(self, files: Mapping[str, bytes]) -> None:
+    def __init__(self, files: dict[str, bytes]) -> None:
         super().__init__(("127.0.0.1", 0), HubHandler)
         self.files = files
         self.asked: list[str] = []
@@ -54,7 +54,9 @@ class HubHandler(BaseHTTPRequestHandler):
         if "/absent/" in self.path:
             return self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
         name = self.path.rpartition("/")[2]
-        if f"/resolve/{COMMIT}/" in self.path:
+        if "/resolve/" in self.path and name not in files:
+            return self.answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+        if "/resolve/" in self.path:
             etag = hashlib.sha1(files[name], usedforsecurity=False).hexdigest()
             return self.answer(200, files[name], {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
         if "/tree/" in self.path:
@@ -83,7 +85,7 @@ class HubHandler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running_hub(files: Mapping[str, bytes]) -> Iterator[Hub]:
+def running_hub(files: dict[str, bytes]) -> Iterator[Hub]:
     """A Hub that serves while the context is open."""
     with Hub(files) as server:
         thread = threading.Thread(target=server.serve_forever)

@@ -30,7 +30,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     except Exception as error:  # the library raises plain Exception
-        raise TokenizerBroken(f"{TOKENIZER} cannot be read") from error
+        raise TokenizerBroken(f"{folder / TOKENIZER} cannot be read") from error
     # The file's own, 128 in MiniLM's, are left from its training; what the model's other files say counts.
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -63,7 +63,7 @@ class Tokens:
         try:
             tokenizer = open_tokenizer(recipe.folder)
         except TokenizerBroken as error:
-            raise unusable(recipe.folder, str(error)) from error
+            raise unusable(recipe.folder, f"{TOKENIZER} cannot be read") from error
         self._tokenizer = tokenizer
         self._max_tokens = recipe.max_tokens
         self._room = recipe.max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ from hubgate.domain.errors import Cause, RuntimeFailed
 from hubgate.runtime.folder import TOKENIZER, WEIGHTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from hubgate.domain.secret import Secret
 
@@ -49,9 +50,7 @@ async def find_model(
     if here is not None:
         return here
     commit = revision if revision and COMMIT.fullmatch(revision) else None
-    return await asyncio.to_thread(
-        download, model, _FILES, commit=commit, hf_endpoint=hf_endpoint, token=token
-    )
+    return await asyncio.to_thread(_download, model, commit, hf_endpoint, token)
 
 
 def packaged(model: str) -> Path | None:
@@ -73,39 +72,83 @@ def _on_this_machine(model: str) -> Path | None:
     return packaged(model)
 
 
-def download(
+def _download(model: str, commit: str | None, hf_endpoint: str | None, token: Secret | None) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - half a second that only a download pays
+
+    with _told(model):
+        return Path(
+            snapshot_download(
+                model,
+                revision=commit,
+                endpoint=hf_endpoint,
+                token=token.reveal() if token else False,
+                allow_patterns=_FILES,
+            )
+        )
+
+
+def fetch_files(
     model: str,
-    files: Sequence[str],
+    name: str,
+    others: Sequence[str],
     *,
     commit: str | None,
     hf_endpoint: str | None,
     token: Secret | None,
-    into: Path | None = None,
-) -> Path:
-    """The folder of a repository with those of its files that are asked for, and that it has. Blocks.
+    into: Path,
+    patience: float,
+) -> Path | None:
+    """A folder with a file of a repository, and with those of some others that it has; `None` if it has no such file.
 
-    Args:
-        model: the repository's name.
-        files: patterns of their names.
-        commit: the newest without it.
-        hf_endpoint: the Hub's address where it is another than the usual one.
-        token: for private repositories.
-        into: keeps what was downloaded; without it, the folder of all Hugging Face programs.
+    Blocks. Unlike for a whole model the Hub is waited for so many seconds, and if it fails it is not asked again.
 
     Raises:
-        RuntimeFailed: it cannot be downloaded, and was not before.
+        RuntimeFailed: a file cannot be downloaded.
     """
-    from huggingface_hub import errors, snapshot_download  # noqa: PLC0415 - half a second that only a download pays
+    from huggingface_hub import (  # noqa: PLC0415 - as above
+        errors,
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+    )
 
-    try:
-        folder = snapshot_download(
+    bearer = token.reveal() if token else False
+
+    def download(wanted: str) -> Path:
+        path = hf_hub_download(
             model,
+            wanted,
             revision=commit,
             endpoint=hf_endpoint,
-            token=token.reveal() if token else False,
-            allow_patterns=list(files),
+            token=bearer,
             cache_dir=into,
+            etag_timeout=patience,
         )
+        return Path(path).parent
+
+    with _told(model):
+        try:
+            address = hf_hub_url(model, name, revision=commit, endpoint=hf_endpoint)
+            get_hf_file_metadata(address, token=bearer, timeout=patience)
+        except errors.RemoteEntryNotFoundError:
+            return None
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # of whichever HTTP library it uses
+            raise errors.LocalEntryNotFoundError(str(error)) from error
+        for other in others:
+            with contextlib.suppress(errors.RemoteEntryNotFoundError):
+                download(other)
+        return download(name)
+
+
+@contextlib.contextmanager
+def _told(model: str) -> Iterator[None]:
+    """Tell in the gate's own words why a download failed."""
+    from huggingface_hub import errors  # noqa: PLC0415 - as above
+
+    try:
+        yield
     except errors.GatedRepoError as error:
         raise _not_downloaded(
             model,
@@ -120,7 +163,7 @@ def download(
             "Check the name; give a token for a private model.",
             Cause.MODEL_NOT_FOUND,
         ) from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError) as error:
         raise _not_downloaded(
             model,
             "the Hub cannot be reached or has failed, and the files are not here yet",
@@ -132,7 +175,6 @@ def download(
         raise _not_downloaded(
             model, reason, "Check the disk and the network.", Cause.CONNECTION_LOST
         ) from error
-    return Path(folder)
 
 
 def _not_downloaded(model: str, reason: str, remedy: str, cause: Cause) -> RuntimeFailed:

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from hubgate.domain.endpoint import Source, TokenCounts
 from hubgate.domain.errors import RuntimeFailed
 from hubgate.runtime.folder import TOKENIZER, TokenizerBroken, read_limit
-from hubgate.upstreams.local_files import COMMIT, download, packaged
+from hubgate.upstreams.local_files import COMMIT, fetch_files, packaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 5.0
 """Seconds that a registration waits for the Hub; a slow download goes on, and the next one finds it done."""
-_FILES = (TOKENIZER, "config.json", "sentence_bert_config.json", "tokenizer_config.json")
+_FILES_OF_THE_LIMIT = ("config.json", "sentence_bert_config.json", "tokenizer_config.json")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _NAME_IT = "The server names no model of the Hub: say in [model] which one it runs."
 _INSTALL = 'Reading it needs tokenizers, which is not installed: pip install "hubgate[local]".'
@@ -88,27 +88,29 @@ class TokenizerFiles:
         return self._counters.setdefault(named, TokenizerCounter(named[0], lambda: self._kept(*named)))
 
     def _fetch(self, model: str, commit: str | None, token: Secret | None) -> tuple[Path, int | None]:
-        folder = packaged(model) or download(
+        folder = self._kept(model, commit) or fetch_files(
             model,
-            _FILES,
+            TOKENIZER,
+            _FILES_OF_THE_LIMIT,
             commit=commit,
             hf_endpoint=self._hf_endpoint,
-            # The token of a server that is nobody's but the operator's is no business of the Hub.
+            # The key of a server that is nobody's but the operator's is no business of the Hub.
             token=token if token and token.reveal().startswith("hf_") else None,
             into=self._home,
+            patience=self._patience,
         )
-        if not (folder / TOKENIZER).is_file():
+        if folder is None:
             raise RuntimeFailed(f"The repository {model} has no {TOKENIZER}.")
         return folder, read_limit(folder)
 
-    def _kept(self, model: str, commit: str | None) -> Path:
+    def _kept(self, model: str, commit: str | None) -> Path | None:
         folder = packaged(model)
         if folder is not None:
             return folder
         from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - half a second
 
         path = try_to_load_from_cache(model, TOKENIZER, cache_dir=self._home, revision=commit)
-        return Path(path).parent if isinstance(path, str) else self._home
+        return Path(path).parent if isinstance(path, str) else None
 
 
 class TokenizerCounter:
@@ -116,10 +118,10 @@ class TokenizerCounter:
 
     Args:
         model: what to call it in the log.
-        find: the folder with its file.
+        find: the folder with its file, if it is there.
     """
 
-    def __init__(self, model: str, find: Callable[[], Path]) -> None:
+    def __init__(self, model: str, find: Callable[[], Path | None]) -> None:
         self._model = model
         self._find = find
         self._lock = threading.Lock()
@@ -150,6 +152,8 @@ class TokenizerCounter:
         with self._lock:
             if self._loaded is None:
                 folder = self._find()
+                if folder is None:
+                    raise TokenizerBroken(f"its {TOKENIZER} is not there any more")
                 self._loaded = folder, open_tokenizer(folder)
             return self._loaded[1]
 

@@ -1,0 +1,108 @@
+"""Counting what an answer did not count exactly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hubgate.core.counting import Counted
+from hubgate.domain.calls import Embed, Encoding, Tokenize, Tokens, Vectors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hubgate.domain.calls import Call, Result
+
+TEXTS = ["one", "one two three", "one two three four five six"]
+
+
+class Words:
+    """A counter of words."""
+
+    def __init__(self) -> None:
+        self.asked: list[Sequence[str]] = []
+
+    async def __call__(self, texts: Sequence[str], limit: int | None) -> Sequence[int] | None:
+        self.asked.append(texts)
+        return [len(text.split()) for text in texts]
+
+
+async def nobody(texts: Sequence[str], limit: int | None) -> Sequence[int] | None:
+    return None
+
+
+def answering(result: Result) -> type:
+    class Answer:
+        async def __call__(self, call: Call) -> Result:
+            return result
+
+    return Answer
+
+
+def vectors(
+    *, tokens: int | None = None, exact: bool = False, truncated: int | None = None, waited: float = 0.0
+) -> Vectors:
+    return Vectors(
+        items=[b"[1]"] * len(TEXTS),
+        encoding=Encoding.JSON,
+        tokens=tokens,
+        exact=exact,
+        truncated=truncated,
+        warnings=("mind",),
+        waited=waited,
+    )
+
+
+async def counted(
+    result: Vectors, *, limit: int | None = None, prompt_name: str | None = None
+) -> tuple[Vectors, Words]:
+    words = Words()
+    got = await Counted(answering(result)(), words, limit=limit)(Embed(texts=TEXTS, prompt_name=prompt_name))
+    assert isinstance(got, Vectors)
+    return got, words
+
+
+@pytest.mark.parametrize("claimed", [None, 7])
+async def test_what_was_not_counted_exactly_is_counted_text_by_text(claimed: int | None) -> None:
+    got, words = await counted(vectors(tokens=claimed, waited=2.5))
+    assert (got.text_tokens, got.tokens, got.exact) == ([1, 3, 6], 10, True)
+    assert (got.truncated, got.text_truncated) == (None, None)
+    assert (got.items, got.warnings, got.waited) == ([b"[1]"] * 3, ("mind",), 2.5)
+    assert words.asked == [TEXTS]
+
+
+async def test_the_model_reads_no_more_than_its_limit_and_what_was_cut_is_told() -> None:
+    got, _ = await counted(vectors(), limit=3)
+    assert (got.text_tokens, got.tokens, got.exact) == ([1, 3, 3], 7, True)
+    assert (got.text_truncated, got.truncated) == ([False, False, True], 1)
+
+
+async def test_what_the_engine_says_of_cut_texts_stands() -> None:
+    got, _ = await counted(vectors(truncated=0), limit=3)
+    assert (got.text_tokens, got.exact) == ([1, 3, 3], True)
+    assert (got.text_truncated, got.truncated) == (None, 0)
+
+
+async def test_an_exact_result_is_passed_on_as_it_is_and_nothing_is_counted() -> None:
+    result = vectors(tokens=99, exact=True)
+    got, words = await counted(result, limit=3)
+    assert got is result
+    assert words.asked == []
+
+
+async def test_a_prompt_that_the_server_adds_is_not_counted_without_it() -> None:
+    result = vectors()
+    got, words = await counted(result, prompt_name="query")
+    assert got is result
+    assert words.asked == []
+
+
+async def test_where_nobody_can_count_the_result_stays_inexact() -> None:
+    result = vectors(tokens=12)
+    assert await Counted(answering(result)(), nobody, limit=3)(Embed(texts=TEXTS)) is result
+
+
+async def test_tokens_are_passed_through() -> None:
+    tokens = Tokens(items=[[]])
+    assert await Counted(answering(tokens)(), nobody, limit=3)(Tokenize(texts=["a"])) is tokens

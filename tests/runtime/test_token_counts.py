@@ -1,0 +1,95 @@
+"""Counting tokens, and the limits that a model's files tell."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from tokenizers import Tokenizer
+
+from hubgate.domain.errors import RuntimeFailed
+from hubgate.runtime.folder import TOKENIZER, TokenizerBroken, read_limit
+from hubgate.runtime.tokens import count, open_tokenizer
+from hubgate.upstreams.local_files import packaged
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Path:
+    folder = packaged("sentence-transformers/all-MiniLM-L6-v2")
+    assert folder is not None
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("", 2), ("hello world", 4), ("word " * 300, 302), ("深い学習 → تهران", None)]
+)
+@pytest.mark.parametrize("limit", [None, 256])
+def test_every_token_counts_the_special_ones_too(
+    minilm: Path, text: str, tokens: int | None, limit: int | None
+) -> None:
+    plain = Tokenizer.from_file(str(minilm / TOKENIZER))
+    plain.no_truncation()
+    plain.no_padding()
+    counted = count(open_tokenizer(minilm), text, limit)
+    assert counted == len(plain.encode(text).ids)
+    assert tokens in (None, counted)
+
+
+def test_of_a_text_far_too_long_only_the_beginning_is_read(minilm: Path) -> None:
+    tokenizer = open_tokenizer(minilm)
+    assert 256 < count(tokenizer, "word " * 100_000, 256) < 3000
+    assert count(tokenizer, "word " * 4000, None) == 4002
+
+
+def test_a_long_text_of_few_tokens_is_counted_to_its_end(minilm: Path) -> None:
+    assert count(open_tokenizer(minilm), "a" + " " * 20_000 + "b", 16) == 4
+
+
+def test_a_broken_tokenizer_is_told_when_it_is_opened_or_used(tmp_path: Path, minilm: Path) -> None:
+    with pytest.raises(TokenizerBroken, match="cannot be read"):
+        open_tokenizer(tmp_path)
+    content = json.loads((minilm / TOKENIZER).read_bytes())
+    content["model"]["unk_token"] = "[NOT THERE]"
+    (tmp_path / TOKENIZER).write_text(json.dumps(content))
+    tokenizer = open_tokenizer(tmp_path)
+    assert count(tokenizer, "hello", None) == 3
+    with pytest.raises(TokenizerBroken, match="cannot cut every text"):
+        count(tokenizer, "\N{SNOWMAN}", None)
+
+
+@pytest.mark.parametrize(
+    ("own", "tokenizer", "config", "limit"),
+    [
+        ({"max_seq_length": 256}, {"model_max_length": 512}, {"max_position_embeddings": 512}, 256),
+        ({"max_seq_length": 8192}, {}, {"max_position_embeddings": 514}, 514),
+        ({}, {"model_max_length": 128}, {}, 128),
+        (None, {"model_max_length": 128}, None, 128),
+        (None, {"model_max_length": 1e30}, None, None),
+        (None, {"model_max_length": 1e30}, {"max_position_embeddings": 512}, 512),
+        (None, {"model_max_length": "long"}, {}, None),
+        ({"max_seq_length": None}, None, {"max_position_embeddings": 512}, None),
+        (None, None, None, None),
+    ],
+)
+def test_the_limit_is_the_smallest_that_the_files_tell(
+    tmp_path: Path,
+    own: dict[str, object] | None,
+    tokenizer: dict[str, object] | None,
+    config: dict[str, object] | None,
+    limit: int | None,
+) -> None:
+    names = ("sentence_bert_config.json", "tokenizer_config.json", "config.json")
+    for name, content in zip(names, (own, tokenizer, config), strict=True):
+        if content is not None:
+            (tmp_path / name).write_text(json.dumps(content))
+    assert read_limit(tmp_path) == limit
+
+
+def test_a_model_that_wants_lower_case_first_is_not_understood(tmp_path: Path) -> None:
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 256, "do_lower_case": true}')
+    with pytest.raises(RuntimeFailed, match="asks for lower case"):
+        read_limit(tmp_path)

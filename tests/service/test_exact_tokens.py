@@ -1,0 +1,140 @@
+"""A whole gate tells the tokens that the model read, whatever its server says, and asks it no second time."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from harness import RunningGate
+from lookalikes import lookalike
+from lookalikes.hub import Hub, running_hub
+from tokenizers import Tokenizer
+
+from hubgate.upstreams.local_files import packaged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hubgate.settings import Settings
+
+NAMES = ("tokenizer.json", "config.json", "sentence_bert_config.json", "tokenizer_config.json")
+TEXTS = [
+    f"{'tokenizers ' * (number % 7)}quaternions, hyphenation and Straße {number}" for number in range(64)
+]
+LIMIT = 256
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    folder = packaged("sentence-transformers/all-MiniLM-L6-v2")
+    assert folder is not None
+    return {name: (folder / name).read_bytes() for name in NAMES}
+
+
+@pytest.fixture
+def hub(files: dict[str, bytes]) -> Iterator[Hub]:
+    with running_hub(files) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def tokenizer(files: dict[str, bytes]) -> Tokenizer:
+    made = Tokenizer.from_str(files["tokenizer.json"].decode())
+    made.no_truncation()
+    made.no_padding()
+    return made
+
+
+def usage(gate: RunningGate, texts: str | list[str], model: str = "e5") -> Any:
+    reply = gate.request("POST", "/v1/embeddings", {"model": model, "input": texts})
+    assert reply.status == 200, reply.body
+    return reply.json()["usage"]
+
+
+def exactly(*counts: int) -> dict[str, int]:
+    return {"prompt_tokens": sum(counts), "total_tokens": sum(counts)}
+
+
+def counted(tokenizer: Tokenizer, text: str) -> int:
+    return min(len(tokenizer.encode(text).ids), LIMIT)
+
+
+@pytest.mark.parametrize("engine", ["infinity", "sglang"])
+def test_the_model_s_tokens_are_told_where_its_server_counts_otherwise(
+    settings: Settings, hub: Hub, tokenizer: Tokenizer, engine: str
+) -> None:
+    with lookalike(engine) as server, RunningGate(replace(settings, hf_endpoint=hub.url)) as gate:
+        shown = gate.add("e5", url=server.url, prefixes={"search": "query: "})
+        assert shown["facts"]["token_counts"] == "tokenizer"
+        fetched, asked = len(hub.asked), len(server.posts)
+        assert usage(gate, TEXTS) == exactly(*(counted(tokenizer, text) for text in TEXTS))
+        assert usage(gate, "short", "e5:query") == exactly(counted(tokenizer, "query: short"))
+        assert sum(map(len, server.batches[asked:])) == len(TEXTS) + 1
+        assert {request.path for request in server.posts} == {"/v1/embeddings"}
+        # What is remembered is remembered with its number.
+        asked = len(server.posts)
+        assert usage(gate, TEXTS[:3]) == exactly(*(counted(tokenizer, text) for text in TEXTS[:3]))
+        assert (len(server.posts), len(hub.asked)) == (asked, fetched)
+
+
+@pytest.mark.parametrize("engine", ["infinity", "vllm"])
+def test_calls_that_share_a_request_are_each_told_their_own_tokens(
+    settings: Settings, hub: Hub, tokenizer: Tokenizer, engine: str
+) -> None:
+    # Words that are one token each: of a call that went alone vLLM's own number is taken, and it must be the same.
+    texts = [f"{'hello ' * (number % 9)}{number}" for number in range(64)]
+    with (
+        lookalike(engine, seconds=0.05) as server,
+        RunningGate(replace(settings, hf_endpoint=hub.url)) as gate,
+    ):
+        gate.add("e5", url=server.url, rate_limit={"max_concurrent_requests": 1, "burst": 64})
+        asked = len(server.posts)
+        with ThreadPoolExecutor(64) as callers:
+            told = list(callers.map(lambda text: usage(gate, text), texts))
+        assert told == [exactly(counted(tokenizer, text)) for text in texts]
+        batches = server.batches[asked:]
+        assert sorted(text for batch in batches for text in batch) == sorted(texts)
+        assert max(map(len, batches)) > 1
+
+
+def test_what_the_server_cut_in_silence_is_counted_up_to_the_limit_and_told(
+    settings: Settings, hub: Hub
+) -> None:
+    with lookalike("infinity") as server, RunningGate(replace(settings, hf_endpoint=hub.url)) as gate:
+        assert gate.add("e5", url=server.url)["max_input_tokens"] == LIMIT
+        assert usage(gate, ["hello", "word " * 300]) == {**exactly(3, LIMIT), "truncated_inputs": 1}
+        reply = gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "word " * 300})
+        assert reply.headers["x-hubgate-truncated"] == "1"
+
+
+def test_after_a_restart_tokens_are_counted_without_the_hub(
+    settings: Settings, files: dict[str, bytes]
+) -> None:
+    with lookalike("infinity") as server:
+        with running_hub(files) as hub, RunningGate(replace(settings, hf_endpoint=hub.url)) as gate:
+            gate.add("e5", url=server.url)
+        with RunningGate(replace(settings, admin_key="a-new-key-for-this-run")) as gate:
+            assert usage(gate, "hello world") == exactly(4)
+
+
+def test_without_the_hub_a_model_is_registered_all_the_same_and_its_usage_is_labelled(
+    settings: Settings,
+) -> None:
+    with lookalike("infinity") as server, RunningGate(settings) as gate:
+        shown = gate.add("e5", url=server.url)
+        assert shown["facts"]["token_counts"] == "estimated"
+        assert any("Tokens are estimated" in warning for warning in shown["facts"]["warnings"])
+        told = usage(gate, "hello world")
+        assert told.pop("estimated") is True
+        assert told["prompt_tokens"] > 0
+
+
+@pytest.mark.parametrize("engine", ["tei", "vllm"])
+def test_a_server_that_counts_truly_is_believed(settings: Settings, engine: str) -> None:
+    with lookalike(engine) as server, RunningGate(settings) as gate:
+        assert gate.add("e5", url=server.url)["facts"]["token_counts"] == "engine"
+        assert usage(gate, "hello world") == exactly(4)
+        assert json.loads(server.posts[-1].body)

@@ -1,0 +1,268 @@
+"""Tokenizers of models that run elsewhere: where they come from, and what becomes of those that cannot be had."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from lookalikes.hub import COMMIT, TOKEN, Hub, running_hub
+
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task, TokenCounts
+from hubgate.domain.secret import Secret
+from hubgate.upstreams.local_files import packaged
+from hubgate.upstreams.tokenizers import TokenizerFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+NAMES = ("tokenizer.json", "config.json", "sentence_bert_config.json", "tokenizer_config.json")
+NO_HUB = "http://127.0.0.1:9"
+
+
+def minilm_files() -> dict[str, bytes]:
+    folder = packaged(MINILM)
+    assert folder is not None
+    return {name: (folder / name).read_bytes() for name in NAMES}
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with running_hub(minilm_files() | {"model.safetensors": b"not wanted"}) as server:
+        yield server
+
+
+def endpoint(
+    model: str | None = "open/model",
+    *,
+    named: str | None = None,
+    revision: str | None = None,
+    counts: TokenCounts = TokenCounts.ESTIMATED,
+) -> Endpoint:
+    facts = Facts(engine=Engine.INFINITY, model=model, revision=revision, token_counts=counts)
+    return Endpoint(
+        name="e",
+        task=Task.TEXT_EMBEDDING,
+        source=Source.DEDICATED,
+        url="http://127.0.0.1:9",
+        model=named,
+        facts=facts,
+    )
+
+
+async def learned(files: TokenizerFiles, of: Endpoint, token: str | None = None) -> Endpoint:
+    return replace(of, facts=await files.learn(of, Secret(token) if token else None))
+
+
+async def counts(files: TokenizerFiles, of: Endpoint, *texts: str) -> object:
+    counter = files.open(of)
+    assert counter is not None
+    return await counter(texts, 256)
+
+
+async def test_the_tokenizer_and_the_limit_come_from_the_model_s_repository(hub: Hub, tmp_path: Path) -> None:
+    files = TokenizerFiles(tmp_path, hf_endpoint=hub.url)
+    known = await learned(files, endpoint())
+    assert (known.facts.token_counts, known.facts.max_input_tokens) == (TokenCounts.TOKENIZER, 256)
+    assert known.facts.warnings == ()
+    assert {path.rpartition("/")[2] for path in hub.asked} == set(NAMES)
+    hub.asked.clear()
+    assert await counts(files, known, "hello world", "tokenizers") == [4, 5]
+    assert hub.asked == []
+    assert hub.tokens == {None}
+
+
+async def test_after_a_restart_it_is_there_without_the_hub(hub: Hub, tmp_path: Path) -> None:
+    known = await learned(TokenizerFiles(tmp_path, hf_endpoint=hub.url), endpoint())
+    later = TokenizerFiles(tmp_path, hf_endpoint=NO_HUB)
+    assert await counts(later, known, "hello world") == [4]
+    assert await learned(later, endpoint()) == known
+
+
+async def test_the_limit_that_the_server_tells_stands(hub: Hub, tmp_path: Path) -> None:
+    of = endpoint()
+    of = replace(of, facts=replace(of.facts, max_input_tokens=512))
+    known = await learned(TokenizerFiles(tmp_path, hf_endpoint=hub.url), of)
+    assert known.facts.max_input_tokens == 512
+
+
+@pytest.mark.parametrize(
+    ("of", "revision"),
+    [
+        (endpoint("/repository", named="open/model"), "main"),
+        (endpoint("served/name", named="open/model", revision=COMMIT), "main"),
+        (endpoint(revision=COMMIT), COMMIT),
+        (endpoint(revision="sha256:1"), "main"),
+    ],
+)
+async def test_the_operator_s_word_comes_first_and_the_server_s_revision_counts_for_its_own_model(
+    hub: Hub, tmp_path: Path, of: Endpoint, revision: str
+) -> None:
+    files = TokenizerFiles(tmp_path, hf_endpoint=hub.url)
+    known = await learned(files, of)
+    assert all(path.startswith(f"/open/model/resolve/{revision}/") for path in hub.asked)
+    assert await counts(files, known, "hello") == [3]
+
+
+@pytest.mark.parametrize(
+    ("token", "sent"), [(TOKEN, f"Bearer {TOKEN}"), ("sk-of-a-server-of-their-own", None)]
+)
+async def test_only_a_token_of_the_hub_is_sent_to_the_hub(
+    hub: Hub, tmp_path: Path, token: str, sent: str | None
+) -> None:
+    await learned(TokenizerFiles(tmp_path, hf_endpoint=hub.url), endpoint(), token)
+    assert hub.tokens == {sent}
+
+
+async def test_a_private_model_s_tokenizer_comes_with_the_endpoint_s_own_token(
+    hub: Hub, tmp_path: Path
+) -> None:
+    known = await learned(TokenizerFiles(tmp_path, hf_endpoint=hub.url), endpoint("private/model"), TOKEN)
+    assert known.facts.token_counts is TokenCounts.TOKENIZER
+
+
+async def test_a_packaged_model_needs_no_hub(tmp_path: Path) -> None:
+    files = TokenizerFiles(tmp_path, hf_endpoint=NO_HUB)
+    known = await learned(files, endpoint(MINILM))
+    assert (known.facts.token_counts, known.facts.max_input_tokens) == (TokenCounts.TOKENIZER, 256)
+    assert await counts(files, known, "hello") == [3]
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ("gated/model", "its terms must be accepted first"),
+        ("absent/model", "the Hub has no such model, or it is private"),
+        ("broken/model", "the Hub cannot be reached or has failed"),
+        ("minilm", "say in [model] which one it runs"),
+        ("/repository", "say in [model] which one it runs"),
+        ("../../etc", "say in [model] which one it runs"),
+        (None, "say in [model] which one it runs"),
+    ],
+)
+async def test_without_a_tokenizer_the_endpoint_says_so_and_why(
+    hub: Hub, tmp_path: Path, model: str | None, why: str
+) -> None:
+    files = TokenizerFiles(tmp_path, hf_endpoint=hub.url)
+    known = await learned(files, endpoint(model))
+    assert known.facts.token_counts is TokenCounts.ESTIMATED
+    (warning,) = known.facts.warnings
+    assert warning.startswith("Tokens are estimated: the model's tokenizer is not at hand.")
+    assert why in warning
+    assert files.open(known) is None
+
+
+async def test_a_server_that_counts_needs_no_warning(tmp_path: Path) -> None:
+    of = endpoint(counts=TokenCounts.ENGINE)
+    assert await learned(TokenizerFiles(tmp_path, hf_endpoint=NO_HUB), of) == of
+
+
+async def test_local_models_count_themselves(tmp_path: Path) -> None:
+    of = replace(endpoint(), source=Source.LOCAL, model=MINILM, url=None)
+    assert await learned(TokenizerFiles(tmp_path, hf_endpoint=NO_HUB), of) == of
+
+
+async def test_a_repository_without_a_tokenizer_file_does_not_help(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.json"]
+    known = await learned(TokenizerFiles(tmp_path, hf_endpoint=hub.url), endpoint())
+    assert known.facts.token_counts is TokenCounts.ESTIMATED
+    assert "The repository open/model has no tokenizer.json." in known.facts.warnings[0]
+
+
+async def test_a_hub_that_never_answers_holds_a_registration_up_only_so_long(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        known = await learned(TokenizerFiles(tmp_path, hf_endpoint=url, patience=0.01), endpoint())
+    assert "The Hub takes more than 0.01 seconds." in known.facts.warnings[0]
+
+
+@pytest.mark.parametrize("address", [NO_HUB, "no address"])
+async def test_a_hub_that_is_not_there_is_told(tmp_path: Path, address: str) -> None:
+    known = await learned(TokenizerFiles(tmp_path, hf_endpoint=address), endpoint(revision=COMMIT))
+    assert "the Hub cannot be reached" in known.facts.warnings[0]
+
+
+async def test_whatever_is_in_the_files_the_registration_goes_on(
+    hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.files["sentence_bert_config.json"] = b"[" * 100_000
+    known = await learned(TokenizerFiles(tmp_path, hf_endpoint=hub.url), endpoint())
+    assert "stands in the gate's log" in known.facts.warnings[0]
+    assert "the tokenizer of open/model could not be fetched" in caplog.text
+
+
+async def test_without_the_library_the_remedy_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    known = await learned(TokenizerFiles(tmp_path, hf_endpoint=NO_HUB), endpoint())
+    assert 'pip install "hubgate[local]"' in known.facts.warnings[0]
+
+
+async def test_a_library_that_went_away_is_told_once_and_nothing_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = TokenizerFiles(tmp_path, hf_endpoint=NO_HUB)
+    known = await learned(files, endpoint(MINILM))
+    monkeypatch.delitem(sys.modules, "hubgate.runtime.tokens", raising=False)
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    assert await counts(files, known, "hello") is None
+    assert "are estimated from now on" in caplog.text
+
+
+async def test_a_broken_file_is_told_once_and_a_good_one_takes_its_place(
+    hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.files["tokenizer.json"] = b"{"
+    folder = tmp_path / "models--open--model" / "snapshots" / COMMIT
+    files = TokenizerFiles(tmp_path, hf_endpoint=hub.url)
+    known = await learned(files, endpoint())
+    live = files.open(known)
+    assert live is not None
+    with caplog.at_level(logging.WARNING):
+        assert await asyncio.gather(*(live(["hello"], None) for _ in range(5))) == [None] * 5
+        assert await live(["hello"], None) is None
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the tokens of open/model are estimated from now on: {folder / 'tokenizer.json'} cannot be read"
+    ]
+    shutil.rmtree(tmp_path)
+    hub.files.update(minilm_files())
+    assert await counts(files, await learned(files, endpoint()), "hello") == [3]
+
+
+async def test_a_file_that_was_deleted_is_told(
+    hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = TokenizerFiles(tmp_path, hf_endpoint=hub.url)
+    known = await learned(files, endpoint())
+    shutil.rmtree(tmp_path)
+    assert await counts(files, known, "hello") is None
+    assert "estimated from now on" in caplog.text
+
+
+async def test_endpoints_of_one_model_share_a_counter_until_the_last_is_gone(
+    hub: Hub, tmp_path: Path
+) -> None:
+    files = TokenizerFiles(tmp_path, hf_endpoint=hub.url)
+    known = await learned(files, endpoint())
+    one = files.open(known)
+    assert one is not None
+    assert await one(["hello"], None) == [3]
+    other = await learned(files, endpoint())
+    assert files.open(other) is one
+    assert len(files._counters) == 1
+    del one
+    assert len(files._counters) == 0
+
+
+def test_a_gate_that_does_not_count_pays_for_no_tokenizer() -> None:
+    asked = "import sys, hubgate.wiring; sys.exit(bool({'tokenizers', 'huggingface_hub'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", asked], check=True)
