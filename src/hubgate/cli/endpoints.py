@@ -7,68 +7,55 @@ import os
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from hubgate.cli.client import CommandFailed, api, segment
 from hubgate.cli.printing import print_endpoint, print_table
 
-Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
+Name = Annotated[str, Argument(help="The endpoint's name.")]
 
 
 def add(
     name: Name,
-    url: Annotated[str | None, typer.Option(help="Of an Inference Endpoint, or any such server.")] = None,
+    url: Annotated[str | None, Option(help="Of an Inference Endpoint, or any such server.")] = None,
     local: Annotated[
-        str | None, typer.Option(help="A model's folder or Hub repository, run on this machine.")
+        str | None, Option(help="A model's folder or Hub repository, run on this machine.")
     ] = None,
     fake: Annotated[
-        bool, typer.Option("--fake", help="Deterministic vectors without a model, to try things out.")
+        bool, Option("--fake", help="Deterministic vectors without a model, to try things out.")
     ] = False,
     token_env: Annotated[
-        str | None, typer.Option(help="The environment variable that holds the access token.")
+        str | None, Option(help="The environment variable that holds the access token.")
     ] = None,
-    ask_token: Annotated[bool, typer.Option("--ask-token", help="Ask for the access token.")] = False,
-    engine: Annotated[
-        str | None, typer.Option(help="The server behind the URL, if it is not to be detected.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="The Hub repository behind the URL, if the server does not tell.")
-    ] = None,
-    dimensions: Annotated[
-        int | None, typer.Option(help="The vectors' length that must be found there.", min=1)
-    ] = None,
+    ask_token: Annotated[bool, Option("--ask-token", help="Ask for the access token.")] = False,
+    engine: Annotated[str | None, Option(help="The server at the URL, if not to be detected.")] = None,
+    model: Annotated[str | None, Option(help="What runs at the URL, if the server does not tell.")] = None,
+    dimensions: Annotated[int | None, Option(help="The vectors' length.", min=1)] = None,
     requests_per_minute: Annotated[
-        int | None, typer.Option(help="The allowance (3000).", min=1, show_default=False)
+        int | None, Option(help="The allowance (3000).", min=1, show_default=False)
     ] = None,
     tokens_per_minute: Annotated[
-        int | None, typer.Option(help="The allowance in tokens, if there is one.", min=1)
+        int | None, Option(help="The allowance in tokens, if there is one.", min=1)
     ] = None,
     max_concurrent_requests: Annotated[
-        int | None, typer.Option(help="Requests in flight at once, if that is limited.", min=1)
+        int | None, Option(help="Requests in flight at once, if that is limited.", min=1)
     ] = None,
     burst: Annotated[
-        int | None, typer.Option(help="Requests that may leave together after a pause (1).", min=1)
+        int | None, Option(help="Requests that may leave together after a pause (1).", min=1)
     ] = None,
     prefix_query: Annotated[
-        str | None, typer.Option(help="Goes before each query, instead of what is known of the model.")
+        str | None, Option(help="Goes before each query, instead of what the model is known to want.")
     ] = None,
-    prefix_document: Annotated[
-        str | None, typer.Option(help="Goes before each document, instead of what is known of the model.")
-    ] = None,
+    prefix_document: Annotated[str | None, Option(help="Goes before each document, likewise.")] = None,
     chunking: Annotated[
-        str | None, typer.Option(help="chunking_settings as in Elasticsearch, in JSON.", metavar="JSON")
+        str | None, Option(help="chunking_settings as in Elasticsearch, in JSON.", metavar="JSON")
     ] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Remember no vectors.")] = False,
+    no_cache: Annotated[bool, Option("--no-cache", help="Remember no vectors.")] = False,
 ) -> None:
     """Register a model. It is called before it is stored, and what it is gets printed."""
-    if (url is not None) + (local is not None) + fake != 1:
-        raise CommandFailed("Say where the model runs: one of --url, --local or --fake.")
-    if local is not None and model is not None:
-        raise CommandFailed("--local names the model already. Leave out --model.")
     form = {
         "name": name,
-        "source": "fake" if fake else "dedicated" if local is None else "local",
-        "url": url,
-        "model": model if local is None else local,
+        **_where(url, local, model, fake=fake),
         "engine": engine,
         "token": _token(token_env, ask=ask_token),
         "dimensions": dimensions,
@@ -123,6 +110,16 @@ def remove(name: Name) -> None:
     """Forget an endpoint and its token."""
     api("DELETE", f"/api/endpoints/{segment(name)}")
     print(f"Removed {name}.")
+
+
+def _where(url: str | None, local: str | None, model: str | None, *, fake: bool) -> dict[str, str | None]:
+    if (url is not None) + (local is not None) + fake != 1:
+        raise CommandFailed("Say where the model runs: one of --url, --local or --fake.")
+    if local is None:
+        return {"source": "fake" if fake else "dedicated", "url": url, "model": model}
+    if model is not None:
+        raise CommandFailed("--local names the model already. Leave out --model.")
+    return {"source": "local", "model": local}
 
 
 def _given(**options: Any) -> dict[str, Any] | None:

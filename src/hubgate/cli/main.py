@@ -62,8 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(arguments)
     except (CommandFailed, HubgateError, InvalidSetting) as error:
         _fail(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
     except Exception as error:
         if os.environ.get("HUBGATE_LOG_LEVEL", "").lower() == "debug":
             raise

@@ -1,0 +1,167 @@
+"""How commands end when something is wrong: one plain line, never a traceback."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hubgate import __version__
+from hubgate.cli.main import app
+from hubgate.store.lock import GateLock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import typer
+    from conftest import Command
+
+    from hubgate.settings import Settings
+
+REFERENCE = (Path(__file__).parents[2] / "docs/commands.md").read_text("utf-8")
+
+
+def test_version_is_printed(hubgate: Command) -> None:
+    assert hubgate("version").out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("key",), ("cache",)])
+def test_without_a_command_the_help_is_shown(hubgate: Command, arguments: tuple[str, ...]) -> None:
+    shown = hubgate(*arguments)
+    assert shown.status == 2
+    assert "Usage: " in shown.out + shown.err
+
+
+def test_a_bad_environment_variable_is_named(hubgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUBGATE_PORT", "eighty")
+    for arguments in (("list",), ("serve",)):
+        failed = hubgate(*arguments)
+        assert (failed.status, failed.out) == (1, "")
+        assert failed.err == "hubgate: HUBGATE_PORT must be a whole number from 0 to 65535, not 'eighty'.\n"
+
+
+def test_a_home_that_cannot_be_used_is_named(
+    hubgate: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HUBGATE_HOME", str(tmp_path / "file"))
+    for arguments in (("list",), ("serve",)):
+        failed = hubgate(*arguments)
+        assert (failed.status, failed.out) == (1, "")
+        assert f"The gate's home {tmp_path / 'file'} cannot be used: " in failed.err
+        assert failed.err.count("\n") == 1
+
+
+def test_an_address_that_is_not_this_machines_is_named(
+    hubgate: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUBGATE_HOST", "no.such.name.invalid")
+    failed = hubgate("serve")
+    assert failed.status == 1
+    assert failed.err.startswith("hubgate: The gate cannot listen on no.such.name.invalid port 8080: ")
+
+
+@pytest.fixture
+def answers(settings: Settings) -> Iterator[list[bytes]]:
+    """What something that holds the lock of the home answers to its next connections; it hangs up on the others."""
+    given: list[bytes] = []
+    with GateLock(settings.home) as lock, socket.create_server(("127.0.0.1", 0)) as server:
+        lock.announce(f"http://127.0.0.1:{server.getsockname()[1]}")
+
+        def serve() -> None:
+            while True:
+                connection, _ = server.accept()
+                with connection:
+                    if not connection.recv(65536):
+                        return
+                    connection.sendall(given.pop(0) if given else b"")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield given
+        socket.create_connection(server.getsockname()).close()
+        thread.join()
+
+
+def test_a_gate_that_hangs_up_is_one_plain_line(hubgate: Command, answers: list[bytes]) -> None:
+    failed = hubgate("list")
+    assert (failed.status, failed.out) == (1, "")
+    assert re.fullmatch(r"hubgate: The gate at http://\S+ does not answer: .*\n", failed.err)
+
+
+def test_a_mistake_of_hubgates_own_is_one_plain_line_unless_it_is_looked_for(
+    hubgate: Command, answers: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers += [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"] * 2
+    failed = hubgate("list")
+    assert failed.status == 1
+    assert (
+        failed.err
+        == "hubgate: This is a mistake in hubgate (KeyError). HUBGATE_LOG_LEVEL=debug tells where.\n"
+    )
+    monkeypatch.setenv("HUBGATE_LOG_LEVEL", "debug")
+    with pytest.raises(KeyError):
+        hubgate("list")
+
+
+def test_ctrl_c_ends_a_command_with_130_and_without_a_word(tmp_path: Path) -> None:
+    """While it reads standard input, which nobody writes to."""
+    with subprocess.Popen(
+        [sys.executable, "-c", "from hubgate.cli import main; print(flush=True); main(['chunk'])"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as waiting:
+        assert waiting.stdin is not None
+        assert waiting.stdout is not None
+        waiting.stdin.write('{"text": "a"}\n')
+        waiting.stdin.flush()
+        assert waiting.stdout.readline() == "\n"
+        assert "utf16" in waiting.stdout.readline()
+        waiting.send_signal(signal.SIGINT)
+        _, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_a_letter_that_the_terminal_does_not_know_is_spelled() -> None:
+    program = "from hubgate.cli import main; main(['add', '--help'])"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"print(end='')\n{program}"],
+        env={"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "Usage: " in ran.stdout
+
+
+def test_every_option_is_documented() -> None:
+    groups = [app, *(group.typer_instance for group in app.registered_groups)]
+    missing = [
+        option
+        for group in groups
+        if group
+        for option in _options(group)
+        if not re.search(rf"{option}\b", REFERENCE)
+    ]
+    assert missing == []
+
+
+def _options(group: typer.Typer) -> Iterator[str]:
+    import typer.main
+
+    command = typer.main.get_command(group)
+    commands = getattr(command, "commands", {}).values()
+    for one in commands:
+        for parameter in one.params:
+            yield from (name for name in parameter.opts if name.startswith("--"))

@@ -1,0 +1,146 @@
+"""`hubgate add`, `list`, `show`, `check`, `accept` and `remove`, through a running gate."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from lookalikes import lookalike
+
+if TYPE_CHECKING:
+    from conftest import Command
+    from harness import RunningGate
+
+    from hubgate.settings import Settings
+
+TOKEN = "hf_" + "t0ken" * 6
+
+
+def test_add_tells_the_gate_every_option(gate: RunningGate, hubgate: Command) -> None:
+    with lookalike("tei", dimensions=16) as server:
+        options = [
+            *("--url", server.url, "--engine", "tei", "--model", "intfloat/e5-small", "--dimensions", "16"),
+            *("--requests-per-minute", "300", "--tokens-per-minute", "9000", "--burst", "2"),
+            *("--max-concurrent-requests", "4", "--prefix-query", "ask: ", "--prefix-document", "tell: "),
+            *("--chunking", '{"strategy": "word", "max_chunk_size": 50, "overlap": 5}', "--no-cache"),
+        ]
+        added = hubgate("add", "e5", *options)
+    assert (added.status, added.err) == (0, "")
+    shown = gate.request("GET", "/api/endpoints/e5").json()
+    assert shown["url"] == server.url
+    assert (shown["engine"], shown["model"], shown["dimensions"]) == ("tei", "intfloat/e5-small", 16)
+    assert shown["rate_limit"] == {
+        "requests_per_minute": 300,
+        "tokens_per_minute": 9000,
+        "max_concurrent_requests": 4,
+        "burst": 2,
+    }
+    assert shown["prefixes"] == {"search": "ask: ", "ingest": "tell: "}
+    assert shown["chunking_settings"] == {"strategy": "word", "max_chunk_size": 50, "overlap": 5}
+    assert shown["cache"] is False
+    assert added.fields["rate_limit"].strip().startswith("requests_per_minute: 300, tokens_per_minute: 9000")
+    assert hubgate("show", "e5").out == added.out
+
+
+def test_add_takes_the_token_from_the_environment_and_shows_its_end_alone(
+    gate: RunningGate, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", TOKEN)
+    with lookalike("tei", key=TOKEN) as server:
+        added = hubgate("add", "e5", "--url", server.url, "--token-env", "MY_TOKEN")
+        assert added.status == 0, added.err
+        assert TOKEN[-4:] in added.fields["token"]
+        assert TOKEN not in added.out
+        assert hubgate("add", "e6", "--url", server.url).err.startswith("hubgate: ")
+
+
+def test_add_asks_for_the_token(gate: RunningGate, hubgate: Command) -> None:
+    """Without a terminal, as here, the answer is read from standard input."""
+    with lookalike("tei", key=TOKEN) as server:
+        asked = subprocess.run(
+            [sys.executable, "-m", "hubgate", "add", "e5", "--url", server.url, "--ask-token"],
+            env=os.environ,
+            input=TOKEN + "\n",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            start_new_session=True,
+            check=True,
+        )
+    assert "Access token" in asked.stdout + asked.stderr
+    assert TOKEN not in asked.stdout + asked.stderr
+    assert [row[0] for row in hubgate("list").rows] == ["e5"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "Say where the model runs: one of --url, --local or --fake."),
+        (("--fake", "--local", "m"), "Say where the model runs: one of --url, --local or --fake."),
+        (("--local", "m", "--model", "n"), "--local names the model already. Leave out --model."),
+        (("--fake", "--token-env", "NO_SUCH_VARIABLE"), "The environment variable NO_SUCH_VARIABLE is not set."),
+        (("--fake", "--chunking", "{"), "--chunking is not JSON: "),
+        (("--fake", "--chunking", "3"), "chunking_settings"),
+        (("--url", "http://169.254.169.254"), "169.254.169.254"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_added_is_one_plain_line_and_nothing_is_stored(
+    gate: RunningGate, hubgate: Command, options: tuple[str, ...], told: str
+) -> None:
+    failed = hubgate("add", "e5", *options)
+    assert (failed.status, failed.out) == (1, "")
+    assert failed.err.startswith("hubgate: ")
+    assert told in failed.err
+    assert failed.err.count("\n") == 1
+    assert hubgate("list").rows == []
+
+
+def test_check_tells_a_changed_model_and_accept_takes_it(gate: RunningGate, hubgate: Command) -> None:
+    with lookalike("tei", dimensions=8) as server:
+        assert hubgate("add", "e5", "--url", server.url).status == 0
+        assert hubgate("check", "e5").out == "e5 answers as the model that was registered.\n"
+        server.fail("other-dimensions")
+        changed = hubgate("check", "e5")
+        assert changed.status == 1
+        assert "its dimensions was 8 and is 9" in changed.err
+        accepted = hubgate("accept", "e5")
+        assert accepted.status == 0, accepted.err
+        assert accepted.fields["dimensions"].strip() == "9"
+        assert hubgate("check", "e5").status == 0
+
+
+def test_list_prints_one_whole_line_an_endpoint_into_a_pipe(gate: RunningGate, hubgate: Command) -> None:
+    model = "a/model-whose-name-is-longer-than-any-terminal-is-wide" * 5
+    hubgate("add", "words", "--fake", "--model", model, "--dimensions", "8")
+    listed = hubgate("list")
+    assert listed.out.splitlines()[0].split(maxsplit=5)[5].strip() == "model or URL"
+    assert listed.rows == [["words", "text_embedding", "fake", "fake", "8", model]]
+
+
+def test_an_endpoint_that_is_not_there_is_one_plain_line(gate: RunningGate, hubgate: Command) -> None:
+    for verb in ("show", "check", "accept", "remove"):
+        failed = hubgate(verb, "nowhere")
+        assert (failed.status, failed.out) == (1, "")
+        assert failed.err == "hubgate: No endpoint is named [nowhere]. GET /v1/models lists the names.\n"
+        assert hubgate(verb, "").err == "hubgate: The name is empty.\n"
+        assert hubgate(verb, "a/b\udcff").status == 1
+
+
+def test_a_warning_of_the_model_is_shown_last(gate: RunningGate, hubgate: Command) -> None:
+    with lookalike("toolkit", kind="tokens", dimensions=8) as server:
+        added = hubgate("add", "tokens", "--url", server.url)
+    assert added.status == 0, added.err
+    assert added.out.splitlines()[-1].split()[0] == "warning"
+
+
+def test_without_a_running_gate_it_works_on_the_home_itself(hubgate: Command, settings: Settings) -> None:
+    first = hubgate("add", "words", "--fake")
+    assert first.status == 0
+    assert "The gate's admin key, shown only this once: hg_" in first.err
+    removed = hubgate("remove", "words")
+    assert (removed.out, removed.err) == ("Removed words.\n", "")
+    assert hubgate("list").rows == []
+    assert hubgate("show", "a/b").err.startswith("hubgate: ")

@@ -1,0 +1,83 @@
+"""`hubgate key …` and `hubgate cache …`, through a running gate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Command
+    from harness import RunningGate
+
+
+def test_a_created_key_is_printed_alone_and_works_with_its_rights(
+    gate: RunningGate, hubgate: Command
+) -> None:
+    gate.add("words")
+    made = hubgate("key", "create", "dify", "--bulk", "--default-endpoint", "words", "--input-type", "query")
+    assert (made.status, made.err) == (0, "")
+    assert gate.request("POST", "/embed", {"inputs": "a text"}, key=made.out.strip()).status == 200
+    dify = gate.request("GET", "/api/keys").json()["keys"][-1]
+    assert (dify["name"], dify["bulk"], dify["admin"]) == ("dify", True, False)
+    assert (dify["default_endpoint"], dify["input_type"]) == ("words", "search")
+    boss = hubgate("key", "create", "boss", "--admin").out.strip()
+    assert gate.request("GET", "/api/keys", key=boss).status == 200
+
+
+def test_keys_are_listed_without_the_keys_and_names_are_not_markup(
+    gate: RunningGate, hubgate: Command
+) -> None:
+    key = hubgate("key", "create", "[red]team/app[/red]", "--bulk").out.strip()
+    listed = hubgate("key", "list")
+    assert key not in listed.out
+    assert listed.rows[-1][1:3] == ["[red]team/app[/red]", "bulk"]
+    assert hubgate("key", "revoke", "[red]team/app[/red]").out == "Revoked [red]team/app[/red].\n"
+    assert gate.request("GET", "/v1/models", key=key).status == 401
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("create", "admin"), "The name [admin] is the gate's own."),
+        (("create", "a", "--default-endpoint", "nowhere"), "No endpoint is named [nowhere]."),
+        (("revoke", "nobody"), "No key has this id or name."),
+        (("revoke", ""), "The name is empty."),
+    ],
+)
+def test_what_cannot_be_done_with_a_key_is_one_plain_line(
+    gate: RunningGate, hubgate: Command, arguments: tuple[str, ...], told: str
+) -> None:
+    failed = hubgate("key", *arguments)
+    assert (failed.status, failed.out) == (1, "")
+    assert told in failed.err
+    assert failed.err.count("\n") == 1
+
+
+def test_an_input_type_that_is_none_is_a_mistake_on_the_command_line(hubgate: Command) -> None:
+    failed = hubgate("key", "create", "app", "--input-type", "poem")
+    assert failed.status == 2
+    assert "--input-type" in failed.err
+
+
+def test_the_secret_key_is_rotated(gate: RunningGate, hubgate: Command) -> None:
+    assert hubgate("key", "rotate-secret").out == "Sealed 0 tokens under the newest secret key.\n"
+
+
+def test_the_cache_is_shown_and_cleared(gate: RunningGate, hubgate: Command) -> None:
+    gate.add("words")
+    for _ in range(2):
+        gate.request("POST", "/hf/words/embed", {"inputs": ["one text", "another"]})
+    stats = hubgate("cache", "stats")
+    assert "2 vectors" in stats.out
+    assert "32.0 MiB" in stats.out
+    assert "1.0 GiB" in stats.out
+    assert stats.out.splitlines()[-1].split() == ["words", "2", "2", "50%"]
+    assert hubgate("cache", "clear").out == "Forgot all remembered vectors.\n"
+    assert "in memory  0 vectors, 0 bytes of 32.0 MiB" in hubgate("cache", "stats").out
+
+
+def test_a_cache_that_is_off_says_so(hubgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUBGATE_CACHE_BYTES", "0")
+    assert hubgate("cache", "stats").out == "The gate remembers no vectors: HUBGATE_CACHE_BYTES is 0.\n"
+    assert hubgate("cache", "clear").status == 0
