@@ -80,6 +80,18 @@ def test_a_server_that_ignores_the_dimensions_asked_for_is_told_from_a_changed_o
     assert not isinstance(refusal.value, EndpointChanged)
 
 
+@pytest.mark.parametrize(
+    ("asked", "fault"), [(None, "3 dimensions; the endpoint was registered"), (4, "3 dimensions where 4")]
+)
+def test_dimensions_that_were_counted_before_are_compared_all_the_same(asked: int | None, fault: str) -> None:
+    counted = Vectors(items=[b"[1,2,3]"], encoding=Encoding.JSON, dimensions=3)
+    assert returned(counted, embed("a"), 3) is counted
+    with pytest.raises(HubgateError, match=fault):
+        returned(counted, Embed(texts=["a"], dimensions=asked))
+    with pytest.raises(UpstreamUnreadable, match="1 vectors for 2 texts"):
+        returned(counted, embed("a", "b"), 3)
+
+
 def test_other_results_pass() -> None:
     tokens = Tokens([])
     assert returned(tokens, Tokenize(texts=["a"])) is tokens

@@ -51,6 +51,12 @@ def test_what_one_part_does_not_know_the_whole_does_not() -> None:
     assert len(whole.items) == 6
 
 
+def test_dimensions_are_those_of_every_part_if_they_are_the_same() -> None:
+    one, two = cut(itemized(replace(BARE, dimensions=1), [1, 1, 1]), [1, 2], [0.0, 0.0])
+    assert join([one, two]).dimensions == 1
+    assert join([one, replace(two, dimensions=2)]).dimensions is None
+
+
 def test_parts_in_two_encodings_become_float32() -> None:
     whole = join([BARE, Vectors(items=[b"\0\0\x80?"], encoding=Encoding.F32)])
     assert whole.encoding is Encoding.F32

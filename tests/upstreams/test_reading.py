@@ -53,6 +53,7 @@ PLAIN = {
 def test_a_vector_a_text_is_read_in_the_order_of_the_texts(body: object, expected: list[list[float]]) -> None:
     reading = read_embeddings(reply(body), len(expected))
     assert numbers(reading) == expected
+    assert reading.dimensions == 2
     assert not reading.pooled
 
 
@@ -69,6 +70,7 @@ def test_base64_becomes_f32_without_a_walk_over_the_numbers(escape: bool) -> Non
     reading = read_embeddings(reply(body.encode()), 1)
     assert reading.encoding is Encoding.F32
     assert numbers(reading)[0][:2] == [1.5, -2.0]
+    assert reading.dimensions == 81
 
 
 TOKENS = {
@@ -122,6 +124,8 @@ REFUSED = {
     "null inside": ([[1, None]], 1, Cause.NOT_A_NUMBER),
     "NaN inside": (b"[[1.0, NaN]]", 1, Cause.NOT_A_NUMBER),
     "infinity inside": (b'{"embeddings": [[-Infinity]]}', 1, Cause.NOT_A_NUMBER),
+    "too large for a float": (b"[[0.5, 1e999]]", 1, Cause.NOT_A_NUMBER),
+    "too large for single precision": (b"[[0.5, 1E39]]", 1, Cause.NOT_A_NUMBER),
     "NaN in base64": ({"data": [{"index": 0, "embedding": b64(1.0, float("nan"))}]}, 1, Cause.NOT_A_NUMBER),
     "NaN in a token": (b"[[[1.0, 2.0], [NaN, 1.0]]]", 1, Cause.NOT_A_NUMBER),
     "ragged": ([[1, 2], [3]], 2, Cause.UNREADABLE_REPLY),

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from hubgate.core.packing.faults import wrong_count
-from hubgate.core.vectors import dimensions, is_finite, json_to_f32, not_a_number
+from hubgate.core.vectors import check_exponents, dimensions, is_finite, is_flat, not_a_number
 from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.errors import Cause, EndpointChanged, UpstreamUnreadable
 
 if TYPE_CHECKING:
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.ports import Answer
-
-_NO_NUMBER = (b"u", b"l", b"N", b'"', b"{")
-"""One of these bytes is in each of null, true, false, NaN, a text and an object."""
-_LARGE_EXPONENT = re.compile(rb"e[^-]")
 
 
 class Guarded:
@@ -47,25 +42,24 @@ class Guarded:
         if len(vectors.items) != len(call.texts):
             raise wrong_count(len(vectors.items), len(call.texts))
         expected = call.dimensions or self._dimensions
-        for item in vectors.items:
-            found = dimensions(item, vectors.encoding)
+        seen = {vectors.dimensions} if vectors.dimensions is not None else _look_at(vectors)
+        for found in seen:
             if expected is not None and found != expected:
                 raise _not_asked_for(found, expected) if call.dimensions else _changed(found, expected)
-            if not (is_finite(item) if vectors.encoding is Encoding.F32 else _is_plain(item)):
-                raise not_a_number()
 
 
-def _is_plain(item: bytes) -> bool:
-    """Whether what parses as JSON is a flat array of finite numbers, told without making floats of them.
+def _look_at(vectors: Vectors) -> set[int]:
+    """The dimensions of vectors that nobody has looked at; all their numbers are finite.
 
-    Only an exponent that is not negative can make a JSON number infinite; vectors hardly ever have one, and those that
-    do are parsed.
+    Raises:
+        UpstreamUnreadable: they are not.
     """
-    if any(mark in item for mark in _NO_NUMBER) or item.find(b"[") != item.rfind(b"["):
-        return False
-    if b"E" in item or (b"e" in item and _LARGE_EXPONENT.search(item)):
-        json_to_f32(item)
-    return True
+    for item in vectors.items:
+        if not (is_finite(item) if vectors.encoding is Encoding.F32 else is_flat(item.strip())):
+            raise not_a_number()
+        if vectors.encoding is Encoding.JSON:
+            check_exponents(item)
+    return {dimensions(item, vectors.encoding) for item in vectors.items}
 
 
 def _changed(found: int, registered: int) -> EndpointChanged:

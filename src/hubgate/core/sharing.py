@@ -59,6 +59,7 @@ def cut(vectors: Vectors, lengths: Sequence[int], waited: Sequence[float]) -> li
             text_tokens=tokens,
             text_truncated=flags,
             waited=seconds,
+            dimensions=vectors.dimensions,
         )
         shares.append(share)
     return shares
@@ -82,6 +83,7 @@ def join(shares: Sequence[Vectors]) -> Vectors:
         text_tokens=_chain_if_known([share.text_tokens for share in shares]),
         text_truncated=_chain_if_known([share.text_truncated for share in shares]),
         waited=max(share.waited for share in shares),
+        dimensions=shares[0].dimensions if len({share.dimensions for share in shares}) == 1 else None,
     )
 
 

@@ -91,7 +91,8 @@ class Shortened:
         if not isinstance(result, Vectors) or size == self._dimensions:
             return result
         whole = in_encoding(result, Encoding.F32)
-        return replace(whole, items=[self._cut(item, size, call.normalize) for item in whole.items])
+        items = [self._cut(item, size, call.normalize) for item in whole.items]
+        return replace(whole, items=items, dimensions=size)
 
     def _cut(self, item: bytes, size: int, normalize: bool | None) -> bytes:
         if self._centred:

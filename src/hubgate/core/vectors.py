@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import re
 import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _F32_BYTES = 4
+_NO_NUMBER = tuple(b'ulN"{')
+"""One of these bytes is in each of null, true, false, NaN, a text and an object."""
+_LARGE_EXPONENT = re.compile(rb"e[^-]")
 
 
 def dimensions(item: bytes, encoding: Encoding) -> int:
@@ -41,6 +45,23 @@ def is_finite(item: bytes) -> bool:
     if 0x7F not in last and 0xFF not in last:
         return True
     return all(map(math.isfinite, floats(item)))
+
+
+def is_flat(item: bytes) -> bool:
+    """Whether what parses as JSON is an array of numbers and of nothing else, told without making floats of them."""
+    return item[:1] == b"[" and item.find(b"[", 1) < 0 and not any(mark in item for mark in _NO_NUMBER)
+
+
+def check_exponents(item: bytes) -> None:
+    """Refuse a JSON vector (see `is_flat`) with a number too large for single precision.
+
+    Only an exponent that is not negative makes one so large; vectors hardly ever have any, and those that do are parsed.
+
+    Raises:
+        UpstreamUnreadable: there is one.
+    """
+    if b"E" in item or (b"e" in item and _LARGE_EXPONENT.search(item)):
+        json_to_f32(item)
 
 
 def floats(item: bytes) -> tuple[float, ...]:

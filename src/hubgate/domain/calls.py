@@ -114,16 +114,20 @@ class Vectors:
     waited: float = 0.0
     quota: Quota | None = None
     """What the upstream said of its own limit with this reply."""
+    dimensions: int | None = None
+    """How many numbers each vector has; set only by who has seen that it is true of all, and all are finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedVector:
-    """What is remembered of one text: its vector as f32, and what `Vectors` says of each text."""
+    """What is remembered of one text: its vector, and what `Vectors` says of each text."""
 
     vector: bytes
     tokens: int | None = None
     exact: bool = False
     truncated: bool | None = None
+    encoding: Encoding = Encoding.F32
+    """In memory a vector stays as it came; on disk it is f32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

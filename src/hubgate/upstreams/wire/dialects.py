@@ -129,6 +129,7 @@ def read_vectors(dialect: Dialect, call: Embed, reply: HttpReply) -> Vectors:
         exact=tokens is not None and dialect.counts is Counts.EXACT,
         warnings=_warnings(dialect, call, pooled=reading.pooled),
         quota=quota(reply.headers),
+        dimensions=reading.dimensions,
     )
     if not call.normalize or "normalize" in dialect.understands:
         return vectors

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING
 import msgspec
 import orjson
 
-from hubgate.core.vectors import base64_to_f32, is_finite, mean_pooled, not_a_number
+from hubgate.core.vectors import (
+    base64_to_f32,
+    check_exponents,
+    dimensions,
+    is_finite,
+    is_flat,
+    mean_pooled,
+    not_a_number,
+)
 from hubgate.domain.calls import Encoding
 from hubgate.domain.errors import Cause, UpstreamUnreadable
 
@@ -39,6 +47,8 @@ class Reading:
     """What the server says it counted."""
     pooled: bool
     """The server sent one vector a token, and they were averaged here."""
+    dimensions: int
+    """Of every vector; all their numbers are finite."""
 
 
 class _Item(msgspec.Struct):
@@ -60,7 +70,6 @@ _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _ITEMS = msgspec.json.Decoder(list[_Item])
 _OBJECT = msgspec.json.Decoder(_Reply)
 _WHITE = b" \t\r\n"
-_NUMBERS = b"0123456789+-.eE" + _WHITE
 
 
 def read_embeddings(reply: HttpReply, count: int) -> Reading:
@@ -119,30 +128,23 @@ def _from_items(items: list[_Item], count: int, tokens: int | None) -> Reading:
 
 
 def _reading(items: list[bytes], tokens: int | None) -> Reading:
+    encoding, pooled = Encoding.F32, False
     if items[0][:1] == b'"':
-        return _one_length(
-            Reading([_from_base64(item) for item in items], Encoding.F32, tokens, pooled=False)
-        )
-    # Numbers deleted, a flat array of d numbers is "[", d - 1 commas, "]": one fast pass a vector, no Python floats.
-    skeletons = {item.translate(None, _NUMBERS) for item in items}
-    if all(skeleton.replace(b",", b"") == b"[]" for skeleton in skeletons):
-        if len(skeletons) > 1 or (
-            b"[]" in skeletons and any(not item.strip(b"[]" + _WHITE) for item in items)
-        ):
-            raise _different_lengths()
-        return Reading(items, Encoding.JSON, tokens, pooled=False)
-    if any(b"null" in item for item in items):
+        items = [_from_base64(item) for item in items]
+    elif all(map(is_flat, items)):
+        encoding = Encoding.JSON
+        for item in items:
+            check_exponents(item)
+    elif any(b"null" in item for item in items):
         raise not_a_number()
-    per_text = [_token_rows(item) for item in items]
-    pooled = any(len(rows) > 1 for rows in per_text)
-    return _one_length(Reading([mean_pooled(rows) for rows in per_text], Encoding.F32, tokens, pooled))
-
-
-def _one_length(reading: Reading) -> Reading:
-    lengths = set(map(len, reading.items))
+    else:
+        per_text = [_token_rows(item) for item in items]
+        pooled = any(len(rows) > 1 for rows in per_text)
+        items = [mean_pooled(rows) for rows in per_text]
+    lengths = {dimensions(item, encoding) for item in items}
     if len(lengths) > 1 or 0 in lengths:
-        raise _different_lengths()
-    return reading
+        raise UpstreamUnreadable("The server sent vectors of different lengths, or empty ones.")
+    return Reading(items, encoding, tokens, pooled, lengths.pop())
 
 
 def _from_base64(item: bytes) -> bytes:
@@ -176,10 +178,6 @@ def _check_count(got: int, asked: int) -> None:
             remedy="A proxy or a custom handler may drop or merge inputs; ask the server directly to compare.",
             cause=Cause.WRONG_COUNT,
         )
-
-
-def _different_lengths() -> UpstreamUnreadable:
-    return UpstreamUnreadable("The server sent vectors of different lengths, or empty ones.")
 
 
 def _no_embeddings() -> UpstreamUnreadable:
