@@ -48,19 +48,36 @@ def test_only_what_is_not_remembered_is_asked_for_and_each_text_once() -> None:
 
 
 def test_with_nothing_remembered_the_result_is_the_upstreams_own() -> None:
+    own = Vectors(items=[b"[0.5,1]"], encoding=Encoding.JSON)
+
     async def server(call: Call) -> Result:
-        return Vectors(items=[b"[0.5,1]"], encoding=Encoding.JSON)
+        return own
+
+    assert run(Cached(server, MemoryCache(10_000), identity=IDENTITY)(embed("a"))) is own
+
+
+def test_a_vector_is_remembered_as_it_came_and_those_that_came_in_two_encodings_become_one() -> None:
+    async def server(call: Call) -> Result:
+        if call.texts[0] == "json":
+            return Vectors(items=[b"[0.5,1]"], encoding=Encoding.JSON)
+        return Vectors(items=[struct.pack("<2f", 2, 3)], encoding=Encoding.F32)
 
     cached = Cached(server, MemoryCache(10_000), identity=IDENTITY)
 
-    async def main() -> list[Result]:
-        return [await cached(embed("a")), await cached(embed("a"))]
+    async def main() -> list[tuple[Encoding, list[bytes]]]:
+        results = []
+        for texts in (["json"], ["f32"], ["json", "json"], ["f32"], ["f32", "json"]):
+            result = await cached(embed(*texts))
+            assert isinstance(result, Vectors)
+            results.append((result.encoding, list(result.items)))
+        return results
 
-    first, second = run(main())
-    assert isinstance(first, Vectors)
-    assert isinstance(second, Vectors)
-    assert (first.encoding, list(first.items)) == (Encoding.JSON, [b"[0.5,1]"])
-    assert (second.encoding, list(second.items)) == (Encoding.F32, [struct.pack("<2f", 0.5, 1.0)])
+    one, two = struct.pack("<2f", 0.5, 1), struct.pack("<2f", 2, 3)
+    assert run(main())[2:] == [
+        (Encoding.JSON, [b"[0.5,1]", b"[0.5,1]"]),
+        (Encoding.F32, [two]),
+        (Encoding.F32, [two, one]),
+    ]
 
 
 def test_tokens_and_cuts_of_remembered_texts_count_as_before() -> None:

@@ -7,6 +7,7 @@ import asyncio
 import signal
 import sqlite3
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -86,6 +87,25 @@ async def test_the_later_of_two_vectors_of_one_key_is_kept(path: Path) -> None:
     async with opened(path) as file:
         assert await file.get_many([key(1)]) == {key(1): vector(9)}
         assert (await file.stats())["entries"] == 1
+
+
+async def test_a_vector_in_json_is_kept_in_single_precision_unless_it_is_too_large_for_it(path: Path) -> None:
+    held = CachedVector(b"[0.5, 1]", tokens=3, encoding=Encoding.JSON)
+    large = CachedVector(b"[1" + b"0" * 40 + b"]", encoding=Encoding.JSON)
+    async with opened(path) as file:
+        await file.put_many({key(1): held, key(2): large, key(3): vector(3)})
+        assert (await file.get_many([key(1)]))[key(1)] == held
+    async with opened(path) as file:
+        kept_one = CachedVector(struct.pack("<2f", 0.5, 1), tokens=3)
+        assert await file.get_many([key(1), key(2), key(3)]) == {key(1): kept_one, key(3): vector(3)}
+
+
+async def test_more_keys_than_are_learned_in_one_go_are_all_found_again(path: Path) -> None:
+    await kept(path, *range(5000), most_bytes=64 * MIB)
+    async with opened(path, 64 * MIB) as file:
+        for _ in range(5):
+            assert await found(file, 0, 2500, 4999, 5000) == [0, 2500, 4999]
+            await file.stats()
 
 
 async def test_only_the_owner_may_read_the_file(path: Path) -> None:
@@ -200,13 +220,21 @@ class TestClearing:
 
 
 class TestConcurrency:
-    async def test_two_opens_of_one_file_see_each_others_vectors(self, path: Path) -> None:
+    async def test_two_opens_of_one_file_find_each_others_vectors_when_they_open_it_again(
+        self, path: Path
+    ) -> None:
+        """An open file is not asked for a key that was not in it: one gate has it, and writes down what it adds."""
         async with opened(path) as one, opened(path) as two:
             await one.put_many(vectors(1))
+            await one.flush()
+            assert await found(one, 1) == [1]
+            for _ in range(3):
+                await one.stats()  # goes through the thread in which the keys are learned, step by step
             await two.put_many(vectors(2))
-            await asyncio.gather(one.flush(), two.flush())
+            await two.flush()
+            assert await found(one, 1, 2) == [1]
+        async with opened(path) as one:
             assert await found(one, 1, 2) == [1, 2]
-            assert await found(two, 1, 2) == [1, 2]
 
     async def test_many_callers_at_once_get_their_own_vectors(self, path: Path) -> None:
         async with opened(path) as file:

@@ -124,6 +124,15 @@ class TestDamage:
         async with opened(path) as file:
             assert await found(file, 1) == []
 
+    async def test_keys_that_are_no_keys_are_passed_over(self, path: Path) -> None:
+        await kept(path, 1, 2)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("UPDATE vectors SET key = 'short' WHERE id = 1")
+            other.commit()
+        async with opened(path) as file:
+            for _ in range(4):
+                assert await found(file, 1, 2) == [2]
+
 
 class TestAFileThatCannotBeUsed:
     async def test_it_fails_no_call_and_is_logged_once(

@@ -7,10 +7,11 @@ import json
 import logging
 from collections import OrderedDict
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from hubgate.core.sharing import itemized, weight
-from hubgate.core.vectors import in_encoding
+from hubgate.core.vectors import json_to_f32
 from hubgate.domain.calls import CachedVector, Embed, Encoding, Vectors
 from hubgate.domain.errors import StoreFailed
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _OVERHEAD = 400
 """Bytes that an entry takes beside its vector: key, objects and their places in the table."""
+_STEMS = 64
+"""Of so many sets of options the hashed beginning of their keys is kept."""
 
 _logger = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ class Cached:
         self._answer = answer
         self._cache = cache
         self._identity = list(identity)
+        self._stem = lru_cache(_STEMS)(self._hashed)
         self.hits = 0
         self.misses = 0
 
@@ -68,7 +72,7 @@ class Cached:
 
     def _keys(self, call: Embed) -> list[bytes]:
         """A digest for each text; the JSON array in front ends where it ends, so no two can be confused."""
-        stem = hashlib.blake2b(json.dumps([self._identity, call.options]).encode(), digest_size=32)
+        stem = self._stem(call.options)
         keys = []
         for text in call.texts:
             digest = stem.copy()
@@ -76,13 +80,16 @@ class Cached:
             keys.append(digest.digest())
         return keys
 
+    def _hashed(self, options: tuple[object, ...]) -> hashlib.blake2b:
+        return hashlib.blake2b(json.dumps([self._identity, options]).encode(), digest_size=32)
+
 
 def _entries(vectors: Vectors, texts: Sequence[str]) -> list[CachedVector]:
-    known = in_encoding(itemized(vectors, list(map(weight, texts))), Encoding.F32)
+    known = itemized(vectors, list(map(weight, texts)))
     tokens: Sequence[int | None] = known.text_tokens or [None] * len(texts)
     flags: Sequence[bool | None] = known.text_truncated or [None] * len(texts)
     return [
-        CachedVector(bytes(item), count, known.exact, flag)
+        CachedVector(bytes(item), count, known.exact, flag, known.encoding)
         for item, count, flag in zip(known.items, tokens, flags, strict=True)
     ]
 
@@ -91,9 +98,13 @@ def _assembled(entries: Sequence[CachedVector]) -> Vectors:
     tokens = [entry.tokens for entry in entries if entry.tokens is not None]
     flags = [entry.truncated for entry in entries if entry.truncated is not None]
     tokens_known, flags_known = len(tokens) == len(entries), len(flags) == len(entries)
+    encodings = {entry.encoding for entry in entries}
+    encoding = encodings.pop() if len(encodings) == 1 else Encoding.F32
     return Vectors(
-        items=[entry.vector for entry in entries],
-        encoding=Encoding.F32,
+        items=[
+            entry.vector if entry.encoding is encoding else json_to_f32(entry.vector) for entry in entries
+        ],
+        encoding=encoding,
         tokens=sum(tokens) if tokens_known else None,
         exact=tokens_known and all(entry.exact for entry in entries),
         truncated=sum(flags) if flags_known else None,

@@ -12,14 +12,18 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
-from hubgate.domain.calls import CachedVector
+from hubgate.core.vectors import json_to_f32
+from hubgate.domain.calls import CachedVector, Encoding
+from hubgate.domain.errors import UpstreamUnreadable
 from hubgate.store.files import private_folder
+from hubgate.store.known_keys import KnownKeys
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 _FORMAT = 1
+_KEY_BYTES = 32
 _PAGE_BYTES = 16 * 1024
 """Measured with 200,000 vectors of 384: writes cost a third of those with pages of 4 KiB, and the file is 20 % smaller."""
 _LOG_BYTES = 4 * 1024 * 1024
@@ -28,6 +32,8 @@ _MOST_KEYS = 500
 _EVICTED = 256
 """Rows that are looked at to make room: at least half of them go."""
 _MOST_MARKS = 100_000
+_LEARNED = 2000
+"""Keys that are learned in one go, some 5 ms: reads come in between."""
 _TABLE = "CREATE TABLE IF NOT EXISTS vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, data BLOB NOT NULL)"
 
 _CHECKSUM = struct.Struct("<I")
@@ -39,7 +45,7 @@ _UNKNOWN = 2
 class VectorTable:
     """What `hubgate.store.vectors` does in its thread.
 
-    The file is opened when it is first needed, and again after `close`. Every method but `close` raises
+    The file is opened when it is first needed, and again after `close`. Every method but `close` and `may_hold` raises
     `sqlite3.Error` or `OSError` where the file cannot be used; after that, only `close` and `remove` may follow.
     """
 
@@ -49,6 +55,27 @@ class VectorTable:
         self._patience = patience
         self._db: sqlite3.Connection | None = None
         self._read_since: set[int] = set()
+        self._known = KnownKeys(most_bytes)
+        self._learned: bytes | None = b""
+        """The keys up to this one are known; `None` when all are."""
+
+    def may_hold(self, key: bytes) -> bool:
+        """Whether it is worth while to `read` this key. Any thread may ask."""
+        return self._learned is not None or key in self._known
+
+    def learn(self) -> bool:
+        """Learn some of the keys that are in the file; whether there may be more."""
+        if self._learned is None:
+            return False
+        rows = self._opened().execute(
+            "SELECT key FROM vectors WHERE key > ? ORDER BY key LIMIT ?", (self._learned, _LEARNED)
+        )
+        keys = [key for (key,) in rows if isinstance(key, bytes) and len(key) == _KEY_BYTES]
+        for key in keys:
+            self._known.add(key)
+        # Damage may have put keys out of order: what is not learned then is computed anew, and this comes to an end.
+        self._learned = keys[-1] if keys and keys[-1] > self._learned else None
+        return self._learned is not None
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, CachedVector]:
         """Those vectors of the keys that are there and undamaged."""
@@ -70,13 +97,15 @@ class VectorTable:
 
     def write(self, vectors: Mapping[bytes, CachedVector]) -> None:
         """Add vectors, or put them in the place of those of equal keys; the longest unused make room."""
-        rows = [(key, _packed(key, vector)) for key, vector in vectors.items()]
+        rows = list(_rows(vectors))
         db = self._opened()
         db.execute("BEGIN IMMEDIATE")
         # Pages are never quite full, and the keys stand in an index too: twice the bytes are always enough.
         self._make_room(db, 2 * sum(len(data) for _, data in rows) + 8 * _PAGE_BYTES)
         db.executemany("INSERT OR REPLACE INTO vectors (key, data) VALUES (?, ?)", rows)
         db.execute("COMMIT")
+        for key, _ in rows:
+            self._known.add(key)
 
     def measure(self) -> tuple[int, int]:
         """How many vectors there are, and the bytes of the file that they take."""
@@ -88,6 +117,7 @@ class VectorTable:
         self.close()
         for suffix in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        self._known, self._learned = KnownKeys(self._most_bytes), None
 
     def close(self) -> None:
         """Let go of the file; what was begun and not finished is undone."""
@@ -179,10 +209,19 @@ def _number(db: sqlite3.Connection, question: str) -> int:
     return int(db.execute(question).fetchone()[0])
 
 
-def _packed(key: bytes, vector: CachedVector) -> bytes:
+def _rows(vectors: Mapping[bytes, CachedVector]) -> Iterator[tuple[bytes, bytes]]:
+    for key, vector in vectors.items():
+        try:
+            single = vector.vector if vector.encoding is Encoding.F32 else json_to_f32(vector.vector)
+        except UpstreamUnreadable:
+            continue  # a number too large for single precision
+        yield key, _packed(key, vector, single)
+
+
+def _packed(key: bytes, vector: CachedVector, single: bytes) -> bytes:
     tokens = -1 if vector.tokens is None else vector.tokens
     cut = _UNKNOWN if vector.truncated is None else vector.truncated
-    body = _HEAD.pack(tokens, vector.exact, cut) + vector.vector
+    body = _HEAD.pack(tokens, vector.exact, cut) + single
     return _CHECKSUM.pack(zlib.crc32(body, zlib.crc32(key))) + body
 
 

@@ -60,12 +60,15 @@ class VectorFile:
         self._waiting: dict[bytes, CachedVector] = {}
         self._waiting_bytes = 0
         self._writer: asyncio.Task[None] | None = None
+        self._learner: asyncio.Task[None] | None = None
         self._hits = self._misses = self._dropped = 0
 
     async def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, CachedVector]:
         """Those that are remembered."""
         found = {key: self._waiting[key] for key in keys if key in self._waiting}
-        wanted = [key for key in keys if key not in found]
+        if self._learner is None:
+            self._learner = asyncio.create_task(self._learn())
+        wanted = [key for key in keys if key not in found and self._table.may_hold(key)]
         if wanted:
             nothing: dict[bytes, CachedVector] = {}
             found |= await self._do("read", partial(self._table.read, wanted), nothing)
@@ -125,9 +128,16 @@ class VectorFile:
 
     async def close(self) -> None:
         """Write what is waiting, and let go. Nothing may be asked afterwards."""
+        if self._learner:
+            self._learner.cancel()
         await self.flush()
         await self._in_thread(self._table.close)
         self._thread.shutdown()
+
+    async def _learn(self) -> None:
+        """Learn which keys are in the file, so that it need not be asked for new texts."""
+        while await self._do("read", self._table.learn, otherwise=False):
+            pass
 
     async def _write(self) -> None:
         """Write batch after batch until nothing waits; a batch can be read from memory until it is written."""

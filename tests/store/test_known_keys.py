@@ -1,0 +1,26 @@
+"""Which keys may be in the file of vectors."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from hubgate.store.known_keys import KnownKeys
+
+MIB = 1024 * 1024
+
+
+def keys(start: int, stop: int) -> list[bytes]:
+    return [sha256(number.to_bytes(4, "little")).digest() for number in range(start, stop)]
+
+
+def test_every_key_that_was_added_is_known_and_few_others() -> None:
+    """A file of 8 MiB holds some 5000 vectors of 384 dimensions."""
+    known = KnownKeys(8 * MIB)
+    for key in keys(0, 5000):
+        known.add(key)
+    assert all(key in known for key in keys(0, 5000))
+    assert sum(key in known for key in keys(5000, 15_000)) < 10_000 / 40
+
+
+def test_nothing_is_known_at_first() -> None:
+    assert not any(key in KnownKeys(0) for key in keys(0, 100))
