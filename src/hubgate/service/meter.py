@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _ENDPOINT = ("endpoint",)
-_MOST_SERIES = 10_000
+MOST_SERIES = 10_000
 
 
 class _Series(NamedTuple):
@@ -29,9 +29,15 @@ class _Series(NamedTuple):
 
 
 class Meter:
-    """The gate's metrics, in a registry of their own."""
+    """The gate's metrics, in a registry of their own.
 
-    def __init__(self, pipelines: Callable[[], Mapping[str, Pipeline]]) -> None:
+    Endpoints come and go, so there is a bound on the series: beyond it all counters begin anew, as after a restart.
+    """
+
+    def __init__(
+        self, pipelines: Callable[[], Mapping[str, Pipeline]], *, most_series: int = MOST_SERIES
+    ) -> None:
+        self._most_series = most_series
         self.registry = CollectorRegistry()
         self.registry.register(_Pipelines(pipelines))
         labels = ("face", "endpoint", "cause")
@@ -96,8 +102,10 @@ class Meter:
         return generate_latest(self.registry)
 
     def _bind(self, key: tuple[str, str, str]) -> _Series:
-        if len(self._bound) >= _MOST_SERIES:
+        if len(self._bound) >= self._most_series:
             self._bound.clear()
+            for metric in (self._requests, self._seconds, self._texts, self._tokens, self._waited):
+                metric.clear()
         face, endpoint, _ = key
         series = self._bound[key] = _Series(
             self._requests.labels(*key).inc,

@@ -1,0 +1,309 @@
+"""The verbs of the gateway, over a real store and staged models."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from staged import Stage, dedicated, local, until
+
+from hubgate.domain.calls import Embed, Vectors
+from hubgate.domain.endpoint import Task
+from hubgate.domain.errors import (
+    DeadlineExceeded,
+    EndpointExists,
+    EndpointNotFound,
+    InvalidEndpoint,
+    QueueFull,
+    StoreFailed,
+    UpstreamUnreachable,
+    UpstreamUnreadable,
+    WrongTask,
+)
+from hubgate.domain.secret import Secret
+from hubgate.service.gateway import Gateway
+from hubgate.service.pipeline import Pipelines
+from hubgate.store.store import SqlStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from hubgate.settings import Settings
+
+CALL = Embed(texts=["one"])
+TOKEN = Secret("hf_first_token_of_all")
+
+
+@pytest.fixture
+async def store(settings: Settings, tmp_path: Path, migrated: Path) -> AsyncIterator[SqlStore]:
+    shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
+    opened = await SqlStore.open(settings)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def stage() -> Stage:
+    return Stage()
+
+
+@pytest.fixture
+async def gateway(store: SqlStore, stage: Stage) -> AsyncIterator[Gateway]:
+    opened = Gateway(store, stage, Pipelines(None, time.monotonic))
+    yield opened
+    await opened.close()
+
+
+async def stored(store: SqlStore) -> list[str]:
+    return [endpoint.name for endpoint, _ in await store.endpoints()]
+
+
+class TestRegister:
+    async def test_what_is_learned_is_stored_with_the_token(
+        self, gateway: Gateway, store: SqlStore, stage: Stage
+    ) -> None:
+        registered = await gateway.register(dedicated(), TOKEN)
+        assert registered.facts.dimensions == 2
+        assert registered.facts.fingerprint is not None
+        assert await store.endpoints() == [(registered, TOKEN)]
+        assert gateway.find("e5") == registered
+        assert gateway.token_hint("e5") == "…_all"
+        assert (stage.detections, stage.questions) == (1, 1)
+
+    async def test_a_name_that_is_taken_is_refused_before_the_model_is_asked(
+        self, gateway: Gateway, stage: Stage
+    ) -> None:
+        await gateway.register(dedicated(), None)
+        with pytest.raises(EndpointExists):
+            await gateway.register(dedicated(), None)
+        assert stage.detections == 1
+
+    async def test_nothing_is_stored_when_nothing_is_detected(
+        self, gateway: Gateway, store: SqlStore, stage: Stage
+    ) -> None:
+        stage.absence = UpstreamUnreachable("Nothing listens.")
+        with pytest.raises(UpstreamUnreachable):
+            await gateway.register(dedicated(), None)
+        assert await stored(store) == []
+        assert stage.actors == []
+
+    @pytest.mark.parametrize(
+        ("vector", "error"),
+        [((float("nan"), 1.0), UpstreamUnreadable), ((0.6, 0.8, 0.0), InvalidEndpoint)],
+        ids=["no number", "other dimensions than expected"],
+    )
+    async def test_nothing_is_stored_and_the_upstream_closed_when_its_answer_will_not_do(
+        self,
+        gateway: Gateway,
+        store: SqlStore,
+        stage: Stage,
+        vector: tuple[float, ...],
+        error: type[Exception],
+    ) -> None:
+        stage.vector = vector
+        with pytest.raises(error):
+            await gateway.register(dedicated(dimensions=2), None)
+        assert await stored(store) == []
+        assert gateway.endpoints() == []
+        assert stage.open_actors == []
+
+    async def test_a_task_that_is_not_served_is_refused_before_the_model_is_asked(
+        self, gateway: Gateway, stage: Stage
+    ) -> None:
+        with pytest.raises(InvalidEndpoint, match="rerank"):
+            await gateway.register(dedicated(task=Task.RERANK), None)
+        assert stage.detections == 0
+
+    async def test_a_model_that_does_not_answer_in_time_is_told_with_the_time(
+        self, gateway: Gateway, stage: Stage
+    ) -> None:
+        stage.hold()
+        with pytest.raises(DeadlineExceeded, match=r"within 0\.01 seconds"):
+            await gateway.register(dedicated(), None, within=0.01)
+        assert stage.open_actors == []
+
+    async def test_nothing_is_served_and_the_upstream_closed_when_it_cannot_be_stored(
+        self, gateway: Gateway, stage: Stage, settings: Settings
+    ) -> None:
+        with sqlite3.connect(settings.database) as other:
+            other.execute("DROP TABLE endpoints")
+        other.close()
+        with pytest.raises(StoreFailed):
+            await gateway.register(dedicated(), None)
+        assert gateway.endpoints() == []
+        assert stage.open_actors == []
+
+    async def test_of_two_at_once_one_wins_and_the_other_asks_nothing(
+        self, gateway: Gateway, store: SqlStore, stage: Stage
+    ) -> None:
+        one, other = await asyncio.gather(
+            gateway.register(dedicated(), None), gateway.register(dedicated(), None), return_exceptions=True
+        )
+        assert one == gateway.find("e5")
+        assert isinstance(other, EndpointExists)
+        assert await stored(store) == ["e5"]
+        assert (stage.detections, len(stage.open_actors)) == (1, 1)
+
+    async def test_who_leaves_during_the_proof_leaves_nothing_behind(
+        self, gateway: Gateway, store: SqlStore, stage: Stage
+    ) -> None:
+        stage.hold()
+        registering = asyncio.create_task(gateway.register(dedicated(), None))
+        await stage.asked.wait()
+        registering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await registering
+        assert await stored(store) == []
+        assert stage.open_actors == []
+
+    async def test_who_leaves_while_it_is_stored_finds_it_both_stored_and_served(
+        self, gateway: Gateway, store: SqlStore, stage: Stage, settings: Settings
+    ) -> None:
+        other = sqlite3.connect(settings.database, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")  # whoever wants to write now has to wait
+        registering = asyncio.create_task(gateway.register(dedicated(), None))
+        await stage.asked.wait()
+        next_one = asyncio.create_task(gateway.register(dedicated(), None))
+        for _ in range(20):  # the few turns of the loop from the answer to the store
+            await asyncio.sleep(0)
+        registering.cancel()
+        other.execute("ROLLBACK")
+        other.close()
+        with pytest.raises(asyncio.CancelledError):
+            await registering
+        with pytest.raises(EndpointExists):
+            await next_one
+        assert await stored(store) == ["e5"]
+        assert gateway.find("e5").name == "e5"
+
+
+class TestUpdate:
+    async def test_an_equal_endpoint_asks_nobody(self, gateway: Gateway, stage: Stage) -> None:
+        endpoint = await gateway.register(dedicated(), TOKEN)
+        assert await gateway.update(endpoint) == endpoint
+        assert await gateway.update(endpoint, Secret(TOKEN.reveal())) == endpoint
+        assert (stage.detections, stage.questions) == (1, 1)
+
+    async def test_the_old_token_stays_unless_there_is_a_new_one(
+        self, gateway: Gateway, store: SqlStore, stage: Stage
+    ) -> None:
+        endpoint = await gateway.register(dedicated(), TOKEN)
+        changed = await gateway.update(replace(endpoint, requests_per_minute=5))
+        assert await store.endpoints() == [(changed, TOKEN)]
+        another = Secret("hf_another_token")
+        await gateway.update(changed, another)
+        assert await store.endpoints() == [(changed, another)]
+        assert stage.actors[-1].token == another
+
+    async def test_settings_that_do_not_work_leave_the_old_ones_in_force(
+        self, gateway: Gateway, store: SqlStore, stage: Stage
+    ) -> None:
+        endpoint = await gateway.register(dedicated(), TOKEN)
+        stage.failure = UpstreamUnreachable("Gone.")
+        with pytest.raises(UpstreamUnreachable):
+            await gateway.update(replace(endpoint, requests_per_minute=5))
+        stage.failure = None
+        assert gateway.find("e5") == endpoint
+        assert await store.endpoints() == [(endpoint, TOKEN)]
+        await gateway.embed("e5", CALL)
+        assert stage.actors[0].calls[-1] == stage.actors[0].calls[1]
+
+    async def test_who_is_being_answered_and_who_waits_is_answered_by_the_old_one_which_then_closes(
+        self, gateway: Gateway, stage: Stage
+    ) -> None:
+        endpoint = await gateway.register(dedicated(max_concurrent_requests=1, burst=9), None)
+        old = stage.actors[0]
+        stage.hold()
+        calls = [asyncio.create_task(gateway.embed("e5", CALL))]
+        await stage.asked.wait()
+        calls += [asyncio.create_task(gateway.embed("e5", CALL)) for _ in range(2)]
+        queue = gateway.pipelines()["e5"].queue
+        assert queue is not None
+        await until(lambda: queue.queued_calls == 2)
+        updating = asyncio.create_task(gateway.update(replace(endpoint, requests_per_minute=5)))
+        await until(lambda: len(stage.actors) == 2)
+        stage.go_on.set()
+        await updating
+        answers = await asyncio.gather(*calls)
+        assert all(isinstance(answer, Vectors) for answer in answers)
+        assert [len(call.texts) for call in old.calls[1:]] == [1, 2]
+        await until(lambda: old.closed == 1)
+        await gateway.embed("e5", CALL)
+        assert len(stage.actors[1].calls) == 2
+
+    async def test_an_unknown_endpoint_is_not_found(self, gateway: Gateway) -> None:
+        with pytest.raises(EndpointNotFound):
+            await gateway.update(dedicated())
+
+    async def test_one_that_is_removed_meanwhile_is_not_found(self, gateway: Gateway) -> None:
+        endpoint = await gateway.register(dedicated(), None)
+        removing = asyncio.create_task(gateway.remove("e5"))
+        await asyncio.sleep(0)
+        with pytest.raises(EndpointNotFound):
+            await gateway.update(replace(endpoint, requests_per_minute=5))
+        await removing
+
+
+class TestRemove:
+    async def test_calls_in_flight_are_answered_and_later_ones_refused(
+        self, gateway: Gateway, store: SqlStore, stage: Stage
+    ) -> None:
+        await gateway.register(dedicated(), None)
+        stage.hold()
+        call = asyncio.create_task(gateway.embed("e5", CALL))
+        await stage.asked.wait()
+        await gateway.remove("e5")
+        with pytest.raises(EndpointNotFound):
+            await gateway.embed("e5", CALL)
+        assert await stored(store) == []
+        assert stage.open_actors != []
+        stage.go_on.set()
+        assert isinstance(await call, Vectors)
+        await until(lambda: not stage.open_actors)
+
+    async def test_an_unknown_endpoint_is_not_found(self, gateway: Gateway) -> None:
+        with pytest.raises(EndpointNotFound):
+            await gateway.remove("none")
+
+
+class TestClose:
+    async def test_everything_is_closed_once_and_who_waits_is_sent_away(
+        self, store: SqlStore, stage: Stage
+    ) -> None:
+        gateway = Gateway(store, stage, Pipelines(None, time.monotonic))
+        await gateway.register(dedicated("kept", max_concurrent_requests=1), None)
+        await gateway.register(dedicated("removed"), None)
+        stage.hold()
+        flying = [asyncio.create_task(gateway.embed(name, CALL)) for name in ("kept", "removed")]
+        await until(lambda: stage.questions == 4)
+        waiting = asyncio.create_task(gateway.embed("kept", CALL))
+        await gateway.remove("removed")
+        closing = asyncio.create_task(gateway.close())
+        with pytest.raises(QueueFull, match="being closed"):
+            await waiting
+        stage.go_on.set()
+        await closing
+        assert all(isinstance(answer, Vectors) for answer in await asyncio.gather(*flying))
+        assert [actor.closed for actor in stage.actors] == [1, 1]
+        assert stage.closed
+
+
+async def test_an_endpoint_of_another_task_is_told_apart(gateway: Gateway, store: SqlStore) -> None:
+    await store.add_endpoint(dedicated("ranker", task=Task.RERANK), None)
+    await gateway.load()
+    with pytest.raises(WrongTask, match="serves rerank, not text_embedding"):
+        await gateway.embed("ranker", CALL)
+
+
+async def test_endpoints_are_listed_by_name(gateway: Gateway) -> None:
+    await gateway.register(dedicated("b"), None)
+    await gateway.register(local("a"), TOKEN)
+    assert [endpoint.name for endpoint in gateway.endpoints()] == ["a", "b"]
+    assert list(gateway.pipelines()) == ["a", "b"]
+    assert gateway.token_hint("b") is None

@@ -1,0 +1,376 @@
+"""What the gateway does about the models behind its endpoints: at the start, and when they change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import sqlite3
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from staged import Stage, dedicated, local, until
+
+from hubgate.domain.calls import Embed
+from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.errors import (
+    Cause,
+    EndpointChanged,
+    InvalidEndpoint,
+    RuntimeFailed,
+    UpstreamRefused,
+    UpstreamUnreachable,
+)
+from hubgate.domain.secret import Secret
+from hubgate.service.gateway import Gateway
+from hubgate.service.pipeline import Pipelines
+from hubgate.store.store import SqlStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from hubgate.settings import Settings
+
+CALL = Embed(texts=["one"])
+READY = local("ready")
+
+
+@pytest.fixture
+async def store(settings: Settings, tmp_path: Path, migrated: Path) -> AsyncIterator[SqlStore]:
+    shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
+    opened = await SqlStore.open(settings)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def stage() -> Stage:
+    return Stage()
+
+
+@pytest.fixture
+async def run(store: SqlStore, stage: Stage) -> AsyncIterator[Callable[[], Gateway]]:
+    """Another run of the gate over the same store; the one before is closed by the test, or at its end."""
+    runs: list[Gateway] = []
+
+    def begin() -> Gateway:
+        runs.append(Gateway(store, stage, Pipelines(None, time.monotonic)))
+        return runs[-1]
+
+    yield begin
+    for gateway in runs:
+        await gateway.close()
+
+
+class TestLoad:
+    async def test_endpoints_serve_again_with_their_tokens_and_nobody_is_asked(
+        self, run: Callable[[], Gateway], stage: Stage
+    ) -> None:
+        token = Secret("hf_token")
+        registered = await run().register(dedicated(), token)
+        gateway = run()
+        await gateway.load()
+        assert gateway.endpoints() == [registered]
+        assert stage.actors[-1].token == token
+        assert stage.questions == 1
+        await gateway.embed("e5", CALL)
+
+    async def test_an_endpoint_whose_token_cannot_be_opened_serves_without_it_and_the_log_says_so(
+        self, run: Callable[[], Gateway], stage: Stage, settings: Settings, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await run().register(dedicated(), Secret("hf_token"))
+        with sqlite3.connect(settings.database) as other:
+            other.execute("UPDATE endpoints SET token_key = 'of another gate'")
+        other.close()
+        gateway = run()
+        await gateway.load()
+        assert gateway.find("e5").name == "e5"
+        assert stage.actors[-1].token is None
+        assert "endpoint e5 is without its token" in caplog.text
+
+    async def test_one_that_cannot_be_opened_is_left_out_and_the_others_serve(
+        self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first = run()
+        await first.register(dedicated("bad"), None)
+        await first.register(dedicated("good"), None)
+        stage.unopenable = {"bad": InvalidEndpoint("Its engine is not known any more.")}
+        gateway = run()
+        await gateway.load()
+        assert [endpoint.name for endpoint in gateway.endpoints()] == ["good"]
+        assert "endpoint bad is left out: Its engine is not known any more." in caplog.text
+
+
+class TestStart:
+    async def test_a_local_model_is_not_ready_until_it_answers(
+        self, run: Callable[[], Gateway], stage: Stage
+    ) -> None:
+        await run().register(local(), None)
+        gateway = run()
+        await gateway.load()
+        assert gateway.unready() == {}
+        stage.hold()
+        await gateway.start()
+        assert gateway.unready() == {"minilm": "The model is loading."}
+        stage.go_on.set()
+        await gateway.settled()
+        assert gateway.unready() == {}
+
+    async def test_a_local_model_that_fails_is_not_ready_and_says_why_until_a_check_succeeds(
+        self, run: Callable[[], Gateway], stage: Stage
+    ) -> None:
+        await run().register(local(), None)
+        gateway = run()
+        await gateway.load()
+        stage.failure = RuntimeFailed("The weights are gone.", remedy="Get them again.")
+        await gateway.start()
+        await gateway.settled()
+        assert gateway.unready() == {"minilm": "The weights are gone. Get them again."}
+        stage.failure = None
+        await gateway.check("minilm")
+        assert gateway.unready() == {}
+
+    async def test_removing_a_model_that_loads_ends_its_loading(
+        self, run: Callable[[], Gateway], stage: Stage
+    ) -> None:
+        await run().register(local(), None)
+        gateway = run()
+        await gateway.load()
+        stage.hold()
+        await gateway.start()
+        await stage.asked.wait()
+        await gateway.remove("minilm")
+        assert gateway.unready() == {}
+        await until(lambda: stage.actors[-1].ended == 1)
+
+    async def test_the_ready_endpoint_is_registered_on_the_first_start_and_never_after_it_was_removed(
+        self, run: Callable[[], Gateway]
+    ) -> None:
+        first = run()
+        await first.start(READY)
+        assert first.unready() == {"ready": "The model is loading."}
+        await first.settled()
+        assert first.unready() == {}
+        assert [endpoint.name for endpoint in first.endpoints()] == ["ready"]
+        await first.remove("ready")
+        again = run()
+        await again.load()
+        await again.start(READY)
+        await again.settled()
+        assert again.endpoints() == []
+
+    async def test_a_gate_that_had_endpoints_at_its_start_never_gets_the_ready_one(
+        self, run: Callable[[], Gateway]
+    ) -> None:
+        first = run()
+        await first.register(dedicated(), None)
+        await first.start(READY)
+        await first.remove("e5")
+        again = run()
+        await again.start(READY)
+        await again.settled()
+        assert again.endpoints() == []
+
+    async def test_a_ready_endpoint_that_cannot_be_had_is_logged_and_tried_at_the_next_start(
+        self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stage.absence = RuntimeFailed("The Hub cannot be reached.")
+        first = run()
+        await first.start(READY)
+        await first.settled()
+        assert first.unready() == {}
+        assert "endpoint ready could not be registered: The Hub cannot be reached." in caplog.text
+        stage.absence = None
+        again = run()
+        await again.start(READY)
+        await again.settled()
+        assert again.find("ready").name == "ready"
+
+    async def test_a_dedicated_endpoint_is_looked_at_once_and_serves_meanwhile(
+        self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await run().register(dedicated(), None)
+        gateway = run()
+        await gateway.load()
+        stage.hold()
+        with caplog.at_level(logging.INFO):
+            await gateway.start()
+            await gateway.settled()
+            assert gateway.unready() == {}
+            await stage.asked.wait()
+            stage.go_on.set()
+            await gateway.embed("e5", CALL)
+            await until(lambda: "endpoint e5 is as it was registered" in caplog.text)
+        assert (stage.detections, len(stage.actors)) == (2, 3)
+        await until(lambda: len(stage.open_actors) == 2)  # that of the run before, and this one's
+
+    async def test_a_dedicated_endpoint_with_another_model_is_refused_soon_after_the_start(
+        self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await run().register(dedicated(), None)
+        stage.facts = replace(stage.facts, revision="def")
+        gateway = run()
+        await gateway.load()
+        await gateway.start()
+        await until(lambda: "endpoint e5 is not served: " in caplog.text)
+        with pytest.raises(EndpointChanged):
+            await gateway.embed("e5", CALL)
+        assert gateway.unready() == {}
+
+    @pytest.mark.parametrize(
+        "absence",
+        [
+            UpstreamUnreachable("Nothing listens."),
+            UpstreamRefused("It wakes.", status=503, cause=Cause.WAKING, retryable=True),
+            UpstreamRefused("It is paused.", status=400, cause=Cause.PAUSED),
+        ],
+        ids=["unreachable", "waking", "paused"],
+    )
+    async def test_one_that_cannot_be_asked_is_only_logged_after_one_try(
+        self,
+        run: Callable[[], Gateway],
+        stage: Stage,
+        caplog: pytest.LogCaptureFixture,
+        absence: UpstreamRefused,
+    ) -> None:
+        await run().register(dedicated(), None)
+        gateway = run()
+        await gateway.load()
+        stage.absence = absence
+        await gateway.start()
+        await until(lambda: f"endpoint e5 could not be checked: {absence}" in caplog.text)
+        assert stage.detections == 2
+        assert gateway.unready() == {}
+        await gateway.embed("e5", CALL)
+
+    async def test_closing_ends_what_the_start_began(self, run: Callable[[], Gateway], stage: Stage) -> None:
+        first = run()
+        await first.register(dedicated(), None)
+        await first.register(local(), None)
+        gateway = run()
+        await gateway.load()
+        stage.hold()
+        await gateway.start()
+        await until(lambda: stage.questions == 4)
+        await gateway.close()
+        assert sum(actor.ended for actor in stage.actors) == 2
+
+
+CHANGES: dict[str, tuple[dict[str, Any], tuple[float, ...] | None, str]] = {
+    "model": ({"model": "org/other"}, None, "its model was org/model and is org/other"),
+    "revision": ({"revision": "def"}, None, "its revision was abc and is def"),
+    "dimensions": ({}, (0.6, 0.8, 0.0), "its dimensions was 2 and is 3"),
+    "fingerprint": ({}, (0.8, 0.6), r"another vector \(cosine 0\.9600"),
+}
+
+
+class TestChange:
+    @pytest.mark.parametrize("change", CHANGES)
+    @pytest.mark.parametrize("expected", [None, 2], ids=["", "with expected dimensions"])
+    async def test_a_check_tells_what_changed_and_calls_are_refused_until_it_is_accepted(
+        self, run: Callable[[], Gateway], stage: Stage, change: str, expected: int | None
+    ) -> None:
+        gateway = run()
+        await gateway.register(dedicated(dimensions=expected), None)
+        facts, vector, told = CHANGES[change]
+        stage.facts = replace(stage.facts, **facts)
+        stage.vector = vector or stage.vector
+        with pytest.raises(EndpointChanged, match=told):
+            await gateway.check("e5")
+        asked = stage.questions
+        with pytest.raises(EndpointChanged, match=told) as refused:
+            await gateway.embed("e5", CALL)
+        assert "hubgate accept e5" in refused.value.remedy
+        assert refused.value.cause is Cause.MODEL_CHANGED
+        assert stage.questions == asked
+        accepted = await gateway.accept("e5")
+        assert accepted.facts.dimensions == len(stage.vector)
+        assert accepted.dimensions == (expected and len(stage.vector))
+        await gateway.embed("e5", CALL)
+        assert await gateway.check("e5") == accepted
+
+    async def test_the_former_model_run_again_needs_no_accepting(
+        self, run: Callable[[], Gateway], stage: Stage
+    ) -> None:
+        gateway = run()
+        await gateway.register(dedicated(), None)
+        stage.vector = (0.8, 0.6)
+        with pytest.raises(EndpointChanged):
+            await gateway.check("e5")
+        stage.vector = (0.6, 0.8)
+        await gateway.check("e5")
+        await gateway.embed("e5", CALL)
+
+    async def test_a_vector_that_differs_by_rounding_is_the_same(
+        self, run: Callable[[], Gateway], stage: Stage
+    ) -> None:
+        gateway = run()
+        await gateway.register(dedicated(), None)
+        stage.vector = (0.601, 0.799)
+        await gateway.check("e5")
+
+    async def test_a_model_that_answers_nothing_but_zeros_is_another(
+        self, run: Callable[[], Gateway], stage: Stage
+    ) -> None:
+        gateway = run()
+        await gateway.register(dedicated(), None)
+        stage.vector = (0.0, 0.0)
+        with pytest.raises(EndpointChanged, match=r"cosine 0\.0000"):
+            await gateway.check("e5")
+
+    async def test_other_dimensions_in_a_call_refuse_all_later_ones(
+        self, run: Callable[[], Gateway], stage: Stage
+    ) -> None:
+        gateway = run()
+        await gateway.register(dedicated(), None)
+        stage.vector = (0.6, 0.8, 0.0)
+        raised = []
+        for _ in range(3):
+            with pytest.raises(
+                EndpointChanged, match="3 dimensions; the endpoint was registered with 2"
+            ) as e:
+                await gateway.embed("e5", CALL)
+            assert e.value.remedy.endswith("hubgate accept e5.")
+            raised.append(e.value)
+        assert stage.questions == 2
+        # An error that is raised again grows by a traceback each time.
+        assert len({id(error) for error in raised}) == 3
+
+    async def test_a_model_that_cannot_be_asked_is_served_or_refused_as_before(
+        self, run: Callable[[], Gateway], stage: Stage
+    ) -> None:
+        gateway = run()
+        await gateway.register(dedicated(), None)
+        stage.absence = UpstreamUnreachable("Nothing listens.")
+        with pytest.raises(UpstreamUnreachable):
+            await gateway.check("e5")
+        await gateway.embed("e5", CALL)
+
+    async def test_accepting_keeps_the_token(
+        self, run: Callable[[], Gateway], stage: Stage, store: SqlStore
+    ) -> None:
+        gateway = run()
+        token = Secret("hf_token")
+        await gateway.register(dedicated(), token)
+        stage.vector = (0.8, 0.6)
+        accepted = await gateway.accept("e5")
+        assert await store.endpoints() == [(accepted, token)]
+
+    async def test_an_accepted_fake_endpoint_keeps_its_dimensions(
+        self, run: Callable[[], Gateway], stage: Stage
+    ) -> None:
+        gateway = run()
+        fake = Endpoint(name="fake", task=Task.TEXT_EMBEDDING, source=Source.FAKE, dimensions=2)
+        await gateway.register(fake, None)
+        assert (await gateway.accept("fake")).dimensions == 2
+
+
+async def test_rotation_tells_how_many_tokens_were_sealed(run: Callable[[], Gateway]) -> None:
+    gateway = run()
+    await gateway.register(dedicated(), Secret("hf_token"))
+    await gateway.register(dedicated("other"), None)
+    assert await gateway.rotate_secret() == 1
+    assert await asyncio.gather(gateway.check("e5"), gateway.check("other"))

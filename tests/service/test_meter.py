@@ -1,0 +1,85 @@
+"""What /metrics tells."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+from hubgate.service.meter import Meter
+
+LIVE: dict[str, Any] = {}
+
+
+def lines(meter: Meter, name: str) -> list[str]:
+    """The samples of one metric."""
+    exposed = meter.exposition().decode()
+    return [line for line in exposed.splitlines() if re.match(rf"{name}(?:\{{|\s)", line)]
+
+
+def test_requests_are_counted_by_face_endpoint_and_cause() -> None:
+    meter = Meter(lambda: LIVE)
+    meter.observe("openai", "e5", "ok", seconds=0.2, texts=3, tokens=12)
+    meter.observe("openai", "e5", "ok", seconds=0.3, texts=1, tokens=4)
+    meter.observe("openai", "e5", "queue_full", seconds=0.001)
+    meter.observe("own", "", "not_found", seconds=0.001)
+    assert lines(meter, "hubgate_requests_total") == [
+        'hubgate_requests_total{cause="ok",endpoint="e5",face="openai"} 2.0',
+        'hubgate_requests_total{cause="queue_full",endpoint="e5",face="openai"} 1.0',
+        'hubgate_requests_total{cause="not_found",endpoint="",face="own"} 1.0',
+    ]
+    assert 'hubgate_texts_total{endpoint="e5"} 4.0' in lines(meter, "hubgate_texts_total")
+    assert 'hubgate_tokens_total{endpoint="e5"} 16.0' in lines(meter, "hubgate_tokens_total")
+
+
+def test_times_are_histograms_in_seconds() -> None:
+    meter = Meter(lambda: LIVE)
+    meter.observe("openai", "e5", "ok", seconds=0.2, waited=0.04)
+    meter.observe("openai", "e5", "ok", seconds=0.3)
+    assert lines(meter, "hubgate_request_seconds_sum") == [
+        'hubgate_request_seconds_sum{endpoint="e5",face="openai"} 0.5'
+    ]
+    assert 'hubgate_request_seconds_bucket{endpoint="e5",face="openai",le="0.25"} 1.0' in lines(
+        meter, "hubgate_request_seconds_bucket"
+    )
+    # Who did not wait is not counted.
+    assert lines(meter, "hubgate_queue_seconds_count") == ['hubgate_queue_seconds_count{endpoint="e5"} 1.0']
+
+
+def test_requests_in_flight_go_up_and_down() -> None:
+    meter = Meter(lambda: LIVE)
+    meter.started()
+    meter.started()
+    meter.ended()
+    assert lines(meter, "hubgate_requests_in_flight") == ["hubgate_requests_in_flight 1.0"]
+
+
+def test_queues_and_caches_are_read_when_somebody_looks() -> None:
+    queue = SimpleNamespace(queued_texts=7, queued_calls=5, in_flight=2, requests=11, shared=3)
+    live: dict[str, Any] = {
+        "e5": SimpleNamespace(queue=queue, cached=SimpleNamespace(hits=13, misses=17)),
+        "local": SimpleNamespace(queue=None, cached=None),
+    }
+    meter = Meter(lambda: live)
+    for name, value in {
+        "hubgate_queue_texts": 7.0,
+        "hubgate_queue_calls": 5.0,
+        "hubgate_upstream_in_flight": 2.0,
+        "hubgate_upstream_requests_total": 11.0,
+        "hubgate_upstream_requests_saved_total": 3.0,
+        "hubgate_cache_hits_total": 13.0,
+        "hubgate_cache_misses_total": 17.0,
+    }.items():
+        assert lines(meter, name) == [f'{name}{{endpoint="e5"}} {value}']
+    live.clear()
+    assert lines(meter, "hubgate_queue_texts") == []
+
+
+def test_the_number_of_series_is_bounded_however_many_endpoints_come_and_go() -> None:
+    meter = Meter(lambda: LIVE, most_series=10)
+    for number in range(25):
+        meter.observe("openai", f"e{number}", "ok", seconds=0.1)
+    counted = lines(meter, "hubgate_requests_total")
+    assert len(counted) == 5
+    assert counted[-1] == 'hubgate_requests_total{cause="ok",endpoint="e24",face="openai"} 1.0'
+    assert len(lines(meter, "hubgate_texts_total")) <= 5
