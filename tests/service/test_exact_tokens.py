@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,13 +12,19 @@ import pytest
 from harness import RunningGate
 from lookalikes import lookalike
 from lookalikes.hub import Hub, running_hub
+from scripted import Script
 from tokenizers import Tokenizer
 
+from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.service.proving import prove
 from hubgate.upstreams.local_files import packaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from hubgate.domain.endpoint import Facts
+    from hubgate.domain.ports import Counter
+    from hubgate.domain.secret import Secret
     from hubgate.settings import Settings
 
 NAMES = ("tokenizer.json", "config.json", "sentence_bert_config.json", "tokenizer_config.json")
@@ -138,3 +145,38 @@ def test_a_server_that_counts_truly_is_believed(settings: Settings, engine: str)
         assert gate.add("e5", url=server.url)["facts"]["token_counts"] == "engine"
         assert usage(gate, "hello world") == exactly(4)
         assert json.loads(server.posts[-1].body)
+
+
+class Closing(Script):
+    """A model that says when it was closed."""
+
+    closed = False
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Waiting:
+    """Counters that never get what they ask for."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def learn(self, endpoint: Endpoint, token: Secret | None) -> Facts:
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def open(self, endpoint: Endpoint) -> Counter | None:
+        return None
+
+
+async def test_who_leaves_while_the_hub_is_asked_leaves_no_model_open() -> None:
+    script, counters = Closing(), Waiting()
+    draft = Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
+    asking = asyncio.create_task(prove(script, draft, None, None, counters=counters))
+    await counters.asked.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert script.closed
