@@ -31,6 +31,8 @@ MAX_REPLY_BYTES = 256 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 """More of an error page is not read."""
 _LARGE_BODY_BYTES = 512 * 1024
+_READ_AHEAD_BYTES = 1024 * 1024
+"""Of a reply; aiohttp's own 64 KiB would stop and start the socket several times within one reply."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -71,6 +73,7 @@ class AiohttpClient:
         self._names = names
         self._connect_seconds = connect_seconds
         self._total_seconds = total_seconds
+        self._timeout = self._timeout_of(total_seconds)
         self._max_reply_bytes = max_reply_bytes
         self._session: aiohttp.ClientSession | None = None
         self._resolver: CheckedResolver
@@ -91,7 +94,7 @@ class AiohttpClient:
                 headers=request.headers,
                 data=_payload(request.body),
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=self._connect_seconds),
+                timeout=self._timeout_of(request.timeout) if request.timeout else self._timeout,
             ) as response:
                 if response.status in _REDIRECTS:
                     raise _redirected(request.url, where, response.headers.get("Location", ""))
@@ -106,6 +109,9 @@ class AiohttpClient:
             await self._session.close()
             await self._resolver.close()
 
+    def _timeout_of(self, seconds: float) -> aiohttp.ClientTimeout:
+        return aiohttp.ClientTimeout(total=seconds, sock_connect=self._connect_seconds)
+
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._resolver = CheckedResolver(self._rule, self._names or aiohttp.ThreadedResolver())
@@ -116,6 +122,7 @@ class AiohttpClient:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": f"hubgate/{__version__}", "Accept": "application/json"},
                 trust_env=False,
+                read_bufsize=_READ_AHEAD_BYTES,
             )
         return self._session
 
