@@ -51,6 +51,8 @@ async def test_info_has_all_that_tei_requires_and_hubgates_own_apart(scripted: S
         "dimensions": 2,
         "precision": "f32",
         "icu": icu_version(),
+        "chunk_fit": None,
+        "warnings": [],
     }
 
 

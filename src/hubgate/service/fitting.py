@@ -26,24 +26,29 @@ if TYPE_CHECKING:
     from hubgate.domain.endpoint import Endpoint
     from hubgate.domain.ports import Counter, Upstream
 
-_SECONDS = 5.0
+PATIENCE = 5.0
 _TOKENS_PER_WORD = 2.2
 """Where tokens cannot be counted: the most that texts of many languages have in a model that was trained on them."""
+_MARGIN = 0.9
+"""Of the room: a chunk may have longer words than the text on which its language was measured."""
 _SPECIAL_TOKENS = 2
 _SHORTEST = "a"
 """One token in every model."""
 _BATCH = 32
 
 
-async def fitted(endpoint: Endpoint, upstream: Upstream, counter: Counter | None = None) -> Endpoint:
+async def fitted(
+    endpoint: Endpoint, upstream: Upstream, counter: Counter | None = None, *, patience: float = PATIENCE
+) -> Endpoint:
     """The endpoint with the chunk size that fits its model, and with a warning if its own does not.
 
-    It never fails: where tokens cannot be counted in a few seconds, they are estimated.
+    It never fails: where tokens cannot be counted, they are estimated.
 
     Args:
         endpoint: its facts are known, but for this.
         upstream: its model, which is asked directly.
         counter: what counts the model's tokens without asking it, if there is one.
+        patience: seconds to count in.
     """
     limit = endpoint.max_input_tokens or endpoint.facts.max_input_tokens
     if limit is None:
@@ -51,12 +56,15 @@ async def fitted(endpoint: Endpoint, upstream: Upstream, counter: Counter | None
     prefixes = endpoint.facts.prefixes if endpoint.prefixes is None else endpoint.prefixes
     fronts = sorted({"", *prefixes.values()})
     texts = [front + _SHORTEST for front in fronts] + list(SAMPLES.values())
-    counts = await _counted(upstream, counter, texts, endpoint.facts.max_batch_texts or _BATCH, limit)
-    fit = (
-        _estimate(limit, fronts)
-        if counts is None
-        else _fit(limit, counts[: len(fronts)], counts[len(fronts) :])
-    )
+    try:
+        async with asyncio.timeout(patience):
+            counts = await _counted(upstream, counter, texts, endpoint.facts.max_batch_texts or _BATCH, limit)
+    except (HubgateError, TimeoutError):
+        counts = None
+    if counts is None:
+        fit = _estimate(limit, fronts)
+    else:
+        fit = _fit(limit, counts[: len(fronts)], counts[len(fronts) :])
     known = replace(endpoint, facts=replace(endpoint.facts, chunk_fit=fit))
     warning = size_warning(known, known.chunking)
     if warning is None:
@@ -81,17 +89,17 @@ def _proposal(fit: ChunkFit, smallest: int) -> str:
     if fit.language is None:
         return f"{fits}, by an estimate: this server does not tell how many tokens a text has."
     return (
-        f"{fits} in every language that was tried with the model's own tokenizer "
-        f"({fit.language} has most tokens a word); in English, {fit.words_in_english} fits."
+        f"{fits} all that was tried with the model's own tokenizer "
+        f"(most tokens a word: {fit.language}); {fit.words_in_english} fits English."
     )
 
 
 def _fit(limit: int, fronts: Sequence[int], samples: Sequence[int]) -> ChunkFit:
     """From the tokens of one-token texts (behind no prefix, then behind each), and of the samples."""
     special = fronts[0] - 1
-    room = limit - (max(fronts) - 1)
+    room = max(0, limit - (max(fronts) - 1)) * _MARGIN
     words = {
-        language: max(0, room * in_words // max(1, tokens - special))
+        language: math.floor(room * in_words / max(1, tokens - special))
         for (language, in_words), tokens in zip(_sample_words().items(), samples, strict=True)
     }
     worst = min(words, key=lambda language: words[language])
@@ -113,17 +121,13 @@ async def _counted(
     upstream: Upstream, counter: Counter | None, texts: Sequence[str], batch: int, limit: int
 ) -> Sequence[int] | None:
     """The tokens of each text, special ones included; `None` where nobody tells."""
+    counts = await counter(texts, None) if counter else None
+    if counts is not None:
+        return counts
     try:
-        async with asyncio.timeout(_SECONDS):
-            counts = await counter(texts, None) if counter else None
-            if counts is not None:
-                return counts
-            try:
-                return await _by_tokenizing(upstream, texts, batch)
-            except HubgateError:
-                return await _by_usage(upstream, texts, limit)
-    except (HubgateError, TimeoutError):
-        return None
+        return await _by_tokenizing(upstream, texts, batch)
+    except HubgateError:
+        return await _by_usage(upstream, texts, limit)
 
 
 async def _by_tokenizing(upstream: Upstream, texts: Sequence[str], batch: int) -> Sequence[int]:

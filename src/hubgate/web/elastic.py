@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, NoReturn
 
@@ -14,8 +15,8 @@ from hubgate.web.elastic_forms import read_endpoint, read_inference, read_update
 from hubgate.web.elastic_problems import ChatError, CreationFailed, about_call, refusal
 from hubgate.web.elastic_request import Asked, task_named
 from hubgate.web.elastic_settings import SERVICE
-from hubgate.web.elastic_shapes import embeddings_body, endpoint_object, service_objects
-from hubgate.web.embedding import embed, headers_of
+from hubgate.web.elastic_shapes import chunks_body, embeddings_body, endpoint_object, service_objects
+from hubgate.web.embedding import embed, embed_in_chunks, headers_of
 from hubgate.web.problems import problem, status_of
 from hubgate.web.ticket import need_admin, ticket_of
 
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from hubgate.domain.calls import Vectors
     from hubgate.domain.endpoint import Endpoint
     from hubgate.service.gateway import Gateway
-    from hubgate.web.asgi import Headers, Receive, Scope, Send
-    from hubgate.web.elastic_forms import InferenceForm
+    from hubgate.web.asgi import Receive, Scope, Send
     from hubgate.web.ticket import Ticket
 
 _ALL = frozenset({"_all", "*"})
@@ -80,7 +80,7 @@ class Elastic:
             endpoint = await self._gateway.register(draft, token, within=timeout.seconds)
         except _PROOF_FAILED as error:
             raise CreationFailed(about_call(error, name, timeout.text)) from error
-        return asked.response(endpoint_object(endpoint))
+        return _registered(asked, endpoint)
 
     async def update(self, request: Request) -> Response:
         """Change an endpoint's token, allowance or token limit: it is called before the change is stored."""
@@ -94,7 +94,7 @@ class Elastic:
             endpoint = await self._gateway.update(changed, token, within=timeout.seconds)
         except _PROOF_FAILED as error:
             raise CreationFailed(about_call(error, name, timeout.text)) from error
-        return asked.response(endpoint_object(endpoint))
+        return _registered(asked, endpoint)
 
     async def delete(self, request: Request) -> Response:
         """Forget an endpoint. No index or pipeline can use one here, so `force` has nothing to overcome."""
@@ -115,17 +115,25 @@ class Elastic:
     async def _embed(self, scope: Scope, receive: Receive, send: Send, task: str | None, name: str) -> None:
         ticket = ticket_of(scope)
         asked = Asked(scope, "timeout")
-        self._called(ticket, name, task)
+        endpoint = self._called(ticket, name, task)
         form = read_inference(await read_body(receive))
         timeout = asked.timeout(form.timeout)
         default = ticket.key.input_type if ticket.key else None
         call = form.embed(ticket.context(time.monotonic() + timeout.seconds), default)
         try:
-            vectors = in_encoding(await embed(self._gateway, ticket, name, call), Encoding.JSON)
+            if form.chunking_settings is None:
+                vectors = in_encoding(await embed(self._gateway, ticket, name, call), Encoding.JSON)
+                body, warnings = embeddings_body(vectors.items), _warnings(vectors)
+            else:
+                chunked = await embed_in_chunks(self._gateway, ticket, endpoint, call, form.chunking_settings)
+                body, warnings = await asyncio.to_thread(chunks_body, chunked.items), chunked.warnings
+                vectors = chunked.vectors
         except HubgateError as error:
             raise about_call(error, name, timeout.text) from error
-        body = asked.spelled(embeddings_body(vectors.items))
-        await respond(send, 200, body, asked.media_type, _notices(vectors, form))
+        if form.task_settings:
+            warnings = (*warnings, "task_settings were ignored: an embedding model of this service has none.")
+        headers = [*headers_of(vectors), *map(_warning, warnings)]
+        await respond(send, 200, asked.spelled(body), asked.media_type, headers)
 
     def _refuse_stream(self, scope: Scope, task: str | None, name: str) -> NoReturn:
         Asked(scope, "timeout")
@@ -162,6 +170,13 @@ async def _send_as_event(send: Send, ticket: Ticket, error: HubgateError) -> Non
     await respond(send, told.status, body, b"text/event-stream", told.headers)
 
 
+def _registered(asked: Asked, endpoint: Endpoint) -> Response:
+    """The endpoint, and in headers what its operator should know."""
+    response = asked.response(endpoint_object(endpoint))
+    response.raw_headers += map(_warning, endpoint.facts.warnings)
+    return response
+
+
 def _need_privilege(request: Request, verb: str) -> None:
     try:
         need_admin(request.scope)
@@ -173,18 +188,16 @@ def _need_privilege(request: Request, verb: str) -> None:
         ) from None
 
 
-def _notices(vectors: Vectors, form: InferenceForm) -> Headers:
-    """What a caller should know beside the vectors; Elasticsearch's clients show each `Warning` to their user."""
-    warnings = list(vectors.warnings)
-    if vectors.truncated:
-        warnings.append(
-            f"{vectors.truncated} of {len(vectors.items)} inputs were longer than the model reads, and were cut."
-        )
-    if form.task_settings:
-        warnings.append("task_settings were ignored: an embedding model of this service has none.")
-    return [*headers_of(vectors), *((b"warning", _warning(text)) for text in warnings)]
+def _warnings(vectors: Vectors) -> tuple[str, ...]:
+    if not vectors.truncated:
+        return vectors.warnings
+    cut = (
+        f"{vectors.truncated} of {len(vectors.items)} inputs were longer than the model reads, and were cut."
+    )
+    return (*vectors.warnings, cut)
 
 
-def _warning(text: str) -> bytes:
+def _warning(text: str) -> tuple[bytes, bytes]:
+    """The header that Elasticsearch's clients show to their user."""
     quoted = text.replace('"', "'").replace("\\", "/")
-    return b'299 hubgate "' + quoted.encode("ascii", "replace") + b'"'
+    return b"warning", b'299 hubgate "' + quoted.encode("ascii", "replace") + b'"'

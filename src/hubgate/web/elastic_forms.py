@@ -49,6 +49,8 @@ class InferenceForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     top_n: int | None = None
     task_settings: dict[str, Any] | None = None
     timeout: str | None = None
+    chunking_settings: dict[str, Any] | None = None
+    """hubgate's own: asks for the chunks of each input."""
 
     def embed(self, context: Context, default: InputType | None) -> Embed:
         """The call that it asks for.

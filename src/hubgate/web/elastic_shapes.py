@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from hubgate.domain.endpoint import Similarity, Task
 from hubgate.service.proving import SERVED_TASKS
 from hubgate.web.elastic_settings import SERVICE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from hubgate.domain.endpoint import Endpoint
+    from hubgate.service.chunked import EmbeddedChunk
 
 
 def endpoint_object(endpoint: Endpoint) -> dict[str, Any]:
@@ -69,6 +72,32 @@ def service_objects(task: str | None) -> list[dict[str, Any]]:
 def embeddings_body(items: Sequence[bytes]) -> bytes:
     """`{"text_embedding": [{"embedding": […]}, …]}` around vectors that are JSON already."""
     return b'{"text_embedding":[{"embedding":' + b'},{"embedding":'.join(items) + b"}]}"
+
+
+def chunks_body(items: Sequence[Sequence[EmbeddedChunk]]) -> bytes:
+    """`{"text_embedding": [{"chunks": [{"start_offset", "end_offset", "text", "embedding"}, …]}, …]}`.
+
+    The offsets are Elasticsearch's, in UTF-16 units.
+    """
+    return b"".join(_chunks_parts(items))
+
+
+def _chunks_parts(items: Sequence[Sequence[EmbeddedChunk]]) -> Iterator[bytes]:
+    before = b'{"text_embedding":[{"chunks":['
+    for chunks in items:
+        yield before
+        yield b",".join(map(_chunk, chunks))
+        before = b']},{"chunks":['
+    yield b"]}]}"
+
+
+def _chunk(chunk: EmbeddedChunk) -> bytes:
+    return b'{"start_offset":%d,"end_offset":%d,"text":%b,"embedding":%b}' % (
+        chunk.place.start_utf16,
+        chunk.place.end_utf16,
+        msgspec.json.encode(chunk.text),
+        chunk.vector,
+    )
 
 
 def _setting(

@@ -1,12 +1,15 @@
-"""What the OpenAI and the Hugging Face face share: the texts they are given, and what they tell of the vectors."""
+"""What the faces share: the texts they are given, and what they tell of the vectors."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hubgate.domain.calls import InputType
+from hubgate.domain.calls import Encoding, InputType
+from hubgate.domain.chunking import parse_chunking_settings
 from hubgate.domain.errors import BodyTooLarge, InvalidRequest
+from hubgate.service.chunked import embed_chunks
 from hubgate.web.problems import EmptyBatch
 
 if TYPE_CHECKING:
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
     from hubgate.domain.calls import Embed, Vectors
     from hubgate.domain.endpoint import Endpoint
+    from hubgate.service.chunked import Chunked
     from hubgate.service.gateway import Gateway
     from hubgate.web.ticket import Ticket
 
@@ -106,6 +110,34 @@ async def embed(gateway: Gateway, ticket: Ticket, name: str, call: Embed) -> Vec
     ticket.tokens = vectors.tokens or 0
     ticket.waited = vectors.waited
     return vectors
+
+
+async def embed_in_chunks(
+    gateway: Gateway,
+    ticket: Ticket,
+    endpoint: Endpoint,
+    call: Embed,
+    given: dict[str, Any],
+    *,
+    encoding: Encoding = Encoding.JSON,
+) -> Chunked:
+    """Answer a call whose texts are to be cut, and write on the ticket what was done: its texts are the chunks.
+
+    Args:
+        gateway: what embeds.
+        ticket: the request's.
+        endpoint: that is called.
+        call: of the texts as they are.
+        given: the `chunking_settings` of the request; empty for the endpoint's own.
+        encoding: of the vectors in the answer.
+
+    Raises:
+        InvalidChunking: the settings cannot be used.
+        HubgateError: it cannot be answered.
+    """
+    settings = parse_chunking_settings(given) if given else endpoint.chunking
+    ask = partial(embed, gateway, ticket, endpoint.name)
+    return await embed_chunks(endpoint, settings, call, ask, encoding=encoding)
 
 
 def usage_of(texts: Sequence[str], vectors: Vectors) -> dict[str, int | bool]:

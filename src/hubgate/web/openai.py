@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -9,12 +10,14 @@ from starlette.responses import Response
 
 from hubgate.core.vectors import f32_to_base64, in_encoding
 from hubgate.domain.calls import Embed, Encoding
+from hubgate.domain.chunking import InvalidChunking
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.asgi import decode, read_body, respond
 from hubgate.web.embedding import (
     Inputs,
     addressed,
     embed,
+    embed_in_chunks,
     headers_of,
     input_type_of,
     texts_of,
@@ -23,22 +26,26 @@ from hubgate.web.embedding import (
 from hubgate.web.ticket import ticket_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from starlette.requests import Request
 
     from hubgate.domain.calls import Vectors
     from hubgate.domain.endpoint import Endpoint
+    from hubgate.service.chunked import Chunked, EmbeddedChunk
     from hubgate.service.gateway import Gateway
     from hubgate.web.asgi import Receive, Scope, Send
 
 
 class EmbeddingsForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /v1/embeddings`: OpenAI's fields, and `input_type`."""
+    """The body of `POST /v1/embeddings`: OpenAI's fields, `input_type` and `chunking_settings`."""
 
     input: Inputs
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
     input_type: str | None = None
+    chunking_settings: dict[str, Any] | None = None
     user: Any = None
     """OpenAI's mark for its own abuse checks: not read."""
 
@@ -88,26 +95,63 @@ async def answer_embeddings(
         dimensions=form.dimensions,
         context=ticket.context(),
     )
-    vectors = await embed(gateway, ticket, endpoint.name, call)
-    body = _render(vectors, name, usage_of(texts, vectors), as_base64=form.encoding_format == "base64")
+    as_base64 = form.encoding_format == "base64"
+    if form.chunking_settings is None:
+        vectors = await embed(gateway, ticket, endpoint.name, call)
+        body = _render(_embeddings(vectors, as_base64=as_base64), name, usage_of(texts, vectors))
+    else:
+        encoding = Encoding.F32 if as_base64 else Encoding.JSON
+        try:
+            chunked = await embed_in_chunks(gateway, ticket, endpoint, call, form.chunking_settings, encoding=encoding)
+        except InvalidChunking as error:
+            raise InvalidRequest(error.message, remedy=error.remedy) from None
+        vectors = chunked.vectors
+        body = await asyncio.to_thread(_render_chunks, chunked, name, as_base64=as_base64)
     await respond(send, 200, body, headers=headers_of(vectors))
 
 
-def _render(vectors: Vectors, model: str, usage: dict[str, int | bool], *, as_base64: bool) -> bytes:
-    """OpenAI's answer, put together from the bytes of the vectors."""
-    if as_base64:
-        items = [b'"%b"' % f32_to_base64(item) for item in in_encoding(vectors, Encoding.F32).items]
-    else:
-        items = list(in_encoding(vectors, Encoding.JSON).items)
-    data = b",".join(
-        b'{"object":"embedding","index":%d,"embedding":%b}' % (index, item)
-        for index, item in enumerate(items)
-    )
-    return b'{"object":"list","data":[%b],"model":"%b","usage":%b}' % (
-        data,
+def _render_chunks(chunked: Chunked, model: str, *, as_base64: bool) -> bytes:
+    data = (_chunks(chunks, as_base64=as_base64) for chunks in chunked.items)
+    items = [b'{"object":"embedding","index":%d,"chunks":[%b]}' % numbered for numbered in enumerate(data)]
+    return _render(items, model, usage_of(chunked.texts, chunked.vectors), chunked.warnings)
+
+
+def _render(
+    data: Iterable[bytes], model: str, usage: dict[str, int | bool], warnings: Sequence[str] = ()
+) -> bytes:
+    """OpenAI's answer, put together from the bytes of its data; `warnings` is hubgate's own."""
+    return b'{"object":"list","data":[%b],"model":"%b","usage":%b%b}' % (
+        b",".join(data),
         model.encode(),  # a name and a known word have nothing that JSON would escape
         msgspec.json.encode(usage),
+        b',"warnings":' + msgspec.json.encode(warnings) if warnings else b"",
     )
+
+
+def _embeddings(vectors: Vectors, *, as_base64: bool) -> Iterator[bytes]:
+    held = in_encoding(vectors, Encoding.F32 if as_base64 else Encoding.JSON)
+    for index, item in enumerate(held.items):
+        spelled = _spelled(item, as_base64=as_base64)
+        yield b'{"object":"embedding","index":%d,"embedding":%b}' % (index, spelled)
+
+
+def _chunks(chunks: Sequence[EmbeddedChunk], *, as_base64: bool) -> bytes:
+    """Offsets are in code points, as Python, Rust and Go's runes count them."""
+    return b",".join(
+        b'{"index":%d,"start":%d,"end":%d,"text":%b,"embedding":%b}'
+        % (
+            index,
+            chunk.place.start,
+            chunk.place.end,
+            msgspec.json.encode(chunk.text),
+            _spelled(chunk.vector, as_base64=as_base64),
+        )
+        for index, chunk in enumerate(chunks)
+    )
+
+
+def _spelled(item: bytes, *, as_base64: bool) -> bytes:
+    return b'"%b"' % f32_to_base64(item) if as_base64 else item
 
 
 def _model(endpoint: Endpoint) -> dict[str, Any]:

@@ -47,5 +47,7 @@ def info_of(endpoint: Endpoint) -> dict[str, Any]:
             "dimensions": facts.dimensions,
             "precision": facts.precision,
             "icu": icu_version(),
+            "chunk_fit": facts.chunk_fit,
+            "warnings": facts.warnings,
         },
     }

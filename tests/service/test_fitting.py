@@ -1,0 +1,250 @@
+"""The chunk size that fits a model, and the warning where an endpoint's does not."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from lookalikes import lookalike
+
+from hubgate.core.chunking import words_of
+from hubgate.domain.calls import Embed, Encoding, InputType, Token, Tokenize, Tokens, Vectors
+from hubgate.domain.chunking import ChunkFit, ChunkingSettings
+from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
+from hubgate.domain.errors import InvalidRequest, UpstreamUnreachable
+from hubgate.service.fitting import fitted, size_warning
+from hubgate.service.samples import SAMPLES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness import RunningGate
+
+    from hubgate.domain.calls import Call, Result
+
+NAME = "all-minilm-l6-v2"
+LIMIT = 202
+PREFIXES = {InputType.SEARCH: "one two three: ", InputType.INGEST: "one: "}
+
+
+def endpoint(limit: int | None = LIMIT, **facts: Any) -> Endpoint:
+    facts = {"max_input_tokens": limit, **facts}
+    return Endpoint(name="x", task=Task.TEXT_EMBEDDING, source=Source.FAKE, facts=Facts(**facts))
+
+
+def tokens_of(text: str) -> int:
+    """Two special ones, and one for every four characters begun, in every word."""
+    return 2 + sum(-(-len(word) // 4) for word in text.split())
+
+
+@dataclass
+class Model:
+    """Answers as its fields say."""
+
+    tokenizes: bool = True
+    exact: bool = True
+    failure: Exception | None = None
+    hangs: bool = False
+    most: int = 10**9
+    calls: list[Call] = field(default_factory=list)
+
+    async def __call__(self, call: Call) -> Result:
+        self.calls.append(call)
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.failure:
+            raise self.failure
+        counts = [min(self.most, tokens_of(text)) for text in call.texts]
+        if isinstance(call, Embed):
+            items = [b"[1]"] * len(counts)
+            return Vectors(items=items, encoding=Encoding.JSON, tokens=sum(counts), exact=self.exact)
+        if not self.tokenizes:
+            raise InvalidRequest("it cannot")
+        return Tokens([[Token(1, "t", False, 0, 1)] * count for count in counts])
+
+    async def close(self) -> None:
+        pass
+
+
+async def fit_of(model: Model, asked: Endpoint | None = None) -> ChunkFit:
+    fit = (await fitted(asked or endpoint(), model)).facts.chunk_fit
+    assert fit is not None
+    return fit
+
+
+def expected(room: int) -> dict[str, int]:
+    return {
+        language: math.floor(0.9 * room * words_of(text) / (tokens_of(text) - 2))
+        for language, text in SAMPLES.items()
+    }
+
+
+async def test_the_most_words_are_those_of_the_language_with_most_tokens_a_word() -> None:
+    words = expected(LIMIT - 2)
+    fit = await fit_of(Model())
+    assert fit.words == min(words.values())
+    assert fit.language is not None
+    assert words[fit.language] == fit.words
+    assert fit.words_in_english == words["English"]
+
+
+async def test_the_longest_prefix_and_the_special_tokens_are_counted_too() -> None:
+    front = tokens_of("one two three: a") - 1
+    learned = endpoint(prefixes=PREFIXES)
+    assert (await fit_of(Model(), learned)).words == min(expected(LIMIT - front).values())
+    of_the_operator = replace(learned, prefixes={InputType.SEARCH: "one: "})
+    front = tokens_of("one: a") - 1
+    assert (await fit_of(Model(), of_the_operator)).words == min(expected(LIMIT - front).values())
+
+
+async def test_the_operators_limit_counts_where_there_is_one() -> None:
+    fit = await fit_of(Model(), replace(endpoint(), max_input_tokens=52))
+    assert fit.words == min(expected(50).values())
+
+
+async def test_a_prefix_that_fills_the_model_leaves_room_for_no_word() -> None:
+    assert (await fit_of(Model(), endpoint(4, prefixes=PREFIXES))).words == 0
+
+
+async def test_tokens_are_asked_for_in_batches_that_the_server_takes() -> None:
+    model = Model()
+    assert await fit_of(model, endpoint(max_batch_texts=4)) == await fit_of(Model())
+    assert max(len(call.texts) for call in model.calls) == 4
+    assert all(isinstance(call, Tokenize) for call in model.calls)
+
+
+async def test_a_counter_is_asked_before_the_model() -> None:
+    async def counter(texts: Sequence[str], limit: int | None) -> Sequence[int] | None:
+        return list(map(tokens_of, texts))
+
+    model = Model()
+    known = await fitted(endpoint(), model, counter)
+    assert known.facts.chunk_fit == await fit_of(Model())
+    assert model.calls == []
+
+
+async def test_a_counter_that_cannot_count_leaves_it_to_the_model() -> None:
+    async def counter(texts: Sequence[str], limit: int | None) -> Sequence[int] | None:
+        return None
+
+    known = await fitted(endpoint(), Model(), counter)
+    assert known.facts.chunk_fit == await fit_of(Model())
+
+
+async def test_a_server_that_cannot_tokenize_tells_by_its_exact_usage_one_text_at_a_time() -> None:
+    model = Model(tokenizes=False)
+    assert await fit_of(model) == await fit_of(Model())
+    embeds = [call for call in model.calls if isinstance(call, Embed)]
+    assert {len(call.texts) for call in embeds} == {1}
+    assert not any(call.cached for call in embeds)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Model(tokenizes=False, exact=False),
+        Model(failure=UpstreamUnreachable("gone")),
+    ],
+    ids=["inexact", "fails"],
+)
+async def test_where_tokens_cannot_be_counted_the_size_is_an_estimate_that_says_so(model: Model) -> None:
+    known = await fitted(endpoint(), model)
+    assert known.facts.chunk_fit == ChunkFit(words=90)  # (202 - 2) / 2.2
+    [warning] = known.facts.warnings
+    assert "max_chunk_size 90 fits, by an estimate: this server does not tell how many tokens" in warning
+    with_prefix = await fit_of(model, endpoint(prefixes=PREFIXES))
+    assert with_prefix == ChunkFit(words=88)  # fifteen more bytes are five more tokens
+
+
+async def test_what_was_maybe_cut_is_not_counted() -> None:
+    assert await fit_of(Model(tokenizes=False, most=60), endpoint(60)) == ChunkFit(words=26)
+
+
+async def test_a_model_that_does_not_answer_is_not_waited_for() -> None:
+    known = await fitted(endpoint(), Model(hangs=True), patience=0)
+    assert known.facts.chunk_fit == ChunkFit(words=90)
+
+
+async def test_nothing_is_asked_where_the_limit_is_not_known() -> None:
+    model, asked = Model(), endpoint(None)
+    assert await fitted(asked, model) is asked
+    assert model.calls == []
+    assert size_warning(asked, asked.chunking) is None
+
+
+async def test_an_endpoint_whose_chunks_fit_has_no_warning() -> None:
+    words = (await fit_of(Model())).words
+    fits = replace(endpoint(), chunking=ChunkingSettings(strategy="word", max_chunk_size=words, overlap=1))
+    assert (await fitted(fits, Model())).facts.warnings == ()
+    over = replace(fits, chunking=ChunkingSettings(strategy="word", max_chunk_size=words + 1, overlap=1))
+    [warning] = (await fitted(over, Model())).facts.warnings
+    assert warning.startswith(f"Chunks of {words + 1} words can be longer than the {LIMIT} tokens")
+    whole = replace(fits, chunking=ChunkingSettings(strategy="none"))
+    assert (await fitted(whole, Model())).facts.warnings == ()
+
+
+async def test_earlier_warnings_stay() -> None:
+    known = await fitted(endpoint(warnings=("mind the gap",)), Model())
+    assert known.facts.warnings[0] == "mind the gap"
+    assert len(known.facts.warnings) == 2
+
+
+async def test_no_size_is_proposed_that_elasticsearch_would_refuse() -> None:
+    known = await fitted(endpoint(22), Model())
+    [warning] = known.facts.warnings
+    assert "No max_chunk_size surely fits" in warning
+
+
+def test_minilm_reads_141_words_of_english_and_its_default_of_250_is_warned_of(
+    local_gate: RunningGate,
+) -> None:
+    facts = local_gate.request("GET", f"/api/endpoints/{NAME}").json()["facts"]
+    assert facts["chunk_fit"] == {"words": 36, "language": "Korean", "words_in_english": 141}
+    told = (
+        "Chunks of 250 words can be longer than the 256 tokens that the model reads, and what is beyond is not in "
+        "their vectors. max_chunk_size 36 fits all that was tried with the model's own tokenizer (most tokens a word: "
+        "Korean); 141 fits English."
+    )
+    assert facts["warnings"] == [told]
+    info = local_gate.request("GET", f"/hf/{NAME}/info").json()["hubgate"]
+    assert (info["chunk_fit"], info["warnings"]) == (facts["chunk_fit"], [told])
+
+
+@pytest.mark.parametrize("language", SAMPLES)
+def test_minilm_reads_all_of_chunks_of_the_size_that_fits(local_gate: RunningGate, language: str) -> None:
+    words = 141 if language == "English" else 36
+    body = {
+        "input": "\n".join([SAMPLES[language]] * 8),
+        "chunking_settings": {"strategy": "word", "max_chunk_size": words, "overlap": 1},
+    }
+    reply = local_gate.request("POST", f"/_inference/{NAME}", body)
+    assert reply.status == 200
+    assert reply.headers["x-hubgate-truncated"] is None
+
+
+def test_a_server_is_measured_when_it_is_registered_and_not_when_it_is_checked(gate: RunningGate) -> None:
+    with lookalike("tei", max_tokens=128) as server:
+        shown = gate.add("tei", url=server.url)
+        assert shown["facts"]["chunk_fit"]["words"] < 128
+        assert any("max_chunk_size" in warning for warning in shown["facts"]["warnings"])
+        asked = [one.path for one in server.posts]
+        assert asked.count("/tokenize") == 1
+        assert gate.request("POST", "/api/endpoints/tei/check").status == 200
+        assert [one.path for one in server.posts][len(asked) :] == ["/embed"]
+
+
+def test_vllm_is_measured_by_its_usage(gate: RunningGate) -> None:
+    with lookalike("vllm", max_tokens=128) as server:
+        fit = gate.add("vllm", url=server.url)["facts"]["chunk_fit"]
+        assert fit["language"] is not None
+        assert len(server.posts) > len(SAMPLES)
+
+
+def test_infinity_which_counts_characters_is_estimated(gate: RunningGate) -> None:
+    with lookalike("infinity", max_tokens=128) as server:
+        facts = gate.add("infinity", url=server.url, max_input_tokens=128)["facts"]
+        assert facts["chunk_fit"] == {"words": 57, "language": None, "words_in_english": None}
+        assert "by an estimate" in facts["warnings"][-1]

@@ -1,0 +1,125 @@
+"""The claims of openai.md about `chunking_settings`: real gates, over a socket."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from typing import TYPE_CHECKING, Any
+
+import openai
+import pytest
+
+from hubgate.core.chunking import chunk
+from hubgate.domain.chunking import parse_chunking_settings
+
+if TYPE_CHECKING:
+    from harness import RunningGate
+    from scripted import ScriptedGate
+
+NAME = "all-minilm-l6-v2"
+SMALL = {"strategy": "word", "max_chunk_size": 36, "overlap": 6}
+TEXTS = [
+    "Am Morgen öffnet sich das Tor 🙂, und die Händler bringen ihre Waren in die Stadt. " * 6,
+    "دروازه در سپیده‌دم باز می‌شود و بازرگانان کالاهایشان را به شهر می‌آورند. " * 6,
+    "short",
+]
+
+
+def ask(gate: RunningGate, **fields: object) -> Any:
+    body = {"model": NAME, "input": TEXTS, "chunking_settings": SMALL, **fields}
+    reply = gate.request("POST", "/v1/embeddings", body)
+    assert reply.status == 200, reply.body
+    return reply.json()
+
+
+def test_each_text_is_answered_with_its_chunks_and_their_places_in_code_points(
+    local_gate: RunningGate,
+) -> None:
+    answer = ask(local_gate)
+    assert answer.keys() == {"object", "data", "model", "usage"}
+    assert [entry["index"] for entry in answer["data"]] == [0, 1, 2]
+    for text, entry in zip(TEXTS, answer["data"], strict=True):
+        assert entry.keys() == {"object", "index", "chunks"}
+        places = chunk(text, parse_chunking_settings(SMALL))
+        assert [(one["index"], one["start"], one["end"]) for one in entry["chunks"]] == [
+            (index, place.start, place.end) for index, place in enumerate(places)
+        ]
+        for one in entry["chunks"]:
+            assert one.keys() == {"index", "start", "end", "text", "embedding"}
+            assert text[one["start"] : one["end"]] == one["text"]
+
+
+def test_a_chunk_has_the_vector_and_the_tokens_of_its_text(local_gate: RunningGate) -> None:
+    answer = ask(local_gate)
+    chunks = [one for entry in answer["data"] for one in entry["chunks"]]
+    plain = ask(local_gate, input=[one["text"] for one in chunks], chunking_settings=None)
+    assert [one["embedding"] for one in chunks] == [entry["embedding"] for entry in plain["data"]]
+    assert answer["usage"] == plain["usage"]
+
+
+def test_chunks_in_base64_hold_the_same_float32(local_gate: RunningGate) -> None:
+    floats, packed = ask(local_gate), ask(local_gate, encoding_format="base64")
+    for one, other in zip(floats["data"], packed["data"], strict=True):
+        for number, text in zip(one["chunks"], other["chunks"], strict=True):
+            vector = number["embedding"]
+            assert base64.b64decode(text["embedding"]) == struct.pack(f"<{len(vector)}f", *vector)
+
+
+def test_the_client_gives_chunks_when_it_is_told_an_encoding(local_gate: RunningGate) -> None:
+    with openai.OpenAI(base_url=f"{local_gate.url}/v1", api_key=local_gate.admin_key) as client:
+        answer = client.embeddings.create(
+            model=NAME, input=TEXTS, encoding_format="float", extra_body={"chunking_settings": SMALL}
+        )
+    chunks = (answer.data[0].model_extra or {})["chunks"]
+    assert [one["text"] for one in chunks] == [
+        TEXTS[0][place.start : place.end] for place in chunk(TEXTS[0], parse_chunking_settings(SMALL))
+    ]
+
+
+def test_an_empty_object_means_the_settings_of_the_endpoint(gate: RunningGate) -> None:
+    gate.add("own", dimensions=8, chunking_settings=SMALL)
+    small = ask(gate, model="own")["data"]
+    assert ask(gate, model="own", chunking_settings={})["data"] == small
+    body = {"input": TEXTS, "chunking_settings": {}}
+    assert gate.request("POST", "/hf/own/v1/embeddings", body).json()["data"] == small
+
+
+def test_chunks_that_can_be_too_long_and_those_that_were_are_told_in_warnings(
+    local_gate: RunningGate,
+) -> None:
+    answer = ask(local_gate, input="hyphenation and quaternions " * 100, chunking_settings={})
+    size, cut = answer["warnings"]
+    assert size.startswith("Chunks of 250 words can be longer than the 256 tokens that the model reads")
+    assert "max_chunk_size 36 fits" in size
+    assert cut == "1 of 2 chunks were longer than the model reads, and were cut."
+    assert answer["usage"]["truncated_inputs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (
+            {"strategy": "word", "max_chunk_size": 10},
+            "[chunking_settings] does not contain the required setting",
+        ),
+        ({"strategy": "recursive", "max_chunk_size": 10, "separators": ["("]}, "[separators]"),
+        (5, "$.chunking_settings"),
+    ],
+)
+async def test_chunking_settings_that_cannot_be_used_are_a_400_that_says_why(
+    scripted: ScriptedGate, given: object, why: str
+) -> None:
+    body = {"model": "e5", "input": "a", "chunking_settings": given}
+    reply = await scripted.request("POST", "/v1/embeddings", body)
+    error = reply.json()["error"]
+    assert (reply.status, error["type"], error["code"]) == (400, "invalid_request_error", "invalid_request")
+    assert why in error["message"]
+    assert scripted.script.calls == []
+
+
+def test_more_than_can_be_cut_in_one_request_is_a_413(gate: RunningGate) -> None:
+    gate.add("fake", dimensions=8)
+    body = {"model": "fake", "input": "a " * 100_000, "chunking_settings": {**SMALL, "max_chunk_size": 12}}
+    reply = gate.request("POST", "/v1/embeddings", body)
+    assert reply.status == 413
+    assert "more than 8192 chunks" in reply.json()["error"]["message"]
