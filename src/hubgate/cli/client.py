@@ -16,7 +16,7 @@ from hubgate.settings import Settings
 if TYPE_CHECKING:
     from hubgate.web.asgi import Message, Scope
 
-_TIMEOUT = 120.0
+_TIMEOUT = 4000.0  # a model that is added may have to be downloaded first
 
 
 class CommandFailed(Exception):

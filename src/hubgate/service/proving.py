@@ -12,7 +12,7 @@ from hubgate.core.guarding import Guarded
 from hubgate.core.prompts import known_prefixes
 from hubgate.core.vectors import floats, in_encoding
 from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
-from hubgate.domain.endpoint import Task, TokenCounts
+from hubgate.domain.endpoint import Source, Task, TokenCounts
 from hubgate.domain.errors import DeadlineExceeded, EndpointChanged, InvalidEndpoint
 from hubgate.service.fitting import fitted
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SERVED_TASKS = frozenset({Task.TEXT_EMBEDDING})
 DEFAULT_SECONDS = 30.0
+DOWNLOAD_SECONDS = 3600.0
+"""What a local model may take that has to be downloaded first."""
 PROBE = Embed(texts=("how big",), input_type=InputType.INGEST)
 SAME_DIRECTION = 0.999
 """Cosine above which two vectors of one text are of one model; bf16 against f32 gives 0.9999, int8 0.98."""
@@ -56,7 +58,7 @@ async def prove(
     check_separators(draft.chunking)
     if draft.task not in SERVED_TASKS:
         raise InvalidEndpoint(f"This version does not serve task type [{draft.task}] yet.")
-    seconds = within or DEFAULT_SECONDS
+    seconds = within or (DOWNLOAD_SECONDS if draft.source is Source.LOCAL else DEFAULT_SECONDS)
     try:
         async with asyncio.timeout(seconds):
             facts = await sources.detect(draft, token)
