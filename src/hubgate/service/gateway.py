@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     _Store = Callable[[Endpoint, Secret | None], Awaitable[None]]
 
 _READY_NOTE = "ready endpoint"
-_READY_SECONDS = 600.0
-"""Its model may have to be downloaded."""
 
 _log = logging.getLogger(__name__)
 
@@ -289,7 +287,7 @@ class Gateway:
 
     async def _make_ready(self, draft: Endpoint) -> None:
         try:
-            await self.register(draft, None, within=_READY_SECONDS)
+            await self.register(draft, None)
             await self._store.set_note(_READY_NOTE, draft.name)
         except HubgateError as error:
             _log.error("endpoint %s could not be registered: %s", draft.name, error)

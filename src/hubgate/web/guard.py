@@ -11,21 +11,18 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
 
-from hubgate.domain.errors import BodyTooLarge, CapacityError, Cause, HubgateError
+from hubgate.domain.errors import CapacityError, Cause, HubgateError
 from hubgate.web.asgi import respond
+from hubgate.web.body import Body, closes, until_client_leaves
 from hubgate.web.problems import problem
 from hubgate.web.ticket import Ticket
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from hubgate.service.access import Access
     from hubgate.service.meter import Meter
     from hubgate.web.asgi import AsgiApp, Message, Receive, Scope, Send
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-# A call that is answered sooner costs no task; a client that leaves a longer one is noticed at once.
-_WATCH_AFTER = 0.02
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,128}")
 _NOT_CACHED = re.compile(rb"no-(cache|store)", re.IGNORECASE)
 _KEYED_PATH = re.compile(r"/+k/+(?P<key>[^/]*)(?P<rest>/.*)?", re.DOTALL)
@@ -77,28 +74,30 @@ class Guard:
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, answer: _Answer
     ) -> None:
         ticket = answer.ticket
+        body = Body(receive, headers.get(b"content-length", b""), self._max_body_bytes)
+        error: HubgateError | None = None
         try:
             if not _is_open(scope, headers):
                 ticket.key = self._access.authenticate(_text(headers.get(b"authorization")))
-            body = _Body(receive, headers.get(b"content-length", b""), self._max_body_bytes)
-            await _until_client_leaves(self._app(scope, body, answer), body, ticket)
-        except HubgateError as error:
-            await self._fail(error, answer)
+            await until_client_leaves(self._app(scope, body, answer), body, ticket)
+        except HubgateError as raised:
+            error = raised
         except ClientDisconnect:
             ticket.client_left = True
         except asyncio.CancelledError:  # the gate stops, and waits no longer
-            await self._fail(_stopping(), answer)
+            error = _stopping()
         except Exception:  # noqa: BLE001 - no client may see a traceback, whatever the mistake is
             _log.exception("request %s failed", ticket.request_id)
-            mistake = HubgateError(
+            error = HubgateError(
                 "The gate made a mistake.", remedy=f"Its log tells more under request id {ticket.request_id}."
             )
-            await self._fail(mistake, answer)
-
-    async def _fail(self, error: HubgateError, answer: _Answer) -> None:
-        answer.ticket.cause = error.cause
-        if not answer.ticket.status:
-            told = problem(answer.ticket.face, error)
+        if error is None:
+            return
+        ticket.cause = error.cause
+        if not ticket.status:
+            if closes(scope, headers):
+                await body.drain()
+            told = problem(ticket.face, error)
             await respond(answer, told.status, told.body, headers=told.headers)
 
     def _take_key_from_path(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
@@ -147,33 +146,6 @@ class Guard:
             )
 
 
-class _Body:
-    """`receive` that bounds the request's body."""
-
-    __slots__ = ("_left", "_most", "receive", "whole")
-
-    def __init__(self, receive: Receive, length: bytes, most: int) -> None:
-        self.receive = receive
-        self.whole = False
-        self._left = self._most = most
-        if length.isdigit() and int(length) > most:
-            raise self._too_large()
-
-    async def __call__(self) -> Message:
-        message = await self.receive()
-        self._left -= len(message.get("body", b""))
-        if self._left < 0:
-            raise self._too_large()
-        self.whole = not message.get("more_body", False)
-        return message
-
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(
-            f"The request body is larger than {self._most} bytes.",
-            remedy="Send fewer texts at a time, or raise HUBGATE_MAX_BODY_BYTES.",
-        )
-
-
 class _Answer:
     """`send` that marks each answer with its request id, and remembers that it has begun."""
 
@@ -206,39 +178,6 @@ def face_of(path: str) -> str:
     if head in {"v1", "v2", "embeddings", "models", "chat", "completions", "rerank"}:
         return "openai"
     return "own"
-
-
-async def _until_client_leaves(work: Awaitable[None], body: _Body, ticket: Ticket) -> None:
-    """Do the work, and stop it when the client goes away."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a coroutine runs in a task
-    loop = asyncio.get_running_loop()
-    watch: asyncio.Task[None] | None = None
-    timer: asyncio.TimerHandle
-
-    async def notice() -> None:
-        while (await body.receive())["type"] != "http.disconnect":
-            pass
-        ticket.client_left = True
-        task.cancel()
-
-    def start() -> None:
-        nonlocal watch, timer
-        if body.whole:
-            watch = loop.create_task(notice())
-        else:  # only one reader at a time: what is left of the body belongs to the face
-            timer = loop.call_later(_WATCH_AFTER, start)
-
-    timer = loop.call_later(_WATCH_AFTER, start)
-    try:
-        await work
-    except asyncio.CancelledError:
-        if not ticket.client_left or task.uncancel():
-            raise
-    finally:
-        timer.cancel()
-        if watch is not None:
-            watch.cancel()
 
 
 def _is_open(scope: Scope, headers: dict[bytes, bytes]) -> bool:

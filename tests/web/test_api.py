@@ -1,0 +1,277 @@
+"""The gate's own API: the claims of docs/api.md."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scripted import ADMIN_KEY, Script
+
+from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.errors import UpstreamUnreachable
+from hubgate.domain.secret import Secret
+from hubgate.service.access import Access
+from hubgate.service.gateway import Gateway
+from hubgate.service.memory import VectorMemory
+from hubgate.service.meter import Meter
+from hubgate.service.pipeline import Pipelines
+from hubgate.store.store import SqlStore
+from hubgate.store.vectors import VectorFile
+from hubgate.web.app import create_app
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from scripted import ScriptedGate
+
+    from hubgate.settings import Settings
+    from hubgate.web.asgi import AsgiApp
+
+TOKEN = "hf_aTokenThatNobodyMayEverSee_last"
+PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
+
+
+def routes(app: AsgiApp) -> set[str]:
+    found = app._app._cold.routes  # type: ignore[attr-defined]
+    return {
+        f"{method} {route.path.replace(':path', '')}"
+        for route in found
+        for method in route.methods - {"HEAD"}
+        if route.path.startswith("/api")
+    }
+
+
+async def test_every_route_is_documented_and_every_documented_one_served(scripted: ScriptedGate) -> None:
+    assert set(re.findall(r"^\| `([A-Z]+ /api[^`]*)`", PAGE, re.MULTILINE)) == routes(scripted.app)
+
+
+async def test_every_route_wants_an_admin_key(scripted: ScriptedGate) -> None:
+    _, plain = await scripted.access.create("app")
+    asked = 0
+    for route in routes(scripted.app):
+        method, path = re.sub(r"\{\w+\}", "e5", route).split()
+        for key, status, cause in ((plain, 403, "not_permitted"), (None, 401, "not_authenticated")):
+            reply = await scripted.request(method, path, {}, key=key)
+            assert (reply.status, reply.json()["error"]["cause"]) == (status, cause), route
+            asked += 1
+    assert asked == 26
+    assert scripted.gateway.find("e5").name == "e5"
+
+
+async def test_about_tells_versions(scripted: ScriptedGate) -> None:
+    assert set((await scripted.request("GET", "/api/about")).json()) == {"hubgate", "python", "icu"}
+
+
+class TestEndpoints:
+    async def test_an_endpoint_is_registered_shown_listed_and_removed(self, scripted: ScriptedGate) -> None:
+        form = {"name": "fake", "source": "fake", "rate_limit": {"requests_per_minute": 7}, "cache": False}
+        added = await scripted.request("POST", "/api/endpoints", form)
+        assert added.status == 201
+        assert added.json()["rate_limit"] == {"requests_per_minute": 7, "burst": 1}
+        assert added.json()["cache"] is False
+        shown = await scripted.request("GET", "/api/endpoints/fake")
+        assert shown.json() == added.json()
+        listed = (await scripted.request("GET", "/api/endpoints")).json()["endpoints"]
+        assert [endpoint["name"] for endpoint in listed] == ["e5", "fake"]
+        assert listed[1] == shown.json()
+        assert (await scripted.request("DELETE", "/api/endpoints/fake")).status == 204
+        for method, path in (
+            ("GET", "/api/endpoints/fake"),
+            ("DELETE", "/api/endpoints/fake"),
+            ("POST", "/api/endpoints/fake/check"),
+            ("POST", "/api/endpoints/fake/accept"),
+        ):
+            gone = await scripted.request(method, path)
+            assert (gone.status, gone.json()["error"]["cause"]) == (404, "endpoint_not_found")
+
+    async def test_an_endpoint_is_shown_without_its_token_and_its_fingerprint(
+        self, scripted: ScriptedGate
+    ) -> None:
+        form = {"name": "own", "url": "http://127.0.0.1:1/", "token": TOKEN}
+        added = await scripted.request("POST", "/api/endpoints", form)
+        fingerprint = scripted.gateway.find("own").facts.fingerprint
+        assert fingerprint is not None
+        listed = await scripted.request("GET", "/api/endpoints")
+        for reply in (added, listed):
+            assert TOKEN not in reply.body.decode()
+            assert fingerprint not in reply.body.decode()
+            assert "fingerprint" not in reply.body.decode()
+        assert added.json()["token"] == "…last"
+        assert added.json()["source"] == "dedicated"
+        # What is not known does not stand there as null.
+        assert "null" not in added.body.decode()
+
+    @pytest.mark.parametrize(
+        ("form", "told"),
+        [
+            ({"source": "fake"}, "missing required field `name`"),
+            ({"name": "x", "source": "moon"}, "$.source"),
+            ({"name": "x", "source": "fake", "colour": "red"}, "unknown field `colour`"),
+            ({"name": "x", "source": "fake", "rate_limit": {"per_hour": 1}}, "unknown field `per_hour`"),
+            ({"name": "x", "source": "fake", "rate_limit": {"burst": 0}}, "[burst] must be a positive"),
+            ({"name": "x", "source": "fake", "rate_limit": {"burst": "2"}}, "$.rate_limit.burst"),
+            ({"name": "x", "source": "fake", "dimensions": True}, "$.dimensions"),
+            ({"name": "x", "source": "fake", "dimensions": 2.0}, "$.dimensions"),
+            ({"name": "x", "source": "fake", "cache": "no"}, "$.cache"),
+            ({"name": "x", "source": "fake", "prefixes": {"poem": ""}}, "$.prefixes"),
+            ({"name": "x", "source": "fake", "chunking_settings": {"strategy": "?"}}, "chunkingStrategy"),
+            ({"name": "X", "source": "fake"}, "Invalid inference_id"),
+            ({"name": "x"}, "needs a model"),
+            ({"name": "x", "source": "dedicated"}, "needs its URL"),
+            ({"name": "x", "source": "local", "url": "http://127.0.0.1/"}, "has no URL"),
+            ({"name": "x", "source": "fake", "task": "rerank"}, "does not serve task type [rerank] yet"),
+            ({"name": "x", "source": "fake", "task": "dance"}, "$.task"),
+            ([], "Expected `object`"),
+            (b"", "it is empty"),
+            (b"{", "not valid JSON"),
+        ],
+    )
+    async def test_a_form_is_strictly_read_and_nothing_is_stored(
+        self, scripted: ScriptedGate, form: object, told: str
+    ) -> None:
+        reply = await scripted.request("POST", "/api/endpoints", form)
+        assert reply.status == 400
+        assert told in reply.json()["error"]["message"]
+        assert [endpoint.name for endpoint in scripted.gateway.endpoints()] == ["e5"]
+
+    async def test_a_name_that_is_taken_is_a_409(self, scripted: ScriptedGate) -> None:
+        reply = await scripted.request("POST", "/api/endpoints", {"name": "e5", "source": "fake"})
+        assert (reply.status, reply.json()["error"]["cause"]) == (409, "endpoint_exists")
+
+    async def test_a_check_that_finds_another_model_is_a_424_until_it_is_accepted(
+        self, scripted: ScriptedGate
+    ) -> None:
+        assert (await scripted.request("POST", "/api/endpoints/e5/check")).json()["name"] == "e5"
+        good = scripted.script.facts
+        scripted.script.facts = type(good)(model="org/other", engine=good.engine)
+        checked = await scripted.request("POST", "/api/endpoints/e5/check")
+        called = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"})
+        assert (checked.status, called.status) == (424, 424)
+        error = checked.json()["error"]
+        assert error["cause"] == "model_changed"
+        assert "its model was org/model and is org/other" in error["message"]
+        assert "hubgate accept e5" in error["remedy"]
+        accepted = await scripted.request("POST", "/api/endpoints/e5/accept")
+        assert accepted.json()["facts"]["model"] == "org/other"
+        called = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"})
+        assert called.status == 200
+
+    async def test_an_error_has_cause_message_and_remedy(self, scripted: ScriptedGate) -> None:
+        def fail(call: object) -> Any:
+            raise UpstreamUnreachable("Nothing listens.", remedy="Start it.")
+
+        scripted.script.answer = fail
+        reply = await scripted.request("POST", "/api/endpoints", {"name": "x", "source": "fake"})
+        assert reply.status == 502
+        assert reply.json() == {
+            "error": {"cause": "connection_lost", "message": "Nothing listens.", "remedy": "Start it."}
+        }
+
+
+class TestKeys:
+    async def test_a_key_is_shown_once_and_stops_when_it_is_revoked(self, scripted: ScriptedGate) -> None:
+        form = {"name": "dify", "default_endpoint": "e5", "bulk": True, "input_type": "ingest"}
+        made = await scripted.request("POST", "/api/keys", form)
+        assert made.status == 201
+        plain = made.json().pop("key")
+        assert (await scripted.request("GET", "/v1/models", key=plain)).status == 200
+        listed = await scripted.request("GET", "/api/keys")
+        assert plain not in listed.body.decode()
+        (row,) = (key for key in listed.json()["keys"] if key["name"] == "dify")
+        assert {name: row[name] for name in form} == form
+        assert set(row) == {*form, "id", "admin", "created_at", "last_used_at"}
+        assert (await scripted.request("DELETE", f"/api/keys/{row['id']}")).status == 204
+        assert (await scripted.request("GET", "/v1/models", key=plain)).status == 401
+
+    async def test_a_key_is_revoked_by_its_name_too_whatever_stands_in_it(
+        self, scripted: ScriptedGate
+    ) -> None:
+        await scripted.request("POST", "/api/keys", {"name": "team/one"})
+        assert (await scripted.request("DELETE", "/api/keys/team/one")).status == 204
+        gone = await scripted.request("DELETE", "/api/keys/team/one")
+        assert (gone.status, gone.json()["error"]["cause"]) == (404, "not_found")
+
+    @pytest.mark.parametrize(
+        ("form", "status"),
+        [
+            ({}, 400),
+            ({"name": ""}, 400),
+            ({"name": "admin"}, 400),
+            ({"name": "x", "admin": "yes"}, 400),
+            ({"name": "x", "input_type": "poem"}, 400),
+            ({"name": "x", "rights": []}, 400),
+            ({"name": "x", "default_endpoint": "none"}, 404),
+            ({"name": "x", "default_endpoint": ""}, 404),
+        ],
+    )
+    async def test_a_form_is_strictly_read(self, scripted: ScriptedGate, form: object, status: int) -> None:
+        assert (await scripted.request("POST", "/api/keys", form)).status == status
+        assert [key["name"] for key in (await scripted.request("GET", "/api/keys")).json()["keys"]] == [
+            "admin"
+        ]
+
+
+class TestSecret:
+    async def test_rotation_tells_how_many_tokens_were_sealed(self, scripted: ScriptedGate) -> None:
+        draft = Endpoint(name="own", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
+        await scripted.gateway.register(draft, Secret(TOKEN))
+        reply = await scripted.request("POST", "/api/secret/rotate")
+        assert (reply.status, reply.json()) == (200, {"resealed": 1})
+
+
+class TestCache:
+    @pytest.fixture
+    async def remembering(
+        self, scripted: ScriptedGate, settings: Settings, tmp_path: Path, migrated: Path
+    ) -> AsyncIterator[ScriptedGate]:
+        """The same with the whole pipeline, and a cache."""
+        shutil.copytree(migrated, tmp_path / "other")
+        home = tmp_path / "other" / "home"
+        key_file = tmp_path / "other" / "config" / "secret.key"
+        store = await SqlStore.open(replace(settings, home=home, secret_key_file=key_file))
+        memory = VectorMemory(VectorFile(home / "vectors.db", 1 << 20))
+        script = Script()
+        gateway = Gateway(store, script, Pipelines(memory.cache, time.monotonic))
+        access, _ = await Access.load(store, ADMIN_KEY)
+        meter = Meter(gateway.pipelines)
+        await gateway.register(Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None)
+        await gateway.register(
+            Endpoint(name="off", task=Task.TEXT_EMBEDDING, source=Source.FAKE, cached=False), None
+        )
+        app = create_app(gateway, access, meter, memory, max_body_bytes=1 << 20, keys_in_path=False)
+        yield replace(scripted, app=app, script=script, gateway=gateway, access=access, meter=meter)
+        await gateway.close()
+        await memory.close()
+        await store.close()
+
+    async def test_what_is_remembered_is_counted_and_can_be_forgotten(
+        self, remembering: ScriptedGate
+    ) -> None:
+        for texts in (["a", "b"], ["b", "c"]):
+            body = {"model": "e5", "input": texts}
+            assert (await remembering.request("POST", "/v1/embeddings", body)).status == 200
+        stats = (await remembering.request("GET", "/api/cache")).json()
+        assert stats["enabled"] is True
+        assert stats["memory"]["entries"] == 3
+        assert stats["endpoints"] == {"e5": {"hits": 1, "misses": 3}}
+        assert (await remembering.request("DELETE", "/api/cache")).status == 204
+        stats = (await remembering.request("GET", "/api/cache")).json()
+        assert stats["memory"]["entries"] == 0
+
+    async def test_a_gate_without_a_cache_says_so(self, scripted: ScriptedGate) -> None:
+        assert (await scripted.request("GET", "/api/cache")).json() == {"enabled": False}
+        assert (await scripted.request("DELETE", "/api/cache")).status == 204
+
+
+async def test_no_digest_of_a_key_is_shown(scripted: ScriptedGate) -> None:
+    key, _ = await scripted.access.create("app")
+    listed = json.dumps((await scripted.request("GET", "/api/keys")).json())
+    assert key.digest.hex() not in listed
+    assert base64.b64encode(key.digest).decode() not in listed

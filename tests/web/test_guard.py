@@ -1,0 +1,563 @@
+"""What every request passes, with the application called as a server calls it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scripted import ADMIN_KEY
+
+from hubgate.domain.calls import Embed
+from hubgate.domain.errors import InvalidRequest
+from hubgate.web.app import create_app
+from hubgate.web.guard import Guard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from scripted import ScriptedGate
+    from starlette.routing import Route
+
+    from hubgate.domain.calls import Call, Result
+    from hubgate.web.asgi import AsgiApp, Message, Receive, Scope, Send
+
+KEY = "hg_0123abcd_averysecretkeyofsomebody"
+GONE: Message = {"type": "http.disconnect"}
+
+
+class Client:
+    """One request; `messages` is what the server hands over, and then nothing more comes until `leave`."""
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: dict[str, str] | None = None,
+        messages: Iterable[Message] = ({"type": "http.request", "body": b"", "more_body": False},),
+        key: str | None = ADMIN_KEY,
+    ) -> None:
+        given = {"authorization": f"Bearer {key}"} if key else {}
+        self.scope: Scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": [(n.encode(), v.encode("latin-1")) for n, v in (given | (headers or {})).items()],
+        }
+        self._messages = list(messages)
+        self._left = asyncio.Event()
+        self.sent: list[Message] = []
+
+    def leave(self) -> None:
+        self._left.set()
+
+    async def receive(self) -> Message:
+        if self._messages:
+            return self._messages.pop(0)
+        await self._left.wait()
+        return GONE
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    async def ask(self, app: AsgiApp) -> Client:
+        await app(self.scope, self.receive, self.send)
+        return self
+
+    @property
+    def status(self) -> int:
+        status: int = self.sent[0]["status"]
+        return status
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode(): value.decode() for name, value in self.sent[0]["headers"]}
+
+    @property
+    def body(self) -> str:
+        return b"".join(message.get("body", b"") for message in self.sent).decode()
+
+
+def guarded(scripted: ScriptedGate, app: AsgiApp, *, keys_in_path: bool = False) -> Guard:
+    return Guard(app, scripted.access, scripted.meter, max_body_bytes=1000, keys_in_path=keys_in_path)
+
+
+def without_keys_in_path(scripted: ScriptedGate) -> AsgiApp:
+    return create_app(
+        scripted.gateway, scripted.access, scripted.meter, None, max_body_bytes=1000, keys_in_path=False
+    )
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    """The lines of the access log, as they come."""
+    caplog.set_level(logging.INFO, "hubgate.access")
+    handler = _Lines()
+    logger = logging.getLogger("hubgate.access")
+    logger.addHandler(handler)
+    yield handler.lines
+    logger.removeHandler(handler)
+
+
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def raising(error: Exception) -> Any:
+    def fail(call: Call) -> Result:
+        raise error
+
+    return fail
+
+
+class TestRequestId:
+    async def test_a_request_id_is_given_back_and_logged(
+        self, scripted: ScriptedGate, lines: list[str]
+    ) -> None:
+        asked = await Client("GET", "/v1/models", headers={"x-request-id": "job-7.a:b_C"}).ask(scripted.app)
+        assert asked.headers["x-request-id"] == "job-7.a:b_C"
+        assert "id=job-7.a:b_C" in lines[0]
+
+    @pytest.mark.parametrize("given", [None, "", "with space", "a" * 129, "x\ny", "ü"])
+    async def test_one_that_is_missing_or_unfit_for_a_log_is_replaced(
+        self, scripted: ScriptedGate, given: str | None
+    ) -> None:
+        headers = {} if given is None else {"x-request-id": given}
+        asked = await Client("GET", "/v1/models", headers=headers).ask(scripted.app)
+        assert re.fullmatch(r"[0-9a-f]{16}", asked.headers["x-request-id"])
+
+    @pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/nothing", "/_inference/none", "/hf/none"])
+    async def test_every_answer_bears_it_and_the_product_that_elasticsearchs_clients_want(
+        self, scripted: ScriptedGate, path: str
+    ) -> None:
+        asked = await Client("GET", path, headers={"x-request-id": "mine"}).ask(scripted.app)
+        assert asked.headers["x-request-id"] == "mine"
+        assert asked.headers["x-elastic-product"] == "Elasticsearch"
+
+
+class TestLog:
+    async def test_a_line_tells_who_asked_what_and_how_it_ended(
+        self, scripted: ScriptedGate, lines: list[str]
+    ) -> None:
+        body = b'{"model":"e5","input":["a","b"]}'
+        message = {"type": "http.request", "body": body, "more_body": False}
+        await Client("POST", "/v1/embeddings", messages=[message]).ask(scripted.app)
+        await Client("GET", "/v1/models", key=None).ask(scripted.app)
+        assert re.fullmatch(
+            r"POST /v1/embeddings 200 \d+\.\dms id=[0-9a-f]{16} key=admin endpoint=e5 texts=2 cause=ok",
+            lines[0],
+        )
+        assert re.search(r"GET /v1/models 401 .* key=- endpoint=- texts=0 cause=not_authenticated", lines[1])
+
+    async def test_a_long_path_is_cut_and_an_unprintable_one_escaped(
+        self, scripted: ScriptedGate, lines: list[str]
+    ) -> None:
+        long = await Client("GET", "/" + "a" * 1_000_000).ask(scripted.app)
+        assert len(lines[0]) < 400
+        assert len(long.body) < 1000
+        await Client("GET", "/a\nGET /forged 200\x1b[2J").ask(scripted.app)
+        assert "\n" not in lines[1]
+        assert "\x1b" not in lines[1]
+
+    async def test_nothing_is_formatted_where_nobody_reads_it(
+        self, scripted: ScriptedGate, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.WARNING, "hubgate.access"):
+            await Client("GET", "/v1/models").ask(scripted.app)
+        assert caplog.messages == []
+
+    async def test_names_of_endpoints_that_do_not_exist_become_no_labels(
+        self, scripted: ScriptedGate
+    ) -> None:
+        message = {"type": "http.request", "body": b'{"model":"made-up","input":"a"}', "more_body": False}
+        await Client("POST", "/v1/embeddings", messages=[message]).ask(scripted.app)
+        for method, path in (
+            ("POST", "/_inference/made-up"),
+            ("GET", "/_inference/made-up"),
+            ("POST", "/hf/made-up/embed"),
+            ("GET", "/hf/made-up/info"),
+            ("GET", "/v1/models/made-up"),
+            ("GET", "/api/endpoints/made-up"),
+            ("GET", "/made-up"),
+        ):
+            await Client(method, path).ask(scripted.app)
+        exposed = scripted.meter.exposition().decode()
+        assert "made-up" not in exposed
+        assert 'hubgate_requests_total{cause="not_found",endpoint="",face="own"} 1.0' in exposed
+
+
+OPEN = {("GET", "/healthz"), ("HEAD", "/healthz"), ("GET", "/readyz"), ("HEAD", "/readyz")}
+
+
+class TestKeys:
+    async def test_every_route_wants_a_key_but_the_probes(self, scripted: ScriptedGate) -> None:
+        routes: list[Route] = scripted.app._app._cold.routes  # type: ignore[attr-defined]
+        cold = {(method, route.path) for route in routes for method in route.methods or ()}
+        hot = {
+            ("POST", path)
+            for path in (
+                *("/", "/embed", "/tokenize", "/v1/embeddings", "/embeddings", "/hf/e5", "/hf/e5/embed"),
+                *("/_inference/e5", "/_inference/text_embedding/e5", "/_inference/e5/_stream"),
+            )
+        }
+        assert cold >= OPEN
+        for method, path in sorted(cold | hot | {("GET", "/healthz/"), ("GET", "//"), ("OPTIONS", "/")}):
+            asked = await Client(method, path, key=None).ask(scripted.app)
+            assert (asked.status == 401) == ((method, path) not in OPEN), (method, path)
+
+    async def test_the_start_page_is_open_to_a_browser_alone(self, scripted: ScriptedGate) -> None:
+        html = {"accept": "text/html,application/xhtml+xml"}
+        page = await Client("GET", "/", headers=html, key=None).ask(scripted.app)
+        assert page.headers["content-type"].startswith("text/html")
+        for method, headers in (("GET", {}), ("HEAD", html), ("POST", html)):
+            assert (await Client(method, "/", headers=headers, key=None).ask(scripted.app)).status == 401
+
+    @pytest.mark.parametrize(
+        "path", [f"/k/{KEY}/v1/models", f"//k/{KEY}//v1/models", f"/k/wrong/k/{KEY}/v1/models"]
+    )
+    async def test_a_key_in_the_path_lets_in_where_that_is_on_and_shows_nowhere(
+        self, scripted: ScriptedGate, lines: list[str], path: str
+    ) -> None:
+        _, plain = await scripted.access.create("app")
+        asked = await Client("GET", path.replace(KEY, plain), key=None).ask(scripted.app)
+        assert asked.status == (404 if path.startswith("//") else 200)
+        assert plain not in lines[0] + asked.body
+        assert plain.encode() not in asked.scope["raw_path"]
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            f"/k/{KEY}/v1/models",
+            "/k/operators-own-key/v1/models",
+            "//k//operators-own-key",
+            "/k/operators-own-key\n/v1",
+            "/k/a/k/operators-own-key/v1",
+            f"/hf/{KEY}/embed",
+            f"/v1/models/{KEY}",
+            "/hf/hf_aTokenOfHuggingFace1234/embed",
+        ],
+    )
+    @pytest.mark.parametrize("key", [ADMIN_KEY, None])
+    async def test_a_key_in_the_path_is_shown_by_no_log_and_no_error_where_that_is_off(
+        self, scripted: ScriptedGate, lines: list[str], path: str, key: str | None
+    ) -> None:
+        asked = await Client("GET", path, key=key).ask(without_keys_in_path(scripted))
+        assert asked.status in ((404, 405) if key else (401,))
+        for secret in (KEY, "operators-own-key", "aTokenOfHuggingFace"):
+            assert secret not in lines[0] + asked.body
+
+    @pytest.mark.parametrize("path", ["/k/", "/k//", "/k//v1/models", "/k/wrong"])
+    async def test_no_key_or_a_wrong_one_in_the_path_is_a_401(
+        self, scripted: ScriptedGate, path: str
+    ) -> None:
+        assert (await Client("GET", path, key=None).ask(scripted.app)).status == 401
+
+
+DIALECTS = {
+    "/_inference/x/y/z": "elastic",
+    "//": "elastic",
+    "/v1/nothing": "openai",
+    "/v2/rerank": "openai",
+    "/chat/completions": "openai",
+    "/hf/e5/v1/embeddings/": "openai",
+    "/hf/e5/nothing": "huggingface",
+    "/hf/e5/v1/nothing": "huggingface",
+    "/k/": "huggingface",
+    "/api/nothing": "own",
+    "/nothing": "own",
+    "/%2e%2e/etc/passwd": "own",
+    "/../../etc/passwd": "own",
+    "*": "elastic",
+    "": "elastic",
+    "/\ufffd": "own",
+    "/\x00": "own",
+}
+
+
+def dialect_of(body: Any) -> str:
+    error = body["error"]
+    if isinstance(error, str):
+        assert set(body) == {"error", "error_type"}
+        return "huggingface"
+    if "root_cause" in error:
+        assert set(body) == {"error", "status"}
+        return "elastic"
+    return {"cause": "own", "code": "openai"}[next(word for word in ("cause", "code") if word in error)]
+
+
+class TestPaths:
+    @pytest.mark.parametrize("path", DIALECTS)
+    async def test_an_unknown_path_is_answered_in_the_dialect_it_looks_like(
+        self, scripted: ScriptedGate, path: str
+    ) -> None:
+        app = without_keys_in_path(scripted)
+        asked = await Client("PATCH", path).ask(app)
+        assert asked.status in (404, 405)
+        assert dialect_of(json.loads(asked.body)) == DIALECTS[path]
+
+    @pytest.mark.parametrize(
+        "path", ["/hf//embed", "/hf/", "//embed", "/_inference/", "/_inference//_stream"]
+    )
+    async def test_an_empty_name_is_no_name(self, scripted: ScriptedGate, path: str) -> None:
+        _, key = await scripted.access.create("app", default_endpoint="e5")
+        message = {"type": "http.request", "body": b'{"inputs":"a"}', "more_body": False}
+        asked = await Client("POST", path, messages=[message], key=key).ask(scripted.app)
+        assert asked.status in (404, 405)
+        assert scripted.script.calls == []
+
+    @pytest.mark.parametrize("path", ["/v1/models/", "/_inference/e5/", "/hf/e5/info//"])
+    async def test_slashes_at_the_end_change_nothing(self, scripted: ScriptedGate, path: str) -> None:
+        assert (await Client("GET", path).ask(scripted.app)).status == 200
+
+    async def test_options_tells_the_methods_that_are_served(self, scripted: ScriptedGate) -> None:
+        for path, allowed in (
+            ("/v1/embeddings", "POST"),
+            ("/_inference/e5", "DELETE, GET, HEAD, POST, PUT"),
+            ("/", "GET, HEAD, POST"),
+        ):
+            asked = await Client("OPTIONS", path).ask(scripted.app)
+            assert (asked.status, asked.headers["allow"]) == (405, allowed)
+
+    async def test_head_is_answered_where_get_is(self, scripted: ScriptedGate) -> None:
+        assert (await Client("HEAD", "/").ask(scripted.app)).status == 200
+        assert (await Client("HEAD", "/_inference/e5").ask(scripted.app)).status == 200
+
+    async def test_a_websocket_is_refused_before_it_opens(self, scripted: ScriptedGate) -> None:
+        client = Client("GET", "/v1/embeddings")
+        client.scope["type"] = "websocket"
+        await client.ask(scripted.app)
+        assert client.sent == [{"type": "websocket.close"}]
+
+    async def test_there_is_no_lifespan(self, scripted: ScriptedGate) -> None:
+        client = Client("GET", "/")
+        client.scope["type"] = "lifespan"
+        with pytest.raises(NotImplementedError, match="lifespan"):
+            await client.ask(scripted.app)
+
+
+class TestBody:
+    @staticmethod
+    async def _read_all(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    @pytest.mark.parametrize(("size", "status"), [(1000, 200), (1001, 413)])
+    async def test_a_body_is_bounded_by_its_announced_size(
+        self, scripted: ScriptedGate, size: int, status: int
+    ) -> None:
+        asked = Client("POST", "/v1/embeddings", headers={"content-length": str(size)})
+        await asked.ask(guarded(scripted, self._read_all))
+        assert asked.status == status
+
+    @pytest.mark.parametrize(("parts", "status"), [(10, 200), (11, 413)])
+    async def test_a_body_without_an_announced_size_is_bounded_as_it_comes(
+        self, scripted: ScriptedGate, parts: int, status: int
+    ) -> None:
+        messages = [{"type": "http.request", "body": b"x" * 100, "more_body": True}] * (parts - 1)
+        messages.append({"type": "http.request", "body": b"x" * 100, "more_body": False})
+        asked = Client("POST", "/v1/embeddings", messages=messages)
+        await asked.ask(guarded(scripted, self._read_all))
+        assert asked.status == status
+
+    async def test_who_has_no_key_is_told_so_before_the_size(self, scripted: ScriptedGate) -> None:
+        asked = Client("POST", "/v1/embeddings", headers={"content-length": "99999"}, key=None)
+        assert (await asked.ask(guarded(scripted, self._read_all))).status == 401
+
+    @pytest.mark.parametrize(
+        ("method", "path"), [("POST", "/v1/embeddings"), ("PUT", "/_inference/new"), ("POST", "/api/keys")]
+    )
+    async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_mistake_of_the_gate(
+        self, scripted: ScriptedGate, lines: list[str], method: str, path: str
+    ) -> None:
+        half = {"type": "http.request", "body": b'{"na', "more_body": True}
+        asked = await Client(method, path, messages=[half, GONE]).ask(scripted.app)
+        assert asked.sent == []
+        assert len(lines) == 1
+        assert lines[0].endswith("cause=client_left")
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/embeddings"), ("POST", "/hf/e5/v1/embeddings")])
+async def test_a_body_that_is_nested_too_deeply_is_the_callers_fault(
+    scripted: ScriptedGate, method: str, path: str
+) -> None:
+    reply = await scripted.request(method, path, b'{"user":' + b"[" * 100_000)
+    assert reply.status in (400, 422)
+    assert "nested too deeply" in reply.body.decode()
+
+
+FACES = [
+    ("POST", "/v1/embeddings", {"model": "e5", "input": "a"}),
+    ("POST", "/hf/e5", {"inputs": "a"}),
+    ("POST", "/hf/e5/v1/embeddings", {"input": "a"}),
+    ("POST", "/_inference/e5", {"input": "a"}),
+]
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(("method", "path", "body"), FACES)
+    async def test_an_exception_is_a_500_in_the_faces_dialect_with_the_request_id_and_the_traceback_in_the_log(
+        self,
+        scripted: ScriptedGate,
+        caplog: pytest.LogCaptureFixture,
+        method: str,
+        path: str,
+        body: object,
+    ) -> None:
+        scripted.script.answer = raising(ZeroDivisionError("a detail of the inside"))
+        reply = await scripted.request(method, path, body)
+        assert reply.status == 500
+        told = reply.body.decode()
+        assert "The gate made a mistake." in told
+        assert reply.headers["x-request-id"] in told
+        assert "ZeroDivisionError" not in told
+        assert "a detail of the inside" not in told
+        assert f"request {reply.headers['x-request-id']} failed" in caplog.text
+        assert "ZeroDivisionError: a detail of the inside" in caplog.text
+
+    async def test_the_gates_own_api_does_the_same(self, scripted: ScriptedGate) -> None:
+        async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+            raise ZeroDivisionError
+
+        asked = await Client("GET", "/api/about").ask(guarded(scripted, fail))
+        assert asked.status == 500
+        assert '"cause":"internal"' in asked.body
+
+    @pytest.mark.parametrize("error", [ZeroDivisionError(), InvalidRequest("Too late to say.")])
+    async def test_what_fails_after_the_answer_began_adds_nothing_to_it(
+        self, scripted: ScriptedGate, lines: list[str], error: Exception
+    ) -> None:
+        async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200})
+            raise error
+
+        asked = await Client("GET", "/api/about").ask(guarded(scripted, fail))
+        assert len(asked.sent) == 1
+        assert " 200 " in lines[-1]
+        assert "cause=ok" not in lines[-1]
+
+
+class TestLeaving:
+    async def test_a_client_that_leaves_ends_its_request(
+        self, scripted: ScriptedGate, lines: list[str]
+    ) -> None:
+        began, ended = asyncio.Event(), asyncio.Event()
+
+        async def work(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        client = Client("POST", "/v1/embeddings")
+        asking = asyncio.create_task(client.ask(guarded(scripted, work)))
+        await began.wait()
+        client.leave()
+        await asking
+        assert ended.is_set()
+        assert client.sent == []
+        assert lines[0].endswith("cause=client_left")
+        exposed = scripted.meter.exposition().decode()
+        assert 'hubgate_requests_total{cause="client_left",endpoint="",face="openai"} 1.0' in exposed
+        assert "hubgate_requests_in_flight 0.0" in exposed
+
+    async def test_nobody_watches_while_the_body_is_still_read(self, scripted: ScriptedGate) -> None:
+        """A request has one reader: a second one would take parts of the body from the first."""
+        parts = asyncio.Queue[dict[str, Any]]()
+
+        async def work(scope: Scope, receive: Receive, send: Send) -> None:
+            body = b""
+            while (message := await receive()).get("more_body"):
+                body += message["body"]
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": body + message["body"]})
+
+        client = Client("POST", "/v1/embeddings")
+        readers = 0
+
+        async def receive() -> Message:
+            nonlocal readers
+            readers += 1
+            assert readers == 1
+            message = await parts.get()
+            readers -= 1
+            return message
+
+        client.receive = receive  # type: ignore[method-assign]
+        asking = asyncio.create_task(client.ask(guarded(scripted, work)))
+        loop = asyncio.get_running_loop()
+        for part in (b"a", b"b"):
+            later = loop.create_future()
+            loop.call_later(0.05, later.set_result, None)  # beyond the time after which a client is watched
+            await later
+            await parts.put({"type": "http.request", "body": part, "more_body": True})
+        await parts.put({"type": "http.request", "body": b"c", "more_body": False})
+        await asking
+        assert client.body == "abc"
+
+    async def test_a_gate_that_stops_tells_so(self, scripted: ScriptedGate) -> None:
+        began = asyncio.Event()
+
+        async def work(scope: Scope, receive: Receive, send: Send) -> None:
+            began.set()
+            await asyncio.Event().wait()
+
+        client = Client("GET", "/api/about")
+        asking = asyncio.create_task(client.ask(guarded(scripted, work)))
+        await began.wait()
+        asking.cancel()
+        await asking
+        assert client.status == 503
+        assert '"cause":"gate_stopping"' in client.body
+
+    async def test_a_gate_that_stops_while_a_client_leaves_stops(self, scripted: ScriptedGate) -> None:
+        left = asyncio.Event()
+
+        async def work(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                left.set()
+                await asyncio.Event().wait()  # something that has to come to its end
+
+        client = Client("GET", "/api/about")
+        asking = asyncio.create_task(client.ask(guarded(scripted, work)))
+        client.leave()
+        await left.wait()
+        asking.cancel()
+        await asking
+        assert '"cause":"gate_stopping"' in client.body
+
+
+class TestCacheControl:
+    @pytest.mark.parametrize("face", FACES, ids=lambda face: face[1])
+    @pytest.mark.parametrize(
+        ("header", "cached"),
+        [(None, True), ("max-age=0", True), ("no-cache", False), ("max-age=0, No-Store", False)],
+    )
+    async def test_a_request_may_do_without_remembered_vectors_on_every_face(
+        self, scripted: ScriptedGate, face: tuple[str, str, object], header: str | None, *, cached: bool
+    ) -> None:
+        method, path, body = face
+        message = {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
+        headers = {"cache-control": header} if header else {}
+        asked = await Client(method, path, headers=headers, messages=[message]).ask(scripted.app)
+        assert asked.status == 200
+        call = scripted.script.calls[-1]
+        assert isinstance(call, Embed)
+        assert call.cached is cached

@@ -1,0 +1,289 @@
+"""What clients meet at the gate's door over real sockets: large bodies, broken requests, and leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import logging
+import random
+import socket
+import threading
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+from harness import RunningGate
+from lookalikes import lookalike
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hubgate.settings import Settings
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def ended() -> Iterator[Ended]:
+    """The access log, to be waited for."""
+    handler = Ended()
+    logger = logging.getLogger("hubgate.access")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler
+    logger.setLevel(level)
+    logger.removeHandler(handler)
+
+
+class Ended(logging.Handler):
+    """The log lines of requests that have ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self._changed:
+            self.lines.append(record.getMessage())
+            self._changed.notify_all()
+
+    def wait_for(self, condition: Callable[[list[str]], bool]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: condition(self.lines), 20)
+
+
+def address(gate: RunningGate) -> tuple[str, int]:
+    parts = urlsplit(gate.url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return parts.hostname, parts.port
+
+
+def raw(gate: RunningGate, method: str, path: str, body: bytes = b"", headers: str = "") -> bytes:
+    """A request as bytes."""
+    head = (
+        f"{method} {path} HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {gate.admin_key}\r\n"
+        f"Content-Length: {len(body)}\r\n{headers}\r\n"
+    )
+    return head.encode("latin-1") + body
+
+
+def embedding(gate: RunningGate, *texts: str, headers: str = "") -> bytes:
+    body = json.dumps({"model": "e5", "input": texts}).encode()
+    return raw(gate, "POST", "/v1/embeddings", body, headers)
+
+
+def exchange(gate: RunningGate, request: bytes) -> bytes:
+    """What comes back until the server closes, which the request asks for."""
+    with socket.create_connection(address(gate), timeout=20) as connection:
+        connection.sendall(request)
+        return read_all(connection)
+
+
+@contextmanager
+def calling(gate: RunningGate, request: bytes) -> Iterator[socket.socket]:
+    connection = socket.create_connection(address(gate), timeout=20)
+    try:
+        connection.sendall(request)
+        yield connection
+    finally:
+        connection.close()
+
+
+class TestLargeBodies:
+    """A client that is still sending reads the answer only when it has sent everything."""
+
+    @pytest.fixture
+    def small(self, settings: Settings) -> Iterator[RunningGate]:
+        with RunningGate(replace(settings, max_body_bytes=MIB)) as gate:
+            yield gate
+
+    def test_a_413_reaches_a_client_that_announces_its_size(self, small: RunningGate) -> None:
+        reply = small.request("POST", "/v1/embeddings", b" " * 50 * MIB)
+        assert (reply.status, reply.json()["error"]["code"]) == (413, "body_too_large")
+
+    def test_a_413_reaches_a_client_that_does_not_and_the_connection_goes_on(
+        self, small: RunningGate
+    ) -> None:
+        connection = http.client.HTTPConnection(*address(small), timeout=20)
+        headers = {"Authorization": f"Bearer {small.admin_key}"}
+        connection.request(
+            "POST", "/v1/embeddings", (b" " * MIB for _ in range(20)), headers, encode_chunked=True
+        )
+        reply = connection.getresponse()
+        assert reply.status == 413
+        assert json.loads(reply.read())["error"]["code"] == "body_too_large"
+        connection.request("GET", "/v1/models", headers=headers)
+        assert connection.getresponse().status == 200
+        connection.close()
+
+    def test_a_client_that_asks_first_sends_nothing(self, small: RunningGate) -> None:
+        head = raw(small, "POST", "/v1/embeddings", headers="Expect: 100-continue\r\nConnection: close\r\n")
+        told = exchange(small, head.replace(b"Content-Length: 0", b"Content-Length: 99999999"))
+        assert told.startswith(b"HTTP/1.1 413 ")
+        assert b"100 Continue" not in told
+
+    def test_a_401_reaches_a_client_that_sends_much(self, small: RunningGate) -> None:
+        assert small.request("POST", "/v1/embeddings", b" " * 20 * MIB, key="wrong").status == 401
+
+
+BROKEN = {
+    "no HTTP": b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
+    "bytes beyond ASCII in the path": b"GET /\xff\xfe HTTP/1.1\r\nHost: gate\r\n\r\n",
+    "a size that is none": b"POST / HTTP/1.1\r\nHost: gate\r\nContent-Length: ten\r\n\r\n",
+    "no path": b"CONNECT gate:80 HTTP/1.1\r\nHost: gate\r\n\r\n",
+}
+
+
+class TestBrokenRequests:
+    @pytest.mark.parametrize("name", BROKEN)
+    def test_a_request_that_is_none_is_refused_and_the_gate_goes_on(
+        self, gate: RunningGate, name: str
+    ) -> None:
+        told = exchange(gate, BROKEN[name])
+        assert told.startswith(b"HTTP/1.1 400 ")
+        assert b"Traceback" not in told
+        assert gate.request("GET", "/healthz").status == 200
+
+    @pytest.mark.parametrize(
+        ("path", "status"),
+        [
+            ("/%ff%fe", 404),
+            ("/%2e%2e/%2e%2e/etc/passwd", 404),
+            ("/hf/%2e%2e/info", 404),
+            ("/_inference/%00", 404),
+            ("/api/endpoints/..%2f..%2fetc", 404),
+            ("//", 405),
+            ("/" + "a" * 60_000, 404),
+            ("/v1/models?" + "a" * 60_000, 200),
+            ("http://elsewhere.example/v1/models", 200),
+        ],
+        ids=lambda value: str(value)[:30],
+    )
+    def test_weird_paths_are_not_found(self, gate: RunningGate, path: str, status: int) -> None:
+        told = exchange(gate, raw(gate, "GET", path, headers="Connection: close\r\n"))
+        assert told.startswith(b"HTTP/1.1 %d " % status)
+        assert len(told) < 2000
+
+    def test_long_headers_are_read(self, gate: RunningGate) -> None:
+        headers = f"X-Long: {'a' * 60_000}\r\nConnection: close\r\n"
+        assert exchange(gate, raw(gate, "GET", "/v1/models", headers=headers)).startswith(b"HTTP/1.1 200 ")
+
+    def test_a_websocket_is_refused(self, gate: RunningGate) -> None:
+        told = exchange(
+            gate,
+            raw(
+                gate,
+                "GET",
+                "/v1/embeddings",
+                headers="Connection: close, Upgrade\r\nUpgrade: websocket\r\n"
+                "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+            ),
+        )
+        assert told.startswith((b"HTTP/1.1 403 ", b"HTTP/1.1 405 "))
+
+
+class TestLeaving:
+    def test_the_request_to_the_model_ends_with_the_client_that_wanted_it(
+        self, gate: RunningGate, ended: Ended
+    ) -> None:
+        with lookalike("tei") as server:
+            gate.add("e5", url=server.url)
+            server.fail("hang", method="POST")
+            asked = len(server.posts)
+            with calling(gate, embedding(gate, "one")):
+                server.wait_until(lambda s: len(s.posts) > asked)
+            server.wait_until(lambda s: s.abandoned == 1)
+            ended.wait_for(lambda lines: "cause=client_left" in lines[-1])
+            assert "hubgate_requests_in_flight 1.0" in gate.request("GET", "/metrics").body.decode()
+
+    def test_a_request_of_several_goes_on_for_those_who_stay(self, gate: RunningGate, ended: Ended) -> None:
+        with lookalike("tei") as server, ExitStack() as staying:
+            gate.add("e5", url=server.url, rate_limit={"max_concurrent_requests": 1, "burst": 99})
+            server.fail("hang", method="POST", times=2)
+            asked = len(server.posts)
+            with ExitStack() as leaving:
+                with calling(gate, embedding(gate, "first")):  # takes the one place that there is
+                    server.wait_until(lambda s: len(s.posts) == asked + 1)
+                    leaving.enter_context(calling(gate, embedding(gate, "leaves")))
+                    stays = staying.enter_context(
+                        calling(gate, embedding(gate, "stays", headers="Connection: close\r\n"))
+                    )
+                    queue = gate.gateway.pipelines()["e5"].queue
+                    assert queue is not None
+                    until(gate, lambda: queue.queued_calls == 2)
+                server.wait_until(lambda s: len(s.posts) == asked + 2)
+            ended.wait_for(lambda lines: sum("client_left" in line for line in lines) == 2)
+            server.release()
+            assert read_all(stays).startswith(b"HTTP/1.1 200 ")
+            assert [sorted(texts) for texts in server.batches[asked:]] == [["first"], ["leaves", "stays"]]
+            assert server.abandoned == 1
+
+    def test_clients_that_leave_at_any_moment_leave_nothing_behind(
+        self, gate: RunningGate, ended: Ended
+    ) -> None:
+        chance, places, texts = random.Random(7), 4, [f"text {n}" for n in range(32)]
+        with lookalike("tei", seconds=0.005) as server:
+            gate.add("e5", url=server.url, rate_limit={"max_concurrent_requests": places, "burst": 3000})
+            gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "warm"})
+            tasks, files = tasks_of(gate), files_open()
+            for number in range(200):
+                request = embedding(gate, f"number {number}", *chance.sample(texts, chance.randrange(5)))
+                part = request if chance.random() < 0.7 else request[: chance.randrange(len(request))]
+                with calling(gate, part) as connection:
+                    if chance.random() < 0.2 and part == request:
+                        connection.recv(16)  # the first bytes of the answer
+            until(gate, lambda: tasks_here() <= tasks)
+            metrics = gate.request("GET", "/metrics").body.decode()
+            assert "hubgate_requests_in_flight 1.0" in metrics
+            assert 'hubgate_queue_calls{endpoint="e5"} 0.0' in metrics
+            assert 'hubgate_upstream_in_flight{endpoint="e5"} 0.0' in metrics
+            assert any("client_left" in line for line in ended.lines)
+            # Connections to the model are kept for a while, each with an end here and one at the look-alike.
+            assert files_open() <= files + 2 * places + 4
+            # Every place is free again: as many full requests as there are places are at the model at once.
+            server.fail("hang", method="POST")
+            asked = len(server.posts)
+            with ExitStack() as stack:
+                for number in range(places):
+                    full = [f"{number} {text}" for text in texts]
+                    stack.enter_context(calling(gate, embedding(gate, *full)))
+                server.wait_until(lambda s: len(s.posts) == asked + places)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    parts = []
+    while part := connection.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def until(gate: RunningGate, condition: Callable[[], bool]) -> None:
+    """Wait until something is true in the gate's thread."""
+
+    async def turn() -> None:
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0)
+
+    asyncio.run_coroutine_threadsafe(turn(), gate._loop).result(20)
+
+
+def tasks_here() -> int:
+    return len(asyncio.all_tasks()) - 1  # without the one that counts
+
+
+def tasks_of(gate: RunningGate) -> int:
+    async def count() -> int:
+        return tasks_here()
+
+    return asyncio.run_coroutine_threadsafe(count(), gate._loop).result(20)
+
+
+def files_open() -> int:
+    return len(list(Path("/dev/fd").iterdir()))

@@ -1,0 +1,74 @@
+"""The probes, the metrics and the root."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubgate import __version__
+from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.errors import RuntimeFailed
+
+if TYPE_CHECKING:
+    from scripted import ScriptedGate
+
+
+async def test_the_gate_is_alive_as_long_as_it_answers(scripted: ScriptedGate) -> None:
+    reply = await scripted.request("GET", "/healthz", key=None)
+    assert (reply.status, reply.json()) == (200, {"status": "ok"})
+
+
+async def test_the_gate_is_ready_once_every_local_model_answers(scripted: ScriptedGate) -> None:
+    assert (await scripted.request("GET", "/readyz", key=None)).json() == {"status": "ready"}
+    await scripted.gateway.register(
+        Endpoint(name="local", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model="org/model"), None
+    )
+
+    def fail(call: object) -> Any:
+        raise RuntimeFailed("The weights are gone.")
+
+    good, scripted.script.answer = scripted.script.answer, fail
+    await scripted.gateway.start()
+    reply = await scripted.request("GET", "/readyz", key=None)
+    assert (reply.status, reply.json()["endpoints"]) == (503, {"local": "The model is loading."})
+    await scripted.gateway.settled()
+    reply = await scripted.request("GET", "/readyz", key=None)
+    assert (reply.status, reply.json()) == (
+        503,
+        {"status": "not ready", "endpoints": {"local": "The weights are gone."}},
+    )
+    scripted.script.answer = good
+    assert (await scripted.request("POST", "/api/endpoints/local/check")).status == 200
+    assert (await scripted.request("GET", "/readyz", key=None)).status == 200
+
+
+async def test_metrics_are_prometheus_text_and_all_of_them_documented(scripted: ScriptedGate) -> None:
+    _, plain = await scripted.access.create("app")
+    await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"}, key=plain)
+    reply = await scripted.request("GET", "/metrics", key=plain)
+    assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", reply.body.decode(), re.MULTILINE))
+    exposed = {name for name in types if not name.endswith("_created")}
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
+    assert exposed == set(re.findall(r"`(hubgate_\w+)`", page))
+
+
+async def test_a_browser_gets_the_start_page(scripted: ScriptedGate) -> None:
+    page = await scripted.request("GET", "/", key=None, accept="text/html")
+    assert page.status == 200
+    assert __version__ in page.body.decode()
+
+
+async def test_any_other_client_gets_what_elasticsearchs_clients_read(scripted: ScriptedGate) -> None:
+    await scripted.gateway.register(
+        Endpoint(name="local", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model="org/model"), None
+    )
+    info = (await scripted.request("GET", "/")).json()
+    assert info["version"]["number"].startswith("9.4")
+    assert info["tagline"] == "You Know, for Search"
+    assert info["hubgate"] == {"version": __version__, "local_endpoints": ["local"]}
+
+
+async def test_head_of_the_root_is_elasticsearchs_ping(scripted: ScriptedGate) -> None:
+    assert (await scripted.request("HEAD", "/")).status == 200
