@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hubgate.domain.calls import Call, Result
     from hubgate.web.asgi import AsgiApp, Message, Receive, Scope, Send
 
-KEY = "hg_0123abcd_averysecretkeyofsomebody"
+KEY = "hg_0123abcd_aVerySecretKeyOfSomebodyWhoPastedIt_Wrongly"
 GONE: Message = {"type": "http.disconnect"}
 
 
@@ -245,7 +245,7 @@ class TestKeys:
             "/k/a/k/operators-own-key/v1",
             f"/hf/{KEY}/embed",
             f"/v1/models/{KEY}",
-            "/hf/hf_aTokenOfHuggingFace1234/embed",
+            "/hf/hf_aTokenOfHuggingFace12345678901234/embed",
         ],
     )
     @pytest.mark.parametrize("key", [ADMIN_KEY, None])
@@ -256,6 +256,12 @@ class TestKeys:
         assert asked.status in ((404, 405) if key else (401,))
         for secret in (KEY, "operators-own-key", "aTokenOfHuggingFace"):
             assert secret not in lines[0] + asked.body
+
+    async def test_a_name_that_begins_like_a_token_is_a_name(self, scripted: ScriptedGate) -> None:
+        name = "hf_multilingual-e5-large-instruct"
+        added = await scripted.request("POST", "/api/endpoints", {"name": name, "source": "fake"})
+        assert added.status == 201
+        assert (await scripted.request("GET", f"/hf/{name}/info")).status == 200
 
     @pytest.mark.parametrize("path", ["/k/", "/k//", "/k//v1/models", "/k/wrong"])
     async def test_no_key_or_a_wrong_one_in_the_path_is_a_401(

@@ -26,7 +26,8 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,128}")
 _NOT_CACHED = re.compile(rb"no-(cache|store)", re.IGNORECASE)
 _KEYED_PATH = re.compile(r"/+k/+(?P<key>[^/]*)(?P<rest>/.*)?", re.DOTALL)
-_LIKE_A_KEY = re.compile(r"h[gf]_[A-Za-z0-9_\-]{16,}")
+# No name of an endpoint looks like this.
+_LIKE_A_KEY = re.compile(r"hg_[0-9a-f]{8}_[A-Za-z0-9_\-]{40,}|hf_[A-Za-z0-9]{30,}")
 _SHOWN_LENGTH = 200
 # Who calls these below /hf/{endpoint} is a client of OpenAI's.
 _OPENAI_TAILS = frozenset({"v1/embeddings", "embeddings"})
