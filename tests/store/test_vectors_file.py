@@ -210,6 +210,16 @@ class TestClearing:
         async with opened(path) as file:
             assert await found(file, 1, 2, 3) == [3]
 
+    async def test_a_file_that_is_cleared_before_its_keys_are_learned_holds_what_comes_afterwards(
+        self, path: Path
+    ) -> None:
+        await kept(path, 1)
+        async with opened(path) as file:
+            await asyncio.gather(found(file, 1), file.clear())
+            await file.put_many(vectors(2))
+            await file.flush()
+            assert await found(file, 1, 2) == [2]
+
     async def test_clearing_leaves_the_folder_s_other_files_alone(self, path: Path) -> None:
         await kept(path, 1)
         registry = path.with_name("hubgate.db")

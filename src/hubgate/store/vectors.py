@@ -39,7 +39,8 @@ class VectorFile:
     """Vectors on disk, at most `most_bytes` of them; those unused for longest make room, approximately.
 
     One thread does all reading and writing. `put_many` returns before anything is written: a killed process loses what
-    was still waiting. Nothing here fails a call.
+    was still waiting. Nothing here fails a call. Once it has learned which keys the file holds it asks for no others, so
+    what another process adds is found after the next start only.
 
     Args:
         path: the file; made, with its folder, when it is first needed.
