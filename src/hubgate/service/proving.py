@@ -26,6 +26,8 @@ DEFAULT_SECONDS = 30.0
 DOWNLOAD_SECONDS = 3600.0
 """What a local model may take that has to be downloaded first."""
 PROBE = Embed(texts=("how big",), input_type=InputType.INGEST)
+SAME_VECTOR = 0.99999
+"""Cosine above which two vectors of one text are the same but for rounding, whatever the model is called."""
 SAME_DIRECTION = 0.999
 """Cosine above which two vectors of one text are of one model; bf16 against f32 gives 0.9999, int8 0.98."""
 
@@ -119,7 +121,14 @@ def refusal(name: str, changed: str) -> EndpointChanged:
 
 
 def what_changed(before: Facts, now: Facts) -> str | None:
-    """What makes vectors of before and of now incomparable, if anything does."""
+    """What makes vectors of before and of now incomparable, if anything does.
+
+    The vector of a known text has the last word: a repository's commit changes with its page, too, and a model's name
+    with the way it is started.
+    """
+    cosine = _cosine(before.fingerprint, now.fingerprint)
+    if cosine is not None and cosine >= SAME_VECTOR:
+        return None
     changes = [
         f"its {label} was {old} and is {new}"
         for label, old, new in (
@@ -129,14 +138,15 @@ def what_changed(before: Facts, now: Facts) -> str | None:
         )
         if old is not None and new is not None and old != new
     ]
-    if not changes and before.fingerprint and now.fingerprint:
-        cosine = _cosine(before.fingerprint, now.fingerprint)
-        if cosine < SAME_DIRECTION:
-            changes = [f"it gives a known text another vector (cosine {cosine:.4f} to the registered one)"]
+    if not changes and cosine is not None and cosine < SAME_DIRECTION:
+        changes = [f"it gives a known text another vector (cosine {cosine:.4f} to the registered one)"]
     return f"Another model answers than the registered one: {', '.join(changes)}." if changes else None
 
 
-def _cosine(one: str, other: str) -> float:
+def _cosine(one: str | None, other: str | None) -> float | None:
+    """Of two fingerprints; `None` if they cannot be compared."""
+    if not one or not other or len(one) != len(other):
+        return None
     first, second = (floats(base64.b64decode(text)) for text in (one, other))
     dot = sum(a * b for a, b in zip(first, second, strict=True))
     size = (sum(a * a for a in first) * sum(b * b for b in second)) ** 0.5

@@ -102,7 +102,9 @@ async def answer_embeddings(
     else:
         encoding = Encoding.F32 if as_base64 else Encoding.JSON
         try:
-            chunked = await embed_in_chunks(gateway, ticket, endpoint, call, form.chunking_settings, encoding=encoding)
+            chunked = await embed_in_chunks(
+                gateway, ticket, endpoint, call, form.chunking_settings, encoding=encoding
+            )
         except InvalidChunking as error:
             raise InvalidRequest(error.message, remedy=error.remedy) from None
         vectors = chunked.vectors
