@@ -34,7 +34,7 @@ BENCHMARKS = {
     "g6": Benchmark("start.py", "cold start and idle CPU"),
     "g8": Benchmark("size.py", "installed size"),
     "g12": Benchmark("chunking.py", "chunking, MB/s", ("--rounds", "3"), has_peer=False),
-    "g13": Benchmark("coalescing.py", "what joining small calls saves and brings", (), has_peer=False),
+    "g13": Benchmark("coalesce.py", "what joining small calls saves and brings", (), has_peer=False),
 }
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import typer
-    from conftest import Command
+    from commands import Command
 
     from hubgate.settings import Settings
 

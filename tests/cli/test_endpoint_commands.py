@@ -11,7 +11,7 @@ import pytest
 from lookalikes import lookalike
 
 if TYPE_CHECKING:
-    from conftest import Command
+    from commands import Command
     from harness import RunningGate
 
     from hubgate.settings import Settings

@@ -1,6 +1,6 @@
 """G13: what joining small calls saves and brings, and what a lone call pays for it.
 
-    python benchmarks/coalescing.py
+    python benchmarks/coalesce.py
 
 64 askers, one text at a time, against an upstream in the same process that answers 8 requests at once in 10 ms each,
 with up to 32 texts in a request. Without and with the queue alternate, so only the ratios count.
