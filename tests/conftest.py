@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # No test asks the Hub: where none is given, nothing listens. huggingface_hub reads this when it is imported.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 
-pytest_plugins = ["commands"]
+pytest_plugins = ["commands", "staged"]
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import sqlite3
 import time
 from dataclasses import replace
@@ -30,25 +29,11 @@ from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from hubgate.settings import Settings
 
 CALL = Embed(texts=["one"])
 READY = local("ready")
-
-
-@pytest.fixture
-async def store(settings: Settings, tmp_path: Path, migrated: Path) -> AsyncIterator[SqlStore]:
-    shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
-    opened = await SqlStore.open(settings)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def stage() -> Stage:
-    return Stage()
 
 
 @pytest.fixture

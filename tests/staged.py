@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import struct
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
+from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.errors import HubgateError
     from hubgate.domain.secret import Secret
+    from hubgate.settings import Settings
 
 
 def dedicated(name: str = "e5", **fields: object) -> Endpoint:
@@ -123,3 +129,18 @@ class Stage:
     def open_actors(self) -> list[Actor]:
         """Those that nobody closed."""
         return [actor for actor in self.actors if not actor.closed]
+
+
+@pytest.fixture
+async def store(settings: Settings, tmp_path: Path, migrated: Path) -> AsyncIterator[SqlStore]:
+    """A real store, empty."""
+    shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
+    opened = await SqlStore.open(settings)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def stage() -> Stage:
+    """Where the models of a test stand."""
+    return Stage()
