@@ -27,9 +27,9 @@ from hubgate.domain.errors import (
 from hubgate.domain.secret import Secret
 from hubgate.service.gateway import Gateway
 from hubgate.service.pipeline import Pipelines
-from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:
+    from hubgate.store.store import SqlStore
     from collections.abc import AsyncIterator
 
     from hubgate.settings import Settings
