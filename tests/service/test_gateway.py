@@ -29,10 +29,10 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.pipeline import Pipelines
 
 if TYPE_CHECKING:
-    from hubgate.store.store import SqlStore
     from collections.abc import AsyncIterator
 
     from hubgate.settings import Settings
+    from hubgate.store.store import SqlStore
 
 CALL = Embed(texts=["one"])
 TOKEN = Secret("hf_first_token_of_all")
