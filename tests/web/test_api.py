@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scripted import ADMIN_KEY, Script
 
+from hubgate.domain.calls import Encoding, Vectors
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import UpstreamUnreachable
 from hubgate.domain.secret import Secret
@@ -151,6 +152,9 @@ class TestEndpoints:
         assert (await scripted.request("POST", "/api/endpoints/e5/check")).json()["name"] == "e5"
         good = scripted.script.facts
         scripted.script.facts = type(good)(model="org/other", engine=good.engine)
+        scripted.script.answer = lambda call: Vectors(
+            items=[b"[0.5,0.5]"] * len(call.texts), encoding=Encoding.JSON
+        )
         checked = await scripted.request("POST", "/api/endpoints/e5/check")
         called = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"})
         assert (checked.status, called.status) == (424, 424)
