@@ -18,6 +18,7 @@ from virtual_time import now, run
 
 from hubgate.core.limiting import Allowance
 from hubgate.core.packing import Limits, Packed
+from hubgate.core.packing.faults import worth_halving
 from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.errors import (
     Cause,
@@ -314,3 +315,9 @@ def test_a_storm_of_aborts_leaves_a_full_queue_empty() -> None:
         await queue(embed("after"))
 
     run(main())
+
+
+def test_a_reply_that_one_text_spoils_is_asked_for_again_in_halves_only_among_strangers() -> None:
+    spoilt = UpstreamUnreadable("It computes wrongly.", cause=Cause.NOT_A_NUMBER)
+    assert worth_halving(spoilt, calls=2, texts=2)
+    assert not worth_halving(spoilt, calls=1, texts=2)

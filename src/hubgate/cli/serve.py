@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from hubgate.wiring import Gate
 
 _DRAIN_SECONDS = 30
+# Longer than any client or load balancer in use keeps an idle connection: who closes first may cut off a request.
+_KEEP_ALIVE_SECONDS = 75
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - for those who listen on every address
 
 _log = logging.getLogger(__name__)
@@ -100,6 +102,7 @@ async def serve(
                 access_log=False,
                 log_config=None,
                 server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_DRAIN_SECONDS,
             )
             server = _Server(config)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from hubgate.core.chunking import MAX_SLOTS, Chunk, chunk, merged_slot
+from hubgate.core.chunking import MAX_SLOTS, Chunk, Patience, chunk, merged_slot
 from hubgate.core.vectors import f32, f32_to_json, floats, in_encoding
 from hubgate.domain.calls import Encoding
 from hubgate.domain.errors import BodyTooLarge
@@ -89,8 +89,9 @@ def _cut(texts: Sequence[str], settings: ChunkingSettings) -> tuple[list[list[Ch
         )
     places: list[list[Chunk]] = []
     pieces: list[str] = []
+    patience = Patience.for_texts(*texts)
     for text in texts:
-        chunks = chunk(text, settings)
+        chunks = chunk(text, settings, patience)
         if len(pieces) + len(chunks) > MOST_CHUNKS:
             raise BodyTooLarge(
                 f"These chunking settings cut the texts into more than {MOST_CHUNKS} chunks, the most in one request.",

@@ -31,6 +31,7 @@ from hubgate.core.retrying import Retried
 from hubgate.core.shortening import Shortened
 from hubgate.domain.endpoint import Engine, Source
 from hubgate.domain.errors import DeadlineExceeded
+from hubgate.upstreams.urls import base_url
 
 if TYPE_CHECKING:
     from hubgate.domain.calls import Call, Result
@@ -95,7 +96,7 @@ class Pipelines:
             endpoint.max_concurrent_requests,
             endpoint.burst,
         )
-        key = (endpoint.url, secret, *rate)
+        key = (base_url(endpoint.url or "").lower(), secret, *rate)  # however it is spelled
         allowance = self._allowances.get(key)
         if allowance is None:
             allowance = self._allowances[key] = Allowance(

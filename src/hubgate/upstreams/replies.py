@@ -129,7 +129,7 @@ def quota(headers: Mapping[str, str]) -> Quota | None:
     """What is left of the server's tightest limit, from `RateLimit: "name";r=12;t=55`; `None` if it does not say."""
     windows = []
     for part in headers.get("ratelimit", "").split(","):
-        left, reset = re.search(r";\s*r=(\d+)", part), re.search(r";\s*t=(\d+)", part)
+        left, reset = re.search(r";\s*r=(\d{1,9})\b", part), re.search(r";\s*t=(\d{1,9})\b", part)
         if left and reset:
             windows.append(Quota(int(left[1]), min(float(reset[1]), MAX_RETRY_AFTER)))
     return min(windows, key=lambda window: window.remaining / max(window.seconds, 1.0), default=None)

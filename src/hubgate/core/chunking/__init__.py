@@ -19,6 +19,7 @@ from hubgate.domain.chunking import ChunkingSettings
 __all__ = [
     "MAX_SLOTS",
     "Chunk",
+    "Patience",
     "check_separators",
     "chunk",
     "icu_version",
@@ -41,26 +42,32 @@ class Chunk(NamedTuple):
     end_utf16: int
 
 
-def chunk(text: str, settings: ChunkingSettings) -> list[Chunk]:
+def chunk(text: str, settings: ChunkingSettings, patience: Patience | None = None) -> list[Chunk]:
     """Cut a text. At least one chunk, in the order of their starts; nothing is trimmed, and chunks may overlap.
 
     CPU work, 10 MB of text a second or so: long texts belong into a thread, and any number of threads may call.
+
+    Args:
+        text: what is cut.
+        settings: how.
+        patience: for the separators of several texts that belong together; of its own otherwise.
 
     Raises:
         InvalidChunking: a separator is no regular expression, or takes too long on this text.
     """
     whole = Text(text)
-    return [Chunk(whole.point(start), whole.point(end), start, end) for start, end in _spans(whole, settings)]
+    spans = _spans(whole, settings, patience or Patience.for_texts(text))
+    return [Chunk(whole.point(start), whole.point(end), start, end) for start, end in spans]
 
 
-def _spans(text: Text, settings: ChunkingSettings) -> list[tuple[int, int]]:
+def _spans(text: Text, settings: ChunkingSettings, patience: Patience) -> list[tuple[int, int]]:
     match settings:
         case ChunkingSettings(strategy="sentence", max_chunk_size=int(size), sentence_overlap=int(overlap)):
             return by_sentence(text, size, overlap)
         case ChunkingSettings(strategy="word", max_chunk_size=int(size), overlap=int(overlap)):
             return by_word(text, size, overlap).spans
         case ChunkingSettings(strategy="recursive", max_chunk_size=int(size), separators=tuple(separators)):
-            return by_recursion(text, size, separators, Patience.for_text(text.content))
+            return by_recursion(text, size, separators, patience)
         case _:
             return [(0, text.length)]
 

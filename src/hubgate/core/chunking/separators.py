@@ -76,16 +76,16 @@ def check_separators(settings: ChunkingSettings) -> None:
 
 
 class Patience:
-    """The seconds that all searches in one text may take together."""
+    """The seconds that all searches in a text, or in several, may take together."""
 
     def __init__(self, seconds: float, clock: Clock = time.monotonic) -> None:
         self._left = seconds
         self._clock = clock
 
     @classmethod
-    def for_text(cls, content: str) -> Patience:
-        """More for a longer text."""
-        return cls(_SECONDS + _SECONDS_PER_CHARACTER * len(content))
+    def for_texts(cls, *texts: str) -> Patience:
+        """More for longer texts, not for more of them."""
+        return cls(_SECONDS + _SECONDS_PER_CHARACTER * sum(map(len, texts)))
 
     def starts(self, separator: Separator, content: str) -> list[int]:
         """The code points at which the separator matches, in order.

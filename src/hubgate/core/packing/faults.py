@@ -26,6 +26,10 @@ def worth_halving(error: HubgateError, *, calls: int, texts: int) -> bool:
     A call that is alone fails as a whole in any case, so its texts are asked for in halves only where there were too
     many of them (413).
     """
+    if (
+        error.cause is Cause.NOT_A_NUMBER
+    ):  # half precision overflows on some texts, and one spoils the whole reply
+        return calls > 1
     if not isinstance(error, UpstreamRefused) or error.retryable or error.cause not in _ONE_TEXTS_FAULT:
         return False
     return calls > 1 or (texts > 1 and error.status == 413)

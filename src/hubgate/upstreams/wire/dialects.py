@@ -140,7 +140,7 @@ def read_vectors(dialect: Dialect, call: Embed, reply: HttpReply) -> Vectors:
 def _header_count(reply: HttpReply) -> int | None:
     """TEI says on its own routes how many tokens it read in a header."""
     value = reply.headers.get("x-compute-tokens", "")
-    return int(value) if value.isascii() and value.isdigit() else None
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
 
 
 def _warnings(dialect: Dialect, call: Embed, *, pooled: bool) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ JSON is validated and split by msgspec; the text of the numbers is passed on as 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import orjson
@@ -57,7 +57,7 @@ class _Item(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
+    prompt_tokens: Annotated[int, msgspec.Meta(ge=0, lt=1_000_000_000)] | None = None
 
 
 class _Reply(msgspec.Struct):
