@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hubgate.core.shortening import Shortened
-from hubgate.domain.calls import Embed, Encoding, Vectors
+from hubgate.domain.calls import Chat, Embed, Encoding, Generated, Spelling, Vectors
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
 from hubgate.service.access import Access
 from hubgate.service.gateway import Gateway
@@ -19,10 +19,10 @@ from hubgate.store.store import SqlStore
 from hubgate.web.app import create_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-    from hubgate.domain.calls import Call, Result
-    from hubgate.domain.ports import Upstream
+    from hubgate.domain.calls import Call, Result, WriteCall
+    from hubgate.domain.ports import Upstream, Writer
     from hubgate.domain.secret import Secret
     from hubgate.settings import Settings
     from hubgate.web.asgi import AsgiApp, Message
@@ -46,11 +46,64 @@ def two_numbers(call: Call) -> Result:
     return Vectors(items=items, encoding=Encoding.JSON, tokens=3 * len(items), exact=True)
 
 
+def said_hello(call: WriteCall) -> Generated:
+    """`hello`, in OpenAI's words."""
+    usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    if isinstance(call, Chat):
+        message = {"role": "assistant", "content": "hello"}
+        choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": "stop"}
+        kind = "chat.completion"
+    else:
+        choice, kind = {"index": 0, "text": "hello", "finish_reason": "stop"}, "text_completion"
+    body = {
+        "id": "x",
+        "object": kind,
+        "created": 1,
+        "model": "org/model",
+        "choices": [choice],
+        "usage": usage,
+    }
+    return Generated(body=json.dumps(body).encode(), spelling=Spelling.OPENAI, prompt_tokens=3, tokens=4)
+
+
+def events_of_hello(call: WriteCall) -> Iterator[Sequence[bytes]]:
+    """`hel` and `lo`, in OpenAI's words."""
+    chat = isinstance(call, Chat)
+    for text, reason in (("hel", None), ("lo", "stop")):
+        said = {"delta": {"content": text}} if chat else {"text": text}
+        choice = {"index": 0, **said, "finish_reason": reason}
+        kind = "chat.completion.chunk" if chat else "text_completion"
+        chunk = {"id": "x", "object": kind, "created": 1, "model": "org/model", "choices": [choice]}
+        yield [json.dumps(chunk, separators=(",", ":")).encode()]
+
+
+@dataclass
+class ScriptedEvents:
+    """An opened stream."""
+
+    spelling: Spelling
+    items: Iterator[Sequence[bytes]]
+    closed: int = 0
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
+        for item in self.items:
+            yield item
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
 @dataclass
 class Script:
-    """A model, and the source that opens it. `answer` may be replaced at any time; it may raise."""
+    """A model, and the source that opens it. What it does may be replaced at any time; it may raise."""
 
     answer: Callable[[Call], Result] = two_numbers
+    written: Callable[[WriteCall], Generated] = said_hello
+    told: Callable[[WriteCall], Iterator[Sequence[bytes]]] = events_of_hello
+    spelling: Spelling = Spelling.OPENAI
+    """Of the streams."""
+    write_calls: list[WriteCall] = field(default_factory=list)
+    streams: list[ScriptedEvents] = field(default_factory=list)
     facts: Facts = FACTS
     calls: list[Call] = field(default_factory=list)
 
@@ -58,8 +111,20 @@ class Script:
         self.calls.append(call)
         return self.answer(call)
 
+    async def write(self, call: WriteCall) -> Generated:
+        self.write_calls.append(call)
+        return self.written(call)
+
+    async def stream(self, call: WriteCall) -> ScriptedEvents:
+        self.write_calls.append(call)
+        self.streams.append(ScriptedEvents(self.spelling, self.told(call)))
+        return self.streams[-1]
+
     async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
         return self.facts
+
+    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:
+        return self
 
     def open(self, endpoint: Endpoint, token: Secret | None) -> Upstream:
         return self

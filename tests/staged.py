@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.errors import HubgateError
+    from hubgate.domain.ports import Writer
     from hubgate.domain.secret import Secret
     from hubgate.settings import Settings
 
@@ -116,6 +117,9 @@ class Stage:
         actor = Actor(self, endpoint, token)
         self.actors.append(actor)
         return actor
+
+    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:
+        raise AssertionError("nobody writes on this stage")
 
     async def close(self) -> None:
         self.closed = True

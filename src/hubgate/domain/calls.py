@@ -1,6 +1,6 @@
 """Calls (what an application asks of a model) and results (what comes back).
 
-Vectors stay bytes, as the upstream sent them: see `Vectors`.
+Vectors and generated text stay bytes, as the upstream sent them: see `Vectors` and `Spelling`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class InputType(StrEnum):
@@ -30,6 +30,15 @@ class InputType(StrEnum):
         """
         folded = word.lower()
         return cls({"document": "ingest", "query": "search"}.get(folded, folded))
+
+
+class Spelling(StrEnum):
+    """How generated text is written down; a face that wants the other spelling respells it once."""
+
+    OPENAI = "openai"
+    """`text_completion` and `chat.completion` objects, and their chunks."""
+    TGI = "tgi"
+    """text-generation-inference's `{"generated_text", "details"}`, and its events of one token each."""
 
 
 class Encoding(StrEnum):
@@ -157,5 +166,102 @@ class Tokens:
     items: Sequence[Sequence[Token]]
 
 
-Call: TypeAlias = Embed | Tokenize
-Result: TypeAlias = Vectors | Tokens
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparseEmbed:
+    """Turn texts into weights of words."""
+
+    texts: Sequence[str]
+    truncate: bool | None = None
+    context: Context = NO_CONTEXT
+
+    @property
+    def options(self) -> tuple[object, ...]:
+        """Only calls of equal options may share a request."""
+        return (self.truncate,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparseVectors:
+    """One JSON object a text, `{"token": weight, …}` with the highest weight first, in the order of the texts."""
+
+    items: Sequence[bytes]
+    tokens: int | None = None
+    exact: bool = False
+    waited: float = 0.0
+    quota: Quota | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rerank:
+    """Say of each text how well it answers the query."""
+
+    query: str
+    texts: Sequence[str]
+    truncate: bool | None = None
+    raw_scores: bool | None = None
+    """Scores as the model gives them, before they are squeezed between 0 and 1."""
+    context: Context = NO_CONTEXT
+
+    @property
+    def options(self) -> tuple[object, ...]:
+        """Only calls of equal options may share a request."""
+        return (self.query, self.truncate, self.raw_scores)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """One score a text, in the order of the texts; the higher, the better."""
+
+    items: Sequence[float]
+    tokens: int | None = None
+    exact: bool = False
+    warnings: tuple[str, ...] = ()
+    waited: float = 0.0
+    quota: Quota | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chat:
+    """Go on with a conversation.
+
+    `fields` is the body of OpenAI's `/v1/chat/completions`, each value as raw JSON, without `model`, `stream` and
+    `stream_options`. What the gate does not know goes to the engine as it is.
+    """
+
+    fields: Mapping[str, bytes]
+    context: Context = NO_CONTEXT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complete:
+    """Go on with a text.
+
+    `fields` are the parameters, each value as raw JSON: by the names of OpenAI's `/v1/completions` where it has one
+    (`max_tokens`, `stop`, `logprobs`, …), else by text-generation-inference's (`do_sample`, `typical_p`, …).
+    `full_text` asks for the prompt before the text.
+    """
+
+    prompt: str
+    fields: Mapping[str, bytes]
+    full_text: bool = False
+    context: Context = NO_CONTEXT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generated:
+    """Text that a model made: one JSON object, as the engine sent it, in its spelling."""
+
+    body: bytes
+    spelling: Spelling
+    prompt_tokens: int | None = None
+    tokens: int | None = None
+    """Of the prompt and of the text together."""
+    waited: float = 0.0
+    quota: Quota | None = None
+
+
+Call: TypeAlias = Embed | SparseEmbed | Rerank | Tokenize
+"""About texts, with one item of the result for each text, in their order."""
+Result: TypeAlias = Vectors | SparseVectors | Scores | Tokens
+WriteCall: TypeAlias = Chat | Complete
+"""To a model that writes; its result is `Generated`, or a stream of it."""

@@ -38,9 +38,42 @@ class Task(StrEnum):
     COMPLETION = "completion"
     CHAT_COMPLETION = "chat_completion"
 
+    @classmethod
+    def parse(cls, word: str) -> Task:
+        """Read Elasticsearch's word for a task, or Hugging Face's.
+
+        Raises:
+            ValueError: neither.
+        """
+        return _TASK_AT_HUGGING_FACE.get(word) or cls(word)
+
+    @property
+    def at_hugging_face(self) -> str:
+        """Hugging Face's word for it."""
+        return next(word for word, task in _TASK_AT_HUGGING_FACE.items() if task is self)
+
+
+_TASK_AT_HUGGING_FACE = {
+    "feature-extraction": Task.TEXT_EMBEDDING,
+    "sentence-similarity": Task.TEXT_EMBEDDING,
+    "sentence-embeddings": Task.TEXT_EMBEDDING,
+    "sparse-embedding": Task.SPARSE_EMBEDDING,
+    "fill-mask": Task.SPARSE_EMBEDDING,
+    "text-ranking": Task.RERANK,
+    "sentence-ranking": Task.RERANK,
+    "text-generation": Task.COMPLETION,
+    "text2text-generation": Task.COMPLETION,
+    "conversational": Task.CHAT_COMPLETION,
+}
+"""The first word of each task is the one that is shown."""
+WRITING_TASKS = frozenset({Task.COMPLETION, Task.CHAT_COMPLETION})
+
 
 class Source(StrEnum):
     """Where a model runs."""
+
+    ROUTER = "router"
+    """Hosted: Hugging Face's Inference Providers, once called the Hosted Inference API."""
 
     DEDICATED = "dedicated"
     """An Inference Endpoint, or any such server, by its URL."""
@@ -57,11 +90,16 @@ class Engine(StrEnum):
     VLLM = "vllm"
     SGLANG = "sglang"
     LLAMACPP = "llamacpp"
+    TGI = "tgi"
+    TRANSFORMERS = "transformers"
+    """`transformers serve`."""
     INFINITY = "infinity"
     TOOLKIT = "toolkit"
     """Hugging Face's default toolkit, and custom handlers inside it."""
     OPENAI = "openai"
     """Any other server with OpenAI's routes."""
+    PROVIDER = "provider"
+    """One of Hugging Face's Inference Providers."""
     OPENVINO = "openvino"
     """The gate's own runtime."""
     FAKE = "fake"
@@ -109,6 +147,14 @@ class Facts:
     """What the model wants before each kind of text; empty if nothing."""
     fingerprint: str | None = None
     """The vector of a fixed text, f32 in base64: a model that answers otherwise is another one."""
+    chats: bool | None = None
+    """Whether it goes on with conversations: it has a chat template."""
+    completes: bool | None = None
+    """Whether it goes on with texts."""
+    provider: str | None = None
+    """Which of the Inference Providers serves it."""
+    provider_model: str | None = None
+    """The provider's own name of it."""
     chunk_fit: ChunkFit | None = None
     """`None` where the model's token limit is not known."""
     warnings: tuple[str, ...] = ()
@@ -131,6 +177,23 @@ class Endpoint:
     dimensions: int | None = None
     """What the operator expects; the measured number is in `facts`."""
     max_input_tokens: int | None = None
+    provider: str | None = None
+    """Of a router endpoint: `auto`, a provider's name, or a policy (`fastest`, `cheapest`, `preferred`)."""
+    bill_to: str | None = None
+    """The organisation that pays for a router endpoint."""
+    namespace: str | None = None
+    """The user or organisation that a dedicated endpoint belongs to at Hugging Face."""
+    connection: str | None = None
+    """The name of a stored token, used instead of one of its own."""
+    proxy: str | None = None
+    """An HTTP proxy between the gate and the server, by URL."""
+    ca_bundle: str | None = None
+    """A file of certificates that the server's is checked against, instead of the system's."""
+    timeout: float | None = None
+    """Seconds that one request may take; `None` is the gate's own."""
+    fallback: str | None = None
+    """The name of an endpoint that answers when this one cannot."""
+    enabled: bool = True
     requests_per_minute: int = DEFAULT_REQUESTS_PER_MINUTE
     tokens_per_minute: int | None = None
     max_concurrent_requests: int | None = None
@@ -152,9 +215,11 @@ class Endpoint:
             ("tokens_per_minute", self.tokens_per_minute),
             ("max_concurrent_requests", self.max_concurrent_requests),
             ("burst", self.burst),
+            ("timeout", self.timeout),
         ):
             if value is not None and value <= 0:
-                raise InvalidEndpoint(f"Invalid value [{value}]. [{label}] must be a positive integer")
+                number = "number" if label == "timeout" else "integer"
+                raise InvalidEndpoint(f"Invalid value [{value}]. [{label}] must be a positive {number}")
         if self.dimensions is not None and self.dimensions > MOST_DIMENSIONS:
             raise InvalidEndpoint(
                 f"Invalid value [{self.dimensions}]. [dimensions] is at most {MOST_DIMENSIONS}"
@@ -163,5 +228,9 @@ class Endpoint:
             raise InvalidEndpoint(
                 "A dedicated endpoint needs its URL.", remedy="Copy it from the endpoint's page."
             )
+        if self.source is Source.ROUTER and not self.model:
+            raise InvalidEndpoint("A hosted endpoint needs a model: its name on the Hub, as org/name.")
+        if self.fallback == self.name:
+            raise InvalidEndpoint("An endpoint cannot fall back to itself.")
         if self.source is Source.LOCAL and not self.model:
             raise InvalidEndpoint("A local endpoint needs a model: a folder, or a repository of the Hub.")

@@ -11,9 +11,11 @@
     │   ├── EndpointNotFound      no endpoint has this name
     │   ├── EndpointExists        the name is taken
     │   ├── WrongTask             the endpoint serves another task
+    │   ├── EndpointDisabled      its operator has switched it off
     │   └── BodyTooLarge          the request is larger than the gate accepts
     ├── CapacityError             the gate has no room now
     │   ├── QueueFull             too many callers wait already
+    │   ├── KeyLimit              the caller's key has spent its minute
     │   └── DeadlineExceeded      the caller's time ran out
     ├── UpstreamError             the model's server is the reason
     │   ├── UpstreamUnreachable   no connection: name, address, TLS, refused, timed out
@@ -46,6 +48,8 @@ class Cause(StrEnum):
     ENDPOINT_EXISTS = "endpoint_exists"
     WRONG_TASK = "wrong_task"
     BODY_TOO_LARGE = "body_too_large"
+    DISABLED = "disabled"
+    KEY_LIMIT = "key_limit"
     QUEUE_FULL = "queue_full"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     ADDRESS_REFUSED = "address_refused"
@@ -59,6 +63,8 @@ class Cause(StrEnum):
     TOKEN_LACKS_SCOPE = "token_lacks_scope"  # noqa: S105
     OUT_OF_CREDIT = "out_of_credit"
     MODEL_NOT_FOUND = "model_not_found"
+    GATED_MODEL = "gated_model"
+    NOT_SERVED = "not_served"
     PAUSED = "paused"
     WAKING = "waking"
     OVERLOADED = "overloaded"
@@ -176,6 +182,19 @@ class WrongTask(CallerError):
         self.name, self.asked, self.actual = name, asked, actual
 
 
+class EndpointDisabled(CallerError):
+    """The endpoint's operator has switched it off."""
+
+    default_cause = Cause.DISABLED
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Endpoint [{name}] is switched off.",
+            remedy="Its operator can switch it on again, or name another.",
+        )
+        self.name = name
+
+
 class BodyTooLarge(CallerError):
     """The request is larger than the gate accepts."""
 
@@ -192,6 +211,12 @@ class QueueFull(CapacityError):
     """Too many callers wait already."""
 
     default_cause = Cause.QUEUE_FULL
+
+
+class KeyLimit(CapacityError):
+    """The caller's key has spent its minute."""
+
+    default_cause = Cause.KEY_LIMIT
 
 
 class DeadlineExceeded(CapacityError):

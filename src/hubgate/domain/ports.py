@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from hubgate.domain.calls import CachedVector, Call, Result
+    from hubgate.domain.calls import CachedVector, Call, Generated, Result, Spelling, WriteCall
     from hubgate.domain.endpoint import Endpoint, Facts
     from hubgate.domain.keys import Key
     from hubgate.domain.secret import Secret
@@ -33,6 +33,67 @@ class Upstream(Answer, Protocol):
         ...
 
 
+class Write(Protocol):
+    """What `Answer` is for texts, for a model that writes."""
+
+    async def __call__(self, call: WriteCall) -> Generated:
+        """Answer one call with all of the text.
+
+        Raises:
+            HubgateError: it cannot be answered.
+        """
+        ...
+
+
+class Events(Protocol):
+    """Generated text as it comes. Who opened it closes it, also when nothing was read of it.
+
+    Each item is the payloads (JSON objects, in the spelling, without `data:` and without `[DONE]`) that arrived
+    together. A failure in the middle is raised while it is read: it is a `HubgateError`.
+    """
+
+    @property
+    def spelling(self) -> Spelling:
+        """How the payloads are written."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
+        """The payloads, as they arrive."""
+        ...
+
+    async def aclose(self) -> None:
+        """End it, and free what it holds; a second time does nothing."""
+        ...
+
+
+class Stream(Protocol):
+    """The twin of `Write` for text that is wanted while it is being made."""
+
+    async def __call__(self, call: WriteCall) -> Events:
+        """Begin to answer one call: returns when the model's server has accepted it.
+
+        Raises:
+            HubgateError: it cannot be answered.
+        """
+        ...
+
+
+class Writer(Protocol):
+    """The model itself, where it writes."""
+
+    async def write(self, call: WriteCall) -> Generated:
+        """See `Write`."""
+        ...
+
+    async def stream(self, call: WriteCall) -> Events:
+        """See `Stream`."""
+        ...
+
+    async def close(self) -> None:
+        """Free what is held."""
+        ...
+
+
 class Sources(Protocol):
     """How models are reached."""
 
@@ -45,7 +106,15 @@ class Sources(Protocol):
         ...
 
     def open(self, endpoint: Endpoint, token: Secret | None) -> Upstream:
-        """The upstream of an endpoint whose facts are known. Does no I/O."""
+        """The upstream of an endpoint whose facts are known, for a task about texts. Does no I/O."""
+        ...
+
+    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:
+        """The same for an endpoint whose task is to write.
+
+        Raises:
+            InvalidEndpoint: nothing there writes.
+        """
         ...
 
     async def close(self) -> None:

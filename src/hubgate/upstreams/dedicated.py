@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hubgate.domain.calls import Embed
+from hubgate.domain.calls import Embed, Tokenize
 from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
 from hubgate.upstreams.detect import detect
 from hubgate.upstreams.server import Server
@@ -14,6 +14,7 @@ from hubgate.upstreams.wire.tokenizing import ROUTE, read_tokens, tokenize_reque
 if TYPE_CHECKING:
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.endpoint import Endpoint, Facts
+    from hubgate.domain.ports import Writer
     from hubgate.domain.secret import Secret
     from hubgate.upstreams.messages import HttpClient
 
@@ -45,7 +46,7 @@ class DedicatedUpstream:
         if isinstance(call, Embed):
             request = embed_request(self._dialect, self._embed_url, self._model, call)
             return read_vectors(self._dialect, call, await self._server.ask(request))
-        if not self._dialect.tokenizes:
+        if not isinstance(call, Tokenize) or not self._dialect.tokenizes:
             raise InvalidRequest(
                 "This endpoint's server cannot cut texts into tokens and tell where they stand.",
                 remedy="TEI and local models can.",
@@ -69,6 +70,10 @@ class DedicatedSource:
     def open(self, endpoint: Endpoint, token: Secret | None) -> DedicatedUpstream:
         """The upstream of an endpoint whose facts are known."""
         return DedicatedUpstream(endpoint, self._server(endpoint, token))
+
+    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:
+        """The writer of an endpoint whose facts are known."""
+        raise NotImplementedError
 
     async def close(self) -> None:
         """Close all connections."""

@@ -14,12 +14,14 @@ from hubgate import __version__
 from hubgate.core.vectors import f32, normalised
 from hubgate.domain.calls import Embed, Encoding, Token, Tokens, Vectors
 from hubgate.domain.endpoint import Engine, Facts
+from hubgate.domain.errors import InvalidEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.endpoint import Endpoint
+    from hubgate.domain.ports import Writer
     from hubgate.domain.secret import Secret
 
 DEFAULT_DIMENSIONS = 384
@@ -62,6 +64,14 @@ class FakeSource:
     def open(self, endpoint: Endpoint, token: Secret | None) -> FakeUpstream:  # noqa: ARG002 - the port's shape
         """The upstream of a fake endpoint."""
         return FakeUpstream(endpoint)
+
+    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:  # noqa: ARG002 - the port's shape
+        """No fake model writes.
+
+        Raises:
+            InvalidEndpoint: always.
+        """
+        raise InvalidEndpoint(f"A fake endpoint embeds; [{endpoint.name}] is to do {endpoint.task}.")
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubgate.core.prompts import own_prefixes
-from hubgate.domain.calls import Encoding, Tokenize, Tokens, Vectors
+from hubgate.domain.calls import Encoding, Rerank, SparseEmbed, Tokenize, Tokens, Vectors
 from hubgate.domain.endpoint import Engine, Facts
-from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
+from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest, RuntimeFailed
 from hubgate.runtime.folder import WEIGHTS, read_folder
 from hubgate.runtime.frames import EmbedTexts, Tokenized, TokenizeTexts
 from hubgate.runtime.supervisor import LocalModel
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Clock
+    from hubgate.domain.ports import Clock, Writer
     from hubgate.domain.secret import Secret
     from hubgate.runtime.frames import Embedded, Request
 
@@ -111,6 +111,17 @@ class LocalSource:
         )
         return LocalUpstream(self, find)
 
+    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:  # noqa: ARG002 - as in `Sources`
+        """No local model writes.
+
+        Raises:
+            InvalidEndpoint: always.
+        """
+        raise InvalidEndpoint(
+            f"Models on this machine embed and rerank; [{endpoint.name}] is to do {endpoint.task}.",
+            remedy="Serve it with vLLM, llama.cpp or transformers serve, and register that server's URL.",
+        )
+
     async def close(self) -> None:
         """End all workers."""
         self._users.clear()
@@ -174,6 +185,8 @@ class LocalUpstream:
 
 def _request(call: Call, dimensions: int) -> Callable[[int], Request]:
     texts = list(call.texts)
+    if isinstance(call, Rerank | SparseEmbed):
+        raise InvalidRequest("Local models give dense vectors alone.")
     if isinstance(call, Tokenize):
         return lambda number: TokenizeTexts(call=number, texts=texts, special=call.add_special_tokens)
     if call.dimensions not in (None, dimensions):

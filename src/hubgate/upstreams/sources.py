@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hubgate.domain.endpoint import Endpoint, Facts
-    from hubgate.domain.ports import Sources, Upstream
+    from hubgate.domain.ports import Sources, Upstream, Writer
     from hubgate.domain.secret import Secret
     from hubgate.settings import Settings
 
@@ -38,6 +38,10 @@ class ModelSources:
     def open(self, endpoint: Endpoint, token: Secret | None) -> Upstream:
         """The upstream of an endpoint whose facts are known."""
         return self._rows[endpoint.source].open(endpoint, token)
+
+    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:
+        """The writer of an endpoint whose facts are known."""
+        return self._rows[endpoint.source].open_writer(endpoint, token)
 
     async def close(self) -> None:
         """Free what all upstreams share."""
