@@ -61,6 +61,8 @@ class Context:
     """Bulk callers wait behind interactive ones."""
     deadline: float | None = None
     """On the gate's monotonic clock, in seconds."""
+    hold: float | None = None
+    """Seconds that a sleeping server may hold the request while it wakes."""
 
 
 NO_CONTEXT = Context()
