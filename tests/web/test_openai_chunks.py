@@ -123,3 +123,18 @@ def test_more_than_can_be_cut_in_one_request_is_a_413(gate: RunningGate) -> None
     reply = gate.request("POST", "/v1/embeddings", body)
     assert reply.status == 413
     assert "more than 8192 chunks" in reply.json()["error"]["message"]
+
+
+def test_token_counts_stand_with_each_vector_and_each_chunk_when_they_are_asked_for(
+    gate: RunningGate,
+) -> None:
+    gate.add("fake", dimensions=4)
+    body = {"model": "fake", "input": ["one two three", "four"], "token_counts": True}
+    told = gate.request("POST", "/v1/embeddings", body).json()
+    assert [item["tokens"] for item in told["data"]] == [3, 1]
+    cut = {"strategy": "word", "max_chunk_size": 10, "overlap": 1}
+    body |= {"input": ["word " * 15], "chunking_settings": cut}
+    chunks = gate.request("POST", "/v1/embeddings", body).json()["data"][0]["chunks"]
+    assert [chunk["tokens"] for chunk in chunks] == [10, 6]
+    body = {"model": "fake", "input": "one two three"}
+    assert "tokens" not in gate.request("POST", "/v1/embeddings", body).json()["data"][0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 from hubgate.core.chunking import MAX_SLOTS, Chunk, Patience, chunk, merged_slot
@@ -32,6 +32,8 @@ class EmbeddedChunk(NamedTuple):
     place: Chunk
     text: str
     vector: bytes
+    tokens: int | None = None
+    """That the model read, where that is known of each chunk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +114,8 @@ def _put_back(
     """The chunks of each text with their vectors, of none more than Elasticsearch keeps."""
     merging = any(len(chunks) > MAX_SLOTS for chunks in places)
     held = in_encoding(vectors, Encoding.F32 if merging else encoding)
-    rest = map(EmbeddedChunk, chain.from_iterable(places), cut, held.items)
+    tokens = vectors.text_tokens or repeat(None)
+    rest = map(EmbeddedChunk, chain.from_iterable(places), cut, held.items, tokens)
     items = [list(islice(rest, len(chunks))) for chunks in places]
     if merging:
         items = [_merged(text, chunks) for text, chunks in zip(texts, items, strict=True)]
@@ -134,7 +137,8 @@ def _merged(text: str, chunks: Sequence[EmbeddedChunk]) -> list[EmbeddedChunk]:
         before = merged[-1]
         place = before.place._replace(end=one.place.end, end_utf16=one.place.end_utf16)
         vector = f32([(a + b) / 2 for a, b in zip(floats(before.vector), floats(one.vector), strict=True)])
-        merged[-1] = EmbeddedChunk(place, text[place.start : place.end], vector)
+        tokens = None if before.tokens is None or one.tokens is None else before.tokens + one.tokens
+        merged[-1] = EmbeddedChunk(place, text[place.start : place.end], vector, tokens)
     return merged
 
 

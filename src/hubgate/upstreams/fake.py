@@ -40,8 +40,10 @@ class FakeUpstream:
             return Tokens([_tokens(text) for text in call.texts])
         dimensions = call.dimensions or self._dimensions
         items = [_vector(text, dimensions, normalize=call.normalize is not False) for text in call.texts]
-        words = sum(len(text.split()) for text in call.texts)
-        return Vectors(items=items, encoding=Encoding.F32, tokens=words, exact=True, truncated=0)
+        words = [len(text.split()) for text in call.texts]
+        return Vectors(
+            items=items, encoding=Encoding.F32, tokens=sum(words), exact=True, truncated=0, text_tokens=words
+        )
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -59,6 +59,7 @@ class Guard:
             given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8),
             time.monotonic(),
             cached=not _NOT_CACHED.search(headers.get(b"cache-control", b"")),
+            bulk=headers.get(b"x-hubgate-class", b"").strip().lower() == b"bulk",
         )
         scope["ticket"] = ticket
         path = self._take_key_from_path(scope, headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class EmbeddingsForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /v1/embeddings`: OpenAI's fields, `input_type` and `chunking_settings`."""
+    """The body of `POST /v1/embeddings`: OpenAI's fields, `input_type`, `chunking_settings` and `token_counts`."""
 
     input: Inputs
     model: str | None = None
@@ -46,6 +47,8 @@ class EmbeddingsForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     dimensions: int | None = None
     input_type: str | None = None
     chunking_settings: dict[str, Any] | None = None
+    token_counts: bool = False
+    """Whether each vector is to be told with the tokens that the model read for it."""
     user: Any = None
     """OpenAI's mark for its own abuse checks: not read."""
 
@@ -98,7 +101,8 @@ async def answer_embeddings(
     as_base64 = form.encoding_format == "base64"
     if form.chunking_settings is None:
         vectors = await embed(gateway, ticket, endpoint.name, call)
-        body = _render(_embeddings(vectors, as_base64=as_base64), name, usage_of(texts, vectors))
+        data = _embeddings(vectors, as_base64=as_base64, counts=form.token_counts)
+        body = _render(data, name, usage_of(texts, vectors))
     else:
         encoding = Encoding.F32 if as_base64 else Encoding.JSON
         try:
@@ -108,12 +112,14 @@ async def answer_embeddings(
         except InvalidChunking as error:
             raise InvalidRequest(error.message, remedy=error.remedy) from None
         vectors = chunked.vectors
-        body = await asyncio.to_thread(_render_chunks, chunked, name, as_base64=as_base64)
+        body = await asyncio.to_thread(
+            _render_chunks, chunked, name, as_base64=as_base64, counts=form.token_counts
+        )
     await respond(send, 200, body, headers=headers_of(vectors))
 
 
-def _render_chunks(chunked: Chunked, model: str, *, as_base64: bool) -> bytes:
-    data = (_chunks(chunks, as_base64=as_base64) for chunks in chunked.items)
+def _render_chunks(chunked: Chunked, model: str, *, as_base64: bool, counts: bool) -> bytes:
+    data = (_chunks(chunks, as_base64=as_base64, counts=counts) for chunks in chunked.items)
     items = [b'{"object":"embedding","index":%d,"chunks":[%b]}' % numbered for numbered in enumerate(data)]
     return _render(items, model, usage_of(chunked.texts, chunked.vectors), chunked.warnings)
 
@@ -130,26 +136,32 @@ def _render(
     )
 
 
-def _embeddings(vectors: Vectors, *, as_base64: bool) -> Iterator[bytes]:
+def _embeddings(vectors: Vectors, *, as_base64: bool, counts: bool) -> Iterator[bytes]:
     held = in_encoding(vectors, Encoding.F32 if as_base64 else Encoding.JSON)
-    for index, item in enumerate(held.items):
+    tokens = (counts and held.text_tokens) or repeat(None)
+    for index, (item, count) in enumerate(zip(held.items, tokens, strict=False)):
         spelled = _spelled(item, as_base64=as_base64)
-        yield b'{"object":"embedding","index":%d,"embedding":%b}' % (index, spelled)
+        yield b'{"object":"embedding","index":%d,"embedding":%b%b}' % (index, spelled, _counted(count))
 
 
-def _chunks(chunks: Sequence[EmbeddedChunk], *, as_base64: bool) -> bytes:
+def _chunks(chunks: Sequence[EmbeddedChunk], *, as_base64: bool, counts: bool) -> bytes:
     """Offsets are in code points, as Python, Rust and Go's runes count them."""
     return b",".join(
-        b'{"index":%d,"start":%d,"end":%d,"text":%b,"embedding":%b}'
+        b'{"index":%d,"start":%d,"end":%d,"text":%b,"embedding":%b%b}'
         % (
             index,
             chunk.place.start,
             chunk.place.end,
             msgspec.json.encode(chunk.text),
             _spelled(chunk.vector, as_base64=as_base64),
+            _counted(chunk.tokens if counts else None),
         )
         for index, chunk in enumerate(chunks)
     )
+
+
+def _counted(tokens: int | None) -> bytes:
+    return b"" if tokens is None else b',"tokens":%d' % tokens
 
 
 def _spelled(item: bytes, *, as_base64: bool) -> bytes:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from hubgate.domain.keys import Key
 
+BULK_PATIENCE = 600.0
+"""Seconds that a request has which asks to wait behind others: it gives way for so long, and no longer."""
+
 
 @dataclass(slots=True)
 class Ticket:
@@ -25,6 +28,8 @@ class Ticket:
     key: Key | None = None
     cached: bool = True
     """Whether remembered vectors will do: not with `Cache-Control: no-cache` or `no-store`, on any face."""
+    bulk: bool = False
+    """Whether the request itself asks to wait behind others: `X-Hubgate-Class: bulk`, on any face."""
     face: str = "-"
     endpoint: str = ""
     """The name of the registered endpoint that was called."""
@@ -39,10 +44,12 @@ class Ticket:
     def context(self, deadline: float | None = None) -> Context:
         """Who asks, for the floors below; `deadline` is on the monotonic clock."""
         key = self.key
+        if self.bulk and deadline is None:
+            deadline = self.started + BULK_PATIENCE
         return Context(
             request_id=self.request_id,
             caller=key.id if key else "-",
-            bulk=key.bulk if key else False,
+            bulk=self.bulk or (key.bulk if key else False),
             deadline=deadline,
         )
 

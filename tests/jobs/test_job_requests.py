@@ -1,0 +1,46 @@
+"""What the gate does for a bulk job's requests."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from hubgate.domain.keys import Key
+from hubgate.web.ticket import BULK_PATIENCE, Ticket
+
+if TYPE_CHECKING:
+    from scripted import ScriptedGate
+
+
+def test_a_request_of_the_bulk_class_waits_behind_others_and_longer() -> None:
+    key = Key(id="k", name="k", digest=b"", created_at=0.0)
+    asks = Ticket("id", 100.0, key=key, bulk=True).context()
+    assert (asks.bulk, asks.deadline) == (True, 100.0 + BULK_PATIENCE)
+    asks = Ticket("id", 100.0, key=key).context()
+    assert (asks.bulk, asks.deadline) == (False, None)
+
+
+async def test_the_class_of_a_request_stands_in_a_header(scripted: ScriptedGate) -> None:
+    from scripted import ADMIN_KEY
+
+    for said, bulk in ((b"bulk", True), (b"BULK ", True), (b"interactive", False)):
+        await _embed(scripted, ADMIN_KEY, said)
+        assert scripted.script.embedded.context.bulk is bulk
+
+
+async def _embed(gate: ScriptedGate, key: str, said: bytes) -> None:
+    body = b'{"model": "e5", "input": "a text"}'
+    headers = [(b"authorization", f"Bearer {key}".encode()), (b"x-hubgate-class", said)]
+    path = "/v1/embeddings"
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
+    requests = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> dict[str, object]:
+        if not requests:
+            await asyncio.Event().wait()
+        return requests.pop()
+
+    async def send(message: object) -> None:
+        del message
+
+    await gate.app({**scope, "headers": headers}, receive, send)
