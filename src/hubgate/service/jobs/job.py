@@ -1,0 +1,247 @@
+"""A job on disk: the folder beside its output, who works in it, and how it stands.
+
+    vectors.parquet.job/
+        job.json         what is to be done, and what the input and the model were when it began
+        manifest.jsonl   what is done
+        state.json       how it ended, if it did
+        lock             held by the process that works on it; its text is the process's number
+        parts/           the vectors that are done, until they are joined
+
+The home of a gate has a note of each job, `jobs/{id}`, with the path of the output: so `hubgate job list` finds them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from enum import StrEnum
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from hubgate.domain.errors import Cause
+from hubgate.service.jobs.durable import replacing
+from hubgate.service.jobs.manifest import Totals, totals_of
+from hubgate.service.jobs.rows import Columns, JobStopped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+T = TypeVar("T")
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be done: the same for all runs of a job. Paths are absolute."""
+
+    input: str
+    output: str
+    endpoint: str
+    text_field: str = "text"
+    id_field: str | None = None
+    keep: tuple[str, ...] = ()
+    chunk: bool = False
+    input_type: str = "document"
+    rows_per_request: int = 512
+
+    @property
+    def columns(self) -> Columns:
+        """The fields of the input."""
+        return Columns(self.text_field, self.id_field, self.keep)
+
+
+class Manner(msgspec.Struct, frozen=True, kw_only=True):
+    """How it is done: each run may do it otherwise."""
+
+    bulk: bool = True
+    cached: bool = False
+    concurrency: int = 8
+    price_per_million_tokens: float | None = None
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """The file `job.json`."""
+
+    task: Task
+    manner: Manner
+    input: dict[str, Any]
+    model: dict[str, Any]
+    created_at: float
+    expected_rows: int | None = None
+
+
+class Status(StrEnum):
+    """How a job stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    STOPPED = "stopped"
+    """It ended by itself, with a reason."""
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    """Its process was killed, or the machine went down."""
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """The file `state.json`."""
+
+    status: Status
+    reason: str = ""
+    at: float = 0.0
+    """Seconds since the epoch."""
+    worked_seconds: float = 0.0
+    """Of all runs."""
+
+
+class JobFolder:
+    """The folder of the job that makes an output."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.path = output.with_name(f"{output.name}.job")
+        self.id = blake2b(os.fsencode(output), digest_size=4).hexdigest()
+        self.parts = self.path / "parts"
+        self.manifest = self.path / "manifest.jsonl"
+        self.failures = output.with_name(f"{output.name}.failed.jsonl")
+
+    def plan(self) -> Plan | None:
+        """What the job is, if there is one.
+
+        Raises:
+            JobStopped: its file cannot be read.
+        """
+        return self._read("job.json", Plan)
+
+    def write_plan(self, plan: Plan) -> None:
+        """Begin, or go on in another manner."""
+        self._write("job.json", plan)
+
+    def state(self) -> State:
+        """How it stands."""
+        if self.worker() is not None:
+            return State(status=Status.RUNNING, worked_seconds=self._last_state().worked_seconds)
+        return self._last_state()
+
+    def write_state(self, status: Status, reason: str = "", *, worked: float = 0.0) -> None:
+        """Say how it ended, after so many more seconds of work."""
+        seconds = self._last_state().worked_seconds + worked
+        self._write("state.json", State(status=status, reason=reason, at=time.time(), worked_seconds=seconds))
+
+    def totals(self) -> Totals:
+        """What is done, also while another process does it."""
+        return totals_of(self.manifest)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Work on it, alone.
+
+        Raises:
+            JobStopped: another process does.
+            OSError: the folder cannot be made.
+        """
+        self.path.mkdir(exist_ok=True)
+        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if not _try(lock, fcntl.LOCK_EX):
+                raise JobStopped(
+                    f"Another process works on {self.output}.",
+                    remedy=f"`hubgate job show {self.id}` tells how far it is.",
+                    cause=Cause.INVALID_REQUEST,
+                )
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, b"%d" % os.getpid(), 0)
+            yield
+        finally:
+            os.close(lock)
+
+    def worker(self) -> int | None:
+        """The process that works on it, if one does."""
+        try:
+            lock = os.open(self.path / "lock", os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            return None if _try(lock, fcntl.LOCK_SH) else int(os.pread(lock, 20, 0) or b"0")
+        finally:
+            os.close(lock)
+
+    def clear(self) -> None:
+        """Forget all that was done, but not the output. For who holds it."""
+        for name in ("state.json", "manifest.jsonl", "job.json"):
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.parts, ignore_errors=True)
+        self.failures.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the whole folder. For who holds it."""
+        self.clear()
+        shutil.rmtree(self.path)
+
+    def _last_state(self) -> State:
+        return self._read("state.json", State) or State(status=Status.INTERRUPTED)
+
+    def _read(self, name: str, kind: type[T]) -> T | None:
+        try:
+            return msgspec.json.decode((self.path / name).read_bytes(), type=kind)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise JobStopped(
+                f"{self.path / name} cannot be read: {error}.",
+                remedy="It is of another version of hubgate, or damaged: start anew with --overwrite.",
+            ) from error
+
+    def _write(self, name: str, value: object) -> None:
+        with replacing(self.path / name) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+
+
+class KnownJobs:
+    """The notes that a home keeps of its jobs."""
+
+    def __init__(self, home: Path) -> None:
+        self._folder = home / "jobs"
+
+    def add(self, job: JobFolder) -> None:
+        """Remember a job."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with replacing(self._folder / job.id) as file:
+            file.write(os.fsencode(job.output))
+
+    def forget(self, job: JobFolder) -> None:
+        """Forget a job."""
+        (self._folder / job.id).unlink(missing_ok=True)
+
+    def list(self) -> list[JobFolder]:
+        """Those whose folders are still there, the oldest first."""
+        noted = self._folder.glob("[0-9a-f]*") if self._folder.is_dir() else ()
+        jobs = [JobFolder(Path(os.fsdecode(note.read_bytes()))) for note in noted]
+        plans = [(plan.created_at, job.id, job) for job in jobs if (plan := job.plan()) is not None]
+        return [job for *_, job in sorted(plans, key=lambda one: one[:2])]
+
+    def find(self, name: str) -> JobFolder:
+        """A job by its id, or by the path of its output.
+
+        Raises:
+            JobStopped: there is none.
+        """
+        job = next((job for job in self.list() if job.id == name), None) or JobFolder(Path(name).absolute())
+        if job.plan() is None:
+            raise JobStopped(
+                f"There is no job [{name[:200]}].",
+                remedy="`hubgate job list` shows them.",
+                cause=Cause.NOT_FOUND,
+            )
+        return job
+
+
+def _try(lock: int, kind: int) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

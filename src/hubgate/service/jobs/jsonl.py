@@ -1,0 +1,135 @@
+"""JSON lines in, JSON lines out."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from hubgate.core.vectors import f32_to_json
+from hubgate.service.jobs.durable import replacing
+from hubgate.service.jobs.inputs import MOST_TEXT_BYTES, Stamp
+from hubgate.service.jobs.rows import Failed, RowFault, read_row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from typing import BinaryIO, Literal
+
+    from hubgate.service.jobs.parts import Parts
+    from hubgate.service.jobs.rows import Columns, Embedded, Layout, Row
+
+_BOM = b"\xef\xbb\xbf"
+_SPELLED = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+
+
+class JsonlSource:
+    """A row a line; its number is that of its line, from 0. Empty lines are no rows."""
+
+    def __init__(self, path: Path, columns: Columns, *, longest: int = MOST_TEXT_BYTES) -> None:
+        self._path = path
+        self._columns = columns
+        self._longest = longest
+        self._stamp = Stamp(path)
+        self._lines = self._bytes = 0
+        self.check = self._stamp.check
+
+    @property
+    def layout(self) -> tuple[Literal["int", "text"], Mapping[str, Any]]:
+        """Ids are texts unless they are line numbers; no column has a type."""
+        return "int" if self._columns.id is None else "text", dict.fromkeys(self._columns.keep)
+
+    @property
+    def expected_rows(self) -> int | None:
+        """As many as fill the file, if the rest of it is like what was read."""
+        return self._lines * self._stamp.size // self._bytes if self._bytes else None
+
+    def identity(self) -> Mapping[str, Any]:
+        """Of the file."""
+        return {"kind": "JSON lines", **self._stamp.identity()}
+
+    def rows(self) -> Iterator[Row | Failed]:
+        """Every line."""
+        self._lines = self._bytes = 0
+        with self._path.open("rb") as file:
+            while line := file.readline(self._longest + 1):
+                number, self._lines = self._lines, self._lines + 1
+                length = len(line)
+                if length > self._longest:
+                    length += _skip_line(file, line)
+                    yield _failed(
+                        number, RowFault.TOO_LONG, f"The line is longer than {self._longest} bytes."
+                    )
+                elif line.strip():
+                    yield self._row(number, line.removeprefix(_BOM) if number == 0 else line)
+                self._bytes += length
+
+    def _row(self, number: int, line: bytes) -> Row | Failed:
+        columns = self._columns
+        try:
+            fields = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            return _failed(number, _cause(line), f"Line {number + 1} is not JSON: {error.msg}.")
+        if not isinstance(fields, dict):
+            return _failed(number, RowFault.NOT_JSON, f"Line {number + 1} is JSON, but not an object.")
+        row_id = number if columns.id is None else fields.get(columns.id)
+        if columns.text not in fields:
+            known = row_id if isinstance(row_id, int | str) else None
+            return _failed(number, RowFault.NO_TEXT, f"There is no field [{columns.text}].", known)
+        return read_row(number, row_id, fields[columns.text], tuple(map(fields.get, columns.keep)))
+
+
+class JsonlSink:
+    """A line a vector."""
+
+    def __init__(self, parts: Parts, output: Path, layout: Layout) -> None:
+        self._parts = parts
+        self._output = output
+        self._layout = layout
+        self.has = parts.has
+
+    def write(self, shard: int, rows: Sequence[Embedded]) -> int:
+        """The lines of a shard."""
+        with replacing(self._parts.path(shard)) as file:
+            for row in rows:
+                file.writelines(self._lines(row))
+            return file.tell()
+
+    def publish(self, shards: Iterable[int]) -> None:
+        """The parts, one after the other."""
+        with replacing(self._output) as file:
+            for shard in shards:
+                with self._parts.path(shard).open("rb") as part:
+                    shutil.copyfileobj(part, file, 1 << 20)
+
+    def _lines(self, embedded: Embedded) -> Iterator[bytes]:
+        row = embedded.row
+        head = {"id": row.id, **dict(zip(self._layout.kept, row.kept, strict=True))}
+        for index, piece in enumerate(embedded.pieces):
+            if self._layout.chunked:
+                head |= {"chunk": index, "start": piece.start, "end": piece.end, "text": piece.text}
+            spelled = orjson.dumps(head, default=str, option=_SPELLED)
+            tokens = b"null" if piece.tokens is None else b"%d" % piece.tokens
+            yield b'%b,"embedding":%b,"tokens":%b}\n' % (spelled[:-1], f32_to_json(piece.vector), tokens)
+
+
+def _skip_line(file: BinaryIO, begun: bytes) -> int:
+    """Read to the end of a line, without holding it; how many bytes that were."""
+    skipped, part = 0, begun
+    while part and not part.endswith(b"\n"):
+        part = file.readline(1 << 20)
+        skipped += len(part)
+    return skipped
+
+
+def _cause(line: bytes) -> RowFault:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return RowFault.NOT_UTF8
+    return RowFault.NOT_JSON
+
+
+def _failed(number: int, cause: RowFault, message: str, row_id: int | str | None = None) -> Failed:
+    return Failed(row=number, id=row_id, cause=cause, message=message)

@@ -1,0 +1,239 @@
+"""Parquet in, Parquet out. Needs pyarrow: the extra `[bulk]`.
+
+Vectors stay bytes: a column of vectors is one buffer, joined from those of the replies.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hubgate.service.jobs.durable import replacing
+from hubgate.service.jobs.inputs import Stamp, unusable_input
+from hubgate.service.jobs.rows import Failed, RowFault, read_row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from typing import Literal
+
+    from hubgate.service.jobs.parts import Parts
+    from hubgate.service.jobs.rows import Columns, Embedded, Layout, Piece, Row
+
+_READ_ROWS = 1024
+_READ_BUFFER = 1 << 20
+_GROUP_BYTES = 64 * 1024 * 1024
+"""Of a row group of the output, uncompressed: what joining holds in memory."""
+
+
+class ParquetSource:
+    """A row a row, read in small batches."""
+
+    def __init__(self, path: Path, columns: Columns) -> None:
+        self._path = path
+        self._columns = columns
+        self._stamp = Stamp(path)
+        self.check = self._stamp.check
+        try:
+            with self._open() as file:
+                self._schema = file.schema_arrow
+                self._groups: list[int] = [
+                    file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)
+                ]
+        except (pa.ArrowException, OSError) as error:
+            raise unusable_input(f"{path} is not Parquet, or a broken one: {_first_line(error)}.") from error
+        for name in (columns.text, *([columns.id] if columns.id else []), *columns.keep):
+            if name not in self._schema.names:
+                known = ", ".join(self._schema.names)
+                raise unusable_input(f"{path} has no column [{name}].", f"Its columns are {known}.")
+        self._check_type(columns.text, _is_text, "texts")
+        if columns.id is not None:
+            self._check_type(columns.id, _is_id, "whole numbers or texts")
+
+    @property
+    def layout(self) -> tuple[Literal["int", "text"], Mapping[str, Any]]:
+        """Ids are of their column's kind, and so are the columns that are kept."""
+        column = self._columns.id
+        text = column is not None and _is_text(self._schema.field(column).type)
+        return "text" if text else "int", {name: self._schema.field(name).type for name in self._columns.keep}
+
+    @property
+    def expected_rows(self) -> int | None:
+        """As the file says."""
+        return sum(self._groups, 0)
+
+    def identity(self) -> Mapping[str, Any]:
+        """Of the file."""
+        return {"kind": "Parquet", **self._stamp.identity()}
+
+    def rows(self) -> Iterator[Row | Failed]:
+        """Every row. Of a row group that cannot be read, those that could not be."""
+        first = 0
+        with self._open() as file:
+            for group, size in enumerate(self._groups):
+                number, last = first, first + size
+                try:
+                    for batch in file.iter_batches(_READ_ROWS, row_groups=[group], columns=self._wanted()):
+                        yield from self._batch(number, batch)
+                        number += batch.num_rows
+                except (pa.ArrowException, OSError) as error:
+                    message = f"Row group {group} of the file is broken: {_first_line(error)}."
+                    for row in range(number, last):
+                        yield Failed(row=row, id=None, cause=RowFault.UNREADABLE, message=message)
+                first = last
+
+    def _open(self) -> pq.ParquetFile:
+        return pq.ParquetFile(
+            self._path, buffer_size=_READ_BUFFER, pre_buffer=False, page_checksum_verification=True
+        )
+
+    def _wanted(self) -> list[str]:
+        columns = self._columns
+        return list(dict.fromkeys([columns.text, *([columns.id] if columns.id else []), *columns.keep]))
+
+    def _batch(self, first: int, batch: pa.RecordBatch) -> Iterator[Row | Failed]:
+        columns = self._columns
+        texts = _values(batch.column(columns.text))
+        ids = range(first, first + len(texts)) if columns.id is None else _values(batch.column(columns.id))
+        kept = (
+            zip(*(batch.column(name).to_pylist() for name in columns.keep), strict=True)
+            if columns.keep
+            else None
+        )
+        for number, (row_id, text) in enumerate(zip(ids, texts, strict=True), first):
+            values = next(kept) if kept else ()
+            if isinstance(text, UnicodeDecodeError) or isinstance(row_id, UnicodeDecodeError):
+                message = "The row has a text or an id that is not UTF-8."
+                yield Failed(row=number, id=None, cause=RowFault.NOT_UTF8, message=message)
+            else:
+                yield read_row(number, row_id, text, values)
+
+    def _check_type(self, name: str, fits: Any, wanted: str) -> None:
+        kind = self._schema.field(name).type
+        if not fits(kind):
+            raise unusable_input(f"The column [{name}] of {self._path} holds {kind}, not {wanted}.")
+
+
+class ParquetSink:
+    """A row a vector, in a column of fixed-size lists of float32."""
+
+    def __init__(self, parts: Parts, output: Path, layout: Layout) -> None:
+        self._parts = parts
+        self._output = output
+        self._layout = layout
+        self._schema = _schema(layout)
+        self.has = parts.has
+
+    def write(self, shard: int, rows: Sequence[Embedded]) -> int:
+        """A small file of its own, with one row group."""
+        table = self._table(rows)
+        with replacing(self._parts.path(shard)) as file:
+            with self._writer(file) as writer:
+                writer.write_table(table)
+            return file.tell()
+
+    def publish(self, shards: Iterable[int]) -> None:
+        """The parts one after the other, in row groups of a size to read well."""
+        waiting: list[pa.Table] = []
+        with replacing(self._output) as file, self._writer(file) as writer:
+            for shard in shards:
+                waiting.append(pq.read_table(self._parts.path(shard), schema=self._schema, memory_map=False))
+                if sum(table.nbytes for table in waiting) >= _GROUP_BYTES:
+                    _write_group(writer, waiting)
+                    waiting.clear()
+            if waiting:
+                _write_group(writer, waiting)
+
+    def _table(self, rows: Sequence[Embedded]) -> pa.Table:
+        layout = self._layout
+        pieces = [piece for row in rows for piece in row.pieces]
+        owners = [row.row for row in rows for _ in row.pieces]
+        columns = [pa.array((_id(row.id, layout) for row in owners), self._schema.field("id").type)]
+        for place, (name, kind) in enumerate(layout.kept.items()):
+            spelled = (row.kept[place] if kind is not None else _as_text(row.kept[place]) for row in owners)
+            columns.append(pa.array(spelled, self._schema.field(name).type))
+        if layout.chunked:
+            columns.append(pa.array((index for row in rows for index in range(len(row.pieces))), pa.int32()))
+            columns.append(pa.array((piece.start for piece in pieces), pa.int64()))
+            columns.append(pa.array((piece.end for piece in pieces), pa.int64()))
+            columns.append(pa.array((piece.text for piece in pieces), pa.string()))
+        columns.append(_vectors(pieces, layout.dimensions))
+        columns.append(pa.array((piece.tokens for piece in pieces), pa.int32()))
+        return pa.Table.from_arrays(columns, schema=self._schema)
+
+    def _writer(self, file: Any) -> pq.ParquetWriter:
+        # A vector has nothing to compress, and no two are alike.
+        names = [name for name in self._schema.names if name != "embedding"]
+        packed = {**dict.fromkeys(names, "zstd"), "embedding": "none", "embedding.list.element": "none"}
+        return pq.ParquetWriter(
+            file, self._schema, compression=packed, use_dictionary=False, write_statistics=["id"]
+        )
+
+
+def _schema(layout: Layout) -> pa.Schema:
+    fields = [pa.field("id", pa.int64() if layout.ids == "int" else pa.string(), nullable=False)]
+    fields += [pa.field(name, pa.string() if kind is None else kind) for name, kind in layout.kept.items()]
+    if layout.chunked:
+        places = {"chunk": pa.int32(), "start": pa.int64(), "end": pa.int64(), "text": pa.string()}
+        fields += [pa.field(name, kind, nullable=False) for name, kind in places.items()]
+    fields.append(pa.field("embedding", pa.list_(pa.float32(), layout.dimensions), nullable=False))
+    fields.append(pa.field("tokens", pa.int32()))
+    return pa.schema(fields)
+
+
+def _vectors(pieces: Sequence[Piece], dimensions: int) -> pa.Array:
+    numbers = pa.py_buffer(b"".join(piece.vector for piece in pieces))
+    flat = pa.Array.from_buffers(pa.float32(), len(pieces) * dimensions, [None, numbers])
+    return pa.FixedSizeListArray.from_arrays(flat, dimensions)
+
+
+def _write_group(writer: pq.ParquetWriter, tables: list[pa.Table]) -> None:
+    whole = pa.concat_tables(tables)
+    writer.write_table(whole, row_group_size=max(1, whole.num_rows))
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """The values of a column of texts or numbers; for a text that is not UTF-8 the error."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not _is_text(column.type):
+        return column.to_pylist()  # type: ignore[no-any-return]
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except UnicodeDecodeError:
+        return [_decoded(value) for value in column.cast(pa.large_binary()).to_pylist()]
+
+
+def _decoded(value: bytes | None) -> str | UnicodeDecodeError | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError as error:
+        return error
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_id(kind: pa.DataType) -> bool:
+    return _is_text(kind) or (pa.types.is_integer(kind) and kind != pa.uint64())  # ids are written as int64
+
+
+def _id(value: int | str, layout: Layout) -> int | str:
+    return value if layout.ids == "int" else str(value)
+
+
+def _as_text(value: object) -> str | None:
+    """A value of JSON in a column of texts."""
+    if value is None or isinstance(value, str):
+        return value
+    return orjson.dumps(value).decode()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200].rstrip(".")

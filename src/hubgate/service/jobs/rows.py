@@ -1,0 +1,208 @@
+"""What a job handles, as values, and its ports: where rows come from, who embeds them, where vectors go."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+
+import msgspec
+
+from hubgate.domain.errors import HubgateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+Id: TypeAlias = int | str
+
+
+class RowFault(StrEnum):
+    """Why a row of the input cannot be asked; the gate's own causes stand beside these in the file of failed rows."""
+
+    NO_TEXT = "no_text"
+    NULL_TEXT = "null_text"
+    EMPTY_TEXT = "empty_text"
+    NOT_A_TEXT = "not_a_text"
+    NO_ID = "no_id"
+    NOT_JSON = "not_json"
+    NOT_UTF8 = "not_utf8"
+    TOO_LONG = "too_long"
+    UNREADABLE = "unreadable"
+    FILE_CHANGED = "file_changed"
+
+
+class JobStopped(HubgateError):
+    """The job cannot go on. What is done stays done, and the same command goes on from there."""
+
+
+class Columns(NamedTuple):
+    """Which fields of the input are what."""
+
+    text: str = "text"
+    id: str | None = None
+    """`None` takes the number of the row."""
+    keep: tuple[str, ...] = ()
+
+
+class Row(NamedTuple):
+    """A row that can be asked."""
+
+    number: int
+    """Its place in the input, from 0."""
+    id: Id
+    text: str
+    kept: tuple[Any, ...] = ()
+    """The values of the columns to keep, in their order."""
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True):
+    """A row without a vector: a line of the file of failed rows."""
+
+    row: int
+    id: Id | None
+    cause: str
+    message: str
+
+
+class Shard(NamedTuple):
+    """A run of rows that is asked in one request."""
+
+    number: int
+    rows: Sequence[Row]
+    failed: Sequence[Failed]
+    digest: str
+    """Of the rows, so that the same input can be told from another one."""
+
+    @property
+    def size(self) -> int:
+        """How many rows it has, the failed ones among them."""
+        return len(self.rows) + len(self.failed)
+
+
+class Piece(NamedTuple):
+    """A vector, f32, and of which part of the text: code points, of a text that was not cut all of it."""
+
+    vector: bytes
+    tokens: int | None = None
+    start: int = 0
+    end: int = 0
+    text: str = ""
+    """Only of a text that was cut."""
+
+
+class Embedded(NamedTuple):
+    """A row and its vectors: one, or one a chunk."""
+
+    row: Row
+    pieces: Sequence[Piece]
+
+
+class Reply(NamedTuple):
+    """What came back for some texts, in their order."""
+
+    items: Sequence[Sequence[Piece]]
+    tokens: int
+    exact: bool
+
+
+class Layout(NamedTuple):
+    """What the output looks like."""
+
+    dimensions: int
+    chunked: bool = False
+    ids: Literal["int", "text"] = "int"
+    kept: Mapping[str, Any] = {}
+    """The columns that are kept: their Arrow types, `None` where the input has none."""
+
+
+class Source(Protocol):
+    """Where rows come from. Read by one thread at a time."""
+
+    @property
+    def layout(self) -> tuple[Literal["int", "text"], Mapping[str, Any]]:
+        """What its ids are, and the columns that are kept; see `Layout`."""
+        ...
+
+    @property
+    def expected_rows(self) -> int | None:
+        """How many rows there are, as far as it can be told by now."""
+        ...
+
+    def identity(self) -> Mapping[str, Any]:
+        """What makes this input the same one on another day."""
+        ...
+
+    def rows(self) -> Iterator[Row | Failed]:
+        """All rows in their order, the same ones each time."""
+        ...
+
+    def check(self) -> None:
+        """Look whether the input is still the one that was opened.
+
+        Raises:
+            JobStopped: it is not.
+        """
+        ...
+
+
+class Embedder(Protocol):
+    """Who turns texts into vectors."""
+
+    async def __call__(self, texts: Sequence[str]) -> Reply:
+        """The vectors of some texts, in one request.
+
+        Raises:
+            HubgateError: there are none; its `cause` and `retryable` decide what is done.
+        """
+        ...
+
+    async def model(self) -> Mapping[str, Any]:
+        """What makes the vectors what they are: equal as long as they may stand in one file. Has `dimensions`.
+
+        Raises:
+            HubgateError: it cannot be asked.
+        """
+        ...
+
+
+class Sink(Protocol):
+    """Where vectors go. Used by one thread at a time."""
+
+    def write(self, shard: int, rows: Sequence[Embedded]) -> int:
+        """Put the part of a shard in place, on disk when this returns; replaces what is there. Its size in bytes.
+
+        Raises:
+            OSError: it cannot be written; nothing is there then.
+        """
+        ...
+
+    def has(self, shard: int, size: int) -> bool:
+        """Whether the part is there, and of this size."""
+        ...
+
+    def publish(self, shards: Iterable[int]) -> None:
+        """Make the output of these parts, in this order, whole and on disk when this returns.
+
+        Raises:
+            OSError: it cannot be written; nothing changed then.
+        """
+        ...
+
+
+def read_row(number: int, row_id: Any, text: Any, kept: tuple[Any, ...] = ()) -> Row | Failed:
+    """A row as it was read, if it can be asked."""
+    if type(row_id) is not int and type(row_id) is not str:
+        what = (
+            "has no id"
+            if row_id is None
+            else f"has an id that is neither a number nor a text: {row_id!r:.60}"
+        )
+        return Failed(row=number, id=None, cause=RowFault.NO_ID, message=f"The row {what}.")
+    if type(text) is str and text:
+        return Row(number, row_id, text, kept)
+    if text is None:
+        cause, message = RowFault.NULL_TEXT, "The text is null."
+    elif text == "":
+        cause, message = RowFault.EMPTY_TEXT, "The text is empty."
+    else:
+        cause, message = RowFault.NOT_A_TEXT, f"The text is no text but of type {type(text).__name__}."
+    return Failed(row=number, id=row_id, cause=cause, message=message)

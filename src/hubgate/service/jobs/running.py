@@ -1,0 +1,207 @@
+"""A job at work: so many shards are asked at once, and each is done or was never begun."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from hubgate.domain.errors import Cause
+from hubgate.service.jobs.inputs import input_changed
+from hubgate.service.jobs.manifest import Record, Totals
+from hubgate.service.jobs.rows import JobStopped
+from hubgate.service.jobs.shards import cut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    from hubgate.service.jobs.manifest import Manifest
+    from hubgate.service.jobs.patience import Asked, Asking
+    from hubgate.service.jobs.rows import Embedder, Shard, Sink, Source
+
+T = TypeVar("T")
+_NO_ROOM = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "the largest size of a file is reached",
+}
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a job is; read by whoever shows it."""
+
+    totals: Totals
+    """Of all runs of the job."""
+    expected_rows: int | None = None
+    rows_before: int = 0
+    """Rows that were done before this run."""
+    waiting_for: str | None = None
+    joining: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The parts of a job that is to run."""
+
+    source: Source
+    sink: Sink
+    manifest: Manifest
+    embedder: Embedder
+    asking: Asking
+    progress: Progress
+    model: Mapping[str, Any]
+    """What the model was when the job began."""
+    rows_per_request: int
+    concurrency: int
+
+
+async def work(job: Work) -> None:
+    """Ask for what is not done, then make the output. Cancelled, or killed, it can be called again.
+
+    Raises:
+        JobStopped: it cannot go on; says why.
+    """
+    # One thread writes: parts and the manifest have one order, and the loop never waits for a disk.
+    with ThreadPoolExecutor(1, "job-writer") as writer, ThreadPoolExecutor(1, "job-reader") as reader:
+        run = _Run(job, reader, writer)
+        try:
+            await run.ask_all()
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        await run.finish()
+
+
+class _Run:
+    def __init__(self, job: Work, reader: ThreadPoolExecutor, writer: ThreadPoolExecutor) -> None:
+        self._job = job
+        self._reader = reader
+        self._writer = writer
+        self._slots = asyncio.Semaphore(job.concurrency)
+
+    async def ask_all(self) -> None:
+        """Every shard that is not done."""
+        job = self._job
+        shards = cut(job.source.rows(), job.rows_per_request)
+        async with asyncio.TaskGroup() as requests:
+            while (shard := await self._in(self._reader, lambda: self._next(shards))) is not None:
+                job.progress.expected_rows = job.source.expected_rows
+                if self._is_done(shard):
+                    continue
+                await self._slots.acquire()
+                requests.create_task(self._ask(shard))
+
+    async def finish(self) -> None:
+        """Join the parts, once everything is still what it was."""
+        job = self._job
+        job.source.check()
+        check_model(job.model, await job.embedder.model())
+        job.progress.joining = True
+        await self._in(self._writer, self._publish)
+
+    def _publish(self) -> None:
+        with written():
+            self._job.sink.publish(self._job.manifest.parts())
+
+    def _next(self, shards: Iterator[Shard]) -> Shard | None:
+        shard = next(shards, None)
+        self._job.source.check()  # after it was read: what is asked is what the file holds
+        return shard
+
+    def _is_done(self, shard: Shard) -> bool:
+        """Whether it is, with the rows that it has now.
+
+        Raises:
+            JobStopped: it is, with others.
+        """
+        manifest = self._job.manifest
+        done = manifest.done.get(shard.number)
+        if done is None:
+            return False
+        if done.digest != shard.digest:
+            first = shard.rows[0].number if shard.rows else shard.failed[0].row
+            raise input_changed(f"row {first} or one of the {shard.size - 1} after it is not what it was")
+        if done.size and not self._job.sink.has(shard.number, done.size):
+            manifest.forget(shard.number)
+            return False
+        return True
+
+    async def _ask(self, shard: Shard) -> None:
+        try:
+            asked = await self._job.asking(shard.rows)
+            self._check_vectors(asked)
+            await self._in(self._writer, lambda: self._commit(shard, asked))
+        finally:
+            self._slots.release()
+
+    def _check_vectors(self, asked: Asked) -> None:
+        wanted = self._job.model["dimensions"] * 4
+        for row in asked.embedded:
+            for piece in row.pieces:
+                if len(piece.vector) != wanted:
+                    raise JobStopped(
+                        f"The endpoint gave a vector of {len(piece.vector) // 4} numbers, not of {wanted // 4}.",
+                        remedy="Another model answers there: `hubgate check` says more.",
+                        cause=Cause.DIMENSIONS_CHANGED,
+                    )
+
+    def _commit(self, shard: Shard, asked: Asked) -> None:
+        """First the part, then the line that says that it is there."""
+        job = self._job
+        rows = [row for row in asked.embedded if row.pieces]
+        with written():
+            size = job.sink.write(shard.number, rows) if rows else 0
+            record = Record(
+                shard=shard.number,
+                digest=shard.digest,
+                rows=shard.size,
+                pieces=sum(len(row.pieces) for row in rows),
+                tokens=asked.tokens,
+                exact=asked.exact,
+                size=size,
+                failed=[*shard.failed, *asked.failed],
+            )
+            job.manifest.add(record)
+
+    async def _in(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+
+def check_model(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Look whether the model is the one that the job began with.
+
+    Raises:
+        JobStopped: it is not; says in what it differs.
+    """
+    for name in then:
+        if then[name] != now.get(name):
+            raise JobStopped(
+                f"The endpoint is not what it was when the job began: its {name} was {then[name]}, and is {now.get(name)}.",
+                remedy="Vectors of two models must not stand in one file. Start anew with --overwrite.",
+                cause=Cause.MODEL_CHANGED,
+            )
+
+
+@contextmanager
+def written() -> Iterator[None]:
+    """What the disk says inside becomes a reason to stop.
+
+    Raises:
+        JobStopped: something cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = _NO_ROOM.get(error.errno or 0, error.strerror or str(error))
+        where = f" ({error.filename})" if error.filename else ""
+        raise JobStopped(
+            f"The output cannot be written: {reason}{where}.",
+            remedy="Make room, and run the same command again: what is done stays done.",
+            cause=Cause.STORE_FAILED,
+        ) from error
