@@ -6,11 +6,12 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hubgate.core.shortening import Shortened
+from hubgate.core.writing import Held
 from hubgate.domain.calls import Chat, Embed, Encoding, Generated, Spelling, Vectors
-from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
+from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Engine, Facts, Source, Task
 from hubgate.service.access import Access
 from hubgate.service.gateway import Gateway
 from hubgate.service.meter import Meter
@@ -21,8 +22,9 @@ from hubgate.web.app import create_app
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
+    from hubgate.core.writing import Writing
     from hubgate.domain.calls import Call, Result, WriteCall
-    from hubgate.domain.ports import Upstream, Writer
+    from hubgate.domain.ports import Model, Upstream, Writer
     from hubgate.domain.secret import Secret
     from hubgate.settings import Settings
     from hubgate.web.asgi import AsgiApp, Message
@@ -144,10 +146,23 @@ class _FewWrappers(Pipelines):
     def __init__(self) -> None:
         pass
 
-    def build(self, endpoint: Endpoint, token: Secret | None, upstream: Upstream) -> Pipeline:
+    def build(self, endpoint: Endpoint, token: Secret | None, model: Model) -> Pipeline:
+        if endpoint.task in WRITING_TASKS:
+            return Pipeline(
+                answer=cast("Upstream", model), writing=cast("Writing", _Untouched(cast("Writer", model)))
+            )
         facts = endpoint.facts
-        answer = Shortened(upstream, model=facts.model, dimensions=facts.dimensions)
-        return Pipeline(answer=answer, queue=None, cached=None)
+        answer = Shortened(cast("Upstream", model), model=facts.model, dimensions=facts.dimensions)
+        return Pipeline(answer=answer)
+
+
+class _Untouched:
+    def __init__(self, writer: Writer) -> None:
+        self.write = writer.write
+        self._stream = writer.stream
+
+    async def stream(self, call: WriteCall) -> Held:
+        return Held(await self._stream(call), lambda: None)
 
 
 @dataclass

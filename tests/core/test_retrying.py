@@ -11,7 +11,7 @@ from virtual_time import now, run
 
 from hubgate.core.limiting import Allowance
 from hubgate.core.packing import Packed
-from hubgate.core.retrying import Retried
+from hubgate.core.retrying import Retried, Retries
 from hubgate.domain.calls import Encoding, Quota, Vectors
 from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused, UpstreamUnreachable
 
@@ -27,9 +27,8 @@ def failing(*errors: Exception | None) -> Scripted:
 
 
 def retried(server: Answer, allowance: Allowance | None = None, tries: int = 6) -> Retried:
-    return Retried(
-        server, allowance=allowance or Allowance(None, clock=now), tries=tries, clock=now, chance=lambda: 1.0
-    )
+    allowance = allowance or Allowance(None, clock=now)
+    return Retried(server, Retries(allowance, tries=tries, clock=now, chance=lambda: 1.0))
 
 
 def lost() -> HubgateError:
@@ -52,7 +51,8 @@ def test_chance_takes_off_up_to_half_of_a_pause() -> None:
     server = failing(lost(), lost())
 
     async def main() -> None:
-        await Retried(server, allowance=Allowance(None, clock=now), clock=now, chance=lambda: 0.0)(embed("a"))
+        retries = Retries(Allowance(None, clock=now), clock=now, chance=lambda: 0.0)
+        await Retried(server, retries)(embed("a"))
 
     run(main())
     assert server.times == pytest.approx([0, 0.5, 1.5])

@@ -98,13 +98,6 @@ class TestRegister:
         assert gateway.endpoints() == []
         assert stage.open_actors == []
 
-    async def test_a_task_that_is_not_served_is_refused_before_the_model_is_asked(
-        self, gateway: Gateway, stage: Stage
-    ) -> None:
-        with pytest.raises(InvalidEndpoint, match="rerank"):
-            await gateway.register(dedicated(task=Task.RERANK), None)
-        assert stage.detections == 0
-
     async def test_a_model_that_does_not_answer_in_time_is_told_with_the_time(
         self, gateway: Gateway, stage: Stage
     ) -> None:

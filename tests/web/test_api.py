@@ -127,7 +127,6 @@ class TestEndpoints:
             ({"name": "x"}, "needs a model"),
             ({"name": "x", "source": "dedicated"}, "needs its URL"),
             ({"name": "x", "source": "local", "url": "http://127.0.0.1/"}, "has no URL"),
-            ({"name": "x", "source": "fake", "task": "rerank"}, "does not serve task type [rerank] yet"),
             ({"name": "x", "source": "fake", "task": "dance"}, "$.task"),
             ([], "Expected `object`"),
             (b"", "it is empty"),

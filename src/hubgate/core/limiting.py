@@ -101,10 +101,8 @@ class Allowance:
         before newcomers, who may be waiting for the very place it holds.
         """
         tokens = min(tokens, self._tokens)
-        now = self._clock()
-        waiting = self._returners or self._newcomers
-        if not waiting and self._due(now, tokens, again=again) <= now + _EARLY:
-            return self._grant(now, now, tokens, again=again)
+        if permit := self._at_once(tokens, again=again):
+            return permit
         future: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         line = self._returners if again else self._newcomers
         line[future] = tokens
@@ -116,6 +114,10 @@ class Allowance:
                 self.give_back(future.result())  # granted in the moment of leaving
             self._serve()
             raise
+
+    def take_now(self, tokens: int = 1) -> Permit | None:
+        """A permit, if one can be had without waiting."""
+        return self._at_once(min(tokens, self._tokens), again=False)
 
     def load(self, permit: Permit, *, texts: int, tokens: int) -> None:
         """Say what the request carries; the rest of the room is free again."""
@@ -162,6 +164,12 @@ class Allowance:
         if self._log and full > 0:
             last = max(last, self._log[min(full, len(self._log)) - 1].expires)
         return last - now
+
+    def _at_once(self, tokens: int, *, again: bool) -> Permit | None:
+        now = self._clock()
+        if self._returners or self._newcomers or self._due(now, tokens, again=again) > now + _EARLY:
+            return None
+        return self._grant(now, now, tokens, again=again)
 
     def _due(self, now: float, tokens: int, *, again: bool) -> float:
         """When a permit can be had: a time, maybe past, or infinity while it needs a reply to come first."""

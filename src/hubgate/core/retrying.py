@@ -6,35 +6,42 @@ import asyncio
 import math
 import random
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
 
+from hubgate.core.packing.faults import own_error
 from hubgate.core.sharing import tokens_guessed, weight
-from hubgate.domain.calls import Vectors
 from hubgate.domain.errors import Cause, HubgateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from hubgate.core.limiting import Allowance
-    from hubgate.domain.calls import Call, Result
+    from hubgate.domain.calls import Call, Result, WriteCall
     from hubgate.domain.ports import Answer, Clock
+
+C = TypeVar("C", bound="Call | WriteCall")
+R = TypeVar("R")
 
 _PASSES = frozenset({Cause.WAKING, Cause.OVERLOADED})
 """What time alone cures: it is asked again for as long as the caller can wait."""
+_LONGEST_HOLD = 600.0
+"""Seconds; what Hugging Face's documentation lets its proxy hold a request for."""
 _LONGEST_SILENCE = 300.0
 """Seconds after which a server is asked again whatever it said: the longest rate limit window of Hugging Face."""
 
 
-class Retried:
-    """Tries again after errors that are `retryable`, with growing pauses, within the caller's deadline.
+class Retries:
+    """Asks again after errors that are `retryable`, with growing pauses, within the caller's deadline.
 
     The first try uses the permit of whoever calls this, and every further one takes its own. What the server says of
     its load (`retry_after`, its `quota`, or that it is overloaded) slows the allowance, and so everybody who shares it.
+    A server that sleeps is woken by one call, which it may hold meanwhile; the others wait for that one.
 
     Args:
-        answer: what may fail.
         allowance: the one that the first try's permit is of.
         tries: how many at most, of failures that time alone may not cure.
+        patient: whether a server that sleeps or is overloaded is waited for; not where another endpoint stands in.
         first_pause: seconds before the second try; each pause is about twice the one before.
         longest_pause: seconds.
         clock: seconds that never go back.
@@ -43,52 +50,80 @@ class Retried:
 
     def __init__(
         self,
-        answer: Answer,
-        *,
         allowance: Allowance,
+        *,
         tries: int = 3,
+        patient: bool = True,
         first_pause: float = 1.0,
         longest_pause: float = 5.0,
         clock: Clock = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._answer = answer
         self._allowance = allowance
         self._tries = tries
+        self._passes = _PASSES if patient else frozenset()
         self._first_pause = first_pause
         self._longest_pause = longest_pause
         self._clock = clock
         self._chance = chance
+        self._alarm: _Alarm | None = None
+        """While somebody wakes the server."""
 
-    async def __call__(self, call: Call) -> Result:
-        """Answer one call.
+    @property
+    def waking(self) -> bool:
+        """Whether the server sleeps, and somebody wakes it."""
+        return self._alarm is not None
+
+    async def ask(self, ask: Callable[[C], Awaitable[R]], call: C, tokens: int) -> R:
+        """Ask for one call, of about so many tokens.
 
         Raises:
             HubgateError: what the last try raised.
         """
         deadline = math.inf if call.context.deadline is None else call.context.deadline
-        tried = 0
-        while True:
-            try:
-                result = await (self._again(call) if tried else self._answer(call))
-            except HubgateError as error:
-                tried += 1
-                pause = self._heed(error, tried)
-                wait = max(pause, self._allowance.wait_estimate())
-                spent = tried >= self._tries and error.cause not in _PASSES
-                if not error.retryable or spent or self._clock() + wait >= deadline:
-                    raise
-            else:
-                if isinstance(result, Vectors) and result.quota is not None:
-                    self._allowance.slow_down(result.quota.seconds, result.quota.remaining)
-                return result
-            await asyncio.sleep(pause)
+        tried, mine = 0, None
+        try:
+            while True:
+                if self._alarm is not mine and self._alarm is not None:
+                    await self._sleep_through(self._alarm, deadline)
+                    continue
+                try:
+                    result = await (self._again(ask, call, tokens) if tried else ask(call))
+                except HubgateError as error:
+                    tried += 1
+                    pause = self._heed(error, tried)
+                    if not self._worth_another(error, tried, pause, deadline):
+                        raise
+                    if error.cause is Cause.WAKING and error.cause in self._passes and self._alarm is None:
+                        self._alarm = mine = _Alarm(error)
+                    if mine is not None:
+                        call = _held(call, deadline - self._clock())
+                else:
+                    return self._noted(result)
+                if self._alarm is mine:
+                    await asyncio.sleep(pause)
+        finally:
+            if mine is not None:
+                self._alarm = None
+                mine.over.set()
 
-    async def _again(self, call: Call) -> Result:
-        tokens = tokens_guessed(sum(map(weight, call.texts)), texts=len(call.texts))
+    async def _sleep_through(self, alarm: _Alarm, deadline: float) -> None:
+        """Wait until the server is awake, or who woke it gave up."""
+        try:
+            async with asyncio.timeout(None if deadline == math.inf else deadline - self._clock()):
+                await alarm.over.wait()
+        except TimeoutError:
+            raise own_error(alarm.error, strangers=True) from None
+
+    def _worth_another(self, error: HubgateError, tried: int, pause: float, deadline: float) -> bool:
+        wait = max(pause, self._allowance.wait_estimate())
+        spent = tried >= self._tries and error.cause not in self._passes
+        return error.retryable and not spent and self._clock() + wait < deadline
+
+    async def _again(self, ask: Callable[[C], Awaitable[R]], call: C, tokens: int) -> R:
         permit = await self._allowance.take(tokens, again=True)
         try:
-            return await self._answer(call)
+            return await ask(call)
         finally:
             self._allowance.done(permit)
 
@@ -97,6 +132,40 @@ class Retried:
         pause = min(self._first_pause * 2.0 ** (tried - 1), self._longest_pause) * (1 + self._chance()) / 2
         if error.retry_after is not None:
             pause = min(error.retry_after, _LONGEST_SILENCE)
-        if error.retry_after is not None or error.cause is Cause.OVERLOADED:
+        if error.retry_after or error.cause is Cause.OVERLOADED:
             self._allowance.slow_down(pause)
         return pause
+
+    def _noted(self, result: R) -> R:
+        quota = getattr(result, "quota", None)
+        if quota is not None:
+            self._allowance.slow_down(quota.seconds, quota.remaining)
+        return result
+
+
+class Retried:
+    """`Retries` around an answer; the options are its."""
+
+    def __init__(self, answer: Answer, retries: Retries) -> None:
+        self._answer = answer
+        self._retries = retries
+
+    async def __call__(self, call: Call) -> Result:
+        """Answer one call.
+
+        Raises:
+            HubgateError: what the last try raised.
+        """
+        tokens = tokens_guessed(sum(map(weight, call.texts)), texts=len(call.texts))
+        return await self._retries.ask(self._answer, call, tokens)
+
+
+@dataclass(slots=True, eq=False)
+class _Alarm:
+    error: HubgateError
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def _held(call: C, seconds: float) -> C:
+    """The same call, for which a server that wakes may take its time."""
+    return replace(call, context=replace(call.context, hold=max(1.0, min(seconds, _LONGEST_HOLD))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -92,6 +92,10 @@ class Writer(Protocol):
     async def close(self) -> None:
         """Free what is held."""
         ...
+
+
+Model: TypeAlias = "Upstream | Writer"
+"""The task of an endpoint says which of them it is."""
 
 
 class Sources(Protocol):
@@ -223,6 +227,14 @@ class Store(Protocol):
 
     async def add_key(self, key: Key) -> None:
         """Store a new gateway key."""
+        ...
+
+    async def save_key(self, key: Key) -> None:
+        """Replace the gateway key of this id.
+
+        Raises:
+            InvalidRequest: its new name is taken.
+        """
         ...
 
     async def remove_key(self, key_id: str) -> None:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from hubgate.domain.calls import Vectors
-from hubgate.domain.endpoint import Source, Task
-from hubgate.domain.errors import EndpointChanged, EndpointExists, HubgateError, WrongTask
+from hubgate.domain.endpoint import WRITING_TASKS, Source
+from hubgate.domain.errors import EndpointExists, EndpointNotFound, HubgateError, InvalidEndpoint
+from hubgate.service.asking import Asking, check_fallback
 from hubgate.service.live import Live, LiveEndpoints
-from hubgate.service.proving import PROBE, prove, refusal, what_changed
+from hubgate.service.proving import ask_once, open_model, prove, refusal, what_changed
+from hubgate.service.starting import Starting
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
-    from hubgate.domain.calls import Call, Embed, Result
     from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Counters, Sources, Store, Upstream
+    from hubgate.domain.ports import Counters, Model, Sources, Store
     from hubgate.domain.secret import Secret
     from hubgate.service.pipeline import Pipeline, Pipelines
 
@@ -29,26 +30,28 @@ _READY_NOTE = "ready endpoint"
 _log = logging.getLogger(__name__)
 
 
-class Gateway:
-    """Registered endpoints, and calls to them. One instance a process, used on one event loop."""
+class Gateway(Asking):
+    """Registered endpoints: to the verbs that ask a model, those that register, change and remove it.
+
+    One instance a process, used on one event loop.
+    """
 
     def __init__(
         self, store: Store, sources: Sources, pipelines: Pipelines, counters: Counters | None = None
     ) -> None:
+        super().__init__(LiveEndpoints())
         self._store = store
         self._sources = sources
         self._pipelines = pipelines
         self._counters = counters
-        self._live = LiveEndpoints()
+        self._starting = Starting()
         self._changes: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._starting: dict[str, asyncio.Task[None]] = {}
-        self._unready: dict[str, str] = {}
 
     async def load(self) -> None:
         """Open every stored endpoint. One that cannot be opened is left out, so that the others serve."""
         for endpoint, token in await self._store.endpoints():
             try:
-                self._live.put(self._open(endpoint, token, self._sources.open(endpoint, token)))
+                self._live.put(self._open(endpoint, token, open_model(self._sources, endpoint, token)))
             except HubgateError as error:
                 _log.error("endpoint %s is left out: %s", endpoint.name, error)
 
@@ -59,27 +62,24 @@ class Gateway:
             ready_endpoint: registered once in the life of this gate, unless there are endpoints already.
         """
         endpoints = self.endpoints()
-        for endpoint in endpoints:
+        for endpoint in filter(lambda endpoint: endpoint.enabled, endpoints):
             if endpoint.source is Source.LOCAL:
-                self._begin_to_load(endpoint.name, self._warm_up(endpoint.name))
-            elif endpoint.source is Source.DEDICATED:
-                self._starting[endpoint.name] = asyncio.create_task(self._look_again(endpoint.name))
+                self._starting.load(endpoint.name, partial(self._load, endpoint.name))
+            elif endpoint.source is Source.DEDICATED and endpoint.task not in WRITING_TASKS:
+                self._starting.look(endpoint.name, partial(self.check, endpoint.name))
         if ready_endpoint and await self._store.note(_READY_NOTE) is None:
             if endpoints:
                 await self._store.set_note(_READY_NOTE, "not needed")
             else:
-                self._begin_to_load(ready_endpoint.name, self._make_ready(ready_endpoint))
+                self._starting.load(ready_endpoint.name, partial(self._make_ready, ready_endpoint))
 
     async def settled(self) -> None:
         """Wait until every local model answers or has failed."""
-        loading = [task for name, task in self._starting.items() if name in self._unready]
-        await asyncio.gather(*loading, return_exceptions=True)
+        await self._starting.settled()
 
     async def close(self) -> None:
         """Free every upstream. Calls in flight end with an error."""
-        for task in self._starting.values():
-            task.cancel()
-        await asyncio.gather(*self._starting.values(), return_exceptions=True)
+        await self._starting.close()
         await self._live.close()
         await self._sources.close()
 
@@ -110,7 +110,7 @@ class Gateway:
 
     def unready(self) -> dict[str, str]:
         """The local endpoints that do not answer, and why, by name."""
-        return dict(self._unready)
+        return self._starting.unready()
 
     async def register(
         self, draft: Endpoint, token: Secret | None, *, within: float | None = None
@@ -129,8 +129,8 @@ class Gateway:
         async with self._change_of(draft.name):
             if draft.name in self._live:
                 raise EndpointExists(draft.name)
-            proven, upstream = await prove(self._sources, draft, token, within, counters=self._counters)
-            await _to_its_end(self._put(proven, token, upstream, self._store.add_endpoint))
+            proven, model = await prove(self._sources, draft, token, within, counters=self._counters)
+            await _to_its_end(self._put(proven, token, model, self._store.add_endpoint))
         _log.info("registered endpoint %s (%s)", proven.name, proven.source)
         return proven
 
@@ -168,12 +168,13 @@ class Gateway:
             HubgateError: it does not answer.
         """
         live = self._live.find(name)
-        proven, upstream = await prove(self._sources, live.endpoint, live.token, within, any_dimensions=True)
-        await upstream.close()
-        live.changed = what_changed(live.endpoint.facts, proven.facts)
+        proven, model = await prove(self._sources, live.endpoint, live.token, within, any_dimensions=True)
+        await model.close()
+        if proven.task not in WRITING_TASKS:
+            live.changed = what_changed(live.endpoint.facts, proven.facts)
         if live.changed is not None:
             raise refusal(name, live.changed)
-        self._unready.pop(name, None)
+        self._starting.ready(name)
         return proven
 
     async def accept(self, name: str, *, within: float | None = None) -> Endpoint:
@@ -193,34 +194,12 @@ class Gateway:
         """
         return await self._store.rotate_secret()
 
-    async def infer(self, name: str, call: Call) -> Result:
-        """Answer a call.
-
-        Raises:
-            HubgateError: it cannot be answered.
-        """
-        return await self._live.answer(name, call)
-
-    async def embed(self, name: str, call: Embed) -> Vectors:
-        """`infer` for embeddings.
-
-        Raises:
-            WrongTask: the endpoint serves another task.
-            HubgateError: it cannot be answered.
-        """
-        task = self.find(name).task
-        if task is not Task.TEXT_EMBEDDING:
-            raise WrongTask(name, asked=Task.TEXT_EMBEDDING, actual=task)
-        result = await self.infer(name, call)
-        assert isinstance(result, Vectors)  # noqa: S101 - an Embed is answered with Vectors
-        return result
-
     async def _renew(
         self, changed: Endpoint, token: Secret | None, within: float | None, *, any_dimensions: bool = False
     ) -> Endpoint:
         async with self._change_of(changed.name):
             token = token or self._live.find(changed.name).token
-            proven, upstream = await prove(
+            proven, model = await prove(
                 self._sources,
                 changed,
                 token,
@@ -228,62 +207,51 @@ class Gateway:
                 any_dimensions=any_dimensions,
                 counters=self._counters,
             )
-            await _to_its_end(self._put(proven, token, upstream, self._store.save_endpoint))
+            await _to_its_end(self._put(proven, token, model, self._store.save_endpoint))
         _log.info("renewed endpoint %s", proven.name)
         return proven
 
-    def _open(self, endpoint: Endpoint, token: Secret | None, upstream: Upstream) -> Live:
-        return Live(endpoint, token, upstream, self._pipelines.build(endpoint, token, upstream))
+    def _open(self, endpoint: Endpoint, token: Secret | None, model: Model) -> Live:
+        return Live(endpoint, token, model, self._pipelines.build(endpoint, token, model))
 
-    async def _put(self, endpoint: Endpoint, token: Secret | None, upstream: Upstream, store: _Store) -> None:
+    async def _put(self, endpoint: Endpoint, token: Secret | None, model: Model, store: _Store) -> None:
         """Store an endpoint, then let calls go to it."""
         try:
-            live = self._open(endpoint, token, upstream)
+            self._check_fallback(endpoint)
+            live = self._open(endpoint, token, model)
             await store(endpoint, token)
         except BaseException:
-            await upstream.close()
+            await model.close()
             raise
-        self._stop_starting(endpoint.name)
+        if endpoint.name in self._live:
+            self._starting.stop(endpoint.name)
         self._live.put(live)
 
     async def _forget(self, name: str) -> None:
         await self._store.remove_endpoint(name)
-        self._stop_starting(name)
+        self._starting.stop(name)
         self._live.retire(name)
+
+    def _check_fallback(self, endpoint: Endpoint) -> None:
+        """Raises InvalidEndpoint if the endpoint names one to stand in for it that cannot."""
+        if endpoint.fallback is None:
+            return
+        try:
+            other = self.find(endpoint.fallback)
+        except EndpointNotFound as error:
+            raise InvalidEndpoint(
+                f"No endpoint is named [{endpoint.fallback}], which is to stand in for [{endpoint.name}].",
+                remedy="Register it first, or leave [fallback] out.",
+            ) from error
+        check_fallback(endpoint, other)
+
+    async def _load(self, name: str) -> None:
+        live = self._live.find(name)
+        await ask_once(live.endpoint, live.model)
 
     def _change_of(self, name: str) -> asyncio.Lock:
         """Changes of one endpoint happen one after the other."""
         return self._changes.setdefault(name, asyncio.Lock())
-
-    def _begin_to_load(self, name: str, job: Coroutine[None, None, None]) -> None:
-        self._unready[name] = "The model is loading."
-        self._starting[name] = asyncio.create_task(job)
-
-    def _stop_starting(self, name: str) -> None:
-        """What was found out of an endpoint at the start is of no use for the one that takes its place."""
-        self._unready.pop(name, None)
-        if name in self._live and (task := self._starting.pop(name, None)):
-            task.cancel()
-
-    async def _warm_up(self, name: str) -> None:
-        try:
-            await self._live.find(name).upstream(PROBE)
-        except HubgateError as error:
-            self._unready[name] = str(error)
-            _log.error("endpoint %s does not answer: %s", name, error)
-        else:
-            self._unready.pop(name, None)
-
-    async def _look_again(self, name: str) -> None:
-        """A model that cannot be asked is no reason for anything: it may sleep, or be paused."""
-        try:
-            await self.check(name)
-        except EndpointChanged as error:
-            _log.error("endpoint %s is not served: %s", name, error)
-        except HubgateError as error:
-            _log.warning("endpoint %s could not be checked: %s", name, error)
-        else:
-            _log.info("endpoint %s is as it was registered", name)
 
     async def _make_ready(self, draft: Endpoint) -> None:
         try:
@@ -291,8 +259,6 @@ class Gateway:
             await self._store.set_note(_READY_NOTE, draft.name)
         except HubgateError as error:
             _log.error("endpoint %s could not be registered: %s", draft.name, error)
-        finally:
-            self._unready.pop(draft.name, None)
 
 
 async def _to_its_end(change: Coroutine[None, None, None]) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hubgate.domain.errors import EndpointChanged, EndpointNotFound
+from hubgate.domain.errors import EndpointChanged, EndpointDisabled, EndpointNotFound
 from hubgate.service.proving import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hubgate.domain.calls import Call, Result
     from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Upstream
+    from hubgate.domain.ports import Model
     from hubgate.domain.secret import Secret
     from hubgate.service.pipeline import Pipeline
 
@@ -25,7 +25,7 @@ class Live:
 
     endpoint: Endpoint
     token: Secret | None
-    upstream: Upstream
+    model: Model
     pipeline: Pipeline
     changed: str | None = None
     """Why it is not to be called, until an operator accepts what runs there now."""
@@ -35,7 +35,7 @@ class Live:
     async def close(self) -> None:
         """Send away who waits, let what is in flight end, and free the model."""
         await self.pipeline.close()
-        await self.upstream.close()
+        await self.model.close()
 
 
 class LiveEndpoints:
@@ -76,27 +76,37 @@ class LiveEndpoints:
             self._retired.add(live)
             self._close_if_idle(live)
 
-    async def answer(self, name: str, call: Call) -> Result:
-        """Answer a call.
+    @contextmanager
+    def calling(self, live: Live) -> Iterator[None]:
+        """A call to an endpoint, which is not closed until it is over.
 
         Raises:
-            EndpointNotFound: no endpoint has this name.
+            EndpointDisabled: its operator switched it off.
             EndpointChanged: another model runs there; no call goes to it until it is accepted.
-            HubgateError: it cannot be answered.
         """
-        live = self.find(name)
+        name = live.endpoint.name
         if live.changed is not None:
             raise refusal(name, live.changed)
-        live.calls += 1
+        self.enter(live)
         try:
-            return await live.pipeline.answer(call)
+            yield
         except EndpointChanged as error:
             live.changed = error.message
             raise refusal(name, error.message) from None
         finally:
-            live.calls -= 1
-            if live in self._retired:
-                self._close_if_idle(live)
+            self.leave(live)
+
+    def enter(self, live: Live) -> None:
+        """Count a call."""
+        if not live.endpoint.enabled:
+            raise EndpointDisabled(live.endpoint.name)
+        live.calls += 1
+
+    def leave(self, live: Live) -> None:
+        """A call is over."""
+        live.calls -= 1
+        if live in self._retired:
+            self._close_if_idle(live)
 
     async def close(self) -> None:
         """Free every upstream. Calls in flight end with an error."""

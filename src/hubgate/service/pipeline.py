@@ -5,12 +5,17 @@
     cached      what is remembered takes no place in the queue
     counted     above the queue, which divides the tokens of joined calls; below the cache, which remembers exact ones
     guarded     below the cache: a vector that is not right is never remembered
+    broken      above the queue: nobody waits for a turn at a server that is not well
     packed      the queue of the endpoint, which spends the allowance
+    watched     below the queue, where a request is a request: says whether the server is well
     retried     below the queue: a further try keeps its place, and takes a permit of its own
     upstream    the model
 
+Only embeddings pass all of them; scores and weights of words begin at `broken`. A model that writes has a way of its
+own, `core.writing`, of the same parts: its calls cannot share a request.
+
 A model on this machine has neither allowance nor queue here: its worker joins texts of like length, which only who
-knows their tokens can. What is left for the pipeline is the caller's deadline, so `timely` stands in for the last three.
+knows their tokens can. What is left for the pipeline is the caller's deadline, so `timely` stands in from `broken` on.
 """
 
 from __future__ import annotations
@@ -18,40 +23,58 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from weakref import WeakValueDictionary
 
+from hubgate.core.breaking import Breaker, Broken, Watched
 from hubgate.core.caching import Cached
 from hubgate.core.counting import Counted
 from hubgate.core.guarding import Guarded
 from hubgate.core.limiting import Allowance
 from hubgate.core.packing.packed import Limits, Packed
 from hubgate.core.prompting import Prompted
-from hubgate.core.retrying import Retried
+from hubgate.core.retrying import Retried, Retries
 from hubgate.core.shortening import Shortened
-from hubgate.domain.endpoint import Engine, Source
-from hubgate.domain.errors import DeadlineExceeded
+from hubgate.core.turns import Turns
+from hubgate.core.writing import Writing
+from hubgate.domain.endpoint import WRITING_TASKS, Engine, Source, Task
+from hubgate.domain.errors import DeadlineExceeded, InvalidRequest
 from hubgate.upstreams.urls import base_url
 
 if TYPE_CHECKING:
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Answer, Clock, Counters, Upstream, VectorCache
+    from hubgate.domain.ports import Answer, Clock, Counters, Model, Upstream, VectorCache, Writer
     from hubgate.domain.secret import Secret
 
 DEFAULT_PATIENCE = 45.0
 """Seconds a call may take when its caller names no deadline: Dify gives up after 60."""
+WRITING_PATIENCE = 600.0
+"""The same for a model that writes: OpenAI's clients give up after ten minutes."""
+_ELSEWHERE = frozenset({Source.DEDICATED, Source.ROUTER})
 _TEI_TEXTS_AT_ONCE = 512
 """text-embeddings-inference refuses beyond its `max_concurrent_requests`, and counts texts; this is its default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What is known of an endpoint's server without asking it."""
+
+    allowance: Allowance
+    retries: Retries
+    breaker: Breaker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """The way to one endpoint."""
+    """The way to one endpoint: `answer` where its task is about texts, `writing` where it writes."""
 
     answer: Answer
-    queue: Packed | None
-    cached: Cached | None
+    writing: Writing | None = None
+    queue: Packed | Turns | None = None
+    cached: Cached | None = None
+    health: Health | None = None
+    """Of a model that runs elsewhere."""
 
     async def close(self) -> None:
         """Send away who waits, and let what is in flight end."""
@@ -68,15 +91,21 @@ class Pipelines:
         self._counters = counters
         self._allowances: WeakValueDictionary[tuple[object, ...], Allowance] = WeakValueDictionary()
 
-    def build(self, endpoint: Endpoint, token: Secret | None, upstream: Upstream) -> Pipeline:
+    def build(self, endpoint: Endpoint, token: Secret | None, model: Model) -> Pipeline:
         """The pipeline of an endpoint whose facts are known."""
-        facts = endpoint.facts
-        queue = cached = None
-        if endpoint.source is Source.DEDICATED:
-            allowance = self._allowance(endpoint, token)
-            retried = Retried(upstream, allowance=allowance, clock=self._clock)
-            queue = Packed(retried, allowance=allowance, limits=_limits(endpoint), clock=self._clock)
-        answer: Answer = _Patient(queue, self._clock) if queue else _Timely(upstream, self._clock)
+        if endpoint.task in WRITING_TASKS:
+            return self._build_writing(endpoint, token, cast("Writer", model))
+        upstream = cast("Upstream", model)
+        health = queue = None
+        answer: Answer = _Timely(upstream, self._clock)
+        if endpoint.source in _ELSEWHERE:
+            health = self._health(endpoint, token)
+            watched = Watched(Retried(upstream, health.retries), health.breaker)
+            queue = Packed(watched, allowance=health.allowance, limits=_limits(endpoint), clock=self._clock)
+            answer = Broken(_Patient(queue, self._clock), health.breaker)
+        if endpoint.task is not Task.TEXT_EMBEDDING:
+            return Pipeline(answer=answer, queue=queue, health=health)
+        facts, cached = endpoint.facts, None
         answer = Guarded(answer, dimensions=facts.dimensions)
         counter = self._counters.open(endpoint) if self._counters else None
         if counter is not None:
@@ -85,7 +114,25 @@ class Pipelines:
             answer = cached = Cached(answer, self._cache, identity=identity(endpoint))
         answer = Shortened(answer, model=endpoint.model or facts.model, dimensions=facts.dimensions)
         answer = Prompted(answer, facts.prefixes if endpoint.prefixes is None else endpoint.prefixes)
-        return Pipeline(answer=answer, queue=queue, cached=cached)
+        return Pipeline(answer=answer, queue=queue, cached=cached, health=health)
+
+    def _build_writing(self, endpoint: Endpoint, token: Secret | None, writer: Writer) -> Pipeline:
+        health = self._health(endpoint, token)
+        turns = Turns(health.allowance, clock=self._clock)
+        writing = Writing(
+            writer,
+            turns=turns,
+            retries=health.retries,
+            breaker=health.breaker,
+            patience=WRITING_PATIENCE,
+            clock=self._clock,
+        )
+        return Pipeline(answer=_writes, writing=writing, queue=turns, health=health)
+
+    def _health(self, endpoint: Endpoint, token: Secret | None) -> Health:
+        allowance = self._allowance(endpoint, token)
+        retries = Retries(allowance, patient=endpoint.fallback is None, clock=self._clock)
+        return Health(allowance=allowance, retries=retries, breaker=Breaker(clock=self._clock))
 
     def _allowance(self, endpoint: Endpoint, token: Secret | None) -> Allowance:
         """One for all endpoints of the same address, token and rate, as in Elasticsearch."""
@@ -96,7 +143,8 @@ class Pipelines:
             endpoint.max_concurrent_requests,
             endpoint.burst,
         )
-        key = (base_url(endpoint.url or "").lower(), secret, *rate)  # however it is spelled
+        where = base_url(endpoint.url).lower() if endpoint.url else endpoint.model  # however it is spelled
+        key = (endpoint.source, where, secret, *rate)
         allowance = self._allowances.get(key)
         if allowance is None:
             allowance = self._allowances[key] = Allowance(
@@ -108,6 +156,15 @@ class Pipelines:
                 clock=self._clock,
             )
         return allowance
+
+
+async def _writes(call: Call) -> Result:
+    """Stands where a model that writes would be asked about texts."""
+    del call
+    raise InvalidRequest(
+        "This endpoint's model writes; what it makes of texts otherwise cannot be asked here.",
+        remedy="Use an endpoint whose task is text_embedding, sparse_embedding or rerank.",
+    )
 
 
 class _Patient:

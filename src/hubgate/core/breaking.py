@@ -1,0 +1,134 @@
+"""A circuit breaker: a server that fails again and again is left in peace for a while."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from hubgate.core.packing.faults import own_error
+from hubgate.domain.errors import Cause, HubgateError, UpstreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from hubgate.domain.calls import Call, Result, WriteCall
+    from hubgate.domain.ports import Answer, Clock
+
+C = TypeVar("C", bound="Call | WriteCall")
+R = TypeVar("R")
+
+_SERVERS_FAULT = frozenset(
+    {
+        Cause.NAME_NOT_RESOLVED,
+        Cause.CONNECTION_REFUSED,
+        Cause.CONNECTION_LOST,
+        Cause.TLS_FAILED,
+        Cause.UPSTREAM_TIMEOUT,
+        Cause.UPSTREAM_FAILED,
+        Cause.WRONG_TOKEN,
+        Cause.TOKEN_LACKS_SCOPE,
+        Cause.OUT_OF_CREDIT,
+        Cause.PAUSED,
+        Cause.NOT_AN_API,
+    }
+)
+"""No caller can help it. Waking and overload are waited for elsewhere."""
+
+
+class Breaker:
+    """Opens after some failures in a row; then one call at a time may try whether the server is well again.
+
+    Args:
+        failures: in a row, after which it opens.
+        rest: seconds until the first trial; each that fails doubles them.
+        longest_rest: seconds.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        *,
+        failures: int = 5,
+        rest: float = 5.0,
+        longest_rest: float = 60.0,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._most = failures
+        self._first_rest = rest
+        self._longest_rest = longest_rest
+        self._clock = clock
+        self._failures = 0
+        self._rest = rest
+        self._last: HubgateError | None = None
+        self._open_until = 0.0
+
+    @property
+    def cause(self) -> Cause | None:
+        """Why calls are refused now, if they are."""
+        return self._last.cause if self._last and self._failures >= self._most else None
+
+    def check(self) -> None:
+        """Let a call pass, or not.
+
+        Raises:
+            HubgateError: the one that the server failed with last, and when to ask again.
+        """
+        if self._last is None or self._failures < self._most:
+            return
+        now = self._clock()
+        if now >= self._open_until:
+            self._open_until = now + self._rest  # if the trial comes to nothing, the next one is then
+            return
+        error = own_error(self._last, strangers=True)
+        error.message = f"The last {self._failures} requests to the model's server failed ({error.cause}), so it is left in peace."
+        error.args = (error.message,)
+        error.retryable, error.retry_after = True, self._open_until - now
+        raise error
+
+    async def watch(self, ask: Callable[[C], Awaitable[R]], call: C) -> R:
+        """Ask, and note how it went.
+
+        Raises:
+            HubgateError: what asking raises.
+        """
+        try:
+            result = await ask(call)
+        except UpstreamError as error:
+            if error.cause in _SERVERS_FAULT:
+                self._note(error)
+            raise
+        self._failures, self._rest, self._last = 0, self._first_rest, None
+        return result
+
+    def _note(self, error: HubgateError) -> None:
+        self._failures += 1
+        self._last = error
+        if self._failures >= self._most:
+            if self._failures > self._most:
+                self._rest = min(self._rest * 2, self._longest_rest)
+            self._open_until = self._clock() + self._rest
+
+
+class Broken:
+    """Stands above the queue, so that nobody waits for a turn at a server that is not well."""
+
+    def __init__(self, answer: Answer, breaker: Breaker) -> None:
+        self._answer = answer
+        self._breaker = breaker
+
+    async def __call__(self, call: Call) -> Result:
+        """Answer one call."""
+        self._breaker.check()
+        return await self._answer(call)
+
+
+class Watched:
+    """Stands below the queue, where a request is a request."""
+
+    def __init__(self, answer: Answer, breaker: Breaker) -> None:
+        self._answer = answer
+        self._breaker = breaker
+
+    async def __call__(self, call: Call) -> Result:
+        """Answer one call."""
+        return await self._breaker.watch(self._answer, call)

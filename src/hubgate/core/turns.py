@@ -1,0 +1,234 @@
+"""Turns: calls that cannot share a request leave one by one, in fair order, as the allowance admits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from hubgate.core.packing.faults import closing, hopeless, queue_full, too_late
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hubgate.core.limiting import Allowance, Permit
+    from hubgate.domain.calls import Context
+    from hubgate.domain.ports import Clock
+
+AT_ONCE = 128
+"""Requests in flight; text-generation-inference refuses more unless it is told otherwise."""
+WAITING_CALLS = 2000
+"""As in Elasticsearch."""
+_PATIENCE_OF_BULK = 8
+"""At the latest every so many turns, a bulk caller has one."""
+
+
+class Turns:
+    """Grants turns: interactive callers before bulk ones, and one after the other among those of a class.
+
+    Args:
+        allowance: each turn takes one of its permits.
+        at_once: turns that may be had at the same time.
+        waiting_calls: how many may wait.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        allowance: Allowance,
+        *,
+        at_once: int = AT_ONCE,
+        waiting_calls: int = WAITING_CALLS,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._allowance = allowance
+        self._at_once = at_once
+        self._most = waiting_calls
+        self._clock = clock
+        self._lines = (_Line(), _Line())
+        self._overtaken = 0
+        self._usher: asyncio.Task[None] | None = None
+        self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.in_flight = 0
+        self.requests = 0
+        """Turns that were had."""
+        self.shared = 0
+        """None: a turn is one call's."""
+
+    @property
+    def queued_calls(self) -> int:
+        """Calls that wait."""
+        return sum(map(len, self._lines))
+
+    @property
+    def queued_texts(self) -> int:
+        """Each call is one text."""
+        return self.queued_calls
+
+    async def take(self, context: Context, tokens: int) -> Turn:
+        """Wait for a turn of a request with so many tokens; it must be ended.
+
+        Raises:
+            QueueFull: too many wait already, or the endpoint is being closed.
+            DeadlineExceeded: the turn comes too late.
+        """
+        if not self.queued_calls and self.in_flight < self._at_once and not self._closed:
+            permit = self._allowance.take_now(tokens)
+            if permit is not None:
+                self._count(permit, tokens)
+                return Turn(self, permit, 0.0)
+        now = self._clock()
+        waiter = _Waiter(context, tokens)
+        self._admit(waiter, now)
+        self._lines[context.bulk].add(waiter)
+        self._wake()
+        try:
+            async with asyncio.timeout(None if context.deadline is None else context.deadline - now):
+                await asyncio.shield(waiter.permit)
+        except TimeoutError:
+            self._leave(waiter)
+            raise too_late(self._clock() - now, in_queue=True) from None
+        except BaseException:
+            self._leave(waiter)
+            raise
+        return Turn(self, waiter.permit.result(), self._clock() - now)
+
+    async def close(self) -> None:
+        """Refuse newcomers, send away who waits, and let what is in flight end."""
+        self._closed = True
+        waiters, self._lines = list(chain(*self._lines)), (_Line(), _Line())
+        for waiter in waiters:
+            waiter.permit.set_exception(closing())
+        if self._usher:
+            self._usher.cancel()
+        await self._idle.wait()
+
+    def end(self, permit: Permit) -> None:
+        """A turn is over."""
+        self._allowance.done(permit)
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._idle.set()
+        self._wake()
+
+    def _admit(self, waiter: _Waiter, now: float) -> None:
+        if self._closed:
+            raise closing()
+        queued, deadline = self.queued_calls, waiter.context.deadline
+        wait = self._allowance.wait_estimate(queued + 1)
+        if queued >= self._most:
+            raise queue_full(queued, wait)
+        if deadline is not None and wait > deadline - now:
+            raise hopeless(wait, deadline - now)
+
+    def _wake(self) -> None:
+        if self._usher is None and not self._closed and self.queued_calls and self.in_flight < self._at_once:
+            loop = asyncio.get_running_loop()
+            self._usher = loop.create_task(self._serve(), context=contextvars.Context())
+
+    async def _serve(self) -> None:
+        """Get permits for those who wait. A permit comes first: until then anybody may still pass, or leave."""
+        try:
+            while self.queued_calls and self.in_flight < self._at_once:
+                permit = await self._allowance.take(self._next_line().first.tokens)
+                if not self.queued_calls:
+                    self._allowance.give_back(permit)
+                    return
+                self._grant(permit)
+        finally:
+            self._usher = None
+            self._wake()
+
+    def _grant(self, permit: Permit) -> None:
+        line = self._next_line()
+        passed_by = line is self._lines[0] and bool(self._lines[1])
+        self._overtaken = self._overtaken + 1 if passed_by else 0
+        waiter = line.pop()
+        self._count(permit, waiter.tokens)
+        waiter.permit.set_result(permit)
+
+    def _count(self, permit: Permit, tokens: int) -> None:
+        self._allowance.load(permit, texts=1, tokens=tokens)
+        self.in_flight += 1
+        self.requests += 1
+        self._idle.clear()
+
+    def _next_line(self) -> _Line:
+        interactive, bulk = self._lines
+        return bulk if bulk and (not interactive or self._overtaken >= _PATIENCE_OF_BULK - 1) else interactive
+
+    def _leave(self, waiter: _Waiter) -> None:
+        if not waiter.permit.done():
+            self._lines[waiter.context.bulk].remove(waiter)
+            waiter.permit.cancel()
+        elif not waiter.permit.cancelled() and waiter.permit.exception() is None:
+            self.end(waiter.permit.result())  # granted in the moment of leaving
+
+
+class Turn:
+    """The right to ask once, until it is ended. `waited` is the seconds that it was waited for."""
+
+    __slots__ = ("_permit", "_turns", "waited")
+
+    def __init__(self, turns: Turns, permit: Permit, waited: float) -> None:
+        self._turns = turns
+        self._permit: Permit | None = permit
+        self.waited = waited
+
+    def end(self) -> None:
+        """Let the next one have it; a second time does nothing."""
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            self._turns.end(permit)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    context: Context
+    tokens: int
+    permit: asyncio.Future[Permit] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class _Line:
+    """Callers that take turns."""
+
+    def __init__(self) -> None:
+        self._callers: dict[str, deque[_Waiter]] = {}
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[_Waiter]:
+        return chain.from_iterable(self._callers.values())
+
+    @property
+    def first(self) -> _Waiter:
+        return next(iter(self._callers.values()))[0]
+
+    def add(self, waiter: _Waiter) -> None:
+        self._callers.setdefault(waiter.context.caller, deque()).append(waiter)
+        self._size += 1
+
+    def pop(self) -> _Waiter:
+        """The first call of the caller whose turn it is; the caller goes to the end."""
+        name = next(iter(self._callers))
+        waiters = self._callers.pop(name)
+        waiter = waiters.popleft()
+        if waiters:
+            self._callers[name] = waiters
+        self._size -= 1
+        return waiter
+
+    def remove(self, waiter: _Waiter) -> None:
+        waiters = self._callers[waiter.context.caller]
+        waiters.remove(waiter)
+        if not waiters:
+            del self._callers[waiter.context.caller]
+        self._size -= 1

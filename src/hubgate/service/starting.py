@@ -1,0 +1,81 @@
+"""What goes on in the background after the start: local models are loaded, and dedicated ones looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from hubgate.domain.errors import EndpointChanged, HubgateError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+_log = logging.getLogger(__name__)
+
+
+class Starting:
+    """Jobs by the name of the endpoint that they are about."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, asyncio.Task[None]] = {}
+        self._unready: dict[str, str] = {}
+
+    def unready(self) -> dict[str, str]:
+        """The local endpoints that do not answer, and why, by name."""
+        return dict(self._unready)
+
+    def load(self, name: str, answer: Callable[[], Awaitable[object]]) -> None:
+        """Let a local model answer once; until then it is not ready."""
+        self._unready[name] = "The model is loading."
+        self._begin(name, self._load(name, answer))
+
+    def look(self, name: str, look: Callable[[], Awaitable[object]]) -> None:
+        """Look whether a dedicated endpoint is as it was registered.
+
+        One that cannot be asked is no reason for anything: it may sleep, or be paused.
+        """
+        self._begin(name, self._look(name, look))
+
+    def ready(self, name: str) -> None:
+        """It answers."""
+        self._unready.pop(name, None)
+
+    def stop(self, name: str) -> None:
+        """What was found out of an endpoint at the start is of no use for the one that takes its place."""
+        self._unready.pop(name, None)
+        if task := self._jobs.pop(name, None):
+            task.cancel()
+
+    async def settled(self) -> None:
+        """Wait until every local model answers or has failed."""
+        loading = [task for name, task in self._jobs.items() if name in self._unready]
+        await asyncio.gather(*loading, return_exceptions=True)
+
+    async def close(self) -> None:
+        """End what is still going on."""
+        for task in self._jobs.values():
+            task.cancel()
+        await asyncio.gather(*self._jobs.values(), return_exceptions=True)
+
+    def _begin(self, name: str, job: Coroutine[None, None, None]) -> None:
+        self._jobs[name] = asyncio.create_task(job)
+
+    async def _load(self, name: str, answer: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await answer()
+        except HubgateError as error:
+            self._unready[name] = str(error)
+            _log.error("endpoint %s does not answer: %s", name, error)
+        else:
+            self.ready(name)
+
+    async def _look(self, name: str, look: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await look()
+        except EndpointChanged as error:
+            _log.error("endpoint %s is not served: %s", name, error)
+        except HubgateError as error:
+            _log.warning("endpoint %s could not be checked: %s", name, error)
+        else:
+            _log.info("endpoint %s is as it was registered", name)
