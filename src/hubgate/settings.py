@@ -39,6 +39,8 @@ class Settings:
     cache_bytes: int = 1 << 30
     log_level: str = "info"
     hf_endpoint: str | None = None
+    hf_offline: bool = False
+    endpoints_api_url: str | None = None
 
     @property
     def database(self) -> Path:
@@ -80,6 +82,8 @@ class Settings:
             cache_bytes=_cache_bytes(env),
             log_level=_log_level(env),
             hf_endpoint=env.get("HF_ENDPOINT") or None,
+            hf_offline=env.get("HF_HUB_OFFLINE", "").strip().lower() in _TRUE,
+            endpoints_api_url=env.get("HUBGATE_ENDPOINTS_API_URL") or None,
         )
 
 

@@ -35,6 +35,8 @@ def test_every_variable_is_honoured() -> None:
             "HUBGATE_CACHE_BYTES": "0",
             "HUBGATE_LOG_LEVEL": "DEBUG",
             "HF_ENDPOINT": "https://mirror.example",
+            "HF_HUB_OFFLINE": "1",
+            "HUBGATE_ENDPOINTS_API_URL": "https://endpoints.example/v2",
         }
     )
     assert settings.home == Path("/data")
@@ -47,6 +49,8 @@ def test_every_variable_is_honoured() -> None:
     assert settings.cache_bytes == 0
     assert settings.log_level == "debug"
     assert settings.hf_endpoint == "https://mirror.example"
+    assert settings.hf_offline is True
+    assert settings.endpoints_api_url == "https://endpoints.example/v2"
 
 
 @pytest.mark.parametrize(
