@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from hubgate.domain.calls import CachedVector, Call, Generated, Result, Spelling, WriteCall
     from hubgate.domain.endpoint import Endpoint, Facts
+    from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelSearch
     from hubgate.domain.keys import Key
     from hubgate.domain.secret import Secret
 
@@ -149,6 +150,55 @@ class Counters(Protocol):
 
     def open(self, endpoint: Endpoint) -> Counter | None:
         """The counter of an endpoint; `None` if there is none. Does no I/O."""
+        ...
+
+
+class Hub(Protocol):
+    """Hugging Face's own interfaces: what is there to be registered, and what a token may do.
+
+    Nothing else needs it. Tokens are those that are given, never one of the environment. Every method raises
+    `UpstreamError` when it is not reached or refuses, with its cause and when to ask again.
+    """
+
+    async def search(self, wanted: ModelSearch, token: Secret | None) -> Sequence[ModelCard]:
+        """Models that do one of the gate's tasks, trending first; remembered for minutes.
+
+        Raises:
+            InvalidRequest: the limit is out of range.
+        """
+        ...
+
+    async def model(self, name: str, token: Secret | None) -> ModelCard:
+        """One model, by its name or a link to it, with what its files tell; remembered for minutes.
+
+        Raises:
+            InvalidRequest: this can be no name.
+            NotFound: there is no such model, or the token may not see it.
+        """
+        ...
+
+    async def whoami(self, token: Secret) -> HubUser:
+        """Whose a token is, and what it may do; remembered for minutes."""
+        ...
+
+    async def deployments(self, namespace: str | None, token: Secret) -> Sequence[Deployment]:
+        """The Inference Endpoints of a user or an organisation; without one, all that the token may see.
+
+        Raises:
+            InvalidRequest: this can be no namespace.
+        """
+        ...
+
+    async def resume(self, namespace: str, name: str, token: Secret) -> Deployment:
+        """Wake a paused Inference Endpoint; how it is now.
+
+        Raises:
+            InvalidRequest: these can be no names.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close all connections."""
         ...
 
 

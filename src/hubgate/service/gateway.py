@@ -108,6 +108,14 @@ class Gateway(Asking):
         token = self._live.find(name).token
         return token.hint if token else None
 
+    def token(self, name: str) -> Secret | None:
+        """The endpoint's token, to ask the Hub with.
+
+        Raises:
+            EndpointNotFound: no endpoint has this name.
+        """
+        return self._live.find(name).token
+
     def unready(self) -> dict[str, str]:
         """The local endpoints that do not answer, and why, by name."""
         return self._starting.unready()
