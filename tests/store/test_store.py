@@ -301,7 +301,7 @@ async def test_no_secret_is_in_the_files_the_logs_or_an_error(
             await store.add_endpoint(PLAIN, TOKEN)
         errors += [exists.value, failed.value]
         written = b"".join(path.read_bytes() for path in settings.home.iterdir())
-        shown = repr(vars(store)) + repr(vars(store._vault))
+        shown = repr(vars(store)) + repr(vars(store._tokens._vault))
     assert "INSERT INTO endpoints" in caplog.text, "the statements were logged"
     told = caplog.text + shown + "".join("".join(traceback.format_exception(error)) for error in errors)
     secret_keys = settings.secret_key_file.read_text().split()[-2:]

@@ -12,6 +12,7 @@
     │   ├── EndpointExists        the name is taken
     │   ├── WrongTask             the endpoint serves another task
     │   ├── EndpointDisabled      its operator has switched it off
+    │   ├── InUse                 something else needs it, so it cannot be removed
     │   └── BodyTooLarge          the request is larger than the gate accepts
     ├── CapacityError             the gate has no room now
     │   ├── QueueFull             too many callers wait already
@@ -49,6 +50,7 @@ class Cause(StrEnum):
     WRONG_TASK = "wrong_task"
     BODY_TOO_LARGE = "body_too_large"
     DISABLED = "disabled"
+    IN_USE = "in_use"
     KEY_LIMIT = "key_limit"
     QUEUE_FULL = "queue_full"
     DEADLINE_EXCEEDED = "deadline_exceeded"
@@ -193,6 +195,12 @@ class EndpointDisabled(CallerError):
             remedy="Its operator can switch it on again, or name another.",
         )
         self.name = name
+
+
+class InUse(CallerError):
+    """What is to be removed is needed by something else."""
+
+    default_cause = Cause.IN_USE
 
 
 class BodyTooLarge(CallerError):

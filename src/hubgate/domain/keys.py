@@ -25,3 +25,12 @@ class Key:
     """Its calls wait behind those of interactive keys."""
     input_type: InputType | None = None
     """What its texts are for, when a call does not say."""
+    endpoints: tuple[str, ...] = ()
+    """The only ones that it may call; empty for all."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    expires_at: float | None = None
+
+    def may_call(self, endpoint: str) -> bool:
+        """Whether an endpoint is in its scope."""
+        return not self.endpoints or endpoint in self.endpoints

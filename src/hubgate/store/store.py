@@ -5,32 +5,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from hubgate.domain.calls import InputType
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import (
     CallerError,
     EndpointExists,
     EndpointNotFound,
     InvalidRequest,
-    StoreFailed,
 )
-from hubgate.domain.keys import Key
+from hubgate.store.auditing import SqlAudit, difference
+from hubgate.store.connections import SqlConnections
 from hubgate.store.database import PATIENCE, Database
+from hubgate.store.key_rows import key_of, told, values_of
+from hubgate.store.sealing import TokenColumns
 from hubgate.store.tables import endpoints, keys, notes
-from hubgate.store.vault import Sealed, Vault
+from hubgate.store.usage import SqlUsage
+from hubgate.store.vault import Vault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import URL, Connection, Row, RowMapping
+    from sqlalchemy import URL, Connection, Delete, Insert, Row, Update
 
+    from hubgate.domain.keys import Key
     from hubgate.domain.secret import Secret
     from hubgate.settings import Settings
 
@@ -44,7 +46,10 @@ class SqlStore:
 
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
-        self._vault = vault
+        self._tokens = TokenColumns(vault)
+        self.audit = SqlAudit(database)
+        self.connections = SqlConnections(database, self._tokens, self.audit)
+        self.usage = SqlUsage(database)
 
     @classmethod
     async def open(
@@ -73,7 +78,9 @@ class SqlStore:
 
         def work(connection: Connection) -> list[tuple[Endpoint, Secret | None]]:
             rows = connection.execute(select(endpoints).order_by(endpoints.c.name))
-            return [(endpoint, self._token(row)) for row in rows if (endpoint := _endpoint(row)) is not None]
+            return [
+                (endpoint, self._tokens.open(row)) for row in rows if (endpoint := _endpoint(row)) is not None
+            ]
 
         return await self._database.do(work)
 
@@ -83,14 +90,16 @@ class SqlStore:
         Raises:
             EndpointExists: the name is taken.
         """
+        note = self.audit.note()
 
         def work(connection: Connection) -> None:
             row_id = secrets.token_hex(16)
-            values = {"id": row_id, **_settings(endpoint), **self._sealed(token, row_id)}
+            values = {"id": row_id, **_settings(endpoint), **self._tokens.of(token, row_id)}
             try:
                 connection.execute(insert(endpoints).values(values))
             except IntegrityError:
                 raise EndpointExists(endpoint.name) from None
+            note(connection, "endpoint.add", endpoint.name, difference({}, _told(endpoint, token)))
 
         await self._database.do(work)
 
@@ -100,27 +109,31 @@ class SqlStore:
         Raises:
             EndpointNotFound: there is none of this name.
         """
+        note = self.audit.note()
 
         def work(connection: Connection) -> None:
             is_it = endpoints.c.name == endpoint.name
             row = connection.execute(select(endpoints).where(is_it)).one_or_none()
             if row is None:
                 raise EndpointNotFound(endpoint.name)
-            values = _settings(endpoint)
-            if token is not None or self._token(row) is not None:
-                values |= self._sealed(token, row.id)
+            values, old = _settings(endpoint), self._tokens.open(row)
+            if token is not None or old is not None:
+                values |= self._tokens.of(token, row.id)
             connection.execute(update(endpoints).where(is_it).values(values))
+            before = _endpoint(row)
+            shown = _told(before, old) if before else {}
+            note(connection, "endpoint.change", endpoint.name, difference(shown, _told(endpoint, token)))
 
         await self._database.do(work)
 
     async def remove_endpoint(self, name: str) -> None:
         """Forget an endpoint and its token."""
-        await self._database.do(lambda c: c.execute(delete(endpoints).where(endpoints.c.name == name)))
+        await self._remove(delete(endpoints).where(endpoints.c.name == name), "endpoint.remove", name)
 
     async def keys(self) -> Sequence[Key]:
         """All gateway keys that are not revoked, the oldest first."""
         oldest_first = select(keys).order_by(keys.c.created_at, keys.c.id)
-        return await self._database.do(lambda c: [_key(row) for row in c.execute(oldest_first).mappings()])
+        return await self._database.do(lambda c: [key_of(row) for row in c.execute(oldest_first).mappings()])
 
     async def add_key(self, key: Key) -> None:
         """Store a new gateway key.
@@ -128,22 +141,19 @@ class SqlStore:
         Raises:
             InvalidRequest: the name is taken.
         """
+        await self._put_key(key, insert(keys), "key.create")
 
-        def work(connection: Connection) -> None:
-            values = {column.name: getattr(key, column.name) for column in keys.c}
-            try:
-                connection.execute(insert(keys).values(values))
-            except IntegrityError:
-                raise InvalidRequest(
-                    f"A key named [{key.name}] exists already.",
-                    remedy="Choose another name, or revoke it first.",
-                ) from None
+    async def save_key(self, key: Key) -> None:
+        """Replace the gateway key of this id.
 
-        await self._database.do(work)
+        Raises:
+            InvalidRequest: its new name is taken.
+        """
+        await self._put_key(key, update(keys).where(keys.c.id == key.id), "key.change")
 
     async def remove_key(self, key_id: str) -> None:
         """Revoke a gateway key."""
-        await self._database.do(lambda c: c.execute(delete(keys).where(keys.c.id == key_id)))
+        await self._remove(delete(keys).where(keys.c.id == key_id), "key.revoke", key_id)
 
     async def touch_keys(self, last_used: Mapping[str, float]) -> None:
         """Write down when keys were last used, seconds since the epoch by key id."""
@@ -171,7 +181,7 @@ class SqlStore:
 
     async def reseal(self) -> int:
         """Seal every token under the newest secret key; how many were re-sealed."""
-        return await self._database.do(self._reseal)
+        return await self._database.do(self._tokens.reseal)
 
     async def rotate_secret(self) -> int:
         """Make a new secret key, unless a rotation was begun, and seal every token under it; how many.
@@ -179,46 +189,46 @@ class SqlStore:
         Raises:
             StoreFailed: a new key is needed, and the keys come from the environment; says what to do.
         """
+        note = self.audit.note()
 
         def work(connection: Connection) -> int:
-            resealed = self._reseal(connection)
-            if not resealed:
-                self._vault.rotate()
-                resealed = self._reseal(connection)
+            resealed = self._tokens.rotate(connection)
+            note(connection, "secret.rotate", "", {"resealed": [None, resealed]})
             return resealed
 
         return await self._database.do(work)
 
-    def _reseal(self, connection: Connection) -> int:
-        resealed = 0
-        stale = select(endpoints).where(endpoints.c.token_key != self._vault.newest)
-        for row in connection.execute(stale).all():
-            token = self._token(row)
-            if token is not None:
-                values = self._sealed(token, row.id)
-                connection.execute(update(endpoints).where(endpoints.c.id == row.id).values(values))
-                resealed += 1
-        return resealed
+    async def _put_key(self, key: Key, statement: Insert | Update, verb: str) -> None:
+        note = self.audit.note()
 
-    def _sealed(self, token: Secret | None, row_id: str) -> dict[str, Any]:
-        if token is None:
-            return {"token_key": None, "token_box": None}
-        sealed = self._vault.seal(token, row_id)
-        return {"token_key": sealed.key_id, "token_box": sealed.box}
+        def work(connection: Connection) -> None:
+            row = connection.execute(select(keys).where(keys.c.id == key.id)).mappings().one_or_none()
+            try:
+                connection.execute(statement.values(values_of(key)))
+            except IntegrityError:
+                raise InvalidRequest(
+                    f"A key named [{key.name}] exists already.",
+                    remedy="Choose another name, or revoke it first.",
+                ) from None
+            note(connection, verb, key.name, difference(told(key_of(row)) if row else {}, told(key)))
 
-    def _token(self, row: Row[Any]) -> Secret | None:
-        if row.token_box is None:
-            return None
-        try:
-            return self._vault.open(Sealed(row.token_key, row.token_box), row.id)
-        except StoreFailed as error:
-            _log.error("endpoint %s is without its token: %s", row.name, error)
-            return None
+        await self._database.do(work)
+
+    async def _remove(self, statement: Delete, verb: str, subject: str) -> None:
+        note = self.audit.note()
+
+        def work(connection: Connection) -> None:
+            if connection.execute(statement).rowcount:
+                note(connection, verb, subject, {})
+
+        await self._database.do(work)
 
 
-def _key(row: RowMapping) -> Key:
-    key = Key(**row)
-    return key if key.input_type is None else replace(key, input_type=InputType(key.input_type))
+def _told(endpoint: Endpoint, token: Secret | None) -> dict[str, Any]:
+    """What the audit log may tell of an endpoint."""
+    told = {**msgspec.to_builtins(endpoint), "token": token.hint if token else None}
+    facts = told.pop("facts")
+    return told | {f"learned.{name}": facts[name] for name in ("model", "revision", "dimensions")}
 
 
 def _settings(endpoint: Endpoint) -> dict[str, Any]:

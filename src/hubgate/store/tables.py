@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Double, LargeBinary, MetaData, String, Table, Text, false
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    false,
+)
 
-REVISION = "0002"
+from hubgate.domain.records import BUCKETS
+
+REVISION = "0005"
 """The newest migration."""
 
 metadata = MetaData(
@@ -35,6 +49,62 @@ keys = Table(
     Column("default_endpoint", Text),
     Column("bulk", Boolean, nullable=False, server_default=false()),
     Column("input_type", String(32)),
+    Column("endpoints", Text),  # a list of names in JSON; none for all
+    Column("requests_per_minute", Integer),
+    Column("tokens_per_minute", Integer),
+    Column("expires_at", Double),
+)
+
+connections = Table(
+    "connections",
+    metadata,
+    Column("id", String(32), primary_key=True),  # as of endpoints
+    Column("name", Text, nullable=False, unique=True),
+    Column("created_at", Double, nullable=False),
+    Column("token_key", String(8), nullable=False),
+    Column("token_box", LargeBinary, nullable=False),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("span", Integer, primary_key=True),  # seconds: an hour, or a day of what is older
+    Column("at", BigInteger, primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("texts", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("queue_seconds", Double, nullable=False),
+    Column("cache_hits", BigInteger, nullable=False),
+    Column("cache_misses", BigInteger, nullable=False),
+    Column("upstream_requests", BigInteger, nullable=False),
+    Column("saved_requests", BigInteger, nullable=False),
+    *(Column(f"latency_{n}", BigInteger, nullable=False) for n in range(BUCKETS)),
+)
+
+usage_causes = Table(
+    "usage_causes",
+    metadata,
+    Column("span", Integer, primary_key=True),
+    Column("at", BigInteger, primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("cause", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("verb", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("changes", Text, nullable=False),  # JSON
 )
 
 notes = Table(

@@ -1,0 +1,148 @@
+"""What the gate keeps beside endpoints and keys: named tokens, counts of use, and who changed what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hubgate.domain.secret import Secret
+
+HOUR, DAY = 3600, 86_400
+"""Seconds. Hours and days are UTC's."""
+LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+"""Upper bounds of the buckets, in seconds; one more bucket holds what took longer."""
+BUCKETS = len(LATENCY_BOUNDS) + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """A stored token under a name, for endpoints that have none of their own. Time is seconds since the epoch."""
+
+    name: str
+    token: Secret | None
+    """`None` where it cannot be opened: the log says why."""
+    created_at: float
+
+
+class Slot(NamedTuple):
+    """Whose use is counted, and when: the hour's or the day's start in seconds since the epoch."""
+
+    at: int
+    endpoint: str
+    key: str
+    """A gateway key's id; empty for what cannot be told by keys: caches and requests to the upstream."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """How much an endpoint was used in some time. Latency is of answered requests alone, queue time in seconds."""
+
+    requests: int = 0
+    errors: int = 0
+    texts: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    queue_seconds: float = 0.0
+    cache_hits: int = 0
+    cache_misses: int = 0
+    upstream_requests: int = 0
+    saved_requests: int = 0
+    """Calls that went along in another's request to the upstream."""
+    latency: list[int] = field(default_factory=lambda: [0] * BUCKETS)
+    causes: dict[str, int] = field(default_factory=dict)
+    """Errors by their cause."""
+
+
+COUNTS = (
+    "requests",
+    "errors",
+    "texts",
+    "prompt_tokens",
+    "completion_tokens",
+    "queue_seconds",
+    "cache_hits",
+    "cache_misses",
+    "upstream_requests",
+    "saved_requests",
+)
+"""The numbers of a `Tally` that are simply added."""
+
+
+class UsageRow(NamedTuple):
+    """The use of one group, as `UsageStore.read` was asked to group: `group` holds a value for each word of `by`."""
+
+    group: tuple[str | int, ...]
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageQuestion:
+    """Which use, and by what: `start` included, `end` excluded, in seconds since the epoch."""
+
+    start: int
+    end: int
+    by: tuple[str, ...] = ()
+    """Of endpoint, key, day, hour, cause."""
+    endpoint: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One line of the audit log."""
+
+    at: float
+    who: str
+    verb: str
+    """Kind and verb, as `endpoint.add`."""
+    subject: str
+    """The name of what was changed."""
+    changes: Mapping[str, Any]
+    """`[before, after]` by the setting's name; never a secret."""
+
+
+class ConnectionStore(Protocol):
+    """Connections that survive a restart; tokens go in and come out open. All raise `StoreFailed`."""
+
+    async def all(self) -> Sequence[Connection]:
+        """All of them, by name."""
+        ...
+
+    async def put(self, connection: Connection) -> None:
+        """Store a connection, in place of the one of its name."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Forget a connection."""
+        ...
+
+
+class UsageStore(Protocol):
+    """Counts that survive a restart. All raise `StoreFailed`; nothing is half done then."""
+
+    async def add(self, tallies: Mapping[Slot, Tally]) -> None:
+        """Add to the hours."""
+        ...
+
+    async def read(self, question: UsageQuestion, most: int) -> Sequence[UsageRow]:
+        """The use, grouped and in the order of the groups; at most so many rows."""
+        ...
+
+    async def roll(self, now: float) -> None:
+        """Make days of old hours, and forget old days."""
+        ...
+
+
+class AuditLog(Protocol):
+    """Who changed what. All raise `StoreFailed`."""
+
+    async def record(self, verb: str, subject: str, changes: Mapping[str, Any] | None = None) -> None:
+        """Write down a change that the store does not see: what it stores it writes down itself."""
+        ...
+
+    async def read(self, most: int, before: int | None = None) -> Sequence[tuple[int, Change]]:
+        """The newest changes with their numbers, the newest first; only those before a number, if one is given."""
+        ...

@@ -1,0 +1,75 @@
+"""Tokens in rows: sealed when they go in, open when they come out. Endpoints and connections have the same columns."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select, update
+
+from hubgate.domain.errors import StoreFailed
+from hubgate.store.tables import connections, endpoints
+from hubgate.store.vault import Sealed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection, Row, Table
+
+    from hubgate.domain.secret import Secret
+    from hubgate.store.vault import Vault
+
+_TABLES: Mapping[str, Table] = {"endpoint": endpoints, "connection": connections}
+
+_log = logging.getLogger(__name__)
+
+
+class TokenColumns:
+    """`token_key` and `token_box`. Used in the store's thread."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    def of(self, token: Secret | None, row_id: str) -> dict[str, Any]:
+        """What a row of this id holds of a token."""
+        if token is None:
+            return {"token_key": None, "token_box": None}
+        sealed = self._vault.seal(token, row_id)
+        return {"token_key": sealed.key_id, "token_box": sealed.box}
+
+    def open(self, row: Row[Any], kind: str = "endpoint") -> Secret | None:
+        """The token of a row; one that cannot be opened is logged, and comes as none."""
+        if row.token_box is None:
+            return None
+        try:
+            return self._vault.open(Sealed(row.token_key, row.token_box), row.id)
+        except StoreFailed as error:
+            _log.error("%s %s is without its token: %s", kind, row.name, error)
+            return None
+
+    def reseal(self, connection: Connection) -> int:
+        """Seal every token under the newest secret key; how many were sealed anew."""
+        return sum(self._reseal(connection, kind, table) for kind, table in _TABLES.items())
+
+    def rotate(self, connection: Connection) -> int:
+        """The same under a new key, unless a rotation was begun.
+
+        Raises:
+            StoreFailed: a new key is needed, and the keys come from the environment; says what to do.
+        """
+        resealed = self.reseal(connection)
+        if not resealed:
+            self._vault.rotate()
+            resealed = self.reseal(connection)
+        return resealed
+
+    def _reseal(self, connection: Connection, kind: str, table: Table) -> int:
+        resealed = 0
+        stale = select(table).where(table.c.token_key != self._vault.newest)
+        for row in connection.execute(stale).all():
+            token = self.open(row, kind)
+            if token is not None:
+                values = self.of(token, row.id)
+                connection.execute(update(table).where(table.c.id == row.id).values(values))
+                resealed += 1
+        return resealed

@@ -1,0 +1,151 @@
+"""How much endpoints were used: hours, which become days when they are old. All sums are the database's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, func, literal, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from hubgate.domain.records import BUCKETS, COUNTS, DAY, HOUR, Tally, UsageRow
+from hubgate.store.tables import usage, usage_causes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Select, Table
+
+    from hubgate.domain.records import Slot, UsageQuestion
+    from hubgate.store.database import Database
+
+KEPT_HOURS = 35 * DAY
+KEPT_DAYS = 400 * DAY
+"""Seconds that hours and days are kept."""
+MOST_ROWS = 500_000
+"""Of hours, and of days: with more, hours become days earlier, and days go earlier."""
+
+_LATENCY = tuple(f"latency_{n}" for n in range(BUCKETS))
+_SUMS = {usage: (*COUNTS, *_LATENCY), usage_causes: ("requests",)}
+_INSERT: Mapping[str, Callable[[Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+class SqlUsage:
+    """`hubgate.domain.records.UsageStore` on SQLAlchemy."""
+
+    def __init__(self, database: Database, *, most_rows: int = MOST_ROWS) -> None:
+        self._database = database
+        self._most_rows = most_rows
+
+    async def add(self, tallies: Mapping[Slot, Tally]) -> None:
+        """Add to the hours."""
+
+        def work(connection: Connection) -> None:
+            _add(connection, usage, [_row(slot, tally) for slot, tally in tallies.items()])
+            causes = [
+                {**_place(slot), "cause": cause, "requests": requests}
+                for slot, tally in tallies.items()
+                for cause, requests in tally.causes.items()
+            ]
+            _add(connection, usage_causes, causes)
+
+        await self._database.do(work)
+
+    async def read(self, question: UsageQuestion, most: int) -> Sequence[UsageRow]:
+        """The use, grouped and in the order of the groups."""
+        table = usage_causes if "cause" in question.by else usage
+        groups = [_group(table, word).label(f"by_{n}") for n, word in enumerate(question.by)]
+        sums = [func.sum(table.c[name]).label(name) for name in _SUMS[table]]
+        rows = select(*groups, *sums).where(*_asked(table, question)).limit(most)
+        if groups:
+            rows = rows.group_by(*groups).order_by(*groups)
+
+        def work(connection: Connection) -> list[UsageRow]:
+            return [
+                UsageRow(tuple(row[: len(groups)]), _tally(row._mapping))  # noqa: SLF001 - SQLAlchemy's name
+                for row in connection.execute(rows)
+                if row.requests is not None  # a sum of nothing
+            ]
+
+        return await self._database.do(work)
+
+    async def roll(self, now: float) -> None:
+        """Make days of old hours, and forget old days."""
+        today = int(now) // DAY * DAY
+
+        def work(connection: Connection) -> None:
+            _to_days(connection, today - KEPT_HOURS)
+            while (oldest := self._too_many(connection, HOUR)) is not None and oldest < today:
+                _to_days(connection, oldest + DAY)
+            _forget(connection, DAY, today - KEPT_DAYS)
+            while (oldest := self._too_many(connection, DAY)) is not None:
+                _forget(connection, DAY, oldest + DAY)
+
+        await self._database.do(work)
+
+    def _too_many(self, connection: Connection, span: int) -> int | None:
+        """The oldest day, if there are more rows than there may be."""
+        measure = select(func.count(), func.min(usage.c.at)).where(usage.c.span == span)
+        rows, oldest = connection.execute(measure).one()
+        return int(oldest) // DAY * DAY if rows > self._most_rows else None
+
+
+def _place(slot: Slot) -> dict[str, Any]:
+    return {"span": HOUR, **slot._asdict()}
+
+
+def _row(slot: Slot, tally: Tally) -> dict[str, Any]:
+    counts = {name: getattr(tally, name) for name in COUNTS}
+    return {**_place(slot), **counts, **dict(zip(_LATENCY, tally.latency, strict=True))}
+
+
+def _tally(row: Mapping[Any, Any]) -> Tally:
+    counts = {name: row[name] for name in COUNTS if name in row}
+    return Tally(**counts, latency=[row.get(name, 0) for name in _LATENCY])
+
+
+def _add(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        connection.execute(_adding(connection, table), rows)
+
+
+def _adding(connection: Connection, table: Table, source: Select[Any] | None = None) -> Any:
+    """An insert that adds to the row that is there."""
+    statement = _INSERT[connection.dialect.name](table)
+    if source is not None:
+        statement = statement.from_select([column.name for column in table.c], source)
+    added = {name: table.c[name] + statement.excluded[name] for name in _SUMS[table]}
+    return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=added)
+
+
+def _to_days(connection: Connection, before: int) -> None:
+    """Make days of the hours before a day's start."""
+    for table, sums in _SUMS.items():
+        day = table.c.at - table.c.at % DAY
+        kept = [column for column in table.primary_key if column.name not in {"span", "at"}]
+        added = [func.sum(table.c[name]) for name in sums]
+        old = (table.c.span == HOUR, table.c.at < before)
+        days = select(literal(DAY), day, *kept, *added).where(*old).group_by(day, *kept)
+        connection.execute(_adding(connection, table, days))
+    _forget(connection, HOUR, before)
+
+
+def _forget(connection: Connection, span: int, before: int) -> None:
+    for table in _SUMS:
+        connection.execute(delete(table).where(table.c.span == span, table.c.at < before))
+
+
+def _asked(table: Table, question: UsageQuestion) -> list[ColumnElement[bool]]:
+    asked = [table.c.at >= question.start, table.c.at < question.end]
+    for name in ("endpoint", "key"):
+        wanted = getattr(question, name)
+        if wanted is not None:
+            asked.append(table.c[name] == wanted)
+    return asked
+
+
+def _group(table: Table, word: str) -> ColumnElement[Any]:
+    if word == "hour":
+        return table.c.at
+    if word == "day":
+        return table.c.at - table.c.at % DAY
+    return table.c[word]

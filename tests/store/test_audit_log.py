@@ -1,0 +1,114 @@
+"""Every change that is stored is written down with it: who, what, before and after, and no secret."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from staged import dedicated
+
+from hubgate.domain.actor import ACTOR
+from hubgate.domain.endpoint import Facts
+from hubgate.domain.errors import EndpointExists, InvalidRequest
+from hubgate.domain.keys import Key
+from hubgate.domain.records import Connection
+from hubgate.domain.secret import Secret
+from hubgate.store.auditing import SqlAudit
+
+if TYPE_CHECKING:
+    from hubgate.domain.records import Change
+    from hubgate.store.store import SqlStore
+
+ONE, TWO = Secret("hf_" + "one" * 8), Secret("hf_" + "two" * 8)
+KEY = Key(id="0a1b2c3d", name="dify", digest=bytes(32), created_at=1.0, endpoints=("e5", "e6"))
+
+
+async def lines(store: SqlStore) -> list[Change]:
+    return [change for _, change in await store.audit.read(100)]
+
+
+async def test_an_endpoints_life_is_told_by_what_changed(store: SqlStore) -> None:
+    await store.add_endpoint(dedicated(), ONE)
+    changed = dedicated(requests_per_minute=5, facts=Facts(model="org/model"))
+    await store.save_endpoint(changed, TWO)
+    await store.remove_endpoint("e5")
+    await store.remove_endpoint("e5")
+    removed, saved, added = await lines(store)
+    assert [line.verb for line in (added, saved, removed)] == [
+        "endpoint.add",
+        "endpoint.change",
+        "endpoint.remove",
+    ]
+    assert {line.subject for line in (added, saved, removed)} == {"e5"}
+    assert added.changes["requests_per_minute"] == [None, 3000]
+    assert saved.changes == {
+        "requests_per_minute": [3000, 5],
+        "token": ["…eone", "…otwo"],
+        "learned.model": [None, "org/model"],
+    }
+    assert removed.changes == {}
+
+
+async def test_a_keys_life_is_told_without_the_key(store: SqlStore) -> None:
+    await store.add_key(KEY)
+    await store.save_key(replace(KEY, name="dify two", endpoints=(), requests_per_minute=60))
+    await store.touch_keys({KEY.id: 2.0})
+    assert await store.keys() == [
+        replace(KEY, name="dify two", endpoints=(), requests_per_minute=60, last_used_at=2.0)
+    ]
+    await store.remove_key(KEY.id)
+    revoked, changed, created = await lines(store)
+    assert (created.verb, changed.verb, revoked.verb) == ("key.create", "key.change", "key.revoke")
+    assert created.changes["endpoints"] == [None, ["e5", "e6"]]
+    assert changed.changes == {
+        "name": ["dify", "dify two"],
+        "endpoints": [["e5", "e6"], None],
+        "requests_per_minute": [None, 60],
+    }
+    assert not {"digest", "last_used_at"} & {*created.changes, *changed.changes}
+
+
+async def test_a_connections_life_is_told_by_the_ends_of_its_tokens(store: SqlStore) -> None:
+    await store.connections.put(Connection(name="hf", token=ONE, created_at=1.0))
+    await store.connections.put(Connection(name="hf", token=TWO, created_at=2.0))
+    assert await store.connections.all() == [Connection(name="hf", token=TWO, created_at=1.0)]
+    assert await store.rotate_secret() == 1
+    assert await store.connections.all() == [Connection(name="hf", token=TWO, created_at=1.0)]
+    await store.connections.remove("hf")
+    await store.connections.remove("hf")
+    assert await store.connections.all() == []
+    told = [(line.verb, line.subject, line.changes) for line in await lines(store)]
+    assert told == [
+        ("connection.remove", "hf", {}),
+        ("secret.rotate", "", {"resealed": [None, 1]}),
+        ("connection.change", "hf", {"token": ["…eone", "…otwo"]}),
+        ("connection.add", "hf", {"token": [None, "…eone"]}),
+    ]
+    assert ONE.reveal() not in json.dumps(told)
+
+
+async def test_a_line_names_who_asked_and_what_failed_leaves_none(store: SqlStore) -> None:
+    await store.add_endpoint(dedicated(), None)
+    ACTOR.set("0a1b2c3d")
+    await store.add_key(KEY)
+    with pytest.raises(EndpointExists):
+        await store.add_endpoint(dedicated(), None)
+    with pytest.raises(InvalidRequest):
+        await store.add_key(replace(KEY, id="other", digest=bytes(31)))
+    await store.audit.record("cache.clear", "")
+    assert [(line.who, line.verb) for line in await lines(store)] == [
+        ("0a1b2c3d", "cache.clear"),
+        ("0a1b2c3d", "key.create"),
+        ("gate", "endpoint.add"),
+    ]
+
+
+async def test_the_log_is_bounded_and_read_in_pages(store: SqlStore) -> None:
+    audit = SqlAudit(store._database, most_lines=3)
+    for number in range(5):
+        await audit.record("test.run", str(number))
+    page = await audit.read(2)
+    assert [change.subject for _, change in page] == ["4", "3"]
+    assert [change.subject for _, change in await audit.read(2, before=page[-1][0])] == ["2"]

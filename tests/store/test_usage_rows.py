@@ -1,0 +1,125 @@
+"""The use of endpoints is added up by the hour, grouped as asked, and made days of when it is old."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hubgate.domain.errors import StoreFailed
+from hubgate.domain.records import BUCKETS, COUNTS, DAY, HOUR, Slot, Tally, UsageQuestion
+from hubgate.store.store import SqlStore
+from hubgate.store.usage import KEPT_DAYS, KEPT_HOURS, SqlUsage
+
+if TYPE_CHECKING:
+    from hubgate.settings import Settings
+
+NOON = 20_000 * DAY + 12 * HOUR
+ALWAYS = UsageQuestion(start=0, end=NOON * 2)
+
+
+def tally(requests: int = 1, **causes: int) -> Tally:
+    """As many requests, a tenth of a second each, some of them failed."""
+    latency = [0] * BUCKETS
+    latency[6] = requests
+    numbers = {name: requests * 2 for name in COUNTS if name not in {"requests", "errors", "queue_seconds"}}
+    return Tally(
+        requests=requests,
+        errors=sum(causes.values()),
+        queue_seconds=requests / 4,
+        latency=latency,
+        causes=causes,
+        **numbers,
+    )
+
+
+def asked(*by: str, **what: int | str) -> UsageQuestion:
+    return UsageQuestion(**{"start": 0, "end": NOON * 2, "by": by, **what})  # type: ignore[arg-type]
+
+
+async def rows(store: SqlStore) -> dict[tuple[int, int], int]:
+    """How many rows there are of each span and time."""
+    found = await store._database.do(
+        lambda c: c.exec_driver_sql('SELECT span, "at", count(*) FROM usage GROUP BY 1, 2').all()
+    )
+    return {(span, at): count for span, at, count in found}
+
+
+async def test_what_is_added_to_an_hour_is_summed_in_every_number(store: SqlStore) -> None:
+    slot = Slot(NOON, "e5", "app")
+    await store.usage.add({slot: tally(1, overloaded=1)})
+    await store.usage.add({slot: tally(2, overloaded=2, waking=1)})
+    await store.usage.add({})
+    ((group, sums),) = await store.usage.read(ALWAYS, 10)
+    assert group == ()
+    expected = tally(3, overloaded=3, waking=1)
+    expected.causes = {}
+    assert sums == expected
+
+
+async def test_use_is_grouped_by_endpoint_key_hour_day_and_cause(store: SqlStore) -> None:
+    for at in (NOON, NOON + HOUR, NOON + DAY):
+        await store.usage.add({Slot(at, "e5", "one"): tally(1, waking=1)})
+    await store.usage.add({Slot(NOON, "minilm", "two"): tally(5)})
+
+    async def requests(*by: str, **what: int | str) -> list[tuple[object, ...]]:
+        found = await store.usage.read(asked(*by, **what), 10)
+        return [(*row.group, row.tally.requests) for row in found]
+
+    midnight = NOON // DAY * DAY
+    assert await requests("endpoint") == [("e5", 3), ("minilm", 5)]
+    assert await requests("key") == [("one", 3), ("two", 5)]
+    assert await requests("hour", endpoint="e5") == [(NOON, 1), (NOON + HOUR, 1), (NOON + DAY, 1)]
+    assert await requests("day", "endpoint") == [
+        (midnight, "e5", 2),
+        (midnight, "minilm", 5),
+        (midnight + DAY, "e5", 1),
+    ]
+    assert await requests("cause") == [("waking", 3)]
+    assert await requests(start=NOON, end=NOON + HOUR) == [(6,)]
+    assert await requests("endpoint", key="two") == [("minilm", 5)]
+    assert await requests(endpoint="nowhere") == []
+    assert len(await store.usage.read(asked("hour"), 2)) == 2
+
+
+async def test_old_hours_become_days_and_old_days_are_forgotten(store: SqlStore) -> None:
+    old = NOON - KEPT_HOURS - DAY
+    midnight = old // DAY * DAY
+    for at in (old, old + HOUR, NOON):
+        await store.usage.add({Slot(at, "e5", "one"): tally(1, waking=1)})
+    before = await store.usage.read(ALWAYS, 10)
+    await store.usage.roll(NOON)
+    assert await rows(store) == {(DAY, midnight): 1, (HOUR, NOON): 1}
+    assert await store.usage.read(ALWAYS, 10) == before
+    assert [r.tally.requests for r in await store.usage.read(asked("cause"), 10)] == [3]
+    await store.usage.roll(NOON + KEPT_DAYS - KEPT_HOURS)
+    assert await rows(store) == {(DAY, NOON // DAY * DAY): 1}
+
+
+async def test_rows_are_bounded_by_making_days_early_and_then_by_forgetting(store: SqlStore) -> None:
+    small = SqlUsage(store._database, most_rows=2)
+    for hours in range(4):
+        await small.add({Slot(NOON - DAY + hours * HOUR, "e5", "one"): tally()})
+    await small.add({Slot(NOON, "e5", key): tally() for key in "abc"})
+    await small.roll(NOON)
+    assert await rows(store) == {
+        (DAY, NOON // DAY * DAY - DAY): 1,
+        (HOUR, NOON): 3,
+    }, "today's hours stay, whatever their number"
+    await small.roll(NOON + DAY)
+    assert await rows(store) == {}, "four days' rows are more than two, and the newest day has three"
+
+
+async def test_a_locked_database_adds_nothing_and_says_that_it_may_be_tried_again(settings: Settings) -> None:
+    store = await SqlStore.open(settings, patience=0.0)
+    with closing(sqlite3.connect(os.fspath(settings.database))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreFailed) as busy:
+            await store.usage.add({Slot(NOON, "e5", "one"): tally()})
+        other.rollback()
+    assert busy.value.retryable
+    assert await store.usage.read(ALWAYS, 10) == []
+    await store.close()
