@@ -54,6 +54,14 @@ class Job:
         """Where it is kept."""
         return JobFolder(Path(self.task.output))
 
+    def check(self) -> None:
+        """Look whether the output can be written at all; its folder need not be held for that.
+
+        Raises:
+            JobStopped: it cannot.
+        """
+        check_output(Path(self.task.output), self.task.columns, chunked=self.task.chunk)
+
     def open(self) -> tuple[Source, bool]:
         """Open the input, and look whether the job is done already.
 
@@ -61,7 +69,6 @@ class Job:
             JobStopped: the task cannot be done as it is; nothing was changed.
         """
         task, folder = self.task, self.folder
-        check_output(Path(task.output), task.columns, chunked=task.chunk)
         source = open_source(Path(task.input), task.columns)
         if self.overwrite:
             folder.clear()
@@ -91,13 +98,18 @@ class Job:
         Raises:
             HubgateError: it could not be done; how it stands is written down, and the same call goes on.
         """
+
+        def on_wait(reason: str | None) -> None:
+            progress.waiting_for = reason
+
         folder, started = self.folder, time.monotonic()
-        model = await embedder.model()
+        asking = Asking(embedder, clock=time.monotonic, patience=self.patience, on_wait=on_wait)
+        model = await asking.model()
         with written():
             self._begin(source, model)
             manifest = Manifest(folder.manifest)
         try:
-            await self._work(source, embedder, manifest, progress, model)
+            await self._work(source, asking, manifest, progress, model)
         except BaseException as error:
             reason = (
                 str(error)
@@ -143,14 +155,11 @@ class Job:
     async def _work(
         self,
         source: Source,
-        embedder: Embedder,
+        asking: Asking,
         manifest: Manifest,
         progress: Progress,
         model: Mapping[str, Any],
     ) -> None:
-        def on_wait(reason: str | None) -> None:
-            progress.waiting_for = reason
-
         ids, kept = source.layout
         layout = Layout(model["dimensions"], self.task.chunk, ids, kept)
         progress.totals, progress.rows_before = manifest.totals, manifest.totals.rows
@@ -162,8 +171,7 @@ class Job:
                 source=source,
                 sink=sink,
                 manifest=manifest,
-                embedder=embedder,
-                asking=Asking(embedder, clock=time.monotonic, patience=self.patience, on_wait=on_wait),
+                asking=asking,
                 progress=progress,
                 model=model,
                 rows_per_request=self.task.rows_per_request,

@@ -137,16 +137,15 @@ class JobFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Work on it, alone.
+        """Work on it, alone. If there is no job in it at the end, the folder goes.
 
         Raises:
             JobStopped: another process does.
             OSError: the folder cannot be made.
         """
-        self.path.mkdir(exist_ok=True)
-        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock = self._lock()
         try:
-            if not _try(lock, fcntl.LOCK_EX):
+            if not _try(lock, fcntl.LOCK_EX) or not _is(lock, self.path / "lock"):
                 raise JobStopped(
                     f"Another process works on {self.output}.",
                     remedy=f"`hubgate job show {self.id}` tells how far it is.",
@@ -154,7 +153,11 @@ class JobFolder:
                 )
             os.ftruncate(lock, 0)
             os.pwrite(lock, b"%d" % os.getpid(), 0)
-            yield
+            try:
+                yield
+            finally:
+                if not (self.path / "job.json").exists():
+                    shutil.rmtree(self.path)
         finally:
             os.close(lock)
 
@@ -176,10 +179,9 @@ class JobFolder:
         shutil.rmtree(self.parts, ignore_errors=True)
         self.failures.unlink(missing_ok=True)
 
-    def remove(self) -> None:
-        """Remove the whole folder. For who holds it."""
-        self.clear()
-        shutil.rmtree(self.path)
+    def _lock(self) -> int:
+        self.path.mkdir(exist_ok=True)
+        return os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
 
     def _last_state(self) -> State:
         return self._read("state.json", State) or State(status=Status.INTERRUPTED)
@@ -237,6 +239,14 @@ class KnownJobs:
                 cause=Cause.NOT_FOUND,
             )
         return job
+
+
+def _is(lock: int, path: Path) -> bool:
+    """Whether an open file is still the one at a path: who held it before may have removed the folder."""
+    try:
+        return os.fstat(lock).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _try(lock: int, kind: int) -> bool:

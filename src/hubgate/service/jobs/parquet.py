@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _READ_ROWS = 1024
 _READ_BUFFER = 1 << 20
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _GROUP_BYTES = 64 * 1024 * 1024
 """Of a row group of the output, uncompressed: what joining holds in memory."""
 
@@ -217,11 +218,11 @@ def _decoded(value: bytes | None) -> str | UnicodeDecodeError | None:
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return any(is_text(kind) for is_text in _TEXTS)
 
 
 def _is_id(kind: pa.DataType) -> bool:
-    return _is_text(kind) or (pa.types.is_integer(kind) and kind != pa.uint64())  # ids are written as int64
+    return _is_text(kind) or bool(pa.types.is_integer(kind) and kind != pa.uint64())  # written as int64
 
 
 def _id(value: int | str, layout: Layout) -> int | str:

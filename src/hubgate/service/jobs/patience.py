@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from hubgate.domain.errors import Cause, HubgateError
 from hubgate.service.jobs.rows import Embedded, Failed, JobStopped
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from typing import Any
 
     from hubgate.domain.ports import Clock
     from hubgate.service.jobs.rows import Embedder, Reply, Row
 
+T = TypeVar("T")
 _OWN_FAULT = frozenset(
     {
         Cause.INVALID_REQUEST,
@@ -107,7 +110,8 @@ class Asking:
         while waiting:
             some = waiting.pop()
             try:
-                asked.add(some, await self._until_answered([row.text for row in some]))
+                texts = [row.text for row in some]
+                asked.add(some, await self._until_answered(partial(self._embed, texts), alone=len(some) == 1))
             except _Refused as refused:
                 if len(some) > 1:
                     half = len(some) // 2
@@ -119,20 +123,36 @@ class Asking:
                     )
         return asked
 
-    async def _until_answered(self, texts: Sequence[str]) -> Reply:
-        """One request, again and again.
+    async def model(self) -> Mapping[str, Any]:
+        """What the model is now.
 
         Raises:
-            _Refused: one of the texts may be why; of a single text, it is.
+            JobStopped: it cannot be asked.
+        """
+        try:
+            return await self._until_answered(self._embed.model, alone=True)
+        except _Refused as refused:
+            raise _stop(refused.error) from refused.error
+
+    async def _until_answered(self, ask: Callable[[], Awaitable[T]], *, alone: bool) -> T:
+        """One request, again and again.
+
+        Args:
+            ask: makes the request.
+            alone: whether it cannot be made smaller.
+
+        Raises:
+            _Refused: what it is about may be why; of one that is alone, it is.
+            JobStopped: the job cannot go on.
         """
         before, tries, wait = self._answers, 0, _FIRST_WAIT
         while True:
             try:
-                reply = await self._embed(texts)
+                reply = await ask()
             except HubgateError as error:
                 tries += error.cause in _SUSPECT
                 others = self._answers > before
-                self._judge(error, alone=len(texts) == 1, given_up=others and tries >= _SUSPECT_TRIES)
+                self._judge(error, alone=alone, given_up=others and tries >= _SUSPECT_TRIES)
                 self._on_wait(error.message)
                 await self._sleep(max(wait, min(error.retry_after or 0.0, _LONGEST_WAIT)))
                 wait = min(wait * 2, _LONGEST_WAIT)
@@ -153,13 +173,17 @@ class Asking:
         if cause in _OWN_FAULT or given_up or (cause in _TOO_MUCH and not alone):
             raise _Refused(error)
         if not error.retryable and cause not in _SUSPECT:
-            raise JobStopped(error.message, remedy=error.remedy, cause=cause) from error
+            raise _stop(error) from error
         if self._clock() - self._answered_at > self._patience:
             raise JobStopped(
                 f"Nothing was answered for {self._patience / 60:.0f} minutes: {error.message}",
                 remedy=error.remedy,
                 cause=cause,
             ) from error
+
+
+def _stop(error: HubgateError) -> JobStopped:
+    return JobStopped(error.message, remedy=error.remedy, cause=error.cause)
 
 
 class _Refused(Exception):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from hubgate.service.jobs.manifest import Manifest
     from hubgate.service.jobs.patience import Asked, Asking
-    from hubgate.service.jobs.rows import Embedder, Shard, Sink, Source
+    from hubgate.service.jobs.rows import Shard, Sink, Source
 
 T = TypeVar("T")
 _NO_ROOM = {
@@ -53,7 +53,6 @@ class Work:
     source: Source
     sink: Sink
     manifest: Manifest
-    embedder: Embedder
     asking: Asking
     progress: Progress
     model: Mapping[str, Any]
@@ -101,7 +100,7 @@ class _Run:
         """Join the parts, once everything is still what it was."""
         job = self._job
         job.source.check()
-        check_model(job.model, await job.embedder.model())
+        check_model(job.model, await job.asking.model())
         job.progress.joining = True
         await self._in(self._writer, self._publish)
 

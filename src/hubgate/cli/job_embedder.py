@@ -1,0 +1,194 @@
+"""A bulk job's requests to its gate, over HTTP: to `/v1/embeddings`, in base64, so that vectors stay bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import aiohttp
+import msgspec
+
+from hubgate.domain.endpoint import Task as ModelTask
+from hubgate.domain.errors import Cause, HubgateError, StoreFailed, WrongTask
+from hubgate.service.jobs.rows import Piece, Reply
+from hubgate.store.lock import running_gate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from hubgate.service.jobs.job import Manner, Task
+    from hubgate.store.lock import RunningGate
+
+T = TypeVar("T")
+# Longer than the gate lets a bulk request wait: it answers first.
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=900)
+_SAME = ("revision", "pooling", "precision")
+"""What is learned of a model and must stay, beside its name and its dimensions."""
+
+
+class _Chunk(msgspec.Struct):
+    start: int
+    end: int
+    text: str
+    embedding: bytes  # msgspec reads base64 as bytes: no float is ever made
+    tokens: int | None = None
+
+
+class _Item(msgspec.Struct):
+    embedding: bytes = b""
+    tokens: int | None = None
+    chunks: list[_Chunk] | None = None
+
+
+class _Usage(msgspec.Struct):
+    total_tokens: int
+    estimated: bool = False
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Item]
+    usage: _Usage
+
+
+class _Problem(msgspec.Struct):
+    """An error in the words of either face that is asked."""
+
+    message: str
+    code: str = ""
+    cause: str = ""
+    remedy: str = ""
+
+
+class _Error(msgspec.Struct):
+    error: _Problem
+
+
+class GateEmbedder:
+    """Embeds through the gate that runs in a home, wherever that is after a restart. Use it as a context.
+
+    Args:
+        home: of the gate.
+        task: the job's.
+        manner: how it is done.
+    """
+
+    def __init__(self, home: Path, task: Task, manner: Manner) -> None:
+        self._home = home
+        self._task = task
+        self._form: dict[str, Any] = {
+            "model": task.endpoint,
+            "encoding_format": "base64",
+            "input_type": task.input_type,
+            "token_counts": True,
+        }
+        if task.chunk:
+            self._form["chunking_settings"] = {}  # the endpoint's own
+        self._headers = {"content-type": "application/json"}
+        if manner.bulk:
+            self._headers["x-hubgate-class"] = "bulk"
+        if not manner.cached:
+            self._headers["cache-control"] = "no-store"
+        self._gate: RunningGate | None = None
+        self._session: aiohttp.ClientSession
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, connector=aiohttp.TCPConnector(limit=0))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def __call__(self, texts: Sequence[str]) -> Reply:
+        """The vectors of texts; see the port.
+
+        Raises:
+            HubgateError: the gate refused, or is away.
+        """
+        body = msgspec.json.encode({**self._form, "input": texts})
+        answer = await self._ask("POST", "/v1/embeddings", body, _Answer)
+        if len(answer.data) != len(texts):
+            raise HubgateError(
+                f"The gate answered {len(answer.data)} texts of {len(texts)}.", cause=Cause.WRONG_COUNT
+            )
+        return Reply(
+            [_pieces(item) for item in answer.data], answer.usage.total_tokens, not answer.usage.estimated
+        )
+
+    async def model(self) -> Mapping[str, Any]:
+        """What the endpoint is; see the port.
+
+        Raises:
+            HubgateError: there is no such endpoint, or it gives no vectors.
+        """
+        name = self._task.endpoint
+        shown = await self._ask("GET", f"/api/endpoints/{name}", b"", dict[str, Any])
+        if shown["task"] != ModelTask.TEXT_EMBEDDING:
+            raise WrongTask(name, asked=ModelTask.TEXT_EMBEDDING, actual=shown["task"])
+        facts = shown["facts"]
+        return {
+            "model": facts.get("model") or shown.get("model"),
+            "dimensions": shown["dimensions"],
+            **{fact: facts.get(fact) for fact in _SAME},
+            "prefixes": shown.get("prefixes"),
+            **({"chunking_settings": shown["chunking_settings"]} if self._task.chunk else {}),
+        }
+
+    async def _ask(self, method: str, path: str, body: bytes, kind: type[T]) -> T:
+        gate = self._gate = self._gate or self._find()
+        headers = {**self._headers, "authorization": f"Bearer {gate.key}"}
+        try:
+            async with self._session.request(method, gate.url + path, data=body, headers=headers) as response:
+                answer = await response.read()
+        except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError too
+            self._gate = None
+            raise _away(
+                f"The gate at {gate.url} does not answer: {str(error) or type(error).__name__}."
+            ) from error
+        if response.status == 401 and self._find().key != gate.key:
+            self._gate = None
+            raise _away("The gate was started again.")
+        if response.status >= 400:
+            raise _error(response, answer)
+        return msgspec.json.decode(answer, type=kind)
+
+    def _find(self) -> RunningGate:
+        try:
+            gate = running_gate(self._home)
+        except StoreFailed as error:
+            raise _away(error.message) from error
+        if gate is None:
+            raise _away("The gate does not run any more.")
+        return gate
+
+
+def _pieces(item: _Item) -> list[Piece]:
+    if item.chunks is None:
+        return [Piece(item.embedding, item.tokens)]
+    return [Piece(one.embedding, one.tokens, one.start, one.end, one.text) for one in item.chunks]
+
+
+def _away(message: str) -> HubgateError:
+    return HubgateError(
+        message,
+        remedy="Start it (`hubgate serve`), and run the same command again.",
+        cause=Cause.GATE_STOPPING,
+        retryable=True,
+    )
+
+
+def _error(response: aiohttp.ClientResponse, answer: bytes) -> HubgateError:
+    headers = response.headers
+    try:
+        told = msgspec.json.decode(answer, type=_Error).error
+        cause = Cause(told.code or told.cause)
+    except (msgspec.MsgspecError, ValueError):
+        message = f"The gate answered {response.status}, and not in its own words: is a proxy between?"
+        return HubgateError(message, cause=Cause.INTERNAL)
+    after = headers.get("retry-after", "")
+    return HubgateError(
+        told.message,
+        remedy=told.remedy,
+        cause=cause,
+        retryable=headers.get("x-should-retry") == "true",
+        retry_after=float(after) if after.isdigit() else None,
+    )
