@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from hubgate.core.shortening import Shortened
 from hubgate.core.writing import Held
 from hubgate.domain.calls import Chat, Embed, Encoding, Generated, Spelling, Vectors
+from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Engine, Facts, Source, Task
 from hubgate.service.access import Access
 from hubgate.service.gateway import Gateway
@@ -124,6 +125,10 @@ class Script:
 
     async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
         return self.facts
+
+    async def reach(self, endpoint: Endpoint) -> AsyncIterator[Step]:
+        for step in (Step.ADDRESS, Step.DNS, Step.TCP):
+            yield step
 
     def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:
         return self

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hubgate.domain.calls import Embed, Encoding, Vectors
+from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
 from hubgate.store.store import SqlStore
 
@@ -117,6 +118,10 @@ class Stage:
         actor = Actor(self, endpoint, token)
         self.actors.append(actor)
         return actor
+
+    async def reach(self, endpoint: Endpoint) -> AsyncIterator[Step]:
+        for step in (Step.ADDRESS, Step.DNS, Step.TCP):
+            yield step
 
     def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:
         raise AssertionError("nobody writes on this stage")

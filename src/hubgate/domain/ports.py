@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from hubgate.domain.calls import CachedVector, Call, Generated, Result, Spelling, WriteCall
+    from hubgate.domain.diagnosis import Step
     from hubgate.domain.endpoint import Endpoint, Facts
     from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelSearch
     from hubgate.domain.keys import Key
@@ -107,6 +108,14 @@ class Sources(Protocol):
 
         Raises:
             HubgateError: unreachable, or not a server that is known; says why and what to do.
+        """
+        ...
+
+    def reach(self, endpoint: Endpoint) -> AsyncIterator[Step]:
+        """Go the way to where the endpoint runs, without asking anything there: each step once it is done.
+
+        Raises:
+            HubgateError: the next step fails.
         """
         ...
 

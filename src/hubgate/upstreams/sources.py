@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from hubgate.domain.endpoint import Source
 from hubgate.upstreams.addresses import AddressRule
@@ -10,22 +10,38 @@ from hubgate.upstreams.dedicated import DedicatedSource
 from hubgate.upstreams.fake import FakeSource
 from hubgate.upstreams.http import AiohttpClient
 from hubgate.upstreams.local import LocalSource
+from hubgate.upstreams.reaching import reach
+from hubgate.upstreams.urls import base_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
+    from hubgate.domain.diagnosis import Step
     from hubgate.domain.endpoint import Endpoint, Facts
-    from hubgate.domain.ports import Sources, Upstream, Writer
+    from hubgate.domain.ports import Upstream, Writer
     from hubgate.domain.secret import Secret
     from hubgate.settings import Settings
+
+
+class _Row(Protocol):
+    """The models of one source; see `domain.ports.Sources`."""
+
+    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts: ...
+
+    def open(self, endpoint: Endpoint, token: Secret | None) -> Upstream: ...
+
+    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer: ...
+
+    async def close(self) -> None: ...
 
 
 class ModelSources:
     """Implements `domain.ports.Sources`: hands each endpoint to the row of its source."""
 
     def __init__(self, settings: Settings) -> None:
-        client = AiohttpClient(AddressRule(allow_private=settings.allow_private_addresses))
-        self._rows: Mapping[Source, Sources] = {
+        self._rule = AddressRule(allow_private=settings.allow_private_addresses)
+        client = AiohttpClient(self._rule)
+        self._rows: Mapping[Source, _Row] = {
             Source.DEDICATED: DedicatedSource(client),
             Source.LOCAL: LocalSource(hf_endpoint=settings.hf_endpoint),
             Source.FAKE: FakeSource(),
@@ -34,6 +50,13 @@ class ModelSources:
     async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
         """What runs there: see `domain.ports.Sources`."""
         return await self._rows[endpoint.source].detect(endpoint, token)
+
+    async def reach(self, endpoint: Endpoint) -> AsyncIterator[Step]:
+        """Go the way to the endpoint's server, or to the proxy before it; a model on this machine has none."""
+        url = base_url(endpoint.url) if endpoint.source is Source.DEDICATED and endpoint.url else None
+        if url is not None:
+            async for step in reach(endpoint.proxy or url, self._rule, ca_bundle=endpoint.ca_bundle):
+                yield step
 
     def open(self, endpoint: Endpoint, token: Secret | None) -> Upstream:
         """The upstream of an endpoint whose facts are known."""

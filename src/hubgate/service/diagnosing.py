@@ -1,0 +1,82 @@
+"""What is wrong with an endpoint, in plain words: each step of the way to its model, with its time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hubgate.domain.diagnosis import Finding, Outcome, Step, step_of
+from hubgate.domain.errors import DeadlineExceeded, HubgateError
+from hubgate.service.proving import DEFAULT_SECONDS, ask_once, open_model
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.domain.ports import Clock, Sources
+    from hubgate.domain.secret import Secret
+
+_NOT_EVERYWHERE = frozenset({Step.ADDRESS, Step.DNS, Step.TCP, Step.TLS})
+"""Steps that a model on this machine, or a server without TLS, has not: nobody told of them."""
+
+
+async def diagnose(
+    sources: Sources,
+    endpoint: Endpoint,
+    token: Secret | None,
+    *,
+    within: float = DEFAULT_SECONDS,
+    clock: Clock = time.monotonic,
+) -> AsyncIterator[Finding]:
+    """Go the way to a model, and tell of each step once; after the one that fails the others are skipped.
+
+    Args:
+        sources: where models are.
+        endpoint: registered or not.
+        token: the upstream's access token.
+        within: seconds for all that the model is asked.
+        clock: seconds that never go back.
+    """
+    left, began = list(Step), clock()
+    fault, reached = None, None
+    try:
+        async for step in sources.reach(endpoint):
+            while left[0] is not step:
+                yield Finding(step=left.pop(0), outcome=Outcome.SKIPPED)
+            now = clock()
+            yield Finding(step=left.pop(0), outcome=Outcome.PASSED, seconds=now - began)
+            began = now
+        reached = Step.ANSWER
+        await _ask(sources, endpoint, token, within)
+    except HubgateError as error:
+        told = step_of(error.cause)
+        where = told if told in left else reached or left[0]
+        fault = Finding.failed(error, where, clock() - began)
+    for step in left:
+        yield fault if fault and fault.step is step else Finding(step=step, outcome=_beside(step, fault))
+
+
+async def _ask(sources: Sources, endpoint: Endpoint, token: Secret | None, within: float) -> None:
+    """Detect, and ask one small question: what comes of it tells of all steps from the token on."""
+    try:
+        async with asyncio.timeout(within):
+            found = replace(endpoint, facts=await sources.detect(endpoint, token))
+            model = open_model(sources, found, token)
+            try:
+                await ask_once(found, model)
+            finally:
+                await model.close()
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"The model did not answer within {within:g} seconds.",
+            remedy="If it is waking or loading, ask again in a minute.",
+        ) from None
+
+
+def _beside(step: Step, fault: Finding | None) -> Outcome:
+    """Who gets as far as the fault has passed what is before it; without one, all of it."""
+    steps = list(Step)
+    after = fault is not None and steps.index(step) > steps.index(fault.step)
+    return Outcome.SKIPPED if after or step in _NOT_EVERYWHERE else Outcome.PASSED
