@@ -1,0 +1,57 @@
+"""What stands where a model would: nothing, where it is switched off; one that two have, while settings change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from hubgate.domain.errors import EndpointDisabled
+
+if TYPE_CHECKING:
+    from hubgate.domain.calls import Call, Result, WriteCall
+    from hubgate.domain.ports import Upstream
+
+
+class SwitchedOff:
+    """In the place of the model of an endpoint that is switched off: nothing is opened, nothing answers."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    async def __call__(self, call: Call) -> NoReturn:  # noqa: ARG002 - the port's shape
+        """Refuse. Raises: EndpointDisabled."""
+        raise EndpointDisabled(self._name)
+
+    async def write(self, call: WriteCall) -> NoReturn:  # noqa: ARG002 - as above
+        """Refuse. Raises: EndpointDisabled."""
+        raise EndpointDisabled(self._name)
+
+    async def stream(self, call: WriteCall) -> NoReturn:  # noqa: ARG002 - as above
+        """Refuse. Raises: EndpointDisabled."""
+        raise EndpointDisabled(self._name)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass(slots=True, eq=False)
+class Lent:
+    """A loaded model that goes on under new settings, while calls under the old ones end. The last to leave frees it."""
+
+    model: Upstream
+    users: int = 1
+
+    def lend(self) -> Lent:
+        """Let one more use it."""
+        self.users += 1
+        return self
+
+    async def __call__(self, call: Call) -> Result:
+        """Answer one call."""
+        return await self.model(call)
+
+    async def close(self) -> None:
+        """Leave it."""
+        self.users -= 1
+        if not self.users:
+            await self.model.close()

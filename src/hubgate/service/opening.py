@@ -1,0 +1,121 @@
+"""An endpoint is opened: proved if need be, stored, and let into service. What stands behind the verbs that change one."""
+
+from __future__ import annotations
+
+import asyncio
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakValueDictionary
+
+from hubgate.domain.errors import EndpointNotFound, InvalidEndpoint
+from hubgate.service.asking import Asking, check_fallback
+from hubgate.service.lending import SwitchedOff
+from hubgate.service.live import Live, LiveEndpoints
+from hubgate.service.proving import open_model, prove
+from hubgate.service.starting import Starting
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.domain.ports import Counters, Model, Sources, Store
+    from hubgate.domain.records import Connection
+    from hubgate.domain.secret import Secret
+    from hubgate.service.pipeline import Pipelines
+
+    _Store: TypeAlias = Callable[[Endpoint, Secret | None], Awaitable[None]]
+
+_NONE: Mapping[str, Connection] = MappingProxyType({})
+
+
+class Opening(Asking):
+    """What is stored and what is served are of one mind."""
+
+    def __init__(
+        self,
+        store: Store,
+        sources: Sources,
+        pipelines: Pipelines,
+        counters: Counters | None = None,
+        connections: Mapping[str, Connection] = _NONE,
+    ) -> None:
+        super().__init__(LiveEndpoints())
+        self._store = store
+        self._sources = sources
+        self._pipelines = pipelines
+        self._counters = counters
+        self._connections = connections
+        self._starting = Starting()
+        self._changes: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def _prove(
+        self, draft: Endpoint, token: Secret | None, within: float | None, *, any_dimensions: bool = False
+    ) -> tuple[Endpoint, Model]:
+        proven, model = await prove(
+            self._sources, draft, token, within, any_dimensions=any_dimensions, counters=self._counters
+        )
+        if proven.enabled:
+            return proven, model
+        await model.close()
+        return proven, SwitchedOff(proven.name)
+
+    def _bearer(self, endpoint: Endpoint, token: Secret | None) -> Secret | None:
+        """The token to reach an endpoint with: its own, or its connection's."""
+        if endpoint.connection is None:
+            return token
+        if token is not None:
+            raise InvalidEndpoint(
+                f"Endpoint [{endpoint.name}] is given a token and a connection.",
+                remedy="Leave one of them out.",
+            )
+        if endpoint.connection not in self._connections:
+            raise InvalidEndpoint(
+                f"No connection is named [{endpoint.connection[:200]}].",
+                remedy="GET /api/connections lists them.",
+            )
+        return self._connections[endpoint.connection].token
+
+    def _model(self, endpoint: Endpoint, token: Secret | None) -> Model:
+        return open_model(self._sources, endpoint, token) if endpoint.enabled else SwitchedOff(endpoint.name)
+
+    def _open(
+        self, endpoint: Endpoint, token: Secret | None, model: Model, refused: str | None = None
+    ) -> Live:
+        return Live(endpoint, token, model, self._pipelines.build(endpoint, token, model), refused)
+
+    async def _put(
+        self,
+        endpoint: Endpoint,
+        token: Secret | None,
+        model: Model,
+        store: _Store,
+        refused: str | None = None,
+    ) -> None:
+        """Store an endpoint, then let calls go to it, unless they are `refused` for a reason."""
+        try:
+            self._check_fallback(endpoint)
+            live = self._open(endpoint, token, model, refused)
+            await store(endpoint, None if endpoint.connection else token)
+        except BaseException:
+            await model.close()
+            raise
+        if endpoint.name in self._live:
+            self._starting.stop(endpoint.name)
+        self._live.put(live)
+
+    def _check_fallback(self, endpoint: Endpoint) -> None:
+        """Raises InvalidEndpoint if the endpoint names one to stand in for it that cannot."""
+        if endpoint.fallback is None:
+            return
+        try:
+            other = self._live.find(endpoint.fallback).endpoint
+        except EndpointNotFound as error:
+            raise InvalidEndpoint(
+                f"No endpoint is named [{endpoint.fallback}], which is to stand in for [{endpoint.name}].",
+                remedy="Register it first, or leave [fallback] out.",
+            ) from error
+        if endpoint.enabled and other.enabled:  # what is known of one that is switched off may be nothing
+            check_fallback(endpoint, other)
+
+    def _change_of(self, name: str) -> asyncio.Lock:
+        return self._changes.setdefault(name, asyncio.Lock())
