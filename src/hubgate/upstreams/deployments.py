@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from hubgate.domain.endpoint import Engine, Facts, Task
+from hubgate.domain.endpoint import Facts, Task
 from hubgate.domain.errors import (
     Cause,
     InvalidEndpoint,
@@ -20,7 +20,9 @@ from hubgate.domain.errors import (
     UpstreamRefused,
 )
 from hubgate.domain.hub import Deployment, DeploymentState
-from hubgate.upstreams.hub_http import HubSite, Trouble
+from hubgate.upstreams.hub_cards import read_deployment
+from hubgate.upstreams.hub_http import HubSite
+from hubgate.upstreams.hub_troubles import DEPLOYMENT_TROUBLES
 from hubgate.upstreams.urls import base_url
 
 if TYPE_CHECKING:
@@ -37,44 +39,6 @@ _NAME = re.compile(r"(?!\.)[\w.-]+", re.ASCII)
 _REPOSITORY = re.compile(r"\w[\w.-]*/[\w.-]+", re.ASCII)
 _EMBEDDING = frozenset({Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING})
 _MOST_NAMED = 10
-
-_ENGINES = {
-    "tei": Engine.TEI,
-    "tgi": Engine.TGI,
-    "tgineuron": Engine.TGI,
-    "vllm": Engine.VLLM,
-    "vllmneuron": Engine.VLLM,
-    "sglang": Engine.SGLANG,
-    "llamacpp": Engine.LLAMACPP,
-    "hfserve": Engine.TRANSFORMERS,
-    "huggingface": Engine.TOOLKIT,
-    "huggingfaceneuron": Engine.TOOLKIT,
-}
-"""By the key of `model.image`, in lower case."""
-_IMAGES = (
-    ("text-embeddings-inference", Engine.TEI),
-    ("text-generation-inference", Engine.TGI),
-    ("llama.cpp", Engine.LLAMACPP),
-    ("infinity", Engine.INFINITY),
-    ("sglang", Engine.SGLANG),
-    ("vllm", Engine.VLLM),
-)
-"""What the name of a custom image holds."""
-
-_TROUBLES = (
-    Trouble(
-        frozenset({403}),
-        Cause.TOKEN_LACKS_SCOPE,
-        "The token may not see {about}.",
-        "Give it the permission to manage Inference Endpoints of that namespace, or leave [namespace] out.",
-    ),
-    Trouble(
-        frozenset({404}),
-        Cause.MODEL_NOT_FOUND,
-        "{site} knows no {about}.",
-        "Check the user's or organisation's name, or leave [namespace] out.",
-    ),
-)
 
 
 class Deployments:
@@ -100,7 +64,7 @@ class Deployments:
             url or ENDPOINTS_API,
             name="Hugging Face's interface to Inference Endpoints",
             setting="HUBGATE_ENDPOINTS_API_URL",
-            troubles=_TROUBLES,
+            troubles=DEPLOYMENT_TROUBLES,
             offline=offline,
             clock=clock,
         )
@@ -133,36 +97,6 @@ class Deployments:
                 raise
             reply = await self._site.ask(path, token, about=about)
         return read_deployment(reply if isinstance(reply, dict) else {"name": name}, namespace)
-
-
-def read_deployment(item: dict[str, Any], namespace: str) -> Deployment:
-    """One Inference Endpoint, from its JSON."""
-    model, status, compute = (_dict(item.get(key)) for key in ("model", "status", "compute"))
-    provider, image = _dict(item.get("provider")), _dict(model.get("image"))
-    kind = next(iter(image), None)
-    address = _text(_dict(image.get(kind)).get("url")) if kind else None
-    word = _text(status.get("state"))
-    replicas = _dict(compute.get("scaling")).get("minReplica")
-    price = compute.get("pricePerHour")
-    where = (_text(provider.get("vendor")), _text(provider.get("region")))
-    what = (_text(compute.get("instanceType")), _text(compute.get("instanceSize")))
-    return Deployment(
-        name=_text(item.get("name")) or "",
-        namespace=namespace,
-        state=DeploymentState(word) if word in set(DeploymentState) else DeploymentState.UNKNOWN,
-        said=_text(status.get("message")) or "",
-        url=_text(status.get("url")),
-        repository=_text(model.get("repository")),
-        revision=_text(model.get("revision")),
-        task=_text(model.get("task")),
-        engine=_engine(kind, address),
-        image=address or kind,
-        access=_text(item.get("type")),
-        hardware=" ".join(filter(None, what)) or None,
-        region=" ".join(filter(None, where)) or None,
-        min_replicas=replicas if isinstance(replicas, int) else None,
-        price_per_hour=float(price) if isinstance(price, int | float) else None,
-    )
 
 
 def match(deployments: Sequence[Deployment], url: str) -> Deployment | None:
@@ -274,14 +208,6 @@ def _no_such(namespace: str, listed: Sequence[Deployment]) -> InvalidEndpoint:
     )
 
 
-def _engine(kind: str | None, image: str | None) -> Engine | None:
-    if kind is None:
-        return None
-    if kind.casefold() in _ENGINES:
-        return _ENGINES[kind.casefold()]
-    return next((engine for words, engine in _IMAGES if image and words in image.casefold()), None)
-
-
 def _plain(url: str) -> str:
     parts = urlsplit(url.strip().casefold())
     path = parts.path.rstrip("/").removesuffix("/v1")
@@ -292,11 +218,3 @@ def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise InvalidRequest(f"[{name[:200]}] is no name at Hugging Face.", remedy="Copy it again.")
     return name
-
-
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -23,7 +23,8 @@ from hubgate.upstreams.hub_cards import (
     read_length,
     read_user,
 )
-from hubgate.upstreams.hub_http import HubSite, Trouble, digest
+from hubgate.upstreams.hub_http import HubSite, digest
+from hubgate.upstreams.hub_troubles import HUB_TROUBLES
 from hubgate.upstreams.remembered import Remembered
 
 if TYPE_CHECKING:
@@ -68,35 +69,6 @@ _FIELDS = (
 _REPOSITORY = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)?", re.ASCII)
 _LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
 
-_TROUBLES = (
-    Trouble(
-        range(400, 500),
-        Cause.GATED_MODEL,
-        "{about} is gated: its owner lets readers in one by one.",
-        "Ask for access on its page at the Hub, then give a token of the account that was let in.",
-        code="GatedRepo",
-    ),
-    Trouble(
-        range(400, 500),
-        Cause.MODEL_NOT_FOUND,
-        "{site} has no {about}, or it is private and the token may not see it.",
-        "Check its name (org/name), or give a token of its owner.",
-        code="RepoNotFound",
-    ),
-    Trouble(
-        frozenset({403}),
-        Cause.TOKEN_LACKS_SCOPE,
-        "The token may not read {about}.",
-        "Give it the permission to read, at https://huggingface.co/settings/tokens.",
-    ),
-    Trouble(
-        frozenset({404}),
-        Cause.MODEL_NOT_FOUND,
-        "{site} has no {about}.",
-        "Check its name (org/name); if every name fails, check {setting}.",
-    ),
-)
-
 
 class HubClient:
     """Implements `domain.ports.Hub`.
@@ -125,7 +97,7 @@ class HubClient:
             hf_endpoint or HUB,
             name="The Hub",
             setting="HF_ENDPOINT",
-            troubles=_TROUBLES,
+            troubles=HUB_TROUBLES,
             offline=offline,
             clock=clock,
         )

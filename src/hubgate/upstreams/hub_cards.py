@@ -1,11 +1,11 @@
-"""From the Hub's JSON to what the gate knows of a model and of the owner of a token."""
+"""From Hugging Face's JSON to what the gate knows of a model, of the owner of a token, of an Inference Endpoint."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hubgate.domain.endpoint import Task
-from hubgate.domain.hub import HubUser, ModelCard, Serving
+from hubgate.domain.endpoint import Engine, Task
+from hubgate.domain.hub import Deployment, DeploymentState, HubUser, ModelCard, Serving
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,28 @@ _PADDED = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-robert
 _NO_LIMIT = 10_000_000
 _CALLS_PROVIDERS = "inference.serverless.write"
 _CALLS_ENDPOINTS = "inference.endpoints.infer.write"
+_ENGINES = {
+    "tei": Engine.TEI,
+    "tgi": Engine.TGI,
+    "tgineuron": Engine.TGI,
+    "vllm": Engine.VLLM,
+    "vllmneuron": Engine.VLLM,
+    "sglang": Engine.SGLANG,
+    "llamacpp": Engine.LLAMACPP,
+    "hfserve": Engine.TRANSFORMERS,
+    "huggingface": Engine.TOOLKIT,
+    "huggingfaceneuron": Engine.TOOLKIT,
+}
+"""By the key of `model.image`, in lower case."""
+_IMAGES = (
+    ("text-embeddings-inference", Engine.TEI),
+    ("text-generation-inference", Engine.TGI),
+    ("llama.cpp", Engine.LLAMACPP),
+    ("infinity", Engine.INFINITY),
+    ("sglang", Engine.SGLANG),
+    ("vllm", Engine.VLLM),
+)
+"""What the name of a custom image holds."""
 
 
 def read_card(entry: Any) -> ModelCard | None:
@@ -136,6 +158,36 @@ def read_user(reply: Any) -> HubUser:
     )
 
 
+def read_deployment(item: dict[str, Any], namespace: str) -> Deployment:
+    """One Inference Endpoint, from its JSON."""
+    model, status, compute = (_dict(_of(item, key)) for key in ("model", "status", "compute"))
+    provider, image = _dict(item.get("provider")), _dict(model.get("image"))
+    kind = next(iter(image), None)
+    address = _text(_dict(image.get(kind)).get("url")) if kind else None
+    word = _text(status.get("state"))
+    replicas = _dict(compute.get("scaling")).get("minReplica")
+    price = compute.get("pricePerHour")
+    where = (_text(provider.get("vendor")), _text(provider.get("region")))
+    what = (_text(compute.get("instanceType")), _text(compute.get("instanceSize")))
+    return Deployment(
+        name=_text(item.get("name")) or "",
+        namespace=namespace,
+        state=DeploymentState(word) if word in set(DeploymentState) else DeploymentState.UNKNOWN,
+        said=_text(status.get("message")) or "",
+        url=_text(status.get("url")),
+        repository=_text(model.get("repository")),
+        revision=_text(model.get("revision")),
+        task=_text(model.get("task")),
+        engine=_engine(kind, address),
+        image=address or kind,
+        access=_text(item.get("type")),
+        hardware=" ".join(filter(None, what)) or None,
+        region=" ".join(filter(None, where)) or None,
+        min_replicas=replicas if isinstance(replicas, int) else None,
+        price_per_hour=float(price) if isinstance(price, int | float) else None,
+    )
+
+
 def _scopes(fine_grained: Any) -> tuple[str, ...]:
     lists = [_of(fine_grained, "global")]
     lists += [_of(entry, "permissions") for entry in _list(_of(fine_grained, "scoped"))]
@@ -148,6 +200,14 @@ def _may(role: str | None, scopes: Sequence[str], scope: str) -> bool | None:
     if role is None:
         return None
     return scope in scopes if role == "fineGrained" else True
+
+
+def _engine(kind: str | None, image: str | None) -> Engine | None:
+    if kind is None:
+        return None
+    if kind.casefold() in _ENGINES:
+        return _ENGINES[kind.casefold()]
+    return next((engine for words, engine in _IMAGES if image and words in image.casefold()), None)
 
 
 def _of(value: object, key: str) -> Any:
@@ -168,3 +228,7 @@ def _number(value: object) -> float | None:
 
 def _whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

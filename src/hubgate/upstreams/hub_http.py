@@ -6,7 +6,6 @@ This is not huggingface_hub's `HfApi`: its calls block, know no time limit, and 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -21,6 +20,7 @@ from hubgate.domain.errors import (
     UpstreamUnreachable,
     UpstreamUnreadable,
 )
+from hubgate.upstreams.hub_troubles import LAST_TROUBLES, TYPE_IT
 from hubgate.upstreams.messages import HttpRequest
 from hubgate.upstreams.replies import MAX_SAID, quota, retry_after, words_of
 from hubgate.upstreams.urls import host_of
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from hubgate.domain.ports import Clock
     from hubgate.domain.secret import Secret
+    from hubgate.upstreams.hub_troubles import Trouble
     from hubgate.upstreams.messages import HttpClient, HttpReply
 
 SECONDS = 15.0
@@ -37,52 +38,6 @@ SECONDS = 15.0
 HOLD_SECONDS = 60.0
 """After "too many requests" without a word on when to come back."""
 _MOST_HOLDS = 1000
-_TYPE_IT = "The gate works without it: names, URLs and tasks can be typed."
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """One row of what an error reply means: the first that fits tells. `{about}` is what was asked for."""
-
-    statuses: range | frozenset[int]
-    cause: Cause
-    message: str
-    remedy: str
-    code: str | None = None
-    """The Hub's `X-Error-Code`, which tells more than the status."""
-    retryable: bool = False
-
-
-LAST_TROUBLES = (
-    Trouble(
-        frozenset({401}),
-        Cause.WRONG_TOKEN,
-        "{site} does not accept the token.",
-        "Copy it again from https://huggingface.co/settings/tokens, or make a new one there.",
-    ),
-    Trouble(
-        frozenset({410}),
-        Cause.OLD_ADDRESS,
-        "{site} serves nothing at this address any more.",
-        "Take {setting} out of the environment, or set it to the present address.",
-    ),
-    Trouble(
-        frozenset({429}),
-        Cause.OVERLOADED,
-        "{site} takes no more requests for the moment.",
-        "Ask again later; with a token, it takes more of them.",
-        retryable=True,
-    ),
-    Trouble(
-        range(500, 600),
-        Cause.UPSTREAM_FAILED,
-        "{site} fails at the moment.",
-        f"Ask again later. {_TYPE_IT}",
-        retryable=True,
-    ),
-    Trouble(range(400, 500), Cause.UPSTREAM_FAILED, "{site} refuses the question.", _TYPE_IT),
-)
-"""What is the same for all of Hugging Face's interfaces; a site's own rows come before these."""
 
 
 class HubSite:
@@ -146,26 +101,38 @@ class HubSite:
         self._check_held(key, token)
         request = HttpRequest(
             method=method,
-            url=str(URL(self._base + path).with_query(list(query))),
+            url=self._url(path, query),
             headers=_headers(token),
             timeout=SECONDS,
         )
         try:
             reply = await self._client.send(request)
-        except UpstreamUnreachable as error:
-            raise self._unreachable(error, about) from error
-        except (UpstreamUnreadable, InvalidEndpoint) as error:
+        except (UpstreamUnreachable, UpstreamUnreadable, InvalidEndpoint) as error:
             raise self._unreachable(error, about) from error
         self._note_limits(key, reply)
         if reply.status >= 400:
             raise self._refused(reply, token, about)
         return self._decoded(reply)
 
+    def _url(self, path: str, query: Sequence[tuple[str, str]]) -> str:
+        try:
+            url = URL(self._base + path).with_query(list(query))
+            if url.scheme in {"http", "https"} and url.host:
+                return str(url)
+        except ValueError:
+            pass
+        raise UpstreamUnreachable(
+            f"{self._site} cannot be asked: {self._setting} is no URL.",
+            remedy=f"Give it whole, with https://. {TYPE_IT}",
+            cause=Cause.INVALID_ENDPOINT,
+            retryable=False,
+        )
+
     def _check_offline(self) -> None:
         if self._offline:
             raise UpstreamUnreachable(
                 f"{self._site} is not asked: HF_HUB_OFFLINE is set.",
-                remedy=_TYPE_IT,
+                remedy=TYPE_IT,
                 cause=Cause.ADDRESS_REFUSED,
                 retryable=False,
             )
@@ -223,7 +190,7 @@ class HubSite:
             what = "a page for people" if reply.is_html else "no JSON"
             raise UpstreamUnreadable(
                 f"{self._site} answered with {what} ({host_of(self._base)}).",
-                remedy=f"Check {self._setting}, and whether a proxy wants somebody to sign in. {_TYPE_IT}",
+                remedy=f"Check {self._setting}, and whether a proxy wants somebody to sign in. {TYPE_IT}",
                 cause=Cause.NOT_AN_API,
             ) from None
 
@@ -238,7 +205,7 @@ class HubSite:
             )
         return UpstreamUnreachable(
             f"{self._site} cannot be asked: {error.message}",
-            remedy=f"{_TYPE_IT} If it is reached another way, say so in {self._setting}.",
+            remedy=f"{TYPE_IT} If it is reached another way, say so in {self._setting}.",
             cause=error.cause,
             retryable=error.retryable,
         )

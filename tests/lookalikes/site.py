@@ -1,0 +1,111 @@
+"""What the look-alikes of Hugging Face's own interfaces share: a small server that answers by its class, or fails."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+from lookalikes.model import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LIMITED = {"RateLimit": '"api";r=0;t=55', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'}
+FAULTS: dict[str, Answer] = {
+    "wrong-token": Answer(401, {"error": "Invalid credentials in Authorization header"}),
+    "no-right": Answer(403, {"error": "Forbidden: missing permissions: inference.endpoints.write"}),
+    "absent": Answer(404, {"error": "Not Found"}),
+    "gone": Answer(410, "is no longer supported"),
+    "limited": Answer(429, {"error": "Too many requests"}, LIMITED),
+    "limited-without-a-word": Answer(429, ""),
+    "failing": Answer(500, {"error": "Internal Error"}),
+    "gateway": Answer(
+        502, b"<html><body><h1>502 Bad Gateway</h1></body></html>", {"Content-Type": "text/html"}
+    ),
+    "strange": Answer(418, {"error": "I am a teapot"}),
+    "page": Answer(200, b"<!doctype html><html>Please sign in.</html>", {"Content-Type": "text/html"}),
+    "not-json": Answer(200, b"{"),
+    "moved": Answer(307, b"", {"Location": "/api/models/openai-community/gpt2"}),
+    "last-one": Answer(200, [], LIMITED),
+    "other-json": Answer(200, [["nothing", {"of": "this"}], None]),
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request that a look-alike got."""
+
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    token: str | None
+
+
+class Site(ThreadingHTTPServer):
+    """A running look-alike. `asked` may be read while it runs."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: list[Seen] = []
+        self._fault: str | None = None
+        self._only = ""
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def fail(self, fault: str | None, *, only: str = "") -> None:
+        """Break (see `FAULTS`), for paths that hold `only`; `None` heals."""
+        assert fault is None or fault in FAULTS
+        self._fault, self._only = fault, only
+
+    def respond(self, seen: Seen) -> Answer:
+        """The reply to a request."""
+        self.asked.append(seen)
+        if self._fault and self._only in seen.path:
+            return FAULTS[self._fault]
+        return self.reply(seen)
+
+    def reply(self, seen: Seen) -> Answer:
+        """What the site says when nothing is wrong."""
+        raise NotImplementedError
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Serve while the context is open."""
+        with self:
+            thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
+            thread.start()
+            try:
+                yield
+            finally:
+                self.shutdown()
+                thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Site
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
+        answer = self.server.respond(Seen(self.command, parts.path, parse_qs(parts.query), token))
+        headers = {"Content-Type": answer.content_type, "Content-Length": str(len(answer.raw))}
+        self.send_response(answer.status)
+        for name, value in {**headers, **answer.headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer.raw)
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""

@@ -1,0 +1,322 @@
+"""Hugging Face's Inference Endpoints: listed, matched to a URL, resumed, and what they add to a registration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from lookalikes.deployments import TOKEN, DeploymentsApi, deployment, running_deployments
+from lookalikes.hub_api import TOKEN as ADA
+from lookalikes.hub_api import HubApi, running_hub_api
+
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
+from hubgate.domain.errors import (
+    Cause,
+    HubgateError,
+    InvalidEndpoint,
+    InvalidRequest,
+    UpstreamError,
+    UpstreamRefused,
+)
+from hubgate.domain.hub import DeploymentState
+from hubgate.domain.secret import Secret
+from hubgate.upstreams.addresses import AddressRule
+from hubgate.upstreams.deployments import (
+    Deployments,
+    check_model,
+    completed,
+    deployment_facts,
+    match,
+)
+from hubgate.upstreams.http import AiohttpClient
+from hubgate.upstreams.hub import HubClient
+from hubgate.upstreams.hub_cards import read_deployment
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+OWNER = Secret(TOKEN)
+URL = "https://x1y2z3.us-east-1.aws.endpoints.huggingface.cloud"
+MODEL = "intfloat/e5-small-v2"
+
+
+@pytest.fixture
+def site() -> Iterator[DeploymentsApi]:
+    with running_deployments() as site:
+        yield site
+
+
+@pytest.fixture
+def hub_site() -> Iterator[HubApi]:
+    with running_hub_api() as site:
+        yield site
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[AiohttpClient]:
+    client = AiohttpClient(AddressRule())
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def deployments(client: AiohttpClient, site: DeploymentsApi) -> Deployments:
+    return Deployments(client, url=site.url + "/v2/")
+
+
+def endpoint(**fields: Any) -> Endpoint:
+    return Endpoint(
+        **{
+            "name": "e",
+            "task": Task.TEXT_EMBEDDING,
+            "source": Source.DEDICATED,
+            "url": URL,
+            "namespace": "acme",
+        }
+        | fields
+    )
+
+
+class TestList:
+    async def test_the_endpoints_of_a_namespace_are_listed_by_name(
+        self, deployments: Deployments, site: DeploymentsApi
+    ) -> None:
+        site.items["acme"] = [deployment("b", state="paused"), deployment("a", url=URL)]
+        one, other = await deployments.list("acme", OWNER)
+        assert (one.name, one.namespace, one.url, one.repository) == ("a", "acme", URL, MODEL)
+        assert (one.task, one.engine, one.image) == ("sentence-embeddings", Engine.TEI, "hub/tei:1.9")
+        assert (one.hardware, one.region, one.min_replicas) == ("intel-spr x2", "aws us-east-1", 0)
+        assert (one.access, one.price_per_hour) == ("authenticated", None)
+        assert (one.running, one.paused, one.asleep) == (True, False, False)
+        assert (other.running, other.paused, other.url) == (False, True, None)
+
+    async def test_without_a_namespace_all_that_the_token_may_see_are_listed(
+        self, client: AiohttpClient, site: DeploymentsApi, hub_site: HubApi
+    ) -> None:
+        site.items["acme"] = [deployment("theirs")]
+        deployments = Deployments(client, url=site.url + "/v2")
+        hub = HubClient(client, deployments, hf_endpoint=hub_site.url)
+        listed = await hub.deployments(None, Secret(ADA))  # ada herself has none: 404
+        assert [one.name for one in listed] == ["theirs"]
+        assert [one.name for one in await hub.deployments("acme", Secret(ADA))] == ["theirs"]
+        del site.items["acme"]
+        with pytest.raises(UpstreamRefused, match="Endpoints of \\[ada\\]"):
+            await hub.deployments(None, Secret(ADA))
+        site.fail("failing")
+        with pytest.raises(UpstreamRefused, match="fails at the moment"):
+            await hub.deployments(None, Secret(ADA))
+
+    @pytest.mark.parametrize(
+        ("fault", "cause", "told"),
+        [
+            ("wrong-token", Cause.WRONG_TOKEN, "does not accept the token"),
+            ("no-right", Cause.TOKEN_LACKS_SCOPE, "may not see Inference Endpoints of [acme]"),
+            ("absent", Cause.MODEL_NOT_FOUND, "knows no Inference Endpoints of [acme]"),
+            ("gone", Cause.OLD_ADDRESS, "HUBGATE_ENDPOINTS_API_URL"),
+            ("limited", Cause.OVERLOADED, "no more requests"),
+            ("failing", Cause.UPSTREAM_FAILED, "fails at the moment"),
+            ("page", Cause.NOT_AN_API, "a page for people"),
+        ],
+    )
+    async def test_each_fault_has_its_cause(
+        self, deployments: Deployments, site: DeploymentsApi, fault: str, cause: Cause, told: str
+    ) -> None:
+        site.fail(fault)
+        with pytest.raises(HubgateError) as caught:
+            await deployments.list("acme", OWNER)
+        assert caught.value.cause is cause
+        assert told in str(caught.value)
+
+    async def test_strange_json_lists_nothing(self, deployments: Deployments, site: DeploymentsApi) -> None:
+        site.fail("other-json")
+        assert await deployments.list("acme", OWNER) == []
+
+    @pytest.mark.parametrize("namespace", ["", "..", "a/b", "a?b"])
+    async def test_what_is_no_namespace_is_not_asked_for(
+        self, deployments: Deployments, site: DeploymentsApi, namespace: str
+    ) -> None:
+        with pytest.raises(InvalidRequest):
+            await deployments.list(namespace, OWNER)
+        assert site.asked == []
+
+
+class TestResume:
+    async def test_a_paused_endpoint_is_resumed_and_one_that_runs_is_left(
+        self, deployments: Deployments, site: DeploymentsApi, client: AiohttpClient
+    ) -> None:
+        site.items["acme"] = [deployment("a", state="paused"), deployment("b", url=URL)]
+        hub = HubClient(client, deployments)
+        assert (await hub.resume("acme", "a", OWNER)).state is DeploymentState.INITIALIZING
+        assert (await hub.resume("acme", "b", OWNER)).state is DeploymentState.RUNNING
+        with pytest.raises(UpstreamRefused, match=r"knows no Inference Endpoint \[c\]"):
+            await hub.resume("acme", "c", OWNER)
+
+    async def test_a_reply_without_a_state_is_unknown(
+        self, deployments: Deployments, site: DeploymentsApi
+    ) -> None:
+        site.fail("other-json")
+        resumed = await deployments.resume("acme", "a", OWNER)
+        assert (resumed.name, resumed.state) == ("a", DeploymentState.UNKNOWN)
+
+
+class TestReading:
+    @pytest.mark.parametrize(
+        ("image", "engine"),
+        [
+            ({"tei": {"url": "x"}}, Engine.TEI),
+            ({"tgi": {}}, Engine.TGI),
+            ({"vLLM": {}}, Engine.VLLM),
+            ({"sGLang": {}}, Engine.SGLANG),
+            ({"llamacpp": {}}, Engine.LLAMACPP),
+            ({"hfServe": {}}, Engine.TRANSFORMERS),
+            ({"huggingface": {}}, Engine.TOOLKIT),
+            ({"custom": {"url": "ghcr.io/huggingface/text-embeddings-inference:cpu-1.9"}}, Engine.TEI),
+            ({"custom": {"url": "michaelf34/infinity:0.0.77"}}, Engine.INFINITY),
+            ({"custom": {"url": "vllm/vllm-openai:v0.32"}}, Engine.VLLM),
+            ({"custom": {"url": "acme/own:1"}}, None),
+            ({"custom": {}}, None),
+            ({}, None),
+        ],
+    )
+    def test_the_image_names_the_engine(self, image: dict[str, Any], engine: Engine | None) -> None:
+        assert read_deployment(deployment("a", image=image), "acme").engine is engine
+
+    def test_what_is_missing_or_new_is_not_known(self) -> None:
+        bare = read_deployment({"status": {"state": "dreaming"}, "model": 3}, "acme")
+        assert (bare.name, bare.state, bare.repository, bare.hardware) == (
+            "",
+            DeploymentState.UNKNOWN,
+            None,
+            None,
+        )
+        priced = read_deployment({"compute": {"pricePerHour": 0.067}}, "acme")
+        assert priced.price_per_hour == 0.067
+        asleep = read_deployment(deployment("a", state="scaledToZero"), "acme")
+        assert (asleep.asleep, asleep.running) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        URL,
+        URL + "/",
+        URL + "//",
+        URL + "/v1",
+        URL + "/v1/embeddings",
+        URL.upper().replace("HTTPS", "https"),
+        URL.replace("https", "http"),
+        f" {URL}:443/",
+    ],
+)
+def test_a_url_is_matched_however_it_was_pasted(pasted: str) -> None:
+    listed = [
+        read_deployment(deployment("other", url=URL.replace("x1", "w1")), "acme"),
+        read_deployment(deployment("asleep", state="paused"), "acme"),
+        read_deployment(deployment("it", url=URL + "/"), "acme"),
+    ]
+    found = match(listed, pasted)
+    assert found is not None
+    assert found.name == "it"
+    assert match(listed, URL + "/own/path") is None
+
+
+class TestFacts:
+    async def test_the_url_is_matched_to_repository_engine_and_revision(
+        self, deployments: Deployments, site: DeploymentsApi
+    ) -> None:
+        site.items["acme"] = [deployment("a", url=URL)]
+        facts = await deployment_facts(deployments, endpoint(model="Intfloat/E5-small-v2"), OWNER)
+        assert (facts.engine, facts.model) == (Engine.TEI, MODEL)
+        assert facts.revision == "ffb93f3bd4047442299a41ebb6fa998a38507c52"
+        assert facts.warnings == ()
+
+    async def test_without_a_namespace_nobody_is_asked(
+        self, deployments: Deployments, site: DeploymentsApi
+    ) -> None:
+        assert await deployment_facts(deployments, endpoint(namespace=None), OWNER) == Facts()
+        without_token = await deployment_facts(deployments, endpoint(), None)
+        assert "Without a token" in without_token.warnings[0]
+        assert site.asked == []
+
+    @pytest.mark.parametrize("fault", ["wrong-token", "no-right", "limited", "failing", "page"])
+    async def test_a_list_that_cannot_be_had_is_a_warning(
+        self, deployments: Deployments, site: DeploymentsApi, fault: str
+    ) -> None:
+        site.fail(fault)
+        facts = await deployment_facts(deployments, endpoint(), OWNER)
+        assert (facts.engine, facts.model) == (None, None)
+        assert "could not be looked up" in facts.warnings[0]
+        assert TOKEN not in facts.warnings[0]
+
+    async def test_a_namespace_that_is_not_there_is_refused(self, deployments: Deployments) -> None:
+        with pytest.raises(InvalidEndpoint, match=r"\[nobody\]"):
+            await deployment_facts(deployments, endpoint(namespace="nobody"), OWNER)
+
+    async def test_a_url_that_is_not_the_namespaces_is_refused_with_those_that_are(
+        self, deployments: Deployments, site: DeploymentsApi
+    ) -> None:
+        with pytest.raises(InvalidEndpoint, match="has no Inference Endpoints"):
+            await deployment_facts(deployments, endpoint(), OWNER)
+        site.items["acme"] = [deployment("idle", state="paused")]
+        with pytest.raises(InvalidEndpoint, match="Without a URL at the moment") as caught:
+            await deployment_facts(deployments, endpoint(), OWNER)
+        assert "It has" not in caught.value.message
+        site.items["acme"] += [deployment("up", url="https://other.example")]
+        with pytest.raises(InvalidEndpoint) as caught:
+            await deployment_facts(deployments, endpoint(), OWNER)
+        assert "up (https://other.example)" in caught.value.message
+        assert "idle" in caught.value.message
+        assert "resume" in caught.value.remedy
+
+    @pytest.mark.parametrize(
+        ("state", "cause", "told"),
+        [
+            ("paused", Cause.PAUSED, "is paused. It was idle."),
+            ("failed", Cause.UPSTREAM_FAILED, "has failed. It was idle."),
+        ],
+    )
+    async def test_a_paused_or_failed_one_is_told_in_its_own_words(
+        self, deployments: Deployments, site: DeploymentsApi, state: str, cause: Cause, told: str
+    ) -> None:
+        site.items["acme"] = [deployment("a", url=URL, state=state, message="It was idle.")]
+        with pytest.raises(UpstreamError) as caught:
+            await deployment_facts(deployments, endpoint(), OWNER)
+        assert caught.value.cause is cause
+        assert told in caught.value.message
+
+    async def test_a_failed_update_is_a_warning(self, deployments: Deployments, site: DeploymentsApi) -> None:
+        site.items["acme"] = [deployment("a", url=URL, state="updateFailed", message="Out of memory")]
+        facts = await deployment_facts(deployments, endpoint(), OWNER)
+        assert facts.warnings == ("Its last update failed; the version before answers. Out of memory",)
+
+    async def test_another_embedding_model_than_the_named_one_is_refused_with_both_names(
+        self, deployments: Deployments, site: DeploymentsApi
+    ) -> None:
+        site.items["acme"] = [deployment("a", url=URL)]
+        with pytest.raises(InvalidEndpoint) as caught:
+            await deployment_facts(deployments, endpoint(model="BAAI/bge-m3"), OWNER)
+        assert f"[{MODEL}]" in caught.value.message
+        assert "[BAAI/bge-m3]" in caught.value.message
+        chat = endpoint(model="any name will do", task=Task.CHAT_COMPLETION)
+        assert (await deployment_facts(deployments, chat, OWNER)).model == MODEL
+
+
+class TestMerging:
+    @pytest.mark.parametrize("reported", [None, "/repository", "bge", "a/b/c", "./model"])
+    def test_a_name_that_is_no_repositorys_refutes_nothing(self, reported: str | None) -> None:
+        check_model(endpoint(model="BAAI/bge-m3"), reported, "the server")
+
+    def test_a_repository_that_the_server_reports_refutes_a_named_one(self) -> None:
+        with pytest.raises(InvalidEndpoint, match="as the server says"):
+            check_model(endpoint(model="BAAI/bge-m3"), MODEL, "the server")
+        check_model(endpoint(), MODEL, "the server")
+
+    def test_the_server_is_believed_and_completed(self) -> None:
+        told = Facts(engine=Engine.TEI, model=MODEL, revision="r", warnings=("b",))
+        own = Facts(engine=Engine.VLLM, model="own/model", revision="s", warnings=("a",))
+        assert completed(own, told) == Facts(
+            engine=Engine.VLLM, model="own/model", revision="s", warnings=("a", "b")
+        )
+        silent = completed(Facts(model="/repository"), told)
+        assert (silent.engine, silent.model, silent.revision) == (Engine.TEI, MODEL, "r")
+        assert completed(Facts(model="/repository"), Facts()).model == "/repository"

@@ -1,0 +1,441 @@
+"""Finding models on the Hub, reading one's card, and whose a token is: over a socket."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from lookalikes.hub_api import MODELS, READ_TOKEN, SHA, TOKEN, HubApi, running_hub_api
+
+from hubgate.domain.endpoint import Task
+from hubgate.domain.errors import (
+    Cause,
+    HubgateError,
+    InvalidRequest,
+    NotFound,
+    UpstreamRefused,
+    UpstreamUnreachable,
+    UpstreamUnreadable,
+)
+from hubgate.domain.hub import ModelSearch, Serving
+from hubgate.domain.secret import Secret
+from hubgate.settings import Settings
+from hubgate.upstreams.addresses import AddressRule
+from hubgate.upstreams.deployments import Deployments
+from hubgate.upstreams.http import AiohttpClient
+from hubgate.upstreams.hub import HubClient, open_hub, repository_of
+from hubgate.upstreams.hub_cards import read_card, read_length, read_user
+from hubgate.upstreams.remembered import Remembered
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+OWNER = Secret(TOKEN)
+READER = Secret(READ_TOKEN)
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+class Watch:
+    """A clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def site() -> Iterator[HubApi]:
+    with running_hub_api() as site:
+        yield site
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture
+async def hub(site: HubApi, watch: Watch) -> AsyncIterator[HubClient]:
+    client = AiohttpClient(AddressRule())
+    hub = HubClient(client, Deployments(client, url=site.url), hf_endpoint=site.url + "/", clock=watch)
+    yield hub
+    await hub.close()
+
+
+async def names(hub: HubClient, token: Secret | None = None, **wanted: Any) -> list[str]:
+    return [card.name for card in await hub.search(ModelSearch(**wanted), token)]
+
+
+async def refused(hub: HubClient, token: Secret | None = None) -> HubgateError:
+    with pytest.raises(HubgateError) as caught:
+        await hub.search(ModelSearch(), token)
+    return caught.value
+
+
+class TestSearch:
+    async def test_embedding_models_bear_either_tag_and_come_trending_first(self, hub: HubClient) -> None:
+        assert await names(hub, task=Task.TEXT_EMBEDDING) == ["BAAI/bge-m3", MINILM, "intfloat/e5-small-v2"]
+        assert await names(hub, task=Task.TEXT_EMBEDDING, limit=2) == ["BAAI/bge-m3", MINILM]
+
+    @pytest.mark.parametrize(
+        ("task", "found"),
+        [
+            (Task.SPARSE_EMBEDDING, ["org/splade"]),
+            (Task.RERANK, ["org/reranker"]),
+            (Task.COMPLETION, ["meta/llama", "google/flan-t5"]),
+            (Task.CHAT_COMPLETION, ["meta/llama", "org/seer"]),
+        ],
+    )
+    async def test_each_task_finds_the_models_that_do_it(
+        self, hub: HubClient, task: Task, found: list[str]
+    ) -> None:
+        assert await names(hub, task=task) == found
+
+    async def test_without_a_task_models_of_all_the_gates_tasks_are_found_and_no_others(
+        self, hub: HubClient
+    ) -> None:
+        found = await names(hub, limit=4)
+        assert found == ["BAAI/bge-m3", "meta/llama", MINILM, "org/splade"]
+
+    async def test_text_and_whether_a_model_is_served_narrow_it(self, hub: HubClient) -> None:
+        assert await names(hub, text="MINI") == [MINILM]
+        assert await names(hub, served=True) == ["meta/llama", MINILM]
+        assert await names(hub, task=Task.TEXT_EMBEDDING, served=False) == [
+            "BAAI/bge-m3",
+            "intfloat/e5-small-v2",
+        ]
+
+    async def test_private_models_are_found_with_the_token_that_may_see_them(self, hub: HubClient) -> None:
+        assert await names(hub, text="secret") == []
+        assert await names(hub, OWNER, text="secret") == ["org/secret"]
+
+    async def test_a_card_tells_who_serves_the_model_and_nothing_that_the_hub_does_not(
+        self, hub: HubClient
+    ) -> None:
+        cards = {card.name: card for card in await hub.search(ModelSearch(), None)}
+        llama, e5, minilm = cards["meta/llama"], cards["intfloat/e5-small-v2"], cards[MINILM]
+        assert llama.served_by == (
+            Serving(provider="groq", task="conversational", status="live", provider_model="llama-8b"),
+        )
+        assert (llama.gated, llama.parameters, llama.max_input_tokens) == (True, 8_000_000_000, 131_072)
+        assert llama.tasks == (Task.COMPLETION, Task.CHAT_COMPLETION)
+        assert (minilm.served, e5.served) == (True, False)  # together's mapping is in error
+        assert (e5.parameters, e5.license, e5.revision) == (33_360_000, "apache-2.0", SHA)
+        assert (e5.dimensions, e5.max_input_tokens, e5.gated) == (None, None, False)
+
+    @pytest.mark.parametrize("limit", [0, 101])
+    async def test_a_limit_out_of_range_is_refused(self, hub: HubClient, limit: int) -> None:
+        with pytest.raises(InvalidRequest, match="from 1 to 100"):
+            await hub.search(ModelSearch(limit=limit), None)
+
+    async def test_the_same_search_is_not_asked_twice_within_five_minutes(
+        self, hub: HubClient, site: HubApi, watch: Watch
+    ) -> None:
+        for _ in range(3):
+            await names(hub, task=Task.RERANK)
+        assert len(site.asked) == 1
+        await names(hub, OWNER, task=Task.RERANK)
+        assert len(site.asked) == 2, "what a token sees is for that token"
+        watch.now += 301
+        await names(hub, task=Task.RERANK)
+        assert len(site.asked) == 3
+
+    async def test_only_the_given_token_is_sent(
+        self, hub: HubClient, site: HubApi, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HF_TOKEN", "hf_of_the_environment")
+        await names(hub)
+        await names(hub, OWNER)
+        assert [seen.token for seen in site.asked] == [None, TOKEN]
+
+
+class TestModel:
+    async def test_dimensions_and_length_come_from_the_models_own_files(self, hub: HubClient) -> None:
+        card = await hub.model(MINILM, None)
+        assert (card.dimensions, card.max_input_tokens, card.served) == (384, 256, True)
+
+    async def test_a_dense_layer_decides_the_dimensions_and_padding_is_no_position(
+        self, hub: HubClient
+    ) -> None:
+        card = await hub.model("BAAI/bge-m3", None)
+        assert (card.dimensions, card.max_input_tokens) == (512, 512)
+
+    async def test_what_no_file_tells_is_not_guessed(self, hub: HubClient) -> None:
+        reranker = await hub.model("org/reranker", None)
+        assert (reranker.dimensions, reranker.max_input_tokens) == (None, 512)
+        secret = await hub.model("org/secret", OWNER)
+        assert (secret.private, secret.dimensions, secret.max_input_tokens) == (True, None, None)
+        painter = await hub.model("org/painter", None)
+        assert (painter.tasks, painter.dimensions) == ((), None)
+
+    async def test_files_that_cannot_be_had_leave_the_card(self, hub: HubClient, site: HubApi) -> None:
+        site.fail("limited", only="/raw/")
+        card = await hub.model(MINILM, None)
+        assert (card.name, card.dimensions, card.max_input_tokens) == (MINILM, None, None)
+        assert await names(hub, task=Task.RERANK) == ["org/reranker"], "the limit of files is not the API's"
+
+    async def test_a_card_is_kept_for_ten_minutes(self, hub: HubClient, site: HubApi, watch: Watch) -> None:
+        await hub.model(MINILM, None)
+        asked = len(site.asked)
+        watch.now += 599
+        await hub.model(f"https://huggingface.co/{MINILM}/tree/main", None)
+        assert len(site.asked) == asked
+        watch.now += 2
+        await hub.model(MINILM, None)
+        assert len(site.asked) == 2 * asked
+
+    @pytest.mark.parametrize("name", ["org/none", "org/secret"])
+    async def test_one_that_is_not_there_is_not_found(self, hub: HubClient, name: str) -> None:
+        with pytest.raises(NotFound, match="or it is private") as caught:
+            await hub.model(name, READER)
+        assert caught.value.cause is Cause.MODEL_NOT_FOUND
+
+    async def test_a_gated_one_says_what_to_do(self, site: HubApi, hub: HubClient) -> None:
+        site.reply = lambda seen: _gated(site, seen.path)  # type: ignore[method-assign]
+        with pytest.raises(UpstreamRefused, match=r"\[meta/llama\] is gated") as caught:
+            await hub.model("meta/llama", None)
+        assert caught.value.cause is Cause.GATED_MODEL
+        assert "Ask for access" in caught.value.remedy
+
+    async def test_one_that_was_renamed_is_told_apart(self, hub: HubClient, site: HubApi) -> None:
+        site.fail("moved")
+        with pytest.raises(UpstreamUnreachable, match="another name by now") as caught:
+            await hub.model("gpt2", None)
+        assert caught.value.cause is Cause.UPSTREAM_REDIRECTS
+
+    async def test_a_reply_that_names_no_model_is_not_found(self, hub: HubClient, site: HubApi) -> None:
+        site.fail("other-json")
+        with pytest.raises(NotFound):
+            await hub.model("a/b", None)
+
+
+def _gated(site: HubApi, path: str) -> Any:
+    from lookalikes.model import Answer
+
+    return Answer(403, {"error": f"Access to {path} is restricted"}, {"X-Error-Code": "GatedRepo"})
+
+
+@pytest.mark.parametrize(
+    ("text", "repository"),
+    [
+        ("org/name", "org/name"),
+        (" gpt2 ", "gpt2"),
+        ("https://huggingface.co/org/name", "org/name"),
+        ("http://www.hf.co/org/name/blob/main/config.json", "org/name"),
+    ],
+)
+def test_a_model_may_be_named_or_linked_to(text: str, repository: str) -> None:
+    assert repository_of(text) == repository
+
+
+@pytest.mark.parametrize("text", ["", "../secret", "a/..", "a/b/c", "a b", "a?b", "ä/b", "https://x.org/a/b"])
+def test_what_is_no_models_name_is_never_asked_for(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="no name of a model"):
+        repository_of(text)
+
+
+class TestWhoami:
+    async def test_a_fine_grained_token_has_its_scopes(self, hub: HubClient, site: HubApi) -> None:
+        user = await hub.whoami(OWNER)
+        assert (user.name, user.kind, user.organisations) == ("ada", "user", ("acme",))
+        assert (user.role, user.token_name) == ("fineGrained", "gate")
+        assert user.scopes == ("discussion.write", "inference.endpoints.infer.write", "repo.content.read")
+        assert (user.calls_providers, user.calls_endpoints) == (False, True)
+        await hub.whoami(OWNER)
+        assert len(site.asked) == 1
+
+    async def test_a_read_token_may_call_whatever_its_owner_may(self, hub: HubClient) -> None:
+        user = await hub.whoami(READER)
+        assert (user.name, user.role, user.scopes) == ("bob", "read", ())
+        assert (user.calls_providers, user.calls_endpoints) == (True, True)
+
+    async def test_what_is_not_said_is_not_known(self) -> None:
+        user = read_user({"name": "eve"})
+        assert (user.role, user.calls_providers, user.organisations) == (None, None, ())
+
+    async def test_a_wrong_token_is_told_without_showing_it(self, hub: HubClient) -> None:
+        with pytest.raises(UpstreamRefused, match="does not accept the token") as caught:
+            await hub.whoami(Secret("hf_wrong_and_secret"))
+        assert caught.value.cause is Cause.WRONG_TOKEN
+        assert "hf_wrong" not in str(caught.value)
+
+    async def test_a_token_that_can_be_no_token_is_not_sent(self, hub: HubClient, site: HubApi) -> None:
+        with pytest.raises(InvalidRequest, match="no token has") as caught:
+            await hub.whoami(Secret("hf_two\r\nlines"))
+        assert site.asked == []
+        assert "two" not in str(caught.value)
+
+
+class TestTrouble:
+    @pytest.mark.parametrize(
+        ("fault", "cause", "told"),
+        [
+            ("wrong-token", Cause.WRONG_TOKEN, "None was given: give one."),
+            ("no-right", Cause.TOKEN_LACKS_SCOPE, "may not read models"),
+            ("absent", Cause.MODEL_NOT_FOUND, "check HF_ENDPOINT"),
+            ("gone", Cause.OLD_ADDRESS, "nothing at this address any more"),
+            ("limited", Cause.OVERLOADED, "no more requests for the moment"),
+            ("failing", Cause.UPSTREAM_FAILED, "It said (500): Internal Error"),
+            ("gateway", Cause.UPSTREAM_FAILED, "(Status 502.)"),
+            ("strange", Cause.UPSTREAM_FAILED, "It said (418): I am a teapot"),
+        ],
+    )
+    async def test_each_refusal_has_its_cause_in_plain_words(
+        self, hub: HubClient, site: HubApi, fault: str, cause: Cause, told: str
+    ) -> None:
+        site.fail(fault)
+        error = await refused(hub)
+        assert isinstance(error, UpstreamRefused)
+        assert error.cause is cause
+        assert error.retryable is (fault in {"limited", "failing", "gateway"})
+        assert told in str(error)
+
+    @pytest.mark.parametrize(("fault", "told"), [("page", "a page for people"), ("not-json", "no JSON")])
+    async def test_what_is_no_api_is_told(self, hub: HubClient, site: HubApi, fault: str, told: str) -> None:
+        site.fail(fault)
+        error = await refused(hub)
+        assert isinstance(error, UpstreamUnreadable)
+        assert error.cause is Cause.NOT_AN_API
+        assert told in error.message
+
+    async def test_json_of_another_kind_finds_nothing(self, hub: HubClient, site: HubApi) -> None:
+        site.fail("other-json")
+        assert await names(hub) == []
+
+    @pytest.mark.parametrize(
+        ("address", "cause"),
+        [
+            ("http://127.0.0.1:9", Cause.CONNECTION_REFUSED),
+            ("http://169.254.169.254", Cause.ADDRESS_REFUSED),
+            ("mirror.example", Cause.INVALID_ENDPOINT),
+            ("http://[", Cause.INVALID_ENDPOINT),
+        ],
+    )
+    async def test_without_a_hub_the_cause_is_plain_and_everything_can_be_typed(
+        self, tmp_path: Path, address: str, cause: Cause
+    ) -> None:
+        hub = open_hub(Settings(home=tmp_path, secret_key_file=tmp_path / "key", hf_endpoint=address))
+        error = await refused(hub)
+        await hub.close()
+        assert error.message.startswith("The Hub cannot be asked: ")
+        assert "can be typed" in error.remedy
+        assert "HF_ENDPOINT" in str(error)
+        assert error.cause is cause
+
+    async def test_offline_nothing_is_asked(self, site: HubApi, tmp_path: Path) -> None:
+        settings = Settings(
+            home=tmp_path, secret_key_file=tmp_path / "key", hf_endpoint=site.url, hf_offline=True
+        )
+        hub = open_hub(settings)
+        error = await refused(hub)
+        await hub.close()
+        assert "HF_HUB_OFFLINE is set" in error.message
+        assert site.asked == []
+
+
+class TestLimits:
+    async def test_after_too_many_requests_nobody_asks_until_the_window_is_over(
+        self, hub: HubClient, site: HubApi, watch: Watch
+    ) -> None:
+        site.fail("limited")
+        assert (await refused(hub)).retry_after == 55
+        site.fail(None)
+        watch.now += 50
+        error = await refused(hub)
+        assert (len(site.asked), error.retry_after, error.cause) == (1, 5, Cause.OVERLOADED)
+        assert "or with a token" in error.remedy
+        assert await names(hub, OWNER, task=Task.RERANK) == ["org/reranker"], (
+            "another token has its own limit"
+        )
+        watch.now += 6
+        assert await names(hub, task=Task.RERANK) == ["org/reranker"]
+
+    async def test_a_window_that_a_reply_says_is_spent_is_heeded_before_the_refusal(
+        self, hub: HubClient, site: HubApi
+    ) -> None:
+        site.fail("last-one")
+        assert await names(hub, OWNER) == []
+        site.fail(None)
+        assert (await _held(hub)).message.endswith("no more requests of this token for 55 seconds.")
+
+    async def test_without_a_word_a_minute_is_waited(
+        self, hub: HubClient, site: HubApi, watch: Watch
+    ) -> None:
+        site.fail("limited-without-a-word")
+        await refused(hub)
+        site.fail(None)
+        watch.now += 59
+        await refused(hub)
+        watch.now += 1
+        assert await names(hub, limit=1) == ["BAAI/bge-m3"]
+
+    async def test_limits_of_many_tokens_that_are_over_are_forgotten(
+        self, hub: HubClient, site: HubApi, watch: Watch
+    ) -> None:
+        site.fail("limited")
+        for number in range(1000):
+            hub._site._held[str(number), "api"] = watch.now - 1
+        await refused(hub)
+        assert len(hub._site._held) == 1
+
+
+async def _held(hub: HubClient) -> HubgateError:
+    with pytest.raises(HubgateError) as caught:
+        await hub.search(ModelSearch(text="other"), OWNER)
+    return caught.value
+
+
+async def test_what_is_remembered_is_bounded_and_failures_are_not() -> None:
+    watch = Watch()
+    kept: Remembered[int] = Remembered(seconds=10, most=2, clock=watch)
+    asked = []
+
+    async def ask(key: int) -> int:
+        asked.append(key)
+        if key < 0:
+            raise NotFound("no")
+        return key
+
+    for key in (1, 2, 1, 3, 1, 2):  # 3 drives out 2, which is asked again
+        assert await kept.get(key, partial(ask, key)) == key
+    assert asked == [1, 2, 3, 2]
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            await kept.get(-1, lambda: ask(-1))
+    assert asked[4:] == [-1, -1]
+
+
+class TestReading:
+    @pytest.mark.parametrize("entry", [None, [], {}, {"id": 3}])
+    def test_what_is_no_model_is_none(self, entry: Any) -> None:
+        assert read_card(entry) is None
+
+    def test_a_mapping_of_strange_entries_is_read_as_far_as_it_goes(self) -> None:
+        card = read_card({"id": "a/b", "inferenceProviderMapping": {"x": 1, "groq": {}}})
+        assert card is not None
+        assert card.served_by == (Serving(provider="groq", task="", status="", provider_model=""),)
+        assert read_card({"id": "a/b", "inferenceProviderMapping": [1, {"status": "live"}]}) is not None
+
+    @pytest.mark.parametrize(
+        ("config", "sentence_bert", "length"),
+        [
+            ({"max_position_embeddings": 512}, {"max_seq_length": 256}, 256),
+            ({"max_position_embeddings": 128}, {"max_seq_length": 256}, 128),
+            ({"model_type": "mpnet", "max_position_embeddings": 514}, None, 512),
+            ({"text_config": {"max_position_embeddings": 8192}}, None, 8192),
+            ({"n_positions": 1024}, None, 1024),
+            ({}, {"max_seq_length": 10**30}, None),
+            (None, None, None),
+        ],
+    )
+    def test_the_length_is_what_the_files_say(
+        self, config: Any, sentence_bert: Any, length: int | None
+    ) -> None:
+        assert read_length(config, sentence_bert) == length
+
+    def test_every_model_of_the_look_alike_is_readable(self) -> None:
+        assert all(read_card(model) for model in MODELS)
