@@ -25,6 +25,8 @@ R = TypeVar("R")
 
 _PASSES = frozenset({Cause.WAKING, Cause.OVERLOADED})
 """What time alone cures: it is asked again for as long as the caller can wait."""
+_TELLING = 0.05
+"""Seconds before the deadline."""
 _LONGEST_HOLD = 600.0
 """Seconds; what Hugging Face's documentation lets its proxy hold a request for."""
 _LONGEST_SILENCE = 300.0
@@ -85,10 +87,11 @@ class Retries:
         try:
             while True:
                 if self._alarm is not mine and self._alarm is not None:
-                    await self._sleep_through(self._alarm, deadline)
+                    await self._in_time(self._alarm.over.wait(), self._alarm, deadline)
                     continue
                 try:
-                    result = await (self._again(ask, call, tokens) if tried else ask(call))
+                    asking = self._again(ask, call, tokens) if tried else ask(call)
+                    result = await (asking if mine is None else self._in_time(asking, mine, deadline))
                 except HubgateError as error:
                     tried += 1
                     pause = self._heed(error, tried)
@@ -107,11 +110,11 @@ class Retries:
                 self._alarm = None
                 mine.over.set()
 
-    async def _sleep_through(self, alarm: _Alarm, deadline: float) -> None:
-        """Wait until the server is awake, or who woke it gave up."""
+    async def _in_time(self, waited_for: Awaitable[R], alarm: _Alarm, deadline: float) -> R:
+        """Wait for a server that sleeps, so long that its caller can still be told that it does."""
         try:
-            async with asyncio.timeout(None if deadline == math.inf else deadline - self._clock()):
-                await alarm.over.wait()
+            async with asyncio.timeout(deadline - self._clock() - _TELLING if deadline < math.inf else None):
+                return await waited_for
         except TimeoutError:
             raise own_error(alarm.error, strangers=True) from None
 

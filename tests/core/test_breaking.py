@@ -1,0 +1,108 @@
+"""The circuit breaker, in made-up time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from scripted_answers import Scripted, embed, refused
+from virtual_time import now, run
+
+from hubgate.core.breaking import Breaker, Broken, Watched
+from hubgate.domain.calls import Vectors
+from hubgate.domain.errors import Cause, HubgateError, UpstreamUnreachable
+
+
+def down() -> UpstreamUnreachable:
+    return UpstreamUnreachable("Nothing listens.", cause=Cause.CONNECTION_REFUSED, remedy="Start it.")
+
+
+class Line:
+    """A server that may fail, and what stands before it."""
+
+    def __init__(self, error: HubgateError | None) -> None:
+        self.error = error
+        self.server = Scripted(seconds=0.0, fault=lambda texts: self.error)
+        self.breaker = Breaker(failures=3, rest=5.0, longest_rest=15.0, clock=now)
+        self.answer = Broken(Watched(self.server, self.breaker), self.breaker)
+
+    async def fails(self, times: int = 1) -> HubgateError:
+        for _ in range(times):
+            with pytest.raises(HubgateError) as raised:
+                await self.answer(embed("a"))
+        return raised.value
+
+
+def test_after_some_failures_in_a_row_the_server_is_asked_no_more() -> None:
+    async def main() -> None:
+        line = Line(down())
+        await line.fails(3)
+        told = await line.fails(10)
+        assert len(line.server.times) == 3
+        assert line.breaker.cause is Cause.CONNECTION_REFUSED
+        assert told.cause is Cause.CONNECTION_REFUSED
+        assert "left in peace" in told.message
+        assert told.remedy == "Start it."
+        assert told.retryable
+        assert told.retry_after == pytest.approx(5.0)
+
+    run(main())
+
+
+def test_when_it_has_rested_one_call_tries_and_a_success_closes_it() -> None:
+    async def main() -> None:
+        line = Line(down())
+        await line.fails(3)
+        await asyncio.sleep(5.0)
+        line.error = None
+        assert isinstance(await line.answer(embed("a")), Vectors)
+        assert line.breaker.cause is None
+        assert isinstance(await line.answer(embed("a")), Vectors)
+
+    run(main())
+
+
+def test_a_trial_that_fails_doubles_the_rest_up_to_the_longest() -> None:
+    async def main() -> list[float]:
+        line = Line(down())
+        await line.fails(3)
+        for _ in range(60):
+            await asyncio.sleep(1.0)
+            await line.fails()
+        return line.server.times[3:]
+
+    assert run(main()) == pytest.approx([5, 15, 30, 45, 60])
+
+
+def test_failures_that_a_caller_brings_about_do_not_count() -> None:
+    async def main() -> None:
+        line = Line(refused())
+        await line.fails(20)
+        assert len(line.server.times) == 20
+        assert line.breaker.cause is None
+
+    run(main())
+
+
+def test_a_success_in_between_starts_the_count_anew() -> None:
+    async def main() -> None:
+        line = Line(down())
+        await line.fails(2)
+        line.error = None
+        await line.answer(embed("a"))
+        line.error = down()
+        await line.fails(2)
+        assert line.breaker.cause is None
+
+    run(main())
+
+
+def test_nobody_is_told_what_the_server_said_to_another() -> None:
+    async def main() -> None:
+        error = refused(500, Cause.UPSTREAM_FAILED, said="a secret text")
+        line = Line(error)
+        await line.fails(3)
+        told = await line.fails()
+        assert "secret" not in f"{told} {vars(told)}"
+
+    run(main())

@@ -1,0 +1,186 @@
+"""Turns at a model that writes, in made-up time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from virtual_time import now, run
+
+from hubgate.core.limiting import Allowance
+from hubgate.core.turns import Turns
+from hubgate.domain.calls import Context
+from hubgate.domain.errors import DeadlineExceeded, QueueFull
+
+
+def asker(caller: str = "-", *, bulk: bool = False, deadline: float | None = None) -> Context:
+    return Context(caller=caller, bulk=bulk, deadline=deadline)
+
+
+class Queue:
+    """Turns of a second each; writes down who had one, and when."""
+
+    def __init__(self, requests_per_minute: int | None = None, **options: int) -> None:
+        self.allowance = Allowance(requests_per_minute, clock=now)
+        self.turns = Turns(self.allowance, clock=now, **options)
+        self.had: list[tuple[str, float]] = []
+
+    async def ask(self, name: str, context: Context | None = None, seconds: float = 1.0) -> float:
+        turn = await self.turns.take(context or asker(), 1)
+        self.had.append((name, now()))
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            turn.end()
+        return turn.waited
+
+    @property
+    def order(self) -> str:
+        return "".join(name for name, _ in self.had)
+
+
+def test_a_lone_call_waits_for_nothing() -> None:
+    async def main() -> None:
+        queue = Queue(60)
+        assert await queue.ask("a") == 0.0
+        assert queue.had == [("a", 0.0)]
+
+    run(main())
+
+
+def test_callers_take_turns_however_many_calls_each_has() -> None:
+    async def main() -> str:
+        queue = Queue(at_once=1)
+        many = [queue.ask("a", asker("one")) for _ in range(5)]
+        few = [queue.ask("b", asker("other")) for _ in range(2)]
+        await asyncio.gather(*many, *few)
+        return queue.order
+
+    assert run(main()) == "aababaa"
+
+
+def test_interactive_callers_go_first_and_bulk_ones_still_get_on() -> None:
+    async def main() -> str:
+        queue = Queue(at_once=1)
+        bulk = [queue.ask("b", asker("bulk", bulk=True)) for _ in range(3)]
+        await asyncio.gather(queue.ask("a"), *bulk, *(queue.ask("a") for _ in range(10)))
+        return queue.order
+
+    order = run(main())
+    assert order.index("b") == 8
+    assert sorted(order) == sorted("b" * 3 + "a" * 11)
+
+
+def test_turns_are_as_far_apart_as_the_allowance_wants() -> None:
+    async def main() -> list[tuple[str, float]]:
+        queue = Queue(60)
+        waited = await asyncio.gather(*(queue.ask("a", seconds=0.1) for _ in range(3)))
+        assert waited == pytest.approx([0, 1, 2], abs=0.01)
+        return queue.had
+
+    assert [at for _, at in run(main())] == pytest.approx([0, 1, 2], abs=0.01)
+
+
+def test_no_more_turns_are_had_at_once_than_there_are() -> None:
+    async def main() -> list[float]:
+        queue = Queue(at_once=2)
+        await asyncio.gather(*(queue.ask("a") for _ in range(5)))
+        return [at for _, at in queue.had]
+
+    assert run(main()) == pytest.approx([0, 0, 1, 1, 2])
+
+
+def test_a_full_queue_sends_newcomers_away_with_a_time() -> None:
+    async def main() -> None:
+        queue = Queue(60, at_once=1, waiting_calls=1)
+        first = asyncio.create_task(queue.ask("a"))
+        second = asyncio.create_task(queue.ask("b"))
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull) as raised:
+            await queue.ask("c")
+        assert raised.value.retry_after
+        await asyncio.gather(first, second)
+
+    run(main())
+
+
+def test_who_would_wait_in_vain_is_told_at_once() -> None:
+    async def main() -> None:
+        queue = Queue(1)
+        await queue.ask("a")
+        with pytest.raises(DeadlineExceeded):
+            await queue.ask("b", asker(deadline=now() + 5))
+        assert now() == 1.0
+
+    run(main())
+
+
+def test_a_turn_that_comes_too_late_is_an_error_and_takes_nothing() -> None:
+    async def main() -> None:
+        queue = Queue(at_once=1)
+        first = asyncio.create_task(queue.ask("a", seconds=10))
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineExceeded, match=r"after 2\.0 s"):
+            await queue.ask("b", asker(deadline=2.0))
+        assert queue.turns.queued_calls == queue.turns.queued_texts == 0
+        await first
+        assert queue.turns.in_flight == 0
+
+    run(main())
+
+
+def test_who_leaves_the_queue_leaves_no_gap() -> None:
+    async def main() -> str:
+        queue = Queue(at_once=1)
+        tasks = [asyncio.create_task(queue.ask(name)) for name in "abc"]
+        await asyncio.sleep(0.5)
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return queue.order
+
+    assert run(main()) == "ac"
+
+
+def test_who_leaves_in_the_moment_of_being_granted_a_turn_gives_it_up() -> None:
+    async def main() -> str:
+        queue = Queue(at_once=1)
+        first = asyncio.create_task(queue.ask("a"))
+        second = asyncio.create_task(queue.ask("b"))
+        await asyncio.sleep(0)
+        await first
+        await asyncio.sleep(0)  # the usher has granted the turn, and the second has not seen it
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+        await queue.ask("c")
+        assert queue.turns.in_flight == 0
+        return queue.order.replace("b", "")
+
+    assert run(main()) == "ac"
+
+
+def test_closing_sends_away_who_waits_and_lets_the_others_end() -> None:
+    async def main() -> None:
+        queue = Queue(at_once=1)
+        first = asyncio.create_task(queue.ask("a"))
+        second = asyncio.create_task(queue.ask("b"))
+        await asyncio.sleep(0.5)
+        await queue.turns.close()
+        assert now() == pytest.approx(1.0)
+        await first
+        with pytest.raises(QueueFull):
+            await second
+        with pytest.raises(QueueFull):
+            await queue.ask("c")
+
+    run(main())
+
+
+def test_ending_a_turn_twice_frees_one() -> None:
+    async def main() -> None:
+        queue = Queue(at_once=1)
+        turn = await queue.turns.take(asker(), 1)
+        turn.end()
+        turn.end()
+        assert queue.turns.in_flight == 0
+
+    run(main())

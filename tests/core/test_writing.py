@@ -1,0 +1,244 @@
+"""The way to a model that writes, in made-up time."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+from virtual_time import now, run
+
+from hubgate.core.breaking import Breaker
+from hubgate.core.limiting import Allowance
+from hubgate.core.retrying import Retries
+from hubgate.core.turns import Turns
+from hubgate.core.writing import Writing
+from hubgate.domain.calls import Chat, Complete, Context, Generated, Quota, Spelling
+from hubgate.domain.errors import Cause, DeadlineExceeded, HubgateError, UpstreamRefused, UpstreamUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from hubgate.domain.calls import WriteCall
+
+HELLO = Generated(body=b"{}", spelling=Spelling.OPENAI)
+
+
+@dataclass
+class Told:
+    """An opened stream."""
+
+    spelling: Spelling = Spelling.OPENAI
+    closed: int = 0
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
+        yield [b"one", b"two"]
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+@dataclass
+class Model:
+    """Answers after `seconds`, or fails as `fault` says."""
+
+    seconds: float = 1.0
+    fault: Callable[[], HubgateError | None] = lambda: None
+    written: Generated = HELLO
+    calls: list[WriteCall] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    busy: int = 0
+
+    async def _work(self, call: WriteCall) -> None:
+        self.calls.append(call)
+        self.times.append(now())
+        self.busy += 1
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            self.busy -= 1
+        if error := self.fault():
+            raise error
+
+    async def write(self, call: WriteCall) -> Generated:
+        await self._work(call)
+        return self.written
+
+    async def stream(self, call: WriteCall) -> Told:
+        await self._work(call)
+        self.told.append(Told())
+        return self.told[-1]
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass
+class Line:
+    """A model and the way to it."""
+
+    model: Model = field(default_factory=Model)
+    requests_per_minute: int | None = None
+    at_once: int = 4
+    patient: bool = True
+
+    def __post_init__(self) -> None:
+        self.allowance = Allowance(self.requests_per_minute, clock=now)
+        self.turns = Turns(self.allowance, at_once=self.at_once, clock=now)
+        self.retries = Retries(self.allowance, patient=self.patient, clock=now, chance=lambda: 1.0)
+        self.writing = Writing(
+            self.model,
+            turns=self.turns,
+            retries=self.retries,
+            breaker=Breaker(clock=now),
+            patience=30.0,
+            clock=now,
+        )
+
+
+def chat(deadline: float | None = None) -> Chat:
+    return Chat(fields={"messages": b"[]"}, context=Context(deadline=deadline))
+
+
+def failing(*errors: HubgateError | None) -> Callable[[], HubgateError | None]:
+    left = list(errors)
+    return lambda: left.pop(0) if left else None
+
+
+def waking() -> HubgateError:
+    return UpstreamRefused("It wakes.", status=503, cause=Cause.WAKING, retryable=True)
+
+
+def test_a_call_is_answered_and_says_how_long_it_waited_for_its_turn() -> None:
+    async def main() -> None:
+        line = Line(at_once=1)
+        first, second = await asyncio.gather(line.writing.write(chat()), line.writing.write(chat()))
+        assert first == HELLO
+        assert second.waited == pytest.approx(1.0)
+        assert line.turns.requests == 2
+
+    run(main())
+
+
+def test_a_call_without_a_deadline_gets_one() -> None:
+    async def main() -> None:
+        line = Line(Model(seconds=100))
+        with pytest.raises(DeadlineExceeded, match="for the model's server to answer"):
+            await line.writing.write(Complete(prompt="once upon a time", fields={}))
+        assert now() == pytest.approx(30.0)
+        assert line.model.busy == line.turns.in_flight == 0
+
+    run(main())
+
+
+def test_what_may_succeed_is_tried_again() -> None:
+    async def main() -> None:
+        line = Line(Model(fault=failing(UpstreamUnreachable("It broke."))))
+        assert await line.writing.write(chat()) == HELLO
+        assert line.model.times == pytest.approx([0, 2])
+
+    run(main())
+
+
+def test_a_quota_in_the_reply_slows_those_who_come_after() -> None:
+    async def main() -> None:
+        quota = Quota(0, 10.0)
+        line = Line(Model(written=Generated(body=b"{}", spelling=Spelling.OPENAI, quota=quota)))
+        await line.writing.write(chat())
+        await line.writing.write(chat())
+        assert line.model.times == pytest.approx([0, 11], abs=0.01)
+
+    run(main())
+
+
+def test_a_stream_keeps_its_turn_until_it_is_closed_once() -> None:
+    async def main() -> None:
+        line = Line(at_once=1)
+        events = await line.writing.stream(chat())
+        assert line.turns.in_flight == 1
+        assert events.spelling is Spelling.OPENAI
+        assert [part async for part in events] == [[b"one", b"two"]]
+        await events.aclose()
+        await events.aclose()
+        assert (line.turns.in_flight, line.model.told[0].closed) == (0, 1)
+
+    run(main())
+
+
+def test_a_stream_that_does_not_begin_frees_its_turn() -> None:
+    async def main() -> None:
+        refusal = UpstreamRefused("No.", status=422, cause=Cause.INPUT_REFUSED)
+        line = Line(Model(fault=lambda: refusal))
+        with pytest.raises(UpstreamRefused):
+            await line.writing.stream(chat())
+        assert line.turns.in_flight == 0
+
+    run(main())
+
+
+def test_a_caller_that_leaves_ends_the_request_and_frees_its_turn() -> None:
+    async def main() -> None:
+        for ask in ("write", "stream"):
+            line = Line(Model(seconds=10))
+            task = asyncio.create_task(getattr(line.writing, ask)(chat()))
+            await asyncio.sleep(1)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert line.model.busy == line.turns.in_flight == 0
+
+    run(main())
+
+
+class TestWaking:
+    def test_one_call_wakes_the_server_and_the_others_wait_for_it(self) -> None:
+        async def main() -> None:
+            asleep_until = 20.0
+            line = Line(Model(fault=lambda: waking() if now() < asleep_until else None))
+            await asyncio.gather(*(line.writing.write(chat()) for _ in range(4)))
+            early = [at for at in line.model.times if at < 19]
+            assert early[:4] == [0, 0, 0, 0]
+            wakers = early[4:]
+            assert len(wakers) == len(set(wakers))  # one at a time
+            assert not line.retries.waking
+
+        run(main())
+
+    def test_the_waker_lets_the_server_hold_its_request_until_its_deadline(self) -> None:
+        async def main() -> None:
+            line = Line(Model(fault=failing(waking())))
+            await line.writing.write(chat(deadline=25.0))
+            assert [call.context.hold for call in line.model.calls] == [None, pytest.approx(24.0)]
+
+        run(main())
+
+    def test_who_waited_in_vain_is_told_that_it_wakes(self) -> None:
+        async def main() -> None:
+            line = Line(Model(fault=waking))
+            calls = (line.writing.write(chat(deadline=deadline)) for deadline in (12.0, 5.0))
+            waker, other = await asyncio.gather(*calls, return_exceptions=True)
+            for error in (waker, other):
+                assert isinstance(error, UpstreamRefused)
+                assert error.cause is Cause.WAKING
+
+        run(main())
+
+    def test_when_the_waker_gives_up_another_takes_its_place(self) -> None:
+        async def main() -> None:
+            line = Line(Model(fault=lambda: waking() if now() < 12 else None))
+            calls = (line.writing.write(chat(deadline=deadline)) for deadline in (6.0, 28.0))
+            waker, other = await asyncio.gather(*calls, return_exceptions=True)
+            assert isinstance(waker, UpstreamRefused)
+            assert other == HELLO
+
+        run(main())
+
+    def test_where_another_stands_in_nobody_waits(self) -> None:
+        async def main() -> None:
+            line = Line(Model(fault=waking), patient=False)
+            with pytest.raises(UpstreamRefused):
+                await line.writing.write(chat())
+            assert len(line.model.times) == 3
+
+        run(main())
