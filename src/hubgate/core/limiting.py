@@ -151,6 +151,11 @@ class Allowance:
             self._slowed_until, self._slowed_interval = until, seconds / remaining
         self._serve()
 
+    def spent(self) -> int:
+        """Requests that count at this moment: within the minute, or not answered yet. 0 where none are counted."""
+        self._expire(self._clock())
+        return len(self._log or ())
+
     def wait_estimate(self, requests: int = 1) -> float:
         """Seconds until the last of so many further permits can be had, at the earliest."""
         now = self._clock()

@@ -105,6 +105,14 @@ class Gateway(Changing):
         """The local endpoints that do not answer, and why, by name."""
         return self._starting.unready()
 
+    def changed(self, name: str) -> str | None:
+        """Why no call goes to an endpoint until its operator accepts what runs there now; `None` if calls do.
+
+        Raises:
+            EndpointNotFound: no endpoint has this name.
+        """
+        return self._live.find(name).changed
+
     async def check(self, name: str, *, within: float | None = None) -> Endpoint:
         """Look whether the registered model still answers; what runs there now.
 

@@ -11,6 +11,8 @@ from hubgate.domain.errors import EndpointChanged, HubgateError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+LOADING = "The model is loading."
+
 _log = logging.getLogger(__name__)
 
 
@@ -27,7 +29,7 @@ class Starting:
 
     def load(self, name: str, answer: Callable[[], Awaitable[object]]) -> None:
         """Let a local model answer once; until then it is not ready."""
-        self._unready[name] = "The model is loading."
+        self._unready[name] = LOADING
         self._begin(name, self._load(name, answer))
 
     def look(self, name: str, look: Callable[[], Awaitable[object]]) -> None:
