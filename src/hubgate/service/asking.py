@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from hubgate.core.writing import Writing
     from hubgate.domain.calls import Call, Generated, Result, WriteCall
     from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Events
     from hubgate.service.live import Live, LiveEndpoints
 
 R = TypeVar("R")
@@ -83,7 +82,7 @@ class Asking:
         """
         return await self._somewhere(name, lambda live: self._write(live, call))
 
-    async def stream(self, name: str, call: WriteCall) -> Events:
+    async def stream(self, name: str, call: WriteCall) -> Held:
         """Answer a call to an endpoint that writes, while the text is being made. See `Events`.
 
         Raises:

@@ -105,6 +105,10 @@ class _Hot:
         self._by_path = {
             "/v1/embeddings": openai.embeddings,
             "/embeddings": openai.embeddings,
+            "/v1/chat/completions": openai.chat,
+            "/chat/completions": openai.chat,
+            "/v1/completions": openai.completions,
+            "/completions": openai.completions,
         }
         # Under /hf/{endpoint}, and bare for the key's default endpoint.
         self._by_tail = {

@@ -160,9 +160,12 @@ def headers_of(vectors: Vectors) -> list[tuple[bytes, bytes]]:
     headers = []
     if vectors.truncated:
         headers.append((b"x-hubgate-truncated", b"%d" % vectors.truncated))
-    if vectors.waited >= _TOLD_WAIT:
-        headers.append((b"x-hubgate-waited", b"%.3f" % vectors.waited))
-    return headers
+    return [*headers, *waited_header(vectors.waited)]
+
+
+def waited_header(seconds: float) -> list[tuple[bytes, bytes]]:
+    """How long the call stood in the gate's queue, if it did."""
+    return [(b"x-hubgate-waited", b"%.3f" % seconds)] if seconds >= _TOLD_WAIT else []
 
 
 def _estimate(texts: Sequence[str]) -> int:

@@ -24,7 +24,10 @@ from hubgate.web.embedding import (
     texts_of,
     usage_of,
 )
+from hubgate.web.openai_models import model_object, named
+from hubgate.web.openai_writing import answer_chat, answer_completions
 from hubgate.web.ticket import ticket_of
+from hubgate.web.writing import Exchange, Fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from hubgate.domain.calls import Vectors
-    from hubgate.domain.endpoint import Endpoint
     from hubgate.service.chunked import Chunked, EmbeddedChunk
     from hubgate.service.gateway import Gateway
     from hubgate.web.asgi import Receive, Scope, Send
@@ -57,7 +59,7 @@ EMBEDDINGS = msgspec.json.Decoder(EmbeddingsForm)
 
 
 class OpenAI:
-    """`/v1/embeddings` and `/v1/models`, also without the `/v1`."""
+    """`/v1/embeddings`, `/v1/chat/completions`, `/v1/completions` and `/v1/models`, also without the `/v1`."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -65,20 +67,31 @@ class OpenAI:
     async def embeddings(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Embed texts; the model's name is the endpoint's."""
         form = decode(await read_body(receive), EMBEDDINGS)
-        if not form.model:
-            raise InvalidRequest(
-                "[model] is missing: it names the endpoint.", remedy="GET /v1/models lists the names."
-            )
-        await answer_embeddings(self._gateway, scope, send, form.model, form)
+        await answer_embeddings(self._gateway, scope, send, named(scope, form.model), form)
+
+    async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Go on with a conversation; the model's name is the endpoint's."""
+        fields = Fields(await read_body(receive))
+        await answer_chat(self._exchange(scope, send, fields), fields)
+
+    async def completions(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Go on with texts; the model's name is the endpoint's."""
+        fields = Fields(await read_body(receive))
+        await answer_completions(self._exchange(scope, send, fields), fields)
 
     async def models(self, request: Request) -> Response:
         """Every endpoint, as a model."""
-        listed = [_model(endpoint) for endpoint in self._gateway.endpoints()]
+        listed = [model_object(endpoint) for endpoint in self._gateway.endpoints()]
         return _json({"object": "list", "data": listed})
 
     async def model(self, request: Request) -> Response:
         """One endpoint, as a model."""
-        return _json(_model(self._gateway.find(request.path_params["name"])))
+        return _json(model_object(self._gateway.find(request.path_params["name"])))
+
+    def _exchange(self, scope: Scope, send: Send, fields: Fields) -> Exchange:
+        ticket = ticket_of(scope)
+        endpoint, _ = addressed(self._gateway, ticket, named(scope, fields.take("model")))
+        return Exchange(self._gateway, endpoint, ticket, send)
 
 
 async def answer_embeddings(
@@ -101,7 +114,8 @@ async def answer_embeddings(
     as_base64 = form.encoding_format == "base64"
     if form.chunking_settings is None:
         vectors = await embed(gateway, ticket, endpoint.name, call)
-        data = _embeddings(vectors, as_base64=as_base64, counts=form.token_counts)
+        counts = form.token_counts and vectors.exact  # else they are a total, divided
+        data = _embeddings(vectors, as_base64=as_base64, counts=counts)
         body = _render(data, name, usage_of(texts, vectors))
     else:
         encoding = Encoding.F32 if as_base64 else Encoding.JSON
@@ -112,9 +126,8 @@ async def answer_embeddings(
         except InvalidChunking as error:
             raise InvalidRequest(error.message, remedy=error.remedy) from None
         vectors = chunked.vectors
-        body = await asyncio.to_thread(
-            _render_chunks, chunked, name, as_base64=as_base64, counts=form.token_counts
-        )
+        counts = form.token_counts and vectors.exact
+        body = await asyncio.to_thread(_render_chunks, chunked, name, as_base64=as_base64, counts=counts)
     await respond(send, 200, body, headers=headers_of(vectors))
 
 
@@ -166,24 +179,6 @@ def _counted(tokens: int | None) -> bytes:
 
 def _spelled(item: bytes, *, as_base64: bool) -> bytes:
     return b'"%b"' % f32_to_base64(item) if as_base64 else item
-
-
-def _model(endpoint: Endpoint) -> dict[str, Any]:
-    """OpenAI's fields, those that Open WebUI and chat-ui read besides, and hubgate's own."""
-    limit = endpoint.max_input_tokens or endpoint.facts.max_input_tokens
-    return {
-        "id": endpoint.name,
-        "object": "model",
-        "created": 0,  # the gate does not keep when; OpenAI's clients want a number
-        "owned_by": "hubgate",
-        "name": endpoint.name,
-        "context_length": limit,
-        "architecture": {"input_modalities": ["text"], "output_modalities": ["embeddings"]},
-        "task": endpoint.task,
-        "model": endpoint.facts.model or endpoint.model,
-        "dimensions": endpoint.facts.dimensions,
-        "max_input_tokens": limit,
-    }
 
 
 def _json(value: object) -> Response:

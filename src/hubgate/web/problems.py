@@ -146,6 +146,15 @@ def _in_tei(error: HubgateError, status: int) -> tuple[int, str]:
     return status, "Validation" if status < 424 else "Backend"
 
 
+_IN_TGI = {"Empty": "validation", "Validation": "validation", "Overloaded": "overloaded"}
+
+
+def _tgi(error: HubgateError, status: int) -> tuple[int, object]:
+    """As text-generation-inference spells it: huggingface_hub makes its exceptions of these words."""
+    status, kind = _in_tei(error, status)
+    return status, {"error": str(error), "error_type": _IN_TGI.get(kind, "generation")}
+
+
 def _own(error: HubgateError, status: int) -> tuple[int, object]:
     return status, {"error": {"cause": error.cause, "message": error.message, "remedy": error.remedy}}
 
@@ -154,4 +163,5 @@ _DIALECTS: dict[str, Callable[[HubgateError, int], tuple[int, object]]] = {
     "elastic": elastic_problems.render,
     "openai": _openai,
     "huggingface": _huggingface,
+    "tgi": _tgi,
 }

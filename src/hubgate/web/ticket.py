@@ -31,6 +31,8 @@ class Ticket:
     bulk: bool = False
     """Whether the request itself asks to wait behind others: `X-Hubgate-Class: bulk`, on any face."""
     face: str = "-"
+    dialect: str = ""
+    """Of its errors, where that is not the face's."""
     endpoint: str = ""
     """The name of the registered endpoint that was called."""
     texts: int = 0

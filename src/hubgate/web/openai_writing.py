@@ -1,0 +1,107 @@
+"""OpenAI's chat and text completions, at the root and below an endpoint's own base URL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hubgate.core.respelling import merged, openai_speller, whole_as_openai
+from hubgate.domain.calls import Chat, Complete
+from hubgate.domain.errors import InvalidRequest
+from hubgate.web.embedding import texts_of
+from hubgate.web.streaming import SpelledTeller
+from hubgate.web.together import all_or_none
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hubgate.domain.calls import WriteCall
+    from hubgate.web.writing import Exchange, Fields
+
+DONE = b"data: [DONE]\n\n"
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """How the answer is to come."""
+
+    streamed: bool
+    with_usage: bool
+
+
+async def answer_chat(exchange: Exchange, fields: Fields) -> None:
+    """Answer `POST …/chat/completions`.
+
+    Raises:
+        HubgateError: it cannot be answered.
+    """
+    wanted = _wanted(fields)
+    if not fields.left.get("messages", b"").startswith(b"["):
+        raise InvalidRequest(
+            "[messages] must be a list of messages.",
+            remedy='Send for example [{"role": "user", "content": "Hello"}].',
+        )
+    call = Chat(fields=fields.left, context=exchange.ticket.context())
+    if wanted.streamed:
+        await _stream(exchange, call, wanted)
+    else:
+        await exchange.respond((await exchange.write(call)).body)
+
+
+async def answer_completions(exchange: Exchange, fields: Fields) -> None:
+    """Answer `POST …/completions`; several prompts are several calls.
+
+    Raises:
+        HubgateError: it cannot be answered.
+    """
+    wanted, prompts, echo = _wanted(fields), _prompts(fields.take("prompt")), fields.flag("echo")
+    context = exchange.ticket.context()
+    calls = [
+        Complete(prompt=prompt, fields=fields.left, full_text=echo, context=context) for prompt in prompts
+    ]
+    if not wanted.streamed:
+        await exchange.respond(merged(await _write_all(exchange, calls)))
+    elif len(calls) > 1:
+        raise InvalidRequest(
+            f"[prompt] has {len(calls)} texts, and only one can be streamed at a time.",
+            remedy="Send them in several requests, or without [stream].",
+        )
+    else:
+        await _stream(exchange, calls[0], wanted)
+
+
+async def _stream(exchange: Exchange, call: WriteCall, wanted: _Wanted) -> None:
+    events = await exchange.stream(call)
+    before = call.prompt if isinstance(call, Complete) and call.full_text else ""
+    speller = openai_speller(events.spelling, exchange.label, with_usage=wanted.with_usage, before=before)
+    await exchange.tell(events, SpelledTeller(speller, dialect=exchange.dialect, done=DONE))
+
+
+async def _write_all(exchange: Exchange, calls: Sequence[Complete]) -> list[bytes]:
+    """All of them at once; where one fails, the others are given up."""
+    label = exchange.label
+
+    async def one(call: Complete) -> bytes:
+        return whole_as_openai(await exchange.write(call), label)
+
+    return await all_or_none(one(call) for call in calls)
+
+
+def _wanted(fields: Fields) -> _Wanted:
+    fields.take("model")
+    options = fields.take("stream_options", _StreamOptions)
+    return _Wanted(fields.flag("stream"), bool(options and options.include_usage))
+
+
+def _prompts(given: Any) -> Sequence[str]:
+    if given is None:
+        raise InvalidRequest("[prompt] is missing.", remedy="Send a string, or a list of strings.")
+    if not isinstance(given, str | list):
+        raise InvalidRequest("[prompt] must be a string, or a list of strings.")
+    return texts_of(given, "prompt")

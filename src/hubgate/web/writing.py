@@ -1,0 +1,141 @@
+"""What the faces share where a model writes: whom a call goes to, what it may ask, and what is written on the ticket."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hubgate.core.respelling import Label
+from hubgate.domain.calls import Chat
+from hubgate.domain.endpoint import Task
+from hubgate.domain.errors import InvalidRequest, WrongTask
+from hubgate.web.asgi import decode, respond
+from hubgate.web.embedding import waited_header
+from hubgate.web.streaming import send_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hubgate.core.writing import Held
+    from hubgate.domain.calls import Generated, WriteCall
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.service.gateway import Gateway
+    from hubgate.web.asgi import Send
+    from hubgate.web.streaming import Teller
+    from hubgate.web.ticket import Ticket
+
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NULL = b"null"
+
+
+class Fields:
+    """The fields of a body, each as raw JSON. What is not taken out goes to the engine as it is.
+
+    A field that is `null` is the same as one that is absent.
+
+    Raises:
+        InvalidRequest: the body is no JSON object.
+    """
+
+    def __init__(self, body: bytes | Mapping[str, bytes]) -> None:
+        if isinstance(body, bytes):
+            body = {name: bytes(value) for name, value in decode(body, _FIELDS).items()}
+        self.left = {name: value for name, value in body.items() if value != _NULL}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.left
+
+    def take(self, name: str, kind: Any = Any) -> Any:
+        """A field's value; `None` where it is absent.
+
+        Raises:
+            InvalidRequest: it is of another type.
+        """
+        raw = self.left.pop(name, None)
+        if raw is None:
+            return None
+        try:
+            return msgspec.json.decode(raw, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidRequest(f"[{name}] cannot be used: {error}.") from None
+
+    def flag(self, name: str) -> bool:
+        """A field that is true or false; false where it is absent."""
+        return bool(self.take(name, bool))
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request to a model that writes, and its answer."""
+
+    gateway: Gateway
+    endpoint: Endpoint
+    ticket: Ticket
+    send: Send
+
+    async def write(self, call: WriteCall) -> Generated:
+        """Answer a call with all of the text.
+
+        Raises:
+            HubgateError: it cannot be answered.
+        """
+        check_ability(self.endpoint, call)
+        generated = await self.gateway.write(self.endpoint.name, call)
+        ticket = self.ticket
+        ticket.texts += 1
+        ticket.tokens += generated.tokens or 0
+        ticket.waited = max(ticket.waited, generated.waited)
+        return generated
+
+    async def stream(self, call: WriteCall) -> Held:
+        """Answer a call while the text is being made; who asked closes what is returned.
+
+        Raises:
+            HubgateError: it cannot be answered.
+        """
+        check_ability(self.endpoint, call)
+        events = await self.gateway.stream(self.endpoint.name, call)
+        self.ticket.texts = 1
+        return events
+
+    async def respond(self, body: bytes) -> None:
+        """Send a whole answer."""
+        await respond(self.send, 200, body, headers=waited_header(self.ticket.waited))
+
+    async def tell(self, events: Held, teller: Teller) -> None:
+        """Send a stream to its end, and close it."""
+        await send_stream(self.send, self.ticket, events, teller)
+
+    @property
+    def label(self) -> Label:
+        """What an answer that is spelled here says of itself."""
+        return Label(f"cmpl-{self.ticket.request_id}", self.endpoint.name, int(time.time()))
+
+    @property
+    def dialect(self) -> str:
+        """Of its errors."""
+        return self.ticket.dialect or self.ticket.face
+
+
+def check_ability(endpoint: Endpoint, call: WriteCall) -> None:
+    """See whether a model can answer a call.
+
+    Raises:
+        WrongTask: it goes on with conversations alone, or with texts alone.
+    """
+    facts = endpoint.facts
+    if isinstance(call, Chat) and facts.chats is False:
+        raise WrongTask(
+            endpoint.name,
+            asked=Task.CHAT_COMPLETION,
+            actual="texts without roles: its model has no chat template",
+        )
+    if not isinstance(call, Chat) and facts.completes is False:
+        raise WrongTask(
+            endpoint.name,
+            asked=Task.COMPLETION,
+            actual="conversations alone: send [messages] to its chat route",
+        )
