@@ -7,28 +7,27 @@ written in batches by `flush`.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import re
-import secrets
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from hubgate.domain.errors import HubgateError, InvalidRequest, NotAuthenticated, NotFound, StoreFailed
 from hubgate.domain.keys import Key
+from hubgate.service.credentials import HOW, candidates, digest_of, minted, unknown
+from hubgate.service.limits import KeyLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from hubgate.domain.calls import InputType
     from hubgate.domain.ports import Store
 
 ADMIN, CLI = "admin", "cli"
+MOST_A_MINUTE = {"requests_per_minute": 1_000_000, "tokens_per_minute": 1_000_000_000_000}
+"""What is no limit any more; what each request takes in memory stays bounded by it."""
 _MAX_NAME_LENGTH = 100
 _LIKE_A_KEY = re.compile(r"(hg|hf)_.*|[0-9a-f]{8}")
-_HOW = "Send a gateway key as `Authorization: Bearer hg_…`."
 
 
 class Access:
@@ -39,6 +38,7 @@ class Access:
         self._clock = clock
         self._keys = {key.digest: key for key in keys}
         self._used: dict[str, float] = {}
+        self.limits = KeyLimits()
 
     @classmethod
     async def load(
@@ -58,13 +58,13 @@ class Access:
         keys = await store.keys()
         if admin_key is not None:
             given = Key(
-                id=ADMIN, name=ADMIN, digest=_digest(admin_key.encode()), created_at=clock(), admin=True
+                id=ADMIN, name=ADMIN, digest=digest_of(admin_key.encode()), created_at=clock(), admin=True
             )
             return cls(store, [*(key for key in keys if key.name != ADMIN), given], clock), None
         access = cls(store, keys, clock)
         if any(key.admin for key in keys):
             return access, None
-        plain, key = _minted(ADMIN, clock(), admin=True)
+        plain, key = minted(ADMIN, clock(), admin=True)
         await access._add(key)
         return access, plain
 
@@ -76,48 +76,78 @@ class Access:
                 `ApiKey key`, `ApiKey base64(id:key)`, `Basic base64(user:key)` and `Basic base64(key:)` are understood.
 
         Raises:
-            NotAuthenticated: there is none, or it is unknown or revoked.
+            NotAuthenticated: there is none, or it is unknown, revoked or expired.
         """
         if not authorization:
-            raise NotAuthenticated("The request carries no key.", remedy=_HOW)
-        for candidate in _candidates(authorization):
-            key = self._keys.get(_digest(candidate))
+            raise NotAuthenticated("The request carries no key.", remedy=HOW)
+        for candidate in candidates(authorization):
+            key = self._keys.get(digest_of(candidate))
             if key is not None:
-                self._used[key.id] = self._clock()
+                now = self._clock()
+                if key.expires_at is not None and now >= key.expires_at:
+                    raise _expired(key, key.expires_at)
+                self._used[key.id] = now
                 return key
-        raise _unknown(authorization)
+        raise unknown(authorization)
 
     def list(self) -> Sequence[Key]:
         """The keys in force, the oldest first, with their last use to the moment."""
         keys = sorted(self._keys.values(), key=lambda key: key.created_at)
         return [self._with_last_use(key) for key in keys if key.id != CLI]
 
-    async def create(
-        self,
-        name: str,
-        *,
-        admin: bool = False,
-        default_endpoint: str | None = None,
-        bulk: bool = False,
-        input_type: InputType | None = None,
-    ) -> tuple[Key, str]:
-        """Make a key; what is stored of it, and the key itself, which can never be shown again.
+    def find(self, which: str) -> Key:
+        """The key of this id or name, with its last use.
 
         Raises:
-            InvalidRequest: the name is taken, or is no good name.
+            NotFound: there is none.
+        """
+        for key in self._keys.values():
+            if which in (key.id, key.name) and key.id != CLI:
+                return self._with_last_use(key)
+        raise NotFound("No key has this id or name.", remedy="`hubgate key list` shows them.")
+
+    async def create(self, name: str, **rights: Any) -> tuple[Key, str]:
+        """Make a key; what is stored of it, and the key itself, which can never be shown again.
+
+        Args:
+            name: who uses it.
+            rights: fields of `Key`, from `admin` on.
+
+        Raises:
+            InvalidRequest: the name is taken, or is no good name; or the rights do not fit together.
             StoreFailed: it cannot be stored.
         """
         _check_name(name)
-        plain, key = _minted(
-            name,
-            self._clock(),
-            admin=admin,
-            default_endpoint=default_endpoint,
-            bulk=bulk,
-            input_type=input_type,
-        )
+        now = self._clock()
+        plain, key = minted(name, now, **rights)
+        _check_rights(key, now)
         await self._add(key)
         return key, plain
+
+    async def change(self, which: str, **rights: Any) -> Key:
+        """Change what a key is called and may do, at once; it stays the same key.
+
+        Args:
+            which: its id or name.
+            rights: fields of `Key` but its id, digest and times of making and use.
+
+        Raises:
+            NotFound: there is none.
+            InvalidRequest: it cannot be changed here, or not so.
+            StoreFailed: the database cannot be used; the key stays as it was.
+        """
+        old = self._changeable(which)
+        changed = replace(old, **rights)
+        if changed.name != old.name:
+            _check_name(changed.name)
+        _check_rights(changed, self._clock() if changed.expires_at != old.expires_at else None)
+        self._keys[old.digest] = changed
+        try:
+            await self._store.save_key(changed)
+        except HubgateError:
+            self._keys[old.digest] = old
+            raise
+        return changed
 
     async def revoke(self, which: str) -> None:
         """Put a key out of force at once, by its id or its name.
@@ -127,15 +157,7 @@ class Access:
             InvalidRequest: it cannot be revoked here.
             StoreFailed: the database cannot be used; the key stays in force.
         """
-        key = next(
-            (key for key in self._keys.values() if which in (key.id, key.name) and key.id != CLI), None
-        )
-        if key is None:
-            raise NotFound("No key has this id or name.", remedy="`hubgate key list` shows them.")
-        if key.id == ADMIN:
-            raise InvalidRequest(
-                "This key comes from HUBGATE_ADMIN_KEY.", remedy="Change it there, and start the gate again."
-            )
+        key = self._changeable(which)
         if key.admin and not any(
             other.admin for other in self._keys.values() if other.id not in (key.id, CLI)
         ):
@@ -146,6 +168,7 @@ class Access:
         except StoreFailed:
             self._keys[key.digest] = key
             raise
+        self.limits.forget(key.id)
 
     async def flush(self) -> None:
         """Write down when keys were last used.
@@ -164,7 +187,7 @@ class Access:
 
     def admit_cli(self, plain: str) -> None:
         """Let the command line in with the key of this run's lock, which is kept in memory only."""
-        digest = _digest(plain.encode())
+        digest = digest_of(plain.encode())
         self._keys[digest] = Key(id=CLI, name=CLI, digest=digest, created_at=self._clock(), admin=True)
 
     async def _add(self, key: Key) -> None:
@@ -175,53 +198,17 @@ class Access:
             del self._keys[key.digest]
             raise
 
+    def _changeable(self, which: str) -> Key:
+        key = self.find(which)
+        if key.id == ADMIN:
+            raise InvalidRequest(
+                "This key comes from HUBGATE_ADMIN_KEY.", remedy="Change it there, and start the gate again."
+            )
+        return key
+
     def _with_last_use(self, key: Key) -> Key:
         used = self._used.get(key.id)
         return key if used is None else replace(key, last_used_at=used)
-
-
-def _minted(name: str, now: float, **what: Any) -> tuple[str, Key]:
-    """A new key in plain, and what is kept of it."""
-    key_id = secrets.token_hex(4)
-    plain = f"hg_{key_id}_{secrets.token_urlsafe(32)}"
-    return plain, Key(id=key_id, name=name, digest=_digest(plain.encode()), created_at=now, **what)
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
-
-
-def _candidates(authorization: str) -> Iterator[bytes]:
-    """The keys that a header may mean, the likeliest first."""
-    try:
-        scheme, _, given = authorization.encode("latin-1").strip().partition(b" ")
-    except UnicodeEncodeError:
-        return
-    scheme, given = scheme.lower(), given.lstrip()
-    if scheme == b"bearer":
-        doubled = given[:7].lower() == b"bearer "
-        yield given[7:].lstrip() if doubled else given
-    elif scheme == b"apikey":
-        yield given
-    if scheme in (b"apikey", b"basic"):
-        user, _, password = _from_base64(given).partition(b":")
-        yield password or user
-
-
-def _from_base64(given: bytes) -> bytes:
-    try:
-        return base64.b64decode(given + b"=" * (-len(given) % 4), validate=True)
-    except binascii.Error:
-        return b""
-
-
-def _unknown(authorization: str) -> NotAuthenticated:
-    if any(candidate.startswith(b"hf_") for candidate in _candidates(authorization)):
-        return NotAuthenticated("This is a Hugging Face token, not a key of this gate.", remedy=_HOW)
-    return NotAuthenticated(
-        "The key is unknown or was revoked.",
-        remedy=f"{_HOW} `hubgate key create` makes one, and `hubgate key list` shows those in force.",
-    )
 
 
 def _check_name(name: str) -> None:
@@ -235,3 +222,27 @@ def _check_name(name: str) -> None:
         raise InvalidRequest(
             "This name looks like a key or a key's id.", remedy="Choose a name that tells who uses the key."
         )
+
+
+def _check_rights(key: Key, now: float | None) -> None:
+    """Raises InvalidRequest if a key's rights do not fit together; without `now` its end may be in the past."""
+    if key.admin and key.endpoints:
+        raise InvalidRequest(
+            "An admin key reaches every endpoint.", remedy="Leave out [endpoints], or make it no admin key."
+        )
+    if key.endpoints and key.default_endpoint is not None and not key.may_call(key.default_endpoint):
+        raise InvalidRequest(
+            f"The key's default endpoint [{key.default_endpoint}] is none that it may call.",
+            remedy="Add it to [endpoints].",
+        )
+    for label, most in MOST_A_MINUTE.items():
+        limit = getattr(key, label)
+        if limit is not None and not 0 < limit <= most:
+            raise InvalidRequest(f"[{label}] is a whole number from 1 to {most}; leave it out for no limit.")
+    if now is not None and key.expires_at is not None and key.expires_at <= now:
+        raise InvalidRequest("[expires_at] is in the past.", remedy="It is seconds since 1970, in UTC.")
+
+
+def _expired(key: Key, at: float) -> NotAuthenticated:
+    day = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return NotAuthenticated(f"The key [{key.name}] expired at {day}.", remedy="Ask for a new one.")
