@@ -7,8 +7,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubgate.core.sharing import cut, itemized, join, tokens_guessed, weight
-from hubgate.domain.calls import Encoding, Vectors
+from hubgate.core.sharing import cut, cut_items, itemized, join, join_items, tokens_guessed, weight
+from hubgate.domain.calls import Encoding, Scores, SparseVectors, Vectors
 
 ITEMS = [b"[1]", b"[2]", b"[3]"]
 BARE = Vectors(items=ITEMS, encoding=Encoding.JSON)
@@ -66,3 +66,20 @@ def test_parts_in_two_encodings_become_float32() -> None:
 def test_a_text_weighs_its_bytes_and_three_make_a_token() -> None:
     assert [weight("abc"), weight("é中"), weight("\ud800")] == [3, 5, 3]
     assert [tokens_guessed(0, texts=2), tokens_guessed(7, texts=1)] == [2, 3]
+
+
+def test_scores_are_cut_with_their_tokens_by_weight_and_joined_again() -> None:
+    scores = Scores(items=[0.3, 0.2, 0.9], tokens=30, exact=True)
+    first, second = cut_items(scores, [[9], [9, 9]], [0.0, 1.5])
+    assert (first.items, first.tokens, first.exact, first.waited) == ([0.3], 10, False, 0.0)
+    assert (second.items, second.tokens, second.waited) == ([0.2, 0.9], 20, 1.5)
+    whole = join_items([first, second])
+    assert (whole.items, whole.tokens, whole.exact, whole.waited) == ([0.3, 0.2, 0.9], 30, False, 1.5)
+
+
+def test_the_only_call_keeps_an_exact_count_and_an_unknown_one_stays_unknown() -> None:
+    known, unknown = (SparseVectors(items=[b"{}"], tokens=tokens, exact=True) for tokens in (3, None))
+    assert cut_items(known, [[1]], [0.0])[0].exact
+    assert cut_items(unknown, [[1], []], [0.0, 0.0])[0].tokens is None
+    assert join_items([known]) is known
+    assert join_items([known, unknown]).tokens is None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hubgate.core.vectors import in_encoding
-from hubgate.domain.calls import Encoding, Vectors
+from hubgate.domain.calls import Encoding, Scores, SparseVectors, Vectors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +16,7 @@ BYTES_PER_TOKEN = 3
 """Elasticsearch reckons with three characters; English has about four bytes a token, Chinese about three."""
 
 _T = TypeVar("_T")
+P = TypeVar("P", bound=Scores | SparseVectors)
 
 
 def weight(text: str) -> int:
@@ -84,6 +85,33 @@ def join(shares: Sequence[Vectors]) -> Vectors:
         text_truncated=_chain_if_known([share.text_truncated for share in shares]),
         waited=max(share.waited for share in shares),
         dimensions=shares[0].dimensions if len({share.dimensions for share in shares}) == 1 else None,
+    )
+
+
+def cut_items(result: P, weights: Sequence[Sequence[int]], waited: Sequence[float]) -> list[P]:
+    """`cut` for results that know nothing of each text but its item: the weights of each call's texts divide them."""
+    tokens: Sequence[int | None] = [result.tokens] * len(weights)
+    if len(weights) > 1 and result.tokens is not None:
+        tokens = _divided(result.tokens, [sum(parts) + len(parts) - 1 for parts in weights])
+    shares, stop = [], 0
+    for parts, count, seconds in zip(weights, tokens, waited, strict=True):
+        start, stop = stop, stop + len(parts)
+        share: dict[str, Any] = {"items": result.items[start:stop], "tokens": count, "waited": seconds}
+        shares.append(replace(result, exact=result.exact and len(weights) == 1, quota=None, **share))
+    return shares
+
+
+def join_items(shares: Sequence[P]) -> P:
+    """`join` for the same results."""
+    if len(shares) == 1:
+        return shares[0]
+    items: dict[str, Any] = {"items": list(chain.from_iterable(share.items for share in shares))}
+    return replace(
+        shares[0],
+        **items,
+        tokens=_sum_if_known([share.tokens for share in shares]),
+        exact=all(share.exact for share in shares),
+        waited=max(share.waited for share in shares),
     )
 
 

@@ -5,13 +5,25 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from hubgate.core.packing.faults import own_error, wrong_count
-from hubgate.core.sharing import cut, itemized, join, tokens_guessed, weight
-from hubgate.domain.calls import Context, Embed, Vectors
+from hubgate.core.sharing import cut, cut_items, itemized, join, join_items, tokens_guessed, weight
+from hubgate.domain.calls import (
+    Context,
+    Embed,
+    Rerank,
+    Scores,
+    SparseEmbed,
+    SparseVectors,
+    Tokenize,
+    Tokens,
+    Vectors,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hubgate.domain.calls import Call, Result
 
 
@@ -19,8 +31,11 @@ _WORTH_TELLING = 0.001
 """Seconds; less is a turn of the event loop."""
 
 
+Share: TypeAlias = Vectors | SparseVectors | Scores
+
+
 class Ticket:
-    """A call in the queue. The texts of an `Embed` leave in order, in one or several batches; others leave whole."""
+    """A call in the queue. Its texts leave in order, in one or several batches; those of a `Tokenize` leave whole."""
 
     __slots__ = (
         "_missing",
@@ -37,9 +52,7 @@ class Ticket:
 
     def __init__(self, call: Call, now: float) -> None:
         self.call = call
-        weights = [weight(text) for text in call.texts]
-        self.weights = weights if isinstance(call, Embed) else [sum(weights)]
-        self.kind: object = call.options if isinstance(call, Embed) else self
+        self.weights, self.kind = _measured(call)
         """Only tickets of one kind share a batch."""
         self.since = now
         self.waited = 0.0
@@ -50,19 +63,19 @@ class Ticket:
         """Those under way with texts of it, and in which batch."""
         self.reply: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._missing = len(self.weights)
-        self._shares: dict[int, Vectors] = {}
+        self._shares: dict[int, Share] = {}
 
     @property
     def waiting(self) -> int:
         """How many of its texts are in the queue."""
         return len(self.weights) - self.left
 
-    def receive(self, start: int, share: Vectors) -> None:
-        """Take the vectors of some of the texts; with the last of them the call is answered."""
+    def receive(self, start: int, share: Share) -> None:
+        """Take the items of some of the texts; with the last of them the call is answered."""
         self._shares[start] = share
         self._missing -= len(share.items)
         if not self._missing:
-            self.answer(join([self._shares[start] for start in sorted(self._shares)]))
+            self.answer(_joined([self._shares[start] for start in sorted(self._shares)]))
 
     def answer(self, result: Result) -> None:
         """Answer the call, unless its caller has left."""
@@ -73,6 +86,31 @@ class Ticket:
         """Answer the call with an error, unless it is answered or its caller has left."""
         if not self.reply.done():
             self.reply.set_exception(error)
+
+
+def _measured(call: Call) -> tuple[list[int], object]:
+    """What each text weighs, and with which others it may share a request."""
+    weights = [weight(text) for text in call.texts]
+    match call:
+        case Embed():
+            return weights, call.options
+        case Tokenize():
+            return [sum(weights)], call
+        case Rerank():  # the model reads the query with each text
+            own = weight(call.query)
+            return [own + each for each in weights], (Rerank, call.options)
+        case SparseEmbed():
+            return weights, (SparseEmbed, call.options)
+
+
+def _joined(shares: Sequence[Share]) -> Share:
+    match shares[0]:
+        case Vectors():
+            return join(cast("Sequence[Vectors]", shares))
+        case Scores():
+            return join_items(cast("Sequence[Scores]", shares))
+        case SparseVectors():
+            return join_items(cast("Sequence[SparseVectors]", shares))
 
 
 class Batch:
@@ -129,7 +167,7 @@ class Batch:
         """What to ask: the one call itself where it is alone and whole, else one made of all parts."""
         first = next(iter(self.parts))
         call = first.call
-        if not isinstance(call, Embed) or (len(self.parts) == 1 and self.texts == len(first.weights)):
+        if isinstance(call, Tokenize) or (len(self.parts) == 1 and self.texts == len(first.weights)):
             return call
         texts = chain.from_iterable(
             ticket.call.texts[part.start : part.stop] for ticket, part in self.parts.items()
@@ -173,23 +211,26 @@ class Batch:
         """Hand every ticket its share.
 
         Raises:
-            UpstreamUnreadable: it is not one vector a text, so nobody can tell whose is whose.
+            UpstreamUnreadable: it is not one item a text, so nobody can tell whose is whose.
         """
-        if not isinstance(result, Vectors):
+        if isinstance(result, Tokens):
             for ticket in self.parts:
                 ticket.answer(result)
             return
         if len(result.items) != self.texts:
             raise wrong_count(len(result.items), self.texts)
-        waited = [ticket.waited for ticket in self.parts]
-        if len(self.parts) > 1:
-            weights = [ticket.weights[part.start : part.stop] for ticket, part in self.parts.items()]
-            whole = itemized(result, list(chain.from_iterable(weights)))
-            shares = cut(whole, list(map(len, weights)), waited)
-        else:
-            shares = [replace(result, waited=waited[0]) if waited[0] >= _WORTH_TELLING else result]
-        for (ticket, part), share in zip(self.parts.items(), shares, strict=True):
+        for (ticket, part), share in zip(self.parts.items(), self._shares(result), strict=True):
             ticket.receive(part.start, share)
+
+    def _shares(self, result: Share) -> Sequence[Share]:
+        waited = [ticket.waited for ticket in self.parts]
+        if len(self.parts) == 1:
+            return [replace(result, waited=waited[0]) if waited[0] >= _WORTH_TELLING else result]
+        weights = [ticket.weights[part.start : part.stop] for ticket, part in self.parts.items()]
+        if isinstance(result, Vectors):
+            whole = itemized(result, list(chain.from_iterable(weights)))
+            return cut(whole, list(map(len, weights)), waited)
+        return cut_items(result, weights, waited)
 
     def fail(self, error: Exception) -> None:
         """Tell every ticket; those of several callers only what holds no other's text."""
