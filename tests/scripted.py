@@ -18,6 +18,7 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.meter import Meter
 from hubgate.service.pipeline import Pipeline, Pipelines
 from hubgate.store.store import SqlStore
+from hubgate.upstreams.hub import open_hub
 from hubgate.web.app import create_app
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from hubgate.core.writing import Writing
     from hubgate.domain.calls import Call, Result, WriteCall
-    from hubgate.domain.ports import Model, Upstream, Writer
+    from hubgate.domain.ports import Hub, Model, Upstream, Writer
     from hubgate.domain.secret import Secret
     from hubgate.settings import Settings
     from hubgate.web.asgi import AsgiApp, Message
@@ -177,6 +178,8 @@ class Reply:
     status: int
     headers: dict[str, str]
     body: bytes
+    parts: int
+    """In how many the body came."""
 
     def json(self) -> Any:
         """The body, decoded."""
@@ -192,6 +195,7 @@ class ScriptedGate:
     gateway: Gateway
     access: Access
     meter: Meter
+    hub: Hub
 
     async def request(
         self,
@@ -233,7 +237,7 @@ class ScriptedGate:
         await self.app(scope, receive, send)
         start, *parts = sent
         decoded = {name.decode().lower(): value.decode() for name, value in start["headers"]}
-        return Reply(start["status"], decoded, b"".join(part.get("body", b"") for part in parts))
+        return Reply(start["status"], decoded, b"".join(part.get("body", b"") for part in parts), len(parts))
 
 
 @asynccontextmanager
@@ -246,7 +250,9 @@ async def scripted_gate(settings: Settings) -> AsyncIterator[ScriptedGate]:
     access, _ = await Access.load(store, ADMIN_KEY)
     await gateway.register(Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None)
     script.calls.clear()
-    app = create_app(gateway, access, meter, None, max_body_bytes=4_000_000, keys_in_path=True)
-    yield ScriptedGate(app, script, gateway, access, meter)
+    hub = open_hub(settings)
+    app = create_app(gateway, access, meter, None, hub=hub, max_body_bytes=4_000_000, keys_in_path=True)
+    yield ScriptedGate(app, script, gateway, access, meter, hub)
     await gateway.close()
+    await hub.close()
     await store.close()

@@ -26,6 +26,7 @@ from hubgate.core.respelling_objects import (
     ReadDetails,
     ReadOpenAI,
     StreamDetails,
+    Token,
     Usage,
     WholeText,
 )
@@ -95,7 +96,8 @@ def piece_of(payload: bytes, spelling: Spelling) -> Piece:
     event = _read(payload, TGI)
     token, details = event.token, event.details
     text = "" if token is None or token.special else token.text
-    return Piece(text, _reason_at_openai(details) if details else None, _usage_of(details))
+    ended = details is not None or event.generated_text is not None
+    return Piece(text, _reason_at_openai(details) if ended else None, _usage_of(details))
 
 
 def whole_as_openai(generated: Generated, label: Label) -> bytes:
@@ -152,9 +154,14 @@ def openai_speller(spelling: Spelling, label: Label, *, with_usage: bool, before
     return _TgiAsOpenAI(label, with_usage=with_usage, before=before)
 
 
-def tgi_speller(spelling: Spelling) -> Speller:
-    """Spells a stream as TGI's events."""
-    return _TgiAsItCame() if spelling is Spelling.TGI else _OpenAIAsTgi()
+def tgi_speller(spelling: Spelling, *, before: str = "") -> Speller:
+    """Spells a stream as TGI's events.
+
+    Args:
+        spelling: the stream's own.
+        before: what TGI leaves out of all events but the last: the prompt, where it stands before the text.
+    """
+    return _TgiAsItCame() if spelling is Spelling.TGI else _OpenAIAsTgi(before)
 
 
 class _OpenAIAsItCame:
@@ -220,7 +227,8 @@ class _TgiAsItCame:
 class _OpenAIAsTgi:
     """One event a chunk. The last has no text of its own, for OpenAI's usage comes after the last text."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: str) -> None:
+        self._before = before
         self._parts: list[str] = []
         self._ended = ReadChoice()
         self.usage: Usage | None = None
@@ -232,11 +240,14 @@ class _OpenAIAsTgi:
         self.usage = chunk.usage or self.usage
         if choice.finish_reason:
             self._ended = choice
-        if not choice.said:
+        said = choice.said
+        self._parts.append(said)
+        if self._before:
+            said, self._before = said.removeprefix(self._before), ""
+        if not said:
             return ()
         self.pieces += 1
-        self._parts.append(choice.said)
-        return (msgspec.json.encode(Event(self.pieces, choice.token())),)
+        return (msgspec.json.encode(Event(self.pieces, Token(text=said, logprob=choice.logprob))),)
 
     def end(self) -> Sequence[bytes]:
         usage = self.usage or Usage()

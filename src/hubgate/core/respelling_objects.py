@@ -117,10 +117,11 @@ class ReadChoice(msgspec.Struct):
             return "length"
         return "stop_sequence" if isinstance(self.stop_reason, str) else "eos_token"
 
-    def token(self) -> Token:
-        """All of it as one token."""
+    @property
+    def logprob(self) -> float:
+        """Of all its tokens together; 0 where it does not tell."""
         numbers = self.logprobs.token_logprobs if self.logprobs else None
-        return Token(text=self.said, logprob=sum(number or 0.0 for number in numbers or ()))
+        return sum((number or 0.0 for number in numbers or ()), 0.0)
 
     def tokens(self) -> list[Token]:
         """Its tokens, if it tells them."""

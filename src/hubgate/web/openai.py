@@ -24,10 +24,11 @@ from hubgate.web.embedding import (
     texts_of,
     usage_of,
 )
+from hubgate.web.exchange import Exchange
 from hubgate.web.openai_models import model_object, named
 from hubgate.web.openai_writing import answer_chat, answer_completions
 from hubgate.web.ticket import ticket_of
-from hubgate.web.writing import Exchange, Fields
+from hubgate.web.writing import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

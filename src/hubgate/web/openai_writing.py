@@ -13,12 +13,14 @@ from hubgate.domain.errors import InvalidRequest
 from hubgate.web.embedding import texts_of
 from hubgate.web.streaming import SpelledTeller
 from hubgate.web.together import all_or_none
+from hubgate.web.writing import label_of, stream, write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hubgate.domain.calls import WriteCall
-    from hubgate.web.writing import Exchange, Fields
+    from hubgate.web.exchange import Exchange
+    from hubgate.web.writing import Fields
 
 DONE = b"data: [DONE]\n\n"
 
@@ -51,7 +53,7 @@ async def answer_chat(exchange: Exchange, fields: Fields) -> None:
     if wanted.streamed:
         await _stream(exchange, call, wanted)
     else:
-        await exchange.respond((await exchange.write(call)).body)
+        await exchange.respond((await write(exchange, call)).body)
 
 
 async def answer_completions(exchange: Exchange, fields: Fields) -> None:
@@ -77,18 +79,18 @@ async def answer_completions(exchange: Exchange, fields: Fields) -> None:
 
 
 async def _stream(exchange: Exchange, call: WriteCall, wanted: _Wanted) -> None:
-    events = await exchange.stream(call)
+    events = await stream(exchange, call)
     before = call.prompt if isinstance(call, Complete) and call.full_text else ""
-    speller = openai_speller(events.spelling, exchange.label, with_usage=wanted.with_usage, before=before)
+    speller = openai_speller(events.spelling, label_of(exchange), with_usage=wanted.with_usage, before=before)
     await exchange.tell(events, SpelledTeller(speller, dialect=exchange.dialect, done=DONE))
 
 
 async def _write_all(exchange: Exchange, calls: Sequence[Complete]) -> list[bytes]:
     """All of them at once; where one fails, the others are given up."""
-    label = exchange.label
+    label = label_of(exchange)
 
     async def one(call: Complete) -> bytes:
-        return whole_as_openai(await exchange.write(call), label)
+        return whole_as_openai(await write(exchange, call), label)
 
     return await all_or_none(one(call) for call in calls)
 

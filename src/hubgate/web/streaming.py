@@ -95,9 +95,8 @@ async def send_stream(
         HubgateError: it failed before anything was sent, so that the error can have a status of its own.
     """
     try:
-        ticket.waited = events.waited
         arriving = aiter(events)
-        first = await anext(arriving, ())
+        first = await anext(arriving, None)
         await send(
             {
                 "type": "http.response.start",
@@ -105,7 +104,7 @@ async def send_stream(
                 "headers": [*_HEADERS, *waited_header(events.waited), *headers],
             }
         )
-        last = await _send_parts(send, ticket, first, arriving, teller)
+        last = await _send_parts(send, ticket, first or (), arriving, teller)
     finally:
         ticket.tokens = teller.tokens
         await events.aclose()

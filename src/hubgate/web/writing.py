@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,9 +11,7 @@ from hubgate.core.respelling import Label
 from hubgate.domain.calls import Chat
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import InvalidRequest, WrongTask
-from hubgate.web.asgi import decode, respond
-from hubgate.web.embedding import waited_header
-from hubgate.web.streaming import send_stream
+from hubgate.web.asgi import decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,10 +19,7 @@ if TYPE_CHECKING:
     from hubgate.core.writing import Held
     from hubgate.domain.calls import Generated, WriteCall
     from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.gateway import Gateway
-    from hubgate.web.asgi import Send
-    from hubgate.web.streaming import Teller
-    from hubgate.web.ticket import Ticket
+    from hubgate.web.exchange import Exchange
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NULL = b"null"
@@ -67,57 +61,33 @@ class Fields:
         return bool(self.take(name, bool))
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One request to a model that writes, and its answer."""
+async def write(exchange: Exchange, call: WriteCall) -> Generated:
+    """Answer a call with all of the text.
 
-    gateway: Gateway
-    endpoint: Endpoint
-    ticket: Ticket
-    send: Send
+    Raises:
+        HubgateError: it cannot be answered.
+    """
+    check_ability(exchange.endpoint, call)
+    generated = await exchange.gateway.write(exchange.endpoint.name, call)
+    exchange.note(texts=1, tokens=generated.tokens, waited=generated.waited)
+    return generated
 
-    async def write(self, call: WriteCall) -> Generated:
-        """Answer a call with all of the text.
 
-        Raises:
-            HubgateError: it cannot be answered.
-        """
-        check_ability(self.endpoint, call)
-        generated = await self.gateway.write(self.endpoint.name, call)
-        ticket = self.ticket
-        ticket.texts += 1
-        ticket.tokens += generated.tokens or 0
-        ticket.waited = max(ticket.waited, generated.waited)
-        return generated
+async def stream(exchange: Exchange, call: WriteCall) -> Held:
+    """Answer a call while the text is being made; who asked closes what is returned.
 
-    async def stream(self, call: WriteCall) -> Held:
-        """Answer a call while the text is being made; who asked closes what is returned.
+    Raises:
+        HubgateError: it cannot be answered.
+    """
+    check_ability(exchange.endpoint, call)
+    events = await exchange.gateway.stream(exchange.endpoint.name, call)
+    exchange.note(texts=1, tokens=None, waited=events.waited)
+    return events
 
-        Raises:
-            HubgateError: it cannot be answered.
-        """
-        check_ability(self.endpoint, call)
-        events = await self.gateway.stream(self.endpoint.name, call)
-        self.ticket.texts = 1
-        return events
 
-    async def respond(self, body: bytes) -> None:
-        """Send a whole answer."""
-        await respond(self.send, 200, body, headers=waited_header(self.ticket.waited))
-
-    async def tell(self, events: Held, teller: Teller) -> None:
-        """Send a stream to its end, and close it."""
-        await send_stream(self.send, self.ticket, events, teller)
-
-    @property
-    def label(self) -> Label:
-        """What an answer that is spelled here says of itself."""
-        return Label(f"cmpl-{self.ticket.request_id}", self.endpoint.name, int(time.time()))
-
-    @property
-    def dialect(self) -> str:
-        """Of its errors."""
-        return self.ticket.dialect or self.ticket.face
+def label_of(exchange: Exchange) -> Label:
+    """What an answer that is spelled here says of itself."""
+    return Label(f"cmpl-{exchange.ticket.request_id}", exchange.endpoint.name, int(time.time()))
 
 
 def check_ability(endpoint: Endpoint, call: WriteCall) -> None:

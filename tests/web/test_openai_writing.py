@@ -1,0 +1,274 @@
+"""The OpenAI face where a model writes: chat and text completions, whole and streamed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from writers import add_writer, asked_chat, asked_complete, events_in, events_in_tgi, fields_of, in_tgi
+
+from hubgate.domain.calls import Generated, Spelling
+from hubgate.domain.endpoint import Task
+from hubgate.domain.errors import Cause, QueueFull, UpstreamUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from scripted import ScriptedGate
+
+    from hubgate.domain.calls import WriteCall
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+
+
+@pytest.fixture
+async def gate(scripted: ScriptedGate) -> ScriptedGate:
+    await add_writer(scripted)
+    return scripted
+
+
+def breaks_off(call: WriteCall) -> Iterator[Sequence[bytes]]:
+    yield [b'{"choices":[{"index":0,"delta":{"content":"hel"}}]}']
+    raise UpstreamUnreachable("The server broke off.", remedy="Ask again.")
+
+
+def with_usage(call: WriteCall) -> Iterator[Sequence[bytes]]:
+    yield [
+        b'{"choices":[{"index":0,"delta":{"content":"hi"}}],"usage":null}',
+        json.dumps({"choices": [], "usage": USAGE}).encode(),
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions"])
+async def test_a_chat_is_answered_with_the_engines_own_bytes(gate: ScriptedGate, path: str) -> None:
+    body = b'{"id": "x",  "choices": [{"message": {"content": "\\u00e4"}}], "kv": null}'
+    gate.script.written = lambda _: Generated(body=body, spelling=Spelling.OPENAI, tokens=7)
+    reply = await gate.request("POST", path, {"model": "llm", "messages": MESSAGES})
+    assert (reply.status, reply.body) == (200, body)
+
+
+async def test_every_field_goes_to_the_engine_as_it_is(gate: ScriptedGate) -> None:
+    fields: dict[str, Any] = {
+        "messages": MESSAGES,
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+        "response_format": {"type": "json_object"},
+        "stop": ["a", "b"],
+        "seed": 1,
+        "logprobs": True,
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+    reply = await gate.request(
+        "POST", "/v1/chat/completions", {"model": "llm", **fields, "stream": False, "user": None}
+    )
+    assert reply.status == 200
+    assert asked_chat(gate) == fields
+
+
+async def test_a_number_keeps_its_digits_on_the_way_to_the_engine(gate: ScriptedGate) -> None:
+    body = b'{"model":"llm","messages":[],"seed":12345678901234567890123,"temperature":0.10}'
+    await gate.request("POST", "/v1/chat/completions", body)
+    fields = gate.script.write_calls[-1].fields
+    assert (fields["seed"], fields["temperature"]) == (b"12345678901234567890123", b"0.10")
+
+
+async def test_a_chat_is_streamed_as_it_comes_and_ends_with_done(gate: ScriptedGate) -> None:
+    reply = await gate.request(
+        "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
+    )
+    assert reply.status == 200
+    assert reply.headers["content-type"] == "text/event-stream"
+    assert (reply.headers["cache-control"], reply.headers["x-accel-buffering"]) == ("no-cache", "no")
+    *chunks, done = events_in(reply.body)
+    assert done == "[DONE]"
+    assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks) == "hello"
+    assert "stream" not in asked_chat(gate)
+    assert gate.script.streams[-1].closed == 1
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_usage_ends_a_stream_only_where_it_is_asked_for(gate: ScriptedGate, wanted: bool) -> None:
+    gate.script.told = with_usage
+    body = {"model": "llm", "messages": MESSAGES, "stream": True, "stream_options": {"include_usage": wanted}}
+    reply = await gate.request("POST", "/v1/chat/completions", body)
+    told = [event["usage"] for event in events_in(reply.body)[:-1] if event.get("usage")]
+    assert told == ([USAGE] if wanted else [])
+    assert gate.meter.exposition().decode().count('hubgate_tokens_total{endpoint="llm"} 5.0') == 1
+
+
+async def test_what_arrived_together_leaves_together_and_a_line_break_ends_no_event(
+    gate: ScriptedGate,
+) -> None:
+    gate.script.told = lambda _: iter([[b'{"choices":[],\n"a":1}', b'{"choices":[],\r\n"a":2}']])
+    reply = await gate.request(
+        "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
+    )
+    assert [event["a"] for event in events_in(reply.body)[:-1]] == [1, 2]
+    assert reply.parts == 2
+
+
+async def test_a_stream_that_breaks_off_ends_with_openais_error_and_without_done(gate: ScriptedGate) -> None:
+    gate.script.told = breaks_off
+    reply = await gate.request(
+        "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
+    )
+    first, last = events_in(reply.body)
+    assert first["choices"][0]["delta"]["content"] == "hel"
+    assert last["error"]["message"] == "The server broke off. Ask again."
+    assert last["error"]["code"] == Cause.CONNECTION_LOST
+    assert gate.script.streams[-1].closed == 1
+    assert f'cause="{Cause.CONNECTION_LOST}",endpoint="llm"' in gate.meter.exposition().decode()
+
+
+async def test_a_stream_that_fails_before_its_first_byte_has_a_status_of_its_own(gate: ScriptedGate) -> None:
+    def fails(call: WriteCall) -> Iterator[Sequence[bytes]]:
+        raise QueueFull("Too many wait.", retry_after=2.0)
+
+    gate.script.told = lambda call: (payloads for _ in "x" for payloads in fails(call))
+    reply = await gate.request(
+        "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
+    )
+    assert (reply.status, reply.headers["retry-after"]) == (429, "2")
+    assert reply.json()["error"]["type"] == "rate_limit_error"
+    assert gate.script.streams[-1].closed == 1
+
+
+async def test_a_stream_of_nothing_is_only_done(gate: ScriptedGate) -> None:
+    gate.script.told = lambda _: iter(())
+    reply = await gate.request(
+        "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
+    )
+    assert events_in(reply.body) == ["[DONE]"]
+
+
+async def test_a_stream_that_cannot_be_read_ends_with_an_error(gate: ScriptedGate) -> None:
+    gate.script.told = lambda _: iter([[b'{"usage": 1}']])
+    reply = await gate.request(
+        "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
+    )
+    (last,) = events_in(reply.body)
+    assert last["error"]["code"] == Cause.UNREADABLE_REPLY
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"messages": MESSAGES}, "[model] is missing"),
+        ({"model": "llm"}, "[messages] must be a list"),
+        ({"model": "llm", "messages": "hi"}, "[messages] must be a list"),
+        ({"model": "llm", "messages": MESSAGES, "stream": "yes"}, "[stream] cannot be used: Expected `bool`"),
+        (b"{", "not valid JSON"),
+        (b"[]", "Expected `object`"),
+    ],
+)
+async def test_a_chat_that_is_no_chat_is_a_400_in_words(gate: ScriptedGate, body: object, said: str) -> None:
+    reply = await gate.request("POST", "/v1/chat/completions", body)
+    assert reply.status == 400
+    assert said in reply.json()["error"]["message"]
+    assert not gate.script.write_calls
+
+
+async def test_an_embedding_model_asked_to_chat_says_what_it_does(gate: ScriptedGate) -> None:
+    reply = await gate.request("POST", "/v1/chat/completions", {"model": "e5", "messages": MESSAGES})
+    assert (reply.status, reply.json()["error"]["code"]) == (400, "wrong_task")
+
+
+async def test_a_model_without_a_chat_template_is_not_asked_to_chat(gate: ScriptedGate) -> None:
+    await add_writer(gate, "base", Task.COMPLETION, chats=False)
+    reply = await gate.request("POST", "/v1/chat/completions", {"model": "base", "messages": MESSAGES})
+    assert reply.status == 400
+    assert "no chat template" in reply.json()["error"]["message"]
+    await add_writer(gate, "talker", Task.CHAT_COMPLETION, chats=True, completes=False)
+    reply = await gate.request("POST", "/v1/completions", {"model": "talker", "prompt": "a"})
+    assert reply.status == 400
+    assert "conversations alone" in reply.json()["error"]["message"]
+    assert not gate.script.write_calls
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/completions"])
+async def test_a_completion_has_openais_shape_whatever_the_engine_speaks(
+    gate: ScriptedGate, path: str
+) -> None:
+    body = {"model": "llm", "prompt": "say", "max_tokens": 3, "stop": ["x"]}
+    own = (await gate.request("POST", path, body)).json()
+    gate.script.written = in_tgi
+    made = (await gate.request("POST", path, body)).json()
+    call = asked_complete(gate)
+    assert (call.prompt, fields_of(call), call.full_text) == ("say", {"max_tokens": 3, "stop": ["x"]}, False)
+    assert own["choices"] == [{"index": 0, "text": "hello", "finish_reason": "stop"}]
+    assert made["choices"] == [{"index": 0, "text": "hello", "logprobs": None, "finish_reason": "stop"}]
+    assert made["object"] == own["object"] == "text_completion"
+    assert made["usage"] == own["usage"]
+    assert made["model"] == "llm"
+
+
+async def test_several_prompts_are_several_calls_and_one_answer(gate: ScriptedGate) -> None:
+    reply = await gate.request("POST", "/v1/completions", {"model": "llm", "prompt": ["a", "b", "c"]})
+    told = reply.json()
+    assert [choice["index"] for choice in told["choices"]] == [0, 1, 2]
+    assert told["usage"] == {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+    assert len(gate.script.write_calls) == 3
+
+
+async def test_when_one_of_several_prompts_fails_its_error_is_told(gate: ScriptedGate) -> None:
+    def fails(call: WriteCall) -> Generated:
+        raise QueueFull("Too many wait.")
+
+    gate.script.written = fails
+    reply = await gate.request("POST", "/v1/completions", {"model": "llm", "prompt": ["a", "b"]})
+    assert (reply.status, reply.json()["error"]["message"]) == (429, "Too many wait.")
+
+
+async def test_echo_asks_for_the_prompt_before_the_text(gate: ScriptedGate) -> None:
+    await gate.request("POST", "/v1/completions", {"model": "llm", "prompt": "a", "echo": True})
+    call = asked_complete(gate)
+    assert call.full_text
+    assert not call.fields
+
+
+async def test_a_stream_of_events_becomes_openais_chunks(gate: ScriptedGate) -> None:
+    gate.script.told, gate.script.spelling = events_in_tgi, Spelling.TGI
+    body = {
+        "model": "llm",
+        "prompt": "say ",
+        "stream": True,
+        "echo": True,
+        "stream_options": {"include_usage": True},
+    }
+    reply = await gate.request("POST", "/v1/completions", body)
+    *chunks, usage, done = events_in(reply.body)
+    texts = [(chunk["choices"][0]["text"], chunk["choices"][0]["finish_reason"]) for chunk in chunks]
+    assert texts == [("say hel", None), ("lo", None), ("", "stop")]
+    assert (usage["choices"], usage["usage"]["total_tokens"], done) == ([], 5, "[DONE]")
+    assert {chunk["object"] for chunk in (*chunks, usage)} == {"text_completion"}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({}, "[prompt] is missing"),
+        ({"prompt": 3}, "[prompt] must be a string"),
+        ({"prompt": [1, 2]}, "token ids"),
+        ({"prompt": ["a", "b"], "stream": True}, "only one can be streamed"),
+    ],
+)
+async def test_a_prompt_that_cannot_be_used_is_a_400_in_words(
+    gate: ScriptedGate, body: dict[str, Any], said: str
+) -> None:
+    reply = await gate.request("POST", "/v1/completions", {"model": "llm", **body})
+    assert reply.status == 400
+    assert said in reply.json()["error"]["message"]
+
+
+async def test_a_name_that_only_means_some_model_is_the_keys_default_endpoint(gate: ScriptedGate) -> None:
+    _, key = await gate.access.create("app", default_endpoint="llm")
+    for model in (None, "", "dummy", "tgi", "https://gate.example/x"):
+        reply = await gate.request(
+            "POST", "/v1/chat/completions", {"model": model, "messages": MESSAGES}, key=key
+        )
+        assert reply.status == 200, model
+    reply = await gate.request(
+        "POST", "/v1/chat/completions", {"model": "other", "messages": MESSAGES}, key=key
+    )
+    assert reply.status == 404
