@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hubgate.domain.endpoint import Endpoint, Facts
     from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelSearch
     from hubgate.domain.keys import Key
+    from hubgate.domain.records import ConnectionStore
     from hubgate.domain.secret import Secret
 
 
@@ -259,6 +260,11 @@ class Store(Protocol):
 
     Every method raises `StoreFailed` when the database cannot be used.
     """
+
+    @property
+    def connections(self) -> ConnectionStore:
+        """Named tokens."""
+        ...
 
     async def endpoints(self) -> Sequence[tuple[Endpoint, Secret | None]]:
         """All of them, with their tokens."""

@@ -60,7 +60,7 @@ class Changing(Opening):
         async with self._change_of(draft.name):
             bearer = self._new(draft, token)
             proven, model = await self._prove(draft, bearer, within)
-            await _to_its_end(self._put(proven, bearer, model, self._store.add_endpoint))
+            await to_its_end(self._put(proven, bearer, model, self._store.add_endpoint))
         _log.info("registered endpoint %s (%s)", proven.name, proven.source)
         return proven
 
@@ -74,7 +74,7 @@ class Changing(Opening):
         draft = replace(draft, enabled=False, facts=Facts())
         async with self._change_of(draft.name):
             bearer = self._new(draft, token)
-            await _to_its_end(self._put(draft, bearer, SwitchedOff(draft.name), self._store.add_endpoint))
+            await to_its_end(self._put(draft, bearer, SwitchedOff(draft.name), self._store.add_endpoint))
         _log.info("kept endpoint %s, switched off", draft.name)
         return draft
 
@@ -90,7 +90,7 @@ class Changing(Opening):
         async with self._change_of(twin):
             bearer = self._new(cloned, None if cloned.connection else live.token)
             model = self._model(cloned, bearer)
-            await _to_its_end(self._put(cloned, bearer, model, self._store.add_endpoint, refused))
+            await to_its_end(self._put(cloned, bearer, model, self._store.add_endpoint, refused))
         _log.info("cloned endpoint %s from %s", twin, name)
         return cloned
 
@@ -147,18 +147,18 @@ class Changing(Opening):
                 refused = None
             else:
                 model, refused = self._lend(old, changed, bearer), old.changed
-            await _to_its_end(self._put(changed, bearer, model, self._store.save_endpoint, refused))
+            await to_its_end(self._put(changed, bearer, model, self._store.save_endpoint, refused))
         _log.info("changed endpoint %s", changed.name)
         return changed
 
-    async def reopen(self, connection: str) -> None:
-        """Let the endpoints that use a connection use the token that it has now."""
-        for live in [live for live in self._live if live.endpoint.connection == connection]:
-            endpoint = live.endpoint
-            async with self._change_of(endpoint.name):
-                if endpoint.name in self._live and self._live.find(endpoint.name) is live:
-                    bearer = self._bearer(endpoint, None)
-                    self._live.put(self._open(endpoint, bearer, self._model(endpoint, bearer), live.changed))
+    async def reopen(self, name: str) -> None:
+        """Let an endpoint use the token that its connection has now."""
+        async with self._change_of(name):
+            if name in self._live:
+                old = self._live.find(name)
+                token = self._bearer(old.endpoint, None if old.endpoint.connection else old.token)
+                model = self._model(old.endpoint, token)
+                self._live.put(self._open(old.endpoint, token, model, old.changed))
 
     async def remove(self, name: str) -> None:
         """Forget an endpoint.
@@ -168,7 +168,7 @@ class Changing(Opening):
         """
         async with self._change_of(name):
             self._live.find(name)
-            await _to_its_end(self._forget(name))
+            await to_its_end(self._forget(name))
         _log.info("removed endpoint %s", name)
 
     async def accept(self, name: str, *, within: float | None = None) -> Endpoint:
@@ -186,7 +186,7 @@ class Changing(Opening):
         async with self._change_of(changed.name):
             token = token or self._live.find(changed.name).token
             proven, model = await self._prove(changed, token, within, any_dimensions=any_dimensions)
-            await _to_its_end(self._put(proven, token, model, self._store.save_endpoint))
+            await to_its_end(self._put(proven, token, model, self._store.save_endpoint))
         _log.info("renewed endpoint %s", proven.name)
         return proven
 
@@ -216,7 +216,7 @@ def _is_another(old: Endpoint, changed: Endpoint) -> bool:
     return any(getattr(old, name) != getattr(changed, name) for name in deciding)
 
 
-async def _to_its_end(change: Coroutine[None, None, None]) -> None:
+async def to_its_end(change: Coroutine[None, None, None]) -> None:
     """Finish a change even if the one who asked for it has left: memory and store stay of one mind."""
     task = asyncio.ensure_future(change)
     try:

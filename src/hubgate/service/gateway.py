@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hubgate.domain.endpoint import WRITING_TASKS, Source
 from hubgate.domain.errors import HubgateError
-from hubgate.service.changing import Changing
+from hubgate.service.connecting import Connecting
 from hubgate.service.diagnosing import diagnose
 from hubgate.service.proving import ask_once, prove, refusal, what_changed
 
@@ -25,14 +25,15 @@ _READY_NOTE = "ready endpoint"
 _log = logging.getLogger(__name__)
 
 
-class Gateway(Changing):
+class Gateway(Connecting):
     """Registered endpoints: to the verbs that ask a model and those that change it, those that look after it.
 
     One instance a process, used on one event loop.
     """
 
     async def load(self) -> None:
-        """Open every stored endpoint. One that cannot be opened is left out, so that the others serve."""
+        """Read the connections, and open every stored endpoint. One that cannot be opened is left out, so that the others serve."""
+        self._connections |= {one.name: one for one in await self._store.connections.all()}
         for endpoint, own in await self._store.endpoints():
             try:
                 token = self._bearer(endpoint, own)

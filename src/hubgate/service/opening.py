@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
@@ -15,7 +14,7 @@ from hubgate.service.proving import open_model, prove
 from hubgate.service.starting import Starting
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from hubgate.domain.endpoint import Endpoint
     from hubgate.domain.ports import Counters, Model, Sources, Store
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from hubgate.service.pipeline import Pipelines
 
     _Store: TypeAlias = Callable[[Endpoint, Secret | None], Awaitable[None]]
-
-_NONE: Mapping[str, Connection] = MappingProxyType({})
 
 
 class Opening(Asking):
@@ -37,14 +34,14 @@ class Opening(Asking):
         sources: Sources,
         pipelines: Pipelines,
         counters: Counters | None = None,
-        connections: Mapping[str, Connection] = _NONE,
     ) -> None:
         super().__init__(LiveEndpoints())
         self._store = store
         self._sources = sources
         self._pipelines = pipelines
         self._counters = counters
-        self._connections = connections
+        self._connections: dict[str, Connection] = {}
+        self._connecting = asyncio.Lock()
         self._starting = Starting()
         self._changes: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
