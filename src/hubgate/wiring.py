@@ -19,6 +19,7 @@ from hubgate.service.meter import Meter
 from hubgate.service.pipeline import Pipelines
 from hubgate.store.store import SqlStore
 from hubgate.store.vectors import VectorFile
+from hubgate.upstreams.hub import open_hub
 from hubgate.upstreams.sources import ModelSources
 from hubgate.upstreams.tokenizers import TokenizerFiles
 from hubgate.web.app import create_app
@@ -71,6 +72,7 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
         gateway = Gateway(store, sources, pipelines, counters)
         meter = Meter(gateway.pipelines)
         await gateway.load()
+        hub = open_hub(settings)
         flusher = asyncio.create_task(_flush(access))
         try:
             yield Gate(
@@ -79,6 +81,7 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
                     access,
                     meter,
                     memory,
+                    hub=hub,
                     max_body_bytes=settings.max_body_bytes,
                     keys_in_path=settings.keys_in_path,
                 ),
@@ -91,6 +94,7 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
             with contextlib.suppress(asyncio.CancelledError):
                 await flusher
             await gateway.close()
+            await hub.close()
             await access.flush()
             if memory:
                 await memory.close()

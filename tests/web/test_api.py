@@ -62,7 +62,7 @@ async def test_every_route_wants_an_admin_key(scripted: ScriptedGate) -> None:
             reply = await scripted.request(method, path, {}, key=key)
             assert (reply.status, reply.json()["error"]["cause"]) == (status, cause), route
             asked += 1
-    assert asked == 26
+    assert asked == 2 * len(routes(scripted.app)) > 0
     assert scripted.gateway.find("e5").name == "e5"
 
 
@@ -248,7 +248,15 @@ class TestCache:
         await gateway.register(
             Endpoint(name="off", task=Task.TEXT_EMBEDDING, source=Source.FAKE, cached=False), None
         )
-        app = create_app(gateway, access, meter, memory, max_body_bytes=1 << 20, keys_in_path=False)
+        app = create_app(
+            gateway,
+            access,
+            meter,
+            memory,
+            hub=scripted.hub,
+            max_body_bytes=1 << 20,
+            keys_in_path=False,
+        )
         yield replace(scripted, app=app, script=script, gateway=gateway, access=access, meter=meter)
         await gateway.close()
         await memory.close()

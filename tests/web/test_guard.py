@@ -90,7 +90,13 @@ def guarded(scripted: ScriptedGate, app: AsgiApp, *, keys_in_path: bool = False)
 
 def without_keys_in_path(scripted: ScriptedGate) -> AsgiApp:
     return create_app(
-        scripted.gateway, scripted.access, scripted.meter, None, max_body_bytes=1000, keys_in_path=False
+        scripted.gateway,
+        scripted.access,
+        scripted.meter,
+        None,
+        hub=scripted.hub,
+        max_body_bytes=1000,
+        keys_in_path=False,
     )
 
 

@@ -108,10 +108,10 @@ async def _ask_own_gate(settings: Settings, method: str, path: str, payload: byt
         scope: Scope = {
             "type": "http",
             "method": method,
-            "path": unquote(path),
-            "raw_path": path.encode(),
+            "path": unquote(path.partition("?")[0]),
+            "raw_path": path.partition("?")[0].encode(),
             "root_path": "",
-            "query_string": b"",
+            "query_string": path.partition("?")[2].encode(),
             "headers": [(b"authorization", b"Bearer " + key.encode())],
         }
         await gate.app(scope, receive, send)

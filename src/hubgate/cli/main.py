@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from hubgate import __version__
-from hubgate.cli import cache, endpoints, jobs, keys
+from hubgate.cli import cache, endpoints, hub, jobs, keys
 from hubgate.cli.chunk import chunk_command
 from hubgate.cli.client import CommandFailed
 from hubgate.domain.errors import HubgateError
@@ -46,6 +46,7 @@ app.command("remove")(endpoints.remove)
 app.add_typer(keys.app, name="key")
 app.add_typer(cache.app, name="cache")
 app.add_typer(jobs.app, name="job")
+app.command("search")(hub.search)
 app.command("chunk")(chunk_command)
 
 

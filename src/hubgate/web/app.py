@@ -13,6 +13,7 @@ from hubgate.web.api import Api
 from hubgate.web.elastic import Elastic
 from hubgate.web.guard import Guard
 from hubgate.web.health import Health
+from hubgate.web.hub_api import HubApi
 from hubgate.web.huggingface import HuggingFace
 from hubgate.web.openai import OpenAI
 from hubgate.web.problems import MethodNotAllowed
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from hubgate.domain.ports import Hub
     from hubgate.service.access import Access
     from hubgate.service.gateway import Gateway
     from hubgate.service.memory import VectorMemory
@@ -37,6 +39,7 @@ def create_app(
     meter: Meter,
     memory: VectorMemory | None,
     *,
+    hub: Hub,
     max_body_bytes: int,
     keys_in_path: bool,
 ) -> AsgiApp:
@@ -81,6 +84,7 @@ def create_app(
         _for_admins("POST", "/keys", api.create_key),
         _for_admins("DELETE", "/keys/{key:path}", api.revoke_key),
         _for_admins("POST", "/secret/rotate", api.rotate_secret),
+        *(row.route() for row in HubApi(hub, gateway).routes()),
     ]
     app = _Hot(elastic, openai, huggingface, Router(routes, redirect_slashes=False))
     return Guard(app, access, meter, max_body_bytes=max_body_bytes, keys_in_path=keys_in_path)

@@ -1,0 +1,65 @@
+"""`hubgate search`, through a running gate and without one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from harness import RunningGate
+from lookalikes.hub_api import HubApi, running_hub_api
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from commands import Command
+
+    from hubgate.settings import Settings
+
+
+@pytest.fixture
+def site() -> Iterator[HubApi]:
+    with running_hub_api() as site:
+        yield site
+
+
+@pytest.fixture
+def gate(settings: Settings, site: HubApi) -> Iterator[RunningGate]:
+    with RunningGate(replace(settings, hf_endpoint=site.url)) as running:
+        yield running
+
+
+def test_models_are_a_table_and_how_to_add_one_is_said(gate: RunningGate, hubgate: Command) -> None:
+    found = hubgate("search", "--task", "feature-extraction", "--limit", "2")
+    assert found.status == 0
+    assert [row[0] for row in found.rows] == ["BAAI/bge-m3", "sentence-transformers/all-MiniLM-L6-v2"]
+    assert found.out.splitlines()[2].split()[1:3] == ["text_embedding", "hf-inference"]
+    assert "hubgate add NAME --local BAAI/bge-m3" in found.err
+    assert "--url URL" in found.err
+
+
+def test_served_and_text_narrow_it_and_counts_are_short(gate: RunningGate, hubgate: Command) -> None:
+    (llama,) = hubgate("search", "LLAMA", "--served").rows
+    assert llama == [
+        *("meta/llama", "completion,", "chat_completion", "groq", "131072", "tokens"),
+        *("8.0B", "1.0k", "7", "gated"),
+    ]
+    chat = hubgate("search", "llama")
+    assert "--local" not in chat.err, "a model that chats is not run on this machine"
+    assert hubgate("search", "llama", "--not-served").out.startswith("The Hub has no such model.")
+
+
+def test_what_goes_wrong_is_one_plain_line(gate: RunningGate, site: HubApi, hubgate: Command) -> None:
+    assert "[dance] is no task" in hubgate("search", "--task", "dance").err
+    site.fail("failing")
+    failed = hubgate("search", "other")
+    assert (failed.status, failed.out) == (1, "")
+    assert failed.err.startswith("hubgate: The Hub fails at the moment.")
+    assert failed.err.count("\n") == 1
+
+
+def test_without_a_running_gate_it_asks_the_hub_itself(
+    site: HubApi, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", site.url)
+    assert [row[0] for row in hubgate("search", "splade").rows] == ["org/splade"]

@@ -1,0 +1,186 @@
+"""What Hugging Face has to register, over the gate's own API."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from lookalikes.deployments import DeploymentsApi, deployment, running_deployments
+from lookalikes.hub_api import READ_TOKEN, TOKEN, HubApi, running_hub_api
+from scripted import scripted_gate
+from starlette.requests import Request
+
+from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.errors import NotFound
+from hubgate.domain.records import Connection
+from hubgate.domain.secret import Secret
+from hubgate.web.hub_api import HubApi as Handlers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from scripted import Reply, ScriptedGate
+
+    from hubgate.settings import Settings
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@pytest.fixture
+def site() -> Iterator[HubApi]:
+    with running_hub_api() as site:
+        yield site
+
+
+@pytest.fixture
+def endpoints_site() -> Iterator[DeploymentsApi]:
+    with running_deployments() as site:
+        yield site
+
+
+@pytest.fixture
+async def gate(
+    settings: Settings, tmp_path: Path, migrated: Path, site: HubApi, endpoints_site: DeploymentsApi
+) -> AsyncIterator[ScriptedGate]:
+    """The application, with a Hub; the endpoint `ada` bears `TOKEN`, the last of whose two lines is a spare one."""
+    shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
+    settings = replace(settings, hf_endpoint=site.url, endpoints_api_url=endpoints_site.url + "/v2")
+    async with scripted_gate(settings) as gate:
+        bearing = Endpoint(name="ada", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
+        await gate.gateway.register(bearing, Secret(f"{TOKEN}\nhf_spare"))
+        yield gate
+
+
+async def get(gate: ScriptedGate, path: str) -> Reply:
+    return await gate.request("GET", f"/api/hub{path}")
+
+
+async def models(gate: ScriptedGate, query: str) -> list[dict[str, Any]]:
+    reply = await get(gate, f"/models?{query}")
+    assert reply.status == 200, reply.body
+    found: list[dict[str, Any]] = reply.json()["models"]
+    return found
+
+
+async def test_models_are_searched_by_task_text_and_whether_they_are_served(gate: ScriptedGate) -> None:
+    for word in ("text_embedding", "feature-extraction", "sentence-similarity"):
+        assert [model["name"] for model in await models(gate, f"task={word}&limit=2")] == [
+            "BAAI/bge-m3",
+            MINILM,
+        ]
+    assert [model["name"] for model in await models(gate, "search=mini&served=true&task=")] == [MINILM]
+    assert MINILM not in [model["name"] for model in await models(gate, "served=false")]
+
+
+async def test_a_model_is_shown_with_what_is_known_of_it_and_without_the_rest(gate: ScriptedGate) -> None:
+    (found,) = await models(gate, "search=MiniLM")
+    assert found["served"] is True
+    assert found["served_by"] == [
+        {
+            "provider": "hf-inference",
+            "task": "sentence-similarity",
+            "status": "live",
+            "provider_model": MINILM,
+        }
+    ]
+    assert found["tasks"] == ["text_embedding"]
+    assert "dimensions" not in found
+    whole = (await get(gate, f"/models/{MINILM}")).json()
+    assert (whole["dimensions"], whole["max_input_tokens"]) == (384, 256)
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("task=dance", "[dance] is no task"),
+        ("served=perhaps", "[served]"),
+        ("limit=many", "[limit] is a whole number"),
+        ("limit=1000", "from 1 to 100"),
+        ("limit=" + "9" * 5000, "[limit] is a whole number"),
+    ],
+)
+async def test_what_is_asked_wrongly_is_refused(gate: ScriptedGate, query: str, told: str) -> None:
+    reply = await get(gate, f"/models?{query}")
+    assert reply.status == 400
+    assert told in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "cause"),
+    [("/models/org/none", 404, "model_not_found"), ("/models/a/b/c", 400, "invalid_request")],
+)
+async def test_a_model_that_is_not_there_is_told(
+    gate: ScriptedGate, path: str, status: int, cause: str
+) -> None:
+    reply = await get(gate, path)
+    assert (reply.status, reply.json()["error"]["cause"]) == (status, cause)
+
+
+async def test_without_a_token_who_is_it_is_not_asked(gate: ScriptedGate, site: HubApi) -> None:
+    for path in ("/whoami", "/endpoints?namespace=acme"):
+        reply = await get(gate, path)
+        assert (reply.status, reply.json()["error"]["cause"]) == (400, "invalid_request")
+        assert "x-hf-token" in reply.json()["error"]["remedy"]
+    assert site.asked == []
+
+
+async def test_the_token_is_that_of_the_named_endpoint(gate: ScriptedGate, site: HubApi) -> None:
+    told = (await get(gate, "/whoami?endpoint=ada")).json()
+    assert (told["name"], told["organisations"]) == ("ada", ["acme"])
+    assert (told["calls_providers"], told["calls_endpoints"]) == (False, True)
+    assert site.asked[-1].token == TOKEN
+    assert (await get(gate, "/whoami?endpoint=e5")).status == 400
+    assert (await get(gate, "/whoami?endpoint=nobody")).status == 404
+
+
+async def test_a_token_in_the_header_goes_first_and_a_connection_has_one(gate: ScriptedGate) -> None:
+    stored = Connection(name="team", token=Secret(TOKEN), created_at=0.0)
+    handlers = Handlers(gate.hub, gate.gateway, {"team": stored})
+    given = await handlers.whoami(request("endpoint=ada", token=READ_TOKEN))
+    assert b'"bob"' in bytes(given.body)
+    assert b'"ada"' in bytes((await handlers.whoami(request("connection=team"))).body)
+    with pytest.raises(NotFound, match=r"\[other\]"):
+        await handlers.whoami(request("connection=other"))
+
+
+def request(query: str, token: str = "") -> Request:
+    headers = [(b"x-hf-token", token.encode())] if token else []
+    return Request({"type": "http", "headers": headers, "query_string": query.encode()})
+
+
+async def test_inference_endpoints_are_listed_to_choose_from_and_resumed(
+    gate: ScriptedGate, endpoints_site: DeploymentsApi
+) -> None:
+    url = "https://x1.us-east-1.aws.endpoints.huggingface.cloud"
+    endpoints_site.items["acme"] = [deployment("e5", url=url), deployment("old", state="paused")]
+    for query in ("endpoint=ada&namespace=acme", "endpoint=ada"):
+        e5, old = (await get(gate, f"/endpoints?{query}")).json()["endpoints"]
+        assert (e5["name"], e5["url"], e5["state"], e5["engine"]) == ("e5", url, "running", "tei")
+        assert (old["state"], "url" in old) == ("paused", False)
+    path = "/api/hub/endpoints/acme/old/resume?endpoint=ada"
+    resumed = await gate.request("POST", path)
+    assert (resumed.status, resumed.json()["state"]) == (200, "initializing")
+
+
+async def test_a_hub_that_fails_is_told_with_its_cause(gate: ScriptedGate, site: HubApi) -> None:
+    site.fail("limited")
+    reply = await get(gate, "/models")
+    assert (reply.status, reply.json()["error"]["cause"]) == (429, "overloaded")
+    assert reply.headers["retry-after"] == "55"
+    site.fail("wrong-token")
+    reply = await get(gate, "/whoami?endpoint=ada")
+    assert (reply.status, reply.json()["error"]["cause"]) == (424, "wrong_token")
+    assert TOKEN not in reply.body.decode()
+
+
+async def test_without_the_hub_the_gate_serves(gate: ScriptedGate, site: HubApi) -> None:
+    site.shutdown()
+    site.server_close()
+    reply = await get(gate, "/models")
+    assert (reply.status, reply.json()["error"]["cause"]) == (502, "connection_refused")
+    assert "can be typed" in reply.json()["error"]["remedy"]
+    served = await gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "a text"})
+    assert served.status == 200
