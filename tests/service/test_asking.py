@@ -1,0 +1,327 @@
+"""Calls of every task, and who answers when an endpoint cannot."""
+
+from __future__ import annotations
+
+import struct
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import pytest
+from staged import dedicated
+
+from hubgate.core.writing import Held
+from hubgate.domain.calls import (
+    Chat,
+    Complete,
+    Embed,
+    Encoding,
+    Generated,
+    Rerank,
+    Scores,
+    SparseEmbed,
+    SparseVectors,
+    Spelling,
+    Tokenize,
+    Vectors,
+)
+from hubgate.domain.diagnosis import Outcome, Step
+from hubgate.domain.endpoint import Engine, Facts, Task
+from hubgate.domain.errors import (
+    Cause,
+    EndpointDisabled,
+    HubgateError,
+    InvalidEndpoint,
+    InvalidRequest,
+    UpstreamRefused,
+    UpstreamUnreachable,
+    WrongTask,
+)
+from hubgate.service.gateway import Gateway
+from hubgate.service.pipeline import Pipelines
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from hubgate.domain.calls import Call, Result, WriteCall
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.domain.secret import Secret
+    from hubgate.store.store import SqlStore
+
+DOWN = UpstreamRefused("It is paused.", status=400, cause=Cause.PAUSED)
+REFUSED = UpstreamRefused("Too long.", status=413, cause=Cause.INPUT_TOO_LONG)
+NO_TEMPLATE = UpstreamRefused("No chat template.", status=422, cause=Cause.INPUT_REFUSED)
+CHAT = Chat(fields={"messages": b"[]"})
+
+
+@dataclass
+class House:
+    """One endpoint's model."""
+
+    name: str
+    town: Town
+    calls: list[Call | WriteCall] = field(default_factory=list)
+
+    def _come(self, call: Call | WriteCall) -> None:
+        self.calls.append(call)
+        error = self.town.errors.get(self.name)
+        if error:
+            raise error
+
+    async def __call__(self, call: Call) -> Result:
+        self._come(call)
+        if isinstance(call, Rerank):
+            return Scores(items=[0.5] * len(call.texts))
+        if isinstance(call, SparseEmbed):
+            return SparseVectors(items=[b"{}"] * len(call.texts))
+        vector = struct.pack("<2f", *self.town.vectors.get(self.name, (0.6, 0.8)))
+        return Vectors(items=[vector] * len(call.texts), encoding=Encoding.F32, tokens=1)
+
+    async def write(self, call: WriteCall) -> Generated:
+        self._come(call)
+        if isinstance(call, Chat) and self.town.chats is not None:
+            raise self.town.chats
+        return Generated(body=self.name.encode(), spelling=Spelling.OPENAI)
+
+    async def stream(self, call: WriteCall) -> Told:
+        self._come(call)
+        return Told(self.name)
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass
+class Told:
+    """An opened stream."""
+
+    name: str
+    spelling: Spelling = Spelling.OPENAI
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
+        yield [self.name.encode()]
+
+    async def aclose(self) -> None:
+        pass
+
+
+@dataclass
+class Town:
+    """The sources of a gateway; what is wrong is set by the endpoint's name."""
+
+    errors: dict[str, HubgateError] = field(default_factory=dict)
+    absent: dict[str, HubgateError] = field(default_factory=dict)
+    vectors: dict[str, tuple[float, float]] = field(default_factory=dict)
+    chats: HubgateError | None = None
+    houses: dict[str, House] = field(default_factory=dict)
+
+    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
+        if error := self.absent.get(endpoint.name):
+            raise error
+        return Facts(engine=Engine.TEI, model="org/model")
+
+    async def reach(self, endpoint: Endpoint) -> AsyncIterator[Step]:
+        for step in (Step.ADDRESS, Step.DNS, Step.TCP):
+            yield step
+
+    def open(self, endpoint: Endpoint, token: Secret | None) -> House:
+        self.houses[endpoint.name] = House(endpoint.name, self)
+        return self.houses[endpoint.name]
+
+    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> House:
+        return self.open(endpoint, token)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def town() -> Town:
+    return Town()
+
+
+@pytest.fixture
+async def gateway(store: SqlStore, town: Town) -> AsyncIterator[Gateway]:
+    opened = Gateway(store, town, Pipelines(None, time.monotonic))
+    yield opened
+    await opened.close()
+
+
+async def pair(gateway: Gateway, task: Task) -> None:
+    """Endpoint `main`, and `spare` which stands in for it."""
+    await gateway.register(dedicated("spare", task=task), None)
+    await gateway.register(dedicated("main", task=task, fallback="spare"), None)
+
+
+class TestTasks:
+    async def test_each_task_answers_its_own_calls_and_no_other(self, gateway: Gateway) -> None:
+        for task in Task:
+            await gateway.register(dedicated(str(task), task=task), None)
+        embed, sparse = Embed(texts=["a"]), SparseEmbed(texts=["a"])
+        rerank = Rerank(query="q", texts=["a", "b"])
+        assert len((await gateway.embed("text_embedding", embed)).items) == 1
+        assert (await gateway.embed_sparse("sparse_embedding", sparse)).items == [b"{}"]
+        assert (await gateway.rerank("rerank", rerank)).items == [0.5, 0.5]
+        own: dict[Task, Call] = {
+            Task.TEXT_EMBEDDING: embed,
+            Task.SPARSE_EMBEDDING: sparse,
+            Task.RERANK: rerank,
+        }
+        for task, call in own.items():
+            for other in set(Task) - {task}:
+                with pytest.raises(WrongTask):
+                    await gateway.infer(other, call)
+        with pytest.raises(WrongTask, match="serves rerank, not completion or chat_completion"):
+            await gateway.write("rerank", CHAT)
+        with pytest.raises(WrongTask):
+            await gateway.stream("rerank", CHAT)
+        with pytest.raises(InvalidRequest):
+            await gateway.infer("completion", Tokenize(texts=["a"]))
+
+    async def test_both_writing_tasks_take_both_writing_calls(self, gateway: Gateway) -> None:
+        for task in (Task.COMPLETION, Task.CHAT_COMPLETION):
+            await gateway.register(dedicated(str(task), task=task), None)
+            for call in (CHAT, Complete(prompt="a", fields={})):
+                assert (await gateway.write(task, call)).body == task.encode()
+                events = await gateway.stream(task, call)
+                assert [part async for part in events] == [[task.encode()]]
+                await events.aclose()
+
+    async def test_it_is_learned_whether_a_model_that_writes_chats(
+        self, gateway: Gateway, town: Town
+    ) -> None:
+        town.chats = NO_TEMPLATE
+        facts = (await gateway.register(dedicated("base", task=Task.COMPLETION), None)).facts
+        assert (facts.chats, facts.completes) == (False, True)
+        with pytest.raises(UpstreamRefused, match="No chat template"):
+            await gateway.register(dedicated("chat", task=Task.CHAT_COMPLETION), None)
+
+    async def test_a_wrong_token_is_told_at_once_and_not_taken_for_a_missing_template(
+        self, gateway: Gateway, town: Town
+    ) -> None:
+        town.errors["main"] = UpstreamRefused("No.", status=401, cause=Cause.WRONG_TOKEN)
+        with pytest.raises(UpstreamRefused, match="No"):
+            await gateway.register(dedicated("main", task=Task.COMPLETION), None)
+        assert len(town.houses["main"].calls) == 1
+
+    async def test_an_endpoint_that_is_switched_off_answers_nothing(self, gateway: Gateway) -> None:
+        await gateway.register(dedicated("main", task=Task.COMPLETION), None)
+        await gateway.edit(replace(gateway.find("main"), enabled=False))
+        with pytest.raises(EndpointDisabled):
+            await gateway.write("main", CHAT)
+        with pytest.raises(EndpointDisabled):
+            await gateway.stream("main", CHAT)
+
+
+class TestFallback:
+    async def test_the_other_endpoint_answers_when_this_one_cannot(
+        self, gateway: Gateway, town: Town
+    ) -> None:
+        await pair(gateway, Task.CHAT_COMPLETION)
+        assert (await gateway.write("main", CHAT)).body == b"main"
+        town.errors["main"] = DOWN
+        assert (await gateway.write("main", CHAT)).body == b"spare"
+        events = await gateway.stream("main", CHAT)
+        assert [part async for part in events] == [[b"spare"]]
+        await events.aclose()
+
+    async def test_embeddings_come_from_the_same_model(self, gateway: Gateway, town: Town) -> None:
+        await pair(gateway, Task.TEXT_EMBEDDING)
+        town.errors["main"] = DOWN
+        assert len((await gateway.embed("main", Embed(texts=["a", "b"]))).items) == 2
+        assert isinstance(town.houses["spare"].calls[-1], Embed)
+
+    async def test_embeddings_of_another_model_are_refused_with_the_reason(
+        self, gateway: Gateway, town: Town
+    ) -> None:
+        town.vectors["spare"] = (0.8, 0.6)
+        await gateway.register(dedicated("spare"), None)
+        with pytest.raises(InvalidEndpoint, match="cannot stand in for") as raised:
+            await gateway.register(dedicated("main", fallback="spare"), None)
+        assert "another vector" in raised.value.message
+
+    async def test_one_that_became_another_model_stands_in_no_more(
+        self, gateway: Gateway, town: Town
+    ) -> None:
+        await pair(gateway, Task.TEXT_EMBEDDING)
+        town.errors["main"], town.vectors["spare"] = DOWN, (0.8, 0.6)
+        await gateway.accept("spare")
+        with pytest.raises(UpstreamRefused, match="paused"):
+            await gateway.embed("main", Embed(texts=["a"]))
+
+    async def test_another_task_or_a_missing_endpoint_is_refused(self, gateway: Gateway) -> None:
+        await gateway.register(dedicated("ranker", task=Task.RERANK), None)
+        with pytest.raises(InvalidEndpoint, match="it does rerank, not text_embedding"):
+            await gateway.register(dedicated("main", fallback="ranker"), None)
+        with pytest.raises(InvalidEndpoint, match=r"No endpoint is named \[nobody\]"):
+            await gateway.register(dedicated("main", fallback="nobody"), None)
+
+    async def test_what_the_caller_did_wrong_is_told_and_not_asked_elsewhere(
+        self, gateway: Gateway, town: Town
+    ) -> None:
+        await pair(gateway, Task.RERANK)
+        town.errors["main"] = REFUSED
+        with pytest.raises(UpstreamRefused, match="Too long"):
+            await gateway.rerank("main", Rerank(query="q", texts=["a"]))
+
+    async def test_when_the_other_one_is_gone_the_error_is_this_ones(
+        self, gateway: Gateway, town: Town
+    ) -> None:
+        await pair(gateway, Task.CHAT_COMPLETION)
+        await gateway.remove("spare")
+        town.errors["main"] = DOWN
+        with pytest.raises(UpstreamRefused, match="paused"):
+            await gateway.write("main", CHAT)
+
+
+class TestStreams:
+    async def test_an_endpoint_that_is_replaced_still_serves_its_streams(self, gateway: Gateway) -> None:
+        await gateway.register(dedicated("main", task=Task.COMPLETION), None)
+        events = await gateway.stream("main", CHAT)
+        assert isinstance(events, Held)
+        await gateway.remove("main")
+        assert [part async for part in events] == [[b"main"]]
+        await events.aclose()
+
+
+class TestDiagnosis:
+    async def test_each_step_is_told_in_order(self, gateway: Gateway) -> None:
+        findings = [f async for f in gateway.diagnose(dedicated("main"))]
+        assert [f.step for f in findings] == list(Step)
+        assert {f.step for f in findings if f.outcome is Outcome.SKIPPED} == {Step.TLS}
+        assert all(f.outcome is not Outcome.FAILED for f in findings)
+
+    @pytest.mark.parametrize(
+        ("cause", "step"),
+        [
+            (Cause.WRONG_TOKEN, Step.AUTHENTICATION),
+            (Cause.OUT_OF_CREDIT, Step.SCOPE),
+            (Cause.PAUSED, Step.STATE),
+            (Cause.NOT_SERVED, Step.MODEL),
+            (Cause.UPSTREAM_FAILED, Step.ANSWER),
+            (Cause.NAME_NOT_RESOLVED, Step.ANSWER),
+        ],
+    )
+    async def test_the_step_that_fails_has_the_cause_and_those_after_it_are_skipped(
+        self, gateway: Gateway, town: Town, cause: Cause, step: Step
+    ) -> None:
+        town.absent["main"] = UpstreamRefused("It fails.", status=400, cause=cause, remedy="Mend it.")
+        findings = [f async for f in gateway.diagnose(dedicated("main"))]
+        (failed,) = [f for f in findings if f.outcome is Outcome.FAILED]
+        assert (failed.step, failed.cause, failed.message, failed.remedy) == (
+            step,
+            cause,
+            "It fails.",
+            "Mend it.",
+        )
+        after = findings[findings.index(failed) + 1 :]
+        assert all(f.outcome is Outcome.SKIPPED for f in after)
+        before = {f.step for f in findings[: findings.index(failed)] if f.outcome is Outcome.PASSED}
+        assert before == set(list(Step)[: list(Step).index(step)]) - {Step.TLS}
+
+    async def test_a_server_that_does_not_answer_is_told_of_at_the_answer(
+        self, gateway: Gateway, town: Town
+    ) -> None:
+        town.errors["main"] = UpstreamUnreachable("It broke.")
+        *_, last = [f async for f in gateway.diagnose(dedicated("main"))]
+        assert (last.step, last.outcome, last.cause) == (Step.ANSWER, Outcome.FAILED, Cause.CONNECTION_LOST)
