@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from hubgate import __version__
+from hubgate.cli.connections import Connection
 from hubgate.core.chunking import icu_warning
 from hubgate.settings import InvalidSetting
 from hubgate.store.lock import GateLock
@@ -97,7 +98,7 @@ async def serve(
             gate.access.admit_cli(lock.announce(url))
             config = uvicorn.Config(
                 gate.app,
-                http="httptools",
+                http=Connection,
                 lifespan="off",
                 access_log=False,
                 log_config=None,

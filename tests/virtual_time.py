@@ -17,15 +17,17 @@ class Stuck(AssertionError):
 
 
 class _Selector(selectors.SelectSelector):
-    """Instead of sleeping, moves the time on."""
+    """Instead of sleeping, moves the time on; but what has come over a socket comes first."""
 
     now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if ready := super().select(0):
+            return ready
         if timeout is None:
             raise Stuck
         self.now += max(timeout, 0.0)
-        return super().select(0)
+        return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -1,0 +1,290 @@
+"""What a client may do to its connection. Real sockets, in made-up time."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+from virtual_time import now, run
+
+from hubgate.cli.connections import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+Client: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+GET = b"GET / HTTP/1.1\r\nhost: gate\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nhost: gate\r\n"
+KEEP_ALIVE_SECONDS = 75
+LARGE = 32 << 20
+
+
+async def app(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+    """Tells how many bytes the body had; `/slow` takes a minute, `/large` says much."""
+    length, more = 0, True
+    if scope["path"] == "/early":
+        more = False
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        length += len(message["body"])
+        more = message["more_body"]
+    if scope["path"] == "/slow":
+        await asyncio.sleep(60)
+    body = b" " * LARGE if scope["path"] == "/large" else f"{length} bytes".encode()
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Door:
+    """A listening server, and who came to it."""
+
+    def __init__(self) -> None:
+        self.config = uvicorn.Config(
+            app,
+            http=Connection,
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )
+        self.config.load()
+        self.state = ServerState()
+
+    def connection(self) -> Connection:
+        return Connection(config=self.config, server_state=self.state, app_state={})
+
+    @asynccontextmanager
+    async def client(self, *, buffer: int = 1 << 16) -> AsyncIterator[Client]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=buffer)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Door]:
+        server = await asyncio.get_running_loop().create_server(self.connection, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for one in list(self.state.connections):
+                one.transport.abort()
+            await asyncio.gather(*self.state.tasks)
+
+
+def met(client: Callable[[Client], Awaitable[None]]) -> None:
+    """One client at the door."""
+
+    async def main() -> None:
+        async with Door().open() as door, door.client() as connected:
+            await client(connected)
+
+    run(main())
+
+
+async def answer(client: Client) -> str:
+    """The body of one answer, of which the connection stays open."""
+    head = await client[0].readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 "), head
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    return (await client[0].readexactly(length)).decode()
+
+
+async def end(client: Client) -> bytes:
+    """All that comes until the connection is closed."""
+    try:
+        return await client[0].read()
+    except ConnectionResetError:
+        return b""
+
+
+class TestHeads:
+    @pytest.mark.parametrize("spelled", [b"X-%d: y\r\n", b"X-%d:" + b"y" * 5000 + b"\r\n"])
+    def test_headers_without_end_are_refused(self, spelled: bytes) -> None:
+        async def client(client: Client) -> None:
+            client[1].write(POST)
+            told, sent = asyncio.create_task(end(client)), 0
+            while not told.done():
+                client[1].write(spelled % sent)
+                sent += 1
+                await asyncio.sleep(0)
+            assert sent * len(spelled) < 200_000
+
+        met(client)
+
+    @pytest.mark.parametrize("unfinished", [b"GET /" + b"a" * 70_000, POST + b"X-Long: " + b"a" * 70_000])
+    def test_a_line_without_end_is_refused(self, unfinished: bytes) -> None:
+        async def client(client: Client) -> None:
+            client[1].write(unfinished)
+            told = await end(client)
+            assert told.startswith(b"HTTP/1.1 431 ")
+            assert told.endswith(b"larger than the gate reads.")
+            assert now() < 1
+
+        met(client)
+
+    def test_a_whole_head_that_is_too_large_is_refused(self) -> None:
+        async def client(client: Client) -> None:
+            client[1].write(POST + b"X-Long: " + b"a" * 70_000 + b"\r\n\r\n")
+            assert (await end(client)).startswith(b"HTTP/1.1 431 ")
+
+        met(client)
+
+    def test_trailers_without_end_are_refused(self) -> None:
+        async def client(client: Client) -> None:
+            client[1].write(
+                POST + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Long: " + b"a" * 600_000
+            )
+            await end(client)
+            assert now() < 1
+
+        met(client)
+
+    def test_what_is_no_http_is_refused_as_before(self) -> None:
+        async def client(client: Client) -> None:
+            client[1].write(b"good evening\r\n\r\n")
+            assert (await end(client)).startswith(b"HTTP/1.1 400 ")
+
+        met(client)
+
+    def test_a_head_of_60_kb_and_a_body_behind_it_are_read(self) -> None:
+        async def client(client: Client) -> None:
+            head = POST + b"X-Long: " + b"a" * 60_000 + b"\r\ncontent-length: 300000\r\n\r\n"
+            client[1].write(head + b"b" * 300_000 + GET)
+            assert await answer(client) == "300000 bytes"
+            assert await answer(client) == "0 bytes"
+
+        met(client)
+
+
+class TestSilence:
+    def test_a_connection_that_asks_nothing_is_closed_after_10_seconds(self) -> None:
+        async def client(client: Client) -> None:
+            assert await end(client) == b""
+            assert now() == pytest.approx(10, abs=0.1)
+
+        met(client)
+
+    def test_a_head_that_drips_in_is_not_waited_for(self) -> None:
+        async def client(client: Client) -> None:
+            client[1].write(POST)
+            told = asyncio.create_task(end(client))
+            while not told.done():
+                client[1].write(b"X-Drip: y\r\n")
+                await asyncio.sleep(0.9)
+            assert (await told).startswith(b"HTTP/1.1 408 ")
+            assert now() == pytest.approx(10, abs=1)
+
+        met(client)
+
+    def test_the_first_byte_of_a_further_request_begins_its_time(self) -> None:
+        async def client(client: Client) -> None:
+            client[1].write(GET)
+            assert await answer(client) == "0 bytes"
+            await asyncio.sleep(70)
+            client[1].write(GET[:5])
+            assert (await end(client)).startswith(b"HTTP/1.1 408 ")
+            assert now() == pytest.approx(80, abs=0.1)
+
+        met(client)
+
+    def test_an_empty_line_does_not_keep_a_connection_open(self) -> None:
+        async def client(client: Client) -> None:
+            client[1].write(GET)
+            await answer(client)
+            client[1].write(b"\r\n")
+            await end(client)
+            assert now() == pytest.approx(10, abs=0.1)
+
+        met(client)
+
+    def test_between_two_requests_there_may_be_75_seconds(self) -> None:
+        async def client(client: Client) -> None:
+            for _ in range(3):
+                client[1].write(GET)
+                assert await answer(client) == "0 bytes"
+                await asyncio.sleep(KEEP_ALIVE_SECONDS - 0.1)
+            await asyncio.sleep(0.2)
+            assert await end(client) == b""
+
+        met(client)
+
+    def test_a_body_that_stalls_is_waited_for_30_seconds(self) -> None:
+        async def client(client: Client) -> None:
+            client[1].write(POST + b"content-length: 10\r\n\r\n")
+            for _ in range(3):
+                await asyncio.sleep(25)
+                client[1].write(b"a")
+            assert await end(client) == b""
+            assert now() == pytest.approx(3 * 25 + 30, abs=0.1)
+
+        met(client)
+
+    def test_a_body_that_nobody_wants_any_more_is_not_waited_for_longer(self) -> None:
+        async def client(client: Client) -> None:
+            client[1].write(POST.replace(b"/ ", b"/early ") + b"content-length: 10\r\n\r\n")
+            assert await answer(client) == "0 bytes"
+            assert await end(client) == b""
+            assert now() == pytest.approx(30, abs=0.1)
+
+        met(client)
+
+    def test_an_answer_may_take_its_time(self) -> None:
+        async def client(client: Client) -> None:
+            client[1].write(POST.replace(b"/ ", b"/slow ") + b"content-length: 3\r\n\r\nabc")
+            assert await answer(client) == "3 bytes"
+            assert now() == pytest.approx(60, abs=0.1)
+
+        met(client)
+
+    def test_half_a_further_request_does_not_spoil_the_answer_to_the_first(self) -> None:
+        async def client(client: Client) -> None:
+            client[1].write(GET.replace(b"/ ", b"/slow ", 1) + GET[:5])
+            assert await answer(client) == "0 bytes"
+            await end(client)
+            assert now() == pytest.approx(60 + KEEP_ALIVE_SECONDS, abs=0.1)
+
+        met(client)
+
+    def test_too_large_a_head_behind_a_request_is_not_answered_in_its_place(self) -> None:
+        async def client(client: Client) -> None:
+            client[1].write(GET.replace(b"/ ", b"/slow ", 1))
+            await asyncio.sleep(1)
+            client[1].write(b"GET /" + b"a" * 70_000)
+            assert await end(client) == b""
+
+        met(client)
+
+    def test_who_takes_nothing_of_an_answer_is_left(self) -> None:
+        async def main() -> None:
+            async with Door().open() as door, door.client(buffer=1024) as (_, writer):
+                writer.write(GET.replace(b"/ ", b"/large ", 1))
+                await asyncio.sleep(1)
+                (connection,) = door.state.connections
+                assert connection.transport.get_write_buffer_size() > LARGE // 2
+                while door.state.connections:  # noqa: ASYNC110 - what is waited for has no event
+                    await asyncio.sleep(1)
+                assert now() == pytest.approx(45, abs=15)
+
+        run(main())
+
+    def test_who_takes_an_answer_slowly_gets_all_of_it(self) -> None:
+        async def main() -> None:
+            async with Door().open() as door, door.client(buffer=1024) as (reader, writer):
+                writer.write(GET.replace(b"/ ", b"/large ", 1))
+                await reader.readuntil(b"\r\n\r\n")
+                for _ in range(16):
+                    await asyncio.sleep(20)
+                    assert len(await reader.readexactly(LARGE // 16)) == LARGE // 16
+
+        run(main())
