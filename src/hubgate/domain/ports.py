@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hubgate.domain.endpoint import Endpoint, Facts
     from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelSearch
     from hubgate.domain.keys import Key
-    from hubgate.domain.records import ConnectionStore
+    from hubgate.domain.records import AuditLog, ConnectionStore, UsageStore
     from hubgate.domain.secret import Secret
 
 
@@ -264,6 +264,16 @@ class Store(Protocol):
     @property
     def connections(self) -> ConnectionStore:
         """Named tokens."""
+        ...
+
+    @property
+    def usage(self) -> UsageStore:
+        """How much endpoints were used."""
+        ...
+
+    @property
+    def audit(self) -> AuditLog:
+        """Who changed what."""
         ...
 
     async def endpoints(self) -> Sequence[tuple[Endpoint, Secret | None]]:

@@ -13,12 +13,11 @@ from hubgate.service.diagnosing import diagnose
 from hubgate.service.proving import ask_once, prove, refusal, what_changed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from hubgate.domain.diagnosis import Finding
     from hubgate.domain.endpoint import Endpoint
     from hubgate.domain.secret import Secret
-    from hubgate.service.pipeline import Pipeline
 
 _READY_NOTE = "ready endpoint"
 
@@ -80,10 +79,6 @@ class Gateway(Connecting):
     def endpoints(self) -> Sequence[Endpoint]:
         """All endpoints, by name."""
         return [live.endpoint for live in self._live]
-
-    def pipelines(self) -> Mapping[str, Pipeline]:
-        """The pipeline of each endpoint, by name."""
-        return {live.endpoint.name: live.pipeline for live in self._live}
 
     def token_hint(self, name: str) -> str | None:
         """The last characters of the endpoint's own token, or `None` if it has none.

@@ -12,15 +12,16 @@ from hubgate.service.lending import SwitchedOff
 from hubgate.service.live import Live, LiveEndpoints
 from hubgate.service.proving import open_model, prove
 from hubgate.service.starting import Starting
+from hubgate.service.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from hubgate.domain.endpoint import Endpoint
     from hubgate.domain.ports import Counters, Model, Sources, Store
     from hubgate.domain.records import Connection
     from hubgate.domain.secret import Secret
-    from hubgate.service.pipeline import Pipelines
+    from hubgate.service.pipeline import Pipeline, Pipelines
 
     _Store: TypeAlias = Callable[[Endpoint, Secret | None], Awaitable[None]]
 
@@ -42,8 +43,14 @@ class Opening(Asking):
         self._counters = counters
         self._connections: dict[str, Connection] = {}
         self._connecting = asyncio.Lock()
+        self.usage = Usage(store.usage, self.pipelines)
+        self.audit = store.audit
         self._starting = Starting()
         self._changes: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def pipelines(self) -> Mapping[str, Pipeline]:
+        """The pipeline of each endpoint, by name."""
+        return {live.endpoint.name: live.pipeline for live in self._live}
 
     async def _prove(
         self, draft: Endpoint, token: Secret | None, within: float | None, *, any_dimensions: bool = False

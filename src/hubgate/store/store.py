@@ -30,7 +30,7 @@ from hubgate.store.vault import Vault
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import URL, Connection, Delete, Insert, Row, Update
+    from sqlalchemy import URL, Connection, Delete, Insert, Row, Select, Update
 
     from hubgate.domain.keys import Key
     from hubgate.domain.secret import Secret
@@ -128,7 +128,9 @@ class SqlStore:
 
     async def remove_endpoint(self, name: str) -> None:
         """Forget an endpoint and its token."""
-        await self._remove(delete(endpoints).where(endpoints.c.name == name), "endpoint.remove", name)
+        is_it = endpoints.c.name == name
+        named = select(endpoints.c.name).where(is_it)
+        await self._remove(delete(endpoints).where(is_it), "endpoint.remove", named)
 
     async def keys(self) -> Sequence[Key]:
         """All gateway keys that are not revoked, the oldest first."""
@@ -153,7 +155,8 @@ class SqlStore:
 
     async def remove_key(self, key_id: str) -> None:
         """Revoke a gateway key."""
-        await self._remove(delete(keys).where(keys.c.id == key_id), "key.revoke", key_id)
+        is_it = keys.c.id == key_id
+        await self._remove(delete(keys).where(is_it), "key.revoke", select(keys.c.name).where(is_it))
 
     async def touch_keys(self, last_used: Mapping[str, float]) -> None:
         """Write down when keys were last used, seconds since the epoch by key id."""
@@ -214,12 +217,14 @@ class SqlStore:
 
         await self._database.do(work)
 
-    async def _remove(self, statement: Delete, verb: str, subject: str) -> None:
+    async def _remove(self, statement: Delete, verb: str, named: Select[tuple[str]]) -> None:
         note = self.audit.note()
 
         def work(connection: Connection) -> None:
-            if connection.execute(statement).rowcount:
-                note(connection, verb, subject, {})
+            row = connection.execute(named).one_or_none()
+            if row is not None:
+                connection.execute(statement)
+                note(connection, verb, row.name, {})
 
         await self._database.do(work)
 
