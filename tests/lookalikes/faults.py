@@ -79,4 +79,15 @@ ANSWERS: dict[str, Callable[[Asked], Answer]] = {
 BEHAVIOURS = frozenset({"hang", "close", "half", "not-http"})
 """No reply: it never comes until `release`, the connection ends before or in the middle of it, or it is no HTTP."""
 
-FAULTS = frozenset(EMBEDDERS) | frozenset(ANSWERS) | BEHAVIOURS
+STREAM_FAULTS = {
+    "stall": b"",
+    "cut": b"",
+    "unfinished": b"",
+    "error-event": b'data: {"error":"Request failed during generation: out of cache blocks","error_type":"generation"}\n\n',
+    "error-object": b'data: {"error":{"message":"EngineCore encountered an issue.","type":"InternalServerError","code":500}}\n\n',
+    "garbage": b"data: <html>Bad Gateway</html>\n\n",
+}
+"""After the second event of a stream: nothing more comes until `release`, the connection ends, the stream ends as if
+it were whole, or this is sent last."""
+
+FAULTS = frozenset(EMBEDDERS) | frozenset(ANSWERS) | BEHAVIOURS | frozenset(STREAM_FAULTS)

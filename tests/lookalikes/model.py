@@ -21,7 +21,8 @@ class Model:
 
     name: str = "look/alike"
     kind: str = "embedding"
-    """`embedding`, `tokens` (one vector a token), `reranker`, `classifier` or `llm`."""
+    """`embedding`, `tokens` (one vector a token), `sparse`, `reranker`, `classifier`, `llm`, or `base` (a model that
+    writes and holds no conversations) or `text2text`."""
     dimensions: int = 8
     max_tokens: int = 512
     max_batch: int = 32
@@ -34,6 +35,16 @@ class Model:
     """Of infinity's routes."""
     base64: bool = True
     """Whether an OpenAI route can send base64; SGLang before 2026-07 could not."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether it makes text."""
+        return self.kind in {"llm", "base", "text2text"}
+
+    @property
+    def chats(self) -> bool:
+        """Whether it holds conversations."""
+        return self.kind == "llm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +72,9 @@ class Asked:
     @property
     def texts(self) -> list[str]:
         """The texts to embed, however the body spells them."""
-        for name in ("inputs", "input", "content"):
+        for name in ("inputs", "input", "content", "texts", "documents"):
             value = self.field(name)
-            if value is not None:
+            if value is not None and not isinstance(value, dict):
                 return [value] if isinstance(value, str) else list(value)
         return []
 
@@ -80,6 +91,8 @@ class Answer:
     status: int
     body: Any = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    events: tuple[bytes, ...] = ()
+    """Sent one after the other as an event stream, instead of the body."""
 
     @property
     def raw(self) -> bytes:

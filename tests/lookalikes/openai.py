@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lookalikes.model import Answer, packed, token_count
+from lookalikes.ranker import pairs, results
+from lookalikes.writer import openai_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,6 +14,19 @@ if TYPE_CHECKING:
     from lookalikes.model import Asked, Embedder, Model
 
 NOT_FOUND = Answer(404, {"detail": "Not Found"})
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+RERANK = frozenset({"/rerank", "/v1/rerank", "/v2/rerank"})
+
+
+def writing_routes(model: Model) -> frozenset[str]:
+    """Where a server of this model takes what is to be written."""
+    return frozenset({CHAT} if model.chats else ()) | frozenset({COMPLETIONS} if model.writes else ())
+
+
+def schema_of(asked: Asked) -> Any:
+    """What the text must fit, as OpenAI and vLLM read it: text-generation-inference's spelling is not heeded."""
+    wanted = asked.field("response_format") or {}
+    return (wanted.get("json_schema") or {}).get("schema") if wanted.get("type") == "json_schema" else None
 
 
 def _embeddings(
@@ -30,8 +45,7 @@ def _embeddings(
 def vllm(model: Model, asked: Asked, embedder: Embedder) -> Answer:
     """Mounts only the routes that fit its model; wants its own model name; does not truncate unasked."""
     routes = {"GET /health": Answer(200), "GET /version": Answer(200, {"version": "0.32.0"})}
-    generates = model.kind == "llm"
-    paths = ["/v1/chat/completions", "/v1/completions"] if generates else ["/v1/embeddings", "/rerank"]
+    paths = [CHAT, COMPLETIONS] if model.writes else ["/v1/embeddings", "/rerank"]
     routes["GET /openapi.json"] = Answer(200, {"openapi": "3.1.0", "paths": {path: {} for path in paths}})
     known = routes.get(f"{asked.method} {asked.path}")
     if known:
@@ -43,19 +57,51 @@ def vllm(model: Model, asked: Asked, embedder: Embedder) -> Answer:
         return Answer(200, {"object": "list", "data": [entry | {"root": "org/model"}]})
     if asked.path == "/tokenize":
         return Answer(200, {"count": 3, "max_model_len": model.max_tokens, "tokens": [101, 7592, 102]})
-    if asked.method != "POST" or asked.path != "/v1/embeddings" or generates:
+    if asked.method == "POST" and asked.path in RERANK and not model.writes:
+        return results(model, asked)
+    if asked.method == "POST" and model.writes and asked.path in {CHAT, COMPLETIONS}:
+        return _vllm_writes(model, asked)
+    if asked.method != "POST" or asked.path != "/v1/embeddings" or model.writes:
         return NOT_FOUND
     return _vllm_refusal(model, asked) or _embeddings(model, asked, embedder)
 
 
-def _vllm_refusal(model: Model, asked: Asked) -> Answer | None:
-    def error(status: int, words: str, kind: str = "BadRequestError") -> Answer:
-        return Answer(status, {"error": {"message": words, "type": kind, "param": None, "code": status}})
+def _vllm_error(status: int, words: str, kind: str = "BadRequestError") -> Answer:
+    return Answer(status, {"error": {"message": words, "type": kind, "param": None, "code": status}})
 
+
+def _vllm_unknown(model: Model, asked: Asked) -> Answer | None:
+    if asked.field("model") in (None, model.name):
+        return None
+    words = f"The model `{asked.field('model')}` does not exist. Valid aliases: {model.name}."
+    return _vllm_error(404, words, "NotFoundError")
+
+
+def _vllm_writes(model: Model, asked: Asked) -> Answer:
+    unknown = _vllm_unknown(model, asked)
+    if unknown:
+        return unknown
+    if asked.path == CHAT and not model.chats:
+        words = "As of transformers v4.44, default chat template is no longer allowed, so you must provide a chat "
+        return _vllm_error(400, words + "template if the tokenizer does not define one.")
+    if asked.path == CHAT and not isinstance(asked.field("messages"), list):
+        return _vllm_error(
+            400, "1 validation error: {'loc': 'body.messages', 'msg': 'Input should be a valid list'}"
+        )
+    limit = asked.field("max_tokens") or 0
+    if limit > model.max_tokens:
+        words = f"max_tokens={limit} cannot be greater than max_model_len={model.max_tokens}."
+        return _vllm_error(400, f"{words} Please request fewer output tokens.")
+    return openai_answer(model, asked, schema=schema_of(asked))
+
+
+def _vllm_refusal(model: Model, asked: Asked) -> Answer | None:
+    error = _vllm_error
     if not asked.texts:
         return error(400, "You must pass at least one prompt")
-    if asked.field("model") not in (None, model.name):
-        return error(404, f"The model `{asked.field('model')}` does not exist.", "NotFoundError")
+    unknown = _vllm_unknown(model, asked)
+    if unknown:
+        return unknown
     if asked.field("dimensions"):
         return error(
             400, f"Model '{model.name}' does not support Matryoshka embeddings; dimensions must be unset."
@@ -73,7 +119,7 @@ def sglang(model: Model, asked: Asked, embedder: Embedder) -> Answer:
         return Answer(401, {"error": "Unauthorized"})
     described: dict[str, Any] = {
         "GET /health": b"",
-        "GET /model_info": {"model_path": model.name, "is_generation": model.kind == "llm"},
+        "GET /model_info": {"model_path": model.name, "is_generation": model.writes},
         "GET /server_info": {"version": "0.5.23"},
         "GET /v1/models": {
             "object": "list",
@@ -82,6 +128,11 @@ def sglang(model: Model, asked: Asked, embedder: Embedder) -> Answer:
     }
     if f"{asked.method} {asked.path}" in described:
         return Answer(200, described[f"{asked.method} {asked.path}"])
+    if asked.method == "POST" and asked.path in writing_routes(model):
+        return openai_answer(model, asked, schema=schema_of(asked))
+    if asked.method == "POST" and asked.path == "/v1/rerank" and model.kind == "reranker":
+        said = pairs(asked.field("query"), asked.texts)
+        return Answer(200, [{**score, "document": asked.texts[score["index"]]} for score in said])
     if asked.method != "POST" or asked.path != "/v1/embeddings":
         return NOT_FOUND
     longest = max(map(token_count, asked.texts), default=0)
@@ -111,9 +162,13 @@ def llamacpp(model: Model, asked: Asked, embedder: Embedder) -> Answer:
         return Answer(200, described[f"{asked.method} {asked.path}"])
     if model.key and asked.token != model.key:
         return error(401, "Invalid API Key", "authentication_error")
+    if asked.method == "POST" and asked.path in writing_routes(model):
+        return openai_answer(model, asked, schema=schema_of(asked))
+    if asked.method == "POST" and asked.path in {"/rerank", "/v1/rerank"} and model.kind == "reranker":
+        return results(model, asked, raw=True)
     if asked.method != "POST" or asked.path not in {"/v1/embeddings", "/embeddings", "/embedding"}:
         return error(404, "File Not Found", "not_found_error")
-    if model.kind == "llm":
+    if model.writes:
         words = "This server does not support embeddings. Start it with `--embeddings`"
         return error(501, words, "not_supported_error")
     longest = max(map(token_count, asked.texts))
@@ -140,6 +195,8 @@ def infinity(model: Model, asked: Asked, embedder: Embedder) -> Answer:
         capability = {"embedding": "embed", "reranker": "rerank"}[model.kind]
         entry = {"id": model.name, "owned_by": "infinity", "backend": "torch", "capabilities": [capability]}
         return Answer(200, {"data": [entry], "object": "list"})
+    if asked.method == "POST" and asked.path == model.prefix + "/rerank" and model.kind == "reranker":
+        return results(model, asked)
     if asked.path != model.prefix + "/embeddings":
         return NOT_FOUND
     if asked.method != "POST":

@@ -14,7 +14,9 @@ from aiohttp import web
 from lookalikes import openai, toolkit
 from lookalikes.faults import ANSWERS, EMBEDDERS, FAULTS
 from lookalikes.model import Answer, Asked, Embedder, Model
+from lookalikes.streaming import stream
 from lookalikes.tei import tei
+from lookalikes.tgi import tgi
 
 if TYPE_CHECKING:
     import ssl
@@ -28,7 +30,7 @@ ENGINES: dict[str, Callable[[Model, Asked, Embedder], Answer]] = {
     "infinity": openai.infinity,
     "toolkit": toolkit.toolkit,
     "transformers-serve": toolkit.transformers_serve,
-    "tgi": toolkit.tgi,
+    "tgi": tgi,
     "unknown": toolkit.unknown,
 }
 
@@ -51,6 +53,8 @@ class LookAlike:
         self.abandoned = 0
         """Requests whose caller went away before the reply."""
         self.most_at_once = 0
+        self.streams = 0
+        """Event streams that are being sent."""
         self.url = ""
         self._brain = ENGINES[engine]
         self._seconds = seconds
@@ -133,12 +137,23 @@ class LookAlike:
             return await _broken(request, fault)
         elif fault in ANSWERS:
             return _response(ANSWERS[fault](asked))
-        if self._seconds:
+        if self._seconds and not asked.field("stream"):
             await asyncio.sleep(self._seconds)
         if self._over_allowance(asked):
             return _response(ANSWERS["too-many"](asked))
         embedder = EMBEDDERS.get(fault or "", Embedder)(self.model)
-        return _response(self._brain(self.model, asked, embedder))
+        answer = self._brain(self.model, asked, embedder)
+        return await self._told(request, answer, fault) if answer.events else _response(answer)
+
+    async def _told(self, request: web.Request, answer: Answer, fault: str | None) -> web.StreamResponse:
+        self.streams += 1
+        try:
+            return await stream(request, answer, fault, self._seconds, self._released)
+        finally:
+            self._note(self._count_stream_out)
+
+    def _count_stream_out(self) -> None:
+        self.streams -= 1
 
     def _next_fault(self, asked: Asked) -> str | None:
         fault = self._fault
@@ -221,7 +236,7 @@ def lookalike(
     Args:
         engine: which server it looks like.
         fault: what is wrong with it from the start, as by `LookAlike.fail`.
-        seconds: how long each reply takes.
+        seconds: how long each reply takes, and each event of a stream.
         allowance: so many POSTs in so many seconds; the next is answered 429.
         tls: speak HTTPS with this.
         model: fields of `Model`.

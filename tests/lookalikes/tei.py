@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lookalikes.model import Answer, packed, token_count
+from lookalikes.ranker import pairs
 
 if TYPE_CHECKING:
     from lookalikes.model import Asked, Embedder, Model
@@ -145,12 +146,40 @@ def _tokens(text: str, *, special: bool) -> list[dict[str, Any]]:
     return [first, *tokens, last]
 
 
+def weights(text: str) -> list[float]:
+    """The weight of each word of a text: the later, the more."""
+    return [0.25 * place for place in range(1, len(text.split()) + 1)]
+
+
+def _rerank(model: Model, asked: Asked, embedder: Embedder) -> Answer:
+    if model.kind != "reranker":
+        return _error(424, f"model is not a re-ranker model: {model.kind}", "Backend")
+    refused = _refusal(model, asked)
+    if refused:
+        return refused
+    query = asked.field("query")
+    said = pairs(query, asked.texts, raw=bool(asked.field("raw_scores")))
+    return Answer(200, said, _compute_headers([f"{query} {text}" for text in asked.texts]))
+
+
+def _embed_sparse(model: Model, asked: Asked, embedder: Embedder) -> Answer:
+    if model.kind != "sparse":
+        return _error(424, f"Model is not an embedding model: {model.kind}", "Backend")
+    vectors = [
+        [{"index": 1000 + place, "value": weight} for place, weight in enumerate(weights(text))]
+        for text in asked.texts
+    ]
+    return _refusal(model, asked) or Answer(200, vectors, _compute_headers(asked.texts))
+
+
 _SPECIAL = ((101, "[CLS]"), (102, "[SEP]"))
 _ROUTES = {
     "/": _embed,
     "/embed": _embed,
     "/embed_all": _embed_all,
+    "/embed_sparse": _embed_sparse,
     "/embeddings": _openai,
+    "/rerank": _rerank,
     "/tokenize": _tokenize,
     "/v1/embeddings": _openai,
 }

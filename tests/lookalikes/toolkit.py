@@ -1,11 +1,14 @@
-"""Hugging Face's default toolkit 0.5.6, transformers serve 5.23 and text-generation-inference 3.3, as far as it matters."""
+"""Hugging Face's default toolkit 0.5.6, custom handlers in it, and transformers serve 5.23."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from lookalikes.model import Answer, token_count
-from lookalikes.openai import NOT_FOUND
+from lookalikes.openai import CHAT, NOT_FOUND, writing_routes
+from lookalikes.ranker import pairs
+from lookalikes.tei import weights
+from lookalikes.writer import openai_answer, written
 
 if TYPE_CHECKING:
     from lookalikes.model import Asked, Embedder, Model
@@ -21,10 +24,18 @@ def toolkit(model: Model, asked: Asked, embedder: Embedder) -> Answer:
         return Answer(404, "Not Found")
     if asked.field("inputs") is None:
         return Answer(400, {"error": "Body needs to provide a inputs key, received: b'{}'"})
+    if model.kind == "reranker":
+        return _ranks(asked)
+    return _writes(model, asked) if model.writes else _embeds(model, asked, embedder)
+
+
+def _embeds(model: Model, asked: Asked, embedder: Embedder) -> Answer:
     single = isinstance(asked.field("inputs"), str)
     if model.kind == "embedding":
         vectors = embedder.vectors(asked.texts)
         return Answer(200, {"embeddings": vectors[0] if single else vectors})
+    if model.kind == "sparse":
+        return Answer(200, [dict(zip(text.split(), weights(text), strict=True)) for text in asked.texts])
     if model.kind != "tokens":
         return Answer(200, [{"label": "joy", "score": 0.5}])
     longest = max(map(token_count, asked.texts))
@@ -35,20 +46,52 @@ def toolkit(model: Model, asked: Asked, embedder: Embedder) -> Answer:
     return Answer(200, rows[0] if single else rows)
 
 
+def _ranks(asked: Asked) -> Answer:
+    inputs = asked.field("inputs")
+    if not isinstance(inputs, dict) or "query" not in inputs:
+        return Answer(400, {"error": "Body needs inputs with a query and texts"})
+    return Answer(200, pairs(inputs["query"], inputs["texts"]))
+
+
+def _writes(model: Model, asked: Asked) -> Answer:
+    """A pipeline of transformers: it refuses what `generate` does not know, and of streams it knows nothing."""
+    parameters = asked.field("parameters") or {}
+    known = {
+        "max_new_tokens",
+        "do_sample",
+        "temperature",
+        "top_k",
+        "top_p",
+        "typical_p",
+        "repetition_penalty",
+    }
+    known |= {"return_full_text"} if model.kind != "text2text" else set()
+    unused = [name for name in parameters if name not in known]
+    if unused:
+        words = (
+            f"The following `model_kwargs` are not used by the model: {unused} (note: typos in the generate "
+        )
+        return Answer(400, {"error": words + "arguments will also show up in this list)"})
+    prompt = asked.field("inputs")
+    text = written(prompt, parameters.get("max_new_tokens")).text
+    if model.kind != "text2text" and parameters.get("return_full_text") is not False:
+        text = prompt + text
+    return Answer(200, [{"generated_text": text}])
+
+
 def transformers_serve(model: Model, asked: Asked, embedder: Embedder) -> Answer:
-    """Generates text only; its list of models fails when it is offline."""
+    """Writes text only; its list of models fails when it is offline; pinned to `pinned`, it wants that name or none."""
     if asked.path == "/health":
         return Answer(200, {"status": "ok"})
-    return Answer(500, "Internal Server Error") if asked.path == "/v1/models" else NOT_FOUND
-
-
-def tgi(model: Model, asked: Asked, embedder: Embedder) -> Answer:
-    """Generates text only."""
-    if asked.path == "/info":
-        return Answer(
-            200, {"model_id": model.name, "router": "text-generation-router", "max_total_tokens": 4096}
-        )
-    return NOT_FOUND
+    if asked.path == "/v1/models":
+        return Answer(500, "Internal Server Error")
+    if asked.method != "POST" or asked.path not in writing_routes(model):
+        return NOT_FOUND
+    if asked.field("model") not in (None, "pinned"):
+        return Answer(400, {"detail": f"Server is pinned to 'pinned'; requested '{asked.field('model')}'."})
+    if asked.path == CHAT and not isinstance(asked.field("messages"), list):
+        return Answer(500, "Internal Server Error")
+    return openai_answer(model, asked, done=False, name="pinned@main")
 
 
 def unknown(model: Model, asked: Asked, embedder: Embedder) -> Answer:

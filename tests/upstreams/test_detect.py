@@ -170,7 +170,9 @@ async def test_an_unknown_server_names_the_way_out(sources: ModelSources) -> Non
     with lookalike("unknown") as server:
         error = await refused(sources, server.url)
     assert error.cause is Cause.NOT_AN_API
-    assert "[engine]: infinity, llamacpp, openai, sglang, tei, toolkit, vllm" in error.remedy
+    assert (
+        "[engine]: infinity, llamacpp, openai, sglang, tei, tgi, toolkit, transformers, vllm" in error.remedy
+    )
 
 
 async def test_the_operators_engine_wins_over_what_the_server_says(sources: ModelSources) -> None:
@@ -202,7 +204,7 @@ async def test_the_operators_engine_is_believed_of_a_server_that_says_nothing(so
 
 async def test_the_model_that_the_operator_named_is_chosen_among_those_served(sources: ModelSources) -> None:
     with lookalike("vllm") as server:
-        facts = await sources.detect(endpoint(server.url, model="org/model"), None)
+        facts = await sources.detect(endpoint(server.url, model="look/alike"), None)
     assert facts.model == "look/alike"
 
 

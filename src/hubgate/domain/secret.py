@@ -17,6 +17,10 @@ class Secret:
         """The token itself, for sending or sealing."""
         return self._text
 
+    def each(self) -> tuple[Secret, ...]:
+        """The tokens in it, one a line: an endpoint may have several."""
+        return tuple(Secret(line.strip()) for line in self._text.split("\n") if line.strip())
+
     @property
     def hint(self) -> str:
         """What may be shown: the last four characters, or nothing of a token too short to hide."""

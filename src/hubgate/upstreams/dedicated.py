@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hubgate.domain.calls import Embed, Tokenize
-from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
-from hubgate.upstreams.detect import detect
+from hubgate.domain.calls import Embed, Rerank, SparseEmbed
+from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest
+from hubgate.upstreams.identify import identify
 from hubgate.upstreams.server import Server
 from hubgate.upstreams.wire.dialects import DIALECTS, embed_request, read_vectors
+from hubgate.upstreams.wire.ranking import RANKERS, read_scores, rerank_request
+from hubgate.upstreams.wire.sparse import SPARSE_ROUTES, read_sparse, sparse_request
 from hubgate.upstreams.wire.tokenizing import ROUTE, read_tokens, tokenize_request
+from hubgate.upstreams.wire.writing import WRITERS
+from hubgate.upstreams.writers import ServerWriter
 
 if TYPE_CHECKING:
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.endpoint import Endpoint, Facts
-    from hubgate.domain.ports import Writer
     from hubgate.domain.secret import Secret
+    from hubgate.upstreams.deployments import Deployments
     from hubgate.upstreams.messages import HttpClient
 
 
@@ -29,12 +33,10 @@ class DedicatedUpstream:
                 f"Endpoint [{endpoint.name}] is not known to run any server that hubgate speaks to.",
                 remedy="Register it again, or say which server it is in [engine].",
             )
-        self._dialect = DIALECTS[engine]
+        self._engine = engine
         self._server = server
         self._model = endpoint.facts.model or endpoint.model
-        route = endpoint.facts.route if endpoint.facts.route is not None else self._dialect.route
-        self._embed_url = server.base + route
-        self._tokenize_url = server.base + ROUTE
+        self._route = endpoint.facts.route
 
     async def __call__(self, call: Call) -> Result:
         """Ask the server.
@@ -44,40 +46,81 @@ class DedicatedUpstream:
             InvalidRequest: the call needs what this server does not do.
         """
         if isinstance(call, Embed):
-            request = embed_request(self._dialect, self._embed_url, self._model, call)
-            return read_vectors(self._dialect, call, await self._server.ask(request))
-        if not isinstance(call, Tokenize) or not self._dialect.tokenizes:
+            return await self._embed(call)
+        if isinstance(call, Rerank):
+            return await self._rerank(call)
+        if isinstance(call, SparseEmbed):
+            return await self._embed_sparse(call)
+        if not DIALECTS[self._engine].tokenizes:
             raise InvalidRequest(
                 "This endpoint's server cannot cut texts into tokens and tell where they stand.",
                 remedy="TEI and local models can.",
             )
-        return read_tokens(call, await self._server.ask(tokenize_request(self._tokenize_url, call)))
+        request = tokenize_request(self._server.base + ROUTE, call)
+        return read_tokens(call, await self._server.ask(request, call.context))
+
+    async def _embed(self, call: Embed) -> Result:
+        dialect = DIALECTS[self._engine]
+        request = embed_request(dialect, self._url(dialect.route), self._model, call)
+        return read_vectors(dialect, call, await self._server.ask(request, call.context))
+
+    async def _rerank(self, call: Rerank) -> Result:
+        ranker = RANKERS[self._engine]
+        request = rerank_request(ranker, self._url(ranker.route), self._model, call)
+        return read_scores(ranker, call, await self._server.ask(request, call.context))
+
+    async def _embed_sparse(self, call: SparseEmbed) -> Result:
+        route = SPARSE_ROUTES.get(self._engine)
+        if route is None:
+            raise InvalidRequest(
+                "This endpoint's server makes no sparse vectors.",
+                remedy="TEI with a SPLADE model does, and custom handlers may.",
+                cause=Cause.WRONG_TASK,
+            )
+        request = sparse_request(self._engine, self._url(route), call)
+        return read_sparse(self._engine, call, await self._server.ask(request, call.context))
 
     async def close(self) -> None:
         """Nothing of its own: the connections are shared."""
+
+    def _url(self, usual_route: str) -> str:
+        return self._server.base + (usual_route if self._route is None else self._route)
 
 
 class DedicatedSource:
     """Opens servers by their URL; all share one client."""
 
-    def __init__(self, client: HttpClient) -> None:
+    def __init__(self, client: HttpClient, deployments: Deployments) -> None:
         self._client = client
+        self._deployments = deployments
 
     async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
-        """What runs at the URL: see `detect`."""
-        return await detect(endpoint, self._server(endpoint, token))
+        """What runs at the URL: see `identify`."""
+        return await identify(endpoint, self._server(endpoint, token), self._deployments, token)
 
     def open(self, endpoint: Endpoint, token: Secret | None) -> DedicatedUpstream:
         """The upstream of an endpoint whose facts are known."""
         return DedicatedUpstream(endpoint, self._server(endpoint, token))
 
-    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:
-        """The writer of an endpoint whose facts are known."""
-        raise NotImplementedError
+    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> ServerWriter:
+        """The writer of an endpoint whose facts are known.
+
+        Raises:
+            InvalidEndpoint: its server does not write.
+        """
+        engine = endpoint.engine or endpoint.facts.engine
+        if engine is None or engine not in WRITERS:
+            raise InvalidEndpoint(
+                f"The server of endpoint [{endpoint.name}] is {engine or 'not known'}, which does not write texts.",
+                remedy="Register the URL of a server whose model does, or say which server it is in [engine].",
+                cause=Cause.WRONG_TASK,
+            )
+        model = endpoint.facts.model or endpoint.model
+        return ServerWriter(self._server(endpoint, token), WRITERS[engine], model)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
 
     def _server(self, endpoint: Endpoint, token: Secret | None) -> Server:
-        return Server(endpoint.url or "", token, self._client)
+        return Server(endpoint, token, self._client)

@@ -15,10 +15,10 @@ from hubgate.domain.calls import Embed
 from hubgate.domain.endpoint import Engine, Facts, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint, UpstreamRefused, UpstreamUnreadable
 from hubgate.upstreams.messages import HttpRequest
-from hubgate.upstreams.recognise import GENERATES, Found, from_info, from_models, tasks_of_openapi
-from hubgate.upstreams.replies import refusal
+from hubgate.upstreams.recognise import GENERATES, READS, Found, from_info, from_models, tasks_of_openapi
 from hubgate.upstreams.urls import host_of
 from hubgate.upstreams.wire.dialects import DIALECTS, embed_request, read_vectors
+from hubgate.upstreams.wire.writing import WRITERS
 
 if TYPE_CHECKING:
     from hubgate.domain.endpoint import Endpoint
@@ -44,7 +44,7 @@ async def detect(endpoint: Endpoint, server: Server) -> Facts:
         raise UpstreamUnreadable(
             f"{host_of(server.base)} answers, but not as any server that hubgate knows.",
             remedy="Check the URL. If it is right, say which server it is in [engine]: "
-            + ", ".join(sorted(DIALECTS))
+            + ", ".join(sorted({*DIALECTS, *WRITERS}))
             + ".",
             cause=Cause.NOT_AN_API,
         )
@@ -75,7 +75,8 @@ def _completed(facts: Facts) -> Facts:
 
 
 def _check_task(endpoint: Endpoint, found: Found) -> None:
-    if found.tasks is not None and endpoint.task not in found.tasks:
+    wanted = GENERATES if endpoint.task in GENERATES else {endpoint.task}
+    if found.tasks is not None and not wanted & found.tasks:
         does = ", ".join(sorted(found.tasks)) or "none of the tasks that hubgate knows"
         raise InvalidEndpoint(
             f"The server is {found.name}, which does {does}, not {endpoint.task.value}.",
@@ -89,7 +90,8 @@ async def _search(endpoint: Endpoint, server: Server) -> Found | None:
     found = from_info(await _json(server, "/info"))
     if found:
         return found
-    for path, route in (("/v1/models", None), ("/models", "/embeddings")):
+    below_root = {Task.TEXT_EMBEDDING: "/embeddings", Task.RERANK: "/rerank"}.get(endpoint.task)
+    for path, route in (("/v1/models", None), ("/models", below_root)):
         found = from_models(await _json(server, path), endpoint.model, route)
         if found:
             return await _more(server, found)
@@ -99,7 +101,7 @@ async def _search(endpoint: Endpoint, server: Server) -> Found | None:
     if health.body.strip() == b"Ok":
         return await _toolkit(endpoint, server)
     if _decoded(health) == {"status": "ok"}:
-        return Found(Facts(), "transformers serve, by its health route", GENERATES)
+        return Found(Facts(engine=Engine.TRANSFORMERS), "transformers serve, by its health route", GENERATES)
     return None
 
 
@@ -114,7 +116,7 @@ async def _more(server: Server, found: Found) -> Found:
         info, model = await _json(server, "/server_info"), await _json(server, "/model_info")
         generates = isinstance(model, dict) and model.get("is_generation") is True
         facts = replace(facts, engine_version=_entry(info, "version"))
-        return replace(found, facts=facts, tasks=GENERATES if generates else None)
+        return replace(found, facts=facts, tasks=GENERATES if generates else READS)
     if facts.engine is Engine.LLAMACPP:
         return replace(found, facts=_llamacpp(facts, await _json(server, "/props")))
     return found
@@ -154,13 +156,12 @@ async def _json(server: Server, path: str) -> Any:
 
 
 async def _get(server: Server, path: str) -> HttpReply | None:
-    reply = await server.send(HttpRequest(method="GET", url=server.base + path, timeout=PROBE_SECONDS))
-    if reply.status < 400:
-        return reply
-    error: UpstreamRefused = refusal(reply, server.token)
-    if reply.status in _SAYS_SOMETHING_ELSE or error.cause is Cause.PAUSED:
-        raise error
-    return None
+    try:
+        return await server.ask(HttpRequest(method="GET", url=server.base + path, timeout=PROBE_SECONDS))
+    except UpstreamRefused as error:
+        if error.status in _SAYS_SOMETHING_ELSE or error.cause is Cause.PAUSED:
+            raise
+        return None
 
 
 def _decoded(reply: HttpReply) -> Any:

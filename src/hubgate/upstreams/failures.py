@@ -22,10 +22,17 @@ def failure(error: Exception, where: str, timeout: float) -> HubgateError:
     if isinstance(error, asyncio.TimeoutError):
         return _timed_out(error, where, timeout)
     if isinstance(error, aiohttp.ClientConnectorError):
-        return _not_connected(error, where)
+        proxied = isinstance(error, aiohttp.ClientProxyConnectionError)
+        return _not_connected(error, f"the proxy {error.host}:{error.port}" if proxied else where)
     if isinstance(error, ValueError):  # of the URL; aiohttp's InvalidURL is one
         return InvalidEndpoint(
             "The endpoint's URL cannot be used.", remedy="Copy it again from the endpoint's page."
+        )
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return UpstreamUnreachable(
+            f"The proxy on the way to {where} lets nobody through: it said {error.status}.",
+            remedy="Check the endpoint's [proxy]: its address, and the name and password in it.",
+            retryable=error.status >= 500,
         )
     if isinstance(error, aiohttp.ClientResponseError):
         return UpstreamUnreadable(
@@ -85,7 +92,7 @@ def _not_connected(error: aiohttp.ClientConnectorError, where: str) -> UpstreamU
             cause=Cause.CONNECTION_REFUSED,
         )
     return UpstreamUnreachable(
-        f"{where} cannot be reached: {error.os_error.strerror or 'no connection'}.",
+        f"There is no way to {where}: {error.os_error.strerror or 'no connection'}.",
         remedy="Check the address and the network.",
     )
 

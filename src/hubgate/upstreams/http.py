@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import functools
+import asyncio
 import io
-import socket
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL
 
 from hubgate import __version__
 from hubgate.domain.errors import Cause, UpstreamUnreachable, UpstreamUnreadable
-from hubgate.upstreams.failures import failure, invalid_url
+from hubgate.upstreams.failures import failure
+from hubgate.upstreams.http_stream import AiohttpStream
 from hubgate.upstreams.messages import HttpReply
+from hubgate.upstreams.resolving import CheckedResolver, target, trusting
 from hubgate.upstreams.urls import host_of
 
 if TYPE_CHECKING:
+    from aiohttp.abc import AbstractResolver
+
     from hubgate.upstreams.addresses import AddressRule
-    from hubgate.upstreams.messages import HttpRequest
+    from hubgate.upstreams.messages import HttpRequest, HttpStream
 
 CONNECT_SECONDS = 10.0
 TOTAL_SECONDS = 120.0
+SILENCE_SECONDS = 120.0
+"""Between two pieces of a stream."""
 KEEP_ALIVE_SECONDS = 4.0
 """Under the 5 s after which uvicorn (vLLM, SGLang, infinity) closes an idle connection: no request meets a dead one."""
 MAX_REPLY_BYTES = 256 * 1024 * 1024
@@ -33,28 +35,9 @@ MAX_ERROR_BYTES = 64 * 1024
 _LARGE_BODY_BYTES = 512 * 1024
 _READ_AHEAD_BYTES = 1024 * 1024
 """Of a reply; aiohttp's own 64 KiB would stop and start the socket several times within one reply."""
+_STREAM_AHEAD_BYTES = 64 * 1024
+"""Of a stream: no more is held for a reader that is slow, twice over."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-
-
-class CheckedResolver(AbstractResolver):
-    """Resolves names, and refuses a name of which any address may not be asked."""
-
-    def __init__(self, rule: AddressRule, names: AbstractResolver) -> None:
-        self._rule = rule
-        self._names = names
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """The addresses that will be connected to, each checked."""
-        results = await self._names.resolve(host, port, family)
-        for result in results:
-            self._rule.check(ip_address(result["host"]), host)
-        return results
-
-    async def close(self) -> None:
-        """Free the resolver."""
-        await self._names.close()
 
 
 class AiohttpClient:
@@ -67,12 +50,14 @@ class AiohttpClient:
         names: AbstractResolver | None = None,
         connect_seconds: float = CONNECT_SECONDS,
         total_seconds: float = TOTAL_SECONDS,
+        silence_seconds: float = SILENCE_SECONDS,
         max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> None:
         self._rule = rule
         self._names = names
         self._connect_seconds = connect_seconds
         self._total_seconds = total_seconds
+        self._silence_seconds = silence_seconds
         self._timeout = self._timeout_of(total_seconds)
         self._max_reply_bytes = max_reply_bytes
         self._session: aiohttp.ClientSession | None = None
@@ -85,23 +70,53 @@ class AiohttpClient:
             UpstreamUnreachable, UpstreamUnreadable: no reply, with the cause.
             InvalidEndpoint: the address may not be asked.
         """
-        url, where = _target(request.url, self._rule)
-        seconds = request.timeout or self._total_seconds
+        _, where = target(request.url, self._rule)
         try:
-            async with self._open_session().request(
-                request.method,
-                url,
-                headers=request.headers,
-                data=_payload(request.body),
-                allow_redirects=False,
-                timeout=self._timeout_of(request.timeout) if request.timeout else self._timeout,
-            ) as response:
-                if response.status in _REDIRECTS:
-                    raise _redirected(request.url, where, response.headers.get("Location", ""))
+            timeout = self._timeout_of(request.timeout) if request.timeout else self._timeout
+            async with await self._begin(request, timeout, _READ_AHEAD_BYTES) as response:
                 body = await self._read(response, where)
                 return HttpReply(status=response.status, headers=response.headers, body=body)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise failure(error, where, request.timeout or self._total_seconds) from error
+
+    async def stream(self, request: HttpRequest) -> HttpStream:
+        """The reply to a request when its headers are in. Cancelling the caller closes the connection.
+
+        Raises:
+            UpstreamUnreachable, UpstreamUnreadable: no reply, with the cause.
+            InvalidEndpoint: the address may not be asked.
+        """
+        _, where = target(request.url, self._rule)
+        seconds = request.timeout or self._total_seconds
+        unlimited = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self._begin(request, unlimited, _STREAM_AHEAD_BYTES)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise failure(error, where, seconds) from error
+        return AiohttpStream(response, where, request.silence or self._silence_seconds)
+
+    async def _begin(
+        self, request: HttpRequest, limits: aiohttp.ClientTimeout, read_ahead: int
+    ) -> aiohttp.ClientResponse:
+        """The reply whose headers are in; `read_ahead` bytes of its body are held, twice at most."""
+        url, where = target(request.url, self._rule)
+        proxy = target(request.proxy, self._rule)[0] if request.proxy else None
+        response = await self._open_session().request(
+            request.method,
+            url,
+            headers=request.headers,
+            data=_payload(request.body),
+            allow_redirects=False,
+            timeout=limits,
+            proxy=proxy,
+            ssl=trusting(request.ca_bundle) if request.ca_bundle else True,
+            read_bufsize=read_ahead,
+        )
+        if response.status in _REDIRECTS:
+            response.close()
+            raise _redirected(request.url, where, response.headers.get("Location", ""))
+        return response
 
     async def close(self) -> None:
         """Close all connections."""
@@ -122,7 +137,6 @@ class AiohttpClient:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": f"hubgate/{__version__}", "Accept": "application/json"},
                 trust_env=False,
-                read_bufsize=_READ_AHEAD_BYTES,
             )
         return self._session
 
@@ -141,24 +155,6 @@ class AiohttpClient:
                     remedy="Send fewer texts in one call.",
                 )
         return b"".join(chunks)
-
-
-@functools.lru_cache(maxsize=1024)
-def _target(url: str, rule: AddressRule) -> tuple[URL, str]:
-    """The URL as aiohttp will use it, and how messages name its server.
-
-    aiohttp asks its resolver for names alone: an address is checked here, once, since it cannot change.
-
-    Raises:
-        InvalidEndpoint: the address may not be asked, or the URL is none.
-    """
-    try:
-        target = URL(url)
-        where = host_of(url)
-    except ValueError as error:
-        raise invalid_url() from error
-    rule.check_host(target.raw_host or "")
-    return target, where
 
 
 def _payload(body: bytes) -> bytes | io.BytesIO | None:

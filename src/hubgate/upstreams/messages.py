@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,13 @@ class HttpRequest:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
     timeout: float | None = None
-    """Seconds for the whole exchange; `None` is the client's own."""
+    """Seconds for the whole exchange, or until a stream begins; `None` is the client's own."""
+    silence: float | None = None
+    """Seconds between two pieces of a stream; `None` is the client's own."""
+    proxy: str | None = field(default=None, repr=False)
+    """An HTTP proxy on the way, by URL; it may hold a password."""
+    ca_bundle: str | None = None
+    """A file of certificates that the server's is checked against, instead of the system's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +49,58 @@ class HttpReply:
         )
 
 
+class HttpStream(Protocol):
+    """A reply whose status and headers are in. Who opened it closes it."""
+
+    @property
+    def status(self) -> int:
+        """The status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Looked up without regard to case."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The body as it arrives. What nobody asks for is not read from the socket, beyond a small buffer.
+
+        Raises:
+            UpstreamError: the connection breaks, or nothing comes for too long.
+        """
+        ...
+
+    async def rest(self) -> HttpReply:
+        """The whole reply, of a body that was not begun: an error's, or that of a server that does not stream.
+
+        Raises:
+            UpstreamError: as of the iteration.
+        """
+        ...
+
+    async def finish(self) -> None:
+        """Close it when all that matters was read: if the reply ends now, the connection can be used again."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close it at once, whatever is still to come; a second time does nothing."""
+        ...
+
+
 class HttpClient(Protocol):
     """Sends requests."""
 
     async def send(self, request: HttpRequest) -> HttpReply:
         """The reply, whatever its status (redirects excepted).
+
+        Raises:
+            UpstreamError: there is none, with its cause.
+            InvalidEndpoint: the address may not be asked.
+        """
+        ...
+
+    async def stream(self, request: HttpRequest) -> HttpStream:
+        """The reply, whatever its status (redirects excepted), when its headers are in.
 
         Raises:
             UpstreamError: there is none, with its cause.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hubgate.domain.endpoint import Engine, Facts, Task
+from hubgate.domain.endpoint import WRITING_TASKS, Engine, Facts, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,7 +24,8 @@ _OWNERS = {
     "llamacpp": Engine.LLAMACPP,
     "infinity": Engine.INFINITY,
 }
-GENERATES = frozenset({Task.COMPLETION, Task.CHAT_COMPLETION})
+GENERATES = WRITING_TASKS
+READS = frozenset({Task.TEXT_EMBEDDING, Task.RERANK})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,19 @@ def from_info(info: Any) -> Found | None:
     if "model_type" in info and "tokenization_workers" in info:
         return _tei(info)
     if "router" in info and "max_total_tokens" in info:
-        facts = Facts(model=_text(info.get("model_id")), engine_version=_text(info.get("version")))
-        return Found(facts, "text-generation-inference", GENERATES)
+        return _tgi(info)
     return None
+
+
+def _tgi(info: Mapping[str, Any]) -> Found:
+    facts = Facts(
+        engine=Engine.TGI,
+        engine_version=_text(info.get("version")),
+        model=_text(info.get("model_id")),
+        revision=_text(info.get("model_sha")),
+        max_input_tokens=_whole(info.get("max_input_tokens")),
+    )
+    return Found(facts, "text-generation-inference", GENERATES)
 
 
 def _tei(info: Mapping[str, Any]) -> Found:

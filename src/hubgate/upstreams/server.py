@@ -1,54 +1,105 @@
-"""One model server: where it is, the token for it, and what its refusals mean."""
+"""One model server: where it is, how it is reached, the tokens for it, and what its refusals mean."""
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hubgate.domain.calls import NO_CONTEXT
 from hubgate.domain.errors import InvalidEndpoint
+from hubgate.upstreams.access_tokens import AccessTokens
+from hubgate.upstreams.events import ServerEvents
+from hubgate.upstreams.http import TOTAL_SECONDS
 from hubgate.upstreams.replies import refusal
 from hubgate.upstreams.urls import base_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hubgate.domain.calls import Context, Spelling
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.domain.errors import UpstreamRefused
     from hubgate.domain.secret import Secret
     from hubgate.upstreams.messages import HttpClient, HttpReply, HttpRequest
 
+_HOLD_HEADER = "X-Scale-Up-Timeout"
+"""Has the proxy before an Inference Endpoint hold a request for so many seconds while the endpoint wakes."""
+
 
 class Server:
-    """Sends requests to one base URL with its token.
+    """Sends an endpoint's requests below one base URL, with its tokens in turn, through its proxy.
+
+    Args:
+        base: the URL of the server, if it is not the endpoint's own.
 
     Raises:
-        InvalidEndpoint: the URL or the token cannot be used.
+        InvalidEndpoint: the URL or a token cannot be used.
     """
 
-    def __init__(self, url: str, token: Secret | None, client: HttpClient) -> None:
-        self.base = base_url(url)
-        self.token = token
+    def __init__(
+        self, endpoint: Endpoint, token: Secret | None, client: HttpClient, *, base: str | None = None
+    ) -> None:
+        self.base = base_url(endpoint.url or "") if base is None else base.rstrip("/")
+        self._tokens = AccessTokens(token)
         self._client = client
+        self._endpoint = endpoint
 
-    async def send(self, request: HttpRequest) -> HttpReply:
-        """The reply, whatever its status.
-
-        Raises:
-            UpstreamError: there is none.
-        """
-        return await self._client.send(
-            replace(request, headers={**request.headers, **_authorization(self.token)})
-        )
-
-    async def ask(self, request: HttpRequest) -> HttpReply:
+    async def ask(self, request: HttpRequest, context: Context = NO_CONTEXT) -> HttpReply:
         """The reply of a server that does what it is asked.
 
         Raises:
             UpstreamRefused: it answered with an error status.
             UpstreamError: there is no reply.
         """
-        reply = await self.send(request)
+        token = self._tokens.take()
+        reply = await self._client.send(self._on_its_way(request, token, context))
         if reply.status >= 400:
-            raise refusal(reply, self.token)
+            raise self._refused(token, reply)
         return reply
+
+    async def events(
+        self, request: HttpRequest, spelling: Spelling, context: Context = NO_CONTEXT
+    ) -> ServerEvents:
+        """The events of a server that has begun to answer: the first of them is there.
+
+        Raises:
+            UpstreamRefused: it answered with an error status, or its first event is an error.
+            UpstreamError: there is no reply, or it is no event stream.
+        """
+        token = self._tokens.take()
+        stream = await self._client.stream(self._on_its_way(request, token, context))
+        events = ServerEvents(stream, spelling, functools.partial(self._refused, token))
+        try:
+            await events.begin()
+        except BaseException:
+            await stream.aclose()
+            raise
+        return events
+
+    def _refused(self, token: Secret | None, reply: HttpReply) -> UpstreamRefused:
+        error = refusal(reply, token)
+        self._tokens.refused(token, error)
+        return error
+
+    def _on_its_way(self, request: HttpRequest, token: Secret | None, context: Context) -> HttpRequest:
+        endpoint = self._endpoint
+        headers = {**request.headers, **_authorization(token)}
+        seconds = request.timeout or endpoint.timeout
+        if context.hold is not None:
+            headers[_HOLD_HEADER] = str(max(1, math.floor(context.hold)))
+            seconds = (seconds or TOTAL_SECONDS) + context.hold
+        if endpoint.bill_to:
+            headers["X-HF-Bill-To"] = endpoint.bill_to
+        return replace(
+            request,
+            headers=headers,
+            timeout=seconds,
+            silence=endpoint.timeout,
+            proxy=endpoint.proxy,
+            ca_bundle=endpoint.ca_bundle,
+        )
 
 
 def _authorization(token: Secret | None) -> Mapping[str, str]:

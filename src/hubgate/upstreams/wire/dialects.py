@@ -120,7 +120,7 @@ def read_vectors(dialect: Dialect, call: Embed, reply: HttpReply) -> Vectors:
         UpstreamUnreadable: the reply does not hold them.
     """
     reading = read_embeddings(reply, len(call.texts))
-    counted = reading.tokens if reading.tokens is not None else _header_count(reply)
+    counted = reading.tokens if reading.tokens is not None else header_count(reply)
     tokens = None if dialect.counts is Counts.WRONG else counted
     vectors = Vectors(
         items=reading.items,
@@ -137,7 +137,7 @@ def read_vectors(dialect: Dialect, call: Embed, reply: HttpReply) -> Vectors:
     return replace(singles, items=[normalised(item) for item in singles.items])
 
 
-def _header_count(reply: HttpReply) -> int | None:
+def header_count(reply: HttpReply) -> int | None:
     """TEI says on its own routes how many tokens it read in a header."""
     value = reply.headers.get("x-compute-tokens", "")
     return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None

@@ -1,0 +1,102 @@
+"""Reading text/event-stream: from bytes, cut anywhere, to the payloads of the events that are complete.
+
+Only `data` matters: models' servers say everything in it, errors too. What a server writes between events (comments,
+`event:`, `id:`) is passed over.
+"""
+
+from __future__ import annotations
+
+from hubgate.domain.errors import UpstreamUnreadable
+
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_DONE = b"[DONE]"
+
+
+class SseParser:
+    """Reads one stream.
+
+    Whole events of one line, as nearly all are, cost one split together; others are read line by line.
+
+    Args:
+        max_event_bytes: an event that is larger is an error.
+    """
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._max_event_bytes = max_event_bytes
+        self._begun: list[bytes] = []
+        """The pieces of an event whose end has not come."""
+        self._size = 0
+        self._first = True
+        self._after_return = False
+        self.done = False
+        """Whether `[DONE]` has come; what follows it is not read."""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The payloads of the events that end in this chunk, without empty ones and without `[DONE]`.
+
+        Raises:
+            UpstreamUnreadable: an event is larger than the bound.
+        """
+        if b"\r" in chunk or self._after_return:
+            chunk = self._with_one_kind_of_line_end(chunk)
+        begun = self._begun
+        if not begun and chunk[:6] == b"data: " and chunk[-2:] == b"\n\n" and not self.done:
+            payloads = chunk[6:-2].split(b"\n\ndata: ")
+            if chunk.count(b"\n") == 2 * len(payloads):
+                self._first = False
+                return self._until_done(payloads)
+        if b"\n\n" not in chunk and not (begun and begun[-1].endswith(b"\n") and chunk.startswith(b"\n")):
+            self._keep(chunk)
+            return []
+        if begun:
+            begun.append(chunk)
+            chunk = b"".join(begun)
+        *events, unfinished = chunk.split(b"\n\n")
+        self._begun, self._size = [], 0
+        self._keep(unfinished)
+        return self._payloads(events)
+
+    def end(self) -> list[bytes]:
+        """The payload of a last event whose empty line never came, when the stream has ended as it should."""
+        event, self._begun, self._size = b"".join(self._begun), [], 0
+        return self._payloads([event])
+
+    def _keep(self, piece: bytes) -> None:
+        if piece:
+            self._begun.append(piece)
+            self._size += len(piece)
+        if self._size > self._max_event_bytes:
+            raise UpstreamUnreadable(
+                f"The server sent one event of more than {self._max_event_bytes} bytes.",
+                remedy="Look at its log: no model says as much at once.",
+            )
+
+    def _payloads(self, events: list[bytes]) -> list[bytes]:
+        if self._first and events:
+            self._first = False
+            events[0] = events[0].removeprefix(_BYTE_ORDER_MARK)
+        payloads = [
+            event[6:] if event[:6] == b"data: " and b"\n" not in event else _data(event) for event in events
+        ]
+        return [] if self.done else self._until_done(payloads)
+
+    def _until_done(self, payloads: list[bytes]) -> list[bytes]:
+        if _DONE in payloads:
+            self.done = True
+            del payloads[payloads.index(_DONE) :]
+        return [payload for payload in payloads if payload] if b"" in payloads else payloads
+
+    def _with_one_kind_of_line_end(self, chunk: bytes) -> bytes:
+        if self._after_return and chunk:
+            chunk = chunk.removeprefix(b"\n")
+            self._after_return = False
+        if chunk:
+            self._after_return = chunk.endswith(b"\r")
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _data(event: bytes) -> bytes:
+    """The data lines of an event, with one space after the colon left out, as the standard wants."""
+    lines = [line.partition(b":") for line in event.split(b"\n")]
+    return b"\n".join(value.removeprefix(b" ") for name, _, value in lines if name == b"data")

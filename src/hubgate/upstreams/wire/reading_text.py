@@ -1,0 +1,134 @@
+"""Reads the text that a server made: its bytes stay as they are, and only the tokens are looked for.
+
+{"choices", "usage"}                          OpenAI's routes
+{"generated_text", "details"}                 text-generation-inference's /generate
+[{"generated_text"}], [[{"generated_text"}]]  its `/`, hf-inference, the toolkit, handlers that answer lists
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import orjson
+
+from hubgate.domain.calls import Complete, Generated, Spelling
+from hubgate.domain.errors import Cause, UpstreamUnreadable
+from hubgate.upstreams.replies import quota
+
+if TYPE_CHECKING:
+    from hubgate.domain.calls import WriteCall
+    from hubgate.upstreams.messages import HttpReply
+    from hubgate.upstreams.wire.writing import Form
+
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=1_000_000_000)]
+_WHITE = b" \t\r\n"
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: _Count | None = None
+    completion_tokens: _Count | None = None
+    total_tokens: _Count | None = None
+
+
+class _Choices(msgspec.Struct):
+    choices: list[msgspec.Raw]
+    usage: _Usage | None = None
+
+
+class _Details(msgspec.Struct):
+    generated_tokens: _Count | None = None
+
+
+class _Text(msgspec.Struct):
+    generated_text: str
+    details: _Details | None = None
+
+
+_CHOICES = msgspec.json.Decoder(_Choices)
+_TEXT = msgspec.json.Decoder(_Text)
+_LIST = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def read_generated(form: Form, call: WriteCall, reply: HttpReply) -> Generated:
+    """The text of a call, out of the server's reply.
+
+    Raises:
+        UpstreamUnreadable: the reply does not hold it.
+    """
+    if reply.is_html:
+        raise UpstreamUnreadable(
+            "The server sent a web page, not a text.",
+            remedy="Check the URL: it must be the model server's own, not a page about it or a log-in.",
+            cause=Cause.NOT_AN_API,
+        )
+    try:
+        read = _from_choices if form.spelling is Spelling.OPENAI else _from_text
+        body, prompt_tokens, tokens = read(reply)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise UpstreamUnreadable(
+            "The server's reply holds no generated text in any known shape.",
+            remedy="Check that its model writes texts; a custom handler must answer as one of the servers does.",
+        ) from error
+    if isinstance(call, Complete):
+        body = _as_asked(form, call, body)
+    return Generated(
+        body=body,
+        spelling=form.spelling,
+        prompt_tokens=prompt_tokens,
+        tokens=tokens,
+        quota=quota(reply.headers),
+    )
+
+
+def with_prompt(body: bytes, prompt: str, spelling: Spelling) -> bytes:
+    """An object or a first chunk, with the prompt before its text."""
+    said = orjson.loads(body)
+    texts = said["choices"] if spelling is Spelling.OPENAI else [said]
+    key = "text" if spelling is Spelling.OPENAI else "generated_text"
+    for text in texts:
+        text[key] = prompt + (text.get(key) or "")
+    return orjson.dumps(said)
+
+
+def _from_choices(reply: HttpReply) -> tuple[bytes, int | None, int | None]:
+    usage = _CHOICES.decode(reply.body).usage or _Usage()
+    tokens = usage.total_tokens
+    if tokens is None and usage.prompt_tokens is not None and usage.completion_tokens is not None:
+        tokens = usage.prompt_tokens + usage.completion_tokens
+    return reply.body, usage.prompt_tokens, tokens
+
+
+def _from_text(reply: HttpReply) -> tuple[bytes, int | None, int | None]:
+    body = reply.body.strip(_WHITE)
+    while body[:1] == b"[":
+        items = _LIST.decode(body)
+        if len(items) != 1:
+            raise ValueError("not one text")
+        body = bytes(items[0]).strip(_WHITE)
+    details = _TEXT.decode(body).details
+    prompt, made = _header(reply, "x-prompt-tokens"), _header(reply, "x-generated-tokens")
+    if made is None and details is not None:
+        made = details.generated_tokens
+    return body, prompt, prompt + made if prompt is not None and made is not None else None
+
+
+def _header(reply: HttpReply, name: str) -> int | None:
+    value = reply.headers.get(name, "")
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
+
+
+def _as_asked(form: Form, call: Complete, body: bytes) -> bytes:
+    """What the server does not do itself is done here: to end at a stop sequence, to put the prompt before."""
+    stops: Any = [] if form.stops or "stop" not in call.fields else orjson.loads(call.fields["stop"])
+    if stops:
+        said = orjson.loads(body)
+        said["generated_text"] = _until(said["generated_text"], [stops] if isinstance(stops, str) else stops)
+        body = orjson.dumps(said)
+    if call.full_text and not form.puts_prompt_before:
+        body = with_prompt(body, call.prompt, form.spelling)
+    return body
+
+
+def _until(text: str, stops: list[str]) -> str:
+    return text[: min((text.index(stop) for stop in stops if stop and stop in text), default=None)]

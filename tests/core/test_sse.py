@@ -1,0 +1,94 @@
+"""Reading event streams: however they are cut and written, the same payloads come out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubgate.core.sse import SseParser
+from hubgate.domain.errors import UpstreamUnreadable
+
+
+def read(*chunks: bytes) -> list[bytes]:
+    parser = SseParser()
+    payloads = [payload for chunk in chunks for payload in parser.feed(chunk)]
+    return payloads + parser.end()
+
+
+STREAMS = {
+    "as OpenAI's servers write": (
+        b'data: {"a":1}\n\ndata: {"a":2}\n\ndata: [DONE]\n\n',
+        [b'{"a":1}', b'{"a":2}'],
+    ),
+    "as text-generation-inference writes": (b'data:{"a":1}\n\ndata:{"a":2}\n\n', [b'{"a":1}', b'{"a":2}']),
+    "with CRLF": (b"data: a\r\n\r\ndata: b\r\n\r\n", [b"a", b"b"]),
+    "with CR alone": (b"data: a\r\rdata: b\r\r", [b"a", b"b"]),
+    "with comments between": (b": ping\n\ndata: a\n\n:\n\ndata: b\n\n", [b"a", b"b"]),
+    "with names and ids": (b"event: x\ndata: a\nid: 1\n\nid: 2\n\nretry: 3\ndata: b\n\n", [b"a", b"b"]),
+    "with data on several lines": (b"data: a\ndata:b\ndata\ndata:  c\n\n", [b"a\nb\n\n c"]),
+    "with more empty lines than needed": (b"\n\n\ndata: a\n\n\n\ndata: b\n\n\n", [b"a", b"b"]),
+    "after a byte order mark": (b"\xef\xbb\xbfdata: a\n\n", [b"a"]),
+    "with nothing in an event": (b"data:\n\ndata: \n\ndata: a\n\n", [b"a"]),
+    "going on after the end": (b"data: a\n\ndata: [DONE]\n\ndata: b\n\n", [b"a"]),
+    "with the last empty line missing": (b"data: a\n\ndata: b", [b"a", b"b"]),
+    "with colons, and DONE in the text": (b'data: {"x":"data: [DONE]"}\n\n', [b'{"x":"data: [DONE]"}']),
+    "of nothing": (b"", []),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_is_read_the_same_wherever_it_is_cut(name: str) -> None:
+    stream, payloads = STREAMS[name]
+    assert read(stream) == payloads
+    assert read(*(bytes([byte]) for byte in stream)) == payloads
+    for first in range(len(stream)):
+        assert read(stream[:first], stream[first:]) == payloads
+        for second in range(first, len(stream)):
+            assert read(stream[:first], stream[first:second], stream[second:]) == payloads
+
+
+@given(
+    payloads=st.lists(st.binary(min_size=1).filter(lambda b: not {10, 13} & set(b) and b[:1] != b" ")),
+    ends=st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    space=st.sampled_from([b"", b" "]),
+    data=st.data(),
+)
+def test_what_is_written_is_read(
+    payloads: list[bytes], ends: bytes, space: bytes, data: st.DataObject
+) -> None:
+    payloads = [payload for payload in payloads if payload != b"[DONE]"]
+    stream = b"".join(b"data:" + space + payload + 2 * ends for payload in payloads)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    assert read(*pieces) == payloads
+
+
+def test_payloads_that_arrive_together_are_told_together() -> None:
+    parser = SseParser()
+    assert parser.feed(b"data: a\n\ndata: b\n\ndata: c") == [b"a", b"b"]
+    assert parser.feed(b"\n\n") == [b"c"]
+
+
+def test_the_end_that_openai_writes_is_told() -> None:
+    parser = SseParser()
+    assert parser.feed(b"data: a\n\n") == [b"a"]
+    told = [parser.done]
+    assert parser.feed(b"data: [DO") == []
+    assert parser.feed(b"NE]\n\n") == []
+    assert [*told, parser.done] == [False, True]
+    assert parser.feed(b"data: b\n\n") == []
+
+
+def test_an_event_without_an_end_does_not_grow_for_ever() -> None:
+    parser = SseParser(max_event_bytes=1000)
+    for _ in range(10):
+        assert parser.feed(b"x" * 100) == []
+    with pytest.raises(UpstreamUnreadable, match="1000 bytes"):
+        parser.feed(b"x")
+
+
+def test_the_bound_is_of_one_event() -> None:
+    parser = SseParser(max_event_bytes=100)
+    for _ in range(50):
+        assert parser.feed(b"data: " + b"x" * 50 + b"\n\n") == [b"x" * 50]

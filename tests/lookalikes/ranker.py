@@ -1,0 +1,45 @@
+"""The scores that every look-alike gives to texts, and the shapes in which servers say them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from lookalikes.model import Answer, token_count
+
+if TYPE_CHECKING:
+    from lookalikes.model import Asked, Model
+
+
+def score_of(query: str, text: str, *, raw: bool = False) -> float:
+    """The share of the query's words that are in the text; raw is its logit, without its ends."""
+    words = query.lower().split()
+    share = sum(word in text.lower().split() for word in words) / len(words)
+    kept = min(max(share, 0.01), 0.99)
+    return math.log(kept / (1 - kept)) if raw else kept
+
+
+def ranked(query: str, texts: list[str], *, raw: bool = False) -> list[tuple[int, float]]:
+    """Places and scores, the best first."""
+    scores = [(place, score_of(query, text, raw=raw)) for place, text in enumerate(texts)]
+    return sorted(scores, key=lambda score: -score[1])
+
+
+def results(model: Model, asked: Asked, *, raw: bool = False) -> Answer:
+    """As Cohere and vLLM say it."""
+    if asked.field("documents") is None or asked.field("query") is None:
+        words = "1 validation error: {'type': 'missing', 'loc': 'body.documents', 'msg': 'Field required'}"
+        return Answer(400, {"error": {"message": words, "type": "Bad Request", "code": 400}})
+    query, texts = asked.field("query"), asked.texts
+    tokens = sum(token_count(query) + token_count(text) - 1 for text in texts)
+    said: list[dict[str, Any]] = [
+        {"index": place, "relevance_score": score, "document": {"text": texts[place]}}
+        for place, score in ranked(query, texts, raw=raw)
+    ]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return Answer(200, {"id": "score-1", "model": model.name, "usage": usage, "results": said})
+
+
+def pairs(query: str, texts: list[str], *, raw: bool = False) -> list[dict[str, Any]]:
+    """As TEI and the toolkit say it."""
+    return [{"index": place, "score": score} for place, score in ranked(query, texts, raw=raw)]

@@ -1,0 +1,153 @@
+"""The text that every look-alike writes, and the objects and chunks in which OpenAI's routes say it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lookalikes.model import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lookalikes.model import Asked, Model
+
+DEFAULT_TOKENS = 16
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the model says to a prompt: its words, the prompt's tokens and its own, and why it stopped."""
+
+    pieces: list[str]
+    prompt_tokens: int
+    finish_reason: str
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "".join(self.pieces)
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """The tokens, as OpenAI says them."""
+        tokens = len(self.pieces)
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": tokens,
+            "total_tokens": self.prompt_tokens + tokens,
+        }
+
+
+def written(
+    prompt: str, max_tokens: int | None = None, stop: object = None, schema: object = None
+) -> Written:
+    """The words of the prompt, one a token, after `You said:`; with a schema, a JSON object that holds it."""
+    text = json.dumps({"schema": schema}) if schema is not None else f"You said: {prompt}"
+    stops = [stop] if isinstance(stop, str) else list(stop) if isinstance(stop, list) else []
+    ends = [text.index(word) for word in stops if word in text]
+    pieces = [
+        word if not place else f" {word}"
+        for place, word in enumerate(text[: min(ends, default=None)].split())
+    ]
+    limit = DEFAULT_TOKENS if max_tokens is None else max_tokens
+    return Written(pieces[:limit], len(prompt.split()), "length" if len(pieces) > limit else "stop")
+
+
+def prompt_of(asked: Asked) -> str:
+    """What the last message says, or the prompt."""
+    messages = asked.field("messages")
+    if messages is None:
+        return str(asked.field("prompt"))
+    content = messages[-1]["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def openai_answer(
+    model: Model, asked: Asked, *, schema: object = None, done: bool = True, name: str | None = None
+) -> Answer:
+    """The reply of `/v1/chat/completions` or `/v1/completions`, as one object or as a stream.
+
+    Args:
+        model: who writes.
+        asked: the request.
+        schema: what the text must fit, if the server heeds it.
+        done: whether its streams end with `[DONE]`; those that do not, tell the usage unasked.
+        name: what the server calls itself; `None` for the model's name.
+    """
+    limit = asked.field("max_tokens") or asked.field("max_completion_tokens")
+    text = written(prompt_of(asked), limit, asked.field("stop"), schema)
+    chat = asked.field("messages") is not None
+    tool = _tool(asked) if chat else None
+    kind = ("chat.completion" if chat else "text_completion") if not asked.field("stream") else None
+    common = {"id": "cmpl-1", "created": 1795220569, "model": name or model.name}
+    if asked.field("stream"):
+        chunks = _chat_chunks(text, tool) if chat else _text_chunks(text)
+        common["object"] = "chat.completion.chunk" if chat else "text_completion"
+        wants = not done or (asked.field("stream_options") or {}).get("include_usage")
+        return Answer(200, events=tuple(_events(common, chunks, text.usage if wants else None, done=done)))
+    if not chat:
+        choice: dict[str, Any] = {"index": 0, "text": text.text, "finish_reason": text.finish_reason}
+    else:
+        message: dict[str, Any] = {"role": "assistant", "content": text.text}
+        if tool:
+            message |= {"content": None, "tool_calls": [tool]}
+        choice = {
+            "index": 0,
+            "message": message,
+            "finish_reason": "tool_calls" if tool else text.finish_reason,
+        }
+    choice["logprobs"] = None
+    return Answer(200, {**common, "object": kind, "choices": [choice], "usage": text.usage})
+
+
+def _tool(asked: Asked) -> dict[str, Any] | None:
+    tools = asked.field("tools")
+    if not tools or asked.field("tool_choice") == "none":
+        return None
+    arguments = json.dumps({"text": prompt_of(asked)})
+    return {
+        "id": "call-1",
+        "type": "function",
+        "function": {"name": tools[0]["function"]["name"], "arguments": arguments},
+    }
+
+
+def _chat_chunks(text: Written, tool: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    yield {"delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+    if tool:
+        yield {"delta": {"tool_calls": [{"index": 0, **tool}]}, "finish_reason": None}
+    else:
+        for piece in text.pieces:
+            yield {"delta": {"content": piece}, "finish_reason": None}
+    yield {"delta": {}, "finish_reason": "tool_calls" if tool else text.finish_reason}
+
+
+def _text_chunks(text: Written) -> Iterator[dict[str, Any]]:
+    for piece in text.pieces:
+        yield {"text": piece, "logprobs": None, "finish_reason": None}
+    yield {"text": "", "logprobs": None, "finish_reason": text.finish_reason}
+
+
+def _events(
+    common: dict[str, Any],
+    chunks: Iterator[dict[str, Any]],
+    usage: dict[str, int] | None,
+    *,
+    done: bool,
+) -> Iterator[bytes]:
+    """Servers like vLLM tell the usage in a chunk of its own and end with `[DONE]`; others in the last chunk."""
+    for chunk in chunks:
+        last = usage if chunk["finish_reason"] and not done else None
+        yield event({**common, "choices": [{"index": 0, **chunk}]} | ({"usage": last} if last else {}))
+    if done and usage:
+        yield event({**common, "choices": [], "usage": usage})
+    if done:
+        yield DONE
+
+
+def event(payload: object, *, space: bytes = b" ") -> bytes:
+    """One event of a stream."""
+    return b"data:" + space + json.dumps(payload, separators=(",", ":")).encode() + b"\n\n"

@@ -1,0 +1,361 @@
+"""Text from each kind of server, whole and streamed, over a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from lookalikes import LookAlike, lookalike
+
+from hubgate.domain.calls import Chat, Complete, Spelling
+from hubgate.domain.endpoint import Endpoint, Engine, Source, Task
+from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
+from hubgate.settings import Settings
+from hubgate.upstreams.sources import ModelSources
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from hubgate.domain.calls import WriteCall
+    from hubgate.domain.ports import Events, Writer
+    from hubgate.domain.secret import Secret
+
+OPENAI = ["vllm", "sglang", "llamacpp", "transformers-serve"]
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
+
+
+@pytest.fixture
+async def sources(tmp_path: Path) -> AsyncIterator[ModelSources]:
+    sources = ModelSources(Settings(home=tmp_path, secret_key_file=tmp_path / "key"))
+    yield sources
+    await sources.close()
+
+
+async def opened(
+    sources: ModelSources, server: LookAlike, token: Secret | None = None, **fields: Any
+) -> Writer:
+    values = {"name": "w", "task": Task.COMPLETION, "source": Source.DEDICATED, "url": server.url} | fields
+    draft = Endpoint(**values)
+    return sources.open_writer(replace(draft, facts=await sources.detect(draft, token)), token)
+
+
+def chat(text: str = "one two", **fields: object) -> Chat:
+    values = {"messages": [{"role": "user", "content": text}], **fields}
+    return Chat(fields={name: orjson.dumps(value) for name, value in values.items()})
+
+
+def complete(prompt: str = "one two", *, full_text: bool = False, **fields: object) -> Complete:
+    values = {name: orjson.dumps(value) for name, value in fields.items()}
+    return Complete(prompt=prompt, fields=values, full_text=full_text)
+
+
+async def read(events: Events) -> list[Any]:
+    payloads = [json.loads(payload) async for together in events for payload in together]
+    await events.aclose()
+    return payloads
+
+
+async def streamed(writer: Writer, call: WriteCall) -> list[Any]:
+    return await read(await writer.stream(call))
+
+
+def chat_text(chunks: list[Any]) -> str:
+    return "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks if c["choices"])
+
+
+def text_of(chunks: list[Any]) -> str:
+    return "".join(c["choices"][0]["text"] for c in chunks if c["choices"])
+
+
+@pytest.mark.parametrize("engine", [*OPENAI, "tgi"])
+async def test_every_chat_server_answers_whole_and_streamed(sources: ModelSources, engine: str) -> None:
+    with lookalike(engine, kind="llm") as server:
+        writer = await opened(sources, server)
+        whole = await writer.write(chat())
+        chunks = await streamed(writer, chat())
+        await writer.close()
+    body = json.loads(whole.body)
+    assert whole.spelling is Spelling.OPENAI
+    assert body["choices"][0]["message"]["content"] == "You said: one two"
+    assert (whole.prompt_tokens, whole.tokens) == (2, 6)
+    assert chat_text(chunks) == "You said: one two"
+    assert [chunk["usage"]["total_tokens"] for chunk in chunks if chunk.get("usage")] == [6]
+
+
+@pytest.mark.parametrize("engine", OPENAI)
+async def test_every_openai_server_goes_on_with_texts(sources: ModelSources, engine: str) -> None:
+    with lookalike(engine, kind="llm") as server:
+        writer = await opened(sources, server)
+        whole = await writer.write(complete(max_tokens=3))
+        chunks = await streamed(writer, complete(max_tokens=3))
+    assert json.loads(whole.body)["choices"][0]["text"] == "You said: one"
+    assert json.loads(whole.body)["choices"][0]["finish_reason"] == "length"
+    assert (whole.prompt_tokens, whole.tokens) == (2, 5)
+    assert text_of(chunks) == "You said: one"
+
+
+async def test_tgi_goes_on_with_texts_in_its_own_spelling(sources: ModelSources) -> None:
+    with lookalike("tgi", kind="llm") as server:
+        writer = await opened(sources, server)
+        whole = await writer.write(complete(max_tokens=3))
+        events = await writer.stream(complete(max_tokens=3))
+        payloads = await read(events)
+    assert whole.spelling is events.spelling is Spelling.TGI
+    assert json.loads(whole.body)["generated_text"] == "You said: one"
+    assert (whole.prompt_tokens, whole.tokens) == (2, 5)
+    assert [payload["token"]["text"] for payload in payloads] == ["You", " said:", " one"]
+    assert payloads[-1]["generated_text"] == "You said: one"
+
+
+@pytest.mark.parametrize("kind", ["llm", "text2text"])
+async def test_the_toolkit_answers_whole_and_in_one_event(sources: ModelSources, kind: str) -> None:
+    """A text2text pipeline refuses `return_full_text`, which is found out once."""
+    with lookalike("toolkit", kind=kind) as server:
+        writer = await opened(sources, server)
+        whole = await writer.write(complete())
+        asked = len(server.posts)
+        payloads = await streamed(writer, complete())
+        assert len(server.posts) == asked + 1
+    assert whole.spelling is Spelling.TGI
+    assert json.loads(whole.body) == {"generated_text": "You said: one two"}
+    assert whole.tokens is None
+    assert [payload["generated_text"] for payload in payloads] == ["You said: one two"]
+    assert payloads[0]["token"]["text"] == "You said: one two"
+
+
+@pytest.mark.parametrize("engine", [*OPENAI, "tgi", "toolkit"])
+async def test_the_prompt_stands_before_the_text_where_it_is_asked(
+    sources: ModelSources, engine: str
+) -> None:
+    with lookalike(engine, kind="llm") as server:
+        writer = await opened(sources, server)
+        whole = json.loads((await writer.write(complete(full_text=True))).body)
+        payloads = await streamed(writer, complete(full_text=True))
+    if engine in OPENAI:
+        assert whole["choices"][0]["text"] == text_of(payloads) == "one twoYou said: one two"
+    else:
+        assert whole["generated_text"] == payloads[-1]["generated_text"] == "one twoYou said: one two"
+
+
+async def test_the_toolkit_ends_where_the_caller_says(sources: ModelSources) -> None:
+    with lookalike("toolkit", kind="llm") as server:
+        writer = await opened(sources, server)
+        texts = [
+            json.loads((await writer.write(complete(stop=stop, full_text=full))).body)["generated_text"]
+            for stop, full in ((" one", False), (["two", " one"], False), (["no"], False), (" one", True))
+        ]
+        assert "stop" not in server.posts[-1].json["parameters"]
+    assert texts == ["You said:", "You said:", "You said: one two", "one twoYou said:"]
+
+
+@pytest.mark.parametrize("engine", [*OPENAI, "tgi"])
+async def test_a_schema_arrives_however_the_caller_spells_it(sources: ModelSources, engine: str) -> None:
+    with lookalike(engine, kind="llm") as server:
+        writer = await opened(sources, server)
+        for spelled in (
+            {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}},
+            {"type": "json_object", "value": SCHEMA},
+        ):
+            whole = json.loads((await writer.write(chat(response_format=spelled, max_tokens=99))).body)
+            said = whole["choices"][0]["message"]["content"]
+            if engine != "transformers-serve":  # it heeds no schema
+                assert json.loads(said) == {"schema": SCHEMA}
+
+
+async def test_tools_are_called(sources: ModelSources) -> None:
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    with lookalike("vllm", kind="llm") as server:
+        writer = await opened(sources, server)
+        whole = json.loads((await writer.write(chat(tools=[tool]))).body)
+        chunks = await streamed(writer, chat(tools=[tool]))
+    assert whole["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "look"
+    assert chunks[1]["choices"][0]["delta"]["tool_calls"][0]["function"]["name"] == "look"
+
+
+async def test_what_nobody_respells_arrives_byte_for_byte(sources: ModelSources) -> None:
+    fields = {"messages": b'[{"role":"user","content":"a \\u00e4  \\/"}]', "odd": b'{"x": [1.50, 1e2]}'}
+    with lookalike("vllm", kind="llm") as server:
+        writer = await opened(sources, server)
+        await writer.write(Chat(fields=fields))
+        sent = server.posts[-1].body
+    assert sent == b'{"model":"look/alike","messages":%(messages)b,"odd":%(odd)b}' % {
+        name.encode(): value for name, value in fields.items()
+    }
+
+
+async def test_any_name_of_a_model_will_do_for_text(sources: ModelSources) -> None:
+    """One wants the name that it tells (vLLM); transformers serve often one that it does not tell, or none."""
+    for engine in ("vllm", "transformers-serve"):
+        with lookalike(engine, kind="llm") as server:
+            writer = await opened(sources, server, model="org/whatever")
+            assert (await writer.write(chat())).tokens == 6
+            posts = len(server.posts)
+            assert chat_text(await streamed(writer, chat())) == "You said: one two"
+            assert len(server.posts) == posts + 1
+
+
+async def failure(writer: Writer, call: WriteCall) -> HubgateError:
+    with pytest.raises(HubgateError) as caught:
+        await writer.write(call)
+    return caught.value
+
+
+async def broken(events: Events) -> HubgateError:
+    with pytest.raises(HubgateError) as caught:
+        await read(events)
+    return caught.value
+
+
+@pytest.mark.parametrize("engine", ["vllm", "tgi"])
+async def test_a_parameter_out_of_range_is_refused_before_a_stream_begins(
+    sources: ModelSources, engine: str
+) -> None:
+    """text-generation-inference says so in the first event of a stream of status 200."""
+    with lookalike(engine, kind="llm") as server:
+        writer = await opened(sources, server)
+        told = await failure(writer, complete(max_tokens=5000))
+        with pytest.raises(HubgateError) as caught:
+            await writer.stream(complete(max_tokens=5000))
+    assert told.cause is caught.value.cause is Cause.INPUT_REFUSED
+    assert "5000" in told.message
+    assert "5000" in caught.value.message
+
+
+async def test_a_parameter_that_the_toolkit_does_not_know_is_named(sources: ModelSources) -> None:
+    with lookalike("toolkit", kind="text2text") as server:
+        error = await failure(await opened(sources, server), complete(seed=3, logprobs=2))
+    assert error.cause is Cause.INPUT_REFUSED
+    assert "['seed', 'logprobs']" in error.message or "['seed', 'top" in error.message
+
+
+@pytest.mark.parametrize("engine", ["toolkit", "tgi"])
+async def test_a_model_without_conversations_says_so(sources: ModelSources, engine: str) -> None:
+    with lookalike(engine, kind="base") as server:
+        error = await failure(await opened(sources, server), chat())
+    assert error.cause in {Cause.WRONG_TASK, Cause.INPUT_REFUSED}
+    assert isinstance(error, InvalidRequest) == (engine == "toolkit")
+
+
+@pytest.mark.parametrize("engine", ["vllm", "tei", "infinity", "sglang"])
+async def test_a_server_that_embeds_is_told_apart_when_it_is_to_write(
+    sources: ModelSources, engine: str
+) -> None:
+    with lookalike(engine) as server, pytest.raises(InvalidEndpoint) as caught:
+        await opened(sources, server)
+    assert caught.value.cause is Cause.WRONG_TASK
+
+
+async def test_an_engine_that_never_writes_opens_no_writer(sources: ModelSources) -> None:
+    draft = Endpoint(
+        name="w", task=Task.COMPLETION, source=Source.DEDICATED, url="http://127.0.0.1:1", engine=Engine.TEI
+    )
+    with pytest.raises(InvalidEndpoint, match="does not write"):
+        sources.open_writer(draft, None)
+
+
+FAULTS = {
+    "error-event": (Cause.UPSTREAM_FAILED, "out of cache blocks"),
+    "error-object": (Cause.UPSTREAM_FAILED, "EngineCore"),
+    "garbage": (Cause.UNREADABLE_REPLY, "no JSON object"),
+    "cut": (Cause.CONNECTION_LOST, "closed the connection"),
+    "unfinished": (Cause.CONNECTION_LOST, "broke off"),
+}
+
+
+@pytest.mark.parametrize("engine", ["vllm", "tgi", "transformers-serve"])
+async def test_a_stream_that_breaks_gives_what_came_and_then_its_cause(
+    sources: ModelSources, engine: str
+) -> None:
+    with lookalike(engine, kind="llm") as server:
+        writer = await opened(sources, server)
+        for fault, (cause, words) in FAULTS.items():
+            server.fail(fault, times=1)
+            events = await writer.stream(complete())
+            texts: list[bytes] = []
+            error = None
+            try:
+                async for together in events:
+                    texts += together
+            except HubgateError as raised:
+                error = raised
+            await events.aclose()
+            assert error is not None
+            assert (fault, error.cause, len(texts)) == (fault, cause, 2)
+            assert words in error.message
+
+
+async def test_a_stream_that_stalls_ends_in_time(sources: ModelSources) -> None:
+    with lookalike("vllm", kind="llm") as server:
+        writer = await opened(sources, server, timeout=0.3)
+        server.fail("stall")
+        error = await broken(await writer.stream(complete()))
+    assert error.cause is Cause.UPSTREAM_TIMEOUT
+    assert "0.3 seconds" in error.message
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        ("html", Cause.NOT_AN_API),
+        ("not-json", Cause.UNREADABLE_REPLY),
+        ("wrong-token", Cause.WRONG_TOKEN),
+        ("waking-503", Cause.WAKING),
+        ("close", Cause.CONNECTION_LOST),
+        ("redirect", Cause.UPSTREAM_REDIRECTS),
+    ],
+)
+async def test_what_is_no_stream_is_an_error_when_it_begins(
+    sources: ModelSources, fault: str, cause: Cause
+) -> None:
+    with lookalike("vllm", kind="llm") as server:
+        writer = await opened(sources, server)
+        server.fail(fault)
+        assert (await failure(writer, chat())).cause is cause
+        with pytest.raises(HubgateError) as caught:
+            await writer.stream(chat())
+    assert caught.value.cause is cause
+
+
+async def test_who_closes_a_stream_closes_its_connection(sources: ModelSources) -> None:
+    with lookalike("vllm", kind="llm") as server:
+        writer = await opened(sources, server)
+        server.fail("stall")
+        events = await writer.stream(complete())
+        await events.aclose()
+        await events.aclose()
+        await asyncio.to_thread(server.wait_until, lambda s: s.streams == 0 and s.abandoned == 1)
+
+
+async def test_who_leaves_while_a_stream_is_read_closes_its_connection(sources: ModelSources) -> None:
+    with lookalike("vllm", kind="llm") as server:
+        writer = await opened(sources, server)
+        server.fail("stall")
+
+        async def reader() -> None:
+            events = await writer.stream(complete())
+            try:
+                await read(events)
+            finally:
+                await events.aclose()
+
+        task = asyncio.create_task(reader())
+        await asyncio.to_thread(server.wait_until, lambda s: s.streams == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(server.wait_until, lambda s: s.streams == 0 and s.abandoned == 1)
+
+
+async def test_a_sleeping_server_may_hold_the_request(sources: ModelSources) -> None:
+    with lookalike("vllm", kind="llm") as server:
+        writer = await opened(sources, server)
+        call = chat()
+        await writer.write(replace(call, context=replace(call.context, hold=42.9)))
+        assert server.posts[-1].headers["x-scale-up-timeout"] == "42"
+        await writer.write(call)
+        assert "x-scale-up-timeout" not in server.posts[-1].headers
