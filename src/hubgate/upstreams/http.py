@@ -37,7 +37,7 @@ _READ_AHEAD_BYTES = 1024 * 1024
 """Of a reply; aiohttp's own 64 KiB would stop and start the socket several times within one reply."""
 _STREAM_AHEAD_BYTES = 64 * 1024
 """Of a stream: no more is held for a reader that is slow, twice over."""
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class AiohttpClient:
@@ -113,9 +113,9 @@ class AiohttpClient:
             ssl=trusting(request.ca_bundle) if request.ca_bundle else True,
             read_bufsize=read_ahead,
         )
-        if response.status in _REDIRECTS:
+        if response.status in REDIRECTS:
             response.close()
-            raise _redirected(request.url, where, response.headers.get("Location", ""))
+            raise redirected(request.url, where, response.headers.get("Location", ""))
         return response
 
     async def close(self) -> None:
@@ -162,13 +162,13 @@ def _payload(body: bytes) -> bytes | io.BytesIO | None:
     return io.BytesIO(body) if len(body) > _LARGE_BODY_BYTES else body or None
 
 
-def _redirected(url: str, where: str, location: str) -> UpstreamUnreachable:
+def redirected(url: str, where: str, location: str) -> UpstreamUnreachable:
     try:
-        target = host_of(urljoin(url, location))
+        aim = host_of(urljoin(url, location))
     except ValueError:
-        target = "a malformed address"
+        aim = "a malformed address"
     return UpstreamUnreachable(
-        f"{where} sends callers on to {target}, and the gate does not follow: the token would go along.",
+        f"{where} sends callers on to {aim}, and the gate does not follow: the token would go along.",
         remedy="Register that address instead, if it is the model server's.",
         cause=Cause.UPSTREAM_REDIRECTS,
         retryable=False,

@@ -1,0 +1,181 @@
+"""Scores and sparse vectors from each kind of server, over a socket and from recordings."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from lookalikes import LookAlike, lookalike
+from lookalikes.ranker import score_of
+
+from hubgate.domain.calls import Rerank, Scores, SparseEmbed, SparseVectors
+from hubgate.domain.endpoint import Endpoint, Engine, Source, Task
+from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
+from hubgate.settings import Settings
+from hubgate.upstreams.messages import HttpReply
+from hubgate.upstreams.sources import ModelSources
+from hubgate.upstreams.wire.ranking import RANKERS, read_scores, rerank_request
+from hubgate.upstreams.wire.sparse import read_sparse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from hubgate.domain.ports import Upstream
+
+ENGINES = Path(__file__).parent.parent / "data" / "engines"
+TEXTS = ["nothing of it", "the red fox", "a fox"]
+CALL = Rerank(query="red fox", texts=TEXTS)
+
+
+@pytest.fixture
+async def sources(tmp_path: Path) -> AsyncIterator[ModelSources]:
+    sources = ModelSources(Settings(home=tmp_path, secret_key_file=tmp_path / "key"))
+    yield sources
+    await sources.close()
+
+
+async def opened(
+    sources: ModelSources, server: LookAlike, task: Task = Task.RERANK, **fields: Any
+) -> Upstream:
+    draft = Endpoint(name="r", task=task, source=Source.DEDICATED, url=server.url, **fields)
+    return sources.open(replace(draft, facts=await sources.detect(draft, None)), None)
+
+
+async def scores(upstream: Upstream, call: Rerank) -> Scores:
+    result = await upstream(call)
+    assert isinstance(result, Scores)
+    return result
+
+
+SERVERS: list[tuple[str, dict[str, Any], bool]] = [
+    ("tei", {}, False),
+    ("vllm", {}, False),
+    ("sglang", {}, False),
+    ("llamacpp", {}, True),
+    ("infinity", {}, False),
+    ("infinity", {"prefix": ""}, False),
+    ("toolkit", {}, False),
+]
+
+
+@pytest.mark.parametrize(("engine", "model", "raw"), SERVERS)
+async def test_every_server_ranks_in_one_request_and_in_the_order_of_the_texts(
+    sources: ModelSources, engine: str, model: dict[str, Any], raw: bool
+) -> None:
+    with lookalike(engine, kind="reranker", **model) as server:
+        upstream = await opened(sources, server)
+        before = len(server.requests)
+        told = await scores(upstream, CALL)
+        assert len(server.requests) == before + 1
+    assert told.items == [score_of("red fox", text, raw=raw) for text in TEXTS]
+    assert told.exact == (engine in {"tei", "vllm"})
+    assert (told.tokens is None) == (engine in {"infinity", "toolkit", "sglang"})
+
+
+async def test_raw_scores_come_from_who_has_them(sources: ModelSources) -> None:
+    call = replace(CALL, raw_scores=True)
+    for engine in ("tei", "llamacpp"):
+        with lookalike(engine, kind="reranker") as server:
+            told = await scores(await opened(sources, server), call)
+        assert told.items == [score_of("red fox", text, raw=True) for text in TEXTS]
+    with pytest.raises(InvalidRequest, match="raw_scores"):
+        rerank_request(RANKERS[Engine.VLLM], "http://h", None, call)
+
+
+async def test_scores_that_are_raw_against_the_callers_wish_are_warned_of(sources: ModelSources) -> None:
+    with lookalike("llamacpp", kind="reranker") as server:
+        told = await scores(await opened(sources, server), replace(CALL, raw_scores=False))
+    assert "raw scores" in told.warnings[0]
+
+
+async def test_a_text_that_is_too_long_is_cut_unless_the_caller_forbids_it(sources: ModelSources) -> None:
+    call = Rerank(query="a", texts=["word " * 20])
+    with lookalike("tei", kind="reranker", max_tokens=10) as server:
+        upstream = await opened(sources, server)
+        assert len((await scores(upstream, call)).items) == 1
+        with pytest.raises(HubgateError) as caught:
+            await upstream(replace(call, truncate=False))
+    assert caught.value.cause is Cause.INPUT_TOO_LONG
+
+
+async def test_a_classifier_and_an_embedder_do_not_rank(sources: ModelSources) -> None:
+    for kind in ("classifier", "embedding"):
+        with lookalike("tei", kind=kind) as server, pytest.raises(InvalidEndpoint) as caught:
+            await opened(sources, server)
+        assert caught.value.cause is Cause.WRONG_TASK
+
+
+def reply(body: object, **headers: str) -> HttpReply:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return HttpReply(status=200, headers=headers, body=raw)
+
+
+def test_the_recorded_scores_of_vllm_are_read() -> None:
+    exchanges = json.loads((ENGINES / "vllm-0.32.0-embed.json").read_text("utf-8"))
+    response = next(e["response"] for e in exchanges if e["label"] == "rerank cohere")
+    told = read_scores(
+        RANKERS[Engine.VLLM], Rerank(query="q", texts=["a", "b"]), reply(response["body"].encode())
+    )
+    assert told.items == [0.4893016815185547, 0.6005219221115112]
+    assert (told.tokens, told.exact) == (9, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ([{"index": 0, "score": 1}], Cause.WRONG_COUNT),
+        ([{"index": 0, "score": 1}, {"index": 0, "score": 1}, {"index": 2, "score": 1}], Cause.WRONG_COUNT),
+        ([{"index": 0, "score": 1}, {"index": 1, "score": 1}, {"index": 3, "score": 1}], Cause.WRONG_COUNT),
+        ([{"index": 0}, {"index": 1, "score": 1}, {"index": 2, "score": 1}], Cause.NOT_A_NUMBER),
+        (b'[{"index":0,"score":1e999},{"index":1,"score":1},{"index":2,"score":1}]', None),
+        (b'[{"index":0,"score":NaN},{"index":1,"score":1},{"index":2,"score":1}]', Cause.UNREADABLE_REPLY),
+        ([[0.1, 0.2]], Cause.UNREADABLE_REPLY),
+        ({"data": []}, Cause.UNREADABLE_REPLY),
+        (b"<html></html>", Cause.NOT_AN_API),
+    ],
+)
+def test_scores_that_are_not_one_number_a_text_are_refused(body: object, cause: Cause | None) -> None:
+    with pytest.raises(HubgateError) as caught:
+        read_scores(RANKERS[Engine.TEI], CALL, reply(body))
+    assert caught.value.cause in ({cause} if cause else {Cause.NOT_A_NUMBER, Cause.UNREADABLE_REPLY})
+
+
+SPARSE = SparseEmbed(texts=["one two three", "four"])
+
+
+@pytest.mark.parametrize("engine", ["tei", "toolkit"])
+async def test_sparse_vectors_have_the_highest_weight_first(sources: ModelSources, engine: str) -> None:
+    """TEI tells places in the vocabulary, a custom handler words."""
+    with lookalike(engine, kind="sparse") as server:
+        told = await (await opened(sources, server, Task.SPARSE_EMBEDDING))(SPARSE)
+    assert isinstance(told, SparseVectors)
+    names = ["1000", "1001", "1002", "1000"] if engine == "tei" else ["one", "two", "three", "four"]
+    assert [list(json.loads(item).items()) for item in told.items] == [
+        [(names[2], 0.75), (names[1], 0.5), (names[0], 0.25)],
+        [(names[3], 0.25)],
+    ]
+    assert told.exact == (engine == "tei")
+
+
+async def test_a_server_without_sparse_vectors_says_so(sources: ModelSources) -> None:
+    with lookalike("vllm") as server:
+        upstream = await opened(sources, server, Task.TEXT_EMBEDDING)
+        with pytest.raises(InvalidRequest, match="no sparse vectors"):
+            await upstream(SPARSE)
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ([{"a": 1}], Cause.WRONG_COUNT),
+        ([{"a": "b"}, {}], Cause.UNREADABLE_REPLY),
+        (b"<html></html>", Cause.NOT_AN_API),
+    ],
+)
+def test_what_is_no_sparse_vector_is_refused(body: object, cause: Cause) -> None:
+    with pytest.raises(HubgateError) as caught:
+        read_sparse(Engine.TOOLKIT, SPARSE, reply(body))
+    assert caught.value.cause is cause
