@@ -20,7 +20,7 @@ TOKEN = "hf_" + "t0ken" * 6
 
 
 def test_add_tells_the_gate_every_option(gate: RunningGate, hubgate: Command) -> None:
-    with lookalike("tei", dimensions=16) as server:
+    with lookalike("tei", name="intfloat/e5-small", dimensions=16) as server:
         options = [
             *("--url", server.url, "--engine", "tei", "--model", "intfloat/e5-small", "--dimensions", "16"),
             *("--requests-per-minute", "300", "--tokens-per-minute", "9000", "--burst", "2"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from hubgate.domain.endpoint import Source
 from hubgate.upstreams.addresses import AddressRule
 from hubgate.upstreams.dedicated import DedicatedSource
+from hubgate.upstreams.deployments import Deployments
 from hubgate.upstreams.fake import FakeSource
 from hubgate.upstreams.http import AiohttpClient
 from hubgate.upstreams.local import LocalSource
@@ -41,8 +42,9 @@ class ModelSources:
     def __init__(self, settings: Settings) -> None:
         self._rule = AddressRule(allow_private=settings.allow_private_addresses)
         client = AiohttpClient(self._rule)
+        deployments = Deployments(client, url=settings.endpoints_api_url, offline=settings.hf_offline)
         self._rows: Mapping[Source, _Row] = {
-            Source.DEDICATED: DedicatedSource(client),
+            Source.DEDICATED: DedicatedSource(client, deployments),
             Source.LOCAL: LocalSource(hf_endpoint=settings.hf_endpoint),
             Source.FAKE: FakeSource(),
         }
