@@ -19,6 +19,7 @@ from virtual_time import now, run
 from hubgate.core.limiting import Allowance
 from hubgate.core.packing import Limits, Packed
 from hubgate.core.packing.faults import worth_halving
+from hubgate.core.retrying import Retried, Retries
 from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.errors import (
     Cause,
@@ -95,25 +96,21 @@ def test_too_many_texts_for_the_server_are_asked_for_in_halves() -> None:
     assert list(result.items) == [vector(f"{n}") for n in range(17)]
 
 
-def test_what_is_nobodys_fault_is_not_asked_again_in_halves() -> None:
-    server = Scripted(fault=lambda texts: refused(401, Cause.WRONG_TOKEN))
-    results = run(outcomes(packed(server), [embed("a"), embed("b")]))
-    assert all(isinstance(result, UpstreamRefused) for result in results)
-    assert results[0] is not results[1]
-    assert len(server.asked) == 1
-
-
-def test_one_keys_texts_are_in_no_error_of_another() -> None:
+@pytest.mark.parametrize("callers", [2, 12])
+def test_one_keys_texts_are_in_no_error_of_another(callers: int) -> None:
     server = Scripted(fault=lambda texts: refused(500, Cause.UPSTREAM_FAILED, said=f"crashed on {texts}"))
-    calls = [embed("secret one", caller="a"), embed("secret two", caller="b")]
-    for result in run(outcomes(packed(server), calls)):
+    calls = [embed(f"secret {n:02}", caller=f"key{n}") for n in range(callers)]
+    for n, result in enumerate(run(outcomes(packed(server), calls))):
         assert isinstance(result, UpstreamRefused)
-        assert "secret" not in repr([result, result.args, result.message, result.said, result.__cause__])
+        told = repr([result, result.args, result.message, result.said, result.__cause__])
+        assert "secret" not in told.replace(f"secret {n:02}", "")
         assert result.status == 500
 
 
 def test_a_reply_that_cannot_be_read_is_not_quoted_to_strangers_either() -> None:
-    server = Scripted(fault=lambda texts: UpstreamUnreadable(f"No vectors but {texts}"))
+    server = Scripted(
+        fault=lambda texts: UpstreamUnreadable(f"No vectors but {texts}", cause=Cause.NOT_AN_API)
+    )
     for result in run(outcomes(packed(server), [embed("secret", caller="a"), embed("b", caller="b")])):
         assert isinstance(result, UpstreamUnreadable)
         assert "secret" not in str(result)
@@ -133,14 +130,108 @@ def test_a_fault_of_our_own_reaches_every_caller(caplog: pytest.LogCaptureFixtur
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_vectors_that_cannot_be_told_apart_are_given_to_nobody() -> None:
-    async def short(call: Call) -> Result:
-        return Vectors(items=[b"1234"], encoding=Encoding.F32)
+def crash() -> Exception:
+    return UpstreamUnreachable("It closed the connection.", cause=Cause.CONNECTION_LOST)
 
-    queue = Packed(short, allowance=Allowance(None, clock=now), clock=now)
-    for result in run(outcomes(queue, [embed("a"), embed("b")])):
-        assert isinstance(result, UpstreamUnreadable)
-        assert result.cause is Cause.WRONG_COUNT
+
+def unreadable(cause: Cause) -> Exception:
+    return UpstreamUnreadable("It answered something else.", cause=cause)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        crash(),
+        refused(500, Cause.UPSTREAM_FAILED),
+        refused(424, Cause.UPSTREAM_FAILED),
+        unreadable(Cause.UNREADABLE_REPLY),
+        unreadable(Cause.DIMENSIONS_CHANGED),
+        unreadable(Cause.NOT_A_NUMBER),
+    ],
+)
+@pytest.mark.parametrize("bad", [{0}, {13}, {31}, {3, 29}, {8, 9}])
+def test_a_text_that_the_server_fails_over_fails_its_own_caller_alone(
+    failure: HubgateError, bad: set[int]
+) -> None:
+    server = Scripted(fault=lambda texts: failure if any(text.startswith("bad") for text in texts) else None)
+    calls = [embed(f"bad{n}" if n in bad else f"t{n}", caller=f"key{n}") for n in range(32)]
+    for n, result in enumerate(run(outcomes(packed(server), calls))):
+        if n in bad:
+            assert isinstance(result, type(failure))
+            assert result.cause is failure.cause
+        else:
+            assert isinstance(result, Vectors)
+            assert result.items[0] == vector(f"t{n}")
+    assert len(server.asked) <= 1 + 2 * 5 * len(bad)
+
+
+def test_a_text_over_which_the_server_crashes_is_looked_for_only_when_the_retries_are_spent() -> None:
+    crashes = [3]
+
+    def crashing(texts: Sequence[str]) -> Exception | None:
+        crashes[0] -= "bad" in texts
+        return crash() if "bad" in texts and crashes[0] >= 0 else None
+
+    async def main(server: Scripted) -> list[Result | BaseException]:
+        allowance = Allowance(None, clock=now)
+        queue = Packed(Retried(server, Retries(allowance, clock=now)), allowance=allowance, clock=now)
+        return await outcomes(queue, [embed("bad"), embed("a"), embed("b"), embed("c")])
+
+    server = Scripted(fault=crashing)
+    assert all(isinstance(result, Vectors) for result in run(main(server)))
+    assert list(map(len, server.asked)) == [4, 4, 4, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "failure", [crash(), refused(500, Cause.UPSTREAM_FAILED), unreadable(Cause.WRONG_COUNT)]
+)
+def test_a_server_that_answers_no_part_is_left_alone_after_four(failure: HubgateError) -> None:
+    server = Scripted(fault=lambda texts: failure)
+    results = run(outcomes(packed(server), [embed(f"{n}", caller=f"key{n}") for n in range(32)]))
+    assert {type(result) for result in results} == {type(failure)}
+    assert len(server.asked) == 1 + 4
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        UpstreamUnreachable("Nothing listens.", cause=Cause.CONNECTION_REFUSED),
+        UpstreamUnreachable("No such name.", cause=Cause.NAME_NOT_RESOLVED),
+        UpstreamUnreachable("It did not answer.", cause=Cause.UPSTREAM_TIMEOUT),
+        refused(503, Cause.WAKING),
+        refused(503, Cause.UPSTREAM_FAILED),
+        refused(429, Cause.OVERLOADED),
+        refused(500, Cause.OVERLOADED),
+        refused(400, Cause.PAUSED),
+        refused(401, Cause.WRONG_TOKEN),
+        refused(402, Cause.OUT_OF_CREDIT),
+        refused(403, Cause.TOKEN_LACKS_SCOPE),
+        unreadable(Cause.NOT_AN_API),
+    ],
+)
+def test_what_no_text_can_bring_about_is_not_asked_again_in_halves(failure: HubgateError) -> None:
+    server = Scripted(fault=lambda texts: failure)
+    results = run(outcomes(packed(server), [embed("a"), embed("b")]))
+    assert {type(result) for result in results} == {type(failure)}
+    assert len(server.asked) == 1
+
+
+def test_vectors_that_cannot_be_told_apart_are_given_to_nobody() -> None:
+    """Each call is asked for alone then: in a part the number may be right, and the vectors another's."""
+
+    async def dropping_and_doubling(call: Call) -> Result:
+        texts = [text for text in call.texts for _ in range({"none": 0, "two": 2}.get(text, 1))]
+        return Vectors(items=[vector(text) for text in texts], encoding=Encoding.F32)
+
+    queue = Packed(dropping_and_doubling, allowance=Allowance(None, clock=now), clock=now)
+    words = ["a", "none", "two", "b", "two"]
+    for word, result in zip(words, run(outcomes(queue, [embed(word) for word in words])), strict=True):
+        if word in {"none", "two"}:
+            assert isinstance(result, UpstreamUnreadable)
+            assert result.cause is Cause.WRONG_COUNT
+        else:
+            assert isinstance(result, Vectors)
+            assert list(result.items) == [vector(word)]
 
 
 def test_an_upstream_that_drops_its_request_leaves_nobody_waiting() -> None:

@@ -177,7 +177,7 @@ class Batch:
     def _context(self) -> Context:
         contexts = [ticket.call.context for ticket in self.parts]
         deadlines = [context.deadline for context in contexts if context.deadline is not None]
-        callers = {context.caller for context in contexts}
+        callers = self.callers
         others = len(contexts) - 1
         return Context(
             request_id=contexts[0].request_id + (f"+{others}" if others else ""),
@@ -195,6 +195,10 @@ class Batch:
         ((ticket, part),) = self.parts.items()
         middle = part.start + len(part) // 2
         return [self._of({ticket: range(part.start, middle)}), self._of({ticket: range(middle, part.stop)})]
+
+    def calls(self) -> list[Batch]:
+        """One batch a call."""
+        return [self._of({ticket: part}) for ticket, part in self.parts.items()]
 
     def without_leavers(self) -> Batch:
         """The same without the tickets that nobody waits for any more."""
@@ -232,8 +236,13 @@ class Batch:
             return cut(whole, list(map(len, weights)), waited)
         return cut_items(result, weights, waited)
 
-    def fail(self, error: Exception) -> None:
-        """Tell every ticket; those of several callers only what holds no other's text."""
-        strangers = len({ticket.call.context.caller for ticket in self.parts}) > 1
+    @property
+    def callers(self) -> set[str]:
+        """Whose calls these are."""
+        return {ticket.call.context.caller for ticket in self.parts}
+
+    def fail(self, error: Exception, *, strangers: bool = False) -> None:
+        """Tell every ticket; those of several callers, or with `strangers`, only what holds no other's text."""
+        strangers = strangers or len(self.callers) > 1
         for ticket in self.parts:
             ticket.fail(own_error(error, strangers=strangers))

@@ -18,21 +18,33 @@ _ONE_TEXTS_FAULT = {
     Cause.INPUT_TOO_LONG,
     Cause.BODY_TOO_LARGE,
 }
+_PERHAPS_ONE_TEXTS_FAULT = {
+    Cause.CONNECTION_LOST,  # it crashed
+    Cause.WRONG_COUNT,
+    Cause.DIMENSIONS_CHANGED,
+    Cause.UNREADABLE_REPLY,
+}
+_STATUSES_OF_A_FAILED_MODEL = {424, 500}
 
 
 def worth_halving(error: HubgateError, *, calls: int, texts: int) -> bool:
-    """Whether a half of the request may be answered where the whole was refused.
+    """Whether a half of the request may be answered where the whole was not, however often it was tried.
 
     A call that is alone fails as a whole in any case, so its texts are asked for in halves only where there were too
     many of them (413).
     """
-    if (
-        error.cause is Cause.NOT_A_NUMBER
-    ):  # half precision overflows on some texts, and one spoils the whole reply
-        return calls > 1
+    if error.cause is Cause.NOT_A_NUMBER or perhaps_one_texts_fault(error):
+        return calls > 1  # half precision overflows on some texts, and one spoils the whole reply
     if not isinstance(error, UpstreamRefused) or error.retryable or error.cause not in _ONE_TEXTS_FAULT:
         return False
     return calls > 1 or (texts > 1 and error.status == 413)
+
+
+def perhaps_one_texts_fault(error: HubgateError) -> bool:
+    """Whether a server may have failed over one text. It may as well be unwell, but it is neither down nor asleep."""
+    if isinstance(error, UpstreamRefused):
+        return error.cause is Cause.UPSTREAM_FAILED and error.status in _STATUSES_OF_A_FAILED_MODEL
+    return error.cause in _PERHAPS_ONE_TEXTS_FAULT
 
 
 def own_error(error: Exception, *, strangers: bool) -> HubgateError:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from hubgate.core.packing.batch import Ticket
-from hubgate.core.packing.faults import closing, dropped, hopeless, queue_full, too_late, worth_halving
+from hubgate.core.packing.faults import closing, dropped, hopeless, queue_full, too_late
+from hubgate.core.packing.halving import Halving
 from hubgate.core.packing.queue import FairQueue
 from hubgate.core.sharing import BYTES_PER_TOKEN, tokens_guessed
 from hubgate.domain.errors import HubgateError, InvalidRequest
@@ -190,15 +191,16 @@ class Packed:
         return permit, batch
 
     async def _carry(self, batch: Batch, permit: Permit, lane: asyncio.Task[None]) -> None:
-        """Ask for a batch, and again for the halves of what is refused."""
+        """Ask for a batch, and again for the parts of what failed."""
         self.shared += len(batch.parts) - 1
         self._allowance.load(permit, texts=batch.texts, tokens=batch.tokens)
         for ticket in batch.parts:
             ticket.lanes[lane] = batch
         try:
-            refused = await self._ask(batch)
-            while refused:
-                refused += await self._ask_again(refused.pop(0))
+            halving = Halving()
+            await self._ask(batch, halving)
+            while halving.parts:
+                await self._ask_again(halving)
         except BaseException:
             batch.fail(dropped())
             raise
@@ -207,21 +209,22 @@ class Packed:
             for ticket in batch.parts:
                 del ticket.lanes[lane]
 
-    async def _ask_again(self, half: Batch) -> list[Batch]:
-        """Ask for a half of what was refused; it keeps its place, and needs a permit of its own."""
-        permit = await self._allowance.take(half.tokens, again=True)
-        half = half.without_leavers()
-        if not half.parts:
+    async def _ask_again(self, halving: Halving) -> None:
+        """Ask for a part of what failed; it keeps its place, and needs a permit of its own."""
+        part = halving.parts.popleft()
+        permit = await self._allowance.take(part.tokens, again=True)
+        part = part.without_leavers()
+        if not part.parts:
             self._allowance.give_back(permit)
-            return []
-        self._allowance.load(permit, texts=0, tokens=half.tokens)
+            return
+        self._allowance.load(permit, texts=0, tokens=part.tokens)
         try:
-            return await self._ask(half)
+            await self._ask(part, halving)
         finally:
             self._allowance.done(permit)
 
-    async def _ask(self, batch: Batch) -> list[Batch]:
-        """Ask for a batch and answer its tickets; returns what is to be asked again."""
+    async def _ask(self, batch: Batch, halving: Halving) -> None:
+        """Ask for a batch and answer its tickets, or leave parts of it to be asked for again."""
         self.requests += 1
         began = self._clock()
         if len(batch.parts) > 1 and _logger.isEnabledFor(logging.INFO):
@@ -230,15 +233,13 @@ class Packed:
         try:
             batch.deliver(await self._answer(batch.call()))
         except HubgateError as error:
-            if worth_halving(error, calls=len(batch.parts), texts=batch.texts):
-                return batch.halves()
-            batch.fail(error)
+            halving.failed(batch, error)
         except Exception as error:  # a fault of our own must not leave callers waiting
             _logger.exception("a request failed inside the gate")
             batch.fail(error)
         else:
+            halving.answered()
             self._usual_seconds += (self._clock() - began - self._usual_seconds) / 8
-        return []
 
     def _overdue(self, ticket: Ticket) -> None:
         ticket.fail(too_late(self._clock() - ticket.since, in_queue=ticket.waiting > 0))
