@@ -6,7 +6,7 @@ import asyncio
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -31,11 +31,16 @@ def some_gate(settings: Settings) -> Iterator[bool]:
     Raises:
         StoreFailed: there is none, and none can be started.
     """
-    if _runs(settings):
-        yield False
-    else:
-        with _OwnGate(settings):
-            yield True
+    with ExitStack() as stack:
+        own = not _runs(settings)
+        if own:
+            try:
+                stack.enter_context(_OwnGate(settings))
+            except StoreFailed:
+                if not _runs(settings):
+                    raise
+                own = False  # another one was started at the same moment, and first
+        yield own
 
 
 def _runs(settings: Settings) -> bool:

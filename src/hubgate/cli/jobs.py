@@ -172,7 +172,7 @@ def cancel_job(
     with folder.held():
         if delete:
             folder.clear()
-        elif folder.state().status is not Status.DONE:
+        elif folder.last_state().status is not Status.DONE:
             folder.write_state(Status.CANCELLED)
     if delete:
         _known().forget(folder)

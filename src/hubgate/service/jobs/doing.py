@@ -84,7 +84,7 @@ class Job:
             return source, False
         _compare_task(plan.task, task)
         compare_identity(plan.input, source.identity())
-        done = folder.state().status is Status.DONE
+        done = folder.last_state().status is Status.DONE
         if done and not there:  # its output was taken away: it is to be made again
             folder.clear()
             done = False

@@ -123,12 +123,12 @@ class JobFolder:
     def state(self) -> State:
         """How it stands."""
         if self.worker() is not None:
-            return State(status=Status.RUNNING, worked_seconds=self._last_state().worked_seconds)
-        return self._last_state()
+            return State(status=Status.RUNNING, worked_seconds=self.last_state().worked_seconds)
+        return self.last_state()
 
     def write_state(self, status: Status, reason: str = "", *, worked: float = 0.0) -> None:
         """Say how it ended, after so many more seconds of work."""
-        seconds = self._last_state().worked_seconds + worked
+        seconds = self.last_state().worked_seconds + worked
         self._write("state.json", State(status=status, reason=reason, at=time.time(), worked_seconds=seconds))
 
     def totals(self) -> Totals:
@@ -183,7 +183,8 @@ class JobFolder:
         self.path.mkdir(exist_ok=True)
         return os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
 
-    def _last_state(self) -> State:
+    def last_state(self) -> State:
+        """How it stood when somebody last worked on it: for who holds it."""
         return self._read("state.json", State) or State(status=Status.INTERRUPTED)
 
     def _read(self, name: str, kind: type[T]) -> T | None:

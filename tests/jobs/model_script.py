@@ -1,0 +1,78 @@
+"""An embedder whose model answers by script: what jobs do with each possible reply, without a gate."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hubgate.domain.errors import Cause, HubgateError
+from hubgate.service.jobs.doing import Job
+from hubgate.service.jobs.job import Manner, Task
+from hubgate.service.jobs.manifest import Totals
+from hubgate.service.jobs.rows import Piece, Reply
+from hubgate.service.jobs.running import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+
+def vector(text: str) -> bytes:
+    """Three numbers that tell texts apart."""
+    return struct.pack("<3f", len(text), ord(text[0]), ord(text[-1]))
+
+
+def one_each(texts: Sequence[str]) -> Reply:
+    """A vector a text, and a token a word."""
+    counts = [len(text.split()) for text in texts]
+    pieces = [[Piece(vector(text), count)] for text, count in zip(texts, counts, strict=True)]
+    return Reply(pieces, sum(counts), exact=True)
+
+
+def refused(cause: Cause, *, retryable: bool = False, retry_after: float | None = None) -> HubgateError:
+    """An error of the gate."""
+    return HubgateError(f"It is {cause}.", cause=cause, retryable=retryable, retry_after=retry_after)
+
+
+@dataclass
+class Script:
+    """An embedder. `answer` may be replaced at any time; it may raise."""
+
+    answer: Callable[[Sequence[str]], Reply] = one_each
+    facts: dict[str, Any] = field(default_factory=lambda: {"model": "org/model", "dimensions": 3})
+    asked: list[Sequence[str]] = field(default_factory=list)
+
+    async def __call__(self, texts: Sequence[str]) -> Reply:
+        self.asked.append(texts)
+        return self.answer(texts)
+
+    async def model(self) -> dict[str, Any]:
+        return self.facts
+
+
+def task(source: Path, output: Path, **fields: Any) -> Task:
+    """A task of two rows a request."""
+    return Task(
+        **{
+            "input": str(source),
+            "output": str(output),
+            "endpoint": "e5",
+            "rows_per_request": 2,
+            **fields,
+        }
+    )
+
+
+async def run(
+    what: Task, script: Script, *, overwrite: bool = False, patience: float = 600.0, concurrency: int = 2
+) -> Totals | None:
+    """Do a task as a command does; what was done in all, `None` if it was done already."""
+    job = Job(what, Manner(concurrency=concurrency), overwrite=overwrite, patience=patience)
+    job.check()
+    with job.folder.held():
+        source, done = job.open()
+        if done:
+            return None
+        await job.run(source, script, Progress(Totals()))
+    return job.folder.totals()

@@ -1,0 +1,401 @@
+"""Jobs from begin to end, and from end to end again: what is done stays done, and nothing is done twice."""
+# ruff: noqa: ASYNC240 - no loop waits for these small files
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from model_script import Script, one_each, refused, run, task, vector
+
+from hubgate.domain.errors import Cause
+from hubgate.service.jobs.job import JobFolder, KnownJobs, Status
+from hubgate.service.jobs.rows import JobStopped, Piece, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TEXTS = [f"text {number}" for number in range(9)]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write(tmp_path / "in.jsonl", TEXTS)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+def write(path: Path, texts: Sequence[object]) -> Path:
+    path.write_text("".join(json.dumps({"id": f"r{n}", "text": text}) + "\n" for n, text in enumerate(texts)))
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def expected(texts: Sequence[str]) -> list[list[float]]:
+    return [list(struct.unpack("<3f", vector(text))) for text in texts]
+
+
+def stopping(after: int, error: Exception) -> Script:
+    """A model that answers so many requests, and then fails."""
+    script = Script()
+
+    def answer(texts: Sequence[str]) -> Reply:
+        if len(script.asked) > after:
+            raise error
+        return one_each(texts)
+
+    script.answer = answer
+    return script
+
+
+async def test_every_row_gets_its_vector_in_the_order_of_the_input(source: Path, output: Path) -> None:
+    script = Script()
+    totals = await run(task(source, output), script)
+    assert totals is not None
+    assert (totals.rows, totals.pieces, totals.failed, totals.tokens) == (9, 9, 0, 18)
+    assert [row["embedding"] for row in read(output)] == expected(TEXTS)
+    assert [row["id"] for row in read(output)] == list(range(9))
+    job = JobFolder(output)
+    assert job.state().status is Status.DONE
+    assert not job.parts.exists()
+    assert not job.failures.exists()
+    assert max(map(len, script.asked)) == 2
+
+
+async def test_a_job_that_stopped_goes_on_and_asks_nothing_twice(source: Path, output: Path) -> None:
+    first = stopping(2, refused(Cause.WRONG_TOKEN))
+    with pytest.raises(JobStopped, match=r"It is wrong_token\."):
+        await run(task(source, output), first, concurrency=1)
+    assert not output.exists()
+    job = JobFolder(output)
+    assert (job.state().status, job.state().reason) == (Status.STOPPED, "It is wrong_token.")
+    assert job.totals().rows == 4
+    second = Script()
+    assert await run(task(source, output), second) is not None
+    assert sorted(text for texts in second.asked for text in texts) == TEXTS[4:]
+    assert [row["embedding"] for row in read(output)] == expected(TEXTS)
+
+
+async def test_requests_that_were_answered_count_though_an_earlier_one_was_not(
+    source: Path, output: Path
+) -> None:
+    def answer(texts: Sequence[str]) -> Reply:
+        if "text 0" in texts:
+            raise refused(Cause.OVERLOADED, retryable=True, retry_after=60.0)
+        return one_each(texts)
+
+    script = Script(answer)
+    work = asyncio.create_task(run(task(source, output), script))
+    async with asyncio.timeout(20):
+        while JobFolder(output).totals().rows < 7:  # noqa: ASYNC110 - what is waited for is on disk
+            await asyncio.sleep(0)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    job = JobFolder(output)
+    assert (job.state().status, job.state().reason) == (Status.STOPPED, "It was interrupted.")
+    rest = Script()
+    await run(task(source, output), rest)
+    assert rest.asked == [["text 0", "text 1"]]
+    assert [row["embedding"] for row in read(output)] == expected(TEXTS)
+
+
+async def test_a_job_that_is_done_is_not_done_again_until_its_output_is_gone(
+    source: Path, output: Path
+) -> None:
+    await run(task(source, output), Script())
+    again = Script()
+    assert await run(task(source, output), again) is None
+    assert again.asked == []
+    output.unlink()
+    assert await run(task(source, output), again) is not None
+    assert len(again.asked) == 5
+    assert len(read(output)) == 9
+
+
+async def test_faulty_rows_stand_in_a_file_of_their_own_in_order_and_stop_nothing(
+    tmp_path: Path, output: Path
+) -> None:
+    def answer(texts: Sequence[str]) -> Reply:
+        if "refused" in texts:
+            raise refused(Cause.INPUT_REFUSED)
+        return one_each(texts)
+
+    long = "long " * 200_000
+    source = write(tmp_path / "in.jsonl", ["a", "", None, "refused", long, 5, "z"])
+    totals = await run(task(source, output, id_field="id"), Script(answer), concurrency=8)
+    assert totals is not None
+    assert (totals.rows, totals.pieces, totals.failed) == (7, 3, 4)
+    assert [row["id"] for row in read(output)] == ["r0", "r4", "r6"]
+    failed = read(tmp_path / "out.jsonl.failed.jsonl")
+    assert [(row["row"], row["id"], row["cause"]) for row in failed] == [
+        (1, "r1", "empty_text"),
+        (2, "r2", "null_text"),
+        (3, "r3", "input_refused"),
+        (5, "r5", "not_a_text"),
+    ]
+
+
+async def test_a_shard_without_a_single_vector_has_no_part(tmp_path: Path, output: Path) -> None:
+    source = write(tmp_path / "in.jsonl", ["", "", "a", ""])
+    await run(task(source, output), Script())
+    assert [row["id"] for row in read(output)] == [2]
+
+
+async def test_faulty_rows_are_told_when_a_job_stops_and_forgotten_when_it_begins_anew(
+    tmp_path: Path, output: Path
+) -> None:
+    source = write(tmp_path / "in.jsonl", ["", "a", "b"])
+    with pytest.raises(JobStopped):
+        await run(task(source, output), stopping(1, refused(Cause.PAUSED)), concurrency=1)
+    side = tmp_path / "out.jsonl.failed.jsonl"
+    assert len(read(side)) == 1
+    write(source, ["x", "y"])
+    await run(task(source, output), Script(), overwrite=True)
+    assert not side.exists()
+    assert [row["embedding"] for row in read(output)] == expected(["x", "y"])
+
+
+async def test_an_input_that_changed_is_told_with_what_to_do(source: Path, output: Path) -> None:
+    with pytest.raises(JobStopped):
+        await run(task(source, output), stopping(2, refused(Cause.PAUSED)), concurrency=1)
+    write(source, ["text X", *TEXTS[1:]])
+    script = Script()
+    with pytest.raises(
+        JobStopped, match=r"The input has changed: .* not the same ones\. Put back the input"
+    ) as told:
+        await run(task(source, output), script)
+    assert told.value.cause is Cause.INVALID_REQUEST
+    assert script.asked == []
+    write(source, TEXTS)
+    await run(task(source, output), script)
+    assert [row["embedding"] for row in read(output)] == expected(TEXTS)
+
+
+async def test_a_change_that_no_sample_shows_is_found_by_the_rows_that_are_done(
+    tmp_path: Path, output: Path
+) -> None:
+    texts = [f"{number:08}" * 100 for number in range(12_000)]  # 9.7 MB: samples are of 4 MiB
+    source = write(tmp_path / "in.jsonl", texts)
+    with pytest.raises(JobStopped):
+        await run(
+            task(source, output, rows_per_request=1000), stopping(9, refused(Cause.PAUSED)), concurrency=1
+        )
+    content = bytearray(source.read_bytes())
+    before = dict(json.loads((JobFolder(output).path / "job.json").read_text())["input"])
+    from hubgate.service.jobs.jsonl import JsonlSource
+    from hubgate.service.jobs.rows import Columns
+
+    place = next(
+        place
+        for place in range(70_000, len(content), 1000)
+        if chr(content[place]).isdigit() and _unseen(source, content, place)
+    )
+    assert dict(JsonlSource(source, Columns()).identity()) == before
+    assert place
+    with pytest.raises(JobStopped, match=r"row \d+ or one of the 999 after it is not what it was"):
+        await run(task(source, output, rows_per_request=1000), Script())
+
+
+def _unseen(source: Path, content: bytearray, place: int) -> bool:
+    """Change a digit; back again if a sample shows it."""
+    from hubgate.service.jobs.jsonl import JsonlSource
+    from hubgate.service.jobs.rows import Columns
+
+    before, was = JsonlSource(source, Columns()).identity(), content[place]
+    content[place] = ord("9") if was != ord("9") else ord("8")
+    source.write_bytes(content)
+    if JsonlSource(source, Columns()).identity() == before:
+        return True
+    content[place] = was
+    source.write_bytes(content)
+    return False
+
+
+async def test_an_input_that_is_written_to_while_the_job_runs_stops_it(source: Path, output: Path) -> None:
+    def answer(texts: Sequence[str]) -> Reply:
+        with source.open("a") as file:
+            file.write('{"text": "more"}\n')
+        return one_each(texts)
+
+    with pytest.raises(JobStopped, match="was written to while it was read"):
+        await run(task(source, output), Script(answer), concurrency=1)
+    assert not output.exists()
+
+
+async def test_another_model_in_the_middle_stops_the_job_with_that_reason(source: Path, output: Path) -> None:
+    changed = stopping(1, refused(Cause.MODEL_CHANGED))
+    with pytest.raises(JobStopped, match="It is model_changed") as told:
+        await run(task(source, output), changed, concurrency=1)
+    assert told.value.cause is Cause.MODEL_CHANGED
+
+
+async def test_another_model_between_two_runs_or_before_the_output_is_told(
+    source: Path, output: Path
+) -> None:
+    with pytest.raises(JobStopped):
+        await run(task(source, output), stopping(1, refused(Cause.PAUSED)), concurrency=1)
+    other = Script(facts={"model": "org/other", "dimensions": 3})
+    with pytest.raises(JobStopped, match="its model was org/model, and is org/other") as told:
+        await run(task(source, output), other)
+    assert told.value.cause is Cause.MODEL_CHANGED
+    assert other.asked == []
+    late = Script()
+
+    def answer(texts: Sequence[str]) -> Reply:
+        late.facts = {"model": "org/late", "dimensions": 3}
+        return one_each(texts)
+
+    late.answer = answer
+    with pytest.raises(JobStopped, match="its model was org/model, and is org/late"):
+        await run(task(source, output), late)
+    assert not output.exists()
+
+
+async def test_a_vector_of_another_length_stops_the_job(source: Path, output: Path) -> None:
+    script = Script(lambda texts: Reply([[Piece(bytes(8))] for _ in texts], 1, exact=True))
+    with pytest.raises(JobStopped, match="gave a vector of 2 numbers, not of 3") as told:
+        await run(task(source, output), script)
+    assert told.value.cause is Cause.DIMENSIONS_CHANGED
+
+
+async def test_a_part_that_is_gone_is_asked_again_and_only_that_one(source: Path, output: Path) -> None:
+    with pytest.raises(JobStopped):
+        await run(task(source, output), stopping(3, refused(Cause.PAUSED)), concurrency=1)
+    parts = sorted(JobFolder(output).parts.iterdir())
+    parts[1].unlink()
+    parts[2].write_bytes(b"short")
+    script = Script()
+    totals = await run(task(source, output), script, concurrency=1)
+    assert totals is not None
+    assert (totals.rows, totals.pieces) == (9, 9)
+    assert script.asked == [TEXTS[2:4], TEXTS[4:6], TEXTS[6:8], TEXTS[8:]]
+    assert [row["embedding"] for row in read(output)] == expected(TEXTS)
+
+
+async def test_an_output_that_is_not_the_jobs_is_not_replaced_unasked(source: Path, output: Path) -> None:
+    output.write_text("somebody's")
+    with pytest.raises(JobStopped, match=r"exists already\. Choose another one, or give --overwrite"):
+        await run(task(source, output), Script())
+    assert output.read_text() == "somebody's"
+    assert not JobFolder(output).path.exists()
+    await run(task(source, output), Script(), overwrite=True)
+    assert len(read(output)) == 9
+
+
+async def test_another_task_for_the_same_output_is_told_by_what_it_differs(
+    source: Path, output: Path
+) -> None:
+    with pytest.raises(JobStopped):
+        await run(task(source, output), stopping(1, refused(Cause.PAUSED)), concurrency=1)
+    with pytest.raises(JobStopped, match="was begun with another rows per request: 2, not 3"):
+        await run(task(source, output, rows_per_request=3), Script())
+
+
+async def test_one_process_at_a_time_works_on_an_output(source: Path, output: Path) -> None:
+    job = JobFolder(output)
+    with job.held():
+        assert job.worker() == os.getpid()
+        assert job.state().status is Status.RUNNING
+        with pytest.raises(JobStopped, match=rf"Another process works on \S+\. `hubgate job show {job.id}`"):
+            await run(task(source, output), Script())
+    assert job.worker() is None
+    assert not job.path.exists()
+
+
+async def test_a_job_whose_process_was_killed_is_interrupted(source: Path, output: Path) -> None:
+    with pytest.raises(JobStopped):
+        await run(task(source, output), stopping(1, refused(Cause.PAUSED)), concurrency=1)
+    job = JobFolder(output)
+    job.write_state(Status.INTERRUPTED)
+    assert job.state().status is Status.INTERRUPTED
+
+
+async def test_a_jobs_file_that_cannot_be_read_is_told(source: Path, output: Path) -> None:
+    with pytest.raises(JobStopped):
+        await run(task(source, output), stopping(1, refused(Cause.PAUSED)), concurrency=1)
+    (JobFolder(output).path / "job.json").write_text("{}")
+    with pytest.raises(JobStopped, match=r"job\.json cannot be read: .* start anew with --overwrite"):
+        await run(task(source, output), Script())
+    await run(task(source, output), Script(), overwrite=True)
+    assert len(read(output)) == 9
+
+
+async def test_jobs_are_found_by_id_or_output_while_their_folders_are_there(
+    tmp_path: Path, source: Path, output: Path
+) -> None:
+    known = KnownJobs(tmp_path / "home")
+    assert known.list() == []
+    job = JobFolder(output)
+    known.add(job)
+    assert known.list() == []
+    await run(task(source, output), Script())
+    assert [one.id for one in known.list()] == [job.id]
+    assert known.find(job.id).output == known.find(str(output)).output == output
+    known.forget(job)
+    assert known.list() == []
+    with pytest.raises(JobStopped, match=r"There is no job \[nobody\]\. `hubgate job list` shows them"):
+        known.find("nobody")
+
+
+_ON_A_SMALL_DISK = """
+import asyncio, resource, sys
+from pathlib import Path
+from hubgate.service.jobs.job import JobFolder
+from hubgate.service.jobs.rows import JobStopped
+from model_script import Script, run, task
+
+what = task(Path(sys.argv[1]), Path(sys.argv[2]), rows_per_request=30)
+for most in range(40, 10_000, 20):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+    script = Script()
+    before = JobFolder(Path(sys.argv[2])).totals().rows
+    try:
+        asyncio.run(run(what, script))
+    except JobStopped as stopped:
+        print(before, sum(map(len, script.asked)), stopped.message)
+    else:
+        break
+"""
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_a_full_disk_stops_the_job_with_one_line_and_loses_nothing(tmp_path: Path, name: str) -> None:
+    """A limit on the size of files stands in for it, and grows until the job is done: it hits every file once."""
+    source = write(tmp_path / "in.jsonl", [f"text {number}" for number in range(90)])
+    output = tmp_path / name
+    ran = subprocess.run(
+        [sys.executable, "-c", _ON_A_SMALL_DISK, str(source), str(output)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ran.stderr == ""
+    attempts = [line.split(" ", 2) for line in ran.stdout.splitlines()]
+    said = [message for _, _, message in attempts]
+    assert all(
+        re.fullmatch(r"The output cannot be written: the largest size of a file is reached( \(.*\))?\.", one)
+        for one in said
+    )
+    done = [int(before) for before, _, _ in attempts]
+    assert done == sorted(done)
+    assert done[-1] == 90  # the last attempts fail to write the output itself
+    assert attempts[-1][1] == "0"
+    assert JobFolder(output).totals().rows == 90
+    assert JobFolder(output).state().status is Status.DONE

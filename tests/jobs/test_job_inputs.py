@@ -1,0 +1,301 @@
+"""What is read of each input, and what is said of rows that cannot be."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hubgate.service.jobs.formats import check_output, open_source
+from hubgate.service.jobs.inputs import compare_identity
+from hubgate.service.jobs.jsonl import JsonlSource
+from hubgate.service.jobs.rows import Columns, Failed, JobStopped, Row
+from hubgate.service.jobs.shards import cut
+from hubgate.service.jobs.text_folder import TextFolder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def lines(path: Path, *written: object) -> Path:
+    """A file of JSON lines; bytes are written as they are."""
+    path.write_bytes(
+        b"".join((one if isinstance(one, bytes) else json.dumps(one).encode()) + b"\n" for one in written)
+    )
+    return path
+
+
+def told(rows: Any) -> list[tuple[object, ...]]:
+    """Rows as (number, id, text), failed ones as (number, id, cause)."""
+    return [(row.row, row.id, str(row.cause)) if isinstance(row, Failed) else row[:3] for row in rows]
+
+
+def test_each_line_is_a_row_and_each_fault_is_that_rows_alone(tmp_path: Path) -> None:
+    path = lines(
+        tmp_path / "in.jsonl",
+        b'\xef\xbb\xbf{"id": "a", "text": "first", "n": 1}',
+        b"{broken",
+        b"",
+        {"id": 7, "text": ""},
+        {"id": "c", "text": None},
+        {"id": "d"},
+        {"id": "e", "text": ["no"]},
+        {"text": "no id"},
+        {"id": 1.5, "text": "an id that is no whole number"},
+        b'{"id": "g", "text": "\xff"}',
+        b"[1]",
+        {"id": "h", "text": "x" * 1_000_000},
+    )
+    rows = list(open_source(path, Columns(id="id", keep=("n",))).rows())
+    assert rows[0] == Row(0, "a", "first", (1,))
+    assert told(rows[1:-1]) == [
+        (1, None, "not_json"),
+        (3, 7, "empty_text"),
+        (4, "c", "null_text"),
+        (5, "d", "no_text"),
+        (6, "e", "not_a_text"),
+        (7, None, "no_id"),
+        (8, None, "no_id"),
+        (9, None, "not_utf8"),
+        (10, None, "not_json"),
+    ]
+    assert isinstance(rows[-1], Row)
+    assert (rows[-1].number, len(rows[-1].text), rows[-1].kept) == (11, 1_000_000, (None,))
+
+
+def test_a_line_beyond_the_longest_is_not_read_and_the_next_one_is(tmp_path: Path) -> None:
+    path = lines(tmp_path / "in.jsonl", {"text": "x" * 3_000_000}, {"text": "next"})
+    source = JsonlSource(path, Columns(), longest=1000)
+    assert told(source.rows()) == [(0, None, "too_long"), (1, 1, "next")]
+
+
+def test_how_many_lines_there_are_is_told_from_those_that_were_read(tmp_path: Path) -> None:
+    source = open_source(lines(tmp_path / "in.jsonl", *[{"text": "even"}] * 50), Columns())
+    assert source.expected_rows is None
+    reading = source.rows()
+    for _ in range(11):
+        next(reading)
+    assert source.expected_rows == 55  # the last one that was read counts with the next
+    assert list(reading)
+    assert source.expected_rows == 50
+
+
+def test_each_row_of_parquet_is_a_row_with_its_id_and_what_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    table = {"key": [10, 11, None, 13], "body": ["a", None, "c", ""], "more": [[1], [], None, [2, 3]]}
+    pq.write_table(pa.table(table), path)
+    source = open_source(path, Columns("body", "key", ("more",)))
+    rows = list(source.rows())
+    assert rows[0] == Row(0, 10, "a", ([1],))
+    assert told(rows[1:]) == [(1, 11, "null_text"), (2, None, "no_id"), (3, 13, "empty_text")]
+    assert (source.expected_rows, source.layout) == (4, ("int", {"more": pa.list_(pa.int64())}))
+
+
+def test_texts_of_every_arrow_type_are_read(tmp_path: Path) -> None:
+    for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
+        path = tmp_path / "in.parquet"
+        texts = pa.array(["a", "b", "a"]).cast(kind)
+        pq.write_table(pa.table({"text": texts, "id": texts}), path)
+        assert told(open_source(path, Columns(id="id")).rows()) == [
+            (0, "a", "a"),
+            (1, "b", "b"),
+            (2, "a", "a"),
+        ]
+
+
+def test_a_text_of_parquet_that_is_not_utf8_is_that_rows_fault(tmp_path: Path) -> None:
+    places = pa.py_buffer(struct.pack("<4i", 0, 2, 3, 3))
+    texts = pa.Array.from_buffers(pa.string(), 3, [None, places, pa.py_buffer(b"\xff\xfeA")])
+    pq.write_table(pa.table({"text": texts}), tmp_path / "in.parquet")
+    rows = open_source(tmp_path / "in.parquet", Columns()).rows()
+    assert told(rows) == [(0, None, "not_utf8"), (1, 1, "A"), (2, 2, "empty_text")]
+
+
+def test_of_a_broken_row_group_only_its_own_rows_fail(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    texts = [f"a text of row {number} that is not like the others" for number in range(30)]
+    pq.write_table(
+        pa.table({"text": texts}), path, row_group_size=10, use_dictionary=False, compression="zstd"
+    )
+    second = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    with path.open("r+b") as file:
+        file.seek(second.data_page_offset + 40)
+        file.write(b"\0" * 40)
+    rows = list(open_source(path, Columns()).rows())
+    assert [row.cause for row in rows if isinstance(row, Failed)] == ["unreadable"] * 10
+    assert [row.number for row in rows if isinstance(row, Row)] == [*range(10), *range(20, 30)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (Columns("body"), r"has no column \[body\]\. Its columns are text, n, d\."),
+        (Columns("n"), r"The column \[n\] of \S+ holds int64, not texts\."),
+        (Columns("text", "d"), r"The column \[d\] of \S+ holds double, not whole numbers or texts\."),
+        (Columns("text", None, ("x",)), r"has no column \[x\]"),
+    ],
+)
+def test_a_column_that_is_not_there_or_of_no_use_is_told_before_anything_is_asked(
+    tmp_path: Path, columns: Columns, said: str
+) -> None:
+    pq.write_table(pa.table({"text": ["a"], "n": [1], "d": [0.5]}), tmp_path / "in.parquet")
+    with pytest.raises(JobStopped, match=said):
+        open_source(tmp_path / "in.parquet", columns)
+
+
+def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
+    for name, text in (
+        ("b.md", b"# b"),
+        ("a.TXT", b"\xef\xbb\xbfa"),
+        ("deep/er/c.markdown", "é".encode()),
+        ("deep/empty.txt", b""),
+        ("latin.txt", b"\xe9"),
+        ("code.py", b"no text"),
+        (".hidden.md", b"hidden"),
+        (".git/d.txt", b"hidden"),
+    ):
+        (tmp_path / name).write_bytes(text)
+    (tmp_path / "nowhere.txt").symlink_to(tmp_path / "gone")
+    source = open_source(tmp_path, Columns())
+    assert told(source.rows()) == [
+        (0, "a.TXT", "a"),
+        (1, "b.md", "# b"),
+        (2, "deep/empty.txt", "empty_text"),
+        (3, "deep/er/c.markdown", "é"),
+        (4, "latin.txt", "not_utf8"),
+    ]
+    assert (source.expected_rows, source.layout) == (5, ("text", {}))
+
+
+def test_a_file_that_changed_or_went_after_the_folder_was_listed_fails_alone(tmp_path: Path) -> None:
+    for name in ("a.md", "b.md", "c.md", "long.md"):
+        (tmp_path / name).write_text("as it was")
+    (tmp_path / "long.md").write_text("x" * 200)
+    source = TextFolder(tmp_path, longest=100)
+    (tmp_path / "a.md").write_text("not as it was")
+    (tmp_path / "b.md").unlink()
+    assert told(source.rows()) == [
+        (0, "a.md", "file_changed"),
+        (1, "b.md", "unreadable"),
+        (2, "c.md", "as it was"),
+        (3, "long.md", "too_long"),
+    ]
+
+
+def test_a_folder_that_goes_stops_the_job(tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.md").write_text("a")
+    source = open_source(folder, Columns())
+    source.check()
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(JobStopped, match=r"The input has changed: the folder .* is gone"):
+        source.check()
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "columns", "said"),
+    [
+        (
+            "in.csv",
+            b"a,b",
+            Columns(),
+            r"The input \S+in\.csv is of no format that is known\. Its name must end in one of",
+        ),
+        ("in.parquet", b"not parquet", Columns(), r"in\.parquet is not Parquet, or a broken one: "),
+        ("gone.jsonl", None, Columns(), r"The input \S+ cannot be read: No such file or directory\."),
+        (".", None, Columns(), r"There is no text in the folder"),
+        (".", None, Columns(id="id"), r"A file in a folder has no fields: leave out --id-field and --keep\."),
+    ],
+)
+def test_an_input_that_cannot_be_read_at_all_is_one_plain_sentence(
+    tmp_path: Path, name: str, written: bytes | None, columns: Columns, said: str
+) -> None:
+    if written is not None:
+        (tmp_path / name).write_bytes(written)
+    with pytest.raises(JobStopped, match=said):
+        open_source(tmp_path / name, columns)
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "chunked", "said"),
+    [
+        ("out.csv", (), False, "is of no format that is known"),
+        ("nowhere/out.jsonl", (), False, "does not exist. Make it"),
+        ("out.jsonl", ("tokens",), False, r"has a column \[tokens\] of its own\. Leave out --keep tokens"),
+        ("out.jsonl", ("text",), True, r"has a column \[text\] of its own"),
+    ],
+)
+def test_an_output_that_cannot_be_made_is_told_before_anything_is_asked(
+    tmp_path: Path, name: str, keep: tuple[str, ...], chunked: bool, said: str
+) -> None:
+    check_output(tmp_path / "out.parquet", Columns(keep=("text",)), chunked=False)
+    with pytest.raises(JobStopped, match=said):
+        check_output(tmp_path / name, Columns(keep=keep), chunked=chunked)
+
+
+def test_an_input_is_the_same_by_its_size_and_its_samples_not_by_its_time(tmp_path: Path) -> None:
+    path = lines(tmp_path / "in.jsonl", {"text": "a"}, {"text": "b"})
+    then = open_source(path, Columns()).identity()
+    os.utime(path, (1, 1))
+    compare_identity(then, open_source(path, Columns()).identity())
+    lines(path, {"text": "a"}, {"text": "c"})
+    with pytest.raises(JobStopped, match="it has as many bytes as when the job began, but not the same ones"):
+        compare_identity(then, open_source(path, Columns()).identity())
+    lines(path, {"text": "a"})
+    with pytest.raises(JobStopped, match="it had 28 bytes when the job began, and has 14 now"):
+        compare_identity(then, open_source(path, Columns()).identity())
+
+
+def test_a_byte_at_either_end_of_a_large_input_tells_it_from_another(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(bytes(10_000_000))
+    then = JsonlSource(path, Columns()).identity()
+    for place in (0, 9_999_999):
+        with path.open("r+b") as file:
+            file.seek(place)
+            file.write(b"x")
+        assert JsonlSource(path, Columns()).identity() != then
+
+
+def test_an_input_that_is_written_to_or_goes_while_it_is_read_stops_the_job(tmp_path: Path) -> None:
+    path = lines(tmp_path / "in.jsonl", {"text": "a"})
+    source = open_source(path, Columns())
+    source.check()
+    with path.open("a") as file:
+        file.write('{"text": "b"}\n')
+    with pytest.raises(JobStopped, match=r"in\.jsonl was written to while it was read\. Put back"):
+        source.check()
+    path.unlink()
+    with pytest.raises(JobStopped, match=r"cannot be read any more \(No such file or directory\)"):
+        source.check()
+
+
+def test_rows_are_cut_by_number_and_by_bytes_and_a_long_one_stands_alone() -> None:
+    texts = ["a", "b", "c", "long " * 20, "é" * 30, "d"]
+    rows = [Row(number, number, text) for number, text in enumerate(texts)]
+    shards = list(cut(rows, most_rows=2, most_bytes=70))
+    assert [[row.number for row in shard.rows] for shard in shards] == [[0, 1], [2], [3], [4, 5]]
+    assert [shard.number for shard in shards] == [0, 1, 2, 3]
+    assert [shard.digest for shard in shards] == [shard.digest for shard in cut(rows, 2, 70)]
+    assert list(cut([], 2)) == []
+
+
+def test_the_digest_of_a_shard_tells_texts_ids_places_kept_values_and_faults_apart() -> None:
+    bad = Failed(row=0, id="a", cause="empty_text", message="The text is empty.")
+    alike = [
+        [Row(0, "a", "bc")],
+        [Row(0, "ab", "c")],
+        [Row(1, "a", "bc")],
+        [Row(0, "a", "bc", (1,))],
+        [Row(0, "a", "b"), Row(1, "c", "d")],
+        [bad],
+    ]
+    assert len({next(cut(rows, 10)).digest for rows in alike}) == len(alike)

@@ -1,0 +1,192 @@
+"""What outputs look like, and what is on disk at each moment."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hubgate.service.jobs.durable import replacing
+from hubgate.service.jobs.formats import open_sink
+from hubgate.service.jobs.manifest import Manifest, Record, totals_of
+from hubgate.service.jobs.rows import Embedded, Failed, Layout, Piece, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def numbers(*values: float) -> bytes:
+    return struct.pack(f"<{len(values)}f", *values)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_bytes().splitlines()]
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows
+
+
+WHOLE = Embedded(Row(0, "a", "hello", (1,)), [Piece(numbers(1, 2), 3)])
+UNTOLD = Embedded(Row(1, "b", "world", (None,)), [Piece(numbers(0.5, -1))])
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_parts_are_joined_in_order_whatever_the_order_in_which_they_were_written(
+    tmp_path: Path, suffix: str
+) -> None:
+    output = tmp_path / f"out{suffix}"
+    sink = open_sink(
+        output,
+        tmp_path / "parts",
+        Layout(2, ids="text", kept={"n": pa.int64() if suffix == ".parquet" else None}),
+    )
+    sizes = {1: sink.write(1, [UNTOLD]), 0: sink.write(0, [WHOLE])}
+    assert all(sink.has(shard, size) for shard, size in sizes.items())
+    assert not sink.has(0, sizes[0] + 1)
+    assert not sink.has(2, 10)
+    assert not output.exists()
+    sink.publish([0, 1])
+    assert read(output) == [
+        {"id": "a", "n": 1, "embedding": [1.0, 2.0], "tokens": 3},
+        {"id": "b", "n": None, "embedding": [0.5, -1.0], "tokens": None},
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [output.name, "parts"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_of_a_text_that_was_cut_each_chunk_is_a_row_with_its_place(tmp_path: Path, suffix: str) -> None:
+    sink = open_sink(tmp_path / f"out{suffix}", tmp_path / "parts", Layout(2, chunked=True))
+    chunks = [Piece(numbers(1, 2), 1, 0, 5, "hello"), Piece(numbers(3, 4), 2, 5, 9, " you")]
+    sink.write(0, [Embedded(Row(7, 7, "hello you"), chunks)])
+    sink.publish([0])
+    assert read(tmp_path / f"out{suffix}") == [
+        {"id": 7, "chunk": 0, "start": 0, "end": 5, "text": "hello", "embedding": [1.0, 2.0], "tokens": 1},
+        {"id": 7, "chunk": 1, "start": 5, "end": 9, "text": " you", "embedding": [3.0, 4.0], "tokens": 2},
+    ]
+
+
+def test_vectors_are_a_column_of_fixed_size_lists_of_float32(tmp_path: Path) -> None:
+    sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(2))
+    sink.write(0, [Embedded(Row(0, 0, "a"), [Piece(numbers(0.1, 0.2))])])
+    sink.publish([0])
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.schema.field("embedding").type == pa.list_(pa.float32(), 2)
+    assert table.column("embedding").combine_chunks().flatten().buffers()[1].to_pybytes()[:8] == numbers(
+        0.1, 0.2
+    )
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_an_output_of_no_rows_is_a_whole_file(tmp_path: Path, suffix: str) -> None:
+    sink = open_sink(tmp_path / f"out{suffix}", tmp_path / "parts", Layout(2))
+    sink.publish([])
+    assert read(tmp_path / f"out{suffix}") == []
+
+
+def test_many_small_parts_become_few_large_row_groups(tmp_path: Path) -> None:
+    sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(65_536))
+    vector = bytes(4 * 65_536)
+    for shard in range(3):
+        sink.write(shard, [Embedded(Row(n, n, "a"), [Piece(vector)]) for n in range(100)])
+    sink.publish(range(3))
+    metadata = pq.read_metadata(tmp_path / "out.parquet")
+    assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [300]
+
+
+def test_values_of_json_are_kept_as_texts_in_parquet(tmp_path: Path) -> None:
+    sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(1, ids="text", kept={"more": None}))
+    kept = ["a text", {"a": [1]}, None, 5]
+    sink.write(0, [Embedded(Row(n, n, "a", (value,)), [Piece(numbers(1))]) for n, value in enumerate(kept)])
+    sink.publish([0])
+    assert [(row["id"], row["more"]) for row in read(tmp_path / "out.parquet")] == [
+        ("0", "a text"),
+        ("1", '{"a":[1]}'),
+        ("2", None),
+        ("3", "5"),
+    ]
+
+
+def test_a_file_that_could_not_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+
+    def written_by_halves() -> Iterator[bytes]:
+        yield b"half"
+        raise OSError("no more")
+
+    with pytest.raises(OSError, match="no more"), replacing(path) as file:
+        file.writelines(written_by_halves())
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def record(shard: int, **fields: Any) -> Record:
+    return Record(
+        **{
+            "shard": shard,
+            "digest": f"d{shard}",
+            "rows": 2,
+            "pieces": 2,
+            "tokens": 5,
+            "exact": True,
+            "size": 9,
+            **fields,
+        }
+    )
+
+
+def test_the_manifest_knows_what_is_done_when_it_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.jsonl"
+    bad = [Failed(row=n, id=None, cause="null_text", message="The text is null.") for n in (5, 4)]
+    manifest = Manifest(path)
+    for one in (record(2, failed=bad, size=0, pieces=0), record(0), record(1, exact=False)):
+        manifest.add(one)
+    manifest.close()
+    again = Manifest(path)
+    assert {shard: done.digest for shard, done in again.done.items()} == {2: "d2", 0: "d0", 1: "d1"}
+    assert again.parts() == [0, 1]
+    assert [failed.row for failed in again.failures()] == [4, 5]
+    totals = again.totals
+    assert (totals.rows, totals.failed, totals.pieces, totals.tokens, totals.exact) == (6, 2, 4, 15, False)
+    assert totals_of(path) == totals
+    again.close()
+
+
+@pytest.mark.parametrize("tail", [b'{"shard":1,"dig', b'{"shard":1}\n', b"\xff\xfe\n", b'{"shard":1'])
+def test_a_line_that_was_torn_never_happened(tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "manifest.jsonl"
+    manifest = Manifest(path)
+    manifest.add(record(0))
+    manifest.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole + tail)
+    manifest = Manifest(path)
+    assert list(manifest.done) == [0]
+    manifest.add(record(1))
+    manifest.close()
+    again = Manifest(path)
+    assert list(again.done) == [0, 1]
+    again.close()
+
+
+def test_a_shard_whose_part_is_gone_is_counted_once_when_it_is_done_again(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.jsonl"
+    manifest = Manifest(path)
+    manifest.add(record(0))
+    manifest.forget(0)
+    assert (manifest.totals.rows, manifest.done) == (0, {})
+    manifest.add(record(0, tokens=7))
+    manifest.close()
+    again = Manifest(path)
+    assert (again.totals.rows, again.totals.tokens) == (2, 7)
+    assert totals_of(path) == again.totals
+    again.close()
+
+
+def test_without_a_manifest_nothing_is_done(tmp_path: Path) -> None:
+    assert totals_of(tmp_path / "manifest.jsonl").rows == 0
