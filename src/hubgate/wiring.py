@@ -27,6 +27,7 @@ from hubgate.web.app import create_app
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from hubgate.service.usage import Usage
     from hubgate.settings import Settings
     from hubgate.web.asgi import AsgiApp
 
@@ -73,7 +74,7 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
         meter = Meter(gateway.pipelines)
         await gateway.load()
         hub = open_hub(settings)
-        flusher = asyncio.create_task(_flush(access))
+        flusher = asyncio.create_task(_flush(access, gateway.usage))
         try:
             yield Gate(
                 app=create_app(
@@ -96,6 +97,7 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
             await gateway.close()
             await hub.close()
             await access.flush()
+            await gateway.usage.flush()
             if memory:
                 await memory.close()
     finally:
@@ -108,10 +110,11 @@ def _memory(settings: Settings) -> VectorMemory | None:
     return VectorMemory(VectorFile(settings.vectors, settings.cache_bytes))
 
 
-async def _flush(access: Access) -> None:
+async def _flush(access: Access, usage: Usage) -> None:
     while True:
         await asyncio.sleep(_FLUSH_EVERY)
-        try:
-            await access.flush()
-        except StoreFailed:
-            _log.exception("could not write down when keys were used; it is tried again")
+        for what, kept in (("when keys were used", access), ("how much was used", usage)):
+            try:
+                await kept.flush()
+            except StoreFailed as error:
+                _log.error("could not write down %s; it is tried again: %s", what, error)

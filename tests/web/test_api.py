@@ -189,7 +189,8 @@ class TestKeys:
         assert plain not in listed.body.decode()
         (row,) = (key for key in listed.json()["keys"] if key["name"] == "dify")
         assert {name: row[name] for name in form} == form
-        assert set(row) == {*form, "id", "admin", "created_at", "last_used_at"}
+        rights = {"endpoints", "requests_per_minute", "tokens_per_minute", "expires_at"}
+        assert set(row) == {*form, *rights, "id", "admin", "created_at", "last_used_at"}
         assert (await scripted.request("DELETE", f"/api/keys/{row['id']}")).status == 204
         assert (await scripted.request("GET", "/v1/models", key=plain)).status == 401
 

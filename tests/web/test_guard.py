@@ -85,7 +85,14 @@ class Client:
 
 
 def guarded(scripted: ScriptedGate, app: AsgiApp, *, keys_in_path: bool = False) -> Guard:
-    return Guard(app, scripted.access, scripted.meter, max_body_bytes=1000, keys_in_path=keys_in_path)
+    return Guard(
+        app,
+        scripted.access,
+        scripted.meter,
+        scripted.gateway.usage,
+        max_body_bytes=1000,
+        keys_in_path=keys_in_path,
+    )
 
 
 def without_keys_in_path(scripted: ScriptedGate) -> AsgiApp:

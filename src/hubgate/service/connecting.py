@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from hubgate.domain.endpoint import check_name
@@ -12,7 +13,7 @@ from hubgate.domain.records import Connection
 from hubgate.service.changing import Changing, to_its_end
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from hubgate.domain.secret import Secret
 
@@ -23,6 +24,11 @@ class Connecting(Changing):
     def connections(self) -> Sequence[Connection]:
         """All of them, by name."""
         return [self._connections[name] for name in sorted(self._connections)]
+
+    @property
+    def stored_tokens(self) -> Mapping[str, Connection]:
+        """The same by name, as they are at any time."""
+        return MappingProxyType(self._connections)
 
     def connection(self, name: str) -> Connection:
         """The connection of this name.

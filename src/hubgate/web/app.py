@@ -17,17 +17,13 @@ from hubgate.web.hub_api import HubApi
 from hubgate.web.huggingface import HuggingFace
 from hubgate.web.openai import OpenAI
 from hubgate.web.problems import MethodNotAllowed
-from hubgate.web.ticket import need_admin
+from hubgate.web.ticket import ticket_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
     from hubgate.domain.ports import Hub
     from hubgate.service.access import Access
     from hubgate.service.gateway import Gateway
+    from hubgate.service.limits import KeyLimits
     from hubgate.service.memory import VectorMemory
     from hubgate.service.meter import Meter
     from hubgate.web.asgi import AsgiApp, Receive, Scope, Send
@@ -45,7 +41,8 @@ def create_app(
 ) -> AsgiApp:
     """The whole product as one ASGI application."""
     elastic, openai, huggingface = Elastic(gateway), OpenAI(gateway), HuggingFace(gateway)
-    api, health = Api(gateway, access, memory), Health(gateway, meter)
+    health = Health(gateway, meter)
+    rows = [*Api(gateway, access, memory).routes(), *HubApi(hub, gateway, gateway.stored_tokens).routes()]
     routes = [
         Route("/", health.front, methods=["GET"]),
         Route("/healthz", health.alive),
@@ -69,41 +66,22 @@ def create_app(
         Route("/hf/{name}", huggingface.health, methods=["GET"]),
         Route("/hf/{name}/info", huggingface.info, methods=["GET"]),
         Route("/hf/{name}/health", huggingface.health, methods=["GET"]),
+        Route("/hf/{name}/v1/models", huggingface.models, methods=["GET"]),
         Route("/info", huggingface.info, methods=["GET"]),
         Route("/health", huggingface.health, methods=["GET"]),
-        _for_admins("GET", "/about", api.about),
-        _for_admins("GET", "/endpoints", api.list_endpoints),
-        _for_admins("POST", "/endpoints", api.add_endpoint),
-        _for_admins("GET", "/endpoints/{name}", api.show_endpoint),
-        _for_admins("DELETE", "/endpoints/{name}", api.remove_endpoint),
-        _for_admins("POST", "/endpoints/{name}/check", api.check_endpoint),
-        _for_admins("POST", "/endpoints/{name}/accept", api.accept_endpoint),
-        _for_admins("GET", "/cache", api.cache_stats),
-        _for_admins("DELETE", "/cache", api.clear_cache),
-        _for_admins("GET", "/keys", api.list_keys),
-        _for_admins("POST", "/keys", api.create_key),
-        _for_admins("DELETE", "/keys/{key:path}", api.revoke_key),
-        _for_admins("POST", "/secret/rotate", api.rotate_secret),
-        *(row.route() for row in HubApi(hub, gateway).routes()),
+        *(row.route() for row in rows),
     ]
-    app = _Hot(elastic, openai, huggingface, Router(routes, redirect_slashes=False))
-    return Guard(app, access, meter, max_body_bytes=max_body_bytes, keys_in_path=keys_in_path)
-
-
-def _for_admins(method: str, path: str, answer: Callable[[Request], Awaitable[Response]]) -> Route:
-    """A route of the gate's own API."""
-
-    async def guarded(request: Request) -> Response:
-        need_admin(request.scope)
-        return await answer(request)
-
-    return Route(f"/api{path}", guarded, methods=[method])
+    app = _Hot(elastic, openai, huggingface, access.limits, Router(routes, redirect_slashes=False))
+    return Guard(app, access, meter, gateway.usage, max_body_bytes=max_body_bytes, keys_in_path=keys_in_path)
 
 
 class _Hot:
     """Inference: found by dictionary, served on plain ASGI. The rest goes to the router."""
 
-    def __init__(self, elastic: Elastic, openai: OpenAI, huggingface: HuggingFace, cold: Router) -> None:
+    def __init__(
+        self, elastic: Elastic, openai: OpenAI, huggingface: HuggingFace, limits: KeyLimits, cold: Router
+    ) -> None:
+        self._limits = limits
         self._cold = cold
         self._infer = elastic.infer
         self._by_path = {
@@ -113,12 +91,26 @@ class _Hot:
             "/chat/completions": openai.chat,
             "/v1/completions": openai.completions,
             "/completions": openai.completions,
+            "/v1/rerank": openai.rerank,
+            "/v2/rerank": openai.rerank,
         }
         # Under /hf/{endpoint}, and bare for the key's default endpoint.
         self._by_tail = {
-            "": huggingface.embed,
-            "v1": huggingface.embed,  # InferenceClient(base_url=".../v1") posts to its base URL
+            "": huggingface.infer,
+            "v1": huggingface.infer,  # InferenceClient(base_url=".../v1") posts to its base URL
             "embed": huggingface.embed,
+            "similarity": huggingface.embed,
+            "embed_sparse": huggingface.embed_sparse,
+            "rerank": huggingface.rerank,
+            "v1/rerank": huggingface.rerank_as_openai,
+            "v2/rerank": huggingface.rerank_as_openai,
+            "predict": huggingface.predict,
+            "generate": huggingface.generate,
+            "generate_stream": huggingface.generate_stream,
+            "chat/completions": huggingface.chat,
+            "v1/chat/completions": huggingface.chat,
+            "completions": huggingface.completions,
+            "v1/completions": huggingface.completions,
             "tokenize": huggingface.tokenize,
             "embeddings": huggingface.embeddings,
             "v1/embeddings": huggingface.embeddings,
@@ -128,6 +120,10 @@ class _Hot:
         path = scope["path"]
         answer = self._find(path.rstrip("/"))
         if answer is not None and scope["method"] == "POST":
+            ticket = ticket_of(scope)
+            ticket.is_call = True
+            if ticket.key is not None:
+                self._limits.admit(ticket.key, ticket.started)
             await answer(scope, receive, send)
             return
         if len(path) > 1 and path.endswith("/"):

@@ -56,9 +56,10 @@ class Elastic:
             await _send_as_event(send, ticket_of(scope), told)
 
     async def get_all(self, request: Request) -> Response:
-        """Every endpoint, or every endpoint of a task type."""
+        """Every endpoint that the key may call, or those of a task type."""
         asked, task = Asked(request.scope), task_named(request.path_params.get("task"))
-        found = [e for e in self._gateway.endpoints() if task in (None, e.task)]
+        may_call = ticket_of(request.scope).may_call
+        found = [e for e in self._gateway.endpoints() if task in (None, e.task) and may_call(e.name)]
         return asked.response({"endpoints": [endpoint_object(e) for e in found]})
 
     async def get(self, request: Request) -> Response:
@@ -68,6 +69,7 @@ class Elastic:
             return await self.get_all(request)
         asked = Asked(request.scope)
         endpoint = self._find(name, request.path_params.get("task"))
+        ticket_of(request.scope).endpoint = name
         return asked.response({"endpoints": [endpoint_object(endpoint)]})
 
     async def put(self, request: Request) -> Response:

@@ -20,6 +20,7 @@ from hubgate.web.ticket import Ticket
 if TYPE_CHECKING:
     from hubgate.service.access import Access
     from hubgate.service.meter import Meter
+    from hubgate.service.usage import Usage
     from hubgate.web.asgi import AsgiApp, Message, Receive, Scope, Send
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
@@ -57,11 +58,19 @@ class Guard:
     """The outermost ASGI application."""
 
     def __init__(
-        self, app: AsgiApp, access: Access, meter: Meter, *, max_body_bytes: int, keys_in_path: bool
+        self,
+        app: AsgiApp,
+        access: Access,
+        meter: Meter,
+        usage: Usage,
+        *,
+        max_body_bytes: int,
+        keys_in_path: bool,
     ) -> None:
         self._app = app
         self._access = access
         self._meter = meter
+        self._usage = usage
         self._max_body_bytes = max_body_bytes
         self._keys_in_path = keys_in_path
 
@@ -138,9 +147,12 @@ class Guard:
         return path
 
     def _write_down(self, method: str, path: str, ticket: Ticket) -> None:
-        seconds = time.monotonic() - ticket.started
+        now = time.monotonic()
+        seconds = now - ticket.started
         if ticket.client_left:
             ticket.cause = "client_left"
+        if ticket.is_call:
+            self._count(ticket, seconds, now)
         self._meter.observe(
             ticket.face,
             ticket.endpoint,
@@ -163,6 +175,22 @@ class Guard:
                 ticket.texts,
                 ticket.cause,
             )
+
+    def _count(self, ticket: Ticket, seconds: float, now: float) -> None:
+        """Count a call: in the use of its endpoint, and against its key's limit."""
+        key = ticket.key
+        if key is not None:
+            self._access.limits.spend(key, ticket.tokens, now)
+        self._usage.count(
+            ticket.endpoint,
+            key.id if key else "",
+            ticket.cause,
+            seconds=seconds,
+            texts=ticket.texts,
+            prompt_tokens=ticket.tokens - ticket.completion_tokens,
+            completion_tokens=ticket.completion_tokens,
+            waited=ticket.waited,
+        )
 
 
 class _Answer:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from hubgate.domain.calls import InputType
-from hubgate.domain.chunking import parse_chunking_settings
+from hubgate.domain.chunking import DEFAULT_CHUNKING, parse_chunking_settings
 from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Engine, Similarity, Source, Task
-from hubgate.domain.errors import InvalidRequest
+from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
 from hubgate.domain.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class RateLimit(msgspec.Struct, forbid_unknown_fields=True):
+class RateLimit(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """An allowance."""
 
     requests_per_minute: int = DEFAULT_REQUESTS_PER_MINUTE
@@ -26,8 +27,8 @@ class RateLimit(msgspec.Struct, forbid_unknown_fields=True):
     burst: int = 1
 
 
-class EndpointForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What an operator sends to register an endpoint."""
+class EndpointForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What an operator sends to register an endpoint: see `hubgate.domain.endpoint.Endpoint` for the fields."""
 
     name: str
     task: Task = Task.TEXT_EMBEDDING
@@ -35,6 +36,10 @@ class EndpointForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     model: str | None = None
     url: str | None = None
     token: str | None = None
+    connection: str | None = None
+    provider: str | None = None
+    bill_to: str | None = None
+    namespace: str | None = None
     engine: Engine | None = None
     similarity: Similarity | None = None
     dimensions: int | None = None
@@ -43,6 +48,23 @@ class EndpointForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     chunking_settings: dict[str, Any] | None = None
     prefixes: dict[InputType, str] | None = None
     cache: bool = True
+    proxy: str | None = None
+    ca_bundle: str | None = None
+    timeout: float | None = None
+    fallback: str | None = None
+    enabled: bool = True
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> EndpointForm:
+        """The form that makes this endpoint, without its token."""
+        same = {name: getattr(endpoint, name) for name in _SAME}
+        chunking = endpoint.chunking
+        return cls(
+            **same,
+            rate_limit=RateLimit(**{name: getattr(endpoint, name) for name in RateLimit.__struct_fields__}),
+            chunking_settings=None if chunking == DEFAULT_CHUNKING else chunking.as_dict(),
+            cache=endpoint.cached,
+        )
 
     def endpoint(self) -> tuple[Endpoint, Secret | None]:
         """The endpoint, and its token.
@@ -50,47 +72,100 @@ class EndpointForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         Raises:
             InvalidEndpoint: its settings cannot be used.
         """
-        source = self.source or (Source.DEDICATED if self.url else Source.LOCAL)
-        if source is Source.LOCAL and self.url:
-            raise InvalidRequest("A local endpoint has no URL.", remedy="Leave out url, or source.")
+        source = self.source or self._source()
+        if source in _WITHOUT_URL and self.url:
+            raise InvalidRequest(
+                f"A {_WITHOUT_URL[source]} endpoint has no URL.", remedy="Leave out url, or source."
+            )
+        _check_proxy(self.proxy)
+        same = {name: getattr(self, name) for name in _SAME if name != "source"}
         draft = Endpoint(
-            name=self.name,
-            task=self.task,
+            **same,
             source=source,
-            model=self.model,
-            url=self.url,
-            engine=self.engine,
-            similarity=self.similarity,
-            dimensions=self.dimensions,
-            max_input_tokens=self.max_input_tokens,
-            prefixes=self.prefixes,
             cached=self.cache,
             **msgspec.structs.asdict(self.rate_limit),
             chunking=parse_chunking_settings(self.chunking_settings),
         )
         return draft, Secret(self.token) if self.token else None
 
+    def _source(self) -> Source:
+        if self.url:
+            return Source.DEDICATED
+        return Source.ROUTER if self.provider else Source.LOCAL
+
+
+_WITHOUT_URL = {Source.LOCAL: "local", Source.ROUTER: "hosted"}
+_SAME = (
+    *("name", "task", "source", "model", "url", "connection", "provider", "bill_to", "namespace", "engine"),
+    *("similarity", "dimensions", "max_input_tokens", "prefixes", "proxy", "ca_bundle", "timeout"),
+    *("fallback", "enabled"),
+)
+"""Fields that the form and the endpoint have alike."""
+
+
+class Edited(msgspec.Struct, frozen=True):
+    """An endpoint as an operator wants it from now on; without `keep_token` its token is `token`, or none."""
+
+    endpoint: Endpoint
+    token: Secret | None
+    keep_token: bool
+
+
+def edited(endpoint: Endpoint, given: Mapping[str, Any]) -> Edited:
+    """An endpoint with some of its settings changed. What is absent stays; `null` brings the default back.
+
+    Raises:
+        InvalidRequest: a field is unknown or does not fit.
+        InvalidEndpoint: the settings cannot be used.
+    """
+    if given.get("name", endpoint.name) != endpoint.name:
+        raise InvalidRequest(
+            "An endpoint keeps its name, for clients call it by that.",
+            remedy="Clone it under the new name; then remove the old one.",
+        )
+    merged = msgspec.to_builtins(EndpointForm.of(endpoint))
+    before = merged.get("rate_limit", {})
+    merged = _merged(merged, given)
+    limit = given.get("rate_limit")
+    if isinstance(limit, dict):  # its numbers are changed one by one
+        merged["rate_limit"] = _merged(before, limit)
+    try:
+        form = msgspec.convert(merged, EndpointForm)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"{error}.") from None
+    changed, token = form.endpoint()
+    return Edited(replace(changed, facts=endpoint.facts), token, keep_token="token" not in given)
+
 
 def endpoint_json(endpoint: Endpoint, token_hint: str | None) -> dict[str, Any]:
     """An endpoint as it is shown: never its token, only the token's last characters."""
-    shown: dict[str, Any] = {
-        "name": endpoint.name,
-        "task": endpoint.task,
-        "source": endpoint.source,
-        "model": endpoint.model,
-        "url": endpoint.url,
-        "engine": endpoint.engine,
+    facts = endpoint.facts
+    shown: dict[str, Any] = {name: getattr(endpoint, name) for name in _SAME}
+    shown |= {
         "token": token_hint,
+        "tested": facts.engine is not None,
         "similarity": endpoint.similarity or Similarity.COSINE,
-        "dimensions": endpoint.facts.dimensions,
-        "max_input_tokens": endpoint.max_input_tokens or endpoint.facts.max_input_tokens,
+        "dimensions": facts.dimensions,
+        "max_input_tokens": endpoint.max_input_tokens or facts.max_input_tokens,
         "rate_limit": _known({name: getattr(endpoint, name) for name in RateLimit.__struct_fields__}),
-        "prefixes": endpoint.facts.prefixes if endpoint.prefixes is None else endpoint.prefixes,
+        "prefixes": facts.prefixes if endpoint.prefixes is None else endpoint.prefixes,
         "cache": endpoint.cached,
         "chunking_settings": endpoint.chunking.as_dict(),
-        "facts": _known(msgspec.to_builtins(replace(endpoint.facts, fingerprint=None))),
+        "facts": _known(msgspec.to_builtins(replace(facts, fingerprint=None))),
     }
     return _known(shown)
+
+
+def _check_proxy(proxy: str | None) -> None:
+    if proxy and "@" in urlsplit(proxy).netloc:
+        raise InvalidEndpoint(
+            "[proxy] holds a password, which would be stored and shown as it is.",
+            remedy="Give a proxy that lets the gate in by its address.",
+        )
+
+
+def _merged(into: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    return _known({**into, **given})
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hubgate.domain.actor import ACTOR
 from hubgate.domain.calls import Context
 from hubgate.domain.errors import NotPermitted
 
@@ -33,15 +34,40 @@ class Ticket:
     face: str = "-"
     dialect: str = ""
     """Of its errors, where that is not the face's."""
-    endpoint: str = ""
-    """The name of the registered endpoint that was called."""
+    is_call: bool = False
+    """Whether it asks a model, so that it counts against the key's limits and in the use of endpoints."""
     texts: int = 0
     tokens: int = 0
+    """Of the prompt and of what was written together."""
+    completion_tokens: int = 0
     waited: float = 0.0
     """Seconds in the gate's queue."""
     status: int = 0
     cause: str = "ok"
     client_left: bool = False
+    _endpoint: str = field(default="", init=False)
+
+    @property
+    def endpoint(self) -> str:
+        """The name of the registered endpoint that was called. Whoever names it asks for it.
+
+        Raises:
+            NotPermitted: when it is set to one that is out of the key's scope.
+        """
+        return self._endpoint
+
+    @endpoint.setter
+    def endpoint(self, name: str) -> None:
+        if not self.may_call(name):
+            raise NotPermitted(
+                f"This key may not call endpoint [{name}].",
+                remedy="GET /v1/models lists those that it may call; an admin can change them.",
+            )
+        self._endpoint = name
+
+    def may_call(self, endpoint: str) -> bool:
+        """Whether an endpoint is in the key's scope: others are not shown to it either."""
+        return self.key is None or self.key.may_call(endpoint)
 
     def context(self, deadline: float | None = None) -> Context:
         """Who asks, for the floors below; `deadline` is on the monotonic clock."""
@@ -63,7 +89,7 @@ def ticket_of(scope: MutableMapping[str, Any]) -> Ticket:
 
 
 def need_admin(scope: MutableMapping[str, Any]) -> None:
-    """Let only an admin key pass.
+    """Let only an admin key pass; what is changed from here on is its doing.
 
     Raises:
         NotPermitted: the key may only infer.
@@ -71,3 +97,4 @@ def need_admin(scope: MutableMapping[str, Any]) -> None:
     key = ticket_of(scope).key
     if key is None or not key.admin:
         raise NotPermitted("This key may only call models.", remedy="Use the admin key to change the gate.")
+    ACTOR.set(key.id)
