@@ -206,6 +206,7 @@ class ScriptedGate:
         key: str | None = ADMIN_KEY,
         content_type: str | None = "application/json",
         accept: str | None = None,
+        more_headers: dict[str, str] | None = None,
     ) -> Reply:
         """One request straight into the application; `bytes` are sent as they are, all else as JSON."""
         payload = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
@@ -213,6 +214,7 @@ class ScriptedGate:
         headers = [(b"content-length", b"%d" % len(payload))]
         headers += [(b"content-type", content_type.encode())] if content_type else []
         headers += [(b"accept", accept.encode())] if accept else []
+        headers += [(name.encode(), value.encode()) for name, value in (more_headers or {}).items()]
         if key:
             headers.append((b"authorization", b"Bearer " + key.encode()))
         scope = {

@@ -142,13 +142,19 @@ async def embed_in_chunks(
 
 def usage_of(texts: Sequence[str], vectors: Vectors) -> dict[str, int | bool]:
     """OpenAI's `usage`; `estimated` and `truncated_inputs`, hubgate's own, stand in it only when there is cause."""
-    tokens = _estimate(texts) if vectors.tokens is None else vectors.tokens
+    tokens = estimate(texts) if vectors.tokens is None else vectors.tokens
     usage: dict[str, int | bool] = {"prompt_tokens": tokens, "total_tokens": tokens}
     if not vectors.exact:
         usage["estimated"] = True
     if vectors.truncated:
         usage["truncated_inputs"] = vectors.truncated
     return usage
+
+
+def estimate(texts: Sequence[str]) -> int:
+    """About how many tokens texts have, where nobody counts them."""
+    size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
+    return len(texts) + size // _BYTES_PER_TOKEN
 
 
 def headers_of(vectors: Vectors) -> list[tuple[bytes, bytes]]:
@@ -166,11 +172,6 @@ def headers_of(vectors: Vectors) -> list[tuple[bytes, bytes]]:
 def waited_header(seconds: float) -> list[tuple[bytes, bytes]]:
     """How long the call stood in the gate's queue, if it did."""
     return [(b"x-hubgate-waited", b"%.3f" % seconds)] if seconds >= _TOLD_WAIT else []
-
-
-def _estimate(texts: Sequence[str]) -> int:
-    size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
-    return len(texts) + size // _BYTES_PER_TOKEN
 
 
 def _not_a_text(texts: Sequence[object], field: str) -> InvalidRequest:

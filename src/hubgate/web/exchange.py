@@ -35,11 +35,15 @@ class Exchange:
         """Of its errors."""
         return self.ticket.dialect or self.ticket.face
 
-    def note(self, *, texts: int, tokens: int | None, waited: float) -> None:
+    def note(
+        self, *, texts: int, tokens: int | None, waited: float, prompt_tokens: int | None = None
+    ) -> None:
         """Write on the ticket what was done; of several calls at once it is the longest wait that counts."""
         ticket = self.ticket
         ticket.texts += texts
         ticket.tokens += tokens or 0
+        if tokens is not None and prompt_tokens is not None:
+            ticket.completion_tokens += tokens - prompt_tokens
         ticket.waited = max(ticket.waited, waited)
 
     async def respond(self, body: bytes) -> None:

@@ -1,65 +1,43 @@
-"""The Hugging Face face: text-embeddings-inference's (TEI's) API. Its contract and oddities stand in huggingface.md."""
+"""The Hugging Face face: text-embeddings-inference's (TEI's) and text-generation-inference's (TGI's) APIs.
+
+Its contract and oddities stand in huggingface.md.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.responses import Response
 
-from hubgate.core.vectors import in_encoding
-from hubgate.domain.calls import Embed, Encoding, Tokenize, Tokens
-from hubgate.domain.errors import InvalidRequest
-from hubgate.web.asgi import decode, read_body, respond
-from hubgate.web.embedding import (
-    Inputs,
-    addressed,
-    embed,
-    headers_of,
-    input_type_of,
-    texts_of,
+from hubgate.domain.calls import Tokenize, Tokens
+from hubgate.domain.endpoint import WRITING_TASKS, Task
+from hubgate.domain.errors import InvalidRequest, WrongTask
+from hubgate.web.asgi import decode, read_body
+from hubgate.web.embedding import Inputs, addressed, texts_of
+from hubgate.web.exchange import Exchange
+from hubgate.web.huggingface_embedding import answer_embed
+from hubgate.web.huggingface_ranking import (
+    answer_predict,
+    answer_ranks,
+    answer_sparse,
+    answer_sparse_as_tei,
 )
-from hubgate.web.openai import EMBEDDINGS, EmbeddingsForm, answer_embeddings
-from hubgate.web.tei_info import info_of
+from hubgate.web.huggingface_writing import answer_generation
+from hubgate.web.openai import EMBEDDINGS, answer_embeddings
+from hubgate.web.openai_models import model_object, named
+from hubgate.web.openai_writing import answer_chat, answer_completions
+from hubgate.web.reranking import answer_rerank
+from hubgate.web.server_info import info_of
 from hubgate.web.ticket import ticket_of
+from hubgate.web.writing import Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from starlette.requests import Request
 
+    from hubgate.domain.endpoint import Endpoint
     from hubgate.service.gateway import Gateway
     from hubgate.web.asgi import Receive, Scope, Send
-
-
-class _Options(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    normalize: bool | None = None
-    truncate: bool | None = None
-    truncation_direction: Literal["left", "right", "Left", "Right"] | None = None
-    prompt_name: str | None = None
-    dimensions: int | None = None
-    encoding_format: Literal["float", "base64"] | None = None
-    input_type: str | None = None
-    """hubgate's own."""
-
-
-class _EmbedForm(_Options, forbid_unknown_fields=True, kw_only=True):
-    """TEI's body, or OpenAI's, which is told by its `input`."""
-
-    inputs: Inputs | dict[str, Any] | None = None
-    parameters: _Options | None = None
-    """Where clients of 2023 put the options. Those at the root win."""
-    options: Any = None
-    """`wait_for_model` and `use_cache`, of a service that is no more: not read."""
-    input: Inputs | None = None
-    model: Any = None
-    """`dummy`, `tgi`, a URL: the path has named the endpoint already."""
-    user: Any = None
-
-    def option(self, name: str) -> Any:
-        """The option at the root, or else in the parameters."""
-        value = getattr(self, name)
-        return getattr(self.parameters, name) if value is None and self.parameters else value
 
 
 class _TokenizeForm(msgspec.Struct, forbid_unknown_fields=True):
@@ -67,12 +45,12 @@ class _TokenizeForm(msgspec.Struct, forbid_unknown_fields=True):
     add_special_tokens: bool = True
 
 
-_EMBED = msgspec.json.Decoder(_EmbedForm)
 _TOKENIZE = msgspec.json.Decoder(_TokenizeForm)
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class HuggingFace:
-    """`/hf/{endpoint}` as a base URL, and TEI's bare routes for the key's default endpoint.
+    """`/hf/{endpoint}` as a base URL, and its bare routes for the key's default endpoint.
 
     In every handler `name` is the endpoint's, or `None` on a bare route.
     """
@@ -80,68 +58,146 @@ class HuggingFace:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
+    async def infer(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST /hf/{endpoint}`: what the endpoint's task and the body say."""
+        exchange, body = await self._begin(scope, receive, send, name)
+        task = exchange.endpoint.task
+        try:
+            if task is Task.TEXT_EMBEDDING:
+                await answer_embed(exchange, scope, body)
+            elif task is Task.RERANK:
+                await answer_ranks(exchange, body)
+            elif task is Task.SPARSE_EMBEDDING:
+                await answer_sparse(exchange, body)
+            else:
+                await _write(exchange, body)
+        except InvalidRequest:
+            asked = _task_meant(body)
+            if asked is None or asked is task or {asked, task} <= WRITING_TASKS:
+                raise
+            raise WrongTask(exchange.endpoint.name, asked=asked, actual=task) from None
+
     async def embed(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
-        """`POST /hf/{endpoint}` and `…/embed`: always a list of vectors, also for one string."""
-        ticket = ticket_of(scope)
-        ticket.face = "huggingface"  # the path of `POST /` does not tell
-        name = _named(scope, name)
-        form = decode(await read_body(receive), _EMBED)
-        if form.inputs is None and form.input is not None:
-            await answer_embeddings(self._gateway, scope, send, name, _as_openai(form, form.input))
-            return
-        endpoint, kind = addressed(self._gateway, ticket, name)
-        texts = _texts_of(form)
-        direction = form.option("truncation_direction")
-        call = Embed(
-            texts=texts,
-            input_type=input_type_of(form.option("input_type")) or kind,
-            prompt_name=form.option("prompt_name"),
-            dimensions=form.option("dimensions"),
-            normalize=form.option("normalize"),
-            truncate=form.option("truncate"),
-            truncate_left=None if direction is None else direction.lower() == "left",
-            context=ticket.context(),
-        )
-        vectors = await embed(self._gateway, ticket, endpoint.name, call)
-        rows = b",".join(in_encoding(vectors, Encoding.JSON).items)
-        await respond(send, 200, b"[%b]" % rows, headers=headers_of(vectors))
+        """`POST …/embed` and `…/similarity`: always a list, also for one string."""
+        exchange, body = await self._begin(scope, receive, send, name)
+        await answer_embed(exchange, scope, body)
 
     async def embeddings(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
-        """`POST /hf/{endpoint}/v1/embeddings`: OpenAI's, whatever `model` says."""
+        """`POST …/v1/embeddings`: OpenAI's, whatever `model` says."""
         name = _named(scope, name)
         form = decode(await read_body(receive), EMBEDDINGS)
         await answer_embeddings(self._gateway, scope, send, name, form)
 
+    async def embed_sparse(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/embed_sparse`: the weights of words."""
+        await answer_sparse_as_tei(*await self._begin(scope, receive, send, name))
+
+    async def rerank(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/rerank`: TEI's, told by its `texts`; else Cohere's and Jina's."""
+        body = await read_body(receive)
+        fields = decode(body, _FIELDS)
+        if "texts" in fields or "inputs" in fields:
+            ticket_of(scope).face = "huggingface"  # the path of the bare route is OpenAI's
+            await answer_ranks(self._exchange(scope, send, name), body)
+            return
+        ticket_of(scope).face = "openai"
+        if name is None:
+            name = named(scope, Fields(body).take("model"))
+        await answer_rerank(self._exchange(scope, send, name), body)
+
+    async def rerank_as_openai(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/v1/rerank` and `…/v2/rerank`: Cohere's and Jina's, whatever `model` says."""
+        await answer_rerank(*await self._begin(scope, receive, send, name))
+
+    async def predict(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/predict`: the scores of pairs."""
+        await answer_predict(*await self._begin(scope, receive, send, name))
+
+    async def generate(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/generate`: all of a text at once."""
+        exchange, body = await self._begin(scope, receive, send, name)
+        await answer_generation(exchange, Fields(body), streamed=False)
+
+    async def generate_stream(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/generate_stream`: a text while it is made."""
+        exchange, body = await self._begin(scope, receive, send, name)
+        await answer_generation(exchange, Fields(body), streamed=True)
+
+    async def chat(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/v1/chat/completions`: OpenAI's, whatever `model` says."""
+        exchange, body = await self._begin(scope, receive, send, name)
+        await answer_chat(exchange, Fields(body))
+
+    async def completions(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/v1/completions`: OpenAI's, whatever `model` says."""
+        exchange, body = await self._begin(scope, receive, send, name)
+        await answer_completions(exchange, Fields(body))
+
     async def tokenize(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
-        """`POST /hf/{endpoint}/tokenize`: the tokens of each text."""
-        ticket = ticket_of(scope)
-        name = _named(scope, name)
-        form = decode(await read_body(receive), _TOKENIZE)
-        endpoint, _ = addressed(self._gateway, ticket, name)
+        """`POST …/tokenize`: the tokens of each text."""
+        exchange, body = await self._begin(scope, receive, send, name)
+        form = decode(body, _TOKENIZE)
         texts = texts_of(form.inputs, "inputs")
-        call = Tokenize(texts=texts, add_special_tokens=form.add_special_tokens, context=ticket.context())
-        result = await self._gateway.infer(endpoint.name, call)
+        context = exchange.ticket.context()
+        call = Tokenize(texts=texts, add_special_tokens=form.add_special_tokens, context=context)
+        result = await self._gateway.infer(exchange.endpoint.name, call)
         assert isinstance(result, Tokens)  # noqa: S101 - a Tokenize is answered with Tokens
-        await respond(send, 200, msgspec.json.encode(result.items))
+        await exchange.respond(msgspec.json.encode(result.items))
 
     async def info(self, request: Request) -> Response:
-        """`GET /hf/{endpoint}/info`."""
-        name = _named(request.scope, request.path_params.get("name"))
-        endpoint, _ = addressed(self._gateway, ticket_of(request.scope), name)
-        return Response(msgspec.json.encode(info_of(endpoint)), media_type="application/json")
+        """`GET …/info`."""
+        return _json(info_of(self._endpoint(request)))
+
+    async def models(self, request: Request) -> Response:
+        """`GET …/v1/models`: the endpoint alone."""
+        return _json({"object": "list", "data": [model_object(self._endpoint(request))]})
 
     async def health(self, request: Request) -> Response:
-        """`GET /hf/{endpoint}/health`, and of `/hf/{endpoint}` itself: 200 without a body, or 503."""
+        """`GET …/health`, and of `/hf/{endpoint}` itself: 200 without a body, or 503."""
+        reason = self._gateway.unready().get(self._endpoint(request).name)
+        return _json({"error": reason, "error_type": "Unhealthy"}, 503) if reason else Response()
+
+    async def _begin(
+        self, scope: Scope, receive: Receive, send: Send, name: str | None
+    ) -> tuple[Exchange, bytes]:
+        """The endpoint that is asked, and what it is asked."""
+        return self._exchange(scope, send, name), await read_body(receive)
+
+    def _exchange(self, scope: Scope, send: Send, name: str | None) -> Exchange:
+        ticket = ticket_of(scope)
+        if ticket.face != "openai":
+            ticket.face = "huggingface"  # the path of `POST /` does not tell
+        endpoint, kind = addressed(self._gateway, ticket, _named(scope, name))
+        if endpoint.task in WRITING_TASKS and ticket.face != "openai":
+            ticket.dialect = "tgi"
+        return Exchange(self._gateway, endpoint, ticket, send, kind)
+
+    def _endpoint(self, request: Request) -> Endpoint:
         name = _named(request.scope, request.path_params.get("name"))
         endpoint, _ = addressed(self._gateway, ticket_of(request.scope), name)
-        reason = self._gateway.unready().get(endpoint.name)
-        if reason is None:
-            return Response()
-        return Response(
-            msgspec.json.encode({"error": reason, "error_type": "Unhealthy"}),
-            503,
-            media_type="application/json",
-        )
+        return endpoint
+
+
+async def _write(exchange: Exchange, body: bytes) -> None:
+    fields = Fields(body)
+    if "messages" in fields:
+        await answer_chat(exchange, fields)
+    else:
+        await answer_generation(exchange, fields, listed=True)
+
+
+def _task_meant(body: bytes) -> Task | None:
+    """The task that a body is made for, where it cannot be mistaken."""
+    try:
+        fields = _FIELDS.decode(body)
+    except msgspec.DecodeError:
+        return None
+    if "messages" in fields:
+        return Task.CHAT_COMPLETION
+    inputs = bytes(fields.get("inputs", b""))
+    if {"query", "texts"} <= fields.keys() or b'"texts"' in inputs:
+        return Task.RERANK
+    return Task.TEXT_EMBEDDING if b'"source_sentence"' in inputs else None
 
 
 def _named(scope: Scope, name: str | None) -> str:
@@ -156,26 +212,5 @@ def _named(scope: Scope, name: str | None) -> str:
     return name
 
 
-def _texts_of(form: _EmbedForm) -> Sequence[str]:
-    if isinstance(form.inputs, dict):
-        raise InvalidRequest(
-            "[inputs] is an object, as for sentence similarity; this endpoint serves embeddings.",
-            remedy="Send a string or a list of strings.",
-        )
-    if form.option("encoding_format") == "base64":
-        raise InvalidRequest(
-            "[encoding_format] cannot be base64 here: the answer is a list of lists of numbers.",
-            remedy="Use /v1/embeddings under the same base URL, which gives base64.",
-        )
-    if form.inputs is None:
-        raise InvalidRequest("[inputs] is missing.", remedy="Send a string or a list of strings.")
-    return texts_of(form.inputs, "inputs")
-
-
-def _as_openai(form: _EmbedForm, texts: Inputs) -> EmbeddingsForm:
-    return EmbeddingsForm(
-        input=texts,
-        encoding_format=form.encoding_format,
-        dimensions=form.dimensions,
-        input_type=form.input_type,
-    )
+def _json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
     from hubgate.core.respelling import Speller
+    from hubgate.core.respelling_objects import Usage
     from hubgate.core.writing import Held
     from hubgate.web.asgi import Headers, Send
     from hubgate.web.ticket import Ticket
@@ -44,8 +45,8 @@ class Teller(Protocol):
         ...
 
     @property
-    def tokens(self) -> int:
-        """Of prompt and text; where nobody tells, about as many as the text has."""
+    def tokens(self) -> tuple[int, int]:
+        """Of prompt and text together, and of the text; where nobody tells, about as many as the text has."""
         ...
 
 
@@ -55,30 +56,40 @@ class SpelledTeller:
     Args:
         speller: of the stream.
         dialect: of an error in the middle.
+        before: what of an event stands before its payload.
         done: what stands after the last event.
     """
 
-    def __init__(self, speller: Speller, *, dialect: str, done: bytes = b"") -> None:
+    def __init__(
+        self, speller: Speller, *, dialect: str, before: bytes = b"data: ", done: bytes = b""
+    ) -> None:
         self._speller = speller
+        self._before = before
         self._dialect = dialect
         self._done = done
 
     def tell(self, payloads: Sequence[bytes]) -> bytes:
         """See `Teller`."""
-        return frames(respelled for payload in payloads for respelled in self._speller.respell(payload))
+        respelled = (part for payload in payloads for part in self._speller.respell(payload))
+        return frames(respelled, self._before)
 
     def end(self) -> bytes:
         """See `Teller`."""
-        return frames(self._speller.end()) + self._done
+        return frames(self._speller.end(), self._before) + self._done
 
     def fail(self, error: HubgateError) -> bytes:
         """An error event; without `[DONE]`, so that nobody takes what came before for the whole."""
-        return frames((problem(self._dialect, error).body,))
+        return frames((problem(self._dialect, error).body,), self._before)
 
     @property
-    def tokens(self) -> int:
+    def tokens(self) -> tuple[int, int]:
         """See `Teller`."""
-        return self._speller.usage.total if self._speller.usage else self._speller.pieces
+        return tokens_of(self._speller.usage, self._speller.pieces)
+
+
+def tokens_of(usage: Usage | None, pieces: int) -> tuple[int, int]:
+    """Of prompt and text together, and of the text; without usage as many as there were pieces."""
+    return (usage.total, usage.completion_tokens or 0) if usage else (pieces, pieces)
 
 
 def frames(payloads: Iterable[bytes], before: bytes = b"data: ") -> bytes:
@@ -106,7 +117,7 @@ async def send_stream(
         )
         last = await _send_parts(send, ticket, first or (), arriving, teller)
     finally:
-        ticket.tokens = teller.tokens
+        ticket.tokens, ticket.completion_tokens = teller.tokens
         await events.aclose()
     await send({"type": "http.response.body", "body": last})
 

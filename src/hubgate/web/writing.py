@@ -34,10 +34,10 @@ class Fields:
         InvalidRequest: the body is no JSON object.
     """
 
-    def __init__(self, body: bytes | Mapping[str, bytes]) -> None:
-        if isinstance(body, bytes):
-            body = {name: bytes(value) for name, value in decode(body, _FIELDS).items()}
-        self.left = {name: value for name, value in body.items() if value != _NULL}
+    def __init__(self, body: bytes | Mapping[str, msgspec.Raw]) -> None:
+        given = decode(body, _FIELDS) if isinstance(body, bytes) else body
+        raw = ((name, bytes(value)) for name, value in given.items())
+        self.left = {name: value for name, value in raw if value != _NULL}
 
     def __contains__(self, name: str) -> bool:
         return name in self.left
@@ -69,7 +69,12 @@ async def write(exchange: Exchange, call: WriteCall) -> Generated:
     """
     check_ability(exchange.endpoint, call)
     generated = await exchange.gateway.write(exchange.endpoint.name, call)
-    exchange.note(texts=1, tokens=generated.tokens, waited=generated.waited)
+    exchange.note(
+        texts=1,
+        tokens=generated.tokens,
+        waited=generated.waited,
+        prompt_tokens=generated.prompt_tokens,
+    )
     return generated
 
 

@@ -1,0 +1,243 @@
+"""The Hugging Face face where a model writes: as text-generation-inference (TGI) does."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from writers import add_writer, asked_chat, asked_complete, events_in, events_in_tgi, fields_of
+
+from hubgate.domain.calls import Generated, Spelling
+from hubgate.domain.endpoint import Task
+from hubgate.domain.errors import CapacityError, QueueFull, UpstreamUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from scripted import ScriptedGate
+
+    from hubgate.domain.calls import WriteCall
+    from hubgate.domain.errors import HubgateError
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+OPENAI_CLIENT = {"x-stainless-lang": "python"}
+
+
+@pytest.fixture
+async def gate(scripted: ScriptedGate) -> ScriptedGate:
+    await add_writer(scripted, "llm", Task.COMPLETION)
+    return scripted
+
+
+def chunks(*said: tuple[str, str | None]) -> list[bytes]:
+    return [
+        json.dumps({"choices": [{"index": 0, "text": text, "finish_reason": reason}]}).encode()
+        for text, reason in said
+    ]
+
+
+@pytest.mark.parametrize("path", ["/hf/llm", "/hf/llm/", "/hf/llm/v1"])
+async def test_the_base_url_answers_a_text_in_a_list(gate: ScriptedGate, path: str) -> None:
+    reply = await gate.request("POST", path, {"inputs": "say"})
+    assert (reply.status, reply.json()) == (200, [{"generated_text": "hello"}])
+
+
+async def test_generate_answers_a_text_and_details_only_where_they_are_asked_for(gate: ScriptedGate) -> None:
+    reply = await gate.request("POST", "/hf/llm/generate", {"inputs": "say"})
+    assert reply.json() == {"generated_text": "hello"}
+    reply = await gate.request("POST", "/hf/llm/generate", {"inputs": "say", "parameters": {"details": True}})
+    assert reply.json()["details"] == {
+        "finish_reason": "eos_token",
+        "generated_tokens": 1,
+        "tokens": [],
+        "prefill": [],
+        "seed": None,
+        "best_of_sequences": None,
+    }
+
+
+async def test_what_is_spelled_as_tgi_does_passes_as_it_came(gate: ScriptedGate) -> None:
+    body = b'{"generated_text":  "hello", "details":null}'
+    gate.script.written = lambda _: Generated(body=body, spelling=Spelling.TGI)
+    reply = await gate.request("POST", "/hf/llm/generate", {"inputs": "say"})
+    assert reply.body == body
+    gate.script.told, gate.script.spelling = events_in_tgi, Spelling.TGI
+    told = b"".join(
+        payload for payloads in events_in_tgi(gate.script.write_calls[-1]) for payload in payloads
+    )
+    reply = await gate.request("POST", "/hf/llm/generate_stream", {"inputs": "say"})
+    assert reply.body.replace(b"data:", b"").replace(b"\n\n", b"") == told
+
+
+async def test_parameters_have_openais_names_where_openai_has_one_and_nulls_say_nothing(
+    gate: ScriptedGate,
+) -> None:
+    parameters = {
+        "max_new_tokens": 20,
+        "stop": ["a"],
+        "top_n_tokens": 2,
+        "do_sample": True,
+        "typical_p": 0.9,
+        "best_of": None,
+        "seed": None,
+        "details": True,
+        "return_full_text": True,
+        "decoder_input_details": None,
+    }
+    await gate.request("POST", "/hf/llm", {"inputs": "say", "parameters": parameters, "stream": False})
+    call = asked_complete(gate)
+    assert (call.prompt, call.full_text) == ("say", True)
+    expected = {"max_tokens": 20, "stop": ["a"], "logprobs": 2, "do_sample": True, "typical_p": 0.9}
+    assert fields_of(call) == expected
+    await gate.request(
+        "POST", "/hf/llm", {"inputs": "say", "parameters": None, "options": {"use_cache": False}}
+    )
+    assert not asked_complete(gate).full_text
+    await gate.request(
+        "POST", "/hf/llm", {"inputs": "say", "model": "x", "parameters": {"stop_sequences": ["b"]}}
+    )
+    assert fields_of(asked_complete(gate)) == {"stop": ["b"]}
+
+
+@pytest.mark.parametrize(("path", "more"), [("/hf/llm", {"stream": True}), ("/hf/llm/generate_stream", {})])
+async def test_openais_chunks_become_events_of_a_token_each(
+    gate: ScriptedGate, path: str, more: dict[str, Any]
+) -> None:
+    last = b'{"choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}}'
+    gate.script.told = lambda _: iter([chunks(("hel", None), ("", None)), [*chunks(("lo", "length")), last]])
+    reply = await gate.request("POST", path, {"inputs": "say", **more})
+    assert reply.headers["content-type"] == "text/event-stream"
+    assert reply.body.startswith(b"data:{")
+    assert b"[DONE]" not in reply.body
+    *told, end = events_in(reply.body)
+    nothing = {"generated_text": None, "details": None}
+    assert told == [
+        {"index": 1, "token": {"id": 0, "text": "hel", "logprob": 0.0, "special": False}, **nothing},
+        {"index": 2, "token": {"id": 0, "text": "lo", "logprob": 0.0, "special": False}, **nothing},
+    ]
+    assert end["token"] == {"id": 0, "text": "", "logprob": 0.0, "special": True}
+    assert end["generated_text"] == "hello"
+    details = {"finish_reason": "length", "generated_tokens": 3, "input_length": 2, "seed": None}
+    assert end["details"] == details
+
+
+async def test_the_prompt_of_a_stream_stands_only_in_the_whole_text(gate: ScriptedGate) -> None:
+    gate.script.told = lambda _: iter([chunks(("say: hel", None)), chunks(("lo", "stop"))])
+    body = {"inputs": "say: ", "parameters": {"return_full_text": True}}
+    *told, end = events_in((await gate.request("POST", "/hf/llm/generate_stream", body)).body)
+    assert [event["token"]["text"] for event in told] == ["hel", "lo"]
+    assert end["generated_text"] == "say: hello"
+
+
+async def test_a_stream_that_breaks_off_ends_with_tgis_error(gate: ScriptedGate) -> None:
+    def breaks_off(call: WriteCall) -> Iterator[Sequence[bytes]]:
+        yield chunks(("hel", None))
+        raise UpstreamUnreachable("The server broke off.")
+
+    gate.script.told = breaks_off
+    reply = await gate.request("POST", "/hf/llm", {"inputs": "say", "stream": True})
+    first, last = events_in(reply.body)
+    assert first["token"]["text"] == "hel"
+    assert last == {"error": "The server broke off.", "error_type": "generation"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (QueueFull("Too many wait."), 429, "overloaded"),
+        (CapacityError("No room."), 429, "overloaded"),
+        (UpstreamUnreachable("It is gone.", retryable=False), 502, "generation"),
+    ],
+)
+async def test_errors_have_tgis_types_and_none_is_a_503(
+    gate: ScriptedGate, error: HubgateError, status: int, kind: str
+) -> None:
+    def fails(call: WriteCall) -> Generated:
+        raise error
+
+    gate.script.written = fails
+    for path in ("/hf/llm", "/hf/llm/generate", "/hf/llm/v1/chat/completions"):
+        reply = await gate.request(
+            "POST", path, {"inputs": "say", "messages": []} if "v1" in path else {"inputs": "a"}
+        )
+        assert (reply.status, reply.json()["error_type"]) == (status, kind), path
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({}, "[inputs] must be a text"),
+        ({"inputs": ""}, "[inputs] must be a text"),
+        ({"inputs": ["a", "b"]}, "[inputs] must be a text"),
+        ({"inputs": "a", "parameters": 3}, "[parameters] cannot be used"),
+        ({"inputs": "a", "parameters": {"details": 3}}, "[details] cannot be used"),
+        ({"inputs": "a", "temperature": 0.5}, "Parameters stand in [parameters]"),
+    ],
+)
+async def test_a_body_that_cannot_be_used_is_a_422_in_words(
+    gate: ScriptedGate, body: object, said: str
+) -> None:
+    reply = await gate.request("POST", "/hf/llm", body)
+    assert (reply.status, reply.json()["error_type"]) == (422, "validation")
+    assert said in reply.json()["error"]
+
+
+@pytest.mark.parametrize("model", [None, "", "dummy", "tgi", "https://x.example/hf/llm", "org/model"])
+async def test_any_model_name_means_this_endpoint(gate: ScriptedGate, model: str | None) -> None:
+    body = {"model": model, "messages": MESSAGES, "max_tokens": 3}
+    for path in ("/hf/llm", "/hf/llm/v1/chat/completions", "/hf/llm/chat/completions"):
+        reply = await gate.request("POST", path, body)
+        assert reply.json()["choices"][0]["message"]["content"] == "hello"
+        assert asked_chat(gate) == {"messages": MESSAGES, "max_tokens": 3}
+    reply = await gate.request("POST", "/hf/llm/v1/completions", {"model": model, "prompt": "a"})
+    assert reply.json()["choices"][0]["text"] == "hello"
+
+
+async def test_a_chat_is_streamed_with_done(gate: ScriptedGate) -> None:
+    reply = await gate.request("POST", "/hf/llm/v1/chat/completions", {"messages": MESSAGES, "stream": True})
+    assert events_in(reply.body)[-1] == "[DONE]"
+
+
+async def test_errors_of_chats_are_openais_for_openais_clients_and_tgis_for_all_others(
+    gate: ScriptedGate,
+) -> None:
+    path = "/hf/llm/v1/chat/completions"
+    plain = await gate.request("POST", path, {"messages": 3})
+    assert plain.json()["error_type"] == "validation"
+    theirs = await gate.request("POST", path, {"messages": 3}, more_headers=OPENAI_CLIENT)
+    assert (theirs.status, theirs.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+async def test_the_bare_routes_write_with_the_keys_default_endpoint(gate: ScriptedGate) -> None:
+    _, key = await gate.access.create("app", default_endpoint="llm")
+    for path in ("/", "/generate"):
+        reply = await gate.request("POST", path, {"inputs": "say"}, key=key)
+        assert "hello" in reply.body.decode()
+    reply = await gate.request("POST", "/generate_stream", {"inputs": "say"}, key=key)
+    assert events_in(reply.body)[-1]["generated_text"] == "hello"
+
+
+async def test_info_of_a_model_that_writes_is_tgis(gate: ScriptedGate) -> None:
+    info = (await gate.request("GET", "/hf/llm/info")).json()
+    assert (info["router"], info["model_id"], info["max_input_tokens"]) == (
+        "text-generation-router",
+        "org/model",
+        256,
+    )
+    assert "model_type" not in info
+
+
+async def test_its_models_are_the_endpoint_alone(gate: ScriptedGate) -> None:
+    reply = await gate.request("GET", "/hf/llm/v1/models")
+    assert [model["id"] for model in reply.json()["data"]] == ["llm"]
+
+
+async def test_an_embedding_model_asked_to_chat_or_rank_says_what_it_does(gate: ScriptedGate) -> None:
+    for body, task in (({"messages": MESSAGES}, "chat_completion"), ({"query": "a", "texts": ["b"]}, "rerank")):
+        reply = await gate.request("POST", "/hf/e5", body)
+        assert reply.status == 400
+        assert reply.json()["error"].startswith(f"Endpoint [e5] serves text_embedding, not {task}.")
+    body = {"inputs": {"source_sentence": "a", "sentences": ["b"]}}
+    reply = await gate.request("POST", "/hf/llm", body)
+    assert reply.json()["error"].startswith("Endpoint [llm] serves completion, not text_embedding.")
