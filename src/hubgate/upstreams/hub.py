@@ -20,6 +20,7 @@ from hubgate.upstreams.hub_cards import (
     dense_folder,
     read_card,
     read_dimensions,
+    read_files,
     read_length,
     read_user,
 )
@@ -183,15 +184,9 @@ class HubClient:
         card = read_card(entry)
         if card is None:
             raise NotFound(f"The Hub's reply names no model [{repository}].", cause=Cause.MODEL_NOT_FOUND)
-        siblings = entry.get("siblings")
-        names = {
-            file.get("rfilename")
-            for file in (siblings if isinstance(siblings, list) else [])
-            if isinstance(file, dict)
-        }
-        return await self._measured(card, names, token)
+        return await self._measured(card, read_files(entry), token)
 
-    async def _measured(self, card: ModelCard, names: set[Any], token: Secret | None) -> ModelCard:
+    async def _measured(self, card: ModelCard, names: frozenset[str], token: Secret | None) -> ModelCard:
         """A card with what the model's own small files tell; those that cannot be read tell nothing."""
         if not card.tasks:
             return card
@@ -209,7 +204,7 @@ class HubClient:
         dimensions = None if folder and dense is None else read_dimensions(config, dense)
         return replace(card, max_input_tokens=length, dimensions=dimensions)
 
-    async def _file(self, card: ModelCard, name: str, names: set[Any], token: Secret | None) -> Any:
+    async def _file(self, card: ModelCard, name: str, names: frozenset[str], token: Secret | None) -> Any:
         if name not in names:
             return None
         path = f"/{card.name}/raw/{card.revision or 'main'}/{name}"

@@ -107,6 +107,12 @@ def _servings(mapping: Any) -> list[Serving]:
     ]
 
 
+def read_files(entry: Any) -> frozenset[str]:
+    """The names of a model's files."""
+    names = (_text(_of(file, "rfilename")) for file in _list(_of(entry, "siblings")))
+    return frozenset(filter(None, names))
+
+
 def read_dimensions(config: Any, dense: Any) -> int | None:
     """The numbers of a vector.
 
