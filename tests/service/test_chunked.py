@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -184,3 +185,20 @@ async def test_the_texts_of_one_call_share_the_patience_for_their_separators() -
     patience, text = Patience(0.2), "a" * 25 + " b" * 12
     with pytest.raises(InvalidChunking):
         [chunk(text, hostile, patience) for _ in range(1000)]
+
+
+async def test_hostile_separators_hold_up_nothing_but_other_cutting() -> None:
+    hostile = ChunkingSettings(strategy="recursive", max_chunk_size=10, separators=("(a|aa)+X",))
+    call = Embed(texts=["a" * 60 + " b" * 12])
+    cutting = [
+        asyncio.create_task(embed_chunks(ENDPOINT, hostile, call, Model(), encoding=Encoding.F32))
+        for _ in range(40)
+    ]
+    await asyncio.sleep(0)
+    await asyncio.to_thread(len, "such as resolving a name")
+    assert not any(task.done() for task in cutting)
+    names = [thread.name for thread in threading.enumerate()]
+    assert 1 <= sum(name.startswith("hubgate-chunking") for name in names) <= 4
+    for task in cutting:
+        task.cancel()
+    await asyncio.gather(*cutting, return_exceptions=True)

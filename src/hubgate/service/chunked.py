@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice, repeat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from hubgate.core.chunking import MAX_SLOTS, Chunk, Patience, chunk, merged_slot
 from hubgate.core.vectors import f32, f32_to_json, floats, in_encoding
@@ -24,6 +26,10 @@ MOST_CHARACTERS = 6_000_000
 """Of all texts of a call. To cut so many takes up to 3 seconds and 0.2 GB, in a thread."""
 MOST_CHUNKS = 8192
 """Of all texts of a call: at 1024 dimensions its answer has 90 MB."""
+
+_CUTTERS = ThreadPoolExecutor(4, thread_name_prefix="hubgate-chunking")
+
+_T = TypeVar("_T")
 
 
 class EmbeddedChunk(NamedTuple):
@@ -71,7 +77,7 @@ async def embed_chunks(
         BodyTooLarge: the texts are too long, or make too many chunks.
         HubgateError: what the model raises.
     """
-    places, texts = await asyncio.to_thread(_cut, call.texts, settings)
+    places, texts = await in_cutting_thread(partial(_cut, call.texts, settings))
     vectors = await embed(replace(call, texts=texts))
     return Chunked(
         items=await asyncio.to_thread(_put_back, call.texts, places, texts, vectors, encoding),
@@ -79,6 +85,15 @@ async def embed_chunks(
         vectors=vectors,
         warnings=_warnings(endpoint, settings, vectors),
     )
+
+
+async def in_cutting_thread(work: Callable[[], _T]) -> _T:
+    """Do what cuts texts at a caller's wish: in one of few threads that nothing else needs.
+
+    A hostile separator holds its thread until its patience is at an end, even if its caller has left. In the event
+    loop's own threads it would hold up the names of servers and the registration of models.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_CUTTERS, work)
 
 
 def _cut(texts: Sequence[str], settings: ChunkingSettings) -> tuple[list[list[Chunk]], list[str]]:
