@@ -41,6 +41,7 @@ class Settings:
     hf_endpoint: str | None = None
     hf_offline: bool = False
     endpoints_api_url: str | None = None
+    router_url: str = "https://router.huggingface.co"
 
     @property
     def database(self) -> Path:
@@ -84,6 +85,7 @@ class Settings:
             hf_endpoint=env.get("HF_ENDPOINT") or None,
             hf_offline=env.get("HF_HUB_OFFLINE", "").strip().lower() in _TRUE,
             endpoints_api_url=env.get("HUBGATE_ENDPOINTS_API_URL") or None,
+            router_url=env.get("HUBGATE_ROUTER_URL") or "https://router.huggingface.co",
         )
 
 

@@ -10,8 +10,10 @@ from hubgate.upstreams.dedicated import DedicatedSource
 from hubgate.upstreams.deployments import Deployments
 from hubgate.upstreams.fake import FakeSource
 from hubgate.upstreams.http import AiohttpClient
+from hubgate.upstreams.hub import HubClient
 from hubgate.upstreams.local import LocalSource
 from hubgate.upstreams.reaching import reach
+from hubgate.upstreams.router import RouterSource
 from hubgate.upstreams.urls import base_url
 
 if TYPE_CHECKING:
@@ -43,8 +45,11 @@ class ModelSources:
         self._rule = AddressRule(allow_private=settings.allow_private_addresses)
         client = AiohttpClient(self._rule)
         deployments = Deployments(client, url=settings.endpoints_api_url, offline=settings.hf_offline)
+        hub = HubClient(client, deployments, hf_endpoint=settings.hf_endpoint, offline=settings.hf_offline)
+        self._urls = {Source.ROUTER: settings.router_url}
         self._rows: Mapping[Source, _Row] = {
             Source.DEDICATED: DedicatedSource(client, deployments),
+            Source.ROUTER: RouterSource(client, hub, settings.router_url),
             Source.LOCAL: LocalSource(hf_endpoint=settings.hf_endpoint),
             Source.FAKE: FakeSource(),
         }
@@ -55,7 +60,9 @@ class ModelSources:
 
     async def reach(self, endpoint: Endpoint) -> AsyncIterator[Step]:
         """Go the way to the endpoint's server, or to the proxy before it; a model on this machine has none."""
-        url = base_url(endpoint.url) if endpoint.source is Source.DEDICATED and endpoint.url else None
+        url = self._urls.get(endpoint.source)
+        if endpoint.source is Source.DEDICATED and endpoint.url:
+            url = base_url(endpoint.url)
         if url is not None:
             async for step in reach(endpoint.proxy or url, self._rule, ca_bundle=endpoint.ca_bundle):
                 yield step

@@ -103,7 +103,7 @@ class ServerWriter:
 
     def _request(self, form: Form, call: WriteCall, *, stream: bool) -> HttpRequest:
         route = form.stream_route if stream and form.stream_route is not None else form.route
-        return post(self._server.base + route, form.body(call, self._model, stream=stream))
+        return post(self._server.base + route, form.body(call, form.model or self._model, stream=stream))
 
 
 class AfterPrompt:

@@ -29,6 +29,21 @@ def openai(call: Embed, model: str | None) -> dict[str, object]:
     return body
 
 
+def openai_floats(call: Embed, model: str | None) -> dict[str, object]:
+    """The same for who may not know of base64."""
+    body = openai(call, model)
+    del body["encoding_format"]
+    return body
+
+
+def hf_inference(call: Embed, model: str | None) -> dict[str, object]:
+    """Hugging Face's own provider: what TEI takes, with the direction in small letters."""
+    body = tei(call, model)
+    if call.truncate_left:
+        body["truncation_direction"] = "left"
+    return body
+
+
 def vllm(call: Embed, model: str | None) -> dict[str, object]:
     """OpenAI's route; vLLM refuses what is too long unless it is told to cut at the model's limit."""
     body = openai(call, model)

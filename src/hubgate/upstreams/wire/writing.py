@@ -33,6 +33,8 @@ class Form:
     """It does so itself where `Complete.full_text` is asked."""
     stops: bool = True
     """It heeds `stop`."""
+    model: str | None = None
+    """What the model is called there, if it has a name of its own."""
     instead: tuple[str, Form] | None = None
     """Words of a refusal that says that this other form is the right one."""
 
