@@ -27,6 +27,7 @@ from hubgate.web.embedding import (
 from hubgate.web.exchange import Exchange
 from hubgate.web.openai_models import model_object, named
 from hubgate.web.openai_writing import answer_chat, answer_completions
+from hubgate.web.reranking import answer_rerank
 from hubgate.web.ticket import ticket_of
 from hubgate.web.writing import Fields
 
@@ -60,7 +61,7 @@ EMBEDDINGS = msgspec.json.Decoder(EmbeddingsForm)
 
 
 class OpenAI:
-    """`/v1/embeddings`, `/v1/chat/completions`, `/v1/completions` and `/v1/models`, also without the `/v1`."""
+    """`/v1/embeddings`, `/v1/chat/completions`, `/v1/completions`, `/v1/rerank` and `/v1/models`."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -80,14 +81,22 @@ class OpenAI:
         fields = Fields(await read_body(receive))
         await answer_completions(self._exchange(scope, send, fields), fields)
 
+    async def rerank(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Rank documents; the model's name is the endpoint's."""
+        body = await read_body(receive)
+        await answer_rerank(self._exchange(scope, send, Fields(body)), body)
+
     async def models(self, request: Request) -> Response:
-        """Every endpoint, as a model."""
-        listed = [model_object(endpoint) for endpoint in self._gateway.endpoints()]
+        """Every endpoint that the key may call, as a model."""
+        may_call = ticket_of(request.scope).may_call
+        listed = [model_object(endpoint) for endpoint in self._gateway.endpoints() if may_call(endpoint.name)]
         return _json({"object": "list", "data": listed})
 
     async def model(self, request: Request) -> Response:
         """One endpoint, as a model."""
-        return _json(model_object(self._gateway.find(request.path_params["name"])))
+        endpoint = self._gateway.find(request.path_params["name"])
+        ticket_of(request.scope).endpoint = endpoint.name
+        return _json(model_object(endpoint))
 
     def _exchange(self, scope: Scope, send: Send, fields: Fields) -> Exchange:
         ticket = ticket_of(scope)

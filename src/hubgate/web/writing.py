@@ -14,8 +14,6 @@ from hubgate.domain.errors import InvalidRequest, WrongTask
 from hubgate.web.asgi import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from hubgate.core.writing import Held
     from hubgate.domain.calls import Generated, WriteCall
     from hubgate.domain.endpoint import Endpoint
@@ -34,7 +32,7 @@ class Fields:
         InvalidRequest: the body is no JSON object.
     """
 
-    def __init__(self, body: bytes | Mapping[str, msgspec.Raw]) -> None:
+    def __init__(self, body: bytes | dict[str, msgspec.Raw]) -> None:
         given = decode(body, _FIELDS) if isinstance(body, bytes) else body
         raw = ((name, bytes(value)) for name, value in given.items())
         self.left = {name: value for name, value in raw if value != _NULL}
