@@ -8,11 +8,13 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from kept_vectors import found, kept, opened, vector, vectors
+from kept_vectors import found, kept, key, opened, vector, vectors
 
+from hubgate.domain.calls import CachedVector, Encoding
 from hubgate.domain.errors import StoreFailed
 
 if TYPE_CHECKING:
@@ -195,3 +197,27 @@ class TestAFileThatCannotBeUsed:
         )
         assert 0 <= int(done.stdout) < 200
         assert "the gate works without it" in done.stderr
+
+
+class TestWhatCannotBeKept:
+    async def test_a_row_that_cannot_be_packed_is_left_out_and_the_others_are_kept(self, path: Path) -> None:
+        odd = {
+            key(7): replace(vector(7), tokens=1 << 63),
+            key(8): CachedVector(b"[1e39]", encoding=Encoding.JSON),
+        }
+        async with opened(path) as file:
+            await file.put_many(vectors(1) | odd | vectors(2))
+            await file.flush()
+            assert await found(file, 1, 2, 7, 8) == [1, 2]
+
+    async def test_whatever_goes_wrong_with_a_batch_those_behind_it_are_written(
+        self, path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with opened(path) as file:
+            await file.put_many({key(7): CachedVector("no bytes")})  # type: ignore[arg-type]
+            await file.flush()
+            await file.put_many(vectors(1))
+        async with opened(path) as file:
+            assert await found(file, 1, 7) == [1]
+        (record,) = caplog.records
+        assert record.message.startswith(f"the vector cache {path} cannot be written (")

@@ -213,9 +213,10 @@ def _rows(vectors: Mapping[bytes, CachedVector]) -> Iterator[tuple[bytes, bytes]
     for key, vector in vectors.items():
         try:
             single = vector.vector if vector.encoding is Encoding.F32 else json_to_f32(vector.vector)
-        except UpstreamUnreadable:
-            continue  # a number too large for single precision
-        yield key, _packed(key, vector, single)
+            row = key, _packed(key, vector, single)
+        except (UpstreamUnreadable, struct.error):
+            continue  # a number too large for single precision, or a count for eight bytes
+        yield row
 
 
 def _packed(key: bytes, vector: CachedVector, single: bytes) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -171,7 +170,7 @@ class VectorFile:
     def _attempt(self, what: str, work: Callable[[], _T], otherwise: _T) -> _T:
         try:
             done = work()
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - a batch that cannot be written must not hold up those behind it
             self._recover(what, error)
             return otherwise
         self._told.discard(what)
