@@ -54,10 +54,10 @@ async def test_metrics_are_prometheus_text_and_all_of_them_documented(scripted: 
     assert exposed == set(re.findall(r"`(hubgate_\w+)`", page))
 
 
-async def test_a_browser_gets_the_start_page(scripted: ScriptedGate) -> None:
+async def test_a_browser_is_sent_to_the_console(scripted: ScriptedGate) -> None:
     page = await scripted.request("GET", "/", key=None, accept="text/html")
-    assert page.status == 200
-    assert __version__ in page.body.decode()
+    assert page.status == 303
+    assert page.headers["location"] == "/ui"
 
 
 async def test_any_other_client_gets_what_elasticsearchs_clients_read(scripted: ScriptedGate) -> None:

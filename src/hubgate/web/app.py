@@ -10,6 +10,7 @@ from starlette.routing import Match, Route, Router
 
 from hubgate.domain.errors import NotFound
 from hubgate.web.api import Api
+from hubgate.web.console.routes import console_routes
 from hubgate.web.elastic import Elastic
 from hubgate.web.guard import Guard
 from hubgate.web.health import Health
@@ -70,6 +71,7 @@ def create_app(
         Route("/info", huggingface.info, methods=["GET"]),
         Route("/health", huggingface.health, methods=["GET"]),
         *(row.route() for row in rows),
+        *console_routes(gateway, access),
     ]
     app = _Hot(elastic, openai, huggingface, access.limits, Router(routes, redirect_slashes=False))
     return Guard(app, access, meter, gateway.usage, max_body_bytes=max_body_bytes, keys_in_path=keys_in_path)

@@ -229,13 +229,15 @@ def face_of(path: str, *, openais: bool = False) -> str:
         return "huggingface"
     if head in {"v1", "v2", "embeddings", "models", "chat", "completions", "rerank"}:
         return "openai"
-    return "own"
+    return "console" if head == "ui" else "own"
 
 
 def _is_open(scope: Scope, headers: dict[bytes, bytes]) -> bool:
-    """Whether no key is needed: the probes, and the start page."""
+    """Whether no key is needed: the probes, the start page, and the console, which knows its visitors by a cookie."""
     path: str = scope["path"]
-    return path in OPEN_PATHS or (
+    if path in OPEN_PATHS or path == "/ui" or path.startswith("/ui/"):
+        return True
+    return (
         path == "/" and scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b"")
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from hubgate import __version__
 from hubgate.domain.endpoint import Source
@@ -42,9 +42,9 @@ class Health:
         return Response(self._meter.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def front(self, request: Request) -> Response:
-        """The start page for a browser; for any other client what Elasticsearch tells of itself."""
+        """The console for a browser; for any other client what Elasticsearch tells of itself."""
         if "text/html" in request.headers.get("accept", ""):
-            return HTMLResponse(_PAGE)
+            return RedirectResponse("/ui", 303)
         return JSONResponse(
             {
                 "name": "hubgate",
@@ -69,19 +69,3 @@ class Health:
     def _local_endpoints(self) -> list[str]:
         return [e.name for e in self._gateway.endpoints() if e.source is Source.LOCAL]
 
-
-_PAGE = f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>hubgate</title>
-<h1>hubgate {__version__}</h1>
-<p>The gate between applications and the open models of Hugging Face. It serves:</p>
-<ul>
-<li><code>/_inference</code>: Elasticsearch's inference API</li>
-<li><code>/v1</code>: OpenAI's embeddings and models</li>
-<li><code>/hf/{{endpoint}}</code>: the base URL for Hugging Face's clients</li>
-</ul>
-<p>Every call wants a key: <code>Authorization: Bearer …</code>.</p>
-</html>
-"""

@@ -1,0 +1,154 @@
+"""Adding a model and changing one: the form, what is pasted into it, its test, and the preview of its chunks."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from hubgate.core.chunking import chunk
+from hubgate.domain.chunking import parse_chunking_settings
+from hubgate.domain.endpoint import Similarity
+from hubgate.domain.errors import CallerError, HubgateError
+from hubgate.web.console import model_form
+from hubgate.web.console.model_form import EMPTY, KEEP, KINDS, PREFIX_FIELDS, STRATEGIES, WHERE, Faults
+from hubgate.web.console.pasting import understood
+from hubgate.web.console.previewing import marked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.responses import Response
+
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.domain.secret import Secret
+    from hubgate.service.gateway import Gateway
+    from hubgate.web.console.trials import Trials
+    from hubgate.web.console.visit import Visit
+
+_MOST_PREVIEWED = 20_000
+"""Characters."""
+_MOST_OTHERS = 200
+"""Names that are suggested."""
+_NOTHING: Mapping[str, Any] = {"trial": None, "lost": False, "faults": {}, "error": None, "keepable": False}
+"""What came of a form that was not sent."""
+
+
+class Editing:
+    """The form."""
+
+    def __init__(self, gateway: Gateway, trials: Trials) -> None:
+        self._gateway = gateway
+        self._trials = trials
+
+    async def add(self, visit: Visit) -> Response:
+        """The empty form; with `?model=` or `?paste=`, filled in as far as that says."""
+        query = visit.request.query_params
+        pasted = query.get("paste") or query.get("model") or ""
+        return self._form(visit, {**EMPTY, **understood(pasted)}, pasted=pasted)
+
+    async def change(self, visit: Visit) -> Response:
+        """The form of a registered model."""
+        endpoint = self._old(visit)
+        assert endpoint is not None  # noqa: S101 - the route has a name
+        has_token = self._gateway.token_hint(endpoint.name) is not None
+        return self._form(visit, model_form.form_of(endpoint, has_token=has_token), endpoint)
+
+    async def paste(self, visit: Visit) -> Response:
+        """The form again, with what follows from what was pasted."""
+        form = await visit.form(PREFIX_FIELDS)
+        pasted = form.get("paste", "")
+        found = understood(pasted)
+        return self._form(visit, {**form, **found}, pasted=pasted, understood=bool(found) or not pasted)
+
+    async def test(self, visit: Visit) -> Response:
+        """Begin to go the way to the model that the form describes."""
+        form, old = await visit.form(PREFIX_FIELDS), self._old(visit)
+        try:
+            endpoint, token = model_form.endpoint_of(form, old)
+        except Faults as faults:
+            return self._outcome(visit, form, old, faults=faults.fields)
+        except HubgateError as error:
+            return self._outcome(visit, form, old, error=error)
+        trial = self._trials.begin(self._gateway.diagnose(endpoint, token))
+        return self._outcome(visit, form, old, trial=trial)
+
+    async def watch(self, visit: Visit) -> Response:
+        """How far a test is."""
+        trial = self._trials.find(visit.request.path_params["trial"])
+        return visit.page("outcome.html", **{**_NOTHING, "trial": trial, "lost": trial is None})
+
+    async def save(self, visit: Visit) -> Response:
+        """Register the model, or change it; what fails its test can be kept, switched off."""
+        form, old = await visit.form(PREFIX_FIELDS), self._old(visit)
+        try:
+            endpoint, token = model_form.endpoint_of(form, old)
+            done = await self._save(form, endpoint, token, old)
+        except Faults as faults:
+            return self._outcome(visit, form, old, faults=faults.fields)
+        except HubgateError as error:
+            return self._outcome(visit, form, old, error=error, keepable=not isinstance(error, CallerError))
+        return visit.go(f"/ui/models?done={done}&name={quote(endpoint.name)}")
+
+    async def preview(self, visit: Visit) -> Response:
+        """A sample text, as these settings cut it."""
+        form = await visit.form()
+        sample = form.get("sample", "")[:_MOST_PREVIEWED]
+        faults: dict[str, str] = {}
+        settings = model_form.chunking_of(form, faults)
+        if faults:
+            return visit.page("chunks.html", pieces=[], chunks=[], fault=None, faults=faults)
+        try:
+            chunks = await asyncio.to_thread(chunk, sample, parse_chunking_settings(settings))
+        except CallerError as error:
+            return visit.page("chunks.html", pieces=[], chunks=[], fault=error, faults={})
+        return visit.page("chunks.html", pieces=marked(sample, chunks), chunks=chunks, fault=None, faults={})
+
+    async def _save(
+        self, form: Mapping[str, str], endpoint: Endpoint, token: Secret | None, old: Endpoint | None
+    ) -> str:
+        off = form.get("save") == "off"
+        if old is not None:
+            changed = replace(endpoint, enabled=endpoint.enabled and not off)
+            await self._gateway.edit(changed, token, keep_token=form.get("connection") == KEEP)
+            return "saved"
+        if off:
+            await self._gateway.keep(endpoint, token)
+            return "kept"
+        await self._gateway.register(endpoint, token)
+        return "added"
+
+    def _old(self, visit: Visit) -> Endpoint | None:
+        name = visit.request.path_params.get("name")
+        return self._gateway.find(name) if name else None
+
+    def _outcome(
+        self, visit: Visit, form: Mapping[str, str], old: Endpoint | None, **outcome: Any
+    ) -> Response:
+        """What came of a test or of saving: beside the form, which stays as it is with the token typed into it."""
+        if visit.is_part:
+            return visit.page("outcome.html", **{**_NOTHING, **outcome})
+        return self._form(visit, form, old, **outcome)
+
+    def _form(self, visit: Visit, form: Mapping[str, str], old: Endpoint | None = None, **more: Any) -> Response:
+        others = (endpoint.name for endpoint in self._gateway.endpoints() if endpoint is not old)
+        return visit.page(
+            "model_fields.html" if visit.is_part else "model.html",
+            **{
+                "form": form,
+                "old": old,
+                "hint": self._gateway.token_hint(old.name) if old else None,
+                "kinds": KINDS,
+                "sources": WHERE if old is None or old.source in WHERE else (old.source,),
+                "strategies": STRATEGIES,
+                "similarities": list(Similarity),
+                "connections": [],
+                "others": list(islice(others, _MOST_OTHERS)),
+                "pasted": "",
+                "understood": True,
+                **_NOTHING,
+                **more,
+            },
+        )

@@ -1,0 +1,233 @@
+"""The form of a model: the fields of Dify's guides and of Elasticsearch's page, and the endpoint that they make.
+
+What the form makes is what `POST /api/endpoints` takes, so the page has no powers of its own. A field that belongs to
+another choice (the URL of a model on this machine, say) is ignored, whatever stands in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hubgate.domain.calls import InputType
+from hubgate.domain.chunking import SEPARATOR_GROUPS
+from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Source, Task
+from hubgate.domain.errors import InvalidRequest
+from hubgate.web.shapes import EndpointForm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from hubgate.domain.secret import Secret
+
+KINDS = {
+    "llm": (Task.COMPLETION, Task.CHAT_COMPLETION),
+    "embedding": (Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING),
+    "rerank": (Task.RERANK,),
+}
+"""Model types as Dify calls them, and the tasks of each; the first is the usual one."""
+WHERE = (Source.ROUTER, Source.DEDICATED, Source.LOCAL)
+STRATEGIES = {
+    "sentence": ("max_chunk_size", "sentence_overlap"),
+    "word": ("max_chunk_size", "overlap"),
+    "recursive": ("max_chunk_size", "separator_group"),
+    "none": (),
+}
+"""How texts are cut, and the fields that each way has."""
+KEEP, NEW, NOTHING = "=", "+", ""
+"""What may be chosen as the token, beside the name of a connection: the stored one, a new one, none."""
+_WHOLE = ("dimensions", "max_input_tokens")
+_RATES = ("requests_per_minute", "tokens_per_minute", "max_concurrent_requests", "burst")
+_TEXTS = ("name", "similarity", "proxy", "ca_bundle", "fallback")
+_OF_SOURCE = {
+    Source.ROUTER: ("model", "provider", "bill_to"),
+    Source.DEDICATED: ("model", "url", "namespace", "engine"),
+    Source.LOCAL: ("model",),
+    Source.FAKE: (),
+}
+PREFIX_FIELDS = frozenset({"prefix_search", "prefix_ingest"})
+"""Text in which a space at the end matters."""
+_PREFIXES = {"prefix_search": InputType.SEARCH, "prefix_ingest": InputType.INGEST}
+_MOST = 10**9
+
+EMPTY: Mapping[str, str] = {
+    "kind": "embedding",
+    "where": Source.DEDICATED,
+    "task_llm": Task.COMPLETION,
+    "task_embedding": Task.TEXT_EMBEDDING,
+    "task_rerank": Task.RERANK,
+    "requests_per_minute": str(DEFAULT_REQUESTS_PER_MINUTE),
+    "burst": "1",
+    "strategy": "sentence",
+    "max_chunk_size": "250",
+    "sentence_overlap": "1",
+    "overlap": "100",
+    "separator_group": "markdown",
+    "connection": NEW,
+    "cache": "on",
+}
+"""The form as it is before anything is typed; what is not here is empty."""
+
+
+class Faults(Exception):  # noqa: N818 - they are the reader's own
+    """Fields that cannot be used: the key of the words by the field's name."""
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        super().__init__(", ".join(fields))
+        self.fields = fields
+
+
+def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[Endpoint, Secret | None]:
+    """The endpoint that a sent form makes, and its new token.
+
+    Args:
+        form: the sent fields.
+        old: the endpoint that is changed, which keeps what the form has no field for.
+
+    Raises:
+        Faults: fields cannot be read.
+        InvalidEndpoint: they can, and make no endpoint.
+    """
+    form = {**form, "name": old.name} if old else form
+    source, kind = _chosen(form)
+    faults = dict(_missing(form, source))
+    numbers = _numbers(form, (*_WHOLE, *_RATES), faults)
+    chunking = chunking_of(form, faults, old)
+    timeout = _seconds(form, faults)
+    if faults:
+        raise Faults(faults)
+    made: dict[str, Any] = {
+        "task": form.get(f"task_{kind}") or KINDS[kind][0],
+        "source": source,
+        "rate_limit": {name: numbers[name] for name in _RATES if numbers[name] is not None},
+        "chunking_settings": chunking,
+        "prefixes": _prefixes(form, old),
+        "cache": "cache" in form,
+        "timeout": timeout,
+        **{name: numbers[name] for name in _WHOLE},
+        **{name: form.get(name) or None for name in (*_TEXTS, *_OF_SOURCE[source])},
+        **_token(form),
+    }
+    try:
+        endpoint, token = msgspec.convert(made, EndpointForm).endpoint()
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"{error}.") from None
+    return (replace(endpoint, enabled=old.enabled) if old else endpoint), token
+
+
+def form_of(endpoint: Endpoint, *, has_token: bool) -> dict[str, str]:
+    """The form in which an endpoint's settings stand."""
+    kind = next(kind for kind, tasks in KINDS.items() if endpoint.task in tasks)
+    chunking = endpoint.chunking.as_dict()
+    own = KEEP if has_token else NOTHING
+    values: dict[str, object] = {
+        **EMPTY,
+        "kind": kind,
+        "where": endpoint.source,
+        f"task_{kind}": endpoint.task,
+        "connection": endpoint.connection or own,
+        "cache": "on" if endpoint.cached else None,
+        **{
+            name: getattr(endpoint, name)
+            for name in (*_TEXTS, *_WHOLE, *_RATES, "timeout", *_all(_OF_SOURCE.values()))
+        },
+        **{field: (endpoint.prefixes or {}).get(word) for field, word in _PREFIXES.items()},
+        **{name: value for name, value in chunking.items() if name != "separators"},
+        "separator_group": _group(chunking.get("separators")),
+    }
+    return {name: _shown(value) for name, value in values.items() if value is not None}
+
+
+def _chosen(form: Mapping[str, str]) -> tuple[Source, str]:
+    kind, where = form.get("kind", ""), form.get("where", "")
+    if kind not in KINDS or where not in set(Source):
+        raise InvalidRequest("The form has no model type or no endpoint type.", remedy="Load the page again.")
+    return Source(where), kind
+
+
+def _missing(form: Mapping[str, str], source: Source) -> Iterable[tuple[str, str]]:
+    needed = {"name"} | {
+        Source.ROUTER: {"model"},
+        Source.DEDICATED: {"url"},
+        Source.LOCAL: {"model"},
+        Source.FAKE: set(),
+    }[source]
+    yield from ((name, "fault.missing") for name in needed if not form.get(name))
+    if form.get("connection") == NEW and source is not Source.LOCAL and not form.get("token"):
+        yield "token", "fault.token"
+
+
+def _numbers(form: Mapping[str, str], names: Iterable[str], faults: dict[str, str]) -> dict[str, int | None]:
+    """Whole numbers in whatever digits; an empty field is none."""
+    read: dict[str, int | None] = {}
+    for name in names:
+        text = form.get(name, "").replace(",", "").replace("\u066c", "")
+        read[name] = int(text) if text.isdecimal() and len(text) < 12 else None
+        if text and not 0 < (read[name] or 0) <= _MOST:
+            faults[name] = "fault.whole"
+    return read
+
+
+def _seconds(form: Mapping[str, str], faults: dict[str, str]) -> float | None:
+    text = form.get("timeout", "").replace("\u066b", ".")
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86_400:
+        faults["timeout"] = "fault.seconds"
+    return seconds
+
+
+def chunking_of(
+    form: Mapping[str, str], faults: dict[str, str], old: Endpoint | None = None
+) -> dict[str, Any]:
+    """The chunking settings of a sent form, in Elasticsearch's words; fields that cannot be read go to the faults."""
+    strategy = form.get("strategy", "")
+    if strategy not in STRATEGIES:
+        raise InvalidRequest("This way to cut texts is not known.")
+    settings: dict[str, Any] = {"strategy": strategy}
+    for name in STRATEGIES[strategy]:
+        text = form.get(name, "")
+        if name == "separator_group":
+            own = old and old.chunking.separators
+            settings |= {"separators": list(own)} if own and not text else {name: text or "plaintext"}
+        elif text.isdecimal() and len(text) < 10:
+            settings[name] = int(text)
+        else:
+            faults[name] = "fault.whole"
+    return settings
+
+
+def _prefixes(form: Mapping[str, str], old: Endpoint | None) -> dict[InputType, str] | None:
+    """What the operator wants before texts; `None` leaves it to what is known of the model."""
+    kept = {} if old is None or old.prefixes is None else old.prefixes
+    others = {word: text for word, text in kept.items() if word not in _PREFIXES.values()}
+    given = {word: text for field, word in _PREFIXES.items() if (text := form.get(field))}
+    nothing = None if old is None or old.prefixes else old.prefixes
+    return {**others, **given} or nothing
+
+
+def _token(form: Mapping[str, str]) -> dict[str, str | None]:
+    choice = form.get("connection", NOTHING)
+    if choice == NEW:
+        return {"token": form.get("token")}
+    return {"connection": choice} if choice not in (KEEP, NOTHING) else {}
+
+
+def _group(separators: list[str] | None) -> str:
+    """The group that these are; nothing for those of the operator's own."""
+    given = tuple(separators or SEPARATOR_GROUPS["markdown"])
+    return next((group for group, known in SEPARATOR_GROUPS.items() if known == given), "")
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _all(groups: Iterable[tuple[str, ...]]) -> set[str]:
+    return {name for group in groups for name in group}

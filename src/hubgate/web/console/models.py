@@ -1,0 +1,184 @@
+"""The models page: what is registered, how it is at this moment, and what can be done with it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
+
+import msgspec
+from starlette.responses import Response
+
+from hubgate.domain.endpoint import Source, Task
+from hubgate.domain.errors import HubgateError
+from hubgate.service.users import users_of
+from hubgate.web.console.states import state_of
+from hubgate.web.shapes import EndpointForm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.service.access import Access
+    from hubgate.service.gateway import Gateway
+    from hubgate.web.console.states import State
+    from hubgate.web.console.visit import Visit
+
+PER_PAGE = 50
+ROW_LINKS: tuple[tuple[str, str], ...] = ()
+"""Further pages of one endpoint, first in its menu: the key of the words, and the path with `{name}`."""
+_DONE = frozenset({"added", "kept", "saved", "deleted", "enabled", "disabled", "cloned"})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One endpoint of the page."""
+
+    endpoint: Endpoint
+    state: State
+    id: str
+    """For the parts of the page that are asked for again and again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What the page shows."""
+
+    text: str = ""
+    task: str = ""
+    source: str = ""
+    page: int = 1
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Search:
+        """What a browser asks for; what cannot be read is as if it were not there."""
+        page = query.get("page", "")
+        return cls(
+            text=query.get("q", "").strip()[:200],
+            task=query.get("task", "") if query.get("task") in set(Task) else "",
+            source=query.get("source", "") if query.get("source") in set(Source) else "",
+            page=max(1, int(page)) if page.isascii() and page.isdigit() and len(page) < 9 else 1,
+        )
+
+    def url(self, page: int) -> str:
+        """The same search, at another page."""
+        asked = {"q": self.text, "task": self.task, "source": self.source, "page": page if page > 1 else ""}
+        query = urlencode({name: value for name, value in asked.items() if value})
+        return "/ui/models" + (f"?{query}" if query else "")
+
+    def finds(self, endpoint: Endpoint) -> bool:
+        """Whether an endpoint is looked for."""
+        if self.task not in ("", endpoint.task) or self.source not in ("", endpoint.source):
+            return False
+        text = self.text.casefold()
+        shown = (endpoint.name, endpoint.model, endpoint.url, endpoint.facts.model, endpoint.facts.engine)
+        return not text or any(text in (value or "").casefold() for value in shown)
+
+
+class Models:
+    """The list, and the verbs that need no form."""
+
+    def __init__(self, gateway: Gateway, access: Access) -> None:
+        self._gateway = gateway
+        self._access = access
+
+    async def show(self, visit: Visit) -> Response:
+        """One page of the list; the part of it that a search changes, if htmx asks."""
+        query = visit.request.query_params
+        search = Search.of(query)
+        every = self._gateway.endpoints()
+        found = [endpoint for endpoint in every if search.finds(endpoint)]
+        pages = max(1, -(-len(found) // PER_PAGE))
+        search = replace(search, page=min(search.page, pages))
+        done = query.get("done", "")
+        return visit.page(
+            "models_list.html" if visit.is_part else "models.html",
+            rows=self._rows(found[(search.page - 1) * PER_PAGE : search.page * PER_PAGE]),
+            search=search,
+            pages=pages,
+            found=len(found),
+            total=len(every),
+            tasks=sorted({endpoint.task for endpoint in every}),
+            sources=sorted({endpoint.source for endpoint in every}),
+            done=done if done in _DONE else "",
+            named=query.get("name", "")[:200],
+            row_links=ROW_LINKS,
+        )
+
+    async def states(self, visit: Visit) -> Response:
+        """The states of the shown endpoints, to be put in their places."""
+        found = [e for e in self._gateway.endpoints() if Search.of(visit.request.query_params).finds(e)]
+        page = Search.of(visit.request.query_params).page
+        rows = self._rows(found[(page - 1) * PER_PAGE : page * PER_PAGE])
+        return visit.page("models_states.html", rows=rows)
+
+    async def enable(self, visit: Visit) -> Response:
+        """Switch an endpoint on: it is put to the proof, unless it was before."""
+        name = visit.request.path_params["name"]
+        await self._gateway.edit(replace(self._gateway.find(name), enabled=True))
+        return visit.go(_done("enabled", name))
+
+    async def disable(self, visit: Visit) -> Response:
+        """Switch an endpoint off."""
+        name = visit.request.path_params["name"]
+        await self._gateway.edit(replace(self._gateway.find(name), enabled=False))
+        return visit.go(_done("disabled", name))
+
+    async def ask_delete(self, visit: Visit) -> Response:
+        """The question whether to delete an endpoint, with what needs it."""
+        endpoint = self._gateway.find(visit.request.path_params["name"])
+        users = users_of(endpoint.name, self._gateway.endpoints(), self._access.list())
+        return visit.page("delete.html", endpoint=endpoint, users=[user.split(" ", 1) for user in users])
+
+    async def delete(self, visit: Visit) -> Response:
+        """Forget an endpoint."""
+        name = visit.request.path_params["name"]
+        await self._gateway.remove(name)
+        return visit.go(_done("deleted", name))
+
+    async def accept(self, visit: Visit) -> Response:
+        """Take what runs there now for the registered model."""
+        name = visit.request.path_params["name"]
+        await self._gateway.accept(name)
+        return visit.go(_done("saved", name))
+
+    async def ask_clone(self, visit: Visit) -> Response:
+        """The question how the twin is to be called."""
+        endpoint = self._gateway.find(visit.request.path_params["name"])
+        return visit.page("clone.html", endpoint=endpoint, twin=f"{endpoint.name}-2", fault=None)
+
+    async def clone(self, visit: Visit) -> Response:
+        """Register an endpoint once more."""
+        endpoint = self._gateway.find(visit.request.path_params["name"])
+        twin = (await visit.form()).get("twin", "")
+        try:
+            await self._gateway.clone(endpoint.name, twin)
+        except HubgateError as error:
+            return visit.page("clone.html", endpoint=endpoint, twin=twin, fault=error)
+        return visit.go(_done("cloned", twin))
+
+    async def export(self, visit: Visit) -> Response:
+        """An endpoint as YAML, without its token."""
+        endpoint = self._gateway.find(visit.request.path_params["name"])
+        return Response(
+            msgspec.yaml.encode(EndpointForm.of(endpoint)),
+            media_type="application/yaml; charset=utf-8",
+            headers={"content-disposition": f'attachment; filename="{endpoint.name}.yaml"'},
+        )
+
+    def _rows(self, endpoints: Sequence[Endpoint]) -> list[Row]:
+        pipelines, unready = self._gateway.pipelines(), self._gateway.unready()
+        return [
+            Row(endpoint, state_of(self._gateway, endpoint, pipelines, unready), _id(endpoint.name))
+            for endpoint in endpoints
+        ]
+
+
+def _id(name: str) -> str:
+    """For HTML: a name of an endpoint may hold what a selector cannot."""
+    return hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
+def _done(what: str, name: str) -> str:
+    return f"/ui/models?done={what}&name={quote(name)}"

@@ -1,0 +1,90 @@
+"""The console's own route map."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from starlette.responses import RedirectResponse
+from starlette.routing import BaseRoute, Route
+
+from hubgate.domain.errors import NotFound
+from hubgate.web.console.editing import Editing
+from hubgate.web.console.gatehouse import Gatehouse
+from hubgate.web.console.keys_page import KeysPage
+from hubgate.web.console.models import Models
+from hubgate.web.console.session import Attempts, Sessions
+from hubgate.web.console.settings_page import SettingsPage
+from hubgate.web.console.sign_in import SignIn
+from hubgate.web.console.static_files import serve_file
+from hubgate.web.console.trials import Trials
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from hubgate.service.access import Access
+    from hubgate.service.gateway import Gateway
+    from hubgate.web.console.visit import Visit
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+def console_routes(
+    gateway: Gateway, access: Access, *, clock: Callable[[], float] = time.time
+) -> list[BaseRoute]:
+    """Everything below `/ui`, for the product's router.
+
+    Args:
+        gateway: the verbs.
+        access: the keys, one of which opens the door.
+        clock: seconds since the epoch, for sessions.
+    """
+    house = Gatehouse(access, Sessions(clock))
+    door = SignIn(access, house, Attempts(time.monotonic))
+    models, editing, keys = Models(gateway, access), Editing(gateway, Trials()), KeysPage(gateway, access)
+    settings = SettingsPage()
+    inside, outside = house.inside, house.outside
+    return [
+        Route("/ui", _home, methods=["GET"]),
+        Route("/ui/static/{file}", serve_file, methods=["GET"]),
+        outside("GET", "/ui/sign-in", door.show),
+        outside("POST", "/ui/sign-in", door.enter),
+        outside("POST", "/ui/preferences", door.prefer),
+        inside("POST", "/ui/sign-out", door.leave),
+        inside("GET", "/ui/models", models.show),
+        inside("GET", "/ui/models/states", models.states),
+        inside("GET", "/ui/models/new", editing.add),
+        inside("POST", "/ui/models/new", editing.save),
+        inside("POST", "/ui/models/test", editing.test),
+        inside("POST", "/ui/paste", editing.paste),
+        inside("POST", "/ui/chunks", editing.preview),
+        inside("GET", "/ui/trials/{trial}", editing.watch),
+        inside("GET", "/ui/models/{name}/edit", editing.change),
+        inside("POST", "/ui/models/{name}/edit", editing.save),
+        inside("POST", "/ui/models/{name}/test", editing.test),
+        inside("POST", "/ui/models/{name}/enable", models.enable),
+        inside("POST", "/ui/models/{name}/disable", models.disable),
+        inside("POST", "/ui/models/{name}/accept", models.accept),
+        inside("GET", "/ui/models/{name}/clone", models.ask_clone),
+        inside("POST", "/ui/models/{name}/clone", models.clone),
+        inside("GET", "/ui/models/{name}/delete", models.ask_delete),
+        inside("POST", "/ui/models/{name}/delete", models.delete),
+        inside("GET", "/ui/models/{name}/export", models.export),
+        inside("GET", "/ui/keys", keys.show),
+        inside("POST", "/ui/keys", keys.create),
+        inside("GET", "/ui/keys/{key}/revoke", keys.ask_revoke),
+        inside("POST", "/ui/keys/{key}/revoke", keys.revoke),
+        inside("GET", "/ui/settings", settings.show),
+        *(outside(method, "/ui/{rest:path}", _nothing) for method in _METHODS),
+    ]
+
+
+async def _home(request: Request) -> Response:
+    return RedirectResponse("/ui/models", 303)
+
+
+async def _nothing(visit: Visit) -> Response:
+    raise NotFound("The console has no such page.", remedy="Go on from its first page.")

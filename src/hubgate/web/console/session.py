@@ -1,0 +1,126 @@
+"""Who is signed in: a signed cookie that outlives neither the gate's process nor the key it was got with.
+
+The cookie holds the id of the gateway key (never the key), when it was got and last seen, and a random number. It is
+signed by HMAC-SHA256 with a key that is made anew at each start and kept in memory alone: so a restart signs everybody
+out, and nothing that lies on a disk can make a cookie.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COOKIE = "hubgate_session"
+IDLE_SECONDS = 2 * 3600.0
+LONGEST_SECONDS = 12 * 3600.0
+_RENEW_SECONDS = 60.0
+_MOST_TRIES = 5
+_TRY_SECONDS = 60.0
+_MOST_ADDRESSES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One sign-in. Times are seconds since the epoch."""
+
+    key_id: str
+    nonce: str
+    began: float
+    seen: float
+
+
+class Sessions:
+    """Makes and reads the cookies of one process.
+
+    Args:
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._secret = secrets.token_bytes(32)
+        self._ended: dict[str, float] = {}
+        """Signed out before their time, by their random number; when they would have ended."""
+
+    def begin(self, key_id: str) -> Session:
+        """A new session of who showed a key."""
+        now = self._clock()
+        return Session(key_id, secrets.token_urlsafe(16), now, now)
+
+    def read(self, cookie: str | None) -> Session | None:
+        """The session of a cookie, if it was made here and is neither ended nor too old."""
+        text, _, signature = (cookie or "").rpartition(".")
+        if not hmac.compare_digest(signature.encode(), self._sign("session", text).encode()):
+            return None
+        key_id, nonce, began, seen = text.split("~")
+        session, now = Session(key_id, nonce, float(began), float(seen)), self._clock()
+        if nonce in self._ended or now >= min(session.seen + IDLE_SECONDS, session.began + LONGEST_SECONDS):
+            return None
+        return session
+
+    def renewed(self, session: Session) -> Session | None:
+        """The session as seen now; `None` if its cookie is young enough to stay, or the session has ended."""
+        now = self._clock()
+        if session.nonce in self._ended or now - session.seen < _RENEW_SECONDS:
+            return None
+        return replace(session, seen=now)
+
+    def cookie(self, session: Session) -> str:
+        """What the browser keeps."""
+        text = f"{session.key_id}~{session.nonce}~{session.began:.0f}~{session.seen:.0f}"
+        return f"{text}.{self._sign('session', text)}"
+
+    def end(self, session: Session) -> None:
+        """Sign out: copies of the cookie are worth nothing from now on."""
+        now = self._clock()
+        self._ended = {nonce: until for nonce, until in self._ended.items() if until > now}
+        self._ended[session.nonce] = session.began + LONGEST_SECONDS
+
+    def form_token(self, session: Session) -> str:
+        """What each form of this session has to bring along, which no other site can know."""
+        return self._sign("form", session.nonce)
+
+    def is_form_token(self, session: Session, given: str) -> bool:
+        """Whether a form is one of this session's own."""
+        return hmac.compare_digest(given.encode(), self.form_token(session).encode())
+
+    def _sign(self, purpose: str, text: str) -> str:
+        digest = hmac.digest(self._secret, f"{purpose}:{text}".encode(), hashlib.sha256)
+        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+class Attempts:
+    """Bounds how often an address may try to sign in.
+
+    Args:
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._failed: dict[str, deque[float]] = {}
+
+    def wait(self, address: str) -> float:
+        """Seconds until the address may try again; 0 if it may now."""
+        failed = self._failed.get(address)
+        if not failed or len(failed) < _MOST_TRIES:
+            return 0.0
+        return max(0.0, failed[0] + _TRY_SECONDS - self._clock())
+
+    def failed(self, address: str) -> None:
+        """Remember a wrong key."""
+        if address not in self._failed and len(self._failed) >= _MOST_ADDRESSES:
+            del self._failed[next(iter(self._failed))]
+        self._failed.setdefault(address, deque(maxlen=_MOST_TRIES)).append(self._clock())
+
+    def succeeded(self, address: str) -> None:
+        """Forget the wrong keys of who had the right one."""
+        self._failed.pop(address, None)

@@ -1,0 +1,88 @@
+"""Signing in and out, and the two choices that need no sign-in: language and theme."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from hubgate.domain.errors import NotAuthenticated
+from hubgate.web.console.languages import languages
+from hubgate.web.console.visit import LANGUAGE_COOKIE, THEME_COOKIE, THEMES
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from hubgate.service.access import Access
+    from hubgate.web.console.gatehouse import Gatehouse
+    from hubgate.web.console.session import Attempts
+    from hubgate.web.console.visit import Visit
+
+_HOME = "/ui/models"
+_A_YEAR = 365 * 86_400
+
+
+class SignIn:
+    """The door."""
+
+    def __init__(self, access: Access, gatehouse: Gatehouse, attempts: Attempts) -> None:
+        self._access = access
+        self._gatehouse = gatehouse
+        self._attempts = attempts
+
+    async def show(self, visit: Visit) -> Response:
+        """The form; who is signed in already goes on."""
+        following = _inside(visit.request.query_params.get("next", ""))
+        return visit.go(following) if visit.session else _form(visit, following)
+
+    async def enter(self, visit: Visit) -> Response:
+        """Sign in with an admin key, which is forgotten at once: what stays is its id in a signed cookie."""
+        form = await visit.form()
+        following = _inside(form.get("next", ""))
+        address = visit.request.client.host if visit.request.client else "-"
+        if wait := self._attempts.wait(address):
+            seconds = math.ceil(wait)
+            response = _form(visit, following, visit.say("sign_in.wait", seconds=seconds), 429)
+            response.headers["retry-after"] = str(seconds)
+            return response
+        try:
+            key = self._access.authenticate(f"Bearer {form.get('key', '')}")
+        except (NotAuthenticated, UnicodeError):
+            self._attempts.failed(address)
+            return _form(visit, following, visit.say("sign_in.unknown"), 401)
+        if not key.admin:
+            self._attempts.failed(address)
+            return _form(visit, following, visit.say("sign_in.not_admin"), 403)
+        self._attempts.succeeded(address)
+        response = visit.go(following)
+        self._gatehouse.sign_in(visit, key.id, response)
+        return response
+
+    async def leave(self, visit: Visit) -> Response:
+        """Sign out."""
+        response = visit.go("/ui/sign-in")
+        self._gatehouse.sign_out(visit, response)
+        return response
+
+    async def prefer(self, visit: Visit) -> Response:
+        """Remember a language or a theme in this browser."""
+        form = await visit.form()
+        response = visit.go(_inside(form.get("back", "")))
+        chosen = (
+            (LANGUAGE_COOKIE, form.get("language"), languages()),
+            (THEME_COOKIE, form.get("theme"), THEMES),
+        )
+        for cookie, value, known in chosen:
+            if value in known:
+                response.set_cookie(
+                    cookie, str(value), max_age=_A_YEAR, path="/ui", httponly=True, samesite="lax"
+                )
+        return response
+
+
+def _form(visit: Visit, following: str, fault: str = "", status: int = 200) -> Response:
+    return visit.page("sign_in.html", status, following=following, fault=fault)
+
+
+def _inside(path: str) -> str:
+    """A path of the console, and no other site's address."""
+    return path if path.startswith("/ui/") and "\\" not in path and path.isprintable() else _HOME

@@ -1,0 +1,38 @@
+// What HTML cannot do by itself: menus that close, and texts that are copied. htmx does the rest.
+"use strict";
+(() => {
+  const menus = () => document.querySelectorAll("details.menu[open]");
+
+  document.addEventListener("click", (event) => {
+    for (const menu of menus()) if (!menu.contains(event.target)) menu.open = false;
+    const button = event.target.closest("[data-copy]");
+    if (button) copy(button);
+  });
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    for (const menu of menus()) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    }
+  });
+
+  // `data-copy` holds the selector of what is copied; outside HTTPS and this machine browsers have no clipboard.
+  async function copy(button) {
+    const source = document.querySelector(button.dataset.copy);
+    const text = source.value ?? source.textContent;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      const range = document.createRange();
+      range.selectNodeContents(source);
+      getSelection().removeAllRanges();
+      getSelection().addRange(range);
+      document.execCommand("copy");
+    }
+    const label = button.querySelector("span") ?? button;
+    const before = label.textContent;
+    label.textContent = document.body.dataset.copied;
+    setTimeout(() => { label.textContent = before; }, 1500);
+  }
+})();
