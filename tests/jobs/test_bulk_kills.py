@@ -1,0 +1,22 @@
+"""The crash test of benchmarks/bulk_kills.py, with few kills."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "bulk_kills.py"
+
+
+def test_a_job_and_a_gate_that_are_killed_at_random_moments_make_the_same_file() -> None:
+    ran = subprocess.run(
+        [sys.executable, str(PROGRAM), "--kills", "4", "--rows", "2000", "--seed", "3"],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "4 kills" in ran.stdout
+    assert "the same file, row by row" in ran.stdout

@@ -1,0 +1,185 @@
+"""`hubgate job`: through a gate that runs, and through one of its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import struct
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from hubgate.service.jobs.job import JobFolder, Status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from commands import Command
+    from harness import RunningGate
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "in.jsonl"
+    rows = [{"id": f"r{n}", "text": f"text number {n}", "n": n} for n in range(20)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_file_is_embedded_through_the_gate_that_runs(
+    hubgate: Command, gate: RunningGate, texts: Path, tmp_path: Path
+) -> None:
+    gate.add("words", dimensions=8)
+    out = tmp_path / "out.jsonl"
+    options = ("--endpoint", "words", "--id-field", "id", "--keep", "n", "--rows-per-request", "3")
+    ran = hubgate("job", "run", str(texts), str(out), *options, "--price-per-million-tokens", "1000")
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.fields == {
+        "output": str(out),
+        "rows": "20",
+        "failed": "0",
+        "vectors": "20",
+        "tokens": "60",
+        "cost": "0.0600",
+    }
+    rows = read(out)
+    assert [(row["id"], row["n"], row["tokens"]) for row in rows] == [(f"r{n}", n, 3) for n in range(20)]
+    body = {"model": "words", "input": "text number 7", "encoding_format": "base64"}
+    told = gate.request("POST", "/v1/embeddings", body).json()["data"][0]["embedding"]
+    assert struct.pack("<8f", *rows[7]["embedding"]) == base64.b64decode(told)
+
+
+def test_without_a_gate_the_job_starts_one_for_itself(hubgate: Command, texts: Path, tmp_path: Path) -> None:
+    assert hubgate("add", "words", "--fake", "--dimensions", "8").status == 0
+    out = tmp_path / "out.parquet"
+    ran = hubgate("job", "run", str(texts), str(out), "--endpoint", "words")
+    assert (ran.status, ran.err) == (0, "")
+    assert pq.read_table(out).column("id").to_pylist() == list(range(20))
+    again = hubgate("job", "run", str(texts), str(out), "--endpoint", "words")
+    assert (again.status, again.out) == (0, ran.out)
+
+
+def test_the_first_gate_of_a_home_tells_its_admin_key_here_too(
+    hubgate: Command, texts: Path, tmp_path: Path
+) -> None:
+    ran = hubgate("job", "run", str(texts), str(tmp_path / "out.jsonl"), "--endpoint", "words")
+    assert ran.status == 1
+    assert ran.err.startswith("The gate's admin key, shown only this once: hg_")
+    assert "hubgate: No endpoint is named [words]." in ran.err
+    assert hubgate("job", "list").rows == []
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("out")) == []
+
+
+def test_long_texts_are_cut_as_the_endpoint_says(hubgate: Command, gate: RunningGate, tmp_path: Path) -> None:
+    gate.add(
+        "words", dimensions=8, chunking_settings={"strategy": "word", "max_chunk_size": 10, "overlap": 1}
+    )
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "long.md").write_text("word " * 25)
+    (folder / "short.txt").write_text("one two")
+    out = tmp_path / "out.jsonl"
+    ran = hubgate("job", "run", str(folder), str(out), "--endpoint", "words", "--chunk")
+    assert (ran.status, ran.err) == (0, "")
+    rows = read(out)
+    assert [(row["id"], row["chunk"], row["tokens"]) for row in rows] == [
+        ("long.md", 0, 10),
+        ("long.md", 1, 10),
+        ("long.md", 2, 7),
+        ("short.txt", 0, 2),
+    ]
+    whole = "word " * 25
+    assert all(row["text"] == whole[row["start"] : row["end"]] for row in rows[:3])
+
+
+def test_rows_without_a_vector_are_told_at_the_end_and_in_the_status(
+    hubgate: Command, gate: RunningGate, tmp_path: Path
+) -> None:
+    gate.add("words")
+    texts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    texts.write_text('{"text": "a"}\n{"text": ""}\nbroken\n')
+    ran = hubgate("job", "run", str(texts), str(out), "--endpoint", "words")
+    assert ran.status == 1
+    assert ran.err == f"hubgate: 2 rows have no vector. {out}.failed.jsonl tells why.\n"
+    assert len(read(out)) == 1
+    shown = hubgate("job", "show", str(out)).fields
+    assert (shown["status"], shown["failed"], shown["failed rows"]) == ("done", "2", f"{out}.failed.jsonl")
+
+
+def test_jobs_are_listed_shown_cancelled_and_resumed(
+    hubgate: Command, gate: RunningGate, texts: Path, tmp_path: Path
+) -> None:
+    gate.add("words", dimensions=8)
+    out = tmp_path / "out.jsonl"
+    assert hubgate("job", "run", str(texts), str(out), "--endpoint", "words").status == 0
+    job = JobFolder(out)
+    assert hubgate("job", "list").rows == [
+        [
+            job.id,
+            "done",
+            "20",
+            "0",
+            "words",
+            *hubgate("job", "show", job.id).fields["created"].split(),
+            str(out),
+        ]
+    ]
+    shown = hubgate("job", "show", job.id).fields
+    assert (shown["model"], shown["input"], shown["endpoint"]) == ("fake", str(texts), "words")
+    assert hubgate("job", "cancel", job.id).out == f"Cancelled {out}.\n"
+    assert job.state().status is Status.DONE  # what is done cannot be undone
+    job.write_state(Status.STOPPED, "Something was wrong.")
+    assert hubgate("job", "show", job.id).fields["reason"] == "Something was wrong."
+    assert hubgate("job", "cancel", job.id).status == 0
+    assert hubgate("job", "list").rows[0][1] == "cancelled"
+    resumed = hubgate("job", "resume", job.id)
+    assert (resumed.status, resumed.fields["rows"]) == (0, "20")
+    assert job.state().status is Status.DONE
+    deleted = hubgate("job", "cancel", "--delete", str(out))
+    assert deleted.out == f"Cancelled {out}, and deleted what it had done.\n"
+    assert hubgate("job", "list").rows == []
+    assert len(read(out)) == 20
+    assert not job.path.exists()
+
+
+@pytest.mark.parametrize("command", ["show", "cancel", "resume"])
+def test_a_job_that_is_not_there_is_told(hubgate: Command, command: str) -> None:
+    failed = hubgate("job", command, "nobody")
+    assert (failed.status, failed.out) == (1, "")
+    assert failed.err == "hubgate: There is no job [nobody]. `hubgate job list` shows them.\n"
+
+
+def test_what_cannot_be_done_is_told_before_a_gate_is_asked(
+    hubgate: Command, texts: Path, tmp_path: Path
+) -> None:
+    failed = hubgate("job", "run", str(texts), str(tmp_path / "out.csv"), "--endpoint", "words")
+    assert failed.status == 1
+    assert re.fullmatch(r"hubgate: The output \S+ is of no format that is known\. .*\n", failed.err)
+    gone = hubgate(
+        "job", "run", str(tmp_path / "gone.jsonl"), str(tmp_path / "out.jsonl"), "--endpoint", "words"
+    )
+    assert re.fullmatch(r"hubgate: The input \S+ cannot be read: No such file or directory\.\n", gone.err)
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_model_that_was_replaced_between_two_runs_stops_the_job(
+    hubgate: Command, gate: RunningGate, texts: Path, tmp_path: Path
+) -> None:
+    gate.add("words", dimensions=8)
+    out = tmp_path / "out.jsonl"
+    run = ("job", "run", str(texts), str(out), "--endpoint", "words")
+    assert hubgate(*run).status == 0
+    JobFolder(out).write_state(Status.INTERRUPTED)
+    gate.request("DELETE", "/api/endpoints/words")
+    gate.add("words", dimensions=8, model="org/other")
+    failed = hubgate(*run)
+    assert failed.status == 1
+    assert "is not what it was when the job began: its model was fake, and is org/other" in failed.err
+    assert "--overwrite" in failed.err
+    assert hubgate(*run, "--overwrite").status == 0

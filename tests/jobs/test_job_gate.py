@@ -1,0 +1,155 @@
+"""A job and its gate: found, lost, found again."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from aiohttp import web
+from harness import RunningGate
+from model_script import task
+
+from hubgate.cli.job_embedder import GateEmbedder
+from hubgate.cli.job_gate import some_gate
+from hubgate.domain.errors import Cause, HubgateError, StoreFailed, WrongTask
+from hubgate.service.jobs.job import Manner
+from hubgate.store.lock import GateLock, running_gate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from hubgate.settings import Settings
+
+
+@asynccontextmanager
+async def answering(settings: Settings, answer: web.Response) -> AsyncIterator[None]:
+    """Something that holds the lock of the home, and answers this to whatever it is asked."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return answer
+
+    runner = web.ServerRunner(web.Server(handle))  # type: ignore[arg-type]
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    with GateLock(settings.home) as lock:
+        lock.announce(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        yield
+    await runner.cleanup()
+
+
+def embedder(settings: Settings, tmp_path: Path, **fields: object) -> GateEmbedder:
+    what = task(tmp_path / "in.jsonl", tmp_path / "out.jsonl", endpoint="words", **fields)
+    return GateEmbedder(settings.home, what, Manner())
+
+
+def test_a_jobs_own_gate_is_found_by_other_commands_and_gone_afterwards(settings: Settings) -> None:
+    with some_gate(settings) as own:
+        assert own
+        assert running_gate(settings.home) is not None
+        with some_gate(settings) as another:
+            assert not another
+    assert running_gate(settings.home) is None
+
+
+def test_a_home_in_which_no_gate_can_be_started_is_told(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    with pytest.raises(StoreFailed, match="cannot be used"), some_gate(settings):
+        pass
+
+
+def test_a_gate_that_is_just_starting_is_waited_for(settings: Settings) -> None:
+    began, announced = threading.Event(), threading.Event()
+
+    def start() -> None:
+        with GateLock(settings.home) as lock:
+            began.set()
+            lock.announce("http://127.0.0.1:1")
+            announced.wait(60)
+
+    starting = threading.Thread(target=start)
+    starting.start()
+    began.wait(60)
+    try:
+        with some_gate(settings) as own:
+            assert not own
+    finally:
+        announced.set()
+        starting.join()
+
+
+async def test_after_a_restart_the_gate_is_found_again(settings: Settings, tmp_path: Path) -> None:
+    async with embedder(settings, tmp_path) as embed:
+        with RunningGate(settings) as gate:
+            gate.add("words", dimensions=4)
+            assert len((await embed(["a", "b c"])).items) == 2
+        with pytest.raises(HubgateError, match="does not answer") as lost:
+            await embed(["a"])
+        assert (lost.value.cause, lost.value.retryable) == (Cause.GATE_STOPPING, True)
+        with pytest.raises(HubgateError, match=r"The gate does not run any more\. Start it"):
+            await embed(["a"])
+        with RunningGate(settings):
+            reply = await embed(["a b"])
+            assert (reply.tokens, reply.exact, reply.items[0][0].tokens) == (2, True, 2)
+
+
+async def test_a_gate_that_was_started_again_at_the_same_address_has_another_key(
+    settings: Settings, tmp_path: Path
+) -> None:
+    async with embedder(settings, tmp_path) as embed:
+        with RunningGate(settings) as gate:
+            gate.add("words", dimensions=4)
+            await embed(["a"])
+            assert embed._gate is not None
+            old = embed._gate
+            embed._gate = type(old)(url=old.url, pid=old.pid, key="of the one before")
+            with pytest.raises(HubgateError, match=r"The gate was started again\."):
+                await embed(["a"])
+            assert len((await embed(["a"])).items) == 1
+
+
+async def test_what_the_gate_refuses_is_told_with_its_cause(settings: Settings, tmp_path: Path) -> None:
+    with RunningGate(settings) as gate:
+        async with embedder(settings, tmp_path) as embed:
+            with pytest.raises(HubgateError) as unknown:
+                await embed.model()
+            assert (unknown.value.cause, unknown.value.retryable) == (Cause.ENDPOINT_NOT_FOUND, False)
+            gate.add("words", dimensions=4)
+            with pytest.raises(HubgateError, match="is an empty string") as empty:
+                await embed(["a", ""])
+            assert empty.value.cause is Cause.INVALID_REQUEST
+            assert await embed.model() == {
+                "model": "fake",
+                "dimensions": 4,
+                "revision": None,
+                "pooling": "words",
+                "precision": None,
+                "prefixes": {},
+            }
+
+
+async def test_an_endpoint_that_gives_no_vectors_is_told(settings: Settings, tmp_path: Path) -> None:
+    shown = {"task": "completion", "facts": {}}
+    answer = web.json_response(shown)
+    async with answering(settings, answer), embedder(settings, tmp_path) as embed:
+        with pytest.raises(WrongTask, match=r"Endpoint \[words\] serves completion, not text_embedding"):
+            await embed.model()
+
+
+async def test_an_answer_with_too_few_vectors_is_no_answer(settings: Settings, tmp_path: Path) -> None:
+    answer = web.json_response({"data": [], "usage": {"total_tokens": 1}})
+    async with answering(settings, answer), embedder(settings, tmp_path) as embed:
+        with pytest.raises(HubgateError, match="answered 0 texts of 1") as few:
+            await embed(["a"])
+        assert few.value.cause is Cause.WRONG_COUNT
+
+
+async def test_what_answers_in_other_words_than_the_gates_is_told(settings: Settings, tmp_path: Path) -> None:
+    answer = web.Response(status=502, text="<html>Bad gateway</html>")
+    async with answering(settings, answer), embedder(settings, tmp_path) as embed:
+        with pytest.raises(HubgateError, match="answered 502, and not in its own words: is a proxy") as odd:
+            await embed(["a"])
+        assert odd.value.cause is Cause.INTERNAL

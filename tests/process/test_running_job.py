@@ -1,0 +1,78 @@
+"""A job that runs: its lock, its signals, its end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+from gate_process import HUBGATE, Home
+from lookalikes import lookalike
+
+from hubgate.service.jobs.job import JobFolder, Status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_running_job_is_stopped_by_cancel_and_goes_on_by_resume(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with lookalike("tei", seconds=0.05) as server:
+        added = home.run("add", "slow", "--url", server.url)
+        assert added.status == 0, added.err
+        texts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+        texts.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(100)))
+        run = ("job", "run", str(texts), str(out), "--endpoint", "slow")
+        options = ("--rows-per-request", "1", "--concurrency", "1")
+        job = JobFolder(out)
+        with subprocess.Popen(
+            [*HUBGATE, *run, *options], env=home.env, stderr=subprocess.PIPE, text=True
+        ) as running:
+            while not job.totals().rows:
+                assert running.poll() is None
+            second = home.run(*run, *options)
+            assert (second.status, second.err.startswith("hubgate: Another process works on ")) == (1, True)
+            assert home.run("job", "list").out.split("\n")[1].split()[1] == "running"
+            assert home.run("job", "cancel", str(out)).status == 0
+            _, said = running.communicate(timeout=60)
+        assert running.returncode == 1
+        assert said == "hubgate: The job was stopped. The same command, or `hubgate job resume`, goes on.\n"
+        assert job.state().status is Status.CANCELLED
+        done = job.totals().rows
+        assert 0 < done < 100
+        resumed = home.run("job", "resume", job.id)
+        assert resumed.status == 0, resumed.err
+        assert len(out.read_text().splitlines()) == 100
+
+
+def test_ctrl_c_ends_a_job_with_130_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with lookalike("tei", seconds=0.05) as server:
+        assert home.run("add", "slow", "--url", server.url).status == 0
+        texts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+        texts.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(60)))
+        command = [
+            *HUBGATE,
+            "job",
+            "run",
+            str(texts),
+            str(out),
+            "--endpoint",
+            "slow",
+            "--rows-per-request",
+            "1",
+        ]
+        job = JobFolder(out)
+        with subprocess.Popen(
+            [*command, "--concurrency", "1"], env=home.env, stderr=subprocess.PIPE, text=True
+        ) as running:
+            while not job.totals().rows:
+                assert running.poll() is None
+            running.send_signal(signal.SIGINT)
+            _, said = running.communicate(timeout=60)
+        assert running.returncode == 130
+        assert "Traceback" not in said
+        assert job.state().reason == "It was interrupted."
+        assert home.run(*command[len(HUBGATE) :]).status == 0
+        assert len(out.read_text().splitlines()) == 60
