@@ -1,0 +1,245 @@
+"""Endpoints are edited, cloned, kept untested and switched off; a model is asked only where it may be another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from staged import dedicated, local, until
+
+from hubgate.domain.calls import Embed
+from hubgate.domain.chunking import ChunkingSettings
+from hubgate.domain.endpoint import Facts, Similarity, Source
+from hubgate.domain.errors import (
+    EndpointChanged,
+    EndpointDisabled,
+    EndpointExists,
+    EndpointNotFound,
+    InvalidEndpoint,
+    UpstreamUnreachable,
+)
+from hubgate.domain.secret import Secret
+from hubgate.service.gateway import Gateway
+from hubgate.service.pipeline import Pipelines
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from staged import Stage
+
+    from hubgate.store.store import SqlStore
+
+CALL = Embed(texts=("a text",))
+TOKEN, ANOTHER = Secret("hf_" + "one" * 8), Secret("hf_" + "two" * 8)
+
+
+@pytest.fixture
+async def gateway(store: SqlStore, stage: Stage) -> AsyncIterator[Gateway]:
+    opened = Gateway(store, stage, Pipelines(None, time.monotonic))
+    yield opened
+    await opened.close()
+
+
+class TestEdit:
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"requests_per_minute": 5, "tokens_per_minute": 9, "max_concurrent_requests": 2, "burst": 3},
+            {"cached": False, "similarity": Similarity.L2_NORM, "timeout": 3.0, "namespace": "team"},
+            {"chunking": ChunkingSettings(strategy="none")},
+            {"enabled": False},
+        ],
+        ids=lambda given: next(iter(given)),
+    )
+    async def test_what_changes_nothing_of_the_model_is_in_force_without_asking_it(
+        self, gateway: Gateway, store: SqlStore, stage: Stage, given: dict[str, object]
+    ) -> None:
+        endpoint = await gateway.register(dedicated(), TOKEN)
+        changed = await gateway.edit(replace(endpoint, **given))  # type: ignore[arg-type]
+        assert (stage.detections, stage.questions) == (1, 1)
+        assert gateway.find("e5") == changed == replace(endpoint, **given)  # type: ignore[arg-type]
+        assert await store.endpoints() == [(changed, TOKEN)]
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"url": "http://127.0.0.1:2/"},
+            {"prefixes": {}},
+            {"max_input_tokens": 100},
+            {"proxy": "http://127.0.0.1:3"},
+        ],
+        ids=lambda given: next(iter(given)),
+    )
+    async def test_what_may_change_the_model_asks_it(
+        self, gateway: Gateway, stage: Stage, given: dict[str, object]
+    ) -> None:
+        endpoint = await gateway.register(dedicated(), TOKEN)
+        await gateway.edit(replace(endpoint, **given))  # type: ignore[arg-type]
+        assert stage.detections == 2
+
+    async def test_settings_that_do_not_work_leave_the_old_ones_in_force(
+        self, gateway: Gateway, store: SqlStore, stage: Stage
+    ) -> None:
+        endpoint = await gateway.register(dedicated(), TOKEN)
+        stage.absence = UpstreamUnreachable("Nothing listens.")
+        with pytest.raises(UpstreamUnreachable):
+            await gateway.edit(replace(endpoint, url="http://127.0.0.1:2/"))
+        assert await store.endpoints() == [(gateway.find("e5"), TOKEN)] == [(endpoint, TOKEN)]
+
+    async def test_a_token_stays_is_replaced_or_goes(self, gateway: Gateway, store: SqlStore) -> None:
+        endpoint = await gateway.register(dedicated(), TOKEN)
+        await gateway.edit(replace(endpoint, burst=2))
+        assert (await store.endpoints())[0][1] == TOKEN
+        await gateway.edit(endpoint, ANOTHER, keep_token=False)
+        assert (await store.endpoints())[0][1] == ANOTHER
+        await gateway.edit(endpoint, None, keep_token=False)
+        assert (await store.endpoints())[0][1] is None
+        assert gateway.token_hint("e5") is None
+
+    async def test_nothing_changed_is_nothing_done(self, gateway: Gateway, stage: Stage) -> None:
+        endpoint = await gateway.register(dedicated(), TOKEN)
+        assert await gateway.edit(endpoint) == endpoint
+        assert len(stage.actors) == 1
+
+    async def test_a_local_model_stays_loaded_and_the_last_to_leave_frees_it(
+        self, gateway: Gateway, stage: Stage
+    ) -> None:
+        endpoint = await gateway.register(local(), None)
+        for limit in (5, 6):
+            endpoint = await gateway.edit(replace(endpoint, burst=limit))
+        await gateway.embed("minilm", CALL)
+        assert [actor.closed for actor in stage.actors] == [0]
+        await gateway.remove("minilm")
+        await until(lambda: stage.actors[0].closed == 1)
+
+    async def test_a_changed_model_stays_refused_whatever_else_is_edited(
+        self, gateway: Gateway, stage: Stage
+    ) -> None:
+        endpoint = await gateway.register(dedicated(), None)
+        stage.vector, stage.facts = (0.8, -0.6), Facts(model="org/other")
+        with pytest.raises(EndpointChanged):
+            await gateway.check("e5")
+        await gateway.edit(replace(endpoint, burst=2))
+        await gateway.clone("e5", "twin")
+        for name in ("e5", "twin"):
+            with pytest.raises(EndpointChanged):
+                await gateway.embed(name, CALL)
+
+    async def test_an_endpoint_that_is_not_there_is_not_found(self, gateway: Gateway) -> None:
+        with pytest.raises(EndpointNotFound):
+            await gateway.edit(dedicated())
+
+
+class TestSwitchedOff:
+    async def test_calls_are_refused_and_the_model_is_freed(self, gateway: Gateway, stage: Stage) -> None:
+        endpoint = await gateway.register(local(), None)
+        await gateway.edit(replace(endpoint, enabled=False))
+        await until(lambda: stage.actors[0].closed == 1)
+        with pytest.raises(EndpointDisabled):
+            await gateway.embed("minilm", CALL)
+        await gateway.edit(endpoint)
+        await gateway.embed("minilm", CALL)
+        assert (stage.detections, len(stage.open_actors)) == (1, 1)
+
+    async def test_it_is_neither_opened_nor_asked_at_the_start(
+        self, gateway: Gateway, store: SqlStore, stage: Stage
+    ) -> None:
+        for endpoint in (await gateway.register(local(), None), await gateway.register(dedicated(), None)):
+            await gateway.edit(replace(endpoint, enabled=False))
+        before = len(stage.actors)
+        again = Gateway(store, stage, Pipelines(None, time.monotonic))
+        await again.load()
+        await again.start()
+        await again.settled()
+        assert [endpoint.enabled for endpoint in again.endpoints()] == [False, False]
+        assert len(stage.actors) == before
+        assert again.unready() == {}
+        await again.close()
+
+    async def test_what_matters_and_is_changed_meanwhile_is_proved_when_it_is_switched_on(
+        self, gateway: Gateway, stage: Stage
+    ) -> None:
+        endpoint = await gateway.register(dedicated(), None)
+        off = await gateway.edit(replace(endpoint, enabled=False, url="http://127.0.0.1:2/"))
+        assert (stage.detections, off.facts) == (1, Facts())
+        on = await gateway.edit(replace(off, enabled=True))
+        assert (stage.detections, on.facts) == (2, endpoint.facts)
+
+    async def test_one_that_is_registered_so_is_proved_and_left_closed(
+        self, gateway: Gateway, stage: Stage
+    ) -> None:
+        endpoint = await gateway.register(dedicated(enabled=False), None)
+        assert endpoint.facts.model == "org/model"
+        assert stage.open_actors == []
+        with pytest.raises(EndpointDisabled):
+            await gateway.embed("e5", CALL)
+
+
+class TestKeep:
+    async def test_an_untested_endpoint_is_stored_switched_off_and_proved_when_switched_on(
+        self, gateway: Gateway, store: SqlStore, stage: Stage
+    ) -> None:
+        kept = await gateway.keep(dedicated(), TOKEN)
+        assert (kept.enabled, stage.detections, stage.actors) == (False, 0, [])
+        assert await store.endpoints() == [(kept, TOKEN)]
+        with pytest.raises(EndpointExists):
+            await gateway.keep(dedicated(), None)
+        stage.absence = UpstreamUnreachable("Nothing listens.")
+        with pytest.raises(UpstreamUnreachable):
+            await gateway.edit(replace(kept, enabled=True))
+        assert not gateway.find("e5").enabled
+        stage.absence = None
+        on = await gateway.edit(replace(kept, enabled=True))
+        assert on.facts.model == "org/model"
+        await gateway.embed("e5", CALL)
+
+    async def test_a_fallback_may_be_switched_off_and_unknown_but_must_be_there(
+        self, gateway: Gateway
+    ) -> None:
+        await gateway.keep(dedicated("spare"), None)
+        await gateway.keep(dedicated("e6", fallback="spare"), None)
+        with pytest.raises(InvalidEndpoint, match=r"No endpoint is named \[nowhere\]"):
+            await gateway.keep(dedicated("e7", fallback="nowhere"), None)
+
+
+class TestClone:
+    async def test_a_clone_has_the_settings_the_token_and_what_was_learned(
+        self, gateway: Gateway, store: SqlStore, stage: Stage
+    ) -> None:
+        endpoint = await gateway.register(dedicated(burst=3), TOKEN)
+        twin = await gateway.clone("e5", "twin")
+        assert twin == replace(endpoint, name="twin")
+        assert stage.detections == 1
+        assert await store.endpoints() == [(endpoint, TOKEN), (twin, TOKEN)]
+        await gateway.embed("twin", CALL)
+
+    async def test_a_name_that_is_taken_or_unknown_is_refused(self, gateway: Gateway) -> None:
+        await gateway.register(dedicated(), None)
+        with pytest.raises(EndpointExists):
+            await gateway.clone("e5", "e5")
+        with pytest.raises(EndpointNotFound):
+            await gateway.clone("e6", "e7")
+        with pytest.raises(InvalidEndpoint, match="Invalid inference_id"):
+            await gateway.clone("e5", "No Name")
+
+
+async def test_an_edit_whose_asker_leaves_is_done_or_not_at_all(
+    gateway: Gateway, store: SqlStore, stage: Stage
+) -> None:
+    endpoint = await gateway.register(dedicated(), None)
+    stage.hold()
+    asking = asyncio.create_task(gateway.edit(replace(endpoint, url="http://127.0.0.1:2/")))
+    await stage.asked.wait()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    stage.go_on.set()
+    assert await store.endpoints() == [(endpoint, None)]
+    assert len(stage.open_actors) == 1
+
+
+async def test_a_fake_endpoint_is_edited_like_any_other(gateway: Gateway) -> None:
+    endpoint = await gateway.register(dedicated(source=Source.FAKE), None)
+    assert (await gateway.edit(replace(endpoint, burst=2))).burst == 2

@@ -1,0 +1,120 @@
+"""A connection's token is used by the endpoints that name it, replaced in all of them, and kept while they do."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from staged import dedicated
+
+from hubgate.domain.calls import Embed
+from hubgate.domain.errors import InUse, InvalidEndpoint, InvalidRequest, NotFound
+from hubgate.domain.secret import Secret
+from hubgate.service.gateway import Gateway
+from hubgate.service.pipeline import Pipelines
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from staged import Stage
+
+    from hubgate.store.store import SqlStore
+
+CALL = Embed(texts=("a text",))
+TOKEN, ANOTHER = Secret("hf_" + "one" * 8), Secret("hf_" + "two" * 8)
+
+
+@pytest.fixture
+async def gateway(store: SqlStore, stage: Stage) -> AsyncIterator[Gateway]:
+    opened = Gateway(store, stage, Pipelines(None, time.monotonic))
+    yield opened
+    await opened.close()
+
+
+async def test_an_endpoint_is_reached_with_its_connections_token_and_stores_none(
+    gateway: Gateway, store: SqlStore, stage: Stage
+) -> None:
+    await gateway.connect("team", TOKEN)
+    endpoint = await gateway.register(dedicated(connection="team"), None)
+    assert stage.actors[-1].token == TOKEN
+    assert await store.endpoints() == [(endpoint, None)]
+    assert gateway.token_hint("e5") is None
+    twin = await gateway.clone("e5", "twin")
+    assert twin.connection == "team"
+    again = Gateway(store, stage, Pipelines(None, time.monotonic))
+    await again.load()
+    assert stage.actors[-1].token == TOKEN
+    assert [one.name for one in again.connections()] == ["team"]
+    await again.close()
+
+
+async def test_a_new_token_is_used_at_once_by_all_who_name_it(gateway: Gateway, stage: Stage) -> None:
+    made = await gateway.connect("team", TOKEN)
+    for name in ("one", "two"):
+        await gateway.register(dedicated(name, connection="team"), None)
+    await gateway.register(dedicated("own"), TOKEN)
+    replaced = await gateway.reconnect("team", ANOTHER)
+    assert replaced.created_at == made.created_at
+    opened = {actor.endpoint.name: actor.token for actor in stage.actors}
+    assert opened == {"one": ANOTHER, "two": ANOTHER, "own": TOKEN}
+    assert stage.detections == 3, "nobody was asked again"
+    await gateway.embed("one", CALL)
+
+
+async def test_an_endpoint_changes_between_a_connection_and_a_token_of_its_own(
+    gateway: Gateway, store: SqlStore, stage: Stage
+) -> None:
+    await gateway.connect("team", TOKEN)
+    endpoint = await gateway.register(dedicated(), ANOTHER)
+    joined = await gateway.edit(replace(endpoint, connection="team"))
+    assert (stage.detections, stage.actors[-1].token) == (2, TOKEN)
+    assert await store.endpoints() == [(joined, None)]
+    left = await gateway.edit(replace(joined, connection=None), ANOTHER, keep_token=False)
+    assert await store.endpoints() == [(left, ANOTHER)]
+    joined = await gateway.edit(replace(left, connection="team"))
+    updated = await gateway.update(joined, ANOTHER)
+    assert updated.connection is None
+    assert await store.endpoints() == [(updated, ANOTHER)]
+
+
+async def test_a_connection_in_use_stays_and_says_by_whom(gateway: Gateway) -> None:
+    await gateway.connect("team", TOKEN)
+    for name in ("one", "two"):
+        await gateway.register(dedicated(name, connection="team"), None)
+    with pytest.raises(InUse, match="used by endpoints one, two"):
+        await gateway.disconnect("team")
+    for name in ("one", "two"):
+        await gateway.remove(name)
+    await gateway.disconnect("team")
+    assert gateway.connections() == []
+    for verb in (gateway.disconnect("team"), gateway.reconnect("team", TOKEN)):
+        with pytest.raises(NotFound):
+            await verb
+
+
+async def test_a_token_and_a_connection_or_one_that_is_not_there_are_refused(gateway: Gateway) -> None:
+    await gateway.connect("team", TOKEN)
+    with pytest.raises(InvalidEndpoint, match="a token and a connection"):
+        await gateway.register(dedicated(connection="team"), TOKEN)
+    with pytest.raises(InvalidEndpoint, match=r"No connection is named \[nowhere\]"):
+        await gateway.register(dedicated(connection="nowhere"), None)
+
+
+@pytest.mark.parametrize("text", ["", " \n ", "hf_with space", "hf_ü", "hf_one\nhf_\ttwo"])
+async def test_what_no_header_can_carry_is_no_token(gateway: Gateway, text: str) -> None:
+    with pytest.raises(InvalidRequest, match="no token") as refused:
+        await gateway.connect("team", Secret(text))
+    assert text not in str(refused.value) or not text.strip()
+
+
+async def test_several_tokens_stand_one_a_line_and_a_name_is_taken_once(gateway: Gateway) -> None:
+    made = await gateway.connect("team", Secret("hf_one\n hf_two\n"))
+    assert made.token is not None
+    assert [one.reveal() for one in made.token.each()] == ["hf_one", "hf_two"]
+    with pytest.raises(InvalidRequest, match="exists already"):
+        await gateway.connect("team", TOKEN)
+    with pytest.raises(InvalidRequest, match="Invalid name of a connection"):
+        await gateway.connect("My Team", TOKEN)
+    assert gateway.stored_tokens["team"] == made

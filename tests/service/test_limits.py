@@ -1,0 +1,104 @@
+"""No sixty seconds hold more requests of a key than it may make, and one that has spent its tokens waits."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubgate.domain.errors import KeyLimit
+from hubgate.domain.keys import Key
+from hubgate.service.limits import MINUTE, KeyLimits
+
+
+def key(requests: int | None = None, tokens: int | None = None) -> Key:
+    return Key(
+        id="0a1b2c3d",
+        name="dify",
+        digest=bytes(32),
+        created_at=0.0,
+        requests_per_minute=requests,
+        tokens_per_minute=tokens,
+    )
+
+
+def waits(limits: KeyLimits, asker: Key, now: float) -> float:
+    """For how long it is told to wait; 0 if it is admitted."""
+    try:
+        limits.admit(asker, now)
+    except KeyLimit as full:
+        return full.retry_after or 0.0
+    return 0.0
+
+
+def test_a_key_without_limits_leaves_no_trace() -> None:
+    limits = KeyLimits()
+    for _ in range(5):
+        limits.admit(key(), 0.0)
+        limits.spend(key(), 10, 0.0)
+    assert limits._minutes == {}
+
+
+def test_the_request_beyond_the_limit_is_told_how_long_to_wait() -> None:
+    limits = KeyLimits()
+    for at in (0.0, 10.0):
+        limits.admit(key(2), at)
+    with pytest.raises(KeyLimit, match="2 requests a minute") as full:
+        limits.admit(key(2), 15.0)
+    assert full.value.retry_after == 45.0
+    assert full.value.retryable
+    limits.admit(key(2), 60.0)
+    with pytest.raises(KeyLimit):
+        limits.admit(key(2), 69.9)
+    limits.admit(key(2), 70.0)
+
+
+def test_a_limit_that_was_lowered_counts_what_was_asked_before() -> None:
+    limits = KeyLimits()
+    for at in (0.0, 1.0, 2.0):
+        limits.admit(key(3), at)
+    with pytest.raises(KeyLimit) as full:
+        limits.admit(key(1), 3.0)
+    assert full.value.retry_after == 59.0
+
+
+@given(st.lists(st.floats(0, 40), min_size=1, max_size=60), st.integers(1, 5))
+def test_no_minute_holds_more_than_the_limit(gaps: list[float], limit: int) -> None:
+    limits, now, admitted = KeyLimits(), 0.0, []
+    for gap in gaps:
+        now += gap
+        wait = waits(limits, key(limit), now)
+        assert 0 <= wait <= MINUTE
+        if not wait:
+            admitted.append(now)
+    for at in admitted:
+        assert sum(at - MINUTE < other <= at for other in admitted) <= limit
+
+
+def test_who_has_spent_the_tokens_waits_until_enough_are_a_minute_old() -> None:
+    limits = KeyLimits()
+    spender = key(tokens=100)
+    for at, tokens in ((0.0, 60), (10.0, 30), (20.0, 40)):
+        limits.admit(spender, at)
+        limits.spend(spender, tokens, at)
+    with pytest.raises(KeyLimit, match="100 tokens a minute") as full:
+        limits.admit(spender, 30.0)
+    assert full.value.retry_after == pytest.approx(30.05)
+    limits.admit(spender, 60.1)
+    limits.spend(spender, 0, 60.1)
+    limits.spend(spender, 30, 60.1)
+    with pytest.raises(KeyLimit) as full:
+        limits.admit(spender, 60.2)
+    assert full.value.retry_after == pytest.approx(9.85)
+
+
+def test_a_busy_minute_has_a_bounded_number_of_entries_and_a_revoked_key_none() -> None:
+    limits = KeyLimits()
+    spender = key(tokens=10**9)
+    for number in range(10_000):
+        limits.spend(spender, 1, number / 1000)
+    minute = limits._minutes[spender.id]
+    assert minute.spent == 10_000
+    assert len(minute.tokens) <= 201
+    limits.forget(spender.id)
+    assert limits._minutes == {}
