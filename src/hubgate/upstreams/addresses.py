@@ -32,11 +32,15 @@ _METADATA = frozenset(
         ),
     )
 )
+_THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
 _NEVER = (
-    ipaddress.ip_network("0.0.0.0/8"),  # "this network": reaches the machine itself on Linux
+    _THIS_NETWORK,  # reaches the machine itself on Linux
     ipaddress.ip_network("fec0::/10"),  # IPv6's first, withdrawn idea of a private range
 )
-_NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
+_WHERE_NAT64_PUTS_IT = ((6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), (12, 13, 14, 15))
+"""The bytes of an address that hold the IPv4 one, behind a prefix of 48, 56, 64 and 96 bits (RFC 6052, 2.2)."""
 _IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
 
 
@@ -116,11 +120,23 @@ def _carried(address: Address) -> tuple[ipaddress.IPv4Address, ...]:
         return (address.sixtofour,)
     if address.teredo:
         return address.teredo
-    if any(address in network for network in _NAT64):
+    if address in _NAT64:
         return (ipaddress.IPv4Address(int(address) & 0xFFFFFFFF),)
+    if address in _LOCAL_NAT64:
+        return _carried_locally(address)
     if address in _IPV4_COMPATIBLE and int(address) > 1:
         return (ipaddress.IPv4Address(int(address)),)
     return ()
+
+
+def _carried_locally(address: ipaddress.IPv6Address) -> tuple[ipaddress.IPv4Address, ...]:
+    """All that such an address may be read as: which it is, only the network's gateway knows (RFC 8215)."""
+    read = [
+        ipaddress.IPv4Address(bytes(address.packed[place] for place in places))
+        for places in _WHERE_NAT64_PUTS_IT
+    ]
+    # A reading of the bytes beside the IPv4 address, which are zero.
+    return tuple(one for one in read if one not in _THIS_NETWORK) or (read[-1],)
 
 
 def _refused(host: str, address: Address, kind: str, remedy: str) -> InvalidEndpoint:
