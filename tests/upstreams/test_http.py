@@ -9,7 +9,7 @@ import ipaddress
 import socket
 import ssl
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -29,6 +29,7 @@ from hubgate.domain.errors import (
 from hubgate.upstreams.addresses import AddressRule
 from hubgate.upstreams.http import MAX_ERROR_BYTES, AiohttpClient
 from hubgate.upstreams.messages import HttpReply, HttpRequest
+from hubgate.upstreams.pool import PooledClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -55,9 +56,21 @@ class Names(AbstractResolver):
         """Nothing is held."""
 
 
+Kind: TypeAlias = type[AiohttpClient] | type[PooledClient]
+
+
+@pytest.fixture(params=[PooledClient, AiohttpClient])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Both clients: the pool, and the one for the way through a proxy."""
+    chosen: Kind = request.param
+    return chosen
+
+
 @asynccontextmanager
-async def opened(client: AiohttpClient | None = None) -> AsyncIterator[AiohttpClient]:
-    client = client or AiohttpClient(AddressRule())
+async def opened(
+    kind: Kind, rule: AddressRule | None = None, **options: Any
+) -> AsyncIterator[AiohttpClient | PooledClient]:
+    client = kind(rule or AddressRule(), **options)
     try:
         yield client
     finally:
@@ -89,9 +102,9 @@ async def failure(send: Awaitable[HttpReply]) -> HubgateError:
     return caught.value
 
 
-async def test_a_reply_comes_back_with_its_status_headers_and_body() -> None:
+async def test_a_reply_comes_back_with_its_status_headers_and_body(kind: Kind) -> None:
     with lookalike("tei", key="k") as server:
-        async with opened() as client:
+        async with opened(kind) as client:
             reply = await client.send(get(server.url + "/health"))
             assert (reply.status, reply.body) == (200, b"")
             reply = await client.send(HttpRequest(method="POST", url=server.url + "/embed", body=b"{}"))
@@ -100,18 +113,17 @@ async def test_a_reply_comes_back_with_its_status_headers_and_body() -> None:
             assert (reply.content_type, reply.is_html) == ("text/plain", False)
 
 
-async def test_it_names_itself_and_asks_for_json() -> None:
+async def test_it_names_itself_and_asks_for_json(kind: Kind) -> None:
     with lookalike("tei") as server:
-        async with opened() as client:
+        async with opened(kind) as client:
             await client.send(get(server.url + "/info"))
         headers = server.requests[0].headers
         assert headers["user-agent"].startswith("hubgate/")
         assert headers["accept"] == "application/json"
-        assert "gzip" in headers["accept-encoding"]
         assert "cookie" not in headers
 
 
-async def test_connections_are_kept_for_the_next_request() -> None:
+async def test_connections_are_kept_for_the_next_request(kind: Kind) -> None:
     connections = 0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -121,45 +133,46 @@ async def test_connections_are_kept_for_the_next_request() -> None:
             while await reader.readuntil(b"\r\n\r\n"):
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=b\r\n\r\nOk")
         except asyncio.IncompleteReadError:
+            pass
+        finally:
             writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, opened() as client:
+    async with server, opened(kind) as client:
         for _ in range(3):
             assert (await client.send(get(url))).body == b"Ok"
     assert connections == 1
 
 
-async def test_a_large_body_arrives_whole() -> None:
+async def test_a_large_body_arrives_whole(kind: Kind) -> None:
     body = b'{"inputs": ["' + b"x" * 1_500_000 + b'"]}'
     with lookalike("tei") as server:
-        async with opened() as client:
+        async with opened(kind) as client:
             await client.send(HttpRequest(method="POST", url=server.url + "/embed", body=body))
         assert server.requests[0].body == body
 
 
-async def test_gzip_is_unpacked() -> None:
+async def test_gzip_is_unpacked(kind: Kind) -> None:
     packed = gzip.compress(b"hello")
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
-    async with raw_server(head + packed) as url, opened() as client:
+    async with raw_server(head + packed) as url, opened(kind) as client:
         assert (await client.send(get(url))).body == b"hello"
 
 
-async def test_what_only_says_it_is_gzip_is_unreadable() -> None:
+async def test_what_only_says_it_is_gzip_is_unreadable(kind: Kind) -> None:
     async with (
         raw_server(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello") as url,
-        opened() as client,
+        opened(kind) as client,
     ):
         error = await failure(client.send(get(url)))
     assert isinstance(error, UpstreamUnreadable)
     assert error.cause is Cause.UNREADABLE_REPLY
 
 
-async def test_a_reply_beyond_the_bound_is_refused_and_an_error_page_is_read_in_part() -> None:
-    small = AiohttpClient(AddressRule(), max_reply_bytes=1000)
+async def test_a_reply_beyond_the_bound_is_refused_and_an_error_page_is_read_in_part(kind: Kind) -> None:
     head = b"HTTP/1.1 %s\r\nContent-Length: 3000000\r\n\r\n"
-    async with opened(small) as client:
+    async with opened(kind, max_reply_bytes=1000) as client:
         async with raw_server(head % b"200 OK" + b"x" * 3_000_000) as url:
             error = await failure(client.send(get(url)))
             assert isinstance(error, UpstreamUnreadable)
@@ -170,9 +183,9 @@ async def test_a_reply_beyond_the_bound_is_refused_and_an_error_page_is_read_in_
             assert MAX_ERROR_BYTES < len(reply.body) < 3_000_000
 
 
-async def test_a_redirect_is_not_followed_and_its_target_is_named_without_its_secrets() -> None:
+async def test_a_redirect_is_not_followed_and_its_target_is_named_without_its_secrets(kind: Kind) -> None:
     with lookalike("tei", fault="redirect") as server:
-        async with opened() as client:
+        async with opened(kind) as client:
             error = await failure(client.send(get(server.url)))
     assert isinstance(error, UpstreamUnreachable)
     assert (error.cause, error.retryable) == (Cause.UPSTREAM_REDIRECTS, False)
@@ -180,10 +193,10 @@ async def test_a_redirect_is_not_followed_and_its_target_is_named_without_its_se
     assert "secret" not in str(error)
 
 
-async def test_a_redirect_to_nowhere_is_an_error_too() -> None:
+async def test_a_redirect_to_nowhere_is_an_error_too(kind: Kind) -> None:
     async with (
         raw_server(b"HTTP/1.1 302 Found\r\nLocation: http://[bad\r\nContent-Length: 0\r\n\r\n") as url,
-        opened() as client,
+        opened(kind) as client,
     ):
         assert (await failure(client.send(get(url)))).cause is Cause.UPSTREAM_REDIRECTS
 
@@ -197,30 +210,32 @@ async def test_a_redirect_to_nowhere_is_an_error_too() -> None:
         ("hang", Cause.UPSTREAM_TIMEOUT),
     ],
 )
-async def test_a_server_that_breaks_off_is_told_from_one_that_never_answers(fault: str, cause: Cause) -> None:
+async def test_a_server_that_breaks_off_is_told_from_one_that_never_answers(
+    kind: Kind, fault: str, cause: Cause
+) -> None:
     with lookalike("tei", fault=fault) as server:
-        async with opened() as client:
+        async with opened(kind) as client:
             error = await failure(client.send(get(server.url, timeout=0.2 if fault == "hang" else None)))
     assert error.cause is cause
     assert server.url in error.message
     assert error.remedy
 
 
-async def test_nothing_listening_is_told() -> None:
+async def test_nothing_listening_is_told(kind: Kind) -> None:
     with lookalike("tei") as server:
         pass
-    async with opened() as client:
+    async with opened(kind) as client:
         error = await failure(client.send(get(server.url)))
     assert (error.cause, error.retryable) == (Cause.CONNECTION_REFUSED, True)
 
 
-async def test_a_connection_that_never_comes_about_is_a_timeout() -> None:
+async def test_a_connection_that_never_comes_about_is_a_timeout(kind: Kind) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         waiting = [socket.socket() for _ in range(4)]
         for one in waiting:  # the queue of connections is full when they wait in it
             one.setblocking(False)
             one.connect_ex(listener.getsockname())
-        async with opened(AiohttpClient(AddressRule(), connect_seconds=0.2)) as client:
+        async with opened(kind, connect_seconds=0.2) as client:
             error = await failure(client.send(get(f"http://127.0.0.1:{listener.getsockname()[1]}")))
         for one in waiting:
             one.close()
@@ -228,22 +243,22 @@ async def test_a_connection_that_never_comes_about_is_a_timeout() -> None:
     assert "connection" in error.message
 
 
-async def test_an_unknown_name_is_told() -> None:
-    async with opened(AiohttpClient(AddressRule(), names=Names())) as client:
+async def test_an_unknown_name_is_told(kind: Kind) -> None:
+    async with opened(kind, names=Names()) as client:
         error = await failure(client.send(get("http://gone.endpoints.huggingface.cloud")))
     assert error.cause is Cause.NAME_NOT_RESOLVED
 
 
-async def test_a_network_without_a_way_is_told() -> None:
-    async with opened() as client:
+async def test_a_network_without_a_way_is_told(kind: Kind) -> None:
+    async with opened(kind) as client:
         error = await failure(client.send(get("http://127.255.255.255:9")))
     assert error.cause in {Cause.CONNECTION_REFUSED, Cause.CONNECTION_LOST}
     assert "127.255.255.255" in error.message
 
 
 @pytest.mark.parametrize("url", ["http://", "http://" + "ä" * 80, "http://a..b", "http://[::1"])
-async def test_a_url_that_cannot_be_asked_is_refused(url: str) -> None:
-    async with opened() as client:
+async def test_a_url_that_cannot_be_asked_is_refused(kind: Kind, url: str) -> None:
+    async with opened(kind) as client:
         assert isinstance(await failure(client.send(get(url))), InvalidEndpoint)
 
 
@@ -269,19 +284,19 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-async def test_a_certificate_that_is_not_accepted_says_why(certificate: Path) -> None:
+async def test_a_certificate_that_is_not_accepted_says_why(kind: Kind, certificate: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     with lookalike("tei", tls=context) as server:
-        async with opened() as client:
+        async with opened(kind) as client:
             error = await failure(client.send(get(server.url)))
     assert (error.cause, error.retryable) == (Cause.TLS_FAILED, False)
     assert "self-signed certificate" in error.message
 
 
-async def test_tls_with_a_server_that_has_none_says_so() -> None:
+async def test_tls_with_a_server_that_has_none_says_so(kind: Kind) -> None:
     with lookalike("tei") as server:
-        async with opened() as client:
+        async with opened(kind) as client:
             error = await failure(client.send(get(server.url.replace("http:", "https:"))))
     assert error.cause is Cause.TLS_FAILED
     assert "plain HTTP" in error.message
@@ -290,36 +305,36 @@ async def test_tls_with_a_server_that_has_none_says_so() -> None:
 @pytest.mark.parametrize(
     "url", ["http://169.254.169.254/latest/meta-data", "http://2852039166", "http://[::ffff:169.254.169.254]"]
 )
-async def test_the_clouds_metadata_is_never_asked(url: str) -> None:
-    async with opened() as client:
+async def test_the_clouds_metadata_is_never_asked(kind: Kind, url: str) -> None:
+    async with opened(kind) as client:
         assert (await failure(client.send(get(url)))).cause is Cause.ADDRESS_REFUSED
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1", "fd00:ec2::254"])
-async def test_nor_under_a_name_of_its_own(address: str) -> None:
+async def test_nor_under_a_name_of_its_own(kind: Kind, address: str) -> None:
     names = Names(innocent_example=[address])
-    async with opened(AiohttpClient(AddressRule(), names=names)) as client:
+    async with opened(kind, names=names) as client:
         error = await failure(client.send(get("http://innocent.example/")))
     assert error.cause is Cause.ADDRESS_REFUSED
     assert "innocent.example" in error.message
 
 
-async def test_nor_when_the_name_server_changes_its_mind() -> None:
+async def test_nor_when_the_name_server_changes_its_mind(kind: Kind) -> None:
     """What is checked is what is connected to: a second answer is checked again."""
     names = Names(rebinding_example=["127.0.0.1", "169.254.169.254"])
     closing = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     async with raw_server(closing) as url:
         target = url.replace("127.0.0.1", "rebinding.example")
-        async with opened(AiohttpClient(AddressRule(), names=names)) as client:
+        async with opened(kind, names=names) as client:
             assert (await client.send(get(target))).status == 200
-        async with opened(AiohttpClient(AddressRule(), names=names)) as client:
+        async with opened(kind, names=names) as client:
             assert (await failure(client.send(get(target)))).cause is Cause.ADDRESS_REFUSED
     assert names.script["rebinding.example"] == []
 
 
-async def test_loopback_is_not_asked_where_private_addresses_are_forbidden() -> None:
+async def test_loopback_is_not_asked_where_private_addresses_are_forbidden(kind: Kind) -> None:
     with lookalike("tei") as server:
-        async with opened(AiohttpClient(AddressRule(allow_private=False))) as client:
+        async with opened(kind, AddressRule(allow_private=False)) as client:
             for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
                 assert (await failure(client.send(get(url)))).cause is Cause.ADDRESS_REFUSED
         assert server.requests == []
@@ -329,9 +344,9 @@ async def when(server: LookAlike, condition: Callable[[LookAlike], bool]) -> Non
     await asyncio.to_thread(server.wait_until, condition)
 
 
-async def test_a_caller_that_leaves_takes_its_connection_along() -> None:
+async def test_a_caller_that_leaves_takes_its_connection_along(kind: Kind) -> None:
     with lookalike("tei", fault="hang") as server:
-        async with opened() as client:
+        async with opened(kind) as client:
             caller = asyncio.create_task(client.send(get(server.url)))
             await when(server, lambda s: len(s.requests) == 1)
             caller.cancel()
@@ -340,8 +355,8 @@ async def test_a_caller_that_leaves_takes_its_connection_along() -> None:
             await when(server, lambda s: s.abandoned == 1)
 
 
-async def test_a_client_that_never_sent_anything_closes() -> None:
-    await AiohttpClient(AddressRule()).close()
+async def test_a_client_that_never_sent_anything_closes(kind: Kind) -> None:
+    await kind(AddressRule()).close()
 
 
 def test_neither_a_request_nor_a_reply_shows_what_is_in_it() -> None:

@@ -35,17 +35,43 @@ def failure(error: Exception, where: str, timeout: float) -> HubgateError:
             retryable=error.status >= 500,
         )
     if isinstance(error, aiohttp.ClientResponseError):
-        return UpstreamUnreadable(
-            f"{where} does not speak HTTP as a web server does.",
-            remedy="Check the port, and whether it must be https://.",
-            cause=Cause.NOT_AN_API,
-        )
+        return not_http(where)
     if isinstance(error, aiohttp.ClientPayloadError) and isinstance(error.__cause__, ContentEncodingError):
-        return UpstreamUnreadable(f"{where} sent a compressed reply that cannot be unpacked.")
+        return unpackable(where)
     return UpstreamUnreachable(
         f"{where} closed the connection before its reply was complete.",
         remedy="It, or a proxy before it, may have crashed or run out of memory: look at its log.",
         cause=Cause.CONNECTION_LOST,
+    )
+
+
+def not_http(where: str) -> UpstreamUnreadable:
+    """The error for a reply that is no HTTP."""
+    return UpstreamUnreadable(
+        f"{where} does not speak HTTP as a web server does.",
+        remedy="Check the port, and whether it must be https://.",
+        cause=Cause.NOT_AN_API,
+    )
+
+
+def unpackable(where: str) -> UpstreamUnreadable:
+    """The error for a reply that is not compressed as it says."""
+    return UpstreamUnreadable(f"{where} sent a compressed reply that cannot be unpacked.")
+
+
+def too_large(where: str, bound: int) -> UpstreamUnreadable:
+    """The error for a reply beyond the bound, in bytes."""
+    return UpstreamUnreadable(
+        f"The reply of {where} is larger than {bound} bytes.", remedy="Send fewer texts in one call."
+    )
+
+
+def stalled(where: str, seconds: float) -> UpstreamUnreachable:
+    """The error for a stream that goes on no more."""
+    return UpstreamUnreachable(
+        f"{where} began to answer, and then sent nothing for {seconds:g} seconds.",
+        remedy="It may be overloaded, or have lost its model: look at its log.",
+        cause=Cause.UPSTREAM_TIMEOUT,
     )
 
 

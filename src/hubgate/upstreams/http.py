@@ -10,8 +10,8 @@ from urllib.parse import urljoin
 import aiohttp
 
 from hubgate import __version__
-from hubgate.domain.errors import Cause, UpstreamUnreachable, UpstreamUnreadable
-from hubgate.upstreams.failures import failure
+from hubgate.domain.errors import Cause, UpstreamUnreachable
+from hubgate.upstreams.failures import failure, too_large
 from hubgate.upstreams.http_stream import AiohttpStream
 from hubgate.upstreams.messages import HttpReply
 from hubgate.upstreams.resolving import CheckedResolver, target, trusting
@@ -150,10 +150,7 @@ class AiohttpClient:
             if size > bound and is_error:
                 break
             if size > bound:
-                raise UpstreamUnreadable(
-                    f"The reply of {where} is larger than {bound} bytes.",
-                    remedy="Send fewer texts in one call.",
-                )
+                raise too_large(where, bound)
         return b"".join(chunks)
 
 
@@ -163,6 +160,7 @@ def _payload(body: bytes) -> bytes | io.BytesIO | None:
 
 
 def redirected(url: str, where: str, location: str) -> UpstreamUnreachable:
+    """The error for a reply that sends its caller elsewhere."""
     try:
         aim = host_of(urljoin(url, location))
     except ValueError:

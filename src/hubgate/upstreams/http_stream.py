@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from hubgate.domain.errors import Cause, UpstreamUnreachable
-from hubgate.upstreams.failures import failure
+from hubgate.upstreams.failures import failure, stalled
 from hubgate.upstreams.messages import HttpReply
 
 if TYPE_CHECKING:
@@ -78,13 +77,6 @@ class AiohttpStream:
             async with asyncio.timeout(self._silence):
                 return await self._response.content.readany()
         except TimeoutError as error:
-            raise self._stalled() from error
+            raise stalled(self._where, self._silence) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise failure(error, self._where, self._silence) from error
-
-    def _stalled(self) -> UpstreamUnreachable:
-        return UpstreamUnreachable(
-            f"{self._where} began to answer, and then sent nothing for {self._silence:g} seconds.",
-            remedy="It may be overloaded, or have lost its model: look at its log.",
-            cause=Cause.UPSTREAM_TIMEOUT,
-        )

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import TYPE_CHECKING
 
 import aiohttp
-from aiohttp.client_reqrep import ConnectionKey
 
 from hubgate.domain.diagnosis import Step
-from hubgate.upstreams.failures import failure
-from hubgate.upstreams.resolving import CheckedResolver, target, trusting
+from hubgate.upstreams.connecting import Origin, addresses_of, connected
+from hubgate.upstreams.resolving import CheckedResolver, target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,41 +32,28 @@ async def reach(url: str, rule: AddressRule, *, ca_bundle: str | None = None) ->
         HubgateError: the next step fails.
     """
     parsed, where = target(url, rule)
-    trusted = trusting(ca_bundle) if ca_bundle else ssl.create_default_context()
+    origin = Origin.of(parsed, ca_bundle)
     yield Step.ADDRESS
-    host, port = parsed.raw_host or "", parsed.port or 443
-    is_tls = parsed.scheme == "https"
-    key = ConnectionKey(host, port, is_tls, True, None, None, None, None)
-    resolver = CheckedResolver(rule, aiohttp.ThreadedResolver())
-    try:
-        async with asyncio.timeout(SECONDS):
-            addresses = await resolver.resolve(host, port)
-    except TimeoutError as error:
-        raise failure(error, where, SECONDS) from error
-    except OSError as error:
-        raise failure(aiohttp.ClientConnectorDNSError(key, error), where, SECONDS) from error
+    names = CheckedResolver(rule, aiohttp.ThreadedResolver())
+    address, *_ = await addresses_of(origin, names, where, SECONDS)
     yield Step.DNS
-    await _connect(addresses[0]["host"], port, key, where, None)
+    await _touch(origin, address, where, tls=False)
     yield Step.TCP
-    if is_tls:
-        await _connect(addresses[0]["host"], port, key, where, trusted)
+    if origin.is_tls:
+        await _touch(origin, address, where, tls=True)
         yield Step.TLS
 
 
-async def _connect(
-    address: str, port: int, key: ConnectionKey, where: str, tls: ssl.SSLContext | None
-) -> None:
-    try:
-        async with asyncio.timeout(SECONDS):
-            _, writer = await asyncio.open_connection(
-                address, port, ssl=tls, server_hostname=key.host if tls else None
-            )
-    except TimeoutError as error:
-        raise failure(aiohttp.ConnectionTimeoutError(), where, SECONDS) from error
-    except ssl.SSLCertVerificationError as error:
-        raise failure(aiohttp.ClientConnectorCertificateError(key, error), where, SECONDS) from error
-    except ssl.SSLError as error:
-        raise failure(aiohttp.ClientConnectorSSLError(key, error), where, SECONDS) from error
-    except OSError as error:
-        raise failure(aiohttp.ClientConnectorError(key, error), where, SECONDS) from error
-    writer.transport.abort()
+async def _touch(origin: Origin, address: str, where: str, *, tls: bool) -> None:
+    (await connected(origin, address, _Touch, where, SECONDS, tls=tls)).transport.abort()
+
+
+class _Touch(asyncio.Protocol):
+    """Connects, and no more."""
+
+    transport: asyncio.WriteTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is there."""
+        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - of a socket
+        self.transport = transport

@@ -9,9 +9,9 @@ from hubgate.upstreams.addresses import AddressRule
 from hubgate.upstreams.dedicated import DedicatedSource
 from hubgate.upstreams.deployments import Deployments
 from hubgate.upstreams.fake import FakeSource
-from hubgate.upstreams.http import AiohttpClient
 from hubgate.upstreams.hub import HubClient
 from hubgate.upstreams.local import LocalSource
+from hubgate.upstreams.pool import PooledClient
 from hubgate.upstreams.reaching import reach
 from hubgate.upstreams.router import RouterSource
 from hubgate.upstreams.urls import base_url
@@ -43,7 +43,7 @@ class ModelSources:
 
     def __init__(self, settings: Settings) -> None:
         self._rule = AddressRule(allow_private=settings.allow_private_addresses)
-        client = AiohttpClient(self._rule)
+        client = PooledClient(self._rule)
         deployments = Deployments(client, url=settings.endpoints_api_url, offline=settings.hf_offline)
         hub = HubClient(client, deployments, hf_endpoint=settings.hf_endpoint, offline=settings.hf_offline)
         self._urls = {Source.ROUTER: settings.router_url}

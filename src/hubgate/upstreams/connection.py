@@ -1,0 +1,261 @@
+"""One HTTP/1.1 connection to a server, on httptools: one exchange at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from typing import cast
+
+import httptools
+
+MAX_HEADER_BYTES = 64 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+"""More of an error page is not read."""
+_PIECE_BYTES = 512 * 1024
+"""Larger bodies are sent piece by piece, so that one write does not hold up the event loop."""
+_ZLIB_OR_GZIP = 47
+"""zlib's word for: whichever of the two it is."""
+_COMPRESSED = frozenset({"gzip", "x-gzip", "deflate"})
+
+
+class NotHttp(Exception):
+    """What came is no HTTP."""
+
+
+class TooLarge(Exception):
+    """The reply is larger than it may be."""
+
+
+class Unpackable(Exception):
+    """The body is not compressed as it says."""
+
+
+class Headers(dict[str, str]):
+    """Of a reply; looked up without regard to case."""
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.lower())
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(str(name).lower())
+
+    def get(self, name: str, default: str = "") -> str:  # type: ignore[override] # no caller has another default
+        """The value, or the default."""
+        return super().get(name.lower(), default)
+
+
+class Connection(asyncio.Protocol):
+    """Sends a request and takes the reply, whole or as it comes."""
+
+    def __init__(self) -> None:
+        self._transport = cast("asyncio.Transport", None)
+        self._parser: httptools.HttpResponseParser | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
+        self.idle_since = 0.0
+        self._reset(0, streams=False)
+
+    def _reset(self, bound: int, *, streams: bool) -> None:
+        self.status = 0
+        self.headers = Headers()
+        self._bound = bound
+        self._streams = streams
+        self._chunks: list[bytes] = []
+        self._held = self._head_size = 0
+        self._begun = self._over = self._paused = self._until_close = self._reusable = False
+        self._inflater: zlib._Decompress | None = None
+        self._error: Exception | None = None
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may be sent: the last reply is whole, and the server keeps the connection."""
+        return self._over and self._reusable and not self._closed
+
+    def send(self, head: bytes, body: bytes, bound: int, *, streams: bool) -> None:
+        """Begin an exchange; a body beyond one piece is to be sent by `send_rest`.
+
+        Args:
+            head: request line and headers.
+            body: the whole body.
+            bound: bytes that the reply's body may have.
+            streams: whether the reply is taken as it comes; the bound is then of what waits to be taken.
+        """
+        self._reset(bound, streams=streams)
+        self._parser = httptools.HttpResponseParser(self)
+        if len(body) <= _PIECE_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+
+    async def send_rest(self, body: bytes) -> None:
+        """Send a body piece by piece, as the server takes it; one that answers early need not take it all."""
+        if len(body) <= _PIECE_BYTES:
+            return
+        for start in range(0, len(body), _PIECE_BYTES):
+            if self._over or self._error is not None or self._closed:
+                self._reusable = False
+                return
+            self._transport.write(body[start : start + _PIECE_BYTES])
+            if self._writable is not None:
+                await self._writable
+
+    async def begun(self) -> None:
+        """Wait until status and headers are in.
+
+        Raises:
+            OSError, NotHttp, TooLarge: they do not come.
+        """
+        while not self._begun:
+            await self._something()
+
+    async def whole(self) -> bytes:
+        """Wait until the reply is complete; its body."""
+        while not self._over:
+            await self._something()
+        chunks = self._chunks
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def some(self) -> bytes:
+        """What has come of the body since, or the next that comes; nothing at its end."""
+        while not self._chunks and not self._over:
+            await self._something()
+        chunks, self._chunks, self._held = self._chunks, [], 0
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self._closed = True
+        self._transport.abort()
+
+    async def _something(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._over and self._error is None:
+            self._error = error
+            self._wake()
+        self.abort()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is there."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        if self._parser is None or self._over:  # nobody asked for them
+            self.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            self._fail(cause if isinstance(cause, TooLarge | Unpackable) else NotHttp())
+        except httptools.HttpParserError:
+            self._fail(NotHttp())
+
+    def eof_received(self) -> bool:
+        """The server sends no more: the end of a body without a length."""
+        if self._until_close and self._error is None:
+            self._over = True
+            self._wake()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._closed = True
+        if not self._over and self._error is None:
+            self._error = exc if isinstance(exc, OSError) else ConnectionResetError()
+        self._wake()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        """The server takes no more for now."""
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        """It takes more."""
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """A reply; another one was not asked for."""
+        if self._over:
+            raise NotHttp
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer."""
+        self._head_size += len(name) + len(value)
+        if self._head_size > MAX_HEADER_BYTES:
+            raise TooLarge
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+
+    def on_headers_complete(self) -> None:
+        """Status and headers are in."""
+        parser = cast("httptools.HttpResponseParser", self._parser)
+        self.status = parser.get_status_code()
+        if self.status < 200:
+            return
+        headers = self.headers
+        self._reusable = parser.should_keep_alive()
+        self._until_close = "content-length" not in headers and "transfer-encoding" not in headers
+        if headers.get("content-encoding").strip().lower() in _COMPRESSED:
+            if self._streams:  # its size is not known before it is unpacked, and nobody asked for it
+                raise Unpackable
+            self._inflater = zlib.decompressobj(wbits=_ZLIB_OR_GZIP)
+        self._begun = True
+        if self._streams:
+            self._wake()
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body."""
+        if self._inflater is not None:
+            data = self._inflated(data)
+        self._chunks.append(data)
+        self._held += len(data)
+        if self._streams:
+            if self._held > self._bound and not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+            self._wake()
+        elif self.status >= 400 and self._held > MAX_ERROR_BYTES:
+            self._over, self._reusable = True, False
+            self._wake()
+        elif self._held > self._bound:
+            raise TooLarge
+
+    def on_message_complete(self) -> None:
+        """The reply is whole."""
+        if self.status < 200:  # 103 and the like: the reply itself is still to come
+            self.headers.clear()
+            return
+        if self._inflater is not None and not self._inflater.eof:
+            raise Unpackable
+        self._over = True
+        self._wake()
+
+    def _inflated(self, data: bytes) -> bytes:
+        assert self._inflater is not None  # noqa: S101 - asked for only where there is one
+        try:
+            return self._inflater.decompress(data, self._bound - self._held + 1)
+        except zlib.error as error:
+            raise Unpackable from error

@@ -1,0 +1,267 @@
+"""Replies that are read as they come, with both HTTP clients, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+
+from hubgate.domain.errors import Cause, UpstreamUnreachable, UpstreamUnreadable
+from hubgate.upstreams.addresses import AddressRule
+from hubgate.upstreams.http import AiohttpClient
+from hubgate.upstreams.messages import HttpRequest
+from hubgate.upstreams.pool import PooledClient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from hubgate.upstreams.messages import HttpStream
+
+    Write: TypeAlias = Callable[[bytes], Awaitable[None]]
+
+Client: TypeAlias = AiohttpClient | PooledClient
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+END = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Server:
+    """Does with each request what its script does; counts connections, those that were left, and bytes taken."""
+
+    def __init__(self, script: Callable[[Write], Awaitable[None]]) -> None:
+        self._script = script
+        self.connections = 0
+        self.taken = 0
+        self.left = asyncio.Event()
+        self.url = ""
+        self.tasks: list[asyncio.Task[Any]] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.append(task)
+        try:
+            await self._serve(reader, writer)
+        finally:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+
+        async def write(data: bytes) -> None:
+            writer.write(data)
+            await writer.drain()
+            self.taken += len(data)
+
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                gone = asyncio.ensure_future(self._watch(reader, writer))
+                try:
+                    await self._script(write)
+                finally:
+                    gone.cancel()
+                    await asyncio.gather(gone, return_exceptions=True)
+        self.left.set()
+
+    async def _watch(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not reader.at_eof() and reader.exception() is None and not writer.is_closing():  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.005)
+        self.left.set()
+
+
+@asynccontextmanager
+async def serving(script: Callable[[Write], Awaitable[None]]) -> AsyncIterator[Server]:
+    held = Server(script)
+    server = await asyncio.start_server(held.serve, "127.0.0.1", 0)
+    async with server:
+        held.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/stream"
+        yield held
+        for task in held.tasks:
+            task.cancel()
+        await asyncio.gather(*held.tasks, return_exceptions=True)
+
+
+@pytest.fixture(params=[PooledClient, AiohttpClient])
+async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+    opened = request.param(AddressRule())
+    yield opened
+    await opened.close()
+
+
+def get(url: str, **options: Any) -> HttpRequest:
+    return HttpRequest(method="GET", url=url, **options)
+
+
+async def read(stream: HttpStream) -> bytes:
+    return b"".join([piece async for piece in stream])
+
+
+async def test_pieces_come_as_they_are_sent_and_the_connection_is_used_again(client: Client) -> None:
+    go_on = asyncio.Event()
+
+    async def script(write: Write) -> None:
+        await write(HEAD + chunk(b"data: 1\n\n"))
+        await go_on.wait()
+        await write(chunk(b"data: 2\n\n") + END)
+
+    async with serving(script) as server:
+        for _ in range(2):
+            go_on.clear()
+            stream = await client.stream(get(server.url))
+            assert (stream.status, stream.headers.get("Content-TYPE")) == (200, "text/event-stream")
+            pieces = aiter(stream)
+            assert await anext(pieces) == b"data: 1\n\n"
+            go_on.set()
+            assert await anext(pieces) == b"data: 2\n\n"
+            await stream.finish()
+            await stream.aclose()
+        assert server.connections == 1
+
+
+async def test_closing_a_stream_in_the_middle_closes_its_connection(client: Client) -> None:
+    async def script(write: Write) -> None:
+        await write(HEAD + chunk(b"data: 1\n\n"))
+        await asyncio.Event().wait()
+
+    async with serving(script) as server:
+        stream = await client.stream(get(server.url))
+        await stream.aclose()
+        await asyncio.wait_for(server.left.wait(), 10)
+
+
+async def test_a_caller_that_leaves_before_the_headers_closes_its_connection(client: Client) -> None:
+    asked = asyncio.Event()
+
+    async def script(write: Write) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with serving(script) as server:
+        caller = asyncio.create_task(client.stream(get(server.url)))
+        await asked.wait()
+        caller.cancel()
+        await asyncio.gather(caller, return_exceptions=True)
+        await asyncio.wait_for(server.left.wait(), 10)
+
+
+async def test_a_stream_that_stalls_and_one_that_is_cut_off_are_told_apart(client: Client) -> None:
+    stalls = True
+
+    async def script(write: Write) -> None:
+        await write(HEAD + chunk(b"data: 1\n\n"))
+        if stalls:
+            await asyncio.Event().wait()
+        raise ConnectionError
+
+    async with serving(script) as server:
+        stream = await client.stream(get(server.url, silence=0.05))
+        with pytest.raises(UpstreamUnreachable) as raised:
+            await read(stream)
+        assert raised.value.cause is Cause.UPSTREAM_TIMEOUT
+        await stream.aclose()
+        stalls = False
+        stream = await client.stream(get(server.url))
+        with pytest.raises(UpstreamUnreachable) as raised:
+            await read(stream)
+        assert raised.value.cause is Cause.CONNECTION_LOST
+        await stream.aclose()
+
+
+async def test_a_reader_that_takes_nothing_stops_the_server_and_gets_everything_later(client: Client) -> None:
+    total = 32 * 1024 * 1024
+    piece = b"x" * 65536
+
+    async def script(write: Write) -> None:
+        await write(HEAD)
+        for _ in range(total // len(piece)):
+            await write(chunk(piece))
+        await write(END)
+
+    async with serving(script) as server:
+        stream = await client.stream(get(server.url))
+        before = -1
+        while before != server.taken:  # until nothing moves any more
+            before = server.taken
+            await asyncio.sleep(0.1)
+        assert server.taken < total / 2
+        size = 0
+        async for part in stream:
+            size += len(part)
+        assert size == total
+        await stream.aclose()
+
+
+async def test_an_error_is_read_whole_and_a_huge_one_in_part(client: Client) -> None:
+    sizes = [10, 10_000_000]
+
+    async def script(write: Write) -> None:
+        size = sizes.pop(0)
+        await write(b"HTTP/1.1 500 No\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+
+    async with serving(script) as server:
+        for bound in (10, 1_000_000):
+            stream = await client.stream(get(server.url))
+            reply = await stream.rest()
+            assert reply.status == 500
+            assert 10 <= len(reply.body) <= bound
+
+
+async def test_a_body_without_a_length_ends_with_its_connection(client: Client) -> None:
+    async def script(write: Write) -> None:
+        await write(b"HTTP/1.1 200 OK\r\n\r\nall of it")
+        raise ConnectionError
+
+    async with serving(script) as server:
+        assert (await client.send(get(server.url))).body == b"all of it"
+        stream = await client.stream(get(server.url))
+        assert await read(stream) == b"all of it"
+        await stream.aclose()
+
+
+async def test_the_pool_skips_early_hints_and_refuses_a_second_reply_and_endless_headers() -> None:
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOk"
+    replies = [
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + whole,
+        whole + whole,
+        b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: %b\r\n" % (n, b"y" * 1000) for n in range(100)) + b"\r\n",
+    ]
+
+    async def script(write: Write) -> None:
+        await write(replies.pop(0))
+
+    client = PooledClient(AddressRule())
+    async with serving(script) as server:
+        reply = await client.send(get(server.url))
+        assert (reply.body, dict(reply.headers)) == (b"Ok", {"content-length": "2"})
+        assert (await client.send(get(server.url))).body == b"Ok"
+        with pytest.raises(UpstreamUnreadable):
+            await client.send(get(server.url))
+        assert server.connections == 2
+        await client.close()
+
+
+async def test_the_pool_unpacks_what_nobody_asked_to_be_packed_within_the_bound() -> None:
+    packed = gzip.compress(b"x" * 10_000)
+    bodies = [packed, packed[:-9], gzip.compress(b"x" * 10_000_000)]
+
+    async def script(write: Write) -> None:
+        body = bodies.pop(0)
+        await write(
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
+
+    client = PooledClient(AddressRule(), max_reply_bytes=20_000)
+    async with serving(script) as server:
+        assert (await client.send(get(server.url))).body == b"x" * 10_000
+        with pytest.raises(UpstreamUnreadable, match="cannot be unpacked"):
+            await client.send(get(server.url))
+        with pytest.raises(UpstreamUnreadable, match="larger than 20000 bytes"):
+            await client.send(get(server.url))
+        await client.close()
