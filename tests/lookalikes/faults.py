@@ -62,6 +62,27 @@ ANSWERS: dict[str, Callable[[Asked], Answer]] = {
     "loading": lambda _: Answer(503, {"error": "Model x is currently loading", "estimated_time": 20.0}),
     "wrong-token": lambda _: Answer(401, {"error": "Invalid username or password."}),
     "no-right": lambda _: Answer(403, {"error": "This token has no permission"}),
+    "no-scope": lambda _: Answer(
+        403,
+        {
+            "error": "This authentication method does not have sufficient permissions to call Inference Providers on "
+            "behalf of user ada"
+        },
+    ),
+    "no-credit": lambda _: Answer(
+        402,
+        {
+            "error": "You have exceeded your monthly included credits for Inference Providers. Subscribe to PRO to get "
+            "20x more monthly included credits."
+        },
+    ),
+    "gone": lambda _: Answer(
+        410,
+        "https://api-inference.huggingface.co is no longer supported. Please use https://router.huggingface.co instead.",
+    ),
+    "gated": lambda _: Answer(
+        403, {"error": "Access to model meta/llama is restricted and you are not in the authorized list."}
+    ),
     "too-many": lambda _: Answer(
         429, {"error": "Model is overloaded", "error_type": "Overloaded"}, {"Retry-After": "7"}
     ),

@@ -14,6 +14,7 @@ from aiohttp import web
 from lookalikes import openai, toolkit
 from lookalikes.faults import ANSWERS, EMBEDDERS, FAULTS
 from lookalikes.model import Answer, Asked, Embedder, Model
+from lookalikes.router import router
 from lookalikes.streaming import stream
 from lookalikes.tei import tei
 from lookalikes.tgi import tgi
@@ -31,6 +32,7 @@ ENGINES: dict[str, Callable[[Model, Asked, Embedder], Answer]] = {
     "toolkit": toolkit.toolkit,
     "transformers-serve": toolkit.transformers_serve,
     "tgi": tgi,
+    "router": router,
     "unknown": toolkit.unknown,
 }
 

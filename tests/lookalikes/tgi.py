@@ -28,7 +28,7 @@ def tgi(model: Model, asked: Asked, embedder: Embedder) -> Answer:
         return _openai(model, asked)
     if asked.path in {"/", "/generate", "/generate_stream"}:
         stream = asked.path == "/generate_stream" or bool(asked.path == "/" and asked.field("stream"))
-        return _generate(model, asked, stream=stream)
+        return generated(model, asked, stream=stream, wrapped=asked.path == "/")
     return Answer(404)
 
 
@@ -70,7 +70,8 @@ def _openai(model: Model, asked: Asked) -> Answer:
     return openai_answer(model, asked, schema=(wanted or {}).get("value"))
 
 
-def _generate(model: Model, asked: Asked, *, stream: bool) -> Answer:
+def generated(model: Model, asked: Asked, *, stream: bool, wrapped: bool) -> Answer:
+    """A text, or the stream of it; `wrapped` in a list where one of the Hub's contracts is spoken."""
     parameters = asked.field("parameters") or {}
     refused = _refusal(model, asked, parameters)
     if refused:
@@ -89,7 +90,7 @@ def _generate(model: Model, asked: Asked, *, stream: bool) -> Answer:
     }
     said = {"generated_text": before + text.text, "details": details if parameters.get("details") else None}
     headers = {"x-prompt-tokens": str(text.prompt_tokens), "x-generated-tokens": str(len(text.pieces))}
-    return Answer(200, [said] if asked.path == "/" else said, headers)
+    return Answer(200, [said] if wrapped else said, headers)
 
 
 def _refusal(model: Model, asked: Asked, parameters: dict[str, Any]) -> Answer | None:

@@ -32,6 +32,72 @@ MEANINGS = [
         Cause.TOKEN_LACKS_SCOPE,
         False,
     ),
+    (
+        402,
+        {
+            "error": "You have exceeded your monthly included credits for Inference Providers. Subscribe to PRO"
+        },
+        Cause.OUT_OF_CREDIT,
+        False,
+    ),
+    (
+        402,
+        {"error": "You have reached the free monthly usage limit for groq. Add pre-paid credits"},
+        Cause.OUT_OF_CREDIT,
+        False,
+    ),
+    (403, {"error": "You have depleted your monthly included credits."}, Cause.OUT_OF_CREDIT, False),
+    (402, b"", Cause.OUT_OF_CREDIT, False),
+    (
+        403,
+        {
+            "error": "This authentication method does not have sufficient permissions to call Inference Providers "
+            "on behalf of user X"
+        },
+        Cause.TOKEN_LACKS_SCOPE,
+        False,
+    ),
+    (
+        403,
+        {"error": "Access to model meta/llama is restricted and you are not in the authorized list."},
+        Cause.GATED_MODEL,
+        False,
+    ),
+    (401, {"error": "Cannot access gated repo for url https://h/x."}, Cause.GATED_MODEL, False),
+    (404, {"error": "Model this-model/does-not-exist-123 does not exist"}, Cause.MODEL_NOT_FOUND, False),
+    (404, {"error": "Not Found: Model not found"}, Cause.MODEL_NOT_FOUND, False),
+    (
+        404,
+        {"error": {"message": "The model `dummy` does not exist. Valid aliases: tiny.", "code": 404}},
+        Cause.MODEL_NOT_FOUND,
+        False,
+    ),
+    (
+        400,
+        {"error": {"message": "The requested model 'x' is not supported by any provider you have enabled."}},
+        Cause.NOT_SERVED,
+        False,
+    ),
+    (400, {"error": "Model x not supported by provider hf-inference"}, Cause.NOT_SERVED, False),
+    (400, {"error": {"message": "The model does not support Chat Completions API"}}, Cause.WRONG_TASK, False),
+    (
+        400,
+        {
+            "error": {
+                "message": "As of transformers v4.44, default chat template is no longer allowed, so you must "
+                "provide a chat template if the tokenizer does not define one."
+            }
+        },
+        Cause.WRONG_TASK,
+        False,
+    ),
+    (424, {"error": "model is not a re-ranker model", "error_type": "Backend"}, Cause.WRONG_TASK, False),
+    (
+        400,
+        {"error": "The following `model_kwargs` are not used by the model: ['seed'] (note: typos)"},
+        Cause.INPUT_REFUSED,
+        False,
+    ),
     (410, b"https://api-inference.huggingface.co is no longer supported.", Cause.OLD_ADDRESS, False),
     (404, b"Not Found", Cause.MODEL_NOT_FOUND, False),
     (405, {"detail": "Method Not Allowed"}, Cause.MODEL_NOT_FOUND, False),
@@ -91,7 +157,7 @@ MEANINGS = [
     (
         422,
         {"error": "Template error: template not found", "error_type": "template_error"},
-        Cause.INPUT_REFUSED,
+        Cause.WRONG_TASK,
         False,
     ),
     (400, {"error": ["Error in `inputs.context`: field required"]}, Cause.INPUT_REFUSED, False),
@@ -126,6 +192,13 @@ def test_paused_says_how_to_resume() -> None:
     error = refusal(reply(400, {"error": "Bad Request: Invalid state"}), None)
     assert "paused" in error.message
     assert "Resume" in error.remedy
+
+
+def test_a_parameter_that_is_not_known_is_named() -> None:
+    words = "The following `model_kwargs` are not used by the model: ['seed', 'best_of'] (note: typos)"
+    error = refusal(reply(400, {"error": words}), None)
+    assert "does not know a parameter" in error.message
+    assert "['seed', 'best_of']" in error.message
 
 
 def test_a_missing_token_is_told_from_a_wrong_one() -> None:

@@ -22,6 +22,8 @@ class Rule:
 
 _ANY = range(400, 600)
 _ENDPOINT_PAGE = "https://endpoints.huggingface.co"
+_TOKENS_PAGE = "https://huggingface.co/settings/tokens"
+_BUY = "Buy credit, or use another account's token; [bill_to] lets an organisation pay."
 
 
 def _only(*statuses: int) -> frozenset[int]:
@@ -36,14 +38,29 @@ _RULES = (
         "The endpoint is paused.",
         f"Resume it on its page at {_ENDPOINT_PAGE}; it does not wake by itself.",
     ),
-    Rule(_only(401), None, Cause.WRONG_TOKEN, "The server does not accept the token.", ""),
     Rule(
-        _only(402),
-        None,
+        frozenset(range(400, 500)) - {429},
+        r"\b(exceeded|depleted|reached|exhausted|out of|insufficient)\b.{0,80}\b(credits?|usage limit|balance|quota)\b",
         Cause.OUT_OF_CREDIT,
         "The account behind the token has no credit left.",
-        "Buy credit, or use another account's token.",
+        _BUY,
     ),
+    Rule(
+        _only(401, 403),
+        r"gated (repo|model)|model .{0,200}is (restricted|gated)|awaiting a review",
+        Cause.GATED_MODEL,
+        "The model is gated: its owner lets readers in one by one.",
+        "Ask for access on its page at the Hub, then use a token of the account that was let in.",
+    ),
+    Rule(
+        _only(401, 403),
+        r"sufficient permissions? to call Inference Providers|inference\.serverless",
+        Cause.TOKEN_LACKS_SCOPE,
+        "The token is good but may not call Inference Providers.",
+        f"Give it the permission to make calls to Inference Providers, at {_TOKENS_PAGE}, or make one that has it.",
+    ),
+    Rule(_only(401), None, Cause.WRONG_TOKEN, "The server does not accept the token.", ""),
+    Rule(_only(402), None, Cause.OUT_OF_CREDIT, "The account behind the token has no credit left.", _BUY),
     Rule(
         _only(403),
         None,
@@ -56,7 +73,7 @@ _RULES = (
         None,
         Cause.OLD_ADDRESS,
         "Nothing is served at this address any more.",
-        "Register the address that took its place.",
+        "Register the address that took its place; hosted models are endpoints of source router now.",
     ),
     Rule(
         _ANY,
@@ -64,6 +81,30 @@ _RULES = (
         Cause.WRONG_TASK,
         "The model behind this server makes no embeddings.",
         "Register an embedding model's endpoint; llama.cpp needs --embeddings.",
+    ),
+    Rule(
+        _only(400, 404, 405, 422, 424, 501),
+        r"does not support chat|no chat template|chat template is no longer allowed|template not found"
+        r"|not a chat model|model is not a re-?ranker|does not support (the )?(completions|generate|score)",
+        Cause.WRONG_TASK,
+        "The model behind this server does not do this task.",
+        "Use an endpoint of the task that it does; a model without a chat template completes texts only.",
+    ),
+    Rule(
+        _ANY,
+        r"not supported by (any )?provider|no (inference )?provider|not supported by provider"
+        r"|not (currently )?(served|deployed|available) (by|on|for)",
+        Cause.NOT_SERVED,
+        "No Inference Provider serves this model now, or not the one that is named.",
+        "Register the endpoint again, so that another is chosen, or run the model on an Inference Endpoint.",
+    ),
+    Rule(
+        _only(400, 422),
+        r"model_kwargs. are not used|unexpected keyword|extra (inputs|fields) (are )?not permitted"
+        r"|unrecognized (request )?arg|unknown (field|parameter|argument)|unsupported (parameter|value)",
+        Cause.INPUT_REFUSED,
+        "The server does not know a parameter of the request.",
+        "Leave out what it names.",
     ),
     Rule(
         _ANY,

@@ -17,11 +17,14 @@ _ROUTES = sorted(
         "/v1/models",
         "/v1/rerank",
         "/chat/completions",
+        "/completions",
         "/embed",
         "/embed_all",
         "/embed_sparse",
         "/embedding",
         "/embeddings",
+        "/generate",
+        "/generate_stream",
         "/health",
         "/info",
         "/rerank",
@@ -41,7 +44,6 @@ _PAGES = {
     "api.endpoints.huggingface.cloud": "the interface by which endpoints are managed",
 }
 _OLD_HOST = "api-inference.huggingface.co"
-_ROUTER = "https://router.huggingface.co/hf-inference"
 
 
 def base_url(given: str) -> str:
@@ -101,11 +103,12 @@ def _without_route(path: str) -> str:
 
 def _refuse_known(host: str, path: str) -> None:
     if host == _OLD_HOST:
-        model = path.removeprefix("/pipeline/feature-extraction/").removeprefix("/models/").strip("/")
+        model = path.partition("/models/")[2] or path.removeprefix("/pipeline/feature-extraction/")
+        named = f" with model [{model.strip('/')}]" if model.strip("/") else ""
         raise InvalidEndpoint(
             f"[{_OLD_HOST}] was switched off by Hugging Face.",
-            remedy=f"Its successor is {_ROUTER}/models/{model or '<model>'}/pipeline/feature-extraction; "
-            "or run the model on an Inference Endpoint, or locally.",
+            remedy=f"What it served is reached through Inference Providers now: register an endpoint of source "
+            f"[router]{named}, without a URL. Or run the model on an Inference Endpoint, or on this machine.",
             cause=Cause.OLD_ADDRESS,
         )
     if host in _PAGES:

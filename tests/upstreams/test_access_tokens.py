@@ -1,0 +1,110 @@
+"""Several tokens of one endpoint: in turn, and those that are refused rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from lookalikes import lookalike
+
+from hubgate.domain.calls import Embed
+from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused
+from hubgate.domain.secret import Secret
+from hubgate.settings import Settings
+from hubgate.upstreams.access_tokens import BUSY_SECONDS, REFUSED_SECONDS, AccessTokens
+from hubgate.upstreams.sources import ModelSources
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def refused(status: int, retry_after: float | None = None) -> UpstreamRefused:
+    return UpstreamRefused("no", status=status, retry_after=retry_after, cause=Cause.WRONG_TOKEN)
+
+
+def taken(tokens: AccessTokens, count: int) -> list[str]:
+    return [token.reveal() if (token := tokens.take()) else "" for _ in range(count)]
+
+
+def test_a_secret_holds_a_token_a_line() -> None:
+    each = Secret(" a \r\n\nb\nc").each()
+    assert [token.reveal() for token in each] == ["a", "b", "c"]
+    assert Secret("").each() == ()
+
+
+def test_they_are_taken_in_turn() -> None:
+    assert taken(AccessTokens(Secret("a\nb\nc\na")), 7) == ["a", "b", "c", "a", "b", "c", "a"]
+
+
+def test_without_tokens_none_is_taken() -> None:
+    assert AccessTokens(None).take() is None
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "rest"),
+    [(401, None, REFUSED_SECONDS), (402, 7.0, REFUSED_SECONDS), (429, None, BUSY_SECONDS), (429, 7.0, 7.0)],
+)
+def test_one_that_is_refused_rests_and_the_request_is_asked_again_with_another(
+    status: int, retry_after: float | None, rest: float
+) -> None:
+    clock = Clock()
+    tokens = AccessTokens(Secret("a\nb"), clock)
+    error = refused(status, retry_after)
+    tokens.refused(tokens.take(), error)
+    assert (error.retryable, error.retry_after) == (True, 0.0)
+    assert taken(tokens, 3) == ["b", "b", "b"]
+    clock.now += rest
+    assert sorted(taken(tokens, 2)) == ["a", "b"]
+
+
+def test_when_all_rest_the_one_that_has_rested_soonest_is_taken_and_nothing_is_asked_again() -> None:
+    clock = Clock()
+    tokens = AccessTokens(Secret("a\nb"), clock)
+    tokens.refused(tokens.take(), refused(401))
+    last = refused(429, 5.0)
+    tokens.refused(tokens.take(), last)
+    assert (last.retryable, last.retry_after) == (False, 5.0)
+    assert taken(tokens, 1) == ["b"]
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 500, 503])
+def test_what_is_not_about_the_token_lets_none_rest(status: int) -> None:
+    tokens = AccessTokens(Secret("a\nb"))
+    error = refused(status)
+    tokens.refused(tokens.take(), error)
+    assert not error.retryable
+    assert taken(tokens, 2) == ["b", "a"]
+
+
+def test_one_alone_never_rests() -> None:
+    tokens = AccessTokens(Secret("a"))
+    error = refused(401)
+    tokens.refused(tokens.take(), error)
+    assert not error.retryable
+    assert taken(tokens, 2) == ["a", "a"]
+
+
+async def test_a_server_is_asked_with_the_next_token(tmp_path: Path) -> None:
+    sources = ModelSources(Settings(home=tmp_path, secret_key_file=tmp_path / "key"))
+    token = Secret("hf_revoked\nhf_good")
+    with lookalike("tei") as server:
+        draft = Endpoint(name="e", task=Task.TEXT_EMBEDDING, source=Source.DEDICATED, url=server.url)
+        upstream = sources.open(replace(draft, facts=await sources.detect(draft, Secret("hf_x"))), token)
+        server.fail("wrong-token", times=1)
+        with pytest.raises(HubgateError) as caught:
+            await upstream(Embed(texts=["a"]))
+        for _ in range(3):
+            await upstream(Embed(texts=["a"]))
+        assert [asked.token for asked in server.posts] == ["hf_revoked", *["hf_good"] * 3]
+    assert (caught.value.cause, caught.value.retryable) == (Cause.WRONG_TOKEN, True)
+    await sources.close()
