@@ -1,0 +1,117 @@
+"""What a key may: its endpoints, its end, and how it is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hubgate.domain.errors import InvalidRequest, NotAuthenticated, NotFound, StoreFailed
+from hubgate.service.access import Access
+
+if TYPE_CHECKING:
+    from hubgate.store.store import SqlStore
+
+
+@dataclass
+class Hands:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def hands() -> Hands:
+    return Hands()
+
+
+@pytest.fixture
+async def access(store: SqlStore, hands: Hands) -> Access:
+    loaded, _ = await Access.load(store, "an-admin-key-of-the-environment", hands)
+    return loaded
+
+
+async def test_rights_outlive_a_restart(access: Access, store: SqlStore) -> None:
+    rights: dict[str, Any] = {
+        "endpoints": ("e5", "e6"),
+        "default_endpoint": "e6",
+        "requests_per_minute": 60,
+        "tokens_per_minute": 1000,
+        "expires_at": 2000.0,
+    }
+    key, _ = await access.create("dify", **rights)
+    assert key.may_call("e5")
+    assert not key.may_call("minilm")
+    again, _ = await Access.load(store, None, Hands())
+    assert again.find("dify") == key
+    assert {name: getattr(again.find(key.id), name) for name in rights} == rights
+
+
+async def test_an_expired_key_is_told_so(access: Access, hands: Hands) -> None:
+    _, plain = await access.create("dify", expires_at=1500.0)
+    assert access.authenticate(f"Bearer {plain}").name == "dify"
+    hands.now = 1500.0
+    with pytest.raises(NotAuthenticated, match=r"The key \[dify\] expired at 1970-01-01 00:25 UTC"):
+        access.authenticate(f"Bearer {plain}")
+
+
+async def test_a_changed_key_is_the_same_key_with_other_rights_at_once(
+    access: Access, store: SqlStore
+) -> None:
+    key, plain = await access.create("dify")
+    changed = await access.change("dify", name="dify two", bulk=True, endpoints=("e5",))
+    assert access.authenticate(f"Bearer {plain}").endpoints == ("e5",)
+    assert (changed.id, changed.digest, changed.bulk) == (key.id, key.digest, True)
+    (stored,) = await store.keys()
+    assert (stored.name, stored.bulk, stored.endpoints) == ("dify two", True, ("e5",))
+
+
+async def test_an_expired_key_can_be_changed_and_given_another_end(access: Access, hands: Hands) -> None:
+    _, plain = await access.create("dify", expires_at=1500.0)
+    hands.now = 1600.0
+    await access.change("dify", bulk=True)
+    with pytest.raises(InvalidRequest, match="in the past"):
+        await access.change("dify", expires_at=1550.0)
+    await access.change("dify", expires_at=None)
+    assert access.authenticate(f"Bearer {plain}").bulk
+
+
+@pytest.mark.parametrize(
+    ("rights", "told"),
+    [
+        ({"admin": True, "endpoints": ("e5",)}, "An admin key reaches every endpoint"),
+        ({"endpoints": ("e5",), "default_endpoint": "e6"}, "none that it may call"),
+        ({"requests_per_minute": 0}, "from 1 to 1000000"),
+        ({"requests_per_minute": 1_000_001}, "from 1 to 1000000"),
+        ({"tokens_per_minute": -1}, "tokens_per_minute"),
+        ({"expires_at": 1000.0}, "in the past"),
+    ],
+)
+async def test_rights_that_do_not_fit_together_are_refused(
+    access: Access, rights: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=told):
+        await access.create("dify", **rights)
+    await access.create("dify", admin=rights.get("admin", False))
+    with pytest.raises(InvalidRequest, match=told):
+        await access.change("dify", **rights)
+    assert access.find("dify").endpoints == ()
+
+
+async def test_what_cannot_be_changed_stays_as_it_was(access: Access, store: SqlStore) -> None:
+    await access.create("one")
+    await access.create("two")
+    with pytest.raises(InvalidRequest, match="exists already"):
+        await access.change("one", name="two", bulk=True)
+    with pytest.raises(InvalidRequest, match="looks like a key"):
+        await access.change("one", name="hg_x")
+    with pytest.raises(InvalidRequest, match="HUBGATE_ADMIN_KEY"):
+        await access.change("admin", bulk=True)
+    with pytest.raises(NotFound):
+        await access.change("three", bulk=True)
+    await store._database.do(lambda c: c.exec_driver_sql("DROP TABLE keys"))
+    with pytest.raises(StoreFailed):
+        await access.change("one", bulk=True)
+    assert not access.find("one").bulk

@@ -1,0 +1,204 @@
+"""Use is counted in memory, written down when it can be, and told in groups."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from staged import dedicated
+
+from hubgate.domain.calls import Embed
+from hubgate.domain.errors import InvalidRequest, StoreFailed
+from hubgate.domain.records import BUCKETS, DAY, HOUR, LATENCY_BOUNDS, UsageQuestion
+from hubgate.service.gateway import Gateway
+from hubgate.service.pipeline import Pipelines
+from hubgate.service.usage import MOST_ROWS, Usage, percentile
+from hubgate.store.store import SqlStore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from staged import Stage
+
+    from hubgate.service.pipeline import Pipeline
+    from hubgate.settings import Settings
+
+NOON = 20_000 * DAY + 12 * HOUR
+CALL = Embed(texts=("a text",))
+
+
+@dataclass
+class Hands:
+    """A clock, and the pipelines that are there."""
+
+    now: float = NOON
+    pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def asked(*by: str) -> UsageQuestion:
+    return UsageQuestion(start=0, end=NOON * 2, by=by)
+
+
+def opened(store: SqlStore, hands: Hands) -> Usage:
+    return Usage(store.usage, lambda: hands.pipelines, hands)
+
+
+def called(usage: Usage, endpoint: str = "e5", key: str = "k1", cause: str = "ok", **numbers: float) -> None:
+    usage.count(
+        endpoint,
+        key,
+        cause,
+        **{  # type: ignore[arg-type]
+            "seconds": 0.02,
+            "texts": 1,
+            "prompt_tokens": 3,
+            "completion_tokens": 0,
+            "waited": 0.0,
+            **numbers,
+        },
+    )
+
+
+async def test_a_call_is_counted_in_all_its_numbers(store: SqlStore) -> None:
+    usage = opened(store, Hands())
+    called(usage, texts=2, completion_tokens=5, waited=0.5)
+    called(usage, cause="overloaded", texts=0, prompt_tokens=0)
+    (row,) = await usage.report(asked())
+    tally = row.tally
+    assert (tally.requests, tally.errors, tally.texts) == (2, 1, 2)
+    assert (tally.prompt_tokens, tally.completion_tokens, tally.queue_seconds) == (3, 5, 0.5)
+    assert sum(tally.latency) == 1, "an error is not told as a quick answer"
+    causes = await usage.report(asked("cause"))
+    assert [(row.group, row.tally.requests) for row in causes] == [(("overloaded",), 1)]
+
+
+async def test_calls_are_counted_by_endpoint_key_and_hour(store: SqlStore) -> None:
+    hands = Hands()
+    usage = opened(store, hands)
+    called(usage)
+    called(usage, endpoint="e6", key="k2")
+    hands.now += HOUR
+    called(usage)
+    rows = await usage.report(asked("hour", "endpoint", "key"))
+    assert [(*row.group, row.tally.requests) for row in rows] == [
+        (NOON, "e5", "k1", 1),
+        (NOON, "e6", "k2", 1),
+        (NOON + HOUR, "e5", "k1", 1),
+    ]
+
+
+async def test_old_hours_are_rolled_once_an_hour(store: SqlStore) -> None:
+    hands = Hands()
+    usage = opened(store, hands)
+    called(usage)
+    await usage.flush()
+    hands.now += 40 * DAY
+    await usage.flush()
+    ((group, tally),) = await usage.report(asked("hour"))
+    assert (group, tally.requests) == ((NOON // DAY * DAY,), 1)
+
+
+async def test_a_locked_database_loses_nothing_and_is_written_to_when_it_is_free(settings: Settings) -> None:
+    store = await SqlStore.open(settings, patience=0.0)
+    usage = opened(store, Hands())
+    with closing(sqlite3.connect(os.fspath(settings.database))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(3):
+            called(usage)
+            called(usage, cause="waking")
+            called(usage, endpoint="e6")
+            with pytest.raises(StoreFailed):
+                await usage.flush()
+        other.rollback()
+    called(usage)
+    rows = await usage.report(asked("endpoint"))
+    assert [(*row.group, row.tally.requests, row.tally.errors) for row in rows] == [
+        ("e5", 7, 3),
+        ("e6", 3, 0),
+    ]
+    assert sum(rows[0].tally.latency) == 4
+    assert [row.tally.requests for row in await usage.report(asked("cause"))] == [3]
+    await store.close()
+
+
+async def test_what_queues_count_is_taken_once_and_outlives_their_endpoint(
+    store: SqlStore, stage: Stage
+) -> None:
+    gateway = Gateway(store, stage, Pipelines(None, time.monotonic))
+    endpoint = await gateway.register(dedicated(), None)
+    hands = Hands()
+    usage = Usage(store.usage, lambda: hands.pipelines, hands)
+
+    async def sent() -> int:
+        rows = await usage.report(asked("endpoint", "key"))
+        return sum(row.tally.upstream_requests for row in rows if row.group == ("e5", ""))
+
+    hands.pipelines = gateway.pipelines()
+    await gateway.embed("e5", CALL)
+    assert await sent() == 1
+    assert await sent() == 1
+    await gateway.embed("e5", CALL)
+    await gateway.edit(endpoint, None, keep_token=False)
+    await gateway.update(dedicated(burst=3))
+    hands.pipelines = gateway.pipelines()
+    await gateway.embed("e5", CALL)
+    assert await sent() == 3
+    await gateway.embed("e5", CALL)
+    hands.pipelines = {}
+    assert await sent() == 4
+    assert await sent() == 4
+    await gateway.close()
+
+
+async def test_the_gateways_own_use_is_kept_over_a_restart(store: SqlStore, stage: Stage) -> None:
+    first = Gateway(store, stage, Pipelines(None, time.monotonic))
+    called(first.usage)
+    await first.usage.flush()
+    again = Gateway(store, stage, Pipelines(None, time.monotonic))
+    (row,) = await again.usage.report(UsageQuestion(start=int(time.time()) - DAY, end=int(time.time()) + DAY))
+    assert row.tally.requests == 1
+    await first.close()
+
+
+async def test_what_cannot_be_grouped_or_is_too_much_is_refused(store: SqlStore) -> None:
+    usage = opened(store, Hands())
+    with pytest.raises(InvalidRequest, match=r"by \[moon\]"):
+        await usage.report(asked("moon"))
+    for number in range(MOST_ROWS + 1):
+        called(usage, key=str(number))
+    with pytest.raises(InvalidRequest, match="more than 10000 rows"):
+        await usage.report(asked("key"))
+
+
+class TestPercentile:
+    def test_of_nothing_there_is_none(self) -> None:
+        assert percentile([0] * BUCKETS, 0.5) is None
+
+    def test_what_took_longer_than_the_last_bound_is_taken_for_it(self) -> None:
+        assert percentile([0] * (BUCKETS - 1) + [9], 0.5) == LATENCY_BOUNDS[-1]
+
+    def test_within_a_bucket_it_is_proportional(self) -> None:
+        assert percentile([0, 0, 10] + [0] * (BUCKETS - 3), 0.5) == pytest.approx(0.00375)
+
+    @given(st.lists(st.floats(0, 250), min_size=1, max_size=50), st.sampled_from([0.5, 0.9, 0.99]))
+    def test_it_lies_in_the_bucket_of_the_true_one(self, seconds: list[float], share: float) -> None:
+        latency = [0] * BUCKETS
+        for one in seconds:
+            latency[sum(bound < one for bound in LATENCY_BOUNDS)] += 1
+        told = percentile(latency, share)
+        ordered = sorted(seconds)
+        true = ordered[max(0, -(-len(ordered) * int(share * 100) // 100) - 1)]
+        bounds = (0.0, *LATENCY_BOUNDS)
+        place = sum(bound < true for bound in LATENCY_BOUNDS)
+        assert told is not None
+        assert bounds[place] <= told <= bounds[place + 1]

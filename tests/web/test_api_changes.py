@@ -1,0 +1,346 @@
+"""The gate's own API: editing, cloning, switching off, connections; what keys may on every face; use and the audit log."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hubgate.domain.errors import UpstreamUnreachable
+
+if TYPE_CHECKING:
+    from scripted import Reply, ScriptedGate
+
+TOKEN = "hf_aTokenThatNobodyMayEverSee_last"
+
+
+async def sent(gate: ScriptedGate, method: str, path: str, body: object = None, **how: Any) -> Any:
+    """What came back of a request that must succeed."""
+    reply = await gate.request(method, path, body, **how)
+    assert reply.status < 300, reply.body
+    return reply.json() if reply.body else None
+
+
+def told(reply: Reply) -> tuple[int, str]:
+    return reply.status, reply.json()["error"]["cause"]
+
+
+def fail(_: object) -> Any:
+    raise UpstreamUnreachable("Nothing listens.", remedy="Start it.")
+
+
+async def embed(gate: ScriptedGate, key: str, name: str = "e5") -> Reply:
+    return await gate.request("POST", "/v1/embeddings", {"model": name, "input": "a"}, key=key)
+
+
+class TestEndpoints:
+    async def test_a_setting_is_changed_and_all_others_stay(self, scripted: ScriptedGate) -> None:
+        form = {
+            "name": "own",
+            "url": "http://127.0.0.1:1/",
+            "token": TOKEN,
+            "rate_limit": {"requests_per_minute": 7, "burst": 2},
+            "prefixes": {"search": "query: "},
+            "chunking_settings": {"strategy": "word", "max_chunk_size": 50, "overlap": 5},
+            "bill_to": "team",
+            "timeout": 2.5,
+        }
+        before = await sent(scripted, "POST", "/api/endpoints", form)
+        changed = await sent(
+            scripted, "PATCH", "/api/endpoints/own", {"rate_limit": {"burst": 3}, "cache": False}
+        )
+        assert changed == {
+            **before,
+            "cache": False,
+            "rate_limit": {"requests_per_minute": 7, "burst": 3},
+        }
+        assert changed["token"] == "…last"
+        reset = await sent(
+            scripted,
+            "PATCH",
+            "/api/endpoints/own",
+            {"rate_limit": None, "timeout": None, "chunking_settings": {"strategy": "none"}, "token": None},
+        )
+        assert reset["rate_limit"] == {"requests_per_minute": 3000, "burst": 1}
+        assert reset["chunking_settings"] == {"strategy": "none"}
+        assert not {"timeout", "token"} & set(reset)
+
+    @pytest.mark.parametrize(
+        ("changes", "status", "told"),
+        [
+            ({"colour": "red"}, 400, "unknown field `colour`"),
+            ({"name": "e6"}, 400, "keeps its name"),
+            ({"rate_limit": {"burst": 0}}, 400, "[burst] must be a positive"),
+            ({"rate_limit": {"per_hour": 1}}, 400, "unknown field `per_hour`"),
+            ({"rate_limit": 5}, 400, "$.rate_limit"),
+            ({"enabled": "no"}, 400, "$.enabled"),
+            ({"connection": "nowhere"}, 400, "No connection is named [nowhere]"),
+            ({"fallback": "nowhere"}, 400, "No endpoint is named [nowhere]"),
+            ({"proxy": "http://user:pass@127.0.0.1:3128"}, 400, "[proxy] holds a password"),
+            ({"save_anyway": True}, 400, "unknown field"),
+            ([], 400, "Expected `object`"),
+        ],
+    )
+    async def test_changes_are_strictly_read_and_nothing_is_changed(
+        self, scripted: ScriptedGate, changes: object, status: int, told: str
+    ) -> None:
+        before = await sent(scripted, "GET", "/api/endpoints/e5")
+        reply = await scripted.request("PATCH", "/api/endpoints/e5", changes)
+        assert (reply.status, told in reply.json()["error"]["message"]) == (status, True)
+        assert await sent(scripted, "GET", "/api/endpoints/e5") == before
+
+    async def test_every_field_of_the_form_is_shown_again(self, scripted: ScriptedGate) -> None:
+        await sent(scripted, "POST", "/api/connections", {"name": "team", "token": TOKEN})
+        form = {
+            "name": "hosted",
+            "source": "router",
+            "model": "intfloat/multilingual-e5-large",
+            "provider": "hf-inference",
+            "bill_to": "team",
+            "connection": "team",
+            "timeout": 9.0,
+            "fallback": "e5",
+            "enabled": False,
+        }
+        shown = await sent(scripted, "POST", "/api/endpoints", form)
+        assert {name: shown[name] for name in form} == form
+        guessed = await sent(
+            scripted, "POST", "/api/endpoints", {"name": "by", "provider": "auto", "model": "a/b"}
+        )
+        assert guessed["source"] == "router"
+        refused = await scripted.request(
+            "POST", "/api/endpoints", {"name": "x", "source": "router", "model": "a/b", "url": "http://x"}
+        )
+        assert "A hosted endpoint has no URL" in refused.json()["error"]["message"]
+
+    async def test_one_that_is_switched_off_answers_424_on_every_face(self, scripted: ScriptedGate) -> None:
+        shown = await sent(scripted, "PATCH", "/api/endpoints/e5", {"enabled": False})
+        assert shown["enabled"] is False
+        assert scripted.script.calls == []
+        for path, body in (
+            ("/v1/embeddings", {"model": "e5", "input": "a"}),
+            ("/hf/e5/embed", {"inputs": "a"}),
+            ("/_inference/e5", {"input": "a"}),
+        ):
+            reply = await scripted.request("POST", path, body)
+            assert reply.status == 424
+            assert "is switched off" in reply.body.decode()
+        await sent(scripted, "PATCH", "/api/endpoints/e5", {"enabled": True})
+        assert (await embed(scripted, "an-admin-key-for-tests")).status == 200
+
+    async def test_a_failed_test_is_saved_switched_off_where_that_is_asked(
+        self, scripted: ScriptedGate
+    ) -> None:
+        scripted.script.answer = fail
+        form = {"name": "own", "url": "http://127.0.0.1:1/", "token": TOKEN}
+        assert (await scripted.request("POST", "/api/endpoints", form)).status == 502
+        shown = await sent(scripted, "POST", "/api/endpoints", {**form, "save_anyway": True})
+        assert (shown["enabled"], shown["tested"], shown["token"]) == (False, False, "…last")
+        assert shown["failure"] == {
+            "cause": "connection_lost",
+            "message": "Nothing listens.",
+            "remedy": "Start it.",
+        }
+        on = await scripted.request("PATCH", "/api/endpoints/own", {"enabled": True})
+        assert told(on) == (502, "connection_lost")
+        scripted.script.answer = type(scripted.script)().answer
+        assert (await sent(scripted, "PATCH", "/api/endpoints/own", {"enabled": True}))["tested"] is True
+
+    async def test_a_clone_is_the_same_under_another_name(self, scripted: ScriptedGate) -> None:
+        first = await sent(scripted, "GET", "/api/endpoints/e5")
+        twin = await sent(scripted, "POST", "/api/endpoints/e5/clone", {"name": "twin"})
+        assert twin == {**first, "name": "twin"}
+        assert scripted.script.calls == []
+        assert told(await scripted.request("POST", "/api/endpoints/e5/clone", {"name": "twin"})) == (
+            409,
+            "endpoint_exists",
+        )
+
+    async def test_one_in_use_is_removed_by_force_alone_and_elasticsearch_keeps_its_contract(
+        self, scripted: ScriptedGate
+    ) -> None:
+        for name in ("two", "three"):
+            await sent(scripted, "POST", "/api/endpoints/e5/clone", {"name": name})
+        await sent(scripted, "PATCH", "/api/endpoints/two", {"fallback": "e5"})
+        await sent(scripted, "POST", "/api/keys", {"name": "one", "endpoints": ["e5", "three"]})
+        await sent(scripted, "POST", "/api/keys", {"name": "other", "default_endpoint": "e5"})
+        refused = await scripted.request("DELETE", "/api/endpoints/e5")
+        assert told(refused) == (409, "in_use")
+        assert "used by key one, key other, endpoint two" in refused.json()["error"]["message"]
+        assert told(await scripted.request("DELETE", "/api/endpoints/e5?force=maybe"))[0] == 400
+        await sent(scripted, "DELETE", "/api/endpoints/e5?force=true")
+        assert (await scripted.request("DELETE", "/_inference/three")).status == 200
+
+
+class TestConnections:
+    async def test_a_token_is_stored_shown_by_its_end_replaced_and_forgotten(
+        self, scripted: ScriptedGate
+    ) -> None:
+        made = await sent(
+            scripted, "POST", "/api/connections", {"name": "team", "token": f"{TOKEN}\n{TOKEN}2"}
+        )
+        assert made["tokens"] == ["…last", "…ast2"]
+        form = {"name": "own", "url": "http://127.0.0.1:1/", "connection": "team"}
+        shown = await sent(scripted, "POST", "/api/endpoints", form)
+        assert (shown["connection"], "token" in shown) == ("team", False)
+        listed = await scripted.request("GET", "/api/connections")
+        assert TOKEN not in listed.body.decode()
+        assert listed.json() == {"connections": [{**made, "endpoints": ["own"]}]}
+        replaced = await sent(scripted, "PATCH", "/api/connections/team", {"token": "hf_" + "x" * 20})
+        assert replaced["tokens"] == ["…xxxx"]
+        refused = await scripted.request("DELETE", "/api/connections/team")
+        assert told(refused) == (409, "in_use")
+        await sent(scripted, "DELETE", "/api/endpoints/own")
+        await sent(scripted, "DELETE", "/api/connections/team")
+        assert told(await scripted.request("PATCH", "/api/connections/team", {"token": TOKEN}))[0] == 404
+        for form in ({"name": "team"}, {"name": "team", "token": ""}, {"name": "A", "token": TOKEN}):
+            assert (await scripted.request("POST", "/api/connections", form)).status == 400
+
+
+class TestKeys:
+    async def test_a_key_sees_and_calls_only_the_endpoints_in_its_scope(self, scripted: ScriptedGate) -> None:
+        await sent(scripted, "POST", "/api/endpoints/e5/clone", {"name": "twin"})
+        made = await sent(scripted, "POST", "/api/keys", {"name": "app", "endpoints": ["twin"]})
+        key = made["key"]
+        assert made["endpoints"] == ["twin"]
+        models = await sent(scripted, "GET", "/v1/models", key=key)
+        assert [model["id"] for model in models["data"]] == ["twin"]
+        listed = await sent(scripted, "GET", "/_inference/_all", key=key)
+        assert [one["inference_id"] for one in listed["endpoints"]] == ["twin"]
+        assert (await embed(scripted, key, "twin")).status == 200
+        for method, path, body in (
+            ("POST", "/v1/embeddings", {"model": "e5", "input": "a"}),
+            ("POST", "/v1/embeddings", {"model": "e5:query", "input": "a"}),
+            ("POST", "/hf/e5/embed", {"inputs": "a"}),
+            ("POST", "/hf/e5/tokenize", {"inputs": "a"}),
+            ("POST", "/_inference/e5", {"input": "a"}),
+            ("GET", "/v1/models/e5", None),
+            ("GET", "/_inference/e5", None),
+            ("GET", "/hf/e5/info", None),
+            ("GET", "/hf/e5/health", None),
+        ):
+            reply = await scripted.request(method, path, body, key=key)
+            assert reply.status == 403, path
+            assert "may not call endpoint [e5]" in reply.body.decode()
+        await sent(scripted, "PATCH", "/api/keys/app", {"endpoints": None})
+        assert (await embed(scripted, key)).status == 200
+
+    async def test_beyond_its_requests_a_minute_a_key_is_told_when_to_come_back(
+        self, scripted: ScriptedGate
+    ) -> None:
+        made = await sent(scripted, "POST", "/api/keys", {"name": "app", "requests_per_minute": 2})
+        for _ in range(2):
+            assert (await embed(scripted, made["key"])).status == 200
+        assert (await scripted.request("GET", "/v1/models", key=made["key"])).status == 200, "asks no model"
+        for path, body in (
+            ("/v1/embeddings", {"model": "e5", "input": "a"}),
+            ("/_inference/e5", {"input": "a"}),
+        ):
+            full = await scripted.request("POST", path, body, key=made["key"])
+            assert full.status == 429
+            assert 0 < int(full.headers["retry-after"]) <= 60
+        await sent(scripted, "PATCH", f"/api/keys/{made['id']}", {"requests_per_minute": 3})
+        assert (await embed(scripted, made["key"])).status == 200
+
+    async def test_a_key_that_has_spent_its_tokens_is_refused_the_same_way(
+        self, scripted: ScriptedGate
+    ) -> None:
+        made = await sent(scripted, "POST", "/api/keys", {"name": "app", "tokens_per_minute": 3})
+        assert (await embed(scripted, made["key"])).status == 200
+        refused = await embed(scripted, made["key"])
+        assert (refused.status, refused.json()["error"]["code"]) == (429, "key_limit")
+
+    async def test_an_expired_key_is_a_401_that_says_so(self, scripted: ScriptedGate) -> None:
+        made = await sent(scripted, "POST", "/api/keys", {"name": "app", "expires_at": time.time() + 3600})
+        assert (await embed(scripted, made["key"])).status == 200
+        past = await scripted.request("PATCH", "/api/keys/app", {"expires_at": 5})
+        assert "in the past" in past.json()["error"]["message"]
+
+    async def test_changes_of_a_key_are_strictly_read(self, scripted: ScriptedGate) -> None:
+        await sent(scripted, "POST", "/api/keys", {"name": "team/app", "endpoints": ["e5"]})
+        for changes, status in (
+            ({"admin": True}, 400),
+            ({"colour": "red"}, 400),
+            ({"bulk": "yes"}, 400),
+            ({"name": None}, 400),
+            ({"endpoints": ["nowhere"]}, 404),
+            ({"default_endpoint": "nowhere"}, 404),
+            ([], 400),
+        ):
+            assert (await scripted.request("PATCH", "/api/keys/team/app", changes)).status == status
+        await sent(scripted, "DELETE", "/api/endpoints/e5?force=true")
+        renamed = await sent(scripted, "PATCH", "/api/keys/team/app", {"name": "app"})
+        assert (renamed["name"], renamed["endpoints"]) == ("app", ["e5"]), "what is gone stays named"
+        assert told(await scripted.request("PATCH", "/api/keys/team/app", {}))[0] == 404
+
+
+class TestUsage:
+    async def test_use_is_told_by_endpoint_and_key_in_json_and_csv(self, scripted: ScriptedGate) -> None:
+        made = await sent(scripted, "POST", "/api/keys", {"name": "=app", "requests_per_minute": 2})
+        for _ in range(3):
+            await embed(scripted, made["key"])
+        told = await sent(scripted, "GET", "/api/usage?by=endpoint,key")
+        by_key = {(row["endpoint"], row["key_name"]): row for row in told["rows"]}
+        row = by_key["e5", "=app"]
+        assert (row["requests"], row["texts"], row["prompt_tokens"], row["errors"]) == (2, 2, 6, 0)
+        assert 0 < row["p50"] <= row["p99"]
+        assert by_key["", "=app"]["errors"] == 1
+        causes = await sent(scripted, "GET", "/api/usage?by=cause&key==app")
+        assert causes["rows"] == [{"cause": "key_limit", "requests": 1}]
+        for how in ({"path": "&format=csv"}, {"path": "", "accept": "text/csv"}):
+            reply = await scripted.request(
+                "GET", f"/api/usage?by=day,key{how['path']}&endpoint=e5", accept=how.get("accept")
+            )
+            assert reply.headers["content-type"].startswith("text/csv")
+            (line,) = csv.DictReader(io.StringIO(reply.body.decode()))
+            assert (line["key_name"], line["requests"]) == ("'=app", "2")
+            assert line["day"] == time.strftime("%Y-%m-%d", time.gmtime())
+
+    async def test_what_asks_no_model_is_no_use(self, scripted: ScriptedGate) -> None:
+        for path in ("/v1/models", "/hf/e5/info", "/api/about"):
+            await sent(scripted, "GET", path) if path != "/hf/e5/info" else None
+        assert (await sent(scripted, "GET", "/api/usage"))["rows"] == []
+
+    @pytest.mark.parametrize(
+        "query", ["from=yesterday", "from=9&to=5", "by=moon", "format=xml", "from=2026-13-01"]
+    )
+    async def test_a_question_is_strictly_read(self, scripted: ScriptedGate, query: str) -> None:
+        assert told(await scripted.request("GET", f"/api/usage?{query}")) == (400, "invalid_request")
+
+    async def test_times_are_read_as_dates_moments_and_seconds(self, scripted: ScriptedGate) -> None:
+        for query in ("from=2026-01-02&to=2026-01-03T00:30Z", "from=1767312000&to=1767400200"):
+            answer = await sent(scripted, "GET", f"/api/usage?{query}&by=hour")
+            assert (answer["from"], answer["to"]) == ("2026-01-02T00:00:00Z", "2026-01-03T00:30:00Z")
+            assert (answer["by"], answer["rows"]) == (["hour"], [])
+
+
+class TestAudit:
+    async def test_every_change_names_who_what_and_how(self, scripted: ScriptedGate) -> None:
+        boss = await sent(scripted, "POST", "/api/keys", {"name": "boss", "admin": True})
+        how = {"key": boss["key"]}
+        form = {"name": "own", "url": "http://127.0.0.1:1/", "token": TOKEN}
+        await sent(scripted, "POST", "/api/endpoints", form, **how)
+        await sent(scripted, "PATCH", "/api/endpoints/own", {"rate_limit": {"burst": 3}}, **how)
+        await sent(scripted, "DELETE", "/_inference/own", **how)
+        await sent(scripted, "DELETE", "/api/keys/boss")
+        changes = (await sent(scripted, "GET", "/api/audit"))["changes"]
+        assert [(change["who"], change["verb"], change["subject"]) for change in changes[:5]] == [
+            ("admin", "key.revoke", "boss"),
+            (boss["id"], "endpoint.remove", "own"),
+            (boss["id"], "endpoint.change", "own"),
+            (boss["id"], "endpoint.add", "own"),
+            ("admin", "key.create", "boss"),
+        ]
+        assert changes[2]["changes"] == {"burst": [1, 3]}
+        assert changes[3]["changes"]["token"] == [None, "…last"]
+        assert not {TOKEN, boss["key"]} & set(json.dumps(changes).split('"'))
+        older = await sent(scripted, "GET", f"/api/audit?limit=1&before={changes[0]['id']}")
+        assert older["changes"] == [changes[1]]
+
+    @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "before=-1"])
+    async def test_a_question_is_strictly_read(self, scripted: ScriptedGate, query: str) -> None:
+        assert told(await scripted.request("GET", f"/api/audit?{query}")) == (400, "invalid_request")
