@@ -113,9 +113,7 @@ class RouterSource:
         """The writer of an endpoint whose facts are known."""
         facts = endpoint.facts
         named = "" if endpoint.provider in {None, AUTO} else f":{endpoint.provider}"
-        forms: dict[type[Chat | Complete], Form] = {
-            Chat: replace(CHAT, model=f"{endpoint.model}{named}")
-        }
+        forms: dict[type[Chat | Complete], Form] = {Chat: replace(CHAT, model=f"{endpoint.model}{named}")}
         completer = COMPLETERS.get(facts.provider or "")
         if completer is not None and facts.completes is not False:
             model = facts.provider_model or endpoint.model or ""
