@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MIN_ADMIN_KEY_LENGTH = 16
 MIN_CACHE_BYTES = 1 << 20
+_MOST_DIGITS = 19
+_MOST_SHOWN = 60
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -66,13 +68,11 @@ class Settings:
             InvalidSetting: a value cannot be used.
         """
         env = os.environ if env is None else env
-        user = Path(env.get("HOME") or Path.home())
-        data = Path(env.get("XDG_DATA_HOME") or user / ".local" / "share")
-        config = Path(env.get("XDG_CONFIG_HOME") or user / ".config")
-        key_file = Path(env.get("HUBGATE_SECRET_KEY_FILE") or config / "hubgate" / "secret.key").expanduser()
         return cls(
-            home=Path(env.get("HUBGATE_HOME") or data / "hubgate").expanduser(),
-            secret_key_file=key_file,
+            home=_path(env, "HUBGATE_HOME", "XDG_DATA_HOME", ".local/share", "hubgate"),
+            secret_key_file=_path(
+                env, "HUBGATE_SECRET_KEY_FILE", "XDG_CONFIG_HOME", ".config", "hubgate/secret.key"
+            ),
             host=env.get("HUBGATE_HOST") or "127.0.0.1",
             port=_whole(env, "HUBGATE_PORT", 8080, 0, 65535),
             admin_key=_admin_key(env),
@@ -89,12 +89,32 @@ class Settings:
         )
 
 
+def _path(env: Mapping[str, str], name: str, base: str, below_home: str, below_base: str) -> Path:
+    """What `name` says, else a place below the folder that `base` says, else below one in the user's home."""
+    if written := env.get(name):
+        below = ""
+    elif written := env.get(base):
+        below = below_base
+    else:
+        written, below = env.get("HOME") or "~", f"{below_home}/{below_base}"
+    try:
+        return (Path(written) / below).expanduser()
+    except RuntimeError:
+        raise InvalidSetting(
+            f"{_shown(written)} names a home folder that cannot be found: write out in {name} where it shall be."
+        ) from None
+
+
+def _shown(value: str) -> str:
+    return ascii(value) if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]!a}…"
+
+
 def _flag(env: Mapping[str, str], name: str, *, default: bool) -> bool:
     value = env.get(name, "").strip().lower()
     if not value:
         return default
     if value not in _TRUE | _FALSE:
-        raise InvalidSetting(f"{name} must be true or false, not {value!r}.")
+        raise InvalidSetting(f"{name} must be true or false, not {_shown(value)}.")
     return value in _TRUE
 
 
@@ -102,8 +122,9 @@ def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int)
     value = env.get(name, "").strip()
     if not value:
         return default
-    if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
-        raise InvalidSetting(f"{name} must be a whole number from {low} to {high}, not {value!r}.")
+    digits = value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS
+    if not digits or not low <= int(value) <= high:
+        raise InvalidSetting(f"{name} must be a whole number from {low} to {high}, not {_shown(value)}.")
     return int(value)
 
 
@@ -119,7 +140,7 @@ def _cache_bytes(env: Mapping[str, str]) -> int:
 def _log_level(env: Mapping[str, str]) -> str:
     level = env.get("HUBGATE_LOG_LEVEL", "").strip().lower() or "info"
     if level not in {"debug", "info", "warning", "error"}:
-        raise InvalidSetting(f"HUBGATE_LOG_LEVEL must be debug, info, warning or error, not {level!r}.")
+        raise InvalidSetting(f"HUBGATE_LOG_LEVEL must be debug, info, warning or error, not {_shown(level)}.")
     return level
 
 
@@ -127,6 +148,10 @@ def _admin_key(env: Mapping[str, str]) -> str | None:
     key = env.get("HUBGATE_ADMIN_KEY", "").strip()
     if not key:
         return None
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise InvalidSetting(
+            "HUBGATE_ADMIN_KEY cannot be sent in a header: use ASCII letters, digits and signs, without spaces."
+        )
     if len(key) < MIN_ADMIN_KEY_LENGTH or len(set(key)) < MIN_ADMIN_KEY_LENGTH // 2:
         raise InvalidSetting(
             f"HUBGATE_ADMIN_KEY is too weak: use at least {MIN_ADMIN_KEY_LENGTH} characters that do not repeat, "

@@ -65,11 +65,24 @@ def test_every_variable_is_honoured() -> None:
         ("HUBGATE_LOG_LEVEL", "loud"),
         ("HUBGATE_ADMIN_KEY", "short"),
         ("HUBGATE_ADMIN_KEY", "aaaaaaaaaaaaaaaaaaaaaaaa"),
+        ("HUBGATE_ADMIN_KEY", "\udcff\udcfe0123456789abcdef"),
+        ("HUBGATE_ADMIN_KEY", "schöne Schlüssel sind lang"),
+        ("HUBGATE_PORT", "9" * 5000),
+        ("HUBGATE_CACHE_BYTES", "1" * 5000),
+        ("HUBGATE_KEYS_IN_PATH", "maybe" * 1000),
+        ("HUBGATE_HOME", "~no-such-user/data"),
+        ("HUBGATE_SECRET_KEY_FILE", "~no-such-user/secret.key"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_by_the_variables_name(variable: str, value: str) -> None:
-    with pytest.raises(InvalidSetting, match=variable):
+    with pytest.raises(InvalidSetting, match=variable) as refused:
         Settings.from_env({variable: value})
+    assert len(str(refused.value)) < 250
+
+
+def test_a_base_folder_of_nobody_is_refused() -> None:
+    with pytest.raises(InvalidSetting, match=r"'~no-such-user' names a home folder .* HUBGATE_HOME"):
+        Settings.from_env({"XDG_DATA_HOME": "~no-such-user"})
 
 
 def test_a_refused_admin_key_and_the_settings_themselves_do_not_show_secrets() -> None:

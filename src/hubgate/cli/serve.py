@@ -74,6 +74,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         made = socket.create_server(address[:2], family=family, backlog=2048)
+    except UnicodeError:  # a label of a name is empty or too long, or it is no text at all
+        raise InvalidSetting(f"HUBGATE_HOST must be an address of this machine, not {host[:60]!a}.") from None
     except OSError as error:
         reason, _, _ = (error.strerror or str(error)).partition(" (while")  # the address is told already
         raise InvalidSetting(

@@ -1,0 +1,16 @@
+"""The address that the gate listens on."""
+
+from __future__ import annotations
+
+import pytest
+
+from hubgate.cli.serve import listen
+from hubgate.settings import InvalidSetting
+
+
+@pytest.mark.parametrize("host", ["a" * 5000, "a..b", "..", "\udcff", "no.such.name.invalid", "198.51.100.1"])
+def test_a_host_that_cannot_be_listened_on_is_named_as_the_settings_fault(host: str) -> None:
+    with pytest.raises(InvalidSetting, match="HUBGATE_HOST") as refused:
+        listen(host, 0)
+    assert ascii(host[:10]).strip("'") in str(refused.value)
+    assert len(str(refused.value)) < 250
