@@ -3,6 +3,7 @@
     {"type": "json_schema", "json_schema": {"name", "schema"}}   OpenAI, vLLM, SGLang, llama.cpp, most providers
     {"type": "json_object", "value": schema}                     text-generation-inference, and HF's clients to it
     {"type": "json", "value": schema}                            the same, as `grammar` of its own route
+    {"type": "json_schema", "value": {"name", "schema"}}         the same, where the schema has a name
     {"type": "json_object", "schema": schema}                    Cohere, Fireworks
     {"type": "json_schema", "schema": schema}                    Together
 
@@ -34,6 +35,7 @@ class _Format(msgspec.Struct):
 
 
 _FORMAT = msgspec.json.Decoder(_Format)
+_NAMED = msgspec.json.Decoder(_Named)
 
 
 def _openai(schema: bytes) -> bytes:
@@ -68,6 +70,15 @@ def _read(raw: bytes) -> _Format | None:
 
 def _schema(wanted: _Format) -> bytes:
     """The schema, as it was written; nothing if there is none."""
-    named = bytes(wanted.json_schema.schema) if wanted.json_schema else b""
-    found = named or bytes(wanted.value) or bytes(wanted.schema)
+    named = wanted.json_schema
+    value = bytes(wanted.value)
+    if wanted.type == "json_schema" and value[:1] == b"{":
+        named = _NAMED.decode(value)
+    found = (bytes(named.schema) if named else value) or bytes(wanted.schema)
     return found if found[:1] == b"{" else b""
+
+
+def schema_in(raw: bytes) -> bytes:
+    """The schema in a `response_format` or a `grammar`, as it was written; nothing if there is none."""
+    wanted = _read(raw)
+    return _schema(wanted) if wanted else b""

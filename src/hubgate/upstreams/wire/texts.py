@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hubgate.upstreams.wire import fields as raw
-from hubgate.upstreams.wire.schemas import Schemas
+from hubgate.upstreams.wire.schemas import Schemas, schema_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,11 +56,8 @@ class OpenAIBodies:
         wanted = raw.renamed(raw.said(call.fields), self.renames)
         if wanted.get("do_sample") == raw.FALSE and not _SAMPLES & wanted.keys():
             wanted["temperature"] = b"0"
-        if "grammar" in wanted and self.schemas is Schemas.OPENAI:
-            respelled = Schemas.OPENAI.respelled(wanted["grammar"])
-            if respelled != wanted["grammar"]:
-                wanted["response_format"] = respelled
-                del wanted["grammar"]
+        if schema_in(wanted.get("grammar", b"")):
+            wanted["response_format"] = wanted.pop("grammar")
         refused = {name for name in _TGI_ALONE & wanted.keys() if not raw.is_off(name, wanted[name])}
         if refused:
             raise raw.unknown(self.server, refused)

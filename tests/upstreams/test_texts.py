@@ -1,0 +1,414 @@
+"""How each kind of server is asked for text, and what its replies mean; recorded exchanges among them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from hubgate.domain.calls import Chat, Complete, Spelling
+from hubgate.domain.endpoint import Engine
+from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, UpstreamUnreadable
+from hubgate.upstreams.events import ServerEvents
+from hubgate.upstreams.messages import HttpReply
+from hubgate.upstreams.replies import refusal
+from hubgate.upstreams.wire.reading_text import read_generated
+from hubgate.upstreams.wire.schemas import Schemas
+from hubgate.upstreams.wire.writing import WRITERS, Form
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ENGINES = Path(__file__).parent.parent / "data" / "engines"
+HOSTED = Path(__file__).parents[3] / "shared" / "recordings" / "hosted" / "exchanges.json"
+SCHEMA = {"type": "object"}
+
+
+def complete(prompt: str = "hi", *, full_text: bool = False, **fields: object) -> Complete:
+    values = {name: orjson.dumps(value) for name, value in fields.items()}
+    return Complete(prompt=prompt, fields=values, full_text=full_text)
+
+
+def chat(**fields: object) -> Chat:
+    values = {"messages": [], **fields}
+    return Chat(fields={name: orjson.dumps(value) for name, value in values.items()})
+
+
+def body(engine: Engine, call: Chat | Complete, model: str | None = "m", *, stream: bool = False) -> Any:
+    return json.loads(WRITERS[engine][type(call)].body(call, model, stream=stream))
+
+
+OPENAI = [Engine.VLLM, Engine.SGLANG, Engine.LLAMACPP, Engine.TRANSFORMERS, Engine.OPENAI]
+
+
+@pytest.mark.parametrize("engine", OPENAI)
+def test_the_model_stands_first_and_streams_always_count(engine: Engine) -> None:
+    whole = WRITERS[engine][Chat].body(chat(max_tokens=4), "m", stream=False)
+    assert whole == b'{"model":"m","messages":[],"max_tokens":4}'
+    streamed = body(engine, complete(max_tokens=4), stream=True)
+    assert streamed == {
+        "model": "m",
+        "prompt": "hi",
+        "max_tokens": 4,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def test_a_model_without_a_name_is_not_named() -> None:
+    assert "model" not in body(Engine.VLLM, chat(), None)
+    assert "model" not in body(Engine.TGI, chat())
+
+
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [
+        (Engine.VLLM, "max_completion_tokens"),
+        (Engine.OPENAI, "max_completion_tokens"),
+        (Engine.TGI, "max_tokens"),
+        (Engine.LLAMACPP, "max_tokens"),
+        (Engine.TRANSFORMERS, "max_tokens"),
+    ],
+)
+def test_the_limit_has_the_name_that_the_server_knows(engine: Engine, name: str) -> None:
+    assert body(engine, chat(max_completion_tokens=3))[name] == 3
+
+
+def test_of_two_limits_the_newer_one_is_meant() -> None:
+    assert body(Engine.TGI, chat(max_tokens=9, max_completion_tokens=3)) == {"messages": [], "max_tokens": 3}
+
+
+def test_tgi_wants_a_list_of_stops() -> None:
+    assert body(Engine.TGI, chat(stop="x"))["stop"] == ["x"]
+    assert body(Engine.TGI, chat(stop=["x", "y"]))["stop"] == ["x", "y"]
+    assert body(Engine.VLLM, chat(stop="x"))["stop"] == "x"
+    assert body(Engine.TGI, complete(stop="x"))["parameters"]["stop"] == ["x"]
+
+
+NAMED = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+SPELLINGS: list[dict[str, Any]] = [
+    {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}},
+    {"type": "json_object", "value": SCHEMA},
+    {"type": "json", "value": SCHEMA},
+    {"type": "json_object", "schema": SCHEMA},
+    {"type": "json_schema", "schema": SCHEMA},
+    {"type": "json_schema", "value": {"name": "n", "schema": SCHEMA}},
+]
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS)
+def test_a_schema_is_respelled_for_each_server(spelled: dict[str, Any]) -> None:
+    openai = body(Engine.VLLM, chat(response_format=spelled))["response_format"]
+    assert openai["json_schema"]["schema"] == SCHEMA
+    assert openai == (spelled if spelled is SPELLINGS[0] else NAMED)
+    tgi = body(Engine.TGI, chat(response_format=spelled))["response_format"]
+    assert tgi == {"type": "json_object", "value": SCHEMA}
+    grammar = body(Engine.TGI, complete(response_format=spelled))["parameters"]["grammar"]
+    assert grammar == {"type": "json", "value": SCHEMA}
+    assert body(Engine.VLLM, complete(grammar=spelled))["response_format"]["type"] == "json_schema"
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [{"type": "text"}, {"type": "json_object"}, {"type": "regex", "value": "a+"}, "text", ["json"], {}],
+)
+def test_what_holds_no_schema_is_passed_on_as_it_is(spelled: object) -> None:
+    for engine in (Engine.VLLM, Engine.TGI):
+        assert body(engine, chat(response_format=spelled))["response_format"] == spelled
+    assert Schemas.GRAMMAR.respelled(b'{"type":"json"') == b'{"type":"json"'
+
+
+def test_what_is_null_is_left_out_of_a_completion() -> None:
+    """The old client of text-generation-inference sends every parameter."""
+    assert body(Engine.VLLM, complete(seed=None, best_of=None)) == {"model": "m", "prompt": "hi"}
+    assert "seed" not in body(Engine.TGI, complete(seed=None))["parameters"]
+
+
+def test_an_openai_server_is_asked_in_its_own_words() -> None:
+    asked = body(Engine.VLLM, complete(do_sample=False, details=True, watermark=False, truncate=9, top_k=3))
+    assert asked == {"model": "m", "prompt": "hi", "top_k": 3, "truncate_prompt_tokens": 9}
+    assert body(Engine.VLLM, complete(do_sample=False))["temperature"] == 0
+    assert "temperature" not in body(Engine.VLLM, complete(do_sample=True))
+    assert body(Engine.LLAMACPP, complete(repetition_penalty=1.1))["repeat_penalty"] == 1.1
+
+
+@pytest.mark.parametrize(
+    ("engine", "fields", "named"),
+    [
+        (Engine.VLLM, {"typical_p": 0.9, "top_n_tokens": 2}, "[top_n_tokens], [typical_p]"),
+        (Engine.SGLANG, {"truncate": 9}, "[truncate]"),
+        (Engine.OPENAI, {"grammar": {"type": "regex", "value": "a"}}, "[grammar]"),
+        (Engine.TGI, {"n": 2, "suffix": "x"}, "[n], [suffix]"),
+        (Engine.TGI, {"presence_penalty": 0.5}, "[presence_penalty]"),
+    ],
+)
+def test_what_a_server_would_pass_over_in_silence_is_refused_by_name(
+    engine: Engine, fields: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        body(engine, complete(**fields))
+    assert named in caught.value.message
+
+
+def test_tgi_is_asked_in_its_own_words() -> None:
+    call = complete(max_tokens=4, temperature=0.0, logprobs=2, n=1, best_of=1, user="u", presence_penalty=0)
+    assert body(Engine.TGI, call) == {
+        "inputs": "hi",
+        "parameters": {
+            "max_new_tokens": 4,
+            "top_n_tokens": 2,
+            "best_of": 1,
+            "return_full_text": False,
+            "details": True,
+        },
+    }
+    assert "top_n_tokens" not in body(Engine.TGI, complete(logprobs=0))["parameters"]
+    assert body(Engine.TGI, complete(full_text=True))["parameters"]["return_full_text"] is True
+    assert body(Engine.TGI, complete(temperature="hot"))["parameters"]["temperature"] == "hot"
+
+
+def test_the_toolkit_is_asked_in_its_own_words() -> None:
+    call = complete(max_tokens=4, stop=["x"], temperature=0.5, seed=3, n=1, presence_penalty=0, user="u")
+    assert body(Engine.TOOLKIT, call) == {
+        "inputs": "hi",
+        "parameters": {
+            "max_new_tokens": 4,
+            "temperature": 0.5,
+            "seed": 3,
+            "do_sample": True,
+            "return_full_text": False,
+        },
+    }
+    assert body(Engine.TOOLKIT, complete(temperature=0, top_p=0.5))["parameters"] == {
+        "top_p": 0.5,
+        "return_full_text": False,
+    }
+
+
+def test_half_a_surrogate_pair_is_the_callers_mistake() -> None:
+    with pytest.raises(InvalidRequest, match="surrogate"):
+        body(Engine.VLLM, complete("\ud800"))
+
+
+def reply(content: object, **headers: str) -> HttpReply:
+    raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return HttpReply(
+        status=200, headers={name.replace("_", "-"): value for name, value in headers.items()}, body=raw
+    )
+
+
+CHAT_FORM = WRITERS[Engine.VLLM][Chat]
+TGI_FORM = WRITERS[Engine.TGI][Complete]
+HELLO = {"generated_text": "hello"}
+
+
+@pytest.mark.parametrize("content", [HELLO, [HELLO], [[HELLO]]])
+def test_a_text_is_found_however_it_is_wrapped(content: object) -> None:
+    told = read_generated(TGI_FORM, complete(), reply(content))
+    assert json.loads(told.body) == HELLO
+    assert (told.tokens, told.spelling) == (None, Spelling.TGI)
+
+
+def test_the_tokens_are_read_wherever_they_are_told() -> None:
+    def tokens(form: Form, content: object, **headers: str) -> tuple[int | None, int | None]:
+        told = read_generated(form, complete(), reply(content, **headers))
+        return told.prompt_tokens, told.tokens
+
+    counted = HELLO | {"details": {"generated_tokens": 3}}
+    assert tokens(TGI_FORM, counted, x_prompt_tokens="2") == (2, 5)
+    assert tokens(TGI_FORM, HELLO, x_prompt_tokens="2", x_generated_tokens="4") == (2, 6)
+    assert tokens(TGI_FORM, counted, x_prompt_tokens="many") == (None, None)
+    assert tokens(CHAT_FORM, {"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 3}}) == (2, 5)
+    assert tokens(CHAT_FORM, {"choices": [], "usage": None}) == (None, None)
+
+
+@pytest.mark.parametrize("form", [CHAT_FORM, TGI_FORM])
+@pytest.mark.parametrize("content", [b"{", [], [HELLO, HELLO], {"text": "a"}, [1], b"[" * 5000])
+def test_what_is_no_text_is_told(form: Form, content: object) -> None:
+    with pytest.raises(UpstreamUnreadable, match="no generated text"):
+        read_generated(form, complete(), reply(content))
+
+
+def test_a_web_page_is_told() -> None:
+    with pytest.raises(UpstreamUnreadable) as caught:
+        read_generated(CHAT_FORM, chat(), reply(b"<html></html>"))
+    assert caught.value.cause is Cause.NOT_AN_API
+
+
+def recorded(name: str) -> dict[str, dict[str, Any]]:
+    exchanges = json.loads((ENGINES / f"{name}.json").read_text("utf-8"))
+    return {exchange["label"]: exchange["response"] for exchange in exchanges}
+
+
+ENGINE_OF = {"vllm-0.32.0-llm": Engine.VLLM, "transformers-serve-5.23": Engine.TRANSFORMERS}
+
+
+@pytest.mark.parametrize("name", ENGINE_OF)
+def test_recorded_chat_and_completions_are_read_untouched(name: str) -> None:
+    responses = recorded(name)
+    for label, kind, tokens in (("chat", Chat, (18, 22)), ("completions", Complete, (2, 5))):
+        raw = responses[label]["body"].encode()
+        call = chat() if kind is Chat else complete()
+        told = read_generated(WRITERS[ENGINE_OF[name]][kind], call, reply(raw))
+        assert told.body == raw
+        assert (told.prompt_tokens, told.tokens) == tokens
+
+
+CAUSES = {
+    "chat wrong model": Cause.MODEL_NOT_FOUND,
+    "embeddings on llm": Cause.MODEL_NOT_FOUND,
+    "root tgi": Cause.MODEL_NOT_FOUND,
+    "chat bad json": Cause.INPUT_REFUSED,
+}
+
+
+@pytest.mark.parametrize("name", ENGINE_OF)
+def test_recorded_refusals_have_their_causes(name: str) -> None:
+    for label, cause in CAUSES.items():
+        response = recorded(name)[label]
+        told = refusal(HttpReply(status=response["status"], headers={}, body=response["body"].encode()), None)
+        assert (label, told.cause) == (label, cause)
+
+
+class Taped:
+    """A recorded reply, played in pieces of so many bytes."""
+
+    def __init__(self, content: bytes, size: int, kind: str = "text/event-stream") -> None:
+        self.status = 200
+        self.headers = {"content-type": kind}
+        self.content = content
+        self.size = size
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self.content), self.size):
+            yield self.content[start : start + self.size]
+
+    async def rest(self) -> HttpReply:
+        return HttpReply(status=200, headers=self.headers, body=self.content)
+
+    async def finish(self) -> None:
+        """Nothing is held."""
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+
+async def played(content: str, spelling: Spelling, size: int) -> list[Any]:
+    events = ServerEvents(Taped(content.encode(), size), spelling, lambda told: refusal(told, None))
+    await events.begin()
+    payloads = [json.loads(payload) async for together in events for payload in together]
+    await events.aclose()
+    return payloads
+
+
+@pytest.mark.parametrize("size", [7, 100_000])
+@pytest.mark.parametrize("name", ENGINE_OF)
+async def test_recorded_streams_are_read_to_their_end(name: str, size: int) -> None:
+    responses = recorded(name)
+    for label in ("chat stream", "chat stream usage", "completions stream"):
+        payloads = await played(responses[label]["body"], Spelling.OPENAI, size)
+        reasons = [c.get("finish_reason") for p in payloads for c in p["choices"] if c.get("finish_reason")]
+        assert reasons == ["length"]
+
+
+def hosted(text: str) -> list[dict[str, Any]]:
+    exchanges = json.loads(HOSTED.read_text("utf-8"))
+    return [
+        one for one in exchanges if text in one["headers"].get("content-type", "") and one["status"] == 200
+    ]
+
+
+beside_the_project = pytest.mark.skipif(
+    not HOSTED.exists(), reason="the recorded exchanges with hosted models lie beside the project"
+)
+
+
+@beside_the_project
+@pytest.mark.parametrize("size", [7, 100_000])
+async def test_every_recorded_hosted_stream_is_read_or_says_why_not(size: int) -> None:
+    streams = hosted("event-stream")
+    assert len(streams) > 10
+    texts = 0
+    for stream in streams:
+        spelling = Spelling.OPENAI if "chat" in stream["kind"] else Spelling.TGI
+        if not stream["body"].endswith("\n\n"):
+            continue  # one recording was cut off
+        if "Input validation error" in stream["body"]:
+            with pytest.raises(HubgateError) as caught:
+                await played(stream["body"], spelling, size)
+            assert caught.value.cause is Cause.INPUT_REFUSED
+        else:
+            assert await played(stream["body"], spelling, size)
+            texts += 1
+    assert texts > 8
+
+
+@beside_the_project
+async def test_the_recorded_flan_t5_streams_its_text() -> None:
+    stream = next(one for one in hosted("event-stream") if "flan-t5" in one["url"])
+    payloads = await played(stream["body"], Spelling.TGI, 20)
+    assert [payload["token"]["text"] for payload in payloads] == ["one", " two", " three", " four", "</s>"]
+    assert payloads[-1]["generated_text"] == "one two three four"
+
+
+@beside_the_project
+def test_every_recorded_hosted_text_is_read() -> None:
+    read = 0
+    for one in hosted("json"):
+        if one["kind"] not in {"chat", "generate"}:
+            continue
+        spelled = CHAT_FORM if '"choices"' in one["body"] else TGI_FORM
+        told = read_generated(spelled, chat(), reply(one["body"].encode()))
+        assert told.body in one["body"].encode()
+        read += 1
+    assert read > 10
+
+
+async def test_json_instead_of_a_stream_is_told() -> None:
+    for content, cause in (
+        (b'{"choices": []}', Cause.UNREADABLE_REPLY),
+        (b"not json", Cause.UNREADABLE_REPLY),
+        (b'{"error": {"message": "no cache", "code": "429"}}', Cause.OVERLOADED),
+        (b"<html></html>", Cause.NOT_AN_API),
+    ):
+        events = ServerEvents(
+            Taped(content, 99, "application/json"), Spelling.OPENAI, lambda told: refusal(told, None)
+        )
+        with pytest.raises(HubgateError) as caught:
+            await events.begin()
+        assert caught.value.cause is cause
+
+
+@pytest.mark.parametrize(
+    ("payload", "cause"),
+    [
+        ({"error": "Model is overloaded", "error_type": "overloaded"}, Cause.OVERLOADED),
+        ({"error": {"message": "bad", "code": 400}}, Cause.INPUT_REFUSED),
+        ({"object": "error", "message": "bad", "code": 400}, Cause.INPUT_REFUSED),
+        ({"error": {"message": "odd", "code": "internal"}}, Cause.UPSTREAM_FAILED),
+        ({"error": ["a", "b"]}, Cause.UPSTREAM_FAILED),
+    ],
+)
+async def test_an_event_that_is_an_error_has_its_cause(payload: object, cause: Cause) -> None:
+    with pytest.raises(HubgateError) as caught:
+        await played(f"data: {json.dumps(payload)}\n\n", Spelling.OPENAI, 99)
+    assert caught.value.cause is cause
+
+
+async def test_an_error_that_is_null_is_none_and_a_word_in_the_text_is_none_either() -> None:
+    said = {"choices": [{"delta": {"content": '{"error": 1}'}, "finish_reason": "stop"}], "error": None}
+    assert await played(f"data: {json.dumps(said)}\n\n", Spelling.OPENAI, 5) == [said]
+
+
+async def test_a_last_event_without_its_end_counts_if_it_is_whole() -> None:
+    said = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+    assert await played(f"data: {json.dumps(said)}", Spelling.OPENAI, 5) == [said]
+    with pytest.raises(HubgateError, match="broke off"):
+        await played(f"data: {json.dumps(said)[:-2]}", Spelling.OPENAI, 5)
+
+
+async def test_a_stream_of_nothing_but_its_end_is_empty() -> None:
+    assert await played("data: [DONE]\n\n", Spelling.OPENAI, 99) == []
