@@ -13,7 +13,7 @@ from hubgate.domain.chunking import parse_chunking_settings
 from hubgate.domain.endpoint import Similarity
 from hubgate.domain.errors import CallerError, HubgateError
 from hubgate.web.console import model_form
-from hubgate.web.console.model_form import EMPTY, KEEP, KINDS, PREFIX_FIELDS, STRATEGIES, WHERE, Faults
+from hubgate.web.console.model_form import EMPTY, KEEP, KINDS, NEW, PREFIX_FIELDS, STRATEGIES, WHERE, Faults
 from hubgate.web.console.pasting import understood
 from hubgate.web.console.previewing import marked
 
@@ -109,6 +109,23 @@ class Editing:
     async def _save(
         self, form: Mapping[str, str], endpoint: Endpoint, token: Secret | None, old: Endpoint | None
     ) -> str:
+        """What was done, for the words `done.<what>`. A token that is to have a name is stored first, and only if the
+        endpoint can be, too.
+        """
+        connection = form.get("token_name", "") if token and form.get("connection") == NEW else ""
+        if not connection:
+            return await self._put(form, endpoint, token, old)
+        assert token is not None  # noqa: S101 - a name is given to a token
+        await self._gateway.connect(connection, token)
+        try:
+            return await self._put(form, replace(endpoint, connection=connection), None, old)
+        except HubgateError:
+            await self._gateway.disconnect(connection)
+            raise
+
+    async def _put(
+        self, form: Mapping[str, str], endpoint: Endpoint, token: Secret | None, old: Endpoint | None
+    ) -> str:
         off = form.get("save") == "off"
         if old is not None:
             changed = replace(endpoint, enabled=endpoint.enabled and not off)
@@ -144,10 +161,12 @@ class Editing:
                 "sources": WHERE if old is None or old.source in WHERE else (old.source,),
                 "strategies": STRATEGIES,
                 "similarities": list(Similarity),
-                "connections": [],
+                "connections": [one.name for one in self._gateway.connections()],
                 "others": list(islice(others, _MOST_OTHERS)),
                 "pasted": "",
                 "understood": True,
+                "keep": KEEP,
+                "new": NEW,
                 **_NOTHING,
                 **more,
             },

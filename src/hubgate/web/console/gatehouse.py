@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 from starlette.routing import Route
 
-from hubgate.domain.errors import HubgateError, NotPermitted
+from hubgate.domain.errors import HubgateError, NotFound, NotPermitted
 from hubgate.web.console.session import COOKIE, LONGEST_SECONDS
 from hubgate.web.console.visit import Visit
 from hubgate.web.problems import status_of
-from hubgate.web.ticket import ticket_of
+from hubgate.web.ticket import need_admin, ticket_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -102,14 +102,18 @@ class Gatehouse:
         return Route(path, answer, methods=[method])
 
     def _recognise(self, visit: Visit) -> None:
-        """Remember who visits, unless the key behind the session is revoked or no admin's any more."""
+        """Remember who visits, unless the key behind the session is revoked, expired or no admin's any more."""
         session = self._sessions.read(visit.request.cookies.get(COOKIE))
         if session is None:
             return
-        key = next((key for key in self._access.list() if key.id == session.key_id and key.admin), None)
-        if key is not None:
+        try:
+            key = self._access.find(session.key_id)
+        except NotFound:
+            return
+        if key.admin and (key.expires_at is None or self._sessions.clock() < key.expires_at):
             visit.session, visit.form_token = session, self._sessions.form_token(session)
             ticket_of(visit.request.scope).key = key
+            need_admin(visit.request.scope)
 
     async def _check_form(self, visit: Visit, session: Session) -> None:
         given = visit.request.headers.get("x-csrf-token") or (await visit.form()).get("csrf", "")

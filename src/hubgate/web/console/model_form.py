@@ -15,6 +15,7 @@ from hubgate.domain.calls import InputType
 from hubgate.domain.chunking import SEPARATOR_GROUPS
 from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Source, Task
 from hubgate.domain.errors import InvalidRequest
+from hubgate.web.console.pasting import suggested_name
 from hubgate.web.shapes import EndpointForm
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
         Faults: fields cannot be read.
         InvalidEndpoint: they can, and make no endpoint.
     """
-    form = {**form, "name": old.name} if old else form
+    name = old.name if old else form.get("name") or suggested_name(form.get("model", ""))
+    form = {**form, "name": name}
     source, kind = _chosen(form)
     faults = dict(_missing(form, source))
     numbers = _numbers(form, (*_WHOLE, *_RATES), faults)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
@@ -12,6 +14,7 @@ from starlette.responses import Response
 
 from hubgate.domain.endpoint import Source, Task
 from hubgate.domain.errors import HubgateError
+from hubgate.domain.records import DAY, HOUR, UsageQuestion
 from hubgate.service.users import users_of
 from hubgate.web.console.states import state_of
 from hubgate.web.shapes import EndpointForm
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 PER_PAGE = 50
 ROW_LINKS: tuple[tuple[str, str], ...] = ()
 """Further pages of one endpoint, first in its menu: the key of the words, and the path with `{name}`."""
+_FRESH_SECONDS = 5.0
 _DONE = frozenset({"added", "kept", "saved", "deleted", "enabled", "disabled", "cloned"})
 
 
@@ -37,6 +41,8 @@ class Row:
 
     endpoint: Endpoint
     state: State
+    today: int
+    """Requests since midnight, in the gate's time zone."""
     id: str
     """For the parts of the page that are asked for again and again."""
 
@@ -82,6 +88,8 @@ class Models:
     def __init__(self, gateway: Gateway, access: Access) -> None:
         self._gateway = gateway
         self._access = access
+        self._today: Mapping[str, int] = {}
+        self._today_until = 0.0
 
     async def show(self, visit: Visit) -> Response:
         """One page of the list; the part of it that a search changes, if htmx asks."""
@@ -94,7 +102,7 @@ class Models:
         done = query.get("done", "")
         return visit.page(
             "models_list.html" if visit.is_part else "models.html",
-            rows=self._rows(found[(search.page - 1) * PER_PAGE : search.page * PER_PAGE]),
+            rows=await self._rows(found[(search.page - 1) * PER_PAGE : search.page * PER_PAGE]),
             search=search,
             pages=pages,
             found=len(found),
@@ -110,7 +118,7 @@ class Models:
         """The states of the shown endpoints, to be put in their places."""
         found = [e for e in self._gateway.endpoints() if Search.of(visit.request.query_params).finds(e)]
         page = Search.of(visit.request.query_params).page
-        rows = self._rows(found[(page - 1) * PER_PAGE : page * PER_PAGE])
+        rows = await self._rows(found[(page - 1) * PER_PAGE : page * PER_PAGE])
         return visit.page("models_states.html", rows=rows)
 
     async def enable(self, visit: Visit) -> Response:
@@ -167,12 +175,30 @@ class Models:
             headers={"content-disposition": f'attachment; filename="{endpoint.name}.yaml"'},
         )
 
-    def _rows(self, endpoints: Sequence[Endpoint]) -> list[Row]:
+    async def _rows(self, endpoints: Sequence[Endpoint]) -> list[Row]:
         pipelines, unready = self._gateway.pipelines(), self._gateway.unready()
+        today = await self._requests_today()
         return [
-            Row(endpoint, state_of(self._gateway, endpoint, pipelines, unready), _id(endpoint.name))
+            Row(
+                endpoint,
+                state_of(self._gateway, endpoint, pipelines, unready),
+                today.get(endpoint.name, 0),
+                _id(endpoint.name),
+            )
             for endpoint in endpoints
         ]
+
+    async def _requests_today(self) -> Mapping[str, int]:
+        """By endpoint; read anew every few seconds, however many pages watch."""
+        now = time.time()
+        if now >= self._today_until:
+            midnight = datetime.fromtimestamp(now).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+            start = int(midnight.timestamp()) // HOUR * HOUR
+            question = UsageQuestion(start=start, end=start + 2 * DAY, by=("endpoint",))
+            rows = await self._gateway.usage.report(question)
+            self._today = {str(row.group[0]): row.tally.requests for row in rows}
+            self._today_until = now + _FRESH_SECONDS
+        return self._today
 
 
 def _id(name: str) -> str:

@@ -45,7 +45,7 @@ def console_routes(
     house = Gatehouse(access, Sessions(clock))
     door = SignIn(access, house, Attempts(time.monotonic))
     models, editing, keys = Models(gateway, access), Editing(gateway, Trials()), KeysPage(gateway, access)
-    settings = SettingsPage()
+    settings = SettingsPage(gateway)
     inside, outside = house.inside, house.outside
     return [
         Route("/ui", _home, methods=["GET"]),
@@ -78,6 +78,10 @@ def console_routes(
         inside("GET", "/ui/keys/{key}/revoke", keys.ask_revoke),
         inside("POST", "/ui/keys/{key}/revoke", keys.revoke),
         inside("GET", "/ui/settings", settings.show),
+        inside("POST", "/ui/connections", settings.connect),
+        inside("GET", "/ui/connections/{name}", settings.ask_token),
+        inside("POST", "/ui/connections/{name}", settings.reconnect),
+        inside("POST", "/ui/connections/{name}/forget", settings.disconnect),
         *(outside(method, "/ui/{rest:path}", _nothing) for method in _METHODS),
     ]
 

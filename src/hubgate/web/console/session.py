@@ -45,14 +45,14 @@ class Sessions:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self.clock = clock
         self._secret = secrets.token_bytes(32)
         self._ended: dict[str, float] = {}
         """Signed out before their time, by their random number; when they would have ended."""
 
     def begin(self, key_id: str) -> Session:
         """A new session of who showed a key."""
-        now = self._clock()
+        now = self.clock()
         return Session(key_id, secrets.token_urlsafe(16), now, now)
 
     def read(self, cookie: str | None) -> Session | None:
@@ -61,14 +61,14 @@ class Sessions:
         if not hmac.compare_digest(signature.encode(), self._sign("session", text).encode()):
             return None
         key_id, nonce, began, seen = text.split("~")
-        session, now = Session(key_id, nonce, float(began), float(seen)), self._clock()
+        session, now = Session(key_id, nonce, float(began), float(seen)), self.clock()
         if nonce in self._ended or now >= min(session.seen + IDLE_SECONDS, session.began + LONGEST_SECONDS):
             return None
         return session
 
     def renewed(self, session: Session) -> Session | None:
         """The session as seen now; `None` if its cookie is young enough to stay, or the session has ended."""
-        now = self._clock()
+        now = self.clock()
         if session.nonce in self._ended or now - session.seen < _RENEW_SECONDS:
             return None
         return replace(session, seen=now)
@@ -80,7 +80,7 @@ class Sessions:
 
     def end(self, session: Session) -> None:
         """Sign out: copies of the cookie are worth nothing from now on."""
-        now = self._clock()
+        now = self.clock()
         self._ended = {nonce: until for nonce, until in self._ended.items() if until > now}
         self._ended[session.nonce] = session.began + LONGEST_SECONDS
 
