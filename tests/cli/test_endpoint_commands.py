@@ -78,8 +78,8 @@ def test_add_asks_for_the_token(gate: RunningGate, hubgate: Command) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ((), "Say where the model runs: one of --url, --local or --fake."),
-        (("--fake", "--local", "m"), "Say where the model runs: one of --url, --local or --fake."),
+        ((), "Say where the model runs: one of --url, --local, --hosted or --fake."),
+        (("--fake", "--local", "m"), "Say where the model runs: one of --url, --local, --hosted or --fake."),
         (("--local", "m", "--model", "n"), "--local names the model already. Leave out --model."),
         (("--fake", "--token-env", "NO_SUCH_VARIABLE"), "The environment variable NO_SUCH_VARIABLE is not set."),
         (("--fake", "--chunking", "{"), "--chunking is not JSON: "),

@@ -1,75 +1,126 @@
-"""Registering endpoints, and looking after them."""
+"""Registering endpoints, changing them, and looking after them."""
 
 from __future__ import annotations
 
-import json
-import os
 from typing import Annotated, Any
 
-import typer
 from typer import Argument, Option
 
+from hubgate.cli import options  # noqa: TC001 - Typer reads the annotations
 from hubgate.cli.client import CommandFailed, api, segment
+from hubgate.cli.options import given, read_json, token
 from hubgate.cli.printing import print_endpoint, print_table
-
-Name = Annotated[str, Argument(help="The endpoint's name.")]
 
 
 def add(
-    name: Name,
-    url: Annotated[str | None, Option(help="Of an Inference Endpoint, or any such server.")] = None,
+    name: options.Name,
+    url: options.Url = None,
     local: Annotated[
         str | None, Option(help="A model's folder or Hub repository, run on this machine.")
+    ] = None,
+    hosted: Annotated[
+        str | None, Option(help="A Hub repository that an Inference Provider serves.", metavar="REPOSITORY")
     ] = None,
     fake: Annotated[
         bool, Option("--fake", help="Deterministic vectors without a model, to try things out.")
     ] = False,
-    token_env: Annotated[
-        str | None, Option(help="The environment variable that holds the access token.")
-    ] = None,
-    ask_token: Annotated[bool, Option("--ask-token", help="Ask for the access token.")] = False,
-    engine: Annotated[str | None, Option(help="The server at the URL, if not to be detected.")] = None,
-    model: Annotated[str | None, Option(help="What runs at the URL, if the server does not tell.")] = None,
-    dimensions: Annotated[int | None, Option(help="The vectors' length.", min=1)] = None,
-    requests_per_minute: Annotated[
-        int | None, Option(help="The allowance (3000).", min=1, show_default=False)
-    ] = None,
-    tokens_per_minute: Annotated[
-        int | None, Option(help="The allowance in tokens, if there is one.", min=1)
-    ] = None,
-    max_concurrent_requests: Annotated[
-        int | None, Option(help="Requests in flight at once, if that is limited.", min=1)
-    ] = None,
-    burst: Annotated[
-        int | None, Option(help="Requests that may leave together after a pause (1).", min=1)
-    ] = None,
-    prefix_query: Annotated[
-        str | None, Option(help="Goes before each query, instead of what the model is known to want.")
-    ] = None,
-    prefix_document: Annotated[str | None, Option(help="Goes before each document, likewise.")] = None,
-    chunking: Annotated[
-        str | None, Option(help="chunking_settings as in Elasticsearch, in JSON.", metavar="JSON")
-    ] = None,
+    task: options.Task = None,
+    token_env: options.TokenEnv = None,
+    ask_token: options.AskToken = False,
+    connection: options.Connection = None,
+    engine: options.Engine = None,
+    model: options.Model = None,
+    provider: options.Provider = None,
+    bill_to: options.BillTo = None,
+    namespace: options.Namespace = None,
+    similarity: options.Similarity = None,
+    dimensions: options.Dimensions = None,
+    max_input_tokens: options.MaxInputTokens = None,
+    requests_per_minute: options.RequestsPerMinute = None,
+    tokens_per_minute: options.TokensPerMinute = None,
+    max_concurrent_requests: options.MaxConcurrentRequests = None,
+    burst: options.Burst = None,
+    prefix_query: options.PrefixQuery = None,
+    prefix_document: options.PrefixDocument = None,
+    chunking: options.Chunking = None,
     no_cache: Annotated[bool, Option("--no-cache", help="Remember no vectors.")] = False,
+    proxy: options.Proxy = None,
+    ca_bundle: options.CaBundle = None,
+    timeout: options.Timeout = None,
+    fallback: options.Fallback = None,
+    save_anyway: Annotated[
+        bool, Option("--save-anyway", help="Where it fails its test, keep it, switched off.")
+    ] = False,
 ) -> None:
     """Register a model. It is called before it is stored, and what it is gets printed."""
-    form = {
-        "name": name,
-        **_where(url, local, model, fake=fake),
-        "engine": engine,
-        "token": _token(token_env, ask=ask_token),
-        "dimensions": dimensions,
-        "rate_limit": _given(
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-            max_concurrent_requests=max_concurrent_requests,
-            burst=burst,
-        ),
-        "prefixes": _given(search=prefix_query, ingest=prefix_document),
-        "chunking_settings": _json("--chunking", chunking),
-        "cache": False if no_cache else None,
-    }
-    print_endpoint(api("POST", "/api/endpoints", _given(**form)))
+    form = given(**locals()) or {}  # an option has the name of its field
+    for option in ("local", "hosted", "fake", "no_cache", "save_anyway"):
+        form.pop(option, None)
+    form |= _where(url, local, hosted, model, fake=fake)
+    form |= {"cache": False} if no_cache else {}
+    form |= {"save_anyway": True} if save_anyway else {}
+    print_endpoint(api("POST", "/api/endpoints", _form(form)))
+
+
+def edit(
+    name: options.Name,
+    url: options.Url = None,
+    task: options.Task = None,
+    token_env: options.TokenEnv = None,
+    ask_token: options.AskToken = False,
+    connection: options.Connection = None,
+    engine: options.Engine = None,
+    model: options.Model = None,
+    provider: options.Provider = None,
+    bill_to: options.BillTo = None,
+    namespace: options.Namespace = None,
+    similarity: options.Similarity = None,
+    dimensions: options.Dimensions = None,
+    max_input_tokens: options.MaxInputTokens = None,
+    requests_per_minute: options.RequestsPerMinute = None,
+    tokens_per_minute: options.TokensPerMinute = None,
+    max_concurrent_requests: options.MaxConcurrentRequests = None,
+    burst: options.Burst = None,
+    prefix_query: options.PrefixQuery = None,
+    prefix_document: options.PrefixDocument = None,
+    chunking: options.Chunking = None,
+    cache: Annotated[
+        bool | None, Option("--cache/--no-cache", help="Whether vectors are remembered.")
+    ] = None,
+    proxy: options.Proxy = None,
+    ca_bundle: options.CaBundle = None,
+    timeout: options.Timeout = None,
+    fallback: options.Fallback = None,
+    unset: Annotated[
+        list[str] | None,
+        Option(help="Bring a setting's default back; token forgets it. As in docs/api.md."),
+    ] = None,
+) -> None:
+    """Change settings of an endpoint. It is called only where they may change what it is."""
+    changes = given(**locals()) or {}  # as above
+    del changes["name"]
+    changes.pop("unset", None)
+    form = _form(changes) | {field.replace("-", "_"): None for field in unset or ()}
+    if not form:
+        raise CommandFailed("Say what to change: hubgate edit --help lists the settings.")
+    print_endpoint(api("PATCH", f"/api/endpoints/{segment(name)}", form))
+
+
+def enable(name: options.Name) -> None:
+    """Switch an endpoint on. It is tested first, if it never was."""
+    api("PATCH", f"/api/endpoints/{segment(name)}", {"enabled": True})
+    print(f"{name} is switched on.")
+
+
+def disable(name: options.Name) -> None:
+    """Switch an endpoint off: calls to it are refused, and a local model is freed."""
+    api("PATCH", f"/api/endpoints/{segment(name)}", {"enabled": False})
+    print(f"{name} is switched off.")
+
+
+def clone(name: options.Name, new_name: Annotated[str, Argument(help="Of the clone.")]) -> None:
+    """Register an endpoint once more under another name, with its token."""
+    print_endpoint(api("POST", f"/api/endpoints/{segment(name)}/clone", {"name": new_name}))
 
 
 def list_endpoints() -> None:
@@ -81,7 +132,7 @@ def list_endpoints() -> None:
                 endpoint["name"],
                 endpoint["task"],
                 endpoint["source"],
-                endpoint["facts"].get("engine"),
+                endpoint["facts"].get("engine") if endpoint["enabled"] else "(off)",
                 endpoint.get("dimensions"),
                 endpoint.get("url") or endpoint.get("model"),
             )
@@ -90,55 +141,57 @@ def list_endpoints() -> None:
     )
 
 
-def show(name: Name) -> None:
+def show(name: options.Name) -> None:
     """Show an endpoint, and what was learned of it."""
     print_endpoint(api("GET", f"/api/endpoints/{segment(name)}"))
 
 
-def check(name: Name) -> None:
+def check(name: options.Name) -> None:
     """Look whether the registered model still answers. It fails, and says what changed, if another one does."""
     api("POST", f"/api/endpoints/{segment(name)}/check")
     print(f"{name} answers as the model that was registered.")
 
 
-def accept(name: Name) -> None:
+def accept(name: options.Name) -> None:
     """Take what runs there now for the registered model. Documents embedded before must be embedded anew."""
     print_endpoint(api("POST", f"/api/endpoints/{segment(name)}/accept"))
 
 
-def remove(name: Name) -> None:
+def remove(
+    name: options.Name,
+    force: Annotated[bool, Option("--force", help="Even if keys or endpoints use it.")] = False,
+) -> None:
     """Forget an endpoint and its token."""
-    api("DELETE", f"/api/endpoints/{segment(name)}")
+    api("DELETE", f"/api/endpoints/{segment(name)}{'?force=true' if force else ''}")
     print(f"Removed {name}.")
 
 
-def _where(url: str | None, local: str | None, model: str | None, *, fake: bool) -> dict[str, str | None]:
-    if (url is not None) + (local is not None) + fake != 1:
-        raise CommandFailed("Say where the model runs: one of --url, --local or --fake.")
-    if local is None:
-        return {"source": "fake" if fake else "dedicated", "url": url, "model": model}
+def _form(options_given: dict[str, Any]) -> dict[str, Any]:
+    """Options by the names of the form's fields."""
+    form = dict(options_given)
+    taken = {name: form.pop(name, None) for name in _ELSEWHERE}
+    return form | (
+        given(
+            token=token(taken["token_env"], ask=bool(taken["ask_token"])),
+            rate_limit=given(**{name: taken[name] for name in _RATE_LIMIT}),
+            prefixes=given(search=taken["prefix_query"], ingest=taken["prefix_document"]),
+            chunking_settings=read_json("--chunking", taken["chunking"]),
+        )
+        or {}
+    )
+
+
+_RATE_LIMIT = ("requests_per_minute", "tokens_per_minute", "max_concurrent_requests", "burst")
+_ELSEWHERE = (*_RATE_LIMIT, "token_env", "ask_token", "prefix_query", "prefix_document", "chunking")
+
+
+def _where(
+    url: str | None, local: str | None, hosted: str | None, model: str | None, *, fake: bool
+) -> dict[str, str | None]:
+    if sum(one is not None for one in (url, local, hosted)) + fake != 1:
+        raise CommandFailed("Say where the model runs: one of --url, --local, --hosted or --fake.")
+    if local is None and hosted is None:
+        return {"source": "fake" if fake else "dedicated"}
     if model is not None:
-        raise CommandFailed("--local names the model already. Leave out --model.")
-    return {"source": "local", "model": local}
-
-
-def _given(**options: Any) -> dict[str, Any] | None:
-    """The options that were given, or `None` if none was."""
-    return {name: value for name, value in options.items() if value is not None} or None
-
-
-def _token(variable: str | None, *, ask: bool) -> str | None:
-    """The token, never from the command line itself: every user of a machine can read that."""
-    if variable is not None:
-        token = os.environ.get(variable)
-        if not token:
-            raise CommandFailed(f"The environment variable {variable} is not set.")
-        return token
-    return typer.prompt("Access token", hide_input=True) if ask else None
-
-
-def _json(option: str, given: str | None) -> Any:
-    try:
-        return None if given is None else json.loads(given)
-    except ValueError as error:
-        raise CommandFailed(f"{option} is not JSON: {error}.") from None
+        raise CommandFailed(f"--{'local' if local else 'hosted'} names the model already. Leave out --model.")
+    return {"source": "local", "model": local} if local else {"source": "router", "model": hosted}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from hubgate import __version__
-from hubgate.cli import cache, endpoints, hub, jobs, keys
+from hubgate.cli import cache, connection_commands, endpoints, hub, jobs, keys, records
 from hubgate.cli.chunk import chunk_command
 from hubgate.cli.client import CommandFailed
 from hubgate.domain.errors import HubgateError
@@ -38,12 +38,19 @@ def serve() -> None:
 
 
 app.command("add")(endpoints.add)
+app.command("edit")(endpoints.edit)
+app.command("enable")(endpoints.enable)
+app.command("disable")(endpoints.disable)
+app.command("clone")(endpoints.clone)
 app.command("list")(endpoints.list_endpoints)
 app.command("show")(endpoints.show)
 app.command("check")(endpoints.check)
 app.command("accept")(endpoints.accept)
 app.command("remove")(endpoints.remove)
 app.add_typer(keys.app, name="key")
+app.add_typer(connection_commands.app, name="connection")
+app.command("usage")(records.usage)
+app.command("audit")(records.audit)
 app.add_typer(cache.app, name="cache")
 app.add_typer(jobs.app, name="job")
 app.command("search")(hub.search)

@@ -1,0 +1,77 @@
+"""What an endpoint can be told on the command line, for the commands that register one and those that change one."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+from hubgate.cli.client import CommandFailed
+
+Name = Annotated[str, Argument(help="The endpoint's name.")]
+Url = Annotated[str | None, Option(help="Of an Inference Endpoint, or any such server.")]
+Task = Annotated[str | None, Option(help="What it does, in Elasticsearch's words (text_embedding).")]
+Model = Annotated[str | None, Option(help="What runs at the URL, if the server does not tell.")]
+TokenEnv = Annotated[str | None, Option(help="The environment variable that holds the access token.")]
+AskToken = Annotated[bool, Option("--ask-token", help="Ask for the access token.")]
+Connection = Annotated[str | None, Option(help="The stored token that it uses, by name.")]
+Engine = Annotated[str | None, Option(help="The server at the URL, if not to be detected.")]
+Provider = Annotated[str | None, Option(help="Of a hosted model: auto, a provider, or a policy.")]
+BillTo = Annotated[str | None, Option(help="The organisation that pays for a hosted model.")]
+Namespace = Annotated[str | None, Option(help="Whose Inference Endpoint it is at Hugging Face.")]
+Similarity = Annotated[str | None, Option(help="cosine, dot_product or l2_norm.")]
+Dimensions = Annotated[int | None, Option(help="The vectors' length.", min=1)]
+MaxInputTokens = Annotated[
+    int | None, Option(help="What the model reads, if the server does not tell.", min=1)
+]
+RequestsPerMinute = Annotated[int | None, Option(help="The allowance (3000).", min=1, show_default=False)]
+TokensPerMinute = Annotated[int | None, Option(help="The allowance in tokens, if there is one.", min=1)]
+MaxConcurrentRequests = Annotated[
+    int | None, Option(help="Requests in flight at once, if that is limited.", min=1)
+]
+Burst = Annotated[int | None, Option(help="Requests that may leave together after a pause (1).", min=1)]
+PrefixQuery = Annotated[
+    str | None, Option(help="Goes before each query, instead of what the model is known to want.")
+]
+PrefixDocument = Annotated[str | None, Option(help="Goes before each document, likewise.")]
+Chunking = Annotated[
+    str | None, Option(help="chunking_settings as in Elasticsearch, in JSON.", metavar="JSON")
+]
+Proxy = Annotated[str | None, Option(help="An HTTP proxy between the gate and the server.")]
+CaBundle = Annotated[str | None, Option(help="A file of certificates to check the server's against.")]
+Timeout = Annotated[float | None, Option(help="Seconds that one request may take.", min=0)]
+Fallback = Annotated[str | None, Option(help="The endpoint that answers when this one cannot.")]
+
+
+def given(**options: Any) -> dict[str, Any] | None:
+    """The options that were given, or `None` if none was."""
+    return {name: value for name, value in options.items() if value is not None} or None
+
+
+def token(variable: str | None, *, ask: bool) -> str | None:
+    """The token, never from the command line itself: every user of a machine can read that.
+
+    Raises:
+        CommandFailed: the variable is not set.
+    """
+    if variable is not None:
+        found = os.environ.get(variable)
+        if not found:
+            raise CommandFailed(f"The environment variable {variable} is not set.")
+        return found
+    return typer.prompt("Access token", hide_input=True) if ask else None
+
+
+def read_json(option: str, text: str | None) -> Any:
+    """The value of an option that is JSON.
+
+    Raises:
+        CommandFailed: it is not.
+    """
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise CommandFailed(f"{option} is not JSON: {error}.") from None

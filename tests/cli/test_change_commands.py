@@ -1,0 +1,139 @@
+"""`hubgate edit`, `enable`, `disable`, `clone`, `connection …`, `key edit`, `usage` and `audit`, through a running gate."""
+
+from __future__ import annotations
+
+import csv
+import time
+from typing import TYPE_CHECKING
+
+from lookalikes import lookalike
+
+if TYPE_CHECKING:
+    import pytest
+    from commands import Command
+    from harness import RunningGate
+
+TOKEN = "hf_" + "t0ken" * 6
+
+
+def test_edit_changes_what_is_told_and_unset_brings_defaults_back(
+    gate: RunningGate, hubgate: Command
+) -> None:
+    gate.add("words", prefixes={"search": "ask: "})
+    edited = hubgate(
+        *("edit", "words", "--requests-per-minute", "9", "--similarity", "l2_norm", "--timeout", "2.5"),
+        *("--chunking", '{"strategy": "none"}', "--no-cache", "--unset", "prefixes"),
+    )
+    assert (edited.status, edited.err) == (0, "")
+    shown = gate.request("GET", "/api/endpoints/words").json()
+    assert shown["rate_limit"] == {"requests_per_minute": 9, "burst": 1}
+    assert (shown["similarity"], shown["timeout"], shown["cache"]) == ("l2_norm", 2.5, False)
+    assert (shown["prefixes"], shown["chunking_settings"]) == ({}, {"strategy": "none"})
+    assert hubgate("edit", "words", "--cache", "--unset", "rate-limit").status == 0
+    shown = gate.request("GET", "/api/endpoints/words").json()
+    assert (shown["cache"], shown["rate_limit"]["requests_per_minute"]) == (True, 3000)
+    assert hubgate("edit", "words").err.startswith("hubgate: Say what to change")
+
+
+def test_an_endpoint_is_switched_off_listed_so_and_switched_on(gate: RunningGate, hubgate: Command) -> None:
+    gate.add("words")
+    assert hubgate("disable", "words").out == "words is switched off.\n"
+    assert hubgate("list").rows[0][3] == "(off)"
+    assert gate.request("POST", "/hf/words/embed", {"inputs": "a"}).status == 424
+    assert hubgate("enable", "words").out == "words is switched on.\n"
+    assert gate.request("POST", "/hf/words/embed", {"inputs": "a"}).status == 200
+
+
+def test_a_clone_is_registered_and_what_is_used_is_removed_by_force_alone(
+    gate: RunningGate, hubgate: Command
+) -> None:
+    gate.add("words")
+    assert hubgate("clone", "words", "twin").fields["name"].strip() == "twin"
+    gate.create_key("app", endpoints=["words"])
+    refused = hubgate("remove", "words")
+    assert (refused.status, "used by key app" in refused.err) == (1, True)
+    assert hubgate("remove", "words", "--force").out == "Removed words.\n"
+
+
+def test_what_fails_its_test_is_kept_where_that_is_asked(gate: RunningGate, hubgate: Command) -> None:
+    kept = hubgate("add", "later", "--url", "http://127.0.0.1:9", "--save-anyway")
+    assert kept.status == 0, kept.err
+    assert kept.fields["enabled"].strip() == "no"
+    assert "cause: connection_refused" in kept.fields["failure"]
+    assert hubgate("enable", "later").status == 1
+
+
+def test_a_connection_is_stored_used_replaced_and_removed(
+    gate: RunningGate, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", TOKEN)
+    assert hubgate("connection", "add", "team", "--token-env", "MY_TOKEN").out == "Stored team.\n"
+    with lookalike("tei", key=TOKEN) as server:
+        assert hubgate("add", "e5", "--url", server.url, "--connection", "team").status == 0
+    listed = hubgate("connection", "list")
+    assert TOKEN not in listed.out
+    assert listed.rows[0][:2] == ["team", "…0ken"]
+    assert listed.rows[0][-1] == "e5"
+    replaced = hubgate("connection", "replace", "team", "--token-env", "MY_TOKEN")
+    assert replaced.out == "Replaced the token of team, used by e5.\n"
+    assert "is used by endpoint e5" in hubgate("connection", "remove", "team").err
+    hubgate("remove", "e5")
+    assert hubgate("connection", "remove", "team").out == "Removed team.\n"
+    assert "Say where the token is" in hubgate("connection", "add", "team").err
+
+
+def test_a_key_is_made_and_changed_with_all_its_rights(gate: RunningGate, hubgate: Command) -> None:
+    gate.add("words")
+    gate.add("other")
+    made = hubgate(
+        *("key", "create", "app", "--endpoint", "words", "--endpoint", "other", "--expires", "30d"),
+        *("--requests-per-minute", "5", "--tokens-per-minute", "900"),
+    )
+    assert made.status == 0, made.err
+    app = gate.request("GET", "/api/keys").json()["keys"][-1]
+    assert (app["endpoints"], app["requests_per_minute"]) == (["words", "other"], 5)
+    assert abs(app["expires_at"] - time.time() - 30 * 86_400) < 600
+    listed = " ".join(hubgate("key", "list").rows[-1])
+    assert "words, other" in listed
+    assert "5 requests, 900 tokens" in listed
+    edit = ("key", "edit", "app", "--name", "app two", "--bulk", "--expires", "2099-12-31")
+    assert hubgate(*edit, "--unset", "endpoints").out == "Changed app.\n"
+    app = gate.request("GET", "/api/keys").json()["keys"][-1]
+    assert (app["name"], app["bulk"], app["endpoints"], app["expires_at"]) == (
+        "app two",
+        True,
+        [],
+        4102358400.0,
+    )
+    for arguments, told in (
+        (("app two",), "Say what to change"),
+        (("app two", "--expires", "soon"), "--expires is no date"),
+        (("app two", "--expires", "2001-01-01"), "in the past"),
+        (("nobody", "--bulk"), "No key has this id or name."),
+    ):
+        failed = hubgate("key", "edit", *arguments)
+        assert (failed.status, told in failed.err) == (1, True)
+
+
+def test_use_and_changes_are_shown(gate: RunningGate, hubgate: Command) -> None:
+    gate.add("words")
+    key = gate.create_key("app")
+    assert hubgate("usage", "--csv").out == ""
+    for _ in range(2):
+        gate.request("POST", "/hf/words/embed", {"inputs": ["a", "b"]}, key=key)
+    assert [row[:4] for row in hubgate("usage", "--key", "app").rows] == [["words", "2", "0", "4"]]
+    (line,) = csv.DictReader(hubgate("usage", "--by", "key", "--key", "app", "--csv").out.splitlines())
+    assert (line["key_name"], line["requests"]) == ("app", "2")
+    assert hubgate("usage", "--by", "key,cause").rows == []
+    assert hubgate("usage", "--from", "2001-01-01", "--to", "2001-01-02").rows == []
+    assert "[from] is no time" in hubgate("usage", "--from", "soon").err
+    hubgate("edit", "words", "--burst", "3")
+    assert hubgate("audit", "--limit", "1").rows[0][2:] == [
+        "cli",
+        "endpoint.change",
+        "words",
+        "burst:",
+        "1",
+        "→",
+        "3",
+    ]
