@@ -33,7 +33,7 @@ from hubgate.upstreams.messages import HttpReply
 from hubgate.upstreams.resolving import CheckedResolver, target
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from aiohttp.abc import AbstractResolver
 
@@ -94,8 +94,10 @@ class PooledClient:
         try:
             async with asyncio.timeout(seconds):
                 connection, origin = await self._ask(request, url, where, self._max_reply_bytes)
-                with self._ending(connection, origin):
+                try:
                     body = await connection.whole()
+                finally:
+                    self._end(connection, origin)
         except _TROUBLE as error:
             raise _told(error, where, seconds, self._max_reply_bytes) from error
         _refuse_redirect(request, where, connection)
@@ -142,7 +144,7 @@ class PooledClient:
         self, request: HttpRequest, url: URL, where: str, bound: int, *, streams: bool = False
     ) -> tuple[Connection, Origin]:
         """Send a request; the reply is still to come."""
-        origin = Origin.of(url, request.ca_bundle)
+        origin = _origin(url, request.ca_bundle)
         head = _head(request)
         connection = self._kept(origin) or await self._connect(origin, where)
         self._busy.add(connection)
@@ -153,13 +155,6 @@ class PooledClient:
             self._end(connection, origin)
             raise
         return connection, origin
-
-    @contextlib.contextmanager
-    def _ending(self, connection: Connection, origin: Origin) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self._end(connection, origin)
 
     def _end(self, connection: Connection, origin: Origin) -> None:
         """An exchange is over: the connection waits for the next one, unless something of this is still to come."""
@@ -267,6 +262,9 @@ def _head(request: HttpRequest) -> bytes:
     accept = "" if "Accept" in request.headers else "Accept: application/json\r\n"
     length = f"Content-Length: {len(request.body)}\r\n" if request.body or request.method == "POST" else ""
     return _first_lines(request.method, request.url) + f"{lines}{accept}{length}\r\n".encode("latin-1")
+
+
+_origin = functools.lru_cache(maxsize=1024)(Origin.of)
 
 
 @functools.lru_cache(maxsize=1024)
