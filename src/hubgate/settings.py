@@ -44,6 +44,9 @@ class Settings:
     hf_offline: bool = False
     endpoints_api_url: str | None = None
     router_url: str = "https://router.huggingface.co"
+    local_threads: int = 0
+    local_lanes: int = 0
+    local_idle_seconds: int = 0
 
     @property
     def database(self) -> Path:
@@ -86,6 +89,9 @@ class Settings:
             hf_offline=env.get("HF_HUB_OFFLINE", "").strip().lower() in _TRUE,
             endpoints_api_url=env.get("HUBGATE_ENDPOINTS_API_URL") or None,
             router_url=env.get("HUBGATE_ROUTER_URL") or "https://router.huggingface.co",
+            local_threads=_whole(env, "HUBGATE_LOCAL_THREADS", 0, 0, 1024),
+            local_lanes=_whole(env, "HUBGATE_LOCAL_LANES", 0, 0, 64),
+            local_idle_seconds=_whole(env, "HUBGATE_LOCAL_IDLE_SECONDS", 0, 0, 1 << 30),
         )
 
 

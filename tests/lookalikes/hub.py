@@ -53,7 +53,7 @@ class HubHandler(BaseHTTPRequestHandler):
             return self.answer(401, b"", {"X-Error-Code": "RepoNotFound"})
         if "/absent/" in self.path:
             return self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
-        name = self.path.rpartition("/")[2]
+        name = self.path.partition("/resolve/")[2].partition("/")[2]
         if "/resolve/" in self.path and name not in files:
             return self.answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         if "/resolve/" in self.path:

@@ -7,7 +7,8 @@ import pytest
 from tiny_model import HIDDEN, MAX_TOKENS, POSITIONS, write_json, write_tiny_model
 
 from hubgate.domain.errors import Cause, RuntimeFailed
-from hubgate.runtime.folder import Pooling, read_folder
+from hubgate.runtime.folder import read_folder
+from hubgate.runtime.heads import Embedding, Pooling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,15 +25,15 @@ def tiny(tmp_path: Path) -> Path:
 
 def test_a_folder_says_pooling_normalisation_length_and_prompts(tiny: Path) -> None:
     recipe = read_folder(tiny)
-    assert (recipe.pooling, recipe.normalize, recipe.max_tokens) == (Pooling.MEAN, True, MAX_TOKENS)
-    assert recipe.shape.hidden == HIDDEN
+    assert (recipe.head, recipe.max_tokens) == (Embedding(Pooling.MEAN, normalize=True), MAX_TOKENS)
+    assert (recipe.hidden, recipe.width) == (HIDDEN, HIDDEN)
     assert recipe.prompts["query"] == "w1 w2 "
 
 
 def test_a_folder_without_the_normalize_module_does_not_normalise(tiny: Path) -> None:
     modules = json.loads((tiny / "modules.json").read_bytes())
     write_json(tiny / "modules.json", modules[:2])
-    assert read_folder(tiny).normalize is False
+    assert read_folder(tiny).head == Embedding(Pooling.MEAN, normalize=False)
 
 
 def test_what_newer_sentence_transformers_write_is_understood(tiny: Path) -> None:
@@ -51,7 +52,8 @@ def test_what_newer_sentence_transformers_write_is_understood(tiny: Path) -> Non
     write_json(tiny / TOKENIZER, {"model_max_length": 20})
     (tiny / "config_sentence_transformers.json").unlink()
     recipe = read_folder(tiny)
-    assert (recipe.pooling, recipe.max_tokens, recipe.prompts) == (Pooling.CLS, 20, {})
+    assert (recipe.head, recipe.max_tokens) == (Embedding(Pooling.CLS, normalize=True), 20)
+    assert recipe.prompts == {}
 
 
 def test_no_more_tokens_are_read_than_the_model_has_positions(tiny: Path) -> None:

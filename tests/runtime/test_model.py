@@ -22,8 +22,9 @@ from tiny_model import (
 from hubgate.domain.calls import Token
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
 from hubgate.runtime.folder import read_folder
-from hubgate.runtime.model import Model, usable_cpus
-from hubgate.runtime.tokens import Tokens
+from hubgate.runtime.model import Model
+from hubgate.runtime.share import usable_cpus
+from hubgate.runtime.tokens import Row, Tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,7 @@ def test_the_graph_computes_bert_and_padding_changes_nothing(
     weights = write_tiny_model(tmp_path, prefix=prefix)
     write_json(tmp_path / "1_Pooling/config.json", {"embedding_dimension": 32, "pooling_mode": pooling})
     rows = [ids_of(text) for text in TEXTS]
-    pooled, normalized = Model(read_folder(tmp_path)).run(rows)
+    pooled, normalized = Model(read_folder(tmp_path)).lanes[0].run([Row(row) for row in rows])
     expected = np.array([reference(weights, row, pooling) for row in rows])
     assert np.abs(pooled - expected).max() < 1e-5
     assert np.abs(normalized - expected / np.linalg.norm(expected, axis=1)[:, None]).max() < 1e-5
@@ -60,7 +61,7 @@ def test_a_text_as_long_as_the_model_has_positions_is_not_padded_beyond_them(tmp
         tmp_path / "model.safetensors", weights | {"embeddings.position_embeddings.weight": places}
     )
     row = ids_of(" ".join(WORDS[4:63]))
-    pooled, _ = Model(read_folder(tmp_path)).run([row, ids_of("w1")])
+    pooled, _ = Model(read_folder(tmp_path)).lanes[0].run([Row(row), Row(ids_of("w1"))])
     assert len(row) == 61
     assert np.abs(pooled[0] - reference(weights, row)).max() < 1e-5
 
@@ -68,13 +69,13 @@ def test_a_text_as_long_as_the_model_has_positions_is_not_padded_beyond_them(tmp
 def test_weights_stored_in_half_precision_are_computed_in_f32(tmp_path: Path) -> None:
     weights = write_tiny_model(tmp_path, kind="f2")
     halves: dict[str, Array] = {name: tensor.astype("f2") for name, tensor in weights.items()}
-    pooled, _ = Model(read_folder(tmp_path)).run([ids_of("w1 w2")])
+    pooled, _ = Model(read_folder(tmp_path)).lanes[0].run([Row(ids_of("w1 w2"))])
     assert np.abs(pooled[0] - reference(halves, ids_of("w1 w2"))).max() < 1e-5
 
 
 def test_the_length_in_the_tokenizer_file_does_not_count(tiny: Path) -> None:
-    rows, cut = Tokens(read_folder(tiny)).ids([" ".join(WORDS[4:20]), "w1"], truncate=True, left=False)
-    assert [len(row) for row in rows] == [18, 3]
+    rows, cut = Tokens(read_folder(tiny)).rows([" ".join(WORDS[4:20]), "w1"], truncate=True, left=False)
+    assert [len(row.ids) for row in rows] == [18, 3]
     assert cut == [False, False]
 
 
@@ -83,15 +84,15 @@ def test_a_long_text_is_cut_on_the_side_that_was_asked_and_keeps_its_special_tok
     tiny: Path, *, left: bool
 ) -> None:
     words = WORDS[4:90]
-    rows, cut = Tokens(read_folder(tiny)).ids(["w1", " ".join(words)], truncate=True, left=left)
+    rows, cut = Tokens(read_folder(tiny)).rows(["w1", " ".join(words)], truncate=True, left=left)
     kept = words[-(MAX_TOKENS - 2) :] if left else words[: MAX_TOKENS - 2]
-    assert rows == [ids_of("w1"), ids_of(" ".join(kept))]
+    assert rows == [Row(ids_of("w1")), Row(ids_of(" ".join(kept)))]
     assert cut == [False, True]
 
 
 def test_a_long_text_that_may_not_be_cut_is_refused_with_its_place_and_length(tiny: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"Text 1 has 62 tokens; the model reads at most 48\.") as failed:
-        Tokens(read_folder(tiny)).ids(["w1", "w2 " * 60, "w3 " * 70], truncate=False, left=False)
+        Tokens(read_folder(tiny)).rows(["w1", "w2 " * 60, "w3 " * 70], truncate=False, left=False)
     assert failed.value.cause is Cause.INPUT_TOO_LONG
 
 

@@ -42,7 +42,7 @@ async def test_each_text_gets_its_own_vector_in_the_order_of_the_texts(
     model: LocalModel, folder: Folder
 ) -> None:
     texts = [f"w{n} " * (1 + n % 40) for n in range(90)]
-    assert (await model.ready()).dimensions == HIDDEN
+    assert (await model.ready()).width == HIDDEN
     found = await vectors(model, *texts)
     assert np.abs(found - np.array([folder.vector(text) for text in texts])).max() < 1e-5
 

@@ -17,7 +17,9 @@ from lookalikes.hub import COMMIT, TOKEN, Hub, running_hub
 from hubgate.domain.calls import Embed, Encoding, Token, Tokenize, Tokens, Vectors
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
-from hubgate.upstreams.local import LocalSource, _revision, local_facts
+from hubgate.runtime.folder import read_folder
+from hubgate.upstreams.local import LocalSource
+from hubgate.upstreams.local_facts import local_facts, revision_of
 from hubgate.upstreams.local_files import find_model
 
 if TYPE_CHECKING:
@@ -67,7 +69,10 @@ async def test_a_missing_library_is_told_with_what_to_install(
     library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    for ask in (local_facts(MINILM), LocalSource().open(endpoint(MINILM), None)(Embed(texts=["a"]))):
+    for ask in (
+        local_facts(endpoint(MINILM)),
+        LocalSource().open(endpoint(MINILM), None)(Embed(texts=["a"])),
+    ):
         with pytest.raises(RuntimeFailed, match=f"need {library}, which is not installed") as failed:
             await ask
         assert failed.value.cause is Cause.RUNTIME_MISSING
@@ -113,7 +118,15 @@ async def test_a_call_is_answered_with_f32_vectors_exact_tokens_and_what_was_cut
     await upstream.close()
 
 
-FILES = {"modules.json": b"[]", "model.safetensors": b"weights", "pytorch_model.bin": b"not wanted"}
+BERT = json.dumps({"model_type": "bert", "hidden_act": "gelu"}).encode()
+FILES = {
+    "modules.json": b"[]",
+    "config.json": BERT,
+    "model.safetensors": b"weights",
+    "onnx/model.onnx": b"graph",
+    "onnx/model_O4.onnx": b"another graph",
+    "pytorch_model.bin": b"not wanted",
+}
 
 
 @pytest.fixture
@@ -162,10 +175,27 @@ def test_a_repository_is_downloaded_with_the_files_that_are_needed_and_no_token(
     (folder,) = find(tmp_path, hub.url, {"model": "open/model"})
     assert isinstance(folder, str)
     assert Path(folder).name == COMMIT
-    assert {path.name: path.read_bytes() for path in Path(folder).iterdir()} == {
-        name: content for name, content in FILES.items() if name != "pytorch_model.bin"
-    }
+    assert _fetched(folder) == {"modules.json", "config.json", "model.safetensors"}
     assert hub.tokens == {None}
+
+
+@pytest.mark.parametrize(
+    ("config", "missing"),
+    [(b'{"model_type": "mpnet"}', None), (BERT, "model.safetensors")],
+    ids=["another architecture", "no safetensors"],
+)
+def test_the_ready_graph_is_downloaded_where_none_can_be_built(
+    tmp_path: Path, config: bytes, missing: str | None
+) -> None:
+    files = {name: content for name, content in FILES.items() if name != missing} | {"config.json": config}
+    with running_hub(files) as hub:
+        (folder,) = find(tmp_path, hub.url, {"model": "open/model"})
+    assert isinstance(folder, str)
+    assert _fetched(folder) == {"modules.json", "config.json", "onnx/model.onnx"}
+
+
+def _fetched(folder: str) -> set[str]:
+    return {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
 
 
 def test_what_was_downloaded_is_found_again_without_the_hub(hub: Hub, tmp_path: Path) -> None:
@@ -227,4 +257,4 @@ async def test_the_revision_of_a_downloaded_model_is_its_commit(tmp_path: Path) 
     folder = tmp_path / "snapshots" / COMMIT
     folder.parent.mkdir()
     folder.symlink_to(minilm)
-    assert _revision(folder) == COMMIT
+    assert revision_of(read_folder(folder)) == COMMIT

@@ -1,4 +1,4 @@
-"""A BERT encoder with its pooling as an OpenVINO graph, built from the model's weights.
+"""A BERT encoder as an OpenVINO graph, built from the model's weights.
 
 Source of the arithmetic: Devlin et al., BERT (2018), section 3, and Vaswani et al., Attention Is All You Need (2017).
 """
@@ -9,61 +9,71 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hubgate.runtime.folder import WEIGHTS, Pooling, unusable
-from hubgate.runtime.openvino_quiet import openvino
+from hubgate.runtime.files import unusable
+from hubgate.runtime.graph import IDS, KINDS, MASK, Encoder, number, unsqueeze
+from hubgate.runtime.heads import Ranking
 from hubgate.runtime.openvino_quiet import opset13 as ops
 from hubgate.runtime.weights import read_weights
 
 if TYPE_CHECKING:
-    from hubgate.runtime.folder import Recipe
-
-Node = Any
-"""A value of the graph; OpenVINO is published without types."""
+    from hubgate.runtime.folder import BertShape, Recipe
+    from hubgate.runtime.graph import Node
 
 
-def build(recipe: Recipe, vocabulary: int) -> Node:
-    """The graph of a recipe, for a tokenizer of so many ids.
-
-    From token ids and a mask of ones, both `[texts, tokens]`, to the pooled and the normalised vectors, both
-    `[texts, hidden]`.
+def build_bert(recipe: Recipe, shape: BertShape, vocabulary: int) -> Encoder:
+    """The encoder of a recipe, for a tokenizer of so many ids.
 
     Raises:
         RuntimeFailed: the weights are not those of the recipe.
     """
-    return _Bert(recipe, vocabulary).model()
+    return _Bert(recipe, shape, vocabulary).encoder()
 
 
 class _Bert:
-    def __init__(self, recipe: Recipe, vocabulary: int) -> None:
+    def __init__(self, recipe: Recipe, shape: BertShape, vocabulary: int) -> None:
         self.recipe = recipe
-        self.shape = recipe.shape
+        self.shape = shape
         self.vocabulary = vocabulary
-        weights = read_weights(recipe.folder / WEIGHTS)
+        weights = read_weights(recipe.weights)
         self.weights = {name.removeprefix("bert."): tensor for name, tensor in weights.items()}
 
-    def model(self) -> Node:
-        ids = ops.parameter([-1, -1], np.int32, name="ids")
-        mask = ops.parameter([-1, -1], np.float32, name="mask")
-        hidden = self.embeddings(ids)
+    def encoder(self) -> Encoder:
+        if any(name.startswith(f"encoder.layer.{self.shape.layers}.") for name in self.weights):
+            raise unusable(self.recipe.folder, f"its weights have more than {self.shape.layers} layers")
+        ids = ops.parameter([-1, -1], np.int32, name=IDS)
+        mask = ops.parameter([-1, -1], np.float32, name=MASK)
+        inputs = [ids, mask]
+        ranks = isinstance(self.recipe.head, Ranking)
+        if ranks:
+            inputs.append(ops.parameter([-1, -1], np.int32, name=KINDS))
+        for node in inputs:
+            node.output(0).set_names({node.get_friendly_name()})
+        hidden = self.embeddings(ids, inputs[2] if ranks else None)
         # Added to the attention scores: 0 where there is a token, a number that no score outweighs where there is none.
-        bias = ops.multiply(ops.subtract(_unsqueeze(mask, 1, 2), _number(1)), _number(1e9))
+        bias = ops.multiply(ops.subtract(unsqueeze(mask, 1, 2), number(1)), number(1e9))
         for layer in range(self.shape.layers):
             hidden = self.layer(f"encoder.layer.{layer}", hidden, bias)
-        pooled = _pool(hidden, mask, self.recipe.pooling)
-        length = ops.sqrt(ops.reduce_sum(ops.multiply(pooled, pooled), [1], keep_dims=True))
-        normalized = ops.divide(pooled, ops.maximum(length, _number(1e-12)))
-        return openvino.Model([ops.result(pooled), ops.result(normalized)], [ids, mask], "bert")
+        return Encoder(self.score(hidden) if ranks else hidden, inputs, mask)
 
-    def embeddings(self, ids: Node) -> Node:
+    def embeddings(self, ids: Node, segments: Node | None) -> Node:
         words = self.tensor("embeddings.word_embeddings.weight", None, self.shape.hidden)
         places = self.tensor("embeddings.position_embeddings.weight", None, self.shape.hidden)
         kinds = self.tensor("embeddings.token_type_embeddings.weight", None, self.shape.hidden)
         if len(words) < self.vocabulary or len(places) < self.recipe.max_tokens:
             raise unusable(self.recipe.folder, "its tokenizer has more tokens than its weights")
         tokens = ops.gather(ops.shape_of(ids), [1], 0)
-        # Every token is of the first segment, so that its embedding is part of the places.
-        here = ops.slice(ops.constant(places + kinds[0]), [0], tokens, [1], [0])
+        if segments is None:  # every token is of the first one, so that its embedding is part of the places
+            here = ops.slice(ops.constant(places + kinds[0]), [0], tokens, [1], [0])
+        else:
+            here = ops.slice(ops.constant(places), [0], tokens, [1], [0])
+            here = ops.add(here, ops.gather(ops.constant(kinds), segments, 0))
         return self.norm("embeddings.LayerNorm", ops.add(ops.gather(ops.constant(words), ids, 0), here))
+
+    def score(self, hidden: Node) -> Node:
+        """Of the first token's vector."""
+        first = ops.gather(hidden, ops.constant(np.int32(0)), 1)
+        pooled = ops.tanh(self.linear("pooler.dense", first, self.shape.hidden))
+        return self.linear("classifier", pooled, 1)
 
     def layer(self, name: str, hidden: Node, bias: Node) -> Node:
         size, heads = self.shape.hidden, self.shape.heads
@@ -105,18 +115,3 @@ class _Bert:
         ):
             raise unusable(self.recipe.folder, f"its weight {name} has the shape {list(found.shape)}")
         return found.astype(np.float32, copy=False)
-
-
-def _pool(hidden: Node, mask: Node, pooling: Pooling) -> Node:
-    if pooling is Pooling.CLS:
-        return ops.gather(hidden, ops.constant(np.int32(0)), 1)
-    counted = ops.reduce_sum(ops.multiply(hidden, _unsqueeze(mask, 2)), [1])
-    return ops.divide(counted, ops.maximum(ops.reduce_sum(mask, [1], keep_dims=True), _number(1e-9)))
-
-
-def _unsqueeze(value: Node, *axes: int) -> Node:
-    return ops.unsqueeze(value, list(axes))
-
-
-def _number(value: float) -> Node:
-    return ops.constant(np.float32(value))

@@ -1,36 +1,40 @@
-"""Reading a sentence-transformers folder: what the model's own files say of pooling, normalisation and length.
+"""Reading a model's folder, as sentence-transformers writes it: what to run, and what its own files say of it.
 
-Nothing is guessed: a wrong pooling gives vectors that look right and are not. What is missing or unknown is refused.
+Nothing is guessed. What is missing, unknown or contradicts another file is refused with the reason.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from hubgate.domain.errors import RuntimeFailed
+from hubgate.runtime.files import ONNX, TOKENIZER, WEIGHTS, TokenizerBroken, read_json, unusable
+from hubgate.runtime.heads import Embedding, Pooling, read_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-WEIGHTS = "model.safetensors"
-TOKENIZER = "tokenizer.json"
+    from hubgate.runtime.heads import Head
+
+__all__ = [
+    "ONNX",
+    "TOKENIZER",
+    "WEIGHTS",
+    "BertShape",
+    "Pooling",
+    "Recipe",
+    "TokenizerBroken",
+    "built_from_weights",
+    "read_folder",
+    "read_limit",
+    "unusable",
+]
+
 _NO_LIMIT = 1e9
 """A tokenizer without a limit says 1e30."""
-
-
-class TokenizerBroken(Exception):
-    """A tokenizer's file cannot be used; its text says why."""
-
-
-class Pooling(StrEnum):
-    """How the vectors of the tokens become one."""
-
-    MEAN = "mean"
-    CLS = "cls"
+_PLACES_AFTER_PAD = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta"})
+"""Their positions are counted from behind the padding's id, so that they have fewer than they say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,84 +52,86 @@ class Recipe:
     """How to run the model of one folder."""
 
     folder: Path
-    shape: BertShape
-    pooling: Pooling
-    normalize: bool
+    weights: Path
+    """A safetensors file of a BERT, or a graph in ONNX of any encoder."""
+    shape: BertShape | None
+    """What to build around the weights; `None` if the file is the whole graph."""
+    hidden: int
+    """Numbers of a token's vector."""
+    head: Head
     max_tokens: int
     """Special tokens included."""
+    pad: int
+    """The id of the token that fills up."""
+    vocabulary: int | None
+    """How many ids the weights know, by `config.json`."""
     prompts: Mapping[str, str]
     default_prompt: str | None
 
+    @property
+    def width(self) -> int:
+        """Numbers of one answer: of a vector, or 1 for a score."""
+        return self.hidden if isinstance(self.head, Embedding) else 1
+
 
 def read_folder(folder: Path) -> Recipe:
-    """Read the recipe of a sentence-transformers folder; the weights are not opened.
+    """Read the recipe of a folder; the weights are not opened.
 
     Raises:
         RuntimeFailed: a file is missing, or says something this runtime does not know.
     """
-    modules = _modules(folder)
-    config = _config(folder)
-    prompts = _read(folder, "config_sentence_transformers.json", needed=False)
-    for name in (WEIGHTS, TOKENIZER):
-        if not (folder / name).is_file():
-            raise unusable(folder, f"{name} is missing")
+    config = read_json(folder, "config.json")
+    hidden, pad = config.get("hidden_size", config.get("dim")), config.get("pad_token_id") or 0
+    if not isinstance(hidden, int) or not isinstance(pad, int):
+        raise unusable(folder, "config.json does not give the sizes of the model")
+    weights = _weights(folder, config)
+    head = read_head(folder, config, hidden)
+    if not (folder / TOKENIZER).is_file():
+        raise unusable(folder, f"{TOKENIZER} is missing")
+    prompts = read_json(folder, "config_sentence_transformers.json", needed=False)
     return Recipe(
         folder=folder,
-        shape=_shape(folder, config),
-        pooling=_pooling(folder, f"{modules[1]}/config.json", config),
-        normalize=len(modules) == 3,
-        max_tokens=_max_tokens(folder, config),
+        weights=weights,
+        shape=_shape(folder, config) if weights.name == WEIGHTS else None,
+        hidden=hidden,
+        head=head,
+        max_tokens=_max_tokens(folder, config, own_file=isinstance(head, Embedding)),
+        pad=pad,
+        vocabulary=config.get("vocab_size"),
         prompts=prompts.get("prompts") or {},
         default_prompt=prompts.get("default_prompt_name"),
     )
 
 
-def unusable(folder: Path, reason: str) -> RuntimeFailed:
-    """The error of a folder that cannot be run as it is."""
-    return RuntimeFailed(
-        f"The model in {folder} cannot be run: {reason}.",
-        remedy="Use a sentence-transformers model of the BERT family with all of its files, or serve it with another "
-        "engine and register that as a dedicated endpoint.",
-    )
+def built_from_weights(folder: Path) -> bool:
+    """Whether the model whose `config.json` this is needs no ready graph: it is a BERT.
+
+    Raises:
+        RuntimeFailed: the file cannot be read.
+    """
+    return _odd(read_json(folder, "config.json")) is None
 
 
-def _read(folder: Path, name: str, *, needed: bool = True) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / name).read_bytes())
-    except FileNotFoundError:
-        if not needed:
-            return {}
-        raise unusable(folder, f"{name} is missing") from None
-    except (OSError, ValueError) as error:
-        raise unusable(folder, f"{name} cannot be read") from error
-    if not isinstance(content, dict):
-        raise unusable(folder, f"{name} is not a JSON object")
-    return content
+def _weights(folder: Path, config: Mapping[str, Any]) -> Path:
+    odd = _odd(config)
+    if odd is None and (folder / WEIGHTS).is_file():
+        return folder / WEIGHTS
+    for name in ONNX:
+        if (folder / name).is_file():
+            return folder / name
+    if odd is None:
+        raise unusable(folder, f"{WEIGHTS} is missing")
+    raise unusable(folder, f"config.json says {odd}, and there is no {ONNX[0]}")
 
 
-def _modules(folder: Path) -> list[str]:
-    """The paths of the modules, after checking that they are Transformer, Pooling and perhaps Normalize."""
-    try:
-        entries = json.loads((folder / "modules.json").read_bytes())
-        kinds = [entry["type"].rpartition(".")[2] for entry in entries]
-        paths = [entry["path"] for entry in entries]
-    except FileNotFoundError:
-        raise unusable(folder, "modules.json is missing") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise unusable(folder, "modules.json cannot be read") from error
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or paths[0]:
-        raise unusable(folder, f"modules.json lists {', '.join(kinds) or 'nothing'}, which is not understood")
-    return paths
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    config = _read(folder, "config.json")
+def _odd(config: Mapping[str, Any]) -> str | None:
+    """What is not as in BERT; `None` if the graph can be built."""
     known = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
     for key, value in known.items():
         said = config.get(key, value if key == "position_embedding_type" else None)
         if said != value:
-            raise unusable(folder, f"config.json says {key} = {said!r}, and only {value!r} is understood")
-    return config
+            return f"{key} = {said!r} where only {value!r} can be built from weights"
+    return None
 
 
 def _shape(folder: Path, config: Mapping[str, Any]) -> BertShape:
@@ -143,28 +149,21 @@ def _shape(folder: Path, config: Mapping[str, Any]) -> BertShape:
     return shape
 
 
-def _pooling(folder: Path, name: str, config: Mapping[str, Any]) -> Pooling:
-    """The one pooling mode, written as a word (since sentence-transformers 5) or as one flag for each mode."""
-    pooling = _read(folder, name)
-    flags = [key for key, value in pooling.items() if key.startswith("pooling_mode_") and value is True]
-    words = {"pooling_mode_mean_tokens": Pooling.MEAN, "pooling_mode_cls_token": Pooling.CLS}
-    said = pooling.get("pooling_mode") or (words.get(flags[0], flags[0]) if len(flags) == 1 else flags)
-    if said not in tuple(Pooling):
-        raise unusable(folder, f"{name} asks for the pooling {said or 'none'}, which is not understood")
-    if pooling.get("include_prompt", True) is not True:
-        raise unusable(folder, f"{name} leaves prompts out of the pooling, which is not understood")
-    width = pooling.get("embedding_dimension", pooling.get("word_embedding_dimension"))
-    if width != config.get("hidden_size"):
-        raise unusable(folder, f"{name} pools {width} numbers, config.json has {config.get('hidden_size')}")
-    return Pooling(said)
-
-
-def _max_tokens(folder: Path, config: Mapping[str, Any]) -> int:
-    said = _said_limit(folder, _read(folder, "sentence_bert_config.json"))
-    positions = config.get("max_position_embeddings")
-    if said is None or not isinstance(positions, int):
+def _max_tokens(folder: Path, config: Mapping[str, Any], *, own_file: bool) -> int:
+    said = _said_limit(folder, read_json(folder, "sentence_bert_config.json", needed=own_file))
+    places = _places(config)
+    if places is None or (said is None and own_file):
         raise unusable(folder, "no file says how many tokens it reads (max_seq_length)")
-    return int(min(said, positions))
+    return int(min(said or places, places))
+
+
+def _places(config: Mapping[str, Any]) -> int | None:
+    """How many positions the model has for tokens."""
+    places = config.get("max_position_embeddings")
+    if not isinstance(places, int):
+        return None
+    lost = (config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _PLACES_AFTER_PAD else 0
+    return places - lost
 
 
 def read_limit(folder: Path) -> int | None:
@@ -175,10 +174,10 @@ def read_limit(folder: Path) -> int | None:
     Raises:
         RuntimeFailed: a file cannot be read, or says something this runtime does not know.
     """
-    said = _said_limit(folder, _read(folder, "sentence_bert_config.json", needed=False))
-    positions = _read(folder, "config.json", needed=False).get("max_position_embeddings")
-    if said is not None and isinstance(positions, int):
-        said = min(said, positions)
+    said = _said_limit(folder, read_json(folder, "sentence_bert_config.json", needed=False))
+    places = _places(read_json(folder, "config.json", needed=False))
+    if said is not None and places is not None:
+        said = min(said, places)
     return int(said) if said is not None and said < _NO_LIMIT else None
 
 
@@ -186,7 +185,7 @@ def _said_limit(folder: Path, own: Mapping[str, Any]) -> float | None:
     """sentence-transformers' own order: its file first, then the tokenizer's."""
     if own.get("do_lower_case"):
         raise unusable(folder, "sentence_bert_config.json asks for lower case, which is not understood")
-    said = own.get("max_seq_length") or _read(folder, "tokenizer_config.json", needed=False).get(
+    said = own.get("max_seq_length") or read_json(folder, "tokenizer_config.json", needed=False).get(
         "model_max_length"
     )
     return said if isinstance(said, int | float) and said >= 1 else None

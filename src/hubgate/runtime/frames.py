@@ -32,6 +32,16 @@ class TokenizeTexts(msgspec.Struct, tag="tokenize", array_like=True, frozen=True
     special: bool
 
 
+class RankTexts(msgspec.Struct, tag="rank", array_like=True, frozen=True):
+    """Say of each text how well it answers the query; `raw` `None` is the model's own way."""
+
+    call: int
+    query: str
+    texts: list[str]
+    truncate: bool
+    raw: bool | None
+
+
 class Forget(msgspec.Struct, tag="forget", array_like=True, frozen=True):
     """Nobody waits for this call any more."""
 
@@ -39,9 +49,10 @@ class Forget(msgspec.Struct, tag="forget", array_like=True, frozen=True):
 
 
 class Ready(msgspec.Struct, tag="ready", array_like=True, frozen=True):
-    """The model is loaded."""
+    """The model is loaded: how many numbers an answer has, 1 for a score, and in which precision it computes."""
 
-    dimensions: int
+    width: int
+    precision: str
 
 
 class Embedded(msgspec.Struct, tag="embedded", array_like=True, frozen=True):
@@ -52,6 +63,15 @@ class Embedded(msgspec.Struct, tag="embedded", array_like=True, frozen=True):
 
     call: int
     vectors: bytes
+    tokens: list[int]
+    truncated: list[bool]
+
+
+class Ranked(msgspec.Struct, tag="ranked", array_like=True, frozen=True):
+    """The scores of a call, in the order of its texts, and what `Embedded` says of each."""
+
+    call: int
+    scores: list[float]
     tokens: list[int]
     truncated: list[bool]
 
@@ -83,8 +103,9 @@ class Failed(msgspec.Struct, tag="failed", array_like=True, frozen=True):
         return kinds[self.kind](self.message, remedy=self.remedy, cause=self.cause)
 
 
-Request: TypeAlias = EmbedTexts | TokenizeTexts | Forget
-Reply: TypeAlias = Ready | Embedded | Tokenized | Failed
+Request: TypeAlias = EmbedTexts | RankTexts | TokenizeTexts | Forget
+Answered: TypeAlias = Embedded | Ranked | Tokenized
+Reply: TypeAlias = Ready | Embedded | Ranked | Tokenized | Failed
 
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)

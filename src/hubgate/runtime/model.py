@@ -1,66 +1,90 @@
-"""A loaded model: texts to token ids, batches of ids to vectors. Used inside the worker process only."""
+"""A loaded model: rows of token ids to vectors or scores. Used inside the worker process only."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hubgate.domain.endpoint import Precision
 from hubgate.runtime.batching import padded
-from hubgate.runtime.bert import build
+from hubgate.runtime.bert import build_bert
+from hubgate.runtime.graph import IDS, KINDS, MASK, Node, read_onnx, with_head
 from hubgate.runtime.openvino_quiet import openvino
+from hubgate.runtime.selftest import choose, rows_of, unsound
+from hubgate.runtime.share import Share
 from hubgate.runtime.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hubgate.runtime.folder import Recipe
+    from hubgate.runtime.tokens import Row
 
-PRECISION = "f32"
-_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+    Array = np.ndarray[Any, Any]
 
 
 class Model:
-    """A compiled model on the CPU. `run` belongs to one thread."""
+    """A compiled model on the CPU, with its tokenizer.
 
-    def __init__(self, recipe: Recipe) -> None:
-        """Load and compile.
+    Raises:
+        RuntimeFailed: the folder's files do not fit together, or what they make up is not sound.
+    """
 
-        Raises:
-            RuntimeFailed: the folder's files do not fit together.
-        """
+    def __init__(
+        self, recipe: Recipe, precision: Precision = Precision.F32, share: Share | None = None
+    ) -> None:
         self.tokens = Tokens(recipe)
-        self._max_tokens = recipe.max_tokens
-        # On CPUs that have bf16 OpenVINO takes it unasked, at cosine 0.9999 to f32: the reference is f32.
-        options = {
-            "INFERENCE_PRECISION_HINT": PRECISION,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": usable_cpus(),
-            # A second worker would be pinned to the same cores.
-            "ENABLE_CPU_PINNING": False,
-        }
-        compiled = openvino.Core().compile_model(build(recipe, self.tokens.vocabulary), "CPU", options)
-        self._request = compiled.create_infer_request()
+        graph = _graph(recipe, self.tokens.vocabulary)
+        core, share = openvino.Core(), (share or Share()).settled()
+        known = rows_of(self.tokens, recipe)
 
-    def run(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """The vectors of a batch of token ids, pooled and normalised, each `[texts, dimensions]` in f32."""
-        lengths = np.array([len(row) for row in rows])
+        def load(kind: Precision) -> list[Lane]:
+            return _lanes(core, graph, recipe, kind, share)
+
+        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precision, self.lanes = choose(precision, load, recipe, known, has_bf16=has_bf16)
+        if reason := unsound(self.lanes[0], recipe, known):
+            raise reason
+
+
+class Lane:
+    """Runs one batch after the other; belongs to one thread at a time."""
+
+    def __init__(self, compiled: Node, recipe: Recipe) -> None:
+        self._request = compiled.create_infer_request()
+        self._inputs = [(port.any_name, port.get_element_type().to_dtype()) for port in compiled.inputs]
+        self._outputs = len(compiled.outputs)
+        self._max_tokens = recipe.max_tokens
+        self._pad = recipe.pad
+
+    def run(self, rows: Sequence[Row]) -> list[Array]:
+        """The answers to a batch, each `[texts, numbers]` in f32: pooled and normalised vectors, or the scores."""
+        lengths = np.array([len(row.ids) for row in rows])
         longest = min(padded(int(lengths.max())), self._max_tokens)  # beyond it there may be no positions
         mask = np.arange(longest) < lengths[:, None]
-        ids = np.zeros(mask.shape, np.int32)
-        ids[mask] = np.concatenate([np.asarray(row, np.int32) for row in rows])
-        self._request.infer([ids, mask.astype(np.float32)])
-        pooled, normalized = (self._request.get_output_tensor(n).data.copy() for n in (0, 1))
-        return pooled, normalized
+        filled = {MASK: mask, IDS: np.full(mask.shape, self._pad), KINDS: np.zeros(mask.shape, np.int64)}
+        filled[IDS][mask] = np.concatenate([np.asarray(row.ids) for row in rows])
+        if rows[0].kinds is not None:
+            filled[KINDS][mask] = np.concatenate([np.asarray(row.kinds) for row in rows])
+        self._request.infer([filled[name].astype(kind) for name, kind in self._inputs])
+        return [self._request.get_output_tensor(n).data.copy() for n in range(self._outputs)]
 
 
-def usable_cpus(quota_file: Path = _CGROUP_QUOTA) -> int:
-    """The processors this process may really use: its affinity, and a container's quota."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = quota_file.read_text().split()
-        return max(1, min(cpus, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file, or "max": no quota
-        return cpus
+def _graph(recipe: Recipe, vocabulary: int) -> Node:
+    shape = recipe.shape
+    encoder = read_onnx(recipe) if shape is None else build_bert(recipe, shape, vocabulary)
+    return with_head(encoder, recipe)
+
+
+def _lanes(core: Node, graph: Node, recipe: Recipe, precision: Precision, share: Share) -> list[Lane]:
+    options = {
+        # On CPUs that have bf16 OpenVINO takes it unasked.
+        "INFERENCE_PRECISION_HINT": str(precision),
+        "NUM_STREAMS": share.lanes,
+        "INFERENCE_NUM_THREADS": share.threads,
+        # A second worker would be pinned to the same cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+    compiled = core.compile_model(graph, "CPU", options)
+    return [Lane(compiled, recipe) for _ in range(share.lanes)]

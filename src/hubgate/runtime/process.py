@@ -8,28 +8,35 @@ import itertools
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from hubgate.domain.endpoint import Precision
 from hubgate.domain.errors import Cause, RuntimeFailed
 from hubgate.runtime.frames import Failed, Forget, Ready, frame, read_reply
+from hubgate.runtime.share import Share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from hubgate.domain.errors import HubgateError
-    from hubgate.runtime.frames import Embedded, Reply, Request, Tokenized
+    from hubgate.runtime.frames import Answered, Reply, Request
 
+_WHOLE = Share()
 _SECRETS = ("HUBGATE_", "HF_")
 _LAST_WORDS = 300
 _SECONDS_TO_END = 5.0
 
 
-def worker_command(folder: Path) -> list[str]:
-    """How a worker is started. Without `-P` a folder named like a library, where the gate was started, would be run."""
-    return [sys.executable, "-P", "-m", "hubgate.runtime.worker", str(folder)]
+def worker_command(folder: Path, *, precision: Precision = Precision.F32, share: Share = _WHOLE) -> list[str]:
+    """How a worker is started.
+
+    Without `-P` a folder named like a library, where the gate was started, would be run.
+    """
+    options = ["--precision", precision, "--threads", f"{share.threads}", "--lanes", f"{share.lanes}"]
+    return [sys.executable, "-P", "-m", "hubgate.runtime.worker", str(folder), *options]
 
 
 def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -45,7 +52,7 @@ class WorkerProcess:
         self._stdin = cast("asyncio.StreamWriter", process.stdin)
         self._stdout = cast("asyncio.StreamReader", process.stdout)
         self._stderr = cast("asyncio.StreamReader", process.stderr)
-        self._calls: dict[int, asyncio.Future[Embedded | Tokenized]] = {}
+        self._calls: dict[int, asyncio.Future[Answered]] = {}
         self._numbers = itertools.count(1)
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._last_words = ""
@@ -84,6 +91,11 @@ class WorkerProcess:
         return self._process.pid
 
     @property
+    def memory(self) -> int | None:
+        """Bytes of memory that it takes, where the system tells; pages shared with others count in part."""
+        return memory_of(self._process.pid)
+
+    @property
     def ended(self) -> bool:
         """Whether it can answer no more."""
         return self._life.done()
@@ -96,7 +108,7 @@ class WorkerProcess:
         """
         return await asyncio.shield(self._ready)
 
-    async def ask(self, request_of: Callable[[int], Request]) -> Embedded | Tokenized:
+    async def ask(self, request_of: Callable[[int], Request]) -> Answered:
         """Send the request made for a call number, and wait for its reply. A caller may stop waiting at any time.
 
         Raises:
@@ -105,7 +117,7 @@ class WorkerProcess:
         """
         call = next(self._numbers)
         request = frame(request_of(call))
-        reply: asyncio.Future[Embedded | Tokenized] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self._calls[call] = reply
         try:
             await self._send(request)
@@ -199,3 +211,14 @@ class WorkerProcess:
             cause=Cause.RUNTIME_CRASHED,
             retryable=True,
         )
+
+
+def memory_of(pid: int) -> int | None:
+    """Bytes of memory of a process, shared pages divided among those who share them; `None` if it is not known."""
+    try:
+        rolled = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
+    except OSError:  # it has ended, or this is no Linux
+        return None
+    return next(
+        (int(line.split()[1]) * 1024 for line in rolled.splitlines() if line.startswith("Pss:")), None
+    )

@@ -1,4 +1,7 @@
-"""A model that stays: its worker is started when it is first needed, and again after a crash, never in a tight loop."""
+"""A model that stays: its worker is started when it is first needed, and again after a crash, never in a tight loop.
+
+Where it is wanted, the worker ends when nobody has asked for a while, and the next call starts another.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,24 @@ from hubgate.domain.errors import InvalidRequest, RuntimeFailed
 from hubgate.runtime.process import WorkerProcess, worker_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from hubgate.domain.ports import Clock
-    from hubgate.runtime.frames import Embedded, Ready, Request, Tokenized
+    from hubgate.runtime.frames import Answered, Ready, Request
 
 _LONGEST_PAUSE = 60.0
 
 
 class LocalModel:
-    """The model of one folder, in a worker process."""
+    """The model of one folder, in a worker process.
+
+    Args:
+        folder: the model's files.
+        clock: what the pauses between starts are measured by.
+        command: how its worker is started.
+        idle_seconds: after so many without a call the worker ends; `None` lets it stay.
+    """
 
     def __init__(
         self,
@@ -29,6 +39,7 @@ class LocalModel:
         *,
         clock: Clock = time.monotonic,
         command: Callable[[Path], Sequence[str]] = worker_command,
+        idle_seconds: float | None = None,
     ) -> None:
         self._folder = folder
         self._clock = clock
@@ -39,6 +50,17 @@ class LocalModel:
         """Starts since the last answer."""
         self._why: RuntimeFailed | None = None
         self._closed = False
+        self._idle_seconds = idle_seconds
+        self._busy = 0
+        """Calls being answered."""
+        self._rest: asyncio.TimerHandle | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes of memory of its worker; `None` if it has none now, or the system does not tell."""
+        worker = self._running()
+        return worker.memory if worker else None
 
     async def ready(self) -> Ready:
         """Wait until the model is loaded.
@@ -46,33 +68,71 @@ class LocalModel:
         Raises:
             RuntimeFailed: it cannot be loaded.
         """
-        return await (await self._worker()).ready()
+        with self._in_use():
+            return await (await self._worker()).ready()
 
-    async def ask(self, request_of: Callable[[int], Request]) -> Embedded | Tokenized:
+    async def ask(self, request_of: Callable[[int], Request]) -> Answered:
         """Answer the request made for a call number.
 
         Raises:
             InvalidRequest: the request cannot be answered.
             RuntimeFailed: the model cannot be loaded, or its worker ended meanwhile.
         """
-        worker = await self._worker()
-        try:
-            answer = await worker.ask(request_of)
-        except InvalidRequest:
+        with self._in_use():
+            worker = await self._worker()
+            try:
+                answer = await worker.ask(request_of)
+            except InvalidRequest:
+                self._fruitless = 0
+                raise
+            except RuntimeFailed as error:
+                self._why = error
+                raise
             self._fruitless = 0
-            raise
-        except RuntimeFailed as error:
-            self._why = error
-            raise
-        self._fruitless = 0
-        return answer
+            return answer
 
     async def close(self) -> None:
         """End the worker. The model cannot be asked again."""
         self._closed = True
+        if self._rest is not None:
+            self._rest.cancel()
         if self._start is not None:
             with contextlib.suppress(RuntimeFailed):
                 await (await self._start).close()
+        await asyncio.gather(*self._ending)
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """While it is asked, and for the idle time afterwards, the worker stays."""
+        self._busy += 1
+        if self._rest is not None:
+            self._rest.cancel()
+        try:
+            yield
+        finally:
+            self._busy -= 1
+            if not self._busy:
+                self._unload_later()
+
+    def _unload_later(self) -> None:
+        if self._idle_seconds is not None and not self._closed:
+            self._rest = asyncio.get_running_loop().call_later(self._idle_seconds, self._unload)
+
+    def _unload(self) -> None:
+        worker = self._running()
+        if worker is not None:
+            self._start = None
+            task = asyncio.create_task(worker.close())
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+        elif self._start is not None and not self._start.done():  # who wanted it has left while it loads
+            self._unload_later()
+
+    def _running(self) -> WorkerProcess | None:
+        start = self._start
+        if start is None or not start.done() or start.cancelled() or start.exception():
+            return None
+        return None if start.result().ended else start.result()
 
     async def _worker(self) -> WorkerProcess:
         if self._closed:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tokenizers import Tokenizer
 
 from hubgate.domain.calls import Token
 from hubgate.domain.errors import Cause, InvalidRequest
-from hubgate.runtime.folder import TOKENIZER, TokenizerBroken, unusable
+from hubgate.runtime.files import TOKENIZER, TokenizerBroken, unusable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +56,15 @@ def count(tokenizer: Tokenizer, text: str, limit: int | None) -> int:
         raise TokenizerBroken(f"{TOKENIZER} cannot cut every text into tokens") from error
 
 
+class Row(NamedTuple):
+    """What a model reads of one text, or of a query and a text."""
+
+    ids: list[int]
+    """Special tokens included."""
+    kinds: list[int] | None = None
+    """Of which segment each token is; `None` if all are of the first."""
+
+
 class Tokens:
     """The tokenizer of a recipe. Safe to use from several threads."""
 
@@ -68,9 +77,13 @@ class Tokens:
         self._max_tokens = recipe.max_tokens
         self._room = recipe.max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)
         self.vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
+        if recipe.vocabulary is not None and recipe.vocabulary < self.vocabulary:
+            raise unusable(recipe.folder, "its tokenizer has more tokens than its weights")
+        self._pairs = Tokenizer.from_str(tokenizer.to_str())
+        self._pairs.enable_truncation(recipe.max_tokens, strategy="longest_first")
 
-    def ids(self, texts: Sequence[str], *, truncate: bool, left: bool) -> tuple[list[list[int]], list[bool]]:
-        """The token ids of each text, special ones included, and whether it was cut to the model's length.
+    def rows(self, texts: Sequence[str], *, truncate: bool, left: bool) -> tuple[list[Row], list[bool]]:
+        """The row of each text, and whether it was cut to the model's length.
 
         Raises:
             InvalidRequest: a text is too long and may not be cut.
@@ -86,7 +99,23 @@ class Tokens:
             )
         for index in long:
             rows[index] = self._cut(texts[index], left=left)
-        return rows, cut
+        return [Row(ids) for ids in rows], cut
+
+    def pairs(self, query: str, texts: Sequence[str], *, truncate: bool) -> tuple[list[Row], list[bool]]:
+        """The row of the query with each text, and whether it was cut: always the longer of the two, token by token.
+
+        Raises:
+            InvalidRequest: a pair is too long and may not be cut.
+        """
+        encodings = self._pairs.encode_batch([(query, text) for text in texts])
+        cut = [bool(encoding.overflowing) for encoding in encodings]
+        if any(cut) and not truncate:
+            raise InvalidRequest(
+                f"Text {cut.index(True)} and the query have more than the {self._max_tokens} tokens that the model reads.",
+                remedy="Shorten or chunk the text, or allow truncation.",
+                cause=Cause.INPUT_TOO_LONG,
+            )
+        return [Row(encoding.ids, encoding.type_ids) for encoding in encodings], cut
 
     def _cut(self, text: str, *, left: bool) -> list[int]:
         encoding = self._tokenizer.encode(text, add_special_tokens=False)

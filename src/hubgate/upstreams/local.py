@@ -1,115 +1,81 @@
-"""Models on this machine: what they are, and asking them."""
+"""Models on this machine: which are open, and asking them."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import importlib.util
 import time
 from collections import Counter
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from hubgate.core.prompts import own_prefixes
-from hubgate.domain.calls import Encoding, Rerank, SparseEmbed, Tokenize, Tokens, Vectors
-from hubgate.domain.endpoint import Engine, Facts
-from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest, RuntimeFailed
-from hubgate.runtime.folder import WEIGHTS, read_folder
-from hubgate.runtime.frames import EmbedTexts, Tokenized, TokenizeTexts
+from hubgate.domain.calls import Encoding, Rerank, Scores, SparseEmbed, Tokenize, Tokens, Vectors
+from hubgate.domain.endpoint import Precision
+from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest
+from hubgate.runtime.frames import Embedded, EmbedTexts, Ranked, RankTexts, Tokenized, TokenizeTexts
+from hubgate.runtime.process import worker_command
+from hubgate.runtime.share import Share
 from hubgate.runtime.supervisor import LocalModel
-from hubgate.upstreams.local_files import COMMIT, find_model
+from hubgate.upstreams.local_facts import local_facts, require_runtime
+from hubgate.upstreams.local_files import find_model
+from hubgate.upstreams.local_golden import GOLDEN, GOLDEN_TEXT, check_golden
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
-    from hubgate.domain.calls import Call, Result
-    from hubgate.domain.endpoint import Endpoint
+    from hubgate.domain.calls import Call, Embed, Result
+    from hubgate.domain.endpoint import Endpoint, Facts
     from hubgate.domain.ports import Clock, Writer
     from hubgate.domain.secret import Secret
-    from hubgate.runtime.frames import Embedded, Request
-
-_RUNTIME = ("numpy", "openvino", "tokenizers")
+    from hubgate.runtime.frames import Answered, Request
 
 
-async def local_facts(
-    model: str, *, revision: str | None = None, hf_endpoint: str | None = None, token: Secret | None = None
-) -> Facts:
-    """What a local model is, from its files; it is not loaded. See `find_model` for the arguments.
+class Loaded(NamedTuple):
+    """What endpoints share a worker by: a folder, and the precision that it is run in."""
 
-    Raises:
-        RuntimeFailed: it is not found, cannot be run, or the runtime is not installed.
-    """
-    require_runtime()
-    folder = await find_model(model, revision=revision, hf_endpoint=hf_endpoint, token=token)
-    recipe = await asyncio.to_thread(read_folder, folder)
-    return Facts(
-        engine=Engine.OPENVINO,
-        engine_version=version("openvino"),
-        model=await asyncio.to_thread(_shown, model),
-        revision=await asyncio.to_thread(_revision, folder),
-        dimensions=recipe.shape.hidden,
-        max_input_tokens=recipe.max_tokens,
-        auto_truncate=True,
-        pooling=str(recipe.pooling),
-        precision="f32",
-        prefixes=dict(own_prefixes(recipe.prompts)),
-    )
+    folder: Path
+    precision: Precision
 
 
-def _shown(model: str) -> str:
-    """What clients are told: of a folder its name, for no client sees a path of this machine."""
-    folder = Path(model).expanduser()
-    return folder.resolve().name if folder.is_dir() else model
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSettings:
+    """What the operator says of all local models."""
 
-
-def require_runtime() -> None:
-    """Check that the libraries are installed, without importing them.
-
-    Raises:
-        RuntimeFailed: one is not.
-    """
-    missing = [name for name in _RUNTIME if importlib.util.find_spec(name) is None]
-    if missing:
-        raise RuntimeFailed(
-            f"Local models need {', '.join(missing)}, which is not installed.",
-            remedy='Install it with: pip install "hubgate[local]"',
-            cause=Cause.RUNTIME_MISSING,
-        )
-
-
-def _revision(folder: Path) -> str:
-    """The commit of a downloaded snapshot, else a digest of the weights."""
-    if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name):
-        return folder.name
-    with (folder / WEIGHTS).open("rb") as weights:
-        return f"sha256:{hashlib.file_digest(weights, 'sha256').hexdigest()}"
+    hf_endpoint: str | None = None
+    """The Hub's address where it is another than the usual one."""
+    share: Share = Share()  # noqa: RUF009 - frozen
+    idle_seconds: float | None = None
+    """After so many without a call a model's worker ends; `None` lets it stay."""
 
 
 class LocalSource:
     """Models on this machine, a row of `sources`. Endpoints whose model is in the same folder share one worker."""
 
-    def __init__(self, *, hf_endpoint: str | None = None, clock: Clock = time.monotonic) -> None:
-        self._hf_endpoint = hf_endpoint
+    def __init__(self, settings: LocalSettings | None = None, *, clock: Clock = time.monotonic) -> None:
+        self._settings = settings or LocalSettings()
         self._clock = clock
-        self._models: dict[Path, LocalModel] = {}
-        self._users: Counter[Path] = Counter()
+        self._models: dict[Loaded, LocalModel] = {}
+        self._users: Counter[Loaded] = Counter()
 
     async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
-        """What the endpoint's model is; it is downloaded if need be, and not loaded."""
-        return await local_facts(endpoint.model or "", hf_endpoint=self._hf_endpoint, token=token)
+        """What the endpoint's model is; it is downloaded if need be.
+
+        It is loaded only where nothing else tells in which precision it computes.
+        """
+        folder, facts = await local_facts(endpoint, hf_endpoint=self._settings.hf_endpoint, token=token)
+        if endpoint.precision is Precision.F32:
+            return facts
+        loaded = Loaded(folder, endpoint.precision)
+        model = self.take(loaded)
+        try:
+            return replace(facts, precision=(await model.ready()).precision)
+        finally:
+            await self.leave(loaded)
 
     def open(self, endpoint: Endpoint, token: Secret | None) -> LocalUpstream:
         """The upstream of an endpoint, whose model is found and loaded when it is first asked."""
-        find = partial(
-            find_model,
-            endpoint.model or "",
-            revision=endpoint.facts.revision,
-            hf_endpoint=self._hf_endpoint,
-            token=token,
-        )
-        return LocalUpstream(self, find)
+        return LocalUpstream(self, endpoint, self._settings.hf_endpoint, token)
 
     def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:  # noqa: ARG002 - as in `Sources`
         """No local model writes.
@@ -122,33 +88,51 @@ class LocalSource:
             remedy="Serve it with vLLM, llama.cpp or transformers serve, and register that server's URL.",
         )
 
+    def memory(self) -> Mapping[str, int]:
+        """Bytes of memory of each worker that runs, by the folder of its model and its precision."""
+        sizes = {f"{key.folder} {key.precision}": model.memory for key, model in self._models.items()}
+        return {name: size for name, size in sizes.items() if size is not None}
+
     async def close(self) -> None:
         """End all workers."""
         self._users.clear()
         while self._models:
             await self._models.popitem()[1].close()
 
-    def take(self, folder: Path) -> LocalModel:
+    def take(self, loaded: Loaded) -> LocalModel:
         """The model of a folder, to be given back by `leave`."""
         require_runtime()
-        self._users[folder] += 1
-        return self._models.setdefault(folder, LocalModel(folder, clock=self._clock))
+        self._users[loaded] += 1
+        if loaded not in self._models:
+            command = partial(worker_command, precision=loaded.precision, share=self._settings.share)
+            self._models[loaded] = LocalModel(
+                loaded.folder, clock=self._clock, command=command, idle_seconds=self._settings.idle_seconds
+            )
+        return self._models[loaded]
 
-    async def leave(self, folder: Path) -> None:
+    async def leave(self, loaded: Loaded) -> None:
         """Give a model back; the last one to leave ends its worker."""
-        self._users[folder] -= 1
-        if self._users[folder] <= 0 and folder in self._models:
-            await self._models.pop(folder).close()
+        self._users[loaded] -= 1
+        if self._users[loaded] <= 0 and loaded in self._models:
+            await self._models.pop(loaded).close()
 
 
 class LocalUpstream:
     """An `Upstream`: one endpoint's use of a local model."""
 
-    def __init__(self, models: LocalSource, find: Callable[[], Awaitable[Path]]) -> None:
+    def __init__(
+        self, models: LocalSource, endpoint: Endpoint, hf_endpoint: str | None, token: Secret | None
+    ) -> None:
         self._models = models
-        self._find = find
+        self._name = endpoint.model or ""
+        self._golden = endpoint.facts.model if endpoint.facts.model in GOLDEN else None
+        # What was chosen when it was registered stays: nobody's vectors change because the machine does.
+        self._precision = Precision(endpoint.facts.precision or endpoint.precision)
+        self._find = partial(
+            find_model, self._name, revision=endpoint.facts.revision, hf_endpoint=hf_endpoint, token=token
+        )
         self._opening = asyncio.Lock()
-        self._opened: tuple[Path, LocalModel] | None = None
+        self._opened: tuple[Loaded, LocalModel] | None = None
 
     async def ready(self) -> None:
         """Wait until the model is loaded.
@@ -159,15 +143,15 @@ class LocalUpstream:
         await (await self._model()).ready()
 
     async def __call__(self, call: Call) -> Result:
-        """Answer one call; vectors come as f32, with exact token counts.
+        """Answer one call; vectors come as f32, all token counts are exact.
 
         Raises:
-            InvalidRequest: a text is too long and may not be cut, or an option is not the model's.
+            InvalidRequest: a text is too long and may not be cut, or the model cannot do what is asked.
             RuntimeFailed: the model cannot be found, loaded or run.
         """
         model = await self._model()
-        dimensions = (await model.ready()).dimensions
-        return _result(await model.ask(_request(call, dimensions)), dimensions)
+        width = (await model.ready()).width
+        return _result(await model.ask(_request(call, width)), width)
 
     async def close(self) -> None:
         """Leave the model."""
@@ -178,22 +162,48 @@ class LocalUpstream:
     async def _model(self) -> LocalModel:
         async with self._opening:
             if self._opened is None:
-                folder = await self._find()
-                self._opened = folder, self._models.take(folder)
+                loaded = Loaded(await self._find(), self._precision)
+                model = self._models.take(loaded)
+                try:
+                    await self._check(model)
+                except BaseException:
+                    await self._models.leave(loaded)
+                    raise
+                self._opened = loaded, model
             return self._opened[1]
 
+    async def _check(self, model: LocalModel) -> None:
+        """A model that goes by a well-known name is held against it."""
+        if self._golden is not None:
+            answer = await model.ask(lambda call: EmbedTexts(call, [GOLDEN_TEXT], None, True, False, None))
+            assert isinstance(answer, Embedded)  # noqa: S101 - as it was asked
+            check_golden(self._golden, answer.vectors)
 
-def _request(call: Call, dimensions: int) -> Callable[[int], Request]:
+
+def _request(call: Call, width: int) -> Callable[[int], Request]:
     texts = list(call.texts)
-    if isinstance(call, Rerank | SparseEmbed):
-        raise InvalidRequest("Local models give dense vectors alone.")
-    if isinstance(call, Tokenize):
-        return lambda number: TokenizeTexts(call=number, texts=texts, special=call.add_special_tokens)
-    if call.dimensions not in (None, dimensions):
+    match call:
+        case Tokenize():
+            return lambda number: TokenizeTexts(call=number, texts=texts, special=call.add_special_tokens)
+        case Rerank():
+            truncate = call.truncate is not False
+            return lambda number: RankTexts(number, call.query, texts, truncate, call.raw_scores)
+        case SparseEmbed():
+            raise InvalidRequest(
+                "Local models give no sparse vectors.",
+                remedy="Serve the model with text-embeddings-inference, and register that server's URL.",
+                cause=Cause.WRONG_TASK,
+            )
+        case _:
+            return partial(_embed_texts, call, width, texts)
+
+
+def _embed_texts(call: Embed, width: int, texts: list[str], number: int) -> EmbedTexts:
+    if call.dimensions not in (None, width):
         raise InvalidRequest(
-            f"The model gives {dimensions} dimensions, not {call.dimensions}.", remedy="Leave dimensions out."
+            f"The model gives {width} dimensions, not {call.dimensions}.", remedy="Leave dimensions out."
         )
-    return lambda number: EmbedTexts(
+    return EmbedTexts(
         call=number,
         texts=texts,
         normalize=call.normalize,
@@ -203,16 +213,26 @@ def _request(call: Call, dimensions: int) -> Callable[[int], Request]:
     )
 
 
-def _result(reply: Embedded | Tokenized, dimensions: int) -> Result:
-    if isinstance(reply, Tokenized):
-        return Tokens(items=reply.items)
-    size = dimensions * 4
-    return Vectors(
-        items=[reply.vectors[start : start + size] for start in range(0, len(reply.vectors), size)],
-        encoding=Encoding.F32,
-        tokens=sum(reply.tokens),
-        exact=True,
-        truncated=sum(reply.truncated),
-        text_tokens=reply.tokens,
-        text_truncated=reply.truncated,
-    )
+def _result(reply: Answered, width: int) -> Result:
+    match reply:
+        case Tokenized():
+            return Tokens(items=reply.items)
+        case Ranked():
+            return Scores(items=reply.scores, tokens=sum(reply.tokens), exact=True, warnings=_cut(reply))
+        case _:
+            size = width * 4
+            return Vectors(
+                items=[reply.vectors[start : start + size] for start in range(0, len(reply.vectors), size)],
+                encoding=Encoding.F32,
+                tokens=sum(reply.tokens),
+                exact=True,
+                truncated=sum(reply.truncated),
+                text_tokens=reply.tokens,
+                text_truncated=reply.truncated,
+            )
+
+
+def _cut(reply: Ranked) -> tuple[str, ...]:
+    """Scores have no other place to tell it."""
+    cut = sum(reply.truncated)
+    return (f"{cut} of {len(reply.scores)} texts were cut to what the model reads.",) if cut else ()

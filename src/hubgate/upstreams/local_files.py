@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import logging
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hubgate.domain.errors import Cause, RuntimeFailed
-from hubgate.runtime.folder import TOKENIZER, WEIGHTS
+from hubgate.runtime.folder import ONNX, TOKENIZER, WEIGHTS, built_from_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from hubgate.domain.secret import Secret
 
@@ -27,21 +28,32 @@ _FILES = [
     "tokenizer_config.json",
     "*_Pooling/config.json",
     TOKENIZER,
-    WEIGHTS,
 ]
+_ONNX_FILES = [file for name in ONNX for file in (name, f"{name}_data")]
+"""A graph of more than 2 GB keeps its weights in a second file."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
+
+_log = logging.getLogger(__name__)
 
 
 async def find_model(
-    model: str, *, revision: str | None = None, hf_endpoint: str | None = None, token: Secret | None = None
+    model: str,
+    *,
+    revision: str | None = None,
+    hf_endpoint: str | None = None,
+    token: Secret | None = None,
+    told: Callable[[int, int], None] | None = None,
 ) -> Path:
     """The folder of a model: itself a folder, or a repository of the Hub, downloaded if it is not here yet.
+
+    A download goes on where its connection broke, and files that are whole are not fetched again.
 
     Args:
         model: a folder, or a repository's name.
         revision: a commit of the repository; anything else, such as a digest of weights, is not looked for.
         hf_endpoint: the Hub's address where it is another than the usual one.
         token: for private repositories.
+        told: is told, from another thread, how many bytes are here and how many there are so far known to be.
 
     Raises:
         RuntimeFailed: there is no such folder or repository, or it cannot be downloaded.
@@ -50,7 +62,7 @@ async def find_model(
     if here is not None:
         return here
     commit = revision if revision and COMMIT.fullmatch(revision) else None
-    return await asyncio.to_thread(_download, model, commit, hf_endpoint, token)
+    return await asyncio.to_thread(_download, model, commit, hf_endpoint, token, told or _logged(model))
 
 
 def packaged(model: str) -> Path | None:
@@ -72,19 +84,65 @@ def _on_this_machine(model: str) -> Path | None:
     return packaged(model)
 
 
-def _download(model: str, commit: str | None, hf_endpoint: str | None, token: Secret | None) -> Path:
+def _download(
+    model: str,
+    commit: str | None,
+    hf_endpoint: str | None,
+    token: Secret | None,
+    told: Callable[[int, int], None],
+) -> Path:
+    """First what says which model it is, then the weights in the form that is run."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - half a second that only a download pays
 
-    with _told(model):
-        return Path(
-            snapshot_download(
-                model,
-                revision=commit,
-                endpoint=hf_endpoint,
-                token=token.reveal() if token else False,
-                allow_patterns=_FILES,
-            )
+    def fetch(files: Sequence[str], revision: str | None) -> Path:
+        folder = snapshot_download(
+            model,
+            revision=revision,
+            endpoint=hf_endpoint,
+            token=token.reveal() if token else False,
+            allow_patterns=list(files),
+            tqdm_class=_bar(told),
         )
+        return Path(folder)
+
+    with _told(model):
+        folder = fetch(_FILES, commit)
+        if (folder / "config.json").is_file() and built_from_weights(folder):
+            fetch([WEIGHTS], folder.name)
+        if not (folder / WEIGHTS).is_file():
+            fetch(_ONNX_FILES, folder.name)
+        return folder
+
+
+def _bar(told: Callable[[int, int], None]) -> type[Any]:
+    """A progress bar of the library's kind that shows nothing and tells of the bytes."""
+    from huggingface_hub.utils.tqdm import tqdm  # noqa: PLC0415 - as above
+
+    class Told(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+            self._bytes = 0 if options.get("unit") == "B" else None
+
+        def update(self, n: float | None = 1) -> None:
+            if self._bytes is not None:
+                self._bytes += int(n or 0)
+                told(self._bytes, int(self.total or 0))
+
+    return Told
+
+
+def _logged(model: str) -> Callable[[int, int], None]:
+    """Writes a line for each tenth of a download."""
+    reached = 0
+
+    def told(done: int, known: int) -> None:
+        nonlocal reached
+        tenth = 10 * done // known if known else 0
+        if tenth > reached:
+            reached = tenth
+            _log.info("downloading %s: %d of %d MB", model, done // 1_000_000, known // 1_000_000)
+
+    return told
 
 
 def fetch_files(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from hubgate.domain.endpoint import Source
+from hubgate.runtime.share import Share
 from hubgate.upstreams.addresses import AddressRule
 from hubgate.upstreams.dedicated import DedicatedSource
 from hubgate.upstreams.deployments import Deployments
 from hubgate.upstreams.fake import FakeSource
 from hubgate.upstreams.hub import HubClient
-from hubgate.upstreams.local import LocalSource
+from hubgate.upstreams.local import LocalSettings, LocalSource
 from hubgate.upstreams.pool import PooledClient
 from hubgate.upstreams.reaching import reach
 from hubgate.upstreams.router import RouterSource
@@ -47,10 +48,17 @@ class ModelSources:
         deployments = Deployments(client, url=settings.endpoints_api_url, offline=settings.hf_offline)
         hub = HubClient(client, deployments, hf_endpoint=settings.hf_endpoint, offline=settings.hf_offline)
         self._urls = {Source.ROUTER: settings.router_url}
+        self._local = LocalSource(
+            LocalSettings(
+                hf_endpoint=settings.hf_endpoint,
+                share=Share(settings.local_threads, settings.local_lanes),
+                idle_seconds=settings.local_idle_seconds or None,
+            )
+        )
         self._rows: Mapping[Source, _Row] = {
             Source.DEDICATED: DedicatedSource(client, deployments),
             Source.ROUTER: RouterSource(client, hub, settings.router_url),
-            Source.LOCAL: LocalSource(hf_endpoint=settings.hf_endpoint),
+            Source.LOCAL: self._local,
             Source.FAKE: FakeSource(),
         }
 
@@ -74,6 +82,10 @@ class ModelSources:
     def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:
         """The writer of an endpoint whose facts are known."""
         return self._rows[endpoint.source].open_writer(endpoint, token)
+
+    def local_memory(self) -> Mapping[str, int]:
+        """Bytes of memory of each local model that is loaded."""
+        return self._local.memory()
 
     async def close(self) -> None:
         """Free what all upstreams share."""

@@ -1,0 +1,95 @@
+"""The graph that a worker runs: an encoder, built from weights or read from ONNX, and its head.
+
+Its inputs have the names of ONNX exports, whatever it was made of: `input_ids`, `attention_mask` (ones where there is a
+token) and, where segments are told apart, `token_type_ids`; each `[texts, tokens]`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hubgate.runtime.files import unusable
+from hubgate.runtime.heads import Embedding, Pooling
+from hubgate.runtime.openvino_quiet import openvino
+from hubgate.runtime.openvino_quiet import opset13 as ops
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hubgate.runtime.folder import Recipe
+
+Node = Any
+"""A value of the graph; OpenVINO is published without types."""
+IDS, MASK, KINDS = "input_ids", "attention_mask", "token_type_ids"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """A graph without its head: token vectors `[texts, tokens, hidden]`, or a cross-encoder's scores `[texts, 1]`."""
+
+    output: Node
+    inputs: Sequence[Node]
+    mask: Node
+    """In f32."""
+
+
+def with_head(encoder: Encoder, recipe: Recipe) -> Node:
+    """The whole graph: to the pooled and the normalised vectors, both `[texts, hidden]`, or to the scores."""
+    outputs = [encoder.output]
+    if isinstance(recipe.head, Embedding):
+        pooled = _pool(encoder.output, encoder.mask, recipe.head.pooling)
+        length = ops.sqrt(ops.reduce_sum(ops.multiply(pooled, pooled), [1], keep_dims=True))
+        outputs = [pooled, ops.divide(pooled, ops.maximum(length, number(1e-12)))]
+    return openvino.Model([ops.result(output) for output in outputs], list(encoder.inputs), "encoder")
+
+
+def read_onnx(recipe: Recipe) -> Encoder:
+    """The encoder in an ONNX file, as it is.
+
+    Raises:
+        RuntimeFailed: it cannot be read, or is not the one that the folder's other files tell of.
+    """
+    try:
+        model = openvino.Core().read_model(str(recipe.weights))
+    except RuntimeError as error:
+        raise unusable(recipe.folder, f"{recipe.weights.name} is not a whole ONNX file") from error
+    inputs = {port.any_name: port.get_node() for port in model.inputs}
+    if unknown := sorted(set(inputs) - {IDS, MASK, KINDS}) or sorted({IDS, MASK} - set(inputs)):
+        raise unusable(recipe.folder, f"{recipe.weights.name} takes other inputs ({', '.join(unknown)})")
+    ranks = not isinstance(recipe.head, Embedding)
+    output = _output(recipe, model, ("logits",) if ranks else ("last_hidden_state", "token_embeddings"))
+    return Encoder(output, model.get_parameters(), ops.convert(inputs[MASK], np.float32))
+
+
+def _output(recipe: Recipe, model: Node, names: tuple[str, ...]) -> Node:
+    """The output of one of these names, seen to be as wide as the folder's other files have it."""
+    for port in model.outputs:
+        if not port.get_names().isdisjoint(names):
+            width = port.get_partial_shape()[-1]
+            if width.is_static and width.get_length() != recipe.width:
+                raise unusable(
+                    recipe.folder,
+                    f"{recipe.weights.name} gives {width.get_length()} numbers, the other files say {recipe.width}",
+                )
+            return port.get_node().input_value(0)
+    raise unusable(recipe.folder, f"{recipe.weights.name} has no output named {names[0]}")
+
+
+def number(value: float) -> Node:
+    """A constant."""
+    return ops.constant(np.float32(value))
+
+
+def unsqueeze(value: Node, *axes: int) -> Node:
+    """The value with axes of length 1 put in."""
+    return ops.unsqueeze(value, list(axes))
+
+
+def _pool(hidden: Node, mask: Node, pooling: Pooling) -> Node:
+    if pooling is Pooling.CLS:
+        return ops.gather(hidden, ops.constant(np.int32(0)), 1)
+    counted = ops.reduce_sum(ops.multiply(hidden, unsqueeze(mask, 2)), [1])
+    return ops.divide(counted, ops.maximum(ops.reduce_sum(mask, [1], keep_dims=True), number(1e-9)))

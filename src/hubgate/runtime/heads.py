@@ -1,0 +1,103 @@
+"""What becomes of a model's token vectors, as its own files say: one vector, or one score.
+
+Nothing is guessed: a wrong pooling gives vectors that look right and are not. What is missing or unknown is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hubgate.runtime.files import read_json, unusable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_RANKS = "ForSequenceClassification"
+_ACTIVATIONS = {"torch.nn.modules.activation.Sigmoid": True, "torch.nn.modules.linear.Identity": False}
+
+
+class Pooling(StrEnum):
+    """How the vectors of the tokens become one."""
+
+    MEAN = "mean"
+    CLS = "cls"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """One vector a text."""
+
+    pooling: Pooling
+    normalize: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """One score for a query and a text: a cross-encoder."""
+
+    sigmoid: bool
+    """Whether the model's own scores are between 0 and 1."""
+
+
+Head: TypeAlias = Embedding | Ranking
+
+
+def read_head(folder: Path, config: Mapping[str, Any], hidden: int) -> Head:
+    """What the model of a folder answers with, given its `config.json` and how many numbers its token vectors have.
+
+    Raises:
+        RuntimeFailed: a file is missing, contradicts another, or says something this runtime does not know.
+    """
+    names = config.get("architectures") or []
+    if any(str(name).endswith(_RANKS) for name in names):
+        return _ranking(folder, config)
+    modules = _modules(folder)
+    return Embedding(_pooling(folder, f"{modules[1]}/config.json", hidden), normalize=len(modules) == 3)
+
+
+def _ranking(folder: Path, config: Mapping[str, Any]) -> Ranking:
+    """The activation stands in either file, by the version of sentence-transformers that wrote it; else it is sigmoid."""
+    labels = len(config.get("id2label") or config.get("label2id") or "1")
+    if labels != 1:
+        raise unusable(folder, f"it sorts texts into {labels} classes, and a cross-encoder gives one score")
+    own = read_json(folder, "config_sentence_transformers.json", needed=False).get("activation_fn")
+    inside = config.get("sentence_transformers") or {}
+    said = own or inside.get("activation_fn") or config.get("sbert_ce_default_activation_function")
+    if said is not None and said not in _ACTIVATIONS:
+        raise unusable(folder, f"its scores go through {said}, which is not understood")
+    return Ranking(sigmoid=_ACTIVATIONS[said] if said else True)
+
+
+def _modules(folder: Path) -> list[str]:
+    """The paths of the modules, after checking that they are Transformer, Pooling and perhaps Normalize."""
+    try:
+        entries = json.loads((folder / "modules.json").read_bytes())
+        kinds = [entry["type"].rpartition(".")[2] for entry in entries]
+        paths = [entry["path"] for entry in entries]
+    except FileNotFoundError:
+        raise unusable(folder, "modules.json is missing") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise unusable(folder, "modules.json cannot be read") from error
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or paths[0]:
+        raise unusable(folder, f"modules.json lists {', '.join(kinds) or 'nothing'}, which is not understood")
+    return paths
+
+
+def _pooling(folder: Path, name: str, hidden: int) -> Pooling:
+    """The one pooling mode, written as a word (since sentence-transformers 5) or as one flag for each mode."""
+    pooling = read_json(folder, name)
+    flags = [key for key, value in pooling.items() if key.startswith("pooling_mode_") and value is True]
+    words = {"pooling_mode_mean_tokens": Pooling.MEAN, "pooling_mode_cls_token": Pooling.CLS}
+    said = pooling.get("pooling_mode") or (words.get(flags[0], flags[0]) if len(flags) == 1 else flags)
+    if said not in tuple(Pooling):
+        raise unusable(folder, f"{name} asks for the pooling {said or 'none'}, which is not understood")
+    if pooling.get("include_prompt", True) is not True:
+        raise unusable(folder, f"{name} leaves prompts out of the pooling, which is not understood")
+    width = pooling.get("embedding_dimension", pooling.get("word_embedding_dimension"))
+    if width != hidden:
+        raise unusable(folder, f"{name} pools {width} numbers, config.json has {hidden}")
+    return Pooling(said)

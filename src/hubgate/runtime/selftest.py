@@ -1,0 +1,116 @@
+"""What a model is asked when it is loaded: whether it may compute in bf16, and whether padding leaves its answers alone.
+
+Both are looked at on the same few texts, of all lengths; it takes a fraction of a second.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+
+from hubgate.domain.endpoint import Precision
+from hubgate.domain.errors import RuntimeFailed
+from hubgate.runtime.files import unusable
+from hubgate.runtime.heads import Ranking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hubgate.runtime.folder import Recipe
+    from hubgate.runtime.tokens import Row, Tokens
+
+    Array = np.ndarray[Any, Any]
+
+SAME_VECTOR = 0.9995
+"""The least cosine of two vectors of one text that are the same for any search."""
+SAME_SCORE = 0.01
+"""The most that two scores of one text differ, between 0 and 1, if they are the same for any ranking."""
+TEXTS = (
+    "harbour",
+    "When does the ferry leave?",
+    "The gate keeps every token sealed, and opens it for one call only.",
+    (
+        "Boats come in with the first light, and the gulls know every one of them. On the quay the ice is weighed, the "
+        "nets are counted and the prices are called out, until the market bell ends it and the town has its breakfast."
+    ),
+    "3.14159, $5.00, C++ and e-mail@example.org: the test of a tokenizer.",
+    "کشتی‌ها با نخستین روشنایی می‌آیند، و مرغان دریایی همه را می‌شناسند. 渔民在码头上修补渔网。",
+)
+
+
+class Runner(Protocol):
+    """What runs a batch: see `model.Lane`."""
+
+    def run(self, rows: Sequence[Row]) -> list[Array]:
+        """The answers to a batch."""
+        ...
+
+
+_Runner = TypeVar("_Runner", bound=Runner)
+
+
+def rows_of(tokens: Tokens, recipe: Recipe) -> list[Row]:
+    """The known texts as the model reads them."""
+    if isinstance(recipe.head, Ranking):
+        return tokens.pairs(TEXTS[1], TEXTS, truncate=True)[0]
+    return tokens.rows(TEXTS, truncate=True, left=False)[0]
+
+
+def choose(
+    asked: Precision,
+    load: Callable[[Precision], list[_Runner]],
+    recipe: Recipe,
+    known: Sequence[Row],
+    *,
+    has_bf16: bool,
+) -> tuple[Precision, list[_Runner]]:
+    """The precision to compute in, and what was loaded for it.
+
+    `auto` takes bf16 where the CPU has it and the known texts keep their answers.
+
+    Raises:
+        RuntimeFailed: bf16 was asked for, and the CPU has none.
+    """
+    if asked is Precision.BF16 and not has_bf16:
+        raise RuntimeFailed(
+            f"The model in {recipe.folder.name} is to compute in bf16, which this machine's processor does not have.",
+            remedy="Register the endpoint with the precision auto or f32.",
+        )
+    if asked is not Precision.AUTO:
+        return asked, load(asked)
+    exact = load(Precision.F32)
+    if not has_bf16:
+        return Precision.F32, exact
+    fast = load(Precision.BF16)
+    if same(recipe, _alone(exact[0], known), _alone(fast[0], known)):
+        return Precision.BF16, fast
+    return Precision.F32, exact
+
+
+def unsound(model: Runner, recipe: Recipe, known: Sequence[Row]) -> RuntimeFailed | None:
+    """Why the model must not be used, if so: its answers are no numbers, or change with a text's company."""
+    together = model.run(known)[0]
+    if not np.isfinite(together).all():
+        return unusable(recipe.folder, "it answers with numbers that are none (NaN or infinite)")
+    if not same(recipe, _alone(model, known), together):
+        return unusable(recipe.folder, "what it answers changes with the padding, as if it had no mask")
+    return None
+
+
+def same(recipe: Recipe, one: Array, other: Array) -> bool:
+    """Whether these are the same answers to the same texts, but for what no search and no ranking feels."""
+    if isinstance(recipe.head, Ranking):
+        squeezed = [sigmoid(scores) for scores in (one, other)]
+        return bool(np.abs(squeezed[0] - squeezed[1]).max() <= SAME_SCORE)
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return bool(((one * other).sum(axis=1) >= SAME_VECTOR * lengths).all())
+
+
+def sigmoid(scores: Array) -> Array:
+    """Scores between 0 and 1, in f64."""
+    return np.asarray(1 / (1 + np.exp(-np.asarray(scores, np.float64))))
+
+
+def _alone(model: Runner, known: Sequence[Row]) -> Array:
+    return np.concatenate([model.run([row])[0] for row in known])

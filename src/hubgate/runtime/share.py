@@ -1,0 +1,36 @@
+"""What a model takes of this machine: processors, and batches at once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_THREADS_OF_A_LANE = 8
+"""A batch of some 1,000 tokens keeps no more of them busy; beyond, another batch beside it brings more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """With 0 the machine decides."""
+
+    threads: int = 0
+    """In all."""
+    lanes: int = 0
+    """Batches that run at once, each on its part of the threads."""
+
+    def settled(self) -> Share:
+        """With every number chosen: all processors, and a lane for each eight of them."""
+        threads = self.threads or usable_cpus()
+        return Share(threads, min(threads, self.lanes or max(1, threads // _THREADS_OF_A_LANE)))
+
+
+def usable_cpus(quota_file: Path = _CGROUP_QUOTA) -> int:
+    """The processors this process may really use: its affinity, and a container's quota."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = quota_file.read_text().split()
+        return max(1, min(cpus, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        return cpus
