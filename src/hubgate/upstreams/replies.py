@@ -13,6 +13,7 @@ import orjson
 from hubgate.domain.calls import Quota
 from hubgate.domain.errors import Cause, UpstreamRefused
 from hubgate.upstreams.causes import rule_for
+from hubgate.upstreams.masking import without
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 MAX_SAID = 300
 _MAX_READ = 4096
+_LONGEST_TOKEN = 4096
+"""Letters, as a server may spell it."""
+_DEEPEST = 4
+"""Lists and objects in one another, in which words are looked for."""
 MAX_RETRY_AFTER = 600.0
 """Seconds. A server that asks for more is not believed: it is asked again after this."""
 
@@ -53,16 +58,12 @@ def refusal(reply: HttpReply, token: Secret | None) -> UpstreamRefused:
 
 def words_of(reply: HttpReply, token: Secret | None) -> str:
     """The server's own words on one line, without markup, and without the token should they repeat it."""
-    secret = token.reveal() if token else ""
-    text = _without(secret, _find_words(reply))[:_MAX_READ]
+    longest = _MAX_READ + _LONGEST_TOKEN  # so that none is cut in two before it is found
+    text = without(token, _find_words(reply)[:longest])[:_MAX_READ]
     text = re.sub(r"(?is)<(script|style|head)\b.*?</\1>", " ", text)
-    text = _without(secret, html.unescape(re.sub(r"<[^<>]*>", " ", text)))
+    text = without(token, html.unescape(re.sub(r"<[^<>]*>", " ", text)))
     text = re.sub(r"\bhf_\w{8,}|(?i:\bbearer) \S+", "…", text)
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _without(secret: str, text: str) -> str:
-    return text.replace(secret, "…") if secret else text
 
 
 def _find_words(reply: HttpReply) -> str:
@@ -81,16 +82,23 @@ def _find_words(reply: HttpReply) -> str:
     return reply.headers.get("x-error-message", "") or raw
 
 
-def _words_in(value: Any) -> str:
+def _words_in(value: Any, depth: int = _DEEPEST) -> str:
     """The words in a text, an object with a `message`, or a list of texts or of FastAPI's `{loc, msg}`."""
     if isinstance(value, str):
         return value
+    if not depth:
+        return ""
     if isinstance(value, dict):
-        words = value.get("message") or value.get("msg") or value.get("reason") or ""
-        place = ".".join(map(str, value["loc"])) if isinstance(value.get("loc"), list) else ""
-        return f"{place}: {words}" if place and words else str(words)
+        words = _words_in(value.get("message") or value.get("msg") or value.get("reason"), depth - 1)
+        loc = value.get("loc")
+        place = (
+            ".".join(str(step) for step in loc if isinstance(step, str | int))
+            if isinstance(loc, list)
+            else ""
+        )
+        return f"{place}: {words}" if place and words else words
     if isinstance(value, list):
-        return "; ".join(filter(None, map(_words_in, value)))
+        return "; ".join(filter(None, (_words_in(part, depth - 1) for part in value)))
     return ""
 
 

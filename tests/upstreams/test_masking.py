@@ -1,0 +1,106 @@
+"""No spelling of a token that a server repeats is passed on, and no shape of an error reply is too much."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pytest
+
+from hubgate.domain.errors import Cause
+from hubgate.domain.secret import Secret
+from hubgate.upstreams.masking import without
+from hubgate.upstreams.messages import HttpReply
+from hubgate.upstreams.replies import refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HARD = "p/w+d%=\"ümläut\\&<>'end of it"
+PLAIN = "ThisIsTheTokenOfTheTests0123456789"
+
+
+def words(body: bytes, token: str) -> str:
+    error = refusal(HttpReply(status=400, headers={}, body=body), Secret(token))
+    return f"{error} {error.said} {error!r}"
+
+
+def url_safe(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def twice_escaped(text: str) -> str:
+    return json.dumps(json.dumps({"said": text}))
+
+
+SPELLINGS: list[Callable[[str], str]] = [
+    str,
+    quote,
+    lambda text: quote(text, safe=""),
+    lambda text: re.sub("%..", lambda code: code[0].lower(), quote(text, safe="")),
+    lambda text: quote(quote(text, safe=""), safe=""),
+    lambda text: "".join(f"%{byte:02x}" for byte in text.encode()),
+    lambda text: "".join(f"\\u{ord(letter):04X}" for letter in text),
+    json.dumps,
+    lambda text: json.dumps(text, ensure_ascii=False).replace("/", "\\/"),
+    twice_escaped,
+    repr,
+    lambda text: base64.b64encode(text.encode()).decode(),
+    lambda text: base64.b64encode(f"x{text}".encode()).decode(),
+    lambda text: base64.b64encode(f"Bearer {text}!".encode()).decode(),
+    lambda text: base64.b64encode(f"user:{text}, and more".encode()).decode(),
+    url_safe,
+    lambda text: quote(url_safe(f"ab{text}")),
+    lambda text: "".join(f"&#{ord(letter)};" for letter in text),
+    lambda text: "".join(f"&#x{ord(letter):x};" for letter in text),
+]
+
+
+@pytest.mark.parametrize("token", [PLAIN, HARD])
+@pytest.mark.parametrize("number", range(len(SPELLINGS)))
+def test_no_spelling_of_a_token_is_passed_on(number: int, token: str) -> None:
+    spelled = SPELLINGS[number](token)
+    for body in (f"no: {spelled}.".encode(), json.dumps({"error": f"no: {spelled}."}).encode()):
+        told = words(body, token)
+        assert "…" in told
+        for secret in (spelled, token):
+            middle = len(secret) // 2
+            assert secret[middle - 5 : middle + 5] not in told
+
+
+def test_each_of_several_tokens_is_taken_out() -> None:
+    assert without(Secret("first-token\nsecond-token"), "first-token, second-token") == "…, …"
+
+
+def test_without_a_token_words_stay_as_they_are() -> None:
+    for token in (None, Secret("")):
+        assert without(token, "some words") == "some words"
+
+
+def test_other_words_stay() -> None:
+    said = "the input is too long: 600 tokens, 512 are read (100%)"
+    assert without(Secret("abc"), said) == said
+    assert without(Secret(HARD), said) == said
+
+
+@pytest.mark.parametrize("sign", ["\\", "%25", "%", "a", "<", "&#", '"'])
+def test_a_body_of_nothing_but_signs_takes_no_time(sign: str) -> None:
+    assert words((sign * 65_536).encode()[:65_536], "a" * 40)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error": ' + b"[" * 1000 + b"]" * 1000 + b"}",
+        b'{"error": ' + b'{"message": ' * 1000 + b'"x"' + b"}" * 1001,
+        b'{"error": {"msg": "x", "loc": ' + b"[" * 900 + b"]" * 900 + b"}}",
+        b"[" * 100_000,
+        b'{"estimated_time": ' + b"[" * 900 + b"]" * 900 + b"}",
+    ],
+)
+def test_a_reply_that_is_nested_deeply_is_an_error_reply_like_others(body: bytes) -> None:
+    error = refusal(HttpReply(status=500, headers={}, body=body), None)
+    assert error.cause is Cause.UPSTREAM_FAILED
