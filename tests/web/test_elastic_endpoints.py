@@ -162,12 +162,6 @@ async def test_put_with_a_url_and_a_model_id_is_a_server_and_one_of_its_models(
         (NEW, {}, "status_exception", "Inference endpoint configuration is missing the [service] setting"),
         (NEW, {"service": "openai"}, "status_exception", "Unknown service [openai]"),
         (
-            "/_inference/sparse_embedding/new",
-            form(),
-            "status_exception",
-            "The [hugging_face] service does not support task type [sparse_embedding]",
-        ),
-        (
             "/_inference/embedding/new",
             form(),
             "status_exception",
@@ -461,10 +455,11 @@ async def test_services_tell_what_can_be_registered(scripted: ScriptedGate) -> N
     for path in ("/_inference/_services", "/_inference/_services/text_embedding"):
         (service,) = (await scripted.request("GET", path)).json()
         assert (service["service"], service["name"]) == ("hugging_face", "Hugging Face")
-        assert service["task_types"] == [Task.TEXT_EMBEDDING]
+        assert service["task_types"] == list(Task)
+        assert service["configurations"]["similarity"]["supported_task_types"] == [Task.TEXT_EMBEDDING]
         assert service["configurations"]["api_key"]["sensitive"] is True
         assert service["configurations"]["rate_limit.requests_per_minute"]["type"] == "int"
-    assert (await scripted.request("GET", "/_inference/_services/rerank")).json() == []
+    assert (await scripted.request("GET", "/_inference/_services/embedding")).json() == []
 
 
 @pytest.mark.parametrize(

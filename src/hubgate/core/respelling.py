@@ -80,20 +80,35 @@ class Speller(Protocol):
         ...
 
 
+def decoded(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """An object of a server's.
+
+    Raises:
+        UpstreamUnreadable: it is not what it should be.
+    """
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UpstreamUnreadable(
+            f"The server sent text in a form that cannot be read: {error}.",
+            remedy="Look whether the endpoint's URL and engine are the right ones.",
+        ) from error
+
+
 def text_of(generated: Generated) -> str:
     """The text alone; of several the first."""
     if generated.spelling is Spelling.TGI:
-        return _read(generated.body, TGI).generated_text or ""
-    return _first(_read(generated.body, OPENAI)).said
+        return decoded(generated.body, TGI).generated_text or ""
+    return _first(decoded(generated.body, OPENAI)).said
 
 
 def piece_of(payload: bytes, spelling: Spelling) -> Piece:
     """What a payload of a stream says."""
     if spelling is Spelling.OPENAI:
-        chunk = _read(payload, OPENAI)
+        chunk = decoded(payload, OPENAI)
         choice = _first(chunk)
         return Piece(choice.said, choice.finish_reason, chunk.usage)
-    event = _read(payload, TGI)
+    event = decoded(payload, TGI)
     token, details = event.token, event.details
     text = "" if token is None or token.special else token.text
     ended = details is not None or event.generated_text is not None
@@ -104,7 +119,7 @@ def whole_as_openai(generated: Generated, label: Label) -> bytes:
     """A whole text as `text_completion`."""
     if generated.spelling is Spelling.OPENAI:
         return generated.body
-    told = _read(generated.body, TGI)
+    told = decoded(generated.body, TGI)
     choice = Choice(text=told.generated_text or "", finish_reason=_reason_at_openai(told.details))
     prompt, total = generated.prompt_tokens, generated.tokens
     usage = None if prompt is None or total is None else Usage(prompt, total - prompt, total)
@@ -115,8 +130,8 @@ def merged(bodies: Sequence[bytes]) -> bytes:
     """Several `text_completion` objects as one: its choices are numbered through, its usage is their sum."""
     if len(bodies) == 1:
         return bodies[0]
-    read = [_read(body, CHOICES) for body in bodies]
-    whole: dict[str, Any] = _read(bodies[0], FIELDS)
+    read = [decoded(body, CHOICES) for body in bodies]
+    whole: dict[str, Any] = decoded(bodies[0], FIELDS)
     choices = [choice for one in read for choice in one.choices]
     whole["choices"] = [{**choice, "index": index} for index, choice in enumerate(choices)]
     usages = [one.usage or Usage() for one in read]
@@ -130,7 +145,7 @@ def whole_as_tgi(generated: Generated, *, details: bool) -> bytes:
     """A whole text as `{"generated_text"}`, with `details` where they are asked for."""
     if generated.spelling is Spelling.TGI:
         return generated.body
-    reply = _read(generated.body, OPENAI)
+    reply = decoded(generated.body, OPENAI)
     choice = _first(reply)
     if not details:
         return msgspec.json.encode(WholeText(choice.said))
@@ -175,7 +190,7 @@ class _OpenAIAsItCame:
     def respell(self, payload: bytes) -> Sequence[bytes]:
         self.pieces += 1
         if b'"usage"' in payload:
-            chunk = _read(payload, USAGE)
+            chunk = decoded(payload, USAGE)
             self.usage = chunk.usage or self.usage
             if chunk.usage and not chunk.choices and not self._with_usage:
                 return ()
@@ -217,7 +232,7 @@ class _TgiAsItCame:
     def respell(self, payload: bytes) -> Sequence[bytes]:
         self.pieces += 1
         if b'"details":{' in payload:
-            self.usage = _usage_of(_read(payload, TGI).details)
+            self.usage = _usage_of(decoded(payload, TGI).details)
         return (payload,)
 
     def end(self) -> Sequence[bytes]:
@@ -235,7 +250,7 @@ class _OpenAIAsTgi:
         self.pieces = 0
 
     def respell(self, payload: bytes) -> Sequence[bytes]:
-        chunk = _read(payload, OPENAI)
+        chunk = decoded(payload, OPENAI)
         choice = _first(chunk)
         self.usage = chunk.usage or self.usage
         if choice.finish_reason:
@@ -269,13 +284,3 @@ def _reason_at_openai(details: ReadDetails | None) -> str:
 
 def _first(said: ReadOpenAI) -> ReadChoice:
     return next((choice for choice in said.choices if choice.index == 0), ReadChoice())
-
-
-def _read(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    try:
-        return decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise UpstreamUnreadable(
-            f"The server sent text in a form that cannot be read: {error}.",
-            remedy="Look whether the endpoint's URL and engine are the right ones.",
-        ) from error

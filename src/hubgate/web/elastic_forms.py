@@ -1,15 +1,14 @@
-"""Request bodies of the Elasticsearch face, read strictly."""
+"""The bodies of PUT and `_update` on the Elasticsearch face, read strictly."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from hubgate.domain.calls import Context, Embed, InputType
-from hubgate.domain.chunking import parse_chunking_settings
+from hubgate.domain.chunking import DEFAULT_CHUNKING, parse_chunking_settings
 from hubgate.domain.endpoint import (
     DEFAULT_REQUESTS_PER_MINUTE,
     Endpoint,
@@ -18,69 +17,22 @@ from hubgate.domain.endpoint import (
     Task,
     check_name,
 )
-from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
+from hubgate.domain.errors import InvalidEndpoint
 from hubgate.domain.secret import Secret
 from hubgate.service.proving import SERVED_TASKS
-from hubgate.web.asgi import decode
-from hubgate.web.elastic_problems import (
-    ElasticError,
-    invalid_action,
-    refusal,
-    unparsable,
-)
+from hubgate.web.elastic_calls import parsed
+from hubgate.web.elastic_problems import invalid_action, refusal
 from hubgate.web.elastic_request import task_named
 from hubgate.web.elastic_settings import SERVICE, Settings
-from hubgate.web.embedding import MOST_TEXTS
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-T = TypeVar("T")
-_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`(?: - at .*)?\.", re.DOTALL)
-
-
-class InferenceForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """What is posted to an endpoint."""
-
-    input: str | list[str] | None = None
-    input_type: str | None = None
-    query: str | None = None
-    return_documents: bool | None = None
-    top_n: int | None = None
-    task_settings: dict[str, Any] | None = None
-    timeout: str | None = None
-    chunking_settings: dict[str, Any] | None = None
-    """hubgate's own: asks for the chunks of each input."""
-
-    def embed(self, context: Context, default: InputType | None) -> Embed:
-        """The call that it asks for.
-
-        Raises:
-            ElasticError: something is missing, or belongs to another task.
-        """
-        texts = (self.input,) if isinstance(self.input, str) else self.input
-        problems = [*_text_problems(texts), *self._misplaced()]
-        if texts is None or problems:
-            raise invalid_action(problems)
-        return Embed(texts=texts, input_type=_input_type(self.input_type) or default, context=context)
-
-    def _misplaced(self) -> Iterator[str]:
-        for key in ("query", "return_documents", "top_n"):
-            if getattr(self, key) is not None:
-                yield f"Field [{key}] cannot be specified for task type [{Task.TEXT_EMBEDDING}]"
-
-
+CHUNKED_TASKS = frozenset({Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING})
+"""Those whose endpoints have chunking settings."""
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
-_INFERENCE = msgspec.json.Decoder(InferenceForm)
-
-
-def read_inference(body: bytes) -> InferenceForm:
-    """The body of a POST.
-
-    Raises:
-        ElasticError: it is no JSON, or not of this form.
-    """
-    return _parsed(body, _INFERENCE)
+# The Inference Providers: what they host is found by its model, and the rest of the URL says no more than that.
+_HOSTED = re.compile(
+    r"https?://router\.huggingface\.co(?:/(?P<provider>[a-z0-9\-]+)/models/(?P<model>[^/]+(?:/[^/]+)?)"
+    r"(?:/pipeline/[a-z\-]+|/v1(?:/.*)?)?|/.*)?/?",
+)
 
 
 def read_endpoint(name: str, task: str | None, body: bytes) -> tuple[Endpoint, Secret | None]:
@@ -99,29 +51,26 @@ def read_endpoint(name: str, task: str | None, body: bytes) -> tuple[Endpoint, S
         check_name(name)
     except InvalidEndpoint as error:
         raise invalid_action([error.message]) from None
-    given = Settings("configuration", _parsed(body, _OBJECT))
+    given = Settings("configuration", parsed(body, _OBJECT))
     wanted = _served(_resolved(task, given.text("task_type")), given.text("service"))
-    chunking = parse_chunking_settings(given.map("chunking_settings"))
-    given.inner("task_settings")  # an embedding model of this service has none
+    chunking = DEFAULT_CHUNKING
+    if wanted in CHUNKED_TASKS:
+        chunking = parse_chunking_settings(given.map("chunking_settings"))
+    about_ranks = _about_ranks(wanted, given.inner("task_settings"))
     settings = given.inner("service_settings")
-    url, model, token = settings.text("url"), settings.text("model_id"), settings.text("api_key")
-    if url is not None or model is None:
-        settings.require(url=url, api_key=token)
-    similarity = settings.choice("similarity", Similarity)
-    dimensions, max_input_tokens = settings.positive("dimensions"), settings.positive("max_input_tokens")
+    token = settings.text("api_key")
+    place = _placed(wanted, settings, token)
+    about_vectors = _about_vectors(settings) if wanted is Task.TEXT_EMBEDDING else {}
     allowance = _requests_per_minute(settings)
     given.done()
     endpoint = Endpoint(
         name=name,
         task=wanted,
-        source=Source.DEDICATED if url else Source.LOCAL,
-        url=url,
-        model=model,
-        similarity=Similarity(similarity) if similarity else None,
-        dimensions=dimensions,
-        max_input_tokens=max_input_tokens,
         requests_per_minute=allowance,
         chunking=chunking,
+        **place,
+        **about_vectors,
+        **about_ranks,
     )
     return endpoint, Secret(token) if token else None
 
@@ -134,50 +83,58 @@ def read_update(endpoint: Endpoint, task: str | None, body: bytes) -> tuple[Endp
     Raises:
         ElasticError: something in it cannot be used, or cannot be changed.
     """
-    given = Settings("configuration", _parsed(body, _OBJECT))
+    given = Settings("configuration", parsed(body, _OBJECT))
     if _resolved(task, given.text("task_type")) != endpoint.task:
         raise refusal("Task type must match the task type of the existing endpoint")
-    given.inner("task_settings")
+    of_task = given.inner("task_settings")
+    named = [key for key in ("top_n", "return_documents") if key in of_task]
+    about_ranks = _about_ranks(endpoint.task, of_task)
+    changes: dict[str, Any] = {key: about_ranks[key] for key in named if key in about_ranks}
     settings = given.inner("service_settings")
-    allowance, limit = endpoint.requests_per_minute, endpoint.max_input_tokens
     if "rate_limit" in settings:
-        allowance = _requests_per_minute(settings)
-    if "max_input_tokens" in settings:
-        limit = settings.positive("max_input_tokens")
+        changes["requests_per_minute"] = _requests_per_minute(settings)
+    if endpoint.task is Task.TEXT_EMBEDDING and "max_input_tokens" in settings:
+        changes["max_input_tokens"] = settings.positive("max_input_tokens")
     token = settings.text("api_key")
     given.done()
-    changed = replace(endpoint, requests_per_minute=allowance, max_input_tokens=limit)
-    return changed, Secret(token) if token else None
+    return replace(endpoint, **changes), Secret(token) if token else None
 
 
-def _parsed(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    if not body:
-        raise ElasticError("parse_exception", "request body is required")
-    try:
-        return decode(body, decoder)
-    except InvalidRequest as error:
-        raise unparsable(_UNKNOWN_FIELD.sub(r"unknown field [\1]", error.message)[:500]) from None
+def _placed(task: Task, settings: Settings, token: str | None) -> dict[str, Any]:
+    """Where the model runs.
+
+    With a URL at that server, or hosted if it is the router's; without one, by its name alone, a model that embeds runs
+    on this machine, and any other is hosted.
+    """
+    url, model = settings.text("url"), settings.text("model_id")
+    hosted = _HOSTED.fullmatch(url) if url else None
+    if hosted:
+        model = model or hosted["model"]
+        settings.require(model_id=model, api_key=token)
+        return {"source": Source.ROUTER, "model": model, "provider": hosted["provider"]}
+    if url is not None or model is None:
+        settings.require(url=url, api_key=token)
+        return {"source": Source.DEDICATED, "model": model, "url": url}
+    if task is Task.TEXT_EMBEDDING:
+        return {"source": Source.LOCAL, "model": model}
+    settings.require(api_key=token)
+    return {"source": Source.ROUTER, "model": model}
 
 
-def _text_problems(texts: Sequence[str] | None) -> Iterator[str]:
-    if texts is None:
-        yield "Field [input] cannot be null"
-    elif not texts:
-        yield "Field [input] cannot be an empty array"
-    elif len(texts) > MOST_TEXTS:
-        yield f"Field [input] has {len(texts)} texts, and one request takes at most {MOST_TEXTS}"
-    elif "" in texts:
-        yield f"Field [input] cannot hold an empty string, and text {texts.index('')} is one (counted from 0)"
+def _about_vectors(settings: Settings) -> dict[str, Any]:
+    similarity = settings.choice("similarity", Similarity)
+    return {
+        "similarity": Similarity(similarity) if similarity else None,
+        "dimensions": settings.positive("dimensions"),
+        "max_input_tokens": settings.positive("max_input_tokens"),
+    }
 
 
-def _input_type(word: str | None) -> InputType | None:
-    if word is None or word.lower() == "unspecified":
-        return None
-    try:
-        return InputType.parse(word)
-    except ValueError:
-        known = ", ".join(InputType)
-        raise unparsable(f"Invalid value [{word[:200]}]. [input_type] must be one of [{known}]") from None
+def _about_ranks(task: Task, settings: Settings) -> dict[str, Any]:
+    """Only a reranker of this service has task settings."""
+    if task is not Task.RERANK:
+        return {}
+    return {"top_n": settings.positive("top_n"), "return_documents": settings.flag("return_documents")}
 
 
 def _resolved(in_path: str | None, in_body: str | None) -> str:

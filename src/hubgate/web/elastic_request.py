@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.responses import Response
 
-from hubgate.domain.endpoint import Task
+from hubgate.domain.endpoint import WRITING_TASKS, Task
 from hubgate.web.asgi import JSON
 from hubgate.web.elastic_problems import ElasticError, illegal_argument, refusal
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hubgate.web.asgi import Scope
 
 DEFAULT_TIMEOUT = "30s"
+LONG_TIMEOUT = "120s"
+"""Of the tasks that write."""
 # Every Elasticsearch client may send these. The answers hold nothing for `human`, no stack trace is ever shown, and
 # `filter_path` only makes an answer smaller: the three are taken and change nothing.
 _COMMON = frozenset({"pretty", "human", "error_trace", "filter_path"})
@@ -57,9 +59,10 @@ class Asked:
             )
         return value != "false"
 
-    def timeout(self, in_body: str | None = None) -> Timeout:
+    def timeout(self, in_body: str | None = None, *, task: str | None = None) -> Timeout:
         """How long the caller waits; the query string wins over the body."""
-        text = self._params.get("timeout") or in_body or DEFAULT_TIMEOUT
+        default = LONG_TIMEOUT if task in WRITING_TASKS else DEFAULT_TIMEOUT
+        text = self._params.get("timeout") or in_body or default
         parts = _TIME.fullmatch(text)
         if parts is None:
             raise illegal_argument(
@@ -82,16 +85,19 @@ class Asked:
 
 
 def task_named(word: str | None) -> str | None:
-    """A task type of the path or the body; `None` where any will do.
+    """A task type of the path or the body, in Elasticsearch's words or Hugging Face's; `None` where any will do.
 
     Raises:
         ElasticError: there is no such task type.
     """
     if word is None or word == "any":
         return None
-    if word not in _TASKS:
-        raise refusal(f"Unknown task_type [{word[:200]}]")
-    return word
+    if word in _TASKS:
+        return word
+    try:
+        return Task.parse(word)
+    except ValueError:
+        raise refusal(f"Unknown task_type [{word[:200]}]") from None
 
 
 def _params(scope: Scope, known: tuple[str, ...]) -> dict[str, str]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 SERVICE = "hugging_face"
 _MOST = 2**31 - 1
-_NAMES = {str: "String", int: "Integer", dict: "Map"}
+_NAMES = {str: "String", int: "Integer", dict: "Map", bool: "Boolean"}
 
 T = TypeVar("T")
 
@@ -56,6 +56,10 @@ class Settings:
                 f"[{self._where}] Invalid value [{str(value)[:40]}]. [{key}] must be a positive integer"
             )
         return value
+
+    def flag(self, key: str) -> bool | None:
+        """True or false."""
+        return self._take(key, bool)
 
     def choice(self, key: str, words: Iterable[str]) -> str | None:
         """One of some words, in any case; `None` too where it is none of them."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from hubgate.domain.endpoint import Similarity, Task
 from hubgate.service.proving import SERVED_TASKS
+from hubgate.web.elastic_forms import CHUNKED_TASKS
 from hubgate.web.elastic_settings import SERVICE
 
 if TYPE_CHECKING:
@@ -19,52 +20,37 @@ if TYPE_CHECKING:
 
 def endpoint_object(endpoint: Endpoint) -> dict[str, Any]:
     """An endpoint as Elasticsearch writes it; its token is not part of it."""
-    settings = {
-        "url": endpoint.url,
-        "model_id": endpoint.model,
-        "similarity": endpoint.similarity or Similarity.COSINE,
-        "dimensions": endpoint.facts.dimensions,
-        "max_input_tokens": endpoint.max_input_tokens,
-        "rate_limit": {"requests_per_minute": endpoint.requests_per_minute},
-    }
-    return {
+    settings: dict[str, Any] = {"url": endpoint.url, "model_id": endpoint.model}
+    if endpoint.task is Task.TEXT_EMBEDDING:
+        settings |= {
+            "similarity": endpoint.similarity or Similarity.COSINE,
+            "dimensions": endpoint.facts.dimensions,
+            "max_input_tokens": endpoint.max_input_tokens,
+        }
+    settings["rate_limit"] = {"requests_per_minute": endpoint.requests_per_minute}
+    about_ranks = {"top_n": endpoint.top_n, "return_documents": endpoint.return_documents}
+    shown = {
         "inference_id": endpoint.name,
         "task_type": endpoint.task,
         "service": SERVICE,
-        "service_settings": {key: value for key, value in settings.items() if value is not None},
-        "chunking_settings": endpoint.chunking.as_dict(),
+        "service_settings": _known(settings),
+        "task_settings": _known(about_ranks) or None,
+        "chunking_settings": endpoint.chunking.as_dict() if endpoint.task in CHUNKED_TASKS else None,
     }
+    return _known(shown)
 
 
 def service_objects(task: str | None) -> list[dict[str, Any]]:
     """The services that serve a task type, or any."""
     if task is not None and task not in SERVED_TASKS:
         return []
+    served = [one for one in Task if one in SERVED_TASKS]
     return [
         {
             "service": SERVICE,
             "name": "Hugging Face",
-            "task_types": list(SERVED_TASKS),
-            "configurations": {
-                "api_key": _setting(
-                    "API Key",
-                    "The token that the endpoint's server wants. Required with url.",
-                    sensitive=True,
-                    updatable=True,
-                ),
-                "url": _setting("URL", "The URL of the model's server. Required, unless model_id is given."),
-                "model_id": _setting(
-                    "Model ID", "A model that runs on this machine: a folder, or a repository of the Hub."
-                ),
-                "similarity": _setting("Similarity", "cosine, dot_product or l2_norm.", required=False),
-                "dimensions": _setting("Dimensions", "What the vectors must have.", kind="int"),
-                "max_input_tokens": _setting(
-                    "Maximum Input Tokens", "What the model reads of a text.", kind="int", updatable=True
-                ),
-                "rate_limit.requests_per_minute": _setting(
-                    "Rate Limit", "Minimize the number of rate limit errors.", kind="int", updatable=True
-                ),
-            },
+            "task_types": served,
+            "configurations": {name: _configuration(row, served) for name, row in _SETTINGS.items()},
         }
     ]
 
@@ -100,21 +86,56 @@ def _chunk(chunk: EmbeddedChunk) -> bytes:
     )
 
 
-def _setting(
-    label: str,
-    description: str,
-    *,
-    kind: str = "str",
-    required: bool = False,
-    sensitive: bool = False,
-    updatable: bool = False,
-) -> dict[str, Any]:
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+class _Setting(NamedTuple):
+    label: str
+    description: str
+    kind: str = "str"
+    sensitive: bool = False
+    updatable: bool = False
+    tasks: tuple[Task, ...] = ()
+    """Empty for all."""
+
+
+def _configuration(row: _Setting, served: list[Task]) -> dict[str, Any]:
     return {
-        "description": description,
-        "label": label,
-        "required": required,
-        "sensitive": sensitive,
-        "updatable": updatable,
-        "type": kind,
-        "supported_task_types": [Task.TEXT_EMBEDDING],
+        "description": row.description,
+        "label": row.label,
+        "required": False,  # each has a case in which it may be left out
+        "sensitive": row.sensitive,
+        "updatable": row.updatable,
+        "type": row.kind,
+        "supported_task_types": list(row.tasks or served),
     }
+
+
+_EMBEDDING = (Task.TEXT_EMBEDDING,)
+_SETTINGS = {
+    "api_key": _Setting(
+        "API Key",
+        "The token that the model's server wants. Required, except for a model on this machine.",
+        sensitive=True,
+        updatable=True,
+    ),
+    "url": _Setting("URL", "The URL of the model's server. Required, unless model_id is given."),
+    "model_id": _Setting(
+        "Model ID",
+        "A model by its name on the Hub. Without url it runs on this machine if it embeds, and is hosted by an "
+        "Inference Provider if it does anything else.",
+    ),
+    "similarity": _Setting("Similarity", "cosine, dot_product or l2_norm.", tasks=_EMBEDDING),
+    "dimensions": _Setting("Dimensions", "What the vectors must have.", kind="int", tasks=_EMBEDDING),
+    "max_input_tokens": _Setting(
+        "Maximum Input Tokens",
+        "What the model reads of a text.",
+        kind="int",
+        updatable=True,
+        tasks=_EMBEDDING,
+    ),
+    "rate_limit.requests_per_minute": _Setting(
+        "Rate Limit", "Minimize the number of rate limit errors.", kind="int", updatable=True
+    ),
+}

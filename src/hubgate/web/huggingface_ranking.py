@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from hubgate.domain.calls import SparseEmbed
+from hubgate.domain.calls import Rerank, SparseEmbed
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.asgi import decode
 from hubgate.web.embedding import Inputs, texts_of
@@ -80,7 +80,7 @@ async def answer_ranks(exchange: Exchange, body: bytes) -> None:
             "[query] and [texts] must both be there.", remedy="Send a text, and a list of texts."
         )
     texts = texts_of(given, "texts")
-    scores = await rank(exchange, query, texts, truncate=form.truncate, raw_scores=form.raw_scores)
+    scores = await rank(exchange, _call(exchange, form, query, texts))
     ranks = [
         {"index": index, "score": score, **({"text": texts[index]} if form.return_text else {})}
         for index, score in best(scores, form.top_n)
@@ -102,7 +102,7 @@ async def answer_predict(exchange: Exchange, body: bytes) -> None:
 
     async def scored(query: str, of: Sequence[int]) -> Scores:
         texts = texts_of([pairs[place][1] for place in of], "inputs")
-        return await rank(exchange, query, texts, truncate=form.truncate, raw_scores=form.raw_scores)
+        return await rank(exchange, _call(exchange, form, query, texts))
 
     groups = await all_or_none(scored(query, of) for query, of in places.items())
     told: list[list[dict[str, Any]]] = [[] for _ in pairs]
@@ -142,6 +142,16 @@ async def _sparse(exchange: Exchange, body: bytes) -> SparseVectors:
     vectors = await exchange.gateway.embed_sparse(exchange.endpoint.name, call)
     exchange.note(texts=len(texts), tokens=vectors.tokens, waited=vectors.waited)
     return vectors
+
+
+def _call(exchange: Exchange, form: _RankForm | _PredictForm, query: str, texts: Sequence[str]) -> Rerank:
+    return Rerank(
+        query=query,
+        texts=texts,
+        truncate=form.truncate,
+        raw_scores=form.raw_scores,
+        context=exchange.ticket.context(),
+    )
 
 
 def _index(word: str) -> int | str:

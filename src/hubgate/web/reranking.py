@@ -12,8 +12,6 @@ from hubgate.web.asgi import decode
 from hubgate.web.embedding import estimate, texts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from hubgate.domain.calls import Scores
     from hubgate.web.exchange import Exchange
 
@@ -40,31 +38,16 @@ class RerankForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 RERANK = msgspec.json.Decoder(RerankForm)
 
 
-async def rank(
-    exchange: Exchange,
-    query: str,
-    texts: Sequence[str],
-    *,
-    truncate: bool | None = None,
-    raw_scores: bool | None = None,
-    deadline: float | None = None,
-) -> Scores:
+async def rank(exchange: Exchange, call: Rerank) -> Scores:
     """Score texts against a query.
 
     Raises:
         HubgateError: it cannot be answered.
     """
-    if not query:
+    if not call.query:
         raise InvalidRequest("[query] is an empty string.", remedy="Send what is looked for.")
-    call = Rerank(
-        query=query,
-        texts=texts,
-        truncate=truncate,
-        raw_scores=raw_scores,
-        context=exchange.ticket.context(deadline),
-    )
     scores = await exchange.gateway.rerank(exchange.endpoint.name, call)
-    exchange.note(texts=len(texts), tokens=scores.tokens, waited=scores.waited)
+    exchange.note(texts=len(call.texts), tokens=scores.tokens, waited=scores.waited)
     return scores
 
 
@@ -88,7 +71,14 @@ async def answer_rerank(exchange: Exchange, body: bytes) -> None:
     """
     form = decode(body, RERANK)
     texts = texts_of([_text(document) for document in form.documents], "documents")
-    scores = await rank(exchange, form.query, texts, truncate=form.truncate, raw_scores=form.raw_scores)
+    call = Rerank(
+        query=form.query,
+        texts=texts,
+        truncate=form.truncate,
+        raw_scores=form.raw_scores,
+        context=exchange.ticket.context(),
+    )
+    scores = await rank(exchange, call)
     results = [
         {
             "index": index,

@@ -48,6 +48,8 @@ class EndpointForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omi
     chunking_settings: dict[str, Any] | None = None
     prefixes: dict[InputType, str] | None = None
     cache: bool = True
+    top_n: int | None = None
+    return_documents: bool | None = None
     proxy: str | None = None
     ca_bundle: str | None = None
     timeout: float | None = None
@@ -98,7 +100,7 @@ _WITHOUT_URL = {Source.LOCAL: "local", Source.ROUTER: "hosted"}
 _SAME = (
     *("name", "task", "source", "model", "url", "connection", "provider", "bill_to", "namespace", "engine"),
     *("similarity", "dimensions", "max_input_tokens", "prefixes", "proxy", "ca_bundle", "timeout"),
-    *("fallback", "enabled"),
+    *("fallback", "enabled", "top_n", "return_documents"),
 )
 """Fields that the form and the endpoint have alike."""
 

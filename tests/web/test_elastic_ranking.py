@@ -1,0 +1,173 @@
+"""The Elasticsearch face where texts are ranked, or become weights of words; and what PUT takes of each task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from writers import add, by_length
+
+from hubgate.domain.endpoint import Source, Task
+
+if TYPE_CHECKING:
+    from scripted import Reply, ScriptedGate
+
+RERANK = "/_inference/rerank/ranker"
+PLACE = {"url": "http://127.0.0.1:9", "api_key": "t"}
+TEXTS = ["a", "ccc", "bb"]
+
+
+@pytest.fixture
+async def gate(scripted: ScriptedGate) -> ScriptedGate:
+    await add(scripted, "ranker", Task.RERANK)
+    await add(scripted, "sparse", Task.SPARSE_EMBEDDING)
+    return scripted
+
+
+async def put(gate: ScriptedGate, task: str, **body: Any) -> Reply:
+    return await gate.request("PUT", f"/_inference/{task}/new", {"service": "hugging_face", **body})
+
+
+@pytest.mark.parametrize("path", [RERANK, "/_inference/ranker", "/_inference/text-ranking/ranker"])
+async def test_ranks_stand_with_the_best_first(gate: ScriptedGate, path: str) -> None:
+    reply = await gate.request("POST", path, {"query": "q", "input": TEXTS})
+    assert reply.json() == {
+        "rerank": [
+            {"index": 1, "relevance_score": 0.3},
+            {"index": 2, "relevance_score": 0.2},
+            {"index": 0, "relevance_score": 0.1},
+        ]
+    }
+    assert 'hubgate_texts_total{endpoint="ranker"} 3.0' in gate.meter.exposition().decode()
+
+
+async def test_top_n_and_return_documents_at_the_root_win_over_the_endpoints(gate: ScriptedGate) -> None:
+    settings = {"url": "http://127.0.0.1:9", "api_key": "t"}
+    reply = await put(
+        gate, "rerank", service_settings=settings, task_settings={"top_n": 2, "return_documents": True}
+    )
+    assert reply.json()["task_settings"] == {"top_n": 2, "return_documents": True}
+    asked: dict[str, Any] = {"query": "q", "input": TEXTS}
+    ranks = (await gate.request("POST", "/_inference/new", asked)).json()["rerank"]
+    assert [(rank["index"], rank["text"]) for rank in ranks] == [(1, "ccc"), (2, "bb")]
+    asked |= {"top_n": 1, "return_documents": False, "task_settings": {"top_n": 3}}
+    reply = await gate.request("POST", "/_inference/new", asked)
+    assert reply.json()["rerank"] == [{"index": 1, "relevance_score": 0.3}]
+    assert "task_settings were ignored" in reply.headers["warning"]
+    changed = await gate.request("PUT", "/_inference/rerank/new/_update", {"task_settings": {"top_n": 1}})
+    assert changed.json()["task_settings"] == {"top_n": 1, "return_documents": True}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"input": "a"}, "Field [query] cannot be null for task type [rerank]"),
+        ({"input": "a", "query": ""}, "Field [query] cannot be empty for task type [rerank]"),
+        ({"query": "q"}, "Field [input] cannot be null"),
+        ({"input": "a", "query": "q", "top_n": 0}, "[top_n] must be a positive integer"),
+        (
+            {"input": "a", "query": "q", "input_type": "search"},
+            "Field [input_type] cannot be specified for task type [rerank]",
+        ),
+        (
+            {"input": "a", "query": "q", "chunking_settings": {}},
+            "Field [chunking_settings] cannot be specified for task type [rerank]",
+        ),
+    ],
+)
+async def test_ranks_that_cannot_be_asked_for_are_a_400_that_says_why(
+    gate: ScriptedGate, body: object, reason: str
+) -> None:
+    reply = await gate.request("POST", RERANK, body)
+    assert (reply.status, reply.json()["error"]["type"]) == (400, "action_request_validation_exception")
+    assert reason in reply.json()["error"]["reason"]
+
+
+async def test_weights_of_words_stand_as_the_engine_told_them(gate: ScriptedGate) -> None:
+    reply = await gate.request("POST", "/_inference/sparse_embedding/sparse", {"input": ["a", "b"]})
+    weights = {"is_truncated": False, "embedding": {"gate": 0.5, "17": 0.25}}
+    assert reply.json() == {"sparse_embedding": [weights, weights]}
+
+
+async def test_ranks_and_weights_are_not_streamed(gate: ScriptedGate) -> None:
+    for name, task in (("ranker", Task.RERANK), ("sparse", Task.SPARSE_EMBEDDING)):
+        reply = await gate.request("POST", f"/_inference/{name}/_stream", {"input": "a"})
+        assert reply.status == 405
+        assert f"and task [{task}]. Supported tasks: [completion,chat_completion]" in reply.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "source", "shown"),
+    [
+        ("completion", {"url": "http://127.0.0.1:9", "model_id": "m"}, Source.DEDICATED, "m"),
+        ("chat_completion", {"model_id": "org/m"}, Source.ROUTER, "org/m"),
+        ("conversational", {"model_id": "org/m"}, Source.ROUTER, "org/m"),
+        (
+            "chat_completion",
+            {"url": "https://router.huggingface.co/v1/chat/completions", "model_id": "org/m:groq"},
+            Source.ROUTER,
+            "org/m:groq",
+        ),
+        (
+            "text_embedding",
+            {"url": "https://router.huggingface.co/hf-inference/models/org/m/pipeline/feature-extraction"},
+            Source.ROUTER,
+            "org/m",
+        ),
+    ],
+)
+async def test_put_finds_where_a_model_runs_by_its_url_or_its_name(
+    gate: ScriptedGate, task: str, given: dict[str, str], source: Source, shown: str
+) -> None:
+    gate.script.answer = by_length
+    reply = await put(gate, task, service_settings={**given, "api_key": "t"})
+    assert reply.status == 200, reply.body
+    endpoint = gate.gateway.find("new")
+    assert (endpoint.source, endpoint.model) == (source, shown)
+    assert reply.json()["service_settings"]["model_id"] == shown
+
+
+async def test_put_shows_only_what_its_task_has(gate: ScriptedGate) -> None:
+    reply = await put(gate, "completion", service_settings={"url": "http://127.0.0.1:9", "api_key": "t"})
+    assert reply.json() == {
+        "inference_id": "new",
+        "task_type": "completion",
+        "service": "hugging_face",
+        "service_settings": {"url": "http://127.0.0.1:9", "rate_limit": {"requests_per_minute": 3000}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "body", "said"),
+    [
+        ("completion", {"service_settings": {**PLACE, "similarity": "cosine"}}, "similarity=…"),
+        ("rerank", {"service_settings": {**PLACE, "max_input_tokens": 9}}, "max_input_tokens=…"),
+        ("completion", {"chunking_settings": {"strategy": "none"}}, "chunking_settings=…"),
+        ("completion", {"task_settings": {"top_n": 1}}, "top_n=…"),
+        ("rerank", {"task_settings": {"top_n": 0}}, "[top_n] must be a positive integer"),
+        ("rerank", {"task_settings": {"return_documents": "yes"}}, "converted to a [Boolean]"),
+        ("chat_completion", {"service_settings": {"model_id": "m"}}, "required setting [api_key]"),
+        ("chat_completion", {"service_settings": {}}, "required setting [url]"),
+        (
+            "chat_completion",
+            {"service_settings": {"url": "https://router.huggingface.co/v1", "api_key": "t"}},
+            "required setting [model_id]",
+        ),
+        ("song", {}, "Unknown task_type [song]"),
+    ],
+)
+async def test_put_refuses_what_its_task_does_not_know(
+    gate: ScriptedGate, task: str, body: dict[str, Any], said: str
+) -> None:
+    if "task_settings" in body or "chunking_settings" in body:
+        body["service_settings"] = PLACE
+    reply = await put(gate, task, **body)
+    assert reply.status == 400
+    assert said in reply.json()["error"]["reason"]
+
+
+async def test_update_changes_nothing_of_a_task_that_does_not_have_it(gate: ScriptedGate) -> None:
+    reply = await gate.request(
+        "PUT", "/_inference/rerank/ranker/_update", {"service_settings": {"max_input_tokens": 5}}
+    )
+    assert "max_input_tokens=…" in reply.json()["error"]["reason"]

@@ -1,0 +1,229 @@
+"""The Elasticsearch face where a model writes: completion and chat_completion, whole and streamed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from writers import add_writer, asked_chat, asked_complete, events_in_tgi, in_tgi
+
+from hubgate.domain.calls import Chat, Generated, Spelling
+from hubgate.domain.endpoint import Task
+from hubgate.domain.errors import DeadlineExceeded, UpstreamRefused, UpstreamUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from scripted import ScriptedGate
+
+    from hubgate.domain.calls import WriteCall
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+COMPLETION, CHAT = "/_inference/completion/writer", "/_inference/chat_completion/talker"
+
+
+@pytest.fixture
+async def gate(scripted: ScriptedGate) -> ScriptedGate:
+    await add_writer(scripted, "writer", Task.COMPLETION, chats=False)
+    await add_writer(scripted, "talker", Task.CHAT_COMPLETION, chats=True)
+    return scripted
+
+
+def events(body: bytes) -> list[tuple[str, Any]]:
+    """Kind and data of each event; nothing else may stand there, no byte order mark either."""
+    told = body.decode().split("\n\n")
+    assert told.pop() == ""
+    read = []
+    for event in told:
+        kind, data = event.split("\n")
+        assert kind.startswith("event: ")
+        data = data.removeprefix("data: ")
+        read.append((kind.removeprefix("event: "), data if data == "[DONE]" else json.loads(data)))
+    return read
+
+
+def breaks_off(call: WriteCall) -> Iterator[Sequence[bytes]]:
+    text = {"delta": {"content": "hel"}} if isinstance(call, Chat) else {"text": "hel"}
+    yield [json.dumps({"choices": [{"index": 0, **text}]}).encode()]
+    raise UpstreamUnreachable("The server broke off.")
+
+
+async def test_a_completion_is_a_list_of_one_result(gate: ScriptedGate) -> None:
+    for path in (COMPLETION, "/_inference/writer", "/_inference/text-generation/writer"):
+        reply = await gate.request("POST", path, {"input": "say"})
+        assert (reply.status, reply.json()) == (200, {"completion": [{"result": "hello"}]})
+        assert asked_complete(gate).prompt == "say"
+    gate.script.written = in_tgi
+    reply = await gate.request("POST", COMPLETION, {"input": ["say"]})
+    assert reply.json() == {"completion": [{"result": "hello"}]}
+
+
+async def test_a_model_that_has_conversations_is_asked_for_a_completion_as_a_user_asks(
+    gate: ScriptedGate,
+) -> None:
+    await add_writer(gate, "both", Task.COMPLETION, chats=True)
+    reply = await gate.request("POST", "/_inference/completion/both", {"input": "say"})
+    assert reply.json() == {"completion": [{"result": "hello"}]}
+    assert asked_chat(gate) == {"messages": [{"role": "user", "content": "say"}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "reason"),
+    [
+        ({"input": ["a", "b"]}, "status_exception", "Hugging Face completions only accepts 1 input"),
+        ({}, "action_request_validation_exception", "Field [input] cannot be null"),
+        (
+            {"input": "a", "query": "b"},
+            "action_request_validation_exception",
+            "Field [query] cannot be specified for task type [completion]",
+        ),
+        (
+            {"input": "a", "input_type": "search"},
+            "action_request_validation_exception",
+            "Field [input_type] cannot be specified for task type [completion]",
+        ),
+        ({"input": "a", "temperature": 1}, "x_content_parse_exception", "unknown field [temperature]"),
+    ],
+)
+async def test_a_completion_that_cannot_be_asked_is_a_400_in_elasticsearchs_words(
+    gate: ScriptedGate, body: dict[str, Any], kind: str, reason: str
+) -> None:
+    reply = await gate.request("POST", COMPLETION, body)
+    assert (reply.status, reply.json()["error"]["type"]) == (400, kind)
+    assert reason in reply.json()["error"]["reason"]
+    streamed = await gate.request("POST", COMPLETION + "/_stream", body)
+    ((name, told),) = events(streamed.body)
+    assert (streamed.status, name, told["error"]["type"]) == (400, "error", kind)
+
+
+async def test_a_completion_is_streamed_in_events_of_all_that_arrived_together(gate: ScriptedGate) -> None:
+    chunk = b'{"choices":[{"index":0,"text":"%b"}]}'
+    usage = b'{"choices":[],"usage":{"total_tokens":9}}'
+    gate.script.told = lambda _: iter([[chunk % b"a", chunk % b"b"], [chunk % b""], [chunk % b"c", usage]])
+    reply = await gate.request("POST", COMPLETION + "/_stream", {"input": "say"})
+    assert (reply.status, reply.headers["content-type"]) == (200, "text/event-stream")
+    assert events(reply.body) == [
+        ("message", {"completion": [{"delta": "a"}, {"delta": "b"}]}),
+        ("message", {"completion": [{"delta": "c"}]}),
+        ("message", "[DONE]"),
+    ]
+    assert 'hubgate_tokens_total{endpoint="writer"} 9.0' in gate.meter.exposition().decode()
+
+
+async def test_a_completion_of_tgis_events_is_streamed_alike(gate: ScriptedGate) -> None:
+    gate.script.told, gate.script.spelling = events_in_tgi, Spelling.TGI
+    reply = await gate.request("POST", COMPLETION + "/_stream", {"input": "say"})
+    deltas = [data["completion"][0]["delta"] for _, data in events(reply.body)[:-1]]
+    assert deltas == ["hel", "lo"]
+
+
+async def test_a_chat_is_streamed_a_chunk_an_event_without_nulls(gate: ScriptedGate) -> None:
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    chunks: list[dict[str, Any]] = [
+        {"delta": {"role": "assistant", "content": "", "refusal": None}, "logprobs": None},
+        {"delta": {"reasoning_content": "hm"}, "finish_reason": None},
+        {"delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"},
+    ]
+    head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "org/model", "usage": None}
+    usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4, "completion_tokens_details": None}
+    payloads = [json.dumps({**head, "choices": [{"index": 0, **chunk}]}).encode() for chunk in chunks]
+    payloads.append(json.dumps({**head, "choices": [], "usage": usage}).encode())
+    gate.script.told = lambda _: iter([payloads])
+    reply = await gate.request("POST", CHAT + "/_stream", {"messages": MESSAGES})
+    kept = {"id": "x", "object": "chat.completion.chunk", "model": "org/model"}
+    counted = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    assert [data for _, data in events(reply.body)] == [
+        {**kept, "choices": [{"delta": {"role": "assistant", "content": ""}, "index": 0}]},
+        {**kept, "choices": [{"delta": {"reasoning": "hm"}, "index": 0}]},
+        {**kept, "choices": [{"delta": {"tool_calls": [call]}, "finish_reason": "tool_calls", "index": 0}]},
+        {**kept, "choices": [], "usage": counted},
+        "[DONE]",
+    ]
+
+
+async def test_a_chat_is_also_answered_whole(gate: ScriptedGate) -> None:
+    reply = await gate.request("POST", "/_inference/conversational/talker", {"messages": MESSAGES})
+    told = reply.json()
+    assert told["choices"] == [
+        {"message": {"content": "hello", "role": "assistant"}, "finish_reason": "stop", "index": 0}
+    ]
+    assert told["usage"]["total_tokens"] == 4
+
+
+async def test_a_chats_fields_go_to_the_engine_under_the_names_it_knows(gate: ScriptedGate) -> None:
+    body = {
+        "messages": MESSAGES,
+        "model": "any",
+        "max_completion_tokens": 9,
+        "stop": ["a"],
+        "temperature": 0.5,
+        "top_p": None,
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+        "tool_choice": "auto",
+    }
+    await gate.request("POST", CHAT + "/_stream", body)
+    expected = {name: body[name] for name in ("messages", "stop", "temperature", "tools", "tool_choice")}
+    assert asked_chat(gate) == {**expected, "max_tokens": 9}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({}, "required field [messages]"),
+        ({"messages": "hi"}, "required field [messages]"),
+        ({"messages": MESSAGES, "n": 2}, "unknown field [n]"),
+        (b"{", "not valid JSON"),
+        (b"", "request body is required"),
+    ],
+)
+@pytest.mark.parametrize("path", [CHAT, CHAT + "/_stream", "/_inference/talker/_stream"])
+async def test_a_chat_that_is_no_chat_is_a_400_in_the_chats_own_shape(
+    gate: ScriptedGate, path: str, body: object, said: str
+) -> None:
+    reply = await gate.request("POST", path, body)
+    assert reply.status == 400
+    told = events(reply.body)[0][1] if path.endswith("_stream") else reply.json()
+    assert told.keys() == {"error"}
+    assert told["error"]["code"] == "bad_request"
+    assert said in told["error"]["message"]
+
+
+async def test_an_error_before_the_first_byte_has_its_status_and_one_after_it_is_an_event(
+    gate: ScriptedGate,
+) -> None:
+    def refuses(call: WriteCall) -> Iterator[Sequence[bytes]]:
+        raise UpstreamRefused("It is busy.", status=429, said="busy")
+
+    gate.script.told = lambda call: (payloads for _ in "x" for payloads in refuses(call))
+    reply = await gate.request("POST", COMPLETION + "/_stream", {"input": "say"})
+    assert reply.status == 429
+    ((kind, told),) = events(reply.body)
+    assert (kind, told["status"]) == ("error", 429)
+    assert told["error"]["reason"].startswith(
+        "Received a rate limit status code for request from inference entity id [writer] status [429]"
+    )
+    gate.script.told = breaks_off
+    reply = await gate.request("POST", COMPLETION + "/_stream", {"input": "say"})
+    assert reply.status == 200
+    assert events(reply.body)[0] == ("message", {"completion": [{"delta": "hel"}]})
+    kind, told = events(reply.body)[-1]
+    assert (kind, told["error"]["reason"]) == ("error", "The server broke off.")
+    reply = await gate.request("POST", CHAT + "/_stream", {"messages": MESSAGES})
+    kind, told = events(reply.body)[-1]
+    assert (kind, told["error"]["code"]) == ("error", "bad_request")
+    assert gate.script.streams[-1].closed == 1
+
+
+@pytest.mark.parametrize(("query", "seconds"), [("", "120s"), ("?timeout=5s", "5s")])
+async def test_a_model_that_writes_has_two_minutes_unless_it_is_told_otherwise(
+    gate: ScriptedGate, query: str, seconds: str
+) -> None:
+    def late(call: WriteCall) -> Generated:
+        raise DeadlineExceeded("Late.")
+
+    gate.script.written = late
+    for path, body in ((COMPLETION, {"input": "say"}), (CHAT, {"messages": MESSAGES})):
+        reply = await gate.request("POST", path + query, body)
+        assert reply.status == 429
+        assert f"Request timed out after [{seconds}]" in reply.body.decode()
