@@ -115,6 +115,18 @@ class TestEdit:
         await gateway.remove("minilm")
         await until(lambda: stage.actors[0].closed == 1)
 
+    async def test_the_warning_of_chunks_that_are_too_long_comes_and_goes_with_them(
+        self, gateway: Gateway, stage: Stage
+    ) -> None:
+        stage.facts = replace(stage.facts, max_input_tokens=20)
+        endpoint = await gateway.register(dedicated(), None)
+        (warning,) = endpoint.facts.warnings
+        short = await gateway.edit(replace(endpoint, chunking=ChunkingSettings(strategy="none")))
+        assert short.facts.warnings == ()
+        long = await gateway.edit(replace(short, chunking=endpoint.chunking))
+        assert long.facts.warnings == (warning,)
+        assert stage.detections == 1
+
     async def test_a_changed_model_stays_refused_whatever_else_is_edited(
         self, gateway: Gateway, stage: Stage
     ) -> None:

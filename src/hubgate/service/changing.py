@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from hubgate.domain.endpoint import Endpoint, Facts, Source
 from hubgate.domain.errors import EndpointExists
+from hubgate.service.fitting import size_warning
 from hubgate.service.lending import Lent, SwitchedOff
 from hubgate.service.opening import Opening
 
@@ -32,6 +33,8 @@ COSMETIC: Final = frozenset(
         "chunking",
         "similarity",
         "namespace",
+        "top_n",
+        "return_documents",
         "facts",
     }
 )
@@ -137,7 +140,7 @@ class Changing(Opening):
             if keep_token and token is None and not changed.connection:
                 token = None if old.endpoint.connection else old.token
             bearer = self._bearer(changed, token)
-            changed = replace(changed, facts=old.endpoint.facts)
+            changed = replace(changed, facts=_facts(old.endpoint, changed))
             if bearer != old.token or _is_another(old.endpoint, changed):
                 changed = replace(changed, facts=Facts())
             if changed == old.endpoint and bearer == old.token:
@@ -208,6 +211,16 @@ class Changing(Opening):
         await self._store.remove_endpoint(name)
         self._starting.stop(name)
         self._live.retire(name)
+
+
+def _facts(old: Endpoint, changed: Endpoint) -> Facts:
+    """What was learned, with the warning that the chunks now deserve."""
+    facts = old.facts
+    if old.chunking == changed.chunking:
+        return facts
+    before, now = (size_warning(replace(one, facts=facts), one.chunking) for one in (old, changed))
+    others = tuple(warning for warning in facts.warnings if warning != before)
+    return replace(facts, warnings=(*others, now) if now else others)
 
 
 def _is_another(old: Endpoint, changed: Endpoint) -> bool:
