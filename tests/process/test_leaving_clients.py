@@ -1,0 +1,122 @@
+"""A thousand clients that leave at random moments: sockets, turns and permits are back to where they were."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+from harness import RunningGate
+from lookalikes import LookAlike, lookalike
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hubgate.settings import Settings
+
+WORDS = " ".join(f"word{n}" for n in range(200))
+
+
+@pytest.fixture
+def model() -> Iterator[LookAlike]:
+    """A server that writes a word each millisecond, for as long as a fifth of a second."""
+    with lookalike("vllm", kind="llm", seconds=0.001) as server:
+        yield server
+
+
+@pytest.fixture
+def gate(settings: Settings, model: LookAlike) -> Iterator[RunningGate]:
+    with RunningGate(settings) as running:
+        running.add("llm", url=model.url, task="chat_completion", rate_limit={"requests_per_minute": 60_000})
+        yield running
+
+
+def chat(gate: RunningGate, *, stream: bool) -> bytes:
+    """A whole request, as it goes over the wire."""
+    messages = [{"role": "user", "content": WORDS}]
+    body = json.dumps({"model": "llm", "messages": messages, "stream": stream, "max_tokens": 200}).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {urlsplit(gate.url).netloc}\r\n"
+        f"Authorization: Bearer {gate.admin_key}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def leave(gate: RunningGate, request: bytes, after: float) -> None:
+    """Ask, read for so many seconds, and go without a word."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(gate.url).port)
+    writer.write(request[: int(len(request) * min(1.0, after * 100))])
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(after):
+            while await reader.read(65536):
+                pass
+    writer.transport.abort()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+def sockets() -> int:
+    """Open sockets of this process, in which gate and server run."""
+    links = list(Path("/proc/self/fd").iterdir())
+    return sum(link.is_symlink() and "socket" in str(link.readlink()) for link in links)
+
+
+def soon(condition: object) -> None:
+    """Wait until something outside of this thread is true."""
+    assert callable(condition)
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it never was"
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="sockets are counted where Linux shows them")
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_a_thousand_clients_that_leave_at_random_moments_leave_nothing_behind(
+    gate: RunningGate, model: LookAlike, stream: bool
+) -> None:
+    chance = random.Random(7)
+    pipeline = gate.gateway.pipelines()["llm"]
+    assert pipeline.queue is not None
+    request = chat(gate, stream=stream)
+
+    async def storm() -> None:
+        some = asyncio.Semaphore(50)
+
+        async def one() -> None:
+            async with some:
+                await leave(gate, request, chance.uniform(0.001, 0.06))
+
+        await asyncio.gather(*(one() for _ in range(1000)))
+
+    asyncio.run(leave(gate, request, 0.5))  # what stays open anyway is open now
+    before = sockets()
+    asyncio.run(storm())
+    queue = pipeline.queue
+    soon(lambda: queue.in_flight == 0 and queue.queued_calls == 0)
+    soon(lambda: model.streams == 0)
+    soon(lambda: sockets() <= before)
+    assert (
+        gate.request("POST", "/v1/chat/completions", json.loads(request.partition(b"\r\n\r\n")[2])).status
+        == 200
+    )
+
+
+def test_a_stream_that_is_left_ends_at_the_server(gate: RunningGate, model: LookAlike) -> None:
+    asyncio.run(leave(gate, chat(gate, stream=True), 0.05))
+    model.wait_until(lambda server: server.abandoned == 1 and server.streams == 0)
+
+
+def test_a_call_that_is_left_ends_at_the_server(settings: Settings) -> None:
+    with lookalike("vllm", kind="llm") as model, RunningGate(settings) as gate:
+        gate.add("llm", url=model.url, task="chat_completion")
+        model.fail("hang", method="POST")
+        asyncio.run(leave(gate, chat(gate, stream=False), 0.2))
+        model.wait_until(lambda server: server.abandoned == 1)
+        model.heal()
