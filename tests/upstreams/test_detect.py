@@ -143,6 +143,38 @@ async def test_a_model_of_another_task_is_refused(
     assert word in error.message
 
 
+WRITES = {
+    "tgi": Facts(
+        engine=Engine.TGI,
+        engine_version="3.3.6",
+        model="look/alike",
+        revision="e2d8c2f1",
+        max_input_tokens=512,
+    ),
+    "transformers-serve": Facts(engine=Engine.TRANSFORMERS),
+    "vllm": LEARNED["vllm"],
+    "sglang": LEARNED["sglang"],
+    "llamacpp": LEARNED["llamacpp"],
+    "toolkit": LEARNED["toolkit"],
+}
+
+
+@pytest.mark.parametrize("task", [Task.COMPLETION, Task.CHAT_COMPLETION])
+@pytest.mark.parametrize(("engine", "facts"), WRITES.items())
+async def test_each_server_that_writes_is_recognised_without_asking_its_model(
+    sources: ModelSources, engine: str, facts: Facts, task: Task
+) -> None:
+    with lookalike(engine, kind="llm") as server:
+        assert await sources.detect(endpoint(server.url, task=task), None) == facts
+        assert server.posts == []
+
+
+async def test_infinity_without_a_prefix_ranks_at_its_own_route(sources: ModelSources) -> None:
+    with lookalike("infinity", prefix="", kind="reranker") as server:
+        facts = await sources.detect(endpoint(server.url, task=Task.RERANK), None)
+    assert facts.route == "/rerank"
+
+
 async def test_the_task_that_the_server_does_is_accepted(sources: ModelSources) -> None:
     with lookalike("tei", kind="reranker") as server:
         facts = await sources.detect(endpoint(server.url, task=Task.RERANK), None)

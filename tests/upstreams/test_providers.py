@@ -70,6 +70,11 @@ def test_the_gate_knows_every_provider_that_the_helpers_know() -> None:
         assert known == set(table)
 
 
+def test_hugging_faces_own_provider_is_told_where_to_cut() -> None:
+    body = EMBEDDERS["hf-inference"].body(Embed(texts=["a"], truncate_left=True), None)
+    assert body == {"inputs": ["a"], "truncate": True, "truncation_direction": "left"}
+
+
 def test_conversations_are_asked_as_openai_writes_them() -> None:
     fields = {name: orjson.dumps(value) for name, value in CHAT_FIELDS.items()}
     body = json.loads(CHAT.body(Chat(fields=fields), f"{MODEL}:groq", stream=False))

@@ -410,5 +410,13 @@ async def test_a_last_event_without_its_end_counts_if_it_is_whole() -> None:
         await played(f"data: {json.dumps(said)[:-2]}", Spelling.OPENAI, 5)
 
 
+async def test_events_that_are_no_json_finish_nothing() -> None:
+    taped = Taped(b'data: {"choices": [\n\n', 99)
+    events = ServerEvents(taped, Spelling.OPENAI, lambda told: refusal(told, None))
+    await events.begin()
+    with pytest.raises(HubgateError, match="broke off"):
+        assert [together async for together in events] == []
+
+
 async def test_a_stream_of_nothing_but_its_end_is_empty() -> None:
     assert await played("data: [DONE]\n\n", Spelling.OPENAI, 99) == []

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -161,7 +160,7 @@ def _scores(reply: HttpReply) -> tuple[list[_Score], int | None]:
 
 def _number(score: _Score) -> float:
     number = score.score if score.relevance_score is None else score.relevance_score
-    if number is None or not math.isfinite(number):
+    if number is None:
         raise UpstreamUnreadable(
             "The server sent a score that is no number.",
             remedy="Its model may overflow in half precision: start it with another one.",

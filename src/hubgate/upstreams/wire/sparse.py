@@ -6,7 +6,6 @@ words do, as long as documents and queries are embedded by the same model.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -80,6 +79,4 @@ def _vectors(engine: Engine, body: bytes) -> list[_Words]:
 
 
 def _item(vector: _Words) -> bytes:
-    if not all(map(math.isfinite, vector.values())):
-        raise UpstreamUnreadable("The server sent a weight that is no number.", cause=Cause.NOT_A_NUMBER)
     return orjson.dumps(dict(sorted(vector.items(), key=lambda weight: -weight[1])))
