@@ -11,7 +11,7 @@ import pytest
 from staged import dedicated, local, until
 
 from hubgate.domain.calls import Embed
-from hubgate.domain.chunking import ChunkingSettings
+from hubgate.domain.chunking import ChunkFit, ChunkingSettings
 from hubgate.domain.endpoint import Facts, Similarity, Source
 from hubgate.domain.errors import (
     EndpointChanged,
@@ -118,13 +118,16 @@ class TestEdit:
     async def test_the_warning_of_chunks_that_are_too_long_comes_and_goes_with_them(
         self, gateway: Gateway, stage: Stage
     ) -> None:
-        stage.facts = replace(stage.facts, max_input_tokens=20)
-        endpoint = await gateway.register(dedicated(), None)
-        (warning,) = endpoint.facts.warnings
-        short = await gateway.edit(replace(endpoint, chunking=ChunkingSettings(strategy="none")))
-        assert short.facts.warnings == ()
-        long = await gateway.edit(replace(short, chunking=endpoint.chunking))
-        assert long.facts.warnings == (warning,)
+        fit = ChunkFit(words=40)
+        stage.facts = replace(stage.facts, max_input_tokens=90, chunk_fit=fit, warnings=("another",))
+        endpoint = await gateway.register(dedicated(chunking=ChunkingSettings(strategy="none")), None)
+        words = ChunkingSettings(strategy="word", max_chunk_size=50, overlap=5)
+        long = await gateway.edit(replace(endpoint, chunking=words))
+        other, warning = long.facts.warnings
+        assert other == "another"
+        assert warning.startswith("Chunks of 50 words can be longer than the 90 tokens")
+        short = await gateway.edit(replace(long, chunking=endpoint.chunking))
+        assert short.facts.warnings == ("another",)
         assert stage.detections == 1
 
     async def test_a_changed_model_stays_refused_whatever_else_is_edited(
