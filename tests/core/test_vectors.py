@@ -49,6 +49,26 @@ def test_json_that_is_no_finite_number_is_refused(item: bytes) -> None:
     assert caught.value.cause is Cause.NOT_A_NUMBER
 
 
+LARGEST = "340282346638528859811704183484516925440"
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["1e39", "1E39", "-1e+39", "1" + "0" * 39, "-4" + "0" * 38, "9" * 39 + ".5", "1" + "0" * 400, "1e400"],
+)
+def test_a_number_too_large_for_single_precision_is_found_however_it_is_spelled(number: str) -> None:
+    with pytest.raises(UpstreamUnreadable) as caught:
+        vectors.check_range(f"[0.5, {number},-1]".encode())
+    assert caught.value.cause is Cause.NOT_A_NUMBER
+
+
+@pytest.mark.parametrize(
+    "number", [LARGEST, f"-{LARGEST}.0", "3e38", "1e-400", f"0.{'7' * 60}", "9" * 38, "0"]
+)
+def test_every_other_number_is_in_range(number: str) -> None:
+    vectors.check_range(f"[0.5, {number},-1]".encode())
+
+
 @pytest.mark.parametrize("text", [b"a", b"YWI=", b"not base64!"])
 def test_base64_that_holds_no_numbers_is_refused(text: bytes) -> None:
     with pytest.raises(UpstreamUnreadable):

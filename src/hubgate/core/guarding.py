@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hubgate.core.packing.faults import wrong_count
-from hubgate.core.vectors import check_exponents, dimensions, is_finite, is_flat, not_a_number
+from hubgate.core.vectors import check_range, dimensions, is_finite, is_flat, not_a_number
 from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.errors import Cause, EndpointChanged, UpstreamUnreadable
 
@@ -58,7 +58,7 @@ def _look_at(vectors: Vectors) -> set[int]:
         if not (is_finite(item) if vectors.encoding is Encoding.F32 else is_flat(item.strip())):
             raise not_a_number()
         if vectors.encoding is Encoding.JSON:
-            check_exponents(item)
+            check_range(item)
     return {dimensions(item, vectors.encoding) for item in vectors.items}
 
 

@@ -26,6 +26,8 @@ _F32_BYTES = 4
 _NO_NUMBER = tuple(b'ulN"{')
 """One of these bytes is in each of null, true, false, NaN, a text and an object."""
 _LARGE_EXPONENT = re.compile(rb"e[^-]")
+_LARGE_DIGITS = b"0" * 39
+_EVERY_DIGIT_IS_0 = bytes.maketrans(b"123456789", b"000000000")
 
 
 def dimensions(item: bytes, encoding: Encoding) -> int:
@@ -52,15 +54,17 @@ def is_flat(item: bytes) -> bool:
     return item[:1] == b"[" and item.find(b"[", 1) < 0 and not any(mark in item for mark in _NO_NUMBER)
 
 
-def check_exponents(item: bytes) -> None:
+def check_range(item: bytes) -> None:
     """Refuse a JSON vector (see `is_flat`) with a number too large for single precision.
 
-    Only an exponent that is not negative makes one so large; vectors hardly ever have any, and those that do are parsed.
+    It takes an exponent that is not negative, or 39 digits in a row. Vectors hardly ever have either, and those that do
+    are parsed.
 
     Raises:
         UpstreamUnreadable: there is one.
     """
-    if b"E" in item or (b"e" in item and _LARGE_EXPONENT.search(item)):
+    exponent = b"E" in item or (b"e" in item and _LARGE_EXPONENT.search(item))
+    if exponent or _LARGE_DIGITS in item.translate(_EVERY_DIGIT_IS_0):
         json_to_f32(item)
 
 

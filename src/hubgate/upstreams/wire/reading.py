@@ -21,7 +21,7 @@ import orjson
 
 from hubgate.core.vectors import (
     base64_to_f32,
-    check_exponents,
+    check_range,
     dimensions,
     is_finite,
     is_flat,
@@ -134,7 +134,7 @@ def _reading(items: list[bytes], tokens: int | None) -> Reading:
     elif all(map(is_flat, items)):
         encoding = Encoding.JSON
         for item in items:
-            check_exponents(item)
+            check_range(item)
     elif any(b"null" in item for item in items):
         raise not_a_number()
     else:
