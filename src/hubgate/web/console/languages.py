@@ -1,7 +1,7 @@
 """The languages of the console: words by key, plural forms, numbers and dates, all by ICU.
 
-The words are flat JSON files in `locales/`, one a language, of ICU's MessageFormat patterns. A key that is missing,
-unused, or takes other parameters in one language than in English fails a test.
+The words are flat JSON files in `locales/`, of ICU's MessageFormat patterns: one a language, and further ones of larger
+pages (`play.en.json`). A key that is missing, unused, or takes other parameters in one language than in English fails a test.
 
 Dates are of the calendar that readers use: the Persian one for Persian, the Gregorian one for the others. Times are
 those of the gate's own time zone. Persian numbers are written in Persian digits, except inside technical names.
@@ -78,6 +78,38 @@ class Language:
         """A day and a time of day: seconds since the epoch."""
         return str(self._dates(time=True).format(float(seconds)))
 
+    def compact(self, value: float) -> str:
+        """A number in two or three digits, for the scale of a chart."""
+        made = self._made.get("compact")
+        if made is None:
+            locale = icu.NumberFormatter.withLocale(icu.Locale(self.locale))
+            made = self._made["compact"] = locale.notation(icu.Notation.compactShort())
+        return str(made.formatDouble(float(value)))
+
+    def duration(self, seconds: float) -> str:
+        """How long something took: in milliseconds, or from one second on in seconds."""
+        made = self._made.get("duration")
+        if made is None:
+            made = icu.MeasureFormat(icu.Locale(self.locale), icu.UMeasureFormatWidth.SHORT)
+            self._made["duration"] = made
+        if seconds >= 1:
+            measure = icu.Measure(round(seconds, 2), icu.MeasureUnit.createSecond())
+        else:
+            thousandths = round(seconds * 1000, 0 if seconds >= 0.01 else 1)
+            measure = icu.Measure(thousandths, icu.MeasureUnit.createMillisecond())
+        return str(made.formatMeasure(measure))
+
+    def point(self, seconds: float, fields: str, *, utc: bool = False) -> str:
+        """A point in time with these fields alone, in the language's order: of ICU's, as `MMMd` or `jm`."""
+        made = self._made.get((fields, utc))
+        if made is None:
+            locale = icu.Locale(self.locale)
+            pattern = icu.DateTimePatternGenerator.createInstance(locale).getBestPattern(fields)
+            made = self._made[fields, utc] = icu.SimpleDateFormat(pattern, locale)
+            if utc:
+                made.setTimeZone(icu.TimeZone.getGMT())
+        return str(made.format(float(seconds)))
+
     def ago(self, seconds: float) -> str:
         """How long ago something was, roughly: seconds from then to now; what lies ahead is negative."""
         made = self._made.get("ago")
@@ -86,7 +118,7 @@ class Language:
         for size, unit in _RELATIVE:
             if abs(seconds) >= size:
                 return str(made.formatNumeric(float(-int(seconds / size)), unit))
-        return str(made.format(0.0, icu.URelativeDateTimeUnit.SECOND))
+        return str(made.format(icu.UDateDirection.PLAIN, icu.UDateAbsoluteUnit.NOW))
 
     def _formattable(self, value: object) -> icu.Formattable:
         if isinstance(value, str):
@@ -144,5 +176,9 @@ def choose(chosen: str | None, accepted: str) -> Language:
 
 
 def _read(code: str) -> Mapping[str, str]:
-    words: dict[str, str] = json.loads((LOCALES / f"{code}.json").read_text("utf-8"))
-    return words
+    """Of all files of the language: `en.json`, `play.en.json`, ..."""
+    return {
+        key: words
+        for path in sorted(LOCALES.glob(f"*{code}.json"))
+        for key, words in json.loads(path.read_text("utf-8")).items()
+    }

@@ -1,0 +1,115 @@
+"""The words of the console: every key in every language, none unused, each taking the same values everywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import icu
+import pytest
+
+import hubgate.web.console
+from hubgate.domain.diagnosis import Outcome, Step
+from hubgate.domain.endpoint import Source, Task
+from hubgate.domain.errors import Cause
+from hubgate.web.console.model_form import KINDS, STRATEGIES
+from hubgate.web.console.models import DONE, ROW_LINKS
+from hubgate.web.console.states import Kind
+from hubgate.web.console.visit import NAVIGATION, THEMES
+
+PACKAGE = Path(hubgate.web.console.__file__).parent
+CODES = ("en", "zh", "ja", "fa")
+FAMILIES: dict[str, set[str]] = {
+    "about.": {"hubgate", "python", "icu"},
+    "cause.": {name for cause in Cause for name in (cause.value, f"{cause}.remedy")},
+    "delete.used.": {"key", "endpoint"},
+    "done.": set(DONE),
+    "kind.": {name for kind in KINDS for name in (kind, f"{kind}.hint")},
+    "nav.": {name for name, _ in NAVIGATION},
+    "outcome.": {outcome.value for outcome in Outcome},
+    "state.": {kind.value for kind in Kind},
+    "step.": {step.value for step in Step},
+    "strategy.": set(STRATEGIES),
+    "task.": {task.value for task in Task},
+    "theme.": set(THEMES),
+    "where.": {name for source in Source for name in (source.value, f"{source}.hint")},
+    "": {key for key, _ in ROW_LINKS},
+}
+"""Keys that are put together where they are used: a prefix, and all that may follow it."""
+
+
+def words(code: str) -> dict[str, str]:
+    """All files of a language; a key that stands twice in one of them, or in two, fails."""
+
+    def once(pairs: list[tuple[str, str]]) -> dict[str, str]:
+        assert len(dict(pairs)) == len(pairs), f"{code}: a key stands twice"
+        return dict(pairs)
+
+    files = sorted((PACKAGE / "locales").glob(f"*{code}.json"))
+    read = [json.loads(path.read_text("utf-8"), object_pairs_hook=once) for path in files]
+    return once([pair for file in read for pair in file.items()])
+
+
+def used() -> set[str]:
+    """The keys that templates and code name, whole or by a family."""
+    sources = [*PACKAGE.glob("templates/*.html"), *PACKAGE.glob("*.py")]
+    named = {
+        key
+        for path in sources
+        for key in re.findall(r"""["']([a-z][a-z_0-9]*(?:\.[a-z_0-9]+)*)["']""", path.read_text("utf-8"))
+    }
+    return named | {prefix + rest for prefix, all_of_it in FAMILIES.items() for rest in all_of_it}
+
+
+def values_of(pattern: str) -> set[str]:
+    """The names of the values that a pattern takes."""
+    return set(icu.MessageFormat(pattern, icu.Locale("en")).getFormatNames())
+
+
+@pytest.mark.parametrize("code", CODES[1:])
+def test_every_language_has_the_keys_of_english_and_no_other(code: str) -> None:
+    assert words(code).keys() == words("en").keys()
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_no_words_are_empty_or_with_spaces_around_them(code: str) -> None:
+    assert [key for key, text in words(code).items() if not text or text != text.strip()] == []
+
+
+@pytest.mark.parametrize("code", CODES[1:])
+def test_every_key_takes_the_same_values_in_every_language(code: str) -> None:
+    english, other = words("en"), words(code)
+    assert {key for key in english if values_of(english[key]) != values_of(other[key])} == set()
+
+
+def test_every_key_that_is_named_is_there() -> None:
+    english = words("en")
+    literal = {
+        key
+        for path in PACKAGE.glob("templates/*.html")
+        for key in re.findall(r"""\bt\(\s*["']([^"']+)["']\s*[,)]""", path.read_text("utf-8"))
+    } | {
+        key
+        for path in PACKAGE.glob("*.py")
+        for key in re.findall(r"""\bsay\(\s*["']([^"']+)["']""", path.read_text("utf-8"))
+    }
+    families = {prefix + rest for prefix, all_of_it in FAMILIES.items() for rest in all_of_it}
+    assert (literal | families) - english.keys() == set()
+
+
+def test_every_key_that_is_there_is_used() -> None:
+    fields = {f"field.{name}" for name in re.findall(r"""["']([a-z_]+)["']""", _source("model_form.py"))}
+    assert words("en").keys() - used() - fields == set()
+
+
+@pytest.mark.parametrize("code", CODES[1:])
+def test_next_to_nothing_is_left_in_english(code: str) -> None:
+    english, other = words("en"), words(code)
+    names = re.compile(r"^(about\.|where\.(router|dedicated)$|kind\.(llm|embedding|rerank)$|separators\.markdown$)")
+    same = {key for key in english if english[key] == other[key] and not names.match(key)}
+    assert same == set()
+
+
+def _source(name: str) -> str:
+    return (PACKAGE / name).read_text("utf-8")
