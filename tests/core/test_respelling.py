@@ -1,0 +1,146 @@
+"""Generated text in the two spellings: what of one stands for what of the other."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hubgate.core.respelling import (
+    Label,
+    merged,
+    openai_speller,
+    piece_of,
+    text_of,
+    tgi_speller,
+    whole_as_openai,
+    whole_as_tgi,
+)
+from hubgate.domain.calls import Generated, Spelling
+from hubgate.domain.errors import UpstreamUnreadable
+
+if TYPE_CHECKING:
+    from hubgate.core.respelling import Speller
+
+LABEL = Label("cmpl-1", "llm", 7)
+
+
+def generated(body: dict[str, Any], spelling: Spelling, **known: Any) -> Generated:
+    return Generated(body=json.dumps(body).encode(), spelling=spelling, **known)
+
+
+def respelled(speller: Speller, *payloads: dict[str, Any]) -> list[Any]:
+    told = [part for payload in payloads for part in speller.respell(json.dumps(payload).encode())]
+    return [json.loads(part) for part in (*told, *speller.end())]
+
+
+def choice(text: str, reason: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "text": text, "finish_reason": reason, **more}]}
+
+
+@pytest.mark.parametrize(
+    ("openai", "stop", "tgi"),
+    [
+        ("length", None, "length"),
+        ("stop", None, "eos_token"),
+        ("stop", "###", "stop_sequence"),
+        ("stop", 13, "eos_token"),
+        ("tool_calls", None, "eos_token"),
+    ],
+)
+def test_why_a_text_ended_is_said_in_each_ones_words(openai: str, stop: object, tgi: str) -> None:
+    body = choice("a", openai, stop_reason=stop)
+    told = json.loads(whole_as_tgi(generated(body, Spelling.OPENAI), details=True))
+    assert told["details"]["finish_reason"] == tgi
+    back = whole_as_openai(generated(told, Spelling.TGI), LABEL)
+    assert json.loads(back)["choices"][0]["finish_reason"] == ("length" if tgi == "length" else "stop")
+
+
+def test_tokens_with_their_logprobs_are_told_where_they_are_known_and_their_ids_are_zero() -> None:
+    body = choice("ab", "stop", logprobs={"tokens": ["a", "b"], "token_logprobs": [None, -0.5]})
+    told = json.loads(whole_as_tgi(generated(body, Spelling.OPENAI), details=True))
+    assert told["details"]["tokens"] == [
+        {"id": 0, "text": "a", "logprob": 0.0, "special": False},
+        {"id": 0, "text": "b", "logprob": -0.5, "special": False},
+    ]
+    assert told["details"]["generated_tokens"] == 2
+
+
+def test_usage_is_told_only_where_all_of_it_is_known() -> None:
+    body = {"generated_text": "a"}
+    known = whole_as_openai(generated(body, Spelling.TGI, prompt_tokens=3, tokens=5), LABEL)
+    assert json.loads(known)["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    assert json.loads(whole_as_openai(generated(body, Spelling.TGI, tokens=5), LABEL))["usage"] is None
+
+
+def test_the_text_of_a_reply_is_found_in_either_spelling_and_in_chats() -> None:
+    assert text_of(generated({"generated_text": "a"}, Spelling.TGI)) == "a"
+    assert text_of(generated(choice("b"), Spelling.OPENAI)) == "b"
+    chat = {"choices": [{"message": {"role": "assistant", "content": "c"}}]}
+    assert text_of(generated(chat, Spelling.OPENAI)) == "c"
+    assert text_of(generated({"choices": [{"message": {"content": None}}]}, Spelling.OPENAI)) == ""
+    assert text_of(generated({"choices": []}, Spelling.OPENAI)) == ""
+
+
+def test_of_several_choices_the_first_is_the_text() -> None:
+    chunk = {"choices": [{"index": 1, "text": "b"}]}
+    assert piece_of(json.dumps(chunk).encode(), Spelling.OPENAI).text == ""
+
+
+def test_the_logprob_of_an_event_is_that_of_all_its_tokens() -> None:
+    chunk = choice("ab", logprobs={"tokens": ["a", "b"], "token_logprobs": [-0.25, -0.5]})
+    assert respelled(tgi_speller(Spelling.OPENAI), chunk)[0]["token"]["logprob"] == -0.75
+
+
+def test_a_stream_without_usage_has_as_many_tokens_as_pieces() -> None:
+    *_, last = respelled(tgi_speller(Spelling.OPENAI), choice("a"), choice("b"), choice("", "stop"))
+    assert last["details"]["generated_tokens"] == 2
+    assert last["details"]["input_length"] == 0
+
+
+def test_an_only_event_with_all_of_the_text_ends_a_stream_of_openais() -> None:
+    event = {
+        "index": 1,
+        "token": {"id": 0, "text": "a", "logprob": None, "special": False},
+        "generated_text": "a",
+        "details": None,
+    }
+    speller = openai_speller(Spelling.TGI, LABEL, with_usage=True, before="say ")
+    (told,) = respelled(speller, event)
+    assert told == {
+        "object": "text_completion",
+        "id": "cmpl-1",
+        "model": "llm",
+        "created": 7,
+        "choices": [{"index": 0, "text": "say a", "logprobs": None, "finish_reason": "stop"}],
+        "usage": None,
+    }
+
+
+def test_usage_passes_inside_a_chunk_that_says_more() -> None:
+    speller = openai_speller(Spelling.OPENAI, LABEL, with_usage=False)
+    chunk = {**choice("", "stop"), "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
+    assert respelled(speller, chunk) == [chunk]
+    assert speller.usage is not None
+    assert speller.usage.total == 3
+
+
+def test_choices_of_merged_texts_are_numbered_through_with_all_they_say() -> None:
+    one = {"id": "x", "choices": [{"index": 0, "text": "a"}, {"index": 1, "text": "b", "own": 1}], "own": 2}
+    two = {"id": "y", "choices": [{"index": 0, "text": "c"}], "usage": {"total_tokens": 4}}
+    told = json.loads(merged([json.dumps(one).encode(), json.dumps(two).encode()]))
+    assert told["choices"] == [
+        {"index": 0, "text": "a"},
+        {"index": 1, "text": "b", "own": 1},
+        {"index": 2, "text": "c"},
+    ]
+    assert (told["id"], told["own"], told["usage"]["total_tokens"]) == ("x", 2, 4)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b"{", b'{"choices": 3}', b"[" * 20000, b'{"choices":[{"text":"\xff"}]}']
+)
+def test_what_cannot_be_read_is_the_servers_fault(body: bytes) -> None:
+    with pytest.raises(UpstreamUnreadable):
+        text_of(Generated(body=body, spelling=Spelling.OPENAI))

@@ -1,0 +1,92 @@
+"""The OpenAI face where texts are ranked, as Cohere and Jina spell it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from writers import add
+
+from hubgate.domain.calls import Call, Rerank, Scores
+from hubgate.domain.endpoint import Task
+
+if TYPE_CHECKING:
+    from scripted import ScriptedGate
+
+DOCUMENTS = ["a", "ccc", {"text": "bb"}]
+ASKED: dict[str, Any] = {"model": "ranker", "query": "q", "documents": DOCUMENTS}
+
+
+@pytest.fixture
+async def gate(scripted: ScriptedGate) -> ScriptedGate:
+    await add(scripted, "ranker", Task.RERANK)
+    return scripted
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/rerank", "/v2/rerank", "/rerank", "/hf/ranker/v1/rerank", "/hf/ranker/rerank"]
+)
+async def test_ranks_have_coheres_and_jinas_shape(gate: ScriptedGate, path: str) -> None:
+    reply = await gate.request("POST", path, ASKED)
+    told = reply.json()
+    assert told["results"] == [
+        {"index": 1, "relevance_score": 0.3},
+        {"index": 2, "relevance_score": 0.2},
+        {"index": 0, "relevance_score": 0.1},
+    ]
+    assert told["model"] == "ranker"
+    assert told["usage"] == {"prompt_tokens": 21, "total_tokens": 21}
+    assert told["meta"] == {"api_version": {"version": "2"}, "tokens": {"input_tokens": 21}}
+    assert told["id"] == f"rerank-{reply.headers['x-request-id']}"
+
+
+async def test_top_n_cuts_and_return_documents_gives_the_texts_back(gate: ScriptedGate) -> None:
+    reply = await gate.request("POST", "/v1/rerank", {**ASKED, "top_n": 2, "return_documents": True})
+    assert reply.json()["results"] == [
+        {"index": 1, "relevance_score": 0.3, "document": {"text": "ccc"}},
+        {"index": 2, "relevance_score": 0.2, "document": {"text": "bb"}},
+    ]
+
+
+async def test_equal_scores_keep_the_order_of_the_texts(gate: ScriptedGate) -> None:
+    gate.script.answer = lambda call: Scores(items=[0.5] * len(_texts(call)))
+    told = (await gate.request("POST", "/v1/rerank", ASKED)).json()
+    assert [result["index"] for result in told["results"]] == [0, 1, 2]
+
+
+async def test_tokens_that_nobody_counts_are_estimated_and_warnings_are_told(gate: ScriptedGate) -> None:
+    gate.script.answer = lambda call: Scores(items=[0.5] * len(_texts(call)), warnings=("It was cut.",))
+    told = (await gate.request("POST", "/v1/rerank", ASKED)).json()
+    assert told["usage"]["estimated"] is True
+    assert told["usage"]["total_tokens"] > 0
+    assert told["meta"]["warnings"] == ["It was cut."]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "said"),
+    [
+        ({"query": ""}, 400, "[query] is an empty string"),
+        ({"query": None}, 400, "`$.query`"),
+        ({"documents": []}, 400, "[documents] is an empty list"),
+        ({"documents": [{"image": "x"}]}, 400, "[documents[0]] must be a string"),
+        ({"documents": ["a"] * 2049}, 413, "2049 texts"),
+        ({"top_n": 0}, 400, "[top_n] is 0"),
+        ({"rank_fields": ["title"]}, 400, "`$.rank_fields`"),
+        ({"colour": "red"}, 400, "unknown field `colour`"),
+        ({"model": "e5"}, 400, "serves text_embedding, not rerank"),
+        ({"model": "none"}, 404, "[none]"),
+        ({"model": None}, 400, "[model] is missing"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/rerank", "/rerank"])
+async def test_ranks_that_cannot_be_asked_for_are_an_error_in_words(
+    gate: ScriptedGate, path: str, change: dict[str, Any], status: int, said: str
+) -> None:
+    reply = await gate.request("POST", path, {**ASKED, **change})
+    assert reply.status == status
+    assert said in reply.json()["error"]["message"]
+
+
+def _texts(call: Call) -> Any:
+    assert isinstance(call, Rerank)
+    return call.texts
