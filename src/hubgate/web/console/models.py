@@ -32,7 +32,7 @@ PER_PAGE = 50
 ROW_LINKS: tuple[tuple[str, str], ...] = ()
 """Further pages of one endpoint, first in its menu: the key of the words, and the path with `{name}`."""
 _FRESH_SECONDS = 5.0
-_DONE = frozenset({"added", "kept", "saved", "deleted", "enabled", "disabled", "cloned"})
+DONE = frozenset({"added", "kept", "saved", "deleted", "enabled", "disabled", "cloned"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Models:
             total=len(every),
             tasks=sorted({endpoint.task for endpoint in every}),
             sources=sorted({endpoint.source for endpoint in every}),
-            done=done if done in _DONE else "",
+            done=done if done in DONE else "",
             named=query.get("name", "")[:200],
             row_links=ROW_LINKS,
         )

@@ -1,0 +1,210 @@
+"""Signing in and out, and what every page passes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from harness import RunningGate
+from visitor import Visitor
+
+from hubgate.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEY = "an-admin-key-for-tests"
+PAGES = ("/ui/models", "/ui/models/new", "/ui/keys", "/ui/settings", "/ui/models/states")
+
+
+@pytest.fixture(scope="module")
+def door_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
+    folder = tmp_path_factory.mktemp("door")
+    settings = Settings(
+        home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0, admin_key=KEY
+    )
+    with RunningGate(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def visitor(door_gate: RunningGate) -> Visitor:
+    return Visitor(door_gate)
+
+
+def test_a_browser_at_the_root_comes_to_the_models_by_way_of_the_door(visitor: Visitor) -> None:
+    assert visitor.get("/", accept="text/html").headers["location"] == "/ui"
+    assert visitor.get("/ui").headers["location"] == "/ui/models"
+    assert visitor.get("/ui/models?q=e5").headers["location"] == "/ui/sign-in?next=/ui/models%3Fq%3De5"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_no_page_is_shown_to_who_has_not_signed_in(visitor: Visitor, path: str) -> None:
+    page = visitor.get(path)
+    assert (page.status, page.text) == (303, "")
+
+
+def test_a_part_of_a_page_sends_the_whole_browser_to_the_door(visitor: Visitor) -> None:
+    page = visitor.get("/ui/models/states", hx_request="true")
+    assert page.headers["hx-redirect"] == "/ui/sign-in?next=/ui"
+
+
+def test_the_admin_key_opens_the_door_and_is_forgotten(visitor: Visitor) -> None:
+    page = visitor.post("/ui/sign-in", {"key": KEY, "next": "/ui/keys"})
+    assert (page.status, page.headers["location"]) == (303, "/ui/keys")
+    cookie = page.headers["set-cookie"]
+    assert {"HttpOnly", "Path=/ui", "SameSite=strict"} <= {part.strip() for part in cookie.split(";")}
+    assert KEY not in cookie
+    assert KEY not in visitor.get("/ui/keys").text
+    assert visitor.get("/ui/sign-in").headers["location"] == "/ui/models"
+
+
+def test_the_cookie_of_the_console_opens_nothing_else(visitor: Visitor) -> None:
+    visitor.sign_in()
+    assert visitor.get("/api/keys").status == 401
+
+
+@pytest.mark.parametrize("following", ["//evil.example", "https://evil.example", "/ui/\\evil", "/api/keys", ""])
+def test_the_door_leads_into_the_console_alone(visitor: Visitor, following: str) -> None:
+    page = visitor.post("/ui/sign-in", {"key": KEY, "next": following})
+    assert page.headers["location"] == "/ui/models"
+
+
+def test_wrong_keys_are_told_so_and_soon_have_to_wait(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("attempts")
+    settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "k", port=0, admin_key=KEY)
+    with RunningGate(settings) as gate:
+        visitor = Visitor(gate)
+        app = gate.create_key("app")
+        refused = visitor.post("/ui/sign-in", {"key": app})
+        assert refused.status == 403
+        assert "This key may only call models." in refused.words
+        for key in ("wrong", "", "كلید", "wrong"):
+            page = visitor.post("/ui/sign-in", {"key": key})
+            assert page.status == 401
+            assert "unknown" in page.words
+            assert "set-cookie" not in page.headers
+        page = visitor.post("/ui/sign-in", {"key": KEY})
+        assert page.status == 429
+        assert 0 < int(page.headers["retry-after"]) <= 60
+        assert "Too many attempts" in page.words
+
+
+def test_signing_out_ends_the_session_even_for_a_copy_of_its_cookie(visitor: Visitor) -> None:
+    visitor.sign_in()
+    copy = dict(visitor.cookies)
+    assert visitor.post("/ui/sign-out").headers["location"] == "/ui/sign-in"
+    visitor.cookies = copy
+    assert visitor.get("/ui/models").status == 303
+
+
+def test_a_revoked_key_ends_its_sessions(door_gate: RunningGate, visitor: Visitor) -> None:
+    visitor.sign_in(door_gate.create_key("second", admin=True))
+    assert visitor.get("/ui/models").status == 200
+    assert door_gate.request("DELETE", "/api/keys/second").status == 204
+    assert visitor.get("/ui/models").status == 303
+
+
+class TestForms:
+    def test_a_form_without_the_token_of_its_session_is_refused(self, visitor: Visitor) -> None:
+        visitor.sign_in()
+        for token in ("", "x", Visitor(visitor.gate).csrf):
+            page = visitor.post("/ui/keys", {"csrf": token, "name": "stolen"})
+            assert page.status == 403
+            assert "not of your session" in page.words
+        assert "stolen" not in visitor.get("/ui/keys").text
+
+    def test_the_token_may_come_as_a_header(self, visitor: Visitor) -> None:
+        visitor.sign_in()
+        page = visitor.post("/ui/paste", {"csrf": "", "paste": "a/b"}, x_csrf_token=visitor.csrf)
+        assert page.status == 200
+
+    @pytest.mark.parametrize("path", ["/ui/sign-in", "/ui/preferences", "/ui/keys"])
+    def test_no_other_site_can_send_a_form(self, visitor: Visitor, path: str) -> None:
+        page = visitor.post(path, {"key": KEY}, sec_fetch_site="cross-site")
+        assert page.status == 403
+        assert "set-cookie" not in page.headers
+
+    def test_what_is_no_form_is_told_so(self, visitor: Visitor) -> None:
+        many = {f"f{number}": "" for number in range(300)}
+        assert visitor.post("/ui/sign-in", many).status == 400
+
+
+class TestEveryPage:
+    def test_the_policy_forbids_all_that_is_not_the_gates_own(self, visitor: Visitor) -> None:
+        visitor.sign_in()
+        for path in (*PAGES, "/ui/sign-in", "/ui/nowhere"):
+            headers = visitor.get(path).headers
+            policy = headers["content-security-policy"]
+            assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+            assert "unsafe" not in policy
+            assert "frame-ancestors 'none'" in policy
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["cache-control"] == "no-store"
+
+    def test_no_script_and_no_style_stands_in_a_page(self, visitor: Visitor) -> None:
+        visitor.sign_in()
+        for path in PAGES:
+            text = visitor.get(path).text
+            assert "<style" not in text
+            assert " style=" not in text
+            assert " onclick" not in text
+            assert text.count("<script") == text.count("<script src=")
+
+    def test_the_first_page_is_small(self, visitor: Visitor) -> None:
+        page = visitor.get("/ui/sign-in")
+        sizes = [len(page.text.encode())]
+        for name in ("console.css", "console.js", "htmx.min.js", "mark.svg"):
+            sizes.append(len(visitor.get(f"/ui/static/{name}").text.encode()))
+        assert sum(sizes) < 100_000
+
+    def test_files_may_be_kept_for_ever_under_the_name_of_their_content(self, visitor: Visitor) -> None:
+        found = visitor.get("/ui/sign-in").text.split('href="/ui/static/console.css?')[1].partition('"')[0]
+        kept = visitor.get(f"/ui/static/console.css?{found}").headers
+        assert kept["cache-control"] == "public, max-age=31536000, immutable"
+        assert kept["content-type"] == "text/css; charset=utf-8"
+        assert visitor.get("/ui/static/console.css?old").headers["cache-control"] == "no-cache"
+        assert visitor.get("/ui/static/htmx.LICENSE").status == 404
+        assert visitor.get("/ui/static/..%2fvisit.py").status == 404
+
+    def test_an_unknown_page_is_told_in_html(self, visitor: Visitor) -> None:
+        for method in (visitor.get, visitor.post):
+            page = method("/ui/nowhere/at/all")
+            assert page.status == 404
+            assert page.headers["content-type"] == "text/html; charset=utf-8"
+            assert "There is nothing here" in page.words
+
+    def test_an_error_is_a_notice_where_htmx_asked(self, visitor: Visitor) -> None:
+        visitor.sign_in()
+        page = visitor.post("/ui/models/nothing/enable", hx_request="true")
+        assert page.status == 404
+        assert page.headers["hx-retarget"] == "#notice"
+        assert "<html" not in page.text
+
+
+class TestPreferences:
+    def test_the_browsers_language_is_spoken_until_another_is_chosen(self, visitor: Visitor) -> None:
+        page = visitor.get("/ui/sign-in", accept_language="fa-IR,en;q=0.5")
+        assert '<html lang="fa" dir="rtl"' in page.text
+        assert "کلید مدیر" in page.words
+        back = visitor.post("/ui/preferences", {"language": "ja", "back": "/ui/sign-in"})
+        assert back.headers["location"] == "/ui/sign-in"
+        page = visitor.get("/ui/sign-in", accept_language="fa-IR")
+        assert '<html lang="ja" dir="ltr"' in page.text
+
+    def test_a_theme_is_remembered(self, visitor: Visitor) -> None:
+        visitor.post("/ui/preferences", {"theme": "dark", "back": "/ui/sign-in"})
+        assert 'data-theme="dark"' in visitor.get("/ui/sign-in").text
+
+    def test_what_is_no_language_and_no_theme_is_not_remembered(self, visitor: Visitor) -> None:
+        page = visitor.post("/ui/preferences", {"theme": "pink", "language": "tlh"})
+        assert "set-cookie" not in page.headers
+        visitor.cookies["hubgate_theme"] = "pink"
+        assert 'data-theme="auto"' in visitor.get("/ui/sign-in").text
+
+    def test_an_error_is_told_in_the_readers_language_with_the_gates_words_below(self, visitor: Visitor) -> None:
+        visitor.sign_in()
+        page = visitor.get("/ui/models/nothing/edit", accept_language="zh-CN")
+        assert page.status == 404
+        assert "没有这个名称的模型" in page.words
+        assert "No endpoint is named [nothing]." in page.words

@@ -1,0 +1,76 @@
+"""Plural forms, numbers, dates and the choice of a language."""
+
+from __future__ import annotations
+
+import pytest
+
+from hubgate.web.console.languages import choose, languages
+
+NOON = 1_793_016_000.0
+"""2026-10-26 12:00 UTC, which is 4 Aban 1405."""
+
+
+@pytest.mark.parametrize(
+    ("code", "one", "many"),
+    [
+        ("en", "1 model", "1,234 models"),
+        ("zh", "共 1 个模型", "共 1,234 个模型"),
+        ("ja", "モデル 1 件", "モデル 1,234 件"),
+        ("fa", "۱ مدل", "۱٬۲۳۴ مدل"),
+    ],
+)
+def test_counted_things_have_the_plural_and_the_digits_of_the_language(code: str, one: str, many: str) -> None:
+    language = languages()[code]
+    assert language.say("models.count", count=1) == one
+    assert language.say("models.count", count=1234) == many
+
+
+def test_persian_dates_are_of_the_persian_calendar_and_the_others_of_the_gregorian() -> None:
+    shown = {code: language.date(NOON) for code, language in languages().items()}
+    assert shown == {"en": "Oct 26, 2026", "zh": "2026年10月26日", "ja": "2026/10/26", "fa": "۴ آبان ۱۴۰۵"}
+    assert languages()["fa"].moment(NOON).startswith("۴ آبان ۱۴۰۵")
+
+
+def test_numbers_and_shares_are_written_as_the_language_does() -> None:
+    english, persian = languages()["en"], languages()["fa"]
+    assert (english.number(1234.5, digits=1), persian.number(1234.5, digits=1)) == ("1,234.5", "۱٬۲۳۴٫۵")
+    assert (english.number(0.5), english.percent(0.256)) == ("0", "26%")
+    assert persian.percent(0.25) == "۲۵٪"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0.2, "now"),
+        (7, "7 seconds ago"),
+        (61, "1 minute ago"),
+        (7300, "2 hours ago"),
+        (200_000, "2 days ago"),
+        (-90_000, "in 1 day"),
+    ],
+)
+def test_how_long_ago_is_told_roughly(seconds: float, told: str) -> None:
+    assert languages()["en"].ago(seconds) == told
+
+
+def test_a_name_within_a_right_to_left_sentence_is_isolated() -> None:
+    assert "\u2068e5-small\u2069" in languages()["fa"].say("done.saved", name="e5-small")
+    assert languages()["en"].say("done.saved", name="e5-small") == "e5-small is saved."
+
+
+@pytest.mark.parametrize(
+    ("chosen", "accepted", "code"),
+    [
+        (None, "fa-IR,fa;q=0.9,en;q=0.8", "fa"),
+        (None, "de-DE, ja;q=0.5", "ja"),
+        (None, "zh-TW", "zh"),
+        (None, "de", "en"),
+        (None, "", "en"),
+        ("ja", "fa-IR", "ja"),
+        ("tlh", "fa-IR", "fa"),
+    ],
+)
+def test_the_switch_comes_before_the_browser_and_english_last(
+    chosen: str | None, accepted: str, code: str
+) -> None:
+    assert choose(chosen, accepted).code == code
