@@ -27,6 +27,9 @@ class Hub(ThreadingHTTPServer):
         self.files = files
         self.asked: list[str] = []
         self.tokens: set[str | None] = set()
+        self.ranges: list[str] = []
+        self.breaks_after: dict[str, int] = {}
+        """After so many bytes of a file its connection breaks, once."""
 
     @property
     def url(self) -> str:
@@ -57,8 +60,7 @@ class HubHandler(BaseHTTPRequestHandler):
         if "/resolve/" in self.path and name not in files:
             return self.answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         if "/resolve/" in self.path:
-            etag = hashlib.sha1(files[name], usedforsecurity=False).hexdigest()
-            return self.answer(200, files[name], {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+            return self.send_file(name)
         if "/tree/" in self.path:
             return self.answer(
                 200,
@@ -72,13 +74,31 @@ class HubHandler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": path} for path in files]
         return self.answer(200, json.dumps({"id": "a/b", "sha": COMMIT, "siblings": siblings}).encode())
 
-    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+    def answer(
+        self, status: int, body: bytes, headers: dict[str, str] | None = None, *, length: int | None = None
+    ) -> None:
         self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+        for name, value in {**(headers or {}), "Content-Length": str(length or len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def send_file(self, name: str) -> None:
+        """A file, or the rest of it that is asked for."""
+        body = self.server.files[name]
+        etag = hashlib.sha1(body, usedforsecurity=False).hexdigest()
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}
+        wanted = self.headers.get("Range", "")
+        if wanted:
+            self.server.ranges.append(wanted)
+            first = int(wanted.removeprefix("bytes=").rstrip("-"))
+            headers["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
+            return self.answer(206, body[first:], headers)
+        if self.command == "GET" and (stop := self.server.breaks_after.pop(name, None)):
+            self.close_connection = True
+            return self.answer(200, body[:stop], headers, length=len(body))
+        return self.answer(200, body, headers)
 
     def log_message(self, *args: object) -> None:
         """Say nothing."""

@@ -8,24 +8,28 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from lookalikes.hub import COMMIT, TOKEN, Hub, running_hub
 
+from hubgate.core.vectors import f32
 from hubgate.domain.calls import Embed, Encoding, Token, Tokenize, Tokens, Vectors
-from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Precision, Source, Task
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
 from hubgate.runtime.folder import read_folder
 from hubgate.upstreams.local import LocalSource
 from hubgate.upstreams.local_facts import local_facts, revision_of
 from hubgate.upstreams.local_files import find_model
+from hubgate.upstreams.local_golden import GOLDEN, check_golden
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+TINY = Path(__file__).parents[1] / "data" / "tiny_models" / "bert"
 
 
 def endpoint(model: str, name: str = "local", facts: Facts | None = None) -> Endpoint:
@@ -118,6 +122,44 @@ async def test_a_call_is_answered_with_f32_vectors_exact_tokens_and_what_was_cut
     await upstream.close()
 
 
+def test_what_goes_by_a_well_known_name_gives_its_vectors() -> None:
+    numbers = GOLDEN[MINILM]
+    check_golden(MINILM, f32([*numbers, 0.5]))
+    check_golden(MINILM, f32([number + 0.002 for number in numbers]))
+    check_golden("my/own-model", f32([0.1] * 12))
+    check_golden(None, b"")
+    with pytest.raises(RuntimeFailed, match=f"What runs as {MINILM} is another model") as failed:
+        check_golden(MINILM, f32([number + 0.01 for number in numbers]))
+    assert failed.value.cause is Cause.MODEL_UNUSABLE
+
+
+async def test_a_model_under_a_false_name_is_not_served_and_its_worker_ends() -> None:
+    source = LocalSource()
+    false = endpoint(str(TINY), facts=Facts(model=MINILM))
+    with pytest.raises(RuntimeFailed, match="is another model"):
+        await source.open(false, None)(Embed(texts=["a"]))
+    assert not source._models
+
+
+async def test_the_memory_of_loaded_models_is_told_by_folder_and_precision() -> None:
+    source = LocalSource()
+    assert source.memory() == {}
+    await source.open(endpoint(str(TINY)), None).ready()
+    assert set(source.memory()) <= {f"{TINY} f32"}
+    await source.close()
+    assert source.memory() == {}
+
+
+async def test_auto_is_settled_when_a_model_is_registered_and_stays() -> None:
+    source = LocalSource()
+    draft = replace(endpoint(str(TINY)), precision=Precision.AUTO)
+    facts = await source.detect(draft, None)
+    assert facts.precision in {"f32", "bf16"}
+    await source.open(replace(draft, facts=facts), None).ready()
+    assert [key.precision for key in source._models] == [facts.precision]
+    await source.close()
+
+
 BERT = json.dumps({"model_type": "bert", "hidden_act": "gelu"}).encode()
 FILES = {
     "modules.json": b"[]",
@@ -192,6 +234,16 @@ def test_the_ready_graph_is_downloaded_where_none_can_be_built(
         (folder,) = find(tmp_path, hub.url, {"model": "open/model"})
     assert isinstance(folder, str)
     assert _fetched(folder) == {"modules.json", "config.json", "onnx/model.onnx"}
+
+
+def test_a_download_goes_on_where_its_connection_broke(tmp_path: Path) -> None:
+    weights = bytes(range(256)) * (12 << 12)  # 12 MiB; the library takes up whole pieces of 10
+    with running_hub(FILES | {"model.safetensors": weights}) as hub:
+        hub.breaks_after["model.safetensors"] = 11 << 20
+        (folder,) = find(tmp_path, hub.url, {"model": "open/model"})
+    assert isinstance(folder, str)
+    assert hub.ranges == [f"bytes={10 << 20}-"]
+    assert (Path(folder) / "model.safetensors").read_bytes() == weights
 
 
 def _fetched(folder: str) -> set[str]:

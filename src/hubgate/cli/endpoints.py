@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from hubgate.cli import options  # noqa: TC001 - Typer reads the annotations
 from hubgate.cli.client import CommandFailed, api, segment
+from hubgate.cli.fetching import fetch
 from hubgate.cli.options import given, read_json, token
 from hubgate.cli.printing import print_endpoint, print_table
 
@@ -48,6 +49,7 @@ def add(
     ca_bundle: options.CaBundle = None,
     timeout: options.Timeout = None,
     fallback: options.Fallback = None,
+    precision: options.Precision = None,
     save_anyway: Annotated[
         bool, Option("--save-anyway", help="Where it fails its test, keep it, switched off.")
     ] = False,
@@ -59,7 +61,10 @@ def add(
     form |= _where(url, local, hosted, model, fake=fake)
     form |= {"cache": False} if no_cache else {}
     form |= {"save_anyway": True} if save_anyway else {}
-    print_endpoint(api("POST", "/api/endpoints", _form(form)))
+    body = _form(form)
+    if local:
+        fetch(local, body.get("token"))
+    print_endpoint(api("POST", "/api/endpoints", body))
 
 
 def edit(
@@ -91,6 +96,7 @@ def edit(
     ca_bundle: options.CaBundle = None,
     timeout: options.Timeout = None,
     fallback: options.Fallback = None,
+    precision: options.Precision = None,
     unset: Annotated[
         list[str] | None,
         Option(help="Bring a setting's default back; token forgets it. As in docs/api.md."),

@@ -43,6 +43,7 @@ Chunking = Annotated[
 Proxy = Annotated[str | None, Option(help="An HTTP proxy between the gate and the server.")]
 CaBundle = Annotated[str | None, Option(help="A file of certificates to check the server's against.")]
 Timeout = Annotated[float | None, Option(help="Seconds that one request may take.", min=0)]
+Precision = Annotated[str | None, Option(help="Of a local model: f32, bf16 or auto.")]
 Fallback = Annotated[str | None, Option(help="The endpoint that answers when this one cannot.")]
 
 

@@ -10,7 +10,15 @@ import msgspec
 
 from hubgate.domain.calls import InputType
 from hubgate.domain.chunking import DEFAULT_CHUNKING, parse_chunking_settings
-from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Engine, Similarity, Source, Task
+from hubgate.domain.endpoint import (
+    DEFAULT_REQUESTS_PER_MINUTE,
+    Endpoint,
+    Engine,
+    Precision,
+    Similarity,
+    Source,
+    Task,
+)
 from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
 from hubgate.domain.secret import Secret
 
@@ -55,6 +63,7 @@ class EndpointForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omi
     timeout: float | None = None
     fallback: str | None = None
     enabled: bool = True
+    precision: Precision = Precision.F32
 
     @classmethod
     def of(cls, endpoint: Endpoint) -> EndpointForm:
@@ -100,7 +109,7 @@ _WITHOUT_URL = {Source.LOCAL: "local", Source.ROUTER: "hosted"}
 _SAME = (
     *("name", "task", "source", "model", "url", "connection", "provider", "bill_to", "namespace", "engine"),
     *("similarity", "dimensions", "max_input_tokens", "prefixes", "proxy", "ca_bundle", "timeout"),
-    *("fallback", "enabled", "top_n", "return_documents"),
+    *("fallback", "enabled", "top_n", "return_documents", "precision"),
 )
 """Fields that the form and the endpoint have alike."""
 
@@ -152,6 +161,7 @@ def endpoint_json(endpoint: Endpoint, token_hint: str | None) -> dict[str, Any]:
         "rate_limit": _known({name: getattr(endpoint, name) for name in RateLimit.__struct_fields__}),
         "prefixes": facts.prefixes if endpoint.prefixes is None else endpoint.prefixes,
         "cache": endpoint.cached,
+        "precision": endpoint.precision if endpoint.source is Source.LOCAL else None,
         "chunking_settings": endpoint.chunking.as_dict(),
         "facts": _known(msgspec.to_builtins(replace(facts, fingerprint=None))),
     }

@@ -1,0 +1,216 @@
+"""One small model of random weights for each recommended architecture, held against transformers.
+
+`tests/data/tiny_models` is written by `scripts/record_tiny_models.py`: the models, and what sentence-transformers and
+its CrossEncoder answered.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from tiny_model import write_json
+
+from hubgate.domain.calls import Embed, Rerank, Scores, SparseEmbed, Vectors
+from hubgate.domain.endpoint import Endpoint, Precision, Source, Task
+from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest, RuntimeFailed
+from hubgate.runtime.folder import read_folder
+from hubgate.runtime.heads import Ranking
+from hubgate.runtime.model import Model
+from hubgate.upstreams.local import LocalSource
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+DATA = Path(__file__).parents[1] / "data" / "tiny_models"
+RECORDED = json.loads((DATA / "answers.json").read_text("utf-8"))
+TEXTS, QUERY, ANSWERS = RECORDED["texts"], RECORDED["query"], RECORDED["answers"]
+EMBEDDERS = [name for name, answer in ANSWERS.items() if "vectors" in answer]
+RANKERS = [name for name in ANSWERS if name not in EMBEDDERS]
+TOLERANCE = 1e-5
+
+
+def endpoint(folder: Path, task: Task, precision: Precision = Precision.F32) -> Endpoint:
+    return Endpoint(name="tiny", task=task, source=Source.LOCAL, model=str(folder), precision=precision)
+
+
+@pytest.fixture
+async def source() -> AsyncIterator[LocalSource]:
+    source = LocalSource()
+    yield source
+    await source.close()
+
+
+@pytest.mark.parametrize("name", EMBEDDERS)
+async def test_vectors_equal_those_of_transformers(source: LocalSource, name: str) -> None:
+    upstream = source.open(endpoint(DATA / name, Task.TEXT_EMBEDDING), None)
+    result = await upstream(Embed(texts=TEXTS))
+    assert isinstance(result, Vectors)
+    found = np.array([np.frombuffer(item, "<f4") for item in result.items])
+    assert np.abs(found - np.array(ANSWERS[name]["vectors"])).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", RANKERS)
+async def test_scores_equal_those_of_transformers(source: LocalSource, name: str) -> None:
+    upstream = source.open(endpoint(DATA / name, Task.RERANK), None)
+    own = await scores(upstream(Rerank(query=QUERY, texts=TEXTS)))
+    raw = await scores(upstream(Rerank(query=QUERY, texts=TEXTS, raw_scores=True)))
+    squeezed = await scores(upstream(Rerank(query=QUERY, texts=TEXTS, raw_scores=False)))
+    expected = np.array(ANSWERS[name]["raw"])
+    assert np.abs(np.array(own.items) - np.array(ANSWERS[name]["scores"])).max() < TOLERANCE
+    assert np.abs(np.array(raw.items) - expected).max() < TOLERANCE
+    assert np.abs(np.array(squeezed.items) - 1 / (1 + np.exp(-expected))).max() < TOLERANCE
+    assert own.exact
+    assert own.warnings[0].endswith("of 8 texts were cut to what the model reads.")
+    assert not (await scores(upstream(Rerank(query="a", texts=["gate"])))).warnings
+    with pytest.raises(InvalidRequest, match="and the query have more than the 48 tokens") as failed:
+        await upstream(Rerank(query=QUERY, texts=TEXTS, truncate=False))
+    assert failed.value.cause is Cause.INPUT_TOO_LONG
+
+
+async def scores(answer: Any) -> Scores:
+    result = await answer
+    assert isinstance(result, Scores)
+    return result
+
+
+def test_a_graph_in_onnx_and_one_built_from_weights_give_the_same_vectors(tmp_path: Path) -> None:
+    both = read_folder(DATA / "bert")
+    shutil.copytree(DATA / "bert", tmp_path / "bert")
+    (tmp_path / "bert" / "model.safetensors").unlink()
+    only = read_folder(tmp_path / "bert")
+    assert (both.weights.name, only.weights.name) == ("model.safetensors", "model.onnx")
+    models = [Model(recipe) for recipe in (both, only)]
+    rows, _ = models[0].tokens.rows(TEXTS, truncate=True, left=False)
+    built, read = (model.lanes[0].run(rows) for model in models)
+    assert max(np.abs(one - other).max() for one, other in zip(built, read, strict=True)) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "able"),
+    [("bert", Task.RERANK, "text_embedding"), ("ranker-bert", Task.TEXT_EMBEDDING, "rerank")],
+)
+async def test_a_model_is_registered_for_what_it_does(
+    source: LocalSource, name: str, task: Task, able: str
+) -> None:
+    with pytest.raises(InvalidEndpoint, match=f"{name} does {able}, not {task}") as failed:
+        await source.detect(endpoint(DATA / name, task), None)
+    assert failed.value.cause is Cause.WRONG_TASK
+    facts = await source.detect(endpoint(DATA / name, Task(able)), None)
+    assert (facts.max_input_tokens, facts.precision) == (48, "f32")
+
+
+async def test_a_model_answers_only_the_calls_that_it_can(source: LocalSource) -> None:
+    embedder = source.open(endpoint(DATA / "bert", Task.TEXT_EMBEDDING), None)
+    ranker = source.open(endpoint(DATA / "ranker-bert", Task.RERANK), None)
+    with pytest.raises(InvalidRequest, match="it ranks no texts"):
+        await embedder(Rerank(query="a", texts=["b"]))
+    with pytest.raises(InvalidRequest, match="it gives no vectors"):
+        await ranker(Embed(texts=["a"]))
+    with pytest.raises(InvalidRequest, match="no sparse vectors"):
+        await embedder(SparseEmbed(texts=["a"]))
+    assert (await scores(ranker(Rerank(query="a", texts=[])))).items == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"hidden_size": 12}, "pools 16 numbers, config.json has 12"),
+        ({"vocab_size": 20}, "its tokenizer has more tokens than its weights"),
+        ({"num_hidden_layers": 1}, "its weights have more than 1 layers"),
+        ({"num_hidden_layers": 3}, "its weights have no encoder.layer.2"),
+        ({"max_position_embeddings": 500, "vocab_size": 900}, None),
+    ],
+)
+def test_weights_that_contradict_the_config_are_refused(
+    tmp_path: Path, change: dict[str, Any], reason: str | None
+) -> None:
+    folder = tampered("bert", tmp_path, change)
+    if reason is None:
+        assert Model(read_folder(folder)).precision == "f32"
+    else:
+        assert reason in refusal(folder)
+
+
+def test_a_graph_of_other_dimensions_than_the_config_s_is_refused(tmp_path: Path) -> None:
+    folder = tampered("mpnet", tmp_path, {"hidden_size": 12})
+    pooling = json.loads((folder / "1_Pooling/config.json").read_bytes())
+    write_json(folder / "1_Pooling/config.json", pooling | {"embedding_dimension": 12})
+    assert "model.onnx gives 16 numbers, the other files say 12" in refusal(folder)
+
+
+@pytest.mark.parametrize("size", [0, 100, 40_000])
+def test_a_graph_that_is_not_whole_is_refused(tmp_path: Path, size: int) -> None:
+    folder = tampered("mpnet", tmp_path, {})
+    graph = (folder / "onnx/model.onnx").read_bytes()
+    (folder / "onnx/model.onnx").write_bytes(graph[:size])
+    assert "model.onnx" in refusal(folder)
+
+
+def test_a_graph_for_another_task_is_refused(tmp_path: Path) -> None:
+    folder = tampered("xlm-roberta", tmp_path, {})
+    shutil.copy(DATA / "ranker-xlm-roberta" / "onnx" / "model.onnx", folder / "onnx" / "model.onnx")
+    assert "model.onnx has no output named last_hidden_state" in refusal(folder)
+
+
+def test_without_weights_or_a_graph_a_model_is_refused(tmp_path: Path) -> None:
+    folder = tampered("mpnet", tmp_path, {})
+    (folder / "onnx/model.onnx").unlink()
+    assert "model_type = 'mpnet' where only 'bert' can be built from weights" in refusal(folder)
+    assert "there is no onnx/model.onnx" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "own", "sigmoid"),
+    [
+        ({}, None, True),
+        ({"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}, None, False),
+        ({"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}, None, False),
+        ({}, "torch.nn.modules.linear.Identity", False),
+        (
+            {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}},
+            "torch.nn.modules.activation.Sigmoid",
+            True,
+        ),
+    ],
+)
+def test_the_activation_is_the_one_that_sentence_transformers_would_take(
+    tmp_path: Path, config: dict[str, Any], own: str | None, *, sigmoid: bool
+) -> None:
+    folder = tampered("ranker-bert", tmp_path, config)
+    write_json(folder / "config_sentence_transformers.json", {"activation_fn": own} if own else {})
+    assert read_folder(folder).head == Ranking(sigmoid=sigmoid)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"id2label": {"0": "no", "1": "yes"}}, "sorts texts into 2 classes"),
+        ({"sentence_transformers": {"activation_fn": "torch.nn.Tanh"}}, "go through torch.nn.Tanh"),
+    ],
+)
+def test_a_cross_encoder_that_is_not_understood_is_refused(
+    tmp_path: Path, config: dict[str, Any], reason: str
+) -> None:
+    folder = tampered("ranker-bert", tmp_path, config)
+    (folder / "config_sentence_transformers.json").unlink()
+    assert reason in refusal(folder)
+
+
+def tampered(name: str, into: Path, config: dict[str, Any]) -> Path:
+    """A copy of a model with another `config.json`."""
+    folder = into / name
+    shutil.copytree(DATA / name, folder)
+    write_json(folder / "config.json", json.loads((folder / "config.json").read_bytes()) | config)
+    return folder
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(RuntimeFailed) as failed:
+        Model(read_folder(folder))
+    assert failed.value.cause is Cause.MODEL_UNUSABLE
+    return failed.value.message
