@@ -71,7 +71,7 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
         counters = TokenizerFiles(settings.tokenizers, hf_endpoint=settings.hf_endpoint)
         pipelines = Pipelines(memory.cache if memory else None, time.monotonic, counters)
         gateway = Gateway(store, sources, pipelines, counters)
-        meter = Meter(gateway.pipelines)
+        meter = Meter(gateway.pipelines, sources.local_memory)
         await gateway.load()
         hub = open_hub(settings)
         flusher = asyncio.create_task(_flush(access, gateway.usage))

@@ -83,3 +83,13 @@ def test_the_number_of_series_is_bounded_however_many_endpoints_come_and_go() ->
     assert len(counted) == 5
     assert counted[-1] == 'hubgate_requests_total{cause="ok",endpoint="e24",face="openai"} 1.0'
     assert len(lines(meter, "hubgate_texts_total")) <= 5
+
+
+def test_the_memory_of_each_loaded_local_model_is_told() -> None:
+    memory = {("org/model", "f32"): 93_000_000}
+    meter = Meter(lambda: LIVE, lambda: memory)
+    assert lines(meter, "hubgate_local_model_bytes") == [
+        'hubgate_local_model_bytes{model="org/model",precision="f32"} 9.3e+07'
+    ]
+    memory.clear()
+    assert lines(meter, "hubgate_local_model_bytes") == []

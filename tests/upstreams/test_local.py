@@ -141,11 +141,11 @@ async def test_a_model_under_a_false_name_is_not_served_and_its_worker_ends() ->
     assert not source._models
 
 
-async def test_the_memory_of_loaded_models_is_told_by_folder_and_precision() -> None:
+async def test_the_memory_of_loaded_models_is_told_by_name_and_precision() -> None:
     source = LocalSource()
     assert source.memory() == {}
     await source.open(endpoint(str(TINY)), None).ready()
-    assert set(source.memory()) <= {f"{TINY} f32"}
+    assert set(source.memory()) <= {("bert", "f32")}
     await source.close()
     assert source.memory() == {}
 

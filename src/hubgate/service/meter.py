@@ -45,11 +45,16 @@ class Meter:
     """
 
     def __init__(
-        self, pipelines: Callable[[], Mapping[str, Pipeline]], *, most_series: int = MOST_SERIES
+        self,
+        pipelines: Callable[[], Mapping[str, Pipeline]],
+        local_memory: Callable[[], Mapping[tuple[str, str], int]] = dict,
+        *,
+        most_series: int = MOST_SERIES,
     ) -> None:
         self._most_series = most_series
         self.registry = CollectorRegistry()
         self.registry.register(_Pipelines(pipelines))
+        self.registry.register(_LocalModels(local_memory))
         labels = ("face", "endpoint", "cause")
         self._requests = Counter(
             "hubgate_requests",
@@ -165,3 +170,21 @@ class _Pipelines(Collector):
                 hits.add_metric([name], cached.hits)
                 misses.add_metric([name], cached.misses)
         yield from (waiting, calls, flying, asked, shared, hits, misses)
+
+
+class _LocalModels(Collector):
+    """What local models take of this machine, read when somebody looks."""
+
+    def __init__(self, memory: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        self._memory = memory
+
+    def collect(self) -> Iterator[Metric]:
+        """One sample a model that is loaded, by its name and precision."""
+        loaded = GaugeMetricFamily(
+            "hubgate_local_model_bytes",
+            "Memory of a local model's worker; none while it is not loaded.",
+            labels=("model", "precision"),
+        )
+        for labels, size in self._memory().items():
+            loaded.add_metric(labels, size)
+        yield loaded

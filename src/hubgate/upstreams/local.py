@@ -57,6 +57,7 @@ class LocalSource:
         self._clock = clock
         self._models: dict[Loaded, LocalModel] = {}
         self._users: Counter[Loaded] = Counter()
+        self._names: dict[Loaded, str] = {}
 
     async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
         """What the endpoint's model is; it is downloaded if need be.
@@ -67,7 +68,7 @@ class LocalSource:
         if endpoint.precision is Precision.F32:
             return facts
         loaded = Loaded(folder, endpoint.precision)
-        model = self.take(loaded)
+        model = self.take(loaded, facts.model)
         try:
             return replace(facts, precision=(await model.ready()).precision)
         finally:
@@ -88,10 +89,13 @@ class LocalSource:
             remedy="Serve it with vLLM, llama.cpp or transformers serve, and register that server's URL.",
         )
 
-    def memory(self) -> Mapping[str, int]:
-        """Bytes of memory of each worker that runs, by the folder of its model and its precision."""
-        sizes = {f"{key.folder} {key.precision}": model.memory for key, model in self._models.items()}
-        return {name: size for name, size in sizes.items() if size is not None}
+    def memory(self) -> Mapping[tuple[str, str], int]:
+        """Bytes of memory of the workers that run, by the name of their model and its precision."""
+        sizes: Counter[tuple[str, str]] = Counter()
+        for loaded, model in self._models.items():
+            if size := model.memory:
+                sizes[self._names[loaded], loaded.precision] += size
+        return sizes
 
     async def close(self) -> None:
         """End all workers."""
@@ -99,10 +103,11 @@ class LocalSource:
         while self._models:
             await self._models.popitem()[1].close()
 
-    def take(self, loaded: Loaded) -> LocalModel:
-        """The model of a folder, to be given back by `leave`."""
+    def take(self, loaded: Loaded, name: str | None) -> LocalModel:
+        """The model of a folder, to be given back by `leave`; `name` is what it is called in the metrics."""
         require_runtime()
         self._users[loaded] += 1
+        self._names[loaded] = name or loaded.folder.name
         if loaded not in self._models:
             command = partial(worker_command, precision=loaded.precision, share=self._settings.share)
             self._models[loaded] = LocalModel(
@@ -124,12 +129,16 @@ class LocalUpstream:
         self, models: LocalSource, endpoint: Endpoint, hf_endpoint: str | None, token: Secret | None
     ) -> None:
         self._models = models
-        self._name = endpoint.model or ""
+        self._called = endpoint.facts.model
         self._golden = endpoint.facts.model if endpoint.facts.model in GOLDEN else None
         # What was chosen when it was registered stays: nobody's vectors change because the machine does.
         self._precision = Precision(endpoint.facts.precision or endpoint.precision)
         self._find = partial(
-            find_model, self._name, revision=endpoint.facts.revision, hf_endpoint=hf_endpoint, token=token
+            find_model,
+            endpoint.model or "",
+            revision=endpoint.facts.revision,
+            hf_endpoint=hf_endpoint,
+            token=token,
         )
         self._opening = asyncio.Lock()
         self._opened: tuple[Loaded, LocalModel] | None = None
@@ -163,7 +172,7 @@ class LocalUpstream:
         async with self._opening:
             if self._opened is None:
                 loaded = Loaded(await self._find(), self._precision)
-                model = self._models.take(loaded)
+                model = self._models.take(loaded, self._called)
                 try:
                     await self._check(model)
                 except BaseException:

@@ -83,8 +83,8 @@ class ModelSources:
         """The writer of an endpoint whose facts are known."""
         return self._rows[endpoint.source].open_writer(endpoint, token)
 
-    def local_memory(self) -> Mapping[str, int]:
-        """Bytes of memory of each local model that is loaded."""
+    def local_memory(self) -> Mapping[tuple[str, str], int]:
+        """Bytes of memory of each local model that is loaded, by its name and precision."""
         return self._local.memory()
 
     async def close(self) -> None:
