@@ -267,3 +267,36 @@ def test_a_body_over_the_limit_is_a_413_in_elasticsearchs_shape(client: Elastics
         client.inference.text_embedding(inference_id="fake", input="a" * 50_000_000)
     assert (refused.value.meta.status, refused.value.error) == (413, "status_exception")
     assert "HUBGATE_MAX_BODY_BYTES" in reason_of(refused.value)
+
+
+def test_the_client_completes_ranks_and_reads_raw_streams(client: Elasticsearch) -> None:
+    with lookalike("vllm", kind="llm") as writer, lookalike("tei", kind="reranker") as ranker:
+        settings = {"api_key": TOKEN, "url": writer.url}
+        for task in ("completion", "chat_completion"):
+            body = {"service": "hugging_face", "service_settings": settings}
+            client.inference.put(task_type=task, inference_id=task.replace("_", "-"), inference_config=body)
+        client.inference.put_hugging_face(
+            task_type="rerank",
+            huggingface_inference_id="ranker",
+            service="hugging_face",
+            service_settings={"api_key": TOKEN, "url": ranker.url},
+        )
+        completed = client.inference.completion(inference_id="completion", input="good morning")
+        assert completed["completion"] == [{"result": "You said: good morning"}]
+        ranked = client.inference.rerank(inference_id="ranker", query="a", input=["b", "a a"])["rerank"]
+        assert sorted(rank["index"] for rank in ranked) == [0, 1]
+        messages = [{"role": "user", "content": "good morning"}]
+        asked: dict[str, Any] = {
+            "completion": {"input": "good morning"},
+            "chat-completion": {"messages": messages},
+        }
+        for name, question in asked.items():
+            told = client.perform_request(
+                "POST",
+                f"/_inference/{name}/_stream",
+                headers={"accept": "text/event-stream", "content-type": "application/json"},
+                body=question,
+            )
+            assert str(told.body).startswith("event: message\ndata: {")
+            assert str(told.body).endswith("event: message\ndata: [DONE]\n\n")
+            assert "morning" in str(told.body)

@@ -1,0 +1,41 @@
+"""A gate before models that write and rank, for real clients."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from harness import RunningGate
+from lookalikes import LookAlike, lookalike
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hubgate.settings import Settings
+
+SAID = "You said: good morning"
+PROMPT = "good morning"
+KINDS = {
+    "vllm": ("vllm", "llm", "chat_completion"),
+    "text": ("vllm", "base", "completion"),
+    "tgi": ("tgi", "llm", "completion"),
+    "ranker": ("tei", "reranker", "rerank"),
+    "infinity-ranker": ("infinity", "reranker", "rerank"),
+    "sparse": ("tei", "sparse", "sparse_embedding"),
+}
+"""Endpoints by name: server, kind of model, task."""
+
+
+@contextmanager
+def gate_with(settings: Settings, *names: str) -> Iterator[tuple[RunningGate, dict[str, LookAlike]]]:
+    """A gate with some of the endpoints above, and a fake one that embeds; and their servers."""
+    with ExitStack() as stack:
+        servers = {}
+        for name in names:
+            engine, kind, _ = KINDS[name]
+            servers[name] = stack.enter_context(lookalike(engine, kind=kind))
+        gate = stack.enter_context(RunningGate(settings))
+        gate.add("fake", dimensions=8)
+        for name in names:
+            gate.add(name, url=servers[name].url, task=KINDS[name][2])
+        yield gate, servers

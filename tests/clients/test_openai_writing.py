@@ -1,0 +1,111 @@
+"""OpenAI's own client and langchain's against a real gate before servers that write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import openai
+import pytest
+from langchain_openai import ChatOpenAI
+from models import PROMPT, SAID, gate_with
+from pydantic import SecretStr
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness import RunningGate
+    from lookalikes import LookAlike
+
+    from hubgate.settings import Settings
+
+MESSAGES: Any = [{"role": "user", "content": PROMPT}]
+TOOL: Any = {
+    "type": "function",
+    "function": {"name": "note", "parameters": {"type": "object", "properties": {}}},
+}
+
+
+@pytest.fixture
+def stage(settings: Settings) -> Iterator[tuple[RunningGate, dict[str, LookAlike]]]:
+    with gate_with(settings, "vllm", "tgi", "ranker") as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(stage: tuple[RunningGate, dict[str, LookAlike]]) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{stage[0].url}/v1", api_key=stage[0].admin_key, max_retries=0) as made:
+        yield made
+
+
+@pytest.mark.parametrize("model", ["vllm", "tgi"])
+def test_its_chat_completes_streams_and_calls_tools(client: openai.OpenAI, model: str) -> None:
+    whole = client.chat.completions.create(model=model, messages=MESSAGES)
+    assert whole.choices[0].message.content == SAID
+    assert whole.usage is not None
+    assert whole.usage.total_tokens == 6
+    chunks = list(
+        client.chat.completions.create(
+            model=model, messages=MESSAGES, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == SAID
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.total_tokens == 6
+    called = client.chat.completions.create(model=model, messages=MESSAGES, tools=[TOOL])
+    assert called.choices[0].finish_reason == "tool_calls"
+    assert [call.id for call in called.choices[0].message.tool_calls or ()] == ["call-1"]
+    with client.chat.completions.stream(model=model, messages=MESSAGES, tools=[TOOL]) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].message.tool_calls
+
+
+@pytest.mark.parametrize("model", ["vllm", "tgi"])
+def test_its_completions_are_whole_and_streamed(client: openai.OpenAI, model: str) -> None:
+    whole = client.completions.create(model=model, prompt=PROMPT, max_tokens=2)
+    assert (whole.choices[0].text, whole.choices[0].finish_reason) == ("You said:", "length")
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens == 2
+    several = client.completions.create(model=model, prompt=["one", "two"], echo=True)
+    assert [choice.text for choice in several.choices] == ["oneYou said: one", "twoYou said: two"]
+    chunks = list(client.completions.create(model=model, prompt=PROMPT, stream=True, echo=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == PROMPT + SAID
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+def test_its_stream_that_breaks_off_raises_our_words(
+    client: openai.OpenAI, stage: tuple[RunningGate, dict[str, LookAlike]]
+) -> None:
+    stage[1]["vllm"].fail("cut")
+    told = client.chat.completions.create(model="vllm", messages=MESSAGES, stream=True)
+    assert next(told).choices
+    with pytest.raises(openai.APIError, match="before its reply was complete") as caught:
+        list(told)
+    assert caught.value.code == "connection_lost"
+
+
+def test_ranks_are_read_by_its_post(client: openai.OpenAI) -> None:
+    body = {"model": "ranker", "query": "a", "documents": ["b", "a a", "c"], "top_n": 2}
+    told: Any = client.post("/rerank", body=body, cast_to=object)
+    scores = [result["relevance_score"] for result in told["results"]]
+    assert len(scores) == 2
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_langchain_chats_and_streams(stage: tuple[RunningGate, dict[str, LookAlike]]) -> None:
+    chat = ChatOpenAI(
+        base_url=f"{stage[0].url}/v1", api_key=SecretStr(stage[0].admin_key), model="vllm", max_retries=0
+    )
+    assert chat.invoke(PROMPT).content == SAID
+    assert "".join(str(chunk.content) for chunk in chat.stream(PROMPT)) == SAID
+    assert [call["name"] for call in chat.bind_tools([TOOL]).invoke(PROMPT).tool_calls] == ["note"]
+
+
+def test_its_errors_below_an_endpoints_own_url_are_openais(
+    stage: tuple[RunningGate, dict[str, LookAlike]],
+) -> None:
+    no_messages: Any = "none"
+    with (
+        openai.OpenAI(base_url=f"{stage[0].url}/hf/vllm/v1", api_key=stage[0].admin_key) as client,
+        pytest.raises(openai.BadRequestError, match=r"\[messages\] must be a list"),
+    ):
+        client.chat.completions.create(model="x", messages=no_messages)
