@@ -1,0 +1,154 @@
+"""From a sent form to an endpoint, and back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hubgate.domain.calls import InputType
+from hubgate.domain.chunking import ChunkingSettings
+from hubgate.domain.endpoint import Endpoint, Similarity, Source, Task
+from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
+from hubgate.web.console.model_form import EMPTY, KEEP, NEW, Faults, chunking_of, endpoint_of, form_of
+
+TOKEN = "hf_aTokenThatNobodyHas1234"
+
+
+def form(**fields: str) -> dict[str, str]:
+    """A form of a hosted embedding model, with some fields as given."""
+    usual = {"where": "router", "model": "intfloat/e5-small-v2", "name": "e5", "connection": NEW, "token": TOKEN}
+    return {**EMPTY, **usual, **fields}
+
+
+@pytest.mark.parametrize(
+    ("fields", "source", "task"),
+    [
+        ({}, Source.ROUTER, Task.TEXT_EMBEDDING),
+        ({"kind": "llm", "task_llm": "chat_completion"}, Source.ROUTER, Task.CHAT_COMPLETION),
+        ({"kind": "rerank"}, Source.ROUTER, Task.RERANK),
+        ({"where": "local", "token": ""}, Source.LOCAL, Task.TEXT_EMBEDDING),
+        ({"where": "dedicated", "url": "http://127.0.0.1:1"}, Source.DEDICATED, Task.TEXT_EMBEDDING),
+        ({"task_embedding": "sparse_embedding"}, Source.ROUTER, Task.SPARSE_EMBEDDING),
+    ],
+)
+def test_types_make_a_source_and_a_task(fields: dict[str, str], source: Source, task: Task) -> None:
+    endpoint, _ = endpoint_of(form(**fields))
+    assert (endpoint.source, endpoint.task) == (source, task)
+
+
+def test_fields_of_another_endpoint_type_are_ignored() -> None:
+    endpoint, _ = endpoint_of(form(url="http://left.over", namespace="me", where="local", provider="x", token=""))
+    assert (endpoint.url, endpoint.namespace, endpoint.provider) == (None, None, None)
+
+
+def test_a_name_is_made_of_the_models_where_none_is_given() -> None:
+    assert endpoint_of(form(name="", model="org/My Model_v2".replace(" ", "-")))[0].name == "my-model_v2"
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"model": "", "name": "x"}, {"model": "fault.missing"}),
+        ({"where": "dedicated", "url": ""}, {"url": "fault.missing"}),
+        ({"where": "dedicated", "url": "", "name": "", "model": ""}, {"url": "fault.missing", "name": "fault.missing"}),
+        ({"token": ""}, {"token": "fault.token"}),
+        ({"requests_per_minute": "many"}, {"requests_per_minute": "fault.whole"}),
+        ({"dimensions": "0"}, {"dimensions": "fault.whole"}),
+        ({"burst": "-1"}, {"burst": "fault.whole"}),
+        ({"timeout": "soon"}, {"timeout": "fault.seconds"}),
+        ({"timeout": "0"}, {"timeout": "fault.seconds"}),
+        ({"max_chunk_size": ""}, {"max_chunk_size": "fault.whole"}),
+        ({"strategy": "word", "overlap": "x"}, {"overlap": "fault.whole"}),
+    ],
+)
+def test_what_cannot_be_read_is_told_by_its_field(fields: dict[str, str], fault: dict[str, str]) -> None:
+    with pytest.raises(Faults) as caught:
+        endpoint_of(form(**fields))
+    assert caught.value.fields == fault
+
+
+@pytest.mark.parametrize("fields", [{"kind": "x"}, {"where": "x"}, {"strategy": "x"}, {"task_embedding": "x"}])
+def test_what_no_browser_sends_is_refused(fields: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest):
+        endpoint_of(form(**fields))
+
+
+def test_what_makes_no_endpoint_is_refused_by_the_domain() -> None:
+    with pytest.raises(InvalidEndpoint):
+        endpoint_of(form(name="Not A Name"))
+
+
+def test_numbers_may_be_written_with_persian_digits_and_groups() -> None:
+    endpoint, _ = endpoint_of(form(requests_per_minute="۳٬۰۰۰", timeout="۲٫۵", max_chunk_size="۱۰۰"))
+    assert (endpoint.requests_per_minute, endpoint.timeout) == (3000, 2.5)
+    assert endpoint.chunking.max_chunk_size == 100
+
+
+def test_a_token_is_new_kept_none_or_a_connections() -> None:
+    endpoint, token = endpoint_of(form())
+    assert token
+    assert (token.reveal(), endpoint.connection) == (TOKEN, None)
+    for choice, connection in ((KEEP, None), ("", None), ("team", "team")):
+        endpoint, token = endpoint_of(form(connection=choice))
+        assert (token, endpoint.connection) == (None, connection)
+
+
+def test_the_form_of_an_endpoint_makes_the_same_endpoint() -> None:
+    endpoint = Endpoint(
+        name="e5",
+        task=Task.TEXT_EMBEDDING,
+        source=Source.DEDICATED,
+        model="intfloat/e5-small-v2",
+        url="http://127.0.0.1:1",
+        namespace="me",
+        similarity=Similarity.DOT_PRODUCT,
+        dimensions=384,
+        max_input_tokens=512,
+        connection="team",
+        proxy="http://127.0.0.1:3128",
+        ca_bundle="/etc/ca.pem",
+        timeout=2.5,
+        fallback="other",
+        requests_per_minute=300,
+        tokens_per_minute=10_000,
+        max_concurrent_requests=4,
+        burst=2,
+        prefixes={InputType.SEARCH: "query: ", InputType.INGEST: "passage: "},
+        cached=False,
+        chunking=ChunkingSettings(strategy="word", max_chunk_size=120, overlap=20),
+        enabled=False,
+    )
+    shown = form_of(endpoint, has_token=False)
+    assert shown["connection"] == "team"
+    assert endpoint_of(shown, endpoint) == (endpoint, None)
+    for unlike in (
+        replace(endpoint, task=Task.RERANK),
+        replace(endpoint, connection=None, source=Source.ROUTER, url=None, namespace=None, bill_to="org"),
+        replace(endpoint, chunking=ChunkingSettings(strategy="none")),
+    ):
+        assert endpoint_of(form_of(unlike, has_token=True), unlike)[0] == unlike
+
+
+def test_what_the_form_has_no_field_for_stays() -> None:
+    own = ChunkingSettings(strategy="recursive", max_chunk_size=50, separators=("---", "\n"))
+    prefixes = {InputType.CLUSTERING: "cluster: ", InputType.SEARCH: "q: "}
+    endpoint = Endpoint(
+        name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE, chunking=own, prefixes=prefixes
+    )
+    assert endpoint_of(form_of(endpoint, has_token=False), endpoint)[0] == endpoint
+    none = replace(endpoint, prefixes={})
+    assert endpoint_of(form_of(none, has_token=False), none)[0].prefixes == {}
+    grouped = {**form_of(endpoint, has_token=False), "separator_group": "markdown"}
+    separators = endpoint_of(grouped, endpoint)[0].chunking.separators
+    assert separators
+    assert separators[0] == "\n# "
+
+
+def test_chunking_settings_are_elasticsearchs() -> None:
+    faults: dict[str, str] = {}
+    assert chunking_of(form(), faults) == {"strategy": "sentence", "max_chunk_size": 250, "sentence_overlap": 1}
+    recursive = chunking_of(form(strategy="recursive", separator_group=""), faults)
+    assert recursive == {"strategy": "recursive", "max_chunk_size": 250, "separator_group": "plaintext"}
+    assert chunking_of(form(strategy="none"), faults) == {"strategy": "none"}
+    assert faults == {}

@@ -1,0 +1,157 @@
+"""The list of models, over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import replace
+
+import pytest
+import yaml
+from harness import RunningGate
+from lookalikes import lookalike
+from visitor import Visitor
+
+from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.settings import Settings
+
+@pytest.fixture
+def visitor(gate: RunningGate) -> Visitor:
+    visitor = Visitor(gate)
+    visitor.sign_in()
+    return visitor
+
+
+def names(text: str) -> list[str]:
+    """The models in the order of the page."""
+    return re.findall(r'<a href="/ui/models/([^/]+)/edit"><bdi', text)
+
+
+def test_without_models_the_page_says_how_to_begin(visitor: Visitor) -> None:
+    page = visitor.get("/ui/models")
+    assert "No models yet" in page.words
+    assert '<form action="/ui/models/new"' in page.text
+
+
+def test_each_model_is_shown_with_what_it_is_and_how_it_is(visitor: Visitor) -> None:
+    with lookalike("tei", name="org/small", dimensions=16) as server:
+        visitor.gate.add("e5", url=server.url, rate_limit={"requests_per_minute": 60})
+        key = visitor.gate.create_key("app")
+        body = {"model": "e5", "input": "hello"}
+        assert visitor.gate.request("POST", "/v1/embeddings", body, key=key).status == 200
+        page = visitor.get("/ui/models")
+        row = page.text.partition("<tbody>")[2]
+        for told in ("e5", "org/small", "Text embedding", "16 dimensions", "Inference Endpoints", "tei", "Running"):
+            assert told in row
+        assert "of 60 a minute" in page.words
+        assert re.search(r'class="num">1<', row), "one request today"
+
+
+def test_only_what_is_looked_for_is_shown(visitor: Visitor) -> None:
+    with lookalike("tei", name="org/small") as server:
+        visitor.gate.add("alpha")
+        visitor.gate.add("beta", url=server.url)
+        assert names(visitor.get("/ui/models").text) == ["alpha", "beta"]
+        for query, found in (
+            ("q=ALPHA", ["alpha"]),
+            ("q=org/sm", ["beta"]),
+            ("q=tei", ["beta"]),
+            ("source=fake", ["alpha"]),
+            ("source=nonsense&task=text_embedding&page=x", ["alpha", "beta"]),
+            ("task=rerank", []),
+            ("q=alpha&source=dedicated", []),
+        ):
+            assert names(visitor.get(f"/ui/models?{query}").text) == found, query
+        part = visitor.get("/ui/models?q=beta", hx_request="true").text
+        assert names(part) == ["beta"]
+        assert "<html" not in part
+        assert "Nothing matches" in visitor.get("/ui/models?q=gamma").words
+
+
+def test_a_model_is_switched_off_and_on(visitor: Visitor) -> None:
+    visitor.gate.add("alpha")
+    page = visitor.post("/ui/models/alpha/disable")
+    assert page.headers["location"] == "/ui/models?done=disabled&name=alpha"
+    assert "Switched off" in visitor.get("/ui/models").words
+    assert "alpha is switched off." in visitor.get(page.headers["location"]).words
+    visitor.post("/ui/models/alpha/enable")
+    assert "Running" in visitor.get("/ui/models").words
+
+
+def test_a_model_is_cloned_under_another_name(visitor: Visitor) -> None:
+    visitor.gate.add("alpha")
+    assert 'value="alpha-2"' in visitor.get("/ui/models/alpha/clone").text
+    assert "The name is taken" in visitor.post("/ui/models/alpha/clone", {"twin": "alpha"}).words
+    visitor.post("/ui/models/alpha/clone", {"twin": "twin"})
+    assert names(visitor.get("/ui/models").text) == ["alpha", "twin"]
+
+
+def test_who_deletes_a_model_is_warned_of_who_uses_it(visitor: Visitor) -> None:
+    visitor.gate.add("alpha")
+    assert "It is in use" not in visitor.get("/ui/models/alpha/delete").words
+    visitor.gate.create_key("dify", default_endpoint="alpha")
+    visitor.gate.add("beta", fallback="alpha")
+    asked = visitor.get("/ui/models/alpha/delete").words
+    assert "It is in use Key dify Stand-in for beta" in asked
+    visitor.post("/ui/models/alpha/delete")
+    assert names(visitor.get("/ui/models").text) == ["beta"]
+
+
+def test_a_model_is_exported_without_its_token(visitor: Visitor) -> None:
+    with lookalike("tei", key="hf_aTokenThatNobodyHas1234") as server:
+        visitor.gate.add("e5", url=server.url, token="hf_aTokenThatNobodyHas1234")
+        page = visitor.get("/ui/models/e5/export")
+    assert page.headers["content-disposition"] == 'attachment; filename="e5.yaml"'
+    assert yaml.safe_load(page.text)["url"] == server.url
+    assert "NobodyHas" not in page.text
+
+
+def test_a_changed_model_is_told_and_can_be_accepted(visitor: Visitor) -> None:
+    with lookalike("tei", name="org/one", dimensions=8) as server:
+        visitor.gate.add("e5", url=server.url)
+        server.model = replace(server.model, name="org/two", dimensions=12)
+        assert visitor.gate.request("POST", "/api/endpoints/e5/check").status == 424
+        page = visitor.get("/ui/models")
+        assert "Another model answers than the registered one" in page.words
+        assert "Accept the new model" in page.words
+        visitor.post("/ui/models/e5/accept")
+        assert "12 dimensions" in visitor.get("/ui/models").words
+
+
+def test_a_name_that_is_markup_is_shown_as_text(visitor: Visitor) -> None:
+    visitor.gate.add("alpha")
+    page = visitor.get("/ui/models?done=added&name=%3Cscript%3Ealert(1)%3C/script%3E&q=%22%3E%3Cscript%3E")
+    assert "<script>" not in page.text
+    assert visitor.get("/ui/models?done=nonsense&name=x").text.count('class="done"') == 0
+
+
+def test_states_come_as_parts_that_find_their_places(visitor: Visitor) -> None:
+    visitor.gate.add("alpha")
+    page, parts = visitor.get("/ui/models").text, visitor.get("/ui/models/states", hx_request="true").text
+    wanted = set(re.findall(r'id="([stu]-[0-9a-f]{12})"', page))
+    assert len(wanted) == 3
+    assert set(re.findall(r'id="([stu]-[0-9a-f]{12})"[^>]* hx-swap-oob="true"', parts)) == wanted
+
+
+def test_a_thousand_models_come_in_pages_of_fifty(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("many")
+    settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "k", port=0)
+    with RunningGate(settings) as gate:
+        asyncio.run_coroutine_threadsafe(_thousand(gate), gate._loop).result(60)
+        visitor = Visitor(gate)
+        visitor.sign_in()
+        first = visitor.get("/ui/models")
+        assert names(first.text) == [f"m{number:04}" for number in range(50)]
+        assert "1,000 models" in first.words
+        assert "Page 1 of 20" in first.words
+        assert len(first.text) < 250_000
+        assert names(visitor.get("/ui/models?page=20").text)[-1] == "m0999"
+        assert names(visitor.get("/ui/models?page=21").text)[-1] == "m0999"
+        assert names(visitor.get("/ui/models?q=m09&page=2").text) == [f"m09{number}" for number in range(50, 100)]
+
+
+async def _thousand(gate: RunningGate) -> None:
+    drafts = (
+        Endpoint(name=f"m{number:04}", task=Task.TEXT_EMBEDDING, source=Source.FAKE) for number in range(1000)
+    )
+    await asyncio.gather(*(gate.gateway.keep(draft, None) for draft in drafts))

@@ -1,0 +1,99 @@
+"""What is made of a pasted model name, link or URL."""
+
+from __future__ import annotations
+
+import pytest
+
+from hubgate.web.console.pasting import suggested_name, understood
+
+E5 = {"model": "intfloat/e5-small-v2", "kind": "embedding", "name": "e5-small-v2"}
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        "intfloat/e5-small-v2",
+        " 'intfloat/e5-small-v2' ",
+        "https://huggingface.co/intfloat/e5-small-v2",
+        "https://huggingface.co/intfloat/e5-small-v2/tree/main?x=1#usage",
+        "huggingface.co/intfloat/e5-small-v2",
+        "http://hf.co/intfloat/e5-small-v2",
+    ],
+)
+def test_a_model_is_found_by_its_name_and_by_its_page(pasted: str) -> None:
+    assert understood(pasted) == E5
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("sentence-transformers/all-MiniLM-L6-v2", "embedding"),
+        ("BAAI/bge-reranker-v2-m3", "rerank"),
+        ("cross-encoder/ms-marco-MiniLM-L6-v2", "rerank"),
+        ("BAAI/bge-m3", "embedding"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "llm"),
+        ("google/flan-t5-base", "llm"),
+    ],
+)
+def test_the_kind_is_guessed_by_the_name(model: str, kind: str) -> None:
+    assert understood(model)["kind"] == kind
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        "https://api-inference.huggingface.co/models/intfloat/e5-small-v2",
+        "https://api-inference.huggingface.co/pipeline/feature-extraction/models/intfloat/e5-small-v2",
+        "https://router.huggingface.co/hf-inference/models/intfloat/e5-small-v2/pipeline/feature-extraction",
+    ],
+)
+def test_addresses_of_the_hosted_api_old_and_new_say_the_model(pasted: str) -> None:
+    assert understood(pasted) == {**E5, "where": "router"}
+
+
+def test_the_router_alone_says_where() -> None:
+    assert understood("https://router.huggingface.co/v1") == {"where": "router"}
+
+
+def test_an_inference_endpoint_is_known_by_its_url() -> None:
+    url = "https://abc.us-east-1.aws.endpoints.huggingface.cloud"
+    assert understood(url) == {"where": "dedicated", "url": url}
+
+
+def test_a_server_of_ones_own_gets_no_token() -> None:
+    assert understood("http://10.0.0.5:8080/v1") == {
+        "where": "dedicated",
+        "url": "http://10.0.0.5:8080/v1",
+        "connection": "",
+    }
+
+
+def test_the_page_of_an_endpoint_says_whose_it_is() -> None:
+    found = {"where": "dedicated", "namespace": "my-org"}
+    assert understood("https://endpoints.huggingface.co/my-org/endpoints") == found
+    assert understood("https://ui.endpoints.huggingface.co/my-org/endpoints/My-E5") == {**found, "name": "my-e5"}
+
+
+def test_a_search_on_the_hub_says_the_kind() -> None:
+    page = "https://huggingface.co/models?pipeline_tag=text-generation&sort=trending"
+    assert understood(page) == {"kind": "llm"}
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        *("", "hello", "two words", "https://", "http://[", "https://huggingface.co/", "hf_aToken"),
+        *("https://huggingface.co/datasets/a/b", "https://huggingface.co/models", "https://endpoints.huggingface.co/"),
+        *("a/b/c", "../etc/passwd"),
+    ],
+)
+def test_what_says_nothing_changes_nothing(pasted: str) -> None:
+    assert understood(pasted) == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("org/Name", "name"), ("org/a b!c", "a-b-c"), ("org/_x_", "x"), ("", ""), ("org/模型", "")],
+)
+def test_a_suggested_name_is_one_that_elasticsearch_takes(model: str, name: str) -> None:
+    assert suggested_name(model) == name

@@ -1,0 +1,79 @@
+"""A text with its chunks marked, and a test that runs while its page watches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hubgate.core.chunking import chunk
+from hubgate.domain.chunking import ChunkingSettings
+from hubgate.domain.diagnosis import Finding, Outcome, Step
+from hubgate.domain.errors import Cause, InvalidEndpoint
+from hubgate.web.console.previewing import marked
+from hubgate.web.console.trials import MOST, Trial, Trials
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+TEXT = "One two three four five six seven eight nine ten eleven twelve thirteen fourteen."
+
+
+def test_the_pieces_are_the_text_and_each_chunk_is_whole_in_them() -> None:
+    chunks = chunk(TEXT, ChunkingSettings(strategy="word", max_chunk_size=10, overlap=3))
+    pieces = marked(TEXT, chunks)
+    assert "".join(piece.text for piece in pieces) == TEXT
+    assert len(chunks) == 2
+    for number, one in enumerate(chunks, 1):
+        assert "".join(piece.text for piece in pieces if number in piece.chunks) == TEXT[one.start : one.end]
+    assert [piece.chunks for piece in pieces] == [(1,), (1, 2), (2,)]
+    assert [piece.begins for piece in pieces] == [(1,), (2,), ()]
+
+
+def test_an_empty_text_has_no_pieces() -> None:
+    assert marked("", chunk("", ChunkingSettings(strategy="none"))) == []
+
+
+async def _found(*outcomes: Outcome) -> AsyncIterator[Finding]:
+    for step, outcome in zip(Step, outcomes, strict=False):
+        yield Finding(step=step, outcome=outcome)
+
+
+async def _refused() -> AsyncIterator[Finding]:
+    raise InvalidEndpoint("No connection is named [x].")
+    yield Finding(step=Step.ADDRESS, outcome=Outcome.PASSED)
+
+
+async def _over(trial: Trial) -> Trial:
+    assert trial.task
+    await trial.task
+    return trial
+
+
+async def test_a_trial_remembers_each_step_and_what_is_still_to_come() -> None:
+    trial = Trials().begin(_found(Outcome.PASSED, Outcome.SKIPPED))
+    assert (trial.over, trial.passed) == (False, False)
+    await _over(trial)
+    assert trial.passed
+    assert trial.waiting == list(Step)[2:]
+    assert trial.fault is None
+
+
+async def test_a_trial_that_fails_says_where() -> None:
+    trial = await _over(Trials().begin(_found(Outcome.PASSED, Outcome.FAILED)))
+    assert not trial.passed
+    assert trial.fault
+    assert trial.fault.step is Step.DNS
+
+
+async def test_settings_that_cannot_be_tried_fail_at_the_first_step() -> None:
+    trial = await _over(Trials().begin(_refused()))
+    assert trial.fault
+    assert (trial.fault.step, trial.fault.cause) == (Step.ADDRESS, Cause.INVALID_ENDPOINT)
+
+
+async def test_a_bounded_number_of_trials_is_remembered() -> None:
+    trials = Trials()
+    began = [trials.begin(_found(Outcome.PASSED)) for _ in range(MOST + 1)]
+    assert trials.find(began[0].id) is None
+    assert trials.find(began[-1].id) is began[-1]
+    for trial in began[1:]:
+        await _over(trial)
