@@ -104,6 +104,17 @@ class TestStart:
         await gateway.settled()
         assert gateway.unready() == {}
 
+    async def test_a_local_model_may_wait_for_its_first_call(
+        self, run: Callable[[], Gateway], stage: Stage
+    ) -> None:
+        await run().register(local(), None)
+        gateway = run()
+        await gateway.load()
+        stage.hold()
+        await gateway.start(load_models=False)
+        assert gateway.unready() == {}
+        assert not stage.asked.is_set()
+
     async def test_a_local_model_that_fails_is_not_ready_and_says_why_until_a_check_succeeds(
         self, run: Callable[[], Gateway], stage: Stage
     ) -> None:

@@ -95,7 +95,10 @@ async def serve(
     """Serve until told to stop. `started` is called once requests are accepted, with the gate's URL."""
     with GateLock(settings.home) as lock, listen(settings.host, settings.port) as sock:
         async with open_gate(settings) as gate:
-            await gate.gateway.start(READY_ENDPOINT if with_ready_endpoint else None)
+            # Models that leave when they are idle come when they are asked.
+            await gate.gateway.start(
+                READY_ENDPOINT if with_ready_endpoint else None, load_models=not settings.local_idle_seconds
+            )
             url = _url(sock)
             gate.access.admit_cli(lock.announce(url))
             config = uvicorn.Config(

@@ -40,15 +40,16 @@ class Gateway(Connecting):
             except HubgateError as error:
                 _log.error("endpoint %s is left out: %s", endpoint.name, error)
 
-    async def start(self, ready_endpoint: Endpoint | None = None) -> None:
+    async def start(self, ready_endpoint: Endpoint | None = None, *, load_models: bool = True) -> None:
         """Begin, in the background, to load the local models and to look whether the dedicated ones are the same.
 
         Args:
             ready_endpoint: registered once in the life of this gate, unless there are endpoints already.
+            load_models: whether local models are loaded now, and not when they are first asked.
         """
         endpoints = self.endpoints()
         for endpoint in filter(lambda endpoint: endpoint.enabled, endpoints):
-            if endpoint.source is Source.LOCAL:
+            if endpoint.source is Source.LOCAL and load_models:
                 self._starting.load(endpoint.name, partial(self._load, endpoint.name))
             elif endpoint.source is Source.DEDICATED and endpoint.task not in WRITING_TASKS:
                 self._starting.look(endpoint.name, partial(self.check, endpoint.name))
