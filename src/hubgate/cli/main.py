@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from hubgate import __version__
-from hubgate.cli import cache, connection_commands, endpoints, hub, jobs, keys, records
+from hubgate.cli import cache, config, connection_commands, endpoints, hub, jobs, keys, records
 from hubgate.cli.chunk import chunk_command
 from hubgate.cli.client import CommandFailed
 from hubgate.domain.errors import HubgateError
@@ -49,6 +49,7 @@ app.command("accept")(endpoints.accept)
 app.command("remove")(endpoints.remove)
 app.add_typer(keys.app, name="key")
 app.add_typer(connection_commands.app, name="connection")
+app.add_typer(config.app, name="config")
 app.command("usage")(records.usage)
 app.command("audit")(records.audit)
 app.add_typer(cache.app, name="cache")

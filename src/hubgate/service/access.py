@@ -106,6 +106,18 @@ class Access:
                 return self._with_last_use(key)
         raise NotFound("No key has this id or name.", remedy="`hubgate key list` shows them.")
 
+    def draft(self, name: str, **rights: Any) -> tuple[str, Key]:
+        """A key that could be made, which is in force nowhere.
+
+        Raises:
+            InvalidRequest: it is no good name; or the rights do not fit together.
+        """
+        _check_name(name)
+        now = self._clock()
+        plain, key = minted(name, now, **rights)
+        _check_rights(key, now)
+        return plain, key
+
     async def create(self, name: str, **rights: Any) -> tuple[Key, str]:
         """Make a key; what is stored of it, and the key itself, which can never be shown again.
 
@@ -117,10 +129,7 @@ class Access:
             InvalidRequest: the name is taken, or is no good name; or the rights do not fit together.
             StoreFailed: it cannot be stored.
         """
-        _check_name(name)
-        now = self._clock()
-        plain, key = minted(name, now, **rights)
-        _check_rights(key, now)
+        plain, key = self.draft(name, **rights)
         await self._add(key)
         return key, plain
 

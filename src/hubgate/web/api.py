@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from hubgate import __version__
 from hubgate.core.chunking import icu_version
+from hubgate.web.api_config import ConfigApi
 from hubgate.web.api_connections import ConnectionsApi
 from hubgate.web.api_diagnosis import DiagnosisApi
 from hubgate.web.api_endpoints import EndpointsApi
@@ -38,6 +39,7 @@ class Api:
             ConnectionsApi(gateway),
             KeysApi(gateway, access),
             RecordsApi(gateway, access),
+            ConfigApi(gateway, access),
         )
 
     async def about(self, request: Request) -> Response:

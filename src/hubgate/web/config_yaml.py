@@ -1,0 +1,209 @@
+"""The whole configuration as YAML: read strictly, written in the same words as the forms of the gate's own API.
+
+    version: 1
+    connections:
+      team: {token: "${TEAM_TOKEN}"}
+    endpoints:
+      e5: {url: "https://…", connection: team}
+    keys:
+      dify: {endpoints: [e5]}
+
+No secret stands in it: a token is `${NAME}`, and who applies it gives the values by name.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import yaml
+
+from hubgate.domain.endpoint import check_name
+from hubgate.domain.errors import HubgateError, InvalidRequest
+from hubgate.domain.secret import Secret
+from hubgate.service.config import Wanted, WantedEndpoint
+from hubgate.web.api_keys import KeyForm
+from hubgate.web.shapes import EndpointForm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Mapping
+
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.domain.keys import Key
+
+REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_MOST_DEPTH = 20
+_HEAD = "# hubgate config apply FILE brings this about. Tokens are given by environment variables.\n"
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    version: Literal[1] = 1
+    connections: dict[str, dict[str, Any]] | None = None
+    endpoints: dict[str, dict[str, Any]] | None = None
+    keys: dict[str, dict[str, Any]] | None = None
+
+
+class _TokenEntry(msgspec.Struct, forbid_unknown_fields=True):
+    token: str
+
+
+class _Loader(yaml.CSafeLoader):
+    """Takes no name twice; of two, one would be lost unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise yaml.MarkedYAMLError(problem=f"{twice} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_config(text: str, secrets: Mapping[str, str], have_tokens: Container[tuple[str, str]]) -> Wanted:
+    """What a configuration wants.
+
+    Args:
+        text: YAML.
+        secrets: the values of its references, by name.
+        have_tokens: whose tokens stay where none is given, as `("connection" or "endpoint", name)`.
+
+    Raises:
+        InvalidRequest: it cannot be read; says all that is wrong, and repeats no value of a token.
+    """
+    document = _document(text)
+    reader = _Reader(secrets, have_tokens)
+    wanted = Wanted(
+        connections=reader.read("connections", document.connections, reader.connection),
+        endpoints=reader.read("endpoints", document.endpoints, reader.endpoint),
+        keys=reader.read("keys", document.keys, _key),
+    )
+    if reader.problems:
+        raise InvalidRequest(" ".join(reader.problems[:20]), remedy="Nothing was changed.")
+    return wanted
+
+
+def write_config(
+    connections: Iterable[str], endpoints: Iterable[tuple[Endpoint, bool]], keys: Iterable[Key]
+) -> str:
+    """The configuration that makes all this.
+
+    Args:
+        connections: their names.
+        endpoints: each with whether it has a token of its own.
+        keys: gateway keys; what is theirs alone is left out.
+    """
+    names = _Names()
+    document: dict[str, Any] = {"version": 1}
+    document["connections"] = {name: {"token": names.reference(f"connection_{name}")} for name in connections}
+    document["endpoints"] = {
+        endpoint.name: _entry(EndpointForm.of(endpoint))
+        | ({"token": names.reference(endpoint.name)} if has_token else {})
+        for endpoint, has_token in endpoints
+    }
+    document["keys"] = {key.name: _entry(KeyForm.of(key)) for key in keys}
+    written = {name: part for name, part in document.items() if part}
+    return _HEAD + yaml.safe_dump(written, sort_keys=False, allow_unicode=True, width=110)
+
+
+class _Reader:
+    """Reads entry after entry, and remembers what is wrong."""
+
+    def __init__(self, secrets: Mapping[str, str], have_tokens: Container[tuple[str, str]]) -> None:
+        self._secrets = secrets
+        self._have_tokens = have_tokens
+        self.problems: list[str] = []
+
+    def read(
+        self, part: str, entries: Mapping[str, Any] | None, one: Callable[[str, Mapping[str, Any]], Any]
+    ) -> dict[str, Any] | None:
+        """The entries of a part, each by its name."""
+        if entries is None:
+            return None
+        read = {}
+        for name, entry in entries.items():
+            try:
+                read[name] = one(name, entry)
+            except (HubgateError, msgspec.ValidationError) as error:
+                said = error.message if isinstance(error, HubgateError) else str(error)
+                self.problems.append(f"{part}.{name}: {said.rstrip('.')}.")
+        return read
+
+    def connection(self, name: str, entry: Mapping[str, Any]) -> Secret | None:
+        """The token of a connection; `None` if the one that is there stays."""
+        check_name(name)
+        return self._secret(msgspec.convert(entry, _TokenEntry).token, "connection", name)
+
+    def endpoint(self, name: str, entry: Mapping[str, Any]) -> WantedEndpoint:
+        """An endpoint."""
+        form = msgspec.convert({**entry, "name": name}, EndpointForm)
+        given, form.token = form.token, None
+        endpoint, _ = form.endpoint()
+        if given is None:
+            return WantedEndpoint(endpoint=endpoint)
+        token = self._secret(given, "endpoint", name)
+        return WantedEndpoint(endpoint=endpoint, token=token, keep_token=token is None)
+
+    def _secret(self, written: str, kind: str, name: str) -> Secret | None:
+        reference = REFERENCE.fullmatch(written)
+        if reference is None:
+            raise InvalidRequest("a token does not stand in a configuration: write ${NAME}")
+        if value := self._secrets.get(reference[1]):
+            return Secret(value)
+        if (kind, name) in self._have_tokens:
+            return None
+        raise InvalidRequest(f"its token {reference[0]} is not given")
+
+
+class _Names:
+    """Names of variables, each used once."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def reference(self, what: str) -> str:
+        """`${TOKEN_OF_…}`."""
+        name = first = "TOKEN_OF_" + re.sub(r"[^A-Z0-9]", "_", what.upper())
+        number = 1
+        while name in self._taken:
+            number += 1
+            name = f"{first}_{number}"
+        self._taken.add(name)
+        return f"${{{name}}}"
+
+
+def _document(text: str) -> _Document:
+    try:
+        _judge(text)
+        loaded = yaml.load(text, _Loader)  # noqa: S506 - a safe one
+        return msgspec.convert(loaded if loaded is not None else {}, _Document)
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InvalidRequest(f"This is no YAML that can be read{line}: {error.problem}.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = (
+            str(error) if isinstance(error, msgspec.ValidationError) else "it holds what YAML does not allow"
+        )
+        raise InvalidRequest(f"This is no configuration: {said}.") from None
+
+
+def _judge(text: str) -> None:
+    """Raises InvalidRequest for what makes a short text a large thing: aliases, and things in things in things."""
+    depth = 0
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MOST_DEPTH or isinstance(event, yaml.AliasEvent):
+            what = "aliases are not read" if isinstance(event, yaml.AliasEvent) else "it is nested too deeply"
+            raise InvalidRequest(f"This is no configuration: {what}.")
+
+
+def _key(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    return msgspec.convert({**entry, "name": name}, KeyForm).rights()
+
+
+def _entry(form: msgspec.Struct) -> dict[str, Any]:
+    """A form without its name, which stands before it, and without what is usual."""
+    entry: dict[str, Any] = msgspec.to_builtins(form)
+    del entry["name"]
+    if entry.get("rate_limit") == {}:
+        del entry["rate_limit"]
+    return entry

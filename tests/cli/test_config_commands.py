@@ -1,0 +1,65 @@
+"""`hubgate config export` and `apply`, through a running gate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import yaml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+    from commands import Command
+    from harness import RunningGate
+
+TOKEN = "hf_" + "t0ken" * 6
+FILE = """
+connections:
+  team: {token: "${MY_TOKEN}"}
+endpoints:
+  words: {source: fake, rate_limit: {burst: 2}}
+keys:
+  app: {endpoints: [words]}
+"""
+
+
+def test_a_file_is_planned_applied_exported_and_applied_again(
+    gate: RunningGate, hubgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "gate.yaml"
+    file.write_text(FILE)
+    assert "its token ${MY_TOKEN} is not given" in hubgate("config", "apply", str(file)).err
+    monkeypatch.setenv("MY_TOKEN", TOKEN)
+    planned = hubgate("config", "apply", str(file), "--dry-run")
+    assert planned.out.splitlines()[0] == "add connection team"
+    assert hubgate("list").rows == []
+    applied = hubgate("config", "apply", str(file))
+    assert applied.status == 0, applied.err
+    key = applied.out.split()[-1]
+    assert gate.request("POST", "/hf/words/embed", {"inputs": "a"}, key=key).status == 200
+    assert hubgate("config", "apply", str(file)).out == "Nothing to change.\n"
+    exported = hubgate("config", "export").out
+    assert TOKEN not in exported
+    assert yaml.safe_load(exported)["endpoints"] == {"words": {"source": "fake", "rate_limit": {"burst": 2}}}
+    assert set(yaml.safe_load(hubgate("config", "export", "--endpoint", "words").out)) == {
+        "version",
+        "endpoints",
+    }
+    file.write_text(exported.replace("burst: 2", "burst: 3"))
+    assert hubgate("config", "apply", str(file)).out == "change endpoint words\n    burst: 2 → 3\n"
+    file.write_text("keys: {}")
+    assert hubgate("config", "apply", str(file), "--prune").out == "remove key app\n"
+
+
+def test_what_fails_is_told_and_ends_with_1(gate: RunningGate, hubgate: Command, tmp_path: Path) -> None:
+    file = tmp_path / "gate.yaml"
+    file.write_text("endpoints: {e5: {url: 'http://127.0.0.1:9'}, words: {source: fake}}")
+    failed = hubgate("config", "apply", str(file))
+    assert failed.status == 1
+    assert "    failed: " in failed.out
+    assert failed.err == "hubgate: 1 of 2 changes failed.\n"
+    assert [row[0] for row in hubgate("list").rows] == ["words"]
+    assert "cannot be read: No such file" in hubgate("config", "apply", str(tmp_path / "none")).err
+    file.write_bytes(b"\xff")
+    assert "it is no UTF-8" in hubgate("config", "apply", str(file)).err

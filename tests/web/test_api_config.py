@@ -1,0 +1,222 @@
+"""The whole configuration is exported without secrets, applied with a plan, and applied twice changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.errors import UpstreamUnreachable
+from hubgate.domain.secret import Secret
+
+if TYPE_CHECKING:
+    from scripted import ScriptedGate
+
+TOKEN, ANOTHER = "hf_" + "one" * 8, "hf_" + "two" * 8
+WHOLE = """
+version: 1
+connections:
+  team: {token: "${TEAM}"}
+endpoints:
+  e5:
+    source: fake
+  first: {url: "http://127.0.0.1:1/", connection: team, fallback: second, rate_limit: {burst: 3}}
+  second: {url: "http://127.0.0.1:2/", token: "${SECOND}"}
+  later: {url: "http://127.0.0.1:3/", enabled: false}
+keys:
+  app: {endpoints: [first], requests_per_minute: 60}
+"""
+SECRETS = {"TEAM": TOKEN, "SECOND": ANOTHER}
+
+
+async def apply(gate: ScriptedGate, text: str, **form: Any) -> Any:
+    reply = await gate.request("POST", "/api/config", {"yaml": text, "secrets": SECRETS, **form})
+    assert reply.status == 200, reply.body
+    return reply.json()
+
+
+async def export(gate: ScriptedGate, query: str = "") -> str:
+    reply = await gate.request("GET", f"/api/config{query}")
+    assert reply.status == 200
+    return reply.body.decode()
+
+
+def said(answer: Any) -> list[tuple[str, str, str]]:
+    return [(step["action"], step["kind"], step["name"]) for step in answer["steps"]]
+
+
+ALL = [
+    ("add", "connection", "team"),
+    ("add", "endpoint", "first"),
+    ("add", "endpoint", "second"),
+    ("add", "endpoint", "later"),
+    ("add", "key", "app"),
+]
+
+
+async def test_a_dry_run_tells_the_plan_and_changes_nothing(scripted: ScriptedGate) -> None:
+    before = await export(scripted)
+    told = await apply(scripted, WHOLE, dry_run=True)
+    assert (told["applied"], told["failed"], said(told)) == (False, 0, ALL)
+    first = told["steps"][1]["changes"]
+    assert first["burst"] == [None, 3]
+    assert first["url"] == [None, "http://127.0.0.1:1/"]
+    assert told["steps"][0]["changes"] == {"token": [None, "…eone"]}
+    assert await export(scripted) == before
+    assert scripted.script.calls == []
+
+
+async def test_what_is_applied_is_there_and_a_second_time_changes_nothing(scripted: ScriptedGate) -> None:
+    told = await apply(scripted, WHOLE)
+    assert (told["applied"], told["failed"], said(told)) == (True, 0, ALL)
+    key = told["steps"][-1]["key"]
+    body = {"model": "first", "input": "a"}
+    assert (await scripted.request("POST", "/v1/embeddings", body, key=key)).status == 200
+    gateway = scripted.gateway
+    assert gateway.find("first").fallback == "second", "which was registered only after it"
+    assert gateway.token("first") == Secret(TOKEN)
+    assert gateway.token("second") == Secret(ANOTHER)
+    assert (gateway.find("later").enabled, gateway.find("later").facts.engine) == (False, None)
+    calls = len(scripted.script.calls)
+    for secrets in (SECRETS, {}):
+        assert said(await apply(scripted, WHOLE, secrets=secrets)) == []
+    assert len(scripted.script.calls) == calls
+
+
+async def test_an_export_applied_elsewhere_or_here_says_the_same(scripted: ScriptedGate) -> None:
+    await apply(scripted, WHOLE)
+    text = await export(scripted)
+    assert TOKEN not in text
+    assert ANOTHER not in text
+    written = yaml.safe_load(text)
+    assert written["connections"] == {"team": {"token": "${TOKEN_OF_CONNECTION_TEAM}"}}
+    assert written["endpoints"]["second"] == {
+        "source": "dedicated",
+        "url": "http://127.0.0.1:2/",
+        "token": "${TOKEN_OF_SECOND}",
+    }
+    assert written["keys"] == {"app": {"endpoints": ["first"], "requests_per_minute": 60}}
+    assert said(await apply(scripted, text, secrets={}, prune=True)) == []
+    one = yaml.safe_load(await export(scripted, "?endpoint=first"))
+    assert set(one["endpoints"]) == {"first"}
+    assert set(one) == {"version", "endpoints"}
+    asked = await scripted.request("GET", "/api/config?format=json")
+    assert asked.json() == {"yaml": text}
+    assert (await scripted.request("GET", "/api/config?format=xml")).status == 400
+    assert (await scripted.request("GET", "/api/config?endpoint=nowhere")).status == 404
+
+
+async def test_two_names_that_would_have_one_variable_have_two(scripted: ScriptedGate) -> None:
+    for name in ("a-b", "a.b"):
+        draft = Endpoint(name=name, task=Task.TEXT_EMBEDDING, source=Source.FAKE)
+        await scripted.gateway.register(draft, Secret(TOKEN))
+    written = yaml.safe_load(await export(scripted))["endpoints"]
+    assert [written[name]["token"] for name in ("a-b", "a.b")] == ["${TOKEN_OF_A_B}", "${TOKEN_OF_A_B_2}"]
+
+
+async def test_changes_are_told_and_made_in_what_differs_alone(scripted: ScriptedGate) -> None:
+    await apply(scripted, WHOLE)
+    changed = (
+        WHOLE.replace("burst: 3", "burst: 4")
+        .replace("requests_per_minute: 60", "bulk: true")
+        .replace('token: "${SECOND}"', "connection: team")
+    )
+    told = await apply(scripted, changed, secrets={"TEAM": ANOTHER})
+    assert [(*step, told["steps"][n]["changes"]) for n, step in enumerate(said(told))] == [
+        ("change", "connection", "team", {"token": ["…eone", "…otwo"]}),
+        ("change", "endpoint", "first", {"burst": [3, 4]}),
+        ("change", "endpoint", "second", {"connection": [None, "team"], "token": ["…otwo", None]}),
+        ("change", "key", "app", {"bulk": [False, True], "requests_per_minute": [60, None]}),
+    ]
+    assert scripted.gateway.token("second") == Secret(ANOTHER)
+    assert said(await apply(scripted, changed, secrets={})) == []
+
+
+async def test_pruning_removes_what_is_not_wanted_but_never_the_key_that_asks(scripted: ScriptedGate) -> None:
+    await apply(scripted, WHOLE)
+    boss, plain = await scripted.access.create("boss", admin=True)
+    less = "endpoints: {e5: {source: fake}}\nconnections: {}\nkeys: {}\n"
+    assert said(await apply(scripted, less)) == []
+    body = {"yaml": less, "prune": True}
+    told = (await scripted.request("POST", "/api/config", body, key=plain)).json()
+    assert said(told) == [
+        ("remove", "key", "app"),
+        ("remove", "endpoint", "first"),
+        ("remove", "endpoint", "later"),
+        ("remove", "endpoint", "second"),
+        ("remove", "connection", "team"),
+    ]
+    assert told["failed"] == 0
+    assert [endpoint.name for endpoint in scripted.gateway.endpoints()] == ["e5"]
+    assert scripted.access.find("boss") is not None
+    assert said(await apply(scripted, "version: 1", prune=True)) == [], "parts that are absent stay"
+    assert boss.admin
+
+
+async def test_an_endpoint_that_fails_its_test_is_told_and_the_others_go_on(scripted: ScriptedGate) -> None:
+    def fail(_: object) -> Any:
+        raise UpstreamUnreachable("Nothing listens.", remedy="Start it.")
+
+    scripted.script.answer = fail
+    told = await apply(scripted, WHOLE)
+    failures = {step["name"]: step["failure"]["cause"] for step in told["steps"] if "failure" in step}
+    assert failures == {"first": "connection_lost", "second": "connection_lost"}
+    assert told["failed"] == 2
+    assert {"later"} <= {endpoint.name for endpoint in scripted.gateway.endpoints()}
+    scripted.script.answer = type(scripted.script)().answer
+    assert said(await apply(scripted, WHOLE)) == [("add", "endpoint", "first"), ("add", "endpoint", "second")]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("colour: red", "unknown field `colour`"),
+        ("version: 2", "$.version"),
+        ("- a", "Expected `object`"),
+        ("endpoints: {x: {sauce: fake}}", "endpoints.x: Object contains unknown field `sauce`"),
+        ("endpoints: {X: {source: fake}}", "endpoints.X: Invalid inference_id"),
+        ("endpoints: {x: {source: fake, connection: nowhere}}", "names connection [nowhere]"),
+        ("endpoints: {x: {source: fake, fallback: nowhere}}", "falls back to [nowhere]"),
+        ("endpoints: {x: {source: fake, name: y}, y: {}}", "needs a model"),
+        ("endpoints: {x: {source: fake, token: hf_plain}}", "a token does not stand in a configuration"),
+        ("endpoints: {x: {source: fake, token: '${NOT}'}}", "its token ${NOT} is not given"),
+        ("connections: {team: {token: '${NOT}'}}", "its token ${NOT} is not given"),
+        ("connections: {Team: {token: '${TEAM}'}}", "connections.Team: Invalid inference_id"),
+        ("keys: {app: {endpoints: [nowhere]}}", "key app names endpoint [nowhere]"),
+        ("keys: {app: {endpoints: e5}}", "keys.app: Expected `array`"),
+        ("keys: {app: {admin: true, endpoints: [e5]}}", "An admin key reaches every endpoint"),
+        ("keys: {hg_x: {}}", "looks like a key"),
+        ("keys: {boss: {}}", "does not become an admin key"),
+        ("a: &a [x]\nb: *a", "aliases are not read"),
+        ("keys:\n  app: {}\n  app: {}", "in line 2: app stands twice"),
+        ("keys: {", "no YAML that can be read in line"),
+        ("keys: {app: !!python/object:os.system {}}", "no YAML that can be read"),
+        ("\x00", "no configuration"),
+        ("[" * 5000, "nested too deeply"),
+    ],
+)
+async def test_all_is_judged_before_anything_is_changed(scripted: ScriptedGate, text: str, told: str) -> None:
+    await scripted.access.create("boss", admin=True)
+    before = await export(scripted)
+    good = "" if text.startswith(("-", "[", "\x00")) else "connections: {good: {token: '${TEAM}'}}\n"
+    if "connections" in text:
+        good = ""
+    reply = await scripted.request("POST", "/api/config", {"yaml": good + text, "secrets": SECRETS})
+    assert reply.status == 400
+    assert told in reply.json()["error"]["message"].replace("in line 3", "in line 2")
+    assert "hf_plain" not in reply.body.decode()
+    assert await export(scripted) == before
+
+
+async def test_every_problem_is_told_at_once(scripted: ScriptedGate) -> None:
+    text = "endpoints: {X: {source: fake}, y: {sauce: 1}}\nkeys: {z: {bulk: 1}}"
+    message = (await scripted.request("POST", "/api/config", {"yaml": text})).json()["error"]["message"]
+    assert all(f"{part}: " in message for part in ("endpoints.X", "endpoints.y", "keys.z"))
+
+
+async def test_a_configuration_may_not_be_endless(scripted: ScriptedGate) -> None:
+    for size, status in ((1_000_000, 200), (1_000_001, 400)):
+        reply = await scripted.request("POST", "/api/config", {"yaml": " " * size, "dry_run": True})
+        assert reply.status == status
