@@ -1,0 +1,187 @@
+"""Adding and changing a model, over real HTTP and against a real small server."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from lookalikes import lookalike
+from visitor import Visitor
+
+from hubgate.web.console.model_form import EMPTY, KEEP, NEW
+
+if TYPE_CHECKING:
+    from harness import RunningGate
+    from visitor import Page
+
+TOKEN = "hf_aTokenThatNobodyHas1234"
+
+
+@pytest.fixture
+def visitor(gate: RunningGate) -> Visitor:
+    visitor = Visitor(gate)
+    visitor.sign_in()
+    return visitor
+
+
+def form(url: str, **fields: str) -> dict[str, str]:
+    """A sent form for a model at a server."""
+    return {**EMPTY, "url": url, "name": "e5", "connection": NEW, "token": TOKEN, **fields}
+
+
+def outcome_of(visitor: Visitor, sent: dict[str, str], path: str = "/ui/models/test") -> Page:
+    """The end of a test, asked for as the page does."""
+    page = visitor.post(path, sent, hx_request="true")
+    while again := re.search(r'hx-get="(/ui/trials/[^"]+)"', page.text):
+        page = visitor.get(again[1], hx_request="true")
+    return page
+
+
+class TestTheForm:
+    def test_it_has_the_fields_of_the_guides(self, visitor: Visitor) -> None:
+        words = visitor.get("/ui/models/new").words
+        for told in (
+            *("Model Type", "LLM", "Text Embedding", "Rerank", "Model Name", "Endpoint Type", "API Token"),
+            *("Hosted Inference API", "Inference Endpoints", "This machine", "Endpoint URL"),
+            *("User name / Organization name", "Task", "feature-extraction", "text-generation", "text2text-generation"),
+        ):
+            assert told in words
+
+    def test_what_is_pasted_fills_it_in(self, visitor: Visitor) -> None:
+        page = visitor.post(
+            "/ui/paste", {**EMPTY, "paste": "https://hf.co/BAAI/bge-reranker-v2-m3"}, hx_request="true"
+        )
+        assert 'value="BAAI/bge-reranker-v2-m3"' in page.text
+        assert re.search(r'value="rerank" checked', page.text)
+        assert 'value="bge-reranker-v2-m3"' in page.text
+        assert "<html" not in page.text
+        unknown = visitor.post("/ui/paste", {**EMPTY, "paste": "hello"}, hx_request="true")
+        assert "That says nothing about a model." in unknown.words
+        assert 'value="intfloat/e5-small-v2"' in visitor.get("/ui/models/new?model=intfloat/e5-small-v2").text
+
+    def test_a_registered_model_stands_in_it_without_its_token(self, visitor: Visitor) -> None:
+        with lookalike("tei", key=TOKEN) as server:
+            visitor.gate.add("e5", url=server.url, token=TOKEN)
+            page = visitor.get("/ui/models/e5/edit")
+        assert f'value="{server.url}"' in page.text
+        assert "Keep the stored one (…1234)" in page.words
+        assert TOKEN not in page.text
+
+    def test_a_model_of_a_kind_that_is_not_offered_can_be_edited(self, visitor: Visitor) -> None:
+        visitor.gate.add("alpha")
+        assert re.search(r'name="where" value="fake" checked', visitor.get("/ui/models/alpha/edit").text)
+
+
+class TestTesting:
+    def test_each_step_is_told_and_nothing_is_stored(self, visitor: Visitor) -> None:
+        with lookalike("tei", key=TOKEN) as server:
+            page = outcome_of(visitor, form(server.url))
+        assert "The model answers." in page.words
+        for step in ("Address", "Connection", "Token", "Model and task", "First answer"):
+            assert f"{step} · passed" in page.words
+        assert visitor.gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
+        assert TOKEN not in page.text
+
+    def test_a_failure_is_told_in_plain_words_with_a_way_on(self, visitor: Visitor) -> None:
+        with lookalike("tei", key="hf_another") as server:
+            page = outcome_of(visitor, form(server.url))
+        assert "Token · failed" in page.words
+        assert "The token is wrong or was revoked" in page.words
+        assert "Save it switched off" in page.words
+
+    def test_the_stored_token_is_used_where_it_is_kept(self, visitor: Visitor) -> None:
+        with lookalike("tei", key=TOKEN) as server:
+            visitor.gate.add("e5", url=server.url, token=TOKEN)
+            page = outcome_of(visitor, form(server.url, connection=KEEP, token=""), "/ui/models/e5/test")
+        assert "The model answers." in page.words
+
+    def test_fields_that_cannot_be_read_are_named_before_anything_is_asked(self, visitor: Visitor) -> None:
+        page = outcome_of(visitor, form("", dimensions="many"))
+        assert "2 fields need your attention" in page.words
+        assert '<a href="#url">Endpoint URL</a>' in page.text
+
+    def test_settings_that_make_no_endpoint_are_told(self, visitor: Visitor) -> None:
+        assert "These settings cannot be used" in outcome_of(visitor, form("http://127.0.0.1:1", name="No Name")).words
+
+    def test_a_test_that_is_forgotten_is_told_so(self, visitor: Visitor) -> None:
+        assert "over and forgotten" in visitor.get("/ui/trials/nothing", hx_request="true").words
+
+    def test_without_htmx_the_whole_page_comes_with_what_was_typed(self, visitor: Visitor) -> None:
+        page = visitor.post("/ui/models/test", form("", name="my-e5"))
+        assert "<html" in page.text
+        assert 'value="my-e5"' in page.text
+        assert "This is needed." in page.words
+        assert TOKEN not in page.text
+
+
+class TestSaving:
+    def test_a_model_that_answers_is_registered(self, visitor: Visitor) -> None:
+        with lookalike("tei", key=TOKEN) as server:
+            page = visitor.post("/ui/models/new", form(server.url, prefix_search="query: "), hx_request="true")
+            assert page.headers["hx-redirect"] == "/ui/models?done=added&name=e5"
+            stored = visitor.gate.request("GET", "/api/endpoints/e5").json()
+        assert (stored["url"], stored["token"], stored["prefixes"]) == (server.url, "…1234", {"search": "query: "})
+
+    def test_a_failure_stores_nothing_unless_it_is_wanted_switched_off(self, visitor: Visitor) -> None:
+        with lookalike("tei", key="hf_another") as server:
+            page = visitor.post("/ui/models/new", form(server.url), hx_request="true")
+            assert "The token is wrong" in page.words
+            assert "Save it switched off" in page.words
+            assert visitor.gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
+            page = visitor.post("/ui/models/new", form(server.url, save="off"))
+        assert page.headers["location"] == "/ui/models?done=kept&name=e5"
+        assert visitor.gate.request("GET", "/api/endpoints/e5").json()["enabled"] is False
+
+    def test_what_no_server_could_mend_cannot_be_kept(self, visitor: Visitor) -> None:
+        visitor.gate.add("e5")
+        page = visitor.post("/ui/models/new", form("http://127.0.0.1:1"), hx_request="true")
+        assert "The name is taken" in page.words
+        assert "Save it switched off" not in page.words
+
+    def test_a_named_token_is_stored_once_and_chosen_the_next_time(self, visitor: Visitor) -> None:
+        with lookalike("tei", key=TOKEN) as server:
+            visitor.post("/ui/models/new", form(server.url, token_name="team"))
+            assert '<option value="team">team</option>' in visitor.get("/ui/models/new").text
+            visitor.post("/ui/models/new", form(server.url, name="second", connection="team", token=""))
+            for name in ("e5", "second"):
+                stored = visitor.gate.request("GET", f"/api/endpoints/{name}").json()
+                assert (stored["connection"], stored.get("token")) == ("team", None)
+
+    def test_a_named_token_is_not_kept_of_a_model_that_fails(self, visitor: Visitor) -> None:
+        with lookalike("tei", key="hf_another") as server:
+            visitor.post("/ui/models/new", form(server.url, token_name="team"), hx_request="true")
+        assert visitor.gate.request("GET", "/api/connections").json() == {"connections": []}
+
+    def test_a_change_leaves_an_untouched_token_as_it_is(self, visitor: Visitor) -> None:
+        with lookalike("tei", key=TOKEN) as server:
+            visitor.gate.add("e5", url=server.url, token=TOKEN)
+            changed = form(server.url, connection=KEEP, token="", requests_per_minute="60")
+            page = visitor.post("/ui/models/e5/edit", changed)
+            assert page.headers["location"] == "/ui/models?done=saved&name=e5"
+            stored = visitor.gate.request("GET", "/api/endpoints/e5").json()
+            assert (stored["rate_limit"]["requests_per_minute"], stored["token"]) == (60, "…1234")
+            visitor.post("/ui/models/e5/edit", {**changed, "save": "off"})
+            assert visitor.gate.request("GET", "/api/endpoints/e5").json()["enabled"] is False
+
+
+class TestThePreview:
+    def test_a_sample_is_shown_with_its_chunks(self, visitor: Visitor) -> None:
+        sample = "One two three four five six seven eight nine ten eleven twelve."
+        sent = {**EMPTY, "sample": sample, "strategy": "word", "max_chunk_size": "10", "overlap": "2"}
+        page = visitor.post("/ui/chunks", sent, hx_request="true")
+        assert "2 chunks" in page.words
+        assert page.text.count('class="both"') == 1
+
+    @pytest.mark.parametrize(
+        ("fields", "told"),
+        [
+            ({"max_chunk_size": "x"}, "Most words in a chunk: A whole number"),
+            ({"max_chunk_size": "1"}, "These settings cannot be used"),
+        ],
+    )
+    def test_settings_that_cannot_be_used_are_told(
+        self, visitor: Visitor, fields: dict[str, str], told: str
+    ) -> None:
+        page = visitor.post("/ui/chunks", {**EMPTY, "sample": "A text.", **fields}, hx_request="true")
+        assert told in page.words

@@ -1,0 +1,127 @@
+"""The keys and the settings, over real HTTP."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from visitor import Visitor
+
+if TYPE_CHECKING:
+    from harness import RunningGate
+
+
+@pytest.fixture
+def visitor(gate: RunningGate) -> Visitor:
+    visitor = Visitor(gate)
+    visitor.sign_in()
+    return visitor
+
+
+class TestKeys:
+    def test_a_key_is_shown_once_and_works(self, visitor: Visitor) -> None:
+        visitor.gate.add("alpha")
+        page = visitor.post("/ui/keys", {"name": "dify", "default_endpoint": "alpha"})
+        found = re.search(r'<code id="plain"[^>]*>(hg_[^<]+)<', page.text)
+        assert found
+        body = {"model": "alpha", "input": "hello"}
+        assert visitor.gate.request("POST", "/v1/embeddings", body, key=found[1]).status == 200
+        again = visitor.get("/ui/keys")
+        assert found[1] not in again.text
+        assert "dify" in again.words
+        assert "alpha" in again.words
+
+    def test_a_key_has_the_rights_of_the_form(self, visitor: Visitor) -> None:
+        visitor.gate.add("alpha")
+        visitor.gate.add("beta")
+        visitor.post(
+            "/ui/keys",
+            {
+                "name": "batch",
+                "class": "bulk",
+                "endpoints": "alpha, beta alpha",
+                "input_type": "ingest",
+                "requests_per_minute": "60",
+                "tokens_per_minute": "۱۰۰۰",
+                "expires": "2099-12-31",
+            },
+        )
+        keys = visitor.gate.request("GET", "/api/keys").json()["keys"]
+        key = next(key for key in keys if key["name"] == "batch")
+        assert (key["bulk"], key["admin"], key["endpoints"]) == (True, False, ["alpha", "beta"])
+        assert (key["input_type"], key["requests_per_minute"], key["tokens_per_minute"]) == ("ingest", 60, 1000)
+        assert time.localtime(key["expires_at"])[:6] == (2099, 12, 31, 23, 59, 59)
+        words = visitor.get("/ui/keys").words
+        for told in ("Bulk", "60 requests/min", "1,000 tokens/min", "Dec 31, 2099", "Never"):
+            assert told in words
+
+    def test_an_admin_key_reaches_everything(self, visitor: Visitor) -> None:
+        visitor.gate.add("alpha")
+        visitor.post("/ui/keys", {"name": "boss", "role": "admin", "endpoints": "alpha"})
+        keys = visitor.gate.request("GET", "/api/keys").json()["keys"]
+        assert next(key for key in keys if key["name"] == "boss")["admin"] is True
+
+    @pytest.mark.parametrize(
+        ("fields", "told"),
+        [
+            ({"name": ""}, "This is needed."),
+            ({"name": "x", "requests_per_minute": "many"}, "A whole number, from 1 on."),
+            ({"name": "x", "expires": "tomorrow"}, "A day, as year-month-day."),
+            ({"name": "x", "default_endpoint": "nothing"}, "There is no model of this name"),
+            ({"name": "admin"}, "The request cannot be used"),
+        ],
+    )
+    def test_what_cannot_be_used_is_told_and_makes_no_key(
+        self, visitor: Visitor, fields: dict[str, str], told: str
+    ) -> None:
+        page = visitor.post("/ui/keys", fields)
+        assert told in page.words
+        assert len(visitor.gate.request("GET", "/api/keys").json()["keys"]) == 1
+
+    def test_a_key_is_revoked_after_a_question(self, visitor: Visitor) -> None:
+        visitor.gate.create_key("dify")
+        found = re.search(r'href="(/ui/keys/[0-9a-f]{8}/revoke)">Revoke<span class="sr"> dify', visitor.get("/ui/keys").text)
+        assert found
+        assert "dify" in visitor.get(found[1]).words
+        visitor.post(found[1])
+        assert "dify" not in visitor.get("/ui/keys").words
+
+    def test_the_last_admin_key_cannot_be_revoked(self, visitor: Visitor) -> None:
+        keys = visitor.gate.request("GET", "/api/keys").json()["keys"]
+        page = visitor.post(f"/ui/keys/{keys[0]['id']}/revoke")
+        assert page.status == 400
+        assert "last admin key" in page.words
+
+
+class TestConnections:
+    def test_a_token_is_stored_and_shown_as_its_last_characters(self, visitor: Visitor) -> None:
+        assert "None yet." in visitor.get("/ui/settings").words
+        page = visitor.post("/ui/connections", {"name": "team", "token": "hf_aTokenThatNobodyHas1234"})
+        assert page.headers["location"] == "/ui/settings"
+        page = visitor.get("/ui/settings")
+        assert "team …1234 0 models" in page.words
+        assert "NobodyHas" not in page.text
+
+    def test_a_token_is_replaced_and_forgotten(self, visitor: Visitor) -> None:
+        visitor.post("/ui/connections", {"name": "team", "token": "hf_aTokenThatNobodyHas1234"})
+        assert "team" in visitor.get("/ui/connections/team").words
+        visitor.post("/ui/connections/team", {"token": "hf_aTokenThatNobodyHas5678"})
+        assert "…5678" in visitor.get("/ui/settings").words
+        visitor.post("/ui/connections/team/forget")
+        assert "None yet." in visitor.get("/ui/settings").words
+
+    def test_what_cannot_be_done_is_told(self, visitor: Visitor) -> None:
+        visitor.post("/ui/connections", {"name": "team", "token": "hf_aTokenThatNobodyHas1234"})
+        visitor.gate.add("alpha", connection="team")
+        assert "It is still in use" in visitor.post("/ui/connections/team/forget").words
+        assert "cannot be used" in visitor.post("/ui/connections", {"name": "", "token": "x"}).words
+        assert "cannot be used" in visitor.post("/ui/connections/team", {"token": ""}).words
+        assert visitor.post("/ui/connections/nothing/forget").status == 200
+
+
+def test_the_versions_are_told(visitor: Visitor) -> None:
+    words = visitor.get("/ui/settings").words
+    assert "ICU 77.1" in words
+    assert "hubgate 0." in words
