@@ -89,6 +89,7 @@ class ConfigApi:
                 method="GET",
                 path="/config",
                 answer=self.export,
+                media=("application/yaml", "application/json"),
                 summary="The whole configuration as YAML, without secrets.",
                 query={
                     "endpoint": "only this endpoint",

@@ -84,6 +84,7 @@ class RecordsApi:
                 method="GET",
                 path="/usage",
                 answer=self.usage,
+                media=("application/json", "text/csv"),
                 summary="How much was used: requests, texts, tokens, errors, latency, queue time, cache, upstream.",
                 query={
                     "from": f"a date, a time (ISO 8601, UTC) or seconds since 1970; {_USUAL_DAYS} days ago unless told",

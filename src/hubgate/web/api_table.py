@@ -37,6 +37,8 @@ class ApiRoute:
     query: Mapping[str, str] = field(default_factory=dict)
     """What each query parameter means."""
     status: int = 200
+    media: tuple[str, ...] = ("application/json",)
+    """In what it may be answered."""
 
     def route(self) -> Route:
         """What the router serves."""

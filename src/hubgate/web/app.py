@@ -10,6 +10,7 @@ from starlette.routing import Match, Route, Router
 
 from hubgate.domain.errors import NotFound
 from hubgate.web.api import Api
+from hubgate.web.api_reference import with_reference
 from hubgate.web.console.routes import console_routes
 from hubgate.web.elastic import Elastic
 from hubgate.web.guard import Guard
@@ -43,7 +44,8 @@ def create_app(
     """The whole product as one ASGI application."""
     elastic, openai, huggingface = Elastic(gateway), OpenAI(gateway), HuggingFace(gateway)
     health = Health(gateway, meter)
-    rows = [*Api(gateway, access, memory).routes(), *HubApi(hub, gateway, gateway.stored_tokens).routes()]
+    hub_api = HubApi(hub, gateway, gateway.stored_tokens)
+    rows = with_reference([*Api(gateway, access, memory).routes(), *hub_api.routes()])
     routes = [
         Route("/", health.front, methods=["GET"]),
         Route("/healthz", health.alive),

@@ -1,0 +1,110 @@
+"""The served reference describes every route of the gate's own API and no other, and its examples can be sent."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from hubgate.domain.keys import Key
+from hubgate.web.api import Api
+from hubgate.web.api_keys import KeyForm, edited_key
+from hubgate.web.hub_api import HubApi
+from hubgate.web.shapes import EndpointForm, edited
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scripted import ScriptedGate
+
+    from hubgate.web.api_table import ApiRoute
+
+
+@pytest.fixture
+async def document(scripted: ScriptedGate) -> Any:
+    reply = await scripted.request("GET", "/api/openapi.json")
+    assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
+    return reply.json()
+
+
+def rows_of(scripted: ScriptedGate) -> list[ApiRoute]:
+    gateway = scripted.gateway
+    return [
+        *Api(gateway, scripted.access, None).routes(),
+        *HubApi(scripted.hub, gateway, gateway.stored_tokens).routes(),
+    ]
+
+
+def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+async def test_every_route_is_described_and_every_described_one_served(
+    scripted: ScriptedGate, document: Any
+) -> None:
+    found = scripted.app._app._cold.routes  # type: ignore[attr-defined]
+    served = {
+        f"{method} {route.path.replace(':path', '')}"
+        for route in found
+        for method in route.methods - {"HEAD"}
+        if route.path.startswith("/api")
+    }
+    assert {f"{method} {path}" for method, path, _ in operations(document)} == served
+
+
+async def test_every_operation_is_named_once_and_says_what_it_does(document: Any) -> None:
+    told = [operation for _, _, operation in operations(document)]
+    names = [operation["operationId"] for operation in told]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z_]+", name) for name in names), names
+    assert all(re.fullmatch(r"\S.*\.", operation["summary"]) for operation in told)
+
+
+async def test_every_parameter_of_a_path_and_every_reference_is_defined(document: Any) -> None:
+    for _, path, operation in operations(document):
+        in_path = [one["name"] for one in operation["parameters"] if one["in"] == "path"]
+        assert in_path == re.findall(r"\{(\w+)\}", path)
+    schemas = document["components"]["schemas"]
+    for name in re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)):
+        assert name in schemas
+
+
+async def test_every_field_of_a_form_is_in_its_schema(scripted: ScriptedGate, document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    forms = {row.takes for row in rows_of(scripted) if row.takes is not None}
+    assert len(forms) >= 7
+    for form in forms:
+        schema = schemas[form.__name__]
+        assert set(schema["properties"]) == set(form.__struct_fields__)
+        assert schema["additionalProperties"] is False
+    changes = schemas["EndpointFormChanges"]
+    assert "required" not in changes
+    assert {"type": "null"} in changes["properties"]["rate_limit"]["anyOf"]
+
+
+async def test_every_example_is_a_body_that_its_route_takes(scripted: ScriptedGate) -> None:
+    rows = [row for row in rows_of(scripted) if row.takes is not None]
+    for row in rows:
+        assert row.example is not None, row.path
+        if not row.partial:
+            msgspec.convert(row.example, row.takes)
+        elif row.takes is EndpointForm:
+            edited(scripted.gateway.find("e5"), row.example)
+        else:
+            assert row.takes is KeyForm
+            edited_key(Key(id="0a1b2c3d", name="dify", digest=b"", created_at=0.0), row.example)
+
+
+async def test_a_body_is_described_where_one_is_taken(scripted: ScriptedGate, document: Any) -> None:
+    with_body = {f"{m} {p}" for m, p, operation in operations(document) if "requestBody" in operation}
+    taking = {
+        f"{row.method} /api{row.path.replace(':path', '')}"
+        for row in rows_of(scripted)
+        if row.takes is not None
+    }
+    assert with_body == taking
