@@ -1,0 +1,247 @@
+"""The console in a real browser: every page in every language, and the ways through it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from harness import RunningGate
+from lookalikes import lookalike
+from screen import LOCALES, NEEDS_CHROMIUM, chromium, screen
+
+from hubgate.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser
+    from screen import Screen
+
+pytestmark = NEEDS_CHROMIUM
+
+PAGES = {
+    "sign-in": "sign-in",
+    "models": "models",
+    "add": "models/new",
+    "edit": "models/e5-small/edit",
+    "delete": "models/e5-small/delete",
+    "clone": "models/e5-small/clone",
+    "keys": "keys",
+    "settings": "settings",
+    "problem": "models/nothing/edit",
+}
+TOKEN = "hf_aTokenThatNobodyHas1234"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
+    """A gate with models in several states, keys and a connection. The tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("furnished")
+    settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
+    with (
+        lookalike("tei", name="intfloat/e5-small-v2", key=TOKEN) as server,
+        lookalike("tei", name="BAAI/bge-m3") as other,
+        RunningGate(settings) as gate,
+    ):
+        gate.request("POST", "/api/connections", {"name": "team", "token": TOKEN})
+        gate.add("e5-small", url=server.url, connection="team", rate_limit={"requests_per_minute": 60})
+        gate.add("bge-m3", url=other.url)
+        gate.add("demo", fallback=None)
+        gate.add("old-demo")
+        gate.request("PATCH", "/api/endpoints/old-demo", {"enabled": False})
+        gate.create_key("dify", default_endpoint="e5-small", endpoints=["e5-small", "bge-m3"])
+        gate.create_key("nightly", bulk=True, requests_per_minute=60, expires_at=4102444800)
+        for _ in range(3):
+            gate.request("POST", "/v1/embeddings", {"model": "e5-small", "input": "hello"})
+        yield gate
+
+
+@pytest.fixture
+def empty(browser: Browser, gate: RunningGate) -> Iterator[Screen]:
+    """Somebody who has just signed in to a gate without models."""
+    with screen(browser, gate) as opened:
+        opened.sign_in()
+        yield opened
+        assert opened.errors == []
+
+
+def _open(opened: Screen, name: str) -> None:
+    opened.go(PAGES[name])
+    if name in {"add", "edit"}:
+        for summary in opened.page.locator("#fields details > summary").all():
+            summary.click()
+        opened.page.locator(".marked").wait_for()
+    if name == "keys":
+        opened.page.locator("details.more > summary").click()
+
+
+@pytest.mark.parametrize(
+    ("language", "dark"),
+    [*((language, False) for language in LOCALES), ("en", True), ("fa", True)],
+)
+def test_every_page_is_accessible_quiet_and_its_own(
+    browser: Browser, furnished: RunningGate, language: str, *, dark: bool
+) -> None:
+    with screen(browser, furnished, language=language, dark=dark) as opened:
+        for name in PAGES:
+            _open(opened, name)
+            assert opened.faults() == [], name
+            assert opened.overflows() is False, name
+            assert opened.page.evaluate("document.dir") == ("rtl" if language == "fa" else "ltr")
+            if language in {"en", "fa"}:
+                opened.shoot(f"{name}-{language}-{'dark' if dark else 'light'}")
+            if name == "sign-in":
+                opened.sign_in()
+        # A browser says of every page with an error status that it has one.
+        expected = "Failed to load resource: the server responded with a status of 404 (Not Found)"
+        assert [error for error in opened.errors if error != expected] == []
+
+
+@pytest.mark.parametrize("language", ["en", "fa"])
+def test_every_page_fits_a_phone(browser: Browser, furnished: RunningGate, language: str) -> None:
+    with screen(browser, furnished, language=language, width=360) as opened:
+        for name in PAGES:
+            _open(opened, name)
+            assert opened.overflows() is False, name
+            opened.shoot(f"{name}-{language}-phone")
+            if name == "sign-in":
+                opened.sign_in()
+
+
+def test_a_model_is_added_from_a_pasted_url_tested_mended_and_saved(empty: Screen) -> None:
+    page = empty.page
+    with lookalike("tei", name="intfloat/e5-small-v2", key=TOKEN) as server:
+        page.get_by_role("link", name="Add a model").or_(page.locator("#first")).first.wait_for()
+        page.fill("#first", server.url)
+        page.press("#first", "Enter")
+        page.wait_for_url("**/ui/models/new?**")
+        assert page.input_value("#url") == server.url
+        page.fill("#name", "e5")
+        page.get_by_role("button", name="Test").click()
+        page.get_by_text("The token is wrong or was revoked").wait_for()
+        page.select_option("#connection", "+")
+        page.fill("#token", TOKEN)
+        page.get_by_role("button", name="Test").click()
+        page.get_by_text("The model answers.").wait_for()
+        assert page.input_value("#token") == TOKEN, "what was typed stays"
+        page.get_by_role("button", name="Save", exact=True).click()
+        page.wait_for_url("**/ui/models?done=added**")
+        page.get_by_text("e5 is registered and answers.").wait_for()
+        assert TOKEN not in page.content()
+
+
+def test_a_model_that_fails_is_saved_switched_off(empty: Screen) -> None:
+    page = empty.page
+    empty.go("models/new?paste=http://127.0.0.1:9")
+    page.fill("#name", "later")
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_text("Nothing listens at this address").wait_for()
+    page.get_by_role("button", name="Save it switched off").click()
+    page.wait_for_url("**/ui/models?done=kept**")
+    assert page.locator(".state").inner_text() == "Switched off"
+
+
+def test_fields_come_and_go_with_the_choices(empty: Screen) -> None:
+    page = empty.page
+    empty.go("models/new")
+    for where, shown, hidden in (
+        ("router", ("#model", "#provider", "#bill_to", "#token"), ("#url", "#namespace")),
+        ("dedicated", ("#model", "#url", "#namespace", "#token"), ("#provider",)),
+        ("local", ("#model",), ("#url", "#provider", "#token")),
+    ):
+        page.check(f"[name=where][value={where}]")
+        assert [page.is_visible(field) for field in shown] == [True] * len(shown), where
+        assert [page.is_visible(field) for field in hidden] == [False] * len(hidden), where
+    for kind, task in (("llm", "#task_llm"), ("embedding", "#task_embedding"), ("rerank", "#task_rerank")):
+        page.check(f"[name=kind][value={kind}]")
+        assert [page.is_visible(f"#task_{other}") for other in ("llm", "embedding", "rerank")] == [
+            f"#task_{other}" == task for other in ("llm", "embedding", "rerank")
+        ]
+        assert page.is_visible("#strategy") is (kind == "embedding")
+
+
+def test_the_preview_follows_the_settings(empty: Screen) -> None:
+    page = empty.page
+    empty.go("models/new")
+    page.get_by_text("See how a text is cut").click()
+    page.locator("#chunks").get_by_text("1 chunk", exact=True).wait_for()
+    page.fill("#max_chunk_size", "25")
+    page.locator("#chunks").get_by_text("7 chunks").wait_for()
+    page.fill("#max_chunk_size", "5")
+    page.locator("#chunks").get_by_text("These settings cannot be used").wait_for()
+
+
+def test_the_list_is_searched_while_typing_and_its_states_stay_fresh(empty: Screen) -> None:
+    for name in ("alpha", "beta"):
+        empty.gate.add(name)
+    empty.go("models")
+    page = empty.page
+    page.fill("#q", "alp")
+    page.locator("tbody tr").nth(1).wait_for(state="detached")
+    assert page.locator("tbody th a").inner_text() == "alpha"
+    assert page.url.endswith("?q=alp&task=&source=")
+    empty.gate.request("PATCH", "/api/endpoints/alpha", {"enabled": False})
+    page.get_by_text("Switched off").wait_for()
+
+
+def test_menus_open_and_close_by_keyboard(empty: Screen) -> None:
+    empty.gate.add("alpha")
+    empty.go("models")
+    page = empty.page
+    menu = page.get_by_label("Actions for alpha")
+    menu.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Clone").wait_for()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Edit"
+    page.keyboard.press("Escape")
+    assert not page.get_by_role("link", name="Clone").is_visible()
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Actions for alpha"
+
+
+def test_a_key_is_copied(empty: Screen) -> None:
+    page = empty.page
+    empty.go("keys")
+    page.get_by_text("Create a key").first.click()
+    page.fill("#name", "dify")
+    page.get_by_role("button", name="Create a key").click()
+    page.get_by_role("button", name="Copy").click()
+    page.get_by_role("button", name="Copied").wait_for()
+
+
+def test_language_and_theme_are_switched_without_a_sign_in(browser: Browser, gate: RunningGate) -> None:
+    with screen(browser, gate) as opened:
+        page = opened.page
+        opened.go("sign-in")
+        page.get_by_label("Language").click()
+        page.get_by_role("button", name="فارسی").click()
+        page.get_by_label("کلید مدیر").wait_for()
+        page.get_by_label("ظاهر").click()
+        page.get_by_role("button", name="تیره").click()
+        page.locator("html[data-theme=dark]").wait_for()
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert background == "rgb(20, 23, 26)"
+        assert opened.errors == []
+
+
+def test_it_works_without_any_script(browser: Browser, gate: RunningGate) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    gate.add("alpha")
+    page.goto(f"{gate.url}/ui/sign-in")
+    page.fill("#key", gate.admin_key)
+    page.press("#key", "Enter")
+    page.get_by_label("Actions for alpha").click()
+    page.get_by_role("button", name="Switch off").click()
+    page.get_by_text("alpha is switched off.").wait_for()
+    page.goto(f"{gate.url}/ui/models/alpha/edit")
+    page.fill("#requests_per_minute", "60")
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_text("alpha is saved.").wait_for()
+    context.close()
