@@ -1,0 +1,69 @@
+"""What was written down of a gate's use and of its changes survives a kill; while its database is locked it goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from gate_process import Home
+
+if TYPE_CHECKING:
+    from gate_process import GateProcess
+
+ADMIN_KEY = "an-admin-key-for-this-test"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path)
+    home.env["HUBGATE_ADMIN_KEY"] = ADMIN_KEY
+    assert home.run("add", "words", "--fake").status == 0
+    return home
+
+
+def requests_of(gate: GateProcess) -> int:
+    """Of endpoint `words`, as the gate tells them: what it tells is written down."""
+    rows: list[dict[str, Any]] = gate.request("GET", "/api/usage?by=endpoint", key=ADMIN_KEY).json()["rows"]
+    return sum(row["requests"] for row in rows if row["endpoint"] == "words")
+
+
+def test_a_killed_gate_has_kept_what_was_written_down(home: Home) -> None:
+    with home.serve() as gate:
+        for _ in range(3):
+            assert gate.embed("words", "a text", key=ADMIN_KEY).status == 200
+        assert requests_of(gate) == 3
+        gate.signal(signal.SIGKILL)
+        gate.ended()
+    with home.serve() as gate:
+        assert requests_of(gate) == 3
+        changes = gate.request("GET", "/api/audit", key=ADMIN_KEY).json()["changes"]
+        assert [(change["who"], change["verb"], change["subject"]) for change in changes] == [
+            ("cli", "endpoint.add", "words")
+        ]
+
+
+def test_a_gate_that_is_stopped_writes_down_the_last_calls(home: Home) -> None:
+    with home.serve() as gate:
+        gate.embed("words", "a text", key=ADMIN_KEY)
+        gate.signal(signal.SIGTERM)
+        assert gate.ended() == 0
+    with home.serve() as gate:
+        assert requests_of(gate) == 1
+
+
+def test_a_locked_database_holds_up_no_call_and_loses_none(home: Home) -> None:
+    database = Path(home.env["HUBGATE_HOME"]) / "hubgate.db"
+    with home.serve() as gate:
+        with closing(sqlite3.connect(os.fspath(database))) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for number in range(20):
+                assert gate.embed("words", f"text {number}", key=ADMIN_KEY).status == 200
+            gate.wait_for("could not write down how much was used; it is tried again")
+            assert gate.embed("words", "and one more", key=ADMIN_KEY).status == 200
+            other.rollback()
+        assert requests_of(gate) == 21
