@@ -30,6 +30,8 @@ class Benchmark(NamedTuple):
 
 BENCHMARKS = {
     "g1": Benchmark("cost.py", "CPU time of an embedding request, beside nginx"),
+    "g2": Benchmark("chat.py", "G2 and G4: chat, whole and streamed, beside nginx"),
+    "leaving": Benchmark("leaving.py", "how soon a client that leaves is felt upstream", has_peer=False),
     "g5": Benchmark("memory.py", "memory, and its growth while clients leave"),
     "g6": Benchmark("start.py", "cold start and idle CPU"),
     "g8": Benchmark("size.py", "installed size"),

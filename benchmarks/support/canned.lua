@@ -73,4 +73,34 @@ function canned.answer(route, dimensions)
     ngx.print(reply)
 end
 
+local CHAT = '{"id":"c","object":"chat.completion","created":1,"model":"canned","choices":[{"index":0,"message":'
+    .. '{"role":"assistant","content":"The gate passes this text on as it is, and looks at nothing but the numbers '
+    .. 'of its tokens, which are told at the end."},"finish_reason":"stop"}],"usage":{"prompt_tokens":21,'
+    .. '"completion_tokens":24,"total_tokens":45}}'
+local CHUNK = 'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"canned","choices":[{"index":0,'
+    .. '"delta":{"content":" word"},"finish_reason":null}]}\n\n'
+local LAST = 'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"canned","choices":[{"index":0,'
+    .. '"delta":{},"finish_reason":"stop"}]}\n\n'
+    .. 'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"canned","choices":[],'
+    .. '"usage":{"prompt_tokens":21,"completion_tokens":198,"total_tokens":219}}\n\ndata: [DONE]\n\n'
+
+-- A small chat; or 200 events, in flushes of ten, as a busy server's network hands them on.
+function canned.chat()
+    ngx.req.read_body()
+    local body = ngx.req.get_body_data() or ""
+    if not string.find(body, '"stream":%s*true') then
+        ngx.header["Content-Type"] = "application/json"
+        ngx.header["Content-Length"] = #CHAT
+        ngx.print(CHAT)
+        return
+    end
+    ngx.header["Content-Type"] = "text/event-stream"
+    local ten = string.rep(CHUNK, 10)
+    for _ = 1, 19 do
+        ngx.print(ten)
+        ngx.flush(true)
+    end
+    ngx.print(string.rep(CHUNK, 8), LAST)
+end
+
 return canned

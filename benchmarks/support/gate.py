@@ -33,9 +33,9 @@ class Gate:
         """A request of the operator's."""
         return ask(method, self.url + path, body, headers=self._admin)
 
-    def register(self, name: str, url: str) -> None:
+    def register(self, name: str, url: str, task: str = "text_embedding") -> None:
         """Register a model server by its URL."""
-        form = {"name": name, "url": url, "rate_limit": _NO_LIMIT}
+        form = {"name": name, "url": url, "task": task, "rate_limit": _NO_LIMIT}
         reply = self.ask("POST", "/api/endpoints", form)
         if reply.status != 201:
             raise SystemExit(f"The gate would not register {url}: {reply.status} {reply.body.decode()}")

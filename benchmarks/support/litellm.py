@@ -48,7 +48,7 @@ def litellm(folder: Path, core: int, upstream_url: str) -> Iterator[tuple[str, P
                     "api_key": "none",
                 },
             }
-            for name, path in (("small", "vllm/384"), ("large", "vllm/1024"))
+            for name, path in (("small", "vllm/384"), ("large", "vllm/1024"), ("llm", "llm"))
         ],
         "litellm_settings": {"telemetry": False},
         "general_settings": {"master_key": "sk-benchmark"},

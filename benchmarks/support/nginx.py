@@ -62,6 +62,9 @@ http {{
         location ~ ^/tei/\\d+/info$ {{ default_type application/json; return 200 '{info}'; }}
         location ~ ^/tei/(\\d+)/embed$ {{ content_by_lua_block {{ canned.answer("tei", tonumber(ngx.var[1])) }} }}
         location ~ ^/tei/(\\d+)/v1/embeddings$ {{ content_by_lua_block {{ canned.answer("openai", tonumber(ngx.var[1])) }} }}
+        location = /llm/v1/models {{ default_type application/json; return 200 '{models}'; }}
+        location = /llm/openapi.json {{ default_type application/json; return 200 '{openapi}'; }}
+        location = /llm/v1/chat/completions {{ content_by_lua_block {{ canned.chat() }} }}
         location ~ ^/vllm/\\d+/v1/models$ {{ default_type application/json; return 200 '{models}'; }}
         location ~ ^/vllm/(\\d+)/v1/embeddings$ {{ content_by_lua_block {{ canned.answer("openai", tonumber(ngx.var[1])) }} }}
     }}
@@ -104,7 +107,9 @@ _MODEL = {"id": "canned", "object": "model", "owned_by": "vllm", "root": "canned
 
 @contextmanager
 def upstream(folder: Path, core: int) -> Iterator[tuple[str, Process]]:
-    """A model server that answers at once: TEI's routes at `/tei/{dimensions}`, vLLM's at `/vllm/{dimensions}`.
+    """A model server that answers at once: TEI's routes, and vLLM's, for embeddings and for chats.
+
+    They are at `/tei/{dimensions}`, `/vllm/{dimensions}` and `/llm`.
 
     Texts must begin with `Text `, so that it can count them; those with `Text slow` take a tenth of a second.
     """
@@ -119,6 +124,7 @@ def upstream(folder: Path, core: int) -> Iterator[tuple[str, Process]]:
         port=(port := free_port()),
         info=json.dumps(_INFO),
         models=json.dumps({"object": "list", "data": [_MODEL]}),
+        openapi=json.dumps({"paths": {"/v1/chat/completions": {}}}),
     )
     with _run(folder, config, port, core, _modules()) as process:
         yield f"http://127.0.0.1:{port}", process
