@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 from virtual_time import now, run
@@ -26,7 +27,8 @@ class Queue:
         self.had: list[tuple[str, float]] = []
 
     async def ask(self, name: str, context: Context | None = None, seconds: float = 1.0) -> float:
-        turn = await self.turns.take(context or asker(), 1)
+        context = context or asker()
+        turn = await self.turns.take(context, 1, math.inf if context.deadline is None else context.deadline)
         self.had.append((name, now()))
         try:
             await asyncio.sleep(seconds)
@@ -178,7 +180,7 @@ def test_closing_sends_away_who_waits_and_lets_the_others_end() -> None:
 def test_ending_a_turn_twice_frees_one() -> None:
     async def main() -> None:
         queue = Queue(at_once=1)
-        turn = await queue.turns.take(asker(), 1)
+        turn = await queue.turns.take(asker(), 1, 10.0)
         turn.end()
         turn.end()
         assert queue.turns.in_flight == 0

@@ -76,13 +76,14 @@ class Retries:
         """Whether the server sleeps, and somebody wakes it."""
         return self._alarm is not None
 
-    async def ask(self, ask: Callable[[C], Awaitable[R]], call: C, tokens: int) -> R:
-        """Ask for one call, of about so many tokens.
+    async def ask(
+        self, ask: Callable[[C], Awaitable[R]], call: C, tokens: int, deadline: float = math.inf
+    ) -> R:
+        """Ask for one call, of about so many tokens, until its caller's deadline.
 
         Raises:
             HubgateError: what the last try raised.
         """
-        deadline = math.inf if call.context.deadline is None else call.context.deadline
         tried, mine = 0, None
         try:
             while True:
@@ -160,7 +161,8 @@ class Retried:
             HubgateError: what the last try raised.
         """
         tokens = tokens_guessed(sum(map(weight, call.texts)), texts=len(call.texts))
-        return await self._retries.ask(self._answer, call, tokens)
+        deadline = math.inf if call.context.deadline is None else call.context.deadline
+        return await self._retries.ask(self._answer, call, tokens, deadline)
 
 
 @dataclass(slots=True, eq=False)

@@ -71,8 +71,8 @@ class Turns:
         """Each call is one text."""
         return self.queued_calls
 
-    async def take(self, context: Context, tokens: int) -> Turn:
-        """Wait for a turn of a request with so many tokens; it must be ended.
+    async def take(self, context: Context, tokens: int, deadline: float) -> Turn:
+        """Wait until the deadline for a turn of a request with so many tokens; it must be ended.
 
         Raises:
             QueueFull: too many wait already, or the endpoint is being closed.
@@ -85,11 +85,11 @@ class Turns:
                 return Turn(self, permit, 0.0)
         now = self._clock()
         waiter = _Waiter(context, tokens)
-        self._admit(waiter, now)
+        self._admit(deadline, now)
         self._lines[context.bulk].add(waiter)
         self._wake()
         try:
-            async with asyncio.timeout(None if context.deadline is None else context.deadline - now):
+            async with asyncio.timeout(deadline - now):
                 await asyncio.shield(waiter.permit)
         except TimeoutError:
             self._leave(waiter)
@@ -117,14 +117,14 @@ class Turns:
             self._idle.set()
         self._wake()
 
-    def _admit(self, waiter: _Waiter, now: float) -> None:
+    def _admit(self, deadline: float, now: float) -> None:
         if self._closed:
             raise closing()
-        queued, deadline = self.queued_calls, waiter.context.deadline
+        queued = self.queued_calls
         wait = self._allowance.wait_estimate(queued + 1)
         if queued >= self._most:
             raise queue_full(queued, wait)
-        if deadline is not None and wait > deadline - now:
+        if wait > deadline - now:
             raise hopeless(wait, deadline - now)
 
     def _wake(self) -> None:

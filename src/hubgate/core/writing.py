@@ -58,9 +58,9 @@ class Writing:
         Raises:
             HubgateError: it cannot be answered.
         """
-        call, turn = await self._begin(call)
+        deadline, turn = await self._begin(call)
         try:
-            written = await self._ask(self._writer.write, call)
+            written = await self._ask(self._writer.write, call, deadline)
         finally:
             turn.end()
         return replace(written, waited=turn.waited) if turn.waited else written
@@ -71,28 +71,26 @@ class Writing:
         Raises:
             HubgateError: it cannot be answered.
         """
-        call, turn = await self._begin(call)
+        deadline, turn = await self._begin(call)
         try:
-            events = await self._ask(self._writer.stream, call)
+            events = await self._ask(self._writer.stream, call, deadline)
         except BaseException:
             turn.end()
             raise
         return Held(events, turn.end, waited=turn.waited)
 
-    async def _begin(self, call: WriteCall) -> tuple[WriteCall, Turn]:
+    async def _begin(self, call: WriteCall) -> tuple[float, Turn]:
         self._breaker.check()
-        if call.context.deadline is None:
-            deadline = self._clock() + self._patience
-            call = replace(call, context=replace(call.context, deadline=deadline))
-        return call, await self._turns.take(call.context, _tokens(call))
+        deadline = call.context.deadline or self._clock() + self._patience
+        return deadline, await self._turns.take(call.context, _tokens(call), deadline)
 
-    async def _ask(self, ask: Callable[[WriteCall], Awaitable[R]], call: WriteCall) -> R:
+    async def _ask(self, ask: Callable[[WriteCall], Awaitable[R]], call: WriteCall, deadline: float) -> R:
         async def tried(call: WriteCall) -> R:
-            return await self._retries.ask(ask, call, _tokens(call))
+            return await self._retries.ask(ask, call, _tokens(call), deadline)
 
-        began, deadline = self._clock(), call.context.deadline
+        began = self._clock()
         try:
-            async with asyncio.timeout(None if deadline is None else deadline - began):
+            async with asyncio.timeout(deadline - began):
                 return await self._breaker.watch(tried, call)
         except TimeoutError:
             raise too_late(self._clock() - began, in_queue=False) from None
