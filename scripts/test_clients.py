@@ -1,7 +1,7 @@
 """`make test-clients`: clients that do not install beside the tests, each in an environment of its own.
 
-Starts a gate with a fake and the local endpoint, runs one script of scripts/clients per client against it, and
-prints what passed. Environments are kept under build/clients; delete the folder for the newest versions. Needs a
+Starts a gate with a fake and the local endpoint, and with a server that writes and one that ranks behind it (those of
+the tests), runs one script of scripts/clients per client against it, and prints what passed. Environments are kept under build/clients; delete the folder for the newest versions. Needs a
 package registry the first time. Exits with 1 when a client fails.
 """
 
@@ -21,12 +21,15 @@ import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))  # the servers behind the gate are those of the tests
+from lookalikes import lookalike  # noqa: E402
+
 BUILD = ROOT / "build" / "clients"
 LOCAL = "all-minilm-l6-v2"
 TEXTS = ["The gate opens at dawn.", "A harbour town.", "门在黎明时打开。", "دروازه در سپیده‌دم باز می‌شود."]
@@ -68,6 +71,8 @@ CLIENTS = (
             "llama-index-embeddings-openai-like",
         ),
     ),
+    Client("text-generation-0.7", "text_generation_client.py", ("text-generation>=0.7,<0.8",)),
+    Client("cohere", "cohere_rerank.py", ("cohere",)),
     Client("haystack", "haystack_embedders.py", ("haystack-ai", "huggingface-api-haystack", "numpy")),
     Client("dify", "dify.py", ("dify_plugin",), python=(3, 12)),
 )
@@ -166,16 +171,23 @@ def running_gate(folder: Path) -> Iterator[dict[str, str]]:
     process = subprocess.Popen([sys.executable, "-m", "hubgate", "serve"], env=os.environ | settings)
     try:
         wait_until_ready(url, process)
-        ask(url, key, "/api/endpoints", {"name": "fake", "source": "fake", "dimensions": 16})
-        expected = folder / "expected.json"
-        vectors = {name: ask(url, key, f"/hf/{name}/embed", {"inputs": TEXTS}) for name in ("fake", LOCAL)}
-        expected.write_text(json.dumps({"texts": TEXTS, "vectors": vectors}), encoding="utf-8")
-        yield {
-            **os.environ,
-            "HUBGATE_URL": url,
-            "HUBGATE_KEY": key,
-            "HUBGATE_EXPECTED": str(expected),
-        }
+        with lookalike("vllm", kind="llm") as writer, lookalike("tei", kind="reranker") as ranker:
+            ask(url, key, "/api/endpoints", {"name": "fake", "source": "fake", "dimensions": 16})
+            ask(url, key, "/api/endpoints", {"name": "llm", "url": writer.url, "task": "chat_completion"})
+            ask(url, key, "/api/endpoints", {"name": "ranker", "url": ranker.url, "task": "rerank"})
+            made = ask(url, key, "/api/keys", {"name": "ranks", "default_endpoint": "ranker"})
+            expected = folder / "expected.json"
+            vectors = {
+                name: ask(url, key, f"/hf/{name}/embed", {"inputs": TEXTS}) for name in ("fake", LOCAL)
+            }
+            expected.write_text(json.dumps({"texts": TEXTS, "vectors": vectors}), encoding="utf-8")
+            yield {
+                **os.environ,
+                "HUBGATE_URL": url,
+                "HUBGATE_KEY": key,
+                "HUBGATE_RANKER_KEY": made["key"],
+                "HUBGATE_EXPECTED": str(expected),
+            }
     finally:
         process.terminate()
         process.wait(60)
@@ -194,13 +206,12 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.2)
 
 
-def ask(url: str, key: str, path: str, body: object) -> object:
+def ask(url: str, key: str, path: str, body: object) -> Any:
     """One request to the gate."""
     headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
     request = urllib.request.Request(url + path, json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=60) as reply:
-        answer: object = json.load(reply)
-        return answer
+        return json.load(reply)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,20 @@
-"""elasticsearch-py: put, inference, get, delete, and its errors."""
+"""elasticsearch-py: put, inference, get, delete, its errors, completions and ranks."""
 
 from __future__ import annotations
 
 from elasticsearch import Elasticsearch, NotFoundError
-from expected import ENDPOINTS, KEY, TEXTS, URL, check_refused, check_same, passed, version_of
+from expected import (
+    ENDPOINTS,
+    KEY,
+    PROMPT,
+    TEXTS,
+    URL,
+    check_refused,
+    check_same,
+    check_text,
+    passed,
+    version_of,
+)
 
 version_of("elasticsearch")
 
@@ -30,3 +41,17 @@ with Elasticsearch(URL, api_key=KEY) as client:
     client.inference.delete(inference_id="put-by-client")
     passed("delete")
     check_refused(lambda: client.inference.get(inference_id="put-by-client"), NotFoundError, "put-by-client")
+    client.inference.put(
+        inference_id="llm-by-client",
+        task_type="completion",
+        inference_config={
+            "service": "hugging_face",
+            "service_settings": {"url": f"{URL}/hf/llm", "api_key": KEY},
+        },
+    )
+    completed = client.inference.completion(inference_id="llm-by-client", input=PROMPT)
+    check_text(completed["completion"][0]["result"], "completion, through this gate's own TGI face")
+    client.inference.delete(inference_id="llm-by-client")
+    ranked = client.inference.rerank(inference_id="ranker", query="a gate", input=["a harbour", "a gate"])
+    assert sorted(rank["index"] for rank in ranked["rerank"]) == [0, 1], ranked
+    passed("rerank")

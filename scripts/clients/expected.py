@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 URL = os.environ["HUBGATE_URL"]
 KEY = os.environ["HUBGATE_KEY"]
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+RANKER_KEY = os.environ["HUBGATE_RANKER_KEY"]
+"""A key whose default endpoint ranks."""
+PROMPT, SAID = "good morning", "You said: good morning"
+"""What endpoint llm makes of a prompt."""
 _GIVEN = json.loads(Path(os.environ["HUBGATE_EXPECTED"]).read_text(encoding="utf-8"))
 TEXTS: list[str] = _GIVEN["texts"]
 ENDPOINTS: list[str] = list(_GIVEN["vectors"])
@@ -42,6 +47,12 @@ def check_refused(ask: Callable[[], object], kind: type[Exception], words: str) 
         raise AssertionError(f"{words}: it was not refused")
     assert words in told, told
     passed(f"its error shows: {words}")
+
+
+def check_text(told: str | None, what: str) -> None:
+    """Compare with what the model says to the prompt."""
+    assert told == SAID, f"{what}: {told!r}"
+    passed(what)
 
 
 def passed(what: str) -> None:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from expected import ENDPOINTS, KEY, TEXTS, URL, check_refused, check_same, passed, version_of
+from expected import (
+    ENDPOINTS,
+    KEY,
+    PROMPT,
+    TEXTS,
+    URL,
+    check_refused,
+    check_same,
+    check_text,
+    passed,
+    version_of,
+)
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -33,3 +44,13 @@ for name in ENDPOINTS:
 
 unknown = InferenceClient(base_url=f"{URL}/hf/none", api_key=KEY)
 check_refused(lambda: unknown.feature_extraction("one"), HfHubHTTPError, "No endpoint is named [none]")
+
+writer = InferenceClient(base_url=f"{URL}/hf/llm", api_key=KEY)
+check_text(writer.text_generation(PROMPT), "text_generation")
+told = list(writer.text_generation(PROMPT, stream=True, details=True))
+check_text(told[-1].generated_text, "text_generation(stream=True, details=True)")
+check_text("".join(event.token.text for event in told if not event.token.special), "its tokens")
+messages = [{"role": "user", "content": PROMPT}]
+check_text(writer.chat_completion(messages).choices[0].message.content, "chat_completion")
+chunks = [chunk for chunk in writer.chat_completion(messages, stream=True) if chunk.choices]
+check_text("".join(chunk.choices[0].delta.content or "" for chunk in chunks), "chat_completion(stream=True)")

@@ -1,12 +1,19 @@
-"""langchain-huggingface. Its embeddings refuse a URL as their model, so they are given the client to use."""
+"""langchain-huggingface. Its embeddings refuse a URL as their model, so they are given the client to use.
+
+Its models that write send no key to another host than Hugging Face's: there it stands in the path.
+"""
 
 from __future__ import annotations
 
 import asyncio
 
-from expected import ENDPOINTS, KEY, TEXTS, URL, check_same, version_of
+from expected import ENDPOINTS, KEY, PROMPT, TEXTS, URL, check_same, check_text, version_of
 from huggingface_hub import AsyncInferenceClient, InferenceClient
-from langchain_huggingface import HuggingFaceEndpointEmbeddings  # type: ignore[import-not-found]
+from langchain_huggingface import (  # type: ignore[import-not-found]
+    ChatHuggingFace,
+    HuggingFaceEndpoint,
+    HuggingFaceEndpointEmbeddings,
+)
 
 version_of("langchain-huggingface", "huggingface_hub")
 
@@ -21,3 +28,13 @@ for name in ENDPOINTS:
     # What it does with a model of another host: no key is sent, so the key must stand in the path.
     embeddings.client = InferenceClient(base_url=f"{URL}/k/{KEY}/hf/{name}")
     check_same(name, embeddings.embed_documents(TEXTS), "key in the path")
+
+# Its default of typical_p is what only text-generation-inference knows.
+writer = HuggingFaceEndpoint(
+    endpoint_url=f"{URL}/k/{KEY}/hf/llm", huggingfacehub_api_token=KEY, typical_p=None
+)
+check_text(writer.invoke(PROMPT), "HuggingFaceEndpoint")
+check_text("".join(writer.stream(PROMPT)), "HuggingFaceEndpoint, streamed")
+chat = ChatHuggingFace(llm=writer, model_id="org/model")
+check_text(chat.invoke(PROMPT).content, "ChatHuggingFace")
+check_text("".join(chunk.content for chunk in chat.stream(PROMPT)), "ChatHuggingFace, streamed")
