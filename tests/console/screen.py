@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 CHROMIUM = shutil.which("chromium")
 NEEDS_CHROMIUM = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium here: `apt-get install chromium fonts-noto-cjk` brings what these tests drive"
+    CHROMIUM is None,
+    reason="no Chromium here: `apt-get install chromium fonts-noto-cjk` brings what these tests drive",
 )
 LOCALES = {"en": "en-US", "zh": "zh-CN", "ja": "ja-JP", "fa": "fa-IR"}
 SHOTS = Path(__file__).parents[2] / "build" / "screenshots"

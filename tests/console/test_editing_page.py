@@ -44,7 +44,13 @@ class TestTheForm:
         for told in (
             *("Model Type", "LLM", "Text Embedding", "Rerank", "Model Name", "Endpoint Type", "API Token"),
             *("Hosted Inference API", "Inference Endpoints", "This machine", "Endpoint URL"),
-            *("User name / Organization name", "Task", "feature-extraction", "text-generation", "text2text-generation"),
+            *(
+                "User name / Organization name",
+                "Task",
+                "feature-extraction",
+                "text-generation",
+                "text2text-generation",
+            ),
         ):
             assert told in words
 
@@ -102,7 +108,10 @@ class TestTesting:
         assert '<a href="#url">Endpoint URL</a>' in page.text
 
     def test_settings_that_make_no_endpoint_are_told(self, visitor: Visitor) -> None:
-        assert "These settings cannot be used" in outcome_of(visitor, form("http://127.0.0.1:1", name="No Name")).words
+        assert (
+            "These settings cannot be used"
+            in outcome_of(visitor, form("http://127.0.0.1:1", name="No Name")).words
+        )
 
     def test_a_test_that_is_forgotten_is_told_so(self, visitor: Visitor) -> None:
         assert "over and forgotten" in visitor.get("/ui/trials/nothing", hx_request="true").words
@@ -118,10 +127,16 @@ class TestTesting:
 class TestSaving:
     def test_a_model_that_answers_is_registered(self, visitor: Visitor) -> None:
         with lookalike("tei", key=TOKEN) as server:
-            page = visitor.post("/ui/models/new", form(server.url, prefix_search="query: "), hx_request="true")
+            page = visitor.post(
+                "/ui/models/new", form(server.url, prefix_search="query: "), hx_request="true"
+            )
             assert page.headers["hx-redirect"] == "/ui/models?done=added&name=e5"
             stored = visitor.gate.request("GET", "/api/endpoints/e5").json()
-        assert (stored["url"], stored["token"], stored["prefixes"]) == (server.url, "…1234", {"search": "query: "})
+        assert (stored["url"], stored["token"], stored["prefixes"]) == (
+            server.url,
+            "…1234",
+            {"search": "query: "},
+        )
 
     def test_a_failure_stores_nothing_unless_it_is_wanted_switched_off(self, visitor: Visitor) -> None:
         with lookalike("tei", key="hf_another") as server:

@@ -51,7 +51,11 @@ class TestKeys:
         keys = visitor.gate.request("GET", "/api/keys").json()["keys"]
         key = next(key for key in keys if key["name"] == "batch")
         assert (key["bulk"], key["admin"], key["endpoints"]) == (True, False, ["alpha", "beta"])
-        assert (key["input_type"], key["requests_per_minute"], key["tokens_per_minute"]) == ("ingest", 60, 1000)
+        assert (key["input_type"], key["requests_per_minute"], key["tokens_per_minute"]) == (
+            "ingest",
+            60,
+            1000,
+        )
         assert time.localtime(key["expires_at"])[:6] == (2099, 12, 31, 23, 59, 59)
         words = visitor.get("/ui/keys").words
         for told in ("Bulk", "60 requests/min", "1,000 tokens/min", "Dec 31, 2099", "Never"):
@@ -82,7 +86,9 @@ class TestKeys:
 
     def test_a_key_is_revoked_after_a_question(self, visitor: Visitor) -> None:
         visitor.gate.create_key("dify")
-        found = re.search(r'href="(/ui/keys/[0-9a-f]{8}/revoke)">Revoke<span class="sr"> dify', visitor.get("/ui/keys").text)
+        found = re.search(
+            r'href="(/ui/keys/[0-9a-f]{8}/revoke)">Revoke<span class="sr"> dify', visitor.get("/ui/keys").text
+        )
         assert found
         assert "dify" in visitor.get(found[1]).words
         visitor.post(found[1])

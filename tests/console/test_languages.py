@@ -19,7 +19,9 @@ NOON = 1_793_016_000.0
         ("fa", "۱ مدل", "۱٬۲۳۴ مدل"),
     ],
 )
-def test_counted_things_have_the_plural_and_the_digits_of_the_language(code: str, one: str, many: str) -> None:
+def test_counted_things_have_the_plural_and_the_digits_of_the_language(
+    code: str, one: str, many: str
+) -> None:
     language = languages()[code]
     assert language.say("models.count", count=1) == one
     assert language.say("models.count", count=1234) == many

@@ -17,7 +17,13 @@ TOKEN = "hf_aTokenThatNobodyHas1234"
 
 def form(**fields: str) -> dict[str, str]:
     """A form of a hosted embedding model, with some fields as given."""
-    usual = {"where": "router", "model": "intfloat/e5-small-v2", "name": "e5", "connection": NEW, "token": TOKEN}
+    usual = {
+        "where": "router",
+        "model": "intfloat/e5-small-v2",
+        "name": "e5",
+        "connection": NEW,
+        "token": TOKEN,
+    }
     return {**EMPTY, **usual, **fields}
 
 
@@ -38,7 +44,9 @@ def test_types_make_a_source_and_a_task(fields: dict[str, str], source: Source, 
 
 
 def test_fields_of_another_endpoint_type_are_ignored() -> None:
-    endpoint, _ = endpoint_of(form(url="http://left.over", namespace="me", where="local", provider="x", token=""))
+    endpoint, _ = endpoint_of(
+        form(url="http://left.over", namespace="me", where="local", provider="x", token="")
+    )
     assert (endpoint.url, endpoint.namespace, endpoint.provider) == (None, None, None)
 
 
@@ -51,7 +59,10 @@ def test_a_name_is_made_of_the_models_where_none_is_given() -> None:
     [
         ({"model": "", "name": "x"}, {"model": "fault.missing"}),
         ({"where": "dedicated", "url": ""}, {"url": "fault.missing"}),
-        ({"where": "dedicated", "url": "", "name": "", "model": ""}, {"url": "fault.missing", "name": "fault.missing"}),
+        (
+            {"where": "dedicated", "url": "", "name": "", "model": ""},
+            {"url": "fault.missing", "name": "fault.missing"},
+        ),
         ({"token": ""}, {"token": "fault.token"}),
         ({"requests_per_minute": "many"}, {"requests_per_minute": "fault.whole"}),
         ({"dimensions": "0"}, {"dimensions": "fault.whole"}),
@@ -68,7 +79,9 @@ def test_what_cannot_be_read_is_told_by_its_field(fields: dict[str, str], fault:
     assert caught.value.fields == fault
 
 
-@pytest.mark.parametrize("fields", [{"kind": "x"}, {"where": "x"}, {"strategy": "x"}, {"task_embedding": "x"}])
+@pytest.mark.parametrize(
+    "fields", [{"kind": "x"}, {"where": "x"}, {"strategy": "x"}, {"task_embedding": "x"}]
+)
 def test_what_no_browser_sends_is_refused(fields: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest):
         endpoint_of(form(**fields))
@@ -147,7 +160,11 @@ def test_what_the_form_has_no_field_for_stays() -> None:
 
 def test_chunking_settings_are_elasticsearchs() -> None:
     faults: dict[str, str] = {}
-    assert chunking_of(form(), faults) == {"strategy": "sentence", "max_chunk_size": 250, "sentence_overlap": 1}
+    assert chunking_of(form(), faults) == {
+        "strategy": "sentence",
+        "max_chunk_size": 250,
+        "sentence_overlap": 1,
+    }
     recursive = chunking_of(form(strategy="recursive", separator_group=""), faults)
     assert recursive == {"strategy": "recursive", "max_chunk_size": 250, "separator_group": "plaintext"}
     assert chunking_of(form(strategy="none"), faults) == {"strategy": "none"}

@@ -15,6 +15,7 @@ from visitor import Visitor
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.settings import Settings
 
+
 @pytest.fixture
 def visitor(gate: RunningGate) -> Visitor:
     visitor = Visitor(gate)
@@ -41,7 +42,15 @@ def test_each_model_is_shown_with_what_it_is_and_how_it_is(visitor: Visitor) -> 
         assert visitor.gate.request("POST", "/v1/embeddings", body, key=key).status == 200
         page = visitor.get("/ui/models")
         row = page.text.partition("<tbody>")[2]
-        for told in ("e5", "org/small", "Text embedding", "16 dimensions", "Inference Endpoints", "tei", "Running"):
+        for told in (
+            "e5",
+            "org/small",
+            "Text embedding",
+            "16 dimensions",
+            "Inference Endpoints",
+            "tei",
+            "Running",
+        ):
             assert told in row
         assert "of 60 a minute" in page.words
         assert re.search(r'class="num">1<', row), "one request today"
@@ -147,7 +156,9 @@ def test_a_thousand_models_come_in_pages_of_fifty(tmp_path_factory: pytest.TempP
         assert len(first.text) < 250_000
         assert names(visitor.get("/ui/models?page=20").text)[-1] == "m0999"
         assert names(visitor.get("/ui/models?page=21").text)[-1] == "m0999"
-        assert names(visitor.get("/ui/models?q=m09&page=2").text) == [f"m09{number}" for number in range(50, 100)]
+        assert names(visitor.get("/ui/models?q=m09&page=2").text) == [
+            f"m09{number}" for number in range(50, 100)
+        ]
 
 
 async def _thousand(gate: RunningGate) -> None:

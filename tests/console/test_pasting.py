@@ -71,7 +71,10 @@ def test_a_server_of_ones_own_gets_no_token() -> None:
 def test_the_page_of_an_endpoint_says_whose_it_is() -> None:
     found = {"where": "dedicated", "namespace": "my-org"}
     assert understood("https://endpoints.huggingface.co/my-org/endpoints") == found
-    assert understood("https://ui.endpoints.huggingface.co/my-org/endpoints/My-E5") == {**found, "name": "my-e5"}
+    assert understood("https://ui.endpoints.huggingface.co/my-org/endpoints/My-E5") == {
+        **found,
+        "name": "my-e5",
+    }
 
 
 def test_a_search_on_the_hub_says_the_kind() -> None:
@@ -83,7 +86,11 @@ def test_a_search_on_the_hub_says_the_kind() -> None:
     "pasted",
     [
         *("", "hello", "two words", "https://", "http://[", "https://huggingface.co/", "hf_aToken"),
-        *("https://huggingface.co/datasets/a/b", "https://huggingface.co/models", "https://endpoints.huggingface.co/"),
+        *(
+            "https://huggingface.co/datasets/a/b",
+            "https://huggingface.co/models",
+            "https://endpoints.huggingface.co/",
+        ),
         *("a/b/c", "../etc/passwd"),
     ],
 )

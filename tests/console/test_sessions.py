@@ -95,7 +95,9 @@ def test_a_form_token_is_of_one_session_alone(sessions: Sessions) -> None:
 
 
 class TestAttempts:
-    def test_after_five_wrong_keys_an_address_waits_until_the_first_is_a_minute_old(self, clock: _Clock) -> None:
+    def test_after_five_wrong_keys_an_address_waits_until_the_first_is_a_minute_old(
+        self, clock: _Clock
+    ) -> None:
         attempts = Attempts(clock)
         for _ in range(5):
             assert attempts.wait("10.0.0.1") == 0

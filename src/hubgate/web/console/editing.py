@@ -109,8 +109,9 @@ class Editing:
     async def _save(
         self, form: Mapping[str, str], endpoint: Endpoint, token: Secret | None, old: Endpoint | None
     ) -> str:
-        """What was done, for the words `done.<what>`. A token that is to have a name is stored first, and only if the
-        endpoint can be, too.
+        """What was done, for the words `done.<what>`.
+
+        A token that is to have a name is stored first, and forgotten if the endpoint cannot be stored.
         """
         connection = form.get("token_name", "") if token and form.get("connection") == NEW else ""
         if not connection:
@@ -149,7 +150,9 @@ class Editing:
             return visit.page("outcome.html", **{**_NOTHING, **outcome})
         return self._form(visit, form, old, **outcome)
 
-    def _form(self, visit: Visit, form: Mapping[str, str], old: Endpoint | None = None, **more: Any) -> Response:
+    def _form(
+        self, visit: Visit, form: Mapping[str, str], old: Endpoint | None = None, **more: Any
+    ) -> Response:
         others = (endpoint.name for endpoint in self._gateway.endpoints() if endpoint is not old)
         return visit.page(
             "model_fields.html" if visit.is_part else "model.html",

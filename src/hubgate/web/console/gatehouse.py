@@ -118,7 +118,9 @@ class Gatehouse:
     async def _check_form(self, visit: Visit, session: Session) -> None:
         given = visit.request.headers.get("x-csrf-token") or (await visit.form()).get("csrf", "")
         if not self._sessions.is_form_token(session, given):
-            raise NotPermitted("This form is not of your session.", remedy="Load the page again, and send it anew.")
+            raise NotPermitted(
+                "This form is not of your session.", remedy="Load the page again, and send it anew."
+            )
 
     def _keep(self, request: Request, response: Response, session: Session) -> None:
         response.set_cookie(
@@ -136,7 +138,9 @@ def _check_origin(request: Request) -> None:
     """Refuse what another site sends, even to who has no session yet. Browsers say so themselves."""
     site = request.headers.get("sec-fetch-site", "none")
     if request.method not in _READING and site not in {"same-origin", "none"}:
-        raise NotPermitted("Another site sent this form.", remedy="Open the console itself, and send it there.")
+        raise NotPermitted(
+            "Another site sent this form.", remedy="Open the console itself, and send it there."
+        )
 
 
 def _told(visit: Visit, error: HubgateError) -> Response:

@@ -72,7 +72,7 @@ EMPTY: Mapping[str, str] = {
 """The form as it is before anything is typed; what is not here is empty."""
 
 
-class Faults(Exception):  # noqa: N818 - they are the reader's own
+class Faults(Exception):
     """Fields that cannot be used: the key of the words by the field's name."""
 
     def __init__(self, fields: Mapping[str, str]) -> None:

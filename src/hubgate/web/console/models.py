@@ -192,7 +192,9 @@ class Models:
         """By endpoint; read anew every few seconds, however many pages watch."""
         now = time.time()
         if now >= self._today_until:
-            midnight = datetime.fromtimestamp(now).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+            midnight = (
+                datetime.fromtimestamp(now).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+            )
             start = int(midnight.timestamp()) // HOUR * HOUR
             question = UsageQuestion(start=start, end=start + 2 * DAY, by=("endpoint",))
             rows = await self._gateway.usage.report(question)

@@ -15,10 +15,15 @@ _CONSOLE = frozenset({"endpoints.huggingface.co", "ui.endpoints.huggingface.co"}
 _ROUTER = "router.huggingface.co"
 _PART = r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,95}"
 _MODEL = re.compile(rf"{_PART}/{_PART}")
-_NOT_OWNERS = frozenset({"datasets", "spaces", "docs", "blog", "papers", "settings", "collections", "api", "models"})
+_NOT_OWNERS = frozenset(
+    {"datasets", "spaces", "docs", "blog", "papers", "settings", "collections", "api", "models"}
+)
 _SIGNS = (
     ("rerank", ("rerank", "ranker", "cross-encoder", "ms-marco")),
-    ("embedding", ("embed", "sentence", "minilm", "mpnet", "e5-", "bge-", "gte-", "labse", "nomic", "splade")),
+    (
+        "embedding",
+        ("embed", "sentence", "minilm", "mpnet", "e5-", "bge-", "gte-", "labse", "nomic", "splade"),
+    ),
 )
 """What the names of models tell of their kind, the surest first; all else writes."""
 _OF_TAG = {

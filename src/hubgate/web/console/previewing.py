@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def marked(text: str, chunks: Sequence[Chunk]) -> list[Piece]:
     """The whole text in pieces, cut wherever a chunk begins or ends."""
     cuts = sorted({0, len(text), *(edge for piece in chunks for edge in (piece.start, piece.end))})
     pieces = []
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in pairwise(cuts):
         inside = tuple(n for n, one in enumerate(chunks, 1) if one.start <= start and end <= one.end)
         begins = tuple(n for n in inside if chunks[n - 1].start == start)
         pieces.append(Piece(text[start:end], inside, begins))

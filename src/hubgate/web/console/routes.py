@@ -86,9 +86,9 @@ def console_routes(
     ]
 
 
-async def _home(request: Request) -> Response:
+async def _home(_: Request) -> Response:
     return RedirectResponse("/ui/models", 303)
 
 
-async def _nothing(visit: Visit) -> Response:
+async def _nothing(_: Visit) -> Response:
     raise NotFound("The console has no such page.", remedy="Go on from its first page.")

@@ -52,7 +52,12 @@ async def serve_file(request: Request) -> Response:
 def _files() -> dict[str, _File]:
     found = (path for path in sorted(FOLDER.iterdir()) if path.suffix in _TYPES)
     return {
-        path.name: _File(content, gzip.compress(content, 9, mtime=0), _TYPES[path.suffix], hashlib.sha256(content).hexdigest()[:12])
+        path.name: _File(
+            content,
+            gzip.compress(content, 9, mtime=0),
+            _TYPES[path.suffix],
+            hashlib.sha256(content).hexdigest()[:12],
+        )
         for path in found
         for content in [path.read_bytes()]
     }
