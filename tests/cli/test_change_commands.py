@@ -61,6 +61,8 @@ def test_what_fails_its_test_is_kept_where_that_is_asked(gate: RunningGate, hubg
     assert kept.fields["enabled"].strip() == "no"
     assert "cause: connection_refused" in kept.fields["failure"]
     assert hubgate("enable", "later").status == 1
+    both = hubgate("add", "far", "--hosted", "org/model", "--model", "other")
+    assert "--hosted names the model already" in both.err
 
 
 def test_a_connection_is_stored_used_replaced_and_removed(

@@ -23,6 +23,7 @@ from hubgate.domain.errors import (
 )
 from hubgate.domain.secret import Secret
 from hubgate.service.gateway import Gateway
+from hubgate.service.lending import SwitchedOff
 from hubgate.service.pipeline import Pipelines
 
 if TYPE_CHECKING:
@@ -158,6 +159,10 @@ class TestSwitchedOff:
         await gateway.edit(endpoint)
         await gateway.embed("minilm", CALL)
         assert (stage.detections, len(stage.open_actors)) == (1, 1)
+
+    async def test_in_the_place_of_its_model_nothing_answers(self) -> None:
+        with pytest.raises(EndpointDisabled):
+            await SwitchedOff("e5")(CALL)
 
     async def test_it_is_neither_opened_nor_asked_at_the_start(
         self, gateway: Gateway, store: SqlStore, stage: Stage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import time
@@ -128,6 +129,28 @@ async def test_a_locked_database_loses_nothing_and_is_written_to_when_it_is_free
     ]
     assert sum(rows[0].tally.latency) == 4
     assert [row.tally.requests for row in await usage.report(asked("cause"))] == [3]
+    await store.close()
+
+
+async def test_what_comes_while_the_database_refuses_is_added_to_what_it_refused(
+    settings: Settings,
+) -> None:
+    store = await SqlStore.open(settings, patience=0.0)
+    usage = opened(store, Hands())
+    with closing(sqlite3.connect(os.fspath(settings.database))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        called(usage, cause="waking")
+        flushing = asyncio.create_task(usage.flush())
+        await asyncio.sleep(0)
+        called(usage)
+        called(usage, cause="waking")
+        with pytest.raises(StoreFailed):
+            await flushing
+        other.rollback()
+    (row,) = await usage.report(asked())
+    assert (row.tally.requests, row.tally.errors, sum(row.tally.latency)) == (3, 2, 1)
+    ((_, causes),) = await usage.report(asked("cause"))
+    assert causes.requests == 2
     await store.close()
 
 

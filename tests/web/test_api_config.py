@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from scripted import two_numbers
 
+from hubgate.domain.calls import Rerank, Scores
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import UpstreamUnreachable
 from hubgate.domain.secret import Secret
@@ -167,6 +169,17 @@ async def test_an_endpoint_that_fails_its_test_is_told_and_the_others_go_on(scri
     assert {"later"} <= {endpoint.name for endpoint in scripted.gateway.endpoints()}
     scripted.script.answer = type(scripted.script)().answer
     assert said(await apply(scripted, WHOLE)) == [("add", "endpoint", "first"), ("add", "endpoint", "second")]
+
+
+async def test_a_fallback_that_cannot_stand_in_is_told(scripted: ScriptedGate) -> None:
+    text = "endpoints: {a: {source: fake, fallback: b}, b: {source: fake, task: rerank}}"
+    scripted.script.answer = lambda call: (
+        Scores(items=[0.5] * len(call.texts)) if isinstance(call, Rerank) else two_numbers(call)
+    )
+    told = await apply(scripted, text)
+    assert "cannot stand in" in told["steps"][0]["failure"]["message"]
+    assert told["failed"] == 1
+    assert scripted.gateway.find("a").fallback is None
 
 
 @pytest.mark.parametrize(

@@ -8,25 +8,20 @@ from typing import TYPE_CHECKING, NoReturn
 from hubgate.domain.errors import EndpointDisabled
 
 if TYPE_CHECKING:
-    from hubgate.domain.calls import Call, Result, WriteCall
+    from hubgate.domain.calls import Call, Result
     from hubgate.domain.ports import Upstream
 
 
 class SwitchedOff:
-    """In the place of the model of an endpoint that is switched off: nothing is opened, nothing answers."""
+    """In the place of the model of an endpoint that is switched off: nothing is opened, nothing answers.
+
+    No call comes here, for such an endpoint refuses them first: see `hubgate.service.live`.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     async def __call__(self, call: Call) -> NoReturn:  # noqa: ARG002 - the port's shape
-        """Refuse. Raises: EndpointDisabled."""
-        raise EndpointDisabled(self._name)
-
-    async def write(self, call: WriteCall) -> NoReturn:  # noqa: ARG002 - as above
-        """Refuse. Raises: EndpointDisabled."""
-        raise EndpointDisabled(self._name)
-
-    async def stream(self, call: WriteCall) -> NoReturn:  # noqa: ARG002 - as above
         """Refuse. Raises: EndpointDisabled."""
         raise EndpointDisabled(self._name)
 
