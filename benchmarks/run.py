@@ -37,6 +37,8 @@ BENCHMARKS = {
     "g8": Benchmark("size.py", "installed size"),
     "g12": Benchmark("chunking.py", "chunking, MB/s", ("--rounds", "3"), has_peer=False),
     "g13": Benchmark("coalesce.py", "what joining small calls saves and brings", (), has_peer=False),
+    "g14": Benchmark("bulk.py", "a bulk job, beside a bare loop", has_peer=False),
+    "g14-memory": Benchmark("bulk_memory.py", "memory of a bulk job of 200,000 rows", has_peer=False),
 }
 
 

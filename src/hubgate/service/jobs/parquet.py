@@ -141,7 +141,8 @@ class ParquetSink:
         waiting: list[pa.Table] = []
         with replacing(self._output) as file, self._writer(file) as writer:
             for shard in shards:
-                waiting.append(pq.read_table(self._parts.path(shard), schema=self._schema, memory_map=False))
+                with pq.ParquetFile(self._parts.path(shard)) as part:
+                    waiting.append(part.read(use_threads=False).cast(self._schema))
                 if sum(table.nbytes for table in waiting) >= _GROUP_BYTES:
                     _write_group(writer, waiting)
                     waiting.clear()
