@@ -22,7 +22,7 @@ from hubgate.upstreams.hub import open_hub
 from hubgate.web.app import create_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from hubgate.core.writing import Writing
     from hubgate.domain.calls import Call, Result, WriteCall
@@ -87,11 +87,14 @@ class ScriptedEvents:
 
     spelling: Spelling
     items: Iterator[Sequence[bytes]]
+    pause: Callable[[], Awaitable[object]] | None = None
     closed: int = 0
 
     async def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
         for item in self.items:
             yield item
+            if self.pause:
+                await self.pause()
 
     async def aclose(self) -> None:
         self.closed += 1
@@ -106,6 +109,8 @@ class Script:
     told: Callable[[WriteCall], Iterator[Sequence[bytes]]] = events_of_hello
     spelling: Spelling = Spelling.OPENAI
     """Of the streams."""
+    pause: Callable[[], Awaitable[object]] | None = None
+    """What is waited for before a text is written, and after each item of a stream."""
     write_calls: list[WriteCall] = field(default_factory=list)
     streams: list[ScriptedEvents] = field(default_factory=list)
     facts: Facts = FACTS
@@ -117,11 +122,13 @@ class Script:
 
     async def write(self, call: WriteCall) -> Generated:
         self.write_calls.append(call)
+        if self.pause:
+            await self.pause()
         return self.written(call)
 
     async def stream(self, call: WriteCall) -> ScriptedEvents:
         self.write_calls.append(call)
-        self.streams.append(ScriptedEvents(self.spelling, self.told(call)))
+        self.streams.append(ScriptedEvents(self.spelling, self.told(call), self.pause))
         return self.streams[-1]
 
     async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:

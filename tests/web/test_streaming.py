@@ -1,0 +1,105 @@
+"""Streams on their way out: readers that are slow, readers that leave, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scripted import ADMIN_KEY
+from writers import add_writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, MutableMapping, Sequence
+
+    from scripted import ScriptedGate
+
+    from hubgate.domain.calls import WriteCall
+
+    Message = MutableMapping[str, Any]
+
+CHUNK = b'{"choices":[{"index":0,"delta":{"content":"word"}}]}'
+
+
+class Reader:
+    """A client that reads as it likes: one part for each time that `more` is released."""
+
+    def __init__(self, *, stream: bool = True) -> None:
+        body = {"model": "llm", "messages": [], "stream": stream}
+        self._asked: list[Message] = [{"type": "http.request", "body": json.dumps(body).encode()}]
+        self.more = asyncio.Semaphore(0)
+        self.left = asyncio.Event()
+        self.got: asyncio.Queue[Message] = asyncio.Queue()
+        self.scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/chat/completions",
+            "raw_path": b"/v1/chat/completions",
+            "query_string": b"",
+            "headers": [(b"authorization", b"Bearer " + ADMIN_KEY.encode())],
+        }
+
+    async def receive(self) -> Message:
+        if self._asked:
+            return self._asked.pop()
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        await self.more.acquire()
+        self.got.put_nowait(message)
+
+
+@pytest.fixture
+async def gate(scripted: ScriptedGate) -> ScriptedGate:
+    await add_writer(scripted)
+    return scripted
+
+
+async def test_a_reader_who_does_not_read_lets_nothing_pile_up(gate: ScriptedGate) -> None:
+    told = 0
+
+    def endless(call: WriteCall) -> Iterator[Sequence[bytes]]:
+        nonlocal told
+        while True:
+            told += 1
+            yield [CHUNK]
+
+    gate.script.told = endless
+    reader = Reader()
+    serving = asyncio.ensure_future(gate.app(reader.scope, reader.receive, reader.send))
+    for parts in range(1, 6):
+        reader.more.release()
+        await reader.got.get()
+        await asyncio.sleep(0)
+        assert told <= parts
+    reader.left.set()
+    reader.more.release()
+    await serving
+    assert gate.script.streams[-1].closed == 1
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+async def test_a_reader_who_leaves_ends_the_call_at_once(gate: ScriptedGate, stream: bool) -> None:
+    ended = asyncio.Event()
+
+    async def silence() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    gate.script.pause = silence
+    reader = Reader(stream=stream)
+    for _ in range(9):
+        reader.more.release()
+    serving = asyncio.ensure_future(gate.app(reader.scope, reader.receive, reader.send))
+    if stream:
+        assert (await reader.got.get())["status"] == 200
+        assert b"hel" in (await reader.got.get())["body"]
+    reader.left.set()
+    await serving
+    assert ended.is_set()
+    assert [events.closed for events in gate.script.streams[-1:]] == ([1] if stream else [])
+    assert 'cause="client_left",endpoint="llm"' in gate.meter.exposition().decode()
