@@ -6,11 +6,16 @@ import csv
 import io
 import json
 import time
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hubgate.domain.calls import InputType
+from hubgate.domain.chunking import ChunkingSettings
+from hubgate.domain.endpoint import Endpoint, Engine, Precision, Similarity, Source, Task
 from hubgate.domain.errors import UpstreamUnreachable
+from hubgate.web.shapes import EndpointForm
 
 if TYPE_CHECKING:
     from scripted import Reply, ScriptedGate
@@ -116,6 +121,43 @@ class TestEndpoints:
             "POST", "/api/endpoints", {"name": "x", "source": "router", "model": "a/b", "url": "http://x"}
         )
         assert "A hosted endpoint has no URL" in refused.json()["error"]["message"]
+
+    def test_the_form_of_an_endpoint_makes_the_same_endpoint(self) -> None:
+        whole = Endpoint(
+            name="e5",
+            task=Task.RERANK,
+            source=Source.DEDICATED,
+            model="org/model",
+            url="http://127.0.0.1:1/",
+            engine=Engine.TEI,
+            similarity=Similarity.L2_NORM,
+            dimensions=8,
+            max_input_tokens=9,
+            provider="auto",
+            bill_to="team",
+            namespace="team",
+            connection="team",
+            proxy="http://127.0.0.1:2",
+            ca_bundle="ca.pem",
+            timeout=1.5,
+            fallback="e6",
+            enabled=False,
+            requests_per_minute=1,
+            tokens_per_minute=2,
+            max_concurrent_requests=3,
+            burst=4,
+            prefixes={InputType.SEARCH: "q: "},
+            cached=False,
+            top_n=5,
+            return_documents=True,
+            precision=Precision.BF16,
+            chunking=ChunkingSettings(strategy="none"),
+        )
+        plain = Endpoint(name="x", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
+        told = [one.name for one in fields(Endpoint) if one.name != "facts"]
+        same = [name for name in told if getattr(whole, name) == getattr(plain, name)]
+        assert same == [], "this test sets every field"
+        assert EndpointForm.of(whole).endpoint() == (whole, None)
 
     async def test_one_that_is_switched_off_answers_424_on_every_face(self, scripted: ScriptedGate) -> None:
         shown = await sent(scripted, "PATCH", "/api/endpoints/e5", {"enabled": False})
