@@ -127,6 +127,49 @@ class TestConnections:
         assert visitor.post("/ui/connections/nothing/forget").status == 200
 
 
+class TestTheConfiguration:
+    YAML = "version: 1\nendpoints:\n  alpha: {source: fake}\nkeys:\n  dify: {bulk: true}\n"
+
+    def test_it_is_exported_and_applied_again_with_nothing_to_do(self, visitor: Visitor) -> None:
+        visitor.gate.add("alpha")
+        page = visitor.get("/ui/config/export")
+        assert page.headers["content-disposition"] == 'attachment; filename="hubgate.yaml"'
+        again = visitor.post("/ui/config", {"yaml": page.text, "do": "apply", "prune": "on"})
+        assert "Everything is as it says already." in again.words
+
+    def test_the_plan_changes_nothing(self, visitor: Visitor) -> None:
+        page = visitor.post("/ui/config", {"yaml": self.YAML, "do": "plan"})
+        assert "2 changes would be made: Add model alpha Add key dify" in page.words
+        assert visitor.gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
+
+    def test_it_is_applied_and_shows_new_keys_once(self, visitor: Visitor) -> None:
+        page = visitor.post("/ui/config", {"yaml": self.YAML, "do": "apply"})
+        assert "2 changes were made" in page.words
+        assert re.search(r"<code [^>]*>hg_[^<]+</code>", page.text)
+        changed = visitor.post("/ui/config", {"yaml": "keys:\n  dify: {bulk: false}\n", "do": "apply"})
+        assert "Change key dify bulk" in changed.words
+
+    def test_tokens_are_given_by_name(self, visitor: Visitor) -> None:
+        sent = {"yaml": "connections:\n  team: {token: '${TEAM}'}\n", "do": "apply"}
+        assert "is not given" in visitor.post("/ui/config", sent).words
+        visitor.post("/ui/config", {**sent, "secrets": "x\nTEAM = hf_aTokenThatNobodyHas1234\n"})
+        assert "team …1234" in visitor.get("/ui/settings").words
+
+    def test_what_cannot_be_read_is_told_and_a_model_that_fails_beside_the_others(
+        self, visitor: Visitor
+    ) -> None:
+        assert (
+            "The request cannot be used" in visitor.post("/ui/config", {"yaml": "a: [", "do": "plan"}).words
+        )
+        sent = {
+            "yaml": "endpoints:\n  far: {url: 'http://127.0.0.1:9'}\n  near: {source: fake}\n",
+            "do": "apply",
+        }
+        page = visitor.post("/ui/config", sent)
+        assert "Nothing listens at this address" in page.words
+        assert visitor.gate.request("GET", "/api/endpoints/near").status == 200
+
+
 def test_the_versions_are_told(visitor: Visitor) -> None:
     words = visitor.get("/ui/settings").words
     assert "ICU 77.1" in words

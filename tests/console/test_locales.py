@@ -23,6 +23,7 @@ CODES = ("en", "zh", "ja", "fa")
 FAMILIES: dict[str, set[str]] = {
     "about.": {"hubgate", "python", "icu"},
     "cause.": {name for cause in Cause for name in (cause.value, f"{cause}.remedy")},
+    "config.": {"add", "change", "remove", "connection", "endpoint", "key"},
     "delete.used.": {"key", "endpoint"},
     "done.": set(DONE),
     "kind.": {name for kind in KINDS for name in (kind, f"{kind}.hint")},

@@ -111,7 +111,8 @@ def test_a_model_is_exported_without_its_token(visitor: Visitor) -> None:
         visitor.gate.add("e5", url=server.url, token="hf_aTokenThatNobodyHas1234")
         page = visitor.get("/ui/models/e5/export")
     assert page.headers["content-disposition"] == 'attachment; filename="e5.yaml"'
-    assert yaml.safe_load(page.text)["url"] == server.url
+    shown = yaml.safe_load(page.text)["endpoints"]["e5"]
+    assert (shown["url"], shown["token"]) == (server.url, "${TOKEN_OF_E5}")
     assert "NobodyHas" not in page.text
 
 

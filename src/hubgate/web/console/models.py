@@ -9,18 +9,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-import msgspec
-from starlette.responses import Response
-
 from hubgate.domain.endpoint import Source, Task
 from hubgate.domain.errors import HubgateError
 from hubgate.domain.records import DAY, HOUR, UsageQuestion
 from hubgate.service.users import users_of
 from hubgate.web.console.states import state_of
-from hubgate.web.shapes import EndpointForm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from starlette.responses import Response
 
     from hubgate.domain.endpoint import Endpoint
     from hubgate.service.access import Access
@@ -165,15 +163,6 @@ class Models:
         except HubgateError as error:
             return visit.page("clone.html", endpoint=endpoint, twin=twin, fault=error)
         return visit.go(_done("cloned", twin))
-
-    async def export(self, visit: Visit) -> Response:
-        """An endpoint as YAML, without its token."""
-        endpoint = self._gateway.find(visit.request.path_params["name"])
-        return Response(
-            msgspec.yaml.encode(EndpointForm.of(endpoint)),
-            media_type="application/yaml; charset=utf-8",
-            headers={"content-disposition": f'attachment; filename="{endpoint.name}.yaml"'},
-        )
 
     async def _rows(self, endpoints: Sequence[Endpoint]) -> list[Row]:
         pipelines, unready = self._gateway.pipelines(), self._gateway.unready()

@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Route
 
 from hubgate.domain.errors import NotFound
+from hubgate.web.console.config_page import ConfigPage
 from hubgate.web.console.editing import Editing
 from hubgate.web.console.gatehouse import Gatehouse
 from hubgate.web.console.keys_page import KeysPage
@@ -45,7 +46,7 @@ def console_routes(
     house = Gatehouse(access, Sessions(clock))
     door = SignIn(access, house, Attempts(time.monotonic))
     models, editing, keys = Models(gateway, access), Editing(gateway, Trials()), KeysPage(gateway, access)
-    settings = SettingsPage(gateway)
+    settings, config = SettingsPage(gateway), ConfigPage(gateway, access)
     inside, outside = house.inside, house.outside
     return [
         Route("/ui", _home, methods=["GET"]),
@@ -72,12 +73,14 @@ def console_routes(
         inside("POST", "/ui/models/{name}/clone", models.clone),
         inside("GET", "/ui/models/{name}/delete", models.ask_delete),
         inside("POST", "/ui/models/{name}/delete", models.delete),
-        inside("GET", "/ui/models/{name}/export", models.export),
+        inside("GET", "/ui/models/{name}/export", config.export_model),
         inside("GET", "/ui/keys", keys.show),
         inside("POST", "/ui/keys", keys.create),
         inside("GET", "/ui/keys/{key}/revoke", keys.ask_revoke),
         inside("POST", "/ui/keys/{key}/revoke", keys.revoke),
         inside("GET", "/ui/settings", settings.show),
+        inside("GET", "/ui/config/export", config.export),
+        inside("POST", "/ui/config", config.apply),
         inside("POST", "/ui/connections", settings.connect),
         inside("GET", "/ui/connections/{name}", settings.ask_token),
         inside("POST", "/ui/connections/{name}", settings.reconnect),
