@@ -20,7 +20,11 @@ _TIMEOUT = 4000.0  # a model that is added may have to be downloaded first
 
 
 class CommandFailed(Exception):
-    """What was asked was not done; its text says why and what to do."""
+    """What was asked was not done; its text says why and what to do, and `cause` is the gate's word for it."""
+
+    def __init__(self, text: str, cause: str = "") -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 def api(method: str, path: str, body: object = None) -> Any:
@@ -41,7 +45,7 @@ def api(method: str, path: str, body: object = None) -> Any:
     decoded: Any = json.loads(answer) if answer else None
     if status >= 400:
         error = decoded["error"]
-        raise CommandFailed(f"{error['message']} {error['remedy']}".rstrip())
+        raise CommandFailed(f"{error['message']} {error['remedy']}".rstrip(), error["cause"])
     return decoded
 
 

@@ -16,18 +16,20 @@ if TYPE_CHECKING:
 def doctor(name: Annotated[str, Argument(help="The endpoint's name.")]) -> None:
     """Go the way to an endpoint's model step by step, and say what fails, why, and what to do."""
     diagnosis = api("POST", f"/api/endpoints/{segment(name)}/diagnose")
-    print_steps(diagnosis["steps"])
-    if not diagnosis["well"]:
-        raise CommandFailed(f"{name} is not well.")
+    _print(diagnosis["steps"])
+    for step in diagnosis["steps"]:
+        if step["outcome"] == "failed":
+            raise CommandFailed(f"{step['message']} {step['remedy']}".rstrip(), step["cause"])
     print(f"{name} is well.")
 
 
-def print_steps(steps: Sequence[dict[str, Any]]) -> None:
-    """A line a step, and under them the one that failed."""
+def diagnose(form: dict[str, Any]) -> None:
+    """Show how far the gate gets on its way to a model that could not be registered."""
+    _print(api("POST", "/api/diagnose", {key: form[key] for key in form if key != "save_anyway"})["steps"])
+
+
+def _print(steps: Sequence[dict[str, Any]]) -> None:
     print_table(
         ("step", "outcome", "ms"),
         [(step["step"], step["outcome"], step["milliseconds"] or None) for step in steps],
     )
-    for step in steps:
-        if step["outcome"] == "failed":
-            print(f"\n{step['message']}\n{step['remedy']}".rstrip())

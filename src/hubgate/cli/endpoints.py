@@ -8,9 +8,13 @@ from typer import Argument, Option
 
 from hubgate.cli import options  # noqa: TC001 - Typer reads the annotations
 from hubgate.cli.client import CommandFailed, api, segment
+from hubgate.cli.doctor import diagnose
 from hubgate.cli.fetching import fetch
 from hubgate.cli.options import given, read_json, token
 from hubgate.cli.printing import print_endpoint, print_table
+
+_NOT_ABOUT_THE_SERVER = frozenset({"", "invalid_request", "invalid_endpoint", "endpoint_exists"})
+"""Why a registration may fail before any server is asked."""
 
 
 def add(
@@ -64,7 +68,12 @@ def add(
     body = _form(form)
     if local:
         fetch(local, body.get("token"))
-    print_endpoint(api("POST", "/api/endpoints", body))
+    try:
+        print_endpoint(api("POST", "/api/endpoints", body))
+    except CommandFailed as failure:
+        if failure.cause not in _NOT_ABOUT_THE_SERVER:
+            diagnose(body)
+        raise
 
 
 def edit(
