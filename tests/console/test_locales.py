@@ -15,6 +15,7 @@ from hubgate.domain.endpoint import Source, Task
 from hubgate.domain.errors import Cause
 from hubgate.web.console.model_form import KINDS, STRATEGIES
 from hubgate.web.console.models import DONE, ROW_LINKS
+from hubgate.web.console.play_form import FURTHER, PARAMETERS, SAMPLES
 from hubgate.web.console.states import Kind
 from hubgate.web.console.visit import NAVIGATION, THEMES
 
@@ -28,6 +29,9 @@ FAMILIES: dict[str, set[str]] = {
     "done.": set(DONE),
     "kind.": {name for kind in KINDS for name in (kind, f"{kind}.hint")},
     "nav.": {name for name, _ in NAVIGATION},
+    "play.": {name for one in (*PARAMETERS, *FURTHER) for name in (one.name, f"{one.name}.hint")},
+    "play.lead.": {"embed", "sparse", "rank", "text", "chat"},
+    "play.sample.": {*map(str, range(1, SAMPLES + 1)), "query", "text", "chat"},
     "outcome.": {outcome.value for outcome in Outcome},
     "state.": {kind.value for kind in Kind},
     "step.": {step.value for step in Step},

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hubgate.web.console.visit import Visit
 
 PER_PAGE = 50
-ROW_LINKS: tuple[tuple[str, str], ...] = ()
+ROW_LINKS: tuple[tuple[str, str], ...] = (("play.open", "/ui/models/{name}/play"),)
 """Further pages of one endpoint, first in its menu: the key of the words, and the path with `{name}`."""
 _FRESH_SECONDS = 5.0
 DONE = frozenset({"added", "kept", "saved", "deleted", "enabled", "disabled", "cloned"})

@@ -69,7 +69,9 @@ _ROLES = frozenset({"user", "assistant"})
 def kind_of(endpoint: Endpoint) -> str:
     """Which playground an endpoint has: `embed`, `sparse`, `rank`, `text` or `chat`."""
     if endpoint.task not in WRITING_TASKS:
-        return {Task.TEXT_EMBEDDING: "embed", Task.SPARSE_EMBEDDING: "sparse", Task.RERANK: "rank"}[endpoint.task]
+        return {Task.TEXT_EMBEDDING: "embed", Task.SPARSE_EMBEDDING: "sparse", Task.RERANK: "rank"}[
+            endpoint.task
+        ]
     facts = endpoint.facts
     chats = facts.completes is False or (endpoint.task is Task.CHAT_COMPLETION and facts.chats is not False)
     return "chat" if chats else "text"
@@ -105,6 +107,17 @@ def call_of(endpoint: Endpoint, form: Mapping[str, str], context: Context) -> Pl
     return Rerank(query=_needed(form, "query"), texts=texts, raw_scores=raw, context=context)
 
 
+def as_last_asked(endpoint: Endpoint, form: Mapping[str, str]) -> Mapping[str, str]:
+    """The form of a conversation in which nothing new is written: as it was when the last message was sent."""
+    if kind_of(endpoint) != "chat" or _text(form, "prompt").strip():
+        return form
+    said = _said(form)
+    last = max((place for place, one in enumerate(said) if one.role == "user"), default=None)
+    if last is None:
+        return form
+    return {**form, "messages": msgspec.json.encode(said[:last]).decode(), "prompt": said[last].content}
+
+
 def texts_of(form: Mapping[str, str]) -> Sequence[str]:
     """The texts in the order of their fields, `text_1` and on; empty ones are left out.
 
@@ -114,7 +127,8 @@ def texts_of(form: Mapping[str, str]) -> Sequence[str]:
     texts = [one for n in range(1, MOST_TEXTS + 1) if (one := _text(form, f"text_{n}").strip())]
     if any(len(one) > MOST_CHARACTERS for one in texts):
         raise InvalidRequest(
-            f"A text has more than {MOST_CHARACTERS} characters.", remedy="Try a shorter one; applications may send it."
+            f"A text has more than {MOST_CHARACTERS} characters.",
+            remedy="Try a shorter one; applications may send it.",
         )
     return texts
 
@@ -138,15 +152,21 @@ def parameters_of(form: Mapping[str, str]) -> dict[str, bytes]:
 
 def _messages(form: Mapping[str, str]) -> list[dict[str, str]]:
     """The whole conversation: what the model is told of itself, what was said, and what is said now."""
+    said = _said(form)
+    system = [{"role": "system", "content": text}] if (text := _text(form, "system").strip()) else []
+    before = [{"role": one.role, "content": one.content} for one in said]
+    return [*system, *before, {"role": "user", "content": _needed(form, "prompt")}]
+
+
+def _said(form: Mapping[str, str]) -> list[_Message]:
+    """What was said before."""
     try:
         said = _MESSAGES.decode(form.get("messages") or "[]")
     except msgspec.DecodeError:
         raise InvalidRequest("The conversation cannot be read.", remedy="Begin a new one.") from None
     if any(one.role not in _ROLES for one in said):
         raise InvalidRequest("The conversation holds a role that is not known.", remedy="Begin a new one.")
-    system = [{"role": "system", "content": text}] if (text := _text(form, "system").strip()) else []
-    before = [{"role": one.role, "content": one.content} for one in said]
-    return [*system, *before, {"role": "user", "content": _needed(form, "prompt")}]
+    return said
 
 
 def _number(parameter: Parameter, written: str) -> float | int:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.responses import Response
@@ -104,7 +104,7 @@ class PageTeller:
         """See `Teller`."""
         return tokens_of(self._usage, self._pieces)
 
-    def _last(self, name: str, template: str, **values: object) -> bytes:
+    def _last(self, name: str, template: str, **values: Any) -> bytes:
         html = bytes(self._visit.page(template, **values).body).decode()
         return frames((msgspec.json.encode({name: html}),))
 

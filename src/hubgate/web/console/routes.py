@@ -14,6 +14,7 @@ from hubgate.web.console.editing import Editing
 from hubgate.web.console.gatehouse import Gatehouse
 from hubgate.web.console.keys_page import KeysPage
 from hubgate.web.console.models import Models
+from hubgate.web.console.playing import Playground
 from hubgate.web.console.session import Attempts, Sessions
 from hubgate.web.console.settings_page import SettingsPage
 from hubgate.web.console.sign_in import SignIn
@@ -47,6 +48,7 @@ def console_routes(
     door = SignIn(access, house, Attempts(time.monotonic))
     models, editing, keys = Models(gateway, access), Editing(gateway, Trials()), KeysPage(gateway, access)
     settings, config = SettingsPage(gateway), ConfigPage(gateway, access)
+    play = Playground(gateway)
     inside, outside = house.inside, house.outside
     return [
         Route("/ui", _home, methods=["GET"]),
@@ -74,6 +76,10 @@ def console_routes(
         inside("GET", "/ui/models/{name}/delete", models.ask_delete),
         inside("POST", "/ui/models/{name}/delete", models.delete),
         inside("GET", "/ui/models/{name}/export", config.export_model),
+        inside("GET", "/ui/models/{name}/play", play.show),
+        inside("POST", "/ui/models/{name}/play", play.run),
+        inside("POST", "/ui/models/{name}/play/stream", play.stream),
+        inside("POST", "/ui/models/{name}/play/copy", play.copy),
         inside("GET", "/ui/keys", keys.show),
         inside("POST", "/ui/keys", keys.create),
         inside("GET", "/ui/keys/{key}/revoke", keys.ask_revoke),
