@@ -16,11 +16,11 @@ import aiohttp
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bulk_model import DIMENSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+DIMENSIONS = 384
 TEXTS, AT_ONCE = 32, 8
 """As the gate asks: text-embeddings-inference's batch, and the lanes of the queue."""
 

@@ -370,6 +370,7 @@ for most in range(40, 10_000, 20):
         print(before, sum(map(len, script.asked)), stopped.message)
     else:
         break
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 """
 
 

@@ -61,6 +61,14 @@ def test_a_home_in_which_no_gate_can_be_started_is_told(settings: Settings, tmp_
         pass
 
 
+def test_a_database_that_cannot_be_used_is_told_by_the_jobs_own_gate(settings: Settings) -> None:
+    settings.home.mkdir()
+    settings.database.write_text("no database " * 1000)
+    with pytest.raises(StoreFailed), some_gate(settings):
+        pass
+    assert running_gate(settings.home) is None
+
+
 def test_a_gate_that_is_just_starting_is_waited_for(settings: Settings) -> None:
     began, announced = threading.Event(), threading.Event()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -76,12 +78,9 @@ def test_a_line_beyond_the_longest_is_not_read_and_the_next_one_is(tmp_path: Pat
 
 def test_how_many_lines_there_are_is_told_from_those_that_were_read(tmp_path: Path) -> None:
     source = open_source(lines(tmp_path / "in.jsonl", *[{"text": "even"}] * 50), Columns())
-    assert source.expected_rows is None
-    reading = source.rows()
-    for _ in range(11):
-        next(reading)
-    assert source.expected_rows == 55  # the last one that was read counts with the next
-    assert list(reading)
+    told_by_then = [source.expected_rows, *(source.expected_rows for _ in source.rows())]
+    assert told_by_then[0] is None
+    assert told_by_then[11] == 55  # the last one that was read counts with the next
     assert source.expected_rows == 50
 
 
@@ -290,7 +289,7 @@ def test_rows_are_cut_by_number_and_by_bytes_and_a_long_one_stands_alone() -> No
 
 def test_the_digest_of_a_shard_tells_texts_ids_places_kept_values_and_faults_apart() -> None:
     bad = Failed(row=0, id="a", cause="empty_text", message="The text is empty.")
-    alike = [
+    alike: list[list[Row | Failed]] = [
         [Row(0, "a", "bc")],
         [Row(0, "ab", "c")],
         [Row(1, "a", "bc")],
@@ -299,3 +298,27 @@ def test_the_digest_of_a_shard_tells_texts_ids_places_kept_values_and_faults_apa
         [bad],
     ]
     assert len({next(cut(rows, 10)).digest for rows in alike}) == len(alike)
+
+
+_WITHOUT_PYARROW = """
+import sys
+sys.modules["pyarrow"] = None
+from hubgate.cli import main
+main(["job", "run", sys.argv[1], sys.argv[2], "--endpoint", "e5"])
+"""
+
+
+@pytest.mark.parametrize(("source", "output"), [("in.parquet", "out.jsonl"), ("in.jsonl", "out.parquet")])
+def test_without_pyarrow_parquet_is_told_what_to_install(tmp_path: Path, source: str, output: str) -> None:
+    (tmp_path / source).write_text('{"text": "a"}')
+    ran = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_PYARROW, str(tmp_path / source), str(tmp_path / output)],
+        env={**os.environ, "HUBGATE_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 1
+    said = "hubgate: Parquet needs pyarrow, which is not installed. Install hubgate[bulk] "
+    assert ran.stderr.startswith(said)

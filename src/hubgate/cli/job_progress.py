@@ -14,18 +14,22 @@ if TYPE_CHECKING:
     from hubgate.service.jobs.manifest import Totals
     from hubgate.service.jobs.running import Progress
 
-_REDRAW_SECONDS, _LINE_SECONDS = 0.25, 30.0
+_REDRAW_SECONDS, LINE_SECONDS = 0.25, 30.0
 
 
 @asynccontextmanager
-async def shown(progress: Progress, price: float | None) -> AsyncIterator[None]:
+async def shown(
+    progress: Progress, price: float | None, *, every: float = LINE_SECONDS
+) -> AsyncIterator[None]:
     """Show it while the context is open.
 
     Args:
         progress: is read, again and again.
         price: of a million tokens, if it is known.
+        every: seconds between two lines, where there is no terminal.
     """
-    showing = asyncio.create_task((_bar if sys.stderr.isatty() else _lines)(progress, price))
+    drawing = _bar(progress, price) if sys.stderr.isatty() else _lines(progress, price, every)
+    showing = asyncio.create_task(drawing)
     try:
         yield
     finally:
@@ -61,18 +65,19 @@ async def _bar(progress: Progress, price: float | None) -> None:
         while True:
             totals = progress.totals
             bars.update(
-                bar, total=progress.expected_rows, completed=totals.rows, description=_line(progress, price)
+                bar, total=progress.expected_rows, completed=totals.rows, description=line(progress, price)
             )
             await asyncio.sleep(_REDRAW_SECONDS)
 
 
-async def _lines(progress: Progress, price: float | None) -> None:
+async def _lines(progress: Progress, price: float | None, every: float) -> None:
     while True:
-        await asyncio.sleep(_LINE_SECONDS)
-        print(_line(progress, price), file=sys.stderr, flush=True)
+        await asyncio.sleep(every)
+        print(line(progress, price), file=sys.stderr, flush=True)
 
 
-def _line(progress: Progress, price: float | None) -> str:
+def line(progress: Progress, price: float | None) -> str:
+    """How far it is, in a line."""
     totals, expected = progress.totals, progress.expected_rows
     if progress.waiting_for is not None:
         return f"{totals.rows:,} rows; waiting: {progress.waiting_for}"

@@ -1,0 +1,93 @@
+"""What is told of a job while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from hubgate.cli.job_progress import line, shown
+from hubgate.service.jobs.manifest import Totals
+from hubgate.service.jobs.running import Progress
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def at(rows: int, seconds: float, *, tokens: int = 0, failed: int = 0) -> Progress:
+    """A job that has done so many rows in so many seconds."""
+    return Progress(Totals(rows=rows, tokens=tokens, failed=failed), started=time.monotonic() - seconds)
+
+
+def test_rows_rate_tokens_cost_and_what_is_left_are_told() -> None:
+    progress = at(3000, 100.0, tokens=500_000, failed=2)
+    progress.expected_rows = 12_000
+    said = line(progress, 0.2)
+    pattern = (
+        r"3,000 of 12,000 rows, (30|29)/s, 500,000 tokens, cost 0\.10 of about 0\.40, 2 failed, 5:0\d left"
+    )
+    assert re.fullmatch(pattern, said), said
+    progress.expected_rows = 1_000_000
+    assert re.search(r"9:1\d:\d\d left", line(progress, None))
+
+
+def test_only_this_runs_rows_make_the_rate() -> None:
+    progress = at(3000, 100.0)
+    progress.rows_before = 2000
+    assert re.match(r"3,000 rows, (10|9)/s", line(progress, None))
+
+
+def test_what_is_waited_for_and_the_writing_of_the_output_are_told() -> None:
+    progress = at(5, 1.0)
+    progress.joining = True
+    assert line(progress, None) == "5 rows; writing the output"
+    progress.waiting_for = "The gate does not run any more."
+    assert line(progress, None) == "5 rows; waiting: The gate does not run any more."
+
+
+def test_nothing_done_yet_costs_nothing() -> None:
+    assert line(at(0, 1.0), 0.2) == "0 rows, 0/s, 0 tokens, cost 0.00 of about 0.00"
+
+
+async def test_where_there_is_no_terminal_a_line_is_told_now_and_then(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = ""
+    async with asyncio.timeout(20), shown(at(5, 1.0), None, every=0.0):
+        while said.count("\n") < 2:
+            await asyncio.sleep(0)
+            said += capsys.readouterr().err
+    assert said.startswith("5 rows, ")
+
+
+_IN_A_TERMINAL = """
+import asyncio, os, pty, sys
+terminal, end = pty.openpty()
+os.dup2(end, 2)
+sys.stderr = os.fdopen(2, "w")
+from hubgate.cli.job_progress import shown
+from hubgate.service.jobs.manifest import Totals
+from hubgate.service.jobs.running import Progress
+progress = Progress(Totals(rows=5), expected_rows=10)
+
+async def main():
+    async with shown(progress, None):
+        said = ""
+        while "50 %" not in said or "5 of 10 rows" not in said:
+            said += (await asyncio.to_thread(os.read, terminal, 1000)).decode()
+
+asyncio.run(main())
+"""
+
+
+def test_in_a_terminal_there_is_a_bar() -> None:
+    subprocess.run(
+        [sys.executable, "-c", _IN_A_TERMINAL],
+        env={**os.environ, "COLUMNS": "200", "TERM": "xterm"},
+        timeout=60,
+        check=True,
+    )
