@@ -58,9 +58,10 @@ class Writing:
         Raises:
             HubgateError: it cannot be answered.
         """
-        deadline, turn = await self._begin(call)
+        tokens, deadline = self._begin(call)
+        turn = await self._turns.take(call.context, tokens, deadline)
         try:
-            written = await self._ask(self._writer.write, call, deadline)
+            written = await self._ask(self._writer.write, call, tokens, deadline)
         finally:
             turn.end()
         return replace(written, waited=turn.waited) if turn.waited else written
@@ -71,22 +72,26 @@ class Writing:
         Raises:
             HubgateError: it cannot be answered.
         """
-        deadline, turn = await self._begin(call)
+        tokens, deadline = self._begin(call)
+        turn = await self._turns.take(call.context, tokens, deadline)
         try:
-            events = await self._ask(self._writer.stream, call, deadline)
+            events = await self._ask(self._writer.stream, call, tokens, deadline)
         except BaseException:
             turn.end()
             raise
         return Held(events, turn.end, waited=turn.waited)
 
-    async def _begin(self, call: WriteCall) -> tuple[float, Turn]:
+    def _begin(self, call: WriteCall) -> tuple[int, float]:
+        """The call's tokens and its deadline, if its model may be asked."""
         self._breaker.check()
-        deadline = call.context.deadline or self._clock() + self._patience
-        return deadline, await self._turns.take(call.context, _tokens(call), deadline)
+        deadline = call.context.deadline
+        return _tokens(call), self._clock() + self._patience if deadline is None else deadline
 
-    async def _ask(self, ask: Callable[[WriteCall], Awaitable[R]], call: WriteCall, deadline: float) -> R:
+    async def _ask(
+        self, ask: Callable[[WriteCall], Awaitable[R]], call: WriteCall, tokens: int, deadline: float
+    ) -> R:
         async def tried(call: WriteCall) -> R:
-            return await self._retries.ask(ask, call, _tokens(call), deadline)
+            return await self._retries.ask(ask, call, tokens, deadline)
 
         began = self._clock()
         try:
@@ -125,5 +130,7 @@ class Held:
 
 def _tokens(call: WriteCall) -> int:
     """About how many tokens the model reads; what it will write nobody knows."""
-    size = sum(map(len, call.fields.values())) + (weight(call.prompt) if isinstance(call, Complete) else 0)
-    return max(1, size // BYTES_PER_TOKEN)
+    size = sum(map(len, call.fields.values()))
+    if isinstance(call, Complete):
+        size += weight(call.prompt)
+    return size // BYTES_PER_TOKEN + 1
