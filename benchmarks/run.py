@@ -35,6 +35,15 @@ BENCHMARKS = {
     "g5": Benchmark("memory.py", "memory, and its growth while clients leave"),
     "g6": Benchmark("start.py", "cold start and idle CPU"),
     "g8": Benchmark("size.py", "installed size"),
+    "g9": Benchmark(
+        "embed_here.py",
+        "local embeddings (and G10, bf16) beside sentence-transformers and fastembed",
+        ("--rounds", "1", "--scale", "0.3"),
+        has_peer=False,
+    ),
+    "g11": Benchmark(
+        "crowd_here.py", "64 clients of a local model", ("--rounds", "1", "--seconds", "2"), has_peer=False
+    ),
     "g12": Benchmark("chunking.py", "chunking, MB/s", ("--rounds", "3"), has_peer=False),
     "g13": Benchmark("coalesce.py", "what joining small calls saves and brings", (), has_peer=False),
     "g14": Benchmark("bulk.py", "a bulk job, beside a bare loop", has_peer=False),

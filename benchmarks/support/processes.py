@@ -60,11 +60,7 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """User and system time of the whole tree so far, children that have ended included."""
-        ticks = 0
-        for pid in tree(self.pid):
-            if stat := _stat(pid):
-                ticks += sum(map(int, stat[_UTIME : _CSTIME + 1]))
-        return ticks / _TICKS
+        return cpu_seconds(self.pid)
 
     def pss_mb(self) -> float:
         """Memory of the whole tree: shared pages are divided among those who share them."""
@@ -88,6 +84,15 @@ class Process:
         before, start = self.cpu_seconds(), time.monotonic()
         time.sleep(seconds)
         return (self.cpu_seconds() - before) / (time.monotonic() - start)
+
+
+def cpu_seconds(root: int) -> float:
+    """User and system time of a process and its descendants so far, those that have ended included."""
+    ticks = 0
+    for pid in tree(root):
+        if stat := _stat(pid):
+            ticks += sum(map(int, stat[_UTIME : _CSTIME + 1]))
+    return ticks / _TICKS
 
 
 def tree(root: int) -> list[int]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubgate.runtime.batching import PADDED_TOKENS, SIMILAR, Place, Waiting, padded
+from hubgate.runtime.batching import PADDED_TOKENS, SIMILAR, STEP, Place, Waiting, padded
 
 CALLS = st.lists(st.lists(st.integers(1, 300), max_size=40), max_size=8)
 
@@ -24,11 +24,13 @@ def test_a_batch_is_within_the_budget_or_one_text(calls: list[list[int]], budget
 
 
 @given(CALLS)
-def test_the_texts_of_a_batch_are_similar_and_the_longest_is_first(calls: list[list[int]]) -> None:
+def test_the_texts_of_a_batch_are_similar_or_padded_alike_and_the_longest_is_first(
+    calls: list[list[int]],
+) -> None:
     for batch in _drained(calls):
         lengths = [calls[p.call][p.index] for p in batch]
         assert lengths == sorted(lengths, reverse=True)
-        assert lengths[-1] >= SIMILAR * lengths[0]
+        assert lengths[-1] >= SIMILAR * (padded(lengths[0]) - STEP + 1)
 
 
 @given(st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=40), min_size=1, max_size=8))
@@ -60,6 +62,15 @@ def test_late_texts_of_similar_length_join_the_next_batch() -> None:
     assert waiting.take() == [Place(1, 0), Place(2, 0)]
     assert waiting.take() == [Place(3, 0)]
     assert waiting.take() == []
+
+
+def test_texts_that_are_padded_alike_share_a_batch() -> None:
+    waiting = Waiting()
+    for call, length in enumerate((10, 16, 9, 17, 7)):
+        waiting.add(call, [length])
+    assert waiting.take() == [Place(1, 0), Place(0, 0), Place(2, 0)]
+    assert waiting.take() == [Place(3, 0)]
+    assert waiting.take() == [Place(4, 0)]
 
 
 def test_what_is_removed_does_not_run() -> None:

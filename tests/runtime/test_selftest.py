@@ -61,7 +61,7 @@ def test_auto_takes_bf16_only_where_the_cpu_has_it_and_the_vectors_stay(
 
 
 def test_bf16_is_refused_where_the_cpu_has_none(recipe: Recipe) -> None:
-    with pytest.raises(RuntimeFailed, match="this machine's processor does not have") as failed:
+    with pytest.raises(RuntimeFailed, match="this machine's processor does not have it") as failed:
         choose(Precision.BF16, lambda _: [Scripted()], recipe, KNOWN, has_bf16=False)
     assert "auto or f32" in failed.value.remedy
 

@@ -61,8 +61,8 @@ class Waiting:
         """Take the next batch, the longest text first.
 
         The call whose turn it is gives its longest text, and with it the length of the batch. Similar texts join it,
-        its own first, then those of the other calls in their turn. So each of n waiting calls has a text in every nth
-        batch at least, whatever the others hold. Empty if nothing waits.
+        and those that would be padded alike without it; its own first, then those of the other calls in their turn. So
+        each of n waiting calls has a text in every nth batch at least, whatever the others hold. Empty if nothing waits.
         """
         if not self._calls:
             return []
@@ -70,13 +70,15 @@ class Waiting:
             self._calls[self._served] = self._calls.pop(self._served)
         call, texts = next(iter(self._calls.items()))
         longest = texts[-1][0]
-        room = max(1, self._padded_tokens // padded(longest))
+        most = padded(longest)
+        least = min(self._similar * longest, most - STEP + 1)
+        room = max(1, self._padded_tokens // most)
         batch: list[tuple[int, Place]] = []
         for other, lengths in list(self._calls.items()):
             if len(batch) == room:
                 break
-            stop = bisect_left(lengths, (longest + 1,))
-            start = max(bisect_left(lengths, (self._similar * longest,)), stop - (room - len(batch)))
+            stop = bisect_left(lengths, (most + 1,))
+            start = max(bisect_left(lengths, (least,)), stop - (room - len(batch)))
             batch += [(length, Place(other, index)) for length, index in lengths[start:stop]]
             del lengths[start:stop]
             if not lengths:

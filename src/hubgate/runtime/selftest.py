@@ -74,7 +74,7 @@ def choose(
     """
     if asked is Precision.BF16 and not has_bf16:
         raise RuntimeFailed(
-            f"The model in {recipe.folder.name} is to compute in bf16, which this machine's processor does not have.",
+            "The model is to compute in bf16, and this machine's processor does not have it.",
             remedy="Register the endpoint with the precision auto or f32.",
         )
     if asked is not Precision.AUTO:

@@ -47,12 +47,14 @@ if TYPE_CHECKING:
 class Worker:
     """Answers requests with one model until its input ends."""
 
-    def __init__(self, recipe: Recipe, model: Model, replies: BinaryIO) -> None:
+    def __init__(
+        self, recipe: Recipe, model: Model, replies: BinaryIO, waiting: Waiting | None = None
+    ) -> None:
         self._recipe = recipe
         self._replies = replies
         self._model = model
         self._jobs: dict[int, Job] = {}
-        self._waiting = Waiting()
+        self._waiting = Waiting() if waiting is None else waiting
         self._changed = threading.Condition()
         """Guards the jobs, what waits, and the end."""
         self._ended = False
@@ -139,7 +141,7 @@ class Worker:
                 self.reply(job.reply())
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], waiting: Waiting | None = None) -> int:
     """Serve the model of a folder; the exit status."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
@@ -158,7 +160,7 @@ def main(arguments: Sequence[str]) -> int:
         replies.flush()
         return 1
     with contextlib.suppress(BrokenPipeError):  # the gate has gone: nobody to answer
-        Worker(recipe, model, replies).serve(os.fdopen(os.dup(sys.stdin.fileno()), "rb"))
+        Worker(recipe, model, replies, waiting).serve(os.fdopen(os.dup(sys.stdin.fileno()), "rb"))
     return 0
 
 
