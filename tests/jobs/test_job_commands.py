@@ -6,10 +6,13 @@ import base64
 import json
 import re
 import struct
+import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
+from lookalikes import lookalike
 
 from hubgate.service.jobs.job import JobFolder, Status
 
@@ -183,3 +186,31 @@ def test_a_model_that_was_replaced_between_two_runs_stops_the_job(
     assert "is not what it was when the job began: its model was fake, and is org/other" in failed.err
     assert "--overwrite" in failed.err
     assert hubgate(*run, "--overwrite").status == 0
+
+
+def test_a_model_that_changes_in_the_middle_stops_the_job_with_that_reason(
+    hubgate: Command, gate: RunningGate, texts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    job = JobFolder(out)
+    with lookalike("tei") as server:
+        gate.add("e5", url=server.url)
+
+        def change() -> None:
+            while not job.totals().rows:
+                pass
+            server.model = replace(server.model, dimensions=9)
+
+        changing = threading.Thread(target=change)
+        changing.start()
+        options = ("--endpoint", "e5", "--rows-per-request", "1", "--concurrency", "1")
+        failed = hubgate("job", "run", str(texts), str(out), *options)
+        changing.join()
+    assert failed.status == 1
+    assert "vectors of 9 dimensions; the endpoint was registered with 8." in failed.err
+    assert failed.err.count("\n") == 1
+    assert not out.exists()
+    state = job.state()
+    assert (state.status, f"hubgate: {state.reason}\n") == (Status.STOPPED, failed.err)
+    assert 0 < job.totals().rows < 20
+    assert job.totals().failed == 0
