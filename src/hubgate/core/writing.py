@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from hubgate.core.breaking import Breaker
     from hubgate.core.retrying import Retries
-    from hubgate.core.turns import Turn, Turns
+    from hubgate.core.turns import Turns
     from hubgate.domain.calls import Generated, Spelling, WriteCall
     from hubgate.domain.ports import Clock, Events, Writer
 
