@@ -1,0 +1,113 @@
+"""What every page passes, with pages of the test's own and a clock of its own."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from scripted import ADMIN_KEY
+from starlette.responses import Response
+
+from hubgate.domain.errors import CapacityError
+from hubgate.web.console.gatehouse import Gatehouse
+from hubgate.web.console.session import COOKIE, Sessions
+from hubgate.web.ticket import Ticket
+
+if TYPE_CHECKING:
+    import pytest
+    from scripted import ScriptedGate
+    from starlette.routing import Route
+
+    from hubgate.web.asgi import Message
+    from hubgate.web.console.visit import Visit
+
+
+async def _asked(route: Route, cookie: str = "") -> tuple[int, dict[str, str], str]:
+    """Status, headers and body of a GET (or POST) of a route."""
+    sent: list[Message] = []
+    method = next(iter((route.methods or set()) - {"HEAD"}))
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": method,
+        "path": route.path,
+        "raw_path": route.path.encode(),
+        "query_string": b"",
+        "headers": [(b"cookie", f"{COOKIE}={cookie}".encode()), (b"host", b"gate")],
+        "scheme": "https",
+        "server": ("gate", 443),
+        "ticket": Ticket("request-1", time.monotonic()),
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await route.handle(scope, receive, send)
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], headers, b"".join(m.get("body", b"") for m in sent[1:]).decode()
+
+
+async def _fine(_: Visit) -> Response:
+    return Response("fine")
+
+
+async def _broken(_: Visit) -> Response:
+    raise RuntimeError("a secret detail")
+
+
+async def _busy(_: Visit) -> Response:
+    raise CapacityError("Full.", remedy="Wait.", retry_after=1.2)
+
+
+async def test_a_mistake_is_told_without_its_details_and_written_to_the_log(
+    scripted: ScriptedGate, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = Gatehouse(scripted.access, Sessions(time.time))
+    status, headers, text = await _asked(house.outside("GET", "/x", _broken))
+    assert status == 500
+    assert "The gate made a mistake" in text
+    assert "request-1" in text
+    assert "secret detail" not in text
+    assert "secret detail" in caplog.text
+    assert headers["cache-control"] == "no-store"
+
+
+async def test_who_has_to_wait_is_told_for_how_long(scripted: ScriptedGate) -> None:
+    house = Gatehouse(scripted.access, Sessions(time.time))
+    status, headers, _ = await _asked(house.outside("GET", "/x", _busy))
+    assert (status, headers["retry-after"]) == (503, "2")
+
+
+async def test_a_form_of_who_is_not_signed_in_leads_to_the_door(scripted: ScriptedGate) -> None:
+    house = Gatehouse(scripted.access, Sessions(time.time))
+    status, headers, _ = await _asked(house.inside("POST", "/x", _fine))
+    assert (status, headers["location"]) == (303, "/ui/sign-in?next=/ui")
+
+
+async def test_a_session_that_is_used_gets_a_fresh_cookie_safe_over_https(scripted: ScriptedGate) -> None:
+    now = time.time()
+    sessions = Sessions(lambda: now)
+    house = Gatehouse(scripted.access, sessions)
+    key = scripted.access.authenticate(f"Bearer {ADMIN_KEY}")
+    cookie = sessions.cookie(sessions.begin(key.id))
+    route = house.inside("GET", "/x", _fine)
+    assert "set-cookie" not in (await _asked(route, cookie))[1]
+    now += 120
+    status, headers, text = await _asked(route, cookie)
+    assert (status, text) == (200, "fine")
+    assert "Secure" in headers["set-cookie"]
+    assert cookie not in headers["set-cookie"]
+
+
+async def test_a_session_whose_key_has_expired_is_over(scripted: ScriptedGate) -> None:
+    now = time.time()
+    sessions = Sessions(lambda: now)
+    house = Gatehouse(scripted.access, sessions)
+    key, _ = await scripted.access.create("short", admin=True, expires_at=now + 60)
+    cookie = sessions.cookie(sessions.begin(key.id))
+    route = house.inside("GET", "/x", _fine)
+    assert (await _asked(route, cookie))[0] == 200
+    now += 61
+    assert (await _asked(route, cookie))[0] == 303

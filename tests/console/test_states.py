@@ -1,0 +1,105 @@
+"""How an endpoint is at this moment, told by its real queue, allowance and breaker."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from scripted import two_numbers
+from staged import dedicated, until
+
+from hubgate.domain.calls import Embed
+from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused
+from hubgate.service.pipeline import Pipeline, Pipelines
+from hubgate.service.starting import LOADING
+from hubgate.web.console.states import Kind, State, state_of
+
+if TYPE_CHECKING:
+    from scripted import ScriptedGate
+
+    from hubgate.domain.calls import Call, Result
+    from hubgate.domain.endpoint import Endpoint
+
+CALL = Embed(texts=("a",))
+
+
+class _Model:
+    """Answers, or fails for a cause."""
+
+    def __init__(self, cause: Cause | None = None) -> None:
+        self.cause = cause
+
+    async def __call__(self, call: Call) -> Result:
+        if self.cause:
+            waking = self.cause is Cause.WAKING
+            raise UpstreamRefused("It does not.", status=503, cause=self.cause, retryable=waking)
+        return two_numbers(call)
+
+    async def close(self) -> None:
+        pass
+
+
+def _state(gate: ScriptedGate, endpoint: Endpoint, pipeline: Pipeline, unready: str | None = None) -> State:
+    said = {endpoint.name: unready} if unready else {}
+    return state_of(gate.gateway, endpoint, {endpoint.name: pipeline}, said)
+
+
+def _opened(endpoint: Endpoint, model: _Model) -> Pipeline:
+    return Pipelines(None, asyncio.get_running_loop().time).build(endpoint, None, model)
+
+
+async def test_a_model_that_answers_runs_and_says_how_much_of_its_minute_is_spent(
+    scripted: ScriptedGate,
+) -> None:
+    endpoint = dedicated(requests_per_minute=4)
+    pipeline = _opened(endpoint, _Model())
+    assert _state(scripted, endpoint, pipeline) == State(kind=Kind.RUNNING, used=0.0)
+    await pipeline.answer(CALL)
+    assert _state(scripted, endpoint, pipeline) == State(kind=Kind.RUNNING, used=0.25)
+
+
+async def test_who_waits_for_the_allowance_is_told_for_how_long(scripted: ScriptedGate) -> None:
+    endpoint = dedicated(requests_per_minute=2)
+    pipeline = _opened(endpoint, _Model())
+    await pipeline.answer(CALL)
+    waiting = asyncio.ensure_future(pipeline.answer(CALL))
+    await until(lambda: _state(scripted, endpoint, pipeline).kind is Kind.WAITING)
+    state = _state(scripted, endpoint, pipeline)
+    assert (state.waiting, state.used) == (1, 0.5)
+    assert 25 <= state.seconds <= 31
+    waiting.cancel()
+    await pipeline.close()
+
+
+@pytest.mark.parametrize(("cause", "kind"), [(Cause.WRONG_TOKEN, Kind.FAILING), (Cause.PAUSED, Kind.PAUSED)])
+async def test_a_server_that_fails_again_and_again_is_told_with_the_cause(
+    scripted: ScriptedGate, cause: Cause, kind: Kind
+) -> None:
+    endpoint = dedicated(requests_per_minute=6000)
+    pipeline = _opened(endpoint, _Model(cause))
+    for _ in range(5):
+        with pytest.raises(HubgateError):
+            await pipeline.answer(CALL)
+    state = _state(scripted, endpoint, pipeline)
+    assert (state.kind, state.cause) == (kind, cause)
+
+
+async def test_a_server_that_is_being_woken_is_told(scripted: ScriptedGate) -> None:
+    endpoint = dedicated()
+    pipeline = _opened(endpoint, _Model(Cause.WAKING))
+    waking = asyncio.ensure_future(pipeline.answer(CALL))
+    await until(lambda: _state(scripted, endpoint, pipeline).kind is Kind.WAKING)
+    waking.cancel()
+    await pipeline.close()
+
+
+async def test_what_no_server_has_to_be_asked_for(scripted: ScriptedGate) -> None:
+    endpoint = scripted.gateway.find("e5")
+    pipeline = scripted.gateway.pipelines()["e5"]
+    assert _state(scripted, endpoint, pipeline).kind is Kind.RUNNING
+    assert _state(scripted, replace(endpoint, enabled=False), pipeline).kind is Kind.OFF
+    assert _state(scripted, endpoint, pipeline, LOADING).kind is Kind.LOADING
+    failed = _state(scripted, endpoint, pipeline, "The folder has no weights.")
+    assert (failed.kind, failed.cause) == (Kind.FAILING, Cause.MODEL_UNUSABLE)
