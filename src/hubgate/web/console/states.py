@@ -72,6 +72,7 @@ def _elsewhere(endpoint: Endpoint, pipeline: Pipeline, health: Health) -> State:
     if health.retries.waking:
         return State(kind=Kind.WAKING, waiting=waiting, used=used)
     if waiting:
-        seconds = max(1, round(health.allowance.wait_estimate(0)))
+        allowance = health.allowance
+        seconds = max(1, round(allowance.wait_estimate(0) or allowance.wait_estimate()))
         return State(kind=Kind.WAITING, seconds=seconds, waiting=waiting, used=used)
     return State(kind=Kind.RUNNING, used=used)
