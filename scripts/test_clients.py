@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,6 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from environments import environment_of, find_python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,7 +106,7 @@ def run(client: Client, environment: dict[str, str]) -> Outcome:
     if interpreter is None:
         return Outcome(client, "skipped", "It needs Python {}.{} or newer.".format(*client.python))
     try:
-        python = environment_of(client, interpreter)
+        python = environment_of(BUILD / client.name, interpreter, client.packages)
         script = ROOT / "scripts" / "clients" / client.script
         done = subprocess.run(
             [python, script], env=environment, capture_output=True, text=True, timeout=300, check=False
@@ -117,41 +118,6 @@ def run(client: Client, environment: dict[str, str]) -> Outcome:
     if done.returncode:
         return Outcome(client, "FAILED", f"{done.stdout}{done.stderr}")
     return Outcome(client, "passed", done.stdout)
-
-
-def environment_of(client: Client, interpreter: str) -> Path:
-    """The Python of the client's own environment."""
-    folder = BUILD / client.name
-    python, installed = folder / "bin" / "python", folder / "installed.txt"
-    wanted = "\n".join(client.packages)
-    if not installed.exists() or installed.read_text(encoding="utf-8") != wanted:
-        shutil.rmtree(folder, ignore_errors=True)
-        call(interpreter, "-m", "venv", str(folder))
-        call(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *client.packages)
-        installed.write_text(wanted, encoding="utf-8")
-    return python
-
-
-def call(*command: str) -> None:
-    """Run a command that must succeed."""
-    subprocess.run(command, capture_output=True, text=True, timeout=1200, check=True)
-
-
-def find_python(least: tuple[int, int]) -> str | None:
-    """An interpreter that is new enough: this one, one on the path, or one of pyenv's."""
-    on_path = [found for minor in range(11, 16) if (found := shutil.which(f"python3.{minor}"))]
-    of_pyenv = [str(path) for path in sorted((Path.home() / ".pyenv" / "versions").glob("3.*/bin/python"))]
-    for candidate in (sys.executable, *on_path, *of_pyenv):
-        told = subprocess.run(
-            [candidate, "-c", "import sys; print(*sys.version_info[:2])"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        # One of pyenv's shims fails where its version is not switched on.
-        if told.returncode == 0 and tuple(map(int, told.stdout.split())) >= least:
-            return candidate
-    return None
 
 
 @contextmanager
