@@ -144,3 +144,8 @@ def test_choices_of_merged_texts_are_numbered_through_with_all_they_say() -> Non
 def test_what_cannot_be_read_is_the_servers_fault(body: bytes) -> None:
     with pytest.raises(UpstreamUnreadable):
         text_of(Generated(body=body, spelling=Spelling.OPENAI))
+
+
+def test_an_event_without_text_is_no_chunk() -> None:
+    event = {"index": 1, "token": {"id": 5, "text": "", "logprob": -1.0, "special": False}}
+    assert respelled(openai_speller(Spelling.TGI, LABEL, with_usage=True), event) == []
