@@ -9,6 +9,8 @@ from typing import cast
 import httptools
 
 MAX_HEADER_BYTES = 64 * 1024
+_HEADER_COST = 32
+"""Bytes that a header counts for besides its own, as in HTTP/2: many small ones are no cheaper to hold."""
 MAX_ERROR_BYTES = 64 * 1024
 """More of an error page is not read."""
 _PIECE_BYTES = 512 * 1024
@@ -62,15 +64,18 @@ class Connection(asyncio.Protocol):
         self._bound = bound
         self._streams = streams
         self._chunks: list[bytes] = []
-        self._held = self._head_size = 0
-        self._begun = self._over = self._paused = self._until_close = self._reusable = False
+        self._held = self._head_size = self._unread = 0
+        self._begun = self._over = self._paused = self._until_close = self._reusable = self._unsent = False
         self._inflater: zlib._Decompress | None = None
         self._error: Exception | None = None
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may be sent: the last reply is whole, and the server keeps the connection."""
-        return self._over and self._reusable and not self._closed
+        """Whether another request may be sent: the last one and its reply are whole, and the server keeps the connection.
+
+        While reading is paused the server's next reply would never come.
+        """
+        return self._over and self._reusable and not (self._closed or self._unsent or self._paused)
 
     def send(self, head: bytes, body: bytes, bound: int, *, streams: bool) -> None:
         """Begin an exchange; a body beyond one piece is to be sent by `send_rest`.
@@ -82,23 +87,21 @@ class Connection(asyncio.Protocol):
             streams: whether the reply is taken as it comes; the bound is then of what waits to be taken.
         """
         self._reset(bound, streams=streams)
+        self._unsent = len(body) > _PIECE_BYTES
         self._parser = httptools.HttpResponseParser(self)
-        if len(body) <= _PIECE_BYTES:
-            self._transport.write(head + body)
-        else:
-            self._transport.write(head)
+        self._transport.write(head if self._unsent else head + body)
 
     async def send_rest(self, body: bytes) -> None:
         """Send a body piece by piece, as the server takes it; one that answers early need not take it all."""
-        if len(body) <= _PIECE_BYTES:
+        if not self._unsent:
             return
         for start in range(0, len(body), _PIECE_BYTES):
             if self._over or self._error is not None or self._closed:
-                self._reusable = False
                 return
             self._transport.write(body[start : start + _PIECE_BYTES])
             if self._writable is not None:
                 await self._writable
+        self._unsent = False
 
     async def begun(self) -> None:
         """Wait until status and headers are in.
@@ -143,6 +146,8 @@ class Connection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        if self._over and self._unsent:  # the rest of the body would be sent for nothing
+            self.resume_writing()
 
     def _fail(self, error: Exception) -> None:
         if not self._over and self._error is None:
@@ -161,6 +166,7 @@ class Connection(asyncio.Protocol):
         if self._parser is None or self._over:  # nobody asked for them
             self.abort()
             return
+        self._unread += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -168,6 +174,11 @@ class Connection(asyncio.Protocol):
             self._fail(cause if isinstance(cause, TooLarge | Unpackable) else NotHttp())
         except httptools.HttpParserError:
             self._fail(NotHttp())
+        else:
+            if (
+                self._unread > MAX_HEADER_BYTES and not self._over
+            ):  # the parser gathers a header without an end
+                self._fail(TooLarge())
 
     def eof_received(self) -> bool:
         """The server sends no more: the end of a body without a length."""
@@ -203,7 +214,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer."""
-        self._head_size += len(name) + len(value)
+        self._unread = 0
+        self._head_size += len(name) + len(value) + _HEADER_COST
         if self._head_size > MAX_HEADER_BYTES:
             raise TooLarge
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
@@ -228,6 +240,9 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
+        self._unread = 0
+        if self._over:  # of an error page, and more than is read of it
+            return
         if self._inflater is not None:
             data = self._inflated(data)
         self._chunks.append(data)
@@ -255,7 +270,8 @@ class Connection(asyncio.Protocol):
 
     def _inflated(self, data: bytes) -> bytes:
         assert self._inflater is not None  # noqa: S101 - asked for only where there is one
+        bound = self._bound if self.status < 400 else min(self._bound, MAX_ERROR_BYTES)
         try:
-            return self._inflater.decompress(data, self._bound - self._held + 1)
+            return self._inflater.decompress(data, bound - self._held + 1)
         except zlib.error as error:
             raise Unpackable from error

@@ -1,0 +1,117 @@
+"""One connection and servers that mean no good: what they leave behind never meets the next request."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hubgate.domain.errors import UpstreamUnreadable
+from hubgate.upstreams.addresses import AddressRule
+from hubgate.upstreams.connection import MAX_ERROR_BYTES, MAX_HEADER_BYTES
+from hubgate.upstreams.messages import HttpRequest
+from hubgate.upstreams.pool import PooledClient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+LARGE = 8 * 1024 * 1024
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@asynccontextmanager
+async def asked(*replies: bytes, reads: bool = True) -> AsyncIterator[tuple[PooledClient, str, list[int]]]:
+    """A client, and a server that gives one reply after the other; `reads` is whether it takes the requests' bodies.
+
+    The list has the number of the connection on which each request came.
+    """
+    left, came, connections, done = list(replies), [], 0, asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        mine = connections
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                came.append(mine)
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
+                if reads:
+                    await reader.readexactly(length)
+                writer.write(left.pop(0))
+                await writer.drain()
+                if not reads and length > len("{}"):
+                    writer.transport.pause_reading()  # type: ignore[attr-defined] # a socket's
+                    await done.wait()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    client = PooledClient(AddressRule())
+    try:
+        async with server:
+            yield client, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", came
+    finally:
+        done.set()
+        await client.close()
+
+
+def post(url: str, body: bytes = b"{}") -> HttpRequest:
+    return HttpRequest(method="POST", url=url, body=body, timeout=20.0)
+
+
+async def test_a_stream_left_with_its_end_untaken_does_not_stop_the_next_reply() -> None:
+    size = 120_000
+    long = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, b"x" * size)
+    async with asked(long, long, OK) as (client, url, came):
+        stream = await client.stream(post(url))
+        await stream.aclose()
+        stream = await client.stream(post(url))
+        async for _ in stream:
+            break
+        await stream.aclose()
+        assert (await client.send(post(url))).body == b"ok"
+        assert len(came) == 3
+
+
+async def test_a_server_that_answers_early_and_reads_no_further_is_heard() -> None:
+    early = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno"
+    async with asked(early, OK, reads=False) as (client, url, came):
+        assert (await client.send(post(url, b"x" * LARGE))).status == 413
+        assert (await client.send(post(url))).body == b"ok"
+        assert came == [1, 2], "a connection with half a request on it was used again"
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"HTTP/1.1 200 ",
+        b"HTTP/1.1 200 OK\r\nX: ",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: ",
+    ],
+    ids=["reason", "header", "chunk extension", "trailer"],
+)
+async def test_a_line_without_an_end_is_not_gathered(begun: bytes) -> None:
+    async with asked(begun + b"a" * LARGE) as (client, url, _):
+        with pytest.raises(UpstreamUnreadable):
+            await client.send(post(url))
+
+
+async def test_many_small_headers_are_as_dear_as_a_large_one() -> None:
+    many = b"a:\r\n" * (MAX_HEADER_BYTES // 16)
+    async with asked(OK.replace(b"Content", many + b"Content")) as (client, url, _):
+        with pytest.raises(UpstreamUnreadable):
+            await client.send(post(url))
+
+
+async def test_an_error_page_is_unpacked_no_further_than_it_is_read() -> None:
+    packer = zlib.compressobj(wbits=31)
+    page = packer.compress(bytes(LARGE)) + packer.flush()
+    head = b"HTTP/1.1 500 Oh\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(page)
+    async with asked(head + page) as (client, url, _):
+        assert len((await client.send(post(url))).body) == MAX_ERROR_BYTES + 1
