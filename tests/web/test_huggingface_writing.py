@@ -238,6 +238,6 @@ async def test_an_embedding_model_asked_to_chat_or_rank_says_what_it_does(gate: 
         reply = await gate.request("POST", "/hf/e5", body)
         assert reply.status == 400
         assert reply.json()["error"].startswith(f"Endpoint [e5] serves text_embedding, not {task}.")
-    body = {"inputs": {"source_sentence": "a", "sentences": ["b"]}}
-    reply = await gate.request("POST", "/hf/llm", body)
+    compared = {"inputs": {"source_sentence": "a", "sentences": ["b"]}}
+    reply = await gate.request("POST", "/hf/llm", compared)
     assert reply.json()["error"].startswith("Endpoint [llm] serves completion, not text_embedding.")
