@@ -234,7 +234,10 @@ async def test_its_models_are_the_endpoint_alone(gate: ScriptedGate) -> None:
 
 
 async def test_an_embedding_model_asked_to_chat_or_rank_says_what_it_does(gate: ScriptedGate) -> None:
-    for body, task in (({"messages": MESSAGES}, "chat_completion"), ({"query": "a", "texts": ["b"]}, "rerank")):
+    for body, task in (
+        ({"messages": MESSAGES}, "chat_completion"),
+        ({"query": "a", "texts": ["b"]}, "rerank"),
+    ):
         reply = await gate.request("POST", "/hf/e5", body)
         assert reply.status == 400
         assert reply.json()["error"].startswith(f"Endpoint [e5] serves text_embedding, not {task}.")
