@@ -71,7 +71,7 @@ def open_sink(output: Path, parts: Path, layout: Layout) -> Sink:
         return JsonlSink(Parts(parts, ".jsonl"), output, layout)
     from hubgate.service.jobs.parquet import ParquetSink  # noqa: PLC0415 - an extra
 
-    return ParquetSink(Parts(parts, ".parquet"), output, layout)
+    return ParquetSink(Parts(parts, ".arrow"), output, layout)
 
 
 def _unknown(what: str, path: Path, other: str = "") -> JobStopped:
