@@ -86,6 +86,15 @@ async def test_a_server_that_answers_early_and_reads_no_further_is_heard() -> No
         assert came == [1, 2], "a connection with half a request on it was used again"
 
 
+async def test_a_connection_on_which_a_server_crashed_is_not_used_again() -> None:
+    """As uvicorn does it: 500, no word of closing, and then it closes."""
+    async with asked(OK.replace(b"200 OK", b"500 Internal Server Error"), OK, OK) as (client, url, came):
+        assert (await client.send(post(url))).status == 500
+        assert (await client.send(post(url))).body == b"ok"
+        assert (await client.send(post(url))).body == b"ok"
+        assert came == [1, 2, 2]
+
+
 @pytest.mark.parametrize(
     "begun",
     [

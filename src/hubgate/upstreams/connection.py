@@ -15,6 +15,8 @@ MAX_ERROR_BYTES = 64 * 1024
 """More of an error page is not read."""
 _PIECE_BYTES = 512 * 1024
 """Larger bodies are sent piece by piece, so that one write does not hold up the event loop."""
+_CRASHED = 500
+"""After this one uvicorn (transformers serve, vLLM, infinity) closes the connection, and its reply does not say so."""
 _ZLIB_OR_GZIP = 47
 """zlib's word for: whichever of the two it is."""
 _COMPRESSED = frozenset({"gzip", "x-gzip", "deflate"})
@@ -228,7 +230,7 @@ class Connection(asyncio.Protocol):
         if self.status < 200:
             return
         headers = self.headers
-        self._reusable = parser.should_keep_alive()
+        self._reusable = parser.should_keep_alive() and self.status != _CRASHED
         self._until_close = "content-length" not in headers and "transfer-encoding" not in headers
         if headers.get("content-encoding").strip().lower() in _COMPRESSED:
             if self._streams:  # its size is not known before it is unpacked, and nobody asked for it
