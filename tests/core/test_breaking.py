@@ -106,3 +106,33 @@ def test_nobody_is_told_what_the_server_said_to_another() -> None:
         assert "secret" not in f"{told} {vars(told)}"
 
     run(main())
+
+
+def test_one_caller_whose_requests_fail_shuts_nobody_else_out() -> None:
+    async def main() -> None:
+        line = Line(None)
+        line.server.fault = lambda texts: refused(500, Cause.UPSTREAM_FAILED) if "poison" in texts else None
+        for _ in range(5):
+            with pytest.raises(HubgateError):
+                await line.answer(embed("poison", caller="nasty"))
+        assert len(line.server.times) == 3, "and is itself sent away"
+        assert isinstance(await line.answer(embed("a", caller="good")), Vectors)
+        assert line.breaker.cause is None
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"), [(refused(500, Cause.UPSTREAM_FAILED), 4), (down(), 3)], ids=["fails", "is down"]
+)
+def test_it_opens_for_all_when_another_fails_too_or_no_caller_can_be_the_reason(
+    error: HubgateError, asked: int
+) -> None:
+    async def main() -> None:
+        line = Line(error)
+        for caller in ("one", "one", "one", "two", "two", "three"):
+            with pytest.raises(HubgateError):
+                await line.answer(embed("a", caller=caller))
+        assert len(line.server.times) == asked
+
+    run(main())

@@ -32,11 +32,16 @@ _SERVERS_FAULT = frozenset(
         Cause.NOT_AN_API,
     }
 )
-"""No caller can help it. Waking and overload are waited for elsewhere."""
+"""Not refused for what was asked. Waking and overload are waited for elsewhere."""
+_PERHAPS_A_CALLERS = frozenset({Cause.CONNECTION_LOST, Cause.UPSTREAM_TIMEOUT, Cause.UPSTREAM_FAILED})
+"""A server may crash, take too long or fail over what one caller sends, and be well for all others."""
+_NOBODY = "-"
 
 
 class Breaker:
     """Opens after some failures in a row; then one call at a time may try whether the server is well again.
+
+    While all of them are one caller's, and may be that caller's doing, it opens for that caller alone.
 
     Args:
         failures: in a row, after which it opens.
@@ -60,6 +65,8 @@ class Breaker:
         self._failures = 0
         self._rest = rest
         self._last: HubgateError | None = None
+        self._suspect = _NOBODY
+        """The one caller whose doing all the failures may be."""
         self._open_until = 0.0
 
     @property
@@ -67,13 +74,13 @@ class Breaker:
         """Why calls are refused now, if they are."""
         return self._last.cause if self._last and self._failures >= self._most else None
 
-    def check(self) -> None:
+    def check(self, caller: str) -> None:
         """Let a call pass, or not.
 
         Raises:
             HubgateError: the one that the server failed with last, and when to ask again.
         """
-        if self._last is None or self._failures < self._most:
+        if self._last is None or self._failures < self._most or self._suspect not in {_NOBODY, caller}:
             return
         now = self._clock()
         if now >= self._open_until:
@@ -95,12 +102,14 @@ class Breaker:
             result = await ask(call)
         except UpstreamError as error:
             if error.cause in _SERVERS_FAULT:
-                self._note(error)
+                self._note(error, call.context.caller)
             raise
         self._failures, self._rest, self._last = 0, self._first_rest, None
         return result
 
-    def _note(self, error: HubgateError) -> None:
+    def _note(self, error: HubgateError, caller: str) -> None:
+        suspected = self._failures == 0 or self._suspect == caller
+        self._suspect = caller if suspected and error.cause in _PERHAPS_A_CALLERS else _NOBODY
         self._failures += 1
         self._last = error
         if self._failures >= self._most:
@@ -118,7 +127,7 @@ class Broken:
 
     async def __call__(self, call: Call) -> Result:
         """Answer one call."""
-        self._breaker.check()
+        self._breaker.check(call.context.caller)
         return await self._answer(call)
 
 

@@ -83,7 +83,7 @@ class Writing:
 
     def _begin(self, call: WriteCall) -> tuple[int, float]:
         """The call's tokens and its deadline, if its model may be asked."""
-        self._breaker.check()
+        self._breaker.check(call.context.caller)
         deadline = call.context.deadline
         return _tokens(call), self._clock() + self._patience if deadline is None else deadline
 
