@@ -262,6 +262,7 @@ class TestKeys:
             ("POST", "/_inference/e5", {"input": "a"}),
             ("GET", "/v1/models/e5", None),
             ("GET", "/_inference/e5", None),
+            ("GET", "/_inference/completion/e5", None),
             ("GET", "/hf/e5/info", None),
             ("GET", "/hf/e5/health", None),
         ):

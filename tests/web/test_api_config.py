@@ -208,6 +208,8 @@ async def test_a_fallback_that_cannot_stand_in_is_told(scripted: ScriptedGate) -
         ("keys: {app: !!python/object:os.system {}}", "no YAML that can be read"),
         ("\x00", "no configuration"),
         ("[" * 5000, "nested too deeply"),
+        ("version: 1" + ":1" * 50_000, "a value has more than"),
+        ("version: 1" + ":1" * 1000 + ".5", "what YAML does not allow"),
     ],
 )
 async def test_all_is_judged_before_anything_is_changed(scripted: ScriptedGate, text: str, told: str) -> None:
@@ -227,6 +229,13 @@ async def test_every_problem_is_told_at_once(scripted: ScriptedGate) -> None:
     text = "endpoints: {X: {source: fake}, y: {sauce: 1}}\nkeys: {z: {bulk: 1}}"
     message = (await scripted.request("POST", "/api/config", {"yaml": text})).json()["error"]["message"]
     assert all(f"{part}: " in message for part in ("endpoints.X", "endpoints.y", "keys.z"))
+
+
+async def test_many_entries_are_read_in_one_go(scripted: ScriptedGate) -> None:
+    """Were each name compared with every other, these would take minutes."""
+    text = "keys:\n" + "".join(f"  k{number}: {{bulk: 1}}\n" for number in range(30_000))
+    reply = await scripted.request("POST", "/api/config", {"yaml": text})
+    assert reply.status == 400
 
 
 async def test_a_configuration_may_not_be_endless(scripted: ScriptedGate) -> None:

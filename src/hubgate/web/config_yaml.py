@@ -14,6 +14,7 @@ No secret stands in it: a token is `${NAME}`, and who applies it gives the value
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _MOST_DEPTH = 20
+_LONGEST_VALUE = 10_000
+"""Characters. YAML reads `1:1:1…` as a number, and takes the longer than linearly the longer it is."""
 _HEAD = "# hubgate config apply FILE brings this about. Tokens are given by environment variables.\n"
 
 
@@ -52,9 +55,9 @@ class _Loader(yaml.CSafeLoader):
     """Takes no name twice; of two, one would be lost unseen."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice, times = next(iter(names.most_common(1)), (None, 0))
+        if times > 1:
             raise yaml.MarkedYAMLError(problem=f"{twice} stands twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep=deep)
 
@@ -179,7 +182,7 @@ def _document(text: str) -> _Document:
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InvalidRequest(f"This is no YAML that can be read{line}: {error.problem}.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, ArithmeticError) as error:
         said = (
             str(error) if isinstance(error, msgspec.ValidationError) else "it holds what YAML does not allow"
         )
@@ -187,12 +190,18 @@ def _document(text: str) -> _Document:
 
 
 def _judge(text: str) -> None:
-    """Raises InvalidRequest for what makes a short text a large thing: aliases, and things in things in things."""
+    """Raises InvalidRequest for what makes a short text a large thing: aliases, long numbers, things in things in things."""
     depth = 0
     for event in yaml.parse(text, yaml.CSafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MOST_DEPTH or isinstance(event, yaml.AliasEvent):
-            what = "aliases are not read" if isinstance(event, yaml.AliasEvent) else "it is nested too deeply"
+        what = None
+        if isinstance(event, yaml.AliasEvent):
+            what = "aliases are not read"
+        elif depth > _MOST_DEPTH:
+            what = "it is nested too deeply"
+        elif isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST_VALUE:
+            what = f"a value has more than {_LONGEST_VALUE} characters"
+        if what:
             raise InvalidRequest(f"This is no configuration: {what}.")
 
 

@@ -66,8 +66,8 @@ class Elastic:
         if name in _ALL:
             return await self.get_all(request)
         asked = Asked(request.scope)
+        ticket_of(request.scope).endpoint = self._gateway.find(name).name
         endpoint = self._find(name, request.path_params.get("task"))
-        ticket_of(request.scope).endpoint = name
         return asked.response({"endpoints": [endpoint_object(endpoint)]})
 
     async def put(self, request: Request) -> Response:
