@@ -60,6 +60,22 @@ def test_any_other_list_of_models_is_an_openai_server() -> None:
     assert (named.facts.model, named.facts.route) == ("b", "/embeddings")
 
 
+def test_of_several_models_the_first_that_does_the_task_is_taken_unless_one_is_named() -> None:
+    """As infinity 0.0.78 tells of two (`make test-engines`)."""
+    embedder = {"id": "embedder", "owned_by": "infinity", "capabilities": ["embed"]}
+    ranker = {"id": "ranker", "owned_by": "infinity", "capabilities": ["rerank"]}
+    models = {"data": [embedder, ranker]}
+    for wanted, task, model, does in (
+        (None, Task.TEXT_EMBEDDING, "embedder", Task.TEXT_EMBEDDING),
+        (None, Task.RERANK, "ranker", Task.RERANK),
+        ("embedder", Task.RERANK, "embedder", Task.TEXT_EMBEDDING),
+        (None, Task.CHAT_COMPLETION, "embedder", Task.TEXT_EMBEDDING),
+    ):
+        found = from_models(models, wanted, None, task)
+        assert found is not None
+        assert (found.facts.model, found.tasks) == (model, frozenset({does}))
+
+
 @pytest.mark.parametrize("odd", [None, [], {}, {"data": None}, {"data": []}, {"data": ["a"]}, 3, "x"])
 def test_what_is_no_description_is_not_taken_for_one(odd: object) -> None:
     assert from_models(odd, None, None) is None

@@ -92,7 +92,7 @@ async def _search(endpoint: Endpoint, server: Server) -> Found | None:
         return found
     below_root = {Task.TEXT_EMBEDDING: "/embeddings", Task.RERANK: "/rerank"}.get(endpoint.task)
     for path, route in (("/v1/models", None), ("/models", below_root)):
-        found = from_models(await _json(server, path), endpoint.model, route)
+        found = from_models(await _json(server, path), endpoint.model, route, endpoint.task)
         if found:
             return await _more(server, found)
     health = await _get(server, "/health")

@@ -80,19 +80,22 @@ def _tei(info: Mapping[str, Any]) -> Found:
     return Found(facts, f"TEI with a model of type {kind}", frozenset({task} if task else ()))
 
 
-def from_models(models: Any, wanted: str | None, route: str | None) -> Found | None:
+def from_models(models: Any, wanted: str | None, route: str | None, task: Task | None = None) -> Found | None:
     """`/v1/models` or `/models` of a server with OpenAI's routes.
 
     Args:
         models: the decoded reply.
-        wanted: the model that the operator named; without it, or if it is not served, the first one.
+        wanted: the model that the operator named; without it, or if it is not served, the first that says that it does
+            the task, or else the first one.
         route: of the embeddings, where the list was not at its usual place.
+        task: what is wanted of it.
     """
     data = models.get("data") if isinstance(models, dict) else None
     entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
     if not entries:
         return None
-    entry = next((e for e in entries if wanted and wanted in (e.get("id"), e.get("root"))), entries[0])
+    named = (e for e in entries if wanted and wanted in (e.get("id"), e.get("root")))
+    entry = next(named, None) or next((e for e in entries if task in _capable(e)), entries[0])
     engine = _OWNERS.get(str(entry.get("owned_by")), Engine.OPENAI)
     meta = entry.get("meta")
     facts = Facts(
@@ -102,8 +105,8 @@ def from_models(models: Any, wanted: str | None, route: str | None) -> Found | N
         auto_truncate=True if engine is Engine.INFINITY else None,
         route=route,
     )
-    can = entry.get("capabilities")
-    tasks = _mapped(_CAPABILITIES, can) if engine is Engine.INFINITY and isinstance(can, list) else None
+    tells = engine is Engine.INFINITY and isinstance(entry.get("capabilities"), list)
+    tasks = _capable(entry) if tells else None
     return Found(facts, f"a server of {engine.value} with the model {facts.model}", tasks)
 
 
@@ -111,6 +114,11 @@ def tasks_of_openapi(openapi: Any) -> frozenset[Task] | None:
     """What a server does, by the routes it describes: vLLM mounts only those that fit its model."""
     paths = openapi.get("paths") if isinstance(openapi, dict) else None
     return _mapped(_ROUTE_TASKS, paths) if isinstance(paths, dict) else None
+
+
+def _capable(entry: Mapping[str, Any]) -> frozenset[Task]:
+    can = entry.get("capabilities")
+    return _mapped(_CAPABILITIES, can if isinstance(can, list) else ())
 
 
 def _mapped(table: Mapping[str, Task], words: Iterable[object]) -> frozenset[Task]:
