@@ -86,7 +86,9 @@ class Screen:
     def shoot(self, name: str) -> None:
         """Keep a picture of the whole page as build output."""
         SHOTS.mkdir(parents=True, exist_ok=True)
+        heard = len(self.errors)
         self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+        del self.errors[heard:]  # Playwright hides the caret by a style, which the page's policy refuses
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:

@@ -66,6 +66,10 @@ class Language:
         """A number with its group separators, and so many digits behind the point at most."""
         return str(self._numbers("decimal", digits).format(value))
 
+    def fixed(self, value: float, digits: int) -> str:
+        """A number with just so many digits behind the point, to stand below others."""
+        return str(self._numbers("fixed", digits).format(value))
+
     def percent(self, share: float) -> str:
         """A share of one in percent, without fractions."""
         return str(self._numbers("percent", 0).format(share))
@@ -135,6 +139,8 @@ class Language:
             )
             made = self._made[kind, digits] = create(icu.Locale(self.locale))
             made.setMaximumFractionDigits(digits)
+            if kind == "fixed":
+                made.setMinimumFractionDigits(digits)
         return made
 
     def _dates(self, *, time: bool) -> icu.DateFormat:

@@ -54,12 +54,18 @@ _CHUNK = msgspec.json.Decoder(_Chunk)
 
 
 class PageTeller:
-    """Tells a stream to the page. See `hubgate.web.streaming.Teller`."""
+    """Tells a stream to the page. See `hubgate.web.streaming.Teller`.
 
-    def __init__(self, visit: Visit, spelling: Spelling) -> None:
+    Args:
+        visit: whose page it is.
+        spelling: of the stream.
+        began: when the request came, on the monotonic clock.
+    """
+
+    def __init__(self, visit: Visit, spelling: Spelling, *, began: float) -> None:
         self._visit = visit
         self._spelling = spelling
-        self._began = time.monotonic()
+        self._began = began
         self._first: float | None = None
         self._usage: Usage | None = None
         self._reason: str | None = None
@@ -132,7 +138,8 @@ class Streamed(Response):
         headers = [pair for pair in self.raw_headers if pair[0] not in _SET_BY_STREAM]
         try:
             events = await stream(Exchange(self._gateway, self._endpoint, ticket, send), self._call)
-            await send_stream(send, ticket, events, PageTeller(self._visit, events.spelling), headers)
+            teller = PageTeller(self._visit, events.spelling, began=ticket.started)
+            await send_stream(send, ticket, events, teller, headers)
         except HubgateError as error:
             ticket.cause = error.cause
             await self._visit.page("notice.html", status_of(error), error=error)(scope, receive, send)

@@ -167,10 +167,11 @@ def _weighed(call: SparseEmbed, vectors: SparseVectors, seconds: float) -> Weigh
 def _ranked(call: Rerank, scores: Scores, seconds: float) -> Ranked:
     ordered = best(scores)
     high, low = ordered[0][1], ordered[-1][1]
-    # Raw scores have no zero: the worst of them has the shortest bar.
-    base = 0.0 if low >= 0 else low - (high - low or 1.0) * 0.05
+    # Squeezed scores are shares of one. Raw ones have no zero: the worst of them has the shortest bar.
+    squeezed = 0 <= low <= high <= 1
+    span = high - low or 1.0
     bars = [
-        Bar(place + 1, call.texts[place], score, (score - base) / (high - base) if high > base else 0.0)
+        Bar(place + 1, call.texts[place], score, score if squeezed else 0.05 + 0.95 * (score - low) / span)
         for place, score in ordered
     ]
     texts = (call.query, *call.texts)

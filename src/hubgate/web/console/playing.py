@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +40,7 @@ if TYPE_CHECKING:
 
 CONSOLE = Key(id="console", name="console", digest=b"", created_at=0.0, admin=True)
 """By whom the playground's calls are counted, whoever is signed in."""
-_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
-_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Playground:
@@ -134,27 +132,20 @@ def _answered(endpoint: Endpoint, answer: Mapping[str, Any]) -> dict[str, Any]:
 
 def _copied(visit: Visit, endpoint: Endpoint, form: Mapping[str, str]) -> dict[str, Any]:
     """The snippets, and the one that is looked at; none where the form describes no call."""
-    scheme, address, host = _gate_of(visit)
+    url = visit.request.url
     try:
         call = call_of(endpoint, as_last_asked(endpoint, form), ticket_of(visit.request.scope).context())
     except InvalidRequest:
         return {"snippets": [], "chosen": None, "key": KEY, "is_local": False}
-    use = Use(f"{scheme}://{address}", endpoint, call)
+    use = Use(f"{url.scheme}://{url.netloc}", endpoint, call)
     found = snippets(use, chinese=visit.language.code == "zh")
     chosen = next((one for one in found if one.name == form.get("as")), found[0])
     return {
         "snippets": found,
         "chosen": chosen,
         "key": KEY,
-        "is_local": host in _LOCAL_HOSTS,
+        "is_local": url.hostname in _LOCAL_HOSTS,
     }
-
-
-def _gate_of(visit: Visit) -> tuple[str, str, str]:
-    """Scheme, host with port, and host of this gate, as the browser has it; what is no host is not shown."""
-    url = visit.request.url
-    address = _ADDRESS.fullmatch(url.netloc)
-    return (url.scheme, url.netloc, address["host"]) if address else ("http", "localhost:8080", "localhost")
 
 
 def _proposed(visit: Visit, kind: str) -> dict[str, str]:

@@ -1,0 +1,352 @@
+"""The playground without a browser's screen: what it asks, what it tells, how it is counted, and how streams end."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from lookalikes import lookalike
+from visitor import Visitor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness import RunningGate
+    from lookalikes import LookAlike
+    from visitor import Page
+
+
+@pytest.fixture
+def visitor(gate: RunningGate) -> Visitor:
+    """Somebody who is signed in."""
+    visitor = Visitor(gate)
+    visitor.sign_in()
+    return visitor
+
+
+@pytest.fixture
+def chat() -> Iterator[LookAlike]:
+    """A server that holds conversations."""
+    with lookalike("vllm", kind="llm") as server:
+        yield server
+
+
+def run(visitor: Visitor, name: str, **form: str) -> Page:
+    """Press Run."""
+    return visitor.post(f"/ui/models/{name}/play", form, hx_request="true")
+
+
+def streamed(visitor: Visitor, name: str, **form: str) -> list[dict[str, Any]]:
+    """The events that come into the page."""
+    page = visitor.post(f"/ui/models/{name}/play/stream", form, hx_request="true")
+    assert page.headers["content-type"] == "text/event-stream"
+    return [json.loads(event.removeprefix("data: ")) for event in page.text.split("\n\n")[:-1]]
+
+
+def said(events: list[dict[str, Any]]) -> str:
+    """The text that they make."""
+    return "".join(event.get("text", "") for event in events)
+
+
+def usage(gate: RunningGate) -> list[dict[str, Any]]:
+    """What was counted of each key and endpoint."""
+    rows: list[dict[str, Any]] = gate.request("GET", "/api/usage?by=key,endpoint").json()["rows"]
+    return [row for row in rows if row["key"]]
+
+
+def test_texts_are_compared_and_counted_as_the_consoles(visitor: Visitor) -> None:
+    visitor.gate.add("fake", dimensions=64)
+    page = run(visitor, "fake", text_1="one two three", text_2="one two", text_4="other words")
+    assert page.status == 200
+    cells = re.findall(r'<g class="cell s\d"><rect [^>]*/><text [^>]*>([^<]+)</text>', page.text)
+    assert len(cells) == 9
+    assert [cells[0], cells[4], cells[8]] == ["1.00"] * 3
+    assert cells[1] == cells[3]
+    assert "Texts 1 and 2 are the most alike" in page.words
+    assert "Tokens 7 Dimensions 64" in page.words
+    (row,) = usage(visitor.gate)
+    assert (row["key"], row["endpoint"], row["texts"], row["prompt_tokens"]) == ("console", "fake", 3, 7)
+
+
+def test_a_long_text_shows_its_chunks(visitor: Visitor) -> None:
+    with lookalike("tei", max_tokens=20) as server:
+        chunking = {"strategy": "word", "max_chunk_size": 10, "overlap": 1}
+        visitor.gate.add("e5", url=server.url, chunking_settings=chunking)
+        page = run(visitor, "e5", text_1=" ".join(["word"] * 30), text_2="short")
+    assert 'class="marked"' in page.text
+    assert "4 chunks" in page.words
+
+
+def test_a_text_that_the_model_did_not_read_to_its_end_is_marked(local_gate: RunningGate) -> None:
+    visitor = Visitor(local_gate)
+    visitor.sign_in()
+    page = run(visitor, "all-minilm-l6-v2", text_1="one more word " * 200, text_2="short")
+    assert "256 tokens too long, its end was not read" in page.words
+    assert "Truncated 1 text" in page.words
+
+
+def test_the_kind_of_the_texts_and_shorter_vectors_reach_the_model(visitor: Visitor) -> None:
+    with lookalike("tei", name="intfloat/e5-small-v2") as server:
+        visitor.gate.add("e5", url=server.url)
+        assert run(visitor, "e5", text_1="hello", input_type="search").status == 200
+        assert server.batches[-1] == ["query: hello"]
+        refused = run(visitor, "e5", text_1="hello", dimensions="4")
+        assert (refused.status, "The request cannot be used" in refused.words) == (400, True)
+
+
+def test_a_try_leaves_nothing_in_the_memory_of_vectors(visitor: Visitor) -> None:
+    with lookalike("tei") as server:
+        visitor.gate.add("e5", url=server.url)
+        before = len(server.posts)
+        for _ in range(2):
+            run(visitor, "e5", text_1="the same")
+        assert len(server.posts) == before + 2
+
+
+def test_words_are_shown_with_their_weights(visitor: Visitor) -> None:
+    with lookalike("tei", kind="sparse") as server:
+        visitor.gate.add("splade", url=server.url, task="sparse_embedding")
+        page = run(
+            visitor, "splade", text_1="one two three four", text_2=" ".join(f"w{n}" for n in range(20))
+        )
+    assert "1003 1.000" in page.words
+    assert "And 5 lighter words" in page.words
+
+
+def test_texts_are_ranked_with_the_best_first(visitor: Visitor) -> None:
+    with lookalike("tei", kind="reranker") as server:
+        visitor.gate.add("ranks", url=server.url, task="rerank")
+        page = run(
+            visitor, "ranks", query="red fox", text_1="a dog", text_2="the red fox", text_3="a red car"
+        )
+        assert re.findall(r'<span dir="auto">([^<]+)</span>', page.text) == [
+            "the red fox",
+            "a red car",
+            "a dog",
+        ]
+        assert re.findall(r'class="part" width="([\d.]+)"', page.text) == ["99.0", "50.0", "1.0"]
+        raw = run(visitor, "ranks", query="red fox", text_1="a dog", text_2="the red fox", raw_scores="1")
+        assert "-4.5951" in raw.words
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "words"),
+    [
+        ("fake", {}, "There is no text."),
+        ("fake", {"text_1": "x" * 100_001}, "more than 100000 characters"),
+        ("fake", {"text_1": "a", "dimensions": "0"}, "[dimensions] must be a whole number from 1 to 65536."),
+        ("ranks", {"text_1": "a"}, "[query] is empty."),
+        ("chats", {"prompt": "a"}, "its text is streamed"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_in_the_answers_place(
+    visitor: Visitor, chat: LookAlike, name: str, form: dict[str, str], words: str
+) -> None:
+    with lookalike("tei", kind="reranker") as server:
+        visitor.gate.add("fake")
+        visitor.gate.add("ranks", url=server.url, task="rerank")
+        visitor.gate.add("chats", url=chat.url, task="chat_completion")
+        page = run(visitor, name, **form)
+    assert page.status == 400
+    assert words in page.words
+
+
+def test_an_error_of_the_model_is_told_in_the_visitors_language_and_counted(visitor: Visitor) -> None:
+    with lookalike("tei") as server:
+        visitor.gate.add("e5", url=server.url)
+        server.fail("paused")
+        visitor.cookies["hubgate_language"] = "fa"
+        page = run(visitor, "e5", text_1="a")
+    assert page.status == 424
+    assert "مکث" in page.words or "متوقف" in page.words
+    (row,) = usage(visitor.gate)
+    assert (row["key"], row["errors"]) == ("console", 1)
+
+
+def test_it_works_as_a_page_without_a_script(visitor: Visitor) -> None:
+    visitor.gate.add("fake")
+    page = visitor.post(
+        "/ui/models/fake/play", {"text_1": "one <b>", "text_2": "two", "input_type": "ingest"}
+    )
+    assert "<!doctype html>" in page.text
+    assert "one &lt;b&gt;</textarea>" in page.text
+    assert '<option value="ingest" selected>' in page.text
+    assert 'class="matrix"' in page.text
+
+
+def test_a_conversation_is_streamed_with_its_parameters(visitor: Visitor, chat: LookAlike) -> None:
+    visitor.gate.add("chats", url=chat.url, task="chat_completion")
+    before = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    events = streamed(
+        visitor,
+        "chats",
+        system=" Be brief. ",
+        messages=json.dumps(before),
+        prompt="one\r\ntwo",
+        temperature="0.5",
+        max_tokens="4",
+        seed="7",
+        stop="END\r\n\\n\\n",
+        repetition_penalty="1.1",
+        top_p="",
+    )
+    asked = chat.posts[-1].json
+    assert asked["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        *before,
+        {"role": "user", "content": "one\ntwo"},
+    ]
+    parameters = {
+        "temperature": 0.5,
+        "max_tokens": 4,
+        "seed": 7,
+        "stop": ["END", "\n\n"],
+        "repetition_penalty": 1.1,
+    }
+    assert {name: asked.get(name) for name in (*parameters, "top_p")} == {**parameters, "top_p": None}
+    assert said(events) == "You said: one two"
+    assert [*events[-1]] == ["end"]
+    assert "2 read, 4 written" in events[-1]["end"]
+    (row,) = usage(visitor.gate)
+    assert (row["key"], row["prompt_tokens"], row["completion_tokens"], row["errors"]) == ("console", 2, 4, 0)
+
+
+def test_a_text_is_gone_on_with(visitor: Visitor) -> None:
+    with lookalike("tgi", kind="base") as server:
+        visitor.gate.add("writes", url=server.url, task="completion")
+        page = visitor.get("/ui/models/writes/play")
+        assert 'data-stream="text"' in page.text
+        events = streamed(visitor, "writes", prompt="Once upon a time", max_tokens="3")
+        assert said(events) == "You said: Once"
+        assert "cut off at the most tokens" in events[-1]["end"]
+        assert server.posts[-1].path == "/generate_stream"
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [("cut", "The connection broke"), ("error-object", "The model’s server failed")]
+)
+def test_an_error_in_the_middle_of_a_stream_becomes_its_last_event(
+    visitor: Visitor, chat: LookAlike, fault: str, words: str
+) -> None:
+    visitor.gate.add("chats", url=chat.url, task="chat_completion")
+    chat.fail(fault)
+    events = streamed(visitor, "chats", prompt="one two three")
+    assert said(events) == "You"
+    assert [*events[-1]] == ["failed"]
+    assert words in events[-1]["failed"]
+    assert chat.streams == 0
+    (row,) = usage(visitor.gate)
+    assert (row["requests"], row["errors"]) == (1, 1)
+
+
+def test_an_error_before_the_first_word_has_a_status_of_its_own(visitor: Visitor, chat: LookAlike) -> None:
+    visitor.gate.add("chats", url=chat.url, task="chat_completion")
+    chat.fail("wrong-token")
+    page = visitor.post("/ui/models/chats/play/stream", {"prompt": "a"}, hx_request="true")
+    assert page.status == 424
+    assert "The token is wrong or was revoked" in page.words
+    assert "<!doctype" not in page.text
+
+
+def test_who_stops_ends_the_stream_at_the_model(visitor: Visitor, chat: LookAlike) -> None:
+    visitor.gate.add("chats", url=chat.url, task="chat_completion")
+    chat.fail("stall")
+    connection = http.client.HTTPConnection(urlsplit(visitor.gate.url).netloc, timeout=30)
+    cookies = "; ".join(f"{name}={value}" for name, value in visitor.cookies.items())
+    form = urlencode({"csrf": visitor.csrf, "prompt": "one two three"})
+    connection.request("POST", "/ui/models/chats/play/stream", form, {"cookie": cookies})
+    response = connection.getresponse()
+    assert b'"You"' in response.readline()
+    assert chat.streams == 1
+    response.close()
+    connection.close()
+    chat.wait_until(lambda server: server.streams == 0)
+    (row,) = usage(visitor.gate)
+    assert (row["requests"], row["errors"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"prompt": "  "}, "[prompt] is empty."),
+        ({"prompt": "a", "temperature": "3"}, "[temperature] must be a number from 0 to 2."),
+        ({"prompt": "a", "temperature": "nan"}, "[temperature] must be a number from 0 to 2."),
+        ({"prompt": "a", "max_tokens": "1.5"}, "[max_tokens] must be a whole number"),
+        ({"prompt": "a", "stop": "a\nb\nc\nd\ne"}, "[stop] has 5 lines"),
+        ({"prompt": "a", "messages": "["}, "The conversation cannot be read."),
+        ({"prompt": "a", "messages": '[{"role":"system","content":"x"}]'}, "a role that is not known"),
+    ],
+)
+def test_a_message_that_cannot_be_sent_is_refused_with_its_reason(
+    visitor: Visitor, chat: LookAlike, form: dict[str, str], words: str
+) -> None:
+    visitor.gate.add("chats", url=chat.url, task="chat_completion")
+    page = visitor.post("/ui/models/chats/play/stream", form, hx_request="true")
+    assert page.status == 400
+    assert words in page.words
+
+
+def test_a_model_that_does_not_write_streams_nothing(visitor: Visitor) -> None:
+    visitor.gate.add("fake")
+    page = visitor.post("/ui/models/fake/play/stream", {"text_1": "a"}, hx_request="true")
+    assert (page.status, "does not write" in page.words) == (400, True)
+
+
+def test_nobody_tries_who_is_not_signed_in_or_whose_form_is_another_sites(gate: RunningGate) -> None:
+    gate.add("fake")
+    stranger = Visitor(gate)
+    assert stranger.get("/ui/models/fake/play").status == 303
+    assert stranger.post("/ui/models/fake/play", {"text_1": "a"}).status == 303
+    stranger.sign_in()
+    stranger.csrf = "forged"
+    assert stranger.post("/ui/models/fake/play", {"text_1": "a"}).status == 403
+    assert usage(gate) == []
+
+
+def test_the_page_proposes_texts_and_shows_the_call_for_other_clients(visitor: Visitor) -> None:
+    visitor.gate.add("fake")
+    page = visitor.get("/ui/models/fake/play")
+    assert "How do I reset my password?</textarea>" in page.text
+    assert f"curl -sS {visitor.gate.url}/v1/embeddings" in page.words
+    visitor.cookies["hubgate_language"] = "ja"
+    assert "パスワードを再設定するには？</textarea>" in visitor.get("/ui/models/fake/play").text
+    assert 'href="/ui/models/fake/play"' in visitor.get("/ui/models").text
+
+
+def copied(visitor: Visitor, name: str, **form: str) -> str:
+    """The words of the part with the snippets."""
+    return visitor.post(f"/ui/models/{name}/play/copy", form, hx_request="true").words
+
+
+def test_the_chosen_client_stays_chosen_and_is_told_what_is_in_the_form(
+    visitor: Visitor, chat: LookAlike
+) -> None:
+    visitor.gate.add("fake")
+    visitor.gate.add("chats", url=chat.url, task="chat_completion")
+    assert '"hello there"' in copied(visitor, "fake", text_1="hello there", **{"as": "openai"})
+    assert "from openai import OpenAI" in copied(visitor, "fake", text_1="hello", **{"as": "openai"})
+    assert "Fill in the form above" in copied(visitor, "fake")
+    assert "API Base URL" in copied(visitor, "fake", text_1="a", **{"as": "dify"})
+    assert "This address is that of this machine alone" in copied(
+        visitor, "fake", text_1="a", **{"as": "kibana"}
+    )
+    was_said = '[{"role":"user","content":"first"},{"role":"assistant","content":"second"}]'
+    last = copied(visitor, "chats", messages=was_said, prompt="", temperature="0.25")
+    assert '"first"' in last
+    assert '"second"' not in last
+    assert '"temperature": 0.25' in last
+    assert "Fill in the form above" in copied(visitor, "chats", prompt="")
+
+
+def test_the_address_in_snippets_is_the_browsers_and_never_more_than_an_address(visitor: Visitor) -> None:
+    visitor.gate.add("fake")
+    path = "/ui/models/fake/play"
+    assert "curl -sS http://gate.example:81/v1/" in visitor.get(path, host="gate.example:81").words
+    assert "curl -sS http://[::1]:8080/v1/" in visitor.get(path, host="[::1]:8080").words.replace("'", "")
+    for nonsense in ('a"onload=x', "a b", "host:port"):
+        assert f"curl -sS {visitor.gate.url}/v1/" in visitor.get(path, host=nonsense).words
+    assert "curl -sS 'http://$(id)/v1/embeddings'" in visitor.get(path, host="$(id)").words
