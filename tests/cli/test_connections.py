@@ -288,3 +288,38 @@ class TestSilence:
                     assert len(await reader.readexactly(LARGE // 16)) == LARGE // 16
 
         run(main())
+
+    def test_what_waits_may_be_as_much_as_before_though_the_client_took_it_all(self) -> None:
+        async def main() -> None:
+            door, transport = Door(), Full()
+            connection = door.connection()
+            connection.connection_made(transport)
+            connection.data_received(GET.replace(b"/ ", b"/large ", 1))
+            for _ in range(6):
+                await asyncio.sleep(10)
+                connection.pause_writing()
+                connection.resume_writing()
+                assert not transport.aborted
+            await asyncio.sleep(45)
+            assert transport.aborted
+            await asyncio.gather(*door.state.tasks)
+
+        run(main())
+
+
+class Full(asyncio.Transport):
+    """A connection on which a megabyte waits, always."""
+
+    aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return 1 << 20
+
+    def write(self, data: object) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def abort(self) -> None:
+        self.aborted = True

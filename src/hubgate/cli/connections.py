@@ -71,6 +71,11 @@ class Connection(HttpToolsProtocol):
         self._stop_looking()
         super().handle_websocket_upgrade()
 
+    def resume_writing(self) -> None:
+        """The client took what was sent, however much of the next is written at once."""
+        self._unsent = 0
+        super().resume_writing()
+
     def data_received(self, data: bytes) -> None:
         """Read what came."""
         if self._owed != _HEAD:
