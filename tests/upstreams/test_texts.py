@@ -135,6 +135,11 @@ def test_an_openai_server_is_asked_in_its_own_words() -> None:
     assert body(Engine.LLAMACPP, complete(repetition_penalty=1.1))["repeat_penalty"] == 1.1
 
 
+def test_what_langchain_sends_unasked_refuses_nothing() -> None:
+    assert body(Engine.VLLM, complete(typical_p=0.95)) == {"model": "m", "prompt": "hi"}
+    assert body(Engine.TGI, complete(typical_p=0.95))["parameters"]["typical_p"] == 0.95
+
+
 @pytest.mark.parametrize(
     ("engine", "fields", "named"),
     [

@@ -46,6 +46,10 @@ def renamed(fields: Mapping[str, bytes], names: Mapping[str, str]) -> dict[str, 
     return {names.get(name, name): raw for name, raw in fields.items() if name not in taken}
 
 
+_UNASKED = frozenset({("typical_p", b"0.95")})
+"""What langchain's HuggingFaceEndpoint sends unless it is told not to: nobody wished for it."""
+
+
 def said(fields: Mapping[str, bytes]) -> dict[str, bytes]:
     """The fields without those that are null, which many clients send for what they do not want."""
     return {name: raw for name, raw in fields.items() if raw != NULL}
@@ -58,7 +62,7 @@ def listed(raw: bytes) -> bytes:
 
 def is_off(name: str, raw: bytes) -> bool:
     """Whether a parameter asks for nothing, so that a server that does not know it does as is asked."""
-    return raw in _NOTHING or (raw == b"1" and name in {"n", "best_of"})
+    return raw in _NOTHING or (raw == b"1" and name in {"n", "best_of"}) or (name, raw) in _UNASKED
 
 
 def unknown(server: str, names: Iterable[str]) -> InvalidRequest:
