@@ -86,6 +86,10 @@ class TestEndpoints:
             ({"connection": "nowhere"}, 400, "No connection is named [nowhere]"),
             ({"fallback": "nowhere"}, 400, "No endpoint is named [nowhere]"),
             ({"proxy": "http://user:pass@127.0.0.1:3128"}, 400, "[proxy] holds a password"),
+            ({"proxy": "socks5://127.0.0.1:1080"}, 400, "[proxy] is no URL"),
+            ({"proxy": "http://[::1"}, 400, "[proxy] is no URL"),
+            ({"bill_to": "org\r\nX-Evil: 1"}, 400, "[bill_to] is no name"),
+            ({"bill_to": "組織"}, 400, "[bill_to] is no name"),
             ({"save_anyway": True}, 400, "unknown field"),
             ([], 400, "Expected `object`"),
         ],
@@ -269,8 +273,10 @@ class TestKeys:
             reply = await scripted.request(method, path, body, key=key)
             assert reply.status == 403, path
             assert "may not call endpoint [e5]" in reply.body.decode()
+        assert (await scripted.request("GET", "/metrics", key=key)).status == 403
         await sent(scripted, "PATCH", "/api/keys/app", {"endpoints": None})
         assert (await embed(scripted, key)).status == 200
+        assert (await scripted.request("GET", "/metrics", key=key)).status == 200
 
     async def test_beyond_its_requests_a_minute_a_key_is_told_when_to_come_back(
         self, scripted: ScriptedGate

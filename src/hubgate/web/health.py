@@ -8,6 +8,8 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from hubgate import __version__
 from hubgate.domain.endpoint import Source
+from hubgate.domain.errors import NotPermitted
+from hubgate.web.ticket import ticket_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -38,7 +40,17 @@ class Health:
         return JSONResponse({"status": "ready"})
 
     async def metrics(self, request: Request) -> Response:
-        """Prometheus' text format."""
+        """Prometheus' text format, of all endpoints.
+
+        Raises:
+            NotPermitted: the key may not call all of them, and so not see them either.
+        """
+        key = ticket_of(request.scope).key
+        if key is not None and key.endpoints:
+            raise NotPermitted(
+                "The metrics tell of every endpoint, and this key may not call all of them.",
+                remedy="Use a key without a scope.",
+            )
         return Response(self._meter.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def front(self, request: Request) -> Response:
@@ -62,10 +74,10 @@ class Health:
                     "minimum_index_compatibility_version": "8.0.0",
                 },
                 "tagline": "You Know, for Search",
-                "hubgate": {"version": __version__, "local_endpoints": self._local_endpoints()},
+                "hubgate": {"version": __version__, "local_endpoints": self._local_endpoints(request)},
             }
         )
 
-    def _local_endpoints(self) -> list[str]:
-        return [e.name for e in self._gateway.endpoints() if e.source is Source.LOCAL]
-
+    def _local_endpoints(self, request: Request) -> list[str]:
+        may_call = ticket_of(request.scope).may_call
+        return [e.name for e in self._gateway.endpoints() if e.source is Source.LOCAL and may_call(e.name)]

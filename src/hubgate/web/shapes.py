@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -89,6 +90,7 @@ class EndpointForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omi
                 f"A {_WITHOUT_URL[source]} endpoint has no URL.", remedy="Leave out url, or source."
             )
         _check_proxy(self.proxy)
+        _check_payer(self.bill_to)
         same = {name: getattr(self, name) for name in _SAME if name != "source"}
         draft = Endpoint(
             **same,
@@ -106,6 +108,7 @@ class EndpointForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omi
 
 
 _WITHOUT_URL = {Source.LOCAL: "local", Source.ROUTER: "hosted"}
+_PAYER = re.compile(r"[\w.-]{1,96}", re.ASCII)
 _SAME = (
     *("name", "task", "source", "model", "url", "connection", "provider", "bill_to", "namespace", "engine"),
     *("similarity", "dimensions", "max_input_tokens", "prefixes", "proxy", "ca_bundle", "timeout"),
@@ -168,8 +171,28 @@ def endpoint_json(endpoint: Endpoint, token_hint: str | None) -> dict[str, Any]:
     return _known(shown)
 
 
+def _check_payer(bill_to: str | None) -> None:
+    """It becomes a header."""
+    if bill_to and not _PAYER.fullmatch(bill_to):
+        raise InvalidEndpoint(
+            "[bill_to] is no name of an organisation on the Hub.",
+            remedy="Give the name as it stands in the address of its page.",
+        )
+
+
 def _check_proxy(proxy: str | None) -> None:
-    if proxy and "@" in urlsplit(proxy).netloc:
+    if not proxy:
+        return
+    try:
+        parts = urlsplit(proxy)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise InvalidEndpoint(
+            "[proxy] is no URL of an HTTP proxy.",
+            remedy="Give it whole, such as http://proxy.example.com:3128.",
+        )
+    if "@" in parts.netloc:
         raise InvalidEndpoint(
             "[proxy] holds a password, which would be stored and shown as it is.",
             remedy="Give a proxy that lets the gate in by its address.",
