@@ -17,7 +17,8 @@ import pytest
 from model_script import Script, one_each, refused, run, task, vector
 
 from hubgate.domain.errors import Cause
-from hubgate.service.jobs.job import JobFolder, KnownJobs, Status
+from hubgate.service.jobs.job import JobFolder, Status
+from hubgate.service.jobs.known_jobs import KnownJobs
 from hubgate.service.jobs.rows import JobStopped, Piece, Reply
 
 if TYPE_CHECKING:

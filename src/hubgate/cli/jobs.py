@@ -17,9 +17,8 @@ from hubgate.cli.printing import moment, print_fields, print_table
 from hubgate.settings import Settings
 
 if TYPE_CHECKING:
-    from hubgate.service.jobs.doing import Job
-    from hubgate.service.jobs.job import JobFolder, KnownJobs
-    from hubgate.service.jobs.rows import Source
+    from hubgate.service.jobs.job import JobFolder
+    from hubgate.service.jobs.known_jobs import KnownJobs
 
 app = typer.Typer(help="Bulk jobs: a file of texts in, a file of vectors out.", no_args_is_help=True)
 _STOP_SECONDS = 60.0
@@ -75,6 +74,7 @@ def run_job(
     ] = False,
 ) -> None:
     """Embed a file. However it ends, the same command goes on where it was; a finished job is not done again."""
+    from hubgate.cli.job_work import do
     from hubgate.service.jobs.doing import Job
     from hubgate.service.jobs.job import Manner, Task
 
@@ -95,17 +95,18 @@ def run_job(
         concurrency=concurrency,
         price_per_million_tokens=price_per_million_tokens,
     )
-    _do(Job(task, manner, overwrite=overwrite))
+    do(Job(task, manner, overwrite=overwrite))
 
 
 @app.command("resume")
 def resume_job(job: Which) -> None:
     """Go on with a job, as its last run did it."""
+    from hubgate.cli.job_work import do
     from hubgate.service.jobs.doing import Job
 
     plan = _find(job).plan()
     assert plan is not None  # noqa: S101 - it was found by its plan
-    _do(Job(plan.task, plan.manner))
+    do(Job(plan.task, plan.manner))
 
 
 @app.command("list")
@@ -179,57 +180,6 @@ def cancel_job(
     print(f"Cancelled {folder.output}{', and deleted what it had done' if delete else ''}.")
 
 
-def _do(job: Job) -> None:
-    """Do a job to its end, and tell how it went."""
-    from hubgate.cli.job_progress import told
-    from hubgate.service.jobs.running import written
-
-    job.check()
-    with written(), job.folder.held():
-        source, done = job.open()
-        if not done:
-            _known().add(job.folder)
-            _work(job, source)
-        totals = job.folder.totals()
-    print_fields({"output": job.task.output, **told(totals, job.manner.price_per_million_tokens)})
-    if totals.failed:
-        raise CommandFailed(f"{totals.failed:,} rows have no vector. {job.folder.failures} tells why.")
-
-
-def _work(job: Job, source: Source) -> None:
-    import asyncio
-
-    from hubgate.cli.job_gate import some_gate
-
-    settings = Settings.from_env()
-    with some_gate(settings):
-        try:
-            asyncio.run(_embed(job, source, settings))
-        except asyncio.CancelledError:  # SIGTERM; Ctrl-C ends every command alike
-            raise CommandFailed(
-                "The job was stopped. The same command, or `hubgate job resume`, goes on."
-            ) from None
-
-
-async def _embed(job: Job, source: Source, settings: Settings) -> None:
-    import asyncio
-
-    from hubgate.cli.job_embedder import GateEmbedder
-    from hubgate.cli.job_progress import shown
-    from hubgate.service.jobs.manifest import Totals
-    from hubgate.service.jobs.running import Progress
-
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a coroutine runs in a task
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    progress = Progress(Totals())
-    async with (
-        GateEmbedder(settings.home, job.task, job.manner) as embedder,
-        shown(progress, job.manner.price_per_million_tokens),
-    ):
-        await job.run(source, embedder, progress)
-
-
 def _stop(folder: JobFolder, pid: int) -> None:
     """Ask the process of a job to stop, and wait until it has.
 
@@ -250,7 +200,7 @@ def _stop(folder: JobFolder, pid: int) -> None:
 
 
 def _known() -> KnownJobs:
-    from hubgate.service.jobs.job import KnownJobs
+    from hubgate.service.jobs.known_jobs import KnownJobs
 
     return KnownJobs(Settings.from_env().home)
 

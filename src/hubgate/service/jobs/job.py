@@ -1,13 +1,11 @@
 """A job on disk: the folder beside its output, who works in it, and how it stands.
 
-    vectors.parquet.job/
-        job.json         what is to be done, and what the input and the model were when it began
-        manifest.jsonl   what is done
-        state.json       how it ended, if it did
-        lock             held by the process that works on it; its text is the process's number
-        parts/           the vectors that are done, until they are joined
-
-The home of a gate has a note of each job, `jobs/{id}`, with the path of the output: so `hubgate job list` finds them.
+vectors.parquet.job/
+job.json         what is to be done, and what the input and the model were when it began
+manifest.jsonl   what is done
+state.json       how it ended, if it did
+lock             held by the process that works on it; its text is the process's number
+parts/           the vectors that are done, until they are joined
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ import shutil
 import time
 from enum import StrEnum
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -31,6 +28,7 @@ from hubgate.service.jobs.rows import Columns, JobStopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -201,45 +199,6 @@ class JobFolder:
     def _write(self, name: str, value: object) -> None:
         with replacing(self.path / name) as file:
             file.write(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
-
-
-class KnownJobs:
-    """The notes that a home keeps of its jobs."""
-
-    def __init__(self, home: Path) -> None:
-        self._folder = home / "jobs"
-
-    def add(self, job: JobFolder) -> None:
-        """Remember a job."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with replacing(self._folder / job.id) as file:
-            file.write(os.fsencode(job.output))
-
-    def forget(self, job: JobFolder) -> None:
-        """Forget a job."""
-        (self._folder / job.id).unlink(missing_ok=True)
-
-    def list(self) -> list[JobFolder]:
-        """Those whose folders are still there, the oldest first."""
-        noted = self._folder.glob("[0-9a-f]*") if self._folder.is_dir() else ()
-        jobs = [JobFolder(Path(os.fsdecode(note.read_bytes()))) for note in noted]
-        plans = [(plan.created_at, job.id, job) for job in jobs if (plan := job.plan()) is not None]
-        return [job for *_, job in sorted(plans, key=lambda one: one[:2])]
-
-    def find(self, name: str) -> JobFolder:
-        """A job by its id, or by the path of its output.
-
-        Raises:
-            JobStopped: there is none.
-        """
-        job = next((job for job in self.list() if job.id == name), None) or JobFolder(Path(name).absolute())
-        if job.plan() is None:
-            raise JobStopped(
-                f"There is no job [{name[:200]}].",
-                remedy="`hubgate job list` shows them.",
-                cause=Cause.NOT_FOUND,
-            )
-        return job
 
 
 def _is(lock: int, path: Path) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from hubgate.domain.errors import Cause
-from hubgate.service.jobs.inputs import input_changed
+from hubgate.service.jobs.inputs import input_changed, unusable_input
 from hubgate.service.jobs.manifest import Record, Totals
 from hubgate.service.jobs.rows import JobStopped
 from hubgate.service.jobs.shards import cut
@@ -109,7 +109,10 @@ class _Run:
             self._job.sink.publish(self._job.manifest.parts())
 
     def _next(self, shards: Iterator[Shard]) -> Shard | None:
-        shard = next(shards, None)
+        try:
+            shard = next(shards, None)
+        except OSError as error:
+            raise unusable_input(f"The input cannot be read: {error.strerror or error}.") from error
         self._job.source.check()  # after it was read: what is asked is what the file holds
         return shard
 

@@ -1,0 +1,58 @@
+"""A job from its command to its end: the gate, the bar, the signals, and what is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+from hubgate.cli.client import CommandFailed
+from hubgate.cli.job_embedder import GateEmbedder
+from hubgate.cli.job_gate import some_gate
+from hubgate.cli.job_progress import shown, told
+from hubgate.cli.printing import print_fields
+from hubgate.service.jobs.known_jobs import KnownJobs
+from hubgate.service.jobs.manifest import Totals
+from hubgate.service.jobs.running import Progress, written
+from hubgate.settings import Settings
+
+if TYPE_CHECKING:
+    from hubgate.service.jobs.doing import Job
+    from hubgate.service.jobs.rows import Source
+
+
+def do(job: Job) -> None:
+    """Do a job to its end, and tell how it went."""
+    job.check()
+    with written(), job.folder.held():
+        source, done = job.open()
+        if not done:
+            KnownJobs(Settings.from_env().home).add(job.folder)
+            _work(job, source)
+        totals = job.folder.totals()
+    print_fields({"output": job.task.output, **told(totals, job.manner.price_per_million_tokens)})
+    if totals.failed:
+        raise CommandFailed(f"{totals.failed:,} rows have no vector. {job.folder.failures} tells why.")
+
+
+def _work(job: Job, source: Source) -> None:
+    settings = Settings.from_env()
+    with some_gate(settings):
+        try:
+            asyncio.run(_embed(job, source, settings))
+        except asyncio.CancelledError:  # SIGTERM; Ctrl-C ends every command alike
+            raise CommandFailed(
+                "The job was stopped. The same command, or `hubgate job resume`, goes on."
+            ) from None
+
+
+async def _embed(job: Job, source: Source, settings: Settings) -> None:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine runs in a task
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    progress = Progress(Totals())
+    async with (
+        GateEmbedder(settings.home, job.task, job.manner) as embedder,
+        shown(progress, job.manner.price_per_million_tokens),
+    ):
+        await job.run(source, embedder, progress)
