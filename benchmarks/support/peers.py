@@ -40,6 +40,11 @@ class Peers:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
     def ask(self, **question: Any) -> dict[str, Any]:
         """One question, one answer."""
         assert self._process.stdin is not None
