@@ -17,6 +17,9 @@ from hubgate.web.console.model_form import KINDS, STRATEGIES
 from hubgate.web.console.models import DONE, ROW_LINKS
 from hubgate.web.console.play_form import FURTHER, PARAMETERS, SAMPLES
 from hubgate.web.console.states import Kind
+from hubgate.web.console.usage_page import TABLES
+from hubgate.web.console.usage_time import RANGES
+from hubgate.web.console.usage_views import CARDS, SERIES
 from hubgate.web.console.visit import NAVIGATION, THEMES
 
 PACKAGE = Path(hubgate.web.console.__file__).parent
@@ -38,6 +41,11 @@ FAMILIES: dict[str, set[str]] = {
     "strategy.": set(STRATEGIES),
     "task.": {task.value for task in Task},
     "theme.": set(THEMES),
+    "usage.": {name for card in (*CARDS, "causes") for name in (card, f"{card}.hint")} | {"endpoint", "key"},
+    "usage.by.": {"endpoint", "key"},
+    "usage.csv.": set(TABLES),
+    "usage.range.": set(RANGES),
+    "usage.series.": set(SERIES),
     "where.": {name for source in Source for name in (source.value, f"{source}.hint")},
     "": {key for key, _ in ROW_LINKS},
 }
@@ -112,7 +120,7 @@ def test_every_key_that_is_there_is_used() -> None:
 def test_next_to_nothing_is_left_in_english(code: str) -> None:
     english, other = words("en"), words(code)
     names = re.compile(
-        r"^(about\.|where\.(router|dedicated)$|kind\.(llm|embedding|rerank)$|separators\.markdown$)"
+        r"^(about\.|usage\.csv$|where\.(router|dedicated)$|kind\.(llm|embedding|rerank)$|separators\.markdown$)"
     )
     same = {key for key in english if english[key] == other[key] and not names.match(key)}
     assert same == set()

@@ -43,9 +43,9 @@ class RecordsApi:
         names = {key.id: key.name for key in self._access.list()}
         question = _question(request.query_params, {name: key_id for key_id, name in names.items()})
         rows = await self._gateway.usage.report(question)
-        shown = [_row_json(question.by, row, names) for row in rows]
         if _wants_csv(request):
-            return Response(_csv(question.by, shown), media_type="text/csv; charset=utf-8")
+            return Response(usage_csv(question.by, rows, names), media_type="text/csv; charset=utf-8")
+        shown = [_row_json(question.by, row, names) for row in rows]
         return json_response(
             {
                 "from": _moment(question.start),
@@ -123,14 +123,22 @@ def _row_json(by: Sequence[str], row: UsageRow, names: Mapping[str, str]) -> dic
     return shown | {name: percentile(tally.latency, share) for name, share in PERCENTILES.items()}
 
 
-def _csv(by: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+def usage_csv(by: Sequence[str], rows: Sequence[UsageRow], names: Mapping[str, str]) -> str:
+    """Use as a table for spreadsheets.
+
+    Args:
+        by: how it is grouped.
+        rows: the groups.
+        names: of keys, by their ids.
+    """
     keys = [name for word in by for name in ((word, "key_name") if word == "key" else (word,))]
     numbers = ("requests",) if "cause" in by else (*COUNTS, *PERCENTILES)
     written = io.StringIO()
     writer = csv.DictWriter(written, [*keys, *numbers])
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _plain(value) for name, value in row.items()})
+        shown = _row_json(by, row, names)
+        writer.writerow({name: _plain(value) for name, value in shown.items()})
     return written.getvalue()
 
 

@@ -20,6 +20,7 @@ from hubgate.web.console.settings_page import SettingsPage
 from hubgate.web.console.sign_in import SignIn
 from hubgate.web.console.static_files import serve_file
 from hubgate.web.console.trials import Trials
+from hubgate.web.console.usage_page import UsagePage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,7 @@ def console_routes(
     door = SignIn(access, house, Attempts(time.monotonic))
     models, editing, keys = Models(gateway, access), Editing(gateway, Trials()), KeysPage(gateway, access)
     settings, config = SettingsPage(gateway), ConfigPage(gateway, access)
-    play = Playground(gateway)
+    play, usage = Playground(gateway), UsagePage(gateway, access)
     inside, outside = house.inside, house.outside
     return [
         Route("/ui", _home, methods=["GET"]),
@@ -80,6 +81,8 @@ def console_routes(
         inside("POST", "/ui/models/{name}/play", play.run),
         inside("POST", "/ui/models/{name}/play/stream", play.stream),
         inside("POST", "/ui/models/{name}/play/copy", play.copy),
+        inside("GET", "/ui/usage", usage.show),
+        inside("GET", "/ui/usage.csv", usage.csv),
         inside("GET", "/ui/keys", keys.show),
         inside("POST", "/ui/keys", keys.create),
         inside("GET", "/ui/keys/{key}/revoke", keys.ask_revoke),

@@ -1,0 +1,176 @@
+"""The usage page in a real browser, over a month of traffic: accessible, quiet, and filtered without a new page."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from harness import RunningGate
+from screen import NEEDS_CHROMIUM, chromium, screen
+
+from hubgate.domain.records import BUCKETS, DAY, HOUR, Slot, Tally
+from hubgate.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from playwright.sync_api import Browser
+    from screen import Screen
+
+pytestmark = NEEDS_CHROMIUM
+
+CALLS_AN_HOUR = {"e5-small": 900, "bge-m3": 300, "reranker": 120, "llama": 40}
+CAUSES = ("paused", "overloaded", "input_too_long", "client_left")
+
+
+def traffic(now: float, keys: Sequence[str]) -> dict[Slot, Tally]:
+    """34 days of it, busy by day and quiet at weekends; the same each time."""
+    chance, counted = random.Random(7), {}
+    for back in range(24 * 34):
+        at = int(now) // HOUR * HOUR - back * HOUR
+        busy = 0.35 + 0.65 * max(0.0, math.sin(at % DAY / DAY * math.tau - 1.2))
+        busy *= 0.3 if at // DAY % 7 in (2, 3) else 1.0
+        for name, calls in CALLS_AN_HOUR.items():
+            for key, part in zip(keys, (0.7, 0.3), strict=True):
+                counted[Slot(at, name, key)] = _hour(
+                    chance, name, int(calls * busy * part * chance.uniform(0.7, 1.3))
+                )
+            asked = int(calls * busy)
+            counted[Slot(at, name, "")] = Tally(
+                cache_hits=asked,
+                cache_misses=asked * 2,
+                upstream_requests=asked // 3,
+                saved_requests=asked // 2,
+            )
+    return counted
+
+
+def _hour(chance: random.Random, name: str, calls: int) -> Tally:
+    writes = name == "llama"
+    failed = calls // 60 if chance.random() < 0.2 else 0
+    latency = [0] * BUCKETS
+    for _ in range(calls - failed):
+        latency[min(BUCKETS - 1, max(0, int(chance.gauss(11 if writes else 7, 1.2))))] += 1
+    return Tally(
+        requests=calls,
+        errors=failed,
+        texts=calls * 8,
+        prompt_tokens=calls * 300,
+        completion_tokens=calls * 180 if writes else 0,
+        queue_seconds=calls * 0.2,
+        latency=latency,
+        causes={chance.choice(CAUSES): failed} if failed else {},
+    )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
+    """A gate that was used for a month."""
+    folder = tmp_path_factory.mktemp("busy")
+    settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
+    with RunningGate(settings) as gate:
+        for name in CALLS_AN_HOUR:
+            gate.add(name)
+        for name in ("dify", "nightly-index"):
+            gate.create_key(name)
+        keys = [key["id"] for key in gate.request("GET", "/api/keys").json()["keys"] if not key["admin"]]
+        adding = gate.gateway.usage._store.add(traffic(time.time(), keys))
+        asyncio.run_coroutine_threadsafe(adding, gate._loop).result(60)
+        yield gate
+
+
+@pytest.fixture
+def opened(browser: Browser, busy: RunningGate) -> Iterator[Screen]:
+    with screen(browser, busy) as visitor:
+        visitor.sign_in()
+        visitor.go("usage")
+        yield visitor
+        assert visitor.errors == []
+
+
+@pytest.mark.parametrize(
+    ("language", "dark"),
+    [("en", False), ("en", True), ("fa", False), ("fa", True), ("zh", False), ("ja", True)],
+)
+def test_the_page_is_accessible_quiet_and_fits(
+    browser: Browser, busy: RunningGate, language: str, *, dark: bool
+) -> None:
+    with screen(browser, busy, language=language, dark=dark) as opened:
+        opened.sign_in()
+        for name in ("week", "month"):
+            opened.go(f"usage?range={name}")
+            assert opened.page.locator(".chart-card").count() == 8
+            assert opened.overflows() is False
+            if (language, dark) in {("en", False), ("fa", True)}:
+                opened.page.locator("details.more > summary").click()
+                assert opened.faults() == [], name
+                opened.page.locator("details.more > summary").click()
+            if language in {"en", "fa"}:
+                opened.shoot(f"usage-{name}-{language}-{'dark' if dark else 'light'}")
+        assert opened.errors == []
+
+
+@pytest.mark.parametrize("language", ["en", "fa"])
+def test_the_page_fits_a_phone(browser: Browser, busy: RunningGate, language: str) -> None:
+    with screen(browser, busy, language=language, width=360) as opened:
+        opened.sign_in()
+        opened.go("usage?range=month")
+        assert opened.overflows() is False
+        opened.shoot(f"usage-{language}-phone")
+
+
+def test_range_and_model_are_chosen_by_keyboard_without_a_new_page(opened: Screen) -> None:
+    page = opened.page
+    page.evaluate("window.same = true")
+    all_calls = page.locator("#chart-requests + .headline").inner_text()
+    page.locator("[name=range][value=week]").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url("**/ui/usage?range=month**")
+    page.wait_for_function(
+        "before => document.querySelector('#chart-requests + .headline').innerText !== before", arg=all_calls
+    )
+    page.fill("#endpoint", "reranker")
+    page.keyboard.press("Tab")
+    page.wait_for_url("**endpoint=reranker**")
+    page.locator("#by-endpoint").wait_for(state="detached")
+    page.select_option("#key", label="dify")
+    page.locator("#by-key").wait_for(state="detached")
+    assert page.locator("#chart-cache").count() == 0
+    assert page.evaluate("window.same") is True
+
+
+def test_time_goes_from_left_to_right_in_persian_too(browser: Browser, busy: RunningGate) -> None:
+    with screen(browser, busy, language="fa") as opened:
+        opened.sign_in()
+        opened.go("usage?range=month")
+        first, last = (
+            opened.page.locator("#chart-requests")
+            .locator("xpath=ancestor::section")
+            .locator(".x span")
+            .nth(n)
+            for n in (0, 2)
+        )
+        boxes = first.bounding_box(), last.bounding_box()
+        assert boxes[0] is not None
+        assert boxes[1] is not None
+        assert boxes[0]["x"] < boxes[1]["x"]
+
+
+def test_the_csv_is_downloaded_with_the_choices_of_the_page(opened: Screen) -> None:
+    page = opened.page
+    opened.go("usage?range=month&endpoint=reranker")
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name="by key").click()
+    assert waiting.value.suggested_filename == "usage-month-key.csv"
+    lines = waiting.value.path().read_text("utf-8").splitlines()
+    assert {"dify", "nightly-index"} <= {line.split(",")[1] for line in lines}

@@ -1,0 +1,137 @@
+"""The usage page without a browser's screen: what it counts, its filters, its tables and its CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from lookalikes import lookalike
+from visitor import Visitor
+
+if TYPE_CHECKING:
+    from harness import RunningGate
+    from visitor import Page
+
+
+@pytest.fixture
+def visitor(gate: RunningGate) -> Visitor:
+    """Somebody who is signed in to a gate that was used: five calls of two keys, one of them failed."""
+    with lookalike("tei") as server:
+        gate.add("e5", url=server.url)
+        gate.add("fake")
+        dify = gate.create_key("dify")
+        for text in ("one two", "three", "one two"):
+            gate.request("POST", "/v1/embeddings", {"model": "e5", "input": [text, f"{text} more"]}, key=dify)
+        server.fail("paused")
+        gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "else"}, key=dify)
+        gate.request("POST", "/v1/embeddings", {"model": "fake", "input": "a b c"})
+    visitor = Visitor(gate)
+    visitor.sign_in()
+    return visitor
+
+
+def headlines(page: Page) -> dict[str, str]:
+    """The number of each card, by its name."""
+    return dict(re.findall(r'<h2 id="(?:chart-)?(\w+)">[^<]*</h2><p class="headline">([^<]*)</p>', page.text))
+
+
+def test_every_card_has_its_number(visitor: Visitor) -> None:
+    told = headlines(visitor.get("/ui/usage"))
+    assert {name: told[name] for name in ("requests", "texts", "cache", "upstream", "causes")} == {
+        "requests": "5",
+        "texts": "7",
+        "cache": "25%",
+        "upstream": "0",
+        "causes": "1",
+    }
+    assert int(told["tokens"]) > 10
+    assert told["latency"].endswith(("ms", "sec"))
+
+
+def test_charts_are_drawn_with_the_numbers_of_each_column(visitor: Visitor) -> None:
+    page = visitor.get("/ui/usage?range=day")
+    assert re.search(r'<path class="fill series-answered" d="M231 100\.00V', page.text)
+    assert re.search(r"<title>[^<]+\nanswered: 4\nfailed: 1\n", page.text)
+    assert "style=" not in page.text
+
+
+def test_errors_are_told_by_their_cause_in_the_visitors_language(visitor: Visitor) -> None:
+    assert "The endpoint is paused 1" in visitor.get("/ui/usage").words
+    visitor.cookies["hubgate_language"] = "zh"
+    assert "端点已暂停 1" in visitor.get("/ui/usage").words
+
+
+def test_it_is_told_by_model_and_by_key(visitor: Visitor) -> None:
+    page = visitor.get("/ui/usage")
+    rows = re.findall(
+        r'<bdi class="name" dir="ltr">([^<]+)</bdi></th>\s*<td[^>]*><span class="with-bar">(\d+)<', page.text
+    )
+    assert rows == [("e5", "4"), ("fake", "1"), ("dify", "4"), ("admin", "1")]
+
+
+def test_filters_leave_the_rest_out(visitor: Visitor) -> None:
+    assert headlines(visitor.get("/ui/usage?endpoint=fake"))["requests"] == "1"
+    keys = visitor.gate.request("GET", "/api/keys").json()["keys"]
+    dify = next(key["id"] for key in keys if key["name"] == "dify")
+    of_key = visitor.get(f"/ui/usage?key={dify}&range=month")
+    assert headlines(of_key)["requests"] == "4"
+    assert not {"cache", "upstream"} & headlines(of_key).keys(), "they are counted of endpoints alone"
+    assert f'<option value="{dify}" selected>dify</option>' in of_key.text
+    assert f"key={dify}&amp;table=endpoint" in of_key.text
+    assert "Nothing was asked in this time" in visitor.get("/ui/usage?endpoint=other").words
+
+
+@pytest.mark.parametrize("name", ["day", "week", "month", "quarter", "year"])
+def test_every_range_has_the_same_total(visitor: Visitor, name: str) -> None:
+    assert headlines(visitor.get(f"/ui/usage?range={name}"))["requests"] == "5"
+
+
+def test_htmx_gets_what_is_below_the_filters(visitor: Visitor) -> None:
+    part = visitor.get("/ui/usage?range=day", hx_request="true")
+    assert "<form" not in part.text
+    assert headlines(part)["requests"] == "5"
+
+
+def test_persian_readers_see_their_digits_and_their_calendar(visitor: Visitor) -> None:
+    visitor.cookies["hubgate_language"] = "fa"
+    page = visitor.get("/ui/usage?range=month")
+    assert headlines(page)["requests"] == "۵"
+    assert re.search(r"<span>از [^<]* ۱۴[۰-۹]{2}", page.text)
+    assert 'class="chart" dir="ltr"' in page.text, "time goes from left to right"
+
+
+def test_the_csv_has_a_row_for_what_is_asked(visitor: Visitor) -> None:
+    page = visitor.get("/ui/usage.csv?table=all&range=day")
+    assert page.headers["content-type"] == "text/csv; charset=utf-8"
+    assert page.headers["content-disposition"] == 'attachment; filename="usage-day-hour-endpoint-key.csv"'
+    rows = list(csv.DictReader(io.StringIO(page.text)))
+    of_keys = {(row["endpoint"], row["key_name"]): row["requests"] for row in rows if row["key"]}
+    assert of_keys == {("e5", "dify"): "4", ("fake", "admin"): "1"}
+    (by_time,) = csv.DictReader(io.StringIO(visitor.get("/ui/usage.csv?range=month").text))
+    assert (by_time["day"], by_time["requests"]) == (time.strftime("%Y-%m-%d", time.gmtime()), "5")
+    by_key = csv.DictReader(io.StringIO(visitor.get("/ui/usage.csv?table=key&endpoint=fake").text))
+    assert {row["key_name"]: row["requests"] for row in by_key if row["key"]} == {"admin": "1"}
+
+
+def test_a_gate_that_nobody_used_says_so(gate: RunningGate) -> None:
+    visitor = Visitor(gate)
+    visitor.sign_in()
+    page = visitor.get("/ui/usage?range=nonsense")
+    assert "Nothing was asked in this time" in page.words
+    assert 'value="week" checked' in page.text
+
+
+def test_what_the_playground_asks_is_counted_for_the_console(gate: RunningGate) -> None:
+    gate.add("fake")
+    visitor = Visitor(gate)
+    visitor.sign_in()
+    visitor.post("/ui/models/fake/play", {"text_1": "a"}, hx_request="true")
+    assert headlines(visitor.get("/ui/usage?key=console"))["requests"] == "1"
+
+
+def test_nobody_sees_it_who_is_not_signed_in(gate: RunningGate) -> None:
+    assert [Visitor(gate).get(path).status for path in ("/ui/usage", "/ui/usage.csv")] == [303, 303]
