@@ -1,0 +1,155 @@
+"""`make screenshots`: the pictures of the user guide, taken of a gate that runs.
+
+Starts a gate with a model on this machine and others on look-alike servers (those of the tests), opens its console in
+Chromium in each language of the guide, and writes docs/images. Needs what the tests of the console need: Chromium,
+and fonts with Chinese, Japanese and Persian letters (`apt-get install chromium fonts-noto-cjk fonts-noto-core`).
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "console"), str(ROOT / "tests" / "guides")]
+from guide_world import HOSTED, TOKEN, GuideHub  # noqa: E402
+from harness import RunningGate  # noqa: E402
+from lookalikes import LookAlike, lookalike  # noqa: E402
+from screen import CHROMIUM, LOCALES, chromium, screen  # noqa: E402
+from smaller_png import smaller  # noqa: E402
+
+from hubgate.settings import Settings  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from playwright.sync_api import FloatRect, Page
+
+IMAGES = ROOT / "docs" / "images"
+PASTED = "https://k2h7x0q1.us-east-1.aws.endpoints.huggingface.cloud"
+WIDTH = 1080
+MARGIN = 12
+
+
+class Picture(NamedTuple):
+    """One of the guide's."""
+
+    path: str
+    """Of the console's page."""
+    prepare: Callable[[Page], object]
+    """What is done there first."""
+    above: str
+    """What the picture ends with."""
+    in_every_language: bool = False
+
+
+def main() -> int:
+    """Take every picture anew."""
+    if CHROMIUM is None:
+        print("There is no Chromium: apt-get install chromium fonts-noto-cjk fonts-noto-core")
+        return 1
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
+        gate, server = furnished(Path(folder), running)
+        pictures = pictures_of(server)
+        browser = running.enter_context(chromium())
+        blank = browser.new_page()
+        for language in LOCALES:
+            with screen(browser, gate, language=language, width=WIDTH) as opened:
+                opened.sign_in()
+                for name, picture in pictures.items():
+                    if language == "en" or picture.in_every_language:
+                        opened.go(picture.path)
+                        picture.prepare(opened.page)
+                        png = smaller(taken(opened.page, picture.above), blank)
+                        (IMAGES / f"{name}.{language}.png").write_bytes(png)
+                        print(f"docs/images/{name}.{language}.png: {len(png) / 1024:.0f} KB")
+    return 0
+
+
+def pictures_of(server: LookAlike) -> dict[str, Picture]:
+    """Each by its name; `server` refuses every token but the right one."""
+
+    def paste_and_fail(page: Page) -> None:
+        page.fill("#name", "e5-small")
+        page.select_option("#connection", "+")
+        page.fill("#token", "hf_ATokenThatWasRevoked")
+        page.get_by_role("button", name="Test").click()
+        page.locator("#outcome .told").wait_for()
+
+    def run(page: Page) -> None:
+        page.locator("button.run").click()
+        page.locator(".matrix").wait_for()
+
+    return {
+        "models": Picture(
+            "models", lambda page: page.locator("tbody tr").first.wait_for(), "table", in_every_language=True
+        ),
+        "add": Picture(
+            f"models/new?paste={PASTED}",
+            lambda page: page.select_option("#connection", "my-token"),
+            ".field:has(#url)",
+            in_every_language=True,
+        ),
+        "failed": Picture(f"models/new?paste={server.url}", paste_and_fail, "aside .card"),
+        "try": Picture("models/all-minilm-l6-v2/play", run, "#answer .card"),
+    }
+
+
+def furnished(folder: Path, running: ExitStack) -> tuple[RunningGate, LookAlike]:
+    """A gate with models of every kind, one of them paused and one switched off; and the server of another."""
+    hub = GuideHub()
+    running.enter_context(hub.running())
+    router = running.enter_context(lookalike("router", name=HOSTED, kind="llm", key=TOKEN))
+    embedder, other, ranker = (
+        running.enter_context(lookalike("tei", name=model, kind=kind, dimensions=dimensions, key=TOKEN))
+        for model, kind, dimensions in (
+            ("intfloat/e5-small-v2", "embedding", 384),
+            ("BAAI/bge-m3", "embedding", 1024),
+            ("BAAI/bge-reranker-v2-m3", "reranker", 8),
+        )
+    )
+    settings = Settings(
+        home=folder / "home",
+        secret_key_file=folder / "config" / "secret.key",
+        port=0,
+        hf_endpoint=hub.url,
+        router_url=router.url,
+    )
+    gate = running.enter_context(RunningGate(settings, with_ready_endpoint=True))
+    gate.settle()
+    gate.request("POST", "/api/connections", {"name": "my-token", "token": TOKEN})
+    gate.add("bge-m3", url=other.url, connection="my-token", enabled=False)
+    gate.add(
+        "e5", url=embedder.url, connection="my-token", rate_limit={"requests_per_minute": 60, "burst": 60}
+    )
+    gate.add("chat", source="router", model=HOSTED, task="chat_completion", connection="my-token")
+    gate.add("ranker", url=ranker.url, task="rerank", connection="my-token")
+    keys = [gate.create_key("dify"), gate.create_key("search")]
+    for number in range(24):
+        gate.request("POST", "/v1/embeddings", {"model": "e5", "input": f"text {number}"}, key=keys[0])
+    said = [{"role": "user", "content": "Good morning"}]
+    for key in keys:
+        gate.request("POST", "/v1/embeddings", {"model": "all-minilm-l6-v2", "input": "a"}, key=key)
+        gate.request("POST", "/v1/chat/completions", {"model": "chat", "messages": said}, key=key)
+    ranker.fail("paused")
+    ranks = {"model": "ranker", "query": "a", "documents": ["b"]}
+    for key in keys * 3:  # a breaker opens for several callers only
+        gate.request("POST", "/v1/rerank", ranks, key=key)
+    return gate, embedder
+
+
+def taken(page: Page, above: str) -> bytes:
+    """The page from its top down to the end of what is named."""
+    page.evaluate("scrollTo(0, 0)")
+    last = page.locator(above).first.bounding_box()
+    assert last is not None
+    clip: FloatRect = {"x": 0, "y": 0, "width": WIDTH, "height": last["y"] + last["height"] + MARGIN}
+    return page.screenshot(full_page=True, clip=clip, animations="disabled")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
