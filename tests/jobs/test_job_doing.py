@@ -17,7 +17,8 @@ import pytest
 from model_script import Script, one_each, refused, run, task, vector
 
 from hubgate.domain.errors import Cause
-from hubgate.service.jobs.job import JobFolder, Status
+from hubgate.service.jobs.doing import Job
+from hubgate.service.jobs.job import JobFolder, Manner, Status
 from hubgate.service.jobs.known_jobs import KnownJobs
 from hubgate.service.jobs.rows import JobStopped, Piece, Reply
 
@@ -286,6 +287,22 @@ async def test_a_part_that_is_gone_is_asked_again_and_only_that_one(source: Path
     assert (totals.rows, totals.pieces) == (9, 9)
     assert script.asked == [TEXTS[2:4], TEXTS[4:6], TEXTS[6:8], TEXTS[8:]]
     assert [row["embedding"] for row in read(output)] == expected(TEXTS)
+
+
+@pytest.mark.parametrize("name", ["same", "symlink", "hardlink", "failed"])
+def test_the_input_is_not_replaced_by_what_is_written_even_if_asked_to(
+    source: Path, output: Path, name: str
+) -> None:
+    if name == "same":
+        output = source
+    elif name == "symlink":
+        output.symlink_to(source)
+    elif name == "hardlink":
+        output.hardlink_to(source)
+    else:
+        source = source.rename(JobFolder(output).failures)
+    with pytest.raises(JobStopped, match="which the job would replace"):
+        Job(task(source, output), Manner(), overwrite=True).check()
 
 
 async def test_an_output_that_is_not_the_jobs_is_not_replaced_unasked(source: Path, output: Path) -> None:

@@ -110,6 +110,20 @@ def test_modules_other_than_transformer_pooling_and_normalize_are_refused(
     assert "modules.json" in _refusal(tiny)
 
 
+@pytest.mark.parametrize("path", ["../../secrets", "/etc"])
+def test_modules_outside_the_folder_are_refused(tiny: Path, path: str) -> None:
+    modules = json.loads((tiny / "modules.json").read_bytes())
+    modules[1]["path"] = path
+    write_json(tiny / "modules.json", modules)
+    assert "leads out of its folder" in _refusal(tiny)
+
+
+@pytest.mark.parametrize("name", ["config.json", "modules.json"])
+def test_a_file_of_brackets_in_brackets_is_refused(tiny: Path, name: str) -> None:
+    (tiny / name).write_text("[" * 200_000)
+    assert f"{name} cannot be read" in _refusal(tiny)
+
+
 def test_a_dense_layer_is_refused_and_not_left_out(tiny: Path) -> None:
     modules = json.loads((tiny / "modules.json").read_bytes())
     modules.insert(2, {"path": "2_Dense", "type": "sentence_transformers.models.Dense"})

@@ -41,7 +41,7 @@ def read_json(folder: Path, name: str, *, needed: bool = True) -> dict[str, Any]
         if not needed:
             return {}
         raise unusable(folder, f"{name} is missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise unusable(folder, f"{name} cannot be read") from error
     if not isinstance(content, dict):
         raise unusable(folder, f"{name} is not a JSON object")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hubgate.runtime.files import read_json, unusable
@@ -78,12 +79,15 @@ def _modules(folder: Path) -> list[str]:
         entries = json.loads((folder / "modules.json").read_bytes())
         kinds = [entry["type"].rpartition(".")[2] for entry in entries]
         paths = [entry["path"] for entry in entries]
+        outside = [path for path in map(PurePath, paths) if path.is_absolute() or ".." in path.parts]
     except FileNotFoundError:
         raise unusable(folder, "modules.json is missing") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise unusable(folder, "modules.json cannot be read") from error
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or paths[0]:
         raise unusable(folder, f"modules.json lists {', '.join(kinds) or 'nothing'}, which is not understood")
+    if outside:
+        raise unusable(folder, "modules.json leads out of its folder")
     return paths
 
 

@@ -61,6 +61,14 @@ class Job:
             JobStopped: it cannot.
         """
         check_output(Path(self.task.output), self.task.columns, chunked=self.task.chunk)
+        source = Path(self.task.input)
+        for goal in (self.folder.output, self.folder.failures):
+            if source.exists() and goal.exists() and goal.samefile(source):
+                raise JobStopped(
+                    f"The input {source} is {goal}, which the job would replace.",
+                    remedy="Choose another output.",
+                    cause=Cause.INVALID_REQUEST,
+                )
 
     def open(self) -> tuple[Source, bool]:
         """Open the input, and look whether the job is done already.
