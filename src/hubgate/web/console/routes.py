@@ -49,7 +49,6 @@ def console_routes(
     door = SignIn(access, house, Attempts(time.monotonic))
     models, editing, keys = Models(gateway, access), Editing(gateway, Trials()), KeysPage(gateway, access)
     settings, config = SettingsPage(gateway), ConfigPage(gateway, access)
-    play, usage = Playground(gateway), UsagePage(gateway, access)
     inside, outside = house.inside, house.outside
     return [
         Route("/ui", _home, methods=["GET"]),
@@ -77,12 +76,6 @@ def console_routes(
         inside("GET", "/ui/models/{name}/delete", models.ask_delete),
         inside("POST", "/ui/models/{name}/delete", models.delete),
         inside("GET", "/ui/models/{name}/export", config.export_model),
-        inside("GET", "/ui/models/{name}/play", play.show),
-        inside("POST", "/ui/models/{name}/play", play.run),
-        inside("POST", "/ui/models/{name}/play/stream", play.stream),
-        inside("POST", "/ui/models/{name}/play/copy", play.copy),
-        inside("GET", "/ui/usage", usage.show),
-        inside("GET", "/ui/usage.csv", usage.csv),
         inside("GET", "/ui/keys", keys.show),
         inside("POST", "/ui/keys", keys.create),
         inside("GET", "/ui/keys/{key}/revoke", keys.ask_revoke),
@@ -94,7 +87,21 @@ def console_routes(
         inside("GET", "/ui/connections/{name}", settings.ask_token),
         inside("POST", "/ui/connections/{name}", settings.reconnect),
         inside("POST", "/ui/connections/{name}/forget", settings.disconnect),
+        *_calls(house, gateway, access),
         *(outside(method, "/ui/{rest:path}", _nothing) for method in _METHODS),
+    ]
+
+
+def _calls(house: Gatehouse, gateway: Gateway, access: Access) -> list[BaseRoute]:
+    """Where calls are tried, and where they are counted."""
+    play, usage, inside = Playground(gateway), UsagePage(gateway, access), house.inside
+    return [
+        inside("GET", "/ui/models/{name}/play", play.show),
+        inside("POST", "/ui/models/{name}/play", play.run),
+        inside("POST", "/ui/models/{name}/play/stream", play.stream),
+        inside("POST", "/ui/models/{name}/play/copy", play.copy),
+        inside("GET", "/ui/usage", usage.show),
+        inside("GET", "/ui/usage.csv", usage.csv),
     ]
 
 
