@@ -13,7 +13,9 @@ from hubgate.cli.fetching import fetch
 from hubgate.cli.options import given, read_json, token
 from hubgate.cli.printing import print_endpoint, print_table
 
-_NOT_ABOUT_THE_SERVER = frozenset({"", "invalid_request", "invalid_endpoint", "endpoint_exists"})
+_NOT_ABOUT_THE_SERVER = frozenset(
+    {"", "invalid_request", "invalid_endpoint", "endpoint_exists", "address_refused", "old_address"}
+)
 """Why a registration may fail before any server is asked."""
 
 
