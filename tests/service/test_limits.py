@@ -68,7 +68,7 @@ def test_no_minute_holds_more_than_the_limit(gaps: list[float], limit: int) -> N
     for gap in gaps:
         now += gap
         wait = waits(limits, key(limit), now)
-        assert 0 <= wait <= MINUTE
+        assert 0 <= wait <= MINUTE + 1e-9  # what floats make of it
         if not wait:
             admitted.append(now)
     for at in admitted:
