@@ -85,3 +85,8 @@ class Guide:
 def guide(language: str) -> Guide:
     """The guide of a language."""
     return Guide(language, (DOCS / f"guide.{language}.md").read_text("utf-8"))
+
+
+def on_github(title: str) -> str:
+    """The anchor that GitHub makes of a title."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")

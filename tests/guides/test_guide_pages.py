@@ -8,7 +8,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from guide_pages import DOCS, LANGUAGES, ROOT, guide
+from guide_pages import DOCS, LANGUAGES, ROOT, guide, on_github
 from typer.main import get_command
 
 from hubgate.cli.main import app
@@ -92,11 +92,6 @@ def test_every_section_has_an_anchor_and_every_link_leads_somewhere(language: st
     assert all(
         (DOCS / f"guide.{other}.md").is_file() for other in re.findall(r"\(guide\.(\w+)\.md\)", one.prose)
     )
-
-
-def on_github(title: str) -> str:
-    """The anchor that GitHub makes of a title."""
-    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -1,0 +1,55 @@
+"""The README: its snippets run, its routes are served, its links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from guide_pages import ROOT, Guide, on_github
+
+if TYPE_CHECKING:
+    from harness import RunningGate
+
+README = Guide("en", (ROOT / "README.md").read_text("utf-8"))
+BELOW = {"Elasticsearch": "/_inference", "Hugging Face": "/hf/{endpoint}"}
+
+
+def test_its_three_snippets_print_the_same_vector(local_gate: RunningGate) -> None:
+    printed = []
+    for block in README.blocks:
+        assert block.language == "python"
+        code = block.text.replace("http://127.0.0.1:8080", local_gate.url)
+        code = code.replace("YOUR_HUBGATE_KEY", local_gate.admin_key)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        printed.append(json.loads(done.stdout))
+    first, *others = printed
+    assert len(others) == 2
+    assert all(other == pytest.approx(first, abs=1e-6) for other in others)
+
+
+def test_every_route_of_its_table_is_served(gate: RunningGate) -> None:
+    gate.add("e5")
+    rows = re.findall(
+        r"^\| \[(OpenAI|Elasticsearch|Hugging Face)'s\]\(.*?\|(.*)$", README.source, re.MULTILINE
+    )
+    assert len(rows) == 3
+    for face, cells in rows:
+        for path in re.findall(r"`(.+?)`", cells):
+            whole = BELOW.get(face, "") + path
+            whole = whole.replace("{endpoint}", "e5").replace("{id}", "e5")
+            assert gate.request("POST", whole, {}).status not in {404, 405}, whole
+
+
+def test_every_link_leads_somewhere() -> None:
+    for link in [*README.links, *(path for _, path in README.pictures)]:
+        path, _, anchor = link.partition("#")
+        assert (ROOT / path).is_file(), link
+        titles = re.findall(r"^#+ (.+)$", (ROOT / path).read_text("utf-8"), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in {on_github(title) for title in titles}, link
