@@ -177,6 +177,21 @@ def test_closing_sends_away_who_waits_and_lets_the_others_end() -> None:
     run(main())
 
 
+def test_some_turns_are_kept_for_callers_who_have_none() -> None:
+    async def main() -> None:
+        queue = Queue(at_once=16)
+        hog = [asyncio.create_task(queue.ask("h", asker("hog"), seconds=100)) for _ in range(30)]
+        await asyncio.sleep(1)
+        assert queue.turns.in_flight == 14
+        await queue.ask("a", asker("other"))
+        await asyncio.gather(*(queue.ask("b", asker(f"caller {n}")) for n in range(4)))
+        assert now() < 10
+        await asyncio.gather(*hog)
+        assert queue.order.count("h") == 30
+
+    run(main())
+
+
 def test_ending_a_turn_twice_frees_one() -> None:
     async def main() -> None:
         queue = Queue(at_once=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hubgate.core.packing.faults import closing, hopeless, queue_full, too_late
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from hubgate.core.limiting import Allowance, Permit
     from hubgate.domain.calls import Context
@@ -23,6 +23,8 @@ AT_ONCE = 128
 """Requests in flight; text-generation-inference refuses more unless it is told otherwise."""
 WAITING_CALLS = 2000
 """As in Elasticsearch."""
+_KEPT_FREE = 8
+"""One turn in so many is for callers who have none, so that nobody can take them all by never ending."""
 _PATIENCE_OF_BULK = 8
 """At the latest every so many turns, a bulk caller has one."""
 
@@ -47,6 +49,9 @@ class Turns:
     ) -> None:
         self._allowance = allowance
         self._at_once = at_once
+        self._kept_free = at_once // _KEPT_FREE
+        self._held: Counter[str] = Counter()
+        """Turns by caller."""
         self._most = waiting_calls
         self._clock = clock
         self._lines = (_Line(), _Line())
@@ -78,11 +83,12 @@ class Turns:
             QueueFull: too many wait already, or the endpoint is being closed.
             DeadlineExceeded: the turn comes too late.
         """
-        if not self.queued_calls and self.in_flight < self._at_once and not self._closed:
+        caller = context.caller
+        if not self.queued_calls and self._has_room_for(caller) and not self._closed:
             permit = self._allowance.take_now(tokens)
             if permit is not None:
-                self._count(permit, tokens)
-                return Turn(self, permit, 0.0)
+                self._count(permit, caller, tokens)
+                return Turn(self, permit, caller, 0.0)
         now = self._clock()
         waiter = _Waiter(context, tokens)
         self._admit(deadline, now)
@@ -97,7 +103,7 @@ class Turns:
         except BaseException:
             self._leave(waiter)
             raise
-        return Turn(self, waiter.permit.result(), self._clock() - now)
+        return Turn(self, waiter.permit.result(), caller, self._clock() - now)
 
     async def close(self) -> None:
         """Refuse newcomers, send away who waits, and let what is in flight end."""
@@ -109,10 +115,13 @@ class Turns:
             self._usher.cancel()
         await self._idle.wait()
 
-    def end(self, permit: Permit) -> None:
+    def end(self, permit: Permit, caller: str) -> None:
         """A turn is over."""
         self._allowance.done(permit)
         self.in_flight -= 1
+        self._held[caller] -= 1
+        if not self._held[caller]:
+            del self._held[caller]
         if not self.in_flight:
             self._idle.set()
         self._wake()
@@ -128,56 +137,68 @@ class Turns:
             raise hopeless(wait, deadline - now)
 
     def _wake(self) -> None:
-        if self._usher is None and not self._closed and self.queued_calls and self.in_flight < self._at_once:
+        if self._usher is None and not self._closed and self._next_line() is not None:
             loop = asyncio.get_running_loop()
             self._usher = loop.create_task(self._serve(), context=contextvars.Context())
 
     async def _serve(self) -> None:
         """Get permits for those who wait. A permit comes first: until then anybody may still pass, or leave."""
         try:
-            while self.queued_calls and self.in_flight < self._at_once:
-                permit = await self._allowance.take(self._next_line().first.tokens)
-                if not self.queued_calls:
+            while line := self._next_line():
+                permit = await self._allowance.take(line.first(self._has_room_for).tokens)
+                if not self._grant(permit):
                     self._allowance.give_back(permit)
-                    return
-                self._grant(permit)
         finally:
             self._usher = None
             self._wake()
 
-    def _grant(self, permit: Permit) -> None:
+    def _grant(self, permit: Permit) -> bool:
+        """Give a permit to whoever is next; not if all who could take it have left."""
         line = self._next_line()
+        if line is None:
+            return False
         passed_by = line is self._lines[0] and bool(self._lines[1])
         self._overtaken = self._overtaken + 1 if passed_by else 0
-        waiter = line.pop()
-        self._count(permit, waiter.tokens)
+        waiter = line.first(self._has_room_for)
+        line.pass_on(waiter)
+        self._count(permit, waiter.context.caller, waiter.tokens)
         waiter.permit.set_result(permit)
+        return True
 
-    def _count(self, permit: Permit, tokens: int) -> None:
+    def _count(self, permit: Permit, caller: str, tokens: int) -> None:
         self._allowance.load(permit, texts=1, tokens=tokens)
         self.in_flight += 1
+        self._held[caller] += 1
         self.requests += 1
         self._idle.clear()
 
-    def _next_line(self) -> _Line:
-        interactive, bulk = self._lines
-        return bulk if bulk and (not interactive or self._overtaken >= _PATIENCE_OF_BULK - 1) else interactive
+    def _has_room_for(self, caller: str) -> bool:
+        free = self._at_once - self.in_flight
+        return free > self._kept_free or (free > 0 and caller not in self._held)
+
+    def _next_line(self) -> _Line | None:
+        """Where somebody waits for whom there is room; `None` if nobody does."""
+        interactive, bulk = (line if line.any(self._has_room_for) else None for line in self._lines)
+        if bulk and self._overtaken >= _PATIENCE_OF_BULK - 1:
+            return bulk
+        return interactive or bulk
 
     def _leave(self, waiter: _Waiter) -> None:
         if not waiter.permit.done():
             self._lines[waiter.context.bulk].remove(waiter)
             waiter.permit.cancel()
         elif not waiter.permit.cancelled() and waiter.permit.exception() is None:
-            self.end(waiter.permit.result())  # granted in the moment of leaving
+            self.end(waiter.permit.result(), waiter.context.caller)  # granted in the moment of leaving
 
 
 class Turn:
     """The right to ask once, until it is ended. `waited` is the seconds that it was waited for."""
 
-    __slots__ = ("_permit", "_turns", "waited")
+    __slots__ = ("_caller", "_permit", "_turns", "waited")
 
-    def __init__(self, turns: Turns, permit: Permit, waited: float) -> None:
+    def __init__(self, turns: Turns, permit: Permit, caller: str, waited: float) -> None:
         self._turns = turns
+        self._caller = caller
         self._permit: Permit | None = permit
         self.waited = waited
 
@@ -185,7 +206,7 @@ class Turn:
         """Let the next one have it; a second time does nothing."""
         permit, self._permit = self._permit, None
         if permit is not None:
-            self._turns.end(permit)
+            self._turns.end(permit, self._caller)
 
 
 @dataclass(slots=True, eq=False)
@@ -208,23 +229,26 @@ class _Line:
     def __iter__(self) -> Iterator[_Waiter]:
         return chain.from_iterable(self._callers.values())
 
-    @property
-    def first(self) -> _Waiter:
-        return next(iter(self._callers.values()))[0]
+    def any(self, has_room: Callable[[str], bool]) -> bool:
+        """Whether anybody waits for whom there is room."""
+        return any(map(has_room, self._callers))
+
+    def first(self, has_room: Callable[[str], bool]) -> _Waiter:
+        """The first call of the first caller for whom there is room."""
+        return next(waiters[0] for caller, waiters in self._callers.items() if has_room(caller))
 
     def add(self, waiter: _Waiter) -> None:
         self._callers.setdefault(waiter.context.caller, deque()).append(waiter)
         self._size += 1
 
-    def pop(self) -> _Waiter:
-        """The first call of the caller whose turn it is; the caller goes to the end."""
-        name = next(iter(self._callers))
+    def pass_on(self, waiter: _Waiter) -> None:
+        """Take out the first call of a caller, who goes to the end."""
+        name = waiter.context.caller
         waiters = self._callers.pop(name)
-        waiter = waiters.popleft()
+        waiters.popleft()
         if waiters:
             self._callers[name] = waiters
         self._size -= 1
-        return waiter
 
     def remove(self, waiter: _Waiter) -> None:
         waiters = self._callers[waiter.context.caller]
