@@ -1,6 +1,6 @@
 # The two commands: `make serve` and `make test`. Everything is installed into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint types check bench test-clients screenshots lock clean
+.PHONY: help install serve test lint types check bench test-clients test-engines screenshots lock clean
 
 PYTHON ?= python3
 PORT ?= 8080
@@ -51,6 +51,9 @@ bench: install  ## The benchmarks; each prints ratios taken in one interleaved r
 
 test-clients: install  ## Clients that do not install beside the tests, each in an environment of its own
 	$(BIN)/python scripts/test_clients.py
+
+test-engines: install  ## Real servers behind a gate: transformers serve and infinity (installs torch twice)
+	$(BIN)/python scripts/test_engines.py
 
 screenshots: install  ## The pictures of the user guide, taken of a gate that runs (needs Chromium)
 	$(BIN)/python scripts/screenshots.py

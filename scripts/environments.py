@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def environment_of(folder: Path, interpreter: str, *steps: Sequence[str]) -> Path:
+def environment_of(
+    folder: Path, interpreter: str, *steps: Sequence[str], without: Sequence[str] = ()
+) -> Path:
     """The Python of an environment, made anew if other packages are in it.
 
     Args:
         folder: where it is kept.
         interpreter: the Python that it is made of.
         steps: the packages, in the order in which they are to be installed; each step keeps what the former ones chose.
+        without: what is taken out again that came along.
 
     Raises:
         subprocess.CalledProcessError: it could not be made; pip's words are in `stderr`.
@@ -31,6 +34,8 @@ def environment_of(folder: Path, interpreter: str, *steps: Sequence[str]) -> Pat
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         for last in range(len(steps)):
             _call(*pip, *(package for step in steps[: last + 1] for package in step))
+        if without:
+            _call(str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *without)
         installed.write_text(wanted, encoding="utf-8")
     return python
 

