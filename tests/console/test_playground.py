@@ -10,13 +10,17 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 from lookalikes import lookalike
+from scripted import ADMIN_KEY
 from visitor import Visitor
+
+from hubgate.domain.endpoint import Endpoint, Source, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness import RunningGate
     from lookalikes import LookAlike
+    from scripted import ScriptedGate
     from visitor import Page
 
 
@@ -350,3 +354,38 @@ def test_the_address_in_snippets_is_the_browsers_and_never_more_than_an_address(
     for nonsense in ('a"onload=x', "a b", "host:port"):
         assert f"curl -sS {visitor.gate.url}/v1/" in visitor.get(path, host=nonsense).words
     assert "curl -sS 'http://$(id)/v1/embeddings'" in visitor.get(path, host="$(id)").words
+
+
+THOUGHTS = (
+    {"delta": {"role": "assistant", "content": ""}},
+    {"delta": {"reasoning": "Let me "}},
+    {"delta": {"reasoning_content": "see."}},
+    {"delta": {"content": "Yes"}},
+    {"delta": {"content": "."}, "finish_reason": "stop"},
+)
+
+
+async def test_what_a_model_thinks_before_it_answers_is_kept_apart(scripted: ScriptedGate) -> None:
+    await scripted.gateway.register(
+        Endpoint(name="thinks", task=Task.CHAT_COMPLETION, source=Source.FAKE), None
+    )
+    scripted.script.told = lambda _: (
+        [json.dumps({"choices": [{"index": 0, **choice}]}).encode()] for choice in THOUGHTS
+    )
+    form = "application/x-www-form-urlencoded"
+    door = await scripted.request("POST", "/ui/sign-in", f"key={ADMIN_KEY}".encode(), content_type=form)
+    cookie = {"cookie": door.headers["set-cookie"].partition(";")[0], "host": "gate.example"}
+    page = await scripted.request("GET", "/ui/models/thinks/play", more_headers=cookie)
+    token = re.search(r'name="csrf" value="([^"]+)"', page.body.decode())
+    assert token
+    sent = urlencode({"csrf": token[1], "prompt": "Is it?"}).encode()
+    reply = await scripted.request(
+        "POST", "/ui/models/thinks/play/stream", sent, content_type=form, more_headers=cookie
+    )
+    *events, end = [
+        json.loads(event.removeprefix("data: ")) for event in reply.body.decode().split("\n\n")[:-1]
+    ]
+    assert events == [{"thought": "Let me "}, {"thought": "see."}, {"text": "Yes"}, {"text": "."}]
+    assert [*end] == ["end"]
+    assert reply.parts == 5, "each piece is sent when it comes"
+    assert scripted.script.streams[-1].closed == 1

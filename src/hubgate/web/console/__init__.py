@@ -13,8 +13,9 @@ How a page is made, for who adds one:
    by key, with named values), `number`, `percent`, `date`, `moment`, `ago` (of seconds since the epoch), `language`,
    `static_url`, `quote` (of a part of a path), `icon`. Macros: `_icons.html` (icon), `_form.html` (text, whole, choice,
    cards), `_error.html` (told), `_model.html` (state, used). A missing value is an error (StrictUndefined).
-4. **Words**: each key in all four languages of `locales/`; a larger page has files of its own (`play.en.json`). `test_locales.py` fails on a key that is missing, unused, or
-   takes other values than in English. Names in Latin letters are put in `<bdi>` (class `name` for monospace).
+4. **Words**: each key in all four languages of `locales/`; a larger page has files of its own (`play.en.json`).
+   `test_locales.py` fails on a key that is missing, unused, or takes other values than in English. Names in Latin
+   letters are put in `<bdi>` (class `name` for monospace).
 5. **In the bar**: a pair in `visit.NAVIGATION`, whose words are `nav.<name>`. A page of one endpoint gets its place in
    the menus of the models page by `models.ROW_LINKS`.
 
