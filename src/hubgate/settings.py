@@ -41,6 +41,8 @@ class Settings:
     cache_bytes: int = 1 << 30
     log_level: str = "info"
     hf_endpoint: str | None = None
+    trusted_proxies: str = ""
+    """Addresses whose X-Forwarded headers are believed, with commas between."""
     hf_offline: bool = False
     endpoints_api_url: str | None = None
     router_url: str = "https://router.huggingface.co"
@@ -86,6 +88,7 @@ class Settings:
             cache_bytes=_cache_bytes(env),
             log_level=_log_level(env),
             hf_endpoint=env.get("HF_ENDPOINT") or None,
+            trusted_proxies=env.get("HUBGATE_TRUSTED_PROXIES", "").strip(),
             hf_offline=env.get("HF_HUB_OFFLINE", "").strip().lower() in _TRUE,
             endpoints_api_url=env.get("HUBGATE_ENDPOINTS_API_URL") or None,
             router_url=env.get("HUBGATE_ROUTER_URL") or "https://router.huggingface.co",

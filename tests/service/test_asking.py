@@ -264,11 +264,10 @@ class TestFallback:
         with pytest.raises(UpstreamRefused, match="Too long"):
             await gateway.rerank("main", Rerank(query="q", texts=["a"]))
 
-    async def test_when_the_other_one_is_gone_the_error_is_this_ones(
-        self, gateway: Gateway, town: Town
-    ) -> None:
+    async def test_when_the_other_one_is_removed_nobody_names_it(self, gateway: Gateway, town: Town) -> None:
         await pair(gateway, Task.CHAT_COMPLETION)
         await gateway.remove("spare")
+        assert gateway.find("main").fallback is None
         town.errors["main"] = DOWN
         with pytest.raises(UpstreamRefused, match="paused"):
             await gateway.write("main", CHAT)

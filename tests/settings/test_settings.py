@@ -36,6 +36,7 @@ def test_every_variable_is_honoured() -> None:
             "HUBGATE_LOG_LEVEL": "DEBUG",
             "HF_ENDPOINT": "https://mirror.example",
             "HF_HUB_OFFLINE": "1",
+            "HUBGATE_TRUSTED_PROXIES": "10.0.0.1,10.0.0.2",
             "HUBGATE_ENDPOINTS_API_URL": "https://endpoints.example/v2",
         }
     )
@@ -50,6 +51,7 @@ def test_every_variable_is_honoured() -> None:
     assert settings.log_level == "debug"
     assert settings.hf_endpoint == "https://mirror.example"
     assert settings.hf_offline is True
+    assert settings.trusted_proxies == "10.0.0.1,10.0.0.2"
     assert settings.endpoints_api_url == "https://endpoints.example/v2"
 
 

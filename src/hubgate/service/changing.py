@@ -164,11 +164,14 @@ class Changing(Opening):
                 self._live.put(self._open(old.endpoint, token, model, old.changed))
 
     async def remove(self, name: str) -> None:
-        """Forget an endpoint.
+        """Forget an endpoint; none that it stood in for names it any more.
 
         Raises:
             EndpointNotFound: there is none.
         """
+        self._live.find(name)
+        for other in [live.endpoint for live in self._live if live.endpoint.fallback == name]:
+            await self.edit(replace(other, fallback=None))
         async with self._change_of(name):
             self._live.find(name)
             await to_its_end(self._forget(name))
