@@ -55,6 +55,9 @@ def test_all_that_the_guide_says_to_do_works(tmp_path: Path) -> None:
         for known, command in zip(COMMANDS, commands, strict=True):
             assert known in command
             assert COMMANDS[known] in reader.run(command), command
+        for named in guide("en").code:
+            if named.startswith("hubgate "):
+                assert "meta/llama" in reader.run(named), named
         key = reader.run('echo "$HUBGATE_KEY"').strip()
         admin = reader.run("hubgate key create kibana --admin").strip()
         # The gate stands in for Elasticsearch, whose inference API it answers.
