@@ -70,7 +70,10 @@ def main() -> int:
             port=0,
             log_level="critical",
         )
-        models = tiny_models(folder)
+        try:
+            models = tiny_models(folder)
+        except subprocess.SubprocessError as error:
+            sys.exit(f"The tiny models cannot be made, which needs transformers: {_last_line(error)}")
         with RunningGate(settings, with_ready_endpoint=True) as gate:
             gate.settle()
             gate.add(reading.LOCAL_RANKER, source="local", task=reading.RANK, model=str(models.ranker))
@@ -78,17 +81,15 @@ def main() -> int:
     print(f"\n{'server':<22}{'version':<12}{'passed':>8}{'failed':>8}")
     for one in outcomes:
         print(f"{one.server.name:<22}{one.version:<12}{one.passed:>8}{one.failed:>8}  {one.skipped or ''}")
-    return 1 if not outcomes or any(one.failed for one in outcomes) else 0
+    return 1 if any(one.failed for one in outcomes) or not any(one.passed for one in outcomes) else 0
 
 
 def ask(server: Server, gate: RunningGate, models: Models, folder: Path) -> Outcome:
     """Install, start, register and ask one server."""
     try:
         python = installed(server)
-    except subprocess.CalledProcessError as error:
-        return Outcome(server, "", skipped=f"It cannot be installed: {error.stderr.strip()[-400:]}")
-    except subprocess.TimeoutExpired as error:
-        return Outcome(server, "", skipped=f"It cannot be installed: {error}")
+    except subprocess.SubprocessError as error:
+        return Outcome(server, "", skipped=f"It cannot be installed: {_last_line(error)}")
     version = _version(python, server.package)
     print(f"== {server.name} {version}", flush=True)
     home = folder / server.engine
@@ -145,6 +146,11 @@ def tiny_models(folder: Path) -> Models:
 def _registered(stage: Stage) -> list[dict[str, str]]:
     shown = stage.gate.request("GET", "/api/endpoints").json()["endpoints"]
     return [one for one in shown if one.get("url") == stage.url]
+
+
+def _last_line(error: subprocess.SubprocessError) -> str:
+    said = getattr(error, "stderr", None) or str(error)
+    return str(said).strip().splitlines()[-1]
 
 
 def _version(python: Path, package: str) -> str:
