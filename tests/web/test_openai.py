@@ -73,6 +73,12 @@ async def test_base64_is_the_little_endian_float32_of_the_vector(scripted: Scrip
         assert base64.b64decode(reply.json()["data"][0]["embedding"]) == F32
 
 
+async def test_difys_not_set_is_no_choice_of_an_encoding(scripted: ScriptedGate) -> None:
+    body = {"model": "e5", "input": "a", "encoding_format": "not_set"}
+    reply = await scripted.request("POST", "/v1/embeddings", body)
+    assert reply.json()["data"][0]["embedding"] == [0, 0.5]
+
+
 @pytest.mark.parametrize("encoding_format", ["float", None])
 async def test_numbers_are_given_where_base64_is_not_asked_for(
     scripted: ScriptedGate, encoding_format: str | None

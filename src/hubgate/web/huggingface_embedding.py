@@ -28,7 +28,7 @@ class _Options(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     truncation_direction: Literal["left", "right", "Left", "Right"] | None = None
     prompt_name: str | None = None
     dimensions: int | None = None
-    encoding_format: Literal["float", "base64"] | None = None
+    encoding_format: Literal["float", "base64", "not_set"] | None = None
     input_type: str | None = None
     """hubgate's own."""
 

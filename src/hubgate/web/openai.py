@@ -47,7 +47,8 @@ class EmbeddingsForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     input: Inputs
     model: str | None = None
-    encoding_format: Literal["float", "base64"] | None = None
+    encoding_format: Literal["float", "base64", "not_set"] | None = None
+    """Dify sends `not_set`, the word of its own form."""
     dimensions: int | None = None
     input_type: str | None = None
     chunking_settings: dict[str, Any] | None = None
