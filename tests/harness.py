@@ -9,6 +9,8 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+import uvloop
+
 from hubgate.cli.serve import serve
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ class RunningGate:
 
     def _run(self) -> None:
         try:
-            asyncio.run(
+            uvloop.run(
                 serve(self.settings, started=self._on_start, with_ready_endpoint=self._with_ready_endpoint)
             )
         except BaseException as error:  # noqa: BLE001 - told in the thread that waits
