@@ -21,6 +21,7 @@ from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest, Runtim
 from hubgate.runtime.folder import read_folder
 from hubgate.runtime.heads import Ranking
 from hubgate.runtime.model import Model
+from hubgate.runtime.tokens import Tokens
 from hubgate.upstreams.local import LocalSource
 
 if TYPE_CHECKING:
@@ -155,6 +156,25 @@ def test_a_graph_for_another_task_is_refused(tmp_path: Path) -> None:
     folder = tampered("xlm-roberta", tmp_path, {})
     shutil.copy(DATA / "ranker-xlm-roberta" / "onnx" / "model.onnx", folder / "onnx" / "model.onnx")
     assert "model.onnx has no output named last_hidden_state" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (None, True),
+        (["input_ids", "token_type_ids", "attention_mask"], True),
+        (["input_ids", "attention_mask"], False),
+    ],
+)
+def test_a_cross_encoder_is_told_of_segments_unless_its_tokenizer_leaves_them_out(
+    tmp_path: Path, names: list[str] | None, told: bool
+) -> None:
+    folder = tampered("ranker-bert", tmp_path, {})
+    said = json.loads((folder / "tokenizer_config.json").read_bytes())
+    said.pop("model_input_names", None)
+    write_json(folder / "tokenizer_config.json", said | ({"model_input_names": names} if names else {}))
+    (row,), _ = Tokens(read_folder(folder)).pairs("a query", ["a text"], truncate=True)
+    assert (row.kinds is not None and 1 in row.kinds) is told
 
 
 def test_without_weights_or_a_graph_a_model_is_refused(tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ class Recipe:
     """The id of the token that fills up."""
     vocabulary: int | None
     """How many ids the weights know, by `config.json`."""
+    segments: bool
+    """Whether the model is told which tokens are the query's and which the text's."""
     prompts: Mapping[str, str]
     default_prompt: str | None
 
@@ -98,9 +100,16 @@ def read_folder(folder: Path) -> Recipe:
         max_tokens=_max_tokens(folder, config, own_file=isinstance(head, Embedding)),
         pad=pad,
         vocabulary=config.get("vocab_size"),
+        segments=_segments(folder),
         prompts=prompts.get("prompts") or {},
         default_prompt=prompts.get("default_prompt_name"),
     )
+
+
+def _segments(folder: Path) -> bool:
+    """transformers gives a model what its tokenizer's `model_input_names` list, and everything if there is no list."""
+    names = read_json(folder, "tokenizer_config.json", needed=False).get("model_input_names")
+    return not isinstance(names, list) or "token_type_ids" in names
 
 
 def built_from_weights(folder: Path) -> bool:

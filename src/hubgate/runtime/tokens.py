@@ -75,6 +75,7 @@ class Tokens:
             raise unusable(recipe.folder, f"{TOKENIZER} cannot be read") from error
         self._tokenizer = tokenizer
         self._max_tokens = recipe.max_tokens
+        self._segments = recipe.segments
         self._room = recipe.max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)
         self.vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
         if recipe.vocabulary is not None and recipe.vocabulary < self.vocabulary:
@@ -115,7 +116,9 @@ class Tokens:
                 remedy="Shorten or chunk the text, or allow truncation.",
                 cause=Cause.INPUT_TOO_LONG,
             )
-        return [Row(encoding.ids, encoding.type_ids) for encoding in encodings], cut
+        return [
+            Row(encoding.ids, encoding.type_ids if self._segments else None) for encoding in encodings
+        ], cut
 
     def _cut(self, text: str, *, left: bool) -> list[int]:
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
