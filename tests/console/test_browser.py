@@ -74,9 +74,10 @@ def empty(browser: Browser, gate: RunningGate) -> Iterator[Screen]:
 def _open(opened: Screen, name: str) -> None:
     opened.go(PAGES[name])
     if name in {"add", "edit"}:
-        for summary in opened.page.locator("#fields details > summary").all():
+        for summary in opened.page.locator("#fields details:not(.words) > summary").all():
             summary.click()
         opened.page.locator(".marked").wait_for()
+        opened.page.locator(".calm").wait_for()
     if name == "keys":
         opened.page.locator("details.more > summary").click()
 

@@ -66,6 +66,15 @@ class TestTheForm:
         assert "That says nothing about a model." in unknown.words
         assert 'value="intfloat/e5-small-v2"' in visitor.get("/ui/models/new?model=intfloat/e5-small-v2").text
 
+    def test_both_of_hugging_faces_words_for_completion_are_offered(self, visitor: Visitor) -> None:
+        sent = {**EMPTY, "kind": "llm", "where": "local", "model": "google/flan-t5-small"}
+        for word in ("completion", "text2text-generation"):
+            assert f'<option value="{word}"' in visitor.get("/ui/models/new").text
+            name = f"t5-{word}"
+            visitor.post("/ui/models/new", {**sent, "task_llm": word, "name": name, "save": "off"})
+            stored = visitor.gate.request("GET", f"/api/endpoints/{name}").json()
+            assert stored["task"] == "completion"
+
     def test_a_registered_model_stands_in_it_without_its_token(self, visitor: Visitor) -> None:
         with lookalike("tei", key=TOKEN) as server:
             visitor.gate.add("e5", url=server.url, token=TOKEN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from visitor import Visitor
@@ -18,6 +18,15 @@ def visitor(gate: RunningGate) -> Visitor:
     visitor = Visitor(gate)
     visitor.sign_in()
     return visitor
+
+
+def _keys(visitor: Visitor) -> str:
+    return visitor.get("/ui/keys").text
+
+
+def _key(visitor: Visitor, name: str) -> dict[str, Any]:
+    keys: list[dict[str, Any]] = visitor.gate.request("GET", "/api/keys").json()["keys"]
+    return next(key for key in keys if key["name"] == name)
 
 
 class TestKeys:
@@ -84,6 +93,77 @@ class TestKeys:
         assert told in page.words
         assert len(visitor.gate.request("GET", "/api/keys").json()["keys"]) == 1
 
+    def test_a_key_is_changed_and_stays_the_same_key(self, visitor: Visitor) -> None:
+        visitor.gate.add("alpha")
+        visitor.gate.add("beta")
+        plain = visitor.gate.create_key("dify", endpoints=["alpha"], expires_at=4102444800.5)
+        found = re.search(r'href="(/ui/keys/[0-9a-f]{8}/edit)">Edit<span class="sr"> dify', _keys(visitor))
+        assert found
+        form = visitor.get(found[1])
+        assert re.search(r"<textarea id=\"endpoints\"[^>]*>alpha</textarea>", form.text)
+        day = re.search(r'id="expires"[^>]* value="([^"]+)"', form.text)
+        assert day
+        sent = {
+            "name": "dify-2",
+            "class": "bulk",
+            "endpoints": "alpha\r\nbeta",
+            "default_endpoint": "beta",
+            "requests_per_minute": "60",
+            "expires": day[1],
+        }
+        page = visitor.post(found[1], sent)
+        assert "dify-2 is saved." in visitor.get(page.headers["location"]).words
+        key = _key(visitor, "dify-2")
+        assert (key["bulk"], key["endpoints"], key["default_endpoint"]) == (True, ["alpha", "beta"], "beta")
+        assert (key["requests_per_minute"], key["expires_at"]) == (60, 4102444800.5), "an untouched day stays"
+        body = {"model": "beta", "input": "hello"}
+        assert visitor.gate.request("POST", "/v1/embeddings", body, key=plain).status == 200
+        visitor.post(found[1], {"name": "dify-2"})
+        key = _key(visitor, "dify-2")
+        assert (key["bulk"], key["endpoints"], key["requests_per_minute"]) == (False, [], None)
+        assert key["expires_at"] is None
+
+    @pytest.mark.parametrize(
+        ("fields", "told"),
+        [
+            ({"name": ""}, "This is needed."),
+            ({"name": "dify", "endpoints": "nothing"}, "There is no model of this name"),
+            ({"name": "dify", "expires": "2001-01-01"}, "The request cannot be used"),
+        ],
+    )
+    def test_a_change_that_cannot_be_used_is_told_and_changes_nothing(
+        self, visitor: Visitor, fields: dict[str, str], told: str
+    ) -> None:
+        visitor.gate.create_key("dify", bulk=True)
+        page = visitor.post("/ui/keys/dify/edit", fields)
+        assert told in page.words
+        assert _key(visitor, "dify")["bulk"] is True
+
+    def test_a_model_that_is_gone_may_stay_in_a_scope(self, visitor: Visitor) -> None:
+        visitor.gate.add("alpha")
+        visitor.gate.create_key("dify", endpoints=["alpha"])
+        visitor.gate.request("DELETE", "/api/endpoints/alpha?force=true")
+        visitor.post("/ui/keys/dify/edit", {"name": "dify", "endpoints": "alpha", "class": "bulk"})
+        assert _key(visitor, "dify")["bulk"] is True
+
+    def test_an_admin_key_has_no_scope_to_be_changed(self, visitor: Visitor) -> None:
+        visitor.gate.create_key("boss", admin=True)
+        assert 'id="endpoints"' not in visitor.get("/ui/keys/boss/edit").text
+        visitor.post("/ui/keys/boss/edit", {"name": "chief", "endpoints": "x"})
+        assert _key(visitor, "chief")["admin"] is True
+
+    def test_names_are_found_and_added_to_the_scope(self, visitor: Visitor) -> None:
+        for n in range(22):
+            visitor.gate.add(f"model-{n:02}")
+        assert "And 2 more: type a part of the name." in visitor.get("/ui/keys").words
+        chosen = {"endpoints": "model-00"}
+        page = visitor.post("/ui/keys/names", {**chosen, "find": "model-0"}, hx_request="true")
+        assert re.findall(r'name="add" value="([^"]+)"', page.text)[0] == "model-01"
+        assert "more" not in page.words
+        page = visitor.post("/ui/keys/scope", {**chosen, "add": "model-07"}, hx_request="true")
+        assert re.search(r"<textarea id=\"endpoints\"[^>]*>model-00\nmodel-07</textarea>", page.text)
+        assert "Nothing matches" in visitor.post("/ui/keys/names", {"find": "x"}, hx_request="true").words
+
     def test_a_key_is_revoked_after_a_question(self, visitor: Visitor) -> None:
         visitor.gate.create_key("dify")
         found = re.search(
@@ -102,6 +182,17 @@ class TestKeys:
 
 
 class TestConnections:
+    def test_several_tokens_are_taken_one_a_line_and_none_is_shown_again(self, visitor: Visitor) -> None:
+        page = visitor.get("/ui/settings")
+        assert "Several tokens, one a line, are taken in turn" in page.words
+        tokens = "hf_aTokenThatNobodyHas1234\r\n hf_aTokenThatNobodyHas5678\r\n"
+        visitor.post("/ui/connections", {"name": "team", "token": tokens})
+        page = visitor.get("/ui/settings")
+        assert "team …1234 …5678 0 models" in page.words
+        assert "NobodyHas" not in page.text
+        again = visitor.post("/ui/connections", {"name": "team", "token": tokens})
+        assert "NobodyHas" not in again.text
+
     def test_a_token_is_stored_and_shown_as_its_last_characters(self, visitor: Visitor) -> None:
         assert "None yet." in visitor.get("/ui/settings").words
         page = visitor.post("/ui/connections", {"name": "team", "token": "hf_aTokenThatNobodyHas1234"})

@@ -15,6 +15,7 @@ from hubgate.domain.endpoint import Source, Task
 from hubgate.domain.errors import Cause
 from hubgate.web.console.model_form import KINDS, STRATEGIES
 from hubgate.web.console.models import DONE, ROW_LINKS
+from hubgate.web.console.picking import WHYS
 from hubgate.web.console.play_form import FURTHER, PARAMETERS, SAMPLES
 from hubgate.web.console.states import Kind
 from hubgate.web.console.usage_page import TABLES
@@ -30,6 +31,7 @@ FAMILIES: dict[str, set[str]] = {
     "config.": {"add", "change", "remove", "connection", "endpoint", "key"},
     "delete.used.": {"key", "endpoint"},
     "done.": set(DONE),
+    "hub.why.": set(WHYS),
     "kind.": {name for kind in KINDS for name in (kind, f"{kind}.hint")},
     "nav.": {name for name, _ in NAVIGATION},
     "play.": {name for one in (*PARAMETERS, *FURTHER) for name in (one.name, f"{one.name}.hint")},

@@ -73,7 +73,7 @@ def create_app(
         Route("/info", huggingface.info, methods=["GET"]),
         Route("/health", huggingface.health, methods=["GET"]),
         *(row.route() for row in rows),
-        *console_routes(gateway, access),
+        *console_routes(gateway, access, hub),
     ]
     app = _Hot(elastic, openai, huggingface, access.limits, Router(routes, redirect_slashes=False))
     return Guard(app, access, meter, gateway.usage, max_body_bytes=max_body_bytes, keys_in_path=keys_in_path)

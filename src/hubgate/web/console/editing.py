@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -12,6 +12,7 @@ from hubgate.core.chunking import chunk
 from hubgate.domain.chunking import parse_chunking_settings
 from hubgate.domain.endpoint import Similarity
 from hubgate.domain.errors import CallerError, HubgateError
+from hubgate.service.chunked import in_cutting_thread
 from hubgate.web.console import model_form
 from hubgate.web.console.model_form import EMPTY, KEEP, KINDS, NEW, PREFIX_FIELDS, STRATEGIES, WHERE, Faults
 from hubgate.web.console.pasting import understood
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from hubgate.domain.endpoint import Endpoint
     from hubgate.domain.secret import Secret
     from hubgate.service.gateway import Gateway
+    from hubgate.web.console.picking import Picker
     from hubgate.web.console.trials import Trials
     from hubgate.web.console.visit import Visit
 
@@ -39,9 +41,10 @@ _NOTHING: Mapping[str, Any] = {"trial": None, "lost": False, "faults": {}, "erro
 class Editing:
     """The form."""
 
-    def __init__(self, gateway: Gateway, trials: Trials) -> None:
+    def __init__(self, gateway: Gateway, trials: Trials, picker: Picker) -> None:
         self._gateway = gateway
         self._trials = trials
+        self._picker = picker
 
     async def add(self, visit: Visit) -> Response:
         """The empty form; with `?model=` or `?paste=`, filled in as far as that says."""
@@ -62,6 +65,12 @@ class Editing:
         pasted = form.get("paste", "")
         found = understood(pasted)
         return self._form(visit, {**form, **found}, pasted=pasted, understood=bool(found) or not pasted)
+
+    async def pick(self, visit: Visit) -> Response:
+        """The form again, with what follows from the model that was chosen on the Hub."""
+        form = await visit.form(PREFIX_FIELDS)
+        chosen = await self._picker.choose(form)
+        return self._form(visit, {**form, **chosen.fields}, self._old(visit), chosen=chosen)
 
     async def test(self, visit: Visit) -> Response:
         """Begin to go the way to the model that the form describes."""
@@ -101,7 +110,7 @@ class Editing:
         if faults:
             return visit.page("chunks.html", pieces=[], chunks=[], fault=None, faults=faults)
         try:
-            chunks = await asyncio.to_thread(chunk, sample, parse_chunking_settings(settings))
+            chunks = await in_cutting_thread(partial(chunk, sample, parse_chunking_settings(settings)))
         except CallerError as error:
             return visit.page("chunks.html", pieces=[], chunks=[], fault=error, faults={})
         return visit.page("chunks.html", pieces=marked(sample, chunks), chunks=chunks, fault=None, faults={})
@@ -167,6 +176,7 @@ class Editing:
                 "connections": [one.name for one in self._gateway.connections()],
                 "others": list(islice(others, _MOST_OTHERS)),
                 "pasted": "",
+                "chosen": None,
                 "understood": True,
                 "keep": KEEP,
                 "new": NEW,

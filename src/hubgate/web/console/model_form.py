@@ -29,6 +29,8 @@ KINDS = {
     "rerank": (Task.RERANK,),
 }
 """Model types as Dify calls them, and the tasks of each; the first is the usual one."""
+TEXT_TO_TEXT = "text2text-generation"
+"""Hugging Face's other word for completion, which the guides offer beside text-generation."""
 WHERE = (Source.ROUTER, Source.DEDICATED, Source.LOCAL)
 STRATEGIES = {
     "sentence": ("max_chunk_size", "sentence_overlap"),
@@ -93,7 +95,7 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
     """
     name = old.name if old else form.get("name") or suggested_name(form.get("model", ""))
     form = {**form, "name": name}
-    source, kind = _chosen(form)
+    source = _source(form)
     faults = dict(_missing(form, source))
     numbers = _numbers(form, (*_WHOLE, *_RATES), faults)
     chunking = chunking_of(form, faults, old)
@@ -101,7 +103,7 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
     if faults:
         raise Faults(faults)
     made: dict[str, Any] = {
-        "task": form.get(f"task_{kind}") or KINDS[kind][0],
+        "task": task_of(form),
         "source": source,
         "rate_limit": {name: numbers[name] for name in _RATES if numbers[name] is not None},
         "chunking_settings": chunking,
@@ -142,11 +144,24 @@ def form_of(endpoint: Endpoint, *, has_token: bool) -> dict[str, str]:
     return {name: _shown(value) for name, value in values.items() if value is not None}
 
 
-def _chosen(form: Mapping[str, str]) -> tuple[Source, str]:
-    kind, where = form.get("kind", ""), form.get("where", "")
-    if kind not in KINDS or where not in set(Source):
-        raise InvalidRequest("The form has no model type or no endpoint type.", remedy="Load the page again.")
-    return Source(where), kind
+def task_of(form: Mapping[str, str]) -> Task:
+    """The task that the form chooses, which may be in Hugging Face's words.
+
+    Raises:
+        InvalidRequest: it chooses none.
+    """
+    kind = form.get("kind", "")
+    try:
+        return Task.parse(form.get(f"task_{kind}") or KINDS[kind][0])
+    except (KeyError, ValueError):
+        raise InvalidRequest("The form has no model type.", remedy="Load the page again.") from None
+
+
+def _source(form: Mapping[str, str]) -> Source:
+    try:
+        return Source(form.get("where", ""))
+    except ValueError:
+        raise InvalidRequest("The form has no endpoint type.", remedy="Load the page again.") from None
 
 
 def _missing(form: Mapping[str, str], source: Source) -> Iterable[tuple[str, str]]:

@@ -14,6 +14,7 @@ from hubgate.web.console.editing import Editing
 from hubgate.web.console.gatehouse import Gatehouse
 from hubgate.web.console.keys_page import KeysPage
 from hubgate.web.console.models import Models
+from hubgate.web.console.picking import Picker
 from hubgate.web.console.playing import Playground
 from hubgate.web.console.session import Attempts, Sessions
 from hubgate.web.console.settings_page import SettingsPage
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from hubgate.domain.ports import Hub
     from hubgate.service.access import Access
     from hubgate.service.gateway import Gateway
     from hubgate.web.console.visit import Visit
@@ -36,18 +38,21 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 def console_routes(
-    gateway: Gateway, access: Access, *, clock: Callable[[], float] = time.time
+    gateway: Gateway, access: Access, hub: Hub, *, clock: Callable[[], float] = time.time
 ) -> list[BaseRoute]:
     """Everything below `/ui`, for the product's router.
 
     Args:
         gateway: the verbs.
         access: the keys, one of which opens the door.
+        hub: finds models to add.
         clock: seconds since the epoch, for sessions.
     """
     house = Gatehouse(access, Sessions(clock))
     door = SignIn(access, house, Attempts(time.monotonic))
-    models, editing, keys = Models(gateway, access), Editing(gateway, Trials()), KeysPage(gateway, access)
+    picker = Picker(hub, gateway.stored_tokens)
+    models, editing = Models(gateway, access), Editing(gateway, Trials(), picker)
+    keys = KeysPage(gateway, access)
     settings, config = SettingsPage(gateway), ConfigPage(gateway, access)
     inside, outside = house.inside, house.outside
     return [
@@ -63,6 +68,10 @@ def console_routes(
         inside("POST", "/ui/models/new", editing.save),
         inside("POST", "/ui/models/test", editing.test),
         inside("POST", "/ui/paste", editing.paste),
+        inside("GET", "/ui/hub", picker.show),
+        inside("GET", "/ui/hub/models", picker.search),
+        inside("POST", "/ui/models/pick", editing.pick),
+        inside("POST", "/ui/models/{name}/pick", editing.pick),
         inside("POST", "/ui/chunks", editing.preview),
         inside("GET", "/ui/trials/{trial}", editing.watch),
         inside("GET", "/ui/models/{name}/edit", editing.change),
@@ -78,6 +87,10 @@ def console_routes(
         inside("GET", "/ui/models/{name}/export", config.export_model),
         inside("GET", "/ui/keys", keys.show),
         inside("POST", "/ui/keys", keys.create),
+        inside("POST", "/ui/keys/names", keys.names),
+        inside("POST", "/ui/keys/scope", keys.scope),
+        inside("GET", "/ui/keys/{key}/edit", keys.ask_change),
+        inside("POST", "/ui/keys/{key}/edit", keys.change),
         inside("GET", "/ui/keys/{key}/revoke", keys.ask_revoke),
         inside("POST", "/ui/keys/{key}/revoke", keys.revoke),
         inside("GET", "/ui/settings", settings.show),

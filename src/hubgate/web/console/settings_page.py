@@ -39,7 +39,7 @@ class SettingsPage:
     async def ask_token(self, visit: Visit) -> Response:
         """The form for another token of a connection."""
         connection = self._gateway.connection(visit.request.path_params["name"])
-        return visit.page("connection.html", name=connection.name, error=None)
+        return visit.page("connection.html", name=connection.name, error=None, faults={})
 
     async def reconnect(self, visit: Visit) -> Response:
         """Replace a connection's token."""
@@ -47,7 +47,7 @@ class SettingsPage:
         try:
             await self._gateway.reconnect(name, Secret((await visit.form()).get("token", "")))
         except HubgateError as error:
-            return visit.page("connection.html", name=name, error=error)
+            return visit.page("connection.html", name=name, error=error, faults={})
         return visit.go("/ui/settings")
 
     async def disconnect(self, visit: Visit) -> Response:
@@ -63,4 +63,6 @@ class SettingsPage:
             (one, self._gateway.users_of_connection(one.name)) for one in self._gateway.connections()
         ]
         about = (("hubgate", __version__), ("python", platform.python_version()), ("icu", icu_version()))
-        return visit.page("settings.html", about=about, connections=connections, error=error, named=named)
+        return visit.page(
+            "settings.html", about=about, connections=connections, error=error, named=named, faults={}
+        )

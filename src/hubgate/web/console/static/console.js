@@ -1,4 +1,4 @@
-// What HTML cannot do by itself: menus that close, and texts that are copied. htmx does the rest.
+// What HTML cannot do by itself: menus that close, lists that arrow keys walk, and texts that are copied. htmx does the rest.
 "use strict";
 (() => {
   const menus = () => document.querySelectorAll("details.menu[open]");
@@ -9,7 +9,18 @@
     if (button) copy(button);
   });
 
+  // In `data-arrows` the arrow keys go from one `data-stop` to the next: from a search field to what it found.
+  function step(event) {
+    const stops = [...(event.target.closest("[data-arrows]")?.querySelectorAll("[data-stop]") ?? [])];
+    const at = stops.indexOf(event.target);
+    const next = at < 0 ? undefined : stops[at + (event.key === "ArrowDown" ? 1 : -1)];
+    if (!next) return;
+    event.preventDefault();
+    next.focus();
+  }
+
   document.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowDown" || event.key === "ArrowUp") step(event);
     if (event.key !== "Escape") return;
     for (const menu of menus()) {
       menu.open = false;

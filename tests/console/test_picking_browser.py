@@ -1,0 +1,167 @@
+"""Choosing models in a real browser: those of the Hub for the form, and those of the gate for a key."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from harness import RunningGate
+from lookalikes.hub_api import running_hub_api
+from screen import LOCALES, NEEDS_CHROMIUM, chromium, screen
+
+from hubgate.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lookalikes.hub_api import HubApi
+    from playwright.sync_api import Browser
+    from screen import Screen
+
+pytestmark = NEEDS_CHROMIUM
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+SEARCH = {
+    "en": "Search Hugging Face",
+    "zh": "在 Hugging Face 上搜索",
+    "ja": "Hugging Face で探す",
+    "fa": "جست‌وجو در Hugging Face",
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[HubApi]:
+    with running_hub_api() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory, hub: HubApi) -> Iterator[RunningGate]:
+    """A gate with a Hub, and with more models than are offered at once. The tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("many")
+    settings = Settings(
+        home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0, hf_endpoint=hub.url
+    )
+    with RunningGate(settings) as gate:
+        for n in range(30):
+            gate.add(f"model-{n:02}")
+        gate.create_key("dify", endpoints=["model-00", "model-01"], default_endpoint="model-00")
+        yield gate
+
+
+@pytest.fixture
+def opened(browser: Browser, many: RunningGate) -> Iterator[Screen]:
+    with screen(browser, many) as opened:
+        opened.sign_in()
+        yield opened
+        assert opened.errors == []
+
+
+def test_a_model_is_found_and_chosen_by_keyboard_alone(opened: Screen) -> None:
+    page = opened.page
+    opened.go("models/new")
+    page.locator("#hub > summary").focus()
+    page.keyboard.press("Enter")
+    page.locator(".hits li").nth(2).wait_for()
+    assert page.evaluate("document.activeElement.id") == "hub_text"
+    page.keyboard.type("mini")
+    page.locator(".hits li").nth(1).wait_for(state="detached")
+    page.keyboard.press("Enter")
+    assert page.locator("#outcome .steps").count() == 0, "Enter sends no form"
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.value") == MINILM
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.get_by_text("384 dimensions").wait_for()
+    assert page.input_value("#model") == MINILM
+    assert page.input_value("#name") == "all-minilm-l6-v2"
+    assert page.evaluate("document.activeElement.id") == "picked"
+    assert page.locator(".hits").count() == 0, "it closes"
+
+
+def test_what_is_found_follows_the_choices_of_the_form(opened: Screen) -> None:
+    page = opened.page
+    opened.go("models/new")
+    page.check("[name=kind][value=rerank]")
+    page.locator("#hub > summary").click()
+    page.get_by_role("button", name="org/reranker").wait_for()
+    page.check("[name=kind][value=llm]")
+    page.get_by_role("button", name="google/flan-t5").wait_for()
+    assert not page.is_checked("#served")
+    page.check("[name=where][value=router]")
+    page.get_by_role("button", name="google/flan-t5").wait_for(state="detached")
+    assert page.is_checked("#served")
+    page.uncheck("#served")
+    page.get_by_role("button", name="google/flan-t5").wait_for()
+
+
+def test_nothing_is_asked_of_the_hub_before_somebody_wants_it(opened: Screen, hub: HubApi) -> None:
+    asked = len(hub.asked)
+    opened.go("models/new")
+    opened.page.check("[name=kind][value=rerank]")
+    assert len(hub.asked) == asked
+
+
+def test_names_are_found_and_added_to_the_scope_of_a_key(opened: Screen) -> None:
+    page = opened.page
+    opened.go("keys/dify/edit")
+    page.fill("#find", "model-2")
+    page.get_by_role("button", name="model-29").wait_for()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="model-20").wait_for(state="detached")
+    page.locator("#find:focus").wait_for()
+    assert page.input_value("#endpoints").split() == ["model-00", "model-01", "model-20"]
+
+
+@pytest.mark.parametrize("language", LOCALES)
+def test_they_are_accessible_and_fit_a_phone_in_every_language(
+    browser: Browser, many: RunningGate, language: str
+) -> None:
+    for width in (1200, 360):
+        with screen(browser, many, language=language, width=width) as opened:
+            page = opened.page
+            opened.sign_in()
+            opened.go("models/new")
+            page.check("[name=kind][value=llm]")
+            page.get_by_text(SEARCH[language]).click()
+            page.locator(".hits li").first.wait_for()
+            _judge(opened, f"hub-{language}-{width}")
+            page.locator(".hits button").first.click()
+            page.locator("#picked").wait_for()
+            _judge(opened, f"picked-{language}-{width}")
+            for path in ("keys/dify/edit", "settings"):
+                opened.go(path)
+                _judge(opened, f"{path.replace('/', '-')}-{language}-{width}")
+
+
+def test_a_gate_that_is_offline_says_so_and_all_can_be_typed(browser: Browser, settings: Settings) -> None:
+    with (
+        RunningGate(replace(settings, hf_offline=True)) as gate,
+        screen(browser, gate) as opened,
+    ):
+        opened.sign_in()
+        opened.go("models/new")
+        opened.page.get_by_text("Search Hugging Face").click()
+        opened.page.get_by_text("This gate is set up not to ask it.").wait_for()
+        _judge(opened, "hub-offline-en-1200")
+        opened.page.fill("#model", MINILM)
+
+
+def _judge(opened: Screen, name: str) -> None:
+    """Pictures are taken in two languages: what they make the browser say (see `shoot`) can come late."""
+    pictured = "-en-" in name or "-fa-" in name
+    expected = "Applying inline style violates" if pictured else "no error"
+    assert opened.faults() == [], name
+    assert opened.overflows() is False, name
+    assert [error for error in opened.errors if not error.startswith(expected)] == [], name
+    if pictured:
+        opened.shoot(name)
