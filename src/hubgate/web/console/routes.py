@@ -50,9 +50,7 @@ def console_routes(
     """
     house = Gatehouse(access, Sessions(clock))
     door = SignIn(access, house, Attempts(time.monotonic))
-    picker = Picker(hub, gateway.stored_tokens)
-    models, editing = Models(gateway, access), Editing(gateway, Trials(), picker)
-    keys = KeysPage(gateway, access)
+    models, keys = Models(gateway, access), KeysPage(gateway, access)
     settings, config = SettingsPage(gateway), ConfigPage(gateway, access)
     inside, outside = house.inside, house.outside
     return [
@@ -64,19 +62,7 @@ def console_routes(
         inside("POST", "/ui/sign-out", door.leave),
         inside("GET", "/ui/models", models.show),
         inside("GET", "/ui/models/states", models.states),
-        inside("GET", "/ui/models/new", editing.add),
-        inside("POST", "/ui/models/new", editing.save),
-        inside("POST", "/ui/models/test", editing.test),
-        inside("POST", "/ui/paste", editing.paste),
-        inside("GET", "/ui/hub", picker.show),
-        inside("GET", "/ui/hub/models", picker.search),
-        inside("POST", "/ui/models/pick", editing.pick),
-        inside("POST", "/ui/models/{name}/pick", editing.pick),
-        inside("POST", "/ui/chunks", editing.preview),
-        inside("GET", "/ui/trials/{trial}", editing.watch),
-        inside("GET", "/ui/models/{name}/edit", editing.change),
-        inside("POST", "/ui/models/{name}/edit", editing.save),
-        inside("POST", "/ui/models/{name}/test", editing.test),
+        *_form(house, gateway, hub),
         inside("POST", "/ui/models/{name}/enable", models.enable),
         inside("POST", "/ui/models/{name}/disable", models.disable),
         inside("POST", "/ui/models/{name}/accept", models.accept),
@@ -115,6 +101,27 @@ def _calls(house: Gatehouse, gateway: Gateway, access: Access) -> list[BaseRoute
         inside("POST", "/ui/models/{name}/play/copy", play.copy),
         inside("GET", "/ui/usage", usage.show),
         inside("GET", "/ui/usage.csv", usage.csv),
+    ]
+
+
+def _form(house: Gatehouse, gateway: Gateway, hub: Hub) -> list[Route]:
+    """Adding a model and changing one."""
+    picker, inside = Picker(hub, gateway.stored_tokens), house.inside
+    editing = Editing(gateway, Trials(), picker)
+    return [
+        inside("GET", "/ui/models/new", editing.add),
+        inside("POST", "/ui/models/new", editing.save),
+        inside("POST", "/ui/models/test", editing.test),
+        inside("POST", "/ui/paste", editing.paste),
+        inside("GET", "/ui/hub", picker.show),
+        inside("GET", "/ui/hub/models", picker.search),
+        inside("POST", "/ui/models/pick", editing.pick),
+        inside("POST", "/ui/models/{name}/pick", editing.pick),
+        inside("POST", "/ui/chunks", editing.preview),
+        inside("GET", "/ui/trials/{trial}", editing.watch),
+        inside("GET", "/ui/models/{name}/edit", editing.change),
+        inside("POST", "/ui/models/{name}/edit", editing.save),
+        inside("POST", "/ui/models/{name}/test", editing.test),
     ]
 
 
