@@ -214,7 +214,9 @@ OPEN = {("GET", "/healthz"), ("HEAD", "/healthz"), ("GET", "/readyz"), ("HEAD", 
 
 
 class TestKeys:
-    async def test_every_route_wants_a_key_but_the_probes_and_the_console(self, scripted: ScriptedGate) -> None:
+    async def test_every_route_wants_a_key_but_the_probes_and_the_console(
+        self, scripted: ScriptedGate
+    ) -> None:
         routes: list[Route] = scripted.app._app._cold.routes  # type: ignore[attr-defined]
         cold = {
             (method, route.path)

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
+from scripted import ADMIN_KEY
 
 from hubgate.domain import errors
 from hubgate.domain.calls import Encoding, InputType, Token, Tokenize, Tokens, Vectors
@@ -92,8 +93,8 @@ async def test_a_body_with_input_is_openais_on_the_base_url_too(scripted: Script
 
 
 async def test_below_v1_embeddings_errors_are_openais(scripted: ScriptedGate) -> None:
-    for path, key in (("/hf/e5/v1/embeddings", "wrong-key"), ("/hf/none/v1/embeddings", None)):
-        reply = await scripted.request("POST", path, {"input": "a"}, **({"key": key} if key else {}))
+    for path, key in (("/hf/e5/v1/embeddings", "wrong-key"), ("/hf/none/v1/embeddings", ADMIN_KEY)):
+        reply = await scripted.request("POST", path, {"input": "a"}, key=key)
         assert reply.json()["error"]["message"]
 
 

@@ -107,7 +107,7 @@ def read_folder(folder: Path) -> Recipe:
 
 
 def _segments(folder: Path) -> bool:
-    """transformers gives a model what its tokenizer's `model_input_names` list, and everything if there is no list."""
+    """A model gets from transformers what its tokenizer's `model_input_names` list, and everything if there is no list."""
     names = read_json(folder, "tokenizer_config.json", needed=False).get("model_input_names")
     return not isinstance(names, list) or "token_type_ids" in names
 

@@ -237,9 +237,7 @@ def _is_open(scope: Scope, headers: dict[bytes, bytes]) -> bool:
     path: str = scope["path"]
     if path in OPEN_PATHS or path == "/ui" or path.startswith("/ui/"):
         return True
-    return (
-        path == "/" and scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b"")
-    )
+    return path == "/" and scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b"")
 
 
 def _stopping() -> CapacityError:

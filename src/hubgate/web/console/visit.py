@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 LANGUAGE_COOKIE, THEME_COOKIE = "hubgate_language", "hubgate_theme"
 THEMES = ("auto", "light", "dark")
-NAVIGATION = (("models", "/ui/models"), ("keys", "/ui/keys"), ("usage", "/ui/usage"), ("settings", "/ui/settings"))
+NAVIGATION = (
+    ("models", "/ui/models"),
+    ("keys", "/ui/keys"),
+    ("usage", "/ui/usage"),
+    ("settings", "/ui/settings"),
+)
 """The pages in the bar, each by the name whose words are `nav.<name>`."""
 _MOST_FIELDS = 200
 
