@@ -34,7 +34,7 @@ serve: .venv/serve.stamp  ## Serve on 127.0.0.1:8080 with all-MiniLM-L6-v2 runni
 	@exec $(BIN)/hubgate serve
 
 test: install  ## Run the whole test suite
-	$(BIN)/python -m pytest --numprocesses=2 --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses=3 --cov --cov-report=term
 
 lint: install  ## Style, formatting and the import contract
 	$(BIN)/ruff check

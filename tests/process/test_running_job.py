@@ -15,6 +15,9 @@ from hubgate.service.jobs.job import JobFolder, Status
 if TYPE_CHECKING:
     from pathlib import Path
 
+ROWS = 600
+"""So many that the slow server needs longer for them than a test does for what it does meanwhile."""
+
 
 def test_a_running_job_is_stopped_by_cancel_and_goes_on_by_resume(tmp_path: Path) -> None:
     home = Home(tmp_path)
@@ -22,7 +25,7 @@ def test_a_running_job_is_stopped_by_cancel_and_goes_on_by_resume(tmp_path: Path
         added = home.run("add", "slow", "--url", server.url)
         assert added.status == 0, added.err
         texts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-        texts.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(100)))
+        texts.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(ROWS)))
         run = ("job", "run", str(texts), str(out), "--endpoint", "slow")
         options = ("--rows-per-request", "1", "--concurrency", "1")
         job = JobFolder(out)
@@ -40,10 +43,11 @@ def test_a_running_job_is_stopped_by_cancel_and_goes_on_by_resume(tmp_path: Path
         assert said == "hubgate: The job was stopped. The same command, or `hubgate job resume`, goes on.\n"
         assert job.state().status is Status.CANCELLED
         done = job.totals().rows
-        assert 0 < done < 100
+        assert 0 < done < ROWS
+        server.hurry()
         resumed = home.run("job", "resume", job.id)
         assert resumed.status == 0, resumed.err
-        assert len(out.read_text().splitlines()) == 100
+        assert len(out.read_text().splitlines()) == ROWS
 
 
 def test_ctrl_c_ends_a_job_with_130_and_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -51,7 +55,7 @@ def test_ctrl_c_ends_a_job_with_130_and_the_same_command_goes_on(tmp_path: Path)
     with lookalike("tei", seconds=0.05) as server:
         assert home.run("add", "slow", "--url", server.url).status == 0
         texts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-        texts.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(60)))
+        texts.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(ROWS)))
         command = [
             *HUBGATE,
             "job",
@@ -74,5 +78,6 @@ def test_ctrl_c_ends_a_job_with_130_and_the_same_command_goes_on(tmp_path: Path)
         assert running.returncode == 130
         assert "Traceback" not in said
         assert job.state().reason == "It was interrupted."
+        server.hurry()
         assert home.run(*command[len(HUBGATE) :]).status == 0
-        assert len(out.read_text().splitlines()) == 60
+        assert len(out.read_text().splitlines()) == ROWS
