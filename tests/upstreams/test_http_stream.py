@@ -19,8 +19,8 @@ from lookalikes import lookalike
 
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint
 from hubgate.upstreams.addresses import AddressRule
-from hubgate.upstreams.http import AiohttpClient
 from hubgate.upstreams.messages import HttpRequest
+from hubgate.upstreams.pool import PooledClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -63,8 +63,8 @@ class Raw:
 
 
 @asynccontextmanager
-async def opened(**options: float) -> AsyncIterator[AiohttpClient]:
-    client = AiohttpClient(AddressRule(), **options)  # type: ignore[arg-type] # seconds
+async def opened(**options: float) -> AsyncIterator[PooledClient]:
+    client = PooledClient(AddressRule(), **options)  # type: ignore[arg-type] # seconds
     try:
         yield client
     finally:
