@@ -1,4 +1,4 @@
-"""A picture of a page as a small PNG: with at most 128 colours, which is all that text and flat boxes need."""
+"""A picture of a page as a small PNG: with at most 96 colours, which is all that text and flat boxes need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-_COLOURS = 128
+_COLOURS = 96
 _ROUNDS = 6
 _PIXELS = """async (png) => {
   const image = new Image();

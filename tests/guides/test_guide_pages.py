@@ -44,7 +44,7 @@ DIFY = {
 def words(language: str) -> dict[str, str]:
     """What the console says in a language, by key."""
     found: dict[str, str] = {}
-    for path in (LOCALES / f"{language}.json", LOCALES / f"play.{language}.json"):
+    for path in (LOCALES / f"{language}.json", *LOCALES.glob(f"*.{language}.json")):
         found |= json.loads(path.read_text("utf-8"))
     return found
 
