@@ -19,8 +19,8 @@ async def stream(
     """Send the events, `seconds` apart; after the second of them comes the fault, if there is one."""
     headers = {"Content-Type": "text/event-stream; charset=utf-8"} | dict(answer.headers)
     response = web.StreamResponse(status=answer.status, headers=headers)
-    await response.prepare(request)
     try:
+        await response.prepare(request)
         for place, event in enumerate(answer.events):
             if place == 2 and fault in STREAM_FAULTS:
                 await _break(request, response, fault, released)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import stat
 import subprocess
@@ -134,6 +135,14 @@ def test_processes_that_start_together_make_one_database(file: Path) -> None:
     ]
     assert [process.communicate(timeout=100)[1] for process in started] == [b"", b"", b""]
     assert [process.returncode for process in started] == [0, 0, 0]
+
+
+async def test_whoever_makes_the_file_at_the_same_time_is_awaited(file: Path) -> None:
+    file.parent.mkdir(mode=0o700)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        asyncio.get_running_loop().call_later(0.05, other.rollback)
+        await (await Database.open(file)).close()
 
 
 async def test_the_files_are_for_their_owner_alone(file: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from raw_server import raw_server
 
 from hubgate.domain.errors import UpstreamUnreadable
 from hubgate.upstreams.addresses import AddressRule
@@ -28,7 +29,7 @@ async def asked(*replies: bytes, reads: bool = True) -> AsyncIterator[tuple[Pool
 
     The list has the number of the connection on which each request came.
     """
-    left, came, connections, done = list(replies), [], 0, asyncio.Event()
+    left, came, connections = list(replies), [], 0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal connections
@@ -44,19 +45,17 @@ async def asked(*replies: bytes, reads: bool = True) -> AsyncIterator[tuple[Pool
                 await writer.drain()
                 if not reads and length > len("{}"):
                     writer.transport.pause_reading()  # type: ignore[attr-defined] # a socket's
-                    await done.wait()
+                    await asyncio.Event().wait()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.transport.abort()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
     client = PooledClient(AddressRule())
     try:
-        async with server:
-            yield client, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", came
+        async with raw_server(answer) as port:
+            yield client, f"http://127.0.0.1:{port}/", came
     finally:
-        done.set()
         await client.close()
 
 

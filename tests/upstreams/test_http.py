@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from lookalikes import LookAlike, lookalike
+from raw_server import raw_server
 
 from hubgate.domain.errors import (
     Cause,
@@ -78,7 +79,7 @@ async def opened(
 
 
 @asynccontextmanager
-async def raw_server(reply: bytes) -> AsyncIterator[str]:
+async def replying(reply: bytes) -> AsyncIterator[str]:
     """A server that answers whatever comes with these bytes and closes."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -87,9 +88,8 @@ async def raw_server(reply: bytes) -> AsyncIterator[str]:
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with raw_server(answer) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def get(url: str, timeout: float | None = None) -> HttpRequest:
@@ -137,11 +137,9 @@ async def test_connections_are_kept_for_the_next_request(kind: Kind) -> None:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, opened(kind) as client:
+    async with raw_server(answer) as port, opened(kind) as client:
         for _ in range(3):
-            assert (await client.send(get(url))).body == b"Ok"
+            assert (await client.send(get(f"http://127.0.0.1:{port}"))).body == b"Ok"
     assert connections == 1
 
 
@@ -156,13 +154,13 @@ async def test_a_large_body_arrives_whole(kind: Kind) -> None:
 async def test_gzip_is_unpacked(kind: Kind) -> None:
     packed = gzip.compress(b"hello")
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
-    async with raw_server(head + packed) as url, opened(kind) as client:
+    async with replying(head + packed) as url, opened(kind) as client:
         assert (await client.send(get(url))).body == b"hello"
 
 
 async def test_what_only_says_it_is_gzip_is_unreadable(kind: Kind) -> None:
     async with (
-        raw_server(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello") as url,
+        replying(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello") as url,
         opened(kind) as client,
     ):
         error = await failure(client.send(get(url)))
@@ -173,11 +171,11 @@ async def test_what_only_says_it_is_gzip_is_unreadable(kind: Kind) -> None:
 async def test_a_reply_beyond_the_bound_is_refused_and_an_error_page_is_read_in_part(kind: Kind) -> None:
     head = b"HTTP/1.1 %s\r\nContent-Length: 3000000\r\n\r\n"
     async with opened(kind, max_reply_bytes=1000) as client:
-        async with raw_server(head % b"200 OK" + b"x" * 3_000_000) as url:
+        async with replying(head % b"200 OK" + b"x" * 3_000_000) as url:
             error = await failure(client.send(get(url)))
             assert isinstance(error, UpstreamUnreadable)
             assert "larger than 1000 bytes" in error.message
-        async with raw_server(head % b"500 No" + b"x" * 3_000_000) as url:
+        async with replying(head % b"500 No" + b"x" * 3_000_000) as url:
             reply = await client.send(get(url))
             assert reply.status == 500
             assert MAX_ERROR_BYTES < len(reply.body) < 3_000_000
@@ -195,7 +193,7 @@ async def test_a_redirect_is_not_followed_and_its_target_is_named_without_its_se
 
 async def test_a_redirect_to_nowhere_is_an_error_too(kind: Kind) -> None:
     async with (
-        raw_server(b"HTTP/1.1 302 Found\r\nLocation: http://[bad\r\nContent-Length: 0\r\n\r\n") as url,
+        replying(b"HTTP/1.1 302 Found\r\nLocation: http://[bad\r\nContent-Length: 0\r\n\r\n") as url,
         opened(kind) as client,
     ):
         assert (await failure(client.send(get(url)))).cause is Cause.UPSTREAM_REDIRECTS
@@ -323,7 +321,7 @@ async def test_nor_when_the_name_server_changes_its_mind(kind: Kind) -> None:
     """What is checked is what is connected to: a second answer is checked again."""
     names = Names(rebinding_example=["127.0.0.1", "169.254.169.254"])
     closing = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    async with raw_server(closing) as url:
+    async with replying(closing) as url:
         target = url.replace("127.0.0.1", "rebinding.example")
         async with opened(kind, names=names) as client:
             assert (await client.send(get(target))).status == 200

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from lookalikes import lookalike
+from raw_server import raw_server
 
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint
 from hubgate.upstreams.addresses import AddressRule
@@ -57,9 +58,8 @@ class Raw:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
-        server = await asyncio.start_server(self.answer, "127.0.0.1", 0)
-        async with server:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with raw_server(self.answer) as port:
+            yield f"http://127.0.0.1:{port}"
 
 
 @asynccontextmanager
@@ -248,16 +248,18 @@ class Proxy:
             host, port = head.split()[1].split(b":")
             there, out = await asyncio.open_connection(host.decode(), int(port))
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-            await asyncio.gather(_copied(reader, out), _copied(there, writer))
+            try:
+                await asyncio.gather(_copied(reader, out), _copied(there, writer))
+            finally:
+                out.transport.abort()
         else:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOk")
         writer.close()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
-        server = await asyncio.start_server(self.answer, "127.0.0.1", 0)
-        async with server:
-            yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with raw_server(self.answer) as port:
+            yield f"127.0.0.1:{port}"
 
 
 async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

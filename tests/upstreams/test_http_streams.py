@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
+from raw_server import raw_server
 
 from hubgate.domain.errors import Cause, UpstreamUnreachable, UpstreamUnreadable
 from hubgate.upstreams.addresses import AddressRule
@@ -41,12 +42,8 @@ class Server:
         self.taken = 0
         self.left = asyncio.Event()
         self.url = ""
-        self.tasks: list[asyncio.Task[Any]] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.tasks.append(task)
         try:
             await self._serve(reader, writer)
         finally:
@@ -79,13 +76,9 @@ class Server:
 @asynccontextmanager
 async def serving(script: Callable[[Write], Awaitable[None]]) -> AsyncIterator[Server]:
     held = Server(script)
-    server = await asyncio.start_server(held.serve, "127.0.0.1", 0)
-    async with server:
-        held.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/stream"
+    async with raw_server(held.serve) as port:
+        held.url = f"http://127.0.0.1:{port}/stream"
         yield held
-        for task in held.tasks:
-            task.cancel()
-        await asyncio.gather(*held.tasks, return_exceptions=True)
 
 
 @pytest.fixture(params=[PooledClient, AiohttpClient])

@@ -181,7 +181,8 @@ async def test_a_hub_that_never_answers_holds_a_registration_up_only_so_long(tmp
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         known = await learned(TokenizerFiles(tmp_path, hf_endpoint=url, patience=0.01), endpoint())
-    assert "The Hub takes more than 0.01 seconds." in known.facts.warnings[0]
+    (warning,) = known.facts.warnings  # in the words of whoever lost patience first: we, or the library
+    assert "The Hub takes more than 0.01 seconds." in warning or "the Hub cannot be reached" in warning
 
 
 @pytest.mark.parametrize("address", [NO_HUB, "no address"])
