@@ -74,29 +74,46 @@ async def until_client_leaves(work: Awaitable[None], body: Body, ticket: Ticket)
     """Do the work, and stop it when the client goes away."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine runs in a task
-    loop = asyncio.get_running_loop()
-    watch: asyncio.Task[None] | None = None
-    timer: asyncio.TimerHandle
-
-    async def notice() -> None:
-        await body.receive()  # after a whole body there is nothing to come but the end
-        ticket.client_left = True
-        task.cancel()
-
-    def start() -> None:
-        nonlocal watch, timer
-        if body.whole:
-            watch = loop.create_task(notice())
-        else:  # only one reader at a time: what is left of the body belongs to the face
-            timer = loop.call_later(_WATCH_AFTER, start)
-
-    timer = loop.call_later(_WATCH_AFTER, start)
+    watch = _Watch(task, body, ticket)
     try:
         await work
     except asyncio.CancelledError:
         if not ticket.client_left or task.uncancel():
             raise
     finally:
-        timer.cancel()
-        if watch is not None:
-            watch.cancel()
+        watch.end()
+
+
+class _Watch:
+    """Cancels a task when the client of its request goes away.
+
+    Closures that name themselves would hold all of a request until the garbage collector comes, so this is a class.
+    """
+
+    __slots__ = ("_body", "_task", "_ticket", "_timer", "_watching")
+
+    def __init__(self, task: asyncio.Task[None], body: Body, ticket: Ticket) -> None:
+        self._task = task
+        self._body = body
+        self._ticket = ticket
+        self._watching: asyncio.Task[None] | None = None
+        self._timer = task.get_loop().call_later(_WATCH_AFTER, self._start)
+
+    def end(self) -> None:
+        """The work is done."""
+        self._timer.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+
+    def _start(self) -> None:
+        loop = self._task.get_loop()
+        if self._body.whole:
+            self._watching = loop.create_task(self._notice())
+        else:  # only one reader at a time: what is left of the body belongs to the face
+            self._timer = loop.call_later(_WATCH_AFTER, self._start)
+
+    async def _notice(self) -> None:
+        await self._body.receive()  # after a whole body there is nothing to come but the end
+        self._ticket.client_left = True
+        self._task.cancel()

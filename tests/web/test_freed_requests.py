@@ -1,0 +1,61 @@
+"""What a request held is free when it is over: a large body does not wait for the garbage collector."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+from harness import RunningGate
+from lookalikes import lookalike
+
+from hubgate.web.ticket import Ticket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hubgate.settings import Settings
+
+CHAT = {"model": "llm", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def tickets() -> int:
+    return sum(isinstance(one, Ticket) for one in gc.get_objects())
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("seconds", [0.0, 0.05], ids=["at once", "after a while"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_nothing_of_a_request_outlives_it(settings: Settings, seconds: float, stream: bool) -> None:
+    before = tickets()
+    with lookalike("vllm", seconds=seconds) as server, RunningGate(settings) as gate:
+        gate.add("llm", url=server.url, task="chat_completion")
+        for _ in range(3):
+            assert gate.request("POST", "/v1/chat/completions", {**CHAT, "stream": stream}).status == 200
+        assert gate.request("POST", "/v1/chat/completions", {"model": "llm"}).status == 400
+    assert tickets() == before
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_nothing_is_left_of_a_request_whose_client_leaves(settings: Settings) -> None:
+    before = tickets()
+    with lookalike("vllm", fault="hang") as server, RunningGate(settings) as gate:
+        gate.add("llm", url=server.url, task="chat_completion")
+        where = urlsplit(gate.url)
+        with socket.create_connection((where.hostname, where.port), timeout=20) as client:
+            body = b'{"model": "llm", "messages": [{"role": "user", "content": "Hello"}]}'
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {gate.admin_key}\r\n"
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            server.wait_until(lambda it: any(b"messages" in asked.body for asked in it.requests))
+        server.wait_until(lambda it: it.abandoned > 0)
+    assert tickets() == before
