@@ -11,9 +11,10 @@ import pytest
 
 import hubgate.web.console
 from hubgate.domain.diagnosis import Outcome, Step
-from hubgate.domain.endpoint import Source, Task
+from hubgate.domain.endpoint import Precision, Source, Task
 from hubgate.domain.errors import Cause
-from hubgate.web.console.model_form import KINDS, STRATEGIES
+from hubgate.web.console.chunk_form import STRATEGIES
+from hubgate.web.console.model_form import KINDS, PREFIXES
 from hubgate.web.console.models import DONE, ROW_LINKS
 from hubgate.web.console.picking import WHYS
 from hubgate.web.console.play_form import FURTHER, PARAMETERS, SAMPLES
@@ -31,12 +32,14 @@ FAMILIES: dict[str, set[str]] = {
     "config.": {"add", "change", "remove", "connection", "endpoint", "key"},
     "delete.used.": {"key", "endpoint"},
     "done.": set(DONE),
+    "field.": set(PREFIXES),
     "hub.why.": set(WHYS),
     "kind.": {name for kind in KINDS for name in (kind, f"{kind}.hint")},
     "nav.": {name for name, _ in NAVIGATION},
     "play.": {name for one in (*PARAMETERS, *FURTHER) for name in (one.name, f"{one.name}.hint")},
     "play.lead.": {"embed", "sparse", "rank", "text", "chat"},
     "play.sample.": {*map(str, range(1, SAMPLES + 1)), "query", "text", "chat"},
+    "precision.": {precision.value for precision in Precision},
     "outcome.": {outcome.value for outcome in Outcome},
     "state.": {kind.value for kind in Kind},
     "step.": {step.value for step in Step},

@@ -8,9 +8,10 @@ import pytest
 
 from hubgate.domain.calls import InputType
 from hubgate.domain.chunking import ChunkingSettings
-from hubgate.domain.endpoint import Endpoint, Similarity, Source, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Precision, Similarity, Source, Task
 from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
-from hubgate.web.console.model_form import EMPTY, KEEP, NEW, Faults, chunking_of, endpoint_of, form_of
+from hubgate.web.console.chunk_form import chunking_of
+from hubgate.web.console.model_form import EMPTY, KEEP, NEW, Faults, endpoint_of, form_of
 
 TOKEN = "hf_aTokenThatNobodyHas1234"
 
@@ -143,19 +144,41 @@ def test_the_form_of_an_endpoint_makes_the_same_endpoint() -> None:
         assert endpoint_of(form_of(unlike, has_token=True), unlike)[0] == unlike
 
 
-def test_what_the_form_has_no_field_for_stays() -> None:
-    own = ChunkingSettings(strategy="recursive", max_chunk_size=50, separators=("---", "\n"))
-    prefixes = {InputType.CLUSTERING: "cluster: ", InputType.SEARCH: "q: "}
-    endpoint = Endpoint(
-        name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE, chunking=own, prefixes=prefixes
-    )
-    assert endpoint_of(form_of(endpoint, has_token=False), endpoint)[0] == endpoint
-    none = replace(endpoint, prefixes={})
-    assert endpoint_of(form_of(none, has_token=False), none)[0].prefixes == {}
-    grouped = {**form_of(endpoint, has_token=False), "separator_group": "markdown"}
-    separators = endpoint_of(grouped, endpoint)[0].chunking.separators
-    assert separators
-    assert separators[0] == "\n# "
+def test_separators_of_the_operators_own_stay_as_they_are_spelled_unless_they_are_changed() -> None:
+    own = ChunkingSettings(strategy="recursive", max_chunk_size=50, separators=("---", "\n", "\r\n "))
+    endpoint = Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE, chunking=own)
+    shown = form_of(endpoint, has_token=False)
+    assert (shown["separator_group"], shown["separators"]) == ("own", "---\n\\n\n\\r\\n ")
+    sent = {**shown, "separators": shown["separators"].replace("\n", "\r\n")}
+    assert endpoint_of(sent, endpoint)[0] == endpoint
+    changed = endpoint_of({**sent, "separators": "===\r\n\r\n\\n "}, endpoint)[0]
+    assert changed.chunking.separators == ("===", "\\n ")
+    grouped = endpoint_of({**sent, "separator_group": "markdown"}, endpoint)[0].chunking.separators
+    assert grouped
+    assert grouped[0] == "\n# "
+
+
+def test_no_prefixes_are_another_thing_than_those_the_model_is_known_by() -> None:
+    assert endpoint_of(form())[0].prefixes is None
+    assert endpoint_of(form(no_prefixes="on"))[0].prefixes == {}
+    assert endpoint_of(form(prefix_clustering="c: ", no_prefixes="on"))[0].prefixes == {
+        InputType.CLUSTERING: "c: "
+    }
+
+
+def test_what_belongs_to_rerankers_is_theirs_alone() -> None:
+    ranking = {"top_n": "3", "return_documents": "true"}
+    ranked = endpoint_of(form(kind="rerank", **ranking))[0]
+    assert (ranked.top_n, ranked.return_documents) == (3, True)
+    other = endpoint_of(form(**ranking | {"top_n": "many"}))[0]
+    assert (other.top_n, other.return_documents) == (None, None)
+
+
+def test_precision_is_of_models_on_this_machine_and_a_server_is_named_of_those_by_url() -> None:
+    chosen = {"precision": "bf16", "engine": "vllm", "url": "http://127.0.0.1:1"}
+    local, dedicated = (endpoint_of(form(where=where, **chosen))[0] for where in ("local", "dedicated"))
+    assert (local.precision, local.engine) == (Precision.BF16, None)
+    assert (dedicated.precision, dedicated.engine) == (Precision.F32, Engine.VLLM)
 
 
 def test_chunking_settings_are_elasticsearchs() -> None:
@@ -165,7 +188,9 @@ def test_chunking_settings_are_elasticsearchs() -> None:
         "max_chunk_size": 250,
         "sentence_overlap": 1,
     }
-    recursive = chunking_of(form(strategy="recursive", separator_group=""), faults)
+    recursive = chunking_of(form(strategy="recursive", separator_group="plaintext"), faults)
     assert recursive == {"strategy": "recursive", "max_chunk_size": 250, "separator_group": "plaintext"}
     assert chunking_of(form(strategy="none"), faults) == {"strategy": "none"}
     assert faults == {}
+    chunking_of(form(strategy="recursive", separator_group="own", separators="\r\n"), faults)
+    assert faults == {"separators": "fault.missing"}

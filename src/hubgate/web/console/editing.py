@@ -10,11 +10,22 @@ from urllib.parse import quote
 
 from hubgate.core.chunking import chunk
 from hubgate.domain.chunking import parse_chunking_settings
-from hubgate.domain.endpoint import Similarity
+from hubgate.domain.endpoint import Precision, Similarity
 from hubgate.domain.errors import CallerError, HubgateError
 from hubgate.service.chunked import in_cutting_thread
 from hubgate.web.console import model_form
-from hubgate.web.console.model_form import EMPTY, KEEP, KINDS, NEW, PREFIX_FIELDS, STRATEGIES, WHERE, Faults
+from hubgate.web.console.chunk_form import OWN, STRATEGIES, chunking_of
+from hubgate.web.console.model_form import (
+    EMPTY,
+    ENGINES,
+    KEEP,
+    KINDS,
+    NEW,
+    PREFIXES,
+    RAW_FIELDS,
+    WHERE,
+    Faults,
+)
 from hubgate.web.console.pasting import understood
 from hubgate.web.console.previewing import marked
 
@@ -61,20 +72,20 @@ class Editing:
 
     async def paste(self, visit: Visit) -> Response:
         """The form again, with what follows from what was pasted."""
-        form = await visit.form(PREFIX_FIELDS)
+        form = await visit.form(RAW_FIELDS)
         pasted = form.get("paste", "")
         found = understood(pasted)
         return self._form(visit, {**form, **found}, pasted=pasted, understood=bool(found) or not pasted)
 
     async def pick(self, visit: Visit) -> Response:
         """The form again, with what follows from the model that was chosen on the Hub."""
-        form = await visit.form(PREFIX_FIELDS)
+        form = await visit.form(RAW_FIELDS)
         chosen = await self._picker.choose(form)
         return self._form(visit, {**form, **chosen.fields}, self._old(visit), chosen=chosen)
 
     async def test(self, visit: Visit) -> Response:
         """Begin to go the way to the model that the form describes."""
-        form, old = await visit.form(PREFIX_FIELDS), self._old(visit)
+        form, old = await visit.form(RAW_FIELDS), self._old(visit)
         try:
             endpoint, token = model_form.endpoint_of(form, old)
         except Faults as faults:
@@ -91,7 +102,7 @@ class Editing:
 
     async def save(self, visit: Visit) -> Response:
         """Register the model, or change it; what fails its test can be kept, switched off."""
-        form, old = await visit.form(PREFIX_FIELDS), self._old(visit)
+        form, old = await visit.form(RAW_FIELDS), self._old(visit)
         try:
             endpoint, token = model_form.endpoint_of(form, old)
             done = await self._save(form, endpoint, token, old)
@@ -103,10 +114,10 @@ class Editing:
 
     async def preview(self, visit: Visit) -> Response:
         """A sample text, as these settings cut it."""
-        form = await visit.form()
+        form = await visit.form(RAW_FIELDS)
         sample = form.get("sample", "")[:_MOST_PREVIEWED]
         faults: dict[str, str] = {}
-        settings = model_form.chunking_of(form, faults)
+        settings = chunking_of(form, faults)
         if faults:
             return visit.page("chunks.html", pieces=[], chunks=[], fault=None, faults=faults)
         try:
@@ -173,6 +184,10 @@ class Editing:
                 "sources": WHERE if old is None or old.source in WHERE else (old.source,),
                 "strategies": STRATEGIES,
                 "similarities": list(Similarity),
+                "engines": ENGINES,
+                "precisions": list(Precision),
+                "prefixes": list(PREFIXES),
+                "own": OWN,
                 "connections": [one.name for one in self._gateway.connections()],
                 "others": list(islice(others, _MOST_OTHERS)),
                 "pasted": "",

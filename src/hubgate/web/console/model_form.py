@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hubgate.domain.calls import InputType
-from hubgate.domain.chunking import SEPARATOR_GROUPS
-from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Source, Task
+from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Engine, Precision, Source, Task
 from hubgate.domain.errors import InvalidRequest
+from hubgate.web.console.chunk_form import SEPARATORS, chunk_fields, chunking_of
 from hubgate.web.console.pasting import suggested_name
 from hubgate.web.shapes import EndpointForm
 
@@ -32,27 +32,25 @@ KINDS = {
 TEXT_TO_TEXT = "text2text-generation"
 """Hugging Face's other word for completion, which the guides offer beside text-generation."""
 WHERE = (Source.ROUTER, Source.DEDICATED, Source.LOCAL)
-STRATEGIES = {
-    "sentence": ("max_chunk_size", "sentence_overlap"),
-    "word": ("max_chunk_size", "overlap"),
-    "recursive": ("max_chunk_size", "separator_group"),
-    "none": (),
-}
-"""How texts are cut, and the fields that each way has."""
+ENGINES = tuple(engine for engine in Engine if engine not in {Engine.PROVIDER, Engine.OPENVINO, Engine.FAKE})
+"""Servers that may stand behind a URL."""
 KEEP, NEW, NOTHING = "=", "+", ""
 """What may be chosen as the token, beside the name of a connection: the stored one, a new one, none."""
 _WHOLE = ("dimensions", "max_input_tokens")
 _RATES = ("requests_per_minute", "tokens_per_minute", "max_concurrent_requests", "burst")
+_OTHERS = ("timeout", "top_n", "return_documents")
 _TEXTS = ("name", "similarity", "proxy", "ca_bundle", "fallback")
 _OF_SOURCE = {
     Source.ROUTER: ("model", "provider", "bill_to"),
     Source.DEDICATED: ("model", "url", "namespace", "engine"),
-    Source.LOCAL: ("model",),
+    Source.LOCAL: ("model", "precision"),
     Source.FAKE: (),
 }
-PREFIX_FIELDS = frozenset({"prefix_search", "prefix_ingest"})
+PREFIXES = {f"prefix_{word}": word for word in InputType}
+"""What stands before each kind of text, by its field."""
+RAW_FIELDS = frozenset({*PREFIXES, SEPARATORS})
 """Text in which a space at the end matters."""
-_PREFIXES = {"prefix_search": InputType.SEARCH, "prefix_ingest": InputType.INGEST}
+_YES_NO = {"true": True, "false": False}
 _MOST = 10**9
 
 EMPTY: Mapping[str, str] = {
@@ -68,6 +66,7 @@ EMPTY: Mapping[str, str] = {
     "sentence_overlap": "1",
     "overlap": "100",
     "separator_group": "markdown",
+    "precision": Precision.F32,
     "connection": NEW,
     "cache": "on",
 }
@@ -87,7 +86,8 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
 
     Args:
         form: the sent fields.
-        old: the endpoint that is changed, which keeps what the form has no field for.
+        old: the endpoint that is changed, which keeps its name, whether it is switched on, and its own separators
+            as they are spelled.
 
     Raises:
         Faults: fields cannot be read.
@@ -97,21 +97,25 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
     form = {**form, "name": name}
     source = _source(form)
     faults = dict(_missing(form, source))
-    numbers = _numbers(form, (*_WHOLE, *_RATES), faults)
-    chunking = chunking_of(form, faults, old)
+    task = task_of(form)
+    ranks = task is Task.RERANK
+    wholes = (*_WHOLE, "top_n") if ranks else _WHOLE
+    numbers = _numbers(form, (*wholes, *_RATES), faults)
+    chunking = chunking_of(form, faults, old.chunking if old else None)
     timeout = _seconds(form, faults)
     if faults:
         raise Faults(faults)
     made: dict[str, Any] = {
-        "task": task_of(form),
+        "task": task,
         "source": source,
         "rate_limit": {name: numbers[name] for name in _RATES if numbers[name] is not None},
         "chunking_settings": chunking,
-        "prefixes": _prefixes(form, old),
+        "prefixes": _prefixes(form),
         "cache": "cache" in form,
         "timeout": timeout,
-        **{name: numbers[name] for name in _WHOLE},
-        **{name: form.get(name) or None for name in (*_TEXTS, *_OF_SOURCE[source])},
+        **{name: numbers[name] for name in wholes},
+        "return_documents": _YES_NO.get(form.get("return_documents", "")) if ranks else None,
+        **{name: given for name in (*_TEXTS, *_OF_SOURCE[source]) if (given := form.get(name))},
         **_token(form),
     }
     try:
@@ -124,7 +128,6 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
 def form_of(endpoint: Endpoint, *, has_token: bool) -> dict[str, str]:
     """The form in which an endpoint's settings stand."""
     kind = next(kind for kind, tasks in KINDS.items() if endpoint.task in tasks)
-    chunking = endpoint.chunking.as_dict()
     own = KEEP if has_token else NOTHING
     values: dict[str, object] = {
         **EMPTY,
@@ -135,11 +138,11 @@ def form_of(endpoint: Endpoint, *, has_token: bool) -> dict[str, str]:
         "cache": "on" if endpoint.cached else None,
         **{
             name: getattr(endpoint, name)
-            for name in (*_TEXTS, *_WHOLE, *_RATES, "timeout", *_all(_OF_SOURCE.values()))
+            for name in (*_TEXTS, *_WHOLE, *_RATES, *_OTHERS, *_all(_OF_SOURCE.values()))
         },
-        **{field: (endpoint.prefixes or {}).get(word) for field, word in _PREFIXES.items()},
-        **{name: value for name, value in chunking.items() if name != "separators"},
-        "separator_group": _group(chunking.get("separators")),
+        **{field: (endpoint.prefixes or {}).get(word) for field, word in PREFIXES.items()},
+        "no_prefixes": "on" if endpoint.prefixes == {} else None,
+        **chunk_fields(endpoint.chunking),
     }
     return {name: _shown(value) for name, value in values.items() if value is not None}
 
@@ -200,33 +203,10 @@ def _seconds(form: Mapping[str, str], faults: dict[str, str]) -> float | None:
     return seconds
 
 
-def chunking_of(
-    form: Mapping[str, str], faults: dict[str, str], old: Endpoint | None = None
-) -> dict[str, Any]:
-    """The chunking settings of a sent form, in Elasticsearch's words; fields that cannot be read go to the faults."""
-    strategy = form.get("strategy", "")
-    if strategy not in STRATEGIES:
-        raise InvalidRequest("This way to cut texts is not known.")
-    settings: dict[str, Any] = {"strategy": strategy}
-    for name in STRATEGIES[strategy]:
-        text = form.get(name, "")
-        if name == "separator_group":
-            own = old and old.chunking.separators
-            settings |= {"separators": list(own)} if own and not text else {name: text or "plaintext"}
-        elif text.isdecimal() and len(text) < 10:
-            settings[name] = int(text)
-        else:
-            faults[name] = "fault.whole"
-    return settings
-
-
-def _prefixes(form: Mapping[str, str], old: Endpoint | None) -> dict[InputType, str] | None:
+def _prefixes(form: Mapping[str, str]) -> dict[InputType, str] | None:
     """What the operator wants before texts; `None` leaves it to what is known of the model."""
-    kept = {} if old is None or old.prefixes is None else old.prefixes
-    others = {word: text for word, text in kept.items() if word not in _PREFIXES.values()}
-    given = {word: text for field, word in _PREFIXES.items() if (text := form.get(field))}
-    nothing = None if old is None or old.prefixes else old.prefixes
-    return {**others, **given} or nothing
+    given = {word: text for field, word in PREFIXES.items() if (text := form.get(field))}
+    return given or ({} if "no_prefixes" in form else None)
 
 
 def _token(form: Mapping[str, str]) -> dict[str, str | None]:
@@ -236,13 +216,9 @@ def _token(form: Mapping[str, str]) -> dict[str, str | None]:
     return {"connection": choice} if choice not in (KEEP, NOTHING) else {}
 
 
-def _group(separators: list[str] | None) -> str:
-    """The group that these are; nothing for those of the operator's own."""
-    given = tuple(separators or SEPARATOR_GROUPS["markdown"])
-    return next((group for group, known in SEPARATOR_GROUPS.items() if known == given), "")
-
-
 def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -1,0 +1,171 @@
+"""The form of a model does what `/api` can: each field of the API stands on the page, and can be set there."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import certifi
+import msgspec
+import pytest
+from harness import RunningGate
+from visitor import Visitor
+
+from hubgate.settings import Settings
+from hubgate.web.shapes import EndpointForm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TOKEN = "hf_aTokenThatNobodyHas1234"
+NOT_ON_THE_PAGE = {"enabled"}
+"""Switched on and off on the page of all models."""
+NOT_SHOWN = {"token"}
+"""Never sent to a browser."""
+COMMON = {
+    "model": "org/model",
+    "rate_limit": {
+        "requests_per_minute": 300,
+        "tokens_per_minute": 10_000,
+        "max_concurrent_requests": 4,
+        "burst": 2,
+    },
+    "timeout": 2.5,
+    "max_input_tokens": 256,
+    "fallback": "named below",
+    "cache": False,
+}
+FULL: dict[str, dict[str, Any]] = {
+    "embedding": COMMON
+    | {
+        "task": "text_embedding",
+        "source": "dedicated",
+        "url": "http://127.0.0.1:1",
+        "connection": "team",
+        "namespace": "me",
+        "engine": "vllm",
+        "similarity": "dot_product",
+        "dimensions": 384,
+        "prefixes": {"search": "q: ", "ingest": "d: ", "classification": "c: ", "clustering": "g: "},
+        "chunking_settings": {
+            "strategy": "recursive",
+            "max_chunk_size": 50,
+            "separators": ["\n# ", "(?<=x) ", "</p>"],
+        },
+        "proxy": "http://127.0.0.1:3128",
+        "ca_bundle": certifi.where(),
+    },
+    "rerank": COMMON
+    | {
+        "task": "rerank",
+        "source": "dedicated",
+        "url": "http://127.0.0.1:1",
+        "top_n": 3,
+        "return_documents": False,
+    },
+    "hosted": COMMON | {"task": "completion", "source": "router", "provider": "cheapest", "bill_to": "org"},
+    "local": COMMON
+    | {
+        "task": "text_embedding",
+        "source": "local",
+        "model": "/no/such/folder",
+        "precision": "auto",
+        "prefixes": {},
+        "chunking_settings": {"strategy": "word", "max_chunk_size": 120, "overlap": 20},
+    },
+}
+"""Endpoints with a value of its own in every field that they have."""
+
+
+class Fields(HTMLParser):
+    """What a browser would send of a page's form, without touching it."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.sent: dict[str, str] = {}
+        self._select: str | None = None
+        self._text: str | None = None
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = {name: value or "" for name, value in attrs}
+        name = told.get("name", "")
+        if "form" in told or not name:
+            name = ""
+        match tag:
+            case "input" if name and (told.get("type") not in {"radio", "checkbox"} or "checked" in told):
+                self.sent[name] = told.get("value", "on")
+            case "select":
+                self._select = name
+            case "option" if self._select and (self._select not in self.sent or "selected" in told):
+                self.sent[self._select] = told["value"]
+            case "textarea" if name:
+                self._text, self.sent[name] = name, ""
+
+    def handle_data(self, data: str) -> None:
+        if self._text is not None:
+            self.sent[self._text] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "select":
+            self._select = None
+        if tag == "textarea" and self._text is not None:
+            self.sent[self._text] = self.sent[self._text].removeprefix("\n").replace("\n", "\r\n")
+            self._text = None
+
+
+@pytest.fixture(scope="module")
+def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    """At a gate that has these endpoints, switched off, as nothing runs there."""
+    folder = tmp_path_factory.mktemp("gate")
+    settings = Settings(home=folder / "home", secret_key_file=folder / "key", port=0, hf_offline=True)
+    with RunningGate(settings) as gate:
+        gate.request("POST", "/api/connections", {"name": "team", "token": TOKEN})
+        for kind, full in FULL.items():
+            other = {"name": f"{kind}-other", "task": full["task"], "url": "http://127.0.0.1:1"}
+            for body in (other, {**full, "name": kind, "fallback": f"{kind}-other"}):
+                assert gate.request("POST", "/api/endpoints", {**body, "save_anyway": True}).status == 201
+        visitor = Visitor(gate)
+        visitor.sign_in()
+        yield visitor
+
+
+def stored(visitor: Visitor, name: str) -> dict[str, Any]:
+    """An endpoint as the API shows it."""
+    shown: dict[str, Any] = visitor.gate.request("GET", f"/api/endpoints/{name}").json()
+    return shown
+
+
+def test_every_field_of_the_api_is_tried_here() -> None:
+    tried = {name for full in FULL.values() for name in full}
+    form = msgspec.structs.fields(EndpointForm)
+    assert tried | {"name"} | NOT_ON_THE_PAGE | NOT_SHOWN == {field.encode_name for field in form}
+    usual = EndpointForm(name="usual")
+    for name in tried:
+        values = [full[name] for full in FULL.values() if name in full]
+        assert any(value != getattr(usual, name) for value in values), name
+
+
+@pytest.mark.parametrize("kind", FULL)
+def test_what_the_api_stored_is_saved_unchanged_from_its_page(visitor: Visitor, kind: str) -> None:
+    before = stored(visitor, kind)
+    fields = Fields(visitor.get(f"/ui/models/{kind}/edit").text).sent
+    page = visitor.post(f"/ui/models/{kind}/edit", {**fields, "save": "off"})
+    assert page.headers["location"] == f"/ui/models?done=saved&name={kind}", page.words
+    assert stored(visitor, kind) == before
+
+
+@pytest.mark.parametrize("kind", FULL)
+def test_the_page_can_set_whatever_the_api_can(visitor: Visitor, kind: str) -> None:
+    before = stored(visitor, kind)
+    fields = Fields(visitor.get(f"/ui/models/{kind}/edit").text).sent
+    empty = Fields(visitor.get("/ui/models/new").text).sent
+    assert set(fields) <= {*empty, "csrf", "no_prefixes"}
+    sent = {**fields, "name": f"{kind}-twin", "save": "off"}
+    page = visitor.post("/ui/models/new", sent)
+    assert page.headers["location"] == f"/ui/models?done=kept&name={kind}-twin", page.words
+    twin = stored(visitor, f"{kind}-twin")
+    for shown in (before, twin):
+        if "separators" in shown["chunking_settings"]:  # a line's end is written as an expression means it
+            shown["chunking_settings"]["separators"][0] = "\\n# "
+    assert twin == before | {"name": f"{kind}-twin"}
