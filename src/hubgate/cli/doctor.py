@@ -33,3 +33,6 @@ def _print(steps: Sequence[dict[str, Any]]) -> None:
         ("step", "outcome", "ms"),
         [(step["step"], step["outcome"], step["milliseconds"] or None) for step in steps],
     )
+    for step in steps:
+        if step["outcome"] == "passed" and "message" in step:
+            print(step["message"])

@@ -46,7 +46,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One step of a diagnosis; `seconds` is what it took, and the rest is told of the step that failed."""
+    """One step of a diagnosis; `seconds` is what it took, and the rest is told of the step that failed.
+
+    A step that was passed has a `message` where not all went well: which of several tokens was refused.
+    """
 
     step: Step
     outcome: Outcome

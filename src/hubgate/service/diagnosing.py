@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hubgate.domain.diagnosis import Finding, Outcome, Step, step_of
 from hubgate.domain.errors import DeadlineExceeded, HubgateError
-from hubgate.service.proving import DEFAULT_SECONDS, ask_once, open_model
+from hubgate.service.probing import probe
+from hubgate.service.proving import DEFAULT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,6 +41,7 @@ async def diagnose(
     """
     left, began = list(Step), clock()
     fault, reached = None, None
+    refused: tuple[str, ...] = ()
     try:
         async for step in sources.reach(endpoint):
             while left[0] is not step:
@@ -49,25 +50,28 @@ async def diagnose(
             yield Finding(step=left.pop(0), outcome=Outcome.PASSED, seconds=now - began)
             began = now
         reached = Step.ANSWER
-        await _ask(sources, endpoint, token, within)
+        refused = await _ask(sources, endpoint, token, within)
     except HubgateError as error:
         told = step_of(error.cause)
         where = told if told in left else reached or left[0]
         fault = Finding.failed(error, where, clock() - began)
     for step in left:
-        yield fault if fault and fault.step is step else Finding(step=step, outcome=_beside(step, fault))
+        said = " ".join(refused) if step is Step.AUTHENTICATION else ""
+        beside = Finding(step=step, outcome=_beside(step, fault), message=said)
+        yield fault if fault and fault.step is step else beside
 
 
-async def _ask(sources: Sources, endpoint: Endpoint, token: Secret | None, within: float) -> None:
-    """Detect, and ask one small question: what comes of it tells of all steps from the token on."""
+async def _ask(sources: Sources, endpoint: Endpoint, token: Secret | None, within: float) -> tuple[str, ...]:
+    """Detect, and ask one small question: what comes of it tells of all steps from the token on.
+
+    Returns:
+        What was said of tokens that were refused, where another was not.
+    """
     try:
         async with asyncio.timeout(within):
-            found = replace(endpoint, facts=await sources.detect(endpoint, token))
-            model = open_model(sources, found, token)
-            try:
-                await ask_once(found, model)
-            finally:
-                await model.close()
+            probed = await probe(sources, endpoint, token)
+            await probed.model.close()
+            return probed.refused
     except TimeoutError:
         raise DeadlineExceeded(
             f"The model did not answer within {within:g} seconds.",

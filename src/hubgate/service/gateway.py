@@ -10,7 +10,8 @@ from hubgate.domain.endpoint import WRITING_TASKS, Source
 from hubgate.domain.errors import HubgateError
 from hubgate.service.connecting import Connecting
 from hubgate.service.diagnosing import diagnose
-from hubgate.service.proving import ask_once, prove, refusal, what_changed
+from hubgate.service.probing import ask_once
+from hubgate.service.proving import prove, refusal, what_changed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

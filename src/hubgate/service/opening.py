@@ -10,7 +10,8 @@ from hubgate.domain.errors import EndpointNotFound, InvalidEndpoint
 from hubgate.service.asking import Asking, check_fallback
 from hubgate.service.lending import SwitchedOff
 from hubgate.service.live import Live, LiveEndpoints
-from hubgate.service.proving import open_model, prove
+from hubgate.service.probing import open_model
+from hubgate.service.proving import prove
 from hubgate.service.starting import Starting
 from hubgate.service.usage import Usage
 

@@ -70,7 +70,7 @@ async def _told(request: Request, findings: AsyncIterator[Finding]) -> Response:
 
 
 def finding_json(finding: Finding) -> dict[str, Any]:
-    """One step; what there is to say of it is said of the one that failed."""
+    """One step; what there is to say of it is said of the one that failed, or did not go well at first."""
     shown: dict[str, Any] = {
         "step": finding.step,
         "outcome": finding.outcome,
@@ -78,4 +78,6 @@ def finding_json(finding: Finding) -> dict[str, Any]:
     }
     if finding.outcome is Outcome.FAILED:
         shown |= {"cause": finding.cause, "message": finding.message, "remedy": finding.remedy}
+    elif finding.message:
+        shown["message"] = finding.message
     return shown

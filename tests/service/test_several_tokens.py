@@ -1,0 +1,103 @@
+"""An endpoint with several tokens is proved with one after the other, and who was refused is told by the last characters."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from lookalikes import lookalike
+
+if TYPE_CHECKING:
+    from commands import Command
+    from harness import RunningGate
+
+REVOKED, GOOD = "hf_aTokenThatWasRevokedAAAA", "hf_aTokenThatIsKnownBBBB"
+BOTH = f"{REVOKED}\n{GOOD}"
+
+
+def registered(gate: RunningGate, **form: Any) -> dict[str, Any]:
+    """The endpoint as the API shows it, or the error."""
+    reply = gate.request("POST", "/api/endpoints", {"name": "e5", "token": BOTH, **form})
+    assert REVOKED not in reply.body.decode()
+    shown: dict[str, Any] = reply.json()
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("engine", "form"), [("tei", {}), ("tgi", {"task": "chat_completion"}), ("infinity", {"task": "rerank"})]
+)
+def test_the_first_that_is_not_refused_proves_it_and_the_others_are_told_of(
+    gate: RunningGate, engine: str, form: dict[str, Any]
+) -> None:
+    kind = {"rerank": "reranker", "chat_completion": "llm"}.get(form.get("task", ""), "embedding")
+    with lookalike(engine, key=GOOD, kind=kind) as server:
+        shown = registered(gate, url=server.url, **form)
+    (warning,) = [told for told in shown["facts"]["warnings"] if "refused" in told]
+    assert warning.startswith("The token …AAAA was refused: ")
+    assert "401" in warning
+
+
+def test_what_is_learned_is_asked_with_the_good_one_and_calls_take_all_in_turn(gate: RunningGate) -> None:
+    with lookalike("tei", key=GOOD) as server:
+        registered(gate, url=server.url)
+        assert {asked.token for asked in server.posts} == {GOOD}
+        before = len(server.posts)
+        reply = gate.request("POST", "/v1/embeddings", {"model": "e5", "input": ["a"]})
+        assert reply.status == 200, reply.body
+        assert [asked.token for asked in server.posts[before:]] == [REVOKED, GOOD]
+
+
+@pytest.mark.parametrize(("fault", "status"), [("no-credit", 402), ("too-many", 429)])
+def test_one_without_credit_or_with_a_spent_minute_is_passed_over_too(
+    gate: RunningGate, fault: str, status: int
+) -> None:
+    with lookalike("tei") as server:
+        server.fail(fault, times=1)
+        shown = registered(gate, url=server.url)
+    (warning,) = shown["facts"]["warnings"]
+    assert "…AAAA" in warning
+    assert str(status) in warning
+
+
+def test_when_all_are_refused_each_is_named_with_its_reason(gate: RunningGate) -> None:
+    with lookalike("tei", key="hf_another") as server:
+        error = registered(gate, url=server.url)["error"]
+    assert error["cause"] == "wrong_token"
+    assert error["message"].startswith("Each of the 2 tokens was refused. …AAAA: ")
+    assert " …BBBB: " in error["message"]
+    assert gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
+
+
+def test_what_waiting_cures_is_told_before_what_it_does_not(gate: RunningGate) -> None:
+    with lookalike("tei", allowance=(0, 60.0)) as server:
+        server.fail("wrong-token", times=1)
+        error = registered(gate, url=server.url)["error"]
+    assert error["cause"] == "overloaded"
+
+
+def test_what_is_not_about_the_token_is_asked_once(gate: RunningGate) -> None:
+    with lookalike("tei", fault="paused") as server:
+        assert registered(gate, url=server.url)["error"]["cause"] == "paused"
+        assert {asked.token for asked in server.requests} == {REVOKED}
+
+
+def test_a_token_that_stands_twice_is_asked_once(gate: RunningGate) -> None:
+    with lookalike("tei", key=GOOD) as server:
+        error = registered(gate, url=server.url, token=f"{REVOKED}\n{REVOKED}")["error"]
+        assert "401" in error["message"]
+        assert len(server.requests) == 1
+
+
+def test_a_diagnosis_says_which_was_refused_and_that_the_endpoint_is_well(
+    gate: RunningGate, hubgate: Command
+) -> None:
+    with lookalike("tei", key=GOOD) as server:
+        gate.add("e5", url=server.url, token=BOTH)
+        told = gate.request("POST", "/api/endpoints/e5/diagnose").json()
+        assert told["well"] is True
+        (step,) = [step for step in told["steps"] if step["step"] == "authentication"]
+        assert step["outcome"] == "passed"
+        assert step["message"].startswith("The token …AAAA was refused: ")
+        assert REVOKED not in json.dumps(told)
+        assert "The token …AAAA was refused: " in hubgate("doctor", "e5").out
