@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ class LookAlike:
         self.abandoned = 0
         """Requests whose caller went away before the reply."""
         self.most_at_once = 0
+        self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
         self.streams = 0
         """Event streams that are being sent."""
         self.url = ""
@@ -109,6 +111,8 @@ class LookAlike:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
+        if request.transport is not None:
+            self._transports.add(request.transport)
         asked = Asked(
             method=request.method,
             path=request.path,
@@ -189,6 +193,9 @@ class LookAlike:
         started.set()
         await stop.wait()
         await runner.cleanup()
+        for transport in self._transports:
+            transport.abort()  # one with something unsent would stay open
+        await asyncio.sleep(0)  # they end in the loop's next turn
 
     @contextmanager
     def running(self, tls: ssl.SSLContext | None) -> Iterator[LookAlike]:

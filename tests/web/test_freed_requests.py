@@ -38,7 +38,7 @@ def tickets() -> int:
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_nothing_of_a_request_outlives_it(settings: Settings, seconds: float, stream: bool) -> None:
     before = tickets()
-    with lookalike("vllm", seconds=seconds) as server, RunningGate(settings) as gate:
+    with lookalike("vllm", kind="llm", seconds=seconds) as server, RunningGate(settings) as gate:
         gate.add("llm", url=server.url, task="chat_completion")
         for _ in range(3):
             assert gate.request("POST", "/v1/chat/completions", {**CHAT, "stream": stream}).status == 200
@@ -49,8 +49,9 @@ def test_nothing_of_a_request_outlives_it(settings: Settings, seconds: float, st
 @pytest.mark.usefixtures("no_collector")
 def test_nothing_is_left_of_a_request_whose_client_leaves(settings: Settings) -> None:
     before = tickets()
-    with lookalike("vllm", fault="hang") as server, RunningGate(settings) as gate:
+    with lookalike("vllm", kind="llm") as server, RunningGate(settings) as gate:
         gate.add("llm", url=server.url, task="chat_completion")
+        server.fail("hang")
         where = urlsplit(gate.url)
         with socket.create_connection((where.hostname, where.port), timeout=20) as client:
             body = b'{"model": "llm", "messages": [{"role": "user", "content": "Hello"}]}'

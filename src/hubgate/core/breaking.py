@@ -111,7 +111,7 @@ class Breaker:
         suspected = self._failures == 0 or self._suspect == caller
         self._suspect = caller if suspected and error.cause in _PERHAPS_A_CALLERS else _NOBODY
         self._failures += 1
-        self._last = error
+        self._last = own_error(error, strangers=True)  # its traceback would hold on to the whole request
         if self._failures >= self._most:
             if self._failures > self._most:
                 self._rest = min(self._rest * 2, self._longest_rest)

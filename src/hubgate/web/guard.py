@@ -103,30 +103,22 @@ class Guard:
     ) -> None:
         ticket = answer.ticket
         body = Body(receive, headers.get(b"content-length", b""), self._max_body_bytes)
-        error: HubgateError | None = None
         try:
             if not _is_open(scope, headers):
                 ticket.key = self._access.authenticate(_text(headers.get(b"authorization")))
             await until_client_leaves(self._app(scope, body, answer), body, ticket)
-        except HubgateError as raised:
-            error = raised
+        except HubgateError as error:
+            await _tell(answer, error, scope, headers, body)
         except ClientDisconnect:
             ticket.client_left = True
         except asyncio.CancelledError:  # the gate stops, and waits no longer
-            error = _stopping()
+            await _tell(answer, _stopping(), scope, headers, body)
         except Exception:  # noqa: BLE001 - no client may see a traceback, whatever the mistake is
             _log.exception("request %s failed", ticket.request_id)
-            error = HubgateError(
+            mistake = HubgateError(
                 "The gate made a mistake.", remedy=f"Its log tells more under request id {ticket.request_id}."
             )
-        if error is None:
-            return
-        ticket.cause = error.cause
-        if not ticket.status:
-            if closes(scope, headers):
-                await body.drain()
-            told = problem(ticket.dialect or ticket.face, error)
-            await respond(answer, told.status, told.body, headers=told.headers)
+            await _tell(answer, mistake, scope, headers, body)
 
     def _take_key_from_path(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         """`/k/{key}/…`, for clients that drop their key.
@@ -211,6 +203,22 @@ class _Answer:
                 _PRODUCT,
             ]
         await self._send(message)
+
+
+async def _tell(
+    answer: _Answer, error: HubgateError, scope: Scope, headers: dict[bytes, bytes], body: Body
+) -> None:
+    """Answer with an error, unless another answer has begun.
+
+    A variable of a caller would hold the error, whose traceback holds that caller, until the garbage collector comes.
+    """
+    ticket = answer.ticket
+    ticket.cause = error.cause
+    if not ticket.status:
+        if closes(scope, headers):
+            await body.drain()
+        told = problem(ticket.dialect or ticket.face, error)
+        await respond(answer, told.status, told.body, headers=told.headers)
 
 
 def face_of(path: str, *, openais: bool = False) -> str:
