@@ -28,9 +28,9 @@ from hubgate.upstreams.deployments import (
     deployment_facts,
     match,
 )
-from hubgate.upstreams.http import AiohttpClient
 from hubgate.upstreams.hub import HubClient
 from hubgate.upstreams.hub_cards import read_deployment
+from hubgate.upstreams.pool import PooledClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -53,14 +53,14 @@ def hub_site() -> Iterator[HubApi]:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[AiohttpClient]:
-    client = AiohttpClient(AddressRule())
+async def client() -> AsyncIterator[PooledClient]:
+    client = PooledClient(AddressRule())
     yield client
     await client.close()
 
 
 @pytest.fixture
-def deployments(client: AiohttpClient, site: DeploymentsApi) -> Deployments:
+def deployments(client: PooledClient, site: DeploymentsApi) -> Deployments:
     return Deployments(client, url=site.url + "/v2/")
 
 
@@ -91,7 +91,7 @@ class TestList:
         assert (other.running, other.paused, other.url) == (False, True, None)
 
     async def test_without_a_namespace_all_that_the_token_may_see_are_listed(
-        self, client: AiohttpClient, site: DeploymentsApi, hub_site: HubApi
+        self, client: PooledClient, site: DeploymentsApi, hub_site: HubApi
     ) -> None:
         site.items["acme"] = [deployment("theirs")]
         deployments = Deployments(client, url=site.url + "/v2")
@@ -142,7 +142,7 @@ class TestList:
 
 class TestResume:
     async def test_a_paused_endpoint_is_resumed_and_one_that_runs_is_left(
-        self, deployments: Deployments, site: DeploymentsApi, client: AiohttpClient
+        self, deployments: Deployments, site: DeploymentsApi, client: PooledClient
     ) -> None:
         site.items["acme"] = [deployment("a", state="paused"), deployment("b", url=URL)]
         hub = HubClient(client, deployments)

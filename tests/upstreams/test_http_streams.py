@@ -1,4 +1,4 @@
-"""Replies that are read as they come, with both HTTP clients, over real sockets."""
+"""Replies that are read as they come, over real sockets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from raw_server import raw_server
 
 from hubgate.domain.errors import Cause, UpstreamUnreachable, UpstreamUnreadable
 from hubgate.upstreams.addresses import AddressRule
-from hubgate.upstreams.http import AiohttpClient
 from hubgate.upstreams.messages import HttpRequest
 from hubgate.upstreams.pool import PooledClient
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
     Write: TypeAlias = Callable[[bytes], Awaitable[None]]
 
-Client: TypeAlias = AiohttpClient | PooledClient
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
 
@@ -81,9 +79,9 @@ async def serving(script: Callable[[Write], Awaitable[None]]) -> AsyncIterator[S
         yield held
 
 
-@pytest.fixture(params=[PooledClient, AiohttpClient])
-async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
-    opened = request.param(AddressRule())
+@pytest.fixture
+async def client() -> AsyncIterator[PooledClient]:
+    opened = PooledClient(AddressRule())
     yield opened
     await opened.close()
 
@@ -96,7 +94,7 @@ async def read(stream: HttpStream) -> bytes:
     return b"".join([piece async for piece in stream])
 
 
-async def test_pieces_come_as_they_are_sent_and_the_connection_is_used_again(client: Client) -> None:
+async def test_pieces_come_as_they_are_sent_and_the_connection_is_used_again(client: PooledClient) -> None:
     go_on = asyncio.Event()
 
     async def script(write: Write) -> None:
@@ -118,7 +116,7 @@ async def test_pieces_come_as_they_are_sent_and_the_connection_is_used_again(cli
         assert server.connections == 1
 
 
-async def test_closing_a_stream_in_the_middle_closes_its_connection(client: Client) -> None:
+async def test_closing_a_stream_in_the_middle_closes_its_connection(client: PooledClient) -> None:
     async def script(write: Write) -> None:
         await write(HEAD + chunk(b"data: 1\n\n"))
         await asyncio.Event().wait()
@@ -129,7 +127,7 @@ async def test_closing_a_stream_in_the_middle_closes_its_connection(client: Clie
         await asyncio.wait_for(server.left.wait(), 10)
 
 
-async def test_a_caller_that_leaves_before_the_headers_closes_its_connection(client: Client) -> None:
+async def test_a_caller_that_leaves_before_the_headers_closes_its_connection(client: PooledClient) -> None:
     asked = asyncio.Event()
 
     async def script(write: Write) -> None:
@@ -144,7 +142,7 @@ async def test_a_caller_that_leaves_before_the_headers_closes_its_connection(cli
         await asyncio.wait_for(server.left.wait(), 10)
 
 
-async def test_a_stream_that_stalls_and_one_that_is_cut_off_are_told_apart(client: Client) -> None:
+async def test_a_stream_that_stalls_and_one_that_is_cut_off_are_told_apart(client: PooledClient) -> None:
     stalls = True
 
     async def script(write: Write) -> None:
@@ -167,7 +165,84 @@ async def test_a_stream_that_stalls_and_one_that_is_cut_off_are_told_apart(clien
         await stream.aclose()
 
 
-async def test_a_reader_that_takes_nothing_stops_the_server_and_gets_everything_later(client: Client) -> None:
+async def test_who_has_read_all_that_matters_waits_for_the_end_to_keep_the_connection(
+    client: PooledClient,
+) -> None:
+    done = asyncio.Event()
+
+    async def script(write: Write) -> None:
+        await write(HEAD + chunk(b"data: [DONE]\n\n"))
+        await done.wait()
+        await write(END)
+
+    async with serving(script) as server:
+        for _ in range(2):
+            done.clear()
+            stream = await client.stream(get(server.url))
+            await anext(aiter(stream))
+            done.set()
+            await stream.finish()
+        assert server.connections == 1
+
+
+async def test_a_reply_that_does_not_end_after_all_that_matters_is_closed(client: PooledClient) -> None:
+    async def script(write: Write) -> None:
+        await write(HEAD + chunk(b"data: [DONE]\n\n"))
+        await asyncio.Event().wait()
+
+    async with serving(script) as server:
+        stream = await client.stream(get(server.url))
+        await anext(aiter(stream))
+        await stream.finish()
+        await asyncio.wait_for(server.left.wait(), 10)
+
+
+async def test_a_reader_that_leaves_closes_its_connection(client: PooledClient) -> None:
+    async def script(write: Write) -> None:
+        await write(HEAD + chunk(b"data: 1\n\n"))
+        await asyncio.Event().wait()
+
+    async with serving(script) as server:
+        stream = await client.stream(get(server.url))
+        pieces = aiter(stream)
+        await anext(pieces)
+        reader = asyncio.ensure_future(anext(pieces))
+        await asyncio.sleep(0)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        await stream.aclose()
+        await asyncio.wait_for(server.left.wait(), 10)
+
+
+async def test_the_clients_own_patience_holds_where_a_request_has_none() -> None:
+    async def script(write: Write) -> None:
+        await write(HEAD + chunk(b"data: 1\n\n"))
+        await asyncio.Event().wait()
+
+    client = PooledClient(AddressRule(), silence_seconds=0.1)
+    async with serving(script) as server:
+        for seconds in (None, 0.2):
+            stream = await client.stream(get(server.url, silence=seconds))
+            with pytest.raises(UpstreamUnreachable, match=f"sent nothing for {seconds or 0.1:g} seconds"):
+                await read(stream)
+            await stream.aclose()
+    await client.close()
+
+
+async def test_headers_that_never_come_are_a_timeout(client: PooledClient) -> None:
+    async def script(write: Write) -> None:
+        await asyncio.Event().wait()
+
+    async with serving(script) as server:
+        with pytest.raises(UpstreamUnreachable) as raised:
+            await client.stream(get(server.url, timeout=0.1))
+        assert raised.value.cause is Cause.UPSTREAM_TIMEOUT
+
+
+async def test_a_reader_that_takes_nothing_stops_the_server_and_gets_everything_later(
+    client: PooledClient,
+) -> None:
     total = 32 * 1024 * 1024
     piece = b"x" * 65536
 
@@ -191,7 +266,7 @@ async def test_a_reader_that_takes_nothing_stops_the_server_and_gets_everything_
         await stream.aclose()
 
 
-async def test_an_error_is_read_whole_and_a_huge_one_in_part(client: Client) -> None:
+async def test_an_error_is_read_whole_and_a_huge_one_in_part(client: PooledClient) -> None:
     sizes = [10, 10_000_000]
 
     async def script(write: Write) -> None:
@@ -206,7 +281,7 @@ async def test_an_error_is_read_whole_and_a_huge_one_in_part(client: Client) -> 
             assert 10 <= len(reply.body) <= bound
 
 
-async def test_a_body_without_a_length_ends_with_its_connection(client: Client) -> None:
+async def test_a_body_without_a_length_ends_with_its_connection(client: PooledClient) -> None:
     async def script(write: Write) -> None:
         await write(b"HTTP/1.1 200 OK\r\n\r\nall of it")
         raise ConnectionError
@@ -218,7 +293,7 @@ async def test_a_body_without_a_length_ends_with_its_connection(client: Client) 
         await stream.aclose()
 
 
-async def test_the_pool_skips_early_hints_and_refuses_a_second_reply_and_endless_headers() -> None:
+async def test_the_client_skips_early_hints_and_refuses_a_second_reply_and_endless_headers() -> None:
     whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOk"
     replies = [
         b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + whole,
@@ -240,7 +315,7 @@ async def test_the_pool_skips_early_hints_and_refuses_a_second_reply_and_endless
         await client.close()
 
 
-async def test_the_pool_unpacks_what_nobody_asked_to_be_packed_within_the_bound() -> None:
+async def test_the_client_unpacks_what_nobody_asked_to_be_packed_within_the_bound() -> None:
     packed = gzip.compress(b"x" * 10_000)
     bodies = [packed, packed[:-9], gzip.compress(b"x" * 10_000_000)]
 

@@ -23,9 +23,9 @@ from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
 from hubgate.upstreams.addresses import AddressRule
 from hubgate.upstreams.deployments import Deployments
-from hubgate.upstreams.http import AiohttpClient
 from hubgate.upstreams.hub import HubClient, open_hub, repository_of
 from hubgate.upstreams.hub_cards import read_card, read_length, read_user
+from hubgate.upstreams.pool import PooledClient
 from hubgate.upstreams.remembered import Remembered
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def watch() -> Watch:
 
 @pytest.fixture
 async def hub(site: HubApi, watch: Watch) -> AsyncIterator[HubClient]:
-    client = AiohttpClient(AddressRule())
+    client = PooledClient(AddressRule())
     hub = HubClient(client, Deployments(client, url=site.url), hf_endpoint=site.url + "/", clock=watch)
     yield hub
     await hub.close()

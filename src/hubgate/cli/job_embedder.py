@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import aiohttp
 import msgspec
 
 from hubgate.domain.endpoint import Task as ModelTask
-from hubgate.domain.errors import Cause, HubgateError, StoreFailed, WrongTask
+from hubgate.domain.errors import Cause, HubgateError, StoreFailed, UpstreamError, WrongTask
 from hubgate.service.jobs.rows import Piece, Reply
 from hubgate.store.lock import running_gate
+from hubgate.upstreams.addresses import AddressRule
+from hubgate.upstreams.messages import HttpRequest
+from hubgate.upstreams.pool import PooledClient
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,10 +20,11 @@ if TYPE_CHECKING:
 
     from hubgate.service.jobs.job import Manner, Task
     from hubgate.store.lock import RunningGate
+    from hubgate.upstreams.messages import HttpReply
 
 T = TypeVar("T")
-# Longer than the gate lets a bulk request wait: it answers first.
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=900)
+_SECONDS = 900.0
+"""Longer than the gate lets a bulk request wait: it answers first."""
 _SAME = ("revision", "pooling", "precision")
 """What is learned of a model and must stay, beside its name and its dimensions."""
 
@@ -89,14 +92,13 @@ class GateEmbedder:
         if not manner.cached:
             self._headers["cache-control"] = "no-store"
         self._gate: RunningGate | None = None
-        self._session: aiohttp.ClientSession
+        self._client = PooledClient(AddressRule(), total_seconds=_SECONDS)
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, connector=aiohttp.TCPConnector(limit=0))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
+        await self._client.close()
 
     async def __call__(self, texts: Sequence[str]) -> Reply:
         """The vectors of texts; see the port.
@@ -136,20 +138,18 @@ class GateEmbedder:
     async def _ask(self, method: str, path: str, body: bytes, kind: type[T]) -> T:
         gate = self._gate = self._gate or self._find()
         headers = {**self._headers, "authorization": f"Bearer {gate.key}"}
+        request = HttpRequest(method=method, url=gate.url + path, headers=headers, body=body)
         try:
-            async with self._session.request(method, gate.url + path, data=body, headers=headers) as response:
-                answer = await response.read()
-        except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError too
+            reply = await self._client.send(request)
+        except UpstreamError as error:
             self._gate = None
-            raise _away(
-                f"The gate at {gate.url} does not answer: {str(error) or type(error).__name__}."
-            ) from error
-        if response.status == 401 and self._find().key != gate.key:
+            raise _away(f"The gate does not answer: {error.message}") from error
+        if reply.status == 401 and self._find().key != gate.key:
             self._gate = None
             raise _away("The gate was started again.")
-        if response.status >= 400:
-            raise _error(response, answer)
-        return msgspec.json.decode(answer, type=kind)
+        if reply.status >= 400:
+            raise _error(reply)
+        return msgspec.json.decode(reply.body, type=kind)
 
     def _find(self) -> RunningGate:
         try:
@@ -176,19 +176,18 @@ def _away(message: str) -> HubgateError:
     )
 
 
-def _error(response: aiohttp.ClientResponse, answer: bytes) -> HubgateError:
-    headers = response.headers
+def _error(reply: HttpReply) -> HubgateError:
     try:
-        told = msgspec.json.decode(answer, type=_Error).error
+        told = msgspec.json.decode(reply.body, type=_Error).error
         cause = Cause(told.code or told.cause)
     except (msgspec.MsgspecError, ValueError):
-        message = f"The gate answered {response.status}, and not in its own words: is a proxy between?"
+        message = f"The gate answered {reply.status}, and not in its own words: is a proxy between?"
         return HubgateError(message, cause=Cause.INTERNAL)
-    after = headers.get("retry-after", "")
+    after = reply.headers.get("retry-after", "")
     return HubgateError(
         told.message,
         remedy=told.remedy,
         cause=cause,
-        retryable=headers.get("x-should-retry") == "true",
+        retryable=reply.headers.get("x-should-retry") == "true",
         retry_after=float(after) if after.isdigit() else None,
     )

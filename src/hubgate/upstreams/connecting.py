@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import ssl
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-import aiohttp
-from aiohttp.client_reqrep import ConnectionKey
-
 from hubgate.upstreams.addresses import literal
-from hubgate.upstreams.failures import failure, invalid_url
+from hubgate.upstreams.failures import connecting_to, invalid_url, unknown_name
 from hubgate.upstreams.resolving import trusting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aiohttp.abc import AbstractResolver
     from yarl import URL
+
+    from hubgate.upstreams.addresses import AddressRule
+    from hubgate.upstreams.resolving import Resolve
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -38,22 +36,20 @@ class Origin(NamedTuple):
         return cls(url.raw_host or "", url.port or (443 if is_tls else 80), is_tls, ca_bundle)
 
     @property
-    def key(self) -> ConnectionKey:
-        """As aiohttp's errors want it."""
-        return ConnectionKey(self.host, self.port, self.is_tls, True, None, None, None, None)
-
-    @property
-    def trusted(self) -> ssl.SSLContext:
-        """What its certificate is checked against."""
-        return trusting(self.ca_bundle) if self.ca_bundle else _default_context()
+    def authority(self) -> str:
+        """Host and port, as a URL spells them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-async def addresses_of(origin: Origin, names: AbstractResolver, where: str, seconds: float) -> Sequence[str]:
-    """The addresses of an origin's host.
+async def addresses_of(
+    origin: Origin, rule: AddressRule, resolve: Resolve, where: str, seconds: float
+) -> Sequence[str]:
+    """The addresses of an origin's host, each of which may be asked. What is connected to must be one of these.
 
     Args:
-        origin: whose host is a name, or an address that was checked.
-        names: resolves, and checks what it finds.
+        origin: whose host is a name, or an address.
+        rule: says which addresses may be asked.
+        resolve: finds those of a name.
         where: how messages name the server.
         seconds: that it may take.
 
@@ -62,17 +58,17 @@ async def addresses_of(origin: Origin, names: AbstractResolver, where: str, seco
     """
     if not origin.host:
         raise invalid_url()
-    if literal(origin.host) is not None:
-        return [origin.host]
+    if address := literal(origin.host):
+        rule.check(address, origin.host)
+        return [str(address)]
     try:
-        async with asyncio.timeout(seconds):
-            return [found["host"] for found in await names.resolve(origin.host, origin.port)]
-    except TimeoutError as error:
-        raise failure(aiohttp.ConnectionTimeoutError(), where, seconds) from error
+        async with connecting_to(where, seconds):
+            found = await _resolved(origin, resolve, where)
     except UnicodeError as error:  # a label of the name is empty or too long
         raise invalid_url() from error
-    except OSError as error:
-        raise failure(aiohttp.ClientConnectorDNSError(origin.key, error), where, seconds) from error
+    for one in found:
+        rule.check(ip_address(one), origin.host)
+    return found
 
 
 async def connected(
@@ -83,24 +79,21 @@ async def connected(
     Raises:
         HubgateError: it does not come about.
     """
-    loop, key = asyncio.get_running_loop(), origin.key
-    context = origin.trusted if tls else None
+    context = trusting(origin.ca_bundle) if tls else None
+    async with connecting_to(where, seconds):
+        _, protocol = await asyncio.get_running_loop().create_connection(
+            make, address, origin.port, ssl=context, server_hostname=origin.host if tls else None
+        )
+        return protocol
+
+
+async def _resolved(origin: Origin, resolve: Resolve, where: str) -> Sequence[str]:
     try:
-        async with asyncio.timeout(seconds):
-            _, protocol = await loop.create_connection(
-                make, address, origin.port, ssl=context, server_hostname=origin.host if tls else None
-            )
-            return protocol
-    except TimeoutError as error:
-        raise failure(aiohttp.ConnectionTimeoutError(), where, seconds) from error
-    except ssl.SSLCertVerificationError as error:
-        raise failure(aiohttp.ClientConnectorCertificateError(key, error), where, seconds) from error
-    except ssl.SSLError as error:
-        raise failure(aiohttp.ClientConnectorSSLError(key, error), where, seconds) from error
+        found = await resolve(origin.host, origin.port)
+    except TimeoutError:
+        raise
     except OSError as error:
-        raise failure(aiohttp.ClientConnectorError(key, error), where, seconds) from error
-
-
-@functools.cache
-def _default_context() -> ssl.SSLContext:
-    return ssl.create_default_context()
+        raise unknown_name(where) from error
+    if not found:
+        raise unknown_name(where)
+    return found

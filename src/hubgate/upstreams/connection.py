@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import httptools
+
+from hubgate.upstreams.failures import NotHttp, TooLarge, Unpackable
+from hubgate.upstreams.messages import ReplyHeaders
+from hubgate.upstreams.unpacking import PACKED, Unpacker
+
+if TYPE_CHECKING:
+    import ssl
 
 MAX_HEADER_BYTES = 64 * 1024
 _HEADER_COST = 32
@@ -17,35 +23,6 @@ _PIECE_BYTES = 512 * 1024
 """Larger bodies are sent piece by piece, so that one write does not hold up the event loop."""
 _CRASHED = 500
 """After this one uvicorn (transformers serve, vLLM, infinity) closes the connection, and its reply does not say so."""
-_ZLIB_OR_GZIP = 47
-"""zlib's word for: whichever of the two it is."""
-_COMPRESSED = frozenset({"gzip", "x-gzip", "deflate"})
-
-
-class NotHttp(Exception):
-    """What came is no HTTP."""
-
-
-class TooLarge(Exception):
-    """The reply is larger than it may be."""
-
-
-class Unpackable(Exception):
-    """The body is not compressed as it says."""
-
-
-class Headers(dict[str, str]):
-    """Of a reply; looked up without regard to case."""
-
-    def __getitem__(self, name: str) -> str:
-        return super().__getitem__(name.lower())
-
-    def __contains__(self, name: object) -> bool:
-        return super().__contains__(str(name).lower())
-
-    def get(self, name: str, default: str = "") -> str:  # type: ignore[override] # no caller has another default
-        """The value, or the default."""
-        return super().get(name.lower(), default)
 
 
 class Connection(asyncio.Protocol):
@@ -62,13 +39,13 @@ class Connection(asyncio.Protocol):
 
     def _reset(self, bound: int, *, streams: bool) -> None:
         self.status = 0
-        self.headers = Headers()
+        self.headers = ReplyHeaders()
         self._bound = bound
         self._streams = streams
         self._chunks: list[bytes] = []
         self._held = self._head_size = self._unread = 0
         self._begun = self._over = self._paused = self._until_close = self._reusable = self._unsent = False
-        self._inflater: zlib._Decompress | None = None
+        self._unpacker: Unpacker | None = None
         self._error: Exception | None = None
 
     @property
@@ -131,6 +108,19 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
+        """Speak TLS from now on, with whom the last exchange has opened the way to.
+
+        Raises:
+            OSError: the handshake fails.
+        """
+        transport = await asyncio.get_running_loop().start_tls(
+            self._transport, self, context, server_hostname=host
+        )
+        if transport is None:  # it was lost as soon as it was there
+            raise ConnectionResetError
+        self._transport, self._parser = transport, None
+
     def abort(self) -> None:
         """End the connection at once."""
         self._closed = True
@@ -177,9 +167,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._fail(NotHttp())
         else:
-            if (
-                self._unread > MAX_HEADER_BYTES and not self._over
-            ):  # the parser gathers a header without an end
+            # The parser gathers a header without an end.
+            if self._unread > MAX_HEADER_BYTES and not self._over:
                 self._fail(TooLarge())
 
     def eof_received(self) -> bool:
@@ -232,10 +221,10 @@ class Connection(asyncio.Protocol):
         headers = self.headers
         self._reusable = parser.should_keep_alive() and self.status != _CRASHED
         self._until_close = "content-length" not in headers and "transfer-encoding" not in headers
-        if headers.get("content-encoding").strip().lower() in _COMPRESSED:
+        if headers.get("content-encoding").strip().lower() in PACKED:
             if self._streams:  # its size is not known before it is unpacked, and nobody asked for it
                 raise Unpackable
-            self._inflater = zlib.decompressobj(wbits=_ZLIB_OR_GZIP)
+            self._unpacker = Unpacker()
         self._begun = True
         if self._streams:
             self._wake()
@@ -245,8 +234,9 @@ class Connection(asyncio.Protocol):
         self._unread = 0
         if self._over:  # of an error page, and more than is read of it
             return
-        if self._inflater is not None:
-            data = self._inflated(data)
+        if self._unpacker is not None:
+            bound = self._bound if self.status < 400 else min(self._bound, MAX_ERROR_BYTES)
+            data = self._unpacker.unpack(data, bound - self._held + 1)
         self._chunks.append(data)
         self._held += len(data)
         if self._streams:
@@ -265,15 +255,7 @@ class Connection(asyncio.Protocol):
         if self.status < 200:  # 103 and the like: the reply itself is still to come
             self.headers.clear()
             return
-        if self._inflater is not None and not self._inflater.eof:
+        if self._unpacker is not None and not self._unpacker.done:
             raise Unpackable
         self._over = True
         self._wake()
-
-    def _inflated(self, data: bytes) -> bytes:
-        assert self._inflater is not None  # noqa: S101 - asked for only where there is one
-        bound = self._bound if self.status < 400 else min(self._bound, MAX_ERROR_BYTES)
-        try:
-            return self._inflater.decompress(data, bound - self._held + 1)
-        except zlib.error as error:
-            raise Unpackable from error

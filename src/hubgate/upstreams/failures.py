@@ -1,12 +1,12 @@
-"""Why no reply came: the HTTP client's exceptions in the words of `domain.errors`."""
+"""Why no reply came: what goes wrong on a socket, in the words of `domain.errors`."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-
-import aiohttp
-from aiohttp.http_exceptions import ContentEncodingError
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 
 from hubgate.domain.errors import (
     Cause,
@@ -15,54 +15,107 @@ from hubgate.domain.errors import (
     UpstreamUnreachable,
     UpstreamUnreadable,
 )
+from hubgate.upstreams.urls import host_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
-def failure(error: Exception, where: str, timeout: float) -> HubgateError:
-    """The error to raise for what went wrong while asking `where` (scheme, host and port)."""
-    if isinstance(error, asyncio.TimeoutError):
-        return _timed_out(error, where, timeout)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        proxied = isinstance(error, aiohttp.ClientProxyConnectionError)
-        return _not_connected(error, f"the proxy {error.host}:{error.port}" if proxied else where)
-    if isinstance(error, ValueError):  # of the URL; aiohttp's InvalidURL is one
-        return InvalidEndpoint(
-            "The endpoint's URL cannot be used.", remedy="Copy it again from the endpoint's page."
-        )
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return UpstreamUnreachable(
-            f"The proxy on the way to {where} lets nobody through: it said {error.status}.",
-            remedy="Check the endpoint's [proxy]: its address, and the name and password in it.",
-            retryable=error.status >= 500,
-        )
-    if isinstance(error, aiohttp.ClientResponseError):
-        return not_http(where)
-    if isinstance(error, aiohttp.ClientPayloadError) and isinstance(error.__cause__, ContentEncodingError):
-        return unpackable(where)
+class NotHttp(Exception):
+    """What came is no HTTP."""
+
+
+class TooLarge(Exception):
+    """The reply is larger than it may be."""
+
+
+class Unpackable(Exception):
+    """The body is not compressed as it says."""
+
+
+TROUBLE = (OSError, NotHttp, TooLarge, Unpackable)  # a TimeoutError is an OSError
+"""What an exchange on a connection may end with."""
+
+
+def failure(error: Exception, where: str, timeout: float, bound: int) -> HubgateError:
+    """The error to raise for one of `TROUBLE` while asking `where` (scheme, host and port).
+
+    Args:
+        error: what happened.
+        where: how messages name the server.
+        timeout: seconds that it had.
+        bound: bytes that its reply's body might have.
+    """
+    match error:
+        case TimeoutError():
+            return UpstreamUnreachable(
+                f"{where} did not answer within {timeout:g} seconds.",
+                remedy="It may be overloaded, or the texts too many for one request.",
+                cause=Cause.UPSTREAM_TIMEOUT,
+            )
+        case NotHttp():
+            return UpstreamUnreadable(
+                f"{where} does not speak HTTP as a web server does.",
+                remedy="Check the port, and whether it must be https://.",
+                cause=Cause.NOT_AN_API,
+            )
+        case TooLarge():
+            return UpstreamUnreadable(
+                f"{where} sent a reply larger than {bound} bytes.", remedy="Send fewer texts in one call."
+            )
+        case Unpackable():
+            return UpstreamUnreadable(f"{where} sent a compressed reply that cannot be unpacked.")
+        case _:
+            return UpstreamUnreachable(
+                f"{where} closed the connection before its reply was complete.",
+                remedy="It, or a proxy before it, may have crashed or run out of memory: look at its log.",
+                cause=Cause.CONNECTION_LOST,
+            )
+
+
+@asynccontextmanager
+async def connecting_to(where: str, seconds: float) -> AsyncIterator[None]:
+    """Tell why no connection comes about, with TLS or without.
+
+    Raises:
+        UpstreamUnreachable: instead of any OSError, or after `seconds`.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise UpstreamUnreachable(
+            f"No connection to {where} came about in time.",
+            remedy="Check the address and the port, and whether a firewall stands between.",
+            cause=Cause.UPSTREAM_TIMEOUT,
+        ) from error
+    except ssl.SSLError as error:
+        raise UpstreamUnreachable(
+            f"No TLS connection to {where}: {_tls_reason(error)}.",
+            remedy="Use the name that the certificate is for, let the gate's system trust its issuer, or use http:// "
+            "where the server has no TLS.",
+            cause=Cause.TLS_FAILED,
+            retryable=False,
+        ) from error
+    except ConnectionRefusedError as error:
+        raise UpstreamUnreachable(
+            f"Nothing listens at {where}.",
+            remedy="Start the server, or check the port.",
+            cause=Cause.CONNECTION_REFUSED,
+        ) from error
+    except OSError as error:
+        raise UpstreamUnreachable(
+            f"There is no way to {where}: {error.strerror or 'no connection'}.",
+            remedy="Check the address and the network.",
+        ) from error
+
+
+def unknown_name(where: str) -> UpstreamUnreachable:
+    """The error for a host whose name nobody knows."""
     return UpstreamUnreachable(
-        f"{where} closed the connection before its reply was complete.",
-        remedy="It, or a proxy before it, may have crashed or run out of memory: look at its log.",
-        cause=Cause.CONNECTION_LOST,
-    )
-
-
-def not_http(where: str) -> UpstreamUnreadable:
-    """The error for a reply that is no HTTP."""
-    return UpstreamUnreadable(
-        f"{where} does not speak HTTP as a web server does.",
-        remedy="Check the port, and whether it must be https://.",
-        cause=Cause.NOT_AN_API,
-    )
-
-
-def unpackable(where: str) -> UpstreamUnreadable:
-    """The error for a reply that is not compressed as it says."""
-    return UpstreamUnreadable(f"{where} sent a compressed reply that cannot be unpacked.")
-
-
-def too_large(where: str, bound: int) -> UpstreamUnreadable:
-    """The error for a reply beyond the bound, in bytes."""
-    return UpstreamUnreadable(
-        f"The reply of {where} is larger than {bound} bytes.", remedy="Send fewer texts in one call."
+        f"The name of {where} is not known to the name server.",
+        remedy="Check the spelling; an endpoint that was deleted loses its name.",
+        cause=Cause.NAME_NOT_RESOLVED,
     )
 
 
@@ -75,6 +128,29 @@ def stalled(where: str, seconds: float) -> UpstreamUnreachable:
     )
 
 
+def redirected(url: str, where: str, location: str) -> UpstreamUnreachable:
+    """The error for a reply that sends its caller elsewhere."""
+    try:
+        aim = host_of(urljoin(url, location))
+    except ValueError:
+        aim = "a malformed address"
+    return UpstreamUnreachable(
+        f"{where} sends callers on to {aim}, and the gate does not follow: the token would go along.",
+        remedy="Register that address instead, if it is the model server's.",
+        cause=Cause.UPSTREAM_REDIRECTS,
+        retryable=False,
+    )
+
+
+def not_let_through(where: str, status: int) -> UpstreamUnreachable:
+    """The error for a proxy that opens no way to a server."""
+    return UpstreamUnreachable(
+        f"The proxy on the way to {where} lets nobody through: it said {status}.",
+        remedy="Check the endpoint's [proxy]: its address, and the name and password in it.",
+        retryable=status >= 500,
+    )
+
+
 def invalid_url() -> InvalidEndpoint:
     """The error for a URL that no request can be sent to."""
     return InvalidEndpoint(
@@ -82,54 +158,8 @@ def invalid_url() -> InvalidEndpoint:
     )
 
 
-def _timed_out(error: Exception, where: str, timeout: float) -> UpstreamUnreachable:
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return UpstreamUnreachable(
-            f"No connection to {where} came about in time.",
-            remedy="Check the address and the port, and whether a firewall stands between.",
-            cause=Cause.UPSTREAM_TIMEOUT,
-        )
-    return UpstreamUnreachable(
-        f"{where} did not answer within {timeout:g} seconds.",
-        remedy="It may be overloaded, or the texts too many for one request.",
-        cause=Cause.UPSTREAM_TIMEOUT,
-    )
-
-
-def _not_connected(error: aiohttp.ClientConnectorError, where: str) -> UpstreamUnreachable:
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return UpstreamUnreachable(
-            f"The name of {where} is not known to the name server.",
-            remedy="Check the spelling; an endpoint that was deleted loses its name.",
-            cause=Cause.NAME_NOT_RESOLVED,
-        )
-    if isinstance(error, aiohttp.ClientSSLError):
-        return UpstreamUnreachable(
-            f"No TLS connection to {where}: {_tls_reason(error)}.",
-            remedy="Use the name that the certificate is for, let the gate's system trust its issuer, or use http:// "
-            "where the server has no TLS.",
-            cause=Cause.TLS_FAILED,
-            retryable=False,
-        )
-    if isinstance(error.os_error, ConnectionRefusedError):
-        return UpstreamUnreachable(
-            f"Nothing listens at {where}.",
-            remedy="Start the server, or check the port.",
-            cause=Cause.CONNECTION_REFUSED,
-        )
-    return UpstreamUnreachable(
-        f"There is no way to {where}: {error.os_error.strerror or 'no connection'}.",
-        remedy="Check the address and the network.",
-    )
-
-
-def _tls_reason(error: aiohttp.ClientSSLError) -> str:
-    inner = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error
-    if isinstance(inner, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted ({inner.verify_message.rstrip('.')})"
-    reason = (
-        getattr(error.os_error, "reason", None) or getattr(error, "reason", None) or "the handshake failed"
-    )
-    return (
-        "it speaks plain HTTP" if reason == "WRONG_VERSION_NUMBER" else str(reason).replace("_", " ").lower()
-    )
+def _tls_reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted ({error.verify_message.rstrip('.')})"
+    reason = error.reason or "the handshake failed"
+    return "it speaks plain HTTP" if reason == "WRONG_VERSION_NUMBER" else reason.replace("_", " ").lower()

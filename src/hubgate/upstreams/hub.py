@@ -13,7 +13,6 @@ from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, NotFound,
 from hubgate.domain.hub import MOST_MODELS
 from hubgate.upstreams.addresses import AddressRule
 from hubgate.upstreams.deployments import Deployments
-from hubgate.upstreams.http import AiohttpClient
 from hubgate.upstreams.hub_cards import (
     CHAT_TAG,
     SPARSE_TAG,
@@ -26,6 +25,7 @@ from hubgate.upstreams.hub_cards import (
 )
 from hubgate.upstreams.hub_http import HubSite, digest
 from hubgate.upstreams.hub_troubles import HUB_TROUBLES
+from hubgate.upstreams.pool import PooledClient
 from hubgate.upstreams.remembered import Remembered
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class HubClient:
 
 def open_hub(settings: Settings) -> HubClient:
     """The Hub as the environment says. Does no I/O."""
-    client = AiohttpClient(AddressRule(), max_reply_bytes=_REPLY_BYTES)
+    client = PooledClient(AddressRule(), max_reply_bytes=_REPLY_BYTES)
     deployments = Deployments(client, url=settings.endpoints_api_url, offline=settings.hf_offline)
     return HubClient(client, deployments, hf_endpoint=settings.hf_endpoint, offline=settings.hf_offline)
 

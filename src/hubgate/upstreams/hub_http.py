@@ -22,6 +22,7 @@ from hubgate.domain.errors import (
 )
 from hubgate.upstreams.hub_troubles import LAST_TROUBLES, TYPE_IT
 from hubgate.upstreams.messages import HttpRequest
+from hubgate.upstreams.proxying import proxy_of_environment
 from hubgate.upstreams.replies import MAX_SAID, quota, retry_after, words_of
 from hubgate.upstreams.urls import host_of
 
@@ -99,11 +100,13 @@ class HubSite:
         self._check_offline()
         key = (digest(token), window)
         self._check_held(key, token)
+        url = self._url(path, query)
         request = HttpRequest(
             method=method,
-            url=self._url(path, query),
+            url=url,
             headers=_headers(token),
             timeout=SECONDS,
+            proxy=proxy_of_environment(url),
         )
         try:
             reply = await self._client.send(request)
@@ -217,12 +220,13 @@ def digest(token: Secret | None) -> str:
 
 
 def _headers(token: Secret | None) -> dict[str, str]:
+    headers = {"Accept-Encoding": "gzip"}  # a page of models is mostly repeated words
     if token is None:
-        return {}
+        return headers
     text = token.reveal()
     if not text.isascii() or not text.isprintable() or " " in text:
         raise InvalidRequest(
             "The token holds characters that no token has: spaces, line ends or letters beyond ASCII.",
             remedy="Copy it again.",
         )
-    return {"Authorization": f"Bearer {text}"}
+    return {**headers, "Authorization": f"Bearer {text}"}

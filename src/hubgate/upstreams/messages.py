@@ -27,6 +27,20 @@ class HttpRequest:
     """A file of certificates that the server's is checked against, instead of the system's."""
 
 
+class ReplyHeaders(dict[str, str]):
+    """Of a reply, by their names in lower case; looked up without regard to case."""
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.lower())
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(str(name).lower())
+
+    def get(self, name: str, default: str = "") -> str:  # type: ignore[override] # no caller has another default
+        """The value, or the default."""
+        return super().get(name.lower(), default)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpReply:
     """One reply, read to its end. `headers` is looked up without regard to case."""

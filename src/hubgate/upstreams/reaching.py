@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-import aiohttp
-
 from hubgate.domain.diagnosis import Step
 from hubgate.upstreams.connecting import Origin, addresses_of, connected
-from hubgate.upstreams.resolving import CheckedResolver, target
+from hubgate.upstreams.resolving import system_addresses, target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,8 +32,7 @@ async def reach(url: str, rule: AddressRule, *, ca_bundle: str | None = None) ->
     parsed, where = target(url, rule)
     origin = Origin.of(parsed, ca_bundle)
     yield Step.ADDRESS
-    names = CheckedResolver(rule, aiohttp.ThreadedResolver())
-    address, *_ = await addresses_of(origin, names, where, SECONDS)
+    address, *_ = await addresses_of(origin, rule, system_addresses, where, SECONDS)
     yield Step.DNS
     await _touch(origin, address, where, tls=False)
     yield Step.TCP

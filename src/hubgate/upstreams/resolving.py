@@ -1,15 +1,14 @@
-"""From a URL to what may be connected to: addresses and names are checked here, and the CA bundle is read."""
+"""Where a URL leads: the rule on its host, the addresses of a name, and how a CA bundle is read."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import socket
 import ssl
-from ipaddress import ip_address
 from pathlib import Path
-from socket import AF_INET
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from hubgate.domain.errors import Cause, InvalidEndpoint
@@ -17,35 +16,40 @@ from hubgate.upstreams.failures import invalid_url
 from hubgate.upstreams.urls import host_of
 
 if TYPE_CHECKING:
-    from socket import AddressFamily
+    from collections.abc import Sequence
 
     from hubgate.upstreams.addresses import AddressRule
 
 
-class CheckedResolver(AbstractResolver):
-    """Resolves names, and refuses a name of which any address may not be asked."""
+class Resolve(Protocol):
+    """Finds the addresses of a name."""
 
-    def __init__(self, rule: AddressRule, names: AbstractResolver) -> None:
-        self._rule = rule
-        self._names = names
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        """They, in the order in which to try them.
 
-    async def resolve(self, host: str, port: int = 0, family: AddressFamily = AF_INET) -> list[ResolveResult]:
-        """The addresses that will be connected to, each checked."""
-        results = await self._names.resolve(host, port, family)
-        for result in results:
-            self._rule.check(ip_address(result["host"]), host)
-        return results
+        Raises:
+            OSError: it has none.
+        """
+        ...
 
-    async def close(self) -> None:
-        """Free the resolver."""
-        await self._names.close()
+
+async def system_addresses(host: str, port: int) -> Sequence[str]:
+    """What the machine's own name service tells; see `Resolve`.
+
+    IPv4 comes first: many a machine has an IPv6 address and no way from there, and each try may take its seconds.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+    )
+    ordered = sorted(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return list(dict.fromkeys(str(address[0]) for *_, address in ordered))
 
 
 @functools.lru_cache(maxsize=1024)
 def target(url: str, rule: AddressRule) -> tuple[URL, str]:
-    """The URL as aiohttp will use it, and how messages name its server.
+    """The URL as it will be asked, and how messages name its server.
 
-    aiohttp asks its resolver for names alone: an address is checked here, once, since it cannot change.
+    A name is checked when it is resolved. An address is checked here, once, since it cannot change.
 
     Raises:
         InvalidEndpoint: the address may not be asked, or the URL is none.
@@ -59,12 +63,14 @@ def target(url: str, rule: AddressRule) -> tuple[URL, str]:
     return parsed, where
 
 
-def trusting(ca_bundle: str) -> ssl.SSLContext:
-    """What checks a server's certificate against a file; the file is read again when it has changed.
+def trusting(ca_bundle: str | None) -> ssl.SSLContext:
+    """What checks a server's certificate: against the system's, or a file, which is read again when it has changed.
 
     Raises:
         InvalidEndpoint: the file cannot be read, or holds no certificates.
     """
+    if not ca_bundle:
+        return _context(None, 0)
     try:
         return _context(ca_bundle, Path(ca_bundle).stat().st_mtime_ns)
     except (OSError, ValueError) as error:  # ssl's own error is an OSError
@@ -76,5 +82,5 @@ def trusting(ca_bundle: str) -> ssl.SSLContext:
 
 
 @functools.lru_cache(maxsize=64)
-def _context(ca_bundle: str, changed_at: int) -> ssl.SSLContext:  # noqa: ARG001 - a new file is a new context
+def _context(ca_bundle: str | None, changed_at: int) -> ssl.SSLContext:  # noqa: ARG001 - a new file is a new context
     return ssl.create_default_context(cafile=ca_bundle)

@@ -11,7 +11,7 @@ from hubgate.domain.calls import NO_CONTEXT
 from hubgate.domain.errors import InvalidEndpoint
 from hubgate.upstreams.access_tokens import AccessTokens
 from hubgate.upstreams.events import ServerEvents
-from hubgate.upstreams.http import TOTAL_SECONDS
+from hubgate.upstreams.pool import TOTAL_SECONDS
 from hubgate.upstreams.replies import refusal
 from hubgate.upstreams.urls import base_url
 

@@ -1,4 +1,4 @@
-"""A reply that is read as it arrives, on aiohttp."""
+"""A reply that is read as it arrives, on a connection of the pool."""
 
 from __future__ import annotations
 
@@ -6,43 +6,38 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-import aiohttp
-
-from hubgate.upstreams.failures import failure, stalled
+from hubgate.upstreams.connection import MAX_ERROR_BYTES
+from hubgate.upstreams.failures import TROUBLE, failure, stalled
 from hubgate.upstreams.messages import HttpReply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
-MAX_REST_BYTES = 64 * 1024
-"""More of an error page is not read."""
+    from hubgate.upstreams.connection import Connection
+
+STREAM_AHEAD_BYTES = 64 * 1024
+"""No more is held for a reader that is slow, but for one read of the socket."""
 _LAST_BYTES_SECONDS = 0.25
 """How long a connection whose stream is over waits for the end of the reply, to be used again."""
 
 
-class AiohttpStream:
+class PooledStream:
     """Implements `messages.HttpStream`.
 
     Args:
-        response: whose headers are in.
+        connection: on which status and headers are in.
+        end: gives the connection back.
         where: how messages name the server.
         silence: the most seconds between two pieces.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, where: str, silence: float) -> None:
-        self._response = response
+    def __init__(self, connection: Connection, end: Callable[[], None], where: str, silence: float) -> None:
+        self._connection = connection
+        self._end: Callable[[], None] | None = end
         self._where = where
         self._silence = silence
-
-    @property
-    def status(self) -> int:
-        """The status."""
-        return self._response.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Looked up without regard to case."""
-        return self._response.headers
+        self.status = connection.status
+        self.headers: Mapping[str, str] = connection.headers
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """The body as it arrives."""
@@ -52,31 +47,34 @@ class AiohttpStream:
     async def rest(self) -> HttpReply:
         """The whole reply; of a body beyond the bound, its beginning."""
         chunks, size = [], 0
-        while size <= MAX_REST_BYTES and (chunk := await self._next()):
+        while size <= MAX_ERROR_BYTES and (chunk := await self._next()):
             chunks.append(chunk)
             size += len(chunk)
-        self._response.close()
+        await self.aclose()
         return HttpReply(status=self.status, headers=self.headers, body=b"".join(chunks))
 
     async def finish(self) -> None:
         """Wait a moment for the end of the reply, so that the connection may be used again; then close."""
         try:
-            with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
-                async with asyncio.timeout(_LAST_BYTES_SECONDS):
-                    await self._response.content.readany()
+            if self._end is not None:
+                with contextlib.suppress(*TROUBLE):
+                    async with asyncio.timeout(_LAST_BYTES_SECONDS):
+                        await self._connection.some()
         finally:
-            self._response.close()
+            await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connection at once, unless all was read: then it can be used again."""
-        self._response.close()
+        end, self._end = self._end, None
+        if end is not None:
+            end()
 
     async def _next(self) -> bytes:
         """The bytes that are there, or the next that come; none at the end."""
         try:
             async with asyncio.timeout(self._silence):
-                return await self._response.content.readany()
+                return await self._connection.some()
         except TimeoutError as error:
             raise stalled(self._where, self._silence) from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise failure(error, self._where, self._silence) from error
+        except TROUBLE as error:
+            raise failure(error, self._where, self._silence, STREAM_AHEAD_BYTES) from error
