@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PACKAGES = {"wrk": "wrk", "nginx": "nginx libnginx-mod-http-lua", "taskset": "util-linux"}
-_LIBRARIES = ("hubgate", "uvicorn", "uvloop", "aiohttp", "msgspec", "orjson")
+_LIBRARIES = ("hubgate", "uvicorn", "uvloop", "httptools", "msgspec", "orjson")
 
 
 class Cores(NamedTuple):
