@@ -131,6 +131,9 @@ class Script:
         self.streams.append(ScriptedEvents(self.spelling, self.told(call), self.pause))
         return self.streams[-1]
 
+    async def runs(self, endpoint: Endpoint, token: Secret | None) -> bool:
+        return False
+
     async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
         return self.facts
 

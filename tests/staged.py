@@ -90,6 +90,8 @@ class Stage:
     failure: HubgateError | None = None
     absence: HubgateError | None = None
     """What detection raises."""
+    awake: bool = False
+    """Whether all servers are known to run."""
     unopenable: dict[str, HubgateError] = field(default_factory=dict)
     """What opening raises, by the endpoint's name."""
     actors: list[Actor] = field(default_factory=list)
@@ -105,6 +107,9 @@ class Stage:
         """Let nobody answer until `go_on` is set; `asked` tells when somebody should."""
         self.go_on.clear()
         self.asked.clear()
+
+    async def runs(self, endpoint: Endpoint, token: Secret | None) -> bool:
+        return self.awake
 
     async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
         self.detections += 1

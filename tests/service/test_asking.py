@@ -115,6 +115,9 @@ class Town:
     chats: HubgateError | None = None
     houses: dict[str, House] = field(default_factory=dict)
 
+    async def runs(self, endpoint: Endpoint, token: Secret | None) -> bool:
+        return False
+
     async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
         if error := self.absent.get(endpoint.name):
             raise error

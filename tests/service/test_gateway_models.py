@@ -185,10 +185,11 @@ class TestStart:
         await again.settled()
         assert again.find("ready").name == "ready"
 
-    async def test_a_dedicated_endpoint_is_looked_at_once_and_serves_meanwhile(
+    async def test_a_dedicated_endpoint_that_runs_is_looked_at_once_and_serves_meanwhile(
         self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().register(dedicated(), None)
+        stage.awake = True
         gateway = run()
         await gateway.load()
         stage.hold()
@@ -203,10 +204,11 @@ class TestStart:
         assert (stage.detections, len(stage.actors)) == (2, 3)
         await until(lambda: len(stage.open_actors) == 2)  # that of the run before, and this one's
 
-    async def test_a_dedicated_endpoint_with_another_model_is_refused_soon_after_the_start(
+    async def test_one_that_runs_with_another_model_is_refused_soon_after_the_start(
         self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().register(dedicated(), None)
+        stage.awake = True
         stage.facts, stage.vector = replace(stage.facts, revision="def"), NEARLY
         gateway = run()
         await gateway.load()
@@ -235,6 +237,7 @@ class TestStart:
         await run().register(dedicated(), None)
         gateway = run()
         await gateway.load()
+        stage.awake = True
         stage.absence = absence
         await gateway.start()
         await until(lambda: f"endpoint e5 could not be checked: {absence}" in caplog.text)
@@ -242,9 +245,61 @@ class TestStart:
         assert gateway.unready() == {}
         await gateway.embed("e5", CALL)
 
+    async def test_one_that_may_sleep_is_asked_by_nobody_until_it_has_answered_a_call(
+        self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await run().register(dedicated(), None)
+        stage.facts, stage.vector = replace(stage.facts, revision="def"), NEARLY
+        gateway = run()
+        await gateway.load()
+        await gateway.start()
+        await gateway.settled()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        stage.failure = UpstreamRefused("It wakes.", status=400, cause=Cause.WAKING)
+        with pytest.raises(UpstreamRefused):
+            await gateway.embed("e5", CALL)
+        assert stage.detections == 1
+        stage.failure = None
+        await gateway.embed("e5", CALL)
+        await until(lambda: "endpoint e5 is not served: " in caplog.text)
+        assert stage.detections == 2
+        with pytest.raises(EndpointChanged):
+            await gateway.embed("e5", CALL)
+
+    async def test_settings_that_do_not_change_the_model_leave_the_look_at_it_due(
+        self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await run().register(dedicated(), None)
+        gateway = run()
+        await gateway.load()
+        await gateway.start()
+        await gateway.edit(replace(gateway.find("e5"), requests_per_minute=60))
+        with caplog.at_level(logging.INFO):
+            await gateway.embed("e5", CALL)
+            await until(lambda: "endpoint e5 is as it was registered" in caplog.text)
+        await gateway.embed("e5", CALL)
+        assert stage.detections == 2
+
+    async def test_one_that_is_proved_anew_or_removed_is_not_looked_at(
+        self, run: Callable[[], Gateway], stage: Stage
+    ) -> None:
+        await run().register(dedicated(), None)
+        await run().register(dedicated("other"), None)
+        gateway = run()
+        await gateway.load()
+        await gateway.start()
+        await gateway.accept("e5")
+        await gateway.remove("other")
+        await gateway.embed("e5", CALL)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert stage.detections == 3
+
     async def test_closing_ends_what_the_start_began(self, run: Callable[[], Gateway], stage: Stage) -> None:
         first = run()
         await first.register(dedicated(), None)
+        stage.awake = True
         await first.register(local(), None)
         gateway = run()
         await gateway.load()

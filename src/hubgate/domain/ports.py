@@ -120,6 +120,10 @@ class Sources(Protocol):
         """
         ...
 
+    async def runs(self, endpoint: Endpoint, token: Secret | None) -> bool:
+        """Whether its server is known to run, so that no question wakes it; never asks the server itself."""
+        ...
+
     def open(self, endpoint: Endpoint, token: Secret | None) -> Upstream:
         """The upstream of an endpoint whose facts are known, for a task about texts. Does no I/O."""
         ...

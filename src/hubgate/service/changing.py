@@ -145,12 +145,14 @@ class Changing(Opening):
                 changed = replace(changed, facts=Facts())
             if changed == old.endpoint and bearer == old.token:
                 return changed
-            if changed.enabled and changed.facts.engine is None:
+            proved = changed.enabled and changed.facts.engine is None
+            if proved:
                 changed, model = await self._prove(changed, bearer, within)
                 refused = None
             else:
                 model, refused = self._lend(old, changed, bearer), old.changed
-            await to_its_end(self._put(changed, bearer, model, self._store.save_endpoint, refused))
+            storing = self._put(changed, bearer, model, self._store.save_endpoint, refused, proved=proved)
+            await to_its_end(storing)
         _log.info("changed endpoint %s", changed.name)
         return changed
 

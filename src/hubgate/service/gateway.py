@@ -10,6 +10,7 @@ from hubgate.domain.endpoint import WRITING_TASKS, Source
 from hubgate.domain.errors import HubgateError
 from hubgate.service.connecting import Connecting
 from hubgate.service.diagnosing import diagnose
+from hubgate.service.opening import to_be_looked_at
 from hubgate.service.probing import ask_once
 from hubgate.service.proving import prove, refusal, what_changed
 
@@ -44,6 +45,8 @@ class Gateway(Connecting):
     async def start(self, ready_endpoint: Endpoint | None = None, *, load_models: bool = True) -> None:
         """Begin, in the background, to load the local models and to look whether the dedicated ones are the same.
 
+        Those that are not known to run are looked at when they have answered a call: no start wakes a server.
+
         Args:
             ready_endpoint: registered once in the life of this gate, unless there are endpoints already.
             load_models: whether local models are loaded now, and not when they are first asked.
@@ -52,8 +55,9 @@ class Gateway(Connecting):
         for endpoint in filter(lambda endpoint: endpoint.enabled, endpoints):
             if endpoint.source is Source.LOCAL and load_models:
                 self._starting.load(endpoint.name, partial(self._load, endpoint.name))
-            elif endpoint.source is Source.DEDICATED and endpoint.task not in WRITING_TASKS:
-                self._starting.look(endpoint.name, partial(self.check, endpoint.name))
+            elif to_be_looked_at(endpoint):
+                runs = partial(self._sources.runs, endpoint, self._live.find(endpoint.name).token)
+                self._starting.look(endpoint.name, partial(self.check, endpoint.name), runs)
         if ready_endpoint and await self._store.note(_READY_NOTE) is None:
             if endpoints:
                 await self._store.set_note(_READY_NOTE, "not needed")

@@ -1,4 +1,4 @@
-"""What stands where a model would: nothing, where it is switched off; one that two have, while settings change."""
+"""What stands where a model would: nothing, if it is switched off; one that two have; one whose answers are noticed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 from hubgate.domain.errors import EndpointDisabled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.ports import Upstream
 
@@ -50,3 +52,21 @@ class Lent:
         self.users -= 1
         if not self.users:
             await self.model.close()
+
+
+@dataclass(slots=True, eq=False)
+class Noticed:
+    """A model whose answers are noticed: where one has come from, a server runs."""
+
+    model: Upstream
+    answered: Callable[[], None]
+
+    async def __call__(self, call: Call) -> Result:
+        """Answer one call."""
+        result = await self.model(call)
+        self.answered()
+        return result
+
+    async def close(self) -> None:
+        """Free it."""
+        await self.model.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, cast
 from weakref import WeakValueDictionary
 
+from hubgate.domain.endpoint import WRITING_TASKS, Source
 from hubgate.domain.errors import EndpointNotFound, InvalidEndpoint
 from hubgate.service.asking import Asking, check_fallback
-from hubgate.service.lending import SwitchedOff
+from hubgate.service.lending import Noticed, SwitchedOff
 from hubgate.service.live import Live, LiveEndpoints
 from hubgate.service.probing import open_model
 from hubgate.service.proving import prove
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Counters, Model, Sources, Store
+    from hubgate.domain.ports import Counters, Model, Sources, Store, Upstream
     from hubgate.domain.records import Connection
     from hubgate.domain.secret import Secret
     from hubgate.service.pipeline import Pipeline, Pipelines
@@ -81,7 +83,12 @@ class Opening(Asking):
         return self._connections[endpoint.connection].token
 
     def _model(self, endpoint: Endpoint, token: Secret | None) -> Model:
-        return open_model(self._sources, endpoint, token) if endpoint.enabled else SwitchedOff(endpoint.name)
+        if not endpoint.enabled:
+            return SwitchedOff(endpoint.name)
+        model = open_model(self._sources, endpoint, token)
+        if not to_be_looked_at(endpoint):
+            return model
+        return Noticed(cast("Upstream", model), partial(self._starting.answered, endpoint.name))
 
     def _open(
         self, endpoint: Endpoint, token: Secret | None, model: Model, refused: str | None = None
@@ -95,8 +102,13 @@ class Opening(Asking):
         model: Model,
         store: _Store,
         refused: str | None = None,
+        *,
+        proved: bool = True,
     ) -> None:
-        """Store an endpoint, then let calls go to it, unless they are `refused` for a reason."""
+        """Store an endpoint, then let calls go to it, unless they are `refused` for a reason.
+
+        Until it is `proved`, a look at it that is due stays due.
+        """
         try:
             self._check_fallback(endpoint)
             live = self._open(endpoint, token, model, refused)
@@ -105,7 +117,7 @@ class Opening(Asking):
             await model.close()
             raise
         if endpoint.name in self._live:
-            self._starting.stop(endpoint.name)
+            self._starting.stop(endpoint.name, proved=proved)
         self._live.put(live)
 
     def _check_fallback(self, endpoint: Endpoint) -> None:
@@ -124,3 +136,8 @@ class Opening(Asking):
 
     def _change_of(self, name: str) -> asyncio.Lock:
         return self._changes.setdefault(name, asyncio.Lock())
+
+
+def to_be_looked_at(endpoint: Endpoint) -> bool:
+    """Whether another model may have taken its place while the gate was away, and it would be felt."""
+    return endpoint.source is Source.DEDICATED and endpoint.task not in WRITING_TASKS

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
 LOADING = "The model is loading."
+_MOST_ASKED = 4
+"""Questions about states at the same time."""
 
 _log = logging.getLogger(__name__)
 
@@ -20,6 +22,9 @@ class Starting:
     """Jobs by the name of the endpoint that they are about."""
 
     def __init__(self) -> None:
+        self._answers: dict[str, asyncio.Event] = {}
+        """What ends the wait for an answer of those that are to be looked at."""
+        self._asking = asyncio.Semaphore(_MOST_ASKED)
         self._jobs: dict[str, asyncio.Task[None]] = {}
         self._unready: dict[str, str] = {}
 
@@ -32,19 +37,33 @@ class Starting:
         self._unready[name] = LOADING
         self._begin(name, self._load(name, answer))
 
-    def look(self, name: str, look: Callable[[], Awaitable[object]]) -> None:
-        """Look whether a dedicated endpoint is as it was registered.
+    def look(
+        self, name: str, look: Callable[[], Awaitable[object]], runs: Callable[[], Awaitable[bool]]
+    ) -> None:
+        """Look whether a dedicated endpoint is as it was registered: if it `runs` at once, else when it has answered.
 
-        One that cannot be asked is no reason for anything: it may sleep, or be paused.
+        To ask one that sleeps would wake it, and cost money. One that cannot be asked is no reason for anything.
         """
-        self._begin(name, self._look(name, look))
+        self._answers[name] = asyncio.Event()
+        self._begin(name, self._look(name, look, runs))
+
+    def answered(self, name: str) -> None:
+        """A server has answered a call, so it runs."""
+        if answer := self._answers.get(name):
+            answer.set()
 
     def ready(self, name: str) -> None:
         """It answers."""
         self._unready.pop(name, None)
 
-    def stop(self, name: str) -> None:
-        """What was found out of an endpoint at the start is of no use for the one that takes its place."""
+    def stop(self, name: str, *, proved: bool = True) -> None:
+        """What was found out of an endpoint at the start is of no use for the one that takes its place.
+
+        What was not yet looked at is looked at all the same, unless that one was `proved`.
+        """
+        if not proved and name in self._answers:
+            return
+        self._answers.pop(name, None)
         self._unready.pop(name, None)
         if task := self._jobs.pop(name, None):
             task.cancel()
@@ -72,7 +91,14 @@ class Starting:
         else:
             self.ready(name)
 
-    async def _look(self, name: str, look: Callable[[], Awaitable[object]]) -> None:
+    async def _look(
+        self, name: str, look: Callable[[], Awaitable[object]], runs: Callable[[], Awaitable[bool]]
+    ) -> None:
+        async with self._asking:
+            known = await runs()
+        if not known:
+            await self._answers[name].wait()
+        del self._answers[name]
         try:
             await look()
         except EndpointChanged as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hubgate.domain.calls import Embed, Rerank, SparseEmbed
-from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest
+from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
+from hubgate.upstreams.deployments import match
 from hubgate.upstreams.identify import identify
 from hubgate.upstreams.server import Server
 from hubgate.upstreams.wire.dialects import DIALECTS, embed_request, read_vectors
@@ -97,6 +98,17 @@ class DedicatedSource:
     async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
         """What runs at the URL: see `identify`."""
         return await identify(endpoint, self._server(endpoint, token), self._deployments, token)
+
+    async def runs(self, endpoint: Endpoint, token: Secret | None) -> bool:
+        """Whether Hugging Face says that it runs; nobody else tells of a server without asking it."""
+        first = next(iter(token.each()), None) if token else None
+        if endpoint.namespace is None or endpoint.url is None or first is None:
+            return False
+        try:
+            found = match(await self._deployments.list(endpoint.namespace, first), endpoint.url)
+        except HubgateError:
+            return False
+        return found is not None and found.running
 
     def open(self, endpoint: Endpoint, token: Secret | None) -> DedicatedUpstream:
         """The upstream of an endpoint whose facts are known."""

@@ -55,8 +55,9 @@ class ModelSources:
                 idle_seconds=settings.local_idle_seconds or None,
             )
         )
+        self._dedicated = DedicatedSource(client, deployments)
         self._rows: Mapping[Source, _Row] = {
-            Source.DEDICATED: DedicatedSource(client, deployments),
+            Source.DEDICATED: self._dedicated,
             Source.ROUTER: RouterSource(client, hub, settings.router_url),
             Source.LOCAL: self._local,
             Source.FAKE: FakeSource(),
@@ -74,6 +75,10 @@ class ModelSources:
         if url is not None:
             async for step in reach(endpoint.proxy or url, self._rule, ca_bundle=endpoint.ca_bundle):
                 yield step
+
+    async def runs(self, endpoint: Endpoint, token: Secret | None) -> bool:
+        """Whether its server is known to run: see `domain.ports.Sources`."""
+        return endpoint.source is Source.DEDICATED and await self._dedicated.runs(endpoint, token)
 
     def open(self, endpoint: Endpoint, token: Secret | None) -> Upstream:
         """The upstream of an endpoint whose facts are known."""
