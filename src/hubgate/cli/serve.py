@@ -8,7 +8,6 @@ import gc
 import logging
 import signal
 import socket
-import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import uvicorn
 
 from hubgate import __version__
 from hubgate.cli.connections import Connection
+from hubgate.cli.logs import log_to_stderr
 from hubgate.core.chunking import icu_warning
 from hubgate.settings import InvalidSetting
 from hubgate.store.lock import GateLock
@@ -136,13 +136,7 @@ def _url(sock: socket.socket) -> str:
 
 def run(settings: Settings) -> None:
     """Serve in this process until Ctrl-C or SIGTERM."""
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
-    for chatty in ("alembic", "uvicorn"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    log_to_stderr(settings.log_level)
     if warning := icu_warning():
         _log.warning(warning)
     greeting: list[asyncio.Task[None]] = []

@@ -84,7 +84,7 @@ class Turns:
             DeadlineExceeded: the turn comes too late.
         """
         caller = context.caller
-        if not self.queued_calls and self._has_room_for(caller) and not self._closed:
+        if not any(self._lines) and self._has_room_for(caller) and not self._closed:
             permit = self._allowance.take_now(tokens)
             if permit is not None:
                 self._count(permit, caller, tokens)
@@ -137,7 +137,7 @@ class Turns:
             raise hopeless(wait, deadline - now)
 
     def _wake(self) -> None:
-        if self._usher is None and not self._closed and self._next_line() is not None:
+        if self._usher is None and any(self._lines) and not self._closed and self._next_line() is not None:
             loop = asyncio.get_running_loop()
             self._usher = loop.create_task(self._serve(), context=contextvars.Context())
 

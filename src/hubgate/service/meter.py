@@ -1,18 +1,14 @@
-"""Counts what the gate does, for Prometheus. Children are bound once: a hot call adds to numbers, nothing more."""
+"""Counts what the gate does, for Prometheus. A request adds to plain numbers; metrics are made when somebody looks."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
@@ -22,24 +18,43 @@ if TYPE_CHECKING:
 
     from hubgate.service.pipeline import Pipeline
 
-# Without it every series has a twin that tells when it was made.
-disable_created_metrics()  # type: ignore[no-untyped-call]
-
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _ENDPOINT = ("endpoint",)
 MOST_SERIES = 10_000
 
 
-class _Series(NamedTuple):
-    requests: Callable[[], None]
-    seconds: Callable[[float], None]
-    texts: Callable[[float], None]
-    tokens: Callable[[float], None]
-    waited: Callable[[float], None]
+@dataclass(slots=True)
+class _Times:
+    """A histogram of seconds."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(_SECONDS) + 1))
+    total: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(_SECONDS, seconds)] += 1
+        self.total += seconds
+
+    def merge(self, other: _Times) -> None:
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Up to each bound, as Prometheus wants them."""
+        return list(zip((*map(str, _SECONDS), "+Inf"), accumulate(self.counts), strict=True))
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Of one face, endpoint and cause."""
+
+    requests: int = 0
+    texts: int = 0
+    tokens: int = 0
+    times: _Times = field(default_factory=_Times)
 
 
 class Meter:
-    """The gate's metrics, in a registry of their own.
+    """The gate's metrics, in a registry of their own. Used on one event loop.
 
     Endpoints come and go, so there is a bound on the series: beyond it all counters begin anew, as after a restart.
     """
@@ -52,40 +67,22 @@ class Meter:
         most_series: int = MOST_SERIES,
     ) -> None:
         self._most_series = most_series
+        self.tallies: dict[tuple[str, str, str], _Tally] = {}
+        """By face, endpoint and cause."""
+        self.waits: dict[str, _Times] = {}
+        """By endpoint."""
+        self.in_flight = 0
         self.registry = CollectorRegistry()
-        self.registry.register(_Pipelines(pipelines))
-        self.registry.register(_LocalModels(local_memory))
-        labels = ("face", "endpoint", "cause")
-        self._requests = Counter(
-            "hubgate_requests",
-            "Requests by their outcome; cause is ok, or why they failed.",
-            labels,
-            registry=self.registry,
-        )
-        self._seconds = Histogram(
-            "hubgate_request_seconds",
-            "Time from the request's head to its answer.",
-            ("face", "endpoint"),
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self._texts = Counter("hubgate_texts", "Texts answered.", ("endpoint",), registry=self.registry)
-        self._tokens = Counter(
-            "hubgate_tokens", "Tokens read, where the engine tells.", ("endpoint",), registry=self.registry
-        )
-        self._waited = Histogram(
-            "hubgate_queue_seconds",
-            "Time that a call stood in the gate's queue; those that did not wait are not counted.",
-            ("endpoint",),
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self._in_flight = Gauge(
-            "hubgate_requests_in_flight", "Requests being answered.", registry=self.registry
-        )
-        self.started: Callable[[], None] = self._in_flight.inc
-        self.ended: Callable[[], None] = self._in_flight.dec
-        self._bound: dict[tuple[str, str, str], _Series] = {}
+        for collector in (_Requests(self), _Pipelines(pipelines), _LocalModels(local_memory)):
+            self.registry.register(collector)
+
+    def started(self) -> None:
+        """A request has come."""
+        self.in_flight += 1
+
+    def ended(self) -> None:
+        """It is answered."""
+        self.in_flight -= 1
 
     def observe(
         self,
@@ -100,36 +97,79 @@ class Meter:
     ) -> None:
         """Count one answered request. `endpoint` must be the name of a registered one, or empty."""
         key = (face, endpoint, cause)
-        series = self._bound.get(key)
-        if series is None:
-            series = self._bind(key)
-        series.requests()
-        series.seconds(seconds)
-        if texts:
-            series.texts(texts)
-        if tokens:
-            series.tokens(tokens)
+        tally = self.tallies.get(key)
+        if tally is None:
+            if len(self.tallies) >= self._most_series:
+                self.tallies.clear()
+                self.waits.clear()
+            tally = self.tallies[key] = _Tally()
+        tally.requests += 1
+        tally.texts += texts
+        tally.tokens += tokens
+        tally.times.add(seconds)
         if waited:
-            series.waited(waited)
+            self.waits.setdefault(endpoint, _Times()).add(waited)
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def _bind(self, key: tuple[str, str, str]) -> _Series:
-        if len(self._bound) >= self._most_series:
-            self._bound.clear()
-            for metric in (self._requests, self._seconds, self._texts, self._tokens, self._waited):
-                metric.clear()
-        face, endpoint, _ = key
-        series = self._bound[key] = _Series(
-            self._requests.labels(*key).inc,
-            self._seconds.labels(face, endpoint).observe,
-            self._texts.labels(endpoint).inc,
-            self._tokens.labels(endpoint).inc,
-            self._waited.labels(endpoint).observe,
+
+class _Requests(Collector):
+    """What the meter counted."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def collect(self) -> Iterator[Metric]:
+        """One family a number."""
+        requests = CounterMetricFamily(
+            "hubgate_requests",
+            "Requests by their outcome; cause is ok, or why they failed.",
+            labels=("face", "endpoint", "cause"),
         )
-        return series
+        seconds: dict[tuple[str, ...], _Times] = {}
+        texts: dict[str, int] = {}
+        tokens: dict[str, int] = {}
+        for (face, endpoint, cause), tally in self._meter.tallies.items():
+            requests.add_metric((face, endpoint, cause), tally.requests)
+            seconds.setdefault((face, endpoint), _Times()).merge(tally.times)
+            texts[endpoint] = texts.get(endpoint, 0) + tally.texts
+            tokens[endpoint] = tokens.get(endpoint, 0) + tally.tokens
+        yield requests
+        yield _histogram(
+            "hubgate_request_seconds",
+            "Time from the request's head to its answer.",
+            ("face", "endpoint"),
+            seconds,
+        )
+        yield _counter("hubgate_texts", "Texts answered.", texts)
+        yield _counter("hubgate_tokens", "Tokens read, where the engine tells.", tokens)
+        yield _histogram(
+            "hubgate_queue_seconds",
+            "Time that a call stood in the gate's queue; those that did not wait are not counted.",
+            _ENDPOINT,
+            {(endpoint,): times for endpoint, times in self._meter.waits.items()},
+        )
+        yield GaugeMetricFamily(
+            "hubgate_requests_in_flight", "Requests being answered.", value=self._meter.in_flight
+        )
+
+
+def _counter(name: str, words: str, numbers: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, words, labels=_ENDPOINT)
+    for endpoint, number in numbers.items():
+        family.add_metric((endpoint,), number)
+    return family
+
+
+def _histogram(
+    name: str, words: str, labels: tuple[str, ...], times: Mapping[tuple[str, ...], _Times]
+) -> Metric:
+    family = HistogramMetricFamily(name, words, labels=labels)
+    for values, one in times.items():
+        family.add_metric(values, one.buckets(), one.total)
+    return family
 
 
 class _Pipelines(Collector):

@@ -1,0 +1,95 @@
+"""The gate's log lines: whole, in order, at the latest when the process ends, and whatever thread they come from."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from hubgate.cli.logs import FORMAT, SecondFormatter, TurnHandler
+
+
+class Counted(io.StringIO):
+    """A stream that counts how often it is written to."""
+
+    times = 0
+
+    def write(self, text: str) -> int:
+        self.times += 1
+        return super().write(text)
+
+
+@pytest.fixture
+def stream() -> Counted:
+    return Counted()
+
+
+@pytest.fixture
+def log(stream: Counted) -> logging.Logger:
+    handler = TurnHandler(stream)
+    handler.setFormatter(SecondFormatter(FORMAT))
+    logger = logging.Logger("hubgate.access", logging.INFO)  # noqa: LOG001 - one of the test's own
+    logger.addHandler(handler)
+    return logger
+
+
+async def test_the_lines_of_one_turn_are_written_together(log: logging.Logger, stream: Counted) -> None:
+    for number in range(5):
+        log.info("line %d", number)
+    assert stream.times == 0
+    await asyncio.sleep(0)
+    assert stream.times == 1
+    assert re.findall("line .", stream.getvalue()) == [f"line {number}" for number in range(5)]
+    log.info("line 5")
+    await asyncio.sleep(0)
+    assert stream.getvalue().endswith("line 5\n")
+
+
+def test_lines_of_other_threads_are_written_at_once(log: logging.Logger, stream: Counted) -> None:
+    thread = threading.Thread(target=log.info, args=("from a thread",))
+    thread.start()
+    thread.join()
+    assert stream.getvalue().endswith("INFO hubgate.access from a thread\n")
+
+
+def test_a_line_looks_as_logging_would_write_it(log: logging.Logger, stream: Counted) -> None:
+    record = log.makeRecord("hubgate.access", logging.WARNING, "", 0, "slow: %s", ("yes",), None)
+    log.handle(record)
+    log.handle(record)
+    assert stream.getvalue() == 2 * (logging.Formatter(FORMAT).format(record) + "\n")
+
+
+def test_a_traceback_comes_with_its_line(log: logging.Logger, stream: Counted) -> None:
+    try:
+        int("no number")
+    except ValueError:
+        log.exception("it failed")
+    assert "Traceback" in stream.getvalue()
+    assert stream.getvalue().endswith("'no number'\n")
+
+
+def test_a_stream_that_nobody_reads_stops_nobody(log: logging.Logger, stream: Counted) -> None:
+    stream.close()
+    log.info("unheard")
+
+
+def test_what_is_kept_is_written_when_the_process_ends() -> None:
+    program = (
+        "import asyncio, logging\n"
+        "from hubgate.cli.logs import log_to_stderr\n"
+        "async def main():\n"
+        "    log_to_stderr('info')\n"
+        "    asyncio.get_running_loop().call_soon(logging.info, 'the last words')\n"
+        "    await asyncio.sleep(0)\n"
+        "asyncio.run(main())\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stderr.endswith("INFO root the last words\n")
