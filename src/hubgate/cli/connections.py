@@ -6,9 +6,11 @@ memory and files before it knows any key. The time between two requests is uvico
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from hubgate.cli.together import Together
 
 if TYPE_CHECKING:
     import asyncio
@@ -58,7 +60,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
         """Begin to look."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", Together(transport, self.loop)))
         self._looking = self.loop.call_later(self.head_seconds, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,0 +1,72 @@
+"""An answer's head and body leave in one piece, and nothing that was written is lost or sent after the end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from hubgate.cli.together import Together
+
+
+class Sent(asyncio.Transport):
+    """A transport that keeps what it would send."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1)})
+        self.writes: list[bytes] = []
+        self.ended = False
+
+    def writelines(self, list_of_data: object) -> None:
+        self.writes.append(b"".join(cast("list[bytes]", list_of_data)))
+
+    def is_closing(self) -> bool:
+        return self.ended
+
+    def close(self) -> None:
+        self.ended = True
+
+    def get_write_buffer_size(self) -> int:
+        return 100
+
+
+@pytest.fixture
+async def both() -> tuple[Together, Sent]:
+    sent = Sent()
+    return Together(sent, asyncio.get_running_loop()), sent
+
+
+async def test_writes_of_one_turn_leave_together_and_in_order(both: tuple[Together, Sent]) -> None:
+    together, sent = both
+    together.write(b"head ")
+    together.write(b"body")
+    assert sent.writes == []
+    await asyncio.sleep(0)
+    together.write(b"next")
+    await asyncio.sleep(0)
+    assert sent.writes == [b"head body", b"next"]
+
+
+async def test_what_is_kept_leaves_before_the_end(both: tuple[Together, Sent]) -> None:
+    together, sent = both
+    together.write(b"last words")
+    together.close()
+    await asyncio.sleep(0)
+    assert sent.writes == [b"last words"]
+    assert sent.ended
+
+
+async def test_nothing_is_sent_to_a_client_that_is_gone(both: tuple[Together, Sent]) -> None:
+    together, sent = both
+    together.write(b"too late")
+    sent.ended = True
+    await asyncio.sleep(0)
+    assert sent.writes == []
+
+
+async def test_what_is_kept_counts_as_unsent(both: tuple[Together, Sent]) -> None:
+    together, _ = both
+    together.write(b"12345")
+    assert together.get_write_buffer_size() == 105
+    assert together.get_extra_info("peername") == ("127.0.0.1", 1)
