@@ -195,6 +195,10 @@ class LookAlike:
         await runner.cleanup()
         for transport in self._transports:
             transport.abort()  # one with something unsent would stay open
+        accepting = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in accepting:
+            task.cancel()  # of who has just connected: each closes its socket
+        await asyncio.gather(*accepting, return_exceptions=True)
         await asyncio.sleep(0)  # they end in the loop's next turn
 
     @contextmanager
