@@ -123,3 +123,26 @@ async def test_an_error_page_is_unpacked_no_further_than_it_is_read() -> None:
     head = b"HTTP/1.1 500 Oh\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(page)
     async with asked(head + page) as (client, url, _):
         assert len((await client.send(post(url))).body) == MAX_ERROR_BYTES + 1
+
+
+async def test_a_caller_that_leaves_while_its_body_is_sent_takes_its_connection_along() -> None:
+    begun, left = asyncio.Event(), asyncio.Event()
+
+    async def reads_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        begun.set()
+        try:
+            while await reader.read(LARGE):
+                pass
+        except ConnectionError:
+            pass
+        left.set()
+
+    client = PooledClient(AddressRule())
+    async with raw_server(reads_slowly) as port:
+        caller = asyncio.create_task(client.send(post(f"http://127.0.0.1:{port}/", bytes(8 * LARGE))))
+        await begun.wait()
+        caller.cancel()
+        await asyncio.gather(caller, return_exceptions=True)
+        await left.wait()
+    await client.close()

@@ -117,6 +117,35 @@ async def test_connections_are_kept_for_the_next_request() -> None:
     assert connections == 1
 
 
+async def test_connections_that_nobody_needs_are_closed_after_a_while() -> None:
+    closed: list[asyncio.Event] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        closed.append(left := asyncio.Event())
+        while head := await reader.read(1000):
+            length = int(head.split()[1][1:])
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + b"x" * length)
+        left.set()
+
+    async with raw_server(answer) as port, opened(keep_alive_seconds=0.1) as client:
+        url = f"http://127.0.0.1:{port}"
+        await asyncio.gather(*(client.send(get(f"{url}/2")) for _ in range(2)))
+        await asyncio.gather(*(left.wait() for left in closed))
+        assert len(closed) == 2
+    async with raw_server(answer) as port, opened(keep_alive_seconds=0) as client:
+        for _ in range(2):
+            assert (await client.send(get(f"http://127.0.0.1:{port}/2"))).body == b"xx"
+        assert len(closed) == 4, "a connection that its server may be closing was used"
+
+
+async def test_a_header_that_would_be_two_is_not_sent() -> None:
+    with lookalike("tei") as server:
+        async with opened() as client:
+            request = HttpRequest(method="GET", url=server.url, headers={"Authorization": "Bearer a\r\nX: b"})
+            assert isinstance(await failure(client.send(request)), InvalidEndpoint)
+        assert server.requests == []
+
+
 async def test_a_large_body_arrives_whole() -> None:
     body = b'{"inputs": ["' + b"x" * 1_500_000 + b'"]}'
     with lookalike("tei") as server:

@@ -90,8 +90,6 @@ async def connected(
 async def _resolved(origin: Origin, resolve: Resolve, where: str) -> Sequence[str]:
     try:
         found = await resolve(origin.host, origin.port)
-    except TimeoutError:
-        raise
     except OSError as error:
         raise unknown_name(where) from error
     if not found:

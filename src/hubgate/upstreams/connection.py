@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import httptools
 
 from hubgate.upstreams.failures import NotHttp, TooLarge, Unpackable
 from hubgate.upstreams.messages import ReplyHeaders
 from hubgate.upstreams.unpacking import PACKED, Unpacker
-
-if TYPE_CHECKING:
-    import ssl
 
 MAX_HEADER_BYTES = 64 * 1024
 _HEADER_COST = 32
@@ -29,7 +26,7 @@ class Connection(asyncio.Protocol):
     """Sends a request and takes the reply, whole or as it comes."""
 
     def __init__(self) -> None:
-        self._transport = cast("asyncio.Transport", None)
+        self.transport = cast("asyncio.Transport", None)
         self._parser: httptools.HttpResponseParser | None = None
         self._writable: asyncio.Future[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -68,7 +65,7 @@ class Connection(asyncio.Protocol):
         self._reset(bound, streams=streams)
         self._unsent = len(body) > _PIECE_BYTES
         self._parser = httptools.HttpResponseParser(self)
-        self._transport.write(head if self._unsent else head + body)
+        self.transport.write(head if self._unsent else head + body)
 
     async def send_rest(self, body: bytes) -> None:
         """Send a body piece by piece, as the server takes it; one that answers early need not take it all."""
@@ -77,7 +74,7 @@ class Connection(asyncio.Protocol):
         for start in range(0, len(body), _PIECE_BYTES):
             if self._over or self._error is not None or self._closed:
                 return
-            self._transport.write(body[start : start + _PIECE_BYTES])
+            self.transport.write(body[start : start + _PIECE_BYTES])
             if self._writable is not None:
                 await self._writable
         self._unsent = False
@@ -105,26 +102,13 @@ class Connection(asyncio.Protocol):
         chunks, self._chunks, self._held = self._chunks, [], 0
         if self._paused:
             self._paused = False
-            self._transport.resume_reading()
+            self.transport.resume_reading()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
-        """Speak TLS from now on, with whom the last exchange has opened the way to.
-
-        Raises:
-            OSError: the handshake fails.
-        """
-        transport = await asyncio.get_running_loop().start_tls(
-            self._transport, self, context, server_hostname=host
-        )
-        if transport is None:  # it was lost as soon as it was there
-            raise ConnectionResetError
-        self._transport, self._parser = transport, None
 
     def abort(self) -> None:
         """End the connection at once."""
         self._closed = True
-        self._transport.abort()
+        self.transport.abort()
 
     async def _something(self) -> None:
         if self._error is not None:
@@ -150,8 +134,8 @@ class Connection(asyncio.Protocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is there."""
-        self._transport = cast("asyncio.Transport", transport)
+        """It is there; a second time, with TLS on top of the first."""
+        self.transport, self._parser = cast("asyncio.Transport", transport), None
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -242,7 +226,7 @@ class Connection(asyncio.Protocol):
         if self._streams:
             if self._held > self._bound and not self._paused:
                 self._paused = True
-                self._transport.pause_reading()
+                self.transport.pause_reading()
             self._wake()
         elif self.status >= 400 and self._held > MAX_ERROR_BYTES:
             self._over, self._reusable = True, False

@@ -46,6 +46,7 @@ class PooledClient:
         connect_seconds: for each step on the way to a server.
         total_seconds: for an exchange, or until a stream begins, where a request does not say.
         silence_seconds: between two pieces of a stream, where a request does not say.
+        keep_alive_seconds: for which a connection waits for the next request.
         max_reply_bytes: of a reply that is read whole.
     """
 
@@ -57,6 +58,7 @@ class PooledClient:
         connect_seconds: float = CONNECT_SECONDS,
         total_seconds: float = TOTAL_SECONDS,
         silence_seconds: float = SILENCE_SECONDS,
+        keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
         max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> None:
         self._rule = rule
@@ -64,6 +66,7 @@ class PooledClient:
         self._connect_seconds = connect_seconds
         self._total_seconds = total_seconds
         self._silence_seconds = silence_seconds
+        self._keep_alive_seconds = keep_alive_seconds
         self._max_reply_bytes = max_reply_bytes
         self._idle: dict[Way, deque[Connection]] = {}
         self._busy: set[Connection] = set()
@@ -145,12 +148,12 @@ class PooledClient:
         connection.idle_since = loop.time()
         self._idle.setdefault(way, deque()).append(connection)
         if self._sweeping is None:
-            self._sweeping = loop.call_later(KEEP_ALIVE_SECONDS, self._sweep)
+            self._sweeping = loop.call_later(self._keep_alive_seconds, self._sweep)
 
     def _kept(self, way: Way) -> Connection | None:
         """The connection that was used last; none that its server may be closing."""
         line = self._idle.get(way)
-        oldest = asyncio.get_running_loop().time() - KEEP_ALIVE_SECONDS if line else 0.0
+        oldest = asyncio.get_running_loop().time() - self._keep_alive_seconds if line else 0.0
         while line:
             connection = line.pop()
             if connection.reusable and connection.idle_since > oldest:
@@ -179,14 +182,14 @@ class PooledClient:
     def _sweep(self) -> None:
         """Close what was idle for too long."""
         loop, self._sweeping = asyncio.get_running_loop(), None
-        oldest = loop.time() - KEEP_ALIVE_SECONDS
+        oldest = loop.time() - self._keep_alive_seconds
         for way, line in list(self._idle.items()):
             while line and (line[0].idle_since <= oldest or not line[0].reusable):
                 line.popleft().abort()
             if not line:
                 del self._idle[way]
         if self._idle:
-            self._sweeping = loop.call_later(KEEP_ALIVE_SECONDS / 2, self._sweep)
+            self._sweeping = loop.call_later(self._keep_alive_seconds / 2, self._sweep)
 
 
 def _refuse_redirect(request: HttpRequest, way: Way, connection: Connection) -> None:

@@ -94,7 +94,12 @@ async def tunnel(connection: Connection, proxy: Proxy, origin: Origin, where: st
         await _put_through(connection, proxy, origin, where, seconds)
         context = trusting(origin.ca_bundle)
         async with connecting_to(where, seconds):
-            await connection.start_tls(context, origin.host)
+            transport = await asyncio.get_running_loop().start_tls(
+                connection.transport, connection, context, server_hostname=origin.host
+            )
+            if transport is None:  # it was lost as soon as it was there
+                raise ConnectionResetError  # noqa: TRY301 - told by the context
+            connection.connection_made(transport)
     except BaseException:
         connection.abort()
         raise
