@@ -26,7 +26,7 @@ def vector(text: str) -> bytes:
 def one_each(texts: Sequence[str]) -> Reply:
     """A vector a text, and a token a word."""
     counts = [len(text.split()) for text in texts]
-    pieces = [[Piece(vector(text), count)] for text, count in zip(texts, counts, strict=True)]
+    pieces = [Piece(vector(text), count) for text, count in zip(texts, counts, strict=True)]
     return Reply(pieces, sum(counts), exact=True)
 
 

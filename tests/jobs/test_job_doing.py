@@ -269,7 +269,7 @@ async def test_another_model_between_two_runs_or_before_the_output_is_told(
 
 
 async def test_a_vector_of_another_length_stops_the_job(source: Path, output: Path) -> None:
-    script = Script(lambda texts: Reply([[Piece(bytes(8))] for _ in texts], 1, exact=True))
+    script = Script(lambda texts: Reply([Piece(bytes(8)) for _ in texts], 1, exact=True))
     with pytest.raises(JobStopped, match="gave a vector of 2 numbers, not of 3") as told:
         await run(task(source, output), script)
     assert told.value.cause is Cause.DIMENSIONS_CHANGED

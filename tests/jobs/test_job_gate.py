@@ -93,7 +93,7 @@ async def test_after_a_restart_the_gate_is_found_again(settings: Settings, tmp_p
     async with embedder(settings, tmp_path) as embed:
         with RunningGate(settings) as gate:
             gate.add("words", dimensions=4)
-            assert len((await embed(["a", "b c"])).items) == 2
+            assert len((await embed(["a", "b c"])).pieces) == 2
         with pytest.raises(HubgateError, match="does not answer") as lost:
             await embed(["a"])
         assert (lost.value.cause, lost.value.retryable) == (Cause.GATE_STOPPING, True)
@@ -101,7 +101,7 @@ async def test_after_a_restart_the_gate_is_found_again(settings: Settings, tmp_p
             await embed(["a"])
         with RunningGate(settings):
             reply = await embed(["a b"])
-            assert (reply.tokens, reply.exact, reply.items[0][0].tokens) == (2, True, 2)
+            assert (reply.tokens, reply.exact, reply.pieces[0].tokens) == (2, True, 2)
 
 
 async def test_a_gate_that_was_started_again_at_the_same_address_has_another_key(
@@ -116,7 +116,7 @@ async def test_a_gate_that_was_started_again_at_the_same_address_has_another_key
             embed._gate = type(old)(url=old.url, pid=old.pid, key="of the one before")
             with pytest.raises(HubgateError, match=r"The gate was started again\."):
                 await embed(["a"])
-            assert len((await embed(["a"])).items) == 1
+            assert len((await embed(["a"])).pieces) == 1
 
 
 async def test_what_the_gate_refuses_is_told_with_its_cause(settings: Settings, tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-WHOLE = Embedded(Row(0, "a", "hello", (1,)), [Piece(numbers(1, 2), 3)])
-UNTOLD = Embedded(Row(1, "b", "world", (None,)), [Piece(numbers(0.5, -1))])
+WHOLE = Embedded([Row(0, "a", "hello", (1,))], [Piece(numbers(1, 2), 3)])
+UNTOLD = Embedded([Row(1, "b", "world", (None,))], [Piece(numbers(0.5, -1))])
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
@@ -45,7 +45,7 @@ def test_parts_are_joined_in_order_whatever_the_order_in_which_they_were_written
         tmp_path / "parts",
         Layout(2, ids="text", kept={"n": pa.int64() if suffix == ".parquet" else None}),
     )
-    sizes = {1: sink.write(1, [UNTOLD]), 0: sink.write(0, [WHOLE])}
+    sizes = {1: sink.write(1, UNTOLD), 0: sink.write(0, WHOLE)}
     assert all(sink.has(shard, size) for shard, size in sizes.items())
     assert not sink.has(0, sizes[0] + 1)
     assert not sink.has(2, 10)
@@ -62,17 +62,19 @@ def test_parts_are_joined_in_order_whatever_the_order_in_which_they_were_written
 def test_of_a_text_that_was_cut_each_chunk_is_a_row_with_its_place(tmp_path: Path, suffix: str) -> None:
     sink = open_sink(tmp_path / f"out{suffix}", tmp_path / "parts", Layout(2, chunked=True))
     chunks = [Piece(numbers(1, 2), 1, 0, 5, "hello"), Piece(numbers(3, 4), 2, 5, 9, " you")]
-    sink.write(0, [Embedded(Row(7, 7, "hello you"), chunks)])
+    cut, whole = Row(7, 7, "hello you"), Row(8, 8, "hi")
+    sink.write(0, Embedded([cut, cut, whole], [*chunks, Piece(numbers(5, 6), 1, 0, 2, "hi")]))
     sink.publish([0])
     assert read(tmp_path / f"out{suffix}") == [
         {"id": 7, "chunk": 0, "start": 0, "end": 5, "text": "hello", "embedding": [1.0, 2.0], "tokens": 1},
         {"id": 7, "chunk": 1, "start": 5, "end": 9, "text": " you", "embedding": [3.0, 4.0], "tokens": 2},
+        {"id": 8, "chunk": 0, "start": 0, "end": 2, "text": "hi", "embedding": [5.0, 6.0], "tokens": 1},
     ]
 
 
 def test_vectors_are_a_column_of_fixed_size_lists_of_float32(tmp_path: Path) -> None:
     sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(2))
-    sink.write(0, [Embedded(Row(0, 0, "a"), [Piece(numbers(0.1, 0.2))])])
+    sink.write(0, Embedded([Row(0, 0, "a")], [Piece(numbers(0.1, 0.2))]))
     sink.publish([0])
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.schema.field("embedding").type == pa.list_(pa.float32(), 2)
@@ -92,16 +94,17 @@ def test_many_small_parts_become_few_large_row_groups(tmp_path: Path) -> None:
     sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(65_536))
     vector = bytes(4 * 65_536)
     for shard in range(3):
-        sink.write(shard, [Embedded(Row(n, n, "a"), [Piece(vector)]) for n in range(100)])
+        sink.write(shard, Embedded([Row(n, n, "a") for n in range(100)], [Piece(vector)] * 100))
     sink.publish(range(3))
     metadata = pq.read_metadata(tmp_path / "out.parquet")
-    assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [300]
+    assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [200, 100]
 
 
 def test_values_of_json_are_kept_as_texts_in_parquet(tmp_path: Path) -> None:
     sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(1, ids="text", kept={"more": None}))
     kept = ["a text", {"a": [1]}, None, 5]
-    sink.write(0, [Embedded(Row(n, n, "a", (value,)), [Piece(numbers(1))]) for n, value in enumerate(kept)])
+    rows = [Row(n, n, "a", (value,)) for n, value in enumerate(kept)]
+    sink.write(0, Embedded(rows, [Piece(numbers(1))] * len(rows)))
     sink.publish([0])
     assert [(row["id"], row["more"]) for row in read(tmp_path / "out.parquet")] == [
         ("0", "a text"),
@@ -149,7 +152,7 @@ def test_the_manifest_knows_what_is_done_when_it_is_opened_again(tmp_path: Path)
     manifest.close()
     again = Manifest(path)
     assert {shard: done.digest for shard, done in again.done.items()} == {2: "d2", 0: "d0", 1: "d1"}
-    assert again.parts() == [0, 1]
+    assert {shard: done.size for shard, done in again.done.items()} == {2: 0, 0: 9, 1: 9}
     assert [failed.row for failed in again.failures()] == [4, 5]
     totals = again.totals
     assert (totals.rows, totals.failed, totals.pieces, totals.tokens, totals.exact) == (6, 2, 4, 15, False)

@@ -40,7 +40,7 @@ def asking(script: Script, time: Time, waits: list[str | None] | None = None) ->
 
 
 def embedded(asked: Asked) -> list[str]:
-    return [row.row.text for row in asked.embedded]
+    return [row.text for row in asked.embedded.rows]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ async def test_while_nobody_is_answered_no_row_is_given_up() -> None:
 
 async def test_nothing_is_asked_for_no_rows() -> None:
     script = Script()
-    assert (await asking(script, Time())([])).embedded == []
+    assert (await asking(script, Time())([])).embedded == ([], [])
     assert script.asked == []
 
 

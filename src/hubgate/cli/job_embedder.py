@@ -29,18 +29,8 @@ _SAME = ("revision", "pooling", "precision")
 """What is learned of a model and must stay, beside its name and its dimensions."""
 
 
-class _Chunk(msgspec.Struct):
-    start: int
-    end: int
-    text: str
-    embedding: bytes  # msgspec reads base64 as bytes: no float is ever made
-    tokens: int | None = None
-
-
-class _Item(msgspec.Struct):
-    embedding: bytes = b""
-    tokens: int | None = None
-    chunks: list[_Chunk] | None = None
+class _Cut(msgspec.Struct):
+    chunks: list[Piece]
 
 
 class _Usage(msgspec.Struct):
@@ -49,7 +39,14 @@ class _Usage(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    data: list[_Item]
+    """In a piece msgspec reads base64 as bytes: no float is ever made."""
+
+    data: list[Piece]
+    usage: _Usage
+
+
+class _AnswerInChunks(msgspec.Struct):
+    data: list[_Cut]
     usage: _Usage
 
 
@@ -107,14 +104,17 @@ class GateEmbedder:
             HubgateError: the gate refused, or is away.
         """
         body = msgspec.json.encode({**self._form, "input": texts})
-        answer = await self._ask("POST", "/v1/embeddings", body, _Answer)
+        kind: type[_Answer | _AnswerInChunks] = _AnswerInChunks if self._task.chunk else _Answer
+        answer = await self._ask("POST", "/v1/embeddings", body, kind)
         if len(answer.data) != len(texts):
             raise HubgateError(
                 f"The gate answered {len(answer.data)} texts of {len(texts)}.", cause=Cause.WRONG_COUNT
             )
-        return Reply(
-            [_pieces(item) for item in answer.data], answer.usage.total_tokens, not answer.usage.estimated
-        )
+        tokens, exact = answer.usage.total_tokens, not answer.usage.estimated
+        if isinstance(answer, _Answer):
+            return Reply(answer.data, tokens, exact)
+        pieces = [piece for cut in answer.data for piece in cut.chunks]
+        return Reply(pieces, tokens, exact, [len(cut.chunks) for cut in answer.data])
 
     async def model(self) -> Mapping[str, Any]:
         """What the endpoint is; see the port.
@@ -159,12 +159,6 @@ class GateEmbedder:
         if gate is None:
             raise _away("The gate does not run any more.")
         return gate
-
-
-def _pieces(item: _Item) -> list[Piece]:
-    if item.chunks is None:
-        return [Piece(item.embedding, item.tokens)]
-    return [Piece(one.embedding, one.tokens, one.start, one.end, one.text) for one in item.chunks]
 
 
 def _away(message: str) -> HubgateError:

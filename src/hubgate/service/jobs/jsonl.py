@@ -10,10 +10,10 @@ import orjson
 from hubgate.core.vectors import f32_to_json
 from hubgate.service.jobs.durable import replacing
 from hubgate.service.jobs.inputs import MOST_TEXT_BYTES, Stamp
-from hubgate.service.jobs.rows import Failed, RowFault, read_row
+from hubgate.service.jobs.rows import Failed, RowFault, places, read_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
     from typing import BinaryIO, Literal
 
@@ -89,24 +89,22 @@ class JsonlSink:
         self._layout = layout
         self.has = parts.has
 
-    def write(self, shard: int, rows: Sequence[Embedded]) -> int:
+    def write(self, shard: int, vectors: Embedded) -> int:
         """The lines of a shard."""
         with replacing(self._parts.path(shard)) as file:
-            for row in rows:
-                file.writelines(self._lines(row))
+            file.writelines(self._lines(vectors))
             return file.tell()
 
     def publish(self, shards: Iterable[int]) -> None:
         """The parts, one after the other."""
-        with replacing(self._output) as file:
+        with replacing(self._output, self._parts.draft) as file:
             for shard in shards:
                 with self._parts.path(shard).open("rb") as part:
                     shutil.copyfileobj(part, file, 1 << 20)
 
-    def _lines(self, embedded: Embedded) -> Iterator[bytes]:
-        row = embedded.row
-        head = {"id": row.id, **dict(zip(self._layout.kept, row.kept, strict=True))}
-        for index, piece in enumerate(embedded.pieces):
+    def _lines(self, vectors: Embedded) -> Iterator[bytes]:
+        for row, piece, index in zip(*vectors, places(vectors.rows), strict=True):
+            head = {"id": row.id, **dict(zip(self._layout.kept, row.kept, strict=True))}
             if self._layout.chunked:
                 head |= {"chunk": index, "start": piece.start, "end": piece.end, "text": piece.text}
             spelled = orjson.dumps(head, default=str, option=_SPELLED)

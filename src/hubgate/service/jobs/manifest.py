@@ -119,10 +119,6 @@ class Manifest:
                 _DECODER.decode(self._line(self.done[number].place)).failed, key=lambda one: one.row
             )
 
-    def parts(self) -> list[int]:
-        """The shards that have a part, in their order."""
-        return sorted(number for number, done in self.done.items() if done.size)
-
     def _note(self, record: Record, place: int) -> None:
         if record.shard in self.done:
             self.forget(record.shard)

@@ -5,15 +5,16 @@ Vectors stay bytes: a column of vectors is one buffer, joined from those of the 
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hubgate.service.jobs.durable import replacing
+from hubgate.service.jobs.durable import replacing, settle
 from hubgate.service.jobs.inputs import Stamp, unusable_input
-from hubgate.service.jobs.rows import Failed, RowFault, read_row
+from hubgate.service.jobs.rows import Failed, Row, RowFault, places, read_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from hubgate.service.jobs.parts import Parts
-    from hubgate.service.jobs.rows import Columns, Embedded, Layout, Piece, Row
+    from hubgate.service.jobs.rows import Columns, Embedded, Layout, Piece
 
 _READ_ROWS = 1024
 _READ_BUFFER = 1 << 20
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-_GROUP_BYTES = 64 * 1024 * 1024
-"""Of a row group of the output, uncompressed: what joining holds in memory."""
+_GROUP_BYTES = 32 * 1024 * 1024
+"""Of a row group of the output, uncompressed: what joining holds in memory, and what may be left for the end."""
 
 
 class ParquetSource:
@@ -99,13 +100,13 @@ class ParquetSource:
         columns = self._columns
         texts = _values(batch.column(columns.text))
         ids = range(first, first + len(texts)) if columns.id is None else _values(batch.column(columns.id))
-        kept = (
-            zip(*(batch.column(name).to_pylist() for name in columns.keep), strict=True)
-            if columns.keep
-            else None
-        )
-        for number, (row_id, text) in enumerate(zip(ids, texts, strict=True), first):
-            values = next(kept) if kept else ()
+        lists = [batch.column(name).to_pylist() for name in columns.keep]
+        kept = zip(*lists, strict=True) if lists else repeat((), len(texts))
+        numbers = range(first, first + len(texts))
+        if _all_can_be_asked(ids, texts):
+            yield from map(Row, numbers, ids, texts, kept)
+            return
+        for number, row_id, text, values in zip(numbers, ids, texts, kept, strict=True):
             if isinstance(text, UnicodeDecodeError) or isinstance(row_id, UnicodeDecodeError):
                 message = "The row has a text or an id that is not UTF-8."
                 yield Failed(row=number, id=None, cause=RowFault.NOT_UTF8, message=message)
@@ -128,9 +129,9 @@ class ParquetSink:
         self._schema = _schema(layout)
         self.has = parts.has
 
-    def write(self, shard: int, rows: Sequence[Embedded]) -> int:
+    def write(self, shard: int, vectors: Embedded) -> int:
         """A small file of its own, in Arrow's own format: nothing is encoded that is to be joined."""
-        table = self._table(rows)
+        table = self._table(vectors)
         with replacing(self._parts.path(shard)) as file:
             with pa.ipc.new_stream(file, self._schema) as writer:
                 writer.write_table(table)
@@ -139,31 +140,34 @@ class ParquetSink:
     def publish(self, shards: Iterable[int]) -> None:
         """The parts one after the other, in row groups of a size to read well."""
         waiting: list[pa.Table] = []
-        with replacing(self._output) as file, self._writer(file) as writer:
+        with replacing(self._output, self._parts.draft) as file, self._writer(file) as writer:
             for shard in shards:
                 with self._parts.path(shard).open("rb") as part, pa.ipc.open_stream(part) as reader:
                     waiting.append(reader.read_all())
                 if sum(table.nbytes for table in waiting) >= _GROUP_BYTES:
                     _write_group(writer, waiting)
                     waiting.clear()
+                    settle(file)
             if waiting:
                 _write_group(writer, waiting)
 
-    def _table(self, rows: Sequence[Embedded]) -> pa.Table:
+    def _table(self, vectors: Embedded) -> pa.Table:
+        rows, pieces = vectors
         layout = self._layout
-        pieces = [piece for row in rows for piece in row.pieces]
-        owners = [row.row for row in rows for _ in row.pieces]
-        columns = [pa.array((_id(row.id, layout) for row in owners), self._schema.field("id").type)]
+        ids = [row.id for row in rows]
+        columns = [pa.array(ids if layout.ids == "int" else map(str, ids), self._schema.field("id").type)]
         for place, (name, kind) in enumerate(layout.kept.items()):
-            spelled = (row.kept[place] if kind is not None else _as_text(row.kept[place]) for row in owners)
-            columns.append(pa.array(spelled, self._schema.field(name).type))
+            kept = [row.kept[place] for row in rows]
+            columns.append(
+                pa.array(kept if kind is not None else map(_as_text, kept), self._schema.field(name).type)
+            )
         if layout.chunked:
-            columns.append(pa.array((index for row in rows for index in range(len(row.pieces))), pa.int32()))
-            columns.append(pa.array((piece.start for piece in pieces), pa.int64()))
-            columns.append(pa.array((piece.end for piece in pieces), pa.int64()))
-            columns.append(pa.array((piece.text for piece in pieces), pa.string()))
+            columns.append(pa.array(places(rows), pa.int32()))
+            columns.append(pa.array([piece.start for piece in pieces], pa.int64()))
+            columns.append(pa.array([piece.end for piece in pieces], pa.int64()))
+            columns.append(pa.array([piece.text for piece in pieces], pa.string()))
         columns.append(_vectors(pieces, layout.dimensions))
-        columns.append(pa.array((piece.tokens for piece in pieces), pa.int32()))
+        columns.append(pa.array([piece.tokens for piece in pieces], pa.int32()))
         return pa.Table.from_arrays(columns, schema=self._schema)
 
     def _writer(self, file: Any) -> pq.ParquetWriter:
@@ -209,6 +213,11 @@ def _values(column: pa.Array) -> list[Any]:
         return [_decoded(value) for value in column.cast(pa.large_binary()).to_pylist()]
 
 
+def _all_can_be_asked(ids: Sequence[Any], texts: list[Any]) -> bool:
+    """Whether no row is a fault; told of columns, as almost always none is."""
+    return {*map(type, texts)} == {str} and "" not in texts and {*map(type, ids)} <= {int, str}
+
+
 def _decoded(value: bytes | None) -> str | UnicodeDecodeError | None:
     try:
         return None if value is None else value.decode()
@@ -224,10 +233,6 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _is_id(kind: pa.DataType) -> bool:
     return _is_text(kind) or bool(pa.types.is_integer(kind) and kind != pa.uint64())  # written as int64
-
-
-def _id(value: int | str, layout: Layout) -> int | str:
-    return value if layout.ids == "int" else str(value)
 
 
 def _as_text(value: object) -> str | None:

@@ -19,6 +19,11 @@ class Parts:
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(folder.parent)
 
+    @property
+    def draft(self) -> Path:
+        """Of the output that is joined from them."""
+        return self._folder / "output.draft"
+
     def path(self, shard: int) -> Path:
         """The part of a shard."""
         return self._folder / f"part-{shard:08d}{self._suffix}"

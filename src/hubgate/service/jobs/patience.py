@@ -59,14 +59,18 @@ PATIENCE = 600.0
 class Asked:
     """What became of some rows."""
 
-    embedded: list[Embedded] = field(default_factory=list)
+    embedded: Embedded = field(default_factory=lambda: Embedded([], []))
     failed: list[Failed] = field(default_factory=list)
     tokens: int = 0
     exact: bool = True
 
     def add(self, rows: Sequence[Row], reply: Reply) -> None:
         """Take the vectors of rows."""
-        self.embedded += [Embedded(row, pieces) for row, pieces in zip(rows, reply.items, strict=True)]
+        owners = rows
+        if reply.counts is not None:
+            owners = [row for row, count in zip(rows, reply.counts, strict=True) for _ in range(count)]
+        self.embedded.rows.extend(owners)
+        self.embedded.pieces.extend(reply.pieces)
         self.tokens += reply.tokens
         self.exact = self.exact and reply.exact
 

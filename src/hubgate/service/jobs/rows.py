@@ -78,10 +78,13 @@ class Shard(NamedTuple):
         return len(self.rows) + len(self.failed)
 
 
-class Piece(NamedTuple):
-    """A vector, f32, and of which part of the text: code points, of a text that was not cut all of it."""
+class Piece(msgspec.Struct, frozen=True, gc=False, rename={"vector": "embedding"}):
+    """A vector, f32, and of which part of the text: code points, of a text that was not cut all of it.
 
-    vector: bytes
+    Its fields are spelled as in an answer, from which it is read as it is: a job makes one object a vector.
+    """
+
+    vector: bytes = b""
     tokens: int | None = None
     start: int = 0
     end: int = 0
@@ -90,18 +93,20 @@ class Piece(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """A row and its vectors: one, or one a chunk."""
+    """Vectors, and whose they are, as two columns: a row stands as often as it has vectors."""
 
-    row: Row
-    pieces: Sequence[Piece]
+    rows: list[Row]
+    pieces: list[Piece]
 
 
 class Reply(NamedTuple):
     """What came back for some texts, in their order."""
 
-    items: Sequence[Sequence[Piece]]
+    pieces: Sequence[Piece]
     tokens: int
     exact: bool
+    counts: Sequence[int] | None = None
+    """How many pieces each text has; one, if it is `None`."""
 
 
 class Layout(NamedTuple):
@@ -165,9 +170,9 @@ class Embedder(Protocol):
 
 
 class Sink(Protocol):
-    """Where vectors go. Used by one thread at a time."""
+    """Where vectors go. One thread writes parts, and another may join those that are there."""
 
-    def write(self, shard: int, rows: Sequence[Embedded]) -> int:
+    def write(self, shard: int, vectors: Embedded) -> int:
         """Put the part of a shard in place, on disk when this returns; replaces what is there. Its size in bytes.
 
         Raises:
@@ -182,10 +187,22 @@ class Sink(Protocol):
     def publish(self, shards: Iterable[int]) -> None:
         """Make the output of these parts, in this order, whole and on disk when this returns.
 
+        Args:
+            shards: those that have a part; the next one may be waited for. If it raises, nothing is published.
+
         Raises:
             OSError: it cannot be written; nothing changed then.
         """
         ...
+
+
+def places(rows: Iterable[Row]) -> Iterator[int]:
+    """Of a column of rows which of its row's pieces each is, from 0."""
+    place, before = 0, None
+    for row in rows:
+        place = place + 1 if row is before else 0
+        before = row
+        yield place
 
 
 def read_row(number: int, row_id: Any, text: Any, kept: tuple[Any, ...] = ()) -> Row | Failed:

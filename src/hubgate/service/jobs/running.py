@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from hubgate.domain.errors import Cause
 from hubgate.service.jobs.inputs import input_changed, unusable_input
+from hubgate.service.jobs.joining import Joining
 from hubgate.service.jobs.manifest import Record, Totals
 from hubgate.service.jobs.rows import JobStopped
 from hubgate.service.jobs.shards import cut
@@ -67,9 +68,13 @@ async def work(job: Work) -> None:
     Raises:
         JobStopped: it cannot go on; says why.
     """
-    # One thread writes: parts and the manifest have one order, and the loop never waits for a disk.
-    with ThreadPoolExecutor(1, "job-writer") as writer, ThreadPoolExecutor(1, "job-reader") as reader:
-        run = _Run(job, reader, writer)
+    # One thread writes parts and the manifest, which have one order; the loop never waits for a disk.
+    with (
+        ThreadPoolExecutor(1, "job-writer") as writer,
+        ThreadPoolExecutor(1, "job-reader") as reader,
+        Joining(job.sink) as joining,
+    ):
+        run = _Run(job, reader, writer, joining)
         try:
             await run.ask_all()
         except BaseExceptionGroup as failures:
@@ -78,10 +83,13 @@ async def work(job: Work) -> None:
 
 
 class _Run:
-    def __init__(self, job: Work, reader: ThreadPoolExecutor, writer: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, job: Work, reader: ThreadPoolExecutor, writer: ThreadPoolExecutor, joining: Joining
+    ) -> None:
         self._job = job
         self._reader = reader
         self._writer = writer
+        self._joining = joining
         self._slots = asyncio.Semaphore(job.concurrency)
 
     async def ask_all(self) -> None:
@@ -92,6 +100,7 @@ class _Run:
             while (shard := await self._in(self._reader, lambda: self._next(shards))) is not None:
                 job.progress.expected_rows = job.source.expected_rows
                 if self._is_done(shard):
+                    self._join(shard)
                     continue
                 await self._slots.acquire()
                 requests.create_task(self._ask(shard))
@@ -106,7 +115,10 @@ class _Run:
 
     def _publish(self) -> None:
         with written():
-            self._job.sink.publish(self._job.manifest.parts())
+            self._joining.finish()
+
+    def _join(self, shard: Shard) -> None:
+        self._joining.add(shard.number, has_part=self._job.manifest.done[shard.number].size > 0)
 
     def _next(self, shards: Iterator[Shard]) -> Shard | None:
         try:
@@ -139,31 +151,30 @@ class _Run:
             asked = await self._job.asking(shard.rows)
             self._check_vectors(asked)
             await self._in(self._writer, lambda: self._commit(shard, asked))
+            self._join(shard)
         finally:
             self._slots.release()
 
     def _check_vectors(self, asked: Asked) -> None:
         wanted = self._job.model["dimensions"] * 4
-        for row in asked.embedded:
-            for piece in row.pieces:
-                if len(piece.vector) != wanted:
-                    raise JobStopped(
-                        f"The endpoint gave a vector of {len(piece.vector) // 4} numbers, not of {wanted // 4}.",
-                        remedy="Another model answers there: `hubgate check` says more.",
-                        cause=Cause.DIMENSIONS_CHANGED,
-                    )
+        for length in {len(piece.vector) for piece in asked.embedded.pieces} - {wanted}:
+            raise JobStopped(
+                f"The endpoint gave a vector of {length // 4} numbers, not of {wanted // 4}.",
+                remedy="Another model answers there: `hubgate check` says more.",
+                cause=Cause.DIMENSIONS_CHANGED,
+            )
 
     def _commit(self, shard: Shard, asked: Asked) -> None:
         """First the part, then the line that says that it is there."""
         job = self._job
-        rows = [row for row in asked.embedded if row.pieces]
+        pieces = asked.embedded.pieces
         with written():
-            size = job.sink.write(shard.number, rows) if rows else 0
+            size = job.sink.write(shard.number, asked.embedded) if pieces else 0
             record = Record(
                 shard=shard.number,
                 digest=shard.digest,
                 rows=shard.size,
-                pieces=sum(len(row.pieces) for row in rows),
+                pieces=len(pieces),
                 tokens=asked.tokens,
                 exact=asked.exact,
                 size=size,
