@@ -45,8 +45,12 @@ class ModelSources:
     def __init__(self, settings: Settings) -> None:
         self._rule = AddressRule(allow_private=settings.allow_private_addresses)
         client = PooledClient(self._rule)
-        deployments = Deployments(client, url=settings.endpoints_api_url, offline=settings.hf_offline)
-        hub = HubClient(client, deployments, hf_endpoint=settings.hf_endpoint, offline=settings.hf_offline)
+        # Where the Hub is, and by which proxy, says who runs the gate: the rule is for what others register.
+        asking = PooledClient(AddressRule())
+        deployments = Deployments(asking, url=settings.endpoints_api_url, offline=settings.hf_offline)
+        self._hub = HubClient(
+            asking, deployments, hf_endpoint=settings.hf_endpoint, offline=settings.hf_offline
+        )
         self._urls = {Source.ROUTER: settings.router_url}
         self._local = LocalSource(
             LocalSettings(
@@ -58,7 +62,7 @@ class ModelSources:
         self._dedicated = DedicatedSource(client, deployments)
         self._rows: Mapping[Source, _Row] = {
             Source.DEDICATED: self._dedicated,
-            Source.ROUTER: RouterSource(client, hub, settings.router_url),
+            Source.ROUTER: RouterSource(client, self._hub, settings.router_url),
             Source.LOCAL: self._local,
             Source.FAKE: FakeSource(),
         }
@@ -96,3 +100,4 @@ class ModelSources:
         """Free what all upstreams share."""
         for row in self._rows.values():
             await row.close()
+        await self._hub.close()
