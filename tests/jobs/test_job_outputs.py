@@ -13,7 +13,7 @@ import pytest
 from hubgate.service.jobs.durable import replacing
 from hubgate.service.jobs.formats import open_sink
 from hubgate.service.jobs.manifest import Manifest, Record, totals_of
-from hubgate.service.jobs.rows import Embedded, Failed, Layout, Piece, Row
+from hubgate.service.jobs.rows import Embedded, Failed, Layout, Part, Piece, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,12 +45,12 @@ def test_parts_are_joined_in_order_whatever_the_order_in_which_they_were_written
         tmp_path / "parts",
         Layout(2, ids="text", kept={"n": pa.int64() if suffix == ".parquet" else None}),
     )
-    sizes = {1: sink.write(1, UNTOLD), 0: sink.write(0, WHOLE)}
-    assert all(sink.has(shard, size) for shard, size in sizes.items())
-    assert not sink.has(0, sizes[0] + 1)
-    assert not sink.has(2, 10)
+    second, first = sink.write(UNTOLD), sink.write(WHOLE)
+    assert sink.has(first)
+    assert sink.has(second)
+    assert not sink.has(Part(first.place, first.size + 1))
     assert not output.exists()
-    sink.publish([0, 1])
+    sink.publish([first, second])
     assert read(output) == [
         {"id": "a", "n": 1, "embedding": [1.0, 2.0], "tokens": 3},
         {"id": "b", "n": None, "embedding": [0.5, -1.0], "tokens": None},
@@ -63,8 +63,7 @@ def test_of_a_text_that_was_cut_each_chunk_is_a_row_with_its_place(tmp_path: Pat
     sink = open_sink(tmp_path / f"out{suffix}", tmp_path / "parts", Layout(2, chunked=True))
     chunks = [Piece(numbers(1, 2), 1, 0, 5, "hello"), Piece(numbers(3, 4), 2, 5, 9, " you")]
     cut, whole = Row(7, 7, "hello you"), Row(8, 8, "hi")
-    sink.write(0, Embedded([cut, cut, whole], [*chunks, Piece(numbers(5, 6), 1, 0, 2, "hi")]))
-    sink.publish([0])
+    sink.publish([sink.write(Embedded([cut, cut, whole], [*chunks, Piece(numbers(5, 6), 1, 0, 2, "hi")]))])
     assert read(tmp_path / f"out{suffix}") == [
         {"id": 7, "chunk": 0, "start": 0, "end": 5, "text": "hello", "embedding": [1.0, 2.0], "tokens": 1},
         {"id": 7, "chunk": 1, "start": 5, "end": 9, "text": " you", "embedding": [3.0, 4.0], "tokens": 2},
@@ -74,8 +73,7 @@ def test_of_a_text_that_was_cut_each_chunk_is_a_row_with_its_place(tmp_path: Pat
 
 def test_vectors_are_a_column_of_fixed_size_lists_of_float32(tmp_path: Path) -> None:
     sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(2))
-    sink.write(0, Embedded([Row(0, 0, "a")], [Piece(numbers(0.1, 0.2))]))
-    sink.publish([0])
+    sink.publish([sink.write(Embedded([Row(0, 0, "a")], [Piece(numbers(0.1, 0.2))]))])
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.schema.field("embedding").type == pa.list_(pa.float32(), 2)
     assert table.column("embedding").combine_chunks().flatten().buffers()[1].to_pybytes()[:8] == numbers(
@@ -93,9 +91,8 @@ def test_an_output_of_no_rows_is_a_whole_file(tmp_path: Path, suffix: str) -> No
 def test_many_small_parts_become_few_large_row_groups(tmp_path: Path) -> None:
     sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(65_536))
     vector = bytes(4 * 65_536)
-    for shard in range(3):
-        sink.write(shard, Embedded([Row(n, n, "a") for n in range(100)], [Piece(vector)] * 100))
-    sink.publish(range(3))
+    rows = [Row(n, n, "a") for n in range(100)]
+    sink.publish([sink.write(Embedded(rows, [Piece(vector)] * 100)) for _ in range(3)])
     metadata = pq.read_metadata(tmp_path / "out.parquet")
     assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [200, 100]
 
@@ -104,8 +101,7 @@ def test_values_of_json_are_kept_as_texts_in_parquet(tmp_path: Path) -> None:
     sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(1, ids="text", kept={"more": None}))
     kept = ["a text", {"a": [1]}, None, 5]
     rows = [Row(n, n, "a", (value,)) for n, value in enumerate(kept)]
-    sink.write(0, Embedded(rows, [Piece(numbers(1))] * len(rows)))
-    sink.publish([0])
+    sink.publish([sink.write(Embedded(rows, [Piece(numbers(1))] * len(rows)))])
     assert [(row["id"], row["more"]) for row in read(tmp_path / "out.parquet")] == [
         ("0", "a text"),
         ("1", '{"a":[1]}'),
@@ -137,7 +133,7 @@ def record(shard: int, **fields: Any) -> Record:
             "pieces": 2,
             "tokens": 5,
             "exact": True,
-            "size": 9,
+            "part": Part(9 * shard, 9),
             **fields,
         }
     )
@@ -147,12 +143,12 @@ def test_the_manifest_knows_what_is_done_when_it_is_opened_again(tmp_path: Path)
     path = tmp_path / "manifest.jsonl"
     bad = [Failed(row=n, id=None, cause="null_text", message="The text is null.") for n in (5, 4)]
     manifest = Manifest(path)
-    for one in (record(2, failed=bad, size=0, pieces=0), record(0), record(1, exact=False)):
+    for one in (record(2, failed=bad, part=None, pieces=0), record(0), record(1, exact=False)):
         manifest.add(one)
     manifest.close()
     again = Manifest(path)
     assert {shard: done.digest for shard, done in again.done.items()} == {2: "d2", 0: "d0", 1: "d1"}
-    assert {shard: done.size for shard, done in again.done.items()} == {2: 0, 0: 9, 1: 9}
+    assert {shard: done.part for shard, done in again.done.items()} == {2: None, 0: (0, 9), 1: (9, 9)}
     assert [failed.row for failed in again.failures()] == [4, 5]
     totals = again.totals
     assert (totals.rows, totals.failed, totals.pieces, totals.tokens, totals.exact) == (6, 2, 4, 15, False)

@@ -5,7 +5,7 @@ job.json         what is to be done, and what the input and the model were when 
 manifest.jsonl   what is done
 state.json       how it ended, if it did
 lock             held by the process that works on it; its text is the process's number
-parts/           the vectors that are done, until they are joined
+parts/           the vectors that are done, until they are joined, and what is joined of them
 """
 
 from __future__ import annotations

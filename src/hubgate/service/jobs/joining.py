@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hubgate.service.jobs.rows import Sink
+    from hubgate.service.jobs.rows import Part, Sink
 
 
 class _Told(NamedTuple):
     shard: int
-    has_part: bool
+    part: Part | None
 
 
 class Joining:
@@ -40,9 +40,9 @@ class Joining:
         self._told.put(None)
         self._thread.shutdown()
 
-    def add(self, shard: int, *, has_part: bool) -> None:
+    def add(self, shard: int, part: Part | None) -> None:
         """Say that a shard is done; each once, in any order."""
-        self._told.put(_Told(shard, has_part))
+        self._told.put(_Told(shard, part))
 
     def finish(self) -> None:
         """Wait until the output is in place; all shards were added.
@@ -53,8 +53,8 @@ class Joining:
         self._told.put(None)
         self._work.result()
 
-    def _in_order(self) -> Iterator[int]:
-        waiting: dict[int, bool] = {}
+    def _in_order(self) -> Iterator[Part]:
+        waiting: dict[int, Part | None] = {}
         for shard in count():
             while shard not in waiting:
                 told = self._told.get()
@@ -62,9 +62,9 @@ class Joining:
                     raise _Left
                 if told is None:
                     return
-                waiting[told.shard] = told.has_part
-            if waiting.pop(shard):
-                yield shard
+                waiting[told.shard] = told.part
+            if (part := waiting.pop(shard)) is not None:
+                yield part
 
 
 class _Left(Exception):

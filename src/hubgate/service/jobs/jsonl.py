@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO, Literal
 
     from hubgate.service.jobs.parts import Parts
-    from hubgate.service.jobs.rows import Columns, Embedded, Layout, Row
+    from hubgate.service.jobs.rows import Columns, Embedded, Layout, Part, Row
 
 _BOM = b"\xef\xbb\xbf"
 _SPELLED = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
@@ -89,18 +88,14 @@ class JsonlSink:
         self._layout = layout
         self.has = parts.has
 
-    def write(self, shard: int, vectors: Embedded) -> int:
+    def write(self, vectors: Embedded) -> Part:
         """The lines of a shard."""
-        with replacing(self._parts.path(shard)) as file:
-            file.writelines(self._lines(vectors))
-            return file.tell()
+        return self._parts.add(b"".join(self._lines(vectors)))
 
-    def publish(self, shards: Iterable[int]) -> None:
+    def publish(self, parts: Iterable[Part]) -> None:
         """The parts, one after the other."""
         with replacing(self._output, self._parts.draft) as file:
-            for shard in shards:
-                with self._parts.path(shard).open("rb") as part:
-                    shutil.copyfileobj(part, file, 1 << 20)
+            file.writelines(map(self._parts.read, parts))
 
     def _lines(self, vectors: Embedded) -> Iterator[bytes]:
         for row, piece, index in zip(*vectors, places(vectors.rows), strict=True):

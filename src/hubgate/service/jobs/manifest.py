@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from hubgate.service.jobs.durable import sync_folder
-from hubgate.service.jobs.rows import Failed
+from hubgate.service.jobs.rows import Failed, Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +25,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     pieces: int
     tokens: int
     exact: bool
-    size: int
-    """Of its part, in bytes; 0 where no row has a vector, and so no part is."""
+    part: Part | None
+    """None where no row has a vector."""
     failed: list[Failed] = []
 
 
@@ -34,8 +34,9 @@ class Done(NamedTuple):
     """What is remembered of a record; the rest is read again when it is wanted."""
 
     place: int
+    """Of its line, in bytes."""
     digest: str
-    size: int
+    part: Part | None
 
 
 class Totals(msgspec.Struct):
@@ -122,7 +123,7 @@ class Manifest:
     def _note(self, record: Record, place: int) -> None:
         if record.shard in self.done:
             self.forget(record.shard)
-        self.done[record.shard] = Done(place, record.digest, record.size)
+        self.done[record.shard] = Done(place, record.digest, record.part)
         self.totals.add(record)
 
     def _line(self, place: int) -> bytes:

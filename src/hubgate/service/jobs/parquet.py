@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from hubgate.service.jobs.parts import Parts
-    from hubgate.service.jobs.rows import Columns, Embedded, Layout, Piece
+    from hubgate.service.jobs.rows import Columns, Embedded, Layout, Part, Piece
 
 _READ_ROWS = 1024
 _READ_BUFFER = 1 << 20
@@ -129,20 +129,19 @@ class ParquetSink:
         self._schema = _schema(layout)
         self.has = parts.has
 
-    def write(self, shard: int, vectors: Embedded) -> int:
-        """A small file of its own, in Arrow's own format: nothing is encoded that is to be joined."""
-        table = self._table(vectors)
-        with replacing(self._parts.path(shard)) as file:
-            with pa.ipc.new_stream(file, self._schema) as writer:
-                writer.write_table(table)
-            return file.tell()
+    def write(self, vectors: Embedded) -> Part:
+        """A stream in Arrow's own format: nothing is encoded that is to be joined."""
+        content = pa.BufferOutputStream()
+        with pa.ipc.new_stream(content, self._schema) as writer:
+            writer.write_table(self._table(vectors))
+        return self._parts.add(memoryview(content.getvalue()))
 
-    def publish(self, shards: Iterable[int]) -> None:
+    def publish(self, parts: Iterable[Part]) -> None:
         """The parts one after the other, in row groups of a size to read well."""
         waiting: list[pa.Table] = []
         with replacing(self._output, self._parts.draft) as file, self._writer(file) as writer:
-            for shard in shards:
-                with self._parts.path(shard).open("rb") as part, pa.ipc.open_stream(part) as reader:
+            for part in parts:
+                with pa.ipc.open_stream(self._parts.read(part)) as reader:
                     waiting.append(reader.read_all())
                 if sum(table.nbytes for table in waiting) >= _GROUP_BYTES:
                     _write_group(writer, waiting)

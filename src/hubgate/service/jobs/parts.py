@@ -1,36 +1,57 @@
-"""The folder of the parts: one file a shard, named by its number."""
+"""The parts of a job: one file, to which each shard's vectors are appended until they are joined.
+
+One file and not one a shard: a file system takes longer to make, to sync and to remove many files than to write them.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from hubgate.service.jobs.durable import sync_folder
+from hubgate.service.jobs.rows import Part
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 class Parts:
-    """Where each shard's vectors stand until they are joined."""
+    """Appended by one thread at a time. What a crash has left unfinished at its end stays there, and is never read."""
 
     def __init__(self, folder: Path, suffix: str) -> None:
-        self._folder = folder
-        self._suffix = suffix
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(folder.parent)
-
-    @property
-    def draft(self) -> Path:
+        self.draft = folder / f"output{suffix}"
         """Of the output that is joined from them."""
-        return self._folder / "output.draft"
+        self._path = folder / f"parts{suffix}"
+        self._path.touch()
+        sync_folder(folder)
 
-    def path(self, shard: int) -> Path:
-        """The part of a shard."""
-        return self._folder / f"part-{shard:08d}{self._suffix}"
+    def add(self, content: bytes | memoryview) -> Part:
+        """Append a part; on disk when this returns.
 
-    def has(self, shard: int, size: int) -> bool:
-        """Whether the part is there, and of this size."""
-        try:
-            return self.path(shard).stat().st_size == size
-        except FileNotFoundError:
-            return False
+        Raises:
+            OSError: it cannot be written; nothing is there then.
+        """
+        with self._path.open("ab", buffering=0) as file:
+            start = file.tell()
+            rest = memoryview(content)
+            part = Part(start, len(rest))
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(start)
+                raise
+        return part
+
+    def read(self, part: Part) -> bytes:
+        """The content of a part."""
+        with self._path.open("rb") as file:
+            file.seek(part.place)
+            return file.read(part.size)
+
+    def has(self, part: Part) -> bool:
+        """Whether the file reaches as far as the part: it was on disk before its record was."""
+        return self._path.stat().st_size >= part.place + part.size

@@ -109,6 +109,13 @@ class Reply(NamedTuple):
     """How many pieces each text has; one, if it is `None`."""
 
 
+class Part(NamedTuple):
+    """Where the vectors of a shard stand until they are joined: bytes of the file of the parts."""
+
+    place: int
+    size: int
+
+
 class Layout(NamedTuple):
     """What the output looks like."""
 
@@ -172,23 +179,23 @@ class Embedder(Protocol):
 class Sink(Protocol):
     """Where vectors go. One thread writes parts, and another may join those that are there."""
 
-    def write(self, shard: int, vectors: Embedded) -> int:
-        """Put the part of a shard in place, on disk when this returns; replaces what is there. Its size in bytes.
+    def write(self, vectors: Embedded) -> Part:
+        """Write the part of a shard, on disk when this returns.
 
         Raises:
             OSError: it cannot be written; nothing is there then.
         """
         ...
 
-    def has(self, shard: int, size: int) -> bool:
-        """Whether the part is there, and of this size."""
+    def has(self, part: Part) -> bool:
+        """Whether the part is there."""
         ...
 
-    def publish(self, shards: Iterable[int]) -> None:
+    def publish(self, parts: Iterable[Part]) -> None:
         """Make the output of these parts, in this order, whole and on disk when this returns.
 
         Args:
-            shards: those that have a part; the next one may be waited for. If it raises, nothing is published.
+            parts: the next one may be waited for. If it raises, nothing is published.
 
         Raises:
             OSError: it cannot be written; nothing changed then.

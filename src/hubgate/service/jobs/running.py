@@ -118,7 +118,7 @@ class _Run:
             self._joining.finish()
 
     def _join(self, shard: Shard) -> None:
-        self._joining.add(shard.number, has_part=self._job.manifest.done[shard.number].size > 0)
+        self._joining.add(shard.number, self._job.manifest.done[shard.number].part)
 
     def _next(self, shards: Iterator[Shard]) -> Shard | None:
         try:
@@ -141,7 +141,7 @@ class _Run:
         if done.digest != shard.digest:
             first = shard.rows[0].number if shard.rows else shard.failed[0].row
             raise input_changed(f"row {first} or one of the {shard.size - 1} after it is not what it was")
-        if done.size and not self._job.sink.has(shard.number, done.size):
+        if done.part is not None and not self._job.sink.has(done.part):
             manifest.forget(shard.number)
             return False
         return True
@@ -169,7 +169,7 @@ class _Run:
         job = self._job
         pieces = asked.embedded.pieces
         with written():
-            size = job.sink.write(shard.number, asked.embedded) if pieces else 0
+            part = job.sink.write(asked.embedded) if pieces else None
             record = Record(
                 shard=shard.number,
                 digest=shard.digest,
@@ -177,7 +177,7 @@ class _Run:
                 pieces=len(pieces),
                 tokens=asked.tokens,
                 exact=asked.exact,
-                size=size,
+                part=part,
                 failed=[*shard.failed, *asked.failed],
             )
             job.manifest.add(record)
