@@ -67,8 +67,11 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self.transport.write(head if self._unsent else head + body)
 
-    async def send_rest(self, body: bytes) -> None:
-        """Send a body piece by piece, as the server takes it; one that answers early need not take it all."""
+    async def send_rest(self, body: bytes, until: float) -> None:
+        """Send a body piece by piece, as the server takes it; one that answers early need not take it all.
+
+        What fails, or takes longer than until then on the loop's clock, is told by whoever waits for the reply.
+        """
         if not self._unsent:
             return
         for start in range(0, len(body), _PIECE_BYTES):
@@ -76,29 +79,31 @@ class Connection(asyncio.Protocol):
                 return
             self.transport.write(body[start : start + _PIECE_BYTES])
             if self._writable is not None:
-                await self._writable
+                await self._in_time(self._writable, until)
         self._unsent = False
 
-    async def begun(self) -> None:
-        """Wait until status and headers are in.
+    async def begun(self, until: float) -> None:
+        """Wait until status and headers are in, or until then on the loop's clock.
 
         Raises:
-            OSError, NotHttp, TooLarge: they do not come.
+            OSError, NotHttp, TooLarge: they do not come. A TimeoutError is an OSError.
         """
         while not self._begun:
-            await self._something()
+            await self._something(until)
 
-    async def whole(self) -> bytes:
+    async def whole(self, until: float) -> bytes:
         """Wait until the reply is complete; its body."""
         while not self._over:
-            await self._something()
+            await self._something(until)
         chunks = self._chunks
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def some(self) -> bytes:
-        """What has come of the body since, or the next that comes; nothing at its end."""
-        while not self._chunks and not self._over:
-            await self._something()
+    async def some(self, seconds: float) -> bytes:
+        """What has come of the body since, or the next that comes within so many seconds; nothing at its end."""
+        if not self._chunks and not self._over:
+            until = asyncio.get_running_loop().time() + seconds
+            while not self._chunks and not self._over:
+                await self._something(until)
         chunks, self._chunks, self._held = self._chunks, [], 0
         if self._paused:
             self._paused = False
@@ -110,14 +115,22 @@ class Connection(asyncio.Protocol):
         self._closed = True
         self.transport.abort()
 
-    async def _something(self) -> None:
+    async def _something(self, until: float) -> None:
         if self._error is not None:
             raise self._error
         self._waiter = asyncio.get_running_loop().create_future()
         try:
-            await self._waiter
+            await self._in_time(self._waiter, until)
         finally:
             self._waiter = None
+
+    async def _in_time(self, event: asyncio.Future[None], until: float) -> None:
+        """Wait for it; at the end of the time fail, which sets it too. `asyncio.timeout` costs four times as much."""
+        timer = event.get_loop().call_at(until, self._fail, TimeoutError())
+        try:
+            await event
+        finally:
+            timer.cancel()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -81,13 +81,13 @@ class PooledClient:
         """
         way = Way.of(request.url, request.proxy, request.ca_bundle, self._rule)
         seconds = request.timeout or self._total_seconds
+        until = asyncio.get_running_loop().time() + seconds
         try:
-            async with asyncio.timeout(seconds):
-                connection = await self._ask(request, way, self._max_reply_bytes)
-                try:
-                    body = await connection.whole()
-                finally:
-                    self._end(connection, way)
+            connection = await self._ask(request, way, self._max_reply_bytes, until)
+            try:
+                body = await connection.whole(until)
+            finally:
+                self._end(connection, way)
         except TROUBLE as error:
             raise failure(error, way.where, seconds, self._max_reply_bytes) from error
         _refuse_redirect(request, way, connection)
@@ -102,15 +102,15 @@ class PooledClient:
         """
         way = Way.of(request.url, request.proxy, request.ca_bundle, self._rule)
         seconds = request.timeout or self._total_seconds
+        until = asyncio.get_running_loop().time() + seconds
         try:
-            async with asyncio.timeout(seconds):
-                connection = await self._ask(request, way, STREAM_AHEAD_BYTES, streams=True)
-                try:
-                    await connection.begun()
-                    _refuse_redirect(request, way, connection)
-                except BaseException:
-                    self._end(connection, way)
-                    raise
+            connection = await self._ask(request, way, STREAM_AHEAD_BYTES, until, streams=True)
+            try:
+                await connection.begun(until)
+                _refuse_redirect(request, way, connection)
+            except BaseException:
+                self._end(connection, way)
+                raise
         except TROUBLE as error:
             raise failure(error, way.where, seconds, STREAM_AHEAD_BYTES) from error
         silence = request.silence or self._silence_seconds
@@ -125,14 +125,19 @@ class PooledClient:
         self._idle.clear()
         await asyncio.sleep(0)  # they end in the loop's next turn
 
-    async def _ask(self, request: HttpRequest, way: Way, bound: int, *, streams: bool = False) -> Connection:
+    async def _ask(
+        self, request: HttpRequest, way: Way, bound: int, until: float, *, streams: bool = False
+    ) -> Connection:
         """Send a request; the reply is still to come."""
         written = head(request, way.reader)
-        connection = self._kept(way) or await self._connect(way)
+        connection = self._kept(way)
+        if connection is None:
+            async with asyncio.timeout_at(until):
+                connection = await self._connect(way)
         self._busy.add(connection)
         try:
             connection.send(written, request.body, bound, streams=streams)
-            await connection.send_rest(request.body)
+            await connection.send_rest(request.body, until)
         except BaseException:
             self._end(connection, way)
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
@@ -58,8 +57,7 @@ class PooledStream:
         try:
             if self._end is not None:
                 with contextlib.suppress(*TROUBLE):
-                    async with asyncio.timeout(_LAST_BYTES_SECONDS):
-                        await self._connection.some()
+                    await self._connection.some(_LAST_BYTES_SECONDS)
         finally:
             await self.aclose()
 
@@ -72,8 +70,7 @@ class PooledStream:
     async def _next(self) -> bytes:
         """The bytes that are there, or the next that come; none at the end."""
         try:
-            async with asyncio.timeout(self._silence):
-                return await self._connection.some()
+            return await self._connection.some(self._silence)
         except TimeoutError as error:
             raise stalled(self._where, self._silence) from error
         except TROUBLE as error:

@@ -110,9 +110,8 @@ async def _put_through(
 ) -> None:
     line = f"CONNECT {origin.authority} HTTP/1.1\r\nHost: {origin.authority}\r\n{proxy.authorization}\r\n"
     try:
-        async with asyncio.timeout(seconds):
-            connection.send(line.encode("ascii"), b"", MAX_HEADER_BYTES, streams=True)
-            await connection.begun()
+        connection.send(line.encode("ascii"), b"", MAX_HEADER_BYTES, streams=True)
+        await connection.begun(asyncio.get_running_loop().time() + seconds)
     except TROUBLE as error:
         if connection.status < 300:  # else it said no, whatever is the matter with its page
             name = f"The proxy {proxy.origin.authority}"
