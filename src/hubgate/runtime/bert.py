@@ -109,7 +109,7 @@ class _Bert:
         """A weight in f32; `None` in the shape is any size."""
         found = self.weights.get(name)
         if found is None:
-            raise unusable(self.recipe.folder, f"its weights have no {name}")
+            raise unusable(self.recipe.folder, f"its weights have no {name} in F32 or F16")
         if len(found.shape) != len(shape) or any(
             want not in (None, have) for want, have in zip(shape, found.shape, strict=True)
         ):

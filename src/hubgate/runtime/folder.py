@@ -8,7 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hubgate.runtime.files import ONNX, TOKENIZER, WEIGHTS, TokenizerBroken, read_json, unusable
+from hubgate.runtime.files import (
+    ONNX,
+    TOKENIZER,
+    WEIGHTS,
+    TokenizerBroken,
+    read_json,
+    shown,
+    unusable,
+    whole,
+)
 from hubgate.runtime.heads import Embedding, Pooling, read_head
 
 if TYPE_CHECKING:
@@ -31,6 +40,7 @@ __all__ = [
     "unusable",
 ]
 
+CONFIG = "config.json"
 _NO_LIMIT = 1e9
 """A tokenizer without a limit says 1e30."""
 _PLACES_AFTER_PAD = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta"})
@@ -82,15 +92,15 @@ def read_folder(folder: Path) -> Recipe:
     Raises:
         RuntimeFailed: a file is missing, or says something this runtime does not know.
     """
-    config = read_json(folder, "config.json")
-    hidden, pad = config.get("hidden_size", config.get("dim")), config.get("pad_token_id") or 0
-    if not isinstance(hidden, int) or not isinstance(pad, int):
+    config = read_json(folder, CONFIG)
+    hidden = whole(folder, CONFIG, config, "hidden_size") or whole(folder, CONFIG, config, "dim")
+    if hidden is None:
         raise unusable(folder, "config.json does not give the sizes of the model")
     weights = _weights(folder, config)
     head = read_head(folder, config, hidden)
     if not (folder / TOKENIZER).is_file():
         raise unusable(folder, f"{TOKENIZER} is missing")
-    prompts = read_json(folder, "config_sentence_transformers.json", needed=False)
+    prompts, default_prompt = _prompts(folder)
     return Recipe(
         folder=folder,
         weights=weights,
@@ -98,12 +108,27 @@ def read_folder(folder: Path) -> Recipe:
         hidden=hidden,
         head=head,
         max_tokens=_max_tokens(folder, config, own_file=isinstance(head, Embedding)),
-        pad=pad,
-        vocabulary=config.get("vocab_size"),
+        pad=_pad(folder, config),
+        vocabulary=whole(folder, CONFIG, config, "vocab_size"),
         segments=_segments(folder),
-        prompts=prompts.get("prompts") or {},
-        default_prompt=prompts.get("default_prompt_name"),
+        prompts=prompts,
+        default_prompt=default_prompt,
     )
+
+
+def _pad(folder: Path, config: Mapping[str, Any]) -> int:
+    return whole(folder, CONFIG, config, "pad_token_id", least=0) or 0
+
+
+def _prompts(folder: Path) -> tuple[dict[str, str], str | None]:
+    """Its prompts by their names, and the name of the default one."""
+    name = "config_sentence_transformers.json"
+    own = read_json(folder, name, needed=False)
+    prompts, default = own.get("prompts") or {}, own.get("default_prompt_name")
+    texts = isinstance(prompts, dict) and all(isinstance(text, str) for text in prompts.values())
+    if not texts or not isinstance(default, str | None):
+        raise unusable(folder, f"{name} has prompts that are no texts")
+    return prompts, default
 
 
 def _segments(folder: Path) -> bool:
@@ -118,7 +143,7 @@ def built_from_weights(folder: Path) -> bool:
     Raises:
         RuntimeFailed: the file cannot be read.
     """
-    return _odd(read_json(folder, "config.json")) is None
+    return _odd(read_json(folder, CONFIG)) is None
 
 
 def _weights(folder: Path, config: Mapping[str, Any]) -> Path:
@@ -139,39 +164,39 @@ def _odd(config: Mapping[str, Any]) -> str | None:
     for key, value in known.items():
         said = config.get(key, value if key == "position_embedding_type" else None)
         if said != value:
-            return f"{key} = {said!r} where only {value!r} can be built from weights"
+            return f"{key} = {shown(said)[:100]} where only {value!r} can be built from weights"
     return None
 
 
 def _shape(folder: Path, config: Mapping[str, Any]) -> BertShape:
-    try:
-        shape = BertShape(
-            layers=int(config["num_hidden_layers"]),
-            heads=int(config["num_attention_heads"]),
-            hidden=int(config["hidden_size"]),
-            norm_epsilon=float(config["layer_norm_eps"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise unusable(folder, "config.json does not give the sizes of the model") from error
-    if shape.heads < 1 or shape.hidden % shape.heads:
-        raise unusable(folder, f"config.json splits {shape.hidden} numbers over {shape.heads} heads")
-    return shape
+    names = ("num_hidden_layers", "num_attention_heads", "hidden_size")
+    layers, heads, hidden = (whole(folder, CONFIG, config, name) for name in names)
+    epsilon = config.get("layer_norm_eps")
+    if layers is None or heads is None or hidden is None or not isinstance(epsilon, float | int):
+        raise unusable(folder, "config.json does not give the sizes of the model")
+    if not 0 < epsilon < 1:
+        raise unusable(folder, f"config.json says layer_norm_eps = {shown(epsilon)}")
+    if hidden % heads:
+        raise unusable(folder, f"config.json splits {hidden} numbers over {heads} heads")
+    return BertShape(layers=layers, heads=heads, hidden=hidden, norm_epsilon=float(epsilon))
 
 
 def _max_tokens(folder: Path, config: Mapping[str, Any], *, own_file: bool) -> int:
     said = _said_limit(folder, read_json(folder, "sentence_bert_config.json", needed=own_file))
-    places = _places(config)
+    places = _places(folder, config)
     if places is None or (said is None and own_file):
         raise unusable(folder, "no file says how many tokens it reads (max_seq_length)")
     return int(min(said or places, places))
 
 
-def _places(config: Mapping[str, Any]) -> int | None:
+def _places(folder: Path, config: Mapping[str, Any]) -> int | None:
     """How many positions the model has for tokens."""
-    places = config.get("max_position_embeddings")
-    if not isinstance(places, int):
+    places = whole(folder, CONFIG, config, "max_position_embeddings")
+    if places is None:
         return None
-    lost = (config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _PLACES_AFTER_PAD else 0
+    lost = _pad(folder, config) + 1 if str(config.get("model_type")) in _PLACES_AFTER_PAD else 0
+    if places <= lost:
+        raise unusable(folder, f"config.json leaves none of {places} positions to tokens")
     return places - lost
 
 
@@ -184,7 +209,7 @@ def read_limit(folder: Path) -> int | None:
         RuntimeFailed: a file cannot be read, or says something this runtime does not know.
     """
     said = _said_limit(folder, read_json(folder, "sentence_bert_config.json", needed=False))
-    places = _places(read_json(folder, "config.json", needed=False))
+    places = _places(folder, read_json(folder, CONFIG, needed=False))
     if said is not None and places is not None:
         said = min(said, places)
     return int(said) if said is not None and said < _NO_LIMIT else None

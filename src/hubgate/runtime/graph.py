@@ -54,9 +54,9 @@ def read_onnx(recipe: Recipe) -> Encoder:
     """
     try:
         model = openvino.Core().read_model(str(recipe.weights))
-    except RuntimeError as error:
+        inputs = {port.any_name: port.get_node() for port in model.inputs}
+    except (RuntimeError, ValueError) as error:  # of a name that is no UTF-8 the latter
         raise unusable(recipe.folder, f"{recipe.weights.name} is not a whole ONNX file") from error
-    inputs = {port.any_name: port.get_node() for port in model.inputs}
     if unknown := sorted(set(inputs) - {IDS, MASK, KINDS}) or sorted({IDS, MASK} - set(inputs)):
         raise unusable(recipe.folder, f"{recipe.weights.name} takes other inputs ({', '.join(unknown)})")
     ranks = not isinstance(recipe.head, Embedding)

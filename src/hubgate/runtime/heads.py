@@ -5,13 +5,12 @@ Nothing is guessed: a wrong pooling gives vectors that look right and are not. W
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hubgate.runtime.files import read_json, unusable
+from hubgate.runtime.files import json_of, read_json, shown, unusable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,8 +52,8 @@ def read_head(folder: Path, config: Mapping[str, Any], hidden: int) -> Head:
     Raises:
         RuntimeFailed: a file is missing, contradicts another, or says something this runtime does not know.
     """
-    names = config.get("architectures") or []
-    if any(str(name).endswith(_RANKS) for name in names):
+    names = config.get("architectures")
+    if isinstance(names, list) and any(str(name).endswith(_RANKS) for name in names):
         return _ranking(folder, config)
     modules = _modules(folder)
     return Embedding(_pooling(folder, f"{modules[1]}/config.json", hidden), normalize=len(modules) == 3)
@@ -62,27 +61,29 @@ def read_head(folder: Path, config: Mapping[str, Any], hidden: int) -> Head:
 
 def _ranking(folder: Path, config: Mapping[str, Any]) -> Ranking:
     """The activation stands in either file, by the version of sentence-transformers that wrote it; else it is sigmoid."""
-    labels = len(config.get("id2label") or config.get("label2id") or "1")
-    if labels != 1:
-        raise unusable(folder, f"it sorts texts into {labels} classes, and a cross-encoder gives one score")
+    classes = config.get("id2label") or config.get("label2id") or {"0": "one"}
+    if not isinstance(classes, dict) or len(classes) != 1:
+        labels = f"{len(classes)} classes" if isinstance(classes, dict) else "classes of its own kind"
+        raise unusable(folder, f"it sorts texts into {labels}, and a cross-encoder gives one score")
     own = read_json(folder, "config_sentence_transformers.json", needed=False).get("activation_fn")
-    inside = config.get("sentence_transformers") or {}
-    said = own or inside.get("activation_fn") or config.get("sbert_ce_default_activation_function")
-    if said is not None and said not in _ACTIVATIONS:
-        raise unusable(folder, f"its scores go through {said}, which is not understood")
+    inside = config.get("sentence_transformers")
+    nested = inside.get("activation_fn") if isinstance(inside, dict) else None
+    said = own or nested or config.get("sbert_ce_default_activation_function")
+    if said and (not isinstance(said, str) or said not in _ACTIVATIONS):
+        raise unusable(folder, f"its scores go through {_word(said)}, which is not understood")
     return Ranking(sigmoid=_ACTIVATIONS[said] if said else True)
 
 
 def _modules(folder: Path) -> list[str]:
     """The paths of the modules, after checking that they are Transformer, Pooling and perhaps Normalize."""
     try:
-        entries = json.loads((folder / "modules.json").read_bytes())
+        entries = json_of(folder, "modules.json")
         kinds = [entry["type"].rpartition(".")[2] for entry in entries]
         paths = [entry["path"] for entry in entries]
         outside = [path for path in map(PurePath, paths) if path.is_absolute() or ".." in path.parts]
     except FileNotFoundError:
         raise unusable(folder, "modules.json is missing") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise unusable(folder, "modules.json cannot be read") from error
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or paths[0]:
         raise unusable(folder, f"modules.json lists {', '.join(kinds) or 'nothing'}, which is not understood")
@@ -98,10 +99,16 @@ def _pooling(folder: Path, name: str, hidden: int) -> Pooling:
     words = {"pooling_mode_mean_tokens": Pooling.MEAN, "pooling_mode_cls_token": Pooling.CLS}
     said = pooling.get("pooling_mode") or (words.get(flags[0], flags[0]) if len(flags) == 1 else flags)
     if said not in tuple(Pooling):
-        raise unusable(folder, f"{name} asks for the pooling {said or 'none'}, which is not understood")
+        raise unusable(
+            folder, f"{name} asks for the pooling {_word(said or 'none')}, which is not understood"
+        )
     if pooling.get("include_prompt", True) is not True:
         raise unusable(folder, f"{name} leaves prompts out of the pooling, which is not understood")
     width = pooling.get("embedding_dimension", pooling.get("word_embedding_dimension"))
     if width != hidden:
-        raise unusable(folder, f"{name} pools {width} numbers, config.json has {hidden}")
+        raise unusable(folder, f"{name} pools {shown(width)} numbers, config.json has {hidden}")
     return Pooling(said)
+
+
+def _word(said: object) -> str:
+    return said if isinstance(said, str) else shown(said)

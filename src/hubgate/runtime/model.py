@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hubgate.domain.endpoint import Precision
+from hubgate.domain.errors import RuntimeFailed
 from hubgate.runtime.batching import padded
 from hubgate.runtime.bert import build_bert
+from hubgate.runtime.files import unusable
 from hubgate.runtime.graph import IDS, KINDS, MASK, Node, read_onnx, with_head
 from hubgate.runtime.openvino_quiet import openvino
 from hubgate.runtime.selftest import choose, rows_of, unsound
@@ -34,6 +36,16 @@ class Model:
     def __init__(
         self, recipe: Recipe, precision: Precision = Precision.F32, share: Share | None = None
     ) -> None:
+        try:
+            self._load(recipe, precision, share)
+        except (RuntimeFailed, KeyboardInterrupt, SystemExit):
+            raise
+        except (
+            BaseException
+        ) as error:  # libraries fail in their own ways, and a panic of Rust is no Exception
+            raise unusable(recipe.folder, f"it cannot be loaded ({type(error).__name__}: {error})") from error
+
+    def _load(self, recipe: Recipe, precision: Precision, share: Share | None) -> None:
         self.tokens = Tokens(recipe)
         graph = _graph(recipe, self.tokens.vocabulary)
         core, share = openvino.Core(), (share or Share()).settled()

@@ -10,7 +10,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from hubgate.domain.errors import InvalidRequest, RuntimeFailed
+from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
 from hubgate.runtime.process import WorkerProcess, worker_command
 
 if TYPE_CHECKING:
@@ -136,7 +136,9 @@ class LocalModel:
 
     async def _worker(self) -> WorkerProcess:
         if self._closed:
-            raise RuntimeFailed("The local model is closed.", remedy="Start the gate again.")
+            raise RuntimeFailed(
+                "The local model is closed.", remedy="Start the gate again.", cause=Cause.GATE_STOPPING
+            )
         if self._start is None or (
             self._start.done() and (self._start.exception() or self._start.result().ended)
         ):

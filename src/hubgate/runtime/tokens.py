@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from tokenizers import Tokenizer
@@ -11,7 +12,7 @@ from hubgate.domain.errors import Cause, InvalidRequest
 from hubgate.runtime.files import TOKENIZER, TokenizerBroken, unusable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from hubgate.runtime.folder import Recipe
@@ -76,10 +77,20 @@ class Tokens:
         self._tokenizer = tokenizer
         self._max_tokens = recipe.max_tokens
         self._segments = recipe.segments
+        self._folder = recipe.folder
         self._room = recipe.max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)
+        pairs = tokenizer.num_special_tokens_to_add(is_pair=True)
+        if min(self._room, recipe.max_tokens - pairs) < 1:
+            raise unusable(
+                recipe.folder, f"the {recipe.max_tokens} tokens that it reads leave no room for a text"
+            )
         self.vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
         if recipe.vocabulary is not None and recipe.vocabulary < self.vocabulary:
             raise unusable(recipe.folder, "its tokenizer has more tokens than its weights")
+        if recipe.pad >= (recipe.vocabulary or self.vocabulary):
+            raise unusable(
+                recipe.folder, f"it has no token {recipe.pad}, with which texts are to be filled up"
+            )
         self._pairs = Tokenizer.from_str(tokenizer.to_str())
         self._pairs.enable_truncation(recipe.max_tokens, strategy="longest_first")
 
@@ -88,8 +99,10 @@ class Tokens:
 
         Raises:
             InvalidRequest: a text is too long and may not be cut.
+            RuntimeFailed: the tokenizer's file lacks what a text needs.
         """
-        rows = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        with self._cutting():
+            rows = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
         cut = [len(row) > self._max_tokens for row in rows]
         long = [index for index, too_long in enumerate(cut) if too_long]
         if long and not truncate:
@@ -98,8 +111,9 @@ class Tokens:
                 remedy="Shorten or chunk the text, or allow truncation.",
                 cause=Cause.INPUT_TOO_LONG,
             )
-        for index in long:
-            rows[index] = self._cut(texts[index], left=left)
+        with self._cutting():
+            for index in long:
+                rows[index] = self._cut(texts[index], left=left)
         return [Row(ids) for ids in rows], cut
 
     def pairs(self, query: str, texts: Sequence[str], *, truncate: bool) -> tuple[list[Row], list[bool]]:
@@ -107,8 +121,10 @@ class Tokens:
 
         Raises:
             InvalidRequest: a pair is too long and may not be cut.
+            RuntimeFailed: the tokenizer's file lacks what a text needs.
         """
-        encodings = self._pairs.encode_batch([(query, text) for text in texts])
+        with self._cutting():
+            encodings = self._pairs.encode_batch([(query, text) for text in texts])
         cut = [bool(encoding.overflowing) for encoding in encodings]
         if any(cut) and not truncate:
             raise InvalidRequest(
@@ -120,6 +136,14 @@ class Tokens:
             Row(encoding.ids, encoding.type_ids if self._segments else None) for encoding in encodings
         ], cut
 
+    @contextlib.contextmanager
+    def _cutting(self) -> Iterator[None]:
+        """What the tokenizer's file lacks shows with the texts that need it, and is no end of the worker."""
+        try:
+            yield
+        except Exception as error:  # the library raises plain Exception
+            raise unusable(self._folder, f"{TOKENIZER} cannot cut every text into tokens") from error
+
     def _cut(self, text: str, *, left: bool) -> list[int]:
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         encoding.truncate(self._room, direction="left" if left else "right")
@@ -127,7 +151,8 @@ class Tokens:
 
     def tokens(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
         """The tokens of each text, uncut; a token's text is the part of the input it stands for."""
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
+        with self._cutting():
+            encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
         return [
             [
                 Token(id_, word, True, None, None)

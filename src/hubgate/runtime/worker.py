@@ -96,7 +96,7 @@ class Worker:
         while (request := read_request(requests)) is not None:
             try:
                 self._accept(request)
-            except InvalidRequest as error:
+            except (InvalidRequest, RuntimeFailed) as error:
                 self.reply(Failed.of(request.call, error))
 
     def _accept(self, request: Request) -> None:

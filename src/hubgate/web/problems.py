@@ -64,6 +64,8 @@ _STATUS_OF_CAUSE: dict[Cause, int] = {
     Cause.OUT_OF_CREDIT: 424,
     Cause.MODEL_NOT_FOUND: 424,
     Cause.OLD_ADDRESS: 424,
+    Cause.MODEL_UNUSABLE: 424,
+    Cause.RUNTIME_MISSING: 424,
     Cause.PAUSED: 424,
     Cause.WAKING: 503,
     Cause.OVERLOADED: 429,
@@ -89,7 +91,7 @@ class Problem(NamedTuple):
 
 def status_of(error: HubgateError) -> int:
     """The status that tells a client best what to do next."""
-    if isinstance(error, errors.UpstreamError) and error.cause in _STATUS_OF_CAUSE:
+    if isinstance(error, errors.UpstreamError | errors.RuntimeFailed) and error.cause in _STATUS_OF_CAUSE:
         return _STATUS_OF_CAUSE[error.cause]
     return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
 
