@@ -192,13 +192,10 @@ class LookAlike:
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
         started.set()
         await stop.wait()
+        await _all_accepted()
         await runner.cleanup()
         for transport in self._transports:
             transport.abort()  # one with something unsent would stay open
-        accepting = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in accepting:
-            task.cancel()  # of who has just connected: each closes its socket
-        await asyncio.gather(*accepting, return_exceptions=True)
         await asyncio.sleep(0)  # they end in the loop's next turn
 
     @contextmanager
@@ -218,6 +215,15 @@ class LookAlike:
             self._loop.call_soon_threadsafe(stop.set)
             thread.join(20)
             self._loop.close()
+
+
+async def _all_accepted() -> None:
+    """Let those in who have just connected: aiohttp does not know them yet, and would leave their sockets open."""
+    for _ in range(2):  # until the loop has looked for them
+        await asyncio.sleep(0)
+    coming = [task for task in asyncio.all_tasks() if "_accept_connection" in repr(task.get_coro())]
+    if coming:
+        await asyncio.wait(coming, timeout=5)
 
 
 def _response(answer: Answer) -> web.Response:
