@@ -49,7 +49,7 @@ def console_routes(
         clock: seconds since the epoch, for sessions.
     """
     house = Gatehouse(access, Sessions(clock))
-    door = SignIn(access, house, Attempts(time.monotonic))
+    door = SignIn(access, house, Attempts(time.monotonic), gateway.audit)
     models, keys = Models(gateway, access), KeysPage(gateway, access)
     settings, config = SettingsPage(gateway), ConfigPage(gateway, access)
     inside, outside = house.inside, house.outside

@@ -25,6 +25,9 @@ _RENEW_SECONDS = 60.0
 _MOST_TRIES = 5
 _TRY_SECONDS = 60.0
 _MOST_ADDRESSES = 10_000
+_MOST_NOTED = 100
+_NOTED_SECONDS = 3600.0
+"""So many wrong keys are noted in so much time, of all addresses together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class Attempts:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._failed: dict[str, deque[float]] = {}
+        self._noted: deque[float] = deque(maxlen=_MOST_NOTED)
 
     def wait(self, address: str) -> float:
         """Seconds until the address may try again; 0 if it may now."""
@@ -115,11 +119,16 @@ class Attempts:
             return 0.0
         return max(0.0, failed[0] + _TRY_SECONDS - self._clock())
 
-    def failed(self, address: str) -> None:
-        """Remember a wrong key."""
+    def failed(self, address: str) -> bool:
+        """Remember a wrong key; whether it is to be noted, as strangers at many addresses must not fill the log."""
         if address not in self._failed and len(self._failed) >= _MOST_ADDRESSES:
             del self._failed[next(iter(self._failed))]
-        self._failed.setdefault(address, deque(maxlen=_MOST_TRIES)).append(self._clock())
+        now = self._clock()
+        self._failed.setdefault(address, deque(maxlen=_MOST_TRIES)).append(now)
+        if len(self._noted) == _MOST_NOTED and now - self._noted[0] < _NOTED_SECONDS:
+            return False
+        self._noted.append(now)
+        return True
 
     def succeeded(self, address: str) -> None:
         """Forget the wrong keys of who had the right one."""

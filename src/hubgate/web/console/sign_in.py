@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING
 
-from hubgate.domain.errors import NotAuthenticated
+from hubgate.domain.actor import ACTOR
+from hubgate.domain.errors import NotAuthenticated, StoreFailed
 from hubgate.web.console.languages import languages
 from hubgate.web.console.visit import LANGUAGE_COOKIE, THEME_COOKIE, THEMES
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
+    from hubgate.domain.records import AuditLog
     from hubgate.service.access import Access
     from hubgate.web.console.gatehouse import Gatehouse
     from hubgate.web.console.session import Attempts
@@ -19,12 +22,17 @@ if TYPE_CHECKING:
 
 _HOME = "/ui/models"
 _A_YEAR = 365 * 86_400
+_CONSOLE = "console"
+"""Who turned somebody away of whom nothing is known."""
+
+_log = logging.getLogger(__name__)
 
 
 class SignIn:
     """The door."""
 
-    def __init__(self, access: Access, gatehouse: Gatehouse, attempts: Attempts) -> None:
+    def __init__(self, access: Access, gatehouse: Gatehouse, attempts: Attempts, audit: AuditLog) -> None:
+        self._audit = audit
         self._access = access
         self._gatehouse = gatehouse
         self._attempts = attempts
@@ -38,7 +46,7 @@ class SignIn:
         """Sign in with an admin key, which is forgotten at once: what stays is its id in a signed cookie."""
         form = await visit.form()
         following = _inside(form.get("next", ""))
-        address = visit.request.client.host if visit.request.client else "-"
+        address = _address(visit)
         if wait := self._attempts.wait(address):
             seconds = math.ceil(wait)
             response = _form(visit, following, visit.say("sign_in.wait", seconds=seconds), 429)
@@ -47,21 +55,36 @@ class SignIn:
         try:
             key = self._access.authenticate(f"Bearer {form.get('key', '')}")
         except (NotAuthenticated, UnicodeError):
-            self._attempts.failed(address)
+            await self._refuse(address, _CONSOLE)
             return _form(visit, following, visit.say("sign_in.unknown"), 401)
         if not key.admin:
-            self._attempts.failed(address)
+            await self._refuse(address, key.id)
             return _form(visit, following, visit.say("sign_in.not_admin"), 403)
         self._attempts.succeeded(address)
+        await self._note("session.begin", key.id, address)
         response = visit.go(following)
         self._gatehouse.sign_in(visit, key.id, response)
         return response
 
     async def leave(self, visit: Visit) -> Response:
         """Sign out."""
+        if visit.session:
+            await self._note("session.end", visit.session.key_id, _address(visit))
         response = visit.go("/ui/sign-in")
         self._gatehouse.sign_out(visit, response)
         return response
+
+    async def _refuse(self, address: str, who: str) -> None:
+        if self._attempts.failed(address):
+            await self._note("session.refuse", who, address)
+
+    async def _note(self, verb: str, who: str, address: str) -> None:
+        """Write it into the audit log; where that cannot be done, nobody is kept out by it."""
+        ACTOR.set(who)
+        try:
+            await self._audit.record(verb, _CONSOLE, {"address": [None, address]})
+        except StoreFailed as error:
+            _log.warning("%s of %s from %s is not in the audit log: %s", verb, who, address, error)
 
     async def prefer(self, visit: Visit) -> Response:
         """Remember a language or a theme in this browser."""
@@ -81,6 +104,11 @@ class SignIn:
 
 def _form(visit: Visit, following: str, fault: str = "", status: int = 200) -> Response:
     return visit.page("sign_in.html", status, following=following, fault=fault)
+
+
+def _address(visit: Visit) -> str:
+    """Where the visitor is, as far as the gate believes it."""
+    return visit.request.client.host if visit.request.client else "-"
 
 
 def _inside(path: str) -> str:

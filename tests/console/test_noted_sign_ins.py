@@ -1,0 +1,69 @@
+"""Who signed in, out, or tried to, and from where, stands in the audit log."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from harness import RunningGate
+from visitor import Visitor
+
+from hubgate.web.console.session import Attempts
+
+if TYPE_CHECKING:
+    from hubgate.settings import Settings
+
+
+def noted(gate: RunningGate) -> list[dict[str, Any]]:
+    """Lines about sessions, the oldest first."""
+    lines = gate.request("GET", "/api/audit").json()["changes"]
+    return [line for line in reversed(lines) if line["verb"].startswith("session.")]
+
+
+def told(gate: RunningGate) -> list[tuple[str, str, str]]:
+    return [(line["verb"], line["who_name"], line["changes"]["address"][1]) for line in noted(gate)]
+
+
+def test_signing_in_and_out_is_noted_with_the_address(gate: RunningGate) -> None:
+    visitor = Visitor(gate)
+    visitor.sign_in()
+    visitor.post("/ui/sign-out")
+    visitor.post("/ui/sign-out")
+    assert told(gate) == [("session.begin", "admin", "127.0.0.1"), ("session.end", "admin", "127.0.0.1")]
+    assert gate.admin_key not in str(noted(gate))
+
+
+def test_wrong_keys_are_noted_without_the_key_and_those_that_wait_are_not(gate: RunningGate) -> None:
+    mere = gate.request("POST", "/api/keys", {"name": "app"}).json()["key"]
+    visitor = Visitor(gate)
+    for key in ("hg_wrong", "ä", mere, "x", "y", "z", "z"):
+        visitor.post("/ui/sign-in", {"key": key})
+    assert told(gate) == [
+        ("session.refuse", who, "127.0.0.1") for who in ("console", "console", "app", "console", "console")
+    ]
+    assert "hg_wrong" not in str(noted(gate))
+    assert mere not in str(noted(gate))
+
+
+def test_a_proxys_word_counts_where_the_operator_names_it(settings: Settings) -> None:
+    with RunningGate(replace(settings, trusted_proxies="127.0.0.1")) as gate:
+        Visitor(gate).post("/ui/sign-in", {"key": gate.admin_key}, **{"x-forwarded-for": "192.0.2.7"})
+        assert told(gate) == [("session.begin", "admin", "192.0.2.7")]
+
+
+def test_a_stranger_with_many_addresses_does_not_fill_the_log() -> None:
+    now = 0.0
+    attempts = Attempts(lambda: now)
+    assert sum(attempts.failed(f"10.0.{n // 250}.{n % 250}") for n in range(1000)) == 100
+    now = 3600.0
+    assert attempts.failed("10.1.1.1")
+
+
+def test_who_has_the_key_comes_in_though_the_log_cannot_be_written(gate: RunningGate) -> None:
+    visitor = Visitor(gate)
+    database = sqlite3.connect(gate.settings.home / "hubgate.db")
+    database.execute("drop table audit")
+    database.close()
+    assert visitor.sign_in().status == 303
+    assert visitor.get("/ui/models").status == 200
