@@ -377,7 +377,7 @@ from hubgate.service.jobs.job import JobFolder
 from hubgate.service.jobs.rows import JobStopped
 from model_script import Script, run, task
 
-what = task(Path(sys.argv[1]), Path(sys.argv[2]), rows_per_request=30)
+what = task(Path(sys.argv[1]), Path(sys.argv[2]))
 for most in range(40, 10_000, 20):
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
     script = Script()
@@ -395,7 +395,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
 def test_a_full_disk_stops_the_job_with_one_line_and_loses_nothing(tmp_path: Path, name: str) -> None:
     """A limit on the size of files stands in for it, and grows until the job is done: it hits every file once."""
-    source = write(tmp_path / "in.jsonl", [f"text {number}" for number in range(90)])
+    source = write(tmp_path / "in.jsonl", [f"text {number}" for number in range(16)])
     output = tmp_path / name
     ran = subprocess.run(
         [sys.executable, "-c", _ON_A_SMALL_DISK, str(source), str(output)],
@@ -414,8 +414,8 @@ def test_a_full_disk_stops_the_job_with_one_line_and_loses_nothing(tmp_path: Pat
     )
     done = [int(before) for before, _, _ in attempts]
     assert done == sorted(done)
-    assert {0, 30, 60} <= set(done)
-    assert JobFolder(output).totals().rows == 90
+    assert len(set(done)) > 3  # the file of the parts, or the manifest, was full again and again
+    assert JobFolder(output).totals().rows == 16
     assert JobFolder(output).state().status is Status.DONE
 
 
