@@ -39,7 +39,7 @@ def test_f32_to_json_and_back_loses_nothing(numbers: list[float]) -> None:
 @given(st.lists(singles))
 def test_base64_and_back_loses_nothing(numbers: list[float]) -> None:
     item = vectors.f32(numbers)
-    assert vectors.base64_to_f32(vectors.f32_to_base64(item)) == item
+    assert vectors.base64_to_f32(b'"' + vectors.f32_to_base64(item) + b'"') == item
 
 
 @pytest.mark.parametrize("item", [b"[1, null]", b"[1e999]", b"[1e300]", b"[NaN]", b'["a"]', b"[[1]]", b"7"])
@@ -69,7 +69,22 @@ def test_every_other_number_is_in_range(number: str) -> None:
     vectors.check_range(f"[0.5, {number},-1]".encode())
 
 
-@pytest.mark.parametrize("text", [b"a", b"YWI=", b"not base64!"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'"a"',
+        b'"YWI="',
+        b'"not base64!"',
+        b'"AAAA="',
+        b'"AAAAAA=="AAAA',
+        b'"AAA\nAAA=="',
+        b'"\xff"',
+        b"AAAAAA==",
+        b"null",
+        b"[1]",
+        b"",
+    ],
+)
 def test_base64_that_holds_no_numbers_is_refused(text: bytes) -> None:
     with pytest.raises(UpstreamUnreadable):
         vectors.base64_to_f32(text)

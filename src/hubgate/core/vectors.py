@@ -6,7 +6,6 @@ every reply (how many numbers, are they finite) never makes a Python float; only
 
 from __future__ import annotations
 
-import base64
 import binascii
 import math
 import re
@@ -14,6 +13,7 @@ import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
 import orjson
 
 from hubgate.domain.calls import Encoding, Vectors
@@ -22,6 +22,7 @@ from hubgate.domain.errors import Cause, UpstreamUnreadable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+_BASE64 = msgspec.json.Decoder(bytes)
 _F32_BYTES = 4
 _NO_NUMBER = tuple(b'ulN"{')
 """One of these bytes is in each of null, true, false, NaN, a text and an object."""
@@ -104,18 +105,18 @@ def f32_to_json(item: bytes) -> bytes:
 
 def f32_to_base64(item: bytes) -> bytes:
     """An f32 vector as OpenAI's `encoding_format: base64` spells it."""
-    return base64.b64encode(item)
+    return binascii.b2a_base64(item, newline=False)
 
 
 def base64_to_f32(text: bytes) -> bytes:
-    """The f32 vector in OpenAI's base64.
+    """The f32 vector in OpenAI's base64, as a string of JSON with its quotes.
 
     Raises:
         UpstreamUnreadable: not base64, or not whole numbers of four bytes.
     """
     try:
-        item = binascii.a2b_base64(text, strict_mode=True)
-    except binascii.Error as error:
+        item = _BASE64.decode(text)  # unpacked as it is read: binascii alone takes half as long again
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UpstreamUnreadable("The server sent a vector that is neither numbers nor base64.") from error
     if len(item) % _F32_BYTES:
         raise UpstreamUnreadable("The server sent a base64 vector that does not consist of 4-byte numbers.")

@@ -150,8 +150,7 @@ def _reading(items: list[bytes], tokens: int | None) -> Reading:
 def _from_base64(item: bytes) -> bytes:
     if item[:1] != b'"':
         raise _no_embeddings()
-    text = item[1:-1]
-    vector = base64_to_f32(text.replace(b"\\/", b"/") if b"\\" in text else text)
+    vector = base64_to_f32(item)
     if not is_finite(vector):
         raise not_a_number()
     return vector
