@@ -6,12 +6,14 @@ import csv
 import time
 from typing import TYPE_CHECKING
 
+from harness import RunningGate
 from lookalikes import lookalike
 
 if TYPE_CHECKING:
     import pytest
     from commands import Command
-    from harness import RunningGate
+
+    from hubgate.settings import Settings
 
 TOKEN = "hf_" + "t0ken" * 6
 
@@ -117,10 +119,19 @@ def test_a_key_is_made_and_changed_with_all_its_rights(gate: RunningGate, hubgat
         assert (failed.status, told in failed.err) == (1, True)
 
 
+def test_the_use_is_told_as_csv_by_a_gate_that_does_not_run(settings: Settings, hubgate: Command) -> None:
+    with RunningGate(settings) as gate:
+        gate.add("words")
+        gate.request("POST", "/hf/words/embed", {"inputs": ["é"]})
+    (line,) = csv.DictReader(hubgate("usage", "--csv").out.splitlines())
+    assert (line["endpoint"], line["requests"]) == ("words", "1")
+    assert "Use cannot be told by [moon]" in hubgate("usage", "--csv", "--by", "moon").err
+
+
 def test_use_and_changes_are_shown(gate: RunningGate, hubgate: Command) -> None:
     gate.add("words")
     key = gate.create_key("app")
-    assert hubgate("usage", "--csv").out == ""
+    assert hubgate("usage", "--csv").out.startswith("endpoint,requests,errors,")
     for _ in range(2):
         gate.request("POST", "/hf/words/embed", {"inputs": ["a", "b"]}, key=key)
     assert [row[:4] for row in hubgate("usage", "--key", "app").rows] == [["words", "2", "0", "4"]]
@@ -129,6 +140,7 @@ def test_use_and_changes_are_shown(gate: RunningGate, hubgate: Command) -> None:
     assert hubgate("usage", "--by", "key,cause").rows == []
     assert hubgate("usage", "--from", "2001-01-01", "--to", "2001-01-02").rows == []
     assert "[from] is no time" in hubgate("usage", "--from", "soon").err
+    assert "[from] is no time" in hubgate("usage", "--csv", "--from", "soon").err
     hubgate("edit", "words", "--burst", "3")
     assert hubgate("audit", "--limit", "1").rows[0][2:] == [
         "cli",

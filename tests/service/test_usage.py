@@ -20,7 +20,7 @@ from hubgate.domain.errors import InvalidRequest, StoreFailed
 from hubgate.domain.records import BUCKETS, DAY, HOUR, LATENCY_BOUNDS, UsageQuestion
 from hubgate.service.gateway import Gateway
 from hubgate.service.pipeline import Pipelines
-from hubgate.service.usage import MOST_ROWS, Usage, percentile
+from hubgate.service.usage import MOST_ROWS, PAGE_ROWS, Usage, percentile
 from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:
@@ -201,6 +201,30 @@ async def test_what_cannot_be_grouped_or_is_too_much_is_refused(store: SqlStore)
         called(usage, key=str(number))
     with pytest.raises(InvalidRequest, match="more than 10000 rows"):
         await usage.report(asked("key"))
+
+
+async def test_pages_tell_every_group_once_however_many_there_are(store: SqlStore) -> None:
+    hands = Hands()
+    usage = opened(store, hands)
+    with pytest.raises(InvalidRequest, match=r"by \[moon\]"):
+        await usage.pages(asked("moon"))
+    groups = [(f"e{n % 7}", f"k{n}") for n in range(2 * PAGE_ROWS)]
+    for hour in (0, 1):
+        hands.now = NOON + hour * 3600
+        for endpoint, key in groups:
+            called(usage, endpoint, key, "ok" if hour else "overloaded")
+    told, sizes = [], []
+    async for page in await usage.pages(asked("endpoint", "day", "key")):
+        sizes.append(len(page))
+        told += [(row.group[0], row.group[2], row.tally.requests) for row in page]
+        called(usage, *groups[0])
+        await usage.flush()  # what is counted meanwhile moves no page
+    assert sizes == [PAGE_ROWS, PAGE_ROWS, 0]
+    assert told == [(*group, 2) for group in sorted(groups)]
+    causes = [row.group async for page in await usage.pages(asked("cause", "key")) for row in page]
+    assert causes == [("overloaded", key) for key in sorted(key for _, key in groups)]
+    (whole,) = [row async for page in await usage.pages(asked()) for row in page]
+    assert whole.tally.requests == 4 * PAGE_ROWS + len(sizes)
 
 
 class TestPercentile:

@@ -15,6 +15,7 @@ from hubgate.domain.calls import InputType
 from hubgate.domain.chunking import ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Engine, Precision, Similarity, Source, Task
 from hubgate.domain.errors import UpstreamUnreachable
+from hubgate.service.usage import MOST_ROWS
 from hubgate.web.shapes import EndpointForm
 
 if TYPE_CHECKING:
@@ -348,6 +349,24 @@ class TestUsage:
             (line,) = csv.DictReader(io.StringIO(reply.body.decode()))
             assert (line["key_name"], line["requests"]) == ("'=app", "2")
             assert line["day"] == time.strftime("%Y-%m-%d", time.gmtime())
+
+    async def test_csv_has_all_rows_where_json_has_a_bound(self, scripted: ScriptedGate) -> None:
+        for number in range(MOST_ROWS + 1):
+            scripted.gateway.usage.count(
+                "e5",
+                f"k{number}",
+                "ok",
+                seconds=0.1,
+                texts=1,
+                prompt_tokens=1,
+                completion_tokens=0,
+                waited=0.0,
+            )
+        reply = await scripted.request("GET", "/api/usage?by=key")
+        assert told(reply) == (400, "invalid_request")
+        reply = await scripted.request("GET", "/api/usage?by=key&format=csv")
+        keys = [line["key"] for line in csv.DictReader(io.StringIO(reply.body.decode()))]
+        assert sorted(keys) == sorted(f"k{number}" for number in range(MOST_ROWS + 1))
 
     async def test_what_asks_no_model_is_no_use(self, scripted: ScriptedGate) -> None:
         for path in ("/v1/models", "/hf/e5/info", "/api/about"):

@@ -6,6 +6,7 @@ through it; and when none runs, the same application answers here.
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,14 @@ from urllib.parse import quote, unquote
 from hubgate.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hubgate.web.asgi import Message, Scope
 
+    _Take = Callable[[bytes], object]
+
+_PART = 65_536
+"""Bytes."""
 _TIMEOUT = 4000.0  # a model that is added may have to be downloaded first
 
 
@@ -33,20 +40,40 @@ def api(method: str, path: str, body: object = None) -> Any:
     Raises:
         CommandFailed: the gate answered with an error, or not at all.
     """
+    parts: list[bytes] = []
+    payload = b"" if body is None else json.dumps(body).encode()
+    _ask(method, path, payload, parts.append)
+    answer = b"".join(parts)
+    return json.loads(answer) if answer else None
+
+
+def print_text(path: str) -> None:
+    """Print what the gate answers to a GET as it comes, with the line ends of this system.
+
+    Raises:
+        CommandFailed: the gate answered with an error, or not at all, or broke off.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    _ask("GET", path, b"", lambda part: print(decoder.decode(part).replace("\r", ""), end=""))
+
+
+def _ask(method: str, path: str, payload: bytes, take: _Take) -> None:
+    """One request, whose answer is taken in parts; an error's is told.
+
+    Raises:
+        CommandFailed: the gate answered with an error, or not at all.
+    """
     from hubgate.store.lock import running_gate
 
     settings = Settings.from_env()
-    payload = b"" if body is None else json.dumps(body).encode()
     gate = running_gate(settings.home)
     if gate is not None:
-        status, answer = _over_http(gate.url + path, gate.key, method, payload)
+        status, failure = _over_http(gate.url + path, gate.key, method, payload, take)
     else:
-        status, answer = _in_process(settings, method, path, payload)
-    decoded: Any = json.loads(answer) if answer else None
+        status, failure = _in_process(settings, method, path, payload, take)
     if status >= 400:
-        error = decoded["error"]
+        error = json.loads(failure)["error"]
         raise CommandFailed(f"{error['message']} {error['remedy']}".rstrip(), error["cause"])
-    return decoded
 
 
 def segment(name: str) -> str:
@@ -60,7 +87,9 @@ def segment(name: str) -> str:
     return quote(name, safe="", errors="surrogateescape")
 
 
-def _over_http(url: str, key: str, method: str, payload: bytes) -> tuple[int, bytes]:
+def _over_http(url: str, key: str, method: str, payload: bytes, take: _Take) -> tuple[int, bytes]:
+    """The status, and the body of an error."""
+    import http.client
     import urllib.error
     import urllib.request
 
@@ -69,30 +98,34 @@ def _over_http(url: str, key: str, method: str, payload: bytes) -> tuple[int, by
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(request, timeout=_TIMEOUT) as response:
-            return response.status, response.read()
+            while part := response.read(_PART):
+                take(part)
+            return response.status, b""
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read()
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise CommandFailed(f"The gate at {url} does not answer: {error}.") from None
 
 
-def _in_process(settings: Settings, method: str, path: str, payload: bytes) -> tuple[int, bytes]:
+def _in_process(settings: Settings, method: str, path: str, payload: bytes, take: _Take) -> tuple[int, bytes]:
     import asyncio
 
     from hubgate.store.lock import GateLock
 
     with GateLock(settings.home):
-        return asyncio.run(_ask_own_gate(settings, method, path, payload))
+        return asyncio.run(_ask_own_gate(settings, method, path, payload, take))
 
 
-async def _ask_own_gate(settings: Settings, method: str, path: str, payload: bytes) -> tuple[int, bytes]:
+async def _ask_own_gate(
+    settings: Settings, method: str, path: str, payload: bytes, take: _Take
+) -> tuple[int, bytes]:
     import asyncio
     import secrets
 
     from hubgate.wiring import open_gate
 
-    status, parts, unsent = 0, [], [payload]
+    status, failure, unsent = 0, list[bytes](), [payload]
 
     async def receive() -> Message:
         if not unsent:
@@ -102,7 +135,7 @@ async def _ask_own_gate(settings: Settings, method: str, path: str, payload: byt
     async def send(message: Message) -> None:
         nonlocal status
         status = message.get("status", status)
-        parts.append(message.get("body", b""))
+        (failure.append if status >= 400 else take)(message.get("body", b""))
 
     async with open_gate(settings) as gate:
         key = secrets.token_urlsafe(32)
@@ -119,4 +152,4 @@ async def _ask_own_gate(settings: Settings, method: str, path: str, payload: byt
             "headers": [(b"authorization", b"Bearer " + key.encode())],
         }
         await gate.app(scope, receive, send)
-    return status, b"".join(parts)
+    return status, b"".join(failure)

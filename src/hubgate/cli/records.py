@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 from typer import Option
 
-from hubgate.cli.client import api
+from hubgate.cli.client import api, print_text
 from hubgate.cli.options import given
 from hubgate.cli.printing import moment, print_table
 
@@ -41,11 +40,11 @@ def usage(
     from urllib.parse import urlencode
 
     asked = given(by=by, to=end, endpoint=endpoint, key=key, **{"from": start}) or {}
+    if as_csv:
+        print_text(f"/api/usage?{urlencode({**asked, 'format': 'csv'})}")
+        return
     told = api("GET", f"/api/usage?{urlencode(asked)}")
     rows: list[dict[str, Any]] = told["rows"]
-    if as_csv:
-        _print_csv(rows)
-        return
     groups = ["key_name" if word == "key" else word for word in told["by"]]
     numbers = [name for name in _COLUMNS if not rows or name in rows[0]]
     print_table(
@@ -71,15 +70,6 @@ def audit(
             for change in api("GET", f"/api/audit?limit={limit}")["changes"]
         ],
     )
-
-
-def _print_csv(rows: list[dict[str, Any]]) -> None:
-    import csv
-
-    if rows:
-        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _short(value: float | None) -> object:

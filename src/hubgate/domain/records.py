@@ -127,8 +127,10 @@ class UsageStore(Protocol):
         """Add to the hours."""
         ...
 
-    async def read(self, question: UsageQuestion, most: int) -> Sequence[UsageRow]:
-        """The use, grouped and in the order of the groups; at most so many rows."""
+    async def read(
+        self, question: UsageQuestion, most: int, after: tuple[str | int, ...] | None = None
+    ) -> Sequence[UsageRow]:
+        """The use, grouped and in the order of the groups; at most so many rows, those after a group if one is given."""
         ...
 
     async def roll(self, now: float) -> None:

@@ -15,14 +15,16 @@ from hubgate.domain.errors import InvalidRequest, StoreFailed
 from hubgate.domain.records import COUNTS, HOUR, LATENCY_BOUNDS, Slot, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from hubgate.domain.records import UsageQuestion, UsageRow, UsageStore
     from hubgate.service.pipeline import Pipeline
 
 GROUPS = ("endpoint", "key", "day", "hour", "cause")
 MOST_ROWS = 10_000
-"""In one answer."""
+"""In one answer that is held whole."""
+PAGE_ROWS = 2_000
+"""Read at a time for one that is not."""
 
 
 class _Reading(NamedTuple):
@@ -124,17 +126,39 @@ class Usage:
             InvalidRequest: it cannot be grouped so, or makes too many rows.
             StoreFailed: the database cannot be used.
         """
+        await self._up_to_date(question)
+        rows = await self._store.read(question, MOST_ROWS + 1)
+        if len(rows) > MOST_ROWS:
+            raise InvalidRequest(
+                f"This makes more than {MOST_ROWS} rows.",
+                remedy="Ask for CSV, which has no bound, for less time, or group by less.",
+            )
+        return rows
+
+    async def pages(self, question: UsageQuestion) -> AsyncIterator[Sequence[UsageRow]]:
+        """The use up to this moment, grouped as asked, page by page; the first is read before this returns.
+
+        Raises:
+            InvalidRequest: it cannot be grouped so.
+            StoreFailed: the database cannot be used. Further pages raise it, too.
+        """
+        await self._up_to_date(question)
+        return self._pages(question, await self._store.read(question, PAGE_ROWS))
+
+    async def _pages(
+        self, question: UsageQuestion, page: Sequence[UsageRow]
+    ) -> AsyncIterator[Sequence[UsageRow]]:
+        yield page
+        while len(page) == PAGE_ROWS:
+            page = await self._store.read(question, PAGE_ROWS, page[-1].group)
+            yield page
+
+    async def _up_to_date(self, question: UsageQuestion) -> None:
         if unknown := [word for word in question.by if word not in GROUPS]:
             raise InvalidRequest(
                 f"Use cannot be told by [{unknown[0][:40]}].", remedy=f"Use some of {', '.join(GROUPS)}."
             )
         await self.flush()
-        rows = await self._store.read(question, MOST_ROWS + 1)
-        if len(rows) > MOST_ROWS:
-            raise InvalidRequest(
-                f"This makes more than {MOST_ROWS} rows.", remedy="Ask for less time, or group by less."
-            )
-        return rows
 
     def _keep(self, tallies: Mapping[tuple[int, str, str], Tally]) -> None:
         """Put back what could not be written down."""

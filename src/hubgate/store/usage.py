@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, literal, select
+from sqlalchemy import delete, func, literal, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from hubgate.domain.records import BUCKETS, COUNTS, DAY, HOUR, Tally, UsageRow
@@ -50,7 +50,9 @@ class SqlUsage:
 
         await self._database.do(work)
 
-    async def read(self, question: UsageQuestion, most: int) -> Sequence[UsageRow]:
+    async def read(
+        self, question: UsageQuestion, most: int, after: tuple[str | int, ...] | None = None
+    ) -> Sequence[UsageRow]:
         """The use, grouped and in the order of the groups."""
         table = usage_causes if "cause" in question.by else usage
         groups = [_group(table, word).label(f"by_{n}") for n, word in enumerate(question.by)]
@@ -58,6 +60,9 @@ class SqlUsage:
         rows = select(*groups, *sums).where(*_asked(table, question)).limit(most)
         if groups:
             rows = rows.group_by(*groups).order_by(*groups)
+        if after:  # a group is a function of its rows, so what was told is not summed again
+            places = [_group(table, word) for word in question.by]
+            rows = rows.where(tuple_(*places) > tuple_(*map(literal, after)))
 
         def work(connection: Connection) -> list[UsageRow]:
             return [

@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from hubgate.domain.errors import InvalidRequest
 from hubgate.domain.records import COUNTS, DAY, UsageQuestion
@@ -16,7 +16,7 @@ from hubgate.service.usage import GROUPS, percentile
 from hubgate.web.api_table import ApiRoute, json_response
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from starlette.datastructures import QueryParams
     from starlette.requests import Request
@@ -42,9 +42,9 @@ class RecordsApi:
         """The use of endpoints in some time, in groups; JSON, or CSV where that is asked for."""
         names = {key.id: key.name for key in self._access.list()}
         question = _question(request.query_params, {name: key_id for key_id, name in names.items()})
-        rows = await self._gateway.usage.report(question)
         if _wants_csv(request):
-            return Response(usage_csv(question.by, rows, names), media_type="text/csv; charset=utf-8")
+            return usage_csv(question.by, await self._gateway.usage.pages(question), names)
+        rows = await self._gateway.usage.report(question)
         shown = [_row_json(question.by, row, names) for row in rows]
         return json_response(
             {
@@ -123,23 +123,39 @@ def _row_json(by: Sequence[str], row: UsageRow, names: Mapping[str, str]) -> dic
     return shown | {name: percentile(tally.latency, share) for name, share in PERCENTILES.items()}
 
 
-def usage_csv(by: Sequence[str], rows: Sequence[UsageRow], names: Mapping[str, str]) -> str:
-    """Use as a table for spreadsheets.
+def usage_csv(
+    by: Sequence[str],
+    pages: AsyncIterator[Sequence[UsageRow]],
+    names: Mapping[str, str],
+    file: str | None = None,
+) -> Response:
+    """Use as a table for spreadsheets, sent page by page, however many rows there are.
 
     Args:
         by: how it is grouped.
-        rows: the groups.
+        pages: the groups.
         names: of keys, by their ids.
+        file: the name under which a browser stores it.
     """
+    headers = {"content-disposition": f'attachment; filename="{file}"'} if file else {}
+    return StreamingResponse(_csv(by, pages, names), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+async def _csv(
+    by: Sequence[str], pages: AsyncIterator[Sequence[UsageRow]], names: Mapping[str, str]
+) -> AsyncIterator[str]:
     keys = [name for word in by for name in ((word, "key_name") if word == "key" else (word,))]
     numbers = ("requests",) if "cause" in by else (*COUNTS, *PERCENTILES)
     written = io.StringIO()
     writer = csv.DictWriter(written, [*keys, *numbers])
     writer.writeheader()
-    for row in rows:
-        shown = _row_json(by, row, names)
-        writer.writerow({name: _plain(value) for name, value in shown.items()})
-    return written.getvalue()
+    async for rows in pages:
+        for row in rows:
+            shown = _row_json(by, row, names)
+            writer.writerow({name: _plain(value) for name, value in shown.items()})
+        yield written.getvalue()
+        written.seek(0)
+        written.truncate()
 
 
 def _plain(value: object) -> object:

@@ -6,8 +6,6 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode
 
-from starlette.responses import Response
-
 from hubgate.domain.records import UsageQuestion
 from hubgate.web.api_records import usage_csv
 from hubgate.web.console.playing import CONSOLE
@@ -16,6 +14,8 @@ from hubgate.web.console.usage_views import cards_of, shares_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from starlette.responses import Response
 
     from hubgate.service.access import Access
     from hubgate.service.gateway import Gateway
@@ -96,13 +96,9 @@ class UsagePage:
         period = Period.until(time.time(), RANGES[wanted.range])
         by = {"endpoint": ("endpoint",), "key": ("key",), "all": (period.range.by, "endpoint", "key")}
         words = by.get(query.get("table", ""), (period.range.by,))
-        rows = await self._gateway.usage.report(wanted.question(period, *words))
+        pages = await self._gateway.usage.pages(wanted.question(period, *words))
         name = "-".join(("usage", wanted.range, *words))
-        return Response(
-            usage_csv(words, rows, self._names()),
-            media_type="text/csv; charset=utf-8",
-            headers={"content-disposition": f'attachment; filename="{name}.csv"'},
-        )
+        return usage_csv(words, pages, self._names(), f"{name}.csv")
 
     def _names(self) -> dict[str, str]:
         """Of keys, by their ids."""
