@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,5 +19,7 @@ def test_a_job_and_a_gate_that_are_killed_at_random_moments_make_the_same_file()
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "4 kills" in ran.stdout
+    killed = re.search(r"(\d+) kills", ran.stdout)
+    assert killed is not None
+    assert int(killed[1]) >= 2  # the last one may find the job done
     assert "the same file, row by row" in ran.stdout
