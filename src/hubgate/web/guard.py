@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from hubgate.domain.errors import CapacityError, Cause, HubgateError
 from hubgate.web.asgi import respond
 from hubgate.web.body import Body, closes, until_client_leaves
+from hubgate.web.faces import face_of
 from hubgate.web.problems import problem
 from hubgate.web.ticket import Ticket
 
@@ -30,25 +31,7 @@ _KEYED_PATH = re.compile(r"/+k/+(?P<key>[^/]*)(?P<rest>/.*)?", re.DOTALL)
 # No name of an endpoint looks like this.
 _LIKE_A_KEY = re.compile(r"hg_[0-9a-f]{8}_[A-Za-z0-9_\-]{40,}|hf_[A-Za-z0-9]{30,}")
 _SHOWN_LENGTH = 200
-# Who calls these below /hf/{endpoint} is a client of OpenAI's.
-_OPENAI_TAILS = frozenset({"v1/embeddings", "embeddings", "v1/rerank", "v2/rerank"})
-# Here every kind of client calls. OpenAI's own say who they are, and show the text of no other error.
-_SHARED_TAILS = frozenset({"v1/chat/completions", "chat/completions", "v1/completions", "completions"})
 _OPENAIS_OWN = b"x-stainless-lang"
-_HUGGING_FACE = frozenset(
-    {
-        "hf",
-        "embed",
-        "embed_sparse",
-        "generate",
-        "generate_stream",
-        "similarity",
-        "predict",
-        "tokenize",
-        "info",
-    }
-    | {"health", "k"}
-)
 _PRODUCT = (b"x-elastic-product", b"Elasticsearch")
 
 _log = logging.getLogger("hubgate.access")
@@ -219,25 +202,6 @@ async def _tell(
             await body.drain()
         told = problem(ticket.dialect or ticket.face, error)
         await respond(answer, told.status, told.body, headers=told.headers)
-
-
-def face_of(path: str, *, openais: bool = False) -> str:
-    """The face that a path belongs to, so that even an unknown path is answered in a known dialect.
-
-    `openais` is whether one of OpenAI's own clients asks.
-    """
-    _, head, *rest = path.split("/", 3) if path.startswith("/") else ("", "")
-    if head in {"", "_inference"}:
-        return "elastic"
-    if head == "hf" and len(rest) > 1:
-        tail = rest[1].rstrip("/")
-        if tail in _OPENAI_TAILS or (openais and tail in _SHARED_TAILS):
-            return "openai"
-    if head in _HUGGING_FACE:
-        return "huggingface"
-    if head in {"v1", "v2", "embeddings", "models", "chat", "completions", "rerank"}:
-        return "openai"
-    return "console" if head == "ui" else "own"
 
 
 def _is_open(scope: Scope, headers: dict[bytes, bytes]) -> bool:
