@@ -286,7 +286,13 @@ async def test_a_status_of_the_upstream_below_500_is_passed_on_and_the_rest_is_4
         (errors.UpstreamUnreachable("Nothing listens."), 400, "status_exception", "Nothing listens."),
         (errors.UpstreamUnreadable("It sent HTML."), 400, "status_exception", "It sent HTML."),
         (errors.EndpointChanged("384 became 768."), 400, "status_exception", "384 became 768."),
-        (errors.RuntimeFailed("The worker ended."), 503, "status_exception", "The worker ended."),
+        (
+            errors.RuntimeFailed("The worker ended.", cause=Cause.RUNTIME_CRASHED),
+            503,
+            "status_exception",
+            "The worker ended.",
+        ),
+        (errors.RuntimeFailed("Broken files."), 424, "status_exception", "Broken files."),
         (
             UpstreamRefused("Paused.", status=400, cause=Cause.PAUSED),
             400,
