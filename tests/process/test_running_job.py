@@ -15,7 +15,7 @@ from hubgate.service.jobs.job import JobFolder, Status
 if TYPE_CHECKING:
     from pathlib import Path
 
-ROWS = 300
+ROWS = 600
 """So many that the slow server needs longer for them than a test does for what it does meanwhile."""
 
 
