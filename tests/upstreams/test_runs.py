@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def known_to_run(
-    home: Path, state: str, *, token: str | None = TOKEN, **fields: Any
-) -> bool:
+async def known_to_run(home: Path, state: str, *, token: str | None = TOKEN, **fields: Any) -> bool:
     """Of an endpoint of a namespace with one Inference Endpoint, whose server nobody may ask."""
     with running_deployments() as site, lookalike("tei") as server:
         site.items["acme"] = [deployment("e5", state=state, url=server.url)]
