@@ -229,6 +229,14 @@ def test_the_servers_words_are_found_and_cleaned(body: object, said: str) -> Non
     assert refusal(reply(400, body), None).said == said
 
 
+@pytest.mark.parametrize(
+    ("words", "ended"), [("no route", "no route."), ("Why not?", "Why not?"), ("不行。", "不行。")]
+)
+def test_the_servers_words_end_before_what_to_do_begins(words: str, ended: str) -> None:
+    error = refusal(reply(500, {"error": words}), None)
+    assert str(error).endswith(f"It said (500): {ended} {error.remedy}")
+
+
 @pytest.mark.parametrize("body", [b"", {"other": 1}])
 def test_words_in_a_header_are_found_too(body: object) -> None:
     assert refusal(reply(400, body, x_error_message="why"), None).said == "why"

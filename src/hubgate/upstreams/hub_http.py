@@ -23,7 +23,7 @@ from hubgate.domain.errors import (
 from hubgate.upstreams.hub_troubles import LAST_TROUBLES, TYPE_IT
 from hubgate.upstreams.messages import HttpRequest
 from hubgate.upstreams.proxying import proxy_of_environment
-from hubgate.upstreams.replies import MAX_SAID, quota, retry_after, words_of
+from hubgate.upstreams.replies import MAX_SAID, quota, retry_after, told, words_of
 from hubgate.upstreams.urls import host_of
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class HubSite:
             remedy = "None was given: give one."
         message = trouble.message.format(**words)
         return UpstreamRefused(
-            f"{message} It said ({reply.status}): {said}" if said else f"{message} (Status {reply.status}.)",
+            told(message, reply.status, said),
             status=reply.status,
             said=said,
             remedy=remedy,

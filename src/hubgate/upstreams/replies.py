@@ -27,6 +27,7 @@ _LONGEST_TOKEN = 4096
 """Letters, as a server may spell it."""
 _DEEPEST = 4
 """Lists and objects in one another, in which words are looked for."""
+_ENDS = (".", "!", "?", "…", "。", "！", "？")
 MAX_RETRY_AFTER = 600.0
 """Seconds. A server that asks for more is not believed: it is asked again after this."""
 
@@ -44,9 +45,7 @@ def refusal(reply: HttpReply, token: Secret | None) -> UpstreamRefused:
             else "None was given: register the endpoint again with its token."
         )
     return UpstreamRefused(
-        f"{rule.message} It said ({reply.status}): {said}"
-        if said
-        else f"{rule.message} (Status {reply.status}.)",
+        told(rule.message, reply.status, said),
         status=reply.status,
         said=said,
         remedy=remedy,
@@ -54,6 +53,13 @@ def refusal(reply: HttpReply, token: Secret | None) -> UpstreamRefused:
         retryable=rule.retryable,
         retry_after=retry_after(reply) if rule.retryable else None,
     )
+
+
+def told(message: str, status: int, said: str) -> str:
+    """What went wrong, with the server's own words, ended so that a further sentence may follow."""
+    if not said:
+        return f"{message} (Status {status}.)"
+    return f"{message} It said ({status}): {said}{'' if said.endswith(_ENDS) else '.'}"
 
 
 def words_of(reply: HttpReply, token: Secret | None) -> str:
