@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from hubgate.settings import Settings
 
+TINY_MODELS = Path(__file__).parents[1] / "data" / "tiny_models"
 TOKEN = "hf_" + "t0ken" * 6
 
 
@@ -57,6 +60,22 @@ def test_add_takes_the_token_from_the_environment_and_shows_its_end_alone(
         assert hubgate("add", "e6", "--url", server.url).err.startswith("hubgate: ")
 
 
+def test_a_task_may_be_told_in_hugging_faces_words(gate: RunningGate, hubgate: Command) -> None:
+    assert (
+        hubgate("add", "words", "--fake", "--task", "sentence-similarity").fields["task"] == "text_embedding"
+    )
+
+
+def test_a_folder_is_stored_by_its_whole_path_because_the_gate_runs_elsewhere(
+    gate: RunningGate, hubgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(TINY_MODELS / "bert", tmp_path / "here" / "bert")
+    monkeypatch.chdir(tmp_path / "here")
+    added = hubgate("add", "tiny", "--local", "bert")
+    assert added.status == 0, added.err
+    assert gate.request("GET", "/api/endpoints/tiny").json()["model"] == str(tmp_path / "here" / "bert")
+
+
 def test_add_asks_for_the_token(gate: RunningGate, hubgate: Command) -> None:
     """Without a terminal, as here, the answer is read from standard input."""
     with lookalike("tei", key=TOKEN) as server:
@@ -85,6 +104,7 @@ def test_add_asks_for_the_token(gate: RunningGate, hubgate: Command) -> None:
         (("--fake", "--chunking", "{"), "--chunking is not JSON: "),
         (("--fake", "--chunking", "3"), "chunking_settings"),
         (("--url", "http://169.254.169.254"), "169.254.169.254"),
+        (("--fake", "--task", "chat"), "--task cannot be 'chat'. It is one of text_embedding, sparse_embedding, "),
     ],
 )  # fmt: skip
 def test_what_cannot_be_added_is_one_plain_line_and_nothing_is_stored(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, Option
@@ -10,7 +11,7 @@ from hubgate.cli import options  # noqa: TC001 - Typer reads the annotations
 from hubgate.cli.client import CommandFailed, api, segment
 from hubgate.cli.doctor import diagnose
 from hubgate.cli.fetching import fetch
-from hubgate.cli.options import given, read_json, token
+from hubgate.cli.options import given, read_json, task_named, token
 from hubgate.cli.printing import print_endpoint, print_table
 
 _NOT_ABOUT_THE_SERVER = frozenset(
@@ -187,6 +188,8 @@ def _form(options_given: dict[str, Any]) -> dict[str, Any]:
     """Options by the names of the form's fields."""
     form = dict(options_given)
     taken = {name: form.pop(name, None) for name in _ELSEWHERE}
+    if "task" in form:
+        form["task"] = task_named(form["task"])
     return form | (
         given(
             token=token(taken["token_env"], ask=bool(taken["ask_token"])),
@@ -211,4 +214,10 @@ def _where(
         return {"source": "fake" if fake else "dedicated"}
     if model is not None:
         raise CommandFailed(f"--{'local' if local else 'hosted'} names the model already. Leave out --model.")
-    return {"source": "local", "model": local} if local else {"source": "router", "model": hosted}
+    return {"source": "local", "model": _placed(local)} if local else {"source": "router", "model": hosted}
+
+
+def _placed(folder_or_repository: str) -> str:
+    """A folder by its whole path: the gate runs in another directory than this command."""
+    folder = Path(folder_or_repository)
+    return str(folder.absolute()) if folder.is_dir() else folder_or_repository

@@ -10,10 +10,16 @@ import typer
 from typer import Argument, Option
 
 from hubgate.cli.client import CommandFailed
+from hubgate.domain import endpoint as domain
 
 Name = Annotated[str, Argument(help="The endpoint's name.")]
 Url = Annotated[str | None, Option(help="Of an Inference Endpoint, or any such server.")]
-Task = Annotated[str | None, Option(help="What it does, in Elasticsearch's words (text_embedding).")]
+Task = Annotated[
+    str | None,
+    Option(
+        help="What it does: text_embedding (the default), sparse_embedding, rerank, completion, chat_completion."
+    ),
+]
 Model = Annotated[str | None, Option(help="What runs at the URL, if the server does not tell.")]
 TokenEnv = Annotated[str | None, Option(help="The environment variable that holds the access token.")]
 AskToken = Annotated[bool, Option("--ask-token", help="Ask for the access token.")]
@@ -50,6 +56,18 @@ Fallback = Annotated[str | None, Option(help="The endpoint that answers when thi
 def given(**options: Any) -> dict[str, Any] | None:
     """The options that were given, or `None` if none was."""
     return {name: value for name, value in options.items() if value is not None} or None
+
+
+def task_named(word: str) -> str:
+    """A task by Elasticsearch's word for it, or Hugging Face's.
+
+    Raises:
+        CommandFailed: it is neither.
+    """
+    try:
+        return domain.Task.parse(word).value
+    except ValueError:
+        raise CommandFailed(f"--task cannot be {word!r}. It is one of {', '.join(domain.Task)}.") from None
 
 
 def token(variable: str | None, *, ask: bool) -> str | None:
