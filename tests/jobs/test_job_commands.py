@@ -135,11 +135,11 @@ def test_jobs_are_listed_shown_cancelled_and_resumed(
     ]
     shown = hubgate("job", "show", job.id).fields
     assert (shown["model"], shown["input"], shown["endpoint"]) == ("fake", str(texts), "words")
-    assert hubgate("job", "cancel", job.id).out == f"Cancelled {out}.\n"
+    assert hubgate("job", "cancel", job.id).out == f"{out} is done: there is nothing to cancel.\n"
     assert job.state().status is Status.DONE  # what is done cannot be undone
     job.write_state(Status.STOPPED, "Something was wrong.")
     assert hubgate("job", "show", job.id).fields["reason"] == "Something was wrong."
-    assert hubgate("job", "cancel", job.id).status == 0
+    assert hubgate("job", "cancel", job.id).out == f"Cancelled {out}.\n"
     assert hubgate("job", "list").rows[0][1] == "cancelled"
     resumed = hubgate("job", "resume", job.id)
     assert (resumed.status, resumed.fields["rows"]) == (0, "20")

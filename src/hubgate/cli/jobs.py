@@ -173,7 +173,10 @@ def cancel_job(
     with folder.held():
         if delete:
             folder.clear()
-        elif folder.last_state().status is not Status.DONE:
+        elif folder.last_state().status is Status.DONE:
+            print(f"{folder.output} is done: there is nothing to cancel.")
+            return
+        else:
             folder.write_state(Status.CANCELLED)
     if delete:
         _known().forget(folder)
