@@ -7,7 +7,7 @@ import re
 import pytest
 
 from hubgate.domain.records import BUCKETS, DAY, HOUR, Tally, UsageRow
-from hubgate.web.console.charts import HEIGHT, lines, rounded_up, stacked
+from hubgate.web.console.charts import HEIGHT, MILLISECOND, lines, rounded_up, stacked
 from hubgate.web.console.languages import languages
 from hubgate.web.console.usage_time import RANGES, Period, total
 
@@ -98,6 +98,19 @@ def test_days_are_named_in_utc_and_in_the_calendar_of_the_reader() -> None:
         "fa": "۴ آبان ۱۴۰۵",
     }
     assert month.axis(languages()["fa"]) == ["۵ مهر", "۲۰ مهر", "۴ آبان"]
+
+
+def test_a_scale_of_time_has_steps_of_a_millisecond_at_least() -> None:
+    """Else each step of a wait of some microseconds would be written as 0 ms."""
+    assert stacked([[0.000004, 0.0]], counted=False, least=MILLISECOND).scale == [
+        0.004,
+        0.003,
+        0.002,
+        0.001,
+        0,
+    ]
+    assert lines([[0.0002, None]], least=MILLISECOND).scale == [0.004, 0.003, 0.002, 0.001, 0]
+    assert lines([[2.0]], least=MILLISECOND).scale == [2, 1.5, 1, 0.5, 0]
 
 
 def test_scales_and_durations_are_short_and_in_the_digits_of_the_reader() -> None:

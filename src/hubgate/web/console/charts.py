@@ -21,6 +21,8 @@ _STEPS = 4
 _ROUND = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 _LEAST = 0.5
 """Of the height: what is there at all can be seen."""
+MILLISECOND = 0.001
+"""Seconds; a step of a scale of time is no smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +39,16 @@ class Chart:
         return [round(HEIGHT * place / (len(self.scale) - 1), 2) for place in range(len(self.scale))]
 
 
-def stacked(series: Sequence[Sequence[float]], *, counted: bool) -> Chart:
+def stacked(series: Sequence[Sequence[float]], *, counted: bool, least: float = 0.0) -> Chart:
     """Bars, the first series at the bottom and each further one on top of it.
 
     Args:
         series: of equal length.
         counted: whether they are of things that have no halves.
+        least: the smallest step of the scale.
     """
     columns = list(zip(*series, strict=True))
-    top = rounded_up(max(map(sum, columns), default=0), counted=counted)
+    top = rounded_up(max(least * _STEPS, *map(sum, columns), 0), counted=counted)
     parts: list[list[str]] = [[] for _ in series]
     for place, values in enumerate(columns):
         bottom = float(HEIGHT)
@@ -57,10 +60,10 @@ def stacked(series: Sequence[Sequence[float]], *, counted: bool) -> Chart:
     return Chart(len(columns) * COLUMN, ["".join(part) for part in parts], _scale(top))
 
 
-def lines(series: Sequence[Sequence[float | None]]) -> Chart:
-    """Lines through the middle of each column, broken where there is no value."""
-    known = (value for values in series for value in values if value is not None)
-    top = rounded_up(max(known, default=0), counted=False)
+def lines(series: Sequence[Sequence[float | None]], *, least: float = 0.0) -> Chart:
+    """Lines through the middle of each column, broken where there is no value; `least` as of `stacked`."""
+    known = [value for values in series for value in values if value is not None]
+    top = rounded_up(max(least * _STEPS, *known, 0), counted=False)
     paths = [_line(values, top) for values in series]
     return Chart(len(series[0]) * COLUMN, paths, _scale(top))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hubgate.service.usage import percentile
-from hubgate.web.console.charts import Chart, lines, stacked
+from hubgate.web.console.charts import MILLISECOND, Chart, lines, stacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -87,8 +87,9 @@ def shares_of(rows: Sequence[UsageRow], names: Mapping[str, str]) -> list[Share]
 def _stack(name: str, columns: Sequence[Tally], whole: Tally, language: Language) -> Card:
     stack = _STACKS[name]
     series = [[float(count(one)) for one in columns] for count in stack.values()]
-    write = language.duration if name == "waiting" else language.number
-    chart = stacked(series, counted=name != "waiting")
+    timed = name == "waiting"
+    write = language.duration if timed else language.number
+    chart = stacked(series, counted=not timed, least=MILLISECOND if timed else 0.0)
     return Card(
         name=name,
         headline=_headline(name, whole, language),
@@ -104,7 +105,7 @@ def _stack(name: str, columns: Sequence[Tally], whole: Tally, language: Language
 
 def _latency(columns: Sequence[Tally], whole: Tally, language: Language) -> Card:
     series = [[percentile(one.latency, share) for one in columns] for share in PERCENTILES.values()]
-    chart = lines(series)
+    chart = lines(series, least=MILLISECOND)
     told = percentile(whole.latency, 0.95)
     return Card(
         name="latency",
