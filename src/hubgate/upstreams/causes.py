@@ -153,7 +153,7 @@ _RULES = (
     Rule(
         _ANY,
         r"out of memory",
-        Cause.OVERLOADED,
+        Cause.UPSTREAM_FAILED,  # not overloaded: time does not cure it, and one text may be the reason
         "The server ran out of memory.",
         "Send fewer or shorter texts at once, or give it a larger machine.",
         retryable=True,
