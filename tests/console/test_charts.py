@@ -58,7 +58,15 @@ def test_what_is_little_beside_the_rest_can_still_be_seen() -> None:
 
 def test_a_line_is_broken_where_nothing_is_known() -> None:
     chart = lines([[1.0, None, 2.0, 4.0, None, 1.0], [None] * 6])
-    assert chart.paths == ["M5 75.00h.01M25 50.00L35 0.00M55 75.00h.01", ""]
+    assert chart.paths == ["M25 50.00L35 0.00", ""]
+
+
+def test_what_stands_alone_is_a_dot() -> None:
+    """On a first day there is one point in time, and a line through it has no length."""
+    chart = lines([[1.0, None, 2.0, 4.0, None, 1.0], [None] * 6])
+    assert chart.dots == ["M5 75.00h.01M55 75.00h.01", ""]
+    assert (lines([[4.0]]).paths, lines([[4.0]]).dots) == ([""], ["M5 0.00h.01"])
+    assert stacked([[4.0]], counted=True).dots == ()
 
 
 def test_a_chart_of_nothing_has_a_scale() -> None:

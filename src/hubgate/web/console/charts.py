@@ -32,6 +32,8 @@ class Chart:
     width: int
     paths: Sequence[str]
     scale: Sequence[float]
+    dots: Sequence[str] = ()
+    """Of lines: for each series, the values without a neighbour, which no line goes through."""
 
     @property
     def lines(self) -> Sequence[float]:
@@ -61,11 +63,15 @@ def stacked(series: Sequence[Sequence[float]], *, counted: bool, least: float = 
 
 
 def lines(series: Sequence[Sequence[float | None]], *, least: float = 0.0) -> Chart:
-    """Lines through the middle of each column, broken where there is no value; `least` as of `stacked`."""
+    """Lines through the middle of each column, broken where there is no value; `least` as of `stacked`.
+
+    A value between two gaps is a dot: as a line it would have no length.
+    """
     known = [value for values in series for value in values if value is not None]
     top = rounded_up(max(least * _STEPS, *known, 0), counted=False)
-    paths = [_line(values, top) for values in series]
-    return Chart(len(series[0]) * COLUMN, paths, _scale(top))
+    drawn = [_line(values, top) for values in series]
+    paths, dots = [path for path, _ in drawn], [dot for _, dot in drawn]
+    return Chart(len(series[0]) * COLUMN, paths, _scale(top), dots)
 
 
 def rounded_up(value: float, *, counted: bool) -> float:
@@ -87,14 +93,17 @@ def _bar(place: int, bottom: float, height: float) -> str:
     return f"M{left:g} {bottom:.2f}V{bottom - height:.2f}H{right:g}V{bottom:.2f}Z"
 
 
-def _line(values: Sequence[float | None], top: float) -> str:
-    path, drawing = [], False
+def _line(values: Sequence[float | None], top: float) -> tuple[str, str]:
+    """The path of the lines, and that of the dots."""
+    path, dots, drawing = [], [], False
     for place, value in enumerate(values):
         if value is None:
             drawing = False
             continue
         x, y = place * COLUMN + COLUMN / 2, HEIGHT - value / top * HEIGHT
-        alone = not drawing and (place + 1 == len(values) or values[place + 1] is None)
-        path.append(f"{'L' if drawing else 'M'}{x:g} {y:.2f}" + ("h.01" if alone else ""))
+        if not drawing and (place + 1 == len(values) or values[place + 1] is None):
+            dots.append(f"M{x:g} {y:.2f}h.01")  # a stroke without any length is not drawn by every browser
+            continue
+        path.append(f"{'L' if drawing else 'M'}{x:g} {y:.2f}")
         drawing = True
-    return "".join(path)
+    return "".join(path), "".join(dots)
