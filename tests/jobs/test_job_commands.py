@@ -168,6 +168,9 @@ def test_what_cannot_be_done_is_told_before_a_gate_is_asked(
         "job", "run", str(tmp_path / "gone.jsonl"), str(tmp_path / "out.jsonl"), "--endpoint", "words"
     )
     assert re.fullmatch(r"hubgate: The input \S+ cannot be read: No such file or directory\.\n", gone.err)
+    out = str(tmp_path / "out.jsonl")
+    unknown = hubgate("job", "run", str(texts), out, "--endpoint", "words", "--text-field", "body")
+    assert "has a field [body]. Its fields are id, text, n: name one of them" in unknown.err
     assert not (tmp_path / "home").exists()
 
 

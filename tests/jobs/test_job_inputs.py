@@ -133,7 +133,7 @@ def test_of_a_broken_row_group_only_its_own_rows_fail(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        (Columns("body"), r"has no column \[body\]\. Its columns are text, n, d\."),
+        (Columns("body"), r"has no column \[body\]\. Its columns are text, n, d: name one"),
         (Columns("n"), r"The column \[n\] of \S+ holds int64, not texts\."),
         (Columns("text", "d"), r"The column \[d\] of \S+ holds double, not whole numbers or texts\."),
         (Columns("text", None, ("x",)), r"has no column \[x\]"),
@@ -145,6 +145,40 @@ def test_a_column_that_is_not_there_or_of_no_use_is_told_before_anything_is_aske
     pq.write_table(pa.table({"text": ["a"], "n": [1], "d": [0.5]}), tmp_path / "in.parquet")
     with pytest.raises(JobStopped, match=said):
         open_source(tmp_path / "in.parquet", columns)
+
+
+@pytest.mark.parametrize("columns", [Columns(), Columns("body", "key")])
+def test_a_field_that_none_of_the_first_rows_has_is_told_with_those_that_are_there(
+    tmp_path: Path, columns: Columns
+) -> None:
+    missing = columns.id or columns.text
+    rows: list[object] = [b"", b"no JSON", [1], {"id": 1, "body": "a"}, *[{"body": "a", "n": 1}] * 97]
+    path = lines(tmp_path / "in.jsonl", *rows, {"late": 1})
+    said = (
+        rf"None of the first 100 rows of \S+ has a field \[{missing}\]\. Its fields are id, body, n: name one"
+    )
+    with pytest.raises(JobStopped, match=said):
+        open_source(path, columns)
+
+
+def test_a_field_that_one_of_the_first_rows_has_is_enough(tmp_path: Path) -> None:
+    late = {"id": 1, "text": None}
+    path = lines(tmp_path / "in.jsonl", *[{"body": "a"}] * 99, late, {"body": "b"})
+    assert {row[2] for row in told(open_source(path, Columns()).rows())} == {"no_text", "null_text"}
+    beyond = lines(tmp_path / "beyond.jsonl", *[{"body": "a"}] * 100, late)
+    with pytest.raises(JobStopped, match=r"has a field \[text\]"):
+        open_source(beyond, Columns())
+
+
+def test_a_file_without_any_fields_is_not_said_to_lack_one(tmp_path: Path) -> None:
+    path = lines(tmp_path / "in.jsonl", b"no JSON", [1])
+    assert [row[2] for row in told(open_source(path, Columns()).rows())] == ["not_json", "not_json"]
+
+
+def test_only_so_many_fields_are_named_and_none_is_told_at_length(tmp_path: Path) -> None:
+    path = lines(tmp_path / "in.jsonl", {"x" * 100: 0, **{f"f{n}": 0 for n in range(24)}})
+    with pytest.raises(JobStopped, match=rf"Its fields are {'x' * 60}…, f0, .*, f18 and 5 more: name one"):
+        open_source(path, Columns())
 
 
 def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path: Path) -> None:

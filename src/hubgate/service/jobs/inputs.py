@@ -10,12 +10,14 @@ from hubgate.service.jobs.rows import JobStopped
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 MOST_TEXT_BYTES = 64 * 1024 * 1024
 """Of one row; a longer one is not read into memory, and fails."""
 _SAMPLES, _SAMPLE_BYTES = 64, 64 * 1024
+_MOST_NAMES, _MOST_NAME = 20, 60
+"""Names of fields in an error, and letters of one."""
 _AGAIN = "Put back the input that the job began with, or start anew with --overwrite."
 
 
@@ -27,6 +29,22 @@ def input_changed(what: str) -> JobStopped:
 def unusable_input(what: str, remedy: str = "") -> JobStopped:
     """The error for an input that cannot be read at all."""
     return JobStopped(what, remedy=remedy, cause=Cause.INVALID_REQUEST)
+
+
+def no_such_field(what: str, kind: str, known: Iterable[str]) -> JobStopped:
+    """The error for a field that is asked for and is not there; names those that are, as far as they can be read.
+
+    Args:
+        what: is missing where.
+        kind: what its fields are called, in the plural.
+        known: their names.
+    """
+    names = [name if len(name) <= _MOST_NAME else f"{name[:_MOST_NAME]}…" for name in known]
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    shown = ", ".join(names[:_MOST_NAMES])
+    return unusable_input(
+        what, f"Its {kind} are {shown}{more}: name one of them (--text-field, --id-field, --keep)."
+    )
 
 
 class Stamp:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from hubgate.core.vectors import f32_to_json
 from hubgate.service.jobs.durable import replacing
-from hubgate.service.jobs.inputs import MOST_TEXT_BYTES, Stamp
+from hubgate.service.jobs.inputs import MOST_TEXT_BYTES, Stamp, no_such_field
 from hubgate.service.jobs.rows import Failed, RowFault, places, read_row
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from hubgate.service.jobs.parts import Parts
     from hubgate.service.jobs.rows import Columns, Embedded, Layout, Part, Row
 
+_FIRST_ROWS = 100
 _BOM = b"\xef\xbb\xbf"
 _SPELLED = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
@@ -33,6 +35,7 @@ class JsonlSource:
         self._stamp = Stamp(path)
         self._lines = self._bytes = 0
         self.check = self._stamp.check
+        self._check_fields()
 
     @property
     def layout(self) -> tuple[Literal["int", "text"], Mapping[str, Any]]:
@@ -52,17 +55,46 @@ class JsonlSource:
         """Every line."""
         self._lines = self._bytes = 0
         with self._path.open("rb") as file:
-            while line := file.readline(self._longest + 1):
+            for line, length in self._read(file):
                 number, self._lines = self._lines, self._lines + 1
-                length = len(line)
-                if length > self._longest:
-                    length += _skip_line(file, line)
+                if line is None:
                     yield _failed(
                         number, RowFault.TOO_LONG, f"The line is longer than {self._longest} bytes."
                     )
                 elif line.strip():
-                    yield self._row(number, line.removeprefix(_BOM) if number == 0 else line)
+                    yield self._row(number, line)
                 self._bytes += length
+
+    def _read(self, file: BinaryIO) -> Iterator[tuple[bytes | None, int]]:
+        """Every line, `None` for one that is too long to be held, and its length in bytes."""
+        first = True
+        while line := file.readline(self._longest + 1):
+            length = len(line)
+            if length > self._longest:
+                yield None, length + _skip_line(file, line)
+            else:
+                yield line.removeprefix(_BOM) if first else line, length
+            first = False
+
+    def _check_fields(self) -> None:
+        """Look whether the first rows have the fields that every row is to have: one that none has is a mistake.
+
+        Raises:
+            JobStopped: they have fields, but not these.
+        """
+        missing = [self._columns.text, *([self._columns.id] if self._columns.id else [])]
+        known: dict[str, None] = {}
+        with self._path.open("rb") as file:
+            rows = (line for line, _ in self._read(file) if line is None or line.strip())
+            for line in islice(rows, _FIRST_ROWS):
+                fields = _fields(line or b"")
+                known |= dict.fromkeys(fields)
+                missing = [name for name in missing if name not in fields]
+                if not missing:
+                    return
+        if known:
+            what = f"None of the first {_FIRST_ROWS} rows of {self._path} has a field [{missing[0]}]."
+            raise no_such_field(what, "fields", known)
 
     def _row(self, number: int, line: bytes) -> Row | Failed:
         columns = self._columns
@@ -105,6 +137,15 @@ class JsonlSink:
             spelled = orjson.dumps(head, default=str, option=_SPELLED)
             tokens = b"null" if piece.tokens is None else b"%d" % piece.tokens
             yield b'%b,"embedding":%b,"tokens":%b}\n' % (spelled[:-1], f32_to_json(piece.vector), tokens)
+
+
+def _fields(line: bytes) -> Mapping[str, Any]:
+    """Those of a line; none, if it is no object."""
+    try:
+        fields = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _skip_line(file: BinaryIO, begun: bytes) -> int:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hubgate.service.jobs.durable import replacing, settle
-from hubgate.service.jobs.inputs import Stamp, unusable_input
+from hubgate.service.jobs.inputs import Stamp, no_such_field, unusable_input
 from hubgate.service.jobs.rows import Failed, Row, RowFault, places, read_row
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ class ParquetSource:
             raise unusable_input(f"{path} is not Parquet, or a broken one: {_first_line(error)}.") from error
         for name in (columns.text, *([columns.id] if columns.id else []), *columns.keep):
             if name not in self._schema.names:
-                known = ", ".join(self._schema.names)
-                raise unusable_input(f"{path} has no column [{name}].", f"Its columns are {known}.")
+                raise no_such_field(f"{path} has no column [{name}].", "columns", self._schema.names)
         self._check_type(columns.text, _is_text, "texts")
         if columns.id is not None:
             self._check_type(columns.id, _is_id, "whole numbers or texts")
