@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import subprocess
@@ -62,6 +63,30 @@ async def test_where_there_is_no_terminal_a_line_is_told_now_and_then(
             await asyncio.sleep(0)
             said += capsys.readouterr().err
     assert said.startswith("5 rows, ")
+
+
+async def test_where_there_is_no_terminal_what_is_waited_for_is_told_once_until_it_is_time_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    progress = at(0, 1.0)
+    progress.waiting_for = "The gate does not run any more."
+    async with asyncio.timeout(20), shown(progress, None, every=0.0, waiting=math.inf):
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert capsys.readouterr().err == "0 rows; waiting: The gate does not run any more.\n"
+        progress.waiting_for = "The gate is starting."
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert capsys.readouterr().err == "0 rows; waiting: The gate is starting.\n"
+        progress.waiting_for = None
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert capsys.readouterr().err.count("0 rows, 0/s") > 1
+    progress.waiting_for = "The gate does not run any more."
+    async with asyncio.timeout(20), shown(progress, None, every=0.0, waiting=0.0):
+        for _ in range(50):
+            await asyncio.sleep(0)
+    assert capsys.readouterr().err.count("waiting: The gate does not run any more.") > 1
 
 
 _IN_A_TERMINAL = """

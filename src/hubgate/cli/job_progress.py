@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from hubgate.service.jobs.manifest import Totals
     from hubgate.service.jobs.running import Progress
 
-_REDRAW_SECONDS, LINE_SECONDS = 0.25, 30.0
+_REDRAW_SECONDS, LINE_SECONDS, WAITING_LINE_SECONDS = 0.25, 30.0, 60.0
 
 
 @asynccontextmanager
 async def shown(
-    progress: Progress, price: float | None, *, every: float = LINE_SECONDS
+    progress: Progress,
+    price: float | None,
+    *,
+    every: float = LINE_SECONDS,
+    waiting: float = WAITING_LINE_SECONDS,
 ) -> AsyncIterator[None]:
     """Show it while the context is open.
 
@@ -27,8 +31,9 @@ async def shown(
         progress: is read, again and again.
         price: of a million tokens, if it is known.
         every: seconds between two lines, where there is no terminal.
+        waiting: seconds between two lines that say the same is waited for.
     """
-    drawing = _bar(progress, price) if sys.stderr.isatty() else _lines(progress, price, every)
+    drawing = _bar(progress, price) if sys.stderr.isatty() else _lines(progress, price, every, waiting)
     showing = asyncio.create_task(drawing)
     try:
         yield
@@ -70,9 +75,14 @@ async def _bar(progress: Progress, price: float | None) -> None:
             await asyncio.sleep(_REDRAW_SECONDS)
 
 
-async def _lines(progress: Progress, price: float | None, every: float) -> None:
+async def _lines(progress: Progress, price: float | None, every: float, waiting: float) -> None:
+    reason, told_at = None, 0.0
     while True:
         await asyncio.sleep(every)
+        again = progress.waiting_for is not None and progress.waiting_for == reason
+        if again and time.monotonic() - told_at < waiting:
+            continue
+        reason, told_at = progress.waiting_for, time.monotonic()
         print(line(progress, price), file=sys.stderr, flush=True)
 
 
