@@ -131,21 +131,25 @@ async def ask_once(endpoint: Endpoint, model: Model) -> Facts:
 
 
 async def _let_write(endpoint: Endpoint, writer: Writer) -> Facts:
-    """Which calls it answers. A model without a chat template goes on with texts, and a hosted one often only chats."""
-    facts = endpoint.facts
-    chats, completes = facts.chats, facts.completes
-    failures = []
-    if chats is None:
-        failures.append(await _failure(writer, CHAT_PROBE))
-        chats = failures[-1] is None
-    if completes is None:
-        failures.append(await _failure(writer, COMPLETE_PROBE))
-        completes = failures[-1] is None
-    if not (chats or (completes and endpoint.task is Task.COMPLETION)):
-        raise next(filter(None, failures), None) or InvalidEndpoint(
-            f"This model does not do {endpoint.task}.", cause=Cause.WRONG_TASK
-        )
-    return replace(facts, chats=chats, completes=completes)
+    """Which calls it answers. A model without a chat template goes on with texts, and a hosted one often only chats.
+
+    What others say it does is believed only beside a call that it has answered; what they say it does not, always.
+    """
+    chatting = endpoint.task is Task.CHAT_COMPLETION
+    does = {Chat: endpoint.facts.chats, Complete: endpoint.facts.completes}
+    failures: list[HubgateError] = []
+    answered = False
+    for probe in (CHAT_PROBE, COMPLETE_PROBE) if chatting else (COMPLETE_PROBE, CHAT_PROBE):
+        said = does[type(probe)]
+        if said is None or (said and not answered):
+            failure = await _failure(writer, probe)
+            failures += [failure] if failure else []
+            does[type(probe)] = failure is None
+            answered = answered or failure is None
+    if not (does[Chat] if chatting else answered):
+        wrong = InvalidEndpoint(f"This model does not do {endpoint.task}.", cause=Cause.WRONG_TASK)
+        raise failures[0] if failures else wrong
+    return replace(endpoint.facts, chats=does[Chat], completes=does[Complete])
 
 
 async def _failure(writer: Writer, probe: WriteCall) -> HubgateError | None:

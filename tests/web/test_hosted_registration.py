@@ -1,0 +1,70 @@
+"""A hosted model is registered when it has answered a call, whatever the Hub says of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from harness import RunningGate
+from lookalikes import lookalike
+from lookalikes.hub_api import HubApi
+from lookalikes.model import Answer
+
+if TYPE_CHECKING:
+    from lookalikes.site import Seen
+
+    from hubgate.settings import Settings
+
+NOWHERE = "http://127.0.0.1:9"
+MODEL = "org/model"
+TOKEN = "hf_" + "hosted" * 5
+
+
+class ChattingHub(HubApi):
+    """A Hub that says that `MODEL` is served for conversations."""
+
+    def reply(self, seen: Seen) -> Answer:
+        serving = {"provider": "novita", "task": "conversational", "status": "live", "providerId": MODEL}
+        return Answer(200, {"id": MODEL, "sha": "c" * 40, "inferenceProviderMapping": [serving]})
+
+
+def hosted(gate: RunningGate, task: str, **fields: Any) -> Any:
+    form = {"name": "chat", "task": task, "source": "router", "model": MODEL} | fields
+    return gate.request("POST", "/api/endpoints", form)
+
+
+@pytest.mark.parametrize("task", ["chat_completion", "completion"])
+def test_nothing_is_stored_where_neither_the_hub_nor_the_router_can_be_reached(
+    settings: Settings, task: str
+) -> None:
+    with RunningGate(replace(settings, hf_endpoint=NOWHERE, router_url=NOWHERE)) as gate:
+        refused = hosted(gate, task, provider="together")
+        assert refused.status >= 400
+        assert refused.json()["error"]["cause"] == "connection_refused"
+        assert gate.request("GET", "/api/endpoints").json()["endpoints"] == []
+        kept = hosted(gate, task, save_anyway=True)
+        assert (kept.json()["enabled"], kept.json()["tested"]) == (False, False)
+
+
+def test_a_model_that_answers_is_registered_without_the_hub(settings: Settings) -> None:
+    with (
+        lookalike("router", name=MODEL, kind="llm", key=TOKEN) as router,
+        RunningGate(replace(settings, hf_endpoint=NOWHERE, router_url=router.url)) as gate,
+    ):
+        without = hosted(gate, "chat_completion")
+        assert without.json()["error"]["cause"] == "wrong_token"
+        added = hosted(gate, "chat_completion", token=TOKEN)
+        assert added.status < 300, added.json()
+        assert (added.json()["tested"], len(router.posts)) == (True, 2)
+
+
+def test_what_the_hub_says_is_no_proof_without_a_call(settings: Settings) -> None:
+    hub = ChattingHub()
+    with (
+        hub.running(),
+        RunningGate(replace(settings, hf_endpoint=hub.url, router_url=NOWHERE)) as gate,
+    ):
+        for task in ("chat_completion", "completion"):
+            refused = hosted(gate, task, token=TOKEN)
+            assert refused.json()["error"]["cause"] == "connection_refused"
