@@ -51,12 +51,17 @@ def test_a_home_that_cannot_be_used_is_named(
     hubgate: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("HUBGATE_HOME", str(tmp_path / "file"))
-    for arguments in (("list",), ("serve",)):
-        failed = hubgate(*arguments)
-        assert (failed.status, failed.out) == (1, "")
-        assert f"The gate's home {tmp_path / 'file'} cannot be used: " in failed.err
-        assert failed.err.count("\n") == 1
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n')
+    job = ("job", "run", str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl"), "--endpoint", "words")
+    for home in (tmp_path / "file", tmp_path / "file" / "below"):
+        monkeypatch.setenv("HUBGATE_HOME", str(home))
+        for arguments in (("list",), ("add", "words", "--fake"), ("serve",), job):
+            failed = hubgate(*arguments)
+            assert (failed.status, failed.out) == (1, "")
+            assert failed.err == (
+                f"hubgate: The gate's home {home} cannot be used: it is a file, or lies below one. "
+                "Name a folder in HUBGATE_HOME, one that is there or a new one.\n"
+            )
 
 
 def test_an_address_that_is_not_this_machines_is_named(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hubgate.domain.errors import StoreFailed
-from hubgate.store.lock import GateLock, running_gate
+from hubgate.store.lock import GateLock, running_gate, unusable_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,6 +138,23 @@ def test_a_home_that_cannot_be_used_is_a_plain_failure(tmp_path: Path) -> None:
     assert "HUBGATE_HOME" in failed.value.remedy
     with pytest.raises(StoreFailed, match="cannot be used"):
         running_gate(home)
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "remedy"),
+    [
+        (errno.EACCES, os.strerror(errno.EACCES), "Run hubgate as the user that owns it, or"),
+        (errno.EEXIST, "it is a file, or lies below one", "Name a folder in HUBGATE_HOME"),
+        (errno.ENOSPC, os.strerror(errno.ENOSPC), "Make room, or"),
+        (errno.EROFS, os.strerror(errno.EROFS), "Name another folder in HUBGATE_HOME."),
+    ],
+)
+def test_what_helps_depends_on_why_a_home_cannot_be_used(
+    tmp_path: Path, number: int, reason: str, remedy: str
+) -> None:
+    failed = unusable_home(tmp_path, OSError(number, os.strerror(number)))
+    assert failed.message == f"The gate's home {tmp_path} cannot be used: {reason}."
+    assert failed.remedy.startswith(remedy)
 
 
 def test_a_card_that_cannot_be_written_or_read_is_a_plain_failure(tmp_path: Path) -> None:

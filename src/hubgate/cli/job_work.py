@@ -16,6 +16,7 @@ from hubgate.service.jobs.known_jobs import KnownJobs
 from hubgate.service.jobs.manifest import Totals
 from hubgate.service.jobs.running import Progress, written
 from hubgate.settings import Settings
+from hubgate.store.lock import unusable_home
 
 if TYPE_CHECKING:
     from hubgate.service.jobs.doing import Job
@@ -31,12 +32,20 @@ def do(job: Job) -> None:
     with written(), job.folder.held():
         source, done = job.open()
         if not done:
-            KnownJobs(Settings.from_env().home).add(job.folder)
+            _remember(job)
             _work(job, source)
         totals = job.folder.totals()
     print_fields({"output": job.task.output, **told(totals, job.manner.price_per_million_tokens)})
     if totals.failed:
         raise CommandFailed(f"{totals.failed:,} rows have no vector. {job.folder.failures} tells why.")
+
+
+def _remember(job: Job) -> None:
+    home = Settings.from_env().home
+    try:
+        KnownJobs(home).add(job.folder)
+    except OSError as error:
+        raise unusable_home(home, error) from error
 
 
 def _work(job: Job, source: Source) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+_NO_FOLDER = frozenset({errno.EEXIST, errno.ENOTDIR})
+_REMEDIES = {
+    errno.EACCES: "Run hubgate as the user that owns it, or name another folder in HUBGATE_HOME.",
+    errno.EPERM: "Run hubgate as the user that owns it, or name another folder in HUBGATE_HOME.",
+    errno.EEXIST: "Name a folder in HUBGATE_HOME, one that is there or a new one.",
+    errno.ENOTDIR: "Name a folder in HUBGATE_HOME, one that is there or a new one.",
+    errno.ENOSPC: "Make room, or name a folder on another disk in HUBGATE_HOME.",
+    errno.EDQUOT: "Make room, or name a folder on another disk in HUBGATE_HOME.",
+}
 _LOCK, _CARD = "gate.lock", "gate.json"
 # `running_gate` holds the lock for a moment to see whether it is free: a starting gate tries again.
 _TRIES, _PAUSE = 5, 0.02
@@ -58,7 +68,7 @@ class GateLock:
             (self._home / _CARD).unlink(missing_ok=True)  # of a gate that was killed
         except OSError as error:
             self._free()
-            raise _failed(self._home, error) from error
+            raise unusable_home(self._home, error) from error
         except StoreFailed:
             self._free()
             raise
@@ -82,7 +92,7 @@ class GateLock:
         try:
             write_private(self._home / _CARD, msgspec.json.encode(gate))
         except OSError as error:
-            raise _failed(self._home, error) from error
+            raise unusable_home(self._home, error) from error
         return gate.key
 
     def _take(self, file: int) -> None:
@@ -112,7 +122,7 @@ def running_gate(home: Path) -> RunningGate | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _failed(home, error) from error
+        raise unusable_home(home, error) from error
     try:
         if _try(file, fcntl.LOCK_SH):
             return None
@@ -124,7 +134,7 @@ def running_gate(home: Path) -> RunningGate | None:
             retryable=True,
         ) from None
     except OSError as error:
-        raise _failed(home, error) from error
+        raise unusable_home(home, error) from error
     finally:
         os.close(file)
 
@@ -137,8 +147,9 @@ def _try(file: int, kind: int) -> bool:
     return True
 
 
-def _failed(home: Path, error: OSError) -> StoreFailed:
-    return StoreFailed(
-        f"The gate's home {home} cannot be used: {error.strerror or error}.",
-        remedy="Run hubgate as the user that owns it, or name another folder in HUBGATE_HOME.",
-    )
+def unusable_home(home: Path, error: OSError) -> StoreFailed:
+    """The error for a home that the system does not let be used, with what helps against it."""
+    number = error.errno or 0
+    reason = "it is a file, or lies below one" if number in _NO_FOLDER else error.strerror or str(error)
+    remedy = _REMEDIES.get(number, "Name another folder in HUBGATE_HOME.")
+    return StoreFailed(f"The gate's home {home} cannot be used: {reason}.", remedy=remedy)
