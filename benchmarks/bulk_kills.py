@@ -159,7 +159,8 @@ def disturbed(folder: Path, env: dict[str, str], url: str, options: Any) -> list
     late = max(1, round(options.kills * _ALL_ASKED))
     due = [random.randrange(options.rows) for _ in range(options.kills - late)] + [options.rows] * late
     due.sort(reverse=True)
-    killed = []
+    killed: list[str] = []
+    asked_before = 0
     gate = Program([*_HUBGATE, "serve"], env, folder / "gate.log")
     work = Program(job(folder, "killed.parquet"), env, folder / "job.log")
     with gate:
@@ -167,20 +168,23 @@ def disturbed(folder: Path, env: dict[str, str], url: str, options: Any) -> list
         with work:
             while not work.ended():
                 gate.check()
-                if not due or ask("GET", f"{url}/asked").json()["new"] < due[-1]:
+                asked = ask("GET", f"{url}/asked").json()
+                if not due or asked["new"] < due[-1]:
                     time.sleep(0.005)
                     continue
                 due.pop()
                 time.sleep(random.random() * 0.05)
-                killed.append(random.choice(("job", "gate", "both")))
+                # A job that finds no gate when it begins starts one, and is in the way of the gate that comes back.
+                at_work = asked["asked"] > asked_before
+                killed.append(random.choice(("job", "both", "gate") if at_work else ("job", "both")))
                 if killed[-1] != "gate":
                     work.kill()
                 if killed[-1] != "job":
                     gate.kill()
                     gate.start()
                 if killed[-1] != "gate":
-                    # A job that finds no gate would start one, and be in the way of the gate that comes back.
                     wait_until_served(folder, gate)
+                    asked_before = ask("GET", f"{url}/asked").json()["asked"]
                     work.start()
     return killed
 
