@@ -28,8 +28,55 @@ if TYPE_CHECKING:
 REFERENCE = (Path(__file__).parents[2] / "docs/commands.md").read_text("utf-8")
 
 
-def test_version_is_printed(hubgate: Command) -> None:
-    assert hubgate("version").out == f"{__version__}\n"
+@pytest.mark.parametrize("argument", ["version", "--version"])
+def test_version_is_printed(hubgate: Command, argument: str) -> None:
+    assert hubgate(argument) == (0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("list", "show e5", "check e5", "accept e5", "doctor e5", "enable e5", "remove e5", "clone e5 e6"),
+        *("usage", "usage --csv", "audit", "key list", "key revoke app", "key rotate-secret"),
+        *("connection list", "connection remove team", "config export", "job list"),
+        *("cache stats", "cache clear"),
+    ],
+)
+def test_what_is_about_a_gate_says_that_there_is_none_and_makes_nothing(
+    hubgate: Command, settings: Settings, tmp_path: Path, command: str
+) -> None:
+    failed = hubgate(*command.split())
+    assert (failed.status, failed.out) == (1, "")
+    assert failed.err == (
+        f"hubgate: There is no gate at {settings.home}. "
+        "Start one with `hubgate serve`, or name the folder of yours in HUBGATE_HOME.\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command", ["add words --fake", "key create app", "connection add team --token-env TEAM_TOKEN"]
+)
+def test_what_a_gate_begins_with_makes_it(
+    hubgate: Command, settings: Settings, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("TEAM_TOKEN", "hf_" + "t0ken" * 6)
+    made = hubgate(*command.split())
+    assert made.status == 0, made.err
+    assert "The gate's admin key, shown only this once: hg_" in made.err
+    assert settings.database.exists()
+
+
+def test_a_configuration_is_planned_without_a_gate_and_makes_none_until_it_is_applied(
+    hubgate: Command, settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "gate.yaml"
+    file.write_text("endpoints:\n  words: {source: fake}\n")
+    planned = hubgate("config", "apply", str(file), "--dry-run")
+    assert (planned.status, planned.out.splitlines()[0], planned.err) == (0, "add endpoint words", "")
+    assert list(tmp_path.iterdir()) == [file]
+    assert hubgate("config", "apply", str(file)).status == 0
+    assert settings.database.exists()
 
 
 @pytest.mark.parametrize("arguments", [(), ("key",), ("cache",)])

@@ -59,7 +59,11 @@ def test_what_goes_wrong_is_one_plain_line(gate: RunningGate, site: HubApi, hubg
 
 
 def test_without_a_running_gate_it_asks_the_hub_itself(
-    site: HubApi, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+    site: HubApi, hubgate: Command, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And makes no home for that."""
     monkeypatch.setenv("HF_ENDPOINT", site.url)
-    assert [row[0] for row in hubgate("search", "splade").rows] == ["org/splade"]
+    found = hubgate("search", "splade")
+    assert [row[0] for row in found.rows] == ["org/splade"]
+    assert "admin key" not in found.err
+    assert not settings.home.exists()

@@ -9,13 +9,16 @@ from __future__ import annotations
 import codecs
 import json
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from hubgate.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from hubgate.web.asgi import Message, Scope
 
@@ -23,7 +26,23 @@ if TYPE_CHECKING:
 
 _PART = 65_536
 """Bytes."""
+_AS_COMMANDS = {
+    "GET /v1/models": "`hubgate list`",
+    "GET /api/connections": "`hubgate connection list`",
+}
+"""What the gate's errors advise, as it is done here."""
 _TIMEOUT = 4000.0  # a model that is added may have to be downloaded first
+
+
+class NoHome(Enum):
+    """What a command does where no gate was ever made."""
+
+    REFUSED = auto()
+    """It is about what a gate has: it says that there is none, and makes nothing."""
+    MADE = auto()
+    """It is how a gate begins."""
+    BORROWED = auto()
+    """It needs a gate, and nothing that one has: it gets an empty one that is gone when it ends."""
 
 
 class CommandFailed(Exception):
@@ -34,15 +53,15 @@ class CommandFailed(Exception):
         self.cause = cause
 
 
-def api(method: str, path: str, body: object = None) -> Any:
+def api(method: str, path: str, body: object = None, *, no_home: NoHome = NoHome.REFUSED) -> Any:
     """One request to the gate of this home, wherever it is; what it answered, decoded.
 
     Raises:
-        CommandFailed: the gate answered with an error, or not at all.
+        CommandFailed: the gate answered with an error, or not at all; or there is none.
     """
     parts: list[bytes] = []
     payload = b"" if body is None else json.dumps(body).encode()
-    _ask(method, path, payload, parts.append)
+    _ask(method, path, payload, parts.append, no_home)
     answer = b"".join(parts)
     return json.loads(answer) if answer else None
 
@@ -54,14 +73,28 @@ def print_text(path: str) -> None:
         CommandFailed: the gate answered with an error, or not at all, or broke off.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    _ask("GET", path, b"", lambda part: print(decoder.decode(part).replace("\r", ""), end=""))
+    show: _Take = lambda part: print(decoder.decode(part).replace("\r", ""), end="")  # noqa: E731
+    _ask("GET", path, b"", show, NoHome.REFUSED)
 
 
-def _ask(method: str, path: str, payload: bytes, take: _Take) -> None:
+def need_home(settings: Settings) -> None:
+    """Look whether a gate was ever made here.
+
+    Raises:
+        CommandFailed: no.
+    """
+    if not settings.database.exists():
+        raise CommandFailed(
+            f"There is no gate at {settings.home}. Start one with `hubgate serve`, or name the folder of yours in"
+            " HUBGATE_HOME."
+        )
+
+
+def _ask(method: str, path: str, payload: bytes, take: _Take, no_home: NoHome) -> None:
     """One request, whose answer is taken in parts; an error's is told.
 
     Raises:
-        CommandFailed: the gate answered with an error, or not at all.
+        CommandFailed: the gate answered with an error, or not at all; or there is none.
     """
     from hubgate.store.lock import running_gate
 
@@ -70,10 +103,36 @@ def _ask(method: str, path: str, payload: bytes, take: _Take) -> None:
     if gate is not None:
         status, failure = _over_http(gate.url + path, gate.key, method, payload, take)
     else:
-        status, failure = _in_process(settings, method, path, payload, take)
+        with _some_home(settings, no_home) as of_home:
+            status, failure = _in_process(of_home, method, path, payload, take)
     if status >= 400:
         error = json.loads(failure)["error"]
-        raise CommandFailed(f"{error['message']} {error['remedy']}".rstrip(), error["cause"])
+        remedy = error["remedy"]
+        for route, command in _AS_COMMANDS.items():
+            remedy = remedy.replace(route, command)
+        raise CommandFailed(f"{error['message']} {remedy}".rstrip(), error["cause"])
+
+
+@contextmanager
+def _some_home(settings: Settings, no_home: NoHome) -> Iterator[Settings]:
+    """The settings of the home that is worked on.
+
+    Raises:
+        CommandFailed: there is none, and none may be made.
+    """
+    if no_home is NoHome.REFUSED:
+        need_home(settings)
+    if no_home is not NoHome.BORROWED or settings.database.exists():
+        yield settings
+        return
+    import secrets
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory(prefix="hubgate-") as folder:
+        key = secrets.token_urlsafe(32)  # so that none is made, and shown
+        home, key_file = Path(folder) / "home", Path(folder) / "secret.key"
+        yield replace(settings, home=home, secret_key_file=key_file, admin_key=key)
 
 
 def segment(name: str) -> str:

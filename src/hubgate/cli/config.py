@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hubgate.cli.client import CommandFailed, api
+from hubgate.cli.client import CommandFailed, NoHome, api
 
 app = typer.Typer(help="The whole configuration as one file.", no_args_is_help=True)
 
@@ -40,7 +40,7 @@ def apply_config(
     names = set(_REFERENCE.findall(text))
     secrets = {name: value for name in sorted(names) if (value := os.environ.get(name))}
     form = {"yaml": text, "secrets": secrets, "dry_run": dry_run, "prune": prune}
-    told = api("POST", "/api/config", form)
+    told = api("POST", "/api/config", form, no_home=NoHome.BORROWED if dry_run else NoHome.MADE)
     for step in told["steps"]:
         _tell(step)
     if not told["steps"]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hubgate.cli import options
-from hubgate.cli.client import CommandFailed, api, segment
+from hubgate.cli.client import CommandFailed, NoHome, api, segment
 from hubgate.cli.printing import moment, print_table
 
 app = typer.Typer(help="Stored tokens, for endpoints that have none of their own.", no_args_is_help=True)
@@ -32,7 +32,8 @@ def add_connection(
     name: Connection, token_env: options.TokenEnv = None, ask_token: options.AskToken = False
 ) -> None:
     """Store a token under a name; several stand one a line in the environment variable."""
-    api("POST", "/api/connections", {"name": name, "token": _needed(token_env, ask=ask_token)})
+    body = {"name": name, "token": _needed(token_env, ask=ask_token)}
+    api("POST", "/api/connections", body, no_home=NoHome.MADE)
     print(f"Stored {name}.")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from hubgate.cli import options  # noqa: TC001 - Typer reads the annotations
-from hubgate.cli.client import CommandFailed, api, segment
+from hubgate.cli.client import CommandFailed, NoHome, api, segment
 from hubgate.cli.doctor import diagnose
 from hubgate.cli.fetching import fetch
 from hubgate.cli.options import given, read_json, task_named, token
@@ -72,7 +72,7 @@ def add(
     if local:
         fetch(local, body.get("token"))
     try:
-        print_endpoint(api("POST", "/api/endpoints", body))
+        print_endpoint(api("POST", "/api/endpoints", body, no_home=NoHome.MADE))
     except CommandFailed as failure:
         if failure.cause not in _NOT_ABOUT_THE_SERVER:
             diagnose(body)

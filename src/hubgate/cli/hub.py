@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import typer
 
-from hubgate.cli.client import api
+from hubgate.cli.client import NoHome, api
 from hubgate.cli.printing import print_table
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def search(
     asked = {"search": text, "task": task or "", "limit": limit}
     if served is not None:
         asked["served"] = "true" if served else "false"
-    models = api("GET", f"/api/hub/models?{urlencode(asked)}")["models"]
+    path = f"/api/hub/models?{urlencode(asked)}"
+    models = api("GET", path, no_home=NoHome.BORROWED)["models"]
     if not models:
         print("The Hub has no such model. Try fewer letters, another task, or without --served.")
         return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from hubgate.cli.client import CommandFailed
+from hubgate.cli.client import CommandFailed, need_home
 from hubgate.cli.printing import moment, print_fields, print_table
 from hubgate.settings import Settings
 
@@ -112,6 +112,7 @@ def resume_job(job: Which) -> None:
 @app.command("list")
 def list_jobs() -> None:
     """List the jobs of this home, with how each stands."""
+    need_home(Settings.from_env())
     rows = []
     for job in _known().list():
         totals, plan = job.totals(), job.plan()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hubgate.cli.client import CommandFailed, api, segment
+from hubgate.cli.client import CommandFailed, NoHome, api, segment
 from hubgate.cli.options import given
 from hubgate.cli.printing import moment, print_table
 from hubgate.domain.calls import InputType
@@ -56,7 +56,8 @@ def create_key(
         tokens_per_minute=tokens_per_minute,
         expires_at=_moment(expires),
     )
-    print(api("POST", "/api/keys", {"name": name, "admin": admin, "bulk": bulk, **(form or {})})["key"])
+    body = {"name": name, "admin": admin, "bulk": bulk, **(form or {})}
+    print(api("POST", "/api/keys", body, no_home=NoHome.MADE)["key"])
 
 
 @app.command("edit")
