@@ -144,9 +144,18 @@ def test_an_endpoint_that_is_not_there_is_one_plain_line(gate: RunningGate, hubg
     for verb in ("show", "check", "accept", "remove"):
         failed = hubgate(verb, "nowhere")
         assert (failed.status, failed.out) == (1, "")
-        assert failed.err == "hubgate: No endpoint is named [nowhere]. GET /v1/models lists the names.\n"
+        assert failed.err == "hubgate: No endpoint is named [nowhere]. `hubgate list` lists the names.\n"
         assert hubgate(verb, "").err == "hubgate: The name is empty.\n"
         assert hubgate(verb, "a/b\udcff").status == 1
+
+
+def test_a_typing_error_is_answered_with_the_name_that_was_meant(gate: RunningGate, hubgate: Command) -> None:
+    gate.add("minilm")
+    assert hubgate("show", "minlm").err == (
+        "hubgate: No endpoint is named [minlm]. Did you mean [minilm]? `hubgate list` lists the names.\n"
+    )
+    failed = hubgate("add", "e5", "--fake", "--connection", "nowhere").err
+    assert failed == "hubgate: No connection is named [nowhere]. `hubgate connection list` lists them.\n"
 
 
 def test_a_warning_of_the_model_is_shown_last(gate: RunningGate, hubgate: Command) -> None:

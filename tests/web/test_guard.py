@@ -90,6 +90,7 @@ def guarded(scripted: ScriptedGate, app: AsgiApp, *, keys_in_path: bool = False)
         scripted.access,
         scripted.meter,
         scripted.gateway.usage,
+        scripted.gateway.endpoints,
         max_body_bytes=1000,
         keys_in_path=keys_in_path,
     )

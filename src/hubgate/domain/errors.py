@@ -150,12 +150,15 @@ class NotFound(CallerError):
 
 
 class EndpointNotFound(CallerError):
-    """No endpoint has this name."""
+    """No endpoint has this name; `meant` says which one may be meant."""
 
     default_cause = Cause.ENDPOINT_NOT_FOUND
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"No endpoint is named [{name[:200]}].", remedy="GET /v1/models lists the names.")
+    def __init__(self, name: str, meant: str = "") -> None:
+        super().__init__(
+            f"No endpoint is named [{name[:200]}].",
+            remedy=f"{meant} GET /v1/models lists the names.".lstrip(),
+        )
         self.name = name
 
 
@@ -176,10 +179,10 @@ class WrongTask(CallerError):
 
     default_cause = Cause.WRONG_TASK
 
-    def __init__(self, name: str, *, asked: str, actual: str) -> None:
+    def __init__(self, name: str, *, asked: str, actual: str, remedy: str | None = None) -> None:
         super().__init__(
             f"Endpoint [{name}] serves {actual}, not {asked}.",
-            remedy=f"Use an endpoint of task {asked}; GET /v1/models lists them.",
+            remedy=remedy or f"Use an endpoint of task {asked}; GET /v1/models lists them.",
         )
         self.name, self.asked, self.actual = name, asked, actual
 

@@ -76,7 +76,15 @@ def create_app(
         *console_routes(gateway, access, hub),
     ]
     app = _Hot(elastic, openai, huggingface, access.limits, Router(routes, redirect_slashes=False))
-    return Guard(app, access, meter, gateway.usage, max_body_bytes=max_body_bytes, keys_in_path=keys_in_path)
+    return Guard(
+        app,
+        access,
+        meter,
+        gateway.usage,
+        gateway.endpoints,
+        max_body_bytes=max_body_bytes,
+        keys_in_path=keys_in_path,
+    )
 
 
 class _Hot:

@@ -15,10 +15,14 @@ from hubgate.domain.errors import CapacityError, Cause, HubgateError
 from hubgate.web.asgi import respond
 from hubgate.web.body import Body, closes, until_client_leaves
 from hubgate.web.faces import face_of
+from hubgate.web.hints import clearer
 from hubgate.web.problems import problem
 from hubgate.web.ticket import Ticket
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hubgate.domain.endpoint import Endpoint
     from hubgate.service.access import Access
     from hubgate.service.meter import Meter
     from hubgate.service.usage import Usage
@@ -46,6 +50,7 @@ class Guard:
         access: Access,
         meter: Meter,
         usage: Usage,
+        endpoints: Callable[[], Sequence[Endpoint]],
         *,
         max_body_bytes: int,
         keys_in_path: bool,
@@ -54,6 +59,7 @@ class Guard:
         self._access = access
         self._meter = meter
         self._usage = usage
+        self._endpoints = endpoints
         self._max_body_bytes = max_body_bytes
         self._keys_in_path = keys_in_path
 
@@ -91,7 +97,7 @@ class Guard:
                 ticket.key = self._access.authenticate(_text(headers.get(b"authorization")))
             await until_client_leaves(self._app(scope, body, answer), body, ticket)
         except HubgateError as error:
-            await _tell(answer, error, scope, headers, body)
+            await _tell(answer, clearer(error, ticket, headers, self._endpoints), scope, headers, body)
         except ClientDisconnect:
             ticket.client_left = True
         except asyncio.CancelledError:  # the gate stops, and waits no longer

@@ -1,0 +1,73 @@
+"""What an error can tell more of, once the request is known: only errors pay for it."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from hubgate.domain.errors import EndpointNotFound, NotAuthenticated
+from hubgate.service.credentials import HOW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.domain.errors import HubgateError
+    from hubgate.web.ticket import Ticket
+
+# Where clients of Anthropic's, Azure's and Google's put their keys.
+_OTHER_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
+_MOST_COMPARED = 100
+"""Names; a comparison takes up to 50 µs of the event loop."""
+_LONGEST_COMPARED = 100
+_MOST_NAMED = 3
+
+
+def clearer(
+    error: HubgateError,
+    ticket: Ticket,
+    headers: Mapping[bytes, bytes],
+    endpoints: Callable[[], Sequence[Endpoint]],
+) -> HubgateError:
+    """The error, or the same with a remedy that fits this request.
+
+    Args:
+        error: of the request.
+        ticket: of the request; no endpoint out of its key's scope is named.
+        headers: of the request, their names in lower case.
+        endpoints: gives all that are registered.
+    """
+    if isinstance(error, NotAuthenticated) and b"authorization" not in headers:
+        return next((_misplaced(name) for name in _OTHER_HEADERS if name in headers), error)
+    if isinstance(error, EndpointNotFound) and ticket.key is not None:
+        shown = (endpoint for endpoint in endpoints() if ticket.may_call(endpoint.name))
+        meant = _meant(error.name, shown)
+        return EndpointNotFound(error.name, meant) if meant else error
+    return error
+
+
+def _misplaced(header: bytes) -> NotAuthenticated:
+    return NotAuthenticated(f"The gate reads no key from the header [{header.decode()}].", remedy=HOW)
+
+
+def _meant(asked: str, endpoints: Iterable[Endpoint]) -> str:
+    """Which endpoints run the model of this name, or else have a name like it; empty if none."""
+    asked = asked[:_LONGEST_COMPARED].lower()
+    names: list[str] = []
+    models: dict[str, list[str]] = {}
+    for endpoint in endpoints:
+        names.append(endpoint.name)
+        for model in filter(None, (endpoint.model, endpoint.facts.model)):
+            for word in (model.lower(), model.lower().rpartition("/")[2]):
+                models.setdefault(word, []).append(endpoint.name)
+    if asked in models:
+        return f"That model is called {_listed(models[asked])} here."
+    alike = get_close_matches(asked, islice(dict.fromkeys((*names, *models)), _MOST_COMPARED))
+    near = [name for word in alike for name in ([word] if word in names else models[word])]
+    return f"Did you mean {_listed(near)}?" if near else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = (f"[{name}]" for name in islice(dict.fromkeys(names), _MOST_NAMED))
+    return f"{', '.join(most)} or {last}" if most else last

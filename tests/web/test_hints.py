@@ -1,0 +1,81 @@
+"""Errors say what fits the request: which endpoint was meant, and where a key belongs."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from harness import Reply, RunningGate
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+ALL_NAMES = "GET /v1/models lists the names."
+
+
+def embed(gate: RunningGate, model: str, key: str | None = None) -> Reply:
+    return gate.request("POST", "/v1/embeddings", {"model": model, "input": "a"}, key=key)
+
+
+def told(gate: RunningGate, model: str, key: str | None = None) -> str:
+    """What is said after the error's first sentence."""
+    reply = embed(gate, model, key)
+    assert reply.status == 404, reply.body
+    message: str = reply.json()["error"]["message"]
+    wrong, _, remedy = message.partition("]. ")
+    assert wrong == f"No endpoint is named [{model[:200]}"
+    return remedy
+
+
+@pytest.mark.parametrize("asked", [MINILM, MINILM.lower(), "all-MiniLM-L6-v2"])
+def test_a_model_asked_for_by_its_repository_is_told_by_its_endpoints_name(
+    gate: RunningGate, asked: str
+) -> None:
+    gate.add("minilm", model=MINILM)
+    gate.add("other", model="org/other")
+    assert told(gate, asked) == f"That model is called [minilm] here. {ALL_NAMES}"
+    for name in ("b", "c", "d"):
+        gate.add(name, model=MINILM)
+    assert told(gate, asked) == f"That model is called [b], [c] or [d] here. {ALL_NAMES}"
+
+
+def test_a_name_that_is_nearly_right_is_told(gate: RunningGate) -> None:
+    gate.add("minilm", model=MINILM)
+    assert told(gate, "minlm") == f"Did you mean [minilm]? {ALL_NAMES}"
+    assert told(gate, "MiniLM") == f"Did you mean [minilm]? {ALL_NAMES}"
+    assert told(gate, "sentence-transformers/all-MiniLM-L12-v2") == f"Did you mean [minilm]? {ALL_NAMES}"
+    assert told(gate, "gpt-4o") == ALL_NAMES
+    assert told(gate, "m" * 5000) == ALL_NAMES
+
+
+def test_no_endpoint_out_of_a_keys_scope_is_told(gate: RunningGate) -> None:
+    gate.add("minilm", model=MINILM)
+    gate.add("words", model="org/tiny")
+    key = gate.create_key(endpoints=["words"])
+    assert told(gate, MINILM, key) == ALL_NAMES
+    assert told(gate, "minlm", key) == ALL_NAMES
+    assert told(gate, "org/tiny", key) == f"That model is called [words] here. {ALL_NAMES}"
+
+
+@pytest.mark.parametrize("header", ["x-api-key", "api-key", "x-goog-api-key"])
+def test_a_key_in_another_header_is_told_where_it_belongs(gate: RunningGate, header: str) -> None:
+    request = urllib.request.Request(gate.url + "/v1/models", headers={header: gate.admin_key})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=60)
+    with caught.value as refused:
+        body = refused.read().decode()
+    assert refused.code == 401
+    assert json.loads(body)["error"]["message"] == (
+        f"The gate reads no key from the header [{header}]. "
+        "Send a gateway key as `Authorization: Bearer hg_…`."
+    )
+    assert gate.admin_key not in body
+
+
+def test_a_key_in_another_header_harms_no_request_that_carries_one(gate: RunningGate) -> None:
+    assert gate.request("GET", "/v1/models", headers={"x-api-key": "other"}).status == 200
+    wrong = gate.request("GET", "/v1/models", key="wrong", headers={"x-api-key": "other"})
+    assert "unknown" in wrong.json()["error"]["message"]
