@@ -62,8 +62,30 @@ class TestTheForm:
         assert re.search(r'value="rerank" checked', page.text)
         assert 'value="bge-reranker-v2-m3"' in page.text
         assert "<html" not in page.text
-        unknown = visitor.post("/ui/paste", {**EMPTY, "paste": "hello"}, hx_request="true")
-        assert "That says nothing about a model." in unknown.words
+
+    def test_what_was_read_is_cleared_and_what_says_nothing_stays_to_be_mended(
+        self, visitor: Visitor
+    ) -> None:
+        """Else the box would go on showing an address that was corrected in its field below."""
+        url = "http://10.0.0.5:8080"
+        for page in (
+            visitor.post("/ui/paste", {**EMPTY, "paste": url}, hx_request="true"),
+            visitor.get(f"/ui/models/new?paste={url}"),
+        ):
+            assert re.search(r'id="paste" name="paste" value=""', page.text)
+            assert re.search(rf'id="url" [^>]*value="{url}"', page.text)
+        for page in (
+            visitor.post("/ui/paste", {**EMPTY, "paste": "hello"}, hx_request="true"),
+            visitor.get("/ui/models/new?paste=hello"),
+        ):
+            assert re.search(r'id="paste" name="paste" value="hello"', page.text)
+            assert "That says nothing about a model." in page.words
+
+    def test_a_model_that_writes_is_taken_for_one_that_chats(self, visitor: Visitor) -> None:
+        page = visitor.get("/ui/models/new?model=meta-llama/Llama-3.1-8B-Instruct")
+        assert '<option value="chat_completion" selected>conversational' in page.text
+
+    def test_a_model_is_named_in_the_address_too(self, visitor: Visitor) -> None:
         assert 'value="intfloat/e5-small-v2"' in visitor.get("/ui/models/new?model=intfloat/e5-small-v2").text
 
     def test_both_of_hugging_faces_words_for_completion_are_offered(self, visitor: Visitor) -> None:

@@ -80,6 +80,8 @@ def test_the_page_of_an_endpoint_says_whose_it_is() -> None:
 def test_a_search_on_the_hub_says_the_kind() -> None:
     page = "https://huggingface.co/models?pipeline_tag=text-generation&sort=trending"
     assert understood(page) == {"kind": "llm"}
+    page = "https://huggingface.co/models?pipeline_tag=text2text-generation"
+    assert understood(page) == {"kind": "llm", "task_llm": "text2text-generation"}
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,8 @@ class TestSearching:
         page = search(visitor, "/ui/hub")
         assert found(page) == ["BAAI/bge-m3", MINILM, "intfloat/e5-small-v2"]
         assert "Trending for feature-extraction" in page.words
-        assert found(search(visitor, kind="llm")) == ["meta/llama", "google/flan-t5"]
+        assert found(search(visitor, kind="llm")) == ["meta/llama", "org/seer"], "those that chat"
+        assert found(search(visitor, kind="llm", task_llm="completion")) == ["meta/llama", "google/flan-t5"]
         assert found(search(visitor, kind="rerank")) == ["org/reranker"]
 
     def test_what_is_known_of_each_stands_with_it(self, visitor: Visitor) -> None:

@@ -94,6 +94,8 @@ def test_what_is_found_follows_the_choices_of_the_form(opened: Screen) -> None:
     page.locator("#hub > summary").click()
     page.get_by_role("button", name="org/reranker").wait_for()
     page.check("[name=kind][value=llm]")
+    page.get_by_role("button", name="meta/llama").wait_for()
+    page.select_option("#task_llm", "completion")
     page.get_by_role("button", name="google/flan-t5").wait_for()
     assert not page.is_checked("#served")
     page.check("[name=where][value=router]")

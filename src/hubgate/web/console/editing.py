@@ -60,8 +60,7 @@ class Editing:
     async def add(self, visit: Visit) -> Response:
         """The empty form; with `?model=` or `?paste=`, filled in as far as that says."""
         query = visit.request.query_params
-        pasted = query.get("paste") or query.get("model") or ""
-        return self._form(visit, {**EMPTY, **understood(pasted)}, pasted=pasted)
+        return self._filled(visit, EMPTY, query.get("paste") or query.get("model") or "")
 
     async def change(self, visit: Visit) -> Response:
         """The form of a registered model."""
@@ -73,9 +72,7 @@ class Editing:
     async def paste(self, visit: Visit) -> Response:
         """The form again, with what follows from what was pasted."""
         form = await visit.form(RAW_FIELDS)
-        pasted = form.get("paste", "")
-        found = understood(pasted)
-        return self._form(visit, {**form, **found}, pasted=pasted, understood=bool(found) or not pasted)
+        return self._filled(visit, form, form.get("paste", ""))
 
     async def pick(self, visit: Visit) -> Response:
         """The form again, with what follows from the model that was chosen on the Hub."""
@@ -157,6 +154,12 @@ class Editing:
             return "kept"
         await self._gateway.register(endpoint, token)
         return "added"
+
+    def _filled(self, visit: Visit, form: Mapping[str, str], pasted: str) -> Response:
+        """The form with what follows from what was pasted, which stays to be mended only if nothing does."""
+        found = understood(pasted)
+        left = "" if found else pasted
+        return self._form(visit, {**form, **found}, pasted=left, understood=not left)
 
     def _old(self, visit: Visit) -> Endpoint | None:
         name = visit.request.path_params.get("name")

@@ -24,13 +24,11 @@ if TYPE_CHECKING:
     from hubgate.domain.secret import Secret
 
 KINDS = {
-    "llm": (Task.COMPLETION, Task.CHAT_COMPLETION),
+    "llm": (Task.CHAT_COMPLETION, Task.COMPLETION),
     "embedding": (Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING),
     "rerank": (Task.RERANK,),
 }
 """Model types as Dify calls them, and the tasks of each; the first is the usual one."""
-TEXT_TO_TEXT = "text2text-generation"
-"""Hugging Face's other word for completion, which the guides offer beside text-generation."""
 WHERE = (Source.ROUTER, Source.DEDICATED, Source.LOCAL)
 ENGINES = tuple(engine for engine in Engine if engine not in {Engine.PROVIDER, Engine.OPENVINO, Engine.FAKE})
 """Servers that may stand behind a URL."""
@@ -56,7 +54,7 @@ _MOST = 10**9
 EMPTY: Mapping[str, str] = {
     "kind": "embedding",
     "where": Source.DEDICATED,
-    "task_llm": Task.COMPLETION,
+    "task_llm": Task.CHAT_COMPLETION,
     "task_embedding": Task.TEXT_EMBEDDING,
     "task_rerank": Task.RERANK,
     "requests_per_minute": str(DEFAULT_REQUESTS_PER_MINUTE),

@@ -26,12 +26,14 @@ _SIGNS = (
     ),
 )
 """What the names of models tell of their kind, the surest first; all else writes."""
+TEXT_TO_TEXT = "text2text-generation"
+"""Hugging Face's other word for completion, which the guides offer beside text-generation."""
 _OF_TAG = {
     "feature-extraction": "embedding",
     "sentence-similarity": "embedding",
     "text-ranking": "rerank",
     "text-generation": "llm",
-    "text2text-generation": "llm",
+    TEXT_TO_TEXT: "llm",
 }
 
 
@@ -75,7 +77,8 @@ def _of_hub(path: list[str], query: str) -> dict[str, str]:
     """A page of the Hub: of a model, or of a search for models of a kind."""
     tag = parse_qs(query).get("pipeline_tag", [""])[0]
     if path[:1] == ["models"] and tag in _OF_TAG:
-        return {"kind": _OF_TAG[tag]}
+        task = {"task_llm": tag} if tag == TEXT_TO_TEXT else {}
+        return {"kind": _OF_TAG[tag], **task}
     if len(path) >= 2 and path[0] not in _NOT_OWNERS:
         return _of_model(f"{path[0]}/{path[1]}")
     return {}

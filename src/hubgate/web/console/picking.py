@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from hubgate.domain.endpoint import Source
 from hubgate.domain.errors import Cause, HubgateError
 from hubgate.domain.hub import ModelSearch
-from hubgate.web.console.model_form import KINDS, TEXT_TO_TEXT, task_of
-from hubgate.web.console.pasting import suggested_name, understood
+from hubgate.web.console.model_form import KINDS, task_of
+from hubgate.web.console.pasting import TEXT_TO_TEXT, suggested_name, understood
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
