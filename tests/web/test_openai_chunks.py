@@ -103,7 +103,7 @@ def test_chunks_that_can_be_too_long_and_those_that_were_are_told_in_warnings(
             "[chunking_settings] does not contain the required setting",
         ),
         ({"strategy": "recursive", "max_chunk_size": 10, "separators": ["("]}, "[separators]"),
-        (5, "$.chunking_settings"),
+        (5, "[chunking_settings] must be an object, not a number."),
     ],
 )
 async def test_chunking_settings_that_cannot_be_used_are_a_400_that_says_why(

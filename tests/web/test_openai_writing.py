@@ -157,9 +157,12 @@ async def test_a_stream_that_cannot_be_read_ends_with_an_error(gate: ScriptedGat
         ({"messages": MESSAGES}, "[model] is missing"),
         ({"model": "llm"}, "[messages] must be a list"),
         ({"model": "llm", "messages": "hi"}, "[messages] must be a list"),
-        ({"model": "llm", "messages": MESSAGES, "stream": "yes"}, "[stream] cannot be used: Expected `bool`"),
+        (
+            {"model": "llm", "messages": MESSAGES, "stream": "yes"},
+            "[stream] must be true or false, not a text.",
+        ),
         (b"{", "not valid JSON"),
-        (b"[]", "Expected `object`"),
+        (b"[]", "must be an object, not a list."),
     ],
 )
 async def test_a_chat_that_is_no_chat_is_a_400_in_words(gate: ScriptedGate, body: object, said: str) -> None:
@@ -182,7 +185,7 @@ async def test_a_model_without_a_chat_template_is_not_asked_to_chat(gate: Script
     await add_writer(gate, "talker", Task.CHAT_COMPLETION, chats=True, completes=False)
     reply = await gate.request("POST", "/v1/completions", {"model": "talker", "prompt": "a"})
     assert reply.status == 400
-    assert "conversations alone" in reply.json()["error"]["message"]
+    assert "serves conversations, not completion. Send [messages]" in reply.json()["error"]["message"]
     assert not gate.script.write_calls
 
 

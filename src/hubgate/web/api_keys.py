@@ -11,6 +11,7 @@ from hubgate.domain.calls import InputType
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.api_table import ApiRoute, json_response
 from hubgate.web.asgi import decode
+from hubgate.web.fitting import fit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,10 +143,7 @@ def edited_key(key: Key, given: Mapping[str, Any]) -> KeyForm:
             remedy="Create another; then revoke this one.",
         )
     merged = {**msgspec.to_builtins(KeyForm.of(key)), **given}
-    try:
-        return msgspec.convert({name: value for name, value in merged.items() if value is not None}, KeyForm)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"{error}.") from None
+    return fit({name: value for name, value in merged.items() if value is not None}, KeyForm)
 
 
 def key_json(key: Key) -> dict[str, Any]:

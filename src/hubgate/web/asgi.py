@@ -8,6 +8,7 @@ import msgspec
 from starlette.requests import ClientDisconnect
 
 from hubgate.domain.errors import InvalidRequest
+from hubgate.web.fitting import misfit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -51,7 +52,7 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"{error}.") from None
+        raise InvalidRequest(misfit(error, decoder.type)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         said = str(error) if body else "it is empty"
         raise InvalidRequest(f"The request body is not valid JSON: {said}.") from None

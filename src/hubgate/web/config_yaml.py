@@ -25,6 +25,7 @@ from hubgate.domain.errors import HubgateError, InvalidRequest
 from hubgate.domain.secret import Secret
 from hubgate.service.config import Wanted, WantedEndpoint
 from hubgate.web.api_keys import KeyForm
+from hubgate.web.fitting import fit
 from hubgate.web.shapes import EndpointForm
 
 if TYPE_CHECKING:
@@ -126,19 +127,18 @@ class _Reader:
         for name, entry in entries.items():
             try:
                 read[name] = one(name, entry)
-            except (HubgateError, msgspec.ValidationError) as error:
-                said = error.message if isinstance(error, HubgateError) else str(error)
-                self.problems.append(f"{part}.{name}: {said.rstrip('.')}.")
+            except HubgateError as error:
+                self.problems.append(f"{part}.{name}: {error.message.rstrip('.')}.")
         return read
 
     def connection(self, name: str, entry: Mapping[str, Any]) -> Secret | None:
         """The token of a connection; `None` if the one that is there stays."""
         check_name(name)
-        return self._secret(msgspec.convert(entry, _TokenEntry).token, "connection", name)
+        return self._secret(fit(entry, _TokenEntry).token, "connection", name)
 
     def endpoint(self, name: str, entry: Mapping[str, Any]) -> WantedEndpoint:
         """An endpoint."""
-        form = msgspec.convert({**entry, "name": name}, EndpointForm)
+        form = fit({**entry, "name": name}, EndpointForm)
         given, form.token = form.token, None
         endpoint, _ = form.endpoint()
         if given is None:
@@ -178,15 +178,12 @@ def _document(text: str) -> _Document:
     try:
         _judge(text)
         loaded = yaml.load(text, _Loader)  # noqa: S506 - a safe one
-        return msgspec.convert(loaded if loaded is not None else {}, _Document)
+        return fit(loaded if loaded is not None else {}, _Document, whole="The configuration")
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InvalidRequest(f"This is no YAML that can be read{line}: {error.problem}.") from None
-    except (yaml.YAMLError, ValueError, RecursionError, ArithmeticError) as error:
-        said = (
-            str(error) if isinstance(error, msgspec.ValidationError) else "it holds what YAML does not allow"
-        )
-        raise InvalidRequest(f"This is no configuration: {said}.") from None
+    except (yaml.YAMLError, ValueError, RecursionError, ArithmeticError):
+        raise InvalidRequest("This is no configuration: it holds what YAML does not allow.") from None
 
 
 def _judge(text: str) -> None:
@@ -206,7 +203,7 @@ def _judge(text: str) -> None:
 
 
 def _key(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    return msgspec.convert({**entry, "name": name}, KeyForm).rights()
+    return fit({**entry, "name": name}, KeyForm).rights()
 
 
 def _entry(form: msgspec.Struct) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hubgate.domain.calls import Embed, Encoding, InputType
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.asgi import decode, respond
 from hubgate.web.embedding import Inputs, embed, headers_of, input_type_of, texts_of
+from hubgate.web.fitting import fit
 from hubgate.web.openai import EmbeddingsForm, answer_embeddings
 
 if TYPE_CHECKING:
@@ -85,10 +86,10 @@ async def answer_embed(exchange: Exchange, scope: Scope, body: bytes) -> None:
 async def _compare(exchange: Exchange, form: _EmbedForm, inputs: dict[str, Any]) -> None:
     """The cosine of each sentence with the source; texts to be compared are all of one kind."""
     try:
-        compared = msgspec.convert(inputs, _Compared)
-    except msgspec.ValidationError as error:
+        compared = fit(inputs, _Compared, field="inputs")
+    except InvalidRequest as error:
         raise InvalidRequest(
-            f"[inputs] cannot be used: {error}.",
+            error.message,
             remedy="Send a string, a list of strings, or {source_sentence, sentences}.",
         ) from None
     sentences = texts_of(compared.sentences, "inputs.sentences")

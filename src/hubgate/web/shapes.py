@@ -22,6 +22,7 @@ from hubgate.domain.endpoint import (
 )
 from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
 from hubgate.domain.secret import Secret
+from hubgate.web.fitting import fit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,11 +144,7 @@ def edited(endpoint: Endpoint, given: Mapping[str, Any]) -> Edited:
     limit = given.get("rate_limit")
     if isinstance(limit, dict):  # its numbers are changed one by one
         merged["rate_limit"] = _merged(before, limit)
-    try:
-        form = msgspec.convert(merged, EndpointForm)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"{error}.") from None
-    changed, token = form.endpoint()
+    changed, token = fit(merged, EndpointForm).endpoint()
     return Edited(replace(changed, facts=endpoint.facts), token, keep_token="token" not in given)
 
 

@@ -12,6 +12,7 @@ from hubgate.domain.calls import Chat
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import InvalidRequest, WrongTask
 from hubgate.web.asgi import decode
+from hubgate.web.fitting import misfit
 
 if TYPE_CHECKING:
     from hubgate.core.writing import Held
@@ -51,6 +52,8 @@ class Fields:
             return None
         try:
             return msgspec.json.decode(raw, type=kind)
+        except msgspec.ValidationError as error:
+            raise InvalidRequest(misfit(error, kind, field=name)) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidRequest(f"[{name}] cannot be used: {error}.") from None
 
@@ -104,11 +107,13 @@ def check_ability(endpoint: Endpoint, call: WriteCall) -> None:
         raise WrongTask(
             endpoint.name,
             asked=Task.CHAT_COMPLETION,
-            actual="texts without roles: its model has no chat template",
+            actual="texts without roles",
+            remedy="Its model has no chat template: send it one text instead.",
         )
     if not isinstance(call, Chat) and facts.completes is False:
         raise WrongTask(
             endpoint.name,
             asked=Task.COMPLETION,
-            actual="conversations alone: send [messages] to its chat route",
+            actual="conversations",
+            remedy="Send [messages] to its chat route instead.",
         )

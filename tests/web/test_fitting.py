@@ -1,0 +1,106 @@
+"""What does not fit its type is told in sentences."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+import msgspec
+import pytest
+
+from hubgate.domain.errors import InvalidRequest
+from hubgate.web.fitting import fit, misfit
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Part(msgspec.Struct, forbid_unknown_fields=True):
+    count: int = 0
+
+
+class Whole(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    input: str | list[str]
+    parts: list[Part] = []
+    by_name: dict[str, Part] | None = None
+    names: dict[Colour, str] | None = None
+    colour: Colour | None = None
+    version: Literal[1] = 1
+    dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    share: Annotated[float, msgspec.Meta(lt=1)] = 0.5
+    pair: tuple[str, str] | None = None
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "[input] is missing."),
+        ([], "The request body must be an object, not a list."),
+        ({1: 2}, "A name in the request body must be a text."),
+        ({"input": 3}, "[input] must be a text or a list, not a number."),
+        ({"input": ["a", None]}, "[input[1]] must be a text, not null."),
+        ({"input": "a", "parts": [{"count": 2.5}]}, "a whole number, not a number with a decimal point."),
+        (
+            {"input": "a", "parts": [{"cuont": 2}]},
+            "Unknown field [cuont] in [parts[0]]. Did you mean [count]? The fields are [count].",
+        ),
+        ({"input": "a", "by_name": {"x": 3}}, "A value in [by_name] must be an object, not a number."),
+        ({"input": "a", "by_name": {"x": {"y": 1}}}, "Unknown field [y] in [by_name[...]]. The fields are"),
+        (
+            {"input": "a", "names": {"green": ""}},
+            "A name in [names] must be one of [red, blue], not 'green'.",
+        ),
+        ({"input": "a", "colour": "green"}, "[colour] must be one of [red, blue], not 'green'."),
+        ({"input": "a", "colour": 3}, "[colour] must be one of [red, blue], not a number."),
+        ({"input": "a", "version": 2}, "[version] must be one of [1], not 2."),
+        ({"input": "a", "dimensions": 0}, "[dimensions] must be at least 1."),
+        ({"input": "a", "share": 1.0}, "[share] must be less than 1.0."),
+        ({"input": "a", "x" * 5000: 1}, f"Unknown field [{'x' * 200}]. The fields are [input, parts,"),
+        ({"inputs": "a"}, "Unknown field [inputs]. Did you mean [input]?"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_a_sentence_that_names_the_field(given: Any, told: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        fit(given, Whole)
+    assert told in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"cuont": 1}, "Unknown field [cuont] in [part]."),
+        ({"count": "a"}, "[part.count] must be a whole number, not a text."),
+        (3, "[part] must be an object, not a number."),
+    ],
+)
+def test_data_that_stands_in_a_field_is_named_from_there(given: Any, told: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        fit(given, Part, field="part")
+    assert raised.value.message.startswith(told)
+
+
+def test_the_whole_is_called_as_the_reader_calls_it() -> None:
+    with pytest.raises(InvalidRequest, match="The configuration must be an object, not null"):
+        fit(None, Part, whole="The configuration")
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("Something new - at `$.input`", Whole),
+        ("Expected `array` of length 2 - at `$.pair`", Whole),
+        ("Expected `str`, got `date` - at `$.input`", Whole),
+        ("Object contains unknown field `x` - at `$.nowhere`", Whole),
+        ("Object contains unknown field `x`", dict),
+        ("Invalid enum value 'x' - at `$.input`", Whole),
+    ],
+)
+def test_words_of_no_known_pattern_stay_as_they_are(words: str, kind: Any) -> None:
+    assert misfit(msgspec.ValidationError(words), kind) == f"{words}."
+    assert misfit(msgspec.ValidationError(words), kind, field="a") == f"[a] cannot be used: {words}."
+
+
+def test_what_fits_is_given_back_as_its_type() -> None:
+    assert fit({"count": 2}, Part) == Part(count=2)
