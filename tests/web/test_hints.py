@@ -60,6 +60,19 @@ def test_no_endpoint_out_of_a_keys_scope_is_told(gate: RunningGate) -> None:
     assert told(gate, "org/tiny", key) == f"That model is called [words] here. {ALL_NAMES}"
 
 
+@pytest.mark.parametrize(
+    "path", [f"/hf/{MINILM}", f"/hf/{MINILM}/v1/models", f"/v1/models/{MINILM}", f"/api/endpoints/{MINILM}"]
+)
+def test_a_repository_in_a_path_is_told_by_its_endpoints_name(gate: RunningGate, path: str) -> None:
+    gate.add("minilm", model=MINILM)
+    gate.add("words", model="org/tiny")
+    assert "That model is called [minilm] here." in gate.request("GET", path).body.decode()
+    key = gate.create_key(endpoints=["words"])
+    refused = gate.request("GET", path, key=key)
+    assert refused.status == 404
+    assert "minilm]" not in refused.body.decode()
+
+
 @pytest.mark.parametrize("header", ["x-api-key", "api-key", "x-goog-api-key"])
 def test_a_key_in_another_header_is_told_where_it_belongs(gate: RunningGate, header: str) -> None:
     request = urllib.request.Request(gate.url + "/v1/models", headers={header: gate.admin_key})

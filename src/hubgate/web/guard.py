@@ -97,7 +97,7 @@ class Guard:
                 ticket.key = self._access.authenticate(_text(headers.get(b"authorization")))
             await until_client_leaves(self._app(scope, body, answer), body, ticket)
         except HubgateError as error:
-            await _tell(answer, clearer(error, ticket, headers, self._endpoints), scope, headers, body)
+            await _tell(answer, clearer(error, scope, headers, self._endpoints), scope, headers, body)
         except ClientDisconnect:
             ticket.client_left = True
         except asyncio.CancelledError:  # the gate stops, and waits no longer

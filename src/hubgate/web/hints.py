@@ -6,15 +6,16 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from hubgate.domain.errors import EndpointNotFound, NotAuthenticated
+from hubgate.domain.errors import EndpointNotFound, NotAuthenticated, NotFound
 from hubgate.service.credentials import HOW
+from hubgate.web.ticket import ticket_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from hubgate.domain.endpoint import Endpoint
     from hubgate.domain.errors import HubgateError
-    from hubgate.web.ticket import Ticket
+    from hubgate.web.asgi import Scope
 
 # Where clients of Anthropic's, Azure's and Google's put their keys.
 _OTHER_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
@@ -26,7 +27,7 @@ _MOST_NAMED = 3
 
 def clearer(
     error: HubgateError,
-    ticket: Ticket,
+    scope: Scope,
     headers: Mapping[bytes, bytes],
     endpoints: Callable[[], Sequence[Endpoint]],
 ) -> HubgateError:
@@ -34,17 +35,20 @@ def clearer(
 
     Args:
         error: of the request.
-        ticket: of the request; no endpoint out of its key's scope is named.
+        scope: of the request; no endpoint out of its key's scope is named.
         headers: of the request, their names in lower case.
         endpoints: gives all that are registered.
     """
+    ticket = ticket_of(scope)
     if isinstance(error, NotAuthenticated) and b"authorization" not in headers:
         return next((_misplaced(name) for name in _OTHER_HEADERS if name in headers), error)
-    if isinstance(error, EndpointNotFound) and ticket.key is not None:
-        shown = (endpoint for endpoint in endpoints() if ticket.may_call(endpoint.name))
-        meant = _meant(error.name, shown)
-        return EndpointNotFound(error.name, meant) if meant else error
-    return error
+    if ticket.key is None or not isinstance(error, EndpointNotFound | NotFound):
+        return error
+    shown = [endpoint for endpoint in endpoints() if ticket.may_call(endpoint.name)]
+    if isinstance(error, EndpointNotFound):
+        return EndpointNotFound(error.name, _meant(error.name, shown))
+    meant = _meant_in_path(scope["path"], shown)
+    return NotFound(error.message, remedy=meant, cause=error.cause) if meant else error
 
 
 def _misplaced(header: bytes) -> NotAuthenticated:
@@ -58,14 +62,29 @@ def _meant(asked: str, endpoints: Iterable[Endpoint]) -> str:
     models: dict[str, list[str]] = {}
     for endpoint in endpoints:
         names.append(endpoint.name)
-        for model in filter(None, (endpoint.model, endpoint.facts.model)):
-            for word in (model.lower(), model.lower().rpartition("/")[2]):
+        for model in _models(endpoint):
+            for word in (model, model.rpartition("/")[2]):
                 models.setdefault(word, []).append(endpoint.name)
     if asked in models:
-        return f"That model is called {_listed(models[asked])} here."
+        return _called(models[asked])
     alike = get_close_matches(asked, islice(dict.fromkeys((*names, *models)), _MOST_COMPARED))
     near = [name for word in alike for name in ([word] if word in names else models[word])]
     return f"Did you mean {_listed(near)}?" if near else ""
+
+
+def _meant_in_path(path: str, endpoints: Iterable[Endpoint]) -> str:
+    """Which endpoints run the model whose repository stands where one segment, a name, was wanted; empty if none."""
+    path = f"{path.lower()}/"
+    names = [one.name for one in endpoints if any("/" in m and f"/{m}/" in path for m in _models(one))]
+    return _called(names) if names else ""
+
+
+def _models(endpoint: Endpoint) -> list[str]:
+    return [model.lower() for model in (endpoint.model, endpoint.facts.model) if model]
+
+
+def _called(names: Iterable[str]) -> str:
+    return f"That model is called {_listed(names)} here."
 
 
 def _listed(names: Iterable[str]) -> str:
