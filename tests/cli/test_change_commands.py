@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -151,3 +152,30 @@ def test_use_and_changes_are_shown(gate: RunningGate, hubgate: Command) -> None:
         "→",
         "3",
     ]
+
+
+def test_of_what_is_added_the_audit_shows_what_tells_it_from_others_and_of_a_change_no_value_at_length(
+    gate: RunningGate, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = "a-model-of-a-very-long-name" * 3
+    hubgate("add", "words", "--fake", "--model", model, "--dimensions", "8")
+    hubgate("key", "create", "app", "--bulk", "--endpoint", "words", "--expires", "2099-12-31")
+    monkeypatch.setenv("TEAM_TOKEN", TOKEN)
+    hubgate("connection", "add", "team", "--token-env", "TEAM_TOKEN")
+    hubgate("edit", "words", "--chunking", '{"strategy": "none"}', "--timeout", "9")
+    hubgate("key", "revoke", "app")
+    lines = [line.rstrip() for line in hubgate("audit").out.splitlines()[1:]]
+    told = {tuple(line.split()[3:5]): line.split(maxsplit=5)[5:] for line in lines}
+    shown = ", ".join(
+        ["source: fake", "task: text_embedding", f"model: {model[:49]}…", "learned.dimensions: 8"]
+    )
+    assert told["endpoint.add", "words"] == [shown]
+    assert told["key.revoke", "app"] == []
+    assert told["key.create", "app"] == ["bulk: yes, endpoints: words, expires_at: 2099-12-31 00:00"]
+    assert told["connection.add", "team"] == [f"token: …{TOKEN[-4:]}"]
+    (changed,) = told["endpoint.change", "words"]
+    assert re.fullmatch(
+        r"chunking: strategy: sentence, .{0,40}… → strategy: none, .*, timeout: none → 9.0", changed
+    )
+    whole = gate.request("GET", "/api/audit").json()["changes"]
+    assert [None, model] in [change["changes"].get("model") for change in whole]

@@ -21,8 +21,8 @@ def print_endpoint(shown: Mapping[str, Any]) -> None:
     """An endpoint as `/api` shows it, then what was learned of it, then its warnings."""
     facts = dict(shown["facts"])
     warnings: Sequence[str] = facts.pop("warnings", ())
-    print_fields({name: _plain(value) for name, value in shown.items() if name != "facts"})
-    print_fields({f"learned: {name}": _plain(value) for name, value in facts.items() if value is not None})
+    print_fields({name: plain(value) for name, value in shown.items() if name != "facts"})
+    print_fields({f"learned: {name}": plain(value) for name, value in facts.items() if value is not None})
     for warning in warnings:
         print_fields({"warning": warning})
 
@@ -54,13 +54,13 @@ def size(count: int) -> str:
     return f"{count} bytes"
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """A value without the marks of a programming language."""
     match value:
         case dict():
-            return ", ".join(f"{name}: {_plain(part)}" for name, part in value.items()) or "none"
+            return ", ".join(f"{name}: {plain(part)}" for name, part in value.items()) or "none"
         case list():
-            return ", ".join(map(_plain, value)) or "none"
+            return ", ".join(map(plain, value)) or "none"
         case bool():
             return "yes" if value else "no"
         case _:

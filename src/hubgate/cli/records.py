@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
 from hubgate.cli.client import api, print_text
 from hubgate.cli.options import given
-from hubgate.cli.printing import moment, print_table
+from hubgate.cli.printing import moment, plain, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _COLUMNS = {
     "requests": "requests",
@@ -22,6 +25,15 @@ _COLUMNS = {
     "p50": "p50 s",
     "p99": "p99 s",
 }
+
+
+_TELLING = (
+    *("source", "task", "url", "model", "learned.dimensions", "connection", "token"),
+    *("admin", "bulk", "endpoints", "expires_at"),
+)
+"""What tells an endpoint, a connection or a key from others, beside its name."""
+_LONGEST = 50
+"""Letters of a value in the table of changes."""
 
 
 def usage(
@@ -56,20 +68,38 @@ def usage(
 def audit(
     limit: Annotated[int, Option(help="How many of the newest changes.", min=1, max=1000)] = 50,
 ) -> None:
-    """Show who changed what, the newest first."""
+    """Show who changed what, the newest first, in short: /api/audit tells all of it."""
     print_table(
-        ("when", "who", "what", "of", "from and to"),
+        ("when", "who", "what", "of", "how"),
         [
             (
                 moment(change["at"]),
                 change["who_name"],
                 change["verb"],
                 change["subject"],
-                ", ".join(f"{name}: {old} → {new}" for name, (old, new) in change["changes"].items()),
+                _told(change["verb"], change["changes"]),
             )
             for change in api("GET", f"/api/audit?limit={limit}")["changes"]
         ],
     )
+
+
+def _told(verb: str, changes: Mapping[str, Sequence[Any]]) -> str:
+    """What was changed from what to what; of a new thing only what tells it from others."""
+    if verb.endswith((".add", ".create")):
+        changes = {name: changes[name] for name in _TELLING if name in changes and changes[name][1]}
+    if verb.endswith(".change"):
+        told = (f"{name}: {_cut(name, old)} → {_cut(name, new)}" for name, (old, new) in changes.items())
+    else:
+        told = (f"{name}: {_cut(name, new)}" for name, (_, new) in changes.items())
+    return ", ".join(told)
+
+
+def _cut(name: str, value: object) -> str:
+    if value is None:
+        return "none"
+    text = moment(value) if isinstance(value, float) and name.endswith("_at") else plain(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _short(value: float | None) -> object:
