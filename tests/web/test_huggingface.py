@@ -121,7 +121,7 @@ BAD_INPUT: list[tuple[object, int, str]] = [
     ({"inputs": None}, 422, "[inputs] is missing."),
     ({}, 422, "[inputs] is missing."),
     ({"inputs": 7}, 422, "[inputs] must be a text, an object or a list, not a number."),
-    ({"inputs": [["a"]]}, 422, "[inputs[0]] must be a string, not a list."),
+    ({"inputs": [["a"]]}, 422, "[inputs[0]] must be a text, not a list."),
     ({"inputs": [[1, 2]]}, 422, "[inputs] holds token ids"),
     ({"inputs": {"source_sentence": "a"}}, 422, "[inputs.sentences] is missing."),
     ({"inputs": {"source_sentence": "a", "sentences": []}}, 400, "[inputs.sentences] is an empty list"),

@@ -251,7 +251,7 @@ async def test_a_stream_of_events_becomes_openais_chunks(gate: ScriptedGate) -> 
     ("body", "said"),
     [
         ({}, "[prompt] is missing"),
-        ({"prompt": 3}, "[prompt] must be a string"),
+        ({"prompt": 3}, "[prompt] must be a text"),
         ({"prompt": [1, 2]}, "token ids"),
         ({"prompt": ["a", "b"], "stream": True}, "only one can be streamed"),
     ],

@@ -183,4 +183,4 @@ def _not_a_text(texts: Sequence[object], field: str) -> InvalidRequest:
         )
     index, culprit = next((i, text) for i, text in enumerate(texts) if not isinstance(text, str))
     word = _JSON_WORD.get(type(culprit), "a number")
-    return InvalidRequest(f"[{field}[{index}]] must be a string, not {word}.")
+    return InvalidRequest(f"[{field}[{index}]] must be a text, not {word}.")

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 BODY = "The request body"
 _LONGEST_NAME = 200
-# msgspec's words, and where it found the fault: `$.input[0].text`, `$.prefixes[...]` or `key` in `$.prefixes`.
-_PLACED = re.compile(r"(?P<said>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>[^`]*)`)?", re.DOTALL)
+# Where msgspec found the fault, at the end of its words: `$.input[0].text`, `$.prefixes[...]` or `key` in `$.prefixes`.
+_PLACE = re.compile(r" - at (`key` in )?`\$([^`]*)`\Z")
 _STEP = re.compile(r"\.(?P<field>[^.\[]+)|\[(?:\d+|\.\.\.)\]")
 _WANTED = {
     "str": "a text",
@@ -60,13 +60,13 @@ def misfit(error: msgspec.ValidationError, kind: Any, *, field: str = "", whole:
         field: the name of the field that holds the data, if one does.
         whole: what the data is called where no field holds it.
     """
-    placed = _PLACED.fullmatch(str(error))
-    if placed is not None:
-        path = placed["path"] or ""
-        fault = _Fault(field=field, path=path, in_key=bool(placed["key"]), whole=whole, kind=kind)
-        for pattern, tell in _PATTERNS:
-            if (found := pattern.fullmatch(placed["said"])) and (told := tell(fault, *found.groups())):
-                return told
+    place = _PLACE.search(str(error))
+    said = str(error)[: place.start()] if place else str(error)
+    key, path = place.groups("") if place else ("", "")
+    fault = _Fault(field=field, path=path, in_key=bool(key), whole=whole, kind=kind)
+    for pattern, tell in _PATTERNS:
+        if (found := pattern.fullmatch(said)) and (told := tell(fault, *found.groups())):
+            return told
     return f"[{field}] cannot be used: {error}." if field else f"{error}."
 
 

@@ -105,5 +105,5 @@ def _prompts(given: Any) -> Sequence[str]:
     if given is None:
         raise InvalidRequest("[prompt] is missing.", remedy="Send a string, or a list of strings.")
     if not isinstance(given, str | list):
-        raise InvalidRequest("[prompt] must be a string, or a list of strings.")
+        raise InvalidRequest("[prompt] must be a text, or a list of texts.")
     return texts_of(given, "prompt")

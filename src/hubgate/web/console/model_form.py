@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from hubgate.domain.calls import InputType
 from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Engine, Precision, Source, Task
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.console.chunk_form import SEPARATORS, chunk_fields, chunking_of
 from hubgate.web.console.pasting import suggested_name
+from hubgate.web.fitting import fit
 from hubgate.web.shapes import EndpointForm
 
 if TYPE_CHECKING:
@@ -116,10 +115,7 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
         **{name: given for name in (*_TEXTS, *_OF_SOURCE[source]) if (given := form.get(name))},
         **_token(form),
     }
-    try:
-        endpoint, token = msgspec.convert(made, EndpointForm).endpoint()
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"{error}.") from None
+    endpoint, token = fit(made, EndpointForm).endpoint()
     return (replace(endpoint, enabled=old.enabled) if old else endpoint), token
 
 
