@@ -177,7 +177,10 @@ def test_a_file_without_any_fields_is_not_said_to_lack_one(tmp_path: Path) -> No
 
 def test_only_so_many_fields_are_named_and_none_is_told_at_length(tmp_path: Path) -> None:
     path = lines(tmp_path / "in.jsonl", {"x" * 100: 0, **{f"f{n}": 0 for n in range(24)}})
-    with pytest.raises(JobStopped, match=rf"Its fields are {'x' * 60}…, f0, .*, f18 and 5 more: name one"):
+    with pytest.raises(
+        JobStopped,
+        match=rf"^No row of \S+ has .* Its fields are {'x' * 60}…, f0, .*, f18 and 5 more: name one",
+    ):
         open_source(path, Columns())
 
 

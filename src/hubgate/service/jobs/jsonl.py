@@ -84,17 +84,19 @@ class JsonlSource:
         """
         missing = [self._columns.text, *([self._columns.id] if self._columns.id else [])]
         known: dict[str, None] = {}
+        looked_at = 0
         with self._path.open("rb") as file:
             rows = (line for line, _ in self._read(file) if line is None or line.strip())
             for line in islice(rows, _FIRST_ROWS):
+                looked_at += 1
                 fields = _fields(line or b"")
                 known |= dict.fromkeys(fields)
                 missing = [name for name in missing if name not in fields]
                 if not missing:
                     return
         if known:
-            what = f"None of the first {_FIRST_ROWS} rows of {self._path} has a field [{missing[0]}]."
-            raise no_such_field(what, "fields", known)
+            none = "No row" if looked_at < _FIRST_ROWS else f"None of the first {_FIRST_ROWS} rows"
+            raise no_such_field(f"{none} of {self._path} has a field [{missing[0]}].", "fields", known)
 
     def _row(self, number: int, line: bytes) -> Row | Failed:
         columns = self._columns
