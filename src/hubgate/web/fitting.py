@@ -96,10 +96,11 @@ class _Fault(msgspec.Struct, frozen=True):
         known = next((_fields(one) for one in self._types() if isinstance(one, inspect.StructType)), None)
         if known is None:
             return None
+        given = given[:_LONGEST_NAME]  # before it is compared, for a client may name a field with megabytes
         near = get_close_matches(given, known, n=1)
         where = f" in [{self.name()}]" if self.name() else ""
         meant = f" Did you mean [{near[0]}]?" if near else ""
-        return f"Unknown field [{given[:_LONGEST_NAME]}]{where}.{meant} The fields are {_listed(known)}."
+        return f"Unknown field [{given}]{where}.{meant} The fields are {_listed(known)}."
 
     def missing(self, name: str) -> str:
         return f"[{self.name(name)}] is missing."
