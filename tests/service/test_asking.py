@@ -81,6 +81,8 @@ class House:
         self._come(call)
         if isinstance(call, Chat) and self.town.chats is not None:
             raise self.town.chats
+        if isinstance(call, Complete) and self.town.completes is not None:
+            raise self.town.completes
         return Generated(body=self.name.encode(), spelling=Spelling.OPENAI)
 
     async def stream(self, call: WriteCall) -> Told:
@@ -113,6 +115,7 @@ class Town:
     absent: dict[str, HubgateError] = field(default_factory=dict)
     vectors: dict[str, tuple[float, float]] = field(default_factory=dict)
     chats: HubgateError | None = None
+    completes: HubgateError | None = None
     houses: dict[str, House] = field(default_factory=dict)
 
     async def runs(self, endpoint: Endpoint, token: Secret | None) -> bool:
@@ -320,6 +323,15 @@ class TestDiagnosis:
         assert all(f.outcome is Outcome.SKIPPED for f in after)
         before = {f.step for f in findings[: findings.index(failed)] if f.outcome is Outcome.PASSED}
         assert before == set(list(Step)[: list(Step).index(step)]) - {Step.TLS}
+
+    async def test_a_server_that_only_chats_is_told_of_where_texts_were_to_be_completed(
+        self, gateway: Gateway, town: Town
+    ) -> None:
+        town.completes = UpstreamRefused("No such route.", status=404, cause=Cause.WRONG_TASK)
+        for task, said in ((Task.COMPLETION, {Step.MODEL}), (Task.CHAT_COMPLETION, set())):
+            findings = [f async for f in gateway.diagnose(dedicated("main", task=task))]
+            assert all(f.outcome is not Outcome.FAILED for f in findings)
+            assert {f.step for f in findings if "only chats" in f.message} == said
 
     async def test_a_server_that_does_not_answer_is_told_of_at_the_answer(
         self, gateway: Gateway, town: Town

@@ -7,12 +7,13 @@ import time
 from typing import TYPE_CHECKING
 
 from hubgate.domain.diagnosis import Finding, Outcome, Step, step_of
+from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import DeadlineExceeded, HubgateError
 from hubgate.service.probing import probe
 from hubgate.service.proving import DEFAULT_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from hubgate.domain.endpoint import Endpoint
     from hubgate.domain.ports import Clock, Sources
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _NOT_EVERYWHERE = frozenset({Step.ADDRESS, Step.DNS, Step.TCP, Step.TLS})
 """Steps that a model on this machine, or a server without TLS, has not: nobody told of them."""
+_ONLY_CHATS = "This server only chats, and will refuse to complete a text: choose the task chat_completion (conversational)."
 
 
 async def diagnose(
@@ -41,7 +43,7 @@ async def diagnose(
     """
     left, began = list(Step), clock()
     fault, reached = None, None
-    refused: tuple[str, ...] = ()
+    notes: Mapping[Step, str] = {}
     try:
         async for step in sources.reach(endpoint):
             while left[0] is not step:
@@ -50,28 +52,33 @@ async def diagnose(
             yield Finding(step=left.pop(0), outcome=Outcome.PASSED, seconds=now - began)
             began = now
         reached = Step.ANSWER
-        refused = await _ask(sources, endpoint, token, within)
+        notes = await _ask(sources, endpoint, token, within)
     except HubgateError as error:
         told = step_of(error.cause)
         where = told if told in left else reached or left[0]
         fault = Finding.failed(error, where, clock() - began)
     for step in left:
-        said = " ".join(refused) if step is Step.AUTHENTICATION else ""
-        beside = Finding(step=step, outcome=_beside(step, fault), message=said)
+        beside = Finding(step=step, outcome=_beside(step, fault), message=notes.get(step, ""))
         yield fault if fault and fault.step is step else beside
 
 
-async def _ask(sources: Sources, endpoint: Endpoint, token: Secret | None, within: float) -> tuple[str, ...]:
+async def _ask(
+    sources: Sources, endpoint: Endpoint, token: Secret | None, within: float
+) -> Mapping[Step, str]:
     """Detect, and ask one small question: what comes of it tells of all steps from the token on.
 
     Returns:
-        What was said of tokens that were refused, where another was not.
+        What is to be known of steps that were passed: what was said of tokens that were refused, where another was
+        not, and that what was to complete texts only chats.
     """
     try:
         async with asyncio.timeout(within):
             probed = await probe(sources, endpoint, token)
             await probed.model.close()
-            return probed.refused
+            notes = {Step.AUTHENTICATION: " ".join(probed.refused)}
+            if endpoint.task is Task.COMPLETION and probed.facts.completes is False:
+                notes[Step.MODEL] = _ONLY_CHATS
+            return notes
     except TimeoutError:
         raise DeadlineExceeded(
             f"The model did not answer within {within:g} seconds.",
