@@ -104,3 +104,9 @@ def test_words_of_no_known_pattern_stay_as_they_are(words: str, kind: Any) -> No
 
 def test_what_fits_is_given_back_as_its_type() -> None:
     assert fit({"count": 2}, Part) == Part(count=2)
+
+
+def test_a_name_that_looks_like_msgspecs_own_words_makes_no_long_answer() -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        fit({"input": "a", " - at `$" * 5000: 1}, Whole)
+    assert len(raised.value.message) <= 501

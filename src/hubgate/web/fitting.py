@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 BODY = "The request body"
 _LONGEST_NAME = 200
+_LONGEST_WORDS = 500
 # Where msgspec found the fault, at the end of its words: `$.input[0].text`, `$.prefixes[...]` or `key` in `$.prefixes`.
 _PLACE = re.compile(r" - at (`key` in )?`\$([^`]*)`\Z")
 _STEP = re.compile(r"\.(?P<field>[^.\[]+)|\[(?:\d+|\.\.\.)\]")
@@ -67,7 +68,8 @@ def misfit(error: msgspec.ValidationError, kind: Any, *, field: str = "", whole:
     for pattern, tell in _PATTERNS:
         if (found := pattern.fullmatch(said)) and (told := tell(fault, *found.groups())):
             return told
-    return f"[{field}] cannot be used: {error}." if field else f"{error}."
+    words = str(error)[:_LONGEST_WORDS]
+    return f"[{field}] cannot be used: {words}." if field else f"{words}."
 
 
 class _Fault(msgspec.Struct, frozen=True):
