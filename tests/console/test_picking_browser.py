@@ -83,7 +83,7 @@ def test_a_model_is_found_and_chosen_by_keyboard_alone(opened: Screen) -> None:
     page.get_by_text("384 dimensions").wait_for()
     assert page.input_value("#model") == MINILM
     assert page.input_value("#name") == "all-minilm-l6-v2"
-    assert page.evaluate("document.activeElement.id") == "picked"
+    page.locator("#picked:focus").wait_for()
     assert page.locator(".hits").count() == 0, "it closes"
 
 
