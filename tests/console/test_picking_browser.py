@@ -124,6 +124,20 @@ def test_names_are_found_and_added_to_the_scope_of_a_key(opened: Screen) -> None
     assert page.input_value("#endpoints").split() == ["model-00", "model-01", "model-20"]
 
 
+def test_what_is_shown_answers_in_the_same_moment(opened: Screen) -> None:
+    """htmx binds what it brings when it settles, by default 20 ms later: until then a press would be lost."""
+    page = opened.page
+    opened.go("keys/dify/edit")
+    page.evaluate(
+        """document.addEventListener("htmx:afterSwap",
+             (event) => { if (event.target.id === "names")
+               Promise.resolve().then(() => document.getElementById("offer-1").click()); }, {once: true})"""
+    )
+    page.fill("#find", "model-2")
+    page.get_by_role("button", name="model-20").wait_for(state="detached")
+    assert page.input_value("#endpoints").split() == ["model-00", "model-01", "model-20"]
+
+
 @pytest.mark.parametrize("language", LOCALES)
 def test_they_are_accessible_and_fit_a_phone_in_every_language(
     browser: Browser, many: RunningGate, language: str
