@@ -7,7 +7,6 @@ come streams of which each event is counted.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -26,6 +25,7 @@ from support.litellm import KEY, litellm
 from support.loopback import ask
 from support.nginx import proxy, upstream
 from support.table import show
+from support.turns import asked_turns
 from support.wrk import CONNECTIONS, FEW_CONNECTIONS, Load, drive
 
 if TYPE_CHECKING:
@@ -88,15 +88,7 @@ class Subject:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="G2 and G4: chat, whole and streamed.")
-    parser.add_argument(
-        "--quick", action="store_true", help="two rounds of one second: a look, not a measurement"
-    )
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=int, default=2, help="of each turn")
-    parser.add_argument("--with-litellm", action="store_true", help="install LiteLLM and measure it too")
-    options = parser.parse_args()
-    rounds, seconds = (2, 1) if options.quick else (options.rounds, options.seconds)
+    turns = asked_turns("G2 and G4: chat, whole and streamed.")
     machine.need("wrk", "nginx", "taskset")
     cores = machine.two_cores()
     with tempfile.TemporaryDirectory() as made, contextlib.ExitStack() as stack:
@@ -110,15 +102,15 @@ def main() -> None:
             Subject("nginx", nginx, f"{through}/llm{_ROUTE}", "canned", {}),
             Subject("hubgate", gate.process, gate.url + _ROUTE, "llm", gate.key()),
         ]
-        if options.with_litellm:
+        if turns.with_litellm:
             url, process = stack.enter_context(litellm(folder / "litellm", cores.measured, behind))
             subjects.append(Subject("LiteLLM", process, url + _ROUTE, "llm", KEY, slow=True))
         for subject in subjects:
             subject.check()
-        for number in range(rounds + 1):
+        for number in range(turns.rounds + 1):
             for subject in subjects:
-                subject.measure(folder / "body.json", seconds if number else 1)
-        asyncio.run(_first_events(subjects, 50 if options.quick else 300))
+                subject.measure(folder / "body.json", turns.seconds if number else 1)
+        asyncio.run(_first_events(subjects, 50 if turns.quick else 300))
         lost = asyncio.run(_lost_events(subjects[2], 100))
         _print(subjects, lost)
 

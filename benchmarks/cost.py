@@ -6,7 +6,6 @@ after round, so that a slow minute of the machine is slow for all of them. CPU t
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import tempfile
@@ -21,6 +20,7 @@ from support.litellm import KEY, litellm
 from support.loopback import ask
 from support.nginx import LARGE, SMALL, proxy, upstream
 from support.table import show
+from support.turns import asked_turns
 from support.wrk import CONNECTIONS, FEW_CONNECTIONS, NEW, Load, drive
 
 if TYPE_CHECKING:
@@ -78,15 +78,7 @@ class Subject:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="G1: CPU time of an embedding request.")
-    parser.add_argument(
-        "--quick", action="store_true", help="two rounds of one second: a look, not a measurement"
-    )
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=int, default=2, help="of each turn")
-    parser.add_argument("--with-litellm", action="store_true", help="install LiteLLM and measure it too")
-    options = parser.parse_args()
-    rounds, seconds = (2, 1) if options.quick else (options.rounds, options.seconds)
+    turns = asked_turns("G1: CPU time of an embedding request.")
     machine.need("wrk", "nginx", "taskset")
     cores = machine.two_cores()
     with tempfile.TemporaryDirectory() as made, contextlib.ExitStack() as stack:
@@ -97,14 +89,14 @@ def main() -> None:
         uncached = stack.enter_context(bare_gate(folder / "uncached", cores.measured, cached=False))
         subjects = _limits(behind, model, through, nginx)
         subjects += _faces(_Front(usual, behind), _Front(uncached, behind), subjects)
-        if options.with_litellm:
+        if turns.with_litellm:
             url, process = stack.enter_context(litellm(folder / "litellm", cores.measured, behind))
             subjects += _litellm(url, process, subjects)
         for subject in subjects:
             subject.check()
-        for number in range(rounds + 1):
+        for number in range(turns.rounds + 1):
             for subject in subjects:
-                subject.measure(folder / "body.json", seconds if number else 1)
+                subject.measure(folder / "body.json", turns.seconds if number else 1)
         _print(subjects)
 
 
