@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from harness import RunningGate
+from lookalikes.hub_api import running_hub_api
 from scripted import scripted_gate
 
 from hubgate.settings import Settings
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from lookalikes.hub_api import HubApi
     from scripted import ScriptedGate
 
 
 # No test asks the Hub: where none is given, nothing listens. huggingface_hub reads this when it is imported.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 
-pytest_plugins = ["commands", "staged"]
+pytest_plugins = ["commands", "screen", "staged"]
 
 
 @pytest.fixture
@@ -38,6 +40,13 @@ def gate(settings: Settings) -> Iterator[RunningGate]:
     """An empty gate, as it is after its first start."""
     with RunningGate(settings) as running:
         yield running
+
+
+@pytest.fixture
+def hub_site() -> Iterator[HubApi]:
+    """What answers like the Hub's API."""
+    with running_hub_api() as site:
+        yield site
 
 
 @pytest.fixture(scope="session")

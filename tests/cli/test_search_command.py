@@ -7,25 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 from harness import RunningGate
-from lookalikes.hub_api import HubApi, running_hub_api
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from commands import Command
+    from lookalikes.hub_api import HubApi
 
     from hubgate.settings import Settings
 
 
 @pytest.fixture
-def site() -> Iterator[HubApi]:
-    with running_hub_api() as site:
-        yield site
-
-
-@pytest.fixture
-def gate(settings: Settings, site: HubApi) -> Iterator[RunningGate]:
-    with RunningGate(replace(settings, hf_endpoint=site.url)) as running:
+def gate(settings: Settings, hub_site: HubApi) -> Iterator[RunningGate]:
+    with RunningGate(replace(settings, hf_endpoint=hub_site.url)) as running:
         yield running
 
 
@@ -49,9 +43,9 @@ def test_served_and_text_narrow_it_and_counts_are_short(gate: RunningGate, hubga
     assert hubgate("search", "llama", "--not-served").out.startswith("The Hub has no such model.")
 
 
-def test_what_goes_wrong_is_one_plain_line(gate: RunningGate, site: HubApi, hubgate: Command) -> None:
+def test_what_goes_wrong_is_one_plain_line(gate: RunningGate, hub_site: HubApi, hubgate: Command) -> None:
     assert "[dance] is no task" in hubgate("search", "--task", "dance").err
-    site.fail("failing")
+    hub_site.fail("failing")
     failed = hubgate("search", "other")
     assert (failed.status, failed.out) == (1, "")
     assert failed.err.startswith("hubgate: The Hub fails at the moment.")
@@ -59,10 +53,10 @@ def test_what_goes_wrong_is_one_plain_line(gate: RunningGate, site: HubApi, hubg
 
 
 def test_without_a_running_gate_it_asks_the_hub_itself(
-    site: HubApi, hubgate: Command, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    hub_site: HubApi, hubgate: Command, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And makes no home for that."""
-    monkeypatch.setenv("HF_ENDPOINT", site.url)
+    monkeypatch.setenv("HF_ENDPOINT", hub_site.url)
     found = hubgate("search", "splade")
     assert [row[0] for row in found.rows] == ["org/splade"]
     assert "admin key" not in found.err

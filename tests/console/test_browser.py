@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from harness import RunningGate
 from lookalikes import lookalike
-from screen import LOCALES, NEEDS_CHROMIUM, chromium, screen
+from screen import LOCALES, NEEDS_CHROMIUM, screen
 
 from hubgate.settings import Settings
 
@@ -31,12 +31,6 @@ PAGES = {
     "problem": "models/nothing/edit",
 }
 TOKEN = "hf_aTokenThatNobodyHas1234"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

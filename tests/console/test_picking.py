@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import pytest
 from harness import RunningGate
-from lookalikes.hub_api import TOKEN, HubApi, running_hub_api
+from lookalikes.hub_api import TOKEN, HubApi
 from visitor import Visitor
 
 from hubgate.web.console.model_form import EMPTY
@@ -25,15 +25,9 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 @pytest.fixture
-def hub() -> Iterator[HubApi]:
-    with running_hub_api() as hub:
-        yield hub
-
-
-@pytest.fixture
-def visitor(settings: Settings, hub: HubApi) -> Iterator[Visitor]:
+def visitor(settings: Settings, hub_site: HubApi) -> Iterator[Visitor]:
     """Signed in to a gate that has a Hub."""
-    with RunningGate(replace(settings, hf_endpoint=hub.url)) as gate:
+    with RunningGate(replace(settings, hf_endpoint=hub_site.url)) as gate:
         visitor = Visitor(gate)
         visitor.sign_in()
         yield visitor
@@ -86,7 +80,7 @@ class TestSearching:
         assert found(search(visitor, served="on", served_for="dedicated")) == [MINILM]
         assert len(found(search(visitor, served="on", served_for="router"))) == 3
 
-    def test_the_token_of_the_chosen_connection_asks(self, visitor: Visitor, hub: HubApi) -> None:
+    def test_the_token_of_the_chosen_connection_asks(self, visitor: Visitor, hub_site: HubApi) -> None:
         visitor.gate.request("POST", "/api/connections", {"name": "team", "token": f"{TOKEN}\nhf_spare"})
         assert "org/secret" in found(search(visitor, connection="team"))
         assert "org/secret" not in found(search(visitor))
@@ -129,15 +123,15 @@ class TestChoosing:
 
 
 class TestWithoutTheHub:
-    def test_a_gate_that_is_offline_says_so_calmly(self, settings: Settings, hub: HubApi) -> None:
-        with RunningGate(replace(settings, hf_endpoint=hub.url, hf_offline=True)) as gate:
+    def test_a_gate_that_is_offline_says_so_calmly(self, settings: Settings, hub_site: HubApi) -> None:
+        with RunningGate(replace(settings, hf_endpoint=hub_site.url, hf_offline=True)) as gate:
             visitor = Visitor(gate)
             visitor.sign_in()
             page = search(visitor)
         assert page.status == 200
         assert "This gate is set up not to ask it. Everything can be typed below instead." in page.words
         assert "HF_HUB_OFFLINE" in page.words
-        assert hub.asked == []
+        assert hub_site.asked == []
 
     def test_a_hub_that_is_not_reached_is_told(self, gate: RunningGate) -> None:
         visitor = Visitor(gate)
@@ -153,9 +147,9 @@ class TestWithoutTheHub:
         ],
     )
     def test_a_refusal_is_told_by_its_cause(
-        self, visitor: Visitor, hub: HubApi, fault: str, told: str
+        self, visitor: Visitor, hub_site: HubApi, fault: str, told: str
     ) -> None:
-        hub.fail(fault)
+        hub_site.fail(fault)
         page = search(visitor)
         assert told in page.words
         assert found(page) == []

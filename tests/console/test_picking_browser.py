@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from harness import RunningGate
 from lookalikes.hub_api import running_hub_api
-from screen import LOCALES, NEEDS_CHROMIUM, chromium, screen
+from screen import LOCALES, NEEDS_CHROMIUM, screen
 
 from hubgate.settings import Settings
 
@@ -28,12 +28,6 @@ SEARCH = {
     "ja": "Hugging Face で探す",
     "fa": "جست‌وجو در Hugging Face",
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +119,7 @@ def test_names_are_found_and_added_to_the_scope_of_a_key(opened: Screen) -> None
 
 
 def test_what_is_shown_answers_in_the_same_moment(opened: Screen) -> None:
-    """htmx binds what it brings when it settles, by default 20 ms later: until then a press would be lost."""
+    """What htmx brings it binds when it settles, by default 20 ms later: until then a press would be lost."""
     page = opened.page
     opened.go("keys/dify/edit")
     page.evaluate(

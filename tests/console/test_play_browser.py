@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from harness import RunningGate
 from lookalikes import lookalike
-from screen import NEEDS_CHROMIUM, chromium, screen
+from screen import NEEDS_CHROMIUM, screen
 
 from hubgate.settings import Settings
 
@@ -21,12 +21,6 @@ if TYPE_CHECKING:
 pytestmark = NEEDS_CHROMIUM
 
 NAMES = ("embeds", "weighs", "ranks", "chats", "writes")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

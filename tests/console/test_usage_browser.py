@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from harness import RunningGate
-from screen import NEEDS_CHROMIUM, chromium, screen
+from screen import NEEDS_CHROMIUM, screen
 
 from hubgate.domain.records import BUCKETS, DAY, HOUR, Slot, Tally
 from hubgate.settings import Settings
@@ -65,12 +65,6 @@ def _hour(chance: random.Random, name: str, calls: int) -> Tally:
         latency=latency,
         causes={chance.choice(CAUSES): failed} if failed else {},
     )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from harness import RunningGate
 from lookalikes import lookalike
 from lookalikes.hub_api import TOKEN, running_hub_api
-from screen import NEEDS_CHROMIUM, chromium, screen
+from screen import NEEDS_CHROMIUM, screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,12 +25,6 @@ pytestmark = NEEDS_CHROMIUM
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 LOCAL = Path(__file__).parents[1] / "data" / "tiny_models" / "bert"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture

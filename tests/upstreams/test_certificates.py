@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from certificates import made_certificate, serving
 from lookalikes import lookalike
+from pooled import pooled
 
 from hubgate.domain.errors import Cause, InvalidEndpoint, UpstreamUnreachable
-from hubgate.upstreams.addresses import AddressRule
 from hubgate.upstreams.messages import HttpRequest
-from hubgate.upstreams.pool import PooledClient
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-
-@asynccontextmanager
-async def opened() -> AsyncIterator[PooledClient]:
-    client = PooledClient(AddressRule())
-    try:
-        yield client
-    finally:
-        await client.close()
 
 
 def get(url: str, ca_bundle: str | None = None) -> HttpRequest:
@@ -36,7 +24,7 @@ def get(url: str, ca_bundle: str | None = None) -> HttpRequest:
 async def test_one_is_accepted_where_its_file_is_named(tmp_path: Path) -> None:
     path = made_certificate(tmp_path)
     with lookalike("tei", tls=serving(path)) as server:
-        async with opened() as client:
+        async with pooled() as client:
             with pytest.raises(UpstreamUnreachable) as caught:
                 await client.send(get(server.url))
             assert caught.value.cause is Cause.TLS_FAILED
@@ -48,7 +36,7 @@ async def test_a_file_of_certificates_is_read_again_when_it_has_changed(tmp_path
     bundle = tmp_path / "bundle.pem"
     bundle.write_text("nothing yet")
     with lookalike("tei", tls=serving(path)) as server:
-        async with opened() as client:
+        async with pooled() as client:
             asked = get(server.url + "/health", ca_bundle=str(bundle))
             with pytest.raises(InvalidEndpoint):
                 await client.send(asked)
@@ -58,6 +46,6 @@ async def test_a_file_of_certificates_is_read_again_when_it_has_changed(tmp_path
 
 
 async def test_a_file_of_certificates_that_is_not_there_is_told() -> None:
-    async with opened() as client:
+    async with pooled() as client:
         with pytest.raises(InvalidEndpoint, match=r"\[ca_bundle\]"):
             await client.send(get("https://127.0.0.1:9", ca_bundle="/nowhere/ca.pem"))

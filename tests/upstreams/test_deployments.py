@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from lookalikes.deployments import TOKEN, DeploymentsApi, deployment, running_deployments
 from lookalikes.hub_api import TOKEN as ADA
-from lookalikes.hub_api import HubApi, running_hub_api
+from lookalikes.hub_api import HubApi
 
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
 from hubgate.domain.errors import (
@@ -43,12 +43,6 @@ MODEL = "intfloat/e5-small-v2"
 @pytest.fixture
 def site() -> Iterator[DeploymentsApi]:
     with running_deployments() as site:
-        yield site
-
-
-@pytest.fixture
-def hub_site() -> Iterator[HubApi]:
-    with running_hub_api() as site:
         yield site
 
 

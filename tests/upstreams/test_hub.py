@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lookalikes.hub_api import MODELS, READ_TOKEN, SHA, TOKEN, HubApi, running_hub_api
+from lookalikes.hub_api import MODELS, READ_TOKEN, SHA, TOKEN, HubApi
 
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import (
@@ -29,7 +29,7 @@ from hubgate.upstreams.pool import PooledClient
 from hubgate.upstreams.remembered import Remembered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 OWNER = Secret(TOKEN)
@@ -48,20 +48,16 @@ class Watch:
 
 
 @pytest.fixture
-def site() -> Iterator[HubApi]:
-    with running_hub_api() as site:
-        yield site
-
-
-@pytest.fixture
 def watch() -> Watch:
     return Watch()
 
 
 @pytest.fixture
-async def hub(site: HubApi, watch: Watch) -> AsyncIterator[HubClient]:
+async def hub(hub_site: HubApi, watch: Watch) -> AsyncIterator[HubClient]:
     client = PooledClient(AddressRule())
-    hub = HubClient(client, Deployments(client, url=site.url), hf_endpoint=site.url + "/", clock=watch)
+    hub = HubClient(
+        client, Deployments(client, url=hub_site.url), hf_endpoint=hub_site.url + "/", clock=watch
+    )
     yield hub
     await hub.close()
 
@@ -133,24 +129,24 @@ class TestSearch:
             await hub.search(ModelSearch(limit=limit), None)
 
     async def test_the_same_search_is_not_asked_twice_within_five_minutes(
-        self, hub: HubClient, site: HubApi, watch: Watch
+        self, hub: HubClient, hub_site: HubApi, watch: Watch
     ) -> None:
         for _ in range(3):
             await names(hub, task=Task.RERANK)
-        assert len(site.asked) == 1
+        assert len(hub_site.asked) == 1
         await names(hub, OWNER, task=Task.RERANK)
-        assert len(site.asked) == 2, "what a token sees is for that token"
+        assert len(hub_site.asked) == 2, "what a token sees is for that token"
         watch.now += 301
         await names(hub, task=Task.RERANK)
-        assert len(site.asked) == 3
+        assert len(hub_site.asked) == 3
 
     async def test_only_the_given_token_is_sent(
-        self, hub: HubClient, site: HubApi, monkeypatch: pytest.MonkeyPatch
+        self, hub: HubClient, hub_site: HubApi, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HF_TOKEN", "hf_of_the_environment")
         await names(hub)
         await names(hub, OWNER)
-        assert [seen.token for seen in site.asked] == [None, TOKEN]
+        assert [seen.token for seen in hub_site.asked] == [None, TOKEN]
 
 
 class TestModel:
@@ -172,21 +168,23 @@ class TestModel:
         painter = await hub.model("org/painter", None)
         assert (painter.tasks, painter.dimensions) == ((), None)
 
-    async def test_files_that_cannot_be_had_leave_the_card(self, hub: HubClient, site: HubApi) -> None:
-        site.fail("limited", only="/raw/")
+    async def test_files_that_cannot_be_had_leave_the_card(self, hub: HubClient, hub_site: HubApi) -> None:
+        hub_site.fail("limited", only="/raw/")
         card = await hub.model(MINILM, None)
         assert (card.name, card.dimensions, card.max_input_tokens) == (MINILM, None, None)
         assert await names(hub, task=Task.RERANK) == ["org/reranker"], "the limit of files is not the API's"
 
-    async def test_a_card_is_kept_for_ten_minutes(self, hub: HubClient, site: HubApi, watch: Watch) -> None:
+    async def test_a_card_is_kept_for_ten_minutes(
+        self, hub: HubClient, hub_site: HubApi, watch: Watch
+    ) -> None:
         await hub.model(MINILM, None)
-        asked = len(site.asked)
+        asked = len(hub_site.asked)
         watch.now += 599
         await hub.model(f"https://huggingface.co/{MINILM}/tree/main", None)
-        assert len(site.asked) == asked
+        assert len(hub_site.asked) == asked
         watch.now += 2
         await hub.model(MINILM, None)
-        assert len(site.asked) == 2 * asked
+        assert len(hub_site.asked) == 2 * asked
 
     @pytest.mark.parametrize("name", ["org/none", "org/secret"])
     async def test_one_that_is_not_there_is_not_found(self, hub: HubClient, name: str) -> None:
@@ -194,26 +192,26 @@ class TestModel:
             await hub.model(name, READER)
         assert caught.value.cause is Cause.MODEL_NOT_FOUND
 
-    async def test_a_gated_one_says_what_to_do(self, site: HubApi, hub: HubClient) -> None:
-        site.reply = lambda seen: _gated(site, seen.path)  # type: ignore[method-assign]
+    async def test_a_gated_one_says_what_to_do(self, hub_site: HubApi, hub: HubClient) -> None:
+        hub_site.reply = lambda seen: _gated(hub_site, seen.path)  # type: ignore[method-assign]
         with pytest.raises(UpstreamRefused, match=r"\[meta/llama\] is gated") as caught:
             await hub.model("meta/llama", None)
         assert caught.value.cause is Cause.GATED_MODEL
         assert "Ask for access" in caught.value.remedy
 
-    async def test_one_that_was_renamed_is_told_apart(self, hub: HubClient, site: HubApi) -> None:
-        site.fail("moved")
+    async def test_one_that_was_renamed_is_told_apart(self, hub: HubClient, hub_site: HubApi) -> None:
+        hub_site.fail("moved")
         with pytest.raises(UpstreamUnreachable, match="another name by now") as caught:
             await hub.model("gpt2", None)
         assert caught.value.cause is Cause.UPSTREAM_REDIRECTS
 
-    async def test_a_reply_that_names_no_model_is_not_found(self, hub: HubClient, site: HubApi) -> None:
-        site.fail("other-json")
+    async def test_a_reply_that_names_no_model_is_not_found(self, hub: HubClient, hub_site: HubApi) -> None:
+        hub_site.fail("other-json")
         with pytest.raises(NotFound):
             await hub.model("a/b", None)
 
 
-def _gated(site: HubApi, path: str) -> Any:
+def _gated(hub_site: HubApi, path: str) -> Any:
     from lookalikes.model import Answer
 
     return Answer(403, {"error": f"Access to {path} is restricted"}, {"X-Error-Code": "GatedRepo"})
@@ -239,14 +237,14 @@ def test_what_is_no_models_name_is_never_asked_for(text: str) -> None:
 
 
 class TestWhoami:
-    async def test_a_fine_grained_token_has_its_scopes(self, hub: HubClient, site: HubApi) -> None:
+    async def test_a_fine_grained_token_has_its_scopes(self, hub: HubClient, hub_site: HubApi) -> None:
         user = await hub.whoami(OWNER)
         assert (user.name, user.kind, user.organisations) == ("ada", "user", ("acme",))
         assert (user.role, user.token_name) == ("fineGrained", "gate")
         assert user.scopes == ("discussion.write", "inference.endpoints.infer.write", "repo.content.read")
         assert (user.calls_providers, user.calls_endpoints) == (False, True)
         await hub.whoami(OWNER)
-        assert len(site.asked) == 1
+        assert len(hub_site.asked) == 1
 
     async def test_a_read_token_may_call_whatever_its_owner_may(self, hub: HubClient) -> None:
         user = await hub.whoami(READER)
@@ -263,10 +261,10 @@ class TestWhoami:
         assert caught.value.cause is Cause.WRONG_TOKEN
         assert "hf_wrong" not in str(caught.value)
 
-    async def test_a_token_that_can_be_no_token_is_not_sent(self, hub: HubClient, site: HubApi) -> None:
+    async def test_a_token_that_can_be_no_token_is_not_sent(self, hub: HubClient, hub_site: HubApi) -> None:
         with pytest.raises(InvalidRequest, match="no token has") as caught:
             await hub.whoami(Secret("hf_two\r\nlines"))
-        assert site.asked == []
+        assert hub_site.asked == []
         assert "two" not in str(caught.value)
 
 
@@ -285,9 +283,9 @@ class TestTrouble:
         ],
     )
     async def test_each_refusal_has_its_cause_in_plain_words(
-        self, hub: HubClient, site: HubApi, fault: str, cause: Cause, told: str
+        self, hub: HubClient, hub_site: HubApi, fault: str, cause: Cause, told: str
     ) -> None:
-        site.fail(fault)
+        hub_site.fail(fault)
         error = await refused(hub)
         assert isinstance(error, UpstreamRefused)
         assert error.cause is cause
@@ -295,15 +293,17 @@ class TestTrouble:
         assert told in str(error)
 
     @pytest.mark.parametrize(("fault", "told"), [("page", "a page for people"), ("not-json", "no JSON")])
-    async def test_what_is_no_api_is_told(self, hub: HubClient, site: HubApi, fault: str, told: str) -> None:
-        site.fail(fault)
+    async def test_what_is_no_api_is_told(
+        self, hub: HubClient, hub_site: HubApi, fault: str, told: str
+    ) -> None:
+        hub_site.fail(fault)
         error = await refused(hub)
         assert isinstance(error, UpstreamUnreadable)
         assert error.cause is Cause.NOT_AN_API
         assert told in error.message
 
-    async def test_json_of_another_kind_finds_nothing(self, hub: HubClient, site: HubApi) -> None:
-        site.fail("other-json")
+    async def test_json_of_another_kind_finds_nothing(self, hub: HubClient, hub_site: HubApi) -> None:
+        hub_site.fail("other-json")
         assert await names(hub) == []
 
     @pytest.mark.parametrize(
@@ -326,27 +326,27 @@ class TestTrouble:
         assert "HF_ENDPOINT" in str(error)
         assert error.cause is cause
 
-    async def test_offline_nothing_is_asked(self, site: HubApi, tmp_path: Path) -> None:
+    async def test_offline_nothing_is_asked(self, hub_site: HubApi, tmp_path: Path) -> None:
         settings = Settings(
-            home=tmp_path, secret_key_file=tmp_path / "key", hf_endpoint=site.url, hf_offline=True
+            home=tmp_path, secret_key_file=tmp_path / "key", hf_endpoint=hub_site.url, hf_offline=True
         )
         hub = open_hub(settings)
         error = await refused(hub)
         await hub.close()
         assert "HF_HUB_OFFLINE is set" in error.message
-        assert site.asked == []
+        assert hub_site.asked == []
 
 
 class TestLimits:
     async def test_after_too_many_requests_nobody_asks_until_the_window_is_over(
-        self, hub: HubClient, site: HubApi, watch: Watch
+        self, hub: HubClient, hub_site: HubApi, watch: Watch
     ) -> None:
-        site.fail("limited")
+        hub_site.fail("limited")
         assert (await refused(hub)).retry_after == 55
-        site.fail(None)
+        hub_site.fail(None)
         watch.now += 50
         error = await refused(hub)
-        assert (len(site.asked), error.retry_after, error.cause) == (1, 5, Cause.OVERLOADED)
+        assert (len(hub_site.asked), error.retry_after, error.cause) == (1, 5, Cause.OVERLOADED)
         assert "or with a token" in error.remedy
         assert await names(hub, OWNER, task=Task.RERANK) == ["org/reranker"], (
             "another token has its own limit"
@@ -355,28 +355,28 @@ class TestLimits:
         assert await names(hub, task=Task.RERANK) == ["org/reranker"]
 
     async def test_a_window_that_a_reply_says_is_spent_is_heeded_before_the_refusal(
-        self, hub: HubClient, site: HubApi
+        self, hub: HubClient, hub_site: HubApi
     ) -> None:
-        site.fail("last-one")
+        hub_site.fail("last-one")
         assert await names(hub, OWNER) == []
-        site.fail(None)
+        hub_site.fail(None)
         assert (await _held(hub)).message.endswith("no more requests of this token for 55 seconds.")
 
     async def test_without_a_word_a_minute_is_waited(
-        self, hub: HubClient, site: HubApi, watch: Watch
+        self, hub: HubClient, hub_site: HubApi, watch: Watch
     ) -> None:
-        site.fail("limited-without-a-word")
+        hub_site.fail("limited-without-a-word")
         await refused(hub)
-        site.fail(None)
+        hub_site.fail(None)
         watch.now += 59
         await refused(hub)
         watch.now += 1
         assert await names(hub, limit=1) == ["BAAI/bge-m3"]
 
     async def test_limits_of_many_tokens_that_are_over_are_forgotten(
-        self, hub: HubClient, site: HubApi, watch: Watch
+        self, hub: HubClient, hub_site: HubApi, watch: Watch
     ) -> None:
-        site.fail("limited")
+        hub_site.fail("limited")
         for number in range(1000):
             hub._site._held[str(number), "api"] = watch.now - 1
         await refused(hub)

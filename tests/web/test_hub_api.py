@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from lookalikes.deployments import DeploymentsApi, deployment, running_deployments
-from lookalikes.hub_api import READ_TOKEN, TOKEN, HubApi, running_hub_api
+from lookalikes.hub_api import READ_TOKEN, TOKEN, HubApi
 from scripted import scripted_gate
 from starlette.requests import Request
 
@@ -30,12 +30,6 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 @pytest.fixture
-def site() -> Iterator[HubApi]:
-    with running_hub_api() as site:
-        yield site
-
-
-@pytest.fixture
 def endpoints_site() -> Iterator[DeploymentsApi]:
     with running_deployments() as site:
         yield site
@@ -43,11 +37,11 @@ def endpoints_site() -> Iterator[DeploymentsApi]:
 
 @pytest.fixture
 async def gate(
-    settings: Settings, tmp_path: Path, migrated: Path, site: HubApi, endpoints_site: DeploymentsApi
+    settings: Settings, tmp_path: Path, migrated: Path, hub_site: HubApi, endpoints_site: DeploymentsApi
 ) -> AsyncIterator[ScriptedGate]:
     """The application, with a Hub; the endpoint `ada` bears `TOKEN`, the last of whose two lines is a spare one."""
     shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
-    settings = replace(settings, hf_endpoint=site.url, endpoints_api_url=endpoints_site.url + "/v2")
+    settings = replace(settings, hf_endpoint=hub_site.url, endpoints_api_url=endpoints_site.url + "/v2")
     async with scripted_gate(settings) as gate:
         bearing = Endpoint(name="ada", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
         await gate.gateway.register(bearing, Secret(f"{TOKEN}\nhf_spare"))
@@ -119,19 +113,19 @@ async def test_a_model_that_is_not_there_is_told(
     assert (reply.status, reply.json()["error"]["cause"]) == (status, cause)
 
 
-async def test_without_a_token_who_is_it_is_not_asked(gate: ScriptedGate, site: HubApi) -> None:
+async def test_without_a_token_who_is_it_is_not_asked(gate: ScriptedGate, hub_site: HubApi) -> None:
     for path in ("/whoami", "/endpoints?namespace=acme"):
         reply = await get(gate, path)
         assert (reply.status, reply.json()["error"]["cause"]) == (400, "invalid_request")
         assert "x-hf-token" in reply.json()["error"]["remedy"]
-    assert site.asked == []
+    assert hub_site.asked == []
 
 
-async def test_the_token_is_that_of_the_named_endpoint(gate: ScriptedGate, site: HubApi) -> None:
+async def test_the_token_is_that_of_the_named_endpoint(gate: ScriptedGate, hub_site: HubApi) -> None:
     told = (await get(gate, "/whoami?endpoint=ada")).json()
     assert (told["name"], told["organisations"]) == ("ada", ["acme"])
     assert (told["calls_providers"], told["calls_endpoints"]) == (False, True)
-    assert site.asked[-1].token == TOKEN
+    assert hub_site.asked[-1].token == TOKEN
     assert (await get(gate, "/whoami?endpoint=e5")).status == 400
     assert (await get(gate, "/whoami?endpoint=nobody")).status == 404
 
@@ -165,20 +159,20 @@ async def test_inference_endpoints_are_listed_to_choose_from_and_resumed(
     assert (resumed.status, resumed.json()["state"]) == (200, "initializing")
 
 
-async def test_a_hub_that_fails_is_told_with_its_cause(gate: ScriptedGate, site: HubApi) -> None:
-    site.fail("limited")
+async def test_a_hub_that_fails_is_told_with_its_cause(gate: ScriptedGate, hub_site: HubApi) -> None:
+    hub_site.fail("limited")
     reply = await get(gate, "/models")
     assert (reply.status, reply.json()["error"]["cause"]) == (429, "overloaded")
     assert reply.headers["retry-after"] == "55"
-    site.fail("wrong-token")
+    hub_site.fail("wrong-token")
     reply = await get(gate, "/whoami?endpoint=ada")
     assert (reply.status, reply.json()["error"]["cause"]) == (424, "wrong_token")
     assert TOKEN not in reply.body.decode()
 
 
-async def test_without_the_hub_the_gate_serves(gate: ScriptedGate, site: HubApi) -> None:
-    site.shutdown()
-    site.server_close()
+async def test_without_the_hub_the_gate_serves(gate: ScriptedGate, hub_site: HubApi) -> None:
+    hub_site.shutdown()
+    hub_site.server_close()
     reply = await get(gate, "/models")
     assert (reply.status, reply.json()["error"]["cause"]) == (502, "connection_refused")
     assert "can be typed" in reply.json()["error"]["remedy"]

@@ -24,12 +24,19 @@ NEEDS_CHROMIUM = pytest.mark.skipif(
     reason="no Chromium here: `apt-get install chromium fonts-noto-cjk` brings what these tests drive",
 )
 LOCALES = {"en": "en-US", "zh": "zh-CN", "ja": "ja-JP", "fa": "fa-IR"}
-SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+SHOTS = Path(__file__).parents[1] / "build" / "screenshots"
 _FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 )
 _SERIOUS = frozenset({"serious", "critical"})
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for all tests of a module: it has a loop of its own, beside which no asynchronous test could run."""
+    with chromium() as opened:
+        yield opened
 
 
 @contextmanager
@@ -116,4 +123,4 @@ def screen(
 
 @cache
 def _axe() -> str:
-    return (Path(__file__).parent / "axe" / "axe.min.js").read_text("utf-8")
+    return (Path(__file__).parent / "console" / "axe" / "axe.min.js").read_text("utf-8")

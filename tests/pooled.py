@@ -1,0 +1,22 @@
+"""The gate's HTTP client, for one test."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from hubgate.upstreams.addresses import AddressRule
+from hubgate.upstreams.pool import PooledClient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@asynccontextmanager
+async def pooled(rule: AddressRule | None = None, **options: Any) -> AsyncIterator[PooledClient]:
+    """Opened, and closed at the end, whatever the test did with it."""
+    client = PooledClient(rule or AddressRule(), **options)
+    try:
+        yield client
+    finally:
+        await client.close()
