@@ -73,7 +73,10 @@ def print_text(path: str) -> None:
         CommandFailed: the gate answered with an error, or not at all, or broke off.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    show: _Take = lambda part: print(decoder.decode(part).replace("\r", ""), end="")  # noqa: E731
+
+    def show(part: bytes) -> None:
+        print(decoder.decode(part).replace("\r", ""), end="")
+
     _ask("GET", path, b"", show, NoHome.REFUSED)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 from typing import TYPE_CHECKING
 
 from hubgate.cli.client import CommandFailed
+from hubgate.cli.collector import spare_the_collector
 from hubgate.cli.job_embedder import GateEmbedder
 from hubgate.cli.job_gate import some_gate
 from hubgate.cli.job_progress import shown, told
@@ -21,9 +21,6 @@ from hubgate.store.lock import unusable_home
 if TYPE_CHECKING:
     from hubgate.service.jobs.doing import Job
     from hubgate.service.jobs.rows import Source
-
-
-_OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 
 def do(job: Job) -> None:
@@ -50,9 +47,7 @@ def _remember(job: Job) -> None:
 
 def _work(job: Job, source: Source) -> None:
     settings = Settings.from_env()
-    # A job's many objects are rows and vectors, which make no cycles: the collector would walk them for nothing.
-    gc.freeze()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 50)
+    spare_the_collector()
     with some_gate(settings):
         try:
             asyncio.run(_embed(job, source, settings))

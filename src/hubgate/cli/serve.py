@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from hubgate import __version__
+from hubgate.cli.collector import spare_the_collector
 from hubgate.cli.connections import Connection
 from hubgate.cli.logs import log_to_stderr
 from hubgate.core.chunking import icu_warning
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _DRAIN_SECONDS = 30
 # Longer than any client or load balancer in use keeps an idle connection: who closes first may cut off a request.
 _KEEP_ALIVE_SECONDS = 75
-_OBJECTS_BETWEEN_COLLECTIONS = 20_000
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - for those who listen on every address
 
 _log = logging.getLogger(__name__)
@@ -120,13 +119,6 @@ async def serve(
             await server.serve(sockets=[sock])
 
 
-def _spare_the_collector() -> None:
-    """Have it pass over what lives as long as the gate; a request leaves it nothing, so it may come seldom."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 50)
-
-
 def _url(sock: socket.socket) -> str:
     """Where this machine reaches the gate; an address that stands for all of them cannot be called."""
     host, port = sock.getsockname()[:2]
@@ -142,7 +134,7 @@ def run(settings: Settings) -> None:
     greeting: list[asyncio.Task[None]] = []
 
     def started(url: str, gate: Gate, _: uvicorn.Server) -> None:
-        _spare_the_collector()
+        spare_the_collector()
         greeting.append(asyncio.create_task(_greet(url, gate, everywhere=settings.host in _LOOPBACK)))
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

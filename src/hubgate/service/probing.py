@@ -139,12 +139,12 @@ async def _let_write(endpoint: Endpoint, writer: Writer) -> Facts:
     does = {Chat: endpoint.facts.chats, Complete: endpoint.facts.completes}
     failures: list[HubgateError] = []
     answered = False
-    for probe in (CHAT_PROBE, COMPLETE_PROBE) if chatting else (COMPLETE_PROBE, CHAT_PROBE):
-        said = does[type(probe)]
+    for question in (CHAT_PROBE, COMPLETE_PROBE) if chatting else (COMPLETE_PROBE, CHAT_PROBE):
+        said = does[type(question)]
         if said is None or (said and not answered):
-            failure = await _failure(writer, probe)
+            failure = await _failure(writer, question)
             failures += [failure] if failure else []
-            does[type(probe)] = failure is None
+            does[type(question)] = failure is None
             answered = answered or failure is None
     if not (does[Chat] if chatting else answered):
         wrong = InvalidEndpoint(f"This model does not do {endpoint.task}.", cause=Cause.WRONG_TASK)
