@@ -84,6 +84,11 @@ class TestSearching:
         visitor.gate.request("POST", "/api/connections", {"name": "team", "token": f"{TOKEN}\nhf_spare"})
         assert "org/secret" in found(search(visitor, connection="team"))
         assert "org/secret" not in found(search(visitor))
+        hub_site.fail("wrong-token")
+        assert (
+            "It does not accept the token of the chosen connection."
+            in search(visitor, connection="team", hub_text="e5").words
+        )
 
     def test_a_form_without_a_model_type_is_refused(self, visitor: Visitor) -> None:
         assert "The request cannot be used" in search(visitor, kind="dance").words
@@ -143,7 +148,7 @@ class TestWithoutTheHub:
         [
             ("limited", "It takes no more questions for the moment"),
             ("failing", "It has a fault at the moment."),
-            ("wrong-token", "It does not accept the token of the chosen connection."),
+            ("wrong-token", "It wants an access token: choose a connection that has one."),
         ],
     )
     def test_a_refusal_is_told_by_its_cause(

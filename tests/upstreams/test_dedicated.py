@@ -156,7 +156,7 @@ async def test_every_fault_has_its_cause_and_goes_when_the_server_heals(
     sources: ModelSources, engine: str
 ) -> None:
     with lookalike(engine) as server:
-        upstream = await opened(sources, server.url)
+        upstream = await opened(sources, server.url, Secret("hf_one"))
         for fault, cause in FAULTS.items():
             server.fail(fault, times=1)
             assert (fault, (await failure(upstream)).cause) == (fault, cause)

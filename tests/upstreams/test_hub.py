@@ -272,7 +272,7 @@ class TestTrouble:
     @pytest.mark.parametrize(
         ("fault", "cause", "told"),
         [
-            ("wrong-token", Cause.WRONG_TOKEN, "None was given: give one."),
+            ("wrong-token", Cause.WRONG_TOKEN, "does not accept the token"),
             ("no-right", Cause.TOKEN_LACKS_SCOPE, "may not read models"),
             ("absent", Cause.MODEL_NOT_FOUND, "check HF_ENDPOINT"),
             ("gone", Cause.OLD_ADDRESS, "nothing at this address any more"),
@@ -286,11 +286,20 @@ class TestTrouble:
         self, hub: HubClient, hub_site: HubApi, fault: str, cause: Cause, told: str
     ) -> None:
         hub_site.fail(fault)
-        error = await refused(hub)
+        error = await refused(hub, OWNER)
         assert isinstance(error, UpstreamRefused)
         assert error.cause is cause
         assert error.retryable is (fault in {"limited", "failing", "gateway"})
         assert told in str(error)
+
+    @pytest.mark.parametrize("fault", ["wrong-token", "no-right"])
+    async def test_who_gave_no_token_is_told_that_one_is_wanted(
+        self, hub: HubClient, hub_site: HubApi, fault: str
+    ) -> None:
+        hub_site.fail(fault)
+        error = await refused(hub)
+        assert error.cause is Cause.TOKEN_MISSING
+        assert "The Hub wants an access token, and none was given." in error.message
 
     @pytest.mark.parametrize(("fault", "told"), [("page", "a page for people"), ("not-json", "no JSON")])
     async def test_what_is_no_api_is_told(

@@ -277,7 +277,7 @@ def test_a_download_that_fails_says_why_and_never_the_token(hub: Hub, tmp_path: 
         {"model": "broken/model"},
     )
     assert [answer[1] for answer in answers] == [
-        Cause.WRONG_TOKEN,
+        Cause.GATED_MODEL,
         Cause.MODEL_NOT_FOUND,
         Cause.MODEL_NOT_FOUND,
         Cause.MODEL_NOT_FOUND,

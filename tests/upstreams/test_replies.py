@@ -203,8 +203,11 @@ def test_a_parameter_that_is_not_known_is_named() -> None:
 
 
 def test_a_missing_token_is_told_from_a_wrong_one() -> None:
-    assert "None was given" in refusal(reply(401), None).remedy
-    assert "valid" in refusal(reply(401), TOKEN).remedy
+    for status, cause in ((401, Cause.WRONG_TOKEN), (403, Cause.TOKEN_LACKS_SCOPE)):
+        assert refusal(reply(status), TOKEN).cause is cause
+        missing = refusal(reply(status), None)
+        assert missing.cause is Cause.TOKEN_MISSING
+        assert "The token" not in missing.message
 
 
 SAID = [

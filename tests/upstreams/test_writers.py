@@ -14,6 +14,7 @@ from lookalikes import LookAlike, lookalike
 from hubgate.domain.calls import Chat, Complete, Spelling
 from hubgate.domain.endpoint import Endpoint, Engine, Source, Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
+from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
 from hubgate.upstreams.sources import ModelSources
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from hubgate.domain.calls import WriteCall
     from hubgate.domain.ports import Events, Writer
-    from hubgate.domain.secret import Secret
 
 OPENAI = ["vllm", "sglang", "llamacpp", "transformers-serve"]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
@@ -313,7 +313,7 @@ async def test_what_is_no_stream_is_an_error_when_it_begins(
     sources: ModelSources, fault: str, cause: Cause
 ) -> None:
     with lookalike("vllm", kind="llm") as server:
-        writer = await opened(sources, server)
+        writer = await opened(sources, server, Secret("hf_one"))
         server.fail(fault)
         assert (await failure(writer, chat())).cause is cause
         with pytest.raises(HubgateError) as caught:

@@ -90,6 +90,11 @@ def test_tls_where_there_is_none(gate: RunningGate) -> None:
         assert where(diagnosed(gate, url=server.url.replace("http:", "https:"))) == ("tls", "tls_failed")
 
 
+def test_a_token_that_was_not_given(gate: RunningGate) -> None:
+    with lookalike("tei", key=TOKEN) as server:
+        assert where(diagnosed(gate, url=server.url)) == ("authentication", "token_missing")
+
+
 @pytest.mark.parametrize(
     ("fault", "step", "cause"),
     [

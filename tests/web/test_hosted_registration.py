@@ -53,7 +53,7 @@ def test_a_model_that_answers_is_registered_without_the_hub(settings: Settings) 
         RunningGate(replace(settings, hf_endpoint=NOWHERE, router_url=router.url)) as gate,
     ):
         without = hosted(gate, "chat_completion")
-        assert without.json()["error"]["cause"] == "wrong_token"
+        assert without.json()["error"]["cause"] == "token_missing"
         added = hosted(gate, "chat_completion", token=TOKEN)
         assert added.status < 300, added.json()
         assert (added.json()["tested"], len(router.posts)) == (True, 2)

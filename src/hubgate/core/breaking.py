@@ -25,6 +25,7 @@ _SERVERS_FAULT = frozenset(
         Cause.TLS_FAILED,
         Cause.UPSTREAM_TIMEOUT,
         Cause.UPSTREAM_FAILED,
+        Cause.TOKEN_MISSING,
         Cause.WRONG_TOKEN,
         Cause.TOKEN_LACKS_SCOPE,
         Cause.OUT_OF_CREDIT,

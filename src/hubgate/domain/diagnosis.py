@@ -78,6 +78,7 @@ _STEP_OF: dict[Cause, Step] = {
     Cause.NAME_NOT_RESOLVED: Step.DNS,
     Cause.CONNECTION_REFUSED: Step.TCP,
     Cause.TLS_FAILED: Step.TLS,
+    Cause.TOKEN_MISSING: Step.AUTHENTICATION,
     Cause.WRONG_TOKEN: Step.AUTHENTICATION,
     Cause.TOKEN_LACKS_SCOPE: Step.SCOPE,
     Cause.OUT_OF_CREDIT: Step.SCOPE,

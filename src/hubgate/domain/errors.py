@@ -61,7 +61,8 @@ class Cause(StrEnum):
     TLS_FAILED = "tls_failed"
     UPSTREAM_TIMEOUT = "upstream_timeout"
     UPSTREAM_REDIRECTS = "upstream_redirects"
-    WRONG_TOKEN = "wrong_token"  # noqa: S105 - a cause, not a secret
+    TOKEN_MISSING = "token_missing"  # noqa: S105 - a cause, not a secret
+    WRONG_TOKEN = "wrong_token"  # noqa: S105
     TOKEN_LACKS_SCOPE = "token_lacks_scope"  # noqa: S105
     OUT_OF_CREDIT = "out_of_credit"
     MODEL_NOT_FOUND = "model_not_found"

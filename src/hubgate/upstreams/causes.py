@@ -59,7 +59,13 @@ _RULES = (
         "The token is good but may not call Inference Providers.",
         f"Give it the permission to make calls to Inference Providers, at {_TOKENS_PAGE}, or make one that has it.",
     ),
-    Rule(_only(401), None, Cause.WRONG_TOKEN, "The server does not accept the token.", ""),
+    Rule(
+        _only(401),
+        None,
+        Cause.WRONG_TOKEN,
+        "The server does not accept the token.",
+        "Register the endpoint again with a token that is valid and may use it.",
+    ),
     Rule(_only(402), None, Cause.OUT_OF_CREDIT, "The account behind the token has no credit left.", _BUY),
     Rule(
         _only(403),
@@ -215,11 +221,21 @@ _RULES = (
     ),
 )
 _OTHER = Rule(_ANY, None, Cause.UPSTREAM_FAILED, "The server refuses the request.", "Look at its log.")
+_NO_TOKEN = Rule(
+    _only(401, 403),
+    None,
+    Cause.TOKEN_MISSING,
+    "The server wants an access token, and none was given.",
+    "Give the endpoint its token.",
+)
+ABOUT_THE_TOKEN = frozenset({Cause.WRONG_TOKEN, Cause.TOKEN_LACKS_SCOPE})
+"""What cannot be said to who sent none."""
 
 
-def rule_for(status: int, said: str) -> Rule:
-    """What an error reply of this status and these words means."""
-    return next((rule for rule in _RULES if _fits(rule, status, said)), _OTHER)
+def rule_for(status: int, said: str, *, has_token: bool) -> Rule:
+    """What an error reply of this status and these words means to who sent a token, or none."""
+    rule = next((rule for rule in _RULES if _fits(rule, status, said)), _OTHER)
+    return rule if has_token or rule.cause not in ABOUT_THE_TOKEN else _NO_TOKEN
 
 
 def _fits(rule: Rule, status: int, said: str) -> bool:

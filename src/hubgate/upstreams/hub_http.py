@@ -20,7 +20,8 @@ from hubgate.domain.errors import (
     UpstreamUnreachable,
     UpstreamUnreadable,
 )
-from hubgate.upstreams.hub_troubles import LAST_TROUBLES, TYPE_IT
+from hubgate.upstreams.causes import ABOUT_THE_TOKEN
+from hubgate.upstreams.hub_troubles import LAST_TROUBLES, NO_TOKEN, TYPE_IT
 from hubgate.upstreams.messages import HttpRequest
 from hubgate.upstreams.proxying import proxy_of_environment
 from hubgate.upstreams.replies import MAX_SAID, quota, retry_after, told, words_of
@@ -170,17 +171,16 @@ class HubSite:
         trouble = next(
             row for row in self._troubles if reply.status in row.statuses and row.code in (None, code)
         )
+        if token is None and trouble.cause in ABOUT_THE_TOKEN:
+            trouble = NO_TOKEN
         words = {"site": self._site, "about": about, "setting": self._setting}
         said = "" if reply.is_html else words_of(reply, token)[:MAX_SAID]
-        remedy = trouble.remedy.format(**words)
-        if trouble.cause is Cause.WRONG_TOKEN and token is None:
-            remedy = "None was given: give one."
         message = trouble.message.format(**words)
         return UpstreamRefused(
             told(message, reply.status, said),
             status=reply.status,
             said=said,
-            remedy=remedy,
+            remedy=trouble.remedy.format(**words),
             cause=trouble.cause,
             retryable=trouble.retryable,
             retry_after=retry_after(reply) if trouble.retryable else None,

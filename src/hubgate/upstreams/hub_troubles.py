@@ -94,3 +94,10 @@ LAST_TROUBLES = (
     Trouble(range(400, 500), Cause.UPSTREAM_FAILED, "{site} refuses the question.", TYPE_IT),
 )
 """What is the same for all of Hugging Face's interfaces; a site's own rows come before these."""
+NO_TOKEN = Trouble(
+    frozenset({401, 403}),
+    Cause.TOKEN_MISSING,
+    "{site} wants an access token, and none was given.",
+    "Give one.",
+)
+"""In place of what is about the token, where none was sent."""

@@ -212,7 +212,7 @@ def _told(model: str) -> Iterator[None]:
             model,
             "its terms must be accepted first",
             "Accept them on its page, and give a token.",
-            Cause.WRONG_TOKEN,
+            Cause.GATED_MODEL,
         ) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise _not_downloaded(

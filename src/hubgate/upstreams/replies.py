@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from hubgate.domain.calls import Quota
-from hubgate.domain.errors import Cause, UpstreamRefused
+from hubgate.domain.errors import UpstreamRefused
 from hubgate.upstreams.causes import rule_for
 from hubgate.upstreams.masking import without
 
@@ -35,20 +35,13 @@ MAX_RETRY_AFTER = 600.0
 def refusal(reply: HttpReply, token: Secret | None) -> UpstreamRefused:
     """The error for a reply of status 400 or more."""
     words = words_of(reply, token)
-    rule = rule_for(reply.status, words)
+    rule = rule_for(reply.status, words, has_token=token is not None)
     said = words if len(words) <= MAX_SAID else words[: MAX_SAID - 1].rstrip() + "…"
-    remedy = rule.remedy
-    if rule.cause is Cause.WRONG_TOKEN:
-        remedy = (
-            "Register the endpoint again with a token that is valid and may use it."
-            if token
-            else "None was given: register the endpoint again with its token."
-        )
     return UpstreamRefused(
         told(rule.message, reply.status, said),
         status=reply.status,
         said=said,
-        remedy=remedy,
+        remedy=rule.remedy,
         cause=rule.cause,
         retryable=rule.retryable,
         retry_after=retry_after(reply) if rule.retryable else None,

@@ -59,6 +59,7 @@ _STATUS_OF_CAUSE: dict[Cause, int] = {
     Cause.INPUT_REFUSED: 400,
     Cause.INPUT_TOO_LONG: 413,
     # The gate's own key was fine and asking again cannot help: 424, which no client retries.
+    Cause.TOKEN_MISSING: 424,
     Cause.WRONG_TOKEN: 424,
     Cause.TOKEN_LACKS_SCOPE: 424,
     Cause.OUT_OF_CREDIT: 424,

@@ -29,6 +29,7 @@ _MOST_FOUND = 20
 _LONGEST = 200
 _WHY = {
     Cause.OVERLOADED: "busy",
+    Cause.TOKEN_MISSING: "no_token",
     Cause.WRONG_TOKEN: "token",
     Cause.TOKEN_LACKS_SCOPE: "token",
     Cause.ADDRESS_REFUSED: "offline",
