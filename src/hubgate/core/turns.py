@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections import Counter, deque
-from dataclasses import dataclass, field
+from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from hubgate.core.lines import Line, Waiter
 from hubgate.core.packing.faults import closing, hopeless, queue_full, too_late
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from hubgate.core.limiting import Allowance, Permit
     from hubgate.domain.calls import Context
     from hubgate.domain.ports import Clock
@@ -54,7 +52,7 @@ class Turns:
         """Turns by caller."""
         self._most = waiting_calls
         self._clock = clock
-        self._lines = (_Line(), _Line())
+        self._lines = (Line(), Line())
         self._overtaken = 0
         self._usher: asyncio.Task[None] | None = None
         self._closed = False
@@ -90,7 +88,7 @@ class Turns:
                 self._count(permit, caller, tokens)
                 return Turn(self, permit, caller, 0.0)
         now = self._clock()
-        waiter = _Waiter(context, tokens)
+        waiter = Waiter(context, tokens)
         self._admit(deadline, now)
         self._lines[context.bulk].add(waiter)
         self._wake()
@@ -108,7 +106,7 @@ class Turns:
     async def close(self) -> None:
         """Refuse newcomers, send away who waits, and let what is in flight end."""
         self._closed = True
-        waiters, self._lines = list(chain(*self._lines)), (_Line(), _Line())
+        waiters, self._lines = list(chain(*self._lines)), (Line(), Line())
         for waiter in waiters:
             waiter.permit.set_exception(closing())
         if self._usher:
@@ -176,14 +174,14 @@ class Turns:
         free = self._at_once - self.in_flight
         return free > self._kept_free or (free > 0 and caller not in self._held)
 
-    def _next_line(self) -> _Line | None:
+    def _next_line(self) -> Line | None:
         """Where somebody waits for whom there is room; `None` if nobody does."""
         interactive, bulk = (line if line.any(self._has_room_for) else None for line in self._lines)
         if bulk and self._overtaken >= _PATIENCE_OF_BULK - 1:
             return bulk
         return interactive or bulk
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _leave(self, waiter: Waiter) -> None:
         if not waiter.permit.done():
             self._lines[waiter.context.bulk].remove(waiter)
             waiter.permit.cancel()
@@ -207,52 +205,3 @@ class Turn:
         permit, self._permit = self._permit, None
         if permit is not None:
             self._turns.end(permit, self._caller)
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    context: Context
-    tokens: int
-    permit: asyncio.Future[Permit] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-
-class _Line:
-    """Callers that take turns."""
-
-    def __init__(self) -> None:
-        self._callers: dict[str, deque[_Waiter]] = {}
-        self._size = 0
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __iter__(self) -> Iterator[_Waiter]:
-        return chain.from_iterable(self._callers.values())
-
-    def any(self, has_room: Callable[[str], bool]) -> bool:
-        """Whether anybody waits for whom there is room."""
-        return any(map(has_room, self._callers))
-
-    def first(self, has_room: Callable[[str], bool]) -> _Waiter:
-        """The first call of the first caller for whom there is room."""
-        return next(waiters[0] for caller, waiters in self._callers.items() if has_room(caller))
-
-    def add(self, waiter: _Waiter) -> None:
-        self._callers.setdefault(waiter.context.caller, deque()).append(waiter)
-        self._size += 1
-
-    def pass_on(self, waiter: _Waiter) -> None:
-        """Take out the first call of a caller, who goes to the end."""
-        name = waiter.context.caller
-        waiters = self._callers.pop(name)
-        waiters.popleft()
-        if waiters:
-            self._callers[name] = waiters
-        self._size -= 1
-
-    def remove(self, waiter: _Waiter) -> None:
-        waiters = self._callers[waiter.context.caller]
-        waiters.remove(waiter)
-        if not waiters:
-            del self._callers[waiter.context.caller]
-        self._size -= 1
