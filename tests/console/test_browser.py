@@ -119,7 +119,7 @@ def test_a_model_is_added_from_a_pasted_url_tested_mended_and_saved(empty: Scree
         assert page.input_value("#url") == server.url
         page.fill("#name", "e5")
         page.get_by_role("button", name="Test").click()
-        page.get_by_text("The token is wrong or was revoked").wait_for()
+        page.get_by_text("An access token is missing").wait_for()
         page.select_option("#connection", "+")
         page.fill("#token", TOKEN)
         page.get_by_role("button", name="Test").click()

@@ -181,7 +181,7 @@ def test_an_error_in_the_middle_is_a_plain_notice_and_the_message_stays(
     models["chats"].fail("wrong-token")
     page.fill("#prompt", "again")
     page.keyboard.press("Enter")
-    page.locator("#told").get_by_text("The token is wrong or was revoked").wait_for()
+    page.locator("#told").get_by_text("An access token is missing").wait_for()
     assert page.input_value("#prompt") == "again"
     assert page.locator(".message").count() == 2
     # A browser says of every answer with an error status that it has one.

@@ -248,7 +248,7 @@ def test_an_error_in_the_middle_of_a_stream_becomes_its_last_event(
 
 
 def test_an_error_before_the_first_word_has_a_status_of_its_own(visitor: Visitor, chat: LookAlike) -> None:
-    visitor.gate.add("chats", url=chat.url, task="chat_completion")
+    visitor.gate.add("chats", url=chat.url, task="chat_completion", token="hf_one")
     chat.fail("wrong-token")
     page = visitor.post("/ui/models/chats/play/stream", {"prompt": "a"}, hx_request="true")
     assert page.status == 424
