@@ -105,6 +105,26 @@ class TestEdit:
         assert await gateway.edit(endpoint) == endpoint
         assert len(stage.actors) == 1
 
+    @pytest.mark.parametrize("verb", ["edit", "update", "accept"])
+    async def test_what_waits_for_another_change_does_not_take_it_back(
+        self, gateway: Gateway, store: SqlStore, stage: Stage, verb: str
+    ) -> None:
+        endpoint = await gateway.register(dedicated(), TOKEN)
+        stage.hold()
+        moving = asyncio.create_task(gateway.edit(replace(endpoint, url="http://127.0.0.1:2/")))
+        await stage.asked.wait()
+        if verb == "accept":
+            waiting = asyncio.create_task(gateway.accept("e5"))
+        else:
+            waiting = asyncio.create_task(getattr(gateway, verb)(replace(endpoint, cached=False)))
+        await asyncio.sleep(0)
+        stage.go_on.set()
+        await moving
+        there = await waiting
+        assert (there.url, there.cached) == ("http://127.0.0.1:2/", verb == "accept")
+        assert await store.endpoints() == [(there, TOKEN)]
+        assert gateway.find("e5") == there
+
     async def test_a_local_model_stays_loaded_and_the_last_to_leave_frees_it(
         self, gateway: Gateway, stage: Stage
     ) -> None:

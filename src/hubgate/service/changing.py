@@ -1,4 +1,7 @@
-"""The verbs that change which models are registered, and how. Changes of one endpoint happen one after the other."""
+"""The verbs that change which models are registered, and how.
+
+Changes of one endpoint happen one after the other, and none takes back what another did while it waited its turn.
+"""
 
 from __future__ import annotations
 
@@ -135,8 +138,10 @@ class Changing(Opening):
             EndpointNotFound: no endpoint has this name.
             HubgateError: it does not work any more; the old settings stay in force.
         """
+        seen = self._live.find(changed.name).endpoint
         async with self._change_of(changed.name):
             old = self._live.find(changed.name)
+            changed = _upon(old.endpoint, changed, seen)
             if keep_token and token is None and not changed.connection:
                 token = None if old.endpoint.connection else old.token
             bearer = self._bearer(changed, token)
@@ -191,8 +196,10 @@ class Changing(Opening):
     async def _renew(
         self, changed: Endpoint, token: Secret | None, within: float | None, *, any_dimensions: bool = False
     ) -> Endpoint:
+        seen = self._live.find(changed.name).endpoint
         async with self._change_of(changed.name):
-            token = token or self._live.find(changed.name).token
+            old = self._live.find(changed.name)
+            changed, token = _upon(old.endpoint, changed, seen), token or old.token
             proven, model = await self._prove(changed, token, within, any_dimensions=any_dimensions)
             await to_its_end(self._put(proven, token, model, self._store.save_endpoint))
         _log.info("renewed endpoint %s", proven.name)
@@ -216,6 +223,12 @@ class Changing(Opening):
         await self._store.remove_endpoint(name)
         self._starting.stop(name)
         self._live.retire(name)
+
+
+def _upon(now: Endpoint, changed: Endpoint, seen: Endpoint) -> Endpoint:
+    """What `changed` says otherwise than `seen`, upon what another change has made of that in the meantime."""
+    pairs = {one.name: (getattr(changed, one.name), getattr(seen, one.name)) for one in fields(Endpoint)}
+    return replace(now, **{name: new for name, (new, old) in pairs.items() if new != old})
 
 
 def _facts(old: Endpoint, changed: Endpoint) -> Facts:
