@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -61,6 +62,36 @@ async def test_a_new_token_is_used_at_once_by_all_who_name_it(gateway: Gateway, 
     assert opened == {"one": ANOTHER, "two": ANOTHER, "own": TOKEN}
     assert stage.detections == 3, "nobody was asked again"
     await gateway.embed("one", CALL)
+
+
+async def test_a_token_that_comes_while_an_endpoint_is_proved_is_the_one_that_it_uses(
+    gateway: Gateway, stage: Stage
+) -> None:
+    await gateway.connect("team", TOKEN)
+    stage.hold()
+    registering = asyncio.create_task(gateway.register(dedicated(connection="team"), None))
+    await stage.asked.wait()
+    await gateway.reconnect("team", ANOTHER)
+    stage.go_on.set()
+    await registering
+    assert stage.actors[-1].token == ANOTHER
+    await gateway.embed("e5", CALL)
+    assert len(stage.actors[-1].calls) == 1
+
+
+async def test_a_connection_that_goes_while_an_endpoint_is_proved_is_missed_before_it_is_stored(
+    gateway: Gateway, store: SqlStore, stage: Stage
+) -> None:
+    await gateway.connect("team", TOKEN)
+    stage.hold()
+    registering = asyncio.create_task(gateway.register(dedicated(connection="team"), None))
+    await stage.asked.wait()
+    await gateway.disconnect("team")
+    stage.go_on.set()
+    with pytest.raises(InvalidEndpoint, match="No connection"):
+        await registering
+    assert await store.endpoints() == []
+    assert [actor.closed for actor in stage.actors] == [1]
 
 
 async def test_an_endpoint_changes_between_a_connection_and_a_token_of_its_own(

@@ -165,10 +165,7 @@ class Changing(Opening):
         """Let an endpoint use the token that its connection has now."""
         async with self._change_of(name):
             if name in self._live:
-                old = self._live.find(name)
-                token = self._bearer(old.endpoint, None if old.endpoint.connection else old.token)
-                model = self._model(old.endpoint, token)
-                self._live.put(self._open(old.endpoint, token, model, old.changed))
+                self._reopen(self._live.find(name))
 
     async def remove(self, name: str) -> None:
         """Forget an endpoint; none that it stood in for names it any more.

@@ -101,13 +101,13 @@ class Connecting(Changing):
     async def _keep(self, connection: Connection) -> None:
         await self._store.connections.put(connection)
         self._connections[connection.name] = connection
-        await self._reopen(connection.name)
+        await self._reopen_users(connection.name)
 
     async def _drop(self, name: str) -> None:
         await self._store.connections.remove(name)
         del self._connections[name]
 
-    async def _reopen(self, connection: str) -> None:
+    async def _reopen_users(self, connection: str) -> None:
         """Let the endpoints that use a connection use the token that it has now."""
         await asyncio.gather(*map(self.reopen, self.users_of_connection(connection)))
 

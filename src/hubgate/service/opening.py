@@ -107,10 +107,13 @@ class Opening(Asking):
     ) -> None:
         """Store an endpoint, then let calls go to it, unless they are `refused` for a reason.
 
-        Until it is `proved`, a look at it that is due stays due.
+        Until it is `proved`, a look at it that is due stays due. While it was, its connection may have been removed, or
+        given another token.
         """
         try:
             self._check_fallback(endpoint)
+            if endpoint.connection:
+                self._bearer(endpoint, None)
             live = self._open(endpoint, token, model, refused)
             await store(endpoint, None if endpoint.connection else token)
         except BaseException:
@@ -119,6 +122,14 @@ class Opening(Asking):
         if endpoint.name in self._live:
             self._starting.stop(endpoint.name, proved=proved)
         self._live.put(live)
+        self._reopen(live)
+
+    def _reopen(self, live: Live) -> None:
+        """Let an endpoint use the token that its connection has now."""
+        endpoint, connection = live.endpoint, self._connections.get(live.endpoint.connection or "")
+        if connection and connection.token != live.token:
+            model = self._model(endpoint, connection.token)
+            self._live.put(self._open(endpoint, connection.token, model, live.changed))
 
     def _check_fallback(self, endpoint: Endpoint) -> None:
         """Raises InvalidEndpoint if the endpoint names one to stand in for it that cannot."""
