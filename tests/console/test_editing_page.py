@@ -133,6 +133,13 @@ class TestTesting:
             page = outcome_of(visitor, form(server.url, connection=KEEP, token=""), "/ui/models/e5/test")
         assert "The model answers." in page.words
 
+    def test_a_stored_token_that_is_to_go_is_not_used(self, visitor: Visitor) -> None:
+        with lookalike("tei", key=TOKEN) as server:
+            visitor.gate.add("e5", url=server.url, token=TOKEN)
+            page = outcome_of(visitor, form(server.url, connection="", token=""), "/ui/models/e5/test")
+        assert "Token · failed" in page.words
+        assert "An access token is missing" in page.words
+
     def test_fields_that_cannot_be_read_are_named_before_anything_is_asked(self, visitor: Visitor) -> None:
         page = outcome_of(visitor, form("", dimensions="many"))
         assert "2 fields need your attention" in page.words

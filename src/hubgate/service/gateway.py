@@ -133,13 +133,20 @@ class Gateway(Connecting):
         self._starting.ready(name)
         return proven
 
-    def diagnose(self, endpoint: Endpoint, token: Secret | None = None) -> AsyncIterator[Finding]:
-        """Go the way to a model, registered or not, and tell of each step; without a token the stored one is used."""
-        if endpoint.connection or token:
-            token = self._bearer(endpoint, token)
-        elif endpoint.name in self._live:
-            token = self._live.find(endpoint.name).token
-        return diagnose(self._sources, endpoint, token)
+    def diagnose(
+        self, endpoint: Endpoint, token: Secret | None = None, *, keep_token: bool = False
+    ) -> AsyncIterator[Finding]:
+        """Go the way to a model, registered or not, and tell of each step.
+
+        Args:
+            endpoint: as it is, or as it is to be.
+            token: of its own.
+            keep_token: whether its stored one is used, as by `edit`.
+        """
+        if keep_token and not endpoint.connection:
+            live = self._live.find(endpoint.name)
+            token = None if live.endpoint.connection else live.token
+        return diagnose(self._sources, endpoint, self._bearer(endpoint, token))
 
     async def rotate_secret(self) -> int:
         """Seal every stored token under a new secret key; how many were sealed.

@@ -33,7 +33,7 @@ class DiagnosisApi:
     async def registered(self, request: Request) -> Response:
         """Diagnose a registered endpoint."""
         endpoint = self._gateway.find(request.path_params["name"])
-        return await _told(request, self._gateway.diagnose(endpoint))
+        return await _told(request, self._gateway.diagnose(endpoint, keep_token=True))
 
     async def draft(self, request: Request) -> Response:
         """Diagnose what could be registered; nothing is stored."""

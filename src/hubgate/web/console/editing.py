@@ -89,7 +89,8 @@ class Editing:
             return self._outcome(visit, form, old, faults=faults.fields)
         except HubgateError as error:
             return self._outcome(visit, form, old, error=error)
-        trial = self._trials.begin(self._gateway.diagnose(endpoint, token))
+        keep_token = old is not None and form.get("connection") == KEEP
+        trial = self._trials.begin(self._gateway.diagnose(endpoint, token, keep_token=keep_token))
         return self._outcome(visit, form, old, trial=trial)
 
     async def watch(self, visit: Visit) -> Response:
