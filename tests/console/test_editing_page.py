@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 
 import pytest
 from lookalikes import lookalike
+from staged import until
 from visitor import Visitor
 
 from hubgate.web.console.model_form import EMPTY, KEEP, NEW
@@ -205,6 +207,16 @@ class TestSaving:
         with lookalike("tei", key="hf_another") as server:
             visitor.post("/ui/models/new", form(server.url, token_name="team"), hx_request="true")
         assert visitor.gate.request("GET", "/api/connections").json() == {"connections": []}
+
+    def test_a_named_token_is_not_kept_of_who_leaves_while_the_model_is_asked(self, visitor: Visitor) -> None:
+        gate = visitor.gate
+        with lookalike("tei", fault="hang") as server:
+            with visitor.asking("/ui/models/new", form(server.url, token_name="team")):
+                server.wait_until(lambda one: len(one.requests) == 1)
+                assert [one.name for one in gate.gateway.connections()] == ["team"]
+            forgotten = until(lambda: not gate.gateway.connections())
+            asyncio.run_coroutine_threadsafe(forgotten, gate._loop).result()
+        assert gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
 
     def test_a_change_leaves_an_untouched_token_as_it_is(self, visitor: Visitor) -> None:
         with lookalike("tei", key=TOKEN) as server:

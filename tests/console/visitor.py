@@ -5,11 +5,14 @@ from __future__ import annotations
 import html
 import http.client
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from harness import RunningGate
 
 
@@ -51,6 +54,16 @@ class Visitor:
         sent = {"csrf": self.csrf, **(form or {})}
         return self._ask("POST", path, urlencode(sent).encode(), headers)
 
+    @contextmanager
+    def asking(self, path: str, form: dict[str, str]) -> Iterator[None]:
+        """Send a form, and leave at the end of the context whether or not an answer has come."""
+        connection = http.client.HTTPConnection(urlsplit(self.gate.url).netloc, timeout=60)
+        try:
+            connection.request("POST", path, urlencode({"csrf": self.csrf, **form}), self._cookies())
+            yield
+        finally:
+            connection.close()
+
     def sign_in(self, key: str | None = None) -> Page:
         """Show a key at the door, the admin key unless another is given."""
         page = self.post("/ui/sign-in", {"key": key or self.gate.admin_key})
@@ -60,7 +73,7 @@ class Visitor:
 
     def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Page:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        sent["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        sent |= self._cookies()
         connection = http.client.HTTPConnection(urlsplit(self.gate.url).netloc, timeout=60)
         try:
             connection.request(method, path, body, sent)
@@ -72,3 +85,6 @@ class Visitor:
             name, _, value = cookie.partition(";")[0].partition("=")
             self.cookies[name] = value.strip('"')
         return Page(answer.status, answer.headers, text)
+
+    def _cookies(self) -> dict[str, str]:
+        return {"cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -11,7 +12,7 @@ from urllib.parse import quote
 from hubgate.core.chunking import chunk
 from hubgate.domain.chunking import parse_chunking_settings
 from hubgate.domain.endpoint import Precision, Similarity
-from hubgate.domain.errors import CallerError, HubgateError
+from hubgate.domain.errors import CallerError, HubgateError, InUse
 from hubgate.service.chunked import in_cutting_thread
 from hubgate.web.console import model_form
 from hubgate.web.console.chunk_form import OWN, STRATEGIES, chunking_of
@@ -129,7 +130,8 @@ class Editing:
     ) -> str:
         """What was done, for the words `done.<what>`.
 
-        A token that is to have a name is stored first, and forgotten if the endpoint cannot be stored.
+        A token that is to have a name is stored first, and forgotten if the endpoint is not: it failed, or its visitor
+        went away.
         """
         connection = form.get("token_name", "") if token and form.get("connection") == NEW else ""
         if not connection:
@@ -138,8 +140,9 @@ class Editing:
         await self._gateway.connect(connection, token)
         try:
             return await self._put(form, replace(endpoint, connection=connection), None, old)
-        except HubgateError:
-            await self._gateway.disconnect(connection)
+        except BaseException:
+            with suppress(InUse):  # who left while it was stored has it stored
+                await self._gateway.disconnect(connection)
             raise
 
     async def _put(
