@@ -82,6 +82,7 @@ class TestKeys:
             ({"name": ""}, "This is needed."),
             ({"name": "x", "requests_per_minute": "many"}, "A whole number, from 1 on."),
             ({"name": "x", "expires": "tomorrow"}, "A day, as year-month-day."),
+            ({"name": "x", "expires": "0001-01-01"}, "A day, as year-month-day."),
             ({"name": "x", "default_endpoint": "nothing"}, "There is no model of this name"),
             ({"name": "admin"}, "The request cannot be used"),
         ],

@@ -87,6 +87,8 @@ async def test_an_expired_key_can_be_changed_and_given_another_end(access: Acces
         ({"requests_per_minute": 1_000_001}, "from 1 to 1000000"),
         ({"tokens_per_minute": -1}, "tokens_per_minute"),
         ({"expires_at": 1000.0}, "in the past"),
+        ({"expires_at": 1_924_992_000_000.0}, "no moment before the year 10000"),
+        ({"expires_at": float("nan")}, "no moment"),
     ],
 )
 async def test_rights_that_do_not_fit_together_are_refused(

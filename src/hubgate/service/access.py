@@ -27,6 +27,8 @@ ADMIN, CLI = "admin", "cli"
 MOST_A_MINUTE = {"requests_per_minute": 1_000_000, "tokens_per_minute": 1_000_000_000_000}
 """What is no limit any more; what each request takes in memory stays bounded by it."""
 _MAX_NAME_LENGTH = 100
+_LAST_MOMENT = 253_402_300_799.0
+"""Of the year 9999: what lies beyond it, as milliseconds do, is no date."""
 _LIKE_A_KEY = re.compile(r"(hg|hf)_.*|[0-9a-f]{8}")
 
 
@@ -248,8 +250,9 @@ def _check_rights(key: Key, now: float | None) -> None:
         limit = getattr(key, label)
         if limit is not None and not 0 < limit <= most:
             raise InvalidRequest(f"[{label}] is a whole number from 1 to {most}; leave it out for no limit.")
-    if now is not None and key.expires_at is not None and key.expires_at <= now:
-        raise InvalidRequest("[expires_at] is in the past.", remedy="It is seconds since 1970, in UTC.")
+    if now is not None and key.expires_at is not None and not now < key.expires_at <= _LAST_MOMENT:
+        wrong = "in the past" if key.expires_at <= now else "no moment before the year 10000"
+        raise InvalidRequest(f"[expires_at] is {wrong}.", remedy="It is seconds since 1970, in UTC.")
 
 
 def _expired(key: Key, at: float) -> NotAuthenticated:

@@ -190,7 +190,7 @@ def _end_of(day: str, faults: dict[str, str]) -> float | None:
         return None
     try:
         start = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError:
+        return start.replace(hour=23, minute=59, second=59, tzinfo=None).astimezone().timestamp()
+    except (ValueError, OverflowError):  # the first and the last years have days that no time zone can tell
         faults["expires"] = "fault.day"
         return None
-    return start.replace(hour=23, minute=59, second=59, tzinfo=None).astimezone().timestamp()
