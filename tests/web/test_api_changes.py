@@ -384,6 +384,9 @@ class TestUsage:
             answer = await sent(scripted, "GET", f"/api/usage?{query}&by=hour")
             assert (answer["from"], answer["to"]) == ("2026-01-02T00:00:00Z", "2026-01-03T00:30:00Z")
             assert (answer["by"], answer["rows"]) == (["hour"], [])
+        ends = "from=0001-01-01T00:00%2B05:00&to=9999-12-31T23:59-05:00"
+        answer = await sent(scripted, "GET", f"/api/usage?{ends}")
+        assert (answer["from"], answer["to"]) == ("1970-01-01T00:00:00Z", "9999-12-31T23:59:59Z")
 
 
 class TestAudit:

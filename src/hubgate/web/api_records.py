@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 _USUAL_DAYS = 7
 _MOST_CHANGES = 1000
+_LAST_MOMENT = 253_402_300_799
+"""Of the year 9999."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -202,7 +204,8 @@ def _seconds(name: str, given: str | None, default: int) -> int:
             f"[{name}] is no time: {given[:40]}.",
             remedy="Write 2026-11-21, 2026-11-21T05:00Z, or seconds since 1970.",
         ) from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    return min(max(0, seconds), _LAST_MOMENT)
 
 
 def _whole(name: str, given: str, low: int, high: int) -> int:
