@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from scripted import ADMIN_KEY
 from starlette.responses import Response
+from starlette.routing import Route
 
 from hubgate.domain.errors import CapacityError
 from hubgate.web.console.gatehouse import Gatehouse
+from hubgate.web.console.routes import console_routes
 from hubgate.web.console.session import COOKIE, Sessions
 from hubgate.web.ticket import Ticket
 
 if TYPE_CHECKING:
     import pytest
     from scripted import ScriptedGate
-    from starlette.routing import Route
 
     from hubgate.web.asgi import Message
     from hubgate.web.console.visit import Visit
 
 
-async def _asked(route: Route, cookie: str = "") -> tuple[int, dict[str, str], str]:
+async def _asked(route: Route, cookie: str = "", body: bytes = b"") -> tuple[int, dict[str, str], str]:
     """Status, headers and body of a GET (or POST) of a route."""
     sent: list[Message] = []
     method = next(iter((route.methods or set()) - {"HEAD"}))
@@ -39,7 +40,7 @@ async def _asked(route: Route, cookie: str = "") -> tuple[int, dict[str, str], s
     }
 
     async def receive() -> Message:
-        return {"type": "http.request", "body": b""}
+        return {"type": "http.request", "body": body}
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -99,6 +100,20 @@ async def test_a_session_that_is_used_gets_a_fresh_cookie_safe_over_https(script
     assert (status, text) == (200, "fine")
     assert "Secure" in headers["set-cookie"]
     assert cookie not in headers["set-cookie"]
+
+
+async def test_a_page_that_is_only_open_keeps_no_session_alive(scripted: ScriptedGate) -> None:
+    now = time.time()
+    routes = console_routes(scripted.gateway, scripted.access, scripted.hub, clock=lambda: now)
+    named = {
+        (method, one.path): one for one in routes if isinstance(one, Route) for method in one.methods or ()
+    }
+    _, headers, _ = await _asked(named["POST", "/ui/sign-in"], body=f"key={ADMIN_KEY}".encode())
+    cookie = headers["set-cookie"].partition(";")[0].partition("=")[2]
+    now += 120
+    for path, kept in (("/ui/models/states", False), ("/ui/models", True)):
+        status, headers, _ = await _asked(named["GET", path], cookie)
+        assert (status, "set-cookie" in headers) == (200, kept)
 
 
 async def test_a_session_whose_key_has_expired_is_over(scripted: ScriptedGate) -> None:

@@ -50,8 +50,11 @@ class Gatehouse:
         self._access = access
         self._sessions = sessions
 
-    def inside(self, method: str, path: str, page: Page) -> Route:
-        """A page for who is signed in; others are sent to sign in first."""
+    def inside(self, method: str, path: str, page: Page, *, by_itself: bool = False) -> Route:
+        """A page for who is signed in; others are sent to sign in first.
+
+        What an open page asks for `by_itself` keeps no session alive: its reader may be gone.
+        """
 
         async def checked(visit: Visit) -> Response:
             session = visit.session
@@ -61,7 +64,7 @@ class Gatehouse:
             if method not in _READING:
                 await self._check_form(visit, session)
             response = await page(visit)
-            if renewed := self._sessions.renewed(session):
+            if not by_itself and (renewed := self._sessions.renewed(session)):
                 self._keep(visit.request, response, renewed)
             return response
 
