@@ -169,6 +169,26 @@ def test_a_conversation_remembers_what_was_said(opened: Screen, models: dict[str
     assert len(server.posts[-1].json["messages"]) == 2
 
 
+def test_a_new_conversation_knows_nothing_of_an_answer_that_it_broke_off(
+    opened: Screen, models: dict[str, LookAlike]
+) -> None:
+    page, server = opened.page, models["chats"]
+    opened.go("models/chats/play")
+    page.get_by_role("button", name="Send").click()
+    page.locator(".answered:not([aria-busy])").wait_for()
+    server.fail("stall")
+    page.fill("#prompt", "broken off")
+    page.keyboard.press("Enter")
+    page.locator(".answered > .said").nth(1).get_by_text("You", exact=True).wait_for()
+    page.get_by_role("button", name="New conversation").click()
+    page.locator(".run:enabled").wait_for()
+    server.heal()
+    page.fill("#prompt", "third")
+    page.keyboard.press("Enter")
+    page.locator(".answered:not([aria-busy])").wait_for()
+    assert [one["content"] for one in server.posts[-1].json["messages"]] == ["third"]
+
+
 def test_an_error_in_the_middle_is_a_plain_notice_and_the_message_stays(
     opened: Screen, models: dict[str, LookAlike]
 ) -> None:

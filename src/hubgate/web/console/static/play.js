@@ -70,6 +70,7 @@
     switchTo(new AbortController());
     const outcome = await follow(body, answer);
     switchTo(null);
+    if (!answer.isConnected) return; // a new conversation was begun meanwhile
     finish(answer, outcome);
     const text = answer.querySelector(":scope > .said").textContent;
     if (kind === "chat" && text) remember(asked, text);
