@@ -206,8 +206,9 @@ def test_a_key_is_copied(empty: Screen) -> None:
     page.get_by_text("Create a key").first.click()
     page.fill("#name", "dify")
     page.get_by_role("button", name="Create a key").click()
-    page.get_by_role("button", name="Copy").click()
+    page.get_by_role("button", name="Copy").dblclick()
     page.get_by_role("button", name="Copied").wait_for()
+    page.get_by_role("button", name="Copy", exact=True).wait_for()
 
 
 def test_language_and_theme_are_switched_without_a_sign_in(browser: Browser, gate: RunningGate) -> None:

@@ -42,7 +42,7 @@
       document.execCommand("copy");
     }
     const label = button.querySelector("span") ?? button;
-    const before = label.textContent;
+    const before = (label.dataset.before ??= label.textContent); // it may say "Copied" still
     label.textContent = document.body.dataset.copied;
     setTimeout(() => { label.textContent = before; }, 1500);
   }
