@@ -80,6 +80,8 @@ def test_filters_leave_the_rest_out(visitor: Visitor) -> None:
     of_key = visitor.get(f"/ui/usage?key={dify}&range=month")
     assert headlines(of_key)["requests"] == "4"
     assert not {"cache", "upstream"} & headlines(of_key).keys(), "they are counted of endpoints alone"
+    for told in ('data-label="Cache"', 'data-label="Calls saved"'):
+        assert (told in visitor.get("/ui/usage?range=month").text, told in of_key.text) == (True, False)
     assert f'<option value="{dify}" selected>dify</option>' in of_key.text
     assert f"key={dify}&amp;table=endpoint" in of_key.text
     assert "Nothing was asked in this time" in visitor.get("/ui/usage?endpoint=other").words
