@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from harness import RunningGate
 from lookalikes import lookalike
+from starlette.requests import Request
 from visitor import Visitor
 
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.settings import Settings
+from hubgate.web.console.models import Models
+from hubgate.web.console.visit import Visit
+
+if TYPE_CHECKING:
+    from scripted import ScriptedGate
 
 
 @pytest.fixture
@@ -141,6 +148,15 @@ def test_states_come_as_parts_that_find_their_places(visitor: Visitor) -> None:
     wanted = set(re.findall(r'id="([stu]-[0-9a-f]{12})"', page))
     assert len(wanted) == 3
     assert set(re.findall(r'id="([stu]-[0-9a-f]{12})"[^>]* hx-swap-oob="true"', parts)) == wanted
+
+
+async def test_a_model_that_goes_while_its_page_is_made_breaks_nothing(scripted: ScriptedGate) -> None:
+    models = Models(scripted.gateway, scripted.access)
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+    asked = asyncio.create_task(models.states(Visit.of(Request(scope))))
+    await asyncio.sleep(0)  # it waits for the database, whose work is done one after the other
+    await scripted.gateway.remove("e5")
+    assert b'id="s-' in bytes((await asked).body)
 
 
 def test_a_thousand_models_come_in_pages_of_fifty(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -166,15 +166,12 @@ class Models:
 
     async def _rows(self, endpoints: Sequence[Endpoint]) -> list[Row]:
         pipelines, unready = self._gateway.pipelines(), self._gateway.unready()
+        # Told before anything is waited for: by then an endpoint may be gone.
+        states = [state_of(self._gateway, endpoint, pipelines, unready) for endpoint in endpoints]
         today = await self._requests_today()
         return [
-            Row(
-                endpoint,
-                state_of(self._gateway, endpoint, pipelines, unready),
-                today.get(endpoint.name, 0),
-                _id(endpoint.name),
-            )
-            for endpoint in endpoints
+            Row(endpoint, state, today.get(endpoint.name, 0), _id(endpoint.name))
+            for endpoint, state in zip(endpoints, states, strict=True)
         ]
 
     async def _requests_today(self) -> Mapping[str, int]:
