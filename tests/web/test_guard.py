@@ -416,7 +416,9 @@ class TestBody:
         assert lines[0].endswith("cause=client_left")
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/embeddings"), ("POST", "/hf/e5/v1/embeddings")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/v1/embeddings"), ("POST", "/hf/e5/v1/embeddings"), ("POST", "/hf/e5")]
+)
 async def test_a_body_that_is_nested_too_deeply_is_the_callers_fault(
     scripted: ScriptedGate, method: str, path: str
 ) -> None:

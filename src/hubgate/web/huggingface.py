@@ -189,8 +189,8 @@ async def _write(exchange: Exchange, body: bytes) -> None:
 def _task_meant(body: bytes) -> Task | None:
     """The task that a body is made for, where it cannot be mistaken."""
     try:
-        fields = _FIELDS.decode(body)
-    except msgspec.DecodeError:
+        fields = decode(body, _FIELDS)
+    except InvalidRequest:
         return None
     if "messages" in fields:
         return Task.CHAT_COMPLETION
