@@ -132,6 +132,23 @@ async def test_a_locked_database_loses_nothing_and_is_written_to_when_it_is_free
     await store.close()
 
 
+async def test_who_leaves_while_the_database_refuses_takes_no_count_along(settings: Settings) -> None:
+    store = await SqlStore.open(settings, patience=0.0)
+    usage = opened(store, Hands())
+    with closing(sqlite3.connect(os.fspath(settings.database))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        called(usage)
+        asking = asyncio.create_task(usage.report(asked()))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(StoreFailed):
+            await usage.flush()
+        other.rollback()
+    (row,) = await usage.report(asked())
+    assert row.tally.requests == 1
+    await store.close()
+
+
 async def test_what_comes_while_the_database_refuses_is_added_to_what_it_refused(
     settings: Settings,
 ) -> None:

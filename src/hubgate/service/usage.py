@@ -97,11 +97,14 @@ class Usage:
         tally.queue_seconds += waited
 
     async def flush(self) -> None:
-        """Write down what was counted.
+        """Write down what was counted; to its end, although who asked for it may leave.
 
         Raises:
             StoreFailed: the database cannot be used; the counts are kept.
         """
+        await asyncio.shield(asyncio.ensure_future(self._flush()))
+
+    async def _flush(self) -> None:
         async with self._writing:
             self._read_pipelines()
             taken, self._tallies = self._tallies, {}
