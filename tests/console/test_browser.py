@@ -240,4 +240,11 @@ def test_it_works_without_any_script(browser: Browser, gate: RunningGate) -> Non
     page.fill("#requests_per_minute", "60")
     page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("alpha is saved.").wait_for()
+    page.goto(f"{gate.url}/ui/settings")
+    page.get_by_text("Apply a configuration").click()
+    page.fill("#yaml", "connections: {team: {token: '${TEAM}'}}")
+    page.fill("#secrets", "TEAM=hf_aTokenThatNobodyHas1234")
+    page.get_by_role("button", name="Apply", exact=True).click()
+    page.wait_for_url("**/ui/config")  # and no token stands in an address
+    assert [one.name for one in gate.gateway.connections()] == ["team"]
     context.close()
