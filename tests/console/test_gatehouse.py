@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hubgate.domain.errors import CapacityError
+from hubgate.web.configuration import Configuration
 from hubgate.web.console.gatehouse import Gatehouse
 from hubgate.web.console.routes import console_routes
 from hubgate.web.console.session import COOKIE, Sessions
@@ -104,7 +105,8 @@ async def test_a_session_that_is_used_gets_a_fresh_cookie_safe_over_https(script
 
 async def test_a_page_that_is_only_open_keeps_no_session_alive(scripted: ScriptedGate) -> None:
     now = time.time()
-    routes = console_routes(scripted.gateway, scripted.access, scripted.hub, clock=lambda: now)
+    gateway, access = scripted.gateway, scripted.access
+    routes = console_routes(gateway, access, scripted.hub, Configuration(gateway, access), clock=lambda: now)
     named = {
         (method, one.path): one for one in routes if isinstance(one, Route) for method in one.methods or ()
     }

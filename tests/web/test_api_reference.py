@@ -12,6 +12,7 @@ import pytest
 from hubgate.domain.keys import Key
 from hubgate.web.api import Api
 from hubgate.web.api_keys import KeyForm, edited_key
+from hubgate.web.configuration import Configuration
 from hubgate.web.hub_api import HubApi
 from hubgate.web.shapes import EndpointForm, edited
 
@@ -31,9 +32,9 @@ async def document(scripted: ScriptedGate) -> Any:
 
 
 def rows_of(scripted: ScriptedGate) -> list[ApiRoute]:
-    gateway = scripted.gateway
+    gateway, access = scripted.gateway, scripted.access
     return [
-        *Api(gateway, scripted.access, None).routes(),
+        *Api(gateway, access, None, Configuration(gateway, access)).routes(),
         *HubApi(scripted.hub, gateway, gateway.stored_tokens).routes(),
     ]
 

@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from hubgate.service.access import Access
     from hubgate.service.gateway import Gateway
     from hubgate.service.memory import VectorMemory
+    from hubgate.web.configuration import Configuration
 
 
 class Api:
     """All of it, each part in a class of its own; what is left is here: versions, the cache, the secret key."""
 
-    def __init__(self, gateway: Gateway, access: Access, memory: VectorMemory | None) -> None:
+    def __init__(
+        self, gateway: Gateway, access: Access, memory: VectorMemory | None, configuration: Configuration
+    ) -> None:
         self._gateway = gateway
         self._memory = memory
         self._parts = (
@@ -39,7 +42,7 @@ class Api:
             ConnectionsApi(gateway),
             KeysApi(gateway, access),
             RecordsApi(gateway, access),
-            ConfigApi(gateway, access),
+            ConfigApi(configuration),
         )
 
     async def about(self, request: Request) -> Response:

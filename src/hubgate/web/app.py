@@ -11,6 +11,7 @@ from starlette.routing import Match, Route, Router
 from hubgate.domain.errors import NotFound
 from hubgate.web.api import Api
 from hubgate.web.api_reference import with_reference
+from hubgate.web.configuration import Configuration
 from hubgate.web.console.routes import console_routes
 from hubgate.web.elastic import Elastic
 from hubgate.web.guard import Guard
@@ -45,7 +46,9 @@ def create_app(
     elastic, openai, huggingface = Elastic(gateway), OpenAI(gateway), HuggingFace(gateway)
     health = Health(gateway, meter)
     hub_api = HubApi(hub, gateway, gateway.stored_tokens)
-    rows = with_reference([*Api(gateway, access, memory).routes(), *hub_api.routes()])
+    configuration = Configuration(gateway, access)
+    api = Api(gateway, access, memory, configuration)
+    rows = with_reference([*api.routes(), *hub_api.routes()])
     routes = [
         Route("/", health.front, methods=["GET"]),
         Route("/healthz", health.alive),
@@ -73,7 +76,7 @@ def create_app(
         Route("/info", huggingface.info, methods=["GET"]),
         Route("/health", huggingface.health, methods=["GET"]),
         *(row.route() for row in rows),
-        *console_routes(gateway, access, hub),
+        *console_routes(gateway, access, hub, configuration),
     ]
     app = _Hot(elastic, openai, huggingface, access.limits, Router(routes, redirect_slashes=False))
     return Guard(

@@ -32,13 +32,19 @@ if TYPE_CHECKING:
     from hubgate.domain.ports import Hub
     from hubgate.service.access import Access
     from hubgate.service.gateway import Gateway
+    from hubgate.web.configuration import Configuration
     from hubgate.web.console.visit import Visit
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 def console_routes(
-    gateway: Gateway, access: Access, hub: Hub, *, clock: Callable[[], float] = time.time
+    gateway: Gateway,
+    access: Access,
+    hub: Hub,
+    configuration: Configuration,
+    *,
+    clock: Callable[[], float] = time.time,
 ) -> list[BaseRoute]:
     """Everything below `/ui`, for the product's router.
 
@@ -46,12 +52,13 @@ def console_routes(
         gateway: the verbs.
         access: the keys, one of which opens the door.
         hub: finds models to add.
+        configuration: all of it as one text.
         clock: seconds since the epoch, for sessions.
     """
     house = Gatehouse(access, Sessions(clock))
     door = SignIn(access, house, Attempts(time.monotonic), gateway.audit)
     models, keys = Models(gateway, access), KeysPage(gateway, access)
-    settings, config = SettingsPage(gateway), ConfigPage(gateway, access)
+    settings, config = SettingsPage(gateway), ConfigPage(configuration)
     inside, outside = house.inside, house.outside
     return [
         Route("/ui", _home, methods=["GET"]),
