@@ -248,3 +248,17 @@ def test_it_works_without_any_script(browser: Browser, gate: RunningGate) -> Non
     page.wait_for_url("**/ui/config")  # and no token stands in an address
     assert [one.name for one in gate.gateway.connections()] == ["team"]
     context.close()
+
+
+def test_the_language_can_be_switched_where_a_form_was_refused(empty: Screen) -> None:
+    page = empty.page
+    empty.go("settings")
+    page.locator("form[action='/ui/connections'] [name=name]").fill("no name at all!")
+    page.locator("form[action='/ui/connections'] [name=token]").fill("hf_one")
+    page.locator("form[action='/ui/connections'] button").click()
+    page.wait_for_url("**/ui/connections")
+    empty.errors.clear()  # a browser tells of the form's 400
+    page.locator("header summary").first.click()
+    page.get_by_role("button", name="日本語").click()
+    page.wait_for_url("**/ui/settings")
+    assert page.get_attribute("html", "lang") == "ja"

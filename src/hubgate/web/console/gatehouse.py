@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from hubgate.domain.errors import HubgateError, NotFound, NotPermitted
 from hubgate.web.console.session import COOKIE, LONGEST_SECONDS
-from hubgate.web.console.visit import Visit
+from hubgate.web.console.visit import READING, Visit
 from hubgate.web.problems import status_of
 from hubgate.web.ticket import need_admin, ticket_of
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     Page: TypeAlias = Callable[[Visit], Awaitable[Response]]
 
 SIGN_IN = "/ui/sign-in"
-_READING = frozenset({"GET", "HEAD"})
 _HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -59,9 +58,9 @@ class Gatehouse:
         async def checked(visit: Visit) -> Response:
             session = visit.session
             if session is None:
-                back = visit.here if method in _READING and not visit.is_part else "/ui"
+                back = visit.here if method in READING and not visit.is_part else "/ui"
                 return visit.go(f"{SIGN_IN}?next={quote(back)}")
-            if method not in _READING:
+            if method not in READING:
                 await self._check_form(visit, session)
             response = await page(visit)
             if not by_itself and (renewed := self._sessions.renewed(session)):
@@ -140,7 +139,7 @@ class Gatehouse:
 def _check_origin(request: Request) -> None:
     """Refuse what another site sends, even to who has no session yet. Browsers say so themselves."""
     site = request.headers.get("sec-fetch-site", "none")
-    if request.method not in _READING and site not in {"same-origin", "none"}:
+    if request.method not in READING and site not in {"same-origin", "none"}:
         raise NotPermitted(
             "Another site sent this form.", remedy="Open the console itself, and send it there."
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.datastructures import URL
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from hubgate import __version__
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from hubgate.web.console.session import Session
 
 LANGUAGE_COOKIE, THEME_COOKIE = "hubgate_language", "hubgate_theme"
+READING = frozenset({"GET", "HEAD"})
 THEMES = ("auto", "light", "dark")
 NAVIGATION = (
     ("models", "/ui/models"),
@@ -72,9 +74,12 @@ class Visit:
 
     @property
     def here(self) -> str:
-        """The path and the query of this page."""
-        query = self.request.url.query
-        return self.request.url.path + (f"?{query}" if query else "")
+        """The path and the query of this page; of the one whose form was sent, where this answers that."""
+        try:
+            url = self.request.url if self.request.method in READING else URL(self.request.headers["referer"])
+            return url.path + (f"?{url.query}" if url.query else "")
+        except (KeyError, ValueError):  # the browser does not say, or not in an address
+            return "/ui/models"
 
     def say(self, key: str, **values: object) -> str:
         """The words of a key in the visitor's language."""
