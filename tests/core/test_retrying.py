@@ -104,6 +104,18 @@ def test_a_retry_after_beyond_the_deadline_is_not_waited_for() -> None:
     assert run(main()) == 0.0
 
 
+def test_where_another_stands_in_a_retry_after_is_not_waited_for() -> None:
+    server = failing(overloaded(retry_after=20.0))
+
+    async def main() -> float:
+        retries = Retries(Allowance(None, clock=now), patient=False, clock=now, chance=lambda: 1.0)
+        with pytest.raises(UpstreamRefused):
+            await Retried(server, retries)(embed("a"))
+        return now()
+
+    assert run(main()) == 0.0
+
+
 def test_a_server_that_wants_silence_for_a_day_is_asked_again_after_five_minutes() -> None:
     server = failing(overloaded(retry_after=86_400.0))
     run(retried(server)(embed("a")))

@@ -14,6 +14,7 @@ from hubgate.core.writing import Held
 from hubgate.domain.calls import (
     Chat,
     Complete,
+    Context,
     Embed,
     Encoding,
     Generated,
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
 DOWN = UpstreamRefused("It is paused.", status=400, cause=Cause.PAUSED)
 REFUSED = UpstreamRefused("Too long.", status=413, cause=Cause.INPUT_TOO_LONG)
 NO_TEMPLATE = UpstreamRefused("No chat template.", status=422, cause=Cause.INPUT_REFUSED)
+BUSY_FOR_AN_HOUR = UpstreamRefused(
+    "Overloaded.", status=429, cause=Cause.OVERLOADED, retryable=True, retry_after=3600.0
+)
 CHAT = Chat(fields={"messages": b"[]"})
 
 
@@ -155,7 +159,7 @@ async def gateway(store: SqlStore, town: Town) -> AsyncIterator[Gateway]:
 
 async def pair(gateway: Gateway, task: Task) -> None:
     """Endpoint `main`, and `spare` which stands in for it."""
-    await gateway.register(dedicated("spare", task=task), None)
+    await gateway.register(dedicated("spare", task=task, url="http://127.0.0.1:2/"), None)
     await gateway.register(dedicated("main", task=task, fallback="spare"), None)
 
 
@@ -230,6 +234,24 @@ class TestFallback:
         events = await gateway.stream("main", CHAT)
         assert [part async for part in events] == [[b"spare"]]
         await events.aclose()
+
+    @pytest.mark.parametrize("task", [Task.CHAT_COMPLETION, Task.RERANK])
+    async def test_who_would_wait_in_vain_goes_to_the_other_endpoint(
+        self, gateway: Gateway, town: Town, task: Task
+    ) -> None:
+        async def ask() -> None:
+            context = Context(deadline=time.monotonic() + 60)
+            if task is Task.RERANK:
+                await gateway.rerank("main", Rerank(query="q", texts=["a"], context=context))
+            else:
+                await gateway.write("main", replace(CHAT, context=context))
+
+        await pair(gateway, task)
+        town.errors["main"] = BUSY_FOR_AN_HOUR
+        await ask()
+        asked = len(town.houses["main"].calls)
+        await ask()
+        assert len(town.houses["main"].calls) == asked
 
     async def test_embeddings_come_from_the_same_model(self, gateway: Gateway, town: Town) -> None:
         await pair(gateway, Task.TEXT_EMBEDDING)

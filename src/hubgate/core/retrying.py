@@ -43,7 +43,8 @@ class Retries:
     Args:
         allowance: the one that the first try's permit is of.
         tries: how many at most, of failures that time alone may not cure.
-        patient: whether a server that sleeps or is overloaded is waited for; not where another endpoint stands in.
+        patient: whether a server that sleeps, is overloaded or says when to come again is waited for; not where another
+            endpoint stands in.
         first_pause: seconds before the second try; each pause is about twice the one before.
         longest_pause: seconds.
         clock: seconds that never go back.
@@ -63,6 +64,7 @@ class Retries:
     ) -> None:
         self._allowance = allowance
         self._tries = tries
+        self._patient = patient
         self._passes = _PASSES if patient else frozenset()
         self._first_pause = first_pause
         self._longest_pause = longest_pause
@@ -121,6 +123,8 @@ class Retries:
 
     def _worth_another(self, error: HubgateError, tried: int, pause: float, deadline: float) -> bool:
         wait = max(pause, self._allowance.wait_estimate())
+        if error.retry_after and not self._patient:
+            return False
         spent = tried >= self._tries and error.cause not in self._passes
         return error.retryable and not spent and self._clock() + wait < deadline
 

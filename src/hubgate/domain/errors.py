@@ -18,6 +18,7 @@
     │   ├── QueueFull             too many callers wait already
     │   ├── KeyLimit              the caller's key has spent its minute
     │   └── DeadlineExceeded      the caller's time ran out
+    │       └── NoTurn            it would before a turn comes; told at once
     ├── UpstreamError             the model's server is the reason
     │   ├── UpstreamUnreachable   no connection: name, address, TLS, refused, timed out
     │   ├── UpstreamRefused       it answered with an error status
@@ -235,6 +236,10 @@ class DeadlineExceeded(CapacityError):
     """The caller's time ran out."""
 
     default_cause = Cause.DEADLINE_EXCEEDED
+
+
+class NoTurn(DeadlineExceeded):
+    """It would before a turn comes; told at once, so there is time left to ask elsewhere."""
 
 
 class UpstreamError(HubgateError):

@@ -12,6 +12,7 @@ from hubgate.domain.errors import (
     Cause,
     EndpointNotFound,
     InvalidEndpoint,
+    NoTurn,
     QueueFull,
     RuntimeFailed,
     UpstreamError,
@@ -121,7 +122,7 @@ class Asking:
             return await ask(live)
         try:
             return await ask(live)
-        except (UpstreamError, RuntimeFailed, QueueFull) as error:
+        except (UpstreamError, RuntimeFailed, QueueFull, NoTurn) as error:
             if error.cause in _CALLERS_FAULT:
                 raise
             stand_in = self._stand_in(live.endpoint)

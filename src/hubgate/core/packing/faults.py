@@ -6,6 +6,7 @@ from hubgate.domain.errors import (
     Cause,
     DeadlineExceeded,
     HubgateError,
+    NoTurn,
     QueueFull,
     UpstreamRefused,
     UpstreamUnreachable,
@@ -84,9 +85,9 @@ def queue_full(calls: int, wait: float) -> QueueFull:
     )
 
 
-def hopeless(wait: float, patience: float) -> DeadlineExceeded:
+def hopeless(wait: float, patience: float) -> NoTurn:
     """The error for a call that would wait in vain."""
-    return DeadlineExceeded(
+    return NoTurn(
         f"The endpoint's allowance cannot take this call for another {wait:.0f} s at the least; "
         f"its time is up in {max(patience, 0.0):.0f} s.",
         remedy="Ask again later, with fewer texts or with a longer timeout; "
