@@ -210,6 +210,12 @@ def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path: Path) -> None:
     assert (source.expected_rows, source.layout) == (5, ("text", {}))
 
 
+def test_a_pipe_in_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    os.mkfifo(tmp_path / "pipe.txt")
+    assert TextFolder(tmp_path).expected_rows == 1
+
+
 def test_a_file_that_changed_or_went_after_the_folder_was_listed_fails_alone(tmp_path: Path) -> None:
     for name in ("a.md", "b.md", "c.md", "long.md"):
         (tmp_path / name).write_text("as it was")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -107,6 +108,8 @@ def _listed(folder: Path) -> list[_Listed]:
                 continue
             path = os.path.join(parent, name)  # noqa: PTH118
             with contextlib.suppress(FileNotFoundError):  # a link to nothing, or just removed
-                stat = os.stat(path)  # noqa: PTH116
-                found.append(_Listed(os.path.relpath(path, folder), stat.st_size, stat.st_mtime_ns))
+                status = os.stat(path)  # noqa: PTH116
+                if stat.S_ISREG(status.st_mode):  # who reads a pipe may wait for ever
+                    size, changed_at = status.st_size, status.st_mtime_ns
+                    found.append(_Listed(os.path.relpath(path, folder), size, changed_at))
     return sorted(found)
