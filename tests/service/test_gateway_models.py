@@ -142,6 +142,34 @@ class TestStart:
         assert gateway.unready() == {}
         await until(lambda: stage.actors[-1].ended == 1)
 
+    async def test_a_model_that_loads_goes_on_under_new_settings_and_is_not_ready_before_it_answers(
+        self, run: Callable[[], Gateway], stage: Stage
+    ) -> None:
+        await run().register(local(), None)
+        gateway = run()
+        await gateway.load()
+        stage.hold()
+        await gateway.start()
+        await stage.asked.wait()
+        await gateway.edit(replace(gateway.find("minilm"), timeout=7))
+        assert gateway.unready() == {"minilm": "The model is loading."}
+        stage.go_on.set()
+        await gateway.settled()
+        assert gateway.unready() == {}
+
+    async def test_switching_off_a_model_that_loads_ends_its_loading(
+        self, run: Callable[[], Gateway], stage: Stage
+    ) -> None:
+        await run().register(local(), None)
+        gateway = run()
+        await gateway.load()
+        stage.hold()
+        await gateway.start()
+        await stage.asked.wait()
+        await gateway.edit(replace(gateway.find("minilm"), enabled=False))
+        assert gateway.unready() == {}
+        await until(lambda: stage.actors[-1].ended == 1)
+
     async def test_the_ready_endpoint_is_registered_on_the_first_start_and_never_after_it_was_removed(
         self, run: Callable[[], Gateway]
     ) -> None:

@@ -107,7 +107,7 @@ class Opening(Asking):
     ) -> None:
         """Store an endpoint, then let calls go to it, unless they are `refused` for a reason.
 
-        Until it is `proved`, a look at it that is due stays due. While it was, its connection may have been removed, or
+        Until it is `proved`, a look at it that is due stays due, and its loading goes on. While it was, its connection may have been removed, or
         given another token.
         """
         try:
@@ -120,7 +120,7 @@ class Opening(Asking):
             await model.close()
             raise
         if endpoint.name in self._live:
-            self._starting.stop(endpoint.name, proved=proved)
+            self._starting.stop(endpoint.name, proved=proved, serves=endpoint.enabled)
         self._live.put(live)
         self._reopen(live)
 

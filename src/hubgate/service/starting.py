@@ -56,12 +56,13 @@ class Starting:
         """It answers."""
         self._unready.pop(name, None)
 
-    def stop(self, name: str, *, proved: bool = True) -> None:
+    def stop(self, name: str, *, proved: bool = True, serves: bool = True) -> None:
         """What was found out of an endpoint at the start is of no use for the one that takes its place.
 
-        What was not yet looked at is looked at all the same, unless that one was `proved`.
+        Unless that one was `proved`, what was not yet looked at is looked at all the same; and while it `serves`, a
+        model that loads goes on loading.
         """
-        if not proved and name in self._answers:
+        if not proved and (name in self._answers or (serves and name in self._unready)):
             return
         self._answers.pop(name, None)
         self._unready.pop(name, None)
