@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 # No test asks the Hub: where none is given, nothing listens. huggingface_hub reads this when it is imported.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+
+# A shell's background job ignores Ctrl-C, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["commands", "screen", "staged"]
 

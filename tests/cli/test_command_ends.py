@@ -165,10 +165,7 @@ def test_a_mistake_of_hubgates_own_is_one_plain_line_unless_it_is_looked_for(
 
 def test_ctrl_c_ends_a_command_with_130_and_without_a_word(tmp_path: Path) -> None:
     """While it reads standard input, which nobody writes to."""
-    program = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background ignores it
-        "from hubgate.cli import main; print(flush=True); main(['chunk'])"
-    )
+    program = "from hubgate.cli import main; print(flush=True); main(['chunk'])"
     with subprocess.Popen(
         [sys.executable, "-c", program],
         stdin=subprocess.PIPE,
