@@ -12,7 +12,7 @@ from virtual_time import now, run
 
 from hubgate.core.limiting import Allowance
 from hubgate.core.packing import Limits, Packed
-from hubgate.domain.calls import Embed, InputType, Tokenize, Tokens, Vectors
+from hubgate.domain.calls import Context, Embed, InputType, Tokenize, Tokens, Vectors
 from hubgate.domain.errors import DeadlineExceeded, InvalidRequest, QueueFull
 
 if TYPE_CHECKING:
@@ -200,6 +200,29 @@ def test_keys_share_a_request_evenly_however_much_each_of_them_asks() -> None:
     for texts in server.asked[1:20]:
         counts = [sum(text.startswith(key) for text in texts) for key in "abc"]
         assert max(counts) - min(counts) <= 8
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Embed(
+            texts=["b"], normalize=False, context=Context(caller="B")
+        ),  # may not share a request with the others
+        embed("b" * 995, caller="B"),  # does not fit beside a turn of the others
+    ],
+)
+def test_who_was_passed_over_in_a_request_is_the_first_of_the_next(call: Embed) -> None:
+    server = Scripted()
+
+    async def main() -> None:
+        queue = packed(server, 60, batch_bytes=1000)
+        callers = {"A": embed(*["a"] * 200, caller="A"), "B": call, "C": embed(*["c"] * 200, caller="C")}
+        async with asyncio.TaskGroup() as calls:
+            for one in callers.values():
+                calls.create_task(queue(one))
+
+    run(main())
+    assert server.asked[1][0] == call.texts[0]
 
 
 def test_interactive_goes_before_bulk_but_bulk_does_not_starve() -> None:

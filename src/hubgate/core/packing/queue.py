@@ -122,16 +122,18 @@ class _Ring:
             del self._callers[name]
 
     def fill(self, batch: Batch) -> None:
-        """Turn by turn, until the batch is full or a whole round brought nothing for it."""
-        passed = 0
-        while passed < len(self._callers) and not batch.full:
-            name, caller = next(iter(self._callers.items()))
+        """Turn by turn, until the batch is full or nobody has anything for it. Who had no turn is next in the next one."""
+        passed_over: dict[str, _Caller] = {}
+        while self._callers and not batch.full:
+            name = next(iter(self._callers))
+            caller = self._callers.pop(name)
             taken = caller.board(batch)
             self.texts -= taken
-            passed = 0 if taken else passed + 1
-            del self._callers[name]
-            if caller:
+            if not taken:
+                passed_over[name] = caller
+            elif caller:
                 self._callers[name] = caller
+        self._callers = passed_over | self._callers
 
     def next_weight(self) -> int:
         return next(iter(self._callers.values())).next_weight()
