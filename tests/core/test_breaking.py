@@ -74,6 +74,18 @@ def test_a_trial_that_fails_doubles_the_rest_up_to_the_longest() -> None:
     assert run(main()) == pytest.approx([5, 15, 30, 45, 60])
 
 
+def test_requests_that_fail_together_do_not_each_double_the_rest() -> None:
+    async def main() -> list[float]:
+        line = Line(down())
+        await asyncio.gather(*(line.answer(embed("a")) for _ in range(10)), return_exceptions=True)
+        for _ in range(16):
+            await asyncio.sleep(1.0)
+            await line.fails()
+        return line.server.times[10:]
+
+    assert run(main()) == pytest.approx([5, 15])
+
+
 def test_failures_that_a_caller_brings_about_do_not_count() -> None:
     async def main() -> None:
         line = Line(refused())

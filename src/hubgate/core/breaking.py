@@ -69,6 +69,8 @@ class Breaker:
         self._suspect = _NOBODY
         """The one caller whose doing all the failures may be."""
         self._open_until = 0.0
+        self._on_trial = False
+        """Whether a trial is under way. Others that fail meanwhile were sent before it opened."""
 
     @property
     def cause(self) -> Cause | None:
@@ -86,6 +88,7 @@ class Breaker:
         now = self._clock()
         if now >= self._open_until:
             self._open_until = now + self._rest  # if the trial comes to nothing, the next one is then
+            self._on_trial = True
             return
         error = own_error(self._last, strangers=True)
         error.message = f"The last {self._failures} requests to the model's server failed ({error.cause}), so it is left in peace."
@@ -105,7 +108,7 @@ class Breaker:
             if error.cause in _SERVERS_FAULT:
                 self._note(error, call.context.caller)
             raise
-        self._failures, self._rest, self._last = 0, self._first_rest, None
+        self._failures, self._rest, self._last, self._on_trial = 0, self._first_rest, None, False
         return result
 
     def _note(self, error: HubgateError, caller: str) -> None:
@@ -114,8 +117,8 @@ class Breaker:
         self._failures += 1
         self._last = own_error(error, strangers=True)  # its traceback would hold on to the whole request
         if self._failures >= self._most:
-            if self._failures > self._most:
-                self._rest = min(self._rest * 2, self._longest_rest)
+            if self._on_trial:
+                self._rest, self._on_trial = min(self._rest * 2, self._longest_rest), False
             self._open_until = self._clock() + self._rest
 
 
