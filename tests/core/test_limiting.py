@@ -285,6 +285,22 @@ def test_tokens_of_the_last_minute_are_counted() -> None:
     assert run(main()) == [(0.0, 1000), (0.0, 400), (60.05, 1000), (120.1, 1000)]
 
 
+def test_tokens_of_a_request_that_is_long_on_its_way_count_as_long_as_it_does() -> None:
+    async def main() -> tuple[float, int]:
+        allowance = Allowance(None, tokens_per_minute=100, clock=now)
+        slow = await allowance.take(60)
+        allowance.load(slow, texts=1, tokens=60)
+        quick = await allowance.take(40)
+        allowance.load(quick, texts=1, tokens=40)
+        allowance.done(quick)
+        await asyncio.sleep(0.9)
+        allowance.done(slow)
+        permit = await allowance.take(100)
+        return now(), permit.tokens
+
+    assert run(main()) == (pytest.approx(60.95), 100)
+
+
 def test_the_estimate_is_when_the_permit_comes() -> None:
     async def main() -> tuple[list[float], list[float]]:
         allowance = Allowance(60, burst=20, clock=now)

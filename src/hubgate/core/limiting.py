@@ -186,9 +186,10 @@ class Allowance:
         if self._log and len(self._log) >= self._requests:
             due = max(due, self._log[len(self._log) - self._requests].expires)
         for permit in self._log or () if missing > 0 else ():
+            due = max(due, permit.expires)  # it goes no sooner than those before it
             missing -= permit.tokens
             if missing <= 0:
-                return max(due, permit.expires)
+                break
         return due
 
     def _grant(self, now: float, since: float, tokens: int, *, again: bool) -> Permit:
