@@ -30,6 +30,13 @@ async def asked(call: Call) -> Call:
     return model.calls[0]
 
 
+async def test_an_empty_prefix_of_one_kind_of_text_takes_no_others_away() -> None:
+    model = Recorder()
+    prefixes = {InputType.SEARCH: "query: ", InputType.INGEST: ""}
+    await Prompted(model, prefixes)(Embed(texts=["a", "query: b"], input_type=InputType.SEARCH))
+    assert model.calls[0].texts == ["query: a", "query: b"]
+
+
 @pytest.mark.parametrize(
     ("model", "query", "document"),
     [

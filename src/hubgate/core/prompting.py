@@ -24,7 +24,7 @@ class Prompted:
     def __init__(self, answer: Answer, prefixes: Mapping[InputType, str]) -> None:
         self._answer = answer
         self._prefixes = dict(prefixes)
-        self._known = tuple(prefixes.values())
+        self._known = tuple(filter(None, prefixes.values()))
 
     async def __call__(self, call: Call) -> Result:
         """Answer one call."""
