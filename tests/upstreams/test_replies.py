@@ -282,6 +282,7 @@ WAITS = [
     ({"retry_after": "soon"}, b"", None),
     ({"retry_after": "Fri, 20 Nov 2026 10:00:30 GMT", "date": "Fri, 20 Nov 2026 10:00:00 GMT"}, b"", 30.0),
     ({"retry_after": "Fri, 20 Nov 2026 10:00:30 GMT"}, b"", None),
+    ({"retry_after": "Fri, 20 Nov 99999999999 10:00:30 GMT"}, b"", None),
     ({"ratelimit": '"api";r=0;t=55'}, b"", 55.0),
     ({"ratelimit": '"burst";r=3;t=1, "api";r=0;t=55'}, b"", 55.0),
     ({"ratelimit": '"api";r=9;t=55'}, b"", None),

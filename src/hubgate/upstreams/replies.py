@@ -128,7 +128,7 @@ def _seconds(text: object) -> float | None:
 def _until(headers: Mapping[str, str], date: str) -> float | None:
     try:
         return (parsedate_to_datetime(date) - parsedate_to_datetime(headers.get("date", ""))).total_seconds()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
