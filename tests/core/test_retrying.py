@@ -6,11 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from scripted_answers import Scripted, embed, refused
+from scripted_answers import Scripted, embed, most_in_a_minute, refused
 from virtual_time import now, run
 
 from hubgate.core.limiting import Allowance
-from hubgate.core.packing import Packed
+from hubgate.core.packing import Limits, Packed
 from hubgate.core.retrying import Retried, Retries
 from hubgate.domain.calls import Encoding, Quota, Vectors
 from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused, UpstreamUnreachable
@@ -146,6 +146,27 @@ def test_each_further_try_takes_a_permit_and_no_second_place() -> None:
     run(main())
     assert server.times == pytest.approx([0, 10, 20, 30])
     assert server.asked == [["a", "b"]] * 3 + [["c"]]
+
+
+def test_those_who_waited_for_a_server_to_wake_come_no_faster_than_others() -> None:
+    times: list[float] = []
+
+    async def asleep_for_long(call: Call) -> Result:
+        times.append(now())
+        if len(times) == 1:
+            raise UpstreamRefused("It wakes.", status=503, cause=Cause.WAKING, retryable=True)
+        if call.context.hold is not None:
+            await asyncio.sleep(300)
+        return Vectors(items=[b"[1]"], encoding=Encoding.JSON)
+
+    async def main() -> None:
+        allowance = Allowance(2, clock=now)
+        one_by_one = Limits(batch_texts=1)
+        queue = Packed(retried(asleep_for_long, allowance), allowance=allowance, limits=one_by_one, clock=now)
+        await asyncio.gather(*(queue(embed(text)) for text in "abcdefgh"))
+
+    run(main())
+    assert most_in_a_minute(times) == 2
 
 
 def test_what_a_reply_says_of_the_servers_limit_slows_the_allowance() -> None:

@@ -36,7 +36,7 @@ _LONGEST_SILENCE = 300.0
 class Retries:
     """Asks again after errors that are `retryable`, with growing pauses, within the caller's deadline.
 
-    The first try uses the permit of whoever calls this, and every further one takes its own. What the server says of
+    The first try uses the permit of whoever calls this, unless it has to wait; every further one takes its own. What the server says of
     its load (`retry_after`, its `quota`, or that it is overloaded) slows the allowance, and so everybody who shares it.
     A server that sleeps is woken by one call, which it may hold meanwhile; the others wait for that one.
 
@@ -86,14 +86,15 @@ class Retries:
         Raises:
             HubgateError: what the last try raised.
         """
-        tried, mine = 0, None
+        tried, mine, late = 0, None, False
         try:
             while True:
                 if self._alarm is not mine and self._alarm is not None:
                     await self._in_time(self._alarm.over.wait(), self._alarm, deadline)
+                    late = True  # the server may be awake long after the permit has ceased to count
                     continue
                 try:
-                    asking = self._again(ask, call, tokens) if tried else ask(call)
+                    asking = self._again(ask, call, tokens) if tried or late else ask(call)
                     result = await (asking if mine is None else self._in_time(asking, mine, deadline))
                 except HubgateError as error:
                     tried += 1
