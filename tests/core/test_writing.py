@@ -221,6 +221,7 @@ class TestWaking:
             for error in (waker, other):
                 assert isinstance(error, UpstreamRefused)
                 assert error.cause is Cause.WAKING
+                assert "shared" not in str(error)
 
         run(main())
 

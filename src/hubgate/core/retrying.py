@@ -120,7 +120,12 @@ class Retries:
             async with asyncio.timeout(deadline - self._clock() - _TELLING if deadline < math.inf else None):
                 return await waited_for
         except TimeoutError:
-            raise own_error(alarm.error, strangers=True) from None
+            error = own_error(alarm.error, strangers=True)
+            error.message = (
+                "The model's server sleeps; it is being waked, and did not answer in the call's time."
+            )
+            error.args = (error.message,)
+            raise error from None
 
     def _worth_another(self, error: HubgateError, tried: int, pause: float, deadline: float) -> bool:
         wait = max(pause, self._allowance.wait_estimate())
