@@ -285,6 +285,22 @@ def test_a_hopeless_wait_is_refused_at_once() -> None:
     run(main())
 
 
+def test_bulk_is_not_told_to_wait_for_all_who_may_overtake_it() -> None:
+    async def main() -> None:
+        queue = packed(Scripted(), 60)
+        crowd = embed(*(f"{n}" for n in range(3200)), caller="crowd")
+        waiting = asyncio.create_task(queue(crowd))
+        await asyncio.sleep(0)
+        await queue(embed("b", caller="bulk", bulk=True, deadline=45.0))
+        assert now() < 10
+        with pytest.raises(DeadlineExceeded):
+            texts = (f"{n}" for n in range(320))
+            await queue(embed(*texts, caller="bulk", bulk=True, deadline=now() + 45.0))
+        await waiting
+
+    run(main())
+
+
 def test_slow_servers_make_waits_hopeless_too() -> None:
     async def main() -> None:
         queue = packed(Scripted(seconds=8.0), lanes=1)

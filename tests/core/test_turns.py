@@ -117,6 +117,35 @@ def test_who_would_wait_in_vain_is_told_at_once() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("bulk", [False, True])
+def test_who_comes_before_others_is_not_told_to_wait_for_them(bulk: bool) -> None:
+    async def main() -> float:
+        queue = Queue(60)
+        many = [asyncio.create_task(queue.ask("a", asker("many", bulk=bulk))) for _ in range(40)]
+        await asyncio.sleep(0)
+        await queue.ask("b", asker("one", deadline=3.0), seconds=0.0)
+        at = now()
+        await asyncio.gather(*many)
+        return at
+
+    assert run(main()) <= 2.1
+
+
+def test_bulk_is_not_told_to_wait_for_all_who_may_overtake_it() -> None:
+    async def main() -> float:
+        queue = Queue(60)
+        many = [asyncio.create_task(queue.ask("a")) for _ in range(40)]
+        await asyncio.sleep(0)
+        await queue.ask("b", asker("bulk", bulk=True, deadline=10.0), seconds=0.0)
+        at = now()
+        with pytest.raises(DeadlineExceeded):
+            await queue.ask("b", asker("bulk", bulk=True, deadline=at - 1.0))
+        await asyncio.gather(*many)
+        return at
+
+    assert run(main()) <= 9.1
+
+
 def test_a_turn_that_comes_too_late_is_an_error_and_takes_nothing() -> None:
     async def main() -> None:
         queue = Queue(at_once=1)

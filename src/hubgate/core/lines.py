@@ -46,6 +46,14 @@ class Line:
         """The first call of the first caller for whom there is room."""
         return next(waiters[0] for caller, waiters in self._callers.items() if has_room(caller))
 
+    def ahead(self, caller: str, has_room: Callable[[str], bool]) -> int:
+        """How many will have had a turn before a newcomer of this caller has one, at the least."""
+        own = len(self._callers.get(caller, ()))
+        others = (
+            len(waiters) for name, waiters in self._callers.items() if name != caller and has_room(name)
+        )
+        return own + sum(min(waiting, max(own, 1)) for waiting in others)
+
     def add(self, waiter: Waiter) -> None:
         """Let a call wait."""
         self._callers.setdefault(waiter.context.caller, deque()).append(waiter)

@@ -89,7 +89,7 @@ class Turns:
                 return Turn(self, permit, caller, 0.0)
         now = self._clock()
         waiter = Waiter(context, tokens)
-        self._admit(deadline, now)
+        self._admit(context, deadline, now)
         self._lines[context.bulk].add(waiter)
         self._wake()
         try:
@@ -124,15 +124,21 @@ class Turns:
             self._idle.set()
         self._wake()
 
-    def _admit(self, deadline: float, now: float) -> None:
+    def _admit(self, context: Context, deadline: float, now: float) -> None:
         if self._closed:
             raise closing()
         queued = self.queued_calls
-        wait = self._allowance.wait_estimate(queued + 1)
+        # The usher's own wait is for one of them.
+        wait = self._allowance.wait_estimate(self._ahead(context) + 1 - (self._usher is not None))
         if queued >= self._most:
             raise queue_full(queued, wait)
         if wait > deadline - now:
             raise hopeless(wait, deadline - now)
+
+    def _ahead(self, context: Context) -> int:
+        """How many turns are had before a newcomer's, at the least."""
+        own = self._lines[context.bulk].ahead(context.caller, self._has_room_for)
+        return own + min(len(self._lines[0]), (_PATIENCE_OF_BULK - 1) * own) if context.bulk else own
 
     def _wake(self) -> None:
         if self._usher is None and any(self._lines) and not self._closed and self._next_line() is not None:

@@ -142,8 +142,8 @@ class Packed:
 
     def _wait(self, newcomer: Ticket) -> float:
         """Seconds until the last text of a newcomer can leave, at the least: who is sent away would wait in vain."""
-        lanes = self._limits.lanes
-        batches = math.ceil(self._queue.ahead(newcomer) / self._limits.batch_texts)
+        lanes, most_texts = self._limits.lanes, self._limits.batch_texts
+        batches = math.ceil(self._queue.ahead(newcomer, most_texts) / most_texts)
         permits = self._allowance.wait_estimate(batches - (self._boarding is not None))
         rounds = (batches + self.in_flight) / lanes - 2  # one is under way, and the last need not be over
         return max(permits, rounds * self._usual_seconds)

@@ -80,10 +80,13 @@ class FairQueue:
                 return ring.next_weight()
         return 0
 
-    def ahead(self, ticket: Ticket) -> int:
-        """How many texts will have left when the last one of this newcomer does, at the least."""
-        interactive = self._interactive.texts if ticket.call.context.bulk else 0
-        return interactive + self._ring(ticket).ahead(ticket)
+    def ahead(self, ticket: Ticket, most_texts: int) -> int:
+        """How many texts will have left when the last one of this newcomer does, at the least; so many in a batch."""
+        own = self._ring(ticket).ahead(ticket)
+        if not ticket.call.context.bulk:
+            return own
+        between = (_PATIENCE_OF_BULK - 1) * max(own - most_texts, 0)
+        return own + min(self._interactive.texts, between)
 
     def _ring(self, ticket: Ticket) -> _Ring:
         return self._bulk if ticket.call.context.bulk else self._interactive
