@@ -293,9 +293,9 @@ def test_bulk_is_not_told_to_wait_for_all_who_may_overtake_it() -> None:
         await asyncio.sleep(0)
         await queue(embed("b", caller="bulk", bulk=True, deadline=45.0))
         assert now() < 10
+        many = embed(*(f"{n}" for n in range(320)), caller="bulk", bulk=True, deadline=now() + 45.0)
         with pytest.raises(DeadlineExceeded):
-            texts = (f"{n}" for n in range(320))
-            await queue(embed(*texts, caller="bulk", bulk=True, deadline=now() + 45.0))
+            await queue(many)
         await waiting
 
     run(main())

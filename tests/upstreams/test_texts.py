@@ -18,6 +18,7 @@ from hubgate.upstreams.replies import refusal
 from hubgate.upstreams.wire.reading_text import read_generated
 from hubgate.upstreams.wire.schemas import Schemas
 from hubgate.upstreams.wire.writing import WRITERS, Form
+from hubgate.upstreams.writers import AfterPrompt
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -425,3 +426,27 @@ async def test_events_that_are_no_json_finish_nothing() -> None:
 
 async def test_a_stream_of_nothing_but_its_end_is_empty() -> None:
     assert await played("data: [DONE]\n\n", Spelling.OPENAI, 99) == []
+
+
+@pytest.mark.parametrize(
+    "said", [b'{"choices": [', b'{"choices": [1]}', b'{"choices": [{"index": 0, "text": 1}]}']
+)
+async def test_a_chunk_without_a_text_has_no_place_for_the_prompt(said: bytes) -> None:
+    with pytest.raises(UpstreamUnreadable):
+        read_generated(WRITERS[Engine.VLLM][Complete], complete(full_text=True), reply(said))
+    taped = Taped(b"data: " + said + b"\n\n", 99)
+    events = ServerEvents(taped, Spelling.OPENAI, lambda told: refusal(told, None))
+    await events.begin()
+    with pytest.raises(UpstreamUnreadable):
+        assert [together async for together in AfterPrompt(events, "hi")] == []
+
+
+async def test_an_error_whose_code_is_no_number_of_this_world_is_an_error() -> None:
+    with pytest.raises(UpstreamUnreadable):
+        await played('data: {"error": {"code": 1e400}}\n\n', Spelling.OPENAI, 99)
+
+
+@pytest.mark.parametrize("stop", [5, ["a", 1], {}])
+def test_what_is_no_stop_is_refused_before_a_toolkit_is_asked(stop: object) -> None:
+    with pytest.raises(InvalidRequest, match="stop"):
+        body(Engine.TOOLKIT, complete(stop=stop))

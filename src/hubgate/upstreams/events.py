@@ -140,12 +140,13 @@ class ServerEvents:
     def _failure_in(self, payload: bytes) -> HubgateError | None:
         try:
             said = _READ_ERROR.decode(payload)
+            error = bytes(said.error)
+            code = _code_in(error)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return UpstreamUnreadable("The server sent an event that is no JSON object.")
-        error = bytes(said.error)
         if said.kind != "error" and error in {b"", b"null"}:
             return None
-        status = _status(said.code) or _status(_code_in(error)) or _ERROR_STATUSES.get(str(said.error_type))
+        status = _status(said.code) or _status(code) or _ERROR_STATUSES.get(str(said.error_type))
         return self._refused(HttpReply(status=status or 500, headers={}, body=payload))
 
     def _no_stream(self, reply: HttpReply) -> HubgateError:

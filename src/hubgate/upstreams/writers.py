@@ -11,7 +11,7 @@ from hubgate.domain.calls import Chat, Complete
 from hubgate.domain.errors import Cause, InvalidRequest, UpstreamRefused
 from hubgate.upstreams.events import WholeText
 from hubgate.upstreams.wire.fields import post
-from hubgate.upstreams.wire.reading_text import read_generated, with_prompt
+from hubgate.upstreams.wire.reading_text import places_in, read_generated, with_prompt
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -129,7 +129,7 @@ class AfterPrompt:
         await self._events.aclose()
 
     def _begun(self, payload: bytes, begun: set[object]) -> bytes:
-        places = {choice.get("index") for choice in orjson.loads(payload).get("choices") or ()}
+        places = places_in(payload)
         if not places - begun:
             return payload
         begun |= places

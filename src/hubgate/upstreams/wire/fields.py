@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import orjson
 
 from hubgate.domain.errors import InvalidRequest
@@ -58,6 +59,22 @@ def said(fields: Mapping[str, bytes]) -> dict[str, bytes]:
 def listed(raw: bytes) -> bytes:
     """A text or a list of texts, as a list."""
     return b"[" + raw + b"]" if raw[:1] == b'"' else raw
+
+
+_STOPS = msgspec.json.Decoder(str | list[str] | None)
+
+
+def stops_in(fields: Mapping[str, bytes]) -> list[str]:
+    """The texts at which to end.
+
+    Raises:
+        InvalidRequest: they are something else.
+    """
+    try:
+        stops = _STOPS.decode(fields.get("stop", NULL))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidRequest("[stop] must be a text, or a list of texts.") from error
+    return [stops] if isinstance(stops, str) else stops or []
 
 
 def is_off(name: str, raw: bytes) -> bool:

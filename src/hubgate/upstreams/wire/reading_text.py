@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -15,8 +16,11 @@ import orjson
 from hubgate.domain.calls import Complete, Generated, Spelling
 from hubgate.domain.errors import Cause, UpstreamUnreadable
 from hubgate.upstreams.replies import quota
+from hubgate.upstreams.wire.fields import stops_in
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hubgate.domain.calls import WriteCall
     from hubgate.upstreams.messages import HttpReply
     from hubgate.upstreams.wire.writing import Form
@@ -45,7 +49,19 @@ class _Text(msgspec.Struct):
     details: _Details | None = None
 
 
+class _Place(msgspec.Struct):
+    index: int | None = None
+
+
+class _Places(msgspec.Struct):
+    choices: list[_Place] | None = None
+
+
 _CHOICES = msgspec.json.Decoder(_Choices)
+_PLACES = msgspec.json.Decoder(_Places)
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_EACH_FIELDS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_SAID = msgspec.json.Decoder(str | None)
 _TEXT = msgspec.json.Decoder(_Text)
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -62,16 +78,11 @@ def read_generated(form: Form, call: WriteCall, reply: HttpReply) -> Generated:
             remedy="Check the URL: it must be the model server's own, not a page about it or a log-in.",
             cause=Cause.NOT_AN_API,
         )
-    try:
+    with _reading():
         read = _from_choices if form.spelling is Spelling.OPENAI else _from_text
         body, prompt_tokens, tokens = read(reply)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise UpstreamUnreadable(
-            "The server's reply holds no generated text in any known shape.",
-            remedy="Check that its model writes texts; a custom handler must answer as one of the servers does.",
-        ) from error
-    if isinstance(call, Complete):
-        body = _as_asked(form, call, body)
+        if isinstance(call, Complete):
+            body = _as_asked(form, call, body)
     return Generated(
         body=body,
         spelling=form.spelling,
@@ -82,13 +93,45 @@ def read_generated(form: Form, call: WriteCall, reply: HttpReply) -> Generated:
 
 
 def with_prompt(body: bytes, prompt: str, spelling: Spelling) -> bytes:
-    """An object or a first chunk, with the prompt before its text."""
-    said = orjson.loads(body)
-    texts = said["choices"] if spelling is Spelling.OPENAI else [said]
-    key = "text" if spelling is Spelling.OPENAI else "generated_text"
-    for text in texts:
-        text[key] = prompt + (text.get(key) or "")
-    return orjson.dumps(said)
+    """An object or a first chunk, with the prompt before its text.
+
+    Raises:
+        UpstreamUnreadable: it has none.
+    """
+    with _reading():
+        said = _FIELDS.decode(body)
+        if spelling is not Spelling.OPENAI:
+            return msgspec.json.encode(said | {"generated_text": _after(prompt, said, "generated_text")})
+        choices = [
+            choice | {"text": _after(prompt, choice, "text")}
+            for choice in _EACH_FIELDS.decode(said.get("choices", b"[]"))
+        ]
+        return msgspec.json.encode(said | {"choices": choices})
+
+
+def places_in(payload: bytes) -> set[int | None]:
+    """Which of several texts a chunk goes on with.
+
+    Raises:
+        UpstreamUnreadable: it is none of OpenAI's.
+    """
+    with _reading():
+        return {choice.index for choice in _PLACES.decode(payload).choices or ()}
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise UpstreamUnreadable(
+            "The server's reply holds no generated text in any known shape.",
+            remedy="Check that its model writes texts; a custom handler must answer as one of the servers does.",
+        ) from error
+
+
+def _after(prompt: str, fields: dict[str, msgspec.Raw], name: str) -> str:
+    return prompt + (_SAID.decode(fields[name]) or "" if name in fields else "")
 
 
 def _from_choices(reply: HttpReply) -> tuple[bytes, int | None, int | None]:
@@ -120,10 +163,10 @@ def _header(reply: HttpReply, name: str) -> int | None:
 
 def _as_asked(form: Form, call: Complete, body: bytes) -> bytes:
     """What the server does not do itself is done here: to end at a stop sequence, to put the prompt before."""
-    stops: Any = [] if form.stops or "stop" not in call.fields else orjson.loads(call.fields["stop"])
+    stops = [] if form.stops else stops_in(call.fields)
     if stops:
-        said = orjson.loads(body)
-        said["generated_text"] = _until(said["generated_text"], [stops] if isinstance(stops, str) else stops)
+        said: dict[str, Any] = orjson.loads(body)
+        said["generated_text"] = _until(said["generated_text"], stops)
         body = orjson.dumps(said)
     if call.full_text and not form.puts_prompt_before:
         body = with_prompt(body, call.prompt, form.spelling)

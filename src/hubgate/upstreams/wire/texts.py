@@ -143,6 +143,7 @@ def toolkit_text2text(call: Complete, model: str | None, *, stream: bool) -> byt
 
 def _toolkit_body(call: Complete, always: Mapping[str, bytes]) -> bytes:
     """What it does not know it refuses by name; `stop`, of which it has none, is heeded by the reader."""
+    raw.stops_in(call.fields)
     parameters = {
         name: value
         for name, value in raw.renamed(raw.said(call.fields), {"max_tokens": "max_new_tokens"}).items()
