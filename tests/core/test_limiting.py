@@ -316,6 +316,18 @@ def test_the_estimate_is_when_the_permit_comes() -> None:
     assert guesses == pytest.approx(times)
 
 
+def test_the_estimate_knows_that_an_upstream_is_slow_only_for_a_while() -> None:
+    async def main(burst: int) -> tuple[list[float], list[float]]:
+        allowance = Allowance(60, burst=burst, clock=now)
+        allowance.slow_down(20, remaining=4)
+        guesses = [allowance.wait_estimate(count) for count in range(1, 11)]
+        return guesses, await granted(allowance, 10)
+
+    for burst in (1, 3):
+        guesses, times = run(main(burst))
+        assert guesses == pytest.approx(times, abs=0.01)
+
+
 def test_the_estimate_counts_those_who_wait_and_what_the_upstream_said() -> None:
     async def main() -> tuple[float, float]:
         allowance = Allowance(60, clock=now)

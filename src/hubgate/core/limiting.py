@@ -164,7 +164,8 @@ class Allowance:
         if requests <= 0:
             return 0.0
         first = max(now, self._shut_until, self._slot - self._saved_up)
-        last = max(first, max(self._slot, first) + (requests - 1) * self._pace(now) - self._saved_up)
+        due = max(self._slot, first) - self._saved_up
+        last = max(first, due + self._spaced(requests - 1, first, due))
         full = len(self._log or ()) + requests - self._requests
         if self._log and full > 0:
             last = max(last, self._log[min(full, len(self._log)) - 1].expires)
@@ -230,6 +231,12 @@ class Allowance:
         self._texts_left += permit.texts
         permit.place, permit.texts = False, 0
         self._serve()
+
+    def _spaced(self, steps: int, first: float, due: float) -> float:
+        """Seconds that so many permits take after one that is granted at `first` and was due then."""
+        pace = self._pace(first)
+        slowed = min(steps, math.ceil((self._slowed_until - due) / pace)) if pace > self._interval else 0
+        return slowed * pace + (steps - slowed) * self._interval
 
     def _pace(self, now: float) -> float:
         return max(self._interval, self._slowed_interval) if now < self._slowed_until else self._interval
