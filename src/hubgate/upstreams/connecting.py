@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from hubgate.domain.errors import UpstreamUnreachable
 from hubgate.upstreams.addresses import literal
 from hubgate.upstreams.failures import connecting_to, invalid_url, unknown_name
 from hubgate.upstreams.resolving import trusting
@@ -72,13 +74,23 @@ async def addresses_of(
 
 
 async def connected(
-    origin: Origin, address: str, make: Callable[[], P], where: str, seconds: float, *, tls: bool
+    origin: Origin, addresses: Sequence[str], make: Callable[[], P], where: str, seconds: float, *, tls: bool
 ) -> P:
-    """A connection to one of an origin's addresses.
+    """A connection to the first of an origin's addresses where one comes about, each tried for so many seconds.
 
     Raises:
-        HubgateError: it does not come about.
+        HubgateError: to the last one none does either.
     """
+    *others, last = addresses
+    for address in others:
+        with contextlib.suppress(UpstreamUnreachable):
+            return await _connected(origin, address, make, where, seconds, tls=tls)
+    return await _connected(origin, last, make, where, seconds, tls=tls)
+
+
+async def _connected(
+    origin: Origin, address: str, make: Callable[[], P], where: str, seconds: float, *, tls: bool
+) -> P:
     context = trusting(origin.ca_bundle) if tls else None
     async with connecting_to(where, seconds):
         _, protocol = await asyncio.get_running_loop().create_connection(

@@ -6,12 +6,10 @@ It is our own because it decides what the gate costs: a request takes a third of
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 from collections import deque
 from typing import TYPE_CHECKING
 
-from hubgate.domain.errors import UpstreamUnreachable
 from hubgate.upstreams.connecting import Origin, addresses_of, connected
 from hubgate.upstreams.connection import Connection
 from hubgate.upstreams.failures import TROUBLE, failure, redirected
@@ -178,11 +176,8 @@ class PooledClient:
 
     async def _reach(self, origin: Origin, where: str) -> Connection:
         seconds, tls = self._connect_seconds, origin.is_tls
-        *others, last = await addresses_of(origin, self._rule, self._resolve, where, seconds)
-        for address in others:
-            with contextlib.suppress(UpstreamUnreachable):
-                return await connected(origin, address, Connection, where, seconds, tls=tls)
-        return await connected(origin, last, Connection, where, seconds, tls=tls)
+        addresses = await addresses_of(origin, self._rule, self._resolve, where, seconds)
+        return await connected(origin, addresses, Connection, where, seconds, tls=tls)
 
     def _sweep(self) -> None:
         """Close what was idle for too long."""

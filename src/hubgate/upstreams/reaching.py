@@ -10,21 +10,25 @@ from hubgate.upstreams.connecting import Origin, addresses_of, connected
 from hubgate.upstreams.resolving import system_addresses, target
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from hubgate.upstreams.addresses import AddressRule
+    from hubgate.upstreams.resolving import Resolve
 
 SECONDS = 10.0
 """For each step."""
 
 
-async def reach(url: str, rule: AddressRule, *, ca_bundle: str | None = None) -> AsyncIterator[Step]:
+async def reach(
+    url: str, rule: AddressRule, *, ca_bundle: str | None = None, resolve: Resolve = system_addresses
+) -> AsyncIterator[Step]:
     """Go the way to a server without asking anything there: each step once it is done.
 
     Args:
         url: of the server, or of the proxy before it.
         rule: which addresses may be asked.
         ca_bundle: a file of certificates, instead of the system's.
+        resolve: finds the addresses of a name.
 
     Raises:
         HubgateError: the next step fails.
@@ -32,17 +36,17 @@ async def reach(url: str, rule: AddressRule, *, ca_bundle: str | None = None) ->
     parsed, where = target(url, rule)
     origin = Origin.of(parsed, ca_bundle)
     yield Step.ADDRESS
-    address, *_ = await addresses_of(origin, rule, system_addresses, where, SECONDS)
+    addresses = await addresses_of(origin, rule, resolve, where, SECONDS)
     yield Step.DNS
-    await _touch(origin, address, where, tls=False)
+    await _touch(origin, addresses, where, tls=False)
     yield Step.TCP
     if origin.is_tls:
-        await _touch(origin, address, where, tls=True)
+        await _touch(origin, addresses, where, tls=True)
         yield Step.TLS
 
 
-async def _touch(origin: Origin, address: str, where: str, *, tls: bool) -> None:
-    (await connected(origin, address, _Touch, where, SECONDS, tls=tls)).transport.abort()
+async def _touch(origin: Origin, addresses: Sequence[str], where: str, *, tls: bool) -> None:
+    (await connected(origin, addresses, _Touch, where, SECONDS, tls=tls)).transport.abort()
 
 
 class _Touch(asyncio.Protocol):
