@@ -25,6 +25,7 @@ from hubgate.domain.errors import (
     Cause,
     DeadlineExceeded,
     HubgateError,
+    InvalidRequest,
     QueueFull,
     UpstreamRefused,
     UpstreamUnreachable,
@@ -114,6 +115,14 @@ def test_a_reply_that_cannot_be_read_is_not_quoted_to_strangers_either() -> None
     for result in run(outcomes(packed(server), [embed("secret", caller="a"), embed("b", caller="b")])):
         assert isinstance(result, UpstreamUnreadable)
         assert "secret" not in str(result)
+
+
+def test_what_the_gate_itself_refuses_is_told_to_strangers_in_its_words() -> None:
+    server = Scripted(fault=lambda texts: InvalidRequest("The server cannot shorten its vectors."))
+    calls = [embed("a", caller="one"), embed("b", caller="other")]
+    assert {str(error) for error in run(outcomes(packed(server), calls))} == {
+        "The server cannot shorten its vectors."
+    }
 
 
 def test_one_key_alone_is_told_what_the_server_said() -> None:

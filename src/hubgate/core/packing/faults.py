@@ -8,6 +8,7 @@ from hubgate.domain.errors import (
     HubgateError,
     NoTurn,
     QueueFull,
+    UpstreamError,
     UpstreamRefused,
     UpstreamUnreachable,
     UpstreamUnreadable,
@@ -59,7 +60,7 @@ def own_error(error: Exception, *, strangers: bool) -> HubgateError:
         return failed
     copy: HubgateError = type(error).__new__(type(error), *error.args)
     copy.__dict__.update(error.__dict__)
-    if strangers and not isinstance(error, UpstreamUnreachable):
+    if strangers and isinstance(error, UpstreamError) and not isinstance(error, UpstreamUnreachable):
         copy.message = f"The model's server failed a request shared by several callers ({error.cause})."
         copy.args = (copy.message,)
         if isinstance(copy, UpstreamRefused):
