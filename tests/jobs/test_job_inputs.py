@@ -49,6 +49,7 @@ def test_each_line_is_a_row_and_each_fault_is_that_rows_alone(tmp_path: Path) ->
         {"id": "e", "text": ["no"]},
         {"text": "no id"},
         {"id": 1.5, "text": "an id that is no whole number"},
+        {"id": True},
         b'{"id": "g", "text": "\xff"}',
         b"[1]",
         {"id": "h", "text": "x" * 1_000_000},
@@ -63,11 +64,12 @@ def test_each_line_is_a_row_and_each_fault_is_that_rows_alone(tmp_path: Path) ->
         (6, "e", "not_a_text"),
         (7, None, "no_id"),
         (8, None, "no_id"),
-        (9, None, "not_utf8"),
-        (10, None, "not_json"),
+        (9, None, "no_text"),
+        (10, None, "not_utf8"),
+        (11, None, "not_json"),
     ]
     assert isinstance(rows[-1], Row)
-    assert (rows[-1].number, len(rows[-1].text), rows[-1].kept) == (11, 1_000_000, (None,))
+    assert (rows[-1].number, len(rows[-1].text), rows[-1].kept) == (12, 1_000_000, (None,))
 
 
 def test_a_line_beyond_the_longest_is_not_read_and_the_next_one_is(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import orjson
 from hubgate.core.vectors import f32_to_json
 from hubgate.service.jobs.durable import replacing
 from hubgate.service.jobs.inputs import MOST_TEXT_BYTES, Stamp, no_such_field
-from hubgate.service.jobs.rows import Failed, RowFault, places, read_row
+from hubgate.service.jobs.rows import Failed, RowFault, is_id, places, read_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -108,7 +108,7 @@ class JsonlSource:
             return _failed(number, RowFault.NOT_JSON, f"Line {number + 1} is JSON, but not an object.")
         row_id = number if columns.id is None else fields.get(columns.id)
         if columns.text not in fields:
-            known = row_id if isinstance(row_id, int | str) else None
+            known = row_id if is_id(row_id) else None
             return _failed(number, RowFault.NO_TEXT, f"There is no field [{columns.text}].", known)
         return read_row(number, row_id, fields[columns.text], tuple(map(fields.get, columns.keep)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeGuard
 
 import msgspec
 
@@ -212,9 +212,14 @@ def places(rows: Iterable[Row]) -> Iterator[int]:
         yield place
 
 
+def is_id(value: object) -> TypeGuard[Id]:
+    """Whether a value may name a row; a truth value, which Python counts among the numbers, may not."""
+    return type(value) is int or type(value) is str
+
+
 def read_row(number: int, row_id: Any, text: Any, kept: tuple[Any, ...] = ()) -> Row | Failed:
     """A row as it was read, if it can be asked."""
-    if type(row_id) is not int and type(row_id) is not str:
+    if not is_id(row_id):
         what = (
             "has no id"
             if row_id is None
