@@ -147,6 +147,30 @@ async def test_an_endpoint_that_gives_no_vectors_is_told(settings: Settings, tmp
             await embed.model()
 
 
+async def test_an_endpoint_that_was_kept_untested_is_told_and_how_to_test_it(
+    settings: Settings, tmp_path: Path
+) -> None:
+    answer = web.json_response({"task": "text_embedding", "facts": {}})
+    async with answering(settings, answer), embedder(settings, tmp_path) as embed:
+        with pytest.raises(HubgateError, match="`hubgate enable words` tests it") as untested:
+            await embed.model()
+        assert untested.value.cause is Cause.DISABLED
+
+
+@pytest.mark.parametrize("name", ["w?x=1", "a b", "w/../words", "wörter"])
+async def test_a_name_that_no_endpoint_can_have_is_asked_for_as_it_is(
+    settings: Settings, tmp_path: Path, name: str
+) -> None:
+    with RunningGate(settings) as gate:
+        for endpoint in ("w", "words"):
+            gate.add(endpoint, dimensions=4)
+        what = task(tmp_path / "in.jsonl", tmp_path / "out.jsonl", endpoint=name)
+        async with GateEmbedder(settings.home, what, Manner()) as embed:
+            with pytest.raises(HubgateError) as unknown:
+                await embed.model()
+    assert unknown.value.cause in {Cause.ENDPOINT_NOT_FOUND, Cause.NOT_FOUND}
+
+
 async def test_an_answer_with_too_few_vectors_is_no_answer(settings: Settings, tmp_path: Path) -> None:
     answer = web.json_response({"data": [], "usage": {"total_tokens": 1}})
     async with answering(settings, answer), embedder(settings, tmp_path) as embed:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
+from hubgate.cli.client import segment
 from hubgate.domain.endpoint import Task as ModelTask
 from hubgate.domain.errors import Cause, HubgateError, StoreFailed, UpstreamError, WrongTask
 from hubgate.service.jobs.rows import Piece, Reply
@@ -120,16 +121,23 @@ class GateEmbedder:
         """What the endpoint is; see the port.
 
         Raises:
-            HubgateError: there is no such endpoint, or it gives no vectors.
+            CommandFailed: its name is empty.
+            HubgateError: there is no such endpoint, it gives no vectors, or it was never tested.
         """
         name = self._task.endpoint
-        shown = await self._ask("GET", f"/api/endpoints/{name}", b"", dict[str, Any])
+        shown = await self._ask("GET", f"/api/endpoints/{segment(name)}", b"", dict[str, Any])
         if shown["task"] != ModelTask.TEXT_EMBEDDING:
             raise WrongTask(name, asked=ModelTask.TEXT_EMBEDDING, actual=shown["task"])
+        if (dimensions := shown.get("dimensions")) is None:
+            raise HubgateError(
+                f"Endpoint [{name}] was never tested: how long its vectors are is not known.",
+                remedy=f"`hubgate enable {name}` tests it.",
+                cause=Cause.DISABLED,
+            )
         facts = shown["facts"]
         return {
             "model": facts.get("model") or shown.get("model"),
-            "dimensions": shown["dimensions"],
+            "dimensions": dimensions,
             **{fact: facts.get(fact) for fact in _SAME},
             "prefixes": shown.get("prefixes"),
             **({"chunking_settings": shown["chunking_settings"]} if self._task.chunk else {}),
