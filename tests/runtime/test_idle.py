@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import sys
+import threading
 from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
-from asking import Folder, process_of, vectors
+from asking import Folder, embed, process_of, vectors
 
 from hubgate.domain.errors import InvalidRequest
-from hubgate.runtime.frames import RankTexts
+from hubgate.runtime.batching import PADDED_TOKENS, Waiting
+from hubgate.runtime.folder import read_folder
+from hubgate.runtime.frames import RankTexts, frame
+from hubgate.runtime.model import Model
 from hubgate.runtime.process import memory_of, worker_command
 from hubgate.runtime.share import Share, usable_cpus
 from hubgate.runtime.supervisor import LocalModel
+from hubgate.runtime.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiny_model import Array
+
+    from hubgate.runtime.model import Lane
+    from hubgate.runtime.tokens import Row
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +93,54 @@ async def test_several_lanes_answer_as_one_does(folder: Folder) -> None:
     with pytest.raises(InvalidRequest, match="ranks no texts"):
         await model.ask(lambda call: RankTexts(call, "w1", ["w2"], True, None))
     await model.close()
+
+
+class _Looked(Waiting):
+    """Says when each of two lanes has found nothing to do, and so goes to sleep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = threading.Semaphore(0)
+
+    def __bool__(self) -> bool:
+        found = super().__bool__()
+        if not found:
+            self.both.release()
+        return found
+
+
+class _Meeting:
+    """A lane that runs its batch once another one runs, too."""
+
+    def __init__(self, lane: Lane, met: threading.Barrier) -> None:
+        self._lane = lane
+        self._met = met
+
+    def run(self, rows: Sequence[Row]) -> list[Array]:
+        self._met.wait(20)
+        return self._lane.run(rows)
+
+
+def test_one_call_of_many_batches_is_work_for_every_lane(folder: Folder) -> None:
+    recipe, waiting, met = read_folder(folder.path), _Looked(), threading.Barrier(2)
+    model = Model(recipe, share=Share(threads=2, lanes=2))
+    model.lanes = [cast("Lane", _Meeting(lane, met)) for lane in model.lanes]
+    there, here = os.pipe()
+    with os.fdopen(there, "rb") as requests, os.fdopen(here, "wb") as gate:
+        serving = threading.Thread(
+            target=Worker(recipe, model, io.BytesIO(), waiting).serve, args=(requests,), daemon=True
+        )
+        serving.start()
+        for _ in model.lanes:
+            waiting.both.acquire()
+        texts = ["w1 " * 40] * (2 * PADDED_TOKENS // 48)
+        gate.write(frame(embed(*texts)(1)))
+        gate.flush()
+        for _ in model.lanes:  # both have taken all there is, or one waits in vain for the other
+            assert waiting.both.acquire(timeout=30)
+        gate.close()
+        serving.join()
+    assert not met.broken
 
 
 @pytest.mark.parametrize(

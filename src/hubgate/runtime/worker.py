@@ -120,7 +120,7 @@ class Worker:
         with self._changed:
             self._jobs[call] = job
             self._waiting.add(call, [len(row.ids) for row in job.rows])
-            self._changed.notify()
+            self._changed.notify_all()  # it may be work for every lane
 
     def _run(self, lane: Lane) -> None:
         """Run one batch after the other until the end."""
