@@ -117,6 +117,30 @@ def test_a_text_of_parquet_that_is_not_utf8_is_that_rows_fault(tmp_path: Path) -
     assert told(rows) == [(0, None, "not_utf8"), (1, 1, "A"), (2, 2, "empty_text")]
 
 
+@pytest.mark.parametrize(
+    ("stored", "kind"),
+    [(1, pa.timestamp("ns")), (1, pa.time64("ns")), (2**60, pa.timestamp("us")), (b"\xff", pa.string())],
+)
+def test_a_value_to_keep_that_python_has_none_for_is_that_rows_fault(
+    tmp_path: Path, stored: int | bytes, kind: pa.DataType
+) -> None:
+    raw = pa.binary() if isinstance(stored, bytes) else pa.int64()
+    kept = pa.array([None, stored, None], raw).view(kind)
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "kept": kept}), tmp_path / "in.parquet")
+    source = open_source(tmp_path / "in.parquet", Columns(keep=("kept",)))
+    rows = list(source.rows())
+    assert told(rows) == [(0, 0, "a"), (1, 1, "unreadable"), (2, 2, "c")]
+    assert isinstance(rows[1], Failed)
+    assert rows[1].message.startswith("A value cannot be kept: ")
+
+
+def test_of_two_columns_of_one_name_none_is_chosen(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "in.parquet")
+    with pytest.raises(JobStopped, match=r"has several columns \[text\]\. Rename all but one"):
+        open_source(tmp_path / "in.parquet", Columns())
+
+
 def test_of_a_broken_row_group_only_its_own_rows_fail(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     texts = [f"a text of row {number} that is not like the others" for number in range(30)]

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from hubgate.service.jobs.durable import replacing, settle
 from hubgate.service.jobs.inputs import Stamp, no_such_field, unusable_input
-from hubgate.service.jobs.rows import Failed, Row, RowFault, places, read_row
+from hubgate.service.jobs.parquet_values import first_fault, is_id_column, is_text, values
+from hubgate.service.jobs.rows import Failed, Row, RowFault, is_id, places, read_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _READ_ROWS = 1024
 _READ_BUFFER = 1 << 20
-_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _GROUP_BYTES = 32 * 1024 * 1024
 """Of a row group of the output, uncompressed: what joining holds in memory, and what may be left for the end."""
 
@@ -50,15 +50,17 @@ class ParquetSource:
         for name in (columns.text, *([columns.id] if columns.id else []), *columns.keep):
             if name not in self._schema.names:
                 raise no_such_field(f"{path} has no column [{name}].", "columns", self._schema.names)
-        self._check_type(columns.text, _is_text, "texts")
+            if self._schema.names.count(name) > 1:
+                raise unusable_input(f"{path} has several columns [{name}].", "Rename all but one of them.")
+        self._check_type(columns.text, is_text, "texts")
         if columns.id is not None:
-            self._check_type(columns.id, _is_id, "whole numbers or texts")
+            self._check_type(columns.id, is_id_column, "whole numbers or texts")
 
     @property
     def layout(self) -> tuple[Literal["int", "text"], Mapping[str, Any]]:
         """Ids are of their column's kind, and so are the columns that are kept."""
         column = self._columns.id
-        text = column is not None and _is_text(self._schema.field(column).type)
+        text = column is not None and is_text(self._schema.field(column).type)
         return "text" if text else "int", {name: self._schema.field(name).type for name in self._columns.keep}
 
     @property
@@ -97,20 +99,24 @@ class ParquetSource:
 
     def _batch(self, first: int, batch: pa.RecordBatch) -> Iterator[Row | Failed]:
         columns = self._columns
-        texts = _values(batch.column(columns.text))
-        ids = range(first, first + len(texts)) if columns.id is None else _values(batch.column(columns.id))
-        lists = [batch.column(name).to_pylist() for name in columns.keep]
+        texts = values(batch.column(columns.text))
+        ids = range(first, first + len(texts)) if columns.id is None else values(batch.column(columns.id))
+        lists = [values(batch.column(name)) for name in columns.keep]
         kept = zip(*lists, strict=True) if lists else repeat((), len(texts))
         numbers = range(first, first + len(texts))
-        if _all_can_be_asked(ids, texts):
+        if _all_can_be_asked(ids, texts) and not any(map(first_fault, lists)):
             yield from map(Row, numbers, ids, texts, kept)
             return
-        for number, row_id, text, values in zip(numbers, ids, texts, kept, strict=True):
-            if isinstance(text, UnicodeDecodeError) or isinstance(row_id, UnicodeDecodeError):
+        for number, row_id, text, others in zip(numbers, ids, texts, kept, strict=True):
+            if isinstance(text, ValueError) or isinstance(row_id, ValueError):
                 message = "The row has a text or an id that is not UTF-8."
                 yield Failed(row=number, id=None, cause=RowFault.NOT_UTF8, message=message)
+            elif fault := first_fault(others):
+                named = row_id if is_id(row_id) else None
+                message = f"A value cannot be kept: {_first_line(fault)}."
+                yield Failed(row=number, id=named, cause=RowFault.UNREADABLE, message=message)
             else:
-                yield read_row(number, row_id, text, values)
+                yield read_row(number, row_id, text, others)
 
     def _check_type(self, name: str, fits: Any, wanted: str) -> None:
         kind = self._schema.field(name).type
@@ -199,38 +205,9 @@ def _write_group(writer: pq.ParquetWriter, tables: list[pa.Table]) -> None:
     writer.write_table(whole, row_group_size=max(1, whole.num_rows))
 
 
-def _values(column: pa.Array) -> list[Any]:
-    """The values of a column of texts or numbers; for a text that is not UTF-8 the error."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if not _is_text(column.type):
-        return column.to_pylist()  # type: ignore[no-any-return]
-    try:
-        return column.to_pylist()  # type: ignore[no-any-return]
-    except UnicodeDecodeError:
-        return [_decoded(value) for value in column.cast(pa.large_binary()).to_pylist()]
-
-
 def _all_can_be_asked(ids: Sequence[Any], texts: list[Any]) -> bool:
     """Whether no row is a fault; told of columns, as almost always none is."""
     return {*map(type, texts)} == {str} and "" not in texts and {*map(type, ids)} <= {int, str}
-
-
-def _decoded(value: bytes | None) -> str | UnicodeDecodeError | None:
-    try:
-        return None if value is None else value.decode()
-    except UnicodeDecodeError as error:
-        return error
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return any(is_text(kind) for is_text in _TEXTS)
-
-
-def _is_id(kind: pa.DataType) -> bool:
-    return _is_text(kind) or bool(pa.types.is_integer(kind) and kind != pa.uint64())  # written as int64
 
 
 def _as_text(value: object) -> str | None:
