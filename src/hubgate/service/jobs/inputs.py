@@ -60,6 +60,8 @@ class Stamp:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise unusable_input(f"The input {path} is no file.", "Name one: it is read more than once.")
             with path.open("rb"):
                 self._state = _state(path)
         except OSError as error:

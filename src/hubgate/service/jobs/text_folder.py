@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from hubgate.service.jobs.inputs import MOST_TEXT_BYTES, input_changed, unusable_input
 from hubgate.service.jobs.rows import Failed, RowFault, read_row
@@ -101,15 +100,26 @@ class TextFolder:
 
 def _listed(folder: Path) -> list[_Listed]:
     found = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_stop):  # else it would be left out in silence
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if name.startswith(".") or os.path.splitext(name)[1].lower() not in SUFFIXES:  # noqa: PTH122 - of a million
                 continue
             path = os.path.join(parent, name)  # noqa: PTH118
-            with contextlib.suppress(FileNotFoundError):  # a link to nothing, or just removed
+            try:
                 status = os.stat(path)  # noqa: PTH116
-                if stat.S_ISREG(status.st_mode):  # who reads a pipe may wait for ever
-                    size, changed_at = status.st_size, status.st_mtime_ns
-                    found.append(_Listed(os.path.relpath(path, folder), size, changed_at))
+            except FileNotFoundError:  # a link to nothing, or just removed
+                continue
+            except OSError:  # its own row tells why
+                found.append(_Listed(os.path.relpath(path, folder), 0, 0))
+                continue
+            if stat.S_ISREG(status.st_mode):  # who reads a pipe may wait for ever
+                size, changed_at = status.st_size, status.st_mtime_ns
+                found.append(_Listed(os.path.relpath(path, folder), size, changed_at))
     return sorted(found)
+
+
+def _stop(error: OSError) -> NoReturn:
+    raise unusable_input(
+        f"The folder {error.filename} cannot be read: {error.strerror}.", "Make it readable, or move it away."
+    ) from error

@@ -1,0 +1,45 @@
+"""Inputs that are no plain files, and folders that cannot be read whole."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hubgate.service.jobs.formats import open_source
+from hubgate.service.jobs.rows import Columns, Failed, JobStopped
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.parquet"])
+def test_a_pipe_is_no_input_and_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(JobStopped, match=rf"The input \S+{name} is no file\."):
+        open_source(tmp_path / name, Columns())
+
+
+def test_a_file_that_cannot_be_reached_in_a_folder_fails_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "loop.txt").symlink_to("loop.txt")
+    text, loop = open_source(tmp_path, Columns()).rows()
+    assert not isinstance(text, Failed)
+    assert isinstance(loop, Failed)
+    assert (loop.id, loop.cause) == ("loop.txt", "unreadable")
+    assert "symbolic links" in loop.message
+
+
+def test_no_part_of_a_folder_is_left_out_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    with ExitStack() as stack:
+        folder = os.open(tmp_path, os.O_RDONLY)
+        stack.callback(os.close, folder)
+        for _ in range(20):  # deeper than a path can say
+            os.mkdir("d" * 250, dir_fd=folder)
+            folder = os.open("d" * 250, os.O_RDONLY, dir_fd=folder)
+            stack.callback(os.close, folder)
+        with pytest.raises(JobStopped, match=r"The folder \S+ cannot be read: File name too long\."):
+            open_source(tmp_path, Columns())
