@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hubgate.domain.errors import Cause
 from hubgate.service.jobs.durable import replacing
 from hubgate.service.jobs.job import JobFolder
 from hubgate.service.jobs.rows import JobStopped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class KnownJobs:
@@ -28,19 +33,21 @@ class KnownJobs:
         (self._folder / job.id).unlink(missing_ok=True)
 
     def list(self) -> list[JobFolder]:
-        """Those whose folders are still there, the oldest first."""
-        noted = self._folder.glob("[0-9a-f]*") if self._folder.is_dir() else ()
-        jobs = [JobFolder(Path(os.fsdecode(note.read_bytes()))) for note in noted]
-        plans = [(plan.created_at, job.id, job) for job in jobs if (plan := job.plan()) is not None]
+        """Those whose folders are still there and can be read, the oldest first."""
+        plans = []
+        for job in self._noted():
+            with contextlib.suppress(JobStopped):  # who asks for it by name is told why it cannot be read
+                if (plan := job.plan()) is not None:
+                    plans.append((plan.created_at, job.id, job))
         return [job for *_, job in sorted(plans, key=lambda one: one[:2])]
 
     def find(self, name: str) -> JobFolder:
         """A job by its id, or by the path of its output.
 
         Raises:
-            JobStopped: there is none.
+            JobStopped: there is none, or it cannot be read.
         """
-        job = next((job for job in self.list() if job.id == name), None) or JobFolder(Path(name).absolute())
+        job = next((job for job in self._noted() if job.id == name), None) or JobFolder(Path(name).absolute())
         if job.plan() is None:
             raise JobStopped(
                 f"There is no job [{name[:200]}].",
@@ -48,3 +55,8 @@ class KnownJobs:
                 cause=Cause.NOT_FOUND,
             )
         return job
+
+    def _noted(self) -> Iterator[JobFolder]:
+        for note in self._folder.glob("[0-9a-f]*") if self._folder.is_dir() else ():
+            with contextlib.suppress(FileNotFoundError):  # it was just forgotten
+                yield JobFolder(Path(os.fsdecode(note.read_bytes())))

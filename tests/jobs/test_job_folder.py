@@ -1,0 +1,36 @@
+"""The folder of a job: who holds it, and which jobs a home knows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hubgate.service.jobs.job import JobFolder, Manner, Plan, Task
+from hubgate.service.jobs.known_jobs import KnownJobs
+from hubgate.service.jobs.rows import JobStopped
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def begun(output: Path) -> JobFolder:
+    job = JobFolder(output)
+    task = Task(input="in.jsonl", output=str(output), endpoint="words")
+    with job.held():
+        job.write_plan(Plan(task=task, manner=Manner(), input={}, model={}, created_at=1.0))
+    return job
+
+
+def test_a_job_that_cannot_be_read_keeps_no_other_from_being_found(tmp_path: Path) -> None:
+    known = KnownJobs(tmp_path / "home")
+    damaged, sound = begun(tmp_path / "damaged.jsonl"), begun(tmp_path / "sound.jsonl")
+    known.add(damaged)
+    known.add(sound)
+    (damaged.path / "job.json").write_text("{}")
+    assert [job.id for job in known.list()] == [sound.id]
+    assert known.find(sound.id).output == sound.output
+    assert known.find(str(sound.output)).id == sound.id
+    for name in (damaged.id, str(damaged.output)):
+        with pytest.raises(JobStopped, match=r"damaged\.jsonl\.job/job\.json cannot be read"):
+            known.find(name)
