@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,3 +36,24 @@ def test_a_job_that_cannot_be_read_keeps_no_other_from_being_found(tmp_path: Pat
     for name in (damaged.id, str(damaged.output)):
         with pytest.raises(JobStopped, match=r"damaged\.jsonl\.job/job\.json cannot be read"):
             known.find(name)
+
+
+def test_who_only_looks_whether_a_job_runs_keeps_nobody_from_working(tmp_path: Path) -> None:
+    job = begun(tmp_path / "out.jsonl")
+    looking = os.open(job.path / "lock", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    with job.held(sleep=lambda _: os.close(looking)):
+        assert job.worker() == os.getpid()
+
+
+def test_a_job_whose_process_is_not_told_yet_has_none_that_could_be_stopped(tmp_path: Path) -> None:
+    job = begun(tmp_path / "out.jsonl")
+    just_begun = os.open(job.path / "lock", os.O_RDWR)
+    fcntl.flock(just_begun, fcntl.LOCK_EX)
+    os.ftruncate(just_begun, 0)
+    assert job.worker() is None
+    pauses: list[float] = []
+    with pytest.raises(JobStopped, match="Another process works"), job.held(sleep=pauses.append):
+        pass
+    assert pauses
+    os.close(just_begun)

@@ -27,10 +27,12 @@ from hubgate.service.jobs.manifest import Totals, totals_of
 from hubgate.service.jobs.rows import Columns, JobStopped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 T = TypeVar("T")
+# Who looks whether a job runs holds its lock for a moment (`JobFolder.worker`): who wants to work tries again.
+_TRIES, _PAUSE = 5, 0.02
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +136,7 @@ class JobFolder:
         return totals_of(self.manifest)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
         """Work on it, alone. If there is no job in it at the end, the folder goes.
 
         Raises:
@@ -143,7 +145,7 @@ class JobFolder:
         """
         lock = self._lock()
         try:
-            if not _try(lock, fcntl.LOCK_EX) or not _is(lock, self.path / "lock"):
+            if not _take(lock, sleep) or not _is(lock, self.path / "lock"):
                 raise JobStopped(
                     f"Another process works on {self.output}.",
                     remedy=f"`hubgate job show {self.id}` tells how far it is.",
@@ -160,13 +162,13 @@ class JobFolder:
             os.close(lock)
 
     def worker(self) -> int | None:
-        """The process that works on it, if one does."""
+        """The process that works on it, if one does; one that has only just begun is not told yet."""
         try:
             lock = os.open(self.path / "lock", os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
-            return None if _try(lock, fcntl.LOCK_SH) else int(os.pread(lock, 20, 0) or b"0")
+            return None if _try(lock, fcntl.LOCK_SH) else int(os.pread(lock, 20, 0) or 0) or None
         finally:
             os.close(lock)
 
@@ -207,6 +209,14 @@ def _is(lock: int, path: Path) -> bool:
         return os.fstat(lock).st_ino == path.stat().st_ino
     except FileNotFoundError:
         return False
+
+
+def _take(lock: int, sleep: Callable[[float], None]) -> bool:
+    for _ in range(_TRIES):
+        if _try(lock, fcntl.LOCK_EX):
+            return True
+        sleep(_PAUSE)
+    return False
 
 
 def _try(lock: int, kind: int) -> bool:
