@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import signal
 import socket
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from harness import RunningGate
 
 from hubgate import __version__
 from hubgate.cli.main import app
@@ -183,6 +186,43 @@ def test_ctrl_c_ends_a_command_with_130_and_without_a_word(tmp_path: Path) -> No
         _, err = waiting.communicate(timeout=60)
     assert waiting.returncode == 130
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("runs", [True, False])
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [("pipe", ""), ("/dev/full", "hubgate: The output cannot be written: No space left on device.\n")],
+)
+def test_what_cannot_be_written_is_no_fault_of_the_gate(
+    settings: Settings, place: str, told: str, runs: bool
+) -> None:
+    if place == "pipe":
+        reader, out = os.pipe()
+        os.close(reader)  # as `head` does once it has enough
+    elif Path(place).exists():
+        out = os.open(place, os.O_WRONLY)
+    else:
+        pytest.skip("this system has no such device")
+    with RunningGate(settings) as gate:
+        gate.add("words")
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, out)
+        if runs:
+            stack.enter_context(RunningGate(settings))
+        ran = subprocess.run(
+            [sys.executable, "-u", "-c", "from hubgate.cli import main; main(['usage', '--csv'])"],
+            env={
+                **os.environ,
+                "HUBGATE_HOME": str(settings.home),
+                "HUBGATE_SECRET_KEY_FILE": str(settings.secret_key_file),
+            },
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (ran.returncode, ran.stderr) == (1, told)
 
 
 def test_a_letter_that_the_terminal_does_not_know_is_spelled() -> None:

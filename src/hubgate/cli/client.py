@@ -70,14 +70,25 @@ def print_text(path: str) -> None:
     """Print what the gate answers to a GET as it comes, with the line ends of this system.
 
     Raises:
-        CommandFailed: the gate answered with an error, or not at all, or broke off.
+        CommandFailed: the gate answered with an error, or not at all, or broke off; or it cannot be written.
+        BrokenPipeError: nobody reads it any more.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
+    unwritten: OSError | None = None
 
     def show(part: bytes) -> None:
-        print(decoder.decode(part).replace("\r", ""), end="")
+        nonlocal unwritten
+        if unwritten is None:
+            try:
+                print(decoder.decode(part).replace("\r", ""), end="")
+            except OSError as error:  # kept, for it is no fault of the gate that asks for this
+                unwritten = error
 
     _ask("GET", path, b"", show, NoHome.REFUSED)
+    if isinstance(unwritten, BrokenPipeError):
+        raise unwritten
+    if unwritten is not None:
+        raise CommandFailed(f"The output cannot be written: {unwritten.strerror}.")
 
 
 def need_home(settings: Settings) -> None:
