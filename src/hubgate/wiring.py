@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,45 +63,40 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
     Raises:
         StoreFailed: the database or the secret key cannot be used.
     """
-    store = await SqlStore.open(settings)
-    try:
+    async with (
+        AsyncExitStack() as closing
+    ):  # each part, whatever becomes of the others; the last one opened first
+        store = await SqlStore.open(settings)
+        closing.push_async_callback(store.close)
         access, first_admin_key = await Access.load(store, settings.admin_key)
         sources = ModelSources(settings)
-        memory = _memory(settings)
+        if memory := _memory(settings):
+            closing.push_async_callback(memory.close)
         counters = TokenizerFiles(settings.tokenizers, hf_endpoint=settings.hf_endpoint)
         pipelines = Pipelines(memory.cache if memory else None, time.monotonic, counters)
         gateway = Gateway(store, sources, pipelines, counters)
+        closing.push_async_callback(gateway.usage.flush)
+        closing.push_async_callback(access.flush)
         meter = Meter(gateway.pipelines, sources.local_memory)
-        await gateway.load()
         hub = open_hub(settings)
-        flusher = asyncio.create_task(_flush(access, gateway.usage))
-        try:
-            yield Gate(
-                app=create_app(
-                    gateway,
-                    access,
-                    meter,
-                    memory,
-                    hub=hub,
-                    max_body_bytes=settings.max_body_bytes,
-                    keys_in_path=settings.keys_in_path,
-                ),
-                gateway=gateway,
-                access=access,
-                first_admin_key=first_admin_key,
-            )
-        finally:
-            flusher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await flusher
-            await gateway.close()
-            await hub.close()
-            await access.flush()
-            await gateway.usage.flush()
-            if memory:
-                await memory.close()
-    finally:
-        await store.close()
+        closing.push_async_callback(hub.close)
+        closing.push_async_callback(gateway.close)
+        await gateway.load()
+        closing.push_async_callback(_end, asyncio.create_task(_flush(access, gateway.usage)))
+        yield Gate(
+            app=create_app(
+                gateway,
+                access,
+                meter,
+                memory,
+                hub=hub,
+                max_body_bytes=settings.max_body_bytes,
+                keys_in_path=settings.keys_in_path,
+            ),
+            gateway=gateway,
+            access=access,
+            first_admin_key=first_admin_key,
+        )
 
 
 def _memory(settings: Settings) -> VectorMemory | None:
@@ -118,3 +113,9 @@ async def _flush(access: Access, usage: Usage) -> None:
                 await kept.flush()
             except StoreFailed as error:
                 _log.error("could not write down %s; it is tried again: %s", what, error)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

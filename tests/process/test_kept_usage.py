@@ -56,6 +56,20 @@ def test_a_gate_that_is_stopped_writes_down_the_last_calls(home: Home) -> None:
         assert requests_of(gate) == 1
 
 
+def test_what_cannot_be_written_down_at_the_end_takes_nothing_else_along(home: Home) -> None:
+    folder = Path(home.env["HUBGATE_HOME"])
+    with home.serve() as gate:
+        gate.embed("words", "a text", key=ADMIN_KEY)
+        with closing(sqlite3.connect(folder / "hubgate.db")) as database:
+            database.execute("DROP TABLE keys")  # when they were used cannot be written down any more
+        gate.signal(signal.SIGTERM)
+        assert gate.ended() == 1
+    with closing(sqlite3.connect(folder / "hubgate.db")) as database:
+        assert database.execute("SELECT sum(requests) FROM usage WHERE key = 'admin'").fetchone() == (1,)
+    with closing(sqlite3.connect(folder / "vectors.db")) as vectors:
+        assert vectors.execute("SELECT count(*) FROM vectors").fetchone() == (1,)
+
+
 def test_a_locked_database_holds_up_no_call_and_loses_none(home: Home) -> None:
     database = Path(home.env["HUBGATE_HOME"]) / "hubgate.db"
     with home.serve() as gate:
