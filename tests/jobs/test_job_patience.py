@@ -110,6 +110,21 @@ async def test_a_job_stops_when_nothing_is_answered_for_a_while() -> None:
     assert 600 < time.now < 660
 
 
+async def test_time_in_which_nothing_was_asked_is_not_counted() -> None:
+    """A job that goes on reads the rows that are done before it asks again; that may take hours."""
+    time, failures = Time(), [refused(Cause.OVERLOADED, retryable=True)]
+
+    def answer(texts: Sequence[str]) -> Reply:
+        if failures:
+            raise failures.pop()
+        return one_each(texts)
+
+    going_on = asking(Script(answer), time)
+    await going_on.model()
+    time.now += 4000.0
+    assert embedded(await going_on(rows("a"))) == ["a"]
+
+
 @pytest.mark.parametrize(
     "cause",
     [

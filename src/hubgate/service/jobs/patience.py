@@ -149,14 +149,14 @@ class Asking:
             _Refused: what it is about may be why; of one that is alone, it is.
             JobStopped: the job cannot go on.
         """
-        before, tries, wait = self._answers, 0, _FIRST_WAIT
+        before, begun, tries, wait = self._answers, self._clock(), 0, _FIRST_WAIT
         while True:
             try:
                 reply = await ask()
             except HubgateError as error:
                 tries += error.cause in _SUSPECT
                 others = self._answers > before
-                self._judge(error, alone=alone, given_up=others and tries >= _SUSPECT_TRIES)
+                self._judge(error, alone=alone, given_up=others and tries >= _SUSPECT_TRIES, begun=begun)
                 self._on_wait(error.message)
                 await self._sleep(max(wait, min(error.retry_after or 0.0, _LONGEST_WAIT)))
                 wait = min(wait * 2, _LONGEST_WAIT)
@@ -166,7 +166,7 @@ class Asking:
                 self._on_wait(None)
                 return reply
 
-    def _judge(self, error: HubgateError, *, alone: bool, given_up: bool) -> None:
+    def _judge(self, error: HubgateError, *, alone: bool, given_up: bool, begun: float) -> None:
         """Return if it is worth to ask the same again.
 
         Raises:
@@ -178,7 +178,8 @@ class Asking:
             raise _Refused(error)
         if not error.retryable and cause not in _SUSPECT:
             raise _stop(error) from error
-        if self._clock() - self._answered_at > self._patience:
+        # Before it was asked, as while rows that are done were read, no answer was owed.
+        if self._clock() - max(self._answered_at, begun) > self._patience:
             raise JobStopped(
                 f"Nothing was answered for {self._patience / 60:.0f} minutes: {error.message}",
                 remedy=error.remedy,
