@@ -104,6 +104,10 @@ async def main():
         said = ""
         while "50 %" not in said or "5 of 10 rows" not in said:
             said += (await asyncio.to_thread(os.read, terminal, 1000)).decode()
+        progress.waiting_for = "Endpoint [words] is overloaded."
+        while "overloaded." not in said:
+            said += (await asyncio.to_thread(os.read, terminal, 1000)).decode()
+        assert "waiting: Endpoint [words] is overloaded." in said
 
 asyncio.run(main())
 """
