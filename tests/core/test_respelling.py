@@ -99,6 +99,13 @@ def test_a_stream_without_usage_has_as_many_tokens_as_pieces() -> None:
     assert last["details"]["input_length"] == 0
 
 
+def test_a_chunk_without_text_before_the_prompt_leaves_the_prompt_out_of_the_events_all_the_same() -> None:
+    speller = tgi_speller(Spelling.OPENAI, before="say ")
+    *events, last = respelled(speller, {"choices": []}, choice("say a"), choice("b", "stop"))
+    assert [event["token"]["text"] for event in events] == ["a", "b"]
+    assert last["generated_text"] == "say ab"
+
+
 def test_an_only_event_with_all_of_the_text_ends_a_stream_of_openais() -> None:
     event = {
         "index": 1,

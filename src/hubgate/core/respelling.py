@@ -257,7 +257,7 @@ class _OpenAIAsTgi:
             self._ended = choice
         said = choice.said
         self._parts.append(said)
-        if self._before:
+        if said and self._before:
             said, self._before = said.removeprefix(self._before), ""
         if not said:
             return ()
