@@ -162,6 +162,7 @@ MEANINGS = [
     ),
     (400, {"error": ["Error in `inputs.context`: field required"]}, Cause.INPUT_REFUSED, False),
     (429, {"message": "Model is overloaded", "code": 429, "type": "Overloaded"}, Cause.OVERLOADED, True),
+    (429, {"error": "This exceeds the maximum number of requests per minute"}, Cause.OVERLOADED, True),
     (503, {"error": "The router's queue is full"}, Cause.OVERLOADED, True),
     (400, {"error": "CUDA out of memory. Tried to allocate 2.00 GiB"}, Cause.UPSTREAM_FAILED, True),
     (500, {"error": {"message": "CUDA out of memory"}}, Cause.UPSTREAM_FAILED, True),

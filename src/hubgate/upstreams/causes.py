@@ -39,7 +39,15 @@ _RULES = (
         f"Resume it on its page at {_ENDPOINT_PAGE}; it does not wake by itself.",
     ),
     Rule(
-        frozenset(range(400, 500)) - {429},
+        _only(429),
+        None,
+        Cause.OVERLOADED,
+        "The server takes no more requests at the moment.",
+        "Lower the endpoint's requests per minute, or give it more replicas.",
+        retryable=True,
+    ),
+    Rule(
+        range(400, 500),
         r"\b(exceeded|depleted|reached|exhausted|out of|insufficient)\b.{0,80}\b(credits?|usage limit|balance|quota)\b",
         Cause.OUT_OF_CREDIT,
         "The account behind the token has no credit left.",
@@ -140,14 +148,6 @@ _RULES = (
         Cause.INPUT_TOO_LONG,
         "The request is larger than the server accepts.",
         "Send fewer or shorter texts at once.",
-    ),
-    Rule(
-        _only(429),
-        None,
-        Cause.OVERLOADED,
-        "The server takes no more requests at the moment.",
-        "Lower the endpoint's requests per minute, or give it more replicas.",
-        retryable=True,
     ),
     Rule(
         _only(404, 405, 501),
