@@ -202,6 +202,8 @@ async def test_a_fallback_that_cannot_stand_in_is_told(scripted: ScriptedGate) -
         ("keys: {app: {admin: true, endpoints: [e5]}}", "An admin key reaches every endpoint"),
         ("keys: {hg_x: {}}", "looks like a key"),
         ("keys: {boss: {}}", "does not become an admin key"),
+        ("keys: {x: {requests_per_minute: -1}}", "keys.x: [requests_per_minute] is a whole number"),
+        ("keys: {boss: {admin: true, requests_per_minute: -1}}", "keys.boss: [requests_per_minute] is a"),
         ("a: &a [x]\nb: *a", "aliases are not read"),
         ("keys:\n  app: {}\n  app: {}", "in line 2: app stands twice"),
         ("keys: {", "no YAML that can be read in line"),
@@ -229,6 +231,23 @@ async def test_every_problem_is_told_at_once(scripted: ScriptedGate) -> None:
     text = "endpoints: {X: {source: fake}, y: {sauce: 1}}\nkeys: {z: {bulk: 1}}"
     message = (await scripted.request("POST", "/api/config", {"yaml": text})).json()["error"]["message"]
     assert all(f"{part}: " in message for part in ("endpoints.X", "endpoints.y", "keys.z"))
+
+
+async def test_every_problem_of_a_key_is_told_at_once(scripted: ScriptedGate) -> None:
+    text = "keys: {x: {requests_per_minute: -1}, y: {tokens_per_minute: -1}, z: {endpoints: [nowhere]}}"
+    message = (await scripted.request("POST", "/api/config", {"yaml": text})).json()["error"]["message"]
+    assert all(told in message for told in ("keys.x: [req", "keys.y: [tok", "key z names endpoint [nowhere]"))
+
+
+async def test_a_key_may_outlive_the_endpoints_that_it_names(scripted: ScriptedGate) -> None:
+    """What is exported then can still be applied."""
+    await scripted.access.create("app", endpoints=("gone",))
+    assert (await apply(scripted, await export(scripted), prune=True))["steps"] == []
+
+
+async def test_a_key_whose_end_has_come_is_not_made(scripted: ScriptedGate) -> None:
+    """So what a gate with such a key exports can be applied to another."""
+    assert (await apply(scripted, "keys: {app: {expires_at: 1}}"))["steps"] == []
 
 
 async def test_many_entries_are_read_in_one_go(scripted: ScriptedGate) -> None:

@@ -108,6 +108,10 @@ class Access:
                 return self._with_last_use(key)
         raise NotFound("No key has this id or name.", remedy="`hubgate key list` shows them.")
 
+    def is_over(self, expires_at: float | None) -> bool:
+        """Whether a key that ends then lets nobody in any more."""
+        return expires_at is not None and self._clock() >= expires_at
+
     def draft(self, name: str, **rights: Any) -> tuple[str, Key]:
         """A key that could be made, which is in force nowhere.
 
@@ -143,21 +147,30 @@ class Access:
             rights: fields of `Key` but its id, digest and times of making and use.
 
         Raises:
+            NotFound, InvalidRequest: see `changed`.
+            StoreFailed: the database cannot be used; the key stays as it was.
+        """
+        changed = self.changed(which, **rights)
+        old, self._keys[changed.digest] = self._keys[changed.digest], changed
+        try:
+            await self._store.save_key(changed)
+        except HubgateError:
+            self._keys[old.digest] = old
+            raise
+        return changed
+
+    def changed(self, which: str, **rights: Any) -> Key:
+        """A key as `change` would leave it; nothing is changed.
+
+        Raises:
             NotFound: there is none.
             InvalidRequest: it cannot be changed here, or not so.
-            StoreFailed: the database cannot be used; the key stays as it was.
         """
         old = self._changeable(which)
         changed = replace(old, **rights)
         if changed.name != old.name:
             _check_name(changed.name)
         _check_rights(changed, self._clock() if changed.expires_at != old.expires_at else None)
-        self._keys[old.digest] = changed
-        try:
-            await self._store.save_key(changed)
-        except HubgateError:
-            self._keys[old.digest] = old
-            raise
         return changed
 
     async def revoke(self, which: str) -> None:

@@ -131,6 +131,8 @@ class Config:
         for name, rights in wanted.items():
             old = there.get(name)
             if old is None:
+                if self._access.is_over(rights["expires_at"]):
+                    continue  # it would let nobody in
                 changes = {right: [None, value] for right, value in rights.items() if value}
                 yield Step(action="add", kind="key", name=name, changes=changes)
             elif changes := _key_changes(old, rights):
@@ -161,25 +163,34 @@ class Config:
                 problems.append(f"endpoint {endpoint.name} names connection [{endpoint.connection}]")
             if endpoint.fallback is not None and endpoint.fallback not in endpoints:
                 problems.append(f"endpoint {endpoint.name} falls back to [{endpoint.fallback}]")
+        there = {key.name: _named(key.endpoints, key.default_endpoint) for key in self._access.list()}
         for name, rights in (wanted.keys or {}).items():
-            named = {*rights["endpoints"], *filter(None, [rights["default_endpoint"]])}
-            problems += [f"key {name} names endpoint [{one}]" for one in sorted(named - endpoints)]
-        if problems:
-            raise InvalidRequest(
-                f"{_listed(problems)}, and that is not there.", remedy="Nothing was changed."
-            )
+            named = _named(rights["endpoints"], rights["default_endpoint"])
+            gone = named - endpoints - there.get(name, set())  # a key may outlive the endpoints that it names
+            problems += [f"key {name} names endpoint [{one}]" for one in sorted(gone)]
+        told = [f"{_listed(problems)}, and that is not there."] if problems else []
+        told += self._key_problems(wanted.keys or {}, steps)
+        if told:
+            raise InvalidRequest(" ".join(told[:20]), remedy="Nothing was changed.")
+
+    def _key_problems(self, wanted: Mapping[str, Mapping[str, Any]], steps: Iterable[Step]) -> Iterable[str]:
         for step in steps:
-            if step.kind == "key":
-                self._check_key(step, (wanted.keys or {}).get(step.name, {}))
+            if step.kind == "key" and step.action != "remove":
+                try:
+                    self._check_key(step, wanted[step.name])
+                except InvalidRequest as error:
+                    yield f"keys.{step.name}: {error.message} {error.remedy}".rstrip()
 
     def _check_key(self, step: Step, rights: Mapping[str, Any]) -> None:
         if step.action == "add":
             self._access.draft(step.name, **rights)
-        if step.action == "change" and "admin" in step.changes:
+            return
+        if "admin" in step.changes:
             raise InvalidRequest(
-                f"Key {step.name} does not become an admin key, nor does it cease to be one.",
-                remedy="Nothing was changed. Revoke it first, or give the other one another name.",
+                "It does not become an admin key, nor does it cease to be one.",
+                remedy="Revoke it first, or give the other one another name.",
             )
+        self._access.changed(step.name, **rights)
 
     def _endpoints_after(self, wanted: Wanted, names: set[str]) -> Iterable[Endpoint]:
         given = wanted.endpoints or {}
@@ -268,6 +279,11 @@ def _difference(old: Endpoint, new: Endpoint) -> dict[str, list[Any]]:
 def _key_changes(old: Key, rights: Mapping[str, Any]) -> dict[str, list[Any]]:
     pairs = {name: [getattr(old, name), value] for name, value in rights.items()}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _named(endpoints: Iterable[str], default: str | None) -> set[str]:
+    """The endpoints that a key names."""
+    return {*endpoints, *filter(None, [default])}
 
 
 def _listed(problems: Sequence[str]) -> str:
