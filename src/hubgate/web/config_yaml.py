@@ -53,7 +53,12 @@ class _TokenEntry(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Loader(yaml.CSafeLoader):
-    """Takes no name twice; of two, one would be lost unseen."""
+    """Takes no name twice; of two, one would be lost unseen. Takes a date for the text that it is."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML declares it
+        first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
+        for first, known in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
@@ -126,6 +131,8 @@ class _Reader:
         read = {}
         for name, entry in entries.items():
             try:
+                if entry.get("name", name) != name:
+                    raise InvalidRequest("[name] is another one than stands before it")
                 read[name] = one(name, entry)
             except HubgateError as error:
                 self.problems.append(f"{part}.{name}: {error.message.rstrip('.')}.")
