@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import yaml
@@ -63,3 +65,6 @@ def test_what_fails_is_told_and_ends_with_1(gate: RunningGate, hubgate: Command,
     assert "cannot be read: No such file" in hubgate("config", "apply", str(tmp_path / "none")).err
     file.write_bytes(b"\xff")
     assert "it is no UTF-8" in hubgate("config", "apply", str(file)).err
+    piped = [sys.executable, "-m", "hubgate", "config", "apply", "-"]
+    ended = subprocess.run(piped, input=b"\xff", stderr=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stderr) == (1, b"hubgate: - cannot be read: it is no UTF-8.\n")

@@ -64,7 +64,7 @@ def _read(file: str) -> str:
     from pathlib import Path
 
     try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+        return (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
         raise CommandFailed(f"{file} cannot be read: {reason}.") from None
