@@ -74,9 +74,17 @@ def test_the_first_gate_of_a_home_tells_its_admin_key_here_too(
     ran = hubgate("job", "run", str(texts), str(tmp_path / "out.jsonl"), "--endpoint", "words")
     assert ran.status == 1
     assert ran.err.startswith("The gate's admin key, shown only this once: hg_")
-    assert "hubgate: No endpoint is named [words]." in ran.err
+    assert "hubgate: No endpoint is named [words]. `hubgate list` lists the names.\n" in ran.err
     assert hubgate("job", "list").rows == []
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("out")) == []
+
+
+def test_an_endpoint_that_does_not_embed_is_told_with_the_command_that_lists_those_that_do(
+    hubgate: Command, gate: RunningGate, texts: Path, tmp_path: Path
+) -> None:
+    gate.add("ranks", task="rerank")
+    ran = hubgate("job", "run", str(texts), str(tmp_path / "out.jsonl"), "--endpoint", "ranks")
+    assert ran.err.endswith("Use an endpoint of task text_embedding; `hubgate list` lists them.\n")
 
 
 def test_long_texts_are_cut_as_the_endpoint_says(hubgate: Command, gate: RunningGate, tmp_path: Path) -> None:

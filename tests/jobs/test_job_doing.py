@@ -320,8 +320,14 @@ async def test_another_task_for_the_same_output_is_told_by_what_it_differs(
 ) -> None:
     with pytest.raises(JobStopped):
         await run(task(source, output), stopping(1, refused(Cause.PAUSED)), concurrency=1)
-    with pytest.raises(JobStopped, match="was begun with another rows per request: 2, not 3"):
-        await run(task(source, output, rows_per_request=3), Script())
+    others: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"rows_per_request": 3}, "rows per request: 2, not 3"),
+        ({"chunk": True}, "chunk: no, not yes"),
+        ({"keep": ("a", "b")}, "keep: none, not a, b"),
+    )
+    for option, difference in others:
+        with pytest.raises(JobStopped, match=f"was begun with another {difference}"):
+            await run(task(source, output, **option), Script())
 
 
 async def test_one_process_at_a_time_works_on_an_output(source: Path, output: Path) -> None:

@@ -121,10 +121,14 @@ def _ask(method: str, path: str, payload: bytes, take: _Take, no_home: NoHome) -
             status, failure = _in_process(of_home, method, path, payload, take)
     if status >= 400:
         error = json.loads(failure)["error"]
-        remedy = error["remedy"]
-        for route, command in _AS_COMMANDS.items():
-            remedy = remedy.replace(route, command)
-        raise CommandFailed(f"{error['message']} {remedy}".rstrip(), error["cause"])
+        raise CommandFailed(f"{error['message']} {as_commands(error['remedy'])}".rstrip(), error["cause"])
+
+
+def as_commands(words: str) -> str:
+    """What the gate says to somebody who works with commands."""
+    for route, command in _AS_COMMANDS.items():
+        words = words.replace(route, command)
+    return words
 
 
 @contextmanager

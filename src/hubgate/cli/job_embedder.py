@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
-from hubgate.cli.client import segment
+from hubgate.cli.client import as_commands, segment
 from hubgate.domain.endpoint import Task as ModelTask
 from hubgate.domain.errors import Cause, HubgateError, StoreFailed, UpstreamError, WrongTask
 from hubgate.service.jobs.rows import Piece, Reply
@@ -127,7 +127,9 @@ class GateEmbedder:
         name = self._task.endpoint
         shown = await self._ask("GET", f"/api/endpoints/{segment(name)}", b"", dict[str, Any])
         if shown["task"] != ModelTask.TEXT_EMBEDDING:
-            raise WrongTask(name, asked=ModelTask.TEXT_EMBEDDING, actual=shown["task"])
+            wrong = WrongTask(name, asked=ModelTask.TEXT_EMBEDDING, actual=shown["task"])
+            wrong.remedy = as_commands(wrong.remedy)
+            raise wrong
         if (dimensions := shown.get("dimensions")) is None:
             raise HubgateError(
                 f"Endpoint [{name}] was never tested: how long its vectors are is not known.",
@@ -187,8 +189,8 @@ def _error(reply: HttpReply) -> HubgateError:
         return HubgateError(message, cause=Cause.INTERNAL)
     after = reply.headers.get("retry-after", "")
     return HubgateError(
-        told.message,
-        remedy=told.remedy,
+        as_commands(told.message),  # OpenAI's errors have their remedy there
+        remedy=as_commands(told.remedy),
         cause=cause,
         retryable=reply.headers.get("x-should-retry") == "true",
         retry_after=float(after) if after.isdigit() else None,

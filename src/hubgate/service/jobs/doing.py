@@ -193,10 +193,20 @@ def _compare_task(then: Task, now: Task) -> None:
         before, after = getattr(then, name), getattr(now, name)
         if before != after:
             raise JobStopped(
-                f"The job that makes {then.output} was begun with another {name.replace('_', ' ')}: {before}, not {after}.",
+                f"The job that makes {then.output} was begun with another {name.replace('_', ' ')}: {_told(before)}, not {_told(after)}.",
                 remedy="Go on with the command that it was begun with, or start anew with --overwrite.",
                 cause=Cause.INVALID_REQUEST,
             )
+
+
+def _told(option: object) -> str:
+    match option:
+        case tuple():
+            return ", ".join(option) or "none"
+        case bool():
+            return "yes" if option else "no"
+        case _:
+            return "none" if option is None else str(option)
 
 
 def _write_failures(folder: JobFolder, manifest: Manifest) -> None:
