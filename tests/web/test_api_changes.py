@@ -79,6 +79,8 @@ class TestEndpoints:
         ("changes", "status", "told"),
         [
             ({"colour": "red"}, 400, "Unknown field [colour]."),
+            ({"colour": None}, 400, "Unknown field [colour]."),
+            ({"rate_limit": {"per_hour": None}}, 400, "Unknown field [per_hour] in [rate_limit]."),
             ({"name": "e6"}, 400, "keeps its name"),
             ({"rate_limit": {"burst": 0}}, 400, "[burst] must be a positive"),
             ({"rate_limit": {"per_hour": 1}}, 400, "Unknown field [per_hour] in [rate_limit]."),
@@ -315,6 +317,7 @@ class TestKeys:
         for changes, status in (
             ({"admin": True}, 400),
             ({"colour": "red"}, 400),
+            ({"colour": None}, 400),
             ({"bulk": "yes"}, 400),
             ({"name": None}, 400),
             ({"endpoints": ["nowhere"]}, 404),

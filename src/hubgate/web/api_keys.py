@@ -11,7 +11,7 @@ from hubgate.domain.calls import InputType
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.api_table import ApiRoute, json_response
 from hubgate.web.asgi import decode
-from hubgate.web.fitting import fit
+from hubgate.web.fitting import fit, merged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,8 +142,7 @@ def edited_key(key: Key, given: Mapping[str, Any]) -> KeyForm:
             "A key does not become an admin key, nor does one cease to be.",
             remedy="Create another; then revoke this one.",
         )
-    merged = {**msgspec.to_builtins(KeyForm.of(key)), **given}
-    return fit({name: value for name, value in merged.items() if value is not None}, KeyForm)
+    return fit(merged(msgspec.to_builtins(KeyForm.of(key)), given, KeyForm), KeyForm)
 
 
 def key_json(key: Key) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from msgspec import inspect
 from hubgate.domain.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 T = TypeVar("T")
 BODY = "The request body"
@@ -50,6 +50,20 @@ def fit(value: object, kind: type[T], *, field: str = "", whole: str = BODY) -> 
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise InvalidRequest(misfit(error, kind, field=field, whole=whole)) from None
+
+
+def merged(fields: Mapping[str, Any], given: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """Fields with those that are given in their places; `None` takes one away, but stays where `fit` is to refuse it.
+
+    Args:
+        fields: what is there.
+        given: what changes.
+        kind: the type that they are to fit.
+    """
+    both = {**fields, **given}
+    return {
+        name: value for name, value in both.items() if value is not None or name not in kind.__struct_fields__
+    }
 
 
 def misfit(error: msgspec.ValidationError, kind: Any, *, field: str = "", whole: str = BODY) -> str:

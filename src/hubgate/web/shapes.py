@@ -22,7 +22,7 @@ from hubgate.domain.endpoint import (
 )
 from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
 from hubgate.domain.secret import Secret
-from hubgate.web.fitting import fit
+from hubgate.web.fitting import fit, merged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,13 +138,12 @@ def edited(endpoint: Endpoint, given: Mapping[str, Any]) -> Edited:
             "An endpoint keeps its name, for clients call it by that.",
             remedy="Clone it under the new name; then remove the old one.",
         )
-    merged = msgspec.to_builtins(EndpointForm.of(endpoint))
-    before = merged.get("rate_limit", {})
-    merged = _merged(merged, given)
+    before = msgspec.to_builtins(EndpointForm.of(endpoint))
+    after = merged(before, given, EndpointForm)
     limit = given.get("rate_limit")
     if isinstance(limit, dict):  # its numbers are changed one by one
-        merged["rate_limit"] = _merged(before, limit)
-    changed, token = fit(merged, EndpointForm).endpoint()
+        after["rate_limit"] = merged(before.get("rate_limit", {}), limit, RateLimit)
+    changed, token = fit(after, EndpointForm).endpoint()
     return Edited(replace(changed, facts=endpoint.facts), token, keep_token="token" not in given)
 
 
@@ -194,10 +193,6 @@ def _check_proxy(proxy: str | None) -> None:
             "[proxy] holds a password, which would be stored and shown as it is.",
             remedy="Give a proxy that lets the gate in by its address.",
         )
-
-
-def _merged(into: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    return _known({**into, **given})
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:
