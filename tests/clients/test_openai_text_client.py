@@ -72,6 +72,22 @@ def test_its_completions_are_whole_and_streamed(client: openai.OpenAI, model: st
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
+def test_its_completions_of_tgi_tell_logprobs_where_they_are_asked_for(client: openai.OpenAI) -> None:
+    silent = client.completions.create(model="tgi", prompt=PROMPT, max_tokens=2)
+    assert silent.choices[0].logprobs is None
+    told = client.completions.create(model="tgi", prompt=PROMPT, max_tokens=2, logprobs=2).choices[0].logprobs
+    assert told is not None
+    assert "".join(told.tokens or ()) == "You said:"
+    assert told.token_logprobs == [-0.5, -0.5]
+    assert [len(top) for top in told.top_logprobs or ()] == [2, 2]
+    chunks = list(
+        client.completions.create(model="tgi", prompt=PROMPT, max_tokens=2, logprobs=2, stream=True)
+    )
+    streamed = [chunk.choices[0].logprobs for chunk in chunks]
+    assert [(one.tokens or [])[0] for one in streamed if one] == told.tokens
+    assert [(one.text_offset or [])[0] for one in streamed if one] == told.text_offset
+
+
 def test_its_stream_that_breaks_off_raises_our_words(
     client: openai.OpenAI, stage: tuple[RunningGate, dict[str, LookAlike]]
 ) -> None:

@@ -10,18 +10,17 @@ import pytest
 from hubgate.core.respelling import (
     Label,
     merged,
-    openai_speller,
     piece_of,
     text_of,
-    tgi_speller,
     whole_as_openai,
     whole_as_tgi,
 )
+from hubgate.core.respelling_streams import openai_speller, tgi_speller
 from hubgate.domain.calls import Generated, Spelling
 from hubgate.domain.errors import UpstreamUnreadable
 
 if TYPE_CHECKING:
-    from hubgate.core.respelling import Speller
+    from hubgate.core.respelling_streams import Speller
 
 LABEL = Label("cmpl-1", "llm", 7)
 
@@ -65,6 +64,82 @@ def test_tokens_with_their_logprobs_are_told_where_they_are_known_and_their_ids_
         {"id": 0, "text": "b", "logprob": -0.5, "special": False},
     ]
     assert told["details"]["generated_tokens"] == 2
+
+
+A, B, END = (
+    {"id": 5, "text": "a", "logprob": -0.5, "special": False},
+    {"id": 6, "text": "bc", "logprob": -1.0, "special": False},
+    {"id": 2, "text": "</s>", "logprob": -0.1, "special": True},
+)
+LIKELIEST = [
+    {"id": 5, "text": "a", "logprob": -0.5, "special": False},
+    {"id": 7, "text": "x", "logprob": -2.0, "special": False},
+]
+
+
+def test_logprobs_of_a_whole_text_of_tgis_are_told_as_openai_tells_them() -> None:
+    details = {"finish_reason": "eos_token", "generated_tokens": 3, "tokens": [A, B, END]}
+    body = {"generated_text": "say abc", "details": details | {"top_tokens": [LIKELIEST, [B], [END]]}}
+    told = generated(body, Spelling.TGI)
+    assert json.loads(whole_as_openai(told, LABEL))["choices"][0]["logprobs"] is None
+    whole = json.loads(whole_as_openai(told, LABEL, with_logprobs=True, before="say "))
+    assert whole["choices"][0]["logprobs"] == {
+        "tokens": ["a", "bc"],
+        "token_logprobs": [-0.5, -1.0],
+        "top_logprobs": [{"a": -0.5, "x": -2.0}, {"bc": -1.0}],
+        "text_offset": [4, 5],
+    }
+    alone = generated({"generated_text": "abc", "details": details}, Spelling.TGI)
+    whole = json.loads(whole_as_openai(alone, LABEL, with_logprobs=True))
+    assert whole["choices"][0]["logprobs"] == {
+        "tokens": ["a", "bc"],
+        "token_logprobs": [-0.5, -1.0],
+        "top_logprobs": None,
+        "text_offset": [0, 1],
+    }
+    bare = generated({"generated_text": "abc"}, Spelling.TGI)
+    assert json.loads(whole_as_openai(bare, LABEL, with_logprobs=True))["choices"][0]["logprobs"] is None
+
+
+def test_logprobs_of_a_stream_of_tgis_are_told_with_each_chunk() -> None:
+    events = (
+        {"index": 1, "token": A, "top_tokens": LIKELIEST},
+        {"index": 2, "token": B},
+        {"index": 3, "token": END, "generated_text": "abc", "details": {"finish_reason": "eos_token"}},
+    )
+    silent = openai_speller(Spelling.TGI, LABEL, with_usage=False)
+    assert [chunk["choices"][0]["logprobs"] for chunk in respelled(silent, *events)] == [None] * 3
+    speller = openai_speller(Spelling.TGI, LABEL, with_usage=False, with_logprobs=True, before="say ")
+    first, second, last = (chunk["choices"][0] for chunk in respelled(speller, *events))
+    assert (first["text"], second["text"], last["text"]) == ("say a", "bc", "")
+    assert first["logprobs"] == {
+        "tokens": ["a"],
+        "token_logprobs": [-0.5],
+        "top_logprobs": [{"a": -0.5, "x": -2.0}],
+        "text_offset": [4],
+    }
+    assert (second["logprobs"]["text_offset"], second["logprobs"]["top_logprobs"]) == ([5], None)
+    assert last["logprobs"] is None
+
+
+def test_the_likeliest_tokens_that_openai_tells_are_tgis_top_tokens() -> None:
+    logprobs = {
+        "tokens": ["a", "b"],
+        "token_logprobs": [-0.5, -1.0],
+        "top_logprobs": [{"a": -0.5, "x": -2.0}, None],
+    }
+    told = json.loads(
+        whole_as_tgi(generated(choice("ab", "stop", logprobs=logprobs), Spelling.OPENAI), details=True)
+    )
+    first, second = told["details"]["top_tokens"]
+    assert [(token["text"], token["logprob"]) for token in first] == [("a", -0.5), ("x", -2.0)]
+    assert second == []
+    one = {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [{"a": -0.5, "x": -2.0}]}
+    event, several, *_ = respelled(
+        tgi_speller(Spelling.OPENAI), choice("a", logprobs=one), choice("ab", logprobs=logprobs)
+    )
+    assert [token["text"] for token in event["top_tokens"]] == ["a", "x"]
+    assert "top_tokens" not in several
 
 
 def test_usage_is_told_only_where_all_of_it_is_known() -> None:

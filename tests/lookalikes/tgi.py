@@ -79,14 +79,20 @@ def generated(model: Model, asked: Asked, *, stream: bool, wrapped: bool) -> Ans
     schema = (parameters.get("grammar") or {}).get("value")
     text = written(asked.field("inputs"), parameters.get("max_new_tokens"), parameters.get("stop"), schema)
     before = asked.field("inputs") if parameters.get("return_full_text") else ""
+    told_top = parameters.get("top_n_tokens")
     if stream:
-        return Answer(200, events=tuple(_events(text, before)))
+        return Answer(200, events=tuple(_events(text, before, told_top=told_top)))
     details = {
         "finish_reason": _reason(text),
         "generated_tokens": len(text.pieces),
         "seed": parameters.get("seed"),
         "prefill": [],
         "tokens": [_token(place, piece) for place, piece in enumerate(text.pieces)],
+        **(
+            {"top_tokens": [_top(place, piece) for place, piece in enumerate(text.pieces)]}
+            if told_top
+            else {}
+        ),
     }
     said = {"generated_text": before + text.text, "details": details if parameters.get("details") else None}
     headers = {"x-prompt-tokens": str(text.prompt_tokens), "x-generated-tokens": str(len(text.pieces))}
@@ -114,7 +120,11 @@ def _token(place: int, piece: str) -> dict[str, Any]:
     return {"id": place, "text": piece, "logprob": -0.5, "special": False}
 
 
-def _events(text: Written, before: str) -> list[bytes]:
+def _top(place: int, piece: str) -> list[dict[str, Any]]:
+    return [_token(place, piece), {"id": 99, "text": "?", "logprob": -4.0, "special": False}]
+
+
+def _events(text: Written, before: str, *, told_top: int | None) -> list[bytes]:
     events = []
     for place, piece in enumerate(text.pieces, start=1):
         last = place == len(text.pieces)
@@ -127,6 +137,7 @@ def _events(text: Written, before: str) -> list[bytes]:
         payload = {
             "index": place,
             "token": _token(place, piece),
+            **({"top_tokens": _top(place, piece)} if told_top else {}),
             "generated_text": before + text.text if last else None,
             "details": details if last else None,
         }

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from hubgate.core.respelling_logprobs import Logprobs, Token
+
 
 class Usage(msgspec.Struct):
     """OpenAI's `usage`; engines leave out what they do not count."""
@@ -20,15 +22,6 @@ class Usage(msgspec.Struct):
         return self.total_tokens or (self.prompt_tokens or 0) + (self.completion_tokens or 0)
 
 
-class Token(msgspec.Struct):
-    """TGI's token."""
-
-    id: int = 0
-    text: str = ""
-    logprob: float | None = 0.0
-    special: bool = False
-
-
 class Details(msgspec.Struct):
     """TGI's `details` of a whole text."""
 
@@ -38,6 +31,7 @@ class Details(msgspec.Struct):
     prefill: list[Token] = []
     seed: int | None = None
     best_of_sequences: list[Any] | None = None
+    top_tokens: list[list[Token]] | msgspec.UnsetType = msgspec.UNSET
 
 
 class StreamDetails(msgspec.Struct):
@@ -63,6 +57,7 @@ class Event(msgspec.Struct):
     token: Token
     generated_text: str | None = None
     details: StreamDetails | None = None
+    top_tokens: list[Token] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ReadDetails(msgspec.Struct):
@@ -71,6 +66,17 @@ class ReadDetails(msgspec.Struct):
     finish_reason: str | None = None
     generated_tokens: int = 0
     input_length: int | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """In OpenAI's words."""
+        prompt = self.input_length or 0
+        return Usage(prompt, self.generated_tokens, prompt + self.generated_tokens)
+
+    @property
+    def reason_at_openai(self) -> str:
+        """Why the text ended, in OpenAI's words."""
+        return "length" if self.finish_reason == "length" else "stop"
 
 
 class ReadTgi(msgspec.Struct):
@@ -85,13 +91,6 @@ class _Said(msgspec.Struct):
     content: str | None = None
 
 
-class _Logprobs(msgspec.Struct):
-    """Of a completion; a chat's have other fields, which nobody reads."""
-
-    tokens: list[str] | None = None
-    token_logprobs: list[float | None] | None = None
-
-
 class ReadChoice(msgspec.Struct):
     """What is read of a choice: of a completion, a chat, or a chunk of either."""
 
@@ -102,7 +101,7 @@ class ReadChoice(msgspec.Struct):
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     """vLLM's: the stop sequence, where one ended the text."""
-    logprobs: _Logprobs | None = None
+    logprobs: Logprobs | None = None
 
     @property
     def said(self) -> str:
@@ -117,26 +116,17 @@ class ReadChoice(msgspec.Struct):
             return "length"
         return "stop_sequence" if isinstance(self.stop_reason, str) else "eos_token"
 
-    @property
-    def logprob(self) -> float:
-        """Of all its tokens together; 0 where it does not tell."""
-        numbers = self.logprobs.token_logprobs if self.logprobs else None
-        return sum((number or 0.0 for number in numbers or ()), 0.0)
-
-    def tokens(self) -> list[Token]:
-        """Its tokens, if it tells them."""
-        told = self.logprobs
-        if told is None or not told.tokens or not told.token_logprobs:
-            return []
-        pairs = zip(told.tokens, told.token_logprobs, strict=False)
-        return [Token(text=text, logprob=number or 0.0) for text, number in pairs]
-
 
 class ReadOpenAI(msgspec.Struct):
     """What is read of any object of OpenAI's."""
 
     choices: list[ReadChoice] = []
     usage: Usage | None = None
+
+    @property
+    def first(self) -> ReadChoice:
+        """The first choice; an empty one, if it is not told of."""
+        return next((choice for choice in self.choices if choice.index == 0), ReadChoice())
 
 
 class ReadUsage(msgspec.Struct):
@@ -158,7 +148,7 @@ class Choice(msgspec.Struct, kw_only=True):
 
     index: int = 0
     text: str
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: str | None
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hubgate.core.respelling import tgi_speller, whole_as_tgi
+from hubgate.core.respelling import whole_as_tgi
+from hubgate.core.respelling_streams import tgi_speller
 from hubgate.domain.calls import Complete
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.streaming import SpelledTeller

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hubgate.core.respelling import merged, openai_speller, whole_as_openai
+from hubgate.core.respelling import merged, whole_as_openai
+from hubgate.core.respelling_streams import openai_speller
 from hubgate.domain.calls import Chat, Complete
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.embedding import texts_of
@@ -81,7 +82,13 @@ async def answer_completions(exchange: Exchange, fields: Fields) -> None:
 async def _stream(exchange: Exchange, call: WriteCall, wanted: _Wanted) -> None:
     events = await stream(exchange, call)
     before = call.prompt if isinstance(call, Complete) and call.full_text else ""
-    speller = openai_speller(events.spelling, label_of(exchange), with_usage=wanted.with_usage, before=before)
+    speller = openai_speller(
+        events.spelling,
+        label_of(exchange),
+        with_usage=wanted.with_usage,
+        with_logprobs=_with_logprobs(call),
+        before=before,
+    )
     await exchange.tell(events, SpelledTeller(speller, dialect=exchange.dialect, done=DONE))
 
 
@@ -90,9 +97,18 @@ async def _write_all(exchange: Exchange, calls: Sequence[Complete]) -> list[byte
     label = label_of(exchange)
 
     async def one(call: Complete) -> bytes:
-        return whole_as_openai(await write(exchange, call), label)
+        return whole_as_openai(
+            await write(exchange, call),
+            label,
+            with_logprobs=_with_logprobs(call),
+            before=call.prompt if call.full_text else "",
+        )
 
     return await all_or_none(one(call) for call in calls)
+
+
+def _with_logprobs(call: WriteCall) -> bool:
+    return call.fields.get("logprobs", b"null") != b"null"
 
 
 def _wanted(fields: Fields) -> _Wanted:

@@ -11,8 +11,8 @@ from hubgate.web.problems import problem
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from hubgate.core.respelling import Speller
     from hubgate.core.respelling_objects import Usage
+    from hubgate.core.respelling_streams import Speller
     from hubgate.core.writing import Held
     from hubgate.web.asgi import Headers, Send
     from hubgate.web.ticket import Ticket

@@ -1,0 +1,88 @@
+"""Logprobs of tokens: what of OpenAI's completions stands for what of text-generation-inference's, and the other way."""
+
+from __future__ import annotations
+
+from itertools import accumulate, zip_longest
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Token(msgspec.Struct):
+    """TGI's token."""
+
+    id: int = 0
+    text: str = ""
+    logprob: float | None = 0.0
+    special: bool = False
+
+
+class Logprobs(msgspec.Struct):
+    """OpenAI's `logprobs` of a completion; those of a chat have other fields, which nobody reads."""
+
+    tokens: list[str] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float | None] | None] | None = None
+    """Of each token, the likeliest in its place."""
+    text_offset: list[int] | None = None
+    """Of each token, letters of the text before it."""
+
+    @property
+    def total(self) -> float:
+        """Of all its tokens together."""
+        return sum((number or 0.0 for number in self.token_logprobs or ()), 0.0)
+
+    def told(self) -> list[Token]:
+        """Its tokens, if it tells them."""
+        pairs = zip(self.tokens or (), self.token_logprobs or (), strict=False)
+        return [Token(text=text, logprob=number or 0.0) for text, number in pairs]
+
+    def told_top(self) -> list[list[Token]] | msgspec.UnsetType:
+        """Of each of its tokens the likeliest in its place, if it tells any."""
+        if not any(self.top_logprobs or ()):
+            return msgspec.UNSET
+        return [
+            [Token(text=text, logprob=number or 0.0) for text, number in (top or {}).items()]
+            for top in self.top_logprobs or ()
+        ]
+
+
+class _Details(msgspec.Struct):
+    tokens: list[Token] = []
+    top_tokens: list[list[Token]] = []
+
+
+class ReadTokens(msgspec.Struct):
+    """What is read of the tokens of a whole text of TGI's, or of the one of an event."""
+
+    token: Token | None = None
+    top_tokens: list[Token] = []
+    details: _Details | None = None
+
+    def logprobs(self, offset: int) -> Logprobs | None:
+        """As OpenAI tells them, if there are any; so many letters stand before the first."""
+        if self.token is not None:
+            return _as_openai([(self.token, self.top_tokens)], offset)
+        details = self.details or _Details()
+        return _as_openai(zip_longest(details.tokens, details.top_tokens[: len(details.tokens)]), offset)
+
+
+def _as_openai(tokens: Iterable[tuple[Token, list[Token] | None]], offset: int) -> Logprobs | None:
+    shown = [(token, top or []) for token, top in tokens if not token.special]
+    if not shown:
+        return None
+    tops: list[dict[str, float | None] | None] = [
+        {one.text: one.logprob for one in (token, *top)} for token, top in shown
+    ]
+    return Logprobs(
+        tokens=[token.text for token, _ in shown],
+        token_logprobs=[token.logprob for token, _ in shown],
+        top_logprobs=tops if any(top for _, top in shown) else None,
+        text_offset=list(accumulate((len(token.text) for token, _ in shown[:-1]), initial=offset)),
+    )
+
+
+TOKENS = msgspec.json.Decoder(ReadTokens)
