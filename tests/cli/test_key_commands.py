@@ -58,6 +58,7 @@ def test_an_input_type_that_is_none_is_a_mistake_on_the_command_line(hubgate: Co
     failed = hubgate("key", "create", "app", "--input-type", "poem")
     assert failed.status == 2
     assert "--input-type" in failed.err
+    assert "'poem' is none of query, document, classification, clustering." in failed.err
 
 
 def test_the_secret_key_is_rotated(gate: RunningGate, hubgate: Command) -> None:

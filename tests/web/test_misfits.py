@@ -102,6 +102,13 @@ def test_words_of_no_known_pattern_stay_as_they_are(words: str, kind: Any) -> No
     assert misfit(msgspec.ValidationError(words), kind, field="a") == f"[a] cannot be used: {words}."
 
 
+@pytest.mark.parametrize("number", [b"1e999", b"1" + b"0" * 5000])
+def test_a_number_that_is_too_large_is_named(number: bytes) -> None:
+    with pytest.raises(msgspec.ValidationError) as raised:
+        msgspec.json.decode(b'{"input":"a","dimensions":%b}' % number, type=Whole)
+    assert misfit(raised.value, Whole) == "[dimensions] is a larger number than can be read."
+
+
 def test_what_fits_is_given_back_as_its_type() -> None:
     assert fit({"count": 2}, Part) == Part(count=2)
 

@@ -162,6 +162,7 @@ async def test_a_stream_that_cannot_be_read_ends_with_an_error(gate: ScriptedGat
             "[stream] must be true or false, not a text.",
         ),
         (b"{", "not valid JSON"),
+        (b'{"model": "\xff"}', "[model] cannot be used: it is no UTF-8."),
         (b"[]", "must be an object, not a list."),
     ],
 )

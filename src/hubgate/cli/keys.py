@@ -15,13 +15,21 @@ from hubgate.domain.calls import InputType
 app = typer.Typer(help="Gateway keys: who may call the gate.", no_args_is_help=True)
 
 
+def _input_type(word: str) -> InputType:
+    try:
+        return InputType.parse(word)
+    except ValueError:
+        raise typer.BadParameter(f"{word!r} is none of {_INPUT_TYPES.replace('|', ', ')}.") from None
+
+
+_INPUT_TYPES = "query|document|classification|clustering"
 DefaultEndpoint = Annotated[str | None, typer.Option(help="Answers the routes that name no endpoint.")]
 Kind = Annotated[
     InputType | None,
     typer.Option(
         "--input-type",
-        parser=InputType.parse,
-        metavar="query|document|classification|clustering",
+        parser=_input_type,
+        metavar=_INPUT_TYPES,
         help="What its texts are for, where a call does not say.",
     ),
 ]

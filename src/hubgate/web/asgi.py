@@ -53,7 +53,9 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise InvalidRequest(misfit(error, decoder.type)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise InvalidRequest("The request body is not valid JSON: it is no UTF-8.") from None
+    except msgspec.DecodeError as error:
         said = str(error) if body else "it is empty"
         raise InvalidRequest(f"The request body is not valid JSON: {said}.") from None
     except RecursionError:

@@ -141,6 +141,9 @@ class _Fault(msgspec.Struct, frozen=True):
     def out_of_range(self, bound: str, limit: str) -> str:
         return f"{self.subject()} must be {_BOUNDS[bound]} {limit}."
 
+    def too_large(self) -> str:
+        return f"{self.subject()} is a larger number than can be read."
+
     def _types(self) -> list[inspect.Type]:
         """What may stand there."""
         types = _alternatives(inspect.type_info(self.kind))
@@ -155,6 +158,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[..., str | None]], ...] = (
     (re.compile(r"Invalid enum value (.*)", re.DOTALL), _Fault.no_choice),
     (re.compile(r"Expected `([^`]*)`(?:, got `([^`]*)`)?"), _Fault.wrong_type),
     (re.compile(r"Expected `(?:int|float)` (>=|<=|>|<) (\S+)"), _Fault.out_of_range),
+    (re.compile(r"(?:Number|Integer value) out of range"), _Fault.too_large),
 )
 
 

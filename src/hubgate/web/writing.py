@@ -54,7 +54,9 @@ class Fields:
             return msgspec.json.decode(raw, type=kind)
         except msgspec.ValidationError as error:
             raise InvalidRequest(misfit(error, kind, field=name)) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UnicodeDecodeError:
+            raise InvalidRequest(f"[{name}] cannot be used: it is no UTF-8.") from None
+        except (msgspec.DecodeError, RecursionError) as error:
             raise InvalidRequest(f"[{name}] cannot be used: {error}.") from None
 
     def flag(self, name: str) -> bool:
