@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hubgate.core.chunking import chunk
+from hubgate.core.chunking import Chunk, chunk
 from hubgate.domain.chunking import ChunkingSettings
 from hubgate.domain.diagnosis import Finding, Outcome, Step
 from hubgate.domain.errors import Cause, InvalidEndpoint
@@ -12,7 +12,7 @@ from hubgate.web.console.previewing import marked
 from hubgate.web.console.trials import MOST, Trial, Trials
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 TEXT = "One two three four five six seven eight nine ten eleven twelve thirteen fourteen."
 
@@ -30,6 +30,28 @@ def test_the_pieces_are_the_text_and_each_chunk_is_whole_in_them() -> None:
 
 def test_an_empty_text_has_no_pieces() -> None:
     assert marked("", chunk("", ChunkingSettings(strategy="none"))) == []
+
+
+class _Read(list[Chunk]):
+    """Chunks that count how often one of them is looked at."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Chunk]:
+        self.looks += len(self)
+        return super().__iter__()
+
+    def __getitem__(self, place: Any) -> Any:
+        self.looks += 1
+        return super().__getitem__(place)
+
+
+def test_many_chunks_are_not_each_held_against_each() -> None:
+    text = "a " * 10_000
+    chunks = _Read(chunk(text, ChunkingSettings(strategy="word", max_chunk_size=10, overlap=5)))
+    assert len(chunks) > 1_000
+    marked(text, chunks)
+    assert chunks.looks < 10 * len(chunks)
 
 
 async def _found(*outcomes: Outcome) -> AsyncIterator[Finding]:

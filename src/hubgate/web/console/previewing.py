@@ -22,9 +22,13 @@ class Piece(NamedTuple):
 def marked(text: str, chunks: Sequence[Chunk]) -> list[Piece]:
     """The whole text in pieces, cut wherever a chunk begins or ends."""
     cuts = sorted({0, len(text), *(edge for piece in chunks for edge in (piece.start, piece.end))})
-    pieces = []
+    starting: dict[int, list[int]] = {}
+    for number, one in enumerate(chunks, 1):
+        starting.setdefault(one.start, []).append(number)
+    pieces: list[Piece] = []
+    inside: tuple[int, ...] = ()
     for start, end in pairwise(cuts):
-        inside = tuple(n for n, one in enumerate(chunks, 1) if one.start <= start and end <= one.end)
+        inside = tuple(n for n in (*inside, *starting.get(start, ())) if chunks[n - 1].end > start)
         begins = tuple(n for n in inside if chunks[n - 1].start == start)
         pieces.append(Piece(text[start:end], inside, begins))
     return pieces
