@@ -309,6 +309,39 @@ class TestStart:
         await gateway.embed("e5", CALL)
         assert stage.detections == 2
 
+    async def test_settings_that_are_changed_during_the_look_do_not_hide_what_it_finds(
+        self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await run().register(dedicated(), None)
+        stage.awake = True
+        stage.facts, stage.vector = replace(stage.facts, revision="def"), NEARLY
+        gateway = run()
+        await gateway.load()
+        stage.hold()
+        await gateway.start()
+        await stage.asked.wait()
+        await gateway.edit(replace(gateway.find("e5"), requests_per_minute=60))
+        stage.go_on.set()
+        await until(lambda: "endpoint e5 is not served: " in caplog.text)
+        with pytest.raises(EndpointChanged):
+            await gateway.embed("e5", CALL)
+
+    async def test_what_was_asked_before_it_moved_says_nothing_of_the_server_it_moved_to(
+        self, run: Callable[[], Gateway], stage: Stage
+    ) -> None:
+        gateway = run()
+        await gateway.register(dedicated(), None)
+        stage.hold()
+        looking = asyncio.create_task(gateway.check("e5"))
+        await stage.asked.wait()
+        before, stage.go_on = stage.go_on, asyncio.Event()
+        stage.go_on.set()
+        await gateway.edit(replace(gateway.find("e5"), url="http://127.0.0.1:2/"))
+        stage.vector = (0.8, 0.6)
+        before.set()
+        await looking
+        await gateway.embed("e5", CALL)
+
     async def test_one_that_is_proved_anew_or_removed_is_not_looked_at(
         self, run: Callable[[], Gateway], stage: Stage
     ) -> None:

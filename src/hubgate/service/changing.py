@@ -146,7 +146,7 @@ class Changing(Opening):
                 token = None if old.endpoint.connection else old.token
             bearer = self._bearer(changed, token)
             changed = replace(changed, facts=_facts(old.endpoint, changed))
-            if bearer != old.token or _is_another(old.endpoint, changed):
+            if bearer != old.token or is_another(old.endpoint, changed):
                 changed = replace(changed, facts=Facts())
             if changed == old.endpoint and bearer == old.token:
                 return changed
@@ -238,7 +238,7 @@ def _facts(old: Endpoint, changed: Endpoint) -> Facts:
     return replace(facts, warnings=(*others, now) if now else others)
 
 
-def _is_another(old: Endpoint, changed: Endpoint) -> bool:
+def is_another(old: Endpoint, changed: Endpoint) -> bool:
     """Whether a setting was changed that decides what the model is or how it is reached."""
     deciding = [one.name for one in fields(Endpoint) if one.name not in COSMETIC]
     return any(getattr(old, name) != getattr(changed, name) for name in deciding)

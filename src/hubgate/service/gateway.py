@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hubgate.domain.endpoint import WRITING_TASKS, Source
 from hubgate.domain.errors import HubgateError
+from hubgate.service.changing import is_another
 from hubgate.service.connecting import Connecting
 from hubgate.service.diagnosing import diagnose
 from hubgate.service.opening import to_be_looked_at
@@ -123,10 +124,11 @@ class Gateway(Connecting):
             EndpointChanged: it is another model; calls are refused from now on, until it is accepted.
             HubgateError: it does not answer.
         """
-        live = self._live.find(name)
-        proven, model = await prove(self._sources, live.endpoint, live.token, within, any_dimensions=True)
+        asked = self._live.find(name)
+        proven, model = await prove(self._sources, asked.endpoint, asked.token, within, any_dimensions=True)
         await model.close()
-        if proven.task not in WRITING_TASKS:
+        live = self._live.find(name)  # which serves under other settings, if they were changed meanwhile
+        if proven.task not in WRITING_TASKS and not is_another(asked.endpoint, live.endpoint):
             live.changed = what_changed(live.endpoint.facts, proven.facts)
         if live.changed is not None:
             raise refusal(name, live.changed)

@@ -99,7 +99,6 @@ class Starting:
             known = await runs()
         if not known:
             await self._answers[name].wait()
-        del self._answers[name]
         try:
             await look()
         except EndpointChanged as error:
@@ -108,3 +107,5 @@ class Starting:
             _log.warning("endpoint %s could not be checked: %s", name, error)
         else:
             _log.info("endpoint %s is as it was registered", name)
+        finally:
+            self._answers.pop(name, None)
