@@ -373,6 +373,41 @@ async def test_a_change_whose_asker_goes_away_holds_in_memory_and_in_the_store(s
         assert [key.name for key in await gate.store.keys()] == ["admin", "new"]
 
 
+async def test_a_name_that_is_refused_twice_at_once_is_taken_back(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        await gate.access.create("dify")
+        _, plain = await gate.access.create("kibana")
+        renaming = (gate.access.change("kibana", name="dify") for _ in range(2))
+        results = await asyncio.gather(*renaming, return_exceptions=True)
+        assert [type(result) for result in results] == [InvalidRequest, InvalidRequest]
+        assert gate.access.authenticate(bearer(plain)).name == "kibana"
+
+
+async def test_a_refused_change_brings_no_revoked_key_back(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        await gate.access.create("dify")
+        _, plain = await gate.access.create("kibana")
+        await asyncio.gather(
+            gate.access.change("kibana", name="dify"), gate.access.revoke("kibana"), return_exceptions=True
+        )
+        with pytest.raises(NotAuthenticated):
+            gate.access.authenticate(bearer(plain))
+
+
+async def test_what_is_refused_is_taken_back_though_its_asker_went_away(settings: Settings) -> None:
+    async with opened(settings) as gate:
+        await gate.access.create("dify")
+        _, plain = await gate.access.create("kibana")
+        for change in (gate.access.change("kibana", name="dify"), gate.access.create("dify")):
+            asker = asyncio.ensure_future(change)
+            await asyncio.sleep(0)
+            asker.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asker
+        assert [key.name for key in gate.access.list()] == ["admin", "dify", "kibana"]
+        assert gate.access.authenticate(bearer(plain)).name == "kibana"
+
+
 async def test_the_command_lines_key_works_for_this_run_and_is_no_ones_business(settings: Settings) -> None:
     async with opened(settings) as gate:
         gate.access.admit_cli("the-command-lines-own")

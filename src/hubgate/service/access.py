@@ -7,19 +7,21 @@ written in batches by `flush`.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from hubgate.domain.errors import HubgateError, InvalidRequest, NotAuthenticated, NotFound, StoreFailed
+from hubgate.domain.errors import HubgateError, InvalidRequest, NotAuthenticated, NotFound
 from hubgate.domain.keys import Key
+from hubgate.service.changing import to_its_end
 from hubgate.service.credentials import HOW, candidates, digest_of, minted, unknown
 from hubgate.service.limits import KeyLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from hubgate.domain.ports import Store
 
@@ -40,6 +42,8 @@ class Access:
         self._clock = clock
         self._keys = {key.digest: key for key in keys}
         self._used: dict[str, float] = {}
+        self._changing = asyncio.Lock()
+        """Held from a change in memory until it is stored or taken back."""
         self.limits = KeyLimits()
 
     @classmethod
@@ -150,13 +154,10 @@ class Access:
             NotFound, InvalidRequest: see `changed`.
             StoreFailed: the database cannot be used; the key stays as it was.
         """
-        changed = self.changed(which, **rights)
-        old, self._keys[changed.digest] = self._keys[changed.digest], changed
-        try:
-            await self._store.save_key(changed)
-        except HubgateError:
-            self._keys[old.digest] = old
-            raise
+        async with self._changing:
+            changed = self.changed(which, **rights)
+            old, self._keys[changed.digest] = self._keys[changed.digest], changed
+            await to_its_end(self._keep(self._store.save_key(changed), old.digest, old))
         return changed
 
     def changed(self, which: str, **rights: Any) -> Key:
@@ -181,17 +182,14 @@ class Access:
             InvalidRequest: it cannot be revoked here.
             StoreFailed: the database cannot be used; the key stays in force.
         """
-        key = self._changeable(which)
-        if key.admin and not any(
-            other.admin for other in self._keys.values() if other.id not in (key.id, CLI)
-        ):
-            raise InvalidRequest("This is the last admin key.", remedy="Create another admin key first.")
-        del self._keys[key.digest]
-        try:
-            await self._store.remove_key(key.id)
-        except StoreFailed:
-            self._keys[key.digest] = key
-            raise
+        async with self._changing:
+            key = self._changeable(which)
+            if key.admin and not any(
+                other.admin for other in self._keys.values() if other.id not in (key.id, CLI)
+            ):
+                raise InvalidRequest("This is the last admin key.", remedy="Create another admin key first.")
+            del self._keys[key.digest]
+            await to_its_end(self._keep(self._store.remove_key(key.id), key.digest, key))
         self.limits.forget(key.id)
 
     async def flush(self) -> None:
@@ -216,10 +214,17 @@ class Access:
 
     async def _add(self, key: Key) -> None:
         self._keys[key.digest] = key
+        await to_its_end(self._keep(self._store.add_key(key), key.digest, None))
+
+    async def _keep(self, storing: Awaitable[None], digest: bytes, before: Key | None) -> None:
+        """Store what was changed in memory, or take it back there."""
         try:
-            await self._store.add_key(key)
+            await storing
         except HubgateError:
-            del self._keys[key.digest]
+            if before is None:
+                del self._keys[digest]
+            else:
+                self._keys[digest] = before
             raise
 
     def _changeable(self, which: str) -> Key:
