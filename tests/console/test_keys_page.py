@@ -7,7 +7,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from test_form_fields import Fields
 from visitor import Visitor
+
+from hubgate.domain.calls import InputType
 
 if TYPE_CHECKING:
     from harness import RunningGate
@@ -152,6 +155,14 @@ class TestKeys:
         assert 'id="endpoints"' not in visitor.get("/ui/keys/boss/edit").text
         visitor.post("/ui/keys/boss/edit", {"name": "chief", "endpoints": "x"})
         assert _key(visitor, "chief")["admin"] is True
+
+    @pytest.mark.parametrize("word", InputType)
+    def test_what_the_texts_of_a_key_are_for_is_saved_unchanged_from_its_page(
+        self, visitor: Visitor, word: InputType
+    ) -> None:
+        visitor.gate.create_key("dify", input_type=word)
+        visitor.post("/ui/keys/dify/edit", Fields(visitor.get("/ui/keys/dify/edit").text).sent)
+        assert _key(visitor, "dify")["input_type"] == word
 
     def test_names_are_found_and_added_to_the_scope(self, visitor: Visitor) -> None:
         for n in range(22):
