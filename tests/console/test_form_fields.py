@@ -46,7 +46,12 @@ FULL: dict[str, dict[str, Any]] = {
         "engine": "vllm",
         "similarity": "dot_product",
         "dimensions": 384,
-        "prefixes": {"search": "q: ", "ingest": "d: ", "classification": "c: ", "clustering": "g: "},
+        "prefixes": {
+            "search": "\nInstruct: find\nQuery: ",
+            "ingest": "d: ",
+            "classification": "c: ",
+            "clustering": "g: ",
+        },
         "chunking_settings": {
             "strategy": "recursive",
             "max_chunk_size": 50,
@@ -94,7 +99,7 @@ class Fields(HTMLParser):
             name = ""
         match tag:
             case "input" if name and (told.get("type") not in {"radio", "checkbox"} or "checked" in told):
-                self.sent[name] = told.get("value", "on")
+                self.sent[name] = told.get("value", "on").replace("\n", "")  # it has but one line
             case "select":
                 self._select = name
             case "option" if self._select and (self._select not in self.sent or "selected" in told):

@@ -198,8 +198,9 @@ def _seconds(form: Mapping[str, str], faults: dict[str, str]) -> float | None:
 
 
 def _prefixes(form: Mapping[str, str]) -> dict[InputType, str] | None:
-    """What the operator wants before texts; `None` leaves it to what is known of the model."""
-    given = {word: text for field, word in PREFIXES.items() if (text := form.get(field))}
+    """What the operator wants before texts, lines of instructions too; `None` leaves it to what is known of the model."""
+    texts = {word: form.get(field, "").replace("\r\n", "\n") for field, word in PREFIXES.items()}
+    given = {word: text for word, text in texts.items() if text}
     return given or ({} if "no_prefixes" in form else None)
 
 
