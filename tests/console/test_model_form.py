@@ -51,6 +51,27 @@ def test_fields_of_another_endpoint_type_are_ignored() -> None:
     assert (endpoint.url, endpoint.namespace, endpoint.provider) == (None, None, None)
 
 
+def test_a_proxy_is_of_models_that_run_elsewhere() -> None:
+    elsewhere = {"proxy": "http://127.0.0.1:3128", "ca_bundle": "/a.pem"}
+    local = endpoint_of(form(where="local", token="", **elsewhere))[0]
+    assert (local.proxy, local.ca_bundle) == (None, None)
+    hosted = endpoint_of(form(**elsewhere))[0]
+    assert (hosted.proxy, hosted.ca_bundle) == tuple(elsewhere.values())
+
+
+@pytest.mark.parametrize("kind", ["llm", "rerank"])
+def test_fields_of_vectors_are_ignored_where_a_model_gives_none(kind: str) -> None:
+    left = {"dimensions": "384", "similarity": "l2_norm", "prefix_search": "q: ", "max_chunk_size": "many"}
+    assert endpoint_of(form(kind=kind, **left))[0] == endpoint_of(form(kind=kind))[0]
+    vectors = endpoint_of(form(dimensions="384", similarity="l2_norm"))[0]
+    assert endpoint_of(form(kind=kind, **left), vectors)[0] == endpoint_of(form(kind=kind))[0]
+
+
+def test_what_was_set_of_vectors_stays_where_a_model_gives_none() -> None:
+    old = replace(endpoint_of(form(kind="rerank"))[0], chunking=ChunkingSettings(strategy="none"))
+    assert endpoint_of({**form_of(old, has_token=True), "dimensions": "x"}, old)[0] == old
+
+
 def test_a_name_is_made_of_the_models_where_none_is_given() -> None:
     assert endpoint_of(form(name="", model="org/My Model_v2".replace(" ", "-")))[0].name == "my-model_v2"
 
@@ -164,6 +185,11 @@ def test_no_prefixes_are_another_thing_than_those_the_model_is_known_by() -> Non
     assert endpoint_of(form(prefix_clustering="c: ", no_prefixes="on"))[0].prefixes == {
         InputType.CLUSTERING: "c: "
     }
+
+
+def test_prefixes_that_are_all_empty_stay_none() -> None:
+    old = replace(endpoint_of(form())[0], prefixes={InputType.SEARCH: ""})
+    assert endpoint_of(form_of(old, has_token=True), old)[0].prefixes == {}
 
 
 def test_what_belongs_to_rerankers_is_theirs_alone() -> None:

@@ -7,12 +7,13 @@ another choice (the URL of a model on this machine, say) is ignored, whatever st
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from hubgate.domain.calls import InputType
 from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Engine, Precision, Source, Task
 from hubgate.domain.errors import InvalidRequest
-from hubgate.web.console.chunk_form import SEPARATORS, chunk_fields, chunking_of
+from hubgate.web.console.chunk_form import SEPARATORS, STRATEGIES, chunk_fields, chunking_of
 from hubgate.web.console.pasting import suggested_name
 from hubgate.web.fitting import fit
 from hubgate.web.shapes import EndpointForm
@@ -36,10 +37,10 @@ KEEP, NEW, NOTHING = "=", "+", ""
 _WHOLE = ("dimensions", "max_input_tokens")
 _RATES = ("requests_per_minute", "tokens_per_minute", "max_concurrent_requests", "burst")
 _OTHERS = ("timeout", "top_n", "return_documents")
-_TEXTS = ("name", "similarity", "proxy", "ca_bundle", "fallback")
+_TEXTS = ("name", "similarity", "fallback")
 _OF_SOURCE = {
-    Source.ROUTER: ("model", "provider", "bill_to"),
-    Source.DEDICATED: ("model", "url", "namespace", "engine"),
+    Source.ROUTER: ("model", "provider", "bill_to", "proxy", "ca_bundle"),
+    Source.DEDICATED: ("model", "url", "namespace", "engine", "proxy", "ca_bundle"),
     Source.LOCAL: ("model", "precision"),
     Source.FAKE: (),
 }
@@ -47,6 +48,18 @@ PREFIXES = {f"prefix_{word}": word for word in InputType}
 """What stands before each kind of text, by its field."""
 RAW_FIELDS = frozenset({*PREFIXES, SEPARATORS})
 """Text in which a space at the end matters."""
+_OF_EMBEDDING = frozenset(
+    {
+        "similarity",
+        "dimensions",
+        *PREFIXES,
+        "no_prefixes",
+        "strategy",
+        SEPARATORS,
+        *chain(*STRATEGIES.values()),
+    }
+)
+"""Fields that are seen of embedding models alone."""
 _YES_NO = {"true": True, "false": False}
 _MOST = 10**9
 
@@ -95,6 +108,8 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
     source = _source(form)
     faults = dict(_missing(form, source))
     task = task_of(form)
+    if task not in KINDS["embedding"]:
+        form = _without_vectors(form, old if old and old.task not in KINDS["embedding"] else None)
     ranks = task is Task.RERANK
     wholes = (*_WHOLE, "top_n") if ranks else _WHOLE
     numbers = _numbers(form, (*wholes, *_RATES), faults)
@@ -135,7 +150,7 @@ def form_of(endpoint: Endpoint, *, has_token: bool) -> dict[str, str]:
             for name in (*_TEXTS, *_WHOLE, *_RATES, *_OTHERS, *_all(_OF_SOURCE.values()))
         },
         **{field: (endpoint.prefixes or {}).get(word) for field, word in PREFIXES.items()},
-        "no_prefixes": "on" if endpoint.prefixes == {} else None,
+        "no_prefixes": None if endpoint.prefixes is None or any(endpoint.prefixes.values()) else "on",
         **chunk_fields(endpoint.chunking),
     }
     return {name: _shown(value) for name, value in values.items() if value is not None}
@@ -171,6 +186,13 @@ def _missing(form: Mapping[str, str], source: Source) -> Iterable[tuple[str, str
     yield from ((name, "fault.missing") for name in needed if not form.get(name))
     if form.get("connection") == NEW and source is not Source.LOCAL and not form.get("token"):
         yield "token", "fault.token"
+
+
+def _without_vectors(form: Mapping[str, str], old: Endpoint | None) -> dict[str, str]:
+    """The form of a model that gives no vectors: what belongs to those is as it was, whatever stands in it."""
+    before = form_of(old, has_token=False) if old else EMPTY
+    kept = {name: text for name, text in form.items() if name not in _OF_EMBEDDING}
+    return {**kept, **{name: before[name] for name in _OF_EMBEDDING & before.keys()}}
 
 
 def _numbers(form: Mapping[str, str], names: Iterable[str], faults: dict[str, str]) -> dict[str, int | None]:
