@@ -211,6 +211,22 @@ def test_a_key_is_copied(empty: Screen) -> None:
     page.get_by_role("button", name="Copy", exact=True).wait_for()
 
 
+def test_the_second_click_of_a_double_click_takes_no_key_away_that_is_shown_once(empty: Screen) -> None:
+    page = empty.page
+    empty.go("keys")
+    page.get_by_text("Create a key").first.click()
+    page.fill("#name", "dify")
+    page.get_by_role("button", name="Create a key").dblclick()
+    page.locator("#plain").wait_for()
+    empty.go("settings")
+    page.get_by_text("Apply a configuration").click()
+    page.fill("#yaml", "keys:\n  kibana: {}\n")
+    page.get_by_role("button", name="Apply", exact=True).dblclick()
+    page.locator("#plan .secret").wait_for()
+    page.wait_for_load_state("networkidle")
+    assert page.locator("#plan .secret").is_visible()
+
+
 def test_language_and_theme_are_switched_without_a_sign_in(browser: Browser, gate: RunningGate) -> None:
     with screen(browser, gate) as opened:
         page = opened.page

@@ -1,4 +1,5 @@
-// What HTML cannot do by itself: menus that close, lists that arrow keys walk, and texts that are copied. htmx does the rest.
+// What HTML cannot do by itself: menus that close, lists that arrow keys walk, texts that are copied, clicks
+// that are one too many. htmx does the rest.
 "use strict";
 (() => {
   const menus = () => document.querySelectorAll("details.menu[open]");
@@ -8,6 +9,13 @@
     const button = event.target.closest("[data-copy]");
     if (button) copy(button);
   });
+
+  // The second click of a double click sends nothing again: its answer would take the place of one that is shown once.
+  document.addEventListener("click", (event) => {
+    if (event.detail < 2 || !event.target.closest("button:not([type=button])")) return;
+    event.preventDefault();
+    event.stopPropagation();
+  }, true);
 
   // In `data-arrows` the arrow keys go from one `data-stop` to the next: from a search field to what it found.
   function step(event) {
