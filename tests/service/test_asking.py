@@ -30,6 +30,7 @@ from hubgate.domain.diagnosis import Outcome, Step
 from hubgate.domain.endpoint import Engine, Facts, Task
 from hubgate.domain.errors import (
     Cause,
+    EndpointChanged,
     EndpointDisabled,
     HubgateError,
     InvalidEndpoint,
@@ -274,6 +275,21 @@ class TestFallback:
         await pair(gateway, Task.TEXT_EMBEDDING)
         town.errors["main"], town.vectors["spare"] = DOWN, (0.8, 0.6)
         await gateway.accept("spare")
+        with pytest.raises(UpstreamRefused, match="paused"):
+            await gateway.embed("main", Embed(texts=["a"]))
+
+    async def test_one_that_is_switched_off_or_refused_stands_in_for_nobody(
+        self, gateway: Gateway, town: Town
+    ) -> None:
+        await pair(gateway, Task.TEXT_EMBEDDING)
+        town.errors["main"] = DOWN
+        await gateway.edit(replace(gateway.find("spare"), enabled=False))
+        with pytest.raises(UpstreamRefused, match="paused"):
+            await gateway.embed("main", Embed(texts=["a"]))
+        await gateway.edit(replace(gateway.find("spare"), enabled=True))
+        town.vectors["spare"] = (0.8, 0.6)
+        with pytest.raises(EndpointChanged):
+            await gateway.check("spare")
         with pytest.raises(UpstreamRefused, match="paused"):
             await gateway.embed("main", Embed(texts=["a"]))
 

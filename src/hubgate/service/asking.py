@@ -10,6 +10,8 @@ from hubgate.domain.calls import Embed, Rerank, Scores, SparseEmbed, SparseVecto
 from hubgate.domain.endpoint import WRITING_TASKS, Task
 from hubgate.domain.errors import (
     Cause,
+    EndpointChanged,
+    EndpointDisabled,
     EndpointNotFound,
     InvalidEndpoint,
     NoTurn,
@@ -107,6 +109,7 @@ class Asking:
 
     async def _stream(self, live: Live, call: WriteCall) -> Held:
         writing = _writing(live)
+        self._live.admit(live)
         self._live.enter(live)
         try:
             events = await writing.stream(call)
@@ -135,7 +138,8 @@ class Asking:
         try:
             other = self._live.find(endpoint.fallback or "")
             check_fallback(endpoint, other.endpoint)
-        except (EndpointNotFound, InvalidEndpoint) as unfit:
+            self._live.admit(other)
+        except (EndpointNotFound, InvalidEndpoint, EndpointChanged, EndpointDisabled) as unfit:
             _log.error("endpoint %s has no one to stand in: %s", endpoint.name, unfit)
             return None
         return other

@@ -84,22 +84,29 @@ class LiveEndpoints:
             EndpointDisabled: its operator switched it off.
             EndpointChanged: another model runs there; no call goes to it until it is accepted.
         """
-        name = live.endpoint.name
-        if live.changed is not None:
-            raise refusal(name, live.changed)
+        self.admit(live)
         self.enter(live)
         try:
             yield
         except EndpointChanged as error:
             live.changed = error.message
-            raise refusal(name, error.message) from None
+            raise refusal(live.endpoint.name, error.message) from None
         finally:
             self.leave(live)
 
-    def enter(self, live: Live) -> None:
-        """Count a call."""
+    def admit(self, live: Live) -> None:
+        """See whether calls go to an endpoint.
+
+        Raises:
+            EndpointDisabled, EndpointChanged: see `calling`.
+        """
+        if live.changed is not None:
+            raise refusal(live.endpoint.name, live.changed)
         if not live.endpoint.enabled:
             raise EndpointDisabled(live.endpoint.name)
+
+    def enter(self, live: Live) -> None:
+        """Count a call."""
         live.calls += 1
 
     def leave(self, live: Live) -> None:
