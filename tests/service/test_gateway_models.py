@@ -115,8 +115,9 @@ class TestStart:
         assert gateway.unready() == {}
         assert not stage.asked.is_set()
 
-    async def test_a_local_model_that_fails_is_not_ready_and_says_why_until_a_check_succeeds(
-        self, run: Callable[[], Gateway], stage: Stage
+    @pytest.mark.parametrize("how", ["check", "call", "call under new settings"])
+    async def test_a_local_model_that_fails_is_not_ready_and_says_why_until_it_answers(
+        self, run: Callable[[], Gateway], stage: Stage, how: str
     ) -> None:
         await run().register(local(), None)
         gateway = run()
@@ -126,7 +127,10 @@ class TestStart:
         await gateway.settled()
         assert gateway.unready() == {"minilm": "The weights are gone. Get them again."}
         stage.failure = None
-        await gateway.check("minilm")
+        if how == "call under new settings":
+            await gateway.edit(replace(gateway.find("minilm"), timeout=7))
+            assert gateway.unready() != {}
+        await (gateway.check("minilm") if how == "check" else gateway.embed("minilm", CALL))
         assert gateway.unready() == {}
 
     async def test_removing_a_model_that_loads_ends_its_loading(

@@ -86,9 +86,13 @@ class Opening(Asking):
         if not endpoint.enabled:
             return SwitchedOff(endpoint.name)
         model = open_model(self._sources, endpoint, token)
-        if not to_be_looked_at(endpoint):
+        if endpoint.source is Source.LOCAL:
+            notice = self._starting.ready
+        elif to_be_looked_at(endpoint):
+            notice = self._starting.answered
+        else:
             return model
-        return Noticed(cast("Upstream", model), partial(self._starting.answered, endpoint.name))
+        return Noticed(cast("Upstream", model), partial(notice, endpoint.name))
 
     def _open(
         self, endpoint: Endpoint, token: Secret | None, model: Model, refused: str | None = None
