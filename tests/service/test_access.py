@@ -265,7 +265,11 @@ async def test_the_last_admin_key_stays(settings: Settings) -> None:
         gate.access.admit_cli("the-command-lines-own")
         with pytest.raises(InvalidRequest, match="last admin key"):
             await gate.access.revoke("admin")
-        await gate.access.create("deputy", admin=True)
+        await gate.access.create("deputy", admin=True, expires_at=3_000.0)
+        gate.now[0] = 3_000.0
+        with pytest.raises(InvalidRequest, match="last admin key"):
+            await gate.access.revoke("admin")
+        gate.now[0] = 2_000.0
         await gate.access.revoke("admin")
     async with opened(settings) as gate:
         assert gate.first_admin_key is None

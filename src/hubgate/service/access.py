@@ -184,9 +184,8 @@ class Access:
         """
         async with self._changing:
             key = self._changeable(which)
-            if key.admin and not any(
-                other.admin for other in self._keys.values() if other.id not in (key.id, CLI)
-            ):
+            others = (other for other in self._keys.values() if other.id not in (key.id, CLI))
+            if key.admin and not any(other.admin and not self.is_over(other.expires_at) for other in others):
                 raise InvalidRequest("This is the last admin key.", remedy="Create another admin key first.")
             del self._keys[key.digest]
             await to_its_end(self._keep(self._store.remove_key(key.id), key.digest, key))
