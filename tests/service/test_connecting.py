@@ -149,3 +149,17 @@ async def test_several_tokens_stand_one_a_line_and_a_name_is_taken_once(gateway:
     with pytest.raises(InvalidRequest, match="Invalid name of a connection"):
         await gateway.connect("My Team", TOKEN)
     assert gateway.stored_tokens["team"] == made
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_no_endpoint_is_left_with_a_connection_that_is_removed_while_it_is_stored(
+    gateway: Gateway, stage: Stage, turns: int
+) -> None:
+    await gateway.connect("team", TOKEN)
+    storing = asyncio.create_task(gateway.register(dedicated(connection="team"), None))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    told = await asyncio.gather(gateway.disconnect("team"), storing, return_exceptions=True)
+    assert len([error for error in told if isinstance(error, InUse | InvalidEndpoint)]) == 1
+    for endpoint in gateway.endpoints():
+        assert gateway.connection(str(endpoint.connection)).token == TOKEN

@@ -161,12 +161,6 @@ class Changing(Opening):
         _log.info("changed endpoint %s", changed.name)
         return changed
 
-    async def reopen(self, name: str) -> None:
-        """Let an endpoint use the token that its connection has now."""
-        async with self._change_of(name):
-            if name in self._live:
-                self._reopen(self._live.find(name))
-
     async def remove(self, name: str) -> None:
         """Forget an endpoint; none that it stood in for names it any more.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -101,15 +100,12 @@ class Connecting(Changing):
     async def _keep(self, connection: Connection) -> None:
         await self._store.connections.put(connection)
         self._connections[connection.name] = connection
-        await self._reopen_users(connection.name)
+        for user in self.users_of_connection(connection.name):
+            self._reopen(self._live.find(user))
 
     async def _drop(self, name: str) -> None:
         await self._store.connections.remove(name)
         del self._connections[name]
-
-    async def _reopen_users(self, connection: str) -> None:
-        """Let the endpoints that use a connection use the token that it has now."""
-        await asyncio.gather(*map(self.reopen, self.users_of_connection(connection)))
 
 
 def _check(token: Secret) -> None:

@@ -46,6 +46,7 @@ class Opening(Asking):
         self._counters = counters
         self._connections: dict[str, Connection] = {}
         self._connecting = asyncio.Lock()
+        """Held while a connection changes, or an endpoint that may name one is stored."""
         self.usage = Usage(store.usage, self.pipelines)
         self.audit = store.audit
         self._starting = Starting()
@@ -111,15 +112,16 @@ class Opening(Asking):
     ) -> None:
         """Store an endpoint, then let calls go to it, unless they are `refused` for a reason.
 
-        Until it is `proved`, a look at it that is due stays due, and its loading goes on. While it was, its connection may have been removed, or
-        given another token.
+        Until it is `proved`, a look at it that is due stays due, and its loading goes on. While it was, its connection
+        may have been removed, or given another token; neither happens while it is stored.
         """
         try:
-            self._check_fallback(endpoint)
-            if endpoint.connection:
-                self._bearer(endpoint, None)
-            live = self._open(endpoint, token, model, refused)
-            await store(endpoint, None if endpoint.connection else token)
+            async with self._connecting:
+                self._check_fallback(endpoint)
+                if endpoint.connection:
+                    self._bearer(endpoint, None)
+                live = self._open(endpoint, token, model, refused)
+                await store(endpoint, None if endpoint.connection else token)
         except BaseException:
             await model.close()
             raise
