@@ -251,6 +251,9 @@ class TestTheConfiguration:
         assert re.search(r"<code [^>]*>hg_[^<]+</code>", page.text)
         changed = visitor.post("/ui/config", {"yaml": "keys:\n  dify: {bulk: false}\n", "do": "apply"})
         assert "Change key dify bulk" in changed.words
+        indented = "  keys:\n    dify: {bulk: false}\n  connections: {}\n"
+        again = visitor.post("/ui/config", {"yaml": indented, "do": "apply"})
+        assert "Everything is as it says already." in again.words
 
     def test_tokens_are_given_by_name(self, visitor: Visitor) -> None:
         sent = {"yaml": "connections:\n  team: {token: '${TEAM}'}\n", "do": "apply"}

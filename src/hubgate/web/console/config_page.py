@@ -30,7 +30,7 @@ class ConfigPage:
 
     async def apply(self, visit: Visit) -> Response:
         """Bring about what a configuration says; or only show what that takes."""
-        form = await visit.form()
+        form = await visit.form({"yaml"})
         dry_run = form.get("do") != "apply"
         try:
             steps = await self._configuration.apply(
