@@ -243,12 +243,12 @@ class Config:
         for step in steps:
             if (step.action, step.kind, step.failure) == ("add", "endpoint", None):
                 fallback = (wanted.endpoints or {})[step.name].endpoint.fallback
-                added = self._gateway.find(step.name)
-                if added.fallback != fallback:
-                    try:
+                try:
+                    added = self._gateway.find(step.name)
+                    if added.fallback != fallback:
                         await self._gateway.edit(replace(added, fallback=fallback))
-                    except HubgateError as error:
-                        step.failure = error
+                except HubgateError as error:
+                    step.failure = error
 
 
 def _after(steps: Iterable[Step], kind: Kind, there: Iterable[str]) -> set[str]:

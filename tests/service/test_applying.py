@@ -1,0 +1,43 @@
+"""A configuration is applied to its end, whatever others do to the gate meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from staged import Stage, dedicated, until
+
+from hubgate.domain.errors import EndpointNotFound
+from hubgate.service.access import Access
+from hubgate.service.config import Config, Wanted, WantedEndpoint
+from hubgate.service.gateway import Gateway
+from hubgate.service.pipeline import Pipelines
+
+if TYPE_CHECKING:
+    from hubgate.store.store import SqlStore
+
+RIGHTS = {"endpoints": (), "default_endpoint": None, "expires_at": None}
+
+
+async def test_a_new_key_is_told_though_an_endpoint_is_removed_before_its_fallback_is_there(
+    store: SqlStore, stage: Stage
+) -> None:
+    gateway = Gateway(store, stage, Pipelines(None, time.monotonic))
+    access, _ = await Access.load(store, None)
+    drafts = (dedicated("first", fallback="second"), dedicated("second"))
+    endpoints = {draft.name: WantedEndpoint(endpoint=draft) for draft in drafts}
+    stage.hold()
+    wanted = Wanted(endpoints=endpoints, keys={"dify": RIGHTS})
+    applying = asyncio.create_task(Config(gateway, access).apply(wanted))
+    await stage.asked.wait()
+    before, stage.go_on = stage.go_on, asyncio.Event()
+    before.set()
+    await until(lambda: len(stage.actors) == 2)
+    await gateway.remove("first")
+    stage.go_on.set()
+    first, second, key = await applying
+    assert isinstance(first.failure, EndpointNotFound)
+    assert second.failure is None
+    assert access.authenticate(f"Bearer {key.key}").name == "dify"
+    await gateway.close()
