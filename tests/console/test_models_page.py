@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -183,3 +186,15 @@ async def _thousand(gate: RunningGate) -> None:
         Endpoint(name=f"m{number:04}", task=Task.TEXT_EMBEDDING, source=Source.FAKE) for number in range(1000)
     )
     await asyncio.gather(*(gate.gateway.keep(draft, None) for draft in drafts))
+
+
+@pytest.mark.parametrize("day", ["2026-03-29", "2026-10-25", "2026-11-21"])
+def test_today_begins_at_midnight_also_when_the_clocks_are_changed(day: str) -> None:
+    told = f"""
+from datetime import datetime
+from hubgate.web.console.models import midnight_before
+print(datetime.fromtimestamp(midnight_before(datetime.fromisoformat("{day} 12:00").timestamp())))
+"""
+    env = {**os.environ, "TZ": "Europe/Berlin"}
+    ran = subprocess.run([sys.executable, "-c", told], env=env, capture_output=True, text=True, check=True)
+    assert ran.stdout == f"{day} 00:00:00\n"

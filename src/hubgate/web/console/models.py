@@ -178,15 +178,18 @@ class Models:
         """By endpoint; read anew every few seconds, however many pages watch."""
         now = time.time()
         if now >= self._today_until:
-            midnight = (
-                datetime.fromtimestamp(now).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
-            )
-            start = int(midnight.timestamp()) // HOUR * HOUR
+            start = int(midnight_before(now)) // HOUR * HOUR
             question = UsageQuestion(start=start, end=start + 2 * DAY, by=("endpoint",))
             rows = await self._gateway.usage.report(question)
             self._today = {str(row.group[0]): row.tally.requests for row in rows}
             self._today_until = now + _FRESH_SECONDS
         return self._today
+
+
+def midnight_before(now: float) -> float:
+    """When the day of a moment began, in the gate's time zone: maybe before its clocks were changed."""
+    day = datetime.fromtimestamp(now).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+    return day.replace(tzinfo=None).astimezone().timestamp()
 
 
 def _id(name: str) -> str:
