@@ -154,7 +154,7 @@ def _weighed(call: SparseEmbed, vectors: SparseVectors, seconds: float) -> Weigh
     shown = []
     for number, (text, item) in enumerate(zip(call.texts, vectors.items, strict=True), 1):
         weights = _WEIGHTS.decode(item)
-        heaviest = max(weights.values(), default=0.0)
+        heaviest = max(weights.values(), default=0.0) or 1.0
         bars = [
             Bar(place, word, weight, weight / heaviest)
             for place, (word, weight) in enumerate(islice(weights.items(), _SHOWN_WORDS), 1)
