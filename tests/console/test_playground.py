@@ -11,12 +11,9 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from lookalikes import lookalike
 from scripted import ADMIN_KEY
-from staged import dedicated
 from visitor import Visitor
 
-from hubgate.domain.calls import SparseEmbed, SparseVectors
 from hubgate.domain.endpoint import Endpoint, Source, Task
-from hubgate.web.console.play_views import Weighed, view_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -392,10 +389,3 @@ async def test_what_a_model_thinks_before_it_answers_is_kept_apart(scripted: Scr
     assert [*end] == ["end"]
     assert reply.parts == 5, "each piece is sent when it comes"
     assert scripted.script.streams[-1].closed == 1
-
-
-async def test_words_without_any_weight_are_shown_with_the_shortest_bars() -> None:
-    call, answer = SparseEmbed(texts=["a"]), SparseVectors(items=[b'{"word":0.0}'])
-    view = await view_of(dedicated(task=Task.SPARSE_EMBEDDING), call, answer, 0.1)
-    assert isinstance(view, Weighed)
-    assert [(bar.text, bar.share) for bar in view.texts[0][2]] == [("word", 0.0)]

@@ -1,13 +1,18 @@
-"""A text with its chunks marked, and a test that runs while its page watches."""
+"""A text with its chunks marked, words with their weights, and a test that runs while its page watches."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from staged import dedicated
+
 from hubgate.core.chunking import Chunk, chunk
+from hubgate.domain.calls import SparseEmbed, SparseVectors
 from hubgate.domain.chunking import ChunkingSettings
 from hubgate.domain.diagnosis import Finding, Outcome, Step
+from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import Cause, InvalidEndpoint
+from hubgate.web.console.play_views import Weighed, view_of
 from hubgate.web.console.previewing import marked
 from hubgate.web.console.trials import MOST, Trial, Trials
 
@@ -101,3 +106,10 @@ async def test_a_bounded_number_of_trials_is_remembered() -> None:
     assert trials.find(began[-1].id) is began[-1]
     for trial in began[1:]:
         await _over(trial)
+
+
+async def test_words_without_any_weight_are_shown_with_the_shortest_bars() -> None:
+    call, answer = SparseEmbed(texts=["a"]), SparseVectors(items=[b'{"word":0.0}'])
+    view = await view_of(dedicated(task=Task.SPARSE_EMBEDDING), call, answer, 0.1)
+    assert isinstance(view, Weighed)
+    assert [(bar.text, bar.share) for bar in view.texts[0][2]] == [("word", 0.0)]
