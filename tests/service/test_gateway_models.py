@@ -17,6 +17,7 @@ from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import (
     Cause,
     EndpointChanged,
+    EndpointDisabled,
     InvalidEndpoint,
     RuntimeFailed,
     UpstreamRefused,
@@ -76,7 +77,7 @@ class TestLoad:
         assert stage.actors[-1].token is None
         assert "endpoint e5 is without its token" in caplog.text
 
-    async def test_one_that_cannot_be_opened_is_left_out_and_the_others_serve(
+    async def test_one_that_cannot_be_opened_is_switched_off_and_the_others_serve(
         self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
     ) -> None:
         first = run()
@@ -85,8 +86,18 @@ class TestLoad:
         stage.unopenable = {"bad": InvalidEndpoint("Its engine is not known any more.")}
         gateway = run()
         await gateway.load()
-        assert [endpoint.name for endpoint in gateway.endpoints()] == ["good"]
-        assert "endpoint bad is left out: Its engine is not known any more." in caplog.text
+        assert [(one.name, one.enabled) for one in gateway.endpoints()] == [("bad", False), ("good", True)]
+        assert "endpoint bad is switched off: Its engine is not known any more." in caplog.text
+        with pytest.raises(EndpointDisabled):
+            await gateway.embed("bad", CALL)
+        with pytest.raises(InvalidEndpoint, match="Its engine is not known any more"):
+            await gateway.edit(replace(gateway.find("bad"), enabled=True))
+        stage.unopenable = {}
+        again = run()
+        await again.load()
+        assert again.find("bad").enabled
+        await gateway.remove("bad")
+        await gateway.register(dedicated("bad"), None)
 
 
 class TestStart:

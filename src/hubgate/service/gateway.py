@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from hubgate.domain.errors import HubgateError
 from hubgate.service.changing import is_another
 from hubgate.service.connecting import Connecting
 from hubgate.service.diagnosing import diagnose
+from hubgate.service.lending import SwitchedOff
 from hubgate.service.opening import to_be_looked_at
 from hubgate.service.probing import ask_once
 from hubgate.service.proving import prove, refusal, what_changed
@@ -34,14 +36,17 @@ class Gateway(Connecting):
     """
 
     async def load(self) -> None:
-        """Read the connections, and open every stored endpoint. One that cannot be opened is left out, so that the others serve."""
+        """Read the connections, and open every stored endpoint. One that cannot be opened is off until it is switched on."""
         self._connections |= {one.name: one for one in await self._store.connections.all()}
         for endpoint, own in await self._store.endpoints():
             try:
                 token = self._bearer(endpoint, own)
-                self._live.put(self._open(endpoint, token, self._model(endpoint, token)))
+                live = self._open(endpoint, token, self._model(endpoint, token))
             except HubgateError as error:
-                _log.error("endpoint %s is left out: %s", endpoint.name, error)
+                _log.error("endpoint %s is switched off: %s", endpoint.name, error)
+                off = replace(endpoint, enabled=False)  # in memory alone: the next start tries again
+                live = self._open(off, own, SwitchedOff(off.name))
+            self._live.put(live)
 
     async def start(self, ready_endpoint: Endpoint | None = None, *, load_models: bool = True) -> None:
         """Begin, in the background, to load the local models and to look whether the dedicated ones are the same.
