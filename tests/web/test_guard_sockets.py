@@ -225,6 +225,23 @@ class TestLeaving:
             assert [sorted(texts) for texts in server.batches[asked:]] == [["first"], ["leaves", "stays"]]
             assert server.abandoned == 1
 
+    def test_a_client_that_reads_a_streamed_answer_to_its_end_has_not_left(
+        self, gate: RunningGate, ended: Ended
+    ) -> None:
+        with lookalike("tei") as server:
+            gate.add("e5", url=server.url)
+            server.fail("hang", method="POST", times=1)
+            asked = len(server.posts)
+            headers = "Accept: application/x-ndjson\r\nConnection: close\r\n"
+            request = raw(gate, "POST", "/api/endpoints/e5/diagnose", headers=headers)
+            with calling(gate, request) as connection:
+                server.wait_until(lambda s: len(s.posts) > asked)
+                until(gate, is_watching)
+                server.release()
+                assert b'"step":"answer","outcome":"passed"' in read_all(connection)
+            ended.wait_for(lambda lines: "/diagnose" in lines[-1])
+            assert "cause=ok" in ended.lines[-1]
+
     def metrics(self, gate: RunningGate) -> str:
         return gate.request("GET", "/metrics").body.decode()
 
@@ -276,6 +293,11 @@ def until(gate: RunningGate, condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
     asyncio.run_coroutine_threadsafe(turn(), gate._loop).result(20)
+
+
+def is_watching() -> bool:
+    """Whether the guard waits for a client to leave."""
+    return any("_Watch._notice" in repr(task) for task in asyncio.all_tasks())
 
 
 def tasks_here() -> int:

@@ -115,5 +115,8 @@ class _Watch:
 
     async def _notice(self) -> None:
         await self._body.receive()  # after a whole body there is nothing to come but the end
-        self._ticket.client_left = True
-        self._task.cancel()
+        if (
+            not self._ticket.answered
+        ):  # else it is the end of the request, which servers tell in the same words
+            self._ticket.client_left = True
+            self._task.cancel()

@@ -192,6 +192,8 @@ class _Answer:
                 _PRODUCT,
             ]
         await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self.ticket.answered = True
 
 
 async def _tell(

@@ -45,6 +45,8 @@ class Ticket:
     status: int = 0
     cause: str = "ok"
     client_left: bool = False
+    answered: bool = False
+    """Whether the answer is whole: who goes then has not left."""
     _endpoint: str = field(default="", init=False)
 
     @property
