@@ -129,6 +129,10 @@ class TestLargeBodies:
         assert told.startswith(b"HTTP/1.1 413 ")
         assert b"100 Continue" not in told
 
+    def test_so_does_an_error_that_a_face_tells_itself(self, gate: RunningGate) -> None:
+        reply = gate.request("POST", "/_inference/gone/_stream", b" " * 20 * MIB)
+        assert (reply.status, reply.headers["content-type"]) == (404, "text/event-stream")
+
     def test_a_401_reaches_a_client_that_sends_much(self, small: RunningGate) -> None:
         assert small.request("POST", "/v1/embeddings", b" " * 20 * MIB, key="wrong").status == 401
 

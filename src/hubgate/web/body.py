@@ -115,8 +115,6 @@ class _Watch:
 
     async def _notice(self) -> None:
         await self._body.receive()  # after a whole body there is nothing to come but the end
-        if (
-            not self._ticket.answered
-        ):  # else it is the end of the request, which servers tell in the same words
+        if not self._ticket.answered:  # a server tells of the end of a request in the same words
             self._ticket.client_left = True
             self._task.cancel()

@@ -79,35 +79,33 @@ class Guard:
         scope["ticket"] = ticket
         path = self._take_key_from_path(scope, headers)
         ticket.face = face_of(path, openais=_OPENAIS_OWN in headers)
-        answer = _Answer(send, ticket)
+        body = Body(receive, headers.get(b"content-length", b""), self._max_body_bytes)
+        answer = _Answer(send, ticket, body if closes(scope, headers) else None)
         self._meter.started()
         try:
-            await self._serve(scope, headers, receive, answer)
+            await self._serve(scope, headers, body, answer)
         finally:
             self._meter.ended()
             self._write_down(scope["method"], path, ticket)
 
-    async def _serve(
-        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, answer: _Answer
-    ) -> None:
+    async def _serve(self, scope: Scope, headers: dict[bytes, bytes], body: Body, answer: _Answer) -> None:
         ticket = answer.ticket
-        body = Body(receive, headers.get(b"content-length", b""), self._max_body_bytes)
         try:
             if not _is_open(scope, headers):
                 ticket.key = self._access.authenticate(_text(headers.get(b"authorization")))
             await until_client_leaves(self._app(scope, body, answer), body, ticket)
         except HubgateError as error:
-            await _tell(answer, clearer(error, scope, headers, self._endpoints), scope, headers, body)
+            await _tell(answer, clearer(error, scope, headers, self._endpoints))
         except ClientDisconnect:
             ticket.client_left = True
         except asyncio.CancelledError:  # the gate stops, and waits no longer
-            await _tell(answer, _stopping(), scope, headers, body)
+            await _tell(answer, _stopping())
         except Exception:  # noqa: BLE001 - no client may see a traceback, whatever the mistake is
             _log.exception("request %s failed", ticket.request_id)
             mistake = HubgateError(
                 "The gate made a mistake.", remedy=f"Its log tells more under request id {ticket.request_id}."
             )
-            await _tell(answer, mistake, scope, headers, body)
+            await _tell(answer, mistake)
 
     def _take_key_from_path(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         """`/k/{key}/…`, for clients that drop their key.
@@ -175,16 +173,22 @@ class Guard:
 
 
 class _Answer:
-    """`send` that marks each answer with its request id, and remembers that it has begun."""
+    """`send` that marks each answer with its request id, and remembers that it has begun.
 
-    __slots__ = ("_send", "ticket")
+    An error waits for the rest of `closing`, the body of a request whose connection ends with the answer.
+    """
 
-    def __init__(self, send: Send, ticket: Ticket) -> None:
+    __slots__ = ("_closing", "_send", "ticket")
+
+    def __init__(self, send: Send, ticket: Ticket, closing: Body | None) -> None:
         self._send = send
+        self._closing = closing
         self.ticket = ticket
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            if self._closing is not None and message["status"] >= 400:
+                await self._closing.drain()
             self.ticket.status = message["status"]
             message["headers"] = [
                 *message.get("headers", ()),
@@ -196,9 +200,7 @@ class _Answer:
             self.ticket.answered = True
 
 
-async def _tell(
-    answer: _Answer, error: HubgateError, scope: Scope, headers: dict[bytes, bytes], body: Body
-) -> None:
+async def _tell(answer: _Answer, error: HubgateError) -> None:
     """Answer with an error, unless another answer has begun.
 
     A variable of a caller would hold the error, whose traceback holds that caller, until the garbage collector comes.
@@ -206,8 +208,6 @@ async def _tell(
     ticket = answer.ticket
     ticket.cause = error.cause
     if not ticket.status:
-        if closes(scope, headers):
-            await body.drain()
         told = problem(ticket.dialect or ticket.face, error)
         await respond(answer, told.status, told.body, headers=told.headers)
 
