@@ -487,3 +487,14 @@ async def test_answers_are_pretty_when_asked(scripted: ScriptedGate) -> None:
 async def test_methods_that_are_not_served_are_a_405_and_paths_a_404(scripted: ScriptedGate) -> None:
     assert told(await scripted.request("PATCH", "/_inference/e5"))[0] == 405
     assert told(await scripted.request("GET", "/_inference/a/b/c"))[0] == 404
+
+
+async def test_pretty_that_is_neither_true_nor_false_is_refused_before_anything_is_done(
+    scripted: ScriptedGate,
+) -> None:
+    for method, path in (("PUT", NEW), ("DELETE", "/_inference/e5"), ("POST", "/_inference/e5")):
+        body = form() if method == "PUT" else {"input": "a"}
+        reply = await scripted.request(method, f"{path}?pretty=maybe", body)
+        assert told(reply)[:2] == (400, "illegal_argument_exception")
+    assert await names(scripted) == ["e5"]
+    assert scripted.script.calls == []

@@ -41,13 +41,15 @@ class Asked:
     """A request's query parameters and media types.
 
     Raises:
-        ElasticError: a parameter that this request does not know, or a body that is not JSON by its own word.
+        ElasticError: a parameter that this request does not know, `pretty` that is neither true nor false, or a body
+            that is not JSON by its own word.
     """
 
-    __slots__ = ("_params", "media_type")
+    __slots__ = ("_params", "_pretty", "media_type")
 
     def __init__(self, scope: Scope, *known: str) -> None:
         self._params = _params(scope, known) if scope["query_string"] else {}
+        self._pretty = self.flag("pretty")  # now, for what is refused later has been done already
         self.media_type = _media_type(scope)
 
     def flag(self, name: str) -> bool:
@@ -76,7 +78,7 @@ class Asked:
 
     def spelled(self, body: bytes) -> bytes:
         """A JSON body as the request wants to see it."""
-        return msgspec.json.format(body, indent=2) + b"\n" if self.flag("pretty") else body
+        return msgspec.json.format(body, indent=2) + b"\n" if self._pretty else body
 
     def response(self, value: object) -> Response:
         """A value as the answer."""
