@@ -10,7 +10,7 @@ from writers import add_writer, asked_chat, asked_complete, events_in_tgi, in_tg
 
 from hubgate.domain.calls import Chat, Generated, Spelling
 from hubgate.domain.endpoint import Task
-from hubgate.domain.errors import DeadlineExceeded, UpstreamRefused, UpstreamUnreachable
+from hubgate.domain.errors import DeadlineExceeded, QueueFull, UpstreamRefused, UpstreamUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -187,6 +187,17 @@ async def test_a_chat_that_is_no_chat_is_a_400_in_the_chats_own_shape(
     assert told.keys() == {"error"}
     assert told["error"]["code"] == "bad_request"
     assert said in told["error"]["message"]
+
+
+async def test_a_chat_is_told_as_any_call_whether_to_ask_again(gate: ScriptedGate) -> None:
+    def is_full(call: WriteCall) -> Generated:
+        raise QueueFull("Too many wait.", retry_after=2.0)
+
+    gate.script.written = is_full
+    for path, body in ((COMPLETION, {"input": "say"}), (CHAT, {"messages": MESSAGES})):
+        reply = await gate.request("POST", path, body)
+        assert (reply.status, reply.headers["retry-after"]) == (429, "2")
+        assert reply.headers["x-should-retry"] == "true"
 
 
 async def test_an_error_before_the_first_byte_has_its_status_and_one_after_it_is_an_event(

@@ -67,7 +67,9 @@ class ChatError(HubgateError):
     """Another error, told in the shape that only the chat_completion task has. `status` is the gate's own for it."""
 
     def __init__(self, told: HubgateError, status: int) -> None:
-        super().__init__(told.message, cause=told.cause, retry_after=told.retry_after)
+        super().__init__(
+            told.message, cause=told.cause, retryable=told.retryable, retry_after=told.retry_after
+        )
         self.told = told
         self.status = status
 
