@@ -82,6 +82,25 @@ async def test_what_is_no_pair_is_refused(gate: ScriptedGate, inputs: Any) -> No
     assert "a pair of texts" in reply.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("inputs", "status", "said"),
+    [
+        (["q", ""], 422, "[inputs[1]] is an empty string."),
+        ([["q", "a"], ["r", ""]], 422, "[inputs[1]] is an empty string."),
+        ([["q", "a"], ["", "b"]], 422, "[inputs[1]] is an empty string."),
+        ([[f"q{place}", "a"] for place in range(2049)], 413, "[inputs] has 2049 texts"),
+    ],
+    ids=["text", "text of a pair", "query of a pair", "too many"],
+)
+async def test_pairs_are_refused_before_any_of_them_is_scored(
+    gate: ScriptedGate, inputs: Any, status: int, said: str
+) -> None:
+    asked = len(gate.script.calls)
+    reply = await gate.request("POST", "/hf/ranker/predict", {"inputs": inputs})
+    assert (reply.status, len(gate.script.calls)) == (status, asked)
+    assert reply.json()["error"].startswith(said)
+
+
 @pytest.mark.parametrize("body", [{"query": "q"}, {"texts": ["a"]}, {"query": "", "texts": ["a"]}])
 async def test_ranks_want_a_query_and_texts(gate: ScriptedGate, body: object) -> None:
     reply = await gate.request("POST", "/hf/ranker", body)

@@ -96,13 +96,14 @@ async def answer_predict(exchange: Exchange, body: bytes) -> None:
     """
     form = decode(body, _PREDICT)
     pairs, single = _pairs(form.inputs)
+    for texts in pairs if single else zip(*pairs, strict=True):
+        texts_of(list(texts), "inputs")
     places: dict[str, list[int]] = {}
     for place, (query, _) in enumerate(pairs):
         places.setdefault(query, []).append(place)
 
     async def scored(query: str, of: Sequence[int]) -> Scores:
-        texts = texts_of([pairs[place][1] for place in of], "inputs")
-        return await rank(exchange, _call(exchange, form, query, texts))
+        return await rank(exchange, _call(exchange, form, query, [pairs[place][1] for place in of]))
 
     groups = await all_or_none(scored(query, of) for query, of in places.items())
     told: list[list[dict[str, Any]]] = [[] for _ in pairs]
