@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -235,7 +236,7 @@ class Endpoint:
             ("timeout", self.timeout),
             ("top_n", self.top_n),
         ):
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:  # YAML knows .nan and .inf
                 number = "number" if label == "timeout" else "integer"
                 raise InvalidEndpoint(f"Invalid value [{value}]. [{label}] must be a positive {number}")
         if self.dimensions is not None and self.dimensions > MOST_DIMENSIONS:
