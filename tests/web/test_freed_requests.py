@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 from harness import RunningGate
 from lookalikes import lookalike
+from writers import add, add_writer
 
+from hubgate.domain.endpoint import Task
+from hubgate.domain.errors import QueueFull
 from hubgate.web.ticket import Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from scripted import ScriptedGate
 
     from hubgate.settings import Settings
 
@@ -59,4 +65,36 @@ def test_nothing_is_left_of_a_request_whose_client_leaves(settings: Settings) ->
             client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             server.wait_until(lambda it: any(b"messages" in asked.body for asked in it.requests))
         server.wait_until(lambda it: it.abandoned > 0)
+    assert tickets() == before
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"model": "writer", "prompt": "a"}),
+        ("/v1/completions", {"model": "writer", "prompt": ["a", "b"]}),
+        ("/hf/ranker/predict", {"inputs": [["q", "a"], ["r", "b"]]}),
+        ("/_inference/e5", {"input": "a"}),
+        ("/_inference/e5", {"input": "a", "chunking_settings": {"strategy": "?"}}),
+        ("/_inference/talker", {}),
+        ("/_inference/talker/_stream", {}),
+        ("/_inference/writer/_stream", {"input": "a"}),
+    ],
+)
+async def test_nothing_is_left_of_a_request_that_fails(
+    scripted: ScriptedGate, path: str, body: object
+) -> None:
+    await add_writer(scripted, "writer", Task.COMPLETION, chats=False)
+    await add_writer(scripted, "talker", Task.CHAT_COMPLETION, chats=True)
+    await add(scripted, "ranker", Task.RERANK)
+
+    def is_full(call: object) -> Any:
+        raise QueueFull("Too many wait.")
+
+    scripted.script.answer = scripted.script.written = scripted.script.told = is_full
+    before = tickets()
+    for _ in range(3):
+        assert (await scripted.request("POST", path, body)).status in {400, 429}
+    await asyncio.sleep(0)  # the event loop forgets what it has done this turn
     assert tickets() == before

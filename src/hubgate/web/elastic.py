@@ -45,13 +45,10 @@ class Elastic:
             exchange = self._exchange(scope, send, task, name)
             body = await read_body(receive)
             await (stream_inference if stream else answer_inference)(exchange, asked, body)
-        except HubgateError as error:
-            told = self._told(error, task, name)
+        except HubgateError as error:  # in no other variable, which its traceback would hold
             if not stream:
-                raise told from None
-            ticket_of(scope).cause = told.cause
-            status, _, headers = problem("elastic", told)
-            await respond(send, status, error_event(told), b"text/event-stream", headers)
+                raise self._told(error, task, name) from None
+            await _tell_stream(scope, send, self._told(error, task, name))
 
     async def get_all(self, request: Request) -> Response:
         """Every endpoint that the key may call, or those of a task type."""
@@ -137,6 +134,13 @@ class Elastic:
                 f"Requested task type [{wanted}] does not match the inference endpoint's task type [{endpoint.task}]"
             )
         return endpoint
+
+
+async def _tell_stream(scope: Scope, send: Send, error: HubgateError) -> None:
+    """Answer a stream that has not begun with an error, as its only event."""
+    ticket_of(scope).cause = error.cause
+    status, _, headers = problem("elastic", error)
+    await respond(send, status, error_event(error), b"text/event-stream", headers)
 
 
 def _registered(asked: Asked, endpoint: Endpoint) -> Response:

@@ -59,7 +59,7 @@ async def answer_inference(exchange: Exchange, asked: Asked, body: bytes) -> Non
         else:
             told = await _ANSWERS[endpoint.task](exchange, form, context)
     except HubgateError as error:
-        raise about_call(error, endpoint.name, timeout.text) from error
+        raise about_call(error, endpoint.name, timeout.text) from None
     if form and form.task_settings:
         told = told._replace(warnings=(*told.warnings, _IGNORED))
     headers = [*told.headers, *map(warning_header, told.warnings)]
@@ -92,7 +92,7 @@ async def stream_inference(exchange: Exchange, asked: Asked, body: bytes) -> Non
         fault = partial(about_call, name=endpoint.name, timeout=timeout.text)
         await exchange.tell(events, EventTeller(endpoint.task, events.spelling, fault))
     except HubgateError as error:
-        raise about_call(error, endpoint.name, timeout.text) from error
+        raise about_call(error, endpoint.name, timeout.text) from None
 
 
 def warning_header(text: str) -> tuple[bytes, bytes]:

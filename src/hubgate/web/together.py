@@ -12,10 +12,21 @@ T = TypeVar("T")
 
 
 async def all_or_none(calls: Iterable[Coroutine[None, None, T]]) -> list[T]:
-    """The answers to all of them, in their order; when one fails, the others are given up and its error is raised."""
+    """The answers to all of them, in their order; when one fails, the others are given up and its error is raised.
+
+    A `TaskGroup` would keep the error in a variable that its traceback holds: see `guard._tell`.
+    """
+    tasks = [asyncio.ensure_future(call) for call in calls]
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(call) for call in calls]
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return [task.result() for task in tasks]
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        await _give_up(tasks)
+        raise
+
+
+async def _give_up(tasks: list[asyncio.Future[T]]) -> None:
+    """End what goes on, and hold no error any longer."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    tasks.clear()
