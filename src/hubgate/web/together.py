@@ -16,7 +16,7 @@ async def all_or_none(calls: Iterable[Coroutine[None, None, T]]) -> list[T]:
 
     A `TaskGroup` would keep the error in a variable that its traceback holds: see `guard._tell`.
     """
-    tasks = [asyncio.ensure_future(call) for call in calls]
+    tasks = [asyncio.create_task(call) for call in calls]
     try:
         return await asyncio.gather(*tasks)
     except BaseException:
@@ -24,7 +24,7 @@ async def all_or_none(calls: Iterable[Coroutine[None, None, T]]) -> list[T]:
         raise
 
 
-async def _give_up(tasks: list[asyncio.Future[T]]) -> None:
+async def _give_up(tasks: list[asyncio.Task[T]]) -> None:
     """End what goes on, and hold no error any longer."""
     for task in tasks:
         task.cancel()
