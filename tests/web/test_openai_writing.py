@@ -155,6 +155,7 @@ async def test_a_stream_that_cannot_be_read_ends_with_an_error(gate: ScriptedGat
     ("body", "said"),
     [
         ({"messages": MESSAGES}, "[model] is missing"),
+        ({"model": 5, "messages": MESSAGES}, "[model] must be a text, not a number."),
         ({"model": "llm"}, "[messages] must be a list"),
         ({"model": "llm", "messages": "hi"}, "[messages] must be a list"),
         (

@@ -102,7 +102,7 @@ class HuggingFace:
             return
         ticket_of(scope).face = "openai"
         if name is None:
-            name = named(scope, Fields(body).take("model"))
+            name = named(scope, Fields(body).take("model", str))
         await answer_rerank(self._exchange(scope, send, name), body)
 
     async def rerank_as_openai(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:

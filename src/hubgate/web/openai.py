@@ -101,7 +101,7 @@ class OpenAI:
 
     def _exchange(self, scope: Scope, send: Send, fields: Fields) -> Exchange:
         ticket = ticket_of(scope)
-        endpoint, _ = addressed(self._gateway, ticket, named(scope, fields.take("model")))
+        endpoint, _ = addressed(self._gateway, ticket, named(scope, fields.take("model", str)))
         return Exchange(self._gateway, endpoint, ticket, send)
 
 

@@ -18,7 +18,7 @@ _MEANS_ANY = re.compile(r"(dummy|tgi)\Z|https?://")
 _OUTPUT = {Task.TEXT_EMBEDDING: "embeddings", Task.SPARSE_EMBEDDING: "embeddings", Task.RERANK: "scores"}
 
 
-def named(scope: Scope, model: object) -> str:
+def named(scope: Scope, model: str | None) -> str:
     """The endpoint that a body names; the key's default one, where the body only says that some model is meant.
 
     Raises:
@@ -26,9 +26,9 @@ def named(scope: Scope, model: object) -> str:
     """
     key = ticket_of(scope).key
     default = key.default_endpoint if key else None
-    if default and (not model or (isinstance(model, str) and _MEANS_ANY.match(model))):
+    if default and (not model or _MEANS_ANY.match(model)):
         return default
-    if not isinstance(model, str) or not model:
+    if not model:
         raise InvalidRequest(
             "[model] is missing: it names the endpoint.", remedy="GET /v1/models lists the names."
         )
