@@ -207,6 +207,15 @@ class TestLeaving:
             ended.wait_for(lambda lines: "cause=client_left" in lines[-1])
             assert "hubgate_requests_in_flight 1.0" in gate.request("GET", "/metrics").body.decode()
 
+    def test_so_does_a_diagnosis_that_is_told_as_a_whole(self, gate: RunningGate) -> None:
+        with lookalike("tei") as server:
+            gate.add("e5", url=server.url)
+            server.fail("hang", method="POST")
+            asked = len(server.posts)
+            with calling(gate, raw(gate, "POST", "/api/endpoints/e5/diagnose")):
+                server.wait_until(lambda s: len(s.posts) > asked)
+            server.wait_until(lambda s: s.abandoned == 1)
+
     def test_a_request_of_several_goes_on_for_those_who_stay(self, gate: RunningGate, ended: Ended) -> None:
         with lookalike("tei") as server, ExitStack() as staying:
             gate.add("e5", url=server.url, rate_limit={"max_concurrent_requests": 1, "burst": 99})
