@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -498,3 +499,11 @@ async def test_pretty_that_is_neither_true_nor_false_is_refused_before_anything_
         assert told(reply)[:2] == (400, "illegal_argument_exception")
     assert await names(scripted) == ["e5"]
     assert scripted.script.calls == []
+
+
+async def test_a_warning_of_several_lines_is_one_line_in_its_header(scripted: ScriptedGate) -> None:
+    warning = "Its last update failed.\r\nExit code: 1\n\tout of memory"
+    scripted.script.facts = replace(scripted.script.facts, warnings=(warning,))
+    reply = await scripted.request("PUT", NEW, form())
+    assert reply.status == 200
+    assert reply.headers["warning"] == '299 hubgate "Its last update failed. Exit code: 1 out of memory"'

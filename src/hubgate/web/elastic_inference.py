@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from hubgate.web.exchange import Exchange
 
 
+_NOT_IN_HEADERS = re.compile(r"[\x00-\x1f\x7f]+")
 _IGNORED = "task_settings were ignored: a request says at its root what it wants otherwise than its endpoint."
 
 
@@ -96,8 +98,8 @@ async def stream_inference(exchange: Exchange, asked: Asked, body: bytes) -> Non
 
 
 def warning_header(text: str) -> tuple[bytes, bytes]:
-    """The header that Elasticsearch's clients show to their user."""
-    quoted = text.replace('"', "'").replace("\\", "/")
+    """The header that Elasticsearch's clients show to their user; what Hugging Face says may have several lines."""
+    quoted = _NOT_IN_HEADERS.sub(" ", text).replace('"', "'").replace("\\", "/")
     return b"warning", b'299 hubgate "' + quoted.encode("ascii", "replace") + b'"'
 
 
