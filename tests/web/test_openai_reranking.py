@@ -79,12 +79,14 @@ async def test_tokens_that_nobody_counts_are_estimated_and_warnings_are_told(gat
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/rerank", "/rerank"])
-async def test_ranks_that_cannot_be_asked_for_are_an_error_in_words(
+async def test_ranks_that_cannot_be_asked_for_are_an_error_in_words_and_never_reach_the_model(
     gate: ScriptedGate, path: str, change: dict[str, Any], status: int, said: str
 ) -> None:
+    asked = len(gate.script.calls)
     reply = await gate.request("POST", path, {**ASKED, **change})
     assert reply.status == status
     assert said in reply.json()["error"]["message"]
+    assert len(gate.script.calls) == asked
 
 
 def _texts(call: Call) -> Any:

@@ -80,7 +80,7 @@ async def answer_ranks(exchange: Exchange, body: bytes) -> None:
             "[query] and [texts] must both be there.", remedy="Send a text, and a list of texts."
         )
     texts = texts_of(given, "texts")
-    scores = await rank(exchange, _call(exchange, form, query, texts))
+    scores = await rank(exchange, _call(exchange, form, query, texts), form.top_n)
     ranks = [
         {"index": index, "score": score, **({"text": texts[index]} if form.return_text else {})}
         for index, score in best(scores, form.top_n)

@@ -38,27 +38,23 @@ class RerankForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 RERANK = msgspec.json.Decoder(RerankForm)
 
 
-async def rank(exchange: Exchange, call: Rerank) -> Scores:
-    """Score texts against a query.
+async def rank(exchange: Exchange, call: Rerank, top_n: int | None = None) -> Scores:
+    """Score texts against a query; `top_n` is how many of them are wanted.
 
     Raises:
-        HubgateError: it cannot be answered.
+        HubgateError: it cannot be answered, or fewer than one is wanted.
     """
     if not call.query:
         raise InvalidRequest("[query] is an empty string.", remedy="Send what is looked for.")
+    if top_n is not None and top_n < 1:
+        raise InvalidRequest(f"[top_n] is {top_n}, and must be 1 or more.")
     scores = await exchange.gateway.rerank(exchange.endpoint.name, call)
     exchange.note(texts=len(call.texts), tokens=scores.tokens, waited=scores.waited)
     return scores
 
 
 def best(scores: Scores, top_n: int | None = None) -> list[tuple[int, float]]:
-    """Places and scores, the highest score first; equal ones in the order of the texts.
-
-    Raises:
-        InvalidRequest: fewer than one is asked for.
-    """
-    if top_n is not None and top_n < 1:
-        raise InvalidRequest(f"[top_n] is {top_n}, and must be 1 or more.")
+    """Places and scores, the highest score first; equal ones in the order of the texts."""
     ordered = sorted(enumerate(scores.items), key=lambda item: -item[1])
     return ordered[:top_n]
 
@@ -78,7 +74,7 @@ async def answer_rerank(exchange: Exchange, body: bytes) -> None:
         raw_scores=form.raw_scores,
         context=exchange.ticket.context(),
     )
-    scores = await rank(exchange, call)
+    scores = await rank(exchange, call, form.top_n)
     results = [
         {
             "index": index,
