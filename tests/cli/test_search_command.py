@@ -32,6 +32,18 @@ def test_models_are_a_table_and_how_to_add_one_is_said(gate: RunningGate, hubgat
     assert "--url URL" in found.err
 
 
+def test_each_way_to_have_a_model_is_a_command_for_its_task(gate: RunningGate, hubgate: Command) -> None:
+    served = "hubgate add NAME --hosted meta/llama --task chat_completion --token-env NAME_OF_VARIABLE"
+    assert served in hubgate("search", "--task", "chat_completion", "--served").err
+    assert served in hubgate("search", "llama").err
+    assert "--hosted meta/llama --task completion " in hubgate("search", "--task", "text-generation").err
+    embedder = "hubgate add NAME --hosted sentence-transformers/all-MiniLM-L6-v2 --token-env"
+    assert embedder in hubgate("search", "minilm").err
+    ranker = hubgate("search", "--task", "rerank").err
+    assert "hubgate add NAME --local org/reranker --task rerank\n" in ranker
+    assert "--hosted" not in ranker, "no provider serves it"
+
+
 def test_served_and_text_narrow_it_and_counts_are_short(gate: RunningGate, hubgate: Command) -> None:
     (llama,) = hubgate("search", "LLAMA", "--served").rows
     assert llama == [

@@ -9,9 +9,12 @@ import typer
 
 from hubgate.cli.client import NoHome, api
 from hubgate.cli.printing import print_table
+from hubgate.domain.endpoint import Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_RUN_HERE = frozenset({Task.TEXT_EMBEDDING, Task.RERANK})
 
 
 def search(
@@ -42,7 +45,7 @@ def search(
         ("model", "tasks", "served by", "reads", "parameters", "downloads", "likes", "access"),
         [_row(model) for model in models],
     )
-    typer.echo(_how_to_add(models), err=True)
+    typer.echo(_how_to_add(models, task), err=True)
 
 
 def _row(model: Mapping[str, Any]) -> tuple[object, ...]:
@@ -71,13 +74,24 @@ def _short(count: int | None) -> str | None:
     return str(count)
 
 
-def _how_to_add(models: list[Mapping[str, Any]]) -> str:
+def _how_to_add(models: list[Mapping[str, Any]], task: str | None) -> str:
     """The command for the first model that can be had in each way."""
     ways = []
-    here = next((model for model in models if "text_embedding" in model["tasks"]), None)
+    served = next((model for model in models if model["served"]), None)
+    if served is not None:
+        command = f"{_add(served, task, '--hosted')} --token-env NAME_OF_VARIABLE"
+        ways.append(f"One that an Inference Provider serves: {command}")
+    here = next((model for model in models if not _RUN_HERE.isdisjoint(model["tasks"])), None)
     if here is not None:
-        ways.append(f"Run one on this machine: hubgate add NAME --local {here['name']}")
+        ways.append(f"Run one on this machine: {_add(here, task, '--local')}")
     ways.append(
         "One on an Inference Endpoint of yours: hubgate add NAME --url URL --token-env NAME_OF_VARIABLE"
     )
     return "\n".join(ways)
+
+
+def _add(model: Mapping[str, Any], asked: str | None, where: str) -> str:
+    # Of a model that completes and chats, chat comes last: it is what providers serve.
+    task = Task.parse(asked or model["tasks"][-1])
+    option = "" if task is Task.TEXT_EMBEDDING else f" --task {task}"
+    return f"hubgate add NAME {where} {model['name']}{option}"
