@@ -88,6 +88,17 @@ def test_a_key_in_another_header_is_told_where_it_belongs(gate: RunningGate, hea
     assert gate.admin_key not in body
 
 
+@pytest.mark.parametrize("header", ["", "Bearer hf_ATokenFromTheEnvironment"])
+def test_a_key_in_a_path_that_is_not_read_is_told_how_to_have_it_read(gate: RunningGate, header: str) -> None:
+    path = f"/k/{gate.admin_key}/hf/e5/embed"
+    refused = gate.request("POST", path, {"inputs": "a"}, headers={"authorization": header})
+    assert refused.status == 401
+    assert refused.json()["error"] == (
+        "The gate reads no key from the path. Send a gateway key as `Authorization: Bearer hg_…`. "
+        "For clients that cannot, start the gate with HUBGATE_KEYS_IN_PATH=1."
+    )
+
+
 def test_a_key_in_another_header_harms_no_request_that_carries_one(gate: RunningGate) -> None:
     assert gate.request("GET", "/v1/models", headers={"x-api-key": "other"}).status == 200
     wrong = gate.request("GET", "/v1/models", key="wrong", headers={"x-api-key": "other"})

@@ -15,7 +15,7 @@ from hubgate.domain.errors import CapacityError, Cause, HubgateError
 from hubgate.web.asgi import respond
 from hubgate.web.body import Body, closes, until_client_leaves
 from hubgate.web.faces import face_of
-from hubgate.web.hints import clearer
+from hubgate.web.hints import UNREAD, clearer
 from hubgate.web.problems import problem
 from hubgate.web.ticket import Ticket
 
@@ -115,7 +115,7 @@ class Guard:
         path: str = scope["path"]
         while keyed := _KEYED_PATH.fullmatch(path):
             if not self._keys_in_path:
-                path = "/k"
+                path = UNREAD
                 break
             headers[b"authorization"] = b"Bearer " + keyed["key"].encode()
             path = keyed["rest"] or "/"

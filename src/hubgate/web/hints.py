@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from hubgate.domain.errors import HubgateError
     from hubgate.web.asgi import Scope
 
+UNREAD = "/k/"
+"""The path in place of one that holds a key, where keys in paths are off."""
 # Where clients of Anthropic's, Azure's and Google's put their keys.
 _OTHER_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
+_IN_PATH = f"{HOW} For clients that cannot, start the gate with HUBGATE_KEYS_IN_PATH=1."
 _MOST_COMPARED = 100
 """Names; a comparison takes up to 50 µs of the event loop."""
 _LONGEST_COMPARED = 100
@@ -40,6 +43,8 @@ def clearer(
         endpoints: gives all that are registered.
     """
     ticket = ticket_of(scope)
+    if isinstance(error, NotAuthenticated) and scope["path"] == UNREAD:
+        return NotAuthenticated("The gate reads no key from the path.", remedy=_IN_PATH)
     if isinstance(error, NotAuthenticated) and b"authorization" not in headers:
         return next((_misplaced(name) for name in _OTHER_HEADERS if name in headers), error)
     if ticket.key is None or not isinstance(error, EndpointNotFound | NotFound):
