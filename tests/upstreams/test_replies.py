@@ -190,6 +190,11 @@ def test_a_reply_has_one_meaning(status: int, body: object, cause: Cause, retrya
     assert error.remedy
 
 
+def test_no_remedy_registers_an_endpoint_anew_whose_name_is_taken() -> None:
+    for status, body, _, _ in MEANINGS:
+        assert "endpoint again" not in refusal(reply(status, body), None).remedy
+
+
 def test_paused_says_how_to_resume() -> None:
     error = refusal(reply(400, {"error": "Bad Request: Invalid state"}), None)
     assert "paused" in error.message

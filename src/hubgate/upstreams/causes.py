@@ -72,7 +72,7 @@ _RULES = (
         None,
         Cause.WRONG_TOKEN,
         "The server does not accept the token.",
-        "Register the endpoint again with a token that is valid and may use it.",
+        "Give the endpoint a token that is valid and may use it.",
     ),
     Rule(_only(402), None, Cause.OUT_OF_CREDIT, "The account behind the token has no credit left.", _BUY),
     Rule(
@@ -110,7 +110,7 @@ _RULES = (
         r"|not (currently )?(served|deployed|available) (by|on|for)",
         Cause.NOT_SERVED,
         "No Inference Provider serves this model now, or not the one that is named.",
-        "Register the endpoint again, so that another is chosen, or run the model on an Inference Endpoint.",
+        "Name another provider, or run the model on an Inference Endpoint.",
     ),
     Rule(
         _only(400, 422),
@@ -140,7 +140,7 @@ _RULES = (
         r"model .{0,200}(does not exist|not found)|pinned to",
         Cause.MODEL_NOT_FOUND,
         "The server serves no model of this name.",
-        "Register the endpoint again, so that the model's present name is read.",
+        "Correct the endpoint's model, or take the one that runs there now with `hubgate accept NAME`.",
     ),
     Rule(
         _only(413),
