@@ -334,6 +334,16 @@ class TestPaths:
         assert dialect_of(json.loads(asked.body)) == DIALECTS[path]
 
     @pytest.mark.parametrize(
+        "path", ["/_inference/text_embedding/no", "/v1/embeddings", "/hf/no/embed", "/api/endpoints/no"]
+    )
+    async def test_every_dialect_tells_the_same_cause_in_a_header(
+        self, scripted: ScriptedGate, path: str
+    ) -> None:
+        body = {"model": "no", "input": "a"} if path.startswith("/v1") else None
+        refused = await scripted.request("DELETE" if path.startswith("/api") else "POST", path, body)
+        assert (refused.status, refused.headers["x-hubgate-cause"]) == (404, "endpoint_not_found")
+
+    @pytest.mark.parametrize(
         "path", ["/hf//embed", "/hf/", "//embed", "/_inference/", "/_inference//_stream"]
     )
     async def test_an_empty_name_is_no_name(self, scripted: ScriptedGate, path: str) -> None:

@@ -104,7 +104,8 @@ def problem(face: str, error: HubgateError) -> Problem:
 
 
 def _headers(error: HubgateError, status: int) -> list[tuple[bytes, bytes]]:
-    headers = []
+    # The dialects of Elasticsearch and Hugging Face have no field for it.
+    headers = [(b"x-hubgate-cause", error.cause.encode())]
     if error.retry_after is not None:
         seconds = max(1, math.ceil(error.retry_after))
         headers.append((b"retry-after", b"%d" % seconds))
