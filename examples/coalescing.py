@@ -3,8 +3,8 @@
     python examples/coalescing.py            # 640 texts: about half a minute
 
 The model's server takes 32 texts a request and answers 429 beyond its 60 requests a minute. Straight to it most texts
-fail. Through the gate each waits a moment, all leave together with others, and none fails. Needs a checkout of hubgate:
-the server is one of its look-alikes (tests/lookalikes), and the gate is started for this scene in a folder of its own.
+fail. Through the gate each waits a moment, all leave together with others, and none fails. Needs a checkout of hubgate
+and `make install`: the server is one of the tests' look-alikes, and the gate is started in a folder of its own.
 """
 
 from __future__ import annotations

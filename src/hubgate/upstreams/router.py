@@ -1,7 +1,7 @@
 """Models hosted by Hugging Face's Inference Providers, behind its router; once the Hosted Inference API.
 
 Who serves a model is asked of the Hub when an endpoint is registered, never on the way of a call. It stays with that
-provider until it is registered again: two providers may give vectors of one model that cannot be compared.
+provider until it is accepted anew: two providers may give vectors of one model that cannot be compared.
 """
 
 from __future__ import annotations
