@@ -326,19 +326,6 @@ def copied(visitor: Visitor, name: str, **form: str) -> str:
     return visitor.post(f"/ui/models/{name}/play/copy", form, hx_request="true").words
 
 
-@pytest.mark.parametrize(
-    ("language", "told"),
-    [("en", "By sentence, 250 words"), ("zh", "按句子，250 词"), ("ja", "文単位、250 語"), ("fa", "، ")],
-)
-def test_the_settings_of_chunks_stand_in_the_commas_of_the_language(
-    visitor: Visitor, language: str, told: str
-) -> None:
-    visitor.gate.add("e5")
-    page = visitor.get("/ui/models/e5/play", accept_language=language)
-    (cut,) = re.findall(r"<dd>([^<]*250[^<]*|[^<]*۲۵۰[^<]*)</dd>", page.text)
-    assert told in cut
-
-
 def test_the_chosen_client_stays_chosen_and_is_told_what_is_in_the_form(
     visitor: Visitor, chat: LookAlike
 ) -> None:
