@@ -50,6 +50,10 @@ def test_a_file_is_planned_applied_exported_and_applied_again(
     }
     file.write_text(exported.replace("burst: 2", "burst: 3"))
     assert hubgate("config", "apply", str(file)).out == "change endpoint words\n    burst: 2 → 3\n"
+    file.write_text(exported.replace("endpoints:\n    - words", "bulk: true"))
+    scope = hubgate("config", "apply", str(file), "--dry-run").out
+    assert "    endpoints: words → none\n" in scope
+    assert "    bulk: no → yes\n" in scope
     file.write_text("keys: {}")
     assert hubgate("config", "apply", str(file), "--prune").out == "remove key app\n"
 

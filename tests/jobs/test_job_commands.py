@@ -119,8 +119,11 @@ def test_rows_without_a_vector_are_told_at_the_end_and_in_the_status(
     assert ran.status == 1
     assert ran.err == f"hubgate: 2 rows have no vector. {out}.failed.jsonl tells why.\n"
     assert len(read(out)) == 1
+    texts.write_text('{"text": "a"}\n{"text": 7}\n')
+    ran = hubgate("job", "run", str(texts), str(out), "--endpoint", "words", "--overwrite")
+    assert ran.err == f"hubgate: 1 row has no vector. {out}.failed.jsonl tells why.\n"
     shown = hubgate("job", "show", str(out)).fields
-    assert (shown["status"], shown["failed"], shown["failed rows"]) == ("done", "2", f"{out}.failed.jsonl")
+    assert (shown["status"], shown["failed"], shown["failed rows"]) == ("done", "1", f"{out}.failed.jsonl")
 
 
 def test_jobs_are_listed_shown_cancelled_and_resumed(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from hubgate.cli.client import CommandFailed, NoHome, api
+from hubgate.cli.printing import plain
 
 app = typer.Typer(help="The whole configuration as one file.", no_args_is_help=True)
 
@@ -53,7 +54,8 @@ def _tell(step: dict[str, Any]) -> None:
     """One line a step, one line each setting."""
     print(f"{step['action']} {step['kind']} {step['name']}")
     for name, (before, after) in step.get("changes", {}).items():
-        print(f"    {name}: {before} → {after}" if step["action"] == "change" else f"    {name}: {after}")
+        told = f"{plain(before)} → {plain(after)}" if step["action"] == "change" else plain(after)
+        print(f"    {name}: {told}")
     if "key" in step:
         print(f"    the key, shown only this once: {step['key']}")
     if "failure" in step:

@@ -34,7 +34,8 @@ def do(job: Job) -> None:
         totals = job.folder.totals()
     print_fields({"output": job.task.output, **told(totals, job.manner.price_per_million_tokens)})
     if totals.failed:
-        raise CommandFailed(f"{totals.failed:,} rows have no vector. {job.folder.failures} tells why.")
+        rows = "1 row has" if totals.failed == 1 else f"{totals.failed:,} rows have"
+        raise CommandFailed(f"{rows} no vector. {job.folder.failures} tells why.")
 
 
 def _remember(job: Job) -> None:

@@ -61,6 +61,8 @@ def plain(value: object) -> str:
             return ", ".join(f"{name}: {plain(part)}" for name, part in value.items()) or "none"
         case list():
             return ", ".join(map(plain, value)) or "none"
+        case None:
+            return "none"
         case bool():
             return "yes" if value else "no"
         case _:

@@ -96,8 +96,6 @@ def _told(verb: str, changes: Mapping[str, Sequence[Any]]) -> str:
 
 
 def _cut(name: str, value: object) -> str:
-    if value is None:
-        return "none"
     text = moment(value) if isinstance(value, float) and name.endswith("_at") else plain(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 

@@ -233,5 +233,5 @@ def read_row(number: int, row_id: Any, text: Any, kept: tuple[Any, ...] = ()) ->
     elif text == "":
         cause, message = RowFault.EMPTY_TEXT, "The text is empty."
     else:
-        cause, message = RowFault.NOT_A_TEXT, f"The text is no text but of type {type(text).__name__}."
+        cause, message = RowFault.NOT_A_TEXT, f"The text is no text: {text!r:.60}"
     return Failed(row=number, id=row_id, cause=cause, message=message)
