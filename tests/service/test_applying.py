@@ -10,7 +10,8 @@ from staged import Stage, dedicated, until
 
 from hubgate.domain.errors import EndpointNotFound
 from hubgate.service.access import Access
-from hubgate.service.config import Config, Wanted, WantedEndpoint
+from hubgate.service.config import Config
+from hubgate.service.config_plan import Wanted, WantedEndpoint
 from hubgate.service.gateway import Gateway
 from hubgate.service.pipeline import Pipelines
 

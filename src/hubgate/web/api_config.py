@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from hubgate.service.config import Step
+    from hubgate.service.config_plan import Step
     from hubgate.web.configuration import Configuration
 
 

@@ -23,7 +23,7 @@ import yaml
 from hubgate.domain.endpoint import check_name
 from hubgate.domain.errors import HubgateError, InvalidRequest
 from hubgate.domain.secret import Secret
-from hubgate.service.config import Wanted, WantedEndpoint
+from hubgate.service.config_plan import Wanted, WantedEndpoint
 from hubgate.web.api_keys import KeyForm
 from hubgate.web.fitting import fit
 from hubgate.web.shapes import EndpointForm

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hubgate.domain.endpoint import Endpoint
     from hubgate.service.access import Access
-    from hubgate.service.config import Step
+    from hubgate.service.config_plan import Step
     from hubgate.service.gateway import Gateway
 
 _MOST_CHARACTERS = 1_000_000
