@@ -8,7 +8,6 @@ written in batches by `flush`.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,20 +17,13 @@ from hubgate.domain.errors import HubgateError, InvalidRequest, NotAuthenticated
 from hubgate.domain.keys import Key
 from hubgate.service.changing import to_its_end
 from hubgate.service.credentials import HOW, candidates, digest_of, minted, unknown
+from hubgate.service.key_rules import ADMIN, CLI, check_name, check_rights
 from hubgate.service.limits import KeyLimits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from hubgate.domain.ports import Store
-
-ADMIN, CLI = "admin", "cli"
-MOST_A_MINUTE = {"requests_per_minute": 1_000_000, "tokens_per_minute": 1_000_000_000_000}
-"""What is no limit any more; what each request takes in memory stays bounded by it."""
-_MAX_NAME_LENGTH = 100
-_LAST_MOMENT = 253_402_300_799.0
-"""Of the year 9999: what lies beyond it, as milliseconds do, is no date."""
-_LIKE_A_KEY = re.compile(r"(hg|hf)_.*|[0-9a-f]{8}")
 
 
 class Access:
@@ -122,10 +114,10 @@ class Access:
         Raises:
             InvalidRequest: it is no good name; or the rights do not fit together.
         """
-        _check_name(name)
+        check_name(name)
         now = self._clock()
         plain, key = minted(name, now, **rights)
-        _check_rights(key, now)
+        check_rights(key, now)
         return plain, key
 
     async def create(self, name: str, **rights: Any) -> tuple[Key, str]:
@@ -170,8 +162,8 @@ class Access:
         old = self._changeable(which)
         changed = replace(old, **rights)
         if changed.name != old.name:
-            _check_name(changed.name)
-        _check_rights(changed, self._clock() if changed.expires_at != old.expires_at else None)
+            check_name(changed.name)
+        check_rights(changed, self._clock() if changed.expires_at != old.expires_at else None)
         return changed
 
     async def revoke(self, which: str) -> None:
@@ -237,39 +229,6 @@ class Access:
     def _with_last_use(self, key: Key) -> Key:
         used = self._used.get(key.id)
         return key if used is None else replace(key, last_used_at=used)
-
-
-def _check_name(name: str) -> None:
-    if not name.isprintable() or name != name.strip() or not 0 < len(name) <= _MAX_NAME_LENGTH:
-        raise InvalidRequest(
-            f"A key's name must have 1 to {_MAX_NAME_LENGTH} printable characters, without spaces around it."
-        )
-    if name in (ADMIN, CLI):
-        raise InvalidRequest(f"The name [{name}] is the gate's own.", remedy="Choose another name.")
-    if _LIKE_A_KEY.fullmatch(name):
-        raise InvalidRequest(
-            "This name looks like a key or a key's id.", remedy="Choose a name that tells who uses the key."
-        )
-
-
-def _check_rights(key: Key, now: float | None) -> None:
-    """Raises InvalidRequest if a key's rights do not fit together; without `now` its end may be in the past."""
-    if key.admin and key.endpoints:
-        raise InvalidRequest(
-            "An admin key reaches every endpoint.", remedy="Leave out [endpoints], or make it no admin key."
-        )
-    if key.endpoints and key.default_endpoint is not None and not key.may_call(key.default_endpoint):
-        raise InvalidRequest(
-            f"The key's default endpoint [{key.default_endpoint}] is none that it may call.",
-            remedy="Add it to [endpoints].",
-        )
-    for label, most in MOST_A_MINUTE.items():
-        limit = getattr(key, label)
-        if limit is not None and not 0 < limit <= most:
-            raise InvalidRequest(f"[{label}] is a whole number from 1 to {most}; leave it out for no limit.")
-    if now is not None and key.expires_at is not None and not now < key.expires_at <= _LAST_MOMENT:
-        wrong = "in the past" if key.expires_at <= now else "no moment before the year 10000"
-        raise InvalidRequest(f"[expires_at] is {wrong}.", remedy="It is seconds since 1970, in UTC.")
 
 
 def _expired(key: Key, at: float) -> NotAuthenticated:

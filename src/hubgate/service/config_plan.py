@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import InvalidRequest
-from hubgate.service.access import ADMIN
+from hubgate.service.key_rules import ADMIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

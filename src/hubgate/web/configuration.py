@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from hubgate.domain.errors import InvalidRequest
-from hubgate.service.access import ADMIN
 from hubgate.service.config import Config
+from hubgate.service.key_rules import ADMIN
 from hubgate.web.config_yaml import read_config, write_config
 
 if TYPE_CHECKING:
