@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,11 +89,11 @@ class Settings:
             max_body_bytes=_whole(env, "HUBGATE_MAX_BODY_BYTES", 32 * 1024 * 1024, 1024, 1 << 30),
             cache_bytes=_cache_bytes(env),
             log_level=_log_level(env),
-            hf_endpoint=env.get("HF_ENDPOINT") or None,
-            trusted_proxies=env.get("HUBGATE_TRUSTED_PROXIES", "").strip(),
+            hf_endpoint=_url(env, "HF_ENDPOINT"),
+            trusted_proxies=_proxies(env),
             hf_offline=env.get("HF_HUB_OFFLINE", "").strip().lower() in _TRUE,
-            endpoints_api_url=env.get("HUBGATE_ENDPOINTS_API_URL") or None,
-            router_url=env.get("HUBGATE_ROUTER_URL") or "https://router.huggingface.co",
+            endpoints_api_url=_url(env, "HUBGATE_ENDPOINTS_API_URL"),
+            router_url=_url(env, "HUBGATE_ROUTER_URL") or "https://router.huggingface.co",
             local_threads=_whole(env, "HUBGATE_LOCAL_THREADS", 0, 0, 1024),
             local_lanes=_whole(env, "HUBGATE_LOCAL_LANES", 0, 0, 64),
             local_idle_seconds=_whole(env, "HUBGATE_LOCAL_IDLE_SECONDS", 0, 0, 1 << 30),
@@ -135,6 +137,34 @@ def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int)
     if not digits or not low <= int(value) <= high:
         raise InvalidSetting(f"{name} must be a whole number from {low} to {high}, not {_shown(value)}.")
     return int(value)
+
+
+def _url(env: Mapping[str, str], name: str) -> str | None:
+    value = env.get(name, "").strip()
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if value and not usable:
+        raise InvalidSetting(
+            f"{name} must be a URL that begins with http:// or https://, not {_shown(value)}."
+        )
+    return value or None
+
+
+def _proxies(env: Mapping[str, str]) -> str:
+    """As uvicorn reads them; it would take a name for an address that nobody has."""
+    value = env.get("HUBGATE_TRUSTED_PROXIES", "").strip()
+    for proxy in value.split(",") if value not in {"", "*"} else ():
+        try:
+            ip_network(proxy.strip())
+        except ValueError:
+            raise InvalidSetting(
+                "HUBGATE_TRUSTED_PROXIES must be addresses or networks with commas between, or *:"
+                f" {_shown(proxy.strip())} is neither."
+            ) from None
+    return value
 
 
 def _cache_bytes(env: Mapping[str, str]) -> int:

@@ -55,6 +55,11 @@ def test_every_variable_is_honoured() -> None:
     assert settings.endpoints_api_url == "https://endpoints.example/v2"
 
 
+@pytest.mark.parametrize("trusted", ["*", "::1", "10.0.0.0/8, 127.0.0.1"])
+def test_addresses_networks_and_all_can_be_trusted(trusted: str) -> None:
+    assert Settings.from_env({"HUBGATE_TRUSTED_PROXIES": trusted}).trusted_proxies == trusted
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
@@ -74,6 +79,11 @@ def test_every_variable_is_honoured() -> None:
         ("HUBGATE_KEYS_IN_PATH", "maybe" * 1000),
         ("HUBGATE_HOME", "~no-such-user/data"),
         ("HUBGATE_SECRET_KEY_FILE", "~no-such-user/secret.key"),
+        ("HUBGATE_ROUTER_URL", "router.example.com"),
+        ("HUBGATE_ENDPOINTS_API_URL", "https://"),
+        ("HF_ENDPOINT", "http://[::1"),
+        ("HUBGATE_TRUSTED_PROXIES", "10.0.0.1, proxy.internal"),
+        ("HUBGATE_TRUSTED_PROXIES", "10.0.0.1/8"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_by_the_variables_name(variable: str, value: str) -> None:

@@ -57,5 +57,8 @@ def check_rights(key: Key, now: float | None) -> None:
         if limit is not None and not 0 < limit <= most:
             raise InvalidRequest(f"[{label}] is a whole number from 1 to {most}; leave it out for no limit.")
     if now is not None and key.expires_at is not None and not now < key.expires_at <= _LAST_MOMENT:
-        wrong = "in the past" if key.expires_at <= now else "no moment before the year 10000"
-        raise InvalidRequest(f"[expires_at] is {wrong}.", remedy="It is seconds since 1970, in UTC.")
+        if key.expires_at <= now:
+            raise InvalidRequest("[expires_at] is in the past.")
+        raise InvalidRequest(
+            "[expires_at] is no moment before the year 10000.", remedy="It is seconds since 1970, in UTC."
+        )
