@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hubgate.service.jobs.formats import check_output, open_source
+from hubgate.service.jobs.formats import check_output, open_sink, open_source
 from hubgate.service.jobs.inputs import compare_identity
 from hubgate.service.jobs.jsonl import JsonlSource
-from hubgate.service.jobs.rows import Columns, Failed, JobStopped, Row
+from hubgate.service.jobs.rows import Columns, Embedded, Failed, JobStopped, Layout, Piece, Row
 from hubgate.service.jobs.shards import cut
 from hubgate.service.jobs.text_folder import TextFolder
 
@@ -70,6 +70,22 @@ def test_each_line_is_a_row_and_each_fault_is_that_rows_alone(tmp_path: Path) ->
     ]
     assert isinstance(rows[-1], Row)
     assert (rows[-1].number, len(rows[-1].text), rows[-1].kept) == (12, 1_000_000, (None,))
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_a_value_to_keep_that_is_nested_too_deeply_is_that_rows_fault(tmp_path: Path, name: str) -> None:
+    deep, most = (b"[" * depth + b"]" * depth for depth in (400, 250))
+    path = lines(
+        tmp_path / "in.jsonl",
+        b'{"text": "a", "kept": %b}' % deep,
+        b'{"text": "b", "kept": %b, "else": %b}' % (most, deep),
+    )
+    failed, row = JsonlSource(path, Columns(keep=("kept",))).rows()
+    assert isinstance(failed, Failed)
+    assert (failed.id, failed.cause) == (0, "unreadable")
+    assert isinstance(row, Row)
+    sink = open_sink(tmp_path / name, tmp_path / "parts", Layout(1, kept={"kept": None}))
+    assert sink.write(Embedded([row], [Piece(bytes(4))]))
 
 
 def test_a_line_beyond_the_longest_is_not_read_and_the_next_one_is(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _FIRST_ROWS = 100
 _BOM = b"\xef\xbb\xbf"
+_MOST_NESTED = 250
+"""What orjson writes for certain; it reads deeper than it writes."""
 _SPELLED = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -107,10 +109,14 @@ class JsonlSource:
         if not isinstance(fields, dict):
             return _failed(number, RowFault.NOT_JSON, f"Line {number + 1} is JSON, but not an object.")
         row_id = number if columns.id is None else fields.get(columns.id)
+        known = row_id if is_id(row_id) else None
         if columns.text not in fields:
-            known = row_id if is_id(row_id) else None
             return _failed(number, RowFault.NO_TEXT, f"There is no field [{columns.text}].", known)
-        return read_row(number, row_id, fields[columns.text], tuple(map(fields.get, columns.keep)))
+        kept = tuple(map(fields.get, columns.keep))
+        if line.count(b"[") + line.count(b"{") > _MOST_NESTED and not _can_be_written(kept):
+            message = "A value cannot be kept: it is nested too deeply."
+            return _failed(number, RowFault.UNREADABLE, message, known)
+        return read_row(number, row_id, fields[columns.text], kept)
 
 
 class JsonlSink:
@@ -148,6 +154,14 @@ def _fields(line: bytes) -> Mapping[str, Any]:
     except orjson.JSONDecodeError:
         return {}
     return fields if isinstance(fields, dict) else {}
+
+
+def _can_be_written(kept: tuple[Any, ...]) -> bool:
+    try:
+        orjson.dumps(kept)
+    except TypeError:
+        return False
+    return True
 
 
 def _skip_line(file: BinaryIO, begun: bytes) -> int:
