@@ -242,7 +242,7 @@ def test_an_error_in_the_middle_of_a_stream_becomes_its_last_event(
     assert said(events) == "You"
     assert [*events[-1]] == ["failed"]
     assert words in events[-1]["failed"]
-    assert chat.streams == 0
+    chat.wait_until(lambda server: server.streams == 0)
     (row,) = usage(visitor.gate)
     assert (row["requests"], row["errors"]) == (1, 1)
 

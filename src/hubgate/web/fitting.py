@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -146,7 +147,7 @@ class _Fault(msgspec.Struct, frozen=True):
 
     def _types(self) -> list[inspect.Type]:
         """What may stand there."""
-        types = _alternatives(inspect.type_info(self.kind))
+        types = _alternatives(_type_info(self.kind))
         for step in _STEP.finditer(self.path):
             types = [found for one in types for found in _inside(one, step["field"])]
         return [one.key_type for one in types if isinstance(one, inspect.DictType)] if self.in_key else types
@@ -160,6 +161,10 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[..., str | None]], ...] = (
     (re.compile(r"Expected `(?:int|float)` (>=|<=|>|<) (\S+)"), _Fault.out_of_range),
     (re.compile(r"(?:Number|Integer value) out of range"), _Fault.too_large),
 )
+
+
+_type_info = functools.cache(inspect.type_info)
+"""It takes a millisecond, and the gate has but a few types."""
 
 
 def _inside(one: inspect.Type, field: str | None) -> list[inspect.Type]:
