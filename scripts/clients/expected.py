@@ -25,13 +25,16 @@ ENDPOINTS: list[str] = list(_GIVEN["vectors"])
 
 
 def check_same(endpoint: str, vectors: Iterable[Iterable[float]], what: str) -> None:
-    """Compare with what the gate gave over plain HTTP, in the precision of float32."""
+    """Compare with what the gateway answered over plain HTTP.
+
+    The tolerance is that of the local model: a text alone and the same text in a batch differ in the last bits.
+    """
     expected: Sequence[Sequence[float]] = _GIVEN["vectors"][endpoint]
     got = [list(vector) for vector in vectors]
     assert len(got) == len(expected), f"{what}: {len(got)} vectors, not {len(expected)}"
     for one, other in zip(got, expected, strict=True):
         assert len(one) == len(other), f"{what}: {len(one)} dimensions, not {len(other)}"
-        assert all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-7) for a, b in zip(one, other, strict=True)), (
+        assert all(math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-6) for a, b in zip(one, other, strict=True)), (
             what
         )
     passed(f"{what} [{endpoint}]")

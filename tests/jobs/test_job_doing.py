@@ -404,7 +404,8 @@ def test_a_full_disk_stops_the_job_with_one_line_and_loses_nothing(tmp_path: Pat
     source = write(tmp_path / "in.jsonl", [f"text {number}" for number in range(16)])
     output = tmp_path / name
     ran = subprocess.run(
-        [sys.executable, "-c", _ON_A_SMALL_DISK, str(source), str(output)],
+        # -B: under the limit Python would leave truncated .pyc files behind, which break every later import.
+        [sys.executable, "-B", "-c", _ON_A_SMALL_DISK, str(source), str(output)],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
         text=True,

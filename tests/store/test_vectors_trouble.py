@@ -190,7 +190,8 @@ class TestAFileThatCannotBeUsed:
 
     def test_a_full_disk_keeps_what_fitted_and_fails_no_call(self, path: Path) -> None:
         done = subprocess.run(
-            [sys.executable, "-c", WRITE_TO_A_FULL_DISK, str(path)],
+            # -B: under the limit Python would leave truncated .pyc files behind, which break every later import.
+            [sys.executable, "-B", "-c", WRITE_TO_A_FULL_DISK, str(path)],
             capture_output=True,
             text=True,
             check=True,
