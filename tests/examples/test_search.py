@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
@@ -32,14 +33,58 @@ TEXTS = sorted((ROOT / "tests/data/texts").glob("*.md"))
 def test_a_question_in_other_words_finds_its_paragraph(
     local_gate: RunningGate, question: str, paragraph: str
 ) -> None:
-    found = subprocess.run(
-        [sys.executable, ROOT / "examples/search.py", question, *TEXTS],
-        env=os.environ | {"HUBGATE_URL": local_gate.url, "HUBGATE_KEY": local_gate.admin_key},
+    found = search(local_gate, question, *TEXTS)
+    assert found.returncode == 0
+    best, *others = found.stdout.splitlines()
+    assert best.split(": ", 1)[1].startswith(paragraph)
+    assert len(others) == 2
+
+
+def test_a_folder_of_thousands_of_paragraphs_is_searched_and_what_is_not_text_is_skipped(
+    local_gate: RunningGate, tmp_path: Path
+) -> None:
+    """More paragraphs than fit in one request, and files that are not text."""
+    (tmp_path / "deep").mkdir()
+    for number in range(300):
+        lines = [
+            f"The shed of house {number % 20} holds {word}."
+            for word in ("a ladder", "two rakes", "old paint")
+        ]
+        (tmp_path / "deep" / f"{number:03}.txt").write_text(
+            "\n\n".join(f"{line} Nobody uses it." for line in lines * 3)
+        )
+    (tmp_path / "deep" / "packed.gz").write_bytes(gzip.compress(b"text"))
+    found = search(local_gate, "Where is a ladder?", tmp_path)
+    assert "2,700 of 2,700 paragraphs" in found.stderr
+    assert "Skipped 1 files" in found.stderr
+    score, rest = found.stdout.splitlines()[0].split(maxsplit=1)
+    assert float(score) > 0.3
+    assert rest.startswith(str(tmp_path / "deep"))
+    assert "ladder" in rest
+
+
+def test_what_the_gateway_refuses_and_a_missing_gateway_are_one_line_each(local_gate: RunningGate) -> None:
+    wrong_key = search(local_gate, "question", *TEXTS, HUBGATE_KEY="hg_wrong")
+    unknown_model = search(local_gate, "question", *TEXTS, HUBGATE_MODEL="nobody")
+    nobody_there = search(local_gate, "question", *TEXTS, HUBGATE_URL="http://127.0.0.1:9")
+    nothing_to_search = search(local_gate, "question", "missing-folder")
+    for ran, words in (
+        (wrong_key, "key"),
+        (unknown_model, "[nobody]"),
+        (nobody_there, "make serve"),
+        (nothing_to_search, "No paragraph"),
+    ):
+        assert ran.returncode == 1
+        assert words in ran.stderr.splitlines()[-1]
+        assert "Traceback" not in ran.stderr
+
+
+def search(gate: RunningGate, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, ROOT / "examples/search.py", *arguments],
+        env=os.environ | {"HUBGATE_URL": gate.url, "HUBGATE_KEY": gate.admin_key} | env,
         capture_output=True,
         text=True,
-        timeout=60,
-        check=True,
+        timeout=100,
+        check=False,
     )
-    best, *others = found.stdout.splitlines()
-    assert best.split(maxsplit=1)[1].startswith(paragraph)
-    assert len(others) == 2
