@@ -44,6 +44,9 @@ def hubgate(
         monkeypatch.delenv(name)
     monkeypatch.setenv("HUBGATE_HOME", str(settings.home))
     monkeypatch.setenv("HUBGATE_SECRET_KEY_FILE", str(settings.secret_key_file))
+    monkeypatch.setenv(
+        "HUBGATE_PORT", "0"
+    )  # a gateway that a developer runs on the default port is another one
 
     def run(*arguments: str) -> Ran:
         capsys.readouterr()

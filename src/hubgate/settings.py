@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MIN_ADMIN_KEY_LENGTH = 16
 MIN_CACHE_BYTES = 1 << 20
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to call a gateway that listens on every address
 _MOST_DIGITS = 19
 _MOST_SHOWN = 60
 _TRUE = {"1", "true", "yes", "on"}

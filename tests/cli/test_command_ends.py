@@ -120,7 +120,7 @@ def test_an_address_that_is_not_this_machines_is_named(
     monkeypatch.setenv("HUBGATE_HOST", "no.such.name.invalid")
     failed = hubgate("serve")
     assert failed.status == 1
-    assert failed.err.startswith("hubgate: The gate cannot listen on no.such.name.invalid port 8080: ")
+    assert failed.err.startswith("hubgate: The gate cannot listen on no.such.name.invalid port 0: ")
 
 
 @pytest.fixture

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from commands import Command
     from harness import RunningGate
+    from lookalikes.hub_api import HubApi
 
 
 def test_a_created_key_is_printed_alone_and_works_with_its_rights(
@@ -23,6 +26,30 @@ def test_a_created_key_is_printed_alone_and_works_with_its_rights(
     assert (dify["default_endpoint"], dify["input_type"]) == ("words", "search")
     boss = hubgate("key", "create", "boss", "--admin").out.strip()
     assert gate.request("GET", "/api/keys", key=boss).status == 200
+
+
+def test_no_second_home_is_created_beside_a_running_gateway(
+    gate: RunningGate, hubgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key would be refused by the running gateway, which is the one that was meant."""
+    monkeypatch.setenv("HUBGATE_HOME", str(tmp_path / "other"))
+    monkeypatch.setenv("HUBGATE_PORT", gate.url.rpartition(":")[2])
+    refused = hubgate("key", "create", "dify")
+    assert (refused.status, refused.out) == (1, "")
+    assert f"A gateway with another home is running at {gate.url}" in refused.err
+    assert "Set HUBGATE_HOME" in refused.err
+    assert not (tmp_path / "other").exists()
+    monkeypatch.setenv("HUBGATE_PORT", "0")
+    created = hubgate("key", "create", "dify")
+    assert created.status == 0
+    assert f"Creating a new gateway in {tmp_path / 'other'}." in created.err
+
+
+def test_a_server_that_is_not_hubgate_does_not_keep_a_home_from_being_created(
+    hub_site: HubApi, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUBGATE_PORT", hub_site.url.rpartition(":")[2])
+    assert hubgate("key", "create", "dify").status == 0
 
 
 def test_keys_are_listed_without_the_keys_and_names_are_not_markup(

@@ -15,7 +15,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from hubgate.settings import Settings
+from hubgate.settings import LOOPBACK, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,7 +140,12 @@ def _some_home(settings: Settings, no_home: NoHome) -> Iterator[Settings]:
     """
     if no_home is NoHome.REFUSED:
         need_home(settings)
-    if no_home is not NoHome.BORROWED or settings.database.exists():
+    if settings.database.exists():
+        yield settings
+        return
+    if no_home is NoHome.MADE:
+        _need_free_port(settings)
+        print(f"Creating a new gateway in {settings.home}.", file=sys.stderr)
         yield settings
         return
     import secrets
@@ -151,6 +156,34 @@ def _some_home(settings: Settings, no_home: NoHome) -> Iterator[Settings]:
         key = secrets.token_urlsafe(32)  # so that none is made, and shown
         home, key_file = Path(folder) / "home", Path(folder) / "secret.key"
         yield replace(settings, home=home, secret_key_file=key_file, admin_key=key)
+
+
+def _need_free_port(settings: Settings) -> None:
+    """Refuse to create a gateway at an address where another one runs: the caller most likely means that one.
+
+    Raises:
+        CommandFailed: hubgate answers at the host and port of the settings.
+    """
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    url = f"http://{LOOPBACK.get(settings.host, settings.host)}:{settings.port}"
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        direct.open(
+            f"{url}/v1/models", timeout=2
+        ).close()  # without a key: 401, with a header of hubgate's own
+    except urllib.error.HTTPError as error:
+        with error:
+            if "X-Hubgate-Cause" not in error.headers:
+                return
+    except (OSError, ValueError, http.client.HTTPException):
+        return
+    raise CommandFailed(
+        f"A gateway with another home is running at {url}, and {settings.home} has none. Set HUBGATE_HOME to the home"
+        " of the running gateway (`make serve` uses .hubgate in its folder), or set HUBGATE_PORT to create another one."
+    )
 
 
 def segment(name: str) -> str:

@@ -17,7 +17,7 @@ from hubgate.cli.collector import spare_the_collector
 from hubgate.cli.connections import Connection
 from hubgate.cli.logs import log_to_stderr
 from hubgate.core.chunking import icu_warning
-from hubgate.settings import InvalidSetting
+from hubgate.settings import LOOPBACK, InvalidSetting
 from hubgate.store.lock import GateLock
 from hubgate.wiring import READY_ENDPOINT, open_gate
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _DRAIN_SECONDS = 30
 # Longer than any client or load balancer in use keeps an idle connection: who closes first may cut off a request.
 _KEEP_ALIVE_SECONDS = 75
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - for those who listen on every address
 
 _log = logging.getLogger(__name__)
 
@@ -122,7 +121,7 @@ async def serve(
 def _url(sock: socket.socket) -> str:
     """Where this machine reaches the gate; an address that stands for all of them cannot be called."""
     host, port = sock.getsockname()[:2]
-    host = _LOOPBACK.get(host, host)
+    host = LOOPBACK.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -135,7 +134,7 @@ def run(settings: Settings) -> None:
 
     def started(url: str, gate: Gate, _: uvicorn.Server) -> None:
         spare_the_collector()
-        greeting.append(asyncio.create_task(_greet(url, gate, everywhere=settings.host in _LOOPBACK)))
+        greeting.append(asyncio.create_task(_greet(url, gate, everywhere=settings.host in LOOPBACK)))
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(settings, started=started))
