@@ -135,7 +135,7 @@ def test_use_and_changes_are_shown(gate: RunningGate, hubgate: Command) -> None:
     assert hubgate("usage", "--csv").out.startswith("endpoint,requests,errors,")
     for _ in range(2):
         gate.request("POST", "/hf/words/embed", {"inputs": ["a", "b"]}, key=key)
-    assert [row[:4] for row in hubgate("usage", "--key", "app").rows] == [["words", "2", "0", "4"]]
+    assert [row[:5] for row in hubgate("usage", "--key", "app").rows] == [["words", "2", "0", "0", "4"]]
     (line,) = csv.DictReader(hubgate("usage", "--by", "key", "--key", "app", "--csv").out.splitlines())
     assert (line["key_name"], line["requests"]) == ("app", "2")
     assert hubgate("usage", "--by", "key,cause").rows == []

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from hubgate.domain.records import BUCKETS, DAY, HOUR, Tally, UsageRow
+from hubgate.domain.records import BUCKETS, DAY, HOUR, Latency, Tally, UsageRow
 from hubgate.web.console.charts import HEIGHT, MILLISECOND, lines, rounded_up, stacked
 from hubgate.web.console.languages import languages
 from hubgate.web.console.usage_time import RANGES, Period, total
@@ -85,11 +85,12 @@ def test_each_range_ends_with_the_column_that_holds_now(name: str) -> None:
 def test_hours_and_days_fall_into_their_columns() -> None:
     week = Period.until(NOON, RANGES["week"])
     rows = [
-        UsageRow((week.start + hour * HOUR,), Tally(requests=1, latency=[1] * BUCKETS)) for hour in range(7)
+        UsageRow((week.start + hour * HOUR,), Tally(requests=1, latency=Latency([1] * BUCKETS, 0.1, 0.2)))
+        for hour in range(7)
     ]
     columns = week.columns_of(rows)
     assert [one.requests for one in columns[:3]] == [6, 1, 0]
-    assert columns[0].latency == [6] * BUCKETS
+    assert columns[0].latency == Latency([6] * BUCKETS, 0.1, 0.2)
     assert total(columns).requests == 7
     year = Period.until(NOON, RANGES["year"])
     days = year.columns_of([UsageRow((year.start + 13 * DAY,), Tally(texts=3))])

@@ -12,7 +12,7 @@ import pytest
 from harness import RunningGate
 from screen import NEEDS_CHROMIUM, screen
 
-from hubgate.domain.records import BUCKETS, DAY, HOUR, Slot, Tally
+from hubgate.domain.records import DAY, HOUR, Latency, Slot, Tally
 from hubgate.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ def traffic(now: float, keys: Sequence[str]) -> dict[Slot, Tally]:
 def _hour(chance: random.Random, name: str, calls: int) -> Tally:
     writes = name == "llama"
     failed = calls // 60 if chance.random() < 0.2 else 0
-    latency = [0] * BUCKETS
+    latency = Latency()
     for _ in range(calls - failed):
-        latency[min(BUCKETS - 1, max(0, int(chance.gauss(11 if writes else 7, 1.2))))] += 1
+        latency.observe(chance.lognormvariate(1.0 if writes else -2.0, 0.6))
     return Tally(
         requests=calls,
         errors=failed,

@@ -55,8 +55,19 @@ def test_every_card_has_its_number(visitor: Visitor) -> None:
 def test_charts_are_drawn_with_the_numbers_of_each_column(visitor: Visitor) -> None:
     page = visitor.get("/ui/usage?range=day")
     assert re.search(r'<path class="fill series-answered" d="M231 100\.00V', page.text)
-    assert re.search(r"<title>[^<]+\nanswered: 4\nfailed: 1\n", page.text)
+    assert re.search(r"<title>[^<]+\nanswered: 4\nfailed: 1\ncancelled: 0\n", page.text)
     assert "style=" not in page.text
+
+
+def test_the_latency_is_that_of_interactive_calls_and_bulk_has_its_own(visitor: Visitor) -> None:
+    assert "Bulk calls" not in visitor.get("/ui/usage?endpoint=fake").words
+    body = {"model": "fake", "input": "d"}
+    visitor.gate.request("POST", "/v1/embeddings", body, headers={"X-Hubgate-Class": "bulk"})
+    page = visitor.get("/ui/usage?endpoint=fake")
+    assert re.search(r"p50 / p95 / p99\. The headline is p95\. Bulk calls: p95 [\d.]+ ms\.", page.words)
+    (row,) = visitor.gate.request("GET", "/api/usage?by=endpoint&endpoint=fake").json()["rows"]
+    assert row["p99"] == row["slowest"] == row["p50"], "one interactive call"
+    assert row["bulk_p99"] == row["bulk_slowest"] > 0
 
 
 def test_errors_are_told_by_their_cause_in_the_visitors_language(visitor: Visitor) -> None:

@@ -116,6 +116,19 @@ def test_a_stream_that_is_left_ends_at_the_server(gate: RunningGate, model: Look
     model.wait_until(lambda server: server.abandoned == 1 and server.streams == 0)
 
 
+def test_a_call_that_is_left_is_cancelled_and_not_failed(gate: RunningGate, model: LookAlike) -> None:
+    asyncio.run(leave(gate, chat(gate, stream=True), 0.05))
+    model.wait_until(lambda server: server.abandoned == 1)
+
+    def row() -> dict[str, int]:
+        (found,) = gate.request("GET", "/api/usage?endpoint=llm").json()["rows"] or [{"cancelled": 0}]
+        return dict(found)
+
+    soon(lambda: row()["cancelled"] == 1)
+    assert (row()["requests"], row()["errors"]) == (1, 0)
+    assert gate.request("GET", "/api/usage?by=cause").json()["rows"] == []
+
+
 def test_a_call_that_is_left_ends_at_the_server(settings: Settings) -> None:
     with lookalike("vllm", kind="llm") as model, RunningGate(settings) as gate:
         gate.add("llm", url=model.url, task="chat_completion")

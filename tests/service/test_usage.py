@@ -17,10 +17,10 @@ from staged import dedicated
 
 from hubgate.domain.calls import Embed
 from hubgate.domain.errors import InvalidRequest, StoreFailed
-from hubgate.domain.records import BUCKETS, DAY, HOUR, LATENCY_BOUNDS, UsageQuestion
+from hubgate.domain.records import DAY, HOUR, LATENCY_BOUNDS, Latency, UsageQuestion
 from hubgate.service.gateway import Gateway
 from hubgate.service.pipeline import Pipelines
-from hubgate.service.usage import MOST_ROWS, PAGE_ROWS, Usage, percentile
+from hubgate.service.usage import MOST_ROWS, PAGE_ROWS, Usage
 from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def called(usage: Usage, endpoint: str = "e5", key: str = "k1", cause: str = "ok
         key,
         cause,
         **{  # type: ignore[arg-type]
+            "bulk": False,
             "seconds": 0.02,
             "texts": 1,
             "prompt_tokens": 3,
@@ -78,9 +79,40 @@ async def test_a_call_is_counted_in_all_its_numbers(store: SqlStore) -> None:
     tally = row.tally
     assert (tally.requests, tally.errors, tally.texts) == (2, 1, 2)
     assert (tally.prompt_tokens, tally.completion_tokens, tally.queue_seconds) == (3, 5, 0.5)
-    assert sum(tally.latency) == 1, "an error is not told as a quick answer"
+    assert sum(tally.latency.counts) == 1, "an error is not told as a quick answer"
     causes = await usage.report(asked("cause"))
     assert [(row.group, row.tally.requests) for row in causes] == [(("overloaded",), 1)]
+
+
+async def test_a_call_whose_caller_left_is_cancelled_and_not_failed(store: SqlStore) -> None:
+    usage = opened(store, Hands())
+    called(usage)
+    called(usage, cause="client_left")
+    (row,) = await usage.report(asked())
+    assert (row.tally.requests, row.tally.errors, row.tally.cancelled) == (2, 0, 1)
+    assert await usage.report(asked("cause")) == []
+
+
+async def test_bulk_calls_have_a_latency_of_their_own(store: SqlStore) -> None:
+    usage = opened(store, Hands())
+    called(usage, seconds=0.02)
+    called(usage, seconds=57.0, bulk=True)
+    (row,) = await usage.report(asked())
+    assert row.tally.latency.percentile(0.99) == 0.02
+    assert row.tally.bulk_latency.percentile(0.5) == 57.0
+
+
+async def test_the_extremes_of_several_hours_are_those_of_all_of_them(store: SqlStore) -> None:
+    hands = Hands()
+    usage = opened(store, hands)
+    for seconds in (2.0, 0.5, 3.0):
+        called(usage, seconds=seconds)
+        await usage.flush()
+        hands.now += HOUR
+    called(usage, cause="overloaded")
+    (row,) = await usage.report(asked())
+    assert (row.tally.latency.fastest, row.tally.latency.slowest) == (0.5, 3.0)
+    assert (row.tally.bulk_latency.fastest, row.tally.bulk_latency.percentile(0.5)) == (None, None)
 
 
 async def test_calls_are_counted_by_endpoint_key_and_hour(store: SqlStore) -> None:
@@ -127,7 +159,7 @@ async def test_a_locked_database_loses_nothing_and_is_written_to_when_it_is_free
         ("e5", 7, 3),
         ("e6", 3, 0),
     ]
-    assert sum(rows[0].tally.latency) == 4
+    assert sum(rows[0].tally.latency.counts) == 4
     assert [row.tally.requests for row in await usage.report(asked("cause"))] == [3]
     await store.close()
 
@@ -165,7 +197,7 @@ async def test_what_comes_while_the_database_refuses_is_added_to_what_it_refused
             await flushing
         other.rollback()
     (row,) = await usage.report(asked())
-    assert (row.tally.requests, row.tally.errors, sum(row.tally.latency)) == (3, 2, 1)
+    assert (row.tally.requests, row.tally.errors, sum(row.tally.latency.counts)) == (3, 2, 1)
     ((_, causes),) = await usage.report(asked("cause"))
     assert causes.requests == 2
     await store.close()
@@ -244,25 +276,40 @@ async def test_pages_tell_every_group_once_however_many_there_are(store: SqlStor
     assert whole.tally.requests == 4 * PAGE_ROWS + len(sizes)
 
 
+def latency_of(*seconds: float) -> Latency:
+    latency = Latency()
+    for one in seconds:
+        latency.observe(one)
+    return latency
+
+
 class TestPercentile:
     def test_of_nothing_there_is_none(self) -> None:
-        assert percentile([0] * BUCKETS, 0.5) is None
+        assert Latency().percentile(0.5) is None
 
-    def test_what_took_longer_than_the_last_bound_is_taken_for_it(self) -> None:
-        assert percentile([0] * (BUCKETS - 1) + [9], 0.5) == LATENCY_BOUNDS[-1]
+    def test_of_one_call_it_is_what_that_call_took(self) -> None:
+        assert [latency_of(2.65).percentile(share) for share in (0.5, 0.95, 0.99)] == [2.65] * 3
 
-    def test_within_a_bucket_it_is_proportional(self) -> None:
-        assert percentile([0, 0, 10] + [0] * (BUCKETS - 3), 0.5) == pytest.approx(0.00375)
+    def test_what_took_longer_than_the_last_bound_is_told_as_the_slowest(self) -> None:
+        assert latency_of(*[LATENCY_BOUNDS[-1] * 2] * 9).percentile(0.5) == LATENCY_BOUNDS[-1] * 2
 
-    @given(st.lists(st.floats(0, 250), min_size=1, max_size=50), st.sampled_from([0.5, 0.9, 0.99]))
-    def test_it_lies_in_the_bucket_of_the_true_one(self, seconds: list[float], share: float) -> None:
-        latency = [0] * BUCKETS
-        for one in seconds:
-            latency[sum(bound < one for bound in LATENCY_BOUNDS)] += 1
-        told = percentile(latency, share)
+    @given(st.lists(st.floats(0, 2000), min_size=1, max_size=50), st.sampled_from([50, 90, 95, 99]))
+    def test_it_is_near_the_true_one_and_never_beyond_the_slowest(
+        self, seconds: list[float], share: int
+    ) -> None:
+        told = latency_of(*seconds).percentile(share / 100)
         ordered = sorted(seconds)
-        true = ordered[max(0, -(-len(ordered) * int(share * 100) // 100) - 1)]
-        bounds = (0.0, *LATENCY_BOUNDS)
+        true = ordered[max(0, -(-len(ordered) * share // 100) - 1)]
+        bounds = (0.0, *LATENCY_BOUNDS, max(seconds))
         place = sum(bound < true for bound in LATENCY_BOUNDS)
         assert told is not None
-        assert bounds[place] <= told <= bounds[place + 1]
+        assert bounds[place] <= told <= bounds[place + 1] or told in {ordered[0], ordered[-1]}
+        assert ordered[0] <= told <= ordered[-1]
+
+    @given(st.lists(st.floats(0, 100)), st.lists(st.floats(0, 100)))
+    def test_two_together_are_as_if_they_had_been_counted_as_one(
+        self, some: list[float], others: list[float]
+    ) -> None:
+        both = latency_of(*some)
+        both.add(latency_of(*others))
+        assert both == latency_of(*some, *others)

@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import URL, Connection, create_engine, insert, text
+from sqlalchemy import URL, Connection, MetaData, Table, create_engine, insert, text
 
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.keys import Key
+from hubgate.domain.records import DAY, HOUR, UsageQuestion
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
 from hubgate.store.database import Database
 from hubgate.store.store import SqlStore
 from hubgate.store.tables import REVISION, metadata, notes
+from hubgate.store.upgrade import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,6 +98,30 @@ async def test_a_database_of_the_first_revision_is_brought_up_to_date_with_its_d
         Key(id="0a1b2c3d", name="dify", digest=bytes(range(32)), created_at=1.5, last_used_at=2.5)
     ]
     assert await store.note("colour") == "blue"
+    await store.close()
+
+
+async def test_calls_that_were_cancelled_were_counted_as_errors_and_are_not_any_more(
+    settings: Settings,
+) -> None:
+    settings.home.mkdir()
+    with create_engine(f"sqlite:///{settings.database}").begin() as old:
+        upgrade(old, None, to="0005")
+        usage, causes = (Table(name, MetaData(), autoload_with=old) for name in ("usage", "usage_causes"))
+        nothing = {column.name: 0 for column in usage.c}
+        for endpoint, errors, why in (("e5", 3, {"client_left": 2, "waking": 1}), ("e6", 1, {"waking": 1})):
+            slot = {"span": HOUR, "at": HOUR, "endpoint": endpoint, "key": "k"}
+            old.execute(insert(usage), [{**nothing, **slot, "requests": 5, "errors": errors}])
+            old.execute(insert(causes), [{**slot, "cause": c, "requests": n} for c, n in why.items()])
+    old.engine.dispose()
+    store = await SqlStore.open(settings)
+    rows = await store.usage.read(UsageQuestion(start=0, end=DAY, by=("endpoint",)), 9)
+    assert [(*row.group, row.tally.errors, row.tally.cancelled) for row in rows] == [
+        ("e5", 1, 2),
+        ("e6", 1, 0),
+    ]
+    reasons = await store.usage.read(UsageQuestion(start=0, end=DAY, by=("endpoint", "cause")), 9)
+    assert [row.group for row in reasons] == [("e5", "waking"), ("e6", "waking")]
     await store.close()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hubgate.domain.errors import StoreFailed
-from hubgate.domain.records import BUCKETS, COUNTS, DAY, HOUR, Slot, Tally, UsageQuestion
+from hubgate.domain.records import COUNTS, DAY, HOUR, Latency, Slot, Tally, UsageQuestion
 from hubgate.store.store import SqlStore
 from hubgate.store.usage import KEPT_DAYS, KEPT_HOURS, SqlUsage
 
@@ -23,14 +23,17 @@ ALWAYS = UsageQuestion(start=0, end=NOON * 2)
 
 def tally(requests: int = 1, **causes: int) -> Tally:
     """As many requests, a tenth of a second each, some of them failed."""
-    latency = [0] * BUCKETS
-    latency[6] = requests
+    latency, bulk_latency = Latency(), Latency()
+    for n in range(requests):
+        latency.observe(0.1 * (n + 1))
+        bulk_latency.observe(10.0)
     numbers = {name: requests * 2 for name in COUNTS if name not in {"requests", "errors", "queue_seconds"}}
     return Tally(
         requests=requests,
         errors=sum(causes.values()),
         queue_seconds=requests / 4,
         latency=latency,
+        bulk_latency=bulk_latency,
         causes=causes,
         **numbers,
     )
@@ -55,7 +58,8 @@ async def test_what_is_added_to_an_hour_is_summed_in_every_number(store: SqlStor
     await store.usage.add({})
     ((group, sums),) = await store.usage.read(ALWAYS, 10)
     assert group == ()
-    expected = tally(3, overloaded=3, waking=1)
+    expected = tally(1, overloaded=1)
+    expected.add(tally(2, overloaded=2, waking=1))
     expected.causes = {}
     assert sums == expected
 

@@ -340,7 +340,8 @@ class TestUsage:
         by_key = {(row["endpoint"], row["key_name"]): row for row in told["rows"]}
         row = by_key["e5", "=app"]
         assert (row["requests"], row["texts"], row["prompt_tokens"], row["errors"]) == (2, 2, 6, 0)
-        assert 0 < row["p50"] <= row["p99"]
+        assert 0 < row["p50"] <= row["p99"] <= row["slowest"]
+        assert row["bulk_p95"] is None
         assert by_key["", "=app"]["errors"] == 1
         causes = await sent(scripted, "GET", "/api/usage?by=cause&key==app")
         assert causes["rows"] == [{"cause": "key_limit", "requests": 1}]
@@ -359,6 +360,7 @@ class TestUsage:
                 "e5",
                 f"k{number}",
                 "ok",
+                bulk=False,
                 seconds=0.1,
                 texts=1,
                 prompt_tokens=1,

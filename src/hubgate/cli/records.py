@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _COLUMNS = {
     "requests": "requests",
     "errors": "errors",
+    "cancelled": "cancelled",
     "texts": "texts",
     "prompt_tokens": "tokens read",
     "completion_tokens": "written",
@@ -23,7 +24,9 @@ _COLUMNS = {
     "upstream_requests": "upstream",
     "saved_requests": "saved",
     "p50": "p50 s",
+    "p95": "p95 s",
     "p99": "p99 s",
+    "bulk_p95": "bulk p95 s",
 }
 
 

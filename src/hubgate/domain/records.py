@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
 
 HOUR, DAY = 3600, 86_400
 """Seconds. Hours and days are UTC's."""
-LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-"""Upper bounds of the buckets, in seconds; one more bucket holds what took longer."""
+LATENCY_BOUNDS = tuple(float(f"{10 ** (step / 10 - 3):.4g}") for step in range(61))
+"""Upper bounds of the buckets, in seconds: ten per decade, from 1 ms to 1000 s. One more bucket holds what took longer."""
 BUCKETS = len(LATENCY_BOUNDS) + 1
 
 
@@ -37,11 +38,55 @@ class Slot(NamedTuple):
 
 
 @dataclass(slots=True)
+class Latency:
+    """How long some requests took, in seconds: a histogram, and the exact extremes (`None` without requests)."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * BUCKETS)
+    fastest: float | None = None
+    slowest: float | None = None
+
+    def observe(self, seconds: float) -> None:
+        """Count one request."""
+        self.counts[bisect_left(LATENCY_BOUNDS, seconds)] += 1
+        self._widen(seconds, seconds)
+
+    def add(self, other: Latency) -> None:
+        """Count the requests of another one, too."""
+        self.counts = [one + two for one, two in zip(self.counts, other.counts, strict=True)]
+        if other.fastest is not None and other.slowest is not None:
+            self._widen(other.fastest, other.slowest)
+
+    def percentile(self, share: float) -> float | None:
+        """The time within which this share of the requests was answered; `None` without requests.
+
+        Interpolated within a bucket, so it is accurate to a tenth or so, and never outside of what was observed.
+        """
+        if self.fastest is None or self.slowest is None:
+            return None
+        left, below, seconds = share * sum(self.counts), 0.0, self.slowest
+        for bound, count in zip(LATENCY_BOUNDS, self.counts, strict=False):
+            if count and left <= count:
+                seconds = below + (bound - below) * left / count
+                break
+            left, below = left - count, bound
+        return min(max(seconds, self.fastest), self.slowest)
+
+    def _widen(self, fastest: float, slowest: float) -> None:
+        if self.fastest is None or fastest < self.fastest:
+            self.fastest = fastest
+        if self.slowest is None or slowest > self.slowest:
+            self.slowest = slowest
+
+
+@dataclass(slots=True)
 class Tally:
-    """How much an endpoint was used in some time. Latency is of answered requests alone, queue time in seconds."""
+    """How much an endpoint was used in some time. Queue time is in seconds."""
 
     requests: int = 0
     errors: int = 0
+    """Requests that failed, other than those that were cancelled."""
+    cancelled: int = 0
+    """Requests whose caller disconnected before the answer was complete."""
     texts: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -51,14 +96,27 @@ class Tally:
     upstream_requests: int = 0
     saved_requests: int = 0
     """Calls that went along in another's request to the upstream."""
-    latency: list[int] = field(default_factory=lambda: [0] * BUCKETS)
+    latency: Latency = field(default_factory=Latency)
+    """Of answered interactive requests."""
+    bulk_latency: Latency = field(default_factory=Latency)
+    """Of answered bulk requests, which wait behind the interactive ones."""
     causes: dict[str, int] = field(default_factory=dict)
     """Errors by their cause."""
+
+    def add(self, other: Tally) -> None:
+        """Add what another one counted."""
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.latency.add(other.latency)
+        self.bulk_latency.add(other.bulk_latency)
+        for cause, requests in other.causes.items():
+            self.causes[cause] = self.causes.get(cause, 0) + requests
 
 
 COUNTS = (
     "requests",
     "errors",
+    "cancelled",
     "texts",
     "prompt_tokens",
     "completion_tokens",

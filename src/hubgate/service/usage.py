@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from bisect import bisect_left
 from typing import TYPE_CHECKING, NamedTuple
 
 from hubgate.domain.errors import InvalidRequest, StoreFailed
-from hubgate.domain.records import COUNTS, HOUR, LATENCY_BOUNDS, Slot, Tally
+from hubgate.domain.records import HOUR, Slot, Tally
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -25,6 +24,8 @@ MOST_ROWS = 10_000
 """In one answer that is held whole."""
 PAGE_ROWS = 2_000
 """Read at a time for one that is not."""
+CANCELLED = "client_left"
+"""The cause of a request whose caller disconnected before the answer was complete. It is not a failure."""
 
 
 class _Reading(NamedTuple):
@@ -63,6 +64,7 @@ class Usage:
         key: str,
         cause: str,
         *,
+        bulk: bool,
         seconds: float,
         texts: int,
         prompt_tokens: int,
@@ -74,7 +76,8 @@ class Usage:
         Args:
             endpoint: that was called; empty if none was reached.
             key: the id of the key that called; empty if none was good.
-            cause: `ok`, or why it failed.
+            cause: `ok`, `client_left` if the caller cancelled it, or why it failed.
+            bulk: whether it waited behind interactive calls.
             seconds: that it took.
             texts: that were answered.
             prompt_tokens: that the model read, where that is known.
@@ -87,7 +90,9 @@ class Usage:
             tally = self._tallies[slot] = Tally()
         tally.requests += 1
         if cause == "ok":
-            tally.latency[bisect_left(LATENCY_BOUNDS, seconds)] += 1
+            (tally.bulk_latency if bulk else tally.latency).observe(seconds)
+        elif cause == CANCELLED:
+            tally.cancelled += 1
         else:
             tally.errors += 1
             tally.causes[cause] = tally.causes.get(cause, 0) + 1
@@ -168,7 +173,7 @@ class Usage:
         for slot, tally in tallies.items():
             newer = self._tallies.get(slot)
             if newer is not None:
-                _add(tally, newer)
+                tally.add(newer)
             self._tallies[slot] = tally
 
     def _read_pipelines(self) -> None:
@@ -199,22 +204,6 @@ class Usage:
             tally.saved_requests += saved
 
 
-def percentile(latency: Sequence[int], share: float) -> float | None:
-    """The seconds within which this share of the requests was answered, as near as the buckets tell.
-
-    What took longer than the last bound is taken for that bound.
-    """
-    total = sum(latency)
-    if not total:
-        return None
-    wanted, below = share * total, 0.0
-    for bound, count in zip(LATENCY_BOUNDS, latency, strict=False):
-        if count and wanted <= count:
-            return below + (bound - below) * wanted / count
-        wanted, below = wanted - count, bound
-    return LATENCY_BOUNDS[-1]
-
-
 def _counts(pipeline: Pipeline) -> tuple[int, int, int, int]:
     queue, cached = pipeline.queue, pipeline.cached
     return (
@@ -223,11 +212,3 @@ def _counts(pipeline: Pipeline) -> tuple[int, int, int, int]:
         queue.requests if queue else 0,
         queue.shared if queue else 0,
     )
-
-
-def _add(into: Tally, other: Tally) -> None:
-    for name in COUNTS:
-        setattr(into, name, getattr(into, name) + getattr(other, name))
-    into.latency = [one + two for one, two in zip(into.latency, other.latency, strict=True)]
-    for cause, requests in other.causes.items():
-        into.causes[cause] = into.causes.get(cause, 0) + requests

@@ -18,7 +18,7 @@ from sqlalchemy import (
 
 from hubgate.domain.records import BUCKETS
 
-REVISION = "0005"
+REVISION = "0006"
 """The newest migration."""
 
 metadata = MetaData(
@@ -82,7 +82,18 @@ usage = Table(
     Column("cache_misses", BigInteger, nullable=False),
     Column("upstream_requests", BigInteger, nullable=False),
     Column("saved_requests", BigInteger, nullable=False),
-    *(Column(f"latency_{n}", BigInteger, nullable=False) for n in range(BUCKETS)),
+    # Coarser buckets for all calls alike, which nothing reads since revision 0006.
+    *(Column(f"latency_{n}", BigInteger, nullable=False, default=0) for n in range(17)),
+    Column("cancelled", BigInteger, nullable=False, server_default="0"),
+    *(
+        column
+        for kind in ("interactive", "bulk")
+        for column in (
+            Column(f"{kind}_fastest", Double),
+            Column(f"{kind}_slowest", Double),
+            *(Column(f"{kind}_{n}", BigInteger, nullable=False, server_default="0") for n in range(BUCKETS)),
+        )
+    ),
 )
 
 usage_causes = Table(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
-def upgrade(connection: Connection, revision: str | None) -> None:
+def upgrade(connection: Connection, revision: str | None, *, to: str = "head") -> None:
     """Run the steps after `revision`, in the connection's own transaction.
 
     Raises:
@@ -29,4 +29,4 @@ def upgrade(connection: Connection, revision: str | None) -> None:
             f"The database was written by a newer hubgate (its revision is {revision[:40]}).",
             remedy="Run that version, or restore the copy that you made before it.",
         )
-    command.upgrade(config, "head")
+    command.upgrade(config, to)

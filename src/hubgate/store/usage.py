@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, literal, select, tuple_
+from sqlalchemy import case, delete, func, literal, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
-from hubgate.domain.records import BUCKETS, COUNTS, DAY, HOUR, Tally, UsageRow
+from hubgate.domain.records import BUCKETS, COUNTS, DAY, HOUR, Latency, Tally, UsageRow
 from hubgate.store.tables import usage, usage_causes
 
 if TYPE_CHECKING:
@@ -24,8 +24,11 @@ KEPT_DAYS = 400 * DAY
 MOST_ROWS = 500_000
 """Of hours, and of days: with more, hours become days earlier, and days go earlier."""
 
-_LATENCY = tuple(f"latency_{n}" for n in range(BUCKETS))
-_SUMS = {usage: (*COUNTS, *_LATENCY), usage_causes: ("requests",)}
+_CLASSES = ("interactive", "bulk")
+_BUCKETS = {kind: tuple(f"{kind}_{n}" for n in range(BUCKETS)) for kind in _CLASSES}
+_SUMS = {usage: (*COUNTS, *_BUCKETS["interactive"], *_BUCKETS["bulk"]), usage_causes: ("requests",)}
+_LEAST = {usage: tuple(f"{kind}_fastest" for kind in _CLASSES), usage_causes: ()}
+_MOST = {usage: tuple(f"{kind}_slowest" for kind in _CLASSES), usage_causes: ()}
 _INSERT: Mapping[str, Callable[[Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
@@ -56,8 +59,7 @@ class SqlUsage:
         """The use, grouped and in the order of the groups."""
         table = usage_causes if "cause" in question.by else usage
         groups = [_group(table, word).label(f"by_{n}") for n, word in enumerate(question.by)]
-        sums = [func.sum(table.c[name]).label(name) for name in _SUMS[table]]
-        rows = select(*groups, *sums).where(*_asked(table, question)).limit(most)
+        rows = select(*groups, *_totals(table)).where(*_asked(table, question)).limit(most)
         if groups:
             rows = rows.group_by(*groups).order_by(*groups)
         if after:  # a group is a function of its rows, so what was told is not summed again
@@ -99,13 +101,22 @@ def _place(slot: Slot) -> dict[str, Any]:
 
 
 def _row(slot: Slot, tally: Tally) -> dict[str, Any]:
-    counts = {name: getattr(tally, name) for name in COUNTS}
-    return {**_place(slot), **counts, **dict(zip(_LATENCY, tally.latency, strict=True))}
+    row = {**_place(slot), **{name: getattr(tally, name) for name in COUNTS}}
+    for kind, latency in zip(_CLASSES, (tally.latency, tally.bulk_latency), strict=True):
+        row |= zip(_BUCKETS[kind], latency.counts, strict=True)
+        row |= {f"{kind}_fastest": latency.fastest, f"{kind}_slowest": latency.slowest}
+    return row
 
 
 def _tally(row: Mapping[Any, Any]) -> Tally:
     counts = {name: row[name] for name in COUNTS if name in row}
-    return Tally(**counts, latency=[row.get(name, 0) for name in _LATENCY])
+    if len(counts) < len(COUNTS):  # rows by cause have requests alone
+        return Tally(**counts)
+    latency, bulk = (
+        Latency([row[name] for name in _BUCKETS[kind]], row[f"{kind}_fastest"], row[f"{kind}_slowest"])
+        for kind in _CLASSES
+    )
+    return Tally(**counts, latency=latency, bulk_latency=bulk)
 
 
 def _add(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -117,21 +128,30 @@ def _adding(connection: Connection, table: Table, source: Select[Any] | None = N
     """An insert that adds to the row that is there."""
     statement = _INSERT[connection.dialect.name](table)
     if source is not None:
-        statement = statement.from_select([column.name for column in table.c], source)
+        statement = statement.from_select(source.selected_columns.keys(), source)
     added = {name: table.c[name] + statement.excluded[name] for name in _SUMS[table]}
+    for name in (*_LEAST[table], *_MOST[table]):
+        old, new = table.c[name], statement.excluded[name]
+        stays = old < new if name in _LEAST[table] else old > new
+        added[name] = case((stays, old), else_=func.coalesce(new, old))
     return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=added)
 
 
 def _to_days(connection: Connection, before: int) -> None:
     """Make days of the hours before a day's start."""
-    for table, sums in _SUMS.items():
-        day = table.c.at - table.c.at % DAY
+    for table in _SUMS:
+        span, day = literal(DAY).label("span"), table.c.at - table.c.at % DAY
         kept = [column for column in table.primary_key if column.name not in {"span", "at"}]
-        added = [func.sum(table.c[name]) for name in sums]
         old = (table.c.span == HOUR, table.c.at < before)
-        days = select(literal(DAY), day, *kept, *added).where(*old).group_by(day, *kept)
+        days = select(span, day.label("at"), *kept, *_totals(table)).where(*old).group_by(day, *kept)
         connection.execute(_adding(connection, table, days))
     _forget(connection, HOUR, before)
+
+
+def _totals(table: Table) -> list[ColumnElement[Any]]:
+    """Each number of a table over a group of rows."""
+    how = ((func.sum, _SUMS), (func.min, _LEAST), (func.max, _MOST))
+    return [of(table.c[name]).label(name) for of, names in how for name in names[table]]
 
 
 def _forget(connection: Connection, span: int, before: int) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response, StreamingResponse
 
 from hubgate.domain.errors import InvalidRequest
-from hubgate.domain.records import COUNTS, DAY, UsageQuestion
-from hubgate.service.usage import GROUPS, percentile
+from hubgate.domain.records import COUNTS, DAY, Latency, UsageQuestion
+from hubgate.service.usage import GROUPS
 from hubgate.web.api_table import ApiRoute, json_response
 
 if TYPE_CHECKING:
@@ -122,7 +122,13 @@ def _row_json(by: Sequence[str], row: UsageRow, names: Mapping[str, str]) -> dic
         return shown | {"requests": tally.requests}
     shown |= {name: getattr(tally, name) for name in COUNTS}
     shown["queue_seconds"] = round(tally.queue_seconds, 6)
-    return shown | {name: percentile(tally.latency, share) for name, share in PERCENTILES.items()}
+    return shown | _times("", tally.latency) | _times("bulk_", tally.bulk_latency)
+
+
+def _times(prefix: str, latency: Latency) -> dict[str, float | None]:
+    seconds = {name: latency.percentile(share) for name, share in PERCENTILES.items()}
+    seconds["slowest"] = latency.slowest
+    return {f"{prefix}{name}": value and float(f"{value:.4g}") for name, value in seconds.items()}
 
 
 def usage_csv(
@@ -147,7 +153,9 @@ async def _csv(
     by: Sequence[str], pages: AsyncIterator[Sequence[UsageRow]], names: Mapping[str, str]
 ) -> AsyncIterator[str]:
     keys = [name for word in by for name in ((word, "key_name") if word == "key" else (word,))]
-    numbers = ("requests",) if "cause" in by else (*COUNTS, *PERCENTILES)
+    numbers = (
+        ("requests",) if "cause" in by else (*COUNTS, *_times("", Latency()), *_times("bulk_", Latency()))
+    )
     written = io.StringIO()
     writer = csv.DictWriter(written, [*keys, *numbers])
     writer.writeheader()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import ClientDisconnect
 
 from hubgate.domain.errors import CapacityError, Cause, HubgateError
+from hubgate.service.usage import CANCELLED
 from hubgate.web.asgi import respond
 from hubgate.web.body import Body, closes, until_client_leaves
 from hubgate.web.faces import face_of
@@ -129,7 +130,7 @@ class Guard:
         now = time.monotonic()
         seconds = now - ticket.started
         if ticket.client_left:
-            ticket.cause = "client_left"
+            ticket.cause = CANCELLED
         if ticket.is_call:
             self._count(ticket, seconds, now)
         self._meter.observe(
@@ -164,6 +165,7 @@ class Guard:
             ticket.endpoint,
             key.id if key else "",
             ticket.cause,
+            bulk=ticket.is_bulk,
             seconds=seconds,
             texts=ticket.texts,
             prompt_tokens=ticket.tokens - ticket.completion_tokens,

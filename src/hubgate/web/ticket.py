@@ -71,6 +71,11 @@ class Ticket:
         """Whether an endpoint is in the key's scope: others are not shown to it either."""
         return self.key is None or self.key.may_call(endpoint)
 
+    @property
+    def is_bulk(self) -> bool:
+        """Whether it waits behind interactive requests: it asks to, or its key is for bulk work."""
+        return self.bulk or (self.key is not None and self.key.bulk)
+
     def context(self, deadline: float | None = None) -> Context:
         """Who asks, for the floors below; `deadline` is on the monotonic clock."""
         key = self.key
@@ -79,7 +84,7 @@ class Ticket:
         return Context(
             request_id=self.request_id,
             caller=key.id if key else "-",
-            bulk=self.bulk or (key.bulk if key else False),
+            bulk=self.is_bulk,
             deadline=deadline,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from hubgate.domain.records import COUNTS, DAY, HOUR, Tally
+from hubgate.domain.records import DAY, HOUR, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -66,7 +66,7 @@ class Period(NamedTuple):
         columns = [Tally() for _ in range(self.range.columns)]
         for row in rows:
             place = (int(row.group[0]) - self.start) // self.range.span
-            add(columns[place], row.tally)
+            columns[place].add(row.tally)
         return columns
 
     def axis(self, language: Language) -> list[str]:
@@ -84,16 +84,9 @@ class Period(NamedTuple):
         return language.point(at, self.range.full, utc=self.range.by == "day")
 
 
-def add(into: Tally, other: Tally) -> None:
-    """Add what was counted to what was counted; causes are asked for alone."""
-    for name in COUNTS:
-        setattr(into, name, getattr(into, name) + getattr(other, name))
-    into.latency = [one + two for one, two in zip(into.latency, other.latency, strict=True)]
-
-
 def total(tallies: Iterable[Tally]) -> Tally:
     """All together."""
     whole = Tally()
     for tally in tallies:
-        add(whole, tally)
+        whole.add(tally)
     return whole

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hubgate.service.usage import percentile
 from hubgate.web.console.charts import MILLISECOND, Chart, lines, stacked
 
 if TYPE_CHECKING:
@@ -33,6 +32,8 @@ class Card:
     scale: Sequence[str]
     values: Sequence[Sequence[str]]
     """Of each column, of each series; a column without any is empty."""
+    bulk: str = ""
+    """The headline of bulk calls, where it differs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,11 @@ class Share:
 
 
 _STACKS: Mapping[str, Mapping[str, Callable[[Tally], float]]] = {
-    "requests": {"answered": lambda one: one.requests - one.errors, "failed": lambda one: one.errors},
+    "requests": {
+        "answered": lambda one: one.requests - one.errors - one.cancelled,
+        "failed": lambda one: one.errors,
+        "cancelled": lambda one: one.cancelled,
+    },
     "texts": {"texts": lambda one: one.texts},
     "tokens": {"read": lambda one: one.prompt_tokens, "written": lambda one: one.completion_tokens},
     "waiting": {"waiting": lambda one: one.queue_seconds / one.requests if one.requests else 0.0},
@@ -78,7 +83,7 @@ def shares_of(rows: Sequence[UsageRow], names: Mapping[str, str]) -> list[Share]
             name=names.get(str(row.group[0]), str(row.group[0])),
             tally=row.tally,
             share=row.tally.requests / asked[0].tally.requests,
-            p95=percentile(row.tally.latency, 0.95),
+            p95=row.tally.latency.percentile(0.95),
         )
         for row in asked
     ]
@@ -104,12 +109,14 @@ def _stack(name: str, columns: Sequence[Tally], whole: Tally, language: Language
 
 
 def _latency(columns: Sequence[Tally], whole: Tally, language: Language) -> Card:
-    series = [[percentile(one.latency, share) for one in columns] for share in PERCENTILES.values()]
+    """Of interactive calls; bulk calls, which wait behind them, have a line of their own."""
+    series = [[one.latency.percentile(share) for one in columns] for share in PERCENTILES.values()]
     chart = lines(series, least=MILLISECOND)
-    told = percentile(whole.latency, 0.95)
+    p95, bulk_p95 = whole.latency.percentile(0.95), whole.bulk_latency.percentile(0.95)
     return Card(
         name="latency",
-        headline="–" if told is None else language.duration(told),
+        headline="–" if p95 is None else language.duration(p95),
+        bulk="" if bulk_p95 is None else language.duration(bulk_p95),
         series=list(PERCENTILES),
         chart=chart,
         is_lines=True,
