@@ -1,6 +1,6 @@
 # The two commands: `make serve` and `make test`. Everything is installed into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint types check bench test-clients test-engines screenshots lock clean
+.PHONY: help install serve test fuzz lint types check bench test-clients test-engines screenshots lock clean
 
 PYTHON ?= python3
 PORT ?= 8080
@@ -38,6 +38,9 @@ serve: .venv/serve.stamp  ## Serve on 127.0.0.1:8080 with all-MiniLM-L6-v2 runni
 
 test: install  ## Run the whole test suite
 	$(BIN)/python -m pytest --numprocesses=3 --cov --cov-report=term
+
+fuzz: install  ## Odd requests at every route of every face (FUZZ_ROUNDS=…, 500 requests each)
+	FUZZ_ROUNDS=$(or $(FUZZ_ROUNDS),60) $(BIN)/python -m pytest --numprocesses=2 tests/fuzz
 
 lint: install  ## Style, formatting and the import contract
 	$(BIN)/ruff check

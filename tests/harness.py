@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from hubgate.service.gateway import Gateway
     from hubgate.settings import Settings
+    from hubgate.web.asgi import AsgiApp
     from hubgate.wiring import Gate
 
 
@@ -41,6 +42,7 @@ class RunningGate:
     url: str
     admin_key: str
     gateway: Gateway
+    app: AsgiApp
 
     def __init__(self, settings: Settings, *, with_ready_endpoint: bool = False) -> None:
         self.settings = settings
@@ -119,6 +121,7 @@ class RunningGate:
         self._loop = asyncio.get_running_loop()
         self._server = server
         self.url = url
+        self.app = gate.app
         self.gateway = gate.gateway
         self.admin_key = self.settings.admin_key or gate.first_admin_key or ""
         self._loop.call_soon(self._started.set)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 import weakref
@@ -152,7 +153,17 @@ class LookAlike:
         if self._over_allowance(asked):
             return _response(ANSWERS["too-many"](asked))
         embedder = EMBEDDERS.get(fault or "", Embedder)(self.model)
-        answer = self._brain(self.model, asked, embedder)
+        try:
+            answer = self._brain(self.model, asked, embedder)
+        except (
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
+        ) as error:  # engines validate, look-alikes do not
+            raise web.HTTPUnprocessableEntity(
+                text=json.dumps({"error": repr(error)}), content_type="application/json"
+            ) from error
         return await self._told(request, answer, fault) if answer.events else _response(answer)
 
     async def _told(self, request: web.Request, answer: Answer, fault: str | None) -> web.StreamResponse:
