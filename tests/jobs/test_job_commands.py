@@ -65,7 +65,26 @@ def test_without_a_gate_the_job_starts_one_for_itself(hubgate: Command, texts: P
     assert (ran.status, ran.err) == (0, "")
     assert pq.read_table(out).column("id").to_pylist() == list(range(20))
     again = hubgate("job", "run", str(texts), str(out), "--endpoint", "words")
-    assert (again.status, again.out) == (0, ran.out)
+    done = "This job is already done. To start over, run it with --overwrite.\n"
+    assert (again.status, again.out) == (0, done + ran.out)
+
+
+def test_a_job_continues_in_the_requests_that_it_was_started_with(
+    hubgate: Command, gate: RunningGate, texts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    command = ("job", "run", str(texts), str(out), "--endpoint", "words")
+    gate.add("words")
+    assert hubgate(*command, "--rows-per-request", "3").status == 0
+    out.unlink()
+    assert hubgate(*command).status == 0
+    plan = JobFolder(out).plan()
+    assert plan is not None
+    assert plan.task.rows_per_request == 3
+    assert hubgate(*command, "--overwrite").status == 0
+    plan = JobFolder(out).plan()
+    assert plan is not None
+    assert plan.task.rows_per_request == 128
 
 
 def test_the_first_gate_of_a_home_tells_its_admin_key_here_too(

@@ -85,7 +85,7 @@ def test_a_value_to_keep_that_is_nested_too_deeply_is_that_rows_fault(tmp_path: 
     assert (failed.id, failed.cause) == (0, "unreadable")
     assert isinstance(row, Row)
     sink = open_sink(tmp_path / name, tmp_path / "parts", Layout(1, kept={"kept": None}))
-    assert sink.write(Embedded([row], [Piece(bytes(4))]))
+    assert sink.write([Embedded([row], [Piece(bytes(4))])])
 
 
 def test_a_line_beyond_the_longest_is_not_read_and_the_next_one_is(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_parts_are_joined_in_order_whatever_the_order_in_which_they_were_written
         tmp_path / "parts",
         Layout(2, ids="text", kept={"n": pa.int64() if suffix == ".parquet" else None}),
     )
-    second, first = sink.write(UNTOLD), sink.write(WHOLE)
+    second, first = sink.write([UNTOLD, WHOLE])
     assert sink.has(first)
     assert sink.has(second)
     assert not sink.has(Part(first.place, first.size + 1))
@@ -63,7 +63,7 @@ def test_of_a_text_that_was_cut_each_chunk_is_a_row_with_its_place(tmp_path: Pat
     sink = open_sink(tmp_path / f"out{suffix}", tmp_path / "parts", Layout(2, chunked=True))
     chunks = [Piece(numbers(1, 2), 1, 0, 5, "hello"), Piece(numbers(3, 4), 2, 5, 9, " you")]
     cut, whole = Row(7, 7, "hello you"), Row(8, 8, "hi")
-    sink.publish([sink.write(Embedded([cut, cut, whole], [*chunks, Piece(numbers(5, 6), 1, 0, 2, "hi")]))])
+    sink.publish(sink.write([Embedded([cut, cut, whole], [*chunks, Piece(numbers(5, 6), 1, 0, 2, "hi")])]))
     assert read(tmp_path / f"out{suffix}") == [
         {"id": 7, "chunk": 0, "start": 0, "end": 5, "text": "hello", "embedding": [1.0, 2.0], "tokens": 1},
         {"id": 7, "chunk": 1, "start": 5, "end": 9, "text": " you", "embedding": [3.0, 4.0], "tokens": 2},
@@ -73,7 +73,7 @@ def test_of_a_text_that_was_cut_each_chunk_is_a_row_with_its_place(tmp_path: Pat
 
 def test_vectors_are_a_column_of_fixed_size_lists_of_float32(tmp_path: Path) -> None:
     sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(2))
-    sink.publish([sink.write(Embedded([Row(0, 0, "a")], [Piece(numbers(0.1, 0.2))]))])
+    sink.publish(sink.write([Embedded([Row(0, 0, "a")], [Piece(numbers(0.1, 0.2))])]))
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.schema.field("embedding").type == pa.list_(pa.float32(), 2)
     assert table.column("embedding").combine_chunks().flatten().buffers()[1].to_pybytes()[:8] == numbers(
@@ -92,7 +92,7 @@ def test_many_small_parts_become_few_large_row_groups(tmp_path: Path) -> None:
     sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(65_536))
     vector = bytes(4 * 65_536)
     rows = [Row(n, n, "a") for n in range(100)]
-    sink.publish([sink.write(Embedded(rows, [Piece(vector)] * 100)) for _ in range(3)])
+    sink.publish(sink.write([Embedded(rows, [Piece(vector)] * 100) for _ in range(3)]))
     metadata = pq.read_metadata(tmp_path / "out.parquet")
     assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [200, 100]
 
@@ -101,7 +101,7 @@ def test_values_of_json_are_kept_as_texts_in_parquet(tmp_path: Path) -> None:
     sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(1, ids="text", kept={"more": None}))
     kept = ["a text", {"a": [1]}, None, 5]
     rows = [Row(n, n, "a", (value,)) for n, value in enumerate(kept)]
-    sink.publish([sink.write(Embedded(rows, [Piece(numbers(1))] * len(rows)))])
+    sink.publish(sink.write([Embedded(rows, [Piece(numbers(1))] * len(rows))]))
     assert [(row["id"], row["more"]) for row in read(tmp_path / "out.parquet")] == [
         ("0", "a text"),
         ("1", '{"a":[1]}'),
@@ -144,7 +144,7 @@ def test_the_manifest_knows_what_is_done_when_it_is_opened_again(tmp_path: Path)
     bad = [Failed(row=n, id=None, cause="null_text", message="The text is null.") for n in (5, 4)]
     manifest = Manifest(path)
     for one in (record(2, failed=bad, part=None, pieces=0), record(0), record(1, exact=False)):
-        manifest.add(one)
+        manifest.add([one])
     manifest.close()
     again = Manifest(path)
     assert {shard: done.digest for shard, done in again.done.items()} == {2: "d2", 0: "d0", 1: "d1"}
@@ -160,13 +160,13 @@ def test_the_manifest_knows_what_is_done_when_it_is_opened_again(tmp_path: Path)
 def test_a_line_that_was_torn_never_happened(tmp_path: Path, tail: bytes) -> None:
     path = tmp_path / "manifest.jsonl"
     manifest = Manifest(path)
-    manifest.add(record(0))
+    manifest.add([record(0)])
     manifest.close()
     whole = path.read_bytes()
     path.write_bytes(whole + tail)
     manifest = Manifest(path)
     assert list(manifest.done) == [0]
-    manifest.add(record(1))
+    manifest.add([record(1)])
     manifest.close()
     again = Manifest(path)
     assert list(again.done) == [0, 1]
@@ -176,10 +176,10 @@ def test_a_line_that_was_torn_never_happened(tmp_path: Path, tail: bytes) -> Non
 def test_a_shard_whose_part_is_gone_is_counted_once_when_it_is_done_again(tmp_path: Path) -> None:
     path = tmp_path / "manifest.jsonl"
     manifest = Manifest(path)
-    manifest.add(record(0))
+    manifest.add([record(0)])
     manifest.forget(0)
     assert (manifest.totals.rows, manifest.done) == (0, {})
-    manifest.add(record(0, tokens=7))
+    manifest.add([record(0, tokens=7)])
     manifest.close()
     again = Manifest(path)
     assert (again.totals.rows, again.totals.tokens) == (2, 7)

@@ -97,7 +97,7 @@ def line(progress: Progress, price: float | None) -> str:
         return f"{totals.rows:,} rows; waiting: {progress.waiting_for}"
     if progress.joining:
         return f"{totals.rows:,} rows; writing the output"
-    rate = (totals.rows - progress.rows_before) / max(time.monotonic() - progress.started, 0.001)
+    rate = progress.rate
     parts = [
         f"{totals.rows:,} of {expected:,} rows" if expected else f"{totals.rows:,} rows",
         f"{rate:,.0f}/s",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 from hubgate.cli.client import CommandFailed
@@ -22,13 +23,19 @@ if TYPE_CHECKING:
     from hubgate.service.jobs.doing import Job
     from hubgate.service.jobs.rows import Source
 
+_STOPPED = (
+    "The job was stopped. To continue, run the same command again, or `hubgate job resume` with its output."
+)
+
 
 def do(job: Job) -> None:
     """Do a job to its end, and tell how it went."""
     job.check()
     with written(), job.folder.held():
         source, done = job.open()
-        if not done:
+        if done:
+            print("This job is already done. To start over, run it with --overwrite.")
+        else:
             _remember(job)
             _work(job, source)
         totals = job.folder.totals()
@@ -52,10 +59,11 @@ def _work(job: Job, source: Source) -> None:
     with some_gate(settings):
         try:
             asyncio.run(_embed(job, source, settings))
-        except asyncio.CancelledError:  # SIGTERM; Ctrl-C ends every command alike
-            raise CommandFailed(
-                "The job was stopped. The same command, or `hubgate job resume`, goes on."
-            ) from None
+        except asyncio.CancelledError:  # SIGTERM
+            raise CommandFailed(_STOPPED) from None
+        except KeyboardInterrupt:  # Ctrl-C: every command ends with 130 then
+            print(f"hubgate: {_STOPPED}", file=sys.stderr)
+            raise
 
 
 async def _embed(job: Job, source: Source, settings: Settings) -> None:

@@ -63,8 +63,11 @@ def run_job(
         bool, Option("--cache", help="Use the gate's remembered vectors, and fill them.")
     ] = False,
     rows_per_request: Annotated[
-        int, Option(help="Rows that are asked, and written, together.", min=1, max=2048)
-    ] = 512,
+        int | None,
+        Option(
+            help="Rows in a request: 128, or what the job that continues was started with.", min=1, max=2048
+        ),
+    ] = None,
     concurrency: Annotated[int, Option(help="Requests at once.", min=1, max=256)] = 8,
     price_per_million_tokens: Annotated[
         float | None, Option(help="Tells what the job costs.", min=0.0)
@@ -87,7 +90,7 @@ def run_job(
         keep=tuple(keep or ()),
         chunk=chunk,
         input_type=input_type,
-        rows_per_request=rows_per_request,
+        rows_per_request=rows_per_request or _rows_per_request(output, overwrite=overwrite),
     )
     manner = Manner(
         bulk=waits is Class.BULK,
@@ -96,6 +99,14 @@ def run_job(
         price_per_million_tokens=price_per_million_tokens,
     )
     do(Job(task, manner, overwrite=overwrite))
+
+
+def _rows_per_request(output: Path, *, overwrite: bool) -> int:
+    """The default, or that of the job that continues: what it has done is known by its requests."""
+    from hubgate.service.jobs.job import ROWS_PER_REQUEST, JobFolder
+
+    plan = None if overwrite else JobFolder(output.absolute()).plan()
+    return plan.task.rows_per_request if plan else ROWS_PER_REQUEST
 
 
 @app.command("resume")

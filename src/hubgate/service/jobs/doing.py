@@ -170,7 +170,7 @@ class Job:
     ) -> None:
         ids, kept = source.layout
         layout = Layout(model["dimensions"], self.task.chunk, ids, kept)
-        progress.totals, progress.rows_before = manifest.totals, manifest.totals.rows
+        progress.totals = msgspec.structs.replace(manifest.totals)
         progress.expected_rows = source.expected_rows
         with written():
             sink = open_sink(self.folder.output, self.folder.parts, layout)

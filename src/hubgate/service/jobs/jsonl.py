@@ -13,7 +13,7 @@ from hubgate.service.jobs.inputs import MOST_TEXT_BYTES, Stamp, no_such_field
 from hubgate.service.jobs.rows import Failed, RowFault, is_id, places, read_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import BinaryIO, Literal
 
@@ -128,9 +128,9 @@ class JsonlSink:
         self._layout = layout
         self.has = parts.has
 
-    def write(self, vectors: Embedded) -> Part:
-        """The lines of a shard."""
-        return self._parts.add(b"".join(self._lines(vectors)))
+    def write(self, shards: Iterable[Embedded]) -> Sequence[Part]:
+        """The lines of each shard."""
+        return self._parts.add(b"".join(self._lines(vectors)) for vectors in shards)
 
     def publish(self, parts: Iterable[Part]) -> None:
         """The parts, one after the other."""

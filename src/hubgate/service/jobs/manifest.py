@@ -1,4 +1,4 @@
-"""What is done: one line a shard, appended and on disk before the shard counts."""
+"""What is done: one line a shard, appended and on disk before the shard counts as done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hubgate.service.jobs.durable import sync_folder
 from hubgate.service.jobs.rows import Failed, Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -56,6 +56,13 @@ class Totals(msgspec.Struct):
         self.tokens += record.tokens
         self.exact = self.exact and record.exact
 
+    def remove(self, record: Record) -> None:
+        """Take a shard back."""
+        self.rows -= record.rows
+        self.failed -= len(record.failed)
+        self.pieces -= record.pieces
+        self.tokens -= record.tokens
+
 
 _DECODER = msgspec.json.Decoder(Record)
 
@@ -85,33 +92,31 @@ class Manifest:
         """Let go of the file."""
         self._file.close()
 
-    def add(self, record: Record) -> None:
-        """Say that a shard is done; on disk when this returns.
+    def add(self, records: Sequence[Record]) -> None:
+        """Say that shards are done, all with one flush to disk; they are on disk when this returns.
 
         Raises:
-            OSError: it cannot be written; the shard is not done then.
+            OSError: they cannot be written; none of them is done then.
         """
-        line = msgspec.json.encode(record) + b"\n"
+        lines = [msgspec.json.encode(record) + b"\n" for record in records]
+        rest = memoryview(b"".join(lines))
         try:
-            written = 0
-            while written < len(line):
-                written += self._file.write(line[written:]) or 0
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
             os.fsync(self._file.fileno())
         except OSError:
             self._file.truncate(self._end)
             raise
-        self._note(record, self._end)
-        self._end += len(line)
+        for record, line in zip(records, lines, strict=True):
+            self._note(record, self._end)
+            self._end += len(line)
 
-    def forget(self, shard: int) -> None:
+    def forget(self, shard: int) -> Record:
         """Take back that a shard is done, for as long as this is open: its part is gone. Its next record counts."""
         done = self.done.pop(shard)
         record = _DECODER.decode(self._line(done.place))
-        totals = self.totals
-        totals.rows -= record.rows
-        totals.failed -= len(record.failed)
-        totals.pieces -= record.pieces
-        totals.tokens -= record.tokens
+        self.totals.remove(record)
+        return record
 
     def failures(self) -> Iterator[Failed]:
         """The failed rows, in the order of the input."""

@@ -134,12 +134,15 @@ class ParquetSink:
         self._schema = _schema(layout)
         self.has = parts.has
 
-    def write(self, vectors: Embedded) -> Part:
-        """A stream in Arrow's own format: nothing is encoded that is to be joined."""
+    def write(self, shards: Iterable[Embedded]) -> Sequence[Part]:
+        """A stream in Arrow's own format for each shard: nothing is encoded that is to be joined."""
+        return self._parts.add(map(self._stream, shards))
+
+    def _stream(self, vectors: Embedded) -> memoryview:
         content = pa.BufferOutputStream()
         with pa.ipc.new_stream(content, self._schema) as writer:
             writer.write_table(self._table(vectors))
-        return self._parts.add(memoryview(content.getvalue()))
+        return memoryview(content.getvalue())
 
     def publish(self, parts: Iterable[Part]) -> None:
         """The parts one after the other, in row groups of a size to read well."""

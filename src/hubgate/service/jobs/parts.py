@@ -12,11 +12,12 @@ from hubgate.service.jobs.durable import sync_folder
 from hubgate.service.jobs.rows import Part
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 
 class Parts:
-    """Appended by one thread at a time. What a crash has left unfinished at its end stays there, and is never read."""
+    """Appended by one thread at a time. What a crash leaves unfinished at the end of the file stays there, and is never read."""
 
     def __init__(self, folder: Path, suffix: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -27,24 +28,26 @@ class Parts:
         self._path.touch()
         sync_folder(folder)
 
-    def add(self, content: bytes | memoryview) -> Part:
-        """Append a part; on disk when this returns.
+    def add(self, contents: Iterable[bytes | memoryview]) -> list[Part]:
+        """Append parts, all with one flush to disk; they are on disk when this returns.
 
         Raises:
-            OSError: it cannot be written; nothing is there then.
+            OSError: they cannot be written; none of them is there then.
         """
+        parts = []
         with self._path.open("ab", buffering=0) as file:
             start = file.tell()
-            rest = memoryview(content)
-            part = Part(start, len(rest))
             try:
-                while rest:
-                    rest = rest[file.write(rest) :]
+                for content in contents:
+                    rest = memoryview(content)
+                    parts.append(Part(file.tell(), len(rest)))
+                    while rest:
+                        rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(start)
                 raise
-        return part
+        return parts
 
     def read(self, part: Part) -> bytes:
         """The content of a part."""

@@ -179,11 +179,11 @@ class Embedder(Protocol):
 class Sink(Protocol):
     """Where vectors go. One thread writes parts, and another may join those that are there."""
 
-    def write(self, vectors: Embedded) -> Part:
-        """Write the part of a shard, on disk when this returns.
+    def write(self, shards: Iterable[Embedded]) -> Sequence[Part]:
+        """Write the part of each shard; they are on disk when this returns.
 
         Raises:
-            OSError: it cannot be written; nothing is there then.
+            OSError: they cannot be written; none of them is there then.
         """
         ...
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import msgspec
 
 from hubgate.domain.errors import Cause
 from hubgate.service.jobs.inputs import input_changed, unusable_input
@@ -18,12 +22,13 @@ from hubgate.service.jobs.rows import JobStopped
 from hubgate.service.jobs.shards import cut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
+    from hubgate.domain.ports import Clock
     from hubgate.service.jobs.manifest import Manifest
     from hubgate.service.jobs.patience import Asked, Asking
-    from hubgate.service.jobs.rows import Shard, Sink, Source
+    from hubgate.service.jobs.rows import Embedded, Shard, Sink, Source
 
 T = TypeVar("T")
 _NO_ROOM = {
@@ -31,6 +36,7 @@ _NO_ROOM = {
     errno.EDQUOT: "the quota is used up",
     errno.EFBIG: "the largest size of a file is reached",
 }
+_RECENT_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -38,13 +44,30 @@ class Progress:
     """How far a job is; read by whoever shows it."""
 
     totals: Totals
-    """Of all runs of the job."""
+    """What was answered, in all runs of the job."""
     expected_rows: int | None = None
-    rows_before: int = 0
-    """Rows that were done before this run."""
     waiting_for: str | None = None
     joining: bool = False
-    started: float = field(default_factory=time.monotonic)
+    clock: Clock = time.monotonic
+    _started: float = field(init=False)
+    _recent: deque[tuple[float, int]] = field(default_factory=deque, init=False)
+    """When rows were answered, and how many."""
+
+    def __post_init__(self) -> None:
+        self._started = self.clock()
+
+    def answered(self, record: Record) -> None:
+        """Count a shard that was answered in this run, whether or not it is on disk yet."""
+        self.totals.add(record)
+        self._recent.append((self.clock(), record.rows))
+
+    @property
+    def rate(self) -> float:
+        """Rows per second in the last minute of this run."""
+        now = self.clock()
+        while self._recent and self._recent[0][0] <= now - _RECENT_SECONDS:
+            self._recent.popleft()
+        return sum(rows for _, rows in self._recent) / max(min(now - self._started, _RECENT_SECONDS), 0.001)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +91,7 @@ async def work(job: Work) -> None:
     Raises:
         JobStopped: it cannot go on; says why.
     """
-    # One thread writes parts and the manifest, which have one order; the loop never waits for a disk.
+    # One thread writes parts and the manifest, in one order; the loop never waits for a disk.
     with (
         ThreadPoolExecutor(1, "job-writer") as writer,
         ThreadPoolExecutor(1, "job-reader") as reader,
@@ -91,6 +114,9 @@ class _Run:
         self._writer = writer
         self._joining = joining
         self._slots = asyncio.Semaphore(job.concurrency)
+        self._answered: dict[int, _Answered] = {}
+        """Shards that are not on disk yet."""
+        self._writing = asyncio.Lock()
 
     async def ask_all(self) -> None:
         """Every shard that is not done."""
@@ -142,7 +168,7 @@ class _Run:
             first = shard.rows[0].number if shard.rows else shard.failed[0].row
             raise input_changed(f"row {first} or one of the {shard.size - 1} after it is not what it was")
         if done.part is not None and not self._job.sink.has(done.part):
-            manifest.forget(shard.number)
+            self._job.progress.totals.remove(manifest.forget(shard.number))
             return False
         return True
 
@@ -150,7 +176,9 @@ class _Run:
         try:
             asked = await self._job.asking(shard.rows)
             self._check_vectors(asked)
-            await self._in(self._writer, lambda: self._commit(shard, asked))
+            record = _record(shard, asked)
+            self._job.progress.answered(record)
+            await self._commit(_Answered(record, asked.embedded))
             self._join(shard)
         finally:
             self._slots.release()
@@ -164,26 +192,50 @@ class _Run:
                 cause=Cause.DIMENSIONS_CHANGED,
             )
 
-    def _commit(self, shard: Shard, asked: Asked) -> None:
-        """First the part, then the line that says that it is there."""
+    async def _commit(self, answered: _Answered) -> None:
+        """Put a shard on disk. Shards that are answered while others are written go together in the next write."""
+        number = answered.record.shard
+        self._answered[number] = answered
+        async with self._writing:
+            if number in self._answered:
+                await self._in(self._writer, partial(self._write, list(self._answered.values())))
+
+    def _write(self, shards: Sequence[_Answered]) -> None:
+        """First the parts, then the lines that say that they are there."""
         job = self._job
-        pieces = asked.embedded.pieces
         with written():
-            part = job.sink.write(asked.embedded) if pieces else None
-            record = Record(
-                shard=shard.number,
-                digest=shard.digest,
-                rows=shard.size,
-                pieces=len(pieces),
-                tokens=asked.tokens,
-                exact=asked.exact,
-                part=part,
-                failed=[*shard.failed, *asked.failed],
-            )
-            job.manifest.add(record)
+            parts = iter(job.sink.write(one.embedded for one in shards if one.record.pieces))
+            records = [
+                msgspec.structs.replace(one.record, part=next(parts)) if one.record.pieces else one.record
+                for one in shards
+            ]
+            job.manifest.add(records)
+        for one in shards:
+            self._answered.pop(one.record.shard, None)
 
     async def _in(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+
+class _Answered(NamedTuple):
+    """A shard that was answered."""
+
+    record: Record
+    """Without its part."""
+    embedded: Embedded
+
+
+def _record(shard: Shard, asked: Asked) -> Record:
+    return Record(
+        shard=shard.number,
+        digest=shard.digest,
+        rows=shard.size,
+        pieces=len(asked.embedded.pieces),
+        tokens=asked.tokens,
+        exact=asked.exact,
+        part=None,
+        failed=[*shard.failed, *asked.failed],
+    )
 
 
 def check_model(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
