@@ -261,25 +261,79 @@ class TestKeys:
         listed = await sent(scripted, "GET", "/_inference/_all", key=key)
         assert [one["inference_id"] for one in listed["endpoints"]] == ["twin"]
         assert (await embed(scripted, key, "twin")).status == 200
-        for method, path, body in (
-            ("POST", "/v1/embeddings", {"model": "e5", "input": "a"}),
-            ("POST", "/v1/embeddings", {"model": "e5:query", "input": "a"}),
-            ("POST", "/hf/e5/embed", {"inputs": "a"}),
-            ("POST", "/hf/e5/tokenize", {"inputs": "a"}),
-            ("POST", "/_inference/e5", {"input": "a"}),
-            ("GET", "/v1/models/e5", None),
-            ("GET", "/_inference/e5", None),
-            ("GET", "/_inference/completion/e5", None),
-            ("GET", "/hf/e5/info", None),
-            ("GET", "/hf/e5/health", None),
-        ):
-            reply = await scripted.request(method, path, body, key=key)
-            assert reply.status == 403, path
-            assert "may not call endpoint [e5]" in reply.body.decode()
+        hidden = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"}, key=key)
+        assert (hidden.status, hidden.json()["error"]["code"]) == (404, "endpoint_not_found")
         assert (await scripted.request("GET", "/metrics", key=key)).status == 403
         await sent(scripted, "PATCH", "/api/keys/app", {"endpoints": None})
         assert (await embed(scripted, key)).status == 200
         assert (await scripted.request("GET", "/metrics", key=key)).status == 200
+
+    @pytest.mark.parametrize("hidden", ["chat", "twin-2"])
+    @pytest.mark.parametrize(
+        ("method", "path", "body"),
+        [
+            ("POST", "/v1/embeddings", {"model": "NAME", "input": "a"}),
+            ("POST", "/v1/embeddings", {"model": "NAME:query", "input": "a"}),
+            ("POST", "/v1/embeddings", {"model": "NAME:nonsense", "input": "a"}),
+            ("POST", "/v1/chat/completions", {"model": "NAME", "messages": []}),
+            ("POST", "/v1/rerank", {"model": "NAME", "query": "a", "documents": ["b"]}),
+            ("GET", "/v1/models/NAME", None),
+            ("POST", "/hf/NAME", {"inputs": "a"}),
+            ("POST", "/hf/NAME/embed", {"inputs": "a"}),
+            ("POST", "/hf/NAME/v1/chat/completions", {"messages": []}),
+            ("POST", "/hf/NAME/tokenize", {"inputs": "a"}),
+            ("GET", "/hf/NAME", None),
+            ("GET", "/hf/NAME/info", None),
+            ("GET", "/hf/NAME/health", None),
+            ("GET", "/hf/NAME/v1/models", None),
+            ("POST", "/_inference/NAME", {"input": "a"}),
+            ("POST", "/_inference/NAME?nonsense=1", {"input": "a"}),
+            ("POST", "/_inference/NAME/_stream", {"input": "a"}),
+            ("POST", "/_inference/chat_completion/NAME", {"messages": []}),
+            ("GET", "/_inference/NAME", None),
+            ("GET", "/_inference/completion/NAME", None),
+            ("PUT", "/_inference/NAME", {}),
+            ("DELETE", "/_inference/NAME", None),
+        ],
+    )
+    async def test_a_name_out_of_a_keys_scope_is_answered_exactly_as_one_that_does_not_exist(
+        self, scripted: ScriptedGate, hidden: str, method: str, path: str, body: dict[str, Any] | None
+    ) -> None:
+        await sent(scripted, "POST", "/api/endpoints/e5/clone", {"name": "twin-1"})
+        await sent(scripted, "POST", "/api/endpoints/e5/clone", {"name": "twin-2"})
+        await sent(
+            scripted, "POST", "/api/endpoints", {"name": "chat", "source": "fake", "task": "chat_completion"}
+        )
+        key = (await sent(scripted, "POST", "/api/keys", {"name": "app", "endpoints": ["twin-1"]}))["key"]
+
+        async def answer() -> tuple[int, dict[str, str], bytes]:
+            text = json.dumps(body).replace("NAME", hidden).encode() if body is not None else b""
+            reply = await scripted.request(
+                method, path.replace("NAME", hidden), text, key=key, more_headers={"x-request-id": "same"}
+            )
+            return reply.status, reply.headers, reply.body
+
+        there = await answer()
+        await sent(scripted, "DELETE", f"/api/endpoints/{hidden}?force=true")
+        assert await answer() == there
+        assert 400 <= there[0] < 500
+
+    async def test_only_an_admin_sees_where_a_model_runs(self, scripted: ScriptedGate) -> None:
+        form = {"name": "far", "url": "http://10.1.2.3:8080", "model": "org/far", "save_anyway": True}
+        await sent(scripted, "POST", "/api/endpoints", form)
+        folder = {"name": "here", "source": "local", "model": "/srv/models/here", "save_anyway": True}
+        await sent(scripted, "POST", "/api/endpoints", folder)
+        key = (await sent(scripted, "POST", "/api/keys", {"name": "app"}))["key"]
+        shown = await sent(scripted, "GET", "/_inference/far")
+        assert shown["endpoints"][0]["service_settings"]["url"] == "http://10.1.2.3:8080"
+        assert {"engine", "engine_version", "warnings"} <= (await sent(scripted, "GET", "/hf/far/info"))[
+            "hubgate"
+        ].keys()
+        for path in ("/_inference", "/_inference/_all", "/v1/models", "/hf/far/info", "/hf/here/info"):
+            body = (await scripted.request("GET", path, key=key)).body.decode()
+            assert "far" in body or "here" in body
+            for fact in ("10.1.2.3", "/srv/models", "engine", "warnings"):
+                assert fact not in body, path
 
     async def test_beyond_its_requests_a_minute_a_key_is_told_when_to_come_back(
         self, scripted: ScriptedGate

@@ -56,6 +56,13 @@ async def test_info_has_all_that_tei_requires_and_hubgates_own_apart(scripted: S
     }
 
 
+async def test_info_tells_only_an_admin_what_runs_the_model(scripted: ScriptedGate) -> None:
+    _, plain = await scripted.access.create("app")
+    info = (await scripted.request("GET", "/hf/e5/info", key=plain)).json()
+    assert info.keys() >= REQUIRED
+    assert info["hubgate"].keys() == {"version", "source", "dimensions", "precision", "icu", "chunk_fit"}
+
+
 async def test_info_leaves_out_a_limit_that_is_not_known_and_promises_no_truncation(
     scripted: ScriptedGate,
 ) -> None:

@@ -224,6 +224,11 @@ class Endpoint:
     chunking: ChunkingSettings = DEFAULT_CHUNKING
     facts: Facts = field(default_factory=Facts)
 
+    @property
+    def public_model(self) -> str | None:
+        """The model as any caller may see it: of a local one never the folder."""
+        return self.facts.model or (None if self.source is Source.LOCAL else self.model)
+
     def __post_init__(self) -> None:
         check_name(self.name)
         for label, value in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from hubgate.domain.keys import Key
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_KEY_ID = re.compile(rb"hg_([0-9a-f]{8})_")
 HOW = "Send a gateway key as `Authorization: Bearer hg_…`."
 
 
@@ -44,6 +46,12 @@ def candidates(authorization: str) -> Iterator[bytes]:
     if scheme in (b"apikey", b"basic"):
         user, _, password = _from_base64(given).partition(b":")
         yield password or user
+
+
+def claimed_id(authorization: str | None) -> str:
+    """The id of the key that a header shows, whether or not it exists; empty if it shows none."""
+    found = (_KEY_ID.match(candidate) for candidate in candidates(authorization or ""))
+    return next((match[1].decode() for match in found if match), "")
 
 
 def unknown(authorization: str) -> NotAuthenticated:

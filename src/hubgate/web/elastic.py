@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hubgate.domain.endpoint import Endpoint
     from hubgate.service.gateway import Gateway
     from hubgate.web.asgi import Receive, Scope, Send
+    from hubgate.web.ticket import Ticket
 
 _ALL = frozenset({"_all", "*"})
 # What fails while an endpoint is put to the proof, as opposed to what is wrong with its settings.
@@ -46,16 +47,17 @@ class Elastic:
             body = await read_body(receive)
             await (stream_inference if stream else answer_inference)(exchange, asked, body)
         except HubgateError as error:  # in no other variable, which its traceback would hold
+            ticket = ticket_of(scope)
             if not stream:
-                raise self._told(error, task, name) from None
-            await _tell_stream(scope, send, self._told(error, task, name))
+                raise self._told(error, task, name, ticket) from None
+            await _tell_stream(scope, send, self._told(error, task, name, ticket))
 
     async def get_all(self, request: Request) -> Response:
         """Every endpoint that the key may call, or those of a task type."""
         asked, task = Asked(request.scope), task_named(request.path_params.get("task"))
-        may_call = ticket_of(request.scope).may_call
-        found = [e for e in self._gateway.endpoints() if task in (None, e.task) and may_call(e.name)]
-        return asked.response({"endpoints": [endpoint_object(e) for e in found]})
+        ticket = ticket_of(request.scope)
+        found = [e for e in self._gateway.endpoints() if task in (None, e.task) and ticket.may_call(e.name)]
+        return asked.response({"endpoints": [endpoint_object(e, full=ticket.is_admin) for e in found]})
 
     async def get(self, request: Request) -> Response:
         """One endpoint, in a list."""
@@ -63,9 +65,10 @@ class Elastic:
         if name in _ALL:
             return await self.get_all(request)
         asked = Asked(request.scope)
-        ticket_of(request.scope).endpoint = self._gateway.find(name).name
+        ticket = ticket_of(request.scope)
+        ticket.endpoint = self._gateway.find(name).name
         endpoint = self._find(name, request.path_params.get("task"))
-        return asked.response({"endpoints": [endpoint_object(endpoint)]})
+        return asked.response({"endpoints": [endpoint_object(endpoint, full=ticket.is_admin)]})
 
     async def put(self, request: Request) -> Response:
         """Register an endpoint: it is called before it is stored."""
@@ -119,10 +122,13 @@ class Elastic:
             )
         return Exchange(self._gateway, endpoint, ticket, send, ticket.key.input_type if ticket.key else None)
 
-    def _told(self, error: HubgateError, task: str | None, name: str) -> HubgateError:
-        """An error in the shape of its task; where the path does not say which, the endpoint does."""
+    def _told(self, error: HubgateError, task: str | None, name: str, ticket: Ticket) -> HubgateError:
+        """An error in the shape of its task; where the path does not say which, an endpoint in scope does."""
         try:
-            chats = (task_named(task) or self._gateway.find(name).task) == Task.CHAT_COMPLETION
+            wanted = task_named(task)
+            if wanted is None and ticket.may_call(name):
+                wanted = self._gateway.find(name).task
+            chats = wanted is Task.CHAT_COMPLETION
         except HubgateError:
             chats = False
         return ChatError(error, status_of(error)) if chats and not isinstance(error, ChatError) else error
@@ -145,7 +151,7 @@ async def _tell_stream(scope: Scope, send: Send, error: HubgateError) -> None:
 
 def _registered(asked: Asked, endpoint: Endpoint) -> Response:
     """The endpoint, and in headers what its operator should know."""
-    response = asked.response(endpoint_object(endpoint))
+    response = asked.response(endpoint_object(endpoint, full=True))
     response.raw_headers += map(warning_header, endpoint.facts.warnings)
     return response
 

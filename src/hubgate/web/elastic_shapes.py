@@ -18,9 +18,18 @@ if TYPE_CHECKING:
     from hubgate.service.chunked import EmbeddedChunk
 
 
-def endpoint_object(endpoint: Endpoint) -> dict[str, Any]:
-    """An endpoint as Elasticsearch writes it; its token is not part of it."""
-    settings: dict[str, Any] = {"url": endpoint.url, "model_id": endpoint.model}
+def endpoint_object(endpoint: Endpoint, *, full: bool) -> dict[str, Any]:
+    """An endpoint as Elasticsearch writes it, without its token.
+
+    Args:
+        endpoint: any.
+        full: whether it is for an admin, who may see the URL of the model's server and a folder of this machine.
+    """
+    settings: dict[str, Any] = {
+        "model_id": endpoint.model if full else endpoint.model and endpoint.public_model
+    }
+    if full:
+        settings["url"] = endpoint.url
     if endpoint.task is Task.TEXT_EMBEDDING:
         settings |= {
             "similarity": endpoint.similarity or Similarity.COSINE,

@@ -33,10 +33,10 @@ class Health:
         return JSONResponse({"status": "ok"})
 
     async def ready(self, request: Request) -> Response:
-        """200 once every local model answers; until then 503 with what it waits for."""
+        """200 once every local model answers; until then 503 with how many do not. Anybody may ask."""
         unready = self._gateway.unready()
         if unready:
-            return JSONResponse({"status": "not ready", "endpoints": unready}, 503)
+            return JSONResponse({"status": "not ready", "unready_endpoints": len(unready)}, 503)
         return JSONResponse({"status": "ready"})
 
     async def metrics(self, request: Request) -> Response:

@@ -146,7 +146,7 @@ class HuggingFace:
 
     async def info(self, request: Request) -> Response:
         """`GET …/info`."""
-        return _json(info_of(self._endpoint(request)))
+        return _json(info_of(self._endpoint(request), full=ticket_of(request.scope).is_admin))
 
     async def models(self, request: Request) -> Response:
         """`GET …/v1/models`: the endpoint alone."""

@@ -50,7 +50,7 @@ def model_object(endpoint: Endpoint) -> dict[str, Any]:
             "output_modalities": [_OUTPUT.get(endpoint.task, "text")],
         },
         "task": endpoint.task,
-        "model": endpoint.facts.model or endpoint.model,
+        "model": endpoint.public_model,
         "dimensions": endpoint.facts.dimensions,
         "max_input_tokens": limit,
     }

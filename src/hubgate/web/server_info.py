@@ -27,11 +27,16 @@ _PROMPTS = 4
 _DTYPE = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
-def info_of(endpoint: Endpoint) -> dict[str, Any]:
-    """TEI's `Info` or TGI's, with hubgate's own facts under `hubgate`; a limit that is not known is left out."""
+def info_of(endpoint: Endpoint, *, full: bool) -> dict[str, Any]:
+    """TEI's `Info` or TGI's, with hubgate's own facts under `hubgate`; a limit that is not known is left out.
+
+    Args:
+        endpoint: any.
+        full: whether it is for an admin, who may see what runs the model and what is wrong with it.
+    """
     facts = endpoint.facts
     about = {
-        "model_id": facts.model or endpoint.model or endpoint.name,
+        "model_id": endpoint.public_model or endpoint.name,
         "model_sha": facts.revision,
         "model_dtype": _DTYPE.get(facts.precision or "", facts.precision or "unknown"),
         "served_model_name": endpoint.name,
@@ -40,7 +45,7 @@ def info_of(endpoint: Endpoint) -> dict[str, Any]:
         "version": __version__,
         "sha": None,
         "docker_label": None,
-        "hubgate": _of_gate(endpoint),
+        "hubgate": _of_gate(endpoint) | (_of_server(endpoint) if full else {}),
     }
     return {name: value for name, value in about.items() if value is not _UNKNOWN}
 
@@ -89,11 +94,13 @@ def _of_gate(endpoint: Endpoint) -> dict[str, Any]:
     return {
         "version": __version__,
         "source": endpoint.source,
-        "engine": facts.engine,
-        "engine_version": facts.engine_version,
         "dimensions": facts.dimensions,
         "precision": facts.precision,
         "icu": icu_version(),
         "chunk_fit": facts.chunk_fit,
-        "warnings": facts.warnings,
     }
+
+
+def _of_server(endpoint: Endpoint) -> dict[str, Any]:
+    facts = endpoint.facts
+    return {"engine": facts.engine, "engine_version": facts.engine_version, "warnings": facts.warnings}

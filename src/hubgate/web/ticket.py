@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from hubgate.domain.actor import ACTOR
 from hubgate.domain.calls import Context
-from hubgate.domain.errors import NotPermitted
+from hubgate.domain.errors import EndpointNotFound, NotPermitted
+from hubgate.service.credentials import claimed_id
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -26,7 +27,11 @@ class Ticket:
     request_id: str
     started: float
     """On the monotonic clock, in seconds."""
+    client: str = "-"
+    """The client's address."""
     key: Key | None = None
+    refused_key: str = "-"
+    """For the log, where no key was accepted."""
     cached: bool = True
     """Whether remembered vectors will do: not with `Cache-Control: no-cache` or `no-store`, on any face."""
     bulk: bool = False
@@ -54,18 +59,20 @@ class Ticket:
         """The name of the registered endpoint that was called. Whoever names it asks for it.
 
         Raises:
-            NotPermitted: when it is set to one that is out of the key's scope.
+            EndpointNotFound: when it is set to one out of the key's scope, which is answered as if it did not exist.
         """
         return self._endpoint
 
     @endpoint.setter
     def endpoint(self, name: str) -> None:
         if not self.may_call(name):
-            raise NotPermitted(
-                f"This key may not call endpoint [{name}].",
-                remedy="GET /v1/models lists those that it may call; an admin can change them.",
-            )
+            raise EndpointNotFound(name)
         self._endpoint = name
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether an admin asks, who may know where models run."""
+        return self.key is not None and self.key.admin
 
     def may_call(self, endpoint: str) -> bool:
         """Whether an endpoint is in the key's scope: others are not shown to it either."""
@@ -75,6 +82,11 @@ class Ticket:
     def is_bulk(self) -> bool:
         """Whether it waits behind interactive requests: it asks to, or its key is for bulk work."""
         return self.bulk or (self.key is not None and self.key.bulk)
+
+    def note_refused_key(self, authorization: str | None) -> None:
+        """Note for the log which key was refused."""
+        if key_id := claimed_id(authorization):
+            self.refused_key = f"refused:{key_id}"
 
     def context(self, deadline: float | None = None) -> Context:
         """Who asks, for the floors below; `deadline` is on the monotonic clock."""
@@ -103,5 +115,5 @@ def need_admin(scope: MutableMapping[str, Any]) -> None:
     """
     key = ticket_of(scope).key
     if key is None or not key.admin:
-        raise NotPermitted("This key may only call models.", remedy="Use the admin key to change the gate.")
+        raise NotPermitted("This key may only call models.", remedy="Use an admin key to change the gateway.")
     ACTOR.set(key.id)
