@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from hubgate.web.console.session import IDLE_SECONDS, LONGEST_SECONDS, Attempts, Sessions
+from hubgate.web.console.session import IDLE_SECONDS, LONGEST_SECONDS, NotedRefusals, Sessions
 
 
 @dataclass
@@ -94,31 +94,8 @@ def test_a_form_token_is_of_one_session_alone(sessions: Sessions) -> None:
     assert not sessions.is_form_token(one, "é")
 
 
-class TestAttempts:
-    def test_after_five_wrong_keys_an_address_waits_until_the_first_is_a_minute_old(
-        self, clock: _Clock
-    ) -> None:
-        attempts = Attempts(clock)
-        for _ in range(5):
-            assert attempts.wait("10.0.0.1") == 0
-            attempts.failed("10.0.0.1")
-            clock.now += 1
-        assert attempts.wait("10.0.0.1") == 55
-        assert attempts.wait("10.0.0.2") == 0
-        clock.now += 55
-        assert attempts.wait("10.0.0.1") == 0
-
-    def test_the_right_key_forgets_the_wrong_ones(self, clock: _Clock) -> None:
-        attempts = Attempts(clock)
-        for _ in range(5):
-            attempts.failed("10.0.0.1")
-        attempts.succeeded("10.0.0.1")
-        assert attempts.wait("10.0.0.1") == 0
-
-    def test_many_addresses_take_bounded_memory(self, clock: _Clock) -> None:
-        attempts = Attempts(clock)
-        for number in range(10_001):
-            for _ in range(5):
-                attempts.failed(str(number))
-        assert attempts.wait("0") == 0
-        assert attempts.wait("10000") > 0
+def test_a_stranger_does_not_fill_the_audit_log_with_refusals(clock: _Clock) -> None:
+    noted = NotedRefusals(clock)
+    assert sum(noted.admit() for _ in range(1000)) == 100
+    clock.now += 3600
+    assert noted.admit()

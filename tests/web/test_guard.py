@@ -13,6 +13,7 @@ from scripted import ADMIN_KEY
 
 from hubgate.domain.calls import Embed
 from hubgate.domain.errors import InvalidRequest
+from hubgate.service.wrong_keys import MOST_A_MINUTE
 from hubgate.web.app import create_app
 from hubgate.web.guard import Guard
 
@@ -158,6 +159,12 @@ class TestRequestId:
         asked = await Client("GET", path, headers={"x-request-id": "mine"}).ask(scripted.app)
         assert asked.headers["x-request-id"] == "mine"
         assert asked.headers["x-elastic-product"] == "Elasticsearch"
+        assert asked.headers["x-content-type-options"] == "nosniff"
+
+    @pytest.mark.parametrize("path", ["/api/keys", "/api/nothing", "/metrics"])
+    async def test_no_answer_of_the_gates_own_api_is_stored(self, scripted: ScriptedGate, path: str) -> None:
+        asked = await Client("GET", path).ask(scripted.app)
+        assert asked.headers["cache-control"] == "no-store"
 
 
 class TestLog:
@@ -169,10 +176,35 @@ class TestLog:
         await Client("POST", "/v1/embeddings", messages=[message]).ask(scripted.app)
         await Client("GET", "/v1/models", key=None).ask(scripted.app)
         assert re.fullmatch(
-            r"POST /v1/embeddings 200 \d+\.\dms id=[0-9a-f]{16} key=admin endpoint=e5 texts=2 cause=ok",
+            r"POST /v1/embeddings 200 \d+\.\dms id=[0-9a-f]{16} client=- key=admin endpoint=e5 texts=2 cause=ok",
             lines[0],
         )
         assert re.search(r"GET /v1/models 401 .* key=- endpoint=- texts=0 cause=not_authenticated", lines[1])
+
+    @pytest.mark.parametrize(
+        "path",
+        ["/x 200 1.0ms id=1 key=admin", '/"x" key=admin', "/x\u2028key=admin", "key=admin", ""],
+    )
+    async def test_a_path_is_one_word_and_forges_no_field(
+        self, scripted: ScriptedGate, lines: list[str], path: str
+    ) -> None:
+        asked = Client("GET", "/", headers={"x-request-id": "mine"})
+        asked.scope["path"] = path
+        await asked.ask(scripted.app)
+        line = r"GET [!#-<>-~]+ \d+ \d+\.\dms id=mine client=- key=admin endpoint=- texts=0 cause=\w+"
+        assert re.fullmatch(line, lines[0]), lines[0]
+
+    @pytest.mark.parametrize(
+        ("client", "shown"),
+        [("192.0.2.7", "192.0.2.7"), ("fe80::1%eth0", "fe80::1%eth0"), ("x key=admin", "-")],
+    )
+    async def test_a_line_tells_the_clients_address_but_no_other_text(
+        self, scripted: ScriptedGate, lines: list[str], client: str, shown: str
+    ) -> None:
+        asked = Client("GET", "/v1/models")
+        asked.scope["client"] = (client, 50_000)
+        await asked.ask(scripted.app)
+        assert f" client={shown} key=admin " in lines[0]
 
     async def test_a_long_path_is_cut_and_an_unprintable_one_escaped(
         self, scripted: ScriptedGate, lines: list[str]
@@ -289,6 +321,41 @@ class TestKeys:
         self, scripted: ScriptedGate, path: str
     ) -> None:
         assert (await Client("GET", path, key=None).ask(scripted.app)).status == 401
+
+
+class TestWrongKeys:
+    FACES = ("/v1/models", "/_inference/_all", "/hf/e5/info", "/api/keys", "/metrics", "/k/wrong/v1/models")
+
+    @pytest.mark.parametrize("path", FACES)
+    async def test_beyond_a_bound_they_get_a_429_and_the_right_key_still_gets_in(
+        self, scripted: ScriptedGate, path: str
+    ) -> None:
+        for _ in range(MOST_A_MINUTE):
+            assert (await Client("GET", path, key="wrong").ask(scripted.app)).status == 401
+        asked = await Client("GET", path, key="wrong").ask(scripted.app)
+        assert asked.status == 429
+        assert 0 < int(asked.headers["retry-after"]) <= 60
+        assert asked.headers["x-should-retry"] == "false"
+        assert "A valid key is accepted at once." in asked.body
+        assert (await Client("GET", "/api/keys").ask(scripted.app)).status == 200
+
+    async def test_who_sends_no_key_is_told_so_however_often(self, scripted: ScriptedGate) -> None:
+        for _ in range(MOST_A_MINUTE + 5):
+            assert (await Client("GET", "/v1/models", key=None).ask(scripted.app)).status == 401
+
+    async def test_the_log_tells_the_address_and_the_id_of_a_refused_key(
+        self, scripted: ScriptedGate, lines: list[str]
+    ) -> None:
+        for key in (KEY, "no-key-of-ours"):
+            asked = Client("GET", "/v1/models", key=key)
+            asked.scope["client"] = ("192.0.2.7", 50_000)
+            await asked.ask(scripted.app)
+        assert " client=192.0.2.7 key=refused:0123abcd " in lines[0]
+        assert " client=192.0.2.7 key=- " in lines[1]
+        form = {"type": "http.request", "body": f"key={KEY}".encode(), "more_body": False}
+        await Client("POST", "/ui/sign-in", messages=[form], key=None).ask(scripted.app)
+        assert "POST /ui/sign-in 401 " in lines[2]
+        assert lines[2].endswith("key=refused:0123abcd endpoint=- texts=0 cause=not_authenticated")
 
 
 DIALECTS = {
@@ -414,7 +481,14 @@ class TestBody:
         assert (await asked.ask(guarded(scripted, self._read_all))).status == 401
 
     @pytest.mark.parametrize(
-        ("method", "path"), [("POST", "/v1/embeddings"), ("PUT", "/_inference/new"), ("POST", "/api/keys")]
+        ("method", "path"),
+        [
+            ("POST", "/v1/embeddings"),
+            ("PUT", "/_inference/new"),
+            ("POST", "/api/keys"),
+            ("POST", "/ui/sign-in"),
+            ("POST", "/ui/preferences"),
+        ],
     )
     async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_mistake_of_the_gate(
         self, scripted: ScriptedGate, lines: list[str], method: str, path: str

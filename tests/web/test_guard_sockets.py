@@ -145,6 +145,26 @@ BROKEN = {
 }
 
 
+class TestHost:
+    @pytest.mark.parametrize(
+        ("head", "status"),
+        [
+            (b"GET /v1/models HTTP/1.1\r\n", 400),
+            (b"GET /v1/models HTTP/1.1\r\nHost: gate\r\nHost: other\r\n", 400),
+            (b"GET /v1/models HTTP/1.0\r\nHost: gate\r\nHost: gate\r\n", 400),
+            (b"GET /v1/models HTTP/1.0\r\n", 200),
+            (b"GET /v1/models HTTP/1.1\r\nHost: gate\r\nX-Twice: a\r\nX-Twice: b\r\n", 200),
+        ],
+    )
+    def test_a_request_names_its_host_exactly_once(self, gate: RunningGate, head: bytes, status: int) -> None:
+        rest = f"Connection: close\r\nAuthorization: Bearer {gate.admin_key}\r\n\r\n"
+        told = exchange(gate, head + rest.encode())
+        assert told.startswith(b"HTTP/1.1 %d " % status)
+        if status == 400:
+            error = json.loads(told.partition(b"\r\n\r\n")[2])["error"]
+            assert (error["code"], "Host header" in error["message"]) == ("invalid_request", True)
+
+
 class TestBrokenRequests:
     @pytest.mark.parametrize("name", BROKEN)
     def test_a_request_that_is_none_is_refused_and_the_gate_goes_on(

@@ -6,6 +6,7 @@
     │   ├── InvalidEndpoint       an endpoint's settings cannot be used
     │   │   └── InvalidChunking   its chunking settings cannot (in `hubgate.domain.chunking`)
     │   ├── NotAuthenticated      no key, or one that is unknown or revoked
+    │   │   └── TooManyWrongKeys  and too many wrong keys came before it
     │   ├── NotPermitted          a good key without this right
     │   ├── NotFound              nothing is served at this path
     │   ├── EndpointNotFound      no endpoint has this name
@@ -137,6 +138,17 @@ class NotAuthenticated(CallerError):
     """No key, or one that is unknown or revoked."""
 
     default_cause = Cause.NOT_AUTHENTICATED
+
+
+class TooManyWrongKeys(NotAuthenticated):
+    """The key is wrong, and too many wrong keys were tried before it."""
+
+    def __init__(self, *, remedy: str, retry_after: float) -> None:
+        super().__init__(
+            "The key is unknown or was revoked, and too many wrong keys were tried in the last minute.",
+            remedy=remedy,
+            retry_after=retry_after,
+        )
 
 
 class NotPermitted(CallerError):

@@ -13,12 +13,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from hubgate.domain.errors import HubgateError, InvalidRequest, NotAuthenticated, NotFound
+from hubgate.domain.errors import (
+    HubgateError,
+    InvalidRequest,
+    NotAuthenticated,
+    NotFound,
+    TooManyWrongKeys,
+)
 from hubgate.domain.keys import Key
 from hubgate.service.changing import to_its_end
-from hubgate.service.credentials import HOW, candidates, digest_of, minted, unknown
+from hubgate.service.credentials import HOW, candidates, claimed_id, digest_of, minted, unknown
 from hubgate.service.key_rules import ADMIN, CLI, check_name, check_rights
 from hubgate.service.limits import KeyLimits
+from hubgate.service.wrong_keys import WrongKeys
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -37,6 +44,7 @@ class Access:
         self._changing = asyncio.Lock()
         """Held from a change in memory until it is stored or taken back."""
         self.limits = KeyLimits()
+        self._wrong_keys = WrongKeys(clock)
 
     @classmethod
     async def load(
@@ -66,15 +74,17 @@ class Access:
         await access._add(key)
         return access, plain
 
-    def authenticate(self, authorization: str | None) -> Key:
+    def authenticate(self, authorization: str | None, address: str = "-") -> Key:
         """The key that a request carries.
 
         Args:
             authorization: the header's value, its bytes decoded as Latin-1. `Bearer key` (also doubled),
                 `ApiKey key`, `ApiKey base64(id:key)`, `Basic base64(user:key)` and `Basic base64(key:)` are understood.
+            address: the client's.
 
         Raises:
             NotAuthenticated: there is none, or it is unknown, revoked or expired.
+            TooManyWrongKeys: it is wrong, as were too many before it. A right key is never refused for that.
         """
         if not authorization:
             raise NotAuthenticated("The request carries no key.", remedy=HOW)
@@ -86,7 +96,7 @@ class Access:
                     raise _expired(key, key.expires_at)
                 self._used[key.id] = now
                 return key
-        raise unknown(authorization)
+        raise self._refusal(authorization, address)
 
     def list(self) -> Sequence[Key]:
         """The keys in force, the oldest first, with their last use to the moment."""
@@ -202,6 +212,13 @@ class Access:
         """Let the command line in with the key of this run's lock, which is kept in memory only."""
         digest = digest_of(plain.encode())
         self._keys[digest] = Key(id=CLI, name=CLI, digest=digest, created_at=self._clock(), admin=True)
+
+    def _refusal(self, authorization: str, address: str) -> NotAuthenticated:
+        """The error of a wrong key, which is counted."""
+        wait = self._wrong_keys.count(address, claimed_id(authorization))
+        if not wait:
+            return unknown(authorization)
+        return TooManyWrongKeys(remedy=f"{HOW} A valid key is accepted at once.", retry_after=wait)
 
     async def _add(self, key: Key) -> None:
         self._keys[key.digest] = key

@@ -7,11 +7,13 @@ import logging
 import re
 import secrets
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
 
-from hubgate.domain.errors import CapacityError, Cause, HubgateError
+from hubgate.domain.errors import CallerError, CapacityError, Cause, HubgateError
 from hubgate.service.usage import CANCELLED
 from hubgate.web.asgi import respond
 from hubgate.web.body import Body, closes, until_client_leaves
@@ -36,8 +38,17 @@ _KEYED_PATH = re.compile(r"/+k/+(?P<key>[^/]*)(?P<rest>/.*)?", re.DOTALL)
 # No name of an endpoint looks like this.
 _LIKE_A_KEY = re.compile(r"hg_[0-9a-f]{8}_[A-Za-z0-9_\-]{40,}|hf_[A-Za-z0-9]{30,}")
 _SHOWN_LENGTH = 200
+# Printable ASCII without what separates or quotes the fields of a log line.
+_ONE_WORD = re.compile(r"[!#$&-<>-~]+")
+_NO_NEED_TO_QUOTE = "/:@!$&'()*+,;"
+# A proxy that is trusted may still pass on whatever its client claims.
+_ADDRESS = re.compile(r"[0-9A-Za-z.:%_\-]{1,64}")
 _OPENAIS_OWN = b"x-stainless-lang"
-_PRODUCT = (b"x-elastic-product", b"Elasticsearch")
+_ON_EVERY_ANSWER = (
+    (b"x-elastic-product", b"Elasticsearch"),
+    (b"x-content-type-options", b"nosniff"),
+)
+_NO_STORE = (b"cache-control", b"no-store")
 
 _log = logging.getLogger("hubgate.access")
 
@@ -70,11 +81,12 @@ class Guard:
             await _refuse(scope, send)
             return
         headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"")
+        given, client = headers.get(b"x-request-id", b""), scope.get("client")
         ticket = Ticket(
-            given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8),
+            given.decode() if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8),
             time.monotonic(),
-            cached=not _NOT_CACHED.search(headers.get(b"cache-control", b"")),
+            client=_address(client[0]) if client else "-",
+            cached=b"cache-control" not in headers or not _NOT_CACHED.search(headers[b"cache-control"]),
             bulk=headers.get(b"x-hubgate-class", b"").strip().lower() == b"bulk",
         )
         scope["ticket"] = ticket
@@ -92,10 +104,13 @@ class Guard:
     async def _serve(self, scope: Scope, headers: dict[bytes, bytes], body: Body, answer: _Answer) -> None:
         ticket = answer.ticket
         try:
+            _check_host(scope, headers)
             if not _is_open(scope, headers):
-                ticket.key = self._access.authenticate(_text(headers.get(b"authorization")))
+                ticket.key = self._access.authenticate(_authorization(headers), ticket.client)
             await until_client_leaves(self._app(scope, body, answer), body, ticket)
         except HubgateError as error:
+            if ticket.key is None:
+                ticket.note_refused_key(_authorization(headers))
             await _tell(answer, clearer(error, scope, headers, self._endpoints))
         except ClientDisconnect:
             ticket.client_left = True
@@ -114,13 +129,14 @@ class Guard:
         The path goes on without it, and without whatever else looks like a key: so no log and no error can show one.
         """
         path: str = scope["path"]
-        while keyed := _KEYED_PATH.fullmatch(path):
+        while "/k/" in path and (keyed := _KEYED_PATH.fullmatch(path)):
             if not self._keys_in_path:
                 path = UNREAD
                 break
             headers[b"authorization"] = b"Bearer " + keyed["key"].encode()
             path = keyed["rest"] or "/"
-        path = _LIKE_A_KEY.sub("***", path)
+        if "hg_" in path or "hf_" in path:
+            path = _LIKE_A_KEY.sub("***", path)
         if path != scope["path"]:
             scope["path"] = path
             scope["raw_path"] = path.encode()
@@ -144,13 +160,14 @@ class Guard:
         )
         if _log.isEnabledFor(logging.INFO):
             _log.info(
-                "%s %s %d %.1fms id=%s key=%s endpoint=%s texts=%d cause=%s",
+                "%s %s %d %.1fms id=%s client=%s key=%s endpoint=%s texts=%d cause=%s",
                 method,
-                _shown(path),
+                _as_one_word(path[:_SHOWN_LENGTH]),
                 ticket.status,
                 seconds * 1000,
                 ticket.request_id,
-                ticket.key.id if ticket.key else "-",
+                ticket.client,
+                ticket.key.id if ticket.key else ticket.refused_key,
                 ticket.endpoint or "-",
                 ticket.texts,
                 ticket.cause,
@@ -195,8 +212,10 @@ class _Answer:
             message["headers"] = [
                 *message.get("headers", ()),
                 (b"x-request-id", self.ticket.request_id.encode()),
-                _PRODUCT,
+                *_ON_EVERY_ANSWER,
             ]
+            if self.ticket.face == "own":  # a new key is in the answer of POST /api/keys
+                message["headers"].append(_NO_STORE)
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body"):
             self.ticket.answered = True
@@ -228,13 +247,40 @@ def _stopping() -> CapacityError:
     )
 
 
-def _text(value: bytes | None) -> str | None:
+def _authorization(headers: dict[bytes, bytes]) -> str | None:
+    value = headers.get(b"authorization")
     return None if value is None else value.decode("latin-1")
 
 
-def _shown(path: str) -> str:
-    path = path[:_SHOWN_LENGTH]
-    return path if path.isprintable() else ascii(path)
+@lru_cache(maxsize=1024)
+def _as_one_word(path: str) -> str:
+    """The path percent-encoded where it could be taken for another field of its log line."""
+    return path if _ONE_WORD.fullmatch(path) else quote(path, _NO_NEED_TO_QUOTE, errors="replace") or "-"
+
+
+@lru_cache(maxsize=1024)
+def _address(claimed: str) -> str:
+    return claimed if _ADDRESS.fullmatch(claimed) else "-"
+
+
+def _check_host(scope: Scope, headers: dict[bytes, bytes]) -> None:
+    """Require one `Host`, as RFC 9112 does (section 3.2).
+
+    Raises:
+        CallerError: there is none, or more than one.
+    """
+    if b"host" in headers:
+        if (
+            len(headers) == len(scope["headers"])
+            or [name for name, _ in scope["headers"]].count(b"host") == 1
+        ):
+            return
+        fault = "The request has more than one Host header."
+    elif scope.get("http_version") == "1.1":
+        fault = "The request has no Host header."
+    else:
+        return
+    raise CallerError(fault, remedy="Send exactly one.", cause=Cause.INVALID_REQUEST)
 
 
 async def _refuse(scope: Scope, send: Send) -> None:

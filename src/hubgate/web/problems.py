@@ -34,6 +34,7 @@ class EmptyBatch(errors.InvalidRequest):
 _STATUS: dict[type[HubgateError], int] = {
     errors.CallerError: 400,
     errors.NotAuthenticated: 401,
+    errors.TooManyWrongKeys: 429,
     errors.NotPermitted: 403,
     errors.NotFound: 404,
     MethodNotAllowed: 405,

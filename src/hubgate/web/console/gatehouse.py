@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote
 
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from hubgate.domain.errors import HubgateError, NotFound, NotPermitted
@@ -32,7 +33,6 @@ _HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     ),
-    "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
@@ -92,6 +92,8 @@ class Gatehouse:
                 response = await page(visit)
             except HubgateError as error:
                 response = _told(visit, error)
+            except ClientDisconnect:  # the guard knows what to do
+                raise
             except Exception:  # noqa: BLE001 - a browser is told in HTML, whatever the mistake is
                 request_id = ticket_of(request.scope).request_id
                 _log.exception("request %s failed", request_id)

@@ -16,7 +16,7 @@ from hubgate.web.console.keys_page import KeysPage
 from hubgate.web.console.models import Models
 from hubgate.web.console.picking import Picker
 from hubgate.web.console.playing import Playground
-from hubgate.web.console.session import Attempts, Sessions
+from hubgate.web.console.session import NotedRefusals, Sessions
 from hubgate.web.console.settings_page import SettingsPage
 from hubgate.web.console.sign_in import SignIn
 from hubgate.web.console.static_files import serve_file
@@ -56,7 +56,7 @@ def console_routes(
         clock: seconds since the epoch, for sessions.
     """
     house = Gatehouse(access, Sessions(clock))
-    door = SignIn(access, house, Attempts(time.monotonic), gateway.audit)
+    door = SignIn(access, house, NotedRefusals(time.monotonic), gateway.audit)
     models, keys = Models(gateway, access), KeysPage(gateway, access)
     settings, config = SettingsPage(gateway), ConfigPage(configuration)
     inside, outside = house.inside, house.outside

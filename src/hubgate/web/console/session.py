@@ -22,12 +22,9 @@ COOKIE = "hubgate_session"
 IDLE_SECONDS = 2 * 3600.0
 LONGEST_SECONDS = 12 * 3600.0
 _RENEW_SECONDS = 60.0
-_MOST_TRIES = 5
-_TRY_SECONDS = 60.0
-_MOST_ADDRESSES = 10_000
 _MOST_NOTED = 100
 _NOTED_SECONDS = 3600.0
-"""So many wrong keys are noted in so much time, of all addresses together."""
+"""So many refused sign-ins are noted in so much time, of all addresses together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +97,8 @@ class Sessions:
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
-class Attempts:
-    """Bounds how often an address may try to sign in.
+class NotedRefusals:
+    """Bounds how many refused sign-ins are noted in the audit log, which strangers must not fill.
 
     Args:
         clock: seconds that never go back.
@@ -109,27 +106,12 @@ class Attempts:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._failed: dict[str, deque[float]] = {}
         self._noted: deque[float] = deque(maxlen=_MOST_NOTED)
 
-    def wait(self, address: str) -> float:
-        """Seconds until the address may try again; 0 if it may now."""
-        failed = self._failed.get(address)
-        if not failed or len(failed) < _MOST_TRIES:
-            return 0.0
-        return max(0.0, failed[0] + _TRY_SECONDS - self._clock())
-
-    def failed(self, address: str) -> bool:
-        """Remember a wrong key; whether it is to be noted, as strangers at many addresses must not fill the log."""
-        if address not in self._failed and len(self._failed) >= _MOST_ADDRESSES:
-            del self._failed[next(iter(self._failed))]
+    def admit(self) -> bool:
+        """Whether one more is to be noted."""
         now = self._clock()
-        self._failed.setdefault(address, deque(maxlen=_MOST_TRIES)).append(now)
         if len(self._noted) == _MOST_NOTED and now - self._noted[0] < _NOTED_SECONDS:
             return False
         self._noted.append(now)
         return True
-
-    def succeeded(self, address: str) -> None:
-        """Forget the wrong keys of who had the right one."""
-        self._failed.pop(address, None)

@@ -7,9 +7,10 @@ import math
 from typing import TYPE_CHECKING
 
 from hubgate.domain.actor import ACTOR
-from hubgate.domain.errors import NotAuthenticated, StoreFailed
+from hubgate.domain.errors import Cause, NotAuthenticated, StoreFailed
 from hubgate.web.console.languages import languages
 from hubgate.web.console.visit import LANGUAGE_COOKIE, THEME_COOKIE, THEMES
+from hubgate.web.ticket import ticket_of
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from hubgate.domain.records import AuditLog
     from hubgate.service.access import Access
     from hubgate.web.console.gatehouse import Gatehouse
-    from hubgate.web.console.session import Attempts
+    from hubgate.web.console.session import NotedRefusals
     from hubgate.web.console.visit import Visit
 
 _HOME = "/ui/models"
@@ -31,11 +32,11 @@ _log = logging.getLogger(__name__)
 class SignIn:
     """The door."""
 
-    def __init__(self, access: Access, gatehouse: Gatehouse, attempts: Attempts, audit: AuditLog) -> None:
+    def __init__(self, access: Access, gatehouse: Gatehouse, noted: NotedRefusals, audit: AuditLog) -> None:
         self._audit = audit
         self._access = access
         self._gatehouse = gatehouse
-        self._attempts = attempts
+        self._noted = noted
 
     async def show(self, visit: Visit) -> Response:
         """The form; who is signed in already goes on."""
@@ -46,22 +47,19 @@ class SignIn:
         """Sign in with an admin key, which is forgotten at once: what stays is its id in a signed cookie."""
         form = await visit.form()
         following = _inside(form.get("next", ""))
-        address = _address(visit)
-        if wait := self._attempts.wait(address):
-            seconds = math.ceil(wait)
-            response = _form(visit, following, visit.say("sign_in.wait", seconds=seconds), 429)
-            response.headers["retry-after"] = str(seconds)
-            return response
+        ticket = ticket_of(visit.request.scope)
+        authorization = f"Bearer {form.get('key', '')}"
         try:
-            key = self._access.authenticate(f"Bearer {form.get('key', '')}")
-        except (NotAuthenticated, UnicodeError):
-            await self._refuse(address, _CONSOLE)
-            return _form(visit, following, visit.say("sign_in.unknown"), 401)
+            key = self._access.authenticate(authorization, ticket.client)
+        except NotAuthenticated as error:
+            ticket.cause = error.cause
+            ticket.note_refused_key(authorization)
+            return await self._refuse(visit, following, error)
         if not key.admin:
-            await self._refuse(address, key.id)
+            ticket.cause, ticket.key = Cause.NOT_PERMITTED, key
+            await self._note_refusal(key.id, ticket.client)
             return _form(visit, following, visit.say("sign_in.not_admin"), 403)
-        self._attempts.succeeded(address)
-        await self._note("session.begin", key.id, address)
+        await self._note("session.begin", key.id, ticket.client)
         response = visit.go(following)
         self._gatehouse.sign_in(visit, key.id, response)
         return response
@@ -74,8 +72,16 @@ class SignIn:
         self._gatehouse.sign_out(visit, response)
         return response
 
-    async def _refuse(self, address: str, who: str) -> None:
-        if self._attempts.failed(address):
+    async def _refuse(self, visit: Visit, following: str, error: NotAuthenticated) -> Response:
+        if error.retry_after is None:
+            await self._note_refusal(_CONSOLE, _address(visit))
+            return _form(visit, following, visit.say("sign_in.unknown"), 401)
+        response = _form(visit, following, visit.say("sign_in.wait"), 429)
+        response.headers["retry-after"] = str(math.ceil(error.retry_after))
+        return response
+
+    async def _note_refusal(self, who: str, address: str) -> None:
+        if self._noted.admit():
             await self._note("session.refuse", who, address)
 
     async def _note(self, verb: str, who: str, address: str) -> None:
@@ -107,8 +113,7 @@ def _form(visit: Visit, following: str, fault: str = "", status: int = 200) -> R
 
 
 def _address(visit: Visit) -> str:
-    """Where the visitor is, as far as the gate believes it."""
-    return visit.request.client.host if visit.request.client else "-"
+    return ticket_of(visit.request.scope).client
 
 
 def _inside(path: str) -> str:
