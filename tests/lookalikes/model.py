@@ -21,8 +21,8 @@ class Model:
 
     name: str = "look/alike"
     kind: str = "embedding"
-    """`embedding`, `tokens` (one vector a token), `sparse`, `reranker`, `classifier`, `llm`, or `base` (a model that
-    writes and holds no conversations) or `text2text`."""
+    """`embedding`, `tokens` (one vector a token), `sparse`, `reranker`, `classifier`, `similarity`, `llm`, or `base` (a
+    model that writes and holds no conversations), `text2text`, `summarization` or `translation`."""
     dimensions: int = 8
     max_tokens: int = 512
     max_batch: int = 32
@@ -39,7 +39,7 @@ class Model:
     @property
     def writes(self) -> bool:
         """Whether it makes text."""
-        return self.kind in {"llm", "base", "text2text"}
+        return self.kind in {"llm", "base", "text2text", "summarization", "translation"}
 
     @property
     def chats(self) -> bool:

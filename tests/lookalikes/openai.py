@@ -1,4 +1,4 @@
-"""vLLM 0.32, SGLang 0.5.23, llama.cpp's server and infinity 0.0.78, from recordings and `spec/huggingface.md`."""
+"""vLLM 0.32, SGLang 0.5.23 and infinity 0.0.78, from recordings and `spec/huggingface.md`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ def schema_of(asked: Asked) -> Any:
     return (wanted.get("json_schema") or {}).get("schema") if wanted.get("type") == "json_schema" else None
 
 
-def _embeddings(
+def embeddings(
     model: Model, asked: Asked, embedder: Embedder, *, counted: Callable[[str], int] = token_count
 ) -> Answer:
+    """Vectors as OpenAI's route says them."""
     as_text = asked.field("encoding_format") == "base64" and model.base64
     data = [
         {"index": index, "object": "embedding", "embedding": packed(vector) if as_text else vector}
@@ -63,7 +64,7 @@ def vllm(model: Model, asked: Asked, embedder: Embedder) -> Answer:
         return _vllm_writes(model, asked)
     if asked.method != "POST" or asked.path != "/v1/embeddings" or model.writes:
         return NOT_FOUND
-    return _vllm_refusal(model, asked) or _embeddings(model, asked, embedder)
+    return _vllm_refusal(model, asked) or embeddings(model, asked, embedder)
 
 
 def _vllm_error(status: int, words: str, kind: str = "BadRequestError") -> Answer:
@@ -140,49 +141,7 @@ def sglang(model: Model, asked: Asked, embedder: Embedder) -> Answer:
         words = f"The input ({longest} tokens) is longer than the model's context length ({model.max_tokens} tokens)."
         error = {"object": "error", "message": words, "type": "BadRequestError", "param": None, "code": 400}
         return Answer(400, error)
-    return _embeddings(model, asked, embedder)
-
-
-def llamacpp(model: Model, asked: Asked, embedder: Embedder) -> Answer:
-    """Its own `/embeddings` answers a list, its `/v1/embeddings` as OpenAI does; too long is an error 500."""
-
-    def error(status: int, words: str, kind: str) -> Answer:
-        return Answer(status, {"error": {"code": status, "message": words, "type": kind}})
-
-    meta = {"n_ctx_train": 2 * model.max_tokens, "n_embd": model.dimensions}
-    described: dict[str, Any] = {
-        "GET /health": {"status": "ok"},
-        "GET /props": {"build_info": "b6700-abc", "default_generation_settings": {"n_ctx": model.max_tokens}},
-        "GET /v1/models": {
-            "object": "list",
-            "data": [{"id": model.name, "owned_by": "llamacpp", "meta": meta}],
-        },
-    }
-    if f"{asked.method} {asked.path}" in described:
-        return Answer(200, described[f"{asked.method} {asked.path}"])
-    if model.key and asked.token != model.key:
-        return error(401, "Invalid API Key", "authentication_error")
-    if asked.method == "POST" and asked.path in writing_routes(model):
-        return openai_answer(model, asked, schema=schema_of(asked))
-    if asked.method == "POST" and asked.path in {"/rerank", "/v1/rerank"} and model.kind == "reranker":
-        return results(model, asked, raw=True)
-    if asked.method != "POST" or asked.path not in {"/v1/embeddings", "/embeddings", "/embedding"}:
-        return error(404, "File Not Found", "not_found_error")
-    if model.writes:
-        words = "This server does not support embeddings. Start it with `--embeddings`"
-        return error(501, words, "not_supported_error")
-    longest = max(map(token_count, asked.texts))
-    if longest > model.max_tokens:
-        words = f"input ({longest} tokens) is too large to process. increase the physical batch size"
-        return error(500, words, "server_error")
-    if asked.path == "/v1/embeddings":
-        return _embeddings(model, asked, embedder)
-    lists = (
-        embedder.token_vectors(asked.texts)
-        if model.kind == "tokens"
-        else [[v] for v in embedder.vectors(asked.texts)]
-    )
-    return Answer(200, [{"index": index, "embedding": rows} for index, rows in enumerate(lists)])
+    return embeddings(model, asked, embedder)
 
 
 def infinity(model: Model, asked: Asked, embedder: Embedder) -> Answer:
@@ -205,4 +164,4 @@ def infinity(model: Model, asked: Asked, embedder: Embedder) -> Answer:
         loc = ["body", "text", "input", "list[constrained-str]"]
         words = f"List should have at least 1 item and at most 2048 items, not {len(asked.texts)}"
         return Answer(422, {"detail": [{"type": "too_short", "loc": loc, "msg": words, "input": []}]})
-    return _embeddings(model, asked, embedder, counted=len)
+    return embeddings(model, asked, embedder, counted=len)

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from lookalikes import openai, toolkit
 from lookalikes.faults import ANSWERS, EMBEDDERS, FAULTS
+from lookalikes.llamacpp import llamacpp
 from lookalikes.model import Answer, Asked, Embedder, Model
 from lookalikes.router import router
 from lookalikes.streaming import stream
@@ -29,7 +30,7 @@ ENGINES: dict[str, Callable[[Model, Asked, Embedder], Answer]] = {
     "tei": tei,
     "vllm": openai.vllm,
     "sglang": openai.sglang,
-    "llamacpp": openai.llamacpp,
+    "llamacpp": llamacpp,
     "infinity": openai.infinity,
     "toolkit": toolkit.toolkit,
     "transformers-serve": toolkit.transformers_serve,

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from lookalikes.model import Asked, Embedder, Model
 
 
+_TEXT_OF = {"summarization": "summary_text", "translation": "translation_text"}
+
+
 def toolkit(model: Model, asked: Asked, embedder: Embedder) -> Answer:
     """One route; everything that goes wrong is an error 400. Kind `tokens` is the task feature-extraction."""
     if model.key and asked.token != model.key:
@@ -24,9 +27,38 @@ def toolkit(model: Model, asked: Asked, embedder: Embedder) -> Answer:
         return Answer(404, "Not Found")
     if asked.field("inputs") is None:
         return Answer(400, {"error": "Body needs to provide a inputs key, received: b'{}'"})
+    refusal = _type_error(model, asked)
+    if refusal:
+        return Answer(400, {"error": refusal})
     if model.kind == "reranker":
         return _ranks(asked)
     return _writes(model, asked) if model.writes else _embeds(model, asked, embedder)
+
+
+_PIPELINES = {
+    "embedding": "SentenceEmbedding",
+    "similarity": "SentenceSimilarity",
+    "reranker": "SentenceRanking",
+}
+
+
+def _type_error(model: Model, asked: Asked) -> str | None:
+    """What Python says of a body made for another task: `inputs` and `parameters` are arguments of the pipeline."""
+    inputs, parameters = asked.field("inputs"), asked.field("parameters") or {}
+    pipeline = f"{_PIPELINES.get(model.kind, 'TextClassification')}Pipeline.__call__()"
+    if model.kind == "classifier" and parameters:
+        tokenizer = "PreTrainedTokenizerFast._batch_encode_plus()"
+        return f"{tokenizer} got an unexpected keyword argument '{next(iter(parameters))}'"
+    if isinstance(inputs, dict) and model.kind in {"classifier", "tokens", "llm"}:
+        return f"{pipeline} missing 1 required positional argument: 'inputs'"
+    if model.kind not in _PIPELINES:
+        return None
+    unknown = [*parameters, *(("query",) if isinstance(inputs, dict) and model.kind != "reranker" else ())]
+    if unknown:
+        return f"{pipeline} got an unexpected keyword argument '{unknown[0]}'"
+    if model.kind == "similarity":
+        return f"{pipeline} missing 1 required positional argument: 'sentences'"
+    return None
 
 
 def _embeds(model: Model, asked: Asked, embedder: Embedder) -> Answer:
@@ -48,8 +80,8 @@ def _embeds(model: Model, asked: Asked, embedder: Embedder) -> Answer:
 
 def _ranks(asked: Asked) -> Answer:
     inputs = asked.field("inputs")
-    if not isinstance(inputs, dict) or "query" not in inputs:
-        return Answer(400, {"error": "Body needs inputs with a query and texts"})
+    if not isinstance(inputs, dict):
+        return Answer(200, {"scores": [0.5] if isinstance(inputs, list) else 0.5})
     return Answer(200, pairs(inputs["query"], inputs["texts"]))
 
 
@@ -65,18 +97,20 @@ def _writes(model: Model, asked: Asked) -> Answer:
         "typical_p",
         "repetition_penalty",
     }
-    known |= {"return_full_text"} if model.kind != "text2text" else set()
+    repeats = model.kind in {"llm", "base"}
+    known |= {"return_full_text"} if repeats else set()
     unused = [name for name in parameters if name not in known]
     if unused:
         words = (
             f"The following `model_kwargs` are not used by the model: {unused} (note: typos in the generate "
         )
         return Answer(400, {"error": words + "arguments will also show up in this list)"})
-    prompt = asked.field("inputs")
+    inputs = asked.field("inputs")
+    prompt = inputs if isinstance(inputs, str) else inputs[0]
     text = written(prompt, parameters.get("max_new_tokens")).text
-    if model.kind != "text2text" and parameters.get("return_full_text") is not False:
+    if repeats and parameters.get("return_full_text") is not False:
         text = prompt + text
-    return Answer(200, [{"generated_text": text}])
+    return Answer(200, [{_TEXT_OF.get(model.kind, "generated_text"): text}])
 
 
 def transformers_serve(model: Model, asked: Asked, embedder: Embedder) -> Answer:
@@ -89,7 +123,10 @@ def transformers_serve(model: Model, asked: Asked, embedder: Embedder) -> Answer
         return NOT_FOUND
     if asked.field("model") not in (None, "pinned"):
         return Answer(400, {"detail": f"Server is pinned to 'pinned'; requested '{asked.field('model')}'."})
-    if asked.path == CHAT and not isinstance(asked.field("messages"), list):
+    messages = asked.field("messages")
+    if asked.path == CHAT and (
+        not isinstance(messages, list) or any(message.get("tool_calls", ()) is None for message in messages)
+    ):
         return Answer(500, "Internal Server Error")
     return openai_answer(model, asked, done=False, name="pinned@main")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 from lookalikes import lookalike
 
@@ -11,8 +12,10 @@ from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
 from hubgate.domain.errors import Cause, HubgateError
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
+from hubgate.upstreams.messages import HttpReply
 from hubgate.upstreams.sources import ModelSources
 from hubgate.upstreams.wire.dialects import POOLED_HERE
+from hubgate.upstreams.wire.toolkit_tasks import check_deployed_task, task_in_error, task_in_reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -129,7 +132,7 @@ async def test_a_server_that_cannot_answer_now_says_why(
         ("vllm", "llm", "chat_completion"),
         ("sglang", "llm", "completion"),
         ("infinity", "reranker", "rerank"),
-        ("toolkit", "classifier", "holds no embeddings"),
+        ("toolkit", "classifier", "text-classification"),
         ("transformers-serve", "llm", "chat_completion"),
         ("tgi", "llm", "completion"),
     ],
@@ -161,12 +164,12 @@ WRITES = {
 
 @pytest.mark.parametrize("task", [Task.COMPLETION, Task.CHAT_COMPLETION])
 @pytest.mark.parametrize(("engine", "facts"), WRITES.items())
-async def test_each_server_that_writes_is_recognised_without_asking_its_model(
+async def test_each_server_that_writes_is_recognised_without_asking_its_model_but_the_toolkit(
     sources: ModelSources, engine: str, facts: Facts, task: Task
 ) -> None:
     with lookalike(engine, kind="llm") as server:
         assert await sources.detect(endpoint(server.url, task=task), None) == facts
-        assert server.posts == []
+        assert len(server.posts) == (engine == "toolkit" and task is Task.COMPLETION)
 
 
 async def test_infinity_without_a_prefix_ranks_at_its_own_route(sources: ModelSources) -> None:
@@ -181,9 +184,54 @@ async def test_the_task_that_the_server_does_is_accepted(sources: ModelSources) 
     assert facts.engine is Engine.TEI
 
 
-async def test_the_toolkit_is_asked_nothing_where_embeddings_are_not_wanted(sources: ModelSources) -> None:
-    with lookalike("toolkit") as server:
-        facts = await sources.detect(endpoint(server.url, task=Task.RERANK), None)
+TOOLKITS = {
+    "embedding": ("sentence-embeddings", Task.TEXT_EMBEDDING),
+    "tokens": ("feature-extraction", Task.TEXT_EMBEDDING),
+    "reranker": ("text-ranking", Task.RERANK),
+    "llm": ("text-generation", Task.COMPLETION),
+    "text2text": ("text-generation", Task.COMPLETION),
+    "summarization": ("summarization", Task.COMPLETION),
+    "translation": ("translation", Task.COMPLETION),
+    "similarity": ("sentence-similarity", None),
+    "classifier": ("text-classification", None),
+}
+DEPLOY_AS = {
+    Task.TEXT_EMBEDDING: "Sentence Embeddings",
+    Task.RERANK: "Text Ranking",
+    Task.COMPLETION: "Text Generation",
+}
+
+
+@pytest.mark.parametrize("wanted", DEPLOY_AS)
+@pytest.mark.parametrize("kind", TOOLKITS)
+async def test_a_toolkit_deployed_with_another_task_is_refused_with_the_task_to_choose(
+    sources: ModelSources, kind: str, wanted: Task
+) -> None:
+    deployed, does = TOOLKITS[kind]
+    with lookalike("toolkit", kind=kind) as server:
+        if does is wanted:
+            facts = await sources.detect(endpoint(server.url, task=wanted), None)
+            assert (facts.engine, len(server.posts)) == (Engine.TOOLKIT, 1)
+            return
+        error = await refused(sources, server.url, task=wanted)
+    assert error.cause is Cause.WRONG_TASK
+    assert error.message == f"The endpoint was deployed with the task {deployed}, which does not do {wanted}."
+    assert error.remedy.startswith(f"Deploy it with the task {DEPLOY_AS[wanted]}")
+    assert error.remedy.endswith(f", or register it for {does}." if does else ".")
+
+
+@pytest.mark.parametrize(
+    "answer", [[], {}, "text", [[True]], [{"word": 0.5}], {"vectors": []}, [{"predictions": [1]}]]
+)
+def test_an_answer_of_a_custom_handler_is_not_taken_for_another_task(answer: object) -> None:
+    reply = HttpReply(status=200, headers={}, body=orjson.dumps(answer))
+    check_deployed_task(task_in_reply(reply), Task.RERANK)
+    check_deployed_task(task_in_error("Body needs a query"), Task.RERANK)
+
+
+async def test_a_toolkit_is_asked_nothing_where_its_answer_would_not_tell(sources: ModelSources) -> None:
+    with lookalike("toolkit", kind="sparse") as server:
+        facts = await sources.detect(endpoint(server.url, task=Task.SPARSE_EMBEDDING), None)
         assert (facts.engine, server.posts) == (Engine.TOOLKIT, [])
 
 

@@ -134,6 +134,42 @@ MEANINGS = [
         False,
     ),
     (
+        400,
+        {
+            "error": {
+                "code": 400,
+                "message": "input (302 tokens) is larger than the max context size (256 tokens). skipping",
+                "type": "exceed_context_size_error",
+            }
+        },
+        Cause.INPUT_TOO_LONG,
+        False,
+    ),
+    (
+        400,
+        {
+            "error": {
+                "code": 400,
+                "message": "request (15021 tokens) exceeds the available context size (1024 tokens)",
+                "type": "exceed_context_size_error",
+            }
+        },
+        Cause.INPUT_TOO_LONG,
+        False,
+    ),
+    (
+        501,
+        {"error": {"message": "This server does not support reranking. Start it with `--reranking`"}},
+        Cause.WRONG_TASK,
+        False,
+    ),
+    (
+        500,
+        {"error": {"message": "Llama model must be created with embedding=True to call this method"}},
+        Cause.WRONG_TASK,
+        False,
+    ),
+    (
         500,
         {
             "error": {
@@ -204,8 +240,20 @@ def test_paused_says_how_to_resume() -> None:
 def test_a_parameter_that_is_not_known_is_named() -> None:
     words = "The following `model_kwargs` are not used by the model: ['seed', 'best_of'] (note: typos)"
     error = refusal(reply(400, {"error": words}), None)
-    assert "does not know a parameter" in error.message
-    assert "['seed', 'best_of']" in error.message
+    assert error.message == "The server does not know [seed], [best_of]."
+    assert not error.said
+    hidden = refusal(reply(400, {"error": words.replace("seed", TOKEN.reveal())}), TOKEN)
+    assert hidden.message == "The server does not know […], [best_of]."
+    many = words.replace("'seed'", ", ".join(["'seed'"] * 300))
+    assert len(refusal(reply(400, {"error": many}), None).message) < MAX_SAID + 50
+
+
+def test_a_short_token_hides_no_meaning() -> None:
+    error = refusal(
+        reply(400, {"error": "The endpoint is paused, ask a maintainer to restart it"}), Secret("paused")
+    )
+    assert error.cause is Cause.PAUSED
+    assert "is … " not in refusal(reply(400, {"error": "this is a test"}), Secret("a")).message
 
 
 def test_a_missing_token_is_told_from_a_wrong_one() -> None:

@@ -90,13 +90,19 @@ def piece_of(payload: bytes, spelling: Spelling) -> Piece:
 
 
 def whole_as_openai(
-    generated: Generated, label: Label, *, with_logprobs: bool = False, before: str = ""
+    generated: Generated,
+    label: Label,
+    *,
+    usage: Usage | None = None,
+    with_logprobs: bool = False,
+    before: str = "",
 ) -> bytes:
     """A whole text as `text_completion`.
 
     Args:
         generated: the text.
         label: for an object that is made here.
+        usage: to be told where the server tells none.
         with_logprobs: whether those of its tokens are told.
         before: the prompt, where it stands before the text.
     """
@@ -109,7 +115,8 @@ def whole_as_openai(
         finish_reason=(told.details or ReadDetails()).reason_at_openai,
     )
     prompt, total = generated.prompt_tokens, generated.tokens
-    usage = None if prompt is None or total is None else Usage(prompt, total - prompt, total)
+    if prompt is not None and total is not None:
+        usage = Usage(prompt, total - prompt, total)
     return msgspec.json.encode(Completion(*label, [choice], usage))
 
 
@@ -122,9 +129,10 @@ def merged(bodies: Sequence[bytes]) -> bytes:
     choices = [choice for one in read for choice in one.choices]
     whole["choices"] = [{**choice, "index": index} for index, choice in enumerate(choices)]
     usages = [one.usage or Usage() for one in read]
-    whole["usage"] = {
-        name: sum(getattr(one, name) or 0 for one in usages) for name in Usage.__struct_fields__
-    }
+    counted = ("prompt_tokens", "completion_tokens", "total_tokens")
+    whole["usage"] = {name: sum(getattr(one, name) or 0 for one in usages) for name in counted}
+    if any(one.estimated is True for one in usages):
+        whole["usage"]["estimated"] = True
     return msgspec.json.encode(whole)
 
 

@@ -15,6 +15,8 @@ class Usage(msgspec.Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
+    estimated: bool | msgspec.UnsetType = msgspec.UNSET
+    """Ours: set where nobody counted."""
 
     @property
     def total(self) -> int:

@@ -270,7 +270,8 @@ class UpstreamUnreachable(UpstreamError):
 class UpstreamRefused(UpstreamError):
     """The server answered with an error status.
 
-    `status` is the server's; `said` is the server's own words, shortened and without markup.
+    `status` is the server's; `said` is the server's own words, shortened and without markup; `signs` are the known
+    words among them that tell how the server must be asked instead.
     """
 
     def __init__(
@@ -279,6 +280,7 @@ class UpstreamRefused(UpstreamError):
         *,
         status: int,
         said: str = "",
+        signs: frozenset[str] = frozenset(),
         remedy: str = "",
         cause: Cause | None = None,
         retryable: bool | None = None,
@@ -287,6 +289,7 @@ class UpstreamRefused(UpstreamError):
         super().__init__(message, remedy=remedy, cause=cause, retryable=retryable, retry_after=retry_after)
         self.status = status
         self.said = said
+        self.signs = signs
 
 
 class UpstreamUnreadable(UpstreamError):

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from hubgate.domain.errors import Cause
 
+PINNED, REPEATS_PROMPT = "pinned to", "return_full_text"
+SIGNS = (PINNED, REPEATS_PROMPT)
+"""Words of a refusal that tell how this server must be asked instead: see `wire.writing.Form.instead`."""
+_UNUSED = re.compile(r"`model_kwargs` are not used by the model: \[([^\]]*)\]")
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -91,7 +96,8 @@ _RULES = (
     ),
     Rule(
         _ANY,
-        r"does not support embeddings|not support the embeddings|model is not an embedding|not an embedding model",
+        r"does not support embeddings|not support the embeddings|model is not an embedding|not an embedding model"
+        r"|created with embedding=True",
         Cause.WRONG_TASK,
         "The model behind this server makes no embeddings.",
         "Register an embedding model's endpoint; llama.cpp needs --embeddings.",
@@ -99,10 +105,11 @@ _RULES = (
     Rule(
         _only(400, 404, 405, 422, 424, 501),
         r"does not support chat|no chat template|chat template is no longer allowed|template not found"
-        r"|not a chat model|model is not a re-?ranker|does not support (the )?(completions|generate|score)",
+        r"|not a chat model|model is not a re-?ranker|does not support (the )?(completions|generate|score|rerank)",
         Cause.WRONG_TASK,
         "The model behind this server does not do this task.",
-        "Use an endpoint of the task that it does; a model without a chat template completes texts only.",
+        "Use an endpoint of the task that it does. A model without a chat template completes texts only; "
+        "llama.cpp ranks texts only with --reranking.",
     ),
     Rule(
         _ANY,
@@ -118,12 +125,13 @@ _RULES = (
         r"|unrecognized (request )?arg|unknown (field|parameter|argument)|unsupported (parameter|value)",
         Cause.INPUT_REFUSED,
         "The server does not know a parameter of the request.",
-        "Leave out what it names.",
+        "Leave it out.",
     ),
     Rule(
         _ANY,
         r"maximum context length|input is too l(ong|arge)|is too large to process|must have less than \d+ tokens"
-        r"|size of tensor a \(\d+\) must match|longer than the (model|maximum)|exceeds? the (model's )?(max\w*|context)",
+        r"|size of tensor a \(\d+\) must match|(longer|larger) than the (model|max)"
+        r"|exceeds? the ((model's|available) )?(max\w*|context)",
         Cause.INPUT_TOO_LONG,
         "A text is longer than the model reads.",
         "Send it in shorter pieces, or let it be cut.",
@@ -230,6 +238,12 @@ _NO_TOKEN = Rule(
 )
 ABOUT_THE_TOKEN = frozenset({Cause.WRONG_TOKEN, Cause.TOKEN_LACKS_SCOPE})
 """What cannot be said to who sent none."""
+
+
+def unknown_parameters(said: str) -> list[str]:
+    """The parameters that a pipeline of transformers says it does not know."""
+    found = _UNUSED.search(said)
+    return [name.strip(" '\"") for name in found[1].split(",")] if found else []
 
 
 def rule_for(status: int, said: str, *, has_token: bool) -> Rule:

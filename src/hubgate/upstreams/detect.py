@@ -1,7 +1,7 @@
 """Which server is behind a URL, and which model in it: asked with GETs alone, except for the toolkit.
 
-Hugging Face's toolkit describes itself nowhere, so it is known by what it answers to one POST. What the operator says
-in [engine] wins; the server is asked all the same, for the facts.
+Hugging Face's toolkit describes itself nowhere, so it is known by what it answers to one POST. An engine that the
+operator names wins; the server is asked all the same, for the facts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from hubgate.domain.errors import Cause, InvalidEndpoint, UpstreamRefused, Upstr
 from hubgate.upstreams.messages import HttpRequest
 from hubgate.upstreams.recognise import GENERATES, READS, Found, from_info, from_models, tasks_of_openapi
 from hubgate.upstreams.urls import host_of
-from hubgate.upstreams.wire.dialects import DIALECTS, embed_request, read_vectors
+from hubgate.upstreams.wire.dialects import DIALECTS, read_vectors
+from hubgate.upstreams.wire.toolkit_tasks import (
+    check_deployed_task,
+    deployment_question,
+    task_in_error,
+    task_in_reply,
+)
 from hubgate.upstreams.wire.writing import WRITERS
 
 if TYPE_CHECKING:
@@ -132,16 +138,25 @@ def _llamacpp(facts: Facts, props: Any) -> Facts:
 
 
 async def _toolkit(endpoint: Endpoint, server: Server) -> Found:
-    """The one question that decides what a toolkit does: it answers by the shape of its reply."""
+    """One question decides what a toolkit does, by the shape of its reply or the words of its error."""
     dialect = DIALECTS[Engine.TOOLKIT]
-    call = Embed(texts=["test"])
     name = "Hugging Face's toolkit, or a custom handler in it"
     facts = Facts(engine=Engine.TOOLKIT)
+    question = deployment_question(server.base + dialect.route, endpoint.task)
+    if question is None:
+        return Found(facts, name)
+    try:
+        reply = await server.ask(question)
+    except UpstreamRefused as error:
+        if error.status in _SAYS_SOMETHING_ELSE or error.cause is Cause.PAUSED:
+            raise
+        check_deployed_task(task_in_error(error.said), endpoint.task)
+        return Found(facts, name)
+    check_deployed_task(task_in_reply(reply), endpoint.task)
     if endpoint.task is not Task.TEXT_EMBEDDING:
         return Found(facts, name)
     try:
-        reply = await server.ask(embed_request(dialect, server.base + dialect.route, None, call))
-        vectors = read_vectors(dialect, call, reply)
+        vectors = read_vectors(dialect, Embed(texts=["test"]), reply)
     except UpstreamUnreadable as error:
         if error.cause is not Cause.UNREADABLE_REPLY:
             raise

@@ -129,7 +129,7 @@ def read_length(config: Any, sentence_bert: Any) -> int | None:
     """The tokens that a model reads, special ones included, by `config.json` and `sentence_bert_config.json`."""
     own = _of(config, "text_config") or config
     positions = next(filter(None, (_whole(_of(own, key)) for key in _LENGTHS)), None)
-    if positions and _of(own, "model_type") in _PADDED:
+    if positions and _text(_of(own, "model_type")) in _PADDED:
         positions -= 2
     said = _whole(_of(sentence_bert, "max_seq_length"))
     known = [length for length in (said, positions) if length and length < _NO_LIMIT]

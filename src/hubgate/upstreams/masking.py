@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from hubgate.domain.secret import Secret
 
+_SHORTEST_TOKEN = 6
+"""Characters; a shorter token is a placeholder such as `x`, found in ordinary words."""
 _SHORTEST_CODE = 8
 """Letters of base64; fewer are found in ordinary words."""
 
@@ -19,7 +21,8 @@ def without(token: Secret | None, text: str) -> str:
     """The text with `…` where it has the token: as it is, percent-encoded, escaped as in JSON, or in base64."""
     if token is None:
         return text
-    spellings = [spelling for one in token.each() for spelling in _spellings(one.reveal())]
+    secrets = (one.reveal() for one in token.each())
+    spellings = [spelling for one in secrets if len(one) >= _SHORTEST_TOKEN for spelling in _spellings(one)]
     return re.sub("|".join(spellings), "…", text) if spellings else text
 
 

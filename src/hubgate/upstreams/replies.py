@@ -12,11 +12,11 @@ import orjson
 
 from hubgate.domain.calls import Quota
 from hubgate.domain.errors import UpstreamRefused
-from hubgate.upstreams.causes import rule_for
+from hubgate.upstreams.causes import SIGNS, rule_for, unknown_parameters
 from hubgate.upstreams.masking import without
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from hubgate.domain.secret import Secret
     from hubgate.upstreams.messages import HttpReply
@@ -34,18 +34,27 @@ MAX_RETRY_AFTER = 600.0
 
 def refusal(reply: HttpReply, token: Secret | None) -> UpstreamRefused:
     """The error for a reply of status 400 or more."""
-    words = words_of(reply, token)
-    rule = rule_for(reply.status, words, has_token=token is not None)
+    plain = words_of(reply, None)  # a short token may stand in ordinary words, which masking would break
+    rule = rule_for(reply.status, plain, has_token=token is not None)
+    unknown = unknown_parameters(plain)
+    words = "" if unknown else words_of(reply, token)
     said = words if len(words) <= MAX_SAID else words[: MAX_SAID - 1].rstrip() + "…"
     return UpstreamRefused(
-        told(rule.message, reply.status, said),
+        _about_parameters(unknown, token) if unknown else told(rule.message, reply.status, said),
         status=reply.status,
         said=said,
+        signs=frozenset(sign for sign in SIGNS if sign in plain),
         remedy=rule.remedy,
         cause=rule.cause,
         retryable=rule.retryable,
         retry_after=retry_after(reply) if rule.retryable else None,
     )
+
+
+def _about_parameters(names: Sequence[str], token: Secret | None) -> str:
+    """In our own words: huggingface_hub reads the server's, and then takes every endpoint for one that cannot stream."""
+    named = without(token, ", ".join(f"[{name}]" for name in names))
+    return f"The server does not know {named if len(named) <= MAX_SAID else named[: MAX_SAID - 1] + '…'}."
 
 
 def told(message: str, status: int, said: str) -> str:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hubgate.core.respelling import merged, whole_as_openai
+from hubgate.core.respelling import merged, text_of, whole_as_openai
+from hubgate.core.respelling_objects import Usage
 from hubgate.core.respelling_streams import openai_speller
-from hubgate.domain.calls import Chat, Complete
+from hubgate.domain.calls import Chat, Complete, Spelling
 from hubgate.domain.errors import InvalidRequest
-from hubgate.web.embedding import texts_of
+from hubgate.web.embedding import estimate, texts_of
 from hubgate.web.streaming import SpelledTeller
 from hubgate.web.together import all_or_none
 from hubgate.web.writing import label_of, stream, write
@@ -19,7 +20,7 @@ from hubgate.web.writing import label_of, stream, write
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hubgate.domain.calls import WriteCall
+    from hubgate.domain.calls import Generated, WriteCall
     from hubgate.web.exchange import Exchange
     from hubgate.web.writing import Fields
 
@@ -97,14 +98,25 @@ async def _write_all(exchange: Exchange, calls: Sequence[Complete]) -> list[byte
     label = label_of(exchange)
 
     async def one(call: Complete) -> bytes:
+        generated = await write(exchange, call)
         return whole_as_openai(
-            await write(exchange, call),
+            generated,
             label,
+            usage=_estimated(call, generated),
             with_logprobs=_with_logprobs(call),
             before=call.prompt if call.full_text else "",
         )
 
     return await all_or_none(one(call) for call in calls)
+
+
+def _estimated(call: Complete, generated: Generated) -> Usage | None:
+    """The usage, where a server that does not speak OpenAI's dialect counts nothing: langchain fails without one."""
+    if generated.tokens is not None or generated.spelling is Spelling.OPENAI:
+        return None
+    prompt, written = estimate((call.prompt,)), estimate((text_of(generated),))
+    written -= prompt if call.full_text else 0
+    return Usage(prompt, written, prompt + written, estimated=True)
 
 
 def _with_logprobs(call: WriteCall) -> bool:

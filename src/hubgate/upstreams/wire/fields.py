@@ -14,7 +14,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 NULL, TRUE, FALSE = b"null", b"true", b"false"
-_NOTHING = frozenset({NULL, FALSE, b"0", b"0.0", b"[]", b"{}", b'""'})
+_NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    "adapter_id": ("",),
+    "best_of": (1,),
+    "decoder_input_details": (False,),
+    "echo": (False,),
+    "frequency_penalty": (0,),
+    "grammar": ("", {}),
+    "logit_bias": ({},),
+    "logprobs": (False, 0),
+    "n": (1,),
+    "presence_penalty": (0,),
+    "stop": ("", []),
+    "suffix": ("",),
+    "top_logprobs": (0,),
+    "top_n_tokens": (0,),
+    "truncate": (0,),
+    "typical_p": (1, 0.95),  # langchain's HuggingFaceEndpoint sends 0.95 unless it is told not to
+    "watermark": (False,),
+}
+"""Values that ask for nothing: clients send them unasked, and a server that does not know the name does the same."""
+_EMPTY: tuple[object, ...] = (False, 0, "", [], {})
+"""The same of any other name."""
 
 
 def json_object(fields: Mapping[str, bytes]) -> bytes:
@@ -47,13 +68,46 @@ def renamed(fields: Mapping[str, bytes], names: Mapping[str, str]) -> dict[str, 
     return {names.get(name, name): raw for name, raw in fields.items() if name not in taken}
 
 
-_UNASKED = frozenset({("typical_p", b"0.95")})
-"""What langchain's HuggingFaceEndpoint sends unless it is told not to: nobody wished for it."""
-
-
 def said(fields: Mapping[str, bytes]) -> dict[str, bytes]:
     """The fields without those that are null, which many clients send for what they do not want."""
     return {name: raw for name, raw in fields.items() if raw != NULL}
+
+
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+_OPAQUE = frozenset({"arguments", "input", "parameters"})
+"""Values that belong to a tool, where a null has a meaning."""
+_DEEPEST = 6
+"""Lists and objects in one another: a function of a tool call of a message, and one more."""
+
+
+def without_nulls(messages: bytes) -> bytes:
+    """Messages without the members that are null, which clients send for what they do not use.
+
+    Servers refuse some of them (llama.cpp `name`, transformers serve `tool_calls`). `content` stays: some servers want
+    it beside `tool_calls`, null or not.
+    """
+    if NULL not in messages:
+        return messages
+    try:
+        return _without_nulls(messages, _DEEPEST)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return messages  # the server says what is wrong with it
+
+
+def _without_nulls(raw: bytes, depth: int) -> bytes:
+    if not depth or NULL not in raw or raw[:1] not in {b"[", b"{"}:
+        return raw
+    if raw[:1] == b"[":
+        return b"[" + b",".join(_without_nulls(bytes(item), depth - 1) for item in _ITEMS.decode(raw)) + b"]"
+    kept = ((name, bytes(value)) for name, value in _MEMBERS.decode(raw).items())
+    return json_object(
+        {
+            name: value if name in _OPAQUE else _without_nulls(value, depth - 1)
+            for name, value in kept
+            if value != NULL or name == "content"
+        }
+    )
 
 
 def listed(raw: bytes) -> bytes:
@@ -77,9 +131,21 @@ def stops_in(fields: Mapping[str, bytes]) -> list[str]:
     return [stops] if isinstance(stops, str) else stops or []
 
 
+def is_neutral(name: str, raw: bytes) -> bool:
+    """Whether a well-known parameter asks for nothing, so that a server that does not know it does as is asked."""
+    return name in _NEUTRAL and _value(raw) in _NEUTRAL[name]
+
+
 def is_off(name: str, raw: bytes) -> bool:
-    """Whether a parameter asks for nothing, so that a server that does not know it does as is asked."""
-    return raw in _NOTHING or (raw == b"1" and name in {"n", "best_of"}) or (name, raw) in _UNASKED
+    """The same of any parameter, by the custom that false, 0 and what is empty ask for nothing."""
+    return _value(raw) in _NEUTRAL.get(name, _EMPTY)
+
+
+def _value(raw: bytes) -> object:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return raw
 
 
 def unknown(server: str, names: Iterable[str]) -> InvalidRequest:

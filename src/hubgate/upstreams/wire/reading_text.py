@@ -3,6 +3,7 @@
 {"choices", "usage"}                          OpenAI's routes
 {"generated_text", "details"}                 text-generation-inference's /generate
 [{"generated_text"}], [[{"generated_text"}]]  its `/`, hf-inference, the toolkit, handlers that answer lists
+[{"summary_text"}], [{"translation_text"}]    the toolkit's tasks summarization and translation
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class _Details(msgspec.Struct):
 
 
 class _Text(msgspec.Struct):
-    generated_text: str
+    generated_text: str | None = None
+    summary_text: str | None = None
+    translation_text: str | None = None
     details: _Details | None = None
 
 
@@ -149,7 +152,13 @@ def _from_text(reply: HttpReply) -> tuple[bytes, int | None, int | None]:
         if len(items) != 1:
             raise ValueError("not one text")
         body = bytes(items[0]).strip(_WHITE)
-    details = _TEXT.decode(body).details
+    said = _TEXT.decode(body)
+    if said.generated_text is None:
+        text = said.summary_text if said.translation_text is None else said.translation_text
+        if text is None:
+            raise ValueError("no text")
+        body = msgspec.json.encode({"generated_text": text})
+    details = said.details
     prompt, made = _header(reply, "x-prompt-tokens"), _header(reply, "x-generated-tokens")
     if made is None and details is not None:
         made = details.generated_tokens

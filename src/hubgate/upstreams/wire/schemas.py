@@ -13,7 +13,7 @@ What holds no schema (`text`, a bare `json_object`, a regular expression) is pas
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -28,7 +28,7 @@ class _Named(msgspec.Struct):
 
 
 class _Format(msgspec.Struct):
-    type: Any = None
+    type: str | None = None
     value: msgspec.Raw = msgspec.Raw()
     schema: msgspec.Raw = msgspec.Raw()
     json_schema: _Named | None = None

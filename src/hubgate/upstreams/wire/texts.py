@@ -49,7 +49,10 @@ class OpenAIBodies:
 
     def chat(self, call: Chat, model: str | None, *, stream: bool) -> bytes:
         """`POST /v1/chat/completions`."""
-        return self._body(raw.renamed(call.fields, self.renames), model, stream=stream)
+        fields = raw.renamed(call.fields, self.renames)
+        if "messages" in fields:
+            fields["messages"] = raw.without_nulls(fields["messages"])
+        return self._body(fields, model, stream=stream)
 
     def complete(self, call: Complete, model: str | None, *, stream: bool) -> bytes:
         """`POST /v1/completions`. Without sampling is at temperature 0, as OpenAI says it."""
@@ -147,7 +150,7 @@ def _toolkit_body(call: Complete, always: Mapping[str, bytes]) -> bytes:
     parameters = {
         name: value
         for name, value in raw.renamed(raw.said(call.fields), {"max_tokens": "max_new_tokens"}).items()
-        if name not in _TGI_DEAF | {"stop"} and (name in _TGI_KNOWS or not raw.is_off(name, value))
+        if name not in _TGI_DEAF | {"stop"} and (name in _SAMPLES or not raw.is_neutral(name, value))
     }
     if _is_zero(parameters.get("temperature")):
         del parameters["temperature"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from hubgate.domain.calls import Chat, Complete, Spelling
 from hubgate.domain.endpoint import Engine
+from hubgate.upstreams.causes import PINNED, REPEATS_PROMPT
 from hubgate.upstreams.wire import texts
 from hubgate.upstreams.wire.schemas import Schemas
 from hubgate.upstreams.wire.texts import OpenAIBodies
@@ -36,7 +37,7 @@ class Form:
     model: str | None = None
     """What the model is called there, if it has a name of its own."""
     instead: tuple[str, Form] | None = None
-    """Words of a refusal that says that this other form is the right one."""
+    """A sign in a refusal (see `causes.SIGNS`) that this other form is the right one."""
 
 
 Forms: TypeAlias = "Mapping[type[WriteCall], Form]"
@@ -58,7 +59,7 @@ def _transformers() -> Forms:
     bodies = OpenAIBodies(server="transformers serve", renames=_OLD_LIMIT)
     pinned = openai_forms(replace(bodies, named=False))
     forms = openai_forms(bodies)
-    return {kind: replace(form, instead=("pinned to", pinned[kind])) for kind, form in forms.items()}
+    return {kind: replace(form, instead=(PINNED, pinned[kind])) for kind, form in forms.items()}
 
 
 _TGI_CHAT = OpenAIBodies(
@@ -89,5 +90,5 @@ WRITERS: Mapping[Engine, Forms] = {
             puts_prompt_before=True,
         ),
     },
-    Engine.TOOLKIT: {Complete: replace(_TOOLKIT, instead=("return_full_text", _TEXT2TEXT))},
+    Engine.TOOLKIT: {Complete: replace(_TOOLKIT, instead=(REPEATS_PROMPT, _TEXT2TEXT))},
 }

@@ -1,0 +1,167 @@
+"""Real clients against a real gate, before servers that are stricter than OpenAI's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import openai
+import pytest
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import ValidationError
+from langchain_openai import OpenAI
+from models import PROMPT, SAID, gate_with
+from pydantic import SecretStr
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness import RunningGate
+    from lookalikes import LookAlike
+
+    from hubgate.settings import Settings
+
+
+@pytest.fixture
+def stage(settings: Settings) -> Iterator[tuple[RunningGate, dict[str, LookAlike]]]:
+    with gate_with(settings, "t5", "tgi", "llamacpp", "transformers") as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(stage: tuple[RunningGate, dict[str, LookAlike]]) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{stage[0].url}/v1", api_key=stage[0].admin_key, max_retries=0) as made:
+        yield made
+
+
+def test_a_refused_parameter_does_not_make_huggingface_hub_give_up_streams(
+    stage: tuple[RunningGate, dict[str, LookAlike]],
+) -> None:
+    """It reads the words of transformers, and then takes every endpoint of the process for one that cannot stream."""
+    gate = stage[0]
+
+    def hub(name: str) -> InferenceClient:
+        return InferenceClient(base_url=f"{gate.url}/hf/{name}", api_key=gate.admin_key)
+
+    with pytest.raises(ValidationError, match=r"does not know \[seed\]"):
+        hub("t5").text_generation(PROMPT, seed=1)
+    assert "".join(hub("tgi").text_generation(PROMPT, stream=True)) == SAID
+    assert "".join(hub("t5").text_generation(PROMPT, stream=True)) == SAID
+
+
+def test_neutral_values_pass_on_an_engine_that_does_not_know_them(
+    stage: tuple[RunningGate, dict[str, LookAlike]], client: openai.OpenAI
+) -> None:
+    """The OpenAI class of langchain sends the penalties and `best_of` with every request."""
+    gate = stage[0]
+    neutral: dict[str, Any] = {
+        "best_of": 1,
+        "echo": False,
+        "frequency_penalty": 0.0,
+        "logit_bias": {},
+        "logprobs": None,
+        "n": 1,
+        "presence_penalty": 0,
+        "suffix": "",
+    }
+    for model in ("t5", "tgi", "llamacpp"):
+        assert client.completions.create(model=model, prompt=PROMPT, **neutral).choices[0].text == SAID
+    langchain = OpenAI(
+        model="t5",
+        base_url=f"{gate.url}/v1",
+        api_key=SecretStr(gate.admin_key),
+        frequency_penalty=0,
+        presence_penalty=0,
+        best_of=1,
+    )
+    assert langchain.invoke(PROMPT) == SAID
+    several = client.completions.create(model="t5", prompt=[PROMPT, PROMPT], echo=True)
+    assert several.usage is not None
+    assert several.usage.model_dump(exclude_none=True) == {
+        "prompt_tokens": 8,
+        "completion_tokens": 10,
+        "total_tokens": 18,
+        "estimated": True,
+    }
+    with pytest.raises(openai.BadRequestError, match=r"does not know \[frequency_penalty\]"):
+        client.completions.create(model="t5", prompt=PROMPT, frequency_penalty=0.5)
+
+
+@pytest.mark.parametrize("model", ["llamacpp", "transformers", "tgi"])
+def test_a_conversation_goes_on_with_the_messages_that_the_client_dumps(
+    client: openai.OpenAI, model: str
+) -> None:
+    messages: list[Any] = [{"role": "user", "content": "hi", "name": None}]
+    message = client.chat.completions.create(model=model, messages=messages).choices[0].message
+    messages += [message.model_dump(), {"role": "user", "content": PROMPT, "tool_calls": None}]
+    assert client.chat.completions.create(model=model, messages=messages).choices[0].message.content == SAID
+
+
+def test_only_nulls_that_say_nothing_are_left_out_of_messages(
+    stage: tuple[RunningGate, dict[str, LookAlike]],
+) -> None:
+    gate, servers = stage
+    arguments = {"to": None}
+    body = {
+        "model": "llamacpp",
+        "messages": [
+            {
+                "role": "assistant",
+                "content": None,
+                "refusal": None,
+                "tool_calls": [{"id": "1", "index": None, "function": {"name": "f", "arguments": arguments}}],
+            },
+            {"role": "user", "content": [{"type": "text", "text": PROMPT, "cache": None}], "weight": 1.50},
+        ],
+    }
+    assert (
+        gate.request("POST", "/v1/chat/completions", body).json()["choices"][0]["message"]["content"] == SAID
+    )
+    sent = servers["llamacpp"].posts[-1]
+    assert sent.json["messages"] == [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": arguments}}],
+        },
+        {"role": "user", "content": [{"type": "text", "text": PROMPT}], "weight": 1.5},
+    ]
+    untouched = b'[{"role":"user", "content":"a \\u00e4", "weight":1.50}]'
+    asked = b'{"model":"llamacpp","messages":%b}' % untouched
+    assert gate.request("POST", "/v1/chat/completions", asked).status == 200
+    assert untouched in servers["llamacpp"].posts[-1].body
+
+
+def test_a_text_that_is_too_long_for_llamacpp_is_told_as_too_long(
+    stage: tuple[RunningGate, dict[str, LookAlike]], client: openai.OpenAI
+) -> None:
+    text = "word " * 600
+    with pytest.raises(openai.BadRequestError) as chat:
+        client.chat.completions.create(model="llamacpp", messages=[{"role": "user", "content": text}])
+    with pytest.raises(openai.BadRequestError) as completion:
+        client.completions.create(model="llamacpp", prompt=text)
+    assert chat.value.code == completion.value.code == "input_too_long"
+    assert "600 tokens" in chat.value.message
+
+
+@pytest.mark.parametrize("token", ["x", "t", "text", "return_full_text"])
+def test_a_placeholder_for_a_token_hides_nothing_that_the_gate_must_read(
+    stage: tuple[RunningGate, dict[str, LookAlike]], token: str
+) -> None:
+    gate, servers = stage
+    gate.add("placeholder", url=servers["t5"].url, task="completion", token=token)
+    body = {"model": "placeholder", "prompt": PROMPT}
+    assert gate.request("POST", "/v1/completions", body).json()["choices"][0]["text"] == SAID
+
+
+@pytest.mark.parametrize("kind", [[], {}, 7, [["json_schema"]]])
+def test_a_response_format_of_no_known_type_goes_to_the_engine_as_it_is(
+    stage: tuple[RunningGate, dict[str, LookAlike]], kind: object
+) -> None:
+    gate, servers = stage
+    for path, asked in (
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": PROMPT}]}),
+        ("/v1/completions", {"prompt": PROMPT}),
+    ):
+        body = {"model": "llamacpp", "response_format": {"type": kind}, **asked}
+        assert gate.request("POST", path, body).status == 200
+        assert servers["llamacpp"].posts[-1].json["response_format"] == {"type": kind}
