@@ -83,7 +83,7 @@ def test_wrong_keys_are_told_so_and_bounded_while_the_right_one_always_signs_in(
         app = gate.create_key("app")
         refused = visitor.post("/ui/sign-in", {"key": app})
         assert refused.status == 403
-        assert "This key may only call models." in refused.words
+        assert "This key can only call models." in refused.words
         for key in ("", "كلید", *(str(n) for n in range(MOST_A_MINUTE - 2))):
             page = visitor.post("/ui/sign-in", {"key": key})
             assert page.status == 401
@@ -115,9 +115,9 @@ class TestForms:
     def test_a_form_without_the_token_of_its_session_is_refused(self, visitor: Visitor) -> None:
         visitor.sign_in()
         for token in ("", "x", Visitor(visitor.gate).csrf):
-            page = visitor.post("/ui/keys", {"csrf": token, "name": "stolen"})
+            page = visitor.post("/ui/keys/new", {"csrf": token, "name": "stolen"})
             assert page.status == 403
-            assert "not of your session" in page.words
+            assert "does not belong to your session" in page.words
         assert "stolen" not in visitor.get("/ui/keys").text
 
     def test_the_token_may_come_as_a_header(self, visitor: Visitor) -> None:
@@ -177,7 +177,7 @@ class TestEveryPage:
             page = method("/ui/nowhere/at/all")
             assert page.status == 404
             assert page.headers["content-type"] == "text/html; charset=utf-8"
-            assert "There is nothing here" in page.words
+            assert "Not found" in page.words
 
     def test_an_error_is_a_notice_where_htmx_asked(self, visitor: Visitor) -> None:
         visitor.sign_in()

@@ -81,7 +81,7 @@ class TestTheForm:
             visitor.get("/ui/models/new?paste=hello"),
         ):
             assert re.search(r'id="paste" name="paste" value="hello"', page.text)
-            assert "That says nothing about a model." in page.words
+            assert "No model recognized." in page.words
 
     def test_a_model_that_writes_is_taken_for_one_that_chats(self, visitor: Visitor) -> None:
         page = visitor.get("/ui/models/new?model=meta-llama/Llama-3.1-8B-Instruct")
@@ -104,7 +104,7 @@ class TestTheForm:
             visitor.gate.add("e5", url=server.url, token=TOKEN)
             page = visitor.get("/ui/models/e5/edit")
         assert f'value="{server.url}"' in page.text
-        assert "Keep the stored one (…1234)" in page.words
+        assert "Keep the stored token (…1234)" in page.words
         assert TOKEN not in page.text
 
     def test_a_model_of_a_kind_that_is_not_offered_can_be_edited(self, visitor: Visitor) -> None:
@@ -127,7 +127,7 @@ class TestTesting:
             page = outcome_of(visitor, form(server.url))
         assert "Token · failed" in page.words
         assert "The token is wrong or was revoked" in page.words
-        assert "Save it switched off" in page.words
+        assert "Save switched off" in page.words
 
     def test_the_stored_token_is_used_where_it_is_kept(self, visitor: Visitor) -> None:
         with lookalike("tei", key=TOKEN) as server:
@@ -140,7 +140,7 @@ class TestTesting:
             visitor.gate.add("e5", url=server.url, token=TOKEN)
             page = outcome_of(visitor, form(server.url, connection="", token=""), "/ui/models/e5/test")
         assert "Token · failed" in page.words
-        assert "An access token is missing" in page.words
+        assert "The access token is missing" in page.words
 
     def test_fields_that_cannot_be_read_are_named_before_anything_is_asked(self, visitor: Visitor) -> None:
         page = outcome_of(visitor, form("", dimensions="many"))
@@ -148,19 +148,16 @@ class TestTesting:
         assert '<a href="#url">Endpoint URL</a>' in page.text
 
     def test_settings_that_make_no_endpoint_are_told(self, visitor: Visitor) -> None:
-        assert (
-            "These settings cannot be used"
-            in outcome_of(visitor, form("http://127.0.0.1:1", name="No Name")).words
-        )
+        assert "Invalid settings" in outcome_of(visitor, form("http://127.0.0.1:1", name="No Name")).words
 
     def test_a_test_that_is_forgotten_is_told_so(self, visitor: Visitor) -> None:
-        assert "over and forgotten" in visitor.get("/ui/trials/nothing", hx_request="true").words
+        assert "no longer available" in visitor.get("/ui/trials/nothing", hx_request="true").words
 
     def test_without_htmx_the_whole_page_comes_with_what_was_typed(self, visitor: Visitor) -> None:
         page = visitor.post("/ui/models/test", form("", name="my-e5"))
         assert "<html" in page.text
         assert 'value="my-e5"' in page.text
-        assert "This is needed." in page.words
+        assert "Required." in page.words
         assert TOKEN not in page.text
 
 
@@ -182,7 +179,7 @@ class TestSaving:
         with lookalike("tei", key="hf_another") as server:
             page = visitor.post("/ui/models/new", form(server.url), hx_request="true")
             assert "The token is wrong" in page.words
-            assert "Save it switched off" in page.words
+            assert "Save switched off" in page.words
             assert visitor.gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
             page = visitor.post("/ui/models/new", form(server.url, save="off"))
         assert page.headers["location"] == "/ui/models?done=kept&name=e5"
@@ -192,7 +189,7 @@ class TestSaving:
         visitor.gate.add("e5")
         page = visitor.post("/ui/models/new", form("http://127.0.0.1:1"), hx_request="true")
         assert "The name is taken" in page.words
-        assert "Save it switched off" not in page.words
+        assert "Save switched off" not in page.words
 
     def test_a_named_token_is_stored_once_and_chosen_the_next_time(self, visitor: Visitor) -> None:
         with lookalike("tei", key=TOKEN) as server:
@@ -241,8 +238,8 @@ class TestThePreview:
     @pytest.mark.parametrize(
         ("fields", "told"),
         [
-            ({"max_chunk_size": "x"}, "Most words in a chunk: A whole number"),
-            ({"max_chunk_size": "1"}, "These settings cannot be used"),
+            ({"max_chunk_size": "x"}, "Max words per chunk: Enter a whole number"),
+            ({"max_chunk_size": "1"}, "Invalid settings"),
         ],
     )
     def test_settings_that_cannot_be_used_are_told(

@@ -35,21 +35,36 @@ def _key(visitor: Visitor, name: str) -> dict[str, Any]:
 class TestKeys:
     def test_a_key_is_shown_once_and_works(self, visitor: Visitor) -> None:
         visitor.gate.add("alpha")
-        page = visitor.post("/ui/keys", {"name": "dify", "default_endpoint": "alpha"})
+        sent = visitor.post("/ui/keys/new", {"name": "dify", "default_endpoint": "alpha"})
+        assert sent.status == 303
+        page = visitor.get(sent.headers["location"])
         found = re.search(r'<code id="plain"[^>]*>(hg_[^<]+)<', page.text)
         assert found
         body = {"model": "alpha", "input": "hello"}
         assert visitor.gate.request("POST", "/v1/embeddings", body, key=found[1]).status == 200
-        again = visitor.get("/ui/keys")
+        again = visitor.get(sent.headers["location"])
         assert found[1] not in again.text
+        assert "If you did not copy it, revoke it and create another." in again.words
         assert "dify" in again.words
         assert "alpha" in again.words
+
+    def test_a_new_key_is_shown_to_the_session_that_created_it_alone(self, visitor: Visitor) -> None:
+        sent = visitor.post("/ui/keys/new", {"name": "dify"})
+        other = Visitor(visitor.gate)
+        other.sign_in()
+        assert 'id="plain"' not in other.get(sent.headers["location"]).text
+        assert 'id="plain"' in visitor.get(sent.headers["location"]).text
+
+    def test_of_many_new_keys_that_nobody_looked_at_the_oldest_are_forgotten(self, visitor: Visitor) -> None:
+        pages = [visitor.post("/ui/keys/new", {"name": f"key-{n}"}).headers["location"] for n in range(101)]
+        assert 'id="plain"' not in visitor.get(pages[0]).text
+        assert 'id="plain"' in visitor.get(pages[1]).text
 
     def test_a_key_has_the_rights_of_the_form(self, visitor: Visitor) -> None:
         visitor.gate.add("alpha")
         visitor.gate.add("beta")
         visitor.post(
-            "/ui/keys",
+            "/ui/keys/new",
             {
                 "name": "batch",
                 "class": "bulk",
@@ -75,25 +90,25 @@ class TestKeys:
 
     def test_an_admin_key_reaches_everything(self, visitor: Visitor) -> None:
         visitor.gate.add("alpha")
-        visitor.post("/ui/keys", {"name": "boss", "role": "admin", "endpoints": "alpha"})
+        visitor.post("/ui/keys/new", {"name": "boss", "role": "admin", "endpoints": "alpha"})
         keys = visitor.gate.request("GET", "/api/keys").json()["keys"]
         assert next(key for key in keys if key["name"] == "boss")["admin"] is True
 
     @pytest.mark.parametrize(
         ("fields", "told"),
         [
-            ({"name": ""}, "This is needed."),
-            ({"name": "x", "requests_per_minute": "many"}, "A whole number, from 1 on."),
-            ({"name": "x", "expires": "tomorrow"}, "A day, as year-month-day."),
-            ({"name": "x", "expires": "0001-01-01"}, "A day, as year-month-day."),
-            ({"name": "x", "default_endpoint": "nothing"}, "There is no model of this name"),
-            ({"name": "admin"}, "The request cannot be used"),
+            ({"name": ""}, "Required."),
+            ({"name": "x", "requests_per_minute": "many"}, "Enter a whole number, 1 or higher."),
+            ({"name": "x", "expires": "tomorrow"}, "Enter a date as year-month-day."),
+            ({"name": "x", "expires": "0001-01-01"}, "Enter a date as year-month-day."),
+            ({"name": "x", "default_endpoint": "nothing"}, "No model has this name"),
+            ({"name": "admin"}, "Invalid request"),
         ],
     )
     def test_what_cannot_be_used_is_told_and_makes_no_key(
         self, visitor: Visitor, fields: dict[str, str], told: str
     ) -> None:
-        page = visitor.post("/ui/keys", fields)
+        page = visitor.post("/ui/keys/new", fields)
         assert told in page.words
         assert len(visitor.gate.request("GET", "/api/keys").json()["keys"]) == 1
 
@@ -130,9 +145,9 @@ class TestKeys:
     @pytest.mark.parametrize(
         ("fields", "told"),
         [
-            ({"name": ""}, "This is needed."),
-            ({"name": "dify", "endpoints": "nothing"}, "There is no model of this name"),
-            ({"name": "dify", "expires": "2001-01-01"}, "The request cannot be used"),
+            ({"name": ""}, "Required."),
+            ({"name": "dify", "endpoints": "nothing"}, "No model has this name"),
+            ({"name": "dify", "expires": "2001-01-01"}, "Invalid request"),
         ],
     )
     def test_a_change_that_cannot_be_used_is_told_and_changes_nothing(
@@ -167,14 +182,14 @@ class TestKeys:
     def test_names_are_found_and_added_to_the_scope(self, visitor: Visitor) -> None:
         for n in range(22):
             visitor.gate.add(f"model-{n:02}")
-        assert "And 2 more: type a part of the name." in visitor.get("/ui/keys").words
+        assert "2 more: type part of the name." in visitor.get("/ui/keys/new").words
         chosen = {"endpoints": "model-00"}
         page = visitor.post("/ui/keys/names", {**chosen, "find": "model-0"}, hx_request="true")
         assert re.findall(r'name="add" value="([^"]+)"', page.text)[0] == "model-01"
         assert "more" not in page.words
         page = visitor.post("/ui/keys/scope", {**chosen, "add": "model-07"}, hx_request="true")
         assert re.search(r"<textarea id=\"endpoints\"[^>]*>model-00\nmodel-07</textarea>", page.text)
-        assert "Nothing matches" in visitor.post("/ui/keys/names", {"find": "x"}, hx_request="true").words
+        assert "No matches" in visitor.post("/ui/keys/names", {"find": "x"}, hx_request="true").words
 
     def test_a_key_is_revoked_after_a_question(self, visitor: Visitor) -> None:
         visitor.gate.create_key("dify")
@@ -196,7 +211,7 @@ class TestKeys:
 class TestConnections:
     def test_several_tokens_are_taken_one_a_line_and_none_is_shown_again(self, visitor: Visitor) -> None:
         page = visitor.get("/ui/settings")
-        assert "Several tokens, one a line, are taken in turn" in page.words
+        assert "One token per line. Several are used in turn" in page.words
         tokens = "hf_aTokenThatNobodyHas1234\r\n hf_aTokenThatNobodyHas5678\r\n"
         visitor.post("/ui/connections", {"name": "team", "token": tokens})
         page = visitor.get("/ui/settings")
@@ -225,8 +240,8 @@ class TestConnections:
         visitor.post("/ui/connections", {"name": "team", "token": "hf_aTokenThatNobodyHas1234"})
         visitor.gate.add("alpha", connection="team")
         assert "It is still in use" in visitor.post("/ui/connections/team/forget").words
-        assert "cannot be used" in visitor.post("/ui/connections", {"name": "", "token": "x"}).words
-        assert "cannot be used" in visitor.post("/ui/connections/team", {"token": ""}).words
+        assert "Invalid request" in visitor.post("/ui/connections", {"name": "", "token": "x"}).words
+        assert "Invalid request" in visitor.post("/ui/connections/team", {"token": ""}).words
         assert visitor.post("/ui/connections/nothing/forget").status == 200
 
 
@@ -238,7 +253,7 @@ class TestTheConfiguration:
         page = visitor.get("/ui/config/export")
         assert page.headers["content-disposition"] == 'attachment; filename="hubgate.yaml"'
         again = visitor.post("/ui/config", {"yaml": page.text, "do": "apply", "prune": "on"})
-        assert "Everything is as it says already." in again.words
+        assert "Nothing to change." in again.words
 
     def test_the_plan_changes_nothing(self, visitor: Visitor) -> None:
         page = visitor.post("/ui/config", {"yaml": self.YAML, "do": "plan"})
@@ -253,7 +268,7 @@ class TestTheConfiguration:
         assert "Change key dify bulk" in changed.words
         indented = "  keys:\n    dify: {bulk: false}\n  connections: {}\n"
         again = visitor.post("/ui/config", {"yaml": indented, "do": "apply"})
-        assert "Everything is as it says already." in again.words
+        assert "Nothing to change." in again.words
 
     def test_tokens_are_given_by_name(self, visitor: Visitor) -> None:
         sent = {"yaml": "connections:\n  team: {token: '${TEAM}'}\n", "do": "apply"}
@@ -264,15 +279,13 @@ class TestTheConfiguration:
     def test_what_cannot_be_read_is_told_and_a_model_that_fails_beside_the_others(
         self, visitor: Visitor
     ) -> None:
-        assert (
-            "The request cannot be used" in visitor.post("/ui/config", {"yaml": "a: [", "do": "plan"}).words
-        )
+        assert "Invalid request" in visitor.post("/ui/config", {"yaml": "a: [", "do": "plan"}).words
         sent = {
             "yaml": "endpoints:\n  far: {url: 'http://127.0.0.1:9'}\n  near: {source: fake}\n",
             "do": "apply",
         }
         page = visitor.post("/ui/config", sent)
-        assert "Nothing listens at this address" in page.words
+        assert "Nothing is listening at this address" in page.words
         assert visitor.gate.request("GET", "/api/endpoints/near").status == 200
 
 

@@ -62,7 +62,7 @@ def test_each_model_is_shown_with_what_it_is_and_how_it_is(visitor: Visitor) -> 
             "Running",
         ):
             assert told in row
-        assert "of 60 a minute" in page.words
+        assert "of 60/min" in page.words
         assert re.search(r'class="num">1<', row), "one request today"
 
 
@@ -84,7 +84,7 @@ def test_only_what_is_looked_for_is_shown(visitor: Visitor) -> None:
         part = visitor.get("/ui/models?q=beta", hx_request="true").text
         assert names(part) == ["beta"]
         assert "<html" not in part
-        assert "Nothing matches" in visitor.get("/ui/models?q=gamma").words
+        assert "No matches" in visitor.get("/ui/models?q=gamma").words
 
 
 def test_a_model_is_switched_off_and_on(visitor: Visitor) -> None:
@@ -111,7 +111,7 @@ def test_who_deletes_a_model_is_warned_of_who_uses_it(visitor: Visitor) -> None:
     visitor.gate.create_key("dify", default_endpoint="alpha")
     visitor.gate.add("beta", fallback="alpha")
     asked = visitor.get("/ui/models/alpha/delete").words
-    assert "It is in use Key dify Stand-in for beta" in asked
+    assert "It is in use Key dify Fallback of beta" in asked
     visitor.post("/ui/models/alpha/delete")
     assert names(visitor.get("/ui/models").text) == ["beta"]
 
@@ -132,7 +132,7 @@ def test_a_changed_model_is_told_and_can_be_accepted(visitor: Visitor) -> None:
         server.model = replace(server.model, name="org/two", dimensions=12)
         assert visitor.gate.request("POST", "/api/endpoints/e5/check").status == 424
         page = visitor.get("/ui/models")
-        assert "Another model answers than the registered one" in page.words
+        assert "The server runs another model than the registered one" in page.words
         assert "Accept the new model" in page.words
         visitor.post("/ui/models/e5/accept")
         assert "12 dimensions" in visitor.get("/ui/models").words

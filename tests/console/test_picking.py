@@ -58,7 +58,7 @@ class TestSearching:
     def test_what_is_known_of_each_stands_with_it(self, visitor: Visitor) -> None:
         page = search(visitor, hub_text="llama", kind="llm")
         assert "1K downloads 7 likes 8B parameters" in page.words
-        assert "Served by groq Access on request" in page.words
+        assert "Served by groq Gated" in page.words
 
     def test_numbers_are_written_as_the_language_does(self, visitor: Visitor) -> None:
         visitor.cookies["hubgate_language"] = "fa"
@@ -67,8 +67,8 @@ class TestSearching:
     def test_a_part_of_the_name_is_searched(self, visitor: Visitor) -> None:
         page = search(visitor, hub_text=" mini ")
         assert found(page) == [MINILM]
-        assert "Found for feature-extraction" in page.words
-        assert "No model of this task matches" in search(visitor, hub_text="nothing-like-it").words
+        assert "Results for feature-extraction" in page.words
+        assert "No model matches" in search(visitor, hub_text="nothing-like-it").words
 
     def test_for_a_hosted_model_only_served_ones_are_found_until_the_reader_says_otherwise(
         self, visitor: Visitor
@@ -86,12 +86,12 @@ class TestSearching:
         assert "org/secret" not in found(search(visitor))
         hub_site.fail("wrong-token")
         assert (
-            "It does not accept the token of the chosen connection."
+            "It rejects the token of the chosen connection."
             in search(visitor, connection="team", hub_text="e5").words
         )
 
     def test_a_form_without_a_model_type_is_refused(self, visitor: Visitor) -> None:
-        assert "The request cannot be used" in search(visitor, kind="dance").words
+        assert "Invalid request" in search(visitor, kind="dance").words
 
 
 class TestChoosing:
@@ -134,7 +134,10 @@ class TestWithoutTheHub:
             visitor.sign_in()
             page = search(visitor)
         assert page.status == 200
-        assert "This gate is set up not to ask it. Everything can be typed below instead." in page.words
+        assert (
+            "This gateway is configured not to contact it. You can fill in the fields below instead."
+            in page.words
+        )
         assert "HF_HUB_OFFLINE" in page.words
         assert hub_site.asked == []
 
@@ -146,9 +149,9 @@ class TestWithoutTheHub:
     @pytest.mark.parametrize(
         ("fault", "told"),
         [
-            ("limited", "It takes no more questions for the moment"),
-            ("failing", "It has a fault at the moment."),
-            ("wrong-token", "It wants an access token: choose a connection that has one."),
+            ("limited", "It is receiving too many requests"),
+            ("failing", "It has a problem at the moment."),
+            ("wrong-token", "It requires an access token: choose a connection that has one."),
         ],
     )
     def test_a_refusal_is_told_by_its_cause(

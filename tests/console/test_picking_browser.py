@@ -161,7 +161,7 @@ def test_a_gate_that_is_offline_says_so_and_all_can_be_typed(browser: Browser, s
         opened.sign_in()
         opened.go("models/new")
         opened.page.get_by_text("Search Hugging Face").click()
-        opened.page.get_by_text("This gate is set up not to ask it.").wait_for()
+        opened.page.get_by_text("This gateway is configured not to contact it.").wait_for()
         _judge(opened, "hub-offline-en-1200")
         opened.page.fill("#model", MINILM)
 

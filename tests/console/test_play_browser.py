@@ -135,7 +135,7 @@ def test_an_answer_arrives_piece_by_piece_and_is_stopped(opened: Screen) -> None
         assert page.locator(".answered[aria-busy]").count() == 1
         assert page.get_by_role("button", name="Send").is_disabled()
         page.get_by_role("button", name="Stop").click()
-        page.get_by_text("Stopped here.").wait_for()
+        page.get_by_text("Stopped.").wait_for()
         server.wait_until(lambda one: one.streams == 0)
         assert answer.inner_text() == "You"
         assert page.locator(".answered[aria-busy]").count() == 0
@@ -201,7 +201,7 @@ def test_an_error_in_the_middle_is_a_plain_notice_and_the_message_stays(
     models["chats"].fail("wrong-token")
     page.fill("#prompt", "again")
     page.keyboard.press("Enter")
-    page.locator("#told").get_by_text("An access token is missing").wait_for()
+    page.locator("#told").get_by_text("The access token is missing").wait_for()
     assert page.input_value("#prompt") == "again"
     assert page.locator(".message").count() == 2
     # A browser says of every answer with an error status that it has one.
@@ -215,7 +215,7 @@ def test_a_text_is_written_on_and_its_model_is_called_as_shown(opened: Screen) -
     page.fill("#prompt", "Once upon a time")
     page.fill("#max_tokens", "4")
     page.get_by_role("button", name="Run").click()
-    page.get_by_text("cut off at the most tokens").wait_for()
+    page.get_by_text("max tokens reached").wait_for()
     assert page.locator(".answered > .said").inner_text() == "You said: Once upon"
     page.locator("#code").get_by_text('"max_tokens": 4').wait_for()
 
@@ -243,5 +243,5 @@ def test_a_model_is_tried_from_its_place_in_the_list(opened: Screen) -> None:
     page.get_by_role("link", name="Try it out").click()
     page.wait_for_url("**/ui/models/ranks/play")
     page.get_by_role("button", name="Run").click()
-    page.get_by_text("The best answer first").wait_for()
+    page.get_by_text("Best answer first").wait_for()
     assert page.locator(".bars li").count() == 4

@@ -70,7 +70,7 @@ def test_texts_are_compared_and_counted_as_the_consoles(visitor: Visitor) -> Non
     assert len(cells) == 9
     assert [cells[0], cells[4], cells[8]] == ["1.00"] * 3
     assert cells[1] == cells[3]
-    assert "Texts 1 and 2 are the most alike" in page.words
+    assert "Texts 1 and 2 are the most similar" in page.words
     assert "Tokens 7 Dimensions 64" in page.words
     (row,) = usage(visitor.gate)
     assert (row["key"], row["endpoint"], row["texts"], row["prompt_tokens"]) == ("console", "fake", 3, 7)
@@ -89,7 +89,7 @@ def test_a_text_that_the_model_did_not_read_to_its_end_is_marked(local_gate: Run
     visitor = Visitor(local_gate)
     visitor.sign_in()
     page = run(visitor, "all-minilm-l6-v2", text_1="one more word " * 200, text_2="short")
-    assert "256 tokens too long, its end was not read" in page.words
+    assert "256 tokens too long: its end was not read" in page.words
     assert "Truncated 1 text" in page.words
 
 
@@ -99,7 +99,7 @@ def test_the_kind_of_the_texts_and_shorter_vectors_reach_the_model(visitor: Visi
         assert run(visitor, "e5", text_1="hello", input_type="search").status == 200
         assert server.batches[-1] == ["query: hello"]
         refused = run(visitor, "e5", text_1="hello", dimensions="4")
-        assert (refused.status, "The request cannot be used" in refused.words) == (400, True)
+        assert (refused.status, "Invalid request" in refused.words) == (400, True)
 
 
 def test_a_try_leaves_nothing_in_the_memory_of_vectors(visitor: Visitor) -> None:
@@ -118,7 +118,7 @@ def test_words_are_shown_with_their_weights(visitor: Visitor) -> None:
             visitor, "splade", text_1="one two three four", text_2=" ".join(f"w{n}" for n in range(20))
         )
     assert "1003 1.000" in page.words
-    assert "And 5 lighter words" in page.words
+    assert "5 more words with lower weights" in page.words
 
 
 def test_texts_are_ranked_with_the_best_first(visitor: Visitor) -> None:
@@ -214,7 +214,7 @@ def test_a_conversation_is_streamed_with_its_parameters(visitor: Visitor, chat: 
     assert {name: asked.get(name) for name in (*parameters, "top_p")} == {**parameters, "top_p": None}
     assert said(events) == "You said: one two"
     assert [*events[-1]] == ["end"]
-    assert "2 read, 4 written" in events[-1]["end"]
+    assert "2 in, 4 out" in events[-1]["end"]
     (row,) = usage(visitor.gate)
     assert (row["key"], row["prompt_tokens"], row["completion_tokens"], row["errors"]) == ("console", 2, 4, 0)
 
@@ -226,12 +226,12 @@ def test_a_text_is_gone_on_with(visitor: Visitor) -> None:
         assert 'data-stream="text"' in page.text
         events = streamed(visitor, "writes", prompt="Once upon a time", max_tokens="3")
         assert said(events) == "You said: Once"
-        assert "cut off at the most tokens" in events[-1]["end"]
+        assert "max tokens reached" in events[-1]["end"]
         assert server.posts[-1].path == "/generate_stream"
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"), [("cut", "The connection broke"), ("error-object", "The model’s server failed")]
+    ("fault", "words"), [("cut", "The connection was lost"), ("error-object", "The model’s server failed")]
 )
 def test_an_error_in_the_middle_of_a_stream_becomes_its_last_event(
     visitor: Visitor, chat: LookAlike, fault: str, words: str
@@ -335,7 +335,7 @@ def test_the_chosen_client_stays_chosen_and_is_told_what_is_in_the_form(
     assert "from openai import OpenAI" in copied(visitor, "fake", text_1="hello", **{"as": "openai"})
     assert "Fill in the form above" in copied(visitor, "fake")
     assert "API Base URL" in copied(visitor, "fake", text_1="a", **{"as": "dify"})
-    assert "This address is that of this machine alone" in copied(
+    assert "This address works on this machine only" in copied(
         visitor, "fake", text_1="a", **{"as": "kibana"}
     )
     was_said = '[{"role":"user","content":"first"},{"role":"assistant","content":"second"}]'

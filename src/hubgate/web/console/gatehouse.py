@@ -97,8 +97,8 @@ class Gatehouse:
             except Exception:  # noqa: BLE001 - a browser is told in HTML, whatever the mistake is
                 request_id = ticket_of(request.scope).request_id
                 _log.exception("request %s failed", request_id)
-                remedy = f"Its log tells more under request id {request_id}."
-                response = _told(visit, HubgateError("The gate made a mistake.", remedy=remedy))
+                remedy = f"The gateway's log has the details under request id {request_id}."
+                response = _told(visit, HubgateError("The console failed.", remedy=remedy))
             for name, value in _HEADERS.items():
                 response.headers.setdefault(name, value)
             return response
@@ -123,7 +123,8 @@ class Gatehouse:
         given = visit.request.headers.get("x-csrf-token") or (await visit.form()).get("csrf", "")
         if not self._sessions.is_form_token(session, given):
             raise NotPermitted(
-                "This form is not of your session.", remedy="Load the page again, and send it anew."
+                "This form does not belong to your session.",
+                remedy="Reload the page, and send the form again.",
             )
 
     def _keep(self, request: Request, response: Response, session: Session) -> None:
@@ -142,9 +143,7 @@ def _check_origin(request: Request) -> None:
     """Refuse what another site sends, even to who has no session yet. Browsers say so themselves."""
     site = request.headers.get("sec-fetch-site", "none")
     if request.method not in READING and site not in {"same-origin", "none"}:
-        raise NotPermitted(
-            "Another site sent this form.", remedy="Open the console itself, and send it there."
-        )
+        raise NotPermitted("Another site sent this form.", remedy="Open the console and send it from there.")
 
 
 def _told(visit: Visit, error: HubgateError) -> Response:

@@ -27,6 +27,26 @@ _NAME = re.compile(r"[^\s,\u060c\u3001\uff0c]+")
 _MOST_OTHERS = 200
 _MOST_NAMES = 20
 """That are offered for the scope of a key; to see others, one types."""
+_MOST_FRESH = 100
+
+
+class _FreshKeys:
+    """Keys that were just created and not shown yet, each for the session that created it."""
+
+    def __init__(self) -> None:
+        self._plain: dict[tuple[str, str], str] = {}
+
+    def keep(self, visit: Visit, key_id: str, plain: str) -> None:
+        """Keep a key until its page asks for it; where too many were never asked for, the oldest goes."""
+        while len(self._plain) >= _MOST_FRESH:
+            del self._plain[next(iter(self._plain))]
+        self._plain[_session_of(visit), key_id] = plain
+
+    def take(self, visit: Visit, key_id: str) -> str:
+        """A key, once; empty if there is none to show. A HEAD request shows nothing, so it takes nothing."""
+        if visit.request.method == "HEAD":
+            return ""
+        return self._plain.pop((_session_of(visit), key_id), "")
 
 
 class KeysPage:
@@ -35,29 +55,45 @@ class KeysPage:
     def __init__(self, gateway: Gateway, access: Access) -> None:
         self._gateway = gateway
         self._access = access
+        self._fresh = _FreshKeys()
 
     async def show(self, visit: Visit) -> Response:
-        """Every key, without the keys themselves."""
-        return self._page(visit)
+        """Every key, without the keys themselves; a key that was just created is shown once."""
+        asked = visit.request.query_params
+        created, keys = asked.get("created", ""), self._access.list()
+        named = {key.id: key.name for key in keys}
+        return visit.page(
+            "keys.html",
+            keys=keys,
+            saved=named.get(asked.get("saved", ""), ""),
+            created=named.get(created, ""),
+            plain=self._fresh.take(visit, created),
+            now=time.time(),
+        )
+
+    async def ask_create(self, visit: Visit) -> Response:
+        """The empty form of a new key."""
+        return self._form_page(visit, None, {})
 
     async def create(self, visit: Visit) -> Response:
-        """Make a key; the answer shows it, this once."""
+        """Create a key, and go to the page that shows it: loading that page again creates nothing."""
         form = await visit.form()
         faults: dict[str, str] = {}
         rights = _rights(form, faults)
         if faults:
-            return self._page(visit, form=form, faults=faults, opened=True)
+            return self._form_page(visit, None, form, faults=faults)
         try:
             self._check({*rights["endpoints"], rights["default_endpoint"]})
             key, plain = await self._access.create(form.get("name", ""), **rights)
         except HubgateError as error:
-            return self._page(visit, form=form, error=error, opened=True)
-        return self._page(visit, made=key, plain=plain)
+            return self._form_page(visit, None, form, error=error)
+        self._fresh.keep(visit, key.id, plain)
+        return visit.go(f"/ui/keys?created={quote(key.id)}")
 
     async def ask_change(self, visit: Visit) -> Response:
         """The form of a key that is in force."""
         key = self._access.find(visit.request.path_params["key"])
-        return self._change_page(visit, key, _form_of(key))
+        return self._form_page(visit, key, _form_of(key))
 
     async def change(self, visit: Visit) -> Response:
         """Change what a key is called and may do, at once; it stays the same key."""
@@ -66,7 +102,7 @@ class KeysPage:
         faults: dict[str, str] = {}
         rights = _rights(form, faults)
         if faults:
-            return self._change_page(visit, old, form, faults=faults)
+            return self._form_page(visit, old, form, faults=faults)
         if form.get("expires", "") == _day_of(old.expires_at):
             rights["expires_at"] = old.expires_at
         try:
@@ -74,7 +110,7 @@ class KeysPage:
             self._check(named.difference(old.endpoints, [old.default_endpoint]))
             changed = await self._access.change(old.id, name=form["name"], **rights)
         except HubgateError as error:
-            return self._change_page(visit, old, form, error=error)
+            return self._form_page(visit, old, form, error=error)
         return visit.go(f"/ui/keys?saved={quote(changed.id)}")
 
     async def names(self, visit: Visit) -> Response:
@@ -109,33 +145,15 @@ class KeysPage:
         fitting = [name for name in every if text in name and name not in chosen]
         return {"names": fitting[:_MOST_NAMES], "more": max(0, len(fitting) - _MOST_NAMES)}
 
-    def _change_page(self, visit: Visit, key: Key, form: Mapping[str, str], **more: Any) -> Response:
-        values = {"faults": {}, "error": None, **more}
-        return visit.page("key.html", key=key, form=form, **self._choices(form), **values)
-
-    def _choices(self, form: Mapping[str, str]) -> dict[str, Any]:
+    def _form_page(self, visit: Visit, key: Key | None, form: Mapping[str, str], **more: Any) -> Response:
+        """The form of a key, or without one that of a new key."""
         others = [endpoint.name for endpoint in self._gateway.endpoints()][:_MOST_OTHERS]
-        return {"others": others, "added": False, **self._offered(form)}
+        values = {"others": others, "added": False, "faults": {}, "error": None, **more}
+        return visit.page("key.html", key=key, form=form, **self._offered(form), **values)
 
-    def _page(self, visit: Visit, **more: Any) -> Response:
-        values: dict[str, Any] = {
-            "form": {},
-            "faults": {},
-            "error": None,
-            "opened": False,
-            "made": None,
-            "plain": "",
-            **more,
-        }
-        keys, saved = self._access.list(), visit.request.query_params.get("saved", "")
-        return visit.page(
-            "keys.html",
-            keys=keys,
-            saved=next((key.name for key in keys if key.id == saved), ""),
-            now=time.time(),
-            **self._choices(values["form"]),
-            **values,
-        )
+
+def _session_of(visit: Visit) -> str:
+    return visit.session.nonce if visit.session else ""
 
 
 def _rights(form: Mapping[str, str], faults: dict[str, str]) -> dict[str, Any]:
