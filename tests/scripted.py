@@ -114,6 +114,7 @@ class Script:
     write_calls: list[WriteCall] = field(default_factory=list)
     streams: list[ScriptedEvents] = field(default_factory=list)
     facts: Facts = FACTS
+    hugging_face: Sequence[str] = ()
     calls: list[Call] = field(default_factory=list)
 
     async def __call__(self, call: Call) -> Result:
@@ -130,6 +131,9 @@ class Script:
         self.write_calls.append(call)
         self.streams.append(ScriptedEvents(self.spelling, self.told(call), self.pause))
         return self.streams[-1]
+
+    def token_route(self, endpoint: Endpoint) -> Sequence[str]:
+        return ()
 
     async def runs(self, endpoint: Endpoint, token: Secret | None) -> bool:
         return False

@@ -16,7 +16,7 @@ from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
 from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from hubgate.domain.calls import Call, Result
@@ -99,6 +99,7 @@ class Stage:
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     closed: bool = False
+    hugging_face: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.go_on.set()
@@ -107,6 +108,9 @@ class Stage:
         """Let nobody answer until `go_on` is set; `asked` tells when somebody should."""
         self.go_on.clear()
         self.asked.clear()
+
+    def token_route(self, endpoint: Endpoint) -> Sequence[str]:
+        return ()
 
     async def runs(self, endpoint: Endpoint, token: Secret | None) -> bool:
         return self.awake

@@ -72,8 +72,9 @@ def test_a_connection_is_stored_used_replaced_and_removed(
     gate: RunningGate, hubgate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", TOKEN)
-    assert hubgate("connection", "add", "team", "--token-env", "MY_TOKEN").out == "Stored team.\n"
     with lookalike("tei", key=TOKEN) as server:
+        given = ("--token-env", "MY_TOKEN", "--host", server.url)
+        assert hubgate("connection", "add", "team", *given).out == "Stored team.\n"
         assert hubgate("add", "e5", "--url", server.url, "--connection", "team").status == 0
     listed = hubgate("connection", "list")
     assert TOKEN not in listed.out
@@ -84,7 +85,18 @@ def test_a_connection_is_stored_used_replaced_and_removed(
     assert "is used by endpoint e5" in hubgate("connection", "remove", "team").err
     hubgate("remove", "e5")
     assert hubgate("connection", "remove", "team").out == "Removed team.\n"
-    assert "Say where the token is" in hubgate("connection", "add", "team").err
+    for without in (("add", "team"), ("replace", "team")):
+        assert "Say where the token is" in hubgate("connection", *without).err
+
+
+def test_a_token_that_looks_like_a_placeholder_is_taken_with_a_warning(
+    gate: RunningGate, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, token in enumerate(("hf_YOUR_TOKEN", "hf_…", "/root", "<token>", TOKEN)):
+        monkeypatch.setenv("MY_TOKEN", token.replace("…", "..."))
+        stored = hubgate("connection", "add", f"team-{number}", "--token-env", "MY_TOKEN")
+        assert (stored.status, "looks like a placeholder" in stored.err) == (0, token != TOKEN), stored.err
+        assert token not in stored.err
 
 
 def test_a_key_is_made_and_changed_with_all_its_rights(gate: RunningGate, hubgate: Command) -> None:

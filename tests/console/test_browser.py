@@ -44,7 +44,7 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]
         lookalike("tei", name="BAAI/bge-m3") as other,
         RunningGate(settings) as gate,
     ):
-        gate.request("POST", "/api/connections", {"name": "team", "token": TOKEN})
+        gate.request("POST", "/api/connections", {"name": "team", "token": TOKEN, "hosts": [server.url]})
         gate.add("e5-small", url=server.url, connection="team", rate_limit={"requests_per_minute": 60})
         gate.add("bge-m3", url=other.url)
         gate.add("demo", fallback=None)

@@ -35,6 +35,7 @@ COMMON = {
     "fallback": "named below",
     "cache": False,
 }
+HOSTS = ("http://127.0.0.1:1", "http://127.0.0.1:3128")
 FULL: dict[str, dict[str, Any]] = {
     "embedding": COMMON
     | {
@@ -125,7 +126,7 @@ def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
     folder = tmp_path_factory.mktemp("gate")
     settings = Settings(home=folder / "home", secret_key_file=folder / "key", port=0, hf_offline=True)
     with RunningGate(settings) as gate:
-        gate.request("POST", "/api/connections", {"name": "team", "token": TOKEN})
+        gate.request("POST", "/api/connections", {"name": "team", "token": TOKEN, "hosts": HOSTS})
         for kind, full in FULL.items():
             other = {"name": f"{kind}-other", "task": full["task"], "url": "http://127.0.0.1:1"}
             for body in (other, {**full, "name": kind, "fallback": f"{kind}-other"}):

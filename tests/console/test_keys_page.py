@@ -215,7 +215,7 @@ class TestConnections:
         tokens = "hf_aTokenThatNobodyHas1234\r\n hf_aTokenThatNobodyHas5678\r\n"
         visitor.post("/ui/connections", {"name": "team", "token": tokens})
         page = visitor.get("/ui/settings")
-        assert "team …1234 …5678 0 models" in page.words
+        assert "team …1234 …5678 huggingface 0 models" in page.words
         assert "NobodyHas" not in page.text
         again = visitor.post("/ui/connections", {"name": "team", "token": tokens})
         assert "NobodyHas" not in again.text
@@ -225,7 +225,7 @@ class TestConnections:
         page = visitor.post("/ui/connections", {"name": "team", "token": "hf_aTokenThatNobodyHas1234"})
         assert page.headers["location"] == "/ui/settings"
         page = visitor.get("/ui/settings")
-        assert "team …1234 0 models" in page.words
+        assert "team …1234 huggingface 0 models" in page.words
         assert "NobodyHas" not in page.text
 
     def test_a_token_is_replaced_and_forgotten(self, visitor: Visitor) -> None:
@@ -241,7 +241,7 @@ class TestConnections:
         visitor.gate.add("alpha", connection="team")
         assert "It is still in use" in visitor.post("/ui/connections/team/forget").words
         assert "Invalid request" in visitor.post("/ui/connections", {"name": "", "token": "x"}).words
-        assert "Invalid request" in visitor.post("/ui/connections/team", {"token": ""}).words
+        assert "Invalid request" in visitor.post("/ui/connections/team", {"token": "a b"}).words
         assert visitor.post("/ui/connections/nothing/forget").status == 200
 
 

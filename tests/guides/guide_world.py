@@ -131,11 +131,13 @@ def world(folder: Path) -> Iterator[World]:
             "HUBGATE_ROUTER_URL": router.url,
             "HUBGATE_ENDPOINTS_API_URL": f"{deployments.url}/v2",
         }
+        hosts = "".join(f" --host {host}" for host in ("huggingface", embedder.url, ranker.url, writer.url))
         yield World(
             folder,
             env,
             {
                 "hf_YOUR_TOKEN": TOKEN,
+                "connection add my-token": f"connection add my-token{hosts}",
                 "https://YOUR-ENDPOINT.endpoints.huggingface.cloud": embedder.url,
                 "https://YOUR-RERANKER.endpoints.huggingface.cloud": ranker.url,
                 "https://YOUR-WRITER.endpoints.huggingface.cloud": writer.url,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from staged import dedicated
@@ -122,6 +122,11 @@ class Town:
     chats: HubgateError | None = None
     completes: HubgateError | None = None
     houses: dict[str, House] = field(default_factory=dict)
+
+    hugging_face: ClassVar[Sequence[str]] = ()
+
+    def token_route(self, endpoint: Endpoint) -> Sequence[str]:
+        return ()
 
     async def runs(self, endpoint: Endpoint, token: Secret | None) -> bool:
         return False
@@ -329,7 +334,7 @@ class TestStreams:
 
 class TestDiagnosis:
     async def test_each_step_is_told_in_order(self, gateway: Gateway) -> None:
-        findings = [f async for f in gateway.diagnose(dedicated("main"))]
+        findings = [f async for f in await gateway.diagnose(dedicated("main"))]
         assert [f.step for f in findings] == list(Step)
         assert {f.step for f in findings if f.outcome is Outcome.SKIPPED} == {Step.TLS}
         assert all(f.outcome is not Outcome.FAILED for f in findings)
@@ -349,7 +354,7 @@ class TestDiagnosis:
         self, gateway: Gateway, town: Town, cause: Cause, step: Step
     ) -> None:
         town.absent["main"] = UpstreamRefused("It fails.", status=400, cause=cause, remedy="Mend it.")
-        findings = [f async for f in gateway.diagnose(dedicated("main"))]
+        findings = [f async for f in await gateway.diagnose(dedicated("main"))]
         (failed,) = [f for f in findings if f.outcome is Outcome.FAILED]
         assert (failed.step, failed.cause, failed.message, failed.remedy) == (
             step,
@@ -367,7 +372,7 @@ class TestDiagnosis:
     ) -> None:
         town.completes = UpstreamRefused("No such route.", status=404, cause=Cause.WRONG_TASK)
         for task, said in ((Task.COMPLETION, {Step.MODEL}), (Task.CHAT_COMPLETION, set())):
-            findings = [f async for f in gateway.diagnose(dedicated("main", task=task))]
+            findings = [f async for f in await gateway.diagnose(dedicated("main", task=task))]
             assert all(f.outcome is not Outcome.FAILED for f in findings)
             assert {f.step for f in findings if "only chats" in f.message} == said
 
@@ -375,5 +380,5 @@ class TestDiagnosis:
         self, gateway: Gateway, town: Town
     ) -> None:
         town.errors["main"] = UpstreamUnreachable("It broke.")
-        *_, last = [f async for f in gateway.diagnose(dedicated("main"))]
+        *_, last = [f async for f in await gateway.diagnose(dedicated("main"))]
         assert (last.step, last.outcome, last.cause) == (Step.ANSWER, Outcome.FAILED, Cause.CONNECTION_LOST)

@@ -84,7 +84,7 @@ async def test_a_connections_life_is_told_by_the_ends_of_its_tokens(store: SqlSt
         ("connection.remove", "hf", {}),
         ("secret.rotate", "", {"resealed": [None, 1]}),
         ("connection.change", "hf", {"token": ["…eone", "…otwo"]}),
-        ("connection.add", "hf", {"token": [None, "…eone"]}),
+        ("connection.add", "hf", {"token": [None, "…eone"], "hosts": [None, ["huggingface"]]}),
     ]
     assert ONE.reveal() not in json.dumps(told)
 

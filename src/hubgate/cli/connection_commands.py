@@ -13,15 +13,32 @@ from hubgate.cli.printing import moment, print_table
 app = typer.Typer(help="Stored tokens, for endpoints that have none of their own.", no_args_is_help=True)
 
 Connection = Annotated[str, typer.Argument(help="The connection's name.")]
+Hosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--host",
+        help="A host that the token may be sent to, such as https://gpu.example.com or https://*.example.com; "
+        "repeat it for more. Default: huggingface, which is the hosts of Hugging Face.",
+    ),
+]
+
+
+_WHERE = "Say where the token is: --token-env NAME or --ask-token."
 
 
 @app.command("list")
 def list_connections() -> None:
     """List the connections, each token as its last characters."""
     print_table(
-        ("name", "tokens", "stored", "used by"),
+        ("name", "tokens", "hosts", "stored", "used by"),
         [
-            (one["name"], ", ".join(one["tokens"]), moment(one["created_at"]), ", ".join(one["endpoints"]))
+            (
+                one["name"],
+                ", ".join(one["tokens"]),
+                ", ".join(one["hosts"]),
+                moment(one["created_at"]),
+                ", ".join(one["endpoints"]),
+            )
             for one in api("GET", "/api/connections")["connections"]
         ],
     )
@@ -29,22 +46,35 @@ def list_connections() -> None:
 
 @app.command("add")
 def add_connection(
-    name: Connection, token_env: options.TokenEnv = None, ask_token: options.AskToken = False
+    name: Connection,
+    token_env: options.TokenEnv = None,
+    ask_token: options.AskToken = False,
+    host: Hosts = None,
 ) -> None:
     """Store a token under a name; several stand one a line in the environment variable."""
-    body = {"name": name, "token": _needed(token_env, ask=ask_token)}
+    token = options.token(token_env, ask=ask_token)
+    if token is None:
+        raise CommandFailed(_WHERE)
+    body = {"name": name, "token": token, **({"hosts": host} if host else {})}
     api("POST", "/api/connections", body, no_home=NoHome.MADE)
     print(f"Stored {name}.")
 
 
 @app.command("replace")
 def replace_connection(
-    name: Connection, token_env: options.TokenEnv = None, ask_token: options.AskToken = False
+    name: Connection,
+    token_env: options.TokenEnv = None,
+    ask_token: options.AskToken = False,
+    host: Hosts = None,
 ) -> None:
-    """Replace a connection's token; the endpoints that use it use the new one at once."""
-    body = {"token": _needed(token_env, ask=ask_token)}
+    """Replace a connection's token, or its hosts; the endpoints that use it follow at once. More hosts need the token."""
+    token = options.token(token_env, ask=ask_token)
+    body = options.given(token=token, hosts=host or None)
+    if body is None:
+        raise CommandFailed(_WHERE)
     users = api("PATCH", f"/api/connections/{segment(name)}", body)["endpoints"]
-    print(f"Replaced the token of {name}{', used by ' if users else ''}{', '.join(users)}.")
+    what = "token" if token else "hosts"
+    print(f"Replaced the {what} of {name}{', used by ' if users else ''}{', '.join(users)}.")
 
 
 @app.command("remove")
@@ -52,10 +82,3 @@ def remove_connection(name: Connection) -> None:
     """Forget a connection that no endpoint uses."""
     api("DELETE", f"/api/connections/{segment(name)}")
     print(f"Removed {name}.")
-
-
-def _needed(variable: str | None, *, ask: bool) -> str:
-    token = options.token(variable, ask=ask)
-    if token is None:
-        raise CommandFailed("Say where the token is: --token-env NAME or --ask-token.")
-    return token

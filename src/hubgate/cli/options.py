@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import Annotated, Any
 
 import typer
@@ -53,6 +54,10 @@ Precision = Annotated[str | None, Option(help="Of a local model: f32, bf16 or au
 Fallback = Annotated[str | None, Option(help="The endpoint that answers when this one cannot.")]
 
 
+_NOT_A_TOKEN = re.compile(r"your|<|>|…|\.\.\.|xxxx|changeme|placeholder|_token|_here|^[/~$]", re.IGNORECASE)
+"""What stands in examples, and at the start of paths; access tokens are random letters and digits."""
+
+
 def given(**options: Any) -> dict[str, Any] | None:
     """The options that were given, or `None` if none was."""
     return {name: value for name, value in options.items() if value is not None} or None
@@ -73,15 +78,22 @@ def task_named(word: str) -> str:
 def token(variable: str | None, *, ask: bool) -> str | None:
     """The token, never from the command line itself: every user of a machine can read that.
 
+    A server of one's own takes any token, so one that looks like a placeholder only gets a warning.
+
     Raises:
         CommandFailed: the variable is not set.
     """
+    found: str | None = None
     if variable is not None:
         found = os.environ.get(variable)
         if not found:
             raise CommandFailed(f"The environment variable {variable} is not set.")
-        return found
-    return typer.prompt("Access token", hide_input=True) if ask else None
+    elif ask:
+        found = typer.prompt("Access token", hide_input=True)
+    if found and any(_NOT_A_TOKEN.search(line) for line in found.split()):
+        where = f"the token in {variable}" if variable else "this token"
+        typer.echo(f"hubgate: {where} looks like a placeholder or a path; it is used as it is.", err=True)
+    return found
 
 
 def read_json(option: str, text: str | None) -> Any:

@@ -64,6 +64,7 @@ class Cause(StrEnum):
     UPSTREAM_TIMEOUT = "upstream_timeout"
     UPSTREAM_REDIRECTS = "upstream_redirects"
     TOKEN_MISSING = "token_missing"  # noqa: S105 - a cause, not a secret
+    TOKEN_NEEDED = "token_needed"  # noqa: S105
     WRONG_TOKEN = "wrong_token"  # noqa: S105
     TOKEN_LACKS_SCOPE = "token_lacks_scope"  # noqa: S105
     OUT_OF_CREDIT = "out_of_credit"

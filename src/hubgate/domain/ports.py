@@ -104,6 +104,19 @@ Model: TypeAlias = "Upstream | Writer"
 class Sources(Protocol):
     """How models are reached."""
 
+    @property
+    def hugging_face(self) -> Sequence[str]:
+        """The hosts of Hugging Face, those that the settings name included: see `hubgate.domain.token_hosts`."""
+        ...
+
+    def token_route(self, endpoint: Endpoint) -> Sequence[str]:
+        """The origins that an endpoint's token is sent to: its server's, and its proxy's.
+
+        Raises:
+            InvalidEndpoint: its URL cannot be used.
+        """
+        ...
+
     async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
         """Ask where the endpoint runs what it is. No model work, except where there is no other way.
 

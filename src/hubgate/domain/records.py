@@ -6,6 +6,8 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from hubgate.domain.token_hosts import DEFAULT_HOSTS, HUGGING_FACE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -26,6 +28,15 @@ class Connection:
     token: Secret | None
     """`None` where it cannot be opened: the log says why."""
     created_at: float
+    hosts: tuple[str, ...] = DEFAULT_HOSTS
+    """Where its token may be sent: see `hubgate.domain.token_hosts`. Empty where an earlier version stored it."""
+
+    @property
+    def hub_token(self) -> Secret | None:
+        """The token for questions to the Hub, if it may be sent there."""
+        if self.token is None or HUGGING_FACE not in self.hosts:
+            return None
+        return next(iter(self.token.each()), None)
 
 
 class Slot(NamedTuple):
@@ -170,7 +181,7 @@ class ConnectionStore(Protocol):
         ...
 
     async def put(self, connection: Connection) -> None:
-        """Store a connection, in place of the one of its name."""
+        """Store a connection, in place of the one of its name; without a token the stored one stays."""
         ...
 
     async def remove(self, name: str) -> None:

@@ -64,7 +64,7 @@ class Changing(Opening):
             HubgateError: it does not work; says why and what to do.
         """
         async with self._change_of(draft.name):
-            bearer = self._new(draft, token)
+            bearer = await self._new(draft, token)
             proven, model = await self._prove(draft, bearer, within)
             await to_its_end(self._put(proven, bearer, model, self._store.add_endpoint))
         _log.info("registered endpoint %s (%s)", proven.name, proven.source)
@@ -79,7 +79,7 @@ class Changing(Opening):
         """
         draft = replace(draft, enabled=False, facts=Facts())
         async with self._change_of(draft.name):
-            bearer = self._new(draft, token)
+            bearer = await self._new(draft, token)
             await to_its_end(self._put(draft, bearer, SwitchedOff(draft.name), self._store.add_endpoint))
         _log.info("kept endpoint %s, switched off", draft.name)
         return draft
@@ -94,7 +94,7 @@ class Changing(Opening):
         live = self._live.find(name)
         cloned, refused = replace(live.endpoint, name=twin), live.changed
         async with self._change_of(twin):
-            bearer = self._new(cloned, None if cloned.connection else live.token)
+            bearer = await self._new(cloned, None if cloned.connection else live.token)
             model = self._model(cloned, bearer)
             await to_its_end(self._put(cloned, bearer, model, self._store.add_endpoint, refused))
         _log.info("cloned endpoint %s from %s", twin, name)
@@ -143,8 +143,8 @@ class Changing(Opening):
             old = self._live.find(changed.name)
             changed = _upon(old.endpoint, changed, seen)
             if keep_token and token is None and not changed.connection:
-                token = None if old.endpoint.connection else old.token
-            bearer = self._bearer(changed, token)
+                token = await self._own_token(old, changed)
+            bearer = await self._bearer(changed, token)
             changed = replace(changed, facts=_facts(old.endpoint, changed))
             if bearer != old.token or is_another(old.endpoint, changed):
                 changed = replace(changed, facts=Facts())
@@ -190,17 +190,20 @@ class Changing(Opening):
         seen = self._live.find(changed.name).endpoint
         async with self._change_of(changed.name):
             old = self._live.find(changed.name)
-            changed, token = _upon(old.endpoint, changed, seen), token or old.token
-            proven, model = await self._prove(changed, token, within, any_dimensions=any_dimensions)
-            await to_its_end(self._put(proven, token, model, self._store.save_endpoint))
+            changed = _upon(old.endpoint, changed, seen)
+            if token is None and not changed.connection:
+                token = await self._own_token(old, changed)
+            bearer = await self._bearer(changed, token)
+            proven, model = await self._prove(changed, bearer, within, any_dimensions=any_dimensions)
+            await to_its_end(self._put(proven, bearer, model, self._store.save_endpoint))
         _log.info("renewed endpoint %s", proven.name)
         return proven
 
-    def _new(self, draft: Endpoint, token: Secret | None) -> Secret | None:
+    async def _new(self, draft: Endpoint, token: Secret | None) -> Secret | None:
         """The token to reach a new endpoint with."""
         if draft.name in self._live:
             raise EndpointExists(draft.name)
-        return self._bearer(draft, token)
+        return await self._bearer(draft, token)
 
     def _lend(self, old: Live, changed: Endpoint, token: Secret | None) -> Model:
         """The model for settings that do not change what it is. A local one stays loaded."""

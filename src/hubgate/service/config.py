@@ -7,15 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hubgate.domain.errors import HubgateError
+from hubgate.domain.token_hosts import DEFAULT_HOSTS
 from hubgate.service.config_plan import Planning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.secret import Secret
     from hubgate.service.access import Access
-    from hubgate.service.config_plan import Step, Wanted, WantedEndpoint
+    from hubgate.service.config_plan import Step, Wanted, WantedConnection, WantedEndpoint
     from hubgate.service.gateway import Gateway
 
 
@@ -65,13 +65,13 @@ class Config:
             case "key":
                 await self._do_key(step, (wanted.keys or {}).get(step.name))
 
-    async def _do_connection(self, step: Step, token: Secret | None) -> None:
-        if token is None:
+    async def _do_connection(self, step: Step, wish: WantedConnection | None) -> None:
+        if wish is None:
             await self._gateway.disconnect(step.name)
-        elif step.action == "add":
-            await self._gateway.connect(step.name, token)
+        elif step.action == "add" and wish.token is not None:
+            await self._gateway.connect(step.name, wish.token, wish.hosts or DEFAULT_HOSTS)
         else:
-            await self._gateway.reconnect(step.name, token)
+            await self._gateway.reconnect(step.name, wish.token, wish.hosts)
 
     async def _do_endpoint(self, step: Step, wish: WantedEndpoint | None) -> None:
         if wish is None:

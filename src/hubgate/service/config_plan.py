@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import InvalidRequest
+from hubgate.domain.token_hosts import DEFAULT_HOSTS
 from hubgate.service.key_rules import ADMIN
 
 if TYPE_CHECKING:
@@ -23,6 +24,14 @@ Action: TypeAlias = Literal["add", "change", "remove"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WantedConnection:
+    """A connection as it is wanted. What is `None` stays as it is."""
+
+    token: Secret | None = None
+    hosts: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WantedEndpoint:
     """An endpoint as it is wanted. With `keep_token` the token that it has stays."""
 
@@ -35,8 +44,7 @@ class WantedEndpoint:
 class Wanted:
     """What is wanted, by name; a part that is `None` stays as it is."""
 
-    connections: Mapping[str, Secret | None] | None = None
-    """A token that is `None` stays as it is."""
+    connections: Mapping[str, WantedConnection] | None = None
     endpoints: Mapping[str, WantedEndpoint] | None = None
     keys: Mapping[str, Mapping[str, Any]] | None = None
     """Fields of `Key`, from `admin` on."""
@@ -79,15 +87,18 @@ class Planning:
         self._check(wanted, steps)
         return steps
 
-    def _connection_steps(self, wanted: Mapping[str, Secret | None]) -> Iterable[Step]:
+    def _connection_steps(self, wanted: Mapping[str, WantedConnection]) -> Iterable[Step]:
         there = self._gateway.stored_tokens
-        for name, token in wanted.items():
-            old = there[name].token if name in there else None
-            changes = {"token": [old.hint if old else None, token.hint if token else None]}
-            if name not in there:
-                yield Step(action="add", kind="connection", name=name, changes=changes)
-            elif token is not None and token != old:
-                yield Step(action="change", kind="connection", name=name, changes=changes)
+        for name, one in wanted.items():
+            old = there.get(name)
+            changes: dict[str, list[Any]] = {}
+            if one.token is not None and (old is None or one.token != old.token):
+                changes["token"] = [old.token.hint if old and old.token else None, one.token.hint]
+            hosts = one.hosts or (old.hosts if old else DEFAULT_HOSTS)
+            if hosts != (old.hosts if old else DEFAULT_HOSTS):
+                changes["hosts"] = [old.hosts if old else None, hosts]
+            if changes:
+                yield Step(action="change" if old else "add", kind="connection", name=name, changes=changes)
 
     def _endpoint_steps(self, wanted: Mapping[str, WantedEndpoint]) -> Iterable[Step]:
         there = {endpoint.name: endpoint for endpoint in self._gateway.endpoints()}

@@ -37,10 +37,11 @@ class Gateway(Connecting):
 
     async def load(self) -> None:
         """Read the connections, and open every stored endpoint. One that cannot be opened is off until it is switched on."""
-        self._connections |= {one.name: one for one in await self._store.connections.all()}
-        for endpoint, own in await self._store.endpoints():
+        stored = await self._store.endpoints()
+        await self._load_connections([endpoint for endpoint, _ in stored])
+        for endpoint, own in stored:
             try:
-                token = self._bearer(endpoint, own)
+                token = await self._bearer(endpoint, own)
                 live = self._open(endpoint, token, self._model(endpoint, token))
             except HubgateError as error:
                 _log.error("endpoint %s is switched off: %s", endpoint.name, error)
@@ -140,20 +141,25 @@ class Gateway(Connecting):
         self._starting.ready(name)
         return proven
 
-    def diagnose(
+    async def diagnose(
         self, endpoint: Endpoint, token: Secret | None = None, *, keep_token: bool = False
     ) -> AsyncIterator[Finding]:
-        """Go the way to a model, registered or not, and tell of each step.
+        """Go the way to a model, registered or not, and tell of each step. The audit log has every diagnosis.
 
         Args:
             endpoint: as it is, or as it is to be.
             token: of its own.
             keep_token: whether its stored one is used, as by `edit`.
+
+        Raises:
+            InvalidEndpoint: a stored token may not be sent there.
+            StoreFailed: the audit log cannot be written.
         """
         if keep_token and not endpoint.connection:
-            live = self._live.find(endpoint.name)
-            token = None if live.endpoint.connection else live.token
-        return diagnose(self._sources, endpoint, self._bearer(endpoint, token))
+            token = await self._own_token(self._live.find(endpoint.name), endpoint)
+        bearer = await self._bearer(endpoint, token)
+        await self._token_guard.note_diagnosis(endpoint)
+        return diagnose(self._sources, endpoint, bearer)
 
     async def rotate_secret(self) -> int:
         """Seal every stored token under a new secret key; how many were sealed.

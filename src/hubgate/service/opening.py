@@ -15,6 +15,7 @@ from hubgate.service.live import Live, LiveEndpoints
 from hubgate.service.probing import open_model
 from hubgate.service.proving import prove
 from hubgate.service.starting import Starting
+from hubgate.service.token_guard import TokenGuard
 from hubgate.service.usage import Usage
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Opening(Asking):
         """Held while a connection changes, or an endpoint that may name one is stored."""
         self.usage = Usage(store.usage, self.pipelines)
         self.audit = store.audit
+        self._token_guard = TokenGuard(sources, store.audit)
         self._starting = Starting()
         self._changes: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -67,8 +69,12 @@ class Opening(Asking):
         await model.close()
         return proven, SwitchedOff(proven.name)
 
-    def _bearer(self, endpoint: Endpoint, token: Secret | None) -> Secret | None:
-        """The token to reach an endpoint with: its own, or its connection's."""
+    async def _bearer(self, endpoint: Endpoint, token: Secret | None) -> Secret | None:
+        """The token to reach an endpoint with: its own, or its connection's.
+
+        Raises:
+            InvalidEndpoint: there is no such connection, or its token may not be sent to this endpoint.
+        """
         if endpoint.connection is None:
             return token
         if token is not None:
@@ -81,7 +87,20 @@ class Opening(Asking):
                 f"No connection is named [{endpoint.connection[:200]}].",
                 remedy="GET /api/connections lists them.",
             )
-        return self._connections[endpoint.connection].token
+        connection = self._connections[endpoint.connection]
+        await self._token_guard.check_connection(connection, endpoint)
+        return connection.token
+
+    async def _own_token(self, old: Live, changed: Endpoint) -> Secret | None:
+        """The token of its own that an endpoint has, if it may be sent where its changed settings lead.
+
+        Raises:
+            InvalidEndpoint: it may not.
+        """
+        if old.endpoint.connection or old.token is None:
+            return None
+        await self._token_guard.check_own(old.endpoint, changed)
+        return old.token
 
     def _model(self, endpoint: Endpoint, token: Secret | None) -> Model:
         if not endpoint.enabled:
@@ -119,7 +138,7 @@ class Opening(Asking):
             async with self._connecting:
                 self._check_fallback(endpoint)
                 if endpoint.connection:
-                    self._bearer(endpoint, None)
+                    await self._bearer(endpoint, None)
                 live = self._open(endpoint, token, model, refused)
                 await store(endpoint, None if endpoint.connection else token)
         except BaseException:

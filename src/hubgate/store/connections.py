@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select, update
 
 from hubgate.domain.records import Connection
+from hubgate.store.auditing import difference
 from hubgate.store.tables import connections
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection as Transaction
+    from sqlalchemy import Row
 
     from hubgate.store.auditing import SqlAudit
     from hubgate.store.database import Database
@@ -32,34 +35,29 @@ class SqlConnections:
         """All of them, by name; one whose token cannot be opened comes without it, and is logged."""
 
         def work(transaction: Transaction) -> list[Connection]:
-            return [
-                Connection(
-                    name=row.name, token=self._tokens.open(row, "connection"), created_at=row.created_at
-                )
-                for row in transaction.execute(select(connections).order_by(connections.c.name))
-            ]
+            rows = transaction.execute(select(connections).order_by(connections.c.name))
+            return [self._read(row) for row in rows]
 
         return await self._database.do(work)
 
     async def put(self, connection: Connection) -> None:
-        """Store a connection, in place of the one of its name."""
+        """Store a connection, in place of the one of its name; without a token the stored one stays."""
         note, is_it = self._audit.note(), connections.c.name == connection.name
 
         def work(transaction: Transaction) -> None:
             row = transaction.execute(select(connections).where(is_it)).one_or_none()
-            old = self._tokens.open(row, "connection") if row else None
-            token = [old.hint if old else None, connection.token.hint if connection.token else None]
+            row_id = row.id if row else secrets.token_hex(16)
+            values: dict[str, Any] = {"hosts": json.dumps(connection.hosts)}
+            if connection.token is not None:
+                values |= self._tokens.of(connection.token, row_id)
             if row is None:
-                row_id = secrets.token_hex(16)
-                values = {"id": row_id, "name": connection.name, "created_at": connection.created_at}
-                transaction.execute(
-                    insert(connections).values({**values, **self._tokens.of(connection.token, row_id)})
-                )
-                note(transaction, "connection.add", connection.name, {"token": token})
+                named = {"id": row_id, "name": connection.name, "created_at": connection.created_at}
+                transaction.execute(insert(connections).values({**named, **values}))
+                note(transaction, "connection.add", connection.name, difference({}, _told(connection)))
                 return
-            sealed = self._tokens.of(connection.token, row.id)
-            transaction.execute(update(connections).where(is_it).values(sealed))
-            note(transaction, "connection.change", connection.name, {"token": token})
+            transaction.execute(update(connections).where(is_it).values(values))
+            changes = difference(_told(self._read(row)), _told(connection))
+            note(transaction, "connection.change", connection.name, changes)
 
         await self._database.do(work)
 
@@ -72,3 +70,17 @@ class SqlConnections:
                 note(transaction, "connection.remove", name, {})
 
         await self._database.do(work)
+
+    def _read(self, row: Row[Any]) -> Connection:
+        return Connection(
+            name=row.name,
+            token=self._tokens.open(row, "connection"),
+            created_at=row.created_at,
+            hosts=tuple(json.loads(row.hosts)) if row.hosts else (),
+        )
+
+
+def _told(connection: Connection) -> dict[str, Any]:
+    """What the audit log may tell of a connection."""
+    token = connection.token
+    return {"token": token.hint if token else None, "hosts": list(connection.hosts)}

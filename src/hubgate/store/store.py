@@ -116,11 +116,11 @@ class SqlStore:
             row = connection.execute(select(endpoints).where(is_it)).one_or_none()
             if row is None:
                 raise EndpointNotFound(endpoint.name)
-            values, old = _settings(endpoint), self._tokens.open(row)
-            if token is not None or old is not None:
+            values, old, before = _settings(endpoint), self._tokens.open(row), _endpoint(row)
+            # A token that cannot be opened now stays for when its key is back, but moves to no other server.
+            if token is not None or old is not None or before is None or _moved(before, endpoint):
                 values |= self._tokens.of(token, row.id)
             connection.execute(update(endpoints).where(is_it).values(values))
-            before = _endpoint(row)
             shown = _told(before, old) if before else {}
             note(connection, "endpoint.change", endpoint.name, difference(shown, _told(endpoint, token)))
 
@@ -234,6 +234,10 @@ def _told(endpoint: Endpoint, token: Secret | None) -> dict[str, Any]:
     told = {**msgspec.to_builtins(endpoint), "token": token.hint if token else None}
     facts = told.pop("facts")
     return told | {f"learned.{name}": facts[name] for name in ("model", "revision", "dimensions")}
+
+
+def _moved(before: Endpoint, now: Endpoint) -> bool:
+    return (before.source, before.url, before.proxy) != (now.source, now.url, now.proxy)
 
 
 def _settings(endpoint: Endpoint) -> dict[str, Any]:

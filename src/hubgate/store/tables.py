@@ -18,7 +18,7 @@ from sqlalchemy import (
 
 from hubgate.domain.records import BUCKETS
 
-REVISION = "0006"
+REVISION = "0007"
 """The newest migration."""
 
 metadata = MetaData(
@@ -63,6 +63,7 @@ connections = Table(
     Column("created_at", Double, nullable=False),
     Column("token_key", String(8), nullable=False),
     Column("token_box", LargeBinary, nullable=False),
+    Column("hosts", Text),  # a list in JSON; none in rows from before 0007, until they are first loaded
 )
 
 usage = Table(

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from hubgate.domain.endpoint import Source
+from hubgate.domain.token_hosts import HUGGING_FACE_HOSTS
 from hubgate.runtime.share import Share
 from hubgate.upstreams.addresses import AddressRule
 from hubgate.upstreams.dedicated import DedicatedSource
 from hubgate.upstreams.deployments import Deployments
 from hubgate.upstreams.fake import FakeSource
-from hubgate.upstreams.hub import HubClient
+from hubgate.upstreams.hub import HUB, HubClient
 from hubgate.upstreams.local import LocalSettings, LocalSource
 from hubgate.upstreams.pool import PooledClient
 from hubgate.upstreams.reaching import reach
 from hubgate.upstreams.router import RouterSource
-from hubgate.upstreams.urls import base_url
+from hubgate.upstreams.urls import base_url, origin_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from hubgate.domain.diagnosis import Step
     from hubgate.domain.endpoint import Endpoint, Facts
@@ -52,6 +53,7 @@ class ModelSources:
             asking, deployments, hf_endpoint=settings.hf_endpoint, offline=settings.hf_offline
         )
         self._urls = {Source.ROUTER: settings.router_url}
+        self._hub_url = settings.hf_endpoint or HUB
         self._local = LocalSource(
             LocalSettings(
                 hf_endpoint=settings.hf_endpoint,
@@ -66,6 +68,20 @@ class ModelSources:
             Source.LOCAL: self._local,
             Source.FAKE: FakeSource(),
         }
+
+    @property
+    def hugging_face(self) -> Sequence[str]:
+        """The hosts of Hugging Face: see `domain.ports.Sources`."""
+        return (*HUGGING_FACE_HOSTS, *map(origin_of, (*self._urls.values(), self._hub_url)))
+
+    def token_route(self, endpoint: Endpoint) -> Sequence[str]:
+        """Where an endpoint's token is sent: see `domain.ports.Sources`."""
+        if endpoint.source is Source.FAKE:
+            return ()
+        if endpoint.source is Source.LOCAL:  # which is downloaded, through the proxy of the environment
+            return (origin_of(self._hub_url),)
+        url = self._urls.get(endpoint.source) or base_url(endpoint.url or "")
+        return tuple(map(origin_of, filter(None, (url, endpoint.proxy))))
 
     async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
         """What runs there: see `domain.ports.Sources`."""

@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 from yarl import URL
 
 from hubgate.domain.errors import Cause, InvalidEndpoint
+from hubgate.domain.token_hosts import origin
 
 _ROUTES = sorted(
     (
@@ -78,6 +79,17 @@ def host_of(url: str) -> str:
     """Scheme, host and port, for messages; nothing of a URL that may be a secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def origin_of(url: str) -> str:
+    """The origin that the client connects to for a URL: see `hubgate.domain.token_hosts`.
+
+    Raises:
+        InvalidEndpoint: it cannot be read.
+    """
+    _split(url)
+    parsed = URL(url.strip())
+    return origin(parsed.scheme, parsed.raw_host or "", parsed.port)
 
 
 def _split(given: str) -> SplitResult:

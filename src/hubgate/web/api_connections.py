@@ -8,6 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from hubgate.domain.secret import Secret
+from hubgate.domain.token_hosts import DEFAULT_HOSTS
 from hubgate.web.api_table import ApiRoute, json_response
 from hubgate.web.asgi import decode
 
@@ -25,16 +26,20 @@ class ConnectionForm(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     token: str
     """Several stand one a line."""
+    hosts: list[str] = msgspec.field(default_factory=lambda: [*DEFAULT_HOSTS])
+    """Where it may be sent."""
 
 
-class TokenForm(msgspec.Struct, forbid_unknown_fields=True):
-    """What is sent to replace the token of a connection."""
+class ConnectionChanges(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What is sent to change a connection."""
 
-    token: str
+    token: str | None = None
+    hosts: list[str] | None = None
+    """More of them want the token again."""
 
 
 _CONNECTION = msgspec.json.Decoder(ConnectionForm)
-_TOKEN = msgspec.json.Decoder(TokenForm)
+_CHANGES = msgspec.json.Decoder(ConnectionChanges)
 
 
 class ConnectionsApi:
@@ -50,13 +55,14 @@ class ConnectionsApi:
     async def add(self, request: Request) -> Response:
         """Store a token."""
         form = decode(await request.body(), _CONNECTION)
-        await self._gateway.connect(form.name, Secret(form.token))
+        await self._gateway.connect(form.name, Secret(form.token), form.hosts)
         return json_response(self._shown(form.name), 201)
 
     async def edit(self, request: Request) -> Response:
-        """Replace a token; the endpoints that use it use the new one at once."""
-        name, form = request.path_params["name"], decode(await request.body(), _TOKEN)
-        await self._gateway.reconnect(name, Secret(form.token))
+        """Replace the token or the hosts; the endpoints that use the token use the new one at once."""
+        name, form = request.path_params["name"], decode(await request.body(), _CHANGES)
+        token = None if form.token is None else Secret(form.token)
+        await self._gateway.reconnect(name, token, form.hosts)
         return json_response(self._shown(name))
 
     async def remove(self, request: Request) -> Response:
@@ -78,17 +84,17 @@ class ConnectionsApi:
                 method="POST",
                 path="/connections",
                 answer=self.add,
-                summary="Stores a token, or several, under a name.",
+                summary="Stores a token, or several, under a name, and the hosts that it may be sent to.",
                 takes=ConnectionForm,
-                example={"name": "my-team", **example},
+                example={"name": "my-team", **example, "hosts": [*DEFAULT_HOSTS]},
                 status=201,
             ),
             ApiRoute(
                 method="PATCH",
                 path=one,
                 answer=self.edit,
-                summary="Replaces the token; the endpoints that use it use the new one at once.",
-                takes=TokenForm,
+                summary="Replaces the token or its hosts; endpoints use the new token at once. More hosts want the token.",
+                takes=ConnectionChanges,
                 example=example,
             ),
             ApiRoute(
@@ -106,6 +112,7 @@ class ConnectionsApi:
         return {
             "name": name,
             "tokens": [one.hint for one in token.each()] if token else [],
+            "hosts": connection.hosts,
             "created_at": connection.created_at,
             "endpoints": self._gateway.users_of_connection(name),
         }

@@ -23,7 +23,8 @@ import yaml
 from hubgate.domain.endpoint import check_name
 from hubgate.domain.errors import HubgateError, InvalidRequest
 from hubgate.domain.secret import Secret
-from hubgate.service.config_plan import Wanted, WantedEndpoint
+from hubgate.domain.token_hosts import DEFAULT_HOSTS, parse_hosts
+from hubgate.service.config_plan import Wanted, WantedConnection, WantedEndpoint
 from hubgate.web.api_keys import KeyForm
 from hubgate.web.fitting import fit
 from hubgate.web.shapes import EndpointForm
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from hubgate.domain.endpoint import Endpoint
     from hubgate.domain.keys import Key
+    from hubgate.domain.records import Connection
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _MOST_DEPTH = 20
@@ -48,8 +50,9 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     keys: dict[str, dict[str, Any]] | None = None
 
 
-class _TokenEntry(msgspec.Struct, forbid_unknown_fields=True):
+class _ConnectionEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     token: str
+    hosts: list[str] | None = None
 
 
 class _Loader(yaml.CSafeLoader):
@@ -92,18 +95,22 @@ def read_config(text: str, secrets: Mapping[str, str], have_tokens: Container[tu
 
 
 def write_config(
-    connections: Iterable[str], endpoints: Iterable[tuple[Endpoint, bool]], keys: Iterable[Key]
+    connections: Iterable[Connection], endpoints: Iterable[tuple[Endpoint, bool]], keys: Iterable[Key]
 ) -> str:
     """The configuration that makes all this.
 
     Args:
-        connections: their names.
+        connections: those that are there.
         endpoints: each with whether it has a token of its own.
         keys: gateway keys; what is theirs alone is left out.
     """
     names = _Names()
     document: dict[str, Any] = {"version": 1}
-    document["connections"] = {name: {"token": names.reference(f"connection_{name}")} for name in connections}
+    document["connections"] = {
+        one.name: {"token": names.reference(f"connection_{one.name}")}
+        | ({"hosts": list(one.hosts)} if one.hosts != DEFAULT_HOSTS else {})
+        for one in connections
+    }
     document["endpoints"] = {
         endpoint.name: _entry(EndpointForm.of(endpoint))
         | ({"token": names.reference(endpoint.name)} if has_token else {})
@@ -138,10 +145,12 @@ class _Reader:
                 self.problems.append(f"{part}.{name}: {error.message.rstrip('.')}.")
         return read
 
-    def connection(self, name: str, entry: Mapping[str, Any]) -> Secret | None:
-        """The token of a connection; `None` if the one that is there stays."""
+    def connection(self, name: str, entry: Mapping[str, Any]) -> WantedConnection:
+        """A connection."""
         check_name(name)
-        return self._secret(fit(entry, _TokenEntry).token, "connection", name)
+        form = fit(entry, _ConnectionEntry)
+        token = self._secret(form.token, "connection", name)
+        return WantedConnection(token=token, hosts=None if form.hosts is None else parse_hosts(form.hosts))
 
     def endpoint(self, name: str, entry: Mapping[str, Any]) -> WantedEndpoint:
         """An endpoint."""

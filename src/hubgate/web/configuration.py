@@ -33,7 +33,7 @@ class Configuration:
         """All connections, endpoints and keys."""
         keys = [key for key in self._access.list() if key.name != ADMIN]
         endpoints = self._with_tokens(self._gateway.endpoints())
-        return write_config(self._gateway.stored_tokens, endpoints, keys)
+        return write_config(self._gateway.connections(), endpoints, keys)
 
     def export_endpoint(self, name: str) -> str:
         """One endpoint.

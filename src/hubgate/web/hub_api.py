@@ -145,7 +145,7 @@ class HubApi:
                     f"No connection is named [{connection[:200]}].",
                     remedy="GET /api/connections lists them.",
                 )
-            return _first(self._connections[connection].token)
+            return self._connections[connection].hub_token
         return None
 
     def _needed_token(self, request: Request) -> Secret:

@@ -86,13 +86,13 @@ class Editing:
         form, old = await visit.form(RAW_FIELDS), self._old(visit)
         try:
             endpoint, token = model_form.endpoint_of(form, old)
+            keep_token = old is not None and form.get("connection") == KEEP
+            findings = await self._gateway.diagnose(endpoint, token, keep_token=keep_token)
         except Faults as faults:
             return self._outcome(visit, form, old, faults=faults.fields)
         except HubgateError as error:
             return self._outcome(visit, form, old, error=error)
-        keep_token = old is not None and form.get("connection") == KEEP
-        trial = self._trials.begin(self._gateway.diagnose(endpoint, token, keep_token=keep_token))
-        return self._outcome(visit, form, old, trial=trial)
+        return self._outcome(visit, form, old, trial=self._trials.begin(findings))
 
     async def watch(self, visit: Visit) -> Response:
         """How far a test is."""
@@ -137,7 +137,7 @@ class Editing:
         if not connection:
             return await self._put(form, endpoint, token, old)
         assert token is not None  # noqa: S101 - a name is given to a token
-        await self._gateway.connect(connection, token)
+        await self._gateway.connect(connection, token, self._gateway.hosts_for(endpoint))
         try:
             return await self._put(form, replace(endpoint, connection=connection), None, old)
         except BaseException:

@@ -118,9 +118,9 @@ class Picker:
         )
 
     def _token(self, form: Mapping[str, str]) -> Secret | None:
-        """The first token of the chosen connection, if one is chosen."""
+        """The token of the chosen connection, if one is chosen."""
         connection = self._connections.get(form.get("connection", ""))
-        return next(iter(connection.token.each()), None) if connection and connection.token else None
+        return connection.hub_token if connection else None
 
 
 def _task_fields(card: ModelCard, form: Mapping[str, str]) -> Mapping[str, str]:

@@ -1,0 +1,298 @@
+"""A stored token goes to the hosts that it was given for, whatever an admin asks for: no other server sees it."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from harness import RunningGate
+from lookalikes import lookalike
+from visitor import Visitor
+
+from hubgate.web.console.model_form import EMPTY, KEEP, NEW
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from commands import Command
+    from harness import Reply
+    from lookalikes import LookAlike
+
+    from hubgate.settings import Settings
+
+OWN, SHARED = "hf_OWNtokenOfTheVictim", "hf_SHAREDtokenOfTheTeam"
+
+
+@pytest.fixture
+def server() -> Iterator[LookAlike]:
+    """Where the tokens were given for."""
+    with lookalike("tei", key=OWN) as running:
+        yield running
+
+
+@pytest.fixture
+def shared() -> Iterator[LookAlike]:
+    with lookalike("tei", key=SHARED) as running:
+        yield running
+
+
+@pytest.fixture
+def thief() -> Iterator[LookAlike]:
+    """A server that is glad of any token."""
+    with lookalike("tei") as running:
+        yield running
+        seen = [asked.headers.get("authorization", "") for asked in running.requests]
+        stolen = [header for header in seen if OWN in header or SHARED in header]
+        assert not stolen
+
+
+@pytest.fixture
+def victim(gate: RunningGate, server: LookAlike, shared: LookAlike) -> RunningGate:
+    """A gate with a token of an endpoint's own, and one of a connection."""
+    gate.add("own", url=server.url, token=OWN)
+    connection = {"name": "team", "token": SHARED, "hosts": [shared.url]}
+    assert gate.request("POST", "/api/connections", connection).status == 201
+    gate.add("shared", url=shared.url, connection="team")
+    return gate
+
+
+def refused(reply: Reply) -> str:
+    """What is said of a token that may not go there, and what to do."""
+    assert reply.status == 400, reply.body
+    error = reply.json()["error"]
+    assert error["cause"] == "token_needed"
+    assert "again" in error["remedy"]
+    message: str = error["message"]
+    return message
+
+
+def audited(gate: RunningGate, verb: str) -> list[tuple[str, dict[str, Any]]]:
+    """Subjects and changes of the audit log's lines, the oldest first."""
+    lines = gate.request("GET", "/api/audit").json()["changes"]
+    return [(line["subject"], line["changes"]) for line in reversed(lines) if line["verb"] == verb]
+
+
+def attempts(thief: str, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Requests that would send a stored token to the thief, or through it."""
+    through: dict[str, Any] = {"proxy": thief}
+    url: dict[str, Any] = {"url": thief}
+    for change in (url, through, {"url": thief, "namespace": "thief"}):
+        yield "PATCH", "/api/endpoints/own", change
+        yield "PATCH", "/api/endpoints/shared", change
+    yield "PATCH", "/api/endpoints/own", {"url": thief, "enabled": False}
+    yield "PATCH", "/api/endpoints/own", {"source": "router", "url": None, "model": "a/b", **through}
+    taken: dict[str, Any] = {"name": "taken", "connection": "team"}
+    for form in ({"url": thief}, {"url": where, **through}, {"url": thief, "enabled": False}):
+        yield "POST", "/api/endpoints", {**taken, **form}
+        yield "POST", "/api/diagnose", {**taken, **form}
+    yield "POST", "/api/endpoints", {**taken, "url": thief, "save_anyway": True}
+
+
+def test_no_request_sends_a_stored_token_to_another_host(
+    victim: RunningGate, server: LookAlike, shared: LookAlike, thief: LookAlike
+) -> None:
+    tried = list(attempts(thief.url, shared.url))
+    for method, path, body in tried:
+        assert thief.url in refused(victim.request(method, path, body)), body
+    assert len(audited(victim, "token.refuse")) == len(tried)
+    assert audited(victim, "token.refuse")[0] == (
+        "own",
+        {"hosts": [None, [thief.url]], "connection": [None, None]},
+    )
+    assert not thief.requests
+    assert [one["url"] for one in victim.request("GET", "/api/endpoints").json()["endpoints"]] == [
+        server.url,
+        shared.url,
+    ]
+
+
+def test_with_its_token_an_endpoint_moves_and_the_former_host_is_not_told(
+    victim: RunningGate, server: LookAlike
+) -> None:
+    with lookalike("tei", key="hf_another") as other:
+        moved = victim.request("PATCH", "/api/endpoints/own", {"url": other.url, "token": "hf_another"})
+        assert (moved.status, moved.json()["url"]) == (200, other.url)
+        refused(victim.request("PATCH", "/api/endpoints/own", {"url": server.url}))
+        # Nobody's token is sent where none is stored, and a path at the same host is the same host.
+        longer = victim.request("PATCH", "/api/endpoints/own", {"url": f"{other.url}/v1/embeddings"})
+        assert longer.status == 200, longer.body
+        gone = victim.request("PATCH", "/api/endpoints/own", {"token": None, "enabled": False})
+        assert gone.status == 200
+        away = victim.request("PATCH", "/api/endpoints/own", {"url": "http://127.0.0.1:1"})
+        assert away.status == 200
+
+
+def test_a_twin_stays_at_the_host_of_the_first(victim: RunningGate, thief: LookAlike) -> None:
+    assert victim.request("POST", "/api/endpoints/own/clone", {"name": "twin"}).status == 201
+    refused(victim.request("PATCH", "/api/endpoints/twin", {"url": thief.url}))
+
+
+def test_every_diagnosis_is_in_the_audit_log(
+    victim: RunningGate, server: LookAlike, shared: LookAlike
+) -> None:
+    assert victim.request("POST", "/api/endpoints/own/diagnose").json()["well"]
+    assert victim.request(
+        "POST", "/api/diagnose", {"name": "x", "url": shared.url, "connection": "team"}
+    ).json()["well"]
+    assert not victim.request("POST", "/api/diagnose", {"name": "y", "url": "ftp://z"}).json()["well"]
+    assert audited(victim, "endpoint.diagnose") == [
+        ("own", {"hosts": [None, [server.url]], "connection": [None, None]}),
+        ("x", {"hosts": [None, [shared.url]], "connection": [None, "team"]}),
+        ("y", {"hosts": [None, []], "connection": [None, None]}),
+    ]
+
+
+class TestHostsOfAConnection:
+    def test_more_hosts_want_the_token_again_and_fewer_do_not(
+        self, victim: RunningGate, shared: LookAlike, thief: LookAlike
+    ) -> None:
+        here = "/api/connections/team"
+        widened = {"hosts": [shared.url, thief.url]}
+        assert thief.url in refused(victim.request("PATCH", here, widened))
+        assert "huggingface" in refused(victim.request("PATCH", here, {"hosts": ["huggingface", shared.url]}))
+        assert audited(victim, "token.refuse")[0] == ("team", {"hosts": [None, [thief.url]]})
+        again = victim.request("PATCH", here, {**widened, "token": SHARED})
+        assert (again.status, again.json()["hosts"]) == (200, [shared.url, thief.url])
+        narrowed = victim.request("PATCH", here, {"hosts": [shared.url]})
+        assert narrowed.json()["hosts"] == [shared.url]
+        left = victim.request("PATCH", here, {"hosts": ["https://gpu.example.com"], "token": SHARED})
+        assert (left.status, left.json()["error"]["cause"]) == (409, "in_use")
+        assert "shared" in left.json()["error"]["message"]
+        victim.request("DELETE", "/api/endpoints/shared")
+        part = victim.request("PATCH", here, {"hosts": ["https://*.example.com"], "token": SHARED})
+        assert part.status == 200
+        assert victim.request("PATCH", here, {"hosts": ["https://gpu.example.com"]}).status == 200
+
+    def test_left_out_they_are_hugging_faces(self, gate: RunningGate, thief: LookAlike) -> None:
+        made = gate.request("POST", "/api/connections", {"name": "team", "token": SHARED})
+        assert made.json()["hosts"] == ["huggingface"]
+        refused(gate.request("POST", "/api/endpoints", {"name": "x", "url": thief.url, "connection": "team"}))
+        named = {"name": "x", "url": "https://x1.us-east-1.aws.endpoints.huggingface.cloud"}
+        gate.add(**named, connection="team", enabled=False, save_anyway=True)
+
+    def test_its_token_asks_the_hub_only_if_it_may_go_there(self, victim: RunningGate) -> None:
+        reply = victim.request("GET", "/api/hub/whoami?connection=team")
+        assert (reply.status, "No token is given" in reply.json()["error"]["message"]) == (400, True)
+
+    @pytest.mark.parametrize(
+        "hosts",
+        [
+            [],
+            ["*"],
+            ["https://*"],
+            ["https://*.com"],
+            ["ftp://x"],
+            ["https://u:p@x"],
+            ["x:99999"],
+            ["bücher"],
+        ],
+    )
+    def test_what_is_not_a_host_is_refused(self, gate: RunningGate, hosts: list[str]) -> None:
+        reply = gate.request("POST", "/api/connections", {"name": "team", "token": SHARED, "hosts": hosts})
+        assert (reply.status, "[hosts]" in reply.json()["error"]["message"]) == (400, True)
+
+    def test_the_command_line_stores_lists_and_narrows_them(
+        self, gate: RunningGate, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MY_TOKEN", SHARED)
+        given = ("--host", "GPU.example.com", "--host", "http://10.0.0.5:8080/v1", "--token-env", "MY_TOKEN")
+        assert hubgate("connection", "add", "team", *given).status == 0
+        hosts = ["https://gpu.example.com", "http://10.0.0.5:8080"]
+        assert hubgate("connection", "list").rows[0][2:4] == [f"{hosts[0]},", hosts[1]]
+        narrowed = hubgate("connection", "replace", "team", "--host", hosts[0])
+        assert narrowed.out == "Replaced the hosts of team.\n"
+        widened = hubgate("connection", "replace", "team", "--host", hosts[1])
+        assert "Send the token again" in widened.err
+
+
+def test_the_configuration_has_the_hosts_and_cannot_move_a_token(
+    victim: RunningGate, shared: LookAlike, thief: LookAlike
+) -> None:
+    exported = victim.request("GET", "/api/config?format=json").json()["yaml"]
+    assert f"hosts:\n    - {shared.url}" in exported
+    unchanged = victim.request("POST", "/api/config", {"yaml": exported}).json()
+    assert unchanged["steps"] == []
+    without = f"connections: {{team: {{token: '${{T}}'}}}}\nendpoints: {{shared: {{url: '{shared.url}', connection: team}}}}"
+    assert victim.request("POST", "/api/config", {"yaml": without}).json()["steps"] == []
+    moved = victim.request("POST", "/api/config", {"yaml": exported.replace(shared.url, thief.url)}).json()
+    assert {step["name"]: step["failure"]["cause"] for step in moved["steps"]} == {
+        "team": "token_needed",
+        "shared": "token_needed",
+    }
+    secrets = {"TOKEN_OF_CONNECTION_TEAM": "hf_another_token"}
+    two = {"yaml": exported.replace("team", "two"), "secrets": secrets, "dry_run": True}
+    first = victim.request("POST", "/api/config", two).json()["steps"][0]
+    assert (first["action"], first["changes"]["hosts"]) == ("add", [None, [shared.url]])
+
+
+def test_elasticsearchs_face_cannot_move_a_token(victim: RunningGate, thief: LookAlike) -> None:
+    update = {"service_settings": {"url": thief.url}}
+    reply = victim.request("PUT", "/_inference/text_embedding/own/_update", update)
+    assert reply.status == 400
+    assert not thief.requests
+
+
+def test_the_consoles_forms_cannot_move_a_token(
+    victim: RunningGate, server: LookAlike, shared: LookAlike, thief: LookAlike
+) -> None:
+    visitor = Visitor(victim)
+    visitor.sign_in()
+    form = {**EMPTY, "url": thief.url, "name": "own", "connection": KEEP}
+    for path in ("/ui/models/own/test", "/ui/models/own/edit"):
+        assert "The token was not given for this host" in visitor.post(path, form).words
+    for path in ("/ui/models/test", "/ui/models/new"):
+        sent = {**form, "name": "taken", "connection": "team"}
+        assert "The token was not given for this host" in visitor.post(path, sent).words
+    page = visitor.get("/ui/connections/team").text
+    assert f">\n{shared.url}</textarea>" in page
+    wider = visitor.post("/ui/connections/team", {"hosts": f"{shared.url}\n{thief.url}", "token": ""})
+    assert "The token was not given for this host" in wider.words
+    again = visitor.post("/ui/connections/team", {"hosts": f"{shared.url}\nhuggingface", "token": SHARED})
+    assert again.status == 303
+    named = {**form, "url": server.url, "name": "two", "connection": NEW, "token": OWN, "token_name": "given"}
+    assert visitor.post("/ui/models/new", named).status == 303
+    assert victim.gateway.connection("given").hosts == (server.url,)
+
+
+def test_connections_of_an_earlier_version_keep_the_hosts_that_they_are_used_with(
+    settings: Settings, server: LookAlike, shared: LookAlike, thief: LookAlike
+) -> None:
+    with RunningGate(settings) as gate:
+        hosts = {"hosts": [shared.url]}
+        gate.request("POST", "/api/connections", {"name": "team", "token": SHARED, **hosts})
+        gate.request("POST", "/api/connections", {"name": "idle", "token": SHARED, **hosts})
+        gate.add("own", url=server.url, token=OWN)
+        gate.add("shared", url=shared.url, connection="team")
+        key = gate.admin_key
+    with closing(sqlite3.connect(settings.database)) as database, database:
+        database.execute("UPDATE connections SET hosts = NULL")
+    with RunningGate(settings) as gate:
+        gate.admin_key = key
+        shown = gate.request("GET", "/api/connections").json()["connections"]
+        assert {one["name"]: one["hosts"] for one in shown} == {
+            "idle": ["huggingface"],
+            "team": ["huggingface", shared.url],
+        }
+        for name in ("own", "shared"):
+            assert gate.request("POST", f"/api/endpoints/{name}/check").status == 200
+        refused(gate.request("PATCH", "/api/endpoints/shared", {"url": thief.url}))
+
+
+def test_a_token_that_cannot_be_opened_now_does_not_wait_for_another_host(
+    settings: Settings, server: LookAlike, thief: LookAlike
+) -> None:
+    with RunningGate(settings) as gate:
+        gate.add("own", url=server.url, token=OWN)
+        key = gate.admin_key
+    kept = settings.secret_key_file.read_bytes()
+    settings.secret_key_file.unlink()
+    with RunningGate(settings) as gate:
+        gate.admin_key = key
+        assert gate.request("PATCH", "/api/endpoints/own", {"url": thief.url}).status == 200
+    settings.secret_key_file.write_bytes(kept)
+    with RunningGate(settings) as gate:
+        gate.admin_key = key
+        assert gate.request("POST", "/api/endpoints/own/check").status == 200
+        assert "token" not in gate.request("GET", "/api/endpoints/own").json()
