@@ -1,6 +1,6 @@
 # The two commands: `make serve` and `make test`. Everything is installed into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help install serve test fuzz lint types check bench test-clients test-engines screenshots lock clean
+.PHONY: help install serve test fuzz lint types check bench test-slow test-clients test-engines screenshots lock clean
 
 PYTHON ?= python3
 PORT ?= 8080
@@ -54,6 +54,9 @@ check: lint types test  ## Everything CI checks
 
 bench: install  ## The benchmarks; each prints ratios taken in one interleaved run
 	$(BIN)/python benchmarks/run.py
+
+test-slow: install  ## Tests that take minutes, with a few gateways and servers at the same time
+	$(BIN)/python -m pytest tests/slow -s
 
 test-clients: install  ## Clients that do not install beside the tests, each in an environment of its own
 	$(BIN)/python scripts/test_clients.py

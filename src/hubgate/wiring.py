@@ -14,6 +14,7 @@ from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import StoreFailed
 from hubgate.service.access import Access
 from hubgate.service.gateway import Gateway
+from hubgate.service.ledger import Ledger
 from hubgate.service.memory import VectorMemory
 from hubgate.service.meter import Meter
 from hubgate.service.pipeline import Pipelines
@@ -73,7 +74,9 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
         if memory := _memory(settings):
             closing.push_async_callback(memory.close)
         counters = TokenizerFiles(settings.tokenizers, hf_endpoint=settings.hf_endpoint)
-        pipelines = Pipelines(memory.cache if memory else None, time.monotonic, counters)
+        ledger = await Ledger.load(store, time.monotonic)
+        closing.push_async_callback(ledger.close)
+        pipelines = Pipelines(memory.cache if memory else None, time.monotonic, counters, ledger)
         gateway = Gateway(store, sources, pipelines, counters)
         closing.push_async_callback(gateway.usage.flush)
         closing.push_async_callback(access.flush)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,12 +31,6 @@ def embed(*texts: str, caller: str = "-", bulk: bool = False, deadline: float | 
 def refused(status: int = 422, cause: Cause = Cause.INPUT_REFUSED, said: str = "") -> UpstreamRefused:
     """What a server says no with."""
     return UpstreamRefused(f"It refused: {said}", status=status, cause=cause, said=said)
-
-
-def most_in_a_minute(arrivals: Sequence[float]) -> int:
-    """The largest number of arrivals in any 60 seconds."""
-    times = sorted(arrivals)
-    return max(bisect_left(times, start + 60.0) - index for index, start in enumerate(times))
 
 
 @dataclass

@@ -6,12 +6,12 @@ import asyncio
 import random
 
 import pytest
+from arrivals import SlowServer, most_in_a_minute
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted_answers import most_in_a_minute
 from virtual_time import now, run
 
-from hubgate.core.limiting import Allowance
+from hubgate.core.limiting import Allowance, Permit
 
 
 async def granted(allowance: Allowance, count: int, *, takes: float = 0.0) -> list[float]:
@@ -104,24 +104,37 @@ def test_without_a_limit_nobody_waits_and_nothing_is_kept() -> None:
     limit=st.sampled_from([1, 2, 7, 60, 300]),
     burst=st.sampled_from([1, 3, 60]),
     slowest=st.sampled_from([0.0, 0.02, 0.9, 1.0, 20.0]),
+    stops=st.lists(st.tuples(st.floats(2, 100), st.floats(0.1, 55)), max_size=3),
 )
 def test_no_sixty_seconds_at_the_server_hold_more_than_the_allowance(
-    seed: int, limit: int, burst: int, slowest: float
+    seed: int, limit: int, burst: int, slowest: float, stops: list[tuple[float, float]]
 ) -> None:
-    """Requests arrive up to a second after they left, replies come when they like, some permits are given back."""
+    """It takes its time to read and to answer, and stands still now and then.
+
+    Some callers leave, some connect slowly, some permits are given back, and some are used for two requests.
+    """
     chance = random.Random(seed)
-    arrivals: list[float] = []
+    halts, end = [], 0.0
+    for pause, length in stops:
+        halts.append((end + pause, end + pause + length))
+        end += pause + length
+    server = SlowServer(chance, slowest, halts)
 
     async def ask(allowance: Allowance) -> None:
         permit = await allowance.take(again=chance.random() < 0.1)
         if chance.random() < 0.1:
             allowance.give_back(permit)
             return
-        travel = chance.choice([0.0, chance.random(), 1.0]) * min(1.0, slowest)
-        await asyncio.sleep(travel)
-        arrivals.append(now())
-        await asyncio.sleep(chance.random() * slowest)
-        allowance.done(permit)
+        await asyncio.sleep(chance.choice([0.0, 0.0, 0.1, 3.0]))  # connecting
+        try:
+            async with asyncio.timeout(chance.choice([None, None, None, 0.01, 2.0])):
+                await server.answer(permit)
+                if chance.random() < 0.1:
+                    await server.answer(permit)
+        except TimeoutError:
+            pass
+        finally:
+            allowance.done(permit)
 
     async def main() -> None:
         allowance = Allowance(limit, burst=burst, clock=now)
@@ -132,14 +145,113 @@ def test_no_sixty_seconds_at_the_server_hold_more_than_the_allowance(
         for task in chance.sample(asks, len(asks) // 10):
             task.cancel()
         await asyncio.gather(*asks, return_exceptions=True)
+        await asyncio.sleep(120)  # until all is read
 
     run(main())
-    assert most_in_a_minute(arrivals) <= limit
+    assert most_in_a_minute(server.arrivals) <= limit
 
 
-def test_a_slow_reply_is_not_waited_for_longer_than_the_margin() -> None:
-    times = run(granted(Allowance(2, burst=2, clock=now), 3, takes=30.0))
-    assert times == pytest.approx([0, 0, 61.05])
+async def sent(allowance: Allowance) -> Permit:
+    """The permit of a request that has left."""
+    permit = await allowance.take()
+    assert permit.leave()
+    return permit
+
+
+def test_a_request_counts_until_a_minute_after_its_reply_has_begun() -> None:
+    async def main() -> float:
+        allowance = Allowance(1, clock=now)
+        permit = await sent(allowance)
+        await asyncio.sleep(30)
+        permit.answered()
+        await asyncio.sleep(10)
+        allowance.done(permit)
+        await allowance.take()
+        return now()
+
+    assert run(main()) == pytest.approx(90.05)
+
+
+def test_a_reply_to_another_request_shows_that_the_server_reads() -> None:
+    """So a long reply costs two margins, not its length."""
+
+    async def main() -> float:
+        allowance = Allowance(2, burst=2, clock=now)
+        await sent(allowance)
+        quick = await sent(allowance)
+        await asyncio.sleep(1)
+        quick.answered()
+        await allowance.take()  # it goes no sooner than the first
+        return now()
+
+    assert run(main()) == pytest.approx(1 + 1 + 60.05)
+
+
+def test_a_request_given_up_counts_as_long_as_its_server_may_not_have_read_it() -> None:
+    async def main() -> float:
+        allowance = Allowance(1, clock=now)
+        allowance.done(await sent(allowance))
+        await allowance.take()
+        return now()
+
+    assert run(main()) == pytest.approx(60 + 60.05)
+
+
+def test_an_estimate_takes_the_server_to_answer_at_once() -> None:
+    async def main() -> float:
+        allowance = Allowance(1, clock=now)
+        await sent(allowance)
+        await asyncio.sleep(5)
+        return allowance.wait_estimate()
+
+    assert run(main()) == pytest.approx(60.05)
+
+
+def test_a_request_that_comes_too_late_gives_its_permit_back_and_takes_another() -> None:
+    async def main() -> tuple[bool, float, int]:
+        allowance = Allowance(1, clock=now)
+        permit = await allowance.take()
+        await asyncio.sleep(5)
+        left = permit.leave()
+        await permit.renew()
+        assert permit.leave()
+        return left, now(), allowance.spent()
+
+    assert run(main()) == (False, 5.0, 1)
+
+
+def test_a_second_request_under_a_permit_takes_another_and_both_count() -> None:
+    async def main() -> tuple[float, int]:
+        allowance = Allowance(60, clock=now)
+        permit = await sent(allowance)
+        assert not permit.leave()
+        await permit.renew()
+        assert permit.leave()
+        return now(), allowance.spent()
+
+    assert run(main()) == (1.0, 2)
+
+
+def test_who_leaves_while_a_permit_is_renewed_takes_nothing_along() -> None:
+    async def main() -> tuple[float, int]:
+        allowance = Allowance(60, max_concurrent_requests=1, clock=now)
+        permit = await allowance.take()
+        await sent_by_another(allowance)
+        await asyncio.sleep(0.9)
+        assert not permit.leave()
+        renewing = asyncio.create_task(permit.renew())
+        await asyncio.sleep(0)
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)
+        allowance.done(permit)
+        await allowance.take()
+        return now(), allowance.spent()
+
+    async def sent_by_another(allowance: Allowance) -> None:
+        await asyncio.sleep(0.2)
+        assert (await allowance.take(again=True)).leave()
+
+    assert run(main()) == pytest.approx((2.0, 2))
 
 
 def test_a_permit_given_back_can_be_had_at_once() -> None:

@@ -11,9 +11,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
+from arrivals import most_in_a_minute
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted_answers import Scripted, embed, most_in_a_minute, refused, vector
+from scripted_answers import Scripted, embed, refused, vector
 from virtual_time import now, run
 
 from hubgate.core.limiting import Allowance

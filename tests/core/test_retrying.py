@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from scripted_answers import Scripted, embed, most_in_a_minute, refused
+from arrivals import most_in_a_minute
+from scripted_answers import Scripted, embed, refused
 from virtual_time import now, run
 
 from hubgate.core.limiting import Allowance

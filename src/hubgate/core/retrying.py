@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from hubgate.core.limiting import sending_under
 from hubgate.core.packing.faults import own_error
 from hubgate.core.sharing import tokens_guessed, weight
 from hubgate.domain.errors import Cause, HubgateError
@@ -137,7 +138,8 @@ class Retries:
     async def _again(self, ask: Callable[[C], Awaitable[R]], call: C, tokens: int) -> R:
         permit = await self._allowance.take(tokens, again=True)
         try:
-            return await ask(call)
+            with sending_under(permit):
+                return await ask(call)
         finally:
             self._allowance.done(permit)
 

@@ -206,6 +206,12 @@ class Turn:
         self._permit: Permit | None = permit
         self.waited = waited
 
+    @property
+    def permit(self) -> Permit:
+        """The permit of a turn that is not ended."""
+        assert self._permit is not None  # noqa: S101 - its holder knows
+        return self._permit
+
     def end(self) -> None:
         """Let the next one have it; a second time does nothing."""
         permit, self._permit = self._permit, None

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from hubgate.core.limiting import sending_under
 from hubgate.core.packing.faults import too_late
 from hubgate.core.sharing import BYTES_PER_TOKEN, weight
 from hubgate.domain.calls import Complete
@@ -61,7 +62,8 @@ class Writing:
         tokens, deadline = self._begin(call)
         turn = await self._turns.take(call.context, tokens, deadline)
         try:
-            written = await self._ask(self._writer.write, call, tokens, deadline)
+            with sending_under(turn.permit):
+                written = await self._ask(self._writer.write, call, tokens, deadline)
         finally:
             turn.end()
         return replace(written, waited=turn.waited) if turn.waited else written
@@ -75,7 +77,8 @@ class Writing:
         tokens, deadline = self._begin(call)
         turn = await self._turns.take(call.context, tokens, deadline)
         try:
-            events = await self._ask(self._writer.stream, call, tokens, deadline)
+            with sending_under(turn.permit):
+                events = await self._ask(self._writer.stream, call, tokens, deadline)
         except BaseException:
             turn.end()
             raise

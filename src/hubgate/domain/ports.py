@@ -272,7 +272,22 @@ class VectorDisk(VectorCache, Protocol):
         ...
 
 
-class Store(Protocol):
+class Notes(Protocol):
+    """Small facts about this gateway that survive a restart.
+
+    Both methods raise `StoreFailed` when the database cannot be used.
+    """
+
+    async def note(self, name: str) -> str | None:
+        """The fact of this name, if there is one."""
+        ...
+
+    async def set_note(self, name: str, value: str) -> None:
+        """Remember a fact."""
+        ...
+
+
+class Store(Notes, Protocol):
     """What survives a restart. Tokens go in and come out open; they are sealed at rest.
 
     Every method raises `StoreFailed` when the database cannot be used.
@@ -335,14 +350,6 @@ class Store(Protocol):
 
     async def touch_keys(self, last_used: Mapping[str, float]) -> None:
         """Write down when keys were last used, seconds since the epoch by key id."""
-        ...
-
-    async def note(self, name: str) -> str | None:
-        """A small remembered fact about this gate."""
-        ...
-
-    async def set_note(self, name: str, value: str) -> None:
-        """Remember a small fact about this gate."""
         ...
 
     async def reseal(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from hubgate.core.limiting import sending_under
 from hubgate.domain.endpoint import WRITING_TASKS, Source
 from hubgate.domain.errors import HubgateError
 from hubgate.service.changing import is_another
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from hubgate.domain.secret import Secret
 
 _READY_NOTE = "ready endpoint"
+_CHECK_SECONDS = 300.0
+"""For a check in the background: each of its few requests may wait a minute for its permit."""
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ class Gateway(Connecting):
                 self._starting.load(endpoint.name, partial(self._load, endpoint.name))
             elif to_be_looked_at(endpoint):
                 runs = partial(self._sources.runs, endpoint, self._live.find(endpoint.name).token)
-                self._starting.look(endpoint.name, partial(self.check, endpoint.name), runs)
+                self._starting.look(endpoint.name, partial(self._check_in_turn, endpoint.name), runs)
         if ready_endpoint and await self._store.note(_READY_NOTE) is None:
             if endpoints:
                 await self._store.set_note(_READY_NOTE, "not needed")
@@ -168,6 +171,17 @@ class Gateway(Connecting):
             StoreFailed: the key cannot be changed here; says how it can.
         """
         return await self._store.rotate_secret()
+
+    async def _check_in_turn(self, name: str) -> None:
+        """Check an endpoint as one caller among others, with permits of its allowance."""
+        if (health := self._live.find(name).pipeline.health) is None:
+            return
+        permit = await health.allowance.take()
+        try:
+            with sending_under(permit):
+                await self.check(name, within=_CHECK_SECONDS)
+        finally:
+            health.allowance.done(permit)
 
     async def _load(self, name: str) -> None:
         live = self._live.find(name)

@@ -42,10 +42,12 @@ from hubgate.domain.errors import DeadlineExceeded, InvalidRequest
 from hubgate.upstreams.urls import base_url
 
 if TYPE_CHECKING:
+    from hubgate.core.reserving import Reserve
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.endpoint import Endpoint
     from hubgate.domain.ports import Answer, Clock, Counters, Model, Upstream, VectorCache, Writer
     from hubgate.domain.secret import Secret
+    from hubgate.service.ledger import Ledger
 
 DEFAULT_PATIENCE = 45.0
 """Seconds a call may take when its caller names no deadline: Dify gives up after 60."""
@@ -85,10 +87,17 @@ class Pipeline:
 class Pipelines:
     """Builds the pipeline of each endpoint, once, from what endpoints share: the cache, and each allowance."""
 
-    def __init__(self, cache: VectorCache | None, clock: Clock, counters: Counters | None = None) -> None:
+    def __init__(
+        self,
+        cache: VectorCache | None,
+        clock: Clock,
+        counters: Counters | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
         self._cache = cache
         self._clock = clock
         self._counters = counters
+        self._ledger = ledger
         self._allowances: WeakValueDictionary[tuple[object, ...], Allowance] = WeakValueDictionary()
 
     def build(self, endpoint: Endpoint, token: Secret | None, model: Model) -> Pipeline:
@@ -153,9 +162,17 @@ class Pipelines:
                 max_concurrent_requests=endpoint.max_concurrent_requests,
                 max_concurrent_texts=_TEI_TEXTS_AT_ONCE if endpoint.facts.engine is Engine.TEI else None,
                 burst=endpoint.burst,
+                reserve=self._reserve(key, endpoint.requests_per_minute),
                 clock=self._clock,
             )
         return allowance
+
+    def _reserve(self, key: tuple[object, ...], requests_per_minute: int | None) -> Reserve | None:
+        if self._ledger is None or requests_per_minute is None:
+            return None
+        # Four bytes tell allowances apart, and are too few to find a token by.
+        digest = hashlib.blake2b(repr(key).encode(), digest_size=4).hexdigest()
+        return self._ledger.reserve(digest, requests_per_minute)
 
 
 async def _writes(call: Call) -> Result:

@@ -53,6 +53,11 @@ class Connection(asyncio.Protocol):
         """
         return self._over and self._reusable and not (self._closed or self._unsent or self._paused)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self._closed
+
     def send(self, head: bytes, body: bytes, bound: int, *, streams: bool) -> None:
         """Begin an exchange; a body beyond one piece is to be sent by `send_rest`.
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from hubgate.core.limiting import Permit
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest:
@@ -25,6 +27,8 @@ class HttpRequest:
     """An HTTP proxy on the way, by URL; it may hold a password."""
     ca_bundle: str | None = None
     """A file of certificates that the server's is checked against, instead of the system's."""
+    permit: Permit | None = field(default=None, repr=False)
+    """The allowance's permit that it is sent under, if an allowance counts it."""
 
 
 class ReplyHeaders(dict[str, str]):

@@ -79,11 +79,11 @@ class PooledClient:
         """
         way = Way.of(request.url, request.proxy, request.ca_bundle, self._rule)
         seconds = request.timeout or self._total_seconds
-        until = asyncio.get_running_loop().time() + seconds
         try:
-            connection = await self._ask(request, way, self._max_reply_bytes, until)
+            connection, until = await self._ask(request, way, self._max_reply_bytes, seconds)
             try:
                 body = await connection.whole(until)
+                _note_reply(request)
             finally:
                 self._end(connection, way)
         except TROUBLE as error:
@@ -100,11 +100,11 @@ class PooledClient:
         """
         way = Way.of(request.url, request.proxy, request.ca_bundle, self._rule)
         seconds = request.timeout or self._total_seconds
-        until = asyncio.get_running_loop().time() + seconds
         try:
-            connection = await self._ask(request, way, STREAM_AHEAD_BYTES, until, streams=True)
+            connection, until = await self._ask(request, way, STREAM_AHEAD_BYTES, seconds, streams=True)
             try:
                 await connection.begun(until)
+                _note_reply(request)
                 _refuse_redirect(request, way, connection)
             except BaseException:
                 self._end(connection, way)
@@ -124,22 +124,39 @@ class PooledClient:
         await asyncio.sleep(0)  # they end in the loop's next turn
 
     async def _ask(
-        self, request: HttpRequest, way: Way, bound: int, until: float, *, streams: bool = False
-    ) -> Connection:
-        """Send a request; the reply is still to come."""
+        self, request: HttpRequest, way: Way, bound: int, seconds: float, *, streams: bool = False
+    ) -> tuple[Connection, float]:
+        """Send a request; the reply is still to come, until the time on the loop's clock that is returned too."""
         written = head(request, way.reader)
-        connection = self._kept(way)
-        if connection is None:
-            async with asyncio.timeout_at(until):
-                connection = await self._connect(way)
-        self._busy.add(connection)
+        connection, until = await self._ready(request, way, seconds)
         try:
             connection.send(written, request.body, bound, streams=streams)
             await connection.send_rest(request.body, until)
         except BaseException:
             self._end(connection, way)
             raise
-        return connection
+        return connection, until
+
+    async def _ready(self, request: HttpRequest, way: Way, seconds: float) -> tuple[Connection, float]:
+        """A connection on which the request is sent now, and when its time is over."""
+        loop = asyncio.get_running_loop()
+        connection = self._kept(way)
+        while True:
+            until = loop.time() + seconds
+            if connection is None:
+                async with asyncio.timeout_at(until):
+                    connection = await self._connect(way)
+            self._busy.add(connection)
+            if request.permit is None or request.permit.leave():
+                return connection, until
+            try:
+                await request.permit.renew()  # connecting took too long; nothing was sent
+            except BaseException:
+                self._end(connection, way)
+                raise
+            if connection.closed:
+                self._busy.discard(connection)
+                connection = None
 
     def _end(self, connection: Connection, way: Way) -> None:
         """An exchange is over: the connection waits for the next one, unless something of this is still to come."""
@@ -190,6 +207,11 @@ class PooledClient:
                 del self._idle[way]
         if self._idle:
             self._sweeping = loop.call_later(self._keep_alive_seconds / 2, self._sweep)
+
+
+def _note_reply(request: HttpRequest) -> None:
+    if request.permit is not None:
+        request.permit.answered()
 
 
 def _refuse_redirect(request: HttpRequest, way: Way, connection: Connection) -> None:

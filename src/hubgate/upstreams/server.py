@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hubgate.core.limiting import current_permit
 from hubgate.domain.calls import NO_CONTEXT
 from hubgate.domain.errors import InvalidEndpoint
 from hubgate.upstreams.access_tokens import AccessTokens
@@ -99,6 +100,7 @@ class Server:
             silence=endpoint.timeout,
             proxy=endpoint.proxy,
             ca_bundle=endpoint.ca_bundle,
+            permit=current_permit(),
         )
 
 

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from hubgate.core.limiting import sending_under
 from hubgate.core.packing.batch import Ticket
 from hubgate.core.packing.faults import closing, dropped, hopeless, queue_full, too_late
 from hubgate.core.packing.halving import Halving
@@ -198,7 +199,8 @@ class Packed:
             ticket.lanes[lane] = batch
         try:
             halving = Halving()
-            await self._ask(batch, halving)
+            with sending_under(permit):
+                await self._ask(batch, halving)
             while halving.parts:
                 await self._ask_again(halving)
         except BaseException:
@@ -219,7 +221,8 @@ class Packed:
             return
         self._allowance.load(permit, texts=0, tokens=part.tokens)
         try:
-            await self._ask(part, halving)
+            with sending_under(permit):
+                await self._ask(part, halving)
         finally:
             self._allowance.done(permit)
 

@@ -1,0 +1,166 @@
+"""A permit is for now: where connecting takes long, a request leaves under a new one, and none is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+from lookalikes import lookalike
+from pooled import pooled
+from raw_server import raw_server
+
+from hubgate.core.limiting import Allowance, Permit
+from hubgate.upstreams.messages import HttpRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+
+
+class SlowNames:
+    """A name server that takes five seconds the first time, by the clock that is told here."""
+
+    def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        self.now = 0.0
+        self.asked = 0
+        self._meanwhile = meanwhile
+
+    def clock(self) -> float:
+        return self.now
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        self.asked += 1
+        if self.asked == 1:
+            self.now += 5.0
+            self._meanwhile()
+        return ["127.0.0.1"]
+
+
+def get(port: int, permit: Permit, host: str = "slow.test") -> HttpRequest:
+    return HttpRequest(method="GET", url=f"http://{host}:{port}/health", permit=permit)
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+async def test_a_permit_that_lapsed_while_connecting_is_replaced_before_anything_is_sent() -> None:
+    names = SlowNames()
+    allowance = Allowance(60, clock=names.clock)
+    with lookalike("tei") as server:
+        async with pooled(resolve=names) as client:
+            permit = await allowance.take()
+            await client.send(get(port_of(server.url), permit))
+            allowance.done(permit)
+    assert len(server.requests) == 1
+    assert allowance.spent() == 1
+    assert permit.counted.expires == 5 + 60.05
+    assert allowance.take_now() is None  # the next slot is a second after the one that was used
+    names.now = 6.0
+    assert allowance.take_now() is not None
+
+
+async def test_a_quick_connection_leaves_under_the_first_permit_and_so_does_a_stream() -> None:
+    allowance = Allowance(60, burst=2, clock=lambda: 0.0)
+    with lookalike("tei") as server:
+        async with pooled() as client:
+            for ask in (client.send, client.stream):
+                permit = await allowance.take()
+                first = permit.counted
+                reply = await ask(HttpRequest(method="GET", url=server.url + "/health", permit=permit))
+                assert permit.counted is first
+                assert first.expires == 60.05
+                assert reply.status == 200
+                allowance.done(permit)
+
+
+async def test_a_server_that_hangs_up_while_a_permit_is_awaited_is_connected_to_again() -> None:
+    others: list[Permit | None] = []
+    names = SlowNames(lambda: others.append(allowance.take_now()))
+    allowance = Allowance(60, clock=names.clock)
+    closed = asyncio.Event()
+    connections = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 2:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(OK)
+        writer.close()
+        await writer.wait_closed()
+        closed.set()
+
+    async with raw_server(answer) as port, pooled(resolve=names) as client:
+        permit = await allowance.take()
+        asking = asyncio.create_task(client.send(get(port, permit)))
+        await closed.wait()
+        await asyncio.sleep(0.01)  # until the client has heard of it, too
+        names.now = 6.0
+        assert others[0] is not None
+        allowance.done(others[0])
+        assert (await asking).status == 200
+    assert connections == 2
+
+
+async def test_who_leaves_while_a_permit_is_awaited_leaves_no_connection() -> None:
+    others: list[Permit | None] = []
+    names = SlowNames(lambda: others.append(allowance.take_now()))
+    allowance = Allowance(60, clock=names.clock)
+    connected, ended = asyncio.Event(), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        ended.set()
+
+    async with raw_server(answer) as port, pooled(resolve=names) as client:
+        permit = await allowance.take()
+        asking = asyncio.create_task(client.send(get(port, permit)))
+        await connected.wait()
+        await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await ended.wait()
+        allowance.done(permit)
+    assert allowance.spent() == 1  # the other's
+
+
+async def test_a_server_that_accepts_late_is_sent_one_request_under_a_new_permit() -> None:
+    """Its queue of connections is full at first, so the system tries again after a second."""
+    heard: list[bytes] = []
+    ended = asyncio.Semaphore(0)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if head := await reader.read(65536):
+            heard.append(head)
+            writer.write(OK)
+            await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        ended.release()
+
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
+        where = listening.getsockname()[:2]
+        loop, allowance = asyncio.get_running_loop(), Allowance(600)
+        other = socket.create_connection(where)
+        permit = await allowance.take()
+        first = permit.counted
+        async with pooled() as client:
+            asking = asyncio.create_task(client.send(get(where[1], permit, host="127.0.0.1")))
+            await asyncio.sleep(first.leave_by - loop.time())  # the permit lapses
+            async with await asyncio.start_server(answer, sock=listening):
+                assert (await asking).status == 200
+                other.close()
+                await client.close()
+                for _ in (other, client):
+                    await ended.acquire()
+    allowance.done(permit)
+    assert len(heard) == 1
+    assert permit.counted is not first
+    assert allowance.spent() == 1
