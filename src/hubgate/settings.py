@@ -41,6 +41,7 @@ class Settings:
     allow_private_addresses: bool = True
     keys_in_path: bool = False
     max_body_bytes: int = 32 * 1024 * 1024
+    max_reply_bytes: int = 32 * 1024 * 1024
     cache_bytes: int = 1 << 30
     log_level: str = "info"
     hf_endpoint: str | None = None
@@ -88,6 +89,7 @@ class Settings:
             allow_private_addresses=_flag(env, "HUBGATE_ALLOW_PRIVATE_ADDRESSES", default=True),
             keys_in_path=_flag(env, "HUBGATE_KEYS_IN_PATH", default=False),
             max_body_bytes=_whole(env, "HUBGATE_MAX_BODY_BYTES", 32 * 1024 * 1024, 1024, 1 << 30),
+            max_reply_bytes=_whole(env, "HUBGATE_MAX_REPLY_BYTES", 32 * 1024 * 1024, 1 << 20, 1 << 30),
             cache_bytes=_cache_bytes(env),
             log_level=_log_level(env),
             hf_endpoint=_url(env, "HF_ENDPOINT"),

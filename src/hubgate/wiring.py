@@ -76,7 +76,13 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
         counters = TokenizerFiles(settings.tokenizers, hf_endpoint=settings.hf_endpoint)
         ledger = await Ledger.load(store, time.monotonic)
         closing.push_async_callback(ledger.close)
-        pipelines = Pipelines(memory.cache if memory else None, time.monotonic, counters, ledger)
+        pipelines = Pipelines(
+            memory.cache if memory else None,
+            time.monotonic,
+            counters,
+            ledger,
+            max_reply_bytes=settings.max_reply_bytes,
+        )
         gateway = Gateway(store, sources, pipelines, counters)
         closing.push_async_callback(gateway.usage.flush)
         closing.push_async_callback(access.flush)

@@ -41,7 +41,7 @@ def test_after_some_failures_in_a_row_the_server_is_asked_no_more() -> None:
         assert len(line.server.times) == 3
         assert line.breaker.cause is Cause.CONNECTION_REFUSED
         assert told.cause is Cause.CONNECTION_REFUSED
-        assert "left in peace" in told.message
+        assert "are paused" in told.message
         assert told.remedy == "Start it."
         assert told.retryable
         assert told.retry_after == pytest.approx(5.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,8 @@ EMBEDDERS: dict[str, type[Embedder]] = {
 }
 """A sound reply with wrong vectors in it."""
 
+HUGE = 2 << 20
+"""Bytes of a reply that is too large where the least is allowed that can be set."""
 _PAGE = b"<!doctype html><html><head><title>Sign in</title></head><body>Please sign in.</body></html>"
 
 
@@ -90,6 +93,11 @@ ANSWERS: dict[str, Callable[[Asked], Answer]] = {
     "failing": lambda _: Answer(500, {"error": {"message": "EngineCore encountered an issue.", "code": 500}}),
     "html": lambda _: Answer(200, _PAGE, {"Content-Type": "text/html; charset=utf-8"}),
     "not-json": lambda _: Answer(200, b"[[1.0, 2.0", {"Content-Type": "application/json"}),
+    "huge": lambda _: Answer(200, b" " * HUGE),
+    "bomb": lambda _: Answer(200, gzip.compress(bytes(HUGE)), {"Content-Encoding": "gzip"}),
+    "not-utf8": lambda _: Answer(
+        200, b'{"choices":[{"index":0,"message":{"content":"\xff"},"text":"\xff"}]}'
+    ),
     "redirect": lambda _: Answer(
         307, b"", {"Location": "http://user:secret@elsewhere.example:81/embed?key=secret"}
     ),
@@ -106,6 +114,7 @@ STREAM_FAULTS = {
     "unfinished": b"",
     "error-event": b'data: {"error":"Request failed during generation: out of cache blocks","error_type":"generation"}\n\n',
     "error-object": b'data: {"error":{"message":"EngineCore encountered an issue.","type":"InternalServerError","code":500}}\n\n',
+    "not-utf8-event": b'data: {"choices":[{"index":0,"delta":{"content":"\xff"}}]}\n\n',
     "garbage": b"data: <html>Bad Gateway</html>\n\n",
 }
 """After the second event of a stream: nothing more comes until `release`, the connection ends, the stream ends as if

@@ -32,6 +32,7 @@ def test_every_variable_is_honoured() -> None:
             "HUBGATE_ALLOW_PRIVATE_ADDRESSES": "No",
             "HUBGATE_KEYS_IN_PATH": "1",
             "HUBGATE_MAX_BODY_BYTES": "2048",
+            "HUBGATE_MAX_REPLY_BYTES": "1048576",
             "HUBGATE_CACHE_BYTES": "0",
             "HUBGATE_LOG_LEVEL": "DEBUG",
             "HF_ENDPOINT": "https://mirror.example",
@@ -47,6 +48,7 @@ def test_every_variable_is_honoured() -> None:
     assert settings.allow_private_addresses is False
     assert settings.keys_in_path is True
     assert settings.max_body_bytes == 2048
+    assert settings.max_reply_bytes == 1 << 20
     assert settings.cache_bytes == 0
     assert settings.log_level == "debug"
     assert settings.hf_endpoint == "https://mirror.example"
@@ -68,6 +70,7 @@ def test_addresses_networks_and_all_can_be_trusted(trusted: str) -> None:
         ("HUBGATE_PORT", "-1"),
         ("HUBGATE_KEYS_IN_PATH", "maybe"),
         ("HUBGATE_MAX_BODY_BYTES", "1"),
+        ("HUBGATE_MAX_REPLY_BYTES", "1048575"),
         ("HUBGATE_CACHE_BYTES", "1048575"),
         ("HUBGATE_LOG_LEVEL", "loud"),
         ("HUBGATE_ADMIN_KEY", "short"),

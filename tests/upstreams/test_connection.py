@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 import zlib
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +15,7 @@ from raw_server import raw_server
 
 from hubgate.domain.errors import UpstreamUnreadable
 from hubgate.upstreams.addresses import AddressRule
-from hubgate.upstreams.connection import MAX_ERROR_BYTES, MAX_HEADER_BYTES
+from hubgate.upstreams.connection import MAX_ERROR_BYTES, MAX_HEADER_BYTES, Connection
 from hubgate.upstreams.messages import HttpRequest
 from hubgate.upstreams.pool import PooledClient
 
@@ -146,3 +149,60 @@ async def test_a_caller_that_leaves_while_its_body_is_sent_takes_its_connection_
         await asyncio.gather(caller, return_exceptions=True)
         await left.wait()
     await client.close()
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+PACKED = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b"
+BOUND = LARGE // 8
+
+
+def gzip(body: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=31)
+    return packer.compress(body) + packer.flush()
+
+
+FAILS = {
+    "too large": CHUNKED % (LARGE, bytes(LARGE)),
+    "announced as too large": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % LARGE,
+    "a bomb": PACKED % (len(gzip(bytes(LARGE))), gzip(bytes(LARGE))),
+    "not complete": PACKED % (9, gzip(b"hello")[:9]),
+    "not gzip": PACKED % (5, b"hello"),
+    "not HTTP": b"SSH-2.0-OpenSSH_9.9\r\n",
+    "large headers": b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * MAX_HEADER_BYTES + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("reply", FAILS.values(), ids=FAILS)
+async def test_a_failed_exchange_is_freed_at_once(reply: bytes) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with asked(reply) as (client, url, _):
+            with pytest.raises(UpstreamUnreadable):
+                await client.send(replace(post(url), max_reply_bytes=BOUND))
+            await client.close()  # what was wrong with the content alone does not end the connection
+            await asyncio.sleep(0)  # the transport lets go in the loop's next turn
+            assert not [one for one in gc.get_objects() if type(one) is Connection]
+    finally:
+        gc.enable()
+
+
+async def test_a_bomb_is_not_unpacked_beyond_the_bound() -> None:
+    bomb = gzip(bytes(32 * LARGE))
+    async with asked(PACKED % (len(bomb), bomb)) as (client, url, _):
+        tracemalloc.start()
+        try:
+            with pytest.raises(UpstreamUnreadable, match=f"more than {BOUND} bytes"):
+                await client.send(replace(post(url), max_reply_bytes=BOUND))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 4 * BOUND
+
+
+async def test_a_large_reply_in_pieces_is_put_together() -> None:
+    body = b"0123456789abcdef" * (LARGE // 16)
+    async with asked(CHUNKED % (LARGE, body), PACKED % (len(gzip(body)), gzip(body))) as (client, url, came):
+        assert (await client.send(post(url))).body == body
+        assert (await client.send(post(url))).body == body
+        assert came == [1, 1]

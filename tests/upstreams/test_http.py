@@ -169,7 +169,7 @@ async def test_a_reply_beyond_the_bound_is_refused_and_an_error_page_is_read_in_
         async with replying(head % b"200 OK" + b"x" * 3_000_000) as url:
             error = await failure(client.send(get(url)))
             assert isinstance(error, UpstreamUnreadable)
-            assert "larger than 1000 bytes" in error.message
+            assert "more than 1000 bytes, the limit set by HUBGATE_MAX_REPLY_BYTES" in error.message
         async with replying(head % b"500 No" + b"x" * 3_000_000) as url:
             reply = await client.send(get(url))
             assert reply.status == 500

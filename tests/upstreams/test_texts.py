@@ -373,6 +373,15 @@ def test_every_recorded_hosted_text_is_read() -> None:
     assert read > 10
 
 
+@pytest.mark.parametrize("size", [10, 2_000_000])
+async def test_text_that_is_not_utf8_is_refused_and_other_languages_pass(size: int) -> None:
+    said = '{"choices": [{"message": {"content": "%s"}}]}' % ("é" * size)
+    good = said.encode()
+    assert read_generated(CHAT_FORM, chat(), reply(good)).body == good
+    with pytest.raises(UpstreamUnreadable, match="not valid UTF-8"):
+        read_generated(CHAT_FORM, chat(), reply(said.encode("latin-1")))
+
+
 async def test_json_instead_of_a_stream_is_told() -> None:
     for content, cause in (
         (b'{"choices": []}', Cause.UNREADABLE_REPLY),

@@ -273,6 +273,7 @@ FAULTS = {
     "error-event": (Cause.UPSTREAM_FAILED, "out of cache blocks"),
     "error-object": (Cause.UPSTREAM_FAILED, "EngineCore"),
     "garbage": (Cause.UNREADABLE_REPLY, "no JSON object"),
+    "not-utf8-event": (Cause.UNREADABLE_REPLY, "not valid UTF-8"),
     "cut": (Cause.CONNECTION_LOST, "closed the connection"),
     "unfinished": (Cause.CONNECTION_LOST, "broke off"),
 }

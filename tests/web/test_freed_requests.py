@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -13,8 +16,11 @@ from harness import RunningGate
 from lookalikes import lookalike
 from writers import add, add_writer
 
+from hubgate.core.packing.batch import Ticket as QueuedCall
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import QueueFull
+from hubgate.upstreams.connection import Connection
+from hubgate.upstreams.messages import HttpRequest
 from hubgate.web.ticket import Ticket
 
 if TYPE_CHECKING:
@@ -98,3 +104,56 @@ async def test_nothing_is_left_of_a_request_that_fails(
         assert (await scripted.request("POST", path, body)).status in {400, 429}
     await asyncio.sleep(0)  # the event loop forgets what it has done this turn
     assert tickets() == before
+
+
+def held() -> Counter[str]:
+    """What holds the bytes of a request or of its reply, counted."""
+    return Counter(
+        f"{type(one).__module__}.{type(one).__name__}"
+        for one in gc.get_objects()
+        if type(one) in {Ticket, QueuedCall, HttpRequest, Connection}
+    )
+
+
+FAILURES = [
+    *("close", "half", "not-http", "hang", "failing", "echo", "html", "not-json", "waking-503", "too-many"),
+    *("huge", "bomb", "redirect"),
+]
+BREAKS = ["stall", "cut", "unfinished", "error-event", "garbage", "not-utf8-event"]
+CHAT_BODY = {"messages": CHAT["messages"]}
+SEVERAL = {"input": [f"text {number}" for number in range(40)]}
+WAYS = {
+    "chat": ("vllm", "chat_completion/{}", CHAT_BODY),
+    "stream": ("vllm", "chat_completion/{}/_stream", CHAT_BODY),
+    "embedding": ("tei", "text_embedding/{}", {"input": ["a"]}),
+    "embedding in two requests": ("tei", "text_embedding/{}", SEVERAL),
+}
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize(("engine", "path", "body"), WAYS.values(), ids=WAYS)
+def test_nothing_is_left_of_a_failed_exchange(
+    settings: Settings, engine: str, path: str, body: object
+) -> None:
+    settings = replace(settings, max_reply_bytes=1 << 20, cache_bytes=0)
+    breaks = BREAKS if path.endswith("_stream") else []
+    before = held()
+    with ExitStack() as servers, RunningGate(settings) as gate:
+        for fault in [*FAILURES, *breaks]:
+            server = servers.enter_context(lookalike(engine, kind="llm" if engine == "vllm" else "embedding"))
+            gate.add(fault, url=server.url, task=path.partition("/")[0], timeout=0.2)
+            server.fail(fault)
+            reply = gate.request("POST", f"/_inference/{path.format(fault)}?timeout=300ms", body)
+            assert reply.status >= 400 or fault in breaks, fault
+    assert not held() - before
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_nothing_is_left_of_a_call_that_is_tried_three_times(settings: Settings) -> None:
+    before = held()
+    with lookalike("vllm", kind="llm") as server, RunningGate(settings) as gate:
+        gate.add("llm", url=server.url, task="chat_completion")
+        server.fail("half")
+        assert gate.request("POST", "/v1/chat/completions", CHAT).status == 502
+        assert sum(b"Hello" in asked.body for asked in server.requests) == 3
+    assert not held() - before

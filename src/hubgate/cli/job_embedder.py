@@ -30,6 +30,10 @@ _SAME = ("revision", "pooling", "precision")
 """What is learned of a model and must stay, beside its name and its dimensions."""
 
 
+_MAX_REPLY_BYTES = 256 * 1024 * 1024
+"""The gateway is trusted; a batch in chunks comes with its texts."""
+
+
 class _Cut(msgspec.Struct):
     chunks: list[Piece]
 
@@ -90,7 +94,7 @@ class GateEmbedder:
         if not manner.cached:
             self._headers["cache-control"] = "no-store"
         self._gate: RunningGate | None = None
-        self._client = PooledClient(AddressRule(), total_seconds=_SECONDS)
+        self._client = PooledClient(AddressRule(), total_seconds=_SECONDS, max_reply_bytes=_MAX_REPLY_BYTES)
 
     async def __aenter__(self) -> Self:
         return self

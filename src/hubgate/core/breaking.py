@@ -1,4 +1,4 @@
-"""A circuit breaker: a server that fails again and again is left in peace for a while."""
+"""A circuit breaker: requests to a server that fails again and again are paused for a while."""
 
 from __future__ import annotations
 
@@ -90,11 +90,7 @@ class Breaker:
             self._open_until = now + self._rest  # if the trial comes to nothing, the next one is then
             self._on_trial = True
             return
-        error = own_error(self._last, strangers=True)
-        error.message = f"The last {self._failures} requests to the model's server failed ({error.cause}), so it is left in peace."
-        error.args = (error.message,)
-        error.retryable, error.retry_after = True, self._open_until - now
-        raise error
+        raise self._refusal(self._last, self._open_until - now)
 
     async def watch(self, ask: Callable[[C], Awaitable[R]], call: C) -> R:
         """Ask, and note how it went.
@@ -110,6 +106,15 @@ class Breaker:
             raise
         self._failures, self._rest, self._last, self._on_trial = 0, self._first_rest, None, False
         return result
+
+    def _refusal(self, last: HubgateError, seconds: float) -> HubgateError:
+        error = own_error(last, strangers=True)
+        error.message = (
+            f"Requests to the model's server are paused: the last {self._failures} failed ({error.cause})."
+        )
+        error.args = (error.message,)
+        error.retryable, error.retry_after = True, seconds
+        return error
 
     def _note(self, error: HubgateError, caller: str) -> None:
         suspected = self._failures == 0 or self._suspect == caller

@@ -103,7 +103,7 @@ class Retries:
                     if not self._worth_another(error, tried, pause, deadline):
                         raise
                     if error.cause is Cause.WAKING and error.cause in self._passes and self._alarm is None:
-                        self._alarm = mine = _Alarm(error)
+                        self._alarm = mine = _Alarm(own_error(error, strangers=True))
                     if mine is not None:
                         call = _held(call, deadline - self._clock())
                 else:
@@ -121,12 +121,7 @@ class Retries:
             async with asyncio.timeout(deadline - self._clock() - _TELLING if deadline < math.inf else None):
                 return await waited_for
         except TimeoutError:
-            error = own_error(alarm.error, strangers=True)
-            error.message = (
-                "The model's server sleeps; it is being waked, and did not answer in the call's time."
-            )
-            error.args = (error.message,)
-            raise error from None
+            raise alarm.still_asleep() from None
 
     def _worth_another(self, error: HubgateError, tried: int, pause: float, deadline: float) -> bool:
         wait = max(pause, self._allowance.wait_estimate())
@@ -180,7 +175,15 @@ class Retried:
 @dataclass(slots=True, eq=False)
 class _Alarm:
     error: HubgateError
+    """What the server said; a copy, as the traceback of the one that was raised holds this alarm."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def still_asleep(self) -> HubgateError:
+        """The error for a call whose time is up."""
+        error = own_error(self.error, strangers=True)
+        error.message = "The model's server is waking up, and did not answer in the call's time."
+        error.args = (error.message,)
+        return error
 
 
 def _held(call: C, seconds: float) -> C:

@@ -12,6 +12,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from hubgate.core.off_loop import off_loop, total
 from hubgate.core.vectors import f32, floats, in_encoding, normalised
 from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.errors import InvalidRequest
@@ -90,8 +91,11 @@ class Shortened:
         result = await self._answer(replace(call, dimensions=None))
         if not isinstance(result, Vectors) or size == self._dimensions:
             return result
-        whole = in_encoding(result, Encoding.F32)
-        items = [self._cut(item, size, call.normalize) for item in whole.items]
+        return await off_loop(total(result.items), self._short, result, size, call.normalize)
+
+    def _short(self, vectors: Vectors, size: int, normalize: bool | None) -> Vectors:
+        whole = in_encoding(vectors, Encoding.F32)
+        items = [self._cut(item, size, normalize) for item in whole.items]
         return replace(whole, items=items, dimensions=size)
 
     def _cut(self, item: bytes, size: int, normalize: bool | None) -> bytes:

@@ -39,7 +39,10 @@ from hubgate.core.turns import Turns
 from hubgate.core.writing import Writing
 from hubgate.domain.endpoint import WRITING_TASKS, Engine, Source, Task
 from hubgate.domain.errors import DeadlineExceeded, InvalidRequest
+from hubgate.upstreams.pool import MAX_REPLY_BYTES
 from hubgate.upstreams.urls import base_url
+from hubgate.upstreams.wire import bounds
+from hubgate.upstreams.wire.dialects import POOLED_HERE
 
 if TYPE_CHECKING:
     from hubgate.core.reserving import Reserve
@@ -93,7 +96,10 @@ class Pipelines:
         clock: Clock,
         counters: Counters | None = None,
         ledger: Ledger | None = None,
+        *,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> None:
+        self._max_reply_bytes = max_reply_bytes
         self._cache = cache
         self._clock = clock
         self._counters = counters
@@ -110,7 +116,12 @@ class Pipelines:
         if endpoint.source in _ELSEWHERE:
             health = self._health(endpoint, token)
             watched = Watched(Retried(upstream, health.retries), health.breaker)
-            queue = Packed(watched, allowance=health.allowance, limits=_limits(endpoint), clock=self._clock)
+            queue = Packed(
+                watched,
+                allowance=health.allowance,
+                limits=_limits(endpoint, self._max_reply_bytes),
+                clock=self._clock,
+            )
             answer = Broken(_Patient(queue, self._clock), health.breaker)
         if endpoint.task is not Task.TEXT_EMBEDDING:
             return Pipeline(answer=answer, queue=queue, health=health)
@@ -244,6 +255,14 @@ def identity(endpoint: Endpoint) -> list[str | None]:
     ]
 
 
-def _limits(endpoint: Endpoint) -> Limits:
-    facts = endpoint.facts
-    return Limits() if facts.max_batch_texts is None else Limits(batch_texts=facts.max_batch_texts)
+def _limits(endpoint: Endpoint, max_reply_bytes: int) -> Limits:
+    """What one request may carry, so that the server takes it and its reply is not too large."""
+    facts, usual = endpoint.facts, Limits()
+    texts = facts.max_batch_texts or usual.batch_texts
+    if endpoint.task is not Task.TEXT_EMBEDDING:
+        return replace(usual, batch_texts=texts)
+    vectors = bounds.most_vectors(max_reply_bytes, facts.dimensions)
+    sends_token_vectors = POOLED_HERE in facts.warnings
+    return replace(
+        usual, batch_texts=min(texts, vectors), batch_tokens=vectors if sends_token_vectors else None
+    )

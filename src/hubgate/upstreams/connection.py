@@ -7,9 +7,9 @@ from typing import cast
 
 import httptools
 
-from hubgate.upstreams.failures import NotHttp, TooLarge, Unpackable
+from hubgate.upstreams.failures import HeadersTooLarge, NotHttp, TooLarge, Unpackable
 from hubgate.upstreams.messages import ReplyHeaders
-from hubgate.upstreams.unpacking import PACKED, Unpacker
+from hubgate.upstreams.unpacking import PACKED
 
 MAX_HEADER_BYTES = 64 * 1024
 _HEADER_COST = 32
@@ -20,10 +20,15 @@ _PIECE_BYTES = 512 * 1024
 """Larger bodies are sent piece by piece, so that one write does not hold up the event loop."""
 _CRASHED = 500
 """After this one uvicorn (transformers serve, vLLM, infinity) closes the connection, and its reply does not say so."""
+_TOLD_BY_CALLBACKS = (HeadersTooLarge, TooLarge, Unpackable)
 
 
 class Connection(asyncio.Protocol):
-    """Sends a request and takes the reply, whole or as it comes."""
+    """Sends a request and takes the reply, whole or as it comes.
+
+    Of what went wrong it keeps the type alone: an exception that was raised holds the frames it passed through, and
+    they hold this connection. So a failed exchange is freed as soon as it is over, with its request and its reply.
+    """
 
     def __init__(self) -> None:
         self.transport = cast("asyncio.Transport", None)
@@ -42,8 +47,8 @@ class Connection(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._held = self._head_size = self._unread = 0
         self._begun = self._over = self._paused = self._until_close = self._reusable = self._unsent = False
-        self._unpacker: Unpacker | None = None
-        self._error: Exception | None = None
+        self.packed = False
+        self._error: type[Exception] | None = None
 
     @property
     def reusable(self) -> bool:
@@ -91,17 +96,17 @@ class Connection(asyncio.Protocol):
         """Wait until status and headers are in, or until then on the loop's clock.
 
         Raises:
-            OSError, NotHttp, TooLarge: they do not come. A TimeoutError is an OSError.
+            OSError, NotHttp, HeadersTooLarge: they do not come. A TimeoutError is an OSError.
         """
         while not self._begun:
             await self._something(until)
 
-    async def whole(self, until: float) -> bytes:
-        """Wait until the reply is complete; its body."""
+    async def whole(self, until: float) -> list[bytes]:
+        """Wait until the reply is complete; the pieces of its body, still compressed if it is `packed`."""
         while not self._over:
             await self._something(until)
-        chunks = self._chunks
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks, self._chunks = self._chunks, []
+        return chunks
 
     async def some(self, seconds: float) -> bytes:
         """What has come of the body since, or the next that comes within so many seconds; nothing at its end."""
@@ -117,7 +122,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End the connection at once."""
-        self._closed = True
+        self._closed, self._parser = True, None
         self.transport.abort()
 
     async def _something(self, until: float) -> None:
@@ -131,7 +136,7 @@ class Connection(asyncio.Protocol):
 
     async def _in_time(self, event: asyncio.Future[None], until: float) -> None:
         """Wait for it; at the end of the time fail, which sets it too. `asyncio.timeout` costs four times as much."""
-        timer = event.get_loop().call_at(until, self._fail, TimeoutError())
+        timer = event.get_loop().call_at(until, self._fail, TimeoutError)
         try:
             await event
         finally:
@@ -143,7 +148,7 @@ class Connection(asyncio.Protocol):
         if self._over and self._unsent:  # the rest of the body would be sent for nothing
             self.resume_writing()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: type[Exception]) -> None:
         if not self._over and self._error is None:
             self._error = error
             self._wake()
@@ -164,14 +169,14 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            self._fail(cause if isinstance(cause, TooLarge | Unpackable) else NotHttp())
+            kind = type(error.__context__)
+            self._fail(kind if kind in _TOLD_BY_CALLBACKS else NotHttp)
         except httptools.HttpParserError:
-            self._fail(NotHttp())
+            self._fail(NotHttp)
         else:
             # The parser gathers a header without an end.
             if self._unread > MAX_HEADER_BYTES and not self._over:
-                self._fail(TooLarge())
+                self._fail(HeadersTooLarge)
 
     def eof_received(self) -> bool:
         """The server sends no more: the end of a body without a length."""
@@ -182,9 +187,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
-        self._closed = True
+        self._closed, self._parser = True, None
         if not self._over and self._error is None:
-            self._error = exc if isinstance(exc, OSError) else ConnectionResetError()
+            self._error = type(exc) if isinstance(exc, OSError) else ConnectionResetError
         self._wake()
         self.resume_writing()
 
@@ -210,7 +215,7 @@ class Connection(asyncio.Protocol):
         self._unread = 0
         self._head_size += len(name) + len(value) + _HEADER_COST
         if self._head_size > MAX_HEADER_BYTES:
-            raise TooLarge
+            raise HeadersTooLarge
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
@@ -222,11 +227,15 @@ class Connection(asyncio.Protocol):
             return
         headers = self.headers
         self._reusable = parser.should_keep_alive() and self.status != _CRASHED
-        self._until_close = "content-length" not in headers and "transfer-encoding" not in headers
-        if headers.get("content-encoding").strip().lower() in PACKED:
-            if self._streams:  # its size is not known before it is unpacked, and nobody asked for it
-                raise Unpackable
-            self._unpacker = Unpacker()
+        length = headers.get("content-length")
+        self._until_close = not length and "transfer-encoding" not in headers
+        self.packed = headers.get("content-encoding").strip().lower() in PACKED
+        if (
+            self._streams and self.packed
+        ):  # its size is not known before it is unpacked, and nobody asked for it
+            raise Unpackable
+        if length and int(length) > self._bound and self.status < 400 and not self._streams:
+            raise TooLarge
         self._begun = True
         if self._streams:
             self._wake()
@@ -236,9 +245,6 @@ class Connection(asyncio.Protocol):
         self._unread = 0
         if self._over:  # of an error page, and more than is read of it
             return
-        if self._unpacker is not None:
-            bound = self._bound if self.status < 400 else min(self._bound, MAX_ERROR_BYTES)
-            data = self._unpacker.unpack(data, bound - self._held + 1)
         self._chunks.append(data)
         self._held += len(data)
         if self._streams:
@@ -257,7 +263,5 @@ class Connection(asyncio.Protocol):
         if self.status < 200:  # 103 and the like: the reply itself is still to come
             self.headers.clear()
             return
-        if self._unpacker is not None and not self._unpacker.done:
-            raise Unpackable
         self._over = True
         self._wake()

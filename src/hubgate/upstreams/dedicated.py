@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hubgate.core.off_loop import off_loop
 from hubgate.domain.calls import Embed, Rerank, SparseEmbed
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
 from hubgate.upstreams.deployments import match
 from hubgate.upstreams.identify import identify
 from hubgate.upstreams.server import Server
-from hubgate.upstreams.wire.dialects import DIALECTS, embed_request, read_vectors
+from hubgate.upstreams.wire import bounds
+from hubgate.upstreams.wire.dialects import DIALECTS, embed_request, read_vectors, vectors_bound
 from hubgate.upstreams.wire.ranking import RANKERS, read_scores, rerank_request
 from hubgate.upstreams.wire.sparse import SPARSE_ROUTES, read_sparse, sparse_request
 from hubgate.upstreams.wire.tokenizing import ROUTE, read_tokens, tokenize_request
@@ -38,6 +40,7 @@ class DedicatedUpstream:
         self._server = server
         self._model = endpoint.facts.model or endpoint.model
         self._route = endpoint.facts.route
+        self._dimensions = endpoint.facts.dimensions
 
     async def __call__(self, call: Call) -> Result:
         """Ask the server.
@@ -58,17 +61,22 @@ class DedicatedUpstream:
                 remedy="TEI and local models can.",
             )
         request = tokenize_request(self._server.base + ROUTE, call)
-        return read_tokens(call, await self._server.ask(request, call.context))
+        reply = await self._server.ask(request, call.context, bound=bounds.tokens(request))
+        return await off_loop(len(reply.body), read_tokens, call, reply)
 
     async def _embed(self, call: Embed) -> Result:
         dialect = DIALECTS[self._engine]
         request = embed_request(dialect, self._url(dialect.route), self._model, call)
-        return read_vectors(dialect, call, await self._server.ask(request, call.context))
+        bound = vectors_bound(dialect, call, self._dimensions)
+        reply = await self._server.ask(request, call.context, bound=bound)
+        return await off_loop(len(reply.body), read_vectors, dialect, call, reply)
 
     async def _rerank(self, call: Rerank) -> Result:
         ranker = RANKERS[self._engine]
         request = rerank_request(ranker, self._url(ranker.route), self._model, call)
-        return read_scores(ranker, call, await self._server.ask(request, call.context))
+        bound = bounds.scores(len(call.texts), request)
+        reply = await self._server.ask(request, call.context, bound=bound)
+        return await off_loop(len(reply.body), read_scores, ranker, call, reply)
 
     async def _embed_sparse(self, call: SparseEmbed) -> Result:
         route = SPARSE_ROUTES.get(self._engine)
@@ -79,7 +87,9 @@ class DedicatedUpstream:
                 cause=Cause.WRONG_TASK,
             )
         request = sparse_request(self._engine, self._url(route), call)
-        return read_sparse(self._engine, call, await self._server.ask(request, call.context))
+        bound = bounds.sparse_vectors(len(call.texts))
+        reply = await self._server.ask(request, call.context, bound=bound)
+        return await off_loop(len(reply.body), read_sparse, self._engine, call, reply)
 
     async def close(self) -> None:
         """Nothing of its own: the connections are shared."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import orjson
@@ -11,6 +11,7 @@ import orjson
 from hubgate.core.sse import SseParser
 from hubgate.domain.errors import Cause, UpstreamUnreachable, UpstreamUnreadable
 from hubgate.upstreams.messages import HttpReply
+from hubgate.upstreams.wire.reading_text import is_utf8, not_utf8
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -77,7 +78,8 @@ class ServerEvents:
         self._first: list[bytes] = []
         self._last: deque[bytes] = deque(maxlen=_LAST)
         self._failure: HubgateError | None = None
-        self._ended = False
+        """To be raised once what came before it is taken; not kept any longer, as its traceback holds this stream."""
+        self._failed = self._ended = False
 
     async def begin(self) -> None:
         """Wait for the first payloads, so that a text that cannot be made is an error and no stream.
@@ -100,20 +102,25 @@ class ServerEvents:
 
     async def aclose(self) -> None:
         """End it, and close its connection at once unless the server has said all."""
-        if self._parser.done and self._failure is None:
+        if self._parser.done and not self._failed and self._failure is None:
             await self._stream.finish()
         else:
             await self._stream.aclose()
 
     async def _next(self) -> list[bytes]:
         """The payloads that come next; none at the end."""
-        while not self._failure:
+        while self._failure is None:
             if self._ended:
                 return []
             payloads = await self._read()
             if payloads:
                 return payloads
-        raise self._failure
+        raise self._take_failure()
+
+    def _take_failure(self) -> HubgateError:
+        failure, self._failure = cast("HubgateError", self._failure), None
+        self._failed, self._ended = True, True
+        return failure
 
     async def _read(self) -> list[bytes]:
         chunk = await anext(self._chunks, b"")
@@ -121,8 +128,10 @@ class ServerEvents:
         for place, payload in enumerate(payloads):
             if payload[:1] != b"{" or b'"error"' in payload:
                 self._failure = self._failure_in(payload)
-                if self._failure is not None:
-                    return payloads[:place]
+            if self._failure is None and not is_utf8(payload):
+                self._failure = not_utf8()
+            if self._failure is not None:
+                return payloads[:place]
         self._last.extend(payloads)
         self._ended = self._parser.done or not chunk
         if not chunk and not self._parser.done and not any(map(_finishes, self._last)):

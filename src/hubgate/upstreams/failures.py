@@ -25,26 +25,29 @@ class NotHttp(Exception):
     """What came is no HTTP."""
 
 
+class HeadersTooLarge(Exception):
+    """The headers of the reply are larger than they may be."""
+
+
 class TooLarge(Exception):
-    """The reply is larger than it may be."""
+    """The body of the reply is larger than it may be."""
 
 
 class Unpackable(Exception):
     """The body is not compressed as it says."""
 
 
-TROUBLE = (OSError, NotHttp, TooLarge, Unpackable)  # a TimeoutError is an OSError
+TROUBLE = (OSError, NotHttp, HeadersTooLarge, TooLarge, Unpackable)  # a TimeoutError is an OSError
 """What an exchange on a connection may end with."""
 
 
-def failure(error: Exception, where: str, timeout: float, bound: int) -> HubgateError:
+def failure(error: Exception, where: str, timeout: float) -> HubgateError:
     """The error to raise for one of `TROUBLE` while asking `where` (scheme, host and port).
 
     Args:
         error: what happened.
         where: how messages name the server.
         timeout: seconds that it had.
-        bound: bytes that its reply's body might have.
     """
     match error:
         case TimeoutError():
@@ -59,9 +62,10 @@ def failure(error: Exception, where: str, timeout: float, bound: int) -> Hubgate
                 remedy="Check the port, and whether it must be https://.",
                 cause=Cause.NOT_AN_API,
             )
-        case TooLarge():
+        case HeadersTooLarge():
             return UpstreamUnreadable(
-                f"{where} sent a reply larger than {bound} bytes.", remedy="Send fewer texts in one call."
+                f"{where} sent response headers that are too large.",
+                remedy="Check the server's configuration.",
             )
         case Unpackable():
             return UpstreamUnreadable(f"{where} sent a compressed reply that cannot be unpacked.")
@@ -71,6 +75,25 @@ def failure(error: Exception, where: str, timeout: float, bound: int) -> Hubgate
                 remedy="It, or a proxy before it, may have crashed or run out of memory: look at its log.",
                 cause=Cause.CONNECTION_LOST,
             )
+
+
+def too_large(where: str, bound: int, *, is_setting: bool) -> UpstreamUnreadable:
+    """The error for a reply of more than `bound` bytes.
+
+    Args:
+        where: how messages name the server.
+        bound: bytes that the body might have.
+        is_setting: whether the bound is the operator's, and not what the answer to the request can need.
+    """
+    if is_setting:
+        return UpstreamUnreadable(
+            f"{where} sent a reply of more than {bound} bytes, the limit set by HUBGATE_MAX_REPLY_BYTES.",
+            remedy="Ask for less in one request (fewer texts, choices or log probabilities), or raise the limit.",
+        )
+    return UpstreamUnreadable(
+        f"{where} sent a reply of more than {bound} bytes, far more than an answer to this request needs.",
+        remedy="Check that the endpoint's URL and engine are those of the registered model.",
+    )
 
 
 @asynccontextmanager

@@ -23,6 +23,8 @@ class HttpRequest:
     """Seconds for the whole exchange, or until a stream begins; `None` is the client's own."""
     silence: float | None = None
     """Seconds between two pieces of a stream; `None` is the client's own."""
+    max_reply_bytes: int | None = None
+    """What an answer to this request can need at most, uncompressed; `None` if nobody can tell."""
     proxy: str | None = field(default=None, repr=False)
     """An HTTP proxy on the way, by URL; it may hold a password."""
     ca_bundle: str | None = None

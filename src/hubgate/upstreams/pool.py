@@ -11,13 +11,14 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from hubgate.upstreams.connecting import Origin, addresses_of, connected
-from hubgate.upstreams.connection import Connection
-from hubgate.upstreams.failures import TROUBLE, failure, redirected
+from hubgate.upstreams.connection import MAX_ERROR_BYTES, Connection
+from hubgate.upstreams.failures import TROUBLE, TooLarge, failure, redirected, too_large
 from hubgate.upstreams.heads import head
 from hubgate.upstreams.messages import HttpReply
 from hubgate.upstreams.pooled_stream import STREAM_AHEAD_BYTES, PooledStream
 from hubgate.upstreams.proxying import Way, tunnel
 from hubgate.upstreams.resolving import system_addresses
+from hubgate.upstreams.unpacking import assembled
 
 if TYPE_CHECKING:
     from hubgate.upstreams.addresses import AddressRule
@@ -31,7 +32,7 @@ SILENCE_SECONDS = 120.0
 """Between two pieces of a stream."""
 KEEP_ALIVE_SECONDS = 4.0
 """Under the 5 s after which uvicorn (vLLM, SGLang, infinity) closes an idle connection: no request meets a dead one."""
-MAX_REPLY_BYTES = 256 * 1024 * 1024
+MAX_REPLY_BYTES = 32 * 1024 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -45,7 +46,7 @@ class PooledClient:
         total_seconds: for an exchange, or until a stream begins, where a request does not say.
         silence_seconds: between two pieces of a stream, where a request does not say.
         keep_alive_seconds: for which a connection waits for the next request.
-        max_reply_bytes: of a reply that is read whole.
+        max_reply_bytes: of a reply that is read whole, uncompressed; a request may set a smaller limit.
     """
 
     def __init__(
@@ -79,15 +80,20 @@ class PooledClient:
         """
         way = Way.of(request.url, request.proxy, request.ca_bundle, self._rule)
         seconds = request.timeout or self._total_seconds
+        most = self._max_reply_bytes
+        bound = most if request.max_reply_bytes is None else min(request.max_reply_bytes, most)
         try:
-            connection, until = await self._ask(request, way, self._max_reply_bytes, seconds)
+            connection, until = await self._ask(request, way, bound, seconds)
             try:
-                body = await connection.whole(until)
+                pieces = await connection.whole(until)
                 _note_reply(request)
             finally:
                 self._end(connection, way)
+            body = await _body(connection, pieces, bound)
+        except TooLarge as error:
+            raise too_large(way.where, bound, is_setting=bound == most) from error
         except TROUBLE as error:
-            raise failure(error, way.where, seconds, self._max_reply_bytes) from error
+            raise failure(error, way.where, seconds) from error
         _refuse_redirect(request, way, connection)
         return HttpReply(status=connection.status, headers=connection.headers, body=body)
 
@@ -110,7 +116,7 @@ class PooledClient:
                 self._end(connection, way)
                 raise
         except TROUBLE as error:
-            raise failure(error, way.where, seconds, STREAM_AHEAD_BYTES) from error
+            raise failure(error, way.where, seconds) from error
         silence = request.silence or self._silence_seconds
         return PooledStream(connection, functools.partial(self._end, connection, way), way.where, silence)
 
@@ -212,6 +218,13 @@ class PooledClient:
 def _note_reply(request: HttpRequest) -> None:
     if request.permit is not None:
         request.permit.answered()
+
+
+async def _body(connection: Connection, pieces: list[bytes], bound: int) -> bytes:
+    """What came in these pieces; of an error page, its beginning."""
+    is_error = connection.status >= 400
+    most = min(bound, MAX_ERROR_BYTES) if is_error else bound
+    return await assembled(pieces, most, packed=connection.packed, whole=not is_error)
 
 
 def _refuse_redirect(request: HttpRequest, way: Way, connection: Connection) -> None:

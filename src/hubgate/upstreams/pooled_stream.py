@@ -74,4 +74,4 @@ class PooledStream:
         except TimeoutError as error:
             raise stalled(self._where, self._silence) from error
         except TROUBLE as error:
-            raise failure(error, self._where, self._silence, STREAM_AHEAD_BYTES) from error
+            raise failure(error, self._where, self._silence) from error

@@ -115,7 +115,7 @@ async def _put_through(
     except TROUBLE as error:
         if connection.status < 300:  # else it said no, whatever is the matter with its page
             name = f"The proxy {proxy.origin.authority}"
-            raise failure(error, name, seconds, MAX_HEADER_BYTES) from error
+            raise failure(error, name, seconds) from error
     if not 200 <= connection.status < 300:
         raise not_let_through(where, connection.status)
 

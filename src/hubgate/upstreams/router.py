@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hubgate.core.off_loop import off_loop
 from hubgate.domain.calls import Chat, Complete, Embed, Rerank
 from hubgate.domain.endpoint import WRITING_TASKS, Engine, Facts, Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
 from hubgate.upstreams.server import Server
 from hubgate.upstreams.serving import serving
-from hubgate.upstreams.wire.dialects import embed_request, read_vectors
+from hubgate.upstreams.wire import bounds
+from hubgate.upstreams.wire.dialects import embed_request, read_vectors, vectors_bound
 from hubgate.upstreams.wire.providers import AUTO, CHAT, COMPLETERS, EMBEDDERS, POLICIES, RANKERS, TABLES
 from hubgate.upstreams.wire.ranking import read_scores, rerank_request
 from hubgate.upstreams.writers import ServerWriter
@@ -35,6 +37,7 @@ class RouterUpstream:
     def __init__(self, endpoint: Endpoint, server: Server) -> None:
         self._provider = endpoint.facts.provider or ""
         self._model = endpoint.facts.provider_model or endpoint.model or ""
+        self._dimensions = endpoint.facts.dimensions
         self._server = server
         if self._provider not in TABLES.get(endpoint.task, {}):
             raise InvalidEndpoint(
@@ -53,11 +56,15 @@ class RouterUpstream:
         if isinstance(call, Embed) and self._provider in EMBEDDERS:
             dialect = EMBEDDERS[self._provider]
             request = embed_request(dialect, self._url(dialect.route), self._model, call)
-            return read_vectors(dialect, call, await self._server.ask(request, call.context))
+            bound = vectors_bound(dialect, call, self._dimensions)
+            reply = await self._server.ask(request, call.context, bound=bound)
+            return await off_loop(len(reply.body), read_vectors, dialect, call, reply)
         if isinstance(call, Rerank) and self._provider in RANKERS:
             ranker = RANKERS[self._provider]
             request = rerank_request(ranker, self._url(ranker.route), self._model, call)
-            return read_scores(ranker, call, await self._server.ask(request, call.context))
+            bound = bounds.scores(len(call.texts), request)
+            reply = await self._server.ask(request, call.context, bound=bound)
+            return await off_loop(len(reply.body), read_scores, ranker, call, reply)
         raise InvalidRequest(
             f"The provider [{self._provider}] cannot do this.", remedy="TEI and local models may."
         )

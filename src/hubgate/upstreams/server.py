@@ -47,15 +47,22 @@ class Server:
         self._client = client
         self._endpoint = endpoint
 
-    async def ask(self, request: HttpRequest, context: Context = NO_CONTEXT) -> HttpReply:
+    async def ask(
+        self, request: HttpRequest, context: Context = NO_CONTEXT, *, bound: int | None = None
+    ) -> HttpReply:
         """The reply of a server that does what it is asked.
+
+        Args:
+            request: what is asked, below the base URL.
+            context: who asks, and until when.
+            bound: bytes that the reply may have; `None` leaves it to the client.
 
         Raises:
             UpstreamRefused: it answered with an error status.
             UpstreamError: there is no reply.
         """
         token = self._tokens.take()
-        reply = await self._client.send(self._on_its_way(request, token, context))
+        reply = await self._client.send(self._on_its_way(request, token, context, bound))
         if reply.status >= 400:
             raise self._refused(token, reply)
         return reply
@@ -84,7 +91,9 @@ class Server:
         self._tokens.refused(token, error)
         return error
 
-    def _on_its_way(self, request: HttpRequest, token: Secret | None, context: Context) -> HttpRequest:
+    def _on_its_way(
+        self, request: HttpRequest, token: Secret | None, context: Context, bound: int | None = None
+    ) -> HttpRequest:
         endpoint = self._endpoint
         headers = {**request.headers, **_authorization(token)}
         seconds = request.timeout or endpoint.timeout
@@ -98,6 +107,7 @@ class Server:
             headers=headers,
             timeout=seconds,
             silence=endpoint.timeout,
+            max_reply_bytes=bound,
             proxy=endpoint.proxy,
             ca_bundle=endpoint.ca_bundle,
             permit=current_permit(),

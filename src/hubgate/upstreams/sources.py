@@ -45,7 +45,7 @@ class ModelSources:
 
     def __init__(self, settings: Settings) -> None:
         self._rule = AddressRule(allow_private=settings.allow_private_addresses)
-        client = PooledClient(self._rule)
+        client = PooledClient(self._rule, max_reply_bytes=settings.max_reply_bytes)
         # Where the Hub is, and by which proxy, says who runs the gate: the rule is for what others register.
         asking = PooledClient(AddressRule())
         deployments = Deployments(asking, url=settings.endpoints_api_url, offline=settings.hf_offline)

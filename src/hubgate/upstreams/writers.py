@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import orjson
 
+from hubgate.core.off_loop import off_loop
 from hubgate.domain.calls import Chat, Complete
 from hubgate.domain.errors import Cause, InvalidRequest, UpstreamRefused
 from hubgate.upstreams.events import WholeText
@@ -49,7 +50,7 @@ class ServerWriter:
 
         async def asked(form: Form) -> Generated:
             reply = await self._server.ask(self._request(form, call, stream=False), call.context)
-            return read_generated(form, call, reply)
+            return await off_loop(len(reply.body), read_generated, form, call, reply)
 
         return await self._in_the_right_form(call, asked)
 

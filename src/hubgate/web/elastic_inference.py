@@ -8,6 +8,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from hubgate.core.off_loop import off_loop, total
 from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import Encoding
 from hubgate.domain.endpoint import WRITING_TASKS, Task
@@ -65,7 +66,8 @@ async def answer_inference(exchange: Exchange, asked: Asked, body: bytes) -> Non
     if form and form.task_settings:
         told = told._replace(warnings=(*told.warnings, _IGNORED))
     headers = [*told.headers, *map(warning_header, told.warnings)]
-    await respond(exchange.send, 200, asked.spelled(told.body), asked.media_type, headers)
+    spelled = await off_loop(len(told.body), asked.spelled, told.body)
+    await respond(exchange.send, 200, spelled, asked.media_type, headers)
 
 
 async def stream_inference(exchange: Exchange, asked: Asked, body: bytes) -> None:
@@ -111,18 +113,24 @@ async def _embed(exchange: Exchange, form: InferenceForm, context: Context) -> _
     gateway, ticket, endpoint = exchange.gateway, exchange.ticket, exchange.endpoint
     call = form.embed(context, exchange.kind)
     if form.chunking_settings is None:
-        vectors = in_encoding(await embed(gateway, ticket, endpoint.name, call), Encoding.JSON)
-        return _Told(embeddings_body(vectors.items), headers_of(vectors), _warnings(vectors))
+        vectors = await embed(gateway, ticket, endpoint.name, call)
+        told = await off_loop(total(vectors.items), _vectors_body, vectors)
+        return _Told(told, headers_of(vectors), _warnings(vectors))
     chunked = await embed_in_chunks(gateway, ticket, endpoint, call, form.chunking_settings)
     body = await asyncio.to_thread(chunks_body, chunked.items)
     return _Told(body, headers_of(chunked.vectors), tuple(chunked.warnings))
+
+
+def _vectors_body(vectors: Vectors) -> bytes:
+    return embeddings_body(in_encoding(vectors, Encoding.JSON).items)
 
 
 async def _embed_sparse(exchange: Exchange, form: InferenceForm, context: Context) -> _Told:
     call = form.embed_sparse(context)
     vectors = await exchange.gateway.embed_sparse(exchange.endpoint.name, call)
     exchange.note(texts=len(call.texts), tokens=vectors.tokens, waited=vectors.waited)
-    return _Told(sparse_body(vectors.items), waited_header(vectors.waited))
+    told = await off_loop(total(vectors.items), sparse_body, vectors.items)
+    return _Told(told, waited_header(vectors.waited))
 
 
 async def _rerank(exchange: Exchange, form: InferenceForm, context: Context) -> _Told:
@@ -134,12 +142,14 @@ async def _rerank(exchange: Exchange, form: InferenceForm, context: Context) -> 
 
 async def _complete(exchange: Exchange, form: InferenceForm, context: Context) -> _Told:
     generated = await write(exchange, form.complete(exchange.endpoint, context))
-    return _Told(completion_body(generated), waited_header(generated.waited))
+    told = await off_loop(len(generated.body), completion_body, generated)
+    return _Told(told, waited_header(generated.waited))
 
 
 async def _chat(exchange: Exchange, body: bytes, context: Context) -> _Told:
     generated = await write(exchange, read_chat(body, context))
-    return _Told(chat_body(generated), waited_header(generated.waited))
+    told = await off_loop(len(generated.body), chat_body, generated)
+    return _Told(told, waited_header(generated.waited))
 
 
 _ANSWERS: dict[Task, Callable[[Exchange, InferenceForm, Context], Awaitable[_Told]]] = {

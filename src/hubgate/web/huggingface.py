@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import Response
 
+from hubgate.core.off_loop import off_loop
 from hubgate.domain.calls import Tokenize, Tokens
 from hubgate.domain.endpoint import WRITING_TASKS, Task
 from hubgate.domain.errors import InvalidRequest, WrongTask
@@ -45,6 +46,9 @@ class _TokenizeForm(msgspec.Struct, forbid_unknown_fields=True):
     add_special_tokens: bool = True
 
 
+_TOKEN_BYTES = 64
+"""About how long a token is in the answer."""
+_PIECE_TOKENS = 10_000
 _TOKENIZE = msgspec.json.Decoder(_TokenizeForm)
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -142,7 +146,8 @@ class HuggingFace:
         call = Tokenize(texts=texts, add_special_tokens=form.add_special_tokens, context=context)
         result = await self._gateway.infer(exchange.endpoint.name, call)
         assert isinstance(result, Tokens)  # noqa: S101 - a Tokenize is answered with Tokens
-        await exchange.respond(msgspec.json.encode(result.items))
+        size = sum(map(len, result.items)) * _TOKEN_BYTES
+        await exchange.respond(await off_loop(size, _tokens_body, result))
 
     async def info(self, request: Request) -> Response:
         """`GET …/info`."""
@@ -184,6 +189,15 @@ async def _write(exchange: Exchange, body: bytes) -> None:
         await answer_chat(exchange, fields)
     else:
         await answer_generation(exchange, fields, listed=True)
+
+
+def _tokens_body(tokens: Tokens) -> bytes:
+    """Encoded piece by piece: one call for all would hold up the event loop even from another thread."""
+    texts = []
+    for items in tokens.items:
+        pieces = (items[start : start + _PIECE_TOKENS] for start in range(0, len(items), _PIECE_TOKENS))
+        texts.append(b",".join(msgspec.json.encode(piece)[1:-1] for piece in pieces))
+    return b"[" + b",".join(b"[%b]" % text for text in texts) + b"]"
 
 
 def _task_meant(body: bytes) -> Task | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from hubgate.core.off_loop import off_loop, total
 from hubgate.core.similarity import cosines
 from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import Embed, Encoding, InputType
@@ -19,6 +20,7 @@ from hubgate.web.openai import EmbeddingsForm, answer_embeddings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hubgate.domain.calls import Vectors
     from hubgate.web.asgi import Scope
     from hubgate.web.exchange import Exchange
 
@@ -79,8 +81,8 @@ async def answer_embed(exchange: Exchange, scope: Scope, body: bytes) -> None:
         vectors = await embed(
             exchange.gateway, exchange.ticket, exchange.endpoint.name, _call(exchange, form)
         )
-        rows = b",".join(in_encoding(vectors, Encoding.JSON).items)
-        await respond(exchange.send, 200, b"[%b]" % rows, headers=headers_of(vectors))
+        told = await off_loop(total(vectors.items), _rows, vectors)
+        await respond(exchange.send, 200, told, headers=headers_of(vectors))
 
 
 async def _compare(exchange: Exchange, form: _EmbedForm, inputs: dict[str, Any]) -> None:
@@ -103,9 +105,17 @@ async def _compare(exchange: Exchange, form: _EmbedForm, inputs: dict[str, Any])
         context=exchange.ticket.context(),
     )
     vectors = await embed(exchange.gateway, exchange.ticket, exchange.endpoint.name, call)
+    told = await asyncio.to_thread(_cosines, vectors)
+    await respond(exchange.send, 200, told, headers=headers_of(vectors))
+
+
+def _cosines(vectors: Vectors) -> bytes:
     source, *others = in_encoding(vectors, Encoding.F32).items
-    told = await asyncio.to_thread(cosines, source, others)
-    await respond(exchange.send, 200, msgspec.json.encode(told), headers=headers_of(vectors))
+    return msgspec.json.encode(cosines(source, others))
+
+
+def _rows(vectors: Vectors) -> bytes:
+    return b"[%b]" % b",".join(in_encoding(vectors, Encoding.JSON).items)
 
 
 def _call(exchange: Exchange, form: _EmbedForm) -> Embed:

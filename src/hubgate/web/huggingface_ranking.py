@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from hubgate.core.off_loop import off_loop, total
 from hubgate.domain.calls import Rerank, SparseEmbed
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.asgi import decode
@@ -119,7 +120,8 @@ async def answer_sparse(exchange: Exchange, body: bytes) -> None:
     Raises:
         HubgateError: it cannot be answered.
     """
-    await exchange.respond(b"[%b]" % b",".join((await _sparse(exchange, body)).items))
+    items = (await _sparse(exchange, body)).items
+    await exchange.respond(b"[%b]" % await off_loop(total(items), b",".join, items))
 
 
 async def answer_sparse_as_tei(exchange: Exchange, body: bytes) -> None:
@@ -129,11 +131,15 @@ async def answer_sparse_as_tei(exchange: Exchange, body: bytes) -> None:
         HubgateError: it cannot be answered.
     """
     vectors = await _sparse(exchange, body)
+    await exchange.respond(await off_loop(total(vectors.items), _as_tei, vectors))
+
+
+def _as_tei(vectors: SparseVectors) -> bytes:
     told = [
         [{"index": _index(word), "value": weight} for word, weight in _WEIGHTS.decode(item).items()]
         for item in vectors.items
     ]
-    await exchange.respond(msgspec.json.encode(told))
+    return msgspec.json.encode(told)
 
 
 async def _sparse(exchange: Exchange, body: bytes) -> SparseVectors:

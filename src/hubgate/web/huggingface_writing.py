@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from hubgate.core.off_loop import off_loop
 from hubgate.core.respelling import whole_as_tgi
 from hubgate.core.respelling_streams import tgi_speller
 from hubgate.domain.calls import Complete
@@ -51,7 +52,8 @@ async def answer_generation(
         speller = tgi_speller(events.spelling, before=prompt if full_text else "")
         await exchange.tell(events, SpelledTeller(speller, dialect="tgi", before=b"data:"))
         return
-    body = whole_as_tgi(await write(exchange, call), details=details)
+    generated = await write(exchange, call)
+    body = await off_loop(len(generated.body), whole_as_tgi, generated, details=details)
     await exchange.respond(b"[%b]" % body if listed else body)
 
 

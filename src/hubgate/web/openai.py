@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from starlette.responses import Response
 
+from hubgate.core.off_loop import off_loop, total
 from hubgate.core.vectors import f32_to_base64, in_encoding
 from hubgate.domain.calls import Embed, Encoding
 from hubgate.domain.chunking import InvalidChunking
@@ -126,8 +127,9 @@ async def answer_embeddings(
     if form.chunking_settings is None:
         vectors = await embed(gateway, ticket, endpoint.name, call)
         counts = form.token_counts and vectors.exact  # else they are a total, divided
-        data = _embeddings(vectors, as_base64=as_base64, counts=counts)
-        body = _render(data, name, usage_of(texts, vectors))
+        usage = usage_of(texts, vectors)
+        size = total(vectors.items)
+        body = await off_loop(size, _render_vectors, vectors, name, usage, as_base64=as_base64, counts=counts)
     else:
         encoding = Encoding.F32 if as_base64 else Encoding.JSON
         try:
@@ -140,6 +142,12 @@ async def answer_embeddings(
         counts = form.token_counts and vectors.exact
         body = await asyncio.to_thread(_render_chunks, chunked, name, as_base64=as_base64, counts=counts)
     await respond(send, 200, body, headers=headers_of(vectors))
+
+
+def _render_vectors(
+    vectors: Vectors, model: str, usage: dict[str, int | bool], *, as_base64: bool, counts: bool
+) -> bytes:
+    return _render(_embeddings(vectors, as_base64=as_base64, counts=counts), model, usage)
 
 
 def _render_chunks(chunked: Chunked, model: str, *, as_base64: bool, counts: bool) -> bytes:

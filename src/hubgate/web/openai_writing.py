@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from hubgate.core.off_loop import off_loop, total
 from hubgate.core.respelling import merged, text_of, whole_as_openai
 from hubgate.core.respelling_objects import Usage
 from hubgate.core.respelling_streams import openai_speller
@@ -70,7 +71,8 @@ async def answer_completions(exchange: Exchange, fields: Fields) -> None:
         Complete(prompt=prompt, fields=fields.left, full_text=echo, context=context) for prompt in prompts
     ]
     if not wanted.streamed:
-        await exchange.respond(merged(await _write_all(exchange, calls)))
+        bodies = await _write_all(exchange, calls)
+        await exchange.respond(await off_loop(total(bodies), merged, bodies))
     elif len(calls) > 1:
         raise InvalidRequest(
             f"[prompt] has {len(calls)} texts, and only one can be streamed at a time.",
@@ -99,7 +101,9 @@ async def _write_all(exchange: Exchange, calls: Sequence[Complete]) -> list[byte
 
     async def one(call: Complete) -> bytes:
         generated = await write(exchange, call)
-        return whole_as_openai(
+        return await off_loop(
+            len(generated.body),
+            whole_as_openai,
             generated,
             label,
             usage=_estimated(call, generated),

@@ -116,6 +116,7 @@ class Packed:
             if timer:
                 timer.cancel()
             self._leave(ticket)
+            del ticket  # it holds the error, whose traceback holds this frame
 
     async def close(self) -> None:
         """Refuse newcomers, send away who waits, and let what is in flight end; if cancelled, end that too."""
@@ -167,6 +168,8 @@ class Packed:
                 await self._carry(batch, permit, lane)
             else:
                 self._allowance.give_back(permit)
+        except asyncio.CancelledError:
+            pass  # nobody waits for it; the task would keep the error, whose traceback holds the task and its texts
         finally:
             # Freed here and not in a done-callback: that would run a turn later, and a call that came in between
             # would find no lane, and nobody would wake one for it.

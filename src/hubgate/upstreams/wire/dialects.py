@@ -14,7 +14,7 @@ from hubgate.domain.endpoint import Engine
 from hubgate.domain.errors import InvalidRequest
 from hubgate.upstreams.messages import HttpReply, HttpRequest
 from hubgate.upstreams.replies import quota
-from hubgate.upstreams.wire import bodies
+from hubgate.upstreams.wire import bodies, bounds
 from hubgate.upstreams.wire.reading import read_embeddings
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Dialect:
     counts: Counts = Counts.CLAIMED
     max_batch_texts: int | None = None
     """Its fixed limit of texts in a request; `None` if it has none or tells it itself."""
+    token_vectors: bool = False
+    """It may send a vector for each token, so nobody can tell how long its reply is."""
     tokenizes: bool = False
     """It has a route that cuts many texts into tokens, with their places."""
 
@@ -74,7 +76,7 @@ DIALECTS: Mapping[Engine, Dialect] = {
         counts=Counts.WRONG,
         max_batch_texts=2048,
     ),
-    Engine.TOOLKIT: Dialect(route="", body=bodies.toolkit, cuts_silently=True),
+    Engine.TOOLKIT: Dialect(route="", body=bodies.toolkit, cuts_silently=True, token_vectors=True),
     Engine.OPENAI: Dialect(route="/v1/embeddings", body=bodies.openai, understands=frozenset({"dimensions"})),
 }
 
@@ -96,6 +98,11 @@ def embed_request(dialect: Dialect, url: str, model: str | None, call: Embed) ->
                 remedy=f"Leave [{option}] out.",
             )
     return json_request(url, dialect.body(call, model))
+
+
+def vectors_bound(dialect: Dialect, call: Embed, dimensions: int | None) -> int | None:
+    """Bytes that the reply may have, if that can be told; `dimensions` are the model's, if they are known."""
+    return None if dialect.token_vectors else bounds.vectors(len(call.texts), dimensions)
 
 
 def json_request(url: str, body: Mapping[str, object]) -> HttpRequest:

@@ -39,6 +39,7 @@ EMBEDDERS: Mapping[str, Dialect] = {
         route="/hf-inference/models/{model}/pipeline/feature-extraction",
         body=bodies.hf_inference,
         understands=frozenset({"normalize", "prompt_name", "dimensions", "truncate_left"}),
+        token_vectors=True,
     ),
     "deepinfra": _embedder("/deepinfra/v1/openai/embeddings"),
     "scaleway": _embedder("/scaleway/v1/embeddings"),

@@ -81,6 +81,8 @@ def read_generated(form: Form, call: WriteCall, reply: HttpReply) -> Generated:
             remedy="Check the URL: it must be the model server's own, not a page about it or a log-in.",
             cause=Cause.NOT_AN_API,
         )
+    if not is_utf8(reply.body):
+        raise not_utf8()
     with _reading():
         read = _from_choices if form.spelling is Spelling.OPENAI else _from_text
         body, prompt_tokens, tokens = read(reply)
@@ -92,6 +94,25 @@ def read_generated(form: Form, call: WriteCall, reply: HttpReply) -> Generated:
         prompt_tokens=prompt_tokens,
         tokens=tokens,
         quota=quota(reply.headers),
+    )
+
+
+def is_utf8(text: bytes) -> bool:
+    """Whether it is: a JSON parser passes over strings that it is not asked for, and does not look."""
+    if text.isascii():
+        return True
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def not_utf8() -> UpstreamUnreadable:
+    """The error for generated text that is not UTF-8, which no client could read."""
+    return UpstreamUnreadable(
+        "The server's reply is not valid UTF-8.",
+        remedy="Check the model server: it may cut text in the middle of a character, or use another encoding.",
     )
 
 

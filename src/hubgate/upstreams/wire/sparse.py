@@ -32,8 +32,9 @@ class _Value(msgspec.Struct):
 
 
 _Words: TypeAlias = dict[str, float]
-_PLACES = msgspec.json.Decoder(list[list[_Value]])
-_WORDS = msgspec.json.Decoder(list[_Words])
+_TEXTS = msgspec.json.Decoder(list[msgspec.Raw])
+_PLACES = msgspec.json.Decoder(list[_Value])
+_WORDS = msgspec.json.Decoder(_Words)
 
 
 def sparse_request(engine: Engine, url: str, call: SparseEmbed) -> HttpRequest:
@@ -73,9 +74,11 @@ def read_sparse(engine: Engine, call: SparseEmbed, reply: HttpReply) -> SparseVe
 
 
 def _vectors(engine: Engine, body: bytes) -> list[_Words]:
+    """Text by text: one call for all of a large reply would hold up the event loop even from another thread."""
+    texts = _TEXTS.decode(body)
     if engine is Engine.TEI:
-        return [{str(value.index): value.value for value in values} for values in _PLACES.decode(body)]
-    return _WORDS.decode(body)
+        return [{str(value.index): value.value for value in _PLACES.decode(text)} for text in texts]
+    return [_WORDS.decode(text) for text in texts]
 
 
 def _item(vector: _Words) -> bytes:

@@ -24,7 +24,8 @@ class _Token(msgspec.Struct):
     stop: int | None = None
 
 
-_REPLY = msgspec.json.Decoder(list[list[_Token]])
+_TEXTS = msgspec.json.Decoder(list[msgspec.Raw])
+_TOKENS = msgspec.json.Decoder(list[_Token])
 
 
 def tokenize_request(url: str, call: Tokenize) -> HttpRequest:
@@ -39,7 +40,8 @@ def read_tokens(call: Tokenize, reply: HttpReply) -> Tokens:
         UpstreamUnreadable: the reply does not hold them.
     """
     try:
-        texts = _REPLY.decode(reply.body)
+        # Text by text: one call for all of a large reply would hold up the event loop even from another thread.
+        texts = [_TOKENS.decode(text) for text in _TEXTS.decode(reply.body)]
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UpstreamUnreadable("The server's reply to /tokenize holds no tokens.") from error
     if len(texts) != len(call.texts):

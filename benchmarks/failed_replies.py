@@ -1,0 +1,204 @@
+"""What failed exchanges leave behind, and whether the gateway answers meanwhile.
+
+200 chats of 8 MB that fail (closed, cut, hanging, refused), 20 replies of 300 MiB, plain and compressed, and 8 replies
+of the largest legal size at once. After each the resident memory must be within 60 MB of where it began, and
+`/healthz`, asked all the time from a process of its own, must have answered within 250 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from support import machine
+from support.gate import bare_gate
+from support.loopback import free_port, wait_for
+from support.processes import Process
+from support.table import show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.synchronize import Event
+
+    from support.gate import Gate
+
+_MIB = 1 << 20
+_GOAL_MB, _GOAL_MS = 60, 250
+_KINDS = ("close", "cut", "hang", "refuse")
+_CLIENTS = 12
+_IN_A_ROW = 4
+"""Failures between two calls that go well: with one more the circuit breaker would keep the next call away."""
+_SERVER = Path(__file__).parent / "support" / "failing_server.py"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="What failed exchanges leave behind.")
+    parser.add_argument("--quick", action="store_true", help="a tenth of it")
+    parser.add_argument("--calls", type=int, default=200, help="chats of 8 MB that fail")
+    parser.add_argument("--replies", type=int, default=20, help="replies of 300 MiB, of each kind")
+    parser.add_argument("--legal", type=int, default=64, help="MiB of the largest legal reply")
+    options = parser.parse_args()
+    share = 10 if options.quick else 1
+    cores = machine.two_cores()
+    with tempfile.TemporaryDirectory() as made, contextlib.ExitStack() as stack:
+        folder, port = Path(made), free_port()
+        url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, str(_SERVER), str(port)]
+        server = stack.enter_context(Process(command, core=cores.load, output=folder / "server.log"))
+        wait_for(f"{url}/ok", server.check)
+        gate = stack.enter_context(bare_gate(folder / "gate", cores.measured))
+        trial = _Trial(gate, url)
+        trial.fail(_CLIENTS, size=1000)  # fills pools and caches
+        rows = [
+            trial.watch(
+                "chats of 8 MB that fail", lambda: trial.fail(options.calls // share, size=8_000_000)
+            ),
+            trial.watch("replies of 300 MiB, plain", lambda: trial.flood("plain", options.replies // share)),
+            trial.watch("replies of 300 MiB, gzip", lambda: trial.flood("gzip", options.replies // share)),
+            trial.watch("the largest legal replies, 8 at once", lambda: trial.largest(options.legal)),
+        ]
+    print("\nFailed exchanges: resident memory, and the longest answer of /healthz meanwhile\n")
+    show(
+        ("", "MB before", "peak", "after", "/healthz ms"),
+        [(what, *(f"{figure:.0f}" for figure in figures)) for what, *figures in rows],
+    )
+    grown, slowest = max(row[3] - row[1] for row in rows), max(row[4] for row in rows)
+    print(f"Growth {grown:+.0f} MB (goal: {_GOAL_MB}); /healthz {slowest:.0f} ms (goal: {_GOAL_MS})\n")
+
+
+class _Trial:
+    """Calls to a gate whose model server fails."""
+
+    def __init__(self, gate: Gate, server: str) -> None:
+        self._gate = gate
+        self._server = server
+        self._key = gate.key()
+        self._models: set[str] = set()
+
+    def watch(self, what: str, work: object) -> tuple[str, float, float, float, float]:
+        """Do it; what it was, the memory before, at the most and after, and the longest answer of /healthz."""
+        assert callable(work)
+        before = self._memory("VmRSS")
+        Path(f"/proc/{self._gate.process.pid}/clear_refs").write_text("5")  # VmHWM begins here
+        with _asked_all_the_time(self._gate.url) as longest:
+            work()
+            time.sleep(1)
+        return what, before, self._memory("VmHWM"), self._memory("VmRSS"), max(longest)
+
+    def fail(self, calls: int, *, size: int) -> None:
+        """Chats of so many bytes, in turns to servers that fail each in its way."""
+        models = [
+            self._model(f"{kind}/{n}", f"{kind}-{n}")
+            for kind in _KINDS
+            for n in range(_CLIENTS // len(_KINDS))
+        ]
+        turns = list(islice(cycle(models), calls))
+        body = _chat("x" * size)
+        with ThreadPoolExecutor(_CLIENTS) as clients:
+            list(clients.map(lambda model: self._fail_in_turns(model, turns.count(model), body), models))
+
+    def _fail_in_turns(self, model: str, calls: int, body: bytes) -> None:
+        for number in range(calls):
+            if number % _IN_A_ROW == 0:
+                self._ask(model, _chat("well"), 200)
+            self._ask(model, body, None)
+
+    def flood(self, kind: str, replies: int) -> None:
+        """Replies that are too large, one after the other."""
+        model = self._model(f"{kind}/{300 * _MIB}", kind)
+        for _ in range(replies):
+            self._ask(model, _chat("flood"), None)
+
+    def largest(self, mib: int) -> None:
+        """Eight replies of a size that is allowed, at once."""
+        model = self._model(f"legal/{mib * _MIB}", "legal")
+        with ThreadPoolExecutor(8) as clients:
+            list(clients.map(lambda _: self._ask(model, _chat("all"), 200), range(8)))
+
+    def _model(self, path: str, name: str) -> str:
+        if name not in self._models:
+            form = {
+                "name": name,
+                "url": f"{self._server}/{path}",
+                "task": "chat_completion",
+                "timeout": 1 if "hang" in name else 60,
+            }
+            limit = {"requests_per_minute": 1_000_000_000}
+            reply = self._gate.ask("POST", "/api/endpoints", form | {"rate_limit": limit})
+            if reply.status != 201:
+                raise SystemExit(
+                    f"The gateway would not register {path}: {reply.status} {reply.body.decode()}"
+                )
+            self._models.add(name)
+        return name
+
+    def _ask(self, model: str, body: bytes, status: int | None) -> None:
+        """A call that must be answered with this status; without one, with any error."""
+        body = b'{"model":"%b",%b' % (model.encode(), body[1:])
+        connection = http.client.HTTPConnection(urlsplit(self._gate.url).netloc, timeout=120)
+        with contextlib.closing(connection):
+            connection.request(
+                "POST", "/v1/chat/completions", body, {"Content-Type": "application/json", **self._key}
+            )
+            reply = connection.getresponse()
+            while reply.read(_MIB):
+                pass
+        if reply.status != status if status else reply.status < 400:
+            raise SystemExit(f"{model} answered {reply.status}")
+
+    def _memory(self, what: str) -> float:
+        """VmRSS or VmHWM, in MB."""
+        lines = Path(f"/proc/{self._gate.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) / 1000
+
+
+def _chat(text: str) -> bytes:
+    return json.dumps({"messages": [{"role": "user", "content": text}]}).encode()
+
+
+@contextlib.contextmanager
+def _asked_all_the_time(url: str) -> Iterator[list[float]]:
+    """Ask /healthz from another process; at the end the list has how long each answer took, in milliseconds."""
+    spawn = multiprocessing.get_context("spawn")
+    times: multiprocessing.Queue[list[float]] = spawn.Queue()
+    begun, over = spawn.Event(), spawn.Event()
+    process = spawn.Process(target=ask_on, args=(url, begun, over, times))
+    process.start()
+    begun.wait(30)
+    longest: list[float] = []
+    try:
+        yield longest
+    finally:
+        over.set()
+        longest += times.get(timeout=60)
+        process.join()
+
+
+def ask_on(url: str, begun: Event, over: Event, times: multiprocessing.Queue[list[float]]) -> None:
+    """Ask until told to stop."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    taken = []
+    while not over.is_set():
+        start = time.perf_counter()
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+        taken.append((time.perf_counter() - start) * 1000)
+        begun.set()
+        time.sleep(0.02)
+    times.put(taken)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Work on large data, in a thread, so that the event loop goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+LARGE_BYTES = 1 << 20
+"""Up to here JSON is read and written in a few milliseconds, and a thread would cost more than it saves."""
+_WORKER = ThreadPoolExecutor(1, thread_name_prefix="large-data")
+"""One thread: parsers hold the interpreter lock, and several of them would pass it to one another."""
+
+
+def total(items: Sequence[bytes]) -> int:
+    """The bytes of all items together."""
+    return sum(map(len, items))
+
+
+async def off_loop(size: int, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Do work on about `size` bytes: here if they are few, in a thread if they are many."""
+    if size <= LARGE_BYTES:
+        return work(*args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_WORKER, partial(work, *args, **kwargs))

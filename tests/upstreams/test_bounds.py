@@ -1,0 +1,108 @@
+"""How large a reply may be: no larger than the answer to what was asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+from raw_server import raw_server
+
+from hubgate.domain.calls import Embed, Rerank, SparseEmbed, Tokenize
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
+from hubgate.domain.errors import Cause, UpstreamUnreadable
+from hubgate.settings import Settings
+from hubgate.upstreams.messages import HttpRequest
+from hubgate.upstreams.sources import ModelSources
+from hubgate.upstreams.wire import bounds
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from hubgate.domain.calls import Call
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+async def sources(tmp_path: Path) -> AsyncIterator[ModelSources]:
+    settings = Settings(home=tmp_path, secret_key_file=tmp_path / "key", max_reply_bytes=16 * MIB)
+    opened = ModelSources(settings)
+    yield opened
+    await opened.close()
+
+
+async def ask(sources: ModelSources, call: Call, reply: bytes, **facts: object) -> object:
+    """Have a TEI server send this reply, as it comes: without a length."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + reply)
+        await writer.drain()
+
+    async with raw_server(answer) as port:
+        endpoint = Endpoint(
+            name="it",
+            task=Task.TEXT_EMBEDDING,
+            source=Source.DEDICATED,
+            url=f"http://127.0.0.1:{port}",
+            facts=Facts(**{"engine": Engine.TEI, **facts}),  # type: ignore[arg-type] # as the tests give them
+        )
+        return await sources.open(endpoint, None)(call)
+
+
+CALLS: dict[str, Call] = {
+    "vectors": Embed(texts=["a", "b"]),
+    "scores": Rerank(query="q", texts=["a", "b"]),
+    "tokens": Tokenize(texts=["a", "b"]),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+async def test_a_reply_far_beyond_what_was_asked_for_is_refused(sources: ModelSources, call: Call) -> None:
+    with pytest.raises(UpstreamUnreadable, match="far more than an answer to this request needs") as caught:
+        await ask(sources, call, b" " * (2 * MIB), dimensions=384)
+    assert caught.value.cause is Cause.UNREADABLE_REPLY
+    assert "URL and engine" in caught.value.remedy
+
+
+async def test_sparse_vectors_have_the_room_that_a_whole_vocabulary_takes(sources: ModelSources) -> None:
+    words = [{"index": place, "value": 0.123456789} for place in range(30_522)]
+    reply = orjson.dumps([words, words])
+    call = SparseEmbed(texts=["a", "b"])
+    assert await ask(sources, call, reply)
+    with pytest.raises(UpstreamUnreadable, match="far more"):
+        await ask(sources, call, b" " * (5 * MIB))
+
+
+async def test_what_nobody_can_tell_is_bounded_by_the_setting(sources: ModelSources) -> None:
+    with pytest.raises(UpstreamUnreadable, match="the limit set by HUBGATE_MAX_REPLY_BYTES"):
+        await ask(sources, Embed(texts=["a"]), b" " * (17 * MIB), engine=Engine.TOOLKIT, route="/")
+
+
+async def test_vectors_as_long_as_numbers_can_be_written_are_taken(sources: ModelSources) -> None:
+    vector = b"[" + b",".join([b"-1.2345678901234567e-05"] * 4096) + b"]"
+    reply = b"[" + b",\n  ".join([vector] * 32) + b"]"
+    vectors = await ask(sources, Embed(texts=["a"] * 32), reply, dimensions=4096)
+    assert len(vectors.items) == 32  # type: ignore[attr-defined] # they are vectors
+
+
+async def test_large_replies_are_read_as_small_ones_are(sources: ModelSources) -> None:
+    token = {"id": 1, "text": "a", "special": False, "start": 0, "stop": 1}
+    tokens = await ask(sources, Tokenize(texts=["a " * 15_000]), orjson.dumps([[token] * 30_000]))
+    assert len(tokens.items[0]) == 30_000  # type: ignore[attr-defined] # they are tokens
+
+
+def test_a_text_may_come_back_with_its_score_however_it_is_escaped() -> None:
+    body = orjson.dumps({"query": "q", "documents": ["\x01" * 100_000]})
+    assert bounds.scores(1, HttpRequest(method="POST", url="", body=body)) > len(body) * 2
+
+
+@pytest.mark.parametrize("dimensions", [None, 1, 384, 16_384, 10_000_000])
+def test_as_many_vectors_are_asked_for_as_one_reply_may_have(dimensions: int | None) -> None:
+    most = bounds.most_vectors(32 * MIB, dimensions)
+    assert most == 1 or bounds.vectors(most, dimensions) <= 32 * MIB
+    assert bounds.vectors(most + 1, dimensions) > 32 * MIB
