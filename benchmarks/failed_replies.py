@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of it")
     parser.add_argument("--calls", type=int, default=200, help="chats of 8 MB that fail")
     parser.add_argument("--replies", type=int, default=20, help="replies of 300 MiB, of each kind")
-    parser.add_argument("--legal", type=int, default=64, help="MiB of the largest legal reply")
+    parser.add_argument("--legal", type=int, default=32, help="MiB of the largest legal reply")
     options = parser.parse_args()
     share = 10 if options.quick else 1
     cores = machine.two_cores()

@@ -33,6 +33,7 @@ BENCHMARKS = {
     "g2": Benchmark("chat.py", "G2 and G4: chat, whole and streamed, beside nginx"),
     "leaving": Benchmark("leaving.py", "how soon a client that leaves is felt upstream", has_peer=False),
     "g5": Benchmark("memory.py", "memory, and its growth while clients leave"),
+    "failed": Benchmark("failed_replies.py", "memory and /healthz while exchanges fail", has_peer=False),
     "g6": Benchmark("start.py", "cold start and idle CPU"),
     "g8": Benchmark("size.py", "installed size"),
     "g9": Benchmark(

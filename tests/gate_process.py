@@ -105,6 +105,11 @@ class GateProcess:
         self.ended()
 
     @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         """All that it has said, on both streams."""
         with self._more:

@@ -18,6 +18,8 @@ MAX_ERROR_BYTES = 64 * 1024
 """More of an error page is not read."""
 _PIECE_BYTES = 512 * 1024
 """Larger bodies are sent piece by piece, so that one write does not hold up the event loop."""
+_TURN_BYTES = 512 * 1024
+"""After so many bytes of a reply the rest waits for the next turn of the event loop, which would read on while it can."""
 _CRASHED = 500
 """After this one uvicorn (transformers serve, vLLM, infinity) closes the connection, and its reply does not say so."""
 _TOLD_BY_CALLBACKS = (HeadersTooLarge, TooLarge, Unpackable)
@@ -45,7 +47,7 @@ class Connection(asyncio.Protocol):
         self._bound = bound
         self._streams = streams
         self._chunks: list[bytes] = []
-        self._held = self._head_size = self._unread = 0
+        self._held = self._head_size = self._unread = self._turn = 0
         self._begun = self._over = self._paused = self._until_close = self._reusable = self._unsent = False
         self.packed = False
         self._error: type[Exception] | None = None
@@ -154,6 +156,10 @@ class Connection(asyncio.Protocol):
             self._wake()
         self.abort()
 
+    def _read_on(self) -> None:
+        if not (self._closed or self._paused):
+            self.transport.resume_reading()
+
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -177,6 +183,11 @@ class Connection(asyncio.Protocol):
             # The parser gathers a header without an end.
             if self._unread > MAX_HEADER_BYTES and not self._over:
                 self._fail(HeadersTooLarge)
+            self._turn += len(data)
+            if self._turn > _TURN_BYTES and not (self._closed or self._paused):
+                self._turn = 0
+                self.transport.pause_reading()
+                asyncio.get_running_loop().call_soon(self._read_on)
 
     def eof_received(self) -> bool:
         """The server sends no more: the end of a body without a length."""

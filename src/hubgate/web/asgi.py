@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 JSON = b"application/json"
+_PIECE_BYTES = 512 * 1024
 
 
 async def read_body(receive: Receive) -> bytes:
@@ -77,4 +78,10 @@ async def respond(
             ],
         }
     )
-    await send({"type": "http.response.body", "body": body})
+    # A large body goes piece by piece, each when the client has taken the one before: a single write would hold up the
+    # event loop.
+    last = max(0, (len(body) - 1) // _PIECE_BYTES * _PIECE_BYTES)
+    for start in range(0, last, _PIECE_BYTES):
+        piece = body[start : start + _PIECE_BYTES]
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": body[last:]})

@@ -1,0 +1,48 @@
+"""Failed exchanges leave nothing in memory; `benchmarks/failed_replies.py` shows it at full size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gate_process import Home
+from lookalikes import lookalike
+
+if TYPE_CHECKING:
+    from gate_process import GateProcess
+
+KEY = "an-admin-key-for-this-test"
+CHAT = {"messages": [{"role": "user", "content": "x" * 8_000_000}]}
+CALLS = 16
+IN_A_ROW = 4
+"""Failures after which the circuit breaker still lets the next call pass."""
+MOST_GROWTH = 60_000_000
+
+
+def resident(gate: GateProcess) -> int:
+    """Bytes of memory that the process has."""
+    lines = Path(f"/proc/{gate.pid}/status").read_text("utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def test_failing_calls_of_8_mb_leave_no_memory_behind(tmp_path: Path) -> None:
+    with (
+        lookalike("vllm", kind="llm") as server,
+        Home(tmp_path).serve(HUBGATE_ADMIN_KEY=KEY) as gate,
+    ):
+        form = {"name": "llm", "url": server.url, "task": "chat_completion"}
+        assert gate.request("POST", "/api/endpoints", form, key=KEY).status == 201
+
+        def fail() -> None:
+            server.fail("half")
+            for _ in range(IN_A_ROW):
+                path = "/_inference/chat_completion/llm?timeout=400ms"  # too short for another try
+                assert gate.request("POST", path, CHAT, key=KEY).status == 400
+            server.heal()
+            assert gate.request("POST", "/api/endpoints/llm/check", key=KEY).status == 200
+
+        fail()
+        before = resident(gate)
+        for _ in range(CALLS // IN_A_ROW):
+            fail()
+        assert resident(gate) - before < MOST_GROWTH
