@@ -37,7 +37,7 @@ def test_failing_calls_of_8_mb_leave_no_memory_behind(tmp_path: Path) -> None:
             server.fail("half")
             for _ in range(IN_A_ROW):
                 path = "/_inference/chat_completion/llm?timeout=400ms"  # too short for another try
-                assert gate.request("POST", path, CHAT, key=KEY).status == 400
+                assert gate.request("POST", path, CHAT, key=KEY).status in {400, 429}
             server.heal()
             assert gate.request("POST", "/api/endpoints/llm/check", key=KEY).status == 200
 

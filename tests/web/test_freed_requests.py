@@ -157,3 +157,12 @@ def test_nothing_is_left_of_a_call_that_is_tried_three_times(settings: Settings)
         assert gate.request("POST", "/v1/chat/completions", CHAT).status == 502
         assert sum(b"Hello" in asked.body for asked in server.requests) == 3
     assert not held() - before
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_local_model_that_refuses_a_text_keeps_nothing_of_it(local_gate: RunningGate) -> None:
+    before = tickets()
+    for _ in range(5):
+        body = {"inputs": "long " * 1000, "truncate": False}
+        assert local_gate.request("POST", "/hf/all-minilm-l6-v2/embed", body).status == 413
+    assert tickets() <= before + 1, "more than the one that may not have ended yet"

@@ -136,11 +136,20 @@ def read_request(pipe: BinaryIO) -> Request | None:
     return _requests.decode(body) if len(body) == int.from_bytes(head, "little") else None
 
 
-async def read_reply(pipe: asyncio.StreamReader) -> Reply:
-    """The next reply.
+async def read_frame(pipe: asyncio.StreamReader) -> bytes:
+    """The next reply as it comes through the pipe, for `reply_of`.
 
     Raises:
         asyncio.IncompleteReadError: the worker has gone.
     """
     length = int.from_bytes(await pipe.readexactly(4), "little")
-    return _replies.decode(await pipe.readexactly(length))
+    return await pipe.readexactly(length)
+
+
+def reply_of(body: bytes) -> Reply:
+    """The reply in a frame.
+
+    Raises:
+        msgspec.DecodeError: there is none.
+    """
+    return _replies.decode(body)

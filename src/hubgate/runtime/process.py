@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from hubgate.core.off_loop import off_loop
 from hubgate.domain.endpoint import Precision
 from hubgate.domain.errors import Cause, RuntimeFailed
-from hubgate.runtime.frames import Failed, Forget, Ready, frame, read_reply
+from hubgate.runtime.frames import Failed, Forget, Ready, frame, read_frame, reply_of
 from hubgate.runtime.share import Share
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class WorkerProcess:
             raise
         finally:
             self._calls.pop(call, None)
+            del reply  # it holds the error, whose traceback holds this frame
 
     async def close(self, *, patience: float = _SECONDS_TO_END) -> None:
         """Let it end, and after so many seconds end it."""
@@ -154,7 +156,8 @@ class WorkerProcess:
         listening = asyncio.create_task(self._listen())
         try:
             while True:
-                self._deliver(await read_reply(self._stdout))
+                body = await read_frame(self._stdout)
+                self._deliver(await off_loop(len(body), reply_of, body))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # its end
         except msgspec.DecodeError:

@@ -128,7 +128,7 @@ class Elastic:
             wanted = task_named(task)
             if wanted is None and ticket.may_call(name):
                 wanted = self._gateway.find(name).task
-            chats = wanted is Task.CHAT_COMPLETION
+            chats = wanted == Task.CHAT_COMPLETION
         except HubgateError:
             chats = False
         return ChatError(error, status_of(error)) if chats and not isinstance(error, ChatError) else error

@@ -21,6 +21,7 @@ from hubgate.web.writing import label_of, stream, write
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hubgate.core.respelling import Label
     from hubgate.domain.calls import Generated, WriteCall
     from hubgate.web.exchange import Exchange
     from hubgate.web.writing import Fields
@@ -101,17 +102,19 @@ async def _write_all(exchange: Exchange, calls: Sequence[Complete]) -> list[byte
 
     async def one(call: Complete) -> bytes:
         generated = await write(exchange, call)
-        return await off_loop(
-            len(generated.body),
-            whole_as_openai,
-            generated,
-            label,
-            usage=_estimated(call, generated),
-            with_logprobs=_with_logprobs(call),
-            before=call.prompt if call.full_text else "",
-        )
+        return await off_loop(len(generated.body), _as_openai, call, generated, label)
 
     return await all_or_none(one(call) for call in calls)
+
+
+def _as_openai(call: Complete, generated: Generated, label: Label) -> bytes:
+    return whole_as_openai(
+        generated,
+        label,
+        usage=_estimated(call, generated),
+        with_logprobs=_with_logprobs(call),
+        before=call.prompt if call.full_text else "",
+    )
 
 
 def _estimated(call: Complete, generated: Generated) -> Usage | None:
