@@ -22,6 +22,12 @@ class Secret:
         return tuple(Secret(line.strip()) for line in self._text.split("\n") if line.strip())
 
     @property
+    def is_sendable(self) -> bool:
+        """Whether there is a token in it, and an HTTP header can carry each."""
+        tokens = self.each()
+        return bool(tokens) and all("!" <= letter <= "~" for one in tokens for letter in one.reveal())
+
+    @property
     def hint(self) -> str:
         """What may be shown: the last four characters, or nothing of a token too short to hide."""
         return f"…{self._text[-4:]}" if len(self._text) >= 12 else "…"

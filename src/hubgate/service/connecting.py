@@ -12,6 +12,7 @@ from hubgate.domain.errors import InUse, InvalidEndpoint, InvalidRequest, NotFou
 from hubgate.domain.records import Connection
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, parse_hosts
 from hubgate.service.changing import Changing, to_its_end
+from hubgate.service.opening import COPY_IT, UNSENDABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -157,10 +158,6 @@ class Connecting(Changing):
 
 
 def _check(token: Secret) -> None:
-    """Raises InvalidRequest if there is none in it, or one that no header can carry."""
-    tokens = token.each()
-    if not tokens or any(not "!" <= letter <= "~" for one in tokens for letter in one.reveal()):
-        raise InvalidRequest(
-            "This is no token: it is empty, or has spaces or letters that no HTTP header can carry.",
-            remedy="Copy it from the settings of your Hugging Face account; several stand one a line.",
-        )
+    """Raises InvalidRequest if it cannot be sent."""
+    if not token.is_sendable:
+        raise InvalidRequest(UNSENDABLE, remedy=COPY_IT)

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
     _Store: TypeAlias = Callable[[Endpoint, Secret | None], Awaitable[None]]
 
+UNSENDABLE = "This is not a token: it is empty, or has spaces or characters that no HTTP header can carry."
+COPY_IT = (
+    "Copy it from the settings of your Hugging Face account, or from your server. Write several one per line."
+)
+
 
 class Opening(Asking):
     """What is stored and what is served are of one mind."""
@@ -73,8 +78,11 @@ class Opening(Asking):
         """The token to reach an endpoint with: its own, or its connection's.
 
         Raises:
-            InvalidEndpoint: there is no such connection, or its token may not be sent to this endpoint.
+            InvalidEndpoint: the token cannot be sent, or there is no such connection, or its token may not be sent to
+                this endpoint.
         """
+        if token is not None and not token.is_sendable:
+            raise InvalidEndpoint(UNSENDABLE, remedy=COPY_IT)
         if endpoint.connection is None:
             return token
         if token is not None:

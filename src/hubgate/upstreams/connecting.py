@@ -91,7 +91,7 @@ async def connected(
 async def _connected(
     origin: Origin, address: str, make: Callable[[], P], where: str, seconds: float, *, tls: bool
 ) -> P:
-    context = trusting(origin.ca_bundle) if tls else None
+    context = await trusting(origin.ca_bundle) if tls else None
     async with connecting_to(where, seconds):
         _, protocol = await asyncio.get_running_loop().create_connection(
             make, address, origin.port, ssl=context, server_hostname=origin.host if tls else None

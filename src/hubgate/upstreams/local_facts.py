@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import importlib.util
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +14,15 @@ from hubgate.domain.endpoint import Engine, Facts, Precision, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint, RuntimeFailed
 from hubgate.runtime.folder import read_folder
 from hubgate.runtime.heads import Embedding
-from hubgate.upstreams.local_files import COMMIT, find_model
+from hubgate.upstreams.local_files import COMMIT, find_model, in_model_folder
 
 if TYPE_CHECKING:
     from hubgate.domain.endpoint import Endpoint
     from hubgate.domain.secret import Secret
     from hubgate.runtime.folder import Recipe
 
+_HASH_SECONDS = 600.0
+"""For a digest of the weights, which may be gigabytes."""
 _RUNTIME = ("numpy", "openvino", "tokenizers")
 
 
@@ -36,14 +38,14 @@ async def local_facts(
     require_runtime()
     model = endpoint.model or ""
     folder = await find_model(model, hf_endpoint=hf_endpoint, token=token)
-    recipe = await asyncio.to_thread(read_folder, folder)
+    recipe = await in_model_folder(model, partial(read_folder, folder))
     _check_task(endpoint.task, recipe)
     head = recipe.head
     return folder, Facts(
         engine=Engine.OPENVINO,
         engine_version=version("openvino"),
-        model=await asyncio.to_thread(_shown, model),
-        revision=await asyncio.to_thread(revision_of, recipe),
+        model=await in_model_folder(model, partial(_shown, model)),
+        revision=await in_model_folder(model, partial(revision_of, recipe), _HASH_SECONDS),
         dimensions=recipe.width if isinstance(head, Embedding) else None,
         max_input_tokens=recipe.max_tokens,
         auto_truncate=True,

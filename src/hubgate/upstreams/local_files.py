@@ -8,10 +8,11 @@ import importlib.util
 import logging
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hubgate.domain.errors import Cause, RuntimeFailed
 from hubgate.runtime.folder import ONNX, TOKENIZER, WEIGHTS, built_from_weights
+from hubgate.upstreams.named_files import SECONDS, in_own_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ _FILES = [
 ]
 _ONNX_FILES = [file for name in ONNX for file in (name, f"{name}_data")]
 """A graph of more than 2 GB keeps its weights in a second file."""
+_T = TypeVar("_T")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _log = logging.getLogger(__name__)
@@ -58,11 +60,26 @@ async def find_model(
     Raises:
         RuntimeFailed: there is no such folder or repository, or it cannot be downloaded.
     """
-    here = await asyncio.to_thread(_on_this_machine, model)
+    here = await in_model_folder(model, lambda: _on_this_machine(model))
     if here is not None:
         return here
     commit = revision if revision and COMMIT.fullmatch(revision) else None
     return await asyncio.to_thread(_download, model, commit, hf_endpoint, token, told or _logged(model))
+
+
+async def in_model_folder(model: str, work: Callable[[], _T], seconds: float = SECONDS) -> _T:
+    """The result of blocking work in the folder that an operator names as a model.
+
+    Raises:
+        RuntimeFailed: it takes too long.
+    """
+    try:
+        return await in_own_thread(work, seconds)
+    except TimeoutError:
+        raise RuntimeFailed(
+            f"The files of the model {model[:200]} could not be read within {seconds:g} seconds.",
+            remedy="Check the disk or the network mount that they are on.",
+        ) from None
 
 
 def packaged(model: str) -> Path | None:

@@ -92,7 +92,7 @@ async def tunnel(connection: Connection, proxy: Proxy, origin: Origin, where: st
     """
     try:
         await _put_through(connection, proxy, origin, where, seconds)
-        context = trusting(origin.ca_bundle)
+        context = await trusting(origin.ca_bundle)
         async with connecting_to(where, seconds):
             transport = await asyncio.get_running_loop().start_tls(
                 connection.transport, connection, context, server_hostname=origin.host

@@ -6,13 +6,14 @@ import asyncio
 import functools
 import socket
 import ssl
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from yarl import URL
 
 from hubgate.domain.errors import Cause, InvalidEndpoint
 from hubgate.upstreams.failures import invalid_url
+from hubgate.upstreams.named_files import in_own_thread, read_regular
 from hubgate.upstreams.urls import host_of
 
 if TYPE_CHECKING:
@@ -63,24 +64,32 @@ def target(url: str, rule: AddressRule) -> tuple[URL, str]:
     return parsed, where
 
 
-def trusting(ca_bundle: str | None) -> ssl.SSLContext:
-    """What checks a server's certificate: against the system's, or a file, which is read again when it has changed.
+async def trusting(ca_bundle: str | None) -> ssl.SSLContext:
+    """What checks a server's certificate: against the system's, or those of a file, which is read each time.
 
     Raises:
         InvalidEndpoint: the file cannot be read, or holds no certificates.
     """
     if not ca_bundle:
-        return _context(None, 0)
+        return _context(None)
     try:
-        return _context(ca_bundle, Path(ca_bundle).stat().st_mtime_ns)
-    except (OSError, ValueError) as error:  # ssl's own error is an OSError
+        return await in_own_thread(partial(_context_of, ca_bundle))
+    except (OSError, ValueError) as error:  # ssl's own error is an OSError, and so is TimeoutError
         raise InvalidEndpoint(
             "The file of certificates in [ca_bundle] cannot be read, or holds none in PEM form.",
-            remedy="Give the path of a PEM file that the gate's process may read.",
+            remedy="Give the path of a regular PEM file that the gateway's process may read, on a disk that answers.",
             cause=Cause.INVALID_ENDPOINT,
         ) from error
 
 
+def _context_of(ca_bundle: str) -> ssl.SSLContext:
+    # What stands between the certificates may be in any language, and OpenSSL wants ASCII.
+    certificates = read_regular(ca_bundle).decode("ascii", "ignore")
+    if "-----BEGIN" not in certificates:  # for an empty text, ssl would take the system's
+        raise ValueError("no certificates")
+    return _context(certificates)
+
+
 @functools.lru_cache(maxsize=64)
-def _context(ca_bundle: str | None, changed_at: int) -> ssl.SSLContext:  # noqa: ARG001 - a new file is a new context
-    return ssl.create_default_context(cafile=ca_bundle)
+def _context(certificates: str | None) -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=certificates)

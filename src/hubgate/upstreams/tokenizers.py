@@ -7,16 +7,16 @@ import importlib.util
 import logging
 import re
 import threading
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from hubgate.domain.endpoint import Source, TokenCounts
 from hubgate.domain.errors import RuntimeFailed
 from hubgate.runtime.folder import TOKENIZER, TokenizerBroken, read_limit
 from hubgate.upstreams.local_files import COMMIT, fetch_files, packaged
+from hubgate.upstreams.named_files import in_own_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +35,6 @@ _NAME_IT = "The server names no model of the Hub: say in [model] which one it ru
 _INSTALL = 'Reading it needs tokenizers, which is not installed: pip install "hubgate[local]".'
 _SEE_LOG = "Why it could not be fetched stands in the gate's log."
 
-_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
@@ -65,7 +64,7 @@ class TokenizerFiles:
         if importlib.util.find_spec("tokenizers") is None:
             return _without(facts, _INSTALL)
         try:
-            folder, limit = await _by(self._patience, lambda: self._fetch(*named, token))
+            folder, limit = await in_own_thread(lambda: self._fetch(*named, token), self._patience)
         except TimeoutError:
             return _without(facts, f"The Hub takes more than {self._patience:g} seconds.")
         except RuntimeFailed as error:
@@ -182,25 +181,3 @@ def _without(facts: Facts, why: str) -> Facts:
         facts,
         warnings=(*facts.warnings, f"Tokens are estimated: the model's tokenizer is not at hand. {why}"),
     )
-
-
-async def _by(seconds: float, work: Callable[[], _T]) -> _T:
-    """The result of blocking work, if it is there in time.
-
-    The work has a thread of its own, as one of the loop's own would hold up the end of the process.
-
-    Raises:
-        TimeoutError: it is not; the work goes on.
-    """
-    done: Future[_T] = Future()
-    done.set_running_or_notify_cancel()  # so that nobody can cancel it
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            done.set_exception(error)
-
-    threading.Thread(target=run, name="tokenizer", daemon=True).start()
-    async with asyncio.timeout(seconds):
-        return await asyncio.wrap_future(done)

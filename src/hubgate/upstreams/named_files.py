@@ -1,0 +1,68 @@
+"""Files and folders that an operator names: read in a thread of their own, bounded in size and time.
+
+So neither a pipe nor a mount that does not answer holds up the event loop, or the threads that other work needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SECONDS = 10.0
+MAX_BYTES = 8 * 1024 * 1024
+_MAX_THREADS = 32
+_threads = threading.BoundedSemaphore(_MAX_THREADS)
+
+_T = TypeVar("_T")
+
+
+async def in_own_thread(work: Callable[[], _T], seconds: float = SECONDS) -> _T:
+    """The result of blocking work, if it is there in time.
+
+    The work has a thread of its own: one of the loop's would be missing while it hangs, and hold up the end of the
+    process.
+
+    Raises:
+        TimeoutError: it is not there in time, and the work goes on; or too much such work goes on already.
+    """
+    if not _threads.acquire(blocking=False):
+        raise TimeoutError
+    done: Future[_T] = Future()
+    done.set_running_or_notify_cancel()  # so that nobody can cancel it
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            done.set_exception(error)
+        finally:
+            _threads.release()
+
+    threading.Thread(target=run, name="named-file", daemon=True).start()
+    async with asyncio.timeout(seconds):
+        return await asyncio.wrap_future(done)
+
+
+def read_regular(path: str, most_bytes: int = MAX_BYTES) -> bytes:
+    """The content of a regular file. Blocks for as long as its disk does.
+
+    Raises:
+        OSError: it cannot be read, is not a regular file, or is larger than that.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for its other end.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("not a regular file")
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(f"larger than {most_bytes} bytes")
+    return content
