@@ -22,6 +22,8 @@ pytestmark = NEEDS_CHROMIUM
 PAGES = {
     "sign-in": "sign-in",
     "models": "models",
+    "model": "models/e5-small/overview",
+    "audit": "audit",
     "add": "models/new",
     "edit": "models/e5-small/edit",
     "delete": "models/e5-small/delete",
@@ -125,7 +127,7 @@ def test_a_model_is_added_from_a_pasted_url_tested_mended_and_saved(empty: Scree
         page.get_by_text("The model answers.").wait_for()
         assert page.input_value("#token") == TOKEN, "what was typed stays"
         page.get_by_role("button", name="Save", exact=True).click()
-        page.wait_for_url("**/ui/models?done=added**")
+        page.wait_for_url("**/ui/models/e5/overview?done=added")
         page.get_by_text("e5 is registered and answers.").wait_for()
         assert TOKEN not in page.content()
 
@@ -137,7 +139,7 @@ def test_a_model_that_fails_is_saved_switched_off(empty: Screen) -> None:
     page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("Nothing is listening at this address").wait_for()
     page.get_by_role("button", name="Save switched off").click()
-    page.wait_for_url("**/ui/models?done=kept**")
+    page.wait_for_url("**/ui/models/later/overview?done=kept")
     assert page.locator(".state").inner_text() == "Switched off"
 
 

@@ -65,6 +65,33 @@ class TestTheForm:
         assert 'value="bge-reranker-v2-m3"' in page.text
         assert "<html" not in page.text
 
+    def test_a_pasted_model_name_is_hosted_unless_the_form_says_where_it_runs(self, visitor: Visitor) -> None:
+        for chosen, then in (("dedicated", "router"), ("local", "local")):
+            sent = {**EMPTY, "where": chosen, "paste": "intfloat/e5-small-v2"}
+            page = visitor.post("/ui/paste", sent, hx_request="true")
+            assert re.search(rf'name="where" value="{then}" checked', page.text), chosen
+        page = visitor.get("/ui/models/new?paste=intfloat/e5-small-v2")
+        assert re.search(r'name="where" value="router" checked', page.text)
+
+    def test_a_proposed_name_is_free(self, visitor: Visitor) -> None:
+        visitor.gate.add("e5-small-v2")
+        visitor.gate.add("e5-small-v2-2")
+        page = visitor.get("/ui/models/new?paste=intfloat/e5-small-v2")
+        assert re.search(r'id="name" [^>]*value="e5-small-v2-3"', page.text)
+
+    def test_without_a_script_the_server_reads_what_was_pasted(self, visitor: Visitor) -> None:
+        with lookalike("tei", name="org/small") as server:
+            sent = {**EMPTY, "paste": server.url, "connection": ""}
+            page = visitor.post("/ui/models/new", sent)
+        name = server.url.removeprefix("http://").replace(":", "-")
+        assert page.status == 303
+        assert name in [one.name for one in visitor.gate.gateway.endpoints()]
+
+    def test_a_demo_model_is_added_by_its_card_alone(self, visitor: Visitor) -> None:
+        for name in ("demo", "demo-2"):
+            assert visitor.post("/ui/models/new", {**EMPTY, "where": "fake"}).status == 303
+            assert name in [one.name for one in visitor.gate.gateway.endpoints()]
+
     def test_what_was_read_is_cleared_and_what_says_nothing_stays_to_be_mended(
         self, visitor: Visitor
     ) -> None:
@@ -115,8 +142,8 @@ class TestTheForm:
 class TestTesting:
     def test_each_step_is_told_and_nothing_is_stored(self, visitor: Visitor) -> None:
         with lookalike("tei", key=TOKEN) as server:
-            page = outcome_of(visitor, form(server.url))
-        assert "The model answers." in page.words
+            page = outcome_of(visitor, form(server.url, name=""))
+        assert re.search(r"The model answers\. \S+ tei \d+ dimensions up to \d+ tokens \d+ ms", page.words)
         for step in ("Address", "Connection", "Token", "Model and task", "First answer"):
             assert f"{step} · passed" in page.words
         assert visitor.gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
@@ -167,7 +194,7 @@ class TestSaving:
             page = visitor.post(
                 "/ui/models/new", form(server.url, prefix_search="query: "), hx_request="true"
             )
-            assert page.headers["hx-redirect"] == "/ui/models?done=added&name=e5"
+            assert page.headers["hx-redirect"] == "/ui/models/e5/overview?done=added"
             stored = visitor.gate.request("GET", "/api/endpoints/e5").json()
         assert (stored["url"], stored["token"], stored["prefixes"]) == (
             server.url,
@@ -182,7 +209,7 @@ class TestSaving:
             assert "Save switched off" in page.words
             assert visitor.gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
             page = visitor.post("/ui/models/new", form(server.url, save="off"))
-        assert page.headers["location"] == "/ui/models?done=kept&name=e5"
+        assert page.headers["location"] == "/ui/models/e5/overview?done=kept"
         assert visitor.gate.request("GET", "/api/endpoints/e5").json()["enabled"] is False
 
     def test_what_no_server_could_mend_cannot_be_kept(self, visitor: Visitor) -> None:
@@ -220,7 +247,7 @@ class TestSaving:
             visitor.gate.add("e5", url=server.url, token=TOKEN)
             changed = form(server.url, connection=KEEP, token="", requests_per_minute="60")
             page = visitor.post("/ui/models/e5/edit", changed)
-            assert page.headers["location"] == "/ui/models?done=saved&name=e5"
+            assert page.headers["location"] == "/ui/models/e5/overview?done=saved"
             stored = visitor.gate.request("GET", "/api/endpoints/e5").json()
             assert (stored["rate_limit"]["requests_per_minute"], stored["token"]) == (60, "…1234")
             visitor.post("/ui/models/e5/edit", {**changed, "save": "off"})

@@ -157,7 +157,7 @@ def test_what_the_api_stored_is_saved_unchanged_from_its_page(visitor: Visitor, 
     before = stored(visitor, kind)
     fields = Fields(visitor.get(f"/ui/models/{kind}/edit").text).sent
     page = visitor.post(f"/ui/models/{kind}/edit", {**fields, "save": "off"})
-    assert page.headers["location"] == f"/ui/models?done=saved&name={kind}", page.words
+    assert page.headers["location"] == f"/ui/models/{kind}/overview?done=saved", page.words
     assert stored(visitor, kind) == before
 
 
@@ -169,7 +169,7 @@ def test_the_page_can_set_whatever_the_api_can(visitor: Visitor, kind: str) -> N
     assert set(fields) <= {*empty, "csrf", "no_prefixes"}
     sent = {**fields, "name": f"{kind}-twin", "save": "off"}
     page = visitor.post("/ui/models/new", sent)
-    assert page.headers["location"] == f"/ui/models?done=kept&name={kind}-twin", page.words
+    assert page.headers["location"] == f"/ui/models/{kind}-twin/overview?done=kept", page.words
     twin = stored(visitor, f"{kind}-twin")
     for shown in (before, twin):
         if "separators" in shown["chunking_settings"]:  # a line's end is written as an expression means it

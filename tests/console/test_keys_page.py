@@ -257,7 +257,7 @@ class TestTheConfiguration:
 
     def test_the_plan_changes_nothing(self, visitor: Visitor) -> None:
         page = visitor.post("/ui/config", {"yaml": self.YAML, "do": "plan"})
-        assert "2 changes would be made: Add model alpha Add key dify" in page.words
+        assert "2 changes would be made: Add model alpha task text_embedding" in page.words
         assert visitor.gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
 
     def test_it_is_applied_and_shows_new_keys_once(self, visitor: Visitor) -> None:
@@ -265,7 +265,7 @@ class TestTheConfiguration:
         assert "2 changes were made" in page.words
         assert re.search(r"<code [^>]*>hg_[^<]+</code>", page.text)
         changed = visitor.post("/ui/config", {"yaml": "keys:\n  dify: {bulk: false}\n", "do": "apply"})
-        assert "Change key dify bulk" in changed.words
+        assert "Change key dify bulk true → false" in changed.words
         indented = "  keys:\n    dify: {bulk: false}\n  connections: {}\n"
         again = visitor.post("/ui/config", {"yaml": indented, "do": "apply"})
         assert "Nothing to change." in again.words

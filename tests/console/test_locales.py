@@ -13,9 +13,10 @@ import hubgate.web.console
 from hubgate.domain.diagnosis import Outcome, Step
 from hubgate.domain.endpoint import Precision, Source, Task
 from hubgate.domain.errors import Cause
+from hubgate.web.console.audit_page import VERBS
 from hubgate.web.console.chunk_form import STRATEGIES
 from hubgate.web.console.model_form import KINDS, PREFIXES
-from hubgate.web.console.models import DONE, ROW_LINKS
+from hubgate.web.console.models import DONE
 from hubgate.web.console.picking import WHYS
 from hubgate.web.console.play_form import FURTHER, PARAMETERS, SAMPLES
 from hubgate.web.console.states import Kind
@@ -52,7 +53,7 @@ FAMILIES: dict[str, set[str]] = {
     "usage.range.": set(RANGES),
     "usage.series.": set(SERIES),
     "where.": {name for source in Source for name in (source.value, f"{source}.hint")},
-    "": {key for key, _ in ROW_LINKS},
+    "audit.": set(VERBS),
 }
 """Keys that are put together where they are used: a prefix, and all that may follow it."""
 

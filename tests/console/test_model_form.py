@@ -83,7 +83,7 @@ def test_a_name_is_made_of_the_models_where_none_is_given() -> None:
         ({"where": "dedicated", "url": ""}, {"url": "fault.missing"}),
         (
             {"where": "dedicated", "url": "", "name": "", "model": ""},
-            {"url": "fault.missing", "name": "fault.missing"},
+            {"url": "fault.missing"},
         ),
         ({"token": ""}, {"token": "fault.token"}),
         ({"requests_per_minute": "many"}, {"requests_per_minute": "fault.whole"}),

@@ -35,7 +35,7 @@ def visitor(gate: RunningGate) -> Visitor:
 
 def names(text: str) -> list[str]:
     """The models in the order of the page."""
-    return re.findall(r'<a href="/ui/models/([^/]+)/edit"><bdi', text)
+    return re.findall(r'<a href="/ui/models/([^/]+)/overview"><bdi', text)
 
 
 def test_without_models_the_page_says_how_to_begin(visitor: Visitor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hubgate.web.console.pasting import suggested_name, understood
+from hubgate.web.console.pasting import name_of_server, suggested_name, understood
 
 E5 = {"model": "intfloat/e5-small-v2", "kind": "embedding", "name": "e5-small-v2"}
 
@@ -57,13 +57,14 @@ def test_the_router_alone_says_where() -> None:
 
 def test_an_inference_endpoint_is_known_by_its_url() -> None:
     url = "https://abc.us-east-1.aws.endpoints.huggingface.cloud"
-    assert understood(url) == {"where": "dedicated", "url": url}
+    assert understood(url) == {"where": "dedicated", "url": url, "name": "abc"}
 
 
 def test_a_server_of_ones_own_gets_no_token() -> None:
     assert understood("http://10.0.0.5:8080/v1") == {
         "where": "dedicated",
         "url": "http://10.0.0.5:8080/v1",
+        "name": "10.0.0.5-8080",
         "connection": "",
     }
 
@@ -106,3 +107,18 @@ def test_what_says_nothing_changes_nothing(pasted: str) -> None:
 )
 def test_a_suggested_name_is_one_that_elasticsearch_takes(model: str, name: str) -> None:
     assert suggested_name(model) == name
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://K2h7x0q1.us-east-1.aws.endpoints.huggingface.cloud/v1", "k2h7x0q1"),
+        ("http://gpu-box:8000", "gpu-box-8000"),
+        ("models.example.com/e5", "models.example.com"),
+        ("http://[::1]:8080", "1-8080"),
+        ("http://[", ""),
+        ("", ""),
+    ],
+)
+def test_a_server_gives_a_name_where_nobody_enters_one(url: str, name: str) -> None:
+    assert name_of_server(url) == name

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hubgate.domain.errors import Cause
 
 if TYPE_CHECKING:
+    from hubgate.domain.endpoint import Facts
     from hubgate.domain.errors import HubgateError
 
 
@@ -57,6 +58,8 @@ class Finding:
     cause: Cause | None = None
     message: str = ""
     remedy: str = ""
+    facts: Facts | None = None
+    """What was learned of the model, at the step where it answered."""
 
     @classmethod
     def failed(cls, error: HubgateError, step: Step, seconds: float) -> Finding:

@@ -15,7 +15,7 @@ from hubgate.service.proving import DEFAULT_SECONDS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from hubgate.domain.endpoint import Endpoint
+    from hubgate.domain.endpoint import Endpoint, Facts
     from hubgate.domain.ports import Clock, Sources
     from hubgate.domain.secret import Secret
 
@@ -44,6 +44,8 @@ async def diagnose(
     left, began = list(Step), clock()
     fault, reached = None, None
     notes: Mapping[Step, str] = {}
+    facts: Facts | None = None
+    took = 0.0
     try:
         async for step in sources.reach(endpoint):
             while left[0] is not step:
@@ -52,24 +54,31 @@ async def diagnose(
             yield Finding(step=left.pop(0), outcome=Outcome.PASSED, seconds=now - began)
             began = now
         reached = Step.ANSWER
-        notes = await _ask(sources, endpoint, token, within)
+        facts, notes = await _ask(sources, endpoint, token, within)
+        took = clock() - began
     except HubgateError as error:
         told = step_of(error.cause)
         where = told if told in left else reached or left[0]
         fault = Finding.failed(error, where, clock() - began)
     for step in left:
-        beside = Finding(step=step, outcome=_beside(step, fault), message=notes.get(step, ""))
+        beside = Finding(
+            step=step,
+            outcome=_beside(step, fault),
+            message=notes.get(step, ""),
+            facts=facts if step is Step.ANSWER else None,
+            seconds=took if step is Step.ANSWER else 0.0,
+        )
         yield fault if fault and fault.step is step else beside
 
 
 async def _ask(
     sources: Sources, endpoint: Endpoint, token: Secret | None, within: float
-) -> Mapping[Step, str]:
+) -> tuple[Facts, Mapping[Step, str]]:
     """Detect, and ask one small question: what comes of it tells of all steps from the token on.
 
     Returns:
-        What is to be known of steps that were passed: what was said of tokens that were refused, where another was
-        not, and that what was to complete texts only chats.
+        What was learned of the model, and notes on steps that passed: what was said of tokens that were refused
+        where another was not, and that a model that should complete texts only chats.
     """
     try:
         async with asyncio.timeout(within):
@@ -78,7 +87,7 @@ async def _ask(
             notes = {Step.AUTHENTICATION: " ".join(probed.refused)}
             if endpoint.task is Task.COMPLETION and probed.facts.completes is False:
                 notes[Step.MODEL] = _ONLY_CHATS
-            return notes
+            return probed.facts, notes
     except TimeoutError:
         raise DeadlineExceeded(
             f"The model did not answer within {within:g} seconds.",

@@ -16,8 +16,8 @@ How a page is made, for who adds one:
 4. **Words**: each key in all four languages of `locales/`; a larger page has files of its own (`play.en.json`).
    `test_locales.py` fails on a key that is missing, unused, or takes other values than in English. Names in Latin
    letters are put in `<bdi>` (class `name` for monospace).
-5. **In the bar**: a pair in `visit.NAVIGATION`, whose words are `nav.<name>`. A page of one endpoint gets its place in
-   the menus of the models page by `models.ROW_LINKS`.
+5. **In the bar**: a pair in `visit.NAVIGATION`, whose words are `nav.<name>`. Pages of one
+   endpoint are linked from its own page (`overview.html`) and from the menu of its row (`models_list.html`).
 
 No script and no style stands in a page (the content security policy refuses both), and nothing is asked of another
 address than the gate's. What must be drawn is SVG in the page, coloured by classes.

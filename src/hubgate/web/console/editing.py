@@ -5,15 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from hubgate.core.chunking import chunk
 from hubgate.domain.chunking import parse_chunking_settings
-from hubgate.domain.endpoint import Precision, Similarity
+from hubgate.domain.endpoint import Precision, Similarity, Source
 from hubgate.domain.errors import CallerError, HubgateError, InUse
 from hubgate.service.chunked import in_cutting_thread
+from hubgate.service.fitting import size_warning
 from hubgate.web.console import model_form
 from hubgate.web.console.chunk_form import OWN, STRATEGIES, chunking_of
 from hubgate.web.console.model_form import (
@@ -27,6 +27,7 @@ from hubgate.web.console.model_form import (
     WHERE,
     Faults,
 )
+from hubgate.web.console.models import page_of
 from hubgate.web.console.pasting import understood
 from hubgate.web.console.previewing import marked
 
@@ -83,7 +84,8 @@ class Editing:
 
     async def test(self, visit: Visit) -> Response:
         """Begin to go the way to the model that the form describes."""
-        form, old = await visit.form(RAW_FIELDS), self._old(visit)
+        old = self._old(visit)
+        form = self._completed(await visit.form(RAW_FIELDS), old)
         try:
             endpoint, token = model_form.endpoint_of(form, old)
             keep_token = old is not None and form.get("connection") == KEEP
@@ -101,7 +103,8 @@ class Editing:
 
     async def save(self, visit: Visit) -> Response:
         """Register the model, or change it; what fails its test can be kept, switched off."""
-        form, old = await visit.form(RAW_FIELDS), self._old(visit)
+        old = self._old(visit)
+        form = self._completed(await visit.form(RAW_FIELDS), old)
         try:
             endpoint, token = model_form.endpoint_of(form, old)
             done = await self._save(form, endpoint, token, old)
@@ -109,7 +112,7 @@ class Editing:
             return self._outcome(visit, form, old, faults=faults.fields)
         except HubgateError as error:
             return self._outcome(visit, form, old, error=error, keepable=not isinstance(error, CallerError))
-        return visit.go(f"/ui/models?done={done}&name={quote(endpoint.name)}")
+        return visit.go(page_of(endpoint.name, done))
 
     async def preview(self, visit: Visit) -> Response:
         """A sample text, as these settings cut it."""
@@ -161,9 +164,33 @@ class Editing:
 
     def _filled(self, visit: Visit, form: Mapping[str, str], pasted: str) -> Response:
         """The form with what follows from what was pasted, which stays to be mended only if nothing does."""
-        found = understood(pasted)
+        found = self._read(form, pasted)
         left = "" if found else pasted
         return self._form(visit, {**form, **found}, pasted=left, understood=not left)
+
+    def _read(self, form: Mapping[str, str], pasted: str) -> dict[str, str]:
+        """The fields that follow from what was pasted."""
+        found = dict(understood(pasted))
+        if "name" in found:
+            found["name"] = self._free(found["name"])
+        if "model" in found and form.get("where") == Source.DEDICATED and not form.get("url"):
+            # The name of a model, and nothing that says where else it runs: it is called at Hugging Face.
+            found.setdefault("where", Source.ROUTER)
+        return found
+
+    def _completed(self, form: Mapping[str, str], old: Endpoint | None) -> Mapping[str, str]:
+        """The form of a new model with what follows from it: without scripts nobody read what was pasted."""
+        if old:
+            return form
+        if not form.get("model") and not form.get("url"):
+            form = {**form, **self._read(form, form.get("paste", ""))}
+        return {**form, "name": form.get("name") or self._free(model_form.proposed_name(form))}
+
+    def _free(self, name: str) -> str:
+        """A name, with a number behind it if it is taken."""
+        taken = {endpoint.name for endpoint in self._gateway.endpoints()}
+        numbered = (f"{name}-{n}" for n in count(2))
+        return name if not name or name not in taken else next(one for one in numbered if one not in taken)
 
     def _old(self, visit: Visit) -> Endpoint | None:
         name = visit.request.path_params.get("name")
@@ -200,6 +227,7 @@ class Editing:
                 "pasted": "",
                 "chosen": None,
                 "understood": True,
+                "cut": size_warning(old, old.chunking) if old else None,
                 "keep": KEEP,
                 "new": NEW,
                 **_NOTHING,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LOCALES = Path(__file__).parent / "locales"
 DEFAULT = "en"
+_PERSIAN_DIGITS = str.maketrans("0123456789", "۰۱۲۳۴۵۶۷۸۹")
 _ISOLATE, _POP = "\u2068", "\u2069"
 _RELATIVE = (
     (86_400.0, icu.URelativeDateTimeUnit.DAY),
@@ -73,6 +74,10 @@ class Language:
     def percent(self, share: float) -> str:
         """A share of one in percent, without fractions."""
         return str(self._numbers("percent", 0).format(share))
+
+    def digits(self, text: str) -> str:
+        """A number that was typed, in the language's digits. Forms are read in any digits."""
+        return text.translate(_PERSIAN_DIGITS) if self.code == "fa" else text
 
     def date(self, seconds: float) -> str:
         """A day: seconds since the epoch."""

@@ -14,7 +14,7 @@ from hubgate.domain.calls import InputType
 from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Engine, Precision, Source, Task
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.console.chunk_form import SEPARATORS, STRATEGIES, chunk_fields, chunking_of
-from hubgate.web.console.pasting import suggested_name
+from hubgate.web.console.pasting import name_of_server, suggested_name
 from hubgate.web.fitting import fit
 from hubgate.web.shapes import EndpointForm
 
@@ -29,7 +29,7 @@ KINDS = {
     "rerank": (Task.RERANK,),
 }
 """Model types as Dify calls them, and the tasks of each; the first is the usual one."""
-WHERE = (Source.ROUTER, Source.DEDICATED, Source.LOCAL)
+WHERE = (Source.ROUTER, Source.DEDICATED, Source.LOCAL, Source.FAKE)
 ENGINES = tuple(engine for engine in Engine if engine not in {Engine.PROVIDER, Engine.OPENVINO, Engine.FAKE})
 """Servers that may stand behind a URL."""
 KEEP, NEW, NOTHING = "=", "+", ""
@@ -44,6 +44,14 @@ _OF_SOURCE = {
     Source.LOCAL: ("model", "precision"),
     Source.FAKE: (),
 }
+_NEEDED = {
+    Source.ROUTER: ("model",),
+    Source.DEDICATED: ("url",),
+    Source.LOCAL: ("model",),
+    Source.FAKE: (),
+}
+"""Fields without which there is no endpoint; its name can follow from them."""
+_DEMO = "demo"
 PREFIXES = {f"prefix_{word}": word for word in InputType}
 """What stands before each kind of text, by its field."""
 RAW_FIELDS = frozenset({*PREFIXES, SEPARATORS})
@@ -103,9 +111,8 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
         Faults: fields cannot be read.
         InvalidEndpoint: they can, and make no endpoint.
     """
-    name = old.name if old else form.get("name") or suggested_name(form.get("model", ""))
-    form = {**form, "name": name}
     source = _source(form)
+    form = {**form, "name": old.name if old else form.get("name") or proposed_name(form)}
     faults = dict(_missing(form, source))
     task = task_of(form)
     if task not in KINDS["embedding"]:
@@ -132,6 +139,15 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
     }
     endpoint, token = fit(made, EndpointForm).endpoint()
     return (replace(endpoint, enabled=old.enabled) if old else endpoint), token
+
+
+def proposed_name(form: Mapping[str, str]) -> str:
+    """A name for who enters none: the model's, else the server's; empty where the form has neither yet."""
+    where = form.get("where")
+    if where == Source.FAKE:
+        return _DEMO
+    model = suggested_name(form.get("model", ""))
+    return model or (name_of_server(form.get("url", "")) if where == Source.DEDICATED else "")
 
 
 def form_of(endpoint: Endpoint, *, has_token: bool) -> dict[str, str]:
@@ -177,14 +193,12 @@ def _source(form: Mapping[str, str]) -> Source:
 
 
 def _missing(form: Mapping[str, str], source: Source) -> Iterable[tuple[str, str]]:
-    needed = {"name"} | {
-        Source.ROUTER: {"model"},
-        Source.DEDICATED: {"url"},
-        Source.LOCAL: {"model"},
-        Source.FAKE: set(),
-    }[source]
-    yield from ((name, "fault.missing") for name in needed if not form.get(name))
-    if form.get("connection") == NEW and source is not Source.LOCAL and not form.get("token"):
+    missing = [name for name in _NEEDED[source] if not form.get(name)]
+    if not missing and not form["name"]:  # else the name follows from what is missing
+        missing = ["name"]
+    yield from ((name, "fault.missing") for name in missing)
+    needs_token = source not in (Source.LOCAL, Source.FAKE)
+    if form.get("connection") == NEW and needs_token and not form.get("token"):
         yield "token", "fault.token"
 
 

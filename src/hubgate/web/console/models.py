@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from hubgate.web.console.visit import Visit
 
 PER_PAGE = 50
-ROW_LINKS: tuple[tuple[str, str], ...] = (("play.open", "/ui/models/{name}/play"),)
-"""Further pages of one endpoint, first in its menu: the key of the words, and the path with `{name}`."""
 _FRESH_SECONDS = 5.0
 DONE = frozenset({"added", "kept", "saved", "deleted", "enabled", "disabled", "cloned"})
 
@@ -100,7 +98,7 @@ class Models:
         done = query.get("done", "")
         return visit.page(
             "models_list.html" if visit.is_part else "models.html",
-            rows=await self._rows(found[(search.page - 1) * PER_PAGE : search.page * PER_PAGE]),
+            rows=await self.rows(found[(search.page - 1) * PER_PAGE : search.page * PER_PAGE]),
             search=search,
             pages=pages,
             found=len(found),
@@ -109,27 +107,26 @@ class Models:
             sources=sorted({endpoint.source for endpoint in every}),
             done=done if done in DONE else "",
             named=query.get("name", "")[:200],
-            row_links=ROW_LINKS,
         )
 
     async def states(self, visit: Visit) -> Response:
         """The states of the shown endpoints, to be put in their places."""
         found = [e for e in self._gateway.endpoints() if Search.of(visit.request.query_params).finds(e)]
         page = Search.of(visit.request.query_params).page
-        rows = await self._rows(found[(page - 1) * PER_PAGE : page * PER_PAGE])
+        rows = await self.rows(found[(page - 1) * PER_PAGE : page * PER_PAGE])
         return visit.page("models_states.html", rows=rows)
 
     async def enable(self, visit: Visit) -> Response:
         """Switch an endpoint on: it is put to the proof, unless it was before."""
         name = visit.request.path_params["name"]
         await self._gateway.edit(replace(self._gateway.find(name), enabled=True))
-        return visit.go(_done("enabled", name))
+        return await _back(visit, "enabled", name)
 
     async def disable(self, visit: Visit) -> Response:
         """Switch an endpoint off."""
         name = visit.request.path_params["name"]
         await self._gateway.edit(replace(self._gateway.find(name), enabled=False))
-        return visit.go(_done("disabled", name))
+        return await _back(visit, "disabled", name)
 
     async def ask_delete(self, visit: Visit) -> Response:
         """The question whether to delete an endpoint, with what needs it."""
@@ -141,13 +138,13 @@ class Models:
         """Forget an endpoint."""
         name = visit.request.path_params["name"]
         await self._gateway.remove(name)
-        return visit.go(_done("deleted", name))
+        return visit.go(f"/ui/models?done=deleted&name={quote(name)}")
 
     async def accept(self, visit: Visit) -> Response:
         """Take what runs there now for the registered model."""
         name = visit.request.path_params["name"]
         await self._gateway.accept(name)
-        return visit.go(_done("saved", name))
+        return await _back(visit, "saved", name)
 
     async def ask_clone(self, visit: Visit) -> Response:
         """The question how the twin is to be called."""
@@ -162,9 +159,10 @@ class Models:
             await self._gateway.clone(endpoint.name, twin)
         except HubgateError as error:
             return visit.page("clone.html", endpoint=endpoint, twin=twin, fault=error)
-        return visit.go(_done("cloned", twin))
+        return visit.go(page_of(twin, "cloned"))
 
-    async def _rows(self, endpoints: Sequence[Endpoint]) -> list[Row]:
+    async def rows(self, endpoints: Sequence[Endpoint]) -> list[Row]:
+        """These endpoints, each with its state at this moment."""
         pipelines, unready = self._gateway.pipelines(), self._gateway.unready()
         # Told before anything is waited for: by then an endpoint may be gone.
         states = [state_of(self._gateway, endpoint, pipelines, unready) for endpoint in endpoints]
@@ -197,5 +195,13 @@ def _id(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
-def _done(what: str, name: str) -> str:
-    return f"/ui/models?done={what}&name={quote(name)}"
+def page_of(name: str, done: str = "") -> str:
+    """The page of a model, which says what was done."""
+    return f"/ui/models/{quote(name)}/overview" + (f"?done={done}" if done else "")
+
+
+async def _back(visit: Visit, done: str, name: str) -> Response:
+    """To the page whose button was pressed: the model's own, or the list."""
+    if "overview" in await visit.form():
+        return visit.go(page_of(name, done))
+    return visit.go(f"/ui/models?done={done}&name={quote(name)}")

@@ -13,6 +13,7 @@ _HUB = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 _OLD = "api-inference.huggingface.co"
 _CONSOLE = frozenset({"endpoints.huggingface.co", "ui.endpoints.huggingface.co"})
 _ROUTER = "router.huggingface.co"
+_ENDPOINTS = ".endpoints.huggingface.cloud"
 _PART = r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,95}"
 _MODEL = re.compile(rf"{_PART}/{_PART}")
 _NOT_OWNERS = frozenset(
@@ -63,8 +64,23 @@ def understood(pasted: str) -> Mapping[str, str]:
 
 def suggested_name(model: str) -> str:
     """A name for an endpoint of a model: what Elasticsearch takes for an id."""
-    name = re.sub(r"[^a-z0-9_.\-]+", "-", model.rpartition("/")[2].lower())
-    return name.strip("-_.")
+    return _as_name(model.rpartition("/")[2])
+
+
+def name_of_server(url: str) -> str:
+    """A name for an endpoint by its URL: an Inference Endpoint's own name, or another server's host and port."""
+    try:
+        parts = urlsplit(url if "://" in url else f"https://{url}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return ""
+    if host.endswith(_ENDPOINTS):
+        return _as_name(host.partition(".")[0])
+    return _as_name(f"{host}-{port}" if port else host)
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^a-z0-9_.\-]+", "-", text.lower()).strip("-_.")
 
 
 def _of_model(model: str) -> dict[str, str]:
@@ -93,7 +109,7 @@ def _of_console(path: list[str]) -> dict[str, str]:
 
 
 def _of_url(pasted: str, host: str) -> dict[str, str]:
-    found = {"where": "dedicated", "url": pasted}
-    if host.endswith(".endpoints.huggingface.cloud"):
+    found = {"where": "dedicated", "url": pasted, "name": name_of_server(pasted)}
+    if host.endswith(_ENDPOINTS):
         return found
     return {**found, "connection": ""}  # a server of one's own: a token of Hugging Face is not for it

@@ -52,7 +52,7 @@ class Playground:
     async def show(self, visit: Visit) -> Response:
         """The page, with texts to begin with."""
         endpoint = self._endpoint(visit)
-        return self._page(visit, endpoint, _proposed(visit, kind_of(endpoint)))
+        return self._page(visit, endpoint, proposed(visit, kind_of(endpoint)))
 
     async def run(self, visit: Visit) -> Response:
         """Ask a model about texts, and show its answer; an error is shown in the answer's place."""
@@ -82,7 +82,7 @@ class Playground:
     async def copy(self, visit: Visit) -> Response:
         """What is in the form, in the words of other clients."""
         endpoint, form = self._endpoint(visit), await visit.form(RAW_FIELDS)
-        return visit.page("play_copy.html", **_copied(visit, endpoint, form))
+        return visit.page("play_copy.html", **copied(visit, endpoint, form))
 
     async def _ask(self, ticket: Ticket, name: str, call: Call) -> Result:
         if isinstance(call, Embed):
@@ -108,7 +108,7 @@ class Playground:
         return visit.page(
             "play.html",
             status,
-            **_copied(visit, endpoint, form),
+            **copied(visit, endpoint, form),
             **_answered(endpoint, answer),
             form=form,
             parameters=PARAMETERS,
@@ -130,7 +130,7 @@ def _answered(endpoint: Endpoint, answer: Mapping[str, Any]) -> dict[str, Any]:
     return {"endpoint": endpoint, "kind": kind_of(endpoint), "view": None, "error": None, **answer}
 
 
-def _copied(visit: Visit, endpoint: Endpoint, form: Mapping[str, str]) -> dict[str, Any]:
+def copied(visit: Visit, endpoint: Endpoint, form: Mapping[str, str]) -> dict[str, Any]:
     """The snippets, and the one that is looked at; none where the form describes no call."""
     url = visit.request.url
     try:
@@ -148,7 +148,7 @@ def _copied(visit: Visit, endpoint: Endpoint, form: Mapping[str, str]) -> dict[s
     }
 
 
-def _proposed(visit: Visit, kind: str) -> dict[str, str]:
+def proposed(visit: Visit, kind: str) -> dict[str, str]:
     """What the form holds at first, in the visitor's language."""
     form = {one.name: str(one.usual) for one in PARAMETERS if one.usual}
     if kind in {"embed", "sparse", "rank"}:

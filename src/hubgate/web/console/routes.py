@@ -9,10 +9,12 @@ from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Route
 
 from hubgate.domain.errors import NotFound
+from hubgate.web.console.audit_page import AuditPage
 from hubgate.web.console.config_page import ConfigPage
 from hubgate.web.console.editing import Editing
 from hubgate.web.console.gatehouse import Gatehouse
 from hubgate.web.console.keys_page import KeysPage
+from hubgate.web.console.model_page import ModelPage
 from hubgate.web.console.models import Models
 from hubgate.web.console.picking import Picker
 from hubgate.web.console.playing import Playground
@@ -57,7 +59,8 @@ def console_routes(
     """
     house = Gatehouse(access, Sessions(clock))
     door = SignIn(access, house, NotedRefusals(time.monotonic), gateway.audit)
-    models, keys = Models(gateway, access), KeysPage(gateway, access)
+    models = Models(gateway, access)
+    model = ModelPage(gateway, models)
     settings, config = SettingsPage(gateway), ConfigPage(configuration)
     inside, outside = house.inside, house.outside
     return [
@@ -70,6 +73,8 @@ def console_routes(
         inside("GET", "/ui/models", models.show),
         inside("GET", "/ui/models/states", models.states, by_itself=True),
         *_form(house, gateway, hub),
+        inside("GET", "/ui/models/{name}/overview", model.show),
+        inside("GET", "/ui/models/{name}/state", model.state, by_itself=True),
         inside("POST", "/ui/models/{name}/enable", models.enable),
         inside("POST", "/ui/models/{name}/disable", models.disable),
         inside("POST", "/ui/models/{name}/accept", models.accept),
@@ -78,15 +83,7 @@ def console_routes(
         inside("GET", "/ui/models/{name}/delete", models.ask_delete),
         inside("POST", "/ui/models/{name}/delete", models.delete),
         inside("GET", "/ui/models/{name}/export", config.export_model),
-        inside("GET", "/ui/keys", keys.show),
-        inside("GET", "/ui/keys/new", keys.ask_create),
-        inside("POST", "/ui/keys/new", keys.create),
-        inside("POST", "/ui/keys/names", keys.names),
-        inside("POST", "/ui/keys/scope", keys.scope),
-        inside("GET", "/ui/keys/{key}/edit", keys.ask_change),
-        inside("POST", "/ui/keys/{key}/edit", keys.change),
-        inside("GET", "/ui/keys/{key}/revoke", keys.ask_revoke),
-        inside("POST", "/ui/keys/{key}/revoke", keys.revoke),
+        *_keys(house, gateway, access),
         inside("GET", "/ui/settings", settings.show),
         inside("GET", "/ui/config/export", config.export),
         inside("POST", "/ui/config", config.apply),
@@ -96,6 +93,22 @@ def console_routes(
         inside("POST", "/ui/connections/{name}/forget", settings.disconnect),
         *_calls(house, gateway, access),
         *(outside(method, "/ui/{rest:path}", _nothing) for method in _METHODS),
+    ]
+
+
+def _keys(house: Gatehouse, gateway: Gateway, access: Access) -> list[Route]:
+    """The gateway keys."""
+    keys, inside = KeysPage(gateway, access), house.inside
+    return [
+        inside("GET", "/ui/keys", keys.show),
+        inside("GET", "/ui/keys/new", keys.ask_create),
+        inside("POST", "/ui/keys/new", keys.create),
+        inside("POST", "/ui/keys/names", keys.names),
+        inside("POST", "/ui/keys/scope", keys.scope),
+        inside("GET", "/ui/keys/{key}/edit", keys.ask_change),
+        inside("POST", "/ui/keys/{key}/edit", keys.change),
+        inside("GET", "/ui/keys/{key}/revoke", keys.ask_revoke),
+        inside("POST", "/ui/keys/{key}/revoke", keys.revoke),
     ]
 
 
@@ -109,6 +122,7 @@ def _calls(house: Gatehouse, gateway: Gateway, access: Access) -> list[BaseRoute
         inside("POST", "/ui/models/{name}/play/copy", play.copy),
         inside("GET", "/ui/usage", usage.show),
         inside("GET", "/ui/usage.csv", usage.csv),
+        inside("GET", "/ui/audit", AuditPage(gateway, access).show),
     ]
 
 

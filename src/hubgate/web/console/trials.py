@@ -13,6 +13,8 @@ from hubgate.domain.errors import HubgateError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from hubgate.domain.endpoint import Facts
+
 MOST = 50
 """Trials that are remembered; the oldest go."""
 
@@ -35,6 +37,16 @@ class Trial:
     def fault(self) -> Finding | None:
         """The step that failed."""
         return next((found for found in self.findings if found.outcome is Outcome.FAILED), None)
+
+    @property
+    def facts(self) -> Facts | None:
+        """What was learned of the model that answered."""
+        return next((found.facts for found in self.findings if found.facts), None)
+
+    @property
+    def seconds(self) -> float:
+        """How long it all took."""
+        return sum(found.seconds for found in self.findings)
 
     @property
     def waiting(self) -> list[Step]:

@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from hubgate import __version__
 from hubgate.domain.errors import InvalidRequest
+from hubgate.web.console.console_words import in_console_words, setting
 from hubgate.web.console.languages import Language, choose, languages
 from hubgate.web.console.static_files import static_url
 
@@ -32,6 +33,7 @@ NAVIGATION = (
     ("models", "/ui/models"),
     ("keys", "/ui/keys"),
     ("usage", "/ui/usage"),
+    ("audit", "/ui/audit"),
     ("settings", "/ui/settings"),
 )
 """The pages in the bar, each by the name whose words are `nav.<name>`."""
@@ -44,6 +46,7 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_templates.filters.update(in_console_words=in_console_words, setting=setting)
 _templates.globals.update(static_url=static_url, quote=lambda text: quote(str(text), safe=""))
 
 

@@ -1,0 +1,162 @@
+"""The page of one model and the audit log, over real HTTP."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from lookalikes import lookalike
+from visitor import Visitor
+
+from hubgate.web.console.audit_page import PER_PAGE
+from hubgate.web.console.console_words import in_console_words, setting
+
+if TYPE_CHECKING:
+    from harness import RunningGate
+
+
+@pytest.fixture
+def visitor(gate: RunningGate) -> Visitor:
+    visitor = Visitor(gate)
+    visitor.sign_in()
+    return visitor
+
+
+class TestTheModelPage:
+    def test_it_says_what_the_model_is_and_does(self, visitor: Visitor) -> None:
+        with lookalike("tei", name="org/small", dimensions=16) as server:
+            visitor.gate.request(
+                "POST",
+                "/api/connections",
+                {"name": "team", "token": "hf_token12345678", "hosts": [server.url]},
+            )
+            visitor.gate.add(
+                "e5",
+                url=server.url,
+                connection="team",
+                rate_limit={"requests_per_minute": 60, "tokens_per_minute": 9000},
+                prefixes={"search": "query: "},
+                timeout=7,
+            )
+            visitor.gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "hello"})
+            words = visitor.get("/ui/models/e5/overview").words
+        for shown in (
+            *("org/small", server.url, "Dimensions 16", "API token team", "Running", "2% of 60/min"),
+            *(
+                "Requests per minute 60",
+                "Tokens per minute 9,000",
+                "Timeout (seconds) 7",
+                "Query prefix query:",
+            ),
+            *("By sentence, 250 words", "Use it from your application", "YOUR_HUBGATE_KEY"),
+        ):
+            assert shown in words
+
+    def test_it_leads_to_everything_that_can_be_done(self, visitor: Visitor) -> None:
+        visitor.gate.add("alpha")
+        page = visitor.get("/ui/models/alpha/overview")
+        links = set(re.findall(r'(?:href|action)="/ui/models/alpha/(\w+)"', page.text))
+        assert {"play", "edit", "clone", "export", "delete", "disable"} <= links
+        sent = visitor.post("/ui/models/alpha/disable", {"overview": "1"})
+        assert sent.headers["location"] == "/ui/models/alpha/overview?done=disabled"
+        page = visitor.get(sent.headers["location"])
+        assert "alpha is switched off." in page.words
+        assert 'action="/ui/models/alpha/enable"' in page.text
+
+    def test_its_state_is_refreshed_for_it_alone(self, visitor: Visitor) -> None:
+        visitor.gate.add("alpha")
+        visitor.gate.add("beta")
+        page = visitor.get("/ui/models/alpha/state")
+        assert page.text.count("<tr>") == 1
+        assert "Running" in page.words
+
+    def test_chunks_that_the_model_does_not_read_to_their_end_are_warned_of(self, visitor: Visitor) -> None:
+        with lookalike("tei", name="org/small", max_tokens=64) as server:
+            visitor.gate.add("e5", url=server.url)
+        for path in ("/ui/models/e5/overview", "/ui/models/e5/edit"):
+            words = visitor.get(path).words
+            assert "Chunks may be cut off Chunks of up to 250 words can be longer than the 64 tokens" in words
+
+    def test_a_changed_model_is_told_and_accepted_on_its_page(self, visitor: Visitor) -> None:
+        with lookalike("tei", name="org/one", dimensions=8) as server:
+            visitor.gate.add("e5", url=server.url)
+            server.model = replace(server.model, name="org/two", dimensions=12)
+            visitor.gate.request("POST", "/api/endpoints/e5/check")
+            page = visitor.get("/ui/models/e5/overview")
+            assert "The server runs another model than the registered one" in page.words
+            assert 'action="/ui/models/e5/accept"' in page.text
+            sent = visitor.post("/ui/models/e5/accept", {"overview": "1"})
+            assert "e5 is saved." in visitor.get(sent.headers["location"]).words
+
+    def test_a_name_that_nobody_registered_is_told(self, visitor: Visitor) -> None:
+        page = visitor.get("/ui/models/nothing/overview")
+        assert page.status == 404
+        assert "The Models page lists the names." in page.words
+
+    def test_the_only_model_comes_with_the_next_steps(self, visitor: Visitor) -> None:
+        visitor.gate.add("alpha")
+        page = visitor.get("/ui/models")
+        for target in (
+            "/ui/models/alpha/play",
+            "/ui/keys/new",
+            "/ui/models/alpha/overview#copy",
+            "/ui/models/new",
+        ):
+            assert f'class="card" href="{target}"' in page.text
+        visitor.gate.add("beta")
+        assert "Next steps" not in visitor.get("/ui/models").text
+
+
+class TestTheAuditPage:
+    def test_changes_are_shown_with_what_was_and_what_is(self, visitor: Visitor) -> None:
+        visitor.gate.add("alpha")
+        visitor.gate.request("PATCH", "/api/endpoints/alpha", {"rate_limit": {"requests_per_minute": 60}})
+        words = visitor.get("/ui/audit").words
+        assert "Model changed alpha requests_per_minute 3000 → 60" in words
+        assert "Model added alpha" in words
+        assert "Signed in" in words
+        assert words.index("Model changed") < words.index("Model added")
+
+    def test_older_changes_are_on_further_pages(self, visitor: Visitor) -> None:
+        for n in range(PER_PAGE):
+            visitor.gate.create_key(f"key-{n}")
+        first = visitor.get("/ui/audit")
+        older = re.search(r'rel="next" href="([^"]+)"', first.text)
+        assert older
+        assert "key-49" in first.words
+        second = visitor.get(older[1])
+        assert "Newest" in second.words
+        assert 'rel="next"' not in second.text
+        assert "Nothing has changed yet" in visitor.get("/ui/audit?before=0").words
+        assert visitor.get("/ui/audit?before=x").words == visitor.get("/ui/audit").words
+
+
+@pytest.mark.parametrize(
+    ("sentence", "words"),
+    [
+        (
+            "Check the URL, or say which server it is in [engine]: tei.",
+            "say which server it is in “Server”: tei.",
+        ),
+        (
+            "Did you mean [e5]? GET /v1/models lists the names.",
+            "Did you mean [e5]? The Models page lists the names.",
+        ),
+        (
+            "register an endpoint of source [router], without a URL",
+            "register it as Hosted Inference API, without",
+        ),
+        ("[provider] is one of a, b.", "“Provider” is one of a, b."),
+    ],
+)
+def test_no_words_of_the_api_stand_in_errors(sentence: str, words: str) -> None:
+    assert words in in_console_words(sentence)
+
+
+def test_values_of_settings_are_written_as_in_a_configuration() -> None:
+    assert setting(None) == setting([]) == "–"
+    assert setting(True) == "true"
+    assert setting({"search": "query: ", "ingest": None}) == "search: query: "
+    assert setting(["a", 1, 0.5]) == "a, 1, 0.5"
