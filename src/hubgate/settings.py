@@ -53,6 +53,8 @@ class Settings:
     local_threads: int = 0
     local_lanes: int = 0
     local_idle_seconds: int = 0
+    drain_delay: int = 0
+    """Seconds."""
 
     @property
     def database(self) -> Path:
@@ -100,6 +102,7 @@ class Settings:
             local_threads=_whole(env, "HUBGATE_LOCAL_THREADS", 0, 0, 1024),
             local_lanes=_whole(env, "HUBGATE_LOCAL_LANES", 0, 0, 64),
             local_idle_seconds=_whole(env, "HUBGATE_LOCAL_IDLE_SECONDS", 0, 0, 1 << 30),
+            drain_delay=_whole(env, "HUBGATE_DRAIN_DELAY", 0, 0, 3600),
         )
 
 

@@ -35,7 +35,7 @@ def home(tmp_path: Path) -> Home:
     home = Home(tmp_path)
     added = home.run("add", "words", "--fake", "--dimensions", "8")
     assert added.status == 0, added.err
-    assert added.err.startswith("The gate's admin key, shown only this once: hg_")
+    assert "The gate's admin key, shown only this once: hg_" in added.err
     return home
 
 
@@ -131,6 +131,29 @@ def test_a_second_signal_sends_everybody_away(home: Home, tmp_path: Path) -> Non
             told = asking.result(60)
             assert (told.status, told.json()["error"]["code"]) == (503, "gate_stopping")
             assert "Traceback" not in gate.output
+
+
+def test_a_load_balancer_has_time_to_notice_before_the_gate_stops(home: Home) -> None:
+    with home.serve(HUBGATE_DRAIN_DELAY="300") as gate:
+        key = home.run("key", "create", "app").out.strip()
+        assert gate.request("GET", "/readyz").status == 200
+        gate.signal(signal.SIGTERM)
+        gate.wait_for("draining")
+        leaving = gate.request("GET", "/readyz")
+        assert (leaving.status, leaving.json()) == (503, {"status": "draining"})
+        assert gate.request("GET", "/healthz").status == 200
+        assert gate.embed("words", "a text", key=key).status == 200
+        gate.signal(signal.SIGTERM)
+        assert gate.ended() == 0
+    with home.serve(HUBGATE_DRAIN_DELAY="1") as gate:
+        gate.signal(signal.SIGTERM)
+        gate.wait_for("draining")
+        gate.wait_for("stopping")
+        assert gate.ended() == 0
+    with home.serve(HUBGATE_DRAIN_DELAY="300") as gate:
+        gate.signal(signal.SIGINT)
+        assert gate.ended() == 0
+        assert "draining" not in gate.output
 
 
 def in_flight(home: Home, gate: GateProcess, server: LookAlike, caller: ThreadPoolExecutor) -> Future[Reply]:

@@ -39,6 +39,7 @@ def test_every_variable_is_honoured() -> None:
             "HF_HUB_OFFLINE": "1",
             "HUBGATE_TRUSTED_PROXIES": "10.0.0.1,10.0.0.2",
             "HUBGATE_ENDPOINTS_API_URL": "https://endpoints.example/v2",
+            "HUBGATE_DRAIN_DELAY": "15",
         }
     )
     assert settings.home == Path("/data")
@@ -55,6 +56,7 @@ def test_every_variable_is_honoured() -> None:
     assert settings.hf_offline is True
     assert settings.trusted_proxies == "10.0.0.1,10.0.0.2"
     assert settings.endpoints_api_url == "https://endpoints.example/v2"
+    assert settings.drain_delay == 15
 
 
 @pytest.mark.parametrize("trusted", ["*", "::1", "10.0.0.0/8, 127.0.0.1"])

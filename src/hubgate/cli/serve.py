@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+    from hubgate.service.gateway import Gateway
     from hubgate.settings import Settings
     from hubgate.wiring import Gate
 
@@ -38,15 +39,32 @@ _log = logging.getLogger(__name__)
 class _Server(uvicorn.Server):
     """uvicorn, without its habit to raise the signal again once it has drained: the gate closes in order."""
 
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, drain_delay: float) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._drain_delay = drain_delay
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Answer what is in flight after the first signal; after the second send everybody away."""
-        if not self.should_exit:
-            self.should_exit = True
-            _log.info("stopping: calls in flight are answered first, a second signal sends them away")
+        """Answer what is in flight after the first signal; after the second send everybody away.
+
+        SIGTERM, with which an orchestrator stops a process, leaves load balancers the time to notice.
+        """
+        if not self._gateway.draining:
+            self._gateway.draining = True
+            delay = self._drain_delay if sig == signal.SIGTERM else 0
+            if delay:
+                _log.info("draining: stopping in %g seconds, a second signal stops at once", delay)
+                asyncio.get_running_loop().call_later(delay, self._stop)
+            else:
+                self._stop()
             return
-        self.force_exit = True
+        self.should_exit = self.force_exit = True
         for task in self.server_state.tasks:
             task.cancel()
+
+    def _stop(self) -> None:
+        self.should_exit = True
+        _log.info("stopping: calls in flight are answered first, a second signal sends them away")
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -113,7 +131,7 @@ async def serve(
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_DRAIN_SECONDS,
             )
-            server = _Server(config)
+            server = _Server(config, gate.gateway, settings.drain_delay)
             started(url, gate, server)
             await server.serve(sockets=[sock])
 

@@ -38,6 +38,9 @@ class Gateway(Connecting):
     One instance a process, used on one event loop.
     """
 
+    draining = False
+    """Whether it is about to stop: it still answers, but load balancers send calls elsewhere."""
+
     async def load(self) -> None:
         """Read the connections, and open every stored endpoint. One that cannot be opened is off until it is switched on."""
         stored = await self._store.endpoints()

@@ -33,11 +33,15 @@ class Health:
         return JSONResponse({"status": "ok"})
 
     async def ready(self, request: Request) -> Response:
-        """200 once every local model answers; until then 503 with how many do not. Anybody may ask."""
-        unready = self._gateway.unready()
-        if unready:
-            return JSONResponse({"status": "not ready", "unready_endpoints": len(unready)}, 503)
-        return JSONResponse({"status": "ready"})
+        """200 unless the gateway is about to stop, then 503; and how many local models do not answer.
+
+        One of them must not take the whole gateway out of a load balancer. Anybody may ask, so no name is shown.
+        """
+        draining = self._gateway.draining
+        body: dict[str, object] = {"status": "draining" if draining else "ready"}
+        if unready := self._gateway.unready():
+            body["unready_endpoints"] = len(unready)
+        return JSONResponse(body, 503 if draining else 200)
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus' text format, of all endpoints.
