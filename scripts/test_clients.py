@@ -75,7 +75,8 @@ CLIENTS = (
     Client("text-generation-0.7", "text_generation_client.py", ("text-generation>=0.7,<0.8",)),
     Client("cohere", "cohere_rerank.py", ("cohere",)),
     Client("haystack", "haystack_embedders.py", ("haystack-ai", "huggingface-api-haystack", "numpy")),
-    Client("dify", "dify.py", ("dify_plugin",), python=(3, 12)),
+    # Of the version that Dify's Hugging Face plugin 0.0.11 pins.
+    Client("dify", "dify.py", ("dify_plugin", "huggingface_hub==1.16.1"), python=(3, 12)),
 )
 
 
@@ -89,8 +90,9 @@ def main() -> int:
         outcomes = [tell(run(client, environment)) for client in chosen]
     print(f"\n{'client':<24}{'outcome':<10}tried")
     for outcome in outcomes:
-        tried = [line for line in outcome.output.splitlines() if line.startswith("version: ")]
-        print(f"{outcome.client.name:<24}{outcome.word:<10}{''.join(tried).removeprefix('version: ')}")
+        lines = outcome.output.splitlines()
+        tried = [line.removeprefix("version: ") for line in lines if line.startswith("version: ")]
+        print(f"{outcome.client.name:<24}{outcome.word:<10}{', '.join(tried)}")
     return 1 if not outcomes or any(outcome.word == "FAILED" for outcome in outcomes) else 0
 
 

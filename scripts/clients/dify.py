@@ -1,22 +1,36 @@
-"""Dify: the OpenAI-compatible client of its SDK, and the requests of its TEI plugin.
+"""Dify: the OpenAI-compatible clients of its SDK, and the requests of its plugins for TEI and Hugging Face.
 
-The plugin itself is on no package registry, so its requests are made here as its source makes them, not by it.
+The plugins themselves are on no package registry, so their requests are made here as their source makes them.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import urllib.request
+from typing import TYPE_CHECKING
 
 from dify_plugin.entities.model import (  # type: ignore[import-not-found]
     EmbeddingInputType,
 )
+from dify_plugin.entities.model.message import (  # type: ignore[import-not-found]
+    UserPromptMessage,
+)
+from dify_plugin.interfaces.model.openai_compatible.llm import (  # type: ignore[import-not-found]
+    OAICompatLargeLanguageModel,
+)
 from dify_plugin.interfaces.model.openai_compatible.text_embedding import (  # type: ignore[import-not-found]
     OAICompatEmbeddingModel,
 )
-from expected import ENDPOINTS, KEY, TEXTS, URL, check_same, version_of
+from expected import ENDPOINTS, KEY, PROMPT, SAID, TEXTS, URL, check_same, passed, version_of
+from httpx import StreamClosed
+from huggingface_hub import InferenceClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 version_of("dify-plugin")
+version_of("huggingface_hub")
 
 
 def post(path: str, body: object) -> object:
@@ -55,6 +69,48 @@ class Compatible(OAICompatEmbeddingModel):  # type: ignore[misc]
         return len(text.split())
 
 
+class CompatibleWriter(OAICompatLargeLanguageModel):  # type: ignore[misc]
+    """The same for text."""
+
+    def _get_num_tokens_by_gpt2(self, text: str) -> int:
+        return len(text.split())
+
+
+def streams(mode: str) -> None:
+    """Text as Dify's nodes ask for it: as a stream, by the provider that the guide names."""
+    writer = CompatibleWriter([])
+    settings = {"endpoint_url": f"{URL}/v1", "api_key": KEY, "context_size": "512", "mode": mode}
+    writer.validate_credentials("llm", settings)
+    said = writer.invoke(
+        "llm", settings, [UserPromptMessage(content=PROMPT)], {"max_tokens": 16}, stream=True
+    )
+    text = "".join(chunk.delta.message.content for chunk in said)
+    assert text == SAID, text
+    passed(f"stream of a {mode}")
+
+
+def as_the_hugging_face_plugin_streams() -> Iterable[str]:
+    """Its client is a local variable, and gone when the stream is read."""
+    client = InferenceClient(base_url=f"{URL}/hf/llm", api_key=KEY)
+    stream: Iterable[str] = client.text_generation(PROMPT, stream=True)
+    return stream
+
+
+def check_what_the_guide_says_of_the_hugging_face_plugin() -> None:
+    """That no stream comes through, with the huggingface_hub that the plugin pins."""
+    stream = as_the_hugging_face_plugin_streams()
+    gc.collect()
+    try:
+        text = "".join(stream)
+    except StreamClosed:
+        passed("the Hugging Face plugin cannot stream, as the guide says")
+        return
+    raise AssertionError(f"It streams now ({text!r}): the guide may name this provider again.")
+
+
+for how in ("chat", "completion"):
+    streams(how)
+check_what_the_guide_says_of_the_hugging_face_plugin()
 for name in ENDPOINTS:
     compatible = Compatible([])
     for base in (f"{URL}/v1", URL):

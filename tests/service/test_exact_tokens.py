@@ -117,6 +117,17 @@ def test_what_the_server_cut_in_silence_is_counted_up_to_the_limit_and_told(
         assert reply.headers["x-hubgate-truncated"] == "1"
 
 
+def test_the_path_of_a_file_is_no_repository_of_the_hub(settings: Settings, hub: Hub) -> None:
+    """llama.cpp calls its model by the file that it was started with."""
+    with (
+        lookalike("llamacpp", name="gguf/bert.gguf") as server,
+        RunningGate(replace(settings, hf_endpoint=hub.url)) as gate,
+    ):
+        gate.add("path", url=server.url)
+        gate.add("named", url=server.url, model="org/bert")
+    assert not any("bert.gguf" in path for path in hub.asked)
+
+
 def test_after_a_restart_tokens_are_counted_without_the_hub(
     settings: Settings, files: dict[str, bytes]
 ) -> None:
@@ -139,10 +150,12 @@ def test_without_the_hub_a_model_is_registered_all_the_same_and_its_usage_is_lab
         assert told["prompt_tokens"] > 0
 
 
-@pytest.mark.parametrize("engine", ["tei", "vllm"])
+@pytest.mark.parametrize("engine", ["tei", "vllm", "llamacpp"])
 def test_a_server_that_counts_truly_is_believed(settings: Settings, engine: str) -> None:
     with lookalike(engine) as server, RunningGate(settings) as gate:
-        assert gate.add("e5", url=server.url)["facts"]["token_counts"] == "engine"
+        shown = gate.add("e5", url=server.url)
+        assert shown["facts"]["token_counts"] == "engine"
+        assert not any("estimate" in warning for warning in shown["facts"].get("warnings", ()))
         assert usage(gate, "hello world") == exactly(4)
         assert json.loads(server.posts[-1].body)
 

@@ -251,7 +251,8 @@ async def test_an_unknown_server_names_the_way_out(sources: ModelSources) -> Non
         error = await refused(sources, server.url)
     assert error.cause is Cause.NOT_AN_API
     assert (
-        "[engine]: infinity, llamacpp, openai, sglang, tei, tgi, toolkit, transformers, vllm" in error.remedy
+        "choose its engine yourself: infinity, llamacpp, openai, sglang, tei, tgi, toolkit, transformers, vllm"
+        in error.remedy
     )
 
 
@@ -259,7 +260,7 @@ async def test_the_operators_engine_wins_over_what_the_server_says(sources: Mode
     with lookalike("infinity", prefix="") as server:
         facts = await sources.detect(endpoint(server.url, engine=Engine.OPENAI), None)
     assert (facts.engine, facts.model, facts.route) == (Engine.OPENAI, "look/alike", "/embeddings")
-    assert "taken for openai" in facts.warnings[0]
+    assert "treated as openai" in facts.warnings[0]
 
 
 async def test_the_operators_engine_has_its_own_route(sources: ModelSources) -> None:

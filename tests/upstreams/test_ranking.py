@@ -17,7 +17,7 @@ from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidR
 from hubgate.settings import Settings
 from hubgate.upstreams.messages import HttpReply
 from hubgate.upstreams.sources import ModelSources
-from hubgate.upstreams.wire.ranking import RANKERS, read_scores, rerank_request
+from hubgate.upstreams.wire.ranking import RANKERS, ranker_of, read_scores, rerank_request
 from hubgate.upstreams.wire.sparse import read_sparse
 
 if TYPE_CHECKING:
@@ -50,28 +50,28 @@ async def scores(upstream: Upstream, call: Rerank) -> Scores:
     return result
 
 
-SERVERS: list[tuple[str, dict[str, Any], bool]] = [
-    ("tei", {}, False),
-    ("vllm", {}, False),
-    ("sglang", {}, False),
-    ("llamacpp", {}, True),
-    ("infinity", {}, False),
-    ("infinity", {"prefix": ""}, False),
-    ("toolkit", {}, False),
+SERVERS: list[tuple[str, dict[str, Any]]] = [
+    ("tei", {}),
+    ("vllm", {}),
+    ("sglang", {}),
+    ("llamacpp", {}),
+    ("infinity", {}),
+    ("infinity", {"prefix": ""}),
+    ("toolkit", {}),
 ]
 
 
-@pytest.mark.parametrize(("engine", "model", "raw"), SERVERS)
+@pytest.mark.parametrize(("engine", "model"), SERVERS)
 async def test_every_server_ranks_in_one_request_and_in_the_order_of_the_texts(
-    sources: ModelSources, engine: str, model: dict[str, Any], raw: bool
+    sources: ModelSources, engine: str, model: dict[str, Any]
 ) -> None:
     with lookalike(engine, kind="reranker", **model) as server:
         upstream = await opened(sources, server)
         before = len(server.requests)
         told = await scores(upstream, CALL)
         assert len(server.requests) == before + 1
-    assert told.items == [score_of("red fox", text, raw=raw) for text in TEXTS]
-    assert told.exact == (engine in {"tei", "vllm"})
+    assert told.items == pytest.approx([score_of("red fox", text) for text in TEXTS])
+    assert told.exact == (engine in {"tei", "vllm", "llamacpp"})
     assert (told.tokens is None) == (engine in {"infinity", "toolkit", "sglang"})
 
 
@@ -85,10 +85,24 @@ async def test_raw_scores_come_from_who_has_them(sources: ModelSources) -> None:
         rerank_request(RANKERS[Engine.VLLM], "http://h", None, call)
 
 
-async def test_scores_that_are_raw_against_the_callers_wish_are_warned_of(sources: ModelSources) -> None:
-    with lookalike("llamacpp", kind="reranker") as server:
-        told = await scores(await opened(sources, server), replace(CALL, raw_scores=False))
-    assert "raw scores" in told.warnings[0]
+def test_raw_scores_are_squeezed_unless_they_are_asked_for() -> None:
+    """Without a change of their order, however large they are."""
+    ranker = RANKERS[Engine.LLAMACPP]
+    given = [-800.0, -40.0, -39.5, 0.0, 3.0, 800.0]
+    call = Rerank(query="q", texts=["t"] * len(given))
+    results = [{"index": index, "relevance_score": score} for index, score in enumerate(given)]
+    told = read_scores(ranker, call, reply({"results": results})).items
+    assert all(0 <= score <= 1 for score in told)
+    assert told == sorted(told)
+    assert len(set(told)) == len(told)
+    assert told[3] == 0.5
+    assert read_scores(ranker, replace(call, raw_scores=True), reply({"results": results})).items == given
+
+
+def test_probabilities_of_qwen3_rerankers_are_not_squeezed_again() -> None:
+    ranker = ranker_of(Engine.LLAMACPP, "/models/Qwen3-Reranker-0.6B-Q8_0.gguf")
+    results = [{"index": index, "relevance_score": 0.25 * index} for index in range(3)]
+    assert read_scores(ranker, CALL, reply({"results": results})).items == [0.0, 0.25, 0.5]
 
 
 async def test_a_text_that_is_too_long_is_cut_unless_the_caller_forbids_it(sources: ModelSources) -> None:

@@ -158,6 +158,14 @@ MEANINGS = [
         False,
     ),
     (
+        400,
+        {
+            "error": "SentenceSimilarityPipeline.__call__() missing 1 required positional argument: 'sentences'"
+        },
+        Cause.WRONG_TASK,
+        False,
+    ),
+    (
         501,
         {"error": {"message": "This server does not support reranking. Start it with `--reranking`"}},
         Cause.WRONG_TASK,

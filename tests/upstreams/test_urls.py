@@ -64,7 +64,7 @@ def test_the_old_hosted_address_is_refused_with_the_new_one(path: str) -> None:
     with pytest.raises(InvalidEndpoint) as caught:
         base_url(f"https://api-inference.huggingface.co{path}")
     assert caught.value.cause is Cause.OLD_ADDRESS
-    assert "source [router] with model [org/name]" in caught.value.remedy
+    assert "register [org/name] by its name" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

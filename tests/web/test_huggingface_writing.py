@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from hubgate.domain.errors import HubgateError
 
 MESSAGES = [{"role": "user", "content": "hi"}]
-OPENAI_CLIENT = {"x-stainless-lang": "python"}
+ELASTICSEARCH = {"user-agent": "Apache-HttpAsyncClient/4.1.5 (Java/25)"}
+HUB = {"user-agent": "unknown/None; hf_hub/2.4.0; python/3.11.2"}
 
 
 @pytest.fixture
@@ -157,11 +158,13 @@ async def test_errors_have_tgis_types_and_none_is_a_503(
         raise error
 
     gate.script.written = fails
-    for path in ("/hf/llm", "/hf/llm/generate", "/hf/llm/v1/chat/completions"):
-        reply = await gate.request(
-            "POST", path, {"inputs": "say", "messages": []} if "v1" in path else {"inputs": "a"}
-        )
+    chat = "/hf/llm/v1/chat/completions"
+    for path in ("/hf/llm", "/hf/llm/generate", chat):
+        body = {"inputs": "say", "messages": []} if path == chat else {"inputs": "a"}
+        reply = await gate.request("POST", path, body, more_headers=HUB)
         assert (reply.status, reply.json()["error_type"]) == (status, kind), path
+    reply = await gate.request("POST", chat, {"messages": []})
+    assert (reply.status, reply.json()["error"]["http_status_code"]) == (status, status)
 
 
 @pytest.mark.parametrize(
@@ -199,14 +202,53 @@ async def test_a_chat_is_streamed_with_done(gate: ScriptedGate) -> None:
     assert events_in(reply.body)[-1] == "[DONE]"
 
 
-async def test_errors_of_chats_are_openais_for_openais_clients_and_tgis_for_all_others(
-    gate: ScriptedGate,
+@pytest.mark.parametrize("path", ["/hf/llm/v1/chat/completions", "/hf/llm", "/hf/llm/v1"])
+async def test_errors_of_chats_are_tgis_for_hugging_faces_clients_and_openais_for_all_others(
+    gate: ScriptedGate, path: str
 ) -> None:
-    path = "/hf/llm/v1/chat/completions"
-    plain = await gate.request("POST", path, {"messages": 3})
-    assert plain.json()["error_type"] == "validation"
-    theirs = await gate.request("POST", path, {"messages": 3}, more_headers=OPENAI_CLIENT)
-    assert (theirs.status, theirs.json()["error"]["type"]) == (400, "invalid_request_error")
+    theirs = await gate.request("POST", path, {"messages": 3}, more_headers=HUB)
+    assert (theirs.status, theirs.json()["error_type"]) == (422, "validation")
+    for headers in ({}, ELASTICSEARCH):
+        plain = await gate.request("POST", path, {"messages": 3}, more_headers=headers)
+        assert (plain.status, plain.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+@pytest.mark.parametrize("path", ["/hf/llm/v1/chat/completions", "/hf/llm", "/hf/llm/v1"])
+async def test_elasticsearch_reads_every_error_of_a_chat(gate: ScriptedGate, path: str) -> None:
+    """As its parsers do: an object for `completion`, a text before a stream of `chat_completion`, an object in it."""
+
+    def gone(call: WriteCall) -> Any:
+        raise UpstreamUnreachable("It is gone.", retryable=False)
+
+    def broken(call: WriteCall) -> Iterator[Sequence[bytes]]:
+        yield chunks(("hel", None))
+        raise UpstreamUnreachable("It broke off.")
+
+    gate.script.written = gate.script.told = gone
+
+    async def asked(**more: object) -> Any:
+        body = {"messages": MESSAGES, "n": 1, **more}
+        return await gate.request("POST", path, body, more_headers=ELASTICSEARCH)
+
+    whole = (await asked(stream=False)).json()["error"]
+    assert (whole["message"], whole["http_status_code"]) == ("It is gone.", 502)
+    assert (await asked(stream=True)).json()["error"] == "It is gone."
+    gate.script.told = broken
+    told = events_in((await asked(stream=True)).body)[-1]["error"]
+    assert (told["message"], told["http_status_code"]) == ("It broke off.", 502)
+
+
+async def test_a_request_to_generate_is_told_that_the_endpoint_embeds(gate: ScriptedGate) -> None:
+    for body in (
+        {"inputs": "say", "stream": True},
+        {"inputs": "say", "parameters": {"max_new_tokens": 5}},
+        {"inputs": "say", "temperature": 0.5},
+    ):
+        reply = await gate.request("POST", "/hf/e5", body)
+        assert reply.status == 400
+        assert reply.json()["error"].startswith("Endpoint [e5] serves text_embedding, not completion.")
+    reply = await gate.request("POST", "/hf/e5", {"inputs": "say", "parameters": {"odd": 1}})
+    assert "Unknown field [odd]" in reply.json()["error"]
 
 
 async def test_the_bare_routes_write_with_the_keys_default_endpoint(gate: ScriptedGate) -> None:

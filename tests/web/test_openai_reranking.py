@@ -71,7 +71,7 @@ async def test_tokens_that_nobody_counts_are_estimated_and_warnings_are_told(gat
         ({"documents": [{"image": "x"}]}, 400, "[documents[0]] must be a text"),
         ({"documents": ["a"] * 2049}, 413, "2049 texts"),
         ({"top_n": 0}, 400, "[top_n] is 0"),
-        ({"rank_fields": ["title"]}, 400, "[rank_fields] must be null, not a list."),
+        ({"rank_fields": ["title"]}, 400, "[rank_fields] cannot be honoured"),
         ({"colour": "red"}, 400, "Unknown field [colour]."),
         ({"model": "e5"}, 400, "serves text_embedding, not rerank"),
         ({"model": "none"}, 404, "[none]"),

@@ -92,6 +92,6 @@ def _how_to_add(models: list[Mapping[str, Any]], task: str | None) -> str:
 
 def _add(model: Mapping[str, Any], asked: str | None, where: str) -> str:
     # Of a model that completes and chats, chat comes last: it is what providers serve.
-    task = Task.parse(asked or model["tasks"][-1])
+    task = Task(asked or model["tasks"][-1])
     option = "" if task is Task.TEXT_EMBEDDING else f" --task {task}"
     return f"hubgate add NAME {where} {model['name']}{option}"

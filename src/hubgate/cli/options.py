@@ -70,7 +70,7 @@ def task_named(word: str) -> str:
         CommandFailed: it is neither.
     """
     try:
-        return domain.Task.parse(word).value
+        return domain.Task(word).value
     except ValueError:
         raise CommandFailed(f"--task cannot be {word!r}. It is one of {', '.join(domain.Task)}.") from None
 

@@ -40,13 +40,9 @@ class Task(StrEnum):
     CHAT_COMPLETION = "chat_completion"
 
     @classmethod
-    def parse(cls, word: str) -> Task:
-        """Read Elasticsearch's word for a task, or Hugging Face's.
-
-        Raises:
-            ValueError: neither.
-        """
-        return _TASK_AT_HUGGING_FACE.get(word) or cls(word)
+    def _missing_(cls, value: object) -> Task | None:
+        """Hugging Face's words are read, too."""
+        return _TASK_AT_HUGGING_FACE.get(value) if isinstance(value, str) else None
 
     @property
     def at_hugging_face(self) -> str:

@@ -165,15 +165,12 @@ class NotFound(CallerError):
 
 
 class EndpointNotFound(CallerError):
-    """No endpoint has this name; `meant` says which one may be meant."""
+    """No endpoint has this name; `remedy` says which one may be meant, or where the names are listed."""
 
     default_cause = Cause.ENDPOINT_NOT_FOUND
 
-    def __init__(self, name: str, meant: str = "") -> None:
-        super().__init__(
-            f"No endpoint is named [{name[:200]}].",
-            remedy=f"{meant} GET /v1/models lists the names.".lstrip(),
-        )
+    def __init__(self, name: str, remedy: str = "") -> None:
+        super().__init__(f"No endpoint is named [{name[:200]}].", remedy=remedy)
         self.name = name
 
 

@@ -92,7 +92,7 @@ _RULES = (
         None,
         Cause.OLD_ADDRESS,
         "Nothing is served at this address any more.",
-        "Register the address that took its place; hosted models are endpoints of source router now.",
+        "Register the address that replaced it; register hosted models by name, without a URL.",
     ),
     Rule(
         _ANY,
@@ -118,6 +118,13 @@ _RULES = (
         Cause.NOT_SERVED,
         "No Inference Provider serves this model now, or not the one that is named.",
         "Name another provider, or run the model on an Inference Endpoint.",
+    ),
+    Rule(
+        _only(400),
+        r"Pipeline\.\w+\(\) (missing|got an unexpected)|_encode_plus\(\) got an unexpected keyword",
+        Cause.WRONG_TASK,
+        "The endpoint was deployed with another task.",
+        "Deploy it with the task that it is registered for.",
     ),
     Rule(
         _only(400, 422),

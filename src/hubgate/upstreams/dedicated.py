@@ -12,7 +12,7 @@ from hubgate.upstreams.identify import identify
 from hubgate.upstreams.server import Server
 from hubgate.upstreams.wire import bounds
 from hubgate.upstreams.wire.dialects import DIALECTS, embed_request, read_vectors, vectors_bound
-from hubgate.upstreams.wire.ranking import RANKERS, read_scores, rerank_request
+from hubgate.upstreams.wire.ranking import ranker_of, read_scores, rerank_request
 from hubgate.upstreams.wire.sparse import SPARSE_ROUTES, read_sparse, sparse_request
 from hubgate.upstreams.wire.tokenizing import ROUTE, read_tokens, tokenize_request
 from hubgate.upstreams.wire.writing import WRITERS
@@ -34,7 +34,7 @@ class DedicatedUpstream:
         if engine is None or engine not in DIALECTS:
             raise InvalidEndpoint(
                 f"Endpoint [{endpoint.name}] is not known to run any server that hubgate speaks to.",
-                remedy="Register it again, or say which server it is in [engine].",
+                remedy="Register it again, or choose its engine yourself.",
             )
         self._engine = engine
         self._server = server
@@ -72,7 +72,7 @@ class DedicatedUpstream:
         return await off_loop(len(reply.body), read_vectors, dialect, call, reply)
 
     async def _rerank(self, call: Rerank) -> Result:
-        ranker = RANKERS[self._engine]
+        ranker = ranker_of(self._engine, self._model)
         request = rerank_request(ranker, self._url(ranker.route), self._model, call)
         bound = bounds.scores(len(call.texts), request)
         reply = await self._server.ask(request, call.context, bound=bound)
@@ -134,7 +134,7 @@ class DedicatedSource:
         if engine is None or engine not in WRITERS:
             raise InvalidEndpoint(
                 f"The server of endpoint [{endpoint.name}] is {engine or 'not known'}, which does not write texts.",
-                remedy="Register the URL of a server whose model does, or say which server it is in [engine].",
+                remedy="Register the URL of a server whose model does, or choose its engine yourself.",
                 cause=Cause.WRONG_TASK,
             )
         model = endpoint.facts.model or endpoint.model

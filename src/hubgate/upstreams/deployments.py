@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 ENDPOINTS_API = "https://api.endpoints.huggingface.cloud/v2"
 _PAGE = "https://endpoints.huggingface.co"
 _NAME = re.compile(r"(?!\.)[\w.-]+", re.ASCII)
-_REPOSITORY = re.compile(r"\w[\w.-]*/[\w.-]+", re.ASCII)
+_REPOSITORY = re.compile(r"(?!.*\.gguf$)\w[\w.-]*/[\w.-]+", re.ASCII)  # llama.cpp tells the path of its file
 _EMBEDDING = frozenset({Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING})
 _MOST_NAMED = 10
 

@@ -49,7 +49,7 @@ async def detect(endpoint: Endpoint, server: Server) -> Facts:
     if found is None:
         raise UpstreamUnreadable(
             f"{host_of(server.base)} answers, but not as any server that hubgate knows.",
-            remedy="Check the URL. If it is right, say which server it is in [engine]: "
+            remedy="Check the URL. If it is right, choose its engine yourself: "
             + ", ".join(sorted({*DIALECTS, *WRITERS}))
             + ".",
             cause=Cause.NOT_AN_API,
@@ -60,12 +60,12 @@ async def detect(endpoint: Endpoint, server: Server) -> Facts:
 
 def _chosen(endpoint: Endpoint, engine: Engine, found: Found | None) -> Facts:
     if found is None:
-        said = f"The server does not say what it is; it is taken for {engine.value}, as the endpoint's [engine] says."
+        said = f"The server does not say what it is; it is treated as {engine.value}, as you chose."
         return _completed(Facts(engine=engine, warnings=(said,)))
     if found.facts.engine is engine:
         _check_task(endpoint, found)
         return _completed(found.facts)
-    said = f"The server says that it is {found.name}; it is taken for {engine.value}, as the endpoint's [engine] says."
+    said = f"The server says that it is {found.name}; it is treated as {engine.value}, as you chose."
     same_routes = engine in DIALECTS and DIALECTS[engine].route == DIALECTS[Engine.OPENAI].route
     route = found.facts.route if same_routes else None
     return _completed(

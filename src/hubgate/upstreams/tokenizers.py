@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PATIENCE = 5.0
 """Seconds that a registration waits for the Hub; a slow download goes on, and the next one finds it done."""
 _FILES_OF_THE_LIMIT = ("config.json", "sentence_bert_config.json", "tokenizer_config.json")
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_REPOSITORY = re.compile(r"(?!.*\.gguf$)[\w.-]+/[\w.-]+", re.ASCII)  # llama.cpp tells the path of its file
 _NAME_IT = "The server names no model of the Hub: say in [model] which one it runs."
 _INSTALL = 'Reading it needs tokenizers, which is not installed: pip install "hubgate[local]".'
 _SEE_LOG = "Why it could not be fetched stands in the gate's log."

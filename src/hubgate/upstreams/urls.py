@@ -116,11 +116,11 @@ def _without_route(path: str) -> str:
 def _refuse_known(host: str, path: str) -> None:
     if host == _OLD_HOST:
         model = path.partition("/models/")[2] or path.removeprefix("/pipeline/feature-extraction/")
-        named = f" with model [{model.strip('/')}]" if model.strip("/") else ""
+        named = f"[{model.strip('/')}]" if model.strip("/") else "a hosted model"
         raise InvalidEndpoint(
             f"[{_OLD_HOST}] was switched off by Hugging Face.",
-            remedy=f"What it served is reached through Inference Providers now: register an endpoint of source "
-            f"[router]{named}, without a URL. Or run the model on an Inference Endpoint, or on this machine.",
+            remedy=f"Inference Providers serve its models now: register {named} by its name, without a URL. "
+            "Or run the model on an Inference Endpoint, or on this machine.",
             cause=Cause.OLD_ADDRESS,
         )
     if host in _PAGES:

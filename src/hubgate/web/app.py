@@ -108,6 +108,8 @@ class _Hot:
             "/completions": openai.completions,
             "/v1/rerank": openai.rerank,
             "/v2/rerank": openai.rerank,
+            "/v1/v1/rerank": openai.rerank,  # Cohere's clients add their own version to a base URL that ends in /v1
+            "/v1/v2/rerank": openai.rerank,
         }
         # Under /hf/{endpoint}, and bare for the key's default endpoint.
         self._by_tail = {

@@ -97,7 +97,7 @@ def task_named(word: str | None) -> str | None:
     if word in _TASKS:
         return word
     try:
-        return Task.parse(word)
+        return Task(word)
     except ValueError:
         raise refusal(f"Unknown task_type [{word[:200]}]") from None
 

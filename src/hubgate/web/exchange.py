@@ -31,9 +31,9 @@ class Exchange:
     """What the texts are for, when the body does not say."""
 
     @property
-    def dialect(self) -> str:
-        """Of its errors."""
-        return self.ticket.dialect or self.ticket.face
+    def stream_dialect(self) -> str:
+        """Of an error in the middle of a stream."""
+        return self.ticket.stream_dialect or self.ticket.dialect or self.ticket.face
 
     def note(
         self, *, texts: int, tokens: int | None, waited: float, prompt_tokens: int | None = None

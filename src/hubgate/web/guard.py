@@ -17,7 +17,7 @@ from hubgate.domain.errors import CallerError, CapacityError, Cause, HubgateErro
 from hubgate.service.usage import CANCELLED
 from hubgate.web.asgi import respond
 from hubgate.web.body import Body, closes, until_client_leaves
-from hubgate.web.faces import face_of
+from hubgate.web.faces import dialect_of, face_of
 from hubgate.web.hints import UNREAD, clearer
 from hubgate.web.problems import problem
 from hubgate.web.ticket import Ticket
@@ -43,7 +43,6 @@ _ONE_WORD = re.compile(r"[!#$&-<>-~]+")
 _NO_NEED_TO_QUOTE = "/:@!$&'()*+,;"
 # A proxy that is trusted may still pass on whatever its client claims.
 _ADDRESS = re.compile(r"[0-9A-Za-z.:%_\-]{1,64}")
-_OPENAIS_OWN = b"x-stainless-lang"
 _ON_EVERY_ANSWER = (
     (b"x-elastic-product", b"Elasticsearch"),
     (b"x-content-type-options", b"nosniff"),
@@ -91,7 +90,8 @@ class Guard:
         )
         scope["ticket"] = ticket
         path = self._take_key_from_path(scope, headers)
-        ticket.face = face_of(path, openais=_OPENAIS_OWN in headers)
+        ticket.face = face_of(path, headers)
+        ticket.dialect = dialect_of(path, ticket.face)
         body = Body(receive, headers.get(b"content-length", b""), self._max_body_bytes)
         answer = _Answer(send, ticket, body if closes(scope, headers) else None)
         self._meter.started()

@@ -22,6 +22,7 @@ UNREAD = "/k/"
 # Where clients of Anthropic's, Azure's and Google's put their keys.
 _OTHER_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
 _IN_PATH = f"{HOW} For clients that cannot, start the gate with HUBGATE_KEYS_IN_PATH=1."
+_LISTED = "GET /v1/models lists the names."
 _MOST_COMPARED = 100
 """Names; a comparison takes up to 50 µs of the event loop."""
 _LONGEST_COMPARED = 100
@@ -51,7 +52,7 @@ def clearer(
         return error
     shown = [endpoint for endpoint in endpoints() if ticket.may_call(endpoint.name)]
     if isinstance(error, EndpointNotFound):
-        return EndpointNotFound(error.name, _meant(error.name, shown))
+        return EndpointNotFound(error.name, f"{_meant(error.name, shown)} {_LISTED}".lstrip())
     meant = _meant_in_path(scope["path"], shown)
     return NotFound(error.message, remedy=meant, cause=error.cause) if meant else error
 

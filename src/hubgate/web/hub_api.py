@@ -167,7 +167,7 @@ def _task(word: str | None) -> Task | None:
     if not word:
         return None
     try:
-        return Task.parse(word)
+        return Task(word)
     except ValueError:
         raise InvalidRequest(
             f"[{word[:200]}] is no task that the gate serves.", remedy=f"One of {', '.join(Task)}."

@@ -17,6 +17,7 @@ from hubgate.domain.errors import InvalidRequest, WrongTask
 from hubgate.web.asgi import decode, read_body
 from hubgate.web.embedding import Inputs, addressed, texts_of
 from hubgate.web.exchange import Exchange
+from hubgate.web.faces import is_elasticsearch, is_hugging_faces
 from hubgate.web.huggingface_embedding import answer_embed
 from hubgate.web.huggingface_ranking import (
     answer_predict,
@@ -24,7 +25,7 @@ from hubgate.web.huggingface_ranking import (
     answer_sparse,
     answer_sparse_as_tei,
 )
-from hubgate.web.huggingface_writing import answer_generation
+from hubgate.web.huggingface_writing import GENERATION_FIELDS, answer_generation
 from hubgate.web.openai import EMBEDDINGS, answer_embeddings
 from hubgate.web.openai_models import model_object, named
 from hubgate.web.openai_writing import answer_chat, answer_completions
@@ -74,7 +75,7 @@ class HuggingFace:
             elif task is Task.SPARSE_EMBEDDING:
                 await answer_sparse(exchange, body)
             else:
-                await _write(exchange, body)
+                await _write(exchange, scope, body)
         except InvalidRequest:
             asked = _task_meant(body)
             if asked is None or asked is task or {asked, task} <= WRITING_TASKS:
@@ -101,10 +102,12 @@ class HuggingFace:
         body = await read_body(receive)
         fields = decode(body, _FIELDS)
         if "texts" in fields or "inputs" in fields:
-            ticket_of(scope).face = "huggingface"  # the path of the bare route is OpenAI's
+            ticket = ticket_of(scope)
+            ticket.face, ticket.dialect = "huggingface", ""  # the path of the bare route is OpenAI's
             await answer_ranks(self._exchange(scope, send, name), body)
             return
-        ticket_of(scope).face = "openai"
+        ticket = ticket_of(scope)
+        ticket.face, ticket.dialect = "openai", "jina"
         if name is None:
             name = named(scope, Fields(body).take("model", str))
         await answer_rerank(self._exchange(scope, send, name), body)
@@ -130,7 +133,7 @@ class HuggingFace:
     async def chat(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
         """`POST …/v1/chat/completions`: OpenAI's, whatever `model` says."""
         exchange, body = await self._begin(scope, receive, send, name)
-        await answer_chat(exchange, Fields(body))
+        await _chat(exchange, scope, Fields(body))
 
     async def completions(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
         """`POST …/v1/completions`: OpenAI's, whatever `model` says."""
@@ -183,10 +186,10 @@ class HuggingFace:
         return endpoint
 
 
-async def _write(exchange: Exchange, body: bytes) -> None:
+async def _write(exchange: Exchange, scope: Scope, body: bytes) -> None:
     fields = Fields(body)
     if "messages" in fields:
-        await answer_chat(exchange, fields)
+        await _chat(exchange, scope, fields)
     else:
         await answer_generation(exchange, fields, listed=True)
 
@@ -200,6 +203,19 @@ def _tokens_body(tokens: Tokens) -> bytes:
     return b"[" + b",".join(b"[%b]" % text for text in texts) + b"]"
 
 
+async def _chat(exchange: Exchange, scope: Scope, fields: Fields) -> None:
+    """Errors are TGI's for Hugging Face's own clients, OpenAI's for all others.
+
+    Elasticsearch reads TGI's, too, until a stream has begun, and OpenAI's after that.
+    """
+    headers = dict(scope["headers"])
+    if not is_hugging_faces(headers):
+        waits = is_elasticsearch(headers) and fields.left.get("stream") == b"true"
+        exchange.ticket.dialect = "tgi" if waits else "chat"
+        exchange.ticket.stream_dialect = "chat"
+    await answer_chat(exchange, fields)
+
+
 def _task_meant(body: bytes) -> Task | None:
     """The task that a body is made for, where it cannot be mistaken."""
     try:
@@ -211,7 +227,11 @@ def _task_meant(body: bytes) -> Task | None:
     inputs = bytes(fields.get("inputs", b""))
     if {"query", "texts"} <= fields.keys() or b'"texts"' in inputs:
         return Task.RERANK
-    return Task.TEXT_EMBEDDING if b'"source_sentence"' in inputs else None
+    if b'"source_sentence"' in inputs:
+        return Task.TEXT_EMBEDDING
+    parameters = bytes(fields.get("parameters", b""))
+    given = decode(parameters, _FIELDS).keys() if parameters.startswith(b"{") else set()
+    return Task.COMPLETION if GENERATION_FIELDS & (fields.keys() | given) else None
 
 
 def _named(scope: Scope, name: str | None) -> str:

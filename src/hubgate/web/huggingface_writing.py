@@ -19,6 +19,27 @@ if TYPE_CHECKING:
 
 # Where OpenAI has a name for it, the gate says it by that.
 _NAMES = {"max_new_tokens": "max_tokens", "stop_sequences": "stop", "top_n_tokens": "logprobs"}
+GENERATION_FIELDS = frozenset(
+    {
+        "best_of",
+        "details",
+        "do_sample",
+        "frequency_penalty",
+        "max_new_tokens",
+        "max_tokens",
+        "repetition_penalty",
+        "return_full_text",
+        "seed",
+        "stop",
+        "stop_sequences",
+        "stream",
+        "temperature",
+        "top_k",
+        "top_p",
+        "typical_p",
+    }
+)
+"""What only a request to generate text holds, at its root or in its parameters."""
 _KNOWN = ("inputs", "parameters", "stream", "options", "model")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -122,7 +122,7 @@ def _headers(error: HubgateError, status: int) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def _openai(error: HubgateError, status: int) -> tuple[int, object]:
+def _openai(error: HubgateError, status: int) -> tuple[int, dict[str, Any]]:
     if error.cause is Cause.INPUT_TOO_LONG:
         status = 400
     return status, {
@@ -133,6 +133,20 @@ def _openai(error: HubgateError, status: int) -> tuple[int, object]:
             "code": error.cause,
         }
     }
+
+
+def _jina(error: HubgateError, status: int) -> tuple[int, object]:
+    """OpenAI's, and the words again where the plugins of Jina and Xinference read them."""
+    status, body = _openai(error, status)
+    return status, {**body, "detail": str(error)}
+
+
+def _chat(error: HubgateError, status: int) -> tuple[int, object]:
+    """OpenAI's below an endpoint's own URL: with what Elasticsearch reads in a stream, and without a 503 (see `_in_tei`)."""
+    if status == 503:
+        status = 429 if error.retryable else 424
+    status, body = _openai(error, status)
+    return status, {"error": {**body["error"], "http_status_code": status}}
 
 
 def _huggingface(error: HubgateError, status: int) -> tuple[int, object]:
@@ -172,6 +186,8 @@ def _own(error: HubgateError, status: int) -> tuple[int, object]:
 _DIALECTS: dict[str, Callable[[HubgateError, int], tuple[int, object]]] = {
     "elastic": elastic_problems.render,
     "openai": _openai,
+    "jina": _jina,
+    "chat": _chat,
     "huggingface": _huggingface,
     "tgi": _tgi,
 }

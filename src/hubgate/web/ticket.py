@@ -39,6 +39,8 @@ class Ticket:
     face: str = "-"
     dialect: str = ""
     """Of its errors, where that is not the face's."""
+    stream_dialect: str = ""
+    """Of an error in the middle of a stream, where that is another one again."""
     is_call: bool = False
     """Whether it asks a model, so that it counts against the key's limits and in the use of endpoints."""
     texts: int = 0

@@ -110,7 +110,7 @@ def check_ability(endpoint: Endpoint, call: WriteCall) -> None:
             endpoint.name,
             asked=Task.CHAT_COMPLETION,
             actual="texts without roles",
-            remedy="Its model has no chat template: send it one text instead.",
+            remedy="Send it one text instead: its model has no chat template, or its server takes no conversations.",
         )
     if not isinstance(call, Chat) and facts.completes is False:
         raise WrongTask(

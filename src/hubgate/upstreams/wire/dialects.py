@@ -67,7 +67,7 @@ DIALECTS: Mapping[Engine, Dialect] = {
         route="/v1/embeddings", body=bodies.vllm, understands=frozenset({"dimensions"}), counts=Counts.EXACT
     ),
     Engine.SGLANG: Dialect(route="/v1/embeddings", body=bodies.openai, understands=frozenset({"dimensions"})),
-    Engine.LLAMACPP: Dialect(route="/v1/embeddings", body=bodies.openai),
+    Engine.LLAMACPP: Dialect(route="/v1/embeddings", body=bodies.openai, counts=Counts.EXACT),
     Engine.INFINITY: Dialect(
         route="/v1/embeddings",
         body=bodies.openai,

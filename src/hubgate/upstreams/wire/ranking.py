@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -35,7 +36,7 @@ class Ranker:
     body: Callable[[Rerank, str | None], dict[str, object]]
     counts: Counts = Counts.CLAIMED
     raw: bool | None = False
-    """Whether its scores are raw; `None` if it does as it is told."""
+    """Whether its scores are raw, so that they are squeezed here; `None` if it does as it is told."""
 
 
 class _Score(msgspec.Struct):
@@ -91,11 +92,19 @@ RANKERS: Mapping[Engine, Ranker] = {
     Engine.TEI: Ranker(route="/rerank", body=_tei, counts=Counts.EXACT, raw=None),
     Engine.VLLM: Ranker(route=RERANK_ROUTE, body=_vllm, counts=Counts.EXACT),
     Engine.SGLANG: Ranker(route=RERANK_ROUTE, body=_documents),
-    Engine.LLAMACPP: Ranker(route=RERANK_ROUTE, body=_documents, raw=True),
+    Engine.LLAMACPP: Ranker(route=RERANK_ROUTE, body=_documents, counts=Counts.EXACT, raw=True),
     Engine.INFINITY: Ranker(route=RERANK_ROUTE, body=_infinity, counts=Counts.WRONG, raw=None),
     Engine.TOOLKIT: Ranker(route="", body=sentence_ranking),
     Engine.OPENAI: Ranker(route=RERANK_ROUTE, body=_documents),
 }
+
+
+def ranker_of(engine: Engine, model: str | None) -> Ranker:
+    """How an engine is asked for scores; of Qwen3's rerankers llama.cpp gives probabilities, not raw scores."""
+    ranker = RANKERS[engine]
+    if engine is Engine.LLAMACPP and "qwen3" in (model or "").lower():
+        return replace(ranker, raw=False)
+    return ranker
 
 
 def rerank_request(ranker: Ranker, url: str, model: str | None, call: Rerank) -> HttpRequest:
@@ -140,12 +149,11 @@ def read_scores(ranker: Ranker, call: Rerank, reply: HttpReply) -> Scores:
         )
     known = tokens if tokens is not None else header_count(reply)
     known = None if ranker.counts is Counts.WRONG else known
-    raw = "The server gives raw scores, which no option squeezes between 0 and 1."
+    items = [placed[place] for place in range(len(call.texts))]
     return Scores(
-        items=[placed[place] for place in range(len(call.texts))],
+        items=[_sigmoid(item) for item in items] if ranker.raw and not call.raw_scores else items,
         tokens=known,
         exact=known is not None and ranker.counts is Counts.EXACT,
-        warnings=(raw,) if ranker.raw and call.raw_scores is False else (),
         quota=quota(reply.headers),
     )
 
@@ -156,6 +164,14 @@ def _scores(reply: HttpReply) -> tuple[list[_Score], int | None]:
     results = _RESULTS.decode(reply.body)
     usage = results.usage or _Usage()
     return results.results, usage.total_tokens if usage.prompt_tokens is None else usage.prompt_tokens
+
+
+def _sigmoid(number: float) -> float:
+    """Between 0 and 1, as text-embeddings-inference squeezes the scores of the same models."""
+    if number >= 0:
+        return 1 / (1 + math.exp(-number))
+    grown = math.exp(number)
+    return grown / (1 + grown)
 
 
 def _number(score: _Score) -> float:

@@ -180,7 +180,7 @@ def task_of(form: Mapping[str, str]) -> Task:
     """
     kind = form.get("kind", "")
     try:
-        return Task.parse(form.get(f"task_{kind}") or KINDS[kind][0])
+        return Task(form.get(f"task_{kind}") or KINDS[kind][0])
     except (KeyError, ValueError):
         raise InvalidRequest("The form has no model type.", remedy="Load the page again.") from None
 

@@ -1,0 +1,95 @@
+"""What clients ask of rankers beside documents, at a real gate before servers that rank."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from lookalikes import LookAlike, lookalike
+
+if TYPE_CHECKING:
+    from harness import RunningGate
+
+QUERY = "red fox"
+TEXTS = ["nothing of it", "the red fox", "a fox"]
+LONG = "word " * 40 + "red fox"
+
+
+def ranked(gate: RunningGate, path: str = "/v1/rerank", **more: Any) -> Any:
+    body = {"model": "r", "query": QUERY, "documents": TEXTS, **more}
+    reply = gate.request("POST", path, body)
+    assert reply.status == 200, reply.body
+    return reply.json()
+
+
+def refused(gate: RunningGate, **more: Any) -> str:
+    reply = gate.request("POST", "/v1/rerank", {"model": "r", "query": QUERY, "documents": TEXTS, **more})
+    assert reply.status == 400
+    told: str = reply.json()["error"]["message"]
+    assert reply.json()["detail"] == told
+    return told
+
+
+def asked_texts(server: LookAlike) -> list[str]:
+    return server.posts[-1].texts
+
+
+@pytest.mark.parametrize("engine", ["tei", "llamacpp", "toolkit"])
+def test_what_haystack_and_cohere_send_changes_nothing(gate: RunningGate, engine: str) -> None:
+    """Haystack's CohereRanker sends `max_tokens_per_doc: 4096` unless it is told otherwise."""
+    with lookalike(engine, kind="reranker") as server:
+        gate.add("r", url=server.url, task="rerank")
+        plain = ranked(gate)["results"]
+        for more in (
+            {"max_tokens_per_doc": 4096},
+            {"max_doc_length": 1024, "truncation": True, "return_embeddings": False},
+            {"max_chunks_per_doc": 10, "rank_fields": ["text"], "priority": 3},
+            {"max_tokens_per_doc": None, "max_chunks_per_doc": None, "rank_fields": None},
+        ):
+            assert ranked(gate, **more)["results"] == plain
+        assert asked_texts(server) == TEXTS or engine == "toolkit"
+
+
+def test_documents_are_cut_to_fewer_tokens_than_the_model_reads_where_it_has_a_tokenizer(
+    gate: RunningGate,
+) -> None:
+    with lookalike("tei", kind="reranker") as server:
+        gate.add("r", url=server.url, task="rerank")
+        ranked(gate, documents=["a fox", LONG, "é" * 30, "x" * 5000], max_tokens_per_doc=20)
+        assert asked_texts(server) == ["a fox", " ".join(["word"] * 20), "é" * 30, "x" * 640]
+
+
+def test_fewer_tokens_than_the_model_reads_are_refused_where_nobody_can_cut(gate: RunningGate) -> None:
+    with lookalike("llamacpp", kind="reranker") as server:
+        gate.add("r", url=server.url, task="rerank")
+        assert "[max_tokens_per_doc] cannot be 20" in refused(gate, documents=[LONG], max_tokens_per_doc=20)
+        ranked(gate, documents=["a fox"], max_tokens_per_doc=20)
+    with lookalike("toolkit", kind="reranker") as server:  # how much its model reads is not known
+        gate.add("s", url=server.url, task="rerank")
+        ranked(gate, model="s", documents=[LONG], max_tokens_per_doc=len(LONG) // 2)
+        assert "cannot be 20" in refused(gate, model="s", documents=[LONG], max_tokens_per_doc=20)
+
+
+def test_what_cannot_be_honoured_is_refused_in_words(gate: RunningGate) -> None:
+    with lookalike("tei", kind="reranker") as server:
+        gate.add("r", url=server.url, task="rerank")
+        assert "ranked by their [text] alone" in refused(gate, rank_fields=["title"])
+        assert "holds scores alone" in refused(gate, return_embeddings=True)
+        assert "[max_tokens_per_doc] must be at least 1" in refused(gate, max_tokens_per_doc=0)
+
+
+@pytest.mark.parametrize("path", ["/v1/v2/rerank", "/v1/v1/rerank"])
+def test_coheres_base_url_may_end_in_v1(gate: RunningGate, path: str) -> None:
+    with lookalike("tei", kind="reranker") as server:
+        gate.add("r", url=server.url, task="rerank")
+        assert ranked(gate, path)["results"][0]["index"] == 1
+
+
+def test_errors_of_ranks_and_embeddings_carry_the_detail_that_jinas_plugin_reads(gate: RunningGate) -> None:
+    for path in ("/v1/rerank", "/v1/embeddings", "/hf/none/v1/rerank"):
+        reply = gate.request("POST", path, {"model": "none", "query": "a", "documents": ["b"], "input": "a"})
+        assert reply.json()["detail"] == reply.json()["error"]["message"]
+    assert "detail" not in gate.request("POST", "/v1/chat/completions", {"model": "none"}).json()
+    assert "detail" not in gate.request("POST", "/rerank", {"query": "a", "texts": ["b"]}).json()
+    wrong = gate.request("POST", "/v1/rerank", {}, key="wrong")
+    assert (wrong.status, wrong.json()["detail"]) == (401, wrong.json()["error"]["message"])
