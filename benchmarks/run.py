@@ -45,6 +45,9 @@ BENCHMARKS = {
     "g11": Benchmark(
         "crowd_here.py", "64 clients of a local model", ("--rounds", "1", "--seconds", "2"), has_peer=False
     ),
+    "neighbours": Benchmark(
+        "neighbours_here.py", "a short call to a local model beside heavy ones of other keys", has_peer=False
+    ),
     "g12": Benchmark("chunking.py", "chunking, MB/s", ("--rounds", "3"), has_peer=False),
     "g13": Benchmark("coalesce.py", "what joining small calls saves and brings", (), has_peer=False),
     "g14": Benchmark("bulk.py", "a bulk job, beside a bare loop", has_peer=False),

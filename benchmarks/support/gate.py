@@ -58,7 +58,7 @@ class Gate:
 
 
 @contextmanager
-def gate(folder: Path, core: int, *, cached: bool = True) -> Iterator[Gate]:
+def gate(folder: Path, core: int | None, *, cached: bool = True) -> Iterator[Gate]:
     """`hubgate serve`; on a new home it loads its ready model, `all-minilm-l6-v2`, in a process of its own."""
     folder.mkdir(exist_ok=True)
     port, admin_key = free_port(), secrets.token_urlsafe(24)

@@ -15,6 +15,8 @@ from hubgate.runtime.worker import main
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hubgate.runtime.order import Asked
+
 
 class FirstCome(Waiting):
     """The oldest texts together, whatever their lengths, up to so many padded tokens: the usual rule of servers."""
@@ -27,9 +29,9 @@ class FirstCome(Waiting):
     def __bool__(self) -> bool:
         return bool(self._texts)
 
-    def add(self, call: int, lengths: Sequence[int]) -> None:
+    def add(self, asked: Asked, lengths: Sequence[int]) -> None:
         """Let the texts of a call wait."""
-        self._texts += [(length, Place(call, index)) for index, length in enumerate(lengths)]
+        self._texts += [(length, Place(asked.call, index)) for index, length in enumerate(lengths)]
 
     def take(self) -> list[Place]:
         """The oldest that fit."""

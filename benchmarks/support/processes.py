@@ -18,12 +18,18 @@ _PARENT, _UTIME, _CSTIME = 1, 11, 14
 
 
 class Process:
-    """A program pinned to one core, with a file for what it prints. Use it as a context."""
+    """A program with a file for what it prints, pinned to one core unless `core` is `None`. Use it as a context."""
 
     def __init__(
-        self, command: Sequence[str], *, core: int, output: Path, env: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        core: int | None,
+        output: Path,
+        env: Mapping[str, str] | None = None,
     ) -> None:
-        self._command = ["taskset", "--cpu-list", str(core), *command]
+        self._program = command[0]
+        self._command = [*(() if core is None else ("taskset", "--cpu-list", str(core))), *command]
         self._env = env
         self.output = output
 
@@ -56,7 +62,7 @@ class Process:
         """Stop here, with its last words, if it has ended."""
         if self._popen.poll() is not None:
             words = self.output.read_text(errors="replace")[-2000:]
-            raise SystemExit(f"{self._command[3]} ended with {self._popen.returncode}:\n{words}")
+            raise SystemExit(f"{self._program} ended with {self._popen.returncode}:\n{words}")
 
     def cpu_seconds(self) -> float:
         """User and system time of the whole tree so far, children that have ended included."""

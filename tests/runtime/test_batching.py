@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubgate.runtime.batching import PADDED_TOKENS, SIMILAR, STEP, Place, Waiting, padded
+from hubgate.runtime.order import Asked
 
 CALLS = st.lists(st.lists(st.integers(1, 300), max_size=40), max_size=8)
 
@@ -46,9 +47,9 @@ def test_every_waiting_call_is_served_in_each_round_of_as_many_batches(calls: li
 
 def test_a_single_text_waits_for_one_batch_of_a_thousand_text_call() -> None:
     waiting = Waiting()
-    waiting.add(1, [200] * 1000)
+    waiting.add(Asked(1), [200] * 1000)
     first = waiting.take()
-    waiting.add(2, [8])
+    waiting.add(Asked(2), [8])
     second = waiting.take()
     assert {p.call for p in first} == {1}
     assert second == [Place(2, 0)]
@@ -56,9 +57,9 @@ def test_a_single_text_waits_for_one_batch_of_a_thousand_text_call() -> None:
 
 def test_late_texts_of_similar_length_join_the_next_batch() -> None:
     waiting = Waiting()
-    waiting.add(1, [10])
-    waiting.add(2, [9])
-    waiting.add(3, [100])
+    waiting.add(Asked(1), [10])
+    waiting.add(Asked(2), [9])
+    waiting.add(Asked(3), [100])
     assert waiting.take() == [Place(1, 0), Place(2, 0)]
     assert waiting.take() == [Place(3, 0)]
     assert waiting.take() == []
@@ -67,7 +68,7 @@ def test_late_texts_of_similar_length_join_the_next_batch() -> None:
 def test_texts_that_are_padded_alike_share_a_batch() -> None:
     waiting = Waiting()
     for call, length in enumerate((10, 16, 9, 17, 7)):
-        waiting.add(call, [length])
+        waiting.add(Asked(call), [length])
     assert waiting.take() == [Place(1, 0), Place(0, 0), Place(2, 0)]
     assert waiting.take() == [Place(3, 0)]
     assert waiting.take() == [Place(4, 0)]
@@ -75,17 +76,17 @@ def test_texts_that_are_padded_alike_share_a_batch() -> None:
 
 def test_what_is_removed_does_not_run() -> None:
     waiting = Waiting()
-    waiting.add(1, [5, 6])
+    waiting.add(Asked(1), [5, 6])
     waiting.remove(1)
     waiting.remove(2)
-    waiting.add(3, [])
+    waiting.add(Asked(3), [])
     assert not waiting
 
 
 def _drained(calls: list[list[int]], budget: int = PADDED_TOKENS) -> list[list[Place]]:
     waiting = Waiting(padded_tokens=budget)
     for call, lengths in enumerate(calls):
-        waiting.add(call, lengths)
+        waiting.add(Asked(call), lengths)
     batches = []
     while waiting:
         batches.append(waiting.take())

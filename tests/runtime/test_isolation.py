@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from asking import Folder, vectors
-from tiny_model import HIDDEN
+from tiny_model import HIDDEN, MAX_TOKENS
 
 from hubgate.domain.errors import RuntimeFailed
 from hubgate.runtime.frames import EmbedTexts, Ready, frame
@@ -28,7 +28,7 @@ def test_the_worker_ends_when_its_input_ends_and_keeps_stdout_to_itself(folder: 
     requests = frame(EmbedTexts(1, ["w1"], None, True, False, None))[:-3]
     done = subprocess.run(worker_command(folder.path), input=requests, capture_output=True, check=True)
     assert done.stderr == b""
-    assert done.stdout == frame(Ready(HIDDEN, "f32"))
+    assert done.stdout == frame(Ready(HIDDEN, "f32", MAX_TOKENS))
 
 
 def test_a_request_that_is_no_request_ends_the_worker_with_the_reason(folder: Folder) -> None:

@@ -173,7 +173,8 @@ def test_a_cross_encoder_is_told_of_segments_unless_its_tokenizer_leaves_them_ou
     said = json.loads((folder / "tokenizer_config.json").read_bytes())
     said.pop("model_input_names", None)
     write_json(folder / "tokenizer_config.json", said | ({"model_input_names": names} if names else {}))
-    (row,), _ = Tokens(read_folder(folder)).pairs("a query", ["a text"], truncate=True)
+    tokens = Tokens(read_folder(folder))
+    (row,), _ = tokens.pairs(tokens.query("a query"), ["a text"], truncate=True)
     assert (row.kinds is not None and 1 in row.kinds) is told
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hubgate.core.lines import Line, Waiter
 from hubgate.core.packing.faults import closing, hopeless, queue_full, too_late
+from hubgate.domain.calls import PATIENCE_OF_BULK
 
 if TYPE_CHECKING:
     from hubgate.core.limiting import Allowance, Permit
@@ -23,8 +24,6 @@ WAITING_CALLS = 2000
 """As in Elasticsearch."""
 _KEPT_FREE = 8
 """One turn in so many is for callers who have none, so that nobody can take them all by never ending."""
-_PATIENCE_OF_BULK = 8
-"""At the latest every so many turns, a bulk caller has one."""
 
 
 class Turns:
@@ -138,7 +137,7 @@ class Turns:
     def _ahead(self, context: Context) -> int:
         """How many turns are had before a newcomer's, at the least."""
         own = self._lines[context.bulk].ahead(context.caller, self._has_room_for)
-        return own + min(len(self._lines[0]), (_PATIENCE_OF_BULK - 1) * own) if context.bulk else own
+        return own + min(len(self._lines[0]), (PATIENCE_OF_BULK - 1) * own) if context.bulk else own
 
     def _wake(self) -> None:
         if self._usher is None and any(self._lines) and not self._closed and self._next_line() is not None:
@@ -183,7 +182,7 @@ class Turns:
     def _next_line(self) -> Line | None:
         """Where somebody waits for whom there is room; `None` if nobody does."""
         interactive, bulk = (line if line.any(self._has_room_for) else None for line in self._lines)
-        if bulk and self._overtaken >= _PATIENCE_OF_BULK - 1:
+        if bulk and self._overtaken >= PATIENCE_OF_BULK - 1:
             return bulk
         return interactive or bulk
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+PATIENCE_OF_BULK = 8
+"""Wherever calls wait, at the latest every so many turns a bulk call has one."""
+
+
 class InputType(StrEnum):
     """What a text is for; asymmetric models embed documents and queries differently."""
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class EmbedTexts(msgspec.Struct, tag="embed", array_like=True, frozen=True):
-    """Embed these texts; `call` is the number the reply carries."""
+    """Embed these texts; `call` is the number the reply carries. `caller` and `bulk` say whose turn it is: see `order`."""
 
     call: int
     texts: list[str]
@@ -22,6 +22,8 @@ class EmbedTexts(msgspec.Struct, tag="embed", array_like=True, frozen=True):
     truncate: bool
     truncate_left: bool
     prompt_name: str | None
+    caller: str = "-"
+    bulk: bool = False
 
 
 class TokenizeTexts(msgspec.Struct, tag="tokenize", array_like=True, frozen=True):
@@ -30,6 +32,8 @@ class TokenizeTexts(msgspec.Struct, tag="tokenize", array_like=True, frozen=True
     call: int
     texts: list[str]
     special: bool
+    caller: str = "-"
+    bulk: bool = False
 
 
 class RankTexts(msgspec.Struct, tag="rank", array_like=True, frozen=True):
@@ -40,6 +44,8 @@ class RankTexts(msgspec.Struct, tag="rank", array_like=True, frozen=True):
     texts: list[str]
     truncate: bool
     raw: bool | None
+    caller: str = "-"
+    bulk: bool = False
 
 
 class Forget(msgspec.Struct, tag="forget", array_like=True, frozen=True):
@@ -49,10 +55,11 @@ class Forget(msgspec.Struct, tag="forget", array_like=True, frozen=True):
 
 
 class Ready(msgspec.Struct, tag="ready", array_like=True, frozen=True):
-    """The model is loaded: how many numbers an answer has, 1 for a score, and in which precision it computes."""
+    """The model is loaded: `width` numbers an answer, 1 for a score."""
 
     width: int
     precision: str
+    max_tokens: int
 
 
 class Embedded(msgspec.Struct, tag="embedded", array_like=True, frozen=True):

@@ -1,4 +1,4 @@
-"""One call on its way through the worker: the rows of its texts, and room for their answers."""
+"""One call on its way through the worker: its texts, the rows that become of them, and room for their answers."""
 
 from __future__ import annotations
 
@@ -7,40 +7,73 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from hubgate.domain.errors import InvalidRequest
-from hubgate.runtime.frames import Embedded, EmbedTexts, Ranked, RankTexts
+from hubgate.runtime.frames import Embedded, EmbedTexts, Ranked, RankTexts, Tokenized, TokenizeTexts
 from hubgate.runtime.heads import Embedding, Ranking
+from hubgate.runtime.order import Asked
 from hubgate.runtime.selftest import sigmoid
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from hubgate.domain.calls import Token
     from hubgate.runtime.folder import Recipe
+    from hubgate.runtime.frames import Answered
     from hubgate.runtime.tokens import Row, Tokens
 
     Array = np.ndarray[Any, Any]
 
+SLICE = 16_384
+"""Characters that are tokenised in one go, and a text at least: some 20 ms. Of a long text it is only an excerpt."""
+
 
 class Job(Protocol):
-    """A call that the model runs, in as many batches as it takes."""
+    """A call that is tokenised slice by slice, and then run by the model in as many batches as it takes."""
 
+    asked: Asked
+    characters: int
+    """Of all its texts."""
     rows: list[Row]
     left: int
     """How many texts wait for their answer."""
+
+    def tokenize(self) -> Iterator[None]:
+        """Tokenise its texts, one slice a step.
+
+        Raises:
+            InvalidRequest: a text is too long.
+            RuntimeFailed: the tokenizer's file lacks what a text needs.
+        """
+        ...
 
     def take(self, index: int, outputs: Sequence[Array]) -> None:
         """Note the answer to one text: its part of each of the graph's outputs."""
         ...
 
-    def reply(self) -> Embedded | Ranked:
+    def reply(self) -> Answered:
         """The finished call."""
         ...
+
+
+def job_of(request: EmbedTexts | RankTexts | TokenizeTexts, recipe: Recipe, tokens: Tokens) -> Job:
+    """The job that a request asks for.
+
+    Raises:
+        InvalidRequest: the model cannot do it, or has no such prompt.
+    """
+    match request:
+        case EmbedTexts():
+            return EmbedJob(request, recipe, tokens)
+        case RankTexts():
+            return RankJob(request, recipe, tokens)
+        case TokenizeTexts():
+            return TokenizeJob(request, tokens)
 
 
 class EmbedJob:
     """Texts to vectors.
 
     Raises:
-        InvalidRequest: a text is too long, there is no such prompt, or the model gives no vectors.
+        InvalidRequest: there is no such prompt, or the model gives no vectors.
     """
 
     def __init__(self, request: EmbedTexts, recipe: Recipe, tokens: Tokens) -> None:
@@ -48,12 +81,27 @@ class EmbedJob:
             raise InvalidRequest(
                 "The model ranks texts, it gives no vectors.", remedy="Ask it to rerank, or another model."
             )
-        texts = prompted(request, recipe)
-        self.rows, self._truncated = tokens.rows(texts, truncate=request.truncate, left=request.truncate_left)
-        self._call = request.call
+        self.asked = Asked(request.call, request.caller, request.bulk)
+        self._texts = prompted(request, recipe)
+        self.characters = sum(map(len, self._texts))
+        self.rows: list[Row] = []
+        self.left = len(self._texts)
+        self._tokens = tokens
+        self._truncate, self._truncate_left = request.truncate, request.truncate_left
+        self._truncated: list[bool] = []
         self._output = int(recipe.head.normalize if request.normalize is None else request.normalize)
-        self._vectors = np.empty((len(self.rows), recipe.width), "<f4")
-        self.left = len(self.rows)
+        self._vectors = np.empty((len(self._texts), recipe.width), "<f4")
+
+    def tokenize(self) -> Iterator[None]:
+        """Tokenise the texts; see the protocol."""
+        texts, self._texts = self._texts, ()  # megabytes that nobody needs afterwards
+        for first, some in slices(texts):
+            rows, cut = self._tokens.rows(
+                some, truncate=self._truncate, left=self._truncate_left, first=first
+            )
+            self.rows += rows
+            self._truncated += cut
+            yield
 
     def take(self, index: int, outputs: Sequence[Array]) -> None:
         """Note a vector."""
@@ -63,14 +111,14 @@ class EmbedJob:
     def reply(self) -> Embedded:
         """All vectors."""
         lengths = [len(row.ids) for row in self.rows]
-        return Embedded(self._call, self._vectors.tobytes(), lengths, self._truncated)
+        return Embedded(self.asked.call, self._vectors.tobytes(), lengths, self._truncated)
 
 
 class RankJob:
     """A query and texts to scores.
 
     Raises:
-        InvalidRequest: a text is too long, or the model gives no scores.
+        InvalidRequest: the model gives no scores.
     """
 
     def __init__(self, request: RankTexts, recipe: Recipe, tokens: Tokens) -> None:
@@ -78,11 +126,26 @@ class RankJob:
             raise InvalidRequest(
                 "The model gives vectors, it ranks no texts.", remedy="Ask it to embed, or a cross-encoder."
             )
-        self.rows, self._truncated = tokens.pairs(request.query, request.texts, truncate=request.truncate)
-        self._call = request.call
+        self.asked = Asked(request.call, request.caller, request.bulk)
+        self._query, self._texts = request.query, request.texts
+        self.characters = sum(map(len, self._texts)) + len(self._query)
+        self.rows: list[Row] = []
+        self.left = len(self._texts)
+        self._tokens = tokens
+        self._truncate = request.truncate
+        self._truncated: list[bool] = []
         self._squeezed = recipe.head.sigmoid if request.raw is None else not request.raw
-        self._scores = np.empty(len(self.rows))
-        self.left = len(self.rows)
+        self._scores = np.empty(len(self._texts))
+
+    def tokenize(self) -> Iterator[None]:
+        """Tokenise the query and the texts; see the protocol."""
+        texts, self._texts = self._texts, []
+        query = self._tokens.query(self._query)
+        for first, some in slices(texts, beside=len(query.part)):
+            rows, cut = self._tokens.pairs(query, some, truncate=self._truncate, first=first)
+            self.rows += rows
+            self._truncated += cut
+            yield
 
     def take(self, index: int, outputs: Sequence[Array]) -> None:
         """Note a score."""
@@ -93,7 +156,51 @@ class RankJob:
         """All scores."""
         scores = sigmoid(self._scores) if self._squeezed else self._scores
         lengths = [len(row.ids) for row in self.rows]
-        return Ranked(self._call, scores.tolist(), lengths, self._truncated)
+        return Ranked(self.asked.call, scores.tolist(), lengths, self._truncated)
+
+
+class TokenizeJob:
+    """Texts to tokens; nothing is left to the model."""
+
+    def __init__(self, request: TokenizeTexts, tokens: Tokens) -> None:
+        self.asked = Asked(request.call, request.caller, request.bulk)
+        self._texts = request.texts
+        self.characters = sum(map(len, self._texts))
+        self.rows: list[Row] = []
+        self.left = 0
+        self._tokens = tokens
+        self._special = request.special
+        self._items: list[list[Token]] = []
+
+    def tokenize(self) -> Iterator[None]:
+        """Tokenise the texts; see the protocol."""
+        for _, some in slices(self._texts):
+            self._items += self._tokens.tokens(some, special=self._special)
+            yield
+
+    def take(self, index: int, outputs: Sequence[Array]) -> None:
+        """Nothing is run."""
+
+    def reply(self) -> Tokenized:
+        """All tokens."""
+        return Tokenized(self.asked.call, self._items)
+
+
+def slices(texts: Sequence[str], *, beside: int = 0) -> Iterator[tuple[int, Sequence[str]]]:
+    """The texts in parts of at most `SLICE` characters, or one text, each with the number of its first text.
+
+    Args:
+        texts: of a call.
+        beside: characters that are tokenised along with each text.
+    """
+    first = size = 0
+    for index, text in enumerate(texts):
+        size += len(text) + beside
+        if size > SLICE and index > first:
+            yield first, texts[first:index]
+            first, size = index, len(text) + beside
+    if texts:
+        yield first, texts[first:]
 
 
 def prompted(request: EmbedTexts, recipe: Recipe) -> Sequence[str]:

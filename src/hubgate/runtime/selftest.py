@@ -53,7 +53,7 @@ _Runner = TypeVar("_Runner", bound=Runner)
 def rows_of(tokens: Tokens, recipe: Recipe) -> list[Row]:
     """The known texts as the model reads them."""
     if isinstance(recipe.head, Ranking):
-        return tokens.pairs(TEXTS[1], TEXTS, truncate=True)[0]
+        return tokens.pairs(tokens.query(TEXTS[1]), TEXTS, truncate=True)[0]
     return tokens.rows(TEXTS, truncate=True, left=False)[0]
 
 

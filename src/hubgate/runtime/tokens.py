@@ -9,17 +9,16 @@ from tokenizers import Tokenizer
 
 from hubgate.domain.calls import Token
 from hubgate.domain.errors import Cause, InvalidRequest
+from hubgate.runtime.excerpt import CHARACTERS_PER_TOKEN, NotSettled, excerpt, most_characters
 from hubgate.runtime.files import TOKENIZER, TokenizerBroken, unusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from tokenizers import Encoding
+
     from hubgate.runtime.folder import Recipe
-
-
-_LONG = 32
-"""Characters a token; texts hardly ever have more, and then cost more time."""
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
@@ -46,11 +45,11 @@ def count(tokenizer: Tokenizer, text: str, limit: int | None) -> int:
     """
     try:
         if (
-            limit is not None and len(text) > _LONG * limit
+            limit is not None and len(text) > CHARACTERS_PER_TOKEN * limit
         ):  # megabytes take seconds, and a hundred times the memory
-            beginning = len(tokenizer.encode_batch_fast([text[: _LONG * limit]])[0])
+            beginning = len(tokenizer.encode_batch_fast([text[: CHARACTERS_PER_TOKEN * limit]])[0])
             # The last word may have been cut into more tokens than the whole word has.
-            if beginning > limit + _LONG:
+            if beginning > limit + CHARACTERS_PER_TOKEN:
                 return beginning
         return len(tokenizer.encode_batch_fast([text])[0])
     except Exception as error:  # the library raises plain Exception
@@ -66,6 +65,14 @@ class Row(NamedTuple):
     """Of which segment each token is; `None` if all are of the first."""
 
 
+class Query(NamedTuple):
+    """A query that is ranked by: as much of it as the model may read, and how many tokens it has in all."""
+
+    part: str
+    encoding: Encoding
+    length: int
+
+
 class Tokens:
     """The tokenizer of a recipe. Safe to use from several threads."""
 
@@ -76,11 +83,12 @@ class Tokens:
             raise unusable(recipe.folder, f"{TOKENIZER} cannot be read") from error
         self._tokenizer = tokenizer
         self._max_tokens = recipe.max_tokens
+        self._most = most_characters(recipe.max_tokens)
         self._segments = recipe.segments
         self._folder = recipe.folder
         self._room = recipe.max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)
-        pairs = tokenizer.num_special_tokens_to_add(is_pair=True)
-        if min(self._room, recipe.max_tokens - pairs) < 1:
+        self._room_of_pair = recipe.max_tokens - tokenizer.num_special_tokens_to_add(is_pair=True)
+        if min(self._room, self._room_of_pair) < 1:
             raise unusable(
                 recipe.folder, f"the {recipe.max_tokens} tokens that it reads leave no room for a text"
             )
@@ -91,68 +99,86 @@ class Tokens:
             raise unusable(
                 recipe.folder, f"it has no token {recipe.pad}, with which texts are to be filled up"
             )
-        self._pairs = Tokenizer.from_str(tokenizer.to_str())
-        self._pairs.enable_truncation(recipe.max_tokens, strategy="longest_first")
 
-    def rows(self, texts: Sequence[str], *, truncate: bool, left: bool) -> tuple[list[Row], list[bool]]:
-        """The row of each text, and whether it was cut to the model's length.
+    def rows(
+        self, texts: Sequence[str], *, truncate: bool, left: bool, first: int = 0
+    ) -> tuple[list[Row], list[bool]]:
+        """The row of each text, and whether it was cut to the model's length; `first` is the number of the first text.
 
         Raises:
-            InvalidRequest: a text is too long and may not be cut.
+            InvalidRequest: a text is too long and may not be cut, or is too long to be cut exactly.
             RuntimeFailed: the tokenizer's file lacks what a text needs.
         """
         with self._cutting():
-            rows = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
-        cut = [len(row) > self._max_tokens for row in rows]
-        long = [index for index, too_long in enumerate(cut) if too_long]
-        if long and not truncate:
+            parts = [
+                self._excerpt(text, self._room + 1, f"Text {first + index}", left=left)
+                for index, text in enumerate(texts)
+            ]
+            rows = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(parts)]
+            cut = [len(row) > self._max_tokens for row in rows]
+            long = [index for index, too_long in enumerate(cut) if too_long]
+            if long and not truncate:
+                index = long[0]
+                whole = len(parts[index]) == len(texts[index])
+                raise InvalidRequest(
+                    f"Text {first + index} has {len(rows[index]) if whole else f'more than {self._max_tokens}'} tokens; "
+                    f"the model reads at most {self._max_tokens}.",
+                    remedy="Shorten or chunk the text, or allow truncation.",
+                    cause=Cause.INPUT_TOO_LONG,
+                )
+            for index in long:
+                rows[index] = self._cut(parts[index], left=left)
+        return [Row(ids) for ids in rows], cut
+
+    def query(self, text: str) -> Query:
+        """A query, to be paired with texts.
+
+        Raises:
+            InvalidRequest: it is too long to be tokenised.
+            RuntimeFailed: the tokenizer's file lacks what it needs.
+        """
+        if len(text) > self._most:
             raise InvalidRequest(
-                f"Text {long[0]} has {len(rows[long[0]])} tokens; the model reads at most {self._max_tokens}.",
-                remedy="Shorten or chunk the text, or allow truncation.",
+                f"The query has more than {self._most:,} characters.",
+                remedy="Shorten the query.",
                 cause=Cause.INPUT_TOO_LONG,
             )
         with self._cutting():
-            for index in long:
-                rows[index] = self._cut(texts[index], left=left)
-        return [Row(ids) for ids in rows], cut
+            length = len(self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0])
+            part = self._excerpt(text, self._room_of_pair, "The query")
+            return Query(part, self._encode([part])[0], length)
 
-    def pairs(self, query: str, texts: Sequence[str], *, truncate: bool) -> tuple[list[Row], list[bool]]:
+    def pairs(
+        self, query: Query, texts: Sequence[str], *, truncate: bool, first: int = 0
+    ) -> tuple[list[Row], list[bool]]:
         """The row of the query with each text, and whether it was cut: always the longer of the two, token by token.
 
         Raises:
-            InvalidRequest: a pair is too long and may not be cut.
+            InvalidRequest: a pair is too long and may not be cut, or a text is too long to be cut exactly.
             RuntimeFailed: the tokenizer's file lacks what a text needs.
         """
+        need = max(self._room_of_pair, query.length) + 1  # so many say which of the two is the longer
         with self._cutting():
-            encodings = self._pairs.encode_batch([(query, text) for text in texts])
-        cut = [bool(encoding.overflowing) for encoding in encodings]
-        if any(cut) and not truncate:
-            raise InvalidRequest(
-                f"Text {cut.index(True)} and the query have more than the {self._max_tokens} tokens that the model reads.",
-                remedy="Shorten or chunk the text, or allow truncation.",
-                cause=Cause.INPUT_TOO_LONG,
-            )
-        return [
-            Row(encoding.ids, encoding.type_ids if self._segments else None) for encoding in encodings
-        ], cut
-
-    @contextlib.contextmanager
-    def _cutting(self) -> Iterator[None]:
-        """What the tokenizer's file lacks shows with the texts that need it, and is no end of the worker."""
-        try:
-            yield
-        except Exception as error:  # the library raises plain Exception
-            raise unusable(self._folder, f"{TOKENIZER} cannot cut every text into tokens") from error
-
-    def _cut(self, text: str, *, left: bool) -> list[int]:
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        encoding.truncate(self._room, direction="left" if left else "right")
-        return self._tokenizer.post_process(encoding, add_special_tokens=True).ids
+            parts = [self._excerpt(text, need, f"Text {first + index}") for index, text in enumerate(texts)]
+            encodings = self._encode(parts)
+            kept = [_longest_first(self._room_of_pair, query.length, len(each)) for each in encodings]
+            cut = [
+                lengths != (query.length, len(each)) for lengths, each in zip(kept, encodings, strict=True)
+            ]
+            if any(cut) and not truncate:
+                raise InvalidRequest(
+                    f"Text {first + cut.index(True)} and the query have more than the {self._max_tokens} tokens that "
+                    "the model reads.",
+                    remedy="Shorten or chunk the text, or allow truncation.",
+                    cause=Cause.INPUT_TOO_LONG,
+                )
+            rows = [self._pair(query, each, *lengths) for lengths, each in zip(kept, encodings, strict=True)]
+        return rows, cut
 
     def tokens(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
         """The tokens of each text, uncut; a token's text is the part of the input it stands for."""
         with self._cutting():
-            encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
+            encodings = self._encode(texts, special=special)
         return [
             [
                 Token(id_, word, True, None, None)
@@ -168,3 +194,53 @@ class Tokens:
             ]
             for text, encoding in zip(texts, encodings, strict=True)
         ]
+
+    @contextlib.contextmanager
+    def _cutting(self) -> Iterator[None]:
+        """What the tokenizer's file lacks shows with the texts that need it, and is no end of the worker."""
+        try:
+            yield
+        except InvalidRequest:
+            raise
+        except Exception as error:  # the library raises plain Exception
+            raise unusable(self._folder, f"{TOKENIZER} cannot cut every text into tokens") from error
+
+    def _excerpt(self, text: str, need: int, called: str, *, left: bool = False) -> str:
+        try:
+            return excerpt(self._tokenizer, text, need, self._most, left=left)
+        except NotSettled as error:
+            raise InvalidRequest(
+                f"{called} is too long to truncate: it has more than {self._most:,} characters and too few words in "
+                "them to tell which tokens the model reads.",
+                remedy="Send it in chunks.",
+                cause=Cause.INPUT_TOO_LONG,
+            ) from error
+
+    def _encode(self, texts: Sequence[str], *, special: bool = False) -> list[Encoding]:
+        return self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
+
+    def _cut(self, text: str, *, left: bool) -> list[int]:
+        encoding = self._encode([text])[0]
+        encoding.truncate(self._room, direction="left" if left else "right")
+        return self._tokenizer.post_process(encoding, add_special_tokens=True).ids
+
+    def _pair(self, query: Query, text: Encoding, of_query: int, of_text: int) -> Row:
+        asked = query.encoding
+        if of_query < len(asked):
+            asked = self._encode([query.part])[0]
+            asked.truncate(of_query)
+        text.truncate(of_text)
+        pair = self._tokenizer.post_process(asked, text, add_special_tokens=True)
+        return Row(pair.ids, pair.type_ids if self._segments else None)
+
+
+def _longest_first(room: int, query: int, text: int) -> tuple[int, int]:
+    """How many tokens of each are kept: the longer one loses tokens until both fit, or are alike and then both do."""
+    half = room // 2
+    if query + text <= room:
+        return query, text
+    if query <= half:
+        return query, room - query
+    if text <= half:
+        return room - text, text
+    return (room - half, half) if query > text else (half, room - half)

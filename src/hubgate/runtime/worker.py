@@ -1,7 +1,8 @@
 """The worker process: `python -m hubgate.runtime.worker FOLDER --precision … --threads … --lanes …`.
 
-Requests come on stdin, replies leave on stdout (see `frames`). One thread reads and tokenises, one for each lane runs
-the model: it takes the next batch whenever it is free. The worker ends when stdin does, and so with the gate.
+Requests come on stdin, replies leave on stdout (see `frames`). One thread reads, and tokenises what is short; another
+tokenises the rest slice by slice, the calls in turn. One for each lane runs the model: it takes the next batch whenever
+it is free. The worker ends when stdin does, and so with the gate.
 """
 
 from __future__ import annotations
@@ -17,27 +18,16 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from hubgate.domain.endpoint import Precision
 from hubgate.domain.errors import InvalidRequest, RuntimeFailed
-from hubgate.runtime.batching import Waiting
+from hubgate.runtime.batching import Waiting, batch_tokens
 from hubgate.runtime.folder import read_folder
-from hubgate.runtime.frames import (
-    EmbedTexts,
-    Failed,
-    Forget,
-    RankTexts,
-    Ready,
-    Reply,
-    Request,
-    Tokenized,
-    TokenizeTexts,
-    frame,
-    read_request,
-)
-from hubgate.runtime.jobs import EmbedJob, RankJob
+from hubgate.runtime.frames import Failed, Forget, Ready, Reply, Request, frame, read_request
+from hubgate.runtime.jobs import SLICE, job_of
 from hubgate.runtime.model import Model
+from hubgate.runtime.order import Order
 from hubgate.runtime.share import Share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from hubgate.runtime.folder import Recipe
     from hubgate.runtime.jobs import Job
@@ -47,25 +37,27 @@ if TYPE_CHECKING:
 class Worker:
     """Answers requests with one model until its input ends."""
 
-    def __init__(
-        self, recipe: Recipe, model: Model, replies: BinaryIO, waiting: Waiting | None = None
-    ) -> None:
+    def __init__(self, recipe: Recipe, model: Model, replies: BinaryIO, waiting: Waiting) -> None:
         self._recipe = recipe
         self._replies = replies
         self._model = model
         self._jobs: dict[int, Job] = {}
-        self._waiting = Waiting() if waiting is None else waiting
+        self._untokenized = Order()
+        self._steps: dict[int, Iterator[None]] = {}
+        """Of each call that is not tokenised yet."""
+        self._waiting = waiting
         self._changed = threading.Condition()
-        """Guards the jobs, what waits, and the end."""
+        """Guards the jobs, what waits to be tokenised or run, and the end."""
         self._ended = False
         self._failure: BaseException | None = None
         self._writing = threading.Lock()
 
     def serve(self, requests: BinaryIO) -> None:
         """Answer until the requests end. An unexpected failure of any thread ends the process, not a call."""
-        self.reply(Ready(self._recipe.width, self._model.precision))
-        reading = partial(self._read, requests)
-        threading.Thread(target=self._end_after, args=(reading,), daemon=True).start()
+        recipe = self._recipe
+        self.reply(Ready(recipe.width, self._model.precision, recipe.max_tokens))
+        for work in (partial(self._read, requests), self._tokenize):
+            threading.Thread(target=self._end_after, args=(work,), daemon=True).start()
         lanes = [
             threading.Thread(target=self._end_after, args=(partial(self._run, lane),))
             for lane in self._model.lanes
@@ -100,26 +92,60 @@ class Worker:
                 self.reply(Failed.of(request.call, error))
 
     def _accept(self, request: Request) -> None:
-        match request:
-            case EmbedTexts():
-                self._queue(request.call, EmbedJob(request, self._recipe, self._model.tokens))
-            case RankTexts():
-                self._queue(request.call, RankJob(request, self._recipe, self._model.tokens))
-            case TokenizeTexts():
-                items = self._model.tokens.tokens(request.texts, special=request.special)
-                self.reply(Tokenized(request.call, items))
-            case Forget():
-                with self._changed:
-                    self._jobs.pop(request.call, None)
-                    self._waiting.remove(request.call)
+        if isinstance(request, Forget):
+            with self._changed:
+                self._forget(request.call)
+            return
+        job = job_of(request, self._recipe, self._model.tokens)
+        if job.characters <= SLICE:
+            for _ in job.tokenize():
+                pass
+            self._queue(job)
+            return
+        with self._changed:
+            self._jobs[request.call] = job
+            self._steps[request.call] = job.tokenize()
+            self._untokenized.add(job.asked)
+            self._changed.notify_all()
 
-    def _queue(self, call: int, job: Job) -> None:
+    def _tokenize(self) -> None:
+        """Tokenise one slice after the other until the end, each of the call whose turn it is."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._untokenized or self._ended)
+                if self._ended:
+                    return
+                call = self._untokenized.take_turn()[0]
+                job, steps = self._jobs[call], self._steps[call]
+            try:
+                next(steps)
+                continue
+            except StopIteration:
+                failure = None
+            except (InvalidRequest, RuntimeFailed) as error:
+                failure = Failed.of(call, error)
+            with self._changed:
+                wanted = self._jobs.get(call) is job
+                self._forget(call)
+            if failure is not None:
+                self.reply(failure)
+            elif wanted:
+                self._queue(job)
+
+    def _forget(self, call: int) -> None:
+        self._jobs.pop(call, None)
+        self._steps.pop(call, None)
+        self._untokenized.remove(call)
+        self._waiting.remove(call)
+
+    def _queue(self, job: Job) -> None:
+        """Let a call that is tokenised wait for the model."""
         if not job.left:
             self.reply(job.reply())
             return
         with self._changed:
-            self._jobs[call] = job
-            self._waiting.add(call, [len(row.ids) for row in job.rows])
+            self._jobs[job.asked.call] = job
+            self._waiting.add(job.asked, [len(row.ids) for row in job.rows])
             self._changed.notify_all()  # it may be work for every lane
 
     def _run(self, lane: Lane) -> None:
@@ -154,12 +180,15 @@ def main(arguments: Sequence[str], waiting: Waiting | None = None) -> int:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
         recipe = read_folder(given.folder)
-        model = Model(recipe, given.precision, Share(given.threads, given.lanes))
+        share = Share(given.threads, given.lanes).settled()
+        model = Model(recipe, given.precision, share)
     except RuntimeFailed as error:
         replies.write(frame(Failed.of(None, error)))
         replies.flush()
         return 1
     with contextlib.suppress(BrokenPipeError):  # the gate has gone: nobody to answer
+        if waiting is None:
+            waiting = Waiting(padded_tokens=batch_tokens(share.threads // share.lanes))
         Worker(recipe, model, replies, waiting).serve(os.fdopen(os.dup(sys.stdin.fileno()), "rb"))
     return 0
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hubgate.domain.calls import Encoding, Rerank, Scores, SparseEmbed, Tokenize, Tokens, Vectors
 from hubgate.domain.endpoint import Precision
 from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest
+from hubgate.runtime.excerpt import most_characters
 from hubgate.runtime.frames import Embedded, EmbedTexts, Ranked, RankTexts, Tokenized, TokenizeTexts
 from hubgate.runtime.process import worker_command
 from hubgate.runtime.share import Share
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from hubgate.domain.endpoint import Endpoint, Facts
     from hubgate.domain.ports import Clock, Writer
     from hubgate.domain.secret import Secret
-    from hubgate.runtime.frames import Answered, Request
+    from hubgate.runtime.frames import Answered, Ready, Request
 
 
 class Loaded(NamedTuple):
@@ -159,8 +160,8 @@ class LocalUpstream:
             RuntimeFailed: the model cannot be found, loaded or run.
         """
         model = await self._model()
-        width = (await model.ready()).width
-        return _result(await model.ask(_request(call, width)), width)
+        ready = await model.ready()
+        return _result(await model.ask(_request(call, ready)), ready.width)
 
     async def close(self) -> None:
         """Leave the model."""
@@ -189,14 +190,18 @@ class LocalUpstream:
             check_golden(self._golden, answer.vectors)
 
 
-def _request(call: Call, width: int) -> Callable[[int], Request]:
-    texts = list(call.texts)
+def _request(call: Call, ready: Ready) -> Callable[[int], Request]:
+    context, most = call.context, most_characters(ready.max_tokens)
     match call:
         case Tokenize():
-            return lambda number: TokenizeTexts(call=number, texts=texts, special=call.add_special_tokens)
+            texts, special = list(call.texts), call.add_special_tokens
+            return lambda number: TokenizeTexts(number, texts, special, context.caller, context.bulk)
         case Rerank():
+            query, *texts = (_bounded(text, most) for text in (call.query, *call.texts))
             truncate = call.truncate is not False
-            return lambda number: RankTexts(number, call.query, texts, truncate, call.raw_scores)
+            return lambda number: RankTexts(
+                number, query, texts, truncate, call.raw_scores, context.caller, context.bulk
+            )
         case SparseEmbed():
             raise InvalidRequest(
                 "Local models give no sparse vectors.",
@@ -204,7 +209,16 @@ def _request(call: Call, width: int) -> Callable[[int], Request]:
                 cause=Cause.WRONG_TASK,
             )
         case _:
-            return partial(_embed_texts, call, width, texts)
+            left = call.truncate_left is True
+            texts = [_bounded(text, most, left=left) for text in call.texts]
+            return partial(_embed_texts, call, ready.width, texts)
+
+
+def _bounded(text: str, most: int, *, left: bool = False) -> str:
+    """A text that is still too long for the worker if it was, and no longer than that: megabytes in its pipe hold up others."""
+    if len(text) <= most + 1:
+        return text
+    return text[-most - 1 :] if left else text[: most + 1]
 
 
 def _embed_texts(call: Embed, width: int, texts: list[str], number: int) -> EmbedTexts:
@@ -219,6 +233,8 @@ def _embed_texts(call: Embed, width: int, texts: list[str], number: int) -> Embe
         truncate=call.truncate is not False,
         truncate_left=call.truncate_left is True,
         prompt_name=call.prompt_name,
+        caller=call.context.caller,
+        bulk=call.context.bulk,
     )
 
 

@@ -14,14 +14,12 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from hubgate.core.packing.batch import Batch
+from hubgate.domain.calls import PATIENCE_OF_BULK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hubgate.core.packing.batch import Ticket
-
-_PATIENCE_OF_BULK = 8
-"""At the latest every so many batches, one is filled with bulk texts first."""
 
 
 class FairQueue:
@@ -85,14 +83,14 @@ class FairQueue:
         own = self._ring(ticket).ahead(ticket)
         if not ticket.call.context.bulk:
             return own
-        between = (_PATIENCE_OF_BULK - 1) * max(own - most_texts, 0)
+        between = (PATIENCE_OF_BULK - 1) * max(own - most_texts, 0)
         return own + min(self._interactive.texts, between)
 
     def _ring(self, ticket: Ticket) -> _Ring:
         return self._bulk if ticket.call.context.bulk else self._interactive
 
     def _order(self) -> tuple[_Ring, _Ring]:
-        if self._overtaken >= _PATIENCE_OF_BULK - 1:
+        if self._overtaken >= PATIENCE_OF_BULK - 1:
             return self._bulk, self._interactive
         return self._interactive, self._bulk
 

@@ -1,0 +1,161 @@
+"""Whose turn it is at a local model, and that a worker keeps to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+from asking import Folder, process_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubgate.domain.calls import PATIENCE_OF_BULK
+from hubgate.domain.errors import Cause, InvalidRequest
+from hubgate.runtime.batching import Place, Waiting
+from hubgate.runtime.frames import Embedded, EmbedTexts, Tokenized, TokenizeTexts
+from hubgate.runtime.jobs import SLICE, slices
+from hubgate.runtime.order import Asked, Order
+from hubgate.runtime.supervisor import LocalModel
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractContextManager
+
+    from hubgate.runtime.frames import Request
+
+
+def test_bulk_calls_wait_behind_interactive_ones_but_not_for_ever() -> None:
+    order = Order()
+    order.add(Asked(1, "job", bulk=True))
+    order.add(Asked(2, "app"))
+    first = [order.take_turn()[0] for _ in range(2 * PATIENCE_OF_BULK)]
+    assert first == [*[2] * (PATIENCE_OF_BULK - 1), 1, *[2] * (PATIENCE_OF_BULK - 1), 1]
+    order.remove(2)
+    assert order.take_turn() == [1]
+
+
+def test_callers_take_turns_however_many_calls_they_have() -> None:
+    order = Order()
+    for call in (1, 2, 3):
+        order.add(Asked(call, "many"))
+    order.add(Asked(9, "one"))
+    assert [order.take_turn()[0] for _ in range(6)] == [1, 9, 2, 9, 3, 9]
+
+
+def test_who_comes_meanwhile_is_before_who_had_the_last_turn() -> None:
+    order = Order()
+    order.add(Asked(1, "a"))
+    assert order.take_turn() == [1]
+    order.add(Asked(2, "b"))
+    assert [order.take_turn()[0] for _ in range(2)] == [2, 1]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=12), st.data())
+def test_every_call_has_its_turn_and_none_that_was_removed(
+    calls: list[tuple[str, bool]], data: st.DataObject
+) -> None:
+    order = Order()
+    waiting = {number: Asked(number, caller, bulk) for number, (caller, bulk) in enumerate(calls)}
+    for asked in waiting.values():
+        order.add(asked)
+    while waiting:
+        led = {order.take_turn()[0] for _ in range(3 * len(calls) * PATIENCE_OF_BULK)}
+        assert led == set(waiting)
+        gone = data.draw(st.sampled_from(sorted(waiting)))
+        del waiting[gone]
+        order.remove(gone)
+    assert not order
+    assert order.take_turn() == []
+
+
+def test_a_bulk_text_never_rides_in_an_interactive_batch() -> None:
+    waiting = Waiting()
+    waiting.add(Asked(1, bulk=True), [8, 8])
+    waiting.add(Asked(2), [8])
+    assert waiting.take() == [Place(2, 0)]
+    assert {place.call for place in waiting.take()} == {1}
+
+
+@given(st.lists(st.integers(0, 3 * SLICE), max_size=30), st.integers(0, SLICE))
+def test_slices_are_bounded_and_hold_every_text_once(lengths: list[int], beside: int) -> None:
+    texts = ["a" * length for length in lengths]
+    cut = list(slices(texts, beside=beside))
+    assert [text for _, some in cut for text in some] == texts
+    for first, some in cut:
+        assert texts[first : first + len(some)] == some
+        assert len(some) == 1 or sum(len(text) + beside for text in some) <= SLICE
+
+
+@pytest_asyncio.fixture
+async def model(tmp_path: Any) -> AsyncIterator[LocalModel]:
+    model = LocalModel(Folder(tmp_path).path)
+    await model.ready()
+    yield model
+    await model.close()
+
+
+class Stopped:
+    """A worker that stands still, so that all that is asked meanwhile waits when it goes on."""
+
+    def __init__(self, model: LocalModel) -> None:
+        self._pid = process_of(model).pid
+
+    def __enter__(self) -> None:
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def __exit__(self, *_: object) -> None:
+        os.kill(self._pid, signal.SIGCONT)
+
+
+def embed(texts: Sequence[str], caller: str, *, bulk: bool = False) -> Callable[[int], Request]:
+    return lambda call: EmbedTexts(call, list(texts), None, True, False, None, caller, bulk)
+
+
+async def ended(model: LocalModel, requests: Sequence[Callable[[int], Request]]) -> list[int]:
+    """Ask while the worker stands still; the numbers of the requests in the order in which they were answered."""
+    order: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        order.append(number)
+
+    paused: AbstractContextManager[None] = Stopped(model)
+    with paused:
+        tasks = [asyncio.create_task(model.ask(request)) for request in requests]
+        for number, task in enumerate(tasks):
+            task.add_done_callback(partial(note, number))
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    return order
+
+
+@pytest.mark.parametrize("words", [3, 20_000])
+async def test_an_interactive_call_passes_all_bulk_calls_that_wait(model: LocalModel, words: int) -> None:
+    """Those that are run, and those that are still tokenised."""
+    bulk = [embed(["w1 " * 40] * 400, "job", bulk=True)] * 8
+    order = await ended(model, [*bulk, embed(["w2 " * words], "app")])
+    assert order[0] == 8
+
+
+async def test_one_key_s_large_calls_do_not_hold_up_another_key(model: LocalModel) -> None:
+    order = await ended(model, [*[embed(["w1 w2 " * 800] * 300, "one")] * 6, embed(["w3"], "other")])
+    assert order[0] == 6
+
+
+async def test_a_large_call_that_fails_or_is_left_ends_alone(model: LocalModel) -> None:
+    left = asyncio.create_task(model.ask(embed(["w1 " * 4000] * 500, "one")))
+    await asyncio.sleep(0)
+    left.cancel()
+    with pytest.raises(InvalidRequest, match="Text 40 is too long to truncate") as failed:
+        await model.ask(embed([*["w1 " * 300] * 40, "w" * 300_000], "one"))
+    assert failed.value.cause is Cause.INPUT_TOO_LONG
+    reply = await model.ask(embed(["w1 " * 100_000, "w1"], "one"))
+    assert isinstance(reply, Embedded)
+    assert (reply.tokens, reply.truncated) == ([48, 3], [True, False])
+    tokens = await model.ask(lambda call: TokenizeTexts(call, ["w1 " * 4000] * 3, False))
+    assert isinstance(tokens, Tokenized)
+    assert [len(item) for item in tokens.items] == [4000] * 3
