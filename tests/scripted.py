@@ -267,7 +267,16 @@ async def scripted_gate(settings: Settings) -> AsyncIterator[ScriptedGate]:
     await gateway.register(Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None)
     script.calls.clear()
     hub = open_hub(settings)
-    app = create_app(gateway, access, meter, None, hub=hub, max_body_bytes=4_000_000, keys_in_path=True)
+    app = create_app(
+        gateway,
+        access,
+        meter,
+        None,
+        hub=hub,
+        max_body_bytes=4_000_000,
+        max_total_body_bytes=4_000_000,
+        keys_in_path=True,
+    )
     yield ScriptedGate(app, script, gateway, access, meter, hub)
     await gateway.close()
     await hub.close()

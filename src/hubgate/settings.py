@@ -41,6 +41,9 @@ class Settings:
     allow_private_addresses: bool = True
     keys_in_path: bool = False
     max_body_bytes: int = 32 * 1024 * 1024
+    max_total_body_bytes: int = 256 * 1024 * 1024
+    """Of the bodies of all requests that are being served."""
+    max_connections: int = 1024
     max_reply_bytes: int = 32 * 1024 * 1024
     cache_bytes: int = 1 << 30
     log_level: str = "info"
@@ -90,7 +93,9 @@ class Settings:
             secret_keys=tuple(k.strip() for k in env.get("HUBGATE_SECRET_KEY", "").split(",") if k.strip()),
             allow_private_addresses=_flag(env, "HUBGATE_ALLOW_PRIVATE_ADDRESSES", default=True),
             keys_in_path=_flag(env, "HUBGATE_KEYS_IN_PATH", default=False),
-            max_body_bytes=_whole(env, "HUBGATE_MAX_BODY_BYTES", 32 * 1024 * 1024, 1024, 1 << 30),
+            max_body_bytes=_body_bytes(env),
+            max_total_body_bytes=_total_body_bytes(env),
+            max_connections=_whole(env, "HUBGATE_MAX_CONNECTIONS", 1024, 1, 1_000_000),
             max_reply_bytes=_whole(env, "HUBGATE_MAX_REPLY_BYTES", 32 * 1024 * 1024, 1 << 20, 1 << 30),
             cache_bytes=_cache_bytes(env),
             log_level=_log_level(env),
@@ -171,6 +176,20 @@ def _proxies(env: Mapping[str, str]) -> str:
                 f" {_shown(proxy.strip())} is neither."
             ) from None
     return value
+
+
+def _body_bytes(env: Mapping[str, str]) -> int:
+    return _whole(env, "HUBGATE_MAX_BODY_BYTES", 32 * 1024 * 1024, 1024, 1 << 30)
+
+
+def _total_body_bytes(env: Mapping[str, str]) -> int:
+    one = _body_bytes(env)
+    total = _whole(env, "HUBGATE_MAX_TOTAL_BODY_BYTES", max(256 * 1024 * 1024, one), 1024, 1 << 50)
+    if total < one:
+        raise InvalidSetting(
+            f"HUBGATE_MAX_TOTAL_BODY_BYTES must be at least HUBGATE_MAX_BODY_BYTES, which is {one}."
+        )
+    return total
 
 
 def _cache_bytes(env: Mapping[str, str]) -> int:

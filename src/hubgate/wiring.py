@@ -100,6 +100,7 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
                 memory,
                 hub=hub,
                 max_body_bytes=settings.max_body_bytes,
+                max_total_body_bytes=settings.max_total_body_bytes,
                 keys_in_path=settings.keys_in_path,
             ),
             gateway=gateway,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
@@ -11,7 +11,8 @@ import uvicorn
 from uvicorn.server import ServerState
 from virtual_time import now, run
 
-from hubgate.cli.connections import Connection
+from hubgate.cli.connections import TOLD_CONNECTIONS, Connection
+from hubgate.web.body import BROKEN, EXCESS, FAULT, SLOW
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,8 +26,10 @@ LARGE = 32 << 20
 
 
 async def app(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Any) -> None:
-    """Tells how many bytes the body had; `/slow` takes a minute, `/large` says much."""
+    """Tells the size of the body, and in the status what the server noted; `/slow` and `/late` take a minute, `/large` says much."""
     length, more = 0, True
+    if scope["path"] == "/late":
+        await asyncio.sleep(60)
     if scope["path"] == "/early":
         more = False
     while more:
@@ -39,20 +42,22 @@ async def app(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send
         await asyncio.sleep(60)
     body = b" " * LARGE if scope["path"] == "/large" else f"{length} bytes".encode()
     headers = [(b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    status = 503 if EXCESS in scope else {None: 200, SLOW: 408, BROKEN: 400}[scope.get(FAULT)]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 class Door:
     """A listening server, and who came to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
         self.config = uvicorn.Config(
             app,
             http=Connection,
             lifespan="off",
             access_log=False,
             log_config=None,
+            limit_concurrency=most,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
         self.config.load()
@@ -221,12 +226,54 @@ class TestSilence:
 
     def test_a_body_that_stalls_is_waited_for_30_seconds(self) -> None:
         async def client(client: Client) -> None:
-            client[1].write(POST + b"content-length: 10\r\n\r\n")
-            for _ in range(3):
-                await asyncio.sleep(25)
+            client[1].write(POST + b"content-length: 1000000\r\n\r\n" + b"a" * 500_000)
+            told = await end(client)
+            assert told.startswith(b"HTTP/1.1 408 ")
+            assert b"connection: close" in told
+            assert now() == pytest.approx(30, abs=0.1)
+
+        met(client)
+
+    @pytest.mark.parametrize(
+        ("path", "status"), [(b"/", b"408"), (b"/early", b"200")], ids=["unanswered", "answered"]
+    )
+    def test_a_body_that_drips_in_is_not_waited_for(self, path: bytes, status: bytes) -> None:
+        async def client(client: Client) -> None:
+            client[1].write(POST.replace(b"/", path, 1) + b"content-length: 10000\r\n\r\n")
+            told = asyncio.create_task(end(client))
+            while not told.done():
                 client[1].write(b"a")
-            assert await end(client) == b""
-            assert now() == pytest.approx(3 * 25 + 30, abs=0.1)
+                await asyncio.sleep(0.9)
+            assert (await told).startswith(b"HTTP/1.1 " + status)
+            assert now() == pytest.approx(30, abs=2)
+
+        met(client)
+
+    @pytest.mark.parametrize(("speed", "ends"), [(5_000, None), (3_000, 112), (200_000, 600)])
+    def test_a_body_has_a_least_speed_and_a_longest_time(self, speed: int, ends: float | None) -> None:
+        size = 1_000_000 if speed < 10_000 else 1 << 30
+
+        async def client(client: Client) -> None:
+            client[1].write(POST + b"content-length: %d\r\n\r\n" % size)
+            sent, told = 0, asyncio.create_task(end(client))
+            while not told.done() and sent < size:
+                client[1].write(b"a" * speed)
+                sent += speed
+                await asyncio.sleep(1)
+            client[1].write(GET.replace(b"host", b"connection: close\r\nhost"))
+            head = await told
+            assert head[:13] in ((b"HTTP/1.1 408 ", b"") if ends else (b"HTTP/1.1 200 ",))
+            assert ends is None or now() == pytest.approx(ends, abs=2)
+
+        met(client)
+
+    def test_the_time_in_which_the_gateway_does_not_read_a_body_does_not_count(self) -> None:
+        async def client(client: Client) -> None:
+            size = 10 << 20  # more than the system buffers
+            client[1].write(POST.replace(b"/ ", b"/late ") + b"content-length: %d\r\n\r\n" % size)
+            client[1].write(b"a" * size)
+            assert await answer(client) == f"{size} bytes"
+            assert now() == pytest.approx(60, abs=0.1)
 
         met(client)
 
@@ -303,6 +350,101 @@ class TestSilence:
             await asyncio.sleep(45)
             assert transport.aborted
             await asyncio.gather(*door.state.tasks)
+
+        run(main())
+
+
+class TestBodies:
+    def test_a_broken_chunk_is_answered_and_nothing_is_read_after_it(self) -> None:
+        async def client(client: Client) -> None:
+            client[1].write(POST + b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
+            await asyncio.sleep(1)
+            client[1].write(b"no size\r\n" + GET)
+            await asyncio.sleep(0)
+            client[1].write(GET)
+            told = await end(client)
+            assert told.startswith(b"HTTP/1.1 400 ")
+            assert told.count(b"HTTP/1.1") == 1
+
+        met(client)
+
+    def test_a_broken_chunk_after_the_answer_ends_the_connection(self) -> None:
+        async def client(client: Client) -> None:
+            client[1].write(POST.replace(b"/ ", b"/early ") + b"transfer-encoding: chunked\r\n\r\n")
+            assert await answer(client) == "0 bytes"
+            client[1].write(b"no size\r\n")
+            await end(client)
+            assert now() < 1
+
+        met(client)
+
+    def test_what_came_of_a_body_that_is_answered_unread_is_not_kept(self) -> None:
+        async def main() -> None:
+            async with Door().open() as door, door.client() as client:
+                head = POST.replace(b"/ ", b"/early ") + b"content-length: 200000\r\n\r\n"
+                client[1].write(head + b"a" * 100_000)
+                assert await answer(client) == "0 bytes"
+                client[1].write(b"a" * 50_000)
+                await asyncio.sleep(1)
+                (connection,) = door.state.connections
+                assert isinstance(connection, Connection)
+                assert connection.cycle.body == b""
+
+        run(main())
+
+
+class TestCrowd:
+    async def busy(self, door: Door, stack: AsyncExitStack) -> Client:
+        client = await stack.enter_async_context(door.client())
+        before = len(door.state.tasks)
+        client[1].write(GET.replace(b"/ ", b"/slow ", 1))
+        while len(door.state.tasks) == before:  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)
+        return client
+
+    def test_a_connection_too_many_is_told_so_and_closed(self) -> None:
+        async def main() -> None:
+            async with Door(2).open() as door, AsyncExitStack() as stack:
+                first, second = await self.busy(door, stack), await self.busy(door, stack)
+                third = await stack.enter_async_context(door.client())
+                third[1].write(GET + GET)
+                told = await end(third)
+                assert told.startswith(b"HTTP/1.1 503 ")
+                assert b"connection: close" in told
+                assert told.count(b"HTTP/1.1") == 1
+                assert await answer(first) == await answer(second) == "0 bytes"
+
+        run(main())
+
+    def test_the_one_that_is_idle_for_longest_makes_room(self) -> None:
+        async def main() -> None:
+            async with Door(3).open() as door, AsyncExitStack() as stack:
+                busy = await self.busy(door, stack)
+                idle = [await stack.enter_async_context(door.client()) for _ in range(2)]
+                for client in reversed(idle):
+                    client[1].write(GET)
+                    assert await answer(client) == "0 bytes"
+                    await asyncio.sleep(1)
+                new = await stack.enter_async_context(door.client())
+                new[1].write(GET)
+                assert await answer(new) == "0 bytes"
+                assert await end(idle[1]) == b""
+                idle[0][1].write(GET)
+                assert await answer(idle[0]) == "0 bytes"
+                assert await answer(busy) == "0 bytes"
+
+        run(main())
+
+    def test_beyond_those_that_are_told_none_is_kept(self) -> None:
+        async def main() -> None:
+            async with Door(1).open() as door, AsyncExitStack() as stack:
+                await self.busy(door, stack)
+                clients = [
+                    await stack.enter_async_context(door.client()) for _ in range(TOLD_CONNECTIONS + 10)
+                ]
+                await asyncio.sleep(1)
+                assert len(door.state.connections) == 1 + TOLD_CONNECTIONS
+                assert await end(clients[-1]) == b""
 
         run(main())
 

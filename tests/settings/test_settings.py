@@ -32,6 +32,8 @@ def test_every_variable_is_honoured() -> None:
             "HUBGATE_ALLOW_PRIVATE_ADDRESSES": "No",
             "HUBGATE_KEYS_IN_PATH": "1",
             "HUBGATE_MAX_BODY_BYTES": "2048",
+            "HUBGATE_MAX_TOTAL_BODY_BYTES": "4096",
+            "HUBGATE_MAX_CONNECTIONS": "10",
             "HUBGATE_MAX_REPLY_BYTES": "1048576",
             "HUBGATE_CACHE_BYTES": "0",
             "HUBGATE_LOG_LEVEL": "DEBUG",
@@ -49,6 +51,8 @@ def test_every_variable_is_honoured() -> None:
     assert settings.allow_private_addresses is False
     assert settings.keys_in_path is True
     assert settings.max_body_bytes == 2048
+    assert settings.max_total_body_bytes == 4096
+    assert settings.max_connections == 10
     assert settings.max_reply_bytes == 1 << 20
     assert settings.cache_bytes == 0
     assert settings.log_level == "debug"
@@ -57,6 +61,11 @@ def test_every_variable_is_honoured() -> None:
     assert settings.trusted_proxies == "10.0.0.1,10.0.0.2"
     assert settings.endpoints_api_url == "https://endpoints.example/v2"
     assert settings.drain_delay == 15
+
+
+def test_all_bodies_together_may_be_at_least_as_large_as_one() -> None:
+    one = 1 << 30
+    assert Settings.from_env({"HUBGATE_MAX_BODY_BYTES": str(one)}).max_total_body_bytes == one
 
 
 @pytest.mark.parametrize("trusted", ["*", "::1", "10.0.0.0/8, 127.0.0.1"])
@@ -72,6 +81,8 @@ def test_addresses_networks_and_all_can_be_trusted(trusted: str) -> None:
         ("HUBGATE_PORT", "-1"),
         ("HUBGATE_KEYS_IN_PATH", "maybe"),
         ("HUBGATE_MAX_BODY_BYTES", "1"),
+        ("HUBGATE_MAX_TOTAL_BODY_BYTES", "2048"),
+        ("HUBGATE_MAX_CONNECTIONS", "0"),
         ("HUBGATE_MAX_REPLY_BYTES", "1048575"),
         ("HUBGATE_CACHE_BYTES", "1048575"),
         ("HUBGATE_LOG_LEVEL", "loud"),

@@ -271,6 +271,7 @@ class TestCache:
             memory,
             hub=scripted.hub,
             max_body_bytes=1 << 20,
+            max_total_body_bytes=1 << 20,
             keys_in_path=False,
         )
         yield replace(scripted, app=app, script=script, gateway=gateway, access=access, meter=meter)

@@ -15,6 +15,7 @@ from hubgate.domain.calls import Embed
 from hubgate.domain.errors import InvalidRequest
 from hubgate.service.wrong_keys import MOST_A_MINUTE
 from hubgate.web.app import create_app
+from hubgate.web.body import BROKEN, EXCESS, FAULT, SLOW
 from hubgate.web.guard import Guard
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def guarded(scripted: ScriptedGate, app: AsgiApp, *, keys_in_path: bool = False)
         scripted.gateway.usage,
         scripted.gateway.endpoints,
         max_body_bytes=1000,
+        max_total_body_bytes=1000,
         keys_in_path=keys_in_path,
     )
 
@@ -105,6 +107,7 @@ def without_keys_in_path(scripted: ScriptedGate) -> AsgiApp:
         None,
         hub=scripted.hub,
         max_body_bytes=1000,
+        max_total_body_bytes=1000,
         keys_in_path=False,
     )
 
@@ -479,6 +482,100 @@ class TestBody:
     async def test_who_has_no_key_is_told_so_before_the_size(self, scripted: ScriptedGate) -> None:
         asked = Client("POST", "/v1/embeddings", headers={"content-length": "99999"}, key=None)
         assert (await asked.ask(guarded(scripted, self._read_all))).status == 401
+
+    @pytest.mark.parametrize("path", ["/ui/sign-in", "/ui/preferences"])
+    @pytest.mark.parametrize("announced", [True, False])
+    async def test_of_who_is_not_known_a_few_kib_are_read(
+        self, scripted: ScriptedGate, path: str, *, announced: bool
+    ) -> None:
+        part = {"type": "http.request", "body": b"x" * 4096, "more_body": True}
+        headers = {"content-length": "4000000"} if announced else {}
+        asked = Client("POST", path, headers=headers, messages=[part] * 10, key=None)
+        await asked.ask(scripted.app)
+        assert asked.status == 413
+        assert "larger than 8192 bytes" in asked.body
+        assert len(asked._messages) == (10 if announced else 7)
+
+    async def test_large_bodies_share_a_bound_that_small_ones_never_meet(
+        self, scripted: ScriptedGate
+    ) -> None:
+        entered, leave = asyncio.Event(), asyncio.Event()
+
+        async def hold(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._read_all(scope, receive, send)
+            if scope["path"] == "/v1/first":
+                entered.set()
+                await leave.wait()
+
+        app = Guard(
+            hold,
+            scripted.access,
+            scripted.meter,
+            scripted.gateway.usage,
+            scripted.gateway.endpoints,
+            max_body_bytes=200_000,
+            max_total_body_bytes=200_000,
+            keys_in_path=False,
+        )
+
+        def large(path: str, *, announced: bool) -> Client:
+            part = {"type": "http.request", "body": b"x" * 50_000, "more_body": True}
+            headers = {"content-length": "100000"} if announced else {}
+            messages = [part, part, {"type": "http.request", "body": b"", "more_body": False}]
+            return Client("POST", path, headers=headers, messages=messages)
+
+        first = asyncio.create_task(large("/v1/first", announced=False).ask(app))
+        await entered.wait()
+        assert (await large("/v1/second", announced=True).ask(app)).status == 200
+        refused = await Client("POST", "/v1/x", headers={"content-length": "100001"}).ask(app)
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert refused.headers["x-hubgate-cause"] == "gate_busy"
+        assert "HUBGATE_MAX_TOTAL_BODY_BYTES" in json.loads(refused.body)["error"]["message"]
+        small = {"type": "http.request", "body": b"x" * 60_000, "more_body": False}
+        assert (await Client("POST", "/v1/small", messages=[small]).ask(app)).status == 200
+        leave.set()
+        await first
+        assert (await Client("POST", "/v1/x", headers={"content-length": "200000"}).ask(app)).status == 200
+
+    @pytest.mark.parametrize(("fault", "status"), [(BROKEN, 400), (SLOW, 408)])
+    @pytest.mark.parametrize(
+        "path", ["/v1/embeddings", "/hf/e5", "/_inference/e5", "/api/keys", "/ui/sign-in"]
+    )
+    async def test_a_body_whose_rest_does_not_come_is_told_in_the_faces_dialect(
+        self, scripted: ScriptedGate, path: str, fault: str, status: int
+    ) -> None:
+        asked = Client("POST", path, messages=[{"type": "http.request", "body": b"{", "more_body": False}])
+        asked.scope[FAULT] = fault
+        await asked.ask(scripted.app)
+        assert asked.status == status
+        dialect = {"/v1/embeddings": "openai", "/hf/e5": "huggingface", "/_inference/e5": "elastic"}
+        if path == "/ui/sign-in":
+            assert "<html" in asked.body
+        else:
+            assert dialect_of(json.loads(asked.body)) == dialect.get(path, "own")
+
+    @pytest.mark.parametrize(
+        ("path", "status", "dialect"),
+        [
+            ("/v1/models", 503, "openai"),
+            ("/_inference/_all", 503, "elastic"),
+            ("/hf/e5/info", 429, "huggingface"),  # its clients repeat a 503 at once and without end
+            ("/api/keys", 503, "own"),
+            ("/healthz", 200, ""),
+            ("/readyz", 200, ""),
+        ],
+    )
+    async def test_a_connection_too_many_is_told_so_in_the_faces_dialect(
+        self, scripted: ScriptedGate, path: str, status: int, dialect: str
+    ) -> None:
+        asked = Client("GET", path, key=None)
+        asked.scope[EXCESS] = True
+        await asked.ask(scripted.app)
+        assert asked.status == status
+        if dialect:
+            assert asked.headers["retry-after"] == "1"
+            assert dialect_of(json.loads(asked.body)) == dialect
+            assert "as many connections as it may have" in asked.body
 
     @pytest.mark.parametrize(
         ("method", "path"),

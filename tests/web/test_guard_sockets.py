@@ -145,6 +145,55 @@ BROKEN = {
 }
 
 
+class TestCrowd:
+    def test_beyond_the_bound_a_connection_gets_a_503_at_once_and_probes_are_answered(
+        self, settings: Settings
+    ) -> None:
+        with (
+            lookalike("tei") as server,
+            RunningGate(replace(settings, max_connections=2)) as gate,
+            ExitStack() as busy,
+        ):
+            gate.add("e5", url=server.url)
+            server.fail("hang", method="POST")
+            asked = len(server.posts)
+            for number in range(2):
+                busy.enter_context(calling(gate, embedding(gate, f"text {number}")))
+            server.wait_until(lambda s: len(s.posts) > asked)
+            told = exchange(gate, embedding(gate, "one too many"))
+            assert told.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nretry-after: 1\r\n" in told
+            assert b"as many connections as it may have" in told
+            assert gate.request("GET", "/healthz").status == 200
+
+    def test_large_bodies_together_are_bounded(self, settings: Settings) -> None:
+        bounded = replace(settings, max_body_bytes=2 * MIB, max_total_body_bytes=2 * MIB)
+        with lookalike("tei") as server, RunningGate(bounded) as gate:
+            gate.add("e5", url=server.url)
+            server.fail("hang", method="POST")
+            asked = len(server.posts)
+            with calling(gate, embedding(gate, "a" * int(1.5 * MIB))):
+                server.wait_until(lambda s: len(s.posts) > asked)
+                server.release()
+                refused = gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "b" * MIB})
+                assert (refused.status, refused.json()["error"]["code"]) == (503, "gate_busy")
+                assert gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "c"}).status == 200
+
+
+class TestBrokenBodies:
+    @pytest.mark.parametrize("path", ["/v1/embeddings", "/_inference/e5", "/api/keys"])
+    def test_a_chunk_that_is_none_is_a_400(self, gate: RunningGate, path: str, ended: Ended) -> None:
+        gate.add("e5")
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {gate.admin_key}\r\n"
+            "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nno size\r\n"
+        )
+        told = exchange(gate, head.encode())
+        assert told.startswith(b"HTTP/1.1 400 ")
+        assert b"The chunks of the request body are not valid." in told
+        ended.wait_for(lambda lines: f"POST {path} 400 " in lines[-1])
+
+
 class TestHost:
     @pytest.mark.parametrize(
         ("head", "status"),

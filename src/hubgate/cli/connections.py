@@ -1,7 +1,8 @@
-"""What a client may do to its connection: bounds on the bytes of a head, and on the time in which nothing comes.
+"""Bounds on what clients may do to their connections: bytes of a head, time of a head and a body, connections at once.
 
-uvicorn reads a head without end, and lets a connection that never asked anything live for ever. Both cost the gate
-memory and files before it knows any key. The time between two requests is uvicorn's own (`timeout_keep_alive`).
+uvicorn reads a head without end, waits for a body as long as a byte comes now and then, and lets a connection that
+never asked anything live for ever. All of it costs the gateway memory and files before it knows any key. The time
+between two requests is uvicorn's own (`timeout_keep_alive`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from hubgate.cli.together import Together
+from hubgate.web.body import BROKEN, EXCESS, FAULT, SLOW
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,8 +23,11 @@ _TOO_LARGE = b"The request line and the headers are larger than the gate reads."
 _TOO_SLOW = b"The request line and the headers did not come in time."
 
 
-# What the client has yet to send. Plain numbers, as members of an Enum take longer to look up than all else here.
-_NOTHING, _HEAD, _BODY = range(3)
+# What the client has yet to send; after `_BROKEN_OFF` nothing more is read. Plain numbers, as members of an Enum take
+# longer to look up than all else here.
+_NOTHING, _HEAD, _BODY, _BROKEN_OFF = range(4)
+TOLD_CONNECTIONS = 128
+"""So many beyond the bound are told that they are too many; further ones are closed without an answer."""
 
 
 class Connection(HttpToolsProtocol):
@@ -32,7 +37,11 @@ class Connection(HttpToolsProtocol):
     """
 
     __slots__ = (
+        "_body_bytes",
+        "_body_since",
+        "_excess",
         "_looking",
+        "_most_connections",
         "_owed",
         "_since",
         "_unread",
@@ -47,11 +56,21 @@ class Connection(HttpToolsProtocol):
     a further one before the one before it ends is under uvicorn's own bound."""
     stall_seconds = 30.0
     """For which no byte of a body comes, or none of an answer is taken."""
+    body_seconds = 600.0
+    """For all of a body, at most."""
+    body_bytes_a_second = 4096
+    """A body must come at least so fast, after the first `stall_seconds`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._most_connections, self.limit_concurrency = (
+            self.limit_concurrency,
+            None,
+        )  # uvicorn's own is blunter
+        self._excess = False
         self._owed = _HEAD
-        self._since = self.loop.time()
+        self._since = self._body_since = self.loop.time()
+        self._body_bytes = 0
         self._unread = 0
         """Bytes that have made neither a head nor a part of a body."""
         self._unsent = 0
@@ -59,8 +78,12 @@ class Connection(HttpToolsProtocol):
         self._looking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
-        """Begin to look."""
+        """Begin to look; make room for it where there are too many, or say so to its first request."""
         super().connection_made(cast("asyncio.Transport", Together(transport, self.loop)))
+        if self._most_connections is not None and len(self.connections) > self._most_connections:
+            self._excess = not self._make_room()
+            if self._excess and len(self.connections) > self._most_connections + TOLD_CONNECTIONS:
+                self.transport.abort()
         self._looking = self.loop.call_later(self.head_seconds, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -84,6 +107,8 @@ class Connection(HttpToolsProtocol):
             self._since = self.loop.time()
             if self._owed == _NOTHING:
                 self._owed = _HEAD
+            elif self._owed == _BROKEN_OFF:
+                return
         self._unread += len(data)
         super().data_received(data)
         if self._unread > self.head_bytes and not self.transport.is_closing():
@@ -98,11 +123,17 @@ class Connection(HttpToolsProtocol):
         if self._unread > self.head_bytes and self._head_size() > self.head_bytes:
             raise ValueError("head too large")
         self._owed, self._unread = _BODY, 0
+        self._body_since, self._body_bytes = self._since, 0
+        if self._excess:
+            self.scope[EXCESS] = True  # type: ignore[literal-required] # our own
         super().on_headers_complete()
+        if self._excess:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A part of the body came."""
         self._unread = 0
+        self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -110,10 +141,18 @@ class Connection(HttpToolsProtocol):
         self._owed, self._unread = _NOTHING, 0
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """Free what came of a body that was answered without being read."""
+        if self.cycle.body and self.cycle.response_complete:
+            self.cycle.body = bytearray()
+        super().on_response_complete()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what could not be read."""
         if self._unread > self.head_bytes:
             self._refuse(431, _TOO_LARGE)
+        elif self._owed == _BODY and self._answering():
+            self._break_off(BROKEN)
         else:
             self._refuse(400, msg.encode())
 
@@ -128,8 +167,10 @@ class Connection(HttpToolsProtocol):
         again = now + self.head_seconds
         if self._owed == _BODY:
             if self.flow.read_paused:  # it is the gate that does not read
-                self._since = now
-            again = self._since + self.stall_seconds
+                self._since = self._body_since = now
+                self._body_bytes = 0
+            else:
+                again = min(self._since + self.stall_seconds, self._body_since + self._body_seconds())
         elif self._owed == _HEAD and not self._answering():
             again = self._since + self.head_seconds
         if again <= now:
@@ -144,11 +185,39 @@ class Connection(HttpToolsProtocol):
             self._unsent, self._unsent_since = unsent, now
         return unsent > 0 and now - self._unsent_since >= self.stall_seconds
 
+    def _body_seconds(self) -> float:
+        """How long all of the body may take. What comes after its answer is only thrown away."""
+        if not self._answering():
+            return self.stall_seconds
+        return min(self.body_seconds, self.stall_seconds + self._body_bytes / self.body_bytes_a_second)
+
     def _give_up(self) -> None:
         if self._owed == _HEAD and self._unread:
             self._refuse(408, _TOO_SLOW)
+        elif self._owed == _BODY and self._answering():
+            self._break_off(SLOW)
         else:
             self.transport.close()
+
+    def _break_off(self, fault: str) -> None:
+        """Let the application answer a body of which no more is read; the connection ends with that answer."""
+        self._owed = _BROKEN_OFF
+        self.scope[FAULT] = fault  # type: ignore[literal-required] # our own
+        self.cycle.keep_alive = self.cycle.more_body = False
+        self.cycle.message_event.set()
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle for longest, as its client can open another; whether there is one."""
+        idle = {
+            one.timeout_keep_alive_task.when(): one
+            for one in self.connections
+            if isinstance(one, Connection)
+            and one.timeout_keep_alive_task is not None
+            and not one.transport.is_closing()
+        }
+        if idle:
+            idle[min(idle)].transport.close()
+        return bool(idle)
 
     def _answering(self) -> bool:
         cycle: RequestResponseCycle | None = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 import threading
@@ -14,7 +15,7 @@ import uvicorn
 
 from hubgate import __version__
 from hubgate.cli.collector import spare_the_collector
-from hubgate.cli.connections import Connection
+from hubgate.cli.connections import TOLD_CONNECTIONS, Connection
 from hubgate.cli.logs import log_to_stderr
 from hubgate.core.chunking import icu_warning
 from hubgate.settings import LOOPBACK, InvalidSetting
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _DRAIN_SECONDS = 30
 # Longer than any client or load balancer in use keeps an idle connection: who closes first may cut off a request.
 _KEEP_ALIVE_SECONDS = 75
+# Of models' servers, databases and logs.
+_OTHER_FILES = 1024
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +107,20 @@ def listen(host: str, port: int) -> socket.socket:
     return made
 
 
+def allow_open_files(connections: int) -> None:
+    """Raise the soft limit of open files, often 1024, to what so many connections of clients need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + TOLD_CONNECTIONS + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        _log.warning(
+            "only %d files can be open: raise the limit (ulimit -n) or lower HUBGATE_MAX_CONNECTIONS", hard
+        )
+        wanted = hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # the system has a bound of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 async def serve(
     settings: Settings,
     *,
@@ -128,6 +145,7 @@ async def serve(
                 server_header=False,
                 proxy_headers=bool(settings.trusted_proxies),
                 forwarded_allow_ips=settings.trusted_proxies,
+                limit_concurrency=settings.max_connections,  # as `Connection` reads it
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_DRAIN_SECONDS,
             )
@@ -148,6 +166,7 @@ def run(settings: Settings) -> None:
     log_to_stderr(settings.log_level)
     if warning := icu_warning():
         _log.warning(warning)
+    allow_open_files(settings.max_connections)
     greeting: list[asyncio.Task[None]] = []
 
     def started(url: str, gate: Gate, _: uvicorn.Server) -> None:

@@ -14,8 +14,10 @@
     │   ├── WrongTask             the endpoint serves another task
     │   ├── EndpointDisabled      its operator has switched it off
     │   ├── InUse                 something else needs it, so it cannot be removed
-    │   └── BodyTooLarge          the request is larger than the gate accepts
+    │   ├── BodyTooLarge          the request is larger than the gate accepts
+    │   └── BodyTooSlow           its body did not arrive in time
     ├── CapacityError             the gate has no room now
+    │   ├── GateBusy              for another connection, or for the bytes of a request body
     │   ├── QueueFull             too many callers wait already
     │   ├── KeyLimit              the caller's key has spent its minute
     │   └── DeadlineExceeded      the caller's time ran out
@@ -89,6 +91,7 @@ class Cause(StrEnum):
     RUNTIME_CRASHED = "runtime_crashed"
     RUNTIME_MISSING = "runtime_missing"
     STORE_FAILED = "store_failed"
+    GATE_BUSY = "gate_busy"
     GATE_STOPPING = "gate_stopping"
     INTERNAL = "internal"
 
@@ -224,10 +227,22 @@ class BodyTooLarge(CallerError):
     default_cause = Cause.BODY_TOO_LARGE
 
 
+class BodyTooSlow(CallerError):
+    """The request's body did not arrive in time."""
+
+    default_cause = Cause.DEADLINE_EXCEEDED
+
+
 class CapacityError(HubgateError):
     """The gate has no room now."""
 
     default_retryable = True
+
+
+class GateBusy(CapacityError):
+    """The gate has no room for another connection, or for the bytes of a request body."""
+
+    default_cause = Cause.GATE_BUSY
 
 
 class QueueFull(CapacityError):

@@ -40,6 +40,7 @@ def create_app(
     *,
     hub: Hub,
     max_body_bytes: int,
+    max_total_body_bytes: int,
     keys_in_path: bool,
 ) -> AsgiApp:
     """The whole product as one ASGI application."""
@@ -86,6 +87,7 @@ def create_app(
         gateway.usage,
         gateway.endpoints,
         max_body_bytes=max_body_bytes,
+        max_total_body_bytes=max_total_body_bytes,
         keys_in_path=keys_in_path,
     )
 

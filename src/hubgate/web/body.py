@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from hubgate.domain.errors import BodyTooLarge
+from hubgate.domain.errors import BodyTooLarge, BodyTooSlow, CallerError, Cause, GateBusy
+from hubgate.web.ticket import ticket_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from hubgate.domain.errors import HubgateError
     from hubgate.web.asgi import Message, Receive, Scope
     from hubgate.web.ticket import Ticket
 
@@ -18,34 +20,98 @@ if TYPE_CHECKING:
 _WATCH_AFTER = 0.02
 _DRAIN_SECONDS = 5.0
 _DRAIN_BYTES = 1 << 28
+ANONYMOUS_BYTES = 8 * 1024
+"""Of the body of a request whose sender is not known: enough for the sign-in form."""
+_SMALL_BYTES = 64 * 1024
+
+EXCESS = "hubgate.excess"
+"""In the scope: the connection is one too many, and ends with the answer."""
+FAULT = "hubgate.body_fault"
+"""In the scope: why no more of the body comes, where the server knows. `BROKEN` or `SLOW`."""
+BROKEN, SLOW = "broken", "slow"
+
+
+class BodyMemory:
+    """Bounds how many bytes of request bodies are held at once.
+
+    Bodies of up to 64 KiB are not counted, because the number of connections bounds them: so small calls cost nothing
+    here, and large ones never keep them out.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+
+    def take(self, size: int) -> None:
+        """Hold so many bytes more.
+
+        Raises:
+            GateBusy: they are too many.
+        """
+        if size > self._free:
+            raise GateBusy(
+                "The request bodies that are being served take all the memory that is set apart for them.",
+                remedy="Retry in a moment, or let the operator raise HUBGATE_MAX_TOTAL_BODY_BYTES.",
+                retry_after=1.0,
+            )
+        self._free -= size
+
+    def give_back(self, size: int) -> None:
+        """Hold them no longer."""
+        self._free += size
 
 
 class Body:
-    """`receive` that bounds the request's body."""
+    """`receive` that bounds the request's body.
 
-    __slots__ = ("_announced", "_most", "_read", "receive", "whole")
+    Args:
+        scope: of the request, with its ticket: as long as that has no key, the body is a few KiB.
+        receive: the server's.
+        length: the value of `Content-Length`, if there is one.
+        most: bytes of a known sender's body.
+        memory: for the bodies of all requests.
+    """
 
-    def __init__(self, receive: Receive, length: bytes, most: int) -> None:
+    __slots__ = ("_announced", "_held", "_memory", "_most", "_read", "_scope", "receive", "whole")
+
+    def __init__(self, scope: Scope, receive: Receive, length: bytes, most: int, memory: BodyMemory) -> None:
         self.receive = receive
         self.whole = False
+        self._scope = scope
         self._announced = int(length) if length.isdigit() else 0
         self._read = 0
+        self._held = 0
         self._most = most
+        self._memory = memory
 
     async def __call__(self) -> Message:
         """The next part.
 
         Raises:
             BodyTooLarge: it is announced or found to be larger than the gate accepts.
+            GateBusy: there is no memory for it now.
+            BodyTooSlow, CallerError: the rest of it does not come.
         """
-        if self._announced <= self._most:
+        known = ticket_of(self._scope).key is not None
+        most = self._most if known else min(self._most, ANONYMOUS_BYTES)
+        if self._announced <= most:
+            self._hold(self._announced)
             message = await self._next()
-            if self._read <= self._most:
+            if self.whole and FAULT in self._scope:
+                raise _fault(self._scope[FAULT])
+            if self._read <= most:
+                self._hold(self._read)
                 return message
-        raise BodyTooLarge(
-            f"The request body is larger than {self._most} bytes.",
-            remedy="Send fewer texts at a time, or raise HUBGATE_MAX_BODY_BYTES.",
-        )
+        if known:
+            remedy = "Send fewer texts at a time, or let the operator raise HUBGATE_MAX_BODY_BYTES."
+        else:
+            remedy = "Sign in first, or send a gateway key."
+        raise BodyTooLarge(f"The request body is larger than {most} bytes.", remedy=remedy)
+
+    def release(self) -> None:
+        """The request is over."""
+        if self._held:
+            self._memory.give_back(self._held)
+            self._held = 0
 
     async def drain(self) -> None:
         """Read on, within bounds: many a client reads no answer before it has sent everything."""
@@ -54,6 +120,11 @@ class Body:
                 while not self.whole and self._read < _DRAIN_BYTES:
                     await self._next()
 
+    def _hold(self, size: int) -> None:
+        if size > _SMALL_BYTES and size > self._held:
+            self._memory.take(size - self._held)
+            self._held = size
+
     async def _next(self) -> Message:
         message = await self.receive()
         self._read += len(message.get("body", b""))
@@ -61,12 +132,29 @@ class Body:
         return message
 
 
+def _fault(which: str) -> HubgateError:
+    if which == SLOW:
+        return BodyTooSlow(
+            "The request body did not arrive in time.",
+            remedy="Send it faster, or less of it at a time.",
+        )
+    return CallerError(
+        "The chunks of the request body are not valid.",
+        remedy="Send chunks as RFC 9112 describes, or a Content-Length.",
+        cause=Cause.INVALID_REQUEST,
+    )
+
+
 def closes(scope: Scope, headers: dict[bytes, bytes]) -> bool:
     """Whether the connection ends with the answer, which is lost then if the client is still sending.
 
     One that asks before it sends (`Expect`) is not sending, and must not be told to.
     """
-    closes = scope.get("http_version") == "1.0" or b"close" in headers.get(b"connection", b"").lower()
+    closes = (
+        scope.get("http_version") == "1.0"
+        or b"close" in headers.get(b"connection", b"").lower()
+        or EXCESS in scope
+    )
     return closes and b"expect" not in headers
 
 

@@ -13,10 +13,10 @@ from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
 
-from hubgate.domain.errors import CallerError, CapacityError, Cause, HubgateError
+from hubgate.domain.errors import CallerError, CapacityError, Cause, GateBusy, HubgateError
 from hubgate.service.usage import CANCELLED
 from hubgate.web.asgi import respond
-from hubgate.web.body import Body, closes, until_client_leaves
+from hubgate.web.body import EXCESS, Body, BodyMemory, closes, until_client_leaves
 from hubgate.web.faces import dialect_of, face_of
 from hubgate.web.hints import UNREAD, clearer
 from hubgate.web.problems import problem
@@ -64,6 +64,7 @@ class Guard:
         endpoints: Callable[[], Sequence[Endpoint]],
         *,
         max_body_bytes: int,
+        max_total_body_bytes: int,
         keys_in_path: bool,
     ) -> None:
         self._app = app
@@ -72,6 +73,7 @@ class Guard:
         self._usage = usage
         self._endpoints = endpoints
         self._max_body_bytes = max_body_bytes
+        self._body_memory = BodyMemory(max_total_body_bytes)
         self._keys_in_path = keys_in_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,12 +94,14 @@ class Guard:
         path = self._take_key_from_path(scope, headers)
         ticket.face = face_of(path, headers)
         ticket.dialect = dialect_of(path, ticket.face)
-        body = Body(receive, headers.get(b"content-length", b""), self._max_body_bytes)
+        length = headers.get(b"content-length", b"")
+        body = Body(scope, receive, length, self._max_body_bytes, self._body_memory)
         answer = _Answer(send, ticket, body if closes(scope, headers) else None)
         self._meter.started()
         try:
             await self._serve(scope, headers, body, answer)
         finally:
+            body.release()
             self._meter.ended()
             self._write_down(scope["method"], path, ticket)
 
@@ -105,6 +109,8 @@ class Guard:
         ticket = answer.ticket
         try:
             _check_host(scope, headers)
+            if EXCESS in scope:
+                _refuse_excess(scope)
             if not _is_open(scope, headers):
                 ticket.key = self._access.authenticate(_authorization(headers), ticket.client)
             await until_client_leaves(self._app(scope, body, answer), body, ticket)
@@ -239,6 +245,22 @@ def _is_open(scope: Scope, headers: dict[bytes, bytes]) -> bool:
     if path in OPEN_PATHS or path == "/ui" or path.startswith("/ui/"):
         return True
     return path == "/" and scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b"")
+
+
+def _refuse_excess(scope: Scope) -> None:
+    """Refuse a connection that is one too many. Probes are answered: a restart would only send everybody away.
+
+    Raises:
+        GateBusy: it asks for anything else.
+    """
+    if scope["path"] in OPEN_PATHS:
+        return
+    raise GateBusy(
+        "The gateway has as many connections as it may have.",
+        remedy="Retry in a moment, keep connections open between requests, "
+        "or let the operator raise HUBGATE_MAX_CONNECTIONS.",
+        retry_after=1.0,
+    )
 
 
 def _stopping() -> CapacityError:

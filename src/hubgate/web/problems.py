@@ -45,6 +45,7 @@ _STATUS: dict[type[HubgateError], int] = {
     # 404 the name, and 503 is asked again by every client.
     errors.EndpointDisabled: 424,
     errors.BodyTooLarge: 413,
+    errors.BodyTooSlow: 408,
     errors.CapacityError: 503,
     errors.QueueFull: 429,
     errors.KeyLimit: 429,
