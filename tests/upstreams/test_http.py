@@ -234,10 +234,27 @@ async def test_a_connection_that_never_comes_about_is_a_timeout() -> None:
     assert "connection" in error.message
 
 
-async def test_an_unknown_name_is_told() -> None:
-    async with pooled(resolve=Names()) as client:
-        error = await failure(client.send(get("http://gone.endpoints.huggingface.cloud")))
+@pytest.mark.parametrize(
+    ("host", "code", "remedy"),
+    [
+        ("gone.endpoints.huggingface.cloud", socket.EAI_NONAME, "Check the spelling of the URL."),
+        ("gone.endpoints.huggingface.cloud", socket.EAI_AGAIN, "Check the network connection"),
+        ("router.huggingface.co", socket.EAI_NONAME, "Check the network connection"),
+    ],
+)
+async def test_a_name_that_cannot_be_looked_up_comes_with_advice_that_fits(
+    host: str, code: int, remedy: str
+) -> None:
+    """Nobody misspelled a name that hubgate knows by itself, nor one that no name server was asked about."""
+
+    async def fail(host: str, port: int) -> Sequence[str]:
+        raise socket.gaierror(code, "no")
+
+    async with pooled(resolve=fail) as client:
+        error = await failure(client.send(get(f"http://{host}")))
     assert error.cause is Cause.NAME_NOT_RESOLVED
+    assert host in error.message
+    assert error.remedy.startswith(remedy)
 
 
 async def test_a_network_without_a_way_is_told() -> None:

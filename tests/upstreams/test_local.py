@@ -281,7 +281,7 @@ def test_a_download_that_fails_says_why_and_never_the_token(hub: Hub, tmp_path: 
         Cause.MODEL_NOT_FOUND,
         Cause.MODEL_NOT_FOUND,
         Cause.MODEL_NOT_FOUND,
-        Cause.CONNECTION_LOST,
+        Cause.DOWNLOAD_FAILED,
     ]
     assert "The model gated/model could not be downloaded: its terms must be accepted first." in answers[0]
     assert TOKEN not in json.dumps(answers)
@@ -291,7 +291,7 @@ def test_without_the_hub_and_the_files_the_remedy_is_plain(tmp_path: Path) -> No
     (refused,) = find(tmp_path, "http://127.0.0.1:9", {"model": "open/model"})
     assert refused == [
         "The model open/model could not be downloaded: the Hub cannot be reached or has failed, and the files are not here yet.",
-        Cause.CONNECTION_LOST,
+        Cause.DOWNLOAD_FAILED,
     ]
 
 
@@ -300,7 +300,7 @@ def test_a_download_folder_that_cannot_be_written_is_told(hub: Hub, tmp_path: Pa
     (refused,) = find(tmp_path / "file", hub.url, {"model": "open/model"})
     assert refused == [
         "The model open/model could not be downloaded: Not a directory.",
-        Cause.CONNECTION_LOST,
+        Cause.DOWNLOAD_FAILED,
     ]
 
 

@@ -79,6 +79,11 @@ def test_a_name_that_nobody_knows(gate: RunningGate) -> None:
     assert where(diagnosed(gate, url="http://gone.invalid")) == ("dns", "name_not_resolved")
 
 
+def test_a_local_model_that_cannot_be_downloaded(gate: RunningGate) -> None:
+    finding = diagnosed(gate, source="local", model="hubgate-tests/nowhere")
+    assert where(finding) == ("model", "download_failed")
+
+
 def test_a_port_at_which_nobody_listens(gate: RunningGate) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

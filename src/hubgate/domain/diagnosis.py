@@ -96,6 +96,7 @@ _STEP_OF: dict[Cause, Step] = {
     Cause.NOT_SERVED: Step.MODEL,
     Cause.WRONG_TASK: Step.MODEL,
     Cause.MODEL_UNUSABLE: Step.MODEL,
+    Cause.DOWNLOAD_FAILED: Step.MODEL,
     Cause.RUNTIME_MISSING: Step.MODEL,
 }
 

@@ -88,6 +88,7 @@ class Cause(StrEnum):
     DIMENSIONS_CHANGED = "dimensions_changed"
     MODEL_CHANGED = "model_changed"
     MODEL_UNUSABLE = "model_unusable"
+    DOWNLOAD_FAILED = "download_failed"
     RUNTIME_CRASHED = "runtime_crashed"
     RUNTIME_MISSING = "runtime_missing"
     STORE_FAILED = "store_failed"

@@ -103,7 +103,7 @@ async def _resolved(origin: Origin, resolve: Resolve, where: str) -> Sequence[st
     try:
         found = await resolve(origin.host, origin.port)
     except OSError as error:
-        raise unknown_name(where) from error
+        raise unknown_name(origin.host, where, error) from error
     if not found:
-        raise unknown_name(where)
+        raise unknown_name(origin.host, where)
     return found

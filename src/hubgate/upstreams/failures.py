@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +20,12 @@ from hubgate.upstreams.urls import host_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+
+_NO_NAME_SERVER = frozenset({socket.EAI_AGAIN, socket.EAI_FAIL})
+_NOT_TYPED = frozenset({"huggingface.co", "router.huggingface.co", "api.endpoints.huggingface.cloud"})
+"""Hosts that hubgate knows by itself, so that nobody can have misspelled them."""
+_NETWORK = "Check the network connection and the DNS settings of hubgate's machine."
 
 
 class NotHttp(Exception):
@@ -133,13 +140,16 @@ async def connecting_to(where: str, seconds: float) -> AsyncIterator[None]:
         ) from error
 
 
-def unknown_name(where: str) -> UpstreamUnreachable:
-    """The error for a host whose name nobody knows."""
-    return UpstreamUnreachable(
-        f"The name of {where} is not known to the name server.",
-        remedy="Check the spelling; an endpoint that was deleted loses its name.",
-        cause=Cause.NAME_NOT_RESOLVED,
-    )
+def unknown_name(host: str, where: str, error: OSError | None = None) -> UpstreamUnreachable:
+    """The error for a host name that cannot be looked up."""
+    if isinstance(error, socket.gaierror) and error.errno in _NO_NAME_SERVER:
+        message, remedy = f"The name of {where} could not be looked up: no name server answered.", _NETWORK
+    elif host in _NOT_TYPED:
+        message, remedy = f"The name of {where} could not be looked up.", _NETWORK
+    else:
+        message = f"The name of {where} does not exist."
+        remedy = "Check the spelling of the URL. A deleted Inference Endpoint loses its name."
+    return UpstreamUnreachable(message, remedy=remedy, cause=Cause.NAME_NOT_RESOLVED)
 
 
 def stalled(where: str, seconds: float) -> UpstreamUnreachable:

@@ -243,12 +243,12 @@ def _told(model: str) -> Iterator[None]:
             model,
             "the Hub cannot be reached or has failed, and the files are not here yet",
             "Connect once, set HF_ENDPOINT to a mirror, or give a folder.",
-            Cause.CONNECTION_LOST,
+            Cause.DOWNLOAD_FAILED,
         ) from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise _not_downloaded(
-            model, reason, "Check the disk and the network.", Cause.CONNECTION_LOST
+            model, reason, "Check the disk and the network.", Cause.DOWNLOAD_FAILED
         ) from error
 
 
