@@ -18,7 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from support import machine
@@ -28,11 +28,12 @@ from support.processes import Process
 from support.table import show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from multiprocessing.synchronize import Event
 
     from support.gate import Gate
 
+_Times: TypeAlias = tuple[float, float]
 _MIB = 1 << 20
 _GOAL_MB, _GOAL_MS = 60, 250
 _KINDS = ("close", "cut", "hang", "refuse")
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of it")
     parser.add_argument("--calls", type=int, default=200, help="chats of 8 MB that fail")
     parser.add_argument("--replies", type=int, default=20, help="replies of 300 MiB, of each kind")
-    parser.add_argument("--legal", type=int, default=32, help="MiB of the largest legal reply")
+    parser.add_argument("--legal", type=int, default=16, help="MiB of the largest legal reply")
     options = parser.parse_args()
     share = 10 if options.quick else 1
     cores = machine.two_cores()
@@ -71,11 +72,15 @@ def main() -> None:
         ]
     print("\nFailed exchanges: resident memory, and the longest answer of /healthz meanwhile\n")
     show(
-        ("", "MB before", "peak", "after", "/healthz ms"),
+        ("", "MB before", "peak", "after", "/healthz ms", "CPU ms meanwhile"),
         [(what, *(f"{figure:.0f}" for figure in figures)) for what, *figures in rows],
     )
-    grown, slowest = max(row[3] - row[1] for row in rows), max(row[4] for row in rows)
-    print(f"Growth {grown:+.0f} MB (goal: {_GOAL_MB}); /healthz {slowest:.0f} ms (goal: {_GOAL_MS})\n")
+    grown = max(row[3] - row[1] for row in rows)
+    waited, spent = (max(row[column] for row in rows) for column in (4, 5))
+    print(
+        f"Growth {grown:+.0f} MB (goal: {_GOAL_MB}); /healthz {waited:.0f} ms, {spent:.0f} ms of CPU time "
+        f"(goal: {_GOAL_MS})\n"
+    )
 
 
 class _Trial:
@@ -87,15 +92,19 @@ class _Trial:
         self._key = gate.key()
         self._models: set[str] = set()
 
-    def watch(self, what: str, work: object) -> tuple[str, float, float, float, float]:
-        """Do it; what it was, the memory before, at the most and after, and the longest answer of /healthz."""
-        assert callable(work)
+    def watch(self, what: str, work: Callable[[], None]) -> tuple[str, float, float, float, float, float]:
+        """Do it; what it was, the memory before, at the most and after, and the longest answer of /healthz.
+
+        The last figure is the most CPU time that the gateway spent while /healthz waited: how long it would have waited
+        with a processor to itself.
+        """
         before = self._memory("VmRSS")
         Path(f"/proc/{self._gate.process.pid}/clear_refs").write_text("5")  # VmHWM begins here
-        with _asked_all_the_time(self._gate.url) as longest:
+        with _asked_all_the_time(self._gate.url, self._gate.process.pid) as times:
             work()
             time.sleep(1)
-        return what, before, self._memory("VmHWM"), self._memory("VmRSS"), max(longest)
+        waited, spent = (max(column) for column in zip(*times, strict=True))
+        return what, before, self._memory("VmHWM"), self._memory("VmRSS"), waited, spent
 
     def fail(self, calls: int, *, size: int) -> None:
         """Chats of so many bytes, in turns to servers that fail each in its way."""
@@ -133,7 +142,7 @@ class _Trial:
                 "name": name,
                 "url": f"{self._server}/{path}",
                 "task": "chat_completion",
-                "timeout": 1 if "hang" in name else 60,
+                "timeout": 0.5 if "hang" in name else 60,
             }
             limit = {"requests_per_minute": 1_000_000_000}
             reply = self._gate.ask("POST", "/api/endpoints", form | {"rate_limit": limit})
@@ -169,35 +178,41 @@ def _chat(text: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _asked_all_the_time(url: str) -> Iterator[list[float]]:
-    """Ask /healthz from another process; at the end the list has how long each answer took, in milliseconds."""
+def _asked_all_the_time(url: str, pid: int) -> Iterator[list[_Times]]:
+    """Ask /healthz from another process; at the end the list has the times of each answer."""
     spawn = multiprocessing.get_context("spawn")
-    times: multiprocessing.Queue[list[float]] = spawn.Queue()
+    answers: multiprocessing.Queue[list[_Times]] = spawn.Queue()
     begun, over = spawn.Event(), spawn.Event()
-    process = spawn.Process(target=ask_on, args=(url, begun, over, times))
+    process = spawn.Process(target=ask_on, args=(url, pid, begun, over, answers))
     process.start()
     begun.wait(30)
-    longest: list[float] = []
+    times: list[_Times] = []
     try:
-        yield longest
+        yield times
     finally:
         over.set()
-        longest += times.get(timeout=60)
+        times += answers.get(timeout=60)
         process.join()
 
 
-def ask_on(url: str, begun: Event, over: Event, times: multiprocessing.Queue[list[float]]) -> None:
-    """Ask until told to stop."""
+def ask_on(url: str, pid: int, begun: Event, over: Event, times: multiprocessing.Queue[list[_Times]]) -> None:
+    """Ask until told to stop: milliseconds of each answer, and of CPU time that the gateway spent meanwhile."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     taken = []
     while not over.is_set():
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), _cpu_ms(pid)
         connection.request("GET", "/healthz")
         connection.getresponse().read()
-        taken.append((time.perf_counter() - start) * 1000)
+        taken.append(((time.perf_counter() - start) * 1000, _cpu_ms(pid) - spent))
         begun.set()
         time.sleep(0.02)
     times.put(taken)
+
+
+def _cpu_ms(pid: int) -> float:
+    """CPU time of a process so far, of all its threads."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e6
 
 
 if __name__ == "__main__":

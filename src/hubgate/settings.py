@@ -44,7 +44,7 @@ class Settings:
     max_total_body_bytes: int = 256 * 1024 * 1024
     """Of the bodies of all requests that are being served."""
     max_connections: int = 1024
-    max_reply_bytes: int = 32 * 1024 * 1024
+    max_reply_bytes: int = 16 * 1024 * 1024
     cache_bytes: int = 1 << 30
     log_level: str = "info"
     hf_endpoint: str | None = None
@@ -96,7 +96,7 @@ class Settings:
             max_body_bytes=_body_bytes(env),
             max_total_body_bytes=_total_body_bytes(env),
             max_connections=_whole(env, "HUBGATE_MAX_CONNECTIONS", 1024, 1, 1_000_000),
-            max_reply_bytes=_whole(env, "HUBGATE_MAX_REPLY_BYTES", 32 * 1024 * 1024, 1 << 20, 1 << 30),
+            max_reply_bytes=_whole(env, "HUBGATE_MAX_REPLY_BYTES", 16 * 1024 * 1024, 1 << 20, 1 << 30),
             cache_bytes=_cache_bytes(env),
             log_level=_log_level(env),
             hf_endpoint=_url(env, "HF_ENDPOINT"),

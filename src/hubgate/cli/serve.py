@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from hubgate import __version__
-from hubgate.cli.collector import spare_the_collector
+from hubgate.cli.collector import return_large_blocks, spare_the_collector
 from hubgate.cli.connections import TOLD_CONNECTIONS, Connection
 from hubgate.cli.logs import log_to_stderr
 from hubgate.core.chunking import icu_warning
@@ -171,6 +171,7 @@ def run(settings: Settings) -> None:
 
     def started(url: str, gate: Gate, _: uvicorn.Server) -> None:
         spare_the_collector()
+        return_large_blocks()
         greeting.append(asyncio.create_task(_greet(url, gate, everywhere=settings.host in LOOPBACK)))
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

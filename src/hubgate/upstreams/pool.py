@@ -32,7 +32,7 @@ SILENCE_SECONDS = 120.0
 """Between two pieces of a stream."""
 KEEP_ALIVE_SECONDS = 4.0
 """Under the 5 s after which uvicorn (vLLM, SGLang, infinity) closes an idle connection: no request meets a dead one."""
-MAX_REPLY_BYTES = 32 * 1024 * 1024
+MAX_REPLY_BYTES = 16 * 1024 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
