@@ -79,17 +79,17 @@ def test_a_file_that_is_not_json_is_refused_by_its_name(tiny: Path, name: str) -
 @pytest.mark.parametrize(
     ("name", "change", "reason"),
     [
-        ("config.json", {"model_type": "mpnet"}, "config.json says model_type = 'mpnet'"),
-        ("config.json", {"hidden_act": "relu"}, "hidden_act = 'relu'"),
+        ("config.json", {"model_type": "mpnet"}, "config.json has another model_type than 'bert'"),
+        ("config.json", {"hidden_act": "relu"}, "another hidden_act than 'gelu'"),
         ("config.json", {"position_embedding_type": "relative_key"}, "position_embedding_type"),
         ("config.json", {"num_hidden_layers": None}, "does not give the sizes"),
         ("config.json", {"num_attention_heads": 5}, "over 5 heads"),
-        ("config.json", {"hidden_size": 64}, "pools 32 numbers"),
+        ("config.json", {"hidden_size": 64}, "do not give the same number of dimensions"),
         ("config.json", {"max_position_embeddings": None}, "no file says how many tokens"),
-        (POOLING, {"pooling_mode": "lasttoken"}, "asks for the pooling lasttoken"),
-        (POOLING, {"pooling_mode": ["mean", "cls"]}, "which is not understood"),
-        (POOLING, {"pooling_mode_mean_tokens": False}, "asks for the pooling none"),
-        (POOLING, {"pooling_mode_max_tokens": True}, "pooling_mode_max_tokens"),
+        (POOLING, {"pooling_mode": "lasttoken"}, "a pooling that is not supported"),
+        (POOLING, {"pooling_mode": ["mean", "cls"]}, "a pooling that is not supported"),
+        (POOLING, {"pooling_mode_mean_tokens": False}, "supported: mean, cls"),
+        (POOLING, {"pooling_mode_max_tokens": True}, "a pooling that is not supported"),
         (POOLING, {"include_prompt": False}, "leaves prompts out"),
         (OWN, {"max_seq_length": None}, "no file says how many tokens"),
         (OWN, {"do_lower_case": True}, "lower case"),
@@ -128,7 +128,7 @@ def test_a_dense_layer_is_refused_and_not_left_out(tiny: Path) -> None:
     modules = json.loads((tiny / "modules.json").read_bytes())
     modules.insert(2, {"path": "2_Dense", "type": "sentence_transformers.models.Dense"})
     write_json(tiny / "modules.json", modules)
-    assert "Transformer, Pooling, Dense, Normalize, which is not understood" in _refusal(tiny)
+    assert "other modules than Transformer, Pooling and perhaps Normalize" in _refusal(tiny)
 
 
 def test_a_file_that_holds_no_object_is_refused(tiny: Path) -> None:
@@ -142,3 +142,30 @@ def _refusal(folder: Path) -> str:
     assert failed.value.cause is Cause.MODEL_UNUSABLE
     assert "sentence-transformers model" in failed.value.remedy
     return failed.value.message
+
+
+SECRET = "S3CRET-VALUE"
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *(
+            ("config.json", {key: SECRET})
+            for key in ("hidden_size", "model_type", "hidden_act", "layer_norm_eps")
+        ),
+        ("config.json", {"hidden_size": [SECRET]}),
+        ("config.json", {"max_position_embeddings": {SECRET: 1}}),
+        (
+            "config.json",
+            {"architectures": ["XForSequenceClassification"], "sbert_ce_default_activation_function": SECRET},
+        ),
+        (POOLING, {"pooling_mode": SECRET}),
+        (POOLING, {"word_embedding_dimension": SECRET}),
+    ],
+)
+def test_a_refusal_never_quotes_what_a_file_holds(tiny: Path, name: str, change: dict[str, Any]) -> None:
+    write_json(tiny / name, json.loads((tiny / name).read_bytes()) | change)
+    assert SECRET not in _refusal(tiny)
+    write_json(tiny / "modules.json", [{"type": SECRET, "path": ""}])
+    assert SECRET not in _refusal(tiny)

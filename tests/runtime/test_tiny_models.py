@@ -120,7 +120,7 @@ async def test_a_model_answers_only_the_calls_that_it_can(source: LocalSource) -
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"hidden_size": 12}, "pools 16 numbers, config.json has 12"),
+        ({"hidden_size": 12}, "do not give the same number of dimensions"),
         ({"vocab_size": 20}, "its tokenizer has more tokens than its weights"),
         ({"num_hidden_layers": 1}, "its weights have more than 1 layers"),
         ({"num_hidden_layers": 3}, "its weights have no encoder.layer.2"),
@@ -181,7 +181,7 @@ def test_a_cross_encoder_is_told_of_segments_unless_its_tokenizer_leaves_them_ou
 def test_without_weights_or_a_graph_a_model_is_refused(tmp_path: Path) -> None:
     folder = tampered("mpnet", tmp_path, {})
     (folder / "onnx/model.onnx").unlink()
-    assert "model_type = 'mpnet' where only 'bert' can be built from weights" in refusal(folder)
+    assert "another model_type than 'bert', the only one that can be built from weights" in refusal(folder)
     assert "there is no onnx/model.onnx" in refusal(folder)
 
 
@@ -211,7 +211,10 @@ def test_the_activation_is_the_one_that_sentence_transformers_would_take(
     ("config", "reason"),
     [
         ({"id2label": {"0": "no", "1": "yes"}}, "sorts texts into 2 classes"),
-        ({"sentence_transformers": {"activation_fn": "torch.nn.Tanh"}}, "go through torch.nn.Tanh"),
+        (
+            {"sentence_transformers": {"activation_fn": "torch.nn.Tanh"}},
+            "an activation that is not supported",
+        ),
     ],
 )
 def test_a_cross_encoder_that_is_not_understood_is_refused(

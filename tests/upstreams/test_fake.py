@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import pytest
@@ -73,3 +74,22 @@ async def test_it_says_what_it_is() -> None:
     facts = await source.detect(endpoint(dimensions=5), None)
     assert (facts.engine, facts.model, facts.dimensions) == (Engine.FAKE, "fake", 5)
     await source.close()
+
+
+async def test_a_text_of_megabytes_is_cut_and_the_event_loop_has_its_turns() -> None:
+    upstream = FakeSource().open(endpoint(), None)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    result = await upstream(Embed(texts=["word " * 6_000_000, *["some words " * 2000] * 20]))
+    task.cancel()
+    assert isinstance(result, Vectors)
+    assert result.text_truncated == [True, *[False] * 20]
+    assert result.truncated == 1
+    assert turns >= 20

@@ -114,6 +114,16 @@ async def test_tokenize_gives_teis_tokens(scripted: ScriptedGate) -> None:
     assert (call.texts, call.add_special_tokens) == (["hello"], True)
 
 
+async def test_tokenize_takes_a_bounded_number_of_characters(scripted: ScriptedGate) -> None:
+    reply = await scripted.request("POST", "/hf/e5/tokenize", {"inputs": ["a" * 131_072, "b" * 131_073]})
+    assert reply.status == 413
+    assert reply.json() == {
+        "error": "[inputs] has more than 262,144 characters. Tokenize the texts in several requests.",
+        "error_type": "Validation",
+    }
+    assert not scripted.script.calls
+
+
 BAD_INPUT: list[tuple[object, int, str]] = [
     ({"inputs": []}, 400, "[inputs] is an empty list."),
     ({"inputs": ""}, 422, "[inputs] is an empty string."),

@@ -27,7 +27,10 @@ class TokenizerBroken(Exception):
 
 
 def unusable(folder: Path, reason: str) -> RuntimeFailed:
-    """The error of a folder that cannot be run as it is; the reason may hold what stands in its files."""
+    """The error of a folder that cannot be run as it is.
+
+    The reason names files and their keys, never a value: whoever registers a model may not be allowed to read the file.
+    """
     told = f"{reason[:_LONGEST_REASON]}…" if len(reason) > _LONGEST_REASON else reason
     return RuntimeFailed(
         _printable(f"The model in {folder} cannot be run: {told}."),
@@ -83,18 +86,8 @@ def whole(folder: Path, name: str, content: Mapping[str, Any], key: str, *, leas
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
-        raise unusable(
-            folder, f"{name} says {key} = {shown(value)}, which is no whole number from {least} on"
-        )
+        raise unusable(folder, f"{name} does not give {key} as a whole number from {least} to {_MOST}")
     return value
-
-
-def shown(value: object) -> str:
-    """A value from a file, as it may stand in a message."""
-    try:
-        return repr(value)
-    except ValueError:  # a number with thousands of digits
-        return "a number of thousands of digits"
 
 
 def _printable(text: str) -> str:

@@ -14,7 +14,6 @@ from hubgate.runtime.files import (
     WEIGHTS,
     TokenizerBroken,
     read_json,
-    shown,
     unusable,
     whole,
 )
@@ -155,7 +154,7 @@ def _weights(folder: Path, config: Mapping[str, Any]) -> Path:
             return folder / name
     if odd is None:
         raise unusable(folder, f"{WEIGHTS} is missing")
-    raise unusable(folder, f"config.json says {odd}, and there is no {ONNX[0]}")
+    raise unusable(folder, f"config.json has {odd}, and there is no {ONNX[0]}")
 
 
 def _odd(config: Mapping[str, Any]) -> str | None:
@@ -164,7 +163,7 @@ def _odd(config: Mapping[str, Any]) -> str | None:
     for key, value in known.items():
         said = config.get(key, value if key == "position_embedding_type" else None)
         if said != value:
-            return f"{key} = {shown(said)[:100]} where only {value!r} can be built from weights"
+            return f"another {key} than {value!r}, the only one that can be built from weights"
     return None
 
 
@@ -175,7 +174,7 @@ def _shape(folder: Path, config: Mapping[str, Any]) -> BertShape:
     if layers is None or heads is None or hidden is None or not isinstance(epsilon, float | int):
         raise unusable(folder, "config.json does not give the sizes of the model")
     if not 0 < epsilon < 1:
-        raise unusable(folder, f"config.json says layer_norm_eps = {shown(epsilon)}")
+        raise unusable(folder, "config.json has a layer_norm_eps that is not between 0 and 1")
     if hidden % heads:
         raise unusable(folder, f"config.json splits {hidden} numbers over {heads} heads")
     return BertShape(layers=layers, heads=heads, hidden=hidden, norm_epsilon=float(epsilon))

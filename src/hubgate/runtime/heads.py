@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hubgate.runtime.files import json_of, read_json, shown, unusable
+from hubgate.runtime.files import json_of, read_json, unusable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +70,10 @@ def _ranking(folder: Path, config: Mapping[str, Any]) -> Ranking:
     nested = inside.get("activation_fn") if isinstance(inside, dict) else None
     said = own or nested or config.get("sbert_ce_default_activation_function")
     if said and (not isinstance(said, str) or said not in _ACTIVATIONS):
-        raise unusable(folder, f"its scores go through {_word(said)}, which is not understood")
+        raise unusable(
+            folder,
+            f"its files name an activation that is not supported; supported: {', '.join(_ACTIVATIONS)}",
+        )
     return Ranking(sigmoid=_ACTIVATIONS[said] if said else True)
 
 
@@ -86,7 +89,9 @@ def _modules(folder: Path) -> list[str]:
     except (TypeError, KeyError, AttributeError) as error:
         raise unusable(folder, "modules.json cannot be read") from error
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or paths[0]:
-        raise unusable(folder, f"modules.json lists {', '.join(kinds) or 'nothing'}, which is not understood")
+        raise unusable(
+            folder, "modules.json lists other modules than Transformer, Pooling and perhaps Normalize"
+        )
     if outside:
         raise unusable(folder, "modules.json leads out of its folder")
     return paths
@@ -100,15 +105,11 @@ def _pooling(folder: Path, name: str, hidden: int) -> Pooling:
     said = pooling.get("pooling_mode") or (words.get(flags[0], flags[0]) if len(flags) == 1 else flags)
     if said not in tuple(Pooling):
         raise unusable(
-            folder, f"{name} asks for the pooling {_word(said or 'none')}, which is not understood"
+            folder, f"{name} asks for a pooling that is not supported; supported: {', '.join(Pooling)}"
         )
     if pooling.get("include_prompt", True) is not True:
         raise unusable(folder, f"{name} leaves prompts out of the pooling, which is not understood")
     width = pooling.get("embedding_dimension", pooling.get("word_embedding_dimension"))
     if width != hidden:
-        raise unusable(folder, f"{name} pools {shown(width)} numbers, config.json has {hidden}")
+        raise unusable(folder, f"{name} and config.json do not give the same number of dimensions")
     return Pooling(said)
-
-
-def _word(said: object) -> str:
-    return said if isinstance(said, str) else shown(said)

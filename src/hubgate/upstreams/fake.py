@@ -6,6 +6,7 @@ near one another, and a search over them finds something.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from hubgate.domain.secret import Secret
 
 DEFAULT_DIMENSIONS = 384
+_READ = 32_768
+"""Characters that it reads of a text; a longer one is cut, as by any model."""
 _WORD = re.compile(r"\S+")
 
 
@@ -38,11 +41,25 @@ class FakeUpstream:
         """Vectors in f32, or tokens: one a word, none of them special."""
         if not isinstance(call, Embed):
             return Tokens([_tokens(text) for text in call.texts])
-        dimensions = call.dimensions or self._dimensions
-        items = [_vector(text, dimensions, normalize=call.normalize is not False) for text in call.texts]
-        words = [len(text.split()) for text in call.texts]
+        dimensions, normalize = call.dimensions or self._dimensions, call.normalize is not False
+        items, words, since = [], [], 0
+        for text in call.texts:
+            part = text[:_READ]
+            since += len(part)
+            if since > _READ:  # others have their turn at the event loop
+                since = len(part)
+                await asyncio.sleep(0)
+            items.append(_vector(part, dimensions, normalize=normalize))
+            words.append(len(part.split()))
+        cut = [len(text) > _READ for text in call.texts]
         return Vectors(
-            items=items, encoding=Encoding.F32, tokens=sum(words), exact=True, truncated=0, text_tokens=words
+            items=items,
+            encoding=Encoding.F32,
+            tokens=sum(words),
+            exact=True,
+            truncated=sum(cut),
+            text_tokens=words,
+            text_truncated=cut,
         )
 
     async def close(self) -> None:

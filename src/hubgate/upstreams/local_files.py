@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hubgate.domain.errors import Cause, RuntimeFailed
+from hubgate.domain.errors import Cause, InvalidEndpoint, RuntimeFailed
 from hubgate.runtime.folder import ONNX, TOKENIZER, WEIGHTS, built_from_weights
 from hubgate.upstreams.named_files import SECONDS, in_own_thread
 
@@ -33,6 +33,9 @@ _FILES = [
 _ONNX_FILES = [file for name in ONNX for file in (name, f"{name}_data")]
 """A graph of more than 2 GB keeps its weights in a second file."""
 _T = TypeVar("_T")
+_SYSTEM = (Path("/proc"), Path("/sys"), Path("/dev"))
+"""What is there is no file of a disk: reading it may tell of processes, or never end."""
+_SHOWN = 200
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _log = logging.getLogger(__name__)
@@ -58,6 +61,7 @@ async def find_model(
         told: is told, from another thread, how many bytes are here and how many there are so far known to be.
 
     Raises:
+        InvalidEndpoint: the folder cannot be read, or is not one of files.
         RuntimeFailed: there is no such folder or repository, or it cannot be downloaded.
     """
     here = await in_model_folder(model, lambda: _on_this_machine(model))
@@ -91,14 +95,34 @@ def packaged(model: str) -> Path | None:
 
 
 def _on_this_machine(model: str) -> Path | None:
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
+    try:
+        folder = Path(model).expanduser()
+        if _in_system(folder) or _in_system(folder.resolve()):
+            raise InvalidEndpoint(
+                f"{', '.join(map(str, _SYSTEM))} hold no models.", remedy="Give another folder."
+            )
+        if folder.is_dir():
+            return folder.resolve()
+    except RuntimeError as error:  # the home of a user that there is not, or a link to itself
+        raise InvalidEndpoint(
+            f"The folder {model[:_SHOWN]} cannot be found.", remedy="Give its full path."
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not a valid path"
+        raise InvalidEndpoint(
+            f"The folder {model[:_SHOWN]} cannot be read: {reason}.",
+            remedy="Give a folder that the gateway may read, or a repository of the Hub.",
+        ) from error
     if folder.is_absolute() or model.startswith("."):
         raise RuntimeFailed(
-            f"There is no folder {model}.", remedy="Give the model's folder, or a repository of the Hub."
+            f"There is no folder {model[:_SHOWN]}.",
+            remedy="Give the model's folder, or a repository of the Hub.",
         )
     return packaged(model)
+
+
+def _in_system(path: Path) -> bool:
+    return any(path.is_relative_to(folder) for folder in _SYSTEM)
 
 
 def _download(

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from hubgate.core.off_loop import off_loop
 from hubgate.domain.calls import Tokenize, Tokens
 from hubgate.domain.endpoint import WRITING_TASKS, Task
-from hubgate.domain.errors import InvalidRequest, WrongTask
+from hubgate.domain.errors import Cause, InvalidRequest, WrongTask
 from hubgate.web.asgi import decode, read_body
 from hubgate.web.embedding import Inputs, addressed, texts_of
 from hubgate.web.exchange import Exchange
@@ -50,6 +50,8 @@ class _TokenizeForm(msgspec.Struct, forbid_unknown_fields=True):
 _TOKEN_BYTES = 64
 """About how long a token is in the answer."""
 _PIECE_TOKENS = 10_000
+_MOST_TOKENIZED = 262_144
+"""Characters of one request; their tokens are some megabytes of JSON."""
 _TOKENIZE = msgspec.json.Decoder(_TokenizeForm)
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -145,6 +147,12 @@ class HuggingFace:
         exchange, body = await self._begin(scope, receive, send, name)
         form = decode(body, _TOKENIZE)
         texts = texts_of(form.inputs, "inputs")
+        if sum(map(len, texts)) > _MOST_TOKENIZED:
+            raise InvalidRequest(
+                f"[inputs] has more than {_MOST_TOKENIZED:,} characters.",
+                remedy="Tokenize the texts in several requests.",
+                cause=Cause.INPUT_TOO_LONG,
+            )
         context = exchange.ticket.context()
         call = Tokenize(texts=texts, add_special_tokens=form.add_special_tokens, context=context)
         result = await self._gateway.infer(exchange.endpoint.name, call)
