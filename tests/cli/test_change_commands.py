@@ -170,7 +170,8 @@ def test_of_what_is_added_the_audit_shows_what_tells_it_from_others_and_of_a_cha
     gate: RunningGate, hubgate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = "a-model-of-a-very-long-name" * 3
-    hubgate("add", "words", "--fake", "--model", model, "--dimensions", "8")
+    chunking = '{"strategy": "sentence", "max_chunk_size": 250, "sentence_overlap": 1}'
+    hubgate("add", "words", "--fake", "--model", model, "--dimensions", "8", "--chunking", chunking)
     hubgate("key", "create", "app", "--bulk", "--endpoint", "words", "--expires", "2099-12-31")
     monkeypatch.setenv("TEAM_TOKEN", TOKEN)
     hubgate("connection", "add", "team", "--token-env", "TEAM_TOKEN")

@@ -272,5 +272,6 @@ class TestThePreview:
     def test_settings_that_cannot_be_used_are_told(
         self, visitor: Visitor, fields: dict[str, str], told: str
     ) -> None:
-        page = visitor.post("/ui/chunks", {**EMPTY, "sample": "A text.", **fields}, hx_request="true")
+        sent = {**EMPTY, "strategy": "sentence", "sample": "A text.", **fields}
+        page = visitor.post("/ui/chunks", sent, hx_request="true")
         assert told in page.words

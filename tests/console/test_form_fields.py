@@ -172,6 +172,8 @@ def test_the_page_can_set_whatever_the_api_can(visitor: Visitor, kind: str) -> N
     assert page.headers["location"] == f"/ui/models/{kind}-twin/overview?done=kept", page.words
     twin = stored(visitor, f"{kind}-twin")
     for shown in (before, twin):
-        if "separators" in shown["chunking_settings"]:  # a line's end is written as an expression means it
+        if "separators" in shown.get(
+            "chunking_settings", {}
+        ):  # a line's end is written as an expression means it
             shown["chunking_settings"]["separators"][0] = "\\n# "
     assert twin == before | {"name": f"{kind}-twin"}

@@ -91,7 +91,7 @@ def test_a_name_is_made_of_the_models_where_none_is_given() -> None:
         ({"burst": "-1"}, {"burst": "fault.whole"}),
         ({"timeout": "soon"}, {"timeout": "fault.seconds"}),
         ({"timeout": "0"}, {"timeout": "fault.seconds"}),
-        ({"max_chunk_size": ""}, {"max_chunk_size": "fault.whole"}),
+        ({"strategy": "sentence", "max_chunk_size": ""}, {"max_chunk_size": "fault.whole"}),
         ({"strategy": "word", "overlap": "x"}, {"overlap": "fault.whole"}),
     ],
 )
@@ -115,9 +115,17 @@ def test_what_makes_no_endpoint_is_refused_by_the_domain() -> None:
 
 
 def test_numbers_may_be_written_with_persian_digits_and_groups() -> None:
-    endpoint, _ = endpoint_of(form(requests_per_minute="۳٬۰۰۰", timeout="۲٫۵", max_chunk_size="۱۰۰"))
+    numbers = {"requests_per_minute": "۳٬۰۰۰", "timeout": "۲٫۵", "max_chunk_size": "۱۰۰"}
+    endpoint, _ = endpoint_of(form(strategy="sentence", **numbers))
     assert (endpoint.requests_per_minute, endpoint.timeout) == (3000, 2.5)
+    assert endpoint.chunking is not None
     assert endpoint.chunking.max_chunk_size == 100
+
+
+def test_without_a_strategy_of_its_own_an_endpoint_fits_its_model() -> None:
+    endpoint, _ = endpoint_of(form())
+    assert endpoint.chunking is None
+    assert form_of(endpoint, has_token=False)["strategy"] == "fit"
 
 
 def test_a_token_is_new_kept_none_or_a_connections() -> None:
@@ -172,11 +180,13 @@ def test_separators_of_the_operators_own_stay_as_they_are_spelled_unless_they_ar
     assert (shown["separator_group"], shown["separators"]) == ("own", "---\n\\n\n\\r\\n ")
     sent = {**shown, "separators": shown["separators"].replace("\n", "\r\n")}
     assert endpoint_of(sent, endpoint)[0] == endpoint
-    changed = endpoint_of({**sent, "separators": "===\r\n\r\n\\n "}, endpoint)[0]
-    assert changed.chunking.separators == ("===", "\\n ")
-    grouped = endpoint_of({**sent, "separator_group": "markdown"}, endpoint)[0].chunking.separators
-    assert grouped
-    assert grouped[0] == "\n# "
+    changed = endpoint_of({**sent, "separators": "===\r\n\r\n\\n "}, endpoint)[0].chunking
+    assert changed is not None
+    assert changed.separators == ("===", "\\n ")
+    grouped = endpoint_of({**sent, "separator_group": "markdown"}, endpoint)[0].chunking
+    assert grouped is not None
+    assert grouped.separators is not None
+    assert grouped.separators[0] == "\n# "
 
 
 def test_no_prefixes_are_another_thing_than_those_the_model_is_known_by() -> None:
@@ -209,7 +219,8 @@ def test_precision_is_of_models_on_this_machine_and_a_server_is_named_of_those_b
 
 def test_chunking_settings_are_elasticsearchs() -> None:
     faults: dict[str, str] = {}
-    assert chunking_of(form(), faults) == {
+    assert chunking_of(form(), faults) is None
+    assert chunking_of(form(strategy="sentence"), faults) == {
         "strategy": "sentence",
         "max_chunk_size": 250,
         "sentence_overlap": 1,

@@ -10,6 +10,7 @@ import pytest
 from lookalikes import lookalike
 from visitor import Visitor
 
+from hubgate.domain.chunking import DEFAULT_CHUNKING
 from hubgate.web.console.audit_page import PER_PAGE
 from hubgate.web.console.console_words import in_console_words, setting
 
@@ -50,7 +51,7 @@ class TestTheModelPage:
                 "Timeout (seconds) 7",
                 "Query prefix query:",
             ),
-            *("By sentence, 250 words", "Use it from your application", "YOUR_HUBGATE_KEY"),
+            *("Fit the model", "Use it from your application", "YOUR_HUBGATE_KEY"),
         ):
             assert shown in words
 
@@ -74,10 +75,18 @@ class TestTheModelPage:
 
     def test_chunks_that_the_model_does_not_read_to_their_end_are_warned_of(self, visitor: Visitor) -> None:
         with lookalike("tei", name="org/small", max_tokens=64) as server:
-            visitor.gate.add("e5", url=server.url)
+            visitor.gate.add("e5", url=server.url, chunking_settings=DEFAULT_CHUNKING.as_dict())
         for path in ("/ui/models/e5/overview", "/ui/models/e5/edit"):
             words = visitor.get(path).words
             assert "Chunks may be cut off Chunks of up to 250 words can be longer than the 64 tokens" in words
+
+    def test_chunks_that_fit_the_model_need_no_warning(self, visitor: Visitor) -> None:
+        with lookalike("tei", name="org/small", max_tokens=64) as server:
+            visitor.gate.add("e5", url=server.url)
+        words = visitor.get("/ui/models/e5/overview").words
+        assert "Fit the model" in words
+        assert "Chunks may be cut off" not in words
+        assert "may be cut without notice" in words, "for nobody can count this model's tokens"
 
     def test_a_changed_model_is_told_and_accepted_on_its_page(self, visitor: Visitor) -> None:
         with lookalike("tei", name="org/one", dimensions=8) as server:

@@ -270,7 +270,7 @@ def test_who_stops_ends_the_stream_at_the_model(visitor: Visitor, chat: LookAlik
     connection.close()
     chat.wait_until(lambda server: server.streams == 0)
     (row,) = usage(visitor.gate)
-    assert (row["requests"], row["errors"]) == (1, 1)
+    assert (row["requests"], row["errors"], row["cancelled"]) == (1, 0, 1)
 
 
 @pytest.mark.parametrize(

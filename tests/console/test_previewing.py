@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from staged import dedicated
-
 from hubgate.core.chunking import Chunk, chunk
 from hubgate.domain.calls import SparseEmbed, SparseVectors
 from hubgate.domain.chunking import ChunkingSettings
 from hubgate.domain.diagnosis import Finding, Outcome, Step
-from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import Cause, InvalidEndpoint
 from hubgate.web.console.play_views import Weighed, view_of
 from hubgate.web.console.previewing import marked
@@ -110,6 +107,6 @@ async def test_a_bounded_number_of_trials_is_remembered() -> None:
 
 async def test_words_without_any_weight_are_shown_with_the_shortest_bars() -> None:
     call, answer = SparseEmbed(texts=["a"]), SparseVectors(items=[b'{"word":0.0}'])
-    view = await view_of(dedicated(task=Task.SPARSE_EMBEDDING), call, answer, 0.1)
+    view = await view_of(call, answer, 0.1)
     assert isinstance(view, Weighed)
     assert [(bar.text, bar.share) for bar in view.texts[0][2]] == [("word", 0.0)]

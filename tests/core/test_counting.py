@@ -55,10 +55,11 @@ def vectors(
 
 
 async def counted(
-    result: Vectors, *, limit: int | None = None, prompt_name: str | None = None
+    result: Vectors, *, limit: int | None = None, prompt_name: str | None = None, may_cut: bool = True
 ) -> tuple[Vectors, Words]:
     words = Words()
-    got = await Counted(answering(result)(), words, limit=limit)(Embed(texts=TEXTS, prompt_name=prompt_name))
+    counting = Counted(answering(result)(), words, limit=limit, may_cut=may_cut)
+    got = await counting(Embed(texts=TEXTS, prompt_name=prompt_name))
     assert isinstance(got, Vectors)
     return got, words
 
@@ -84,11 +85,35 @@ async def test_what_the_engine_says_of_cut_texts_stands() -> None:
     assert (got.text_truncated, got.truncated) == (None, 0)
 
 
-async def test_an_exact_result_is_passed_on_as_it_is_and_nothing_is_counted() -> None:
-    result = vectors(tokens=99, exact=True)
-    got, words = await counted(result, limit=3)
+@pytest.mark.parametrize(
+    ("result", "limit", "may_cut"),
+    [
+        (vectors(tokens=99, exact=True, truncated=1), 3, True),
+        (vectors(tokens=99, exact=True), None, True),
+        (vectors(tokens=99, exact=True), 3, False),
+    ],
+    ids=["the server tells of cuts", "no limit is known", "the server refuses what is too long"],
+)
+async def test_an_exact_result_is_passed_on_as_it_is_and_nothing_is_counted(
+    result: Vectors, limit: int | None, may_cut: bool
+) -> None:
+    got, words = await counted(result, limit=limit, may_cut=may_cut)
     assert got is result
     assert words.asked == []
+
+
+async def test_where_an_exact_server_does_not_tell_of_cuts_only_long_texts_are_counted() -> None:
+    got, words = await counted(vectors(tokens=9, exact=True), limit=3)
+    assert (got.tokens, got.text_tokens) == (9, None)
+    assert (got.text_truncated, got.truncated) == ([False, False, True], 1)
+    assert words.asked == [TEXTS]
+    got, words = await counted(vectors(tokens=19, exact=True), limit=20)
+    assert (got.text_truncated, got.truncated) == ([False] * 3, 0)
+    assert words.asked == [], "all of them together have fewer tokens than one may have"
+    got, words = await counted(vectors(tokens=20, exact=True), limit=20)
+    assert words.asked == [TEXTS[1:]], "in no text a token has less than a character"
+    result = vectors(tokens=9, exact=True)
+    assert await Counted(answering(result)(), nobody, limit=3)(Embed(texts=TEXTS)) is result
 
 
 async def test_a_prompt_that_the_server_adds_is_not_counted_without_it() -> None:

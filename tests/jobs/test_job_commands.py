@@ -49,6 +49,7 @@ def test_a_file_is_embedded_through_the_gate_that_runs(
         "failed": "0",
         "vectors": "20",
         "tokens": "60",
+        "truncated": "0",
         "cost": "0.0600",
     }
     rows = read(out)

@@ -13,6 +13,7 @@ import pytest
 from hubgate.service.jobs.durable import replacing
 from hubgate.service.jobs.formats import open_sink
 from hubgate.service.jobs.manifest import Manifest, Record, totals_of
+from hubgate.service.jobs.parts import Parts
 from hubgate.service.jobs.rows import Embedded, Failed, Layout, Part, Piece, Row
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ def test_parts_are_joined_in_order_whatever_the_order_in_which_they_were_written
     assert not output.exists()
     sink.publish([first, second])
     assert read(output) == [
-        {"id": "a", "n": 1, "embedding": [1.0, 2.0], "tokens": 3},
-        {"id": "b", "n": None, "embedding": [0.5, -1.0], "tokens": None},
+        {"id": "a", "n": 1, "embedding": [1.0, 2.0], "tokens": 3, "tokens_unread": None},
+        {"id": "b", "n": None, "embedding": [0.5, -1.0], "tokens": None, "tokens_unread": None},
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == [output.name, "parts"]
 
@@ -65,10 +66,50 @@ def test_of_a_text_that_was_cut_each_chunk_is_a_row_with_its_place(tmp_path: Pat
     cut, whole = Row(7, 7, "hello you"), Row(8, 8, "hi")
     sink.publish(sink.write([Embedded([cut, cut, whole], [*chunks, Piece(numbers(5, 6), 1, 0, 2, "hi")])]))
     assert read(tmp_path / f"out{suffix}") == [
-        {"id": 7, "chunk": 0, "start": 0, "end": 5, "text": "hello", "embedding": [1.0, 2.0], "tokens": 1},
-        {"id": 7, "chunk": 1, "start": 5, "end": 9, "text": " you", "embedding": [3.0, 4.0], "tokens": 2},
-        {"id": 8, "chunk": 0, "start": 0, "end": 2, "text": "hi", "embedding": [5.0, 6.0], "tokens": 1},
+        {
+            "id": 7,
+            "chunk": 0,
+            "start": 0,
+            "end": 5,
+            "text": "hello",
+            "embedding": [1.0, 2.0],
+            "tokens": 1,
+            "tokens_unread": None,
+        },
+        {
+            "id": 7,
+            "chunk": 1,
+            "start": 5,
+            "end": 9,
+            "text": " you",
+            "embedding": [3.0, 4.0],
+            "tokens": 2,
+            "tokens_unread": None,
+        },
+        {
+            "id": 8,
+            "chunk": 0,
+            "start": 0,
+            "end": 2,
+            "text": "hi",
+            "embedding": [5.0, 6.0],
+            "tokens": 1,
+            "tokens_unread": None,
+        },
     ]
+
+
+def test_a_part_of_an_earlier_version_has_no_unread_tokens(tmp_path: Path) -> None:
+    sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(2))
+    (new,) = sink.write([Embedded([Row(0, 0, "a")], [Piece(numbers(1, 2), 1, tokens_unread=5)])])
+    parts = Parts(tmp_path / "parts", ".arrow")
+    with pa.ipc.open_stream(parts.read(new)) as reader:
+        before = reader.read_all().drop(["tokens_unread"])
+    content = pa.BufferOutputStream()
+    with pa.ipc.new_stream(content, before.schema) as writer:
+        writer.write_table(before)
+    sink.publish([*parts.add([memoryview(content.getvalue())]), new])
+    assert pq.read_table(tmp_path / "out.parquet").column("tokens_unread").to_pylist() == [None, 5]
 
 
 def test_vectors_are_a_column_of_fixed_size_lists_of_float32(tmp_path: Path) -> None:

@@ -8,15 +8,14 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import pytest
 
 from hubgate.cli.job_progress import line, shown
+from hubgate.cli.job_progress import told as summary
 from hubgate.service.jobs.manifest import Record, Totals
 from hubgate.service.jobs.rows import Failed
 from hubgate.service.jobs.running import Progress
-
-if TYPE_CHECKING:
-    import pytest
 
 
 @dataclass
@@ -72,6 +71,39 @@ def test_the_rate_is_that_of_the_last_minute_of_this_run() -> None:
     timer.now += 60.0  # nothing is answered any more
     progress.expected_rows = 10_000
     assert line(progress, None) == "7,600 of 10,000 rows, 0/s, 0 tokens"
+
+
+@pytest.mark.parametrize(
+    ("cuts", "told"),
+    [
+        ([0, 0], "0"),
+        ([0, 1200], "1 (1,200 tokens not read)"),
+        ([None, None], "unknown"),
+        ([1200, None], "1 (1,200 tokens not read); unknown for 1 of them"),
+    ],
+)
+def test_what_the_model_did_not_read_is_summed(cuts: list[int | None], told: str) -> None:
+    totals = Totals()
+    records = [
+        Record(
+            shard=0,
+            digest="",
+            rows=1,
+            pieces=1,
+            tokens=1,
+            exact=True,
+            part=None,
+            truncated=None if unread is None else bool(unread),
+            unread=unread or 0,
+        )
+        for unread in cuts
+    ]
+    for record in records:
+        totals.add(record)
+    assert summary(totals, None)["truncated"] == told
+    for record in records:
+        totals.remove(record)
+    assert totals == Totals()
 
 
 def test_what_is_waited_for_and_the_writing_of_the_output_are_told() -> None:

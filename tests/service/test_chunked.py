@@ -15,7 +15,7 @@ from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
 from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkFit, ChunkingSettings, InvalidChunking
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
 from hubgate.domain.errors import BodyTooLarge
-from hubgate.service import chunked
+from hubgate.service import cutting
 from hubgate.service.chunked import embed_chunks
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ async def test_a_text_of_five_megabytes_is_cut_while_the_loop_goes_on() -> None:
 
 
 async def test_more_characters_than_a_request_may_have_are_refused_before_they_are_cut() -> None:
-    texts = ["a" * chunked.MOST_CHARACTERS, "b"]
+    texts = ["a" * cutting.MOST_CHARACTERS, "b"]
     model = Model()
     with pytest.raises(BodyTooLarge, match=r"6000001 characters together; .* at most 6000000"):
         await embed_chunks(ENDPOINT, TEN_WORDS, Embed(texts=texts), model, encoding=Encoding.F32)
@@ -144,7 +144,7 @@ async def test_more_characters_than_a_request_may_have_are_refused_before_they_a
 
 
 async def test_more_chunks_than_a_request_may_have_are_refused() -> None:
-    most = chunked.MOST_CHUNKS
+    most = cutting.MOST_CHUNKS
     fits = ["a b"] * most
     answer = await embed_chunks(ENDPOINT, WHOLE, Embed(texts=fits), Model(), encoding=Encoding.F32)
     assert len(answer.items) == most

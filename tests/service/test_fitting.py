@@ -12,10 +12,10 @@ from lookalikes import lookalike
 
 from hubgate.core.chunking import words_of
 from hubgate.domain.calls import Embed, Encoding, InputType, Token, Tokenize, Tokens, Vectors
-from hubgate.domain.chunking import ChunkFit, ChunkingSettings
+from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkFit, ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
 from hubgate.domain.errors import InvalidRequest, UpstreamUnreachable
-from hubgate.service.fitting import fitted, size_warning
+from hubgate.service.fitting import blind_warning, fitted, size_warning
 from hubgate.service.samples import SAMPLES
 
 if TYPE_CHECKING:
@@ -32,7 +32,13 @@ PREFIXES = {InputType.SEARCH: "one two three: ", InputType.INGEST: "one: "}
 
 def endpoint(limit: int | None = LIMIT, **facts: Any) -> Endpoint:
     facts = {"max_input_tokens": limit, **facts}
-    return Endpoint(name="x", task=Task.TEXT_EMBEDDING, source=Source.FAKE, facts=Facts(**facts))
+    return Endpoint(
+        name="x",
+        task=Task.TEXT_EMBEDDING,
+        source=Source.FAKE,
+        chunking=DEFAULT_CHUNKING,
+        facts=Facts(**facts),
+    )
 
 
 def tokens_of(text: str) -> int:
@@ -198,19 +204,22 @@ async def test_no_size_is_proposed_that_elasticsearch_would_refuse() -> None:
     assert "No max_chunk_size surely fits" in warning
 
 
-def test_minilm_reads_141_words_of_english_and_its_default_of_250_is_warned_of(
-    local_gate: RunningGate,
-) -> None:
+async def test_an_endpoint_without_settings_needs_no_warning() -> None:
+    known = await fitted(replace(endpoint(), chunking=None), Model())
+    assert known.facts.warnings == ()
+    assert known.facts.chunk_fit is not None
+
+
+def test_minilm_reads_141_words_of_english_and_250_are_warned_of(local_gate: RunningGate) -> None:
     facts = local_gate.request("GET", f"/api/endpoints/{NAME}").json()["facts"]
     assert facts["chunk_fit"] == {"words": 36, "language": "Korean", "words_in_english": 141}
-    told = (
+    assert facts["warnings"] == []
+    assert local_gate.request("GET", f"/hf/{NAME}/info").json()["hubgate"]["chunk_fit"] == facts["chunk_fit"]
+    assert size_warning(local_gate.gateway.find(NAME), DEFAULT_CHUNKING) == (
         "Chunks of 250 words can be longer than the 256 tokens that the model reads, and what is beyond is not in "
         "their vectors. max_chunk_size 36 fits all that was tried with the model's own tokenizer (most tokens a word: "
-        "Korean); 141 fits English."
+        "Korean); 141 fits English. Without chunking_settings, chunks are cut so that the model reads all of them."
     )
-    assert facts["warnings"] == [told]
-    info = local_gate.request("GET", f"/hf/{NAME}/info").json()["hubgate"]
-    assert (info["chunk_fit"], info["warnings"]) == (facts["chunk_fit"], [told])
 
 
 @pytest.mark.parametrize("language", SAMPLES)
@@ -227,7 +236,7 @@ def test_minilm_reads_all_of_chunks_of_the_size_that_fits(local_gate: RunningGat
 
 def test_a_server_is_measured_when_it_is_registered_and_not_when_it_is_checked(gate: RunningGate) -> None:
     with lookalike("tei", max_tokens=128) as server:
-        shown = gate.add("tei", url=server.url)
+        shown = gate.add("tei", url=server.url, chunking_settings=DEFAULT_CHUNKING.as_dict())
         assert shown["facts"]["chunk_fit"]["words"] < 128
         assert any("max_chunk_size" in warning for warning in shown["facts"]["warnings"])
         asked = [one.path for one in server.posts]
@@ -245,6 +254,35 @@ def test_vllm_is_measured_by_its_usage(gate: RunningGate) -> None:
 
 def test_infinity_which_counts_characters_is_estimated(gate: RunningGate) -> None:
     with lookalike("infinity", max_tokens=128) as server:
-        facts = gate.add("infinity", url=server.url, max_input_tokens=128)["facts"]
+        form = {"max_input_tokens": 128, "chunking_settings": DEFAULT_CHUNKING.as_dict()}
+        facts = gate.add("infinity", url=server.url, **form)["facts"]
         assert facts["chunk_fit"] == {"words": 57, "language": None, "words_in_english": None}
-        assert "by an estimate" in facts["warnings"][-1]
+        size, blind = facts["warnings"][-2:]
+        assert "by an estimate" in size
+        assert "may be cut without notice" in blind
+
+
+@pytest.mark.parametrize(
+    ("facts", "counted", "told"),
+    [
+        ({}, False, "Set [model]"),
+        ({"max_input_tokens": 512}, False, "Set [model]"),
+        ({}, True, "Set [max_input_tokens]."),
+        ({"max_input_tokens": 512}, True, None),
+        ({"auto_truncate": True}, False, "Set [model]"),
+        ({"auto_truncate": False}, False, None),
+    ],
+)
+def test_where_no_cut_can_be_seen_there_is_a_warning(
+    facts: dict[str, Any], counted: bool, told: str | None
+) -> None:
+    async def count(texts: Sequence[str], limit: int | None) -> Sequence[int]:
+        del limit
+        return [len(text) for text in texts]
+
+    one = Endpoint(
+        name="x", task=Task.TEXT_EMBEDDING, source=Source.ROUTER, model="a/b", facts=Facts(**facts)
+    )
+    warning = blind_warning(one, count if counted else None)
+    assert told in (warning or "") if told else warning is None
+    assert blind_warning(replace(one, source=Source.LOCAL), None) is None

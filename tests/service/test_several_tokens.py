@@ -55,7 +55,7 @@ def test_one_without_credit_or_with_a_spent_minute_is_passed_over_too(
     with lookalike("tei") as server:
         server.fail(fault, times=1)
         shown = registered(gate, url=server.url)
-    (warning,) = shown["facts"]["warnings"]
+    warning, _ = shown["facts"]["warnings"]
     assert "…AAAA" in warning
     assert str(status) in warning
 

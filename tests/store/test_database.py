@@ -12,11 +12,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import URL, Connection, MetaData, Table, create_engine, insert, text
 
+from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.keys import Key
@@ -122,6 +124,29 @@ async def test_calls_that_were_cancelled_were_counted_as_errors_and_are_not_any_
     ]
     reasons = await store.usage.read(UsageQuestion(start=0, end=DAY, by=("endpoint", "cause")), 9)
     assert [row.group for row in reasons] == [("e5", "waking"), ("e6", "waking")]
+    await store.close()
+
+
+async def test_endpoints_of_before_whose_chunks_are_the_default_ones_fit_their_model_now(
+    settings: Settings,
+) -> None:
+    settings.home.mkdir()
+    settled = ChunkingSettings(strategy="sentence", max_chunk_size=100, sentence_overlap=1)
+    with create_engine(f"sqlite:///{settings.database}").begin() as old:
+        upgrade(old, None, to="0007")
+        for number, chunking in enumerate((DEFAULT_CHUNKING, settled)):
+            endpoint = Endpoint(
+                name=f"e{number}", task=Task.TEXT_EMBEDDING, source=Source.FAKE, chunking=chunking
+            )
+            row = {
+                "id": str(number),
+                "name": endpoint.name,
+                "settings": msgspec.json.encode(endpoint).decode(),
+            }
+            old.execute(insert(metadata.tables["endpoints"]), [row])
+    old.engine.dispose()
+    store = await SqlStore.open(settings)
+    assert [endpoint.chunking for endpoint, _ in await store.endpoints()] == [None, settled]
     await store.close()
 
 

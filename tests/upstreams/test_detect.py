@@ -55,10 +55,20 @@ LEARNED = {
         pooling="mean",
         precision="float16",
     ),
-    "vllm": Facts(engine=Engine.VLLM, engine_version="0.32.0", model="look/alike", max_input_tokens=512),
+    "vllm": Facts(
+        engine=Engine.VLLM,
+        engine_version="0.32.0",
+        model="look/alike",
+        max_input_tokens=512,
+        auto_truncate=False,
+    ),
     "sglang": Facts(engine=Engine.SGLANG, engine_version="0.5.23", model="look/alike", max_input_tokens=512),
     "llamacpp": Facts(
-        engine=Engine.LLAMACPP, engine_version="b6700-abc", model="look/alike", max_input_tokens=512
+        engine=Engine.LLAMACPP,
+        engine_version="b6700-abc",
+        model="look/alike",
+        max_input_tokens=512,
+        auto_truncate=False,
     ),
     "infinity": Facts(engine=Engine.INFINITY, model="look/alike", max_batch_texts=2048, auto_truncate=True),
     "toolkit": Facts(engine=Engine.TOOLKIT),

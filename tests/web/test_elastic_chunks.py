@@ -9,7 +9,7 @@ from elasticsearch import Elasticsearch, ElasticsearchWarning
 from lookalikes import lookalike
 
 from hubgate.core.chunking import chunk
-from hubgate.domain.chunking import parse_chunking_settings
+from hubgate.domain.chunking import DEFAULT_CHUNKING, parse_chunking_settings
 
 if TYPE_CHECKING:
     from harness import Reply, RunningGate
@@ -107,7 +107,8 @@ async def test_an_empty_input_is_refused_there_too(scripted: ScriptedGate) -> No
 
 def test_a_chunk_that_is_too_long_is_told_with_the_size_that_fits(local_gate: RunningGate) -> None:
     texts = ["hyphenation and quaternions " * 100]
-    reply = ask(local_gate, NAME, {}, texts)
+    assert ask(local_gate, NAME, {}, texts).headers["warning"] is None, "the endpoint's own settings fit"
+    reply = ask(local_gate, NAME, DEFAULT_CHUNKING.as_dict(), texts)
     assert reply.headers["x-hubgate-truncated"] == "1"
     size, cut = reply.headers.get_all("warning", [])
     assert "Chunks of 250 words can be longer than the 256 tokens" in size
@@ -122,7 +123,10 @@ def test_the_client_shows_the_warning_of_put_and_gives_the_chunks(gate: RunningG
         lookalike("tei", max_tokens=128) as server,
         Elasticsearch(gate.url, api_key=gate.admin_key, max_retries=0) as client,
     ):
-        with pytest.warns(ElasticsearchWarning, match=r"Chunks of 250 words .* max_chunk_size \d+ fits"):
+        with (
+            pytest.warns(ElasticsearchWarning, match="may be cut without notice"),
+            pytest.warns(ElasticsearchWarning, match=r"Chunks of 250 words .* max_chunk_size \d+ fits"),
+        ):
             client.inference.put_hugging_face(
                 task_type="text_embedding",
                 huggingface_inference_id="e5",

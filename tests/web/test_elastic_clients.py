@@ -21,6 +21,11 @@ from lookalikes import lookalike, vector_of
 
 from hubgate.settings import Settings
 
+# The tokens of these look-alikes nobody can count.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*may be cut without notice:elasticsearch.ElasticsearchWarning"
+)
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from hubgate.core.chunking import chunk
-from hubgate.domain.chunking import parse_chunking_settings
+from hubgate.domain.chunking import DEFAULT_CHUNKING, parse_chunking_settings
 
 if TYPE_CHECKING:
     from harness import RunningGate
@@ -87,7 +87,11 @@ def test_an_empty_object_means_the_settings_of_the_endpoint(gate: RunningGate) -
 def test_chunks_that_can_be_too_long_and_those_that_were_are_told_in_warnings(
     local_gate: RunningGate,
 ) -> None:
-    answer = ask(local_gate, input="hyphenation and quaternions " * 100, chunking_settings={})
+    text = "hyphenation and quaternions " * 100
+    assert "warnings" not in ask(local_gate, input=text, chunking_settings={}), (
+        "the endpoint's own settings fit"
+    )
+    answer = ask(local_gate, input=text, chunking_settings=DEFAULT_CHUNKING.as_dict())
     size, cut = answer["warnings"]
     assert size.startswith("Chunks of 250 words can be longer than the 256 tokens that the model reads")
     assert "max_chunk_size 36 fits" in size

@@ -1,16 +1,25 @@
-"""`hubgate chunk`: cut texts exactly as Elasticsearch 9.4 does, without a gate."""
+"""`hubgate chunk`: cut texts exactly as Elasticsearch 9.4 does, or as an endpoint does."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from hubgate.cli.client import CommandFailed, api, segment
 
-def chunk_command() -> None:
-    r"""Cut texts into chunks exactly as Elasticsearch 9.4 does; no gate has to run.
+
+def chunk_command(
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Cut as this endpoint does: without settings of its own, so that its model reads all."
+        ),
+    ] = None,
+) -> None:
+    r"""Cut texts into chunks exactly as Elasticsearch 9.4 does; without --endpoint no gateway has to run.
 
     Reads JSON lines {"text": …, "settings": …} on standard input; settings as in chunking_settings, left out for the
     default. Writes for each line {"utf16": [[start, end], …], "codepoints": [[start, end], …]}, or {"error": …} in
@@ -24,8 +33,8 @@ def chunk_command() -> None:
     failed = False
     for number, line in enumerate(sys.stdin.buffer, 1):
         try:
-            answer = _chunked(line)
-        except (HubgateError, ValueError) as error:
+            answer = _chunked(line, endpoint)
+        except (CommandFailed, HubgateError, ValueError) as error:
             failed = True
             answer = {"error": f"line {number}: {error}"}
         sys.stdout.write(json.dumps(answer, separators=(",", ":")) + "\n")
@@ -34,7 +43,7 @@ def chunk_command() -> None:
         raise typer.Exit(1)
 
 
-def _chunked(line: bytes) -> dict[str, Any]:
+def _chunked(line: bytes, endpoint: str | None) -> dict[str, Any]:
     from hubgate.core.chunking import chunk
     from hubgate.domain.chunking import parse_chunking_settings
 
@@ -44,6 +53,10 @@ def _chunked(line: bytes) -> dict[str, Any]:
     settings = asked.get("settings")
     if not isinstance(settings, dict | None):
         raise ValueError('"settings" is not an object')  # noqa: TRY004
+    if endpoint is not None:
+        form = {"text": asked["text"], **({"chunking_settings": settings} if settings else {})}
+        answer: dict[str, Any] = api("POST", f"/api/endpoints/{segment(endpoint)}/chunk", form)
+        return answer
     chunks = chunk(asked["text"], parse_chunking_settings(settings))
     return {
         "utf16": [[piece.start_utf16, piece.end_utf16] for piece in chunks],

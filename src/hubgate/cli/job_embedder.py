@@ -146,7 +146,7 @@ class GateEmbedder:
             "dimensions": dimensions,
             **{fact: facts.get(fact) for fact in _SAME},
             "prefixes": shown.get("prefixes"),
-            **({"chunking_settings": shown["chunking_settings"]} if self._task.chunk else {}),
+            **({"chunking_settings": shown.get("chunking_settings")} if self._task.chunk else {}),
         }
 
     async def _ask(self, method: str, path: str, body: bytes, kind: type[T]) -> T:

@@ -50,8 +50,18 @@ def told(totals: Totals, price: float | None) -> dict[str, str]:
         "failed": f"{totals.failed:,}",
         "vectors": f"{totals.pieces:,}",
         "tokens": f"{about}{totals.tokens:,}",
+        "truncated": _truncated(totals),
     }
     return fields if price is None else {**fields, "cost": f"{about}{cost(totals, price):,.4f}"}
+
+
+def _truncated(totals: Totals) -> str:
+    """How many texts or chunks the model did not read to their end."""
+    unread = f" ({totals.unread:,} tokens not read)" if totals.truncated else ""
+    known = f"{totals.truncated:,}{unread}"
+    if not totals.blind:
+        return known
+    return "unknown" if totals.blind == totals.pieces else f"{known}; unknown for {totals.blind:,} of them"
 
 
 def cost(totals: Totals, price: float) -> float:

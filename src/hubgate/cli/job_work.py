@@ -40,6 +40,18 @@ def do(job: Job) -> None:
             _work(job, source)
         totals = job.folder.totals()
     print_fields({"output": job.task.output, **told(totals, job.manner.price_per_million_tokens)})
+    if totals.truncated:
+        what = "chunk" if job.task.chunk else "text"
+        remedy = (
+            "Change the endpoint's chunking_settings."
+            if job.task.chunk
+            else "With --chunk, they are divided."
+        )
+        print(
+            f"hubgate: {totals.truncated:,} of {totals.pieces:,} {what}s are longer than the model reads: "
+            f"{totals.unread:,} tokens are in no vector. {remedy}",
+            file=sys.stderr,
+        )
     if totals.failed:
         rows = "1 row has" if totals.failed == 1 else f"{totals.failed:,} rows have"
         raise CommandFailed(f"{rows} no vector. {job.folder.failures} tells why.")

@@ -53,7 +53,11 @@ def run_job(
     id_field: Annotated[str | None, Option(help="The field that names a row; else its number does.")] = None,
     keep: Annotated[list[str] | None, Option(help="A further field to write along; may be repeated.")] = None,
     chunk: Annotated[
-        bool, Option("--chunk", help="Cut long texts as the endpoint says; a row a chunk.")
+        bool,
+        Option(
+            "--chunk",
+            help="Cut long texts into chunks that fit the model, or as the endpoint's settings say.",
+        ),
     ] = False,
     input_type: Annotated[Texts, Option(help="What the texts are for.")] = Texts.DOCUMENT,
     waits: Annotated[

@@ -29,12 +29,13 @@ class Prompted:
     async def __call__(self, call: Call) -> Result:
         """Answer one call."""
         if isinstance(call, Embed) and call.prompt_name is None and call.input_type is not None:
-            prefix = self._prefixes.get(call.input_type, "")
             # What is left of the input type says nothing more: calls with the same texts may be joined and cached.
-            call = replace(call, texts=self._prefixed(call.texts, prefix), input_type=None)
+            call = replace(call, texts=self.prefixed(call.texts, call.input_type), input_type=None)
         return await self._answer(call)
 
-    def _prefixed(self, texts: Sequence[str], prefix: str) -> Sequence[str]:
+    def prefixed(self, texts: Sequence[str], kind: InputType | None) -> Sequence[str]:
+        """The texts as the model reads them, if they are of this type."""
+        prefix = self._prefixes.get(kind) if kind else None
         if not prefix:
             return texts
         return [text if text.startswith(self._known) else prefix + text for text in texts]

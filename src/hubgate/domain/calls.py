@@ -126,6 +126,8 @@ class Vectors:
     warnings: tuple[str, ...] = ()
     text_tokens: Sequence[int] | None = None
     text_truncated: Sequence[bool] | None = None
+    text_unread: Sequence[int | None] | None = None
+    """How many tokens of each text the model did not read; only where it was asked for."""
     waited: float = 0.0
     quota: Quota | None = None
     """What the upstream said of its own limit with this reply."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from hubgate.domain.calls import InputType  # noqa: TC001 - the store reads the types of the fields
-from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkFit, ChunkingSettings
+from hubgate.domain.chunking import ChunkFit, ChunkingSettings  # noqa: TC001 - as above
 from hubgate.domain.errors import InvalidEndpoint
 
 DEFAULT_REQUESTS_PER_MINUTE = 3000
@@ -217,13 +217,19 @@ class Endpoint:
     """Of an endpoint that ranks: whether an answer holds the texts, where the call does not say."""
     precision: Precision = Precision.F32
     """Of a local model, as the operator wants it; what it computes in is in `facts`."""
-    chunking: ChunkingSettings = DEFAULT_CHUNKING
+    chunking: ChunkingSettings | None = None
+    """How long texts are cut where a call asks for chunks; `None` cuts so that the model reads all of every chunk."""
     facts: Facts = field(default_factory=Facts)
 
     @property
     def public_model(self) -> str | None:
         """The model as any caller may see it: of a local one never the folder."""
         return self.facts.model or (None if self.source is Source.LOCAL else self.model)
+
+    @property
+    def token_limit(self) -> int | None:
+        """How many tokens of a text the model reads, special ones included."""
+        return self.max_input_tokens or self.facts.max_input_tokens
 
     def __post_init__(self) -> None:
         check_name(self.name)

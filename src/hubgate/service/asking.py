@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from hubgate.core.writing import Held
@@ -20,13 +22,16 @@ from hubgate.domain.errors import (
     UpstreamError,
     WrongTask,
 )
+from hubgate.service.cutting import chunks_of, count_long
 from hubgate.service.proving import what_changed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from hubgate.core.chunking import Chunk
     from hubgate.core.writing import Writing
-    from hubgate.domain.calls import Call, Generated, Result, WriteCall
+    from hubgate.domain.calls import Call, Generated, InputType, Result, WriteCall
+    from hubgate.domain.chunking import ChunkingSettings
     from hubgate.domain.endpoint import Endpoint
     from hubgate.service.live import Live, LiveEndpoints
 
@@ -63,6 +68,50 @@ class Asking:
         result = await self.infer(name, call)
         assert isinstance(result, Vectors)  # noqa: S101 - an Embed is answered with Vectors
         return result
+
+    async def count_tokens(
+        self, name: str, texts: Sequence[str], kind: InputType | None, limit: int | None = None
+    ) -> Sequence[int] | None:
+        """The tokens of each text as an endpoint's model would read it, uncut; `None` where nobody can count them.
+
+        Beyond `limit` a number only says that it is exceeded.
+
+        Raises:
+            EndpointNotFound: there is none of this name.
+        """
+        return await self._live.find(name).pipeline.count_tokens(texts, kind, limit)
+
+    async def chunk(
+        self, name: str, texts: Sequence[str], settings: ChunkingSettings | None, kind: InputType | None
+    ) -> Sequence[Sequence[Chunk]]:
+        """The chunks of each text for an endpoint: see `chunks_of`. Its model is not called.
+
+        Raises:
+            EndpointNotFound: there is none of this name.
+            InvalidChunking: a separator cannot be used on these texts.
+            BodyTooLarge: the texts are too long, or make too many chunks.
+        """
+        endpoint = self._live.find(name).endpoint
+        count = partial(self.count_tokens, name, kind=kind, limit=endpoint.token_limit)
+        return await chunks_of(texts, endpoint, settings or endpoint.chunking, count)
+
+    async def with_unread(self, name: str, call: Embed, vectors: Vectors) -> Vectors:
+        """The answer to a call, with how many tokens of each text the model did not read, as far as it is known."""
+        cut, endpoint = vectors.text_truncated, self._live.find(name).endpoint
+        refuses = endpoint.facts.auto_truncate is False and not call.truncate
+        if vectors.truncated == 0 or (refuses and vectors.truncated is None):
+            return replace(vectors, text_unread=[0] * len(call.texts))
+        if cut is None:
+            return vectors
+        read = vectors.text_tokens or [endpoint.token_limit or 0] * len(cut)
+        long = [text for text, is_cut in zip(call.texts, cut, strict=True) if is_cut]
+        known = await count_long(partial(self.count_tokens, name, kind=call.input_type), long)
+        lengths = iter(known or ())
+        unread = [
+            max(1, next(lengths) - tokens) if is_cut and known else None if is_cut else 0
+            for tokens, is_cut in zip(read, cut, strict=True)
+        ]
+        return replace(vectors, text_unread=unread)
 
     async def embed_sparse(self, name: str, call: SparseEmbed) -> SparseVectors:
         """`infer` for weights of words."""

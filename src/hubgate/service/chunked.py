@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain, islice, repeat
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
-from hubgate.core.chunking import MAX_SLOTS, Chunk, Patience, chunk, merged_slot
+from hubgate.core.chunking import MAX_SLOTS, Chunk, merged_slot
 from hubgate.core.vectors import f32, f32_to_json, floats, in_encoding
 from hubgate.domain.calls import Encoding
-from hubgate.domain.errors import BodyTooLarge
+from hubgate.service.cutting import chunks_of
 from hubgate.service.fitting import size_warning
 
 if TYPE_CHECKING:
@@ -21,15 +19,7 @@ if TYPE_CHECKING:
     from hubgate.domain.calls import Embed, Vectors
     from hubgate.domain.chunking import ChunkingSettings
     from hubgate.domain.endpoint import Endpoint
-
-MOST_CHARACTERS = 6_000_000
-"""Of all texts of a call. To cut so many takes up to 3 seconds and 0.2 GB, in a thread."""
-MOST_CHUNKS = 8192
-"""Of all texts of a call: at 1024 dimensions its answer has 90 MB."""
-
-_CUTTERS = ThreadPoolExecutor(4, thread_name_prefix="hubgate-chunking")
-
-_T = TypeVar("_T")
+    from hubgate.service.cutting import CountTokens
 
 
 class EmbeddedChunk(NamedTuple):
@@ -40,6 +30,8 @@ class EmbeddedChunk(NamedTuple):
     vector: bytes
     tokens: int | None = None
     """That the model read, where that is known of each chunk."""
+    unread: int | None = None
+    """Tokens that it did not read, where that was asked and is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,19 +49,21 @@ class Chunked:
 
 async def embed_chunks(
     endpoint: Endpoint,
-    settings: ChunkingSettings,
+    settings: ChunkingSettings | None,
     call: Embed,
     embed: Callable[[Embed], Awaitable[Vectors]],
     *,
+    count: CountTokens | None = None,
     encoding: Encoding,
 ) -> Chunked:
     """Cut the texts of a call and embed the chunks, all in one call.
 
     Args:
         endpoint: whose model is asked.
-        settings: how to cut.
+        settings: how to cut; `None` so that the model reads all of every chunk.
         call: of the texts as they are.
         embed: asks the model.
+        count: counts tokens, if somebody can.
         encoding: of the vectors in the answer.
 
     Raises:
@@ -77,7 +71,10 @@ async def embed_chunks(
         BodyTooLarge: the texts are too long, or make too many chunks.
         HubgateError: what the model raises.
     """
-    places, texts = await in_cutting_thread(partial(_cut, call.texts, settings))
+    places = await chunks_of(call.texts, endpoint, settings, count)
+    texts = [
+        text[place.start : place.end] for text, of in zip(call.texts, places, strict=True) for place in of
+    ]
     vectors = await embed(replace(call, texts=texts))
     return Chunked(
         items=await asyncio.to_thread(_put_back, call.texts, places, texts, vectors, encoding),
@@ -87,42 +84,10 @@ async def embed_chunks(
     )
 
 
-async def in_cutting_thread(work: Callable[[], _T]) -> _T:
-    """Do what cuts texts at a caller's wish: in one of few threads that nothing else needs.
-
-    A hostile separator holds its thread until its patience is at an end, even if its caller has left. In the event
-    loop's own threads it would hold up the names of servers and the registration of models.
-    """
-    return await asyncio.get_running_loop().run_in_executor(_CUTTERS, work)
-
-
-def _cut(texts: Sequence[str], settings: ChunkingSettings) -> tuple[list[list[Chunk]], list[str]]:
-    """The chunks of each text, and the texts of all chunks."""
-    characters = sum(map(len, texts))
-    if characters > MOST_CHARACTERS:
-        raise BodyTooLarge(
-            f"The texts have {characters} characters together; a request that cuts them takes at most {MOST_CHARACTERS}.",
-            remedy="Send them in several requests.",
-        )
-    places: list[list[Chunk]] = []
-    pieces: list[str] = []
-    patience = Patience.for_texts(*texts)
-    for text in texts:
-        chunks = chunk(text, settings, patience)
-        if len(pieces) + len(chunks) > MOST_CHUNKS:
-            raise BodyTooLarge(
-                f"These chunking settings cut the texts into more than {MOST_CHUNKS} chunks, the most in one request.",
-                remedy="Send the texts in several requests, or raise max_chunk_size.",
-            )
-        places.append(chunks)
-        pieces += [text[place.start : place.end] for place in chunks]
-    return places, pieces
-
-
 def _put_back(
     texts: Sequence[str],
     places: Sequence[Sequence[Chunk]],
-    cut: Sequence[str],
+    pieces: Sequence[str],
     vectors: Vectors,
     encoding: Encoding,
 ) -> list[list[EmbeddedChunk]]:
@@ -130,7 +95,8 @@ def _put_back(
     merging = any(len(chunks) > MAX_SLOTS for chunks in places)
     held = in_encoding(vectors, Encoding.F32 if merging else encoding)
     tokens = vectors.text_tokens or repeat(None)
-    rest = map(EmbeddedChunk, chain.from_iterable(places), cut, held.items, tokens)
+    unread = vectors.text_unread or repeat(None)
+    rest = map(EmbeddedChunk, chain.from_iterable(places), pieces, held.items, tokens, unread)
     items = [list(islice(rest, len(chunks))) for chunks in places]
     if merging:
         items = [_merged(text, chunks) for text, chunks in zip(texts, items, strict=True)]
@@ -152,12 +118,16 @@ def _merged(text: str, chunks: Sequence[EmbeddedChunk]) -> list[EmbeddedChunk]:
         before = merged[-1]
         place = before.place._replace(end=one.place.end, end_utf16=one.place.end_utf16)
         vector = f32([(a + b) / 2 for a, b in zip(floats(before.vector), floats(one.vector), strict=True)])
-        tokens = None if before.tokens is None or one.tokens is None else before.tokens + one.tokens
-        merged[-1] = EmbeddedChunk(place, text[place.start : place.end], vector, tokens)
+        tokens, unread = _sum(before.tokens, one.tokens), _sum(before.unread, one.unread)
+        merged[-1] = EmbeddedChunk(place, text[place.start : place.end], vector, tokens, unread)
     return merged
 
 
-def _warnings(endpoint: Endpoint, settings: ChunkingSettings, vectors: Vectors) -> tuple[str, ...]:
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
+
+
+def _warnings(endpoint: Endpoint, settings: ChunkingSettings | None, vectors: Vectors) -> tuple[str, ...]:
     warnings = list(vectors.warnings)
     if too_long := size_warning(endpoint, settings):
         warnings.append(too_long)

@@ -16,6 +16,7 @@ from hubgate.core.chunking import words_of
 from hubgate.core.sharing import tokens_guessed, weight
 from hubgate.domain.calls import Embed, Tokenize, Tokens, Vectors
 from hubgate.domain.chunking import SMALLEST_CHUNK, ChunkFit
+from hubgate.domain.endpoint import Source
 from hubgate.domain.errors import HubgateError
 from hubgate.service.samples import SAMPLES
 
@@ -35,6 +36,8 @@ _SPECIAL_TOKENS = 2
 _SHORTEST = "a"
 """One token in every model."""
 _BATCH = 32
+_TELLING = frozenset({Source.LOCAL, Source.FAKE})
+"""Where every cut is reported."""
 
 
 async def fitted(
@@ -50,7 +53,7 @@ async def fitted(
         counter: what counts the model's tokens without asking it, if there is one.
         patience: seconds to count in.
     """
-    limit = endpoint.max_input_tokens or endpoint.facts.max_input_tokens
+    limit = endpoint.token_limit
     if limit is None:
         return endpoint
     prefixes = endpoint.facts.prefixes if endpoint.prefixes is None else endpoint.prefixes
@@ -72,15 +75,35 @@ async def fitted(
     return replace(known, facts=replace(known.facts, warnings=(*known.facts.warnings, warning)))
 
 
-def size_warning(endpoint: Endpoint, settings: ChunkingSettings) -> str | None:
+def size_warning(endpoint: Endpoint, settings: ChunkingSettings | None) -> str | None:
     """What to tell who cuts texts by these settings, if chunks can be longer than the endpoint's model reads."""
-    fit, size = endpoint.facts.chunk_fit, settings.max_chunk_size
-    if fit is None or size is None or size <= fit.words:
+    fit = endpoint.facts.chunk_fit
+    if settings is None or settings.max_chunk_size is None or fit is None:
         return None
-    limit = endpoint.max_input_tokens or endpoint.facts.max_input_tokens
+    size = settings.max_chunk_size
+    if size <= fit.words:
+        return None
     return (
-        f"Chunks of {size} words can be longer than the {limit} tokens that the model reads, "
-        f"and what is beyond is not in their vectors. {_proposal(fit, SMALLEST_CHUNK[settings.strategy])}"
+        f"Chunks of {size} words can be longer than the {endpoint.token_limit} tokens that the model reads, "
+        f"and what is beyond is not in their vectors. {_proposal(fit, SMALLEST_CHUNK[settings.strategy])} "
+        "Without chunking_settings, chunks are cut so that the model reads all of them."
+    )
+
+
+def blind_warning(endpoint: Endpoint, counter: Counter | None) -> str | None:
+    """What to tell whose server may cut a long text without a word, if the gateway cannot see it either."""
+    facts = endpoint.facts
+    seen = endpoint.source in _TELLING or facts.auto_truncate is False
+    if seen or (counter is not None and endpoint.token_limit is not None):
+        return None
+    remedy = (
+        "Set [model] to the model's name on the Hub, so that hubgate can count its tokens."
+        if counter is None
+        else "Set [max_input_tokens]."
+    )
+    return (
+        "Texts that are longer than the model reads may be cut without notice: the server does not report it, "
+        f"and hubgate cannot see it. {remedy}"
     )
 
 

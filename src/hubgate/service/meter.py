@@ -50,6 +50,7 @@ class _Tally:
     requests: int = 0
     texts: int = 0
     tokens: int = 0
+    truncated: int = 0
     times: _Times = field(default_factory=_Times)
 
 
@@ -93,6 +94,7 @@ class Meter:
         seconds: float,
         texts: int = 0,
         tokens: int = 0,
+        truncated: int = 0,
         waited: float = 0.0,
     ) -> None:
         """Count one answered request. `endpoint` must be the name of a registered one, or empty."""
@@ -106,6 +108,7 @@ class Meter:
         tally.requests += 1
         tally.texts += texts
         tally.tokens += tokens
+        tally.truncated += truncated
         tally.times.add(seconds)
         if waited:
             self.waits.setdefault(endpoint, _Times()).add(waited)
@@ -131,11 +134,13 @@ class _Requests(Collector):
         seconds: dict[tuple[str, ...], _Times] = {}
         texts: dict[str, int] = {}
         tokens: dict[str, int] = {}
+        truncated: dict[str, int] = {}
         for (face, endpoint, cause), tally in self._meter.tallies.items():
             requests.add_metric((face, endpoint, cause), tally.requests)
             seconds.setdefault((face, endpoint), _Times()).merge(tally.times)
             texts[endpoint] = texts.get(endpoint, 0) + tally.texts
             tokens[endpoint] = tokens.get(endpoint, 0) + tally.tokens
+            truncated[endpoint] = truncated.get(endpoint, 0) + tally.truncated
         yield requests
         yield _histogram(
             "hubgate_request_seconds",
@@ -145,6 +150,11 @@ class _Requests(Collector):
         )
         yield _counter("hubgate_texts", "Texts answered.", texts)
         yield _counter("hubgate_tokens", "Tokens read, where the engine tells.", tokens)
+        yield _counter(
+            "hubgate_texts_truncated",
+            "Texts that were cut to what the model reads, where that is known.",
+            truncated,
+        )
         yield _histogram(
             "hubgate_queue_seconds",
             "Time that a call stood in the gate's queue; those that did not wait are not counted.",

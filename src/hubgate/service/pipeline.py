@@ -45,10 +45,12 @@ from hubgate.upstreams.wire import bounds
 from hubgate.upstreams.wire.dialects import POOLED_HERE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hubgate.core.reserving import Reserve
-    from hubgate.domain.calls import Call, Result
+    from hubgate.domain.calls import Call, InputType, Result
     from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Answer, Clock, Counters, Model, Upstream, VectorCache, Writer
+    from hubgate.domain.ports import Answer, Clock, Counter, Counters, Model, Upstream, VectorCache, Writer
     from hubgate.domain.secret import Secret
     from hubgate.service.ledger import Ledger
 
@@ -80,6 +82,16 @@ class Pipeline:
     cached: Cached | None = None
     health: Health | None = None
     """Of a model that runs elsewhere."""
+    prompted: Prompted | None = None
+    counter: Counter | None = None
+
+    async def count_tokens(
+        self, texts: Sequence[str], kind: InputType | None, limit: int | None
+    ) -> Sequence[int] | None:
+        """The tokens of each text as the model would read it, uncut: see `Counter`."""
+        if self.counter is None or self.prompted is None:
+            return None
+        return await self.counter(self.prompted.prefixed(texts, kind), limit)
 
     async def close(self) -> None:
         """Send away who waits, and let what is in flight end."""
@@ -129,12 +141,15 @@ class Pipelines:
         answer = Guarded(answer, dimensions=facts.dimensions)
         counter = self._counters.open(endpoint) if self._counters else None
         if counter is not None:
-            answer = Counted(answer, counter, limit=endpoint.max_input_tokens or facts.max_input_tokens)
+            may_cut = facts.auto_truncate is not False
+            answer = Counted(answer, counter, limit=endpoint.token_limit, may_cut=may_cut)
         if endpoint.cached and self._cache is not None:
             answer = cached = Cached(answer, self._cache, identity=identity(endpoint))
         answer = Shortened(answer, model=endpoint.model or facts.model, dimensions=facts.dimensions)
-        answer = Prompted(answer, facts.prefixes if endpoint.prefixes is None else endpoint.prefixes)
-        return Pipeline(answer=answer, queue=queue, cached=cached, health=health)
+        prompted = Prompted(answer, facts.prefixes if endpoint.prefixes is None else endpoint.prefixes)
+        return Pipeline(
+            answer=prompted, queue=queue, cached=cached, health=health, prompted=prompted, counter=counter
+        )
 
     def _build_writing(self, endpoint: Endpoint, token: Secret | None, writer: Writer) -> Pipeline:
         health = self._health(endpoint, token)

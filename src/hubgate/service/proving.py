@@ -11,7 +11,7 @@ from hubgate.core.chunking import check_separators
 from hubgate.core.vectors import floats
 from hubgate.domain.endpoint import Source, Task
 from hubgate.domain.errors import DeadlineExceeded, EndpointChanged, InvalidEndpoint
-from hubgate.service.fitting import fitted
+from hubgate.service.fitting import blind_warning, fitted
 from hubgate.service.probing import open_model, probe
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ async def prove(
     Raises:
         HubgateError: it does not work; says why and what to do.
     """
-    check_separators(draft.chunking)
+    if draft.chunking is not None:
+        check_separators(draft.chunking)
     seconds = within or (DOWNLOAD_SECONDS if draft.source is Source.LOCAL else DEFAULT_SECONDS)
     try:
         async with asyncio.timeout(seconds):
@@ -71,7 +72,12 @@ async def prove(
         proven = replace(draft, dimensions=draft.dimensions and facts.dimensions, facts=facts)
         if counters is not None and draft.task is Task.TEXT_EMBEDDING:
             proven = replace(proven, facts=await counters.learn(proven, probed.token))
-            proven = await fitted(proven, cast("Upstream", model), counters.open(proven))
+            counter = counters.open(proven)
+            proven = await fitted(proven, cast("Upstream", model), counter)
+            if warning := blind_warning(proven, counter):
+                proven = replace(
+                    proven, facts=replace(proven.facts, warnings=(*proven.facts.warnings, warning))
+                )
         if probed.token == token:
             return proven, model
         bearer = open_model(sources, proven, token)

@@ -18,7 +18,7 @@ from sqlalchemy import (
 
 from hubgate.domain.records import BUCKETS
 
-REVISION = "0007"
+REVISION = "0008"
 """The newest migration."""
 
 metadata = MetaData(

@@ -86,6 +86,21 @@ async def in_model_folder(model: str, work: Callable[[], _T], seconds: float = S
         ) from None
 
 
+def kept_model(model: str, *, revision: str | None) -> Path | None:
+    """The folder of a model that is on this machine already; `None` if it is not. Blocks, and asks nobody."""
+    try:
+        here = _on_this_machine(model)
+    except RuntimeFailed:
+        return None
+    if here is not None:
+        return here
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - half a second
+
+    commit = revision if revision and COMMIT.fullmatch(revision) else None
+    path = try_to_load_from_cache(model, TOKENIZER, revision=commit)
+    return Path(path).parent if isinstance(path, str) else None
+
+
 def packaged(model: str) -> Path | None:
     """The folder of a repository whose files came with a package, if it is installed."""
     package = importlib.util.find_spec(_PACKAGED[model]) if model in _PACKAGED else None

@@ -18,6 +18,8 @@ _ROUTE_TASKS = {
     "/v1/chat/completions": Task.CHAT_COMPLETION,
 }
 _CAPABILITIES = {"embed": Task.TEXT_EMBEDDING, "rerank": Task.RERANK}
+_CUTS_LONG_TEXTS = {Engine.INFINITY: True, Engine.VLLM: False, Engine.LLAMACPP: False}
+"""What a server does with a text that is too long: cuts it, or refuses it."""
 _OWNERS = {
     "vllm": Engine.VLLM,
     "sglang": Engine.SGLANG,
@@ -102,7 +104,7 @@ def from_models(models: Any, wanted: str | None, route: str | None, task: Task |
         engine=engine,
         model=_text(entry.get("id")),
         max_input_tokens=_whole(entry.get("max_model_len")) or _whole(_of(meta, "n_ctx_train")),
-        auto_truncate=True if engine is Engine.INFINITY else None,
+        auto_truncate=_CUTS_LONG_TEXTS.get(engine),
         route=route,
     )
     tells = engine is Engine.INFINITY and isinstance(entry.get("capabilities"), list)

@@ -8,6 +8,7 @@ import logging
 import re
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -15,7 +16,7 @@ from weakref import WeakValueDictionary
 from hubgate.domain.endpoint import Source, TokenCounts
 from hubgate.domain.errors import RuntimeFailed
 from hubgate.runtime.folder import TOKENIZER, TokenizerBroken, read_limit
-from hubgate.upstreams.local_files import COMMIT, fetch_files, packaged
+from hubgate.upstreams.local_files import COMMIT, fetch_files, kept_model, packaged
 from hubgate.upstreams.named_files import in_own_thread
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 class TokenizerFiles:
-    """Implements `domain.ports.Counters` for dedicated endpoints; local models count themselves.
+    """Implements `domain.ports.Counters` for dedicated endpoints and local models.
 
     Args:
         home: the folder where tokenizers are kept.
@@ -81,6 +82,11 @@ class TokenizerFiles:
 
     def open(self, endpoint: Endpoint) -> Counter | None:
         """The counter of an endpoint; endpoints of one model share one."""
+        if endpoint.source is Source.LOCAL:
+            model = endpoint.model or ""
+            commit = endpoint.facts.revision
+            find = partial(kept_model, model, revision=commit)
+            return self._counters.setdefault((model, commit), TokenizerCounter(model, find))
         named = _named(endpoint)
         if named is None or endpoint.facts.token_counts is not TokenCounts.TOKENIZER:
             return None

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.responses import Response
 
+from hubgate.domain.chunking import parse_chunking_settings
 from hubgate.domain.errors import CapacityError, InUse, InvalidRequest, RuntimeFailed, UpstreamError
 from hubgate.service.users import users_of
 from hubgate.web.api_table import ApiRoute, json_response
 from hubgate.web.asgi import decode
+from hubgate.web.embedding import input_type_of
 from hubgate.web.shapes import EndpointForm, edited, endpoint_json
 
 if TYPE_CHECKING:
@@ -40,9 +42,20 @@ class CloneForm(msgspec.Struct, forbid_unknown_fields=True):
     """Of the clone."""
 
 
+class ChunkForm(msgspec.Struct, forbid_unknown_fields=True):
+    """What is sent to see how a text is cut."""
+
+    text: str
+    chunking_settings: dict[str, Any] | None = None
+    """Instead of the endpoint's own."""
+    input_type: str | None = "document"
+    """What the text is for: its prefix takes room, too."""
+
+
 _REGISTRATION = msgspec.json.Decoder(RegistrationForm)
 _CHANGES = msgspec.json.Decoder(dict[str, Any])
 _CLONE = msgspec.json.Decoder(CloneForm)
+_CHUNK = msgspec.json.Decoder(ChunkForm)
 
 
 class EndpointsApi:
@@ -112,6 +125,21 @@ class EndpointsApi:
         await self._gateway.accept(name)
         return json_response(self._shown(name))
 
+    async def chunk(self, request: Request) -> Response:
+        """Cut a text into the chunks that the endpoint makes of it; the model is not called."""
+        form = decode(await request.body(), _CHUNK)
+        name = request.path_params["name"]
+        given = form.chunking_settings
+        settings = parse_chunking_settings(given) if given else None
+        kind = input_type_of(form.input_type)
+        (chunks,) = await self._gateway.chunk(name, [form.text], settings, kind)
+        return json_response(
+            {
+                "utf16": [[one.start_utf16, one.end_utf16] for one in chunks],
+                "codepoints": [[one.start, one.end] for one in chunks],
+            }
+        )
+
     def routes(self) -> Sequence[ApiRoute]:
         """The rows of these verbs."""
         one = "/endpoints/{name}"
@@ -144,6 +172,11 @@ class EndpointsApi:
                 query={"force": "true: whoever uses it"},
                 status=204,
             ),
+            *self._verbs(one),
+        )
+
+    def _verbs(self, one: str) -> Sequence[ApiRoute]:
+        return (
             ApiRoute(
                 method="POST",
                 path=f"{one}/clone",
@@ -152,6 +185,14 @@ class EndpointsApi:
                 takes=CloneForm,
                 example={"name": "e5-two"},
                 status=201,
+            ),
+            ApiRoute(
+                method="POST",
+                path=f"{one}/chunk",
+                answer=self.chunk,
+                summary="The places of the chunks that the endpoint cuts a text into; the model is not called.",
+                takes=ChunkForm,
+                example={"text": "One sentence. Another one."},
             ),
             ApiRoute(
                 method="POST",

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from hubgate.domain.chunking import DEFAULT_CHUNKING, parse_chunking_settings
+from hubgate.domain.chunking import parse_chunking_settings
 from hubgate.domain.endpoint import (
     DEFAULT_REQUESTS_PER_MINUTE,
     Endpoint,
@@ -53,8 +53,8 @@ def read_endpoint(name: str, task: str | None, body: bytes) -> tuple[Endpoint, S
         raise invalid_action([error.message]) from None
     given = Settings("configuration", parsed(body, _OBJECT))
     wanted = _served(_resolved(task, given.text("task_type")), given.text("service"))
-    chunking = DEFAULT_CHUNKING
-    if wanted in CHUNKED_TASKS:
+    chunking = None
+    if wanted in CHUNKED_TASKS:  # as in Elasticsearch, whose default stands for itself
         chunking = parse_chunking_settings(given.map("chunking_settings"))
     about_ranks = _about_ranks(wanted, given.inner("task_settings"))
     settings = given.inner("service_settings")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from hubgate.domain.chunking import DEFAULT_CHUNKING
 from hubgate.domain.endpoint import Similarity, Task
 from hubgate.service.proving import SERVED_TASKS
 from hubgate.web.elastic_forms import CHUNKED_TASKS
@@ -44,7 +45,9 @@ def endpoint_object(endpoint: Endpoint, *, full: bool) -> dict[str, Any]:
         "service": SERVICE,
         "service_settings": _known(settings),
         "task_settings": _known(about_ranks) or None,
-        "chunking_settings": endpoint.chunking.as_dict() if endpoint.task in CHUNKED_TASKS else None,
+        "chunking_settings": (endpoint.chunking or DEFAULT_CHUNKING).as_dict()
+        if endpoint.task in CHUNKED_TASKS
+        else None,
     }
     return _known(shown)
 

@@ -97,8 +97,15 @@ def addressed(gateway: Gateway, ticket: Ticket, said: str) -> tuple[Endpoint, In
     return endpoint, input_type_of(word) if colon else default
 
 
-async def embed(gateway: Gateway, ticket: Ticket, name: str, call: Embed) -> Vectors:
+async def embed(gateway: Gateway, ticket: Ticket, name: str, call: Embed, *, counts: bool = False) -> Vectors:
     """Answer a call, and write on the ticket what was done.
+
+    Args:
+        gateway: what embeds.
+        ticket: the request's.
+        name: of the endpoint.
+        call: what is asked.
+        counts: whether the answer is to say of each text how many tokens the model did not read.
 
     Raises:
         HubgateError: it cannot be answered.
@@ -109,7 +116,8 @@ async def embed(gateway: Gateway, ticket: Ticket, name: str, call: Embed) -> Vec
     ticket.texts = len(call.texts)
     ticket.tokens = vectors.tokens or 0
     ticket.waited = vectors.waited
-    return vectors
+    ticket.truncated = vectors.truncated or 0
+    return await gateway.with_unread(name, call, vectors) if counts else vectors
 
 
 async def embed_in_chunks(
@@ -119,6 +127,7 @@ async def embed_in_chunks(
     call: Embed,
     given: dict[str, Any],
     *,
+    counts: bool = False,
     encoding: Encoding = Encoding.JSON,
 ) -> Chunked:
     """Answer a call whose texts are to be cut, and write on the ticket what was done: its texts are the chunks.
@@ -129,6 +138,7 @@ async def embed_in_chunks(
         endpoint: that is called.
         call: of the texts as they are.
         given: the `chunking_settings` of the request; empty for the endpoint's own.
+        counts: as of `embed`.
         encoding: of the vectors in the answer.
 
     Raises:
@@ -136,8 +146,9 @@ async def embed_in_chunks(
         HubgateError: it cannot be answered.
     """
     settings = parse_chunking_settings(given) if given else endpoint.chunking
-    ask = partial(embed, gateway, ticket, endpoint.name)
-    return await embed_chunks(endpoint, settings, call, ask, encoding=encoding)
+    ask = partial(embed, gateway, ticket, endpoint.name, counts=counts)
+    count = partial(gateway.count_tokens, endpoint.name, kind=call.input_type, limit=endpoint.token_limit)
+    return await embed_chunks(endpoint, settings, call, ask, count=count, encoding=encoding)
 
 
 def usage_of(texts: Sequence[str], vectors: Vectors) -> dict[str, int | bool]:

@@ -162,6 +162,7 @@ class Guard:
             seconds=seconds,
             texts=ticket.texts,
             tokens=ticket.tokens,
+            truncated=ticket.truncated,
             waited=ticket.waited,
         )
         if _log.isEnabledFor(logging.INFO):

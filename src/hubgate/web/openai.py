@@ -54,7 +54,7 @@ class EmbeddingsForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     input_type: str | None = None
     chunking_settings: dict[str, Any] | None = None
     token_counts: bool = False
-    """Whether each vector is to be told with the tokens that the model read for it."""
+    """Whether each vector comes with the tokens that the model read for it, and the number of those it did not."""
     user: Any = None
     """OpenAI's mark for its own abuse checks: not read."""
 
@@ -125,7 +125,7 @@ async def answer_embeddings(
     )
     as_base64 = form.encoding_format == "base64"
     if form.chunking_settings is None:
-        vectors = await embed(gateway, ticket, endpoint.name, call)
+        vectors = await embed(gateway, ticket, endpoint.name, call, counts=form.token_counts)
         counts = form.token_counts and vectors.exact  # else they are a total, divided
         usage = usage_of(texts, vectors)
         size = total(vectors.items)
@@ -134,7 +134,13 @@ async def answer_embeddings(
         encoding = Encoding.F32 if as_base64 else Encoding.JSON
         try:
             chunked = await embed_in_chunks(
-                gateway, ticket, endpoint, call, form.chunking_settings, encoding=encoding
+                gateway,
+                ticket,
+                endpoint,
+                call,
+                form.chunking_settings,
+                counts=form.token_counts,
+                encoding=encoding,
             )
         except InvalidChunking as error:
             raise InvalidRequest(error.message, remedy=error.remedy) from None
@@ -171,9 +177,10 @@ def _render(
 def _embeddings(vectors: Vectors, *, as_base64: bool, counts: bool) -> Iterator[bytes]:
     held = in_encoding(vectors, Encoding.F32 if as_base64 else Encoding.JSON)
     tokens = (counts and held.text_tokens) or repeat(None)
-    for index, (item, count) in enumerate(zip(held.items, tokens, strict=False)):
+    unread = held.text_unread or repeat(None)
+    for index, (item, count, rest) in enumerate(zip(held.items, tokens, unread, strict=False)):
         spelled = _spelled(item, as_base64=as_base64)
-        yield b'{"object":"embedding","index":%d,"embedding":%b%b}' % (index, spelled, _counted(count))
+        yield b'{"object":"embedding","index":%d,"embedding":%b%b}' % (index, spelled, _counted(count, rest))
 
 
 def _chunks(chunks: Sequence[EmbeddedChunk], *, as_base64: bool, counts: bool) -> bytes:
@@ -186,14 +193,15 @@ def _chunks(chunks: Sequence[EmbeddedChunk], *, as_base64: bool, counts: bool) -
             chunk.place.end,
             msgspec.json.encode(chunk.text),
             _spelled(chunk.vector, as_base64=as_base64),
-            _counted(chunk.tokens if counts else None),
+            _counted(chunk.tokens if counts else None, chunk.unread),
         )
         for index, chunk in enumerate(chunks)
     )
 
 
-def _counted(tokens: int | None) -> bytes:
-    return b"" if tokens is None else b',"tokens":%d' % tokens
+def _counted(tokens: int | None, unread: int | None) -> bytes:
+    read = b"" if tokens is None else b',"tokens":%d' % tokens
+    return read if unread is None else b'%b,"tokens_unread":%d' % (read, unread)
 
 
 def _spelled(item: bytes, *, as_base64: bool) -> bytes:

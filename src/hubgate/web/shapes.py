@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from hubgate.domain.calls import InputType
-from hubgate.domain.chunking import DEFAULT_CHUNKING, parse_chunking_settings
+from hubgate.domain.chunking import parse_chunking_settings
 from hubgate.domain.endpoint import (
     DEFAULT_REQUESTS_PER_MINUTE,
     Endpoint,
@@ -71,11 +71,10 @@ class EndpointForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omi
     def of(cls, endpoint: Endpoint) -> EndpointForm:
         """The form that makes this endpoint, without its token."""
         same = {name: getattr(endpoint, name) for name in _SAME}
-        chunking = endpoint.chunking
         return cls(
             **same,
             rate_limit=RateLimit(**{name: getattr(endpoint, name) for name in RateLimit.__struct_fields__}),
-            chunking_settings=None if chunking == DEFAULT_CHUNKING else chunking.as_dict(),
+            chunking_settings=endpoint.chunking.as_dict() if endpoint.chunking else None,
             cache=endpoint.cached,
         )
 
@@ -98,7 +97,7 @@ class EndpointForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omi
             source=source,
             cached=self.cache,
             **msgspec.structs.asdict(self.rate_limit),
-            chunking=parse_chunking_settings(self.chunking_settings),
+            chunking=parse_chunking_settings(self.chunking_settings) if self.chunking_settings else None,
         )
         return draft, Secret(self.token) if self.token else None
 
@@ -156,12 +155,12 @@ def endpoint_json(endpoint: Endpoint, token_hint: str | None) -> dict[str, Any]:
         "tested": facts.engine is not None,
         "similarity": endpoint.similarity or Similarity.COSINE,
         "dimensions": facts.dimensions,
-        "max_input_tokens": endpoint.max_input_tokens or facts.max_input_tokens,
+        "max_input_tokens": endpoint.token_limit,
         "rate_limit": _known({name: getattr(endpoint, name) for name in RateLimit.__struct_fields__}),
         "prefixes": facts.prefixes if endpoint.prefixes is None else endpoint.prefixes,
         "cache": endpoint.cached,
         "precision": endpoint.precision if endpoint.source is Source.LOCAL else None,
-        "chunking_settings": endpoint.chunking.as_dict(),
+        "chunking_settings": endpoint.chunking.as_dict() if endpoint.chunking else None,
         "facts": _known(msgspec.to_builtins(replace(facts, fingerprint=None))),
     }
     return _known(shown)

@@ -47,6 +47,8 @@ class Ticket:
     tokens: int = 0
     """Of the prompt and of what was written together."""
     completion_tokens: int = 0
+    truncated: int = 0
+    """Texts of which the model read only the beginning."""
     waited: float = 0.0
     """Seconds in the gate's queue."""
     status: int = 0

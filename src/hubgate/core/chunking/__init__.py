@@ -22,6 +22,7 @@ __all__ = [
     "Patience",
     "check_separators",
     "chunk",
+    "halves",
     "icu_version",
     "icu_warning",
     "merged_slot",
@@ -40,6 +41,11 @@ class Chunk(NamedTuple):
     end: int
     start_utf16: int
     end_utf16: int
+
+    def shifted(self, whole: Chunk) -> Chunk:
+        """The same piece, where `whole` is the chunk that was cut."""
+        units, points = whole.start_utf16, whole.start
+        return Chunk(self.start + points, self.end + points, self.start_utf16 + units, self.end_utf16 + units)
 
 
 def chunk(text: str, settings: ChunkingSettings, patience: Patience | None = None) -> list[Chunk]:
@@ -70,6 +76,16 @@ def _spans(text: Text, settings: ChunkingSettings, patience: Patience) -> list[t
             return by_recursion(text, size, separators, patience)
         case _:
             return [(0, text.length)]
+
+
+def halves(text: str) -> list[Chunk]:
+    """A text of several characters in two: near its middle at the end of a word, if one ends there."""
+    whole = Text(text)
+    middle = whole.unit(len(text) // 2)
+    near = (end for end in whole.words.ends if 4 * abs(end - middle) <= whole.length and end < whole.length)
+    split = min(near, key=lambda end: abs(end - middle), default=middle)
+    point = whole.point(split)
+    return [Chunk(0, point, 0, split), Chunk(point, len(text), split, whole.length)]
 
 
 def words_of(text: str) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PARQUET = frozenset({".parquet", ".pq"})
 JSONL = frozenset({".jsonl", ".ndjson"})
-_RESERVED = frozenset({"id", "embedding", "tokens"})
+_RESERVED = frozenset({"id", "embedding", "tokens", "tokens_unread"})
 _RESERVED_OF_CHUNKS = frozenset({"chunk", "start", "end", "text"})
 
 

@@ -143,8 +143,12 @@ class JsonlSink:
             if self._layout.chunked:
                 head |= {"chunk": index, "start": piece.start, "end": piece.end, "text": piece.text}
             spelled = orjson.dumps(head, default=str, option=_SPELLED)
-            tokens = b"null" if piece.tokens is None else b"%d" % piece.tokens
-            yield b'%b,"embedding":%b,"tokens":%b}\n' % (spelled[:-1], f32_to_json(piece.vector), tokens)
+            counts = b'"tokens":%b,"tokens_unread":%b' % (_number(piece.tokens), _number(piece.tokens_unread))
+            yield b'%b,"embedding":%b,%b}\n' % (spelled[:-1], f32_to_json(piece.vector), counts)
+
+
+def _number(tokens: int | None) -> bytes:
+    return b"null" if tokens is None else b"%d" % tokens
 
 
 def _fields(line: bytes) -> Mapping[str, Any]:

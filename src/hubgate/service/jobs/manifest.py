@@ -28,6 +28,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     part: Part | None
     """None where no row has a vector."""
     failed: list[Failed] = []
+    truncated: int | None = None
+    """Texts or chunks of which the model read only the beginning; `None` where nobody knows."""
+    unread: int = 0
+    """Tokens that it did not read."""
 
 
 class Done(NamedTuple):
@@ -47,6 +51,10 @@ class Totals(msgspec.Struct):
     pieces: int = 0
     tokens: int = 0
     exact: bool = True
+    truncated: int = 0
+    unread: int = 0
+    blind: int = 0
+    """Vectors of which nobody knows whether the model read the whole text."""
 
     def add(self, record: Record) -> None:
         """Count a shard."""
@@ -55,6 +63,7 @@ class Totals(msgspec.Struct):
         self.pieces += record.pieces
         self.tokens += record.tokens
         self.exact = self.exact and record.exact
+        self._count_cuts(record, 1)
 
     def remove(self, record: Record) -> None:
         """Take a shard back."""
@@ -62,6 +71,14 @@ class Totals(msgspec.Struct):
         self.failed -= len(record.failed)
         self.pieces -= record.pieces
         self.tokens -= record.tokens
+        self._count_cuts(record, -1)
+
+    def _count_cuts(self, record: Record, sign: int) -> None:
+        if record.truncated is None:
+            self.blind += sign * record.pieces
+        else:
+            self.truncated += sign * record.truncated
+            self.unread += sign * record.unread
 
 
 _DECODER = msgspec.json.Decoder(Record)

@@ -150,7 +150,7 @@ class ParquetSink:
         with replacing(self._output, self._parts.draft) as file, self._writer(file) as writer:
             for part in parts:
                 with pa.ipc.open_stream(self._parts.read(part)) as reader:
-                    waiting.append(reader.read_all())
+                    waiting.append(self._completed(reader.read_all()))
                 if sum(table.nbytes for table in waiting) >= _GROUP_BYTES:
                     _write_group(writer, waiting)
                     waiting.clear()
@@ -175,7 +175,14 @@ class ParquetSink:
             columns.append(pa.array([piece.text for piece in pieces], pa.string()))
         columns.append(_vectors(pieces, layout.dimensions))
         columns.append(pa.array([piece.tokens for piece in pieces], pa.int32()))
+        columns.append(pa.array([piece.tokens_unread for piece in pieces], pa.int32()))
         return pa.Table.from_arrays(columns, schema=self._schema)
+
+    def _completed(self, part: pa.Table) -> pa.Table:
+        """A part with all columns; one of an earlier version has none of the unread tokens."""
+        if "tokens_unread" in part.schema.names:
+            return part
+        return part.append_column(self._schema.field("tokens_unread"), pa.nulls(len(part), pa.int32()))
 
     def _writer(self, file: Any) -> pq.ParquetWriter:
         # A vector has nothing to compress, and no two are alike.
@@ -193,7 +200,7 @@ def _schema(layout: Layout) -> pa.Schema:
         places = {"chunk": pa.int32(), "start": pa.int64(), "end": pa.int64(), "text": pa.string()}
         fields += [pa.field(name, kind, nullable=False) for name, kind in places.items()]
     fields.append(pa.field("embedding", pa.list_(pa.float32(), layout.dimensions), nullable=False))
-    fields.append(pa.field("tokens", pa.int32()))
+    fields += [pa.field("tokens", pa.int32()), pa.field("tokens_unread", pa.int32())]
     return pa.schema(fields)
 
 

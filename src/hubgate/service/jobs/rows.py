@@ -90,6 +90,8 @@ class Piece(msgspec.Struct, frozen=True, gc=False, rename={"vector": "embedding"
     end: int = 0
     text: str = ""
     """Only of a text that was cut."""
+    tokens_unread: int | None = None
+    """Tokens that the model did not read, because the text is longer than it reads; `None` where nobody knows."""
 
 
 class Embedded(NamedTuple):

@@ -226,6 +226,8 @@ class _Answered(NamedTuple):
 
 
 def _record(shard: Shard, asked: Asked) -> Record:
+    unread = [piece.tokens_unread for piece in asked.embedded.pieces]
+    known = [tokens for tokens in unread if tokens is not None]
     return Record(
         shard=shard.number,
         digest=shard.digest,
@@ -235,6 +237,8 @@ def _record(shard: Shard, asked: Asked) -> Record:
         exact=asked.exact,
         part=None,
         failed=[*shard.failed, *asked.failed],
+        truncated=sum(map(bool, known)) if len(known) == len(unread) else None,
+        unread=sum(known),
     )
 
 

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
     from hubgate.domain.chunking import ChunkingSettings
 
+FIT = "fit"
+"""The way of an endpoint without settings: no chunk is longer than the model reads."""
 STRATEGIES = {
+    FIT: (),
     "sentence": ("max_chunk_size", "sentence_overlap"),
     "word": ("max_chunk_size", "overlap"),
     "recursive": ("max_chunk_size", "separator_group"),
@@ -28,8 +31,10 @@ _ESCAPES = str.maketrans({"\n": r"\n", "\r": r"\r"})
 
 def chunking_of(
     form: Mapping[str, str], faults: dict[str, str], old: ChunkingSettings | None = None
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """The chunking settings of a sent form, in Elasticsearch's words; fields that cannot be read go to the faults.
+
+    `None` where the model decides.
 
     Args:
         form: the sent fields.
@@ -39,6 +44,8 @@ def chunking_of(
     strategy = form.get("strategy", "")
     if strategy not in STRATEGIES:
         raise InvalidRequest("This way to cut texts is not known.")
+    if strategy == FIT:
+        return None
     settings: dict[str, Any] = {"strategy": strategy}
     for name in STRATEGIES[strategy]:
         text = form.get(name, "")
@@ -51,8 +58,10 @@ def chunking_of(
     return settings
 
 
-def chunk_fields(chunking: ChunkingSettings) -> dict[str, object]:
+def chunk_fields(chunking: ChunkingSettings | None) -> dict[str, object]:
     """The fields in which these settings stand; what a strategy does not know is not there."""
+    if chunking is None:
+        return {"strategy": FIT}
     settings = chunking.as_dict()
     separators = settings.pop(SEPARATORS, None)
     if separators is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hubgate.domain.calls import Chat, Complete, Embed, Rerank, SparseEmbed
+from hubgate.domain.chunking import DEFAULT_CHUNKING
 from hubgate.domain.endpoint import Task
 from hubgate.web.console.copying_python import elasticsearch, huggingface_hub, langchain, openai
 from hubgate.web.console.copying_web import curl, fetch, huggingface_js
@@ -95,7 +96,7 @@ def kibana(use: Use) -> str:
         url += "/v1/chat/completions"
     body: dict[str, Any] = {"service": "hugging_face", "service_settings": {"api_key": KEY, "url": url}}
     if endpoint.task in _CUT:
-        body["chunking_settings"] = endpoint.chunking.as_dict()
+        body["chunking_settings"] = (endpoint.chunking or DEFAULT_CHUNKING).as_dict()
     return f"PUT _inference/{endpoint.task}/{endpoint.name}\n{json_block(body)}\n"
 
 
@@ -110,7 +111,7 @@ def _dify(use: Use, *, chinese: bool) -> list[tuple[str, str]]:
     ]
     if isinstance(use.call, Chat | Complete):
         fields.append(("Completion mode", "Chat" if isinstance(use.call, Chat) else "Completion"))
-    if limit := endpoint.max_input_tokens or endpoint.facts.max_input_tokens:
+    if limit := endpoint.token_limit:
         fields.append(("Model context size", str(limit)))
     if endpoint.task is Task.TEXT_EMBEDDING:
         fields.append(("Model max chunks per batch", str(_CHUNKS_A_CALL)))

@@ -12,7 +12,7 @@ from hubgate.core.chunking import chunk
 from hubgate.domain.chunking import parse_chunking_settings
 from hubgate.domain.endpoint import Precision, Similarity, Source
 from hubgate.domain.errors import CallerError, HubgateError, InUse
-from hubgate.service.chunked import in_cutting_thread
+from hubgate.service.cutting import in_cutting_thread
 from hubgate.service.fitting import size_warning
 from hubgate.web.console import model_form
 from hubgate.web.console.chunk_form import OWN, STRATEGIES, chunking_of

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hubgate.domain.calls import InputType
 from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Engine, Precision, Source, Task
 from hubgate.domain.errors import InvalidRequest
-from hubgate.web.console.chunk_form import SEPARATORS, STRATEGIES, chunk_fields, chunking_of
+from hubgate.web.console.chunk_form import FIT, SEPARATORS, STRATEGIES, chunk_fields, chunking_of
 from hubgate.web.console.pasting import name_of_server, suggested_name
 from hubgate.web.fitting import fit
 from hubgate.web.shapes import EndpointForm
@@ -79,7 +79,7 @@ EMPTY: Mapping[str, str] = {
     "task_rerank": Task.RERANK,
     "requests_per_minute": str(DEFAULT_REQUESTS_PER_MINUTE),
     "burst": "1",
-    "strategy": "sentence",
+    "strategy": FIT,
     "max_chunk_size": "250",
     "sentence_overlap": "1",
     "overlap": "100",

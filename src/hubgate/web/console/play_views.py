@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from hubgate.core.chunking import chunk
 from hubgate.core.similarity import cosines
 from hubgate.core.vectors import floats, in_encoding
 from hubgate.domain.calls import Embed, Encoding, Rerank, Scores, SparseEmbed, SparseVectors, Vectors
-from hubgate.service.chunked import in_cutting_thread
 from hubgate.web.console.previewing import marked
 from hubgate.web.embedding import estimate
 from hubgate.web.reranking import best
@@ -22,8 +19,8 @@ from hubgate.web.reranking import best
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hubgate.core.chunking import Chunk
     from hubgate.domain.calls import Call, Result
-    from hubgate.domain.endpoint import Endpoint
     from hubgate.web.console.previewing import Piece
 
 _SHOWN_NUMBERS = 6
@@ -110,12 +107,12 @@ class Ranked:
 
 
 async def view_of(
-    endpoint: Endpoint, call: Call, result: Result, seconds: float
+    call: Call, result: Result, seconds: float, chunks: Sequence[Sequence[Chunk]] = ()
 ) -> Embedded | Weighed | Ranked:
-    """What is shown of the answer to a call."""
+    """What is shown of the answer to a call; `chunks` are those of each text that was embedded."""
     if isinstance(result, Vectors):
         assert isinstance(call, Embed)  # noqa: S101 - what else is answered with vectors
-        return await _embedded(endpoint, call, result, seconds)
+        return await _embedded(call, result, chunks, seconds)
     if isinstance(result, SparseVectors):
         assert isinstance(call, SparseEmbed)  # noqa: S101 - as above
         return _weighed(call, result, seconds)
@@ -124,21 +121,22 @@ async def view_of(
     return _ranked(call, result, seconds)
 
 
-async def _embedded(endpoint: Endpoint, call: Embed, vectors: Vectors, seconds: float) -> Embedded:
+async def _embedded(
+    call: Embed, vectors: Vectors, chunks: Sequence[Sequence[Chunk]], seconds: float
+) -> Embedded:
     items = in_encoding(vectors, Encoding.F32).items
     cells = await asyncio.to_thread(_cells, items)
-    cut = await in_cutting_thread(partial(_cut, endpoint, call.texts))
     tokens, truncated = vectors.text_tokens, vectors.text_truncated
     texts = [
         EmbeddedText(
             place + 1,
-            pieces,
-            chunks,
+            marked(text, of_text),
+            len(of_text),
             tokens[place] if tokens else None,
             bool(truncated and truncated[place]),
             floats(items[place])[:_SHOWN_NUMBERS],
         )
-        for place, (pieces, chunks) in enumerate(cut)
+        for place, (text, of_text) in enumerate(zip(call.texts, chunks, strict=True))
     ]
     told = _told(call.texts, vectors.tokens, seconds, vectors.waited, exact=vectors.exact)
     return Embedded(
@@ -198,9 +196,3 @@ def _cells(items: Sequence[bytes]) -> list[Cell]:
         for row, numbers in enumerate(rows)
         for column, cosine in enumerate(numbers)
     ]
-
-
-def _cut(endpoint: Endpoint, texts: Sequence[str]) -> list[tuple[Sequence[Piece], int]]:
-    """Each text as the endpoint's settings would cut it, and in how many chunks."""
-    chunks = [chunk(text, endpoint.chunking) for text in texts]
-    return [(marked(text, of), len(of)) for text, of in zip(texts, chunks, strict=True)]

@@ -28,10 +28,11 @@ from hubgate.web.problems import status_of
 from hubgate.web.ticket import ticket_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from starlette.responses import Response
 
+    from hubgate.core.chunking import Chunk
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.endpoint import Endpoint
     from hubgate.service.gateway import Gateway
@@ -63,7 +64,8 @@ class Playground:
             if isinstance(call, Chat | Complete):
                 raise InvalidRequest("This model writes, and its text is streamed.")
             result = await self._ask(ticket, endpoint.name, call)
-            view = await view_of(endpoint, call, result, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            view = await view_of(call, result, seconds, await self._chunks(endpoint.name, call))
         except HubgateError as error:
             ticket.cause = error.cause
             return self._answer(visit, endpoint, form, status_of(error), error=error)
@@ -91,6 +93,11 @@ class Playground:
         ticket.texts, ticket.waited = len(call.texts), getattr(result, "waited", 0.0)
         ticket.tokens = getattr(result, "tokens", None) or 0
         return result
+
+    async def _chunks(self, name: str, call: Call) -> Sequence[Sequence[Chunk]]:
+        if not isinstance(call, Embed):
+            return ()
+        return await self._gateway.chunk(name, call.texts, None, call.input_type)
 
     def _endpoint(self, visit: Visit) -> Endpoint:
         return self._gateway.find(visit.request.path_params["name"])
