@@ -60,6 +60,11 @@ class Settings:
     """Seconds."""
 
     @property
+    def has_gate(self) -> bool:
+        """Whether a gateway was ever made in the home, even if its database is lost."""
+        return self.database.exists() or database_mark(self.database).exists()
+
+    @property
     def database(self) -> Path:
         """The SQLite file."""
         return self.home / "hubgate.db"
@@ -222,3 +227,8 @@ def _admin_key(env: Mapping[str, str]) -> str | None:
             'for example the output of: python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
         )
     return key
+
+
+def database_mark(database: Path) -> Path:
+    """The file that says that there was a database: see `hubgate.store.sqlite.mark`."""
+    return database.with_name(f"{database.name}.exists")

@@ -73,6 +73,7 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
         sources = ModelSources(settings)
         if memory := _memory(settings):
             closing.push_async_callback(memory.close)
+            store.when_full(memory.give_way)
         counters = TokenizerFiles(settings.tokenizers, hf_endpoint=settings.hf_endpoint)
         ledger = await Ledger.load(store, time.monotonic)
         closing.push_async_callback(ledger.close)
@@ -82,6 +83,7 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
             counters,
             ledger,
             max_reply_bytes=settings.max_reply_bytes,
+            cache_secret=store.cache_secret,
         )
         gateway = Gateway(store, sources, pipelines, counters)
         closing.push_async_callback(gateway.usage.flush)

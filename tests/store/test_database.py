@@ -199,7 +199,9 @@ async def test_whoever_makes_the_file_at_the_same_time_is_awaited(file: Path) ->
 async def test_the_files_are_for_their_owner_alone(file: Path) -> None:
     database = await Database.open(file)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()}
-    assert modes == {"hubgate.db": 0o600, "hubgate.db-wal": 0o600, "hubgate.db-shm": 0o600}
+    assert modes == dict.fromkeys(
+        ("hubgate.db", "hubgate.db-wal", "hubgate.db-shm", "hubgate.db.exists"), 0o600
+    )
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     await database.close()
 

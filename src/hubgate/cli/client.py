@@ -97,7 +97,7 @@ def need_home(settings: Settings) -> None:
     Raises:
         CommandFailed: no.
     """
-    if not settings.database.exists():
+    if not settings.has_gate:
         raise CommandFailed(
             f"There is no gate at {settings.home}. Start one with `hubgate serve`, or name the folder of yours in"
             " HUBGATE_HOME."
@@ -140,7 +140,7 @@ def _some_home(settings: Settings, no_home: NoHome) -> Iterator[Settings]:
     """
     if no_home is NoHome.REFUSED:
         need_home(settings)
-    if settings.database.exists():
+    if settings.has_gate:
         yield settings
         return
     if no_home is NoHome.MADE:

@@ -39,12 +39,16 @@ class Cached:
         cache: where they are kept, maybe beside those of other models.
         identity: all that makes this model's vectors what they are and is not in the call: model, revision, pooling,
             precision and the like. Endpoints of equal identity share their vectors; no others do.
+        secret: at most 64 bytes. Who has the cache's file without it cannot find out which texts are in there.
     """
 
-    def __init__(self, answer: Answer, cache: VectorCache, *, identity: Sequence[str | None]) -> None:
+    def __init__(
+        self, answer: Answer, cache: VectorCache, *, identity: Sequence[str | None], secret: bytes = b""
+    ) -> None:
         self._answer = answer
         self._cache = cache
         self._identity = list(identity)
+        self._secret = secret
         self._stem = lru_cache(_STEMS)(self._hashed)
         self.hits = 0
         self.misses = 0
@@ -81,7 +85,8 @@ class Cached:
         return keys
 
     def _hashed(self, options: tuple[object, ...]) -> hashlib.blake2b:
-        return hashlib.blake2b(json.dumps([self._identity, options]).encode(), digest_size=32)
+        start = json.dumps([self._identity, options]).encode()
+        return hashlib.blake2b(start, digest_size=32, key=self._secret)
 
 
 def _entries(vectors: Vectors, texts: Sequence[str]) -> list[CachedVector]:

@@ -29,6 +29,7 @@
     │   └── EndpointChanged       it answers as another model than the registered one
     ├── RuntimeFailed             the local runtime cannot load or run a model
     └── StoreFailed               the database or the key file cannot be used
+        └── DiskFull              its disk has no room
 
 Each error carries a `cause` (one word from `Cause`, the same on every face, in logs and in metrics), a
 `message` (what is wrong), a `remedy` (what to do), `retryable` and `retry_after` (seconds). None carries a secret.
@@ -328,3 +329,7 @@ class StoreFailed(HubgateError):
     """The database or the key file cannot be used."""
 
     default_cause = Cause.STORE_FAILED
+
+
+class DiskFull(StoreFailed):
+    """The disk of the database has no room."""

@@ -267,6 +267,10 @@ class VectorDisk(VectorCache, Protocol):
         """
         ...
 
+    async def give_way(self) -> None:
+        """Free the disk, which is full."""
+        ...
+
     async def close(self) -> None:
         """Write what is waiting, and let go."""
         ...

@@ -2,7 +2,7 @@
 
 The truth is in memory, by the SHA-256 of each key, so a call never waits for the database. A change that the store
 refuses is taken back; one whose asker went away meanwhile holds, in both. When keys were used is kept in memory, and
-written in batches by `flush`.
+written in batches by `flush`. A revocation is not taken back: it holds in memory until the store takes it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from hubgate.domain.errors import (
     InvalidRequest,
     NotAuthenticated,
     NotFound,
+    StoreFailed,
     TooManyWrongKeys,
 )
 from hubgate.domain.keys import Key
@@ -41,6 +42,8 @@ class Access:
         self._clock = clock
         self._keys = {key.digest: key for key in keys}
         self._used: dict[str, float] = {}
+        self._unwritten: dict[str, Key] = {}
+        """Keys whose revocation the store has yet to take, by their id."""
         self._changing = asyncio.Lock()
         """Held from a change in memory until it is stored or taken back."""
         self.limits = KeyLimits()
@@ -182,23 +185,30 @@ class Access:
         Raises:
             NotFound: there is none.
             InvalidRequest: it cannot be revoked here.
-            StoreFailed: the database cannot be used; the key stays in force.
+            StoreFailed: the revocation holds, but could not be written down; `flush` tries again.
         """
         async with self._changing:
+            if unwritten := [key for key in self._unwritten.values() if which in (key.id, key.name)]:
+                await self._write_revocation(unwritten[0])
+                return
             key = self._changeable(which)
             others = (other for other in self._keys.values() if other.id not in (key.id, CLI))
             if key.admin and not any(other.admin and not self.is_over(other.expires_at) for other in others):
                 raise InvalidRequest("This is the last admin key.", remedy="Create another admin key first.")
             del self._keys[key.digest]
-            await to_its_end(self._keep(self._store.remove_key(key.id), key.digest, key))
-        self.limits.forget(key.id)
+            self.limits.forget(key.id)
+            self._unwritten[key.id] = key
+            await to_its_end(self._write_revocation(key))
 
     async def flush(self) -> None:
-        """Write down when keys were last used.
+        """Write down when keys were last used, and revocations that could not be written down before.
 
         Raises:
             StoreFailed: the database cannot be used; the next flush tries again.
         """
+        async with self._changing:
+            for revoked in list(self._unwritten.values()):
+                await self._write_revocation(revoked)
         for digest, key in self._keys.items():
             self._keys[digest] = self._with_last_use(key)
         used, self._used = self._used, {}
@@ -234,6 +244,17 @@ class Access:
             else:
                 self._keys[digest] = before
             raise
+
+    async def _write_revocation(self, key: Key) -> None:
+        try:
+            await self._store.remove_key(key.id)
+        except StoreFailed as error:
+            raise StoreFailed(
+                f"The key [{key.name}] is revoked, but this could not be written down: {error.message}",
+                remedy=f"{error.remedy} hubgate tries again every few seconds; if it is restarted before that "
+                "succeeds, the key works again.",
+            ) from error
+        del self._unwritten[key.id]
 
     def _changeable(self, which: str) -> Key:
         key = self.find(which)

@@ -95,6 +95,8 @@ class Config:
 
     def _without_missing_fallback(self, draft: Endpoint) -> Endpoint:
         """Its fallback may be registered only after it: it is named when all are there."""
+        if draft.fallback is None:
+            return draft
         there = {endpoint.name for endpoint in self._gateway.endpoints()}
         return draft if draft.fallback in there else replace(draft, fallback=None)
 

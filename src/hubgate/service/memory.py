@@ -35,6 +35,10 @@ class VectorMemory:
         await self._disk.clear()
         self.cache.clear()
 
+    async def give_way(self) -> None:
+        """Free the disk, which is full; what is in memory stays."""
+        await self._disk.give_way()
+
     async def close(self) -> None:
         """Write what is waiting to be written."""
         await self._disk.close()

@@ -110,7 +110,9 @@ class Pipelines:
         ledger: Ledger | None = None,
         *,
         max_reply_bytes: int = MAX_REPLY_BYTES,
+        cache_secret: bytes = b"",
     ) -> None:
+        self._cache_secret = cache_secret
         self._max_reply_bytes = max_reply_bytes
         self._cache = cache
         self._clock = clock
@@ -144,7 +146,9 @@ class Pipelines:
             may_cut = facts.auto_truncate is not False
             answer = Counted(answer, counter, limit=endpoint.token_limit, may_cut=may_cut)
         if endpoint.cached and self._cache is not None:
-            answer = cached = Cached(answer, self._cache, identity=identity(endpoint))
+            answer = cached = Cached(
+                answer, self._cache, identity=identity(endpoint), secret=self._cache_secret
+            )
         answer = Shortened(answer, model=endpoint.model or facts.model, dimensions=facts.dimensions)
         prompted = Prompted(answer, facts.prefixes if endpoint.prefixes is None else endpoint.prefixes)
         return Pipeline(

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy import URL, create_engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from hubgate.domain.errors import StoreFailed
+from hubgate.domain.errors import DiskFull, StoreFailed
 from hubgate.store import sqlite
 from hubgate.store.tables import REVISION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine
@@ -35,6 +35,10 @@ class Database:
     def __init__(self, engine: Engine, thread: ThreadPoolExecutor) -> None:
         self._engine = engine
         self._thread = thread
+        path = sqlite.file_of(engine)
+        self._place = (path, path.stat().st_ino) if path else None
+        self.make_room: Callable[[], Awaitable[None]] | None = None
+        """Called when the disk is full; what did not fit is then written again."""
 
     @classmethod
     async def open(cls, where: Path | URL, *, patience: float = PATIENCE) -> Database:
@@ -61,8 +65,22 @@ class Database:
         Raises:
             StoreFailed: the database cannot be used; nothing was changed.
         """
+        try:
+            return await self._in_thread(work)
+        except DiskFull:
+            if self.make_room is None:
+                raise
+            await self.make_room()
+        return await self._in_thread(work)
+
+    async def _in_thread(self, work: Callable[[Connection], _T]) -> _T:
         loop = asyncio.get_running_loop()
-        return await asyncio.shield(loop.run_in_executor(self._thread, _transact, self._engine, work))
+        return await asyncio.shield(loop.run_in_executor(self._thread, self._transact, work))
+
+    def _transact(self, work: Callable[[Connection], _T]) -> _T:
+        if self._place:
+            sqlite.check_in_place(*self._place)
+        return _transact(self._engine, work)
 
     async def close(self) -> None:
         """Finish what was begun, and let go."""
@@ -76,6 +94,8 @@ def _open(where: Path | URL, patience: float) -> Engine:
         sqlite.prepare(engine, patience)
     try:
         _transact(engine, _bring_up_to_date)
+        if path := sqlite.file_of(engine):
+            sqlite.mark(path)
     except BaseException:
         engine.dispose()
         raise
@@ -92,7 +112,8 @@ def _transact(engine: Engine, work: Callable[[Connection], _T]) -> _T:
             f"failed ({cause or type(error).__name__})",
             "If something else than hubgate changed it, restore it from a copy.",
         )
-        raise StoreFailed(
+        kind = DiskFull if sqlite.is_full(cause) else StoreFailed
+        raise kind(
             f"The database {engine.url.database} {what}.", remedy=remedy, retryable=sqlite.is_busy(cause)
         ) from error
 
@@ -102,6 +123,9 @@ def _bring_up_to_date(connection: Connection) -> None:
     revision = (
         connection.execute(text("SELECT version_num FROM alembic_version")).scalar() if has_one else None
     )
+    path = sqlite.file_of(connection.engine)
+    if revision is None and path and sqlite.is_marked(path):
+        raise sqlite.lost(path)
     if revision != REVISION:
         from hubgate.store.upgrade import upgrade  # noqa: PLC0415 - Alembic costs every other start 0.2 s
 

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -63,6 +64,7 @@ class GateLock:
         """
         try:
             private_folder(self._home)
+            _refuse_shared(self._home)
             self._held = os.open(self._home / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
             self._take(self._held)
             (self._home / _CARD).unlink(missing_ok=True)  # of a gate that was killed
@@ -109,6 +111,14 @@ class GateLock:
         if self._held is not None:
             os.close(self._held)
             self._held = None
+
+
+def _refuse_shared(home: Path) -> None:
+    if home.stat().st_mode & stat.S_IWOTH:
+        raise StoreFailed(
+            f"Every user of this machine can write to the gateway's home {home}, and replace its database.",
+            remedy=f"Run: chmod o-w {home}. Or set HUBGATE_HOME to a folder of its own.",
+        )
 
 
 def running_gate(home: Path) -> RunningGate | None:

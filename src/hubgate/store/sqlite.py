@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 from pathlib import Path
@@ -12,11 +13,17 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import URL, event
 
 from hubgate.domain.errors import StoreFailed
-from hubgate.store.files import private_folder
+from hubgate.settings import database_mark
+from hubgate.store.files import private_folder, write_private
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
+_log = logging.getLogger(__name__)
+
+_MARK = """hubgate keeps its database beside this file. If the database is missing, hubgate does not start:
+restore it from a backup, or delete this file to start over without its endpoints, tokens and keys.
+"""
 _WORDS: dict[int, tuple[str, str]] = {
     sqlite3.SQLITE_BUSY: ("is locked by another program", "Find what holds it open; then try again."),
     sqlite3.SQLITE_READONLY: (
@@ -27,7 +34,10 @@ _WORDS: dict[int, tuple[str, str]] = {
         "cannot be opened",
         "Give the gate's user the right to write to it and to its folder.",
     ),
-    sqlite3.SQLITE_FULL: ("cannot grow: the disk is full", "Free some space; then try again."),
+    sqlite3.SQLITE_FULL: (
+        "cannot grow: the disk is full",
+        "Free some space on the disk of the data folder, then try again. hubgate has emptied its vector cache there.",
+    ),
     sqlite3.SQLITE_IOERR: (
         "cannot be read or written: the disk failed",
         "Check the disk, then the gate's home.",
@@ -43,6 +53,12 @@ _WORDS: dict[int, tuple[str, str]] = {
 def url(path: Path) -> URL:
     """Where SQLAlchemy finds the file."""
     return URL.create("sqlite", database=str(path))
+
+
+def file_of(engine: Engine) -> Path | None:
+    """The file of a database, if it is SQLite's."""
+    name = engine.url.database
+    return Path(name) if engine.dialect.name == "sqlite" and name else None
 
 
 def prepare(engine: Engine, patience: float) -> None:
@@ -81,8 +97,51 @@ def _write_ahead(connection: sqlite3.Connection, patience: float) -> None:
             return
 
 
+def check_in_place(path: Path, inode: int) -> None:
+    """Refuse to go on with a file that is not at its path any more: what is written there is lost.
+
+    Raises:
+        StoreFailed: it was deleted, or another file is in its place.
+    """
+    try:
+        if path.stat().st_ino == inode:
+            return
+    except FileNotFoundError:
+        pass
+    raise StoreFailed(
+        f"The database {path} was deleted or replaced while the gateway runs, so no change can be kept.",
+        remedy="Stop the gateway, restore the file from a backup, and start it again. Until then it answers calls "
+        "with what it has in memory.",
+    )
+
+
+def mark(path: Path) -> None:
+    """Leave a note beside a database that is in use, so that its loss is noticed at the next start."""
+    if is_marked(path):
+        return
+    try:
+        write_private(database_mark(path), _MARK.encode(), new=True)
+    except OSError as error:
+        _log.warning("%s could not be written: %s", database_mark(path), error.strerror)
+
+
+def lost(path: Path) -> StoreFailed:
+    """The error of a database that was here, and is gone or empty."""
+    return StoreFailed(
+        f"The database {path} is missing or empty, but this gateway had one.",
+        remedy=f"Restore it from a backup. To start over without its endpoints, tokens and keys, delete {database_mark(path)}.",
+    )
+
+
+def is_marked(path: Path) -> bool:
+    """Whether a database was in use here."""
+    return database_mark(path).exists()
+
+
 def _make(path: Path) -> None:
     try:
+        if is_marked(path) and not (path.exists() and path.stat().st_size):
+            raise lost(path)
         private_folder(path.parent)
         # Never open an existing one: to close it would drop the locks that SQLite holds on it in this process.
         with contextlib.suppress(FileExistsError):
@@ -98,6 +157,11 @@ def explain(error: BaseException | None) -> tuple[str, str] | None:
     """What is wrong with the database, and what to do; `None` if SQLite did not say it."""
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else _WORDS.get(code & 0xFF)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether the disk has no room."""
+    return getattr(error, "sqlite_errorcode", 0) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 
 
 def is_busy(error: BaseException | None) -> bool:

@@ -28,7 +28,7 @@ from hubgate.store.usage import SqlUsage
 from hubgate.store.vault import Vault
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from sqlalchemy import URL, Connection, Delete, Insert, Row, Select, Update
 
@@ -46,6 +46,8 @@ class SqlStore:
 
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
+        self.cache_secret = vault.derived(b"vector cache")
+        """What the digests of cached texts are keyed with."""
         self._tokens = TokenColumns(vault)
         self.audit = SqlAudit(database)
         self.connections = SqlConnections(database, self._tokens, self.audit)
@@ -67,6 +69,10 @@ class SqlStore:
     async def close(self) -> None:
         """Finish what was begun, and let go of the database."""
         await self._database.close()
+
+    def when_full(self, make_room: Callable[[], Awaitable[None]]) -> None:
+        """Have room made when the disk is full, and what did not fit written again."""
+        self._database.make_room = make_room
 
     async def endpoints(self) -> Sequence[tuple[Endpoint, Secret | None]]:
         """All of them, with their tokens, by name.

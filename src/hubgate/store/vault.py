@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.secret import Secret
@@ -56,6 +58,7 @@ class Vault:
             raise ValueError("no key")
         self._newest = ciphers[0][0]
         self._ciphers = dict(ciphers)
+        self._newest_raw = _raw(keys[0])
         self._file = file
 
     @classmethod
@@ -104,6 +107,10 @@ class Vault:
     def newest(self) -> str:
         """The id of the key that seals."""
         return self._newest
+
+    def derived(self, purpose: bytes) -> bytes:
+        """A key of 32 bytes for another purpose, from which the newest key cannot be computed."""
+        return HKDF(SHA256(), 32, salt=None, info=b"hubgate " + purpose).derive(self._newest_raw)
 
     def seal(self, token: Secret, identity: str) -> Sealed:
         """Seal a token for the row of this identity."""
@@ -158,16 +165,22 @@ class Vault:
             write_private(self._file, f"{_HEADER}{key}\n{_read(self._file).removeprefix(_HEADER)}".encode())
         except OSError as error:
             raise _file_failed(self._file, error) from error
+        self._newest_raw = _raw(key)
         self._newest, cipher = _cipher(key)
         self._ciphers[self._newest] = cipher
 
 
 def _cipher(key: str) -> tuple[str, AESGCM]:
     """The key's id, from which it cannot be guessed, and its cipher."""
+    raw = _raw(key)
+    return hashlib.sha256(b"hubgate key id" + raw).hexdigest()[:8], AESGCM(raw)
+
+
+def _raw(key: str) -> bytes:
     raw = base64.b64decode(key + "=" * (-len(key) % 4), altchars=b"-_", validate=True)
     if len(raw) != 32:
         raise ValueError("not 32 bytes")
-    return hashlib.sha256(b"hubgate key id" + raw).hexdigest()[:8], AESGCM(raw)
+    return raw
 
 
 def _make(file: Path) -> None:

@@ -7,14 +7,19 @@ is logged once, and vectors are computed as if it were not there. A damaged file
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
+import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from hubgate.domain.errors import StoreFailed
 from hubgate.store import sqlite
-from hubgate.store.vector_table import VectorTable, is_beyond_repair
+from hubgate.store.files import private_folder
+from hubgate.store.vector_table import LOG_BYTES, VectorTable, is_beyond_repair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +33,9 @@ _BATCH_BYTES = 256 * 1024
 """Bytes written in one go, some 8 ms: reads come between two batches."""
 PATIENCE = 0.2
 """Seconds to wait for another program that writes to the file, for readers wait as long."""
+
+_RESERVE_BYTES = 64 * 1024 * 1024
+"""Of the disk, or a tenth of a small one, that the cache leaves to the database."""
 
 _log = logging.getLogger(__name__)
 
@@ -121,6 +129,14 @@ class VectorFile:
                 remedy="Give the gate's user the right to write to its folder.",
             ) from error
 
+    async def give_way(self) -> None:
+        """Free the disk for what is more important; nothing is written until there is room again."""
+        if not await self._in_thread(self._path.exists):
+            return
+        with contextlib.suppress(StoreFailed):
+            await self.clear()
+        _log.warning("the vector cache %s was emptied, because the disk is full", self._path)
+
     async def flush(self) -> None:
         """Return when nothing waits to be written any more."""
         if self._writer:
@@ -143,13 +159,25 @@ class VectorFile:
         """Write batch after batch until nothing waits; a batch can be read from memory until it is written."""
         try:
             while batch := self._next_batch():
-                await self._do("written", partial(self._table.write, batch), None)
+                await self._do("written", partial(self._write_batch, batch), None)
                 for key, vector in batch.items():
                     if self._waiting.get(key) is vector:  # the cache was not cleared meanwhile
                         del self._waiting[key]
                         self._waiting_bytes -= len(vector.vector)
         finally:
             self._writer = None
+
+    def _write_batch(self, batch: Mapping[bytes, CachedVector]) -> None:
+        """Write a batch, unless the disk has no more than the reserve left; of less than half of it, free the file."""
+        private_folder(self._path.parent)
+        disk = shutil.disk_usage(self._path.parent)
+        reserve = min(_RESERVE_BYTES, disk.total // 10)
+        if disk.free >= reserve + 2 * LOG_BYTES:  # its log, and what moves from there into the file
+            self._table.write(batch)
+            return
+        if disk.free < reserve // 2:
+            self._table.remove()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _next_batch(self) -> dict[bytes, CachedVector]:
         batch: dict[bytes, CachedVector] = {}

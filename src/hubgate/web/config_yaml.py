@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _MOST_DEPTH = 20
+_MAX_ENTRIES = 2000
+"""Each is a transaction of its own, and an endpoint may be tested."""
 _LONGEST_VALUE = 10_000
 """Characters. YAML reads `1:1:1…` as a number, and takes the longer than linearly the longer it is."""
 _HEAD = "# hubgate config apply FILE brings this about. Tokens are given by environment variables.\n"
@@ -83,6 +85,12 @@ def read_config(text: str, secrets: Mapping[str, str], have_tokens: Container[tu
         InvalidRequest: it cannot be read; says all that is wrong, and repeats no value of a token.
     """
     document = _document(text)
+    entries = sum(len(part or {}) for part in (document.connections, document.endpoints, document.keys))
+    if entries > _MAX_ENTRIES:
+        raise InvalidRequest(
+            f"A configuration has at most {_MAX_ENTRIES} entries, and this one has {entries}.",
+            remedy="Split it into several files, and apply each without prune.",
+        )
     reader = _Reader(secrets, have_tokens)
     wanted = Wanted(
         connections=reader.read("connections", document.connections, reader.connection),

@@ -1,0 +1,109 @@
+"""On a full disk the vector cache gives way, and a key is revoked whatever can be written down."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from harness import RunningGate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from hubgate.settings import Settings
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MB."""
+    place = tmp_path / "disk"
+    place.mkdir(mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "none", str(place)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture
+def full(settings: Settings, disk: Path) -> Settings:
+    return replace(settings, home=disk / "home")
+
+
+def fill(disk: Path) -> Path:
+    """Take all that is left of a disk."""
+    filler = disk / "filler"
+    with filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    return filler
+
+
+def embed(gate: RunningGate, start: int) -> None:
+    texts = [f"text {number}" for number in range(start, start + 500)]
+    assert gate.request("POST", "/v1/embeddings", {"model": "fake", "input": texts}).status == 200
+
+
+def alive(gate: RunningGate, key: str) -> bool:
+    return gate.request("GET", "/v1/models", key=key).status == 200
+
+
+def test_the_cache_leaves_room_for_the_database_and_gives_way_to_it(full: Settings, disk: Path) -> None:
+    with RunningGate(full) as gate:
+        gate.add(dimensions=4096)
+        for start in range(0, 2000, 500):
+            embed(gate, start)
+        left = os.statvfs(disk)
+        assert left.f_bavail * left.f_frsize > 2_000_000
+        key = gate.create_key("leaked")
+        assert gate.request("GET", "/api/cache").json()["disk"]["entries"] > 0
+        filler = fill(disk)
+        assert gate.request("DELETE", "/api/keys/leaked").status == 204
+        assert not alive(gate, key)
+        assert not full.vectors.exists() or full.vectors.stat().st_size < 100_000
+        filler.unlink()
+        admin = gate.admin_key
+    with RunningGate(full) as gate:
+        gate.admin_key = admin
+        assert not alive(gate, key)
+
+
+def test_a_revocation_that_cannot_be_written_down_holds_until_it_can(full: Settings, disk: Path) -> None:
+    with RunningGate(replace(full, cache_bytes=0)) as gate:
+        key = gate.create_key("leaked")
+        filler = fill(disk)
+        while (again := gate.request("POST", "/api/keys", {"name": os.urandom(8).hex()})).status == 201:
+            fill(disk)
+        assert again.status == 503
+        assert "Free some space" in again.json()["error"]["remedy"]
+        reply = gate.request("DELETE", "/api/keys/leaked")
+        assert reply.status == 503, reply.body
+        assert "is revoked, but this could not be written down" in reply.json()["error"]["message"]
+        assert not alive(gate, key)
+        assert gate.request("DELETE", "/api/keys/leaked").status == 503
+        filler.unlink()
+        assert gate.request("DELETE", "/api/keys/leaked").status == 204
+        assert gate.request("DELETE", "/api/keys/leaked").status == 404
+        admin = gate.admin_key
+    with RunningGate(full) as gate:
+        gate.admin_key = admin
+        assert not alive(gate, key)
+
+
+def test_it_is_written_down_without_being_asked_again(full: Settings, disk: Path) -> None:
+    with RunningGate(replace(full, cache_bytes=0)) as gate:
+        key = gate.create_key("leaked")
+        filler = fill(disk)
+        while gate.request("POST", "/api/keys", {"name": os.urandom(8).hex()}).status == 201:
+            fill(disk)
+        assert gate.request("DELETE", "/api/keys/leaked").status == 503
+        filler.unlink()
+        admin = gate.admin_key
+    with RunningGate(full) as gate:
+        gate.admin_key = admin
+        assert not alive(gate, key)

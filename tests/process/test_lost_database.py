@@ -1,0 +1,94 @@
+"""A database that is lost is noticed, and a home that everybody may write to is not used."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from harness import RunningGate
+
+from hubgate.domain.errors import StoreFailed
+
+if TYPE_CHECKING:
+    from commands import Command
+
+    from hubgate.settings import Settings
+
+
+@pytest.mark.parametrize("how", ["deleted", "emptied", "another"])
+def test_a_gateway_does_not_start_over_without_a_word(settings: Settings, how: str, hubgate: Command) -> None:
+    with RunningGate(settings) as gate:
+        gate.add()
+    settings.database.unlink()
+    if how == "emptied":
+        settings.database.touch()
+    elif how == "another":
+        with closing(sqlite3.connect(settings.database)) as other:
+            other.execute("PRAGMA user_version = 1")
+    with (
+        pytest.raises(StoreFailed, match="is missing or empty, but this gateway had one"),
+        RunningGate(settings),
+    ):
+        pass
+    refused = hubgate("list")
+    assert (refused.status, "Restore it from a backup" in refused.err) == (1, True)
+    settings.database.with_name("hubgate.db.exists").unlink()
+    settings.database.unlink(missing_ok=True)
+    with RunningGate(settings) as gate:
+        assert gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_no_change_is_confirmed_that_a_lost_database_cannot_keep(
+    settings: Settings, *, replaced: bool
+) -> None:
+    with RunningGate(settings) as gate:
+        gate.add()
+        kept = settings.database.with_name("kept")
+        settings.database.rename(kept)
+        if replaced:
+            settings.database.write_bytes(kept.read_bytes())
+        reply = gate.request("POST", "/api/keys", {"name": "app"})
+        assert (reply.status, reply.json()["error"]["cause"]) == (503, "store_failed")
+        assert "was deleted or replaced" in reply.json()["error"]["message"]
+        embedded = gate.request("POST", "/v1/embeddings", {"model": "fake", "input": "a"})
+        assert embedded.status == 200
+        kept.rename(settings.database)
+        assert gate.request("POST", "/api/keys", {"name": "app"}).status == 201
+
+
+def test_a_home_that_every_user_can_write_to_is_refused(settings: Settings, hubgate: Command) -> None:
+    settings.home.mkdir()
+    settings.home.chmod(0o777)
+    with pytest.raises(StoreFailed, match="Every user of this machine can write"), RunningGate(settings):
+        pass
+    assert "chmod o-w" in hubgate("add", "words", "--fake").err
+    settings.home.chmod(0o755)
+    assert hubgate("add", "words", "--fake").status == 0
+
+
+def test_the_caches_file_answers_no_guesses_without_the_secret_key(settings: Settings) -> None:
+    with RunningGate(settings) as gate:
+        gate.add()
+        gate.request("POST", "/v1/embeddings", {"model": "fake", "input": "a secret text"})
+        admin = gate.admin_key
+
+    def hits(settings: Settings) -> int:
+        with RunningGate(settings) as gate:
+            gate.admin_key = admin
+            gate.request("POST", "/v1/embeddings", {"model": "fake", "input": "a secret text"})
+            found: int = gate.request("GET", "/api/cache").json()["disk"]["hits"]
+            return found
+
+    assert hits(settings) == 1
+    settings.secret_key_file.unlink()
+    assert hits(settings) == 0
+
+
+def test_a_configuration_of_too_many_entries_is_refused_at_once(gate: RunningGate) -> None:
+    many = "\n".join(f"  e{number}: {{source: fake}}" for number in range(20_000))
+    reply = gate.request("POST", "/api/config", {"yaml": f"endpoints:\n{many}"})
+    assert reply.status == 400
+    assert "at most 2000 entries, and this one has 20000" in reply.json()["error"]["message"]
