@@ -44,8 +44,13 @@ def test_add_tells_the_gate_every_option(gate: RunningGate, hubgate: Command) ->
     assert shown["prefixes"] == {"search": "ask: ", "ingest": "tell: "}
     assert shown["chunking_settings"] == {"strategy": "word", "max_chunk_size": 50, "overlap": 5}
     assert shown["cache"] is False
-    assert added.fields["rate_limit"].strip().startswith("requests_per_minute: 300, tokens_per_minute: 9000")
-    assert hubgate("show", "e5").out == added.out
+    assert added.out.splitlines()[:2] == [
+        "Added e5: text_embedding, intfloat/e5-small, tei 1.9.3, 16 dimensions, up to 512 tokens.",
+        "`hubgate show e5` shows all settings.",
+    ]
+    fields = hubgate("show", "e5").fields
+    assert fields["rate_limit"].strip().startswith("requests_per_minute: 300, tokens_per_minute: 9000")
+    assert fields["similarity"].strip() == "cosine"
 
 
 def test_add_takes_the_token_from_the_environment_and_shows_its_end_alone(
@@ -55,15 +60,15 @@ def test_add_takes_the_token_from_the_environment_and_shows_its_end_alone(
     with lookalike("tei", key=TOKEN) as server:
         added = hubgate("add", "e5", "--url", server.url, "--token-env", "MY_TOKEN")
         assert added.status == 0, added.err
-        assert TOKEN[-4:] in added.fields["token"]
-        assert TOKEN not in added.out
+        shown = hubgate("show", "e5")
+        assert TOKEN[-4:] in shown.fields["token"]
+        assert TOKEN not in added.out + shown.out
         assert hubgate("add", "e6", "--url", server.url).err.startswith("hubgate: ")
 
 
 def test_a_task_may_be_told_in_hugging_faces_words(gate: RunningGate, hubgate: Command) -> None:
-    assert (
-        hubgate("add", "words", "--fake", "--task", "sentence-similarity").fields["task"] == "text_embedding"
-    )
+    added = hubgate("add", "words", "--fake", "--task", "sentence-similarity")
+    assert added.out.startswith("Added words: text_embedding, ")
 
 
 def test_a_folder_is_stored_by_its_whole_path_because_the_gate_runs_elsewhere(
@@ -121,14 +126,15 @@ def test_what_cannot_be_added_is_one_plain_line_and_nothing_is_stored(
 def test_check_tells_a_changed_model_and_accept_takes_it(gate: RunningGate, hubgate: Command) -> None:
     with lookalike("tei", dimensions=8) as server:
         assert hubgate("add", "e5", "--url", server.url).status == 0
-        assert hubgate("check", "e5").out == "e5 answers as the model that was registered.\n"
+        assert hubgate("check", "e5").out == "e5 still serves the registered model.\n"
         server.fail("other-dimensions")
         changed = hubgate("check", "e5")
         assert changed.status == 1
         assert "its dimensions was 8 and is 9" in changed.err
         accepted = hubgate("accept", "e5")
         assert accepted.status == 0, accepted.err
-        assert accepted.fields["dimensions"].strip() == "9"
+        assert accepted.out.startswith("Accepted e5: ")
+        assert "9 dimensions" in accepted.out
         assert hubgate("check", "e5").status == 0
 
 
@@ -136,8 +142,17 @@ def test_list_prints_one_whole_line_an_endpoint_into_a_pipe(gate: RunningGate, h
     model = "a/model-whose-name-is-longer-than-any-terminal-is-wide" * 5
     hubgate("add", "words", "--fake", "--model", model, "--dimensions", "8")
     listed = hubgate("list")
-    assert listed.out.splitlines()[0].split(maxsplit=5)[5].strip() == "model or URL"
-    assert listed.rows == [["words", "text_embedding", "fake", "fake", "8", model]]
+    assert listed.out.splitlines()[0].split(maxsplit=6)[6].strip() == "model or URL"
+    assert listed.rows == [["words", "running", "text_embedding", "fake", "fake", "8", model]]
+
+
+def test_show_prints_nothing_that_the_task_makes_no_use_of(gate: RunningGate, hubgate: Command) -> None:
+    with lookalike("tei", kind="reranker") as server:
+        hubgate("add", "ranker", "--url", server.url, "--task", "rerank")
+    fields = {name.strip() for name in hubgate("show", "ranker").fields}
+    assert {"task", "url", "rate_limit", "learned: engine"} <= fields
+    unused = {"similarity", "prefixes", "cache", "chunking_settings"}
+    assert not fields & {*unused, *(f"learned: {name}" for name in unused)}
 
 
 def test_an_endpoint_that_is_not_there_is_one_plain_line(gate: RunningGate, hubgate: Command) -> None:

@@ -34,9 +34,9 @@ ELSEWHERE = "langchain_huggingface"
 """It does not install beside the tests: `make test-clients` runs its snippet."""
 COMMANDS = {
     "key create guide": '"embedding":[',
-    "connection add": "learned: chats  yes",
-    "--namespace": "learned: completes  yes",
-    "--local": "dimensions  384",
+    "connection add": "Added chat: chat_completion, ",
+    "--namespace": "Added writer: completion, ",
+    "--local": "384 dimensions",
     "edit e5": "requests_per_minute: 300",
     "key create dify": "hg_",
     "/v1/rerank": '"relevance_score"',

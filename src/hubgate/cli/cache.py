@@ -19,8 +19,8 @@ def cache_stats() -> None:
         return
     print_fields(
         {
-            f"in {place}": f"{stats[place]['entries']} vectors, {size(stats[place]['bytes'])} of {size(stats[place]['most_bytes'])}"
-            for place in ("memory", "disk")
+            f"{where} {place}": f"{stats[place]['entries']} vectors, {size(stats[place]['bytes'])} of {size(stats[place]['most_bytes'])}"
+            for where, place in (("in", "memory"), ("on", "disk"))
         }
     )
     print_table(

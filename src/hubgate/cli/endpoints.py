@@ -12,7 +12,7 @@ from hubgate.cli.client import CommandFailed, NoHome, api, segment
 from hubgate.cli.doctor import diagnose
 from hubgate.cli.fetching import fetch
 from hubgate.cli.options import given, read_json, task_named, token
-from hubgate.cli.printing import print_endpoint, print_table
+from hubgate.cli.printing import plain, print_endpoint, print_fields, print_result, print_table
 
 _NOT_ABOUT_THE_SERVER = frozenset(
     {"", "invalid_request", "invalid_endpoint", "endpoint_exists", "address_refused", "old_address"}
@@ -61,7 +61,7 @@ def add(
         bool, Option("--save-anyway", help="Where it fails its test, keep it, switched off.")
     ] = False,
 ) -> None:
-    """Register a model. It is called before it is stored, and what it is gets printed."""
+    """Register a model. It is called once before it is stored."""
     form = given(**locals()) or {}  # an option has the name of its field
     for option in ("local", "hosted", "fake", "no_cache", "save_anyway"):
         form.pop(option, None)
@@ -72,7 +72,7 @@ def add(
     if local:
         fetch(local, body.get("token"))
     try:
-        print_endpoint(api("POST", "/api/endpoints", body, no_home=NoHome.MADE))
+        print_result("Added", api("POST", "/api/endpoints", body, no_home=NoHome.MADE))
     except CommandFailed as failure:
         if failure.cause not in _NOT_ABOUT_THE_SERVER:
             diagnose(body)
@@ -121,7 +121,9 @@ def edit(
     form = _form(changes) | {field.replace("-", "_"): None for field in unset or ()}
     if not form:
         raise CommandFailed("Say what to change: hubgate edit --help lists the settings.")
-    print_endpoint(api("PATCH", f"/api/endpoints/{segment(name)}", form))
+    shown = api("PATCH", f"/api/endpoints/{segment(name)}", form)
+    print_result("Changed", shown)
+    print_fields({field: plain(shown.get(field)) for field in form if field != "token"})
 
 
 def enable(name: options.Name) -> None:
@@ -138,19 +140,20 @@ def disable(name: options.Name) -> None:
 
 def clone(name: options.Name, new_name: Annotated[str, Argument(help="Of the clone.")]) -> None:
     """Register an endpoint once more under another name, with its token."""
-    print_endpoint(api("POST", f"/api/endpoints/{segment(name)}/clone", {"name": new_name}))
+    print_result("Added", api("POST", f"/api/endpoints/{segment(name)}/clone", {"name": new_name}))
 
 
 def list_endpoints() -> None:
     """List the endpoints."""
     print_table(
-        ("name", "task", "source", "engine", "dimensions", "model or URL"),
+        ("name", "state", "task", "source", "engine", "dimensions", "model or URL"),
         [
             (
                 endpoint["name"],
+                endpoint["state"],
                 endpoint["task"],
                 endpoint["source"],
-                endpoint["facts"].get("engine") if endpoint["enabled"] else "(off)",
+                endpoint["facts"].get("engine"),
                 endpoint.get("dimensions"),
                 endpoint.get("url") or endpoint.get("model"),
             )
@@ -167,12 +170,12 @@ def show(name: options.Name) -> None:
 def check(name: options.Name) -> None:
     """Look whether the registered model still answers. It fails, and says what changed, if another one does."""
     api("POST", f"/api/endpoints/{segment(name)}/check")
-    print(f"{name} answers as the model that was registered.")
+    print(f"{name} still serves the registered model.")
 
 
 def accept(name: options.Name) -> None:
-    """Take what runs there now for the registered model. Documents embedded before must be embedded anew."""
-    print_endpoint(api("POST", f"/api/endpoints/{segment(name)}/accept"))
+    """Accept the model that runs there now. Re-embed documents that the previous one embedded."""
+    print_result("Accepted", api("POST", f"/api/endpoints/{segment(name)}/accept"))
 
 
 def remove(

@@ -9,6 +9,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _UNBOUNDED = 1 << 16
+_OF_VECTORS = frozenset({"similarity", "prefixes", "cache", "chunking_settings", "chunk_fit", "pooling"})
+_UNUSED = {
+    "sparse_embedding": frozenset({"similarity"}),
+    "rerank": _OF_VECTORS,
+    "completion": _OF_VECTORS,
+    "chat_completion": _OF_VECTORS,
+}
+"""Settings and facts that a task makes no use of."""
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
@@ -18,12 +26,35 @@ def print_fields(fields: Mapping[str, object]) -> None:
 
 
 def print_endpoint(shown: Mapping[str, Any]) -> None:
-    """An endpoint as `/api` shows it, then what was learned of it, then its warnings."""
-    facts = dict(shown["facts"])
-    warnings: Sequence[str] = facts.pop("warnings", ())
-    print_fields({name: plain(value) for name, value in shown.items() if name != "facts"})
+    """An endpoint as `/api` shows it, then what was learned of it, then its warnings; only what its task uses."""
+    unused = _UNUSED.get(shown["task"], frozenset()) | {"facts"}
+    facts = {name: value for name, value in shown["facts"].items() if name not in {*unused, "warnings"}}
+    print_fields({name: plain(value) for name, value in shown.items() if name not in unused})
     print_fields({f"learned: {name}": plain(value) for name, value in facts.items() if value is not None})
-    for warning in warnings:
+    _print_warnings(shown)
+
+
+def print_result(done: str, shown: Mapping[str, Any]) -> None:
+    """What became of an endpoint, in a line, and its warnings."""
+    name, facts = shown["name"], shown["facts"]
+    dimensions, limit = facts.get("dimensions"), shown.get("max_input_tokens")
+    known = (
+        shown["task"],
+        facts.get("model") or shown.get("model") or shown.get("url"),
+        " ".join(filter(None, (facts.get("engine"), facts.get("engine_version")))),
+        f"{dimensions} dimensions" if dimensions else None,
+        f"up to {limit} tokens" if limit else None,
+        None if shown["enabled"] else "switched off",
+    )
+    print(f"{done} {name}: {', '.join(filter(None, known))}.")
+    if failure := shown.get("failure"):
+        print(f"Its test failed ({failure['cause']}): {failure['message']} {failure['remedy']}".rstrip())
+    print(f"`hubgate show {name}` shows all settings.")
+    _print_warnings(shown)
+
+
+def _print_warnings(shown: Mapping[str, Any]) -> None:
+    for warning in shown["facts"].get("warnings", ()):
         print_fields({"warning": warning})
 
 

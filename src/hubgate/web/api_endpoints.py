@@ -12,6 +12,7 @@ from hubgate.domain.errors import CapacityError, InUse, InvalidRequest, RuntimeF
 from hubgate.service.users import users_of
 from hubgate.web.api_table import ApiRoute, json_response
 from hubgate.web.asgi import decode
+from hubgate.web.console.states import state_of
 from hubgate.web.embedding import input_type_of
 from hubgate.web.shapes import EndpointForm, edited, endpoint_json
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from hubgate.domain.endpoint import Endpoint
     from hubgate.service.access import Access
     from hubgate.service.gateway import Gateway
 
@@ -67,7 +69,7 @@ class EndpointsApi:
 
     async def list(self, request: Request) -> Response:
         """Every endpoint."""
-        return json_response({"endpoints": [self._shown(e.name) for e in self._gateway.endpoints()]})
+        return json_response({"endpoints": _all_shown(self._gateway, self._gateway.endpoints())})
 
     async def show(self, request: Request) -> Response:
         """One endpoint."""
@@ -209,7 +211,19 @@ class EndpointsApi:
         )
 
     def _shown(self, name: str) -> dict[str, Any]:
-        return endpoint_json(self._gateway.find(name), self._gateway.token_hint(name))
+        return _all_shown(self._gateway, [self._gateway.find(name)])[0]
+
+
+def _all_shown(gateway: Gateway, endpoints: Sequence[Endpoint]) -> list[dict[str, Any]]:
+    """Each endpoint with its settings, its facts, and its state at this moment."""
+    pipelines, unready = gateway.pipelines(), gateway.unready()
+    return [
+        {
+            **endpoint_json(endpoint, gateway.token_hint(endpoint.name)),
+            "state": state_of(gateway, endpoint, pipelines, unready).kind,
+        }
+        for endpoint in endpoints
+    ]
 
 
 def _forced(request: Request) -> bool:
