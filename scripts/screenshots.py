@@ -87,7 +87,7 @@ def pictures_of(server: LookAlike) -> dict[str, Picture]:
         "add": Picture(
             f"models/new?paste={PASTED}",
             lambda page: page.select_option("#connection", "my-token"),
-            ".field:has(#url)",
+            "#url",
         ),
         "failed": Picture(f"models/new?paste={server.url}", paste_and_fail, "aside .card"),
         "try": Picture("models/all-minilm-l6-v2/play", run, "#answer .card"),
@@ -116,7 +116,8 @@ def furnished(folder: Path, running: ExitStack) -> tuple[RunningGate, LookAlike]
     )
     gate = running.enter_context(RunningGate(settings, with_ready_endpoint=True))
     gate.settle()
-    gate.request("POST", "/api/connections", {"name": "my-token", "token": TOKEN})
+    hosts = [router.url, *(server.url for server in (embedder, other, ranker)), "huggingface"]
+    gate.request("POST", "/api/connections", {"name": "my-token", "token": TOKEN, "hosts": hosts})
     gate.add("bge-m3", url=other.url, connection="my-token", enabled=False)
     gate.add(
         "e5", url=embedder.url, connection="my-token", rate_limit={"requests_per_minute": 60, "burst": 60}
