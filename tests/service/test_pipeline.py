@@ -249,3 +249,14 @@ async def test_tokens_of_a_shared_request_are_divided_and_not_exact_any_more(sta
     alone = await pipeline.answer(Embed(texts=["one", "two"]))
     assert isinstance(alone, Vectors)
     assert (alone.tokens, alone.exact) == (6, True)
+
+
+async def test_a_model_on_this_machine_has_the_rate_limit_that_is_set_and_no_other(stage: Stage) -> None:
+    for _ in range(10):
+        await build(stage, HERE).answer(CALL)
+    limited = build(stage, replace(HERE, requests_per_minute=6))
+    await limited.answer(replace(CALL, texts=[f"{number}" for number in range(100)]))  # one request
+    soon = Context(deadline=time.monotonic() + 1)
+    with pytest.raises(DeadlineExceeded):
+        await limited.answer(replace(CALL, texts=["another"], context=soon))
+    await limited.close()

@@ -231,6 +231,18 @@ class Endpoint:
         """How many tokens of a text the model reads, special ones included."""
         return self.max_input_tokens or self.facts.max_input_tokens
 
+    @property
+    def rate_limited(self) -> bool:
+        """Whether its calls wait for an allowance: one that runs inside the gateway has none unless it is set."""
+        limits = (
+            self.requests_per_minute,
+            self.tokens_per_minute,
+            self.max_concurrent_requests,
+            self.burst,
+        )
+        unset = (DEFAULT_REQUESTS_PER_MINUTE, None, None, 1)
+        return self.source in {Source.DEDICATED, Source.ROUTER} or limits != unset
+
     def __post_init__(self) -> None:
         check_name(self.name)
         for label, value in (

@@ -14,8 +14,9 @@
 Only embeddings pass all of them; scores and weights of words begin at `broken`. A model that writes has a way of its
 own, `core.writing`, of the same parts: its calls cannot share a request.
 
-A model on this machine has neither allowance nor queue here: its worker joins texts of like length, which only who
-knows their tokens can. What is left for the pipeline is the caller's deadline, so `timely` stands in from `broken` on.
+A model on this machine has neither allowance nor queue here, unless its operator sets a rate limit: its worker joins
+texts of like length, which only who knows their tokens can. What is left for the pipeline is the caller's deadline, so
+`timely` stands in from `broken` on.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ DEFAULT_PATIENCE = 45.0
 WRITING_PATIENCE = 600.0
 """The same for a model that writes: OpenAI's clients give up after ten minutes."""
 _ELSEWHERE = frozenset({Source.DEDICATED, Source.ROUTER})
+_MOST_TEXTS = 2048
+"""What a request to the gateway may hold."""
 _TEI_TEXTS_AT_ONCE = 512
 """text-embeddings-inference refuses beyond its `max_concurrent_requests`, and counts texts; this is its default."""
 
@@ -137,6 +140,12 @@ class Pipelines:
                 clock=self._clock,
             )
             answer = Broken(_Patient(queue, self._clock), health.breaker)
+        elif endpoint.rate_limited:
+            # No server bounds a request here, so a call is one, however many texts it has.
+            limits = replace(_limits(endpoint, self._max_reply_bytes), batch_texts=_MOST_TEXTS)
+            allowance = self._allowance(endpoint, token)
+            queue = Packed(upstream, allowance=allowance, limits=limits, clock=self._clock)
+            answer = _Patient(queue, self._clock)
         if endpoint.task is not Task.TEXT_EMBEDDING:
             return Pipeline(answer=answer, queue=queue, health=health)
         facts, cached = endpoint.facts, None
