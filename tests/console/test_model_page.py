@@ -102,7 +102,7 @@ class TestTheModelPage:
     def test_a_name_that_nobody_registered_is_told(self, visitor: Visitor) -> None:
         page = visitor.get("/ui/models/nothing/overview")
         assert page.status == 404
-        assert "The Models page lists the names." in page.words
+        assert "The Models page lists" in page.words
 
     def test_the_only_model_comes_with_the_next_steps(self, visitor: Visitor) -> None:
         visitor.gate.add("alpha")
