@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,10 @@ class Gate:
     def ready(self) -> None:
         """Wait until the local model answers."""
         wait_for(f"{self.url}/readyz", self.process.check)
+        form = {"model": READY_MODEL, "input": "ready?"}
+        while self.ask("POST", "/v1/embeddings", form).status != 200:
+            self.process.check()
+            time.sleep(0.05)
 
     def requests_in_flight(self) -> int:
         """How many it is answering, by its own count, without the one that asks."""
