@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from hubgate.core.limiting import Allowance
 from hubgate.core.packing import Limits, Packed
+from hubgate.core.traffic.rate_limit import Allowance
 from hubgate.domain.calls import Context, Embed, Encoding, Vectors
 
 if TYPE_CHECKING:

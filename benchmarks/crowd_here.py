@@ -29,7 +29,7 @@ from hubgate.domain.errors import RuntimeFailed
 from hubgate.runtime.frames import EmbedTexts
 from hubgate.runtime.process import worker_command
 from hubgate.runtime.supervisor import LocalModel
-from hubgate.upstreams.local_files import packaged
+from hubgate.upstreams.local.files import packaged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

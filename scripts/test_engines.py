@@ -33,7 +33,7 @@ from environments import environment_of  # noqa: E402
 from harness import RunningGate  # noqa: E402
 
 from hubgate.settings import Settings  # noqa: E402
-from hubgate.upstreams.local_files import packaged  # noqa: E402
+from hubgate.upstreams.local.files import packaged  # noqa: E402
 
 if TYPE_CHECKING:
     from engines.stage import Check

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import uvloop
 
-from hubgate.cli.serve import serve
+from hubgate.cli.server.serve import serve
 
 if TYPE_CHECKING:
     from email.message import Message
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from hubgate.service.gateway import Gateway
     from hubgate.settings import Settings
-    from hubgate.web.asgi import AsgiApp
+    from hubgate.web.http.asgi import AsgiApp
     from hubgate.wiring import Gate
 
 

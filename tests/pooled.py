@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from hubgate.upstreams.addresses import AddressRule
-from hubgate.upstreams.pool import PooledClient
+from hubgate.upstreams.http.addresses import AddressRule
+from hubgate.upstreams.http.pool import PooledClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

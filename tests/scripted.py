@@ -8,28 +8,28 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from hubgate.core.shortening import Shortened
-from hubgate.core.writing import Held
+from hubgate.core.generation import Held
+from hubgate.core.matryoshka import Shortened
 from hubgate.domain.calls import Chat, Embed, Encoding, Generated, Spelling, Vectors
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Engine, Facts, Source, Task
-from hubgate.service.access import Access
 from hubgate.service.gateway import Gateway
-from hubgate.service.meter import Meter
-from hubgate.service.pipeline import Pipeline, Pipelines
+from hubgate.service.inference.pipeline import Pipeline, Pipelines
+from hubgate.service.keys.access import Access
+from hubgate.service.metrics import Meter
 from hubgate.store.store import SqlStore
-from hubgate.upstreams.hub import open_hub
+from hubgate.upstreams.hub.client import open_hub
 from hubgate.web.app import create_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
-    from hubgate.core.writing import Writing
+    from hubgate.core.generation import Writing
     from hubgate.domain.calls import Call, Result, WriteCall
     from hubgate.domain.ports import Hub, Model, Upstream, Writer
     from hubgate.domain.secret import Secret
     from hubgate.settings import Settings
-    from hubgate.web.asgi import AsgiApp, Message
+    from hubgate.web.http.asgi import AsgiApp, Message
 
 ADMIN_KEY = "an-admin-key-for-tests"
 FACTS = Facts(

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import StoreFailed
-from hubgate.service.access import Access
 from hubgate.service.gateway import Gateway
-from hubgate.service.ledger import Ledger
-from hubgate.service.memory import VectorMemory
-from hubgate.service.meter import Meter
-from hubgate.service.pipeline import Pipelines
+from hubgate.service.inference.ledger import Ledger
+from hubgate.service.inference.pipeline import Pipelines
+from hubgate.service.inference.vector_cache import VectorMemory
+from hubgate.service.keys.access import Access
+from hubgate.service.metrics import Meter
 from hubgate.store.store import SqlStore
-from hubgate.store.vectors import VectorFile
-from hubgate.upstreams.hub import open_hub
+from hubgate.store.vectors.file import VectorFile
+from hubgate.upstreams.hub.client import open_hub
+from hubgate.upstreams.hub.tokenizers import TokenizerFiles
 from hubgate.upstreams.sources import ModelSources
-from hubgate.upstreams.tokenizers import TokenizerFiles
 from hubgate.web.app import create_app
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from hubgate.service.usage import Usage
     from hubgate.settings import Settings
-    from hubgate.web.asgi import AsgiApp
+    from hubgate.web.http.asgi import AsgiApp
 
 READY_ENDPOINT = Endpoint(
     name="all-minilm-l6-v2",

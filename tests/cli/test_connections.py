@@ -11,8 +11,8 @@ import uvicorn
 from uvicorn.server import ServerState
 from virtual_time import now, run
 
-from hubgate.cli.connections import TOLD_CONNECTIONS, Connection
-from hubgate.web.body import BROKEN, EXCESS, FAULT, SLOW
+from hubgate.cli.server.connection import TOLD_CONNECTIONS, Connection
+from hubgate.web.http.body import BROKEN, EXCESS, FAULT, SLOW
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hubgate.cli.serve import listen
+from hubgate.cli.server.serve import listen
 from hubgate.settings import InvalidSetting
 
 

@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import resource
-from hubgate.cli.serve import allow_open_files
+from hubgate.cli.server.serve import allow_open_files
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, min(hard, {hard})))
 allow_open_files({connections})

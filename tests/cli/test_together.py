@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from hubgate.cli.together import Together
+from hubgate.cli.server.write_batching import Together
 
 
 class Sent(asyncio.Transport):

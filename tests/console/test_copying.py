@@ -18,13 +18,13 @@ from lookalikes import lookalike
 from hubgate.domain.calls import Chat, Complete, Embed, InputType, Rerank, SparseEmbed
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
 from hubgate.settings import Settings
-from hubgate.web.console.copying import snippets
-from hubgate.web.console.copying_words import KEY, Use
+from hubgate.web.console.playground.snippet_values import KEY, Use
+from hubgate.web.console.playground.snippets import snippets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hubgate.web.console.copying_words import Played
+    from hubgate.web.console.playground.snippet_values import Played
 
 NASTY = 'It\'s "quoted" \\ $HOME `id` {{x}} ${x}\n\tJSON\nسلام 世界 🎈 </script> \u2028 end'
 """What breaks out of texts, of shells, of templates and of pages, where it is let."""

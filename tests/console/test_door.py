@@ -8,7 +8,7 @@ import pytest
 from harness import RunningGate
 from visitor import Visitor
 
-from hubgate.service.wrong_keys import MOST_A_MINUTE
+from hubgate.service.keys.wrong_keys import MOST_A_MINUTE
 from hubgate.settings import Settings
 
 if TYPE_CHECKING:

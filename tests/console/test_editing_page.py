@@ -11,7 +11,7 @@ from lookalikes import lookalike
 from staged import until
 from visitor import Visitor
 
-from hubgate.web.console.model_form import EMPTY, KEEP, NEW
+from hubgate.web.console.models.form import EMPTY, KEEP, NEW
 
 if TYPE_CHECKING:
     from harness import RunningGate

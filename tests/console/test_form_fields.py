@@ -12,7 +12,7 @@ from harness import RunningGate
 from visitor import Visitor
 
 from hubgate.settings import Settings
-from hubgate.web.shapes import EndpointForm
+from hubgate.web.schemas.endpoint import EndpointForm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

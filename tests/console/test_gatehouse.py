@@ -10,18 +10,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hubgate.domain.errors import CapacityError
-from hubgate.web.configuration import Configuration
-from hubgate.web.console.gatehouse import Gatehouse
+from hubgate.web.console.auth import Gatehouse
 from hubgate.web.console.routes import console_routes
 from hubgate.web.console.session import COOKIE, Sessions
-from hubgate.web.ticket import Ticket
+from hubgate.web.http.ticket import Ticket
+from hubgate.web.schemas.configuration import Configuration
 
 if TYPE_CHECKING:
     import pytest
     from scripted import ScriptedGate
 
-    from hubgate.web.asgi import Message
-    from hubgate.web.console.visit import Visit
+    from hubgate.web.console.page_context import Visit
+    from hubgate.web.http.asgi import Message
 
 
 async def _asked(route: Route, cookie: str = "", body: bytes = b"") -> tuple[int, dict[str, str], str]:

@@ -13,17 +13,17 @@ import hubgate.web.console
 from hubgate.domain.diagnosis import Outcome, Step
 from hubgate.domain.endpoint import Precision, Source, Task
 from hubgate.domain.errors import Cause
-from hubgate.web.console.audit_page import VERBS
-from hubgate.web.console.chunk_form import STRATEGIES
-from hubgate.web.console.model_form import KINDS, PREFIXES
-from hubgate.web.console.models import DONE
-from hubgate.web.console.picking import WHYS
-from hubgate.web.console.play_form import FURTHER, PARAMETERS, SAMPLES
-from hubgate.web.console.states import Kind
-from hubgate.web.console.usage_page import TABLES
-from hubgate.web.console.usage_time import RANGES
-from hubgate.web.console.usage_views import CARDS, SERIES
-from hubgate.web.console.visit import NAVIGATION, THEMES
+from hubgate.web.console.audit import VERBS
+from hubgate.web.console.models.chunk_form import STRATEGIES
+from hubgate.web.console.models.form import KINDS, PREFIXES
+from hubgate.web.console.models.hub_picker import WHYS
+from hubgate.web.console.models.page import DONE
+from hubgate.web.console.models.states import Kind
+from hubgate.web.console.page_context import NAVIGATION, THEMES
+from hubgate.web.console.playground.form import FURTHER, PARAMETERS, SAMPLES
+from hubgate.web.console.usage.page import TABLES
+from hubgate.web.console.usage.periods import RANGES
+from hubgate.web.console.usage.views import CARDS, SERIES
 
 PACKAGE = Path(hubgate.web.console.__file__).parent
 CODES = ("en", "zh", "ja", "fa")

@@ -10,8 +10,8 @@ from hubgate.domain.calls import InputType
 from hubgate.domain.chunking import ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Engine, Precision, Similarity, Source, Task
 from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
-from hubgate.web.console.chunk_form import chunking_of
-from hubgate.web.console.model_form import EMPTY, KEEP, NEW, Faults, endpoint_of, form_of
+from hubgate.web.console.models.chunk_form import chunking_of
+from hubgate.web.console.models.form import EMPTY, KEEP, NEW, Faults, endpoint_of, form_of
 
 TOKEN = "hf_aTokenThatNobodyHas1234"
 

@@ -11,7 +11,7 @@ from lookalikes import lookalike
 from visitor import Visitor
 
 from hubgate.domain.chunking import DEFAULT_CHUNKING
-from hubgate.web.console.audit_page import PER_PAGE
+from hubgate.web.console.audit import PER_PAGE
 from hubgate.web.console.console_words import in_console_words, setting
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from visitor import Visitor
 
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.settings import Settings
-from hubgate.web.console.models import Models
-from hubgate.web.console.visit import Visit
+from hubgate.web.console.models.page import Models
+from hubgate.web.console.page_context import Visit
 
 if TYPE_CHECKING:
     from scripted import ScriptedGate
@@ -192,7 +192,7 @@ async def _thousand(gate: RunningGate) -> None:
 def test_today_begins_at_midnight_also_when_the_clocks_are_changed(day: str) -> None:
     told = f"""
 from datetime import datetime
-from hubgate.web.console.models import midnight_before
+from hubgate.web.console.models.page import midnight_before
 print(datetime.fromtimestamp(midnight_before(datetime.fromisoformat("{day} 12:00").timestamp())))
 """
     env = {**os.environ, "TZ": "Europe/Berlin"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness import RunningGate
 from visitor import Visitor
 
-from hubgate.service.wrong_keys import MOST_A_MINUTE
+from hubgate.service.keys.wrong_keys import MOST_A_MINUTE
 
 if TYPE_CHECKING:
     from hubgate.settings import Settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hubgate.web.console.pasting import name_of_server, suggested_name, understood
+from hubgate.web.console.models.paste import name_of_server, suggested_name, understood
 
 E5 = {"model": "intfloat/e5-small-v2", "kind": "embedding", "name": "e5-small-v2"}
 

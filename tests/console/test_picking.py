@@ -12,7 +12,7 @@ from harness import RunningGate
 from lookalikes.hub_api import TOKEN, HubApi
 from visitor import Visitor
 
-from hubgate.web.console.model_form import EMPTY
+from hubgate.web.console.models.form import EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,9 @@ from hubgate.domain.calls import SparseEmbed, SparseVectors
 from hubgate.domain.chunking import ChunkingSettings
 from hubgate.domain.diagnosis import Finding, Outcome, Step
 from hubgate.domain.errors import Cause, InvalidEndpoint
-from hubgate.web.console.play_views import Weighed, view_of
-from hubgate.web.console.previewing import marked
-from hubgate.web.console.trials import MOST, Trial, Trials
+from hubgate.web.console.models.chunk_preview import marked
+from hubgate.web.console.models.trials import MOST, Trial, Trials
+from hubgate.web.console.playground.views import Weighed, view_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

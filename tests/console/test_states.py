@@ -12,9 +12,9 @@ from staged import dedicated, until
 
 from hubgate.domain.calls import Embed
 from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused
-from hubgate.service.pipeline import Pipeline, Pipelines
-from hubgate.service.starting import LOADING
-from hubgate.web.console.states import Kind, State, state_of
+from hubgate.service.inference.pipeline import Pipeline, Pipelines
+from hubgate.service.registry.startup import LOADING
+from hubgate.web.console.models.states import Kind, State, state_of
 
 if TYPE_CHECKING:
     from scripted import ScriptedGate

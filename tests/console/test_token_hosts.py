@@ -11,7 +11,7 @@ from harness import RunningGate
 from lookalikes import lookalike
 from visitor import Visitor
 
-from hubgate.web.console.model_form import EMPTY, KEEP, NEW
+from hubgate.web.console.models.form import EMPTY, KEEP, NEW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ import pytest
 from scripted_answers import Scripted, embed, refused
 from virtual_time import now, run
 
-from hubgate.core.breaking import Breaker, Broken, Watched
+from hubgate.core.traffic.circuit_breaker import Breaker, Broken, Watched
 from hubgate.domain.calls import Vectors
 from hubgate.domain.errors import Cause, HubgateError, UpstreamUnreachable
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from scripted_answers import Scripted, embed, vector
 from virtual_time import run
 
-from hubgate.core.caching import Cached, MemoryCache
+from hubgate.core.cache import Cached, MemoryCache
 from hubgate.domain.calls import CachedVector, Embed, Encoding, InputType, Tokenize, Tokens, Vectors
 from hubgate.domain.errors import StoreFailed
 

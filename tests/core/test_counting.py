@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hubgate.core.counting import Counted
+from hubgate.core.token_counts import Counted
 from hubgate.domain.calls import Embed, Encoding, Tokenize, Tokens, Vectors
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 from scripted_answers import embed
 from virtual_time import run
 
-from hubgate.core.guarding import Guarded
+from hubgate.core.vector_guard import Guarded
 from hubgate.domain.calls import Call, Embed, Encoding, Result, Tokenize, Tokens, Vectors
 from hubgate.domain.errors import Cause, EndpointChanged, HubgateError, UpstreamUnreadable
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual_time import now, run
 
-from hubgate.core.limiting import Allowance, Permit
+from hubgate.core.traffic.rate_limit import Allowance, Permit
 
 
 async def granted(allowance: Allowance, count: int, *, takes: float = 0.0) -> list[float]:

@@ -10,8 +10,8 @@ import pytest
 from scripted_answers import Scripted, embed, vector
 from virtual_time import now, run
 
-from hubgate.core.limiting import Allowance
 from hubgate.core.packing import Limits, Packed
+from hubgate.core.traffic.rate_limit import Allowance
 from hubgate.domain.calls import Context, Embed, InputType, Tokenize, Tokens, Vectors
 from hubgate.domain.errors import DeadlineExceeded, InvalidRequest, QueueFull
 

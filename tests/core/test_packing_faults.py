@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from scripted_answers import Scripted, embed, refused, vector
 from virtual_time import now, run
 
-from hubgate.core.limiting import Allowance
 from hubgate.core.packing import Limits, Packed
 from hubgate.core.packing.faults import worth_halving
-from hubgate.core.retrying import Retried, Retries
+from hubgate.core.traffic.rate_limit import Allowance
+from hubgate.core.traffic.retry import Retried, Retries
 from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.errors import (
     Cause,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from virtual_time import now, run
 
-from hubgate.core.limiting import Allowance
 from hubgate.core.packing import Limits, Packed
+from hubgate.core.traffic.rate_limit import Allowance
 from hubgate.domain.calls import Rerank, Scores, SparseEmbed, SparseVectors, Tokenize, Tokens
 from hubgate.domain.errors import Cause, UpstreamUnreadable
 

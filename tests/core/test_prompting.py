@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from hubgate.core.prompting import Prompted
+from hubgate.core.prompt_wrapper import Prompted
 from hubgate.core.prompts import known_prefixes, own_prefixes
 from hubgate.domain.calls import Call, Embed, Encoding, InputType, Result, Tokenize, Tokens, Vectors
 

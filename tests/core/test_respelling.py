@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hubgate.core.respelling import (
+from hubgate.core.transcoding import (
     Label,
     merged,
     piece_of,
@@ -15,12 +15,12 @@ from hubgate.core.respelling import (
     whole_as_openai,
     whole_as_tgi,
 )
-from hubgate.core.respelling_streams import openai_speller, tgi_speller
+from hubgate.core.transcoding.streams import openai_speller, tgi_speller
 from hubgate.domain.calls import Generated, Spelling
 from hubgate.domain.errors import UpstreamUnreadable
 
 if TYPE_CHECKING:
-    from hubgate.core.respelling_streams import Speller
+    from hubgate.core.transcoding.streams import Speller
 
 LABEL = Label("cmpl-1", "llm", 7)
 

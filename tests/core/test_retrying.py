@@ -10,9 +10,9 @@ from arrivals import most_in_a_minute
 from scripted_answers import Scripted, embed, refused
 from virtual_time import now, run
 
-from hubgate.core.limiting import Allowance
 from hubgate.core.packing import Limits, Packed
-from hubgate.core.retrying import Retried, Retries
+from hubgate.core.traffic.rate_limit import Allowance
+from hubgate.core.traffic.retry import Retried, Retries
 from hubgate.domain.calls import Encoding, Quota, Vectors
 from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused, UpstreamUnreachable
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubgate.core.sharing import cut, cut_items, itemized, join, join_items, tokens_guessed, weight
+from hubgate.core.reply_shares import cut, cut_items, itemized, join, join_items, tokens_guessed, weight
 from hubgate.domain.calls import Encoding, Scores, SparseVectors, Vectors
 
 ITEMS = [b"[1]", b"[2]", b"[3]"]

@@ -7,7 +7,7 @@ import math
 import orjson
 import pytest
 
-from hubgate.core.shortening import Shortened, shorter_sizes
+from hubgate.core.matryoshka import Shortened, shorter_sizes
 from hubgate.core.vectors import f32, floats
 from hubgate.domain.calls import Call, Embed, Encoding, Result, Tokenize, Tokens, Vectors
 from hubgate.domain.errors import InvalidRequest

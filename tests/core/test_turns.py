@@ -8,8 +8,8 @@ import math
 import pytest
 from virtual_time import now, run
 
-from hubgate.core.limiting import Allowance
-from hubgate.core.turns import Turns
+from hubgate.core.traffic.rate_limit import Allowance
+from hubgate.core.traffic.turns import Turns
 from hubgate.domain.calls import Context
 from hubgate.domain.errors import DeadlineExceeded, QueueFull
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 from virtual_time import now, run
 
-from hubgate.core.breaking import Breaker
-from hubgate.core.limiting import Allowance
-from hubgate.core.retrying import Retries
-from hubgate.core.turns import Turns
-from hubgate.core.writing import Writing
+from hubgate.core.generation import Writing
+from hubgate.core.traffic.circuit_breaker import Breaker
+from hubgate.core.traffic.rate_limit import Allowance
+from hubgate.core.traffic.retry import Retries
+from hubgate.core.traffic.turns import Turns
 from hubgate.domain.calls import Chat, Complete, Context, Generated, Quota, Spelling
 from hubgate.domain.errors import Cause, DeadlineExceeded, HubgateError, UpstreamRefused, UpstreamUnreachable
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hubgate.domain.errors import Cause, HubgateError
-from hubgate.service.jobs.doing import Job
-from hubgate.service.jobs.job import Manner, Task
-from hubgate.service.jobs.manifest import Totals
-from hubgate.service.jobs.rows import Piece, Reply
-from hubgate.service.jobs.running import Progress
+from hubgate.jobs.folder import Manner, Task
+from hubgate.jobs.job import Job
+from hubgate.jobs.manifest import Totals
+from hubgate.jobs.rows import Piece, Reply
+from hubgate.jobs.runner import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

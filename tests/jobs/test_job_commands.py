@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from lookalikes import lookalike
 
-from hubgate.service.jobs.job import JobFolder, Status
+from hubgate.jobs.folder import JobFolder, Status
 
 if TYPE_CHECKING:
     from pathlib import Path

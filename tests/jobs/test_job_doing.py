@@ -17,10 +17,10 @@ import pytest
 from model_script import Script, one_each, refused, run, task, vector
 
 from hubgate.domain.errors import Cause
-from hubgate.service.jobs.doing import Job
-from hubgate.service.jobs.job import JobFolder, Manner, Status
-from hubgate.service.jobs.known_jobs import KnownJobs
-from hubgate.service.jobs.rows import JobStopped, Piece, Reply
+from hubgate.jobs.folder import JobFolder, Manner, Status
+from hubgate.jobs.job import Job
+from hubgate.jobs.registry import KnownJobs
+from hubgate.jobs.rows import JobStopped, Piece, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -199,8 +199,8 @@ async def test_a_change_that_no_sample_shows_is_found_by_the_rows_that_are_done(
         )
     content = bytearray(source.read_bytes())
     before = dict(json.loads((JobFolder(output).path / "job.json").read_text())["input"])
-    from hubgate.service.jobs.jsonl import JsonlSource
-    from hubgate.service.jobs.rows import Columns
+    from hubgate.jobs.jsonl import JsonlSource
+    from hubgate.jobs.rows import Columns
 
     place = next(
         place
@@ -215,8 +215,8 @@ async def test_a_change_that_no_sample_shows_is_found_by_the_rows_that_are_done(
 
 def _unseen(source: Path, content: bytearray, place: int) -> bool:
     """Change a digit; back again if a sample shows it."""
-    from hubgate.service.jobs.jsonl import JsonlSource
-    from hubgate.service.jobs.rows import Columns
+    from hubgate.jobs.jsonl import JsonlSource
+    from hubgate.jobs.rows import Columns
 
     before, was = JsonlSource(source, Columns()).identity(), content[place]
     content[place] = ord("9") if was != ord("9") else ord("8")
@@ -379,8 +379,8 @@ async def test_jobs_are_found_by_id_or_output_while_their_folders_are_there(
 _ON_A_SMALL_DISK = """
 import asyncio, resource, sys
 from pathlib import Path
-from hubgate.service.jobs.job import JobFolder
-from hubgate.service.jobs.rows import JobStopped
+from hubgate.jobs.folder import JobFolder
+from hubgate.jobs.rows import JobStopped
 from model_script import Script, run, task
 
 what = task(Path(sys.argv[1]), Path(sys.argv[2]))

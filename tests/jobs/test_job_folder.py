@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hubgate.service.jobs.job import JobFolder, Manner, Plan, Task
-from hubgate.service.jobs.known_jobs import KnownJobs
-from hubgate.service.jobs.rows import JobStopped
+from hubgate.jobs.folder import JobFolder, Manner, Plan, Task
+from hubgate.jobs.registry import KnownJobs
+from hubgate.jobs.rows import JobStopped
 
 if TYPE_CHECKING:
     from pathlib import Path

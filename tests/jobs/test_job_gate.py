@@ -11,10 +11,10 @@ from aiohttp import web
 from harness import RunningGate
 from model_script import task
 
-from hubgate.cli.job_embedder import GateEmbedder
-from hubgate.cli.job_gate import some_gate
+from hubgate.cli.jobs.embedder import GateEmbedder
+from hubgate.cli.jobs.gateway import some_gate
 from hubgate.domain.errors import Cause, HubgateError, StoreFailed, WrongTask
-from hubgate.service.jobs.job import Manner
+from hubgate.jobs.folder import Manner
 from hubgate.store.lock import GateLock, running_gate
 
 if TYPE_CHECKING:

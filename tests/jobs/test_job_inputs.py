@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hubgate.service.jobs.formats import check_output, open_sink, open_source
-from hubgate.service.jobs.inputs import compare_identity
-from hubgate.service.jobs.jsonl import JsonlSource
-from hubgate.service.jobs.rows import Columns, Embedded, Failed, JobStopped, Layout, Piece, Row
-from hubgate.service.jobs.shards import cut
-from hubgate.service.jobs.text_folder import TextFolder
+from hubgate.jobs.formats import check_output, open_sink, open_source
+from hubgate.jobs.inputs import compare_identity
+from hubgate.jobs.jsonl import JsonlSource
+from hubgate.jobs.rows import Columns, Embedded, Failed, JobStopped, Layout, Piece, Row
+from hubgate.jobs.shards import cut
+from hubgate.jobs.text_folder import TextFolder
 
 if TYPE_CHECKING:
     from pathlib import Path

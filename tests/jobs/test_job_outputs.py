@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hubgate.service.jobs.durable import replacing
-from hubgate.service.jobs.formats import open_sink
-from hubgate.service.jobs.manifest import Manifest, Record, totals_of
-from hubgate.service.jobs.parts import Parts
-from hubgate.service.jobs.rows import Embedded, Failed, Layout, Part, Piece, Row
+from hubgate.jobs.durable import replacing
+from hubgate.jobs.formats import open_sink
+from hubgate.jobs.manifest import Manifest, Record, totals_of
+from hubgate.jobs.parts import Parts
+from hubgate.jobs.rows import Embedded, Failed, Layout, Part, Piece, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ import pytest
 from model_script import Script, one_each, refused
 
 from hubgate.domain.errors import Cause
-from hubgate.service.jobs.patience import Asked, Asking
-from hubgate.service.jobs.rows import JobStopped, Reply, Row
+from hubgate.jobs.failures import Asked, Asking
+from hubgate.jobs.rows import JobStopped, Reply, Row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

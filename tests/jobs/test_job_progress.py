@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from hubgate.cli.job_progress import line, shown
-from hubgate.cli.job_progress import told as summary
-from hubgate.service.jobs.manifest import Record, Totals
-from hubgate.service.jobs.rows import Failed
-from hubgate.service.jobs.running import Progress
+from hubgate.cli.jobs.progress import line, shown
+from hubgate.cli.jobs.progress import told as summary
+from hubgate.jobs.manifest import Record, Totals
+from hubgate.jobs.rows import Failed
+from hubgate.jobs.runner import Progress
 
 
 @dataclass
@@ -158,9 +158,9 @@ import asyncio, os, pty, sys
 terminal, end = pty.openpty()
 os.dup2(end, 2)
 sys.stderr = os.fdopen(2, "w")
-from hubgate.cli.job_progress import shown
-from hubgate.service.jobs.manifest import Totals
-from hubgate.service.jobs.running import Progress
+from hubgate.cli.jobs.progress import shown
+from hubgate.jobs.manifest import Totals
+from hubgate.jobs.runner import Progress
 progress = Progress(Totals(rows=5), expected_rows=10)
 
 async def main():

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 from hubgate.cli.main import app
-from hubgate.upstreams.local_files import packaged
+from hubgate.upstreams.local.files import packaged
 
 if TYPE_CHECKING:
     from commands import Command

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hubgate.service.jobs.formats import open_source
-from hubgate.service.jobs.rows import Columns, Failed, JobStopped
+from hubgate.jobs.formats import open_source
+from hubgate.jobs.rows import Columns, Failed, JobStopped
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gate_process import HUBGATE, Home
 from lookalikes import lookalike
 
-from hubgate.service.jobs.job import JobFolder, Status
+from hubgate.jobs.folder import JobFolder, Status
 
 if TYPE_CHECKING:
     from pathlib import Path

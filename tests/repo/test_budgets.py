@@ -74,7 +74,7 @@ def test_every_command_is_documented() -> None:
 
 def test_each_claim_of_a_faces_contract_page_names_a_test_that_exists() -> None:
     tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
-    for page in (ROOT / "src/hubgate/web").glob("*.md"):
+    for page in (ROOT / "src/hubgate/web").glob("*/CONTRACT.md"):
         named = re.findall(r"\btest_[a-z0-9_]+\b(?!\.py)", page.read_text("utf-8"))
         assert named, f"{page.name} names no tests"
         missing = [name for name in named if f"def {name}(" not in tests]

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from hubgate.runtime.excerpt import NotSettled, excerpt
 from hubgate.runtime.folder import read_folder
 from hubgate.runtime.tokens import Tokens, open_tokenizer
-from hubgate.upstreams.local_files import packaged
+from hubgate.upstreams.local.files import packaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from hubgate.domain.calls import Embed, Tokenize, Tokens, Vectors
 from hubgate.domain.endpoint import Endpoint, Source, Task
-from hubgate.upstreams.local import LocalSource
+from hubgate.upstreams.local.source import LocalSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

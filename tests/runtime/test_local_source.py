@@ -6,7 +6,7 @@ from tiny_model import write_tiny_model
 
 from hubgate.domain.calls import InputType
 from hubgate.domain.endpoint import Endpoint, Source, Task
-from hubgate.upstreams.local import LocalSource
+from hubgate.upstreams.local.source import LocalSource
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,7 +22,7 @@ from hubgate.runtime.folder import read_folder
 from hubgate.runtime.heads import Ranking
 from hubgate.runtime.model import Model
 from hubgate.runtime.tokens import Tokens
-from hubgate.upstreams.local import LocalSource
+from hubgate.upstreams.local.source import LocalSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

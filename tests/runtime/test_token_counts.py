@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from hubgate.domain.errors import RuntimeFailed
 from hubgate.runtime.folder import TOKENIZER, TokenizerBroken, read_limit
 from hubgate.runtime.tokens import count, open_tokenizer
-from hubgate.upstreams.local_files import packaged
+from hubgate.upstreams.local.files import packaged
 
 if TYPE_CHECKING:
     from pathlib import Path

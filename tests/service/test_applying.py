@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from staged import Stage, dedicated, until
 
 from hubgate.domain.errors import EndpointNotFound
-from hubgate.service.access import Access
-from hubgate.service.config import Config
-from hubgate.service.config_plan import Wanted, WantedEndpoint
+from hubgate.service.configuration.apply import Config
+from hubgate.service.configuration.plan import Wanted, WantedEndpoint
 from hubgate.service.gateway import Gateway
-from hubgate.service.pipeline import Pipelines
+from hubgate.service.inference.pipeline import Pipelines
+from hubgate.service.keys.access import Access
 
 if TYPE_CHECKING:
     from hubgate.store.store import SqlStore

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 from staged import dedicated
 
-from hubgate.core.writing import Held
+from hubgate.core.generation import Held
 from hubgate.domain.calls import (
     Chat,
     Complete,
@@ -40,7 +40,7 @@ from hubgate.domain.errors import (
     WrongTask,
 )
 from hubgate.service.gateway import Gateway
-from hubgate.service.pipeline import Pipelines
+from hubgate.service.inference.pipeline import Pipelines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -23,8 +23,8 @@ from hubgate.domain.errors import (
 )
 from hubgate.domain.secret import Secret
 from hubgate.service.gateway import Gateway
-from hubgate.service.lending import SwitchedOff
-from hubgate.service.pipeline import Pipelines
+from hubgate.service.inference.pipeline import Pipelines
+from hubgate.service.registry.model_proxies import SwitchedOff
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

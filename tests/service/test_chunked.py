@@ -15,8 +15,8 @@ from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
 from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkFit, ChunkingSettings, InvalidChunking
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
 from hubgate.domain.errors import BodyTooLarge
-from hubgate.service import cutting
-from hubgate.service.chunked import embed_chunks
+from hubgate.service.inference import cutting
+from hubgate.service.inference.chunked import embed_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

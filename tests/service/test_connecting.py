@@ -14,7 +14,7 @@ from hubgate.domain.calls import Embed
 from hubgate.domain.errors import InUse, InvalidEndpoint, InvalidRequest, NotFound
 from hubgate.domain.secret import Secret
 from hubgate.service.gateway import Gateway
-from hubgate.service.pipeline import Pipelines
+from hubgate.service.inference.pipeline import Pipelines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

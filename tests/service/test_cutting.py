@@ -13,8 +13,8 @@ from hubgate.core.chunking import Chunk, chunk, halves
 from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkFit, ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
 from hubgate.domain.errors import BodyTooLarge
-from hubgate.service import cutting
-from hubgate.service.cutting import chunks_of, count_long
+from hubgate.service.inference import cutting
+from hubgate.service.inference.cutting import chunks_of, count_long
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

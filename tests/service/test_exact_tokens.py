@@ -16,8 +16,8 @@ from scripted import Script
 from tokenizers import Tokenizer
 
 from hubgate.domain.endpoint import Endpoint, Source, Task
-from hubgate.service.proving import prove
-from hubgate.upstreams.local_files import packaged
+from hubgate.service.registry.validation import prove
+from hubgate.upstreams.local.files import packaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

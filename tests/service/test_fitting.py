@@ -15,8 +15,8 @@ from hubgate.domain.calls import Embed, Encoding, InputType, Token, Tokenize, To
 from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkFit, ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
 from hubgate.domain.errors import InvalidRequest, UpstreamUnreachable
-from hubgate.service.fitting import blind_warning, fitted, size_warning
-from hubgate.service.samples import SAMPLES
+from hubgate.service.inference.chunk_size import blind_warning, fitted, size_warning
+from hubgate.service.inference.samples import SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

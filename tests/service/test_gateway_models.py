@@ -25,7 +25,7 @@ from hubgate.domain.errors import (
 )
 from hubgate.domain.secret import Secret
 from hubgate.service.gateway import Gateway
-from hubgate.service.pipeline import Pipelines
+from hubgate.service.inference.pipeline import Pipelines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hubgate.domain.errors import InvalidRequest, NotAuthenticated, NotFound, StoreFailed
-from hubgate.service.access import Access
+from hubgate.service.keys.access import Access
 
 if TYPE_CHECKING:
     from hubgate.store.store import SqlStore

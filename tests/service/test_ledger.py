@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual_time import now, run
 
-from hubgate.core.limiting import COUNTS, Allowance
+from hubgate.core.traffic.rate_limit import COUNTS, Allowance
 from hubgate.domain.errors import StoreFailed
-from hubgate.service.ledger import Ledger
+from hubgate.service.inference.ledger import Ledger
 from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hubgate.domain.errors import KeyLimit
 from hubgate.domain.keys import Key
-from hubgate.service.limits import MINUTE, KeyLimits
+from hubgate.service.keys.limits import MINUTE, KeyLimits
 
 
 def key(requests: int | None = None, tokens: int | None = None) -> Key:

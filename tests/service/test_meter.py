@@ -6,7 +6,7 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
-from hubgate.service.meter import Meter
+from hubgate.service.metrics import Meter
 
 LIVE: dict[str, Any] = {}
 

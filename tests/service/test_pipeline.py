@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 from staged import Stage, dedicated, local, until
 
-from hubgate.core.caching import MemoryCache
+from hubgate.core.cache import MemoryCache
 from hubgate.domain.calls import Context, Embed, InputType, Vectors
 from hubgate.domain.endpoint import Engine, Facts
 from hubgate.domain.errors import Cause, DeadlineExceeded, UpstreamRefused
 from hubgate.domain.secret import Secret
-from hubgate.service.pipeline import Pipelines, identity
+from hubgate.service.inference.pipeline import Pipelines, identity
 
 if TYPE_CHECKING:
     from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.pipeline import Pipeline
+    from hubgate.service.inference.pipeline import Pipeline
 
 E5 = dedicated(
     facts=Facts(

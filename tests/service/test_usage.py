@@ -19,7 +19,7 @@ from hubgate.domain.calls import Embed
 from hubgate.domain.errors import InvalidRequest, StoreFailed
 from hubgate.domain.records import DAY, HOUR, LATENCY_BOUNDS, Latency, UsageQuestion
 from hubgate.service.gateway import Gateway
-from hubgate.service.pipeline import Pipelines
+from hubgate.service.inference.pipeline import Pipelines
 from hubgate.service.usage import MOST_ROWS, PAGE_ROWS, Usage
 from hubgate.store.store import SqlStore
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from staged import Stage
 
-    from hubgate.service.pipeline import Pipeline
+    from hubgate.service.inference.pipeline import Pipeline
     from hubgate.settings import Settings
 
 NOON = 20_000 * DAY + 12 * HOUR

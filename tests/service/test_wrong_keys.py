@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hubgate.service.wrong_keys import MOST_A_MINUTE, WrongKeys
+from hubgate.service.keys.wrong_keys import MOST_A_MINUTE, WrongKeys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

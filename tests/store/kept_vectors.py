@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from hubgate.domain.calls import CachedVector
-from hubgate.store.vectors import VectorFile
+from hubgate.store.vectors.file import VectorFile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

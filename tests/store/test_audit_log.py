@@ -15,7 +15,7 @@ from hubgate.domain.errors import EndpointExists, InvalidRequest
 from hubgate.domain.keys import Key
 from hubgate.domain.records import Connection
 from hubgate.domain.secret import Secret
-from hubgate.store.auditing import SqlAudit
+from hubgate.store.audit_log import SqlAudit
 
 if TYPE_CHECKING:
     from hubgate.domain.records import Change

@@ -26,9 +26,9 @@ from hubgate.domain.records import DAY, HOUR, UsageQuestion
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
 from hubgate.store.database import Database
+from hubgate.store.migrate import upgrade
 from hubgate.store.store import SqlStore
 from hubgate.store.tables import REVISION, metadata, notes
-from hubgate.store.upgrade import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from hubgate.store.known_keys import KnownKeys
+from hubgate.store.vectors.bloom_filter import KnownKeys
 
 MIB = 1024 * 1024
 

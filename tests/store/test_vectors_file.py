@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from kept_vectors import MIB, found, kept, key, opened, vector, vectors
 
-from hubgate.core.caching import Cached, MemoryCache
+from hubgate.core.cache import Cached, MemoryCache
 from hubgate.domain.calls import CachedVector, Call, Embed, Encoding, Result, Vectors
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ WRITE_AND_WAIT = """
 import asyncio, sys
 from pathlib import Path
 from hubgate.domain.calls import CachedVector
-from hubgate.store.vectors import VectorFile
+from hubgate.store.vectors.file import VectorFile
 async def main():
     file = VectorFile(Path(sys.argv[1]), 1 << 20)
     await file.put_many({bytes([n]) * 32: CachedVector(bytes([n]) * 64) for n in range(100)})

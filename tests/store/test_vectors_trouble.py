@@ -24,7 +24,7 @@ WRITE_TO_A_FULL_DISK = """
 import asyncio, resource, signal, sys
 from pathlib import Path
 from hubgate.domain.calls import CachedVector
-from hubgate.store.vectors import VectorFile
+from hubgate.store.vectors.file import VectorFile
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, 256 * 1024))
 async def main():

@@ -13,8 +13,8 @@ from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
-from hubgate.upstreams.access_tokens import BUSY_SECONDS, REFUSED_SECONDS, AccessTokens
 from hubgate.upstreams.sources import ModelSources
+from hubgate.upstreams.tokens import BUSY_SECONDS, REFUSED_SECONDS, AccessTokens
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hubgate.domain.errors import Cause, InvalidEndpoint
-from hubgate.upstreams.addresses import AddressRule
+from hubgate.upstreams.http.addresses import AddressRule
 
 ALWAYS = [
     "169.254.169.254",

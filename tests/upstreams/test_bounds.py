@@ -12,9 +12,9 @@ from hubgate.domain.calls import Embed, Rerank, SparseEmbed, Tokenize
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
 from hubgate.domain.errors import Cause, UpstreamUnreadable
 from hubgate.settings import Settings
-from hubgate.upstreams.messages import HttpRequest
+from hubgate.upstreams.engines.replies import bounds
+from hubgate.upstreams.http.messages import HttpRequest
 from hubgate.upstreams.sources import ModelSources
-from hubgate.upstreams.wire import bounds
 
 if TYPE_CHECKING:
     import asyncio

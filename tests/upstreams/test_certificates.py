@@ -11,7 +11,7 @@ from lookalikes import lookalike
 from pooled import pooled
 
 from hubgate.domain.errors import Cause, InvalidEndpoint, UpstreamUnreachable
-from hubgate.upstreams.messages import HttpRequest
+from hubgate.upstreams.http.messages import HttpRequest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,10 +14,10 @@ import pytest
 from raw_server import raw_server
 
 from hubgate.domain.errors import UpstreamUnreadable
-from hubgate.upstreams.addresses import AddressRule
-from hubgate.upstreams.connection import MAX_ERROR_BYTES, MAX_HEADER_BYTES, Connection
-from hubgate.upstreams.messages import HttpRequest
-from hubgate.upstreams.pool import PooledClient
+from hubgate.upstreams.http.addresses import AddressRule
+from hubgate.upstreams.http.connection import MAX_ERROR_BYTES, MAX_HEADER_BYTES, Connection
+from hubgate.upstreams.http.messages import HttpRequest
+from hubgate.upstreams.http.pool import PooledClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -20,17 +20,17 @@ from hubgate.domain.errors import (
 )
 from hubgate.domain.hub import DeploymentState
 from hubgate.domain.secret import Secret
-from hubgate.upstreams.addresses import AddressRule
-from hubgate.upstreams.deployments import (
+from hubgate.upstreams.http.addresses import AddressRule
+from hubgate.upstreams.http.pool import PooledClient
+from hubgate.upstreams.hub.cards import read_deployment
+from hubgate.upstreams.hub.client import HubClient
+from hubgate.upstreams.hub.deployments import (
     Deployments,
     check_model,
     completed,
     deployment_facts,
     match,
 )
-from hubgate.upstreams.hub import HubClient
-from hubgate.upstreams.hub_cards import read_deployment
-from hubgate.upstreams.pool import PooledClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

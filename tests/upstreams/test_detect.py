@@ -12,10 +12,10 @@ from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
 from hubgate.domain.errors import Cause, HubgateError
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
-from hubgate.upstreams.messages import HttpReply
+from hubgate.upstreams.engines.embedders import POOLED_HERE
+from hubgate.upstreams.engines.toolkit_tasks import check_deployed_task, task_in_error, task_in_reply
+from hubgate.upstreams.http.messages import HttpReply
 from hubgate.upstreams.sources import ModelSources
-from hubgate.upstreams.wire.dialects import POOLED_HERE
-from hubgate.upstreams.wire.toolkit_tasks import check_deployed_task, task_in_error, task_in_reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

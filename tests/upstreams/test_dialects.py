@@ -12,9 +12,9 @@ from hubgate.core.vectors import dimensions, floats, in_encoding
 from hubgate.domain.calls import Embed, Encoding, Tokenize
 from hubgate.domain.endpoint import Engine
 from hubgate.domain.errors import Cause, InvalidRequest, UpstreamUnreadable
-from hubgate.upstreams.messages import HttpReply
-from hubgate.upstreams.wire.dialects import DIALECTS, POOLED_HERE, embed_request, read_vectors
-from hubgate.upstreams.wire.tokenizing import read_tokens, tokenize_request
+from hubgate.upstreams.engines.embedders import DIALECTS, POOLED_HERE, embed_request, read_vectors
+from hubgate.upstreams.engines.tokenize import read_tokens, tokenize_request
+from hubgate.upstreams.http.messages import HttpReply
 
 ENGINES = Path(__file__).parent.parent / "data" / "engines"
 

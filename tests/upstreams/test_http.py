@@ -21,10 +21,10 @@ from hubgate.domain.errors import (
     UpstreamUnreachable,
     UpstreamUnreadable,
 )
-from hubgate.upstreams.addresses import AddressRule
-from hubgate.upstreams.connection import MAX_ERROR_BYTES
-from hubgate.upstreams.messages import HttpReply, HttpRequest
-from hubgate.upstreams.pool import PooledClient
+from hubgate.upstreams.http.addresses import AddressRule
+from hubgate.upstreams.http.connection import MAX_ERROR_BYTES
+from hubgate.upstreams.http.messages import HttpReply, HttpRequest
+from hubgate.upstreams.http.pool import PooledClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

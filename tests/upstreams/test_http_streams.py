@@ -12,14 +12,14 @@ import pytest
 from raw_server import raw_server
 
 from hubgate.domain.errors import Cause, UpstreamUnreachable, UpstreamUnreadable
-from hubgate.upstreams.addresses import AddressRule
-from hubgate.upstreams.messages import HttpRequest
-from hubgate.upstreams.pool import PooledClient
+from hubgate.upstreams.http.addresses import AddressRule
+from hubgate.upstreams.http.messages import HttpRequest
+from hubgate.upstreams.http.pool import PooledClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from hubgate.upstreams.messages import HttpStream
+    from hubgate.upstreams.http.messages import HttpStream
 
     Write: TypeAlias = Callable[[bytes], Awaitable[None]]
 

@@ -21,12 +21,12 @@ from hubgate.domain.errors import (
 from hubgate.domain.hub import ModelSearch, Serving
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
-from hubgate.upstreams.addresses import AddressRule
-from hubgate.upstreams.deployments import Deployments
-from hubgate.upstreams.hub import HubClient, open_hub, repository_of
-from hubgate.upstreams.hub_cards import read_card, read_length, read_user
-from hubgate.upstreams.pool import PooledClient
-from hubgate.upstreams.remembered import Remembered
+from hubgate.upstreams.http.addresses import AddressRule
+from hubgate.upstreams.http.pool import PooledClient
+from hubgate.upstreams.hub.cards import read_card, read_length, read_user
+from hubgate.upstreams.hub.client import HubClient, open_hub, repository_of
+from hubgate.upstreams.hub.deployments import Deployments
+from hubgate.upstreams.hub.memo import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

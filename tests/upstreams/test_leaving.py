@@ -11,8 +11,8 @@ from lookalikes import lookalike
 from pooled import pooled
 from raw_server import raw_server
 
-from hubgate.core.limiting import Allowance, Permit
-from hubgate.upstreams.messages import HttpRequest
+from hubgate.core.traffic.rate_limit import Allowance, Permit
+from hubgate.upstreams.http.messages import HttpRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

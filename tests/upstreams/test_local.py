@@ -20,10 +20,10 @@ from hubgate.domain.calls import Embed, Encoding, Token, Tokenize, Tokens, Vecto
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Precision, Source, Task
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
 from hubgate.runtime.folder import read_folder
-from hubgate.upstreams.local import LocalSource
-from hubgate.upstreams.local_facts import local_facts, revision_of
-from hubgate.upstreams.local_files import find_model
-from hubgate.upstreams.local_golden import GOLDEN, check_golden
+from hubgate.upstreams.local.facts import local_facts, revision_of
+from hubgate.upstreams.local.files import find_model
+from hubgate.upstreams.local.golden import GOLDEN, check_golden
+from hubgate.upstreams.local.source import LocalSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -181,7 +181,7 @@ FIND = """
 import asyncio, json, sys
 from hubgate.domain.errors import RuntimeFailed
 from hubgate.domain.secret import Secret
-from hubgate.upstreams.local_files import find_model
+from hubgate.upstreams.local.files import find_model
 
 def find(question):
     token = Secret(question["token"]) if question.get("token") else None

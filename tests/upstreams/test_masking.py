@@ -12,9 +12,9 @@ import pytest
 
 from hubgate.domain.errors import Cause
 from hubgate.domain.secret import Secret
+from hubgate.upstreams.engines.replies.errors import refusal
+from hubgate.upstreams.http.messages import HttpReply
 from hubgate.upstreams.masking import without
-from hubgate.upstreams.messages import HttpReply
-from hubgate.upstreams.replies import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

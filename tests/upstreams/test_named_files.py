@@ -10,9 +10,9 @@ import pytest
 from lookalikes import lookalike
 
 from hubgate.domain.errors import InvalidEndpoint, RuntimeFailed
-from hubgate.upstreams.local_files import in_model_folder
+from hubgate.upstreams.http.resolve import trusting
+from hubgate.upstreams.local.files import in_model_folder
 from hubgate.upstreams.named_files import in_own_thread, read_regular
-from hubgate.upstreams.resolving import trusting
 
 if TYPE_CHECKING:
     from pathlib import Path

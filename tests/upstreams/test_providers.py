@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub.inference._providers import PROVIDERS
 
 from hubgate.domain.calls import Chat, Complete, Embed
-from hubgate.upstreams.wire.providers import CHAT, COMPLETERS, EMBEDDERS
+from hubgate.upstreams.engines.providers import CHAT, COMPLETERS, EMBEDDERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

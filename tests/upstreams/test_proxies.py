@@ -17,10 +17,10 @@ from raw_server import raw_server
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, UpstreamUnreachable
 from hubgate.domain.hub import ModelSearch
 from hubgate.settings import Settings
-from hubgate.upstreams.addresses import AddressRule
-from hubgate.upstreams.hub import open_hub
-from hubgate.upstreams.messages import HttpRequest
-from hubgate.upstreams.proxying import Proxy, proxy_of_environment
+from hubgate.upstreams.http.addresses import AddressRule
+from hubgate.upstreams.http.messages import HttpRequest
+from hubgate.upstreams.http.proxy import Proxy, proxy_of_environment
+from hubgate.upstreams.hub.client import open_hub
 
 if TYPE_CHECKING:
     import ssl

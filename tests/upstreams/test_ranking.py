@@ -15,10 +15,10 @@ from hubgate.domain.calls import Rerank, Scores, SparseEmbed, SparseVectors
 from hubgate.domain.endpoint import Endpoint, Engine, Source, Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
 from hubgate.settings import Settings
-from hubgate.upstreams.messages import HttpReply
+from hubgate.upstreams.engines.rerankers import RANKERS, ranker_of, read_scores, rerank_request
+from hubgate.upstreams.engines.sparse import read_sparse
+from hubgate.upstreams.http.messages import HttpReply
 from hubgate.upstreams.sources import ModelSources
-from hubgate.upstreams.wire.ranking import RANKERS, ranker_of, read_scores, rerank_request
-from hubgate.upstreams.wire.sparse import read_sparse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

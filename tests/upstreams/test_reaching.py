@@ -9,8 +9,8 @@ import pytest
 from lookalikes import lookalike
 
 from hubgate.domain.diagnosis import Step
-from hubgate.upstreams.addresses import AddressRule
-from hubgate.upstreams.reaching import reach
+from hubgate.upstreams.http.addresses import AddressRule
+from hubgate.upstreams.reachability import reach
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,8 @@ import pytest
 from hubgate.core.vectors import floats
 from hubgate.domain.calls import Encoding
 from hubgate.domain.errors import Cause, UpstreamUnreadable
-from hubgate.upstreams.messages import HttpReply
-from hubgate.upstreams.wire.reading import Reading, read_embeddings
+from hubgate.upstreams.engines.replies.embeddings import Reading, read_embeddings
+from hubgate.upstreams.http.messages import HttpReply
 
 
 def reply(body: object, content_type: str = "application/json") -> HttpReply:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hubgate.domain.endpoint import Engine, Task
-from hubgate.upstreams.recognise import GENERATES, from_info, from_models, tasks_of_openapi
+from hubgate.upstreams.engines.recognise import GENERATES, from_info, from_models, tasks_of_openapi
 
 ENGINES = Path(__file__).parent.parent / "data" / "engines"
 

@@ -9,8 +9,8 @@ import pytest
 from hubgate.domain.calls import Quota
 from hubgate.domain.errors import Cause
 from hubgate.domain.secret import Secret
-from hubgate.upstreams.messages import HttpReply
-from hubgate.upstreams.replies import MAX_RETRY_AFTER, MAX_SAID, quota, refusal, retry_after
+from hubgate.upstreams.engines.replies.errors import MAX_RETRY_AFTER, MAX_SAID, quota, refusal, retry_after
+from hubgate.upstreams.http.messages import HttpReply
 
 TOKEN = Secret("hf_ThisIsTheTokenOfTheTests")
 

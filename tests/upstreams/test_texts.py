@@ -12,13 +12,13 @@ import pytest
 from hubgate.domain.calls import Chat, Complete, Spelling
 from hubgate.domain.endpoint import Engine
 from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, UpstreamUnreadable
-from hubgate.upstreams.events import ServerEvents
-from hubgate.upstreams.messages import HttpReply
-from hubgate.upstreams.replies import refusal
-from hubgate.upstreams.wire.reading_text import read_generated
-from hubgate.upstreams.wire.schemas import Schemas
-from hubgate.upstreams.wire.writing import WRITERS, Form
-from hubgate.upstreams.writers import AfterPrompt
+from hubgate.upstreams.engines.generators import WRITERS, Form
+from hubgate.upstreams.engines.replies.errors import refusal
+from hubgate.upstreams.engines.replies.events import ServerEvents
+from hubgate.upstreams.engines.replies.text import read_generated
+from hubgate.upstreams.engines.requests.response_format import Schemas
+from hubgate.upstreams.generators import AfterPrompt
+from hubgate.upstreams.http.messages import HttpReply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

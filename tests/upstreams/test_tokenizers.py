@@ -16,8 +16,8 @@ from lookalikes.hub import COMMIT, TOKEN, Hub, running_hub
 
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task, TokenCounts
 from hubgate.domain.secret import Secret
-from hubgate.upstreams.local_files import packaged
-from hubgate.upstreams.tokenizers import TokenizerFiles
+from hubgate.upstreams.hub.tokenizers import TokenizerFiles
+from hubgate.upstreams.local.files import packaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,13 +18,13 @@ from hubgate.domain.calls import Encoding, Vectors
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import UpstreamUnreachable
 from hubgate.domain.secret import Secret
-from hubgate.service.access import Access
 from hubgate.service.gateway import Gateway
-from hubgate.service.memory import VectorMemory
-from hubgate.service.meter import Meter
-from hubgate.service.pipeline import Pipelines
+from hubgate.service.inference.pipeline import Pipelines
+from hubgate.service.inference.vector_cache import VectorMemory
+from hubgate.service.keys.access import Access
+from hubgate.service.metrics import Meter
 from hubgate.store.store import SqlStore
-from hubgate.store.vectors import VectorFile
+from hubgate.store.vectors.file import VectorFile
 from hubgate.web.app import create_app
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from scripted import ScriptedGate
 
     from hubgate.settings import Settings
-    from hubgate.web.asgi import AsgiApp
+    from hubgate.web.http.asgi import AsgiApp
 
 TOKEN = "hf_aTokenThatNobodyMayEverSee_last"
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")

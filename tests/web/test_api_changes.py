@@ -16,7 +16,7 @@ from hubgate.domain.chunking import ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Engine, Precision, Similarity, Source, Task
 from hubgate.domain.errors import UpstreamUnreachable
 from hubgate.service.usage import MOST_ROWS
-from hubgate.web.shapes import EndpointForm
+from hubgate.web.schemas.endpoint import EndpointForm
 
 if TYPE_CHECKING:
     from scripted import Reply, ScriptedGate

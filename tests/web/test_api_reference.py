@@ -10,18 +10,18 @@ import msgspec
 import pytest
 
 from hubgate.domain.keys import Key
-from hubgate.web.api import Api
-from hubgate.web.api_keys import KeyForm, edited_key
-from hubgate.web.configuration import Configuration
-from hubgate.web.hub_api import HubApi
-from hubgate.web.shapes import EndpointForm, edited
+from hubgate.web.admin.hub import HubApi
+from hubgate.web.admin.keys import KeyForm, edited_key
+from hubgate.web.admin.routes import Api
+from hubgate.web.schemas.configuration import Configuration
+from hubgate.web.schemas.endpoint import EndpointForm, edited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from scripted import ScriptedGate
 
-    from hubgate.web.api_table import ApiRoute
+    from hubgate.web.admin.table import ApiRoute
 
 
 @pytest.fixture

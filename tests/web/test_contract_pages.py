@@ -1,4 +1,4 @@
-"""openai.md and huggingface.md are true as far as a name can tell."""
+"""The contract pages are true as far as a name can tell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TESTS = Path(__file__).parent.parent
 def test_every_test_that_a_contract_page_names_exists_and_every_claim_that_is_tested_stands_on_it(
     name: str,
 ) -> None:
-    page = (Path(hubgate.web.__file__).parent / f"{name}.md").read_text("utf-8")
+    page = (Path(hubgate.web.__file__).parent / name / "CONTRACT.md").read_text("utf-8")
     named = set(re.findall(r"`(test_\w+)`", page))
     of_the_face = "".join(path.read_text("utf-8") for path in (TESTS / "web").glob(f"test_{name}*.py"))
     of_clients = "".join(path.read_text("utf-8") for path in (TESTS / "clients").glob("test_*.py"))

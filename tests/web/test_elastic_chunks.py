@@ -1,4 +1,4 @@
-"""The claims of elastic.md about `chunking_settings` in `POST /_inference/…`: real gates, over a socket."""
+"""The claims of web/elastic/CONTRACT.md about `chunking_settings` in `POST /_inference/…`: real gates, over a socket."""
 
 from __future__ import annotations
 

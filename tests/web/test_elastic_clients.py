@@ -1,4 +1,4 @@
-"""The claims of elastic.md about the official client: against a real gate, over a socket, with real upstreams."""
+"""The claims of web/elastic/CONTRACT.md about the official client: against a real gate, over a socket, with real upstreams."""
 
 from __future__ import annotations
 

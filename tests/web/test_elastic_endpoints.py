@@ -1,4 +1,4 @@
-"""The claims of elastic.md about PUT, GET, `_update`, DELETE and `_services`."""
+"""The claims of web/elastic/CONTRACT.md about PUT, GET, `_update`, DELETE and `_services`."""
 
 from __future__ import annotations
 

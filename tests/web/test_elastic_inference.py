@@ -1,4 +1,4 @@
-"""The claims of elastic.md about `POST /_inference/…`."""
+"""The claims of web/elastic/CONTRACT.md about `POST /_inference/…`."""
 
 from __future__ import annotations
 

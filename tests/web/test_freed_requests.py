@@ -19,9 +19,9 @@ from writers import add, add_writer
 from hubgate.core.packing.batch import Ticket as QueuedCall
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import QueueFull
-from hubgate.upstreams.connection import Connection
-from hubgate.upstreams.messages import HttpRequest
-from hubgate.web.ticket import Ticket
+from hubgate.upstreams.http.connection import Connection
+from hubgate.upstreams.http.messages import HttpRequest
+from hubgate.web.http.ticket import Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,10 +13,10 @@ from scripted import ADMIN_KEY
 
 from hubgate.domain.calls import Embed
 from hubgate.domain.errors import InvalidRequest
-from hubgate.service.wrong_keys import MOST_A_MINUTE
+from hubgate.service.keys.wrong_keys import MOST_A_MINUTE
 from hubgate.web.app import create_app
-from hubgate.web.body import BROKEN, EXCESS, FAULT, SLOW
-from hubgate.web.guard import Guard
+from hubgate.web.http.body import BROKEN, EXCESS, FAULT, SLOW
+from hubgate.web.http.guard import Guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.routing import Route
 
     from hubgate.domain.calls import Call, Result
-    from hubgate.web.asgi import AsgiApp, Message, Receive, Scope, Send
+    from hubgate.web.http.asgi import AsgiApp, Message, Receive, Scope, Send
 
 KEY = "hg_0123abcd_aVerySecretKeyOfSomebodyWhoPastedIt_Wrongly"
 GONE: Message = {"type": "http.disconnect"}

@@ -16,7 +16,7 @@ from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import NotFound
 from hubgate.domain.records import Connection
 from hubgate.domain.secret import Secret
-from hubgate.web.hub_api import HubApi as Handlers
+from hubgate.web.admin.hub import HubApi as Handlers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

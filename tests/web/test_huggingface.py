@@ -1,4 +1,4 @@
-"""The claims of huggingface.md."""
+"""The claims of web/huggingface/CONTRACT.md."""
 
 from __future__ import annotations
 

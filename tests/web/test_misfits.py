@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from hubgate.domain.errors import InvalidRequest
-from hubgate.web.fitting import fit, misfit
+from hubgate.web.schemas.validation import fit, misfit
 
 
 class Colour(StrEnum):

@@ -1,4 +1,4 @@
-"""The claims of openai.md."""
+"""The claims of web/openai/CONTRACT.md."""
 
 from __future__ import annotations
 

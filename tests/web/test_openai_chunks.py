@@ -1,4 +1,4 @@
-"""The claims of openai.md about `chunking_settings`: real gates, over a socket."""
+"""The claims of web/openai/CONTRACT.md about `chunking_settings`: real gates, over a socket."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from hubgate.settings import LOOPBACK, Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hubgate.web.asgi import Message, Scope
+    from hubgate.web.http.asgi import Message, Scope
 
     _Take = Callable[[bytes], object]
 

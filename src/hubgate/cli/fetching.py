@@ -23,7 +23,7 @@ def fetch(model: str, token: str | None) -> None:
 
     from hubgate.domain.errors import HubgateError
     from hubgate.domain.secret import Secret
-    from hubgate.upstreams.local_files import find_model
+    from hubgate.upstreams.local.files import find_model
 
     bearer = Secret(token) if token else None
     told = progress(model, sys.stderr)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from hubgate import __version__
-from hubgate.cli import cache, config, connection_commands, endpoints, hub, jobs, keys, records
+from hubgate.cli import cache, config, connection_commands, endpoints, hub, keys, records
 from hubgate.cli.chunk import chunk_command
 from hubgate.cli.client import CommandFailed
 from hubgate.cli.doctor import doctor
+from hubgate.cli.jobs import commands as jobs
 from hubgate.domain.errors import HubgateError
 from hubgate.settings import InvalidSetting, Settings
 
@@ -32,7 +33,7 @@ app = typer.Typer(
 @app.command()
 def serve() -> None:
     """Serve the gate until Ctrl-C. Settings come from the environment: docs/settings.md lists them."""
-    from hubgate.cli.serve import run
+    from hubgate.cli.server.serve import run
 
     run(Settings.from_env())
 

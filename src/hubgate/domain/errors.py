@@ -33,7 +33,7 @@
 
 Each error carries a `cause` (one word from `Cause`, the same on every face, in logs and in metrics), a
 `message` (what is wrong), a `remedy` (what to do), `retryable` and `retry_after` (seconds). None carries a secret.
-Status codes belong to `hubgate.web.problems` alone.
+Status codes belong to `hubgate.web.http.errors` alone.
 """
 
 from __future__ import annotations

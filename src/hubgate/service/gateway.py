@@ -7,16 +7,16 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hubgate.core.limiting import sending_under
+from hubgate.core.traffic.rate_limit import sending_under
 from hubgate.domain.endpoint import WRITING_TASKS, Source
 from hubgate.domain.errors import HubgateError
-from hubgate.service.changing import is_another
-from hubgate.service.connecting import Connecting
-from hubgate.service.diagnosing import diagnose
-from hubgate.service.lending import SwitchedOff
-from hubgate.service.opening import to_be_looked_at
-from hubgate.service.probing import ask_once
-from hubgate.service.proving import prove, refusal, what_changed
+from hubgate.service.registry.changes import is_another
+from hubgate.service.registry.connections import Connecting
+from hubgate.service.registry.diagnosis import diagnose
+from hubgate.service.registry.model_proxies import SwitchedOff
+from hubgate.service.registry.opening import to_be_looked_at
+from hubgate.service.registry.probe import ask_once
+from hubgate.service.registry.validation import prove, refusal, what_changed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

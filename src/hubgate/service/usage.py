@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from hubgate.domain.records import UsageQuestion, UsageRow, UsageStore
-    from hubgate.service.pipeline import Pipeline
+    from hubgate.service.inference.pipeline import Pipeline
 
 GROUPS = ("endpoint", "key", "day", "hour", "cause")
 MOST_ROWS = 10_000

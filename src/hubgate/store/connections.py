@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, insert, select, update
 
 from hubgate.domain.records import Connection
-from hubgate.store.auditing import difference
+from hubgate.store.audit_log import difference
 from hubgate.store.tables import connections
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection as Transaction
     from sqlalchemy import Row
 
-    from hubgate.store.auditing import SqlAudit
+    from hubgate.store.audit_log import SqlAudit
     from hubgate.store.database import Database
     from hubgate.store.sealing import TokenColumns
 

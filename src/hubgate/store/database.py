@@ -127,6 +127,6 @@ def _bring_up_to_date(connection: Connection) -> None:
     if revision is None and path and sqlite.is_marked(path):
         raise sqlite.lost(path)
     if revision != REVISION:
-        from hubgate.store.upgrade import upgrade  # noqa: PLC0415 - Alembic costs every other start 0.2 s
+        from hubgate.store.migrate import upgrade  # noqa: PLC0415 - Alembic costs every other start 0.2 s
 
         upgrade(connection, revision)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from hubgate.domain.errors import StoreFailed
-from hubgate.store.files import private_folder, write_private
+from hubgate.store.private_files import private_folder, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable

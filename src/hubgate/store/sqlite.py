@@ -14,7 +14,7 @@ from sqlalchemy import URL, event
 
 from hubgate.domain.errors import StoreFailed
 from hubgate.settings import database_mark
-from hubgate.store.files import private_folder, write_private
+from hubgate.store.private_files import private_folder, write_private
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

@@ -18,7 +18,7 @@ from hubgate.domain.errors import (
     EndpointNotFound,
     InvalidRequest,
 )
-from hubgate.store.auditing import SqlAudit, difference
+from hubgate.store.audit_log import SqlAudit, difference
 from hubgate.store.connections import SqlConnections
 from hubgate.store.database import PATIENCE, Database
 from hubgate.store.key_rows import key_of, told, values_of

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.secret import Secret
 from hubgate.settings import InvalidSetting
-from hubgate.store.files import private_folder, write_private
+from hubgate.store.private_files import private_folder, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 from hubgate.core.off_loop import off_loop
 from hubgate.domain.calls import Embed, Rerank, SparseEmbed
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
-from hubgate.upstreams.deployments import match
-from hubgate.upstreams.identify import identify
+from hubgate.upstreams.engines.embedders import DIALECTS, embed_request, read_vectors, vectors_bound
+from hubgate.upstreams.engines.generators import WRITERS
+from hubgate.upstreams.engines.identify import identify
+from hubgate.upstreams.engines.replies import bounds
+from hubgate.upstreams.engines.rerankers import ranker_of, read_scores, rerank_request
+from hubgate.upstreams.engines.sparse import SPARSE_ROUTES, read_sparse, sparse_request
+from hubgate.upstreams.engines.tokenize import ROUTE, read_tokens, tokenize_request
+from hubgate.upstreams.generators import ServerWriter
+from hubgate.upstreams.hub.deployments import match
 from hubgate.upstreams.server import Server
-from hubgate.upstreams.wire import bounds
-from hubgate.upstreams.wire.dialects import DIALECTS, embed_request, read_vectors, vectors_bound
-from hubgate.upstreams.wire.ranking import ranker_of, read_scores, rerank_request
-from hubgate.upstreams.wire.sparse import SPARSE_ROUTES, read_sparse, sparse_request
-from hubgate.upstreams.wire.tokenizing import ROUTE, read_tokens, tokenize_request
-from hubgate.upstreams.wire.writing import WRITERS
-from hubgate.upstreams.writers import ServerWriter
 
 if TYPE_CHECKING:
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.endpoint import Endpoint, Facts
     from hubgate.domain.secret import Secret
-    from hubgate.upstreams.deployments import Deployments
-    from hubgate.upstreams.messages import HttpClient
+    from hubgate.upstreams.http.messages import HttpClient
+    from hubgate.upstreams.hub.deployments import Deployments
 
 
 class DedicatedUpstream:

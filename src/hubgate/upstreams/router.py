@@ -13,22 +13,22 @@ from hubgate.core.off_loop import off_loop
 from hubgate.domain.calls import Chat, Complete, Embed, Rerank
 from hubgate.domain.endpoint import WRITING_TASKS, Engine, Facts, Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
+from hubgate.upstreams.engines.embedders import embed_request, read_vectors, vectors_bound
+from hubgate.upstreams.engines.providers import AUTO, CHAT, COMPLETERS, EMBEDDERS, POLICIES, RANKERS, TABLES
+from hubgate.upstreams.engines.replies import bounds
+from hubgate.upstreams.engines.rerankers import read_scores, rerank_request
+from hubgate.upstreams.generators import ServerWriter
+from hubgate.upstreams.hub.providers import serving
 from hubgate.upstreams.server import Server
-from hubgate.upstreams.serving import serving
-from hubgate.upstreams.wire import bounds
-from hubgate.upstreams.wire.dialects import embed_request, read_vectors, vectors_bound
-from hubgate.upstreams.wire.providers import AUTO, CHAT, COMPLETERS, EMBEDDERS, POLICIES, RANKERS, TABLES
-from hubgate.upstreams.wire.ranking import read_scores, rerank_request
-from hubgate.upstreams.writers import ServerWriter
 
 if TYPE_CHECKING:
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.endpoint import Endpoint
     from hubgate.domain.hub import ModelCard
     from hubgate.domain.secret import Secret
-    from hubgate.upstreams.hub import HubClient
-    from hubgate.upstreams.messages import HttpClient
-    from hubgate.upstreams.wire.writing import Form
+    from hubgate.upstreams.engines.generators import Form
+    from hubgate.upstreams.http.messages import HttpClient
+    from hubgate.upstreams.hub.client import HubClient
 
 
 class RouterUpstream:

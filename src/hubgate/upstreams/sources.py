@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 from hubgate.domain.endpoint import Source
 from hubgate.domain.token_hosts import HUGGING_FACE_HOSTS
 from hubgate.runtime.share import Share
-from hubgate.upstreams.addresses import AddressRule
 from hubgate.upstreams.dedicated import DedicatedSource
-from hubgate.upstreams.deployments import Deployments
 from hubgate.upstreams.fake import FakeSource
-from hubgate.upstreams.hub import HUB, HubClient
-from hubgate.upstreams.local import LocalSettings, LocalSource
-from hubgate.upstreams.pool import PooledClient
-from hubgate.upstreams.reaching import reach
+from hubgate.upstreams.http.addresses import AddressRule
+from hubgate.upstreams.http.pool import PooledClient
+from hubgate.upstreams.hub.client import HUB, HubClient
+from hubgate.upstreams.hub.deployments import Deployments
+from hubgate.upstreams.local.source import LocalSettings, LocalSource
+from hubgate.upstreams.reachability import reach
 from hubgate.upstreams.router import RouterSource
 from hubgate.upstreams.urls import base_url, origin_of
 

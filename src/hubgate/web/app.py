@@ -9,27 +9,27 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route, Router
 
 from hubgate.domain.errors import NotFound
-from hubgate.web.api import Api
-from hubgate.web.api_reference import with_reference
-from hubgate.web.configuration import Configuration
+from hubgate.web.admin.hub import HubApi
+from hubgate.web.admin.openapi import with_reference
+from hubgate.web.admin.routes import Api
 from hubgate.web.console.routes import console_routes
-from hubgate.web.elastic import Elastic
-from hubgate.web.guard import Guard
-from hubgate.web.health import Health
-from hubgate.web.hub_api import HubApi
-from hubgate.web.huggingface import HuggingFace
-from hubgate.web.openai import OpenAI
-from hubgate.web.problems import MethodNotAllowed
-from hubgate.web.ticket import ticket_of
+from hubgate.web.elastic.routes import Elastic
+from hubgate.web.http.errors import MethodNotAllowed
+from hubgate.web.http.guard import Guard
+from hubgate.web.http.health import Health
+from hubgate.web.http.ticket import ticket_of
+from hubgate.web.huggingface.routes import HuggingFace
+from hubgate.web.openai.routes import OpenAI
+from hubgate.web.schemas.configuration import Configuration
 
 if TYPE_CHECKING:
     from hubgate.domain.ports import Hub
-    from hubgate.service.access import Access
     from hubgate.service.gateway import Gateway
-    from hubgate.service.limits import KeyLimits
-    from hubgate.service.memory import VectorMemory
-    from hubgate.service.meter import Meter
-    from hubgate.web.asgi import AsgiApp, Receive, Scope, Send
+    from hubgate.service.inference.vector_cache import VectorMemory
+    from hubgate.service.keys.access import Access
+    from hubgate.service.keys.limits import KeyLimits
+    from hubgate.service.metrics import Meter
+    from hubgate.web.http.asgi import AsgiApp, Receive, Scope, Send
 
 
 def create_app(

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from hubgate.core.packing.faults import own_error, wrong_count
-from hubgate.core.sharing import cut, cut_items, itemized, join, join_items, tokens_guessed, weight
+from hubgate.core.reply_shares import cut, cut_items, itemized, join, join_items, tokens_guessed, weight
 from hubgate.domain.calls import (
     Context,
     Embed,

@@ -10,19 +10,19 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from hubgate.core.limiting import sending_under
 from hubgate.core.packing.batch import Ticket
 from hubgate.core.packing.faults import closing, dropped, hopeless, queue_full, too_late
-from hubgate.core.packing.halving import Halving
+from hubgate.core.packing.halves import Halving
 from hubgate.core.packing.queue import FairQueue
-from hubgate.core.sharing import BYTES_PER_TOKEN, tokens_guessed
+from hubgate.core.reply_shares import BYTES_PER_TOKEN, tokens_guessed
+from hubgate.core.traffic.rate_limit import sending_under
 from hubgate.domain.errors import HubgateError, InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hubgate.core.limiting import Allowance, Permit
     from hubgate.core.packing.batch import Batch
+    from hubgate.core.traffic.rate_limit import Allowance, Permit
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.ports import Answer, Clock
 

@@ -1,4 +1,4 @@
-"""What Alembic runs: the missing steps, on the connection and in the transaction of `hubgate.store.upgrade`."""
+"""What Alembic runs: the missing steps, on the connection and in the transaction of `hubgate.store.migrate`."""
 
 from __future__ import annotations
 

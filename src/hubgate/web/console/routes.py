@@ -9,21 +9,21 @@ from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Route
 
 from hubgate.domain.errors import NotFound
-from hubgate.web.console.audit_page import AuditPage
-from hubgate.web.console.config_page import ConfigPage
-from hubgate.web.console.editing import Editing
-from hubgate.web.console.gatehouse import Gatehouse
-from hubgate.web.console.keys_page import KeysPage
-from hubgate.web.console.model_page import ModelPage
-from hubgate.web.console.models import Models
-from hubgate.web.console.picking import Picker
-from hubgate.web.console.playing import Playground
+from hubgate.web.console.audit import AuditPage
+from hubgate.web.console.auth import Gatehouse
+from hubgate.web.console.config import ConfigPage
+from hubgate.web.console.keys import KeysPage
+from hubgate.web.console.models.detail import ModelPage
+from hubgate.web.console.models.edit import Editing
+from hubgate.web.console.models.hub_picker import Picker
+from hubgate.web.console.models.page import Models
+from hubgate.web.console.models.trials import Trials
+from hubgate.web.console.playground.page import Playground
 from hubgate.web.console.session import NotedRefusals, Sessions
-from hubgate.web.console.settings_page import SettingsPage
+from hubgate.web.console.settings import SettingsPage
 from hubgate.web.console.sign_in import SignIn
 from hubgate.web.console.static_files import serve_file
-from hubgate.web.console.trials import Trials
-from hubgate.web.console.usage_page import UsagePage
+from hubgate.web.console.usage.page import UsagePage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from hubgate.domain.ports import Hub
-    from hubgate.service.access import Access
     from hubgate.service.gateway import Gateway
-    from hubgate.web.configuration import Configuration
-    from hubgate.web.console.visit import Visit
+    from hubgate.service.keys.access import Access
+    from hubgate.web.console.page_context import Visit
+    from hubgate.web.schemas.configuration import Configuration
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 from hubgate.domain.actor import ACTOR
 from hubgate.domain.errors import Cause, NotAuthenticated, StoreFailed
 from hubgate.web.console.languages import languages
-from hubgate.web.console.visit import LANGUAGE_COOKIE, THEME_COOKIE, THEMES
-from hubgate.web.ticket import ticket_of
+from hubgate.web.console.page_context import LANGUAGE_COOKIE, THEME_COOKIE, THEMES
+from hubgate.web.http.ticket import ticket_of
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
     from hubgate.domain.records import AuditLog
-    from hubgate.service.access import Access
-    from hubgate.web.console.gatehouse import Gatehouse
+    from hubgate.service.keys.access import Access
+    from hubgate.web.console.auth import Gatehouse
+    from hubgate.web.console.page_context import Visit
     from hubgate.web.console.session import NotedRefusals
-    from hubgate.web.console.visit import Visit
 
 _HOME = "/ui/models"
 _A_YEAR = 365 * 86_400

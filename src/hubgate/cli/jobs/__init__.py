@@ -1,0 +1,1 @@
+"""`hubgate job …`: bulk jobs from the command line."""

@@ -1,0 +1,129 @@
+"""How far a bulk job is: a bar in a terminal, else a line now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from hubgate.jobs.manifest import Totals
+    from hubgate.jobs.runner import Progress
+
+_REDRAW_SECONDS, LINE_SECONDS, WAITING_LINE_SECONDS = 0.25, 30.0, 60.0
+
+
+@asynccontextmanager
+async def shown(
+    progress: Progress,
+    price: float | None,
+    *,
+    every: float = LINE_SECONDS,
+    waiting: float = WAITING_LINE_SECONDS,
+) -> AsyncIterator[None]:
+    """Show it while the context is open.
+
+    Args:
+        progress: is read, again and again.
+        price: of a million tokens, if it is known.
+        every: seconds between two lines, where there is no terminal.
+        waiting: seconds between two lines that say the same is waited for.
+    """
+    drawing = _bar(progress, price) if sys.stderr.isatty() else _lines(progress, price, every, waiting)
+    showing = asyncio.create_task(drawing)
+    try:
+        yield
+    finally:
+        showing.cancel()
+        await asyncio.wait({showing})
+
+
+def told(totals: Totals, price: float | None) -> dict[str, str]:
+    """What was done, one field each."""
+    about = "" if totals.exact else "about "
+    fields = {
+        "rows": f"{totals.rows:,}",
+        "failed": f"{totals.failed:,}",
+        "vectors": f"{totals.pieces:,}",
+        "tokens": f"{about}{totals.tokens:,}",
+        "truncated": _truncated(totals),
+    }
+    return fields if price is None else {**fields, "cost": f"{about}{cost(totals, price):,.4f}"}
+
+
+def _truncated(totals: Totals) -> str:
+    """How many texts or chunks the model did not read to their end."""
+    unread = f" ({totals.unread:,} tokens not read)" if totals.truncated else ""
+    known = f"{totals.truncated:,}{unread}"
+    if not totals.blind:
+        return known
+    return "unknown" if totals.blind == totals.pieces else f"{known}; unknown for {totals.blind:,} of them"
+
+
+def cost(totals: Totals, price: float) -> float:
+    """In the currency of the price of a million tokens."""
+    return totals.tokens * price / 1_000_000
+
+
+async def _bar(progress: Progress, price: float | None) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.percentage:3.0f} %"),
+        BarColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task("", total=None)
+        while True:
+            totals = progress.totals
+            bars.update(
+                bar, total=progress.expected_rows, completed=totals.rows, description=line(progress, price)
+            )
+            await asyncio.sleep(_REDRAW_SECONDS)
+
+
+async def _lines(progress: Progress, price: float | None, every: float, waiting: float) -> None:
+    reason, told_at = None, 0.0
+    while True:
+        await asyncio.sleep(every)
+        again = progress.waiting_for is not None and progress.waiting_for == reason
+        if again and time.monotonic() - told_at < waiting:
+            continue
+        reason, told_at = progress.waiting_for, time.monotonic()
+        print(line(progress, price), file=sys.stderr, flush=True)
+
+
+def line(progress: Progress, price: float | None) -> str:
+    """How far it is, in a line."""
+    totals, expected = progress.totals, progress.expected_rows
+    if progress.waiting_for is not None:
+        return f"{totals.rows:,} rows; waiting: {progress.waiting_for}"
+    if progress.joining:
+        return f"{totals.rows:,} rows; writing the output"
+    rate = progress.rate
+    parts = [
+        f"{totals.rows:,} of {expected:,} rows" if expected else f"{totals.rows:,} rows",
+        f"{rate:,.0f}/s",
+        f"{totals.tokens:,} tokens",
+    ]
+    if price is not None:
+        whole = cost(totals, price) * (max(expected or 0, totals.rows) / totals.rows if totals.rows else 0)
+        parts.append(f"cost {cost(totals, price):,.2f} of about {whole:,.2f}")
+    if totals.failed:
+        parts.append(f"{totals.failed:,} failed")
+    if expected and rate:
+        parts.append(f"{_duration(max(expected - totals.rows, 0) / rate)} left")
+    return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,1 @@
+"""`hubgate serve`: the gateway as a process."""

@@ -1,0 +1,206 @@
+"""`hubgate serve`: the gate as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from hubgate import __version__
+from hubgate.cli.server.connection import TOLD_CONNECTIONS, Connection
+from hubgate.cli.server.gc_tuning import return_large_blocks, spare_the_collector
+from hubgate.cli.server.logs import log_to_stderr
+from hubgate.core.chunking import icu_warning
+from hubgate.settings import LOOPBACK, InvalidSetting
+from hubgate.store.lock import GateLock
+from hubgate.wiring import READY_ENDPOINT, open_gate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from hubgate.service.gateway import Gateway
+    from hubgate.settings import Settings
+    from hubgate.wiring import Gate
+
+_DRAIN_SECONDS = 30
+# Longer than any client or load balancer in use keeps an idle connection: who closes first may cut off a request.
+_KEEP_ALIVE_SECONDS = 75
+# Of models' servers, databases and logs.
+_OTHER_FILES = 1024
+
+_log = logging.getLogger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, without its habit to raise the signal again once it has drained: the gate closes in order."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, drain_delay: float) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._drain_delay = drain_delay
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Answer what is in flight after the first signal; after the second send everybody away.
+
+        SIGTERM, with which an orchestrator stops a process, leaves load balancers the time to notice.
+        """
+        if not self._gateway.draining:
+            self._gateway.draining = True
+            delay = self._drain_delay if sig == signal.SIGTERM else 0
+            if delay:
+                _log.info("draining: stopping in %g seconds, a second signal stops at once", delay)
+                asyncio.get_running_loop().call_later(delay, self._stop)
+            else:
+                self._stop()
+            return
+        self.should_exit = self.force_exit = True
+        for task in self.server_state.tasks:
+            task.cancel()
+
+    def _stop(self) -> None:
+        self.should_exit = True
+        _log.info("stopping: calls in flight are answered first, a second signal sends them away")
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let the loop take the signals, so that they never break into a step of it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        both = (signal.SIGINT, signal.SIGTERM)
+        for one in both:
+            loop.add_signal_handler(one, self.handle_exit, one, None)
+        try:
+            yield
+        finally:
+            for one in both:
+                loop.remove_signal_handler(one)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        InvalidSetting: the address cannot be had.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.create_server(address[:2], family=family, backlog=2048)
+    except UnicodeError:  # a label of a name is empty or too long, or it is no text at all
+        raise InvalidSetting(f"HUBGATE_HOST must be an address of this machine, not {host[:60]!a}.") from None
+    except OSError as error:
+        reason, _, _ = (error.strerror or str(error)).partition(" (while")  # the address is told already
+        raise InvalidSetting(
+            f"The gate cannot listen on {host} port {port}: {reason}. "
+            "Stop what uses it, or set HUBGATE_HOST and HUBGATE_PORT (make serve PORT=…)."
+        ) from None
+    made.setblocking(False)
+    return made
+
+
+def allow_open_files(connections: int) -> None:
+    """Raise the soft limit of open files, often 1024, to what so many connections of clients need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + TOLD_CONNECTIONS + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        _log.warning(
+            "only %d files can be open: raise the limit (ulimit -n) or lower HUBGATE_MAX_CONNECTIONS", hard
+        )
+        wanted = hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # the system has a bound of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def serve(
+    settings: Settings,
+    *,
+    started: Callable[[str, Gate, uvicorn.Server], None],
+    with_ready_endpoint: bool = True,
+) -> None:
+    """Serve until told to stop. `started` is called once requests are accepted, with the gate's URL."""
+    with GateLock(settings.home) as lock, listen(settings.host, settings.port) as sock:
+        async with open_gate(settings) as gate:
+            # Models that leave when they are idle come when they are asked.
+            await gate.gateway.start(
+                READY_ENDPOINT if with_ready_endpoint else None, load_models=not settings.local_idle_seconds
+            )
+            url = _url(sock)
+            gate.access.admit_cli(lock.announce(url))
+            config = uvicorn.Config(
+                gate.app,
+                http=Connection,
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=settings.trusted_proxies,
+                limit_concurrency=settings.max_connections,  # as `Connection` reads it
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=_DRAIN_SECONDS,
+            )
+            server = _Server(config, gate.gateway, settings.drain_delay)
+            started(url, gate, server)
+            await server.serve(sockets=[sock])
+
+
+def _url(sock: socket.socket) -> str:
+    """Where this machine reaches the gate; an address that stands for all of them cannot be called."""
+    host, port = sock.getsockname()[:2]
+    host = LOOPBACK.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def run(settings: Settings) -> None:
+    """Serve in this process until Ctrl-C or SIGTERM."""
+    log_to_stderr(settings.log_level)
+    if warning := icu_warning():
+        _log.warning(warning)
+    allow_open_files(settings.max_connections)
+    greeting: list[asyncio.Task[None]] = []
+
+    def started(url: str, gate: Gate, _: uvicorn.Server) -> None:
+        spare_the_collector()
+        return_large_blocks()
+        greeting.append(asyncio.create_task(_greet(url, gate, everywhere=settings.host in LOOPBACK)))
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(settings, started=started))
+    print("hubgate has stopped.", flush=True)
+
+
+async def _greet(url: str, gate: Gate, *, everywhere: bool) -> None:
+    others = ", and on every other address of this machine" if everywhere else ""
+    print(f"hubgate {__version__} serves on {url}{others}", flush=True)
+    key = gate.first_admin_key
+    if key:
+        print(f"\nYour admin key, shown only this once:\n\n    {key}\n", flush=True)
+    await gate.gateway.settled()
+    names = [endpoint.name for endpoint in gate.gateway.endpoints()]
+    if key and READY_ENDPOINT.name in names:
+        print(
+            f"{READY_ENDPOINT.name} is ready. Try it:\n\n"
+            f"    curl -s {url}/v1/embeddings -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' "
+            f"""-d '{{"model": "{READY_ENDPOINT.name}", "input": "A gate for open models"}}'\n""",
+            flush=True,
+        )
+    elif names:
+        print(f"Endpoints: {', '.join(names)}", flush=True)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:  # no wheel for this platform: asyncio's own loop serves as well, slower
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

@@ -1,0 +1,176 @@
+"""Remembering vectors, text by text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import OrderedDict
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, cast
+
+from hubgate.core.reply_shares import itemized, weight
+from hubgate.core.vectors import json_to_f32
+from hubgate.domain.calls import CachedVector, Embed, Encoding, Vectors
+from hubgate.domain.errors import StoreFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hubgate.domain.calls import Call, Result
+    from hubgate.domain.ports import Answer, VectorCache
+
+_OVERHEAD = 400
+"""Bytes that an entry takes beside its vector: key, objects and their places in the table."""
+_STEMS = 64
+"""Of so many sets of options the hashed beginning of their keys is kept."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Cached:
+    """Asks only for texts whose vectors are not remembered, and for each of them once.
+
+    `hits` and `misses` count texts. A call with `cached=False` neither reads nor writes the cache.
+
+    Args:
+        answer: what computes vectors; those it returns are kept, so it must have checked them.
+        cache: where they are kept, maybe beside those of other models.
+        identity: all that makes this model's vectors what they are and is not in the call: model, revision, pooling,
+            precision and the like. Endpoints of equal identity share their vectors; no others do.
+        secret: at most 64 bytes. Who has the cache's file without it cannot find out which texts are in there.
+    """
+
+    def __init__(
+        self, answer: Answer, cache: VectorCache, *, identity: Sequence[str | None], secret: bytes = b""
+    ) -> None:
+        self._answer = answer
+        self._cache = cache
+        self._identity = list(identity)
+        self._secret = secret
+        self._stem = lru_cache(_STEMS)(self._hashed)
+        self.hits = 0
+        self.misses = 0
+
+    async def __call__(self, call: Call) -> Result:
+        """Answer one call. With nothing remembered of it, the result is the upstream's own."""
+        if not isinstance(call, Embed) or not call.cached:
+            return await self._answer(call)
+        keys = self._keys(call)
+        known = dict(await self._cache.get_many(list(dict.fromkeys(keys))))
+        missing = {key: text for key, text in zip(keys, call.texts, strict=True) if key not in known}
+        self.hits += len(keys) - len(missing)
+        self.misses += len(missing)
+        if not missing:
+            return _assembled([known[key] for key in keys])
+        ask = call if len(missing) == len(keys) else replace(call, texts=list(missing.values()))
+        answered = cast("Vectors", await self._answer(ask))
+        fresh = dict(zip(missing, _entries(answered, ask.texts), strict=True))
+        await self._cache.put_many(fresh)
+        if ask is call:
+            return answered
+        known |= fresh
+        whole = _assembled([known[key] for key in keys])
+        return replace(whole, warnings=answered.warnings, waited=answered.waited)
+
+    def _keys(self, call: Embed) -> list[bytes]:
+        """A digest for each text; the JSON array in front ends where it ends, so no two can be confused."""
+        stem = self._stem(call.options)
+        keys = []
+        for text in call.texts:
+            digest = stem.copy()
+            digest.update(text.encode("utf-8", "surrogatepass"))
+            keys.append(digest.digest())
+        return keys
+
+    def _hashed(self, options: tuple[object, ...]) -> hashlib.blake2b:
+        start = json.dumps([self._identity, options]).encode()
+        return hashlib.blake2b(start, digest_size=32, key=self._secret)
+
+
+def _entries(vectors: Vectors, texts: Sequence[str]) -> list[CachedVector]:
+    known = itemized(vectors, list(map(weight, texts)))
+    tokens: Sequence[int | None] = known.text_tokens or [None] * len(texts)
+    flags: Sequence[bool | None] = known.text_truncated or [None] * len(texts)
+    return [
+        CachedVector(bytes(item), count, known.exact, flag, known.encoding)
+        for item, count, flag in zip(known.items, tokens, flags, strict=True)
+    ]
+
+
+def _assembled(entries: Sequence[CachedVector]) -> Vectors:
+    tokens = [entry.tokens for entry in entries if entry.tokens is not None]
+    flags = [entry.truncated for entry in entries if entry.truncated is not None]
+    tokens_known, flags_known = len(tokens) == len(entries), len(flags) == len(entries)
+    encodings = {entry.encoding for entry in entries}
+    encoding = encodings.pop() if len(encodings) == 1 else Encoding.F32
+    return Vectors(
+        items=[
+            entry.vector if entry.encoding is encoding else json_to_f32(entry.vector) for entry in entries
+        ],
+        encoding=encoding,
+        tokens=sum(tokens) if tokens_known else None,
+        exact=tokens_known and all(entry.exact for entry in entries),
+        truncated=sum(flags) if flags_known else None,
+        text_tokens=tokens if tokens_known else None,
+        text_truncated=flags if flags_known else None,
+    )
+
+
+class MemoryCache:
+    """The vectors used last, in at most `most_bytes` of memory, in front of a slower cache if there is one.
+
+    What is behind is a help, not a need: where it fails, the vector is computed anew.
+    """
+
+    def __init__(self, most_bytes: int, behind: VectorCache | None = None) -> None:
+        self._most_bytes = most_bytes
+        self._behind = behind
+        self._vectors: OrderedDict[bytes, CachedVector] = OrderedDict()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    async def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, CachedVector]:
+        """Those that are remembered."""
+        found = {key: self._vectors[key] for key in keys if key in self._vectors}
+        for key in found:
+            self._vectors.move_to_end(key)
+        if self._behind and len(found) < len(keys):
+            try:
+                deeper = await self._behind.get_many([key for key in keys if key not in found])
+            except StoreFailed as error:
+                _logger.warning("the vector cache cannot be read: %s", error)
+            else:
+                self._keep(deeper)
+                found |= deeper
+        return found
+
+    async def put_many(self, vectors: Mapping[bytes, CachedVector]) -> None:
+        """Remember these; those not used for longest go when there is no room."""
+        self._keep(vectors)
+        if self._behind:
+            try:
+                await self._behind.put_many(vectors)
+            except StoreFailed as error:
+                _logger.warning("the vector cache cannot be written: %s", error)
+
+    def clear(self) -> None:
+        """Forget all that is in memory."""
+        self._vectors.clear()
+        self.bytes = 0
+
+    def _keep(self, vectors: Mapping[bytes, CachedVector]) -> None:
+        for key, vector in vectors.items():
+            former = self._vectors.pop(key, None)
+            self.bytes -= _size(former) if former else 0
+            self._vectors[key] = vector
+            self.bytes += _size(vector)
+        while self.bytes > self._most_bytes:
+            self.bytes -= _size(self._vectors.popitem(last=False)[1])
+
+
+def _size(entry: CachedVector) -> int:
+    return len(entry.vector) + _OVERHEAD

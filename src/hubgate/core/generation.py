@@ -1,0 +1,139 @@
+"""The way to a model that writes: patience, a turn, tries; and streams that keep what they hold until they end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from hubgate.core.packing.faults import too_late
+from hubgate.core.reply_shares import BYTES_PER_TOKEN, weight
+from hubgate.core.traffic.rate_limit import sending_under
+from hubgate.domain.calls import Complete
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from hubgate.core.traffic.circuit_breaker import Breaker
+    from hubgate.core.traffic.retry import Retries
+    from hubgate.core.traffic.turns import Turns
+    from hubgate.domain.calls import Generated, Spelling, WriteCall
+    from hubgate.domain.ports import Clock, Events, Writer
+
+R = TypeVar("R")
+
+
+class Writing:
+    """Calls a writer in fair order, within its allowance, and again where that may help.
+
+    Args:
+        writer: the model.
+        turns: the queue before it.
+        retries: what is asked again.
+        breaker: what leaves it in peace.
+        patience: seconds a call may take when its caller names no deadline.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        *,
+        turns: Turns,
+        retries: Retries,
+        breaker: Breaker,
+        patience: float,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._writer = writer
+        self._turns = turns
+        self._retries = retries
+        self._breaker = breaker
+        self._patience = patience
+        self._clock = clock
+
+    async def write(self, call: WriteCall) -> Generated:
+        """Answer one call with all of the text.
+
+        Raises:
+            HubgateError: it cannot be answered.
+        """
+        tokens, deadline = self._begin(call)
+        turn = await self._turns.take(call.context, tokens, deadline)
+        try:
+            with sending_under(turn.permit):
+                written = await self._ask(self._writer.write, call, tokens, deadline)
+        finally:
+            turn.end()
+        return replace(written, waited=turn.waited) if turn.waited else written
+
+    async def stream(self, call: WriteCall) -> Held:
+        """Answer one call while the text is being made. The deadline is that of its beginning.
+
+        Raises:
+            HubgateError: it cannot be answered.
+        """
+        tokens, deadline = self._begin(call)
+        turn = await self._turns.take(call.context, tokens, deadline)
+        try:
+            with sending_under(turn.permit):
+                events = await self._ask(self._writer.stream, call, tokens, deadline)
+        except BaseException:
+            turn.end()
+            raise
+        return Held(events, turn.end, waited=turn.waited)
+
+    def _begin(self, call: WriteCall) -> tuple[int, float]:
+        """The call's tokens and its deadline, if its model may be asked."""
+        self._breaker.check(call.context.caller)
+        deadline = call.context.deadline
+        return _tokens(call), self._clock() + self._patience if deadline is None else deadline
+
+    async def _ask(
+        self, ask: Callable[[WriteCall], Awaitable[R]], call: WriteCall, tokens: int, deadline: float
+    ) -> R:
+        async def tried(call: WriteCall) -> R:
+            return await self._retries.ask(ask, call, tokens, deadline)
+
+        began = self._clock()
+        try:
+            async with asyncio.timeout(deadline - began):
+                return await self._breaker.watch(tried, call)
+        except TimeoutError:
+            raise too_late(self._clock() - began, in_queue=False) from None
+
+
+class Held:
+    """Events that let go of something when they are closed. `waited` is the seconds before they began."""
+
+    def __init__(self, events: Events, let_go: Callable[[], None], *, waited: float = 0.0) -> None:
+        self._events = events
+        self._let_go: Callable[[], None] | None = let_go
+        self.waited = waited
+
+    @property
+    def spelling(self) -> Spelling:
+        """How the payloads are written."""
+        return self._events.spelling
+
+    def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
+        """The payloads, as they arrive."""
+        return aiter(self._events)
+
+    async def aclose(self) -> None:
+        """End it, and let go, once."""
+        let_go, self._let_go = self._let_go, None
+        if let_go is not None:
+            try:
+                await self._events.aclose()
+            finally:
+                let_go()
+
+
+def _tokens(call: WriteCall) -> int:
+    """About how many tokens the model reads; what it will write nobody knows."""
+    size = sum(map(len, call.fields.values()))
+    if isinstance(call, Complete):
+        size += weight(call.prompt)
+    return size // BYTES_PER_TOKEN + 1

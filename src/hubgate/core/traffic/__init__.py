@@ -1,0 +1,1 @@
+"""When a request may leave: rate limits, turns, retries, the circuit breaker."""

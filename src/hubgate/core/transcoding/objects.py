@@ -1,0 +1,173 @@
+"""The objects of the two spellings: what is read of them, leniently, and what is written, as their clients want it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from hubgate.core.transcoding.logprobs import Logprobs, Token
+
+
+class Usage(msgspec.Struct):
+    """OpenAI's `usage`; engines leave out what they do not count."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    estimated: bool | msgspec.UnsetType = msgspec.UNSET
+    """Ours: set where nobody counted."""
+
+    @property
+    def total(self) -> int:
+        """Tokens of prompt and text together."""
+        return self.total_tokens or (self.prompt_tokens or 0) + (self.completion_tokens or 0)
+
+
+class Details(msgspec.Struct):
+    """TGI's `details` of a whole text."""
+
+    finish_reason: str = "eos_token"
+    generated_tokens: int = 0
+    tokens: list[Token] = []
+    prefill: list[Token] = []
+    seed: int | None = None
+    best_of_sequences: list[Any] | None = None
+    top_tokens: list[list[Token]] | msgspec.UnsetType = msgspec.UNSET
+
+
+class StreamDetails(msgspec.Struct):
+    """TGI's `details` in the last event of a stream."""
+
+    finish_reason: str = "eos_token"
+    generated_tokens: int = 0
+    input_length: int = 0
+    seed: int | None = None
+
+
+class WholeText(msgspec.Struct, omit_defaults=True):
+    """TGI's whole text."""
+
+    generated_text: str
+    details: Details | None = None
+
+
+class Event(msgspec.Struct):
+    """TGI's event of one token."""
+
+    index: int
+    token: Token
+    generated_text: str | None = None
+    details: StreamDetails | None = None
+    top_tokens: list[Token] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ReadDetails(msgspec.Struct):
+    """What is read of `details`, of a whole text or of a stream."""
+
+    finish_reason: str | None = None
+    generated_tokens: int = 0
+    input_length: int | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """In OpenAI's words."""
+        prompt = self.input_length or 0
+        return Usage(prompt, self.generated_tokens, prompt + self.generated_tokens)
+
+    @property
+    def reason_at_openai(self) -> str:
+        """Why the text ended, in OpenAI's words."""
+        return "length" if self.finish_reason == "length" else "stop"
+
+
+class ReadTgi(msgspec.Struct):
+    """What is read of a whole text or an event of TGI's."""
+
+    generated_text: str | None = None
+    token: Token | None = None
+    details: ReadDetails | None = None
+
+
+class _Said(msgspec.Struct):
+    content: str | None = None
+
+
+class ReadChoice(msgspec.Struct):
+    """What is read of a choice: of a completion, a chat, or a chunk of either."""
+
+    index: int = 0
+    text: str | None = None
+    message: _Said | None = None
+    delta: _Said | None = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    """vLLM's: the stop sequence, where one ended the text."""
+    logprobs: Logprobs | None = None
+
+    @property
+    def said(self) -> str:
+        """The text of it."""
+        said = self.message or self.delta
+        return (said.content if said else self.text) or ""
+
+    @property
+    def reason_at_tgi(self) -> str:
+        """Why it ended, in TGI's words."""
+        if self.finish_reason == "length":
+            return "length"
+        return "stop_sequence" if isinstance(self.stop_reason, str) else "eos_token"
+
+
+class ReadOpenAI(msgspec.Struct):
+    """What is read of any object of OpenAI's."""
+
+    choices: list[ReadChoice] = []
+    usage: Usage | None = None
+
+    @property
+    def first(self) -> ReadChoice:
+        """The first choice; an empty one, if it is not told of."""
+        return next((choice for choice in self.choices if choice.index == 0), ReadChoice())
+
+
+class ReadUsage(msgspec.Struct):
+    """What is read of a chunk that goes on as it came."""
+
+    choices: list[msgspec.Raw] = []
+    usage: Usage | None = None
+
+
+class ReadChoices(msgspec.Struct):
+    """What is read of one of several whole texts that become one."""
+
+    choices: list[dict[str, msgspec.Raw]] = []
+    usage: Usage | None = None
+
+
+class Choice(msgspec.Struct, kw_only=True):
+    """A choice of OpenAI's `text_completion`."""
+
+    index: int = 0
+    text: str
+    logprobs: Logprobs | None = None
+    finish_reason: str | None
+
+
+class Completion(msgspec.Struct, tag_field="object", tag="text_completion"):
+    """OpenAI's `text_completion`, whole or a chunk."""
+
+    id: str
+    model: str
+    created: int
+    choices: list[Choice]
+    usage: Usage | None = None
+
+
+LAST_TOKEN = Token(special=True)
+"""As TGI marks the end of a sequence, which clients leave out of the text."""
+USAGE = msgspec.json.Decoder(ReadUsage)
+CHOICES = msgspec.json.Decoder(ReadChoices)
+FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+OPENAI = msgspec.json.Decoder(ReadOpenAI)
+TGI = msgspec.json.Decoder(ReadTgi)

@@ -1,0 +1,1 @@
+"""The way of a call to a model, and what it needs."""

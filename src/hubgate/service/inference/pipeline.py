@@ -1,0 +1,296 @@
+"""The order of the wrappers around a model, each with its reason.
+
+    prompted    first: everything below, the cache's keys among it, is about the text that the model reads
+    shortened   asks for the whole vector, so that one is remembered for every length
+    cached      what is remembered takes no place in the queue
+    counted     above the queue, which divides the tokens of joined calls; below the cache, which remembers exact ones
+    guarded     below the cache: a vector that is not right is never remembered
+    broken      above the queue: nobody waits for a turn at a server that is not well
+    packed      the queue of the endpoint, which spends the allowance
+    watched     below the queue, where a request is a request: says whether the server is well
+    retried     below the queue: a further try keeps its place, and takes a permit of its own
+    upstream    the model
+
+Only embeddings pass all of them; scores and weights of words begin at `broken`. A model that writes has a way of its
+own, `core.writing`, of the same parts: its calls cannot share a request.
+
+A model on this machine has neither allowance nor queue here, unless its operator sets a rate limit: its worker joins
+texts of like length, which only who knows their tokens can. What is left for the pipeline is the caller's deadline, so
+`timely` stands in from `broken` on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+from weakref import WeakValueDictionary
+
+from hubgate.core.cache import Cached
+from hubgate.core.generation import Writing
+from hubgate.core.matryoshka import Shortened
+from hubgate.core.packing.packed import Limits, Packed
+from hubgate.core.prompt_wrapper import Prompted
+from hubgate.core.token_counts import Counted
+from hubgate.core.traffic.circuit_breaker import Breaker, Broken, Watched
+from hubgate.core.traffic.rate_limit import Allowance
+from hubgate.core.traffic.retry import Retried, Retries
+from hubgate.core.traffic.turns import Turns
+from hubgate.core.vector_guard import Guarded
+from hubgate.domain.endpoint import WRITING_TASKS, Engine, Source, Task
+from hubgate.domain.errors import DeadlineExceeded, InvalidRequest
+from hubgate.upstreams.engines.embedders import POOLED_HERE
+from hubgate.upstreams.engines.replies import bounds
+from hubgate.upstreams.http.pool import MAX_REPLY_BYTES
+from hubgate.upstreams.urls import base_url
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hubgate.core.traffic.reservations import Reserve
+    from hubgate.domain.calls import Call, InputType, Result
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.domain.ports import Answer, Clock, Counter, Counters, Model, Upstream, VectorCache, Writer
+    from hubgate.domain.secret import Secret
+    from hubgate.service.inference.ledger import Ledger
+
+DEFAULT_PATIENCE = 45.0
+"""Seconds a call may take when its caller names no deadline: Dify gives up after 60."""
+WRITING_PATIENCE = 600.0
+"""The same for a model that writes: OpenAI's clients give up after ten minutes."""
+_ELSEWHERE = frozenset({Source.DEDICATED, Source.ROUTER})
+_MOST_TEXTS = 2048
+"""What a request to the gateway may hold."""
+_TEI_TEXTS_AT_ONCE = 512
+"""text-embeddings-inference refuses beyond its `max_concurrent_requests`, and counts texts; this is its default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What is known of an endpoint's server without asking it."""
+
+    allowance: Allowance
+    retries: Retries
+    breaker: Breaker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """The way to one endpoint: `answer` where its task is about texts, `writing` where it writes."""
+
+    answer: Answer
+    writing: Writing | None = None
+    queue: Packed | Turns | None = None
+    cached: Cached | None = None
+    health: Health | None = None
+    """Of a model that runs elsewhere."""
+    prompted: Prompted | None = None
+    counter: Counter | None = None
+
+    async def count_tokens(
+        self, texts: Sequence[str], kind: InputType | None, limit: int | None
+    ) -> Sequence[int] | None:
+        """The tokens of each text as the model would read it, uncut: see `Counter`."""
+        if self.counter is None or self.prompted is None:
+            return None
+        return await self.counter(self.prompted.prefixed(texts, kind), limit)
+
+    async def close(self) -> None:
+        """Send away who waits, and let what is in flight end."""
+        if self.queue is not None:
+            await self.queue.close()
+
+
+class Pipelines:
+    """Builds the pipeline of each endpoint, once, from what endpoints share: the cache, and each allowance."""
+
+    def __init__(
+        self,
+        cache: VectorCache | None,
+        clock: Clock,
+        counters: Counters | None = None,
+        ledger: Ledger | None = None,
+        *,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+        cache_secret: bytes = b"",
+    ) -> None:
+        self._cache_secret = cache_secret
+        self._max_reply_bytes = max_reply_bytes
+        self._cache = cache
+        self._clock = clock
+        self._counters = counters
+        self._ledger = ledger
+        self._allowances: WeakValueDictionary[tuple[object, ...], Allowance] = WeakValueDictionary()
+
+    def build(self, endpoint: Endpoint, token: Secret | None, model: Model) -> Pipeline:
+        """The pipeline of an endpoint whose facts are known."""
+        if endpoint.task in WRITING_TASKS:
+            return self._build_writing(endpoint, token, cast("Writer", model))
+        upstream = cast("Upstream", model)
+        health = queue = None
+        answer: Answer = _Timely(upstream, self._clock)
+        if endpoint.source in _ELSEWHERE:
+            health = self._health(endpoint, token)
+            watched = Watched(Retried(upstream, health.retries), health.breaker)
+            queue = Packed(
+                watched,
+                allowance=health.allowance,
+                limits=_limits(endpoint, self._max_reply_bytes),
+                clock=self._clock,
+            )
+            answer = Broken(_Patient(queue, self._clock), health.breaker)
+        elif endpoint.rate_limited:
+            # No server bounds a request here, so a call is one, however many texts it has.
+            limits = replace(_limits(endpoint, self._max_reply_bytes), batch_texts=_MOST_TEXTS)
+            allowance = self._allowance(endpoint, token)
+            queue = Packed(upstream, allowance=allowance, limits=limits, clock=self._clock)
+            answer = _Patient(queue, self._clock)
+        if endpoint.task is not Task.TEXT_EMBEDDING:
+            return Pipeline(answer=answer, queue=queue, health=health)
+        facts, cached = endpoint.facts, None
+        answer = Guarded(answer, dimensions=facts.dimensions)
+        counter = self._counters.open(endpoint) if self._counters else None
+        if counter is not None:
+            may_cut = facts.auto_truncate is not False
+            answer = Counted(answer, counter, limit=endpoint.token_limit, may_cut=may_cut)
+        if endpoint.cached and self._cache is not None:
+            answer = cached = Cached(
+                answer, self._cache, identity=identity(endpoint), secret=self._cache_secret
+            )
+        answer = Shortened(answer, model=endpoint.model or facts.model, dimensions=facts.dimensions)
+        prompted = Prompted(answer, facts.prefixes if endpoint.prefixes is None else endpoint.prefixes)
+        return Pipeline(
+            answer=prompted, queue=queue, cached=cached, health=health, prompted=prompted, counter=counter
+        )
+
+    def _build_writing(self, endpoint: Endpoint, token: Secret | None, writer: Writer) -> Pipeline:
+        health = self._health(endpoint, token)
+        turns = Turns(health.allowance, clock=self._clock)
+        writing = Writing(
+            writer,
+            turns=turns,
+            retries=health.retries,
+            breaker=health.breaker,
+            patience=WRITING_PATIENCE,
+            clock=self._clock,
+        )
+        return Pipeline(answer=_writes, writing=writing, queue=turns, health=health)
+
+    def _health(self, endpoint: Endpoint, token: Secret | None) -> Health:
+        allowance = self._allowance(endpoint, token)
+        retries = Retries(allowance, patient=endpoint.fallback is None, clock=self._clock)
+        return Health(allowance=allowance, retries=retries, breaker=Breaker(clock=self._clock))
+
+    def _allowance(self, endpoint: Endpoint, token: Secret | None) -> Allowance:
+        """One for all endpoints of the same address, token and rate, as in Elasticsearch."""
+        secret = hashlib.sha256(token.reveal().encode()).digest() if token else b""
+        rate = (
+            endpoint.requests_per_minute,
+            endpoint.tokens_per_minute,
+            endpoint.max_concurrent_requests,
+            endpoint.burst,
+        )
+        where = base_url(endpoint.url).lower() if endpoint.url else endpoint.model  # however it is spelled
+        key = (endpoint.source, where, secret, *rate)
+        allowance = self._allowances.get(key)
+        if allowance is None:
+            allowance = self._allowances[key] = Allowance(
+                endpoint.requests_per_minute,
+                tokens_per_minute=endpoint.tokens_per_minute,
+                max_concurrent_requests=endpoint.max_concurrent_requests,
+                max_concurrent_texts=_TEI_TEXTS_AT_ONCE if endpoint.facts.engine is Engine.TEI else None,
+                burst=endpoint.burst,
+                reserve=self._reserve(key, endpoint.requests_per_minute),
+                clock=self._clock,
+            )
+        return allowance
+
+    def _reserve(self, key: tuple[object, ...], requests_per_minute: int | None) -> Reserve | None:
+        if self._ledger is None or requests_per_minute is None:
+            return None
+        # Four bytes tell allowances apart, and are too few to find a token by.
+        digest = hashlib.blake2b(repr(key).encode(), digest_size=4).hexdigest()
+        return self._ledger.reserve(digest, requests_per_minute)
+
+
+async def _writes(call: Call) -> Result:
+    """Stands where a model that writes would be asked about texts."""
+    del call
+    raise InvalidRequest(
+        "This endpoint's model writes; what it makes of texts otherwise cannot be asked here.",
+        remedy="Use an endpoint whose task is text_embedding, sparse_embedding or rerank.",
+    )
+
+
+class _Patient:
+    """Gives every call a deadline, so that nobody waits for ever in the queue, which keeps it."""
+
+    def __init__(self, answer: Answer, clock: Clock) -> None:
+        self._answer = answer
+        self._clock = clock
+
+    async def __call__(self, call: Call) -> Result:
+        """Answer one call."""
+        if call.context.deadline is None:
+            deadline = self._clock() + DEFAULT_PATIENCE
+            call = replace(call, context=replace(call.context, deadline=deadline))
+        return await self._answer(call)
+
+
+class _Timely:
+    """Keeps a caller's deadline where no queue does."""
+
+    def __init__(self, answer: Answer, clock: Clock) -> None:
+        self._answer = answer
+        self._clock = clock
+
+    async def __call__(self, call: Call) -> Result:
+        """Answer one call.
+
+        Raises:
+            DeadlineExceeded: not in time.
+        """
+        deadline = call.context.deadline
+        if deadline is None:
+            return await self._answer(call)
+        try:
+            async with asyncio.timeout(deadline - self._clock()):
+                return await self._answer(call)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                "The model did not answer in the caller's time.",
+                remedy="Ask again with fewer texts or with a longer timeout.",
+                retry_after=1.0,
+            ) from None
+
+
+def identity(endpoint: Endpoint) -> list[str | None]:
+    """All that makes a model's vectors what they are.
+
+    Where no revision is known, the fingerprint tells two models of one name apart. The engine belongs to it because
+    engines differ in what they do unasked, above all in whether they normalise.
+    """
+    facts = endpoint.facts
+    return [
+        facts.model or endpoint.model,
+        facts.revision or hashlib.sha256((facts.fingerprint or "").encode()).hexdigest(),
+        facts.engine,
+        facts.pooling,
+        facts.precision,
+        str(facts.dimensions),
+        str(facts.max_input_tokens),
+    ]
+
+
+def _limits(endpoint: Endpoint, max_reply_bytes: int) -> Limits:
+    """What one request may carry, so that the server takes it and its reply is not too large."""
+    facts, usual = endpoint.facts, Limits()
+    texts = facts.max_batch_texts or usual.batch_texts
+    if endpoint.task is not Task.TEXT_EMBEDDING:
+        return replace(usual, batch_texts=texts)
+    vectors = bounds.most_vectors(max_reply_bytes, facts.dimensions)
+    sends_token_vectors = POOLED_HERE in facts.warnings
+    return replace(
+        usual, batch_texts=min(texts, vectors), batch_tokens=vectors if sends_token_vectors else None
+    )

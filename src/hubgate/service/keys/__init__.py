@@ -1,0 +1,1 @@
+"""Gateway keys: who may call, and how often."""

@@ -1,0 +1,240 @@
+"""Counts what the gate does, for Prometheus. A request adds to plain numbers; metrics are made when somebody looks."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from prometheus_client import Metric
+
+    from hubgate.service.inference.pipeline import Pipeline
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_ENDPOINT = ("endpoint",)
+MOST_SERIES = 10_000
+
+
+@dataclass(slots=True)
+class _Times:
+    """A histogram of seconds."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(_SECONDS) + 1))
+    total: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(_SECONDS, seconds)] += 1
+        self.total += seconds
+
+    def merge(self, other: _Times) -> None:
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Up to each bound, as Prometheus wants them."""
+        return list(zip((*map(str, _SECONDS), "+Inf"), accumulate(self.counts), strict=True))
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Of one face, endpoint and cause."""
+
+    requests: int = 0
+    texts: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    times: _Times = field(default_factory=_Times)
+
+
+class Meter:
+    """The gate's metrics, in a registry of their own. Used on one event loop.
+
+    Endpoints come and go, so there is a bound on the series: beyond it all counters begin anew, as after a restart.
+    """
+
+    def __init__(
+        self,
+        pipelines: Callable[[], Mapping[str, Pipeline]],
+        local_memory: Callable[[], Mapping[tuple[str, str], int]] = dict,
+        *,
+        most_series: int = MOST_SERIES,
+    ) -> None:
+        self._most_series = most_series
+        self.tallies: dict[tuple[str, str, str], _Tally] = {}
+        """By face, endpoint and cause."""
+        self.waits: dict[str, _Times] = {}
+        """By endpoint."""
+        self.in_flight = 0
+        self.registry = CollectorRegistry()
+        for collector in (_Requests(self), _Pipelines(pipelines), _LocalModels(local_memory)):
+            self.registry.register(collector)
+
+    def started(self) -> None:
+        """A request has come."""
+        self.in_flight += 1
+
+    def ended(self) -> None:
+        """It is answered."""
+        self.in_flight -= 1
+
+    def observe(
+        self,
+        face: str,
+        endpoint: str,
+        cause: str,
+        *,
+        seconds: float,
+        texts: int = 0,
+        tokens: int = 0,
+        truncated: int = 0,
+        waited: float = 0.0,
+    ) -> None:
+        """Count one answered request. `endpoint` must be the name of a registered one, or empty."""
+        key = (face, endpoint, cause)
+        tally = self.tallies.get(key)
+        if tally is None:
+            if len(self.tallies) >= self._most_series:
+                self.tallies.clear()
+                self.waits.clear()
+            tally = self.tallies[key] = _Tally()
+        tally.requests += 1
+        tally.texts += texts
+        tally.tokens += tokens
+        tally.truncated += truncated
+        tally.times.add(seconds)
+        if waited:
+            self.waits.setdefault(endpoint, _Times()).add(waited)
+
+    def exposition(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _Requests(Collector):
+    """What the meter counted."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def collect(self) -> Iterator[Metric]:
+        """One family a number."""
+        requests = CounterMetricFamily(
+            "hubgate_requests",
+            "Requests by their outcome; cause is ok, or why they failed.",
+            labels=("face", "endpoint", "cause"),
+        )
+        seconds: dict[tuple[str, ...], _Times] = {}
+        texts: dict[str, int] = {}
+        tokens: dict[str, int] = {}
+        truncated: dict[str, int] = {}
+        for (face, endpoint, cause), tally in self._meter.tallies.items():
+            requests.add_metric((face, endpoint, cause), tally.requests)
+            seconds.setdefault((face, endpoint), _Times()).merge(tally.times)
+            texts[endpoint] = texts.get(endpoint, 0) + tally.texts
+            tokens[endpoint] = tokens.get(endpoint, 0) + tally.tokens
+            truncated[endpoint] = truncated.get(endpoint, 0) + tally.truncated
+        yield requests
+        yield _histogram(
+            "hubgate_request_seconds",
+            "Time from the request's head to its answer.",
+            ("face", "endpoint"),
+            seconds,
+        )
+        yield _counter("hubgate_texts", "Texts answered.", texts)
+        yield _counter("hubgate_tokens", "Tokens read, where the engine tells.", tokens)
+        yield _counter(
+            "hubgate_texts_truncated",
+            "Texts that were cut to what the model reads, where that is known.",
+            truncated,
+        )
+        yield _histogram(
+            "hubgate_queue_seconds",
+            "Time that a call stood in the gate's queue; those that did not wait are not counted.",
+            _ENDPOINT,
+            {(endpoint,): times for endpoint, times in self._meter.waits.items()},
+        )
+        yield GaugeMetricFamily(
+            "hubgate_requests_in_flight", "Requests being answered.", value=self._meter.in_flight
+        )
+
+
+def _counter(name: str, words: str, numbers: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, words, labels=_ENDPOINT)
+    for endpoint, number in numbers.items():
+        family.add_metric((endpoint,), number)
+    return family
+
+
+def _histogram(
+    name: str, words: str, labels: tuple[str, ...], times: Mapping[tuple[str, ...], _Times]
+) -> Metric:
+    family = HistogramMetricFamily(name, words, labels=labels)
+    for values, one in times.items():
+        family.add_metric(values, one.buckets(), one.total)
+    return family
+
+
+class _Pipelines(Collector):
+    """What the queues and caches count themselves, read when somebody looks."""
+
+    def __init__(self, pipelines: Callable[[], Mapping[str, Pipeline]]) -> None:
+        self._pipelines = pipelines
+
+    def collect(self) -> Iterator[Metric]:
+        """One family a number, one sample an endpoint."""
+        waiting = GaugeMetricFamily(
+            "hubgate_queue_texts", "Texts that wait for the allowance.", labels=_ENDPOINT
+        )
+        calls = GaugeMetricFamily(
+            "hubgate_queue_calls", "Calls that wait for the allowance.", labels=_ENDPOINT
+        )
+        flying = GaugeMetricFamily(
+            "hubgate_upstream_in_flight", "Requests at the upstream.", labels=_ENDPOINT
+        )
+        asked = CounterMetricFamily("hubgate_upstream_requests", "Requests sent upstream.", labels=_ENDPOINT)
+        shared = CounterMetricFamily(
+            "hubgate_upstream_requests_saved", "Calls that went along in another's request.", labels=_ENDPOINT
+        )
+        hits = CounterMetricFamily(
+            "hubgate_cache_hits", "Texts whose vectors were remembered.", labels=_ENDPOINT
+        )
+        misses = CounterMetricFamily(
+            "hubgate_cache_misses", "Texts whose vectors were not.", labels=_ENDPOINT
+        )
+        for name, pipeline in self._pipelines().items():
+            if queue := pipeline.queue:
+                waiting.add_metric([name], queue.queued_texts)
+                calls.add_metric([name], queue.queued_calls)
+                flying.add_metric([name], queue.in_flight)
+                asked.add_metric([name], queue.requests)
+                shared.add_metric([name], queue.shared)
+            if cached := pipeline.cached:
+                hits.add_metric([name], cached.hits)
+                misses.add_metric([name], cached.misses)
+        yield from (waiting, calls, flying, asked, shared, hits, misses)
+
+
+class _LocalModels(Collector):
+    """What local models take of this machine, read when somebody looks."""
+
+    def __init__(self, memory: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        self._memory = memory
+
+    def collect(self) -> Iterator[Metric]:
+        """One sample a model that is loaded, by its name and precision."""
+        loaded = GaugeMetricFamily(
+            "hubgate_local_model_bytes",
+            "Memory of a local model's worker; none while it is not loaded.",
+            labels=("model", "precision"),
+        )
+        for labels, size in self._memory().items():
+            loaded.add_metric(labels, size)
+        yield loaded

@@ -1,0 +1,1 @@
+"""Registering endpoints and connections, and changing them."""

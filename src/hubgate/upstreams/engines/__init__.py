@@ -1,0 +1,1 @@
+"""How each kind of model server is recognised, asked and read: pure functions over values, one row per server."""

@@ -1,0 +1,38 @@
+"""What runs at a dedicated endpoint: the server's own word, and Hugging Face's where the operator says whose it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hubgate.domain.errors import Cause, UpstreamUnreadable
+from hubgate.upstreams.engines.detect import detect
+from hubgate.upstreams.hub.deployments import check_model, completed, deployment_facts
+
+if TYPE_CHECKING:
+    from hubgate.domain.endpoint import Endpoint, Facts
+    from hubgate.domain.secret import Secret
+    from hubgate.upstreams.hub.deployments import Deployments
+    from hubgate.upstreams.server import Server
+
+
+async def identify(
+    endpoint: Endpoint, server: Server, deployments: Deployments, token: Secret | None
+) -> Facts:
+    """The facts of a dedicated endpoint.
+
+    Raises:
+        InvalidEndpoint: a server of another task; another embedding model than the one that is named; no such URL in
+            the namespace.
+        UpstreamError: unreachable, asleep, paused, failed, the wrong token, or no server that is known.
+    """
+    first = next(iter(token.each()), None) if token else None
+    told = await deployment_facts(deployments, endpoint, first)
+    try:
+        facts = await detect(endpoint, server)
+    except UpstreamUnreadable as error:
+        if told.engine is None or error.cause is not Cause.NOT_AN_API:
+            raise
+        facts = await detect(replace(endpoint, engine=told.engine), server)
+    check_model(endpoint, facts.model, "the server")
+    return completed(facts, told)

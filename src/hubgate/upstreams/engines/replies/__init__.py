@@ -1,0 +1,1 @@
+"""Reading what each kind of server sends: vectors, text, events, errors."""

@@ -1,0 +1,186 @@
+"""Reads every shape in which a server is known to send embeddings, whatever the server calls itself.
+
+    [d]                                  one text, sentence-transformers behind hf-inference
+    [n][d]                               TEI
+    [1][tokens][d]                       one text, feature-extraction without pooling
+    [n][tokens][d], [n][1][tokens][d]    several texts, the same
+    {"embeddings": any of the above}     Hugging Face's toolkit
+    {"data": [{"index", "embedding"}]}   OpenAI's route; an embedding is an array or base64
+    [{"index", "embedding"}]             llama.cpp's own routes
+
+JSON is validated and split by msgspec; the text of the numbers is passed on as it came.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import orjson
+
+from hubgate.core.vectors import (
+    base64_to_f32,
+    check_range,
+    dimensions,
+    is_finite,
+    is_flat,
+    mean_pooled,
+    not_a_number,
+)
+from hubgate.domain.calls import Encoding
+from hubgate.domain.errors import Cause, UpstreamUnreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hubgate.upstreams.http.messages import HttpReply
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a reply held: one vector a text, in the order of the texts."""
+
+    items: Sequence[bytes]
+    encoding: Encoding
+    tokens: int | None
+    """What the server says it counted."""
+    pooled: bool
+    """The server sent one vector a token, and they were averaged here."""
+    dimensions: int
+    """Of every vector; all their numbers are finite."""
+
+
+class _Item(msgspec.Struct):
+    embedding: msgspec.Raw
+    index: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: Annotated[int, msgspec.Meta(ge=0, lt=1_000_000_000)] | None = None
+
+
+class _Reply(msgspec.Struct):
+    data: list[_Item] | None = None
+    embeddings: msgspec.Raw = msgspec.Raw()
+    usage: _Usage | None = None
+
+
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_ITEMS = msgspec.json.Decoder(list[_Item])
+_OBJECT = msgspec.json.Decoder(_Reply)
+_WHITE = b" \t\r\n"
+
+
+def read_embeddings(reply: HttpReply, count: int) -> Reading:
+    """The vectors of `count` texts.
+
+    Raises:
+        UpstreamUnreadable: HTML, no JSON, no embeddings, too many or too few of them, of different lengths, or
+            with something in them that is no finite number.
+    """
+    body = reply.body
+    if reply.is_html:
+        raise UpstreamUnreadable(
+            "The server sent a web page, not vectors.",
+            remedy="Check the URL: it must be the model server's own, not a page about it or a log-in.",
+            cause=Cause.NOT_AN_API,
+        )
+    try:
+        reading = _from_object(body, count) if body.lstrip(_WHITE)[:1] == b"{" else _from_array(body, count)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        if any(word in body for word in (b"NaN", b"Infinity")):
+            raise not_a_number() from error
+        raise _no_embeddings() from error
+    return reading
+
+
+def _from_object(body: bytes, count: int) -> Reading:
+    reply = _OBJECT.decode(body)
+    tokens = reply.usage.prompt_tokens if reply.usage else None
+    if reply.data is not None:
+        return _from_items(reply.data, count, tokens)
+    embeddings = bytes(reply.embeddings)
+    if not embeddings:
+        raise _no_embeddings()
+    return _from_array(embeddings, count)
+
+
+def _from_array(body: bytes, count: int) -> Reading:
+    parts = _ARRAY.decode(body)
+    first = bytes(parts[0]).lstrip(_WHITE)[:1] if parts else b""
+    if first == b"{":
+        return _from_items(_ITEMS.decode(body), count, None)
+    if count == 1 and first and first != b"[":
+        return _reading([body.strip(_WHITE)], None)
+    _check_count(len(parts), count)
+    return _reading([bytes(part).strip(_WHITE) for part in parts], None)
+
+
+def _from_items(items: list[_Item], count: int, tokens: int | None) -> Reading:
+    _check_count(len(items), count)
+    if any(item.index is not None for item in items):
+        placed = {item.index: item for item in items}
+        if set(placed) != set(range(count)):
+            raise UpstreamUnreadable("The server numbered its vectors with gaps or twice the same number.")
+        items = [placed[number] for number in range(count)]
+    return _reading([bytes(item.embedding).strip(_WHITE) for item in items], tokens)
+
+
+def _reading(items: list[bytes], tokens: int | None) -> Reading:
+    encoding, pooled = Encoding.F32, False
+    if items[0][:1] == b'"':
+        items = [_from_base64(item) for item in items]
+    elif all(map(is_flat, items)):
+        encoding = Encoding.JSON
+        for item in items:
+            check_range(item)
+    elif any(b"null" in item for item in items):
+        raise not_a_number()
+    else:
+        per_text = [_token_rows(item) for item in items]
+        pooled = any(len(rows) > 1 for rows in per_text)
+        items = [mean_pooled(rows) for rows in per_text]
+    lengths = {dimensions(item, encoding) for item in items}
+    if len(lengths) > 1 or 0 in lengths:
+        raise UpstreamUnreadable("The server sent vectors of different lengths, or empty ones.")
+    return Reading(items, encoding, tokens, pooled, lengths.pop())
+
+
+def _from_base64(item: bytes) -> bytes:
+    if item[:1] != b'"':
+        raise _no_embeddings()
+    vector = base64_to_f32(item)
+    if not is_finite(vector):
+        raise not_a_number()
+    return vector
+
+
+def _token_rows(item: bytes) -> list[list[float]]:
+    """One row a token, out of `[tokens][d]` or `[1][tokens][d]`."""
+    rows = orjson.loads(item)
+    if isinstance(rows, list) and len(rows) == 1 and _is_matrix(rows[0]):
+        rows = rows[0]
+    if not _is_matrix(rows):
+        raise _no_embeddings()
+    return rows  # type: ignore[no-any-return] # seen to be a matrix; its numbers are checked where they are added
+
+
+def _is_matrix(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, list) for row in value)
+
+
+def _check_count(got: int, asked: int) -> None:
+    if got != asked:
+        raise UpstreamUnreadable(
+            f"The server sent {got} vectors for {asked} texts.",
+            remedy="A proxy or a custom handler may drop or merge inputs; ask the server directly to compare.",
+            cause=Cause.WRONG_COUNT,
+        )
+
+
+def _no_embeddings() -> UpstreamUnreadable:
+    return UpstreamUnreadable(
+        "The server's reply holds no embeddings in any known shape.",
+        remedy="Check that its model makes sentence embeddings; a custom handler must answer as one of the servers does.",
+    )

@@ -1,0 +1,217 @@
+"""Generated text as it comes from a server: payloads are looked at, never changed."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+import orjson
+
+from hubgate.core.sse import SseParser
+from hubgate.domain.errors import Cause, UpstreamUnreachable, UpstreamUnreadable
+from hubgate.upstreams.engines.replies.text import is_utf8, not_utf8
+from hubgate.upstreams.http.messages import HttpReply
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from hubgate.domain.calls import Spelling
+    from hubgate.domain.errors import HubgateError
+    from hubgate.upstreams.http.messages import HttpStream
+
+_LAST = 4
+"""Payloads at a stream's end among which one says that the text is finished; usage may come after it."""
+_ERROR_STATUSES = {
+    "validation": 422,
+    "template_error": 422,
+    "tool_error": 422,
+    "generation": 424,
+    "overloaded": 429,
+    "unhealthy": 503,
+}
+"""text-generation-inference says in words what it would say by a status."""
+
+
+class _Error(msgspec.Struct):
+    error: msgspec.Raw = msgspec.Raw()
+    error_type: Any = None
+    code: Any = None
+    kind: Any = msgspec.field(name="object", default=None)
+
+
+class _ErrorObject(msgspec.Struct):
+    code: Any = None
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: Any = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    generated_text: Any = None
+
+
+_READ_ERROR = msgspec.json.Decoder(_Error)
+_READ_CODE = msgspec.json.Decoder(_ErrorObject)
+_READ_CHUNK = msgspec.json.Decoder(_Chunk)
+
+
+class ServerEvents:
+    """Implements `domain.ports.Events` over an event stream.
+
+    Args:
+        stream: whose headers are in. It is closed with this.
+        spelling: how the payloads are written.
+        refused: the error that an error reply becomes.
+    """
+
+    def __init__(
+        self, stream: HttpStream, spelling: Spelling, refused: Callable[[HttpReply], HubgateError]
+    ) -> None:
+        self.spelling = spelling
+        self._stream = stream
+        self._refused = refused
+        self._chunks = aiter(stream)
+        self._parser = SseParser()
+        self._first: list[bytes] = []
+        self._last: deque[bytes] = deque(maxlen=_LAST)
+        self._failure: HubgateError | None = None
+        """To be raised once what came before it is taken; not kept any longer, as its traceback holds this stream."""
+        self._failed = self._ended = False
+
+    async def begin(self) -> None:
+        """Wait for the first payloads, so that a text that cannot be made is an error and no stream.
+
+        Raises:
+            HubgateError: the server refuses, the text cannot be made, or the reply is no event stream.
+        """
+        if self._stream.status >= 400:
+            raise self._refused(await self._stream.rest())
+        if self._stream.headers.get("content-type", "").partition(";")[0].strip() != "text/event-stream":
+            raise self._no_stream(await self._stream.rest())
+        self._first = await self._next()
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
+        """The payloads, as they arrive."""
+        payloads, self._first = self._first, []
+        while payloads or (payloads := await self._next()):
+            yield payloads
+            payloads = []
+
+    async def aclose(self) -> None:
+        """End it, and close its connection at once unless the server has said all."""
+        if self._parser.done and not self._failed and self._failure is None:
+            await self._stream.finish()
+        else:
+            await self._stream.aclose()
+
+    async def _next(self) -> list[bytes]:
+        """The payloads that come next; none at the end."""
+        while self._failure is None:
+            if self._ended:
+                return []
+            payloads = await self._read()
+            if payloads:
+                return payloads
+        raise self._take_failure()
+
+    def _take_failure(self) -> HubgateError:
+        failure, self._failure = cast("HubgateError", self._failure), None
+        self._failed, self._ended = True, True
+        return failure
+
+    async def _read(self) -> list[bytes]:
+        chunk = await anext(self._chunks, b"")
+        payloads = self._parser.feed(chunk) if chunk else self._unended()
+        for place, payload in enumerate(payloads):
+            if payload[:1] != b"{" or b'"error"' in payload:
+                self._failure = self._failure_in(payload)
+            if self._failure is None and not is_utf8(payload):
+                self._failure = not_utf8()
+            if self._failure is not None:
+                return payloads[:place]
+        self._last.extend(payloads)
+        self._ended = self._parser.done or not chunk
+        if not chunk and not self._parser.done and not any(map(_finishes, self._last)):
+            self._failure = UpstreamUnreachable(
+                "The text broke off: the server ended its stream without saying that it was finished.",
+                remedy="It, or a proxy before it, may have crashed or run out of time: look at its log.",
+                cause=Cause.CONNECTION_LOST,
+            )
+        return payloads
+
+    def _unended(self) -> list[bytes]:
+        """What stands behind the last empty line, if it is whole: some servers forget the last one."""
+        return [payload for payload in self._parser.end() if _is_json(payload)]
+
+    def _failure_in(self, payload: bytes) -> HubgateError | None:
+        try:
+            said = _READ_ERROR.decode(payload)
+            error = bytes(said.error)
+            code = _code_in(error)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return UpstreamUnreadable("The server sent an event that is no JSON object.")
+        if said.kind != "error" and error in {b"", b"null"}:
+            return None
+        status = _status(said.code) or _status(code) or _ERROR_STATUSES.get(str(said.error_type))
+        return self._refused(HttpReply(status=status or 500, headers={}, body=payload))
+
+    def _no_stream(self, reply: HttpReply) -> HubgateError:
+        if reply.is_html:
+            return UpstreamUnreadable(
+                "The server sent a web page, not text as it is made.",
+                remedy="Check the URL: it must be the model server's own, not a page about it or a log-in.",
+                cause=Cause.NOT_AN_API,
+            )
+        failure = self._failure_in(reply.body)
+        if failure is None or isinstance(failure, UpstreamUnreadable):
+            return UpstreamUnreadable(
+                "The server does not send text while it is being made.",
+                remedy="Ask without streaming.",
+            )
+        return failure
+
+
+class WholeText:
+    """Implements `domain.ports.Events` for a server that does not stream: all of the text is in one payload."""
+
+    def __init__(self, payload: bytes, spelling: Spelling) -> None:
+        self.spelling = spelling
+        self._payload = payload
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
+        """The payload."""
+        yield [self._payload]
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+
+def _finishes(payload: bytes) -> bool:
+    try:
+        chunk = _READ_CHUNK.decode(payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
+    return chunk.generated_text is not None or any(choice.finish_reason for choice in chunk.choices or ())
+
+
+def _code_in(error: bytes) -> Any:
+    return _READ_CODE.decode(error).code if error[:1] == b"{" else None
+
+
+def _status(code: Any) -> int | None:
+    try:
+        number = int(code)
+    except (TypeError, ValueError):
+        return None
+    return number if 400 <= number < 600 else None
+
+
+def _is_json(payload: bytes) -> bool:
+    try:
+        orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return False
+    return True

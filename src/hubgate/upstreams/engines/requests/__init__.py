@@ -1,0 +1,1 @@
+"""The bodies that each kind of server is sent."""

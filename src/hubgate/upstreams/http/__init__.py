@@ -1,0 +1,1 @@
+"""hubgate's own HTTP client: keep-alive connections on httptools."""

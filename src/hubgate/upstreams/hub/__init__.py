@@ -1,0 +1,1 @@
+"""Hugging Face's own interfaces: the Hub, Inference Endpoints, Inference Providers."""

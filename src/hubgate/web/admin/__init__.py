@@ -1,0 +1,1 @@
+"""hubgate's own API: /api, for the command line, the console and automation."""

@@ -1,0 +1,103 @@
+"""The gate's own API: the whole configuration, exported and applied."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.responses import Response
+
+from hubgate.domain.errors import InvalidRequest
+from hubgate.web.admin.table import ApiRoute, json_response
+from hubgate.web.http.asgi import decode
+from hubgate.web.http.ticket import ticket_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.requests import Request
+
+    from hubgate.service.configuration.plan import Step
+    from hubgate.web.schemas.configuration import Configuration
+
+
+class ConfigForm(msgspec.Struct, forbid_unknown_fields=True):
+    """What is sent to apply a configuration."""
+
+    yaml: str
+    secrets: dict[str, str] = {}
+    """The values of its `${NAME}`, by name."""
+    dry_run: bool = False
+    prune: bool = False
+
+
+_FORM = msgspec.json.Decoder(ConfigForm)
+
+
+class ConfigApi:
+    """Exporting and applying."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+
+    async def export(self, request: Request) -> Response:
+        """All endpoints, connections and keys as YAML, or one endpoint; no secret stands in it."""
+        only = request.query_params.get("endpoint")
+        text = self._configuration.export() if only is None else self._configuration.export_endpoint(only)
+        word = request.query_params.get("format", "yaml")
+        if word not in {"yaml", "json"}:
+            raise InvalidRequest("[format] is yaml or json.")
+        if word == "json":
+            return json_response({"yaml": text})
+        return Response(text, media_type="application/yaml")
+
+    async def apply(self, request: Request) -> Response:
+        """Bring about what a configuration says; or only tell what that takes."""
+        form = decode(await request.body(), _FORM)
+        key = ticket_of(request.scope).key
+        steps = await self._configuration.apply(
+            form.yaml, form.secrets, prune=form.prune, dry_run=form.dry_run, own_key=key.id if key else ""
+        )
+        failed = sum(step.failure is not None for step in steps)
+        shown = [_step_json(step) for step in steps]
+        return json_response({"applied": not form.dry_run, "failed": failed, "steps": shown})
+
+    def routes(self) -> Sequence[ApiRoute]:
+        """The rows of these verbs."""
+        return (
+            ApiRoute(
+                method="GET",
+                path="/config",
+                answer=self.export,
+                media=("application/yaml", "application/json"),
+                summary="The whole configuration as YAML, without secrets.",
+                query={
+                    "endpoint": "only this endpoint",
+                    "format": 'json: as {"yaml": …}',
+                },
+            ),
+            ApiRoute(
+                method="POST",
+                path="/config",
+                answer=self.apply,
+                summary="Brings about what a configuration says, or only tells what that takes.",
+                takes=ConfigForm,
+                example={
+                    "yaml": "version: 1\nkeys:\n  dify: {requests_per_minute: 600}\n",
+                    "secrets": {"TEAM_TOKEN": "hf_…"},
+                    "dry_run": True,
+                },
+            ),
+        )
+
+
+def _step_json(step: Step) -> dict[str, Any]:
+    shown: dict[str, Any] = {"action": step.action, "kind": step.kind, "name": step.name}
+    if step.changes:
+        shown["changes"] = step.changes
+    if step.key is not None:
+        shown["key"] = step.key
+    if step.failure is not None:
+        error = step.failure
+        shown["failure"] = {"cause": error.cause, "message": error.message, "remedy": error.remedy}
+    return shown

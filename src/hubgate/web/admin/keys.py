@@ -1,0 +1,163 @@
+"""The gate's own API: gateway keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.responses import Response
+
+from hubgate.domain.calls import InputType
+from hubgate.domain.errors import InvalidRequest
+from hubgate.web.admin.table import ApiRoute, json_response
+from hubgate.web.http.asgi import decode
+from hubgate.web.schemas.validation import fit, merged
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from starlette.requests import Request
+
+    from hubgate.domain.keys import Key
+    from hubgate.service.gateway import Gateway
+    from hubgate.service.keys.access import Access
+
+
+class KeyForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What is sent to create a gateway key: see `hubgate.domain.keys.Key` for the fields."""
+
+    name: str
+    admin: bool = False
+    default_endpoint: str | None = None
+    bulk: bool = False
+    input_type: InputType | None = None
+    endpoints: list[str] = []
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    expires_at: float | None = None
+
+    @classmethod
+    def of(cls, key: Key) -> KeyForm:
+        """The form that makes such a key."""
+        same = {name: getattr(key, name) for name in cls.__struct_fields__ if name != "endpoints"}
+        return cls(**same, endpoints=list(key.endpoints))
+
+    def rights(self) -> dict[str, Any]:
+        """The fields of a `Key` made of it, but its name."""
+        rights = msgspec.structs.asdict(self) | {"endpoints": tuple(dict.fromkeys(self.endpoints))}
+        del rights["name"]
+        return rights
+
+
+_KEY = msgspec.json.Decoder(KeyForm)
+_CHANGES = msgspec.json.Decoder(dict[str, Any])
+
+
+class KeysApi:
+    """Making keys, changing what they may, and revoking them."""
+
+    def __init__(self, gateway: Gateway, access: Access) -> None:
+        self._gateway = gateway
+        self._access = access
+
+    async def list(self, request: Request) -> Response:
+        """Every gateway key, without the keys themselves."""
+        return json_response({"keys": [key_json(key) for key in self._access.list()]})
+
+    async def create(self, request: Request) -> Response:
+        """Create a gateway key; it is shown this once."""
+        form = decode(await request.body(), _KEY)
+        self._check(form.default_endpoint, *form.endpoints)
+        key, plain = await self._access.create(form.name, **form.rights())
+        return json_response({**key_json(key), "key": plain}, 201)
+
+    async def edit(self, request: Request) -> Response:
+        """Change what a key is called and may do."""
+        given = decode(await request.body(), _CHANGES)
+        which = request.path_params["key"]
+        old = self._access.find(which)
+        form = edited_key(old, given)
+        self._check(
+            *{form.default_endpoint, *form.endpoints}.difference({old.default_endpoint, *old.endpoints})
+        )
+        changed = await self._access.change(which, name=form.name, **form.rights())
+        return json_response(key_json(changed))
+
+    async def revoke(self, request: Request) -> Response:
+        """Revoke a key, by its id or name; it stops at once."""
+        await self._access.revoke(request.path_params["key"])
+        return Response(status_code=204)
+
+    def _check(self, *names: str | None) -> None:
+        """Raises EndpointNotFound if one of these is not there."""
+        for name in names:
+            if name is not None:
+                self._gateway.find(name)
+
+    def routes(self) -> Sequence[ApiRoute]:
+        """The rows of these verbs."""
+        return (
+            ApiRoute(
+                method="GET",
+                path="/keys",
+                answer=self.list,
+                summary="The keys in force, without the keys themselves.",
+            ),
+            ApiRoute(
+                method="POST",
+                path="/keys",
+                answer=self.create,
+                summary="Makes a key; it is shown this once.",
+                takes=KeyForm,
+                example={"name": "dify", "endpoints": ["e5"], "requests_per_minute": 600},
+                status=201,
+            ),
+            ApiRoute(
+                method="PATCH",
+                path="/keys/{key:path}",
+                answer=self.edit,
+                summary="Changes a key by its id or name: what is absent stays, null brings the default back.",
+                takes=KeyForm,
+                partial=True,
+                example={"bulk": True, "expires_at": 1924992000},
+            ),
+            ApiRoute(
+                method="DELETE",
+                path="/keys/{key:path}",
+                answer=self.revoke,
+                summary="Revokes a key by its id or name, at once.",
+                status=204,
+            ),
+        )
+
+
+def edited_key(key: Key, given: Mapping[str, Any]) -> KeyForm:
+    """The form of a key with some of its fields changed.
+
+    Raises:
+        InvalidRequest: a field is unknown, does not fit, or cannot be changed.
+    """
+    if given.get("admin", key.admin) != key.admin:
+        raise InvalidRequest(
+            "A key does not become an admin key, nor does one cease to be.",
+            remedy="Create another; then revoke this one.",
+        )
+    return fit(merged(msgspec.to_builtins(KeyForm.of(key)), given, KeyForm), KeyForm)
+
+
+def key_json(key: Key) -> dict[str, Any]:
+    """A key as it is shown."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "admin": key.admin,
+        "default_endpoint": key.default_endpoint,
+        "bulk": key.bulk,
+        "input_type": key.input_type,
+        "endpoints": key.endpoints,
+        "requests_per_minute": key.requests_per_minute,
+        "tokens_per_minute": key.tokens_per_minute,
+        "expires_at": key.expires_at,
+        "created_at": key.created_at,
+        "last_used_at": key.last_used_at,
+    }

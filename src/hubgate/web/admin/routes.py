@@ -1,0 +1,102 @@
+"""The gate's own API under /api: what the command line and the console use. docs/api.md lists the routes."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+
+from hubgate import __version__
+from hubgate.core.chunking import icu_version
+from hubgate.web.admin.config import ConfigApi
+from hubgate.web.admin.connections import ConnectionsApi
+from hubgate.web.admin.diagnosis import DiagnosisApi
+from hubgate.web.admin.endpoints import EndpointsApi
+from hubgate.web.admin.keys import KeysApi
+from hubgate.web.admin.records import RecordsApi
+from hubgate.web.admin.table import ApiRoute, json_response
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.requests import Request
+
+    from hubgate.service.gateway import Gateway
+    from hubgate.service.inference.vector_cache import VectorMemory
+    from hubgate.service.keys.access import Access
+    from hubgate.web.schemas.configuration import Configuration
+
+
+class Api:
+    """All of it, each part in a class of its own; what is left is here: versions, the cache, the secret key."""
+
+    def __init__(
+        self, gateway: Gateway, access: Access, memory: VectorMemory | None, configuration: Configuration
+    ) -> None:
+        self._gateway = gateway
+        self._memory = memory
+        self._parts = (
+            EndpointsApi(gateway, access),
+            DiagnosisApi(gateway),
+            ConnectionsApi(gateway),
+            KeysApi(gateway, access),
+            RecordsApi(gateway, access),
+            ConfigApi(configuration),
+        )
+
+    async def about(self, request: Request) -> Response:
+        """Versions."""
+        return json_response(
+            {"hubgate": __version__, "python": platform.python_version(), "icu": icu_version()}
+        )
+
+    async def cache_stats(self, request: Request) -> Response:
+        """How much is remembered, and how often that helped since the gate started."""
+        if self._memory is None:
+            return json_response({"enabled": False})
+        endpoints = {
+            name: {"hits": pipeline.cached.hits, "misses": pipeline.cached.misses}
+            for name, pipeline in self._gateway.pipelines().items()
+            if pipeline.cached
+        }
+        return json_response({"enabled": True, **await self._memory.stats(), "endpoints": endpoints})
+
+    async def clear_cache(self, request: Request) -> Response:
+        """Forget all remembered vectors."""
+        if self._memory is not None:
+            await self._memory.clear()
+            await self._gateway.audit.record("cache.clear", "")
+        return Response(status_code=204)
+
+    async def rotate_secret(self, request: Request) -> Response:
+        """Seal every token anew under a new secret key."""
+        return json_response({"resealed": await self._gateway.rotate_secret()})
+
+    def routes(self) -> Sequence[ApiRoute]:
+        """Every row."""
+        return (
+            ApiRoute(
+                method="GET", path="/about", answer=self.about, summary="Versions: hubgate, Python, ICU."
+            ),
+            *(row for part in self._parts for row in part.routes()),
+            ApiRoute(
+                method="GET",
+                path="/cache",
+                answer=self.cache_stats,
+                summary="How much is remembered, and how often that helped since the start.",
+            ),
+            ApiRoute(
+                method="DELETE",
+                path="/cache",
+                answer=self.clear_cache,
+                summary="Forgets all vectors.",
+                status=204,
+            ),
+            ApiRoute(
+                method="POST",
+                path="/secret/rotate",
+                answer=self.rotate_secret,
+                summary="Seals every token under a new secret key; tells how many.",
+            ),
+        )

@@ -1,0 +1,1 @@
+"""The console's models: the list, the form, the Hub picker, tests."""

@@ -1,0 +1,63 @@
+"""The page of one model: what it is, how it is, its limits and latest use, and how an application calls it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from hubgate.domain.records import DAY, Tally, UsageQuestion
+from hubgate.service.inference.chunk_size import size_warning
+from hubgate.web.console.models.page import DONE
+from hubgate.web.console.playground.form import kind_of
+from hubgate.web.console.playground.page import copied, proposed
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from hubgate.service.gateway import Gateway
+    from hubgate.web.console.models.page import Models
+    from hubgate.web.console.page_context import Visit
+
+
+class ModelPage:
+    """One registered model."""
+
+    def __init__(self, gateway: Gateway, models: Models) -> None:
+        self._gateway = gateway
+        self._models = models
+
+    async def show(self, visit: Visit) -> Response:
+        """The page."""
+        endpoint = self._gateway.find(visit.request.path_params["name"])
+        (row,) = await self._models.rows([endpoint])
+        done = visit.request.query_params.get("done", "")
+        cut = size_warning(endpoint, endpoint.chunking)
+        form = {
+            name: text for name, text in proposed(visit, kind_of(endpoint)).items() if name not in _SAMPLES
+        }
+        return visit.page(
+            "overview.html",
+            endpoint=endpoint,
+            row=row,
+            hint=self._gateway.token_hint(endpoint.name),
+            used=await self._last_day(endpoint.name),
+            cut=cut,
+            warnings=[warning for warning in endpoint.facts.warnings if warning != cut],
+            done=done if done in DONE else "",
+            form=form,
+            **copied(visit, endpoint, form),
+        )
+
+    async def state(self, visit: Visit) -> Response:
+        """Its state at this moment, to be put in its place."""
+        rows = await self._models.rows([self._gateway.find(visit.request.path_params["name"])])
+        return visit.page("models_states.html", rows=rows)
+
+    async def _last_day(self, name: str) -> Tally:
+        now = int(time.time())
+        rows = await self._gateway.usage.report(UsageQuestion(start=now - DAY, end=now + 1, endpoint=name))
+        return rows[0].tally if rows else Tally()
+
+
+_SAMPLES = frozenset({"text_3", "text_4"})
+"""Texts of the playground that a snippet does without."""

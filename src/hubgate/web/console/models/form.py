@@ -1,0 +1,257 @@
+"""The form of a model: the fields of Dify's guides and of Elasticsearch's page, and the endpoint that they make.
+
+What the form makes is what `POST /api/endpoints` takes, so the page has no powers of its own. A field that belongs to
+another choice (the URL of a model on this machine, say) is ignored, whatever stands in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from hubgate.domain.calls import InputType
+from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Engine, Precision, Source, Task
+from hubgate.domain.errors import InvalidRequest
+from hubgate.web.console.models.chunk_form import FIT, SEPARATORS, STRATEGIES, chunk_fields, chunking_of
+from hubgate.web.console.models.paste import name_of_server, suggested_name
+from hubgate.web.schemas.endpoint import EndpointForm
+from hubgate.web.schemas.validation import fit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from hubgate.domain.secret import Secret
+
+KINDS = {
+    "llm": (Task.CHAT_COMPLETION, Task.COMPLETION),
+    "embedding": (Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING),
+    "rerank": (Task.RERANK,),
+}
+"""Model types as Dify calls them, and the tasks of each; the first is the usual one."""
+WHERE = (Source.ROUTER, Source.DEDICATED, Source.LOCAL, Source.FAKE)
+ENGINES = tuple(engine for engine in Engine if engine not in {Engine.PROVIDER, Engine.OPENVINO, Engine.FAKE})
+"""Servers that may stand behind a URL."""
+KEEP, NEW, NOTHING = "=", "+", ""
+"""What may be chosen as the token, beside the name of a connection: the stored one, a new one, none."""
+_WHOLE = ("dimensions", "max_input_tokens")
+_RATES = ("requests_per_minute", "tokens_per_minute", "max_concurrent_requests", "burst")
+_OTHERS = ("timeout", "top_n", "return_documents")
+_TEXTS = ("name", "similarity", "fallback")
+_OF_SOURCE = {
+    Source.ROUTER: ("model", "provider", "bill_to", "proxy", "ca_bundle"),
+    Source.DEDICATED: ("model", "url", "namespace", "engine", "proxy", "ca_bundle"),
+    Source.LOCAL: ("model", "precision"),
+    Source.FAKE: (),
+}
+_NEEDED = {
+    Source.ROUTER: ("model",),
+    Source.DEDICATED: ("url",),
+    Source.LOCAL: ("model",),
+    Source.FAKE: (),
+}
+"""Fields without which there is no endpoint; its name can follow from them."""
+_DEMO = "demo"
+PREFIXES = {f"prefix_{word}": word for word in InputType}
+"""What stands before each kind of text, by its field."""
+RAW_FIELDS = frozenset({*PREFIXES, SEPARATORS})
+"""Text in which a space at the end matters."""
+_OF_EMBEDDING = frozenset(
+    {
+        "similarity",
+        "dimensions",
+        *PREFIXES,
+        "no_prefixes",
+        "strategy",
+        SEPARATORS,
+        *chain(*STRATEGIES.values()),
+    }
+)
+"""Fields that are seen of embedding models alone."""
+_YES_NO = {"true": True, "false": False}
+_MOST = 10**9
+
+EMPTY: Mapping[str, str] = {
+    "kind": "embedding",
+    "where": Source.DEDICATED,
+    "task_llm": Task.CHAT_COMPLETION,
+    "task_embedding": Task.TEXT_EMBEDDING,
+    "task_rerank": Task.RERANK,
+    "requests_per_minute": str(DEFAULT_REQUESTS_PER_MINUTE),
+    "burst": "1",
+    "strategy": FIT,
+    "max_chunk_size": "250",
+    "sentence_overlap": "1",
+    "overlap": "100",
+    "separator_group": "markdown",
+    "precision": Precision.F32,
+    "connection": NEW,
+    "cache": "on",
+}
+"""The form as it is before anything is typed; what is not here is empty."""
+
+
+class Faults(Exception):
+    """Fields that cannot be used: the key of the words by the field's name."""
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        super().__init__(", ".join(fields))
+        self.fields = fields
+
+
+def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[Endpoint, Secret | None]:
+    """The endpoint that a sent form makes, and its new token.
+
+    Args:
+        form: the sent fields.
+        old: the endpoint that is changed, which keeps its name, whether it is switched on, and its own separators
+            as they are spelled.
+
+    Raises:
+        Faults: fields cannot be read.
+        InvalidEndpoint: they can, and make no endpoint.
+    """
+    source = _source(form)
+    form = {**form, "name": old.name if old else form.get("name") or proposed_name(form)}
+    faults = dict(_missing(form, source))
+    task = task_of(form)
+    if task not in KINDS["embedding"]:
+        form = _without_vectors(form, old if old and old.task not in KINDS["embedding"] else None)
+    ranks = task is Task.RERANK
+    wholes = (*_WHOLE, "top_n") if ranks else _WHOLE
+    numbers = _numbers(form, (*wholes, *_RATES), faults)
+    chunking = chunking_of(form, faults, old.chunking if old else None)
+    timeout = _seconds(form, faults)
+    if faults:
+        raise Faults(faults)
+    made: dict[str, Any] = {
+        "task": task,
+        "source": source,
+        "rate_limit": {name: numbers[name] for name in _RATES if numbers[name] is not None},
+        "chunking_settings": chunking,
+        "prefixes": _prefixes(form),
+        "cache": "cache" in form,
+        "timeout": timeout,
+        **{name: numbers[name] for name in wholes},
+        "return_documents": _YES_NO.get(form.get("return_documents", "")) if ranks else None,
+        **{name: given for name in (*_TEXTS, *_OF_SOURCE[source]) if (given := form.get(name))},
+        **_token(form),
+    }
+    endpoint, token = fit(made, EndpointForm).endpoint()
+    return (replace(endpoint, enabled=old.enabled) if old else endpoint), token
+
+
+def proposed_name(form: Mapping[str, str]) -> str:
+    """A name for who enters none: the model's, else the server's; empty where the form has neither yet."""
+    where = form.get("where")
+    if where == Source.FAKE:
+        return _DEMO
+    model = suggested_name(form.get("model", ""))
+    return model or (name_of_server(form.get("url", "")) if where == Source.DEDICATED else "")
+
+
+def form_of(endpoint: Endpoint, *, has_token: bool) -> dict[str, str]:
+    """The form in which an endpoint's settings stand."""
+    kind = next(kind for kind, tasks in KINDS.items() if endpoint.task in tasks)
+    own = KEEP if has_token else NOTHING
+    values: dict[str, object] = {
+        **EMPTY,
+        "kind": kind,
+        "where": endpoint.source,
+        f"task_{kind}": endpoint.task,
+        "connection": endpoint.connection or own,
+        "cache": "on" if endpoint.cached else None,
+        **{
+            name: getattr(endpoint, name)
+            for name in (*_TEXTS, *_WHOLE, *_RATES, *_OTHERS, *_all(_OF_SOURCE.values()))
+        },
+        **{field: (endpoint.prefixes or {}).get(word) for field, word in PREFIXES.items()},
+        "no_prefixes": None if endpoint.prefixes is None or any(endpoint.prefixes.values()) else "on",
+        **chunk_fields(endpoint.chunking),
+    }
+    return {name: _shown(value) for name, value in values.items() if value is not None}
+
+
+def task_of(form: Mapping[str, str]) -> Task:
+    """The task that the form chooses, which may be in Hugging Face's words.
+
+    Raises:
+        InvalidRequest: it chooses none.
+    """
+    kind = form.get("kind", "")
+    try:
+        return Task(form.get(f"task_{kind}") or KINDS[kind][0])
+    except (KeyError, ValueError):
+        raise InvalidRequest("The form has no model type.", remedy="Load the page again.") from None
+
+
+def _source(form: Mapping[str, str]) -> Source:
+    try:
+        return Source(form.get("where", ""))
+    except ValueError:
+        raise InvalidRequest("The form has no endpoint type.", remedy="Load the page again.") from None
+
+
+def _missing(form: Mapping[str, str], source: Source) -> Iterable[tuple[str, str]]:
+    missing = [name for name in _NEEDED[source] if not form.get(name)]
+    if not missing and not form["name"]:  # else the name follows from what is missing
+        missing = ["name"]
+    yield from ((name, "fault.missing") for name in missing)
+    needs_token = source not in (Source.LOCAL, Source.FAKE)
+    if form.get("connection") == NEW and needs_token and not form.get("token"):
+        yield "token", "fault.token"
+
+
+def _without_vectors(form: Mapping[str, str], old: Endpoint | None) -> dict[str, str]:
+    """The form of a model that gives no vectors: what belongs to those is as it was, whatever stands in it."""
+    before = form_of(old, has_token=False) if old else EMPTY
+    kept = {name: text for name, text in form.items() if name not in _OF_EMBEDDING}
+    return {**kept, **{name: before[name] for name in _OF_EMBEDDING & before.keys()}}
+
+
+def _numbers(form: Mapping[str, str], names: Iterable[str], faults: dict[str, str]) -> dict[str, int | None]:
+    """Whole numbers in whatever digits; an empty field is none."""
+    read: dict[str, int | None] = {}
+    for name in names:
+        text = form.get(name, "").replace(",", "").replace("\u066c", "")
+        read[name] = int(text) if text.isdecimal() and len(text) < 12 else None
+        if text and not 0 < (read[name] or 0) <= _MOST:
+            faults[name] = "fault.whole"
+    return read
+
+
+def _seconds(form: Mapping[str, str], faults: dict[str, str]) -> float | None:
+    text = form.get("timeout", "").replace("\u066b", ".")
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86_400:
+        faults["timeout"] = "fault.seconds"
+    return seconds
+
+
+def _prefixes(form: Mapping[str, str]) -> dict[InputType, str] | None:
+    """What the operator wants before texts, lines of instructions too; `None` leaves it to what is known of the model."""
+    texts = {word: form.get(field, "").replace("\r\n", "\n") for field, word in PREFIXES.items()}
+    given = {word: text for word, text in texts.items() if text}
+    return given or ({} if "no_prefixes" in form else None)
+
+
+def _token(form: Mapping[str, str]) -> dict[str, str | None]:
+    choice = form.get("connection", NOTHING)
+    if choice == NEW:
+        return {"token": form.get("token")}
+    return {"connection": choice} if choice not in (KEEP, NOTHING) else {}
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _all(groups: Iterable[tuple[str, ...]]) -> set[str]:
+    return {name for group in groups for name in group}

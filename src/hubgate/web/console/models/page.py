@@ -1,0 +1,207 @@
+"""The models page: what is registered, how it is at this moment, and what can be done with it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
+
+from hubgate.domain.endpoint import Source, Task
+from hubgate.domain.errors import HubgateError
+from hubgate.domain.records import DAY, HOUR, UsageQuestion
+from hubgate.service.registry.references import users_of
+from hubgate.web.console.models.states import state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from starlette.responses import Response
+
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.service.gateway import Gateway
+    from hubgate.service.keys.access import Access
+    from hubgate.web.console.models.states import State
+    from hubgate.web.console.page_context import Visit
+
+PER_PAGE = 50
+_FRESH_SECONDS = 5.0
+DONE = frozenset({"added", "kept", "saved", "deleted", "enabled", "disabled", "cloned"})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One endpoint of the page."""
+
+    endpoint: Endpoint
+    state: State
+    today: int
+    """Requests since midnight, in the gate's time zone."""
+    id: str
+    """For the parts of the page that are asked for again and again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What the page shows."""
+
+    text: str = ""
+    task: str = ""
+    source: str = ""
+    page: int = 1
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Search:
+        """What a browser asks for; what cannot be read is as if it were not there."""
+        page = query.get("page", "")
+        return cls(
+            text=query.get("q", "").strip()[:200],
+            task=query.get("task", "") if query.get("task") in set(Task) else "",
+            source=query.get("source", "") if query.get("source") in set(Source) else "",
+            page=max(1, int(page)) if page.isascii() and page.isdigit() and len(page) < 9 else 1,
+        )
+
+    def url(self, page: int) -> str:
+        """The same search, at another page."""
+        asked = {"q": self.text, "task": self.task, "source": self.source, "page": page if page > 1 else ""}
+        query = urlencode({name: value for name, value in asked.items() if value})
+        return "/ui/models" + (f"?{query}" if query else "")
+
+    def finds(self, endpoint: Endpoint) -> bool:
+        """Whether an endpoint is looked for."""
+        if self.task not in ("", endpoint.task) or self.source not in ("", endpoint.source):
+            return False
+        text = self.text.casefold()
+        shown = (endpoint.name, endpoint.model, endpoint.url, endpoint.facts.model, endpoint.facts.engine)
+        return not text or any(text in (value or "").casefold() for value in shown)
+
+
+class Models:
+    """The list, and the verbs that need no form."""
+
+    def __init__(self, gateway: Gateway, access: Access) -> None:
+        self._gateway = gateway
+        self._access = access
+        self._today: Mapping[str, int] = {}
+        self._today_until = 0.0
+
+    async def show(self, visit: Visit) -> Response:
+        """One page of the list; the part of it that a search changes, if htmx asks."""
+        query = visit.request.query_params
+        search = Search.of(query)
+        every = self._gateway.endpoints()
+        found = [endpoint for endpoint in every if search.finds(endpoint)]
+        pages = max(1, -(-len(found) // PER_PAGE))
+        search = replace(search, page=min(search.page, pages))
+        done = query.get("done", "")
+        return visit.page(
+            "models_list.html" if visit.is_part else "models.html",
+            rows=await self.rows(found[(search.page - 1) * PER_PAGE : search.page * PER_PAGE]),
+            search=search,
+            pages=pages,
+            found=len(found),
+            total=len(every),
+            tasks=sorted({endpoint.task for endpoint in every}),
+            sources=sorted({endpoint.source for endpoint in every}),
+            done=done if done in DONE else "",
+            named=query.get("name", "")[:200],
+        )
+
+    async def states(self, visit: Visit) -> Response:
+        """The states of the shown endpoints, to be put in their places."""
+        found = [e for e in self._gateway.endpoints() if Search.of(visit.request.query_params).finds(e)]
+        page = Search.of(visit.request.query_params).page
+        rows = await self.rows(found[(page - 1) * PER_PAGE : page * PER_PAGE])
+        return visit.page("models_states.html", rows=rows)
+
+    async def enable(self, visit: Visit) -> Response:
+        """Switch an endpoint on: it is put to the proof, unless it was before."""
+        name = visit.request.path_params["name"]
+        await self._gateway.edit(replace(self._gateway.find(name), enabled=True))
+        return await _back(visit, "enabled", name)
+
+    async def disable(self, visit: Visit) -> Response:
+        """Switch an endpoint off."""
+        name = visit.request.path_params["name"]
+        await self._gateway.edit(replace(self._gateway.find(name), enabled=False))
+        return await _back(visit, "disabled", name)
+
+    async def ask_delete(self, visit: Visit) -> Response:
+        """The question whether to delete an endpoint, with what needs it."""
+        endpoint = self._gateway.find(visit.request.path_params["name"])
+        users = users_of(endpoint.name, self._gateway.endpoints(), self._access.list())
+        return visit.page("delete.html", endpoint=endpoint, users=[user.split(" ", 1) for user in users])
+
+    async def delete(self, visit: Visit) -> Response:
+        """Forget an endpoint."""
+        name = visit.request.path_params["name"]
+        await self._gateway.remove(name)
+        return visit.go(f"/ui/models?done=deleted&name={quote(name)}")
+
+    async def accept(self, visit: Visit) -> Response:
+        """Take what runs there now for the registered model."""
+        name = visit.request.path_params["name"]
+        await self._gateway.accept(name)
+        return await _back(visit, "saved", name)
+
+    async def ask_clone(self, visit: Visit) -> Response:
+        """The question how the twin is to be called."""
+        endpoint = self._gateway.find(visit.request.path_params["name"])
+        return visit.page("clone.html", endpoint=endpoint, twin=f"{endpoint.name}-2", fault=None)
+
+    async def clone(self, visit: Visit) -> Response:
+        """Register an endpoint once more."""
+        endpoint = self._gateway.find(visit.request.path_params["name"])
+        twin = (await visit.form()).get("twin", "")
+        try:
+            await self._gateway.clone(endpoint.name, twin)
+        except HubgateError as error:
+            return visit.page("clone.html", endpoint=endpoint, twin=twin, fault=error)
+        return visit.go(page_of(twin, "cloned"))
+
+    async def rows(self, endpoints: Sequence[Endpoint]) -> list[Row]:
+        """These endpoints, each with its state at this moment."""
+        pipelines, unready = self._gateway.pipelines(), self._gateway.unready()
+        # Told before anything is waited for: by then an endpoint may be gone.
+        states = [state_of(self._gateway, endpoint, pipelines, unready) for endpoint in endpoints]
+        today = await self._requests_today()
+        return [
+            Row(endpoint, state, today.get(endpoint.name, 0), _id(endpoint.name))
+            for endpoint, state in zip(endpoints, states, strict=True)
+        ]
+
+    async def _requests_today(self) -> Mapping[str, int]:
+        """By endpoint; read anew every few seconds, however many pages watch."""
+        now = time.time()
+        if now >= self._today_until:
+            start = int(midnight_before(now)) // HOUR * HOUR
+            question = UsageQuestion(start=start, end=start + 2 * DAY, by=("endpoint",))
+            rows = await self._gateway.usage.report(question)
+            self._today = {str(row.group[0]): row.tally.requests for row in rows}
+            self._today_until = now + _FRESH_SECONDS
+        return self._today
+
+
+def midnight_before(now: float) -> float:
+    """When the day of a moment began, in the gate's time zone: maybe before its clocks were changed."""
+    day = datetime.fromtimestamp(now).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+    return day.replace(tzinfo=None).astimezone().timestamp()
+
+
+def _id(name: str) -> str:
+    """For HTML: a name of an endpoint may hold what a selector cannot."""
+    return hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
+def page_of(name: str, done: str = "") -> str:
+    """The page of a model, which says what was done."""
+    return f"/ui/models/{quote(name)}/overview" + (f"?done={done}" if done else "")
+
+
+async def _back(visit: Visit, done: str, name: str) -> Response:
+    """To the page whose button was pressed: the model's own, or the list."""
+    if "overview" in await visit.form():
+        return visit.go(page_of(name, done))
+    return visit.go(f"/ui/models?done={done}&name={quote(name)}")

@@ -1,0 +1,78 @@
+"""How an endpoint is at this moment, told from what the gate knows without asking its server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from hubgate.domain.errors import Cause
+from hubgate.service.registry.startup import LOADING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.service.gateway import Gateway
+    from hubgate.service.inference.pipeline import Health, Pipeline
+
+
+class Kind(StrEnum):
+    """What a state is called; the words are under `state.<kind>`."""
+
+    RUNNING = "running"
+    LOADING = "loading"
+    WAKING = "waking"
+    WAITING = "waiting"
+    PAUSED = "paused"
+    FAILING = "failing"
+    CHANGED = "changed"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """One endpoint's."""
+
+    kind: Kind
+    cause: Cause | None = None
+    seconds: int = 0
+    """Until the next calls that wait may leave."""
+    waiting: int = 0
+    """Calls in the queue."""
+    used: float | None = None
+    """The share of this minute's requests that is spent; `None` where nothing is counted."""
+
+
+def state_of(
+    gateway: Gateway, endpoint: Endpoint, pipelines: Mapping[str, Pipeline], unready: Mapping[str, str]
+) -> State:
+    """The state of a registered endpoint."""
+    if not endpoint.enabled:
+        return State(kind=Kind.OFF)
+    if gateway.changed(endpoint.name):
+        return State(kind=Kind.CHANGED, cause=Cause.MODEL_CHANGED)
+    if said := unready.get(endpoint.name):
+        if said == LOADING:
+            return State(kind=Kind.LOADING)
+        return State(kind=Kind.FAILING, cause=Cause.MODEL_UNUSABLE)
+    pipeline = pipelines[endpoint.name]
+    if pipeline.health is None:
+        return State(kind=Kind.RUNNING)
+    return _elsewhere(endpoint, pipeline, pipeline.health)
+
+
+def _elsewhere(endpoint: Endpoint, pipeline: Pipeline, health: Health) -> State:
+    used = min(1.0, health.allowance.spent() / endpoint.requests_per_minute)
+    waiting = pipeline.queue.queued_calls if pipeline.queue else 0
+    cause = health.breaker.cause
+    if cause is not None:
+        kind = Kind.PAUSED if cause is Cause.PAUSED else Kind.FAILING
+        return State(kind=kind, cause=cause, waiting=waiting, used=used)
+    if health.retries.waking:
+        return State(kind=Kind.WAKING, waiting=waiting, used=used)
+    if waiting:
+        allowance = health.allowance
+        seconds = max(1, round(allowance.wait_estimate(0) or allowance.wait_estimate()))
+        return State(kind=Kind.WAITING, seconds=seconds, waiting=waiting, used=used)
+    return State(kind=Kind.RUNNING, used=used)

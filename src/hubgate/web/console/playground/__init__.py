@@ -1,0 +1,1 @@
+"""The console's playground, and the snippets for other clients."""

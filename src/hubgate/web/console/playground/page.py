@@ -1,0 +1,167 @@
+"""The playground: one model tried in the page, by its task, and each try as it is written for other clients."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from hubgate.domain.calls import Chat, Complete, Embed
+from hubgate.domain.errors import HubgateError, InvalidRequest
+from hubgate.domain.keys import Key
+from hubgate.web.console.playground.form import (
+    FURTHER,
+    INPUT_TYPES,
+    MOST_TEXTS,
+    PARAMETERS,
+    RAW_FIELDS,
+    SAMPLES,
+    as_last_asked,
+    call_of,
+    kind_of,
+)
+from hubgate.web.console.playground.snippet_values import KEY, Use
+from hubgate.web.console.playground.snippets import snippets
+from hubgate.web.console.playground.stream import Streamed
+from hubgate.web.console.playground.views import view_of
+from hubgate.web.http.errors import status_of
+from hubgate.web.http.ticket import ticket_of
+from hubgate.web.shared.embeddings import embed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from starlette.responses import Response
+
+    from hubgate.core.chunking import Chunk
+    from hubgate.domain.calls import Call, Result
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.service.gateway import Gateway
+    from hubgate.web.console.page_context import Visit
+    from hubgate.web.http.ticket import Ticket
+
+CONSOLE = Key(id="console", name="console", digest=b"", created_at=0.0, admin=True)
+"""By whom the playground's calls are counted, whoever is signed in."""
+_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Playground:
+    """Tries of one endpoint."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def show(self, visit: Visit) -> Response:
+        """The page, with texts to begin with."""
+        endpoint = self._endpoint(visit)
+        return self._page(visit, endpoint, proposed(visit, kind_of(endpoint)))
+
+    async def run(self, visit: Visit) -> Response:
+        """Ask a model about texts, and show its answer; an error is shown in the answer's place."""
+        endpoint, form = self._endpoint(visit), await visit.form(RAW_FIELDS)
+        ticket, began = _ticket_of(visit, endpoint), time.monotonic()
+        try:
+            call = call_of(endpoint, form, ticket.context())
+            if isinstance(call, Chat | Complete):
+                raise InvalidRequest("This model writes, and its text is streamed.")
+            result = await self._ask(ticket, endpoint.name, call)
+            seconds = time.monotonic() - began
+            view = await view_of(call, result, seconds, await self._chunks(endpoint.name, call))
+        except HubgateError as error:
+            ticket.cause = error.cause
+            return self._answer(visit, endpoint, form, status_of(error), error=error)
+        return self._answer(visit, endpoint, form, view=view)
+
+    async def stream(self, visit: Visit) -> Response:
+        """Let a model write, and stream what it writes into the page."""
+        endpoint = self._endpoint(visit)
+        form = await visit.form(RAW_FIELDS)
+        ticket = _ticket_of(visit, endpoint)
+        call = call_of(endpoint, form, ticket.context())
+        if not isinstance(call, Chat | Complete):
+            raise InvalidRequest("This model does not write.")
+        return Streamed(visit, self._gateway, endpoint, call)
+
+    async def copy(self, visit: Visit) -> Response:
+        """What is in the form, in the words of other clients."""
+        endpoint, form = self._endpoint(visit), await visit.form(RAW_FIELDS)
+        return visit.page("play_copy.html", **copied(visit, endpoint, form))
+
+    async def _ask(self, ticket: Ticket, name: str, call: Call) -> Result:
+        if isinstance(call, Embed):
+            return await embed(self._gateway, ticket, name, call)
+        result = await self._gateway.infer(name, call)
+        ticket.texts, ticket.waited = len(call.texts), getattr(result, "waited", 0.0)
+        ticket.tokens = getattr(result, "tokens", None) or 0
+        return result
+
+    async def _chunks(self, name: str, call: Call) -> Sequence[Sequence[Chunk]]:
+        if not isinstance(call, Embed):
+            return ()
+        return await self._gateway.chunk(name, call.texts, None, call.input_type)
+
+    def _endpoint(self, visit: Visit) -> Endpoint:
+        return self._gateway.find(visit.request.path_params["name"])
+
+    def _answer(
+        self, visit: Visit, endpoint: Endpoint, form: Mapping[str, str], status: int = 200, **answer: Any
+    ) -> Response:
+        if visit.is_part:
+            return visit.page("play_answer.html", status, **_answered(endpoint, answer))
+        return self._page(visit, endpoint, form, status, **answer)
+
+    def _page(
+        self, visit: Visit, endpoint: Endpoint, form: Mapping[str, str], status: int = 200, **answer: Any
+    ) -> Response:
+        return visit.page(
+            "play.html",
+            status,
+            **copied(visit, endpoint, form),
+            **_answered(endpoint, answer),
+            form=form,
+            parameters=PARAMETERS,
+            further=FURTHER,
+            input_types=INPUT_TYPES,
+            most_texts=MOST_TEXTS,
+        )
+
+
+def _ticket_of(visit: Visit, endpoint: Endpoint) -> Ticket:
+    """The request's ticket, by which it is counted as a call of any application is."""
+    ticket = ticket_of(visit.request.scope)
+    ticket.key, ticket.is_call = CONSOLE, True
+    ticket.endpoint = endpoint.name
+    return ticket
+
+
+def _answered(endpoint: Endpoint, answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {"endpoint": endpoint, "kind": kind_of(endpoint), "view": None, "error": None, **answer}
+
+
+def copied(visit: Visit, endpoint: Endpoint, form: Mapping[str, str]) -> dict[str, Any]:
+    """The snippets, and the one that is looked at; none where the form describes no call."""
+    url = visit.request.url
+    try:
+        call = call_of(endpoint, as_last_asked(endpoint, form), ticket_of(visit.request.scope).context())
+    except InvalidRequest:
+        return {"snippets": [], "chosen": None, "key": KEY, "is_local": False}
+    use = Use(f"{url.scheme}://{url.netloc}", endpoint, call)
+    found = snippets(use, chinese=visit.language.code == "zh")
+    chosen = next((one for one in found if one.name == form.get("as")), found[0])
+    return {
+        "snippets": found,
+        "chosen": chosen,
+        "key": KEY,
+        "is_local": url.hostname in _LOCAL_HOSTS,
+    }
+
+
+def proposed(visit: Visit, kind: str) -> dict[str, str]:
+    """What the form holds at first, in the visitor's language."""
+    form = {one.name: str(one.usual) for one in PARAMETERS if one.usual}
+    if kind in {"embed", "sparse", "rank"}:
+        form |= {f"text_{n}": visit.say(f"play.sample.{n}") for n in range(1, SAMPLES + 1)}
+    if kind == "rank":
+        form["query"] = visit.say("play.sample.query")
+    if kind in {"chat", "text"}:
+        form["prompt"] = visit.say(f"play.sample.{kind}")
+    return form

@@ -1,0 +1,145 @@
+"""A text on its way into the page while it is made: events of JSON, which the page's own script reads.
+
+`{"text"}` is a further piece, `{"thought"}` one of what a model thinks before it answers. The last event is `{"end"}` or
+`{"failed"}`, each with HTML to show: so all words come from one place, and the script has none.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.responses import Response
+
+from hubgate.core.transcoding import decoded, piece_of
+from hubgate.domain.calls import Spelling
+from hubgate.domain.errors import HubgateError
+from hubgate.web.http.errors import status_of
+from hubgate.web.http.ticket import ticket_of
+from hubgate.web.shared.exchange import Exchange
+from hubgate.web.shared.generation import stream
+from hubgate.web.shared.streams import frames, send_stream, tokens_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.types import Receive, Scope, Send
+
+    from hubgate.core.transcoding.objects import Usage
+    from hubgate.domain.calls import WriteCall
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.service.gateway import Gateway
+    from hubgate.web.console.page_context import Visit
+
+_SET_BY_STREAM = frozenset({b"content-type", b"content-length", b"cache-control"})
+
+
+class _Thinking(msgspec.Struct):
+    """What servers call it: vLLM and OpenRouter the one, SGLang and DeepSeek the other."""
+
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Thinking | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+
+
+_CHUNK = msgspec.json.Decoder(_Chunk)
+
+
+class PageTeller:
+    """Tells a stream to the page. See `hubgate.web.shared.streams.Teller`.
+
+    Args:
+        visit: whose page it is.
+        spelling: of the stream.
+        began: when the request came, on the monotonic clock.
+    """
+
+    def __init__(self, visit: Visit, spelling: Spelling, *, began: float) -> None:
+        self._visit = visit
+        self._spelling = spelling
+        self._began = began
+        self._first: float | None = None
+        self._usage: Usage | None = None
+        self._reason: str | None = None
+        self._pieces = 0
+
+    def tell(self, payloads: Sequence[bytes]) -> bytes:
+        """An event for each kind of text that arrived."""
+        said, thought = "", ""
+        for payload in payloads:
+            piece = piece_of(payload, self._spelling)
+            said += piece.text
+            thought += self._thought_in(payload)
+            self._usage, self._reason = piece.usage or self._usage, piece.reason or self._reason
+        if not said and not thought:
+            return b""
+        self._pieces += len(payloads)
+        if self._first is None:
+            self._first = time.monotonic()
+        told = {"thought": thought, "text": said}
+        return frames((msgspec.json.encode({name: text for name, text in told.items() if text}),))
+
+    def end(self) -> bytes:
+        """How long it took, and how much it was."""
+        now, (_, written) = time.monotonic(), self.tokens
+        first = self._first or now
+        return self._last(
+            "end",
+            "play_told.html",
+            usage=self._usage,
+            reason=self._reason,
+            first=first - self._began,
+            seconds=now - self._began,
+            rate=written / (now - first) if written > 1 and now > first else None,
+        )
+
+    def fail(self, error: HubgateError) -> bytes:
+        """The error, in the visitor's language."""
+        return self._last("failed", "notice.html", error=error)
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """See `Teller`."""
+        return tokens_of(self._usage, self._pieces)
+
+    def _last(self, name: str, template: str, **values: Any) -> bytes:
+        html = bytes(self._visit.page(template, **values).body).decode()
+        return frames((msgspec.json.encode({name: html}),))
+
+    def _thought_in(self, payload: bytes) -> str:
+        if b'"reasoning' not in payload or self._spelling is not Spelling.OPENAI:
+            return ""
+        choices = decoded(payload, _CHUNK).choices
+        delta = choices[0].delta if choices else None
+        return (delta.reasoning or delta.reasoning_content or "") if delta else ""
+
+
+class Streamed(Response):
+    """The answer to a call, while the model makes it. Who closes the page, or stops it, ends it at the model too."""
+
+    def __init__(self, visit: Visit, gateway: Gateway, endpoint: Endpoint, call: WriteCall) -> None:
+        super().__init__()
+        self._visit = visit
+        self._gateway = gateway
+        self._endpoint = endpoint
+        self._call = call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Open the stream, and send it; what fails before its first piece has a status of its own."""
+        ticket = ticket_of(scope)
+        headers = [pair for pair in self.raw_headers if pair[0] not in _SET_BY_STREAM]
+        try:
+            events = await stream(Exchange(self._gateway, self._endpoint, ticket, send), self._call)
+            teller = PageTeller(self._visit, events.spelling, began=ticket.started)
+            await send_stream(send, ticket, events, teller, headers)
+        except HubgateError as error:
+            ticket.cause = error.cause
+            await self._visit.page("notice.html", status_of(error), error=error)(scope, receive, send)

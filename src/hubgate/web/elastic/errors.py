@@ -1,0 +1,174 @@
+"""Errors in Elasticsearch's words; the face's contract is in CONTRACT.md."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from hubgate.domain import errors
+from hubgate.domain.chunking import InvalidChunking
+from hubgate.domain.errors import Cause, HubgateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_TYPE: dict[type[HubgateError], str] = {
+    HubgateError: "status_exception",
+    InvalidChunking: "validation_exception",
+    errors.InvalidRequest: "x_content_parse_exception",
+    errors.NotAuthenticated: "security_exception",
+    errors.NotPermitted: "security_exception",
+    errors.EndpointNotFound: "resource_not_found_exception",
+    errors.EndpointExists: "resource_already_exists_exception",
+    errors.QueueFull: "es_rejected_execution_exception",
+    errors.DeadlineExceeded: "timeout_exception",
+}
+
+# Where Elasticsearch answers with another status than the gate's own faces.
+_STATUS: dict[type[HubgateError], int] = {
+    errors.EndpointExists: 400,
+    errors.DeadlineExceeded: 429,
+    errors.UpstreamError: 400,
+}
+
+
+class ElasticError(HubgateError):
+    """An error that is already in Elasticsearch's words: its `type`, `reason` and status.
+
+    `like` is the gate's own error that it tells, if there is one: cause and retry advice are taken from it.
+    """
+
+    def __init__(
+        self, kind: str, reason: str, *, status: int = 400, like: HubgateError | None = None
+    ) -> None:
+        super().__init__(
+            reason,
+            cause=like.cause if like else Cause.INVALID_REQUEST,
+            retryable=like.retryable if like else False,
+            retry_after=like.retry_after if like else None,
+        )
+        self.kind = kind
+        self.status = status
+
+
+class CreationFailed(ElasticError):
+    """The call that proves an endpoint failed, so nothing was stored."""
+
+    def __init__(self, caused_by: HubgateError) -> None:
+        super().__init__(
+            "status_exception",
+            "Could not complete inference endpoint creation as validation call to service threw an exception.",
+            like=caused_by,
+        )
+        self.caused_by = caused_by
+
+
+class ChatError(HubgateError):
+    """Another error, told in the shape that only the chat_completion task has. `status` is the gate's own for it."""
+
+    def __init__(self, told: HubgateError, status: int) -> None:
+        super().__init__(
+            told.message, cause=told.cause, retryable=told.retryable, retry_after=told.retry_after
+        )
+        self.told = told
+        self.status = status
+
+
+def refusal(reason: str, *, status: int = 400) -> ElasticError:
+    """What Elasticsearch raises where it has no special type."""
+    return ElasticError("status_exception", reason, status=status)
+
+
+def illegal_argument(reason: str) -> ElasticError:
+    """A query parameter cannot be used."""
+    return ElasticError("illegal_argument_exception", reason)
+
+
+def unparsable(reason: str) -> ElasticError:
+    """The body is not what this request takes."""
+    return ElasticError("x_content_parse_exception", reason)
+
+
+def invalid_settings(problems: Iterable[str]) -> ElasticError:
+    """Settings are missing or out of range."""
+    return ElasticError("validation_exception", _listed(problems))
+
+
+def invalid_action(problems: Iterable[str]) -> ElasticError:
+    """A request that can be read, and still asks for something impossible."""
+    return ElasticError("action_request_validation_exception", _listed(problems))
+
+
+def about_call(error: HubgateError, name: str, timeout: str) -> HubgateError:
+    """An error of a call to an endpoint; Elasticsearch names the endpoint, hubgate's own explanation follows."""
+    if isinstance(error, errors.UpstreamRefused):
+        reason = (
+            f"{_refused(error.status)} for request from inference entity id [{name}] status [{error.status}]"
+        )
+        if error.said:
+            reason += f". Error message: [{error.said}]"
+        kind, status = "status_exception", error.status if 400 <= error.status < 500 else 400
+    elif isinstance(error, errors.DeadlineExceeded):
+        reason = f"Request timed out after [{timeout}] for inference id [{name}]"
+        kind, status = "timeout_exception", 429
+    elif isinstance(error, errors.QueueFull):
+        reason = f"Failed to execute task for inference id [{name}] because the request service [{name}] queue is full"
+        kind, status = "es_rejected_execution_exception", 429
+    else:
+        return error
+    return ElasticError(kind, f"{reason}. {error}", status=status, like=error)
+
+
+def render(error: HubgateError, status: int) -> tuple[int, object]:
+    """Status and body of an error.
+
+    `{"error": {"root_cause": […], "type", "reason", "caused_by"?}, "status"}`, or on chat_completion
+    `{"error": {"code", "message", "type"}}`.
+    """
+    if isinstance(error, ChatError):
+        status, told = _status(error.told, error.status), _told(error.told)
+        code = HTTPStatus(status).name.lower()
+        return status, {"error": {"code": code, "message": told["reason"], "type": told["type"]}}
+    status, told = _status(error, status), _told(error)
+    if isinstance(error, CreationFailed):
+        cause = _told(error.caused_by)
+        return status, {"error": {"root_cause": [cause], **told, "caused_by": cause}, "status": status}
+    return status, {"error": {"root_cause": [told], **told}, "status": status}
+
+
+def _told(error: HubgateError) -> dict[str, str]:
+    if isinstance(error, ElasticError):
+        return {"type": error.kind, "reason": error.message}
+    if isinstance(error, errors.EndpointNotFound):
+        reason = f"Inference endpoint not found [{error.name[:200]}]"
+    elif isinstance(error, errors.EndpointExists):
+        reason = f"Inference endpoint [{error.name}] already exists"
+    elif isinstance(error, InvalidChunking):
+        reason = f"{_listed(error.problems)} {error.remedy}".rstrip()
+    else:
+        reason = str(error)
+    return {"type": next(_TYPE[kind] for kind in type(error).__mro__ if kind in _TYPE), "reason": reason}
+
+
+def _status(error: HubgateError, status: int) -> int:
+    if isinstance(error, ElasticError):
+        return error.status
+    return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), status)
+
+
+def _refused(status: int) -> str:
+    if status in (429, 502, 503):
+        return "Received a rate limit status code"
+    if status >= 500:
+        return "Received a server error status code"
+    if status == 413:
+        return "Received a content too large status code"
+    if status == 401:
+        return "Received an authentication error status code"
+    if 300 <= status < 400:
+        return "Unhandled redirection"
+    return "Received an unsuccessful status code"
+
+
+def _listed(problems: Iterable[str]) -> str:
+    return "Validation Failed: " + "".join(f"{n}: {problem};" for n, problem in enumerate(problems, 1))

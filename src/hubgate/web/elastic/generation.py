@@ -1,0 +1,138 @@
+"""Text and chat completions as Elasticsearch shows them, whole and as the events of a stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hubgate.core.transcoding import decoded, piece_of, text_of
+from hubgate.domain.endpoint import Task
+from hubgate.web.elastic.errors import ChatError
+from hubgate.web.http.errors import problem, status_of
+from hubgate.web.shared.streams import frames, tokens_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hubgate.core.transcoding.objects import Usage
+    from hubgate.domain.calls import Generated, Spelling
+    from hubgate.domain.errors import HubgateError
+
+_MESSAGE, _ERROR = b"event: message\ndata: ", b"event: error\ndata: "
+_DONE = frames((b"[DONE]",), _MESSAGE)
+
+
+class _Function(msgspec.Struct, omit_defaults=True):
+    arguments: str | None = None
+    name: str | None = None
+
+
+class _ToolCall(msgspec.Struct, omit_defaults=True):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+    type: str | None = None
+
+
+class _Said(msgspec.Struct, omit_defaults=True):
+    """A message, or what a chunk adds to it."""
+
+    content: str | None = None
+    refusal: str | None = None
+    role: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    """The former name of `reasoning`, which some servers still have."""
+    tool_calls: list[_ToolCall] | None = None
+
+    def __post_init__(self) -> None:
+        self.reasoning = self.reasoning or self.reasoning_content
+        self.reasoning_content = None
+
+
+class _Choice(msgspec.Struct, omit_defaults=True):
+    delta: _Said | None = None
+    message: _Said | None = None
+    finish_reason: str | None = None
+    index: int = -1
+
+
+class _Cached(msgspec.Struct, omit_defaults=True):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct, omit_defaults=True):
+    completion_tokens: int | None = None
+    prompt_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: _Cached | None = None
+
+
+class _Chat(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A chunk or a whole answer, as Elasticsearch shows either: what is absent or null is left out."""
+
+    id: str | None = None
+    choices: list[_Choice]
+    model: str | None = None
+    object: str | None = None
+    usage: _Usage | None = None
+
+
+_CHAT = msgspec.json.Decoder(_Chat)
+
+
+def completion_body(generated: Generated) -> bytes:
+    """`{"completion": [{"result"}]}`."""
+    return msgspec.json.encode({"completion": [{"result": text_of(generated)}]})
+
+
+def chat_body(generated: Generated) -> bytes:
+    """The answer of a chat."""
+    return msgspec.json.encode(decoded(generated.body, _CHAT))
+
+
+class EventTeller:
+    """Tells a stream as Elasticsearch's events.
+
+    Args:
+        task: of the endpoint; chats have a chunk an event, texts all that arrived together.
+        spelling: of the payloads.
+        fault: an error in Elasticsearch's words.
+    """
+
+    def __init__(self, task: Task, spelling: Spelling, fault: Callable[[HubgateError], HubgateError]) -> None:
+        self._chats = task is Task.CHAT_COMPLETION
+        self._spelling = spelling
+        self._fault = fault
+        self._usage: Usage | None = None
+        self._pieces = 0
+
+    def tell(self, payloads: Sequence[bytes]) -> bytes:
+        """See `Teller`."""
+        self._pieces += len(payloads)
+        pieces = [piece_of(payload, self._spelling) for payload in payloads]
+        self._usage = next((piece.usage for piece in reversed(pieces) if piece.usage), self._usage)
+        if self._chats:
+            return frames((msgspec.json.encode(decoded(payload, _CHAT)) for payload in payloads), _MESSAGE)
+        deltas = [{"delta": piece.text} for piece in pieces if piece.text]
+        return frames((msgspec.json.encode({"completion": deltas}),), _MESSAGE) if deltas else b""
+
+    def end(self) -> bytes:
+        """See `Teller`."""
+        return _DONE
+
+    def fail(self, error: HubgateError) -> bytes:
+        """See `Teller`."""
+        told = self._fault(error)
+        return error_event(ChatError(told, status_of(told)) if self._chats else told)
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """See `Teller`."""
+        return tokens_of(self._usage, self._pieces)
+
+
+def error_event(error: HubgateError) -> bytes:
+    """An error as an event."""
+    return frames((problem("elastic", error).body,), _ERROR)

@@ -1,0 +1,167 @@
+"""The Elasticsearch face: the `_inference` API with the service `hugging_face`. Its contract is in CONTRACT.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hubgate.domain.endpoint import Task
+from hubgate.domain.errors import CapacityError, HubgateError, NotPermitted, RuntimeFailed, UpstreamError
+from hubgate.web.elastic.endpoint_forms import read_endpoint, read_update
+from hubgate.web.elastic.errors import ChatError, CreationFailed, about_call, refusal
+from hubgate.web.elastic.generation import error_event
+from hubgate.web.elastic.inference import answer_inference, stream_inference, warning_header
+from hubgate.web.elastic.parameters import Asked, task_named
+from hubgate.web.elastic.responses import endpoint_object, service_objects
+from hubgate.web.http.asgi import read_body, respond
+from hubgate.web.http.errors import problem, status_of
+from hubgate.web.http.ticket import need_admin, ticket_of
+from hubgate.web.shared.exchange import Exchange
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.service.gateway import Gateway
+    from hubgate.web.http.asgi import Receive, Scope, Send
+    from hubgate.web.http.ticket import Ticket
+
+_ALL = frozenset({"_all", "*"})
+# What fails while an endpoint is put to the proof, as opposed to what is wrong with its settings.
+_PROOF_FAILED = (UpstreamError, CapacityError, RuntimeFailed)
+
+
+class Elastic:
+    """The verbs of `_inference`. `infer` is plain ASGI, for it must be fast; the others are Starlette's endpoints."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def infer(
+        self, scope: Scope, receive: Receive, send: Send, *, task: str | None, name: str, stream: bool
+    ) -> None:
+        """`POST /_inference/{task}?/{name}`, and `/_stream` after it."""
+        try:
+            asked = Asked(scope, "timeout")
+            exchange = self._exchange(scope, send, task, name)
+            body = await read_body(receive)
+            await (stream_inference if stream else answer_inference)(exchange, asked, body)
+        except HubgateError as error:  # in no other variable, which its traceback would hold
+            ticket = ticket_of(scope)
+            if not stream:
+                raise self._told(error, task, name, ticket) from None
+            await _tell_stream(scope, send, self._told(error, task, name, ticket))
+
+    async def get_all(self, request: Request) -> Response:
+        """Every endpoint that the key may call, or those of a task type."""
+        asked, task = Asked(request.scope), task_named(request.path_params.get("task"))
+        ticket = ticket_of(request.scope)
+        found = [e for e in self._gateway.endpoints() if task in (None, e.task) and ticket.may_call(e.name)]
+        return asked.response({"endpoints": [endpoint_object(e, full=ticket.is_admin) for e in found]})
+
+    async def get(self, request: Request) -> Response:
+        """One endpoint, in a list."""
+        name = request.path_params["name"]
+        if name in _ALL:
+            return await self.get_all(request)
+        asked = Asked(request.scope)
+        ticket = ticket_of(request.scope)
+        ticket.endpoint = self._gateway.find(name).name
+        endpoint = self._find(name, request.path_params.get("task"))
+        return asked.response({"endpoints": [endpoint_object(endpoint, full=ticket.is_admin)]})
+
+    async def put(self, request: Request) -> Response:
+        """Register an endpoint: it is called before it is stored."""
+        _need_privilege(request, "put")
+        asked, name = Asked(request.scope, "timeout"), request.path_params["name"]
+        draft, token = read_endpoint(name, request.path_params.get("task"), await request.body())
+        timeout = asked.timeout(task=draft.task)
+        try:
+            endpoint = await self._gateway.register(draft, token, within=timeout.seconds)
+        except _PROOF_FAILED as error:
+            raise CreationFailed(about_call(error, name, timeout.text)) from error
+        return _registered(asked, endpoint)
+
+    async def update(self, request: Request) -> Response:
+        """Change an endpoint's token, allowance or token limit: it is called before the change is stored."""
+        _need_privilege(request, "update")
+        asked, name = Asked(request.scope, "timeout"), request.path_params["name"]
+        changed, token = read_update(
+            self._gateway.find(name), request.path_params.get("task"), await request.body()
+        )
+        timeout = asked.timeout(task=changed.task)
+        try:
+            endpoint = await self._gateway.update(changed, token, within=timeout.seconds)
+        except _PROOF_FAILED as error:
+            raise CreationFailed(about_call(error, name, timeout.text)) from error
+        return _registered(asked, endpoint)
+
+    async def delete(self, request: Request) -> Response:
+        """Forget an endpoint. No index or pipeline can use one here, so `force` has nothing to overcome."""
+        _need_privilege(request, "delete")
+        asked, name = Asked(request.scope, "dry_run", "force"), request.path_params["name"]
+        asked.flag("force")
+        acknowledged = not asked.flag("dry_run")
+        self._find(name, request.path_params.get("task"))
+        if acknowledged:
+            await self._gateway.remove(name)
+        return asked.response({"acknowledged": acknowledged, "pipelines": [], "indexes": []})
+
+    async def services(self, request: Request) -> Response:
+        """What can be registered, and with which settings."""
+        asked = Asked(request.scope)
+        return asked.response(service_objects(task_named(request.path_params.get("task"))))
+
+    def _exchange(self, scope: Scope, send: Send, task: str | None, name: str) -> Exchange:
+        ticket = ticket_of(scope)
+        wanted, endpoint = task_named(task), self._gateway.find(name)
+        ticket.endpoint = name
+        if wanted not in (None, endpoint.task):
+            raise refusal(
+                f"Incompatible task_type, the requested type [{wanted}] does not match the model type [{endpoint.task}]"
+            )
+        return Exchange(self._gateway, endpoint, ticket, send, ticket.key.input_type if ticket.key else None)
+
+    def _told(self, error: HubgateError, task: str | None, name: str, ticket: Ticket) -> HubgateError:
+        """An error in the shape of its task; where the path does not say which, an endpoint in scope does."""
+        try:
+            wanted = task_named(task)
+            if wanted is None and ticket.may_call(name):
+                wanted = self._gateway.find(name).task
+            chats = wanted == Task.CHAT_COMPLETION
+        except HubgateError:
+            chats = False
+        return ChatError(error, status_of(error)) if chats and not isinstance(error, ChatError) else error
+
+    def _find(self, name: str, task: str | None) -> Endpoint:
+        wanted, endpoint = task_named(task), self._gateway.find(name)
+        if wanted not in (None, endpoint.task):
+            raise refusal(
+                f"Requested task type [{wanted}] does not match the inference endpoint's task type [{endpoint.task}]"
+            )
+        return endpoint
+
+
+async def _tell_stream(scope: Scope, send: Send, error: HubgateError) -> None:
+    """Answer a stream that has not begun with an error, as its only event."""
+    ticket_of(scope).cause = error.cause
+    status, _, headers = problem("elastic", error)
+    await respond(send, status, error_event(error), b"text/event-stream", headers)
+
+
+def _registered(asked: Asked, endpoint: Endpoint) -> Response:
+    """The endpoint, and in headers what its operator should know."""
+    response = asked.response(endpoint_object(endpoint, full=True))
+    response.raw_headers += map(warning_header, endpoint.facts.warnings)
+    return response
+
+
+def _need_privilege(request: Request, verb: str) -> None:
+    try:
+        need_admin(request.scope)
+    except NotPermitted as error:
+        raise NotPermitted(
+            f"action [cluster:admin/xpack/inference/{verb}] is unauthorized for this API key, this action is granted "
+            "by the cluster privileges [manage_inference,manage,all].",
+            remedy=str(error),
+        ) from None

@@ -1,0 +1,87 @@
+"""Reading and answering on plain ASGI, for the routes that must be fast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect
+
+from hubgate.domain.errors import InvalidRequest
+from hubgate.web.schemas.validation import misfit
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+
+    Scope: TypeAlias = MutableMapping[str, Any]
+    Message: TypeAlias = MutableMapping[str, Any]
+    Receive: TypeAlias = Callable[[], Awaitable[Message]]
+    Send: TypeAlias = Callable[[Message], Awaitable[None]]
+    AsgiApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+    Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
+
+T = TypeVar("T")
+JSON = b"application/json"
+_PIECE_BYTES = 512 * 1024
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The whole request body; the guard bounds its size.
+
+    Raises:
+        ClientDisconnect: the client went away in the middle.
+    """
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        parts = [body]
+        while message.get("more_body"):
+            message = await receive()
+            parts.append(message.get("body", b""))
+        body = b"".join(parts)
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return body
+
+
+def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Read JSON into the decoder's type.
+
+    Raises:
+        InvalidRequest: the body is no JSON, no UTF-8, or has a field that does not fit; says which.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(misfit(error, decoder.type)) from None
+    except UnicodeDecodeError:
+        raise InvalidRequest("The request body is not valid JSON: it is no UTF-8.") from None
+    except msgspec.DecodeError as error:
+        said = str(error) if body else "it is empty"
+        raise InvalidRequest(f"The request body is not valid JSON: {said}.") from None
+    except RecursionError:
+        raise InvalidRequest("The request body is nested too deeply.") from None
+
+
+async def respond(
+    send: Send, status: int, body: bytes, content_type: bytes = JSON, headers: Headers = ()
+) -> None:
+    """Send a whole answer."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", content_type),
+                (b"content-length", b"%d" % len(body)),
+                *headers,
+            ],
+        }
+    )
+    # A large body goes piece by piece, each when the client has taken the one before: a single write would hold up the
+    # event loop.
+    last = max(0, (len(body) - 1) // _PIECE_BYTES * _PIECE_BYTES)
+    for start in range(0, last, _PIECE_BYTES):
+        piece = body[start : start + _PIECE_BYTES]
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": body[last:]})

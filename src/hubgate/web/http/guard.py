@@ -1,0 +1,313 @@
+"""What every request passes: its id, its key, the bound on its body, its log line; and every error, told in its dialect."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from starlette.requests import ClientDisconnect
+
+from hubgate.domain.errors import CallerError, CapacityError, Cause, GateBusy, HubgateError
+from hubgate.service.usage import CANCELLED
+from hubgate.web.http.asgi import respond
+from hubgate.web.http.body import EXCESS, Body, BodyMemory, closes, until_client_leaves
+from hubgate.web.http.errors import problem
+from hubgate.web.http.faces import dialect_of, face_of
+from hubgate.web.http.hints import UNREAD, clearer
+from hubgate.web.http.ticket import Ticket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.service.keys.access import Access
+    from hubgate.service.metrics import Meter
+    from hubgate.service.usage import Usage
+    from hubgate.web.http.asgi import AsgiApp, Message, Receive, Scope, Send
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,128}")
+_NOT_CACHED = re.compile(rb"no-(cache|store)", re.IGNORECASE)
+_KEYED_PATH = re.compile(r"/+k/+(?P<key>[^/]*)(?P<rest>/.*)?", re.DOTALL)
+# No name of an endpoint looks like this.
+_LIKE_A_KEY = re.compile(r"hg_[0-9a-f]{8}_[A-Za-z0-9_\-]{40,}|hf_[A-Za-z0-9]{30,}")
+_SHOWN_LENGTH = 200
+# Printable ASCII without what separates or quotes the fields of a log line.
+_ONE_WORD = re.compile(r"[!#$&-<>-~]+")
+_NO_NEED_TO_QUOTE = "/:@!$&'()*+,;"
+# A proxy that is trusted may still pass on whatever its client claims.
+_ADDRESS = re.compile(r"[0-9A-Za-z.:%_\-]{1,64}")
+_ON_EVERY_ANSWER = (
+    (b"x-elastic-product", b"Elasticsearch"),
+    (b"x-content-type-options", b"nosniff"),
+)
+_NO_STORE = (b"cache-control", b"no-store")
+
+_log = logging.getLogger("hubgate.access")
+
+
+class Guard:
+    """The outermost ASGI application."""
+
+    def __init__(
+        self,
+        app: AsgiApp,
+        access: Access,
+        meter: Meter,
+        usage: Usage,
+        endpoints: Callable[[], Sequence[Endpoint]],
+        *,
+        max_body_bytes: int,
+        max_total_body_bytes: int,
+        keys_in_path: bool,
+    ) -> None:
+        self._app = app
+        self._access = access
+        self._meter = meter
+        self._usage = usage
+        self._endpoints = endpoints
+        self._max_body_bytes = max_body_bytes
+        self._body_memory = BodyMemory(max_total_body_bytes)
+        self._keys_in_path = keys_in_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await _refuse(scope, send)
+            return
+        headers = dict(scope["headers"])
+        given, client = headers.get(b"x-request-id", b""), scope.get("client")
+        ticket = Ticket(
+            given.decode() if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8),
+            time.monotonic(),
+            client=_address(client[0]) if client else "-",
+            cached=b"cache-control" not in headers or not _NOT_CACHED.search(headers[b"cache-control"]),
+            bulk=headers.get(b"x-hubgate-class", b"").strip().lower() == b"bulk",
+        )
+        scope["ticket"] = ticket
+        path = self._take_key_from_path(scope, headers)
+        ticket.face = face_of(path, headers)
+        ticket.dialect = dialect_of(path, ticket.face)
+        length = headers.get(b"content-length", b"")
+        body = Body(scope, receive, length, self._max_body_bytes, self._body_memory)
+        answer = _Answer(send, ticket, body if closes(scope, headers) else None)
+        self._meter.started()
+        try:
+            await self._serve(scope, headers, body, answer)
+        finally:
+            body.release()
+            self._meter.ended()
+            self._write_down(scope["method"], path, ticket)
+
+    async def _serve(self, scope: Scope, headers: dict[bytes, bytes], body: Body, answer: _Answer) -> None:
+        ticket = answer.ticket
+        try:
+            _check_host(scope, headers)
+            if EXCESS in scope:
+                _refuse_excess(scope)
+            if not _is_open(scope, headers):
+                ticket.key = self._access.authenticate(_authorization(headers), ticket.client)
+            await until_client_leaves(self._app(scope, body, answer), body, ticket)
+        except HubgateError as error:
+            if ticket.key is None:
+                ticket.note_refused_key(_authorization(headers))
+            await _tell(answer, clearer(error, scope, headers, self._endpoints))
+        except ClientDisconnect:
+            ticket.client_left = True
+        except asyncio.CancelledError:  # the gate stops, and waits no longer
+            await _tell(answer, _stopping())
+        except Exception:  # noqa: BLE001 - no client may see a traceback, whatever the mistake is
+            _log.exception("request %s failed", ticket.request_id)
+            mistake = HubgateError(
+                "The gate made a mistake.", remedy=f"Its log tells more under request id {ticket.request_id}."
+            )
+            await _tell(answer, mistake)
+
+    def _take_key_from_path(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
+        """`/k/{key}/…`, for clients that drop their key.
+
+        The path goes on without it, and without whatever else looks like a key: so no log and no error can show one.
+        """
+        path: str = scope["path"]
+        while "/k/" in path and (keyed := _KEYED_PATH.fullmatch(path)):
+            if not self._keys_in_path:
+                path = UNREAD
+                break
+            headers[b"authorization"] = b"Bearer " + keyed["key"].encode()
+            path = keyed["rest"] or "/"
+        if "hg_" in path or "hf_" in path:
+            path = _LIKE_A_KEY.sub("***", path)
+        if path != scope["path"]:
+            scope["path"] = path
+            scope["raw_path"] = path.encode()
+        return path
+
+    def _write_down(self, method: str, path: str, ticket: Ticket) -> None:
+        now = time.monotonic()
+        seconds = now - ticket.started
+        if ticket.client_left:
+            ticket.cause = CANCELLED
+        if ticket.is_call:
+            self._count(ticket, seconds, now)
+        self._meter.observe(
+            ticket.face,
+            ticket.endpoint,
+            ticket.cause,
+            seconds=seconds,
+            texts=ticket.texts,
+            tokens=ticket.tokens,
+            truncated=ticket.truncated,
+            waited=ticket.waited,
+        )
+        if _log.isEnabledFor(logging.INFO):
+            _log.info(
+                "%s %s %d %.1fms id=%s client=%s key=%s endpoint=%s texts=%d cause=%s",
+                method,
+                _as_one_word(path[:_SHOWN_LENGTH]),
+                ticket.status,
+                seconds * 1000,
+                ticket.request_id,
+                ticket.client,
+                ticket.key.id if ticket.key else ticket.refused_key,
+                ticket.endpoint or "-",
+                ticket.texts,
+                ticket.cause,
+            )
+
+    def _count(self, ticket: Ticket, seconds: float, now: float) -> None:
+        """Count a call: in the use of its endpoint, and against its key's limit."""
+        key = ticket.key
+        if key is not None:
+            self._access.limits.spend(key, ticket.tokens, now)
+        self._usage.count(
+            ticket.endpoint,
+            key.id if key else "",
+            ticket.cause,
+            bulk=ticket.is_bulk,
+            seconds=seconds,
+            texts=ticket.texts,
+            prompt_tokens=ticket.tokens - ticket.completion_tokens,
+            completion_tokens=ticket.completion_tokens,
+            waited=ticket.waited,
+        )
+
+
+class _Answer:
+    """`send` that marks each answer with its request id, and remembers that it has begun.
+
+    An error waits for the rest of `closing`, the body of a request whose connection ends with the answer.
+    """
+
+    __slots__ = ("_closing", "_send", "ticket")
+
+    def __init__(self, send: Send, ticket: Ticket, closing: Body | None) -> None:
+        self._send = send
+        self._closing = closing
+        self.ticket = ticket
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            if self._closing is not None and message["status"] >= 400:
+                await self._closing.drain()
+            self.ticket.status = message["status"]
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", self.ticket.request_id.encode()),
+                *_ON_EVERY_ANSWER,
+            ]
+            if self.ticket.face == "own":  # a new key is in the answer of POST /api/keys
+                message["headers"].append(_NO_STORE)
+        await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self.ticket.answered = True
+
+
+async def _tell(answer: _Answer, error: HubgateError) -> None:
+    """Answer with an error, unless another answer has begun.
+
+    A variable of a caller would hold the error, whose traceback holds that caller, until the garbage collector comes.
+    """
+    ticket = answer.ticket
+    ticket.cause = error.cause
+    if not ticket.status:
+        told = problem(ticket.dialect or ticket.face, error)
+        await respond(answer, told.status, told.body, headers=told.headers)
+
+
+def _is_open(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    """Whether no key is needed: the probes, the start page, and the console, which knows its visitors by a cookie."""
+    path: str = scope["path"]
+    if path in OPEN_PATHS or path == "/ui" or path.startswith("/ui/"):
+        return True
+    return path == "/" and scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b"")
+
+
+def _refuse_excess(scope: Scope) -> None:
+    """Refuse a connection that is one too many. Probes are answered: a restart would only send everybody away.
+
+    Raises:
+        GateBusy: it asks for anything else.
+    """
+    if scope["path"] in OPEN_PATHS:
+        return
+    raise GateBusy(
+        "The gateway has as many connections as it may have.",
+        remedy="Retry in a moment, keep connections open between requests, "
+        "or let the operator raise HUBGATE_MAX_CONNECTIONS.",
+        retry_after=1.0,
+    )
+
+
+def _stopping() -> CapacityError:
+    return CapacityError(
+        "The gate stops.", remedy="Ask again when it runs.", cause=Cause.GATE_STOPPING, retry_after=1.0
+    )
+
+
+def _authorization(headers: dict[bytes, bytes]) -> str | None:
+    value = headers.get(b"authorization")
+    return None if value is None else value.decode("latin-1")
+
+
+@lru_cache(maxsize=1024)
+def _as_one_word(path: str) -> str:
+    """The path percent-encoded where it could be taken for another field of its log line."""
+    return path if _ONE_WORD.fullmatch(path) else quote(path, _NO_NEED_TO_QUOTE, errors="replace") or "-"
+
+
+@lru_cache(maxsize=1024)
+def _address(claimed: str) -> str:
+    return claimed if _ADDRESS.fullmatch(claimed) else "-"
+
+
+def _check_host(scope: Scope, headers: dict[bytes, bytes]) -> None:
+    """Require one `Host`, as RFC 9112 does (section 3.2).
+
+    Raises:
+        CallerError: there is none, or more than one.
+    """
+    if b"host" in headers:
+        if (
+            len(headers) == len(scope["headers"])
+            or [name for name, _ in scope["headers"]].count(b"host") == 1
+        ):
+            return
+        fault = "The request has more than one Host header."
+    elif scope.get("http_version") == "1.1":
+        fault = "The request has no Host header."
+    else:
+        return
+    raise CallerError(fault, remedy="Send exactly one.", cause=Cause.INVALID_REQUEST)
+
+
+async def _refuse(scope: Scope, send: Send) -> None:
+    """Nothing but HTTP is served. A server may ask for a lifespan, and takes an exception for a no."""
+    if scope["type"] != "websocket":
+        raise NotImplementedError(scope["type"])
+    await send({"type": "websocket.close"})

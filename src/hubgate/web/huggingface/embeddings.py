@@ -1,0 +1,156 @@
+"""Embeddings as text-embeddings-inference (TEI) serves them at `/embed`, `/similarity` and `POST /`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from hubgate.core.off_loop import off_loop, total
+from hubgate.core.similarity import cosines
+from hubgate.core.vectors import in_encoding
+from hubgate.domain.calls import Embed, Encoding, InputType
+from hubgate.domain.errors import InvalidRequest
+from hubgate.web.http.asgi import decode, respond
+from hubgate.web.openai.routes import EmbeddingsForm, answer_embeddings
+from hubgate.web.schemas.validation import fit
+from hubgate.web.shared.embeddings import Inputs, embed, headers_of, input_type_of, texts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hubgate.domain.calls import Vectors
+    from hubgate.web.http.asgi import Scope
+    from hubgate.web.shared.exchange import Exchange
+
+
+class _Options(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    normalize: bool | None = None
+    truncate: bool | None = None
+    truncation_direction: Literal["left", "right", "Left", "Right"] | None = None
+    prompt_name: str | None = None
+    dimensions: int | None = None
+    encoding_format: Literal["float", "base64", "not_set"] | None = None
+    input_type: str | None = None
+    """hubgate's own."""
+
+
+class _EmbedForm(_Options, forbid_unknown_fields=True, kw_only=True):
+    """TEI's body, or OpenAI's, which is told by its `input`."""
+
+    inputs: Inputs | dict[str, Any] | None = None
+    parameters: _Options | None = None
+    """Where clients of 2023 put the options. Those at the root win."""
+    options: Any = None
+    """`wait_for_model` and `use_cache`, of a service that is no more: not read."""
+    input: Inputs | None = None
+    model: Any = None
+    """`dummy`, `tgi`, a URL: the path has named the endpoint already."""
+    user: Any = None
+
+    def option(self, name: str) -> Any:
+        """The option at the root, or else in the parameters."""
+        value = getattr(self, name)
+        return getattr(self.parameters, name) if value is None and self.parameters else value
+
+
+class _Compared(msgspec.Struct):
+    """What stands in `inputs` where texts are compared."""
+
+    source_sentence: str
+    sentences: list[Any]
+
+
+_EMBED = msgspec.json.Decoder(_EmbedForm)
+
+
+async def answer_embed(exchange: Exchange, scope: Scope, body: bytes) -> None:
+    """Embed texts, or compare one with others where `inputs` says so.
+
+    Raises:
+        HubgateError: it cannot be answered.
+    """
+    form = decode(body, _EMBED)
+    if isinstance(form.inputs, dict):
+        await _compare(exchange, form, form.inputs)
+    elif form.inputs is None and form.input is not None:
+        name, send = exchange.endpoint.name, exchange.send
+        await answer_embeddings(exchange.gateway, scope, send, name, _as_openai(form, form.input))
+    else:
+        vectors = await embed(
+            exchange.gateway, exchange.ticket, exchange.endpoint.name, _call(exchange, form)
+        )
+        told = await off_loop(total(vectors.items), _rows, vectors)
+        await respond(exchange.send, 200, told, headers=headers_of(vectors))
+
+
+async def _compare(exchange: Exchange, form: _EmbedForm, inputs: dict[str, Any]) -> None:
+    """The cosine of each sentence with the source; texts to be compared are all of one kind."""
+    try:
+        compared = fit(inputs, _Compared, field="inputs")
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            error.message,
+            remedy="Send a string, a list of strings, or {source_sentence, sentences}.",
+        ) from None
+    sentences = texts_of(compared.sentences, "inputs.sentences")
+    texts = [*texts_of(compared.source_sentence, "inputs.source_sentence"), *sentences]
+    call = Embed(
+        texts=texts,
+        input_type=InputType.CLUSTERING,
+        prompt_name=form.option("prompt_name"),
+        truncate=form.option("truncate"),
+        truncate_left=_left(form),
+        context=exchange.ticket.context(),
+    )
+    vectors = await embed(exchange.gateway, exchange.ticket, exchange.endpoint.name, call)
+    told = await asyncio.to_thread(_cosines, vectors)
+    await respond(exchange.send, 200, told, headers=headers_of(vectors))
+
+
+def _cosines(vectors: Vectors) -> bytes:
+    source, *others = in_encoding(vectors, Encoding.F32).items
+    return msgspec.json.encode(cosines(source, others))
+
+
+def _rows(vectors: Vectors) -> bytes:
+    return b"[%b]" % b",".join(in_encoding(vectors, Encoding.JSON).items)
+
+
+def _call(exchange: Exchange, form: _EmbedForm) -> Embed:
+    return Embed(
+        texts=_texts_of(form),
+        input_type=input_type_of(form.option("input_type")) or exchange.kind,
+        prompt_name=form.option("prompt_name"),
+        dimensions=form.option("dimensions"),
+        normalize=form.option("normalize"),
+        truncate=form.option("truncate"),
+        truncate_left=_left(form),
+        context=exchange.ticket.context(),
+    )
+
+
+def _left(form: _EmbedForm) -> bool | None:
+    direction = form.option("truncation_direction")
+    return None if direction is None else direction.lower() == "left"
+
+
+def _texts_of(form: _EmbedForm) -> Sequence[str]:
+    if form.option("encoding_format") == "base64":
+        raise InvalidRequest(
+            "[encoding_format] cannot be base64 here: the answer is a list of lists of numbers.",
+            remedy="Use /v1/embeddings under the same base URL, which gives base64.",
+        )
+    if form.inputs is None or isinstance(form.inputs, dict):
+        raise InvalidRequest("[inputs] is missing.", remedy="Send a string or a list of strings.")
+    return texts_of(form.inputs, "inputs")
+
+
+def _as_openai(form: _EmbedForm, texts: Inputs) -> EmbeddingsForm:
+    return EmbeddingsForm(
+        input=texts,
+        encoding_format=form.encoding_format,
+        dimensions=form.dimensions,
+        input_type=form.input_type,
+    )

@@ -1,0 +1,97 @@
+"""Text generation as text-generation-inference (TGI) serves it: `/generate`, `/generate_stream`, and `POST /` of both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hubgate.core.off_loop import off_loop
+from hubgate.core.transcoding import whole_as_tgi
+from hubgate.core.transcoding.streams import tgi_speller
+from hubgate.domain.calls import Complete
+from hubgate.domain.errors import InvalidRequest
+from hubgate.web.shared.generation import Fields, stream, write
+from hubgate.web.shared.streams import SpelledTeller
+
+if TYPE_CHECKING:
+    from hubgate.web.shared.exchange import Exchange
+
+# Where OpenAI has a name for it, the gate says it by that.
+_NAMES = {"max_new_tokens": "max_tokens", "stop_sequences": "stop", "top_n_tokens": "logprobs"}
+GENERATION_FIELDS = frozenset(
+    {
+        "best_of",
+        "details",
+        "do_sample",
+        "frequency_penalty",
+        "max_new_tokens",
+        "max_tokens",
+        "repetition_penalty",
+        "return_full_text",
+        "seed",
+        "stop",
+        "stop_sequences",
+        "stream",
+        "temperature",
+        "top_k",
+        "top_p",
+        "typical_p",
+    }
+)
+"""What only a request to generate text holds, at its root or in its parameters."""
+_KNOWN = ("inputs", "parameters", "stream", "options", "model")
+
+
+async def answer_generation(
+    exchange: Exchange, fields: Fields, *, streamed: bool | None = None, listed: bool = False
+) -> None:
+    """Go on with a text.
+
+    Args:
+        exchange: the request.
+        fields: its body.
+        streamed: whether the text is told while it is made; `None` where the body says so.
+        listed: whether the answer stands in a list, as at `POST /`.
+
+    Raises:
+        HubgateError: it cannot be answered.
+    """
+    exchange.ticket.dialect = "tgi"
+    prompt, wants_stream = _prompt(fields), fields.flag("stream")
+    parameters = Fields(fields.take("parameters", dict[str, msgspec.Raw]) or {})
+    _refuse_unknown(fields)
+    full_text, details = parameters.flag("return_full_text"), parameters.flag("details")
+    call = Complete(
+        prompt=prompt,
+        fields={_NAMES.get(name, name): value for name, value in parameters.left.items()},
+        full_text=full_text,
+        context=exchange.ticket.context(),
+    )
+    if wants_stream if streamed is None else streamed:
+        events = await stream(exchange, call)
+        speller = tgi_speller(events.spelling, before=prompt if full_text else "")
+        await exchange.tell(events, SpelledTeller(speller, dialect="tgi", before=b"data:"))
+        return
+    generated = await write(exchange, call)
+    body = await off_loop(len(generated.body), whole_as_tgi, generated, details=details)
+    await exchange.respond(b"[%b]" % body if listed else body)
+
+
+def _prompt(fields: Fields) -> str:
+    inputs: Any = fields.take("inputs")
+    if not isinstance(inputs, str) or not inputs:
+        raise InvalidRequest(
+            "[inputs] must be a text that is not empty.",
+            remedy="Send several texts in several requests; for a conversation send [messages].",
+        )
+    return inputs
+
+
+def _refuse_unknown(fields: Fields) -> None:
+    if unknown := sorted(fields.left.keys() - set(_KNOWN)):
+        named = ", ".join(f"[{name[:100]}]" for name in unknown[:20])
+        raise InvalidRequest(
+            f"The body holds what is not known here: {named}.",
+            remedy="Parameters stand in [parameters].",
+        )

@@ -1,0 +1,180 @@
+"""Ranks, classes of pairs and weights of words, as text-embeddings-inference (TEI) and Hugging Face's toolkit serve them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from hubgate.core.off_loop import off_loop, total
+from hubgate.domain.calls import Rerank, SparseEmbed
+from hubgate.domain.errors import InvalidRequest
+from hubgate.web.http.asgi import decode
+from hubgate.web.shared.embeddings import Inputs, texts_of
+from hubgate.web.shared.rerank import best, rank
+from hubgate.web.shared.together import all_or_none
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hubgate.domain.calls import Scores, SparseVectors
+    from hubgate.web.shared.exchange import Exchange
+
+LABEL = "LABEL_0"
+"""What transformers calls the only class of a reranker."""
+
+
+class _Pairs(msgspec.Struct, forbid_unknown_fields=True):
+    query: str
+    texts: list[Any]
+
+
+class _RankForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """TEI's body, or the toolkit's, which has both in `inputs`; Elasticsearch's service sends `top_n` too."""
+
+    query: str | None = None
+    texts: list[Any] | None = None
+    inputs: _Pairs | None = None
+    raw_scores: bool | None = None
+    return_text: bool | None = None
+    top_n: int | None = None
+    truncate: bool | None = None
+    truncation_direction: Literal["right", "Right"] | None = None
+    parameters: Any = None
+    options: Any = None
+    model: Any = None
+
+
+class _PredictForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    inputs: str | list[Any]
+    raw_scores: bool | None = None
+    truncate: bool | None = None
+    truncation_direction: Literal["right", "Right"] | None = None
+
+
+class _SparseForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    inputs: Inputs
+    truncate: bool | None = None
+    truncation_direction: Literal["right", "Right"] | None = None
+    prompt_name: None = None
+    parameters: Any = None
+    options: Any = None
+    model: Any = None
+
+
+_RANK = msgspec.json.Decoder(_RankForm)
+_PREDICT = msgspec.json.Decoder(_PredictForm)
+_SPARSE = msgspec.json.Decoder(_SparseForm)
+_WEIGHTS = msgspec.json.Decoder(dict[str, float])
+
+
+async def answer_ranks(exchange: Exchange, body: bytes) -> None:
+    """`[{"index", "score", "text"?}, …]`, the highest score first.
+
+    Raises:
+        HubgateError: it cannot be answered.
+    """
+    form = decode(body, _RANK)
+    query, given = (form.inputs.query, form.inputs.texts) if form.inputs else (form.query, form.texts)
+    if query is None or given is None:
+        raise InvalidRequest(
+            "[query] and [texts] must both be there.", remedy="Send a text, and a list of texts."
+        )
+    texts = texts_of(given, "texts")
+    scores = await rank(exchange, _call(exchange, form, query, texts), form.top_n)
+    ranks = [
+        {"index": index, "score": score, **({"text": texts[index]} if form.return_text else {})}
+        for index, score in best(scores, form.top_n)
+    ]
+    await exchange.respond(msgspec.json.encode(ranks))
+
+
+async def answer_predict(exchange: Exchange, body: bytes) -> None:
+    """The score of each pair, as that of a class: `[{"score", "label"}]`, in a list where a list of pairs is sent.
+
+    Raises:
+        HubgateError: it cannot be answered.
+    """
+    form = decode(body, _PREDICT)
+    pairs, single = _pairs(form.inputs)
+    for texts in pairs if single else zip(*pairs, strict=True):
+        texts_of(list(texts), "inputs")
+    places: dict[str, list[int]] = {}
+    for place, (query, _) in enumerate(pairs):
+        places.setdefault(query, []).append(place)
+
+    async def scored(query: str, of: Sequence[int]) -> Scores:
+        return await rank(exchange, _call(exchange, form, query, [pairs[place][1] for place in of]))
+
+    groups = await all_or_none(scored(query, of) for query, of in places.items())
+    told: list[list[dict[str, Any]]] = [[] for _ in pairs]
+    for of, scores in zip(places.values(), groups, strict=True):
+        for place, score in zip(of, scores.items, strict=True):
+            told[place] = [{"score": score, "label": LABEL}]
+    await exchange.respond(msgspec.json.encode(told[0] if single else told))
+
+
+async def answer_sparse(exchange: Exchange, body: bytes) -> None:
+    """`[{"word": weight, …}, …]`, as `POST /` of a sparse model and Elasticsearch's service have it.
+
+    Raises:
+        HubgateError: it cannot be answered.
+    """
+    items = (await _sparse(exchange, body)).items
+    await exchange.respond(b"[%b]" % await off_loop(total(items), b",".join, items))
+
+
+async def answer_sparse_as_tei(exchange: Exchange, body: bytes) -> None:
+    """`[[{"index", "value"}, …], …]`; in place of a number, `index` is the word itself where the server tells words.
+
+    Raises:
+        HubgateError: it cannot be answered.
+    """
+    vectors = await _sparse(exchange, body)
+    await exchange.respond(await off_loop(total(vectors.items), _as_tei, vectors))
+
+
+def _as_tei(vectors: SparseVectors) -> bytes:
+    told = [
+        [{"index": _index(word), "value": weight} for word, weight in _WEIGHTS.decode(item).items()]
+        for item in vectors.items
+    ]
+    return msgspec.json.encode(told)
+
+
+async def _sparse(exchange: Exchange, body: bytes) -> SparseVectors:
+    form = decode(body, _SPARSE)
+    texts = texts_of(form.inputs, "inputs")
+    call = SparseEmbed(texts=texts, truncate=form.truncate, context=exchange.ticket.context())
+    vectors = await exchange.gateway.embed_sparse(exchange.endpoint.name, call)
+    exchange.note(texts=len(texts), tokens=vectors.tokens, waited=vectors.waited)
+    return vectors
+
+
+def _call(exchange: Exchange, form: _RankForm | _PredictForm, query: str, texts: Sequence[str]) -> Rerank:
+    return Rerank(
+        query=query,
+        texts=texts,
+        truncate=form.truncate,
+        raw_scores=form.raw_scores,
+        context=exchange.ticket.context(),
+    )
+
+
+def _index(word: str) -> int | str:
+    return int(word) if word.isascii() and word.isdigit() else word
+
+
+def _pairs(inputs: str | list[Any]) -> tuple[list[tuple[str, str]], bool]:
+    """The pairs of a request, and whether it is a single one."""
+    single = isinstance(inputs, list) and len(inputs) == 2 and all(isinstance(part, str) for part in inputs)
+    try:
+        pairs = msgspec.convert([inputs] if single else inputs, list[tuple[str, str]])
+    except msgspec.ValidationError:
+        pairs = []
+    if not pairs:
+        raise InvalidRequest(
+            "[inputs] must be a pair of texts, or a list of pairs: this endpoint's model scores pairs.",
+            remedy='Send ["query", "text"].',
+        )
+    return pairs, single

@@ -1,0 +1,258 @@
+"""The Hugging Face face: text-embeddings-inference's (TEI's) and text-generation-inference's (TGI's) APIs.
+
+Its contract and oddities is in CONTRACT.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.responses import Response
+
+from hubgate.core.off_loop import off_loop
+from hubgate.domain.calls import Tokenize, Tokens
+from hubgate.domain.endpoint import WRITING_TASKS, Task
+from hubgate.domain.errors import Cause, InvalidRequest, WrongTask
+from hubgate.web.http.asgi import decode, read_body
+from hubgate.web.http.faces import is_elasticsearch, is_hugging_faces
+from hubgate.web.http.ticket import ticket_of
+from hubgate.web.huggingface.embeddings import answer_embed
+from hubgate.web.huggingface.generation import GENERATION_FIELDS, answer_generation
+from hubgate.web.huggingface.info import info_of
+from hubgate.web.huggingface.rerank import (
+    answer_predict,
+    answer_ranks,
+    answer_sparse,
+    answer_sparse_as_tei,
+)
+from hubgate.web.openai.generation import answer_chat, answer_completions
+from hubgate.web.openai.models import model_object, named
+from hubgate.web.openai.routes import EMBEDDINGS, answer_embeddings
+from hubgate.web.shared.embeddings import Inputs, addressed, texts_of
+from hubgate.web.shared.exchange import Exchange
+from hubgate.web.shared.generation import Fields
+from hubgate.web.shared.rerank import answer_rerank
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.service.gateway import Gateway
+    from hubgate.web.http.asgi import Receive, Scope, Send
+
+
+class _TokenizeForm(msgspec.Struct, forbid_unknown_fields=True):
+    inputs: Inputs
+    add_special_tokens: bool = True
+
+
+_TOKEN_BYTES = 64
+"""About how long a token is in the answer."""
+_PIECE_TOKENS = 10_000
+_MOST_TOKENIZED = 262_144
+"""Characters of one request; their tokens are some megabytes of JSON."""
+_TOKENIZE = msgspec.json.Decoder(_TokenizeForm)
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class HuggingFace:
+    """`/hf/{endpoint}` as a base URL, and its bare routes for the key's default endpoint.
+
+    In every handler `name` is the endpoint's, or `None` on a bare route.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def infer(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST /hf/{endpoint}`: what the endpoint's task and the body say."""
+        exchange, body = await self._begin(scope, receive, send, name)
+        task = exchange.endpoint.task
+        try:
+            if task is Task.TEXT_EMBEDDING:
+                await answer_embed(exchange, scope, body)
+            elif task is Task.RERANK:
+                await answer_ranks(exchange, body)
+            elif task is Task.SPARSE_EMBEDDING:
+                await answer_sparse(exchange, body)
+            else:
+                await _write(exchange, scope, body)
+        except InvalidRequest:
+            asked = _task_meant(body)
+            if asked is None or asked is task or {asked, task} <= WRITING_TASKS:
+                raise
+            raise WrongTask(exchange.endpoint.name, asked=asked, actual=task) from None
+
+    async def embed(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/embed` and `…/similarity`: always a list, also for one string."""
+        exchange, body = await self._begin(scope, receive, send, name)
+        await answer_embed(exchange, scope, body)
+
+    async def embeddings(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/v1/embeddings`: OpenAI's, whatever `model` says."""
+        name = _named(scope, name)
+        form = decode(await read_body(receive), EMBEDDINGS)
+        await answer_embeddings(self._gateway, scope, send, name, form)
+
+    async def embed_sparse(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/embed_sparse`: the weights of words."""
+        await answer_sparse_as_tei(*await self._begin(scope, receive, send, name))
+
+    async def rerank(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/rerank`: TEI's, told by its `texts`; else Cohere's and Jina's."""
+        body = await read_body(receive)
+        fields = decode(body, _FIELDS)
+        if "texts" in fields or "inputs" in fields:
+            ticket = ticket_of(scope)
+            ticket.face, ticket.dialect = "huggingface", ""  # the path of the bare route is OpenAI's
+            await answer_ranks(self._exchange(scope, send, name), body)
+            return
+        ticket = ticket_of(scope)
+        ticket.face, ticket.dialect = "openai", "jina"
+        if name is None:
+            name = named(scope, Fields(body).take("model", str))
+        await answer_rerank(self._exchange(scope, send, name), body)
+
+    async def rerank_as_openai(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/v1/rerank` and `…/v2/rerank`: Cohere's and Jina's, whatever `model` says."""
+        await answer_rerank(*await self._begin(scope, receive, send, name))
+
+    async def predict(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/predict`: the scores of pairs."""
+        await answer_predict(*await self._begin(scope, receive, send, name))
+
+    async def generate(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/generate`: all of a text at once."""
+        exchange, body = await self._begin(scope, receive, send, name)
+        await answer_generation(exchange, Fields(body), streamed=False)
+
+    async def generate_stream(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/generate_stream`: a text while it is made."""
+        exchange, body = await self._begin(scope, receive, send, name)
+        await answer_generation(exchange, Fields(body), streamed=True)
+
+    async def chat(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/v1/chat/completions`: OpenAI's, whatever `model` says."""
+        exchange, body = await self._begin(scope, receive, send, name)
+        await _chat(exchange, scope, Fields(body))
+
+    async def completions(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/v1/completions`: OpenAI's, whatever `model` says."""
+        exchange, body = await self._begin(scope, receive, send, name)
+        await answer_completions(exchange, Fields(body))
+
+    async def tokenize(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+        """`POST …/tokenize`: the tokens of each text."""
+        exchange, body = await self._begin(scope, receive, send, name)
+        form = decode(body, _TOKENIZE)
+        texts = texts_of(form.inputs, "inputs")
+        if sum(map(len, texts)) > _MOST_TOKENIZED:
+            raise InvalidRequest(
+                f"[inputs] has more than {_MOST_TOKENIZED:,} characters.",
+                remedy="Tokenize the texts in several requests.",
+                cause=Cause.INPUT_TOO_LONG,
+            )
+        context = exchange.ticket.context()
+        call = Tokenize(texts=texts, add_special_tokens=form.add_special_tokens, context=context)
+        result = await self._gateway.infer(exchange.endpoint.name, call)
+        assert isinstance(result, Tokens)  # noqa: S101 - a Tokenize is answered with Tokens
+        size = sum(map(len, result.items)) * _TOKEN_BYTES
+        await exchange.respond(await off_loop(size, _tokens_body, result))
+
+    async def info(self, request: Request) -> Response:
+        """`GET …/info`."""
+        return _json(info_of(self._endpoint(request), full=ticket_of(request.scope).is_admin))
+
+    async def models(self, request: Request) -> Response:
+        """`GET …/v1/models`: the endpoint alone."""
+        return _json({"object": "list", "data": [model_object(self._endpoint(request))]})
+
+    async def health(self, request: Request) -> Response:
+        """`GET …/health`, and of `/hf/{endpoint}` itself: 200 without a body, or 503."""
+        reason = self._gateway.unready().get(self._endpoint(request).name)
+        return _json({"error": reason, "error_type": "Unhealthy"}, 503) if reason else Response()
+
+    async def _begin(
+        self, scope: Scope, receive: Receive, send: Send, name: str | None
+    ) -> tuple[Exchange, bytes]:
+        """The endpoint that is asked, and what it is asked."""
+        return self._exchange(scope, send, name), await read_body(receive)
+
+    def _exchange(self, scope: Scope, send: Send, name: str | None) -> Exchange:
+        ticket = ticket_of(scope)
+        if ticket.face != "openai":
+            ticket.face = "huggingface"  # the path of `POST /` does not tell
+        endpoint, kind = addressed(self._gateway, ticket, _named(scope, name))
+        if endpoint.task in WRITING_TASKS and ticket.face != "openai":
+            ticket.dialect = "tgi"
+        return Exchange(self._gateway, endpoint, ticket, send, kind)
+
+    def _endpoint(self, request: Request) -> Endpoint:
+        name = _named(request.scope, request.path_params.get("name"))
+        endpoint, _ = addressed(self._gateway, ticket_of(request.scope), name)
+        return endpoint
+
+
+async def _write(exchange: Exchange, scope: Scope, body: bytes) -> None:
+    fields = Fields(body)
+    if "messages" in fields:
+        await _chat(exchange, scope, fields)
+    else:
+        await answer_generation(exchange, fields, listed=True)
+
+
+def _tokens_body(tokens: Tokens) -> bytes:
+    """Encoded piece by piece: one call for all would hold up the event loop even from another thread."""
+    texts = []
+    for items in tokens.items:
+        pieces = (items[start : start + _PIECE_TOKENS] for start in range(0, len(items), _PIECE_TOKENS))
+        texts.append(b",".join(msgspec.json.encode(piece)[1:-1] for piece in pieces))
+    return b"[" + b",".join(b"[%b]" % text for text in texts) + b"]"
+
+
+async def _chat(exchange: Exchange, scope: Scope, fields: Fields) -> None:
+    """Errors are TGI's for Hugging Face's own clients, OpenAI's for all others.
+
+    Elasticsearch reads TGI's, too, until a stream has begun, and OpenAI's after that.
+    """
+    headers = dict(scope["headers"])
+    if not is_hugging_faces(headers):
+        waits = is_elasticsearch(headers) and fields.left.get("stream") == b"true"
+        exchange.ticket.dialect = "tgi" if waits else "chat"
+        exchange.ticket.stream_dialect = "chat"
+    await answer_chat(exchange, fields)
+
+
+def _task_meant(body: bytes) -> Task | None:
+    """The task that a body is made for, where it cannot be mistaken."""
+    try:
+        fields = decode(body, _FIELDS)
+    except InvalidRequest:
+        return None
+    if "messages" in fields:
+        return Task.CHAT_COMPLETION
+    inputs = bytes(fields.get("inputs", b""))
+    if {"query", "texts"} <= fields.keys() or b'"texts"' in inputs:
+        return Task.RERANK
+    if b'"source_sentence"' in inputs:
+        return Task.TEXT_EMBEDDING
+    parameters = bytes(fields.get("parameters", b""))
+    given = decode(parameters, _FIELDS).keys() if parameters.startswith(b"{") else set()
+    return Task.COMPLETION if GENERATION_FIELDS & (fields.keys() | given) else None
+
+
+def _named(scope: Scope, name: str | None) -> str:
+    """The endpoint in the path, or the key's default."""
+    key = ticket_of(scope).key
+    name = name or (key.default_endpoint if key else None)
+    if name is None:
+        raise InvalidRequest(
+            "This path belongs to the key's default endpoint, and the key has none.",
+            remedy="Use /hf/{endpoint} as the base URL, or a key that was created with a default endpoint.",
+        )
+    return name
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")

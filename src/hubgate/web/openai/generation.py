@@ -1,0 +1,144 @@
+"""OpenAI's chat and text completions, at the root and below an endpoint's own base URL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hubgate.core.off_loop import off_loop, total
+from hubgate.core.transcoding import merged, text_of, whole_as_openai
+from hubgate.core.transcoding.objects import Usage
+from hubgate.core.transcoding.streams import openai_speller
+from hubgate.domain.calls import Chat, Complete, Spelling
+from hubgate.domain.errors import InvalidRequest
+from hubgate.web.shared.embeddings import estimate, texts_of
+from hubgate.web.shared.generation import label_of, stream, write
+from hubgate.web.shared.streams import SpelledTeller
+from hubgate.web.shared.together import all_or_none
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hubgate.core.transcoding import Label
+    from hubgate.domain.calls import Generated, WriteCall
+    from hubgate.web.shared.exchange import Exchange
+    from hubgate.web.shared.generation import Fields
+
+DONE = b"data: [DONE]\n\n"
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """How the answer is to come."""
+
+    streamed: bool
+    with_usage: bool
+
+
+async def answer_chat(exchange: Exchange, fields: Fields) -> None:
+    """Answer `POST …/chat/completions`.
+
+    Raises:
+        HubgateError: it cannot be answered.
+    """
+    wanted = _wanted(fields)
+    if not fields.left.get("messages", b"").startswith(b"["):
+        raise InvalidRequest(
+            "[messages] must be a list of messages.",
+            remedy='Send for example [{"role": "user", "content": "Hello"}].',
+        )
+    call = Chat(fields=fields.left, context=exchange.ticket.context())
+    if wanted.streamed:
+        await _stream(exchange, call, wanted)
+    else:
+        await exchange.respond((await write(exchange, call)).body)
+
+
+async def answer_completions(exchange: Exchange, fields: Fields) -> None:
+    """Answer `POST …/completions`; several prompts are several calls.
+
+    Raises:
+        HubgateError: it cannot be answered.
+    """
+    wanted, prompts, echo = _wanted(fields), _prompts(fields.take("prompt")), fields.flag("echo")
+    context = exchange.ticket.context()
+    calls = [
+        Complete(prompt=prompt, fields=fields.left, full_text=echo, context=context) for prompt in prompts
+    ]
+    if not wanted.streamed:
+        bodies = await _write_all(exchange, calls)
+        await exchange.respond(await off_loop(total(bodies), merged, bodies))
+    elif len(calls) > 1:
+        raise InvalidRequest(
+            f"[prompt] has {len(calls)} texts, and only one can be streamed at a time.",
+            remedy="Send them in several requests, or without [stream].",
+        )
+    else:
+        await _stream(exchange, calls[0], wanted)
+
+
+async def _stream(exchange: Exchange, call: WriteCall, wanted: _Wanted) -> None:
+    events = await stream(exchange, call)
+    before = call.prompt if isinstance(call, Complete) and call.full_text else ""
+    speller = openai_speller(
+        events.spelling,
+        label_of(exchange),
+        with_usage=wanted.with_usage,
+        with_logprobs=_with_logprobs(call),
+        before=before,
+    )
+    await exchange.tell(events, SpelledTeller(speller, dialect=exchange.stream_dialect, done=DONE))
+
+
+async def _write_all(exchange: Exchange, calls: Sequence[Complete]) -> list[bytes]:
+    """All of them at once; where one fails, the others are given up."""
+    label = label_of(exchange)
+
+    async def one(call: Complete) -> bytes:
+        generated = await write(exchange, call)
+        return await off_loop(len(generated.body), _as_openai, call, generated, label)
+
+    return await all_or_none(one(call) for call in calls)
+
+
+def _as_openai(call: Complete, generated: Generated, label: Label) -> bytes:
+    return whole_as_openai(
+        generated,
+        label,
+        usage=_estimated(call, generated),
+        with_logprobs=_with_logprobs(call),
+        before=call.prompt if call.full_text else "",
+    )
+
+
+def _estimated(call: Complete, generated: Generated) -> Usage | None:
+    """The usage, where a server that does not speak OpenAI's dialect counts nothing: langchain fails without one."""
+    if generated.tokens is not None or generated.spelling is Spelling.OPENAI:
+        return None
+    prompt, written = estimate((call.prompt,)), estimate((text_of(generated),))
+    written -= prompt if call.full_text else 0
+    return Usage(prompt, written, prompt + written, estimated=True)
+
+
+def _with_logprobs(call: WriteCall) -> bool:
+    return call.fields.get("logprobs", b"null") != b"null"
+
+
+def _wanted(fields: Fields) -> _Wanted:
+    fields.take("model")
+    options = fields.take("stream_options", _StreamOptions)
+    return _Wanted(fields.flag("stream"), bool(options and options.include_usage))
+
+
+def _prompts(given: Any) -> Sequence[str]:
+    if given is None:
+        raise InvalidRequest("[prompt] is missing.", remedy="Send a string, or a list of strings.")
+    if not isinstance(given, str | list):
+        raise InvalidRequest("[prompt] must be a text, or a list of texts.")
+    return texts_of(given, "prompt")

@@ -1,0 +1,56 @@
+"""Endpoints as OpenAI's models: how they are named, and how they are listed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from hubgate.domain.endpoint import Task
+from hubgate.domain.errors import InvalidRequest
+from hubgate.web.http.ticket import ticket_of
+
+if TYPE_CHECKING:
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.web.http.asgi import Scope
+
+# What clients of Hugging Face's send where they have been told a URL and no name.
+_MEANS_ANY = re.compile(r"(dummy|tgi)\Z|https?://")
+_OUTPUT = {Task.TEXT_EMBEDDING: "embeddings", Task.SPARSE_EMBEDDING: "embeddings", Task.RERANK: "scores"}
+
+
+def named(scope: Scope, model: str | None) -> str:
+    """The endpoint that a body names; the key's default one, where the body only says that some model is meant.
+
+    Raises:
+        InvalidRequest: it names none.
+    """
+    key = ticket_of(scope).key
+    default = key.default_endpoint if key else None
+    if default and (not model or _MEANS_ANY.match(model)):
+        return default
+    if not model:
+        raise InvalidRequest(
+            "[model] is missing: it names the endpoint.", remedy="GET /v1/models lists the names."
+        )
+    return model
+
+
+def model_object(endpoint: Endpoint) -> dict[str, Any]:
+    """OpenAI's fields, those that Open WebUI and chat-ui read besides, and hubgate's own."""
+    limit = endpoint.max_input_tokens or endpoint.facts.max_input_tokens
+    return {
+        "id": endpoint.name,
+        "object": "model",
+        "created": 0,  # the gate does not keep when; OpenAI's clients want a number
+        "owned_by": "hubgate",
+        "name": endpoint.name,
+        "context_length": limit,
+        "architecture": {
+            "input_modalities": ["text"],
+            "output_modalities": [_OUTPUT.get(endpoint.task, "text")],
+        },
+        "task": endpoint.task,
+        "model": endpoint.public_model,
+        "dimensions": endpoint.facts.dimensions,
+        "max_input_tokens": limit,
+    }

@@ -1,0 +1,1 @@
+"""The JSON and YAML that hubgate takes and gives: endpoints, the configuration, and their validation."""

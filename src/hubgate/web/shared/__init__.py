@@ -1,0 +1,1 @@
+"""What all faces share: embeddings, reranking, generation and their streams."""

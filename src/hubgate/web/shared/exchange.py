@@ -1,0 +1,55 @@
+"""One request to an endpoint, and its answer, on plain ASGI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hubgate.web.http.asgi import respond
+from hubgate.web.shared.embeddings import waited_header
+from hubgate.web.shared.streams import send_stream
+
+if TYPE_CHECKING:
+    from hubgate.core.generation import Held
+    from hubgate.domain.calls import InputType
+    from hubgate.domain.endpoint import Endpoint
+    from hubgate.service.gateway import Gateway
+    from hubgate.web.http.asgi import Send
+    from hubgate.web.http.ticket import Ticket
+    from hubgate.web.shared.streams import Teller
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Who is asked, by whom, and where the answer goes."""
+
+    gateway: Gateway
+    endpoint: Endpoint
+    ticket: Ticket
+    send: Send
+    kind: InputType | None = None
+    """What the texts are for, when the body does not say."""
+
+    @property
+    def stream_dialect(self) -> str:
+        """Of an error in the middle of a stream."""
+        return self.ticket.stream_dialect or self.ticket.dialect or self.ticket.face
+
+    def note(
+        self, *, texts: int, tokens: int | None, waited: float, prompt_tokens: int | None = None
+    ) -> None:
+        """Write on the ticket what was done; of several calls at once it is the longest wait that counts."""
+        ticket = self.ticket
+        ticket.texts += texts
+        ticket.tokens += tokens or 0
+        if tokens is not None and prompt_tokens is not None:
+            ticket.completion_tokens += tokens - prompt_tokens
+        ticket.waited = max(ticket.waited, waited)
+
+    async def respond(self, body: bytes) -> None:
+        """Send a whole answer."""
+        await respond(self.send, 200, body, headers=waited_header(self.ticket.waited))
+
+    async def tell(self, events: Held, teller: Teller) -> None:
+        """Send a stream to its end, and close it."""
+        await send_stream(self.send, self.ticket, events, teller)

@@ -1,0 +1,145 @@
+"""Streams of generated text on their way out, as server-sent events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from hubgate.domain.errors import HubgateError
+from hubgate.web.http.errors import problem
+from hubgate.web.shared.embeddings import waited_header
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+
+    from hubgate.core.generation import Held
+    from hubgate.core.transcoding.objects import Usage
+    from hubgate.core.transcoding.streams import Speller
+    from hubgate.web.http.asgi import Headers, Send
+    from hubgate.web.http.ticket import Ticket
+
+# A proxy that collects the answer before it passes it on would make a stream pointless.
+_HEADERS = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class Teller(Protocol):
+    """Tells a stream in the words of a face."""
+
+    def tell(self, payloads: Sequence[bytes]) -> bytes:
+        """The bytes for payloads that arrived together.
+
+        Raises:
+            UpstreamUnreadable: one of them is not what it should be.
+        """
+        ...
+
+    def end(self) -> bytes:
+        """The last bytes of a stream that ended well."""
+        ...
+
+    def fail(self, error: HubgateError) -> bytes:
+        """The last bytes of one that broke off."""
+        ...
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Of prompt and text together, and of the text; where nobody tells, about as many as the text has."""
+        ...
+
+
+class SpelledTeller:
+    """Tells a stream as `data:` lines of one spelling.
+
+    Args:
+        speller: of the stream.
+        dialect: of an error in the middle.
+        before: what of an event stands before its payload.
+        done: what stands after the last event.
+    """
+
+    def __init__(
+        self, speller: Speller, *, dialect: str, before: bytes = b"data: ", done: bytes = b""
+    ) -> None:
+        self._speller = speller
+        self._before = before
+        self._dialect = dialect
+        self._done = done
+
+    def tell(self, payloads: Sequence[bytes]) -> bytes:
+        """See `Teller`."""
+        respelled = (part for payload in payloads for part in self._speller.respell(payload))
+        return frames(respelled, self._before)
+
+    def end(self) -> bytes:
+        """See `Teller`."""
+        return frames(self._speller.end(), self._before) + self._done
+
+    def fail(self, error: HubgateError) -> bytes:
+        """An error event; without `[DONE]`, so that nobody takes what came before for the whole."""
+        return frames((problem(self._dialect, error).body,), self._before)
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """See `Teller`."""
+        return tokens_of(self._speller.usage, self._speller.pieces)
+
+
+def tokens_of(usage: Usage | None, pieces: int) -> tuple[int, int]:
+    """Of prompt and text together, and of the text; without usage as many as there were pieces."""
+    return (usage.total, usage.completion_tokens or 0) if usage else (pieces, pieces)
+
+
+def frames(payloads: Iterable[bytes], before: bytes = b"data: ") -> bytes:
+    """Each payload as an event; `before` is all of the event that stands before it."""
+    return b"".join(b"%b%b\n\n" % (before, _on_one_line(payload)) for payload in payloads)
+
+
+async def send_stream(
+    send: Send, ticket: Ticket, events: Held, teller: Teller, headers: Headers = ()
+) -> None:
+    """Send a stream to its end, and close it. Every `send` waits for the reader: nothing piles up here.
+
+    Raises:
+        HubgateError: it failed before anything was sent, so that the error can have a status of its own.
+    """
+    try:
+        arriving = aiter(events)
+        first = await anext(arriving, None)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [*_HEADERS, *waited_header(events.waited), *headers],
+            }
+        )
+        last = await _send_parts(send, ticket, first or (), arriving, teller)
+    finally:
+        ticket.tokens, ticket.completion_tokens = teller.tokens
+        await events.aclose()
+    await send({"type": "http.response.body", "body": last})
+
+
+async def _send_parts(
+    send: Send, ticket: Ticket, first: Sequence[bytes], rest: AsyncIterator[Sequence[bytes]], teller: Teller
+) -> bytes:
+    """Send all but the end, which is returned."""
+    try:
+        if body := teller.tell(first):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        async for payloads in rest:
+            if body := teller.tell(payloads):
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+        return teller.end()
+    except HubgateError as error:
+        ticket.cause = error.cause
+        return teller.fail(error)
+
+
+def _on_one_line(payload: bytes) -> bytes:
+    """A line break inside JSON is only white space, but it would end the event's line."""
+    if b"\n" in payload or b"\r" in payload:
+        return payload.replace(b"\r", b" ").replace(b"\n", b" ")
+    return payload
