@@ -13,6 +13,7 @@ from hubgate.domain.errors import CapacityError
 from hubgate.web.console.auth import Gatehouse
 from hubgate.web.console.routes import console_routes
 from hubgate.web.console.session import COOKIE, Sessions
+from hubgate.web.http.face import Services
 from hubgate.web.http.ticket import Ticket
 from hubgate.web.schemas.configuration import Configuration
 
@@ -106,7 +107,14 @@ async def test_a_session_that_is_used_gets_a_fresh_cookie_safe_over_https(script
 async def test_a_page_that_is_only_open_keeps_no_session_alive(scripted: ScriptedGate) -> None:
     now = time.time()
     gateway, access = scripted.gateway, scripted.access
-    routes = console_routes(gateway, access, scripted.hub, Configuration(gateway, access), clock=lambda: now)
+    services = Services(
+        gateway=gateway,
+        access=access,
+        memory=None,
+        hub=scripted.hub,
+        configuration=Configuration(gateway, access),
+    )
+    routes = console_routes(services, clock=lambda: now)
     named = {
         (method, one.path): one for one in routes if isinstance(one, Route) for method in one.methods or ()
     }

@@ -143,13 +143,8 @@ def every_route(gate: RunningGate, csrf: str) -> Sequence[Template]:
         csrf: the form token of a console session.
     """
     hot = gate.app._app  # type: ignore[attr-defined]
-    tails = [f"/{tail}" if tail else "" for tail in hot._by_tail]
-    paths = [
-        *hot._by_path,
-        *_INFERENCE,
-        *(tail or "/" for tail in tails),
-        *(f"/hf/{{name}}{tail}" for tail in tails),
-    ]
+    at_root = [path or "/" for path in hot._by_path]
+    paths = [*at_root, *_INFERENCE, *(f"/hf/{{name}}{path.rstrip('/')}" for path in at_root)]
     found = [
         Template("POST", path.replace("{name}", name), bodies)
         for path in paths

@@ -14,7 +14,7 @@ from scripted import ADMIN_KEY
 from hubgate.domain.calls import Embed
 from hubgate.domain.errors import InvalidRequest
 from hubgate.service.keys.wrong_keys import MOST_A_MINUTE
-from hubgate.web.app import create_app
+from hubgate.web.app import FACES, create_app
 from hubgate.web.http.body import BROKEN, EXCESS, FAULT, SLOW
 from hubgate.web.http.guard import Guard
 
@@ -89,10 +89,11 @@ class Client:
 def guarded(scripted: ScriptedGate, app: AsgiApp, *, keys_in_path: bool = False) -> Guard:
     return Guard(
         app,
+        FACES,
         scripted.access,
         scripted.meter,
         scripted.gateway.usage,
-        scripted.gateway.endpoints,
+        endpoints=scripted.gateway.endpoints,
         max_body_bytes=1000,
         max_total_body_bytes=1000,
         keys_in_path=keys_in_path,
@@ -509,10 +510,11 @@ class TestBody:
 
         app = Guard(
             hold,
+            FACES,
             scripted.access,
             scripted.meter,
             scripted.gateway.usage,
-            scripted.gateway.endpoints,
+            endpoints=scripted.gateway.endpoints,
             max_body_bytes=200_000,
             max_total_body_bytes=200_000,
             keys_in_path=False,
@@ -608,7 +610,7 @@ async def test_a_body_that_is_nested_too_deeply_is_the_callers_fault(
     assert "nested too deeply" in reply.body.decode()
 
 
-FACES = [
+CALLS = [
     ("POST", "/v1/embeddings", {"model": "e5", "input": "a"}),
     ("POST", "/hf/e5", {"inputs": "a"}),
     ("POST", "/hf/e5/v1/embeddings", {"input": "a"}),
@@ -617,7 +619,7 @@ FACES = [
 
 
 class TestMistakes:
-    @pytest.mark.parametrize(("method", "path", "body"), FACES)
+    @pytest.mark.parametrize(("method", "path", "body"), CALLS)
     async def test_an_exception_is_a_500_in_the_faces_dialect_with_the_request_id_and_the_traceback_in_the_log(
         self,
         scripted: ScriptedGate,
@@ -755,7 +757,7 @@ class TestLeaving:
 
 
 class TestCacheControl:
-    @pytest.mark.parametrize("face", FACES, ids=lambda face: face[1])
+    @pytest.mark.parametrize("face", CALLS, ids=lambda face: face[1])
     @pytest.mark.parametrize(
         ("header", "cached"),
         [(None, True), ("max-age=0", True), ("no-cache", False), ("max-age=0, No-Store", False)],

@@ -13,18 +13,24 @@ from hubgate.web.admin.config import ConfigApi
 from hubgate.web.admin.connections import ConnectionsApi
 from hubgate.web.admin.diagnosis import DiagnosisApi
 from hubgate.web.admin.endpoints import EndpointsApi
+from hubgate.web.admin.errors import render
+from hubgate.web.admin.hub import HubApi
 from hubgate.web.admin.keys import KeysApi
+from hubgate.web.admin.openapi import with_reference
 from hubgate.web.admin.records import RecordsApi
 from hubgate.web.admin.table import ApiRoute, json_response
+from hubgate.web.http.face import Face
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from starlette.requests import Request
+    from starlette.routing import BaseRoute
 
     from hubgate.service.gateway import Gateway
     from hubgate.service.inference.vector_cache import VectorMemory
     from hubgate.service.keys.access import Access
+    from hubgate.web.http.face import Services
     from hubgate.web.schemas.configuration import Configuration
 
 
@@ -100,3 +106,22 @@ class Api:
                 summary="Seals every token under a new secret key; tells how many.",
             ),
         )
+
+
+def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
+    return True
+
+
+def _routes(services: Services) -> Sequence[BaseRoute]:
+    api = Api(services.gateway, services.access, services.memory, services.configuration)
+    hub = HubApi(services.hub, services.gateway, services.gateway.stored_tokens)
+    return [row.route() for row in with_reference([*api.routes(), *hub.routes()])]
+
+
+FACE = Face(
+    name="own",
+    owns=_owns,
+    render_error=render,
+    routes=_routes,
+    headers=((b"cache-control", b"no-store"),),  # a new key is in the answer of POST /api/keys
+)

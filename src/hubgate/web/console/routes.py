@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Route
 
 from hubgate.domain.errors import NotFound
+from hubgate.web.admin.errors import render
 from hubgate.web.console.audit import AuditPage
 from hubgate.web.console.auth import Gatehouse
 from hubgate.web.console.config import ConfigPage
@@ -24,9 +25,10 @@ from hubgate.web.console.settings import SettingsPage
 from hubgate.web.console.sign_in import SignIn
 from hubgate.web.console.static_files import serve_file
 from hubgate.web.console.usage.page import UsagePage
+from hubgate.web.http.face import Face
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -35,28 +37,23 @@ if TYPE_CHECKING:
     from hubgate.service.gateway import Gateway
     from hubgate.service.keys.access import Access
     from hubgate.web.console.page_context import Visit
-    from hubgate.web.schemas.configuration import Configuration
+    from hubgate.web.http.face import Services
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
-def console_routes(
-    gateway: Gateway,
-    access: Access,
-    hub: Hub,
-    configuration: Configuration,
-    *,
-    clock: Callable[[], float] = time.time,
-) -> list[BaseRoute]:
-    """Everything below `/ui`, for the product's router.
+def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
+    return segments[0] == "ui"
 
-    Args:
-        gateway: the verbs.
-        access: the keys, one of which opens the door.
-        hub: finds models to add.
-        configuration: all of it as one text.
-        clock: seconds since the epoch, for sessions.
-    """
+
+def _routes(services: Services) -> Sequence[BaseRoute]:
+    return console_routes(services)
+
+
+def console_routes(services: Services, *, clock: Callable[[], float] = time.time) -> list[BaseRoute]:
+    """Everything below `/ui`. The clock gives seconds since the epoch, for sessions."""
+    gateway, access = services.gateway, services.access
+    hub, configuration = services.hub, services.configuration
     house = Gatehouse(access, Sessions(clock))
     door = SignIn(access, house, NotedRefusals(time.monotonic), gateway.audit)
     models = Models(gateway, access)
@@ -153,3 +150,6 @@ async def _home(_: Request) -> Response:
 
 async def _nothing(_: Visit) -> Response:
     raise NotFound("The console has no such page.", remedy="Go on from its first page.")
+
+
+FACE = Face(name="console", owns=_owns, render_error=render, routes=_routes)

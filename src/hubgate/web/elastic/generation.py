@@ -8,7 +8,7 @@ import msgspec
 
 from hubgate.core.transcoding import decoded, piece_of, text_of
 from hubgate.domain.endpoint import Task
-from hubgate.web.elastic.errors import ChatError
+from hubgate.web.elastic.errors import ChatError, render
 from hubgate.web.http.errors import problem, status_of
 from hubgate.web.shared.streams import frames, tokens_of
 
@@ -135,4 +135,4 @@ class EventTeller:
 
 def error_event(error: HubgateError) -> bytes:
     """An error as an event."""
-    return frames((problem("elastic", error).body,), _ERROR)
+    return frames((problem(render, error).body,), _ERROR)

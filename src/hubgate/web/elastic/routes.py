@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
+
+from starlette.routing import Route
 
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import CapacityError, HubgateError, NotPermitted, RuntimeFailed, UpstreamError
 from hubgate.web.elastic.endpoint_forms import read_endpoint, read_update
-from hubgate.web.elastic.errors import ChatError, CreationFailed, about_call, refusal
+from hubgate.web.elastic.errors import ChatError, CreationFailed, about_call, refusal, render
 from hubgate.web.elastic.generation import error_event
 from hubgate.web.elastic.inference import answer_inference, stream_inference, warning_header
 from hubgate.web.elastic.parameters import Asked, task_named
 from hubgate.web.elastic.responses import endpoint_object, service_objects
 from hubgate.web.http.asgi import read_body, respond
 from hubgate.web.http.errors import problem, status_of
+from hubgate.web.http.face import Face, HotRoutes
 from hubgate.web.http.ticket import need_admin, ticket_of
 from hubgate.web.shared.exchange import Exchange
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.routing import BaseRoute
 
     from hubgate.domain.endpoint import Endpoint
     from hubgate.service.gateway import Gateway
-    from hubgate.web.http.asgi import Receive, Scope, Send
+    from hubgate.web.http.asgi import AsgiApp, Receive, Scope, Send
+    from hubgate.web.http.face import Services
     from hubgate.web.http.ticket import Ticket
 
 _ALL = frozenset({"_all", "*"})
@@ -145,7 +153,7 @@ class Elastic:
 async def _tell_stream(scope: Scope, send: Send, error: HubgateError) -> None:
     """Answer a stream that has not begun with an error, as its only event."""
     ticket_of(scope).cause = error.cause
-    status, _, headers = problem("elastic", error)
+    status, _, headers = problem(render, error)
     await respond(send, status, error_event(error), b"text/event-stream", headers)
 
 
@@ -165,3 +173,43 @@ def _need_privilege(request: Request, verb: str) -> None:
             "by the cluster privileges [manage_inference,manage,all].",
             remedy=str(error),
         ) from None
+
+
+def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
+    return segments[0] in {"", "_inference"}
+
+
+def _routes(services: Services) -> Sequence[BaseRoute]:
+    face = Elastic(services.gateway)
+    return [
+        Route("/_inference", face.get_all, methods=["GET"]),
+        Route("/_inference/_services", face.services, methods=["GET"]),
+        Route("/_inference/_services/{task}", face.services, methods=["GET"]),
+        Route("/_inference/{name}", face.get, methods=["GET"]),
+        Route("/_inference/{name}", face.put, methods=["PUT"]),
+        Route("/_inference/{name}", face.delete, methods=["DELETE"]),
+        Route("/_inference/{name}/_update", face.update, methods=["PUT"]),
+        Route("/_inference/{task}/{name}", face.get, methods=["GET"]),
+        Route("/_inference/{task}/{name}", face.put, methods=["PUT"]),
+        Route("/_inference/{task}/{name}", face.delete, methods=["DELETE"]),
+        Route("/_inference/{task}/{name}/_update", face.update, methods=["PUT"]),
+    ]
+
+
+def _hot_routes(services: Services) -> HotRoutes:
+    face = Elastic(services.gateway)
+
+    def below(segments: Sequence[str]) -> AsgiApp | None:
+        """`{name}` or `{task}/{name}`, and `_stream` after either."""
+        stream = segments[-1:] == ["_stream"]
+        if stream:
+            segments = segments[:-1]
+        if not 1 <= len(segments) <= 2 or segments[-1].startswith("_"):
+            return None
+        task = segments[0] if len(segments) == 2 else None
+        return partial(face.infer, task=task, name=segments[-1], stream=stream)
+
+    return HotRoutes(below={"_inference": below})
+
+
+FACE = Face(name="elastic", owns=_owns, render_error=render, routes=_routes, hot_routes=_hot_routes)

@@ -1,20 +1,18 @@
-"""Our errors in each dialect's words: the only place with status codes."""
+"""Errors as HTTP responses. Status codes are only here; each face renders the body."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from hubgate.domain import errors
 from hubgate.domain.errors import Cause, HubgateError
-from hubgate.web.elastic import errors as elastic_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from hubgate.web.http.asgi import Headers
+    from hubgate.web.http.face import RenderError
 
 
 class MethodNotAllowed(errors.CallerError):
@@ -75,14 +73,6 @@ _STATUS_OF_CAUSE: dict[Cause, int] = {
     Cause.UPSTREAM_TIMEOUT: 504,
 }
 
-_OPENAI_TYPE = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
-}
-
 
 class Problem(NamedTuple):
     """An error as it is sent."""
@@ -99,9 +89,9 @@ def status_of(error: HubgateError) -> int:
     return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
 
 
-def problem(face: str, error: HubgateError) -> Problem:
-    """An error in the words of a face."""
-    status, body = _DIALECTS.get(face, _own)(error, status_of(error))
+def problem(render: RenderError, error: HubgateError) -> Problem:
+    """An error as a face renders it."""
+    status, body = render(error, status_of(error))
     return Problem(status, msgspec.json.encode(body), _headers(error, status))
 
 
@@ -121,74 +111,3 @@ def _headers(error: HubgateError, status: int) -> list[tuple[bytes, bytes]]:
     if status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="hubgate", ApiKey, Basic realm="hubgate"'))
     return headers
-
-
-def _openai(error: HubgateError, status: int) -> tuple[int, dict[str, Any]]:
-    if error.cause is Cause.INPUT_TOO_LONG:
-        status = 400
-    return status, {
-        "error": {
-            "message": str(error),
-            "type": _OPENAI_TYPE.get(status, "invalid_request_error" if status < 424 else "api_error"),
-            "param": None,
-            "code": error.cause,
-        }
-    }
-
-
-def _jina(error: HubgateError, status: int) -> tuple[int, object]:
-    """OpenAI's, and the words again where the plugins of Jina and Xinference read them."""
-    status, body = _openai(error, status)
-    return status, {**body, "detail": str(error)}
-
-
-def _chat(error: HubgateError, status: int) -> tuple[int, object]:
-    """OpenAI's below an endpoint's own URL: with what Elasticsearch reads in a stream, and without a 503 (see `_in_tei`)."""
-    if status == 503:
-        status = 429 if error.retryable else 424
-    status, body = _openai(error, status)
-    return status, {"error": {**body["error"], "http_status_code": status}}
-
-
-def _huggingface(error: HubgateError, status: int) -> tuple[int, object]:
-    """As text-embeddings-inference spells it; huggingface_hub and huggingface.js both show `error`."""
-    status, kind = _in_tei(error, status)
-    return status, {"error": str(error), "error_type": kind}
-
-
-def _in_tei(error: HubgateError, status: int) -> tuple[int, str]:
-    if isinstance(error, EmptyBatch):
-        return 400, "Empty"
-    if error.cause is Cause.INPUT_TOO_LONG:
-        return 413, "Validation"
-    if isinstance(error, errors.InvalidRequest):
-        return 422, "Validation"
-    if status == 429 or (status == 503 and error.retryable):
-        # No 503: huggingface.js repeats it at once and without end.
-        return 429, "Overloaded"
-    if status == 503:
-        return 424, "Backend"
-    return status, "Validation" if status < 424 else "Backend"
-
-
-_IN_TGI = {"Empty": "validation", "Validation": "validation", "Overloaded": "overloaded"}
-
-
-def _tgi(error: HubgateError, status: int) -> tuple[int, object]:
-    """As text-generation-inference spells it: huggingface_hub makes its exceptions of these words."""
-    status, kind = _in_tei(error, status)
-    return status, {"error": str(error), "error_type": _IN_TGI.get(kind, "generation")}
-
-
-def _own(error: HubgateError, status: int) -> tuple[int, object]:
-    return status, {"error": {"cause": error.cause, "message": error.message, "remedy": error.remedy}}
-
-
-_DIALECTS: dict[str, Callable[[HubgateError, int], tuple[int, object]]] = {
-    "elastic": elastic_problems.render,
-    "openai": _openai,
-    "jina": _jina,
-    "chat": _chat,
-    "huggingface": _huggingface,
-    "tgi": _tgi,
-}

@@ -18,7 +18,7 @@ from hubgate.service.usage import CANCELLED
 from hubgate.web.http.asgi import respond
 from hubgate.web.http.body import EXCESS, Body, BodyMemory, closes, until_client_leaves
 from hubgate.web.http.errors import problem
-from hubgate.web.http.faces import dialect_of, face_of
+from hubgate.web.http.face import face_of
 from hubgate.web.http.hints import UNREAD, clearer
 from hubgate.web.http.ticket import Ticket
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hubgate.service.metrics import Meter
     from hubgate.service.usage import Usage
     from hubgate.web.http.asgi import AsgiApp, Message, Receive, Scope, Send
+    from hubgate.web.http.face import Face
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,128}")
@@ -47,7 +48,6 @@ _ON_EVERY_ANSWER = (
     (b"x-elastic-product", b"Elasticsearch"),
     (b"x-content-type-options", b"nosniff"),
 )
-_NO_STORE = (b"cache-control", b"no-store")
 
 _log = logging.getLogger("hubgate.access")
 
@@ -58,16 +58,18 @@ class Guard:
     def __init__(
         self,
         app: AsgiApp,
+        faces: Sequence[Face],
         access: Access,
         meter: Meter,
         usage: Usage,
-        endpoints: Callable[[], Sequence[Endpoint]],
         *,
+        endpoints: Callable[[], Sequence[Endpoint]],
         max_body_bytes: int,
         max_total_body_bytes: int,
         keys_in_path: bool,
     ) -> None:
         self._app = app
+        self._faces = faces
         self._access = access
         self._meter = meter
         self._usage = usage
@@ -92,8 +94,7 @@ class Guard:
         )
         scope["ticket"] = ticket
         path = self._take_key_from_path(scope, headers)
-        ticket.face = face_of(path, headers)
-        ticket.dialect = dialect_of(path, ticket.face)
+        ticket.speak(face_of(path, headers, self._faces))
         length = headers.get(b"content-length", b"")
         body = Body(scope, receive, length, self._max_body_bytes, self._body_memory)
         answer = _Answer(send, ticket, body if closes(scope, headers) else None)
@@ -156,7 +157,7 @@ class Guard:
         if ticket.is_call:
             self._count(ticket, seconds, now)
         self._meter.observe(
-            ticket.face,
+            ticket.face.name,
             ticket.endpoint,
             ticket.cause,
             seconds=seconds,
@@ -220,9 +221,8 @@ class _Answer:
                 *message.get("headers", ()),
                 (b"x-request-id", self.ticket.request_id.encode()),
                 *_ON_EVERY_ANSWER,
+                *self.ticket.face.headers,
             ]
-            if self.ticket.face == "own":  # a new key is in the answer of POST /api/keys
-                message["headers"].append(_NO_STORE)
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body"):
             self.ticket.answered = True
@@ -236,7 +236,7 @@ async def _tell(answer: _Answer, error: HubgateError) -> None:
     ticket = answer.ticket
     ticket.cause = error.cause
     if not ticket.status:
-        told = problem(ticket.dialect or ticket.face, error)
+        told = problem(ticket.render_error, error)
         await respond(answer, told.status, told.body, headers=told.headers)
 
 

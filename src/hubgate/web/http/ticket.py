@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from hubgate.domain.keys import Key
+    from hubgate.web.http.face import Face, RenderError
 
 BULK_PATIENCE = 600.0
 """Seconds that a request has which asks to wait behind others: it gives way for so long, and no longer."""
@@ -36,11 +37,11 @@ class Ticket:
     """Whether remembered vectors will do: not with `Cache-Control: no-cache` or `no-store`, on any face."""
     bulk: bool = False
     """Whether the request itself asks to wait behind others: `X-Hubgate-Class: bulk`, on any face."""
-    face: str = "-"
-    dialect: str = ""
-    """Of its errors, where that is not the face's."""
-    stream_dialect: str = ""
-    """Of an error in the middle of a stream, where that is another one again."""
+    face: Face = field(init=False)
+    render_error: RenderError = field(init=False)
+    """The face's own, unless `speak` was given another one."""
+    render_stream_error: RenderError | None = None
+    """For an error in the middle of a stream, where that is another one again."""
     is_call: bool = False
     """Whether it asks a model, so that it counts against the key's limits and in the use of endpoints."""
     texts: int = 0
@@ -86,6 +87,11 @@ class Ticket:
     def is_bulk(self) -> bool:
         """Whether it waits behind interactive requests: it asks to, or its key is for bulk work."""
         return self.bulk or (self.key is not None and self.key.bulk)
+
+    def speak(self, face: Face, render_error: RenderError | None = None) -> None:
+        """Set the face of this request, and how its errors are rendered where that differs from the face."""
+        self.face = face
+        self.render_error = render_error or face.render_error
 
     def note_refused_key(self, authorization: str | None) -> None:
         """Note for the log which key was refused."""

@@ -11,6 +11,7 @@ from hubgate.core.transcoding import whole_as_tgi
 from hubgate.core.transcoding.streams import tgi_speller
 from hubgate.domain.calls import Complete
 from hubgate.domain.errors import InvalidRequest
+from hubgate.web.huggingface.errors import render_tgi
 from hubgate.web.shared.generation import Fields, stream, write
 from hubgate.web.shared.streams import SpelledTeller
 
@@ -57,7 +58,7 @@ async def answer_generation(
     Raises:
         HubgateError: it cannot be answered.
     """
-    exchange.ticket.dialect = "tgi"
+    exchange.ticket.render_error = render_tgi
     prompt, wants_stream = _prompt(fields), fields.flag("stream")
     parameters = Fields(fields.take("parameters", dict[str, msgspec.Raw]) or {})
     _refuse_unknown(fields)
@@ -71,7 +72,7 @@ async def answer_generation(
     if wants_stream if streamed is None else streamed:
         events = await stream(exchange, call)
         speller = tgi_speller(events.spelling, before=prompt if full_text else "")
-        await exchange.tell(events, SpelledTeller(speller, dialect="tgi", before=b"data:"))
+        await exchange.tell(events, SpelledTeller(speller, render_error=render_tgi, before=b"data:"))
         return
     generated = await write(exchange, call)
     body = await off_loop(len(generated.body), whole_as_tgi, generated, details=details)

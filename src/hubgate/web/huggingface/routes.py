@@ -5,19 +5,23 @@ Its contract and oddities is in CONTRACT.md.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.responses import Response
+from starlette.routing import Route
 
 from hubgate.core.off_loop import off_loop
 from hubgate.domain.calls import Tokenize, Tokens
 from hubgate.domain.endpoint import WRITING_TASKS, Task
 from hubgate.domain.errors import Cause, InvalidRequest, WrongTask
 from hubgate.web.http.asgi import decode, read_body
-from hubgate.web.http.faces import is_elasticsearch, is_hugging_faces
+from hubgate.web.http.clients import is_elasticsearch, is_hugging_faces
+from hubgate.web.http.face import Face, HotRoutes
 from hubgate.web.http.ticket import ticket_of
 from hubgate.web.huggingface.embeddings import answer_embed
+from hubgate.web.huggingface.errors import render_chat, render_tei, render_tgi
 from hubgate.web.huggingface.generation import GENERATION_FIELDS, answer_generation
 from hubgate.web.huggingface.info import info_of
 from hubgate.web.huggingface.rerank import (
@@ -26,20 +30,24 @@ from hubgate.web.huggingface.rerank import (
     answer_sparse,
     answer_sparse_as_tei,
 )
+from hubgate.web.openai import routes as openai
 from hubgate.web.openai.generation import answer_chat, answer_completions
 from hubgate.web.openai.models import model_object, named
-from hubgate.web.openai.routes import EMBEDDINGS, answer_embeddings
 from hubgate.web.shared.embeddings import Inputs, addressed, texts_of
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import Fields
 from hubgate.web.shared.rerank import answer_rerank
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from starlette.requests import Request
+    from starlette.routing import BaseRoute
 
     from hubgate.domain.endpoint import Endpoint
     from hubgate.service.gateway import Gateway
-    from hubgate.web.http.asgi import Receive, Scope, Send
+    from hubgate.web.http.asgi import AsgiApp, Receive, Scope, Send
+    from hubgate.web.http.face import Services
 
 
 class _TokenizeForm(msgspec.Struct, forbid_unknown_fields=True):
@@ -92,8 +100,8 @@ class HuggingFace:
     async def embeddings(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
         """`POST …/v1/embeddings`: OpenAI's, whatever `model` says."""
         name = _named(scope, name)
-        form = decode(await read_body(receive), EMBEDDINGS)
-        await answer_embeddings(self._gateway, scope, send, name, form)
+        form = decode(await read_body(receive), openai.EMBEDDINGS)
+        await openai.answer_embeddings(self._gateway, scope, send, name, form)
 
     async def embed_sparse(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
         """`POST …/embed_sparse`: the weights of words."""
@@ -104,12 +112,10 @@ class HuggingFace:
         body = await read_body(receive)
         fields = decode(body, _FIELDS)
         if "texts" in fields or "inputs" in fields:
-            ticket = ticket_of(scope)
-            ticket.face, ticket.dialect = "huggingface", ""  # the path of the bare route is OpenAI's
+            ticket_of(scope).speak(FACE)  # the path of the bare route is OpenAI's
             await answer_ranks(self._exchange(scope, send, name), body)
             return
-        ticket = ticket_of(scope)
-        ticket.face, ticket.dialect = "openai", "jina"
+        ticket_of(scope).speak(openai.WITH_DETAIL)
         if name is None:
             name = named(scope, Fields(body).take("model", str))
         await answer_rerank(self._exchange(scope, send, name), body)
@@ -181,11 +187,11 @@ class HuggingFace:
 
     def _exchange(self, scope: Scope, send: Send, name: str | None) -> Exchange:
         ticket = ticket_of(scope)
-        if ticket.face != "openai":
-            ticket.face = "huggingface"  # the path of `POST /` does not tell
+        if ticket.face.name != openai.FACE.name:
+            ticket.speak(FACE)  # the path of `POST /` does not tell
         endpoint, kind = addressed(self._gateway, ticket, _named(scope, name))
-        if endpoint.task in WRITING_TASKS and ticket.face != "openai":
-            ticket.dialect = "tgi"
+        if endpoint.task in WRITING_TASKS and ticket.face is FACE:
+            ticket.render_error = render_tgi
         return Exchange(self._gateway, endpoint, ticket, send, kind)
 
     def _endpoint(self, request: Request) -> Endpoint:
@@ -219,8 +225,8 @@ async def _chat(exchange: Exchange, scope: Scope, fields: Fields) -> None:
     headers = dict(scope["headers"])
     if not is_hugging_faces(headers):
         waits = is_elasticsearch(headers) and fields.left.get("stream") == b"true"
-        exchange.ticket.dialect = "tgi" if waits else "chat"
-        exchange.ticket.stream_dialect = "chat"
+        exchange.ticket.render_error = render_tgi if waits else render_chat
+        exchange.ticket.render_stream_error = render_chat
     await answer_chat(exchange, fields)
 
 
@@ -256,3 +262,70 @@ def _named(scope: Scope, name: str | None) -> str:
 
 def _json(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
+    return segments[0] in _OWN
+
+
+def _routes(services: Services) -> Sequence[BaseRoute]:
+    face = HuggingFace(services.gateway)
+    return [
+        Route("/hf/{name}", face.health, methods=["GET"]),
+        Route("/hf/{name}/info", face.info, methods=["GET"]),
+        Route("/hf/{name}/health", face.health, methods=["GET"]),
+        Route("/hf/{name}/v1/models", face.models, methods=["GET"]),
+        Route("/info", face.info, methods=["GET"]),
+        Route("/health", face.health, methods=["GET"]),
+    ]
+
+
+def _hot_routes(services: Services) -> HotRoutes:
+    """Below `/hf/{endpoint}`, and at the root for the key's default endpoint."""
+    face = HuggingFace(services.gateway)
+    by_tail = {
+        "": face.infer,
+        "v1": face.infer,  # InferenceClient(base_url=".../v1") posts to its base URL
+        "embed": face.embed,
+        "similarity": face.embed,
+        "embed_sparse": face.embed_sparse,
+        "rerank": face.rerank,
+        "v1/rerank": face.rerank_as_openai,
+        "v2/rerank": face.rerank_as_openai,
+        "predict": face.predict,
+        "generate": face.generate,
+        "generate_stream": face.generate_stream,
+        "chat/completions": face.chat,
+        "v1/chat/completions": face.chat,
+        "completions": face.completions,
+        "v1/completions": face.completions,
+        "tokenize": face.tokenize,
+        "embeddings": face.embeddings,
+        "v1/embeddings": face.embeddings,
+    }
+
+    def below(segments: Sequence[str]) -> AsgiApp | None:
+        name, *tail = segments or ("",)
+        handler = by_tail.get("/".join(tail)) if name else None
+        return handler and partial(handler, name=name)
+
+    at_root = {f"/{tail}" if tail else "": partial(handler, name=None) for tail, handler in by_tail.items()}
+    return HotRoutes(by_path=at_root, below={"hf": below})
+
+
+_OWN = frozenset(
+    {
+        "embed",
+        "embed_sparse",
+        "generate",
+        "generate_stream",
+        "health",
+        "hf",
+        "info",
+        "k",
+        "predict",
+        "similarity",
+        "tokenize",
+    }
+)
+FACE = Face(name="huggingface", owns=_owns, render_error=render_tei, routes=_routes, hot_routes=_hot_routes)

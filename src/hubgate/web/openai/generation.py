@@ -93,7 +93,7 @@ async def _stream(exchange: Exchange, call: WriteCall, wanted: _Wanted) -> None:
         with_logprobs=_with_logprobs(call),
         before=before,
     )
-    await exchange.tell(events, SpelledTeller(speller, dialect=exchange.stream_dialect, done=DONE))
+    await exchange.tell(events, SpelledTeller(speller, render_error=exchange.render_stream_error, done=DONE))
 
 
 async def _write_all(exchange: Exchange, calls: Sequence[Complete]) -> list[bytes]:

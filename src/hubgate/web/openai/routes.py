@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from starlette.responses import Response
+from starlette.routing import Route
 
 from hubgate.core.off_loop import off_loop, total
 from hubgate.core.vectors import f32_to_base64, in_encoding
@@ -15,7 +16,10 @@ from hubgate.domain.calls import Embed, Encoding
 from hubgate.domain.chunking import InvalidChunking
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import decode, read_body, respond
+from hubgate.web.http.clients import is_hugging_faces
+from hubgate.web.http.face import Face, HotRoutes
 from hubgate.web.http.ticket import ticket_of
+from hubgate.web.openai.errors import render, render_with_detail
 from hubgate.web.openai.generation import answer_chat, answer_completions
 from hubgate.web.openai.models import model_object, named
 from hubgate.web.shared.embeddings import (
@@ -33,14 +37,16 @@ from hubgate.web.shared.generation import Fields
 from hubgate.web.shared.rerank import answer_rerank
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from starlette.requests import Request
+    from starlette.routing import BaseRoute
 
     from hubgate.domain.calls import Vectors
     from hubgate.service.gateway import Gateway
     from hubgate.service.inference.chunked import Chunked, EmbeddedChunk
     from hubgate.web.http.asgi import Receive, Scope, Send
+    from hubgate.web.http.face import Services
 
 
 class EmbeddingsForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -210,3 +216,55 @@ def _spelled(item: bytes, *, as_base64: bool) -> bytes:
 
 def _json(value: object) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
+    if segments[0] == "hf" and len(segments) > 2:
+        tail = segments[2].rstrip("/")
+        return tail in _BELOW_HF or (tail in _BELOW_HF_SHARED and not is_hugging_faces(headers))
+    return segments[0] in _OWN
+
+
+def _routes(services: Services) -> Sequence[BaseRoute]:
+    face = OpenAI(services.gateway)
+    return [
+        Route("/v1/models", face.models, methods=["GET"]),
+        Route("/v1/models/{name}", face.model, methods=["GET"]),
+        Route("/models", face.models, methods=["GET"]),
+        Route("/models/{name}", face.model, methods=["GET"]),
+    ]
+
+
+def _hot_routes(services: Services) -> HotRoutes:
+    face = OpenAI(services.gateway)
+    return HotRoutes(
+        by_path={
+            "/v1/embeddings": face.embeddings,
+            "/embeddings": face.embeddings,
+            "/v1/chat/completions": face.chat,
+            "/chat/completions": face.chat,
+            "/v1/completions": face.completions,
+            "/completions": face.completions,
+            "/v1/rerank": face.rerank,
+            "/v2/rerank": face.rerank,
+            "/v1/v1/rerank": face.rerank,  # Cohere's clients add their own version to a base URL that ends in /v1
+            "/v1/v2/rerank": face.rerank,
+        }
+    )
+
+
+_OWN = frozenset({"v1", "v2", "embeddings", "models", "chat", "completions", "rerank"})
+# Below /hf/{endpoint}: routes that only clients of OpenAI's API call,
+_BELOW_HF = frozenset({"v1/embeddings", "embeddings", "v1/rerank", "v2/rerank"})
+# and routes that all kinds call: Hugging Face's own clients read text-generation-inference's errors there.
+_BELOW_HF_SHARED = frozenset({"v1/chat/completions", "chat/completions", "v1/completions", "completions"})
+FACE = Face(name="openai", owns=_owns, render_error=render, routes=_routes, hot_routes=_hot_routes)
+
+
+def _reads_detail(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
+    path = f"/{'/'.join(segments)}".rstrip("/")
+    return path.endswith(("/rerank", "/embeddings")) and _owns(segments, headers)
+
+
+WITH_DETAIL = Face(name="openai", owns=_reads_detail, render_error=render_with_detail)
+"""The same face where plugins of Jina and Xinference call it."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hubgate.domain.endpoint import Endpoint
     from hubgate.service.gateway import Gateway
     from hubgate.web.http.asgi import Send
+    from hubgate.web.http.face import RenderError
     from hubgate.web.http.ticket import Ticket
     from hubgate.web.shared.streams import Teller
 
@@ -31,9 +32,9 @@ class Exchange:
     """What the texts are for, when the body does not say."""
 
     @property
-    def stream_dialect(self) -> str:
-        """Of an error in the middle of a stream."""
-        return self.ticket.stream_dialect or self.ticket.dialect or self.ticket.face
+    def render_stream_error(self) -> RenderError:
+        """Renders an error in the middle of a stream."""
+        return self.ticket.render_stream_error or self.ticket.render_error
 
     def note(
         self, *, texts: int, tokens: int | None, waited: float, prompt_tokens: int | None = None

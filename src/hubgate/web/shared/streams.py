@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hubgate.core.transcoding.objects import Usage
     from hubgate.core.transcoding.streams import Speller
     from hubgate.web.http.asgi import Headers, Send
+    from hubgate.web.http.face import RenderError
     from hubgate.web.http.ticket import Ticket
 
 # A proxy that collects the answer before it passes it on would make a stream pointless.
@@ -55,17 +56,17 @@ class SpelledTeller:
 
     Args:
         speller: of the stream.
-        dialect: of an error in the middle.
+        render_error: for an error in the middle.
         before: what of an event stands before its payload.
         done: what stands after the last event.
     """
 
     def __init__(
-        self, speller: Speller, *, dialect: str, before: bytes = b"data: ", done: bytes = b""
+        self, speller: Speller, *, render_error: RenderError, before: bytes = b"data: ", done: bytes = b""
     ) -> None:
         self._speller = speller
         self._before = before
-        self._dialect = dialect
+        self._render_error = render_error
         self._done = done
 
     def tell(self, payloads: Sequence[bytes]) -> bytes:
@@ -79,7 +80,7 @@ class SpelledTeller:
 
     def fail(self, error: HubgateError) -> bytes:
         """An error event; without `[DONE]`, so that nobody takes what came before for the whole."""
-        return frames((problem(self._dialect, error).body,), self._before)
+        return frames((problem(self._render_error, error).body,), self._before)
 
     @property
     def tokens(self) -> tuple[int, int]:

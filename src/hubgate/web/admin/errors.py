@@ -1,0 +1,13 @@
+"""Errors of hubgate's own API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hubgate.domain.errors import HubgateError
+
+
+def render(error: HubgateError, status: int) -> tuple[int, object]:
+    """`{"error": {"cause", "message", "remedy"}}`."""
+    return status, {"error": {"cause": error.cause, "message": error.message, "remedy": error.remedy}}

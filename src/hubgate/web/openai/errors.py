@@ -1,0 +1,38 @@
+"""Errors as OpenAI's API renders them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hubgate.domain.errors import Cause
+
+if TYPE_CHECKING:
+    from hubgate.domain.errors import HubgateError
+
+_TYPE = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+
+def render(error: HubgateError, status: int) -> tuple[int, dict[str, Any]]:
+    """`{"error": {"message", "type", "param", "code"}}`."""
+    if error.cause is Cause.INPUT_TOO_LONG:
+        status = 400
+    return status, {
+        "error": {
+            "message": str(error),
+            "type": _TYPE.get(status, "invalid_request_error" if status < 424 else "api_error"),
+            "param": None,
+            "code": error.cause,
+        }
+    }
+
+
+def render_with_detail(error: HubgateError, status: int) -> tuple[int, object]:
+    """The same, with the message where the plugins of Jina and Xinference read it."""
+    status, body = render(error, status)
+    return status, {**body, "detail": str(error)}
