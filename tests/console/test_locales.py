@@ -72,7 +72,7 @@ def words(code: str) -> dict[str, str]:
 
 def used() -> set[str]:
     """The keys that templates and code name, whole or by a family."""
-    sources = [*PACKAGE.glob("templates/*.html"), *PACKAGE.glob("*.py")]
+    sources = [*PACKAGE.glob("templates/*.html"), *PACKAGE.rglob("*.py")]
     named = {
         key
         for path in sources
@@ -110,7 +110,7 @@ def test_every_key_that_is_named_is_there() -> None:
         for key in re.findall(r"""\bt\(\s*["']([^"']+)["']\s*[,)]""", path.read_text("utf-8"))
     } | {
         key
-        for path in PACKAGE.glob("*.py")
+        for path in PACKAGE.rglob("*.py")
         for key in re.findall(r"""\bsay\(\s*["']([^"']+)["']""", path.read_text("utf-8"))
     }
     families = {prefix + rest for prefix, all_of_it in FAMILIES.items() for rest in all_of_it}
@@ -118,7 +118,7 @@ def test_every_key_that_is_named_is_there() -> None:
 
 
 def test_every_key_that_is_there_is_used() -> None:
-    fields = {f"field.{name}" for name in re.findall(r"""["']([a-z_]+)["']""", _source("model_form.py"))}
+    fields = {f"field.{name}" for name in re.findall(r"""["']([a-z_]+)["']""", _source("models/form.py"))}
     assert words("en").keys() - used() - fields == set()
 
 
