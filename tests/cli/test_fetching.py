@@ -45,9 +45,8 @@ def test_in_a_terminal_a_model_is_downloaded_with_a_progress_line_and_then_regis
     os.close(ours)
     assert added.returncode == 0, shown
     assert "Downloading open/mpnet: 0.1 of 0.1 MB (100 %)" in shown
-    fields = dict(line.split(None, 1) for line in added.stdout.decode().splitlines())
-    assert fields["model"] == "open/mpnet"
-    assert fields["dimensions"] == "16"
+    assert "open/mpnet" in added.stdout.decode()
+    assert "16 dimensions" in added.stdout.decode()
 
 
 def test_elsewhere_nothing_is_drawn_and_what_was_downloaded_needs_no_hub(tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def test_fields_come_and_go_with_the_choices(empty: Screen) -> None:
 def test_the_preview_follows_the_settings(empty: Screen) -> None:
     page = empty.page
     empty.go("models/new")
+    page.select_option("#strategy", "sentence")
     page.get_by_text("Preview the chunks of a text").click()
     page.locator("#chunks").get_by_text("1 chunk", exact=True).wait_for()
     page.fill("#max_chunk_size", "25")

@@ -239,8 +239,7 @@ def test_the_client_is_chosen_by_keyboard_and_its_call_copied(opened: Screen) ->
 def test_a_model_is_tried_from_its_place_in_the_list(opened: Screen) -> None:
     page = opened.page
     opened.go("models")
-    page.get_by_label("Actions for ranks").click()
-    page.get_by_role("link", name="Try it out").click()
+    page.get_by_role("link", name="Try it out ranks").click()
     page.wait_for_url("**/ui/models/ranks/play")
     page.get_by_role("button", name="Run").click()
     page.get_by_text("Best answer first").wait_for()

@@ -142,7 +142,7 @@ def test_texts_are_ranked_with_the_best_first(visitor: Visitor) -> None:
     [
         ("fake", {}, "There is no text."),
         ("fake", {"text_1": "x" * 100_001}, "more than 100000 characters"),
-        ("fake", {"text_1": "a", "dimensions": "0"}, "[dimensions] must be a whole number from 1 to 65536."),
+        ("fake", {"text_1": "a", "dimensions": "0"}, "“Dimensions” must be a whole number from 1 to 65536."),
         ("ranks", {"text_1": "a"}, "[query] is empty."),
         ("chats", {"prompt": "a"}, "its text is streamed"),
     ],
