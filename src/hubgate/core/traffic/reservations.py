@@ -13,8 +13,6 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
-from hubgate.core.traffic.rate_limit import COUNTS
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
@@ -34,6 +32,7 @@ class Reserve:
         spent: what a former process wrote down, as `record` tells it.
         save: writes down the `record`s of all reserves; it does not fail.
         clock: seconds that never go back.
+        counts: seconds for which a permit counts at most.
     """
 
     def __init__(
@@ -42,11 +41,14 @@ class Reserve:
         spent: Iterable[tuple[float, int]],
         save: Callable[[], Awaitable[None]],
         clock: Clock,
+        *,
+        counts: float,
     ) -> None:
         self._size = max(1, requests_per_minute // _STEPS)
         self._spent = deque(sorted(spent))
         self._save = save
         self._clock = clock
+        self._counts = counts
         self._used = 0
         """Granted since the last were added to the spent ones."""
         self._left = 0
@@ -76,7 +78,7 @@ class Reserve:
         """What was granted: until when it counts at the latest, and how many permits."""
         now = self._clock()
         if self._used:
-            self._spent.append((now + COUNTS, self._used))
+            self._spent.append((now + self._counts, self._used))
             self._used = 0
         while self._spent and self._spent[0][0] <= now:
             self._spent.popleft()
@@ -85,7 +87,7 @@ class Reserve:
     def record(self) -> Sequence[tuple[float, int]]:
         """The same, together with what may be granted yet."""
         open_ = self._used + self._left + self._coming
-        until = max(self._valid_until, self._coming_until) + COUNTS
+        until = max(self._valid_until, self._coming_until) + self._counts
         return [*self._spent, (until, open_)] if open_ else list(self._spent)
 
     async def close(self) -> None:

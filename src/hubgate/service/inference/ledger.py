@@ -69,7 +69,7 @@ class Ledger:
         """The reserve of an allowance, the same for each that has this key."""
         if key not in self._reserves:
             former = self._former.pop(key, ())
-            self._reserves[key] = Reserve(requests_per_minute, former, self.save, self._clock)
+            self._reserves[key] = Reserve(requests_per_minute, former, self.save, self._clock, counts=COUNTS)
         return self._reserves[key]
 
     async def save(self) -> None:
