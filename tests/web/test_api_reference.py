@@ -11,10 +11,10 @@ import pytest
 
 from hubgate.domain.keys import Key
 from hubgate.web.admin.hub import HubApi
-from hubgate.web.admin.keys import KeyForm, edited_key
 from hubgate.web.admin.routes import Api
 from hubgate.web.schemas.configuration import Configuration
 from hubgate.web.schemas.endpoint import EndpointForm, edited
+from hubgate.web.schemas.key import KeyForm, edited_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -25,8 +25,8 @@ from hubgate.domain.errors import HubgateError, InvalidRequest
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, parse_hosts
 from hubgate.service.configuration.plan import Wanted, WantedConnection, WantedEndpoint
-from hubgate.web.admin.keys import KeyForm
 from hubgate.web.schemas.endpoint import EndpointForm
+from hubgate.web.schemas.key import KeyForm
 from hubgate.web.schemas.validation import fit
 
 if TYPE_CHECKING:
