@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
@@ -82,8 +81,9 @@ class _Dispatch:
     """Sends a request to its hot route, else to the router."""
 
     def __init__(self, hot: Sequence[HotRoutes], limits: KeyLimits, cold: Router) -> None:
-        self._by_path = dict(ChainMap(*(dict(one.by_path) for one in hot)))
-        self._below = dict(ChainMap(*(dict(one.below) for one in hot)))
+        # The first face that has a path is the last one that is written.
+        self._by_path = {path: handler for one in reversed(hot) for path, handler in one.by_path.items()}
+        self._below = {head: find for one in reversed(hot) for head, find in one.below.items()}
         self._limits = limits
         self._cold = cold
 

@@ -18,7 +18,7 @@ has lapsed, and another one is taken before anything is sent):
 - Neither, because the server is silent: e is l + `_SILENCE`. A server that stands still for longer may find more
   than the allowance when it goes on. Nobody can tell such a server from a dead one, which must be tried again.
 
-Across a restart: permits are granted only from a reserve that has been written down (`core.reserving`), with the
+Across a restart: permits are granted only from a reserve that has been written down (`core.traffic.reservations`), with the
 moment until which they count at the latest: `COUNTS` after they could last be granted. A new process begins with
 all that its predecessor wrote down in its log, so the argument above holds for the two together, as long as the
 server runs while the gateway restarts, and the system's clock is not set forward meanwhile.

@@ -12,7 +12,7 @@
     upstream    the model
 
 Only embeddings pass all of them; scores and weights of words begin at `broken`. A model that writes has a way of its
-own, `core.writing`, of the same parts: its calls cannot share a request.
+own, `core.generation`, of the same parts: its calls cannot share a request.
 
 A model on this machine has neither allowance nor queue here, unless its operator sets a rate limit: its worker joins
 texts of like length, which only who knows their tokens can. What is left for the pipeline is the caller's deadline, so

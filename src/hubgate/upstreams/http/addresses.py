@@ -3,7 +3,7 @@
 An operator gives URLs to a process that stands inside a network, so some addresses are never asked: those of the
 machine's own cloud (metadata services hand out credentials), link-local, multicast, unspecified and reserved ones.
 Loopback and private ranges are where engines live; they are allowed unless the operator says otherwise.
-The rule is applied to the addresses that are connected to (`http` calls it from its resolver), so that neither a
+The rule is applied to the addresses that are connected to (see `dial`), so that neither a
 name nor a second answer of the name server nor an odd spelling gets round it.
 """
 

@@ -1,6 +1,6 @@
 """The Hugging Face face: text-embeddings-inference's (TEI's) and text-generation-inference's (TGI's) APIs.
 
-Its contract and oddities is in CONTRACT.md.
+CONTRACT.md has its contract and its oddities.
 """
 
 from __future__ import annotations

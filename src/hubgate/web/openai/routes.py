@@ -1,4 +1,4 @@
-"""The OpenAI face: embeddings and models. Its contract and its oddities is in CONTRACT.md."""
+"""The OpenAI face: embeddings and models. CONTRACT.md has its contract and its oddities."""
 
 from __future__ import annotations
 
