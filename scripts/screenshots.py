@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "guides")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support"), str(ROOT / "tests" / "guides")]
 from guide_world import HOSTED, TOKEN, GuideHub  # noqa: E402
 from harness import RunningGate  # noqa: E402
 from lookalikes import LookAlike, lookalike  # noqa: E402

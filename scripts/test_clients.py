@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))  # the servers behind the gate are those of the tests
+sys.path[:0] = [
+    str(ROOT / "tests"),
+    str(ROOT / "tests" / "support"),
+]  # the servers behind the gate are those of the tests
 from lookalikes import lookalike  # noqa: E402
 
 BUILD = ROOT / "build" / "clients"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))  # the gate is started as in the tests
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]  # the gate is started as in the tests
 os.environ["HF_ENDPOINT"] = (
     "http://127.0.0.1:9"  # nothing is asked of the Hub; it is read by the imports below
 )

@@ -18,7 +18,7 @@ def test_every_test_that_a_contract_page_names_exists_and_every_claim_that_is_te
 ) -> None:
     page = (Path(hubgate.web.__file__).parent / name / "CONTRACT.md").read_text("utf-8")
     named = set(re.findall(r"`(test_\w+)`", page))
-    of_the_face = "".join(path.read_text("utf-8") for path in (TESTS / "web").glob(f"test_{name}*.py"))
+    of_the_face = "".join(path.read_text("utf-8") for path in (TESTS / "web" / name).glob("test_*.py"))
     of_clients = "".join(path.read_text("utf-8") for path in (TESTS / "clients").glob("test_*.py"))
     assert named <= set(re.findall(r"def (test_\w+)\(", of_the_face + of_clients))
     assert set(re.findall(r"def (test_\w+)\(", of_the_face)) - named == UNNAMED[name]

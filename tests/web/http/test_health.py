@@ -49,7 +49,7 @@ async def test_metrics_are_prometheus_text_and_all_of_them_documented(scripted: 
     assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", reply.body.decode(), re.MULTILINE))
     exposed = {name for name in types if not name.endswith("_created")}
-    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "api.md").read_text("utf-8")
     assert exposed == set(re.findall(r"`(hubgate_\w+)`", page))
 
 

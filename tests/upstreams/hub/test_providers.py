@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ROUTER = "https://router.huggingface.co"
 MODEL = "org/PROVIDER_ID"
-RECORDED = Path(__file__).parents[3] / "shared" / "recordings" / "hosted" / "provider_routes.json"
+RECORDED = Path(__file__).parents[4] / "shared" / "recordings" / "hosted" / "provider_routes.json"
 EMBED = Embed(texts=["a", "b"], dimensions=8)
 COMPLETE = Complete(prompt="hi", fields={"max_tokens": b"4", "temperature": b"0.1", "stop": b'["x"]'})
 CHAT_FIELDS = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-TINY = Path(__file__).parents[1] / "data" / "tiny_models" / "bert"
+TINY = Path(__file__).parents[2] / "data" / "tiny_models" / "bert"
 
 
 def endpoint(model: str, name: str = "local", facts: Facts | None = None) -> Endpoint:

@@ -16,7 +16,7 @@ from hubgate.upstreams.engines.embedders import DIALECTS, POOLED_HERE, embed_req
 from hubgate.upstreams.engines.tokenize import read_tokens, tokenize_request
 from hubgate.upstreams.http.messages import HttpReply
 
-ENGINES = Path(__file__).parent.parent / "data" / "engines"
+ENGINES = Path(__file__).parents[2] / "data" / "engines"
 
 
 def recorded(engine: str, label: str) -> HttpReply:

@@ -11,7 +11,7 @@ import pytest
 from hubgate.domain.endpoint import Engine, Task
 from hubgate.upstreams.engines.recognise import GENERATES, from_info, from_models, tasks_of_openapi
 
-ENGINES = Path(__file__).parent.parent / "data" / "engines"
+ENGINES = Path(__file__).parents[2] / "data" / "engines"
 
 
 def recorded(engine: str, label: str) -> Any:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CASES = [
     json.loads(line)
-    for line in (Path(__file__).parents[1] / "data" / "chunking" / "elasticsearch-9.4.jsonl")
+    for line in (Path(__file__).parents[2] / "data" / "chunking" / "elasticsearch-9.4.jsonl")
     .read_text("utf-8")
     .splitlines()
 ]

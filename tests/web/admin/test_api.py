@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from hubgate.web.http.asgi import AsgiApp
 
 TOKEN = "hf_aTokenThatNobodyMayEverSee_last"
-PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "api.md").read_text("utf-8")
 
 
 def routes(app: AsgiApp) -> set[str]:

@@ -23,8 +23,8 @@ from hubgate.upstreams.http.messages import HttpReply
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-ENGINES = Path(__file__).parent.parent / "data" / "engines"
-HOSTED = Path(__file__).parents[3] / "shared" / "recordings" / "hosted" / "exchanges.json"
+ENGINES = Path(__file__).parents[2] / "data" / "engines"
+HOSTED = Path(__file__).parents[4] / "shared" / "recordings" / "hosted" / "exchanges.json"
 SCHEMA = {"type": "object"}
 
 

@@ -24,7 +24,7 @@ NEEDS_CHROMIUM = pytest.mark.skipif(
     reason="no Chromium here: `apt-get install chromium fonts-noto-cjk` brings what these tests drive",
 )
 LOCALES = {"en": "en-US", "zh": "zh-CN", "ja": "ja-JP", "fa": "fa-IR"}
-SHOTS = Path(__file__).parents[1] / "build" / "screenshots"
+SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 _FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
@@ -123,4 +123,4 @@ def screen(
 
 @cache
 def _axe() -> str:
-    return (Path(__file__).parent / "console" / "axe" / "axe.min.js").read_text("utf-8")
+    return (Path(__file__).parents[1] / "web" / "console" / "axe" / "axe.min.js").read_text("utf-8")

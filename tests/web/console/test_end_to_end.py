@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = NEEDS_CHROMIUM
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-LOCAL = Path(__file__).parents[1] / "data" / "tiny_models" / "bert"
+LOCAL = Path(__file__).parents[2] / "data" / "tiny_models" / "bert"
 
 
 @pytest.fixture

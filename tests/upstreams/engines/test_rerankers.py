@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from hubgate.domain.ports import Upstream
 
-ENGINES = Path(__file__).parent.parent / "data" / "engines"
+ENGINES = Path(__file__).parents[2] / "data" / "engines"
 TEXTS = ["nothing of it", "the red fox", "a fox"]
 CALL = Rerank(query="red fox", texts=TEXTS)
 
