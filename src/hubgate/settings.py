@@ -6,14 +6,11 @@ Every variable is documented in docs/settings.md; a test compares the two.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MIN_ADMIN_KEY_LENGTH = 16
 MIN_CACHE_BYTES = 1 << 20

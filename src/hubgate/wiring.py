@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import StoreFailed
@@ -18,19 +18,15 @@ from hubgate.service.inference.pipeline import Pipelines
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Meter
+from hubgate.service.usage import Usage
+from hubgate.settings import Settings
 from hubgate.store.store import SqlStore
 from hubgate.store.vectors.file import VectorFile
 from hubgate.upstreams.hub.client import open_hub
 from hubgate.upstreams.hub.tokenizers import TokenizerFiles
 from hubgate.upstreams.sources import ModelSources
 from hubgate.web.app import create_app
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from hubgate.service.usage import Usage
-    from hubgate.settings import Settings
-    from hubgate.web.http.asgi import AsgiApp
+from hubgate.web.http.asgi import AsgiApp
 
 READY_ENDPOINT = Endpoint(
     name="all-minilm-l6-v2",

@@ -6,20 +6,16 @@ import hashlib
 import json
 import logging
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from hubgate.core.reply_shares import itemized, weight
 from hubgate.core.vectors import json_to_f32
-from hubgate.domain.calls import CachedVector, Embed, Encoding, Vectors
+from hubgate.domain.calls import CachedVector, Call, Embed, Encoding, Result, Vectors
 from hubgate.domain.errors import StoreFailed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from hubgate.domain.calls import Call, Result
-    from hubgate.domain.ports import Answer, VectorCache
+from hubgate.domain.ports import Answer, VectorCache
 
 _OVERHEAD = 400
 """Bytes that an entry takes beside its vector: key, objects and their places in the table."""

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from hubgate.core.packing.faults import too_late
 from hubgate.core.reply_shares import BYTES_PER_TOKEN, weight
+from hubgate.core.traffic.circuit_breaker import Breaker
 from hubgate.core.traffic.rate_limit import sending_under
-from hubgate.domain.calls import Complete
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-
-    from hubgate.core.traffic.circuit_breaker import Breaker
-    from hubgate.core.traffic.retry import Retries
-    from hubgate.core.traffic.turns import Turns
-    from hubgate.domain.calls import Generated, Spelling, WriteCall
-    from hubgate.domain.ports import Clock, Events, Writer
+from hubgate.core.traffic.retry import Retries
+from hubgate.core.traffic.turns import Turns
+from hubgate.domain.calls import Complete, Generated, Spelling, WriteCall
+from hubgate.domain.ports import Clock, Events, Writer
 
 R = TypeVar("R")
 

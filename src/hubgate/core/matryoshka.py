@@ -10,16 +10,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from hubgate.core.off_loop import off_loop, total
 from hubgate.core.vectors import f32, floats, in_encoding, normalised
-from hubgate.domain.calls import Embed, Encoding, Vectors
+from hubgate.domain.calls import Call, Embed, Encoding, Result, Vectors
 from hubgate.domain.errors import InvalidRequest
-
-if TYPE_CHECKING:
-    from hubgate.domain.calls import Call, Result
-    from hubgate.domain.ports import Answer
+from hubgate.domain.ports import Answer
 
 Sizes: TypeAlias = range | tuple[int, ...]
 """The numbers of dimensions that a vector may be cut to: all of a range, or these alone."""

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from hubgate.domain.calls import Embed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from hubgate.domain.calls import Call, InputType, Result
-    from hubgate.domain.ports import Answer
+from hubgate.domain.calls import Call, Embed, InputType, Result
+from hubgate.domain.ports import Answer
 
 
 class Prompted:

@@ -6,12 +6,10 @@ A model's own `prompts` file wins over this table, and the operator over both. A
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from hubgate.domain.calls import InputType
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _SENTENCE = "Represent this sentence for searching relevant passages: "
 _WEB_SEARCH = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"

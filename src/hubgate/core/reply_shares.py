@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import Encoding, Scores, SparseVectors, Vectors
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 BYTES_PER_TOKEN = 3
 """Elasticsearch reckons with three characters; English has about four bytes a token, Chinese about three."""

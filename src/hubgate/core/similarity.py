@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from operator import mul
-from typing import TYPE_CHECKING
 
 from hubgate.core.vectors import floats
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def cosines(source: bytes, others: Sequence[bytes]) -> list[float]:

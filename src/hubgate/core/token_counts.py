@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from hubgate.domain.calls import Embed, Vectors
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.domain.calls import Call, Result
-    from hubgate.domain.ports import Answer, Counter
+from hubgate.domain.calls import Call, Embed, Result, Vectors
+from hubgate.domain.ports import Answer, Counter
 
 _SPECIAL_TOKENS = 8
 """More than any model puts around a text."""

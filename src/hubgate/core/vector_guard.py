@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hubgate.core.packing.faults import wrong_count
 from hubgate.core.vectors import check_range, dimensions, is_finite, is_flat, not_a_number
-from hubgate.domain.calls import Embed, Encoding, Vectors
+from hubgate.domain.calls import Call, Embed, Encoding, Result, Vectors
 from hubgate.domain.errors import Cause, EndpointChanged, UpstreamUnreadable
-
-if TYPE_CHECKING:
-    from hubgate.domain.calls import Call, Result
-    from hubgate.domain.ports import Answer
+from hubgate.domain.ports import Answer
 
 
 class Guarded:

@@ -10,17 +10,14 @@ import binascii
 import math
 import re
 import struct
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import msgspec
 import orjson
 
 from hubgate.domain.calls import Encoding, Vectors
 from hubgate.domain.errors import Cause, UpstreamUnreadable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 _BASE64 = msgspec.json.Decoder(bytes)
 _F32_BYTES = 4

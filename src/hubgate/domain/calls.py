@@ -5,13 +5,10 @@ Vectors and generated text stay bytes, as the upstream sent them: see `Vectors` 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
+from typing import TypeAlias
 
 PATIENCE_OF_BULK = 8
 """Wherever calls wait, at the latest every so many turns a bulk call has one."""

@@ -5,13 +5,11 @@ Source: Elasticsearch 9.4 for the fields, bounds and defaults; the length of one
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from hubgate.domain.errors import InvalidEndpoint
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 Strategy: TypeAlias = Literal["sentence", "word", "recursive", "none"]
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-from hubgate.domain.errors import Cause
-
-if TYPE_CHECKING:
-    from hubgate.domain.endpoint import Facts
-    from hubgate.domain.errors import HubgateError
+from hubgate.domain.endpoint import Facts
+from hubgate.domain.errors import Cause, HubgateError
 
 
 class Step(StrEnum):

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from hubgate.domain.calls import InputType  # noqa: TC001 - the store reads the types of the fields
-from hubgate.domain.chunking import ChunkFit, ChunkingSettings  # noqa: TC001 - as above
+from hubgate.domain.calls import InputType
+from hubgate.domain.chunking import ChunkFit, ChunkingSettings
 from hubgate.domain.errors import InvalidEndpoint
 
 DEFAULT_REQUESTS_PER_MINUTE = 3000

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from hubgate.domain.endpoint import Engine, Task
+from hubgate.domain.endpoint import Engine, Task
 
 MOST_MODELS = 100
 """Of one search."""

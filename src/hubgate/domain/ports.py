@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol, TypeAlias
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-
-    from hubgate.domain.calls import CachedVector, Call, Generated, Result, Spelling, WriteCall
-    from hubgate.domain.diagnosis import Step
-    from hubgate.domain.endpoint import Endpoint, Facts
-    from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelSearch
-    from hubgate.domain.keys import Key
-    from hubgate.domain.records import AuditLog, ConnectionStore, UsageStore
-    from hubgate.domain.secret import Secret
+from hubgate.domain.calls import CachedVector, Call, Generated, Result, Spelling, WriteCall
+from hubgate.domain.diagnosis import Step
+from hubgate.domain.endpoint import Endpoint, Facts
+from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelSearch
+from hubgate.domain.keys import Key
+from hubgate.domain.records import AuditLog, ConnectionStore, UsageStore
+from hubgate.domain.secret import Secret
 
 
 class Answer(Protocol):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, HUGGING_FACE
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from hubgate.domain.secret import Secret
 
 HOUR, DAY = 3600, 86_400
 """Seconds. Hours and days are UTC's."""

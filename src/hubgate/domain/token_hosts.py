@@ -7,12 +7,9 @@ every name below a domain, and the word `huggingface` covers the hosts of Huggin
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from hubgate.domain.errors import InvalidRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 HUGGING_FACE = "huggingface"
 DEFAULT_HOSTS = (HUGGING_FACE,)

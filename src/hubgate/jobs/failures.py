@@ -12,19 +12,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 from hubgate.domain.errors import Cause, HubgateError
-from hubgate.jobs.rows import Embedded, Failed, JobStopped
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from typing import Any
-
-    from hubgate.domain.ports import Clock
-    from hubgate.jobs.rows import Embedder, Reply, Row
+from hubgate.domain.ports import Clock
+from hubgate.jobs.rows import Embedded, Embedder, Failed, JobStopped, Reply, Row
 
 T = TypeVar("T")
 _OWN_FAULT = frozenset(

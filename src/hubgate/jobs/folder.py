@@ -15,9 +15,11 @@ import fcntl
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -25,10 +27,6 @@ from hubgate.domain.errors import Cause
 from hubgate.jobs.durable import replacing
 from hubgate.jobs.manifest import Totals, totals_of
 from hubgate.jobs.rows import Columns, JobStopped
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 T = TypeVar("T")
 ROWS_PER_REQUEST = 128

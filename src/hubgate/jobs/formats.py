@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from hubgate.jobs.inputs import unusable_input
 from hubgate.jobs.jsonl import JsonlSink, JsonlSource
 from hubgate.jobs.parts import Parts
+from hubgate.jobs.rows import Columns, JobStopped, Layout, Sink, Source
 from hubgate.jobs.text_folder import TextFolder
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from hubgate.jobs.rows import Columns, JobStopped, Layout, Sink, Source
 
 PARQUET = frozenset({".parquet", ".pq"})
 JSONL = frozenset({".jsonl", ".ndjson"})

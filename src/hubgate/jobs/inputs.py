@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from hubgate.domain.errors import Cause
 from hubgate.jobs.rows import JobStopped
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 MOST_TEXT_BYTES = 64 * 1024 * 1024
 """Of one row; a longer one is not read into memory, and fails."""

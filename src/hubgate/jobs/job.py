@@ -6,29 +6,22 @@ import asyncio
 import contextlib
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import msgspec
 
 from hubgate.domain.errors import Cause, HubgateError
 from hubgate.jobs.durable import replacing
 from hubgate.jobs.failures import PATIENCE, Asking
-from hubgate.jobs.folder import JobFolder, Plan, Status, Task
+from hubgate.jobs.folder import JobFolder, Manner, Plan, Status, Task
 from hubgate.jobs.formats import check_output, open_sink, open_source
 from hubgate.jobs.inputs import compare_identity
 from hubgate.jobs.manifest import Manifest
-from hubgate.jobs.rows import JobStopped, Layout
+from hubgate.jobs.rows import Embedder, JobStopped, Layout, Source
 from hubgate.jobs.runner import Progress, Work, check_model, work, written
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-    from hubgate.jobs.folder import Manner
-    from hubgate.jobs.rows import Embedder, Source
-
 
 _END_OF: dict[type[BaseException], str] = {asyncio.CancelledError: "It was interrupted."}
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hubgate.jobs.rows import Part, Sink
+from hubgate.jobs.rows import Part, Sink
 
 
 class _Told(NamedTuple):

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
 
 import orjson
 
 from hubgate.core.vectors import f32_to_json
 from hubgate.jobs.durable import replacing
 from hubgate.jobs.inputs import MOST_TEXT_BYTES, Stamp, no_such_field
-from hubgate.jobs.rows import Failed, RowFault, is_id, places, read_row
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
-    from typing import BinaryIO, Literal
-
-    from hubgate.jobs.parts import Parts
-    from hubgate.jobs.rows import Columns, Embedded, Layout, Part, Row
+from hubgate.jobs.parts import Parts
+from hubgate.jobs.rows import Columns, Embedded, Failed, Layout, Part, Row, RowFault, is_id, places, read_row
 
 _FIRST_ROWS = 100
 _BOM = b"\xef\xbb\xbf"

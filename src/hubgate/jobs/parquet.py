@@ -5,8 +5,10 @@ Vectors stay bytes: a column of vectors is one buffer, joined from those of the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Literal
 
 import orjson
 import pyarrow as pa
@@ -15,15 +17,20 @@ import pyarrow.parquet as pq
 from hubgate.jobs.durable import replacing, settle
 from hubgate.jobs.inputs import Stamp, no_such_field, unusable_input
 from hubgate.jobs.parquet_values import first_fault, is_id_column, is_text, values
-from hubgate.jobs.rows import Failed, Row, RowFault, is_id, places, read_row
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
-    from typing import Literal
-
-    from hubgate.jobs.parts import Parts
-    from hubgate.jobs.rows import Columns, Embedded, Layout, Part, Piece
+from hubgate.jobs.parts import Parts
+from hubgate.jobs.rows import (
+    Columns,
+    Embedded,
+    Failed,
+    Layout,
+    Part,
+    Piece,
+    Row,
+    RowFault,
+    is_id,
+    places,
+    read_row,
+)
 
 _READ_ROWS = 1024
 _READ_BUFFER = 1 << 20

@@ -6,14 +6,11 @@ One file and not one a shard: a file system takes longer to make, to sync and to
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from pathlib import Path
 
 from hubgate.jobs.durable import sync_folder
 from hubgate.jobs.rows import Part
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
 
 
 class Parts:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hubgate.domain.errors import Cause
 from hubgate.jobs.durable import replacing
 from hubgate.jobs.folder import JobFolder
 from hubgate.jobs.rows import JobStopped
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class KnownJobs:

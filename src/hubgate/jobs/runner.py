@@ -6,29 +6,23 @@ import asyncio
 import errno
 import time
 from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from hubgate.domain.errors import Cause
+from hubgate.domain.ports import Clock
+from hubgate.jobs.failures import Asked, Asking
 from hubgate.jobs.inputs import input_changed, unusable_input
 from hubgate.jobs.joiner import Joining
-from hubgate.jobs.manifest import Record, Totals
-from hubgate.jobs.rows import JobStopped
+from hubgate.jobs.manifest import Manifest, Record, Totals
+from hubgate.jobs.rows import Embedded, JobStopped, Shard, Sink, Source
 from hubgate.jobs.shards import cut
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import Any
-
-    from hubgate.domain.ports import Clock
-    from hubgate.jobs.failures import Asked, Asking
-    from hubgate.jobs.manifest import Manifest
-    from hubgate.jobs.rows import Embedded, Shard, Sink, Source
 
 T = TypeVar("T")
 _NO_ROOM = {

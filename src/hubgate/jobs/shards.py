@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 from hubgate.jobs.rows import Failed, Row, Shard
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 MOST_BYTES = 1_000_000
 """Of the texts of a shard in UTF-8; a longer text is a shard of its own."""

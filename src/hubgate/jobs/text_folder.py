@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from hubgate.jobs.inputs import MOST_TEXT_BYTES, input_changed, unusable_input
-from hubgate.jobs.rows import Failed, RowFault, read_row
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-    from typing import Literal
-
-    from hubgate.jobs.rows import Row
+from hubgate.jobs.rows import Failed, Row, RowFault, read_row
 
 SUFFIXES = frozenset({".txt", ".text", ".md", ".markdown"})
 

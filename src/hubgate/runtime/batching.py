@@ -7,13 +7,10 @@ batches), and similar ones nearly none.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from hubgate.runtime.order import Asked, Order
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 PADDED_TOKENS = 1024
 """The most a batch holds, padding included; a longer text runs alone."""

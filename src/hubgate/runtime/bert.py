@@ -5,19 +5,16 @@ Source of the arithmetic: Devlin et al., BERT (2018), section 3, and Vaswani et 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hubgate.runtime.files import unusable
-from hubgate.runtime.graph import IDS, KINDS, MASK, Encoder, number, unsqueeze
+from hubgate.runtime.folder import BertShape, Recipe
+from hubgate.runtime.graph import IDS, KINDS, MASK, Encoder, Node, number, unsqueeze
 from hubgate.runtime.heads import Ranking
 from hubgate.runtime.openvino_quiet import opset13 as ops
 from hubgate.runtime.weights import read_weights
-
-if TYPE_CHECKING:
-    from hubgate.runtime.folder import BertShape, Recipe
-    from hubgate.runtime.graph import Node
 
 
 def build_bert(recipe: Recipe, shape: BertShape, vocabulary: int) -> Encoder:

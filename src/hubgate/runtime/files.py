@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from hubgate.domain.errors import RuntimeFailed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 WEIGHTS = "model.safetensors"
 ONNX = ("onnx/model.onnx", "model.onnx")

@@ -5,8 +5,10 @@ Nothing is guessed. What is missing, unknown or contradicts another file is refu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from hubgate.runtime.files import (
     ONNX,
@@ -17,13 +19,7 @@ from hubgate.runtime.files import (
     unusable,
     whole,
 )
-from hubgate.runtime.heads import Embedding, Pooling, read_head
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from hubgate.runtime.heads import Head
+from hubgate.runtime.heads import Embedding, Head, Pooling, read_head
 
 __all__ = [
     "ONNX",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+import asyncio
+from typing import BinaryIO, TypeAlias
 
 import msgspec
 
 from hubgate.domain.calls import Token
 from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, RuntimeFailed
-
-if TYPE_CHECKING:
-    import asyncio
 
 
 class EmbedTexts(msgspec.Struct, tag="embed", array_like=True, frozen=True):

@@ -6,20 +6,17 @@ token) and, where segments are told apart, `token_type_ids`; each `[texts, token
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hubgate.runtime.files import unusable
+from hubgate.runtime.folder import Recipe
 from hubgate.runtime.heads import Embedding, Pooling
 from hubgate.runtime.openvino_quiet import openvino
 from hubgate.runtime.openvino_quiet import opset13 as ops
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.runtime.folder import Recipe
 
 Node = Any
 """A value of the graph; OpenVINO is published without types."""

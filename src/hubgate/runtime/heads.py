@@ -5,16 +5,13 @@ Nothing is guessed: a wrong pooling gives vectors that look right and are not. W
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path, PurePath
+from typing import Any, TypeAlias
 
 from hubgate.runtime.files import json_of, read_json, unusable
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 _RANKS = "ForSequenceClassification"
 _ACTIVATIONS = {"torch.nn.modules.activation.Sigmoid": True, "torch.nn.modules.linear.Identity": False}

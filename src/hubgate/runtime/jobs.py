@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
+from hubgate.domain.calls import Token
 from hubgate.domain.errors import InvalidRequest
-from hubgate.runtime.frames import Embedded, EmbedTexts, Ranked, RankTexts, Tokenized, TokenizeTexts
+from hubgate.runtime.folder import Recipe
+from hubgate.runtime.frames import Answered, Embedded, EmbedTexts, Ranked, RankTexts, Tokenized, TokenizeTexts
 from hubgate.runtime.heads import Embedding, Ranking
 from hubgate.runtime.order import Asked
 from hubgate.runtime.selftest import sigmoid
+from hubgate.runtime.tokens import Row, Tokens
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from hubgate.domain.calls import Token
-    from hubgate.runtime.folder import Recipe
-    from hubgate.runtime.frames import Answered
-    from hubgate.runtime.tokens import Row, Tokens
-
-    Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]
 
 SLICE = 16_384
 """Characters that are tokenised in one go, and a text at least: some 20 ms. Of a long text it is only an excerpt."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,19 +12,14 @@ from hubgate.domain.errors import RuntimeFailed
 from hubgate.runtime.batching import padded
 from hubgate.runtime.bert import build_bert
 from hubgate.runtime.files import unusable
+from hubgate.runtime.folder import Recipe
 from hubgate.runtime.graph import IDS, KINDS, MASK, Node, read_onnx, with_head
 from hubgate.runtime.openvino_quiet import openvino
 from hubgate.runtime.selftest import choose, rows_of, unsound
 from hubgate.runtime.share import Share
-from hubgate.runtime.tokens import Tokens
+from hubgate.runtime.tokens import Row, Tokens
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.runtime.folder import Recipe
-    from hubgate.runtime.tokens import Row
-
-    Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]
 
 
 class Model:

@@ -6,13 +6,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from hubgate.domain.calls import PATIENCE_OF_BULK
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class Asked(NamedTuple):

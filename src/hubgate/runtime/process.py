@@ -8,22 +8,27 @@ import itertools
 import os
 import signal
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import msgspec
 
 from hubgate.core.off_loop import off_loop
 from hubgate.domain.endpoint import Precision
-from hubgate.domain.errors import Cause, RuntimeFailed
-from hubgate.runtime.frames import Failed, Forget, Ready, frame, read_frame, reply_of
+from hubgate.domain.errors import Cause, HubgateError, RuntimeFailed
+from hubgate.runtime.frames import (
+    Answered,
+    Failed,
+    Forget,
+    Ready,
+    Reply,
+    Request,
+    frame,
+    read_frame,
+    reply_of,
+)
 from hubgate.runtime.share import Share
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from hubgate.domain.errors import HubgateError
-    from hubgate.runtime.frames import Answered, Reply, Request
 
 _WHOLE = Share()
 _SECRETS = ("HUBGATE_", "HF_")

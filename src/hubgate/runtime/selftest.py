@@ -5,22 +5,19 @@ Both are looked at on the same few texts, of all lengths; it takes a fraction of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from hubgate.domain.endpoint import Precision
 from hubgate.domain.errors import RuntimeFailed
 from hubgate.runtime.files import unusable
+from hubgate.runtime.folder import Recipe
 from hubgate.runtime.heads import Ranking
+from hubgate.runtime.tokens import Row, Tokens
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from hubgate.runtime.folder import Recipe
-    from hubgate.runtime.tokens import Row, Tokens
-
-    Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]
 
 SAME_VECTOR = 0.9995
 """The least cosine of two vectors of one text that are the same for any search."""

@@ -8,17 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
+from hubgate.domain.ports import Clock
+from hubgate.runtime.frames import Answered, Ready, Request
 from hubgate.runtime.process import WorkerProcess, worker_command
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
-    from hubgate.domain.ports import Clock
-    from hubgate.runtime.frames import Answered, Ready, Request
 
 _LONGEST_PAUSE = 60.0
 

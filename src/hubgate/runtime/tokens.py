@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tokenizers import Tokenizer
@@ -11,14 +13,10 @@ from hubgate.domain.calls import Token
 from hubgate.domain.errors import Cause, InvalidRequest
 from hubgate.runtime.excerpt import CHARACTERS_PER_TOKEN, NotSettled, excerpt, most_characters
 from hubgate.runtime.files import TOKENIZER, TokenizerBroken, unusable
+from hubgate.runtime.folder import Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
     from tokenizers import Encoding
-
-    from hubgate.runtime.folder import Recipe
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:

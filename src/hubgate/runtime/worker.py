@@ -12,26 +12,20 @@ import contextlib
 import os
 import sys
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from hubgate.domain.endpoint import Precision
 from hubgate.domain.errors import InvalidRequest, RuntimeFailed
 from hubgate.runtime.batching import Waiting, batch_tokens
-from hubgate.runtime.folder import read_folder
+from hubgate.runtime.folder import Recipe, read_folder
 from hubgate.runtime.frames import Failed, Forget, Ready, Reply, Request, frame, read_request
-from hubgate.runtime.jobs import SLICE, job_of
-from hubgate.runtime.model import Model
+from hubgate.runtime.jobs import SLICE, Job, job_of
+from hubgate.runtime.model import Lane, Model
 from hubgate.runtime.order import Order
 from hubgate.runtime.share import Share
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from hubgate.runtime.folder import Recipe
-    from hubgate.runtime.jobs import Job
-    from hubgate.runtime.model import Lane
 
 
 class Worker:

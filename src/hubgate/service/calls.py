@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from hubgate.core.generation import Held
-from hubgate.domain.calls import Embed, Rerank, Scores, SparseEmbed, SparseVectors, Tokenize, Vectors
-from hubgate.domain.endpoint import WRITING_TASKS, Task
+from hubgate.core.chunking import Chunk
+from hubgate.core.generation import Held, Writing
+from hubgate.domain.calls import (
+    Call,
+    Embed,
+    Generated,
+    InputType,
+    Rerank,
+    Result,
+    Scores,
+    SparseEmbed,
+    SparseVectors,
+    Tokenize,
+    Vectors,
+    WriteCall,
+)
+from hubgate.domain.chunking import ChunkingSettings
+from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Task
 from hubgate.domain.errors import (
     Cause,
     EndpointChanged,
@@ -23,17 +39,8 @@ from hubgate.domain.errors import (
     WrongTask,
 )
 from hubgate.service.inference.cutting import chunks_of, count_long
+from hubgate.service.registry.live_endpoints import Live, LiveEndpoints
 from hubgate.service.registry.validation import what_changed
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from hubgate.core.chunking import Chunk
-    from hubgate.core.generation import Writing
-    from hubgate.domain.calls import Call, Generated, InputType, Result, WriteCall
-    from hubgate.domain.chunking import ChunkingSettings
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.registry.live_endpoints import Live, LiveEndpoints
 
 R = TypeVar("R")
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from hubgate.core.traffic.rate_limit import sending_under
-from hubgate.domain.endpoint import WRITING_TASKS, Source
+from hubgate.domain.diagnosis import Finding
+from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Source
 from hubgate.domain.errors import HubgateError
+from hubgate.domain.secret import Secret
 from hubgate.service.registry.changes import is_another
 from hubgate.service.registry.connections import Connecting
 from hubgate.service.registry.diagnosis import diagnose
@@ -17,13 +19,6 @@ from hubgate.service.registry.model_proxies import SwitchedOff
 from hubgate.service.registry.opening import to_be_looked_at
 from hubgate.service.registry.probe import ask_once
 from hubgate.service.registry.validation import prove, refusal, what_changed
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
-    from hubgate.domain.diagnosis import Finding
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.secret import Secret
 
 _READY_NOTE = "ready endpoint"
 _CHECK_SECONDS = 300.0

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from hubgate.domain.errors import InvalidRequest, StoreFailed
-from hubgate.domain.records import HOUR, Slot, Tally
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-
-    from hubgate.domain.records import UsageQuestion, UsageRow, UsageStore
-    from hubgate.service.inference.pipeline import Pipeline
+from hubgate.domain.records import HOUR, Slot, Tally, UsageQuestion, UsageRow, UsageStore
+from hubgate.service.inference.pipeline import Pipeline
 
 GROUPS = ("endpoint", "key", "day", "hour", "cause")
 MOST_ROWS = 10_000

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from hubgate.domain.actor import ACTOR
 from hubgate.domain.records import Change
+from hubgate.store.database import Database
 from hubgate.store.tables import audit
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from sqlalchemy import Connection
-
-    from hubgate.store.database import Database
-
-    Note = Callable[[Connection, str, str, Mapping[str, Any]], None]
+Note = Callable[[Connection, str, str, Mapping[str, Any]], None]
 
 MOST_LINES = 10_000
 """The oldest go when there are more."""

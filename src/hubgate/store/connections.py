@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection as Transaction
+from sqlalchemy import Row, delete, insert, select, update
 
 from hubgate.domain.records import Connection
-from hubgate.store.audit_log import difference
+from hubgate.store.audit_log import SqlAudit, difference
+from hubgate.store.database import Database
+from hubgate.store.sealing import TokenColumns
 from hubgate.store.tables import connections
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy import Connection as Transaction
-    from sqlalchemy import Row
-
-    from hubgate.store.audit_log import SqlAudit
-    from hubgate.store.database import Database
-    from hubgate.store.sealing import TokenColumns
 
 
 class SqlConnections:

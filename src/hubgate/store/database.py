@@ -7,21 +7,17 @@ in `hubgate.store.sqlite`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
-from sqlalchemy import URL, create_engine, inspect, text
+from sqlalchemy import URL, Connection, Engine, create_engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from hubgate.domain.errors import DiskFull, StoreFailed
 from hubgate.store import sqlite
 from hubgate.store.tables import REVISION
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from pathlib import Path
-
-    from sqlalchemy import Connection, Engine
 
 PATIENCE = 5.0
 """Seconds that a transaction waits for another program to release the database."""

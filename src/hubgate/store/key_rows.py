@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+from sqlalchemy import RowMapping
 
 from hubgate.domain.calls import InputType
 from hubgate.domain.keys import Key
 from hubgate.store.tables import keys
-
-if TYPE_CHECKING:
-    from sqlalchemy import RowMapping
 
 _UNTOLD = frozenset({"digest", "created_at", "last_used_at"})
 

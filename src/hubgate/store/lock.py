@@ -9,18 +9,16 @@ import os
 import secrets
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import msgspec
 
 from hubgate.domain.errors import StoreFailed
 from hubgate.store.private_files import private_folder, write_private
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-    from types import TracebackType
 
 _NO_FOLDER = frozenset({errno.EEXIST, errno.ENOTDIR})
 _REMEDIES = {

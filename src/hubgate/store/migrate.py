@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
 
 from hubgate.domain.errors import StoreFailed
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 
 def upgrade(connection: Connection, revision: str | None, *, to: str = "head") -> None:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Connection, Row, Table, select, update
 
 from hubgate.domain.errors import StoreFailed
+from hubgate.domain.secret import Secret
 from hubgate.store.tables import connections, endpoints
-from hubgate.store.vault import Sealed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sqlalchemy import Connection, Row, Table
-
-    from hubgate.domain.secret import Secret
-    from hubgate.store.vault import Vault
+from hubgate.store.vault import Sealed, Vault
 
 _TABLES: Mapping[str, Table] = {"endpoint": endpoints, "connection": connections}
 

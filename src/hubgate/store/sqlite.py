@@ -8,16 +8,13 @@ import os
 import sqlite3
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import URL, event
+from sqlalchemy import URL, Connection, Engine, event
 
 from hubgate.domain.errors import StoreFailed
 from hubgate.settings import database_mark
 from hubgate.store.private_files import private_folder, write_private
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
 
 _log = logging.getLogger(__name__)
 

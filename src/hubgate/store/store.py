@@ -5,10 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import (
+    URL,
+    Connection,
+    Delete,
+    Insert,
+    Row,
+    Select,
+    Update,
+    bindparam,
+    delete,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from hubgate.domain.endpoint import Endpoint
@@ -18,6 +32,9 @@ from hubgate.domain.errors import (
     EndpointNotFound,
     InvalidRequest,
 )
+from hubgate.domain.keys import Key
+from hubgate.domain.secret import Secret
+from hubgate.settings import Settings
 from hubgate.store.audit_log import SqlAudit, difference
 from hubgate.store.connections import SqlConnections
 from hubgate.store.database import PATIENCE, Database
@@ -26,15 +43,6 @@ from hubgate.store.sealing import TokenColumns
 from hubgate.store.tables import endpoints, keys, notes
 from hubgate.store.usage import SqlUsage
 from hubgate.store.vault import Vault
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-
-    from sqlalchemy import URL, Connection, Delete, Insert, Row, Select, Update
-
-    from hubgate.domain.keys import Key
-    from hubgate.domain.secret import Secret
-    from hubgate.settings import Settings
 
 _SETTINGS = msgspec.json.Decoder(Endpoint)
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import case, delete, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, Table, case, delete, func, literal, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
-from hubgate.domain.records import BUCKETS, COUNTS, DAY, HOUR, Latency, Tally, UsageRow
+from hubgate.domain.records import BUCKETS, COUNTS, DAY, HOUR, Latency, Slot, Tally, UsageQuestion, UsageRow
+from hubgate.store.database import Database
 from hubgate.store.tables import usage, usage_causes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from sqlalchemy import ColumnElement, Connection, Select, Table
-
-    from hubgate.domain.records import Slot, UsageQuestion
-    from hubgate.store.database import Database
 
 KEPT_HOURS = 35 * DAY
 KEPT_DAYS = 400 * DAY

@@ -12,8 +12,9 @@ import hashlib
 import os
 import secrets
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -22,14 +23,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.secret import Secret
-from hubgate.settings import InvalidSetting
+from hubgate.settings import InvalidSetting, Settings
 from hubgate.store.private_files import private_folder, write_private
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from hubgate.settings import Settings
 
 NEW_KEY = 'python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
 _NONCE_BYTES = 12

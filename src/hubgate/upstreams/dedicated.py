@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hubgate.core.off_loop import off_loop
-from hubgate.domain.calls import Embed, Rerank, SparseEmbed
+from hubgate.domain.calls import Call, Embed, Rerank, Result, SparseEmbed
+from hubgate.domain.endpoint import Endpoint, Facts
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
+from hubgate.domain.secret import Secret
 from hubgate.upstreams.engines.embedders import DIALECTS, embed_request, read_vectors, vectors_bound
 from hubgate.upstreams.engines.generators import WRITERS
 from hubgate.upstreams.engines.identify import identify
@@ -15,15 +15,9 @@ from hubgate.upstreams.engines.rerankers import ranker_of, read_scores, rerank_r
 from hubgate.upstreams.engines.sparse import SPARSE_ROUTES, read_sparse, sparse_request
 from hubgate.upstreams.engines.tokenize import ROUTE, read_tokens, tokenize_request
 from hubgate.upstreams.generators import ServerWriter
-from hubgate.upstreams.hub.deployments import match
+from hubgate.upstreams.http.messages import HttpClient
+from hubgate.upstreams.hub.deployments import Deployments, match
 from hubgate.upstreams.server import Server
-
-if TYPE_CHECKING:
-    from hubgate.domain.calls import Call, Result
-    from hubgate.domain.endpoint import Endpoint, Facts
-    from hubgate.domain.secret import Secret
-    from hubgate.upstreams.http.messages import HttpClient
-    from hubgate.upstreams.hub.deployments import Deployments
 
 
 class DedicatedUpstream:

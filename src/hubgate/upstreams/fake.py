@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterator
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 from hubgate import __version__
 from hubgate.core.vectors import f32, normalised
-from hubgate.domain.calls import Embed, Encoding, Token, Tokens, Vectors
-from hubgate.domain.endpoint import Engine, Facts
+from hubgate.domain.calls import Call, Embed, Encoding, Result, Token, Tokens, Vectors
+from hubgate.domain.endpoint import Endpoint, Engine, Facts
 from hubgate.domain.errors import InvalidEndpoint
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hubgate.domain.calls import Call, Result
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Writer
-    from hubgate.domain.secret import Secret
+from hubgate.domain.ports import Writer
+from hubgate.domain.secret import Secret
 
 DEFAULT_DIMENSIONS = 384
 _READ = 32_768

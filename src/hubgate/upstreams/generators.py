@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import orjson
 
 from hubgate.core.off_loop import off_loop
-from hubgate.domain.calls import Chat, Complete
+from hubgate.domain.calls import Chat, Complete, Generated, Spelling, WriteCall
 from hubgate.domain.errors import Cause, InvalidRequest, UpstreamRefused
+from hubgate.domain.ports import Events
+from hubgate.upstreams.engines.generators import Form, Forms
 from hubgate.upstreams.engines.replies.events import WholeText
 from hubgate.upstreams.engines.replies.text import places_in, read_generated, with_prompt
 from hubgate.upstreams.engines.requests.raw_fields import post
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-
-    from hubgate.domain.calls import Generated, Spelling, WriteCall
-    from hubgate.domain.ports import Events
-    from hubgate.upstreams.engines.generators import Form, Forms
-    from hubgate.upstreams.http.messages import HttpRequest
-    from hubgate.upstreams.server import Server
+from hubgate.upstreams.http.messages import HttpRequest
+from hubgate.upstreams.server import Server
 
 R = TypeVar("R")
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hubgate.domain.secret import Secret
+from hubgate.domain.secret import Secret
 
 _SHORTEST_TOKEN = 6
 """Characters; a shorter token is a placeholder such as `x`, found in ordinary words."""

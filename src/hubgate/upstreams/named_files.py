@@ -9,11 +9,9 @@ import asyncio
 import os
 import stat
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import TypeVar
 
 SECONDS = 10.0
 MAX_BYTES = 8 * 1024 * 1024

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from collections.abc import AsyncIterator, Sequence
+from typing import cast
 
 from hubgate.domain.diagnosis import Step
+from hubgate.upstreams.http.addresses import AddressRule
 from hubgate.upstreams.http.dial import Origin, addresses_of, connected
-from hubgate.upstreams.http.resolve import system_addresses, target
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
-    from hubgate.upstreams.http.addresses import AddressRule
-    from hubgate.upstreams.http.resolve import Resolve
+from hubgate.upstreams.http.resolve import Resolve, system_addresses, target
 
 SECONDS = 10.0
 """For each step."""

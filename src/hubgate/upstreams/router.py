@@ -7,28 +7,23 @@ provider until it is accepted anew: two providers may give vectors of one model 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from hubgate.core.off_loop import off_loop
-from hubgate.domain.calls import Chat, Complete, Embed, Rerank
-from hubgate.domain.endpoint import WRITING_TASKS, Engine, Facts, Task
+from hubgate.domain.calls import Call, Chat, Complete, Embed, Rerank, Result
+from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Engine, Facts, Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
+from hubgate.domain.hub import ModelCard
+from hubgate.domain.secret import Secret
 from hubgate.upstreams.engines.embedders import embed_request, read_vectors, vectors_bound
+from hubgate.upstreams.engines.generators import Form
 from hubgate.upstreams.engines.providers import AUTO, CHAT, COMPLETERS, EMBEDDERS, POLICIES, RANKERS, TABLES
 from hubgate.upstreams.engines.replies import bounds
 from hubgate.upstreams.engines.rerankers import read_scores, rerank_request
 from hubgate.upstreams.generators import ServerWriter
+from hubgate.upstreams.http.messages import HttpClient
+from hubgate.upstreams.hub.client import HubClient
 from hubgate.upstreams.hub.providers import serving
 from hubgate.upstreams.server import Server
-
-if TYPE_CHECKING:
-    from hubgate.domain.calls import Call, Result
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.hub import ModelCard
-    from hubgate.domain.secret import Secret
-    from hubgate.upstreams.engines.generators import Form
-    from hubgate.upstreams.http.messages import HttpClient
-    from hubgate.upstreams.hub.client import HubClient
 
 
 class RouterUpstream:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from hubgate.core.traffic.rate_limit import current_permit
-from hubgate.domain.calls import NO_CONTEXT
-from hubgate.domain.errors import InvalidEndpoint
+from hubgate.domain.calls import NO_CONTEXT, Context, Spelling
+from hubgate.domain.endpoint import Endpoint
+from hubgate.domain.errors import InvalidEndpoint, UpstreamRefused
+from hubgate.domain.secret import Secret
 from hubgate.upstreams.engines.replies.errors import refusal
 from hubgate.upstreams.engines.replies.events import ServerEvents
+from hubgate.upstreams.http.messages import HttpClient, HttpReply, HttpRequest
 from hubgate.upstreams.http.pool import TOTAL_SECONDS
 from hubgate.upstreams.tokens import AccessTokens
 from hubgate.upstreams.urls import base_url
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from hubgate.domain.calls import Context, Spelling
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.errors import UpstreamRefused
-    from hubgate.domain.secret import Secret
-    from hubgate.upstreams.http.messages import HttpClient, HttpReply, HttpRequest
 
 _HOLD_HEADER = "X-Scale-Up-Timeout"
 """Has the proxy before an Inference Endpoint hold a request for so many seconds while the endpoint wakes."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
 
-from hubgate.domain.endpoint import Source
+from hubgate.domain.diagnosis import Step
+from hubgate.domain.endpoint import Endpoint, Facts, Source
+from hubgate.domain.ports import Upstream, Writer
+from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import HUGGING_FACE_HOSTS
 from hubgate.runtime.share import Share
+from hubgate.settings import Settings
 from hubgate.upstreams.dedicated import DedicatedSource
 from hubgate.upstreams.fake import FakeSource
 from hubgate.upstreams.http.addresses import AddressRule
@@ -17,15 +22,6 @@ from hubgate.upstreams.local.source import LocalSettings, LocalSource
 from hubgate.upstreams.reachability import reach
 from hubgate.upstreams.router import RouterSource
 from hubgate.upstreams.urls import base_url, origin_of
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-
-    from hubgate.domain.diagnosis import Step
-    from hubgate.domain.endpoint import Endpoint, Facts
-    from hubgate.domain.ports import Upstream, Writer
-    from hubgate.domain.secret import Secret
-    from hubgate.settings import Settings
 
 
 class _Row(Protocol):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from hubgate.domain.errors import UpstreamRefused
-    from hubgate.domain.ports import Clock
-    from hubgate.domain.secret import Secret
+from hubgate.domain.errors import UpstreamRefused
+from hubgate.domain.ports import Clock
+from hubgate.domain.secret import Secret
 
 BUSY_SECONDS = 30.0
 """A token's rest after it was used too often, where the server does not say how long."""

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route, Router
 
 from hubgate.domain.errors import NotFound
+from hubgate.domain.ports import Hub
+from hubgate.service.gateway import Gateway
+from hubgate.service.inference.vector_cache import VectorMemory
+from hubgate.service.keys.access import Access
+from hubgate.service.keys.limits import KeyLimits
+from hubgate.service.metrics import Meter
 from hubgate.web.admin import routes as admin
 from hubgate.web.console import routes as console
 from hubgate.web.elastic import routes as elastic
+from hubgate.web.http.asgi import AsgiApp, Receive, Scope, Send
 from hubgate.web.http.errors import MethodNotAllowed
-from hubgate.web.http.face import Services
+from hubgate.web.http.face import HotRoutes, Services
 from hubgate.web.http.guard import Guard
 from hubgate.web.http.health import Health
 from hubgate.web.http.ticket import ticket_of
 from hubgate.web.huggingface import routes as huggingface
 from hubgate.web.openai import routes as openai
 from hubgate.web.schemas.configuration import Configuration
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.domain.ports import Hub
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.inference.vector_cache import VectorMemory
-    from hubgate.service.keys.access import Access
-    from hubgate.service.keys.limits import KeyLimits
-    from hubgate.service.metrics import Meter
-    from hubgate.web.http.asgi import AsgiApp, Receive, Scope, Send
-    from hubgate.web.http.face import HotRoutes
 
 FACES = (elastic.FACE, openai.WITH_DETAIL, openai.FACE, huggingface.FACE, console.FACE, admin.FACE)
 """A path belongs to the first face that owns it."""

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import regex
 
 from hubgate.core.chunking.java_regex import NotARegex, compile_java
-from hubgate.domain.chunking import SEPARATOR_GROUPS, InvalidChunking
-
-if TYPE_CHECKING:
-    from hubgate.domain.chunking import ChunkingSettings
-    from hubgate.domain.ports import Clock
+from hubgate.domain.chunking import SEPARATOR_GROUPS, ChunkingSettings, InvalidChunking
+from hubgate.domain.ports import Clock
 
 _SECONDS = 1.0
 _SECONDS_PER_CHARACTER = 1e-6

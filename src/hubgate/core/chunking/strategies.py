@@ -5,16 +5,12 @@ Every span is (start, end) in UTF-16 units. Sizes and overlaps are in words. Wha
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from hubgate.core.chunking.separators import separator
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from hubgate.core.chunking.separators import Patience
-    from hubgate.core.chunking.texts import Text, Words
+from hubgate.core.chunking.separators import Patience, separator
+from hubgate.core.chunking.texts import Text, Words
 
 Span: TypeAlias = tuple[int, int]
 

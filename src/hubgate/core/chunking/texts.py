@@ -9,14 +9,11 @@ import re
 import threading
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import compress, islice, tee
-from typing import TYPE_CHECKING
 
 import icu
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _BATCH = 1024
 """Boundaries taken at once. Within a batch no Python code runs, and so no other thread does."""

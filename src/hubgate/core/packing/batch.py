@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TypeAlias, cast
 
 from hubgate.core.packing.faults import own_error, wrong_count
 from hubgate.core.reply_shares import cut, cut_items, itemized, join, join_items, tokens_guessed, weight
 from hubgate.domain.calls import (
+    Call,
     Context,
     Embed,
     Rerank,
+    Result,
     Scores,
     SparseEmbed,
     SparseVectors,
@@ -20,12 +23,6 @@ from hubgate.domain.calls import (
     Tokens,
     Vectors,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.domain.calls import Call, Result
-
 
 _WORTH_TELLING = 0.001
 """Seconds; less is a turn of the event loop."""

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
+from hubgate.core.packing.batch import Batch
 from hubgate.core.packing.faults import perhaps_one_texts_fault, worth_halving
-from hubgate.domain.errors import Cause
-
-if TYPE_CHECKING:
-    from hubgate.core.packing.batch import Batch
-    from hubgate.domain.errors import HubgateError
+from hubgate.domain.errors import Cause, HubgateError
 
 _MOST_IN_VAIN = 5
 """Failures that may be the server's own, less the answers in between, after which the server is left alone. So one

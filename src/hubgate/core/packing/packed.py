@@ -7,24 +7,19 @@ import contextvars
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from hubgate.core.packing.batch import Ticket
+from hubgate.core.packing.batch import Batch, Ticket
 from hubgate.core.packing.faults import closing, dropped, hopeless, queue_full, too_late
 from hubgate.core.packing.halves import Halving
 from hubgate.core.packing.queue import FairQueue
 from hubgate.core.reply_shares import BYTES_PER_TOKEN, tokens_guessed
-from hubgate.core.traffic.rate_limit import sending_under
+from hubgate.core.traffic.rate_limit import Allowance, Permit, sending_under
+from hubgate.domain.calls import Call, Result
 from hubgate.domain.errors import HubgateError, InvalidRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hubgate.core.packing.batch import Batch
-    from hubgate.core.traffic.rate_limit import Allowance, Permit
-    from hubgate.domain.calls import Call, Result
-    from hubgate.domain.ports import Answer, Clock
+from hubgate.domain.ports import Answer, Clock
 
 _logger = logging.getLogger(__name__)
 

@@ -10,16 +10,11 @@ Three levels, each a rule of its own:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
-from typing import TYPE_CHECKING
 
-from hubgate.core.packing.batch import Batch
+from hubgate.core.packing.batch import Batch, Ticket
 from hubgate.domain.calls import PATIENCE_OF_BULK
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hubgate.core.packing.batch import Ticket
 
 
 class FairQueue:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from hubgate.core.packing.faults import own_error
+from hubgate.domain.calls import Call, Result, WriteCall
 from hubgate.domain.errors import Cause, HubgateError, UpstreamError
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from hubgate.domain.calls import Call, Result, WriteCall
-    from hubgate.domain.ports import Answer, Clock
+from hubgate.domain.ports import Answer, Clock
 
 C = TypeVar("C", bound="Call | WriteCall")
 R = TypeVar("R")

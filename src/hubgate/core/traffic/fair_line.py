@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from hubgate.core.traffic.rate_limit import Permit
-    from hubgate.domain.calls import Context
+from hubgate.core.traffic.rate_limit import Permit
+from hubgate.domain.calls import Context
 
 
 @dataclass(slots=True, eq=False)

@@ -34,16 +34,13 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hubgate.core.traffic.reservations import Reserve
-    from hubgate.domain.ports import Clock
+from hubgate.core.traffic.reservations import Reserve
+from hubgate.domain.ports import Clock
 
 MARGIN = 1.0
 """Seconds from leaving here until a running server has read a request."""

@@ -11,12 +11,9 @@ import asyncio
 import contextvars
 import math
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
-
-    from hubgate.domain.ports import Clock
+from hubgate.domain.ports import Clock
 
 _STEPS = 20
 """In which a minute's permits are reserved."""

@@ -6,20 +6,16 @@ import asyncio
 import math
 import random
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from hubgate.core.packing.faults import own_error
 from hubgate.core.reply_shares import tokens_guessed, weight
-from hubgate.core.traffic.rate_limit import sending_under
+from hubgate.core.traffic.rate_limit import Allowance, sending_under
+from hubgate.domain.calls import Call, Result, WriteCall
 from hubgate.domain.errors import Cause, HubgateError
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from hubgate.core.traffic.rate_limit import Allowance
-    from hubgate.domain.calls import Call, Result, WriteCall
-    from hubgate.domain.ports import Answer, Clock
+from hubgate.domain.ports import Answer, Clock
 
 C = TypeVar("C", bound="Call | WriteCall")
 R = TypeVar("R")

@@ -7,16 +7,12 @@ import contextvars
 import time
 from collections import Counter
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from hubgate.core.packing.faults import closing, hopeless, queue_full, too_late
 from hubgate.core.traffic.fair_line import Line, Waiter
-from hubgate.domain.calls import PATIENCE_OF_BULK
-
-if TYPE_CHECKING:
-    from hubgate.core.traffic.rate_limit import Allowance, Permit
-    from hubgate.domain.calls import Context
-    from hubgate.domain.ports import Clock
+from hubgate.core.traffic.rate_limit import Allowance, Permit
+from hubgate.domain.calls import PATIENCE_OF_BULK, Context
+from hubgate.domain.ports import Clock
 
 AT_ONCE = 128
 """Requests in flight; text-generation-inference refuses more unless it is told otherwise."""

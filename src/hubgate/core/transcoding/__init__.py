@@ -7,7 +7,8 @@ logprob are 0 where OpenAI's spelling does not tell them, and a text without `de
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -24,13 +25,8 @@ from hubgate.core.transcoding.objects import (
     Usage,
     WholeText,
 )
-from hubgate.domain.calls import Spelling
+from hubgate.domain.calls import Generated, Spelling
 from hubgate.domain.errors import UpstreamUnreadable
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.domain.calls import Generated
 
 T = TypeVar("T")
 

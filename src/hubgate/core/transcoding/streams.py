@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
-from hubgate.core.transcoding import decoded, piece_of
+from hubgate.core.transcoding import Label, decoded, piece_of
 from hubgate.core.transcoding.logprobs import TOKENS, Logprobs, Token
 from hubgate.core.transcoding.objects import (
     LAST_TOKEN,
@@ -21,11 +22,6 @@ from hubgate.core.transcoding.objects import (
     Usage,
 )
 from hubgate.domain.calls import Spelling
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.core.transcoding import Label
 
 
 class Speller(Protocol):

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import HubgateError
 from hubgate.domain.token_hosts import DEFAULT_HOSTS
-from hubgate.service.configuration.plan import Planning
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.configuration.plan import Step, Wanted, WantedConnection, WantedEndpoint
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.keys.access import Access
+from hubgate.service.configuration.plan import Planning, Step, Wanted, WantedConnection, WantedEndpoint
+from hubgate.service.gateway import Gateway
+from hubgate.service.keys.access import Access
 
 
 class Config:

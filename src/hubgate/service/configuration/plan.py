@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from hubgate.domain.endpoint import Endpoint
-from hubgate.domain.errors import InvalidRequest
+from hubgate.domain.errors import HubgateError, InvalidRequest
+from hubgate.domain.keys import Key
+from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS
+from hubgate.service.gateway import Gateway
+from hubgate.service.keys.access import Access
 from hubgate.service.keys.rules import ADMIN
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from hubgate.domain.errors import HubgateError
-    from hubgate.domain.keys import Key
-    from hubgate.domain.secret import Secret
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.keys.access import Access
 
 Kind: TypeAlias = Literal["connection", "endpoint", "key"]
 Action: TypeAlias = Literal["add", "change", "remove"]

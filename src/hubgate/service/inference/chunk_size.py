@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
 
 from hubgate.core.chunking import words_of
 from hubgate.core.reply_shares import tokens_guessed, weight
 from hubgate.domain.calls import Embed, Tokenize, Tokens, Vectors
-from hubgate.domain.chunking import SMALLEST_CHUNK, ChunkFit
-from hubgate.domain.endpoint import Source
+from hubgate.domain.chunking import SMALLEST_CHUNK, ChunkFit, ChunkingSettings
+from hubgate.domain.endpoint import Endpoint, Source
 from hubgate.domain.errors import HubgateError
+from hubgate.domain.ports import Counter, Upstream
 from hubgate.service.inference.samples import SAMPLES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from hubgate.domain.chunking import ChunkingSettings
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Counter, Upstream
 
 PATIENCE = 5.0
 _TOKENS_PER_WORD = 2.2

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, repeat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from hubgate.core.chunking import MAX_SLOTS, Chunk, merged_slot
 from hubgate.core.vectors import f32, f32_to_json, floats, in_encoding
-from hubgate.domain.calls import Encoding
+from hubgate.domain.calls import Embed, Encoding, Vectors
+from hubgate.domain.chunking import ChunkingSettings
+from hubgate.domain.endpoint import Endpoint
 from hubgate.service.inference.chunk_size import size_warning
-from hubgate.service.inference.cutting import chunks_of
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from hubgate.domain.calls import Embed, Vectors
-    from hubgate.domain.chunking import ChunkingSettings
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.inference.cutting import CountTokens
+from hubgate.service.inference.cutting import CountTokens, chunks_of
 
 
 class EmbeddedChunk(NamedTuple):

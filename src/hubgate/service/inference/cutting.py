@@ -8,23 +8,19 @@ than the model reads is cut again, in the same way, into smaller ones (`SIZES`),
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from hubgate.core.chunking import Chunk, Patience, chunk, halves
 from hubgate.domain.chunking import SMALLEST_CHUNK, ChunkingSettings
+from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import BodyTooLarge
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-    from typing import TypeAlias
-
-    from hubgate.domain.endpoint import Endpoint
-
-    CountTokens: TypeAlias = Callable[[Sequence[str]], Awaitable[Sequence[int] | None]]
-    """The tokens of each text as the model reads it, uncut; `None` where nobody can count them."""
+CountTokens: TypeAlias = Callable[[Sequence[str]], Awaitable[Sequence[int] | None]]
+"""The tokens of each text as the model reads it, uncut; `None` where nobody can count them."""
 
 MOST_CHARACTERS = 6_000_000
 """Of all texts of a call. To cut so many takes up to 3 seconds and 0.2 GB, in a thread."""

@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from hubgate.core.traffic.rate_limit import COUNTS
 from hubgate.core.traffic.reservations import Reserve
 from hubgate.domain.errors import StoreFailed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from hubgate.domain.ports import Clock, Notes
+from hubgate.domain.ports import Clock, Notes
 
 _NOTE = "requests sent"
 _PATIENCE = 1.0

@@ -23,8 +23,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 from weakref import WeakValueDictionary
 
 from hubgate.core.cache import Cached
@@ -35,25 +36,20 @@ from hubgate.core.prompt_wrapper import Prompted
 from hubgate.core.token_counts import Counted
 from hubgate.core.traffic.circuit_breaker import Breaker, Broken, Watched
 from hubgate.core.traffic.rate_limit import Allowance
+from hubgate.core.traffic.reservations import Reserve
 from hubgate.core.traffic.retry import Retried, Retries
 from hubgate.core.traffic.turns import Turns
 from hubgate.core.vector_guard import Guarded
-from hubgate.domain.endpoint import WRITING_TASKS, Engine, Source, Task
+from hubgate.domain.calls import Call, InputType, Result
+from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Engine, Source, Task
 from hubgate.domain.errors import DeadlineExceeded, InvalidRequest
+from hubgate.domain.ports import Answer, Clock, Counter, Counters, Model, Upstream, VectorCache, Writer
+from hubgate.domain.secret import Secret
+from hubgate.service.inference.ledger import Ledger
 from hubgate.upstreams.engines.embedders import POOLED_HERE
 from hubgate.upstreams.engines.replies import bounds
 from hubgate.upstreams.http.pool import MAX_REPLY_BYTES
 from hubgate.upstreams.urls import base_url
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.core.traffic.reservations import Reserve
-    from hubgate.domain.calls import Call, InputType, Result
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Answer, Clock, Counter, Counters, Model, Upstream, VectorCache, Writer
-    from hubgate.domain.secret import Secret
-    from hubgate.service.inference.ledger import Ledger
 
 DEFAULT_PATIENCE = 45.0
 """Seconds a call may take when its caller names no deadline: Dify gives up after 60."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hubgate.core.cache import MemoryCache
-
-if TYPE_CHECKING:
-    from hubgate.domain.ports import VectorDisk
+from hubgate.domain.ports import VectorDisk
 
 _NEAR_BYTES = 32 * 1024 * 1024
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hubgate.domain.errors import (
     HubgateError,
@@ -22,16 +23,12 @@ from hubgate.domain.errors import (
     TooManyWrongKeys,
 )
 from hubgate.domain.keys import Key
+from hubgate.domain.ports import Store
 from hubgate.service.keys.credentials import HOW, candidates, claimed_id, digest_of, minted, unknown
 from hubgate.service.keys.limits import KeyLimits
 from hubgate.service.keys.rules import ADMIN, CLI, check_name, check_rights
 from hubgate.service.keys.wrong_keys import WrongKeys
 from hubgate.service.registry.changes import to_its_end
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
-
-    from hubgate.domain.ports import Store
 
 
 class Access:

@@ -7,13 +7,11 @@ import binascii
 import hashlib
 import re
 import secrets
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from hubgate.domain.errors import NotAuthenticated
 from hubgate.domain.keys import Key
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _KEY_ID = re.compile(rb"hg_([0-9a-f]{8})_")
 HOW = "Send a gateway key as `Authorization: Bearer hg_…`."

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from hubgate.domain.errors import KeyLimit
-
-if TYPE_CHECKING:
-    from hubgate.domain.keys import Key
+from hubgate.domain.keys import Key
 
 MINUTE = 60.0
 _SLICE = 0.05

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from hubgate.domain.errors import InvalidRequest
-
-if TYPE_CHECKING:
-    from hubgate.domain.keys import Key
+from hubgate.domain.keys import Key
 
 ADMIN, CLI = "admin", "cli"
 MOST_A_MINUTE = {"requests_per_minute": 1_000_000, "tokens_per_minute": 1_000_000_000_000}

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 from hubgate.domain.endpoint import Endpoint, Facts, Source
 from hubgate.domain.errors import EndpointExists
+from hubgate.domain.ports import Model, Upstream
+from hubgate.domain.secret import Secret
 from hubgate.service.inference.chunk_size import size_warning
+from hubgate.service.registry.live_endpoints import Live
 from hubgate.service.registry.model_proxies import Lent, SwitchedOff
 from hubgate.service.registry.opening import Opening
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from hubgate.domain.ports import Model, Upstream
-    from hubgate.domain.secret import Secret
-    from hubgate.service.registry.live_endpoints import Live
 
 COSMETIC: Final = frozenset(
     {

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-from hubgate.domain.endpoint import check_name
+from hubgate.domain.endpoint import Endpoint, check_name
 from hubgate.domain.errors import InUse, InvalidEndpoint, InvalidRequest, NotFound
 from hubgate.domain.records import Connection
+from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, parse_hosts
 from hubgate.service.registry.changes import Changing, to_its_end
 from hubgate.service.registry.opening import COPY_IT, UNSENDABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.secret import Secret
 
 
 class Connecting(Changing):

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Mapping
 
 from hubgate.domain.diagnosis import Finding, Outcome, Step, step_of
-from hubgate.domain.endpoint import Task
+from hubgate.domain.endpoint import Endpoint, Facts, Task
 from hubgate.domain.errors import DeadlineExceeded, HubgateError
+from hubgate.domain.ports import Clock, Sources
+from hubgate.domain.secret import Secret
 from hubgate.service.registry.probe import probe
 from hubgate.service.registry.validation import DEFAULT_SECONDS
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
-    from hubgate.domain.endpoint import Endpoint, Facts
-    from hubgate.domain.ports import Clock, Sources
-    from hubgate.domain.secret import Secret
 
 _NOT_EVERYWHERE = frozenset({Step.ADDRESS, Step.DNS, Step.TCP, Step.TLS})
 """Steps that a model on this machine, or a server without TLS, has not: nobody told of them."""

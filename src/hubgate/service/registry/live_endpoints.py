@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import EndpointChanged, EndpointDisabled, EndpointNotFound
+from hubgate.domain.ports import Model
+from hubgate.domain.secret import Secret
+from hubgate.service.inference.pipeline import Pipeline
 from hubgate.service.registry.validation import refusal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Model
-    from hubgate.domain.secret import Secret
-    from hubgate.service.inference.pipeline import Pipeline
 
 
 @dataclass(slots=True, eq=False)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
+from hubgate.domain.calls import Call, Result
 from hubgate.domain.errors import EndpointDisabled
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hubgate.domain.calls import Call, Result
-    from hubgate.domain.ports import Upstream
+from hubgate.domain.ports import Upstream
 
 
 class SwitchedOff:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TypeAlias, cast
 from weakref import WeakValueDictionary
 
-from hubgate.domain.endpoint import WRITING_TASKS, Source
+from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Source
 from hubgate.domain.errors import EndpointNotFound, InvalidEndpoint
+from hubgate.domain.ports import Counters, Model, Sources, Store, Upstream
+from hubgate.domain.records import Connection
+from hubgate.domain.secret import Secret
 from hubgate.service.calls import Asking, check_fallback
+from hubgate.service.inference.pipeline import Pipeline, Pipelines
 from hubgate.service.registry.live_endpoints import Live, LiveEndpoints
 from hubgate.service.registry.model_proxies import Noticed, SwitchedOff
 from hubgate.service.registry.probe import open_model
@@ -18,16 +23,7 @@ from hubgate.service.registry.token_guard import TokenGuard
 from hubgate.service.registry.validation import prove
 from hubgate.service.usage import Usage
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Counters, Model, Sources, Store, Upstream
-    from hubgate.domain.records import Connection
-    from hubgate.domain.secret import Secret
-    from hubgate.service.inference.pipeline import Pipeline, Pipelines
-
-    _Store: TypeAlias = Callable[[Endpoint, Secret | None], Awaitable[None]]
+_Store: TypeAlias = Callable[[Endpoint, Secret | None], Awaitable[None]]
 
 UNSENDABLE = "This is not a token: it is empty, or has spaces or characters that no HTTP header can carry."
 COPY_IT = (

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from hubgate.core.prompts import known_prefixes
 from hubgate.core.vector_guard import Guarded
 from hubgate.core.vectors import in_encoding
-from hubgate.domain.calls import Chat, Complete, Embed, Encoding, InputType, Rerank, SparseEmbed, Vectors
-from hubgate.domain.endpoint import WRITING_TASKS, Task, TokenCounts
+from hubgate.domain.calls import (
+    Chat,
+    Complete,
+    Embed,
+    Encoding,
+    InputType,
+    Rerank,
+    SparseEmbed,
+    Vectors,
+    WriteCall,
+)
+from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Facts, Task, TokenCounts
 from hubgate.domain.errors import (
     CallerError,
     Cause,
@@ -19,14 +30,8 @@ from hubgate.domain.errors import (
     UpstreamError,
     UpstreamRefused,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from hubgate.domain.calls import WriteCall
-    from hubgate.domain.endpoint import Endpoint, Facts
-    from hubgate.domain.ports import Model, Sources, Upstream, Writer
-    from hubgate.domain.secret import Secret
+from hubgate.domain.ports import Model, Sources, Upstream, Writer
+from hubgate.domain.secret import Secret
 
 PROBE = Embed(texts=("how big",), input_type=InputType.INGEST)
 CHAT_PROBE = Chat(fields={"messages": b'[{"role":"user","content":"how big"}]', "max_tokens": b"8"})

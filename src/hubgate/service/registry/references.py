@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.keys import Key
+from hubgate.domain.endpoint import Endpoint
+from hubgate.domain.keys import Key
 
 
 def users_of(name: str, endpoints: Iterable[Endpoint], keys: Iterable[Key]) -> list[str]:

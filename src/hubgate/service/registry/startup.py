@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Coroutine
 
 from hubgate.domain.errors import EndpointChanged, HubgateError
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
 
 LOADING = "The model is loading."
 _MOST_ASKED = 4

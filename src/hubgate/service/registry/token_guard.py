@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
+from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
+from hubgate.domain.ports import Sources
+from hubgate.domain.records import AuditLog, Connection
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, HUGGING_FACE, covered
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Sources
-    from hubgate.domain.records import AuditLog, Connection
 
 
 class TokenGuard:

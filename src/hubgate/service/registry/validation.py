@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from hubgate.core.chunking import check_separators
 from hubgate.core.vectors import floats
-from hubgate.domain.endpoint import Source, Task
+from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
 from hubgate.domain.errors import DeadlineExceeded, EndpointChanged, InvalidEndpoint
+from hubgate.domain.ports import Counters, Model, Sources, Upstream
+from hubgate.domain.secret import Secret
 from hubgate.service.inference.chunk_size import blind_warning, fitted
 from hubgate.service.registry.probe import open_model, probe
-
-if TYPE_CHECKING:
-    from hubgate.domain.endpoint import Endpoint, Facts
-    from hubgate.domain.ports import Counters, Model, Sources, Upstream
-    from hubgate.domain.secret import Secret
 
 SERVED_TASKS = frozenset(Task)
 DEFAULT_SECONDS = 30.0

@@ -12,20 +12,17 @@ import errno
 import logging
 import os
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
+from hubgate.domain.calls import CachedVector
 from hubgate.domain.errors import StoreFailed
 from hubgate.store import sqlite
 from hubgate.store.private_files import private_folder
 from hubgate.store.vectors.table import LOG_BYTES, VectorTable, is_beyond_repair
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from hubgate.domain.calls import CachedVector
 
 _MOST_WAITING = 32 * 1024 * 1024
 """Bytes of vectors that may wait to be written; what comes on top is not kept on disk."""

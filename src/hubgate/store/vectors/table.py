@@ -10,17 +10,14 @@ from __future__ import annotations
 import sqlite3
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from hubgate.core.vectors import json_to_f32
 from hubgate.domain.calls import CachedVector, Encoding
 from hubgate.domain.errors import UpstreamUnreadable
 from hubgate.store.private_files import private_folder
 from hubgate.store.vectors.bloom_filter import KnownKeys
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 _FORMAT = 2
 """1 had keys that anybody could compute from a text."""

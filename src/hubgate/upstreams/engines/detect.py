@@ -7,12 +7,12 @@ operator names wins; the server is asked all the same, for the facts.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from hubgate.domain.calls import Embed
-from hubgate.domain.endpoint import Engine, Facts, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint, UpstreamRefused, UpstreamUnreadable
 from hubgate.upstreams.engines.embedders import DIALECTS, read_vectors
 from hubgate.upstreams.engines.generators import WRITERS
@@ -30,13 +30,9 @@ from hubgate.upstreams.engines.toolkit_tasks import (
     task_in_error,
     task_in_reply,
 )
-from hubgate.upstreams.http.messages import HttpRequest
+from hubgate.upstreams.http.messages import HttpReply, HttpRequest
+from hubgate.upstreams.server import Server
 from hubgate.upstreams.urls import host_of
-
-if TYPE_CHECKING:
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.upstreams.http.messages import HttpReply
-    from hubgate.upstreams.server import Server
 
 PROBE_SECONDS = 15.0
 _SAYS_SOMETHING_ELSE = frozenset({401, 402, 403, 408, 410, 429, 502, 503, 504})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
 import orjson
 
@@ -17,9 +17,6 @@ from hubgate.upstreams.engines.replies.embeddings import read_embeddings
 from hubgate.upstreams.engines.replies.errors import quota
 from hubgate.upstreams.engines.requests import embeddings as bodies
 from hubgate.upstreams.http.messages import HttpReply, HttpRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 POOLED_HERE = (
     "The server sends one vector a token; hubgate averages them, padding and special tokens included, which is only "

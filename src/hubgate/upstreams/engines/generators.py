@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-from hubgate.domain.calls import Chat, Complete, Spelling
+from hubgate.domain.calls import Chat, Complete, Spelling, WriteCall
 from hubgate.domain.endpoint import Engine
 from hubgate.upstreams.engines.replies.causes import PINNED, REPEATS_PROMPT
 from hubgate.upstreams.engines.requests import text as texts
 from hubgate.upstreams.engines.requests.response_format import Schemas
 from hubgate.upstreams.engines.requests.text import OpenAIBodies
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from hubgate.domain.calls import WriteCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from hubgate.domain.endpoint import Endpoint, Facts
 from hubgate.domain.errors import Cause, UpstreamUnreadable
+from hubgate.domain.secret import Secret
 from hubgate.upstreams.engines.detect import detect
-from hubgate.upstreams.hub.deployments import check_model, completed, deployment_facts
-
-if TYPE_CHECKING:
-    from hubgate.domain.endpoint import Endpoint, Facts
-    from hubgate.domain.secret import Secret
-    from hubgate.upstreams.hub.deployments import Deployments
-    from hubgate.upstreams.server import Server
+from hubgate.upstreams.hub.deployments import Deployments, check_model, completed, deployment_facts
+from hubgate.upstreams.server import Server
 
 
 async def identify(

@@ -5,7 +5,7 @@ Conversations are not here: the router takes them all at one address, and picks 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from hubgate.domain.calls import Spelling
 from hubgate.domain.endpoint import Task
@@ -15,9 +15,6 @@ from hubgate.upstreams.engines.requests import embeddings as bodies
 from hubgate.upstreams.engines.requests import text as texts
 from hubgate.upstreams.engines.requests.text import OpenAIBodies
 from hubgate.upstreams.engines.rerankers import Ranker, sentence_ranking
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 POLICIES = frozenset({"fastest", "cheapest", "preferred"})
 """By which the router picks a provider of conversations, where none is named."""

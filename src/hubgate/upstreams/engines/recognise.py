@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hubgate.domain.endpoint import WRITING_TASKS, Engine, Facts, Task
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 _TEI_TASKS = {"embedding": Task.TEXT_EMBEDDING, "reranker": Task.RERANK}
 _ROUTE_TASKS = {

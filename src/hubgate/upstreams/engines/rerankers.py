@@ -7,22 +7,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from hubgate.domain.calls import Scores
+from hubgate.domain.calls import Rerank, Scores
 from hubgate.domain.endpoint import Engine
 from hubgate.domain.errors import Cause, InvalidRequest, UpstreamUnreadable
 from hubgate.upstreams.engines.embedders import Counts, header_count, json_request
 from hubgate.upstreams.engines.replies.errors import quota
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from hubgate.domain.calls import Rerank
-    from hubgate.upstreams.http.messages import HttpReply, HttpRequest
+from hubgate.upstreams.http.messages import HttpReply, HttpRequest
 
 RERANK_ROUTE = "/v1/rerank"
 

@@ -6,22 +6,18 @@ words do, as long as documents and queries are embedded by the same model.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Mapping
+from typing import TypeAlias
 
 import msgspec
 import orjson
 
-from hubgate.domain.calls import SparseVectors
+from hubgate.domain.calls import SparseEmbed, SparseVectors
 from hubgate.domain.endpoint import Engine
 from hubgate.domain.errors import Cause, UpstreamUnreadable
 from hubgate.upstreams.engines.embedders import header_count, json_request
 from hubgate.upstreams.engines.replies.errors import quota
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from hubgate.domain.calls import SparseEmbed
-    from hubgate.upstreams.http.messages import HttpReply, HttpRequest
+from hubgate.upstreams.http.messages import HttpReply, HttpRequest
 
 SPARSE_ROUTES: Mapping[Engine, str] = {Engine.TEI: "/embed_sparse", Engine.TOOLKIT: ""}
 

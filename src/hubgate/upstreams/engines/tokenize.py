@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from hubgate.domain.calls import Token, Tokenize, Tokens
 from hubgate.domain.errors import Cause, UpstreamUnreadable
 from hubgate.upstreams.engines.embedders import json_request
-
-if TYPE_CHECKING:
-    from hubgate.upstreams.http.messages import HttpReply, HttpRequest
+from hubgate.upstreams.http.messages import HttpReply, HttpRequest
 
 ROUTE = "/tokenize"
 

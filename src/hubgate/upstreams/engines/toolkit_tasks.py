@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import orjson
 
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import Cause, InvalidEndpoint
 from hubgate.upstreams.engines.embedders import json_request
-
-if TYPE_CHECKING:
-    from hubgate.upstreams.http.messages import HttpReply, HttpRequest
+from hubgate.upstreams.http.messages import HttpReply, HttpRequest
 
 _QUESTIONS: dict[Task, dict[str, object]] = {
     Task.TEXT_EMBEDDING: {"inputs": ["test"]},

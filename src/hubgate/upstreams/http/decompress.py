@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from hubgate.core.off_loop import off_loop, total
 from hubgate.upstreams.http.failures import TooLarge, Unpackable
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 PACKED = frozenset({"gzip", "x-gzip", "deflate"})
 """The content codings that are understood."""

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
+
+from yarl import URL
 
 from hubgate.domain.errors import UpstreamUnreachable
-from hubgate.upstreams.http.addresses import literal
+from hubgate.upstreams.http.addresses import AddressRule, literal
 from hubgate.upstreams.http.failures import connecting_to, invalid_url, unknown_name
-from hubgate.upstreams.http.resolve import trusting
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from yarl import URL
-
-    from hubgate.upstreams.http.addresses import AddressRule
-    from hubgate.upstreams.http.resolve import Resolve
+from hubgate.upstreams.http.resolve import Resolve, trusting
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 

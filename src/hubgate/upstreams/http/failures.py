@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from hubgate.domain.errors import (
@@ -17,10 +17,6 @@ from hubgate.domain.errors import (
     UpstreamUnreadable,
 )
 from hubgate.upstreams.urls import host_of
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
 
 _NO_NAME_SERVER = frozenset({socket.EAI_AGAIN, socket.EAI_FAIL})
 _NOT_TYPED = frozenset({"huggingface.co", "router.huggingface.co", "api.endpoints.huggingface.cloud"})

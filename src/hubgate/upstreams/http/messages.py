@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
-    from hubgate.core.traffic.rate_limit import Permit
+from hubgate.core.traffic.rate_limit import Permit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

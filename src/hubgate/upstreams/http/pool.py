@@ -8,22 +8,17 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from typing import TYPE_CHECKING
 
+from hubgate.upstreams.http.addresses import AddressRule
 from hubgate.upstreams.http.connection import MAX_ERROR_BYTES, Connection
 from hubgate.upstreams.http.decompress import assembled
 from hubgate.upstreams.http.dial import Origin, addresses_of, connected
 from hubgate.upstreams.http.failures import TROUBLE, TooLarge, failure, redirected, too_large
-from hubgate.upstreams.http.messages import HttpReply
+from hubgate.upstreams.http.messages import HttpReply, HttpRequest, HttpStream
 from hubgate.upstreams.http.proxy import Way, tunnel
 from hubgate.upstreams.http.request_head import head
-from hubgate.upstreams.http.resolve import system_addresses
+from hubgate.upstreams.http.resolve import Resolve, system_addresses
 from hubgate.upstreams.http.stream import STREAM_AHEAD_BYTES, PooledStream
-
-if TYPE_CHECKING:
-    from hubgate.upstreams.http.addresses import AddressRule
-    from hubgate.upstreams.http.messages import HttpRequest, HttpStream
-    from hubgate.upstreams.http.resolve import Resolve
 
 CONNECT_SECONDS = 10.0
 """For each step on the way to a server."""

@@ -6,19 +6,16 @@ import asyncio
 import base64
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from hubgate.domain.errors import InvalidEndpoint
-from hubgate.upstreams.http.connection import MAX_HEADER_BYTES
+from hubgate.upstreams.http.addresses import AddressRule
+from hubgate.upstreams.http.connection import MAX_HEADER_BYTES, Connection
 from hubgate.upstreams.http.dial import Origin
 from hubgate.upstreams.http.failures import TROUBLE, connecting_to, failure, not_let_through
 from hubgate.upstreams.http.resolve import target, trusting
-
-if TYPE_CHECKING:
-    from hubgate.upstreams.http.addresses import AddressRule
-    from hubgate.upstreams.http.connection import Connection
 
 
 @dataclass(frozen=True, slots=True)

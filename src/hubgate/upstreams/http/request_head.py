@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 from yarl import URL
 
 from hubgate import __version__
 from hubgate.domain.errors import InvalidEndpoint
-
-if TYPE_CHECKING:
-    from hubgate.upstreams.http.messages import HttpRequest
-    from hubgate.upstreams.http.proxy import Proxy
+from hubgate.upstreams.http.messages import HttpRequest
+from hubgate.upstreams.http.proxy import Proxy
 
 
 def head(request: HttpRequest, proxy: Proxy | None = None) -> bytes:

@@ -6,20 +6,17 @@ import asyncio
 import functools
 import socket
 import ssl
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from yarl import URL
 
 from hubgate.domain.errors import Cause, InvalidEndpoint
+from hubgate.upstreams.http.addresses import AddressRule
 from hubgate.upstreams.http.failures import invalid_url
 from hubgate.upstreams.named_files import in_own_thread, read_regular
 from hubgate.upstreams.urls import host_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.upstreams.http.addresses import AddressRule
 
 
 class Resolve(Protocol):

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Mapping
 
-from hubgate.upstreams.http.connection import MAX_ERROR_BYTES
+from hubgate.upstreams.http.connection import MAX_ERROR_BYTES, Connection
 from hubgate.upstreams.http.failures import TROUBLE, failure, stalled
 from hubgate.upstreams.http.messages import HttpReply
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
-
-    from hubgate.upstreams.http.connection import Connection
 
 STREAM_AHEAD_BYTES = 64 * 1024
 """No more is held for a reader that is slow, but for one read of the socket."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from hubgate.domain.endpoint import Engine, Task
 from hubgate.domain.hub import Deployment, DeploymentState, HubUser, ModelCard, Serving
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _EMBEDS = frozenset({"feature-extraction", "sentence-similarity"})
 """The Hub gives a model one of the two, and means the same."""

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, NotFound, UpstreamRefused
-from hubgate.domain.hub import MOST_MODELS
+from hubgate.domain.hub import MOST_MODELS, Deployment, HubUser, ModelCard, ModelSearch
+from hubgate.domain.ports import Clock
+from hubgate.domain.secret import Secret
+from hubgate.settings import Settings
 from hubgate.upstreams.http.addresses import AddressRule
+from hubgate.upstreams.http.messages import HttpClient
 from hubgate.upstreams.http.pool import PooledClient
 from hubgate.upstreams.hub.cards import (
     CHAT_TAG,
@@ -27,15 +32,6 @@ from hubgate.upstreams.hub.deployments import Deployments
 from hubgate.upstreams.hub.errors import HUB_TROUBLES
 from hubgate.upstreams.hub.memo import Remembered
 from hubgate.upstreams.hub.requests import HubSite, digest
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelSearch
-    from hubgate.domain.ports import Clock
-    from hubgate.domain.secret import Secret
-    from hubgate.settings import Settings
-    from hubgate.upstreams.http.messages import HttpClient
 
 HUB = "https://huggingface.co"
 SEARCH_SECONDS = 300.0

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from hubgate.domain.endpoint import Facts, Task
+from hubgate.domain.endpoint import Endpoint, Facts, Task
 from hubgate.domain.errors import (
     Cause,
     InvalidEndpoint,
@@ -20,18 +20,13 @@ from hubgate.domain.errors import (
     UpstreamRefused,
 )
 from hubgate.domain.hub import Deployment, DeploymentState
+from hubgate.domain.ports import Clock
+from hubgate.domain.secret import Secret
+from hubgate.upstreams.http.messages import HttpClient
 from hubgate.upstreams.hub.cards import read_deployment
 from hubgate.upstreams.hub.errors import DEPLOYMENT_TROUBLES
 from hubgate.upstreams.hub.requests import HubSite
 from hubgate.upstreams.urls import base_url
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.ports import Clock
-    from hubgate.domain.secret import Secret
-    from hubgate.upstreams.http.messages import HttpClient
 
 ENDPOINTS_API = "https://api.endpoints.huggingface.cloud/v2"
 _PAGE = "https://endpoints.huggingface.co"

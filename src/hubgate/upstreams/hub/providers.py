@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from hubgate.domain.endpoint import Task
+from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint
+from hubgate.domain.hub import ModelCard, Serving
 from hubgate.upstreams.engines.providers import AUTO, MAPPED_TASKS, POLICIES, TABLES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.hub import ModelCard, Serving
 
 _LIVE = frozenset({"live", "staging"})
 

@@ -6,7 +6,8 @@ This is not huggingface_hub's `HfApi`: its calls block, know no time limit, and 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import orjson
 from yarl import URL
@@ -20,20 +21,14 @@ from hubgate.domain.errors import (
     UpstreamUnreachable,
     UpstreamUnreadable,
 )
+from hubgate.domain.ports import Clock
+from hubgate.domain.secret import Secret
 from hubgate.upstreams.engines.replies.causes import ABOUT_THE_TOKEN
 from hubgate.upstreams.engines.replies.errors import MAX_SAID, quota, retry_after, told, words_of
-from hubgate.upstreams.http.messages import HttpRequest
+from hubgate.upstreams.http.messages import HttpClient, HttpReply, HttpRequest
 from hubgate.upstreams.http.proxy import proxy_of_environment
-from hubgate.upstreams.hub.errors import LAST_TROUBLES, NO_TOKEN, TYPE_IT
+from hubgate.upstreams.hub.errors import LAST_TROUBLES, NO_TOKEN, TYPE_IT, Trouble
 from hubgate.upstreams.urls import host_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.domain.ports import Clock
-    from hubgate.domain.secret import Secret
-    from hubgate.upstreams.http.messages import HttpClient, HttpReply
-    from hubgate.upstreams.hub.errors import Trouble
 
 SECONDS = 15.0
 """For one question."""

@@ -7,26 +7,23 @@ import importlib.util
 import logging
 import re
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from hubgate.domain.endpoint import Source, TokenCounts
+from hubgate.domain.endpoint import Endpoint, Facts, Source, TokenCounts
 from hubgate.domain.errors import RuntimeFailed
+from hubgate.domain.ports import Counter
+from hubgate.domain.secret import Secret
 from hubgate.runtime.folder import TOKENIZER, TokenizerBroken, read_limit
 from hubgate.upstreams.local.files import COMMIT, fetch_files, kept_model, packaged
 from hubgate.upstreams.named_files import in_own_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from tokenizers import Tokenizer
-
-    from hubgate.domain.endpoint import Endpoint, Facts
-    from hubgate.domain.ports import Counter
-    from hubgate.domain.secret import Secret
 
 PATIENCE = 5.0
 """Seconds that a registration waits for the Hub; a slow download goes on, and the next one finds it done."""

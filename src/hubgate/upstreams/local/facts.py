@@ -7,19 +7,14 @@ import importlib.util
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hubgate.core.prompts import own_prefixes
-from hubgate.domain.endpoint import Engine, Facts, Precision, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Precision, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint, RuntimeFailed
-from hubgate.runtime.folder import read_folder
+from hubgate.domain.secret import Secret
+from hubgate.runtime.folder import Recipe, read_folder
 from hubgate.runtime.heads import Embedding
 from hubgate.upstreams.local.files import COMMIT, find_model, in_model_folder
-
-if TYPE_CHECKING:
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.secret import Secret
-    from hubgate.runtime.folder import Recipe
 
 _HASH_SECONDS = 600.0
 """For a digest of the weights, which may be gigabytes."""

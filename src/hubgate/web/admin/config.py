@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 
 from hubgate.domain.errors import InvalidRequest
+from hubgate.service.configuration.plan import Step
 from hubgate.web.admin.table import ApiRoute, json_response
 from hubgate.web.http.asgi import decode
 from hubgate.web.http.ticket import ticket_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from starlette.requests import Request
-
-    from hubgate.service.configuration.plan import Step
-    from hubgate.web.schemas.configuration import Configuration
+from hubgate.web.schemas.configuration import Configuration
 
 
 class ConfigForm(msgspec.Struct, forbid_unknown_fields=True):

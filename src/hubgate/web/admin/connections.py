@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS
+from hubgate.service.gateway import Gateway
 from hubgate.web.admin.table import ApiRoute, json_response
 from hubgate.web.http.asgi import decode
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from starlette.requests import Request
-
-    from hubgate.service.gateway import Gateway
 
 
 class ConnectionForm(msgspec.Struct, forbid_unknown_fields=True):

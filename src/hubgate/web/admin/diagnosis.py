@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from hubgate.domain.diagnosis import Outcome
+from hubgate.domain.diagnosis import Finding, Outcome
+from hubgate.service.gateway import Gateway
 from hubgate.web.admin.table import ApiRoute, json_response
 from hubgate.web.http.asgi import decode
 from hubgate.web.schemas.endpoint import EndpointForm
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
-    from starlette.requests import Request
-
-    from hubgate.domain.diagnosis import Finding
-    from hubgate.service.gateway import Gateway
 
 _LINES = "application/x-ndjson"
 _FORM = msgspec.json.Decoder(EndpointForm)

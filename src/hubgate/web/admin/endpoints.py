@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 
 from hubgate.domain.chunking import parse_chunking_settings
+from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import CapacityError, InUse, InvalidRequest, RuntimeFailed, UpstreamError
+from hubgate.service.gateway import Gateway
+from hubgate.service.keys.access import Access
 from hubgate.service.registry.references import users_of
 from hubgate.web.admin.table import ApiRoute, json_response
 from hubgate.web.console.models.states import state_of
 from hubgate.web.http.asgi import decode
 from hubgate.web.schemas.endpoint import EndpointForm, edited, endpoint_json
 from hubgate.web.shared.embeddings import input_type_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from starlette.requests import Request
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.keys.access import Access
 
 _PROOF_FAILED = (UpstreamError, CapacityError, RuntimeFailed)
 """What fails while an endpoint is put to the proof, as opposed to what is wrong with its settings."""

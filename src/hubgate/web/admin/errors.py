@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from hubgate.domain.errors import HubgateError
+from hubgate.domain.errors import HubgateError
 
 
 def render(error: HubgateError, status: int) -> tuple[int, object]:

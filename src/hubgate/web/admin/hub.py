@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
 
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import InvalidRequest, NotFound
-from hubgate.domain.hub import MOST_MODELS, ModelSearch
+from hubgate.domain.hub import MOST_MODELS, Deployment, ModelCard, ModelSearch
+from hubgate.domain.ports import Hub
+from hubgate.domain.records import Connection
 from hubgate.domain.secret import Secret
+from hubgate.service.gateway import Gateway
 from hubgate.web.admin.table import ApiRoute, json_response
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from hubgate.domain.hub import Deployment, ModelCard
-    from hubgate.domain.ports import Hub
-    from hubgate.domain.records import Connection
-    from hubgate.service.gateway import Gateway
 
 TOKEN_HEADER = "x-hf-token"  # noqa: S105 - a header's name
 _USUAL_LIMIT = 20

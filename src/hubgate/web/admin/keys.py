@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 
+from hubgate.domain.keys import Key
+from hubgate.service.gateway import Gateway
+from hubgate.service.keys.access import Access
 from hubgate.web.admin.table import ApiRoute, json_response
 from hubgate.web.http.asgi import decode
 from hubgate.web.schemas.key import KeyForm, edited_key
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from starlette.requests import Request
-
-    from hubgate.domain.keys import Key
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.keys.access import Access
-
 
 _KEY = msgspec.json.Decoder(KeyForm)
 _CHANGES = msgspec.json.Decoder(dict[str, Any])

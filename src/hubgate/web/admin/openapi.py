@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
 
 from hubgate import __version__
 from hubgate.web.admin.table import PREFIX, ApiRoute, json_response
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from starlette.requests import Request
-    from starlette.responses import Response
 
 _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 _PARTIAL = "Changes"

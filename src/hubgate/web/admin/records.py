@@ -5,25 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from hubgate.domain.errors import InvalidRequest
-from hubgate.domain.records import COUNTS, DAY, Latency, UsageQuestion
+from hubgate.domain.records import COUNTS, DAY, Latency, UsageQuestion, UsageRow
+from hubgate.service.gateway import Gateway
+from hubgate.service.keys.access import Access
 from hubgate.service.usage import GROUPS
 from hubgate.web.admin.table import ApiRoute, json_response
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-
-    from starlette.datastructures import QueryParams
-    from starlette.requests import Request
-
-    from hubgate.domain.records import UsageRow
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.keys.access import Access
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 _USUAL_DAYS = 7

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 
 from hubgate import __version__
 from hubgate.core.chunking import icu_version
+from hubgate.service.gateway import Gateway
+from hubgate.service.inference.vector_cache import VectorMemory
+from hubgate.service.keys.access import Access
 from hubgate.web.admin.config import ConfigApi
 from hubgate.web.admin.connections import ConnectionsApi
 from hubgate.web.admin.diagnosis import DiagnosisApi
@@ -19,19 +24,8 @@ from hubgate.web.admin.keys import KeysApi
 from hubgate.web.admin.openapi import with_reference
 from hubgate.web.admin.records import RecordsApi
 from hubgate.web.admin.table import ApiRoute, json_response
-from hubgate.web.http.face import Face
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from starlette.requests import Request
-    from starlette.routing import BaseRoute
-
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.inference.vector_cache import VectorMemory
-    from hubgate.service.keys.access import Access
-    from hubgate.web.http.face import Services
-    from hubgate.web.schemas.configuration import Configuration
+from hubgate.web.http.face import Face, Services
+from hubgate.web.schemas.configuration import Configuration
 
 
 class Api:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from starlette.responses import Response
 
-if TYPE_CHECKING:
-    from starlette.responses import Response
-
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.keys.access import Access
-    from hubgate.web.console.page_context import Visit
+from hubgate.service.gateway import Gateway
+from hubgate.service.keys.access import Access
+from hubgate.web.console.page_context import Visit
 
 PER_PAGE = 50
 VERBS = frozenset(

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 from urllib.parse import quote
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from hubgate.domain.errors import HubgateError, NotFound, NotPermitted
+from hubgate.service.keys.access import Access
 from hubgate.web.console.page_context import READING, Visit
-from hubgate.web.console.session import COOKIE, LONGEST_SECONDS
+from hubgate.web.console.session import COOKIE, LONGEST_SECONDS, Session, Sessions
 from hubgate.web.http.errors import status_of
 from hubgate.web.http.ticket import need_admin, ticket_of
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from hubgate.service.keys.access import Access
-    from hubgate.web.console.session import Session, Sessions
-
-    Page: TypeAlias = Callable[[Visit], Awaitable[Response]]
-
+Page: TypeAlias = Callable[[Visit], Awaitable[Response]]
 SIGN_IN = "/ui/sign-in"
 _HEADERS = {
     "content-security-policy": (

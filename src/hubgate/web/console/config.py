@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from starlette.responses import Response
 
 from hubgate.domain.errors import HubgateError
-
-if TYPE_CHECKING:
-    from hubgate.web.console.page_context import Visit
-    from hubgate.web.schemas.configuration import Configuration
+from hubgate.web.console.page_context import Visit
+from hubgate.web.schemas.configuration import Configuration
 
 
 class ConfigPage:

@@ -6,15 +6,12 @@ The sentences name fields and routes of the API, which have labels here. Values 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from hubgate.web.console.languages import DEFAULT, languages
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _ROUTES = {
     "GET /v1/models lists the names": "The Models page lists the names",

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
+
+from starlette.responses import Response
 
 from hubgate.domain.calls import InputType
 from hubgate.domain.errors import HubgateError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from starlette.responses import Response
-
-    from hubgate.domain.keys import Key
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.keys.access import Access
-    from hubgate.web.console.page_context import Visit
+from hubgate.domain.keys import Key
+from hubgate.service.gateway import Gateway
+from hubgate.service.keys.access import Access
+from hubgate.web.console.page_context import Visit
 
 _LIMITS = ("requests_per_minute", "tokens_per_minute")
 _NAME = re.compile(r"[^\s,\u060c\u3001\uff0c]+")

@@ -10,15 +10,13 @@ those of the gate's own time zone. Persian numbers are written in Persian digits
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import icu
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 LOCALES = Path(__file__).parent / "locales"
 DEFAULT = "en"

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.datastructures import URL
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from hubgate import __version__
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.console.console_words import in_console_words, setting
 from hubgate.web.console.languages import Language, choose, languages
+from hubgate.web.console.session import Session
 from hubgate.web.console.static_files import static_url
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from hubgate.web.console.session import Session
 
 LANGUAGE_COOKIE, THEME_COOKIE = "hubgate_language", "hubgate_theme"
 READING = frozenset({"GET", "HEAD"})

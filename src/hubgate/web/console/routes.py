@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
-from starlette.responses import RedirectResponse
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from hubgate.domain.errors import NotFound
+from hubgate.domain.ports import Hub
+from hubgate.service.gateway import Gateway
+from hubgate.service.keys.access import Access
 from hubgate.web.admin.errors import render
 from hubgate.web.console.audit import AuditPage
 from hubgate.web.console.auth import Gatehouse
@@ -19,25 +23,14 @@ from hubgate.web.console.models.edit import Editing
 from hubgate.web.console.models.hub_picker import Picker
 from hubgate.web.console.models.page import Models
 from hubgate.web.console.models.trials import Trials
+from hubgate.web.console.page_context import Visit
 from hubgate.web.console.playground.page import Playground
 from hubgate.web.console.session import NotedRefusals, Sessions
 from hubgate.web.console.settings import SettingsPage
 from hubgate.web.console.sign_in import SignIn
 from hubgate.web.console.static_files import serve_file
 from hubgate.web.console.usage.page import UsagePage
-from hubgate.web.http.face import Face
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from hubgate.domain.ports import Hub
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.keys.access import Access
-    from hubgate.web.console.page_context import Visit
-    from hubgate.web.http.face import Services
+from hubgate.web.http.face import Face, Services
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 

@@ -12,11 +12,8 @@ import hashlib
 import hmac
 import secrets
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 COOKIE = "hubgate_session"
 IDLE_SECONDS = 2 * 3600.0

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+
+from starlette.responses import Response
 
 from hubgate import __version__
 from hubgate.core.chunking import icu_version
 from hubgate.domain.errors import HubgateError
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from starlette.responses import Response
-
-    from hubgate.service.gateway import Gateway
-    from hubgate.web.console.page_context import Visit
-
+from hubgate.service.gateway import Gateway
+from hubgate.web.console.page_context import Visit
 
 _EMPTY = MappingProxyType({"hosts": "\n".join(DEFAULT_HOSTS)})
 

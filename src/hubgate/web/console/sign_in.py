@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING
+
+from starlette.responses import Response
 
 from hubgate.domain.actor import ACTOR
 from hubgate.domain.errors import Cause, NotAuthenticated, StoreFailed
+from hubgate.domain.records import AuditLog
+from hubgate.service.keys.access import Access
+from hubgate.web.console.auth import Gatehouse
 from hubgate.web.console.languages import languages
-from hubgate.web.console.page_context import LANGUAGE_COOKIE, THEME_COOKIE, THEMES
+from hubgate.web.console.page_context import LANGUAGE_COOKIE, THEME_COOKIE, THEMES, Visit
+from hubgate.web.console.session import NotedRefusals
 from hubgate.web.http.ticket import ticket_of
-
-if TYPE_CHECKING:
-    from starlette.responses import Response
-
-    from hubgate.domain.records import AuditLog
-    from hubgate.service.keys.access import Access
-    from hubgate.web.console.auth import Gatehouse
-    from hubgate.web.console.page_context import Visit
-    from hubgate.web.console.session import NotedRefusals
 
 _HOME = "/ui/models"
 _A_YEAR = 365 * 86_400

@@ -6,14 +6,12 @@ import gzip
 import hashlib
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from hubgate.domain.errors import NotFound
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
 
 FOLDER = Path(__file__).parent / "static"
 _TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}

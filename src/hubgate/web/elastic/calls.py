@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
-from hubgate.domain.calls import Chat, Complete, Embed, InputType, Rerank, SparseEmbed
-from hubgate.domain.endpoint import Task
+from hubgate.domain.calls import Chat, Complete, Context, Embed, InputType, Rerank, SparseEmbed, WriteCall
+from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.elastic.errors import ElasticError, invalid_action, refusal, unparsable
 from hubgate.web.http.asgi import decode
 from hubgate.web.shared.embeddings import MOST_TEXTS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from hubgate.domain.calls import Context, WriteCall
-    from hubgate.domain.endpoint import Endpoint
 
 T = TypeVar("T")
 # Of the fields that only some tasks know, those that each does.

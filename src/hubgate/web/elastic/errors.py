@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 from hubgate.domain import errors
 from hubgate.domain.chunking import InvalidChunking
 from hubgate.domain.errors import Cause, HubgateError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _TYPE: dict[type[HubgateError], str] = {
     HubgateError: "status_exception",

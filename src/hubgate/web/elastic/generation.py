@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from hubgate.core.transcoding import decoded, piece_of, text_of
+from hubgate.core.transcoding.objects import Usage
+from hubgate.domain.calls import Generated, Spelling
 from hubgate.domain.endpoint import Task
+from hubgate.domain.errors import HubgateError
 from hubgate.web.elastic.errors import ChatError, render
 from hubgate.web.http.errors import problem, status_of
 from hubgate.web.shared.streams import frames, tokens_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from hubgate.core.transcoding.objects import Usage
-    from hubgate.domain.calls import Generated, Spelling
-    from hubgate.domain.errors import HubgateError
 
 _MESSAGE, _ERROR = b"event: message\ndata: ", b"event: error\ndata: "
 _DONE = frames((b"[DONE]",), _MESSAGE)

@@ -5,34 +5,27 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from hubgate.core.off_loop import off_loop, total
 from hubgate.core.vectors import in_encoding
-from hubgate.domain.calls import Encoding
+from hubgate.domain.calls import Context, Encoding, Vectors, WriteCall
 from hubgate.domain.endpoint import WRITING_TASKS, Task
 from hubgate.domain.errors import HubgateError
-from hubgate.web.elastic.calls import read_chat, read_inference
+from hubgate.web.elastic.calls import InferenceForm, read_chat, read_inference
 from hubgate.web.elastic.errors import about_call, refusal
 from hubgate.web.elastic.generation import EventTeller, chat_body, completion_body
+from hubgate.web.elastic.parameters import Asked, Timeout
 from hubgate.web.elastic.rankings import ranks_body, sparse_body
 from hubgate.web.elastic.responses import chunks_body, embeddings_body
 from hubgate.web.elastic.settings import SERVICE
-from hubgate.web.http.asgi import respond
+from hubgate.web.http.asgi import Headers, respond
 from hubgate.web.shared.embeddings import embed, embed_in_chunks, headers_of, waited_header
+from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import stream, write
 from hubgate.web.shared.rerank import rank
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from hubgate.domain.calls import Context, Vectors, WriteCall
-    from hubgate.web.elastic.calls import InferenceForm
-    from hubgate.web.elastic.parameters import Asked, Timeout
-    from hubgate.web.http.asgi import Headers
-    from hubgate.web.shared.exchange import Exchange
-
 
 _NOT_IN_HEADERS = re.compile(r"[\x00-\x1f\x7f]+")
 _IGNORED = "task_settings were ignored: a request says at its root what it wants otherwise than its endpoint."

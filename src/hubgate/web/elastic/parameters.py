@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -11,10 +11,7 @@ from starlette.responses import Response
 
 from hubgate.domain.endpoint import WRITING_TASKS, Task
 from hubgate.web.elastic.errors import ElasticError, illegal_argument, refusal
-from hubgate.web.http.asgi import JSON
-
-if TYPE_CHECKING:
-    from hubgate.web.http.asgi import Scope
+from hubgate.web.http.asgi import JSON, Scope
 
 DEFAULT_TIMEOUT = "30s"
 LONG_TIMEOUT = "120s"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import msgspec
 
+from hubgate.domain.calls import Rerank, Scores
+from hubgate.domain.endpoint import Endpoint
+from hubgate.web.elastic.calls import InferenceForm
 from hubgate.web.shared.rerank import best
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.domain.calls import Rerank, Scores
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.web.elastic.calls import InferenceForm
 
 
 def ranks_body(endpoint: Endpoint, form: InferenceForm, call: Rerank, scores: Scores) -> bytes:

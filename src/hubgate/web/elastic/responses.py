@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 from hubgate.domain.chunking import DEFAULT_CHUNKING
-from hubgate.domain.endpoint import Similarity, Task
+from hubgate.domain.endpoint import Endpoint, Similarity, Task
+from hubgate.service.inference.chunked import EmbeddedChunk
 from hubgate.service.registry.validation import SERVED_TASKS
 from hubgate.web.elastic.endpoint_forms import CHUNKED_TASKS
 from hubgate.web.elastic.settings import SERVICE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.inference.chunked import EmbeddedChunk
 
 
 def endpoint_object(endpoint: Endpoint, *, full: bool) -> dict[str, Any]:

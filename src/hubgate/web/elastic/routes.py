@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
-from starlette.routing import Route
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
-from hubgate.domain.endpoint import Task
+from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import CapacityError, HubgateError, NotPermitted, RuntimeFailed, UpstreamError
+from hubgate.service.gateway import Gateway
 from hubgate.web.elastic.endpoint_forms import read_endpoint, read_update
 from hubgate.web.elastic.errors import ChatError, CreationFailed, about_call, refusal, render
 from hubgate.web.elastic.generation import error_event
 from hubgate.web.elastic.inference import answer_inference, stream_inference, warning_header
 from hubgate.web.elastic.parameters import Asked, task_named
 from hubgate.web.elastic.responses import endpoint_object, service_objects
-from hubgate.web.http.asgi import read_body, respond
+from hubgate.web.http.asgi import AsgiApp, Receive, Scope, Send, read_body, respond
 from hubgate.web.http.errors import problem, status_of
-from hubgate.web.http.face import Face, HotRoutes
-from hubgate.web.http.ticket import need_admin, ticket_of
+from hubgate.web.http.face import Face, HotRoutes, Services
+from hubgate.web.http.ticket import Ticket, need_admin, ticket_of
 from hubgate.web.shared.exchange import Exchange
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-    from starlette.routing import BaseRoute
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.gateway import Gateway
-    from hubgate.web.http.asgi import AsgiApp, Receive, Scope, Send
-    from hubgate.web.http.face import Services
-    from hubgate.web.http.ticket import Ticket
 
 _ALL = frozenset({"_all", "*"})
 # What fails while an endpoint is put to the proof, as opposed to what is wrong with its settings.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 from hubgate.web.elastic.errors import invalid_settings, refusal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 SERVICE = "hugging_face"
 _MOST = 2**31 - 1

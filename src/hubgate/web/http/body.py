@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable
 
-from hubgate.domain.errors import BodyTooLarge, BodyTooSlow, CallerError, Cause, GateBusy
-from hubgate.web.http.ticket import ticket_of
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-    from hubgate.domain.errors import HubgateError
-    from hubgate.web.http.asgi import Message, Receive, Scope
-    from hubgate.web.http.ticket import Ticket
+from hubgate.domain.errors import BodyTooLarge, BodyTooSlow, CallerError, Cause, GateBusy, HubgateError
+from hubgate.web.http.asgi import Message, Receive, Scope
+from hubgate.web.http.ticket import Ticket, ticket_of
 
 # A call that is answered sooner costs no task; a client that leaves a longer one is noticed at once.
 _WATCH_AFTER = 0.02

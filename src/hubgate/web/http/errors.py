@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from hubgate.domain import errors
 from hubgate.domain.errors import Cause, HubgateError
-
-if TYPE_CHECKING:
-    from hubgate.web.http.asgi import Headers
-    from hubgate.web.http.face import RenderError
+from hubgate.web.http.asgi import Headers
+from hubgate.web.http.face import RenderError
 
 
 class MethodNotAllowed(errors.CallerError):

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+from starlette.routing import BaseRoute
 
-    from starlette.routing import BaseRoute
+from hubgate.domain.errors import HubgateError
+from hubgate.domain.ports import Hub
+from hubgate.service.gateway import Gateway
+from hubgate.service.inference.vector_cache import VectorMemory
+from hubgate.service.keys.access import Access
+from hubgate.web.http.asgi import AsgiApp, Headers
+from hubgate.web.schemas.configuration import Configuration
 
-    from hubgate.domain.errors import HubgateError
-    from hubgate.domain.ports import Hub
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.inference.vector_cache import VectorMemory
-    from hubgate.service.keys.access import Access
-    from hubgate.web.http.asgi import AsgiApp, Headers
-    from hubgate.web.schemas.configuration import Configuration
-
-    RenderError = Callable[[HubgateError, int], tuple[int, object]]
-    """Status and JSON body of an error, from the error and hubgate's own status for it."""
+RenderError = Callable[[HubgateError, int], tuple[int, object]]
+"""Status and JSON body of an error, from the error and hubgate's own status for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,30 +7,23 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
 
+from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import CallerError, CapacityError, Cause, GateBusy, HubgateError
-from hubgate.service.usage import CANCELLED
-from hubgate.web.http.asgi import respond
+from hubgate.service.keys.access import Access
+from hubgate.service.metrics import Meter
+from hubgate.service.usage import CANCELLED, Usage
+from hubgate.web.http.asgi import AsgiApp, Message, Receive, Scope, Send, respond
 from hubgate.web.http.body import EXCESS, Body, BodyMemory, closes, until_client_leaves
 from hubgate.web.http.errors import problem
-from hubgate.web.http.face import face_of
+from hubgate.web.http.face import Face, face_of
 from hubgate.web.http.hints import UNREAD, clearer
 from hubgate.web.http.ticket import Ticket
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.keys.access import Access
-    from hubgate.service.metrics import Meter
-    from hubgate.service.usage import Usage
-    from hubgate.web.http.asgi import AsgiApp, Message, Receive, Scope, Send
-    from hubgate.web.http.face import Face
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,128}")

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from hubgate import __version__
 from hubgate.domain.endpoint import Source
 from hubgate.domain.errors import NotPermitted
+from hubgate.service.gateway import Gateway
+from hubgate.service.metrics import Meter
 from hubgate.web.http.ticket import ticket_of
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.metrics import Meter
 
 # What Elasticsearch's clients read of `GET /`: the release whose `_inference` contract the gate keeps.
 ELASTICSEARCH_VERSION = "9.4.2"

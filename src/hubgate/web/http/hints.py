@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice
-from typing import TYPE_CHECKING
 
-from hubgate.domain.errors import EndpointNotFound, NotAuthenticated, NotFound
+from hubgate.domain.endpoint import Endpoint
+from hubgate.domain.errors import EndpointNotFound, HubgateError, NotAuthenticated, NotFound
 from hubgate.service.keys.credentials import HOW
+from hubgate.web.http.asgi import Scope
 from hubgate.web.http.ticket import ticket_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.errors import HubgateError
-    from hubgate.web.http.asgi import Scope
 
 UNREAD = "/k/"
 """The path in place of one that holds a key, where keys in paths are off."""

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 from hubgate.domain.actor import ACTOR
 from hubgate.domain.calls import Context
 from hubgate.domain.errors import EndpointNotFound, NotPermitted
+from hubgate.domain.keys import Key
 from hubgate.service.keys.credentials import claimed_id
-
-if TYPE_CHECKING:
-    from collections.abc import MutableMapping
-    from typing import Any
-
-    from hubgate.domain.keys import Key
-    from hubgate.web.http.face import Face, RenderError
+from hubgate.web.http.face import Face, RenderError
 
 BULK_PATIENCE = 600.0
 """Seconds that a request has which asks to wait behind others: it gives way for so long, and no longer."""

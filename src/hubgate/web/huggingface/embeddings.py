@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import msgspec
 
 from hubgate.core.off_loop import off_loop, total
 from hubgate.core.similarity import cosines
 from hubgate.core.vectors import in_encoding
-from hubgate.domain.calls import Embed, Encoding, InputType
+from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
 from hubgate.domain.errors import InvalidRequest
-from hubgate.web.http.asgi import decode, respond
+from hubgate.web.http.asgi import Scope, decode, respond
 from hubgate.web.openai.routes import EmbeddingsForm, answer_embeddings
 from hubgate.web.schemas.validation import fit
 from hubgate.web.shared.embeddings import Inputs, embed, headers_of, input_type_of, texts_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.domain.calls import Vectors
-    from hubgate.web.http.asgi import Scope
-    from hubgate.web.shared.exchange import Exchange
+from hubgate.web.shared.exchange import Exchange
 
 
 class _Options(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

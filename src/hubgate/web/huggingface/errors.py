@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from hubgate.domain.errors import Cause, InvalidRequest
+from hubgate.domain.errors import Cause, HubgateError, InvalidRequest
 from hubgate.web.http.errors import EmptyBatch
 from hubgate.web.openai import errors as openai
-
-if TYPE_CHECKING:
-    from hubgate.domain.errors import HubgateError
 
 _TGI_TYPE = {"Empty": "validation", "Validation": "validation", "Overloaded": "overloaded"}
 

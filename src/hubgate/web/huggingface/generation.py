@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -12,11 +12,9 @@ from hubgate.core.transcoding.streams import tgi_speller
 from hubgate.domain.calls import Complete
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.huggingface.errors import render_tgi
+from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import Fields, stream, write
 from hubgate.web.shared.streams import SpelledTeller
-
-if TYPE_CHECKING:
-    from hubgate.web.shared.exchange import Exchange
 
 # Where OpenAI has a name for it, the gate says it by that.
 _NAMES = {"max_new_tokens": "max_tokens", "stop_sequences": "stop", "top_n_tokens": "logprobs"}

@@ -7,14 +7,11 @@ Dify's TEI plugin, and a gate before this one, read it.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hubgate import __version__
 from hubgate.core.chunking import icu_version
-from hubgate.domain.endpoint import WRITING_TASKS, Task
-
-if TYPE_CHECKING:
-    from hubgate.domain.endpoint import Endpoint
+from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Task
 
 # What clients cut their batches by, and so how long one request takes: TEI's default, which fits their timeouts. The
 # gate itself takes more (`embedding.MOST_TEXTS`).

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import msgspec
 
 from hubgate.core.off_loop import off_loop, total
-from hubgate.domain.calls import Rerank, SparseEmbed
+from hubgate.domain.calls import Rerank, Scores, SparseEmbed, SparseVectors
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import decode
 from hubgate.web.shared.embeddings import Inputs, texts_of
+from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.rerank import best, rank
 from hubgate.web.shared.together import all_or_none
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.domain.calls import Scores, SparseVectors
-    from hubgate.web.shared.exchange import Exchange
 
 LABEL = "LABEL_0"
 """What transformers calls the only class of a reranker."""

@@ -5,20 +5,22 @@ CONTRACT.md has its contract and its oddities.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from hubgate.core.off_loop import off_loop
 from hubgate.domain.calls import Tokenize, Tokens
-from hubgate.domain.endpoint import WRITING_TASKS, Task
+from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Task
 from hubgate.domain.errors import Cause, InvalidRequest, WrongTask
-from hubgate.web.http.asgi import decode, read_body
+from hubgate.service.gateway import Gateway
+from hubgate.web.http.asgi import AsgiApp, Receive, Scope, Send, decode, read_body
 from hubgate.web.http.clients import is_elasticsearch, is_hugging_faces
-from hubgate.web.http.face import Face, HotRoutes
+from hubgate.web.http.face import Face, HotRoutes, Services
 from hubgate.web.http.ticket import ticket_of
 from hubgate.web.huggingface.embeddings import answer_embed
 from hubgate.web.huggingface.errors import render_chat, render_tei, render_tgi
@@ -37,17 +39,6 @@ from hubgate.web.shared.embeddings import Inputs, addressed, texts_of
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import Fields
 from hubgate.web.shared.rerank import answer_rerank
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from starlette.requests import Request
-    from starlette.routing import BaseRoute
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.gateway import Gateway
-    from hubgate.web.http.asgi import AsgiApp, Receive, Scope, Send
-    from hubgate.web.http.face import Services
 
 
 class _TokenizeForm(msgspec.Struct, forbid_unknown_fields=True):

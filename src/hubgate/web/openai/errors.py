@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hubgate.domain.errors import Cause
-
-if TYPE_CHECKING:
-    from hubgate.domain.errors import HubgateError
+from hubgate.domain.errors import Cause, HubgateError
 
 _TYPE = {
     400: "invalid_request_error",

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from hubgate.core.off_loop import off_loop, total
-from hubgate.core.transcoding import merged, text_of, whole_as_openai
+from hubgate.core.transcoding import Label, merged, text_of, whole_as_openai
 from hubgate.core.transcoding.objects import Usage
 from hubgate.core.transcoding.streams import openai_speller
-from hubgate.domain.calls import Chat, Complete, Spelling
+from hubgate.domain.calls import Chat, Complete, Generated, Spelling, WriteCall
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.shared.embeddings import estimate, texts_of
-from hubgate.web.shared.generation import label_of, stream, write
+from hubgate.web.shared.exchange import Exchange
+from hubgate.web.shared.generation import Fields, label_of, stream, write
 from hubgate.web.shared.streams import SpelledTeller
 from hubgate.web.shared.together import all_or_none
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.core.transcoding import Label
-    from hubgate.domain.calls import Generated, WriteCall
-    from hubgate.web.shared.exchange import Exchange
-    from hubgate.web.shared.generation import Fields
 
 DONE = b"data: [DONE]\n\n"
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hubgate.domain.endpoint import Task
+from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import InvalidRequest
+from hubgate.web.http.asgi import Scope
 from hubgate.web.http.ticket import ticket_of
-
-if TYPE_CHECKING:
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.web.http.asgi import Scope
 
 # What clients of Hugging Face's send where they have been told a URL and no name.
 _MEANS_ANY = re.compile(r"(dummy|tgi)\Z|https?://")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from hubgate.core.off_loop import off_loop, total
 from hubgate.core.vectors import f32_to_base64, in_encoding
-from hubgate.domain.calls import Embed, Encoding
+from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.chunking import InvalidChunking
 from hubgate.domain.errors import InvalidRequest
-from hubgate.web.http.asgi import decode, read_body, respond
+from hubgate.service.gateway import Gateway
+from hubgate.service.inference.chunked import Chunked, EmbeddedChunk
+from hubgate.web.http.asgi import Receive, Scope, Send, decode, read_body, respond
 from hubgate.web.http.clients import is_hugging_faces
-from hubgate.web.http.face import Face, HotRoutes
+from hubgate.web.http.face import Face, HotRoutes, Services
 from hubgate.web.http.ticket import ticket_of
 from hubgate.web.openai.errors import render, render_with_detail
 from hubgate.web.openai.generation import answer_chat, answer_completions
@@ -35,18 +39,6 @@ from hubgate.web.shared.embeddings import (
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import Fields
 from hubgate.web.shared.rerank import answer_rerank
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from starlette.requests import Request
-    from starlette.routing import BaseRoute
-
-    from hubgate.domain.calls import Vectors
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.inference.chunked import Chunked, EmbeddedChunk
-    from hubgate.web.http.asgi import Receive, Scope, Send
-    from hubgate.web.http.face import Services
 
 
 class EmbeddingsForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -15,26 +15,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any, Literal
 
 import msgspec
 import yaml
 
-from hubgate.domain.endpoint import check_name
+from hubgate.domain.endpoint import Endpoint, check_name
 from hubgate.domain.errors import HubgateError, InvalidRequest
+from hubgate.domain.keys import Key
+from hubgate.domain.records import Connection
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, parse_hosts
 from hubgate.service.configuration.plan import Wanted, WantedConnection, WantedEndpoint
 from hubgate.web.schemas.endpoint import EndpointForm
 from hubgate.web.schemas.key import KeyForm
 from hubgate.web.schemas.validation import fit
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Mapping
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.keys import Key
-    from hubgate.domain.records import Connection
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _MOST_DEPTH = 20

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
 
+from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import InvalidRequest
 from hubgate.service.configuration.apply import Config
+from hubgate.service.configuration.plan import Step
+from hubgate.service.gateway import Gateway
+from hubgate.service.keys.access import Access
 from hubgate.service.keys.rules import ADMIN
 from hubgate.web.schemas.config_yaml import read_config, write_config
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.configuration.plan import Step
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.keys.access import Access
 
 _MOST_CHARACTERS = 1_000_000
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,9 +24,6 @@ from hubgate.domain.endpoint import (
 from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
 from hubgate.domain.secret import Secret
 from hubgate.web.schemas.validation import fit, merged
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class RateLimit(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from hubgate.domain.calls import InputType
 from hubgate.domain.errors import InvalidRequest
+from hubgate.domain.keys import Key
 from hubgate.web.schemas.validation import fit, merged
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from hubgate.domain.keys import Key
 
 
 class KeyForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-from hubgate.domain.calls import Encoding, InputType
+from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
 from hubgate.domain.chunking import parse_chunking_settings
+from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import BodyTooLarge, InvalidRequest
-from hubgate.service.inference.chunked import embed_chunks
+from hubgate.service.gateway import Gateway
+from hubgate.service.inference.chunked import Chunked, embed_chunks
 from hubgate.web.http.errors import EmptyBatch
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.domain.calls import Embed, Vectors
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.inference.chunked import Chunked
-    from hubgate.web.http.ticket import Ticket
+from hubgate.web.http.ticket import Ticket
 
 MOST_TEXTS = 2048
 """In one request; OpenAI's own bound."""

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from hubgate.web.http.asgi import respond
+from hubgate.core.generation import Held
+from hubgate.domain.calls import InputType
+from hubgate.domain.endpoint import Endpoint
+from hubgate.service.gateway import Gateway
+from hubgate.web.http.asgi import Send, respond
+from hubgate.web.http.face import RenderError
+from hubgate.web.http.ticket import Ticket
 from hubgate.web.shared.embeddings import waited_header
-from hubgate.web.shared.streams import send_stream
-
-if TYPE_CHECKING:
-    from hubgate.core.generation import Held
-    from hubgate.domain.calls import InputType
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.gateway import Gateway
-    from hubgate.web.http.asgi import Send
-    from hubgate.web.http.face import RenderError
-    from hubgate.web.http.ticket import Ticket
-    from hubgate.web.shared.streams import Teller
+from hubgate.web.shared.streams import Teller, send_stream
 
 
 @dataclass(frozen=True, slots=True)

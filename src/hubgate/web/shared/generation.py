@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from hubgate.core.generation import Held
 from hubgate.core.transcoding import Label
-from hubgate.domain.calls import Chat
-from hubgate.domain.endpoint import Task
+from hubgate.domain.calls import Chat, Generated, WriteCall
+from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import InvalidRequest, WrongTask
 from hubgate.web.http.asgi import decode
 from hubgate.web.schemas.validation import misfit
-
-if TYPE_CHECKING:
-    from hubgate.core.generation import Held
-    from hubgate.domain.calls import Generated, WriteCall
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.web.shared.exchange import Exchange
+from hubgate.web.shared.exchange import Exchange
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NULL = b"null"

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import msgspec
 
-from hubgate.domain.calls import Rerank, Tokenize, Tokens
+from hubgate.domain.calls import Rerank, Scores, Tokenize, Tokens
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import decode
 from hubgate.web.shared.embeddings import estimate, texts_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.domain.calls import Scores
-    from hubgate.web.shared.exchange import Exchange
+from hubgate.web.shared.exchange import Exchange
 
 
 class RerankForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Protocol
 
+from hubgate.core.generation import Held
+from hubgate.core.transcoding.objects import Usage
+from hubgate.core.transcoding.streams import Speller
 from hubgate.domain.errors import HubgateError
+from hubgate.web.http.asgi import Headers, Send
 from hubgate.web.http.errors import problem
+from hubgate.web.http.face import RenderError
+from hubgate.web.http.ticket import Ticket
 from hubgate.web.shared.embeddings import waited_header
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
-
-    from hubgate.core.generation import Held
-    from hubgate.core.transcoding.objects import Usage
-    from hubgate.core.transcoding.streams import Speller
-    from hubgate.web.http.asgi import Headers, Send
-    from hubgate.web.http.face import RenderError
-    from hubgate.web.http.ticket import Ticket
 
 # A proxy that collects the answer before it passes it on would make a stream pointless.
 _HEADERS = (

@@ -5,10 +5,7 @@ The sizes are those of JSON as servers write it. A text may come back six times 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from hubgate.upstreams.http.messages import HttpRequest
+from hubgate.upstreams.http.messages import HttpRequest
 
 _REST = 256 * 1024
 """Everything else; and room for a larger model in place of the registered one to be recognised as such."""

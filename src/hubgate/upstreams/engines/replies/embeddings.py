@@ -13,8 +13,9 @@ JSON is validated and split by msgspec; the text of the numbers is passed on as 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 import orjson
@@ -30,11 +31,7 @@ from hubgate.core.vectors import (
 )
 from hubgate.domain.calls import Encoding
 from hubgate.domain.errors import Cause, UpstreamUnreadable
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.upstreams.http.messages import HttpReply
+from hubgate.upstreams.http.messages import HttpReply
 
 
 @dataclass(frozen=True, slots=True)

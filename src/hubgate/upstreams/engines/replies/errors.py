@@ -5,21 +5,18 @@ from __future__ import annotations
 import html
 import math
 import re
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from hubgate.domain.calls import Quota
 from hubgate.domain.errors import UpstreamRefused
+from hubgate.domain.secret import Secret
 from hubgate.upstreams.engines.replies.causes import SIGNS, rule_for, unknown_parameters
+from hubgate.upstreams.http.messages import HttpReply
 from hubgate.upstreams.masking import without
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from hubgate.domain.secret import Secret
-    from hubgate.upstreams.http.messages import HttpReply
 
 MAX_SAID = 300
 _MAX_READ = 4096

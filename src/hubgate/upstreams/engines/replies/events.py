@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, cast
 
 import msgspec
 import orjson
 
 from hubgate.core.sse import SseParser
-from hubgate.domain.errors import Cause, UpstreamUnreachable, UpstreamUnreadable
+from hubgate.domain.calls import Spelling
+from hubgate.domain.errors import Cause, HubgateError, UpstreamUnreachable, UpstreamUnreadable
 from hubgate.upstreams.engines.replies.text import is_utf8, not_utf8
-from hubgate.upstreams.http.messages import HttpReply
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-
-    from hubgate.domain.calls import Spelling
-    from hubgate.domain.errors import HubgateError
-    from hubgate.upstreams.http.messages import HttpStream
+from hubgate.upstreams.http.messages import HttpReply, HttpStream
 
 _LAST = 4
 """Payloads at a stream's end among which one says that the text is finished; usage may come after it."""

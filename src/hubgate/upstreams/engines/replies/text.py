@@ -8,23 +8,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 import orjson
 
-from hubgate.domain.calls import Complete, Generated, Spelling
+from hubgate.domain.calls import Complete, Generated, Spelling, WriteCall
 from hubgate.domain.errors import Cause, UpstreamUnreadable
+from hubgate.upstreams.engines.generators import Form
 from hubgate.upstreams.engines.replies.errors import quota
 from hubgate.upstreams.engines.requests.raw_fields import stops_in
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hubgate.domain.calls import WriteCall
-    from hubgate.upstreams.engines.generators import Form
-    from hubgate.upstreams.http.messages import HttpReply
+from hubgate.upstreams.http.messages import HttpReply
 
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=1_000_000_000)]
 _WHITE = b" \t\r\n"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from hubgate.domain.calls import Embed
+from hubgate.domain.calls import Embed
 
 
 def tei(call: Embed, model: str | None) -> dict[str, object]:  # noqa: ARG001 - TEI serves one model

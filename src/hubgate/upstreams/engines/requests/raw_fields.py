@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
 import msgspec
 import orjson
 
 from hubgate.domain.errors import InvalidRequest
 from hubgate.upstreams.http.messages import HttpRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 NULL, TRUE, FALSE = b"null", b"true", b"false"
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {

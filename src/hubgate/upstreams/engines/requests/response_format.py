@@ -12,15 +12,12 @@ What holds no schema (`text`, a bare `json_object`, a regular expression) is pas
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from hubgate.upstreams.engines.requests.raw_fields import json_object
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class _Named(msgspec.Struct):

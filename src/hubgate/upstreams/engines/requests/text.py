@@ -5,16 +5,12 @@ A parameter that a server would pass over in silence is refused here, by name; o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from hubgate.domain.calls import Chat, Complete
 from hubgate.upstreams.engines.requests import raw_fields as raw
 from hubgate.upstreams.engines.requests.response_format import Schemas, schema_in
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from hubgate.domain.calls import Chat, Complete
 
 _TGI_ALONE = frozenset(
     {

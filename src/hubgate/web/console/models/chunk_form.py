@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from hubgate.domain.chunking import SEPARATOR_GROUPS
+from hubgate.domain.chunking import SEPARATOR_GROUPS, ChunkingSettings
 from hubgate.domain.errors import InvalidRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from hubgate.domain.chunking import ChunkingSettings
 
 FIT = "fit"
 """The way of an endpoint without settings: no chunk is longer than the model reads."""

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+
+from starlette.responses import Response
 
 from hubgate.domain.records import DAY, Tally, UsageQuestion
+from hubgate.service.gateway import Gateway
 from hubgate.service.inference.chunk_size import size_warning
-from hubgate.web.console.models.page import DONE
+from hubgate.web.console.models.page import DONE, Models
+from hubgate.web.console.page_context import Visit
 from hubgate.web.console.playground.form import kind_of
 from hubgate.web.console.playground.page import copied, proposed
-
-if TYPE_CHECKING:
-    from starlette.responses import Response
-
-    from hubgate.service.gateway import Gateway
-    from hubgate.web.console.models.page import Models
-    from hubgate.web.console.page_context import Visit
 
 
 class ModelPage:

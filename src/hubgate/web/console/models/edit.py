@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from starlette.responses import Response
 
 from hubgate.core.chunking import chunk
 from hubgate.domain.chunking import parse_chunking_settings
-from hubgate.domain.endpoint import Precision, Similarity, Source
+from hubgate.domain.endpoint import Endpoint, Precision, Similarity, Source
 from hubgate.domain.errors import CallerError, HubgateError, InUse
+from hubgate.domain.secret import Secret
+from hubgate.service.gateway import Gateway
 from hubgate.service.inference.chunk_size import size_warning
 from hubgate.service.inference.cutting import in_cutting_thread
 from hubgate.web.console.models import form as model_form
@@ -28,20 +33,11 @@ from hubgate.web.console.models.form import (
     WHERE,
     Faults,
 )
+from hubgate.web.console.models.hub_picker import Picker
 from hubgate.web.console.models.page import page_of
 from hubgate.web.console.models.paste import understood
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from starlette.responses import Response
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.secret import Secret
-    from hubgate.service.gateway import Gateway
-    from hubgate.web.console.models.hub_picker import Picker
-    from hubgate.web.console.models.trials import Trials
-    from hubgate.web.console.page_context import Visit
+from hubgate.web.console.models.trials import Trials
+from hubgate.web.console.page_context import Visit
 
 _MOST_PREVIEWED = 20_000
 """Characters."""

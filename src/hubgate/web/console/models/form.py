@@ -6,22 +6,19 @@ another choice (the URL of a model on this machine, say) is ignored, whatever st
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hubgate.domain.calls import InputType
 from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Engine, Precision, Source, Task
 from hubgate.domain.errors import InvalidRequest
+from hubgate.domain.secret import Secret
 from hubgate.web.console.models.chunk_form import FIT, SEPARATORS, STRATEGIES, chunk_fields, chunking_of
 from hubgate.web.console.models.paste import name_of_server, suggested_name
 from hubgate.web.schemas.endpoint import EndpointForm
 from hubgate.web.schemas.validation import fit
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from hubgate.domain.secret import Secret
 
 KINDS = {
     "llm": (Task.CHAT_COMPLETION, Task.COMPLETION),

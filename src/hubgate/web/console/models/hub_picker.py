@@ -5,25 +5,20 @@ Nothing needs it. Where the Hub cannot be asked, a line says why, and all can be
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from starlette.responses import Response
 
 from hubgate.domain.endpoint import Source
 from hubgate.domain.errors import Cause, HubgateError
-from hubgate.domain.hub import ModelSearch
+from hubgate.domain.hub import ModelCard, ModelSearch
+from hubgate.domain.ports import Hub
+from hubgate.domain.records import Connection
+from hubgate.domain.secret import Secret
 from hubgate.web.console.models.form import KINDS, task_of
 from hubgate.web.console.models.paste import TEXT_TO_TEXT, suggested_name, understood
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from starlette.responses import Response
-
-    from hubgate.domain.hub import ModelCard
-    from hubgate.domain.ports import Hub
-    from hubgate.domain.records import Connection
-    from hubgate.domain.secret import Secret
-    from hubgate.web.console.page_context import Visit
+from hubgate.web.console.page_context import Visit
 
 _MOST_FOUND = 20
 _LONGEST = 200

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-from hubgate.domain.endpoint import Source, Task
+from starlette.responses import Response
+
+from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import HubgateError
 from hubgate.domain.records import DAY, HOUR, UsageQuestion
+from hubgate.service.gateway import Gateway
+from hubgate.service.keys.access import Access
 from hubgate.service.registry.references import users_of
-from hubgate.web.console.models.states import state_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from starlette.responses import Response
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.keys.access import Access
-    from hubgate.web.console.models.states import State
-    from hubgate.web.console.page_context import Visit
+from hubgate.web.console.models.states import State, state_of
+from hubgate.web.console.page_context import Visit
 
 PER_PAGE = 50
 _FRESH_SECONDS = 5.0

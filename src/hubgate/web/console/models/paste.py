@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 from urllib.parse import parse_qs, urlsplit
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _HUB = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 _OLD = "api-inference.huggingface.co"

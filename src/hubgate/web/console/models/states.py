@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
+from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import Cause
+from hubgate.service.gateway import Gateway
+from hubgate.service.inference.pipeline import Health, Pipeline
 from hubgate.service.registry.startup import LOADING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.inference.pipeline import Health, Pipeline
 
 
 class Kind(StrEnum):

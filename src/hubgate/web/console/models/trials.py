@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from hubgate.domain.diagnosis import Finding, Outcome, Step, step_of
+from hubgate.domain.endpoint import Facts
 from hubgate.domain.errors import HubgateError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from hubgate.domain.endpoint import Facts
 
 MOST = 50
 """Trials that are remembered; the oldest go."""

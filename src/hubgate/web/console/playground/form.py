@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
-from hubgate.domain.calls import Chat, Complete, Embed, InputType, Rerank, SparseEmbed
-from hubgate.domain.endpoint import WRITING_TASKS, Task
+from hubgate.domain.calls import Chat, Complete, Context, Embed, InputType, Rerank, SparseEmbed
+from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Task
 from hubgate.domain.errors import InvalidRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from hubgate.domain.calls import Context
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.web.console.playground.snippet_values import Played
+from hubgate.web.console.playground.snippet_values import Played
 
 MOST_TEXTS = 12
 """In one try: as many as a picture of their similarities shows well."""

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from hubgate.domain.calls import Chat, Complete, Embed
+from starlette.responses import Response
+
+from hubgate.core.chunking import Chunk
+from hubgate.domain.calls import Call, Chat, Complete, Embed, Result
+from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import HubgateError, InvalidRequest
 from hubgate.domain.keys import Key
+from hubgate.service.gateway import Gateway
+from hubgate.web.console.page_context import Visit
 from hubgate.web.console.playground.form import (
     FURTHER,
     INPUT_TYPES,
@@ -24,20 +31,8 @@ from hubgate.web.console.playground.snippets import snippets
 from hubgate.web.console.playground.stream import Streamed
 from hubgate.web.console.playground.views import view_of
 from hubgate.web.http.errors import status_of
-from hubgate.web.http.ticket import ticket_of
+from hubgate.web.http.ticket import Ticket, ticket_of
 from hubgate.web.shared.embeddings import embed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from starlette.responses import Response
-
-    from hubgate.core.chunking import Chunk
-    from hubgate.domain.calls import Call, Result
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.gateway import Gateway
-    from hubgate.web.console.page_context import Visit
-    from hubgate.web.http.ticket import Ticket
 
 CONSOLE = Key(id="console", name="console", digest=b"", created_at=0.0, admin=True)
 """By whom the playground's calls are counted, whoever is signed in."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hubgate.domain.calls import Chat, Complete, Embed, InputType, Rerank, SparseEmbed
 from hubgate.domain.endpoint import Task
-from hubgate.web.console.playground.snippet_values import KEY, python, python_call, text
-
-if TYPE_CHECKING:
-    from hubgate.web.console.playground.snippet_values import Use
+from hubgate.web.console.playground.snippet_values import KEY, Use, python, python_call, text
 
 _NOT_OPENAIS = ("top_k", "repetition_penalty")
 """What engines know and OpenAI's clients take in `extra_body` alone."""

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
 
 from hubgate.domain.calls import Chat, Complete, Embed, InputType, Rerank, SparseEmbed
+from hubgate.domain.endpoint import Endpoint
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from hubgate.domain.endpoint import Endpoint
-
-    Played: TypeAlias = Embed | SparseEmbed | Rerank | Chat | Complete
+Played: TypeAlias = Embed | SparseEmbed | Rerank | Chat | Complete
 
 KEY = "YOUR_HUBGATE_KEY"
 """Where a key goes."""

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from hubgate.domain.calls import Chat, Complete, Embed, Rerank, SparseEmbed
 from hubgate.domain.chunking import DEFAULT_CHUNKING
 from hubgate.domain.endpoint import Task
 from hubgate.web.console.playground.python_snippets import elasticsearch, huggingface_hub, langchain, openai
-from hubgate.web.console.playground.snippet_values import KEY, json_block
+from hubgate.web.console.playground.snippet_values import KEY, Use, json_block
 from hubgate.web.console.playground.web_snippets import curl, fetch, huggingface_js
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from hubgate.web.console.playground.snippet_values import Use
 
 
 class Snippet(NamedTuple):

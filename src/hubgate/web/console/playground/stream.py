@@ -7,30 +7,25 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from hubgate.core.transcoding import decoded, piece_of
-from hubgate.domain.calls import Spelling
+from hubgate.core.transcoding.objects import Usage
+from hubgate.domain.calls import Spelling, WriteCall
+from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import HubgateError
+from hubgate.service.gateway import Gateway
+from hubgate.web.console.page_context import Visit
 from hubgate.web.http.errors import status_of
 from hubgate.web.http.ticket import ticket_of
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import stream
 from hubgate.web.shared.streams import frames, send_stream, tokens_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from starlette.types import Receive, Scope, Send
-
-    from hubgate.core.transcoding.objects import Usage
-    from hubgate.domain.calls import WriteCall
-    from hubgate.domain.endpoint import Endpoint
-    from hubgate.service.gateway import Gateway
-    from hubgate.web.console.page_context import Visit
 
 _SET_BY_STREAM = frozenset({b"content-type", b"content-length", b"cache-control"})
 

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from hubgate.core.chunking import Chunk
 from hubgate.core.similarity import cosines
 from hubgate.core.vectors import floats, in_encoding
-from hubgate.domain.calls import Embed, Encoding, Rerank, Scores, SparseEmbed, SparseVectors, Vectors
-from hubgate.web.console.models.chunk_preview import marked
+from hubgate.domain.calls import (
+    Call,
+    Embed,
+    Encoding,
+    Rerank,
+    Result,
+    Scores,
+    SparseEmbed,
+    SparseVectors,
+    Vectors,
+)
+from hubgate.web.console.models.chunk_preview import Piece, marked
 from hubgate.web.shared.embeddings import estimate
 from hubgate.web.shared.rerank import best
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hubgate.core.chunking import Chunk
-    from hubgate.domain.calls import Call, Result
-    from hubgate.web.console.models.chunk_preview import Piece
 
 _SHOWN_NUMBERS = 6
 _SHOWN_WORDS = 15

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hubgate.domain.calls import Chat, Complete, Embed, Rerank
-from hubgate.web.console.playground.snippet_values import KEY, json_block, text
-
-if TYPE_CHECKING:
-    from hubgate.web.console.playground.snippet_values import Use
+from hubgate.web.console.playground.snippet_values import KEY, Use, json_block, text
 
 _READ_STREAM = """\
 let said = "";

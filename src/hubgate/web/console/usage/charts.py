@@ -8,11 +8,8 @@ picture shows two colleagues the same slope. Bars without time, as in lists, gro
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 HEIGHT = 100
 COLUMN = 10

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 from urllib.parse import urlencode
 
+from starlette.responses import Response
+
 from hubgate.domain.records import UsageQuestion
+from hubgate.service.gateway import Gateway
+from hubgate.service.keys.access import Access
 from hubgate.web.admin.records import usage_csv
+from hubgate.web.console.page_context import Visit
 from hubgate.web.console.playground.page import CONSOLE
 from hubgate.web.console.usage.periods import RANGES, USUAL, Period, total
 from hubgate.web.console.usage.views import cards_of, shares_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from starlette.responses import Response
-
-    from hubgate.service.gateway import Gateway
-    from hubgate.service.keys.access import Access
-    from hubgate.web.console.page_context import Visit
 
 TABLES = ("time", "endpoint", "key", "all")
 """What a CSV has a row for; the words are `usage.csv.<table>`."""

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from hubgate.domain.records import DAY, HOUR, Tally
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from hubgate.domain.records import UsageRow
-    from hubgate.web.console.languages import Language
+from hubgate.domain.records import DAY, HOUR, Tally, UsageRow
+from hubgate.web.console.languages import Language
 
 
 class Range(NamedTuple):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from hubgate.domain.records import Tally, UsageRow
+from hubgate.web.console.languages import Language
 from hubgate.web.console.usage.charts import MILLISECOND, Chart, lines, stacked
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from hubgate.domain.records import Tally, UsageRow
-    from hubgate.web.console.languages import Language
 
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 MOST_ROWS = 20
