@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hubgate.jobs.durable import replacing
+from hubgate.files import atomic_write
 from hubgate.jobs.formats import open_sink
 from hubgate.jobs.manifest import Manifest, Record, totals_of
 from hubgate.jobs.parts import Parts
@@ -159,7 +159,7 @@ def test_a_file_that_could_not_be_written_leaves_what_was_there(tmp_path: Path) 
         yield b"half"
         raise OSError("no more")
 
-    with pytest.raises(OSError, match="no more"), replacing(path) as file:
+    with pytest.raises(OSError, match="no more"), atomic_write(path) as file:
         file.writelines(written_by_halves())
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]

@@ -171,7 +171,7 @@ def test_what_keeps_a_gate_from_starting_is_one_plain_line(home: Home) -> None:
         port = gate.url.rpartition(":")[2]
         second = home.run("serve")
         assert (second.status, second.out) == (1, "")
-        assert second.err.startswith("hubgate: Another gate runs in ")
+        assert second.err.startswith("hubgate: Another gateway runs in ")
         elsewhere = {"HUBGATE_HOME": f"{home.env['HOME']}/elsewhere"}
         taken = home.run("serve", HUBGATE_PORT=port, **elsewhere)
         assert (taken.status, taken.out) == (1, "")

@@ -62,7 +62,7 @@ def test_a_running_gate_is_found_by_another_process_and_keeps_a_second_gate_out(
         assert len(key) >= 43
         assert key not in repr(gate)
         with (
-            pytest.raises(StoreFailed, match="Another gate runs") as refused,
+            pytest.raises(StoreFailed, match="Another gateway runs") as refused,
             GateLock(tmp_path, sleep=at_once),
         ):
             pass

@@ -11,7 +11,6 @@ parts/           the vectors that are done, until they are joined, and what is j
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import time
@@ -24,15 +23,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from hubgate.domain.errors import Cause
-from hubgate.jobs.durable import replacing
+from hubgate.files import atomic_write, is_locked, take_lock
 from hubgate.jobs.manifest import Totals, totals_of
 from hubgate.jobs.rows import Columns, JobStopped
 
 T = TypeVar("T")
 ROWS_PER_REQUEST = 128
 """Unless the operator says otherwise. With 8 requests at once, a killed job repeats at most 1,024 rows."""
-# Who looks whether a job runs holds its lock for a moment (`JobFolder.worker`): who wants to work tries again.
-_TRIES, _PAUSE = 5, 0.02
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,14 +140,15 @@ class JobFolder:
             JobStopped: another process does.
             OSError: the folder cannot be made.
         """
-        lock = self._lock()
+        self.path.mkdir(exist_ok=True)
+        lock = take_lock(self.path / "lock", mode=0o644, sleep=sleep)
+        if lock is None:
+            raise JobStopped(
+                f"Another process works on {self.output}.",
+                remedy=f"`hubgate job show {self.id}` tells how far it is.",
+                cause=Cause.INVALID_REQUEST,
+            )
         try:
-            if not _take(lock, sleep) or not _is(lock, self.path / "lock"):
-                raise JobStopped(
-                    f"Another process works on {self.output}.",
-                    remedy=f"`hubgate job show {self.id}` tells how far it is.",
-                    cause=Cause.INVALID_REQUEST,
-                )
             os.ftruncate(lock, 0)
             os.pwrite(lock, b"%d" % os.getpid(), 0)
             try:
@@ -163,14 +161,11 @@ class JobFolder:
 
     def worker(self) -> int | None:
         """The process that works on it, if one does; one that has only just begun is not told yet."""
+        lock = self.path / "lock"
         try:
-            lock = os.open(self.path / "lock", os.O_RDONLY)
+            return int(lock.read_bytes() or 0) or None if is_locked(lock) else None
         except FileNotFoundError:
             return None
-        try:
-            return None if _try(lock, fcntl.LOCK_SH) else int(os.pread(lock, 20, 0) or 0) or None
-        finally:
-            os.close(lock)
 
     def clear(self) -> None:
         """Forget all that was done, but not the output. For who holds it."""
@@ -178,10 +173,6 @@ class JobFolder:
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.parts, ignore_errors=True)
         self.failures.unlink(missing_ok=True)
-
-    def _lock(self) -> int:
-        self.path.mkdir(exist_ok=True)
-        return os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
 
     def last_state(self) -> State:
         """How it stood when somebody last worked on it: for who holds it."""
@@ -199,29 +190,5 @@ class JobFolder:
             ) from error
 
     def _write(self, name: str, value: object) -> None:
-        with replacing(self.path / name) as file:
+        with atomic_write(self.path / name) as file:
             file.write(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
-
-
-def _is(lock: int, path: Path) -> bool:
-    """Whether an open file is still the one at a path: who held it before may have removed the folder."""
-    try:
-        return os.fstat(lock).st_ino == path.stat().st_ino
-    except FileNotFoundError:
-        return False
-
-
-def _take(lock: int, sleep: Callable[[float], None]) -> bool:
-    for _ in range(_TRIES):
-        if _try(lock, fcntl.LOCK_EX):
-            return True
-        sleep(_PAUSE)
-    return False
-
-
-def _try(lock: int, kind: int) -> bool:
-    try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from hubgate.domain.errors import Cause, HubgateError
-from hubgate.jobs.durable import replacing
+from hubgate.files import atomic_write
 from hubgate.jobs.failures import PATIENCE, Asking
 from hubgate.jobs.folder import JobFolder, Manner, Plan, Status, Task
 from hubgate.jobs.formats import check_output, open_sink, open_source
@@ -207,6 +207,6 @@ def _write_failures(folder: JobFolder, manifest: Manifest) -> None:
     if not manifest.totals.failed:
         folder.failures.unlink(missing_ok=True)
         return
-    with replacing(folder.failures) as file:
+    with atomic_write(folder.failures) as file:
         for failed in manifest.failures():
             file.write(msgspec.json.encode(failed) + b"\n")

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Literal
 import orjson
 
 from hubgate.core.vectors import f32_to_json
-from hubgate.jobs.durable import replacing
+from hubgate.files import atomic_write
 from hubgate.jobs.inputs import MOST_TEXT_BYTES, Stamp, no_such_field
 from hubgate.jobs.parts import Parts
 from hubgate.jobs.rows import Columns, Embedded, Failed, Layout, Part, Row, RowFault, is_id, places, read_row
@@ -129,7 +129,7 @@ class JsonlSink:
 
     def publish(self, parts: Iterable[Part]) -> None:
         """The parts, one after the other."""
-        with replacing(self._output, self._parts.draft) as file:
+        with atomic_write(self._output, self._parts.draft) as file:
             file.writelines(map(self._parts.read, parts))
 
     def _lines(self, vectors: Embedded) -> Iterator[bytes]:

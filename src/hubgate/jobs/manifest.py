@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from hubgate.jobs.durable import sync_folder
+from hubgate.files import sync_folder
 from hubgate.jobs.rows import Failed, Part
 
 

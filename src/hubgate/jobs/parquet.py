@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hubgate.jobs.durable import replacing, settle
+from hubgate.files import atomic_write, flush_to_disk
 from hubgate.jobs.inputs import Stamp, no_such_field, unusable_input
 from hubgate.jobs.parquet_values import first_fault, is_id_column, is_text, values
 from hubgate.jobs.parts import Parts
@@ -154,14 +154,14 @@ class ParquetSink:
     def publish(self, parts: Iterable[Part]) -> None:
         """The parts one after the other, in row groups of a size to read well."""
         waiting: list[pa.Table] = []
-        with replacing(self._output, self._parts.draft) as file, self._writer(file) as writer:
+        with atomic_write(self._output, self._parts.draft) as file, self._writer(file) as writer:
             for part in parts:
                 with pa.ipc.open_stream(self._parts.read(part)) as reader:
                     waiting.append(self._completed(reader.read_all()))
                 if sum(table.nbytes for table in waiting) >= _GROUP_BYTES:
                     _write_group(writer, waiting)
                     waiting.clear()
-                    settle(file)
+                    flush_to_disk(file)
             if waiting:
                 _write_group(writer, waiting)
 

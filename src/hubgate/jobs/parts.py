@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from hubgate.jobs.durable import sync_folder
+from hubgate.files import sync_folder
 from hubgate.jobs.rows import Part
 
 

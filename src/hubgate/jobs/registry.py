@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hubgate.domain.errors import Cause
-from hubgate.jobs.durable import replacing
+from hubgate.files import atomic_write
 from hubgate.jobs.folder import JobFolder
 from hubgate.jobs.rows import JobStopped
 
@@ -22,7 +22,7 @@ class KnownJobs:
     def add(self, job: JobFolder) -> None:
         """Remember a job."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with replacing(self._folder / job.id) as file:
+        with atomic_write(self._folder / job.id) as file:
             file.write(os.fsencode(job.output))
 
     def forget(self, job: JobFolder) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import secrets
 import stat
@@ -18,7 +17,7 @@ from typing import Self
 import msgspec
 
 from hubgate.domain.errors import StoreFailed
-from hubgate.store.private_files import private_folder, write_private
+from hubgate.files import create_private_folder, is_locked, take_lock, write_private
 
 _NO_FOLDER = frozenset({errno.EEXIST, errno.ENOTDIR})
 _REMEDIES = {
@@ -30,8 +29,6 @@ _REMEDIES = {
     errno.EDQUOT: "Make room, or name a folder on another disk in HUBGATE_HOME.",
 }
 _LOCK, _CARD = "gate.lock", "gate.json"
-# `running_gate` holds the lock for a moment to see whether it is free: a starting gate tries again.
-_TRIES, _PAUSE = 5, 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,17 +58,18 @@ class GateLock:
             StoreFailed: another gate has it, or the home cannot be used.
         """
         try:
-            private_folder(self._home)
+            create_private_folder(self._home)
             _refuse_shared(self._home)
-            self._held = os.open(self._home / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-            self._take(self._held)
-            (self._home / _CARD).unlink(missing_ok=True)  # of a gate that was killed
+            self._held = take_lock(self._home / _LOCK, sleep=self._sleep)
+            if self._held is None:
+                raise StoreFailed(
+                    f"Another gateway runs in {self._home}.",
+                    remedy="Use that one, stop it, or set HUBGATE_HOME to another folder for this one.",
+                )
+            (self._home / _CARD).unlink(missing_ok=True)  # of a gateway that was killed
         except OSError as error:
             self._free()
             raise unusable_home(self._home, error) from error
-        except StoreFailed:
-            self._free()
-            raise
         return self
 
     def __exit__(
@@ -95,16 +93,6 @@ class GateLock:
             raise unusable_home(self._home, error) from error
         return gate.key
 
-    def _take(self, file: int) -> None:
-        for _ in range(_TRIES):
-            if _try(file, fcntl.LOCK_EX):
-                return
-            self._sleep(_PAUSE)
-        raise StoreFailed(
-            f"Another gate runs in {self._home}.",
-            remedy="Use that one, stop it, or give this one another folder by HUBGATE_HOME.",
-        )
-
     def _free(self) -> None:
         if self._held is not None:
             os.close(self._held)
@@ -126,13 +114,7 @@ def running_gate(home: Path) -> RunningGate | None:
         StoreFailed: one is just starting or stopping (retryable), or it is another user's.
     """
     try:
-        file = os.open(home / _LOCK, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise unusable_home(home, error) from error
-    try:
-        if _try(file, fcntl.LOCK_SH):
+        if not is_locked(home / _LOCK):
             return None
         return msgspec.json.decode((home / _CARD).read_bytes(), type=RunningGate)
     except (FileNotFoundError, msgspec.MsgspecError):
@@ -143,16 +125,6 @@ def running_gate(home: Path) -> RunningGate | None:
         ) from None
     except OSError as error:
         raise unusable_home(home, error) from error
-    finally:
-        os.close(file)
-
-
-def _try(file: int, kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def unusable_home(home: Path, error: OSError) -> StoreFailed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
 from pathlib import Path
 from time import monotonic, sleep
@@ -13,8 +12,8 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, event
 
 from hubgate.domain.errors import StoreFailed
+from hubgate.files import create_private_folder, write_private
 from hubgate.settings import database_mark
-from hubgate.store.private_files import private_folder, write_private
 
 _log = logging.getLogger(__name__)
 
@@ -139,10 +138,10 @@ def _make(path: Path) -> None:
     try:
         if is_marked(path) and not (path.exists() and path.stat().st_size):
             raise lost(path)
-        private_folder(path.parent)
+        create_private_folder(path.parent)
         # Never open an existing one: to close it would drop the locks that SQLite holds on it in this process.
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            path.touch(mode=0o600, exist_ok=False)
     except OSError as error:
         raise StoreFailed(
             f"The database {path} cannot be made: {error.strerror}.",

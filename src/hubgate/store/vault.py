@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.secret import Secret
+from hubgate.files import create_private_folder, write_private
 from hubgate.settings import InvalidSetting, Settings
-from hubgate.store.private_files import private_folder, write_private
 
 NEW_KEY = 'python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
 _NONCE_BYTES = 12
@@ -179,7 +179,7 @@ def _raw(key: str) -> bytes:
 
 
 def _make(file: Path) -> None:
-    private_folder(file.parent)
+    create_private_folder(file.parent)
     with contextlib.suppress(FileExistsError):  # another process was first; its key is as good
         write_private(file, f"{_HEADER}{secrets.token_urlsafe(32)}\n".encode(), new=True)
 

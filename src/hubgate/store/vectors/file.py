@@ -20,8 +20,8 @@ from typing import TypeVar
 
 from hubgate.domain.calls import CachedVector
 from hubgate.domain.errors import StoreFailed
+from hubgate.files import create_private_folder
 from hubgate.store import sqlite
-from hubgate.store.private_files import private_folder
 from hubgate.store.vectors.table import LOG_BYTES, VectorTable, is_beyond_repair
 
 _MOST_WAITING = 32 * 1024 * 1024
@@ -166,7 +166,7 @@ class VectorFile:
 
     def _write_batch(self, batch: Mapping[bytes, CachedVector]) -> None:
         """Write a batch, unless the disk has no more than the reserve left; of less than half of it, free the file."""
-        private_folder(self._path.parent)
+        create_private_folder(self._path.parent)
         disk = shutil.disk_usage(self._path.parent)
         reserve = min(_RESERVE_BYTES, disk.total // 10)
         if disk.free >= reserve + 2 * LOG_BYTES:  # its log, and what moves from there into the file

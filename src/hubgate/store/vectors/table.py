@@ -16,7 +16,7 @@ from pathlib import Path
 from hubgate.core.vectors import json_to_f32
 from hubgate.domain.calls import CachedVector, Encoding
 from hubgate.domain.errors import UpstreamUnreadable
-from hubgate.store.private_files import private_folder
+from hubgate.files import create_private_folder
 from hubgate.store.vectors.bloom_filter import KnownKeys
 
 _FORMAT = 2
@@ -130,7 +130,7 @@ class VectorTable:
         return self._db
 
     def _open(self) -> sqlite3.Connection:
-        private_folder(self._path.parent)
+        create_private_folder(self._path.parent)
         self._path.touch(mode=0o600)
         self._path.chmod(0o600)
         db = sqlite3.connect(self._path, timeout=self._patience, isolation_level=None)
