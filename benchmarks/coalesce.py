@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hubgate.domain.calls import Call, Result
-    from hubgate.domain.ports import Answer
+    from hubgate.domain.ports import Handler
 
 ASKERS = 64
 SECONDS = 1.0
@@ -56,7 +56,7 @@ def call(number: int) -> Embed:
     return Embed(texts=(f"a sentence about {number}",), context=context)
 
 
-async def crowd(answer: Answer) -> int:
+async def crowd(answer: Handler) -> int:
     """How many texts 64 askers get answered in the time."""
     until = time.monotonic() + SECONDS
     answered = 0
@@ -84,7 +84,7 @@ async def joined(lanes: int, per_minute: int | None) -> tuple[float, float]:
     return statistics.median(throughput), statistics.median(saved)
 
 
-async def seconds_each(answer: Answer, calls: Sequence[Embed]) -> float:
+async def seconds_each(answer: Handler, calls: Sequence[Embed]) -> float:
     """How long a call takes, one after the other."""
     start = time.perf_counter()
     for each in calls:

@@ -14,22 +14,22 @@ from hubgate.core.traffic.circuit_breaker import Breaker
 from hubgate.core.traffic.rate_limit import Allowance
 from hubgate.core.traffic.retry import Retries
 from hubgate.core.traffic.turns import Turns
-from hubgate.domain.calls import Chat, Complete, Context, Generated, Quota, Spelling
+from hubgate.domain.calls import Chat, Complete, Context, Generated, Quota, WireFormat
 from hubgate.domain.errors import Cause, DeadlineExceeded, HubgateError, UpstreamRefused, UpstreamUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from hubgate.domain.calls import WriteCall
+    from hubgate.domain.calls import GenerationCall
 
-HELLO = Generated(body=b"{}", spelling=Spelling.OPENAI)
+HELLO = Generated(body=b"{}", wire_format=WireFormat.OPENAI)
 
 
 @dataclass
 class Told:
     """An opened stream."""
 
-    spelling: Spelling = Spelling.OPENAI
+    wire_format: WireFormat = WireFormat.OPENAI
     closed: int = 0
 
     async def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
@@ -46,12 +46,12 @@ class Model:
     seconds: float = 1.0
     fault: Callable[[], HubgateError | None] = lambda: None
     written: Generated = HELLO
-    calls: list[WriteCall] = field(default_factory=list)
+    calls: list[GenerationCall] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     busy: int = 0
 
-    async def _work(self, call: WriteCall) -> None:
+    async def _work(self, call: GenerationCall) -> None:
         self.calls.append(call)
         self.times.append(now())
         self.busy += 1
@@ -62,11 +62,11 @@ class Model:
         if error := self.fault():
             raise error
 
-    async def write(self, call: WriteCall) -> Generated:
+    async def generate(self, call: GenerationCall) -> Generated:
         await self._work(call)
         return self.written
 
-    async def stream(self, call: WriteCall) -> Told:
+    async def stream(self, call: GenerationCall) -> Told:
         await self._work(call)
         self.told.append(Told())
         return self.told[-1]
@@ -114,7 +114,7 @@ def waking() -> HubgateError:
 def test_a_call_is_answered_and_says_how_long_it_waited_for_its_turn() -> None:
     async def main() -> None:
         line = Line(at_once=1)
-        first, second = await asyncio.gather(line.writing.write(chat()), line.writing.write(chat()))
+        first, second = await asyncio.gather(line.writing.generate(chat()), line.writing.generate(chat()))
         assert first == HELLO
         assert second.waited == pytest.approx(1.0)
         assert line.turns.requests == 2
@@ -126,7 +126,7 @@ def test_a_call_without_a_deadline_gets_one() -> None:
     async def main() -> None:
         line = Line(Model(seconds=100))
         with pytest.raises(DeadlineExceeded, match="for the model's server to answer"):
-            await line.writing.write(Complete(prompt="once upon a time", fields={}))
+            await line.writing.generate(Complete(prompt="once upon a time", fields={}))
         assert now() == pytest.approx(30.0)
         assert line.model.busy == line.turns.in_flight == 0
 
@@ -136,7 +136,7 @@ def test_a_call_without_a_deadline_gets_one() -> None:
 def test_what_may_succeed_is_tried_again() -> None:
     async def main() -> None:
         line = Line(Model(fault=failing(UpstreamUnreachable("It broke."))))
-        assert await line.writing.write(chat()) == HELLO
+        assert await line.writing.generate(chat()) == HELLO
         assert line.model.times == pytest.approx([0, 2])
 
     run(main())
@@ -145,9 +145,9 @@ def test_what_may_succeed_is_tried_again() -> None:
 def test_a_quota_in_the_reply_slows_those_who_come_after() -> None:
     async def main() -> None:
         quota = Quota(0, 10.0)
-        line = Line(Model(written=Generated(body=b"{}", spelling=Spelling.OPENAI, quota=quota)))
-        await line.writing.write(chat())
-        await line.writing.write(chat())
+        line = Line(Model(written=Generated(body=b"{}", wire_format=WireFormat.OPENAI, quota=quota)))
+        await line.writing.generate(chat())
+        await line.writing.generate(chat())
         assert line.model.times == pytest.approx([0, 11], abs=0.01)
 
     run(main())
@@ -158,7 +158,7 @@ def test_a_stream_keeps_its_turn_until_it_is_closed_once() -> None:
         line = Line(at_once=1)
         events = await line.writing.stream(chat())
         assert line.turns.in_flight == 1
-        assert events.spelling is Spelling.OPENAI
+        assert events.wire_format is WireFormat.OPENAI
         assert [part async for part in events] == [[b"one", b"two"]]
         await events.aclose()
         await events.aclose()
@@ -180,7 +180,7 @@ def test_a_stream_that_does_not_begin_frees_its_turn() -> None:
 
 def test_a_caller_that_leaves_ends_the_request_and_frees_its_turn() -> None:
     async def main() -> None:
-        for ask in ("write", "stream"):
+        for ask in ("generate", "stream"):
             line = Line(Model(seconds=10))
             task = asyncio.create_task(getattr(line.writing, ask)(chat()))
             await asyncio.sleep(1)
@@ -196,7 +196,7 @@ class TestWaking:
         async def main() -> None:
             asleep_until = 20.0
             line = Line(Model(fault=lambda: waking() if now() < asleep_until else None))
-            await asyncio.gather(*(line.writing.write(chat()) for _ in range(4)))
+            await asyncio.gather(*(line.writing.generate(chat()) for _ in range(4)))
             early = [at for at in line.model.times if at < 19]
             assert early[:4] == [0, 0, 0, 0]
             wakers = early[4:]
@@ -208,7 +208,7 @@ class TestWaking:
     def test_the_waker_lets_the_server_hold_its_request_until_its_deadline(self) -> None:
         async def main() -> None:
             line = Line(Model(fault=failing(waking())))
-            await line.writing.write(chat(deadline=25.0))
+            await line.writing.generate(chat(deadline=25.0))
             assert [call.context.hold for call in line.model.calls] == [None, pytest.approx(24.0)]
 
         run(main())
@@ -216,7 +216,7 @@ class TestWaking:
     def test_who_waited_in_vain_is_told_that_it_wakes(self) -> None:
         async def main() -> None:
             line = Line(Model(fault=waking))
-            calls = (line.writing.write(chat(deadline=deadline)) for deadline in (12.0, 5.0))
+            calls = (line.writing.generate(chat(deadline=deadline)) for deadline in (12.0, 5.0))
             waker, other = await asyncio.gather(*calls, return_exceptions=True)
             for error in (waker, other):
                 assert isinstance(error, UpstreamRefused)
@@ -228,7 +228,7 @@ class TestWaking:
     def test_when_the_waker_gives_up_another_takes_its_place(self) -> None:
         async def main() -> None:
             line = Line(Model(fault=lambda: waking() if now() < 12 else None))
-            calls = (line.writing.write(chat(deadline=deadline)) for deadline in (6.0, 28.0))
+            calls = (line.writing.generate(chat(deadline=deadline)) for deadline in (6.0, 28.0))
             waker, other = await asyncio.gather(*calls, return_exceptions=True)
             assert isinstance(waker, UpstreamRefused)
             assert other == HELLO
@@ -239,7 +239,7 @@ class TestWaking:
         async def main() -> None:
             line = Line(Model(fault=waking), patient=False)
             with pytest.raises(UpstreamRefused):
-                await line.writing.write(chat())
+                await line.writing.generate(chat())
             assert len(line.model.times) == 3
 
         run(main())

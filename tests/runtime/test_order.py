@@ -14,7 +14,7 @@ from asking import Folder, process_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubgate.domain.calls import PATIENCE_OF_BULK
+from hubgate.domain.calls import BULK_TURN_INTERVAL
 from hubgate.domain.errors import Cause, InvalidRequest
 from hubgate.runtime.batching import Place, Waiting
 from hubgate.runtime.frames import Embedded, EmbedTexts, Tokenized, TokenizeTexts
@@ -33,8 +33,8 @@ def test_bulk_calls_wait_behind_interactive_ones_but_not_for_ever() -> None:
     order = Order()
     order.add(Asked(1, "job", bulk=True))
     order.add(Asked(2, "app"))
-    first = [order.take_turn()[0] for _ in range(2 * PATIENCE_OF_BULK)]
-    assert first == [*[2] * (PATIENCE_OF_BULK - 1), 1, *[2] * (PATIENCE_OF_BULK - 1), 1]
+    first = [order.take_turn()[0] for _ in range(2 * BULK_TURN_INTERVAL)]
+    assert first == [*[2] * (BULK_TURN_INTERVAL - 1), 1, *[2] * (BULK_TURN_INTERVAL - 1), 1]
     order.remove(2)
     assert order.take_turn() == [1]
 
@@ -64,7 +64,7 @@ def test_every_call_has_its_turn_and_none_that_was_removed(
     for asked in waiting.values():
         order.add(asked)
     while waiting:
-        led = {order.take_turn()[0] for _ in range(3 * len(calls) * PATIENCE_OF_BULK)}
+        led = {order.take_turn()[0] for _ in range(3 * len(calls) * BULK_TURN_INTERVAL)}
         assert led == set(waiting)
         gone = data.draw(st.sampled_from(sorted(waiting)))
         del waiting[gone]

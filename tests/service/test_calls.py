@@ -22,9 +22,9 @@ from hubgate.domain.calls import (
     Scores,
     SparseEmbed,
     SparseVectors,
-    Spelling,
     Tokenize,
     Vectors,
+    WireFormat,
 )
 from hubgate.domain.diagnosis import Outcome, Step
 from hubgate.domain.endpoint import Engine, Facts, Task
@@ -45,7 +45,7 @@ from hubgate.service.inference.pipeline import Pipelines
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from hubgate.domain.calls import Call, Result, WriteCall
+    from hubgate.domain.calls import Call, GenerationCall, Result
     from hubgate.domain.endpoint import Endpoint
     from hubgate.domain.secret import Secret
     from hubgate.store.store import SqlStore
@@ -65,9 +65,9 @@ class House:
 
     name: str
     town: Town
-    calls: list[Call | WriteCall] = field(default_factory=list)
+    calls: list[Call | GenerationCall] = field(default_factory=list)
 
-    def _come(self, call: Call | WriteCall) -> None:
+    def _come(self, call: Call | GenerationCall) -> None:
         self.calls.append(call)
         error = self.town.errors.get(self.name)
         if error:
@@ -82,15 +82,15 @@ class House:
         vector = struct.pack("<2f", *self.town.vectors.get(self.name, (0.6, 0.8)))
         return Vectors(items=[vector] * len(call.texts), encoding=Encoding.F32, tokens=1)
 
-    async def write(self, call: WriteCall) -> Generated:
+    async def generate(self, call: GenerationCall) -> Generated:
         self._come(call)
         if isinstance(call, Chat) and self.town.chats is not None:
             raise self.town.chats
         if isinstance(call, Complete) and self.town.completes is not None:
             raise self.town.completes
-        return Generated(body=self.name.encode(), spelling=Spelling.OPENAI)
+        return Generated(body=self.name.encode(), wire_format=WireFormat.OPENAI)
 
-    async def stream(self, call: WriteCall) -> Told:
+    async def stream(self, call: GenerationCall) -> Told:
         self._come(call)
         return Told(self.name)
 
@@ -103,7 +103,7 @@ class Told:
     """An opened stream."""
 
     name: str
-    spelling: Spelling = Spelling.OPENAI
+    wire_format: WireFormat = WireFormat.OPENAI
 
     async def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
         yield [self.name.encode()]
@@ -144,7 +144,7 @@ class Town:
         self.houses[endpoint.name] = House(endpoint.name, self)
         return self.houses[endpoint.name]
 
-    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> House:
+    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> House:
         return self.open(endpoint, token)
 
     async def close(self) -> None:
@@ -188,7 +188,7 @@ class TestTasks:
                 with pytest.raises(WrongTask):
                     await gateway.infer(other, call)
         with pytest.raises(WrongTask, match="serves rerank, not completion or chat_completion"):
-            await gateway.write("rerank", CHAT)
+            await gateway.generate("rerank", CHAT)
         with pytest.raises(WrongTask):
             await gateway.stream("rerank", CHAT)
         with pytest.raises(InvalidRequest):
@@ -198,7 +198,7 @@ class TestTasks:
         for task in (Task.COMPLETION, Task.CHAT_COMPLETION):
             await gateway.register(dedicated(str(task), task=task), None)
             for call in (CHAT, Complete(prompt="a", fields={})):
-                assert (await gateway.write(task, call)).body == task.encode()
+                assert (await gateway.generate(task, call)).body == task.encode()
                 events = await gateway.stream(task, call)
                 assert [part async for part in events] == [[task.encode()]]
                 await events.aclose()
@@ -224,7 +224,7 @@ class TestTasks:
         await gateway.register(dedicated("main", task=Task.COMPLETION), None)
         await gateway.edit(replace(gateway.find("main"), enabled=False))
         with pytest.raises(EndpointDisabled):
-            await gateway.write("main", CHAT)
+            await gateway.generate("main", CHAT)
         with pytest.raises(EndpointDisabled):
             await gateway.stream("main", CHAT)
 
@@ -234,9 +234,9 @@ class TestFallback:
         self, gateway: Gateway, town: Town
     ) -> None:
         await pair(gateway, Task.CHAT_COMPLETION)
-        assert (await gateway.write("main", CHAT)).body == b"main"
+        assert (await gateway.generate("main", CHAT)).body == b"main"
         town.errors["main"] = DOWN
-        assert (await gateway.write("main", CHAT)).body == b"spare"
+        assert (await gateway.generate("main", CHAT)).body == b"spare"
         events = await gateway.stream("main", CHAT)
         assert [part async for part in events] == [[b"spare"]]
         await events.aclose()
@@ -250,7 +250,7 @@ class TestFallback:
             if task is Task.RERANK:
                 await gateway.rerank("main", Rerank(query="q", texts=["a"], context=context))
             else:
-                await gateway.write("main", replace(CHAT, context=context))
+                await gateway.generate("main", replace(CHAT, context=context))
 
         await pair(gateway, task)
         town.errors["main"] = BUSY_FOR_AN_HOUR
@@ -319,7 +319,7 @@ class TestFallback:
         assert gateway.find("main").fallback is None
         town.errors["main"] = DOWN
         with pytest.raises(UpstreamRefused, match="paused"):
-            await gateway.write("main", CHAT)
+            await gateway.generate("main", CHAT)
 
 
 class TestStreams:

@@ -17,7 +17,7 @@ from staged import dedicated
 
 from hubgate.domain.calls import Embed
 from hubgate.domain.errors import InvalidRequest, StoreFailed
-from hubgate.domain.records import DAY, HOUR, LATENCY_BOUNDS, Latency, UsageQuestion
+from hubgate.domain.records import DAY, HOUR, LATENCY_BOUNDS, Latency, UsageQuery
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipelines
 from hubgate.service.usage import MOST_ROWS, PAGE_ROWS, Usage
@@ -46,8 +46,8 @@ class Hands:
         return self.now
 
 
-def asked(*by: str) -> UsageQuestion:
-    return UsageQuestion(start=0, end=NOON * 2, by=by)
+def asked(*by: str) -> UsageQuery:
+    return UsageQuery(start=0, end=NOON * 2, by=by)
 
 
 def opened(store: SqlStore, hands: Hands) -> Usage:
@@ -237,7 +237,7 @@ async def test_the_gateways_own_use_is_kept_over_a_restart(store: SqlStore, stag
     called(first.usage)
     await first.usage.flush()
     again = Gateway(store, stage, Pipelines(None, time.monotonic))
-    (row,) = await again.usage.report(UsageQuestion(start=int(time.time()) - DAY, end=int(time.time()) + DAY))
+    (row,) = await again.usage.report(UsageQuery(start=int(time.time()) - DAY, end=int(time.time()) + DAY))
     assert row.tally.requests == 1
     await first.close()
 

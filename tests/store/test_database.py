@@ -22,7 +22,7 @@ from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.keys import Key
-from hubgate.domain.records import DAY, HOUR, UsageQuestion
+from hubgate.domain.records import DAY, HOUR, UsageQuery
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
 from hubgate.store.database import Database
@@ -117,12 +117,12 @@ async def test_calls_that_were_cancelled_were_counted_as_errors_and_are_not_any_
             old.execute(insert(causes), [{**slot, "cause": c, "requests": n} for c, n in why.items()])
     old.engine.dispose()
     store = await SqlStore.open(settings)
-    rows = await store.usage.read(UsageQuestion(start=0, end=DAY, by=("endpoint",)), 9)
+    rows = await store.usage.read(UsageQuery(start=0, end=DAY, by=("endpoint",)), 9)
     assert [(*row.group, row.tally.errors, row.tally.cancelled) for row in rows] == [
         ("e5", 1, 2),
         ("e6", 1, 0),
     ]
-    reasons = await store.usage.read(UsageQuestion(start=0, end=DAY, by=("endpoint", "cause")), 9)
+    reasons = await store.usage.read(UsageQuery(start=0, end=DAY, by=("endpoint", "cause")), 9)
     assert [row.group for row in reasons] == [("e5", "waking"), ("e6", "waking")]
     await store.close()
 

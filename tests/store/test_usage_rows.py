@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hubgate.domain.errors import StoreFailed
-from hubgate.domain.records import COUNTS, DAY, HOUR, Latency, Slot, Tally, UsageQuestion
+from hubgate.domain.records import COUNTS, DAY, HOUR, Latency, Slot, Tally, UsageQuery
 from hubgate.store.store import SqlStore
 from hubgate.store.usage import KEPT_DAYS, KEPT_HOURS, SqlUsage
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hubgate.settings import Settings
 
 NOON = 20_000 * DAY + 12 * HOUR
-ALWAYS = UsageQuestion(start=0, end=NOON * 2)
+ALWAYS = UsageQuery(start=0, end=NOON * 2)
 
 
 def tally(requests: int = 1, **causes: int) -> Tally:
@@ -39,8 +39,8 @@ def tally(requests: int = 1, **causes: int) -> Tally:
     )
 
 
-def asked(*by: str, **what: int | str) -> UsageQuestion:
-    return UsageQuestion(**{"start": 0, "end": NOON * 2, "by": by, **what})  # type: ignore[arg-type]
+def asked(*by: str, **what: int | str) -> UsageQuery:
+    return UsageQuery(**{"start": 0, "end": NOON * 2, "by": by, **what})  # type: ignore[arg-type]
 
 
 async def rows(store: SqlStore) -> dict[tuple[int, int], int]:

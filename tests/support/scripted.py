@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from hubgate.core.generation import Held
 from hubgate.core.matryoshka import Shortened
-from hubgate.domain.calls import Chat, Embed, Encoding, Generated, Spelling, Vectors
+from hubgate.domain.calls import Chat, Embed, Encoding, Generated, Vectors, WireFormat
 from hubgate.domain.diagnosis import Step
-from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Engine, Facts, Source, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Source, Task
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
 from hubgate.service.keys.access import Access
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from hubgate.core.generation import Writing
-    from hubgate.domain.calls import Call, Result, WriteCall
-    from hubgate.domain.ports import Hub, Model, Upstream, Writer
+    from hubgate.domain.calls import Call, GenerationCall, Result
+    from hubgate.domain.ports import Hub, Model, TextGenerator, Upstream
     from hubgate.domain.secret import Secret
     from hubgate.settings import Settings
     from hubgate.web.http.asgi import AsgiApp, Message
@@ -50,7 +50,7 @@ def two_numbers(call: Call) -> Result:
     return Vectors(items=items, encoding=Encoding.JSON, tokens=3 * len(items), exact=True)
 
 
-def said_hello(call: WriteCall) -> Generated:
+def said_hello(call: GenerationCall) -> Generated:
     """`hello`, in OpenAI's words."""
     usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
     if isinstance(call, Chat):
@@ -67,10 +67,10 @@ def said_hello(call: WriteCall) -> Generated:
         "choices": [choice],
         "usage": usage,
     }
-    return Generated(body=json.dumps(body).encode(), spelling=Spelling.OPENAI, prompt_tokens=3, tokens=4)
+    return Generated(body=json.dumps(body).encode(), wire_format=WireFormat.OPENAI, prompt_tokens=3, tokens=4)
 
 
-def events_of_hello(call: WriteCall) -> Iterator[Sequence[bytes]]:
+def events_of_hello(call: GenerationCall) -> Iterator[Sequence[bytes]]:
     """`hel` and `lo`, in OpenAI's words."""
     chat = isinstance(call, Chat)
     for text, reason in (("hel", None), ("lo", "stop")):
@@ -85,7 +85,7 @@ def events_of_hello(call: WriteCall) -> Iterator[Sequence[bytes]]:
 class ScriptedEvents:
     """An opened stream."""
 
-    spelling: Spelling
+    wire_format: WireFormat
     items: Iterator[Sequence[bytes]]
     pause: Callable[[], Awaitable[object]] | None = None
     closed: int = 0
@@ -105,13 +105,13 @@ class Script:
     """A model, and the source that opens it. What it does may be replaced at any time; it may raise."""
 
     answer: Callable[[Call], Result] = two_numbers
-    written: Callable[[WriteCall], Generated] = said_hello
-    told: Callable[[WriteCall], Iterator[Sequence[bytes]]] = events_of_hello
-    spelling: Spelling = Spelling.OPENAI
+    written: Callable[[GenerationCall], Generated] = said_hello
+    told: Callable[[GenerationCall], Iterator[Sequence[bytes]]] = events_of_hello
+    wire_format: WireFormat = WireFormat.OPENAI
     """Of the streams."""
     pause: Callable[[], Awaitable[object]] | None = None
     """What is waited for before a text is written, and after each item of a stream."""
-    write_calls: list[WriteCall] = field(default_factory=list)
+    write_calls: list[GenerationCall] = field(default_factory=list)
     streams: list[ScriptedEvents] = field(default_factory=list)
     facts: Facts = FACTS
     hugging_face: Sequence[str] = ()
@@ -121,15 +121,15 @@ class Script:
         self.calls.append(call)
         return self.answer(call)
 
-    async def write(self, call: WriteCall) -> Generated:
+    async def generate(self, call: GenerationCall) -> Generated:
         self.write_calls.append(call)
         if self.pause:
             await self.pause()
         return self.written(call)
 
-    async def stream(self, call: WriteCall) -> ScriptedEvents:
+    async def stream(self, call: GenerationCall) -> ScriptedEvents:
         self.write_calls.append(call)
-        self.streams.append(ScriptedEvents(self.spelling, self.told(call), self.pause))
+        self.streams.append(ScriptedEvents(self.wire_format, self.told(call), self.pause))
         return self.streams[-1]
 
     def token_route(self, endpoint: Endpoint) -> Sequence[str]:
@@ -145,7 +145,7 @@ class Script:
         for step in (Step.ADDRESS, Step.DNS, Step.TCP):
             yield step
 
-    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:
+    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> TextGenerator:
         return self
 
     def open(self, endpoint: Endpoint, token: Secret | None) -> Upstream:
@@ -167,9 +167,10 @@ class _FewWrappers(Pipelines):
         pass
 
     def build(self, endpoint: Endpoint, token: Secret | None, model: Model) -> Pipeline:
-        if endpoint.task in WRITING_TASKS:
+        if endpoint.task in GENERATION_TASKS:
             return Pipeline(
-                answer=cast("Upstream", model), writing=cast("Writing", _Untouched(cast("Writer", model)))
+                answer=cast("Upstream", model),
+                writing=cast("Writing", _Untouched(cast("TextGenerator", model))),
             )
         facts = endpoint.facts
         answer = Shortened(cast("Upstream", model), model=facts.model, dimensions=facts.dimensions)
@@ -177,11 +178,11 @@ class _FewWrappers(Pipelines):
 
 
 class _Untouched:
-    def __init__(self, writer: Writer) -> None:
-        self.write = writer.write
+    def __init__(self, writer: TextGenerator) -> None:
+        self.generate = writer.generate
         self._stream = writer.stream
 
-    async def stream(self, call: WriteCall) -> Held:
+    async def stream(self, call: GenerationCall) -> Held:
         return Held(await self._stream(call), lambda: None)
 
 

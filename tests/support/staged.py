@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.errors import HubgateError
-    from hubgate.domain.ports import Writer
+    from hubgate.domain.ports import TextGenerator
     from hubgate.domain.secret import Secret
     from hubgate.settings import Settings
 
@@ -132,7 +132,7 @@ class Stage:
         for step in (Step.ADDRESS, Step.DNS, Step.TCP):
             yield step
 
-    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:
+    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> TextGenerator:
         raise AssertionError("nobody writes on this stage")
 
     async def close(self) -> None:

@@ -16,7 +16,7 @@ from hubgate.domain.calls import (
     Scores,
     SparseEmbed,
     SparseVectors,
-    Spelling,
+    WireFormat,
 )
 from hubgate.domain.endpoint import Endpoint, Source, Task
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from scripted import ScriptedGate
 
-    from hubgate.domain.calls import Call, Result, WriteCall
+    from hubgate.domain.calls import Call, GenerationCall, Result
 
 
 async def add_writer(
@@ -81,14 +81,14 @@ def events_in(body: bytes) -> list[Any]:
     return [line if line == "[DONE]" else json.loads(line) for line in lines]
 
 
-def in_tgi(call: WriteCall) -> Generated:
+def in_tgi(call: GenerationCall) -> Generated:
     """`hello`, in the words of text-generation-inference."""
     details = {"finish_reason": "eos_token", "generated_tokens": 1, "seed": None, "prefill": [], "tokens": []}
     body = {"generated_text": "hello", "details": details}
-    return Generated(body=json.dumps(body).encode(), spelling=Spelling.TGI, prompt_tokens=3, tokens=4)
+    return Generated(body=json.dumps(body).encode(), wire_format=WireFormat.TGI, prompt_tokens=3, tokens=4)
 
 
-def events_in_tgi(call: WriteCall) -> Iterator[Sequence[bytes]]:
+def events_in_tgi(call: GenerationCall) -> Iterator[Sequence[bytes]]:
     """`hel`, `lo` and the end, in the words of text-generation-inference."""
     for index, text in enumerate(("hel", "lo"), 1):
         token = {"id": 40 + index, "text": text, "logprob": -0.5, "special": False}

@@ -164,9 +164,9 @@ async def test_every_provider_of_completions_completes_whole_and_streamed(
         closing.append(sources)
         proven = await detected(sources, endpoint(Task.COMPLETION))
     assert (proven.facts.chats, proven.facts.completes) == (False, True)
-    writer = sources.open_writer(proven, TOKEN)
+    writer = sources.open_generator(proven, TOKEN)
     call = Complete(prompt="one two", fields={"max_tokens": b"3"})
-    whole = json.loads((await writer.write(call)).body)
+    whole = json.loads((await writer.generate(call)).body)
     events = await writer.stream(call)
     payloads = [json.loads(payload) async for together in events for payload in together]
     await events.aclose()
@@ -188,9 +188,9 @@ async def test_conversations_go_to_one_address_and_the_suffix_says_who_answers(
         sources = opened(tmp_path, hub, router)
         closing.append(sources)
         proven = await detected(sources, endpoint(Task.CHAT_COMPLETION, provider=provider))
-    writer = sources.open_writer(proven, TOKEN)
+    writer = sources.open_generator(proven, TOKEN)
     call = Chat(fields={"messages": orjson.dumps([{"role": "user", "content": "one"}])})
-    assert (await writer.write(call)).tokens == 4
+    assert (await writer.generate(call)).tokens == 4
     events = await writer.stream(call)
     assert [payload async for together in events for payload in together]
     await events.aclose()
@@ -207,7 +207,7 @@ async def test_a_model_that_only_chats_may_complete_by_chatting(
         proven = await detected(sources, endpoint(Task.COMPLETION))
     assert (proven.facts.chats, proven.facts.completes) == (True, False)
     with pytest.raises(InvalidRequest):
-        await sources.open_writer(proven, TOKEN).write(Complete(prompt="a", fields={}))
+        await sources.open_generator(proven, TOKEN).generate(Complete(prompt="a", fields={}))
 
 
 REFUSED = [

@@ -15,7 +15,7 @@ from hubgate.core.reply_shares import itemized, weight
 from hubgate.core.vectors import json_to_f32
 from hubgate.domain.calls import CachedVector, Call, Embed, Encoding, Result, Vectors
 from hubgate.domain.errors import StoreFailed
-from hubgate.domain.ports import Answer, VectorCache
+from hubgate.domain.ports import Handler, VectorCache
 
 _OVERHEAD = 400
 """Bytes that an entry takes beside its vector: key, objects and their places in the table."""
@@ -39,7 +39,7 @@ class Cached:
     """
 
     def __init__(
-        self, answer: Answer, cache: VectorCache, *, identity: Sequence[str | None], secret: bytes = b""
+        self, answer: Handler, cache: VectorCache, *, identity: Sequence[str | None], secret: bytes = b""
     ) -> None:
         self._answer = answer
         self._cache = cache

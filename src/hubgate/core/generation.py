@@ -14,8 +14,8 @@ from hubgate.core.traffic.circuit_breaker import Breaker
 from hubgate.core.traffic.rate_limit import sending_under
 from hubgate.core.traffic.retry import Retries
 from hubgate.core.traffic.turns import Turns
-from hubgate.domain.calls import Complete, Generated, Spelling, WriteCall
-from hubgate.domain.ports import Clock, Events, Writer
+from hubgate.domain.calls import Complete, Generated, GenerationCall, WireFormat
+from hubgate.domain.ports import Clock, Events, TextGenerator
 
 R = TypeVar("R")
 
@@ -34,7 +34,7 @@ class Writing:
 
     def __init__(
         self,
-        writer: Writer,
+        writer: TextGenerator,
         *,
         turns: Turns,
         retries: Retries,
@@ -49,7 +49,7 @@ class Writing:
         self._patience = patience
         self._clock = clock
 
-    async def write(self, call: WriteCall) -> Generated:
+    async def generate(self, call: GenerationCall) -> Generated:
         """Answer one call with all of the text.
 
         Raises:
@@ -59,12 +59,12 @@ class Writing:
         turn = await self._turns.take(call.context, tokens, deadline)
         try:
             with sending_under(turn.permit):
-                written = await self._ask(self._writer.write, call, tokens, deadline)
+                written = await self._ask(self._writer.generate, call, tokens, deadline)
         finally:
             turn.end()
         return replace(written, waited=turn.waited) if turn.waited else written
 
-    async def stream(self, call: WriteCall) -> Held:
+    async def stream(self, call: GenerationCall) -> Held:
         """Answer one call while the text is being made. The deadline is that of its beginning.
 
         Raises:
@@ -80,16 +80,20 @@ class Writing:
             raise
         return Held(events, turn.end, waited=turn.waited)
 
-    def _begin(self, call: WriteCall) -> tuple[int, float]:
+    def _begin(self, call: GenerationCall) -> tuple[int, float]:
         """The call's tokens and its deadline, if its model may be asked."""
         self._breaker.check(call.context.caller)
         deadline = call.context.deadline
         return _tokens(call), self._clock() + self._patience if deadline is None else deadline
 
     async def _ask(
-        self, ask: Callable[[WriteCall], Awaitable[R]], call: WriteCall, tokens: int, deadline: float
+        self,
+        ask: Callable[[GenerationCall], Awaitable[R]],
+        call: GenerationCall,
+        tokens: int,
+        deadline: float,
     ) -> R:
-        async def tried(call: WriteCall) -> R:
+        async def tried(call: GenerationCall) -> R:
             return await self._retries.ask(ask, call, tokens, deadline)
 
         began = self._clock()
@@ -109,9 +113,9 @@ class Held:
         self.waited = waited
 
     @property
-    def spelling(self) -> Spelling:
+    def wire_format(self) -> WireFormat:
         """How the payloads are written."""
-        return self._events.spelling
+        return self._events.wire_format
 
     def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
         """The payloads, as they arrive."""
@@ -127,7 +131,7 @@ class Held:
                 let_go()
 
 
-def _tokens(call: WriteCall) -> int:
+def _tokens(call: GenerationCall) -> int:
     """About how many tokens the model reads; what it will write nobody knows."""
     size = sum(map(len, call.fields.values()))
     if isinstance(call, Complete):

@@ -16,7 +16,7 @@ from hubgate.core.off_loop import off_loop, total
 from hubgate.core.vectors import f32, floats, in_encoding, normalised
 from hubgate.domain.calls import Call, Embed, Encoding, Result, Vectors
 from hubgate.domain.errors import InvalidRequest
-from hubgate.domain.ports import Answer
+from hubgate.domain.ports import Handler
 
 Sizes: TypeAlias = range | tuple[int, ...]
 """The numbers of dimensions that a vector may be cut to: all of a range, or these alone."""
@@ -66,7 +66,7 @@ class Shortened:
         dimensions: those of a whole vector; `None` if they are not known, then the server decides.
     """
 
-    def __init__(self, answer: Answer, *, model: str | None, dimensions: int | None) -> None:
+    def __init__(self, answer: Handler, *, model: str | None, dimensions: int | None) -> None:
         self._answer = answer
         self._model = model
         self._dimensions = dimensions

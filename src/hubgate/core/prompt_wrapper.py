@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from hubgate.domain.calls import Call, Embed, InputType, Result
-from hubgate.domain.ports import Answer
+from hubgate.domain.ports import Handler
 
 
 class Prompted:
@@ -16,7 +16,7 @@ class Prompted:
     without an input type, or with a prompt name for the server, is left alone too.
     """
 
-    def __init__(self, answer: Answer, prefixes: Mapping[InputType, str]) -> None:
+    def __init__(self, answer: Handler, prefixes: Mapping[InputType, str]) -> None:
         self._answer = answer
         self._prefixes = dict(prefixes)
         self._known = tuple(filter(None, prefixes.values()))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hubgate.domain.calls import Call, Embed, Result, Vectors
-from hubgate.domain.ports import Answer, Counter
+from hubgate.domain.ports import Counter, Handler
 
 _SPECIAL_TOKENS = 8
 """More than any model puts around a text."""
@@ -25,7 +25,7 @@ class Counted:
         may_cut: whether the server may cut a text that is too long, instead of refusing it.
     """
 
-    def __init__(self, answer: Answer, counter: Counter, *, limit: int | None, may_cut: bool = True) -> None:
+    def __init__(self, answer: Handler, counter: Counter, *, limit: int | None, may_cut: bool = True) -> None:
         self._answer = answer
         self._counter = counter
         self._limit = limit

@@ -6,7 +6,7 @@ from hubgate.core.packing.faults import wrong_count
 from hubgate.core.vectors import check_range, dimensions, is_finite, is_flat, not_a_number
 from hubgate.domain.calls import Call, Embed, Encoding, Result, Vectors
 from hubgate.domain.errors import Cause, EndpointChanged, UpstreamUnreadable
-from hubgate.domain.ports import Answer
+from hubgate.domain.ports import Handler
 
 
 class Guarded:
@@ -17,7 +17,7 @@ class Guarded:
         dimensions: those of the registered model; `None` if they are not known.
     """
 
-    def __init__(self, answer: Answer, *, dimensions: int | None) -> None:
+    def __init__(self, answer: Handler, *, dimensions: int | None) -> None:
         self._answer = answer
         self._dimensions = dimensions
 

@@ -1,6 +1,6 @@
 """Calls (what an application asks of a model) and results (what comes back).
 
-Vectors and generated text stay bytes, as the upstream sent them: see `Vectors` and `Spelling`.
+Vectors and generated text stay bytes, as the upstream sent them: see `Vectors` and `WireFormat`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
-PATIENCE_OF_BULK = 8
+BULK_TURN_INTERVAL = 8
 """Wherever calls wait, at the latest every so many turns a bulk call has one."""
 
 
@@ -33,8 +33,8 @@ class InputType(StrEnum):
         return cls({"document": "ingest", "query": "search"}.get(folded, folded))
 
 
-class Spelling(StrEnum):
-    """How generated text is written down; a face that wants the other spelling respells it once."""
+class WireFormat(StrEnum):
+    """How generated text is written down; a face that wants the other wire_format respells it once."""
 
     OPENAI = "openai"
     """`text_completion` and `chat.completion` objects, and their chunks."""
@@ -254,10 +254,10 @@ class Complete:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generated:
-    """Text that a model made: one JSON object, as the engine sent it, in its spelling."""
+    """Text that a model made: one JSON object, as the engine sent it, in its wire_format."""
 
     body: bytes
-    spelling: Spelling
+    wire_format: WireFormat
     prompt_tokens: int | None = None
     tokens: int | None = None
     """Of the prompt and of the text together."""
@@ -268,5 +268,5 @@ class Generated:
 Call: TypeAlias = Embed | SparseEmbed | Rerank | Tokenize
 """About texts, with one item of the result for each text, in their order."""
 Result: TypeAlias = Vectors | SparseVectors | Scores | Tokens
-WriteCall: TypeAlias = Chat | Complete
+GenerationCall: TypeAlias = Chat | Complete
 """To a model that writes; its result is `Generated`, or a stream of it."""

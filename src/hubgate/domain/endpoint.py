@@ -12,7 +12,7 @@ from hubgate.domain.chunking import ChunkFit, ChunkingSettings
 from hubgate.domain.errors import InvalidEndpoint
 
 DEFAULT_REQUESTS_PER_MINUTE = 3000
-MOST_DIMENSIONS = 65_536
+MAX_DIMENSIONS = 65_536
 """No model has as many: a bound against typing errors."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_\-.]*[a-z0-9])?")
 
@@ -45,7 +45,7 @@ class Task(StrEnum):
         return _TASK_AT_HUGGING_FACE.get(value) if isinstance(value, str) else None
 
     @property
-    def at_hugging_face(self) -> str:
+    def pipeline_tag(self) -> str:
         """Hugging Face's word for it."""
         return next(word for word, task in _TASK_AT_HUGGING_FACE.items() if task is self)
 
@@ -63,7 +63,7 @@ _TASK_AT_HUGGING_FACE = {
     "conversational": Task.CHAT_COMPLETION,
 }
 """The first word of each task is the one that is shown."""
-WRITING_TASKS = frozenset({Task.COMPLETION, Task.CHAT_COMPLETION})
+GENERATION_TASKS = frozenset({Task.COMPLETION, Task.CHAT_COMPLETION})
 
 
 class Source(StrEnum):
@@ -258,9 +258,9 @@ class Endpoint:
             if value is not None and not 0 < value < math.inf:  # YAML knows .nan and .inf
                 number = "number" if label == "timeout" else "integer"
                 raise InvalidEndpoint(f"Invalid value [{value}]. [{label}] must be a positive {number}")
-        if self.dimensions is not None and self.dimensions > MOST_DIMENSIONS:
+        if self.dimensions is not None and self.dimensions > MAX_DIMENSIONS:
             raise InvalidEndpoint(
-                f"Invalid value [{self.dimensions}]. [dimensions] is at most {MOST_DIMENSIONS}"
+                f"Invalid value [{self.dimensions}]. [dimensions] is at most {MAX_DIMENSIONS}"
             )
         if self.source is Source.DEDICATED and not self.url:
             raise InvalidEndpoint(

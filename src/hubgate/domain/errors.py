@@ -17,11 +17,11 @@
     │   ├── BodyTooLarge          the request is larger than the gate accepts
     │   └── BodyTooSlow           its body did not arrive in time
     ├── CapacityError             the gate has no room now
-    │   ├── GateBusy              for another connection, or for the bytes of a request body
+    │   ├── GatewayBusy              for another connection, or for the bytes of a request body
     │   ├── QueueFull             too many callers wait already
     │   ├── KeyLimit              the caller's key has spent its minute
     │   └── DeadlineExceeded      the caller's time ran out
-    │       └── NoTurn            it would before a turn comes; told at once
+    │       └── DeadlineUnreachable            it would before a turn comes; told at once
     ├── UpstreamError             the model's server is the reason
     │   ├── UpstreamUnreachable   no connection: name, address, TLS, refused, timed out
     │   ├── UpstreamRefused       it answered with an error status
@@ -241,7 +241,7 @@ class CapacityError(HubgateError):
     default_retryable = True
 
 
-class GateBusy(CapacityError):
+class GatewayBusy(CapacityError):
     """The gate has no room for another connection, or for the bytes of a request body."""
 
     default_cause = Cause.GATE_BUSY
@@ -265,7 +265,7 @@ class DeadlineExceeded(CapacityError):
     default_cause = Cause.DEADLINE_EXCEEDED
 
 
-class NoTurn(DeadlineExceeded):
+class DeadlineUnreachable(DeadlineExceeded):
     """It would before a turn comes; told at once, so there is time left to ask elsewhere."""
 
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from hubgate.domain.endpoint import Engine, Task
 
-MOST_MODELS = 100
+MAX_MODELS = 100
 """Of one search."""
 
 
@@ -23,11 +23,11 @@ class ModelSearch:
     served: bool | None = None
     """`True`: only models that one of the Inference Providers serves now; `False`: only the others."""
     limit: int = 20
-    """At most `MOST_MODELS`."""
+    """At most `MAX_MODELS`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Serving:
+class ProviderMapping:
     """One of the Inference Providers that has a model."""
 
     provider: str
@@ -48,7 +48,7 @@ class ModelCard:
     tasks: tuple[Task, ...] = ()
     """Which of the gate's tasks it does, by its tags; those of the Hub are in `pipeline_tag`."""
     pipeline_tag: str | None = None
-    served_by: tuple[Serving, ...] = ()
+    served_by: tuple[ProviderMapping, ...] = ()
     """In the order that the owner of the token prefers."""
     gated: bool = False
     """Whether its owner must let a reader in first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
-from hubgate.domain.calls import CachedVector, Call, Generated, Result, Spelling, WriteCall
+from hubgate.domain.calls import CachedVector, Call, Generated, GenerationCall, Result, WireFormat
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import Endpoint, Facts
 from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelSearch
@@ -14,7 +14,7 @@ from hubgate.domain.records import AuditLog, ConnectionStore, UsageStore
 from hubgate.domain.secret import Secret
 
 
-class Answer(Protocol):
+class Handler(Protocol):
     """A call goes in, its result comes out: the one shape between a face and a model."""
 
     async def __call__(self, call: Call) -> Result:
@@ -26,7 +26,7 @@ class Answer(Protocol):
         ...
 
 
-class Upstream(Answer, Protocol):
+class Upstream(Handler, Protocol):
     """The last answer: the model itself."""
 
     async def close(self) -> None:
@@ -34,27 +34,15 @@ class Upstream(Answer, Protocol):
         ...
 
 
-class Write(Protocol):
-    """What `Answer` is for texts, for a model that writes."""
-
-    async def __call__(self, call: WriteCall) -> Generated:
-        """Answer one call with all of the text.
-
-        Raises:
-            HubgateError: it cannot be answered.
-        """
-        ...
-
-
 class Events(Protocol):
     """Generated text as it comes. Who opened it closes it, also when nothing was read of it.
 
-    Each item is the payloads (JSON objects, in the spelling, without `data:` and without `[DONE]`) that arrived
+    Each item is the payloads (JSON objects, in the wire_format, without `data:` and without `[DONE]`) that arrived
     together. A failure in the middle is raised while it is read: it is a `HubgateError`.
     """
 
     @property
-    def spelling(self) -> Spelling:
+    def wire_format(self) -> WireFormat:
         """How the payloads are written."""
         ...
 
@@ -67,35 +55,31 @@ class Events(Protocol):
         ...
 
 
-class Stream(Protocol):
-    """The twin of `Write` for text that is wanted while it is being made."""
+class TextGenerator(Protocol):
+    """A model that generates text."""
 
-    async def __call__(self, call: WriteCall) -> Events:
-        """Begin to answer one call: returns when the model's server has accepted it.
+    async def generate(self, call: GenerationCall) -> Generated:
+        """Return the whole reply.
 
         Raises:
-            HubgateError: it cannot be answered.
+            HubgateError: the call failed.
         """
         ...
 
+    async def stream(self, call: GenerationCall) -> Events:
+        """Start a streamed reply: returns once the model's server has accepted the request.
 
-class Writer(Protocol):
-    """The model itself, where it writes."""
-
-    async def write(self, call: WriteCall) -> Generated:
-        """See `Write`."""
-        ...
-
-    async def stream(self, call: WriteCall) -> Events:
-        """See `Stream`."""
+        Raises:
+            HubgateError: the call failed.
+        """
         ...
 
     async def close(self) -> None:
-        """Free what is held."""
+        """Free connections and processes."""
         ...
 
 
-Model: TypeAlias = "Upstream | Writer"
+Model: TypeAlias = "Upstream | TextGenerator"
 """The task of an endpoint says which of them it is."""
 
 
@@ -139,7 +123,7 @@ class Sources(Protocol):
         """The upstream of an endpoint whose facts are known, for a task about texts. Does no I/O."""
         ...
 
-    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:
+    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> TextGenerator:
         """The same for an endpoint whose task is to write.
 
         Raises:

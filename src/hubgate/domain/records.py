@@ -145,7 +145,7 @@ class UsageRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UsageQuestion:
+class UsageQuery:
     """Which use, and by what: `start` included, `end` excluded, in seconds since the epoch."""
 
     start: int
@@ -194,7 +194,7 @@ class UsageStore(Protocol):
         ...
 
     async def read(
-        self, question: UsageQuestion, most: int, after: tuple[str | int, ...] | None = None
+        self, question: UsageQuery, most: int, after: tuple[str | int, ...] | None = None
     ) -> Sequence[UsageRow]:
         """The use, grouped and in the order of the groups; at most so many rows, those after a group if one is given."""
         ...

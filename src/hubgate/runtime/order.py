@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import NamedTuple
 
-from hubgate.domain.calls import PATIENCE_OF_BULK
+from hubgate.domain.calls import BULK_TURN_INTERVAL
 
 
 class Asked(NamedTuple):
@@ -51,7 +51,7 @@ class Order:
         """
         if not self._calls:
             return []
-        overdue = self._overtaken >= PATIENCE_OF_BULK - 1
+        overdue = self._overtaken >= BULK_TURN_INTERVAL - 1
         bulk = bool(self._bulk) and (overdue or not self._interactive)
         self._overtaken = 0 if bulk or not self._bulk else self._overtaken + 1
         return list((self._bulk if bulk else self._interactive).take_turn())

@@ -14,6 +14,7 @@ from hubgate.domain.calls import (
     Call,
     Embed,
     Generated,
+    GenerationCall,
     InputType,
     Rerank,
     Result,
@@ -22,17 +23,16 @@ from hubgate.domain.calls import (
     SparseVectors,
     Tokenize,
     Vectors,
-    WriteCall,
 )
 from hubgate.domain.chunking import ChunkingSettings
-from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Task
 from hubgate.domain.errors import (
     Cause,
+    DeadlineUnreachable,
     EndpointChanged,
     EndpointDisabled,
     EndpointNotFound,
     InvalidEndpoint,
-    NoTurn,
     QueueFull,
     RuntimeFailed,
     UpstreamError,
@@ -132,7 +132,7 @@ class Asking:
         assert isinstance(result, Scores)  # noqa: S101 - as above
         return result
 
-    async def write(self, name: str, call: WriteCall) -> Generated:
+    async def generate(self, name: str, call: GenerationCall) -> Generated:
         """Answer a call to an endpoint that writes, with all of the text.
 
         Raises:
@@ -141,7 +141,7 @@ class Asking:
         """
         return await self._somewhere(name, lambda live: self._write(live, call))
 
-    async def stream(self, name: str, call: WriteCall) -> Held:
+    async def stream(self, name: str, call: GenerationCall) -> Held:
         """Answer a call to an endpoint that writes, while the text is being made. See `Events`.
 
         Raises:
@@ -158,12 +158,12 @@ class Asking:
         with self._live.calling(live):
             return await answer(call)
 
-    async def _write(self, live: Live, call: WriteCall) -> Generated:
+    async def _write(self, live: Live, call: GenerationCall) -> Generated:
         writing = _writing(live)
         with self._live.calling(live):
-            return await writing.write(call)
+            return await writing.generate(call)
 
-    async def _stream(self, live: Live, call: WriteCall) -> Held:
+    async def _stream(self, live: Live, call: GenerationCall) -> Held:
         writing = _writing(live)
         self._live.admit(live)
         self._live.enter(live)
@@ -181,7 +181,7 @@ class Asking:
             return await ask(live)
         try:
             return await ask(live)
-        except (UpstreamError, RuntimeFailed, QueueFull, NoTurn) as error:
+        except (UpstreamError, RuntimeFailed, QueueFull, DeadlineUnreachable) as error:
             if error.cause in _CALLERS_FAULT:
                 raise
             stand_in = self._stand_in(live.endpoint)
@@ -207,7 +207,7 @@ def check_fallback(endpoint: Endpoint, other: Endpoint) -> None:
     Raises:
         InvalidEndpoint: it cannot; says why.
     """
-    same_task = endpoint.task is other.task or {endpoint.task, other.task} <= WRITING_TASKS
+    same_task = endpoint.task is other.task or {endpoint.task, other.task} <= GENERATION_TASKS
     reason = None if same_task else f"it does {other.task}, not {endpoint.task}"
     if same_task and endpoint.task in {Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING}:
         reason = what_changed(endpoint.facts, other.facts)

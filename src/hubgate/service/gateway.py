@@ -9,7 +9,7 @@ from functools import partial
 
 from hubgate.core.traffic.rate_limit import sending_under
 from hubgate.domain.diagnosis import Finding
-from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Source
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Source
 from hubgate.domain.errors import HubgateError
 from hubgate.domain.secret import Secret
 from hubgate.service.registry.changes import is_another
@@ -135,7 +135,7 @@ class Gateway(Connecting):
         proven, model = await prove(self._sources, asked.endpoint, asked.token, within, any_dimensions=True)
         await model.close()
         live = self._live.find(name)  # which serves under other settings, if they were changed meanwhile
-        if proven.task not in WRITING_TASKS and not is_another(asked.endpoint, live.endpoint):
+        if proven.task not in GENERATION_TASKS and not is_another(asked.endpoint, live.endpoint):
             live.changed = what_changed(live.endpoint.facts, proven.facts)
         if live.changed is not None:
             raise refusal(name, live.changed)

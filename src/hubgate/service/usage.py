@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from hubgate.domain.errors import InvalidRequest, StoreFailed
-from hubgate.domain.records import HOUR, Slot, Tally, UsageQuestion, UsageRow, UsageStore
+from hubgate.domain.records import HOUR, Slot, Tally, UsageQuery, UsageRow, UsageStore
 from hubgate.service.inference.pipeline import Pipeline
 
 GROUPS = ("endpoint", "key", "day", "hour", "cause")
@@ -123,7 +123,7 @@ class Usage:
                 self._keep(taken)
                 raise
 
-    async def report(self, question: UsageQuestion) -> Sequence[UsageRow]:
+    async def report(self, question: UsageQuery) -> Sequence[UsageRow]:
         """The use up to this moment, grouped as asked.
 
         Raises:
@@ -139,7 +139,7 @@ class Usage:
             )
         return rows
 
-    async def pages(self, question: UsageQuestion) -> AsyncIterator[Sequence[UsageRow]]:
+    async def pages(self, question: UsageQuery) -> AsyncIterator[Sequence[UsageRow]]:
         """The use up to this moment, grouped as asked, page by page; the first is read before this returns.
 
         Raises:
@@ -150,14 +150,14 @@ class Usage:
         return self._pages(question, await self._store.read(question, PAGE_ROWS))
 
     async def _pages(
-        self, question: UsageQuestion, page: Sequence[UsageRow]
+        self, question: UsageQuery, page: Sequence[UsageRow]
     ) -> AsyncIterator[Sequence[UsageRow]]:
         yield page
         while len(page) == PAGE_ROWS:
             page = await self._store.read(question, PAGE_ROWS, page[-1].group)
             yield page
 
-    async def _up_to_date(self, question: UsageQuestion) -> None:
+    async def _up_to_date(self, question: UsageQuery) -> None:
         if unknown := [word for word in question.by if word not in GROUPS]:
             raise InvalidRequest(
                 f"Use cannot be told by [{unknown[0][:40]}].", remedy=f"Use some of {', '.join(GROUPS)}."

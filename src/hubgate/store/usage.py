@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, Table, case, delete, func, literal, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
-from hubgate.domain.records import BUCKETS, COUNTS, DAY, HOUR, Latency, Slot, Tally, UsageQuestion, UsageRow
+from hubgate.domain.records import BUCKETS, COUNTS, DAY, HOUR, Latency, Slot, Tally, UsageQuery, UsageRow
 from hubgate.store.database import Database
 from hubgate.store.tables import usage, usage_causes
 
@@ -48,7 +48,7 @@ class SqlUsage:
         await self._database.do(work)
 
     async def read(
-        self, question: UsageQuestion, most: int, after: tuple[str | int, ...] | None = None
+        self, question: UsageQuery, most: int, after: tuple[str | int, ...] | None = None
     ) -> Sequence[UsageRow]:
         """The use, grouped and in the order of the groups."""
         table = usage_causes if "cause" in question.by else usage
@@ -153,7 +153,7 @@ def _forget(connection: Connection, span: int, before: int) -> None:
         connection.execute(delete(table).where(table.c.span == span, table.c.at < before))
 
 
-def _asked(table: Table, question: UsageQuestion) -> list[ColumnElement[bool]]:
+def _asked(table: Table, question: UsageQuery) -> list[ColumnElement[bool]]:
     asked = [table.c.at >= question.start, table.c.at < question.end]
     for name in ("endpoint", "key"):
         wanted = getattr(question, name)

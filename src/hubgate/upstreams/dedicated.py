@@ -118,7 +118,7 @@ class DedicatedSource:
         """The upstream of an endpoint whose facts are known."""
         return DedicatedUpstream(endpoint, self._server(endpoint, token))
 
-    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> ServerWriter:
+    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> ServerWriter:
         """The writer of an endpoint whose facts are known.
 
         Raises:

@@ -16,7 +16,7 @@ from hubgate.core.vectors import f32, normalised
 from hubgate.domain.calls import Call, Embed, Encoding, Result, Token, Tokens, Vectors
 from hubgate.domain.endpoint import Endpoint, Engine, Facts
 from hubgate.domain.errors import InvalidEndpoint
-from hubgate.domain.ports import Writer
+from hubgate.domain.ports import TextGenerator
 from hubgate.domain.secret import Secret
 
 DEFAULT_DIMENSIONS = 384
@@ -78,7 +78,7 @@ class FakeSource:
         """The upstream of a fake endpoint."""
         return FakeUpstream(endpoint)
 
-    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:  # noqa: ARG002 - the port's shape
+    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> TextGenerator:  # noqa: ARG002 - the port's shape
         """No fake model writes.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import orjson
 
 from hubgate.core.off_loop import off_loop
-from hubgate.domain.calls import Chat, Complete, Generated, Spelling, WriteCall
+from hubgate.domain.calls import Chat, Complete, Generated, GenerationCall, WireFormat
 from hubgate.domain.errors import Cause, InvalidRequest, UpstreamRefused
 from hubgate.domain.ports import Events
 from hubgate.upstreams.engines.generators import Form, Forms
@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 class ServerWriter:
-    """Implements `domain.ports.Writer`. One call is one request, but for the first of a form that proves wrong.
+    """Implements `domain.ports.TextGenerator`. One call is one request, but for the first of a form that proves wrong.
 
     Args:
         server: where it is.
@@ -36,7 +36,7 @@ class ServerWriter:
         self._forms = dict(forms)
         self._model = model
 
-    async def write(self, call: WriteCall) -> Generated:
+    async def generate(self, call: GenerationCall) -> Generated:
         """All of the text.
 
         Raises:
@@ -50,7 +50,7 @@ class ServerWriter:
 
         return await self._in_the_right_form(call, asked)
 
-    async def stream(self, call: WriteCall) -> Events:
+    async def stream(self, call: GenerationCall) -> Events:
         """The text as it is made; of a server that does not stream, all of it at once.
 
         Raises:
@@ -62,7 +62,7 @@ class ServerWriter:
             if not form.streams:
                 return await self._at_once(form, call)
             request = self._request(form, call, stream=True)
-            events = await self._server.events(request, form.spelling, call.context)
+            events = await self._server.events(request, form.wire_format, call.context)
             full = isinstance(call, Complete) and call.full_text and not form.puts_prompt_before
             return AfterPrompt(events, call.prompt) if full and isinstance(call, Complete) else events
 
@@ -71,17 +71,17 @@ class ServerWriter:
     async def close(self) -> None:
         """Nothing of its own: the connections are shared."""
 
-    async def _at_once(self, form: Form, call: WriteCall) -> Events:
+    async def _at_once(self, form: Form, call: GenerationCall) -> Events:
         """One event as text-generation-inference writes its last."""
         assert isinstance(call, Complete)  # noqa: S101 - whoever holds conversations streams them
-        bare = await self.write(replace(call, full_text=False))
+        bare = await self.generate(replace(call, full_text=False))
         text = orjson.loads(bare.body)["generated_text"]
         token = {"id": 0, "text": text, "logprob": None, "special": False}
         whole = call.prompt + text if call.full_text else text
         event = {"index": 1, "token": token, "generated_text": whole, "details": None}
-        return WholeText(orjson.dumps(event), form.spelling)
+        return WholeText(orjson.dumps(event), form.wire_format)
 
-    async def _in_the_right_form(self, call: WriteCall, ask: Callable[[Form], Awaitable[R]]) -> R:
+    async def _in_the_right_form(self, call: GenerationCall, ask: Callable[[Form], Awaitable[R]]) -> R:
         form = self._forms.get(type(call))
         if form is None:
             what = "holds no conversations" if isinstance(call, Chat) else "does not go on with texts"
@@ -98,7 +98,7 @@ class ServerWriter:
             self._forms[type(call)] = form.instead[1]
         return await ask(self._forms[type(call)])
 
-    def _request(self, form: Form, call: WriteCall, *, stream: bool) -> HttpRequest:
+    def _request(self, form: Form, call: GenerationCall, *, stream: bool) -> HttpRequest:
         route = form.stream_route if stream and form.stream_route is not None else form.route
         return post(self._server.base + route, form.body(call, form.model or self._model, stream=stream))
 
@@ -111,9 +111,9 @@ class AfterPrompt:
         self._prompt = prompt
 
     @property
-    def spelling(self) -> Spelling:
+    def wire_format(self) -> WireFormat:
         """How the payloads are written."""
-        return self._events.spelling
+        return self._events.wire_format
 
     async def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
         """The payloads, as they arrive."""
@@ -130,4 +130,4 @@ class AfterPrompt:
         if not places - begun:
             return payload
         begun |= places
-        return with_prompt(payload, self._prompt, self.spelling)
+        return with_prompt(payload, self._prompt, self.wire_format)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from hubgate.core.off_loop import off_loop
 from hubgate.domain.calls import Call, Chat, Complete, Embed, Rerank, Result
-from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Engine, Facts, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
 from hubgate.domain.hub import ModelCard
 from hubgate.domain.secret import Secret
@@ -111,7 +111,7 @@ class RouterSource:
         """The upstream of an endpoint whose facts are known."""
         return RouterUpstream(endpoint, self._server(endpoint, token))
 
-    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> ServerWriter:
+    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> ServerWriter:
         """The writer of an endpoint whose facts are known."""
         facts = endpoint.facts
         named = "" if endpoint.provider in {None, AUTO} else f":{endpoint.provider}"
@@ -131,7 +131,7 @@ class RouterSource:
 
 def _facts(endpoint: Endpoint, card: ModelCard) -> Facts:
     chosen, chats, completes = serving(endpoint, card)
-    writes = endpoint.task in WRITING_TASKS
+    writes = endpoint.task in GENERATION_TASKS
     return Facts(
         engine=Engine.PROVIDER,
         model=card.name,
@@ -156,6 +156,6 @@ def _believed(endpoint: Endpoint, error: HubgateError) -> Facts:
         provider=named,
         provider_model=endpoint.model if named else None,
         chats=True if endpoint.task is Task.CHAT_COMPLETION else None,
-        completes=endpoint.task is Task.COMPLETION if endpoint.task in WRITING_TASKS else None,
+        completes=endpoint.task is Task.COMPLETION if endpoint.task in GENERATION_TASKS else None,
         warnings=(said,),
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from hubgate.core.traffic.rate_limit import current_permit
-from hubgate.domain.calls import NO_CONTEXT, Context, Spelling
+from hubgate.domain.calls import NO_CONTEXT, Context, WireFormat
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import InvalidEndpoint, UpstreamRefused
 from hubgate.domain.secret import Secret
@@ -62,7 +62,7 @@ class Server:
         return reply
 
     async def events(
-        self, request: HttpRequest, spelling: Spelling, context: Context = NO_CONTEXT
+        self, request: HttpRequest, wire_format: WireFormat, context: Context = NO_CONTEXT
     ) -> ServerEvents:
         """The events of a server that has begun to answer: the first of them is there.
 
@@ -72,7 +72,7 @@ class Server:
         """
         token = self._tokens.take()
         stream = await self._client.stream(self._on_its_way(request, token, context))
-        events = ServerEvents(stream, spelling, functools.partial(self._refused, token))
+        events = ServerEvents(stream, wire_format, functools.partial(self._refused, token))
         try:
             await events.begin()
         except BaseException:

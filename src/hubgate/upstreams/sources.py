@@ -7,7 +7,7 @@ from typing import Protocol
 
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import Endpoint, Facts, Source
-from hubgate.domain.ports import Upstream, Writer
+from hubgate.domain.ports import TextGenerator, Upstream
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import HUGGING_FACE_HOSTS
 from hubgate.runtime.share import Share
@@ -31,7 +31,7 @@ class _Row(Protocol):
 
     def open(self, endpoint: Endpoint, token: Secret | None) -> Upstream: ...
 
-    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer: ...
+    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> TextGenerator: ...
 
     async def close(self) -> None: ...
 
@@ -100,9 +100,9 @@ class ModelSources:
         """The upstream of an endpoint whose facts are known."""
         return self._rows[endpoint.source].open(endpoint, token)
 
-    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:
+    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> TextGenerator:
         """The writer of an endpoint whose facts are known."""
-        return self._rows[endpoint.source].open_writer(endpoint, token)
+        return self._rows[endpoint.source].open_generator(endpoint, token)
 
     def local_memory(self) -> Mapping[tuple[str, str], int]:
         """Bytes of memory of each local model that is loaded, by its name and precision."""

@@ -18,7 +18,7 @@ from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused, Upstream
 
 if TYPE_CHECKING:
     from hubgate.domain.calls import Call, Result
-    from hubgate.domain.ports import Answer
+    from hubgate.domain.ports import Handler
 
 
 def failing(*errors: Exception | None) -> Scripted:
@@ -27,7 +27,7 @@ def failing(*errors: Exception | None) -> Scripted:
     return Scripted(seconds=0.0, fault=lambda texts: left.pop(0) if left else None)
 
 
-def retried(server: Answer, allowance: Allowance | None = None, tries: int = 6) -> Retried:
+def retried(server: Handler, allowance: Allowance | None = None, tries: int = 6) -> Retried:
     allowance = allowance or Allowance(None, clock=now)
     return Retried(server, Retries(allowance, tries=tries, clock=now, chance=lambda: 1.0))
 

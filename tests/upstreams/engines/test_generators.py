@@ -11,7 +11,7 @@ import orjson
 import pytest
 from lookalikes import LookAlike, lookalike
 
-from hubgate.domain.calls import Chat, Complete, Spelling
+from hubgate.domain.calls import Chat, Complete, WireFormat
 from hubgate.domain.endpoint import Endpoint, Engine, Source, Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
 from hubgate.domain.secret import Secret
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from hubgate.domain.calls import WriteCall
-    from hubgate.domain.ports import Events, Writer
+    from hubgate.domain.calls import GenerationCall
+    from hubgate.domain.ports import Events, TextGenerator
 
 OPENAI = ["vllm", "sglang", "llamacpp", "transformers-serve"]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
@@ -38,10 +38,10 @@ async def sources(tmp_path: Path) -> AsyncIterator[ModelSources]:
 
 async def opened(
     sources: ModelSources, server: LookAlike, token: Secret | None = None, **fields: Any
-) -> Writer:
+) -> TextGenerator:
     values = {"name": "w", "task": Task.COMPLETION, "source": Source.DEDICATED, "url": server.url} | fields
     draft = Endpoint(**values)
-    return sources.open_writer(replace(draft, facts=await sources.detect(draft, token)), token)
+    return sources.open_generator(replace(draft, facts=await sources.detect(draft, token)), token)
 
 
 def chat(text: str = "one two", **fields: object) -> Chat:
@@ -60,7 +60,7 @@ async def read(events: Events) -> list[Any]:
     return payloads
 
 
-async def streamed(writer: Writer, call: WriteCall) -> list[Any]:
+async def streamed(writer: TextGenerator, call: GenerationCall) -> list[Any]:
     return await read(await writer.stream(call))
 
 
@@ -76,11 +76,11 @@ def text_of(chunks: list[Any]) -> str:
 async def test_every_chat_server_answers_whole_and_streamed(sources: ModelSources, engine: str) -> None:
     with lookalike(engine, kind="llm") as server:
         writer = await opened(sources, server)
-        whole = await writer.write(chat())
+        whole = await writer.generate(chat())
         chunks = await streamed(writer, chat())
         await writer.close()
     body = json.loads(whole.body)
-    assert whole.spelling is Spelling.OPENAI
+    assert whole.wire_format is WireFormat.OPENAI
     assert body["choices"][0]["message"]["content"] == "You said: one two"
     assert (whole.prompt_tokens, whole.tokens) == (2, 6)
     assert chat_text(chunks) == "You said: one two"
@@ -91,7 +91,7 @@ async def test_every_chat_server_answers_whole_and_streamed(sources: ModelSource
 async def test_every_openai_server_goes_on_with_texts(sources: ModelSources, engine: str) -> None:
     with lookalike(engine, kind="llm") as server:
         writer = await opened(sources, server)
-        whole = await writer.write(complete(max_tokens=3))
+        whole = await writer.generate(complete(max_tokens=3))
         chunks = await streamed(writer, complete(max_tokens=3))
     assert json.loads(whole.body)["choices"][0]["text"] == "You said: one"
     assert json.loads(whole.body)["choices"][0]["finish_reason"] == "length"
@@ -102,10 +102,10 @@ async def test_every_openai_server_goes_on_with_texts(sources: ModelSources, eng
 async def test_tgi_goes_on_with_texts_in_its_own_spelling(sources: ModelSources) -> None:
     with lookalike("tgi", kind="llm") as server:
         writer = await opened(sources, server)
-        whole = await writer.write(complete(max_tokens=3))
+        whole = await writer.generate(complete(max_tokens=3))
         events = await writer.stream(complete(max_tokens=3))
         payloads = await read(events)
-    assert whole.spelling is events.spelling is Spelling.TGI
+    assert whole.wire_format is events.wire_format is WireFormat.TGI
     assert json.loads(whole.body)["generated_text"] == "You said: one"
     assert (whole.prompt_tokens, whole.tokens) == (2, 5)
     assert [payload["token"]["text"] for payload in payloads] == ["You", " said:", " one"]
@@ -117,11 +117,11 @@ async def test_the_toolkit_answers_whole_and_in_one_event(sources: ModelSources,
     """A text2text pipeline refuses `return_full_text`, which is found out once."""
     with lookalike("toolkit", kind=kind) as server:
         writer = await opened(sources, server)
-        whole = await writer.write(complete())
+        whole = await writer.generate(complete())
         asked = len(server.posts)
         payloads = await streamed(writer, complete())
         assert len(server.posts) == asked + 1
-    assert whole.spelling is Spelling.TGI
+    assert whole.wire_format is WireFormat.TGI
     assert json.loads(whole.body) == {"generated_text": "You said: one two"}
     assert whole.tokens is None
     assert [payload["generated_text"] for payload in payloads] == ["You said: one two"]
@@ -133,7 +133,7 @@ async def test_the_toolkits_other_writing_tasks_are_read(sources: ModelSources, 
     """What BART and T5 answer when they are deployed with the Hub's own tags."""
     with lookalike("toolkit", kind=kind) as server:
         writer = await opened(sources, server)
-        whole = await writer.write(complete(max_tokens=3))
+        whole = await writer.generate(complete(max_tokens=3))
         payloads = await streamed(writer, complete())
     assert json.loads(whole.body) == {"generated_text": "You said: one"}
     assert payloads[0]["token"]["text"] == payloads[0]["generated_text"] == "You said: one two"
@@ -145,7 +145,7 @@ async def test_the_prompt_stands_before_the_text_where_it_is_asked(
 ) -> None:
     with lookalike(engine, kind="llm") as server:
         writer = await opened(sources, server)
-        whole = json.loads((await writer.write(complete(full_text=True))).body)
+        whole = json.loads((await writer.generate(complete(full_text=True))).body)
         payloads = await streamed(writer, complete(full_text=True))
     if engine in OPENAI:
         assert whole["choices"][0]["text"] == text_of(payloads) == "one twoYou said: one two"
@@ -157,7 +157,7 @@ async def test_the_toolkit_ends_where_the_caller_says(sources: ModelSources) -> 
     with lookalike("toolkit", kind="llm") as server:
         writer = await opened(sources, server)
         texts = [
-            json.loads((await writer.write(complete(stop=stop, full_text=full))).body)["generated_text"]
+            json.loads((await writer.generate(complete(stop=stop, full_text=full))).body)["generated_text"]
             for stop, full in ((" one", False), (["two", " one"], False), (["no"], False), (" one", True))
         ]
         assert "stop" not in server.posts[-1].json["parameters"]
@@ -172,7 +172,7 @@ async def test_a_schema_arrives_however_the_caller_spells_it(sources: ModelSourc
             {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}},
             {"type": "json_object", "value": SCHEMA},
         ):
-            whole = json.loads((await writer.write(chat(response_format=spelled, max_tokens=99))).body)
+            whole = json.loads((await writer.generate(chat(response_format=spelled, max_tokens=99))).body)
             said = whole["choices"][0]["message"]["content"]
             if engine != "transformers-serve":  # it heeds no schema
                 assert json.loads(said) == {"schema": SCHEMA}
@@ -182,7 +182,7 @@ async def test_tools_are_called(sources: ModelSources) -> None:
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
     with lookalike("vllm", kind="llm") as server:
         writer = await opened(sources, server)
-        whole = json.loads((await writer.write(chat(tools=[tool]))).body)
+        whole = json.loads((await writer.generate(chat(tools=[tool]))).body)
         chunks = await streamed(writer, chat(tools=[tool]))
     assert whole["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "look"
     assert chunks[1]["choices"][0]["delta"]["tool_calls"][0]["function"]["name"] == "look"
@@ -192,7 +192,7 @@ async def test_what_nobody_respells_arrives_byte_for_byte(sources: ModelSources)
     fields = {"messages": b'[{"role":"user","content":"a \\u00e4  \\/"}]', "odd": b'{"x": [1.50, 1e2]}'}
     with lookalike("vllm", kind="llm") as server:
         writer = await opened(sources, server)
-        await writer.write(Chat(fields=fields))
+        await writer.generate(Chat(fields=fields))
         sent = server.posts[-1].body
     assert sent == b'{"model":"look/alike","messages":%(messages)b,"odd":%(odd)b}' % {
         name.encode(): value for name, value in fields.items()
@@ -204,15 +204,15 @@ async def test_any_name_of_a_model_will_do_for_text(sources: ModelSources) -> No
     for engine in ("vllm", "transformers-serve"):
         with lookalike(engine, kind="llm") as server:
             writer = await opened(sources, server, model="org/whatever")
-            assert (await writer.write(chat())).tokens == 6
+            assert (await writer.generate(chat())).tokens == 6
             posts = len(server.posts)
             assert chat_text(await streamed(writer, chat())) == "You said: one two"
             assert len(server.posts) == posts + 1
 
 
-async def failure(writer: Writer, call: WriteCall) -> HubgateError:
+async def failure(writer: TextGenerator, call: GenerationCall) -> HubgateError:
     with pytest.raises(HubgateError) as caught:
-        await writer.write(call)
+        await writer.generate(call)
     return caught.value
 
 
@@ -266,7 +266,7 @@ async def test_an_engine_that_never_writes_opens_no_writer(sources: ModelSources
         name="w", task=Task.COMPLETION, source=Source.DEDICATED, url="http://127.0.0.1:1", engine=Engine.TEI
     )
     with pytest.raises(InvalidEndpoint, match="does not write"):
-        sources.open_writer(draft, None)
+        sources.open_generator(draft, None)
 
 
 FAULTS = {
@@ -367,7 +367,7 @@ async def test_a_sleeping_server_may_hold_the_request(sources: ModelSources) -> 
     with lookalike("vllm", kind="llm") as server:
         writer = await opened(sources, server)
         call = chat()
-        await writer.write(replace(call, context=replace(call.context, hold=42.9)))
+        await writer.generate(replace(call, context=replace(call.context, hold=42.9)))
         assert server.posts[-1].headers["x-scale-up-timeout"] == "42"
-        await writer.write(call)
+        await writer.generate(call)
         assert "x-scale-up-timeout" not in server.posts[-1].headers

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from hubgate.domain.calls import Chat, Complete, Spelling
+from hubgate.domain.calls import Chat, Complete, WireFormat
 from hubgate.domain.endpoint import Engine
 from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, UpstreamUnreadable
 from hubgate.upstreams.engines.generators import WRITERS, Form
@@ -215,7 +215,7 @@ HELLO = {"generated_text": "hello"}
 def test_a_text_is_found_however_it_is_wrapped(content: object) -> None:
     told = read_generated(TGI_FORM, complete(), reply(content))
     assert json.loads(told.body) == HELLO
-    assert (told.tokens, told.spelling) == (None, Spelling.TGI)
+    assert (told.tokens, told.wire_format) == (None, WireFormat.TGI)
 
 
 def test_the_tokens_are_read_wherever_they_are_told() -> None:
@@ -302,8 +302,8 @@ class Taped:
         """Nothing is held."""
 
 
-async def played(content: str, spelling: Spelling, size: int) -> list[Any]:
-    events = ServerEvents(Taped(content.encode(), size), spelling, lambda told: refusal(told, None))
+async def played(content: str, wire_format: WireFormat, size: int) -> list[Any]:
+    events = ServerEvents(Taped(content.encode(), size), wire_format, lambda told: refusal(told, None))
     await events.begin()
     payloads = [json.loads(payload) async for together in events for payload in together]
     await events.aclose()
@@ -315,7 +315,7 @@ async def played(content: str, spelling: Spelling, size: int) -> list[Any]:
 async def test_recorded_streams_are_read_to_their_end(name: str, size: int) -> None:
     responses = recorded(name)
     for label in ("chat stream", "chat stream usage", "completions stream"):
-        payloads = await played(responses[label]["body"], Spelling.OPENAI, size)
+        payloads = await played(responses[label]["body"], WireFormat.OPENAI, size)
         reasons = [c.get("finish_reason") for p in payloads for c in p["choices"] if c.get("finish_reason")]
         assert reasons == ["length"]
 
@@ -339,15 +339,15 @@ async def test_every_recorded_hosted_stream_is_read_or_says_why_not(size: int) -
     assert len(streams) > 10
     texts = 0
     for stream in streams:
-        spelling = Spelling.OPENAI if "chat" in stream["kind"] else Spelling.TGI
+        wire_format = WireFormat.OPENAI if "chat" in stream["kind"] else WireFormat.TGI
         if not stream["body"].endswith("\n\n"):
             continue  # one recording was cut off
         if "Input validation error" in stream["body"]:
             with pytest.raises(HubgateError) as caught:
-                await played(stream["body"], spelling, size)
+                await played(stream["body"], wire_format, size)
             assert caught.value.cause is Cause.INPUT_REFUSED
         else:
-            assert await played(stream["body"], spelling, size)
+            assert await played(stream["body"], wire_format, size)
             texts += 1
     assert texts > 8
 
@@ -355,7 +355,7 @@ async def test_every_recorded_hosted_stream_is_read_or_says_why_not(size: int) -
 @beside_the_project
 async def test_the_recorded_flan_t5_streams_its_text() -> None:
     stream = next(one for one in hosted("event-stream") if "flan-t5" in one["url"])
-    payloads = await played(stream["body"], Spelling.TGI, 20)
+    payloads = await played(stream["body"], WireFormat.TGI, 20)
     assert [payload["token"]["text"] for payload in payloads] == ["one", " two", " three", " four", "</s>"]
     assert payloads[-1]["generated_text"] == "one two three four"
 
@@ -390,7 +390,7 @@ async def test_json_instead_of_a_stream_is_told() -> None:
         (b"<html></html>", Cause.NOT_AN_API),
     ):
         events = ServerEvents(
-            Taped(content, 99, "application/json"), Spelling.OPENAI, lambda told: refusal(told, None)
+            Taped(content, 99, "application/json"), WireFormat.OPENAI, lambda told: refusal(told, None)
         )
         with pytest.raises(HubgateError) as caught:
             await events.begin()
@@ -409,32 +409,32 @@ async def test_json_instead_of_a_stream_is_told() -> None:
 )
 async def test_an_event_that_is_an_error_has_its_cause(payload: object, cause: Cause) -> None:
     with pytest.raises(HubgateError) as caught:
-        await played(f"data: {json.dumps(payload)}\n\n", Spelling.OPENAI, 99)
+        await played(f"data: {json.dumps(payload)}\n\n", WireFormat.OPENAI, 99)
     assert caught.value.cause is cause
 
 
 async def test_an_error_that_is_null_is_none_and_a_word_in_the_text_is_none_either() -> None:
     said = {"choices": [{"delta": {"content": '{"error": 1}'}, "finish_reason": "stop"}], "error": None}
-    assert await played(f"data: {json.dumps(said)}\n\n", Spelling.OPENAI, 5) == [said]
+    assert await played(f"data: {json.dumps(said)}\n\n", WireFormat.OPENAI, 5) == [said]
 
 
 async def test_a_last_event_without_its_end_counts_if_it_is_whole() -> None:
     said = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
-    assert await played(f"data: {json.dumps(said)}", Spelling.OPENAI, 5) == [said]
+    assert await played(f"data: {json.dumps(said)}", WireFormat.OPENAI, 5) == [said]
     with pytest.raises(HubgateError, match="broke off"):
-        await played(f"data: {json.dumps(said)[:-2]}", Spelling.OPENAI, 5)
+        await played(f"data: {json.dumps(said)[:-2]}", WireFormat.OPENAI, 5)
 
 
 async def test_events_that_are_no_json_finish_nothing() -> None:
     taped = Taped(b'data: {"choices": [\n\n', 99)
-    events = ServerEvents(taped, Spelling.OPENAI, lambda told: refusal(told, None))
+    events = ServerEvents(taped, WireFormat.OPENAI, lambda told: refusal(told, None))
     await events.begin()
     with pytest.raises(HubgateError, match="broke off"):
         assert [together async for together in events] == []
 
 
 async def test_a_stream_of_nothing_but_its_end_is_empty() -> None:
-    assert await played("data: [DONE]\n\n", Spelling.OPENAI, 99) == []
+    assert await played("data: [DONE]\n\n", WireFormat.OPENAI, 99) == []
 
 
 @pytest.mark.parametrize(
@@ -444,7 +444,7 @@ async def test_a_chunk_without_a_text_has_no_place_for_the_prompt(said: bytes) -
     with pytest.raises(UpstreamUnreadable):
         read_generated(WRITERS[Engine.VLLM][Complete], complete(full_text=True), reply(said))
     taped = Taped(b"data: " + said + b"\n\n", 99)
-    events = ServerEvents(taped, Spelling.OPENAI, lambda told: refusal(told, None))
+    events = ServerEvents(taped, WireFormat.OPENAI, lambda told: refusal(told, None))
     await events.begin()
     with pytest.raises(UpstreamUnreadable):
         assert [together async for together in AfterPrompt(events, "hi")] == []
@@ -452,7 +452,7 @@ async def test_a_chunk_without_a_text_has_no_place_for_the_prompt(said: bytes) -
 
 async def test_an_error_whose_code_is_no_number_of_this_world_is_an_error() -> None:
     with pytest.raises(UpstreamUnreadable):
-        await played('data: {"error": {"code": 1e400}}\n\n', Spelling.OPENAI, 99)
+        await played('data: {"error": {"code": 1e400}}\n\n', WireFormat.OPENAI, 99)
 
 
 @pytest.mark.parametrize("stop", [5, ["a", 1], {}])

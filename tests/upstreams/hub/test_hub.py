@@ -18,7 +18,7 @@ from hubgate.domain.errors import (
     UpstreamUnreachable,
     UpstreamUnreadable,
 )
-from hubgate.domain.hub import ModelSearch, Serving
+from hubgate.domain.hub import ModelSearch, ProviderMapping
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
 from hubgate.upstreams.http.addresses import AddressRule
@@ -115,7 +115,7 @@ class TestSearch:
         cards = {card.name: card for card in await hub.search(ModelSearch(), None)}
         llama, e5, minilm = cards["meta/llama"], cards["intfloat/e5-small-v2"], cards[MINILM]
         assert llama.served_by == (
-            Serving(provider="groq", task="conversational", status="live", provider_model="llama-8b"),
+            ProviderMapping(provider="groq", task="conversational", status="live", provider_model="llama-8b"),
         )
         assert (llama.gated, llama.parameters, llama.max_input_tokens) == (True, 8_000_000_000, 131_072)
         assert llama.tasks == (Task.COMPLETION, Task.CHAT_COMPLETION)
@@ -426,7 +426,7 @@ class TestReading:
     def test_a_mapping_of_strange_entries_is_read_as_far_as_it_goes(self) -> None:
         card = read_card({"id": "a/b", "inferenceProviderMapping": {"x": 1, "groq": {}}})
         assert card is not None
-        assert card.served_by == (Serving(provider="groq", task="", status="", provider_model=""),)
+        assert card.served_by == (ProviderMapping(provider="groq", task="", status="", provider_model=""),)
         assert read_card({"id": "a/b", "inferenceProviderMapping": [1, {"status": "live"}]}) is not None
 
     @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from writers import add_writer, asked_chat, asked_complete, events_in_tgi, in_tgi
 
-from hubgate.domain.calls import Chat, Generated, Spelling
+from hubgate.domain.calls import Chat, Generated, WireFormat
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import DeadlineExceeded, QueueFull, UpstreamRefused, UpstreamUnreachable
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from scripted import ScriptedGate
 
-    from hubgate.domain.calls import WriteCall
+    from hubgate.domain.calls import GenerationCall
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 COMPLETION, CHAT = "/_inference/completion/writer", "/_inference/chat_completion/talker"
@@ -43,7 +43,7 @@ def events(body: bytes) -> list[tuple[str, Any]]:
     return read
 
 
-def breaks_off(call: WriteCall) -> Iterator[Sequence[bytes]]:
+def breaks_off(call: GenerationCall) -> Iterator[Sequence[bytes]]:
     text = {"delta": {"content": "hel"}} if isinstance(call, Chat) else {"text": "hel"}
     yield [json.dumps({"choices": [{"index": 0, **text}]}).encode()]
     raise UpstreamUnreachable("The server broke off.")
@@ -112,7 +112,7 @@ async def test_a_completion_is_streamed_in_events_of_all_that_arrived_together(g
 
 
 async def test_a_completion_of_tgis_events_is_streamed_alike(gate: ScriptedGate) -> None:
-    gate.script.told, gate.script.spelling = events_in_tgi, Spelling.TGI
+    gate.script.told, gate.script.wire_format = events_in_tgi, WireFormat.TGI
     reply = await gate.request("POST", COMPLETION + "/_stream", {"input": "say"})
     deltas = [data["completion"][0]["delta"] for _, data in events(reply.body)[:-1]]
     assert deltas == ["hel", "lo"]
@@ -190,7 +190,7 @@ async def test_a_chat_that_is_no_chat_is_a_400_in_the_chats_own_shape(
 
 
 async def test_a_chat_is_told_as_any_call_whether_to_ask_again(gate: ScriptedGate) -> None:
-    def is_full(call: WriteCall) -> Generated:
+    def is_full(call: GenerationCall) -> Generated:
         raise QueueFull("Too many wait.", retry_after=2.0)
 
     gate.script.written = is_full
@@ -203,7 +203,7 @@ async def test_a_chat_is_told_as_any_call_whether_to_ask_again(gate: ScriptedGat
 async def test_an_error_before_the_first_byte_has_its_status_and_one_after_it_is_an_event(
     gate: ScriptedGate,
 ) -> None:
-    def refuses(call: WriteCall) -> Iterator[Sequence[bytes]]:
+    def refuses(call: GenerationCall) -> Iterator[Sequence[bytes]]:
         raise UpstreamRefused("It is busy.", status=429, said="busy")
 
     gate.script.told = lambda call: (payloads for _ in "x" for payloads in refuses(call))
@@ -230,7 +230,7 @@ async def test_an_error_before_the_first_byte_has_its_status_and_one_after_it_is
 async def test_a_model_that_writes_has_two_minutes_unless_it_is_told_otherwise(
     gate: ScriptedGate, query: str, seconds: str
 ) -> None:
-    def late(call: WriteCall) -> Generated:
+    def late(call: GenerationCall) -> Generated:
         raise DeadlineExceeded("Late.")
 
     gate.script.written = late

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from writers import add_writer, asked_chat, asked_complete, events_in, events_in_tgi, fields_of
 
-from hubgate.domain.calls import Generated, Spelling
+from hubgate.domain.calls import Generated, WireFormat
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import CapacityError, QueueFull, UpstreamUnreachable
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from scripted import ScriptedGate
 
-    from hubgate.domain.calls import WriteCall
+    from hubgate.domain.calls import GenerationCall
     from hubgate.domain.errors import HubgateError
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -60,10 +60,10 @@ async def test_generate_answers_a_text_and_details_only_where_they_are_asked_for
 
 async def test_what_is_spelled_as_tgi_does_passes_as_it_came(gate: ScriptedGate) -> None:
     body = b'{"generated_text":  "hello", "details":null}'
-    gate.script.written = lambda _: Generated(body=body, spelling=Spelling.TGI)
+    gate.script.written = lambda _: Generated(body=body, wire_format=WireFormat.TGI)
     reply = await gate.request("POST", "/hf/llm/generate", {"inputs": "say"})
     assert reply.body == body
-    gate.script.told, gate.script.spelling = events_in_tgi, Spelling.TGI
+    gate.script.told, gate.script.wire_format = events_in_tgi, WireFormat.TGI
     told = b"".join(
         payload for payloads in events_in_tgi(gate.script.write_calls[-1]) for payload in payloads
     )
@@ -132,7 +132,7 @@ async def test_the_prompt_of_a_stream_stands_only_in_the_whole_text(gate: Script
 
 
 async def test_a_stream_that_breaks_off_ends_with_tgis_error(gate: ScriptedGate) -> None:
-    def breaks_off(call: WriteCall) -> Iterator[Sequence[bytes]]:
+    def breaks_off(call: GenerationCall) -> Iterator[Sequence[bytes]]:
         yield chunks(("hel", None))
         raise UpstreamUnreachable("The server broke off.")
 
@@ -154,7 +154,7 @@ async def test_a_stream_that_breaks_off_ends_with_tgis_error(gate: ScriptedGate)
 async def test_errors_have_tgis_types_and_none_is_a_503(
     gate: ScriptedGate, error: HubgateError, status: int, kind: str
 ) -> None:
-    def fails(call: WriteCall) -> Generated:
+    def fails(call: GenerationCall) -> Generated:
         raise error
 
     gate.script.written = fails
@@ -217,10 +217,10 @@ async def test_errors_of_chats_are_tgis_for_hugging_faces_clients_and_openais_fo
 async def test_elasticsearch_reads_every_error_of_a_chat(gate: ScriptedGate, path: str) -> None:
     """As its parsers do: an object for `completion`, a text before a stream of `chat_completion`, an object in it."""
 
-    def gone(call: WriteCall) -> Any:
+    def gone(call: GenerationCall) -> Any:
         raise UpstreamUnreachable("It is gone.", retryable=False)
 
-    def broken(call: WriteCall) -> Iterator[Sequence[bytes]]:
+    def broken(call: GenerationCall) -> Iterator[Sequence[bytes]]:
         yield chunks(("hel", None))
         raise UpstreamUnreachable("It broke off.")
 

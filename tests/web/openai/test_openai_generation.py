@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from writers import add_writer, asked_chat, asked_complete, events_in, events_in_tgi, fields_of, in_tgi
 
-from hubgate.domain.calls import Generated, Spelling
+from hubgate.domain.calls import Generated, WireFormat
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import Cause, QueueFull, UpstreamUnreachable
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from scripted import ScriptedGate
 
-    from hubgate.domain.calls import WriteCall
+    from hubgate.domain.calls import GenerationCall
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -29,12 +29,12 @@ async def gate(scripted: ScriptedGate) -> ScriptedGate:
     return scripted
 
 
-def breaks_off(call: WriteCall) -> Iterator[Sequence[bytes]]:
+def breaks_off(call: GenerationCall) -> Iterator[Sequence[bytes]]:
     yield [b'{"choices":[{"index":0,"delta":{"content":"hel"}}]}']
     raise UpstreamUnreachable("The server broke off.", remedy="Ask again.")
 
 
-def with_usage(call: WriteCall) -> Iterator[Sequence[bytes]]:
+def with_usage(call: GenerationCall) -> Iterator[Sequence[bytes]]:
     yield [
         b'{"choices":[{"index":0,"delta":{"content":"hi"}}],"usage":null}',
         json.dumps({"choices": [], "usage": USAGE}).encode(),
@@ -44,7 +44,7 @@ def with_usage(call: WriteCall) -> Iterator[Sequence[bytes]]:
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions"])
 async def test_a_chat_is_answered_with_the_engines_own_bytes(gate: ScriptedGate, path: str) -> None:
     body = b'{"id": "x",  "choices": [{"message": {"content": "\\u00e4"}}], "kv": null}'
-    gate.script.written = lambda _: Generated(body=body, spelling=Spelling.OPENAI, tokens=7)
+    gate.script.written = lambda _: Generated(body=body, wire_format=WireFormat.OPENAI, tokens=7)
     reply = await gate.request("POST", path, {"model": "llm", "messages": MESSAGES})
     assert (reply.status, reply.body) == (200, body)
 
@@ -122,7 +122,7 @@ async def test_a_stream_that_breaks_off_ends_with_openais_error_and_without_done
 
 
 async def test_a_stream_that_fails_before_its_first_byte_has_a_status_of_its_own(gate: ScriptedGate) -> None:
-    def fails(call: WriteCall) -> Iterator[Sequence[bytes]]:
+    def fails(call: GenerationCall) -> Iterator[Sequence[bytes]]:
         raise QueueFull("Too many wait.", retry_after=2.0)
 
     gate.script.told = lambda call: (payloads for _ in "x" for payloads in fails(call))
@@ -217,7 +217,7 @@ async def test_several_prompts_are_several_calls_and_one_answer(gate: ScriptedGa
 
 
 async def test_when_one_of_several_prompts_fails_its_error_is_told(gate: ScriptedGate) -> None:
-    def fails(call: WriteCall) -> Generated:
+    def fails(call: GenerationCall) -> Generated:
         raise QueueFull("Too many wait.")
 
     gate.script.written = fails
@@ -233,7 +233,7 @@ async def test_echo_asks_for_the_prompt_before_the_text(gate: ScriptedGate) -> N
 
 
 async def test_a_stream_of_events_becomes_openais_chunks(gate: ScriptedGate) -> None:
-    gate.script.told, gate.script.spelling = events_in_tgi, Spelling.TGI
+    gate.script.told, gate.script.wire_format = events_in_tgi, WireFormat.TGI
     body = {
         "model": "llm",
         "prompt": "say ",

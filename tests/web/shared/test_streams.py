@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from scripted import ScriptedGate
 
-    from hubgate.domain.calls import WriteCall
+    from hubgate.domain.calls import GenerationCall
 
     Message = MutableMapping[str, Any]
 
@@ -60,7 +60,7 @@ async def gate(scripted: ScriptedGate) -> ScriptedGate:
 async def test_a_reader_who_does_not_read_lets_nothing_pile_up(gate: ScriptedGate) -> None:
     told = 0
 
-    def endless(call: WriteCall) -> Iterator[Sequence[bytes]]:
+    def endless(call: GenerationCall) -> Iterator[Sequence[bytes]]:
         nonlocal told
         while True:
             told += 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hubgate.domain.errors import (
     Cause,
     DeadlineExceeded,
+    DeadlineUnreachable,
     HubgateError,
-    NoTurn,
     QueueFull,
     UpstreamError,
     UpstreamRefused,
@@ -86,9 +86,9 @@ def queue_full(calls: int, wait: float) -> QueueFull:
     )
 
 
-def hopeless(wait: float, patience: float) -> NoTurn:
+def hopeless(wait: float, patience: float) -> DeadlineUnreachable:
     """The error for a call that would wait in vain."""
-    return NoTurn(
+    return DeadlineUnreachable(
         f"The endpoint's allowance cannot take this call for another {wait:.0f} s at the least; "
         f"its time is up in {max(patience, 0.0):.0f} s.",
         remedy="Ask again later, with fewer texts or with a longer timeout; "

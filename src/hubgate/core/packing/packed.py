@@ -19,7 +19,7 @@ from hubgate.core.reply_shares import BYTES_PER_TOKEN, tokens_guessed
 from hubgate.core.traffic.rate_limit import Allowance, Permit, sending_under
 from hubgate.domain.calls import Call, Result
 from hubgate.domain.errors import HubgateError, InvalidRequest
-from hubgate.domain.ports import Answer, Clock
+from hubgate.domain.ports import Clock, Handler
 
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Packed:
 
     def __init__(
         self,
-        answer: Answer,
+        answer: Handler,
         *,
         allowance: Allowance,
         limits: Limits | None = None,

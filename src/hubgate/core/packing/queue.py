@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from hubgate.core.packing.batch import Batch, Ticket
-from hubgate.domain.calls import PATIENCE_OF_BULK
+from hubgate.domain.calls import BULK_TURN_INTERVAL
 
 
 class FairQueue:
@@ -78,14 +78,14 @@ class FairQueue:
         own = self._ring(ticket).ahead(ticket)
         if not ticket.call.context.bulk:
             return own
-        between = (PATIENCE_OF_BULK - 1) * max(own - most_texts, 0)
+        between = (BULK_TURN_INTERVAL - 1) * max(own - most_texts, 0)
         return own + min(self._interactive.texts, between)
 
     def _ring(self, ticket: Ticket) -> _Ring:
         return self._bulk if ticket.call.context.bulk else self._interactive
 
     def _order(self) -> tuple[_Ring, _Ring]:
-        if self._overtaken >= PATIENCE_OF_BULK - 1:
+        if self._overtaken >= BULK_TURN_INTERVAL - 1:
             return self._bulk, self._interactive
         return self._interactive, self._bulk
 

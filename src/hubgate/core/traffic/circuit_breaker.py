@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from hubgate.core.packing.faults import own_error
-from hubgate.domain.calls import Call, Result, WriteCall
+from hubgate.domain.calls import Call, GenerationCall, Result
 from hubgate.domain.errors import Cause, HubgateError, UpstreamError
-from hubgate.domain.ports import Answer, Clock
+from hubgate.domain.ports import Clock, Handler
 
-C = TypeVar("C", bound="Call | WriteCall")
+C = TypeVar("C", bound="Call | GenerationCall")
 R = TypeVar("R")
 
 _SERVERS_FAULT = frozenset(
@@ -127,7 +127,7 @@ class Breaker:
 class Broken:
     """Stands above the queue, so that nobody waits for a turn at a server that is not well."""
 
-    def __init__(self, answer: Answer, breaker: Breaker) -> None:
+    def __init__(self, answer: Handler, breaker: Breaker) -> None:
         self._answer = answer
         self._breaker = breaker
 
@@ -140,7 +140,7 @@ class Broken:
 class Watched:
     """Stands below the queue, where a request is a request."""
 
-    def __init__(self, answer: Answer, breaker: Breaker) -> None:
+    def __init__(self, answer: Handler, breaker: Breaker) -> None:
         self._answer = answer
         self._breaker = breaker
 

@@ -13,11 +13,11 @@ from typing import TypeVar
 from hubgate.core.packing.faults import own_error
 from hubgate.core.reply_shares import tokens_guessed, weight
 from hubgate.core.traffic.rate_limit import Allowance, sending_under
-from hubgate.domain.calls import Call, Result, WriteCall
+from hubgate.domain.calls import Call, GenerationCall, Result
 from hubgate.domain.errors import Cause, HubgateError
-from hubgate.domain.ports import Answer, Clock
+from hubgate.domain.ports import Clock, Handler
 
-C = TypeVar("C", bound="Call | WriteCall")
+C = TypeVar("C", bound="Call | GenerationCall")
 R = TypeVar("R")
 
 _PASSES = frozenset({Cause.WAKING, Cause.OVERLOADED})
@@ -153,7 +153,7 @@ class Retries:
 class Retried:
     """`Retries` around an answer; the options are its."""
 
-    def __init__(self, answer: Answer, retries: Retries) -> None:
+    def __init__(self, answer: Handler, retries: Retries) -> None:
         self._answer = answer
         self._retries = retries
 

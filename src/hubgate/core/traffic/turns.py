@@ -11,7 +11,7 @@ from itertools import chain
 from hubgate.core.packing.faults import closing, hopeless, queue_full, too_late
 from hubgate.core.traffic.fair_line import Line, Waiter
 from hubgate.core.traffic.rate_limit import Allowance, Permit
-from hubgate.domain.calls import PATIENCE_OF_BULK, Context
+from hubgate.domain.calls import BULK_TURN_INTERVAL, Context
 from hubgate.domain.ports import Clock
 
 AT_ONCE = 128
@@ -133,7 +133,7 @@ class Turns:
     def _ahead(self, context: Context) -> int:
         """How many turns are had before a newcomer's, at the least."""
         own = self._lines[context.bulk].ahead(context.caller, self._has_room_for)
-        return own + min(len(self._lines[0]), (PATIENCE_OF_BULK - 1) * own) if context.bulk else own
+        return own + min(len(self._lines[0]), (BULK_TURN_INTERVAL - 1) * own) if context.bulk else own
 
     def _wake(self) -> None:
         if self._usher is None and any(self._lines) and not self._closed and self._next_line() is not None:
@@ -178,7 +178,7 @@ class Turns:
     def _next_line(self) -> Line | None:
         """Where somebody waits for whom there is room; `None` if nobody does."""
         interactive, bulk = (line if line.any(self._has_room_for) else None for line in self._lines)
-        if bulk and self._overtaken >= PATIENCE_OF_BULK - 1:
+        if bulk and self._overtaken >= BULK_TURN_INTERVAL - 1:
             return bulk
         return interactive or bulk
 

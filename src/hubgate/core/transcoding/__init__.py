@@ -2,7 +2,7 @@
 
 OpenAI's is `text_completion` objects and their chunks (those of chats are only read), text-generation-inference's (TGI)
 is `{"generated_text", "details"}` and one event a token. Neither says all that the other does: a token's id and
-logprob are 0 where OpenAI's spelling does not tell them, and a text without `details` ended by `stop`.
+logprob are 0 where OpenAI's wire_format does not tell them, and a text without `details` ended by `stop`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hubgate.core.transcoding.objects import (
     Usage,
     WholeText,
 )
-from hubgate.domain.calls import Generated, Spelling
+from hubgate.domain.calls import Generated, WireFormat
 from hubgate.domain.errors import UpstreamUnreadable
 
 T = TypeVar("T")
@@ -66,14 +66,14 @@ def decoded(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 def text_of(generated: Generated) -> str:
     """The text alone; of several the first."""
-    if generated.spelling is Spelling.TGI:
+    if generated.wire_format is WireFormat.TGI:
         return decoded(generated.body, TGI).generated_text or ""
     return decoded(generated.body, OPENAI).first.said
 
 
-def piece_of(payload: bytes, spelling: Spelling) -> Piece:
+def piece_of(payload: bytes, wire_format: WireFormat) -> Piece:
     """What a payload of a stream says."""
-    if spelling is Spelling.OPENAI:
+    if wire_format is WireFormat.OPENAI:
         chunk = decoded(payload, OPENAI)
         choice = chunk.first
         return Piece(choice.said, choice.finish_reason, chunk.usage)
@@ -102,7 +102,7 @@ def whole_as_openai(
         with_logprobs: whether those of its tokens are told.
         before: the prompt, where it stands before the text.
     """
-    if generated.spelling is Spelling.OPENAI:
+    if generated.wire_format is WireFormat.OPENAI:
         return generated.body
     told = decoded(generated.body, TGI)
     choice = Choice(
@@ -134,7 +134,7 @@ def merged(bodies: Sequence[bytes]) -> bytes:
 
 def whole_as_tgi(generated: Generated, *, details: bool) -> bytes:
     """A whole text as `{"generated_text"}`, with `details` where they are asked for."""
-    if generated.spelling is Spelling.TGI:
+    if generated.wire_format is WireFormat.TGI:
         return generated.body
     reply = decoded(generated.body, OPENAI)
     choice = reply.first

@@ -21,7 +21,7 @@ from hubgate.core.transcoding.objects import (
     StreamDetails,
     Usage,
 )
-from hubgate.domain.calls import Spelling
+from hubgate.domain.calls import WireFormat
 
 
 class Speller(Protocol):
@@ -46,30 +46,30 @@ class Speller(Protocol):
 
 
 def openai_speller(
-    spelling: Spelling, label: Label, *, with_usage: bool, with_logprobs: bool = False, before: str = ""
+    wire_format: WireFormat, label: Label, *, with_usage: bool, with_logprobs: bool = False, before: str = ""
 ) -> Speller:
     """Spells a stream as OpenAI's chunks.
 
     Args:
-        spelling: the stream's own.
+        wire_format: the stream's own.
         label: for chunks that are made here.
         with_usage: whether the usage is told, in a last chunk of its own.
         with_logprobs: whether those of its tokens are told.
         before: what TGI leaves out of a stream: the prompt, where it is to stand before the text.
     """
-    if spelling is Spelling.OPENAI:
+    if wire_format is WireFormat.OPENAI:
         return _OpenAIAsItCame(with_usage=with_usage)
     return _TgiAsOpenAI(label, with_usage=with_usage, with_logprobs=with_logprobs, before=before)
 
 
-def tgi_speller(spelling: Spelling, *, before: str = "") -> Speller:
+def tgi_speller(wire_format: WireFormat, *, before: str = "") -> Speller:
     """Spells a stream as TGI's events.
 
     Args:
-        spelling: the stream's own.
+        wire_format: the stream's own.
         before: what TGI leaves out of all events but the last: the prompt, where it stands before the text.
     """
-    return _TgiAsItCame() if spelling is Spelling.TGI else _OpenAIAsTgi(before)
+    return _TgiAsItCame() if wire_format is WireFormat.TGI else _OpenAIAsTgi(before)
 
 
 class _OpenAIAsItCame:
@@ -105,7 +105,7 @@ class _TgiAsOpenAI:
 
     def respell(self, payload: bytes) -> Sequence[bytes]:
         self.pieces += 1
-        piece = piece_of(payload, Spelling.TGI)
+        piece = piece_of(payload, WireFormat.TGI)
         text, self._before = self._before + piece.text, ""
         self.usage = piece.usage or self.usage
         if not text and piece.reason is None:

@@ -41,9 +41,18 @@ from hubgate.core.traffic.retry import Retried, Retries
 from hubgate.core.traffic.turns import Turns
 from hubgate.core.vector_guard import Guarded
 from hubgate.domain.calls import Call, InputType, Result
-from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Engine, Source, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Source, Task
 from hubgate.domain.errors import DeadlineExceeded, InvalidRequest
-from hubgate.domain.ports import Answer, Clock, Counter, Counters, Model, Upstream, VectorCache, Writer
+from hubgate.domain.ports import (
+    Clock,
+    Counter,
+    Counters,
+    Handler,
+    Model,
+    TextGenerator,
+    Upstream,
+    VectorCache,
+)
 from hubgate.domain.secret import Secret
 from hubgate.service.inference.ledger import Ledger
 from hubgate.upstreams.engines.embedders import POOLED_HERE
@@ -75,7 +84,7 @@ class Health:
 class Pipeline:
     """The way to one endpoint: `answer` where its task is about texts, `writing` where it writes."""
 
-    answer: Answer
+    answer: Handler
     writing: Writing | None = None
     queue: Packed | Turns | None = None
     cached: Cached | None = None
@@ -121,11 +130,11 @@ class Pipelines:
 
     def build(self, endpoint: Endpoint, token: Secret | None, model: Model) -> Pipeline:
         """The pipeline of an endpoint whose facts are known."""
-        if endpoint.task in WRITING_TASKS:
-            return self._build_writing(endpoint, token, cast("Writer", model))
+        if endpoint.task in GENERATION_TASKS:
+            return self._build_writing(endpoint, token, cast("TextGenerator", model))
         upstream = cast("Upstream", model)
         health = queue = None
-        answer: Answer = _Timely(upstream, self._clock)
+        answer: Handler = _Timely(upstream, self._clock)
         if endpoint.source in _ELSEWHERE:
             health = self._health(endpoint, token)
             watched = Watched(Retried(upstream, health.retries), health.breaker)
@@ -160,7 +169,7 @@ class Pipelines:
             answer=prompted, queue=queue, cached=cached, health=health, prompted=prompted, counter=counter
         )
 
-    def _build_writing(self, endpoint: Endpoint, token: Secret | None, writer: Writer) -> Pipeline:
+    def _build_writing(self, endpoint: Endpoint, token: Secret | None, writer: TextGenerator) -> Pipeline:
         health = self._health(endpoint, token)
         turns = Turns(health.allowance, clock=self._clock)
         writing = Writing(
@@ -222,7 +231,7 @@ async def _writes(call: Call) -> Result:
 class _Patient:
     """Gives every call a deadline, so that nobody waits for ever in the queue, which keeps it."""
 
-    def __init__(self, answer: Answer, clock: Clock) -> None:
+    def __init__(self, answer: Handler, clock: Clock) -> None:
         self._answer = answer
         self._clock = clock
 
@@ -237,7 +246,7 @@ class _Patient:
 class _Timely:
     """Keeps a caller's deadline where no queue does."""
 
-    def __init__(self, answer: Answer, clock: Clock) -> None:
+    def __init__(self, answer: Handler, clock: Clock) -> None:
         self._answer = answer
         self._clock = clock
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeAlias, cast
 from weakref import WeakValueDictionary
 
-from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Source
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Source
 from hubgate.domain.errors import EndpointNotFound, InvalidEndpoint
 from hubgate.domain.ports import Counters, Model, Sources, Store, Upstream
 from hubgate.domain.records import Connection
@@ -180,4 +180,4 @@ class Opening(Asking):
 
 def to_be_looked_at(endpoint: Endpoint) -> bool:
     """Whether another model may have taken its place while the gate was away, and it would be felt."""
-    return endpoint.source is Source.DEDICATED and endpoint.task not in WRITING_TASKS
+    return endpoint.source is Source.DEDICATED and endpoint.task not in GENERATION_TASKS

@@ -15,13 +15,13 @@ from hubgate.domain.calls import (
     Complete,
     Embed,
     Encoding,
+    GenerationCall,
     InputType,
     Rerank,
     SparseEmbed,
     Vectors,
-    WriteCall,
 )
-from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Facts, Task, TokenCounts
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Task, TokenCounts
 from hubgate.domain.errors import (
     CallerError,
     Cause,
@@ -30,7 +30,7 @@ from hubgate.domain.errors import (
     UpstreamError,
     UpstreamRefused,
 )
-from hubgate.domain.ports import Model, Sources, Upstream, Writer
+from hubgate.domain.ports import Model, Sources, TextGenerator, Upstream
 from hubgate.domain.secret import Secret
 
 PROBE = Embed(texts=("how big",), input_type=InputType.INGEST)
@@ -110,7 +110,7 @@ def open_model(sources: Sources, endpoint: Endpoint, token: Secret | None) -> Mo
     Raises:
         InvalidEndpoint: no such model is there.
     """
-    opener = sources.open_writer if endpoint.task in WRITING_TASKS else sources.open
+    opener = sources.open_generator if endpoint.task in GENERATION_TASKS else sources.open
     return opener(endpoint, token)
 
 
@@ -121,8 +121,8 @@ async def ask_once(endpoint: Endpoint, model: Model) -> Facts:
         HubgateError: it does not answer, or not as its task wants.
     """
     facts = endpoint.facts
-    if endpoint.task in WRITING_TASKS:
-        return await _let_write(endpoint, cast("Writer", model))
+    if endpoint.task in GENERATION_TASKS:
+        return await _let_write(endpoint, cast("TextGenerator", model))
     answer = Guarded(cast("Upstream", model), dimensions=None)
     if endpoint.task is Task.RERANK:
         await answer(Rerank(query="test query", texts=("how big",)))
@@ -135,7 +135,7 @@ async def ask_once(endpoint: Endpoint, model: Model) -> Facts:
     return _learned(facts, vectors, endpoint.model or facts.model)
 
 
-async def _let_write(endpoint: Endpoint, writer: Writer) -> Facts:
+async def _let_write(endpoint: Endpoint, writer: TextGenerator) -> Facts:
     """Which calls it answers. A model without a chat template goes on with texts, and a hosted one often only chats.
 
     What others say it does is believed only beside a call that it has answered; what they say it does not, always.
@@ -157,14 +157,14 @@ async def _let_write(endpoint: Endpoint, writer: Writer) -> Facts:
     return replace(endpoint.facts, chats=does[Chat], completes=does[Complete])
 
 
-async def _failure(writer: Writer, probe: WriteCall) -> HubgateError | None:
+async def _failure(writer: TextGenerator, probe: GenerationCall) -> HubgateError | None:
     """Why a call is not answered; `None` if it is.
 
     Raises:
         HubgateError: something that has nothing to do with the kind of the call.
     """
     try:
-        await writer.write(probe)
+        await writer.generate(probe)
     except (CallerError, UpstreamError) as error:
         if isinstance(error, UpstreamError) and error.cause not in _OTHER_KIND:
             raise

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from hubgate.domain.calls import Chat, Complete, Spelling, WriteCall
+from hubgate.domain.calls import Chat, Complete, GenerationCall, WireFormat
 from hubgate.domain.endpoint import Engine
 from hubgate.upstreams.engines.replies.causes import PINNED, REPEATS_PROMPT
 from hubgate.upstreams.engines.requests import text as texts
@@ -22,7 +22,7 @@ class Form:
     """Below the base URL."""
     body: Callable[..., bytes]
     """Writes its kind of call down: `(call, model, stream=…)`."""
-    spelling: Spelling = Spelling.OPENAI
+    wire_format: WireFormat = WireFormat.OPENAI
     stream_route: str | None = None
     """Where another takes what is to be streamed."""
     streams: bool = True
@@ -36,7 +36,7 @@ class Form:
     """A sign in a refusal (see `causes.SIGNS`) that this other form is the right one."""
 
 
-Forms: TypeAlias = "Mapping[type[WriteCall], Form]"
+Forms: TypeAlias = "Mapping[type[GenerationCall], Form]"
 """How each kind of call is asked; of a kind that is not in it, the server knows nothing."""
 CHAT_ROUTE, COMPLETIONS_ROUTE = "/v1/chat/completions", "/v1/completions"
 _OLD_LIMIT = {"max_completion_tokens": "max_tokens"}
@@ -65,7 +65,7 @@ _TGI_CHAT = OpenAIBodies(
     renames=_OLD_LIMIT,
     listed_stop=True,
 )
-_TOOLKIT = Form(route="", body=texts.toolkit, spelling=Spelling.TGI, streams=False, stops=False)
+_TOOLKIT = Form(route="", body=texts.toolkit, wire_format=WireFormat.TGI, streams=False, stops=False)
 _TEXT2TEXT = replace(_TOOLKIT, body=texts.toolkit_text2text)
 
 WRITERS: Mapping[Engine, Forms] = {
@@ -82,7 +82,7 @@ WRITERS: Mapping[Engine, Forms] = {
             route="/generate",
             stream_route="/generate_stream",
             body=texts.tgi,
-            spelling=Spelling.TGI,
+            wire_format=WireFormat.TGI,
             puts_prompt_before=True,
         ),
     },

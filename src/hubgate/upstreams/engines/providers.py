@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hubgate.domain.calls import Spelling
+from hubgate.domain.calls import WireFormat
 from hubgate.domain.endpoint import Task
 from hubgate.upstreams.engines.embedders import Dialect
 from hubgate.upstreams.engines.generators import CHAT_ROUTE, Form
@@ -51,7 +51,7 @@ COMPLETERS: Mapping[str, Form] = {
     "hf-inference": Form(
         route="/hf-inference/models/{model}",
         body=texts.tgi_root,
-        spelling=Spelling.TGI,
+        wire_format=WireFormat.TGI,
         puts_prompt_before=True,
     ),
 }

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hubgate.domain.endpoint import WRITING_TASKS, Engine, Facts, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Engine, Facts, Task
 
 _TEI_TASKS = {"embedding": Task.TEXT_EMBEDDING, "reranker": Task.RERANK}
 _ROUTE_TASKS = {
@@ -24,7 +24,7 @@ _OWNERS = {
     "llamacpp": Engine.LLAMACPP,
     "infinity": Engine.INFINITY,
 }
-GENERATES = WRITING_TASKS
+GENERATES = GENERATION_TASKS
 READS = frozenset({Task.TEXT_EMBEDDING, Task.RERANK})
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hubgate.domain.endpoint import Engine, Task
-from hubgate.domain.hub import Deployment, DeploymentState, HubUser, ModelCard, Serving
+from hubgate.domain.hub import Deployment, DeploymentState, HubUser, ModelCard, ProviderMapping
 
 _EMBEDS = frozenset({"feature-extraction", "sentence-similarity"})
 """The Hub gives a model one of the two, and means the same."""
@@ -88,13 +88,13 @@ def tasks_of(pipeline_tag: str | None, tags: Sequence[str]) -> tuple[Task, ...]:
     return tuple(tasks)
 
 
-def _servings(mapping: Any) -> list[Serving]:
+def _servings(mapping: Any) -> list[ProviderMapping]:
     """The Hub writes the mapping as a list, or as an object by provider."""
     entries = _list(mapping)
     if isinstance(mapping, dict):
         entries = [{**entry, "provider": name} for name, entry in mapping.items() if isinstance(entry, dict)]
     return [
-        Serving(
+        ProviderMapping(
             provider=provider,
             task=_text(_of(entry, "task")) or "",
             status=_text(_of(entry, "status")) or "",

@@ -11,7 +11,7 @@ from typing import Any
 
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, NotFound, UpstreamRefused
-from hubgate.domain.hub import MOST_MODELS, Deployment, HubUser, ModelCard, ModelSearch
+from hubgate.domain.hub import MAX_MODELS, Deployment, HubUser, ModelCard, ModelSearch
 from hubgate.domain.ports import Clock
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
@@ -106,8 +106,8 @@ class HubClient:
 
     async def search(self, wanted: ModelSearch, token: Secret | None) -> Sequence[ModelCard]:
         """Models, trending first: see `domain.ports.Hub`."""
-        if not 1 <= wanted.limit <= MOST_MODELS:
-            raise InvalidRequest(f"[limit] must be from 1 to {MOST_MODELS}, not {wanted.limit}.")
+        if not 1 <= wanted.limit <= MAX_MODELS:
+            raise InvalidRequest(f"[limit] must be from 1 to {MAX_MODELS}, not {wanted.limit}.")
         return await self._searches.get((wanted, digest(token)), lambda: self._search(wanted, token))
 
     async def model(self, name: str, token: Secret | None) -> ModelCard:
@@ -159,7 +159,7 @@ class HubClient:
     ) -> list[Any]:
         # What the Hub cannot leave out is left out here, so more is asked for than is wanted.
         thinned = wanted.task is None or wanted.served is False
-        query = [("sort", "trendingScore"), ("limit", str(MOST_MODELS if thinned else wanted.limit))]
+        query = [("sort", "trendingScore"), ("limit", str(MAX_MODELS if thinned else wanted.limit))]
         query += [row] if row else []
         query += [("search", wanted.text)] if wanted.text else []
         query += [("inference", "warm")] if wanted.served else []

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint
-from hubgate.domain.hub import ModelCard, Serving
+from hubgate.domain.hub import ModelCard, ProviderMapping
 from hubgate.upstreams.engines.providers import AUTO, MAPPED_TASKS, POLICIES, TABLES
 
 _LIVE = frozenset({"live", "staging"})
 
 
-def serving(endpoint: Endpoint, card: ModelCard) -> tuple[Serving | None, bool, bool]:
+def serving(endpoint: Endpoint, card: ModelCard) -> tuple[ProviderMapping | None, bool, bool]:
     """Who serves it, whether it chats, and whether it completes.
 
     Of conversations the router picks the provider itself, unless one is named. The first that the owner of the token
@@ -43,7 +43,7 @@ def serving(endpoint: Endpoint, card: ModelCard) -> tuple[Serving | None, bool, 
     raise _wrong_task(endpoint.task, card, wanted)
 
 
-def _of(task: Task, servings: Sequence[Serving]) -> list[Serving]:
+def _of(task: Task, servings: Sequence[ProviderMapping]) -> list[ProviderMapping]:
     """Those that do the task and to which the gate can speak of it."""
     return [
         one
@@ -62,21 +62,21 @@ def _not_served(card: ModelCard) -> InvalidEndpoint:
     )
 
 
-def _wrong_task(task: Task, card: ModelCard, servings: Sequence[Serving]) -> InvalidEndpoint:
+def _wrong_task(task: Task, card: ModelCard, servings: Sequence[ProviderMapping]) -> InvalidEndpoint:
     done = ", ".join(dict.fromkeys(f"{one.task} ({one.provider})" for one in servings))
     if any(one.task in MAPPED_TASKS[task] for one in servings):
         return InvalidEndpoint(
-            f"[{card.name}] is served for {task.at_hugging_face} by {_names(servings)}, to whom the gate cannot speak "
+            f"[{card.name}] is served for {task.pipeline_tag} by {_names(servings)}, to whom the gate cannot speak "
             "of this task.",
             remedy=f"Those it can: {', '.join(sorted(TABLES[task]))}.",
             cause=Cause.NOT_SERVED,
         )
     return InvalidEndpoint(
-        f"[{card.name}] is served for {done}, not for {task.at_hugging_face}.",
+        f"[{card.name}] is served for {done}, not for {task.pipeline_tag}.",
         remedy="Choose the task that it does, or a model that does this one.",
         cause=Cause.WRONG_TASK,
     )
 
 
-def _names(servings: Sequence[Serving]) -> str:
+def _names(servings: Sequence[ProviderMapping]) -> str:
     return ", ".join(dict.fromkeys(one.provider for one in servings))

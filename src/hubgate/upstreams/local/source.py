@@ -25,7 +25,7 @@ from hubgate.domain.calls import (
 )
 from hubgate.domain.endpoint import Endpoint, Facts, Precision
 from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest
-from hubgate.domain.ports import Clock, Writer
+from hubgate.domain.ports import Clock, TextGenerator
 from hubgate.domain.secret import Secret
 from hubgate.runtime.excerpt import most_characters
 from hubgate.runtime.frames import (
@@ -94,7 +94,7 @@ class LocalSource:
         """The upstream of an endpoint, whose model is found and loaded when it is first asked."""
         return LocalUpstream(self, endpoint, self._settings.hf_endpoint, token)
 
-    def open_writer(self, endpoint: Endpoint, token: Secret | None) -> Writer:  # noqa: ARG002 - as in `Sources`
+    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> TextGenerator:  # noqa: ARG002 - as in `Sources`
         """No local model writes.
 
         Raises:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import InvalidRequest, NotFound
-from hubgate.domain.hub import MOST_MODELS, Deployment, ModelCard, ModelSearch
+from hubgate.domain.hub import MAX_MODELS, Deployment, ModelCard, ModelSearch
 from hubgate.domain.ports import Hub
 from hubgate.domain.records import Connection
 from hubgate.domain.secret import Secret
@@ -90,7 +90,7 @@ class HubApi:
                     "task": "in the gate's words or Hugging Face's",
                     "search": "a part of the name",
                     "served": "true: only models that an Inference Provider serves now; false: only others",
-                    "limit": f"how many, {_USUAL_LIMIT} unless told, at most {MOST_MODELS}",
+                    "limit": f"how many, {_USUAL_LIMIT} unless told, at most {MAX_MODELS}",
                     **_WHOSE,
                 },
             ),

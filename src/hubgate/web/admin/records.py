@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from hubgate.domain.errors import InvalidRequest
-from hubgate.domain.records import COUNTS, DAY, Latency, UsageQuestion, UsageRow
+from hubgate.domain.records import COUNTS, DAY, Latency, UsageQuery, UsageRow
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.service.usage import GROUPS
@@ -178,7 +178,7 @@ def _moment(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _question(asked: QueryParams, ids: Mapping[str, str]) -> UsageQuestion:
+def _question(asked: QueryParams, ids: Mapping[str, str]) -> UsageQuery:
     now = int(time.time())
     start = _seconds("from", asked.get("from"), now - _USUAL_DAYS * DAY)
     end = _seconds("to", asked.get("to"), now + 1)
@@ -186,7 +186,7 @@ def _question(asked: QueryParams, ids: Mapping[str, str]) -> UsageQuestion:
         raise InvalidRequest("[from] is not before [to].")
     by = tuple(dict.fromkeys(word.strip() for word in asked.get("by", "").split(",") if word.strip()))
     key = asked.get("key")
-    return UsageQuestion(
+    return UsageQuery(
         start=start,
         end=end,
         by=by,

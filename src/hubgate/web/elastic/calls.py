@@ -7,7 +7,16 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from hubgate.domain.calls import Chat, Complete, Context, Embed, InputType, Rerank, SparseEmbed, WriteCall
+from hubgate.domain.calls import (
+    Chat,
+    Complete,
+    Context,
+    Embed,
+    GenerationCall,
+    InputType,
+    Rerank,
+    SparseEmbed,
+)
 from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.elastic.errors import ElasticError, invalid_action, refusal, unparsable
@@ -64,7 +73,7 @@ class InferenceForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         """The call to a reranker."""
         return Rerank(query=self.query or "", texts=self.texts(Task.RERANK), context=context)
 
-    def complete(self, endpoint: Endpoint, context: Context) -> WriteCall:
+    def complete(self, endpoint: Endpoint, context: Context) -> GenerationCall:
         """The call to a model that writes: as one message of a user's, where it can have conversations."""
         texts = self.texts(Task.COMPLETION)
         if len(texts) != 1:

@@ -8,7 +8,7 @@ import msgspec
 
 from hubgate.core.transcoding import decoded, piece_of, text_of
 from hubgate.core.transcoding.objects import Usage
-from hubgate.domain.calls import Generated, Spelling
+from hubgate.domain.calls import Generated, WireFormat
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import HubgateError
 from hubgate.web.elastic.errors import ChatError, render
@@ -93,13 +93,15 @@ class EventTeller:
 
     Args:
         task: of the endpoint; chats have a chunk an event, texts all that arrived together.
-        spelling: of the payloads.
+        wire_format: of the payloads.
         fault: an error in Elasticsearch's words.
     """
 
-    def __init__(self, task: Task, spelling: Spelling, fault: Callable[[HubgateError], HubgateError]) -> None:
+    def __init__(
+        self, task: Task, wire_format: WireFormat, fault: Callable[[HubgateError], HubgateError]
+    ) -> None:
         self._chats = task is Task.CHAT_COMPLETION
-        self._spelling = spelling
+        self._wire_format = wire_format
         self._fault = fault
         self._usage: Usage | None = None
         self._pieces = 0
@@ -107,7 +109,7 @@ class EventTeller:
     def tell(self, payloads: Sequence[bytes]) -> bytes:
         """See `Teller`."""
         self._pieces += len(payloads)
-        pieces = [piece_of(payload, self._spelling) for payload in payloads]
+        pieces = [piece_of(payload, self._wire_format) for payload in payloads]
         self._usage = next((piece.usage for piece in reversed(pieces) if piece.usage), self._usage)
         if self._chats:
             return frames((msgspec.json.encode(decoded(payload, _CHAT)) for payload in payloads), _MESSAGE)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from hubgate.core.off_loop import off_loop, total
 from hubgate.core.vectors import in_encoding
-from hubgate.domain.calls import Context, Encoding, Vectors, WriteCall
-from hubgate.domain.endpoint import WRITING_TASKS, Task
+from hubgate.domain.calls import Context, Encoding, GenerationCall, Vectors
+from hubgate.domain.endpoint import GENERATION_TASKS, Task
 from hubgate.domain.errors import HubgateError
 from hubgate.web.elastic.calls import InferenceForm, read_chat, read_inference
 from hubgate.web.elastic.errors import about_call, refusal
@@ -24,7 +24,7 @@ from hubgate.web.elastic.settings import SERVICE
 from hubgate.web.http.asgi import Headers, respond
 from hubgate.web.shared.embeddings import embed, embed_in_chunks, headers_of, waited_header
 from hubgate.web.shared.exchange import Exchange
-from hubgate.web.shared.generation import stream, write
+from hubgate.web.shared.generation import generate, stream
 from hubgate.web.shared.rerank import rank
 
 _NOT_IN_HEADERS = re.compile(r"[\x00-\x1f\x7f]+")
@@ -70,13 +70,13 @@ async def stream_inference(exchange: Exchange, asked: Asked, body: bytes) -> Non
         HubgateError: it cannot be answered.
     """
     endpoint = exchange.endpoint
-    if endpoint.task not in WRITING_TASKS:
+    if endpoint.task not in GENERATION_TASKS:
         raise refusal(
             f"Streaming is not allowed for service [{SERVICE}] and task [{endpoint.task}]. "
             f"Supported tasks: [{Task.COMPLETION},{Task.CHAT_COMPLETION}]",
             status=405,
         )
-    call: WriteCall
+    call: GenerationCall
     if endpoint.task is Task.CHAT_COMPLETION:
         timeout = asked.timeout(task=endpoint.task)
         call = read_chat(body, _context(exchange, timeout))
@@ -87,7 +87,7 @@ async def stream_inference(exchange: Exchange, asked: Asked, body: bytes) -> Non
     try:
         events = await stream(exchange, call)
         fault = partial(about_call, name=endpoint.name, timeout=timeout.text)
-        await exchange.tell(events, EventTeller(endpoint.task, events.spelling, fault))
+        await exchange.tell(events, EventTeller(endpoint.task, events.wire_format, fault))
     except HubgateError as error:
         raise about_call(error, endpoint.name, timeout.text) from None
 
@@ -134,13 +134,13 @@ async def _rerank(exchange: Exchange, form: InferenceForm, context: Context) -> 
 
 
 async def _complete(exchange: Exchange, form: InferenceForm, context: Context) -> _Told:
-    generated = await write(exchange, form.complete(exchange.endpoint, context))
+    generated = await generate(exchange, form.complete(exchange.endpoint, context))
     told = await off_loop(len(generated.body), completion_body, generated)
     return _Told(told, waited_header(generated.waited))
 
 
 async def _chat(exchange: Exchange, body: bytes, context: Context) -> _Told:
-    generated = await write(exchange, read_chat(body, context))
+    generated = await generate(exchange, read_chat(body, context))
     told = await off_loop(len(generated.body), chat_body, generated)
     return _Told(told, waited_header(generated.waited))
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.responses import Response
 
-from hubgate.domain.endpoint import WRITING_TASKS, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Task
 from hubgate.web.elastic.errors import ElasticError, illegal_argument, refusal
 from hubgate.web.http.asgi import JSON, Scope
 
@@ -60,7 +60,7 @@ class Asked:
 
     def timeout(self, in_body: str | None = None, *, task: str | None = None) -> Timeout:
         """How long the caller waits; the query string wins over the body."""
-        default = LONG_TIMEOUT if task in WRITING_TASKS else DEFAULT_TIMEOUT
+        default = LONG_TIMEOUT if task in GENERATION_TASKS else DEFAULT_TIMEOUT
         text = self._params.get("timeout") or in_body or default
         parts = _TIME.fullmatch(text)
         if parts is None:

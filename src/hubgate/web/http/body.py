@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable
 
-from hubgate.domain.errors import BodyTooLarge, BodyTooSlow, CallerError, Cause, GateBusy, HubgateError
+from hubgate.domain.errors import BodyTooLarge, BodyTooSlow, CallerError, Cause, GatewayBusy, HubgateError
 from hubgate.web.http.asgi import Message, Receive, Scope
 from hubgate.web.http.ticket import Ticket, ticket_of
 
@@ -39,10 +39,10 @@ class BodyMemory:
         """Hold so many bytes more.
 
         Raises:
-            GateBusy: they are too many.
+            GatewayBusy: they are too many.
         """
         if size > self._free:
-            raise GateBusy(
+            raise GatewayBusy(
                 "The request bodies that are being served take all the memory that is set apart for them.",
                 remedy="Retry in a moment, or let the operator raise HUBGATE_MAX_TOTAL_BODY_BYTES.",
                 retry_after=1.0,
@@ -82,7 +82,7 @@ class Body:
 
         Raises:
             BodyTooLarge: it is announced or found to be larger than the gate accepts.
-            GateBusy: there is no memory for it now.
+            GatewayBusy: there is no memory for it now.
             BodyTooSlow, CallerError: the rest of it does not come.
         """
         known = ticket_of(self._scope).key is not None

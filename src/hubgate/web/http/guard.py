@@ -14,7 +14,7 @@ from urllib.parse import quote
 from starlette.requests import ClientDisconnect
 
 from hubgate.domain.endpoint import Endpoint
-from hubgate.domain.errors import CallerError, CapacityError, Cause, GateBusy, HubgateError
+from hubgate.domain.errors import CallerError, CapacityError, Cause, GatewayBusy, HubgateError
 from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Meter
 from hubgate.service.usage import CANCELLED, Usage
@@ -245,11 +245,11 @@ def _refuse_excess(scope: Scope) -> None:
     """Refuse a connection that is one too many. Probes are answered: a restart would only send everybody away.
 
     Raises:
-        GateBusy: it asks for anything else.
+        GatewayBusy: it asks for anything else.
     """
     if scope["path"] in OPEN_PATHS:
         return
-    raise GateBusy(
+    raise GatewayBusy(
         "The gateway has as many connections as it may have.",
         remedy="Retry in a moment, keep connections open between requests, "
         "or let the operator raise HUBGATE_MAX_CONNECTIONS.",

@@ -13,7 +13,7 @@ from hubgate.domain.calls import Complete
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.huggingface.errors import render_tgi
 from hubgate.web.shared.exchange import Exchange
-from hubgate.web.shared.generation import Fields, stream, write
+from hubgate.web.shared.generation import Fields, generate, stream
 from hubgate.web.shared.streams import SpelledTeller
 
 # Where OpenAI has a name for it, the gate says it by that.
@@ -69,10 +69,10 @@ async def answer_generation(
     )
     if wants_stream if streamed is None else streamed:
         events = await stream(exchange, call)
-        speller = tgi_speller(events.spelling, before=prompt if full_text else "")
+        speller = tgi_speller(events.wire_format, before=prompt if full_text else "")
         await exchange.tell(events, SpelledTeller(speller, render_error=render_tgi, before=b"data:"))
         return
-    generated = await write(exchange, call)
+    generated = await generate(exchange, call)
     body = await off_loop(len(generated.body), whole_as_tgi, generated, details=details)
     await exchange.respond(b"[%b]" % body if listed else body)
 

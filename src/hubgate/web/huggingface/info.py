@@ -11,7 +11,7 @@ from typing import Any
 
 from hubgate import __version__
 from hubgate.core.chunking import icu_version
-from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Task
 
 # What clients cut their batches by, and so how long one request takes: TEI's default, which fits their timeouts. The
 # gate itself takes more (`embedding.MOST_TEXTS`).
@@ -37,7 +37,7 @@ def info_of(endpoint: Endpoint, *, full: bool) -> dict[str, Any]:
         "model_sha": facts.revision,
         "model_dtype": _DTYPE.get(facts.precision or "", facts.precision or "unknown"),
         "served_model_name": endpoint.name,
-        **(_of_writer(endpoint) if endpoint.task in WRITING_TASKS else _of_reader(endpoint)),
+        **(_of_writer(endpoint) if endpoint.task in GENERATION_TASKS else _of_reader(endpoint)),
         "max_concurrent_requests": _CONCURRENT_REQUESTS,
         "version": __version__,
         "sha": None,

@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from hubgate.core.off_loop import off_loop
 from hubgate.domain.calls import Tokenize, Tokens
-from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Task
 from hubgate.domain.errors import Cause, InvalidRequest, WrongTask
 from hubgate.service.gateway import Gateway
 from hubgate.web.http.asgi import AsgiApp, Receive, Scope, Send, decode, read_body
@@ -79,7 +79,7 @@ class HuggingFace:
                 await _write(exchange, scope, body)
         except InvalidRequest:
             asked = _task_meant(body)
-            if asked is None or asked is task or {asked, task} <= WRITING_TASKS:
+            if asked is None or asked is task or {asked, task} <= GENERATION_TASKS:
                 raise
             raise WrongTask(exchange.endpoint.name, asked=asked, actual=task) from None
 
@@ -181,7 +181,7 @@ class HuggingFace:
         if ticket.face.name != openai.FACE.name:
             ticket.speak(FACE)  # the path of `POST /` does not tell
         endpoint, kind = addressed(self._gateway, ticket, _named(scope, name))
-        if endpoint.task in WRITING_TASKS and ticket.face is FACE:
+        if endpoint.task in GENERATION_TASKS and ticket.face is FACE:
             ticket.render_error = render_tgi
         return Exchange(self._gateway, endpoint, ticket, send, kind)
 

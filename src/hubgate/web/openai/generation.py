@@ -12,11 +12,11 @@ from hubgate.core.off_loop import off_loop, total
 from hubgate.core.transcoding import Label, merged, text_of, whole_as_openai
 from hubgate.core.transcoding.objects import Usage
 from hubgate.core.transcoding.streams import openai_speller
-from hubgate.domain.calls import Chat, Complete, Generated, Spelling, WriteCall
+from hubgate.domain.calls import Chat, Complete, Generated, GenerationCall, WireFormat
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.shared.embeddings import estimate, texts_of
 from hubgate.web.shared.exchange import Exchange
-from hubgate.web.shared.generation import Fields, label_of, stream, write
+from hubgate.web.shared.generation import Fields, generate, label_of, stream
 from hubgate.web.shared.streams import SpelledTeller
 from hubgate.web.shared.together import all_or_none
 
@@ -51,7 +51,7 @@ async def answer_chat(exchange: Exchange, fields: Fields) -> None:
     if wanted.streamed:
         await _stream(exchange, call, wanted)
     else:
-        await exchange.respond((await write(exchange, call)).body)
+        await exchange.respond((await generate(exchange, call)).body)
 
 
 async def answer_completions(exchange: Exchange, fields: Fields) -> None:
@@ -77,11 +77,11 @@ async def answer_completions(exchange: Exchange, fields: Fields) -> None:
         await _stream(exchange, calls[0], wanted)
 
 
-async def _stream(exchange: Exchange, call: WriteCall, wanted: _Wanted) -> None:
+async def _stream(exchange: Exchange, call: GenerationCall, wanted: _Wanted) -> None:
     events = await stream(exchange, call)
     before = call.prompt if isinstance(call, Complete) and call.full_text else ""
     speller = openai_speller(
-        events.spelling,
+        events.wire_format,
         label_of(exchange),
         with_usage=wanted.with_usage,
         with_logprobs=_with_logprobs(call),
@@ -95,7 +95,7 @@ async def _write_all(exchange: Exchange, calls: Sequence[Complete]) -> list[byte
     label = label_of(exchange)
 
     async def one(call: Complete) -> bytes:
-        generated = await write(exchange, call)
+        generated = await generate(exchange, call)
         return await off_loop(len(generated.body), _as_openai, call, generated, label)
 
     return await all_or_none(one(call) for call in calls)
@@ -113,14 +113,14 @@ def _as_openai(call: Complete, generated: Generated, label: Label) -> bytes:
 
 def _estimated(call: Complete, generated: Generated) -> Usage | None:
     """The usage, where a server that does not speak OpenAI's dialect counts nothing: langchain fails without one."""
-    if generated.tokens is not None or generated.spelling is Spelling.OPENAI:
+    if generated.tokens is not None or generated.wire_format is WireFormat.OPENAI:
         return None
     prompt, written = estimate((call.prompt,)), estimate((text_of(generated),))
     written -= prompt if call.full_text else 0
     return Usage(prompt, written, prompt + written, estimated=True)
 
 
-def _with_logprobs(call: WriteCall) -> bool:
+def _with_logprobs(call: GenerationCall) -> bool:
     return call.fields.get("logprobs", b"null") != b"null"
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from hubgate.core.generation import Held
 from hubgate.core.transcoding import Label
-from hubgate.domain.calls import Chat, Generated, WriteCall
+from hubgate.domain.calls import Chat, Generated, GenerationCall
 from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import InvalidRequest, WrongTask
 from hubgate.web.http.asgi import decode
@@ -60,14 +60,14 @@ class Fields:
         return bool(self.take(name, bool))
 
 
-async def write(exchange: Exchange, call: WriteCall) -> Generated:
+async def generate(exchange: Exchange, call: GenerationCall) -> Generated:
     """Answer a call with all of the text.
 
     Raises:
         HubgateError: it cannot be answered.
     """
     check_ability(exchange.endpoint, call)
-    generated = await exchange.gateway.write(exchange.endpoint.name, call)
+    generated = await exchange.gateway.generate(exchange.endpoint.name, call)
     exchange.note(
         texts=1,
         tokens=generated.tokens,
@@ -77,7 +77,7 @@ async def write(exchange: Exchange, call: WriteCall) -> Generated:
     return generated
 
 
-async def stream(exchange: Exchange, call: WriteCall) -> Held:
+async def stream(exchange: Exchange, call: GenerationCall) -> Held:
     """Answer a call while the text is being made; who asked closes what is returned.
 
     Raises:
@@ -94,7 +94,7 @@ def label_of(exchange: Exchange) -> Label:
     return Label(f"cmpl-{exchange.ticket.request_id}", exchange.endpoint.name, int(time.time()))
 
 
-def check_ability(endpoint: Endpoint, call: WriteCall) -> None:
+def check_ability(endpoint: Endpoint, call: GenerationCall) -> None:
     """See whether a model can answer a call.
 
     Raises:

@@ -10,7 +10,7 @@ import msgspec
 import orjson
 
 from hubgate.core.sse import SseParser
-from hubgate.domain.calls import Spelling
+from hubgate.domain.calls import WireFormat
 from hubgate.domain.errors import Cause, HubgateError, UpstreamUnreachable, UpstreamUnreadable
 from hubgate.upstreams.engines.replies.text import is_utf8, not_utf8
 from hubgate.upstreams.http.messages import HttpReply, HttpStream
@@ -58,14 +58,14 @@ class ServerEvents:
 
     Args:
         stream: whose headers are in. It is closed with this.
-        spelling: how the payloads are written.
+        wire_format: how the payloads are written.
         refused: the error that an error reply becomes.
     """
 
     def __init__(
-        self, stream: HttpStream, spelling: Spelling, refused: Callable[[HttpReply], HubgateError]
+        self, stream: HttpStream, wire_format: WireFormat, refused: Callable[[HttpReply], HubgateError]
     ) -> None:
-        self.spelling = spelling
+        self.wire_format = wire_format
         self._stream = stream
         self._refused = refused
         self._chunks = aiter(stream)
@@ -172,8 +172,8 @@ class ServerEvents:
 class WholeText:
     """Implements `domain.ports.Events` for a server that does not stream: all of the text is in one payload."""
 
-    def __init__(self, payload: bytes, spelling: Spelling) -> None:
-        self.spelling = spelling
+    def __init__(self, payload: bytes, wire_format: WireFormat) -> None:
+        self.wire_format = wire_format
         self._payload = payload
 
     async def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 import orjson
 
-from hubgate.domain.calls import Complete, Generated, Spelling, WriteCall
+from hubgate.domain.calls import Complete, Generated, GenerationCall, WireFormat
 from hubgate.domain.errors import Cause, UpstreamUnreadable
 from hubgate.upstreams.engines.generators import Form
 from hubgate.upstreams.engines.replies.errors import quota
@@ -65,7 +65,7 @@ _TEXT = msgspec.json.Decoder(_Text)
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def read_generated(form: Form, call: WriteCall, reply: HttpReply) -> Generated:
+def read_generated(form: Form, call: GenerationCall, reply: HttpReply) -> Generated:
     """The text of a call, out of the server's reply.
 
     Raises:
@@ -80,13 +80,13 @@ def read_generated(form: Form, call: WriteCall, reply: HttpReply) -> Generated:
     if not is_utf8(reply.body):
         raise not_utf8()
     with _reading():
-        read = _from_choices if form.spelling is Spelling.OPENAI else _from_text
+        read = _from_choices if form.wire_format is WireFormat.OPENAI else _from_text
         body, prompt_tokens, tokens = read(reply)
         if isinstance(call, Complete):
             body = _as_asked(form, call, body)
     return Generated(
         body=body,
-        spelling=form.spelling,
+        wire_format=form.wire_format,
         prompt_tokens=prompt_tokens,
         tokens=tokens,
         quota=quota(reply.headers),
@@ -112,7 +112,7 @@ def not_utf8() -> UpstreamUnreadable:
     )
 
 
-def with_prompt(body: bytes, prompt: str, spelling: Spelling) -> bytes:
+def with_prompt(body: bytes, prompt: str, wire_format: WireFormat) -> bytes:
     """An object or a first chunk, with the prompt before its text.
 
     Raises:
@@ -120,7 +120,7 @@ def with_prompt(body: bytes, prompt: str, spelling: Spelling) -> bytes:
     """
     with _reading():
         said = _FIELDS.decode(body)
-        if spelling is not Spelling.OPENAI:
+        if wire_format is not WireFormat.OPENAI:
             return msgspec.json.encode(said | {"generated_text": _after(prompt, said, "generated_text")})
         choices = [
             choice | {"text": _after(prompt, choice, "text")}
@@ -195,7 +195,7 @@ def _as_asked(form: Form, call: Complete, body: bytes) -> bytes:
         said["generated_text"] = _until(said["generated_text"], stops)
         body = orjson.dumps(said)
     if call.full_text and not form.puts_prompt_before:
-        body = with_prompt(body, call.prompt, form.spelling)
+        body = with_prompt(body, call.prompt, form.wire_format)
     return body
 
 

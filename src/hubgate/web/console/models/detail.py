@@ -6,7 +6,7 @@ import time
 
 from starlette.responses import Response
 
-from hubgate.domain.records import DAY, Tally, UsageQuestion
+from hubgate.domain.records import DAY, Tally, UsageQuery
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.chunk_size import size_warning
 from hubgate.web.console.models.page import DONE, Models
@@ -51,7 +51,7 @@ class ModelPage:
 
     async def _last_day(self, name: str) -> Tally:
         now = int(time.time())
-        rows = await self._gateway.usage.report(UsageQuestion(start=now - DAY, end=now + 1, endpoint=name))
+        rows = await self._gateway.usage.report(UsageQuery(start=now - DAY, end=now + 1, endpoint=name))
         return rows[0].tally if rows else Tally()
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import HubgateError
-from hubgate.domain.records import DAY, HOUR, UsageQuestion
+from hubgate.domain.records import DAY, HOUR, UsageQuery
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.service.registry.references import users_of
@@ -171,7 +171,7 @@ class Models:
         now = time.time()
         if now >= self._today_until:
             start = int(midnight_before(now)) // HOUR * HOUR
-            question = UsageQuestion(start=start, end=start + 2 * DAY, by=("endpoint",))
+            question = UsageQuery(start=start, end=start + 2 * DAY, by=("endpoint",))
             rows = await self._gateway.usage.report(question)
             self._today = {str(row.group[0]): row.tally.requests for row in rows}
             self._today_until = now + _FRESH_SECONDS

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from hubgate.domain.calls import Chat, Complete, Context, Embed, InputType, Rerank, SparseEmbed
-from hubgate.domain.endpoint import WRITING_TASKS, Endpoint, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Task
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.console.playground.snippet_values import Played
 
@@ -63,7 +63,7 @@ _ROLES = frozenset({"user", "assistant"})
 
 def kind_of(endpoint: Endpoint) -> str:
     """Which playground an endpoint has: `embed`, `sparse`, `rank`, `text` or `chat`."""
-    if endpoint.task not in WRITING_TASKS:
+    if endpoint.task not in GENERATION_TASKS:
         return {Task.TEXT_EMBEDDING: "embed", Task.SPARSE_EMBEDDING: "sparse", Task.RERANK: "rank"}[
             endpoint.task
         ]

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from hubgate.core.transcoding import decoded, piece_of
 from hubgate.core.transcoding.objects import Usage
-from hubgate.domain.calls import Spelling, WriteCall
+from hubgate.domain.calls import GenerationCall, WireFormat
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import HubgateError
 from hubgate.service.gateway import Gateway
@@ -53,13 +53,13 @@ class PageTeller:
 
     Args:
         visit: whose page it is.
-        spelling: of the stream.
+        wire_format: of the stream.
         began: when the request came, on the monotonic clock.
     """
 
-    def __init__(self, visit: Visit, spelling: Spelling, *, began: float) -> None:
+    def __init__(self, visit: Visit, wire_format: WireFormat, *, began: float) -> None:
         self._visit = visit
-        self._spelling = spelling
+        self._wire_format = wire_format
         self._began = began
         self._first: float | None = None
         self._usage: Usage | None = None
@@ -70,7 +70,7 @@ class PageTeller:
         """An event for each kind of text that arrived."""
         said, thought = "", ""
         for payload in payloads:
-            piece = piece_of(payload, self._spelling)
+            piece = piece_of(payload, self._wire_format)
             said += piece.text
             thought += self._thought_in(payload)
             self._usage, self._reason = piece.usage or self._usage, piece.reason or self._reason
@@ -110,7 +110,7 @@ class PageTeller:
         return frames((msgspec.json.encode({name: html}),))
 
     def _thought_in(self, payload: bytes) -> str:
-        if b'"reasoning' not in payload or self._spelling is not Spelling.OPENAI:
+        if b'"reasoning' not in payload or self._wire_format is not WireFormat.OPENAI:
             return ""
         choices = decoded(payload, _CHUNK).choices
         delta = choices[0].delta if choices else None
@@ -120,7 +120,7 @@ class PageTeller:
 class Streamed(Response):
     """The answer to a call, while the model makes it. Who closes the page, or stops it, ends it at the model too."""
 
-    def __init__(self, visit: Visit, gateway: Gateway, endpoint: Endpoint, call: WriteCall) -> None:
+    def __init__(self, visit: Visit, gateway: Gateway, endpoint: Endpoint, call: GenerationCall) -> None:
         super().__init__()
         self._visit = visit
         self._gateway = gateway
@@ -133,7 +133,7 @@ class Streamed(Response):
         headers = [pair for pair in self.raw_headers if pair[0] not in _SET_BY_STREAM]
         try:
             events = await stream(Exchange(self._gateway, self._endpoint, ticket, send), self._call)
-            teller = PageTeller(self._visit, events.spelling, began=ticket.started)
+            teller = PageTeller(self._visit, events.wire_format, began=ticket.started)
             await send_stream(send, ticket, events, teller, headers)
         except HubgateError as error:
             ticket.cause = error.cause

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from hubgate.domain.records import UsageQuestion
+from hubgate.domain.records import UsageQuery
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.web.admin.records import usage_csv
@@ -45,9 +45,9 @@ class _Wanted(NamedTuple):
         query = {name: value for name, value in {**self._asdict(), **other}.items() if value}
         return f"{path}?{urlencode(query)}"
 
-    def question(self, period: Period, *by: str) -> UsageQuestion:
+    def question(self, period: Period, *by: str) -> UsageQuery:
         """What the store is asked."""
-        return UsageQuestion(
+        return UsageQuery(
             start=period.start, end=period.end, by=by, endpoint=self.endpoint or None, key=self.key or None
         )
 
