@@ -18,13 +18,12 @@ from lookalikes import lookalike
 from hubgate.domain.calls import Chat, Complete, Embed, InputType, Rerank, SparseEmbed
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
 from hubgate.settings import Settings
-from hubgate.web.console.playground.snippet_values import KEY, Use
-from hubgate.web.console.playground.snippets import snippets
+from hubgate.web.console.playground.snippets import KEY, SnippetContext, snippets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hubgate.web.console.playground.snippet_values import Played
+    from hubgate.web.console.playground.snippets import PlaygroundCall
 
 NASTY = 'It\'s "quoted" \\ $HOME `id` {{x}} ${x}\n\tJSON\nسلام 世界 🎈 </script> \u2028 end'
 """What breaks out of texts, of shells, of templates and of pages, where it is let."""
@@ -38,7 +37,7 @@ PARAMETERS = {
     "repetition_penalty": b"1.1",
 }
 SAID = [{"role": "system", "content": 'Be "brief".'}, {"role": "user", "content": NASTY}]
-CALLS: dict[str, tuple[str, Played]] = {
+CALLS: dict[str, tuple[str, PlaygroundCall]] = {
     "documents": ("embeds", Embed(texts=[NASTY, "two"], input_type=InputType.INGEST)),
     "a query": ("embeds", Embed(texts=["one two three four"], input_type=InputType.SEARCH, dimensions=8)),
     "weights": ("weighs", SparseEmbed(texts=[NASTY, "two"])),
@@ -86,8 +85,8 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
 def written(gate: RunningGate, about: str) -> dict[str, str]:
     """The snippets of a call by their client, with a key where the placeholder was."""
     name, call = CALLS[about]
-    use = Use(gate.url, gate.gateway.find(name), call)
-    return {one.name: one.code.replace(KEY, gate.admin_key) for one in snippets(use)}
+    context = SnippetContext(gate.url, gate.gateway.find(name), call)
+    return {one.name: one.code.replace(KEY, gate.admin_key) for one in snippets(context)}
 
 
 def run(command: list[str], given: str = "") -> str:
@@ -160,13 +159,13 @@ def endpoint(task: Task, **facts: Any) -> Endpoint:
     return Endpoint(name="e5", task=task, source=Source.FAKE, facts=Facts(**facts))
 
 
-def fields(use: Use, *, chinese: bool = False) -> dict[str, str]:
+def fields(context: SnippetContext, *, chinese: bool = False) -> dict[str, str]:
     """What is to be typed into Dify."""
-    return dict(next(one.fields for one in snippets(use, chinese=chinese) if one.name == "dify"))
+    return dict(next(one.fields for one in snippets(context, chinese=chinese) if one.name == "dify"))
 
 
 def test_the_fields_for_dify_are_those_of_its_form() -> None:
-    embeds = Use(
+    embeds = SnippetContext(
         "https://gate.example", endpoint(Task.TEXT_EMBEDDING, max_input_tokens=512), Embed(texts=["a"])
     )
     assert fields(embeds) == {
@@ -177,35 +176,48 @@ def test_the_fields_for_dify_are_those_of_its_form() -> None:
         "Model context size": "512",
         "Model max chunks per batch": "32",
     }
-    chats = Use("https://gate.example", endpoint(Task.CHAT_COMPLETION), Chat(fields={"messages": b"[]"}))
+    chats = SnippetContext(
+        "https://gate.example", endpoint(Task.CHAT_COMPLETION), Chat(fields={"messages": b"[]"})
+    )
     assert fields(chats)["Completion mode"] == "Chat"
     assert fields(chats, chinese=True)["对话类型"] == "对话"
     assert (
-        fields(Use("https://g", endpoint(Task.RERANK), Rerank(query="a", texts=["b"])))["Model Type"]
+        fields(SnippetContext("https://g", endpoint(Task.RERANK), Rerank(query="a", texts=["b"])))[
+            "Model Type"
+        ]
         == "Rerank"
     )
 
 
 def test_what_a_client_cannot_do_it_is_not_shown_for() -> None:
-    sparse = Use("https://g", endpoint(Task.SPARSE_EMBEDDING), SparseEmbed(texts=["a"]))
+    sparse = SnippetContext("https://g", endpoint(Task.SPARSE_EMBEDDING), SparseEmbed(texts=["a"]))
     assert [one.name for one in snippets(sparse)] == ["curl", "elasticsearch", "fetch", "kibana"]
-    text = Use("https://g", endpoint(Task.CHAT_COMPLETION, chats=False), Complete(prompt="a", fields={}))
+    text = SnippetContext(
+        "https://g", endpoint(Task.CHAT_COMPLETION, chats=False), Complete(prompt="a", fields={})
+    )
     assert {one.name for one in snippets(text)}.isdisjoint({"elasticsearch", "kibana"})
 
 
 def test_the_role_of_the_texts_is_in_the_models_name() -> None:
     for kind, name in ((InputType.SEARCH, "e5:query"), (InputType.INGEST, "e5:document"), (None, "e5")):
         assert (
-            Use("https://g", endpoint(Task.TEXT_EMBEDDING), Embed(texts=["a"], input_type=kind)).model == name
+            SnippetContext(
+                "https://g", endpoint(Task.TEXT_EMBEDDING), Embed(texts=["a"], input_type=kind)
+            ).model
+            == name
         )
 
 
 def test_elasticsearchs_client_is_told_the_port() -> None:
-    use = Use("https://gate.example", endpoint(Task.TEXT_EMBEDDING), Embed(texts=["a"]))
-    assert 'Elasticsearch("https://gate.example:443"' in snippets(use)[2].code
-    assert 'Elasticsearch("http://[::1]:8080"' in snippets(replace(use, gate="http://[::1]:8080"))[2].code
+    context = SnippetContext("https://gate.example", endpoint(Task.TEXT_EMBEDDING), Embed(texts=["a"]))
+    assert 'Elasticsearch("https://gate.example:443"' in snippets(context)[2].code
+    assert (
+        'Elasticsearch("http://[::1]:8080"' in snippets(replace(context, gateway="http://[::1]:8080"))[2].code
+    )
 
 
 def test_no_line_of_the_texts_ends_the_here_document() -> None:
-    use = Use("https://g", endpoint(Task.TEXT_EMBEDDING), Embed(texts=["JSON", "\nJSON\n", "a\r\nJSON"]))
-    assert len(re.findall("^JSON$", snippets(use)[0].code, re.MULTILINE)) == 1
+    context = SnippetContext(
+        "https://g", endpoint(Task.TEXT_EMBEDDING), Embed(texts=["JSON", "\nJSON\n", "a\r\nJSON"])
+    )
+    assert len(re.findall("^JSON$", snippets(context)[0].code, re.MULTILINE)) == 1

@@ -11,7 +11,7 @@ import msgspec
 from hubgate.domain.calls import Chat, Complete, Context, Embed, InputType, Rerank, SparseEmbed
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Task
 from hubgate.domain.errors import InvalidRequest
-from hubgate.web.console.playground.snippet_values import Played
+from hubgate.web.console.playground.snippets import PlaygroundCall
 
 MOST_TEXTS = 12
 """In one try: as many as a picture of their similarities shows well."""
@@ -72,7 +72,7 @@ def kind_of(endpoint: Endpoint) -> str:
     return "chat" if chats else "text"
 
 
-def call_of(endpoint: Endpoint, form: Mapping[str, str], context: Context) -> Played:
+def call_of(endpoint: Endpoint, form: Mapping[str, str], context: Context) -> PlaygroundCall:
     """The call that the form describes.
 
     Raises:

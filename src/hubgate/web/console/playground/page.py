@@ -26,8 +26,7 @@ from hubgate.web.console.playground.form import (
     call_of,
     kind_of,
 )
-from hubgate.web.console.playground.snippet_values import KEY, Use
-from hubgate.web.console.playground.snippets import snippets
+from hubgate.web.console.playground.snippets import KEY, SnippetContext, snippets
 from hubgate.web.console.playground.stream import Streamed
 from hubgate.web.console.playground.views import view_of
 from hubgate.web.http.errors import status_of
@@ -139,8 +138,8 @@ def copied(visit: Visit, endpoint: Endpoint, form: Mapping[str, str]) -> dict[st
         call = call_of(endpoint, as_last_asked(endpoint, form), ticket_of(visit.request.scope).context())
     except InvalidRequest:
         return {"snippets": [], "chosen": None, "key": KEY, "is_local": False}
-    use = Use(f"{url.scheme}://{url.netloc}", endpoint, call)
-    found = snippets(use, chinese=visit.language.code == "zh")
+    context = SnippetContext(f"{url.scheme}://{url.netloc}", endpoint, call)
+    found = snippets(context, chinese=visit.language.code == "zh")
     chosen = next((one for one in found if one.name == form.get("as")), found[0])
     return {
         "snippets": found,
