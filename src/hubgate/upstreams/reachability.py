@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from typing import cast
+from collections.abc import AsyncIterator
 
 from hubgate.domain.diagnosis import Step
 from hubgate.upstreams.http.addresses import AddressRule
-from hubgate.upstreams.http.dial import Origin, addresses_of, connected
+from hubgate.upstreams.http.dial import Origin, addresses_of, connect
 from hubgate.upstreams.http.resolve import Resolve, system_addresses, target
 
 SECONDS = 10.0
@@ -34,23 +32,8 @@ async def reach(
     yield Step.ADDRESS
     addresses = await addresses_of(origin, rule, resolve, where, SECONDS)
     yield Step.DNS
-    await _touch(origin, addresses, where, tls=False)
+    (await connect(origin, addresses, where, SECONDS, tls=False)).abort()
     yield Step.TCP
     if origin.is_tls:
-        await _touch(origin, addresses, where, tls=True)
+        (await connect(origin, addresses, where, SECONDS, tls=True)).abort()
         yield Step.TLS
-
-
-async def _touch(origin: Origin, addresses: Sequence[str], where: str, *, tls: bool) -> None:
-    (await connected(origin, addresses, _Touch, where, SECONDS, tls=tls)).transport.abort()
-
-
-class _Touch(asyncio.Protocol):
-    """Connects, and no more."""
-
-    transport: asyncio.WriteTransport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is there."""
-        # uvloop's transports are none of asyncio's classes.
-        self.transport = cast("asyncio.WriteTransport", transport)

@@ -1,19 +1,24 @@
-"""The way to a server, on the event loop that `hubgate serve` runs on where there is one."""
+"""Connecting to a server, also on uvloop, on which `hubgate serve` runs where there is one."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from lookalikes import lookalike
 
 from hubgate.domain.diagnosis import Step
 from hubgate.upstreams.http.addresses import AddressRule
+from hubgate.upstreams.http.connection import Connection
+from hubgate.upstreams.http.dial import Origin, connect
 from hubgate.upstreams.reachability import reach
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Sequence
 
 uvloop = pytest.importorskip("uvloop", reason="there is no uvloop for this platform")
 
@@ -34,3 +39,37 @@ async def test_a_server_at_the_second_address_of_its_name_is_reached_as_calls_re
         url = server.url.replace("127.0.0.1", "model.test")
         steps = [step async for step in reach(url, AddressRule(), resolve=two)]
     assert steps == [Step.ADDRESS, Step.DNS, Step.TCP]
+
+
+def connections() -> int:
+    return sum(type(one) is Connection for one in gc.get_objects())
+
+
+@pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop])
+def test_a_cancelled_attempt_leaves_no_connection_behind(new_loop: Callable[[], AbstractEventLoop]) -> None:
+    """Without a run of the garbage collector, whenever the attempt is cancelled: here after 0 to 9 turns of the loop."""
+
+    async def cancel_after(turns: int, port: int) -> None:
+        origin = Origin("127.0.0.1", port, is_tls=False, ca_bundle=None)
+        attempt = asyncio.ensure_future(connect(origin, ["127.0.0.1"], "the server", 20.0, tls=False))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if not attempt.cancel():
+            attempt.result().abort()
+        await asyncio.wait([attempt])
+
+    async def cancel_all(url: str) -> None:
+        for turns in range(10):
+            await cancel_after(turns, urlsplit(url).port or 0)
+        for _ in range(3):  # asyncio reports a lost connection in the next turn
+            await asyncio.sleep(0)
+
+    gc.collect()
+    gc.disable()
+    before = connections()
+    try:
+        with lookalike("tei") as server, asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(cancel_all(server.url))
+            assert connections() == before
+    finally:
+        gc.enable()

@@ -22,6 +22,7 @@ _TURN_BYTES = 512 * 1024
 """After so many bytes of a reply the rest waits for the next turn of the event loop, which would read on while it can."""
 _CRASHED = 500
 """After this one uvicorn (transformers serve, vLLM, infinity) closes the connection, and its reply does not say so."""
+_NO_TRANSPORT = cast("asyncio.Transport", None)
 _TOLD_BY_CALLBACKS = (HeadersTooLarge, TooLarge, Unpackable)
 
 
@@ -33,7 +34,7 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(self) -> None:
-        self.transport = cast("asyncio.Transport", None)
+        self.transport = _NO_TRANSPORT
         self._parser: httptools.HttpResponseParser | None = None
         self._writable: asyncio.Future[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -126,6 +127,16 @@ class Connection(asyncio.Protocol):
         """End the connection at once."""
         self._closed, self._parser = True, None
         self.transport.abort()
+
+    def discard(self) -> None:
+        """Drop a connection that was cancelled while it was being made.
+
+        uvloop closes the transport of such a connection without calling `connection_lost`: without this, the two would
+        refer to each other until the garbage collector runs.
+        """
+        if self.transport is not _NO_TRANSPORT:
+            self.abort()
+            self.transport = _NO_TRANSPORT
 
     async def _something(self, until: float) -> None:
         if self._error is not None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from ipaddress import ip_address
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from yarl import URL
 
 from hubgate.domain.errors import UpstreamUnreachable
 from hubgate.upstreams.http.addresses import AddressRule, literal
+from hubgate.upstreams.http.connection import Connection
 from hubgate.upstreams.http.failures import connecting_to, invalid_url, unknown_name
 from hubgate.upstreams.http.resolve import Resolve, trusting
-
-P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class Origin(NamedTuple):
@@ -68,30 +67,37 @@ async def addresses_of(
     return found
 
 
-async def connected(
-    origin: Origin, addresses: Sequence[str], make: Callable[[], P], where: str, seconds: float, *, tls: bool
-) -> P:
-    """A connection to the first of an origin's addresses where one comes about, each tried for so many seconds.
+async def connect(
+    origin: Origin, addresses: Sequence[str], where: str, seconds: float, *, tls: bool
+) -> Connection:
+    """Connect to the first of an origin's addresses that accepts, with a timeout for each.
 
     Raises:
-        HubgateError: to the last one none does either.
+        HubgateError: the last address cannot be connected to either.
     """
     *others, last = addresses
     for address in others:
         with contextlib.suppress(UpstreamUnreachable):
-            return await _connected(origin, address, make, where, seconds, tls=tls)
-    return await _connected(origin, last, make, where, seconds, tls=tls)
+            return await _connect(origin, address, where, seconds, tls=tls)
+    return await _connect(origin, last, where, seconds, tls=tls)
 
 
-async def _connected(
-    origin: Origin, address: str, make: Callable[[], P], where: str, seconds: float, *, tls: bool
-) -> P:
+async def _connect(origin: Origin, address: str, where: str, seconds: float, *, tls: bool) -> Connection:
     context = await trusting(origin.ca_bundle) if tls else None
-    async with connecting_to(where, seconds):
-        _, protocol = await asyncio.get_running_loop().create_connection(
-            make, address, origin.port, ssl=context, server_hostname=origin.host if tls else None
-        )
-        return protocol
+    connection = Connection()
+    try:
+        async with connecting_to(where, seconds):
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection,
+                address,
+                origin.port,
+                ssl=context,
+                server_hostname=origin.host if tls else None,
+            )
+    except BaseException:
+        connection.discard()
+        raise
+    return connection
 
 
 async def _resolved(origin: Origin, resolve: Resolve, where: str) -> Sequence[str]:

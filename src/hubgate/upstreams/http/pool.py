@@ -12,7 +12,7 @@ from collections import deque
 from hubgate.upstreams.http.addresses import AddressRule
 from hubgate.upstreams.http.connection import MAX_ERROR_BYTES, Connection
 from hubgate.upstreams.http.decompress import assembled
-from hubgate.upstreams.http.dial import Origin, addresses_of, connected
+from hubgate.upstreams.http.dial import Origin, addresses_of, connect
 from hubgate.upstreams.http.failures import TROUBLE, TooLarge, failure, redirected, too_large
 from hubgate.upstreams.http.messages import HttpReply, HttpRequest, HttpStream
 from hubgate.upstreams.http.proxy import Way, tunnel
@@ -195,7 +195,7 @@ class PooledClient:
     async def _reach(self, origin: Origin, where: str) -> Connection:
         seconds, tls = self._connect_seconds, origin.is_tls
         addresses = await addresses_of(origin, self._rule, self._resolve, where, seconds)
-        return await connected(origin, addresses, Connection, where, seconds, tls=tls)
+        return await connect(origin, addresses, where, seconds, tls=tls)
 
     def _sweep(self) -> None:
         """Close what was idle for too long."""
