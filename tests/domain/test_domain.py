@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from hubgate.domain.calls import InputType
-from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.endpoint import Endpoint, Source, Target, Task
 from hubgate.domain.errors import (
     Cause,
     EndpointNotFound,
@@ -74,6 +74,12 @@ def test_a_secret_shows_at_most_its_last_four_characters() -> None:
     assert secret.reveal() == "hf_abcdefghijkl"
     assert repr(secret) == str(secret) == f"{secret}" == "Secret('…ijkl')"
     assert Secret("short").hint == "…"
+
+
+def test_a_target_shows_no_more_of_its_token_than_the_secret_does() -> None:
+    shown = repr(Target(endpoint(), Secret("hf_abcdefghijklmnop")))
+    assert "Secret('…mnop')" in shown
+    assert "hf_abc" not in shown
 
 
 def test_secrets_compare_by_value_and_cannot_be_copied_out() -> None:

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from hubgate.domain.calls import Embed, Tokenize, Tokens, Vectors
-from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.endpoint import Endpoint, Source, Target, Task
 from hubgate.upstreams.local.source import LocalSource
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ async def minilm() -> AsyncIterator[Upstream]:
         source=Source.LOCAL,
         model="sentence-transformers/all-MiniLM-L6-v2",
     )
-    yield source.open(model, None)
+    yield source.open(Target(model))
     await source.close()
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from tiny_model import write_tiny_model
 
 from hubgate.domain.calls import InputType
-from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.endpoint import Endpoint, Source, Target, Task
 from hubgate.upstreams.local.source import LocalSource
 
 if TYPE_CHECKING:
@@ -19,6 +19,6 @@ async def test_a_model_in_a_folder_goes_by_the_folders_name_and_tells_its_own_pr
     folder.mkdir()
     write_tiny_model(folder)
     endpoint = Endpoint(name="mine", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model=str(folder))
-    facts = await LocalSource().detect(endpoint, None)
+    facts = await LocalSource().detect(Target(endpoint))
     assert facts.model == "my-model"
     assert facts.prefixes == {InputType.SEARCH: "w1 w2 "}

@@ -16,7 +16,7 @@ import pytest
 from tiny_model import write_json
 
 from hubgate.domain.calls import Embed, Rerank, Scores, SparseEmbed, Vectors
-from hubgate.domain.endpoint import Endpoint, Precision, Source, Task
+from hubgate.domain.endpoint import Endpoint, Precision, Source, Target, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest, RuntimeFailed
 from hubgate.runtime.folder import read_folder
 from hubgate.runtime.heads import Ranking
@@ -48,7 +48,7 @@ async def source() -> AsyncIterator[LocalSource]:
 
 @pytest.mark.parametrize("name", EMBEDDERS)
 async def test_vectors_equal_those_of_transformers(source: LocalSource, name: str) -> None:
-    upstream = source.open(endpoint(DATA / name, Task.TEXT_EMBEDDING), None)
+    upstream = source.open(Target(endpoint(DATA / name, Task.TEXT_EMBEDDING)))
     result = await upstream(Embed(texts=TEXTS))
     assert isinstance(result, Vectors)
     found = np.array([np.frombuffer(item, "<f4") for item in result.items])
@@ -57,7 +57,7 @@ async def test_vectors_equal_those_of_transformers(source: LocalSource, name: st
 
 @pytest.mark.parametrize("name", RANKERS)
 async def test_scores_equal_those_of_transformers(source: LocalSource, name: str) -> None:
-    upstream = source.open(endpoint(DATA / name, Task.RERANK), None)
+    upstream = source.open(Target(endpoint(DATA / name, Task.RERANK)))
     own = await scores(upstream(Rerank(query=QUERY, texts=TEXTS)))
     raw = await scores(upstream(Rerank(query=QUERY, texts=TEXTS, raw_scores=True)))
     squeezed = await scores(upstream(Rerank(query=QUERY, texts=TEXTS, raw_scores=False)))
@@ -99,15 +99,15 @@ async def test_a_model_is_registered_for_what_it_does(
     source: LocalSource, name: str, task: Task, able: str
 ) -> None:
     with pytest.raises(InvalidEndpoint, match=f"{name} does {able}, not {task}") as failed:
-        await source.detect(endpoint(DATA / name, task), None)
+        await source.detect(Target(endpoint(DATA / name, task)))
     assert failed.value.cause is Cause.WRONG_TASK
-    facts = await source.detect(endpoint(DATA / name, Task(able)), None)
+    facts = await source.detect(Target(endpoint(DATA / name, Task(able))))
     assert (facts.max_input_tokens, facts.precision) == (48, "f32")
 
 
 async def test_a_model_answers_only_the_calls_that_it_can(source: LocalSource) -> None:
-    embedder = source.open(endpoint(DATA / "bert", Task.TEXT_EMBEDDING), None)
-    ranker = source.open(endpoint(DATA / "ranker-bert", Task.RERANK), None)
+    embedder = source.open(Target(endpoint(DATA / "bert", Task.TEXT_EMBEDDING)))
+    ranker = source.open(Target(endpoint(DATA / "ranker-bert", Task.RERANK)))
     with pytest.raises(InvalidRequest, match="it ranks no texts"):
         await embedder(Rerank(query="a", texts=["b"]))
     with pytest.raises(InvalidRequest, match="it gives no vectors"):

@@ -27,7 +27,7 @@ from hubgate.domain.calls import (
     WireFormat,
 )
 from hubgate.domain.diagnosis import Outcome, Step
-from hubgate.domain.endpoint import Engine, Facts, Task
+from hubgate.domain.endpoint import Engine, Facts, Target, Task
 from hubgate.domain.errors import (
     Cause,
     EndpointChanged,
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
     from hubgate.domain.calls import Call, GenerationCall, Result
     from hubgate.domain.endpoint import Endpoint
-    from hubgate.domain.secret import Secret
     from hubgate.store.store import SqlStore
 
 DOWN = UpstreamRefused("It is paused.", status=400, cause=Cause.PAUSED)
@@ -128,11 +127,11 @@ class Town:
     def token_route(self, endpoint: Endpoint) -> Sequence[str]:
         return ()
 
-    async def runs(self, endpoint: Endpoint, token: Secret | None) -> bool:
+    async def runs(self, target: Target) -> bool:
         return False
 
-    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
-        if error := self.absent.get(endpoint.name):
+    async def detect(self, target: Target) -> Facts:
+        if error := self.absent.get(target.endpoint.name):
             raise error
         return Facts(engine=Engine.TEI, model="org/model")
 
@@ -140,12 +139,13 @@ class Town:
         for step in (Step.ADDRESS, Step.DNS, Step.TCP):
             yield step
 
-    def open(self, endpoint: Endpoint, token: Secret | None) -> House:
-        self.houses[endpoint.name] = House(endpoint.name, self)
-        return self.houses[endpoint.name]
+    def open(self, target: Target) -> House:
+        name = target.endpoint.name
+        self.houses[name] = House(name, self)
+        return self.houses[name]
 
-    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> House:
-        return self.open(endpoint, token)
+    def open_generator(self, target: Target) -> House:
+        return self.open(target)
 
     async def close(self) -> None:
         pass

@@ -12,7 +12,7 @@ import pytest
 from staged import Stage, dedicated, local, until
 
 from hubgate.domain.calls import Embed, Vectors
-from hubgate.domain.endpoint import Task
+from hubgate.domain.endpoint import Target, Task
 from hubgate.domain.errors import (
     DeadlineExceeded,
     EndpointExists,
@@ -46,7 +46,7 @@ async def gateway(store: SqlStore, stage: Stage) -> AsyncIterator[Gateway]:
 
 
 async def stored(store: SqlStore) -> list[str]:
-    return [endpoint.name for endpoint, _ in await store.endpoints()]
+    return [target.endpoint.name for target in await store.endpoints()]
 
 
 class TestRegister:
@@ -56,7 +56,7 @@ class TestRegister:
         registered = await gateway.register(dedicated(), TOKEN)
         assert registered.facts.dimensions == 2
         assert registered.facts.fingerprint is not None
-        assert await store.endpoints() == [(registered, TOKEN)]
+        assert await store.endpoints() == [Target(registered, TOKEN)]
         assert gateway.find("e5") == registered
         assert gateway.token_hint("e5") == "…_all"
         assert (stage.detections, stage.questions) == (1, 1)
@@ -173,10 +173,10 @@ class TestUpdate:
     ) -> None:
         endpoint = await gateway.register(dedicated(), TOKEN)
         changed = await gateway.update(replace(endpoint, requests_per_minute=5))
-        assert await store.endpoints() == [(changed, TOKEN)]
+        assert await store.endpoints() == [Target(changed, TOKEN)]
         another = Secret("hf_another_token")
         await gateway.update(changed, another)
-        assert await store.endpoints() == [(changed, another)]
+        assert await store.endpoints() == [Target(changed, another)]
         assert stage.actors[-1].token == another
 
     async def test_settings_that_do_not_work_leave_the_old_ones_in_force(
@@ -188,7 +188,7 @@ class TestUpdate:
             await gateway.update(replace(endpoint, requests_per_minute=5))
         stage.failure = None
         assert gateway.find("e5") == endpoint
-        assert await store.endpoints() == [(endpoint, TOKEN)]
+        assert await store.endpoints() == [Target(endpoint, TOKEN)]
         await gateway.embed("e5", CALL)
         assert stage.actors[0].calls[-1] == stage.actors[0].calls[1]
 
@@ -273,7 +273,7 @@ class TestClose:
 
 
 async def test_an_endpoint_of_another_task_is_told_apart(gateway: Gateway, store: SqlStore) -> None:
-    await store.add_endpoint(dedicated("ranker", task=Task.RERANK), None)
+    await store.add_endpoint(Target(dedicated("ranker", task=Task.RERANK)))
     await gateway.load()
     with pytest.raises(WrongTask, match="serves rerank, not text_embedding"):
         await gateway.embed("ranker", CALL)

@@ -10,7 +10,7 @@ import pytest
 from staged import dedicated
 
 from hubgate.domain.actor import ACTOR
-from hubgate.domain.endpoint import Facts
+from hubgate.domain.endpoint import Facts, Target
 from hubgate.domain.errors import EndpointExists, InvalidRequest
 from hubgate.domain.keys import Key
 from hubgate.domain.records import Connection
@@ -30,9 +30,9 @@ async def lines(store: SqlStore) -> list[Change]:
 
 
 async def test_an_endpoints_life_is_told_by_what_changed(store: SqlStore) -> None:
-    await store.add_endpoint(dedicated(), ONE)
+    await store.add_endpoint(Target(dedicated(), ONE))
     changed = dedicated(requests_per_minute=5, facts=Facts(model="org/model"))
-    await store.save_endpoint(changed, TWO)
+    await store.save_endpoint(Target(changed, TWO))
     await store.remove_endpoint("e5")
     await store.remove_endpoint("e5")
     removed, saved, added = await lines(store)
@@ -90,11 +90,11 @@ async def test_a_connections_life_is_told_by_the_ends_of_its_tokens(store: SqlSt
 
 
 async def test_a_line_names_who_asked_and_what_failed_leaves_none(store: SqlStore) -> None:
-    await store.add_endpoint(dedicated(), None)
+    await store.add_endpoint(Target(dedicated()))
     ACTOR.set("0a1b2c3d")
     await store.add_key(KEY)
     with pytest.raises(EndpointExists):
-        await store.add_endpoint(dedicated(), None)
+        await store.add_endpoint(Target(dedicated()))
     with pytest.raises(InvalidRequest):
         await store.add_key(replace(KEY, id="other", digest=bytes(31)))
     await store.audit.record("cache.clear", "")

@@ -19,7 +19,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import URL, Connection, MetaData, Table, create_engine, insert, text
 
 from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkingSettings
-from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.endpoint import Endpoint, Source, Target, Task
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.keys import Key
 from hubgate.domain.records import DAY, HOUR, UsageQuery
@@ -95,7 +95,7 @@ async def test_a_database_of_the_first_revision_is_brought_up_to_date_with_its_d
     endpoint = Endpoint(
         name="e5", task=Task.TEXT_EMBEDDING, source=Source.DEDICATED, url="https://example.org/e5"
     )
-    assert await store.endpoints() == [(endpoint, Secret("hf_sealed-at-the-first-revision"))]
+    assert await store.endpoints() == [Target(endpoint, Secret("hf_sealed-at-the-first-revision"))]
     assert await store.keys() == [
         Key(id="0a1b2c3d", name="dify", digest=bytes(range(32)), created_at=1.5, last_used_at=2.5)
     ]
@@ -146,7 +146,7 @@ async def test_endpoints_of_before_whose_chunks_are_the_default_ones_fit_their_m
             old.execute(insert(metadata.tables["endpoints"]), [row])
     old.engine.dispose()
     store = await SqlStore.open(settings)
-    assert [endpoint.chunking for endpoint, _ in await store.endpoints()] == [None, settled]
+    assert [target.endpoint.chunking for target in await store.endpoints()] == [None, settled]
     await store.close()
 
 

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import text
 
 from hubgate.domain.chunking import ChunkingSettings
-from hubgate.domain.endpoint import Endpoint, Engine, Facts, Similarity, Source, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Similarity, Source, Target, Task
 from hubgate.domain.errors import EndpointExists, EndpointNotFound, InvalidRequest, StoreFailed
 from hubgate.domain.keys import Key
 from hubgate.domain.secret import Secret
@@ -60,7 +60,7 @@ async def opened(settings: Settings) -> AsyncIterator[SqlStore]:
 
 async def stored(settings: Settings) -> dict[str, Secret | None]:
     async with opened(settings) as store:
-        return {endpoint.name: token for endpoint, token in await store.endpoints()}
+        return {target.endpoint.name: target.token for target in await store.endpoints()}
 
 
 async def change_by_hand(settings: Settings, sql: str, **values: object) -> None:
@@ -72,10 +72,10 @@ async def change_by_hand(settings: Settings, sql: str, **values: object) -> None
 async def test_endpoints_and_their_tokens_survive_a_restart(settings: Settings) -> None:
     async with opened(settings) as store:
         port: Store = store
-        await port.add_endpoint(PLAIN, None)
-        await port.add_endpoint(FULL, TOKEN)
+        await port.add_endpoint(Target(PLAIN))
+        await port.add_endpoint(Target(FULL, TOKEN))
     async with opened(settings) as store:
-        assert await store.endpoints() == [(FULL, TOKEN), (PLAIN, None)]
+        assert await store.endpoints() == [Target(FULL, TOKEN), Target(PLAIN)]
 
 
 async def test_saving_replaces_settings_and_token(settings: Settings) -> None:
@@ -83,33 +83,33 @@ async def test_saving_replaces_settings_and_token(settings: Settings) -> None:
     for token in (Secret("hf_another-token"), None, TOKEN):
         async with opened(settings) as store:
             if not await store.endpoints():
-                await store.add_endpoint(FULL, TOKEN)
-            await store.save_endpoint(changed, token)
-            assert await store.endpoints() == [(changed, token)]
+                await store.add_endpoint(Target(FULL, TOKEN))
+            await store.save_endpoint(Target(changed, token))
+            assert await store.endpoints() == [Target(changed, token)]
 
 
 async def test_an_endpoint_that_is_gone_cannot_be_saved_and_its_name_is_free(settings: Settings) -> None:
     async with opened(settings) as store:
-        await store.add_endpoint(FULL, TOKEN)
+        await store.add_endpoint(Target(FULL, TOKEN))
         await store.remove_endpoint("full")
         await store.remove_endpoint("full")
         with pytest.raises(EndpointNotFound):
-            await store.save_endpoint(FULL, TOKEN)
+            await store.save_endpoint(Target(FULL, TOKEN))
         assert await store.endpoints() == []
-        await store.add_endpoint(FULL, None)
+        await store.add_endpoint(Target(FULL))
 
 
 async def test_of_ten_who_add_the_same_name_at_once_one_wins(settings: Settings) -> None:
     async with opened(settings) as one, opened(settings) as other:
         results = await asyncio.gather(
-            *(store.add_endpoint(PLAIN, TOKEN) for store in (one, other) * 5), return_exceptions=True
+            *(store.add_endpoint(Target(PLAIN, TOKEN)) for store in (one, other) * 5), return_exceptions=True
         )
         assert sorted(str(type(result).__name__) for result in results) == ["EndpointExists"] * 9 + [
             "NoneType"
         ]
-        assert await one.endpoints() == [(PLAIN, TOKEN)]
+        assert await one.endpoints() == [Target(PLAIN, TOKEN)]
         with pytest.raises(EndpointExists):
-            await one.add_endpoint(PLAIN, None)
+            await one.add_endpoint(Target(PLAIN))
 
 
 async def test_two_writers_on_one_file_lose_nothing(settings: Settings) -> None:
@@ -117,32 +117,32 @@ async def test_two_writers_on_one_file_lose_nothing(settings: Settings) -> None:
         names = [f"e{number:02}" for number in range(60)]
         await asyncio.gather(
             *(
-                (one, other)[index % 2].add_endpoint(dataclasses.replace(PLAIN, name=name), TOKEN)
+                (one, other)[index % 2].add_endpoint(Target(dataclasses.replace(PLAIN, name=name), TOKEN))
                 for index, name in enumerate(names)
             )
         )
-        assert [endpoint.name for endpoint, _ in await one.endpoints()] == names
+        assert [target.endpoint.name for target in await one.endpoints()] == names
 
 
 async def test_work_goes_on_when_its_asker_goes_away(settings: Settings) -> None:
     async with opened(settings) as store:
-        asker = asyncio.create_task(store.add_endpoint(PLAIN, TOKEN))
+        asker = asyncio.create_task(store.add_endpoint(Target(PLAIN, TOKEN)))
         await asyncio.sleep(0)
         asker.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asker
-        assert await store.endpoints() == [(PLAIN, TOKEN)]
+        assert await store.endpoints() == [Target(PLAIN, TOKEN)]
 
 
 async def test_fields_of_a_newer_hubgate_are_passed_over_and_missing_ones_take_their_defaults(
     settings: Settings,
 ) -> None:
     async with opened(settings) as store:
-        await store.add_endpoint(FULL, TOKEN)
+        await store.add_endpoint(Target(FULL, TOKEN))
     written = '{"name":"full","task":"text_embedding","source":"fake","colour":"blue","facts":{"taste":1}}'
     await change_by_hand(settings, "UPDATE endpoints SET settings = :written", written=written)
     async with opened(settings) as store:
-        assert await store.endpoints() == [(dataclasses.replace(PLAIN, name="full"), TOKEN)]
+        assert await store.endpoints() == [Target(dataclasses.replace(PLAIN, name="full"), TOKEN)]
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,8 @@ async def test_one_unreadable_endpoint_is_told_and_does_not_take_the_others_alon
     settings: Settings, caplog: pytest.LogCaptureFixture, written: str
 ) -> None:
     async with opened(settings) as store:
-        await store.add_endpoint(PLAIN, TOKEN)
-        await store.add_endpoint(FULL, TOKEN)
+        await store.add_endpoint(Target(PLAIN, TOKEN))
+        await store.add_endpoint(Target(FULL, TOKEN))
     await change_by_hand(settings, "UPDATE endpoints SET settings = :w WHERE name = 'plain'", w=written)
     assert await stored(settings) == {"full": TOKEN}
     assert "endpoint plain is left out" in caplog.text
@@ -168,8 +168,8 @@ async def test_one_unreadable_endpoint_is_told_and_does_not_take_the_others_alon
 
 async def test_a_token_moved_to_another_row_does_not_open(settings: Settings) -> None:
     async with opened(settings) as store:
-        await store.add_endpoint(PLAIN, Secret("hf_mine-and-only-mine"))
-        await store.add_endpoint(FULL, TOKEN)
+        await store.add_endpoint(Target(PLAIN, Secret("hf_mine-and-only-mine")))
+        await store.add_endpoint(Target(FULL, TOKEN))
     await change_by_hand(
         settings,
         "UPDATE endpoints SET (token_key, token_box) = (SELECT token_key, token_box FROM endpoints WHERE name = 'full')",
@@ -181,38 +181,40 @@ async def test_with_a_lost_key_the_gate_starts_and_the_key_put_back_mends_it(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(settings) as store:
-        await store.add_endpoint(FULL, TOKEN)
-        await store.add_endpoint(PLAIN, None)
+        await store.add_endpoint(Target(FULL, TOKEN))
+        await store.add_endpoint(Target(PLAIN))
     kept = settings.secret_key_file.rename(settings.secret_key_file.with_name("elsewhere"))
     changed = dataclasses.replace(FULL, requests_per_minute=1)
     async with opened(settings) as store:
-        assert await store.endpoints() == [(FULL, None), (PLAIN, None)]
+        assert await store.endpoints() == [Target(FULL), Target(PLAIN)]
         assert "endpoint full is without its token" in caplog.text
         assert "Put that key back" in caplog.text
-        await store.save_endpoint(changed, None)
+        await store.save_endpoint(Target(changed))
         assert await store.reseal() == 0
     kept.rename(settings.secret_key_file)
     async with opened(settings) as store:
-        assert await store.endpoints() == [(changed, TOKEN), (PLAIN, None)]
+        assert await store.endpoints() == [Target(changed, TOKEN), Target(PLAIN)]
 
 
 async def test_a_new_token_takes_the_place_of_one_that_cannot_be_opened(settings: Settings) -> None:
     async with opened(settings) as store:
-        await store.add_endpoint(FULL, TOKEN)
+        await store.add_endpoint(Target(FULL, TOKEN))
     settings.secret_key_file.unlink()
     async with opened(settings) as store:
-        await store.save_endpoint(FULL, Secret("hf_the-new-one"))
+        await store.save_endpoint(Target(FULL, Secret("hf_the-new-one")))
     assert await stored(settings) == {"full": Secret("hf_the-new-one")}
 
 
 async def test_rotating_seals_every_token_under_a_new_key_of_the_file(settings: Settings) -> None:
     async with opened(settings) as store:
         for name in ("a", "b", "c"):
-            await store.add_endpoint(dataclasses.replace(PLAIN, name=name), Secret(f"hf_token-of-{name}"))
-        await store.add_endpoint(FULL, None)
+            await store.add_endpoint(
+                Target(dataclasses.replace(PLAIN, name=name), Secret(f"hf_token-of-{name}"))
+            )
+        await store.add_endpoint(Target(FULL))
         assert await store.reseal() == 0
         assert await store.rotate_secret() == 3
-        before = {endpoint.name: token for endpoint, token in await store.endpoints()}
+        before = {target.endpoint.name: target.token for target in await store.endpoints()}
     file = settings.secret_key_file
     old = file.read_text().splitlines()[-1]
     file.write_text(file.read_text().replace(old, ""))
@@ -228,19 +230,19 @@ async def test_rotating_seals_every_token_under_a_new_key_of_the_file(settings: 
 
 async def test_a_rotation_that_was_cut_off_is_finished_without_another_key(settings: Settings) -> None:
     async with opened(settings) as store:
-        await store.add_endpoint(FULL, TOKEN)
+        await store.add_endpoint(Target(FULL, TOKEN))
     Vault.from_settings(settings).rotate()
     before = settings.secret_key_file.read_text()
     async with opened(settings) as store:
         assert await store.rotate_secret() == 1
-        assert await store.endpoints() == [(FULL, TOKEN)]
+        assert await store.endpoints() == [Target(FULL, TOKEN)]
     assert settings.secret_key_file.read_text() == before
 
 
 async def test_keys_of_the_environment_are_rotated_by_putting_a_new_one_in_front(settings: Settings) -> None:
     old, new = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     async with opened(dataclasses.replace(settings, secret_keys=(old,))) as store:
-        await store.add_endpoint(FULL, TOKEN)
+        await store.add_endpoint(Target(FULL, TOKEN))
         with pytest.raises(StoreFailed, match="HUBGATE_SECRET_KEY"):
             await store.rotate_secret()
     async with opened(dataclasses.replace(settings, secret_keys=(new, old))) as store:
@@ -290,15 +292,15 @@ async def test_no_secret_is_in_the_files_the_logs_or_an_error(
         caplog.set_level(logging.DEBUG, logger=name)
     errors: list[BaseException] = []
     async with opened(settings) as store:
-        await store.add_endpoint(FULL, TOKEN)
-        await store.save_endpoint(FULL, TOKEN)
+        await store.add_endpoint(Target(FULL, TOKEN))
+        await store.save_endpoint(Target(FULL, TOKEN))
         await store.rotate_secret()
         await store.endpoints()
         with pytest.raises(EndpointExists) as exists:
-            await store.add_endpoint(FULL, TOKEN)
+            await store.add_endpoint(Target(FULL, TOKEN))
         await store._database.do(lambda c: c.exec_driver_sql("DROP TABLE endpoints"))
         with pytest.raises(StoreFailed) as failed:
-            await store.add_endpoint(PLAIN, TOKEN)
+            await store.add_endpoint(Target(PLAIN, TOKEN))
         errors += [exists.value, failed.value]
         written = b"".join(path.read_bytes() for path in settings.home.iterdir())
         shown = repr(vars(store)) + repr(vars(store._tokens._vault))

@@ -12,7 +12,7 @@ from hubgate.core.generation import Held
 from hubgate.core.matryoshka import Shortened
 from hubgate.domain.calls import Chat, Embed, Encoding, Generated, Vectors, WireFormat
 from hubgate.domain.diagnosis import Step
-from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Source, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Source, Target, Task
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
 from hubgate.service.keys.access import Access
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from hubgate.core.generation import Writing
     from hubgate.domain.calls import Call, GenerationCall, Result
     from hubgate.domain.ports import Hub, Model, TextGenerator, Upstream
-    from hubgate.domain.secret import Secret
     from hubgate.settings import Settings
     from hubgate.web.http.asgi import AsgiApp, Message
 
@@ -135,20 +134,20 @@ class Script:
     def token_route(self, endpoint: Endpoint) -> Sequence[str]:
         return ()
 
-    async def runs(self, endpoint: Endpoint, token: Secret | None) -> bool:
+    async def runs(self, target: Target) -> bool:
         return False
 
-    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
+    async def detect(self, target: Target) -> Facts:
         return self.facts
 
     async def reach(self, endpoint: Endpoint) -> AsyncIterator[Step]:
         for step in (Step.ADDRESS, Step.DNS, Step.TCP):
             yield step
 
-    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> TextGenerator:
+    def open_generator(self, target: Target) -> TextGenerator:
         return self
 
-    def open(self, endpoint: Endpoint, token: Secret | None) -> Upstream:
+    def open(self, target: Target) -> Upstream:
         return self
 
     async def close(self) -> None:
@@ -166,7 +165,8 @@ class _FewWrappers(Pipelines):
     def __init__(self) -> None:
         pass
 
-    def build(self, endpoint: Endpoint, token: Secret | None, model: Model) -> Pipeline:
+    def build(self, target: Target, model: Model) -> Pipeline:
+        endpoint = target.endpoint
         if endpoint.task in GENERATION_TASKS:
             return Pipeline(
                 answer=cast("Upstream", model),

@@ -12,7 +12,7 @@ import pytest
 
 from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.diagnosis import Step
-from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Target, Task
 from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:
@@ -112,19 +112,20 @@ class Stage:
     def token_route(self, endpoint: Endpoint) -> Sequence[str]:
         return ()
 
-    async def runs(self, endpoint: Endpoint, token: Secret | None) -> bool:
+    async def runs(self, target: Target) -> bool:
         return self.awake
 
-    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
+    async def detect(self, target: Target) -> Facts:
         self.detections += 1
         if self.absence:
             raise self.absence
         return self.facts
 
-    def open(self, endpoint: Endpoint, token: Secret | None) -> Actor:
+    def open(self, target: Target) -> Actor:
+        endpoint = target.endpoint
         if endpoint.name in self.unopenable:
             raise self.unopenable[endpoint.name]
-        actor = Actor(self, endpoint, token)
+        actor = Actor(self, endpoint, target.token)
         self.actors.append(actor)
         return actor
 
@@ -132,7 +133,7 @@ class Stage:
         for step in (Step.ADDRESS, Step.DNS, Step.TCP):
             yield step
 
-    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> TextGenerator:
+    def open_generator(self, target: Target) -> TextGenerator:
         raise AssertionError("nobody writes on this stage")
 
     async def close(self) -> None:

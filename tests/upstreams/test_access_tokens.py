@@ -9,7 +9,7 @@ import pytest
 from lookalikes import lookalike
 
 from hubgate.domain.calls import Embed
-from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.endpoint import Endpoint, Source, Target, Task
 from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
@@ -99,7 +99,9 @@ async def test_a_server_is_asked_with_the_next_token(tmp_path: Path) -> None:
     token = Secret("hf_revoked\nhf_good")
     with lookalike("tei") as server:
         draft = Endpoint(name="e", task=Task.TEXT_EMBEDDING, source=Source.DEDICATED, url=server.url)
-        upstream = sources.open(replace(draft, facts=await sources.detect(draft, Secret("hf_x"))), token)
+        upstream = sources.open(
+            Target(replace(draft, facts=await sources.detect(Target(draft, Secret("hf_x")))), token)
+        )
         server.fail("wrong-token", times=1)
         with pytest.raises(HubgateError) as caught:
             await upstream(Embed(texts=["a"]))

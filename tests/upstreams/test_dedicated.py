@@ -11,7 +11,7 @@ from lookalikes import LookAlike, lookalike, token_count, vector_of
 
 from hubgate.core.vectors import dimensions, floats, in_encoding
 from hubgate.domain.calls import Embed, Encoding, Tokenize, Tokens, Vectors
-from hubgate.domain.endpoint import Endpoint, Engine, Source, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Source, Target, Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest, UpstreamRefused
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
@@ -41,7 +41,7 @@ def endpoint(url: str, **fields: Any) -> Endpoint:
 
 async def opened(sources: ModelSources, url: str, token: Secret | None = None, **fields: Any) -> Upstream:
     draft = endpoint(url, **fields)
-    return sources.open(replace(draft, facts=await sources.detect(draft, token)), token)
+    return sources.open(Target(replace(draft, facts=await sources.detect(Target(draft, token))), token))
 
 
 async def embed(upstream: Upstream, call: Embed) -> Vectors:
@@ -98,8 +98,8 @@ async def test_a_server_that_does_not_pool_is_averaged_with_a_warning(sources: M
 async def test_llamacpps_own_route_is_read_too(sources: ModelSources) -> None:
     with lookalike("llamacpp") as server:
         draft = endpoint(server.url)
-        facts = replace(await sources.detect(draft, None), route="/embeddings")
-        vectors = await embed(sources.open(replace(draft, facts=facts), None), Embed(texts=TEXTS))
+        facts = replace(await sources.detect(Target(draft)), route="/embeddings")
+        vectors = await embed(sources.open(Target(replace(draft, facts=facts))), Embed(texts=TEXTS))
     assert same(vectors, TEXTS)
     assert vectors.warnings == ()
 
@@ -229,7 +229,7 @@ async def test_a_token_that_cannot_be_sent_is_refused_without_repeating_it(
     sources: ModelSources, token: str
 ) -> None:
     with pytest.raises(InvalidEndpoint) as caught:
-        await sources.detect(endpoint("http://127.0.0.1:1"), Secret(token))
+        await sources.detect(Target(endpoint("http://127.0.0.1:1"), Secret(token)))
     assert "hf_" not in str(caught.value)
 
 
@@ -238,11 +238,11 @@ async def test_an_endpoint_without_a_known_server_cannot_be_opened(
     sources: ModelSources, engine: Engine | None
 ) -> None:
     with pytest.raises(InvalidEndpoint, match="not known to run"):
-        sources.open(endpoint("http://host", engine=engine), None)
+        sources.open(Target(endpoint("http://host", engine=engine)))
 
 
 async def test_nothing_is_asked_of_a_server_by_opening_it(sources: ModelSources) -> None:
-    sources.open(endpoint("http://127.0.0.1:1", engine=Engine.TEI), None)
+    sources.open(Target(endpoint("http://127.0.0.1:1", engine=Engine.TEI)))
 
 
 async def test_the_request_is_json_and_says_so(sources: ModelSources) -> None:

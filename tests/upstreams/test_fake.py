@@ -9,7 +9,7 @@ import pytest
 
 from hubgate.core.vectors import floats
 from hubgate.domain.calls import Embed, Encoding, Tokenize, Tokens, Vectors
-from hubgate.domain.endpoint import Endpoint, Engine, Source, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Source, Target, Task
 from hubgate.upstreams.fake import DEFAULT_DIMENSIONS, FakeSource
 
 
@@ -18,7 +18,7 @@ def endpoint(**settings: int) -> Endpoint:
 
 
 async def embed(call: Embed, **settings: int) -> Vectors:
-    result = await FakeSource().open(endpoint(**settings), None)(call)
+    result = await FakeSource().open(Target(endpoint(**settings)))(call)
     assert isinstance(result, Vectors)
     return result
 
@@ -59,7 +59,7 @@ async def test_vectors_are_left_as_they_are_on_demand() -> None:
 
 
 async def test_a_word_is_a_token_with_its_place() -> None:
-    upstream = FakeSource().open(endpoint(), None)
+    upstream = FakeSource().open(Target(endpoint()))
     result = await upstream(Tokenize(texts=["zwei  Wörter", ""]))
     assert isinstance(result, Tokens)
     assert [[(t.text, t.start, t.stop, t.special) for t in text] for text in result.items] == [
@@ -71,13 +71,13 @@ async def test_a_word_is_a_token_with_its_place() -> None:
 
 async def test_it_says_what_it_is() -> None:
     source = FakeSource()
-    facts = await source.detect(endpoint(dimensions=5), None)
+    facts = await source.detect(Target(endpoint(dimensions=5)))
     assert (facts.engine, facts.model, facts.dimensions) == (Engine.FAKE, "fake", 5)
     await source.close()
 
 
 async def test_a_text_of_megabytes_is_cut_and_the_event_loop_has_its_turns() -> None:
-    upstream = FakeSource().open(endpoint(), None)
+    upstream = FakeSource().open(Target(endpoint()))
     turns = 0
 
     async def others() -> None:

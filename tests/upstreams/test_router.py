@@ -17,7 +17,7 @@ from lookalikes.ranker import score_of
 from hubgate.core.vectors import floats, in_encoding
 from hubgate.domain.calls import Chat, Complete, Embed, Encoding, Rerank, Scores, SparseEmbed, Vectors
 from hubgate.domain.diagnosis import Step
-from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Target, Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest, NotFound
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
@@ -92,7 +92,7 @@ async def closing() -> AsyncIterator[list[ModelSources]]:
 
 
 async def detected(sources: ModelSources, draft: Endpoint) -> Endpoint:
-    return replace(draft, facts=await sources.detect(draft, TOKEN))
+    return replace(draft, facts=await sources.detect(Target(draft, TOKEN)))
 
 
 EMBEDS = ["hf-inference", "deepinfra", "scaleway", "together"]
@@ -107,7 +107,7 @@ async def test_every_provider_of_embeddings_embeds(
         closing.append(sources)
         proven = await detected(sources, endpoint(Task.TEXT_EMBEDDING, bill_to="acme"))
         asked = len(hub.asked)
-        upstream = sources.open(proven, TOKEN)
+        upstream = sources.open(Target(proven, TOKEN))
         vectors = await upstream(Embed(texts=["a b", "c"], normalize=True))
         await upstream.close()
         assert len(hub.asked) == asked, "the Hub is never asked on the way of a call"
@@ -134,9 +134,11 @@ async def test_the_hub_is_asked_once_for_minutes_with_the_endpoints_own_token(
         sources = opened(tmp_path, hub)
         closing.append(sources)
         for _ in range(3):
-            await sources.detect(endpoint(Task.TEXT_EMBEDDING), Secret("hf_first_of_two\nhf_second_of_two"))
+            await sources.detect(
+                Target(endpoint(Task.TEXT_EMBEDDING), Secret("hf_first_of_two\nhf_second_of_two"))
+            )
         assert [seen.token for seen in hub.asked] == ["hf_first_of_two"]
-        await sources.detect(endpoint(Task.TEXT_EMBEDDING), None)
+        await sources.detect(Target(endpoint(Task.TEXT_EMBEDDING)))
         assert [seen.token for seen in hub.asked] == ["hf_first_of_two", None]
 
 
@@ -144,7 +146,7 @@ async def test_a_provider_ranks(tmp_path: Path, router: LookAlike, closing: list
     with served(("hf-inference", "text-ranking")) as hub:
         sources = opened(tmp_path, hub, router)
         closing.append(sources)
-        upstream = sources.open(await detected(sources, endpoint(Task.RERANK)), TOKEN)
+        upstream = sources.open(Target(await detected(sources, endpoint(Task.RERANK)), TOKEN))
         told = await upstream(Rerank(query="red fox", texts=["no", "a fox"]))
         with pytest.raises(InvalidRequest):
             await upstream(SparseEmbed(texts=["a"]))
@@ -164,7 +166,7 @@ async def test_every_provider_of_completions_completes_whole_and_streamed(
         closing.append(sources)
         proven = await detected(sources, endpoint(Task.COMPLETION))
     assert (proven.facts.chats, proven.facts.completes) == (False, True)
-    writer = sources.open_generator(proven, TOKEN)
+    writer = sources.open_generator(Target(proven, TOKEN))
     call = Complete(prompt="one two", fields={"max_tokens": b"3"})
     whole = json.loads((await writer.generate(call)).body)
     events = await writer.stream(call)
@@ -188,7 +190,7 @@ async def test_conversations_go_to_one_address_and_the_suffix_says_who_answers(
         sources = opened(tmp_path, hub, router)
         closing.append(sources)
         proven = await detected(sources, endpoint(Task.CHAT_COMPLETION, provider=provider))
-    writer = sources.open_generator(proven, TOKEN)
+    writer = sources.open_generator(Target(proven, TOKEN))
     call = Chat(fields={"messages": orjson.dumps([{"role": "user", "content": "one"}])})
     assert (await writer.generate(call)).tokens == 4
     events = await writer.stream(call)
@@ -207,7 +209,7 @@ async def test_a_model_that_only_chats_may_complete_by_chatting(
         proven = await detected(sources, endpoint(Task.COMPLETION))
     assert (proven.facts.chats, proven.facts.completes) == (True, False)
     with pytest.raises(InvalidRequest):
-        await sources.open_generator(proven, TOKEN).generate(Complete(prompt="a", fields={}))
+        await sources.open_generator(Target(proven, TOKEN)).generate(Complete(prompt="a", fields={}))
 
 
 REFUSED = [
@@ -237,7 +239,7 @@ async def test_what_nobody_serves_is_told_when_it_is_registered(
         sources = opened(tmp_path, hub)
         closing.append(sources)
         with pytest.raises(InvalidEndpoint) as caught:
-            await sources.detect(endpoint(task, provider=provider), TOKEN)
+            await sources.detect(Target(endpoint(task, provider=provider), TOKEN))
     assert caught.value.cause is cause
     assert words in caught.value.message
     assert caught.value.remedy
@@ -248,7 +250,7 @@ async def test_a_model_that_is_not_on_the_hub_is_told(tmp_path: Path, closing: l
         sources = opened(tmp_path, hub)
         closing.append(sources)
         with pytest.raises(NotFound) as caught:
-            await sources.detect(endpoint(Task.TEXT_EMBEDDING, model="org/other"), TOKEN)
+            await sources.detect(Target(endpoint(Task.TEXT_EMBEDDING, model="org/other"), TOKEN))
     assert caught.value.cause is Cause.MODEL_NOT_FOUND
 
 
@@ -257,12 +259,12 @@ async def test_without_the_hub_what_the_operator_says_is_believed(
 ) -> None:
     sources = opened(tmp_path, None)
     closing.append(sources)
-    chat = await sources.detect(endpoint(Task.CHAT_COMPLETION), TOKEN)
-    embeds = await sources.detect(endpoint(Task.TEXT_EMBEDDING, provider="hf-inference"), TOKEN)
+    chat = await sources.detect(Target(endpoint(Task.CHAT_COMPLETION), TOKEN))
+    embeds = await sources.detect(Target(endpoint(Task.TEXT_EMBEDDING, provider="hf-inference"), TOKEN))
     assert (chat.chats, embeds.provider, embeds.provider_model) == (True, "hf-inference", MODEL)
     assert "believed" in chat.warnings[0]
     with pytest.raises(HubgateError) as caught:
-        await sources.detect(endpoint(Task.TEXT_EMBEDDING), TOKEN)
+        await sources.detect(Target(endpoint(Task.TEXT_EMBEDDING), TOKEN))
     assert caught.value.cause is Cause.CONNECTION_REFUSED
 
 
@@ -282,7 +284,7 @@ async def test_every_fault_of_the_router_has_its_cause(
     sources = opened(tmp_path, None, router)
     closing.append(sources)
     facts = Facts(engine=Engine.PROVIDER, provider="hf-inference", provider_model=MODEL)
-    upstream = sources.open(endpoint(Task.TEXT_EMBEDDING, facts=facts), TOKEN)
+    upstream = sources.open(Target(endpoint(Task.TEXT_EMBEDDING, facts=facts), TOKEN))
     for fault, cause in FAULTS.items():
         router.fail(fault, times=1)
         with pytest.raises(HubgateError) as caught:
@@ -296,7 +298,7 @@ async def test_an_endpoint_of_which_nobody_is_known_to_serve_the_model_cannot_be
     sources = opened(tmp_path, None)
     closing.append(sources)
     with pytest.raises(InvalidEndpoint, match="not known to be served"):
-        sources.open(endpoint(Task.TEXT_EMBEDDING), TOKEN)
+        sources.open(Target(endpoint(Task.TEXT_EMBEDDING), TOKEN))
 
 
 async def test_the_way_to_the_router_is_gone_for_a_diagnosis(

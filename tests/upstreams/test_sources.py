@@ -9,7 +9,7 @@ import pytest
 
 from hubgate.core.vectors import dimensions
 from hubgate.domain.calls import Embed, Vectors
-from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.endpoint import Endpoint, Source, Target, Task
 from hubgate.domain.errors import RuntimeFailed
 from hubgate.settings import Settings
 from hubgate.upstreams.sources import ModelSources
@@ -28,8 +28,8 @@ async def sources(tmp_path: Path) -> AsyncIterator[ModelSources]:
 
 async def test_a_fake_endpoint_answers_without_a_server(sources: ModelSources) -> None:
     fake = Endpoint(name="f", task=Task.TEXT_EMBEDDING, source=Source.FAKE, dimensions=3)
-    facts = await sources.detect(fake, None)
-    vectors = await sources.open(replace(fake, facts=facts), None)(Embed(texts=["a"]))
+    facts = await sources.detect(Target(fake))
+    vectors = await sources.open(Target(replace(fake, facts=facts)))(Embed(texts=["a"]))
     assert isinstance(vectors, Vectors)
     assert dimensions(vectors.items[0], vectors.encoding) == facts.dimensions == 3
 
@@ -37,8 +37,8 @@ async def test_a_fake_endpoint_answers_without_a_server(sources: ModelSources) -
 async def test_a_local_endpoint_is_looked_for_on_this_machine(sources: ModelSources, tmp_path: Path) -> None:
     local = Endpoint(name="l", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model=str(tmp_path))
     with pytest.raises(RuntimeFailed):
-        await sources.detect(local, None)
-    upstream = sources.open(local, None)
+        await sources.detect(Target(local))
+    upstream = sources.open(Target(local))
     with pytest.raises(RuntimeFailed):
         await upstream(Embed(texts=["a"]))
     await upstream.close()

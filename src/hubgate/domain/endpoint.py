@@ -10,6 +10,7 @@ from enum import StrEnum
 from hubgate.domain.calls import InputType
 from hubgate.domain.chunking import ChunkFit, ChunkingSettings
 from hubgate.domain.errors import InvalidEndpoint
+from hubgate.domain.secret import Secret
 
 DEFAULT_REQUESTS_PER_MINUTE = 3000
 MAX_DIMENSIONS = 65_536
@@ -170,7 +171,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A registered model. Its token is not part of it."""
+    """A registered model, without its token: see `Target`."""
 
     name: str
     task: Task
@@ -272,3 +273,16 @@ class Endpoint:
             raise InvalidEndpoint("An endpoint cannot fall back to itself.")
         if self.source is Source.LOCAL and not self.model:
             raise InvalidEndpoint("A local endpoint needs a model: a folder, or a repository of the Hub.")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An endpoint with the access tokens for it: its own, or those of its connection."""
+
+    endpoint: Endpoint
+    token: Secret | None = None
+
+    @property
+    def first_token(self) -> Secret | None:
+        """The first of several tokens, for requests to Hugging Face itself."""
+        return next(iter(self.token.each()), None) if self.token else None

@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 
 from hubgate.domain.calls import CachedVector, Call, Generated, GenerationCall, Result, WireFormat
 from hubgate.domain.diagnosis import Step
-from hubgate.domain.endpoint import Endpoint, Facts
+from hubgate.domain.endpoint import Endpoint, Facts, Target
 from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelSearch
 from hubgate.domain.keys import Key
 from hubgate.domain.records import AuditLog, ConnectionStore, UsageStore
@@ -99,7 +99,7 @@ class Sources(Protocol):
         """
         ...
 
-    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
+    async def detect(self, target: Target) -> Facts:
         """Ask where the endpoint runs what it is. No model work, except where there is no other way.
 
         Raises:
@@ -115,15 +115,15 @@ class Sources(Protocol):
         """
         ...
 
-    async def runs(self, endpoint: Endpoint, token: Secret | None) -> bool:
+    async def runs(self, target: Target) -> bool:
         """Whether its server is known to run, so that no question wakes it; never asks the server itself."""
         ...
 
-    def open(self, endpoint: Endpoint, token: Secret | None) -> Upstream:
+    def open(self, target: Target) -> Upstream:
         """The upstream of an endpoint whose facts are known, for a task about texts. Does no I/O."""
         ...
 
-    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> TextGenerator:
+    def open_generator(self, target: Target) -> TextGenerator:
         """The same for an endpoint whose task is to write.
 
         Raises:
@@ -150,7 +150,7 @@ class Counter(Protocol):
 class Counters(Protocol):
     """What counts the tokens of each model."""
 
-    async def learn(self, endpoint: Endpoint, token: Secret | None) -> Facts:
+    async def learn(self, target: Target) -> Facts:
         """Get what it takes to count for an endpoint whose facts are known, once; its facts with what was learned.
 
         Takes a few seconds at most and never fails: without it, the facts say so.
@@ -294,11 +294,11 @@ class Store(Notes, Protocol):
         """Who changed what."""
         ...
 
-    async def endpoints(self) -> Sequence[tuple[Endpoint, Secret | None]]:
-        """All of them, with their tokens."""
+    async def endpoints(self) -> Sequence[Target]:
+        """All endpoints, each with its own token; one that uses a connection has none."""
         ...
 
-    async def add_endpoint(self, endpoint: Endpoint, token: Secret | None) -> None:
+    async def add_endpoint(self, target: Target) -> None:
         """Store a new endpoint.
 
         Raises:
@@ -306,7 +306,7 @@ class Store(Notes, Protocol):
         """
         ...
 
-    async def save_endpoint(self, endpoint: Endpoint, token: Secret | None) -> None:
+    async def save_endpoint(self, target: Target) -> None:
         """Replace the endpoint of this name, and its token."""
         ...
 

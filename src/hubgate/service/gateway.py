@@ -39,15 +39,16 @@ class Gateway(Connecting):
     async def load(self) -> None:
         """Read the connections, and open every stored endpoint. One that cannot be opened is off until it is switched on."""
         stored = await self._store.endpoints()
-        await self._load_connections([endpoint for endpoint, _ in stored])
-        for endpoint, own in stored:
+        await self._load_connections([target.endpoint for target in stored])
+        for own in stored:
+            endpoint = own.endpoint
             try:
-                token = await self._bearer(endpoint, own)
-                live = self._open(endpoint, token, self._model(endpoint, token))
+                target = await self._resolve(endpoint, own.token)
+                live = self._open(target, self._model(target))
             except HubgateError as error:
                 _log.error("endpoint %s is switched off: %s", endpoint.name, error)
                 off = replace(endpoint, enabled=False)  # in memory alone: the next start tries again
-                live = self._open(off, own, SwitchedOff(off.name))
+                live = self._open(replace(own, endpoint=off), SwitchedOff(off.name))
             self._live.put(live)
 
     async def start(self, ready_endpoint: Endpoint | None = None, *, load_models: bool = True) -> None:
@@ -64,7 +65,7 @@ class Gateway(Connecting):
             if endpoint.source is Source.LOCAL and load_models:
                 self._starting.load(endpoint.name, partial(self._load, endpoint.name))
             elif to_be_looked_at(endpoint):
-                runs = partial(self._sources.runs, endpoint, self._live.find(endpoint.name).token)
+                runs = partial(self._sources.runs, self._live.find(endpoint.name).target)
                 self._starting.look(endpoint.name, partial(self._check_in_turn, endpoint.name), runs)
         if ready_endpoint and await self._store.note(_READY_NOTE) is None:
             if endpoints:
@@ -100,8 +101,8 @@ class Gateway(Connecting):
         Raises:
             EndpointNotFound: no endpoint has this name.
         """
-        live = self._live.find(name)
-        return live.token.hint if live.token and not live.endpoint.connection else None
+        target = self._live.find(name).target
+        return target.token.hint if target.token and not target.endpoint.connection else None
 
     def token(self, name: str) -> Secret | None:
         """The endpoint's token, to ask the Hub with.
@@ -109,7 +110,7 @@ class Gateway(Connecting):
         Raises:
             EndpointNotFound: no endpoint has this name.
         """
-        return self._live.find(name).token
+        return self._live.find(name).target.token
 
     def unready(self) -> dict[str, str]:
         """The local endpoints that do not answer, and why, by name."""
@@ -132,15 +133,15 @@ class Gateway(Connecting):
             HubgateError: it does not answer.
         """
         asked = self._live.find(name)
-        proven, model = await prove(self._sources, asked.endpoint, asked.token, within, any_dimensions=True)
+        proven, model = await prove(self._sources, asked.target, within, any_dimensions=True)
         await model.close()
         live = self._live.find(name)  # which serves under other settings, if they were changed meanwhile
-        if proven.task not in GENERATION_TASKS and not is_another(asked.endpoint, live.endpoint):
-            live.changed = what_changed(live.endpoint.facts, proven.facts)
+        if proven.endpoint.task not in GENERATION_TASKS and not is_another(asked.endpoint, live.endpoint):
+            live.changed = what_changed(live.endpoint.facts, proven.endpoint.facts)
         if live.changed is not None:
             raise refusal(name, live.changed)
         self._starting.ready(name)
-        return proven
+        return proven.endpoint
 
     async def diagnose(
         self, endpoint: Endpoint, token: Secret | None = None, *, keep_token: bool = False
@@ -158,9 +159,9 @@ class Gateway(Connecting):
         """
         if keep_token and not endpoint.connection:
             token = await self._own_token(self._live.find(endpoint.name), endpoint)
-        bearer = await self._bearer(endpoint, token)
+        target = await self._resolve(endpoint, token)
         await self._token_guard.note_diagnosis(endpoint)
-        return diagnose(self._sources, endpoint, bearer)
+        return diagnose(self._sources, target)
 
     async def rotate_secret(self) -> int:
         """Seal every stored token under a new secret key; how many were sealed.

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from hubgate.domain.endpoint import Endpoint
+from hubgate.domain.endpoint import Endpoint, Target
 from hubgate.domain.errors import (
     CallerError,
     EndpointExists,
@@ -33,7 +33,6 @@ from hubgate.domain.errors import (
     InvalidRequest,
 )
 from hubgate.domain.keys import Key
-from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
 from hubgate.store.audit_log import SqlAudit, difference
 from hubgate.store.connections import SqlConnections
@@ -82,7 +81,7 @@ class SqlStore:
         """Have room made when the disk is full, and what did not fit written again."""
         self._database.make_room = make_room
 
-    async def endpoints(self) -> Sequence[tuple[Endpoint, Secret | None]]:
+    async def endpoints(self) -> Sequence[Target]:
         """All of them, with their tokens, by name.
 
         One that cannot be read is left out, and one whose token cannot be opened comes without it; both are
@@ -90,39 +89,43 @@ class SqlStore:
         until another takes its place.
         """
 
-        def work(connection: Connection) -> list[tuple[Endpoint, Secret | None]]:
+        def work(connection: Connection) -> list[Target]:
             rows = connection.execute(select(endpoints).order_by(endpoints.c.name))
             return [
-                (endpoint, self._tokens.open(row)) for row in rows if (endpoint := _endpoint(row)) is not None
+                Target(endpoint, self._tokens.open(row))
+                for row in rows
+                if (endpoint := _endpoint(row)) is not None
             ]
 
         return await self._database.do(work)
 
-    async def add_endpoint(self, endpoint: Endpoint, token: Secret | None) -> None:
+    async def add_endpoint(self, target: Target) -> None:
         """Store a new endpoint.
 
         Raises:
             EndpointExists: the name is taken.
         """
+        endpoint = target.endpoint
         note = self.audit.note()
 
         def work(connection: Connection) -> None:
             row_id = secrets.token_hex(16)
-            values = {"id": row_id, **_settings(endpoint), **self._tokens.of(token, row_id)}
+            values = {"id": row_id, **_settings(endpoint), **self._tokens.of(target.token, row_id)}
             try:
                 connection.execute(insert(endpoints).values(values))
             except IntegrityError:
                 raise EndpointExists(endpoint.name) from None
-            note(connection, "endpoint.add", endpoint.name, difference({}, _told(endpoint, token)))
+            note(connection, "endpoint.add", endpoint.name, difference({}, _told(target)))
 
         await self._database.do(work)
 
-    async def save_endpoint(self, endpoint: Endpoint, token: Secret | None) -> None:
+    async def save_endpoint(self, target: Target) -> None:
         """Replace the endpoint of this name, and its token.
 
         Raises:
             EndpointNotFound: there is none of this name.
         """
+        endpoint, token = target.endpoint, target.token
         note = self.audit.note()
 
         def work(connection: Connection) -> None:
@@ -135,8 +138,8 @@ class SqlStore:
             if token is not None or old is not None or before is None or _moved(before, endpoint):
                 values |= self._tokens.of(token, row.id)
             connection.execute(update(endpoints).where(is_it).values(values))
-            shown = _told(before, old) if before else {}
-            note(connection, "endpoint.change", endpoint.name, difference(shown, _told(endpoint, token)))
+            shown = _told(Target(before, old)) if before else {}
+            note(connection, "endpoint.change", endpoint.name, difference(shown, _told(target)))
 
         await self._database.do(work)
 
@@ -243,9 +246,10 @@ class SqlStore:
         await self._database.do(work)
 
 
-def _told(endpoint: Endpoint, token: Secret | None) -> dict[str, Any]:
+def _told(target: Target) -> dict[str, Any]:
     """What the audit log may tell of an endpoint."""
-    told = {**msgspec.to_builtins(endpoint), "token": token.hint if token else None}
+    token = target.token.hint if target.token else None
+    told = {**msgspec.to_builtins(target.endpoint), "token": token}
     facts = told.pop("facts")
     return told | {f"learned.{name}": facts[name] for name in ("model", "revision", "dimensions")}
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from hubgate.core.off_loop import off_loop
 from hubgate.domain.calls import Call, Embed, Rerank, Result, SparseEmbed
-from hubgate.domain.endpoint import Endpoint, Facts
+from hubgate.domain.endpoint import Endpoint, Facts, Target
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
-from hubgate.domain.secret import Secret
 from hubgate.upstreams.engines.embedders import DIALECTS, embed_request, read_vectors, vectors_bound
 from hubgate.upstreams.engines.generators import WRITERS
 from hubgate.upstreams.engines.identify import identify
@@ -99,31 +98,32 @@ class DedicatedSource:
         self._client = client
         self._deployments = deployments
 
-    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
+    async def detect(self, target: Target) -> Facts:
         """What runs at the URL: see `identify`."""
-        return await identify(endpoint, self._server(endpoint, token), self._deployments, token)
+        return await identify(target, self._server(target), self._deployments)
 
-    async def runs(self, endpoint: Endpoint, token: Secret | None) -> bool:
+    async def runs(self, target: Target) -> bool:
         """Whether Hugging Face says that it runs; nobody else tells of a server without asking it."""
-        first = next(iter(token.each()), None) if token else None
-        if endpoint.namespace is None or endpoint.url is None or first is None:
+        endpoint, token = target.endpoint, target.first_token
+        if endpoint.namespace is None or endpoint.url is None or token is None:
             return False
         try:
-            found = match(await self._deployments.list(endpoint.namespace, first), endpoint.url)
+            found = match(await self._deployments.list(endpoint.namespace, token), endpoint.url)
         except HubgateError:
             return False
         return found is not None and found.running
 
-    def open(self, endpoint: Endpoint, token: Secret | None) -> DedicatedUpstream:
+    def open(self, target: Target) -> DedicatedUpstream:
         """The upstream of an endpoint whose facts are known."""
-        return DedicatedUpstream(endpoint, self._server(endpoint, token))
+        return DedicatedUpstream(target.endpoint, self._server(target))
 
-    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> ServerWriter:
+    def open_generator(self, target: Target) -> ServerWriter:
         """The writer of an endpoint whose facts are known.
 
         Raises:
             InvalidEndpoint: its server does not write.
         """
+        endpoint = target.endpoint
         engine = endpoint.engine or endpoint.facts.engine
         if engine is None or engine not in WRITERS:
             raise InvalidEndpoint(
@@ -132,11 +132,11 @@ class DedicatedSource:
                 cause=Cause.WRONG_TASK,
             )
         model = endpoint.facts.model or endpoint.model
-        return ServerWriter(self._server(endpoint, token), WRITERS[engine], model)
+        return ServerWriter(self._server(target), WRITERS[engine], model)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
 
-    def _server(self, endpoint: Endpoint, token: Secret | None) -> Server:
-        return Server(endpoint, token, self._client)
+    def _server(self, target: Target) -> Server:
+        return Server(target, self._client)

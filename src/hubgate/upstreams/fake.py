@@ -14,10 +14,9 @@ from hashlib import blake2b
 from hubgate import __version__
 from hubgate.core.vectors import f32, normalised
 from hubgate.domain.calls import Call, Embed, Encoding, Result, Token, Tokens, Vectors
-from hubgate.domain.endpoint import Endpoint, Engine, Facts
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Target
 from hubgate.domain.errors import InvalidEndpoint
 from hubgate.domain.ports import TextGenerator
-from hubgate.domain.secret import Secret
 
 DEFAULT_DIMENSIONS = 384
 _READ = 32_768
@@ -63,8 +62,9 @@ class FakeUpstream:
 class FakeSource:
     """Opens fake upstreams."""
 
-    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:  # noqa: ARG002 - the port's shape
+    async def detect(self, target: Target) -> Facts:
         """What a fake model is."""
+        endpoint = target.endpoint
         return Facts(
             engine=Engine.FAKE,
             engine_version=__version__,
@@ -74,16 +74,17 @@ class FakeSource:
             pooling="words",
         )
 
-    def open(self, endpoint: Endpoint, token: Secret | None) -> FakeUpstream:  # noqa: ARG002 - the port's shape
+    def open(self, target: Target) -> FakeUpstream:
         """The upstream of a fake endpoint."""
-        return FakeUpstream(endpoint)
+        return FakeUpstream(target.endpoint)
 
-    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> TextGenerator:  # noqa: ARG002 - the port's shape
+    def open_generator(self, target: Target) -> TextGenerator:
         """No fake model writes.
 
         Raises:
             InvalidEndpoint: always.
         """
+        endpoint = target.endpoint
         raise InvalidEndpoint(f"A fake endpoint embeds; [{endpoint.name}] is to do {endpoint.task}.")
 
     async def close(self) -> None:

@@ -10,10 +10,9 @@ from dataclasses import replace
 
 from hubgate.core.off_loop import off_loop
 from hubgate.domain.calls import Call, Chat, Complete, Embed, Rerank, Result
-from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Target, Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
 from hubgate.domain.hub import ModelCard
-from hubgate.domain.secret import Secret
 from hubgate.upstreams.engines.embedders import embed_request, read_vectors, vectors_bound
 from hubgate.upstreams.engines.generators import Form
 from hubgate.upstreams.engines.providers import AUTO, CHAT, COMPLETERS, EMBEDDERS, POLICIES, RANKERS, TABLES
@@ -85,48 +84,48 @@ class RouterSource:
         self._hub = hub
         self._url = url
 
-    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
+    async def detect(self, target: Target) -> Facts:
         """Who serves the endpoint's model, as the Hub says; without the Hub, what the operator says is believed.
 
         Raises:
             InvalidEndpoint: nobody serves it, not the provider that is named, or another task.
             UpstreamError: the Hub cannot be asked, and the operator names no provider.
         """
+        endpoint = target.endpoint
         if endpoint.task is Task.SPARSE_EMBEDDING:
             raise InvalidEndpoint(
                 "No Inference Provider makes sparse vectors.",
                 remedy="Run the model on an Inference Endpoint.",
                 cause=Cause.NOT_SERVED,
             )
-        first = next(iter(token.each()), None) if token else None
         try:
-            card = await self._hub.model(endpoint.model or "", first)
+            card = await self._hub.model(endpoint.model or "", target.first_token)
         except HubgateError as error:
             if error.cause in {Cause.MODEL_NOT_FOUND, Cause.GATED_MODEL, Cause.INVALID_REQUEST}:
                 raise
             return _believed(endpoint, error)
         return _facts(endpoint, card)
 
-    def open(self, endpoint: Endpoint, token: Secret | None) -> RouterUpstream:
+    def open(self, target: Target) -> RouterUpstream:
         """The upstream of an endpoint whose facts are known."""
-        return RouterUpstream(endpoint, self._server(endpoint, token))
+        return RouterUpstream(target.endpoint, self._server(target))
 
-    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> ServerWriter:
+    def open_generator(self, target: Target) -> ServerWriter:
         """The writer of an endpoint whose facts are known."""
-        facts = endpoint.facts
+        endpoint, facts = target.endpoint, target.endpoint.facts
         named = "" if endpoint.provider in {None, AUTO} else f":{endpoint.provider}"
         forms: dict[type[Chat | Complete], Form] = {Chat: replace(CHAT, model=f"{endpoint.model}{named}")}
         completer = COMPLETERS.get(facts.provider or "")
         if completer is not None and facts.completes is not False:
             model = facts.provider_model or endpoint.model or ""
             forms[Complete] = replace(completer, route=completer.route.format(model=model), model=model)
-        return ServerWriter(self._server(endpoint, token), forms, endpoint.model)
+        return ServerWriter(self._server(target), forms, endpoint.model)
 
     async def close(self) -> None:
         """Nothing of its own: the connections are shared."""
 
-    def _server(self, endpoint: Endpoint, token: Secret | None) -> Server:
-        return Server(endpoint, token, self._client, base=self._url)
+    def _server(self, target: Target) -> Server:
+        return Server(target, self._client, base=self._url)
 
 
 def _facts(endpoint: Endpoint, card: ModelCard) -> Facts:

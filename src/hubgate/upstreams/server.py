@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from hubgate.core.traffic.rate_limit import current_permit
 from hubgate.domain.calls import NO_CONTEXT, Context, WireFormat
-from hubgate.domain.endpoint import Endpoint
+from hubgate.domain.endpoint import Target
 from hubgate.domain.errors import InvalidEndpoint, UpstreamRefused
 from hubgate.domain.secret import Secret
 from hubgate.upstreams.engines.replies.errors import refusal
@@ -33,11 +33,10 @@ class Server:
         InvalidEndpoint: the URL or a token cannot be used.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, token: Secret | None, client: HttpClient, *, base: str | None = None
-    ) -> None:
+    def __init__(self, target: Target, client: HttpClient, *, base: str | None = None) -> None:
+        endpoint = target.endpoint
         self.base = base_url(endpoint.url or "") if base is None else base.rstrip("/")
-        self._tokens = AccessTokens(token)
+        self._tokens = AccessTokens(target.token)
         self._client = client
         self._endpoint = endpoint
 

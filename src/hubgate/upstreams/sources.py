@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from hubgate.domain.diagnosis import Step
-from hubgate.domain.endpoint import Endpoint, Facts, Source
+from hubgate.domain.endpoint import Endpoint, Facts, Source, Target
 from hubgate.domain.ports import TextGenerator, Upstream
-from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import HUGGING_FACE_HOSTS
 from hubgate.runtime.share import Share
 from hubgate.settings import Settings
@@ -27,11 +26,11 @@ from hubgate.upstreams.urls import base_url, origin_of
 class _Row(Protocol):
     """The models of one source; see `domain.ports.Sources`."""
 
-    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts: ...
+    async def detect(self, target: Target) -> Facts: ...
 
-    def open(self, endpoint: Endpoint, token: Secret | None) -> Upstream: ...
+    def open(self, target: Target) -> Upstream: ...
 
-    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> TextGenerator: ...
+    def open_generator(self, target: Target) -> TextGenerator: ...
 
     async def close(self) -> None: ...
 
@@ -79,9 +78,9 @@ class ModelSources:
         url = self._urls.get(endpoint.source) or base_url(endpoint.url or "")
         return tuple(map(origin_of, filter(None, (url, endpoint.proxy))))
 
-    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
+    async def detect(self, target: Target) -> Facts:
         """What runs there: see `domain.ports.Sources`."""
-        return await self._rows[endpoint.source].detect(endpoint, token)
+        return await self._rows[target.endpoint.source].detect(target)
 
     async def reach(self, endpoint: Endpoint) -> AsyncIterator[Step]:
         """Go the way to the endpoint's server, or to the proxy before it; a model on this machine has none."""
@@ -92,17 +91,17 @@ class ModelSources:
             async for step in reach(endpoint.proxy or url, self._rule, ca_bundle=endpoint.ca_bundle):
                 yield step
 
-    async def runs(self, endpoint: Endpoint, token: Secret | None) -> bool:
+    async def runs(self, target: Target) -> bool:
         """Whether its server is known to run: see `domain.ports.Sources`."""
-        return endpoint.source is Source.DEDICATED and await self._dedicated.runs(endpoint, token)
+        return target.endpoint.source is Source.DEDICATED and await self._dedicated.runs(target)
 
-    def open(self, endpoint: Endpoint, token: Secret | None) -> Upstream:
+    def open(self, target: Target) -> Upstream:
         """The upstream of an endpoint whose facts are known."""
-        return self._rows[endpoint.source].open(endpoint, token)
+        return self._rows[target.endpoint.source].open(target)
 
-    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> TextGenerator:
+    def open_generator(self, target: Target) -> TextGenerator:
         """The writer of an endpoint whose facts are known."""
-        return self._rows[endpoint.source].open_generator(endpoint, token)
+        return self._rows[target.endpoint.source].open_generator(target)
 
     def local_memory(self) -> Mapping[tuple[str, str], int]:
         """Bytes of memory of each local model that is loaded, by its name and precision."""

@@ -15,7 +15,7 @@ from lookalikes.hub import Hub, running_hub
 from scripted import Script
 from tokenizers import Tokenizer
 
-from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.endpoint import Endpoint, Source, Target, Task
 from hubgate.service.registry.validation import prove
 from hubgate.upstreams.local.files import packaged
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from hubgate.domain.endpoint import Facts
     from hubgate.domain.ports import Counter
-    from hubgate.domain.secret import Secret
     from hubgate.settings import Settings
 
 NAMES = ("tokenizer.json", "config.json", "sentence_bert_config.json", "tokenizer_config.json")
@@ -175,7 +174,7 @@ class Waiting:
     def __init__(self) -> None:
         self.asked = asyncio.Event()
 
-    async def learn(self, endpoint: Endpoint, token: Secret | None) -> Facts:
+    async def learn(self, target: Target) -> Facts:
         self.asked.set()
         await asyncio.Event().wait()
         raise AssertionError
@@ -187,7 +186,7 @@ class Waiting:
 async def test_who_leaves_while_the_hub_is_asked_leaves_no_model_open() -> None:
     script, counters = Closing(), Waiting()
     draft = Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
-    asking = asyncio.create_task(prove(script, draft, None, None, counters=counters))
+    asking = asyncio.create_task(prove(script, Target(draft), None, counters=counters))
     await counters.asked.wait()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):

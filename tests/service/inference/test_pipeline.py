@@ -12,7 +12,7 @@ from staged import Stage, dedicated, local, until
 
 from hubgate.core.cache import MemoryCache
 from hubgate.domain.calls import Context, Embed, InputType, Vectors
-from hubgate.domain.endpoint import Engine, Facts
+from hubgate.domain.endpoint import Engine, Facts, Target
 from hubgate.domain.errors import Cause, DeadlineExceeded, UpstreamRefused
 from hubgate.domain.secret import Secret
 from hubgate.service.inference.pipeline import Pipelines, identity
@@ -45,7 +45,7 @@ def pipelines(cache: MemoryCache | None = None) -> Pipelines:
 
 
 def build(stage: Stage, endpoint: Endpoint, *, cache: MemoryCache | None = None) -> Pipeline:
-    return pipelines(cache).build(endpoint, None, stage.open(endpoint, None))
+    return pipelines(cache).build(Target(endpoint), stage.open(Target(endpoint)))
 
 
 def texts(stage: Stage) -> list[list[str]]:
@@ -189,7 +189,7 @@ class TestAllowance:
     async def _shared(first: Endpoint, second: Endpoint, tokens: tuple[str | None, str | None]) -> bool:
         stage, both = Stage(), pipelines()
         built = [
-            both.build(endpoint, Secret(token) if token else None, stage.open(endpoint, None))
+            both.build(Target(endpoint, Secret(token) if token else None), stage.open(Target(endpoint)))
             for endpoint, token in zip((first, second), tokens, strict=True)
         ]
         await built[0].answer(CALL)
@@ -228,9 +228,9 @@ class TestAllowance:
     async def test_it_outlives_an_update_of_other_settings(self, stage: Stage) -> None:
         both = pipelines()
         slow = replace(E5, requests_per_minute=1)
-        old = both.build(slow, None, stage.open(slow, None))
+        old = both.build(Target(slow), stage.open(Target(slow)))
         await old.answer(CALL)
-        new = both.build(replace(slow, cached=False), None, stage.open(slow, None))
+        new = both.build(Target(replace(slow, cached=False)), stage.open(Target(slow)))
         del old
         with pytest.raises(DeadlineExceeded):
             await new.answer(CALL)

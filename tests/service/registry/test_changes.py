@@ -12,7 +12,7 @@ from staged import dedicated, local, until
 
 from hubgate.domain.calls import Embed
 from hubgate.domain.chunking import ChunkFit, ChunkingSettings
-from hubgate.domain.endpoint import Facts, Similarity, Source
+from hubgate.domain.endpoint import Facts, Similarity, Source, Target
 from hubgate.domain.errors import (
     EndpointChanged,
     EndpointDisabled,
@@ -62,7 +62,7 @@ class TestEdit:
         changed = await gateway.edit(replace(endpoint, **given))  # type: ignore[arg-type]
         assert (stage.detections, stage.questions) == (1, 1)
         assert gateway.find("e5") == changed == replace(endpoint, **given)  # type: ignore[arg-type]
-        assert await store.endpoints() == [(changed, TOKEN)]
+        assert await store.endpoints() == [Target(changed, TOKEN)]
 
     @pytest.mark.parametrize(
         "given",
@@ -88,16 +88,16 @@ class TestEdit:
         stage.absence = UpstreamUnreachable("Nothing listens.")
         with pytest.raises(UpstreamUnreachable):
             await gateway.edit(replace(endpoint, url="http://127.0.0.1:2/"))
-        assert await store.endpoints() == [(gateway.find("e5"), TOKEN)] == [(endpoint, TOKEN)]
+        assert await store.endpoints() == [Target(gateway.find("e5"), TOKEN)] == [Target(endpoint, TOKEN)]
 
     async def test_a_token_stays_is_replaced_or_goes(self, gateway: Gateway, store: SqlStore) -> None:
         endpoint = await gateway.register(dedicated(), TOKEN)
         await gateway.edit(replace(endpoint, burst=2))
-        assert (await store.endpoints())[0][1] == TOKEN
+        assert (await store.endpoints())[0].token == TOKEN
         await gateway.edit(endpoint, ANOTHER, keep_token=False)
-        assert (await store.endpoints())[0][1] == ANOTHER
+        assert (await store.endpoints())[0].token == ANOTHER
         await gateway.edit(endpoint, None, keep_token=False)
-        assert (await store.endpoints())[0][1] is None
+        assert (await store.endpoints())[0].token is None
         assert gateway.token_hint("e5") is None
 
     async def test_nothing_changed_is_nothing_done(self, gateway: Gateway, stage: Stage) -> None:
@@ -122,7 +122,7 @@ class TestEdit:
         await moving
         there = await waiting
         assert (there.url, there.cached) == ("http://127.0.0.1:2/", verb == "accept")
-        assert await store.endpoints() == [(there, TOKEN)]
+        assert await store.endpoints() == [Target(there, TOKEN)]
         assert gateway.find("e5") == there
 
     async def test_a_local_model_stays_loaded_and_the_last_to_leave_frees_it(
@@ -224,7 +224,7 @@ class TestKeep:
     ) -> None:
         kept = await gateway.keep(dedicated(), TOKEN)
         assert (kept.enabled, stage.detections, stage.actors) == (False, 0, [])
-        assert await store.endpoints() == [(kept, TOKEN)]
+        assert await store.endpoints() == [Target(kept, TOKEN)]
         with pytest.raises(EndpointExists):
             await gateway.keep(dedicated(), None)
         stage.absence = UpstreamUnreachable("Nothing listens.")
@@ -253,7 +253,7 @@ class TestClone:
         twin = await gateway.clone("e5", "twin")
         assert twin == replace(endpoint, name="twin")
         assert stage.detections == 1
-        assert await store.endpoints() == [(endpoint, TOKEN), (twin, TOKEN)]
+        assert await store.endpoints() == [Target(endpoint, TOKEN), Target(twin, TOKEN)]
         await gateway.embed("twin", CALL)
 
     async def test_a_name_that_is_taken_or_unknown_is_refused(self, gateway: Gateway) -> None:
@@ -276,7 +276,7 @@ async def test_an_edit_whose_asker_leaves_is_done_or_not_at_all(
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     stage.go_on.set()
-    assert await store.endpoints() == [(endpoint, None)]
+    assert await store.endpoints() == [Target(endpoint)]
     assert len(stage.open_actors) == 1
 
 

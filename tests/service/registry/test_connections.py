@@ -11,6 +11,7 @@ import pytest
 from staged import dedicated
 
 from hubgate.domain.calls import Embed
+from hubgate.domain.endpoint import Target
 from hubgate.domain.errors import InUse, InvalidEndpoint, InvalidRequest, NotFound
 from hubgate.domain.secret import Secret
 from hubgate.service.gateway import Gateway
@@ -40,7 +41,7 @@ async def test_an_endpoint_is_reached_with_its_connections_token_and_stores_none
     await gateway.connect("team", TOKEN)
     endpoint = await gateway.register(dedicated(connection="team"), None)
     assert stage.actors[-1].token == TOKEN
-    assert await store.endpoints() == [(endpoint, None)]
+    assert await store.endpoints() == [Target(endpoint)]
     assert gateway.token_hint("e5") is None
     twin = await gateway.clone("e5", "twin")
     assert twin.connection == "team"
@@ -101,13 +102,13 @@ async def test_an_endpoint_changes_between_a_connection_and_a_token_of_its_own(
     endpoint = await gateway.register(dedicated(), ANOTHER)
     joined = await gateway.edit(replace(endpoint, connection="team"))
     assert (stage.detections, stage.actors[-1].token) == (2, TOKEN)
-    assert await store.endpoints() == [(joined, None)]
+    assert await store.endpoints() == [Target(joined)]
     left = await gateway.edit(replace(joined, connection=None), ANOTHER, keep_token=False)
-    assert await store.endpoints() == [(left, ANOTHER)]
+    assert await store.endpoints() == [Target(left, ANOTHER)]
     joined = await gateway.edit(replace(left, connection="team"))
     updated = await gateway.update(joined, ANOTHER)
     assert updated.connection is None
-    assert await store.endpoints() == [(updated, ANOTHER)]
+    assert await store.endpoints() == [Target(updated, ANOTHER)]
 
 
 async def test_a_connection_in_use_stays_and_says_by_whom(gateway: Gateway) -> None:

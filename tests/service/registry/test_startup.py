@@ -13,7 +13,7 @@ import pytest
 from staged import Stage, dedicated, local, until
 
 from hubgate.domain.calls import Embed
-from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.endpoint import Endpoint, Source, Target, Task
 from hubgate.domain.errors import (
     Cause,
     EndpointChanged,
@@ -498,7 +498,7 @@ class TestChange:
         await gateway.register(dedicated(), token)
         stage.vector = (0.8, 0.6)
         accepted = await gateway.accept("e5")
-        assert await store.endpoints() == [(accepted, token)]
+        assert await store.endpoints() == [Target(accepted, token)]
 
     async def test_an_accepted_fake_endpoint_keeps_its_dimensions(
         self, run: Callable[[], Gateway], stage: Stage

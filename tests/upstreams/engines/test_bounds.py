@@ -9,7 +9,7 @@ import pytest
 from raw_server import raw_server
 
 from hubgate.domain.calls import Embed, Rerank, SparseEmbed, Tokenize
-from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Target, Task
 from hubgate.domain.errors import Cause, UpstreamUnreadable
 from hubgate.settings import Settings
 from hubgate.upstreams.engines.replies import bounds
@@ -51,7 +51,7 @@ async def ask(sources: ModelSources, call: Call, reply: bytes, **facts: object) 
             url=f"http://127.0.0.1:{port}",
             facts=Facts(**{"engine": Engine.TEI, **facts}),  # type: ignore[arg-type] # as the tests give them
         )
-        return await sources.open(endpoint, None)(call)
+        return await sources.open(Target(endpoint))(call)
 
 
 CALLS: dict[str, Call] = {

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from lookalikes import lookalike
 
-from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Target, Task
 from hubgate.domain.errors import Cause, HubgateError
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
@@ -39,7 +39,7 @@ async def refused(
     sources: ModelSources, url: str, token: Secret | None = None, **fields: Any
 ) -> HubgateError:
     with pytest.raises(HubgateError) as caught:
-        await sources.detect(endpoint(url, **fields), token)
+        await sources.detect(Target(endpoint(url, **fields), token))
     return caught.value
 
 
@@ -80,25 +80,25 @@ async def test_each_server_is_recognised_and_tells_its_facts(
     sources: ModelSources, engine: str, facts: Facts
 ) -> None:
     with lookalike(engine) as server:
-        assert await sources.detect(endpoint(server.url), None) == facts
+        assert await sources.detect(Target(endpoint(server.url))) == facts
         assert len(server.posts) == (1 if engine == "toolkit" else 0)
 
 
 async def test_a_route_pasted_along_does_not_hinder(sources: ModelSources) -> None:
     with lookalike("vllm") as server:
-        assert (await sources.detect(endpoint(server.url + "/v1/embeddings"), None)).engine is Engine.VLLM
+        assert (await sources.detect(Target(endpoint(server.url + "/v1/embeddings")))).engine is Engine.VLLM
 
 
 async def test_infinity_without_a_prefix_is_found_at_its_own_routes(sources: ModelSources) -> None:
     with lookalike("infinity", prefix="") as server:
-        facts = await sources.detect(endpoint(server.url), None)
+        facts = await sources.detect(Target(endpoint(server.url)))
     assert (facts.engine, facts.route) == (Engine.INFINITY, "/embeddings")
 
 
 async def test_the_token_is_sent_with_every_question(sources: ModelSources) -> None:
     for engine in LEARNED:
         with lookalike(engine, key="hf_secret") as server:
-            await sources.detect(endpoint(server.url), Secret("hf_secret"))
+            await sources.detect(Target(endpoint(server.url), Secret("hf_secret")))
             assert {asked.token for asked in server.requests} == {"hf_secret"}
 
 
@@ -178,19 +178,19 @@ async def test_each_server_that_writes_is_recognised_without_asking_its_model_bu
     sources: ModelSources, engine: str, facts: Facts, task: Task
 ) -> None:
     with lookalike(engine, kind="llm") as server:
-        assert await sources.detect(endpoint(server.url, task=task), None) == facts
+        assert await sources.detect(Target(endpoint(server.url, task=task))) == facts
         assert len(server.posts) == (engine == "toolkit" and task is Task.COMPLETION)
 
 
 async def test_infinity_without_a_prefix_ranks_at_its_own_route(sources: ModelSources) -> None:
     with lookalike("infinity", prefix="", kind="reranker") as server:
-        facts = await sources.detect(endpoint(server.url, task=Task.RERANK), None)
+        facts = await sources.detect(Target(endpoint(server.url, task=Task.RERANK)))
     assert facts.route == "/rerank"
 
 
 async def test_the_task_that_the_server_does_is_accepted(sources: ModelSources) -> None:
     with lookalike("tei", kind="reranker") as server:
-        facts = await sources.detect(endpoint(server.url, task=Task.RERANK), None)
+        facts = await sources.detect(Target(endpoint(server.url, task=Task.RERANK)))
     assert facts.engine is Engine.TEI
 
 
@@ -220,7 +220,7 @@ async def test_a_toolkit_deployed_with_another_task_is_refused_with_the_task_to_
     deployed, does = TOOLKITS[kind]
     with lookalike("toolkit", kind=kind) as server:
         if does is wanted:
-            facts = await sources.detect(endpoint(server.url, task=wanted), None)
+            facts = await sources.detect(Target(endpoint(server.url, task=wanted)))
             assert (facts.engine, len(server.posts)) == (Engine.TOOLKIT, 1)
             return
         error = await refused(sources, server.url, task=wanted)
@@ -241,13 +241,13 @@ def test_an_answer_of_a_custom_handler_is_not_taken_for_another_task(answer: obj
 
 async def test_a_toolkit_is_asked_nothing_where_its_answer_would_not_tell(sources: ModelSources) -> None:
     with lookalike("toolkit", kind="sparse") as server:
-        facts = await sources.detect(endpoint(server.url, task=Task.SPARSE_EMBEDDING), None)
+        facts = await sources.detect(Target(endpoint(server.url, task=Task.SPARSE_EMBEDDING)))
         assert (facts.engine, server.posts) == (Engine.TOOLKIT, [])
 
 
 async def test_a_toolkit_that_does_not_pool_is_accepted_with_a_warning(sources: ModelSources) -> None:
     with lookalike("toolkit", kind="tokens") as server:
-        assert (await sources.detect(endpoint(server.url), None)).warnings == (POOLED_HERE,)
+        assert (await sources.detect(Target(endpoint(server.url)))).warnings == (POOLED_HERE,)
 
 
 async def test_a_toolkit_that_sends_nonsense_is_not_called_another_task(sources: ModelSources) -> None:
@@ -268,34 +268,34 @@ async def test_an_unknown_server_names_the_way_out(sources: ModelSources) -> Non
 
 async def test_the_operators_engine_wins_over_what_the_server_says(sources: ModelSources) -> None:
     with lookalike("infinity", prefix="") as server:
-        facts = await sources.detect(endpoint(server.url, engine=Engine.OPENAI), None)
+        facts = await sources.detect(Target(endpoint(server.url, engine=Engine.OPENAI)))
     assert (facts.engine, facts.model, facts.route) == (Engine.OPENAI, "look/alike", "/embeddings")
     assert "treated as openai" in facts.warnings[0]
 
 
 async def test_the_operators_engine_has_its_own_route(sources: ModelSources) -> None:
     with lookalike("infinity", prefix="") as server:
-        facts = await sources.detect(endpoint(server.url, engine=Engine.TEI), None)
+        facts = await sources.detect(Target(endpoint(server.url, engine=Engine.TEI)))
     assert (facts.engine, facts.route) == (Engine.TEI, None)
 
 
 async def test_the_operators_engine_is_asked_for_its_facts(sources: ModelSources) -> None:
     with lookalike("tei") as server:
-        assert await sources.detect(endpoint(server.url, engine=Engine.TEI), None) == LEARNED["tei"]
+        assert await sources.detect(Target(endpoint(server.url, engine=Engine.TEI))) == LEARNED["tei"]
     with lookalike("tei", kind="reranker") as server:
         assert (await refused(sources, server.url, engine=Engine.TEI)).cause is Cause.WRONG_TASK
 
 
 async def test_the_operators_engine_is_believed_of_a_server_that_says_nothing(sources: ModelSources) -> None:
     with lookalike("unknown") as server:
-        facts = await sources.detect(endpoint(server.url, engine=Engine.INFINITY), None)
+        facts = await sources.detect(Target(endpoint(server.url, engine=Engine.INFINITY)))
     assert (facts.engine, facts.max_batch_texts) == (Engine.INFINITY, 2048)
     assert "does not say what it is" in facts.warnings[0]
 
 
 async def test_the_model_that_the_operator_named_is_chosen_among_those_served(sources: ModelSources) -> None:
     with lookalike("vllm") as server:
-        facts = await sources.detect(endpoint(server.url, model="look/alike"), None)
+        facts = await sources.detect(Target(endpoint(server.url, model="look/alike")))
     assert facts.model == "look/alike"
 
 

@@ -12,7 +12,7 @@ import pytest
 from lookalikes import LookAlike, lookalike
 
 from hubgate.domain.calls import Chat, Complete, WireFormat
-from hubgate.domain.endpoint import Endpoint, Engine, Source, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Source, Target, Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
@@ -41,7 +41,9 @@ async def opened(
 ) -> TextGenerator:
     values = {"name": "w", "task": Task.COMPLETION, "source": Source.DEDICATED, "url": server.url} | fields
     draft = Endpoint(**values)
-    return sources.open_generator(replace(draft, facts=await sources.detect(draft, token)), token)
+    return sources.open_generator(
+        Target(replace(draft, facts=await sources.detect(Target(draft, token))), token)
+    )
 
 
 def chat(text: str = "one two", **fields: object) -> Chat:
@@ -266,7 +268,7 @@ async def test_an_engine_that_never_writes_opens_no_writer(sources: ModelSources
         name="w", task=Task.COMPLETION, source=Source.DEDICATED, url="http://127.0.0.1:1", engine=Engine.TEI
     )
     with pytest.raises(InvalidEndpoint, match="does not write"):
-        sources.open_generator(draft, None)
+        sources.open_generator(Target(draft))
 
 
 FAULTS = {

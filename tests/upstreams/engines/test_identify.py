@@ -8,7 +8,7 @@ import pytest
 from lookalikes import lookalike
 from lookalikes.deployments import TOKEN, DeploymentsApi, deployment, running_deployments
 
-from hubgate.domain.endpoint import Endpoint, Engine, Source, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Source, Target, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint, UpstreamError, UpstreamUnreadable
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
@@ -54,7 +54,7 @@ async def test_the_server_is_asked_and_what_it_does_not_know_comes_from_hugging_
 ) -> None:
     with lookalike("tei", name="/repository") as server:
         site.items["acme"] = [deployment("a", url=server.url)]
-        facts = await sources.detect(endpoint(server.url + "/v1/", model=MODEL), OWNER)
+        facts = await sources.detect(Target(endpoint(server.url + "/v1/", model=MODEL), OWNER))
     assert (facts.engine, facts.model, facts.engine_version) == (Engine.TEI, MODEL, "1.9.3")
     assert facts.max_input_tokens == 512
     assert [seen.token for seen in site.asked] == [TOKEN]
@@ -63,7 +63,7 @@ async def test_the_server_is_asked_and_what_it_does_not_know_comes_from_hugging_
 async def test_the_first_of_several_tokens_looks_it_up(sources: ModelSources, site: DeploymentsApi) -> None:
     with lookalike("tei") as server:
         site.items["acme"] = [deployment("a", url=server.url)]
-        await sources.detect(endpoint(server.url), Secret(f"{TOKEN}\nhf_another"))
+        await sources.detect(Target(endpoint(server.url), Secret(f"{TOKEN}\nhf_another")))
     assert [seen.token for seen in site.asked] == [TOKEN]
 
 
@@ -73,15 +73,15 @@ async def test_a_server_that_does_not_tell_its_engine_is_known_by_its_image(
     with lookalike("unknown") as server:
         image = {"custom": {"url": "vllm/vllm-openai:v0.32"}}
         site.items["acme"] = [deployment("a", url=server.url, image=image)]
-        facts = await sources.detect(endpoint(server.url), OWNER)
+        facts = await sources.detect(Target(endpoint(server.url), OWNER))
         assert (facts.engine, facts.model) == (Engine.VLLM, MODEL)
         with pytest.raises(UpstreamUnreadable):
-            await sources.detect(endpoint(server.url, namespace=None), OWNER)
+            await sources.detect(Target(endpoint(server.url, namespace=None), OWNER))
 
 
 async def test_without_a_namespace_nobody_else_is_asked(sources: ModelSources, site: DeploymentsApi) -> None:
     with lookalike("tei") as server:
-        await sources.detect(endpoint(server.url, namespace=None), OWNER)
+        await sources.detect(Target(endpoint(server.url, namespace=None), OWNER))
     assert site.asked == []
 
 
@@ -90,7 +90,7 @@ async def test_a_token_that_may_not_list_still_registers_with_a_warning(
 ) -> None:
     site.fail("no-right")
     with lookalike("tei") as server:
-        facts = await sources.detect(endpoint(server.url), OWNER)
+        facts = await sources.detect(Target(endpoint(server.url), OWNER))
     assert facts.engine is Engine.TEI
     assert "could not be looked up" in facts.warnings[-1]
 
@@ -100,17 +100,17 @@ async def test_an_embedding_model_that_is_not_the_servers_is_refused_with_both_n
 ) -> None:
     with lookalike("tei", name=MODEL) as server:
         with pytest.raises(InvalidEndpoint) as caught:
-            await sources.detect(endpoint(server.url, namespace=None, model="BAAI/bge-m3"), None)
+            await sources.detect(Target(endpoint(server.url, namespace=None, model="BAAI/bge-m3")))
         assert f"[{MODEL}], as the server says, not [BAAI/bge-m3]" in caught.value.message
         named = endpoint(server.url, namespace=None, model=MODEL.upper())
-        assert (await sources.detect(named, None)).model == MODEL
+        assert (await sources.detect(Target(named))).model == MODEL
 
 
 @pytest.mark.parametrize("task", [Task.COMPLETION, Task.CHAT_COMPLETION])
 async def test_for_text_generation_any_name_will_do(sources: ModelSources, task: Task) -> None:
     with lookalike("vllm", kind="llm", name="meta/llama") as server:
         draft = endpoint(server.url, namespace=None, model="whatever/name", task=task)
-        assert (await sources.detect(draft, None)).model == "meta/llama"
+        assert (await sources.detect(Target(draft))).model == "meta/llama"
 
 
 async def test_one_that_is_paused_or_failed_is_told_before_it_is_called(
@@ -119,6 +119,6 @@ async def test_one_that_is_paused_or_failed_is_told_before_it_is_called(
     with lookalike("tei") as server:
         site.items["acme"] = [deployment("a", url=server.url, state="paused", message="Paused by ada.")]
         with pytest.raises(UpstreamError, match=r"\[a\] is paused. Paused by ada.") as caught:
-            await sources.detect(endpoint(server.url), OWNER)
+            await sources.detect(Target(endpoint(server.url), OWNER))
         assert server.requests == []
     assert caught.value.cause is Cause.PAUSED

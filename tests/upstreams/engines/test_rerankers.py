@@ -12,7 +12,7 @@ from lookalikes import LookAlike, lookalike
 from lookalikes.ranker import score_of
 
 from hubgate.domain.calls import Rerank, Scores, SparseEmbed, SparseVectors
-from hubgate.domain.endpoint import Endpoint, Engine, Source, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Source, Target, Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
 from hubgate.settings import Settings
 from hubgate.upstreams.engines.rerankers import RANKERS, ranker_of, read_scores, rerank_request
@@ -41,7 +41,7 @@ async def opened(
     sources: ModelSources, server: LookAlike, task: Task = Task.RERANK, **fields: Any
 ) -> Upstream:
     draft = Endpoint(name="r", task=task, source=Source.DEDICATED, url=server.url, **fields)
-    return sources.open(replace(draft, facts=await sources.detect(draft, None)), None)
+    return sources.open(Target(replace(draft, facts=await sources.detect(Target(draft)))))
 
 
 async def scores(upstream: Upstream, call: Rerank) -> Scores:

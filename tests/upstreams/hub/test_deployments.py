@@ -9,7 +9,7 @@ from lookalikes.deployments import TOKEN, DeploymentsApi, deployment, running_de
 from lookalikes.hub_api import TOKEN as ADA
 from lookalikes.hub_api import HubApi
 
-from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Target, Task
 from hubgate.domain.errors import (
     Cause,
     HubgateError,
@@ -219,7 +219,7 @@ class TestFacts:
         self, deployments: Deployments, site: DeploymentsApi
     ) -> None:
         site.items["acme"] = [deployment("a", url=URL)]
-        facts = await deployment_facts(deployments, endpoint(model="Intfloat/E5-small-v2"), OWNER)
+        facts = await deployment_facts(deployments, Target(endpoint(model="Intfloat/E5-small-v2"), OWNER))
         assert (facts.engine, facts.model) == (Engine.TEI, MODEL)
         assert facts.revision == "ffb93f3bd4047442299a41ebb6fa998a38507c52"
         assert facts.warnings == ()
@@ -227,8 +227,8 @@ class TestFacts:
     async def test_without_a_namespace_nobody_is_asked(
         self, deployments: Deployments, site: DeploymentsApi
     ) -> None:
-        assert await deployment_facts(deployments, endpoint(namespace=None), OWNER) == Facts()
-        without_token = await deployment_facts(deployments, endpoint(), None)
+        assert await deployment_facts(deployments, Target(endpoint(namespace=None), OWNER)) == Facts()
+        without_token = await deployment_facts(deployments, Target(endpoint()))
         assert "Without a token" in without_token.warnings[0]
         assert site.asked == []
 
@@ -237,27 +237,27 @@ class TestFacts:
         self, deployments: Deployments, site: DeploymentsApi, fault: str
     ) -> None:
         site.fail(fault)
-        facts = await deployment_facts(deployments, endpoint(), OWNER)
+        facts = await deployment_facts(deployments, Target(endpoint(), OWNER))
         assert (facts.engine, facts.model) == (None, None)
         assert "could not be looked up" in facts.warnings[0]
         assert TOKEN not in facts.warnings[0]
 
     async def test_a_namespace_that_is_not_there_is_refused(self, deployments: Deployments) -> None:
         with pytest.raises(InvalidEndpoint, match=r"\[nobody\]"):
-            await deployment_facts(deployments, endpoint(namespace="nobody"), OWNER)
+            await deployment_facts(deployments, Target(endpoint(namespace="nobody"), OWNER))
 
     async def test_a_url_that_is_not_the_namespaces_is_refused_with_those_that_are(
         self, deployments: Deployments, site: DeploymentsApi
     ) -> None:
         with pytest.raises(InvalidEndpoint, match="has no Inference Endpoints"):
-            await deployment_facts(deployments, endpoint(), OWNER)
+            await deployment_facts(deployments, Target(endpoint(), OWNER))
         site.items["acme"] = [deployment("idle", state="paused")]
         with pytest.raises(InvalidEndpoint, match="Without a URL at the moment") as caught:
-            await deployment_facts(deployments, endpoint(), OWNER)
+            await deployment_facts(deployments, Target(endpoint(), OWNER))
         assert "It has" not in caught.value.message
         site.items["acme"] += [deployment("up", url="https://other.example")]
         with pytest.raises(InvalidEndpoint) as caught:
-            await deployment_facts(deployments, endpoint(), OWNER)
+            await deployment_facts(deployments, Target(endpoint(), OWNER))
         assert "up (https://other.example)" in caught.value.message
         assert "idle" in caught.value.message
         assert "resume" in caught.value.remedy
@@ -274,13 +274,13 @@ class TestFacts:
     ) -> None:
         site.items["acme"] = [deployment("a", url=URL, state=state, message="It was idle.")]
         with pytest.raises(UpstreamError) as caught:
-            await deployment_facts(deployments, endpoint(), OWNER)
+            await deployment_facts(deployments, Target(endpoint(), OWNER))
         assert caught.value.cause is cause
         assert told in caught.value.message
 
     async def test_a_failed_update_is_a_warning(self, deployments: Deployments, site: DeploymentsApi) -> None:
         site.items["acme"] = [deployment("a", url=URL, state="updateFailed", message="Out of memory")]
-        facts = await deployment_facts(deployments, endpoint(), OWNER)
+        facts = await deployment_facts(deployments, Target(endpoint(), OWNER))
         assert facts.warnings == ("Its last update failed; the version before answers. Out of memory",)
 
     async def test_another_embedding_model_than_the_named_one_is_refused_with_both_names(
@@ -288,11 +288,11 @@ class TestFacts:
     ) -> None:
         site.items["acme"] = [deployment("a", url=URL)]
         with pytest.raises(InvalidEndpoint) as caught:
-            await deployment_facts(deployments, endpoint(model="BAAI/bge-m3"), OWNER)
+            await deployment_facts(deployments, Target(endpoint(model="BAAI/bge-m3"), OWNER))
         assert f"[{MODEL}]" in caught.value.message
         assert "[BAAI/bge-m3]" in caught.value.message
         chat = endpoint(model="any name will do", task=Task.CHAT_COMPLETION)
-        assert (await deployment_facts(deployments, chat, OWNER)).model == MODEL
+        assert (await deployment_facts(deployments, Target(chat, OWNER))).model == MODEL
 
 
 class TestMerging:

@@ -8,7 +8,7 @@ import pytest
 from lookalikes import lookalike
 from lookalikes.deployments import TOKEN, deployment, running_deployments
 
-from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.endpoint import Endpoint, Source, Target, Task
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
 from hubgate.upstreams.sources import ModelSources
@@ -25,7 +25,7 @@ async def known_to_run(home: Path, state: str, *, token: str | None = TOKEN, **f
         sources = ModelSources(settings)
         usual: dict[str, Any] = {"source": Source.DEDICATED, "url": server.url, "namespace": "acme"}
         endpoint = Endpoint(name="e5", task=Task.TEXT_EMBEDDING, **usual | fields)
-        runs = await sources.runs(endpoint, Secret(token) if token else None)
+        runs = await sources.runs(Target(endpoint, Secret(token) if token else None))
         await sources.close()
         assert server.requests == []
     return runs

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from lookalikes.hub import COMMIT, TOKEN, Hub, running_hub
 
-from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task, TokenCounts
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Target, Task, TokenCounts
 from hubgate.domain.secret import Secret
 from hubgate.upstreams.hub.tokenizers import TokenizerFiles
 from hubgate.upstreams.local.files import packaged
@@ -59,7 +59,7 @@ def endpoint(
 
 
 async def learned(files: TokenizerFiles, of: Endpoint, token: str | None = None) -> Endpoint:
-    return replace(of, facts=await files.learn(of, Secret(token) if token else None))
+    return replace(of, facts=await files.learn(Target(of, Secret(token) if token else None)))
 
 
 async def counts(files: TokenizerFiles, of: Endpoint, *texts: str) -> object:

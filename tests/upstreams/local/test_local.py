@@ -17,7 +17,7 @@ from lookalikes.hub import COMMIT, TOKEN, Hub, running_hub
 
 from hubgate.core.vectors import f32
 from hubgate.domain.calls import Embed, Encoding, Token, Tokenize, Tokens, Vectors
-from hubgate.domain.endpoint import Endpoint, Engine, Facts, Precision, Source, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, Precision, Source, Target, Task
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
 from hubgate.runtime.folder import read_folder
 from hubgate.upstreams.local.facts import local_facts, revision_of
@@ -55,7 +55,7 @@ async def test_minilm_is_found_in_its_package_without_importing_it() -> None:
 
 
 async def test_the_facts_of_a_model_are_read_from_its_files() -> None:
-    facts = await LocalSource().detect(endpoint(MINILM), None)
+    facts = await LocalSource().detect(Target(endpoint(MINILM)))
     weights = ((await find_model(MINILM)) / "model.safetensors").read_bytes()
     assert (facts.engine, facts.model, facts.dimensions, facts.max_input_tokens) == (
         Engine.OPENVINO,
@@ -74,8 +74,8 @@ async def test_a_missing_library_is_told_with_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
     for ask in (
-        local_facts(endpoint(MINILM)),
-        LocalSource().open(endpoint(MINILM), None)(Embed(texts=["a"])),
+        local_facts(Target(endpoint(MINILM))),
+        LocalSource().open(Target(endpoint(MINILM)))(Embed(texts=["a"])),
     ):
         with pytest.raises(RuntimeFailed, match=f"need {library}, which is not installed") as failed:
             await ask
@@ -85,7 +85,7 @@ async def test_a_missing_library_is_told_with_what_to_install(
 
 async def test_endpoints_of_one_folder_share_a_worker_until_the_last_one_closes() -> None:
     source = LocalSource()
-    one, two = source.open(endpoint(MINILM), None), source.open(endpoint(MINILM, "other"), None)
+    one, two = source.open(Target(endpoint(MINILM))), source.open(Target(endpoint(MINILM, "other")))
     first, second = await asyncio.gather(one(Embed(texts=["a"])), two(Embed(texts=["a"])))
     assert first == second
     (model,) = source._models.values()
@@ -99,7 +99,7 @@ async def test_endpoints_of_one_folder_share_a_worker_until_the_last_one_closes(
 
 async def test_a_call_is_answered_with_f32_vectors_exact_tokens_and_what_was_cut() -> None:
     source = LocalSource()
-    upstream = source.open(endpoint(MINILM), None)
+    upstream = source.open(Target(endpoint(MINILM)))
     await upstream.ready()
     result = await upstream(Embed(texts=["hello", "word " * 300]))
     assert isinstance(result, Vectors)
@@ -137,14 +137,14 @@ async def test_a_model_under_a_false_name_is_not_served_and_its_worker_ends() ->
     source = LocalSource()
     false = endpoint(str(TINY), facts=Facts(model=MINILM))
     with pytest.raises(RuntimeFailed, match="is another model"):
-        await source.open(false, None)(Embed(texts=["a"]))
+        await source.open(Target(false))(Embed(texts=["a"]))
     assert not source._models
 
 
 async def test_the_memory_of_loaded_models_is_told_by_name_and_precision() -> None:
     source = LocalSource()
     assert source.memory() == {}
-    await source.open(endpoint(str(TINY)), None).ready()
+    await source.open(Target(endpoint(str(TINY)))).ready()
     assert set(source.memory()) <= {("bert", "f32")}
     await source.close()
     assert source.memory() == {}
@@ -153,9 +153,9 @@ async def test_the_memory_of_loaded_models_is_told_by_name_and_precision() -> No
 async def test_auto_is_settled_when_a_model_is_registered_and_stays() -> None:
     source = LocalSource()
     draft = replace(endpoint(str(TINY)), precision=Precision.AUTO)
-    facts = await source.detect(draft, None)
+    facts = await source.detect(Target(draft))
     assert facts.precision in {"f32", "bf16"}
-    await source.open(replace(draft, facts=facts), None).ready()
+    await source.open(Target(replace(draft, facts=facts))).ready()
     assert [key.precision for key in source._models] == [facts.precision]
     await source.close()
 

@@ -41,7 +41,7 @@ from hubgate.core.traffic.retry import Retried, Retries
 from hubgate.core.traffic.turns import Turns
 from hubgate.core.vector_guard import Guarded
 from hubgate.domain.calls import Call, InputType, Result
-from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Source, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Source, Target, Task
 from hubgate.domain.errors import DeadlineExceeded, InvalidRequest
 from hubgate.domain.ports import (
     Clock,
@@ -53,7 +53,6 @@ from hubgate.domain.ports import (
     Upstream,
     VectorCache,
 )
-from hubgate.domain.secret import Secret
 from hubgate.service.inference.ledger import Ledger
 from hubgate.upstreams.engines.embedders import POOLED_HERE
 from hubgate.upstreams.engines.replies import bounds
@@ -128,15 +127,16 @@ class Pipelines:
         self._ledger = ledger
         self._allowances: WeakValueDictionary[tuple[object, ...], Allowance] = WeakValueDictionary()
 
-    def build(self, endpoint: Endpoint, token: Secret | None, model: Model) -> Pipeline:
+    def build(self, target: Target, model: Model) -> Pipeline:
         """The pipeline of an endpoint whose facts are known."""
+        endpoint = target.endpoint
         if endpoint.task in GENERATION_TASKS:
-            return self._build_writing(endpoint, token, cast("TextGenerator", model))
+            return self._build_writing(target, cast("TextGenerator", model))
         upstream = cast("Upstream", model)
         health = queue = None
         answer: Handler = _Timely(upstream, self._clock)
         if endpoint.source in _ELSEWHERE:
-            health = self._health(endpoint, token)
+            health = self._health(target)
             watched = Watched(Retried(upstream, health.retries), health.breaker)
             queue = Packed(
                 watched,
@@ -148,7 +148,7 @@ class Pipelines:
         elif endpoint.rate_limited:
             # No server bounds a request here, so a call is one, however many texts it has.
             limits = replace(_limits(endpoint, self._max_reply_bytes), batch_texts=_MOST_TEXTS)
-            allowance = self._allowance(endpoint, token)
+            allowance = self._allowance(target)
             queue = Packed(upstream, allowance=allowance, limits=limits, clock=self._clock)
             answer = _Patient(queue, self._clock)
         if endpoint.task is not Task.TEXT_EMBEDDING:
@@ -169,8 +169,8 @@ class Pipelines:
             answer=prompted, queue=queue, cached=cached, health=health, prompted=prompted, counter=counter
         )
 
-    def _build_writing(self, endpoint: Endpoint, token: Secret | None, writer: TextGenerator) -> Pipeline:
-        health = self._health(endpoint, token)
+    def _build_writing(self, target: Target, writer: TextGenerator) -> Pipeline:
+        health = self._health(target)
         turns = Turns(health.allowance, clock=self._clock)
         writing = Writing(
             writer,
@@ -182,13 +182,14 @@ class Pipelines:
         )
         return Pipeline(answer=_writes, writing=writing, queue=turns, health=health)
 
-    def _health(self, endpoint: Endpoint, token: Secret | None) -> Health:
-        allowance = self._allowance(endpoint, token)
-        retries = Retries(allowance, patient=endpoint.fallback is None, clock=self._clock)
+    def _health(self, target: Target) -> Health:
+        allowance = self._allowance(target)
+        retries = Retries(allowance, patient=target.endpoint.fallback is None, clock=self._clock)
         return Health(allowance=allowance, retries=retries, breaker=Breaker(clock=self._clock))
 
-    def _allowance(self, endpoint: Endpoint, token: Secret | None) -> Allowance:
+    def _allowance(self, target: Target) -> Allowance:
         """One for all endpoints of the same address, token and rate, as in Elasticsearch."""
+        endpoint, token = target.endpoint, target.token
         secret = hashlib.sha256(token.reveal().encode()).digest() if token else b""
         rate = (
             endpoint.requests_per_minute,

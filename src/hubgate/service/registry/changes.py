@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from dataclasses import fields, replace
 from typing import Final, cast
 
-from hubgate.domain.endpoint import Endpoint, Facts, Source
+from hubgate.domain.endpoint import Endpoint, Facts, Source, Target
 from hubgate.domain.errors import EndpointExists
 from hubgate.domain.ports import Model, Upstream
 from hubgate.domain.secret import Secret
@@ -61,11 +61,10 @@ class Changing(Opening):
             HubgateError: it does not work; says why and what to do.
         """
         async with self._change_of(draft.name):
-            bearer = await self._new(draft, token)
-            proven, model = await self._prove(draft, bearer, within)
-            await to_its_end(self._put(proven, bearer, model, self._store.add_endpoint))
-        _log.info("registered endpoint %s (%s)", proven.name, proven.source)
-        return proven
+            proven, model = await self._prove(await self._new(draft, token), within)
+            await to_its_end(self._put(proven, model, self._store.add_endpoint))
+        _log.info("registered endpoint %s (%s)", draft.name, draft.source)
+        return proven.endpoint
 
     async def keep(self, draft: Endpoint, token: Secret | None) -> Endpoint:
         """Store an endpoint that was not proved, switched off; it is proved when it is switched on.
@@ -76,8 +75,8 @@ class Changing(Opening):
         """
         draft = replace(draft, enabled=False, facts=Facts())
         async with self._change_of(draft.name):
-            bearer = await self._new(draft, token)
-            await to_its_end(self._put(draft, bearer, SwitchedOff(draft.name), self._store.add_endpoint))
+            target = await self._new(draft, token)
+            await to_its_end(self._put(target, SwitchedOff(draft.name), self._store.add_endpoint))
         _log.info("kept endpoint %s, switched off", draft.name)
         return draft
 
@@ -91,9 +90,8 @@ class Changing(Opening):
         live = self._live.find(name)
         cloned, refused = replace(live.endpoint, name=twin), live.changed
         async with self._change_of(twin):
-            bearer = await self._new(cloned, None if cloned.connection else live.token)
-            model = self._model(cloned, bearer)
-            await to_its_end(self._put(cloned, bearer, model, self._store.add_endpoint, refused))
+            target = await self._new(cloned, None if cloned.connection else live.target.token)
+            await to_its_end(self._put(target, self._model(target), self._store.add_endpoint, refused))
         _log.info("cloned endpoint %s from %s", twin, name)
         return cloned
 
@@ -111,7 +109,7 @@ class Changing(Opening):
         old = self._live.find(changed.name)
         if token is not None:
             changed = replace(changed, connection=None)
-        if changed == old.endpoint and token in (None, old.token):
+        if changed == old.endpoint and token in (None, old.target.token):
             return old.endpoint
         return await self._renew(changed, token, within)
 
@@ -141,22 +139,21 @@ class Changing(Opening):
             changed = _upon(old.endpoint, changed, seen)
             if keep_token and token is None and not changed.connection:
                 token = await self._own_token(old, changed)
-            bearer = await self._bearer(changed, token)
-            changed = replace(changed, facts=_facts(old.endpoint, changed))
-            if bearer != old.token or is_another(old.endpoint, changed):
-                changed = replace(changed, facts=Facts())
-            if changed == old.endpoint and bearer == old.token:
-                return changed
-            proved = changed.enabled and changed.facts.engine is None
+            target = await self._resolve(replace(changed, facts=_facts(old.endpoint, changed)), token)
+            if target.token != old.target.token or is_another(old.endpoint, changed):
+                target = replace(target, endpoint=replace(changed, facts=Facts()))
+            if target == old.target:
+                return target.endpoint
+            proved = changed.enabled and target.endpoint.facts.engine is None
             if proved:
-                changed, model = await self._prove(changed, bearer, within)
+                target, model = await self._prove(target, within)
                 refused = None
             else:
-                model, refused = self._lend(old, changed, bearer), old.changed
-            storing = self._put(changed, bearer, model, self._store.save_endpoint, refused, proved=proved)
+                model, refused = self._lend(old, target), old.changed
+            storing = self._put(target, model, self._store.save_endpoint, refused, proved=proved)
             await to_its_end(storing)
         _log.info("changed endpoint %s", changed.name)
-        return changed
+        return target.endpoint
 
     async def remove(self, name: str) -> None:
         """Forget an endpoint; none that it stood in for names it any more.
@@ -190,22 +187,22 @@ class Changing(Opening):
             changed = _upon(old.endpoint, changed, seen)
             if token is None and not changed.connection:
                 token = await self._own_token(old, changed)
-            bearer = await self._bearer(changed, token)
-            proven, model = await self._prove(changed, bearer, within, any_dimensions=any_dimensions)
-            await to_its_end(self._put(proven, bearer, model, self._store.save_endpoint))
-        _log.info("renewed endpoint %s", proven.name)
-        return proven
+            target = await self._resolve(changed, token)
+            proven, model = await self._prove(target, within, any_dimensions=any_dimensions)
+            await to_its_end(self._put(proven, model, self._store.save_endpoint))
+        _log.info("renewed endpoint %s", changed.name)
+        return proven.endpoint
 
-    async def _new(self, draft: Endpoint, token: Secret | None) -> Secret | None:
-        """The token to reach a new endpoint with."""
+    async def _new(self, draft: Endpoint, token: Secret | None) -> Target:
         if draft.name in self._live:
             raise EndpointExists(draft.name)
-        return await self._bearer(draft, token)
+        return await self._resolve(draft, token)
 
-    def _lend(self, old: Live, changed: Endpoint, token: Secret | None) -> Model:
+    def _lend(self, old: Live, target: Target) -> Model:
         """The model for settings that do not change what it is. A local one stays loaded."""
+        changed = target.endpoint
         if not (changed.source is Source.LOCAL and changed.enabled and old.endpoint.enabled):
-            return self._model(changed, token)
+            return self._model(target)
         if not isinstance(old.model, Lent):
             old.model = Lent(cast("Upstream", old.model))
         return old.model.lend()

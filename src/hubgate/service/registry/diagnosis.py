@@ -7,10 +7,9 @@ import time
 from collections.abc import AsyncIterator, Mapping
 
 from hubgate.domain.diagnosis import Finding, Outcome, Step, step_of
-from hubgate.domain.endpoint import Endpoint, Facts, Task
+from hubgate.domain.endpoint import Facts, Target, Task
 from hubgate.domain.errors import DeadlineExceeded, HubgateError
 from hubgate.domain.ports import Clock, Sources
-from hubgate.domain.secret import Secret
 from hubgate.service.registry.probe import probe
 from hubgate.service.registry.validation import DEFAULT_SECONDS
 
@@ -21,8 +20,7 @@ _ONLY_CHATS = "This server only chats, and will refuse to complete a text: choos
 
 async def diagnose(
     sources: Sources,
-    endpoint: Endpoint,
-    token: Secret | None,
+    target: Target,
     *,
     within: float = DEFAULT_SECONDS,
     clock: Clock = time.monotonic,
@@ -31,8 +29,7 @@ async def diagnose(
 
     Args:
         sources: where models are.
-        endpoint: registered or not.
-        token: the upstream's access token.
+        target: the model, registered or not.
         within: seconds for all that the model is asked.
         clock: seconds that never go back.
     """
@@ -42,14 +39,14 @@ async def diagnose(
     facts: Facts | None = None
     took = 0.0
     try:
-        async for step in sources.reach(endpoint):
+        async for step in sources.reach(target.endpoint):
             while left[0] is not step:
                 yield Finding(step=left.pop(0), outcome=Outcome.SKIPPED)
             now = clock()
             yield Finding(step=left.pop(0), outcome=Outcome.PASSED, seconds=now - began)
             began = now
         reached = Step.ANSWER
-        facts, notes = await _ask(sources, endpoint, token, within)
+        facts, notes = await _ask(sources, target, within)
         took = clock() - began
     except HubgateError as error:
         told = step_of(error.cause)
@@ -66,9 +63,7 @@ async def diagnose(
         yield fault if fault and fault.step is step else beside
 
 
-async def _ask(
-    sources: Sources, endpoint: Endpoint, token: Secret | None, within: float
-) -> tuple[Facts, Mapping[Step, str]]:
+async def _ask(sources: Sources, target: Target, within: float) -> tuple[Facts, Mapping[Step, str]]:
     """Detect, and ask one small question: what comes of it tells of all steps from the token on.
 
     Returns:
@@ -77,10 +72,10 @@ async def _ask(
     """
     try:
         async with asyncio.timeout(within):
-            probed = await probe(sources, endpoint, token)
+            probed = await probe(sources, target)
             await probed.model.close()
             notes = {Step.AUTHENTICATION: " ".join(probed.refused)}
-            if endpoint.task is Task.COMPLETION and probed.facts.completes is False:
+            if target.endpoint.task is Task.COMPLETION and probed.facts.completes is False:
                 notes[Step.MODEL] = _ONLY_CHATS
             return probed.facts, notes
     except TimeoutError:

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from hubgate.domain.endpoint import Endpoint
+from hubgate.domain.endpoint import Endpoint, Target
 from hubgate.domain.errors import EndpointChanged, EndpointDisabled, EndpointNotFound
 from hubgate.domain.ports import Model
-from hubgate.domain.secret import Secret
 from hubgate.service.inference.pipeline import Pipeline
 from hubgate.service.registry.validation import refusal
 
@@ -19,14 +18,18 @@ from hubgate.service.registry.validation import refusal
 class Live:
     """An endpoint that can be called."""
 
-    endpoint: Endpoint
-    token: Secret | None
+    target: Target
     model: Model
     pipeline: Pipeline
     changed: str | None = None
     """Why it is not to be called, until an operator accepts what runs there now."""
     calls: int = 0
     """Being answered."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint itself."""
+        return self.target.endpoint
 
     async def close(self) -> None:
         """Send away who waits, let what is in flight end, and free the model."""

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeAlias, cast
 from weakref import WeakValueDictionary
 
-from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Source
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Source, Target
 from hubgate.domain.errors import EndpointNotFound, InvalidEndpoint
 from hubgate.domain.ports import Counters, Model, Sources, Store, Upstream
 from hubgate.domain.records import Connection
@@ -23,7 +23,7 @@ from hubgate.service.registry.token_guard import TokenGuard
 from hubgate.service.registry.validation import prove
 from hubgate.service.usage import Usage
 
-_Store: TypeAlias = Callable[[Endpoint, Secret | None], Awaitable[None]]
+_Store: TypeAlias = Callable[[Target], Awaitable[None]]
 
 UNSENDABLE = "This is not a token: it is empty, or has spaces or characters that no HTTP header can carry."
 COPY_IT = (
@@ -60,18 +60,18 @@ class Opening(Asking):
         return {live.endpoint.name: live.pipeline for live in self._live}
 
     async def _prove(
-        self, draft: Endpoint, token: Secret | None, within: float | None, *, any_dimensions: bool = False
-    ) -> tuple[Endpoint, Model]:
+        self, draft: Target, within: float | None, *, any_dimensions: bool = False
+    ) -> tuple[Target, Model]:
         proven, model = await prove(
-            self._sources, draft, token, within, any_dimensions=any_dimensions, counters=self._counters
+            self._sources, draft, within, any_dimensions=any_dimensions, counters=self._counters
         )
-        if proven.enabled:
+        if proven.endpoint.enabled:
             return proven, model
         await model.close()
-        return proven, SwitchedOff(proven.name)
+        return proven, SwitchedOff(proven.endpoint.name)
 
-    async def _bearer(self, endpoint: Endpoint, token: Secret | None) -> Secret | None:
-        """The token to reach an endpoint with: its own, or its connection's.
+    async def _resolve(self, endpoint: Endpoint, token: Secret | None) -> Target:
+        """The endpoint with its own token, or its connection's.
 
         Raises:
             InvalidEndpoint: the token cannot be sent, or there is no such connection, or its token may not be sent to
@@ -80,7 +80,7 @@ class Opening(Asking):
         if token is not None and not token.is_sendable:
             raise InvalidEndpoint(UNSENDABLE, remedy=COPY_IT)
         if endpoint.connection is None:
-            return token
+            return Target(endpoint, token)
         if token is not None:
             raise InvalidEndpoint(
                 f"Endpoint [{endpoint.name}] is given a token and a connection.",
@@ -93,7 +93,7 @@ class Opening(Asking):
             )
         connection = self._connections[endpoint.connection]
         await self._token_guard.check_connection(connection, endpoint)
-        return connection.token
+        return Target(endpoint, connection.token)
 
     async def _own_token(self, old: Live, changed: Endpoint) -> Secret | None:
         """The token of its own that an endpoint has, if it may be sent where its changed settings lead.
@@ -101,15 +101,16 @@ class Opening(Asking):
         Raises:
             InvalidEndpoint: it may not.
         """
-        if old.endpoint.connection or old.token is None:
+        if old.endpoint.connection or old.target.token is None:
             return None
         await self._token_guard.check_own(old.endpoint, changed)
-        return old.token
+        return old.target.token
 
-    def _model(self, endpoint: Endpoint, token: Secret | None) -> Model:
+    def _model(self, target: Target) -> Model:
+        endpoint = target.endpoint
         if not endpoint.enabled:
             return SwitchedOff(endpoint.name)
-        model = open_model(self._sources, endpoint, token)
+        model = open_model(self._sources, target)
         if endpoint.source is Source.LOCAL:
             notice = self._starting.ready
         elif to_be_looked_at(endpoint):
@@ -118,15 +119,12 @@ class Opening(Asking):
             return model
         return Noticed(cast("Upstream", model), partial(notice, endpoint.name))
 
-    def _open(
-        self, endpoint: Endpoint, token: Secret | None, model: Model, refused: str | None = None
-    ) -> Live:
-        return Live(endpoint, token, model, self._pipelines.build(endpoint, token, model), refused)
+    def _open(self, target: Target, model: Model, refused: str | None = None) -> Live:
+        return Live(target, model, self._pipelines.build(target, model), refused)
 
     async def _put(
         self,
-        endpoint: Endpoint,
-        token: Secret | None,
+        target: Target,
         model: Model,
         store: _Store,
         refused: str | None = None,
@@ -138,13 +136,14 @@ class Opening(Asking):
         Until it is `proved`, a look at it that is due stays due, and its loading goes on. While it was, its connection
         may have been removed, or given another token; neither happens while it is stored.
         """
+        endpoint = target.endpoint
         try:
             async with self._connecting:
                 self._check_fallback(endpoint)
                 if endpoint.connection:
-                    await self._bearer(endpoint, None)
-                live = self._open(endpoint, token, model, refused)
-                await store(endpoint, None if endpoint.connection else token)
+                    await self._resolve(endpoint, None)
+                live = self._open(target, model, refused)
+                await store(Target(endpoint) if endpoint.connection else target)
         except BaseException:
             await model.close()
             raise
@@ -155,10 +154,10 @@ class Opening(Asking):
 
     def _reopen(self, live: Live) -> None:
         """Let an endpoint use the token that its connection has now."""
-        endpoint, connection = live.endpoint, self._connections.get(live.endpoint.connection or "")
-        if connection and connection.token != live.token:
-            model = self._model(endpoint, connection.token)
-            self._live.put(self._open(endpoint, connection.token, model, live.changed))
+        connection = self._connections.get(live.endpoint.connection or "")
+        if connection and connection.token != live.target.token:
+            target = Target(live.endpoint, connection.token)
+            self._live.put(self._open(target, self._model(target), live.changed))
 
     def _check_fallback(self, endpoint: Endpoint) -> None:
         """Raises InvalidEndpoint if the endpoint names one to stand in for it that cannot."""

@@ -21,7 +21,7 @@ from hubgate.domain.calls import (
     SparseEmbed,
     Vectors,
 )
-from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Task, TokenCounts
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Target, Task, TokenCounts
 from hubgate.domain.errors import (
     CallerError,
     Cause,
@@ -53,20 +53,20 @@ class Probed(NamedTuple):
     refused: tuple[str, ...]
 
 
-async def probe(sources: Sources, draft: Endpoint, token: Secret | None) -> Probed:
+async def probe(sources: Sources, draft: Target) -> Probed:
     """Detect what is there and ask it once, with one token after the other until one is not refused.
 
     Raises:
         UpstreamRefused: it refuses all of them; says why, of each.
         HubgateError: it does not work.
     """
-    tokens = tuple(dict.fromkeys(token.each())) if token else ()
+    tokens = tuple(dict.fromkeys(draft.token.each())) if draft.token else ()
     if len(tokens) < 2:
-        return Probed(*await _asked(sources, draft, token), token, ())
+        return Probed(*await _asked(sources, draft), draft.token, ())
     refusals: dict[Secret, UpstreamRefused] = {}
     for one in tokens:
         try:
-            facts, model = await _asked(sources, draft, one)
+            facts, model = await _asked(sources, replace(draft, token=one))
         except UpstreamRefused as error:
             if error.status not in _ABOUT_THE_TOKEN:
                 raise
@@ -79,9 +79,9 @@ async def probe(sources: Sources, draft: Endpoint, token: Secret | None) -> Prob
     raise _all_refused(refusals)
 
 
-async def _asked(sources: Sources, draft: Endpoint, token: Secret | None) -> tuple[Facts, Model]:
-    found = replace(draft, facts=await sources.detect(draft, token))
-    model = open_model(sources, found, token)
+async def _asked(sources: Sources, draft: Target) -> tuple[Facts, Model]:
+    found = replace(draft.endpoint, facts=await sources.detect(draft))
+    model = open_model(sources, replace(draft, endpoint=found))
     try:
         return await ask_once(found, model), model
     except BaseException:
@@ -104,14 +104,14 @@ def _all_refused(refusals: Mapping[Secret, UpstreamRefused]) -> UpstreamRefused:
     )
 
 
-def open_model(sources: Sources, endpoint: Endpoint, token: Secret | None) -> Model:
+def open_model(sources: Sources, target: Target) -> Model:
     """The model of an endpoint whose facts are known. Does no I/O.
 
     Raises:
         InvalidEndpoint: no such model is there.
     """
-    opener = sources.open_generator if endpoint.task in GENERATION_TASKS else sources.open
-    return opener(endpoint, token)
+    opener = sources.open_generator if target.endpoint.task in GENERATION_TASKS else sources.open
+    return opener(target)
 
 
 async def ask_once(endpoint: Endpoint, model: Model) -> Facts:

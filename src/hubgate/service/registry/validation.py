@@ -9,10 +9,9 @@ from typing import cast
 
 from hubgate.core.chunking import check_separators
 from hubgate.core.vectors import floats
-from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
+from hubgate.domain.endpoint import Facts, Source, Target, Task
 from hubgate.domain.errors import DeadlineExceeded, EndpointChanged, InvalidEndpoint
 from hubgate.domain.ports import Counters, Model, Sources, Upstream
-from hubgate.domain.secret import Secret
 from hubgate.service.inference.chunk_size import blind_warning, fitted
 from hubgate.service.registry.probe import open_model, probe
 
@@ -28,19 +27,17 @@ SAME_DIRECTION = 0.999
 
 async def prove(
     sources: Sources,
-    draft: Endpoint,
-    token: Secret | None,
+    draft: Target,
     within: float | None,
     *,
     any_dimensions: bool = False,
     counters: Counters | None = None,
-) -> tuple[Endpoint, Model]:
+) -> tuple[Target, Model]:
     """Detect what is there, ask it one small question, and learn from the answer.
 
     Args:
         sources: where models are.
-        draft: what the operator says; its facts are replaced.
-        token: the upstream's access tokens; the first that is not refused will do.
+        draft: the operator's settings, whose facts are replaced; the first token that is not refused will do.
         within: seconds for all that the model is asked.
         any_dimensions: whether other dimensions than the operator expects will do.
         counters: what learns to count the model's tokens, if that is wanted; the chunk size that fits it is, too.
@@ -51,12 +48,13 @@ async def prove(
     Raises:
         HubgateError: it does not work; says why and what to do.
     """
-    if draft.chunking is not None:
-        check_separators(draft.chunking)
-    seconds = within or (DOWNLOAD_SECONDS if draft.source is Source.LOCAL else DEFAULT_SECONDS)
+    settings = draft.endpoint
+    if settings.chunking is not None:
+        check_separators(settings.chunking)
+    seconds = within or (DOWNLOAD_SECONDS if settings.source is Source.LOCAL else DEFAULT_SECONDS)
     try:
         async with asyncio.timeout(seconds):
-            probed = await probe(sources, draft, token)
+            probed = await probe(sources, draft)
     except TimeoutError:
         raise DeadlineExceeded(
             f"The model did not answer within {seconds:g} seconds.",
@@ -65,24 +63,25 @@ async def prove(
     facts, model = probed.facts, probed.model
     try:
         if not any_dimensions:
-            _check_dimensions(draft.dimensions, facts.dimensions)
-        proven = replace(draft, dimensions=draft.dimensions and facts.dimensions, facts=facts)
-        if counters is not None and draft.task is Task.TEXT_EMBEDDING:
-            proven = replace(proven, facts=await counters.learn(proven, probed.token))
+            _check_dimensions(settings.dimensions, facts.dimensions)
+        proven = replace(settings, dimensions=settings.dimensions and facts.dimensions, facts=facts)
+        if counters is not None and settings.task is Task.TEXT_EMBEDDING:
+            proven = replace(proven, facts=await counters.learn(Target(proven, probed.token)))
             counter = counters.open(proven)
             proven = await fitted(proven, cast("Upstream", model), counter)
             if warning := blind_warning(proven, counter):
                 proven = replace(
                     proven, facts=replace(proven.facts, warnings=(*proven.facts.warnings, warning))
                 )
-        if probed.token == token:
-            return proven, model
-        bearer = open_model(sources, proven, token)
+        target = replace(draft, endpoint=proven)
+        if probed.token == draft.token:
+            return target, model
+        bearer = open_model(sources, target)
     except BaseException:
         await model.close()
         raise
     await model.close()
-    return proven, bearer
+    return target, bearer
 
 
 def _check_dimensions(expected: int | None, measured: int | None) -> None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hubgate.domain.endpoint import Endpoint, Facts
+from hubgate.domain.endpoint import Facts, Target
 from hubgate.domain.errors import Cause, UpstreamUnreadable
-from hubgate.domain.secret import Secret
 from hubgate.upstreams.engines.detect import detect
 from hubgate.upstreams.hub.deployments import Deployments, check_model, completed, deployment_facts
 from hubgate.upstreams.server import Server
 
 
-async def identify(
-    endpoint: Endpoint, server: Server, deployments: Deployments, token: Secret | None
-) -> Facts:
+async def identify(target: Target, server: Server, deployments: Deployments) -> Facts:
     """The facts of a dedicated endpoint.
 
     Raises:
@@ -22,8 +19,8 @@ async def identify(
             the namespace.
         UpstreamError: unreachable, asleep, paused, failed, the wrong token, or no server that is known.
     """
-    first = next(iter(token.each()), None) if token else None
-    told = await deployment_facts(deployments, endpoint, first)
+    endpoint = target.endpoint
+    told = await deployment_facts(deployments, target)
     try:
         facts = await detect(endpoint, server)
     except UpstreamUnreadable as error:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from hubgate.domain.endpoint import Endpoint, Facts, Task
+from hubgate.domain.endpoint import Endpoint, Facts, Target, Task
 from hubgate.domain.errors import (
     Cause,
     InvalidEndpoint,
@@ -100,7 +100,7 @@ def match(deployments: Sequence[Deployment], url: str) -> Deployment | None:
     return next((one for one in deployments if one.url and _plain(one.url) == wanted), None)
 
 
-async def deployment_facts(deployments: Deployments, endpoint: Endpoint, token: Secret | None) -> Facts:
+async def deployment_facts(deployments: Deployments, target: Target) -> Facts:
     """What Hugging Face tells of the Inference Endpoint behind an endpoint's URL; nothing without a namespace.
 
     A token that may not list, or a list that cannot be had, is a warning: the server itself still tells.
@@ -109,6 +109,7 @@ async def deployment_facts(deployments: Deployments, endpoint: Endpoint, token: 
         InvalidEndpoint: the namespace has no such URL, or another model runs there than the one that is named.
         UpstreamError: it is paused, or has failed.
     """
+    endpoint, token = target.endpoint, target.first_token
     if endpoint.namespace is None or not endpoint.url:
         return Facts()
     if token is None:

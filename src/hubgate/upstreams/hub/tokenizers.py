@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from hubgate.domain.endpoint import Endpoint, Facts, Source, TokenCounts
+from hubgate.domain.endpoint import Endpoint, Facts, Source, Target, TokenCounts
 from hubgate.domain.errors import RuntimeFailed
 from hubgate.domain.ports import Counter
 from hubgate.domain.secret import Secret
@@ -51,9 +51,9 @@ class TokenizerFiles:
         self._patience = patience
         self._counters: WeakValueDictionary[tuple[str, str | None], TokenizerCounter] = WeakValueDictionary()
 
-    async def learn(self, endpoint: Endpoint, token: Secret | None) -> Facts:
+    async def learn(self, target: Target) -> Facts:
         """Fetch the tokenizer's file; the facts, with the limit of the model if its server does not tell."""
-        facts = endpoint.facts
+        endpoint, facts = target.endpoint, target.endpoint.facts
         if endpoint.source is not Source.DEDICATED:
             return facts
         named = _named(endpoint)
@@ -62,7 +62,7 @@ class TokenizerFiles:
         if importlib.util.find_spec("tokenizers") is None:
             return _without(facts, _INSTALL)
         try:
-            folder, limit = await in_own_thread(lambda: self._fetch(*named, token), self._patience)
+            folder, limit = await in_own_thread(lambda: self._fetch(*named, target.token), self._patience)
         except TimeoutError:
             return _without(facts, f"The Hub takes more than {self._patience:g} seconds.")
         except RuntimeFailed as error:

@@ -9,9 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from hubgate.core.prompts import own_prefixes
-from hubgate.domain.endpoint import Endpoint, Engine, Facts, Precision, Task
+from hubgate.domain.endpoint import Engine, Facts, Precision, Target, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint, RuntimeFailed
-from hubgate.domain.secret import Secret
 from hubgate.runtime.folder import Recipe, read_folder
 from hubgate.runtime.heads import Embedding
 from hubgate.upstreams.local.files import COMMIT, find_model, in_model_folder
@@ -21,9 +20,7 @@ _HASH_SECONDS = 600.0
 _RUNTIME = ("numpy", "openvino", "tokenizers")
 
 
-async def local_facts(
-    endpoint: Endpoint, *, hf_endpoint: str | None = None, token: Secret | None = None
-) -> tuple[Path, Facts]:
+async def local_facts(target: Target, *, hf_endpoint: str | None = None) -> tuple[Path, Facts]:
     """The folder of an endpoint's model, and what it is; it is downloaded if need be, and not loaded.
 
     Raises:
@@ -31,8 +28,9 @@ async def local_facts(
         RuntimeFailed: it is not found, cannot be run, or the runtime is not installed.
     """
     require_runtime()
+    endpoint = target.endpoint
     model = endpoint.model or ""
-    folder = await find_model(model, hf_endpoint=hf_endpoint, token=token)
+    folder = await find_model(model, hf_endpoint=hf_endpoint, token=target.token)
     recipe = await in_model_folder(model, partial(read_folder, folder))
     _check_task(endpoint.task, recipe)
     head = recipe.head

@@ -23,10 +23,9 @@ from hubgate.domain.calls import (
     Tokens,
     Vectors,
 )
-from hubgate.domain.endpoint import Endpoint, Facts, Precision
+from hubgate.domain.endpoint import Facts, Precision, Target
 from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest
 from hubgate.domain.ports import Clock, TextGenerator
-from hubgate.domain.secret import Secret
 from hubgate.runtime.excerpt import most_characters
 from hubgate.runtime.frames import (
     Answered,
@@ -75,12 +74,13 @@ class LocalSource:
         self._users: Counter[Loaded] = Counter()
         self._names: dict[Loaded, str] = {}
 
-    async def detect(self, endpoint: Endpoint, token: Secret | None) -> Facts:
+    async def detect(self, target: Target) -> Facts:
         """What the endpoint's model is; it is downloaded if need be.
 
         It is loaded only where nothing else tells in which precision it computes.
         """
-        folder, facts = await local_facts(endpoint, hf_endpoint=self._settings.hf_endpoint, token=token)
+        endpoint = target.endpoint
+        folder, facts = await local_facts(target, hf_endpoint=self._settings.hf_endpoint)
         if endpoint.precision is Precision.F32:
             return facts
         loaded = Loaded(folder, endpoint.precision)
@@ -90,16 +90,17 @@ class LocalSource:
         finally:
             await self.leave(loaded)
 
-    def open(self, endpoint: Endpoint, token: Secret | None) -> LocalUpstream:
+    def open(self, target: Target) -> LocalUpstream:
         """The upstream of an endpoint, whose model is found and loaded when it is first asked."""
-        return LocalUpstream(self, endpoint, self._settings.hf_endpoint, token)
+        return LocalUpstream(self, target, self._settings.hf_endpoint)
 
-    def open_generator(self, endpoint: Endpoint, token: Secret | None) -> TextGenerator:  # noqa: ARG002 - as in `Sources`
+    def open_generator(self, target: Target) -> TextGenerator:
         """No local model writes.
 
         Raises:
             InvalidEndpoint: always.
         """
+        endpoint = target.endpoint
         raise InvalidEndpoint(
             f"Models on this machine embed and rerank; [{endpoint.name}] is to do {endpoint.task}.",
             remedy="Serve it with vLLM, llama.cpp or transformers serve, and register that server's URL.",
@@ -141,9 +142,8 @@ class LocalSource:
 class LocalUpstream:
     """An `Upstream`: one endpoint's use of a local model."""
 
-    def __init__(
-        self, models: LocalSource, endpoint: Endpoint, hf_endpoint: str | None, token: Secret | None
-    ) -> None:
+    def __init__(self, models: LocalSource, target: Target, hf_endpoint: str | None) -> None:
+        endpoint = target.endpoint
         self._models = models
         self._called = endpoint.facts.model
         self._golden = endpoint.facts.model if endpoint.facts.model in GOLDEN else None
@@ -154,7 +154,7 @@ class LocalUpstream:
             endpoint.model or "",
             revision=endpoint.facts.revision,
             hf_endpoint=hf_endpoint,
-            token=token,
+            token=target.token,
         )
         self._opening = asyncio.Lock()
         self._opened: tuple[Loaded, LocalModel] | None = None

@@ -11,6 +11,7 @@ from scripted import two_numbers
 from staged import dedicated, until
 
 from hubgate.domain.calls import Embed
+from hubgate.domain.endpoint import Target
 from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
 from hubgate.service.registry.startup import LOADING
@@ -47,7 +48,7 @@ def _state(gate: ScriptedGate, endpoint: Endpoint, pipeline: Pipeline, unready: 
 
 
 def _opened(endpoint: Endpoint, model: _Model) -> Pipeline:
-    return Pipelines(None, asyncio.get_running_loop().time).build(endpoint, None, model)
+    return Pipelines(None, asyncio.get_running_loop().time).build(Target(endpoint), model)
 
 
 async def test_a_model_that_answers_runs_and_says_how_much_of_its_minute_is_spent(
