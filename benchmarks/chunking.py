@@ -34,7 +34,7 @@ PROSE = {
         "The gateway keeps every token sealed at rest, opens it only for the length of one call, and never writes it to a log.",
         "When the minute is full, callers wait their turn in one bounded queue instead of being told to come back later.",
         "A long report is cut into chunks of about 250 words, and each of them repeats the last sentence of the one before.",
-        "She registered the endpoint on Monday, set the allowance to 300 requests, and by noon 12,500 pages had been indexed.",
+        "She registered the endpoint on Monday, set the rate limit to 300 requests, and by noon 12,500 pages had been indexed.",
         "Nobody noticed that the model had been replaced overnight until the search results stopped making any sense at all.",
         "Is that enough for a small team? In most cases it is, because the slowest part is still the model itself.",
     ),

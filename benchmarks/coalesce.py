@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from hubgate.core.packing import Limits, Packed
-from hubgate.core.traffic.rate_limit import Allowance
+from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
+from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.domain.calls import Context, Embed, Encoding, Vectors
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ async def joined(lanes: int, per_minute: int | None) -> tuple[float, float]:
     for _ in range(ROUNDS):
         alone = await crowd(Upstream())
         upstream = Upstream()
-        queue = Packed(upstream, allowance=Allowance(per_minute), limits=Limits(lanes=lanes))
+        queue = BatchQueue(upstream, limiter=RateLimiter(per_minute), limits=BatchLimits(lanes=lanes))
         together = await crowd(queue)
         throughput.append(together / alone)
         saved.append(together / upstream.requests)
@@ -95,7 +95,7 @@ async def seconds_each(answer: Handler, calls: Sequence[Embed]) -> float:
 async def lone() -> float:
     """Microseconds that the queue adds to a call that nobody else's call meets."""
     upstream = Upstream(seconds=0.0)
-    queue = Packed(upstream, allowance=Allowance(None))
+    queue = BatchQueue(upstream, limiter=RateLimiter(None))
     calls = [call(number) for number in range(200)]
     alone, queued = math.inf, math.inf
     for _ in range(50):

@@ -102,10 +102,10 @@ def main() -> None:
         f"{TEXTS_A_REQUEST} texts a request, so at best it is asked {-(-count // TEXTS_A_REQUEST)} times.\n"
     )
     print(f"{'':<18}{'answered':>9}{'429':>6}{'requests':>10}{'seconds':>9}")
-    with lookalike("tei", allowance=(ALLOWANCE, 60.0), max_batch=TEXTS_A_REQUEST) as server:
+    with lookalike("tei", limiter=(ALLOWANCE, 60.0), max_batch=TEXTS_A_REQUEST) as server:
         tell("without hubgate", index(server.url, "", texts, server))
     with (
-        lookalike("tei", allowance=(ALLOWANCE, 60.0), max_batch=TEXTS_A_REQUEST) as server,
+        lookalike("tei", limiter=(ALLOWANCE, 60.0), max_batch=TEXTS_A_REQUEST) as server,
         gate(server) as (url, key),
     ):
         tell("with hubgate", index(url, key, texts, server))

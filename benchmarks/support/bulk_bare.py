@@ -7,7 +7,7 @@ for 32 texts at once, eight requests at a time, in base64, decoded to f32 withou
 same columns with the same settings (pyarrow's defaults, a dictionary and Snappy, would cost it a sixth more for
 vectors that they cannot pack). It asks for the next rows while it writes the last, so the server never waits.
 
-What it leaves out is what a job is for: no queue, no allowance, no retry, no check of a vector, nothing on disk before
+What it leaves out is what a job is for: no queue, no rate limit, no retry, no check of a vector, nothing on disk before
 the end, and nothing forced onto the disk then.
 """
 

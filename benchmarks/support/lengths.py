@@ -71,7 +71,7 @@ _WORDS = [
     "on",
     "monday",
     "set",
-    "allowance",
+    "rate limit",
     "requests",
     "by",
     "noon",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from scripted_answers import Scripted, embed, vector
 from virtual_time import run
 
-from hubgate.core.cache import Cached, MemoryCache
+from hubgate.core.cache import CacheStep, MemoryCache
 from hubgate.domain.calls import CachedVector, Embed, Encoding, InputType, Tokenize, Tokens, Vectors
 from hubgate.domain.errors import StoreFailed
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 IDENTITY = ("intfloat/e5-small-v2", "ffb93f3", "mean", None)
 
 
-def ask(cached: Cached, *calls: Embed) -> list[Vectors]:
+def ask(cached: CacheStep, *calls: Embed) -> list[Vectors]:
     """The results of calls made one after the other; each is checked."""
 
     async def main() -> list[Vectors]:
@@ -41,7 +41,7 @@ def ask(cached: Cached, *calls: Embed) -> list[Vectors]:
 
 def test_only_what_is_not_remembered_is_asked_for_and_each_text_once() -> None:
     server = Scripted()
-    cached = Cached(server, MemoryCache(10_000), identity=IDENTITY)
+    cached = CacheStep(server, MemoryCache(10_000), identity=IDENTITY)
     ask(cached, embed("a", "b"), embed("b", "c", "a", "c"), embed("c", "b"))
     assert server.asked == [["a", "b"], ["c"]]
     assert (cached.hits, cached.misses) == (5, 3)
@@ -53,7 +53,7 @@ def test_with_nothing_remembered_the_result_is_the_upstreams_own() -> None:
     async def server(call: Call) -> Result:
         return own
 
-    assert run(Cached(server, MemoryCache(10_000), identity=IDENTITY)(embed("a"))) is own
+    assert run(CacheStep(server, MemoryCache(10_000), identity=IDENTITY)(embed("a"))) is own
 
 
 def test_a_vector_is_remembered_as_it_came_and_those_that_came_in_two_encodings_become_one() -> None:
@@ -62,7 +62,7 @@ def test_a_vector_is_remembered_as_it_came_and_those_that_came_in_two_encodings_
             return Vectors(items=[b"[0.5,1]"], encoding=Encoding.JSON)
         return Vectors(items=[struct.pack("<2f", 2, 3)], encoding=Encoding.F32)
 
-    cached = Cached(server, MemoryCache(10_000), identity=IDENTITY)
+    cached = CacheStep(server, MemoryCache(10_000), identity=IDENTITY)
 
     async def main() -> list[tuple[Encoding, list[bytes]]]:
         results = []
@@ -93,7 +93,7 @@ def test_tokens_and_cuts_of_remembered_texts_count_as_before() -> None:
             waited=1.5,
         )
 
-    cached = Cached(server, MemoryCache(10_000), identity=IDENTITY)
+    cached = CacheStep(server, MemoryCache(10_000), identity=IDENTITY)
     _, some, none = ask(cached, embed("a", "bbbb"), embed("bbbb", "cc", "bbbb"), embed("a", "cc"))
     assert (some.tokens, some.exact, some.truncated) == (10, True, 2)
     assert (some.warnings, some.waited) == (("slow",), 1.5)
@@ -101,7 +101,7 @@ def test_tokens_and_cuts_of_remembered_texts_count_as_before() -> None:
 
 
 def test_a_total_of_tokens_divided_among_texts_is_no_longer_exact() -> None:
-    cached = Cached(Scripted(), MemoryCache(10_000), identity=IDENTITY)
+    cached = CacheStep(Scripted(), MemoryCache(10_000), identity=IDENTITY)
     whole, part, single, again = ask(cached, embed("a", "bbb"), embed("a"), embed("z"), embed("z"))
     assert (whole.tokens, whole.exact) == (20, True)
     assert (part.tokens, part.exact) == (6, False)
@@ -112,7 +112,7 @@ def test_what_the_engine_does_not_tell_stays_unknown() -> None:
     async def server(call: Call) -> Result:
         return Vectors(items=[vector(text) for text in call.texts], encoding=Encoding.F32)
 
-    cached = Cached(server, MemoryCache(10_000), identity=IDENTITY)
+    cached = CacheStep(server, MemoryCache(10_000), identity=IDENTITY)
     result = ask(cached, embed("a"), embed("a"))[1]
     assert (result.tokens, result.exact, result.truncated) == (None, False, None)
 
@@ -129,9 +129,9 @@ def test_another_identity_or_option_is_another_vector() -> None:
         Embed(texts=["a"], truncate=True),
         Embed(texts=["a"], truncate_left=True),
     ]
-    ask(Cached(server, cache, identity=IDENTITY), *calls)
-    ask(Cached(server, cache, identity=("another", *IDENTITY[1:])), *calls)
-    ask(Cached(server, cache, identity=IDENTITY), *calls)
+    ask(CacheStep(server, cache, identity=IDENTITY), *calls)
+    ask(CacheStep(server, cache, identity=("another", *IDENTITY[1:])), *calls)
+    ask(CacheStep(server, cache, identity=IDENTITY), *calls)
     assert len(server.asked) == 2 * len(calls)
 
 
@@ -142,14 +142,14 @@ def test_the_options_of_a_call_are_all_but_its_texts_its_context_and_the_cache()
 
 def test_a_call_that_bypasses_the_cache_neither_reads_nor_writes_it() -> None:
     server = Scripted()
-    cached = Cached(server, MemoryCache(10_000), identity=IDENTITY)
+    cached = CacheStep(server, MemoryCache(10_000), identity=IDENTITY)
     fresh = replace(embed("a"), cached=False)
     ask(cached, fresh, fresh, embed("a"), fresh)
     assert len(server.asked) == 4
 
 
 def test_other_calls_pass() -> None:
-    cached = Cached(Scripted(), MemoryCache(10_000), identity=IDENTITY)
+    cached = CacheStep(Scripted(), MemoryCache(10_000), identity=IDENTITY)
 
     async def main() -> Result:
         return await cached(Tokenize(texts=["a"]))
@@ -163,7 +163,7 @@ def test_broken_unicode_has_a_key_too() -> None:
     async def odd(call: Call) -> Result:
         return await server(replace(call, texts=["odd"]))
 
-    cached = Cached(odd, MemoryCache(10_000), identity=IDENTITY)
+    cached = CacheStep(odd, MemoryCache(10_000), identity=IDENTITY)
 
     async def main() -> None:
         await cached(embed("\ud800"))
@@ -228,7 +228,7 @@ def test_what_is_behind_is_asked_for_what_is_not_in_memory_and_told_what_is_new(
 
 def test_a_broken_disk_costs_no_call(caplog: pytest.LogCaptureFixture) -> None:
     server = Scripted()
-    ask(Cached(server, MemoryCache(10_000, Broken()), identity=IDENTITY), embed("a"), embed("a", "b"))
+    ask(CacheStep(server, MemoryCache(10_000, Broken()), identity=IDENTITY), embed("a"), embed("a", "b"))
     assert server.asked == [["a"], ["b"]]
     assert "disk I/O error" in caplog.text
     assert "disk is full" in caplog.text
@@ -236,7 +236,7 @@ def test_a_broken_disk_costs_no_call(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_caller_who_leaves_takes_nothing_from_others() -> None:
     server = Scripted()
-    cached = Cached(server, MemoryCache(10_000), identity=IDENTITY)
+    cached = CacheStep(server, MemoryCache(10_000), identity=IDENTITY)
 
     async def main() -> None:
         leaver, stayer = (asyncio.create_task(cached(embed("a"))) for _ in range(2))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 from virtual_time import now, run
 
-from hubgate.core.generation import Writing
-from hubgate.core.traffic.circuit_breaker import Breaker
-from hubgate.core.traffic.rate_limit import Allowance
-from hubgate.core.traffic.retry import Retries
-from hubgate.core.traffic.turns import Turns
+from hubgate.core.generation import GenerationPipeline
+from hubgate.core.queue.generation_queue import GenerationQueue
+from hubgate.core.traffic.circuit_breaker import CircuitBreaker
+from hubgate.core.traffic.rate_limiter import RateLimiter
+from hubgate.core.traffic.retry import Retrier
 from hubgate.domain.calls import Chat, Complete, Context, Generated, Quota, WireFormat
 from hubgate.domain.errors import Cause, DeadlineExceeded, HubgateError, UpstreamRefused, UpstreamUnreachable
 
@@ -85,14 +85,14 @@ class Line:
     patient: bool = True
 
     def __post_init__(self) -> None:
-        self.allowance = Allowance(self.requests_per_minute, clock=now)
-        self.turns = Turns(self.allowance, at_once=self.at_once, clock=now)
-        self.retries = Retries(self.allowance, patient=self.patient, clock=now, chance=lambda: 1.0)
-        self.writing = Writing(
+        self.limiter = RateLimiter(self.requests_per_minute, clock=now)
+        self.turns = GenerationQueue(self.limiter, at_once=self.at_once, clock=now)
+        self.retries = Retrier(self.limiter, patient=self.patient, clock=now, chance=lambda: 1.0)
+        self.writing = GenerationPipeline(
             self.model,
             turns=self.turns,
             retries=self.retries,
-            breaker=Breaker(clock=now),
+            breaker=CircuitBreaker(clock=now),
             patience=30.0,
             clock=now,
         )

@@ -7,7 +7,7 @@ import math
 import orjson
 import pytest
 
-from hubgate.core.matryoshka import Shortened, shorter_sizes
+from hubgate.core.matryoshka import ShortenStep, shorter_sizes
 from hubgate.core.vectors import f32, floats
 from hubgate.domain.calls import Call, Embed, Encoding, Result, Tokenize, Tokens, Vectors
 from hubgate.domain.errors import InvalidRequest
@@ -32,7 +32,7 @@ class Model:
 
 
 async def shortened(call: Call, *, model: str | None = GEMMA, upstream: Model | None = None) -> Vectors:
-    result = await Shortened(upstream or Model(), model=model, dimensions=768)(call)
+    result = await ShortenStep(upstream or Model(), model=model, dimensions=768)(call)
     assert isinstance(result, Vectors)
     return result
 
@@ -85,13 +85,13 @@ async def test_whole_vectors_are_asked_for_so_that_one_in_the_cache_serves_every
 @pytest.mark.parametrize("call", [Embed(texts=("a",)), Tokenize(texts=("a",))])
 async def test_a_call_that_asks_for_no_dimensions_is_left_alone(call: Call) -> None:
     upstream = Model()
-    await Shortened(upstream, model=GEMMA, dimensions=768)(call)
+    await ShortenStep(upstream, model=GEMMA, dimensions=768)(call)
     assert upstream.calls[0] is call
 
 
 async def test_where_the_models_dimensions_are_not_known_the_server_decides() -> None:
     upstream, call = Model(), Embed(texts=("a",), dimensions=128)
-    await Shortened(upstream, model=GEMMA, dimensions=None)(call)
+    await ShortenStep(upstream, model=GEMMA, dimensions=None)(call)
     assert upstream.calls[0] is call
 
 

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from hubgate.core.prompt_wrapper import Prompted
-from hubgate.core.prompts import known_prefixes, own_prefixes
+from hubgate.core.prompts import PrefixStep, family_prefixes, prefixes_from_prompts
 from hubgate.domain.calls import Call, Embed, Encoding, InputType, Result, Tokenize, Tokens, Vectors
 
-E5 = known_prefixes("intfloat/multilingual-e5-small")
+E5 = family_prefixes("intfloat/multilingual-e5-small")
 
 
 class Recorder:
@@ -26,14 +25,14 @@ class Recorder:
 
 async def asked(call: Call) -> Call:
     model = Recorder()
-    await Prompted(model, E5)(call)
+    await PrefixStep(model, E5)(call)
     return model.calls[0]
 
 
 async def test_an_empty_prefix_of_one_kind_of_text_takes_no_others_away() -> None:
     model = Recorder()
     prefixes = {InputType.SEARCH: "query: ", InputType.INGEST: ""}
-    await Prompted(model, prefixes)(Embed(texts=["a", "query: b"], input_type=InputType.SEARCH))
+    await PrefixStep(model, prefixes)(Embed(texts=["a", "query: b"], input_type=InputType.SEARCH))
     assert model.calls[0].texts == ["query: a", "query: b"]
 
 
@@ -62,24 +61,24 @@ async def test_an_empty_prefix_of_one_kind_of_text_takes_no_others_away() -> Non
 def test_a_familys_prefixes_are_known_by_the_models_name(
     model: str | None, query: str | None, document: str | None
 ) -> None:
-    known = known_prefixes(model)
+    known = family_prefixes(model)
     assert known.get(InputType.SEARCH) == query
     assert known.get(InputType.INGEST) == document
 
 
 def test_an_instruct_model_of_a_family_is_not_taken_for_its_plain_sister() -> None:
-    assert known_prefixes("intfloat/multilingual-e5-large-instruct")[InputType.SEARCH].startswith(
+    assert family_prefixes("intfloat/multilingual-e5-large-instruct")[InputType.SEARCH].startswith(
         "Instruct: "
     )
-    assert known_prefixes("Qwen/Qwen3-Embedding-0.6B")[InputType.SEARCH].endswith("\nQuery:")
+    assert family_prefixes("Qwen/Qwen3-Embedding-0.6B")[InputType.SEARCH].endswith("\nQuery:")
 
 
 def test_a_models_own_prompts_are_read_by_the_names_in_use() -> None:
-    assert own_prefixes({"query": "q: ", "passage": "p: ", "document": ""}) == {
+    assert prefixes_from_prompts({"query": "q: ", "passage": "p: ", "document": ""}) == {
         InputType.SEARCH: "q: ",
         InputType.INGEST: "p: ",
     }
-    assert own_prefixes({}) == {}
+    assert prefixes_from_prompts({}) == {}
 
 
 async def test_each_kind_of_text_gets_its_prefix() -> None:

@@ -8,7 +8,7 @@ import pytest
 from scripted_answers import embed
 from virtual_time import run
 
-from hubgate.core.vector_guard import Guarded
+from hubgate.core.vector_guard import VectorGuard
 from hubgate.domain.calls import Call, Embed, Encoding, Result, Tokenize, Tokens, Vectors
 from hubgate.domain.errors import Cause, EndpointChanged, HubgateError, UpstreamUnreadable
 
@@ -17,7 +17,7 @@ def returned(result: Result, call: Call, dimensions: int | None = 2) -> Result:
     async def server(call: Call) -> Result:
         return result
 
-    return run(Guarded(server, dimensions=dimensions)(call))
+    return run(VectorGuard(server, dimensions=dimensions)(call))
 
 
 def json_vectors(*items: bytes) -> Vectors:

@@ -105,11 +105,11 @@ def test_a_change_of_encoding_keeps_what_is_known_of_the_vectors() -> None:
 
 
 def test_a_normalised_vector_has_length_one_and_the_same_direction() -> None:
-    assert vectors.floats(vectors.normalised(vectors.f32([3, 4]))) == pytest.approx((0.6, 0.8))
+    assert vectors.floats(vectors.l2_normalize(vectors.f32([3, 4]))) == pytest.approx((0.6, 0.8))
 
 
 def test_a_vector_of_zeros_cannot_be_normalised_and_stays() -> None:
-    assert vectors.normalised(vectors.f32([0, 0])) == vectors.f32([0, 0])
+    assert vectors.l2_normalize(vectors.f32([0, 0])) == vectors.f32([0, 0])
 
 
 def test_the_mean_is_taken_over_the_tokens() -> None:

@@ -51,7 +51,7 @@ class LookAlike:
     """A running look-alike. Its lists may be read while it runs."""
 
     def __init__(
-        self, engine: str, model: Model, *, seconds: float, allowance: tuple[int, float] | None
+        self, engine: str, model: Model, *, seconds: float, rate_limit: tuple[int, float] | None
     ) -> None:
         self.model = model
         self.requests: list[Asked] = []
@@ -64,7 +64,7 @@ class LookAlike:
         self.url = ""
         self._brain = ENGINES[engine]
         self._seconds = seconds
-        self._allowance = allowance
+        self._rate_limit = rate_limit
         self._fault: _Fault | None = None
         self._at_once = 0
         self._changed = threading.Condition()
@@ -151,7 +151,7 @@ class LookAlike:
             return _response(ANSWERS[fault](asked))
         if self._seconds and not asked.field("stream"):
             await asyncio.sleep(self._seconds)
-        if self._over_allowance(asked):
+        if self._over_rate_limit(asked):
             return _response(ANSWERS["too-many"](asked))
         embedder = EMBEDDERS.get(fault or "", Embedder)(self.model)
         try:
@@ -187,10 +187,10 @@ class LookAlike:
                 self._fault = None
         return fault.name
 
-    def _over_allowance(self, asked: Asked) -> bool:
-        if self._allowance is None or asked.method != "POST":
+    def _over_rate_limit(self, asked: Asked) -> bool:
+        if self._rate_limit is None or asked.method != "POST":
             return False
-        count, seconds = self._allowance
+        count, seconds = self._rate_limit
         return sum(1 for other in self.posts if other.at > asked.at - seconds) > count
 
     async def _serve(self, started: threading.Event, stop: asyncio.Event, tls: ssl.SSLContext | None) -> None:
@@ -262,7 +262,7 @@ def lookalike(
     *,
     fault: str | None = None,
     seconds: float = 0.0,
-    allowance: tuple[int, float] | None = None,
+    rate_limit: tuple[int, float] | None = None,
     tls: ssl.SSLContext | None = None,
     **model: Any,
 ) -> Iterator[LookAlike]:
@@ -272,11 +272,11 @@ def lookalike(
         engine: which server it looks like.
         fault: what is wrong with it from the start, as by `LookAlike.fail`.
         seconds: how long each reply takes, and each event of a stream.
-        allowance: so many POSTs in so many seconds; the next is answered 429.
+        rate_limit: how many POSTs in how many seconds; the next is answered 429.
         tls: speak HTTPS with this.
         model: fields of `Model`.
     """
-    server = LookAlike(engine, Model(**model), seconds=seconds, allowance=allowance)
+    server = LookAlike(engine, Model(**model), seconds=seconds, rate_limit=rate_limit)
     if fault:
         server.fail(fault)
     with server.running(tls) as running:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 from staged import dedicated
 
-from hubgate.core.generation import Held
+from hubgate.core.generation import ManagedStream
 from hubgate.domain.calls import (
     Chat,
     Complete,
@@ -326,7 +326,7 @@ class TestStreams:
     async def test_an_endpoint_that_is_replaced_still_serves_its_streams(self, gateway: Gateway) -> None:
         await gateway.register(dedicated("main", task=Task.COMPLETION), None)
         events = await gateway.stream("main", CHAT)
-        assert isinstance(events, Held)
+        assert isinstance(events, ManagedStream)
         await gateway.remove("main")
         assert [part async for part in events] == [[b"main"]]
         await events.aclose()

@@ -205,7 +205,7 @@ def fullest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, F
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_no_minute_holds_more_than_the_allowance(
+def test_no_minute_holds_more_than_the_rate_limit(
     name: str, fullest: Mapping[str, Future[tuple[int, int]]]
 ) -> None:
     most, every = fullest[name].result()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
 
-    from hubgate.core.traffic.rate_limit import Permit
+    from hubgate.core.traffic.rate_limiter import Permit
 
 NETWORK_SECONDS = 0.25
 """One way, at most."""

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from hubgate.core.generation import Held
-from hubgate.core.matryoshka import Shortened
+from hubgate.core.generation import ManagedStream
+from hubgate.core.matryoshka import ShortenStep
 from hubgate.domain.calls import Chat, Embed, Encoding, Generated, Vectors, WireFormat
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Source, Target, Task
@@ -24,7 +24,7 @@ from hubgate.web.app import create_app
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
-    from hubgate.core.generation import Writing
+    from hubgate.core.generation import GenerationPipeline
     from hubgate.domain.calls import Call, GenerationCall, Result
     from hubgate.domain.ports import Hub, Model, TextGenerator, Upstream
     from hubgate.settings import Settings
@@ -170,10 +170,10 @@ class _FewWrappers(Pipelines):
         if endpoint.task in GENERATION_TASKS:
             return Pipeline(
                 answer=cast("Upstream", model),
-                writing=cast("Writing", _Untouched(cast("TextGenerator", model))),
+                writing=cast("GenerationPipeline", _Untouched(cast("TextGenerator", model))),
             )
         facts = endpoint.facts
-        answer = Shortened(cast("Upstream", model), model=facts.model, dimensions=facts.dimensions)
+        answer = ShortenStep(cast("Upstream", model), model=facts.model, dimensions=facts.dimensions)
         return Pipeline(answer=answer)
 
 
@@ -182,8 +182,8 @@ class _Untouched:
         self.generate = writer.generate
         self._stream = writer.stream
 
-    async def stream(self, call: GenerationCall) -> Held:
-        return Held(await self._stream(call), lambda: None)
+    async def stream(self, call: GenerationCall) -> ManagedStream:
+        return ManagedStream(await self._stream(call), lambda: None)
 
 
 @dataclass

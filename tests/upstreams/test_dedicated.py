@@ -164,7 +164,7 @@ async def test_every_fault_has_its_cause_and_goes_when_the_server_heals(
 
 
 async def test_a_server_that_says_when_to_come_back_is_heard(sources: ModelSources) -> None:
-    with lookalike("tei", allowance=(1, 60)) as server:
+    with lookalike("tei", rate_limit=(1, 60)) as server:
         upstream = await opened(sources, server.url)
         await embed(upstream, Embed(texts=TEXTS))
         error = await failure(upstream)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import cast
 
-from hubgate.core.reply_shares import itemized, weight
+from hubgate.core.results import fill_text_counts, utf8_size
 from hubgate.core.vectors import json_to_f32
 from hubgate.domain.calls import CachedVector, Call, Embed, Encoding, Result, Vectors
 from hubgate.domain.errors import StoreFailed
@@ -25,7 +25,7 @@ _STEMS = 64
 _logger = logging.getLogger(__name__)
 
 
-class Cached:
+class CacheStep:
     """Asks only for texts whose vectors are not remembered, and for each of them once.
 
     `hits` and `misses` count texts. A call with `cached=False` neither reads nor writes the cache.
@@ -86,7 +86,7 @@ class Cached:
 
 
 def _entries(vectors: Vectors, texts: Sequence[str]) -> list[CachedVector]:
-    known = itemized(vectors, list(map(weight, texts)))
+    known = fill_text_counts(vectors, list(map(utf8_size, texts)))
     tokens: Sequence[int | None] = known.text_tokens or [None] * len(texts)
     flags: Sequence[bool | None] = known.text_truncated or [None] * len(texts)
     return [

@@ -8,20 +8,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from hubgate.core.packing.faults import too_late
-from hubgate.core.reply_shares import BYTES_PER_TOKEN, weight
-from hubgate.core.traffic.circuit_breaker import Breaker
-from hubgate.core.traffic.rate_limit import sending_under
-from hubgate.core.traffic.retry import Retries
-from hubgate.core.traffic.turns import Turns
+from hubgate.core.errors import deadline_exceeded
+from hubgate.core.queue.generation_queue import GenerationQueue
+from hubgate.core.results import BYTES_PER_TOKEN, utf8_size
+from hubgate.core.traffic.circuit_breaker import CircuitBreaker
+from hubgate.core.traffic.rate_limiter import sending_under
+from hubgate.core.traffic.retry import Retrier
 from hubgate.domain.calls import Complete, Generated, GenerationCall, WireFormat
 from hubgate.domain.ports import Clock, Events, TextGenerator
 
 R = TypeVar("R")
 
 
-class Writing:
-    """Calls a writer in fair order, within its allowance, and again where that may help.
+class GenerationPipeline:
+    """Calls a writer in fair order, within its rate limit, and again where that may help.
 
     Args:
         writer: the model.
@@ -36,9 +36,9 @@ class Writing:
         self,
         writer: TextGenerator,
         *,
-        turns: Turns,
-        retries: Retries,
-        breaker: Breaker,
+        turns: GenerationQueue,
+        retries: Retrier,
+        breaker: CircuitBreaker,
         patience: float,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -64,7 +64,7 @@ class Writing:
             turn.end()
         return replace(written, waited=turn.waited) if turn.waited else written
 
-    async def stream(self, call: GenerationCall) -> Held:
+    async def stream(self, call: GenerationCall) -> ManagedStream:
         """Answer one call while the text is being made. The deadline is that of its beginning.
 
         Raises:
@@ -78,7 +78,7 @@ class Writing:
         except BaseException:
             turn.end()
             raise
-        return Held(events, turn.end, waited=turn.waited)
+        return ManagedStream(events, turn.end, waited=turn.waited)
 
     def _begin(self, call: GenerationCall) -> tuple[int, float]:
         """The call's tokens and its deadline, if its model may be asked."""
@@ -101,10 +101,10 @@ class Writing:
             async with asyncio.timeout(deadline - began):
                 return await self._breaker.watch(tried, call)
         except TimeoutError:
-            raise too_late(self._clock() - began, in_queue=False) from None
+            raise deadline_exceeded(self._clock() - began, in_queue=False) from None
 
 
-class Held:
+class ManagedStream:
     """Events that let go of something when they are closed. `waited` is the seconds before they began."""
 
     def __init__(self, events: Events, let_go: Callable[[], None], *, waited: float = 0.0) -> None:
@@ -135,5 +135,5 @@ def _tokens(call: GenerationCall) -> int:
     """About how many tokens the model reads; what it will write nobody knows."""
     size = sum(map(len, call.fields.values()))
     if isinstance(call, Complete):
-        size += weight(call.prompt)
+        size += utf8_size(call.prompt)
     return size // BYTES_PER_TOKEN + 1

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 from hubgate.core.off_loop import off_loop, total
-from hubgate.core.vectors import f32, floats, in_encoding, normalised
+from hubgate.core.vectors import f32, floats, in_encoding, l2_normalize
 from hubgate.domain.calls import Call, Embed, Encoding, Result, Vectors
 from hubgate.domain.errors import InvalidRequest
 from hubgate.domain.ports import Handler
@@ -54,7 +54,7 @@ _PACKAGING = (
 )
 
 
-class Shortened:
+class ShortenStep:
     """An answer whose vectors have as many dimensions as a call asks for, if its model was trained for that.
 
     The model is asked for whole vectors, so that one remembered vector serves every size. The cut ones are scaled to
@@ -101,7 +101,7 @@ class Shortened:
             mean = math.fsum(numbers) / len(numbers)
             item = f32([number - mean for number in numbers])
         short = item[: size * _F32_BYTES]
-        return short if normalize is False else normalised(short)
+        return short if normalize is False else l2_normalize(short)
 
     def _refusal(self, size: int) -> InvalidRequest:
         model = f"[{self._model}]" if self._model else "the model"

@@ -6,10 +6,12 @@ A model's own `prompts` file wins over this table, and the operator over both. A
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from hubgate.domain.calls import InputType
+from hubgate.domain.calls import Call, Embed, InputType, Result
+from hubgate.domain.ports import Handler
 
 _SENTENCE = "Represent this sentence for searching relevant passages: "
 _WEB_SEARCH = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
@@ -65,7 +67,7 @@ _NAMES = {
 }
 
 
-def known_prefixes(model: str | None) -> Mapping[InputType, str]:
+def family_prefixes(model: str | None) -> Mapping[InputType, str]:
     """The prefixes of a model's family by its Hub id or its folder's name; empty where none are known."""
     name = (model or "").rstrip("/").rsplit("/", 1)[-1].lower()
     for row in _TABLE:
@@ -80,7 +82,7 @@ def known_prefixes(model: str | None) -> Mapping[InputType, str]:
     return {}
 
 
-def own_prefixes(prompts: Mapping[str, str]) -> Mapping[InputType, str]:
+def prefixes_from_prompts(prompts: Mapping[str, str]) -> Mapping[InputType, str]:
     """The prefixes that a model's own `prompts` name, by the names in use for each kind of text."""
     found = {}
     for kind, names in _NAMES.items():
@@ -89,3 +91,30 @@ def own_prefixes(prompts: Mapping[str, str]) -> Mapping[InputType, str]:
                 found[kind] = prompts[name]
                 break
     return found
+
+
+class PrefixStep:
+    """An answer whose texts get the prefix of their input type.
+
+    A text that bears one of the model's prefixes already is left as it is: some clients add them themselves. A call
+    without an input type, or with a prompt name for the server, is left alone too.
+    """
+
+    def __init__(self, answer: Handler, prefixes: Mapping[InputType, str]) -> None:
+        self._answer = answer
+        self._prefixes = dict(prefixes)
+        self._known = tuple(filter(None, prefixes.values()))
+
+    async def __call__(self, call: Call) -> Result:
+        """Answer one call."""
+        if isinstance(call, Embed) and call.prompt_name is None and call.input_type is not None:
+            # What is left of the input type says nothing more: calls with the same texts may be joined and cached.
+            call = replace(call, texts=self.prefixed(call.texts, call.input_type), input_type=None)
+        return await self._answer(call)
+
+    def prefixed(self, texts: Sequence[str], kind: InputType | None) -> Sequence[str]:
+        """The texts as the model reads them, if they are of this type."""
+        prefix = self._prefixes.get(kind) if kind else None
+        if not prefix:
+            return texts
+        return [text if text.startswith(self._known) else prefix + text for text in texts]

@@ -12,7 +12,7 @@ _SPECIAL_TOKENS = 8
 """More than any model puts around a text."""
 
 
-class Counted:
+class TokenCountStep:
     """Counts the tokens of what an answer did not count exactly; an exact result costs nothing.
 
     It must stand below what changes the texts, as the model is taken to read them as they are. A call with a prompt

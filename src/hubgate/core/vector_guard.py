@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from hubgate.core.packing.faults import wrong_count
+from hubgate.core.errors import wrong_count
 from hubgate.core.vectors import check_range, dimensions, is_finite, is_flat, not_a_number
 from hubgate.domain.calls import Call, Embed, Encoding, Result, Vectors
 from hubgate.domain.errors import Cause, EndpointChanged, UpstreamUnreadable
 from hubgate.domain.ports import Handler
 
 
-class Guarded:
+class VectorGuard:
     """Lets through only as many vectors as texts, of the registered dimensions, of finite numbers.
 
     Args:

@@ -12,6 +12,7 @@ import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import mul
 
 import msgspec
 import orjson
@@ -132,11 +133,23 @@ def in_encoding(vectors: Vectors, encoding: Encoding) -> Vectors:
     return replace(vectors, items=[change(item) for item in vectors.items], encoding=encoding)
 
 
-def normalised(item: bytes) -> bytes:
+def l2_normalize(item: bytes) -> bytes:
     """An f32 vector scaled to length 1 (L2); a vector of zeros stays as it is."""
     numbers = floats(item)
     length = math.hypot(*numbers)
     return f32([number / length for number in numbers]) if length else item
+
+
+def cosines(source: bytes, others: Sequence[bytes]) -> list[float]:
+    """The cosine of the angle between one f32 vector and each of others; 0 where a vector is all zeros."""
+    numbers = floats(source)
+    length = math.hypot(*numbers)
+    return [_cosine(numbers, length, floats(other)) for other in others]
+
+
+def _cosine(one: Sequence[float], length: float, other: Sequence[float]) -> float:
+    lengths = length * math.hypot(*other)
+    return max(-1.0, min(1.0, sum(map(mul, one, other)) / lengths)) if lengths else 0.0
 
 
 def mean_pooled(rows: Iterable[Sequence[float]]) -> bytes:

@@ -234,7 +234,7 @@ class Endpoint:
 
     @property
     def rate_limited(self) -> bool:
-        """Whether its calls wait for an allowance: one that runs inside the gateway has none unless it is set."""
+        """Whether its calls wait for a rate limit: one that runs inside the gateway has none unless it is set."""
         limits = (
             self.requests_per_minute,
             self.tokens_per_minute,

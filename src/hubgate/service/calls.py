@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from hubgate.core.chunking import Chunk
-from hubgate.core.generation import Held, Writing
+from hubgate.core.generation import GenerationPipeline, ManagedStream
 from hubgate.domain.calls import (
     Call,
     Embed,
@@ -141,7 +141,7 @@ class Asking:
         """
         return await self._somewhere(name, lambda live: self._write(live, call))
 
-    async def stream(self, name: str, call: GenerationCall) -> Held:
+    async def stream(self, name: str, call: GenerationCall) -> ManagedStream:
         """Answer a call to an endpoint that writes, while the text is being made. See `Events`.
 
         Raises:
@@ -163,7 +163,7 @@ class Asking:
         with self._live.calling(live):
             return await writing.generate(call)
 
-    async def _stream(self, live: Live, call: GenerationCall) -> Held:
+    async def _stream(self, live: Live, call: GenerationCall) -> ManagedStream:
         writing = _writing(live)
         self._live.admit(live)
         self._live.enter(live)
@@ -172,7 +172,7 @@ class Asking:
         except BaseException:
             self._live.leave(live)
             raise
-        return Held(events, lambda: self._live.leave(live), waited=events.waited)
+        return ManagedStream(events, lambda: self._live.leave(live), waited=events.waited)
 
     async def _somewhere(self, name: str, ask: Callable[[Live], Awaitable[R]]) -> R:
         """Ask an endpoint, or the one that stands in for it."""
@@ -221,7 +221,7 @@ def check_fallback(endpoint: Endpoint, other: Endpoint) -> None:
         )
 
 
-def _writing(live: Live) -> Writing:
+def _writing(live: Live) -> GenerationPipeline:
     if live.pipeline.writing is None:
         asked = f"{Task.COMPLETION} or {Task.CHAT_COMPLETION}"
         raise WrongTask(live.endpoint.name, asked=asked, actual=live.endpoint.task)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from hubgate.core.traffic.rate_limit import sending_under
+from hubgate.core.traffic.rate_limiter import sending_under
 from hubgate.domain.diagnosis import Finding
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Source
 from hubgate.domain.errors import HubgateError
@@ -172,15 +172,15 @@ class Gateway(Connecting):
         return await self._store.rotate_secret()
 
     async def _check_in_turn(self, name: str) -> None:
-        """Check an endpoint as one caller among others, with permits of its allowance."""
+        """Check an endpoint as one caller among others, with permits of its rate limit."""
         if (health := self._live.find(name).pipeline.health) is None:
             return
-        permit = await health.allowance.take()
+        permit = await health.limiter.take()
         try:
             with sending_under(permit):
                 await self.check(name, within=_CHECK_SECONDS)
         finally:
-            health.allowance.done(permit)
+            health.limiter.done(permit)
 
     async def _load(self, name: str) -> None:
         live = self._live.find(name)

@@ -186,10 +186,10 @@ class _Pipelines(Collector):
     def collect(self) -> Iterator[Metric]:
         """One family a number, one sample an endpoint."""
         waiting = GaugeMetricFamily(
-            "hubgate_queue_texts", "Texts that wait for the allowance.", labels=_ENDPOINT
+            "hubgate_queue_texts", "Texts that wait for the rate limit.", labels=_ENDPOINT
         )
         calls = GaugeMetricFamily(
-            "hubgate_queue_calls", "Calls that wait for the allowance.", labels=_ENDPOINT
+            "hubgate_queue_calls", "Calls that wait for the rate limit.", labels=_ENDPOINT
         )
         flying = GaugeMetricFamily(
             "hubgate_upstream_in_flight", "Requests at the upstream.", labels=_ENDPOINT

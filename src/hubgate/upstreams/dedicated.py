@@ -20,7 +20,7 @@ from hubgate.upstreams.server import Server
 
 
 class DedicatedUpstream:
-    """One endpoint's server. One call is one request, so that a permit of the allowance is worth one request."""
+    """One endpoint's server. One call is one request, so that a permit of the rate limit is worth one request."""
 
     def __init__(self, endpoint: Endpoint, server: Server) -> None:
         engine = endpoint.engine or endpoint.facts.engine

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 
 from hubgate import __version__
-from hubgate.core.vectors import f32, normalised
+from hubgate.core.vectors import f32, l2_normalize
 from hubgate.domain.calls import Call, Embed, Encoding, Result, Token, Tokens, Vectors
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Target
 from hubgate.domain.errors import InvalidEndpoint
@@ -98,7 +98,7 @@ def _vector(text: str, dimensions: int, *, normalize: bool) -> bytes:
             numbers[place % dimensions] += sign
     if not any(numbers):  # every word cancelled another
         numbers[0] = 1.0
-    return normalised(f32(numbers)) if normalize else f32(numbers)
+    return l2_normalize(f32(numbers)) if normalize else f32(numbers)
 
 
 def _places(word: str) -> Iterator[tuple[int, float]]:

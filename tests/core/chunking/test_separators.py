@@ -8,7 +8,7 @@ import pytest
 
 from hubgate.core.chunking import check_separators, chunk
 from hubgate.core.chunking.java_regex import NotARegex, compile_java
-from hubgate.core.chunking.separators import Patience, separator
+from hubgate.core.chunking.separators import TimeBudget, separator
 from hubgate.domain.chunking import SEPARATOR_GROUPS, ChunkingSettings, InvalidChunking
 
 
@@ -166,25 +166,25 @@ def test_underlined_headings_are_found_where_elasticsearchs_own_pattern_finds_th
     given: str, text: str
 ) -> None:
     plain = compile_java(given)
-    assert Patience(1).starts(separator(given), text) == [match.start() for match in plain.finditer(text)]
+    assert TimeBudget(1).starts(separator(given), text) == [match.start() for match in plain.finditer(text)]
 
 
 @pytest.mark.parametrize("given", UNDERLINES)
 def test_a_million_empty_lines_are_no_trouble(given: str) -> None:
-    assert Patience(60).starts(separator(given), "\n" * 1_000_000) == []
+    assert TimeBudget(60).starts(separator(given), "\n" * 1_000_000) == []
 
 
 @pytest.mark.parametrize("pattern", ["(a|aa)+$", "(?>[a-z]+)[cd]", "a(?=.*$)"])
 def test_a_separator_that_takes_too_long_is_given_up_and_named(pattern: str) -> None:
     with pytest.raises(InvalidChunking, match="takes too long on a text of 300001 characters") as caught:
-        Patience(0.1).starts(separator(pattern), "a" * 300_000 + "!")
+        TimeBudget(0.1).starts(separator(pattern), "a" * 300_000 + "!")
     assert f"[{pattern}]" in caught.value.message
 
 
 def test_a_search_longer_than_a_moment_goes_on_and_finds_the_same() -> None:
     text = "a" * 20_000 + "1"
-    assert Patience(60).starts(separator("[a-z]+[0-9](?=[a-z]*)|[a-z]+x"), text) == [0]
-    assert Patience(60).starts(separator("[a-z]+x|1"), text) == [20_000]
+    assert TimeBudget(60).starts(separator("[a-z]+[0-9](?=[a-z]*)|[a-z]+x"), text) == [0]
+    assert TimeBudget(60).starts(separator("[a-z]+x|1"), text) == [20_000]
 
 
 def test_all_searches_in_one_text_share_their_patience() -> None:
@@ -195,7 +195,7 @@ def test_all_searches_in_one_text_share_their_patience() -> None:
         now += 2.0
         return now
 
-    patience = Patience(5.0, clock)
+    patience = TimeBudget(5.0, clock)
     newline = separator("\n")
     assert [patience.starts(newline, "a\nb") for _ in range(3)] == [[1]] * 3
     with pytest.raises(InvalidChunking, match="takes too long"):

@@ -8,7 +8,7 @@ import pytest
 from scripted_answers import Scripted, embed, refused
 from virtual_time import now, run
 
-from hubgate.core.traffic.circuit_breaker import Breaker, Broken, Watched
+from hubgate.core.traffic.circuit_breaker import BreakerGate, BreakerMonitor, CircuitBreaker
 from hubgate.domain.calls import Vectors
 from hubgate.domain.errors import Cause, HubgateError, UpstreamUnreachable
 
@@ -23,8 +23,8 @@ class Line:
     def __init__(self, error: HubgateError | None) -> None:
         self.error = error
         self.server = Scripted(seconds=0.0, fault=lambda texts: self.error)
-        self.breaker = Breaker(failures=3, rest=5.0, longest_rest=15.0, clock=now)
-        self.answer = Broken(Watched(self.server, self.breaker), self.breaker)
+        self.breaker = CircuitBreaker(failures=3, rest=5.0, longest_rest=15.0, clock=now)
+        self.answer = BreakerGate(BreakerMonitor(self.server, self.breaker), self.breaker)
 
     async def fails(self, times: int = 1) -> HubgateError:
         for _ in range(times):

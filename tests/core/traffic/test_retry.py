@@ -10,9 +10,9 @@ from arrivals import most_in_a_minute
 from scripted_answers import Scripted, embed, refused
 from virtual_time import now, run
 
-from hubgate.core.packing import Limits, Packed
-from hubgate.core.traffic.rate_limit import Allowance
-from hubgate.core.traffic.retry import Retried, Retries
+from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
+from hubgate.core.traffic.rate_limiter import RateLimiter
+from hubgate.core.traffic.retry import Retrier, RetryStep
 from hubgate.domain.calls import Encoding, Quota, Vectors
 from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused, UpstreamUnreachable
 
@@ -27,9 +27,9 @@ def failing(*errors: Exception | None) -> Scripted:
     return Scripted(seconds=0.0, fault=lambda texts: left.pop(0) if left else None)
 
 
-def retried(server: Handler, allowance: Allowance | None = None, tries: int = 6) -> Retried:
-    allowance = allowance or Allowance(None, clock=now)
-    return Retried(server, Retries(allowance, tries=tries, clock=now, chance=lambda: 1.0))
+def retried(server: Handler, limiter: RateLimiter | None = None, tries: int = 6) -> RetryStep:
+    limiter = limiter or RateLimiter(None, clock=now)
+    return RetryStep(server, Retrier(limiter, tries=tries, clock=now, chance=lambda: 1.0))
 
 
 def lost() -> HubgateError:
@@ -52,8 +52,8 @@ def test_chance_takes_off_up_to_half_of_a_pause() -> None:
     server = failing(lost(), lost())
 
     async def main() -> None:
-        retries = Retries(Allowance(None, clock=now), clock=now, chance=lambda: 0.0)
-        await Retried(server, retries)(embed("a"))
+        retries = Retrier(RateLimiter(None, clock=now), clock=now, chance=lambda: 0.0)
+        await RetryStep(server, retries)(embed("a"))
 
     run(main())
     assert server.times == pytest.approx([0, 0.5, 1.5])
@@ -85,9 +85,9 @@ def test_retry_after_is_heeded_and_slows_everybody() -> None:
     server = failing(overloaded(retry_after=20.0))
 
     async def main() -> float:
-        allowance = Allowance(600, clock=now)
-        await retried(server, allowance)(embed("a"))
-        await allowance.take()
+        limiter = RateLimiter(600, clock=now)
+        await retried(server, limiter)(embed("a"))
+        await limiter.take()
         return now()
 
     assert run(main()) == pytest.approx(20.1)
@@ -109,9 +109,9 @@ def test_where_another_stands_in_a_retry_after_is_not_waited_for() -> None:
     server = failing(overloaded(retry_after=20.0))
 
     async def main() -> float:
-        retries = Retries(Allowance(None, clock=now), patient=False, clock=now, chance=lambda: 1.0)
+        retries = Retrier(RateLimiter(None, clock=now), patient=False, clock=now, chance=lambda: 1.0)
         with pytest.raises(UpstreamRefused):
-            await Retried(server, retries)(embed("a"))
+            await RetryStep(server, retries)(embed("a"))
         return now()
 
     assert run(main()) == 0.0
@@ -125,10 +125,10 @@ def test_a_server_that_wants_silence_for_a_day_is_asked_again_after_five_minutes
 
 def test_an_overloaded_server_without_retry_after_gets_a_pause_from_everybody() -> None:
     async def main() -> float:
-        allowance = Allowance(None, clock=now)
-        first = asyncio.create_task(retried(failing(overloaded()), allowance)(embed("a")))
+        limiter = RateLimiter(None, clock=now)
+        first = asyncio.create_task(retried(failing(overloaded()), limiter)(embed("a")))
         await asyncio.sleep(0.5)
-        await allowance.take()
+        await limiter.take()
         await first
         return now()
 
@@ -139,8 +139,8 @@ def test_each_further_try_takes_a_permit_and_no_second_place() -> None:
     server = failing(lost(), lost())
 
     async def main() -> None:
-        allowance = Allowance(6, max_concurrent_requests=1, clock=now)
-        queue = Packed(retried(server, allowance), allowance=allowance, clock=now)
+        limiter = RateLimiter(6, max_concurrent_requests=1, clock=now)
+        queue = BatchQueue(retried(server, limiter), limiter=limiter, clock=now)
         await asyncio.gather(queue(embed("a")), queue(embed("b")))
         await queue(embed("c"))
 
@@ -161,26 +161,26 @@ def test_those_who_waited_for_a_server_to_wake_come_no_faster_than_others() -> N
         return Vectors(items=[b"[1]"], encoding=Encoding.JSON)
 
     async def main() -> None:
-        allowance = Allowance(2, clock=now)
-        one_by_one = Limits(batch_texts=1)
-        queue = Packed(retried(asleep_for_long, allowance), allowance=allowance, limits=one_by_one, clock=now)
+        limiter = RateLimiter(2, clock=now)
+        one_by_one = BatchLimits(batch_texts=1)
+        queue = BatchQueue(retried(asleep_for_long, limiter), limiter=limiter, limits=one_by_one, clock=now)
         await asyncio.gather(*(queue(embed(text)) for text in "abcdefgh"))
 
     run(main())
     assert most_in_a_minute(times) == 2
 
 
-def test_what_a_reply_says_of_the_servers_limit_slows_the_allowance() -> None:
+def test_what_a_reply_says_of_the_servers_limit_slows_the_rate_limit() -> None:
     times = []
 
     async def answer(call: Call) -> Result:
         return Vectors(items=[b"[1]"], encoding=Encoding.JSON, quota=Quota(remaining=4, seconds=60.0))
 
     async def main() -> None:
-        allowance = Allowance(None, clock=now)
-        await retried(answer, allowance)(embed("a"))
+        limiter = RateLimiter(None, clock=now)
+        await retried(answer, limiter)(embed("a"))
         for _ in range(4):
-            allowance.done(await allowance.take())
+            limiter.done(await limiter.take())
             times.append(now())
 
     run(main())

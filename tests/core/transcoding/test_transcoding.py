@@ -9,18 +9,18 @@ import pytest
 
 from hubgate.core.transcoding import (
     Label,
-    merged,
-    piece_of,
+    merge_completions,
+    read_piece,
     text_of,
-    whole_as_openai,
-    whole_as_tgi,
+    to_openai,
+    to_tgi,
 )
-from hubgate.core.transcoding.streams import openai_speller, tgi_speller
+from hubgate.core.transcoding.streams import openai_transcoder, tgi_transcoder
 from hubgate.domain.calls import Generated, WireFormat
 from hubgate.domain.errors import UpstreamUnreadable
 
 if TYPE_CHECKING:
-    from hubgate.core.transcoding.streams import Speller
+    from hubgate.core.transcoding.streams import StreamTranscoder
 
 LABEL = Label("cmpl-1", "llm", 7)
 
@@ -29,7 +29,7 @@ def generated(body: dict[str, Any], wire_format: WireFormat, **known: Any) -> Ge
     return Generated(body=json.dumps(body).encode(), wire_format=wire_format, **known)
 
 
-def respelled(speller: Speller, *payloads: dict[str, Any]) -> list[Any]:
+def respelled(speller: StreamTranscoder, *payloads: dict[str, Any]) -> list[Any]:
     told = [part for payload in payloads for part in speller.respell(json.dumps(payload).encode())]
     return [json.loads(part) for part in (*told, *speller.end())]
 
@@ -50,15 +50,15 @@ def choice(text: str, reason: str | None = None, **more: Any) -> dict[str, Any]:
 )
 def test_why_a_text_ended_is_said_in_each_ones_words(openai: str, stop: object, tgi: str) -> None:
     body = choice("a", openai, stop_reason=stop)
-    told = json.loads(whole_as_tgi(generated(body, WireFormat.OPENAI), details=True))
+    told = json.loads(to_tgi(generated(body, WireFormat.OPENAI), details=True))
     assert told["details"]["finish_reason"] == tgi
-    back = whole_as_openai(generated(told, WireFormat.TGI), LABEL)
+    back = to_openai(generated(told, WireFormat.TGI), LABEL)
     assert json.loads(back)["choices"][0]["finish_reason"] == ("length" if tgi == "length" else "stop")
 
 
 def test_tokens_with_their_logprobs_are_told_where_they_are_known_and_their_ids_are_zero() -> None:
     body = choice("ab", "stop", logprobs={"tokens": ["a", "b"], "token_logprobs": [None, -0.5]})
-    told = json.loads(whole_as_tgi(generated(body, WireFormat.OPENAI), details=True))
+    told = json.loads(to_tgi(generated(body, WireFormat.OPENAI), details=True))
     assert told["details"]["tokens"] == [
         {"id": 0, "text": "a", "logprob": 0.0, "special": False},
         {"id": 0, "text": "b", "logprob": -0.5, "special": False},
@@ -81,8 +81,8 @@ def test_logprobs_of_a_whole_text_of_tgis_are_told_as_openai_tells_them() -> Non
     details = {"finish_reason": "eos_token", "generated_tokens": 3, "tokens": [A, B, END]}
     body = {"generated_text": "say abc", "details": details | {"top_tokens": [LIKELIEST, [B], [END]]}}
     told = generated(body, WireFormat.TGI)
-    assert json.loads(whole_as_openai(told, LABEL))["choices"][0]["logprobs"] is None
-    whole = json.loads(whole_as_openai(told, LABEL, with_logprobs=True, before="say "))
+    assert json.loads(to_openai(told, LABEL))["choices"][0]["logprobs"] is None
+    whole = json.loads(to_openai(told, LABEL, with_logprobs=True, before="say "))
     assert whole["choices"][0]["logprobs"] == {
         "tokens": ["a", "bc"],
         "token_logprobs": [-0.5, -1.0],
@@ -90,7 +90,7 @@ def test_logprobs_of_a_whole_text_of_tgis_are_told_as_openai_tells_them() -> Non
         "text_offset": [4, 5],
     }
     alone = generated({"generated_text": "abc", "details": details}, WireFormat.TGI)
-    whole = json.loads(whole_as_openai(alone, LABEL, with_logprobs=True))
+    whole = json.loads(to_openai(alone, LABEL, with_logprobs=True))
     assert whole["choices"][0]["logprobs"] == {
         "tokens": ["a", "bc"],
         "token_logprobs": [-0.5, -1.0],
@@ -98,7 +98,7 @@ def test_logprobs_of_a_whole_text_of_tgis_are_told_as_openai_tells_them() -> Non
         "text_offset": [0, 1],
     }
     bare = generated({"generated_text": "abc"}, WireFormat.TGI)
-    assert json.loads(whole_as_openai(bare, LABEL, with_logprobs=True))["choices"][0]["logprobs"] is None
+    assert json.loads(to_openai(bare, LABEL, with_logprobs=True))["choices"][0]["logprobs"] is None
 
 
 def test_logprobs_of_a_stream_of_tgis_are_told_with_each_chunk() -> None:
@@ -107,9 +107,9 @@ def test_logprobs_of_a_stream_of_tgis_are_told_with_each_chunk() -> None:
         {"index": 2, "token": B},
         {"index": 3, "token": END, "generated_text": "abc", "details": {"finish_reason": "eos_token"}},
     )
-    silent = openai_speller(WireFormat.TGI, LABEL, with_usage=False)
+    silent = openai_transcoder(WireFormat.TGI, LABEL, with_usage=False)
     assert [chunk["choices"][0]["logprobs"] for chunk in respelled(silent, *events)] == [None] * 3
-    speller = openai_speller(WireFormat.TGI, LABEL, with_usage=False, with_logprobs=True, before="say ")
+    speller = openai_transcoder(WireFormat.TGI, LABEL, with_usage=False, with_logprobs=True, before="say ")
     first, second, last = (chunk["choices"][0] for chunk in respelled(speller, *events))
     assert (first["text"], second["text"], last["text"]) == ("say a", "bc", "")
     assert first["logprobs"] == {
@@ -129,14 +129,14 @@ def test_the_likeliest_tokens_that_openai_tells_are_tgis_top_tokens() -> None:
         "top_logprobs": [{"a": -0.5, "x": -2.0}, None],
     }
     told = json.loads(
-        whole_as_tgi(generated(choice("ab", "stop", logprobs=logprobs), WireFormat.OPENAI), details=True)
+        to_tgi(generated(choice("ab", "stop", logprobs=logprobs), WireFormat.OPENAI), details=True)
     )
     first, second = told["details"]["top_tokens"]
     assert [(token["text"], token["logprob"]) for token in first] == [("a", -0.5), ("x", -2.0)]
     assert second == []
     one = {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [{"a": -0.5, "x": -2.0}]}
     event, several, *_ = respelled(
-        tgi_speller(WireFormat.OPENAI), choice("a", logprobs=one), choice("ab", logprobs=logprobs)
+        tgi_transcoder(WireFormat.OPENAI), choice("a", logprobs=one), choice("ab", logprobs=logprobs)
     )
     assert [token["text"] for token in event["top_tokens"]] == ["a", "x"]
     assert "top_tokens" not in several
@@ -144,9 +144,9 @@ def test_the_likeliest_tokens_that_openai_tells_are_tgis_top_tokens() -> None:
 
 def test_usage_is_told_only_where_all_of_it_is_known() -> None:
     body = {"generated_text": "a"}
-    known = whole_as_openai(generated(body, WireFormat.TGI, prompt_tokens=3, tokens=5), LABEL)
+    known = to_openai(generated(body, WireFormat.TGI, prompt_tokens=3, tokens=5), LABEL)
     assert json.loads(known)["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-    assert json.loads(whole_as_openai(generated(body, WireFormat.TGI, tokens=5), LABEL))["usage"] is None
+    assert json.loads(to_openai(generated(body, WireFormat.TGI, tokens=5), LABEL))["usage"] is None
 
 
 def test_the_text_of_a_reply_is_found_in_either_spelling_and_in_chats() -> None:
@@ -160,22 +160,22 @@ def test_the_text_of_a_reply_is_found_in_either_spelling_and_in_chats() -> None:
 
 def test_of_several_choices_the_first_is_the_text() -> None:
     chunk = {"choices": [{"index": 1, "text": "b"}]}
-    assert piece_of(json.dumps(chunk).encode(), WireFormat.OPENAI).text == ""
+    assert read_piece(json.dumps(chunk).encode(), WireFormat.OPENAI).text == ""
 
 
 def test_the_logprob_of_an_event_is_that_of_all_its_tokens() -> None:
     chunk = choice("ab", logprobs={"tokens": ["a", "b"], "token_logprobs": [-0.25, -0.5]})
-    assert respelled(tgi_speller(WireFormat.OPENAI), chunk)[0]["token"]["logprob"] == -0.75
+    assert respelled(tgi_transcoder(WireFormat.OPENAI), chunk)[0]["token"]["logprob"] == -0.75
 
 
 def test_a_stream_without_usage_has_as_many_tokens_as_pieces() -> None:
-    *_, last = respelled(tgi_speller(WireFormat.OPENAI), choice("a"), choice("b"), choice("", "stop"))
+    *_, last = respelled(tgi_transcoder(WireFormat.OPENAI), choice("a"), choice("b"), choice("", "stop"))
     assert last["details"]["generated_tokens"] == 2
     assert last["details"]["input_length"] == 0
 
 
 def test_a_chunk_without_text_before_the_prompt_leaves_the_prompt_out_of_the_events_all_the_same() -> None:
-    speller = tgi_speller(WireFormat.OPENAI, before="say ")
+    speller = tgi_transcoder(WireFormat.OPENAI, before="say ")
     *events, last = respelled(speller, {"choices": []}, choice("say a"), choice("b", "stop"))
     assert [event["token"]["text"] for event in events] == ["a", "b"]
     assert last["generated_text"] == "say ab"
@@ -188,7 +188,7 @@ def test_an_only_event_with_all_of_the_text_ends_a_stream_of_openais() -> None:
         "generated_text": "a",
         "details": None,
     }
-    speller = openai_speller(WireFormat.TGI, LABEL, with_usage=True, before="say ")
+    speller = openai_transcoder(WireFormat.TGI, LABEL, with_usage=True, before="say ")
     (told,) = respelled(speller, event)
     assert told == {
         "object": "text_completion",
@@ -201,7 +201,7 @@ def test_an_only_event_with_all_of_the_text_ends_a_stream_of_openais() -> None:
 
 
 def test_usage_passes_inside_a_chunk_that_says_more() -> None:
-    speller = openai_speller(WireFormat.OPENAI, LABEL, with_usage=False)
+    speller = openai_transcoder(WireFormat.OPENAI, LABEL, with_usage=False)
     chunk = {**choice("", "stop"), "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
     assert respelled(speller, chunk) == [chunk]
     assert speller.usage is not None
@@ -211,7 +211,7 @@ def test_usage_passes_inside_a_chunk_that_says_more() -> None:
 def test_choices_of_merged_texts_are_numbered_through_with_all_they_say() -> None:
     one = {"id": "x", "choices": [{"index": 0, "text": "a"}, {"index": 1, "text": "b", "own": 1}], "own": 2}
     two = {"id": "y", "choices": [{"index": 0, "text": "c"}], "usage": {"total_tokens": 4}}
-    told = json.loads(merged([json.dumps(one).encode(), json.dumps(two).encode()]))
+    told = json.loads(merge_completions([json.dumps(one).encode(), json.dumps(two).encode()]))
     assert told["choices"] == [
         {"index": 0, "text": "a"},
         {"index": 1, "text": "b", "own": 1},
@@ -230,4 +230,4 @@ def test_what_cannot_be_read_is_the_servers_fault(body: bytes) -> None:
 
 def test_an_event_without_text_is_no_chunk() -> None:
     event = {"index": 1, "token": {"id": 5, "text": "", "logprob": -1.0, "special": False}}
-    assert respelled(openai_speller(WireFormat.TGI, LABEL, with_usage=True), event) == []
+    assert respelled(openai_transcoder(WireFormat.TGI, LABEL, with_usage=True), event) == []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from lookalikes import lookalike
 
-from hubgate.core.chunking import words_of
+from hubgate.core.chunking import count_words
 from hubgate.domain.calls import Embed, Encoding, InputType, Token, Tokenize, Tokens, Vectors
 from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkFit, ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
@@ -83,7 +83,7 @@ async def fit_of(model: Model, asked: Endpoint | None = None) -> ChunkFit:
 
 def expected(room: int) -> dict[str, int]:
     return {
-        language: math.floor(0.9 * room * words_of(text) / (tokens_of(text) - 2))
+        language: math.floor(0.9 * room * count_words(text) / (tokens_of(text) - 2))
         for language, text in SAMPLES.items()
     }
 

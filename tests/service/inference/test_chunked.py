@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hubgate.core.chunking import Patience, chunk
+from hubgate.core.chunking import TimeBudget, chunk
 from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
 from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkFit, ChunkingSettings, InvalidChunking
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
@@ -182,7 +182,7 @@ async def test_it_does_not_warn_where_all_fits() -> None:
 async def test_the_texts_of_one_call_share_the_patience_for_their_separators() -> None:
     """Else two thousand texts of a second each would hold a thread for half an hour."""
     hostile = ChunkingSettings(strategy="recursive", max_chunk_size=10, separators=("(a|aa)+X",))
-    patience, text = Patience(0.2), "a" * 25 + " b" * 12
+    patience, text = TimeBudget(0.2), "a" * 25 + " b" * 12
     with pytest.raises(InvalidChunking):
         [chunk(text, hostile, patience) for _ in range(1000)]
 

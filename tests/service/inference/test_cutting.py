@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubgate.core.chunking import Chunk, chunk, halves
+from hubgate.core.chunking import Chunk, chunk, split_in_half
 from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkFit, ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
 from hubgate.domain.errors import BodyTooLarge
@@ -116,8 +116,8 @@ async def test_more_parts_than_a_request_may_have_are_refused() -> None:
 
 
 def test_halves_part_between_words_where_one_ends_near_the_middle() -> None:
-    assert halves("aaaa bbbb")[0] == Chunk(0, 4, 0, 4)
-    assert [one[:2] for one in halves(f"a {'b' * 20}")] == [(0, 11), (11, 22)]
+    assert split_in_half("aaaa bbbb")[0] == Chunk(0, 4, 0, 4)
+    assert [one[:2] for one in split_in_half(f"a {'b' * 20}")] == [(0, 11), (11, 22)]
 
 
 async def test_a_very_long_text_is_counted_in_slices_and_by_its_beginning() -> None:

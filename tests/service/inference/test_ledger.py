@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual_time import now, run
 
-from hubgate.core.traffic.rate_limit import COUNTS, Allowance
+from hubgate.core.traffic.rate_limiter import PERMIT_SECONDS, RateLimiter
 from hubgate.domain.errors import StoreFailed
 from hubgate.service.inference.ledger import Ledger
 from hubgate.store.store import SqlStore
@@ -53,21 +53,21 @@ async def opened(notes: Notes, *, set_back: float = 0.0) -> Ledger:
     return await Ledger.load(notes, now, wall_clock=lambda: EPOCH + now() - set_back)
 
 
-def allowance(ledger: Ledger, limit: int, burst: int) -> Allowance:
-    return Allowance(limit, burst=burst, reserve=ledger.reserve("one", limit), clock=now)
+def limiter(ledger: Ledger, limit: int, burst: int) -> RateLimiter:
+    return RateLimiter(limit, burst=burst, reserve=ledger.reserve("one", limit), clock=now)
 
 
-async def send(allowance: Allowance, server: SlowServer) -> None:
+async def send(limiter: RateLimiter, server: SlowServer) -> None:
     """One request, answered."""
-    permit = await allowance.take()
+    permit = await limiter.take()
     try:
         await server.answer(permit)
     finally:
-        allowance.done(permit)
+        limiter.done(permit)
 
 
-async def send_many(allowance: Allowance, server: SlowServer, requests: int) -> None:
-    await asyncio.gather(*(send(allowance, server) for _ in range(requests)))
+async def send_many(limiter: RateLimiter, server: SlowServer, requests: int) -> None:
+    await asyncio.gather(*(send(limiter, server) for _ in range(requests)))
 
 
 @settings(max_examples=40, deadline=None)
@@ -78,7 +78,7 @@ async def send_many(allowance: Allowance, server: SlowServer, requests: int) -> 
     lives=st.lists(st.tuples(st.floats(0, 100), st.booleans()), min_size=1, max_size=4),
     write=st.sampled_from([0.0, 0.01, 0.9]),
 )
-def test_no_restart_and_no_crash_lets_more_than_the_allowance_through(
+def test_no_restart_and_no_crash_lets_more_than_the_rate_limit_through(
     seed: int, limit: int, burst: int, lives: list[tuple[float, bool]], write: float
 ) -> None:
     """Each process lives for a while under calls that come at random, then stops in order or crashes."""
@@ -90,7 +90,7 @@ def test_no_restart_and_no_crash_lets_more_than_the_allowance_through(
         nonlocal set_back
         set_back += chance.choice([0.0, 0.0, 10.0, 1000.0])
         ledger = await opened(notes, set_back=set_back)
-        shared = allowance(ledger, limit, burst)
+        shared = limiter(ledger, limit, burst)
 
         async def ask() -> None:
             await asyncio.sleep(chance.choice([0.0, chance.random()]) * seconds)
@@ -123,11 +123,11 @@ def test_a_crash_costs_what_was_reserved_and_not_used_and_a_stop_costs_nothing()
     async def main(*, crashes: bool) -> list[int]:
         notes, server = Notes(), SlowServer(random.Random(1))
         ledger = await opened(notes)
-        await send_many(allowance(ledger, 600, 600), server, 100)
+        await send_many(limiter(ledger, 600, 600), server, 100)
         if not crashes:
             await ledger.close()
         await asyncio.sleep(1)
-        successor = allowance(await opened(notes), 600, 600)
+        successor = limiter(await opened(notes), 600, 600)
         left = 600 - successor.spent()
         await send_many(successor, server, 600)
         return [left, sum(at < 60 for at in server.arrivals)]
@@ -142,23 +142,23 @@ def test_a_crash_costs_what_was_reserved_and_not_used_and_a_stop_costs_nothing()
 def test_a_new_gateway_sends_at_once_and_so_does_one_that_rested() -> None:
     async def main() -> list[float]:
         notes, server = Notes(seconds=0.002), SlowServer(random.Random(1))
-        first = allowance(await opened(notes), 60, 60)
+        first = limiter(await opened(notes), 60, 60)
         await send_many(first, server, 60)
         times = [max(server.arrivals)]
-        await asyncio.sleep(COUNTS + 600)
-        await send_many(allowance(await opened(notes), 60, 60), server, 60)
+        await asyncio.sleep(PERMIT_SECONDS + 600)
+        await send_many(limiter(await opened(notes), 60, 60), server, 60)
         return [*times, max(server.arrivals)]
 
     first, second = run(main())
     assert first < 1
-    assert second < 1 + COUNTS + 600 + 1
+    assert second < 1 + PERMIT_SECONDS + 600 + 1
 
 
 def test_an_endpoint_that_is_removed_and_added_again_begins_with_what_was_sent() -> None:
     async def main() -> int:
         ledger, server = await opened(Notes()), SlowServer(random.Random(1))
-        await send_many(allowance(ledger, 60, 60), server, 40)
-        return allowance(ledger, 60, 60).spent()
+        await send_many(limiter(ledger, 60, 60), server, 40)
+        return limiter(ledger, 60, 60).spent()
 
     assert run(main()) == 40
 
@@ -166,7 +166,7 @@ def test_an_endpoint_that_is_removed_and_added_again_begins_with_what_was_sent()
 def test_little_is_written_and_nobody_waits_for_it() -> None:
     async def main() -> tuple[int, float]:
         notes, server = Notes(seconds=0.01), SlowServer(random.Random(1))
-        shared = allowance(await opened(notes), 3000, 1)
+        shared = limiter(await opened(notes), 3000, 1)
         began = now()
         await send_many(shared, server, 3000)
         return notes.writes, now() - began
@@ -181,12 +181,12 @@ def test_what_ended_long_ago_is_not_kept() -> None:
         notes, server = Notes(), SlowServer(random.Random(1))
         ledger = await opened(notes)
         for number in range(20):
-            shared = Allowance(60, reserve=ledger.reserve(f"{number}", 60), clock=now)
+            shared = RateLimiter(60, reserve=ledger.reserve(f"{number}", 60), clock=now)
             await send(shared, server)
         await ledger.close()
         await asyncio.sleep(2000)
         ledger = await opened(notes)
-        await send(Allowance(60, reserve=ledger.reserve("20", 60), clock=now), server)
+        await send(RateLimiter(60, reserve=ledger.reserve("20", 60), clock=now), server)
         return [key for kept in notes.kept.values() for key in json.loads(kept)]
 
     assert run(main()) == ["20"]
@@ -196,13 +196,13 @@ def test_a_gateway_that_sends_nothing_writes_nothing_and_keeps_what_was_written(
     async def main() -> tuple[int, int]:
         notes, server = Notes(), SlowServer(random.Random(1))
         ledger = await opened(notes)
-        await send_many(allowance(ledger, 60, 60), server, 10)
+        await send_many(limiter(ledger, 60, 60), server, 10)
         await ledger.close()
         writes = notes.writes
         visitor = await opened(notes)
-        allowance(visitor, 60, 60)
+        limiter(visitor, 60, 60)
         await visitor.close()
-        return notes.writes - writes, allowance(await opened(notes), 60, 60).spent()
+        return notes.writes - writes, limiter(await opened(notes), 60, 60).spent()
 
     assert run(main()) == (0, 10)
 
@@ -216,7 +216,7 @@ def test_a_store_that_fails_or_is_busy_is_logged_once_and_holds_up_nobody_for_lo
         notes.failing = True
         ledger = await opened(notes)
         began = now()
-        await send_many(allowance(ledger, 60, 60), server, 60)
+        await send_many(limiter(ledger, 60, 60), server, 60)
         lasted = now() - began
         notes.failing = False
         await ledger.close()
@@ -231,7 +231,7 @@ def test_a_note_that_cannot_be_read_is_logged_and_forgotten(caplog: pytest.LogCa
     async def main() -> int:
         notes = Notes()
         notes.kept["requests sent"] = "{"
-        return allowance(await opened(notes), 60, 60).spent()
+        return limiter(await opened(notes), 60, 60).spent()
 
     assert run(main()) == 0
     assert "cannot be read" in caplog.text
@@ -241,7 +241,7 @@ async def test_it_is_kept_in_the_database(settings: Settings) -> None:
     for spent in (0, 1):
         store = await SqlStore.open(settings)
         ledger = await Ledger.load(store, asyncio.get_running_loop().time)
-        shared = Allowance(60, reserve=ledger.reserve("one", 60), clock=asyncio.get_running_loop().time)
+        shared = RateLimiter(60, reserve=ledger.reserve("one", 60), clock=asyncio.get_running_loop().time)
         assert shared.spent() == spent
         permit = await shared.take()
         assert permit.leave()

@@ -183,7 +183,7 @@ class TestCache:
 
 
 class TestAllowance:
-    """Two endpoints of one allowance of 1 a minute: the second call has to wait longer than anybody does."""
+    """Two endpoints of one rate limit of 1 a minute: the second call has to wait longer than anybody does."""
 
     @staticmethod
     async def _shared(first: Endpoint, second: Endpoint, tokens: tuple[str | None, str | None]) -> bool:

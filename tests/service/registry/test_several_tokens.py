@@ -70,7 +70,7 @@ def test_when_all_are_refused_each_is_named_with_its_reason(gate: RunningGate) -
 
 
 def test_what_waiting_cures_is_told_before_what_it_does_not(gate: RunningGate) -> None:
-    with lookalike("tei", allowance=(0, 60.0)) as server:
+    with lookalike("tei", rate_limit=(0, 60.0)) as server:
         server.fail("wrong-token", times=1)
         error = registered(gate, url=server.url)["error"]
     assert error["cause"] == "overloaded"

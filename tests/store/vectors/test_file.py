@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from kept_vectors import MIB, found, kept, key, opened, vector, vectors
 
-from hubgate.core.cache import Cached, MemoryCache
+from hubgate.core.cache import CacheStep, MemoryCache
 from hubgate.domain.calls import CachedVector, Call, Embed, Encoding, Result, Vectors
 
 if TYPE_CHECKING:
@@ -304,7 +304,7 @@ async def test_behind_the_memory_it_answers_after_a_restart_without_asking_the_m
 
     for _ in range(2):
         async with opened(path) as file:
-            answer = await Cached(model, MemoryCache(MIB, file), identity=["m"])(Embed(texts=("cat",)))
+            answer = await CacheStep(model, MemoryCache(MIB, file), identity=["m"])(Embed(texts=("cat",)))
             assert isinstance(answer, Vectors)
             assert (answer.tokens, answer.exact) == (3, True)
     assert asked == ["cat"]

@@ -11,7 +11,7 @@ from lookalikes import lookalike
 from pooled import pooled
 from raw_server import raw_server
 
-from hubgate.core.traffic.rate_limit import Allowance, Permit
+from hubgate.core.traffic.rate_limiter import Permit, RateLimiter
 from hubgate.upstreams.http.messages import HttpRequest
 
 if TYPE_CHECKING:
@@ -49,38 +49,38 @@ def port_of(url: str) -> int:
 
 async def test_a_permit_that_lapsed_while_connecting_is_replaced_before_anything_is_sent() -> None:
     names = SlowNames()
-    allowance = Allowance(60, clock=names.clock)
+    limiter = RateLimiter(60, clock=names.clock)
     with lookalike("tei") as server:
         async with pooled(resolve=names) as client:
-            permit = await allowance.take()
+            permit = await limiter.take()
             await client.send(get(port_of(server.url), permit))
-            allowance.done(permit)
+            limiter.done(permit)
     assert len(server.requests) == 1
-    assert allowance.spent() == 1
+    assert limiter.spent() == 1
     assert permit.counted.expires == 5 + 60.05
-    assert allowance.take_now() is None  # the next slot is a second after the one that was used
+    assert limiter.take_now() is None  # the next slot is a second after the one that was used
     names.now = 6.0
-    assert allowance.take_now() is not None
+    assert limiter.take_now() is not None
 
 
 async def test_a_quick_connection_leaves_under_the_first_permit_and_so_does_a_stream() -> None:
-    allowance = Allowance(60, burst=2, clock=lambda: 0.0)
+    limiter = RateLimiter(60, burst=2, clock=lambda: 0.0)
     with lookalike("tei") as server:
         async with pooled() as client:
             for ask in (client.send, client.stream):
-                permit = await allowance.take()
+                permit = await limiter.take()
                 first = permit.counted
                 reply = await ask(HttpRequest(method="GET", url=server.url + "/health", permit=permit))
                 assert permit.counted is first
                 assert first.expires == 60.05
                 assert reply.status == 200
-                allowance.done(permit)
+                limiter.done(permit)
 
 
 async def test_a_server_that_hangs_up_while_a_permit_is_awaited_is_connected_to_again() -> None:
     others: list[Permit | None] = []
-    names = SlowNames(lambda: others.append(allowance.take_now()))
-    allowance = Allowance(60, clock=names.clock)
+    names = SlowNames(lambda: others.append(limiter.take_now()))
+    limiter = RateLimiter(60, clock=names.clock)
     closed = asyncio.Event()
     connections = 0
 
@@ -95,21 +95,21 @@ async def test_a_server_that_hangs_up_while_a_permit_is_awaited_is_connected_to_
         closed.set()
 
     async with raw_server(answer) as port, pooled(resolve=names) as client:
-        permit = await allowance.take()
+        permit = await limiter.take()
         asking = asyncio.create_task(client.send(get(port, permit)))
         await closed.wait()
         await asyncio.sleep(0.01)  # until the client has heard of it, too
         names.now = 6.0
         assert others[0] is not None
-        allowance.done(others[0])
+        limiter.done(others[0])
         assert (await asking).status == 200
     assert connections == 2
 
 
 async def test_who_leaves_while_a_permit_is_awaited_leaves_no_connection() -> None:
     others: list[Permit | None] = []
-    names = SlowNames(lambda: others.append(allowance.take_now()))
-    allowance = Allowance(60, clock=names.clock)
+    names = SlowNames(lambda: others.append(limiter.take_now()))
+    limiter = RateLimiter(60, clock=names.clock)
     connected, ended = asyncio.Event(), asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -120,15 +120,15 @@ async def test_who_leaves_while_a_permit_is_awaited_leaves_no_connection() -> No
         ended.set()
 
     async with raw_server(answer) as port, pooled(resolve=names) as client:
-        permit = await allowance.take()
+        permit = await limiter.take()
         asking = asyncio.create_task(client.send(get(port, permit)))
         await connected.wait()
         await asyncio.sleep(0.01)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         await ended.wait()
-        allowance.done(permit)
-    assert allowance.spent() == 1  # the other's
+        limiter.done(permit)
+    assert limiter.spent() == 1  # the other's
 
 
 async def test_a_server_that_accepts_late_is_sent_one_request_under_a_new_permit() -> None:
@@ -147,9 +147,9 @@ async def test_a_server_that_accepts_late_is_sent_one_request_under_a_new_permit
 
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
         where = listening.getsockname()[:2]
-        loop, allowance = asyncio.get_running_loop(), Allowance(600)
+        loop, limiter = asyncio.get_running_loop(), RateLimiter(600)
         other = socket.create_connection(where)
-        permit = await allowance.take()
+        permit = await limiter.take()
         first = permit.counted
         async with pooled() as client:
             asking = asyncio.create_task(client.send(get(where[1], permit, host="127.0.0.1")))
@@ -160,7 +160,7 @@ async def test_a_server_that_accepts_late_is_sent_one_request_under_a_new_permit
                 await client.close()
                 for _ in (other, client):
                     await ended.acquire()
-    allowance.done(permit)
+    limiter.done(permit)
     assert len(heard) == 1
     assert permit.counted is not first
-    assert allowance.spent() == 1
+    assert limiter.spent() == 1

@@ -16,7 +16,7 @@ from harness import RunningGate
 from lookalikes import lookalike
 from writers import add, add_writer
 
-from hubgate.core.packing.batch import Ticket as QueuedCall
+from hubgate.core.queue.batch import QueuedCall
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import QueueFull
 from hubgate.upstreams.http.connection import Connection

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import icu
 
-from hubgate.core.chunking.separators import Patience, check_separators
+from hubgate.core.chunking.separators import TimeBudget, check_separators
 from hubgate.core.chunking.strategies import by_recursion, by_sentence, by_word
 from hubgate.core.chunking.texts import Text
 from hubgate.domain.chunking import ChunkingSettings
@@ -19,14 +19,14 @@ from hubgate.domain.chunking import ChunkingSettings
 __all__ = [
     "MAX_SLOTS",
     "Chunk",
-    "Patience",
+    "TimeBudget",
     "check_separators",
     "chunk",
-    "halves",
+    "count_words",
     "icu_version",
     "icu_warning",
     "merged_slot",
-    "words_of",
+    "split_in_half",
 ]
 
 REFERENCE_ICU = "77.1"
@@ -48,7 +48,7 @@ class Chunk(NamedTuple):
         return Chunk(self.start + points, self.end + points, self.start_utf16 + units, self.end_utf16 + units)
 
 
-def chunk(text: str, settings: ChunkingSettings, patience: Patience | None = None) -> list[Chunk]:
+def chunk(text: str, settings: ChunkingSettings, patience: TimeBudget | None = None) -> list[Chunk]:
     """Cut a text. At least one chunk, in the order of their starts; nothing is trimmed, and chunks may overlap.
 
     CPU work, 10 MB of text a second or so: long texts belong into a thread, and any number of threads may call.
@@ -62,11 +62,11 @@ def chunk(text: str, settings: ChunkingSettings, patience: Patience | None = Non
         InvalidChunking: a separator is no regular expression, or takes too long on this text.
     """
     whole = Text(text)
-    spans = _spans(whole, settings, patience or Patience.for_texts(text))
+    spans = _spans(whole, settings, patience or TimeBudget.for_texts(text))
     return [Chunk(whole.point(start), whole.point(end), start, end) for start, end in spans]
 
 
-def _spans(text: Text, settings: ChunkingSettings, patience: Patience) -> list[tuple[int, int]]:
+def _spans(text: Text, settings: ChunkingSettings, patience: TimeBudget) -> list[tuple[int, int]]:
     match settings:
         case ChunkingSettings(strategy="sentence", max_chunk_size=int(size), sentence_overlap=int(overlap)):
             return by_sentence(text, size, overlap)
@@ -78,7 +78,7 @@ def _spans(text: Text, settings: ChunkingSettings, patience: Patience) -> list[t
             return [(0, text.length)]
 
 
-def halves(text: str) -> list[Chunk]:
+def split_in_half(text: str) -> list[Chunk]:
     """A text of several characters in two: near its middle at the end of a word, if one ends there."""
     whole = Text(text)
     middle = whole.unit(len(text) // 2)
@@ -88,7 +88,7 @@ def halves(text: str) -> list[Chunk]:
     return [Chunk(0, point, 0, split), Chunk(point, len(text), split, whole.length)]
 
 
-def words_of(text: str) -> int:
+def count_words(text: str) -> int:
     """How many words a text has, as chunk sizes count them."""
     return len(Text(text).words.ends)
 

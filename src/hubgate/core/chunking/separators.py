@@ -72,7 +72,7 @@ def check_separators(settings: ChunkingSettings) -> None:
         raise InvalidChunking(tuple(problems), remedy=remedy)
 
 
-class Patience:
+class TimeBudget:
     """The seconds that all searches in a text, or in several, may take together."""
 
     def __init__(self, seconds: float, clock: Clock = time.monotonic) -> None:
@@ -80,7 +80,7 @@ class Patience:
         self._clock = clock
 
     @classmethod
-    def for_texts(cls, *texts: str) -> Patience:
+    def for_texts(cls, *texts: str) -> TimeBudget:
         """More for longer texts, not for more of them."""
         return cls(_SECONDS + _SECONDS_PER_CHARACTER * sum(map(len, texts)))
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
-from hubgate.core.chunking.separators import Patience, separator
+from hubgate.core.chunking.separators import TimeBudget, separator
 from hubgate.core.chunking.texts import Text, Words
 
 Span: TypeAlias = tuple[int, int]
@@ -76,7 +76,7 @@ def _repeated(words: Words, sentence: tuple[int, int], size: int, following: int
     return words.skip(start, count - kept), kept
 
 
-def by_recursion(text: Text, size: int, separators: Iterable[str], patience: Patience) -> list[Span]:
+def by_recursion(text: Text, size: int, separators: Iterable[str], patience: TimeBudget) -> list[Span]:
     """Cut at the first separator, join neighbours while they fit, and go on with the next in what is too long.
 
     What no separator makes small enough is cut by sentences. A separator opens the piece that follows it.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from hubgate.core.packing.faults import own_error
+from hubgate.core.errors import error_for_caller
 from hubgate.domain.calls import Call, GenerationCall, Result
 from hubgate.domain.errors import Cause, HubgateError, UpstreamError
 from hubgate.domain.ports import Clock, Handler
@@ -36,7 +36,7 @@ _PERHAPS_A_CALLERS = frozenset({Cause.CONNECTION_LOST, Cause.UPSTREAM_TIMEOUT, C
 _NOBODY = "-"
 
 
-class Breaker:
+class CircuitBreaker:
     """Opens after some failures in a row; then one call at a time may try whether the server is well again.
 
     While all of them are one caller's, and may be that caller's doing, it opens for that caller alone.
@@ -105,7 +105,7 @@ class Breaker:
         return result
 
     def _refusal(self, last: HubgateError, seconds: float) -> HubgateError:
-        error = own_error(last, strangers=True)
+        error = error_for_caller(last, strangers=True)
         error.message = (
             f"Requests to the model's server are paused: the last {self._failures} failed ({error.cause})."
         )
@@ -117,17 +117,19 @@ class Breaker:
         suspected = self._failures == 0 or self._suspect == caller
         self._suspect = caller if suspected and error.cause in _PERHAPS_A_CALLERS else _NOBODY
         self._failures += 1
-        self._last = own_error(error, strangers=True)  # its traceback would hold on to the whole request
+        self._last = error_for_caller(
+            error, strangers=True
+        )  # its traceback would hold on to the whole request
         if self._failures >= self._most:
             if self._on_trial:
                 self._rest, self._on_trial = min(self._rest * 2, self._longest_rest), False
             self._open_until = self._clock() + self._rest
 
 
-class Broken:
+class BreakerGate:
     """Stands above the queue, so that nobody waits for a turn at a server that is not well."""
 
-    def __init__(self, answer: Handler, breaker: Breaker) -> None:
+    def __init__(self, answer: Handler, breaker: CircuitBreaker) -> None:
         self._answer = answer
         self._breaker = breaker
 
@@ -137,10 +139,10 @@ class Broken:
         return await self._answer(call)
 
 
-class Watched:
+class BreakerMonitor:
     """Stands below the queue, where a request is a request."""
 
-    def __init__(self, answer: Handler, breaker: Breaker) -> None:
+    def __init__(self, answer: Handler, breaker: CircuitBreaker) -> None:
         self._answer = answer
         self._breaker = breaker
 

@@ -1,6 +1,6 @@
 """Permits written down before they are granted, so that the next process knows what this one may have sent.
 
-An allowance reserves a twentieth of its minute at a time, ahead of need: so little is written, nobody waits for it
+A rate limit reserves a twentieth of its minute at a time, ahead of need: so little is written, nobody waits for it
 (but the first call after ten idle minutes, for a millisecond), and a crash costs no more than what was reserved and
 not used.
 """
@@ -22,10 +22,10 @@ _VALID = 600.0
 
 
 class Reserve:
-    """The permits of one allowance that are written down.
+    """The permits of one rate limit that are written down.
 
     Args:
-        requests_per_minute: of the allowance.
+        requests_per_minute: of the rate limit.
         spent: what a former process wrote down, as `record` tells it.
         save: writes down the `record`s of all reserves; it does not fail.
         clock: seconds that never go back.

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from hubgate.core.packing.faults import own_error
-from hubgate.core.reply_shares import tokens_guessed, weight
-from hubgate.core.traffic.rate_limit import Allowance, sending_under
+from hubgate.core.errors import error_for_caller
+from hubgate.core.results import estimate_tokens, utf8_size
+from hubgate.core.traffic.rate_limiter import RateLimiter, sending_under
 from hubgate.domain.calls import Call, GenerationCall, Result
 from hubgate.domain.errors import Cause, HubgateError
 from hubgate.domain.ports import Clock, Handler
@@ -30,15 +30,15 @@ _LONGEST_SILENCE = 300.0
 """Seconds after which a server is asked again whatever it said: the longest rate limit window of Hugging Face."""
 
 
-class Retries:
+class Retrier:
     """Asks again after errors that are `retryable`, with growing pauses, within the caller's deadline.
 
     The first try uses the permit of whoever calls this, unless it has to wait; every further one takes its own. What the server says of
-    its load (`retry_after`, its `quota`, or that it is overloaded) slows the allowance, and so everybody who shares it.
+    its load (`retry_after`, its `quota`, or that it is overloaded) slows the rate limit, and so everybody who shares it.
     A server that sleeps is woken by one call, which it may hold meanwhile; the others wait for that one.
 
     Args:
-        allowance: the one that the first try's permit is of.
+        rate limit: the one that the first try's permit is of.
         tries: how many at most, of failures that time alone may not cure.
         patient: whether a server that sleeps, is overloaded or says when to come again is waited for; not where another
             endpoint stands in.
@@ -50,7 +50,7 @@ class Retries:
 
     def __init__(
         self,
-        allowance: Allowance,
+        limiter: RateLimiter,
         *,
         tries: int = 3,
         patient: bool = True,
@@ -59,7 +59,7 @@ class Retries:
         clock: Clock = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._allowance = allowance
+        self._limiter = limiter
         self._tries = tries
         self._patient = patient
         self._passes = _PASSES if patient else frozenset()
@@ -99,7 +99,7 @@ class Retries:
                     if not self._worth_another(error, tried, pause, deadline):
                         raise
                     if error.cause is Cause.WAKING and error.cause in self._passes and self._alarm is None:
-                        self._alarm = mine = _Alarm(own_error(error, strangers=True))
+                        self._alarm = mine = _Alarm(error_for_caller(error, strangers=True))
                     if mine is not None:
                         call = _held(call, deadline - self._clock())
                 else:
@@ -120,40 +120,40 @@ class Retries:
             raise alarm.still_asleep() from None
 
     def _worth_another(self, error: HubgateError, tried: int, pause: float, deadline: float) -> bool:
-        wait = max(pause, self._allowance.wait_estimate())
+        wait = max(pause, self._limiter.wait_estimate())
         if error.retry_after and not self._patient:
             return False
         spent = tried >= self._tries and error.cause not in self._passes
         return error.retryable and not spent and self._clock() + wait < deadline
 
     async def _again(self, ask: Callable[[C], Awaitable[R]], call: C, tokens: int) -> R:
-        permit = await self._allowance.take(tokens, again=True)
+        permit = await self._limiter.take(tokens, again=True)
         try:
             with sending_under(permit):
                 return await ask(call)
         finally:
-            self._allowance.done(permit)
+            self._limiter.done(permit)
 
     def _heed(self, error: HubgateError, tried: int) -> float:
-        """Seconds until the next try; tells the allowance what the server said."""
+        """Seconds until the next try; tells the rate limit what the server said."""
         pause = min(self._first_pause * 2.0 ** (tried - 1), self._longest_pause) * (1 + self._chance()) / 2
         if error.retry_after is not None:
             pause = min(error.retry_after, _LONGEST_SILENCE)
         if error.retry_after or error.cause is Cause.OVERLOADED:
-            self._allowance.slow_down(pause)
+            self._limiter.slow_down(pause)
         return pause
 
     def _noted(self, result: R) -> R:
         quota = getattr(result, "quota", None)
         if quota is not None:
-            self._allowance.slow_down(quota.seconds, quota.remaining)
+            self._limiter.slow_down(quota.seconds, quota.remaining)
         return result
 
 
-class Retried:
-    """`Retries` around an answer; the options are its."""
+class RetryStep:
+    """`Retrier` around an answer; the options are its."""
 
-    def __init__(self, answer: Handler, retries: Retries) -> None:
+    def __init__(self, answer: Handler, retries: Retrier) -> None:
         self._answer = answer
         self._retries = retries
 
@@ -163,7 +163,7 @@ class Retried:
         Raises:
             HubgateError: what the last try raised.
         """
-        tokens = tokens_guessed(sum(map(weight, call.texts)), texts=len(call.texts))
+        tokens = estimate_tokens(sum(map(utf8_size, call.texts)), texts=len(call.texts))
         deadline = math.inf if call.context.deadline is None else call.context.deadline
         return await self._retries.ask(self._answer, call, tokens, deadline)
 
@@ -176,7 +176,7 @@ class _Alarm:
 
     def still_asleep(self) -> HubgateError:
         """The error for a call whose time is up."""
-        error = own_error(self.error, strangers=True)
+        error = error_for_caller(self.error, strangers=True)
         error.message = "The model's server is waking up, and did not answer in the call's time."
         error.args = (error.message,)
         return error

@@ -49,7 +49,7 @@ class Piece(NamedTuple):
     usage: Usage | None = None
 
 
-def decoded(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+def decode_reply(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """An object of a server's.
 
     Raises:
@@ -67,17 +67,17 @@ def decoded(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 def text_of(generated: Generated) -> str:
     """The text alone; of several the first."""
     if generated.wire_format is WireFormat.TGI:
-        return decoded(generated.body, TGI).generated_text or ""
-    return decoded(generated.body, OPENAI).first.said
+        return decode_reply(generated.body, TGI).generated_text or ""
+    return decode_reply(generated.body, OPENAI).first.said
 
 
-def piece_of(payload: bytes, wire_format: WireFormat) -> Piece:
+def read_piece(payload: bytes, wire_format: WireFormat) -> Piece:
     """What a payload of a stream says."""
     if wire_format is WireFormat.OPENAI:
-        chunk = decoded(payload, OPENAI)
+        chunk = decode_reply(payload, OPENAI)
         choice = chunk.first
         return Piece(choice.said, choice.finish_reason, chunk.usage)
-    event = decoded(payload, TGI)
+    event = decode_reply(payload, TGI)
     token, details = event.token, event.details
     text = "" if token is None or token.special else token.text
     ended = details is not None or event.generated_text is not None
@@ -85,7 +85,7 @@ def piece_of(payload: bytes, wire_format: WireFormat) -> Piece:
     return Piece(text, reason, details.usage if details else None)
 
 
-def whole_as_openai(
+def to_openai(
     generated: Generated,
     label: Label,
     *,
@@ -104,10 +104,10 @@ def whole_as_openai(
     """
     if generated.wire_format is WireFormat.OPENAI:
         return generated.body
-    told = decoded(generated.body, TGI)
+    told = decode_reply(generated.body, TGI)
     choice = Choice(
         text=told.generated_text or "",
-        logprobs=decoded(generated.body, TOKENS).logprobs(len(before)) if with_logprobs else None,
+        logprobs=decode_reply(generated.body, TOKENS).logprobs(len(before)) if with_logprobs else None,
         finish_reason=(told.details or ReadDetails()).reason_at_openai,
     )
     prompt, total = generated.prompt_tokens, generated.tokens
@@ -116,12 +116,12 @@ def whole_as_openai(
     return msgspec.json.encode(Completion(*label, [choice], usage))
 
 
-def merged(bodies: Sequence[bytes]) -> bytes:
+def merge_completions(bodies: Sequence[bytes]) -> bytes:
     """Several `text_completion` objects as one: its choices are numbered through, its usage is their sum."""
     if len(bodies) == 1:
         return bodies[0]
-    read = [decoded(body, CHOICES) for body in bodies]
-    whole: dict[str, Any] = decoded(bodies[0], FIELDS)
+    read = [decode_reply(body, CHOICES) for body in bodies]
+    whole: dict[str, Any] = decode_reply(bodies[0], FIELDS)
     choices = [choice for one in read for choice in one.choices]
     whole["choices"] = [{**choice, "index": index} for index, choice in enumerate(choices)]
     usages = [one.usage or Usage() for one in read]
@@ -132,11 +132,11 @@ def merged(bodies: Sequence[bytes]) -> bytes:
     return msgspec.json.encode(whole)
 
 
-def whole_as_tgi(generated: Generated, *, details: bool) -> bytes:
+def to_tgi(generated: Generated, *, details: bool) -> bytes:
     """A whole text as `{"generated_text"}`, with `details` where they are asked for."""
     if generated.wire_format is WireFormat.TGI:
         return generated.body
-    reply = decoded(generated.body, OPENAI)
+    reply = decode_reply(generated.body, OPENAI)
     choice = reply.first
     if not details:
         return msgspec.json.encode(WholeText(choice.said))

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from hubgate.core.transcoding import Label, decoded, piece_of
+from hubgate.core.transcoding import Label, decode_reply, read_piece
 from hubgate.core.transcoding.logprobs import TOKENS, Logprobs, Token
 from hubgate.core.transcoding.objects import (
     LAST_TOKEN,
@@ -24,7 +24,7 @@ from hubgate.core.transcoding.objects import (
 from hubgate.domain.calls import WireFormat
 
 
-class Speller(Protocol):
+class StreamTranscoder(Protocol):
     """Turns the payloads of one stream into those that are wanted."""
 
     usage: Usage | None
@@ -45,9 +45,9 @@ class Speller(Protocol):
         ...
 
 
-def openai_speller(
+def openai_transcoder(
     wire_format: WireFormat, label: Label, *, with_usage: bool, with_logprobs: bool = False, before: str = ""
-) -> Speller:
+) -> StreamTranscoder:
     """Spells a stream as OpenAI's chunks.
 
     Args:
@@ -62,7 +62,7 @@ def openai_speller(
     return _TgiAsOpenAI(label, with_usage=with_usage, with_logprobs=with_logprobs, before=before)
 
 
-def tgi_speller(wire_format: WireFormat, *, before: str = "") -> Speller:
+def tgi_transcoder(wire_format: WireFormat, *, before: str = "") -> StreamTranscoder:
     """Spells a stream as TGI's events.
 
     Args:
@@ -83,7 +83,7 @@ class _OpenAIAsItCame:
     def respell(self, payload: bytes) -> Sequence[bytes]:
         self.pieces += 1
         if b'"usage"' in payload:
-            chunk = decoded(payload, USAGE)
+            chunk = decode_reply(payload, USAGE)
             self.usage = chunk.usage or self.usage
             if chunk.usage and not chunk.choices and not self._with_usage:
                 return ()
@@ -105,12 +105,12 @@ class _TgiAsOpenAI:
 
     def respell(self, payload: bytes) -> Sequence[bytes]:
         self.pieces += 1
-        piece = piece_of(payload, WireFormat.TGI)
+        piece = read_piece(payload, WireFormat.TGI)
         text, self._before = self._before + piece.text, ""
         self.usage = piece.usage or self.usage
         if not text and piece.reason is None:
             return ()
-        logprobs = decoded(payload, TOKENS).logprobs(self._written) if self._with_logprobs else None
+        logprobs = decode_reply(payload, TOKENS).logprobs(self._written) if self._with_logprobs else None
         self._written += len(piece.text)
         return (self._chunk([Choice(text=text, logprobs=logprobs, finish_reason=piece.reason)]),)
 
@@ -129,7 +129,7 @@ class _TgiAsItCame:
     def respell(self, payload: bytes) -> Sequence[bytes]:
         self.pieces += 1
         if b'"details":{' in payload:
-            details = decoded(payload, TGI).details
+            details = decode_reply(payload, TGI).details
             self.usage = details.usage if details else None
         return (payload,)
 
@@ -148,7 +148,7 @@ class _OpenAIAsTgi:
         self.pieces = 0
 
     def respell(self, payload: bytes) -> Sequence[bytes]:
-        chunk = decoded(payload, OPENAI)
+        chunk = decode_reply(payload, OPENAI)
         choice = chunk.first
         self.usage = chunk.usage or self.usage
         if choice.finish_reason:

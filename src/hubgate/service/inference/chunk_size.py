@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
-from hubgate.core.chunking import words_of
-from hubgate.core.reply_shares import tokens_guessed, weight
+from hubgate.core.chunking import count_words
+from hubgate.core.results import estimate_tokens, utf8_size
 from hubgate.domain.calls import Embed, Tokenize, Tokens, Vectors
 from hubgate.domain.chunking import SMALLEST_CHUNK, ChunkFit, ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Source
@@ -124,14 +124,14 @@ def _fit(limit: int, fronts: Sequence[int], samples: Sequence[int]) -> ChunkFit:
 
 
 def _estimate(limit: int, fronts: Sequence[str]) -> ChunkFit:
-    longest = max(map(weight, fronts))
-    room = limit - _SPECIAL_TOKENS - tokens_guessed(longest, texts=0)
+    longest = max(map(utf8_size, fronts))
+    room = limit - _SPECIAL_TOKENS - estimate_tokens(longest, texts=0)
     return ChunkFit(words=max(0, math.floor(room / _TOKENS_PER_WORD)))
 
 
 @cache
 def _sample_words() -> Mapping[str, int]:
-    return {language: words_of(text) for language, text in SAMPLES.items()}
+    return {language: count_words(text) for language, text in SAMPLES.items()}
 
 
 async def _counted(

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import chain, repeat
 from typing import NamedTuple, TypeAlias, TypeVar
 
-from hubgate.core.chunking import Chunk, Patience, chunk, halves
+from hubgate.core.chunking import Chunk, TimeBudget, chunk, split_in_half
 from hubgate.domain.chunking import SMALLEST_CHUNK, ChunkingSettings
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import BodyTooLarge
@@ -91,7 +91,7 @@ def _cut(texts: Sequence[str], settings: ChunkingSettings) -> list[list[Chunk]]:
             f"The texts have {characters} characters together; a request that cuts them takes at most {MOST_CHARACTERS}.",
             remedy="Send them in several requests.",
         )
-    patience, total = Patience.for_texts(*texts), 0
+    patience, total = TimeBudget.for_texts(*texts), 0
     places: list[list[Chunk]] = []
     for text in texts:
         places.append(chunk(text, settings, patience))
@@ -156,7 +156,7 @@ def _divided(
             divided.append(piece)
             continue
         text = piece.of(texts)
-        parts = halves(text) if size is None else chunk(text, _sentences(size))
+        parts = split_in_half(text) if size is None else chunk(text, _sentences(size))
         divided += [_Piece(piece.text, part.shifted(piece.place)) for part in parts]
         _check_number(len(divided))
     return divided

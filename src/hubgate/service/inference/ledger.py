@@ -1,4 +1,4 @@
-"""The ledger: what every allowance has sent, kept in the store for the process that comes next."""
+"""The ledger: what every rate limit has sent, kept in the store for the process that comes next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from hubgate.core.traffic.rate_limit import COUNTS
+from hubgate.core.traffic.rate_limiter import PERMIT_SECONDS
 from hubgate.core.traffic.reservations import Reserve
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.ports import Clock, Notes
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class Ledger:
-    """The reserves of all allowances, by key, as one note in the store.
+    """The reserves of all rate limits, by key, as one note in the store.
 
     Times are written in seconds since the epoch; the rest of the gateway counts on a clock that a restart resets.
     """
@@ -37,7 +37,7 @@ class Ledger:
     ) -> None:
         self._store = store
         self._former = dict(former)
-        """What a former process wrote down, of allowances that were not asked for yet."""
+        """What a former process wrote down, of rate limits that were not asked for yet."""
         self._reserves: dict[str, Reserve] = {}
         self._clock = clock
         self._wall_clock = wall_clock
@@ -55,17 +55,21 @@ class Ledger:
         for key, spent in _read(await store.note(_NOTE)).items():
             # No request left after the end of the former process, which was before now.
             left = [
-                (now + min(until - since, COUNTS), requests) for until, requests in spent if until > since
+                (now + min(until - since, PERMIT_SECONDS), requests)
+                for until, requests in spent
+                if until > since
             ]
             if left:
                 former[key] = left
         return cls(store, former, clock, wall_clock)
 
     def reserve(self, key: str, requests_per_minute: int) -> Reserve:
-        """The reserve of an allowance, the same for each that has this key."""
+        """The reserve of a rate limit, the same for each that has this key."""
         if key not in self._reserves:
             former = self._former.pop(key, ())
-            self._reserves[key] = Reserve(requests_per_minute, former, self.save, self._clock, counts=COUNTS)
+            self._reserves[key] = Reserve(
+                requests_per_minute, former, self.save, self._clock, counts=PERMIT_SECONDS
+            )
         return self._reserves[key]
 
     async def save(self) -> None:

@@ -6,7 +6,7 @@
     counted     above the queue, which divides the tokens of joined calls; below the cache, which remembers exact ones
     guarded     below the cache: a vector that is not right is never remembered
     broken      above the queue: nobody waits for a turn at a server that is not well
-    packed      the queue of the endpoint, which spends the allowance
+    packed      the queue of the endpoint, which spends the rate limit
     watched     below the queue, where a request is a request: says whether the server is well
     retried     below the queue: a further try keeps its place, and takes a permit of its own
     upstream    the model
@@ -14,7 +14,7 @@
 Only embeddings pass all of them; scores and weights of words begin at `broken`. A model that writes has a way of its
 own, `core.generation`, of the same parts: its calls cannot share a request.
 
-A model on this machine has neither allowance nor queue here, unless its operator sets a rate limit: its worker joins
+A model on this machine has neither rate limit nor queue here, unless its operator sets a rate limit: its worker joins
 texts of like length, which only who knows their tokens can. What is left for the pipeline is the caller's deadline, so
 `timely` stands in from `broken` on.
 """
@@ -28,18 +28,18 @@ from dataclasses import dataclass, replace
 from typing import cast
 from weakref import WeakValueDictionary
 
-from hubgate.core.cache import Cached
-from hubgate.core.generation import Writing
-from hubgate.core.matryoshka import Shortened
-from hubgate.core.packing.packed import Limits, Packed
-from hubgate.core.prompt_wrapper import Prompted
-from hubgate.core.token_counts import Counted
-from hubgate.core.traffic.circuit_breaker import Breaker, Broken, Watched
-from hubgate.core.traffic.rate_limit import Allowance
+from hubgate.core.cache import CacheStep
+from hubgate.core.generation import GenerationPipeline
+from hubgate.core.matryoshka import ShortenStep
+from hubgate.core.prompts import PrefixStep
+from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
+from hubgate.core.queue.generation_queue import GenerationQueue
+from hubgate.core.token_counts import TokenCountStep
+from hubgate.core.traffic.circuit_breaker import BreakerGate, BreakerMonitor, CircuitBreaker
+from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.reservations import Reserve
-from hubgate.core.traffic.retry import Retried, Retries
-from hubgate.core.traffic.turns import Turns
-from hubgate.core.vector_guard import Guarded
+from hubgate.core.traffic.retry import Retrier, RetryStep
+from hubgate.core.vector_guard import VectorGuard
 from hubgate.domain.calls import Call, InputType, Result
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Source, Target, Task
 from hubgate.domain.errors import DeadlineExceeded, InvalidRequest
@@ -74,9 +74,9 @@ _TEI_TEXTS_AT_ONCE = 512
 class Health:
     """What is known of an endpoint's server without asking it."""
 
-    allowance: Allowance
-    retries: Retries
-    breaker: Breaker
+    limiter: RateLimiter
+    retries: Retrier
+    breaker: CircuitBreaker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +84,12 @@ class Pipeline:
     """The way to one endpoint: `answer` where its task is about texts, `writing` where it writes."""
 
     answer: Handler
-    writing: Writing | None = None
-    queue: Packed | Turns | None = None
-    cached: Cached | None = None
+    writing: GenerationPipeline | None = None
+    queue: BatchQueue | GenerationQueue | None = None
+    cached: CacheStep | None = None
     health: Health | None = None
     """Of a model that runs elsewhere."""
-    prompted: Prompted | None = None
+    prompted: PrefixStep | None = None
     counter: Counter | None = None
 
     async def count_tokens(
@@ -107,7 +107,7 @@ class Pipeline:
 
 
 class Pipelines:
-    """Builds the pipeline of each endpoint, once, from what endpoints share: the cache, and each allowance."""
+    """Builds the pipeline of each endpoint, once, from what endpoints share: the cache, and each rate limit."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Pipelines:
         self._clock = clock
         self._counters = counters
         self._ledger = ledger
-        self._allowances: WeakValueDictionary[tuple[object, ...], Allowance] = WeakValueDictionary()
+        self._limiters: WeakValueDictionary[tuple[object, ...], RateLimiter] = WeakValueDictionary()
 
     def build(self, target: Target, model: Model) -> Pipeline:
         """The pipeline of an endpoint whose facts are known."""
@@ -137,42 +137,42 @@ class Pipelines:
         answer: Handler = _Timely(upstream, self._clock)
         if endpoint.source in _ELSEWHERE:
             health = self._health(target)
-            watched = Watched(Retried(upstream, health.retries), health.breaker)
-            queue = Packed(
+            watched = BreakerMonitor(RetryStep(upstream, health.retries), health.breaker)
+            queue = BatchQueue(
                 watched,
-                allowance=health.allowance,
+                limiter=health.limiter,
                 limits=_limits(endpoint, self._max_reply_bytes),
                 clock=self._clock,
             )
-            answer = Broken(_Patient(queue, self._clock), health.breaker)
+            answer = BreakerGate(_Patient(queue, self._clock), health.breaker)
         elif endpoint.rate_limited:
             # No server bounds a request here, so a call is one, however many texts it has.
             limits = replace(_limits(endpoint, self._max_reply_bytes), batch_texts=_MOST_TEXTS)
-            allowance = self._allowance(target)
-            queue = Packed(upstream, allowance=allowance, limits=limits, clock=self._clock)
+            limiter = self._limiter(target)
+            queue = BatchQueue(upstream, limiter=limiter, limits=limits, clock=self._clock)
             answer = _Patient(queue, self._clock)
         if endpoint.task is not Task.TEXT_EMBEDDING:
             return Pipeline(answer=answer, queue=queue, health=health)
         facts, cached = endpoint.facts, None
-        answer = Guarded(answer, dimensions=facts.dimensions)
+        answer = VectorGuard(answer, dimensions=facts.dimensions)
         counter = self._counters.open(endpoint) if self._counters else None
         if counter is not None:
             may_cut = facts.auto_truncate is not False
-            answer = Counted(answer, counter, limit=endpoint.token_limit, may_cut=may_cut)
+            answer = TokenCountStep(answer, counter, limit=endpoint.token_limit, may_cut=may_cut)
         if endpoint.cached and self._cache is not None:
-            answer = cached = Cached(
+            answer = cached = CacheStep(
                 answer, self._cache, identity=identity(endpoint), secret=self._cache_secret
             )
-        answer = Shortened(answer, model=endpoint.model or facts.model, dimensions=facts.dimensions)
-        prompted = Prompted(answer, facts.prefixes if endpoint.prefixes is None else endpoint.prefixes)
+        answer = ShortenStep(answer, model=endpoint.model or facts.model, dimensions=facts.dimensions)
+        prompted = PrefixStep(answer, facts.prefixes if endpoint.prefixes is None else endpoint.prefixes)
         return Pipeline(
             answer=prompted, queue=queue, cached=cached, health=health, prompted=prompted, counter=counter
         )
 
     def _build_writing(self, target: Target, writer: TextGenerator) -> Pipeline:
         health = self._health(target)
-        turns = Turns(health.allowance, clock=self._clock)
-        writing = Writing(
+        turns = GenerationQueue(health.limiter, clock=self._clock)
+        writing = GenerationPipeline(
             writer,
             turns=turns,
             retries=health.retries,
@@ -183,11 +183,11 @@ class Pipelines:
         return Pipeline(answer=_writes, writing=writing, queue=turns, health=health)
 
     def _health(self, target: Target) -> Health:
-        allowance = self._allowance(target)
-        retries = Retries(allowance, patient=target.endpoint.fallback is None, clock=self._clock)
-        return Health(allowance=allowance, retries=retries, breaker=Breaker(clock=self._clock))
+        limiter = self._limiter(target)
+        retries = Retrier(limiter, patient=target.endpoint.fallback is None, clock=self._clock)
+        return Health(limiter=limiter, retries=retries, breaker=CircuitBreaker(clock=self._clock))
 
-    def _allowance(self, target: Target) -> Allowance:
+    def _limiter(self, target: Target) -> RateLimiter:
         """One for all endpoints of the same address, token and rate, as in Elasticsearch."""
         endpoint, token = target.endpoint, target.token
         secret = hashlib.sha256(token.reveal().encode()).digest() if token else b""
@@ -199,9 +199,9 @@ class Pipelines:
         )
         where = base_url(endpoint.url).lower() if endpoint.url else endpoint.model  # however it is spelled
         key = (endpoint.source, where, secret, *rate)
-        allowance = self._allowances.get(key)
-        if allowance is None:
-            allowance = self._allowances[key] = Allowance(
+        limiter = self._limiters.get(key)
+        if limiter is None:
+            limiter = self._limiters[key] = RateLimiter(
                 endpoint.requests_per_minute,
                 tokens_per_minute=endpoint.tokens_per_minute,
                 max_concurrent_requests=endpoint.max_concurrent_requests,
@@ -210,12 +210,12 @@ class Pipelines:
                 reserve=self._reserve(key, endpoint.requests_per_minute),
                 clock=self._clock,
             )
-        return allowance
+        return limiter
 
     def _reserve(self, key: tuple[object, ...], requests_per_minute: int | None) -> Reserve | None:
         if self._ledger is None or requests_per_minute is None:
             return None
-        # Four bytes tell allowances apart, and are too few to find a token by.
+        # Four bytes tell rate limits apart, and are too few to find a token by.
         digest = hashlib.blake2b(repr(key).encode(), digest_size=4).hexdigest()
         return self._ledger.reserve(digest, requests_per_minute)
 
@@ -289,9 +289,9 @@ def identity(endpoint: Endpoint) -> list[str | None]:
     ]
 
 
-def _limits(endpoint: Endpoint, max_reply_bytes: int) -> Limits:
+def _limits(endpoint: Endpoint, max_reply_bytes: int) -> BatchLimits:
     """What one request may carry, so that the server takes it and its reply is not too large."""
-    facts, usual = endpoint.facts, Limits()
+    facts, usual = endpoint.facts, BatchLimits()
     texts = facts.max_batch_texts or usual.batch_texts
     if endpoint.task is not Task.TEXT_EMBEDDING:
         return replace(usual, batch_texts=texts)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple, cast
 
-from hubgate.core.prompts import known_prefixes
-from hubgate.core.vector_guard import Guarded
+from hubgate.core.prompts import family_prefixes
+from hubgate.core.vector_guard import VectorGuard
 from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import (
     Chat,
@@ -123,7 +123,7 @@ async def ask_once(endpoint: Endpoint, model: Model) -> Facts:
     facts = endpoint.facts
     if endpoint.task in GENERATION_TASKS:
         return await _let_write(endpoint, cast("TextGenerator", model))
-    answer = Guarded(cast("Upstream", model), dimensions=None)
+    answer = VectorGuard(cast("Upstream", model), dimensions=None)
     if endpoint.task is Task.RERANK:
         await answer(Rerank(query="test query", texts=("how big",)))
         return facts
@@ -179,6 +179,6 @@ def _learned(facts: Facts, vectors: Vectors, model: str | None) -> Facts:
         dimensions=len(vector) // 4,
         fingerprint=base64.b64encode(vector).decode(),
         token_counts=TokenCounts.ENGINE if vectors.exact else TokenCounts.ESTIMATED,
-        prefixes=facts.prefixes or dict(known_prefixes(model)),
+        prefixes=facts.prefixes or dict(family_prefixes(model)),
         warnings=tuple(dict.fromkeys((*facts.warnings, *vectors.warnings))),
     )

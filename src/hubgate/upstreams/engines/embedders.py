@@ -8,7 +8,7 @@ from enum import Enum, auto
 
 import orjson
 
-from hubgate.core.vectors import in_encoding, normalised
+from hubgate.core.vectors import in_encoding, l2_normalize
 from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.endpoint import Engine
 from hubgate.domain.errors import InvalidRequest
@@ -139,7 +139,7 @@ def read_vectors(dialect: Dialect, call: Embed, reply: HttpReply) -> Vectors:
     if not call.normalize or "normalize" in dialect.understands:
         return vectors
     singles = in_encoding(vectors, Encoding.F32)
-    return replace(singles, items=[normalised(item) for item in singles.items])
+    return replace(singles, items=[l2_normalize(item) for item in singles.items])
 
 
 def header_count(reply: HttpReply) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hubgate.core.traffic.rate_limit import Permit
+from hubgate.core.traffic.rate_limiter import Permit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class HttpRequest:
     ca_bundle: str | None = None
     """A file of certificates that the server's is checked against, instead of the system's."""
     permit: Permit | None = field(default=None, repr=False)
-    """The allowance's permit that it is sent under, if an allowance counts it."""
+    """The rate limit's permit that it is sent under, if a rate limit counts it."""
 
 
 class ReplyHeaders(dict[str, str]):

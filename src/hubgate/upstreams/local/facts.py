@@ -8,7 +8,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from hubgate.core.prompts import own_prefixes
+from hubgate.core.prompts import prefixes_from_prompts
 from hubgate.domain.endpoint import Engine, Facts, Precision, Target, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint, RuntimeFailed
 from hubgate.runtime.folder import Recipe, read_folder
@@ -44,7 +44,7 @@ async def local_facts(target: Target, *, hf_endpoint: str | None = None) -> tupl
         auto_truncate=True,
         pooling=str(head.pooling) if isinstance(head, Embedding) else None,
         precision=Precision.F32,
-        prefixes=dict(own_prefixes(recipe.prompts)),
+        prefixes=dict(prefixes_from_prompts(recipe.prompts)),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from hubgate.core.transcoding import decoded, piece_of, text_of
+from hubgate.core.transcoding import decode_reply, read_piece, text_of
 from hubgate.core.transcoding.objects import Usage
 from hubgate.domain.calls import Generated, WireFormat
 from hubgate.domain.endpoint import Task
@@ -85,7 +85,7 @@ def completion_body(generated: Generated) -> bytes:
 
 def chat_body(generated: Generated) -> bytes:
     """The answer of a chat."""
-    return msgspec.json.encode(decoded(generated.body, _CHAT))
+    return msgspec.json.encode(decode_reply(generated.body, _CHAT))
 
 
 class EventTeller:
@@ -109,10 +109,12 @@ class EventTeller:
     def tell(self, payloads: Sequence[bytes]) -> bytes:
         """See `Teller`."""
         self._pieces += len(payloads)
-        pieces = [piece_of(payload, self._wire_format) for payload in payloads]
+        pieces = [read_piece(payload, self._wire_format) for payload in payloads]
         self._usage = next((piece.usage for piece in reversed(pieces) if piece.usage), self._usage)
         if self._chats:
-            return frames((msgspec.json.encode(decoded(payload, _CHAT)) for payload in payloads), _MESSAGE)
+            return frames(
+                (msgspec.json.encode(decode_reply(payload, _CHAT)) for payload in payloads), _MESSAGE
+            )
         deltas = [{"delta": piece.text} for piece in pieces if piece.text]
         return frames((msgspec.json.encode({"completion": deltas}),), _MESSAGE) if deltas else b""
 

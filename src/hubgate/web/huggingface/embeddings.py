@@ -9,8 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from hubgate.core.off_loop import off_loop, total
-from hubgate.core.similarity import cosines
-from hubgate.core.vectors import in_encoding
+from hubgate.core.vectors import cosines, in_encoding
 from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import Scope, decode, respond

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from hubgate.core.off_loop import off_loop
-from hubgate.core.transcoding import whole_as_tgi
-from hubgate.core.transcoding.streams import tgi_speller
+from hubgate.core.transcoding import to_tgi
+from hubgate.core.transcoding.streams import tgi_transcoder
 from hubgate.domain.calls import Complete
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.huggingface.errors import render_tgi
@@ -69,11 +69,11 @@ async def answer_generation(
     )
     if wants_stream if streamed is None else streamed:
         events = await stream(exchange, call)
-        speller = tgi_speller(events.wire_format, before=prompt if full_text else "")
+        speller = tgi_transcoder(events.wire_format, before=prompt if full_text else "")
         await exchange.tell(events, SpelledTeller(speller, render_error=render_tgi, before=b"data:"))
         return
     generated = await generate(exchange, call)
-    body = await off_loop(len(generated.body), whole_as_tgi, generated, details=details)
+    body = await off_loop(len(generated.body), to_tgi, generated, details=details)
     await exchange.respond(b"[%b]" % body if listed else body)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from hubgate.core.off_loop import off_loop, total
-from hubgate.core.transcoding import Label, merged, text_of, whole_as_openai
+from hubgate.core.transcoding import Label, merge_completions, text_of, to_openai
 from hubgate.core.transcoding.objects import Usage
-from hubgate.core.transcoding.streams import openai_speller
+from hubgate.core.transcoding.streams import openai_transcoder
 from hubgate.domain.calls import Chat, Complete, Generated, GenerationCall, WireFormat
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.shared.embeddings import estimate, texts_of
@@ -67,7 +67,7 @@ async def answer_completions(exchange: Exchange, fields: Fields) -> None:
     ]
     if not wanted.streamed:
         bodies = await _write_all(exchange, calls)
-        await exchange.respond(await off_loop(total(bodies), merged, bodies))
+        await exchange.respond(await off_loop(total(bodies), merge_completions, bodies))
     elif len(calls) > 1:
         raise InvalidRequest(
             f"[prompt] has {len(calls)} texts, and only one can be streamed at a time.",
@@ -80,7 +80,7 @@ async def answer_completions(exchange: Exchange, fields: Fields) -> None:
 async def _stream(exchange: Exchange, call: GenerationCall, wanted: _Wanted) -> None:
     events = await stream(exchange, call)
     before = call.prompt if isinstance(call, Complete) and call.full_text else ""
-    speller = openai_speller(
+    speller = openai_transcoder(
         events.wire_format,
         label_of(exchange),
         with_usage=wanted.with_usage,
@@ -102,7 +102,7 @@ async def _write_all(exchange: Exchange, calls: Sequence[Complete]) -> list[byte
 
 
 def _as_openai(call: Complete, generated: Generated, label: Label) -> bytes:
-    return whole_as_openai(
+    return to_openai(
         generated,
         label,
         usage=_estimated(call, generated),

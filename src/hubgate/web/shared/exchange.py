@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hubgate.core.generation import Held
+from hubgate.core.generation import ManagedStream
 from hubgate.domain.calls import InputType
 from hubgate.domain.endpoint import Endpoint
 from hubgate.service.gateway import Gateway
@@ -46,6 +46,6 @@ class Exchange:
         """Send a whole answer."""
         await respond(self.send, 200, body, headers=waited_header(self.ticket.waited))
 
-    async def tell(self, events: Held, teller: Teller) -> None:
+    async def tell(self, events: ManagedStream, teller: Teller) -> None:
         """Send a stream to its end, and close it."""
         await send_stream(self.send, self.ticket, events, teller)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from hubgate.core.generation import Held
+from hubgate.core.generation import ManagedStream
 from hubgate.core.transcoding import Label
 from hubgate.domain.calls import Chat, Generated, GenerationCall
 from hubgate.domain.endpoint import Endpoint, Task
@@ -77,7 +77,7 @@ async def generate(exchange: Exchange, call: GenerationCall) -> Generated:
     return generated
 
 
-async def stream(exchange: Exchange, call: GenerationCall) -> Held:
+async def stream(exchange: Exchange, call: GenerationCall) -> ManagedStream:
     """Answer a call while the text is being made; who asked closes what is returned.
 
     Raises:

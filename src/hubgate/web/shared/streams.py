@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Protocol
 
-from hubgate.core.generation import Held
+from hubgate.core.generation import ManagedStream
 from hubgate.core.transcoding.objects import Usage
-from hubgate.core.transcoding.streams import Speller
+from hubgate.core.transcoding.streams import StreamTranscoder
 from hubgate.domain.errors import HubgateError
 from hubgate.web.http.asgi import Headers, Send
 from hubgate.web.http.errors import problem
@@ -59,7 +59,12 @@ class SpelledTeller:
     """
 
     def __init__(
-        self, speller: Speller, *, render_error: RenderError, before: bytes = b"data: ", done: bytes = b""
+        self,
+        speller: StreamTranscoder,
+        *,
+        render_error: RenderError,
+        before: bytes = b"data: ",
+        done: bytes = b"",
     ) -> None:
         self._speller = speller
         self._before = before
@@ -96,7 +101,7 @@ def frames(payloads: Iterable[bytes], before: bytes = b"data: ") -> bytes:
 
 
 async def send_stream(
-    send: Send, ticket: Ticket, events: Held, teller: Teller, headers: Headers = ()
+    send: Send, ticket: Ticket, events: ManagedStream, teller: Teller, headers: Headers = ()
 ) -> None:
     """Send a stream to its end, and close it. Every `send` waits for the reader: nothing piles up here.
 

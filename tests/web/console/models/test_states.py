@@ -61,7 +61,7 @@ async def test_a_model_that_answers_runs_and_says_how_much_of_its_minute_is_spen
     assert _state(scripted, endpoint, pipeline) == State(kind=Kind.RUNNING, used=0.25)
 
 
-async def test_who_waits_for_the_allowance_is_told_for_how_long(scripted: ScriptedGate) -> None:
+async def test_who_waits_for_the_rate_limit_is_told_for_how_long(scripted: ScriptedGate) -> None:
     endpoint = dedicated(requests_per_minute=2)
     pipeline = _opened(endpoint, _Model())
     await pipeline.answer(CALL)

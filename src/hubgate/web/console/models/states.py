@@ -59,7 +59,7 @@ def state_of(
 
 
 def _elsewhere(endpoint: Endpoint, pipeline: Pipeline, health: Health) -> State:
-    used = min(1.0, health.allowance.spent() / endpoint.requests_per_minute)
+    used = min(1.0, health.limiter.spent() / endpoint.requests_per_minute)
     waiting = pipeline.queue.queued_calls if pipeline.queue else 0
     cause = health.breaker.cause
     if cause is not None:
@@ -68,7 +68,7 @@ def _elsewhere(endpoint: Endpoint, pipeline: Pipeline, health: Health) -> State:
     if health.retries.waking:
         return State(kind=Kind.WAKING, waiting=waiting, used=used)
     if waiting:
-        allowance = health.allowance
-        seconds = max(1, round(allowance.wait_estimate(0) or allowance.wait_estimate()))
+        limiter = health.limiter
+        seconds = max(1, round(limiter.wait_estimate(0) or limiter.wait_estimate()))
         return State(kind=Kind.WAITING, seconds=seconds, waiting=waiting, used=used)
     return State(kind=Kind.RUNNING, used=used)

@@ -14,7 +14,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from hubgate.core.transcoding import decoded, piece_of
+from hubgate.core.transcoding import decode_reply, read_piece
 from hubgate.core.transcoding.objects import Usage
 from hubgate.domain.calls import GenerationCall, WireFormat
 from hubgate.domain.endpoint import Endpoint
@@ -70,7 +70,7 @@ class PageTeller:
         """An event for each kind of text that arrived."""
         said, thought = "", ""
         for payload in payloads:
-            piece = piece_of(payload, self._wire_format)
+            piece = read_piece(payload, self._wire_format)
             said += piece.text
             thought += self._thought_in(payload)
             self._usage, self._reason = piece.usage or self._usage, piece.reason or self._reason
@@ -112,7 +112,7 @@ class PageTeller:
     def _thought_in(self, payload: bytes) -> str:
         if b'"reasoning' not in payload or self._wire_format is not WireFormat.OPENAI:
             return ""
-        choices = decoded(payload, _CHUNK).choices
+        choices = decode_reply(payload, _CHUNK).choices
         delta = choices[0].delta if choices else None
         return (delta.reasoning or delta.reasoning_content or "") if delta else ""
 

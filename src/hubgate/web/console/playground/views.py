@@ -11,8 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from hubgate.core.chunking import Chunk
-from hubgate.core.similarity import cosines
-from hubgate.core.vectors import floats, in_encoding
+from hubgate.core.vectors import cosines, floats, in_encoding
 from hubgate.domain.calls import (
     Call,
     Embed,

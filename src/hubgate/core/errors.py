@@ -49,7 +49,7 @@ def perhaps_one_texts_fault(error: HubgateError) -> bool:
     return error.cause in _PERHAPS_ONE_TEXTS_FAULT
 
 
-def own_error(error: Exception, *, strangers: bool) -> HubgateError:
+def error_for_caller(error: Exception, *, strangers: bool) -> HubgateError:
     """The error for one of the calls: a copy, as one exception must not be raised in several tasks.
 
     With `strangers` in the request the server's words are left out, because servers quote what they were sent.
@@ -81,23 +81,23 @@ def queue_full(calls: int, wait: float) -> QueueFull:
     """The error where there is no room to wait."""
     return QueueFull(
         f"The queue of this endpoint is full: {calls} calls wait in it.",
-        remedy="Ask again later, or with fewer calls at once; if its server can do more, raise the endpoint's allowance.",
+        remedy="Ask again later, or with fewer calls at once; if its server can do more, raise the endpoint's rate limit.",
         retry_after=min(max(wait, 1.0), 60.0),
     )
 
 
-def hopeless(wait: float, patience: float) -> DeadlineUnreachable:
+def deadline_unreachable(wait: float, patience: float) -> DeadlineUnreachable:
     """The error for a call that would wait in vain."""
     return DeadlineUnreachable(
-        f"The endpoint's allowance cannot take this call for another {wait:.0f} s at the least; "
+        f"The endpoint's rate limit cannot take this call for another {wait:.0f} s at the least; "
         f"its time is up in {max(patience, 0.0):.0f} s.",
         remedy="Ask again later, with fewer texts or with a longer timeout; "
-        "if its server can do more, raise the endpoint's allowance.",
+        "if its server can do more, raise the endpoint's rate limit.",
         retry_after=max(wait - max(patience, 0.0), 1.0),
     )
 
 
-def too_late(seconds: float, *, in_queue: bool) -> DeadlineExceeded:
+def deadline_exceeded(seconds: float, *, in_queue: bool) -> DeadlineExceeded:
     """The error for a call whose time ran out after so many seconds."""
     where = "in the endpoint's queue" if in_queue else "for the model's server to answer"
     return DeadlineExceeded(
@@ -107,7 +107,7 @@ def too_late(seconds: float, *, in_queue: bool) -> DeadlineExceeded:
     )
 
 
-def closing() -> QueueFull:
+def endpoint_closing() -> QueueFull:
     """The error for calls that come or wait while the endpoint is closed."""
     return QueueFull(
         "The endpoint is being closed: it was changed or removed, or the gate stops.",
@@ -116,7 +116,7 @@ def closing() -> QueueFull:
     )
 
 
-def dropped() -> UpstreamUnreachable:
+def request_dropped() -> UpstreamUnreachable:
     """The error for a request that was ended before its answer."""
     return UpstreamUnreachable(
         "The request to the model's server was ended before it answered.", remedy="Ask again."

@@ -1,4 +1,4 @@
-"""Turns: calls that cannot share a request leave one by one, in fair order, as the allowance admits."""
+"""Turns: calls that cannot share a request leave one by one, in fair order, as the rate limit admits."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import time
 from collections import Counter
 from itertools import chain
 
-from hubgate.core.packing.faults import closing, hopeless, queue_full, too_late
-from hubgate.core.traffic.fair_line import Line, Waiter
-from hubgate.core.traffic.rate_limit import Allowance, Permit
+from hubgate.core.errors import deadline_exceeded, deadline_unreachable, endpoint_closing, queue_full
+from hubgate.core.queue.fair_line import Line, Waiter
+from hubgate.core.traffic.rate_limiter import Permit, RateLimiter
 from hubgate.domain.calls import BULK_TURN_INTERVAL, Context
 from hubgate.domain.ports import Clock
 
-AT_ONCE = 128
+MAX_IN_FLIGHT = 128
 """Requests in flight; text-generation-inference refuses more unless it is told otherwise."""
-WAITING_CALLS = 2000
+MAX_WAITING_CALLS = 2000
 """As in Elasticsearch."""
 _KEPT_FREE = 8
 """One turn in so many is for callers who have none, so that nobody can take them all by never ending."""
 
 
-class Turns:
+class GenerationQueue:
     """Grants turns: interactive callers before bulk ones, and one after the other among those of a class.
 
     Args:
-        allowance: each turn takes one of its permits.
+        rate limit: each turn takes one of its permits.
         at_once: turns that may be had at the same time.
         waiting_calls: how many may wait.
         clock: seconds that never go back.
@@ -34,13 +34,13 @@ class Turns:
 
     def __init__(
         self,
-        allowance: Allowance,
+        limiter: RateLimiter,
         *,
-        at_once: int = AT_ONCE,
-        waiting_calls: int = WAITING_CALLS,
+        at_once: int = MAX_IN_FLIGHT,
+        waiting_calls: int = MAX_WAITING_CALLS,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._allowance = allowance
+        self._limiter = limiter
         self._at_once = at_once
         self._kept_free = at_once // _KEPT_FREE
         self._held: Counter[str] = Counter()
@@ -69,7 +69,7 @@ class Turns:
         """Each call is one text."""
         return self.queued_calls
 
-    async def take(self, context: Context, tokens: int, deadline: float) -> Turn:
+    async def take(self, context: Context, tokens: int, deadline: float) -> GenerationSlot:
         """Wait until the deadline for a turn of a request with so many tokens; it must be ended.
 
         Raises:
@@ -78,10 +78,10 @@ class Turns:
         """
         caller = context.caller
         if not any(self._lines) and self._has_room_for(caller) and not self._closed:
-            permit = self._allowance.take_now(tokens)
+            permit = self._limiter.take_now(tokens)
             if permit is not None:
                 self._count(permit, caller, tokens)
-                return Turn(self, permit, caller, 0.0)
+                return GenerationSlot(self, permit, caller, 0.0)
         now = self._clock()
         waiter = Waiter(context, tokens)
         self._admit(context, deadline, now)
@@ -92,25 +92,25 @@ class Turns:
                 await asyncio.shield(waiter.permit)
         except TimeoutError:
             self._leave(waiter)
-            raise too_late(self._clock() - now, in_queue=True) from None
+            raise deadline_exceeded(self._clock() - now, in_queue=True) from None
         except BaseException:
             self._leave(waiter)
             raise
-        return Turn(self, waiter.permit.result(), caller, self._clock() - now)
+        return GenerationSlot(self, waiter.permit.result(), caller, self._clock() - now)
 
     async def close(self) -> None:
         """Refuse newcomers, send away who waits, and let what is in flight end."""
         self._closed = True
         waiters, self._lines = list(chain(*self._lines)), (Line(), Line())
         for waiter in waiters:
-            waiter.permit.set_exception(closing())
+            waiter.permit.set_exception(endpoint_closing())
         if self._usher:
             self._usher.cancel()
         await self._idle.wait()
 
     def end(self, permit: Permit, caller: str) -> None:
         """A turn is over."""
-        self._allowance.done(permit)
+        self._limiter.done(permit)
         self.in_flight -= 1
         self._held[caller] -= 1
         if not self._held[caller]:
@@ -121,14 +121,14 @@ class Turns:
 
     def _admit(self, context: Context, deadline: float, now: float) -> None:
         if self._closed:
-            raise closing()
+            raise endpoint_closing()
         queued = self.queued_calls
         # The usher's own wait is for one of them.
-        wait = self._allowance.wait_estimate(self._ahead(context) + 1 - (self._usher is not None))
+        wait = self._limiter.wait_estimate(self._ahead(context) + 1 - (self._usher is not None))
         if queued >= self._most:
             raise queue_full(queued, wait)
         if wait > deadline - now:
-            raise hopeless(wait, deadline - now)
+            raise deadline_unreachable(wait, deadline - now)
 
     def _ahead(self, context: Context) -> int:
         """How many turns are had before a newcomer's, at the least."""
@@ -144,9 +144,9 @@ class Turns:
         """Get permits for those who wait. A permit comes first: until then anybody may still pass, or leave."""
         try:
             while line := self._next_line():
-                permit = await self._allowance.take(line.first(self._has_room_for).tokens)
+                permit = await self._limiter.take(line.first(self._has_room_for).tokens)
                 if not self._grant(permit):
-                    self._allowance.give_back(permit)
+                    self._limiter.give_back(permit)
         finally:
             self._usher = None
             self._wake()
@@ -165,7 +165,7 @@ class Turns:
         return True
 
     def _count(self, permit: Permit, caller: str, tokens: int) -> None:
-        self._allowance.load(permit, texts=1, tokens=tokens)
+        self._limiter.load(permit, texts=1, tokens=tokens)
         self.in_flight += 1
         self._held[caller] += 1
         self.requests += 1
@@ -190,12 +190,12 @@ class Turns:
             self.end(waiter.permit.result(), waiter.context.caller)  # granted in the moment of leaving
 
 
-class Turn:
+class GenerationSlot:
     """The right to ask once, until it is ended. `waited` is the seconds that it was waited for."""
 
     __slots__ = ("_caller", "_permit", "_turns", "waited")
 
-    def __init__(self, turns: Turns, permit: Permit, caller: str, waited: float) -> None:
+    def __init__(self, turns: GenerationQueue, permit: Permit, caller: str, waited: float) -> None:
         self._turns = turns
         self._caller = caller
         self._permit: Permit | None = permit

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from scripted_answers import Scripted, embed, refused, vector
 from virtual_time import now, run
 
-from hubgate.core.packing import Limits, Packed
-from hubgate.core.packing.faults import worth_halving
-from hubgate.core.traffic.rate_limit import Allowance
-from hubgate.core.traffic.retry import Retried, Retries
+from hubgate.core.errors import worth_halving
+from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
+from hubgate.core.traffic.rate_limiter import RateLimiter
+from hubgate.core.traffic.retry import Retrier, RetryStep
 from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.errors import (
     Cause,
@@ -39,11 +39,13 @@ if TYPE_CHECKING:
     from hubgate.domain.calls import Call, Result
 
 
-def packed(server: Scripted, per_minute: int | None = None, **limits: int) -> Packed:
-    return Packed(server, allowance=Allowance(per_minute, clock=now), limits=Limits(**limits), clock=now)
+def packed(server: Scripted, per_minute: int | None = None, **limits: int) -> BatchQueue:
+    return BatchQueue(
+        server, limiter=RateLimiter(per_minute, clock=now), limits=BatchLimits(**limits), clock=now
+    )
 
 
-async def outcomes(queue: Packed, calls: Sequence[Call]) -> list[Result | BaseException]:
+async def outcomes(queue: BatchQueue, calls: Sequence[Call]) -> list[Result | BaseException]:
     """The results, or the errors, of calls made in the same moment."""
     return list(await asyncio.gather(*map(queue, calls), return_exceptions=True))
 
@@ -74,8 +76,8 @@ def test_each_asking_again_takes_a_permit_and_keeps_its_place() -> None:
     server = Scripted(fault=no_bad_text, seconds=0.01)
 
     async def main() -> None:
-        allowance = Allowance(60, max_concurrent_requests=1, clock=now)
-        queue = Packed(server, allowance=allowance, clock=now)
+        limiter = RateLimiter(60, max_concurrent_requests=1, clock=now)
+        queue = BatchQueue(server, limiter=limiter, clock=now)
         await outcomes(queue, [embed("bad"), *(embed(f"t{n}") for n in range(39))])
 
     run(main())
@@ -183,8 +185,8 @@ def test_a_text_over_which_the_server_crashes_is_looked_for_only_when_the_retrie
         return crash() if "bad" in texts and crashes[0] >= 0 else None
 
     async def main(server: Scripted) -> list[Result | BaseException]:
-        allowance = Allowance(None, clock=now)
-        queue = Packed(Retried(server, Retries(allowance, clock=now)), allowance=allowance, clock=now)
+        limiter = RateLimiter(None, clock=now)
+        queue = BatchQueue(RetryStep(server, Retrier(limiter, clock=now)), limiter=limiter, clock=now)
         return await outcomes(queue, [embed("bad"), embed("a"), embed("b"), embed("c")])
 
     server = Scripted(fault=crashing)
@@ -233,7 +235,7 @@ def test_vectors_that_cannot_be_told_apart_are_given_to_nobody() -> None:
         texts = [text for text in call.texts for _ in range({"none": 0, "two": 2}.get(text, 1))]
         return Vectors(items=[vector(text) for text in texts], encoding=Encoding.F32)
 
-    queue = Packed(dropping_and_doubling, allowance=Allowance(None, clock=now), clock=now)
+    queue = BatchQueue(dropping_and_doubling, limiter=RateLimiter(None, clock=now), clock=now)
     words = ["a", "none", "two", "b", "two"]
     for word, result in zip(words, run(outcomes(queue, [embed(word) for word in words])), strict=True):
         if word in {"none", "two"}:
@@ -248,7 +250,7 @@ def test_an_upstream_that_drops_its_request_leaves_nobody_waiting() -> None:
     async def dropping(call: Call) -> Result:
         raise asyncio.CancelledError
 
-    queue = Packed(dropping, allowance=Allowance(None, clock=now), clock=now)
+    queue = BatchQueue(dropping, limiter=RateLimiter(None, clock=now), clock=now)
     for result in run(outcomes(queue, [embed("a"), embed("b")])):
         assert isinstance(result, UpstreamUnreachable)
 
@@ -314,7 +316,7 @@ class Storm:
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
         self.per_minute = self.chance.choice([None, 60, 600, 6000])
-        self.limits = Limits(
+        self.limits = BatchLimits(
             batch_texts=self.chance.choice([1, 3, 32]),
             batch_bytes=self.chance.choice([30, 1_000_000]),
             lanes=self.chance.choice([1, 2, 8]),
@@ -334,7 +336,7 @@ class Storm:
             raise error
         return Vectors(items=[vector(text) for text in call.texts], encoding=Encoding.F32)
 
-    async def caller(self, queue: Packed, number: int) -> None:
+    async def caller(self, queue: BatchQueue, number: int) -> None:
         chance = self.chance
         await asyncio.sleep(chance.choice([0.0, chance.random() * 5]))
         words = ["bad"] if chance.random() < 0.05 else []
@@ -351,39 +353,41 @@ class Storm:
             if isinstance(error, UpstreamRefused):
                 assert "bad" in words
 
-    async def checked(self, queue: Packed, call: Embed) -> None:
+    async def checked(self, queue: BatchQueue, call: Embed) -> None:
         result = await queue(call)
         assert isinstance(result, Vectors)
         assert list(result.items) == [vector(text) for text in call.texts]
         self.outcomes["answered"] += 1
 
     async def rage(self) -> None:
-        allowance = Allowance(
+        limiter = RateLimiter(
             self.per_minute,
             max_concurrent_requests=self.places,
             max_concurrent_texts=self.texts_at_once,
             clock=now,
         )
-        queue = Packed(self.server, allowance=allowance, limits=self.limits, clock=now)
+        queue = BatchQueue(self.server, limiter=limiter, limits=self.limits, clock=now)
         callers = [asyncio.create_task(self.caller(queue, number)) for number in range(self.calls)]
         for caller in self.chance.sample(callers, self.calls // 4):
             await asyncio.sleep(self.chance.choice([0.0, self.chance.random() / 10]))
             caller.cancel()
         await asyncio.gather(*callers, return_exceptions=True)
         await asyncio.sleep(2.0)
-        await self.nothing_is_lost(queue, allowance)
+        await self.nothing_is_lost(queue, limiter)
 
-    async def nothing_is_lost(self, queue: Packed, allowance: Allowance) -> None:
+    async def nothing_is_lost(self, queue: BatchQueue, limiter: RateLimiter) -> None:
         """Slots, places and permits are as on the first day."""
         assert (queue.queued_calls, queue.queued_texts, queue._queue.weight, queue.in_flight) == (0, 0, 0, 0)
         await asyncio.sleep(62.0)
         for _ in range(20):
             for result in await outcomes(queue, [embed(f"{n}") for n in range(self.limits.lanes)]):
                 assert isinstance(result, Vectors | UpstreamUnreachable)
-        fresh = Allowance(None, max_concurrent_requests=self.places, max_concurrent_texts=self.texts_at_once)
-        assert (allowance._places_left, allowance._texts_left) == (fresh._places_left, fresh._texts_left)
-        assert not allowance._newcomers
-        assert not allowance._returners
+        fresh = RateLimiter(
+            None, max_concurrent_requests=self.places, max_concurrent_texts=self.texts_at_once
+        )
+        assert (limiter._places_left, limiter._texts_left) == (fresh._places_left, fresh._texts_left)
+        assert not limiter._newcomers
+        assert not limiter._returners
 
 
 @settings(max_examples=40, deadline=None)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
-from hubgate.core.traffic.rate_limit import Permit
+from hubgate.core.traffic.rate_limiter import Permit
 from hubgate.domain.calls import Context
 
 

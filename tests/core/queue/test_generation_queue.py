@@ -8,8 +8,8 @@ import math
 import pytest
 from virtual_time import now, run
 
-from hubgate.core.traffic.rate_limit import Allowance
-from hubgate.core.traffic.turns import Turns
+from hubgate.core.queue.generation_queue import GenerationQueue
+from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.domain.calls import Context
 from hubgate.domain.errors import DeadlineExceeded, QueueFull
 
@@ -22,8 +22,8 @@ class Queue:
     """Turns of a second each; writes down who had one, and when."""
 
     def __init__(self, requests_per_minute: int | None = None, **options: int) -> None:
-        self.allowance = Allowance(requests_per_minute, clock=now)
-        self.turns = Turns(self.allowance, clock=now, **options)
+        self.limiter = RateLimiter(requests_per_minute, clock=now)
+        self.turns = GenerationQueue(self.limiter, clock=now, **options)
         self.had: list[tuple[str, float]] = []
 
     async def ask(self, name: str, context: Context | None = None, seconds: float = 1.0) -> float:
@@ -73,7 +73,7 @@ def test_interactive_callers_go_first_and_bulk_ones_still_get_on() -> None:
     assert sorted(order) == sorted("b" * 3 + "a" * 11)
 
 
-def test_turns_are_as_far_apart_as_the_allowance_wants() -> None:
+def test_turns_are_as_far_apart_as_the_rate_limit_wants() -> None:
     async def main() -> list[tuple[str, float]]:
         queue = Queue(60)
         waited = await asyncio.gather(*(queue.ask("a", seconds=0.1) for _ in range(3)))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from hubgate.core.packing.batch import Batch, Ticket
+from hubgate.core.queue.batch import Batch, QueuedCall
 from hubgate.domain.calls import BULK_TURN_INTERVAL
 
 
@@ -33,7 +33,7 @@ class FairQueue:
     def __bool__(self) -> bool:
         return self.calls > 0
 
-    def __iter__(self) -> Iterator[Ticket]:
+    def __iter__(self) -> Iterator[QueuedCall]:
         return chain(self._interactive, self._bulk)
 
     @property
@@ -41,13 +41,13 @@ class FairQueue:
         """How many texts wait."""
         return self._interactive.texts + self._bulk.texts
 
-    def add(self, ticket: Ticket) -> None:
+    def add(self, ticket: QueuedCall) -> None:
         """Let a ticket wait."""
         self._ring(ticket).add(ticket)
         self.calls += 1
         self.weight += sum(ticket.weights)
 
-    def remove(self, ticket: Ticket) -> None:
+    def remove(self, ticket: QueuedCall) -> None:
         """Take out what waits of a ticket, if anything does."""
         if ticket.waiting:
             self._ring(ticket).remove(ticket)
@@ -73,7 +73,7 @@ class FairQueue:
                 return ring.next_weight()
         return 0
 
-    def ahead(self, ticket: Ticket, most_texts: int) -> int:
+    def ahead(self, ticket: QueuedCall, most_texts: int) -> int:
         """How many texts will have left when the last one of this newcomer does, at the least; so many in a batch."""
         own = self._ring(ticket).ahead(ticket)
         if not ticket.call.context.bulk:
@@ -81,7 +81,7 @@ class FairQueue:
         between = (BULK_TURN_INTERVAL - 1) * max(own - most_texts, 0)
         return own + min(self._interactive.texts, between)
 
-    def _ring(self, ticket: Ticket) -> _Ring:
+    def _ring(self, ticket: QueuedCall) -> _Ring:
         return self._bulk if ticket.call.context.bulk else self._interactive
 
     def _order(self) -> tuple[_Ring, _Ring]:
@@ -98,10 +98,10 @@ class _Ring:
         self._callers: dict[str, _Caller] = {}
         self.texts = 0
 
-    def __iter__(self) -> Iterator[Ticket]:
+    def __iter__(self) -> Iterator[QueuedCall]:
         return chain.from_iterable(self._callers.values())
 
-    def add(self, ticket: Ticket) -> None:
+    def add(self, ticket: QueuedCall) -> None:
         name = ticket.call.context.caller
         caller = self._callers.get(name)
         if caller is None:
@@ -109,7 +109,7 @@ class _Ring:
         caller.add(ticket)
         self.texts += ticket.waiting
 
-    def remove(self, ticket: Ticket) -> None:
+    def remove(self, ticket: QueuedCall) -> None:
         name = ticket.call.context.caller
         caller = self._callers[name]
         caller.remove(ticket)
@@ -134,7 +134,7 @@ class _Ring:
     def next_weight(self) -> int:
         return next(iter(self._callers.values())).next_weight()
 
-    def ahead(self, ticket: Ticket) -> int:
+    def ahead(self, ticket: QueuedCall) -> int:
         caller = self._callers.get(ticket.call.context.caller)
         own = len(ticket.weights) + (caller.first_turns if caller else 0)
         others = self.texts - (caller.texts if caller else 0)
@@ -147,9 +147,9 @@ class _Caller:
 
     def __init__(self, turn: int) -> None:
         self._turn = turn
-        self._fresh: dict[Ticket, None] = {}
+        self._fresh: dict[QueuedCall, None] = {}
         """Nothing of them has left yet."""
-        self._begun: dict[Ticket, None] = {}
+        self._begun: dict[QueuedCall, None] = {}
         self._begun_first = False
         self.texts = 0
         self.first_turns = 0
@@ -158,15 +158,15 @@ class _Caller:
     def __bool__(self) -> bool:
         return bool(self._fresh or self._begun)
 
-    def __iter__(self) -> Iterator[Ticket]:
+    def __iter__(self) -> Iterator[QueuedCall]:
         return chain(self._fresh, self._begun)
 
-    def add(self, ticket: Ticket) -> None:
+    def add(self, ticket: QueuedCall) -> None:
         self._fresh[ticket] = None
         self.texts += ticket.waiting
         self.first_turns += min(ticket.waiting, self._turn)
 
-    def remove(self, ticket: Ticket) -> None:
+    def remove(self, ticket: QueuedCall) -> None:
         if ticket in self._fresh:
             self.first_turns -= min(ticket.waiting, self._turn)
             del self._fresh[ticket]
@@ -187,10 +187,10 @@ class _Caller:
         ticket = next(iter(self._lines()[0] or self._lines()[1]))
         return ticket.weights[ticket.left]
 
-    def _lines(self) -> tuple[dict[Ticket, None], dict[Ticket, None]]:
+    def _lines(self) -> tuple[dict[QueuedCall, None], dict[QueuedCall, None]]:
         return (self._begun, self._fresh) if self._begun_first else (self._fresh, self._begun)
 
-    def _board_from(self, line: dict[Ticket, None], batch: Batch) -> int:
+    def _board_from(self, line: dict[QueuedCall, None], batch: Batch) -> int:
         taken = 0
         for ticket in list(line):
             if taken == self._turn or batch.full:

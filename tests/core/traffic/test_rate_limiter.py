@@ -1,4 +1,4 @@
-"""The allowance, in made-up time."""
+"""The rate limit, in made-up time."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual_time import now, run
 
-from hubgate.core.traffic.rate_limit import Allowance, Permit
+from hubgate.core.traffic.rate_limiter import Permit, RateLimiter
 
 
-async def granted(allowance: Allowance, count: int, *, takes: float = 0.0) -> list[float]:
+async def granted(limiter: RateLimiter, count: int, *, takes: float = 0.0) -> list[float]:
     """The times of so many permits, wanted one after the other; each request lasts `takes` seconds."""
     times = []
     loop = asyncio.get_running_loop()
     for _ in range(count):
-        permit = await allowance.take()
-        allowance.load(permit, texts=1, tokens=1)
+        permit = await limiter.take()
+        limiter.load(permit, texts=1, tokens=1)
         times.append(now())
-        loop.call_later(takes, allowance.done, permit)
+        loop.call_later(takes, limiter.done, permit)
     return times
 
 
 def test_a_limit_of_3000_a_minute_admits_exactly_3000_in_the_first_minute() -> None:
-    times = run(granted(Allowance(3000, clock=now), 3001, takes=0.04))
+    times = run(granted(RateLimiter(3000, clock=now), 3001, takes=0.04))
     assert sum(at < 60.0 for at in times) == 3000
     assert times[3000] == pytest.approx(60.05 + 0.04)
 
 
 def test_permits_are_spaced_evenly() -> None:
-    times = run(granted(Allowance(60, clock=now), 5))
+    times = run(granted(RateLimiter(60, clock=now), 5))
     assert times == pytest.approx([0, 1, 2, 3, 4])
 
 
 def test_a_burst_may_be_saved_up() -> None:
-    times = run(granted(Allowance(60, burst=3, clock=now), 5))
+    times = run(granted(RateLimiter(60, burst=3, clock=now), 5))
     assert times == pytest.approx([0, 0, 0, 1, 2])
 
 
 def test_a_pause_saves_up_no_more_than_the_burst() -> None:
     async def main() -> list[float]:
-        allowance = Allowance(60, burst=2, clock=now)
-        await granted(allowance, 1)
+        limiter = RateLimiter(60, burst=2, clock=now)
+        await granted(limiter, 1)
         await asyncio.sleep(30)
-        return await granted(allowance, 3)
+        return await granted(limiter, 3)
 
     assert run(main()) == pytest.approx([30, 30, 31])
 
@@ -59,11 +59,11 @@ def test_a_late_timer_costs_no_rate() -> None:
     async def main() -> list[float]:
         nonlocal late
         chance = random.Random(1)
-        allowance = Allowance(3000, clock=lambda: now() + late)
+        limiter = RateLimiter(3000, clock=lambda: now() + late)
         times = []
         for _ in range(101):
             late = chance.random() / 200
-            allowance.done(await allowance.take())
+            limiter.done(await limiter.take())
             times.append(now() + late)
         return times
 
@@ -76,13 +76,13 @@ def test_after_a_standstill_permits_are_spaced_anew() -> None:
     async def main() -> list[float]:
         nonlocal stood
         clock = lambda: now() + stood  # noqa: E731
-        allowance = Allowance(600, clock=clock)
-        await granted(allowance, 1)
-        waiting = asyncio.create_task(granted(allowance, 3))
+        limiter = RateLimiter(600, clock=clock)
+        await granted(limiter, 1)
+        waiting = asyncio.create_task(granted(limiter, 3))
         await asyncio.sleep(0)
         stood = 5.0
         await waiting
-        times = await granted(allowance, 1)
+        times = await granted(limiter, 1)
         return [time + stood for time in times]
 
     assert run(main())[0] >= 5.0 + 0.3 - 0.02
@@ -90,8 +90,8 @@ def test_after_a_standstill_permits_are_spaced_anew() -> None:
 
 def test_without_a_limit_nobody_waits_and_nothing_is_kept() -> None:
     async def main() -> tuple[list[float], float]:
-        allowance = Allowance(None, clock=now)
-        return await granted(allowance, 1000, takes=1.0), allowance.wait_estimate(10_000)
+        limiter = RateLimiter(None, clock=now)
+        return await granted(limiter, 1000, takes=1.0), limiter.wait_estimate(10_000)
 
     times, estimate = run(main())
     assert times == [0.0] * 1000
@@ -106,7 +106,7 @@ def test_without_a_limit_nobody_waits_and_nothing_is_kept() -> None:
     slowest=st.sampled_from([0.0, 0.02, 0.9, 1.0, 20.0]),
     stops=st.lists(st.tuples(st.floats(2, 100), st.floats(0.1, 55)), max_size=3),
 )
-def test_no_sixty_seconds_at_the_server_hold_more_than_the_allowance(
+def test_no_sixty_seconds_at_the_server_hold_more_than_the_rate_limit(
     seed: int, limit: int, burst: int, slowest: float, stops: list[tuple[float, float]]
 ) -> None:
     """It takes its time to read and to answer, and stands still now and then.
@@ -120,10 +120,10 @@ def test_no_sixty_seconds_at_the_server_hold_more_than_the_allowance(
         end += pause + length
     server = SlowServer(chance, slowest, halts)
 
-    async def ask(allowance: Allowance) -> None:
-        permit = await allowance.take(again=chance.random() < 0.1)
+    async def ask(limiter: RateLimiter) -> None:
+        permit = await limiter.take(again=chance.random() < 0.1)
         if chance.random() < 0.1:
-            allowance.give_back(permit)
+            limiter.give_back(permit)
             return
         await asyncio.sleep(chance.choice([0.0, 0.0, 0.1, 3.0]))  # connecting
         try:
@@ -134,13 +134,13 @@ def test_no_sixty_seconds_at_the_server_hold_more_than_the_allowance(
         except TimeoutError:
             pass
         finally:
-            allowance.done(permit)
+            limiter.done(permit)
 
     async def main() -> None:
-        allowance = Allowance(limit, burst=burst, clock=now)
+        limiter = RateLimiter(limit, burst=burst, clock=now)
         asks = []
         for _ in range(min(3 * limit + 5, 700)):
-            asks.append(asyncio.create_task(ask(allowance)))
+            asks.append(asyncio.create_task(ask(limiter)))
             await asyncio.sleep(chance.choice([0.0, 0.0, 30 / limit, 90 / limit]) * chance.random())
         for task in chance.sample(asks, len(asks) // 10):
             task.cancel()
@@ -151,22 +151,22 @@ def test_no_sixty_seconds_at_the_server_hold_more_than_the_allowance(
     assert most_in_a_minute(server.arrivals) <= limit
 
 
-async def sent(allowance: Allowance) -> Permit:
+async def sent(limiter: RateLimiter) -> Permit:
     """The permit of a request that has left."""
-    permit = await allowance.take()
+    permit = await limiter.take()
     assert permit.leave()
     return permit
 
 
 def test_a_request_counts_until_a_minute_after_its_reply_has_begun() -> None:
     async def main() -> float:
-        allowance = Allowance(1, clock=now)
-        permit = await sent(allowance)
+        limiter = RateLimiter(1, clock=now)
+        permit = await sent(limiter)
         await asyncio.sleep(30)
         permit.answered()
         await asyncio.sleep(10)
-        allowance.done(permit)
-        await allowance.take()
+        limiter.done(permit)
+        await limiter.take()
         return now()
 
     assert run(main()) == pytest.approx(90.05)
@@ -176,12 +176,12 @@ def test_a_reply_to_another_request_shows_that_the_server_reads() -> None:
     """So a long reply costs two margins, not its length."""
 
     async def main() -> float:
-        allowance = Allowance(2, burst=2, clock=now)
-        await sent(allowance)
-        quick = await sent(allowance)
+        limiter = RateLimiter(2, burst=2, clock=now)
+        await sent(limiter)
+        quick = await sent(limiter)
         await asyncio.sleep(1)
         quick.answered()
-        await allowance.take()  # it goes no sooner than the first
+        await limiter.take()  # it goes no sooner than the first
         return now()
 
     assert run(main()) == pytest.approx(1 + 1 + 60.05)
@@ -189,9 +189,9 @@ def test_a_reply_to_another_request_shows_that_the_server_reads() -> None:
 
 def test_a_request_given_up_counts_as_long_as_its_server_may_not_have_read_it() -> None:
     async def main() -> float:
-        allowance = Allowance(1, clock=now)
-        allowance.done(await sent(allowance))
-        await allowance.take()
+        limiter = RateLimiter(1, clock=now)
+        limiter.done(await sent(limiter))
+        await limiter.take()
         return now()
 
     assert run(main()) == pytest.approx(60 + 60.05)
@@ -199,66 +199,66 @@ def test_a_request_given_up_counts_as_long_as_its_server_may_not_have_read_it() 
 
 def test_an_estimate_takes_the_server_to_answer_at_once() -> None:
     async def main() -> float:
-        allowance = Allowance(1, clock=now)
-        await sent(allowance)
+        limiter = RateLimiter(1, clock=now)
+        await sent(limiter)
         await asyncio.sleep(5)
-        return allowance.wait_estimate()
+        return limiter.wait_estimate()
 
     assert run(main()) == pytest.approx(60.05)
 
 
 def test_a_request_that_comes_too_late_gives_its_permit_back_and_takes_another() -> None:
     async def main() -> tuple[bool, float, int]:
-        allowance = Allowance(1, clock=now)
-        permit = await allowance.take()
+        limiter = RateLimiter(1, clock=now)
+        permit = await limiter.take()
         await asyncio.sleep(5)
         left = permit.leave()
         await permit.renew()
         assert permit.leave()
-        return left, now(), allowance.spent()
+        return left, now(), limiter.spent()
 
     assert run(main()) == (False, 5.0, 1)
 
 
 def test_a_second_request_under_a_permit_takes_another_and_both_count() -> None:
     async def main() -> tuple[float, int]:
-        allowance = Allowance(60, clock=now)
-        permit = await sent(allowance)
+        limiter = RateLimiter(60, clock=now)
+        permit = await sent(limiter)
         assert not permit.leave()
         await permit.renew()
         assert permit.leave()
-        return now(), allowance.spent()
+        return now(), limiter.spent()
 
     assert run(main()) == (1.0, 2)
 
 
 def test_who_leaves_while_a_permit_is_renewed_takes_nothing_along() -> None:
     async def main() -> tuple[float, int]:
-        allowance = Allowance(60, max_concurrent_requests=1, clock=now)
-        permit = await allowance.take()
-        await sent_by_another(allowance)
+        limiter = RateLimiter(60, max_concurrent_requests=1, clock=now)
+        permit = await limiter.take()
+        await sent_by_another(limiter)
         await asyncio.sleep(0.9)
         assert not permit.leave()
         renewing = asyncio.create_task(permit.renew())
         await asyncio.sleep(0)
         renewing.cancel()
         await asyncio.gather(renewing, return_exceptions=True)
-        allowance.done(permit)
-        await allowance.take()
-        return now(), allowance.spent()
+        limiter.done(permit)
+        await limiter.take()
+        return now(), limiter.spent()
 
-    async def sent_by_another(allowance: Allowance) -> None:
+    async def sent_by_another(limiter: RateLimiter) -> None:
         await asyncio.sleep(0.2)
-        assert (await allowance.take(again=True)).leave()
+        assert (await limiter.take(again=True)).leave()
 
     assert run(main()) == pytest.approx((2.0, 2))
 
 
 def test_a_permit_given_back_can_be_had_at_once() -> None:
     async def main() -> float:
-        allowance = Allowance(1, clock=now)
-        allowance.give_back(await allowance.take())
-        await allowance.take()
+        limiter = RateLimiter(1, clock=now)
+        limiter.give_back(await limiter.take())
+        await limiter.take()
         return now()
 
     assert run(main()) == 0.0
@@ -266,11 +266,11 @@ def test_a_permit_given_back_can_be_had_at_once() -> None:
 
 def test_an_older_permit_given_back_does_not_bring_two_requests_closer() -> None:
     async def main() -> float:
-        allowance = Allowance(60, clock=now)
-        first = await allowance.take()
-        await allowance.take()
-        allowance.give_back(first)
-        await allowance.take()
+        limiter = RateLimiter(60, clock=now)
+        first = await limiter.take()
+        await limiter.take()
+        limiter.give_back(first)
+        await limiter.take()
         return now()
 
     assert run(main()) == pytest.approx(2.0)
@@ -278,11 +278,11 @@ def test_an_older_permit_given_back_does_not_bring_two_requests_closer() -> None
 
 def test_who_asks_first_is_served_first() -> None:
     async def main() -> list[int]:
-        allowance = Allowance(60, clock=now)
+        limiter = RateLimiter(60, clock=now)
         order = []
 
         async def ask(number: int) -> None:
-            allowance.done(await allowance.take())
+            limiter.done(await limiter.take())
             order.append(number)
 
         await asyncio.gather(*(ask(number) for number in range(9)))
@@ -293,9 +293,9 @@ def test_who_asks_first_is_served_first() -> None:
 
 def test_who_leaves_the_line_takes_nothing_along() -> None:
     async def main() -> float:
-        allowance = Allowance(60, clock=now)
-        await allowance.take()
-        leaver, stayer = (asyncio.create_task(allowance.take()) for _ in range(2))
+        limiter = RateLimiter(60, clock=now)
+        await limiter.take()
+        leaver, stayer = (asyncio.create_task(limiter.take()) for _ in range(2))
         await asyncio.sleep(0.5)
         leaver.cancel()
         await stayer
@@ -306,11 +306,11 @@ def test_who_leaves_the_line_takes_nothing_along() -> None:
 
 def test_who_leaves_in_the_moment_of_the_grant_gives_it_back() -> None:
     async def main() -> float:
-        allowance = Allowance(None, max_concurrent_requests=1, clock=now)
-        held = await allowance.take()
-        leaver, stayer = (asyncio.create_task(allowance.take()) for _ in range(2))
+        limiter = RateLimiter(None, max_concurrent_requests=1, clock=now)
+        held = await limiter.take()
+        leaver, stayer = (asyncio.create_task(limiter.take()) for _ in range(2))
         await asyncio.sleep(0)
-        allowance.done(held)
+        limiter.done(held)
         leaver.cancel()
         await stayer
         return now()
@@ -320,11 +320,11 @@ def test_who_leaves_in_the_moment_of_the_grant_gives_it_back() -> None:
 
 def test_retry_after_stops_everybody_for_as_long_as_it_says() -> None:
     async def main() -> list[float]:
-        allowance = Allowance(60, clock=now)
-        waiting = asyncio.create_task(granted(allowance, 3))
+        limiter = RateLimiter(60, clock=now)
+        waiting = asyncio.create_task(granted(limiter, 3))
         await asyncio.sleep(0.5)
-        allowance.slow_down(20)
-        allowance.slow_down(1)
+        limiter.slow_down(20)
+        limiter.slow_down(1)
         return await waiting
 
     assert run(main()) == pytest.approx([0, 20.5, 21.5])
@@ -332,29 +332,29 @@ def test_retry_after_stops_everybody_for_as_long_as_it_says() -> None:
 
 def test_what_remains_of_the_servers_window_is_spread_over_it() -> None:
     async def main() -> list[float]:
-        allowance = Allowance(6000, clock=now)
-        allowance.slow_down(10, remaining=5)
-        return await granted(allowance, 8)
+        limiter = RateLimiter(6000, clock=now)
+        limiter.slow_down(10, remaining=5)
+        return await granted(limiter, 8)
 
     assert run(main()) == pytest.approx([0, 2, 4, 6, 8, 10, 10.01, 10.02])
 
 
 def test_only_so_many_requests_are_in_flight() -> None:
-    times = run(granted(Allowance(None, max_concurrent_requests=2, clock=now), 5, takes=3.0))
+    times = run(granted(RateLimiter(None, max_concurrent_requests=2, clock=now), 5, takes=3.0))
     assert times == pytest.approx([0, 0, 3, 3, 6])
 
 
 def test_only_so_many_texts_are_in_flight() -> None:
     async def main() -> tuple[list[int], float]:
-        allowance = Allowance(None, max_concurrent_texts=10, clock=now)
-        first = await allowance.take()
+        limiter = RateLimiter(None, max_concurrent_texts=10, clock=now)
+        first = await limiter.take()
         rooms = [first.texts]
-        allowance.load(first, texts=7, tokens=0)
-        second = await allowance.take()
+        limiter.load(first, texts=7, tokens=0)
+        second = await limiter.take()
         rooms.append(second.texts)
-        allowance.load(second, texts=3, tokens=0)
-        asyncio.get_running_loop().call_later(4.0, allowance.done, first)
-        rooms.append((await allowance.take()).texts)
+        limiter.load(second, texts=3, tokens=0)
+        asyncio.get_running_loop().call_later(4.0, limiter.done, first)
+        rooms.append((await limiter.take()).texts)
         return rooms, now()
 
     assert run(main()) == ([10, 3, 7], 4.0)
@@ -364,19 +364,19 @@ def test_a_further_try_keeps_its_place_and_goes_before_newcomers() -> None:
     """The newcomer waits for the place that the further try holds: behind it, both would wait for ever."""
 
     async def main() -> list[str]:
-        allowance = Allowance(60, max_concurrent_requests=1, clock=now)
+        limiter = RateLimiter(60, max_concurrent_requests=1, clock=now)
         order = []
-        held = await allowance.take()
+        held = await limiter.take()
 
         async def newcomer() -> None:
-            await allowance.take()
+            await limiter.take()
             order.append("newcomer")
 
         waiting = asyncio.create_task(newcomer())
         await asyncio.sleep(0)
-        allowance.done(await allowance.take(again=True))
+        limiter.done(await limiter.take(again=True))
         order.append("further try")
-        allowance.done(held)
+        limiter.done(held)
         await waiting
         return order
 
@@ -385,13 +385,13 @@ def test_a_further_try_keeps_its_place_and_goes_before_newcomers() -> None:
 
 def test_tokens_of_the_last_minute_are_counted() -> None:
     async def main() -> list[tuple[float, int]]:
-        allowance = Allowance(None, tokens_per_minute=1000, clock=now)
+        limiter = RateLimiter(None, tokens_per_minute=1000, clock=now)
         seen = []
         for tokens in (600, 300, 200, 5000):
-            permit = await allowance.take(tokens)
+            permit = await limiter.take(tokens)
             seen.append((round(now(), 2), permit.tokens))
-            allowance.load(permit, texts=1, tokens=min(tokens, 1000))
-            allowance.done(permit)
+            limiter.load(permit, texts=1, tokens=min(tokens, 1000))
+            limiter.done(permit)
         return seen
 
     assert run(main()) == [(0.0, 1000), (0.0, 400), (60.05, 1000), (120.1, 1000)]
@@ -399,15 +399,15 @@ def test_tokens_of_the_last_minute_are_counted() -> None:
 
 def test_tokens_of_a_request_that_is_long_on_its_way_count_as_long_as_it_does() -> None:
     async def main() -> tuple[float, int]:
-        allowance = Allowance(None, tokens_per_minute=100, clock=now)
-        slow = await allowance.take(60)
-        allowance.load(slow, texts=1, tokens=60)
-        quick = await allowance.take(40)
-        allowance.load(quick, texts=1, tokens=40)
-        allowance.done(quick)
+        limiter = RateLimiter(None, tokens_per_minute=100, clock=now)
+        slow = await limiter.take(60)
+        limiter.load(slow, texts=1, tokens=60)
+        quick = await limiter.take(40)
+        limiter.load(quick, texts=1, tokens=40)
+        limiter.done(quick)
         await asyncio.sleep(0.9)
-        allowance.done(slow)
-        permit = await allowance.take(100)
+        limiter.done(slow)
+        permit = await limiter.take(100)
         return now(), permit.tokens
 
     at, tokens = run(main())
@@ -417,12 +417,12 @@ def test_tokens_of_a_request_that_is_long_on_its_way_count_as_long_as_it_does() 
 
 def test_the_estimate_is_when_the_permit_comes() -> None:
     async def main() -> tuple[list[float], list[float]]:
-        allowance = Allowance(60, burst=20, clock=now)
-        await granted(allowance, 10)
+        limiter = RateLimiter(60, burst=20, clock=now)
+        await granted(limiter, 10)
         await asyncio.sleep(0.001)
-        guesses = [allowance.wait_estimate(count) for count in range(1, 71)]
+        guesses = [limiter.wait_estimate(count) for count in range(1, 71)]
         start = now()
-        return guesses, [at - start for at in await granted(allowance, 70)]
+        return guesses, [at - start for at in await granted(limiter, 70)]
 
     guesses, times = run(main())
     assert guesses == pytest.approx(times)
@@ -430,10 +430,10 @@ def test_the_estimate_is_when_the_permit_comes() -> None:
 
 def test_the_estimate_knows_that_an_upstream_is_slow_only_for_a_while() -> None:
     async def main(burst: int) -> tuple[list[float], list[float]]:
-        allowance = Allowance(60, burst=burst, clock=now)
-        allowance.slow_down(20, remaining=4)
-        guesses = [allowance.wait_estimate(count) for count in range(1, 11)]
-        return guesses, await granted(allowance, 10)
+        limiter = RateLimiter(60, burst=burst, clock=now)
+        limiter.slow_down(20, remaining=4)
+        guesses = [limiter.wait_estimate(count) for count in range(1, 11)]
+        return guesses, await granted(limiter, 10)
 
     for burst in (1, 3):
         guesses, times = run(main(burst))
@@ -442,12 +442,12 @@ def test_the_estimate_knows_that_an_upstream_is_slow_only_for_a_while() -> None:
 
 def test_the_estimate_counts_those_who_wait_and_what_the_upstream_said() -> None:
     async def main() -> tuple[float, float]:
-        allowance = Allowance(60, clock=now)
-        waiting = [asyncio.create_task(allowance.take()) for _ in range(3)]
+        limiter = RateLimiter(60, clock=now)
+        waiting = [asyncio.create_task(limiter.take()) for _ in range(3)]
         await asyncio.sleep(0)
-        behind = allowance.wait_estimate()
-        allowance.slow_down(30)
-        shut = allowance.wait_estimate()
+        behind = limiter.wait_estimate()
+        limiter.slow_down(30)
+        shut = limiter.wait_estimate()
         await asyncio.gather(*waiting)
         return behind, shut
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from hubgate.core.packing.batch import Batch
-from hubgate.core.packing.faults import perhaps_one_texts_fault, worth_halving
+from hubgate.core.errors import perhaps_one_texts_fault, worth_halving
+from hubgate.core.queue.batch import Batch
 from hubgate.domain.errors import Cause, HubgateError
 
 _MOST_IN_VAIN = 5
@@ -13,7 +13,7 @@ _MOST_IN_VAIN = 5
 text is found among any number, two mostly, and a server that is down is asked four times in addition."""
 
 
-class Halving:
+class SplitRetry:
     """The parts of one request that are yet to be asked for again.
 
     What a server refuses for a text's sake (413, 422) is halved to the end. What may as well be the server's own

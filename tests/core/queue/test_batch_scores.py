@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from virtual_time import now, run
 
-from hubgate.core.packing import Limits, Packed
-from hubgate.core.traffic.rate_limit import Allowance
+from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
+from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.domain.calls import Rerank, Scores, SparseEmbed, SparseVectors, Tokenize, Tokens
 from hubgate.domain.errors import Cause, UpstreamUnreadable
 
@@ -36,8 +36,8 @@ class Ranker:
         return Tokens([[] for _ in texts])
 
 
-def packed(ranker: Ranker, **limits: int) -> Packed:
-    return Packed(ranker, allowance=Allowance(None, clock=now), limits=Limits(**limits), clock=now)
+def packed(ranker: Ranker, **limits: int) -> BatchQueue:
+    return BatchQueue(ranker, limiter=RateLimiter(None, clock=now), limits=BatchLimits(**limits), clock=now)
 
 
 def test_a_long_list_of_texts_is_scored_in_several_requests_and_in_its_order() -> None:

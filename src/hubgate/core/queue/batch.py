@@ -8,8 +8,16 @@ from dataclasses import replace
 from itertools import chain
 from typing import TypeAlias, cast
 
-from hubgate.core.packing.faults import own_error, wrong_count
-from hubgate.core.reply_shares import cut, cut_items, itemized, join, join_items, tokens_guessed, weight
+from hubgate.core.errors import error_for_caller, wrong_count
+from hubgate.core.results import (
+    estimate_tokens,
+    fill_text_counts,
+    join_items,
+    join_vectors,
+    split_items,
+    split_vectors,
+    utf8_size,
+)
 from hubgate.domain.calls import (
     Call,
     Context,
@@ -28,10 +36,10 @@ _WORTH_TELLING = 0.001
 """Seconds; less is a turn of the event loop."""
 
 
-Share: TypeAlias = Vectors | SparseVectors | Scores
+PartialResult: TypeAlias = Vectors | SparseVectors | Scores
 
 
-class Ticket:
+class QueuedCall:
     """A call in the queue. Its texts leave in order, in one or several batches; those of a `Tokenize` leave whole."""
 
     __slots__ = (
@@ -60,14 +68,14 @@ class Ticket:
         """Those under way with texts of it, and in which batch."""
         self.reply: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._missing = len(self.weights)
-        self._shares: dict[int, Share] = {}
+        self._shares: dict[int, PartialResult] = {}
 
     @property
     def waiting(self) -> int:
         """How many of its texts are in the queue."""
         return len(self.weights) - self.left
 
-    def receive(self, start: int, share: Share) -> None:
+    def receive(self, start: int, share: PartialResult) -> None:
         """Take the items of some of the texts; with the last of them the call is answered."""
         self._shares[start] = share
         self._missing -= len(share.items)
@@ -87,23 +95,23 @@ class Ticket:
 
 def _measured(call: Call) -> tuple[list[int], object]:
     """What each text weighs, and with which others it may share a request."""
-    weights = [weight(text) for text in call.texts]
+    weights = [utf8_size(text) for text in call.texts]
     match call:
         case Embed():
             return weights, call.options
         case Tokenize():
             return [sum(weights)], call
         case Rerank():  # the model reads the query with each text
-            own = weight(call.query)
+            own = utf8_size(call.query)
             return [own + each for each in weights], (Rerank, call.options)
         case SparseEmbed():
             return weights, (SparseEmbed, call.options)
 
 
-def _joined(shares: Sequence[Share]) -> Share:
+def _joined(shares: Sequence[PartialResult]) -> PartialResult:
     match shares[0]:
         case Vectors():
-            return join(cast("Sequence[Vectors]", shares))
+            return join_vectors(cast("Sequence[Vectors]", shares))
         case Scores():
             return join_items(cast("Sequence[Scores]", shares))
         case SparseVectors():
@@ -122,15 +130,15 @@ class Batch:
 
     def __init__(self, most_texts: int, most_weight: int) -> None:
         self.most_texts, self.most_weight = most_texts, most_weight
-        self.parts: dict[Ticket, range] = {}
+        self.parts: dict[QueuedCall, range] = {}
         self.texts = self.weight = 0
         self.full = False
 
-    def takes(self, ticket: Ticket) -> bool:
+    def takes(self, ticket: QueuedCall) -> bool:
         """Whether this ticket may come along; the first one decides the kind."""
         return not ticket.reply.done() and (not self.parts or next(iter(self.parts)).kind == ticket.kind)
 
-    def add(self, ticket: Ticket, most: int) -> int:
+    def add(self, ticket: QueuedCall, most: int) -> int:
         """Take up to `most` further texts of a ticket; returns how many.
 
         The first text that does not fit closes the batch: if smaller ones were let past, it might wait for ever.
@@ -153,7 +161,7 @@ class Batch:
     @property
     def tokens(self) -> int:
         """A guess at the tokens of all texts."""
-        return tokens_guessed(self.weight, texts=self.texts)
+        return estimate_tokens(self.weight, texts=self.texts)
 
     @property
     def wanted(self) -> bool:
@@ -201,7 +209,7 @@ class Batch:
         """The same without the tickets that nobody waits for any more."""
         return self._of({ticket: part for ticket, part in self.parts.items() if not ticket.reply.done()})
 
-    def _of(self, parts: dict[Ticket, range]) -> Batch:
+    def _of(self, parts: dict[QueuedCall, range]) -> Batch:
         batch = Batch(self.most_texts, self.most_weight)
         batch.parts = parts
         batch.texts = sum(map(len, parts.values()))
@@ -223,15 +231,15 @@ class Batch:
         for (ticket, part), share in zip(self.parts.items(), self._shares(result), strict=True):
             ticket.receive(part.start, share)
 
-    def _shares(self, result: Share) -> Sequence[Share]:
+    def _shares(self, result: PartialResult) -> Sequence[PartialResult]:
         waited = [ticket.waited for ticket in self.parts]
         if len(self.parts) == 1:
             return [replace(result, waited=waited[0]) if waited[0] >= _WORTH_TELLING else result]
         weights = [ticket.weights[part.start : part.stop] for ticket, part in self.parts.items()]
         if isinstance(result, Vectors):
-            whole = itemized(result, list(chain.from_iterable(weights)))
-            return cut(whole, list(map(len, weights)), waited)
-        return cut_items(result, weights, waited)
+            whole = fill_text_counts(result, list(chain.from_iterable(weights)))
+            return split_vectors(whole, list(map(len, weights)), waited)
+        return split_items(result, weights, waited)
 
     @property
     def callers(self) -> set[str]:
@@ -242,4 +250,4 @@ class Batch:
         """Tell every ticket; those of several callers, or with `strangers`, only what holds no other's text."""
         strangers = strangers or len(self.callers) > 1
         for ticket in self.parts:
-            ticket.fail(own_error(error, strangers=strangers))
+            ticket.fail(error_for_caller(error, strangers=strangers))

@@ -1,11 +1,11 @@
-"""The allowance: how often, and how much at once, an upstream may be asked.
+"""The rate limit: how often, and how much at once, an upstream may be asked.
 
 The promise is about the server: no 60 seconds there hold more requests than allowed, also across a restart or crash
 of the gateway. A request counts from the grant of its permit until a window (a minute and 50 ms, because two clocks
 may disagree) after some moment `e` that is never before the server has read it. That is enough. Take the requests that
 the server reads within any 60 seconds [t, t + 60), and of them the one granted last, at `g`. Every other one was
 granted before, and still counts at `g`: its `e` is not before t, so it counts beyond t + 60, and t + 60 > g. So all of
-them are among those that count at `g`, and these are never more than the allowance.
+them are among those that count at `g`, and these are never more than the rate limit.
 
 What `e` is, for a request that left at `l` (at most `_LEAD` after its grant: if connecting takes longer, the permit
 has lapsed, and another one is taken before anything is sent):
@@ -16,14 +16,14 @@ has lapsed, and another one is taken before anything is sent):
   little, and a server that stands still (stopped, swapped out, cut off) costs no promise: what waits in its sockets
   counts until it runs again.
 - Neither, because the server is silent: e is l + `_SILENCE`. A server that stands still for longer may find more
-  than the allowance when it goes on. Nobody can tell such a server from a dead one, which must be tried again.
+  than the rate limit when it goes on. Nobody can tell such a server from a dead one, which must be tried again.
 
 Across a restart: permits are granted only from a reserve that has been written down (`core.traffic.reservations`), with the
-moment until which they count at the latest: `COUNTS` after they could last be granted. A new process begins with
+moment until which they count at the latest: `PERMIT_SECONDS` after they could last be granted. A new process begins with
 all that its predecessor wrote down in its log, so the argument above holds for the two together, as long as the
 server runs while the gateway restarts, and the system's clock is not set forward meanwhile.
 
-The price: over the first minute exactly the allowance is admitted (3,000 a minute: one each 20 ms, the last at
+The price: over the first minute exactly the rate limit is admitted (3,000 a minute: one each 20 ms, the last at
 59.98 s); every further round of 3,000 begins one round trip and 50 ms later than a minute after, or, where replies
 take long, about two margins later.
 """
@@ -50,7 +50,7 @@ _LEAD = 0.5
 """Seconds from the grant of a permit until its request must have left."""
 _SILENCE = 60.0
 """Seconds for which a server that says nothing is believed to read a request later."""
-COUNTS = _LEAD + MARGIN + _WINDOW
+PERMIT_SECONDS = _LEAD + MARGIN + _WINDOW
 """Seconds after its grant for which a permit counts, at a server that runs."""
 _EARLY = 0.001
 """Timers of event loops may fire early by their resolution."""
@@ -62,8 +62,8 @@ _MOST = 1 << 40
 
 
 @dataclass(slots=True, eq=False)
-class Counted:
-    """One request, as the log of an allowance counts it."""
+class LoggedRequest:
+    """One request, as the log of a rate limit counts it."""
 
     expires: float
     """When it stops to count."""
@@ -77,8 +77,8 @@ class Counted:
 class Permit:
     """The right to send one request now. Until it is loaded it reserves all the room there is."""
 
-    allowance: Allowance
-    counted: Counted
+    limiter: RateLimiter
+    counted: LoggedRequest
     texts: int = 0
     """Of those that may be in flight at once."""
     place: bool = False
@@ -90,23 +90,23 @@ class Permit:
         return self.counted.tokens
 
     def leave(self) -> bool:
-        """See `Allowance.leave`."""
-        return self.allowance.leave(self)
+        """See `RateLimiter.leave`."""
+        return self.limiter.leave(self)
 
     async def renew(self) -> None:
-        """See `Allowance.renew`."""
-        await self.allowance.renew(self)
+        """See `RateLimiter.renew`."""
+        await self.limiter.renew(self)
 
     def answered(self) -> None:
-        """See `Allowance.answered`."""
-        self.allowance.answered(self)
+        """See `RateLimiter.answered`."""
+        self.limiter.answered(self)
 
 
 _current: ContextVar[Permit | None] = ContextVar("permit", default=None)
 
 
 def current_permit() -> Permit | None:
-    """The permit under which this task sends; `None` where no allowance counts, as in a registration."""
+    """The permit under which this task sends; `None` where no rate limit counts, as in a registration."""
     return _current.get()
 
 
@@ -120,7 +120,7 @@ def sending_under(permit: Permit) -> Iterator[None]:
         _current.reset(before)
 
 
-class Allowance:
+class RateLimiter:
     """What one upstream allows, shared by all who ask it with the same token.
 
     Permits are spaced evenly over a log of the last minute. Who waits is served in order of asking; each queue waits
@@ -157,10 +157,10 @@ class Allowance:
         self._clock = clock
         self._slot = -math.inf
         """When the next permit is due if none is saved up."""
-        self._log: deque[Counted] | None = None
+        self._log: deque[LoggedRequest] | None = None
         if requests_per_minute or tokens_per_minute:
             self._log = deque(_inherited(reserve))
-        self._unheard: deque[tuple[float, Counted]] = deque()
+        self._unheard: deque[tuple[float, LoggedRequest]] = deque()
         """Requests of which the server may not know yet, and when they left."""
         self._shut_until = -math.inf
         self._slowed_until = -math.inf
@@ -305,7 +305,7 @@ class Allowance:
         """Take the slot that was due `since`: a timer that fires late must not slow the rate."""
         interval = self._pace(now)
         self._slot = max(self._slot, since, now - _LATE) + interval
-        counted = Counted(
+        counted = LoggedRequest(
             expires=now + _LEAD + _SILENCE + _WINDOW,
             tokens=tokens if again else min(self._tokens_left, _MOST),
             leave_by=now + _LEAD,
@@ -341,7 +341,7 @@ class Allowance:
             if not future.done():
                 future.set_result(self._grant(now, due if on_time else now, tokens, again=again))
 
-    def _forget(self, counted: Counted) -> None:
+    def _forget(self, counted: LoggedRequest) -> None:
         """Nothing left under it, and nothing will."""
         self._tokens_left += counted.tokens
         if self._log:
@@ -371,7 +371,7 @@ class Allowance:
             self._unheard.popleft()
 
 
-def _inherited(reserve: Reserve | None) -> Iterator[Counted]:
-    """What a former allowance, or a former process, has sent."""
+def _inherited(reserve: Reserve | None) -> Iterator[LoggedRequest]:
+    """What a former rate limit, or a former process, has sent."""
     for expires, requests in reserve.spent() if reserve else ():
-        yield from (Counted(expires, left=True) for _ in range(requests))
+        yield from (LoggedRequest(expires, left=True) for _ in range(requests))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hubgate.core.token_counts import Counted
+from hubgate.core.token_counts import TokenCountStep
 from hubgate.domain.calls import Embed, Encoding, Tokenize, Tokens, Vectors
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ async def counted(
     result: Vectors, *, limit: int | None = None, prompt_name: str | None = None, may_cut: bool = True
 ) -> tuple[Vectors, Words]:
     words = Words()
-    counting = Counted(answering(result)(), words, limit=limit, may_cut=may_cut)
+    counting = TokenCountStep(answering(result)(), words, limit=limit, may_cut=may_cut)
     got = await counting(Embed(texts=TEXTS, prompt_name=prompt_name))
     assert isinstance(got, Vectors)
     return got, words
@@ -113,7 +113,7 @@ async def test_where_an_exact_server_does_not_tell_of_cuts_only_long_texts_are_c
     got, words = await counted(vectors(tokens=20, exact=True), limit=20)
     assert words.asked == [TEXTS[1:]], "in no text a token has less than a character"
     result = vectors(tokens=9, exact=True)
-    assert await Counted(answering(result)(), nobody, limit=3)(Embed(texts=TEXTS)) is result
+    assert await TokenCountStep(answering(result)(), nobody, limit=3)(Embed(texts=TEXTS)) is result
 
 
 async def test_a_prompt_that_the_server_adds_is_not_counted_without_it() -> None:
@@ -125,9 +125,9 @@ async def test_a_prompt_that_the_server_adds_is_not_counted_without_it() -> None
 
 async def test_where_nobody_can_count_the_result_stays_inexact() -> None:
     result = vectors(tokens=12)
-    assert await Counted(answering(result)(), nobody, limit=3)(Embed(texts=TEXTS)) is result
+    assert await TokenCountStep(answering(result)(), nobody, limit=3)(Embed(texts=TEXTS)) is result
 
 
 async def test_tokens_are_passed_through() -> None:
     tokens = Tokens(items=[[]])
-    assert await Counted(answering(tokens)(), nobody, limit=3)(Tokenize(texts=["a"])) is tokens
+    assert await TokenCountStep(answering(tokens)(), nobody, limit=3)(Tokenize(texts=["a"])) is tokens

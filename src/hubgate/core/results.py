@@ -17,17 +17,17 @@ _T = TypeVar("_T")
 P = TypeVar("P", bound=Scores | SparseVectors)
 
 
-def weight(text: str) -> int:
+def utf8_size(text: str) -> int:
     """The bytes of a text in UTF-8: what it costs to send, and the basis for guessing its tokens."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def tokens_guessed(weight: int, *, texts: int) -> int:
+def estimate_tokens(utf8_size: int, *, texts: int) -> int:
     """Tokens of so many texts that weigh so much together, rather too many than too few."""
-    return max(texts, -(-weight // BYTES_PER_TOKEN))
+    return max(texts, -(-utf8_size // BYTES_PER_TOKEN))
 
 
-def itemized(vectors: Vectors, weights: Sequence[int]) -> Vectors:
+def fill_text_counts(vectors: Vectors, weights: Sequence[int]) -> Vectors:
     """The same vectors with what is known of each text filled in.
 
     Where the engine gave only a total of tokens it is divided by weight, and no longer exact; whose text was cut is
@@ -41,7 +41,7 @@ def itemized(vectors: Vectors, weights: Sequence[int]) -> Vectors:
     return replace(vectors, text_tokens=tokens, exact=exact, text_truncated=flags)
 
 
-def cut(vectors: Vectors, lengths: Sequence[int], waited: Sequence[float]) -> list[Vectors]:
+def split_vectors(vectors: Vectors, lengths: Sequence[int], waited: Sequence[float]) -> list[Vectors]:
     """Cut itemized vectors into shares of so many texts each, of calls that waited so long."""
     shares, stop = [], 0
     for length, seconds in zip(lengths, waited, strict=True):
@@ -64,7 +64,7 @@ def cut(vectors: Vectors, lengths: Sequence[int], waited: Sequence[float]) -> li
     return shares
 
 
-def join(shares: Sequence[Vectors]) -> Vectors:
+def join_vectors(shares: Sequence[Vectors]) -> Vectors:
     """One result of several, in their order. What one of them does not know, the whole does not."""
     if len(shares) == 1:
         return shares[0]
@@ -86,8 +86,8 @@ def join(shares: Sequence[Vectors]) -> Vectors:
     )
 
 
-def cut_items(result: P, weights: Sequence[Sequence[int]], waited: Sequence[float]) -> list[P]:
-    """`cut` for results that know nothing of each text but its item: the weights of each call's texts divide them."""
+def split_items(result: P, weights: Sequence[Sequence[int]], waited: Sequence[float]) -> list[P]:
+    """`split_vectors` for results that know nothing of each text but its item: the weights of each call's texts divide them."""
     tokens: Sequence[int | None] = [result.tokens] * len(weights)
     if len(weights) > 1 and result.tokens is not None:
         tokens = _divided(result.tokens, [sum(parts) + len(parts) - 1 for parts in weights])
@@ -100,7 +100,7 @@ def cut_items(result: P, weights: Sequence[Sequence[int]], waited: Sequence[floa
 
 
 def join_items(shares: Sequence[P]) -> P:
-    """`join` for the same results."""
+    """`join_vectors` for the same results."""
     if len(shares) == 1:
         return shares[0]
     items: dict[str, Any] = {"items": list(chain.from_iterable(share.items for share in shares))}

@@ -10,8 +10,8 @@ import pytest
 from scripted_answers import Scripted, embed, vector
 from virtual_time import now, run
 
-from hubgate.core.packing import Limits, Packed
-from hubgate.core.traffic.rate_limit import Allowance
+from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
+from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.domain.calls import Context, Embed, InputType, Tokenize, Tokens, Vectors
 from hubgate.domain.errors import DeadlineExceeded, InvalidRequest, QueueFull
 
@@ -21,18 +21,20 @@ if TYPE_CHECKING:
     from hubgate.domain.calls import Call
 
 
-def packed(server: Scripted, per_minute: int | None = None, **limits: int) -> Packed:
-    return Packed(server, allowance=Allowance(per_minute, clock=now), limits=Limits(**limits), clock=now)
+def packed(server: Scripted, per_minute: int | None = None, **limits: int) -> BatchQueue:
+    return BatchQueue(
+        server, limiter=RateLimiter(per_minute, clock=now), limits=BatchLimits(**limits), clock=now
+    )
 
 
-async def vectors(queue: Packed, call: Embed) -> Vectors:
+async def vectors(queue: BatchQueue, call: Embed) -> Vectors:
     result = await queue(call)
     assert isinstance(result, Vectors)
     assert list(result.items) == [vector(text) for text in call.texts]
     return result
 
 
-async def together(queue: Packed, calls: Sequence[Call]) -> list[object]:
+async def together(queue: BatchQueue, calls: Sequence[Call]) -> list[object]:
     """The results, or the errors, of calls made in the same moment."""
     return list(await asyncio.gather(*map(queue, calls), return_exceptions=True))
 
@@ -66,7 +68,7 @@ def test_twenty_requests_carry_640_texts_of_64_askers_whatever_the_number_of_lan
     for lanes in (1, 2, 8, 64):
         server = Scripted(seconds=0.05)
 
-        async def asker(queue: Packed, number: int) -> None:
+        async def asker(queue: BatchQueue, number: int) -> None:
             for turn in range(10):
                 await vectors(queue, embed(f"{number}.{turn}", caller=f"key{number % 3}"))
 
@@ -125,8 +127,8 @@ def test_a_request_holds_no_more_tokens_than_are_left_of_the_minute() -> None:
     server = Scripted(seconds=0.0)
 
     async def main() -> None:
-        allowance = Allowance(None, tokens_per_minute=100, clock=now)
-        queue = Packed(server, allowance=allowance, limits=Limits(batch_tokens=60), clock=now)
+        limiter = RateLimiter(None, tokens_per_minute=100, clock=now)
+        queue = BatchQueue(server, limiter=limiter, limits=BatchLimits(batch_tokens=60), clock=now)
         await together(queue, [embed(letter * 90) for letter in "abcde"])
 
     run(main())
@@ -138,8 +140,8 @@ def test_no_more_texts_are_in_flight_than_the_server_has_room_for() -> None:
     server = Scripted(seconds=1.0)
 
     async def main() -> None:
-        allowance = Allowance(None, max_concurrent_texts=40, clock=now)
-        queue = Packed(server, allowance=allowance, clock=now)
+        limiter = RateLimiter(None, max_concurrent_texts=40, clock=now)
+        queue = BatchQueue(server, limiter=limiter, clock=now)
         await vectors(queue, embed(*(f"{n}" for n in range(100))))
 
     run(main())
@@ -342,7 +344,7 @@ def test_the_wait_is_told_with_the_result_and_to_the_meter() -> None:
     waits: list[float] = []
 
     async def main() -> list[float]:
-        queue = Packed(Scripted(), allowance=Allowance(60, clock=now), clock=now, on_wait=waits.append)
+        queue = BatchQueue(Scripted(), limiter=RateLimiter(60, clock=now), clock=now, on_wait=waits.append)
         await queue(embed("first"))
         second = await vectors(queue, embed("second"))
         long = await vectors(queue, embed(*(f"{n}" for n in range(40))))
@@ -372,13 +374,13 @@ def test_the_log_of_a_shared_request_names_all_requests(caplog: pytest.LogCaptur
     assert "3 texts of 3 requests leave together: r1, r2, r3" in caplog.text
 
 
-def test_several_endpoints_share_one_allowance_evenly() -> None:
+def test_several_endpoints_share_one_rate_limit_evenly() -> None:
     busy, calm = Scripted(), Scripted()
 
     async def main() -> None:
-        allowance = Allowance(60, clock=now)
-        first = Packed(busy, allowance=allowance, clock=now)
-        second = Packed(calm, allowance=allowance, clock=now)
+        limiter = RateLimiter(60, clock=now)
+        first = BatchQueue(busy, limiter=limiter, clock=now)
+        second = BatchQueue(calm, limiter=limiter, clock=now)
         await asyncio.gather(
             first(embed(*(f"{n}" for n in range(640)))), second(embed(*(f"{n}" for n in range(96))))
         )

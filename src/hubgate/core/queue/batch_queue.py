@@ -11,12 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from hubgate.core.packing.batch import Batch, Ticket
-from hubgate.core.packing.faults import closing, dropped, hopeless, queue_full, too_late
-from hubgate.core.packing.halves import Halving
-from hubgate.core.packing.queue import FairQueue
-from hubgate.core.reply_shares import BYTES_PER_TOKEN, tokens_guessed
-from hubgate.core.traffic.rate_limit import Allowance, Permit, sending_under
+from hubgate.core.errors import (
+    deadline_exceeded,
+    deadline_unreachable,
+    endpoint_closing,
+    queue_full,
+    request_dropped,
+)
+from hubgate.core.queue.batch import Batch, QueuedCall
+from hubgate.core.queue.fair_queue import FairQueue
+from hubgate.core.queue.splitting import SplitRetry
+from hubgate.core.results import BYTES_PER_TOKEN, estimate_tokens
+from hubgate.core.traffic.rate_limiter import Permit, RateLimiter, sending_under
 from hubgate.domain.calls import Call, Result
 from hubgate.domain.errors import HubgateError, InvalidRequest
 from hubgate.domain.ports import Clock, Handler
@@ -25,7 +31,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class BatchLimits:
     """What one request to the server may carry, and how much may wait for it."""
 
     batch_texts: int = 32
@@ -41,8 +47,8 @@ class Limits:
     waiting_bytes: int = 64 * 1024 * 1024
 
 
-class Packed:
-    """Cuts and joins texts into as few requests as the allowance admits.
+class BatchQueue:
+    """Cuts and joins texts into as few requests as the rate limit admits.
 
     Calls wait in a fair queue. A lane takes its permit first and only then closes its batch, so late texts still get
     on, leavers get off, and the order counts to the last moment. Nothing waits for a timer: while a permit and a lane
@@ -56,14 +62,14 @@ class Packed:
         self,
         answer: Handler,
         *,
-        allowance: Allowance,
-        limits: Limits | None = None,
+        limiter: RateLimiter,
+        limits: BatchLimits | None = None,
         clock: Clock = time.monotonic,
         on_wait: Callable[[float], None] | None = None,
     ) -> None:
         self._answer = answer
-        self._allowance = allowance
-        self._limits = limits or Limits()
+        self._limiter = limiter
+        self._limits = limits or BatchLimits()
         self._clock = clock
         self._on_wait = on_wait
         self._queue = FairQueue(turn=max(1, self._limits.batch_texts // 4))
@@ -117,31 +123,31 @@ class Packed:
         """Refuse newcomers, send away who waits, and let what is in flight end; if cancelled, end that too."""
         self._closed = True
         for ticket in self._queue:
-            ticket.fail(closing())
+            ticket.fail(endpoint_closing())
         if self._boarding:
             self._boarding.cancel()
         await asyncio.gather(*self._lanes, return_exceptions=True)
 
-    def _admit(self, call: Call) -> Ticket:
+    def _admit(self, call: Call) -> QueuedCall:
         if self._closed:
-            raise closing()
+            raise endpoint_closing()
         if not call.texts:
             raise InvalidRequest("There is no text in this call.")
         now, limits, queue = self._clock(), self._limits, self._queue
-        ticket = Ticket(call, now)
+        ticket = QueuedCall(call, now)
         if queue and (queue.calls >= limits.waiting_calls or queue.weight >= limits.waiting_bytes):
             raise queue_full(queue.calls, self._wait(ticket))
         deadline = call.context.deadline
         if deadline is not None and (wait := self._wait(ticket)) > deadline - now:
-            raise hopeless(wait, deadline - now)
+            raise deadline_unreachable(wait, deadline - now)
         queue.add(ticket)
         return ticket
 
-    def _wait(self, newcomer: Ticket) -> float:
+    def _wait(self, newcomer: QueuedCall) -> float:
         """Seconds until the last text of a newcomer can leave, at the least: who is sent away would wait in vain."""
         lanes, most_texts = self._limits.lanes, self._limits.batch_texts
         batches = math.ceil(self._queue.ahead(newcomer, most_texts) / most_texts)
-        permits = self._allowance.wait_estimate(batches - (self._boarding is not None))
+        permits = self._limiter.wait_estimate(batches - (self._boarding is not None))
         rounds = (batches + self.in_flight) / lanes - 2  # one is under way, and the last need not be over
         return max(permits, rounds * self._usual_seconds)
 
@@ -162,7 +168,7 @@ class Packed:
             if batch.parts:
                 await self._carry(batch, permit, lane)
             else:
-                self._allowance.give_back(permit)
+                self._limiter.give_back(permit)
         except asyncio.CancelledError:
             pass  # nobody waits for it; the task would keep the error, whose traceback holds the task and its texts
         finally:
@@ -175,7 +181,7 @@ class Packed:
         """Wait for a permit; only then close the batch."""
         limits = self._limits
         try:
-            permit = await self._allowance.take(tokens_guessed(self._queue.next_weight(), texts=1))
+            permit = await self._limiter.take(estimate_tokens(self._queue.next_weight(), texts=1))
             tokens = min(permit.tokens, limits.batch_tokens or permit.tokens)
             most_texts = max(1, min(limits.batch_texts, permit.texts, tokens))
             batch = self._queue.load(most_texts, min(limits.batch_bytes, tokens * BYTES_PER_TOKEN))
@@ -192,39 +198,39 @@ class Packed:
     async def _carry(self, batch: Batch, permit: Permit, lane: asyncio.Task[None]) -> None:
         """Ask for a batch, and again for the parts of what failed."""
         self.shared += len(batch.parts) - 1
-        self._allowance.load(permit, texts=batch.texts, tokens=batch.tokens)
+        self._limiter.load(permit, texts=batch.texts, tokens=batch.tokens)
         for ticket in batch.parts:
             ticket.lanes[lane] = batch
         try:
-            halving = Halving()
+            halving = SplitRetry()
             with sending_under(permit):
                 await self._ask(batch, halving)
             while halving.parts:
                 await self._ask_again(halving)
         except BaseException:
-            batch.fail(dropped())
+            batch.fail(request_dropped())
             raise
         finally:
-            self._allowance.done(permit)
+            self._limiter.done(permit)
             for ticket in batch.parts:
                 del ticket.lanes[lane]
 
-    async def _ask_again(self, halving: Halving) -> None:
+    async def _ask_again(self, halving: SplitRetry) -> None:
         """Ask for a part of what failed; it keeps its place, and needs a permit of its own."""
         part = halving.parts.popleft()
-        permit = await self._allowance.take(part.tokens, again=True)
+        permit = await self._limiter.take(part.tokens, again=True)
         part = part.without_leavers()
         if not part.parts:
-            self._allowance.give_back(permit)
+            self._limiter.give_back(permit)
             return
-        self._allowance.load(permit, texts=0, tokens=part.tokens)
+        self._limiter.load(permit, texts=0, tokens=part.tokens)
         try:
             with sending_under(permit):
                 await self._ask(part, halving)
         finally:
-            self._allowance.done(permit)
+            self._limiter.done(permit)
 
-    async def _ask(self, batch: Batch, halving: Halving) -> None:
+    async def _ask(self, batch: Batch, halving: SplitRetry) -> None:
         """Ask for a batch and answer its tickets, or leave parts of it to be asked for again."""
         self.requests += 1
         began = self._clock()
@@ -242,10 +248,10 @@ class Packed:
             halving.answered()
             self._usual_seconds += (self._clock() - began - self._usual_seconds) / 8
 
-    def _overdue(self, ticket: Ticket) -> None:
-        ticket.fail(too_late(self._clock() - ticket.since, in_queue=ticket.waiting > 0))
+    def _overdue(self, ticket: QueuedCall) -> None:
+        ticket.fail(deadline_exceeded(self._clock() - ticket.since, in_queue=ticket.waiting > 0))
 
-    def _leave(self, ticket: Ticket) -> None:
+    def _leave(self, ticket: QueuedCall) -> None:
         """Take out what has not left, and end the requests that nobody else waits for."""
         self._queue.remove(ticket)
         for lane, batch in ticket.lanes.items():

@@ -1,0 +1,1 @@
+"""Calls waiting for an endpoint: in fair order, in batches where they can share a request."""
