@@ -7,6 +7,7 @@ import http.client
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
@@ -88,3 +89,40 @@ class Visitor:
 
     def _cookies(self) -> dict[str, str]:
         return {"cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
+
+
+class FormFields(HTMLParser):
+    """The fields that a browser would send of a page's form, unchanged."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.sent: dict[str, str] = {}
+        self._select: str | None = None
+        self._text: str | None = None
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        name = values.get("name", "")
+        if "form" in values or not name:
+            name = ""
+        match tag:
+            case "input" if name and (values.get("type") not in {"radio", "checkbox"} or "checked" in values):
+                self.sent[name] = values.get("value", "on").replace("\n", "")  # it has but one line
+            case "select":
+                self._select = name
+            case "option" if self._select and (self._select not in self.sent or "selected" in values):
+                self.sent[self._select] = values["value"]
+            case "textarea" if name:
+                self._text, self.sent[name] = name, ""
+
+    def handle_data(self, data: str) -> None:
+        if self._text is not None:
+            self.sent[self._text] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "select":
+            self._select = None
+        if tag == "textarea" and self._text is not None:
+            self.sent[self._text] = self.sent[self._text].removeprefix("\n").replace("\n", "\r\n")
+            self._text = None

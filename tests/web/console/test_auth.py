@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hubgate.domain.errors import CapacityError
-from hubgate.web.console.auth import Gatehouse
+from hubgate.web.console.auth import ConsoleAuth
 from hubgate.web.console.routes import console_routes
 from hubgate.web.console.session import COOKIE, Sessions
 from hubgate.web.http.face import Services
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pytest
     from scripted import ScriptedGate
 
-    from hubgate.web.console.page_context import Visit
+    from hubgate.web.console.page_context import PageContext
     from hubgate.web.http.asgi import Message
 
 
@@ -52,23 +52,23 @@ async def _asked(route: Route, cookie: str = "", body: bytes = b"") -> tuple[int
     return sent[0]["status"], headers, b"".join(m.get("body", b"") for m in sent[1:]).decode()
 
 
-async def _fine(_: Visit) -> Response:
+async def _fine(_: PageContext) -> Response:
     return Response("fine")
 
 
-async def _broken(_: Visit) -> Response:
+async def _broken(_: PageContext) -> Response:
     raise RuntimeError("a secret detail")
 
 
-async def _busy(_: Visit) -> Response:
+async def _busy(_: PageContext) -> Response:
     raise CapacityError("Full.", remedy="Wait.", retry_after=1.2)
 
 
 async def test_a_mistake_is_told_without_its_details_and_written_to_the_log(
     scripted: ScriptedGate, caplog: pytest.LogCaptureFixture
 ) -> None:
-    house = Gatehouse(scripted.access, Sessions(time.time))
-    status, headers, text = await _asked(house.outside("GET", "/x", _broken))
+    auth = ConsoleAuth(scripted.access, Sessions(time.time))
+    status, headers, text = await _asked(auth.public("GET", "/x", _broken))
     assert status == 500
     assert "Internal error" in text
     assert "request-1" in text
@@ -78,24 +78,24 @@ async def test_a_mistake_is_told_without_its_details_and_written_to_the_log(
 
 
 async def test_who_has_to_wait_is_told_for_how_long(scripted: ScriptedGate) -> None:
-    house = Gatehouse(scripted.access, Sessions(time.time))
-    status, headers, _ = await _asked(house.outside("GET", "/x", _busy))
+    auth = ConsoleAuth(scripted.access, Sessions(time.time))
+    status, headers, _ = await _asked(auth.public("GET", "/x", _busy))
     assert (status, headers["retry-after"]) == (503, "2")
 
 
 async def test_a_form_of_who_is_not_signed_in_leads_to_the_door(scripted: ScriptedGate) -> None:
-    house = Gatehouse(scripted.access, Sessions(time.time))
-    status, headers, _ = await _asked(house.inside("POST", "/x", _fine))
+    auth = ConsoleAuth(scripted.access, Sessions(time.time))
+    status, headers, _ = await _asked(auth.private("POST", "/x", _fine))
     assert (status, headers["location"]) == (303, "/ui/sign-in?next=/ui")
 
 
 async def test_a_session_that_is_used_gets_a_fresh_cookie_safe_over_https(scripted: ScriptedGate) -> None:
     now = time.time()
     sessions = Sessions(lambda: now)
-    house = Gatehouse(scripted.access, sessions)
+    auth = ConsoleAuth(scripted.access, sessions)
     key = scripted.access.authenticate(f"Bearer {ADMIN_KEY}")
     cookie = sessions.cookie(sessions.begin(key.id))
-    route = house.inside("GET", "/x", _fine)
+    route = auth.private("GET", "/x", _fine)
     assert "set-cookie" not in (await _asked(route, cookie))[1]
     now += 120
     status, headers, text = await _asked(route, cookie)
@@ -129,10 +129,10 @@ async def test_a_page_that_is_only_open_keeps_no_session_alive(scripted: Scripte
 async def test_a_session_whose_key_has_expired_is_over(scripted: ScriptedGate) -> None:
     now = time.time()
     sessions = Sessions(lambda: now)
-    house = Gatehouse(scripted.access, sessions)
+    auth = ConsoleAuth(scripted.access, sessions)
     key, _ = await scripted.access.create("short", admin=True, expires_at=now + 60)
     cookie = sessions.cookie(sessions.begin(key.id))
-    route = house.inside("GET", "/x", _fine)
+    route = auth.private("GET", "/x", _fine)
     assert (await _asked(route, cookie))[0] == 200
     now += 61
     assert (await _asked(route, cookie))[0] == 303

@@ -7,8 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_form_fields import Fields
-from visitor import Visitor
+from visitor import FormFields, Visitor
 
 from hubgate.domain.calls import InputType
 
@@ -176,7 +175,7 @@ class TestKeys:
         self, visitor: Visitor, word: InputType
     ) -> None:
         visitor.gate.create_key("dify", input_type=word)
-        visitor.post("/ui/keys/dify/edit", Fields(visitor.get("/ui/keys/dify/edit").text).sent)
+        visitor.post("/ui/keys/dify/edit", FormFields(visitor.get("/ui/keys/dify/edit").text).sent)
         assert _key(visitor, "dify")["input_type"] == word
 
     def test_names_are_found_and_added_to_the_scope(self, visitor: Visitor) -> None:

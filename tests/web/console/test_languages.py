@@ -23,8 +23,8 @@ def test_counted_things_have_the_plural_and_the_digits_of_the_language(
     code: str, one: str, many: str
 ) -> None:
     language = languages()[code]
-    assert language.say("models.count", count=1) == one
-    assert language.say("models.count", count=1234) == many
+    assert language.translate("models.count", count=1) == one
+    assert language.translate("models.count", count=1234) == many
 
 
 def test_persian_dates_are_of_the_persian_calendar_and_the_others_of_the_gregorian() -> None:
@@ -56,8 +56,8 @@ def test_how_long_ago_is_told_roughly(seconds: float, told: str) -> None:
 
 
 def test_a_name_within_a_right_to_left_sentence_is_isolated() -> None:
-    assert "\u2068e5-small\u2069" in languages()["fa"].say("done.saved", name="e5-small")
-    assert languages()["en"].say("done.saved", name="e5-small") == "e5-small is saved."
+    assert "\u2068e5-small\u2069" in languages()["fa"].translate("done.saved", name="e5-small")
+    assert languages()["en"].translate("done.saved", name="e5-small") == "e5-small is saved."
 
 
 @pytest.mark.parametrize(
@@ -79,5 +79,5 @@ def test_the_switch_comes_before_the_browser_and_english_last(
 
 
 def test_two_things_of_one_line_stand_in_the_comma_of_the_language() -> None:
-    told = [one.say("play.cut.size", strategy="A", words="B") for one in languages().values()]
+    told = [one.translate("play.cut.size", strategy="A", words="B") for one in languages().values()]
     assert told == ["A, B", "A，B", "A、B", "\u2068A\u2069، \u2068B\u2069"]

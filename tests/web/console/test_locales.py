@@ -13,7 +13,6 @@ import hubgate.web.console
 from hubgate.domain.diagnosis import Outcome, Step
 from hubgate.domain.endpoint import Precision, Source, Task
 from hubgate.domain.errors import Cause
-from hubgate.web.console.audit import VERBS
 from hubgate.web.console.models.chunk_form import STRATEGIES
 from hubgate.web.console.models.form import KINDS, PREFIXES
 from hubgate.web.console.models.hub_picker import WHYS
@@ -21,6 +20,7 @@ from hubgate.web.console.models.page import DONE
 from hubgate.web.console.models.states import Kind
 from hubgate.web.console.page_context import NAVIGATION, THEMES
 from hubgate.web.console.playground.form import FURTHER, PARAMETERS, SAMPLES
+from hubgate.web.console.settings import AUDIT_VERBS
 from hubgate.web.console.usage.page import TABLES
 from hubgate.web.console.usage.periods import RANGES
 from hubgate.web.console.usage.views import CARDS, SERIES
@@ -53,7 +53,7 @@ FAMILIES: dict[str, set[str]] = {
     "usage.range.": set(RANGES),
     "usage.series.": set(SERIES),
     "where.": {name for source in Source for name in (source.value, f"{source}.hint")},
-    "audit.": set(VERBS),
+    "audit.": set(AUDIT_VERBS),
 }
 """Keys that are put together where they are used: a prefix, and all that may follow it."""
 

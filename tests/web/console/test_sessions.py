@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from hubgate.web.console.session import IDLE_SECONDS, LONGEST_SECONDS, NotedRefusals, Sessions
+from hubgate.web.console.session import IDLE_SECONDS, MAX_AGE_SECONDS, RefusalRecordLimit, Sessions
 
 
 @dataclass
@@ -58,20 +58,20 @@ def test_a_session_ends_when_it_is_idle(sessions: Sessions, clock: _Clock) -> No
 
 def test_a_session_that_is_used_lives_on_but_not_for_ever(sessions: Sessions, clock: _Clock) -> None:
     session, began = sessions.begin("1234abcd"), clock.now
-    while clock.now < began + LONGEST_SECONDS - 3600:
+    while clock.now < began + MAX_AGE_SECONDS - 3600:
         clock.now += 3600
-        renewed = sessions.renewed(session)
+        renewed = sessions.renew(session)
         assert renewed
         session = renewed
         assert sessions.read(sessions.cookie(session))
-    clock.now = began + LONGEST_SECONDS
+    clock.now = began + MAX_AGE_SECONDS
     assert sessions.read(sessions.cookie(session)) is None
 
 
 def test_a_cookie_is_not_renewed_at_each_request(sessions: Sessions, clock: _Clock) -> None:
     session = sessions.begin("1234abcd")
     clock.now += 30
-    assert sessions.renewed(session) is None
+    assert sessions.renew(session) is None
 
 
 def test_a_session_that_was_ended_stays_ended_whoever_kept_its_cookie(
@@ -82,20 +82,20 @@ def test_a_session_that_was_ended_stays_ended_whoever_kept_its_cookie(
     sessions.end(session)
     assert sessions.read(cookie) is None
     clock.now += 3600
-    assert sessions.renewed(session) is None
+    assert sessions.renew(session) is None
     sessions.end(sessions.begin("other"))
     assert sessions.read(cookie) is None
 
 
 def test_a_form_token_is_of_one_session_alone(sessions: Sessions) -> None:
     one, other = sessions.begin("1234abcd"), sessions.begin("1234abcd")
-    assert sessions.is_form_token(one, sessions.form_token(one))
-    assert not sessions.is_form_token(one, sessions.form_token(other))
-    assert not sessions.is_form_token(one, "é")
+    assert sessions.is_csrf_token(one, sessions.csrf_token(one))
+    assert not sessions.is_csrf_token(one, sessions.csrf_token(other))
+    assert not sessions.is_csrf_token(one, "é")
 
 
 def test_a_stranger_does_not_fill_the_audit_log_with_refusals(clock: _Clock) -> None:
-    noted = NotedRefusals(clock)
+    noted = RefusalRecordLimit(clock)
     assert sum(noted.admit() for _ in range(1000)) == 100
     clock.now += 3600
     assert noted.admit()

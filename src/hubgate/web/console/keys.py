@@ -1,4 +1,4 @@
-"""The keys page: who may call the gate, and what each may do."""
+"""The keys page: who may call the gateway, and which models."""
 
 from __future__ import annotations
 
@@ -16,145 +16,140 @@ from hubgate.domain.errors import HubgateError
 from hubgate.domain.keys import Key
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
-from hubgate.web.console.page_context import Visit
+from hubgate.web.console.page_context import PageContext
 
 _LIMITS = ("requests_per_minute", "tokens_per_minute")
 _NAME = re.compile(r"[^\s,\u060c\u3001\uff0c]+")
-"""Names stand apart by spaces, lines or the commas of any of the languages."""
-_MOST_OTHERS = 200
-_MOST_NAMES = 20
-"""That are offered for the scope of a key; to see others, one types."""
-_MOST_FRESH = 100
+"""Names are separated by spaces, line breaks, or the commas of any of the languages."""
+_MAX_OTHERS = 200
+_MAX_SUGGESTIONS = 20
+_MAX_NEW_KEYS = 100
 
 
-class _FreshKeys:
+class _NewKeys:
     """Keys that were just created and not shown yet, each for the session that created it."""
 
     def __init__(self) -> None:
-        self._plain: dict[tuple[str, str], str] = {}
+        self._secrets: dict[tuple[str, str], str] = {}
 
-    def keep(self, visit: Visit, key_id: str, plain: str) -> None:
-        """Keep a key until its page asks for it; where too many were never asked for, the oldest goes."""
-        while len(self._plain) >= _MOST_FRESH:
-            del self._plain[next(iter(self._plain))]
-        self._plain[_session_of(visit), key_id] = plain
+    def keep(self, context: PageContext, key_id: str, secret: str) -> None:
+        """Keep a key until its page is loaded. Beyond the limit, the oldest is dropped."""
+        while len(self._secrets) >= _MAX_NEW_KEYS:
+            del self._secrets[next(iter(self._secrets))]
+        self._secrets[_session_of(context), key_id] = secret
 
-    def take(self, visit: Visit, key_id: str) -> str:
-        """A key, once; empty if there is none to show. A HEAD request shows nothing, so it takes nothing."""
-        if visit.request.method == "HEAD":
+    def take(self, context: PageContext, key_id: str) -> str:
+        """The key, once; empty if there is none. A HEAD request shows nothing, so it takes nothing."""
+        if context.request.method == "HEAD":
             return ""
-        return self._plain.pop((_session_of(visit), key_id), "")
+        return self._secrets.pop((_session_of(context), key_id), "")
 
 
 class KeysPage:
-    """Gateway keys."""
-
     def __init__(self, gateway: Gateway, access: Access) -> None:
         self._gateway = gateway
         self._access = access
-        self._fresh = _FreshKeys()
+        self._new_keys = _NewKeys()
 
-    async def show(self, visit: Visit) -> Response:
-        """Every key, without the keys themselves; a key that was just created is shown once."""
-        asked = visit.request.query_params
-        created, keys = asked.get("created", ""), self._access.list()
-        named = {key.id: key.name for key in keys}
-        return visit.page(
+    async def show(self, context: PageContext) -> Response:
+        """All keys. The secret of a key that was just created is shown once."""
+        query = context.request.query_params
+        created, keys = query.get("created", ""), self._access.list()
+        names = {key.id: key.name for key in keys}
+        return context.render(
             "keys.html",
             keys=keys,
-            saved=named.get(asked.get("saved", ""), ""),
-            created=named.get(created, ""),
-            plain=self._fresh.take(visit, created),
+            saved=names.get(query.get("saved", ""), ""),
+            created=names.get(created, ""),
+            plain=self._new_keys.take(context, created),
             now=time.time(),
         )
 
-    async def ask_create(self, visit: Visit) -> Response:
-        """The empty form of a new key."""
-        return self._form_page(visit, None, {})
+    async def new(self, context: PageContext) -> Response:
+        return self._form_page(context, None, {})
 
-    async def create(self, visit: Visit) -> Response:
-        """Create a key, and go to the page that shows it: loading that page again creates nothing."""
-        form = await visit.form()
+    async def create(self, context: PageContext) -> Response:
+        """Create a key and redirect to the page that shows it, so that reloading creates nothing."""
+        form = await context.form()
         faults: dict[str, str] = {}
-        rights = _rights(form, faults)
+        fields = _parse(form, faults)
         if faults:
-            return self._form_page(visit, None, form, faults=faults)
+            return self._form_page(context, None, form, faults=faults)
         try:
-            self._check({*rights["endpoints"], rights["default_endpoint"]})
-            key, plain = await self._access.create(form.get("name", ""), **rights)
+            self._check({*fields["endpoints"], fields["default_endpoint"]})
+            key, secret = await self._access.create(form.get("name", ""), **fields)
         except HubgateError as error:
-            return self._form_page(visit, None, form, error=error)
-        self._fresh.keep(visit, key.id, plain)
-        return visit.go(f"/ui/keys?created={quote(key.id)}")
+            return self._form_page(context, None, form, error=error)
+        self._new_keys.keep(context, key.id, secret)
+        return context.redirect(f"/ui/keys?created={quote(key.id)}")
 
-    async def ask_change(self, visit: Visit) -> Response:
-        """The form of a key that is in force."""
-        key = self._access.find(visit.request.path_params["key"])
-        return self._form_page(visit, key, _form_of(key))
+    async def edit(self, context: PageContext) -> Response:
+        key = self._access.find(context.request.path_params["key"])
+        return self._form_page(context, key, _form_of(key))
 
-    async def change(self, visit: Visit) -> Response:
-        """Change what a key is called and may do, at once; it stays the same key."""
-        old = self._access.find(visit.request.path_params["key"])
-        form = {**await visit.form(), "role": "admin" if old.admin else ""}
+    async def update(self, context: PageContext) -> Response:
+        """Change the name and the rights of a key; the key itself stays the same."""
+        old = self._access.find(context.request.path_params["key"])
+        form = {**await context.form(), "role": "admin" if old.admin else ""}
         faults: dict[str, str] = {}
-        rights = _rights(form, faults)
+        fields = _parse(form, faults)
         if faults:
-            return self._form_page(visit, old, form, faults=faults)
+            return self._form_page(context, old, form, faults=faults)
         if form.get("expires", "") == _day_of(old.expires_at):
-            rights["expires_at"] = old.expires_at
+            fields["expires_at"] = old.expires_at
         try:
-            named = {*rights["endpoints"], rights["default_endpoint"]}
+            named = {*fields["endpoints"], fields["default_endpoint"]}
             self._check(named.difference(old.endpoints, [old.default_endpoint]))
-            changed = await self._access.change(old.id, name=form["name"], **rights)
+            changed = await self._access.change(old.id, name=form["name"], **fields)
         except HubgateError as error:
-            return self._form_page(visit, old, form, error=error)
-        return visit.go(f"/ui/keys?saved={quote(changed.id)}")
+            return self._form_page(context, old, form, error=error)
+        return context.redirect(f"/ui/keys?saved={quote(changed.id)}")
 
-    async def names(self, visit: Visit) -> Response:
-        """Names to add to the scope that stands in the form."""
-        return visit.page("scope_names.html", **self._offered(await visit.form()))
+    async def suggest_models(self, context: PageContext) -> Response:
+        """Models to add to the scope in the form."""
+        return context.render("scope_names.html", **self._suggestions(await context.form()))
 
-    async def scope(self, visit: Visit) -> Response:
-        """The scope with one more name."""
-        form = await visit.form()
+    async def add_to_scope(self, context: PageContext) -> Response:
+        """The scope field with one more model."""
+        form = await context.form()
         names = tuple(dict.fromkeys([*_names(form), *_names({"endpoints": form.get("add", "")})]))
         form = {"endpoints": "\n".join(names)}
-        return visit.page("scope.html", form=form, faults={}, added=True, **self._offered(form))
+        return context.render("scope.html", form=form, faults={}, added=True, **self._suggestions(form))
 
-    async def ask_revoke(self, visit: Visit) -> Response:
-        """The question whether to revoke a key."""
-        return visit.page("revoke.html", key=self._access.find(visit.request.path_params["key"]))
+    async def confirm_revoke(self, context: PageContext) -> Response:
+        return context.render("revoke.html", key=self._access.find(context.request.path_params["key"]))
 
-    async def revoke(self, visit: Visit) -> Response:
-        """Put a key out of force at once."""
-        await self._access.revoke(visit.request.path_params["key"])
-        return visit.go("/ui/keys")
+    async def revoke(self, context: PageContext) -> Response:
+        await self._access.revoke(context.request.path_params["key"])
+        return context.redirect("/ui/keys")
 
     def _check(self, names: Iterable[str | None]) -> None:
-        """Raises EndpointNotFound if one of these is not there."""
+        """Raises EndpointNotFound if one of the names is unknown."""
         for name in filter(None, names):
             self._gateway.find(name)
 
-    def _offered(self, form: Mapping[str, str]) -> dict[str, Any]:
-        """The first models that fit what is looked for and do not stand in the scope, and how many more there are."""
+    def _suggestions(self, form: Mapping[str, str]) -> dict[str, Any]:
+        """The first models that match the search and are not in the scope yet, and how many more there are."""
         chosen, text = set(_names(form)), form.get("find", "").casefold()
-        every = (endpoint.name for endpoint in self._gateway.endpoints())
-        fitting = [name for name in every if text in name and name not in chosen]
-        return {"names": fitting[:_MOST_NAMES], "more": max(0, len(fitting) - _MOST_NAMES)}
+        names = (endpoint.name for endpoint in self._gateway.endpoints())
+        matches = [name for name in names if text in name and name not in chosen]
+        return {"names": matches[:_MAX_SUGGESTIONS], "more": max(0, len(matches) - _MAX_SUGGESTIONS)}
 
-    def _form_page(self, visit: Visit, key: Key | None, form: Mapping[str, str], **more: Any) -> Response:
-        """The form of a key, or without one that of a new key."""
-        others = [endpoint.name for endpoint in self._gateway.endpoints()][:_MOST_OTHERS]
+    def _form_page(
+        self, context: PageContext, key: Key | None, form: Mapping[str, str], **more: Any
+    ) -> Response:
+        """The form of a key, or of a new one."""
+        others = [endpoint.name for endpoint in self._gateway.endpoints()][:_MAX_OTHERS]
         values = {"others": others, "added": False, "faults": {}, "error": None, **more}
-        return visit.page("key.html", key=key, form=form, **self._offered(form), **values)
+        return context.render("key.html", key=key, form=form, **self._suggestions(form), **values)
 
 
-def _session_of(visit: Visit) -> str:
-    return visit.session.nonce if visit.session else ""
+def _session_of(context: PageContext) -> str:
+    return context.session.nonce if context.session else ""
 
 
-def _rights(form: Mapping[str, str], faults: dict[str, str]) -> dict[str, Any]:
-    """What `Access.create` takes; fields that cannot be read go to the faults."""
+def _parse(form: Mapping[str, str], faults: dict[str, str]) -> dict[str, Any]:
+    """The arguments of `Access.create`; invalid fields are added to the faults."""
     if not form.get("name"):
         faults["name"] = "fault.missing"
     admin = form.get("role") == "admin"
@@ -176,12 +171,11 @@ def _rights(form: Mapping[str, str], faults: dict[str, str]) -> dict[str, Any]:
 
 
 def _names(form: Mapping[str, str]) -> tuple[str, ...]:
-    """The names that stand in the field of the scope, each once."""
+    """The names in the scope field, without duplicates."""
     return tuple(dict.fromkeys(_NAME.findall(form.get("endpoints", ""))))
 
 
 def _form_of(key: Key) -> dict[str, str]:
-    """The form in which a key's rights stand."""
     values: dict[str, object] = {
         "name": key.name,
         "class": "bulk" if key.bulk else "",
@@ -195,17 +189,17 @@ def _form_of(key: Key) -> dict[str, str]:
 
 
 def _day_of(seconds: float | None) -> str:
-    """The day of a moment in the gate's time zone, as browsers send days."""
+    """The date in the gateway's time zone, as browsers send dates."""
     return "" if seconds is None else time.strftime("%Y-%m-%d", time.localtime(seconds))
 
 
 def _end_of(day: str, faults: dict[str, str]) -> float | None:
-    """The last moment of a day in the gate's time zone, as browsers send days."""
+    """The last second of a date in the gateway's time zone."""
     if not day:
         return None
     try:
         start = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
         return start.replace(hour=23, minute=59, second=59, tzinfo=None).astimezone().timestamp()
-    except (ValueError, OverflowError):  # the first and the last years have days that no time zone can tell
+    except (ValueError, OverflowError):  # the first and last years have dates outside the range of timestamps
         faults["expires"] = "fault.day"
         return None

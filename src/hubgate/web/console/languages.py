@@ -1,16 +1,16 @@
-"""The languages of the console: words by key, plural forms, numbers and dates, all by ICU.
+"""The languages of the console: messages, plural forms, numbers and dates, formatted by ICU.
 
-The words are flat JSON files in `locales/`, of ICU's MessageFormat patterns: one a language, and further ones of larger
-pages (`play.en.json`). A key that is missing, unused, or takes other parameters in one language than in English fails a test.
+The messages are flat JSON files of ICU MessageFormat patterns in `locales/`: one file per language, and further files
+for larger pages (`play.en.json`). A key that is missing, unused, or has other parameters than in English fails a test.
 
-Dates are of the calendar that readers use: the Persian one for Persian, the Gregorian one for the others. Times are
-those of the gate's own time zone. Persian numbers are written in Persian digits, except inside technical names.
+Dates use the readers' calendar (Persian for Persian, Gregorian for the others) in the gateway's time zone. Persian
+numbers are written in Persian digits, except inside technical names.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ LOCALES = Path(__file__).parent / "locales"
 DEFAULT = "en"
 _PERSIAN_DIGITS = str.maketrans("0123456789", "۰۱۲۳۴۵۶۷۸۹")
 _ISOLATE, _POP = "\u2068", "\u2069"
-_RELATIVE = (
+_RELATIVE_UNITS = (
     (86_400.0, icu.URelativeDateTimeUnit.DAY),
     (3600.0, icu.URelativeDateTimeUnit.HOUR),
     (60.0, icu.URelativeDateTimeUnit.MINUTE),
@@ -32,135 +32,133 @@ _RELATIVE = (
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """One language. `code` is the name of its file, and what the switch says."""
+    """One language. `code` names its files, `tag` is its name in HTML, `locale` its name in ICU."""
 
     code: str
     name: str
     """In the language itself."""
     tag: str
-    """For HTML."""
     locale: str
-    """For ICU."""
     rtl: bool = False
-    words: Mapping[str, str] = field(default_factory=dict, repr=False)
-    _made: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
-    """ICU's formatters, which are dear to make and serve many times."""
+    messages: Mapping[str, str] = field(default_factory=dict, repr=False)
+    _formatters: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
+    """ICU's formatters are slow to create, so each is created once."""
 
-    def say(self, key: str, **values: object) -> str:
-        """The words of a key. Numbers among the values are written as the language does.
+    def translate(self, key: str, **values: object) -> str:
+        """The message of a key, with numbers formatted for the language.
 
-        In a right-to-left language text among the values is isolated, so that a name in Latin letters does not
-        turn the sentence around.
+        In a right-to-left language, text values are isolated, so that a name in Latin letters does not reorder the
+        sentence.
         """
-        pattern = self.words[key]
+        pattern = self.messages[key]
         if not values:
             return pattern
-        made = self._made.get(key)
-        if made is None:
-            made = self._made[key] = icu.MessageFormat(pattern, icu.Locale(self.locale))
-        text: str = made.format(list(values), [self._formattable(value) for value in values.values()])
+        formatter = self._formatter(key, lambda locale: icu.MessageFormat(pattern, locale))
+        text: str = formatter.format(list(values), [self._formattable(value) for value in values.values()])
         return text
 
     def number(self, value: float, *, digits: int = 0) -> str:
-        """A number with its group separators, and so many digits behind the point at most."""
+        """A number with group separators, and at most `digits` decimals."""
         return str(self._numbers("decimal", digits).format(value))
 
     def fixed(self, value: float, digits: int) -> str:
-        """A number with just so many digits behind the point, to stand below others."""
+        """A number with exactly `digits` decimals, for a column."""
         return str(self._numbers("fixed", digits).format(value))
 
     def percent(self, share: float) -> str:
-        """A share of one in percent, without fractions."""
+        """A share of 1 as a whole percentage."""
         return str(self._numbers("percent", 0).format(share))
 
     def digits(self, text: str) -> str:
-        """A number that was typed, in the language's digits. Forms are read in any digits."""
+        """A number as typed, in the language's digits. Forms accept any digits."""
         return text.translate(_PERSIAN_DIGITS) if self.code == "fa" else text
 
     def date(self, seconds: float) -> str:
-        """A day: seconds since the epoch."""
+        """The date of a time in seconds since the epoch."""
         return str(self._dates(time=False).format(float(seconds)))
 
     def moment(self, seconds: float) -> str:
-        """A day and a time of day: seconds since the epoch."""
+        """Date and time of a time in seconds since the epoch."""
         return str(self._dates(time=True).format(float(seconds)))
 
     def compact(self, value: float) -> str:
         """A number in two or three digits, for the scale of a chart."""
-        made = self._made.get("compact")
-        if made is None:
-            locale = icu.NumberFormatter.withLocale(icu.Locale(self.locale))
-            made = self._made["compact"] = locale.notation(icu.Notation.compactShort())
-        return str(made.formatDouble(float(value)))
+        formatter = self._formatter(
+            "compact",
+            lambda locale: icu.NumberFormatter.withLocale(locale).notation(icu.Notation.compactShort()),
+        )
+        return str(formatter.formatDouble(float(value)))
 
     def duration(self, seconds: float) -> str:
-        """How long something took: in milliseconds, or from one second on in seconds."""
-        made = self._made.get("duration")
-        if made is None:
-            made = icu.MeasureFormat(icu.Locale(self.locale), icu.UMeasureFormatWidth.SHORT)
-            self._made["duration"] = made
+        """A duration in milliseconds, or from one second on in seconds."""
+        formatter = self._formatter(
+            "duration", lambda locale: icu.MeasureFormat(locale, icu.UMeasureFormatWidth.SHORT)
+        )
         if seconds >= 1:
             measure = icu.Measure(round(seconds, 2), icu.MeasureUnit.createSecond())
         else:
-            thousandths = round(seconds * 1000, 0 if seconds >= 0.01 else 1)
-            measure = icu.Measure(thousandths, icu.MeasureUnit.createMillisecond())
-        return str(made.formatMeasure(measure))
+            milliseconds = round(seconds * 1000, 0 if seconds >= 0.01 else 1)
+            measure = icu.Measure(milliseconds, icu.MeasureUnit.createMillisecond())
+        return str(formatter.formatMeasure(measure))
 
     def point(self, seconds: float, fields: str, *, utc: bool = False) -> str:
-        """A point in time with these fields alone, in the language's order: of ICU's, as `MMMd` or `jm`."""
-        made = self._made.get((fields, utc))
-        if made is None:
-            locale = icu.Locale(self.locale)
+        """A time with only these fields (ICU's, such as `MMMd` or `jm`), in the language's order."""
+
+        def create(locale: icu.Locale) -> icu.DateFormat:
             pattern = icu.DateTimePatternGenerator.createInstance(locale).getBestPattern(fields)
-            made = self._made[fields, utc] = icu.SimpleDateFormat(pattern, locale)
+            formatter = icu.SimpleDateFormat(pattern, locale)
             if utc:
-                made.setTimeZone(icu.TimeZone.getGMT())
-        return str(made.format(float(seconds)))
+                formatter.setTimeZone(icu.TimeZone.getGMT())
+            return formatter
+
+        return str(self._formatter((fields, utc), create).format(float(seconds)))
 
     def ago(self, seconds: float) -> str:
-        """How long ago something was, roughly: seconds from then to now; what lies ahead is negative."""
-        made = self._made.get("ago")
-        if made is None:
-            made = self._made["ago"] = icu.RelativeDateTimeFormatter(icu.Locale(self.locale))
-        for size, unit in _RELATIVE:
+        """How long ago something was, roughly; negative seconds are in the future."""
+        formatter = self._formatter("ago", icu.RelativeDateTimeFormatter)
+        for size, unit in _RELATIVE_UNITS:
             if abs(seconds) >= size:
-                return str(made.formatNumeric(float(-int(seconds / size)), unit))
-        return str(made.format(icu.UDateDirection.PLAIN, icu.UDateAbsoluteUnit.NOW))
+                return str(formatter.formatNumeric(float(-int(seconds / size)), unit))
+        return str(formatter.format(icu.UDateDirection.PLAIN, icu.UDateAbsoluteUnit.NOW))
+
+    def _formatter(self, key: object, create: Callable[[icu.Locale], Any]) -> Any:
+        formatter = self._formatters.get(key)
+        if formatter is None:
+            formatter = self._formatters[key] = create(icu.Locale(self.locale))
+        return formatter
 
     def _formattable(self, value: object) -> icu.Formattable:
         if isinstance(value, str):
             return icu.Formattable(f"{_ISOLATE}{value}{_POP}" if self.rtl else value)
         return icu.Formattable(value)
 
-    def _numbers(self, kind: str, digits: int) -> icu.NumberFormat:
-        made = self._made.get((kind, digits))
-        if made is None:
-            create = (
-                icu.NumberFormat.createPercentInstance
-                if kind == "percent"
-                else icu.NumberFormat.createInstance
-            )
-            made = self._made[kind, digits] = create(icu.Locale(self.locale))
-            made.setMaximumFractionDigits(digits)
+    def _numbers(self, kind: str, digits: int) -> Any:
+        def create(locale: icu.Locale) -> icu.NumberFormat:
+            if kind == "percent":
+                formatter = icu.NumberFormat.createPercentInstance(locale)
+            else:
+                formatter = icu.NumberFormat.createInstance(locale)
+            formatter.setMaximumFractionDigits(digits)
             if kind == "fixed":
-                made.setMinimumFractionDigits(digits)
-        return made
+                formatter.setMinimumFractionDigits(digits)
+            return formatter
 
-    def _dates(self, *, time: bool) -> icu.DateFormat:
-        made = self._made.get(("date", time))
-        if made is None:
-            medium, short, locale = icu.DateFormat.kMedium, icu.DateFormat.kShort, icu.Locale(self.locale)
-            made = self._made["date", time] = (
-                icu.DateFormat.createDateTimeInstance(medium, short, locale)
-                if time
-                else icu.DateFormat.createDateInstance(medium, locale)
-            )
-        return made
+        return self._formatter((kind, digits), create)
+
+    def _dates(self, *, time: bool) -> Any:
+        medium, short = icu.DateFormat.kMedium, icu.DateFormat.kShort
+
+        def create(locale: icu.Locale) -> icu.DateFormat:
+            if time:
+                return icu.DateFormat.createDateTimeInstance(medium, short, locale)
+            return icu.DateFormat.createDateInstance(medium, locale)
+
+        return self._formatter(("date", time), create)
 
 
 @cache
 def languages() -> Mapping[str, Language]:
-    """All of them, by code, read once."""
+    """All languages by their codes."""
     known = (
         Language("en", "English", "en", "en"),
         Language("zh", "中文", "zh-Hans", "zh_Hans"),
@@ -173,11 +171,11 @@ def languages() -> Mapping[str, Language]:
 
 
 def choose(chosen: str | None, accepted: str) -> Language:
-    """The language of a reader: the one chosen by the switch, else the browser's first that there is.
+    """The language chosen in the console, else the first of the browser's that the console has.
 
     Args:
-        chosen: the code in the cookie.
-        accepted: the `Accept-Language` header, whose order browsers keep and whose weights only repeat it.
+        chosen: the code in the cookie, if any.
+        accepted: the `Accept-Language` header. Browsers order it by weight, so the weights are ignored.
     """
     known = languages()
     wanted = [chosen or "", *(part.partition(";")[0].strip()[:2].lower() for part in accepted.split(","))]
@@ -185,9 +183,9 @@ def choose(chosen: str | None, accepted: str) -> Language:
 
 
 def _read(code: str) -> Mapping[str, str]:
-    """Of all files of the language: `en.json`, `play.en.json`, ..."""
+    """The messages of all files of a language, from files such as `en.json` and `play.en.json`."""
     return {
-        key: words
+        key: message
         for path in sorted(LOCALES.glob(f"*{code}.json"))
-        for key, words in json.loads(path.read_text("utf-8")).items()
+        for key, message in json.loads(path.read_text("utf-8")).items()
     }

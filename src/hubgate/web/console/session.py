@@ -1,8 +1,7 @@
-"""Who is signed in: a signed cookie that outlives neither the gate's process nor the key it was got with.
+"""Console sessions: a signed cookie that ends with the gateway's process and with the key that it was created from.
 
-The cookie holds the id of the gateway key (never the key), when it was got and last seen, and a random number. It is
-signed by HMAC-SHA256 with a key that is made anew at each start and kept in memory alone: so a restart signs everybody
-out, and nothing that lies on a disk can make a cookie.
+The cookie holds the id of the gateway key (never the key), its times, and a nonce. Its HMAC-SHA256 key is created at
+start and only kept in memory: a restart signs everybody out, and nothing on disk can forge a cookie.
 """
 
 from __future__ import annotations
@@ -17,11 +16,10 @@ from dataclasses import dataclass, replace
 
 COOKIE = "hubgate_session"
 IDLE_SECONDS = 2 * 3600.0
-LONGEST_SECONDS = 12 * 3600.0
+MAX_AGE_SECONDS = 12 * 3600.0
 _RENEW_SECONDS = 60.0
-_MOST_NOTED = 100
-_NOTED_SECONDS = 3600.0
-"""So many refused sign-ins are noted in so much time, of all addresses together."""
+_MAX_RECORDED = 100
+_RECORDED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +28,12 @@ class Session:
 
     key_id: str
     nonce: str
-    began: float
-    seen: float
+    started_at: float
+    seen_at: float
 
 
 class Sessions:
-    """Makes and reads the cookies of one process.
+    """Creates and reads session cookies.
 
     Args:
         clock: seconds since the epoch.
@@ -44,71 +42,66 @@ class Sessions:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self._secret = secrets.token_bytes(32)
-        self._ended: dict[str, float] = {}
-        """Signed out before their time, by their random number; when they would have ended."""
+        self._revoked: dict[str, float] = {}
+        """Nonces of sessions that signed out, with the time at which they would have expired."""
 
     def begin(self, key_id: str) -> Session:
-        """A new session of who showed a key."""
         now = self.clock()
         return Session(key_id, secrets.token_urlsafe(16), now, now)
 
     def read(self, cookie: str | None) -> Session | None:
-        """The session of a cookie, if it was made here and is neither ended nor too old."""
+        """The session of a cookie; `None` if the cookie is forged, expired or revoked."""
         text, _, signature = (cookie or "").rpartition(".")
         if not hmac.compare_digest(signature.encode(), self._sign("session", text).encode()):
             return None
-        key_id, nonce, began, seen = text.split("~")
-        session, now = Session(key_id, nonce, float(began), float(seen)), self.clock()
-        if nonce in self._ended or now >= min(session.seen + IDLE_SECONDS, session.began + LONGEST_SECONDS):
-            return None
-        return session
+        key_id, nonce, started_at, seen_at = text.split("~")
+        session, now = Session(key_id, nonce, float(started_at), float(seen_at)), self.clock()
+        expires_at = min(session.seen_at + IDLE_SECONDS, session.started_at + MAX_AGE_SECONDS)
+        return None if nonce in self._revoked or now >= expires_at else session
 
-    def renewed(self, session: Session) -> Session | None:
-        """The session as seen now; `None` if its cookie is young enough to stay, or the session has ended."""
+    def renew(self, session: Session) -> Session | None:
+        """The session with a new last-seen time; `None` if the cookie is recent enough, or revoked."""
         now = self.clock()
-        if session.nonce in self._ended or now - session.seen < _RENEW_SECONDS:
+        if session.nonce in self._revoked or now - session.seen_at < _RENEW_SECONDS:
             return None
-        return replace(session, seen=now)
+        return replace(session, seen_at=now)
 
     def cookie(self, session: Session) -> str:
-        """What the browser keeps."""
-        text = f"{session.key_id}~{session.nonce}~{session.began:.0f}~{session.seen:.0f}"
+        text = f"{session.key_id}~{session.nonce}~{session.started_at:.0f}~{session.seen_at:.0f}"
         return f"{text}.{self._sign('session', text)}"
 
     def end(self, session: Session) -> None:
-        """Sign out: copies of the cookie are worth nothing from now on."""
+        """Revoke the session, so that copies of its cookie are useless too."""
         now = self.clock()
-        self._ended = {nonce: until for nonce, until in self._ended.items() if until > now}
-        self._ended[session.nonce] = session.began + LONGEST_SECONDS
+        self._revoked = {nonce: until for nonce, until in self._revoked.items() if until > now}
+        self._revoked[session.nonce] = session.started_at + MAX_AGE_SECONDS
 
-    def form_token(self, session: Session) -> str:
-        """What each form of this session has to bring along, which no other site can know."""
+    def csrf_token(self, session: Session) -> str:
         return self._sign("form", session.nonce)
 
-    def is_form_token(self, session: Session, given: str) -> bool:
-        """Whether a form is one of this session's own."""
-        return hmac.compare_digest(given.encode(), self.form_token(session).encode())
+    def is_csrf_token(self, session: Session, token: str) -> bool:
+        return hmac.compare_digest(token.encode(), self.csrf_token(session).encode())
 
     def _sign(self, purpose: str, text: str) -> str:
         digest = hmac.digest(self._secret, f"{purpose}:{text}".encode(), hashlib.sha256)
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
-class NotedRefusals:
-    """Bounds how many refused sign-ins are noted in the audit log, which strangers must not fill.
+class RefusalRecordLimit:
+    """Limits how many failed sign-ins are recorded, so that strangers cannot fill the audit log.
 
     Args:
-        clock: seconds that never go back.
+        clock: monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._noted: deque[float] = deque(maxlen=_MOST_NOTED)
+        self._recorded: deque[float] = deque(maxlen=_MAX_RECORDED)
 
     def admit(self) -> bool:
-        """Whether one more is to be noted."""
+        """Whether to record one more."""
         now = self._clock()
-        if len(self._noted) == _MOST_NOTED and now - self._noted[0] < _NOTED_SECONDS:
+        if len(self._recorded) == _MAX_RECORDED and now - self._recorded[0] < _RECORDED_SECONDS:
             return False
-        self._noted.append(now)
+        self._recorded.append(now)
         return True

@@ -1,4 +1,4 @@
-"""The files that a page wants: style, script, mark. Each is served under a name that changes with its content."""
+"""Stylesheets, scripts and images, each at a URL that changes with its content."""
 
 from __future__ import annotations
 
@@ -19,30 +19,25 @@ _TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=ut
 
 class _File(NamedTuple):
     content: bytes
-    packed: bytes
+    gzipped: bytes
     media_type: str
-    mark: str
+    digest: str
 
 
 def static_url(name: str) -> str:
-    """Where a file is, which a browser may keep for ever."""
-    return f"/ui/static/{name}?{_files()[name].mark}"
+    """The URL of a file, which browsers may cache forever."""
+    return f"/ui/static/{name}?{_files()[name].digest}"
 
 
 async def serve_file(request: Request) -> Response:
-    """One file, to anybody.
-
-    Raises:
-        NotFound: there is none of this name.
-    """
     file = _files().get(request.path_params["file"])
     if file is None:
         raise NotFound("The console has no such file.")
-    keep = "public, max-age=31536000, immutable" if request.url.query == file.mark else "no-cache"
-    headers = {"cache-control": keep, "vary": "Accept-Encoding", "x-content-type-options": "nosniff"}
+    caching = "public, max-age=31536000, immutable" if request.url.query == file.digest else "no-cache"
+    headers = {"cache-control": caching, "vary": "Accept-Encoding", "x-content-type-options": "nosniff"}
     content = file.content
     if "gzip" in request.headers.get("accept-encoding", ""):
-        content, headers["content-encoding"] = file.packed, "gzip"
+        content, headers["content-encoding"] = file.gzipped, "gzip"
     return Response(content, media_type=file.media_type, headers=headers)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import certifi
 import msgspec
 import pytest
 from harness import RunningGate
-from visitor import Visitor
+from visitor import FormFields, Visitor
 
 from hubgate.settings import Settings
 from hubgate.web.schemas.endpoint import EndpointForm
@@ -83,43 +82,6 @@ FULL: dict[str, dict[str, Any]] = {
 """Endpoints with a value of its own in every field that they have."""
 
 
-class Fields(HTMLParser):
-    """What a browser would send of a page's form, without touching it."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.sent: dict[str, str] = {}
-        self._select: str | None = None
-        self._text: str | None = None
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        told = {name: value or "" for name, value in attrs}
-        name = told.get("name", "")
-        if "form" in told or not name:
-            name = ""
-        match tag:
-            case "input" if name and (told.get("type") not in {"radio", "checkbox"} or "checked" in told):
-                self.sent[name] = told.get("value", "on").replace("\n", "")  # it has but one line
-            case "select":
-                self._select = name
-            case "option" if self._select and (self._select not in self.sent or "selected" in told):
-                self.sent[self._select] = told["value"]
-            case "textarea" if name:
-                self._text, self.sent[name] = name, ""
-
-    def handle_data(self, data: str) -> None:
-        if self._text is not None:
-            self.sent[self._text] += data
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "select":
-            self._select = None
-        if tag == "textarea" and self._text is not None:
-            self.sent[self._text] = self.sent[self._text].removeprefix("\n").replace("\n", "\r\n")
-            self._text = None
-
-
 @pytest.fixture(scope="module")
 def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
     """At a gate that has these endpoints, switched off, as nothing runs there."""
@@ -155,7 +117,7 @@ def test_every_field_of_the_api_is_tried_here() -> None:
 @pytest.mark.parametrize("kind", FULL)
 def test_what_the_api_stored_is_saved_unchanged_from_its_page(visitor: Visitor, kind: str) -> None:
     before = stored(visitor, kind)
-    fields = Fields(visitor.get(f"/ui/models/{kind}/edit").text).sent
+    fields = FormFields(visitor.get(f"/ui/models/{kind}/edit").text).sent
     page = visitor.post(f"/ui/models/{kind}/edit", {**fields, "save": "off"})
     assert page.headers["location"] == f"/ui/models/{kind}/overview?done=saved", page.words
     assert stored(visitor, kind) == before
@@ -164,8 +126,8 @@ def test_what_the_api_stored_is_saved_unchanged_from_its_page(visitor: Visitor, 
 @pytest.mark.parametrize("kind", FULL)
 def test_the_page_can_set_whatever_the_api_can(visitor: Visitor, kind: str) -> None:
     before = stored(visitor, kind)
-    fields = Fields(visitor.get(f"/ui/models/{kind}/edit").text).sent
-    empty = Fields(visitor.get("/ui/models/new").text).sent
+    fields = FormFields(visitor.get(f"/ui/models/{kind}/edit").text).sent
+    empty = FormFields(visitor.get("/ui/models/new").text).sent
     assert set(fields) <= {*empty, "csrf", "no_prefixes"}
     sent = {**fields, "name": f"{kind}-twin", "save": "off"}
     page = visitor.post("/ui/models/new", sent)

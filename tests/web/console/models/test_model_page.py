@@ -11,8 +11,8 @@ from lookalikes import lookalike
 from visitor import Visitor
 
 from hubgate.domain.chunking import DEFAULT_CHUNKING
-from hubgate.web.console.audit import PER_PAGE
-from hubgate.web.console.console_words import in_console_words, setting
+from hubgate.web.console.settings import CHANGES_PER_PAGE
+from hubgate.web.console.templating import in_console_words, setting
 
 if TYPE_CHECKING:
     from harness import RunningGate
@@ -129,7 +129,7 @@ class TestTheAuditPage:
         assert words.index("Model changed") < words.index("Model added")
 
     def test_older_changes_are_on_further_pages(self, visitor: Visitor) -> None:
-        for n in range(PER_PAGE):
+        for n in range(CHANGES_PER_PAGE):
             visitor.gate.create_key(f"key-{n}")
         first = visitor.get("/ui/audit")
         older = re.search(r'rel="next" href="([^"]+)"', first.text)

@@ -20,7 +20,7 @@ from visitor import Visitor
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.settings import Settings
 from hubgate.web.console.models.page import Models
-from hubgate.web.console.page_context import Visit
+from hubgate.web.console.page_context import PageContext
 
 if TYPE_CHECKING:
     from scripted import ScriptedGate
@@ -156,7 +156,7 @@ def test_states_come_as_parts_that_find_their_places(visitor: Visitor) -> None:
 async def test_a_model_that_goes_while_its_page_is_made_breaks_nothing(scripted: ScriptedGate) -> None:
     models = Models(scripted.gateway, scripted.access)
     scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
-    asked = asyncio.create_task(models.states(Visit.of(Request(scope))))
+    asked = asyncio.create_task(models.states(PageContext.of(Request(scope))))
     await asyncio.sleep(0)  # it waits for the database, whose work is done one after the other
     await scripted.gateway.remove("e5")
     assert b'id="s-' in bytes((await asked).body)

@@ -10,7 +10,7 @@ from hubgate.domain.records import DAY, Tally, UsageQuery
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.chunk_size import size_warning
 from hubgate.web.console.models.page import DONE, Models
-from hubgate.web.console.page_context import Visit
+from hubgate.web.console.page_context import PageContext
 from hubgate.web.console.playground.form import kind_of
 from hubgate.web.console.playground.page import copied, proposed
 
@@ -22,16 +22,16 @@ class ModelPage:
         self._gateway = gateway
         self._models = models
 
-    async def show(self, visit: Visit) -> Response:
+    async def show(self, context: PageContext) -> Response:
         """The page."""
-        endpoint = self._gateway.find(visit.request.path_params["name"])
+        endpoint = self._gateway.find(context.request.path_params["name"])
         (row,) = await self._models.rows([endpoint])
-        done = visit.request.query_params.get("done", "")
+        done = context.request.query_params.get("done", "")
         cut = size_warning(endpoint, endpoint.chunking)
         form = {
-            name: text for name, text in proposed(visit, kind_of(endpoint)).items() if name not in _SAMPLES
+            name: text for name, text in proposed(context, kind_of(endpoint)).items() if name not in _SAMPLES
         }
-        return visit.page(
+        return context.render(
             "overview.html",
             endpoint=endpoint,
             row=row,
@@ -41,13 +41,13 @@ class ModelPage:
             warnings=[warning for warning in endpoint.facts.warnings if warning != cut],
             done=done if done in DONE else "",
             form=form,
-            **copied(visit, endpoint, form),
+            **copied(context, endpoint, form),
         )
 
-    async def state(self, visit: Visit) -> Response:
+    async def state(self, context: PageContext) -> Response:
         """Its state at this moment, to be put in its place."""
-        rows = await self._models.rows([self._gateway.find(visit.request.path_params["name"])])
-        return visit.page("models_states.html", rows=rows)
+        rows = await self._models.rows([self._gateway.find(context.request.path_params["name"])])
+        return context.render("models_states.html", rows=rows)
 
     async def _last_day(self, name: str) -> Tally:
         now = int(time.time())

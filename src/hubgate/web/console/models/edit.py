@@ -37,7 +37,7 @@ from hubgate.web.console.models.hub_picker import Picker
 from hubgate.web.console.models.page import page_of
 from hubgate.web.console.models.paste import understood
 from hubgate.web.console.models.trials import Trials
-from hubgate.web.console.page_context import Visit
+from hubgate.web.console.page_context import PageContext
 
 _MOST_PREVIEWED = 20_000
 """Characters."""
@@ -55,74 +55,76 @@ class Editing:
         self._trials = trials
         self._picker = picker
 
-    async def add(self, visit: Visit) -> Response:
+    async def add(self, context: PageContext) -> Response:
         """The empty form; with `?model=` or `?paste=`, filled in as far as that says."""
-        query = visit.request.query_params
-        return self._filled(visit, EMPTY, query.get("paste") or query.get("model") or "")
+        query = context.request.query_params
+        return self._filled(context, EMPTY, query.get("paste") or query.get("model") or "")
 
-    async def change(self, visit: Visit) -> Response:
+    async def change(self, context: PageContext) -> Response:
         """The form of a registered model."""
-        endpoint = self._old(visit)
+        endpoint = self._old(context)
         assert endpoint is not None  # noqa: S101 - the route has a name
         has_token = self._gateway.token_hint(endpoint.name) is not None
-        return self._form(visit, model_form.form_of(endpoint, has_token=has_token), endpoint)
+        return self._form(context, model_form.form_of(endpoint, has_token=has_token), endpoint)
 
-    async def paste(self, visit: Visit) -> Response:
+    async def paste(self, context: PageContext) -> Response:
         """The form again, with what follows from what was pasted."""
-        form = await visit.form(RAW_FIELDS)
-        return self._filled(visit, form, form.get("paste", ""))
+        form = await context.form(RAW_FIELDS)
+        return self._filled(context, form, form.get("paste", ""))
 
-    async def pick(self, visit: Visit) -> Response:
+    async def pick(self, context: PageContext) -> Response:
         """The form again, with what follows from the model that was chosen on the Hub."""
-        form = await visit.form(RAW_FIELDS)
+        form = await context.form(RAW_FIELDS)
         chosen = await self._picker.choose(form)
-        return self._form(visit, {**form, **chosen.fields}, self._old(visit), chosen=chosen)
+        return self._form(context, {**form, **chosen.fields}, self._old(context), chosen=chosen)
 
-    async def test(self, visit: Visit) -> Response:
+    async def test(self, context: PageContext) -> Response:
         """Begin to go the way to the model that the form describes."""
-        old = self._old(visit)
-        form = self._completed(await visit.form(RAW_FIELDS), old)
+        old = self._old(context)
+        form = self._completed(await context.form(RAW_FIELDS), old)
         try:
             endpoint, token = model_form.endpoint_of(form, old)
             keep_token = old is not None and form.get("connection") == KEEP
             findings = await self._gateway.diagnose(endpoint, token, keep_token=keep_token)
         except Faults as faults:
-            return self._outcome(visit, form, old, faults=faults.fields)
+            return self._outcome(context, form, old, faults=faults.fields)
         except HubgateError as error:
-            return self._outcome(visit, form, old, error=error)
-        return self._outcome(visit, form, old, trial=self._trials.begin(findings))
+            return self._outcome(context, form, old, error=error)
+        return self._outcome(context, form, old, trial=self._trials.begin(findings))
 
-    async def watch(self, visit: Visit) -> Response:
+    async def watch(self, context: PageContext) -> Response:
         """How far a test is."""
-        trial = self._trials.find(visit.request.path_params["trial"])
-        return visit.page("outcome.html", **{**_NOTHING, "trial": trial, "lost": trial is None})
+        trial = self._trials.find(context.request.path_params["trial"])
+        return context.render("outcome.html", **{**_NOTHING, "trial": trial, "lost": trial is None})
 
-    async def save(self, visit: Visit) -> Response:
+    async def save(self, context: PageContext) -> Response:
         """Register the model, or change it; what fails its test can be kept, switched off."""
-        old = self._old(visit)
-        form = self._completed(await visit.form(RAW_FIELDS), old)
+        old = self._old(context)
+        form = self._completed(await context.form(RAW_FIELDS), old)
         try:
             endpoint, token = model_form.endpoint_of(form, old)
             done = await self._save(form, endpoint, token, old)
         except Faults as faults:
-            return self._outcome(visit, form, old, faults=faults.fields)
+            return self._outcome(context, form, old, faults=faults.fields)
         except HubgateError as error:
-            return self._outcome(visit, form, old, error=error, keepable=not isinstance(error, CallerError))
-        return visit.go(page_of(endpoint.name, done))
+            return self._outcome(context, form, old, error=error, keepable=not isinstance(error, CallerError))
+        return context.redirect(page_of(endpoint.name, done))
 
-    async def preview(self, visit: Visit) -> Response:
+    async def preview(self, context: PageContext) -> Response:
         """A sample text, as these settings cut it."""
-        form = await visit.form(RAW_FIELDS)
+        form = await context.form(RAW_FIELDS)
         sample = form.get("sample", "")[:_MOST_PREVIEWED]
         faults: dict[str, str] = {}
         settings = chunking_of(form, faults)
         if faults:
-            return visit.page("chunks.html", pieces=[], chunks=[], fault=None, faults=faults)
+            return context.render("chunks.html", pieces=[], chunks=[], fault=None, faults=faults)
         try:
             chunks = await in_cutting_thread(partial(chunk, sample, parse_chunking_settings(settings)))
         except CallerError as error:
-            return visit.page("chunks.html", pieces=[], chunks=[], fault=error, faults={})
-        return visit.page("chunks.html", pieces=marked(sample, chunks), chunks=chunks, fault=None, faults={})
+            return context.render("chunks.html", pieces=[], chunks=[], fault=error, faults={})
+        return context.render(
+            "chunks.html", pieces=marked(sample, chunks), chunks=chunks, fault=None, faults={}
+        )
 
     async def _save(
         self, form: Mapping[str, str], endpoint: Endpoint, token: Secret | None, old: Endpoint | None
@@ -158,11 +160,11 @@ class Editing:
         await self._gateway.register(endpoint, token)
         return "added"
 
-    def _filled(self, visit: Visit, form: Mapping[str, str], pasted: str) -> Response:
+    def _filled(self, context: PageContext, form: Mapping[str, str], pasted: str) -> Response:
         """The form with what follows from what was pasted, which stays to be mended only if nothing does."""
         found = self._read(form, pasted)
         left = "" if found else pasted
-        return self._form(visit, {**form, **found}, pasted=left, understood=not left)
+        return self._form(context, {**form, **found}, pasted=left, understood=not left)
 
     def _read(self, form: Mapping[str, str], pasted: str) -> dict[str, str]:
         """The fields that follow from what was pasted."""
@@ -188,24 +190,24 @@ class Editing:
         numbered = (f"{name}-{n}" for n in count(2))
         return name if not name or name not in taken else next(one for one in numbered if one not in taken)
 
-    def _old(self, visit: Visit) -> Endpoint | None:
-        name = visit.request.path_params.get("name")
+    def _old(self, context: PageContext) -> Endpoint | None:
+        name = context.request.path_params.get("name")
         return self._gateway.find(name) if name else None
 
     def _outcome(
-        self, visit: Visit, form: Mapping[str, str], old: Endpoint | None, **outcome: Any
+        self, context: PageContext, form: Mapping[str, str], old: Endpoint | None, **outcome: Any
     ) -> Response:
         """What came of a test or of saving: beside the form, which stays as it is with the token typed into it."""
-        if visit.is_part:
-            return visit.page("outcome.html", **{**_NOTHING, **outcome})
-        return self._form(visit, form, old, **outcome)
+        if context.is_htmx:
+            return context.render("outcome.html", **{**_NOTHING, **outcome})
+        return self._form(context, form, old, **outcome)
 
     def _form(
-        self, visit: Visit, form: Mapping[str, str], old: Endpoint | None = None, **more: Any
+        self, context: PageContext, form: Mapping[str, str], old: Endpoint | None = None, **more: Any
     ) -> Response:
         others = (endpoint.name for endpoint in self._gateway.endpoints() if endpoint is not old)
-        return visit.page(
-            "model_fields.html" if visit.is_part else "model.html",
+        return context.render(
+            "model_fields.html" if context.is_htmx else "model.html",
             **{
                 "form": form,
                 "old": old,

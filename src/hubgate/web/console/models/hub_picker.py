@@ -18,7 +18,7 @@ from hubgate.domain.records import Connection
 from hubgate.domain.secret import Secret
 from hubgate.web.console.models.form import KINDS, task_of
 from hubgate.web.console.models.paste import TEXT_TO_TEXT, suggested_name, understood
-from hubgate.web.console.page_context import Visit
+from hubgate.web.console.page_context import PageContext
 
 _MOST_FOUND = 20
 _LONGEST = 200
@@ -71,13 +71,13 @@ class Picker:
         self._hub = hub
         self._connections = connections
 
-    async def show(self, visit: Visit) -> Response:
+    async def show(self, context: PageContext) -> Response:
         """The field to search by, and what is talked about for the form's task."""
-        return await self._found(visit, "hub.html")
+        return await self._found(context, "hub.html")
 
-    async def search(self, visit: Visit) -> Response:
+    async def search(self, context: PageContext) -> Response:
         """What is found."""
-        return await self._found(visit, "hub_found.html")
+        return await self._found(context, "hub_found.html")
 
     async def choose(self, form: Mapping[str, str]) -> Choice:
         """What follows from the model that `pick` names; less, where the Hub does not tell more of it."""
@@ -89,8 +89,8 @@ class Picker:
             return Choice(named, None, Silence.of(error))
         return Choice({**named, **_task_fields(card, form)}, card)
 
-    async def _found(self, visit: Visit, template: str) -> Response:
-        asked = visit.request.query_params
+    async def _found(self, context: PageContext, template: str) -> Response:
+        asked = context.request.query_params
         where, text = asked.get("where", ""), asked.get("hub_text", "").strip()[:_LONGEST]
         # Whether it must be served follows the endpoint type, until the reader says otherwise for this type.
         served = "served" in asked if asked.get("served_for") == where else where == Source.ROUTER
@@ -101,7 +101,7 @@ class Picker:
             cards = await self._hub.search(wanted, self._token(asked))
         except HubgateError as error:
             silence = Silence.of(error)
-        return visit.page(
+        return context.render(
             template,
             cards=cards,
             silence=silence,

@@ -18,7 +18,7 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.service.registry.references import users_of
 from hubgate.web.console.models.states import State, state_of
-from hubgate.web.console.page_context import Visit
+from hubgate.web.console.page_context import PageContext
 
 PER_PAGE = 50
 _FRESH_SECONDS = 5.0
@@ -81,17 +81,17 @@ class Models:
         self._today: Mapping[str, int] = {}
         self._today_until = 0.0
 
-    async def show(self, visit: Visit) -> Response:
+    async def show(self, context: PageContext) -> Response:
         """One page of the list; the part of it that a search changes, if htmx asks."""
-        query = visit.request.query_params
+        query = context.request.query_params
         search = Search.of(query)
         every = self._gateway.endpoints()
         found = [endpoint for endpoint in every if search.finds(endpoint)]
         pages = max(1, -(-len(found) // PER_PAGE))
         search = replace(search, page=min(search.page, pages))
         done = query.get("done", "")
-        return visit.page(
-            "models_list.html" if visit.is_part else "models.html",
+        return context.render(
+            "models_list.html" if context.is_htmx else "models.html",
             rows=await self.rows(found[(search.page - 1) * PER_PAGE : search.page * PER_PAGE]),
             search=search,
             pages=pages,
@@ -103,57 +103,57 @@ class Models:
             named=query.get("name", "")[:200],
         )
 
-    async def states(self, visit: Visit) -> Response:
+    async def states(self, context: PageContext) -> Response:
         """The states of the shown endpoints, to be put in their places."""
-        found = [e for e in self._gateway.endpoints() if Search.of(visit.request.query_params).finds(e)]
-        page = Search.of(visit.request.query_params).page
+        found = [e for e in self._gateway.endpoints() if Search.of(context.request.query_params).finds(e)]
+        page = Search.of(context.request.query_params).page
         rows = await self.rows(found[(page - 1) * PER_PAGE : page * PER_PAGE])
-        return visit.page("models_states.html", rows=rows)
+        return context.render("models_states.html", rows=rows)
 
-    async def enable(self, visit: Visit) -> Response:
+    async def enable(self, context: PageContext) -> Response:
         """Switch an endpoint on: it is put to the proof, unless it was before."""
-        name = visit.request.path_params["name"]
+        name = context.request.path_params["name"]
         await self._gateway.edit(replace(self._gateway.find(name), enabled=True))
-        return await _back(visit, "enabled", name)
+        return await _back(context, "enabled", name)
 
-    async def disable(self, visit: Visit) -> Response:
+    async def disable(self, context: PageContext) -> Response:
         """Switch an endpoint off."""
-        name = visit.request.path_params["name"]
+        name = context.request.path_params["name"]
         await self._gateway.edit(replace(self._gateway.find(name), enabled=False))
-        return await _back(visit, "disabled", name)
+        return await _back(context, "disabled", name)
 
-    async def ask_delete(self, visit: Visit) -> Response:
+    async def ask_delete(self, context: PageContext) -> Response:
         """The question whether to delete an endpoint, with what needs it."""
-        endpoint = self._gateway.find(visit.request.path_params["name"])
+        endpoint = self._gateway.find(context.request.path_params["name"])
         users = users_of(endpoint.name, self._gateway.endpoints(), self._access.list())
-        return visit.page("delete.html", endpoint=endpoint, users=[user.split(" ", 1) for user in users])
+        return context.render("delete.html", endpoint=endpoint, users=[user.split(" ", 1) for user in users])
 
-    async def delete(self, visit: Visit) -> Response:
+    async def delete(self, context: PageContext) -> Response:
         """Forget an endpoint."""
-        name = visit.request.path_params["name"]
+        name = context.request.path_params["name"]
         await self._gateway.remove(name)
-        return visit.go(f"/ui/models?done=deleted&name={quote(name)}")
+        return context.redirect(f"/ui/models?done=deleted&name={quote(name)}")
 
-    async def accept(self, visit: Visit) -> Response:
+    async def accept(self, context: PageContext) -> Response:
         """Take what runs there now for the registered model."""
-        name = visit.request.path_params["name"]
+        name = context.request.path_params["name"]
         await self._gateway.accept(name)
-        return await _back(visit, "saved", name)
+        return await _back(context, "saved", name)
 
-    async def ask_clone(self, visit: Visit) -> Response:
+    async def ask_clone(self, context: PageContext) -> Response:
         """The question how the twin is to be called."""
-        endpoint = self._gateway.find(visit.request.path_params["name"])
-        return visit.page("clone.html", endpoint=endpoint, twin=f"{endpoint.name}-2", fault=None)
+        endpoint = self._gateway.find(context.request.path_params["name"])
+        return context.render("clone.html", endpoint=endpoint, twin=f"{endpoint.name}-2", fault=None)
 
-    async def clone(self, visit: Visit) -> Response:
+    async def clone(self, context: PageContext) -> Response:
         """Register an endpoint once more."""
-        endpoint = self._gateway.find(visit.request.path_params["name"])
-        twin = (await visit.form()).get("twin", "")
+        endpoint = self._gateway.find(context.request.path_params["name"])
+        twin = (await context.form()).get("twin", "")
         try:
             await self._gateway.clone(endpoint.name, twin)
         except HubgateError as error:
-            return visit.page("clone.html", endpoint=endpoint, twin=twin, fault=error)
-        return visit.go(page_of(twin, "cloned"))
+            return context.render("clone.html", endpoint=endpoint, twin=twin, fault=error)
+        return context.redirect(page_of(twin, "cloned"))
 
     async def rows(self, endpoints: Sequence[Endpoint]) -> list[Row]:
         """These endpoints, each with its state at this moment."""
@@ -194,8 +194,8 @@ def page_of(name: str, done: str = "") -> str:
     return f"/ui/models/{quote(name)}/overview" + (f"?done={done}" if done else "")
 
 
-async def _back(visit: Visit, done: str, name: str) -> Response:
+async def _back(context: PageContext, done: str, name: str) -> Response:
     """To the page whose button was pressed: the model's own, or the list."""
-    if "overview" in await visit.form():
-        return visit.go(page_of(name, done))
-    return visit.go(f"/ui/models?done={done}&name={quote(name)}")
+    if "overview" in await context.form():
+        return context.redirect(page_of(name, done))
+    return context.redirect(f"/ui/models?done={done}&name={quote(name)}")

@@ -14,7 +14,7 @@ from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import HubgateError, InvalidRequest
 from hubgate.domain.keys import Key
 from hubgate.service.gateway import Gateway
-from hubgate.web.console.page_context import Visit
+from hubgate.web.console.page_context import PageContext
 from hubgate.web.console.playground.form import (
     FURTHER,
     INPUT_TYPES,
@@ -38,21 +38,21 @@ CONSOLE = Key(id="console", name="console", digest=b"", created_at=0.0, admin=Tr
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-class Playground:
+class PlaygroundPage:
     """Tries of one endpoint."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def show(self, visit: Visit) -> Response:
+    async def show(self, context: PageContext) -> Response:
         """The page, with texts to begin with."""
-        endpoint = self._endpoint(visit)
-        return self._page(visit, endpoint, proposed(visit, kind_of(endpoint)))
+        endpoint = self._endpoint(context)
+        return self._page(context, endpoint, proposed(context, kind_of(endpoint)))
 
-    async def run(self, visit: Visit) -> Response:
+    async def run(self, context: PageContext) -> Response:
         """Ask a model about texts, and show its answer; an error is shown in the answer's place."""
-        endpoint, form = self._endpoint(visit), await visit.form(RAW_FIELDS)
-        ticket, began = _ticket_of(visit, endpoint), time.monotonic()
+        endpoint, form = self._endpoint(context), await context.form(RAW_FIELDS)
+        ticket, began = _ticket_of(context, endpoint), time.monotonic()
         try:
             call = call_of(endpoint, form, ticket.context())
             if isinstance(call, Chat | Complete):
@@ -62,23 +62,23 @@ class Playground:
             view = await view_of(call, result, seconds, await self._chunks(endpoint.name, call))
         except HubgateError as error:
             ticket.cause = error.cause
-            return self._answer(visit, endpoint, form, status_of(error), error=error)
-        return self._answer(visit, endpoint, form, view=view)
+            return self._answer(context, endpoint, form, status_of(error), error=error)
+        return self._answer(context, endpoint, form, view=view)
 
-    async def stream(self, visit: Visit) -> Response:
+    async def stream(self, context: PageContext) -> Response:
         """Let a model write, and stream what it writes into the page."""
-        endpoint = self._endpoint(visit)
-        form = await visit.form(RAW_FIELDS)
-        ticket = _ticket_of(visit, endpoint)
+        endpoint = self._endpoint(context)
+        form = await context.form(RAW_FIELDS)
+        ticket = _ticket_of(context, endpoint)
         call = call_of(endpoint, form, ticket.context())
         if not isinstance(call, Chat | Complete):
             raise InvalidRequest("This model does not write.")
-        return Streamed(visit, self._gateway, endpoint, call)
+        return Streamed(context, self._gateway, endpoint, call)
 
-    async def copy(self, visit: Visit) -> Response:
+    async def copy(self, context: PageContext) -> Response:
         """What is in the form, in the words of other clients."""
-        endpoint, form = self._endpoint(visit), await visit.form(RAW_FIELDS)
-        return visit.page("play_copy.html", **copied(visit, endpoint, form))
+        endpoint, form = self._endpoint(context), await context.form(RAW_FIELDS)
+        return context.render("play_copy.html", **copied(context, endpoint, form))
 
     async def _ask(self, ticket: Ticket, name: str, call: Call) -> Result:
         if isinstance(call, Embed):
@@ -93,23 +93,33 @@ class Playground:
             return ()
         return await self._gateway.chunk(name, call.texts, None, call.input_type)
 
-    def _endpoint(self, visit: Visit) -> Endpoint:
-        return self._gateway.find(visit.request.path_params["name"])
+    def _endpoint(self, context: PageContext) -> Endpoint:
+        return self._gateway.find(context.request.path_params["name"])
 
     def _answer(
-        self, visit: Visit, endpoint: Endpoint, form: Mapping[str, str], status: int = 200, **answer: Any
+        self,
+        context: PageContext,
+        endpoint: Endpoint,
+        form: Mapping[str, str],
+        status: int = 200,
+        **answer: Any,
     ) -> Response:
-        if visit.is_part:
-            return visit.page("play_answer.html", status, **_answered(endpoint, answer))
-        return self._page(visit, endpoint, form, status, **answer)
+        if context.is_htmx:
+            return context.render("play_answer.html", status, **_answered(endpoint, answer))
+        return self._page(context, endpoint, form, status, **answer)
 
     def _page(
-        self, visit: Visit, endpoint: Endpoint, form: Mapping[str, str], status: int = 200, **answer: Any
+        self,
+        context: PageContext,
+        endpoint: Endpoint,
+        form: Mapping[str, str],
+        status: int = 200,
+        **answer: Any,
     ) -> Response:
-        return visit.page(
+        return context.render(
             "play.html",
             status,
-            **copied(visit, endpoint, form),
+            **copied(context, endpoint, form),
             **_answered(endpoint, answer),
             form=form,
             parameters=PARAMETERS,
@@ -119,9 +129,9 @@ class Playground:
         )
 
 
-def _ticket_of(visit: Visit, endpoint: Endpoint) -> Ticket:
+def _ticket_of(context: PageContext, endpoint: Endpoint) -> Ticket:
     """The request's ticket, by which it is counted as a call of any application is."""
-    ticket = ticket_of(visit.request.scope)
+    ticket = ticket_of(context.request.scope)
     ticket.key, ticket.is_call = CONSOLE, True
     ticket.endpoint = endpoint.name
     return ticket
@@ -131,15 +141,15 @@ def _answered(endpoint: Endpoint, answer: Mapping[str, Any]) -> dict[str, Any]:
     return {"endpoint": endpoint, "kind": kind_of(endpoint), "view": None, "error": None, **answer}
 
 
-def copied(visit: Visit, endpoint: Endpoint, form: Mapping[str, str]) -> dict[str, Any]:
+def copied(context: PageContext, endpoint: Endpoint, form: Mapping[str, str]) -> dict[str, Any]:
     """The snippets, and the one that is looked at; none where the form describes no call."""
-    url = visit.request.url
+    url = context.request.url
     try:
-        call = call_of(endpoint, as_last_asked(endpoint, form), ticket_of(visit.request.scope).context())
+        call = call_of(endpoint, as_last_asked(endpoint, form), ticket_of(context.request.scope).context())
     except InvalidRequest:
         return {"snippets": [], "chosen": None, "key": KEY, "is_local": False}
-    context = SnippetContext(f"{url.scheme}://{url.netloc}", endpoint, call)
-    found = snippets(context, chinese=visit.language.code == "zh")
+    snippet_context = SnippetContext(f"{url.scheme}://{url.netloc}", endpoint, call)
+    found = snippets(snippet_context, chinese=context.language.code == "zh")
     chosen = next((one for one in found if one.name == form.get("as")), found[0])
     return {
         "snippets": found,
@@ -149,13 +159,13 @@ def copied(visit: Visit, endpoint: Endpoint, form: Mapping[str, str]) -> dict[st
     }
 
 
-def proposed(visit: Visit, kind: str) -> dict[str, str]:
+def proposed(context: PageContext, kind: str) -> dict[str, str]:
     """What the form holds at first, in the visitor's language."""
     form = {one.name: str(one.usual) for one in PARAMETERS if one.usual}
     if kind in {"embed", "sparse", "rank"}:
-        form |= {f"text_{n}": visit.say(f"play.sample.{n}") for n in range(1, SAMPLES + 1)}
+        form |= {f"text_{n}": context.translate(f"play.sample.{n}") for n in range(1, SAMPLES + 1)}
     if kind == "rank":
-        form["query"] = visit.say("play.sample.query")
+        form["query"] = context.translate("play.sample.query")
     if kind in {"chat", "text"}:
-        form["prompt"] = visit.say(f"play.sample.{kind}")
+        form["prompt"] = context.translate(f"play.sample.{kind}")
     return form

@@ -20,7 +20,7 @@ from hubgate.domain.calls import GenerationCall, WireFormat
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import HubgateError
 from hubgate.service.gateway import Gateway
-from hubgate.web.console.page_context import Visit
+from hubgate.web.console.page_context import PageContext
 from hubgate.web.http.errors import status_of
 from hubgate.web.http.ticket import ticket_of
 from hubgate.web.shared.exchange import Exchange
@@ -52,13 +52,13 @@ class PageTeller:
     """Tells a stream to the page. See `hubgate.web.shared.streams.Teller`.
 
     Args:
-        visit: whose page it is.
+        context: whose page it is.
         wire_format: of the stream.
         began: when the request came, on the monotonic clock.
     """
 
-    def __init__(self, visit: Visit, wire_format: WireFormat, *, began: float) -> None:
-        self._visit = visit
+    def __init__(self, context: PageContext, wire_format: WireFormat, *, began: float) -> None:
+        self._context = context
         self._wire_format = wire_format
         self._began = began
         self._first: float | None = None
@@ -106,7 +106,7 @@ class PageTeller:
         return tokens_of(self._usage, self._pieces)
 
     def _last(self, name: str, template: str, **values: Any) -> bytes:
-        html = bytes(self._visit.page(template, **values).body).decode()
+        html = bytes(self._context.render(template, **values).body).decode()
         return frames((msgspec.json.encode({name: html}),))
 
     def _thought_in(self, payload: bytes) -> str:
@@ -120,9 +120,11 @@ class PageTeller:
 class Streamed(Response):
     """The answer to a call, while the model makes it. Who closes the page, or stops it, ends it at the model too."""
 
-    def __init__(self, visit: Visit, gateway: Gateway, endpoint: Endpoint, call: GenerationCall) -> None:
+    def __init__(
+        self, context: PageContext, gateway: Gateway, endpoint: Endpoint, call: GenerationCall
+    ) -> None:
         super().__init__()
-        self._visit = visit
+        self._context = context
         self._gateway = gateway
         self._endpoint = endpoint
         self._call = call
@@ -133,8 +135,8 @@ class Streamed(Response):
         headers = [pair for pair in self.raw_headers if pair[0] not in _SET_BY_STREAM]
         try:
             events = await stream(Exchange(self._gateway, self._endpoint, ticket, send), self._call)
-            teller = PageTeller(self._visit, events.wire_format, began=ticket.started)
+            teller = PageTeller(self._context, events.wire_format, began=ticket.started)
             await send_stream(send, ticket, events, teller, headers)
         except HubgateError as error:
             ticket.cause = error.cause
-            await self._visit.page("notice.html", status_of(error), error=error)(scope, receive, send)
+            await self._context.render("notice.html", status_of(error), error=error)(scope, receive, send)

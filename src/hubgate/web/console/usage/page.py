@@ -13,7 +13,7 @@ from hubgate.domain.records import UsageQuery
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.web.admin.records import usage_csv
-from hubgate.web.console.page_context import Visit
+from hubgate.web.console.page_context import PageContext
 from hubgate.web.console.playground.page import CONSOLE
 from hubgate.web.console.usage.periods import RANGES, USUAL, Period, total
 from hubgate.web.console.usage.views import cards_of, shares_of
@@ -59,26 +59,26 @@ class UsagePage:
         self._gateway = gateway
         self._access = access
 
-    async def show(self, visit: Visit) -> Response:
+    async def show(self, context: PageContext) -> Response:
         """The page, or with htmx all of it but the filters."""
-        wanted = _Wanted.of(visit.request.query_params)
+        wanted = _Wanted.of(context.request.query_params)
         now, report = time.time(), self._gateway.usage.report
         period = Period.until(now, RANGES[wanted.range])
         columns = period.columns_of(await report(wanted.question(period, period.range.by)))
         whole, names = total(columns), self._names()
         causes = await report(wanted.question(period, "cause"))
-        return visit.page(
-            "usage_body.html" if visit.is_part else "usage.html",
+        return context.render(
+            "usage_body.html" if context.is_htmx else "usage.html",
             wanted=wanted,
             ranges=list(RANGES),
             tables=TABLES,
             period=period,
             whole=whole,
             columns=columns,
-            cards=cards_of(columns, whole, visit.language, of_key=bool(wanted.key)),
-            times=period.names(visit.language),
-            until=period.name(now, visit.language),
-            axis=period.axis(visit.language),
+            cards=cards_of(columns, whole, context.language, of_key=bool(wanted.key)),
+            times=period.names(context.language),
+            until=period.name(now, context.language),
+            axis=period.axis(context.language),
             causes=shares_of(causes, {}),
             by_endpoint=shares_of(await report(wanted.question(period, "endpoint")), {}),
             by_key=shares_of(await report(wanted.question(period, "key")), names),
@@ -86,9 +86,9 @@ class UsagePage:
             others=[endpoint.name for endpoint in self._gateway.endpoints()][:_MOST_OTHERS],
         )
 
-    async def csv(self, visit: Visit) -> Response:
+    async def csv(self, context: PageContext) -> Response:
         """The same numbers as a table for spreadsheets, by what `?table=` says."""
-        query = visit.request.query_params
+        query = context.request.query_params
         wanted = _Wanted.of(query)
         period = Period.until(time.time(), RANGES[wanted.range])
         by = {"endpoint": ("endpoint",), "key": ("key",), "all": (period.range.by, "endpoint", "key")}

@@ -1,0 +1,66 @@
+"""The templates of the console: how they are loaded, and the filters that they use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from hubgate.web.console.languages import DEFAULT, languages
+from hubgate.web.console.static_files import static_url
+
+_API_WORDING = {
+    "GET /v1/models lists the names": "The Models page lists the names",
+    "GET /v1/models lists those that it may call": "The Keys page lists those that it may call",
+    "GET /v1/models lists them": "The Models page lists them",
+    "GET /api/connections": "The Settings page",
+    "an endpoint of source [router]": "it as Hosted Inference API",
+}
+_FIELD = re.compile(r"\[([a-z_]+)\]")
+
+
+def in_console_words(sentence: str) -> str:
+    """An English error message with the console's labels in place of API fields and routes."""
+    for api, console in _API_WORDING.items():
+        sentence = sentence.replace(api, console)
+    return _FIELD.sub(lambda found: _labels().get(found[1], found[0]), sentence)
+
+
+def setting(value: object) -> str:
+    """The value of a setting on one line, as in a configuration file; a dash for none."""
+    plain = msgspec.to_builtins(value)
+    if plain is None or plain in ("", [], {}):
+        return "–"
+    if isinstance(plain, bool):
+        return str(plain).lower()
+    if isinstance(plain, dict):
+        return ", ".join(f"{name}: {setting(part)}" for name, part in plain.items() if part is not None)
+    return ", ".join(map(setting, plain)) if isinstance(plain, list) else str(plain)
+
+
+@cache
+def _labels() -> Mapping[str, str]:
+    """The English labels of form fields, by their names in the API."""
+    messages = languages()[DEFAULT].messages
+    labels = {
+        key.removeprefix("field."): f"“{label}”"
+        for key, label in messages.items()
+        if key.startswith("field.")
+    }
+    return {**labels, "source": f"“{messages['field.where']}”"}
+
+
+templates = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+templates.filters.update(in_console_words=in_console_words, setting=setting)
+templates.globals.update(static_url=static_url, quote=lambda text: quote(str(text), safe=""))
