@@ -104,7 +104,7 @@ def test_an_endpoint_that_does_not_embed_is_told_with_the_command_that_lists_tho
 ) -> None:
     gate.add("ranks", task="rerank")
     ran = hubgate("job", "run", str(texts), str(tmp_path / "out.jsonl"), "--endpoint", "ranks")
-    assert ran.err.endswith("Use an endpoint of task text_embedding; `hubgate list` lists them.\n")
+    assert ran.err.endswith("Use an endpoint with task text_embedding; `hubgate list` lists them.\n")
 
 
 def test_long_texts_are_cut_as_the_endpoint_says(hubgate: Command, gate: RunningGate, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from hubgate.domain.keys import Key
+from hubgate.domain.records import Key
 from hubgate.web.http.ticket import BULK_PATIENCE, Ticket
 
 if TYPE_CHECKING:

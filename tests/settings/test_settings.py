@@ -109,7 +109,7 @@ def test_a_value_that_cannot_be_used_is_refused_by_the_variables_name(variable: 
 
 
 def test_a_base_folder_of_nobody_is_refused() -> None:
-    with pytest.raises(InvalidSetting, match=r"'~no-such-user' names a home folder .* HUBGATE_HOME"):
+    with pytest.raises(InvalidSetting, match=r"The home folder in '~no-such-user' .* set HUBGATE_HOME"):
         Settings.from_env({"XDG_DATA_HOME": "~no-such-user"})
 
 

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from staged import dedicated
 
-from hubgate.domain.actor import ACTOR
 from hubgate.domain.endpoint import Facts, Target
 from hubgate.domain.errors import EndpointExists, InvalidRequest
-from hubgate.domain.keys import Key
-from hubgate.domain.records import Connection
+from hubgate.domain.records import ACTOR, Connection, Key
 from hubgate.domain.secret import Secret
 from hubgate.store.audit_log import SqlAudit
 

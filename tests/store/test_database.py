@@ -21,8 +21,7 @@ from sqlalchemy import URL, Connection, MetaData, Table, create_engine, insert, 
 from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Source, Target, Task
 from hubgate.domain.errors import StoreFailed
-from hubgate.domain.keys import Key
-from hubgate.domain.records import DAY, HOUR, UsageQuery
+from hubgate.domain.records import DAY, HOUR, Key, UsageQuery
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
 from hubgate.store.database import Database

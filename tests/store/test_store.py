@@ -17,7 +17,7 @@ from sqlalchemy import text
 from hubgate.domain.chunking import ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Similarity, Source, Target, Task
 from hubgate.domain.errors import EndpointExists, EndpointNotFound, InvalidRequest, StoreFailed
-from hubgate.domain.keys import Key
+from hubgate.domain.records import Key
 from hubgate.domain.secret import Secret
 from hubgate.store.database import Database
 from hubgate.store.store import SqlStore

@@ -30,7 +30,7 @@ def embed(*texts: str, caller: str = "-", bulk: bool = False, deadline: float | 
 
 def refused(status: int = 422, cause: Cause = Cause.INPUT_REFUSED, said: str = "") -> UpstreamRefused:
     """What a server says no with."""
-    return UpstreamRefused(f"It refused: {said}", status=status, cause=cause, said=said)
+    return UpstreamRefused(f"It refused: {said}", status=status, cause=cause, server_message=said)
 
 
 @dataclass

@@ -185,8 +185,8 @@ async def test_a_server_that_repeats_the_token_does_not_make_it_known(sources: M
         server.fail("echo")
         error = await failure(upstream)
     assert isinstance(error, UpstreamRefused)
-    assert "Bad header" in error.said
-    assert "VerySecret" not in f"{error} {error!r} {error.said} {error.args}"
+    assert "Bad header" in error.server_message
+    assert "VerySecret" not in f"{error} {error!r} {error.server_message} {error.args}"
 
 
 async def test_other_dimensions_come_through_for_the_guard_to_see(sources: ModelSources) -> None:

@@ -25,7 +25,7 @@ PLAIN = "ThisIsTheTokenOfTheTests0123456789"
 
 def words(body: bytes, token: str) -> str:
     error = refusal(HttpReply(status=400, headers={}, body=body), Secret(token))
-    return f"{error} {error.said} {error!r}"
+    return f"{error} {error.server_message} {error!r}"
 
 
 def url_safe(text: str) -> str:

@@ -97,7 +97,7 @@ def need_home(settings: Settings) -> None:
     Raises:
         CommandFailed: no.
     """
-    if not settings.has_gate:
+    if not settings.is_initialized:
         raise CommandFailed(
             f"There is no gate at {settings.home}. Start one with `hubgate serve`, or name the folder of yours in"
             " HUBGATE_HOME."
@@ -140,7 +140,7 @@ def _some_home(settings: Settings, no_home: NoHome) -> Iterator[Settings]:
     """
     if no_home is NoHome.REFUSED:
         need_home(settings)
-    if settings.has_gate:
+    if settings.is_initialized:
         yield settings
         return
     if no_home is NoHome.MADE:

@@ -64,7 +64,7 @@ def error_for_caller(error: Exception, *, strangers: bool) -> HubgateError:
         copy.message = f"The model's server failed a request shared by several callers ({error.cause})."
         copy.args = (copy.message,)
         if isinstance(copy, UpstreamRefused):
-            copy.said = ""
+            copy.server_message = ""
     return copy
 
 

@@ -1,4 +1,4 @@
-"""Calls (what an application asks of a model) and results (what comes back).
+"""Calls (requests to a model) and results (its replies).
 
 Vectors and generated text stay bytes, as the upstream sent them: see `Vectors` and `WireFormat`.
 """
@@ -11,11 +11,11 @@ from enum import StrEnum
 from typing import TypeAlias
 
 BULK_TURN_INTERVAL = 8
-"""Wherever calls wait, at the latest every so many turns a bulk call has one."""
+"""In every queue, at least one call in this many is a bulk call, if any bulk call waits."""
 
 
 class InputType(StrEnum):
-    """What a text is for; asymmetric models embed documents and queries differently."""
+    """What a text is used for. Asymmetric models embed documents and queries differently."""
 
     INGEST = "ingest"
     SEARCH = "search"
@@ -24,46 +24,46 @@ class InputType(StrEnum):
 
     @classmethod
     def parse(cls, word: str) -> InputType:
-        """Read a word of any face: Elasticsearch's own, or `document` and `query`.
+        """Parse Elasticsearch's names, and `document` and `query`.
 
         Raises:
-            ValueError: not one of them.
+            ValueError: the name is unknown.
         """
         folded = word.lower()
         return cls({"document": "ingest", "query": "search"}.get(folded, folded))
 
 
 class WireFormat(StrEnum):
-    """How generated text is written down; a face that wants the other wire_format respells it once."""
+    """The JSON format of generated text. A face that needs the other format converts it once."""
 
     OPENAI = "openai"
     """`text_completion` and `chat.completion` objects, and their chunks."""
     TGI = "tgi"
-    """text-generation-inference's `{"generated_text", "details"}`, and its events of one token each."""
+    """text-generation-inference's `{"generated_text", "details"}`, and its events with one token each."""
 
 
 class Encoding(StrEnum):
-    """How each vector is held."""
+    """How the bytes of a vector are encoded."""
 
     JSON = "json"
-    """The bytes of a JSON array of numbers."""
+    """A JSON array of numbers."""
     F32 = "f32"
-    """Little-endian IEEE 754 single precision, four bytes a number."""
+    """Little-endian IEEE 754 single precision, four bytes per number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Who asks, and until when."""
+    """Who made a call, and its deadline."""
 
     request_id: str = "-"
     caller: str = "-"
-    """The gateway key's id: the queue is fair between callers. Never the key."""
+    """The id of the gateway key, never the key. Queues are fair between callers."""
     bulk: bool = False
-    """Bulk callers wait behind interactive ones."""
+    """Bulk calls wait behind interactive ones."""
     deadline: float | None = None
-    """On the gate's monotonic clock, in seconds."""
+    """Seconds on the gateway's monotonic clock."""
     hold: float | None = None
-    """Seconds that a sleeping server may hold the request while it wakes."""
+    """How many seconds a server that is scaled to zero may hold the request while it starts."""
 
 
 NO_CONTEXT = Context()
@@ -71,7 +71,7 @@ NO_CONTEXT = Context()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embed:
-    """Turn texts into vectors. An option left `None` is the model's own default."""
+    """Embed texts. `None` means the model's default."""
 
     texts: Sequence[str]
     input_type: InputType | None = None
@@ -81,12 +81,11 @@ class Embed:
     truncate: bool | None = None
     truncate_left: bool | None = None
     cached: bool = True
-    """Whether vectors remembered from earlier calls will do."""
     context: Context = NO_CONTEXT
 
     @property
     def options(self) -> tuple[object, ...]:
-        """All that shapes a vector beside its text: only calls of equal options may share a request or a vector."""
+        """What determines a vector besides its text. Only calls with equal options may share a request or a vector."""
         return (
             self.input_type,
             self.prompt_name,
@@ -99,7 +98,7 @@ class Embed:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What an upstream says it still takes: at most so many requests within the next so many seconds."""
+    """The upstream's remaining rate limit: `remaining` requests within the next `seconds`."""
 
     remaining: int
     seconds: float
@@ -107,12 +106,11 @@ class Quota:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vectors:
-    """One vector a text, in the order of the texts.
+    """One vector per text, in the order of the texts.
 
-    `items` hold the bytes of each vector in `encoding`; `tokens` is the number of tokens the model read, exact
-    only if `exact`; `truncated` is how many texts were cut, `None` where the engine does not tell.
-    `text_tokens` and `text_truncated` say the same of each text, where it is known; `waited` is how many seconds
-    the call stood in the gate's own queue.
+    `tokens` is how many tokens the model read, an estimate unless `exact`. `truncated` is how many texts were
+    truncated, `None` if unknown. `text_tokens` and `text_truncated` are the same for each text, if known.
+    `waited` is the time in the gateway's queue, in seconds.
     """
 
     items: Sequence[bytes]
@@ -124,29 +122,28 @@ class Vectors:
     text_tokens: Sequence[int] | None = None
     text_truncated: Sequence[bool] | None = None
     text_unread: Sequence[int | None] | None = None
-    """How many tokens of each text the model did not read; only where it was asked for."""
+    """How many tokens of each text the model did not read. Only set on request."""
     waited: float = 0.0
     quota: Quota | None = None
-    """What the upstream said of its own limit with this reply."""
     dimensions: int | None = None
-    """How many numbers each vector has; set only by who has seen that it is true of all, and all are finite."""
+    """Set only once every vector was checked to have this length and to be finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedVector:
-    """What is remembered of one text: its vector, and what `Vectors` says of each text."""
+    """The cache entry of one text; fields as in `Vectors`."""
 
     vector: bytes
     tokens: int | None = None
     exact: bool = False
     truncated: bool | None = None
     encoding: Encoding = Encoding.F32
-    """In memory a vector stays as it came; on disk it is f32."""
+    """In memory a vector keeps its encoding; on disk it is f32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokenize:
-    """Cut texts into the model's tokens."""
+    """Split texts into the model's tokens."""
 
     texts: Sequence[str]
     add_special_tokens: bool = True
@@ -166,14 +163,14 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The tokens of each text."""
+    """The tokens of each text, in the order of the texts."""
 
     items: Sequence[Sequence[Token]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparseEmbed:
-    """Turn texts into weights of words."""
+    """Compute sparse vectors of texts."""
 
     texts: Sequence[str]
     truncate: bool | None = None
@@ -181,13 +178,13 @@ class SparseEmbed:
 
     @property
     def options(self) -> tuple[object, ...]:
-        """Only calls of equal options may share a request."""
+        """Only calls with equal options may share a request."""
         return (self.truncate,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparseVectors:
-    """One JSON object a text, `{"token": weight, …}` with the highest weight first, in the order of the texts."""
+    """One JSON object per text, `{"token": weight, …}` with the highest weight first, in the order of the texts."""
 
     items: Sequence[bytes]
     tokens: int | None = None
@@ -198,24 +195,24 @@ class SparseVectors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rerank:
-    """Say of each text how well it answers the query."""
+    """Score how well each text answers the query."""
 
     query: str
     texts: Sequence[str]
     truncate: bool | None = None
     raw_scores: bool | None = None
-    """Scores as the model gives them, before they are squeezed between 0 and 1."""
+    """Return the model's scores without normalizing them to 0–1."""
     context: Context = NO_CONTEXT
 
     @property
     def options(self) -> tuple[object, ...]:
-        """Only calls of equal options may share a request."""
+        """Only calls with equal options may share a request."""
         return (self.query, self.truncate, self.raw_scores)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """One score a text, in the order of the texts; the higher, the better."""
+    """One score per text, in the order of the texts; higher is better."""
 
     items: Sequence[float]
     tokens: int | None = None
@@ -227,10 +224,10 @@ class Scores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chat:
-    """Go on with a conversation.
+    """Generate the next message of a conversation.
 
     `fields` is the body of OpenAI's `/v1/chat/completions`, each value as raw JSON, without `model`, `stream` and
-    `stream_options`. What the gate does not know goes to the engine as it is.
+    `stream_options`. Fields unknown to hubgate are passed to the engine unchanged.
     """
 
     fields: Mapping[str, bytes]
@@ -239,11 +236,11 @@ class Chat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complete:
-    """Go on with a text.
+    """Complete a text.
 
-    `fields` are the parameters, each value as raw JSON: by the names of OpenAI's `/v1/completions` where it has one
-    (`max_tokens`, `stop`, `logprobs`, …), else by text-generation-inference's (`do_sample`, `typical_p`, …).
-    `full_text` asks for the prompt before the text.
+    `fields` are the parameters, each value as raw JSON, under the names of OpenAI's `/v1/completions` (`max_tokens`,
+    `stop`, `logprobs`, …), or text-generation-inference's where OpenAI has none (`do_sample`, `typical_p`, …).
+    With `full_text` the reply starts with the prompt.
     """
 
     prompt: str
@@ -254,19 +251,19 @@ class Complete:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generated:
-    """Text that a model made: one JSON object, as the engine sent it, in its wire_format."""
+    """Generated text: the engine's JSON object, in `wire_format`."""
 
     body: bytes
     wire_format: WireFormat
     prompt_tokens: int | None = None
     tokens: int | None = None
-    """Of the prompt and of the text together."""
+    """Prompt and completion together."""
     waited: float = 0.0
     quota: Quota | None = None
 
 
 Call: TypeAlias = Embed | SparseEmbed | Rerank | Tokenize
-"""About texts, with one item of the result for each text, in their order."""
+"""A call about texts; its result has one item per text, in their order."""
 Result: TypeAlias = Vectors | SparseVectors | Scores | Tokens
 GenerationCall: TypeAlias = Chat | Complete
-"""To a model that writes; its result is `Generated`, or a stream of it."""
+"""A call that generates text; its result is `Generated`, or a stream."""

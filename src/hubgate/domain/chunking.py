@@ -1,6 +1,6 @@
-"""Chunking settings, with Elasticsearch's rules and words.
+"""Chunking settings, with Elasticsearch's rules and messages.
 
-Source: Elasticsearch 9.4 for the fields, bounds and defaults; the length of one separator is hubgate's own bound.
+Fields, bounds and defaults are those of Elasticsearch 9.4; the maximum length of a separator is hubgate's own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SEPARATOR_GROUPS: Mapping[str, tuple[str, ...]] = {
         "\n" + r"^(?!\s*$).*\n={1,}\n",
     ),
 }
-"""Regular expressions in Java's syntax, the coarsest first."""
+"""Regular expressions in Java's syntax, coarsest first."""
 
 _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "sentence": ("max_chunk_size", "sentence_overlap"),
@@ -32,13 +32,13 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "recursive": ("max_chunk_size", "separators"),
     "none": (),
 }
-SMALLEST_CHUNK: Mapping[str, int] = {"sentence": 20, "word": 10, "recursive": 10}
-"""Elasticsearch's lower bounds of `max_chunk_size`."""
+MIN_CHUNK_SIZE: Mapping[str, int] = {"sentence": 20, "word": 10, "recursive": 10}
+"""Elasticsearch's minimum for `max_chunk_size`."""
 _LABEL = {"sentence": "Sentence based", "word": "Word based", "recursive": "Recursive", "none": "No"}
 
 
 class InvalidChunking(InvalidEndpoint):
-    """Chunking settings that cannot be used; `problems` holds a sentence for each fault."""
+    """The chunking settings are invalid; `problems` has one message per error."""
 
     def __init__(self, problems: tuple[str, ...], *, remedy: str = "") -> None:
         super().__init__("; ".join(problems), remedy=remedy)
@@ -47,7 +47,7 @@ class InvalidChunking(InvalidEndpoint):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkingSettings:
-    """How long texts are cut. Sizes and `overlap` are in words; what a strategy does not know stays `None`.
+    """How texts are split into chunks. Sizes and `overlap` are in words; options of other strategies are `None`.
 
     Raises:
         InvalidChunking: a value is missing, out of range, or belongs to another strategy.
@@ -56,10 +56,10 @@ class ChunkingSettings:
     strategy: Strategy
     max_chunk_size: int | None = None
     sentence_overlap: int | None = None
-    """Sentences that a chunk repeats of the one before: 0 or 1."""
+    """How many sentences of the previous chunk are repeated: 0 or 1."""
     overlap: int | None = None
     separators: tuple[str, ...] | None = None
-    """Regular expressions in Java's syntax; whether each is one is judged by `hubgate.core.chunking`."""
+    """Regular expressions in Java's syntax; `hubgate.core.chunking` validates them."""
 
     def __post_init__(self) -> None:
         options = {
@@ -70,12 +70,12 @@ class ChunkingSettings:
         }
         given = {name: value for name, value in options.items() if value is not None}
         strategy = _strategy(self.strategy)
-        problems = [*_foreign(strategy, given, _OPTIONS[strategy]), *_faults(strategy, given)]
+        problems = [*_unknown_options(strategy, given, _OPTIONS[strategy]), *_value_errors(strategy, given)]
         if problems:
             raise InvalidChunking(tuple(problems))
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as Elasticsearch returns them: the options of this strategy alone, no separator group."""
+        """The settings as Elasticsearch returns them: only this strategy's options, and no separator group."""
         options = {name: getattr(self, name) for name in _OPTIONS[self.strategy]}
         if self.separators is not None:
             options["separators"] = list(self.separators)
@@ -84,20 +84,20 @@ class ChunkingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkFit:
-    """The most words that a chunk may have for its model to read all of it."""
+    """The largest chunk that fits the model's token limit, in words."""
 
     words: int
-    """In `language`; 0 where the prefix alone fills the model."""
+    """For `language`; 0 if the prefix alone exceeds the limit."""
     language: str | None = None
-    """Of those that were tried the one in which a word has most tokens; `None` where `words` is an estimate."""
+    """The tested language with the most tokens per word; `None` if `words` is an estimate."""
     words_in_english: int | None = None
 
 
 def parse_chunking_settings(given: Mapping[str, object] | None) -> ChunkingSettings:
-    """Read the `chunking_settings` of a request; `None` and `{}` mean the default.
+    """Parse the `chunking_settings` of a request; `None` and `{}` mean the default.
 
     Raises:
-        InvalidChunking: all that is wrong with them, at once.
+        InvalidChunking: lists every error.
     """
     if not given:
         return DEFAULT_CHUNKING
@@ -105,13 +105,13 @@ def parse_chunking_settings(given: Mapping[str, object] | None) -> ChunkingSetti
     if strategy == "none":
         return ChunkingSettings(strategy=strategy)
     allowed = (*_OPTIONS[strategy], "separator_group") if strategy == "recursive" else _OPTIONS[strategy]
-    problems = _foreign(strategy, (name for name in given if name != "strategy"), allowed)
+    problems = _unknown_options(strategy, (name for name in given if name != "strategy"), allowed)
     options: dict[str, Any] = {name: given[name] for name in allowed if given.get(name) is not None}
     if strategy == "sentence":
         options.setdefault("sentence_overlap", 1)
     if strategy == "recursive":
         problems += _expand_group(options)
-    problems += _faults(strategy, options)
+    problems += _value_errors(strategy, options)
     if problems:
         raise InvalidChunking(tuple(problems))
     return ChunkingSettings(strategy=strategy, **options)
@@ -129,29 +129,28 @@ def _strategy(word: object) -> Strategy:
     return cast("Strategy", folded)
 
 
-def _foreign(strategy: Strategy, names: Iterable[str], allowed: tuple[str, ...]) -> list[str]:
-    foreign = ", ".join(name[:100] for name in names if name not in allowed)
+def _unknown_options(strategy: Strategy, names: Iterable[str], allowed: tuple[str, ...]) -> list[str]:
+    unknown = ", ".join(name[:100] for name in names if name not in allowed)
     label = _LABEL[strategy]
-    return [f"{label} chunking settings can not have the following settings: [{foreign}]"] if foreign else []
+    return [f"{label} chunking settings can not have the following settings: [{unknown}]"] if unknown else []
 
 
-def _faults(strategy: Strategy, options: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the values of one strategy's options."""
+def _value_errors(strategy: Strategy, options: Mapping[str, Any]) -> list[str]:
     if strategy == "none":
         return []
     size: Any = options.get("max_chunk_size")
-    faults = _whole_number("max_chunk_size", size, low=SMALLEST_CHUNK[strategy])
+    errors = _whole_number("max_chunk_size", size, low=MIN_CHUNK_SIZE[strategy])
     if strategy == "sentence":
-        faults += _sentence_overlap(options.get("sentence_overlap"))
+        errors += _sentence_overlap(options.get("sentence_overlap"))
     elif strategy == "word":
-        faults += _whole_number("overlap", options.get("overlap"), high=None if faults else size // 2)
+        errors += _whole_number("overlap", options.get("overlap"), high=None if errors else size // 2)
     else:
-        faults += _separators(options.get("separators"))
-    return faults
+        errors += _separators(options.get("separators"))
+    return errors
 
 
 def _is_integer(value: object) -> bool:
-    """Whether Java would read it as an `Integer`."""
+    """Whether Java would accept it as an `Integer`."""
     return isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31
 
 
@@ -187,7 +186,7 @@ def _sentence_overlap(value: object) -> list[str]:
 
 
 def _expand_group(options: dict[str, Any]) -> list[str]:
-    """Put `separators` where a separator group, or neither, was given; a list becomes a tuple."""
+    """Replace a separator group by its `separators`, and default to the plain text group."""
     group = options.pop("separator_group", None)
     if isinstance(options.get("separators"), list):
         options["separators"] = tuple(options["separators"])

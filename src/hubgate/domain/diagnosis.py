@@ -1,4 +1,4 @@
-"""What a diagnosis finds: the way to a model, step by step."""
+"""The steps of a diagnosis, and their outcomes."""
 
 from __future__ import annotations
 
@@ -10,42 +10,40 @@ from hubgate.domain.errors import Cause, HubgateError
 
 
 class Step(StrEnum):
-    """The steps, in their order; each needs the ones before it."""
+    """In order: each step depends on those before it."""
 
     ADDRESS = "address"
-    """The URL is one, and may be asked."""
+    """The URL is valid, and its host is allowed."""
     DNS = "dns"
-    """Its name has an address."""
+    """The host name resolves."""
     TCP = "tcp"
-    """Something listens there."""
+    """The port accepts connections."""
     TLS = "tls"
-    """Its certificate is good."""
+    """The certificate is valid."""
     AUTHENTICATION = "authentication"
-    """It knows the token."""
+    """The server accepts the token."""
     SCOPE = "scope"
-    """The token may do this, and somebody pays for it."""
+    """The token has the permission, and the account has credit."""
     STATE = "state"
-    """It runs: it is not paused, asleep, failed or overloaded."""
+    """The server is running: not paused, scaled to zero, failed or overloaded."""
     MODEL = "model"
-    """It is a server that is known, and its model does the task."""
+    """The engine is known, and its model does the task."""
     ANSWER = "answer"
-    """The model answers one small question."""
+    """The model answers a small request."""
 
 
 class Outcome(StrEnum):
-    """What became of a step."""
-
     PASSED = "passed"
     FAILED = "failed"
     SKIPPED = "skipped"
-    """Not needed here, or not reached."""
+    """Not applicable, or not reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One step of a diagnosis; `seconds` is what it took, and the rest is told of the step that failed.
+    """The result of one step. `cause` and `remedy` are set if it failed.
 
-    A step that was passed has a `message` where not all went well: which of several tokens was refused.
+    A step that passed has a `message` if there is a warning, such as one of several tokens being refused.
     """
 
     step: Step
@@ -55,11 +53,10 @@ class Finding:
     message: str = ""
     remedy: str = ""
     facts: Facts | None = None
-    """What was learned of the model, at the step where it answered."""
+    """What was learned about the model; set at the `ANSWER` step."""
 
     @classmethod
     def failed(cls, error: HubgateError, step: Step, seconds: float) -> Finding:
-        """The finding for an error."""
         return cls(
             step=step,
             outcome=Outcome.FAILED,
@@ -98,5 +95,5 @@ _STEP_OF: dict[Cause, Step] = {
 
 
 def step_of(cause: Cause) -> Step | None:
-    """The step that a cause tells of, if it tells of one."""
+    """The step at which this cause occurs, if it is specific to one."""
     return _STEP_OF.get(cause)

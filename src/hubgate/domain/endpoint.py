@@ -14,15 +14,15 @@ from hubgate.domain.secret import Secret
 
 DEFAULT_REQUESTS_PER_MINUTE = 3000
 MAX_DIMENSIONS = 65_536
-"""No model has as many: a bound against typing errors."""
+"""Far more than any model has; catches typing errors."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_\-.]*[a-z0-9])?")
 
 
 def check_name(name: str) -> None:
-    """Elasticsearch's rule for the id of an endpoint.
+    """Apply Elasticsearch's rule for inference ids.
 
     Raises:
-        InvalidEndpoint: the name breaks it.
+        InvalidEndpoint: the name is invalid.
     """
     if not _NAME.fullmatch(name):
         raise InvalidEndpoint(
@@ -32,7 +32,7 @@ def check_name(name: str) -> None:
 
 
 class Task(StrEnum):
-    """What an endpoint does, in Elasticsearch's words."""
+    """What an endpoint does, under Elasticsearch's names. `Task(…)` also accepts Hugging Face's names."""
 
     TEXT_EMBEDDING = "text_embedding"
     SPARSE_EMBEDDING = "sparse_embedding"
@@ -42,16 +42,15 @@ class Task(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> Task | None:
-        """Hugging Face's words are read, too."""
-        return _TASK_AT_HUGGING_FACE.get(value) if isinstance(value, str) else None
+        return _TASK_OF_PIPELINE_TAG.get(value) if isinstance(value, str) else None
 
     @property
     def pipeline_tag(self) -> str:
-        """Hugging Face's word for it."""
-        return next(word for word, task in _TASK_AT_HUGGING_FACE.items() if task is self)
+        """Hugging Face's name for the task."""
+        return next(tag for tag, task in _TASK_OF_PIPELINE_TAG.items() if task is self)
 
 
-_TASK_AT_HUGGING_FACE = {
+_TASK_OF_PIPELINE_TAG = {
     "feature-extraction": Task.TEXT_EMBEDDING,
     "sentence-similarity": Task.TEXT_EMBEDDING,
     "sentence-embeddings": Task.TEXT_EMBEDDING,
@@ -63,7 +62,7 @@ _TASK_AT_HUGGING_FACE = {
     "text2text-generation": Task.COMPLETION,
     "conversational": Task.CHAT_COMPLETION,
 }
-"""The first word of each task is the one that is shown."""
+"""The first entry of each task is the one that is displayed."""
 GENERATION_TASKS = frozenset({Task.COMPLETION, Task.CHAT_COMPLETION})
 
 
@@ -71,18 +70,17 @@ class Source(StrEnum):
     """Where a model runs."""
 
     ROUTER = "router"
-    """Hosted: Hugging Face's Inference Providers, once called the Hosted Inference API."""
-
+    """Hugging Face's Inference Providers."""
     DEDICATED = "dedicated"
-    """An Inference Endpoint, or any such server, by its URL."""
+    """An Inference Endpoint, or any other inference server, by its URL."""
     LOCAL = "local"
     """On this machine."""
     FAKE = "fake"
-    """Deterministic vectors without a model or a network, for demonstrations and tests."""
+    """Deterministic vectors without a model or a network, for demos and tests."""
 
 
 class Engine(StrEnum):
-    """The server behind a URL."""
+    """The inference server that runs a model."""
 
     TEI = "tei"
     VLLM = "vllm"
@@ -93,29 +91,28 @@ class Engine(StrEnum):
     """`transformers serve`."""
     INFINITY = "infinity"
     TOOLKIT = "toolkit"
-    """Hugging Face's default toolkit, and custom handlers inside it."""
+    """Hugging Face's inference toolkit, including custom handlers."""
     OPENAI = "openai"
-    """Any other server with OpenAI's routes."""
+    """Any other OpenAI-compatible server."""
     PROVIDER = "provider"
     """One of Hugging Face's Inference Providers."""
     OPENVINO = "openvino"
-    """The gate's own runtime."""
+    """hubgate's own runtime."""
     FAKE = "fake"
 
 
 class Precision(StrEnum):
-    """What a local model computes in."""
+    """The floating-point format a local model computes in."""
 
     F32 = "f32"
-    """The reference."""
     BF16 = "bf16"
-    """Up to four times as fast, on processors that have it."""
+    """Up to four times faster on processors that support it."""
     AUTO = "auto"
-    """bf16 where the processor has it and the model's vectors stay the same for any search."""
+    """bf16 if the processor supports it and search results stay the same, else f32."""
 
 
 class Similarity(StrEnum):
-    """How an index compares the vectors."""
+    """How a search index should compare the vectors."""
 
     COSINE = "cosine"
     DOT_PRODUCT = "dot_product"
@@ -123,118 +120,115 @@ class Similarity(StrEnum):
 
 
 class TokenCounts(StrEnum):
-    """Who counts the tokens of a call."""
+    """Where the token count of a call comes from."""
 
     ENGINE = "engine"
-    """The model's server; its sum for several calls that shared a request is divided, and labelled as estimated."""
+    """The model's server. If several calls shared a request, its total is divided and marked as estimated."""
     TOKENIZER = "tokenizer"
-    """The model's own tokenizer, wherever the server gives no exact number."""
+    """The model's own tokenizer, run by hubgate if the server returns no exact number."""
     ESTIMATED = "estimated"
-    """Nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What was learned of a model when it was registered; `None` is not known."""
+    """What was learned about a model at registration; `None` means unknown."""
 
     engine: Engine | None = None
     engine_version: str | None = None
     model: str | None = None
     revision: str | None = None
-    """A commit of the Hub, or for local weights a digest of them."""
+    """A commit on the Hub, or a digest of local weights."""
     dimensions: int | None = None
     max_input_tokens: int | None = None
     token_counts: TokenCounts | None = None
     max_batch_texts: int | None = None
-    """The server's own client batch limit."""
+    """The server's limit on texts per request."""
     auto_truncate: bool | None = None
     pooling: str | None = None
     precision: str | None = None
     route: str | None = None
-    """Where the server takes the task, below its URL, if that is not where its engine usually does."""
+    """The path of the task below the server's URL, if it is not the engine's usual one."""
     prefixes: dict[InputType, str] = field(default_factory=dict)
-    """What the model wants before each kind of text; empty if nothing."""
+    """The prefix that the model requires for each input type."""
     fingerprint: str | None = None
-    """The vector of a fixed text, f32 in base64: a model that answers otherwise is another one."""
+    """The vector of a fixed text, f32 in base64, to notice that another model is running."""
     chats: bool | None = None
-    """Whether it goes on with conversations: it has a chat template."""
+    """Whether it has a chat template."""
     completes: bool | None = None
-    """Whether it goes on with texts."""
+    """Whether it completes plain texts."""
     provider: str | None = None
-    """Which of the Inference Providers serves it."""
+    """The Inference Provider that serves it."""
     provider_model: str | None = None
-    """The provider's own name of it."""
+    """The provider's own name for the model."""
     chunk_fit: ChunkFit | None = None
-    """`None` where the model's token limit is not known."""
+    """`None` if the model's token limit is unknown."""
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A registered model, without its token: see `Target`."""
+    """The settings of a registered model and the facts learned about it, without its token: see `Target`."""
 
     name: str
     task: Task
     source: Source
     model: str | None = None
-    """A Hub repository, or for a local model also a folder."""
+    """A Hub repository; for local models also a folder."""
     url: str | None = None
-    """As the operator gave it."""
     engine: Engine | None = None
-    """The operator's choice; `None` lets the gate detect it."""
+    """`None` detects it."""
     similarity: Similarity | None = None
     dimensions: int | None = None
-    """What the operator expects; the measured number is in `facts`."""
+    """What the operator expects; the measured value is in `facts`."""
     max_input_tokens: int | None = None
     provider: str | None = None
-    """Of a router endpoint: `auto`, a provider's name, or a policy (`fastest`, `cheapest`, `preferred`)."""
+    """For router endpoints: `auto`, a provider's name, or a policy (`fastest`, `cheapest`, `preferred`)."""
     bill_to: str | None = None
-    """The organisation that pays for a router endpoint."""
+    """The organization that pays for a router endpoint."""
     namespace: str | None = None
-    """The user or organisation that a dedicated endpoint belongs to at Hugging Face."""
+    """The Hugging Face user or organization that owns a dedicated endpoint."""
     connection: str | None = None
-    """The name of a stored token, used instead of one of its own."""
+    """The name of a stored token, instead of a token of its own."""
     proxy: str | None = None
-    """An HTTP proxy between the gate and the server, by URL."""
+    """The URL of an HTTP proxy in front of the server."""
     ca_bundle: str | None = None
-    """A file of certificates that the server's is checked against, instead of the system's."""
+    """A file of CA certificates that replaces the system's."""
     timeout: float | None = None
-    """Seconds that one request may take; `None` is the gate's own."""
+    """Seconds per request; `None` means hubgate's default."""
     fallback: str | None = None
-    """The name of an endpoint that answers when this one cannot."""
+    """The endpoint that handles calls when this one fails."""
     enabled: bool = True
     requests_per_minute: int = DEFAULT_REQUESTS_PER_MINUTE
     tokens_per_minute: int | None = None
     max_concurrent_requests: int | None = None
     burst: int = 1
-    """Requests that may leave together after a pause; Elasticsearch's limiter allows one."""
+    """How many requests may be sent at once after a pause. Elasticsearch's limiter allows one."""
     prefixes: dict[InputType, str] | None = None
-    """What the operator wants before each kind of text, instead of what is known of the model."""
+    """Replaces the prefixes in `facts`."""
     cached: bool = True
-    """Whether vectors are remembered."""
     top_n: int | None = None
-    """Of an endpoint that ranks: how many ranks an answer holds, where the call does not say; `None` for all."""
+    """For rerankers: how many results to return by default; `None` returns all."""
     return_documents: bool | None = None
-    """Of an endpoint that ranks: whether an answer holds the texts, where the call does not say."""
+    """For rerankers: whether to return the texts by default."""
     precision: Precision = Precision.F32
-    """Of a local model, as the operator wants it; what it computes in is in `facts`."""
+    """For local models. The one in use is in `facts`."""
     chunking: ChunkingSettings | None = None
-    """How long texts are cut where a call asks for chunks; `None` cuts so that the model reads all of every chunk."""
+    """How to split long texts; `None` makes chunks that fit the model's token limit."""
     facts: Facts = field(default_factory=Facts)
 
     @property
     def public_model(self) -> str | None:
-        """The model as any caller may see it: of a local one never the folder."""
+        """The model's name as callers may see it: never the folder of a local model."""
         return self.facts.model or (None if self.source is Source.LOCAL else self.model)
 
     @property
     def token_limit(self) -> int | None:
-        """How many tokens of a text the model reads, special ones included."""
+        """How many tokens of a text the model reads, including special tokens."""
         return self.max_input_tokens or self.facts.max_input_tokens
 
     @property
-    def rate_limited(self) -> bool:
-        """Whether its calls wait for a rate limit: one that runs inside the gateway has none unless it is set."""
+    def is_rate_limited(self) -> bool:
+        """Whether calls wait for the rate limit. Models that run inside the gateway have one only if it is set."""
         limits = (
             self.requests_per_minute,
             self.tokens_per_minute,
@@ -256,23 +250,23 @@ class Endpoint:
             ("timeout", self.timeout),
             ("top_n", self.top_n),
         ):
-            if value is not None and not 0 < value < math.inf:  # YAML knows .nan and .inf
+            if value is not None and not 0 < value < math.inf:  # YAML allows .nan and .inf
                 number = "number" if label == "timeout" else "integer"
                 raise InvalidEndpoint(f"Invalid value [{value}]. [{label}] must be a positive {number}")
         if self.dimensions is not None and self.dimensions > MAX_DIMENSIONS:
             raise InvalidEndpoint(
-                f"Invalid value [{self.dimensions}]. [dimensions] is at most {MAX_DIMENSIONS}"
+                f"Invalid value [{self.dimensions}]. [dimensions] must be at most {MAX_DIMENSIONS}"
             )
         if self.source is Source.DEDICATED and not self.url:
             raise InvalidEndpoint(
-                "A dedicated endpoint needs its URL.", remedy="Copy it from the endpoint's page."
+                "A dedicated endpoint requires a URL.", remedy="Copy it from the endpoint's page."
             )
         if self.source is Source.ROUTER and not self.model:
-            raise InvalidEndpoint("A hosted endpoint needs a model: its name on the Hub, as org/name.")
+            raise InvalidEndpoint("A hosted endpoint requires a model: its name on the Hub, as org/name.")
         if self.fallback == self.name:
             raise InvalidEndpoint("An endpoint cannot fall back to itself.")
         if self.source is Source.LOCAL and not self.model:
-            raise InvalidEndpoint("A local endpoint needs a model: a folder, or a repository of the Hub.")
+            raise InvalidEndpoint("A local endpoint requires a model: a folder, or a repository on the Hub.")
 
 
 @dataclass(frozen=True, slots=True)

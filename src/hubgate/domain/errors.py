@@ -1,39 +1,39 @@
-"""Every error hubgate raises on purpose.
+"""The errors that hubgate raises.
 
     HubgateError
-    ├── CallerError               the request cannot be served as it is; asking again changes nothing
+    ├── CallerError               the request cannot be served as it is; retrying does not help
     │   ├── InvalidRequest        a field is missing, unknown, of the wrong type or out of range
-    │   ├── InvalidEndpoint       an endpoint's settings cannot be used
-    │   │   └── InvalidChunking   its chunking settings cannot (in `hubgate.domain.chunking`)
-    │   ├── NotAuthenticated      no key, or one that is unknown or revoked
-    │   │   └── TooManyWrongKeys  and too many wrong keys came before it
-    │   ├── NotPermitted          a good key without this right
+    │   ├── InvalidEndpoint       an endpoint's settings are invalid
+    │   │   └── InvalidChunking   its chunking settings are (in `hubgate.domain.chunking`)
+    │   ├── NotAuthenticated      the key is missing, unknown, revoked or expired
+    │   │   └── TooManyWrongKeys  and too many wrong keys were tried before
+    │   ├── NotPermitted          the key lacks this permission
     │   ├── NotFound              nothing is served at this path
     │   ├── EndpointNotFound      no endpoint has this name
     │   ├── EndpointExists        the name is taken
     │   ├── WrongTask             the endpoint serves another task
-    │   ├── EndpointDisabled      its operator has switched it off
+    │   ├── EndpointDisabled      the endpoint is disabled
     │   ├── InUse                 something else needs it, so it cannot be removed
-    │   ├── BodyTooLarge          the request is larger than the gate accepts
-    │   └── BodyTooSlow           its body did not arrive in time
-    ├── CapacityError             the gate has no room now
-    │   ├── GatewayBusy              for another connection, or for the bytes of a request body
-    │   ├── QueueFull             too many callers wait already
-    │   ├── KeyLimit              the caller's key has spent its minute
-    │   └── DeadlineExceeded      the caller's time ran out
-    │       └── DeadlineUnreachable            it would before a turn comes; told at once
-    ├── UpstreamError             the model's server is the reason
-    │   ├── UpstreamUnreachable   no connection: name, address, TLS, refused, timed out
-    │   ├── UpstreamRefused       it answered with an error status
-    │   ├── UpstreamUnreadable    it answered, and not with what it should
-    │   └── EndpointChanged       it answers as another model than the registered one
+    │   ├── BodyTooLarge          the request body is too large
+    │   └── BodyTooSlow           the request body did not arrive in time
+    ├── CapacityError             the gateway is out of capacity
+    │   ├── GatewayBusy           no capacity for another connection or request body
+    │   ├── QueueFull             too many calls are waiting
+    │   ├── KeyLimit              the caller's key reached its rate limit
+    │   └── DeadlineExceeded      the caller's deadline passed
+    │       └── DeadlineUnreachable   it would pass before the call's turn; raised at once
+    ├── UpstreamError             the model's server failed
+    │   ├── UpstreamUnreachable   no connection: DNS, address, TLS, refused, timed out
+    │   ├── UpstreamRefused       it returned an error status
+    │   ├── UpstreamUnreadable    its reply is not what the protocol requires
+    │   └── EndpointChanged       it now runs another model than the registered one
     ├── RuntimeFailed             the local runtime cannot load or run a model
     └── StoreFailed               the database or the key file cannot be used
-        └── DiskFull              its disk has no room
+        └── DiskFull              its disk is full
 
-Each error carries a `cause` (one word from `Cause`, the same on every face, in logs and in metrics), a
-`message` (what is wrong), a `remedy` (what to do), `retryable` and `retry_after` (seconds). None carries a secret.
-Status codes belong to `hubgate.web.http.errors` alone.
+Each error has a `cause` (one word from `Cause`, the same on every face, in logs and in metrics), a `message` (what is
+wrong), a `remedy` (what to do), `retryable` and `retry_after` (seconds). None contains a secret. Only
+`hubgate.web.http.errors` maps them to status codes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from typing import ClassVar
 
 
 class Cause(StrEnum):
-    """Why a call failed, in one word for machines; people read the message."""
+    """Why a call failed, for programs."""
 
     INVALID_REQUEST = "invalid_request"
     INVALID_ENDPOINT = "invalid_endpoint"
@@ -99,8 +99,6 @@ class Cause(StrEnum):
 
 
 class HubgateError(Exception):
-    """The root of the tree above."""
-
     default_cause: ClassVar[Cause] = Cause.INTERNAL
     default_retryable: ClassVar[bool] = False
 
@@ -129,26 +127,18 @@ class CallerError(HubgateError):
 
 
 class InvalidRequest(CallerError):
-    """A field is missing, unknown, of the wrong type or out of range."""
-
     default_cause = Cause.INVALID_REQUEST
 
 
 class InvalidEndpoint(CallerError):
-    """An endpoint's settings cannot be used."""
-
     default_cause = Cause.INVALID_ENDPOINT
 
 
 class NotAuthenticated(CallerError):
-    """No key, or one that is unknown or revoked."""
-
     default_cause = Cause.NOT_AUTHENTICATED
 
 
 class TooManyWrongKeys(NotAuthenticated):
-    """The key is wrong, and too many wrong keys were tried before it."""
-
     def __init__(self, *, remedy: str, retry_after: float) -> None:
         super().__init__(
             "The key is unknown or was revoked, and too many wrong keys were tried in the last minute.",
@@ -158,20 +148,14 @@ class TooManyWrongKeys(NotAuthenticated):
 
 
 class NotPermitted(CallerError):
-    """A good key without this right."""
-
     default_cause = Cause.NOT_PERMITTED
 
 
 class NotFound(CallerError):
-    """Nothing is served at this path."""
-
     default_cause = Cause.NOT_FOUND
 
 
 class EndpointNotFound(CallerError):
-    """No endpoint has this name; `remedy` says which one may be meant, or where the names are listed."""
-
     default_cause = Cause.ENDPOINT_NOT_FOUND
 
     def __init__(self, name: str, remedy: str = "") -> None:
@@ -180,113 +164,87 @@ class EndpointNotFound(CallerError):
 
 
 class EndpointExists(CallerError):
-    """The name is taken."""
-
     default_cause = Cause.ENDPOINT_EXISTS
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"An endpoint named [{name}] exists already.", remedy="Choose another name, or delete it first."
+            f"An endpoint named [{name}] already exists.", remedy="Choose another name, or delete it first."
         )
         self.name = name
 
 
 class WrongTask(CallerError):
-    """The endpoint serves another task."""
-
     default_cause = Cause.WRONG_TASK
 
-    def __init__(self, name: str, *, asked: str, actual: str, remedy: str | None = None) -> None:
+    def __init__(self, name: str, *, requested: str, actual: str, remedy: str | None = None) -> None:
         super().__init__(
-            f"Endpoint [{name}] serves {actual}, not {asked}.",
-            remedy=remedy or f"Use an endpoint of task {asked}; GET /v1/models lists them.",
+            f"Endpoint [{name}] serves {actual}, not {requested}.",
+            remedy=remedy or f"Use an endpoint with task {requested}; GET /v1/models lists them.",
         )
-        self.name, self.asked, self.actual = name, asked, actual
+        self.name, self.requested, self.actual = name, requested, actual
 
 
 class EndpointDisabled(CallerError):
-    """The endpoint's operator has switched it off."""
-
     default_cause = Cause.DISABLED
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"Endpoint [{name}] is switched off.",
-            remedy="Its operator can switch it on again, or name another.",
+            f"Endpoint [{name}] is disabled.",
+            remedy="Ask its operator to enable it, or use another endpoint.",
         )
         self.name = name
 
 
 class InUse(CallerError):
-    """What is to be removed is needed by something else."""
-
     default_cause = Cause.IN_USE
 
 
 class BodyTooLarge(CallerError):
-    """The request is larger than the gate accepts."""
-
     default_cause = Cause.BODY_TOO_LARGE
 
 
 class BodyTooSlow(CallerError):
-    """The request's body did not arrive in time."""
-
     default_cause = Cause.DEADLINE_EXCEEDED
 
 
 class CapacityError(HubgateError):
-    """The gate has no room now."""
-
     default_retryable = True
 
 
 class GatewayBusy(CapacityError):
-    """The gate has no room for another connection, or for the bytes of a request body."""
-
     default_cause = Cause.GATE_BUSY
 
 
 class QueueFull(CapacityError):
-    """Too many callers wait already."""
-
     default_cause = Cause.QUEUE_FULL
 
 
 class KeyLimit(CapacityError):
-    """The caller's key has spent its minute."""
-
     default_cause = Cause.KEY_LIMIT
 
 
 class DeadlineExceeded(CapacityError):
-    """The caller's time ran out."""
-
     default_cause = Cause.DEADLINE_EXCEEDED
 
 
 class DeadlineUnreachable(DeadlineExceeded):
-    """It would before a turn comes; told at once, so there is time left to ask elsewhere."""
+    """The deadline would pass before the call's turn comes. Raised at once, so the caller can still use a fallback."""
 
 
 class UpstreamError(HubgateError):
-    """The model's server is the reason."""
-
     default_cause = Cause.UPSTREAM_FAILED
 
 
 class UpstreamUnreachable(UpstreamError):
-    """No connection could be made, or it broke before an answer."""
-
     default_cause = Cause.CONNECTION_LOST
     default_retryable = True
 
 
 class UpstreamRefused(UpstreamError):
-    """The server answered with an error status.
+    """The server returned an error `status`.
 
-    `status` is the server's; `said` is the server's own words, shortened and without markup; `signs` are the known
-    words among them that tell how the server must be asked instead.
+    `server_message` is the server's own message, shortened and without markup. `markers` are the known phrases in it
+    that show which other request format the server expects.
     """
 
     def __init__(
@@ -294,8 +252,8 @@ class UpstreamRefused(UpstreamError):
         message: str,
         *,
         status: int,
-        said: str = "",
-        signs: frozenset[str] = frozenset(),
+        server_message: str = "",
+        markers: frozenset[str] = frozenset(),
         remedy: str = "",
         cause: Cause | None = None,
         retryable: bool | None = None,
@@ -303,33 +261,25 @@ class UpstreamRefused(UpstreamError):
     ) -> None:
         super().__init__(message, remedy=remedy, cause=cause, retryable=retryable, retry_after=retry_after)
         self.status = status
-        self.said = said
-        self.signs = signs
+        self.server_message = server_message
+        self.markers = markers
 
 
 class UpstreamUnreadable(UpstreamError):
-    """The server answered, and not with what it should."""
-
     default_cause = Cause.UNREADABLE_REPLY
 
 
 class EndpointChanged(UpstreamError):
-    """The server answers as another model than the registered one."""
-
     default_cause = Cause.MODEL_CHANGED
 
 
 class RuntimeFailed(HubgateError):
-    """The local runtime cannot load or run a model."""
-
     default_cause = Cause.MODEL_UNUSABLE
 
 
 class StoreFailed(HubgateError):
-    """The database or the key file cannot be used."""
-
     default_cause = Cause.STORE_FAILED
 
 
 class DiskFull(StoreFailed):
-    """The disk of the database has no room."""
+    """The disk of the database is full."""

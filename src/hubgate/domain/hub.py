@@ -1,7 +1,4 @@
-"""What Hugging Face tells of models, of the owner of a token, and of Inference Endpoints.
-
-`None` is not known: the Hub did not say, and nothing is guessed.
-"""
+"""What Hugging Face's APIs return about models, token owners and Inference Endpoints. `None` means unknown."""
 
 from __future__ import annotations
 
@@ -11,92 +8,92 @@ from enum import StrEnum
 from hubgate.domain.endpoint import Engine, Task
 
 MAX_MODELS = 100
-"""Of one search."""
+"""Per search."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSearch:
-    """What is looked for on the Hub; trending models come first."""
+    """A search on the Hub, sorted by trending."""
 
     text: str = ""
     task: Task | None = None
     served: bool | None = None
-    """`True`: only models that one of the Inference Providers serves now; `False`: only the others."""
+    """Whether an Inference Provider must be serving the model now (`True`) or must not (`False`)."""
     limit: int = 20
     """At most `MAX_MODELS`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderMapping:
-    """One of the Inference Providers that has a model."""
+    """An Inference Provider that offers a model."""
 
     provider: str
     task: str
-    """In Hugging Face's words."""
+    """Hugging Face's name for the task."""
     status: str
     """`live`, `staging` or `error`."""
     provider_model: str
-    """The provider's own name of it."""
+    """The provider's own name for the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """A model of the Hub."""
+    """A model on the Hub."""
 
     name: str
-    """Its repository, as org/name."""
+    """The repository, as org/name."""
     tasks: tuple[Task, ...] = ()
-    """Which of the gate's tasks it does, by its tags; those of the Hub are in `pipeline_tag`."""
+    """The tasks that hubgate supports, derived from the model's tags."""
     pipeline_tag: str | None = None
     served_by: tuple[ProviderMapping, ...] = ()
-    """In the order that the owner of the token prefers."""
+    """In the token owner's order of preference."""
     gated: bool = False
-    """Whether its owner must let a reader in first."""
+    """Whether its owner must grant access."""
     private: bool = False
     downloads: int | None = None
     """In the last 30 days."""
     likes: int | None = None
     trending: float | None = None
-    """The Hub's score; higher is more talked about at the moment."""
+    """The Hub's trending score."""
     parameters: int | None = None
     dimensions: int | None = None
-    """Numbers of one of its vectors; only of embedding models."""
+    """For embedding models."""
     max_input_tokens: int | None = None
     library: str | None = None
     license: str | None = None
     revision: str | None = None
-    """The newest commit."""
+    """The latest commit."""
     updated_at: str | None = None
-    """The time of it, in ISO 8601."""
+    """When it was made, in ISO 8601."""
 
     @property
     def served(self) -> bool:
-        """Whether one of the Inference Providers serves it now."""
+        """Whether an Inference Provider is serving it now."""
         return any(serving.status == "live" for serving in self.served_by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubUser:
-    """The owner of a token, and what the token may do."""
+    """The owner of a token, and the token's permissions."""
 
     name: str
     kind: str = "user"
     """`user`, `org` or `app`."""
     organisations: tuple[str, ...] = ()
-    """Together with the name: the namespaces that Inference Endpoints may belong to."""
+    """Namespaces that Inference Endpoints may belong to, besides `name`."""
     token_name: str | None = None
     role: str | None = None
     """`read`, `write` or `fineGrained`."""
     scopes: tuple[str, ...] = ()
-    """Of a fine-grained token, for whatever they are given."""
+    """The permissions of a fine-grained token, on any resource."""
     calls_providers: bool | None = None
-    """Whether it may call Inference Providers, the router's source of models."""
+    """Whether it may call Inference Providers."""
     calls_endpoints: bool | None = None
     """Whether it may call Inference Endpoints."""
 
 
 class DeploymentState(StrEnum):
-    """How an Inference Endpoint is, in Hugging Face's words."""
+    """The state of an Inference Endpoint, under Hugging Face's names."""
 
     PENDING = "pending"
     INITIALIZING = "initializing"
@@ -107,7 +104,7 @@ class DeploymentState(StrEnum):
     FAILED = "failed"
     SCALED_TO_ZERO = "scaledToZero"
     UNKNOWN = "unknown"
-    """A word that is new to the gate."""
+    """A state that hubgate does not know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,37 +114,37 @@ class Deployment:
     name: str
     namespace: str
     state: DeploymentState
-    said: str = ""
-    """Hugging Face's own words on its state."""
+    status_message: str = ""
+    """Hugging Face's description of the state."""
     url: str | None = None
-    """`None` while it is paused, or was never ready."""
+    """`None` while it is paused or was never ready."""
     repository: str | None = None
     revision: str | None = None
     task: str | None = None
-    """In Hugging Face's words."""
+    """Hugging Face's name for the task."""
     engine: Engine | None = None
-    """By its image; `None` for one that is not known."""
+    """Derived from the image; `None` if the image is unknown."""
     image: str | None = None
     access: str | None = None
     """`public`, `authenticated` or `private`."""
     hardware: str | None = None
     region: str | None = None
     min_replicas: int | None = None
-    """With 0 it sleeps when it is not used."""
+    """0 allows scale to zero."""
     price_per_hour: float | None = None
-    """US dollars for one replica."""
+    """US dollars per replica."""
 
     @property
     def paused(self) -> bool:
-        """It does not wake by itself: somebody has to resume it."""
+        """Whether somebody has to resume it before it can be called."""
         return self.state is DeploymentState.PAUSED
 
     @property
     def asleep(self) -> bool:
-        """The next call wakes it."""
+        """Whether it is scaled to zero, and starts at the next call."""
         return self.state is DeploymentState.SCALED_TO_ZERO
 
     @property
     def running(self) -> bool:
-        """It answers now."""
+        """Whether it answers calls now."""
         return self.state in {DeploymentState.RUNNING, DeploymentState.UPDATING}

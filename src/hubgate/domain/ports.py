@@ -9,8 +9,7 @@ from hubgate.domain.calls import CachedVector, Call, Generated, GenerationCall, 
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import Endpoint, Facts, Target
 from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelSearch
-from hubgate.domain.keys import Key
-from hubgate.domain.records import AuditLog, ConnectionStore, UsageStore
+from hubgate.domain.records import AuditLog, ConnectionStore, Key, UsageStore
 from hubgate.domain.secret import Secret
 
 

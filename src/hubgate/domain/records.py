@@ -1,73 +1,104 @@
-"""What the gate keeps beside endpoints and keys: named tokens, counts of use, and who changed what."""
+"""What hubgate stores besides endpoints: gateway keys, connections (named tokens), usage, and the audit log.
+
+Times are seconds since the epoch.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from hubgate.domain.calls import InputType
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, HUGGING_FACE
 
 HOUR, DAY = 3600, 86_400
-"""Seconds. Hours and days are UTC's."""
+"""Seconds. Hours and days are in UTC."""
 LATENCY_BOUNDS = tuple(float(f"{10 ** (step / 10 - 3):.4g}") for step in range(61))
-"""Upper bounds of the buckets, in seconds: ten per decade, from 1 ms to 1000 s. One more bucket holds what took longer."""
+"""Upper bounds of the histogram buckets in seconds: ten per decade, from 1 ms to 1000 s. One more bucket has the rest."""
 BUCKETS = len(LATENCY_BOUNDS) + 1
+
+ACTOR: ContextVar[str] = ContextVar("actor", default="gate")
+"""Who is making a change, for the audit log: a gateway key's id, `cli`, `console`, or `gate` for hubgate itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A gateway key as stored. Without `endpoints` it may call all of them."""
+
+    id: str
+    name: str
+    digest: bytes = field(repr=False)
+    """SHA-256 of the key, which is never stored."""
+    created_at: float
+    last_used_at: float | None = None
+    admin: bool = False
+    default_endpoint: str | None = None
+    bulk: bool = False
+    """Its calls wait behind those of interactive keys."""
+    input_type: InputType | None = None
+    """The default for calls that do not specify it."""
+    endpoints: tuple[str, ...] = ()
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    expires_at: float | None = None
+
+    def may_call(self, endpoint: str) -> bool:
+        return not self.endpoints or endpoint in self.endpoints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """A stored token under a name, for endpoints that have none of their own. Time is seconds since the epoch."""
+    """A stored token, for endpoints without a token of their own."""
 
     name: str
     token: Secret | None
-    """`None` where it cannot be opened: the log says why."""
+    """`None` if it could not be decrypted; the log has the reason."""
     created_at: float
     hosts: tuple[str, ...] = DEFAULT_HOSTS
-    """Where its token may be sent: see `hubgate.domain.token_hosts`. Empty where an earlier version stored it."""
+    """Where the token may be sent: see `hubgate.domain.token_hosts`. Empty if an earlier version stored it."""
 
     @property
     def hub_token(self) -> Secret | None:
-        """The token for questions to the Hub, if it may be sent there."""
+        """The token for calls to the Hub, if it may be sent there."""
         if self.token is None or HUGGING_FACE not in self.hosts:
             return None
         return next(iter(self.token.each()), None)
 
 
 class Slot(NamedTuple):
-    """Whose use is counted, and when: the hour's or the day's start in seconds since the epoch."""
+    """What a usage tally counts: an endpoint and a key, in the hour or day that starts `at`."""
 
     at: int
     endpoint: str
     key: str
-    """A gateway key's id; empty for what cannot be told by keys: caches and requests to the upstream."""
+    """A gateway key's id; empty for counts that are not per key: cache hits and upstream requests."""
 
 
 @dataclass(slots=True)
 class Latency:
-    """How long some requests took, in seconds: a histogram, and the exact extremes (`None` without requests)."""
+    """A histogram of request durations in seconds, with the exact extremes."""
 
     counts: list[int] = field(default_factory=lambda: [0] * BUCKETS)
     fastest: float | None = None
     slowest: float | None = None
 
     def observe(self, seconds: float) -> None:
-        """Count one request."""
         self.counts[bisect_left(LATENCY_BOUNDS, seconds)] += 1
         self._widen(seconds, seconds)
 
     def add(self, other: Latency) -> None:
-        """Count the requests of another one, too."""
         self.counts = [one + two for one, two in zip(self.counts, other.counts, strict=True)]
         if other.fastest is not None and other.slowest is not None:
             self._widen(other.fastest, other.slowest)
 
     def percentile(self, share: float) -> float | None:
-        """The time within which this share of the requests was answered; `None` without requests.
+        """The percentile for a share from 0 to 1, accurate to about 10 %; `None` without requests.
 
-        Interpolated within a bucket, so it is accurate to a tenth or so, and never outside of what was observed.
+        Interpolated within a bucket, and never outside the observed range.
         """
         if self.fastest is None or self.slowest is None:
             return None
@@ -88,13 +119,13 @@ class Latency:
 
 @dataclass(slots=True)
 class Tally:
-    """How much an endpoint was used in some time. Queue time is in seconds."""
+    """An endpoint's usage in a period."""
 
     requests: int = 0
     errors: int = 0
-    """Requests that failed, other than those that were cancelled."""
+    """Failed requests, without cancelled ones."""
     cancelled: int = 0
-    """Requests whose caller disconnected before the answer was complete."""
+    """Requests whose caller disconnected before the response was complete."""
     texts: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -103,16 +134,15 @@ class Tally:
     cache_misses: int = 0
     upstream_requests: int = 0
     saved_requests: int = 0
-    """Calls that went along in another's request to the upstream."""
+    """Calls that shared another call's upstream request."""
     latency: Latency = field(default_factory=Latency)
-    """Of answered interactive requests."""
+    """Successful interactive requests."""
     bulk_latency: Latency = field(default_factory=Latency)
-    """Of answered bulk requests, which wait behind the interactive ones."""
+    """Successful bulk requests, which wait behind interactive ones."""
     causes: dict[str, int] = field(default_factory=dict)
-    """Errors by their cause."""
+    """Errors by cause."""
 
     def add(self, other: Tally) -> None:
-        """Add what another one counted."""
         for name in COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.latency.add(other.latency)
@@ -134,11 +164,11 @@ COUNTS = (
     "upstream_requests",
     "saved_requests",
 )
-"""The numbers of a `Tally` that are simply added."""
+"""The plain counters of a `Tally`."""
 
 
 class UsageRow(NamedTuple):
-    """The use of one group, as `UsageStore.read` was asked to group: `group` holds a value for each word of `by`."""
+    """The usage of one group; `group` has a value for each field of `UsageQuery.by`."""
 
     group: tuple[str | int, ...]
     tally: Tally
@@ -146,71 +176,70 @@ class UsageRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageQuery:
-    """Which use, and by what: `start` included, `end` excluded, in seconds since the epoch."""
+    """Which usage to return, from `start` (inclusive) to `end` (exclusive), and how to group it."""
 
     start: int
     end: int
     by: tuple[str, ...] = ()
-    """Of endpoint, key, day, hour, cause."""
+    """Any of endpoint, key, day, hour, cause."""
     endpoint: str | None = None
     key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One line of the audit log."""
+    """An entry of the audit log."""
 
     at: float
     who: str
+    """See `ACTOR`."""
     verb: str
-    """Kind and verb, as `endpoint.add`."""
+    """For example `endpoint.add`."""
     subject: str
-    """The name of what was changed."""
+    """The name of the changed object."""
     changes: Mapping[str, Any]
-    """`[before, after]` by the setting's name; never a secret."""
+    """`[before, after]` by setting; never a secret."""
 
 
 class ConnectionStore(Protocol):
-    """Connections that survive a restart; tokens go in and come out open. All raise `StoreFailed`."""
+    """Stored connections, with tokens in plain text. All methods raise `StoreFailed`."""
 
     async def all(self) -> Sequence[Connection]:
-        """All of them, by name."""
+        """All connections, sorted by name."""
         ...
 
     async def put(self, connection: Connection) -> None:
-        """Store a connection, in place of the one of its name; without a token the stored one stays."""
+        """Add or replace a connection. Without a token the stored one stays."""
         ...
 
-    async def remove(self, name: str) -> None:
-        """Forget a connection."""
-        ...
+    async def remove(self, name: str) -> None: ...
 
 
 class UsageStore(Protocol):
-    """Counts that survive a restart. All raise `StoreFailed`; nothing is half done then."""
+    """Stored usage. All methods are atomic and raise `StoreFailed`."""
 
     async def add(self, tallies: Mapping[Slot, Tally]) -> None:
-        """Add to the hours."""
+        """Add to the hourly tallies."""
         ...
 
     async def read(
-        self, question: UsageQuery, most: int, after: tuple[str | int, ...] | None = None
+        self, query: UsageQuery, limit: int, after: tuple[str | int, ...] | None = None
     ) -> Sequence[UsageRow]:
-        """The use, grouped and in the order of the groups; at most so many rows, those after a group if one is given."""
+        """At most `limit` rows, sorted by group, starting after the group `after`."""
         ...
 
     async def roll(self, now: float) -> None:
-        """Make days of old hours, and forget old days."""
+        """Merge old hours into days, and delete old days."""
         ...
 
 
 class AuditLog(Protocol):
-    """Who changed what. All raise `StoreFailed`."""
+    """All methods raise `StoreFailed`."""
 
     async def record(self, verb: str, subject: str, changes: Mapping[str, Any] | None = None) -> None:
-        """Write down a change that the store does not see: what it stores it writes down itself."""
+        """Log an event other than a stored change; the store logs those itself."""
         ...
 
-    async def read(self, most: int, before: int | None = None) -> Sequence[tuple[int, Change]]:
-        """The newest changes with their numbers, the newest first; only those before a number, if one is given."""
+    async def read(self, limit: int, before: int | None = None) -> Sequence[tuple[int, Change]]:
+        """The latest changes with their numbers, newest first, starting below the number `before`."""
         ...

@@ -1,4 +1,4 @@
-"""A secret that cannot be printed by accident."""
+"""A secret that cannot be printed or logged by accident."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hmac
 
 
 class Secret:
-    """A token in memory. `reveal` is the only way to its text, so that each use can be found."""
+    """A token. Only `reveal` returns its text, so that every use can be searched for."""
 
     __slots__ = ("_text",)
 
@@ -14,22 +14,21 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The token itself, for sending or sealing."""
         return self._text
 
     def each(self) -> tuple[Secret, ...]:
-        """The tokens in it, one a line: an endpoint may have several."""
+        """The tokens, one per line: an endpoint may have several."""
         return tuple(Secret(line.strip()) for line in self._text.split("\n") if line.strip())
 
     @property
     def is_sendable(self) -> bool:
-        """Whether there is a token in it, and an HTTP header can carry each."""
+        """Whether it contains at least one token, and all are valid in an HTTP header."""
         tokens = self.each()
-        return bool(tokens) and all("!" <= letter <= "~" for one in tokens for letter in one.reveal())
+        return bool(tokens) and all("!" <= char <= "~" for token in tokens for char in token.reveal())
 
     @property
     def hint(self) -> str:
-        """What may be shown: the last four characters, or nothing of a token too short to hide."""
+        """The last four characters, for display; none if the token is short."""
         return f"…{self._text[-4:]}" if len(self._text) >= 12 else "…"
 
     def __eq__(self, other: object) -> bool:
@@ -44,4 +43,4 @@ class Secret:
     __str__ = __repr__
 
     def __reduce__(self) -> str | tuple[object, ...]:
-        raise TypeError("a Secret is not to be pickled")
+        raise TypeError("a Secret cannot be pickled")

@@ -154,7 +154,7 @@ class Asking:
         task, answer = live.endpoint.task, live.pipeline.answer
         wanted = task if isinstance(call, Tokenize) else _TASK_OF[type(call)]
         if wanted is not task:
-            raise WrongTask(live.endpoint.name, asked=wanted, actual=task)
+            raise WrongTask(live.endpoint.name, requested=wanted, actual=task)
         with self._live.calling(live):
             return await answer(call)
 
@@ -224,5 +224,5 @@ def check_fallback(endpoint: Endpoint, other: Endpoint) -> None:
 def _writing(live: Live) -> GenerationPipeline:
     if live.pipeline.writing is None:
         asked = f"{Task.COMPLETION} or {Task.CHAT_COMPLETION}"
-        raise WrongTask(live.endpoint.name, asked=asked, actual=live.endpoint.task)
+        raise WrongTask(live.endpoint.name, requested=asked, actual=live.endpoint.task)
     return live.pipeline.writing

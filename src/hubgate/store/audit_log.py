@@ -9,8 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select
 
-from hubgate.domain.actor import ACTOR
-from hubgate.domain.records import Change
+from hubgate.domain.records import ACTOR, Change
 from hubgate.store.database import Database
 from hubgate.store.tables import audit
 

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import RowMapping
 
 from hubgate.domain.calls import InputType
-from hubgate.domain.keys import Key
+from hubgate.domain.records import Key
 from hubgate.store.tables import keys
 
 _UNTOLD = frozenset({"digest", "created_at", "last_used_at"})

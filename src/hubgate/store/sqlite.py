@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine, event
 
 from hubgate.domain.errors import StoreFailed
 from hubgate.files import create_private_folder, write_private
-from hubgate.settings import database_mark
+from hubgate.settings import database_marker
 
 _log = logging.getLogger(__name__)
 
@@ -116,22 +116,22 @@ def mark(path: Path) -> None:
     if is_marked(path):
         return
     try:
-        write_private(database_mark(path), _MARK.encode(), new=True)
+        write_private(database_marker(path), _MARK.encode(), new=True)
     except OSError as error:
-        _log.warning("%s could not be written: %s", database_mark(path), error.strerror)
+        _log.warning("%s could not be written: %s", database_marker(path), error.strerror)
 
 
 def lost(path: Path) -> StoreFailed:
     """The error of a database that was here, and is gone or empty."""
     return StoreFailed(
         f"The database {path} is missing or empty, but this gateway had one.",
-        remedy=f"Restore it from a backup. To start over without its endpoints, tokens and keys, delete {database_mark(path)}.",
+        remedy=f"Restore it from a backup. To start over without its endpoints, tokens and keys, delete {database_marker(path)}.",
     )
 
 
 def is_marked(path: Path) -> bool:
     """Whether a database was in use here."""
-    return database_mark(path).exists()
+    return database_marker(path).exists()
 
 
 def _make(path: Path) -> None:

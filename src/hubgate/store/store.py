@@ -32,7 +32,7 @@ from hubgate.domain.errors import (
     EndpointNotFound,
     InvalidRequest,
 )
-from hubgate.domain.keys import Key
+from hubgate.domain.records import Key
 from hubgate.settings import Settings
 from hubgate.store.audit_log import SqlAudit, difference
 from hubgate.store.connections import SqlConnections

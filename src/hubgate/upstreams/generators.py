@@ -93,7 +93,7 @@ class ServerWriter:
         try:
             return await ask(form)
         except UpstreamRefused as error:
-            if form.instead is None or form.instead[0] not in error.signs:
+            if form.instead is None or form.instead[0] not in error.markers:
                 raise
             self._forms[type(call)] = form.instead[1]
         return await ask(self._forms[type(call)])

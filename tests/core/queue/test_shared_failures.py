@@ -65,7 +65,7 @@ def test_a_text_that_the_server_refuses_fails_its_own_caller_alone() -> None:
     for n, result in enumerate(results):
         if n == 13:
             assert isinstance(result, UpstreamRefused)
-            assert "bad" in result.said
+            assert "bad" in result.server_message
         else:
             assert isinstance(result, Vectors)
             assert result.items[0] == vector(f"t{n}")
@@ -106,7 +106,7 @@ def test_one_keys_texts_are_in_no_error_of_another(callers: int) -> None:
     calls = [embed(f"secret {n:02}", caller=f"key{n}") for n in range(callers)]
     for n, result in enumerate(run(outcomes(packed(server), calls))):
         assert isinstance(result, UpstreamRefused)
-        told = repr([result, result.args, result.message, result.said, result.__cause__])
+        told = repr([result, result.args, result.message, result.server_message, result.__cause__])
         assert "secret" not in told.replace(f"secret {n:02}", "")
         assert result.status == 500
 
@@ -132,7 +132,7 @@ def test_one_key_alone_is_told_what_the_server_said() -> None:
     server = Scripted(fault=lambda texts: refused(500, Cause.UPSTREAM_FAILED, said="crashed"))
     for result in run(outcomes(packed(server), [embed("a"), embed("b")])):
         assert isinstance(result, UpstreamRefused)
-        assert result.said == "crashed"
+        assert result.server_message == "crashed"
 
 
 def test_a_fault_of_our_own_reaches_every_caller(caplog: pytest.LogCaptureFixture) -> None:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubgate.domain.errors import InvalidRequest, NotAuthenticated, NotFound, StoreFailed
-from hubgate.domain.keys import Key
+from hubgate.domain.records import Key
 from hubgate.service.keys.access import Access
 from hubgate.store.database import Database
 from hubgate.store.store import SqlStore

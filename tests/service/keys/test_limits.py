@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubgate.domain.errors import KeyLimit
-from hubgate.domain.keys import Key
+from hubgate.domain.records import Key
 from hubgate.service.keys.limits import MINUTE, KeyLimits
 
 

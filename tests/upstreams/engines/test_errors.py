@@ -249,7 +249,7 @@ def test_a_parameter_that_is_not_known_is_named() -> None:
     words = "The following `model_kwargs` are not used by the model: ['seed', 'best_of'] (note: typos)"
     error = refusal(reply(400, {"error": words}), None)
     assert error.message == "The server does not know [seed], [best_of]."
-    assert not error.said
+    assert not error.server_message
     hidden = refusal(reply(400, {"error": words.replace("seed", TOKEN.reveal())}), TOKEN)
     assert hidden.message == "The server does not know […], [best_of]."
     many = words.replace("'seed'", ", ".join(["'seed'"] * 300))
@@ -292,7 +292,7 @@ SAID = [
 
 @pytest.mark.parametrize(("body", "said"), SAID)
 def test_the_servers_words_are_found_and_cleaned(body: object, said: str) -> None:
-    assert refusal(reply(400, body), None).said == said
+    assert refusal(reply(400, body), None).server_message == said
 
 
 @pytest.mark.parametrize(
@@ -305,11 +305,11 @@ def test_the_servers_words_end_before_what_to_do_begins(words: str, ended: str) 
 
 @pytest.mark.parametrize("body", [b"", {"other": 1}])
 def test_words_in_a_header_are_found_too(body: object) -> None:
-    assert refusal(reply(400, body, x_error_message="why"), None).said == "why"
+    assert refusal(reply(400, body, x_error_message="why"), None).server_message == "why"
 
 
 def test_long_words_are_shortened() -> None:
-    said = refusal(reply(400, {"error": "word " * 1000}), None).said
+    said = refusal(reply(400, {"error": "word " * 1000}), None).server_message
     assert len(said) <= MAX_SAID
     assert said.endswith("…")
 
@@ -328,7 +328,7 @@ def test_long_words_are_shortened() -> None:
 def test_a_token_that_the_server_repeats_is_not_passed_on(body: object) -> None:
     error = refusal(reply(400, body), TOKEN)
     for part in ("ThisIsTheToken", "hf_T", "some-other-secret", "SomeoneElses"):
-        assert part not in f"{error} {error.said} {error!r}"
+        assert part not in f"{error} {error.server_message} {error!r}"
 
 
 def test_markup_without_an_end_takes_no_time() -> None:

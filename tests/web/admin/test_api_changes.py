@@ -177,7 +177,7 @@ class TestEndpoints:
         ):
             reply = await scripted.request("POST", path, body)
             assert reply.status == 424
-            assert "is switched off" in reply.body.decode()
+            assert "is disabled" in reply.body.decode()
         await sent(scripted, "PATCH", "/api/endpoints/e5", {"enabled": True})
         assert (await embed(scripted, "an-admin-key-for-tests")).status == 200
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from hubgate.domain.keys import Key
+from hubgate.domain.records import Key
 from hubgate.web.admin.hub import HubApi
 from hubgate.web.admin.routes import Api
 from hubgate.web.schemas.configuration import Configuration

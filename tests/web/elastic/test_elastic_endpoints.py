@@ -272,7 +272,7 @@ async def test_put_never_overwrites(scripted: ScriptedGate) -> None:
     ("error", "kind", "said"),
     [
         (
-            UpstreamRefused("It is paused.", status=400, said="Bad Request: Invalid state"),
+            UpstreamRefused("It is paused.", status=400, server_message="Bad Request: Invalid state"),
             "status_exception",
             (
                 "Received an unsuccessful status code for request from inference entity id [new] status [400]. "

@@ -204,7 +204,7 @@ async def test_an_error_before_the_first_byte_has_its_status_and_one_after_it_is
     gate: ScriptedGate,
 ) -> None:
     def refuses(call: GenerationCall) -> Iterator[Sequence[bytes]]:
-        raise UpstreamRefused("It is busy.", status=429, said="busy")
+        raise UpstreamRefused("It is busy.", status=429, server_message="busy")
 
     gate.script.told = lambda call: (payloads for _ in "x" for payloads in refuses(call))
     reply = await gate.request("POST", COMPLETION + "/_stream", {"input": "say"})

@@ -265,7 +265,9 @@ async def test_a_stream_of_an_unknown_endpoint_is_a_404_as_an_event(scripted: Sc
 async def test_a_status_of_the_upstream_below_500_is_passed_on_and_the_rest_is_400(
     scripted: ScriptedGate, theirs: int, ours: int, prefix: str
 ) -> None:
-    error = UpstreamRefused("It refuses.", status=theirs, said="No.", remedy="Ask it.", retry_after=2.5)
+    error = UpstreamRefused(
+        "It refuses.", status=theirs, server_message="No.", remedy="Ask it.", retry_after=2.5
+    )
     scripted.script.answer = raising(error)
     reply = await scripted.request("POST", E5, {"input": "a"})
     assert reply.status == ours

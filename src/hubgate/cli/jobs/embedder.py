@@ -131,7 +131,7 @@ class GateEmbedder:
         name = self._task.endpoint
         shown = await self._ask("GET", f"/api/endpoints/{segment(name)}", b"", dict[str, Any])
         if shown["task"] != ModelTask.TEXT_EMBEDDING:
-            wrong = WrongTask(name, asked=ModelTask.TEXT_EMBEDDING, actual=shown["task"])
+            wrong = WrongTask(name, requested=ModelTask.TEXT_EMBEDDING, actual=shown["task"])
             wrong.remedy = as_commands(wrong.remedy)
             raise wrong
         if (dimensions := shown.get("dimensions")) is None:

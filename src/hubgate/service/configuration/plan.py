@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import HubgateError, InvalidRequest
-from hubgate.domain.keys import Key
+from hubgate.domain.records import Key
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS
 from hubgate.service.gateway import Gateway

@@ -15,7 +15,7 @@ from functools import cache
 from hubgate.core.chunking import count_words
 from hubgate.core.results import estimate_tokens, utf8_size
 from hubgate.domain.calls import Embed, Tokenize, Tokens, Vectors
-from hubgate.domain.chunking import SMALLEST_CHUNK, ChunkFit, ChunkingSettings
+from hubgate.domain.chunking import MIN_CHUNK_SIZE, ChunkFit, ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Source
 from hubgate.domain.errors import HubgateError
 from hubgate.domain.ports import Counter, Upstream
@@ -79,7 +79,7 @@ def size_warning(endpoint: Endpoint, settings: ChunkingSettings | None) -> str |
         return None
     return (
         f"Chunks of {size} words can be longer than the {endpoint.token_limit} tokens that the model reads, "
-        f"and what is beyond is not in their vectors. {_proposal(fit, SMALLEST_CHUNK[settings.strategy])} "
+        f"and what is beyond is not in their vectors. {_proposal(fit, MIN_CHUNK_SIZE[settings.strategy])} "
         "Without chunking_settings, chunks are cut so that the model reads all of them."
     )
 

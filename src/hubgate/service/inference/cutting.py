@@ -15,7 +15,7 @@ from itertools import chain, repeat
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from hubgate.core.chunking import Chunk, TimeBudget, chunk, split_in_half
-from hubgate.domain.chunking import SMALLEST_CHUNK, ChunkingSettings
+from hubgate.domain.chunking import MIN_CHUNK_SIZE, ChunkingSettings
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import BodyTooLarge
 
@@ -172,4 +172,4 @@ def _check_number(chunks: int) -> None:
 
 def _estimated_size(endpoint: Endpoint) -> int:
     fit = endpoint.facts.chunk_fit
-    return SIZES[0] if fit is None else min(max(fit.words, SMALLEST_CHUNK["sentence"]), SIZES[0])
+    return SIZES[0] if fit is None else min(max(fit.words, MIN_CHUNK_SIZE["sentence"]), SIZES[0])

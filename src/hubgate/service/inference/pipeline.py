@@ -145,7 +145,7 @@ class Pipelines:
                 clock=self._clock,
             )
             answer = BreakerGate(_Patient(queue, self._clock), health.breaker)
-        elif endpoint.rate_limited:
+        elif endpoint.is_rate_limited:
             # No server bounds a request here, so a call is one, however many texts it has.
             limits = replace(_limits(endpoint, self._max_reply_bytes), batch_texts=_MOST_TEXTS)
             limiter = self._limiter(target)

@@ -22,8 +22,8 @@ from hubgate.domain.errors import (
     StoreFailed,
     TooManyWrongKeys,
 )
-from hubgate.domain.keys import Key
 from hubgate.domain.ports import Store
+from hubgate.domain.records import Key
 from hubgate.service.keys.credentials import HOW, candidates, claimed_id, digest_of, minted, unknown
 from hubgate.service.keys.limits import KeyLimits
 from hubgate.service.keys.rules import ADMIN, CLI, check_name, check_rights

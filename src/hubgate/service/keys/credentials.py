@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hubgate.domain.errors import NotAuthenticated
-from hubgate.domain.keys import Key
+from hubgate.domain.records import Key
 
 _KEY_ID = re.compile(rb"hg_([0-9a-f]{8})_")
 HOW = "Send a gateway key as `Authorization: Bearer hg_…`."

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from hubgate.domain.errors import KeyLimit
-from hubgate.domain.keys import Key
+from hubgate.domain.records import Key
 
 MINUTE = 60.0
 _SLICE = 0.05

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from hubgate.domain.errors import InvalidRequest
-from hubgate.domain.keys import Key
+from hubgate.domain.records import Key
 
 ADMIN, CLI = "admin", "cli"
 MOST_A_MINUTE = {"requests_per_minute": 1_000_000, "tokens_per_minute": 1_000_000_000_000}

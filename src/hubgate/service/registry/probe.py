@@ -96,7 +96,7 @@ def _all_refused(refusals: Mapping[Secret, UpstreamRefused]) -> UpstreamRefused:
     return UpstreamRefused(
         f"Each of the {len(refusals)} tokens was refused. {told}",
         status=first.status,
-        said=first.said,
+        server_message=first.server_message,
         remedy=first.remedy,
         cause=first.cause,
         retryable=first.retryable,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hubgate.domain.endpoint import Endpoint
-from hubgate.domain.keys import Key
+from hubgate.domain.records import Key
 
 
 def users_of(name: str, endpoints: Iterable[Endpoint], keys: Iterable[Key]) -> list[str]:

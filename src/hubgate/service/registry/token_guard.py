@@ -11,7 +11,7 @@ from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
 from hubgate.domain.ports import Sources
 from hubgate.domain.records import AuditLog, Connection
-from hubgate.domain.token_hosts import DEFAULT_HOSTS, HUGGING_FACE, covered
+from hubgate.domain.token_hosts import DEFAULT_HOSTS, HUGGING_FACE, is_covered
 
 
 class TokenGuard:
@@ -79,7 +79,7 @@ class TokenGuard:
     def uncovered(self, hosts: Iterable[str], endpoint: Endpoint) -> list[str]:
         """Where an endpoint's token is sent and these hosts do not cover."""
         known = self._known(hosts)
-        return [where for where in self._sources.token_route(endpoint) if not covered(where, known)]
+        return [where for where in self._sources.token_route(endpoint) if not is_covered(where, known)]
 
     def hosts_for(self, endpoint: Endpoint) -> tuple[str, ...]:
         """The hosts of a connection whose token is entered together with this endpoint."""
@@ -114,4 +114,4 @@ def _told(hosts: Sequence[str], endpoint: Endpoint) -> dict[str, list[Any]]:
 
 
 def _within(host: str, allowed: Iterable[str]) -> bool:
-    return host != HUGGING_FACE and "*" not in host and covered(host, allowed)
+    return host != HUGGING_FACE and "*" not in host and is_covered(host, allowed)

@@ -153,7 +153,7 @@ async def _toolkit(endpoint: Endpoint, server: Server) -> Found:
     except UpstreamRefused as error:
         if error.status in _SAYS_SOMETHING_ELSE or error.cause is Cause.PAUSED:
             raise
-        check_deployed_task(task_in_error(error.said), endpoint.task)
+        check_deployed_task(task_in_error(error.server_message), endpoint.task)
         return Found(facts, name)
     check_deployed_task(task_in_reply(reply), endpoint.task)
     if endpoint.task is not Task.TEXT_EMBEDDING:

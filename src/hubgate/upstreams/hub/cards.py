@@ -177,7 +177,7 @@ def read_deployment(item: dict[str, Any], namespace: str) -> Deployment:
         name=_text(item.get("name")) or "",
         namespace=namespace,
         state=DeploymentState(word) if word in set(DeploymentState) else DeploymentState.UNKNOWN,
-        said=_text(status.get("message")) or "",
+        status_message=_text(status.get("message")) or "",
         url=_text(status.get("url")),
         repository=_text(model.get("repository")),
         revision=_text(model.get("revision")),

@@ -129,7 +129,7 @@ async def deployment_facts(deployments: Deployments, target: Target) -> Facts:
     _check_state(found)
     check_model(endpoint, found.repository, "Hugging Face")
     stale = found.state is DeploymentState.UPDATE_FAILED
-    warning = f"Its last update failed; the version before answers. {found.said}".strip()
+    warning = f"Its last update failed; the version before answers. {found.status_message}".strip()
     return Facts(
         engine=found.engine,
         model=found.repository,
@@ -174,13 +174,13 @@ def check_model(endpoint: Endpoint, reported: str | None, by: str) -> None:
 def _check_state(found: Deployment) -> None:
     if found.paused:
         raise UpstreamError(
-            f"The endpoint [{found.name}] is paused. {found.said}".strip(),
+            f"The endpoint [{found.name}] is paused. {found.status_message}".strip(),
             remedy=f"Resume it on its page at {_PAGE}; it does not wake by itself.",
             cause=Cause.PAUSED,
         )
     if found.state is DeploymentState.FAILED:
         raise UpstreamError(
-            f"The endpoint [{found.name}] has failed. {found.said}".strip(),
+            f"The endpoint [{found.name}] has failed. {found.status_message}".strip(),
             remedy=f"Look at its log at {_PAGE}.",
             cause=Cause.UPSTREAM_FAILED,
         )

@@ -174,7 +174,7 @@ class HubSite:
         return UpstreamRefused(
             told(message, reply.status, said),
             status=reply.status,
-            said=said,
+            server_message=said,
             remedy=trouble.remedy.format(**words),
             cause=trouble.cause,
             retryable=trouble.retryable,

@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hubgate.domain.keys import Key
+from hubgate.domain.records import Key
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.web.admin.table import ApiRoute, json_response

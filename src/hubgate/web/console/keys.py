@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from hubgate.domain.calls import InputType
 from hubgate.domain.errors import HubgateError
-from hubgate.domain.keys import Key
+from hubgate.domain.records import Key
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.web.console.page_context import PageContext

@@ -7,9 +7,8 @@ import math
 
 from starlette.responses import Response
 
-from hubgate.domain.actor import ACTOR
 from hubgate.domain.errors import Cause, NotAuthenticated, StoreFailed
-from hubgate.domain.records import AuditLog
+from hubgate.domain.records import ACTOR, AuditLog
 from hubgate.service.keys.access import Access
 from hubgate.web.console.auth import SIGN_IN, ConsoleAuth
 from hubgate.web.console.languages import languages

@@ -102,8 +102,8 @@ def about_call(error: HubgateError, name: str, timeout: str) -> HubgateError:
         reason = (
             f"{_refused(error.status)} for request from inference entity id [{name}] status [{error.status}]"
         )
-        if error.said:
-            reason += f". Error message: [{error.said}]"
+        if error.server_message:
+            reason += f". Error message: [{error.server_message}]"
         kind, status = "status_exception", error.status if 400 <= error.status < 500 else 400
     elif isinstance(error, errors.DeadlineExceeded):
         reason = f"Request timed out after [{timeout}] for inference id [{name}]"

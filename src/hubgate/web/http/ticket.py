@@ -6,10 +6,9 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hubgate.domain.actor import ACTOR
 from hubgate.domain.calls import Context
 from hubgate.domain.errors import EndpointNotFound, NotPermitted
-from hubgate.domain.keys import Key
+from hubgate.domain.records import ACTOR, Key
 from hubgate.service.keys.credentials import claimed_id
 from hubgate.web.http.face import Face, RenderError
 

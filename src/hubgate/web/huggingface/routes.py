@@ -81,7 +81,7 @@ class HuggingFace:
             asked = _task_meant(body)
             if asked is None or asked is task or {asked, task} <= GENERATION_TASKS:
                 raise
-            raise WrongTask(exchange.endpoint.name, asked=asked, actual=task) from None
+            raise WrongTask(exchange.endpoint.name, requested=asked, actual=task) from None
 
     async def embed(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
         """`POST …/embed` and `…/similarity`: always a list, also for one string."""

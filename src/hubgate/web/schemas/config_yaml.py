@@ -23,8 +23,7 @@ import yaml
 
 from hubgate.domain.endpoint import Endpoint, check_name
 from hubgate.domain.errors import HubgateError, InvalidRequest
-from hubgate.domain.keys import Key
-from hubgate.domain.records import Connection
+from hubgate.domain.records import Connection, Key
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, parse_hosts
 from hubgate.service.configuration.plan import Wanted, WantedConnection, WantedEndpoint

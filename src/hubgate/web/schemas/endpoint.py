@@ -155,7 +155,7 @@ def endpoint_json(endpoint: Endpoint, token_hint: str | None) -> dict[str, Any]:
         "dimensions": facts.dimensions,
         "max_input_tokens": endpoint.token_limit,
         "rate_limit": _known({name: getattr(endpoint, name) for name in RateLimit.__struct_fields__})
-        if endpoint.rate_limited
+        if endpoint.is_rate_limited
         else None,
         "prefixes": facts.prefixes if endpoint.prefixes is None else endpoint.prefixes,
         "cache": endpoint.cached,

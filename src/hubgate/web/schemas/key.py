@@ -9,12 +9,12 @@ import msgspec
 
 from hubgate.domain.calls import InputType
 from hubgate.domain.errors import InvalidRequest
-from hubgate.domain.keys import Key
+from hubgate.domain.records import Key
 from hubgate.web.schemas.validation import fit, merged
 
 
 class KeyForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """What is sent to create a gateway key: see `hubgate.domain.keys.Key` for the fields."""
+    """What is sent to create a gateway key: see `hubgate.domain.records.Key` for the fields."""
 
     name: str
     admin: bool = False

@@ -104,14 +104,14 @@ def check_ability(endpoint: Endpoint, call: GenerationCall) -> None:
     if isinstance(call, Chat) and facts.chats is False:
         raise WrongTask(
             endpoint.name,
-            asked=Task.CHAT_COMPLETION,
+            requested=Task.CHAT_COMPLETION,
             actual="texts without roles",
             remedy="Send it one text instead: its model has no chat template, or its server takes no conversations.",
         )
     if not isinstance(call, Chat) and facts.completes is False:
         raise WrongTask(
             endpoint.name,
-            asked=Task.COMPLETION,
+            requested=Task.COMPLETION,
             actual="conversations",
             remedy="Send [messages] to its chat route instead.",
         )

@@ -39,8 +39,8 @@ def refusal(reply: HttpReply, token: Secret | None) -> UpstreamRefused:
     return UpstreamRefused(
         _about_parameters(unknown, token) if unknown else told(rule.message, reply.status, said),
         status=reply.status,
-        said=said,
-        signs=frozenset(sign for sign in SIGNS if sign in plain),
+        server_message=said,
+        markers=frozenset(sign for sign in SIGNS if sign in plain),
         remedy=rule.remedy,
         cause=rule.cause,
         retryable=rule.retryable,

@@ -12,7 +12,7 @@ from hubgate.core.chunking import Chunk
 from hubgate.domain.calls import Call, Chat, Complete, Embed, Result
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import HubgateError, InvalidRequest
-from hubgate.domain.keys import Key
+from hubgate.domain.records import Key
 from hubgate.service.gateway import Gateway
 from hubgate.web.console.page_context import PageContext
 from hubgate.web.console.playground.form import (
