@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from odd_requests import Template
 from starlette.routing import Route
 
+from hubgate.web.http.face import InferenceRoute
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -132,7 +134,6 @@ CALLED = {
     "text": _WRITTEN,
 }
 """What each endpoint is asked."""
-_INFERENCE = ("/_inference/{name}", "/_inference/{task}/{name}", "/_inference/{task}/{name}/_stream")
 
 
 def every_route(gate: RunningGate, csrf: str) -> Sequence[Template]:
@@ -142,17 +143,15 @@ def every_route(gate: RunningGate, csrf: str) -> Sequence[Template]:
         gate: the gateway.
         csrf: the form token of a console session.
     """
-    hot = gate.app._app  # type: ignore[attr-defined]
-    at_root = [path or "/" for path in hot._by_path]
-    paths = [*at_root, *_INFERENCE, *(f"/hf/{{name}}{path.rstrip('/')}" for path in at_root)]
+    routes = gate.app._app.routes  # type: ignore[attr-defined]
+    paths = {route.path or "/": None for route in routes if isinstance(route, InferenceRoute)}
     found = [
         Template("POST", path.replace("{name}", name), bodies)
         for path in paths
         for name, bodies in CALLED.items()
     ]
     documented = gate.request("GET", "/api/openapi.json").json()["paths"]
-    for route in hot._cold.routes:
-        assert isinstance(route, Route)
+    for route in (route for route in routes if isinstance(route, Route)):
         for method in sorted(route.methods or {"GET"}):
             path = route.path.replace(":path", "")
             if path.startswith("/api/"):

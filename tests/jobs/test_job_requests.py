@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from hubgate.domain.records import Key
-from hubgate.web.http.ticket import BULK_PATIENCE, Ticket
+from hubgate.web.http.request_context import BULK_PATIENCE, Ticket
 
 if TYPE_CHECKING:
     from scripted import ScriptedGate

@@ -40,12 +40,12 @@ PAGE = (Path(__file__).parents[3] / "docs" / "api.md").read_text("utf-8")
 
 
 def routes(app: AsgiApp) -> set[str]:
-    found = app._app._cold.routes  # type: ignore[attr-defined]
+    found = app._app.routes  # type: ignore[attr-defined]
     return {
         f"{method} {route.path.replace(':path', '')}"
         for route in found
-        for method in route.methods - {"HEAD"}
         if route.path.startswith("/api")
+        for method in route.methods - {"HEAD"}
     }
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from scripted import ScriptedGate
 
-    from hubgate.web.admin.table import ApiRoute
+    from hubgate.web.admin.openapi import ApiRoute
 
 
 @pytest.fixture
@@ -48,12 +48,12 @@ def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
 async def test_every_route_is_described_and_every_described_one_served(
     scripted: ScriptedGate, document: Any
 ) -> None:
-    found = scripted.app._app._cold.routes  # type: ignore[attr-defined]
+    found = scripted.app._app.routes  # type: ignore[attr-defined]
     served = {
         f"{method} {route.path.replace(':path', '')}"
         for route in found
-        for method in route.methods - {"HEAD"}
         if route.path.startswith("/api")
+        for method in route.methods - {"HEAD"}
     }
     assert {f"{method} {path}" for method, path, _ in operations(document)} == served
 

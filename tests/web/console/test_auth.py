@@ -14,7 +14,7 @@ from hubgate.web.console.auth import ConsoleAuth
 from hubgate.web.console.routes import console_routes
 from hubgate.web.console.session import COOKIE, Sessions
 from hubgate.web.http.face import Services
-from hubgate.web.http.ticket import Ticket
+from hubgate.web.http.request_context import Ticket
 from hubgate.web.schemas.configuration import Configuration
 
 if TYPE_CHECKING:

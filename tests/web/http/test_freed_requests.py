@@ -21,7 +21,7 @@ from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import QueueFull
 from hubgate.upstreams.http.connection import Connection
 from hubgate.upstreams.http.messages import HttpRequest
-from hubgate.web.http.ticket import Ticket
+from hubgate.web.http.request_context import Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

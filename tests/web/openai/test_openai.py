@@ -246,7 +246,7 @@ async def test_without_a_key_the_error_is_openais(scripted: ScriptedGate) -> Non
 async def test_another_method_is_a_405_that_says_which_to_use(scripted: ScriptedGate) -> None:
     reply = await scripted.request("GET", "/v1/embeddings")
     assert (reply.status, reply.headers["allow"]) == (405, "POST")
-    assert reply.json()["error"]["message"] == "GET is not served at /v1/embeddings. Use POST."
+    assert reply.json()["error"]["message"] == "GET is not allowed at /v1/embeddings. Use POST."
 
 
 async def test_an_unknown_path_is_a_404_in_openais_shape(scripted: ScriptedGate) -> None:

@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from hubgate.domain.errors import InvalidRequest
 from hubgate.service.configuration.plan import Step
-from hubgate.web.admin.table import ApiRoute, json_response
+from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.http.asgi import decode
-from hubgate.web.http.ticket import ticket_of
+from hubgate.web.http.request_context import ticket_of
 from hubgate.web.schemas.configuration import Configuration
 
 

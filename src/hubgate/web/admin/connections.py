@@ -12,7 +12,7 @@ from starlette.responses import Response
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS
 from hubgate.service.gateway import Gateway
-from hubgate.web.admin.table import ApiRoute, json_response
+from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.http.asgi import decode
 
 

@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from hubgate.domain.diagnosis import Finding, Outcome
 from hubgate.service.gateway import Gateway
-from hubgate.web.admin.table import ApiRoute, json_response
+from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.http.asgi import decode
 from hubgate.web.schemas.endpoint import EndpointForm
 

@@ -15,7 +15,7 @@ from hubgate.domain.errors import CapacityError, InUse, InvalidRequest, RuntimeF
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.service.registry.references import users_of
-from hubgate.web.admin.table import ApiRoute, json_response
+from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.console.models.states import state_of
 from hubgate.web.http.asgi import decode
 from hubgate.web.schemas.endpoint import EndpointForm, edited, endpoint_json

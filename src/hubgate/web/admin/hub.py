@@ -17,7 +17,7 @@ from hubgate.domain.ports import Hub
 from hubgate.domain.records import Connection
 from hubgate.domain.secret import Secret
 from hubgate.service.gateway import Gateway
-from hubgate.web.admin.table import ApiRoute, json_response
+from hubgate.web.admin.openapi import ApiRoute, json_response
 
 TOKEN_HEADER = "x-hf-token"  # noqa: S105 - a header's name
 _USUAL_LIMIT = 20

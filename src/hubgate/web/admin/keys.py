@@ -12,7 +12,7 @@ from starlette.responses import Response
 from hubgate.domain.records import Key
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
-from hubgate.web.admin.table import ApiRoute, json_response
+from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.http.asgi import decode
 from hubgate.web.schemas.key import KeyForm, edited_key
 

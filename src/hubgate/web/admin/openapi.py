@@ -3,19 +3,58 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from hubgate import __version__
-from hubgate.web.admin.table import PREFIX, ApiRoute, json_response
+from hubgate.web.http.request_context import need_admin
 
+PREFIX = "/api"
 _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 _PARTIAL = "Changes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiRoute:
+    """A method at a path below `/api`, for admins."""
+
+    method: str
+    path: str
+    """As Starlette writes it."""
+    answer: Callable[[Request], Awaitable[Response]]
+    summary: str
+    takes: type[msgspec.Struct] | None = None
+    """The form of the body."""
+    partial: bool = False
+    """Whether any of the form's fields may be left out."""
+    example: Mapping[str, Any] | None = None
+    """A body, for the reference."""
+    query: Mapping[str, str] = field(default_factory=dict)
+    """What each query parameter means."""
+    status: int = 200
+    media: tuple[str, ...] = ("application/json",)
+    """In what it may be answered."""
+
+    def route(self) -> Route:
+        """What the router serves."""
+
+        async def guarded(request: Request) -> Response:
+            need_admin(request.scope)
+            return await self.answer(request)
+
+        return Route(PREFIX + self.path, guarded, methods=[self.method])
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    """An answer in JSON."""
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
 class Failure(msgspec.Struct):

@@ -18,7 +18,7 @@ from hubgate.domain.records import COUNTS, DAY, Latency, UsageQuery, UsageRow
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.service.usage import GROUPS
-from hubgate.web.admin.table import ApiRoute, json_response
+from hubgate.web.admin.openapi import ApiRoute, json_response
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 _USUAL_DAYS = 7

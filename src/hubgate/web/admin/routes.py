@@ -18,12 +18,11 @@ from hubgate.web.admin.config import ConfigApi
 from hubgate.web.admin.connections import ConnectionsApi
 from hubgate.web.admin.diagnosis import DiagnosisApi
 from hubgate.web.admin.endpoints import EndpointsApi
-from hubgate.web.admin.errors import render
 from hubgate.web.admin.hub import HubApi
 from hubgate.web.admin.keys import KeysApi
-from hubgate.web.admin.openapi import with_reference
+from hubgate.web.admin.openapi import ApiRoute, json_response, with_reference
 from hubgate.web.admin.records import RecordsApi
-from hubgate.web.admin.table import ApiRoute, json_response
+from hubgate.web.http.errors import render_error
 from hubgate.web.http.face import Face, Services
 from hubgate.web.schemas.configuration import Configuration
 
@@ -115,7 +114,7 @@ def _routes(services: Services) -> Sequence[BaseRoute]:
 FACE = Face(
     name="own",
     owns=_owns,
-    render_error=render,
+    render_error=render_error,
     routes=_routes,
     headers=((b"cache-control", b"no-store"),),  # a new key is in the answer of POST /api/keys
 )

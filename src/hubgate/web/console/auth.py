@@ -17,7 +17,7 @@ from hubgate.service.keys.access import Access
 from hubgate.web.console.page_context import SAFE_METHODS, PageContext
 from hubgate.web.console.session import COOKIE, MAX_AGE_SECONDS, Session, Sessions
 from hubgate.web.http.errors import status_of
-from hubgate.web.http.ticket import need_admin, ticket_of
+from hubgate.web.http.request_context import need_admin, ticket_of
 
 PageHandler: TypeAlias = Callable[[PageContext], Awaitable[Response]]
 SIGN_IN = "/ui/sign-in"

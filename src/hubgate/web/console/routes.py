@@ -10,7 +10,6 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from hubgate.domain.errors import NotFound
-from hubgate.web.admin.errors import render
 from hubgate.web.console.auth import SIGN_IN, ConsoleAuth
 from hubgate.web.console.keys import KeysPage
 from hubgate.web.console.models.detail import ModelPage
@@ -25,6 +24,7 @@ from hubgate.web.console.settings import AuditPage, ConfigurationPage, SettingsP
 from hubgate.web.console.sign_in import SignInPage
 from hubgate.web.console.static_files import serve_file
 from hubgate.web.console.usage.page import UsagePage
+from hubgate.web.http.errors import render_error
 from hubgate.web.http.face import Face, Services
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -152,4 +152,4 @@ def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
     return segments[0] == "ui"
 
 
-FACE = Face(name="console", owns=_owns, render_error=render, routes=console_routes)
+FACE = Face(name="console", owns=_owns, render_error=render_error, routes=console_routes)

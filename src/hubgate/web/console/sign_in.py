@@ -14,7 +14,7 @@ from hubgate.web.console.auth import SIGN_IN, ConsoleAuth
 from hubgate.web.console.languages import languages
 from hubgate.web.console.page_context import HOME, LANGUAGE_COOKIE, THEME_COOKIE, THEMES, PageContext
 from hubgate.web.console.session import RefusalRecordLimit
-from hubgate.web.http.ticket import ticket_of
+from hubgate.web.http.request_context import ticket_of
 
 _ONE_YEAR = 365 * 86_400
 _CONSOLE = "console"

@@ -13,7 +13,7 @@ from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import HubgateError
 from hubgate.web.elastic.errors import ChatError, render
 from hubgate.web.http.errors import problem, status_of
-from hubgate.web.shared.streams import frames, tokens_of
+from hubgate.web.shared.sse import frames, tokens_of
 
 _MESSAGE, _ERROR = b"event: message\ndata: ", b"event: error\ndata: "
 _DONE = frames((b"[DONE]",), _MESSAGE)

@@ -14,13 +14,12 @@ from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import Context, Encoding, GenerationCall, Vectors
 from hubgate.domain.endpoint import GENERATION_TASKS, Task
 from hubgate.domain.errors import HubgateError
-from hubgate.web.elastic.calls import InferenceForm, read_chat, read_inference
+from hubgate.web.elastic.endpoint_requests import SERVICE
 from hubgate.web.elastic.errors import about_call, refusal
 from hubgate.web.elastic.generation import EventTeller, chat_body, completion_body
-from hubgate.web.elastic.parameters import Asked, Timeout
-from hubgate.web.elastic.rankings import ranks_body, sparse_body
-from hubgate.web.elastic.responses import chunks_body, embeddings_body
-from hubgate.web.elastic.settings import SERVICE
+from hubgate.web.elastic.inference_requests import InferenceForm, read_chat, read_inference
+from hubgate.web.elastic.options import Asked, Timeout
+from hubgate.web.elastic.responses import chunks_body, embeddings_body, ranks_body, sparse_body
 from hubgate.web.http.asgi import Headers, respond
 from hubgate.web.shared.embeddings import embed, embed_in_chunks, headers_of, waited_header
 from hubgate.web.shared.exchange import Exchange

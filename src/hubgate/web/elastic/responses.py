@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from hubgate.domain.calls import Rerank, Scores
 from hubgate.domain.chunking import DEFAULT_CHUNKING
 from hubgate.domain.endpoint import Endpoint, Similarity, Task
 from hubgate.service.inference.chunked import EmbeddedChunk
 from hubgate.service.registry.validation import SERVED_TASKS
-from hubgate.web.elastic.endpoint_forms import CHUNKED_TASKS
-from hubgate.web.elastic.settings import SERVICE
+from hubgate.web.elastic.endpoint_requests import CHUNKED_TASKS, SERVICE
+from hubgate.web.elastic.inference_requests import InferenceForm
+from hubgate.web.shared.rerank import best
 
 
 def endpoint_object(endpoint: Endpoint, *, full: bool) -> dict[str, Any]:
@@ -74,6 +76,26 @@ def chunks_body(items: Sequence[Sequence[EmbeddedChunk]]) -> bytes:
     The offsets are Elasticsearch's, in UTF-16 units.
     """
     return b"".join(_chunks_parts(items))
+
+
+def ranks_body(endpoint: Endpoint, form: InferenceForm, call: Rerank, scores: Scores) -> bytes:
+    """`{"rerank": [{"index", "relevance_score", "text"?}, …]}`: what a request does not say, its endpoint does."""
+    top_n = endpoint.top_n if form.top_n is None else form.top_n
+    with_texts = endpoint.return_documents if form.return_documents is None else form.return_documents
+    ranks = [
+        {"index": index, "relevance_score": score, **({"text": call.texts[index]} if with_texts else {})}
+        for index, score in best(scores, top_n)
+    ]
+    return msgspec.json.encode({"rerank": ranks})
+
+
+def sparse_body(items: Sequence[bytes]) -> bytes:
+    """`{"sparse_embedding": [{"is_truncated", "embedding": {word: weight}}, …]}` around weights that are JSON already.
+
+    No engine says whether a text was cut.
+    """
+    told = (b'{"is_truncated":false,"embedding":%b}' % item for item in items)
+    return b'{"sparse_embedding":[%b]}' % b",".join(told)
 
 
 def _chunks_parts(items: Sequence[Sequence[EmbeddedChunk]]) -> Iterator[bytes]:

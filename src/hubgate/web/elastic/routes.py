@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,16 +11,16 @@ from starlette.routing import BaseRoute, Route
 from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import CapacityError, HubgateError, NotPermitted, RuntimeFailed, UpstreamError
 from hubgate.service.gateway import Gateway
-from hubgate.web.elastic.endpoint_forms import read_endpoint, read_update
+from hubgate.web.elastic.endpoint_requests import read_endpoint, read_update
 from hubgate.web.elastic.errors import ChatError, CreationFailed, about_call, refusal, render
 from hubgate.web.elastic.generation import error_event
 from hubgate.web.elastic.inference import answer_inference, stream_inference, warning_header
-from hubgate.web.elastic.parameters import Asked, task_named
+from hubgate.web.elastic.options import Asked, task_named
 from hubgate.web.elastic.responses import endpoint_object, service_objects
-from hubgate.web.http.asgi import AsgiApp, Receive, Scope, Send, read_body, respond
+from hubgate.web.http.asgi import Receive, Scope, Send, read_body, respond
 from hubgate.web.http.errors import problem, status_of
-from hubgate.web.http.face import Face, HotRoutes, Services
-from hubgate.web.http.ticket import Ticket, need_admin, ticket_of
+from hubgate.web.http.face import Face, InferenceRoute, Services
+from hubgate.web.http.request_context import Ticket, need_admin, ticket_of
 from hubgate.web.shared.exchange import Exchange
 
 _ALL = frozenset({"_all", "*"})
@@ -36,19 +35,26 @@ class Elastic:
         self._gateway = gateway
 
     async def infer(
-        self, scope: Scope, receive: Receive, send: Send, *, task: str | None, name: str, stream: bool
+        self, scope: Scope, receive: Receive, send: Send, name: str, task: str | None = None
     ) -> None:
-        """`POST /_inference/{task}?/{name}`, and `/_stream` after it."""
+        """`POST /_inference/{task}?/{name}`."""
         try:
-            asked = Asked(scope, "timeout")
+            options = Asked(scope, "timeout")
             exchange = self._exchange(scope, send, task, name)
-            body = await read_body(receive)
-            await (stream_inference if stream else answer_inference)(exchange, asked, body)
+            await answer_inference(exchange, options, await read_body(receive))
         except HubgateError as error:  # in no other variable, which its traceback would hold
-            ticket = ticket_of(scope)
-            if not stream:
-                raise self._told(error, task, name, ticket) from None
-            await _tell_stream(scope, send, self._told(error, task, name, ticket))
+            raise self._in_shape_of_task(error, task, name, ticket_of(scope)) from None
+
+    async def stream(
+        self, scope: Scope, receive: Receive, send: Send, name: str, task: str | None = None
+    ) -> None:
+        """`POST /_inference/{task}?/{name}/_stream`."""
+        try:
+            options = Asked(scope, "timeout")
+            exchange = self._exchange(scope, send, task, name)
+            await stream_inference(exchange, options, await read_body(receive))
+        except HubgateError as error:
+            await _send_stream_error(scope, send, self._in_shape_of_task(error, task, name, ticket_of(scope)))
 
     async def get_all(self, request: Request) -> Response:
         """Every endpoint that the key may call, or those of a task type."""
@@ -120,7 +126,9 @@ class Elastic:
             )
         return Exchange(self._gateway, endpoint, ticket, send, ticket.key.input_type if ticket.key else None)
 
-    def _told(self, error: HubgateError, task: str | None, name: str, ticket: Ticket) -> HubgateError:
+    def _in_shape_of_task(
+        self, error: HubgateError, task: str | None, name: str, ticket: Ticket
+    ) -> HubgateError:
         """An error in the shape of its task; where the path does not say which, an endpoint in scope does."""
         try:
             wanted = task_named(task)
@@ -140,7 +148,7 @@ class Elastic:
         return endpoint
 
 
-async def _tell_stream(scope: Scope, send: Send, error: HubgateError) -> None:
+async def _send_stream_error(scope: Scope, send: Send, error: HubgateError) -> None:
     """Answer a stream that has not begun with an error, as its only event."""
     ticket_of(scope).cause = error.cause
     status, _, headers = problem(render, error)
@@ -169,9 +177,13 @@ def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
     return segments[0] in {"", "_inference"}
 
 
-def _routes(services: Services) -> Sequence[BaseRoute]:
+def _routes(services: Services) -> Sequence[BaseRoute | InferenceRoute]:
     face = Elastic(services.gateway)
     return [
+        InferenceRoute("/_inference/{name}", face.infer),
+        InferenceRoute("/_inference/{name}/_stream", face.stream),
+        InferenceRoute("/_inference/{task}/{name}", face.infer),
+        InferenceRoute("/_inference/{task}/{name}/_stream", face.stream),
         Route("/_inference", face.get_all, methods=["GET"]),
         Route("/_inference/_services", face.services, methods=["GET"]),
         Route("/_inference/_services/{task}", face.services, methods=["GET"]),
@@ -186,20 +198,4 @@ def _routes(services: Services) -> Sequence[BaseRoute]:
     ]
 
 
-def _hot_routes(services: Services) -> HotRoutes:
-    face = Elastic(services.gateway)
-
-    def below(segments: Sequence[str]) -> AsgiApp | None:
-        """`{name}` or `{task}/{name}`, and `_stream` after either."""
-        stream = segments[-1:] == ["_stream"]
-        if stream:
-            segments = segments[:-1]
-        if not 1 <= len(segments) <= 2 or segments[-1].startswith("_"):
-            return None
-        task = segments[0] if len(segments) == 2 else None
-        return partial(face.infer, task=task, name=segments[-1], stream=stream)
-
-    return HotRoutes(below={"_inference": below})
-
-
-FACE = Face(name="elastic", owns=_owns, render_error=render, routes=_routes, hot_routes=_hot_routes)
+FACE = Face(name="elastic", owns=_owns, render_error=render, routes=_routes)

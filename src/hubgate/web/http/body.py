@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 
 from hubgate.domain.errors import BodyTooLarge, BodyTooSlow, CallerError, Cause, GatewayBusy, HubgateError
 from hubgate.web.http.asgi import Message, Receive, Scope
-from hubgate.web.http.ticket import Ticket, ticket_of
+from hubgate.web.http.request_context import Ticket, ticket_of
 
 # A call that is answered sooner costs no task; a client that leaves a longer one is noticed at once.
 _WATCH_AFTER = 0.02

@@ -93,6 +93,16 @@ def problem(render: RenderError, error: HubgateError) -> Problem:
     return Problem(status, msgspec.json.encode(body), _headers(error, status))
 
 
+def render_error(error: HubgateError, status: int) -> tuple[int, object]:
+    """Hubgate's own format, of `/api` and the console: `{"error": {"cause", "message", "remedy"}}`."""
+    return status, {"error": error_json(error)}
+
+
+def error_json(error: HubgateError) -> dict[str, str]:
+    """Cause, message and remedy."""
+    return {"cause": error.cause, "message": error.message, "remedy": error.remedy}
+
+
 def _headers(error: HubgateError, status: int) -> list[tuple[bytes, bytes]]:
     # The dialects of Elasticsearch and Hugging Face have no field for it.
     headers = [(b"x-hubgate-cause", error.cause.encode())]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 from starlette.routing import BaseRoute
 
@@ -12,16 +13,19 @@ from hubgate.domain.ports import Hub
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
-from hubgate.web.http.asgi import AsgiApp, Headers
+from hubgate.web.http.asgi import Headers
 from hubgate.web.schemas.configuration import Configuration
 
-RenderError = Callable[[HubgateError, int], tuple[int, object]]
-"""Status and JSON body of an error, from the error and hubgate's own status for it."""
+RenderError: TypeAlias = Callable[[HubgateError, int], tuple[int, object]]
+"""Returns status and JSON body of an error; its arguments are the error and hubgate's own status for it."""
+
+Handler: TypeAlias = Callable[..., Awaitable[None]]
+"""An ASGI application; the path's parameters are keyword arguments."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What faces serve from."""
+    """What handlers are built from."""
 
     gateway: Gateway
     access: Access
@@ -30,14 +34,15 @@ class Services:
     configuration: Configuration
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HotRoutes:
-    """The routes of inference. They are found in dictionaries and served on plain ASGI, all of them by POST."""
+class InferenceRoute(NamedTuple):
+    """A POST that calls a model.
 
-    by_path: Mapping[str, AsgiApp] = field(default_factory=dict)
-    """By the whole path, without a slash at its end."""
-    below: Mapping[str, Callable[[Sequence[str]], AsgiApp | None]] = field(default_factory=dict)
-    """By the first segment of the path: finds a handler by the segments after it."""
+    It counts against the key's limits, is found in dictionaries and served on plain ASGI: inference is the hot path.
+    """
+
+    path: str
+    """`/embed`, or `/hf/{name}/embed`. A parameter matches one segment that does not start with an underscore."""
+    handler: Handler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +52,25 @@ class Face:
     name: str
     """In logs and metrics."""
     owns: Callable[[Sequence[str], Mapping[bytes, bytes]], bool]
-    """Whether a path belongs to it, by the path's first segments and the request's headers."""
+    """Whether a path belongs to this face; gets the first three segments (the third with the rest) and the headers."""
     render_error: RenderError
-    routes: Callable[[Services], Sequence[BaseRoute]] = lambda _: ()
+    routes: Callable[[Services], Sequence[BaseRoute | InferenceRoute]] = lambda _: ()
     headers: Headers = ()
-    """On every answer."""
-    hot_routes: Callable[[Services], HotRoutes] = lambda _: HotRoutes()
+    """Added to every response."""
 
 
 def face_of(path: str, headers: Mapping[bytes, bytes], faces: Sequence[Face]) -> Face:
-    """The first face that owns the path, else the last one: even an unknown path is answered in a known dialect."""
+    """The first face that owns the path, or the last one: even an unknown path gets an error in a known dialect."""
     segments = path.split("/", 3)[1:] if path.startswith("/") else ("",)
     return next((face for face in faces if face.owns(segments, headers)), faces[-1])
+
+
+def is_hugging_face_client(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the client is huggingface_hub or @huggingface/inference."""
+    agent = headers.get(b"user-agent", b"")
+    return b"hf_hub/" in agent or b"@huggingface/" in agent
+
+
+def is_elasticsearch(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the client is Elasticsearch, which calls inference services with Apache's HTTP client."""
+    return headers.get(b"user-agent", b"").startswith(b"Apache-HttpAsyncClient/")

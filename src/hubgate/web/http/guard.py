@@ -23,7 +23,7 @@ from hubgate.web.http.body import EXCESS, Body, BodyMemory, closes, until_client
 from hubgate.web.http.errors import problem
 from hubgate.web.http.face import Face, face_of
 from hubgate.web.http.hints import UNREAD, clearer
-from hubgate.web.http.ticket import Ticket
+from hubgate.web.http.request_context import Ticket
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,128}")

@@ -10,7 +10,7 @@ from hubgate.domain.endpoint import Source
 from hubgate.domain.errors import NotPermitted
 from hubgate.service.gateway import Gateway
 from hubgate.service.metrics import Meter
-from hubgate.web.http.ticket import ticket_of
+from hubgate.web.http.request_context import ticket_of
 
 # What Elasticsearch's clients read of `GET /`: the release whose `_inference` contract the gate keeps.
 ELASTICSEARCH_VERSION = "9.4.2"

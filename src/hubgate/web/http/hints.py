@@ -10,7 +10,7 @@ from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import EndpointNotFound, HubgateError, NotAuthenticated, NotFound
 from hubgate.service.keys.credentials import HOW
 from hubgate.web.http.asgi import Scope
-from hubgate.web.http.ticket import ticket_of
+from hubgate.web.http.request_context import ticket_of
 
 UNREAD = "/k/"
 """The path in place of one that holds a key, where keys in paths are off."""

@@ -14,7 +14,7 @@ from hubgate.domain.errors import InvalidRequest
 from hubgate.web.huggingface.errors import render_tgi
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import Fields, generate, stream
-from hubgate.web.shared.streams import SpelledTeller
+from hubgate.web.shared.sse import SpelledTeller
 
 # Where OpenAI has a name for it, the gate says it by that.
 _NAMES = {"max_new_tokens": "max_tokens", "stop_sequences": "stop", "top_n_tokens": "logprobs"}

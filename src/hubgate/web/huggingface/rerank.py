@@ -12,9 +12,8 @@ from hubgate.domain.calls import Rerank, Scores, SparseEmbed, SparseVectors
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import decode
 from hubgate.web.shared.embeddings import Inputs, texts_of
-from hubgate.web.shared.exchange import Exchange
+from hubgate.web.shared.exchange import Exchange, all_or_none
 from hubgate.web.shared.rerank import best, rank
-from hubgate.web.shared.together import all_or_none
 
 LABEL = "LABEL_0"
 """What transformers calls the only class of a reranker."""

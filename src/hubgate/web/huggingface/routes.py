@@ -6,7 +6,6 @@ CONTRACT.md has its contract and its oddities.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import msgspec
 from starlette.requests import Request
@@ -18,10 +17,9 @@ from hubgate.domain.calls import Tokenize, Tokens
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Task
 from hubgate.domain.errors import Cause, InvalidRequest, WrongTask
 from hubgate.service.gateway import Gateway
-from hubgate.web.http.asgi import AsgiApp, Receive, Scope, Send, decode, read_body
-from hubgate.web.http.clients import is_elasticsearch, is_hugging_faces
-from hubgate.web.http.face import Face, HotRoutes, Services
-from hubgate.web.http.ticket import ticket_of
+from hubgate.web.http.asgi import Receive, Scope, Send, decode, read_body
+from hubgate.web.http.face import Face, InferenceRoute, Services, is_elasticsearch, is_hugging_face_client
+from hubgate.web.http.request_context import ticket_of
 from hubgate.web.huggingface.embeddings import answer_embed
 from hubgate.web.huggingface.errors import render_chat, render_tei, render_tgi
 from hubgate.web.huggingface.generation import GENERATION_FIELDS, answer_generation
@@ -64,7 +62,7 @@ class HuggingFace:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def infer(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+    async def infer(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST /hf/{endpoint}`: what the endpoint's task and the body say."""
         exchange, body = await self._begin(scope, receive, send, name)
         task = exchange.endpoint.task
@@ -83,22 +81,22 @@ class HuggingFace:
                 raise
             raise WrongTask(exchange.endpoint.name, requested=asked, actual=task) from None
 
-    async def embed(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+    async def embed(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/embed` and `…/similarity`: always a list, also for one string."""
         exchange, body = await self._begin(scope, receive, send, name)
         await answer_embed(exchange, scope, body)
 
-    async def embeddings(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+    async def embeddings(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/v1/embeddings`: OpenAI's, whatever `model` says."""
         name = _named(scope, name)
         form = decode(await read_body(receive), openai.EMBEDDINGS)
         await openai.answer_embeddings(self._gateway, scope, send, name, form)
 
-    async def embed_sparse(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+    async def embed_sparse(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/embed_sparse`: the weights of words."""
         await answer_sparse_as_tei(*await self._begin(scope, receive, send, name))
 
-    async def rerank(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+    async def rerank(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/rerank`: TEI's, told by its `texts`; else Cohere's and Jina's."""
         body = await read_body(receive)
         fields = decode(body, _FIELDS)
@@ -111,35 +109,39 @@ class HuggingFace:
             name = named(scope, Fields(body).take("model", str))
         await answer_rerank(self._exchange(scope, send, name), body)
 
-    async def rerank_as_openai(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+    async def rerank_as_openai(
+        self, scope: Scope, receive: Receive, send: Send, name: str | None = None
+    ) -> None:
         """`POST …/v1/rerank` and `…/v2/rerank`: Cohere's and Jina's, whatever `model` says."""
         await answer_rerank(*await self._begin(scope, receive, send, name))
 
-    async def predict(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+    async def predict(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/predict`: the scores of pairs."""
         await answer_predict(*await self._begin(scope, receive, send, name))
 
-    async def generate(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+    async def generate(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/generate`: all of a text at once."""
         exchange, body = await self._begin(scope, receive, send, name)
         await answer_generation(exchange, Fields(body), streamed=False)
 
-    async def generate_stream(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+    async def generate_stream(
+        self, scope: Scope, receive: Receive, send: Send, name: str | None = None
+    ) -> None:
         """`POST …/generate_stream`: a text while it is made."""
         exchange, body = await self._begin(scope, receive, send, name)
         await answer_generation(exchange, Fields(body), streamed=True)
 
-    async def chat(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+    async def chat(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/v1/chat/completions`: OpenAI's, whatever `model` says."""
         exchange, body = await self._begin(scope, receive, send, name)
         await _chat(exchange, scope, Fields(body))
 
-    async def completions(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+    async def completions(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/v1/completions`: OpenAI's, whatever `model` says."""
         exchange, body = await self._begin(scope, receive, send, name)
         await answer_completions(exchange, Fields(body))
 
-    async def tokenize(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
+    async def tokenize(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/tokenize`: the tokens of each text."""
         exchange, body = await self._begin(scope, receive, send, name)
         form = decode(body, _TOKENIZE)
@@ -214,7 +216,7 @@ async def _chat(exchange: Exchange, scope: Scope, fields: Fields) -> None:
     Elasticsearch reads TGI's, too, until a stream has begun, and OpenAI's after that.
     """
     headers = dict(scope["headers"])
-    if not is_hugging_faces(headers):
+    if not is_hugging_face_client(headers):
         waits = is_elasticsearch(headers) and fields.left.get("stream") == b"true"
         exchange.ticket.render_error = render_tgi if waits else render_chat
         exchange.ticket.render_stream_error = render_chat
@@ -259,9 +261,32 @@ def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
     return segments[0] in _OWN
 
 
-def _routes(services: Services) -> Sequence[BaseRoute]:
+def _routes(services: Services) -> Sequence[BaseRoute | InferenceRoute]:
+    """Below `/hf/{name}`, and at the root for the key's default endpoint."""
     face = HuggingFace(services.gateway)
+    inference = {
+        "": face.infer,
+        "/v1": face.infer,  # InferenceClient(base_url=".../v1") posts to its base URL
+        "/embed": face.embed,
+        "/similarity": face.embed,
+        "/embed_sparse": face.embed_sparse,
+        "/rerank": face.rerank,
+        "/v1/rerank": face.rerank_as_openai,
+        "/v2/rerank": face.rerank_as_openai,
+        "/predict": face.predict,
+        "/generate": face.generate,
+        "/generate_stream": face.generate_stream,
+        "/chat/completions": face.chat,
+        "/v1/chat/completions": face.chat,
+        "/completions": face.completions,
+        "/v1/completions": face.completions,
+        "/tokenize": face.tokenize,
+        "/embeddings": face.embeddings,
+        "/v1/embeddings": face.embeddings,
+    }
     return [
+        *(InferenceRoute("/hf/{name}" + path, handler) for path, handler in inference.items()),
+        *(InferenceRoute(path, handler) for path, handler in inference.items()),
         Route("/hf/{name}", face.health, methods=["GET"]),
         Route("/hf/{name}/info", face.info, methods=["GET"]),
         Route("/hf/{name}/health", face.health, methods=["GET"]),
@@ -269,39 +294,6 @@ def _routes(services: Services) -> Sequence[BaseRoute]:
         Route("/info", face.info, methods=["GET"]),
         Route("/health", face.health, methods=["GET"]),
     ]
-
-
-def _hot_routes(services: Services) -> HotRoutes:
-    """Below `/hf/{endpoint}`, and at the root for the key's default endpoint."""
-    face = HuggingFace(services.gateway)
-    by_tail = {
-        "": face.infer,
-        "v1": face.infer,  # InferenceClient(base_url=".../v1") posts to its base URL
-        "embed": face.embed,
-        "similarity": face.embed,
-        "embed_sparse": face.embed_sparse,
-        "rerank": face.rerank,
-        "v1/rerank": face.rerank_as_openai,
-        "v2/rerank": face.rerank_as_openai,
-        "predict": face.predict,
-        "generate": face.generate,
-        "generate_stream": face.generate_stream,
-        "chat/completions": face.chat,
-        "v1/chat/completions": face.chat,
-        "completions": face.completions,
-        "v1/completions": face.completions,
-        "tokenize": face.tokenize,
-        "embeddings": face.embeddings,
-        "v1/embeddings": face.embeddings,
-    }
-
-    def below(segments: Sequence[str]) -> AsgiApp | None:
-        name, *tail = segments or ("",)
-        handler = by_tail.get("/".join(tail)) if name else None
-        return handler and partial(handler, name=name)
-
-    at_root = {f"/{tail}" if tail else "": partial(handler, name=None) for tail, handler in by_tail.items()}
-    return HotRoutes(by_path=at_root, below={"hf": below})
 
 
 _OWN = frozenset(
@@ -319,4 +311,4 @@ _OWN = frozenset(
         "tokenize",
     }
 )
-FACE = Face(name="huggingface", owns=_owns, render_error=render_tei, routes=_routes, hot_routes=_hot_routes)
+FACE = Face(name="huggingface", owns=_owns, render_error=render_tei, routes=_routes)

@@ -15,10 +15,9 @@ from hubgate.core.transcoding.streams import openai_transcoder
 from hubgate.domain.calls import Chat, Complete, Generated, GenerationCall, WireFormat
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.shared.embeddings import estimate, texts_of
-from hubgate.web.shared.exchange import Exchange
+from hubgate.web.shared.exchange import Exchange, all_or_none
 from hubgate.web.shared.generation import Fields, generate, label_of, stream
-from hubgate.web.shared.streams import SpelledTeller
-from hubgate.web.shared.together import all_or_none
+from hubgate.web.shared.sse import SpelledTeller
 
 DONE = b"data: [DONE]\n\n"
 

@@ -20,9 +20,8 @@ from hubgate.domain.errors import InvalidRequest
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.chunked import Chunked, EmbeddedChunk
 from hubgate.web.http.asgi import Receive, Scope, Send, decode, read_body, respond
-from hubgate.web.http.clients import is_hugging_faces
-from hubgate.web.http.face import Face, HotRoutes, Services
-from hubgate.web.http.ticket import ticket_of
+from hubgate.web.http.face import Face, InferenceRoute, Services, is_hugging_face_client
+from hubgate.web.http.request_context import ticket_of
 from hubgate.web.openai.errors import render, render_with_detail
 from hubgate.web.openai.generation import answer_chat, answer_completions
 from hubgate.web.openai.models import model_object, named
@@ -213,13 +212,24 @@ def _json(value: object) -> Response:
 def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
     if segments[0] == "hf" and len(segments) > 2:
         tail = segments[2].rstrip("/")
-        return tail in _BELOW_HF or (tail in _BELOW_HF_SHARED and not is_hugging_faces(headers))
+        return tail in _BELOW_HF or (tail in _BELOW_HF_SHARED and not is_hugging_face_client(headers))
     return segments[0] in _OWN
 
 
-def _routes(services: Services) -> Sequence[BaseRoute]:
+def _routes(services: Services) -> Sequence[BaseRoute | InferenceRoute]:
     face = OpenAI(services.gateway)
     return [
+        InferenceRoute("/v1/embeddings", face.embeddings),
+        InferenceRoute("/embeddings", face.embeddings),
+        InferenceRoute("/v1/chat/completions", face.chat),
+        InferenceRoute("/chat/completions", face.chat),
+        InferenceRoute("/v1/completions", face.completions),
+        InferenceRoute("/completions", face.completions),
+        InferenceRoute("/v1/rerank", face.rerank),
+        InferenceRoute("/v2/rerank", face.rerank),
+        # Cohere's clients add their own version to a base URL that ends in /v1.
+        InferenceRoute("/v1/v1/rerank", face.rerank),
+        InferenceRoute("/v1/v2/rerank", face.rerank),
         Route("/v1/models", face.models, methods=["GET"]),
         Route("/v1/models/{name}", face.model, methods=["GET"]),
         Route("/models", face.models, methods=["GET"]),
@@ -227,30 +237,12 @@ def _routes(services: Services) -> Sequence[BaseRoute]:
     ]
 
 
-def _hot_routes(services: Services) -> HotRoutes:
-    face = OpenAI(services.gateway)
-    return HotRoutes(
-        by_path={
-            "/v1/embeddings": face.embeddings,
-            "/embeddings": face.embeddings,
-            "/v1/chat/completions": face.chat,
-            "/chat/completions": face.chat,
-            "/v1/completions": face.completions,
-            "/completions": face.completions,
-            "/v1/rerank": face.rerank,
-            "/v2/rerank": face.rerank,
-            "/v1/v1/rerank": face.rerank,  # Cohere's clients add their own version to a base URL that ends in /v1
-            "/v1/v2/rerank": face.rerank,
-        }
-    )
-
-
 _OWN = frozenset({"v1", "v2", "embeddings", "models", "chat", "completions", "rerank"})
 # Below /hf/{endpoint}: routes that only clients of OpenAI's API call,
 _BELOW_HF = frozenset({"v1/embeddings", "embeddings", "v1/rerank", "v2/rerank"})
 # and routes that all kinds call: Hugging Face's own clients read text-generation-inference's errors there.
 _BELOW_HF_SHARED = frozenset({"v1/chat/completions", "chat/completions", "v1/completions", "completions"})
-FACE = Face(name="openai", owns=_owns, render_error=render, routes=_routes, hot_routes=_hot_routes)
+FACE = Face(name="openai", owns=_owns, render_error=render, routes=_routes)
 
 
 def _reads_detail(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:

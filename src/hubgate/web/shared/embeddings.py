@@ -14,7 +14,7 @@ from hubgate.domain.errors import BodyTooLarge, InvalidRequest
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.chunked import Chunked, embed_chunks
 from hubgate.web.http.errors import EmptyBatch
-from hubgate.web.http.ticket import Ticket
+from hubgate.web.http.request_context import Ticket
 
 MOST_TEXTS = 2048
 """In one request; OpenAI's own bound."""

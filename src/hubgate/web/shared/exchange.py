@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hubgate.core.generation import ManagedStream
 from hubgate.domain.calls import InputType
@@ -10,9 +13,11 @@ from hubgate.domain.endpoint import Endpoint
 from hubgate.service.gateway import Gateway
 from hubgate.web.http.asgi import Send, respond
 from hubgate.web.http.face import RenderError
-from hubgate.web.http.ticket import Ticket
+from hubgate.web.http.request_context import Ticket
 from hubgate.web.shared.embeddings import waited_header
-from hubgate.web.shared.streams import Teller, send_stream
+from hubgate.web.shared.sse import Teller, send_stream
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +54,24 @@ class Exchange:
     async def tell(self, events: ManagedStream, teller: Teller) -> None:
         """Send a stream to its end, and close it."""
         await send_stream(self.send, self.ticket, events, teller)
+
+
+async def all_or_none(calls: Iterable[Coroutine[None, None, T]]) -> list[T]:
+    """The answers to all of them, in their order; when one fails, the others are given up and its error is raised.
+
+    A `TaskGroup` would keep the error in a variable that its traceback holds: see `guard._tell`.
+    """
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        await _give_up(tasks)
+        raise
+
+
+async def _give_up(tasks: list[asyncio.Task[T]]) -> None:
+    """End what goes on, and hold no error any longer."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    tasks.clear()

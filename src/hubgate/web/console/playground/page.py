@@ -30,7 +30,7 @@ from hubgate.web.console.playground.snippets import KEY, SnippetContext, snippet
 from hubgate.web.console.playground.stream import Streamed
 from hubgate.web.console.playground.views import view_of
 from hubgate.web.http.errors import status_of
-from hubgate.web.http.ticket import Ticket, ticket_of
+from hubgate.web.http.request_context import Ticket, ticket_of
 from hubgate.web.shared.embeddings import embed
 
 CONSOLE = Key(id="console", name="console", digest=b"", created_at=0.0, admin=True)

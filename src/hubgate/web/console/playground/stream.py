@@ -22,10 +22,10 @@ from hubgate.domain.errors import HubgateError
 from hubgate.service.gateway import Gateway
 from hubgate.web.console.page_context import PageContext
 from hubgate.web.http.errors import status_of
-from hubgate.web.http.ticket import ticket_of
+from hubgate.web.http.request_context import ticket_of
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import stream
-from hubgate.web.shared.streams import frames, send_stream, tokens_of
+from hubgate.web.shared.sse import frames, send_stream, tokens_of
 
 _SET_BY_STREAM = frozenset({b"content-type", b"content-length", b"cache-control"})
 
@@ -49,7 +49,7 @@ _CHUNK = msgspec.json.Decoder(_Chunk)
 
 
 class PageTeller:
-    """Tells a stream to the page. See `hubgate.web.shared.streams.Teller`.
+    """Tells a stream to the page. See `hubgate.web.shared.sse.Teller`.
 
     Args:
         context: whose page it is.

@@ -12,7 +12,7 @@ from hubgate.domain.errors import HubgateError
 from hubgate.web.http.asgi import Headers, Send
 from hubgate.web.http.errors import problem
 from hubgate.web.http.face import RenderError
-from hubgate.web.http.ticket import Ticket
+from hubgate.web.http.request_context import Ticket
 from hubgate.web.shared.embeddings import waited_header
 
 # A proxy that collects the answer before it passes it on would make a stream pointless.

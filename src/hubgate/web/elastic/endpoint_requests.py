@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,13 +21,16 @@ from hubgate.domain.endpoint import (
 from hubgate.domain.errors import InvalidEndpoint
 from hubgate.domain.secret import Secret
 from hubgate.service.registry.validation import SERVED_TASKS
-from hubgate.web.elastic.calls import parsed
-from hubgate.web.elastic.errors import invalid_action, refusal
-from hubgate.web.elastic.parameters import task_named
-from hubgate.web.elastic.settings import SERVICE, Settings
+from hubgate.web.elastic.errors import invalid_action, invalid_settings, refusal
+from hubgate.web.elastic.inference_requests import parsed
+from hubgate.web.elastic.options import task_named
 
+T = TypeVar("T")
+SERVICE = "hugging_face"
 CHUNKED_TASKS = frozenset({Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING})
 """Those whose endpoints have chunking settings."""
+_MAX_INT = 2**31 - 1
+_TYPE_NAMES = {str: "String", int: "Integer", dict: "Map", bool: "Boolean"}
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 # The Inference Providers: what they host is found by its model, and the rest of the URL says no more than that.
 _HOSTED = re.compile(
@@ -51,7 +55,7 @@ def read_endpoint(name: str, task: str | None, body: bytes) -> tuple[Endpoint, S
         check_name(name)
     except InvalidEndpoint as error:
         raise invalid_action([error.message]) from None
-    given = Settings("configuration", parsed(body, _OBJECT))
+    given = _Settings("configuration", parsed(body, _OBJECT))
     wanted = _served(_resolved(task, given.text("task_type")), given.text("service"))
     chunking = None
     if wanted in CHUNKED_TASKS:  # as in Elasticsearch, whose default stands for itself
@@ -83,7 +87,7 @@ def read_update(endpoint: Endpoint, task: str | None, body: bytes) -> tuple[Endp
     Raises:
         ElasticError: something in it cannot be used, or cannot be changed.
     """
-    given = Settings("configuration", parsed(body, _OBJECT))
+    given = _Settings("configuration", parsed(body, _OBJECT))
     if _resolved(task, given.text("task_type")) != endpoint.task:
         raise refusal("Task type must match the task type of the existing endpoint")
     of_task = given.inner("task_settings")
@@ -100,7 +104,7 @@ def read_update(endpoint: Endpoint, task: str | None, body: bytes) -> tuple[Endp
     return replace(endpoint, **changes), Secret(token) if token else None
 
 
-def _placed(task: Task, settings: Settings, token: str | None) -> dict[str, Any]:
+def _placed(task: Task, settings: _Settings, token: str | None) -> dict[str, Any]:
     """Where the model runs.
 
     With a URL at that server, or hosted if it is the router's; without one, by its name alone, a model that embeds runs
@@ -121,7 +125,7 @@ def _placed(task: Task, settings: Settings, token: str | None) -> dict[str, Any]
     return {"source": Source.ROUTER, "model": model}
 
 
-def _about_vectors(settings: Settings) -> dict[str, Any]:
+def _about_vectors(settings: _Settings) -> dict[str, Any]:
     similarity = settings.choice("similarity", Similarity)
     return {
         "similarity": Similarity(similarity) if similarity else None,
@@ -130,7 +134,7 @@ def _about_vectors(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _about_ranks(task: Task, settings: Settings) -> dict[str, Any]:
+def _about_ranks(task: Task, settings: _Settings) -> dict[str, Any]:
     """Only a reranker of this service has task settings."""
     if task is not Task.RERANK:
         return {}
@@ -164,5 +168,93 @@ def _served(task: str, service: str | None) -> Task:
     return Task(task)
 
 
-def _requests_per_minute(settings: Settings) -> int:
+def _requests_per_minute(settings: _Settings) -> int:
     return settings.inner("rate_limit").positive("requests_per_minute") or DEFAULT_REQUESTS_PER_MINUTE
+
+
+class _Settings:
+    """One JSON object whose known settings are taken out one by one.
+
+    Values are never repeated in an error, for a token may stand under a mistyped name. `null` is the same as absent.
+    """
+
+    def __init__(self, where: str, given: dict[str, Any], problems: list[str] | None = None) -> None:
+        self._where = where
+        self._left = dict(given)
+        self._inner: list[_Settings] = []
+        self._problems: list[str] = [] if problems is None else problems
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._left
+
+    def require(self, **values: object) -> None:
+        """Note which of these settings, once taken, are missing."""
+        self._problems += [
+            f"[{self._where}] does not contain the required setting [{key}]"
+            for key, value in values.items()
+            if value is None
+        ]
+
+    def text(self, key: str) -> str | None:
+        """A text that is not empty."""
+        value = self._take(key, str)
+        if value is not None and not value.strip():
+            self._problems.append(
+                f"[{self._where}] Invalid value empty string. [{key}] must be a non-empty string"
+            )
+        return value
+
+    def positive(self, key: str) -> int | None:
+        """A whole number from 1 to 2³¹−1."""
+        value = self._take(key, int)
+        if value is not None and not 0 < value <= _MAX_INT:
+            self._problems.append(
+                f"[{self._where}] Invalid value [{str(value)[:40]}]. [{key}] must be a positive integer"
+            )
+        return value
+
+    def flag(self, key: str) -> bool | None:
+        """True or false."""
+        return self._take(key, bool)
+
+    def choice(self, key: str, words: Iterable[str]) -> str | None:
+        """One of some words, in any case; `None` too where it is none of them."""
+        value, words = self._take(key, str), list(words)
+        if value is None or value.lower() in words:
+            return value and value.lower()
+        self._problems.append(
+            f"[{self._where}] Invalid value [{value[:200]}] received. [{key}] must be one of [{', '.join(words)}]"
+        )
+        return None
+
+    def inner(self, key: str) -> _Settings:
+        """An object within; empty where it is absent."""
+        inner = _Settings(key, self._take(key, dict) or {}, self._problems)
+        self._inner.append(inner)
+        return inner
+
+    def map(self, key: str) -> dict[str, Any] | None:
+        """An object that something else reads."""
+        return self._take(key, dict)
+
+    def done(self) -> None:
+        """All that is known has been taken, here and within.
+
+        Raises:
+            ElasticError: something is left, or some of it was missing or out of range.
+        """
+        for inner in self._inner:
+            inner.done()
+        if self._left:
+            names = ", ".join(f"{key[:100]}=…" for key in list(self._left)[:20])
+            raise refusal(f"Configuration contains settings [{{{names}}}] unknown to the [{SERVICE}] service")
+        if self._problems:
+            raise invalid_settings(self._problems)
+
+    def _take(self, key: str, kind: type[T]) -> T | None:
+        value = self._left.pop(key, None)
+        if value is None or type(value) is kind:
+            return value
+        raise refusal(
+            f"field [{key}] is not of the expected type. Its value cannot be converted to a [{_TYPE_NAMES[kind]}]"
+        )

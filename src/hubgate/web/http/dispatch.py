@@ -1,0 +1,105 @@
+"""Finds the handler of a request: inference in dictionaries, everything else with Starlette's router."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, Route, Router
+
+from hubgate.domain.errors import NotFound
+from hubgate.service.keys.limits import KeyLimits
+from hubgate.web.http.asgi import Receive, Scope, Send
+from hubgate.web.http.errors import MethodNotAllowed
+from hubgate.web.http.face import Handler, InferenceRoute
+from hubgate.web.http.request_context import ticket_of
+
+_NO_PARAMETERS: dict[str, str] = {}
+
+
+class Dispatch:
+    """The routes of all faces as one ASGI application. Where two routes have the same path, the first one wins."""
+
+    def __init__(self, routes: Iterable[BaseRoute | InferenceRoute], limits: KeyLimits) -> None:
+        self.routes = tuple(routes)
+        self._by_path: dict[str, Handler] = {}
+        self._by_segment = _Node()
+        for route in self.routes:
+            if isinstance(route, InferenceRoute):
+                if "{" in route.path:
+                    self._by_segment.add(route)
+                else:
+                    self._by_path.setdefault(route.path.rstrip("/"), route.handler)
+        others = [route for route in self.routes if isinstance(route, BaseRoute)]
+        self._router = Router(others, redirect_slashes=False)
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        path = scope["path"]
+        trimmed = path.rstrip("/")
+        handler, parameters = self._by_path.get(trimmed), _NO_PARAMETERS
+        if handler is None:
+            handler, parameters = self._by_segment.find(trimmed)
+        if handler is not None and scope["method"] == "POST":
+            ticket = ticket_of(scope)
+            ticket.is_call = True
+            if ticket.key is not None:
+                self._limits.admit(ticket.key, ticket.started)
+            await handler(scope, receive, send, **parameters)
+            return
+        if len(path) > 1 and path.endswith("/"):
+            scope["path"] = trimmed
+        scope["app"] = self  # makes the router raise instead of responding in plain text
+        try:
+            await self._router(scope, receive, send)
+        except HTTPException as error:
+            if error.status_code == 405 or handler is not None:
+                allowed = ", ".join(sorted(self._methods(scope) | ({"POST"} if handler else set())))
+                message = f"{scope['method']} is not allowed at {path[:200]}."
+                raise MethodNotAllowed(message, allowed=allowed) from None
+            raise NotFound(f"Nothing is served at {scope['method']} {path[:200]}.") from None
+
+    def _methods(self, scope: Scope) -> set[str]:
+        """Every method that the router serves at this path."""
+        routes = (r for r in self.routes if isinstance(r, Route) and r.matches(scope)[0] is not Match.NONE)
+        return {method for route in routes for method in route.methods or ()}
+
+
+class _Node:
+    """A tree of path segments. A literal segment goes before a parameter."""
+
+    __slots__ = ("handler", "literals", "names", "parameter")
+
+    def __init__(self) -> None:
+        self.literals: dict[str, _Node] = {}
+        self.parameter: _Node | None = None
+        self.names: tuple[str, ...] = ()
+        self.handler: Handler | None = None
+
+    def add(self, route: InferenceRoute) -> None:
+        node, names = self, []
+        for segment in route.path.split("/")[1:]:
+            if segment.startswith("{"):
+                names.append(segment[1:-1])
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
+            else:
+                node = node.literals.setdefault(segment, _Node())
+        if node.handler is None:
+            node.handler, node.names = route.handler, tuple(names)
+
+    def find(self, path: str) -> tuple[Handler | None, dict[str, str]]:
+        node, values = self, []
+        head, *segments = path.split("/")
+        if head:
+            return None, _NO_PARAMETERS
+        for segment in segments:
+            child = node.literals.get(segment)
+            if child is None:
+                child = node.parameter
+                if child is None or not segment or segment[0] == "_":
+                    return None, _NO_PARAMETERS
+                values.append(segment)
+            node = child
+        return node.handler, dict(zip(node.names, values, strict=False))
