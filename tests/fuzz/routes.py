@@ -94,7 +94,7 @@ _WRITTEN: tuple[Mapping[str, Any], ...] = (
         "stream": True,
     },
 )
-_ELASTIC = {
+ELASTIC_ENDPOINT = {
     "service": "hugging_face",
     "service_settings": {
         "api_key": "hf_x",
@@ -104,7 +104,7 @@ _ELASTIC = {
     "chunking_settings": {"strategy": "sentence", "max_chunk_size": 100, "sentence_overlap": 1},
     "task_settings": {"return_documents": True, "top_n": 1},
 }
-_FORM = {
+CONSOLE_FORM = {
     "source": "fake",
     "name": "from-form",
     "task": "text_embedding",
@@ -159,7 +159,7 @@ def every_route(gate: RunningGate, csrf: str) -> Sequence[Template]:
                 [content, *_] = body["content"].values()
                 found.append(Template(method, path, [content["example"]] if "example" in content else []))
             elif path.startswith("/ui"):
-                found.append(Template(method, path, [{**_FORM, "csrf": csrf}], form=True))
+                found.append(Template(method, path, [{**CONSOLE_FORM, "csrf": csrf}], form=True))
             else:
-                found.append(Template(method, path, [_ELASTIC] if method == "PUT" else []))
+                found.append(Template(method, path, [ELASTIC_ENDPOINT] if method == "PUT" else []))
     return [template for template in found if template.path != "/ui/sign-out"]
