@@ -28,8 +28,8 @@ from support.table import show
 
 from hubgate.domain.endpoint import Precision
 from hubgate.domain.errors import RuntimeFailed
-from hubgate.runtime.frames import Embedded, EmbedTexts
 from hubgate.runtime.process import worker_command
+from hubgate.runtime.protocol import Embedded, EmbedTexts
 from hubgate.runtime.supervisor import LocalModel
 from hubgate.upstreams.local.files import packaged
 

@@ -21,7 +21,7 @@ from hubgate.service.metrics import Meter
 from hubgate.service.usage import Usage
 from hubgate.settings import Settings
 from hubgate.store.store import SqlStore
-from hubgate.store.vectors.file import VectorFile
+from hubgate.store.vectors.file import DiskVectorCache
 from hubgate.upstreams.hub.client import open_hub
 from hubgate.upstreams.hub.tokenizers import TokenizerFiles
 from hubgate.upstreams.sources import ModelSources
@@ -110,7 +110,7 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
 def _memory(settings: Settings) -> VectorMemory | None:
     if not settings.cache_bytes:
         return None
-    return VectorMemory(VectorFile(settings.vectors, settings.cache_bytes))
+    return VectorMemory(DiskVectorCache(settings.vectors, settings.cache_bytes))
 
 
 async def _flush(access: Access, usage: Usage) -> None:

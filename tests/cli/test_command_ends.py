@@ -18,7 +18,7 @@ from harness import RunningGate
 
 from hubgate import __version__
 from hubgate.cli.main import app
-from hubgate.store.lock import GateLock
+from hubgate.store.lock import HomeLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,7 +127,7 @@ def test_an_address_that_is_not_this_machines_is_named(
 def answers(settings: Settings) -> Iterator[list[bytes]]:
     """What something that holds the lock of the home answers to its next connections; it hangs up on the others."""
     given: list[bytes] = []
-    with GateLock(settings.home) as lock, socket.create_server(("127.0.0.1", 0)) as server:
+    with HomeLock(settings.home) as lock, socket.create_server(("127.0.0.1", 0)) as server:
         lock.announce(f"http://127.0.0.1:{server.getsockname()[1]}")
 
         def serve() -> None:

@@ -15,7 +15,7 @@ from hubgate.cli.jobs.embedder import GateEmbedder
 from hubgate.cli.jobs.gateway import some_gate
 from hubgate.domain.errors import Cause, HubgateError, StoreFailed, WrongTask
 from hubgate.jobs.folder import Manner
-from hubgate.store.lock import GateLock, running_gate
+from hubgate.store.lock import HomeLock, running_gateway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ async def answering(settings: Settings, answer: web.Response) -> AsyncIterator[N
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    with GateLock(settings.home) as lock:
+    with HomeLock(settings.home) as lock:
         lock.announce(f"http://127.0.0.1:{runner.addresses[0][1]}")
         yield
     await runner.cleanup()
@@ -49,10 +49,10 @@ def embedder(settings: Settings, tmp_path: Path, **fields: object) -> GateEmbedd
 def test_a_jobs_own_gate_is_found_by_other_commands_and_gone_afterwards(settings: Settings) -> None:
     with some_gate(settings) as own:
         assert own
-        assert running_gate(settings.home) is not None
+        assert running_gateway(settings.home) is not None
         with some_gate(settings) as another:
             assert not another
-    assert running_gate(settings.home) is None
+    assert running_gateway(settings.home) is None
 
 
 def test_a_home_in_which_no_gate_can_be_started_is_told(settings: Settings, tmp_path: Path) -> None:
@@ -66,14 +66,14 @@ def test_a_database_that_cannot_be_used_is_told_by_the_jobs_own_gate(settings: S
     settings.database.write_text("no database " * 1000)
     with pytest.raises(StoreFailed), some_gate(settings):
         pass
-    assert running_gate(settings.home) is None
+    assert running_gateway(settings.home) is None
 
 
 def test_a_gate_that_is_just_starting_is_waited_for(settings: Settings) -> None:
     began, announced = threading.Event(), threading.Event()
 
     def start() -> None:
-        with GateLock(settings.home) as lock:
+        with HomeLock(settings.home) as lock:
             began.set()
             lock.announce("http://127.0.0.1:1")
             announced.wait(60)

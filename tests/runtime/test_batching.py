@@ -3,8 +3,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubgate.runtime.batching import PADDED_TOKENS, SIMILAR, STEP, Place, Waiting, padded
-from hubgate.runtime.order import Asked
+from hubgate.runtime.batching import (
+    LENGTH_STEP,
+    MAX_PADDED_TOKENS,
+    MIN_LENGTH_RATIO,
+    TextQueue,
+    TextRef,
+    padded_length,
+)
+from hubgate.runtime.order import CallInfo
 
 CALLS = st.lists(st.lists(st.integers(1, 300), max_size=40), max_size=8)
 
@@ -21,7 +28,7 @@ def test_every_text_runs_exactly_once(calls: list[list[int]]) -> None:
 def test_a_batch_is_within_the_budget_or_one_text(calls: list[list[int]], budget: int) -> None:
     for batch in _drained(calls, budget):
         longest = max(calls[p.call][p.index] for p in batch)
-        assert len(batch) == 1 or len(batch) * padded(longest) <= budget
+        assert len(batch) == 1 or len(batch) * padded_length(longest) <= budget
 
 
 @given(CALLS)
@@ -31,7 +38,7 @@ def test_the_texts_of_a_batch_are_similar_or_padded_alike_and_the_longest_is_fir
     for batch in _drained(calls):
         lengths = [calls[p.call][p.index] for p in batch]
         assert lengths == sorted(lengths, reverse=True)
-        assert lengths[-1] >= SIMILAR * (padded(lengths[0]) - STEP + 1)
+        assert lengths[-1] >= MIN_LENGTH_RATIO * (padded_length(lengths[0]) - LENGTH_STEP + 1)
 
 
 @given(st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=40), min_size=1, max_size=8))
@@ -46,47 +53,47 @@ def test_every_waiting_call_is_served_in_each_round_of_as_many_batches(calls: li
 
 
 def test_a_single_text_waits_for_one_batch_of_a_thousand_text_call() -> None:
-    waiting = Waiting()
-    waiting.add(Asked(1), [200] * 1000)
+    waiting = TextQueue()
+    waiting.add(CallInfo(1), [200] * 1000)
     first = waiting.take()
-    waiting.add(Asked(2), [8])
+    waiting.add(CallInfo(2), [8])
     second = waiting.take()
     assert {p.call for p in first} == {1}
-    assert second == [Place(2, 0)]
+    assert second == [TextRef(2, 0)]
 
 
 def test_late_texts_of_similar_length_join_the_next_batch() -> None:
-    waiting = Waiting()
-    waiting.add(Asked(1), [10])
-    waiting.add(Asked(2), [9])
-    waiting.add(Asked(3), [100])
-    assert waiting.take() == [Place(1, 0), Place(2, 0)]
-    assert waiting.take() == [Place(3, 0)]
+    waiting = TextQueue()
+    waiting.add(CallInfo(1), [10])
+    waiting.add(CallInfo(2), [9])
+    waiting.add(CallInfo(3), [100])
+    assert waiting.take() == [TextRef(1, 0), TextRef(2, 0)]
+    assert waiting.take() == [TextRef(3, 0)]
     assert waiting.take() == []
 
 
 def test_texts_that_are_padded_alike_share_a_batch() -> None:
-    waiting = Waiting()
+    waiting = TextQueue()
     for call, length in enumerate((10, 16, 9, 17, 7)):
-        waiting.add(Asked(call), [length])
-    assert waiting.take() == [Place(1, 0), Place(0, 0), Place(2, 0)]
-    assert waiting.take() == [Place(3, 0)]
-    assert waiting.take() == [Place(4, 0)]
+        waiting.add(CallInfo(call), [length])
+    assert waiting.take() == [TextRef(1, 0), TextRef(0, 0), TextRef(2, 0)]
+    assert waiting.take() == [TextRef(3, 0)]
+    assert waiting.take() == [TextRef(4, 0)]
 
 
 def test_what_is_removed_does_not_run() -> None:
-    waiting = Waiting()
-    waiting.add(Asked(1), [5, 6])
+    waiting = TextQueue()
+    waiting.add(CallInfo(1), [5, 6])
     waiting.remove(1)
     waiting.remove(2)
-    waiting.add(Asked(3), [])
+    waiting.add(CallInfo(3), [])
     assert not waiting
 
 
-def _drained(calls: list[list[int]], budget: int = PADDED_TOKENS) -> list[list[Place]]:
-    waiting = Waiting(padded_tokens=budget)
+def _drained(calls: list[list[int]], budget: int = MAX_PADDED_TOKENS) -> list[list[TextRef]]:
+    waiting = TextQueue(padded_tokens=budget)
     for call, lengths in enumerate(calls):
-        waiting.add(Asked(call), lengths)
+        waiting.add(CallInfo(call), lengths)
     batches = []
     while waiting:
         batches.append(waiting.take())

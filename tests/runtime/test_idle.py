@@ -15,12 +15,12 @@ import pytest
 from asking import Folder, embed, process_of, vectors
 
 from hubgate.domain.errors import InvalidRequest
-from hubgate.runtime.batching import PADDED_TOKENS, Waiting
-from hubgate.runtime.folder import read_folder
-from hubgate.runtime.frames import RankTexts, frame
-from hubgate.runtime.model import Model
-from hubgate.runtime.process import memory_of, worker_command
-from hubgate.runtime.share import Share, usable_cpus
+from hubgate.runtime.batching import MAX_PADDED_TOKENS, TextQueue
+from hubgate.runtime.machine import CpuShare, available_cpus, process_memory
+from hubgate.runtime.model.compiled import CompiledModel
+from hubgate.runtime.model.spec import read_model_spec
+from hubgate.runtime.process import worker_command
+from hubgate.runtime.protocol import RankTexts, encode_frame
 from hubgate.runtime.supervisor import LocalModel
 from hubgate.runtime.worker import Worker
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from tiny_model import Array
 
-    from hubgate.runtime.model import Lane
-    from hubgate.runtime.tokens import Row
+    from hubgate.runtime.model.compiled import Lane
+    from hubgate.runtime.model.tokenizer import ModelInput
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +80,11 @@ async def test_the_memory_of_a_worker_is_told_where_the_system_tells_it(folder: 
         assert (model.memory or 0) > 10_000_000
     await model.close()
     assert model.memory is None
-    assert memory_of(2**22 + 1) is None
+    assert process_memory(2**22 + 1) is None
 
 
 async def test_several_lanes_answer_as_one_does(folder: Folder) -> None:
-    command = partial(worker_command, share=Share(threads=2, lanes=2))
+    command = partial(worker_command, share=CpuShare(threads=2, lanes=2))
     model = LocalModel(folder.path, command=command)
     calls = [[f"w{(n * 7 + k) % 96} " * (1 + (n + k) % 30) for k in range(40)] for n in range(8)]
     answers = await asyncio.gather(*(vectors(model, *texts) for texts in calls))
@@ -95,7 +95,7 @@ async def test_several_lanes_answer_as_one_does(folder: Folder) -> None:
     await model.close()
 
 
-class _Looked(Waiting):
+class _Looked(TextQueue):
     """Says when each of two lanes has found nothing to do, and so goes to sleep."""
 
     def __init__(self) -> None:
@@ -116,14 +116,14 @@ class _Meeting:
         self._lane = lane
         self._met = met
 
-    def run(self, rows: Sequence[Row]) -> list[Array]:
+    def run(self, rows: Sequence[ModelInput]) -> list[Array]:
         self._met.wait(20)
         return self._lane.run(rows)
 
 
 def test_one_call_of_many_batches_is_work_for_every_lane(folder: Folder) -> None:
-    recipe, waiting, met = read_folder(folder.path), _Looked(), threading.Barrier(2)
-    model = Model(recipe, share=Share(threads=2, lanes=2))
+    recipe, waiting, met = read_model_spec(folder.path), _Looked(), threading.Barrier(2)
+    model = CompiledModel(recipe, share=CpuShare(threads=2, lanes=2))
     model.lanes = [cast("Lane", _Meeting(lane, met)) for lane in model.lanes]
     there, here = os.pipe()
     with os.fdopen(there, "rb") as requests, os.fdopen(here, "wb") as gate:
@@ -133,8 +133,8 @@ def test_one_call_of_many_batches_is_work_for_every_lane(folder: Folder) -> None
         serving.start()
         for _ in model.lanes:
             waiting.both.acquire()
-        texts = ["w1 " * 40] * (2 * PADDED_TOKENS // 48)
-        gate.write(frame(embed(*texts)(1)))
+        texts = ["w1 " * 40] * (2 * MAX_PADDED_TOKENS // 48)
+        gate.write(encode_frame(embed(*texts)(1)))
         gate.flush()
         for _ in model.lanes:  # both have taken all there is, or one waits in vain for the other
             assert waiting.both.acquire(timeout=30)
@@ -146,16 +146,18 @@ def test_one_call_of_many_batches_is_work_for_every_lane(folder: Folder) -> None
 @pytest.mark.parametrize(
     ("given", "settled"),
     [
-        (Share(2), Share(2, 1)),
-        (Share(16), Share(16, 2)),
-        (Share(4, 4), Share(4, 4)),
-        (Share(2, 9), Share(2, 2)),
+        (CpuShare(2), CpuShare(2, 1)),
+        (CpuShare(16), CpuShare(16, 2)),
+        (CpuShare(4, 4), CpuShare(4, 4)),
+        (CpuShare(2, 9), CpuShare(2, 2)),
     ],
 )
-def test_a_lane_has_eight_threads_unless_the_operator_says_otherwise(given: Share, settled: Share) -> None:
+def test_a_lane_has_eight_threads_unless_the_operator_says_otherwise(
+    given: CpuShare, settled: CpuShare
+) -> None:
     assert given.settled() == settled
 
 
 def test_a_model_takes_all_processors_that_it_may_use() -> None:
-    assert Share().settled().threads == usable_cpus()
-    assert usable_cpus() <= (os.cpu_count() or 1)
+    assert CpuShare().settled().threads == available_cpus()
+    assert available_cpus() <= (os.cpu_count() or 1)

@@ -14,8 +14,8 @@ from asking import Folder, vectors
 from tiny_model import HIDDEN, MAX_TOKENS
 
 from hubgate.domain.errors import RuntimeFailed
-from hubgate.runtime.frames import EmbedTexts, Ready, frame
 from hubgate.runtime.process import WorkerProcess, worker_command
+from hubgate.runtime.protocol import EmbedTexts, Ready, encode_frame
 from hubgate.runtime.supervisor import LocalModel
 
 
@@ -25,10 +25,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 
 def test_the_worker_ends_when_its_input_ends_and_keeps_stdout_to_itself(folder: Folder) -> None:
-    requests = frame(EmbedTexts(1, ["w1"], None, True, False, None))[:-3]
+    requests = encode_frame(EmbedTexts(1, ["w1"], None, True, False, None))[:-3]
     done = subprocess.run(worker_command(folder.path), input=requests, capture_output=True, check=True)
     assert done.stderr == b""
-    assert done.stdout == frame(Ready(HIDDEN, "f32", MAX_TOKENS))
+    assert done.stdout == encode_frame(Ready(HIDDEN, "f32", MAX_TOKENS))
 
 
 def test_a_request_that_is_no_request_ends_the_worker_with_the_reason(folder: Folder) -> None:
@@ -99,4 +99,4 @@ def test_openvino_is_imported_in_one_place_only() -> None:
             for line in file.read_text("utf-8").splitlines()
         )
     ]
-    assert importers == ["openvino_quiet.py"]
+    assert importers == ["graph.py"]

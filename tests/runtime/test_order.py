@@ -16,23 +16,23 @@ from hypothesis import strategies as st
 
 from hubgate.domain.calls import BULK_TURN_INTERVAL
 from hubgate.domain.errors import Cause, InvalidRequest
-from hubgate.runtime.batching import Place, Waiting
-from hubgate.runtime.frames import Embedded, EmbedTexts, Tokenized, TokenizeTexts
-from hubgate.runtime.jobs import SLICE, slices
-from hubgate.runtime.order import Asked, Order
+from hubgate.runtime.batching import TextQueue, TextRef
+from hubgate.runtime.calls import SLICE_CHARACTERS, slices
+from hubgate.runtime.order import CallInfo, TurnOrder
+from hubgate.runtime.protocol import Embedded, EmbedTexts, Tokenized, TokenizeTexts
 from hubgate.runtime.supervisor import LocalModel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from contextlib import AbstractContextManager
 
-    from hubgate.runtime.frames import Request
+    from hubgate.runtime.protocol import Request
 
 
 def test_bulk_calls_wait_behind_interactive_ones_but_not_for_ever() -> None:
-    order = Order()
-    order.add(Asked(1, "job", bulk=True))
-    order.add(Asked(2, "app"))
+    order = TurnOrder()
+    order.add(CallInfo(1, "job", bulk=True))
+    order.add(CallInfo(2, "app"))
     first = [order.take_turn()[0] for _ in range(2 * BULK_TURN_INTERVAL)]
     assert first == [*[2] * (BULK_TURN_INTERVAL - 1), 1, *[2] * (BULK_TURN_INTERVAL - 1), 1]
     order.remove(2)
@@ -40,18 +40,18 @@ def test_bulk_calls_wait_behind_interactive_ones_but_not_for_ever() -> None:
 
 
 def test_callers_take_turns_however_many_calls_they_have() -> None:
-    order = Order()
+    order = TurnOrder()
     for call in (1, 2, 3):
-        order.add(Asked(call, "many"))
-    order.add(Asked(9, "one"))
+        order.add(CallInfo(call, "many"))
+    order.add(CallInfo(9, "one"))
     assert [order.take_turn()[0] for _ in range(6)] == [1, 9, 2, 9, 3, 9]
 
 
 def test_who_comes_meanwhile_is_before_who_had_the_last_turn() -> None:
-    order = Order()
-    order.add(Asked(1, "a"))
+    order = TurnOrder()
+    order.add(CallInfo(1, "a"))
     assert order.take_turn() == [1]
-    order.add(Asked(2, "b"))
+    order.add(CallInfo(2, "b"))
     assert [order.take_turn()[0] for _ in range(2)] == [2, 1]
 
 
@@ -59,8 +59,8 @@ def test_who_comes_meanwhile_is_before_who_had_the_last_turn() -> None:
 def test_every_call_has_its_turn_and_none_that_was_removed(
     calls: list[tuple[str, bool]], data: st.DataObject
 ) -> None:
-    order = Order()
-    waiting = {number: Asked(number, caller, bulk) for number, (caller, bulk) in enumerate(calls)}
+    order = TurnOrder()
+    waiting = {number: CallInfo(number, caller, bulk) for number, (caller, bulk) in enumerate(calls)}
     for asked in waiting.values():
         order.add(asked)
     while waiting:
@@ -74,21 +74,21 @@ def test_every_call_has_its_turn_and_none_that_was_removed(
 
 
 def test_a_bulk_text_never_rides_in_an_interactive_batch() -> None:
-    waiting = Waiting()
-    waiting.add(Asked(1, bulk=True), [8, 8])
-    waiting.add(Asked(2), [8])
-    assert waiting.take() == [Place(2, 0)]
+    waiting = TextQueue()
+    waiting.add(CallInfo(1, bulk=True), [8, 8])
+    waiting.add(CallInfo(2), [8])
+    assert waiting.take() == [TextRef(2, 0)]
     assert {place.call for place in waiting.take()} == {1}
 
 
-@given(st.lists(st.integers(0, 3 * SLICE), max_size=30), st.integers(0, SLICE))
+@given(st.lists(st.integers(0, 3 * SLICE_CHARACTERS), max_size=30), st.integers(0, SLICE_CHARACTERS))
 def test_slices_are_bounded_and_hold_every_text_once(lengths: list[int], beside: int) -> None:
     texts = ["a" * length for length in lengths]
     cut = list(slices(texts, beside=beside))
     assert [text for _, some in cut for text in some] == texts
     for first, some in cut:
         assert texts[first : first + len(some)] == some
-        assert len(some) == 1 or sum(len(text) + beside for text in some) <= SLICE
+        assert len(some) == 1 or sum(len(text) + beside for text in some) <= SLICE_CHARACTERS
 
 
 @pytest_asyncio.fixture

@@ -14,7 +14,7 @@ from asking import Folder, embed, process_of, vectors
 from tiny_model import HIDDEN, write_json
 
 from hubgate.domain.errors import InvalidRequest
-from hubgate.runtime.frames import Embedded, Tokenized, TokenizeTexts
+from hubgate.runtime.protocol import Embedded, Tokenized, TokenizeTexts
 from hubgate.runtime.supervisor import LocalModel
 
 if TYPE_CHECKING:

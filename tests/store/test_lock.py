@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hubgate.domain.errors import StoreFailed
-from hubgate.store.lock import GateLock, running_gate, unusable_home
+from hubgate.store.lock import HomeLock, home_error, running_gateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +25,8 @@ URL = "http://127.0.0.1:8080"
 HOLD = """
 import sys
 from pathlib import Path
-from hubgate.store.lock import GateLock
-with GateLock(Path(sys.argv[1])) as lock:
+from hubgate.store.lock import HomeLock
+with HomeLock(Path(sys.argv[1])) as lock:
     print(lock.announce("http://127.0.0.1:8080"), flush=True)
     sys.stdin.readline()
 """
@@ -50,24 +50,24 @@ def other_process(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def test_no_gate_runs_in_a_home_that_was_never_used(tmp_path: Path) -> None:
-    assert running_gate(tmp_path / "home") is None
+    assert running_gateway(tmp_path / "home") is None
     assert not (tmp_path / "home").exists(), "to look makes nothing"
 
 
 def test_a_running_gate_is_found_by_another_process_and_keeps_a_second_gate_out(tmp_path: Path) -> None:
     with other_process(tmp_path) as (process, key):
-        gate = running_gate(tmp_path)
+        gate = running_gateway(tmp_path)
         assert gate is not None
         assert (gate.url, gate.pid, gate.key) == (URL, process.pid, key)
         assert len(key) >= 43
         assert key not in repr(gate)
         with (
             pytest.raises(StoreFailed, match="Another gateway runs") as refused,
-            GateLock(tmp_path, sleep=at_once),
+            HomeLock(tmp_path, sleep=at_once),
         ):
             pass
         assert "HUBGATE_HOME" in refused.value.remedy
-        assert running_gate(tmp_path) == gate, "the refused one took nothing away"
+        assert running_gateway(tmp_path) == gate, "the refused one took nothing away"
 
 
 def test_a_gate_that_ends_leaves_neither_lock_nor_card(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_gate_that_ends_leaves_neither_lock_nor_card(tmp_path: Path) -> None:
         process.communicate("end\n", timeout=60)
         assert process.returncode == 0
     assert not (tmp_path / "gate.json").exists()
-    assert running_gate(tmp_path) is None
+    assert running_gateway(tmp_path) is None
 
 
 def test_what_a_killed_gate_left_behind_does_not_count(tmp_path: Path) -> None:
@@ -83,11 +83,11 @@ def test_what_a_killed_gate_left_behind_does_not_count(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait(60)
     assert (tmp_path / "gate.json").exists()
-    assert running_gate(tmp_path) is None
-    with GateLock(tmp_path) as lock:
+    assert running_gateway(tmp_path) is None
+    with HomeLock(tmp_path) as lock:
         assert not (tmp_path / "gate.json").exists(), "the stale card is gone before the new one is written"
         key = lock.announce("http://127.0.0.1:9090")
-        gate = running_gate(tmp_path)
+        gate = running_gateway(tmp_path)
         assert gate is not None
         assert (gate.url, gate.key) == ("http://127.0.0.1:9090", key)
 
@@ -96,7 +96,7 @@ def test_the_card_is_for_its_owner_alone_and_each_run_has_its_own_key(tmp_path: 
     home = tmp_path / "home"
     keys = set()
     for _ in range(2):
-        with GateLock(home) as lock:
+        with HomeLock(home) as lock:
             keys.add(lock.announce(URL))
             for name in ("gate.json", "gate.lock"):
                 assert stat.S_IMODE((home / name).stat().st_mode) == 0o600
@@ -105,16 +105,16 @@ def test_the_card_is_for_its_owner_alone_and_each_run_has_its_own_key(tmp_path: 
 
 
 def test_a_gate_that_is_just_starting_asks_for_patience(tmp_path: Path) -> None:
-    with GateLock(tmp_path), pytest.raises(StoreFailed, match="just starting") as failed:
-        running_gate(tmp_path)
+    with HomeLock(tmp_path), pytest.raises(StoreFailed, match="just starting") as failed:
+        running_gateway(tmp_path)
     assert failed.value.retryable
 
 
 def test_a_card_that_is_garbage_is_not_believed(tmp_path: Path) -> None:
-    with GateLock(tmp_path):
+    with HomeLock(tmp_path):
         (tmp_path / "gate.json").write_bytes(b'{"url": 7}')
         with pytest.raises(StoreFailed):
-            running_gate(tmp_path)
+            running_gateway(tmp_path)
 
 
 def test_a_gate_may_start_in_the_moment_in_which_the_command_line_looks(tmp_path: Path) -> None:
@@ -126,18 +126,18 @@ def test_a_gate_may_start_in_the_moment_in_which_the_command_line_looks(tmp_path
         seen.append(seconds)
         os.close(looking)
 
-    with GateLock(tmp_path, sleep=look_away):
+    with HomeLock(tmp_path, sleep=look_away):
         assert len(seen) == 1
 
 
 def test_a_home_that_cannot_be_used_is_a_plain_failure(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.write_text("a file where a folder should be")
-    with pytest.raises(StoreFailed, match="cannot be used") as failed, GateLock(home):
+    with pytest.raises(StoreFailed, match="cannot be used") as failed, HomeLock(home):
         pass
     assert "HUBGATE_HOME" in failed.value.remedy
     with pytest.raises(StoreFailed, match="cannot be used"):
-        running_gate(home)
+        running_gateway(home)
 
 
 @pytest.mark.parametrize(
@@ -152,15 +152,15 @@ def test_a_home_that_cannot_be_used_is_a_plain_failure(tmp_path: Path) -> None:
 def test_what_helps_depends_on_why_a_home_cannot_be_used(
     tmp_path: Path, number: int, reason: str, remedy: str
 ) -> None:
-    failed = unusable_home(tmp_path, OSError(number, os.strerror(number)))
+    failed = home_error(tmp_path, OSError(number, os.strerror(number)))
     assert failed.message == f"The gate's home {tmp_path} cannot be used: {reason}."
     assert failed.remedy.startswith(remedy)
 
 
 def test_a_card_that_cannot_be_written_or_read_is_a_plain_failure(tmp_path: Path) -> None:
-    with GateLock(tmp_path) as lock:
+    with HomeLock(tmp_path) as lock:
         (tmp_path / "gate.json").mkdir()
         with pytest.raises(StoreFailed, match="cannot be used"):
             lock.announce(URL)
         with pytest.raises(StoreFailed, match="cannot be used"):
-            running_gate(tmp_path)
+            running_gateway(tmp_path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tiny_model import HIDDEN, Array, ids_of, reference, write_tiny_model
 
-from hubgate.runtime.frames import Embedded, EmbedTexts
+from hubgate.runtime.protocol import Embedded, EmbedTexts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

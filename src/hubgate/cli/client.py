@@ -110,10 +110,10 @@ def _ask(method: str, path: str, payload: bytes, take: _Take, no_home: NoHome) -
     Raises:
         CommandFailed: the gate answered with an error, or not at all; or there is none.
     """
-    from hubgate.store.lock import running_gate
+    from hubgate.store.lock import running_gateway
 
     settings = Settings.from_env()
-    gate = running_gate(settings.home)
+    gate = running_gateway(settings.home)
     if gate is not None:
         status, failure = _over_http(gate.url + path, gate.key, method, payload, take)
     else:
@@ -221,9 +221,9 @@ def _over_http(url: str, key: str, method: str, payload: bytes, take: _Take) -> 
 def _in_process(settings: Settings, method: str, path: str, payload: bytes, take: _Take) -> tuple[int, bytes]:
     import asyncio
 
-    from hubgate.store.lock import GateLock
+    from hubgate.store.lock import HomeLock
 
-    with GateLock(settings.home):
+    with HomeLock(settings.home):
         return asyncio.run(_ask_own_gate(settings, method, path, payload, take))
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from hubgate.domain.calls import BULK_TURN_INTERVAL
 
 
-class Asked(NamedTuple):
+class CallInfo(NamedTuple):
     """A call that waits, and who asks."""
 
     call: int
@@ -21,11 +21,11 @@ class Asked(NamedTuple):
     bulk: bool = False
 
 
-class Order:
+class TurnOrder:
     """The calls that wait."""
 
     def __init__(self) -> None:
-        self._calls: dict[int, Asked] = {}
+        self._calls: dict[int, CallInfo] = {}
         self._interactive, self._bulk = _Ring(), _Ring()
         self._overtaken = 0
         """Turns of interactive calls since the last one of a bulk call, while one waited."""
@@ -33,7 +33,7 @@ class Order:
     def __bool__(self) -> bool:
         return bool(self._calls)
 
-    def add(self, asked: Asked) -> None:
+    def add(self, asked: CallInfo) -> None:
         """Let a call wait."""
         self._calls[asked.call] = asked
         self._ring(asked).add(asked)
@@ -56,7 +56,7 @@ class Order:
         self._overtaken = 0 if bulk or not self._bulk else self._overtaken + 1
         return list((self._bulk if bulk else self._interactive).take_turn())
 
-    def _ring(self, asked: Asked) -> _Ring:
+    def _ring(self, asked: CallInfo) -> _Ring:
         return self._bulk if asked.bulk else self._interactive
 
 
@@ -65,15 +65,15 @@ class _Ring:
 
     def __init__(self) -> None:
         self._callers: dict[str, dict[int, None]] = {}
-        self._served: Asked | None = None
+        self._served: CallInfo | None = None
 
     def __bool__(self) -> bool:
         return bool(self._callers)
 
-    def add(self, asked: Asked) -> None:
+    def add(self, asked: CallInfo) -> None:
         self._callers.setdefault(asked.caller, {})[asked.call] = None
 
-    def remove(self, asked: Asked) -> None:
+    def remove(self, asked: CallInfo) -> None:
         calls = self._callers[asked.caller]
         del calls[asked.call]
         if not calls:
@@ -82,7 +82,7 @@ class _Ring:
     def take_turn(self) -> Iterator[int]:
         self._pass_on()
         caller, calls = next(iter(self._callers.items()))
-        self._served = Asked(next(iter(calls)), caller)
+        self._served = CallInfo(next(iter(calls)), caller)
         return chain.from_iterable(self._callers.values())
 
     def _pass_on(self) -> None:

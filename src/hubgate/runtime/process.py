@@ -17,26 +17,28 @@ import msgspec
 from hubgate.core.off_loop import off_loop
 from hubgate.domain.endpoint import Precision
 from hubgate.domain.errors import Cause, HubgateError, RuntimeFailed
-from hubgate.runtime.frames import (
-    Answered,
+from hubgate.runtime.machine import CpuShare, process_memory
+from hubgate.runtime.protocol import (
+    CallReply,
+    CancelCall,
     Failed,
-    Forget,
     Ready,
     Reply,
     Request,
-    frame,
+    decode_reply,
+    encode_frame,
     read_frame,
-    reply_of,
 )
-from hubgate.runtime.share import Share
 
-_WHOLE = Share()
+_WHOLE = CpuShare()
 _SECRETS = ("HUBGATE_", "HF_")
 _LAST_WORDS = 300
 _SECONDS_TO_END = 5.0
 
 
-def worker_command(folder: Path, *, precision: Precision = Precision.F32, share: Share = _WHOLE) -> list[str]:
+def worker_command(
+    folder: Path, *, precision: Precision = Precision.F32, share: CpuShare = _WHOLE
+) -> list[str]:
     """How a worker is started.
 
     Without `-P` a folder named like a library, where the gate was started, would be run.
@@ -58,7 +60,7 @@ class WorkerProcess:
         self._stdin = cast("asyncio.StreamWriter", process.stdin)
         self._stdout = cast("asyncio.StreamReader", process.stdout)
         self._stderr = cast("asyncio.StreamReader", process.stderr)
-        self._calls: dict[int, asyncio.Future[Answered]] = {}
+        self._calls: dict[int, asyncio.Future[CallReply]] = {}
         self._numbers = itertools.count(1)
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._last_words = ""
@@ -99,7 +101,7 @@ class WorkerProcess:
     @property
     def memory(self) -> int | None:
         """Bytes of memory that it takes, where the system tells; pages shared with others count in part."""
-        return memory_of(self._process.pid)
+        return process_memory(self._process.pid)
 
     @property
     def ended(self) -> bool:
@@ -114,7 +116,7 @@ class WorkerProcess:
         """
         return await asyncio.shield(self._ready)
 
-    async def ask(self, request_of: Callable[[int], Request]) -> Answered:
+    async def ask(self, request_of: Callable[[int], Request]) -> CallReply:
         """Send the request made for a call number, and wait for its reply. A caller may stop waiting at any time.
 
         Raises:
@@ -122,15 +124,15 @@ class WorkerProcess:
             RuntimeFailed: the worker ended first.
         """
         call = next(self._numbers)
-        request = frame(request_of(call))
-        reply: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        request = encode_frame(request_of(call))
+        reply: asyncio.Future[CallReply] = asyncio.get_running_loop().create_future()
         self._calls[call] = reply
         try:
             await self._send(request)
             return await reply
         except asyncio.CancelledError:
             if not self._stdin.is_closing():
-                self._stdin.write(frame(Forget(call)))
+                self._stdin.write(encode_frame(CancelCall(call)))
             raise
         finally:
             self._calls.pop(call, None)
@@ -162,7 +164,7 @@ class WorkerProcess:
         try:
             while True:
                 body = await read_frame(self._stdout)
-                self._deliver(await off_loop(len(body), reply_of, body))
+                self._deliver(await off_loop(len(body), decode_reply, body))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # its end
         except msgspec.DecodeError:
@@ -219,14 +221,3 @@ class WorkerProcess:
             cause=Cause.RUNTIME_CRASHED,
             retryable=True,
         )
-
-
-def memory_of(pid: int) -> int | None:
-    """Bytes of memory of a process, shared pages divided among those who share them; `None` if it is not known."""
-    try:
-        rolled = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
-    except OSError:  # it has ended, or this is no Linux
-        return None
-    return next(
-        (int(line.split()[1]) * 1024 for line in rolled.splitlines() if line.startswith("Pss:")), None
-    )

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
 from hubgate.domain.ports import Clock
-from hubgate.runtime.frames import Answered, Ready, Request
 from hubgate.runtime.process import WorkerProcess, worker_command
+from hubgate.runtime.protocol import CallReply, Ready, Request
 
 _LONGEST_PAUSE = 60.0
 
@@ -67,7 +67,7 @@ class LocalModel:
         with self._in_use():
             return await (await self._worker()).ready()
 
-    async def ask(self, request_of: Callable[[int], Request]) -> Answered:
+    async def ask(self, request_of: Callable[[int], Request]) -> CallReply:
         """Answer the request made for a call number.
 
         Raises:

@@ -19,24 +19,26 @@ from typing import BinaryIO
 
 from hubgate.domain.endpoint import Precision
 from hubgate.domain.errors import InvalidRequest, RuntimeFailed
-from hubgate.runtime.batching import Waiting, batch_tokens
-from hubgate.runtime.folder import Recipe, read_folder
-from hubgate.runtime.frames import Failed, Forget, Ready, Reply, Request, frame, read_request
-from hubgate.runtime.jobs import SLICE, Job, job_of
-from hubgate.runtime.model import Lane, Model
-from hubgate.runtime.order import Order
-from hubgate.runtime.share import Share
+from hubgate.runtime.batching import TextQueue, max_batch_tokens
+from hubgate.runtime.calls import SLICE_CHARACTERS, WorkerCall, make_call
+from hubgate.runtime.machine import CpuShare
+from hubgate.runtime.model.compiled import CompiledModel, Lane
+from hubgate.runtime.model.spec import ModelSpec, read_model_spec
+from hubgate.runtime.order import TurnOrder
+from hubgate.runtime.protocol import CancelCall, Failed, Ready, Reply, Request, encode_frame, read_request
 
 
 class Worker:
     """Answers requests with one model until its input ends."""
 
-    def __init__(self, recipe: Recipe, model: Model, replies: BinaryIO, waiting: Waiting) -> None:
+    def __init__(
+        self, recipe: ModelSpec, model: CompiledModel, replies: BinaryIO, waiting: TextQueue
+    ) -> None:
         self._recipe = recipe
         self._replies = replies
         self._model = model
-        self._jobs: dict[int, Job] = {}
-        self._untokenized = Order()
+        self._jobs: dict[int, WorkerCall] = {}
+        self._untokenized = TurnOrder()
         self._steps: dict[int, Iterator[None]] = {}
         """Of each call that is not tokenised yet."""
         self._waiting = waiting
@@ -66,7 +68,7 @@ class Worker:
     def reply(self, message: Reply) -> None:
         """Send a reply; all threads do."""
         with self._writing:
-            self._replies.write(frame(message))
+            self._replies.write(encode_frame(message))
             self._replies.flush()
 
     def _end_after(self, work: Callable[[], None]) -> None:
@@ -86,12 +88,12 @@ class Worker:
                 self.reply(Failed.of(request.call, error))
 
     def _accept(self, request: Request) -> None:
-        if isinstance(request, Forget):
+        if isinstance(request, CancelCall):
             with self._changed:
                 self._forget(request.call)
             return
-        job = job_of(request, self._recipe, self._model.tokens)
-        if job.characters <= SLICE:
+        job = make_call(request, self._recipe, self._model.tokens)
+        if job.characters <= SLICE_CHARACTERS:
             for _ in job.tokenize():
                 pass
             self._queue(job)
@@ -132,7 +134,7 @@ class Worker:
         self._untokenized.remove(call)
         self._waiting.remove(call)
 
-    def _queue(self, job: Job) -> None:
+    def _queue(self, job: WorkerCall) -> None:
         """Let a call that is tokenised wait for the model."""
         if not job.left:
             self.reply(job.reply())
@@ -151,7 +153,7 @@ class Worker:
                     return
                 batch = [(self._jobs[place.call], place) for place in self._waiting.take()]
             outputs = lane.run([job.rows[place.index] for job, place in batch])
-            done: dict[int, Job] = {}
+            done: dict[int, WorkerCall] = {}
             with self._changed:  # another lane may hold a part of the same call
                 for row, (job, place) in enumerate(batch):
                     job.take(place.index, [output[row] for output in outputs])
@@ -161,7 +163,7 @@ class Worker:
                 self.reply(job.reply())
 
 
-def main(arguments: Sequence[str], waiting: Waiting | None = None) -> int:
+def main(arguments: Sequence[str], waiting: TextQueue | None = None) -> int:
     """Serve the model of a folder; the exit status."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
@@ -173,16 +175,16 @@ def main(arguments: Sequence[str], waiting: Waiting | None = None) -> int:
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
-        recipe = read_folder(given.folder)
-        share = Share(given.threads, given.lanes).settled()
-        model = Model(recipe, given.precision, share)
+        recipe = read_model_spec(given.folder)
+        share = CpuShare(given.threads, given.lanes).settled()
+        model = CompiledModel(recipe, given.precision, share)
     except RuntimeFailed as error:
-        replies.write(frame(Failed.of(None, error)))
+        replies.write(encode_frame(Failed.of(None, error)))
         replies.flush()
         return 1
     with contextlib.suppress(BrokenPipeError):  # the gate has gone: nobody to answer
         if waiting is None:
-            waiting = Waiting(padded_tokens=batch_tokens(share.threads // share.lanes))
+            waiting = TextQueue(padded_tokens=max_batch_tokens(share.threads // share.lanes))
         Worker(recipe, model, replies, waiting).serve(os.fdopen(os.dup(sys.stdin.fileno()), "rb"))
     return 0
 

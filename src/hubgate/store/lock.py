@@ -32,7 +32,7 @@ _LOCK, _CARD = "gate.lock", "gate.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunningGate:
+class RunningGateway:
     """Where a running gate answers, and a key with admin rights that lives as long as it runs."""
 
     url: str
@@ -40,7 +40,7 @@ class RunningGate:
     key: str = field(repr=False)
 
 
-class GateLock:
+class HomeLock:
     """The lock of a home, held inside `with`. The kernel frees it however the process ends.
 
     It belongs to the open file, so a child made by a bare fork would keep it: start workers by spawning.
@@ -69,7 +69,7 @@ class GateLock:
             (self._home / _CARD).unlink(missing_ok=True)  # of a gateway that was killed
         except OSError as error:
             self._free()
-            raise unusable_home(self._home, error) from error
+            raise home_error(self._home, error) from error
         return self
 
     def __exit__(
@@ -86,11 +86,11 @@ class GateLock:
         Raises:
             StoreFailed: the home cannot be written.
         """
-        gate = RunningGate(url=url, pid=os.getpid(), key=secrets.token_urlsafe(32))
+        gate = RunningGateway(url=url, pid=os.getpid(), key=secrets.token_urlsafe(32))
         try:
             write_private(self._home / _CARD, msgspec.json.encode(gate))
         except OSError as error:
-            raise unusable_home(self._home, error) from error
+            raise home_error(self._home, error) from error
         return gate.key
 
     def _free(self) -> None:
@@ -107,7 +107,7 @@ def _refuse_shared(home: Path) -> None:
         )
 
 
-def running_gate(home: Path) -> RunningGate | None:
+def running_gateway(home: Path) -> RunningGateway | None:
     """The gate that runs in this home, if one does; what a killed one left behind does not count.
 
     Raises:
@@ -116,7 +116,7 @@ def running_gate(home: Path) -> RunningGate | None:
     try:
         if not is_locked(home / _LOCK):
             return None
-        return msgspec.json.decode((home / _CARD).read_bytes(), type=RunningGate)
+        return msgspec.json.decode((home / _CARD).read_bytes(), type=RunningGateway)
     except (FileNotFoundError, msgspec.MsgspecError):
         raise StoreFailed(
             f"The gate in {home} is just starting or stopping.",
@@ -124,10 +124,10 @@ def running_gate(home: Path) -> RunningGate | None:
             retryable=True,
         ) from None
     except OSError as error:
-        raise unusable_home(home, error) from error
+        raise home_error(home, error) from error
 
 
-def unusable_home(home: Path, error: OSError) -> StoreFailed:
+def home_error(home: Path, error: OSError) -> StoreFailed:
     """The error for a home that the system does not let be used, with what helps against it."""
     number = error.errno or 0
     reason = "it is a file, or lies below one" if number in _NO_FOLDER else error.strerror or str(error)

@@ -9,7 +9,7 @@ from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Target
 from hubgate.domain.ports import TextGenerator, Upstream
 from hubgate.domain.token_hosts import HUGGING_FACE_HOSTS
-from hubgate.runtime.share import Share
+from hubgate.runtime.machine import CpuShare
 from hubgate.settings import Settings
 from hubgate.upstreams.dedicated import DedicatedSource
 from hubgate.upstreams.fake import FakeSource
@@ -52,7 +52,7 @@ class ModelSources:
         self._local = LocalSource(
             LocalSettings(
                 hf_endpoint=settings.hf_endpoint,
-                share=Share(settings.local_threads, settings.local_lanes),
+                share=CpuShare(settings.local_threads, settings.local_lanes),
                 idle_seconds=settings.local_idle_seconds or None,
             )
         )

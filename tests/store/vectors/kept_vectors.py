@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from hubgate.domain.calls import CachedVector
-from hubgate.store.vectors.file import VectorFile
+from hubgate.store.vectors.file import DiskVectorCache
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,9 +17,9 @@ MIB = 1024 * 1024
 
 
 @asynccontextmanager
-async def opened(path: Path, most_bytes: int = 8 * MIB, **options: float) -> AsyncIterator[VectorFile]:
+async def opened(path: Path, most_bytes: int = 8 * MIB, **options: float) -> AsyncIterator[DiskVectorCache]:
     """The file of a gate that runs."""
-    file = VectorFile(path, most_bytes, **options)  # type: ignore[arg-type]
+    file = DiskVectorCache(path, most_bytes, **options)  # type: ignore[arg-type]
     try:
         yield file
     finally:
@@ -47,7 +47,7 @@ async def kept(path: Path, *numbers: int, most_bytes: int = 8 * MIB) -> None:
         await file.put_many(vectors(*numbers))
 
 
-async def found(file: VectorFile, *numbers: int) -> list[int]:
+async def found(file: DiskVectorCache, *numbers: int) -> list[int]:
     """Which of them are remembered, each checked to be the right one."""
     answer = await file.get_many([key(number) for number in numbers])
     assert answer == {k: v for k, v in vectors(*numbers).items() if k in answer}

@@ -24,14 +24,14 @@ WRITE_TO_A_FULL_DISK = """
 import asyncio, resource, signal, sys
 from pathlib import Path
 from hubgate.domain.calls import CachedVector
-from hubgate.store.vectors.file import VectorFile
+from hubgate.store.vectors.file import DiskVectorCache
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, 256 * 1024))
 async def main():
-    file = VectorFile(Path(sys.argv[1]), 1 << 26)
+    file = DiskVectorCache(Path(sys.argv[1]), 1 << 26)
     await file.put_many({bytes([n]) * 32: CachedVector(bytes(4096)) for n in range(200)})
     await file.close()
-    again = VectorFile(Path(sys.argv[1]), 1 << 26)
+    again = DiskVectorCache(Path(sys.argv[1]), 1 << 26)
     print(len(await again.get_many([bytes([n]) * 32 for n in range(200)])))
     await again.close()
 asyncio.run(main())

@@ -27,9 +27,9 @@ WRITE_AND_WAIT = """
 import asyncio, sys
 from pathlib import Path
 from hubgate.domain.calls import CachedVector
-from hubgate.store.vectors.file import VectorFile
+from hubgate.store.vectors.file import DiskVectorCache
 async def main():
-    file = VectorFile(Path(sys.argv[1]), 1 << 20)
+    file = DiskVectorCache(Path(sys.argv[1]), 1 << 20)
     await file.put_many({bytes([n]) * 32: CachedVector(bytes([n]) * 64) for n in range(100)})
     await file.flush()
     print("written", flush=True)

@@ -210,7 +210,7 @@ async def test_a_library_that_went_away_is_told_once_and_nothing_is_counted(
 ) -> None:
     files = TokenizerFiles(tmp_path, hf_endpoint=NO_HUB)
     known = await learned(files, endpoint(MINILM))
-    monkeypatch.delitem(sys.modules, "hubgate.runtime.tokens", raising=False)
+    monkeypatch.delitem(sys.modules, "hubgate.runtime.model.tokenizer", raising=False)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     assert await counts(files, known, "hello") is None
     assert "are estimated from now on" in caplog.text

@@ -19,7 +19,7 @@ from hubgate.core.vectors import f32
 from hubgate.domain.calls import Embed, Encoding, Token, Tokenize, Tokens, Vectors
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Precision, Source, Target, Task
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
-from hubgate.runtime.folder import read_folder
+from hubgate.runtime.model.spec import read_model_spec
 from hubgate.upstreams.local.facts import local_facts, revision_of
 from hubgate.upstreams.local.files import find_model
 from hubgate.upstreams.local.golden import GOLDEN, check_golden
@@ -309,4 +309,4 @@ async def test_the_revision_of_a_downloaded_model_is_its_commit(tmp_path: Path) 
     folder = tmp_path / "snapshots" / COMMIT
     folder.parent.mkdir()
     folder.symlink_to(minilm)
-    assert revision_of(read_folder(folder)) == COMMIT
+    assert revision_of(read_model_spec(folder)) == COMMIT

@@ -24,7 +24,7 @@ from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Meter
 from hubgate.store.store import SqlStore
-from hubgate.store.vectors.file import VectorFile
+from hubgate.store.vectors.file import DiskVectorCache
 from hubgate.web.app import create_app
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ class TestCache:
         home = tmp_path / "other" / "home"
         key_file = tmp_path / "other" / "config" / "secret.key"
         store = await SqlStore.open(replace(settings, home=home, secret_key_file=key_file))
-        memory = VectorMemory(VectorFile(home / "vectors.db", 1 << 20))
+        memory = VectorMemory(DiskVectorCache(home / "vectors.db", 1 << 20))
         script = Script()
         gateway = Gateway(store, script, Pipelines(memory.cache, time.monotonic))
         access, _ = await Access.load(store, ADMIN_KEY)

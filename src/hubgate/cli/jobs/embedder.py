@@ -10,7 +10,7 @@ from hubgate.cli.client import as_commands, segment
 from hubgate.domain.endpoint import Task as ModelTask
 from hubgate.domain.errors import Cause, HubgateError, StoreFailed, UpstreamError, WrongTask
 from hubgate.jobs.rows import Piece, Reply
-from hubgate.store.lock import running_gate
+from hubgate.store.lock import running_gateway
 from hubgate.upstreams.http.addresses import AddressRule
 from hubgate.upstreams.http.messages import HttpRequest
 from hubgate.upstreams.http.pool import PooledClient
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hubgate.jobs.folder import Manner, Task
-    from hubgate.store.lock import RunningGate
+    from hubgate.store.lock import RunningGateway
     from hubgate.upstreams.http.messages import HttpReply
 
 T = TypeVar("T")
@@ -93,7 +93,7 @@ class GateEmbedder:
             self._headers["x-hubgate-class"] = "bulk"
         if not manner.cached:
             self._headers["cache-control"] = "no-store"
-        self._gate: RunningGate | None = None
+        self._gate: RunningGateway | None = None
         self._client = PooledClient(AddressRule(), total_seconds=_SECONDS, max_reply_bytes=_MAX_REPLY_BYTES)
 
     async def __aenter__(self) -> Self:
@@ -165,9 +165,9 @@ class GateEmbedder:
             raise _error(reply)
         return msgspec.json.decode(reply.body, type=kind)
 
-    def _find(self) -> RunningGate:
+    def _find(self) -> RunningGateway:
         try:
-            gate = running_gate(self._home)
+            gate = running_gateway(self._home)
         except StoreFailed as error:
             raise _away(error.message) from error
         if gate is None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hubgate.domain.errors import StoreFailed
-from hubgate.store.lock import running_gate
+from hubgate.store.lock import running_gateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ def _runs(settings: Settings) -> bool:
     until = time.monotonic() + _STARTING_SECONDS
     while True:
         try:
-            return running_gate(settings.home) is not None
+            return running_gateway(settings.home) is not None
         except StoreFailed as error:
             if not error.retryable or time.monotonic() > until:
                 raise

@@ -17,7 +17,7 @@ from hubgate.jobs.manifest import Totals
 from hubgate.jobs.registry import KnownJobs
 from hubgate.jobs.runner import Progress, written
 from hubgate.settings import Settings
-from hubgate.store.lock import unusable_home
+from hubgate.store.lock import home_error
 
 if TYPE_CHECKING:
     from hubgate.jobs.job import Job
@@ -62,7 +62,7 @@ def _remember(job: Job) -> None:
     try:
         KnownJobs(home).add(job.folder)
     except OSError as error:
-        raise unusable_home(home, error) from error
+        raise home_error(home, error) from error
 
 
 def _work(job: Job, source: Source) -> None:

@@ -19,7 +19,7 @@ from hubgate.cli.server.gc_tuning import return_large_blocks, spare_the_collecto
 from hubgate.cli.server.logs import log_to_stderr
 from hubgate.core.chunking import icu_warning
 from hubgate.settings import LOOPBACK, InvalidSetting
-from hubgate.store.lock import GateLock
+from hubgate.store.lock import HomeLock
 from hubgate.wiring import READY_ENDPOINT, open_gate
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ async def serve(
     with_ready_endpoint: bool = True,
 ) -> None:
     """Serve until told to stop. `started` is called once requests are accepted, with the gate's URL."""
-    with GateLock(settings.home) as lock, listen(settings.host, settings.port) as sock:
+    with HomeLock(settings.home) as lock, listen(settings.host, settings.port) as sock:
         async with open_gate(settings) as gate:
             # Models that leave when they are idle come when they are asked.
             await gate.gateway.start(

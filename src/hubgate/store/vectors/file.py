@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-class VectorFile:
+class DiskVectorCache:
     """Vectors on disk, at most `most_bytes` of them; those unused for longest make room, approximately.
 
     One thread does all reading and writing. `put_many` returns before anything is written: a killed process loses what

@@ -18,7 +18,8 @@ from hubgate.domain.endpoint import Endpoint, Facts, Source, Target, TokenCounts
 from hubgate.domain.errors import RuntimeFailed
 from hubgate.domain.ports import Counter
 from hubgate.domain.secret import Secret
-from hubgate.runtime.folder import TOKENIZER, TokenizerBroken, read_limit
+from hubgate.runtime.model.files import TOKENIZER, TokenizerBroken
+from hubgate.runtime.model.spec import read_max_tokens
 from hubgate.upstreams.local.files import COMMIT, fetch_files, kept_model, packaged
 from hubgate.upstreams.named_files import in_own_thread
 
@@ -103,7 +104,7 @@ class TokenizerFiles:
         )
         if folder is None:
             raise RuntimeFailed(f"The repository {model} has no {TOKENIZER}.")
-        return folder, read_limit(folder)
+        return folder, read_max_tokens(folder)
 
     def _kept(self, model: str, commit: str | None) -> Path | None:
         folder = packaged(model)
@@ -140,16 +141,16 @@ class TokenizerCounter:
 
     def _count(self, texts: Sequence[str], limit: int | None) -> Sequence[int] | None:
         try:
-            from hubgate.runtime.tokens import count  # noqa: PLC0415 - its library is for those who count
+            from hubgate.runtime.model.tokenizer import count_tokens  # noqa: PLC0415 - its library is for those who count
 
             tokenizer = self._tokenizer()
-            return [count(tokenizer, text, limit) for text in texts]
+            return [count_tokens(tokenizer, text, limit) for text in texts]
         except (TokenizerBroken, ImportError) as error:
             self._give_up(error)
             return None
 
     def _tokenizer(self) -> Tokenizer:
-        from hubgate.runtime.tokens import open_tokenizer  # noqa: PLC0415
+        from hubgate.runtime.model.tokenizer import open_tokenizer  # noqa: PLC0415
 
         with self._lock:
             if self._loaded is None:

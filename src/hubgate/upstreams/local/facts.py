@@ -11,8 +11,8 @@ from pathlib import Path
 from hubgate.core.prompts import prefixes_from_prompts
 from hubgate.domain.endpoint import Engine, Facts, Precision, Target, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint, RuntimeFailed
-from hubgate.runtime.folder import Recipe, read_folder
-from hubgate.runtime.heads import Embedding
+from hubgate.runtime.model.heads import EmbeddingHead
+from hubgate.runtime.model.spec import ModelSpec, read_model_spec
 from hubgate.upstreams.local.files import COMMIT, find_model, in_model_folder
 
 _HASH_SECONDS = 600.0
@@ -31,7 +31,7 @@ async def local_facts(target: Target, *, hf_endpoint: str | None = None) -> tupl
     endpoint = target.endpoint
     model = endpoint.model or ""
     folder = await find_model(model, hf_endpoint=hf_endpoint, token=target.token)
-    recipe = await in_model_folder(model, partial(read_folder, folder))
+    recipe = await in_model_folder(model, partial(read_model_spec, folder))
     _check_task(endpoint.task, recipe)
     head = recipe.head
     return folder, Facts(
@@ -39,10 +39,10 @@ async def local_facts(target: Target, *, hf_endpoint: str | None = None) -> tupl
         engine_version=version("openvino"),
         model=await in_model_folder(model, partial(_shown, model)),
         revision=await in_model_folder(model, partial(revision_of, recipe), _HASH_SECONDS),
-        dimensions=recipe.width if isinstance(head, Embedding) else None,
+        dimensions=recipe.width if isinstance(head, EmbeddingHead) else None,
         max_input_tokens=recipe.max_tokens,
         auto_truncate=True,
-        pooling=str(head.pooling) if isinstance(head, Embedding) else None,
+        pooling=str(head.pooling) if isinstance(head, EmbeddingHead) else None,
         precision=Precision.F32,
         prefixes=dict(prefixes_from_prompts(recipe.prompts)),
     )
@@ -63,7 +63,7 @@ def require_runtime() -> None:
         )
 
 
-def revision_of(recipe: Recipe) -> str:
+def revision_of(recipe: ModelSpec) -> str:
     """The commit of a downloaded snapshot, else a digest of the weights."""
     folder = recipe.folder
     if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name):
@@ -72,8 +72,8 @@ def revision_of(recipe: Recipe) -> str:
         return f"sha256:{hashlib.file_digest(weights, 'sha256').hexdigest()}"
 
 
-def _check_task(task: Task, recipe: Recipe) -> None:
-    able = Task.TEXT_EMBEDDING if isinstance(recipe.head, Embedding) else Task.RERANK
+def _check_task(task: Task, recipe: ModelSpec) -> None:
+    able = Task.TEXT_EMBEDDING if isinstance(recipe.head, EmbeddingHead) else Task.RERANK
     if task is not able:
         raise InvalidEndpoint(
             f"The model in {recipe.folder.name} does {able}, not {task}.",

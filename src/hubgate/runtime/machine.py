@@ -12,7 +12,7 @@ _THREADS_OF_A_LANE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class CpuShare:
     """With 0 the machine decides."""
 
     threads: int = 0
@@ -20,13 +20,13 @@ class Share:
     lanes: int = 0
     """Batches that run at once, each on its part of the threads."""
 
-    def settled(self) -> Share:
+    def settled(self) -> CpuShare:
         """With every number chosen: all processors, and a lane for each eight of them."""
-        threads = self.threads or usable_cpus()
-        return Share(threads, min(threads, self.lanes or max(1, threads // _THREADS_OF_A_LANE)))
+        threads = self.threads or available_cpus()
+        return CpuShare(threads, min(threads, self.lanes or max(1, threads // _THREADS_OF_A_LANE)))
 
 
-def usable_cpus(quota_file: Path = _CGROUP_QUOTA) -> int:
+def available_cpus(quota_file: Path = _CGROUP_QUOTA) -> int:
     """The processors this process may really use: its affinity, and a container's quota."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
@@ -34,3 +34,14 @@ def usable_cpus(quota_file: Path = _CGROUP_QUOTA) -> int:
         return max(1, min(cpus, round(int(quota) / int(period))))
     except (OSError, ValueError):  # no such file, or "max": no quota
         return cpus
+
+
+def process_memory(pid: int) -> int | None:
+    """Bytes of memory of a process, shared pages divided among those who share them; `None` if it is not known."""
+    try:
+        rolled = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
+    except OSError:  # it has ended, or this is no Linux
+        return None
+    return next(
+        (int(line.split()[1]) * 1024 for line in rolled.splitlines() if line.startswith("Pss:")), None
+    )

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from hubgate.runtime.files import unusable
-from hubgate.runtime.folder import BertShape, Recipe
-from hubgate.runtime.graph import IDS, KINDS, MASK, Encoder, Node, number, unsqueeze
-from hubgate.runtime.heads import Ranking
-from hubgate.runtime.openvino_quiet import opset13 as ops
-from hubgate.runtime.weights import read_weights
+from hubgate.runtime.model.files import unusable
+from hubgate.runtime.model.graph import IDS, KINDS, MASK, Encoder, Node, number, ops, unsqueeze
+from hubgate.runtime.model.heads import RankingHead
+from hubgate.runtime.model.spec import BertShape, ModelSpec
+from hubgate.runtime.model.weights import read_weights
 
 
-def build_bert(recipe: Recipe, shape: BertShape, vocabulary: int) -> Encoder:
+def build_bert(recipe: ModelSpec, shape: BertShape, vocabulary: int) -> Encoder:
     """The encoder of a recipe, for a tokenizer of so many ids.
 
     Raises:
@@ -27,7 +26,7 @@ def build_bert(recipe: Recipe, shape: BertShape, vocabulary: int) -> Encoder:
 
 
 class _Bert:
-    def __init__(self, recipe: Recipe, shape: BertShape, vocabulary: int) -> None:
+    def __init__(self, recipe: ModelSpec, shape: BertShape, vocabulary: int) -> None:
         self.recipe = recipe
         self.shape = shape
         self.vocabulary = vocabulary
@@ -40,7 +39,7 @@ class _Bert:
         ids = ops.parameter([-1, -1], np.int32, name=IDS)
         mask = ops.parameter([-1, -1], np.float32, name=MASK)
         inputs = [ids, mask]
-        ranks = isinstance(self.recipe.head, Ranking)
+        ranks = isinstance(self.recipe.head, RankingHead)
         if ranks:
             inputs.append(ops.parameter([-1, -1], np.int32, name=KINDS))
         for node in inputs:

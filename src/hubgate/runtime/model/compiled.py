@@ -9,20 +9,19 @@ import numpy as np
 
 from hubgate.domain.endpoint import Precision
 from hubgate.domain.errors import RuntimeFailed
-from hubgate.runtime.batching import padded
-from hubgate.runtime.bert import build_bert
-from hubgate.runtime.files import unusable
-from hubgate.runtime.folder import Recipe
-from hubgate.runtime.graph import IDS, KINDS, MASK, Node, read_onnx, with_head
-from hubgate.runtime.openvino_quiet import openvino
-from hubgate.runtime.selftest import choose, rows_of, unsound
-from hubgate.runtime.share import Share
-from hubgate.runtime.tokens import Row, Tokens
+from hubgate.runtime.batching import padded_length
+from hubgate.runtime.machine import CpuShare
+from hubgate.runtime.model.bert import build_bert
+from hubgate.runtime.model.files import unusable
+from hubgate.runtime.model.graph import IDS, KINDS, MASK, Node, openvino, read_onnx, with_head
+from hubgate.runtime.model.selftest import choose_precision, encode_samples, find_fault
+from hubgate.runtime.model.spec import ModelSpec
+from hubgate.runtime.model.tokenizer import ModelInput, ModelTokenizer
 
 Array = np.ndarray[Any, Any]
 
 
-class Model:
+class CompiledModel:
     """A compiled model on the CPU, with its tokenizer.
 
     Raises:
@@ -30,7 +29,7 @@ class Model:
     """
 
     def __init__(
-        self, recipe: Recipe, precision: Precision = Precision.F32, share: Share | None = None
+        self, recipe: ModelSpec, precision: Precision = Precision.F32, share: CpuShare | None = None
     ) -> None:
         try:
             self._load(recipe, precision, share)
@@ -41,35 +40,37 @@ class Model:
         ) as error:  # libraries fail in their own ways, and a panic of Rust is no Exception
             raise unusable(recipe.folder, f"it cannot be loaded ({type(error).__name__}: {error})") from error
 
-    def _load(self, recipe: Recipe, precision: Precision, share: Share | None) -> None:
-        self.tokens = Tokens(recipe)
+    def _load(self, recipe: ModelSpec, precision: Precision, share: CpuShare | None) -> None:
+        self.tokens = ModelTokenizer(recipe)
         graph = _graph(recipe, self.tokens.vocabulary)
-        core, share = openvino.Core(), (share or Share()).settled()
-        known = rows_of(self.tokens, recipe)
+        core, share = openvino.Core(), (share or CpuShare()).settled()
+        known = encode_samples(self.tokens, recipe)
 
         def load(kind: Precision) -> list[Lane]:
             return _lanes(core, graph, recipe, kind, share)
 
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self.precision, self.lanes = choose(precision, load, recipe, known, has_bf16=has_bf16)
-        if reason := unsound(self.lanes[0], recipe, known):
+        self.precision, self.lanes = choose_precision(precision, load, recipe, known, has_bf16=has_bf16)
+        if reason := find_fault(self.lanes[0], recipe, known):
             raise reason
 
 
 class Lane:
     """Runs one batch after the other; belongs to one thread at a time."""
 
-    def __init__(self, compiled: Node, recipe: Recipe) -> None:
+    def __init__(self, compiled: Node, recipe: ModelSpec) -> None:
         self._request = compiled.create_infer_request()
         self._inputs = [(port.any_name, port.get_element_type().to_dtype()) for port in compiled.inputs]
         self._outputs = len(compiled.outputs)
         self._max_tokens = recipe.max_tokens
         self._pad = recipe.pad
 
-    def run(self, rows: Sequence[Row]) -> list[Array]:
+    def run(self, rows: Sequence[ModelInput]) -> list[Array]:
         """The answers to a batch, each `[texts, numbers]` in f32: pooled and normalised vectors, or the scores."""
         lengths = np.array([len(row.ids) for row in rows])
-        longest = min(padded(int(lengths.max())), self._max_tokens)  # beyond it there may be no positions
+        longest = min(
+            padded_length(int(lengths.max())), self._max_tokens
+        )  # beyond it there may be no positions
         mask = np.arange(longest) < lengths[:, None]
         filled = {MASK: mask, IDS: np.full(mask.shape, self._pad), KINDS: np.zeros(mask.shape, np.int64)}
         filled[IDS][mask] = np.concatenate([np.asarray(row.ids) for row in rows])
@@ -79,13 +80,13 @@ class Lane:
         return [self._request.get_output_tensor(n).data.copy() for n in range(self._outputs)]
 
 
-def _graph(recipe: Recipe, vocabulary: int) -> Node:
+def _graph(recipe: ModelSpec, vocabulary: int) -> Node:
     shape = recipe.shape
     encoder = read_onnx(recipe) if shape is None else build_bert(recipe, shape, vocabulary)
     return with_head(encoder, recipe)
 
 
-def _lanes(core: Node, graph: Node, recipe: Recipe, precision: Precision, share: Share) -> list[Lane]:
+def _lanes(core: Node, graph: Node, recipe: ModelSpec, precision: Precision, share: CpuShare) -> list[Lane]:
     options = {
         # On CPUs that have bf16 OpenVINO takes it unasked.
         "INFERENCE_PRECISION_HINT": str(precision),

@@ -30,11 +30,11 @@ _MARGIN = 128
 _ENDS = 32
 
 
-class NotSettled(Exception):
+class ExcerptUndecided(Exception):
     """So much of a text was tokenised, and what the model reads of it may still depend on the rest."""
 
 
-def most_characters(max_tokens: int) -> int:
+def max_characters(max_tokens: int) -> int:
     """How many characters are tokenised at once for a model that reads so many tokens: at most about 0.3 seconds' work.
 
     Of a longer text no more than the first (or last) of them need be known.
@@ -67,7 +67,7 @@ def excerpt(tokenizer: Tokenizer, text: str, need: int, most: int, *, left: bool
             break  # a longer part of such a text would be as doubtful
         size *= 4
     if len(text) > most:
-        raise NotSettled
+        raise ExcerptUndecided
     return text
 
 

@@ -11,24 +11,24 @@ from tiny_model import write_json, write_tiny_model
 
 from hubgate.domain.endpoint import Precision
 from hubgate.domain.errors import RuntimeFailed
-from hubgate.runtime.folder import read_folder
-from hubgate.runtime.model import Model
-from hubgate.runtime.selftest import choose, rows_of, same, unsound
-from hubgate.runtime.tokens import Row, Tokens
+from hubgate.runtime.model.compiled import CompiledModel
+from hubgate.runtime.model.selftest import choose_precision, encode_samples, find_fault, same_outputs
+from hubgate.runtime.model.spec import read_model_spec
+from hubgate.runtime.model.tokenizer import ModelInput, ModelTokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hubgate.runtime.folder import Recipe
+    from hubgate.runtime.model.spec import ModelSpec
 
-RANKER = Path(__file__).parents[1] / "data" / "tiny_models" / "ranker-bert"
-KNOWN = [Row([2, 5, 3]), Row([2, 6, 7, 3])]
+RANKER = Path(__file__).parents[2] / "data" / "tiny_models" / "ranker-bert"
+KNOWN = [ModelInput([2, 5, 3]), ModelInput([2, 6, 7, 3])]
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> Recipe:
+def recipe(tmp_path: Path) -> ModelSpec:
     write_tiny_model(tmp_path)
-    return read_folder(tmp_path)
+    return read_model_spec(tmp_path)
 
 
 class Scripted:
@@ -37,7 +37,7 @@ class Scripted:
     def __init__(self, off: float = 0.0, company: float = 0.0) -> None:
         self.off, self.company = off, company
 
-    def run(self, rows: Sequence[Row]) -> list[np.ndarray[Any, Any]]:
+    def run(self, rows: Sequence[ModelInput]) -> list[np.ndarray[Any, Any]]:
         off = self.off + (self.company if len(rows) > 1 else 0.0)
         return [np.array([[1.0, off, 0.0] for _ in rows])]
 
@@ -53,24 +53,24 @@ class Scripted:
     ],
 )
 def test_auto_takes_bf16_only_where_the_cpu_has_it_and_the_vectors_stay(
-    recipe: Recipe, asked: Precision, off: float, chosen: Precision, *, has_bf16: bool
+    recipe: ModelSpec, asked: Precision, off: float, chosen: Precision, *, has_bf16: bool
 ) -> None:
     models = {Precision.F32: [Scripted()], Precision.BF16: [Scripted(off)]}
-    found = choose(asked, models.__getitem__, recipe, KNOWN, has_bf16=has_bf16)
+    found = choose_precision(asked, models.__getitem__, recipe, KNOWN, has_bf16=has_bf16)
     assert found == (chosen, models[chosen])
 
 
-def test_bf16_is_refused_where_the_cpu_has_none(recipe: Recipe) -> None:
+def test_bf16_is_refused_where_the_cpu_has_none(recipe: ModelSpec) -> None:
     with pytest.raises(RuntimeFailed, match="this machine's processor does not have it") as failed:
-        choose(Precision.BF16, lambda _: [Scripted()], recipe, KNOWN, has_bf16=False)
+        choose_precision(Precision.BF16, lambda _: [Scripted()], recipe, KNOWN, has_bf16=False)
     assert "auto or f32" in failed.value.remedy
 
 
 def test_scores_are_the_same_while_no_ranking_feels_their_difference() -> None:
-    ranker = read_folder(RANKER)
+    ranker = read_model_spec(RANKER)
     scores = np.array([[-3.0], [0.0], [9.0]])
-    assert same(ranker, scores, scores + 0.03)
-    assert not same(ranker, scores, scores + 0.05)
+    assert same_outputs(ranker, scores, scores + 0.03)
+    assert not same_outputs(ranker, scores, scores + 0.05)
 
 
 @pytest.mark.parametrize(
@@ -82,15 +82,15 @@ def test_scores_are_the_same_while_no_ranking_feels_their_difference() -> None:
     ],
 )
 def test_a_model_whose_answers_cannot_be_right_is_not_used(
-    recipe: Recipe, model: Scripted, reason: str | None
+    recipe: ModelSpec, model: Scripted, reason: str | None
 ) -> None:
-    found = unsound(model, recipe, KNOWN)
+    found = find_fault(model, recipe, KNOWN)
     assert (found is None) if reason is None else (found is not None and reason in found.message)
 
 
 def test_what_a_model_reads_of_the_known_texts_has_all_lengths() -> None:
-    ranker = read_folder(RANKER)
-    rows = rows_of(Tokens(ranker), ranker)
+    ranker = read_model_spec(RANKER)
+    rows = encode_samples(ModelTokenizer(ranker), ranker)
     assert len({len(row.ids) for row in rows}) > 2
     assert all(row.kinds for row in rows)
 
@@ -103,11 +103,11 @@ def test_weights_that_are_no_numbers_are_refused_when_the_model_is_loaded(tmp_pa
     weights["encoder.layer.0.output.LayerNorm.bias"][:] = np.nan
     write_safetensors(tmp_path / "model.safetensors", weights)
     with pytest.raises(RuntimeFailed, match="numbers that are none"):
-        Model(read_folder(tmp_path))
+        CompiledModel(read_model_spec(tmp_path))
 
 
 def test_auto_is_settled_when_the_model_is_loaded(tmp_path: Path) -> None:
     write_tiny_model(tmp_path)
     write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 16})
-    model = Model(read_folder(tmp_path), Precision.AUTO)
+    model = CompiledModel(read_model_spec(tmp_path), Precision.AUTO)
     assert model.precision in {Precision.F32, Precision.BF16}

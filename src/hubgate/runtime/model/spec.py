@@ -10,30 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hubgate.runtime.files import (
+from hubgate.runtime.model.files import (
     ONNX,
     TOKENIZER,
     WEIGHTS,
-    TokenizerBroken,
     read_json,
     unusable,
     whole,
 )
-from hubgate.runtime.heads import Embedding, Head, Pooling, read_head
-
-__all__ = [
-    "ONNX",
-    "TOKENIZER",
-    "WEIGHTS",
-    "BertShape",
-    "Pooling",
-    "Recipe",
-    "TokenizerBroken",
-    "built_from_weights",
-    "read_folder",
-    "read_limit",
-    "unusable",
-]
+from hubgate.runtime.model.heads import EmbeddingHead, Head, read_head
 
 CONFIG = "config.json"
 _NO_LIMIT = 1e9
@@ -53,7 +38,7 @@ class BertShape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class ModelSpec:
     """How to run the model of one folder."""
 
     folder: Path
@@ -78,10 +63,10 @@ class Recipe:
     @property
     def width(self) -> int:
         """Numbers of one answer: of a vector, or 1 for a score."""
-        return self.hidden if isinstance(self.head, Embedding) else 1
+        return self.hidden if isinstance(self.head, EmbeddingHead) else 1
 
 
-def read_folder(folder: Path) -> Recipe:
+def read_model_spec(folder: Path) -> ModelSpec:
     """Read the recipe of a folder; the weights are not opened.
 
     Raises:
@@ -96,13 +81,13 @@ def read_folder(folder: Path) -> Recipe:
     if not (folder / TOKENIZER).is_file():
         raise unusable(folder, f"{TOKENIZER} is missing")
     prompts, default_prompt = _prompts(folder)
-    return Recipe(
+    return ModelSpec(
         folder=folder,
         weights=weights,
         shape=_shape(folder, config) if weights.name == WEIGHTS else None,
         hidden=hidden,
         head=head,
-        max_tokens=_max_tokens(folder, config, own_file=isinstance(head, Embedding)),
+        max_tokens=_max_tokens(folder, config, own_file=isinstance(head, EmbeddingHead)),
         pad=_pad(folder, config),
         vocabulary=whole(folder, CONFIG, config, "vocab_size"),
         segments=_segments(folder),
@@ -195,7 +180,7 @@ def _places(folder: Path, config: Mapping[str, Any]) -> int | None:
     return places - lost
 
 
-def read_limit(folder: Path) -> int | None:
+def read_max_tokens(folder: Path) -> int | None:
     """How many tokens the model of a folder reads, special ones included; `None` if no file says so.
 
     The folder need not have all of the model's files, as it is not run.

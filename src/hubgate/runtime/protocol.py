@@ -46,7 +46,7 @@ class RankTexts(msgspec.Struct, tag="rank", array_like=True, frozen=True):
     bulk: bool = False
 
 
-class Forget(msgspec.Struct, tag="forget", array_like=True, frozen=True):
+class CancelCall(msgspec.Struct, tag="forget", array_like=True, frozen=True):
     """Nobody waits for this call any more."""
 
     call: int
@@ -108,8 +108,8 @@ class Failed(msgspec.Struct, tag="failed", array_like=True, frozen=True):
         return kinds[self.kind](self.message, remedy=self.remedy, cause=self.cause)
 
 
-Request: TypeAlias = EmbedTexts | RankTexts | TokenizeTexts | Forget
-Answered: TypeAlias = Embedded | Ranked | Tokenized
+Request: TypeAlias = EmbedTexts | RankTexts | TokenizeTexts | CancelCall
+CallReply: TypeAlias = Embedded | Ranked | Tokenized
 Reply: TypeAlias = Ready | Embedded | Ranked | Tokenized | Failed
 
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
@@ -117,7 +117,7 @@ _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _encoder = msgspec.msgpack.Encoder()
 
 
-def frame(message: Request | Reply) -> bytes:
+def encode_frame(message: Request | Reply) -> bytes:
     """A message as it goes through the pipe.
 
     Raises:
@@ -142,7 +142,7 @@ def read_request(pipe: BinaryIO) -> Request | None:
 
 
 async def read_frame(pipe: asyncio.StreamReader) -> bytes:
-    """The next reply as it comes through the pipe, for `reply_of`.
+    """The next reply as it comes through the pipe, for `decode_reply`.
 
     Raises:
         asyncio.IncompleteReadError: the worker has gone.
@@ -151,7 +151,7 @@ async def read_frame(pipe: asyncio.StreamReader) -> bytes:
     return await pipe.readexactly(length)
 
 
-def reply_of(body: bytes) -> Reply:
+def decode_reply(body: bytes) -> Reply:
     """The reply in a frame.
 
     Raises:

@@ -11,15 +11,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from hubgate.runtime.excerpt import NotSettled, excerpt
-from hubgate.runtime.folder import read_folder
-from hubgate.runtime.tokens import Tokens, open_tokenizer
+from hubgate.runtime.model.excerpt import ExcerptUndecided, excerpt
+from hubgate.runtime.model.spec import read_model_spec
+from hubgate.runtime.model.tokenizer import ModelTokenizer, open_tokenizer
 from hubgate.upstreams.local.files import packaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 MOST = 1 << 18
 PIECES = [
     "the harbour opens ",
@@ -132,9 +132,9 @@ def test_of_a_long_text_only_a_small_part_is_tokenised(kind: Callable[[], Tokeni
 def test_what_cannot_be_settled_is_tokenised_whole_or_refused() -> None:
     tokenizer = word_piece()
     assert excerpt(tokenizer, "a" * 5000, 10, 5000) == "a" * 5000
-    with pytest.raises(NotSettled):
+    with pytest.raises(ExcerptUndecided):
         excerpt(tokenizer, "a" * 5001, 10, 5000)
-    with pytest.raises(NotSettled):
+    with pytest.raises(ExcerptUndecided):
         excerpt(unigram_without_words(), " " * 5001, 10, 5000, left=True)
 
 
@@ -146,7 +146,7 @@ def test_pairs_are_those_of_the_tokenizer_s_own_truncation(name: str, query: str
     folder = DATA / "tiny_models" / name
     plain = open_tokenizer(folder)
     plain.enable_truncation(48, strategy="longest_first")
-    tokens = Tokens(read_folder(folder))
+    tokens = ModelTokenizer(read_model_spec(folder))
     rows, cut = tokens.pairs(tokens.query(query), texts, truncate=True)
     expected = [plain.encode(query, text) for text in texts]
     assert [row.ids for row in rows] == [each.ids for each in expected]

@@ -6,17 +6,37 @@ token) and, where segments are told apart, `token_type_ids`; each `[texts, token
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from hubgate.runtime.files import unusable
-from hubgate.runtime.folder import Recipe
-from hubgate.runtime.heads import Embedding, Pooling
-from hubgate.runtime.openvino_quiet import openvino
-from hubgate.runtime.openvino_quiet import opset13 as ops
+from hubgate.runtime.model.files import unusable
+from hubgate.runtime.model.heads import EmbeddingHead, Pooling
+from hubgate.runtime.model.spec import ModelSpec
+
+# `import openvino` imports `openvino_telemetry`, which reports usage to an analytics host. `None` in `sys.modules`
+# makes that import fail, and OpenVINO falls back to a stub. This is the only module that imports OpenVINO.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+
+import openvino  # noqa: E402 - only after the line above
+from openvino import opset13 as ops  # noqa: E402
+
+__all__ = [
+    "IDS",
+    "KINDS",
+    "MASK",
+    "Encoder",
+    "Node",
+    "number",
+    "openvino",
+    "ops",
+    "read_onnx",
+    "unsqueeze",
+    "with_head",
+]
 
 Node = Any
 """A value of the graph; OpenVINO is published without types."""
@@ -33,17 +53,17 @@ class Encoder:
     """In f32."""
 
 
-def with_head(encoder: Encoder, recipe: Recipe) -> Node:
+def with_head(encoder: Encoder, recipe: ModelSpec) -> Node:
     """The whole graph: to the pooled and the normalised vectors, both `[texts, hidden]`, or to the scores."""
     outputs = [encoder.output]
-    if isinstance(recipe.head, Embedding):
+    if isinstance(recipe.head, EmbeddingHead):
         pooled = _pool(encoder.output, encoder.mask, recipe.head.pooling)
         length = ops.sqrt(ops.reduce_sum(ops.multiply(pooled, pooled), [1], keep_dims=True))
         outputs = [pooled, ops.divide(pooled, ops.maximum(length, number(1e-12)))]
     return openvino.Model([ops.result(output) for output in outputs], list(encoder.inputs), "encoder")
 
 
-def read_onnx(recipe: Recipe) -> Encoder:
+def read_onnx(recipe: ModelSpec) -> Encoder:
     """The encoder in an ONNX file, as it is.
 
     Raises:
@@ -56,12 +76,12 @@ def read_onnx(recipe: Recipe) -> Encoder:
         raise unusable(recipe.folder, f"{recipe.weights.name} is not a whole ONNX file") from error
     if unknown := sorted(set(inputs) - {IDS, MASK, KINDS}) or sorted({IDS, MASK} - set(inputs)):
         raise unusable(recipe.folder, f"{recipe.weights.name} takes other inputs ({', '.join(unknown)})")
-    ranks = not isinstance(recipe.head, Embedding)
+    ranks = not isinstance(recipe.head, EmbeddingHead)
     output = _output(recipe, model, ("logits",) if ranks else ("last_hidden_state", "token_embeddings"))
     return Encoder(output, model.get_parameters(), ops.convert(inputs[MASK], np.float32))
 
 
-def _output(recipe: Recipe, model: Node, names: tuple[str, ...]) -> Node:
+def _output(recipe: ModelSpec, model: Node, names: tuple[str, ...]) -> Node:
     """The output of one of these names, seen to be as wide as the folder's other files have it."""
     for port in model.outputs:
         if not port.get_names().isdisjoint(names):

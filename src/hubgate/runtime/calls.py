@@ -9,26 +9,34 @@ import numpy as np
 
 from hubgate.domain.calls import Token
 from hubgate.domain.errors import InvalidRequest
-from hubgate.runtime.folder import Recipe
-from hubgate.runtime.frames import Answered, Embedded, EmbedTexts, Ranked, RankTexts, Tokenized, TokenizeTexts
-from hubgate.runtime.heads import Embedding, Ranking
-from hubgate.runtime.order import Asked
-from hubgate.runtime.selftest import sigmoid
-from hubgate.runtime.tokens import Row, Tokens
+from hubgate.runtime.model.heads import EmbeddingHead, RankingHead
+from hubgate.runtime.model.selftest import sigmoid
+from hubgate.runtime.model.spec import ModelSpec
+from hubgate.runtime.model.tokenizer import ModelInput, ModelTokenizer
+from hubgate.runtime.order import CallInfo
+from hubgate.runtime.protocol import (
+    CallReply,
+    Embedded,
+    EmbedTexts,
+    Ranked,
+    RankTexts,
+    Tokenized,
+    TokenizeTexts,
+)
 
 Array = np.ndarray[Any, Any]
 
-SLICE = 16_384
+SLICE_CHARACTERS = 16_384
 """Characters that are tokenised in one go, and a text at least: some 20 ms. Of a long text it is only an excerpt."""
 
 
-class Job(Protocol):
+class WorkerCall(Protocol):
     """A call that is tokenised slice by slice, and then run by the model in as many batches as it takes."""
 
-    asked: Asked
+    asked: CallInfo
     characters: int
     """Of all its texts."""
-    rows: list[Row]
+    rows: list[ModelInput]
     left: int
     """How many texts wait for their answer."""
 
@@ -45,12 +53,14 @@ class Job(Protocol):
         """Note the answer to one text: its part of each of the graph's outputs."""
         ...
 
-    def reply(self) -> Answered:
+    def reply(self) -> CallReply:
         """The finished call."""
         ...
 
 
-def job_of(request: EmbedTexts | RankTexts | TokenizeTexts, recipe: Recipe, tokens: Tokens) -> Job:
+def make_call(
+    request: EmbedTexts | RankTexts | TokenizeTexts, recipe: ModelSpec, tokens: ModelTokenizer
+) -> WorkerCall:
     """The job that a request asks for.
 
     Raises:
@@ -58,29 +68,29 @@ def job_of(request: EmbedTexts | RankTexts | TokenizeTexts, recipe: Recipe, toke
     """
     match request:
         case EmbedTexts():
-            return EmbedJob(request, recipe, tokens)
+            return EmbedCall(request, recipe, tokens)
         case RankTexts():
-            return RankJob(request, recipe, tokens)
+            return RankCall(request, recipe, tokens)
         case TokenizeTexts():
-            return TokenizeJob(request, tokens)
+            return TokenizeCall(request, tokens)
 
 
-class EmbedJob:
+class EmbedCall:
     """Texts to vectors.
 
     Raises:
         InvalidRequest: there is no such prompt, or the model gives no vectors.
     """
 
-    def __init__(self, request: EmbedTexts, recipe: Recipe, tokens: Tokens) -> None:
-        if not isinstance(recipe.head, Embedding):
+    def __init__(self, request: EmbedTexts, recipe: ModelSpec, tokens: ModelTokenizer) -> None:
+        if not isinstance(recipe.head, EmbeddingHead):
             raise InvalidRequest(
                 "The model ranks texts, it gives no vectors.", remedy="Ask it to rerank, or another model."
             )
-        self.asked = Asked(request.call, request.caller, request.bulk)
-        self._texts = prompted(request, recipe)
+        self.asked = CallInfo(request.call, request.caller, request.bulk)
+        self._texts = add_prompt(request, recipe)
         self.characters = sum(map(len, self._texts))
-        self.rows: list[Row] = []
+        self.rows: list[ModelInput] = []
         self.left = len(self._texts)
         self._tokens = tokens
         self._truncate, self._truncate_left = request.truncate, request.truncate_left
@@ -110,22 +120,22 @@ class EmbedJob:
         return Embedded(self.asked.call, self._vectors.tobytes(), lengths, self._truncated)
 
 
-class RankJob:
+class RankCall:
     """A query and texts to scores.
 
     Raises:
         InvalidRequest: the model gives no scores.
     """
 
-    def __init__(self, request: RankTexts, recipe: Recipe, tokens: Tokens) -> None:
-        if not isinstance(recipe.head, Ranking):
+    def __init__(self, request: RankTexts, recipe: ModelSpec, tokens: ModelTokenizer) -> None:
+        if not isinstance(recipe.head, RankingHead):
             raise InvalidRequest(
                 "The model gives vectors, it ranks no texts.", remedy="Ask it to embed, or a cross-encoder."
             )
-        self.asked = Asked(request.call, request.caller, request.bulk)
+        self.asked = CallInfo(request.call, request.caller, request.bulk)
         self._query, self._texts = request.query, request.texts
         self.characters = sum(map(len, self._texts)) + len(self._query)
-        self.rows: list[Row] = []
+        self.rows: list[ModelInput] = []
         self.left = len(self._texts)
         self._tokens = tokens
         self._truncate = request.truncate
@@ -155,14 +165,14 @@ class RankJob:
         return Ranked(self.asked.call, scores.tolist(), lengths, self._truncated)
 
 
-class TokenizeJob:
+class TokenizeCall:
     """Texts to tokens; nothing is left to the model."""
 
-    def __init__(self, request: TokenizeTexts, tokens: Tokens) -> None:
-        self.asked = Asked(request.call, request.caller, request.bulk)
+    def __init__(self, request: TokenizeTexts, tokens: ModelTokenizer) -> None:
+        self.asked = CallInfo(request.call, request.caller, request.bulk)
         self._texts = request.texts
         self.characters = sum(map(len, self._texts))
-        self.rows: list[Row] = []
+        self.rows: list[ModelInput] = []
         self.left = 0
         self._tokens = tokens
         self._special = request.special
@@ -183,7 +193,7 @@ class TokenizeJob:
 
 
 def slices(texts: Sequence[str], *, beside: int = 0) -> Iterator[tuple[int, Sequence[str]]]:
-    """The texts in parts of at most `SLICE` characters, or one text, each with the number of its first text.
+    """The texts in parts of at most `SLICE_CHARACTERS` characters, or one text, each with the number of its first text.
 
     Args:
         texts: of a call.
@@ -192,14 +202,14 @@ def slices(texts: Sequence[str], *, beside: int = 0) -> Iterator[tuple[int, Sequ
     first = size = 0
     for index, text in enumerate(texts):
         size += len(text) + beside
-        if size > SLICE and index > first:
+        if size > SLICE_CHARACTERS and index > first:
             yield first, texts[first:index]
             first, size = index, len(text) + beside
     if texts:
         yield first, texts[first:]
 
 
-def prompted(request: EmbedTexts, recipe: Recipe) -> Sequence[str]:
+def add_prompt(request: EmbedTexts, recipe: ModelSpec) -> Sequence[str]:
     """The texts behind the prompt that is asked for; the model's default one only where none stands yet."""
     prompts, default = recipe.prompts, recipe.default_prompt
     if request.prompt_name is None:

@@ -7,8 +7,8 @@ import pytest
 from tiny_model import HIDDEN, MAX_TOKENS, POSITIONS, write_json, write_tiny_model
 
 from hubgate.domain.errors import Cause, RuntimeFailed
-from hubgate.runtime.folder import read_folder
-from hubgate.runtime.heads import Embedding, Pooling
+from hubgate.runtime.model.heads import EmbeddingHead, Pooling
+from hubgate.runtime.model.spec import read_model_spec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +24,8 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def test_a_folder_says_pooling_normalisation_length_and_prompts(tiny: Path) -> None:
-    recipe = read_folder(tiny)
-    assert (recipe.head, recipe.max_tokens) == (Embedding(Pooling.MEAN, normalize=True), MAX_TOKENS)
+    recipe = read_model_spec(tiny)
+    assert (recipe.head, recipe.max_tokens) == (EmbeddingHead(Pooling.MEAN, normalize=True), MAX_TOKENS)
     assert (recipe.hidden, recipe.width) == (HIDDEN, HIDDEN)
     assert recipe.prompts["query"] == "w1 w2 "
 
@@ -33,7 +33,7 @@ def test_a_folder_says_pooling_normalisation_length_and_prompts(tiny: Path) -> N
 def test_a_folder_without_the_normalize_module_does_not_normalise(tiny: Path) -> None:
     modules = json.loads((tiny / "modules.json").read_bytes())
     write_json(tiny / "modules.json", modules[:2])
-    assert read_folder(tiny).head == Embedding(Pooling.MEAN, normalize=False)
+    assert read_model_spec(tiny).head == EmbeddingHead(Pooling.MEAN, normalize=False)
 
 
 def test_what_newer_sentence_transformers_write_is_understood(tiny: Path) -> None:
@@ -51,15 +51,15 @@ def test_what_newer_sentence_transformers_write_is_understood(tiny: Path) -> Non
     write_json(tiny / OWN, {"transformer_task": "feature-extraction"})
     write_json(tiny / TOKENIZER, {"model_max_length": 20})
     (tiny / "config_sentence_transformers.json").unlink()
-    recipe = read_folder(tiny)
-    assert (recipe.head, recipe.max_tokens) == (Embedding(Pooling.CLS, normalize=True), 20)
+    recipe = read_model_spec(tiny)
+    assert (recipe.head, recipe.max_tokens) == (EmbeddingHead(Pooling.CLS, normalize=True), 20)
     assert recipe.prompts == {}
 
 
 def test_no_more_tokens_are_read_than_the_model_has_positions(tiny: Path) -> None:
     write_json(tiny / OWN, {})
     write_json(tiny / TOKENIZER, {"model_max_length": 1e30})
-    assert read_folder(tiny).max_tokens == POSITIONS
+    assert read_model_spec(tiny).max_tokens == POSITIONS
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_file_that_holds_no_object_is_refused(tiny: Path) -> None:
 
 def _refusal(folder: Path) -> str:
     with pytest.raises(RuntimeFailed) as failed:
-        read_folder(folder)
+        read_model_spec(folder)
     assert failed.value.cause is Cause.MODEL_UNUSABLE
     assert "sentence-transformers model" in failed.value.remedy
     return failed.value.message

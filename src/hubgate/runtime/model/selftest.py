@@ -12,10 +12,10 @@ import numpy as np
 
 from hubgate.domain.endpoint import Precision
 from hubgate.domain.errors import RuntimeFailed
-from hubgate.runtime.files import unusable
-from hubgate.runtime.folder import Recipe
-from hubgate.runtime.heads import Ranking
-from hubgate.runtime.tokens import Row, Tokens
+from hubgate.runtime.model.files import unusable
+from hubgate.runtime.model.heads import RankingHead
+from hubgate.runtime.model.spec import ModelSpec
+from hubgate.runtime.model.tokenizer import ModelInput, ModelTokenizer
 
 Array = np.ndarray[Any, Any]
 
@@ -39,7 +39,7 @@ TEXTS = (
 class Runner(Protocol):
     """What runs a batch: see `model.Lane`."""
 
-    def run(self, rows: Sequence[Row]) -> list[Array]:
+    def run(self, rows: Sequence[ModelInput]) -> list[Array]:
         """The answers to a batch."""
         ...
 
@@ -47,18 +47,18 @@ class Runner(Protocol):
 _Runner = TypeVar("_Runner", bound=Runner)
 
 
-def rows_of(tokens: Tokens, recipe: Recipe) -> list[Row]:
+def encode_samples(tokens: ModelTokenizer, recipe: ModelSpec) -> list[ModelInput]:
     """The known texts as the model reads them."""
-    if isinstance(recipe.head, Ranking):
+    if isinstance(recipe.head, RankingHead):
         return tokens.pairs(tokens.query(TEXTS[1]), TEXTS, truncate=True)[0]
     return tokens.rows(TEXTS, truncate=True, left=False)[0]
 
 
-def choose(
+def choose_precision(
     asked: Precision,
     load: Callable[[Precision], list[_Runner]],
-    recipe: Recipe,
-    known: Sequence[Row],
+    recipe: ModelSpec,
+    known: Sequence[ModelInput],
     *,
     has_bf16: bool,
 ) -> tuple[Precision, list[_Runner]]:
@@ -80,24 +80,24 @@ def choose(
     if not has_bf16:
         return Precision.F32, exact
     fast = load(Precision.BF16)
-    if same(recipe, _alone(exact[0], known), _alone(fast[0], known)):
+    if same_outputs(recipe, _alone(exact[0], known), _alone(fast[0], known)):
         return Precision.BF16, fast
     return Precision.F32, exact
 
 
-def unsound(model: Runner, recipe: Recipe, known: Sequence[Row]) -> RuntimeFailed | None:
+def find_fault(model: Runner, recipe: ModelSpec, known: Sequence[ModelInput]) -> RuntimeFailed | None:
     """Why the model must not be used, if so: its answers are no numbers, or change with a text's company."""
     together = model.run(known)[0]
     if not np.isfinite(together).all():
         return unusable(recipe.folder, "it answers with numbers that are none (NaN or infinite)")
-    if not same(recipe, _alone(model, known), together):
+    if not same_outputs(recipe, _alone(model, known), together):
         return unusable(recipe.folder, "what it answers changes with the padding, as if it had no mask")
     return None
 
 
-def same(recipe: Recipe, one: Array, other: Array) -> bool:
+def same_outputs(recipe: ModelSpec, one: Array, other: Array) -> bool:
     """Whether these are the same answers to the same texts, but for what no search and no ranking feels."""
-    if isinstance(recipe.head, Ranking):
+    if isinstance(recipe.head, RankingHead):
         squeezed = [sigmoid(scores) for scores in (one, other)]
         return bool(np.abs(squeezed[0] - squeezed[1]).max() <= SAME_SCORE)
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
@@ -109,5 +109,5 @@ def sigmoid(scores: Array) -> Array:
     return np.asarray(1 / (1 + np.exp(-np.asarray(scores, np.float64))))
 
 
-def _alone(model: Runner, known: Sequence[Row]) -> Array:
+def _alone(model: Runner, known: Sequence[ModelInput]) -> Array:
     return np.concatenate([model.run([row])[0] for row in known])

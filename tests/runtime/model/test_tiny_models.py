@@ -18,16 +18,16 @@ from tiny_model import write_json
 from hubgate.domain.calls import Embed, Rerank, Scores, SparseEmbed, Vectors
 from hubgate.domain.endpoint import Endpoint, Precision, Source, Target, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest, RuntimeFailed
-from hubgate.runtime.folder import read_folder
-from hubgate.runtime.heads import Ranking
-from hubgate.runtime.model import Model
-from hubgate.runtime.tokens import Tokens
+from hubgate.runtime.model.compiled import CompiledModel
+from hubgate.runtime.model.heads import RankingHead
+from hubgate.runtime.model.spec import read_model_spec
+from hubgate.runtime.model.tokenizer import ModelTokenizer
 from hubgate.upstreams.local.source import LocalSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-DATA = Path(__file__).parents[1] / "data" / "tiny_models"
+DATA = Path(__file__).parents[2] / "data" / "tiny_models"
 RECORDED = json.loads((DATA / "answers.json").read_text("utf-8"))
 TEXTS, QUERY, ANSWERS = RECORDED["texts"], RECORDED["query"], RECORDED["answers"]
 EMBEDDERS = [name for name, answer in ANSWERS.items() if "vectors" in answer]
@@ -80,12 +80,12 @@ async def scores(answer: Any) -> Scores:
 
 
 def test_a_graph_in_onnx_and_one_built_from_weights_give_the_same_vectors(tmp_path: Path) -> None:
-    both = read_folder(DATA / "bert")
+    both = read_model_spec(DATA / "bert")
     shutil.copytree(DATA / "bert", tmp_path / "bert")
     (tmp_path / "bert" / "model.safetensors").unlink()
-    only = read_folder(tmp_path / "bert")
+    only = read_model_spec(tmp_path / "bert")
     assert (both.weights.name, only.weights.name) == ("model.safetensors", "model.onnx")
-    models = [Model(recipe) for recipe in (both, only)]
+    models = [CompiledModel(recipe) for recipe in (both, only)]
     rows, _ = models[0].tokens.rows(TEXTS, truncate=True, left=False)
     built, read = (model.lanes[0].run(rows) for model in models)
     assert max(np.abs(one - other).max() for one, other in zip(built, read, strict=True)) < TOLERANCE
@@ -132,7 +132,7 @@ def test_weights_that_contradict_the_config_are_refused(
 ) -> None:
     folder = tampered("bert", tmp_path, change)
     if reason is None:
-        assert Model(read_folder(folder)).precision == "f32"
+        assert CompiledModel(read_model_spec(folder)).precision == "f32"
     else:
         assert reason in refusal(folder)
 
@@ -173,7 +173,7 @@ def test_a_cross_encoder_is_told_of_segments_unless_its_tokenizer_leaves_them_ou
     said = json.loads((folder / "tokenizer_config.json").read_bytes())
     said.pop("model_input_names", None)
     write_json(folder / "tokenizer_config.json", said | ({"model_input_names": names} if names else {}))
-    tokens = Tokens(read_folder(folder))
+    tokens = ModelTokenizer(read_model_spec(folder))
     (row,), _ = tokens.pairs(tokens.query("a query"), ["a text"], truncate=True)
     assert (row.kinds is not None and 1 in row.kinds) is told
 
@@ -204,7 +204,7 @@ def test_the_activation_is_the_one_that_sentence_transformers_would_take(
 ) -> None:
     folder = tampered("ranker-bert", tmp_path, config)
     write_json(folder / "config_sentence_transformers.json", {"activation_fn": own} if own else {})
-    assert read_folder(folder).head == Ranking(sigmoid=sigmoid)
+    assert read_model_spec(folder).head == RankingHead(sigmoid=sigmoid)
 
 
 @pytest.mark.parametrize(
@@ -235,6 +235,6 @@ def tampered(name: str, into: Path, config: dict[str, Any]) -> Path:
 
 def refusal(folder: Path) -> str:
     with pytest.raises(RuntimeFailed) as failed:
-        Model(read_folder(folder))
+        CompiledModel(read_model_spec(folder))
     assert failed.value.cause is Cause.MODEL_UNUSABLE
     return failed.value.message

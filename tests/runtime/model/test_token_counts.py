@@ -9,8 +9,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from hubgate.domain.errors import RuntimeFailed
-from hubgate.runtime.folder import TOKENIZER, TokenizerBroken, read_limit
-from hubgate.runtime.tokens import count, open_tokenizer
+from hubgate.runtime.model.files import TOKENIZER, TokenizerBroken
+from hubgate.runtime.model.spec import read_max_tokens
+from hubgate.runtime.model.tokenizer import count_tokens, open_tokenizer
 from hubgate.upstreams.local.files import packaged
 
 if TYPE_CHECKING:
@@ -34,19 +35,19 @@ def test_every_token_counts_the_special_ones_too(
     plain = Tokenizer.from_file(str(minilm / TOKENIZER))
     plain.no_truncation()
     plain.no_padding()
-    counted = count(open_tokenizer(minilm), text, limit)
+    counted = count_tokens(open_tokenizer(minilm), text, limit)
     assert counted == len(plain.encode(text).ids)
     assert tokens in (None, counted)
 
 
 def test_of_a_text_far_too_long_only_the_beginning_is_read(minilm: Path) -> None:
     tokenizer = open_tokenizer(minilm)
-    assert 256 < count(tokenizer, "word " * 100_000, 256) < 3000
-    assert count(tokenizer, "word " * 4000, None) == 4002
+    assert 256 < count_tokens(tokenizer, "word " * 100_000, 256) < 3000
+    assert count_tokens(tokenizer, "word " * 4000, None) == 4002
 
 
 def test_a_long_text_of_few_tokens_is_counted_to_its_end(minilm: Path) -> None:
-    assert count(open_tokenizer(minilm), "a" + " " * 20_000 + "b", 16) == 4
+    assert count_tokens(open_tokenizer(minilm), "a" + " " * 20_000 + "b", 16) == 4
 
 
 def test_a_broken_tokenizer_is_told_when_it_is_opened_or_used(tmp_path: Path, minilm: Path) -> None:
@@ -56,9 +57,9 @@ def test_a_broken_tokenizer_is_told_when_it_is_opened_or_used(tmp_path: Path, mi
     content["model"]["unk_token"] = "[NOT THERE]"
     (tmp_path / TOKENIZER).write_text(json.dumps(content))
     tokenizer = open_tokenizer(tmp_path)
-    assert count(tokenizer, "hello", None) == 3
+    assert count_tokens(tokenizer, "hello", None) == 3
     with pytest.raises(TokenizerBroken, match="cannot cut every text"):
-        count(tokenizer, "\N{SNOWMAN}", None)
+        count_tokens(tokenizer, "\N{SNOWMAN}", None)
 
 
 @pytest.mark.parametrize(
@@ -86,10 +87,10 @@ def test_the_limit_is_the_smallest_that_the_files_tell(
     for name, content in zip(names, (own, tokenizer, config), strict=True):
         if content is not None:
             (tmp_path / name).write_text(json.dumps(content))
-    assert read_limit(tmp_path) == limit
+    assert read_max_tokens(tmp_path) == limit
 
 
 def test_a_model_that_wants_lower_case_first_is_not_understood(tmp_path: Path) -> None:
     (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 256, "do_lower_case": true}')
     with pytest.raises(RuntimeFailed, match="asks for lower case"):
-        read_limit(tmp_path)
+        read_max_tokens(tmp_path)

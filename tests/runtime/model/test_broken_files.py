@@ -15,9 +15,9 @@ import pytest
 from tiny_model import write_tiny_model
 
 from hubgate.domain.errors import Cause, RuntimeFailed
-from hubgate.runtime.folder import read_folder
-from hubgate.runtime.model import Model
-from hubgate.runtime.weights import read_weights
+from hubgate.runtime.model.compiled import CompiledModel
+from hubgate.runtime.model.spec import read_model_spec
+from hubgate.runtime.model.weights import read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +58,7 @@ def tiny(tmp_path: Path) -> Path:
 
 def loaded(folder: Path) -> None:
     """Load a model, as its worker does."""
-    Model(read_folder(folder))
+    CompiledModel(read_model_spec(folder))
 
 
 def refusal(load: Callable[[Path], object], path: Path) -> str:
@@ -166,17 +166,17 @@ def test_a_file_that_is_no_json_object_or_no_file_at_all_is_refused_by_its_name(
     file = tiny / name
     for content in BROKEN:
         file.write_bytes(content)
-        assert name in refusal(read_folder, tiny), content[:20]
+        assert name in refusal(read_model_spec, tiny), content[:20]
     file.unlink()
     file.mkdir()
-    assert f"{name} is not a file" in refusal(read_folder, tiny)
+    assert f"{name} is not a file" in refusal(read_model_spec, tiny)
     file.rmdir()
     os.mkfifo(file)
-    assert f"{name} is not a file" in refusal(read_folder, tiny)
+    assert f"{name} is not a file" in refusal(read_model_spec, tiny)
     file.unlink()
     with file.open("wb") as large:
         large.truncate(17 * 2**20)
-    assert f"{name} is larger than 16 MB" in refusal(read_folder, tiny)
+    assert f"{name} is larger than 16 MB" in refusal(read_model_spec, tiny)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_modules_of_the_wrong_kind_are_refused(tiny: Path, key: str) -> None:
         wrong = copy.deepcopy(modules)
         wrong[1][key] = value
         (tiny / "modules.json").write_text(json.dumps(wrong))
-        refusal(read_folder, tiny)
+        refusal(read_model_spec, tiny)
 
 
 @pytest.mark.parametrize(
@@ -237,14 +237,14 @@ def test_a_cross_encoder_of_unknown_classes_or_activation_is_refused(
     config = json.loads((tiny / "config.json").read_bytes())
     ranks = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "x"}}
     (tiny / "config.json").write_text(json.dumps(config | ranks | change))
-    refusal(read_folder, tiny)
+    refusal(read_model_spec, tiny)
 
 
 def test_what_is_of_no_use_may_be_of_any_kind(tiny: Path) -> None:
     config = json.loads((tiny / "config.json").read_bytes())
     for architectures in (1, 0.5, "BertModel", None, {"x": 1}):
         (tiny / "config.json").write_text(json.dumps(config | {"architectures": architectures}))
-        assert read_folder(tiny).hidden == 32
+        assert read_model_spec(tiny).hidden == 32
 
 
 def test_a_tokenizer_that_is_broken_is_refused(tiny: Path) -> None:
@@ -281,7 +281,7 @@ def test_a_graph_that_is_broken_is_refused_or_runs(tiny_copy: Path) -> None:
 @pytest.fixture
 def tiny_copy(tmp_path: Path) -> Path:
     """A recorded model that is run as a graph in ONNX, to be tampered with."""
-    models = Path(__file__).parents[1] / "data" / "tiny_models"
+    models = Path(__file__).parents[2] / "data" / "tiny_models"
     shutil.copytree(models / "distilbert", tmp_path / "distilbert")
     return tmp_path / "distilbert"
 

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer
 
 from hubgate.domain.calls import Token
 from hubgate.domain.errors import Cause, InvalidRequest
-from hubgate.runtime.excerpt import CHARACTERS_PER_TOKEN, NotSettled, excerpt, most_characters
-from hubgate.runtime.files import TOKENIZER, TokenizerBroken, unusable
-from hubgate.runtime.folder import Recipe
+from hubgate.runtime.model.excerpt import CHARACTERS_PER_TOKEN, ExcerptUndecided, excerpt, max_characters
+from hubgate.runtime.model.files import TOKENIZER, TokenizerBroken, unusable
+from hubgate.runtime.model.spec import ModelSpec
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -35,7 +35,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def count(tokenizer: Tokenizer, text: str, limit: int | None) -> int:
+def count_tokens(tokenizer: Tokenizer, text: str, limit: int | None) -> int:
     """The tokens of a text, special ones included. Beyond `limit` the number only says that it is exceeded.
 
     Raises:
@@ -54,7 +54,7 @@ def count(tokenizer: Tokenizer, text: str, limit: int | None) -> int:
         raise TokenizerBroken(f"{TOKENIZER} cannot cut every text into tokens") from error
 
 
-class Row(NamedTuple):
+class ModelInput(NamedTuple):
     """What a model reads of one text, or of a query and a text."""
 
     ids: list[int]
@@ -63,7 +63,7 @@ class Row(NamedTuple):
     """Of which segment each token is; `None` if all are of the first."""
 
 
-class Query(NamedTuple):
+class EncodedQuery(NamedTuple):
     """A query that is ranked by: as much of it as the model may read, and how many tokens it has in all."""
 
     part: str
@@ -71,17 +71,17 @@ class Query(NamedTuple):
     length: int
 
 
-class Tokens:
+class ModelTokenizer:
     """The tokenizer of a recipe. Safe to use from several threads."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: ModelSpec) -> None:
         try:
             tokenizer = open_tokenizer(recipe.folder)
         except TokenizerBroken as error:
             raise unusable(recipe.folder, f"{TOKENIZER} cannot be read") from error
         self._tokenizer = tokenizer
         self._max_tokens = recipe.max_tokens
-        self._most = most_characters(recipe.max_tokens)
+        self._most = max_characters(recipe.max_tokens)
         self._segments = recipe.segments
         self._folder = recipe.folder
         self._room = recipe.max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)
@@ -100,7 +100,7 @@ class Tokens:
 
     def rows(
         self, texts: Sequence[str], *, truncate: bool, left: bool, first: int = 0
-    ) -> tuple[list[Row], list[bool]]:
+    ) -> tuple[list[ModelInput], list[bool]]:
         """The row of each text, and whether it was cut to the model's length; `first` is the number of the first text.
 
         Raises:
@@ -126,9 +126,9 @@ class Tokens:
                 )
             for index in long:
                 rows[index] = self._cut(parts[index], left=left)
-        return [Row(ids) for ids in rows], cut
+        return [ModelInput(ids) for ids in rows], cut
 
-    def query(self, text: str) -> Query:
+    def query(self, text: str) -> EncodedQuery:
         """A query, to be paired with texts.
 
         Raises:
@@ -144,11 +144,11 @@ class Tokens:
         with self._cutting():
             length = len(self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0])
             part = self._excerpt(text, self._room_of_pair, "The query")
-            return Query(part, self._encode([part])[0], length)
+            return EncodedQuery(part, self._encode([part])[0], length)
 
     def pairs(
-        self, query: Query, texts: Sequence[str], *, truncate: bool, first: int = 0
-    ) -> tuple[list[Row], list[bool]]:
+        self, query: EncodedQuery, texts: Sequence[str], *, truncate: bool, first: int = 0
+    ) -> tuple[list[ModelInput], list[bool]]:
         """The row of the query with each text, and whether it was cut: always the longer of the two, token by token.
 
         Raises:
@@ -206,7 +206,7 @@ class Tokens:
     def _excerpt(self, text: str, need: int, called: str, *, left: bool = False) -> str:
         try:
             return excerpt(self._tokenizer, text, need, self._most, left=left)
-        except NotSettled as error:
+        except ExcerptUndecided as error:
             raise InvalidRequest(
                 f"{called} is too long to truncate: it has more than {self._most:,} characters and too few words in "
                 "them to tell which tokens the model reads.",
@@ -222,14 +222,14 @@ class Tokens:
         encoding.truncate(self._room, direction="left" if left else "right")
         return self._tokenizer.post_process(encoding, add_special_tokens=True).ids
 
-    def _pair(self, query: Query, text: Encoding, of_query: int, of_text: int) -> Row:
+    def _pair(self, query: EncodedQuery, text: Encoding, of_query: int, of_text: int) -> ModelInput:
         asked = query.encoding
         if of_query < len(asked):
             asked = self._encode([query.part])[0]
             asked.truncate(of_query)
         text.truncate(of_text)
         pair = self._tokenizer.post_process(asked, text, add_special_tokens=True)
-        return Row(pair.ids, pair.type_ids if self._segments else None)
+        return ModelInput(pair.ids, pair.type_ids if self._segments else None)
 
 
 def _longest_first(room: int, query: int, text: int) -> tuple[int, int]:

@@ -21,10 +21,10 @@ from tiny_model import (
 
 from hubgate.domain.calls import Token
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
-from hubgate.runtime.folder import read_folder
-from hubgate.runtime.model import Model
-from hubgate.runtime.share import usable_cpus
-from hubgate.runtime.tokens import Row, Tokens
+from hubgate.runtime.machine import available_cpus
+from hubgate.runtime.model.compiled import CompiledModel
+from hubgate.runtime.model.spec import read_model_spec
+from hubgate.runtime.model.tokenizer import ModelInput, ModelTokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,9 @@ def test_the_graph_computes_bert_and_padding_changes_nothing(
     weights = write_tiny_model(tmp_path, prefix=prefix)
     write_json(tmp_path / "1_Pooling/config.json", {"embedding_dimension": 32, "pooling_mode": pooling})
     rows = [ids_of(text) for text in TEXTS]
-    pooled, normalized = Model(read_folder(tmp_path)).lanes[0].run([Row(row) for row in rows])
+    pooled, normalized = (
+        CompiledModel(read_model_spec(tmp_path)).lanes[0].run([ModelInput(row) for row in rows])
+    )
     expected = np.array([reference(weights, row, pooling) for row in rows])
     assert np.abs(pooled - expected).max() < 1e-5
     assert np.abs(normalized - expected / np.linalg.norm(expected, axis=1)[:, None]).max() < 1e-5
@@ -61,7 +63,9 @@ def test_a_text_as_long_as_the_model_has_positions_is_not_padded_beyond_them(tmp
         tmp_path / "model.safetensors", weights | {"embeddings.position_embeddings.weight": places}
     )
     row = ids_of(" ".join(WORDS[4:63]))
-    pooled, _ = Model(read_folder(tmp_path)).lanes[0].run([Row(row), Row(ids_of("w1"))])
+    pooled, _ = (
+        CompiledModel(read_model_spec(tmp_path)).lanes[0].run([ModelInput(row), ModelInput(ids_of("w1"))])
+    )
     assert len(row) == 61
     assert np.abs(pooled[0] - reference(weights, row)).max() < 1e-5
 
@@ -69,12 +73,14 @@ def test_a_text_as_long_as_the_model_has_positions_is_not_padded_beyond_them(tmp
 def test_weights_stored_in_half_precision_are_computed_in_f32(tmp_path: Path) -> None:
     weights = write_tiny_model(tmp_path, kind="f2")
     halves: dict[str, Array] = {name: tensor.astype("f2") for name, tensor in weights.items()}
-    pooled, _ = Model(read_folder(tmp_path)).lanes[0].run([Row(ids_of("w1 w2"))])
+    pooled, _ = CompiledModel(read_model_spec(tmp_path)).lanes[0].run([ModelInput(ids_of("w1 w2"))])
     assert np.abs(pooled[0] - reference(halves, ids_of("w1 w2"))).max() < 1e-5
 
 
 def test_the_length_in_the_tokenizer_file_does_not_count(tiny: Path) -> None:
-    rows, cut = Tokens(read_folder(tiny)).rows([" ".join(WORDS[4:20]), "w1"], truncate=True, left=False)
+    rows, cut = ModelTokenizer(read_model_spec(tiny)).rows(
+        [" ".join(WORDS[4:20]), "w1"], truncate=True, left=False
+    )
     assert [len(row.ids) for row in rows] == [18, 3]
     assert cut == [False, False]
 
@@ -84,20 +90,20 @@ def test_a_long_text_is_cut_on_the_side_that_was_asked_and_keeps_its_special_tok
     tiny: Path, *, left: bool
 ) -> None:
     words = WORDS[4:90]
-    rows, cut = Tokens(read_folder(tiny)).rows(["w1", " ".join(words)], truncate=True, left=left)
+    rows, cut = ModelTokenizer(read_model_spec(tiny)).rows(["w1", " ".join(words)], truncate=True, left=left)
     kept = words[-(MAX_TOKENS - 2) :] if left else words[: MAX_TOKENS - 2]
-    assert rows == [Row(ids_of("w1")), Row(ids_of(" ".join(kept)))]
+    assert rows == [ModelInput(ids_of("w1")), ModelInput(ids_of(" ".join(kept)))]
     assert cut == [False, True]
 
 
 def test_a_long_text_that_may_not_be_cut_is_refused_with_its_place_and_length(tiny: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"Text 1 has 62 tokens; the model reads at most 48\.") as failed:
-        Tokens(read_folder(tiny)).rows(["w1", "w2 " * 60, "w3 " * 70], truncate=False, left=False)
+        ModelTokenizer(read_model_spec(tiny)).rows(["w1", "w2 " * 60, "w3 " * 70], truncate=False, left=False)
     assert failed.value.cause is Cause.INPUT_TOO_LONG
 
 
 def test_tokens_have_code_point_offsets_and_the_text_they_stand_for(tiny: Path) -> None:
-    tokens = Tokens(read_folder(tiny))
+    tokens = ModelTokenizer(read_model_spec(tiny))
     assert tokens.tokens(["🚀 W1"], special=True) == [
         [
             Token(2, "[CLS]", True, None, None),
@@ -129,10 +135,10 @@ def test_truncated_weights_are_refused(tiny: Path) -> None:
 
 
 def test_weights_that_cannot_be_opened_are_refused(tiny: Path) -> None:
-    recipe = read_folder(tiny)
+    recipe = read_model_spec(tiny)
     (tiny / "model.safetensors").unlink()
     with pytest.raises(RuntimeFailed, match="cannot be read: No such file"):
-        Model(recipe)
+        CompiledModel(recipe)
 
 
 @pytest.mark.parametrize(
@@ -158,14 +164,14 @@ def test_a_weight_of_another_shape_is_refused(tiny: Path) -> None:
 
 def test_a_container_s_quota_bounds_the_threads(tmp_path: Path) -> None:
     quota = tmp_path / "cpu.max"
-    everything = usable_cpus(quota)
+    everything = available_cpus(quota)
     quota.write_text("max 100000\n")
-    assert usable_cpus(quota) == everything
+    assert available_cpus(quota) == everything
     quota.write_text("50000 100000\n")
-    assert usable_cpus(quota) == 1
+    assert available_cpus(quota) == 1
 
 
 def _refused(folder: Path, reason: str) -> None:
     with pytest.raises(RuntimeFailed, match=reason) as failed:
-        Model(read_folder(folder))
+        CompiledModel(read_model_spec(folder))
     assert failed.value.cause is Cause.MODEL_UNUSABLE

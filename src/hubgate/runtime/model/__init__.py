@@ -1,0 +1,1 @@
+"""Loading a model from its folder: configuration, tokenizer, weights, graph."""
