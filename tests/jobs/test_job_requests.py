@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from hubgate.domain.records import Key
-from hubgate.web.http.request_context import BULK_PATIENCE, Ticket
+from hubgate.web.http.request_context import BULK_PATIENCE, RequestContext
 
 if TYPE_CHECKING:
     from scripted import ScriptedGate
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 def test_a_request_of_the_bulk_class_waits_behind_others_and_longer() -> None:
     key = Key(id="k", name="k", digest=b"", created_at=0.0)
-    asks = Ticket("id", 100.0, key=key, bulk=True).context()
+    asks = RequestContext("id", 100.0, key=key, bulk=True).call_context()
     assert (asks.bulk, asks.deadline) == (True, 100.0 + BULK_PATIENCE)
-    asks = Ticket("id", 100.0, key=key).context()
+    asks = RequestContext("id", 100.0, key=key).call_context()
     assert (asks.bulk, asks.deadline) == (False, None)
 
 

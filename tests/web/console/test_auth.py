@@ -14,7 +14,7 @@ from hubgate.web.console.auth import ConsoleAuth
 from hubgate.web.console.routes import console_routes
 from hubgate.web.console.session import COOKIE, Sessions
 from hubgate.web.http.face import Services
-from hubgate.web.http.request_context import Ticket
+from hubgate.web.http.request_context import RequestContext
 from hubgate.web.schemas.configuration import Configuration
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ async def _asked(route: Route, cookie: str = "", body: bytes = b"") -> tuple[int
         "headers": [(b"cookie", f"{COOKIE}={cookie}".encode()), (b"host", b"gate")],
         "scheme": "https",
         "server": ("gate", 443),
-        "ticket": Ticket("request-1", time.monotonic()),
+        "hubgate.context": RequestContext("request-1", time.monotonic()),
     }
 
     async def receive() -> Message:

@@ -21,7 +21,7 @@ from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import QueueFull
 from hubgate.upstreams.http.connection import Connection
 from hubgate.upstreams.http.messages import HttpRequest
-from hubgate.web.http.request_context import Ticket
+from hubgate.web.http.request_context import RequestContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,26 +41,26 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
-def tickets() -> int:
-    return sum(isinstance(one, Ticket) for one in gc.get_objects())
+def live_contexts() -> int:
+    return sum(isinstance(one, RequestContext) for one in gc.get_objects())
 
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("seconds", [0.0, 0.05], ids=["at once", "after a while"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_nothing_of_a_request_outlives_it(settings: Settings, seconds: float, stream: bool) -> None:
-    before = tickets()
+    before = live_contexts()
     with lookalike("vllm", kind="llm", seconds=seconds) as server, RunningGate(settings) as gate:
         gate.add("llm", url=server.url, task="chat_completion")
         for _ in range(3):
             assert gate.request("POST", "/v1/chat/completions", {**CHAT, "stream": stream}).status == 200
         assert gate.request("POST", "/v1/chat/completions", {"model": "llm"}).status == 400
-    assert tickets() == before
+    assert live_contexts() == before
 
 
 @pytest.mark.usefixtures("no_collector")
 def test_nothing_is_left_of_a_request_whose_client_leaves(settings: Settings) -> None:
-    before = tickets()
+    before = live_contexts()
     with lookalike("vllm", kind="llm") as server, RunningGate(settings) as gate:
         gate.add("llm", url=server.url, task="chat_completion")
         server.fail("hang")
@@ -71,7 +71,7 @@ def test_nothing_is_left_of_a_request_whose_client_leaves(settings: Settings) ->
             client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             server.wait_until(lambda it: any(b"messages" in asked.body for asked in it.requests))
         server.wait_until(lambda it: it.abandoned > 0)
-    assert tickets() == before
+    assert live_contexts() == before
 
 
 @pytest.mark.usefixtures("no_collector")
@@ -99,11 +99,11 @@ async def test_nothing_is_left_of_a_request_that_fails(
         raise QueueFull("Too many wait.")
 
     scripted.script.answer = scripted.script.written = scripted.script.told = is_full
-    before = tickets()
+    before = live_contexts()
     for _ in range(3):
         assert (await scripted.request("POST", path, body)).status in {400, 429}
     await asyncio.sleep(0)  # the event loop forgets what it has done this turn
-    assert tickets() == before
+    assert live_contexts() == before
 
 
 def held() -> Counter[str]:
@@ -111,7 +111,7 @@ def held() -> Counter[str]:
     return Counter(
         f"{type(one).__module__}.{type(one).__name__}"
         for one in gc.get_objects()
-        if type(one) in {Ticket, QueuedCall, HttpRequest, Connection}
+        if type(one) in {RequestContext, QueuedCall, HttpRequest, Connection}
     )
 
 
@@ -161,8 +161,8 @@ def test_nothing_is_left_of_a_call_that_is_tried_three_times(settings: Settings)
 
 @pytest.mark.usefixtures("no_collector")
 def test_a_local_model_that_refuses_a_text_keeps_nothing_of_it(local_gate: RunningGate) -> None:
-    before = tickets()
+    before = live_contexts()
     for _ in range(5):
         body = {"inputs": "long " * 1000, "truncate": False}
         assert local_gate.request("POST", "/hf/all-minilm-l6-v2/embed", body).status == 413
-    assert tickets() <= before + 1, "more than the one that may not have ended yet"
+    assert live_contexts() <= before + 1, "more than the one that may not have ended yet"

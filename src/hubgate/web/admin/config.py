@@ -13,7 +13,7 @@ from hubgate.domain.errors import InvalidRequest
 from hubgate.service.configuration.plan import Step
 from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.http.asgi import decode
-from hubgate.web.http.request_context import ticket_of
+from hubgate.web.http.request_context import context_of
 from hubgate.web.schemas.configuration import Configuration
 
 
@@ -50,7 +50,7 @@ class ConfigApi:
     async def apply(self, request: Request) -> Response:
         """Bring about what a configuration says; or only tell what that takes."""
         form = decode(await request.body(), _FORM)
-        key = ticket_of(request.scope).key
+        key = context_of(request.scope).key
         steps = await self._configuration.apply(
             form.yaml, form.secrets, prune=form.prune, dry_run=form.dry_run, own_key=key.id if key else ""
         )

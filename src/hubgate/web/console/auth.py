@@ -17,7 +17,7 @@ from hubgate.service.keys.access import Access
 from hubgate.web.console.page_context import SAFE_METHODS, PageContext
 from hubgate.web.console.session import COOKIE, MAX_AGE_SECONDS, Session, Sessions
 from hubgate.web.http.errors import status_of
-from hubgate.web.http.request_context import need_admin, ticket_of
+from hubgate.web.http.request_context import context_of, need_admin
 
 PageHandler: TypeAlias = Callable[[PageContext], Awaitable[Response]]
 SIGN_IN = "/ui/sign-in"
@@ -86,7 +86,7 @@ class ConsoleAuth:
             except ClientDisconnect:  # handled by the guard
                 raise
             except Exception:  # noqa: BLE001 - a browser gets every error as HTML
-                request_id = ticket_of(request.scope).request_id
+                request_id = context_of(request.scope).request_id
                 _log.exception("request %s failed", request_id)
                 remedy = f"The gateway's log has the details under request id {request_id}."
                 response = _render_error(context, HubgateError("The console failed.", remedy=remedy))
@@ -107,7 +107,7 @@ class ConsoleAuth:
             return
         if key.admin and (key.expires_at is None or self._sessions.clock() < key.expires_at):
             context.session, context.csrf_token = session, self._sessions.csrf_token(session)
-            ticket_of(context.request.scope).key = key
+            context_of(context.request.scope).key = key
             need_admin(context.request.scope)
 
     async def _check_csrf_token(self, context: PageContext, session: Session) -> None:
@@ -139,7 +139,7 @@ def _check_origin(request: Request) -> None:
 
 def _render_error(context: PageContext, error: HubgateError) -> Response:
     """An error as a page, or as a notice for htmx."""
-    ticket_of(context.request.scope).cause = error.cause
+    context_of(context.request.scope).cause = error.cause
     template = "notice.html" if context.is_htmx else "problem.html"
     response = context.render(template, status_of(error), error=error)
     if context.is_htmx:

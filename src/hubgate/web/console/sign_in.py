@@ -14,7 +14,7 @@ from hubgate.web.console.auth import SIGN_IN, ConsoleAuth
 from hubgate.web.console.languages import languages
 from hubgate.web.console.page_context import HOME, LANGUAGE_COOKIE, THEME_COOKIE, THEMES, PageContext
 from hubgate.web.console.session import RefusalRecordLimit
-from hubgate.web.http.request_context import ticket_of
+from hubgate.web.http.request_context import context_of
 
 _ONE_YEAR = 365 * 86_400
 _CONSOLE = "console"
@@ -42,19 +42,19 @@ class SignInPage:
         """Exchange an admin key for a session cookie; the key itself is not kept."""
         form = await context.form()
         next_path = _console_path(form.get("next", ""))
-        ticket = ticket_of(context.request.scope)
+        request_context = context_of(context.request.scope)
         authorization = f"Bearer {form.get('key', '')}"
         try:
-            key = self._access.authenticate(authorization, ticket.client)
+            key = self._access.authenticate(authorization, request_context.client)
         except NotAuthenticated as error:
-            ticket.cause = error.cause
-            ticket.note_refused_key(authorization)
+            request_context.cause = error.cause
+            request_context.note_refused_key(authorization)
             return await self._refuse(context, next_path, error)
         if not key.admin:
-            ticket.cause, ticket.key = Cause.NOT_PERMITTED, key
-            await self._record_refusal(key.id, ticket.client)
+            request_context.cause, request_context.key = Cause.NOT_PERMITTED, key
+            await self._record_refusal(key.id, request_context.client)
             return _form(context, next_path, context.translate("sign_in.not_admin"), 403)
-        await self._record("session.begin", key.id, ticket.client)
+        await self._record("session.begin", key.id, request_context.client)
         response = context.redirect(next_path)
         self._auth.sign_in(context, key.id, response)
         return response
@@ -107,7 +107,7 @@ def _form(context: PageContext, next_path: str, fault: str = "", status: int = 2
 
 
 def _client(context: PageContext) -> str:
-    return ticket_of(context.request.scope).client
+    return context_of(context.request.scope).client
 
 
 def _console_path(path: str) -> str:

@@ -47,12 +47,12 @@ async def answer_inference(exchange: Exchange, asked: Asked, body: bytes) -> Non
     endpoint = exchange.endpoint
     form = None if endpoint.task is Task.CHAT_COMPLETION else read_inference(body)
     timeout = asked.timeout(form.timeout if form else None, task=endpoint.task)
-    context = _context(exchange, timeout)
+    call_context = _call_context(exchange, timeout)
     try:
         if form is None:
-            told = await _chat(exchange, body, context)
+            told = await _chat(exchange, body, call_context)
         else:
-            told = await _ANSWERS[endpoint.task](exchange, form, context)
+            told = await _ANSWERS[endpoint.task](exchange, form, call_context)
     except HubgateError as error:
         raise about_call(error, endpoint.name, timeout.text) from None
     if form and form.task_settings:
@@ -78,11 +78,11 @@ async def stream_inference(exchange: Exchange, asked: Asked, body: bytes) -> Non
     call: GenerationCall
     if endpoint.task is Task.CHAT_COMPLETION:
         timeout = asked.timeout(task=endpoint.task)
-        call = read_chat(body, _context(exchange, timeout))
+        call = read_chat(body, _call_context(exchange, timeout))
     else:
         form = read_inference(body)
         timeout = asked.timeout(form.timeout, task=endpoint.task)
-        call = form.complete(endpoint, _context(exchange, timeout))
+        call = form.complete(endpoint, _call_context(exchange, timeout))
     try:
         events = await stream(exchange, call)
         fault = partial(about_call, name=endpoint.name, timeout=timeout.text)
@@ -97,18 +97,18 @@ def warning_header(text: str) -> tuple[bytes, bytes]:
     return b"warning", b'299 hubgate "' + quoted.encode("ascii", "replace") + b'"'
 
 
-def _context(exchange: Exchange, timeout: Timeout) -> Context:
-    return exchange.ticket.context(time.monotonic() + timeout.seconds)
+def _call_context(exchange: Exchange, timeout: Timeout) -> Context:
+    return exchange.context.call_context(time.monotonic() + timeout.seconds)
 
 
-async def _embed(exchange: Exchange, form: InferenceForm, context: Context) -> _Told:
-    gateway, ticket, endpoint = exchange.gateway, exchange.ticket, exchange.endpoint
-    call = form.embed(context, exchange.kind)
+async def _embed(exchange: Exchange, form: InferenceForm, call_context: Context) -> _Told:
+    gateway, context, endpoint = exchange.gateway, exchange.context, exchange.endpoint
+    call = form.embed(call_context, exchange.kind)
     if form.chunking_settings is None:
-        vectors = await embed(gateway, ticket, endpoint.name, call)
+        vectors = await embed(gateway, context, endpoint.name, call)
         told = await off_loop(total(vectors.items), _vectors_body, vectors)
         return _Told(told, headers_of(vectors), _warnings(vectors))
-    chunked = await embed_in_chunks(gateway, ticket, endpoint, call, form.chunking_settings)
+    chunked = await embed_in_chunks(gateway, context, endpoint, call, form.chunking_settings)
     body = await asyncio.to_thread(chunks_body, chunked.items)
     return _Told(body, headers_of(chunked.vectors), tuple(chunked.warnings))
 
@@ -117,29 +117,29 @@ def _vectors_body(vectors: Vectors) -> bytes:
     return embeddings_body(in_encoding(vectors, Encoding.JSON).items)
 
 
-async def _embed_sparse(exchange: Exchange, form: InferenceForm, context: Context) -> _Told:
-    call = form.embed_sparse(context)
+async def _embed_sparse(exchange: Exchange, form: InferenceForm, call_context: Context) -> _Told:
+    call = form.embed_sparse(call_context)
     vectors = await exchange.gateway.embed_sparse(exchange.endpoint.name, call)
     exchange.note(texts=len(call.texts), tokens=vectors.tokens, waited=vectors.waited)
     told = await off_loop(total(vectors.items), sparse_body, vectors.items)
     return _Told(told, waited_header(vectors.waited))
 
 
-async def _rerank(exchange: Exchange, form: InferenceForm, context: Context) -> _Told:
-    call = form.rerank(context)
+async def _rerank(exchange: Exchange, form: InferenceForm, call_context: Context) -> _Told:
+    call = form.rerank(call_context)
     scores = await rank(exchange, call)
     body = ranks_body(exchange.endpoint, form, call, scores)
     return _Told(body, waited_header(scores.waited), tuple(scores.warnings))
 
 
-async def _complete(exchange: Exchange, form: InferenceForm, context: Context) -> _Told:
-    generated = await generate(exchange, form.complete(exchange.endpoint, context))
+async def _complete(exchange: Exchange, form: InferenceForm, call_context: Context) -> _Told:
+    generated = await generate(exchange, form.complete(exchange.endpoint, call_context))
     told = await off_loop(len(generated.body), completion_body, generated)
     return _Told(told, waited_header(generated.waited))
 
 
-async def _chat(exchange: Exchange, body: bytes, context: Context) -> _Told:
-    generated = await generate(exchange, read_chat(body, context))
+async def _chat(exchange: Exchange, body: bytes, call_context: Context) -> _Told:
+    generated = await generate(exchange, read_chat(body, call_context))
     told = await off_loop(len(generated.body), chat_body, generated)
     return _Told(told, waited_header(generated.waited))
 

@@ -60,28 +60,28 @@ class InferenceForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
             raise invalid_action(problems)
         return texts
 
-    def embed(self, context: Context, default: InputType | None) -> Embed:
+    def embed(self, call_context: Context, default: InputType | None) -> Embed:
         """The call to an embedding model."""
         texts = self.texts(Task.TEXT_EMBEDDING)
-        return Embed(texts=texts, input_type=_input_type(self.input_type) or default, context=context)
+        return Embed(texts=texts, input_type=_input_type(self.input_type) or default, context=call_context)
 
-    def embed_sparse(self, context: Context) -> SparseEmbed:
+    def embed_sparse(self, call_context: Context) -> SparseEmbed:
         """The call to a model of weights of words."""
-        return SparseEmbed(texts=self.texts(Task.SPARSE_EMBEDDING), context=context)
+        return SparseEmbed(texts=self.texts(Task.SPARSE_EMBEDDING), context=call_context)
 
-    def rerank(self, context: Context) -> Rerank:
+    def rerank(self, call_context: Context) -> Rerank:
         """The call to a reranker."""
-        return Rerank(query=self.query or "", texts=self.texts(Task.RERANK), context=context)
+        return Rerank(query=self.query or "", texts=self.texts(Task.RERANK), context=call_context)
 
-    def complete(self, endpoint: Endpoint, context: Context) -> GenerationCall:
+    def complete(self, endpoint: Endpoint, call_context: Context) -> GenerationCall:
         """The call to a model that writes: as one message of a user's, where it can have conversations."""
         texts = self.texts(Task.COMPLETION)
         if len(texts) != 1:
             raise refusal("Hugging Face completions only accepts 1 input")
         if not endpoint.facts.chats:
-            return Complete(prompt=texts[0], fields={}, context=context)
+            return Complete(prompt=texts[0], fields={}, context=call_context)
         message = {"role": "user", "content": texts[0]}
-        return Chat(fields={"messages": msgspec.json.encode([message])}, context=context)
+        return Chat(fields={"messages": msgspec.json.encode([message])}, context=call_context)
 
     def _misplaced(self, task: Task) -> Iterator[str]:
         for key in _OF_SOME:
@@ -109,7 +109,7 @@ def read_inference(body: bytes) -> InferenceForm:
     return parsed(body, _INFERENCE)
 
 
-def read_chat(body: bytes, context: Context) -> Chat:
+def read_chat(body: bytes, call_context: Context) -> Chat:
     """The conversation that is posted to a chat_completion endpoint. The endpoint says which model; `model` does not.
 
     Raises:
@@ -125,7 +125,7 @@ def read_chat(body: bytes, context: Context) -> Chat:
         raise unparsable(
             "[unified_chat_completion_request] required field [messages] must be an array of messages"
         )
-    return Chat(fields=fields if limit is None else {**fields, "max_tokens": limit}, context=context)
+    return Chat(fields=fields if limit is None else {**fields, "max_tokens": limit}, context=call_context)
 
 
 def parsed(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:

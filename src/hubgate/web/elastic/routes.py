@@ -20,7 +20,7 @@ from hubgate.web.elastic.responses import endpoint_object, service_objects
 from hubgate.web.http.asgi import Receive, Scope, Send, read_body, respond
 from hubgate.web.http.errors import problem, status_of
 from hubgate.web.http.face import Face, InferenceRoute, Services
-from hubgate.web.http.request_context import Ticket, need_admin, ticket_of
+from hubgate.web.http.request_context import RequestContext, context_of, need_admin
 from hubgate.web.shared.exchange import Exchange
 
 _ALL = frozenset({"_all", "*"})
@@ -43,7 +43,7 @@ class Elastic:
             exchange = self._exchange(scope, send, task, name)
             await answer_inference(exchange, options, await read_body(receive))
         except HubgateError as error:  # in no other variable, which its traceback would hold
-            raise self._in_shape_of_task(error, task, name, ticket_of(scope)) from None
+            raise self._in_shape_of_task(error, task, name, context_of(scope)) from None
 
     async def stream(
         self, scope: Scope, receive: Receive, send: Send, name: str, task: str | None = None
@@ -54,14 +54,16 @@ class Elastic:
             exchange = self._exchange(scope, send, task, name)
             await stream_inference(exchange, options, await read_body(receive))
         except HubgateError as error:
-            await _send_stream_error(scope, send, self._in_shape_of_task(error, task, name, ticket_of(scope)))
+            await _send_stream_error(
+                scope, send, self._in_shape_of_task(error, task, name, context_of(scope))
+            )
 
     async def get_all(self, request: Request) -> Response:
         """Every endpoint that the key may call, or those of a task type."""
         asked, task = Asked(request.scope), task_named(request.path_params.get("task"))
-        ticket = ticket_of(request.scope)
-        found = [e for e in self._gateway.endpoints() if task in (None, e.task) and ticket.may_call(e.name)]
-        return asked.response({"endpoints": [endpoint_object(e, full=ticket.is_admin) for e in found]})
+        context = context_of(request.scope)
+        found = [e for e in self._gateway.endpoints() if task in (None, e.task) and context.may_call(e.name)]
+        return asked.response({"endpoints": [endpoint_object(e, full=context.is_admin) for e in found]})
 
     async def get(self, request: Request) -> Response:
         """One endpoint, in a list."""
@@ -69,10 +71,10 @@ class Elastic:
         if name in _ALL:
             return await self.get_all(request)
         asked = Asked(request.scope)
-        ticket = ticket_of(request.scope)
-        ticket.endpoint = self._gateway.find(name).name
+        context = context_of(request.scope)
+        context.endpoint = self._gateway.find(name).name
         endpoint = self._find(name, request.path_params.get("task"))
-        return asked.response({"endpoints": [endpoint_object(endpoint, full=ticket.is_admin)]})
+        return asked.response({"endpoints": [endpoint_object(endpoint, full=context.is_admin)]})
 
     async def put(self, request: Request) -> Response:
         """Register an endpoint: it is called before it is stored."""
@@ -117,22 +119,24 @@ class Elastic:
         return asked.response(service_objects(task_named(request.path_params.get("task"))))
 
     def _exchange(self, scope: Scope, send: Send, task: str | None, name: str) -> Exchange:
-        ticket = ticket_of(scope)
+        context = context_of(scope)
         wanted, endpoint = task_named(task), self._gateway.find(name)
-        ticket.endpoint = name
+        context.endpoint = name
         if wanted not in (None, endpoint.task):
             raise refusal(
                 f"Incompatible task_type, the requested type [{wanted}] does not match the model type [{endpoint.task}]"
             )
-        return Exchange(self._gateway, endpoint, ticket, send, ticket.key.input_type if ticket.key else None)
+        return Exchange(
+            self._gateway, endpoint, context, send, context.key.input_type if context.key else None
+        )
 
     def _in_shape_of_task(
-        self, error: HubgateError, task: str | None, name: str, ticket: Ticket
+        self, error: HubgateError, task: str | None, name: str, context: RequestContext
     ) -> HubgateError:
         """An error in the shape of its task; where the path does not say which, an endpoint in scope does."""
         try:
             wanted = task_named(task)
-            if wanted is None and ticket.may_call(name):
+            if wanted is None and context.may_call(name):
                 wanted = self._gateway.find(name).task
             chats = wanted == Task.CHAT_COMPLETION
         except HubgateError:
@@ -150,7 +154,7 @@ class Elastic:
 
 async def _send_stream_error(scope: Scope, send: Send, error: HubgateError) -> None:
     """Answer a stream that has not begun with an error, as its only event."""
-    ticket_of(scope).cause = error.cause
+    context_of(scope).cause = error.cause
     status, _, headers = problem(render, error)
     await respond(send, status, error_event(error), b"text/event-stream", headers)
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 
 from hubgate.domain.errors import BodyTooLarge, BodyTooSlow, CallerError, Cause, GatewayBusy, HubgateError
 from hubgate.web.http.asgi import Message, Receive, Scope
-from hubgate.web.http.request_context import Ticket, ticket_of
+from hubgate.web.http.request_context import RequestContext, context_of
 
 # A call that is answered sooner costs no task; a client that leaves a longer one is noticed at once.
 _WATCH_AFTER = 0.02
@@ -58,7 +58,7 @@ class Body:
     """`receive` that bounds the request's body.
 
     Args:
-        scope: of the request, with its ticket: as long as that has no key, the body is a few KiB.
+        scope: of the request, with its context: as long as that has no key, the body is a few KiB.
         receive: the server's.
         length: the value of `Content-Length`, if there is one.
         most: bytes of a known sender's body.
@@ -85,7 +85,7 @@ class Body:
             GatewayBusy: there is no memory for it now.
             BodyTooSlow, CallerError: the rest of it does not come.
         """
-        known = ticket_of(self._scope).key is not None
+        known = context_of(self._scope).key is not None
         most = self._most if known else min(self._most, ANONYMOUS_BYTES)
         if self._announced <= most:
             self._hold(self._announced)
@@ -152,15 +152,15 @@ def closes(scope: Scope, headers: dict[bytes, bytes]) -> bool:
     return closes and b"expect" not in headers
 
 
-async def until_client_leaves(work: Awaitable[None], body: Body, ticket: Ticket) -> None:
+async def until_client_leaves(work: Awaitable[None], body: Body, context: RequestContext) -> None:
     """Do the work, and stop it when the client goes away."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine runs in a task
-    watch = _Watch(task, body, ticket)
+    watch = _Watch(task, body, context)
     try:
         await work
     except asyncio.CancelledError:
-        if not ticket.client_left or task.uncancel():
+        if not context.client_left or task.uncancel():
             raise
     finally:
         watch.end()
@@ -174,10 +174,10 @@ class _Watch:
 
     __slots__ = ("_body", "_task", "_ticket", "_timer", "_watching")
 
-    def __init__(self, task: asyncio.Task[None], body: Body, ticket: Ticket) -> None:
+    def __init__(self, task: asyncio.Task[None], body: Body, context: RequestContext) -> None:
         self._task = task
         self._body = body
-        self._ticket = ticket
+        self._ticket = context
         self._watching: asyncio.Task[None] | None = None
         self._timer = task.get_loop().call_later(_WATCH_AFTER, self._start)
 

@@ -12,7 +12,7 @@ from hubgate.service.keys.limits import KeyLimits
 from hubgate.web.http.asgi import Receive, Scope, Send
 from hubgate.web.http.errors import MethodNotAllowed
 from hubgate.web.http.face import Handler, InferenceRoute
-from hubgate.web.http.request_context import ticket_of
+from hubgate.web.http.request_context import context_of
 
 _NO_PARAMETERS: dict[str, str] = {}
 
@@ -42,10 +42,10 @@ class Dispatch:
         if handler is None:
             handler, parameters = self._by_segment.find(trimmed)
         if handler is not None and scope["method"] == "POST":
-            ticket = ticket_of(scope)
-            ticket.is_call = True
-            if ticket.key is not None:
-                self._limits.admit(ticket.key, ticket.started)
+            context = context_of(scope)
+            context.is_call = True
+            if context.key is not None:
+                self._limits.admit(context.key, context.started)
             await handler(scope, receive, send, **parameters)
             return
         if len(path) > 1 and path.endswith("/"):

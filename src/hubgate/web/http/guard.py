@@ -23,7 +23,7 @@ from hubgate.web.http.body import EXCESS, Body, BodyMemory, closes, until_client
 from hubgate.web.http.errors import problem
 from hubgate.web.http.face import Face, face_of
 from hubgate.web.http.hints import UNREAD, clearer
-from hubgate.web.http.request_context import Ticket
+from hubgate.web.http.request_context import RequestContext
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,128}")
@@ -78,48 +78,49 @@ class Guard:
             return
         headers = dict(scope["headers"])
         given, client = headers.get(b"x-request-id", b""), scope.get("client")
-        ticket = Ticket(
+        context = RequestContext(
             given.decode() if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8),
             time.monotonic(),
             client=_address(client[0]) if client else "-",
             cached=b"cache-control" not in headers or not _NOT_CACHED.search(headers[b"cache-control"]),
             bulk=headers.get(b"x-hubgate-class", b"").strip().lower() == b"bulk",
         )
-        scope["ticket"] = ticket
+        scope["hubgate.context"] = context
         path = self._take_key_from_path(scope, headers)
-        ticket.speak(face_of(path, headers, self._faces))
+        context.speak(face_of(path, headers, self._faces))
         length = headers.get(b"content-length", b"")
         body = Body(scope, receive, length, self._max_body_bytes, self._body_memory)
-        answer = _Answer(send, ticket, body if closes(scope, headers) else None)
+        answer = _Answer(send, context, body if closes(scope, headers) else None)
         self._meter.started()
         try:
             await self._serve(scope, headers, body, answer)
         finally:
             body.release()
             self._meter.ended()
-            self._write_down(scope["method"], path, ticket)
+            self._write_down(scope["method"], path, context)
 
     async def _serve(self, scope: Scope, headers: dict[bytes, bytes], body: Body, answer: _Answer) -> None:
-        ticket = answer.ticket
+        context = answer.context
         try:
             _check_host(scope, headers)
             if EXCESS in scope:
                 _refuse_excess(scope)
             if not _is_open(scope, headers):
-                ticket.key = self._access.authenticate(_authorization(headers), ticket.client)
-            await until_client_leaves(self._app(scope, body, answer), body, ticket)
+                context.key = self._access.authenticate(_authorization(headers), context.client)
+            await until_client_leaves(self._app(scope, body, answer), body, context)
         except HubgateError as error:
-            if ticket.key is None:
-                ticket.note_refused_key(_authorization(headers))
+            if context.key is None:
+                context.note_refused_key(_authorization(headers))
             await _tell(answer, clearer(error, scope, headers, self._endpoints))
         except ClientDisconnect:
-            ticket.client_left = True
+            context.client_left = True
         except asyncio.CancelledError:  # the gate stops, and waits no longer
             await _tell(answer, _stopping())
         except Exception:  # noqa: BLE001 - no client may see a traceback, whatever the mistake is
-            _log.exception("request %s failed", ticket.request_id)
+            _log.exception("request %s failed", context.request_id)
             mistake = HubgateError(
-                "The gate made a mistake.", remedy=f"Its log tells more under request id {ticket.request_id}."
+                "The gate made a mistake.",
+                remedy=f"Its log tells more under request id {context.request_id}.",
             )
             await _tell(answer, mistake)
 
@@ -142,53 +143,53 @@ class Guard:
             scope["raw_path"] = path.encode()
         return path
 
-    def _write_down(self, method: str, path: str, ticket: Ticket) -> None:
+    def _write_down(self, method: str, path: str, context: RequestContext) -> None:
         now = time.monotonic()
-        seconds = now - ticket.started
-        if ticket.client_left:
-            ticket.cause = CANCELLED
-        if ticket.is_call:
-            self._count(ticket, seconds, now)
+        seconds = now - context.started
+        if context.client_left:
+            context.cause = CANCELLED
+        if context.is_call:
+            self._count(context, seconds, now)
         self._meter.observe(
-            ticket.face.name,
-            ticket.endpoint,
-            ticket.cause,
+            context.face.name,
+            context.endpoint,
+            context.cause,
             seconds=seconds,
-            texts=ticket.texts,
-            tokens=ticket.tokens,
-            truncated=ticket.truncated,
-            waited=ticket.waited,
+            texts=context.texts,
+            tokens=context.tokens,
+            truncated=context.truncated,
+            waited=context.waited,
         )
         if _log.isEnabledFor(logging.INFO):
             _log.info(
                 "%s %s %d %.1fms id=%s client=%s key=%s endpoint=%s texts=%d cause=%s",
                 method,
                 _as_one_word(path[:_SHOWN_LENGTH]),
-                ticket.status,
+                context.status,
                 seconds * 1000,
-                ticket.request_id,
-                ticket.client,
-                ticket.key.id if ticket.key else ticket.refused_key,
-                ticket.endpoint or "-",
-                ticket.texts,
-                ticket.cause,
+                context.request_id,
+                context.client,
+                context.key.id if context.key else context.refused_key,
+                context.endpoint or "-",
+                context.texts,
+                context.cause,
             )
 
-    def _count(self, ticket: Ticket, seconds: float, now: float) -> None:
+    def _count(self, context: RequestContext, seconds: float, now: float) -> None:
         """Count a call: in the use of its endpoint, and against its key's limit."""
-        key = ticket.key
+        key = context.key
         if key is not None:
-            self._access.limits.spend(key, ticket.tokens, now)
+            self._access.limits.spend(key, context.tokens, now)
         self._usage.count(
-            ticket.endpoint,
+            context.endpoint,
             key.id if key else "",
-            ticket.cause,
-            bulk=ticket.is_bulk,
+            context.cause,
+            bulk=context.is_bulk,
             seconds=seconds,
-            texts=ticket.texts,
-            prompt_tokens=ticket.tokens - ticket.completion_tokens,
-            completion_tokens=ticket.completion_tokens,
-            waited=ticket.waited,
+            texts=context.texts,
+            prompt_tokens=context.tokens - context.completion_tokens,
+            completion_tokens=context.completion_tokens,
+            waited=context.waited,
         )
 
 
@@ -198,27 +199,27 @@ class _Answer:
     An error waits for the rest of `closing`, the body of a request whose connection ends with the answer.
     """
 
-    __slots__ = ("_closing", "_send", "ticket")
+    __slots__ = ("_closing", "_send", "context")
 
-    def __init__(self, send: Send, ticket: Ticket, closing: Body | None) -> None:
+    def __init__(self, send: Send, context: RequestContext, closing: Body | None) -> None:
         self._send = send
         self._closing = closing
-        self.ticket = ticket
+        self.context = context
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             if self._closing is not None and message["status"] >= 400:
                 await self._closing.drain()
-            self.ticket.status = message["status"]
+            self.context.status = message["status"]
             message["headers"] = [
                 *message.get("headers", ()),
-                (b"x-request-id", self.ticket.request_id.encode()),
+                (b"x-request-id", self.context.request_id.encode()),
                 *_ON_EVERY_ANSWER,
-                *self.ticket.face.headers,
+                *self.context.face.headers,
             ]
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body"):
-            self.ticket.answered = True
+            self.context.answered = True
 
 
 async def _tell(answer: _Answer, error: HubgateError) -> None:
@@ -226,10 +227,10 @@ async def _tell(answer: _Answer, error: HubgateError) -> None:
 
     A variable of a caller would hold the error, whose traceback holds that caller, until the garbage collector comes.
     """
-    ticket = answer.ticket
-    ticket.cause = error.cause
-    if not ticket.status:
-        told = problem(ticket.render_error, error)
+    context = answer.context
+    context.cause = error.cause
+    if not context.status:
+        told = problem(context.render_error, error)
         await respond(answer, told.status, told.body, headers=told.headers)
 
 

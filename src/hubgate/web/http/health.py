@@ -10,7 +10,7 @@ from hubgate.domain.endpoint import Source
 from hubgate.domain.errors import NotPermitted
 from hubgate.service.gateway import Gateway
 from hubgate.service.metrics import Meter
-from hubgate.web.http.request_context import ticket_of
+from hubgate.web.http.request_context import context_of
 
 # What Elasticsearch's clients read of `GET /`: the release whose `_inference` contract the gate keeps.
 ELASTICSEARCH_VERSION = "9.4.2"
@@ -44,7 +44,7 @@ class Health:
         Raises:
             NotPermitted: the key may not call all of them, and so not see them either.
         """
-        key = ticket_of(request.scope).key
+        key = context_of(request.scope).key
         if key is not None and key.endpoints:
             raise NotPermitted(
                 "The metrics tell of every endpoint, and this key may not call all of them.",
@@ -78,5 +78,5 @@ class Health:
         )
 
     def _local_endpoints(self, request: Request) -> list[str]:
-        may_call = ticket_of(request.scope).may_call
+        may_call = context_of(request.scope).may_call
         return [e.name for e in self._gateway.endpoints() if e.source is Source.LOCAL and may_call(e.name)]

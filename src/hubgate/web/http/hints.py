@@ -10,7 +10,7 @@ from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import EndpointNotFound, HubgateError, NotAuthenticated, NotFound
 from hubgate.service.keys.credentials import HOW
 from hubgate.web.http.asgi import Scope
-from hubgate.web.http.request_context import ticket_of
+from hubgate.web.http.request_context import context_of
 
 UNREAD = "/k/"
 """The path in place of one that holds a key, where keys in paths are off."""
@@ -38,14 +38,14 @@ def clearer(
         headers: of the request, their names in lower case.
         endpoints: gives all that are registered.
     """
-    ticket = ticket_of(scope)
+    context = context_of(scope)
     if isinstance(error, NotAuthenticated) and scope["path"] == UNREAD:
         return NotAuthenticated("The gate reads no key from the path.", remedy=_IN_PATH)
     if isinstance(error, NotAuthenticated) and b"authorization" not in headers:
         return next((_misplaced(name) for name in _OTHER_HEADERS if name in headers), error)
-    if ticket.key is None or not isinstance(error, EndpointNotFound | NotFound):
+    if context.key is None or not isinstance(error, EndpointNotFound | NotFound):
         return error
-    shown = [endpoint for endpoint in endpoints() if ticket.may_call(endpoint.name)]
+    shown = [endpoint for endpoint in endpoints() if context.may_call(endpoint.name)]
     if isinstance(error, EndpointNotFound):
         return EndpointNotFound(error.name, f"{_meant(error.name, shown)} {_LISTED}".lstrip())
     meant = _meant_in_path(scope["path"], shown)

@@ -17,8 +17,8 @@ BULK_PATIENCE = 600.0
 
 
 @dataclass(slots=True)
-class Ticket:
-    """One request's ticket, at `scope["ticket"]`."""
+class RequestContext:
+    """One request's context, at `scope["hubgate.context"]`."""
 
     request_id: str
     started: float
@@ -93,7 +93,7 @@ class Ticket:
         if key_id := claimed_id(authorization):
             self.refused_key = f"refused:{key_id}"
 
-    def context(self, deadline: float | None = None) -> Context:
+    def call_context(self, deadline: float | None = None) -> Context:
         """Who asks, for the floors below; `deadline` is on the monotonic clock."""
         key = self.key
         if self.bulk and deadline is None:
@@ -106,10 +106,10 @@ class Ticket:
         )
 
 
-def ticket_of(scope: MutableMapping[str, Any]) -> Ticket:
-    """The ticket of a request."""
-    ticket: Ticket = scope["ticket"]
-    return ticket
+def context_of(scope: MutableMapping[str, Any]) -> RequestContext:
+    """The context of a request."""
+    context: RequestContext = scope["hubgate.context"]
+    return context
 
 
 def need_admin(scope: MutableMapping[str, Any]) -> None:
@@ -118,7 +118,7 @@ def need_admin(scope: MutableMapping[str, Any]) -> None:
     Raises:
         NotPermitted: the key may only infer.
     """
-    key = ticket_of(scope).key
+    key = context_of(scope).key
     if key is None or not key.admin:
         raise NotPermitted("This key may only call models.", remedy="Use an admin key to change the gateway.")
     ACTOR.set(key.id)

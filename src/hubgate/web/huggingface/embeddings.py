@@ -73,7 +73,7 @@ async def answer_embed(exchange: Exchange, scope: Scope, body: bytes) -> None:
         await answer_embeddings(exchange.gateway, scope, send, name, _as_openai(form, form.input))
     else:
         vectors = await embed(
-            exchange.gateway, exchange.ticket, exchange.endpoint.name, _call(exchange, form)
+            exchange.gateway, exchange.context, exchange.endpoint.name, _call(exchange, form)
         )
         told = await off_loop(total(vectors.items), _rows, vectors)
         await respond(exchange.send, 200, told, headers=headers_of(vectors))
@@ -96,9 +96,9 @@ async def _compare(exchange: Exchange, form: _EmbedForm, inputs: dict[str, Any])
         prompt_name=form.option("prompt_name"),
         truncate=form.option("truncate"),
         truncate_left=_left(form),
-        context=exchange.ticket.context(),
+        context=exchange.context.call_context(),
     )
-    vectors = await embed(exchange.gateway, exchange.ticket, exchange.endpoint.name, call)
+    vectors = await embed(exchange.gateway, exchange.context, exchange.endpoint.name, call)
     told = await asyncio.to_thread(_cosines, vectors)
     await respond(exchange.send, 200, told, headers=headers_of(vectors))
 
@@ -121,7 +121,7 @@ def _call(exchange: Exchange, form: _EmbedForm) -> Embed:
         normalize=form.option("normalize"),
         truncate=form.option("truncate"),
         truncate_left=_left(form),
-        context=exchange.ticket.context(),
+        context=exchange.context.call_context(),
     )
 
 

@@ -56,7 +56,7 @@ async def answer_generation(
     Raises:
         HubgateError: it cannot be answered.
     """
-    exchange.ticket.render_error = render_tgi
+    exchange.context.render_error = render_tgi
     prompt, wants_stream = _prompt(fields), fields.flag("stream")
     parameters = Fields(fields.take("parameters", dict[str, msgspec.Raw]) or {})
     _refuse_unknown(fields)
@@ -65,7 +65,7 @@ async def answer_generation(
         prompt=prompt,
         fields={_NAMES.get(name, name): value for name, value in parameters.left.items()},
         full_text=full_text,
-        context=exchange.ticket.context(),
+        context=exchange.context.call_context(),
     )
     if wants_stream if streamed is None else streamed:
         events = await stream(exchange, call)

@@ -140,7 +140,7 @@ def _as_tei(vectors: SparseVectors) -> bytes:
 async def _sparse(exchange: Exchange, body: bytes) -> SparseVectors:
     form = decode(body, _SPARSE)
     texts = texts_of(form.inputs, "inputs")
-    call = SparseEmbed(texts=texts, truncate=form.truncate, context=exchange.ticket.context())
+    call = SparseEmbed(texts=texts, truncate=form.truncate, context=exchange.context.call_context())
     vectors = await exchange.gateway.embed_sparse(exchange.endpoint.name, call)
     exchange.note(texts=len(texts), tokens=vectors.tokens, waited=vectors.waited)
     return vectors
@@ -152,7 +152,7 @@ def _call(exchange: Exchange, form: _RankForm | _PredictForm, query: str, texts:
         texts=texts,
         truncate=form.truncate,
         raw_scores=form.raw_scores,
-        context=exchange.ticket.context(),
+        context=exchange.context.call_context(),
     )
 
 

@@ -19,7 +19,7 @@ from hubgate.domain.errors import Cause, InvalidRequest, WrongTask
 from hubgate.service.gateway import Gateway
 from hubgate.web.http.asgi import Receive, Scope, Send, decode, read_body
 from hubgate.web.http.face import Face, InferenceRoute, Services, is_elasticsearch, is_hugging_face_client
-from hubgate.web.http.request_context import ticket_of
+from hubgate.web.http.request_context import context_of
 from hubgate.web.huggingface.embeddings import answer_embed
 from hubgate.web.huggingface.errors import render_chat, render_tei, render_tgi
 from hubgate.web.huggingface.generation import GENERATION_FIELDS, answer_generation
@@ -101,10 +101,10 @@ class HuggingFace:
         body = await read_body(receive)
         fields = decode(body, _FIELDS)
         if "texts" in fields or "inputs" in fields:
-            ticket_of(scope).speak(FACE)  # the path of the bare route is OpenAI's
+            context_of(scope).speak(FACE)  # the path of the bare route is OpenAI's
             await answer_ranks(self._exchange(scope, send, name), body)
             return
-        ticket_of(scope).speak(openai.WITH_DETAIL)
+        context_of(scope).speak(openai.WITH_DETAIL)
         if name is None:
             name = named(scope, Fields(body).take("model", str))
         await answer_rerank(self._exchange(scope, send, name), body)
@@ -152,8 +152,8 @@ class HuggingFace:
                 remedy="Tokenize the texts in several requests.",
                 cause=Cause.INPUT_TOO_LONG,
             )
-        context = exchange.ticket.context()
-        call = Tokenize(texts=texts, add_special_tokens=form.add_special_tokens, context=context)
+        call_context = exchange.context.call_context()
+        call = Tokenize(texts=texts, add_special_tokens=form.add_special_tokens, context=call_context)
         result = await self._gateway.infer(exchange.endpoint.name, call)
         assert isinstance(result, Tokens)  # noqa: S101 - a Tokenize is answered with Tokens
         size = sum(map(len, result.items)) * _TOKEN_BYTES
@@ -161,7 +161,7 @@ class HuggingFace:
 
     async def info(self, request: Request) -> Response:
         """`GET …/info`."""
-        return _json(info_of(self._endpoint(request), full=ticket_of(request.scope).is_admin))
+        return _json(info_of(self._endpoint(request), full=context_of(request.scope).is_admin))
 
     async def models(self, request: Request) -> Response:
         """`GET …/v1/models`: the endpoint alone."""
@@ -179,17 +179,17 @@ class HuggingFace:
         return self._exchange(scope, send, name), await read_body(receive)
 
     def _exchange(self, scope: Scope, send: Send, name: str | None) -> Exchange:
-        ticket = ticket_of(scope)
-        if ticket.face.name != openai.FACE.name:
-            ticket.speak(FACE)  # the path of `POST /` does not tell
-        endpoint, kind = addressed(self._gateway, ticket, _named(scope, name))
-        if endpoint.task in GENERATION_TASKS and ticket.face is FACE:
-            ticket.render_error = render_tgi
-        return Exchange(self._gateway, endpoint, ticket, send, kind)
+        context = context_of(scope)
+        if context.face.name != openai.FACE.name:
+            context.speak(FACE)  # the path of `POST /` does not tell
+        endpoint, kind = addressed(self._gateway, context, _named(scope, name))
+        if endpoint.task in GENERATION_TASKS and context.face is FACE:
+            context.render_error = render_tgi
+        return Exchange(self._gateway, endpoint, context, send, kind)
 
     def _endpoint(self, request: Request) -> Endpoint:
         name = _named(request.scope, request.path_params.get("name"))
-        endpoint, _ = addressed(self._gateway, ticket_of(request.scope), name)
+        endpoint, _ = addressed(self._gateway, context_of(request.scope), name)
         return endpoint
 
 
@@ -218,8 +218,8 @@ async def _chat(exchange: Exchange, scope: Scope, fields: Fields) -> None:
     headers = dict(scope["headers"])
     if not is_hugging_face_client(headers):
         waits = is_elasticsearch(headers) and fields.left.get("stream") == b"true"
-        exchange.ticket.render_error = render_tgi if waits else render_chat
-        exchange.ticket.render_stream_error = render_chat
+        exchange.context.render_error = render_tgi if waits else render_chat
+        exchange.context.render_stream_error = render_chat
     await answer_chat(exchange, fields)
 
 
@@ -243,7 +243,7 @@ def _task_meant(body: bytes) -> Task | None:
 
 def _named(scope: Scope, name: str | None) -> str:
     """The endpoint in the path, or the key's default."""
-    key = ticket_of(scope).key
+    key = context_of(scope).key
     name = name or (key.default_endpoint if key else None)
     if name is None:
         raise InvalidRequest(

@@ -46,7 +46,7 @@ async def answer_chat(exchange: Exchange, fields: Fields) -> None:
             "[messages] must be a list of messages.",
             remedy='Send for example [{"role": "user", "content": "Hello"}].',
         )
-    call = Chat(fields=fields.left, context=exchange.ticket.context())
+    call = Chat(fields=fields.left, context=exchange.context.call_context())
     if wanted.streamed:
         await _stream(exchange, call, wanted)
     else:
@@ -60,9 +60,10 @@ async def answer_completions(exchange: Exchange, fields: Fields) -> None:
         HubgateError: it cannot be answered.
     """
     wanted, prompts, echo = _wanted(fields), _prompts(fields.take("prompt")), fields.flag("echo")
-    context = exchange.ticket.context()
+    call_context = exchange.context.call_context()
     calls = [
-        Complete(prompt=prompt, fields=fields.left, full_text=echo, context=context) for prompt in prompts
+        Complete(prompt=prompt, fields=fields.left, full_text=echo, context=call_context)
+        for prompt in prompts
     ]
     if not wanted.streamed:
         bodies = await _write_all(exchange, calls)

@@ -8,7 +8,7 @@ from typing import Any
 from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import Scope
-from hubgate.web.http.request_context import ticket_of
+from hubgate.web.http.request_context import context_of
 
 # What clients of Hugging Face's send where they have been told a URL and no name.
 _MEANS_ANY = re.compile(r"(dummy|tgi)\Z|https?://")
@@ -21,7 +21,7 @@ def named(scope: Scope, model: str | None) -> str:
     Raises:
         InvalidRequest: it names none.
     """
-    key = ticket_of(scope).key
+    key = context_of(scope).key
     default = key.default_endpoint if key else None
     if default and (not model or _MEANS_ANY.match(model)):
         return default

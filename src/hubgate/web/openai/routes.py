@@ -21,7 +21,7 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.inference.chunked import Chunked, EmbeddedChunk
 from hubgate.web.http.asgi import Receive, Scope, Send, decode, read_body, respond
 from hubgate.web.http.face import Face, InferenceRoute, Services, is_hugging_face_client
-from hubgate.web.http.request_context import ticket_of
+from hubgate.web.http.request_context import context_of
 from hubgate.web.openai.errors import render, render_with_detail
 from hubgate.web.openai.generation import answer_chat, answer_completions
 from hubgate.web.openai.models import model_object, named
@@ -87,20 +87,20 @@ class OpenAI:
 
     async def models(self, request: Request) -> Response:
         """Every endpoint that the key may call, as a model."""
-        may_call = ticket_of(request.scope).may_call
+        may_call = context_of(request.scope).may_call
         listed = [model_object(endpoint) for endpoint in self._gateway.endpoints() if may_call(endpoint.name)]
         return _json({"object": "list", "data": listed})
 
     async def model(self, request: Request) -> Response:
         """One endpoint, as a model."""
         endpoint = self._gateway.find(request.path_params["name"])
-        ticket_of(request.scope).endpoint = endpoint.name
+        context_of(request.scope).endpoint = endpoint.name
         return _json(model_object(endpoint))
 
     def _exchange(self, scope: Scope, send: Send, fields: Fields) -> Exchange:
-        ticket = ticket_of(scope)
-        endpoint, _ = addressed(self._gateway, ticket, named(scope, fields.take("model", str)))
-        return Exchange(self._gateway, endpoint, ticket, send)
+        context = context_of(scope)
+        endpoint, _ = addressed(self._gateway, context, named(scope, fields.take("model", str)))
+        return Exchange(self._gateway, endpoint, context, send)
 
 
 async def answer_embeddings(
@@ -111,18 +111,18 @@ async def answer_embeddings(
     Raises:
         HubgateError: it cannot be answered.
     """
-    ticket = ticket_of(scope)
-    endpoint, kind = addressed(gateway, ticket, name)
+    context = context_of(scope)
+    endpoint, kind = addressed(gateway, context, name)
     texts = texts_of(form.input, "input")
     call = Embed(
         texts=texts,
         input_type=input_type_of(form.input_type) or kind,
         dimensions=form.dimensions,
-        context=ticket.context(),
+        context=context.call_context(),
     )
     as_base64 = form.encoding_format == "base64"
     if form.chunking_settings is None:
-        vectors = await embed(gateway, ticket, endpoint.name, call, counts=form.token_counts)
+        vectors = await embed(gateway, context, endpoint.name, call, counts=form.token_counts)
         counts = form.token_counts and vectors.exact  # else they are a total, divided
         usage = usage_of(texts, vectors)
         size = total(vectors.items)
@@ -132,7 +132,7 @@ async def answer_embeddings(
         try:
             chunked = await embed_in_chunks(
                 gateway,
-                ticket,
+                context,
                 endpoint,
                 call,
                 form.chunking_settings,

@@ -14,7 +14,7 @@ from hubgate.domain.errors import BodyTooLarge, InvalidRequest
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.chunked import Chunked, embed_chunks
 from hubgate.web.http.errors import EmptyBatch
-from hubgate.web.http.request_context import Ticket
+from hubgate.web.http.request_context import RequestContext
 
 MOST_TEXTS = 2048
 """In one request; OpenAI's own bound."""
@@ -75,7 +75,7 @@ def input_type_of(word: str | None) -> InputType | None:
         ) from None
 
 
-def addressed(gateway: Gateway, ticket: Ticket, said: str) -> tuple[Endpoint, InputType | None]:
+def addressed(gateway: Gateway, context: RequestContext, said: str) -> tuple[Endpoint, InputType | None]:
     """The endpoint that a client names, and what its texts are if it does not say so with each call.
 
     `e5:query` and `e5:document` name endpoint e5 too: for clients that can say nothing but a model's name. For those
@@ -87,17 +87,19 @@ def addressed(gateway: Gateway, ticket: Ticket, said: str) -> tuple[Endpoint, In
     """
     name, colon, word = said.partition(":")
     endpoint = gateway.find(name)
-    ticket.endpoint = name
-    default = ticket.key.input_type if ticket.key else None
+    context.endpoint = name
+    default = context.key.input_type if context.key else None
     return endpoint, input_type_of(word) if colon else default
 
 
-async def embed(gateway: Gateway, ticket: Ticket, name: str, call: Embed, *, counts: bool = False) -> Vectors:
-    """Answer a call, and write on the ticket what was done.
+async def embed(
+    gateway: Gateway, context: RequestContext, name: str, call: Embed, *, counts: bool = False
+) -> Vectors:
+    """Answer a call, and write on the context what was done.
 
     Args:
         gateway: what embeds.
-        ticket: the request's.
+        context: the request's.
         name: of the endpoint.
         call: what is asked.
         counts: whether the answer is to say of each text how many tokens the model did not read.
@@ -105,19 +107,19 @@ async def embed(gateway: Gateway, ticket: Ticket, name: str, call: Embed, *, cou
     Raises:
         HubgateError: it cannot be answered.
     """
-    if not ticket.cached:
+    if not context.cached:
         call = replace(call, cached=False)
     vectors = await gateway.embed(name, call)
-    ticket.texts = len(call.texts)
-    ticket.tokens = vectors.tokens or 0
-    ticket.waited = vectors.waited
-    ticket.truncated = vectors.truncated or 0
+    context.texts = len(call.texts)
+    context.tokens = vectors.tokens or 0
+    context.waited = vectors.waited
+    context.truncated = vectors.truncated or 0
     return await gateway.with_unread(name, call, vectors) if counts else vectors
 
 
 async def embed_in_chunks(
     gateway: Gateway,
-    ticket: Ticket,
+    context: RequestContext,
     endpoint: Endpoint,
     call: Embed,
     given: dict[str, Any],
@@ -125,11 +127,11 @@ async def embed_in_chunks(
     counts: bool = False,
     encoding: Encoding = Encoding.JSON,
 ) -> Chunked:
-    """Answer a call whose texts are to be cut, and write on the ticket what was done: its texts are the chunks.
+    """Answer a call whose texts are to be cut, and write on the context what was done: its texts are the chunks.
 
     Args:
         gateway: what embeds.
-        ticket: the request's.
+        context: the request's.
         endpoint: that is called.
         call: of the texts as they are.
         given: the `chunking_settings` of the request; empty for the endpoint's own.
@@ -141,7 +143,7 @@ async def embed_in_chunks(
         HubgateError: it cannot be answered.
     """
     settings = parse_chunking_settings(given) if given else endpoint.chunking
-    ask = partial(embed, gateway, ticket, endpoint.name, counts=counts)
+    ask = partial(embed, gateway, context, endpoint.name, counts=counts)
     count = partial(gateway.count_tokens, endpoint.name, kind=call.input_type, limit=endpoint.token_limit)
     return await embed_chunks(endpoint, settings, call, ask, count=count, encoding=encoding)
 

@@ -13,7 +13,7 @@ from hubgate.domain.endpoint import Endpoint
 from hubgate.service.gateway import Gateway
 from hubgate.web.http.asgi import Send, respond
 from hubgate.web.http.face import RenderError
-from hubgate.web.http.request_context import Ticket
+from hubgate.web.http.request_context import RequestContext
 from hubgate.web.shared.embeddings import waited_header
 from hubgate.web.shared.sse import Teller, send_stream
 
@@ -26,7 +26,7 @@ class Exchange:
 
     gateway: Gateway
     endpoint: Endpoint
-    ticket: Ticket
+    context: RequestContext
     send: Send
     kind: InputType | None = None
     """What the texts are for, when the body does not say."""
@@ -34,26 +34,26 @@ class Exchange:
     @property
     def render_stream_error(self) -> RenderError:
         """Renders an error in the middle of a stream."""
-        return self.ticket.render_stream_error or self.ticket.render_error
+        return self.context.render_stream_error or self.context.render_error
 
     def note(
         self, *, texts: int, tokens: int | None, waited: float, prompt_tokens: int | None = None
     ) -> None:
-        """Write on the ticket what was done; of several calls at once it is the longest wait that counts."""
-        ticket = self.ticket
-        ticket.texts += texts
-        ticket.tokens += tokens or 0
+        """Write on the context what was done; of several calls at once it is the longest wait that counts."""
+        context = self.context
+        context.texts += texts
+        context.tokens += tokens or 0
         if tokens is not None and prompt_tokens is not None:
-            ticket.completion_tokens += tokens - prompt_tokens
-        ticket.waited = max(ticket.waited, waited)
+            context.completion_tokens += tokens - prompt_tokens
+        context.waited = max(context.waited, waited)
 
     async def respond(self, body: bytes) -> None:
         """Send a whole answer."""
-        await respond(self.send, 200, body, headers=waited_header(self.ticket.waited))
+        await respond(self.send, 200, body, headers=waited_header(self.context.waited))
 
     async def tell(self, events: ManagedStream, teller: Teller) -> None:
         """Send a stream to its end, and close it."""
-        await send_stream(self.send, self.ticket, events, teller)
+        await send_stream(self.send, self.context, events, teller)
 
 
 async def all_or_none(calls: Iterable[Coroutine[None, None, T]]) -> list[T]:

@@ -1,4 +1,4 @@
-"""What the faces share where a model writes: whom a call goes to, what it may ask, and what is written on the ticket."""
+"""What the faces share where a model writes: whom a call goes to, what it may ask, and what is written on the context."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def stream(exchange: Exchange, call: GenerationCall) -> ManagedStream:
 
 def label_of(exchange: Exchange) -> Label:
     """What an answer that is spelled here says of itself."""
-    return Label(f"cmpl-{exchange.ticket.request_id}", exchange.endpoint.name, int(time.time()))
+    return Label(f"cmpl-{exchange.context.request_id}", exchange.endpoint.name, int(time.time()))
 
 
 def check_ability(endpoint: Endpoint, call: GenerationCall) -> None:

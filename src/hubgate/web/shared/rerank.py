@@ -80,7 +80,7 @@ async def answer_rerank(exchange: Exchange, body: bytes) -> None:
         texts=await _shortened(exchange, texts, form.max_tokens_per_doc or form.max_doc_length),
         truncate=form.truncation if form.truncate is None else form.truncate,
         raw_scores=form.raw_scores,
-        context=exchange.ticket.context(),
+        context=exchange.context.call_context(),
     )
     scores = await rank(exchange, call, form.top_n)
     results = [
@@ -93,7 +93,7 @@ async def answer_rerank(exchange: Exchange, body: bytes) -> None:
     ]
     tokens = estimate((form.query, *texts)) if scores.tokens is None else scores.tokens
     told = {
-        "id": f"rerank-{exchange.ticket.request_id}",
+        "id": f"rerank-{exchange.context.request_id}",
         "model": exchange.endpoint.name,
         "results": results,
         "usage": {
@@ -135,10 +135,10 @@ async def _shortened(exchange: Exchange, texts: Sequence[str], most: int | None)
     long = [place for place, text in enumerate(texts) if len(text.encode()) > most]  # no token is shorter
     if not long:
         return texts
-    context = exchange.ticket.context()
+    call_context = exchange.context.call_context()
     read = most * _LONGEST_TOKEN
     begun = [texts[place][:read] for place in long]
-    call = Tokenize(texts=begun, add_special_tokens=False, context=context)
+    call = Tokenize(texts=begun, add_special_tokens=False, context=call_context)
     try:
         tokens = await exchange.gateway.infer(exchange.endpoint.name, call)
     except InvalidRequest:

@@ -12,7 +12,7 @@ from hubgate.domain.errors import HubgateError
 from hubgate.web.http.asgi import Headers, Send
 from hubgate.web.http.errors import problem
 from hubgate.web.http.face import RenderError
-from hubgate.web.http.request_context import Ticket
+from hubgate.web.http.request_context import RequestContext
 from hubgate.web.shared.embeddings import waited_header
 
 # A proxy that collects the answer before it passes it on would make a stream pointless.
@@ -101,7 +101,7 @@ def frames(payloads: Iterable[bytes], before: bytes = b"data: ") -> bytes:
 
 
 async def send_stream(
-    send: Send, ticket: Ticket, events: ManagedStream, teller: Teller, headers: Headers = ()
+    send: Send, context: RequestContext, events: ManagedStream, teller: Teller, headers: Headers = ()
 ) -> None:
     """Send a stream to its end, and close it. Every `send` waits for the reader: nothing piles up here.
 
@@ -118,15 +118,19 @@ async def send_stream(
                 "headers": [*_HEADERS, *waited_header(events.waited), *headers],
             }
         )
-        last = await _send_parts(send, ticket, first or (), arriving, teller)
+        last = await _send_parts(send, context, first or (), arriving, teller)
     finally:
-        ticket.tokens, ticket.completion_tokens = teller.tokens
+        context.tokens, context.completion_tokens = teller.tokens
         await events.aclose()
     await send({"type": "http.response.body", "body": last})
 
 
 async def _send_parts(
-    send: Send, ticket: Ticket, first: Sequence[bytes], rest: AsyncIterator[Sequence[bytes]], teller: Teller
+    send: Send,
+    context: RequestContext,
+    first: Sequence[bytes],
+    rest: AsyncIterator[Sequence[bytes]],
+    teller: Teller,
 ) -> bytes:
     """Send all but the end, which is returned."""
     try:
@@ -137,7 +141,7 @@ async def _send_parts(
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         return teller.end()
     except HubgateError as error:
-        ticket.cause = error.cause
+        context.cause = error.cause
         return teller.fail(error)
 
 

@@ -30,7 +30,7 @@ from hubgate.web.console.playground.snippets import KEY, SnippetContext, snippet
 from hubgate.web.console.playground.stream import Streamed
 from hubgate.web.console.playground.views import view_of
 from hubgate.web.http.errors import status_of
-from hubgate.web.http.request_context import Ticket, ticket_of
+from hubgate.web.http.request_context import RequestContext, context_of
 from hubgate.web.shared.embeddings import embed
 
 CONSOLE = Key(id="console", name="console", digest=b"", created_at=0.0, admin=True)
@@ -52,16 +52,16 @@ class PlaygroundPage:
     async def run(self, context: PageContext) -> Response:
         """Ask a model about texts, and show its answer; an error is shown in the answer's place."""
         endpoint, form = self._endpoint(context), await context.form(RAW_FIELDS)
-        ticket, began = _ticket_of(context, endpoint), time.monotonic()
+        request_context, began = _request_context(context, endpoint), time.monotonic()
         try:
-            call = call_of(endpoint, form, ticket.context())
+            call = call_of(endpoint, form, request_context.call_context())
             if isinstance(call, Chat | Complete):
                 raise InvalidRequest("This model writes, and its text is streamed.")
-            result = await self._ask(ticket, endpoint.name, call)
+            result = await self._ask(request_context, endpoint.name, call)
             seconds = time.monotonic() - began
             view = await view_of(call, result, seconds, await self._chunks(endpoint.name, call))
         except HubgateError as error:
-            ticket.cause = error.cause
+            request_context.cause = error.cause
             return self._answer(context, endpoint, form, status_of(error), error=error)
         return self._answer(context, endpoint, form, view=view)
 
@@ -69,8 +69,8 @@ class PlaygroundPage:
         """Let a model write, and stream what it writes into the page."""
         endpoint = self._endpoint(context)
         form = await context.form(RAW_FIELDS)
-        ticket = _ticket_of(context, endpoint)
-        call = call_of(endpoint, form, ticket.context())
+        request_context = _request_context(context, endpoint)
+        call = call_of(endpoint, form, request_context.call_context())
         if not isinstance(call, Chat | Complete):
             raise InvalidRequest("This model does not write.")
         return Streamed(context, self._gateway, endpoint, call)
@@ -80,12 +80,12 @@ class PlaygroundPage:
         endpoint, form = self._endpoint(context), await context.form(RAW_FIELDS)
         return context.render("play_copy.html", **copied(context, endpoint, form))
 
-    async def _ask(self, ticket: Ticket, name: str, call: Call) -> Result:
+    async def _ask(self, request_context: RequestContext, name: str, call: Call) -> Result:
         if isinstance(call, Embed):
-            return await embed(self._gateway, ticket, name, call)
+            return await embed(self._gateway, request_context, name, call)
         result = await self._gateway.infer(name, call)
-        ticket.texts, ticket.waited = len(call.texts), getattr(result, "waited", 0.0)
-        ticket.tokens = getattr(result, "tokens", None) or 0
+        request_context.texts, request_context.waited = len(call.texts), getattr(result, "waited", 0.0)
+        request_context.tokens = getattr(result, "tokens", None) or 0
         return result
 
     async def _chunks(self, name: str, call: Call) -> Sequence[Sequence[Chunk]]:
@@ -129,12 +129,12 @@ class PlaygroundPage:
         )
 
 
-def _ticket_of(context: PageContext, endpoint: Endpoint) -> Ticket:
-    """The request's ticket, by which it is counted as a call of any application is."""
-    ticket = ticket_of(context.request.scope)
-    ticket.key, ticket.is_call = CONSOLE, True
-    ticket.endpoint = endpoint.name
-    return ticket
+def _request_context(context: PageContext, endpoint: Endpoint) -> RequestContext:
+    """The request's request_context, by which it is counted as a call of any application is."""
+    request_context = context_of(context.request.scope)
+    request_context.key, request_context.is_call = CONSOLE, True
+    request_context.endpoint = endpoint.name
+    return request_context
 
 
 def _answered(endpoint: Endpoint, answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +145,9 @@ def copied(context: PageContext, endpoint: Endpoint, form: Mapping[str, str]) ->
     """The snippets, and the one that is looked at; none where the form describes no call."""
     url = context.request.url
     try:
-        call = call_of(endpoint, as_last_asked(endpoint, form), ticket_of(context.request.scope).context())
+        call = call_of(
+            endpoint, as_last_asked(endpoint, form), context_of(context.request.scope).call_context()
+        )
     except InvalidRequest:
         return {"snippets": [], "chosen": None, "key": KEY, "is_local": False}
     snippet_context = SnippetContext(f"{url.scheme}://{url.netloc}", endpoint, call)

@@ -22,7 +22,7 @@ from hubgate.domain.errors import HubgateError
 from hubgate.service.gateway import Gateway
 from hubgate.web.console.page_context import PageContext
 from hubgate.web.http.errors import status_of
-from hubgate.web.http.request_context import ticket_of
+from hubgate.web.http.request_context import context_of
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import stream
 from hubgate.web.shared.sse import frames, send_stream, tokens_of
@@ -131,12 +131,12 @@ class Streamed(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open the stream, and send it; what fails before its first piece has a status of its own."""
-        ticket = ticket_of(scope)
+        request_context = context_of(scope)
         headers = [pair for pair in self.raw_headers if pair[0] not in _SET_BY_STREAM]
         try:
-            events = await stream(Exchange(self._gateway, self._endpoint, ticket, send), self._call)
-            teller = PageTeller(self._context, events.wire_format, began=ticket.started)
-            await send_stream(send, ticket, events, teller, headers)
+            events = await stream(Exchange(self._gateway, self._endpoint, request_context, send), self._call)
+            teller = PageTeller(self._context, events.wire_format, began=request_context.started)
+            await send_stream(send, request_context, events, teller, headers)
         except HubgateError as error:
-            ticket.cause = error.cause
+            request_context.cause = error.cause
             await self._context.render("notice.html", status_of(error), error=error)(scope, receive, send)
