@@ -19,7 +19,7 @@ from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.console.models.states import state_of
 from hubgate.web.http.asgi import decode
 from hubgate.web.schemas.endpoint import EndpointForm, edited, endpoint_json
-from hubgate.web.shared.embeddings import input_type_of
+from hubgate.web.shared.embeddings import parse_input_type
 
 _PROOF_FAILED = (UpstreamError, CapacityError, RuntimeFailed)
 """What fails while an endpoint is put to the proof, as opposed to what is wrong with its settings."""
@@ -129,7 +129,7 @@ class EndpointsApi:
         name = request.path_params["name"]
         given = form.chunking_settings
         settings = parse_chunking_settings(given) if given else None
-        kind = input_type_of(form.input_type)
+        kind = parse_input_type(form.input_type)
         (chunks,) = await self._gateway.chunk(name, [form.text], settings, kind)
         return json_response(
             {

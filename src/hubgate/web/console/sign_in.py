@@ -48,7 +48,7 @@ class SignInPage:
             key = self._access.authenticate(authorization, request_context.client)
         except NotAuthenticated as error:
             request_context.cause = error.cause
-            request_context.note_refused_key(authorization)
+            request_context.record_refused_key(authorization)
             return await self._refuse(context, next_path, error)
         if not key.admin:
             request_context.cause, request_context.key = Cause.NOT_PERMITTED, key

@@ -21,7 +21,11 @@ from hubgate.domain.endpoint import (
 from hubgate.domain.errors import InvalidEndpoint
 from hubgate.domain.secret import Secret
 from hubgate.service.registry.validation import SERVED_TASKS
-from hubgate.web.elastic.errors import invalid_action, invalid_settings, refusal
+from hubgate.web.elastic.errors import (
+    action_request_validation_exception,
+    status_exception,
+    validation_exception,
+)
 from hubgate.web.elastic.inference_requests import parsed
 from hubgate.web.elastic.options import task_named
 
@@ -54,7 +58,7 @@ def read_endpoint(name: str, task: str | None, body: bytes) -> tuple[Endpoint, S
     try:
         check_name(name)
     except InvalidEndpoint as error:
-        raise invalid_action([error.message]) from None
+        raise action_request_validation_exception([error.message]) from None
     given = _Settings("configuration", parsed(body, _OBJECT))
     wanted = _served(_resolved(task, given.text("task_type")), given.text("service"))
     chunking = None
@@ -89,7 +93,7 @@ def read_update(endpoint: Endpoint, task: str | None, body: bytes) -> tuple[Endp
     """
     given = _Settings("configuration", parsed(body, _OBJECT))
     if _resolved(task, given.text("task_type")) != endpoint.task:
-        raise refusal("Task type must match the task type of the existing endpoint")
+        raise status_exception("Task type must match the task type of the existing endpoint")
     of_task = given.inner("task_settings")
     named = [key for key in ("top_n", "return_documents") if key in of_task]
     about_ranks = _about_ranks(endpoint.task, of_task)
@@ -145,24 +149,24 @@ def _resolved(in_path: str | None, in_body: str | None) -> str:
     """The task type, said in the path, in the body, or in both alike."""
     path, body = task_named(in_path), task_named(in_body)
     if path and body and path != body:
-        raise refusal(
+        raise status_exception(
             f"Cannot resolve conflicting task_type parameter in the request URL [{path}] and the request body [{body}]"
         )
     if task := path or body:
         return task
     if "any" in (in_path, in_body):
-        raise refusal("task_type [any] is not valid type for inference")
-    raise refusal("model is missing required setting [task_type]")
+        raise status_exception("task_type [any] is not valid type for inference")
+    raise status_exception("model is missing required setting [task_type]")
 
 
 def _served(task: str, service: str | None) -> Task:
     if service is None:
-        raise refusal("Inference endpoint configuration is missing the [service] setting")
+        raise status_exception("Inference endpoint configuration is missing the [service] setting")
     if service != SERVICE:
-        raise refusal(f"Unknown service [{service[:200]}]. This gate has one: [{SERVICE}].")
+        raise status_exception(f"Unknown service [{service[:200]}]. This gate has one: [{SERVICE}].")
     if task not in SERVED_TASKS:
         served = ", ".join(SERVED_TASKS)
-        raise refusal(
+        raise status_exception(
             f"The [{SERVICE}] service does not support task type [{task}]. This version of hubgate serves: {served}."
         )
     return Task(task)
@@ -247,14 +251,16 @@ class _Settings:
             inner.done()
         if self._left:
             names = ", ".join(f"{key[:100]}=…" for key in list(self._left)[:20])
-            raise refusal(f"Configuration contains settings [{{{names}}}] unknown to the [{SERVICE}] service")
+            raise status_exception(
+                f"Configuration contains settings [{{{names}}}] unknown to the [{SERVICE}] service"
+            )
         if self._problems:
-            raise invalid_settings(self._problems)
+            raise validation_exception(self._problems)
 
     def _take(self, key: str, kind: type[T]) -> T | None:
         value = self._left.pop(key, None)
         if value is None or type(value) is kind:
             return value
-        raise refusal(
+        raise status_exception(
             f"field [{key}] is not of the expected type. Its value cannot be converted to a [{_TYPE_NAMES[kind]}]"
         )

@@ -71,32 +71,32 @@ class ChatError(HubgateError):
         self.status = status
 
 
-def refusal(reason: str, *, status: int = 400) -> ElasticError:
+def status_exception(reason: str, *, status: int = 400) -> ElasticError:
     """What Elasticsearch raises where it has no special type."""
     return ElasticError("status_exception", reason, status=status)
 
 
-def illegal_argument(reason: str) -> ElasticError:
+def illegal_argument_exception(reason: str) -> ElasticError:
     """A query parameter cannot be used."""
     return ElasticError("illegal_argument_exception", reason)
 
 
-def unparsable(reason: str) -> ElasticError:
+def parse_exception(reason: str) -> ElasticError:
     """The body is not what this request takes."""
     return ElasticError("x_content_parse_exception", reason)
 
 
-def invalid_settings(problems: Iterable[str]) -> ElasticError:
+def validation_exception(problems: Iterable[str]) -> ElasticError:
     """Settings are missing or out of range."""
     return ElasticError("validation_exception", _listed(problems))
 
 
-def invalid_action(problems: Iterable[str]) -> ElasticError:
+def action_request_validation_exception(problems: Iterable[str]) -> ElasticError:
     """A request that can be read, and still asks for something impossible."""
     return ElasticError("action_request_validation_exception", _listed(problems))
 
 
-def about_call(error: HubgateError, name: str, timeout: str) -> HubgateError:
+def describe_call_error(error: HubgateError, name: str, timeout: str) -> HubgateError:
     """An error of a call to an endpoint; Elasticsearch names the endpoint, hubgate's own explanation follows."""
     if isinstance(error, errors.UpstreamRefused):
         reason = (

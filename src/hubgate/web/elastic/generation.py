@@ -12,11 +12,11 @@ from hubgate.domain.calls import Generated, WireFormat
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import HubgateError
 from hubgate.web.elastic.errors import ChatError, render
-from hubgate.web.http.errors import problem, status_of
-from hubgate.web.shared.sse import frames, tokens_of
+from hubgate.web.http.errors import error_response, status_of
+from hubgate.web.shared.sse import sse_events, token_totals
 
 _MESSAGE, _ERROR = b"event: message\ndata: ", b"event: error\ndata: "
-_DONE = frames((b"[DONE]",), _MESSAGE)
+_DONE = sse_events((b"[DONE]",), _MESSAGE)
 
 
 class _Function(msgspec.Struct, omit_defaults=True):
@@ -88,7 +88,7 @@ def chat_body(generated: Generated) -> bytes:
     return msgspec.json.encode(decode_reply(generated.body, _CHAT))
 
 
-class EventTeller:
+class ElasticEncoder:
     """Tells a stream as Elasticsearch's events.
 
     Args:
@@ -106,33 +106,33 @@ class EventTeller:
         self._usage: Usage | None = None
         self._pieces = 0
 
-    def tell(self, payloads: Sequence[bytes]) -> bytes:
-        """See `Teller`."""
+    def encode(self, payloads: Sequence[bytes]) -> bytes:
+        """See `StreamEncoder`."""
         self._pieces += len(payloads)
         pieces = [read_piece(payload, self._wire_format) for payload in payloads]
         self._usage = next((piece.usage for piece in reversed(pieces) if piece.usage), self._usage)
         if self._chats:
-            return frames(
+            return sse_events(
                 (msgspec.json.encode(decode_reply(payload, _CHAT)) for payload in payloads), _MESSAGE
             )
         deltas = [{"delta": piece.text} for piece in pieces if piece.text]
-        return frames((msgspec.json.encode({"completion": deltas}),), _MESSAGE) if deltas else b""
+        return sse_events((msgspec.json.encode({"completion": deltas}),), _MESSAGE) if deltas else b""
 
-    def end(self) -> bytes:
-        """See `Teller`."""
+    def finish(self) -> bytes:
+        """See `StreamEncoder`."""
         return _DONE
 
-    def fail(self, error: HubgateError) -> bytes:
-        """See `Teller`."""
+    def encode_error(self, error: HubgateError) -> bytes:
+        """See `StreamEncoder`."""
         told = self._fault(error)
         return error_event(ChatError(told, status_of(told)) if self._chats else told)
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """See `Teller`."""
-        return tokens_of(self._usage, self._pieces)
+        """See `StreamEncoder`."""
+        return token_totals(self._usage, self._pieces)
 
 
 def error_event(error: HubgateError) -> bytes:
     """An error as an event."""
-    return frames((problem(render, error).body,), _ERROR)
+    return sse_events((error_response(render, error).body,), _ERROR)

@@ -15,16 +15,16 @@ from hubgate.domain.calls import Context, Encoding, GenerationCall, Vectors
 from hubgate.domain.endpoint import GENERATION_TASKS, Task
 from hubgate.domain.errors import HubgateError
 from hubgate.web.elastic.endpoint_requests import SERVICE
-from hubgate.web.elastic.errors import about_call, refusal
-from hubgate.web.elastic.generation import EventTeller, chat_body, completion_body
+from hubgate.web.elastic.errors import describe_call_error, status_exception
+from hubgate.web.elastic.generation import ElasticEncoder, chat_body, completion_body
 from hubgate.web.elastic.inference_requests import InferenceForm, read_chat, read_inference
-from hubgate.web.elastic.options import Asked, Timeout
+from hubgate.web.elastic.options import RequestOptions, Timeout
 from hubgate.web.elastic.responses import chunks_body, embeddings_body, ranks_body, sparse_body
 from hubgate.web.http.asgi import Headers, respond
-from hubgate.web.shared.embeddings import embed, embed_in_chunks, headers_of, waited_header
+from hubgate.web.shared.embeddings import embed, embed_in_chunks, vector_headers, waited_header
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import generate, stream
-from hubgate.web.shared.rerank import rank
+from hubgate.web.shared.rerank import rerank
 
 _NOT_IN_HEADERS = re.compile(r"[\x00-\x1f\x7f]+")
 _IGNORED = "task_settings were ignored: a request says at its root what it wants otherwise than its endpoint."
@@ -38,7 +38,7 @@ class _Told(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-async def answer_inference(exchange: Exchange, asked: Asked, body: bytes) -> None:
+async def handle_inference(exchange: Exchange, options: RequestOptions, body: bytes) -> None:
     """Answer `POST /_inference/{task}?/{id}`.
 
     Raises:
@@ -46,7 +46,7 @@ async def answer_inference(exchange: Exchange, asked: Asked, body: bytes) -> Non
     """
     endpoint = exchange.endpoint
     form = None if endpoint.task is Task.CHAT_COMPLETION else read_inference(body)
-    timeout = asked.timeout(form.timeout if form else None, task=endpoint.task)
+    timeout = options.timeout(form.timeout if form else None, task=endpoint.task)
     call_context = _call_context(exchange, timeout)
     try:
         if form is None:
@@ -54,15 +54,15 @@ async def answer_inference(exchange: Exchange, asked: Asked, body: bytes) -> Non
         else:
             told = await _ANSWERS[endpoint.task](exchange, form, call_context)
     except HubgateError as error:
-        raise about_call(error, endpoint.name, timeout.text) from None
+        raise describe_call_error(error, endpoint.name, timeout.text) from None
     if form and form.task_settings:
         told = told._replace(warnings=(*told.warnings, _IGNORED))
     headers = [*told.headers, *map(warning_header, told.warnings)]
-    spelled = await off_loop(len(told.body), asked.spelled, told.body)
-    await respond(exchange.send, 200, spelled, asked.media_type, headers)
+    spelled = await off_loop(len(told.body), options.spelled, told.body)
+    await respond(exchange.send, 200, spelled, options.media_type, headers)
 
 
-async def stream_inference(exchange: Exchange, asked: Asked, body: bytes) -> None:
+async def stream_inference(exchange: Exchange, options: RequestOptions, body: bytes) -> None:
     """Answer `POST /_inference/{task}?/{id}/_stream`.
 
     Raises:
@@ -70,25 +70,25 @@ async def stream_inference(exchange: Exchange, asked: Asked, body: bytes) -> Non
     """
     endpoint = exchange.endpoint
     if endpoint.task not in GENERATION_TASKS:
-        raise refusal(
+        raise status_exception(
             f"Streaming is not allowed for service [{SERVICE}] and task [{endpoint.task}]. "
             f"Supported tasks: [{Task.COMPLETION},{Task.CHAT_COMPLETION}]",
             status=405,
         )
     call: GenerationCall
     if endpoint.task is Task.CHAT_COMPLETION:
-        timeout = asked.timeout(task=endpoint.task)
+        timeout = options.timeout(task=endpoint.task)
         call = read_chat(body, _call_context(exchange, timeout))
     else:
         form = read_inference(body)
-        timeout = asked.timeout(form.timeout, task=endpoint.task)
+        timeout = options.timeout(form.timeout, task=endpoint.task)
         call = form.complete(endpoint, _call_context(exchange, timeout))
     try:
         events = await stream(exchange, call)
-        fault = partial(about_call, name=endpoint.name, timeout=timeout.text)
-        await exchange.tell(events, EventTeller(endpoint.task, events.wire_format, fault))
+        fault = partial(describe_call_error, name=endpoint.name, timeout=timeout.text)
+        await exchange.send_stream(events, ElasticEncoder(endpoint.task, events.wire_format, fault))
     except HubgateError as error:
-        raise about_call(error, endpoint.name, timeout.text) from None
+        raise describe_call_error(error, endpoint.name, timeout.text) from None
 
 
 def warning_header(text: str) -> tuple[bytes, bytes]:
@@ -107,10 +107,10 @@ async def _embed(exchange: Exchange, form: InferenceForm, call_context: Context)
     if form.chunking_settings is None:
         vectors = await embed(gateway, context, endpoint.name, call)
         told = await off_loop(total(vectors.items), _vectors_body, vectors)
-        return _Told(told, headers_of(vectors), _warnings(vectors))
+        return _Told(told, vector_headers(vectors), _warnings(vectors))
     chunked = await embed_in_chunks(gateway, context, endpoint, call, form.chunking_settings)
     body = await asyncio.to_thread(chunks_body, chunked.items)
-    return _Told(body, headers_of(chunked.vectors), tuple(chunked.warnings))
+    return _Told(body, vector_headers(chunked.vectors), tuple(chunked.warnings))
 
 
 def _vectors_body(vectors: Vectors) -> bytes:
@@ -127,7 +127,7 @@ async def _embed_sparse(exchange: Exchange, form: InferenceForm, call_context: C
 
 async def _rerank(exchange: Exchange, form: InferenceForm, call_context: Context) -> _Told:
     call = form.rerank(call_context)
-    scores = await rank(exchange, call)
+    scores = await rerank(exchange, call)
     body = ranks_body(exchange.endpoint, form, call, scores)
     return _Told(body, waited_header(scores.waited), tuple(scores.warnings))
 

@@ -19,9 +19,14 @@ from hubgate.domain.calls import (
 )
 from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import InvalidRequest
-from hubgate.web.elastic.errors import ElasticError, invalid_action, refusal, unparsable
+from hubgate.web.elastic.errors import (
+    ElasticError,
+    action_request_validation_exception,
+    parse_exception,
+    status_exception,
+)
 from hubgate.web.http.asgi import decode
-from hubgate.web.shared.embeddings import MOST_TEXTS
+from hubgate.web.shared.embeddings import MAX_TEXTS
 
 T = TypeVar("T")
 # Of the fields that only some tasks know, those that each does.
@@ -57,7 +62,7 @@ class InferenceForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         if task is Task.RERANK:
             problems += self._rank_problems()
         if texts is None or problems:
-            raise invalid_action(problems)
+            raise action_request_validation_exception(problems)
         return texts
 
     def embed(self, call_context: Context, default: InputType | None) -> Embed:
@@ -77,7 +82,7 @@ class InferenceForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         """The call to a model that writes: as one message of a user's, where it can have conversations."""
         texts = self.texts(Task.COMPLETION)
         if len(texts) != 1:
-            raise refusal("Hugging Face completions only accepts 1 input")
+            raise status_exception("Hugging Face completions only accepts 1 input")
         if not endpoint.facts.chats:
             return Complete(prompt=texts[0], fields={}, context=call_context)
         message = {"role": "user", "content": texts[0]}
@@ -120,9 +125,9 @@ def read_chat(body: bytes, call_context: Context) -> Chat:
     fields = {name: raw for name, raw in given.items() if raw != b"null"}
     limit = fields.pop("max_completion_tokens", None)
     if unknown := sorted(fields.keys() - _CHAT_FIELDS):
-        raise unparsable(f"[unified_chat_completion_request] unknown field [{unknown[0][:200]}]")
+        raise parse_exception(f"[unified_chat_completion_request] unknown field [{unknown[0][:200]}]")
     if not fields.get("messages", b"").startswith(b"["):
-        raise unparsable(
+        raise parse_exception(
             "[unified_chat_completion_request] required field [messages] must be an array of messages"
         )
     return Chat(fields=fields if limit is None else {**fields, "max_tokens": limit}, context=call_context)
@@ -140,7 +145,7 @@ def parsed(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         return decode(body, decoder)
     except InvalidRequest as error:
         # Elasticsearch says it in small letters, and clients look for its words.
-        raise unparsable(error.message.replace("Unknown field [", "unknown field [", 1)[:500]) from None
+        raise parse_exception(error.message.replace("Unknown field [", "unknown field [", 1)[:500]) from None
 
 
 def _text_problems(texts: Sequence[str] | None) -> Iterator[str]:
@@ -148,8 +153,8 @@ def _text_problems(texts: Sequence[str] | None) -> Iterator[str]:
         yield "Field [input] cannot be null"
     elif not texts:
         yield "Field [input] cannot be an empty array"
-    elif len(texts) > MOST_TEXTS:
-        yield f"Field [input] has {len(texts)} texts, and one request takes at most {MOST_TEXTS}"
+    elif len(texts) > MAX_TEXTS:
+        yield f"Field [input] has {len(texts)} texts, and one request takes at most {MAX_TEXTS}"
     elif "" in texts:
         yield f"Field [input] cannot hold an empty string, and text {texts.index('')} is one (counted from 0)"
 
@@ -161,4 +166,6 @@ def _input_type(word: str | None) -> InputType | None:
         return InputType.parse(word)
     except ValueError:
         known = ", ".join(InputType)
-        raise unparsable(f"Invalid value [{word[:200]}]. [input_type] must be one of [{known}]") from None
+        raise parse_exception(
+            f"Invalid value [{word[:200]}]. [input_type] must be one of [{known}]"
+        ) from None

@@ -10,7 +10,7 @@ import msgspec
 from starlette.responses import Response
 
 from hubgate.domain.endpoint import GENERATION_TASKS, Task
-from hubgate.web.elastic.errors import ElasticError, illegal_argument, refusal
+from hubgate.web.elastic.errors import ElasticError, illegal_argument_exception, status_exception
 from hubgate.web.http.asgi import JSON, Scope
 
 DEFAULT_TIMEOUT = "30s"
@@ -34,7 +34,7 @@ class Timeout(NamedTuple):
     seconds: float
 
 
-class Asked:
+class RequestOptions:
     """A request's query parameters and media types.
 
     Raises:
@@ -53,7 +53,7 @@ class Asked:
         """A parameter that is true or false; its bare name means true."""
         value = self._params.get(name, "false")
         if value not in {"", "true", "false"}:
-            raise illegal_argument(
+            raise illegal_argument_exception(
                 f"Failed to parse value [{value[:200]}] as only [true] or [false] are allowed."
             )
         return value != "false"
@@ -64,13 +64,13 @@ class Asked:
         text = self._params.get("timeout") or in_body or default
         parts = _TIME.fullmatch(text)
         if parts is None:
-            raise illegal_argument(
+            raise illegal_argument_exception(
                 f"failed to parse setting [timeout] with value [{text[:200]}] as a time value: unit is missing or "
                 "unrecognized. Write a whole number and its unit, for example 500ms, 30s or 2m."
             )
         seconds = int(parts[1]) * _SECONDS[parts[2]]
         if not seconds:
-            raise illegal_argument(f"Invalid value [{text}]. [timeout] must be greater than zero")
+            raise illegal_argument_exception(f"Invalid value [{text}]. [timeout] must be greater than zero")
         return Timeout(text, seconds)
 
     def spelled(self, body: bytes) -> bytes:
@@ -96,7 +96,7 @@ def task_named(word: str | None) -> str | None:
     try:
         return Task(word)
     except ValueError:
-        raise refusal(f"Unknown task_type [{word[:200]}]") from None
+        raise status_exception(f"Unknown task_type [{word[:200]}]") from None
 
 
 def _params(scope: Scope, known: tuple[str, ...]) -> dict[str, str]:
@@ -104,7 +104,7 @@ def _params(scope: Scope, known: tuple[str, ...]) -> dict[str, str]:
     unknown = params.keys() - _COMMON - set(known)
     if unknown:
         names = ", ".join(f"[{name[:200]}]" for name in sorted(unknown))
-        raise illegal_argument(
+        raise illegal_argument_exception(
             f"request [{scope['path']}] contains unrecognized parameter{'s' * (len(unknown) > 1)}: {names}"
         )
     return params

@@ -14,7 +14,7 @@ from hubgate.service.inference.chunked import EmbeddedChunk
 from hubgate.service.registry.validation import SERVED_TASKS
 from hubgate.web.elastic.endpoint_requests import CHUNKED_TASKS, SERVICE
 from hubgate.web.elastic.inference_requests import InferenceForm
-from hubgate.web.shared.rerank import best
+from hubgate.web.shared.rerank import top_ranked
 
 
 def endpoint_object(endpoint: Endpoint, *, full: bool) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def ranks_body(endpoint: Endpoint, form: InferenceForm, call: Rerank, scores: Sc
     with_texts = endpoint.return_documents if form.return_documents is None else form.return_documents
     ranks = [
         {"index": index, "relevance_score": score, **({"text": call.texts[index]} if with_texts else {})}
-        for index, score in best(scores, top_n)
+        for index, score in top_ranked(scores, top_n)
     ]
     return msgspec.json.encode({"rerank": ranks})
 

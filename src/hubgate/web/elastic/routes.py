@@ -12,13 +12,19 @@ from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import CapacityError, HubgateError, NotPermitted, RuntimeFailed, UpstreamError
 from hubgate.service.gateway import Gateway
 from hubgate.web.elastic.endpoint_requests import read_endpoint, read_update
-from hubgate.web.elastic.errors import ChatError, CreationFailed, about_call, refusal, render
+from hubgate.web.elastic.errors import (
+    ChatError,
+    CreationFailed,
+    describe_call_error,
+    render,
+    status_exception,
+)
 from hubgate.web.elastic.generation import error_event
-from hubgate.web.elastic.inference import answer_inference, stream_inference, warning_header
-from hubgate.web.elastic.options import Asked, task_named
+from hubgate.web.elastic.inference import handle_inference, stream_inference, warning_header
+from hubgate.web.elastic.options import RequestOptions, task_named
 from hubgate.web.elastic.responses import endpoint_object, service_objects
 from hubgate.web.http.asgi import Receive, Scope, Send, read_body, respond
-from hubgate.web.http.errors import problem, status_of
+from hubgate.web.http.errors import error_response, status_of
 from hubgate.web.http.face import Face, InferenceRoute, Services
 from hubgate.web.http.request_context import RequestContext, context_of, need_admin
 from hubgate.web.shared.exchange import Exchange
@@ -39,9 +45,9 @@ class Elastic:
     ) -> None:
         """`POST /_inference/{task}?/{name}`."""
         try:
-            options = Asked(scope, "timeout")
+            options = RequestOptions(scope, "timeout")
             exchange = self._exchange(scope, send, task, name)
-            await answer_inference(exchange, options, await read_body(receive))
+            await handle_inference(exchange, options, await read_body(receive))
         except HubgateError as error:  # in no other variable, which its traceback would hold
             raise self._in_shape_of_task(error, task, name, context_of(scope)) from None
 
@@ -50,7 +56,7 @@ class Elastic:
     ) -> None:
         """`POST /_inference/{task}?/{name}/_stream`."""
         try:
-            options = Asked(scope, "timeout")
+            options = RequestOptions(scope, "timeout")
             exchange = self._exchange(scope, send, task, name)
             await stream_inference(exchange, options, await read_body(receive))
         except HubgateError as error:
@@ -60,70 +66,70 @@ class Elastic:
 
     async def get_all(self, request: Request) -> Response:
         """Every endpoint that the key may call, or those of a task type."""
-        asked, task = Asked(request.scope), task_named(request.path_params.get("task"))
+        options, task = RequestOptions(request.scope), task_named(request.path_params.get("task"))
         context = context_of(request.scope)
         found = [e for e in self._gateway.endpoints() if task in (None, e.task) and context.may_call(e.name)]
-        return asked.response({"endpoints": [endpoint_object(e, full=context.is_admin) for e in found]})
+        return options.response({"endpoints": [endpoint_object(e, full=context.is_admin) for e in found]})
 
     async def get(self, request: Request) -> Response:
         """One endpoint, in a list."""
         name = request.path_params["name"]
         if name in _ALL:
             return await self.get_all(request)
-        asked = Asked(request.scope)
+        options = RequestOptions(request.scope)
         context = context_of(request.scope)
         context.endpoint = self._gateway.find(name).name
         endpoint = self._find(name, request.path_params.get("task"))
-        return asked.response({"endpoints": [endpoint_object(endpoint, full=context.is_admin)]})
+        return options.response({"endpoints": [endpoint_object(endpoint, full=context.is_admin)]})
 
     async def put(self, request: Request) -> Response:
         """Register an endpoint: it is called before it is stored."""
         _need_privilege(request, "put")
-        asked, name = Asked(request.scope, "timeout"), request.path_params["name"]
+        options, name = RequestOptions(request.scope, "timeout"), request.path_params["name"]
         draft, token = read_endpoint(name, request.path_params.get("task"), await request.body())
-        timeout = asked.timeout(task=draft.task)
+        timeout = options.timeout(task=draft.task)
         try:
             endpoint = await self._gateway.register(draft, token, within=timeout.seconds)
         except _PROOF_FAILED as error:
-            raise CreationFailed(about_call(error, name, timeout.text)) from error
-        return _registered(asked, endpoint)
+            raise CreationFailed(describe_call_error(error, name, timeout.text)) from error
+        return _registered(options, endpoint)
 
     async def update(self, request: Request) -> Response:
         """Change an endpoint's token, allowance or token limit: it is called before the change is stored."""
         _need_privilege(request, "update")
-        asked, name = Asked(request.scope, "timeout"), request.path_params["name"]
+        options, name = RequestOptions(request.scope, "timeout"), request.path_params["name"]
         changed, token = read_update(
             self._gateway.find(name), request.path_params.get("task"), await request.body()
         )
-        timeout = asked.timeout(task=changed.task)
+        timeout = options.timeout(task=changed.task)
         try:
             endpoint = await self._gateway.update(changed, token, within=timeout.seconds)
         except _PROOF_FAILED as error:
-            raise CreationFailed(about_call(error, name, timeout.text)) from error
-        return _registered(asked, endpoint)
+            raise CreationFailed(describe_call_error(error, name, timeout.text)) from error
+        return _registered(options, endpoint)
 
     async def delete(self, request: Request) -> Response:
         """Forget an endpoint. No index or pipeline can use one here, so `force` has nothing to overcome."""
         _need_privilege(request, "delete")
-        asked, name = Asked(request.scope, "dry_run", "force"), request.path_params["name"]
-        asked.flag("force")
-        acknowledged = not asked.flag("dry_run")
+        options, name = RequestOptions(request.scope, "dry_run", "force"), request.path_params["name"]
+        options.flag("force")
+        acknowledged = not options.flag("dry_run")
         self._find(name, request.path_params.get("task"))
         if acknowledged:
             await self._gateway.remove(name)
-        return asked.response({"acknowledged": acknowledged, "pipelines": [], "indexes": []})
+        return options.response({"acknowledged": acknowledged, "pipelines": [], "indexes": []})
 
     async def services(self, request: Request) -> Response:
         """What can be registered, and with which settings."""
-        asked = Asked(request.scope)
-        return asked.response(service_objects(task_named(request.path_params.get("task"))))
+        options = RequestOptions(request.scope)
+        return options.response(service_objects(task_named(request.path_params.get("task"))))
 
     def _exchange(self, scope: Scope, send: Send, task: str | None, name: str) -> Exchange:
         context = context_of(scope)
         wanted, endpoint = task_named(task), self._gateway.find(name)
         context.endpoint = name
         if wanted not in (None, endpoint.task):
-            raise refusal(
+            raise status_exception(
                 f"Incompatible task_type, the requested type [{wanted}] does not match the model type [{endpoint.task}]"
             )
         return Exchange(
@@ -146,7 +152,7 @@ class Elastic:
     def _find(self, name: str, task: str | None) -> Endpoint:
         wanted, endpoint = task_named(task), self._gateway.find(name)
         if wanted not in (None, endpoint.task):
-            raise refusal(
+            raise status_exception(
                 f"Requested task type [{wanted}] does not match the inference endpoint's task type [{endpoint.task}]"
             )
         return endpoint
@@ -155,13 +161,13 @@ class Elastic:
 async def _send_stream_error(scope: Scope, send: Send, error: HubgateError) -> None:
     """Answer a stream that has not begun with an error, as its only event."""
     context_of(scope).cause = error.cause
-    status, _, headers = problem(render, error)
+    status, _, headers = error_response(render, error)
     await respond(send, status, error_event(error), b"text/event-stream", headers)
 
 
-def _registered(asked: Asked, endpoint: Endpoint) -> Response:
+def _registered(options: RequestOptions, endpoint: Endpoint) -> Response:
     """The endpoint, and in headers what its operator should know."""
-    response = asked.response(endpoint_object(endpoint, full=True))
+    response = options.response(endpoint_object(endpoint, full=True))
     response.raw_headers += map(warning_header, endpoint.facts.warnings)
     return response
 

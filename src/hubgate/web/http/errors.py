@@ -72,7 +72,7 @@ _STATUS_OF_CAUSE: dict[Cause, int] = {
 }
 
 
-class Problem(NamedTuple):
+class ErrorResponse(NamedTuple):
     """An error as it is sent."""
 
     status: int
@@ -87,10 +87,10 @@ def status_of(error: HubgateError) -> int:
     return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
 
 
-def problem(render: RenderError, error: HubgateError) -> Problem:
+def error_response(render: RenderError, error: HubgateError) -> ErrorResponse:
     """An error as a face renders it."""
     status, body = render(error, status_of(error))
-    return Problem(status, msgspec.json.encode(body), _headers(error, status))
+    return ErrorResponse(status, msgspec.json.encode(body), _headers(error, status))
 
 
 def render_error(error: HubgateError, status: int) -> tuple[int, object]:

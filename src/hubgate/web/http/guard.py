@@ -20,9 +20,9 @@ from hubgate.service.metrics import Meter
 from hubgate.service.usage import CANCELLED, Usage
 from hubgate.web.http.asgi import AsgiApp, Message, Receive, Scope, Send, respond
 from hubgate.web.http.body import EXCESS, Body, BodyMemory, closes, until_client_leaves
-from hubgate.web.http.errors import problem
+from hubgate.web.http.errors import error_response
 from hubgate.web.http.face import Face, face_of
-from hubgate.web.http.hints import UNREAD, clearer
+from hubgate.web.http.hints import UNREAD, add_hint
 from hubgate.web.http.request_context import RequestContext
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
@@ -87,7 +87,7 @@ class Guard:
         )
         scope["hubgate.context"] = context
         path = self._take_key_from_path(scope, headers)
-        context.speak(face_of(path, headers, self._faces))
+        context.set_face(face_of(path, headers, self._faces))
         length = headers.get(b"content-length", b"")
         body = Body(scope, receive, length, self._max_body_bytes, self._body_memory)
         answer = _Answer(send, context, body if closes(scope, headers) else None)
@@ -110,8 +110,8 @@ class Guard:
             await until_client_leaves(self._app(scope, body, answer), body, context)
         except HubgateError as error:
             if context.key is None:
-                context.note_refused_key(_authorization(headers))
-            await _tell(answer, clearer(error, scope, headers, self._endpoints))
+                context.record_refused_key(_authorization(headers))
+            await _tell(answer, add_hint(error, scope, headers, self._endpoints))
         except ClientDisconnect:
             context.client_left = True
         except asyncio.CancelledError:  # the gate stops, and waits no longer
@@ -230,7 +230,7 @@ async def _tell(answer: _Answer, error: HubgateError) -> None:
     context = answer.context
     context.cause = error.cause
     if not context.status:
-        told = problem(context.render_error, error)
+        told = error_response(context.render_error, error)
         await respond(answer, told.status, told.body, headers=told.headers)
 
 

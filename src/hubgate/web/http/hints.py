@@ -24,7 +24,7 @@ _LONGEST_COMPARED = 100
 _MOST_NAMED = 3
 
 
-def clearer(
+def add_hint(
     error: HubgateError,
     scope: Scope,
     headers: Mapping[bytes, bytes],

@@ -34,7 +34,7 @@ class RequestContext:
     """Whether the request itself asks to wait behind others: `X-Hubgate-Class: bulk`, on any face."""
     face: Face = field(init=False)
     render_error: RenderError = field(init=False)
-    """The face's own, unless `speak` was given another one."""
+    """The face's own, unless `set_face` was given another one."""
     render_stream_error: RenderError | None = None
     """For an error in the middle of a stream, where that is another one again."""
     is_call: bool = False
@@ -83,12 +83,12 @@ class RequestContext:
         """Whether it waits behind interactive requests: it asks to, or its key is for bulk work."""
         return self.bulk or (self.key is not None and self.key.bulk)
 
-    def speak(self, face: Face, render_error: RenderError | None = None) -> None:
+    def set_face(self, face: Face, render_error: RenderError | None = None) -> None:
         """Set the face of this request, and how its errors are rendered where that differs from the face."""
         self.face = face
         self.render_error = render_error or face.render_error
 
-    def note_refused_key(self, authorization: str | None) -> None:
+    def record_refused_key(self, authorization: str | None) -> None:
         """Note for the log which key was refused."""
         if key_id := claimed_id(authorization):
             self.refused_key = f"refused:{key_id}"

@@ -13,9 +13,9 @@ from hubgate.core.vectors import cosines, in_encoding
 from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import Scope, decode, respond
-from hubgate.web.openai.routes import EmbeddingsForm, answer_embeddings
+from hubgate.web.openai.routes import EmbeddingsForm, handle_embeddings
 from hubgate.web.schemas.validation import fit
-from hubgate.web.shared.embeddings import Inputs, embed, headers_of, input_type_of, texts_of
+from hubgate.web.shared.embeddings import Inputs, embed, parse_input_type, parse_texts, vector_headers
 from hubgate.web.shared.exchange import Exchange
 
 
@@ -59,7 +59,7 @@ class _Compared(msgspec.Struct):
 _EMBED = msgspec.json.Decoder(_EmbedForm)
 
 
-async def answer_embed(exchange: Exchange, scope: Scope, body: bytes) -> None:
+async def handle_embed(exchange: Exchange, scope: Scope, body: bytes) -> None:
     """Embed texts, or compare one with others where `inputs` says so.
 
     Raises:
@@ -70,13 +70,13 @@ async def answer_embed(exchange: Exchange, scope: Scope, body: bytes) -> None:
         await _compare(exchange, form, form.inputs)
     elif form.inputs is None and form.input is not None:
         name, send = exchange.endpoint.name, exchange.send
-        await answer_embeddings(exchange.gateway, scope, send, name, _as_openai(form, form.input))
+        await handle_embeddings(exchange.gateway, scope, send, name, _as_openai(form, form.input))
     else:
         vectors = await embed(
             exchange.gateway, exchange.context, exchange.endpoint.name, _call(exchange, form)
         )
         told = await off_loop(total(vectors.items), _rows, vectors)
-        await respond(exchange.send, 200, told, headers=headers_of(vectors))
+        await respond(exchange.send, 200, told, headers=vector_headers(vectors))
 
 
 async def _compare(exchange: Exchange, form: _EmbedForm, inputs: dict[str, Any]) -> None:
@@ -88,8 +88,8 @@ async def _compare(exchange: Exchange, form: _EmbedForm, inputs: dict[str, Any])
             error.message,
             remedy="Send a string, a list of strings, or {source_sentence, sentences}.",
         ) from None
-    sentences = texts_of(compared.sentences, "inputs.sentences")
-    texts = [*texts_of(compared.source_sentence, "inputs.source_sentence"), *sentences]
+    sentences = parse_texts(compared.sentences, "inputs.sentences")
+    texts = [*parse_texts(compared.source_sentence, "inputs.source_sentence"), *sentences]
     call = Embed(
         texts=texts,
         input_type=InputType.CLUSTERING,
@@ -100,7 +100,7 @@ async def _compare(exchange: Exchange, form: _EmbedForm, inputs: dict[str, Any])
     )
     vectors = await embed(exchange.gateway, exchange.context, exchange.endpoint.name, call)
     told = await asyncio.to_thread(_cosines, vectors)
-    await respond(exchange.send, 200, told, headers=headers_of(vectors))
+    await respond(exchange.send, 200, told, headers=vector_headers(vectors))
 
 
 def _cosines(vectors: Vectors) -> bytes:
@@ -115,7 +115,7 @@ def _rows(vectors: Vectors) -> bytes:
 def _call(exchange: Exchange, form: _EmbedForm) -> Embed:
     return Embed(
         texts=_texts_of(form),
-        input_type=input_type_of(form.option("input_type")) or exchange.kind,
+        input_type=parse_input_type(form.option("input_type")) or exchange.kind,
         prompt_name=form.option("prompt_name"),
         dimensions=form.option("dimensions"),
         normalize=form.option("normalize"),
@@ -138,7 +138,7 @@ def _texts_of(form: _EmbedForm) -> Sequence[str]:
         )
     if form.inputs is None or isinstance(form.inputs, dict):
         raise InvalidRequest("[inputs] is missing.", remedy="Send a string or a list of strings.")
-    return texts_of(form.inputs, "inputs")
+    return parse_texts(form.inputs, "inputs")
 
 
 def _as_openai(form: _EmbedForm, texts: Inputs) -> EmbeddingsForm:

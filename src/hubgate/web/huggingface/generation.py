@@ -14,7 +14,7 @@ from hubgate.domain.errors import InvalidRequest
 from hubgate.web.huggingface.errors import render_tgi
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import Fields, generate, stream
-from hubgate.web.shared.sse import SpelledTeller
+from hubgate.web.shared.sse import SseEncoder
 
 # Where OpenAI has a name for it, the gate says it by that.
 _NAMES = {"max_new_tokens": "max_tokens", "stop_sequences": "stop", "top_n_tokens": "logprobs"}
@@ -42,7 +42,7 @@ GENERATION_FIELDS = frozenset(
 _KNOWN = ("inputs", "parameters", "stream", "options", "model")
 
 
-async def answer_generation(
+async def handle_generation(
     exchange: Exchange, fields: Fields, *, streamed: bool | None = None, listed: bool = False
 ) -> None:
     """Go on with a text.
@@ -70,7 +70,7 @@ async def answer_generation(
     if wants_stream if streamed is None else streamed:
         events = await stream(exchange, call)
         speller = tgi_transcoder(events.wire_format, before=prompt if full_text else "")
-        await exchange.tell(events, SpelledTeller(speller, render_error=render_tgi, before=b"data:"))
+        await exchange.send_stream(events, SseEncoder(speller, render_error=render_tgi, before=b"data:"))
         return
     generated = await generate(exchange, call)
     body = await off_loop(len(generated.body), to_tgi, generated, details=details)

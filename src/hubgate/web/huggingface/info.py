@@ -14,7 +14,7 @@ from hubgate.core.chunking import icu_version
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Task
 
 # What clients cut their batches by, and so how long one request takes: TEI's default, which fits their timeouts. The
-# gate itself takes more (`embedding.MOST_TEXTS`).
+# gate itself takes more (`embedding.MAX_TEXTS`).
 CLIENT_BATCH = 32
 _CONCURRENT_REQUESTS = 512
 _BATCH_TOKENS = 16384

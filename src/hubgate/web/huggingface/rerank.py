@@ -11,9 +11,9 @@ from hubgate.core.off_loop import off_loop, total
 from hubgate.domain.calls import Rerank, Scores, SparseEmbed, SparseVectors
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import decode
-from hubgate.web.shared.embeddings import Inputs, texts_of
+from hubgate.web.shared.embeddings import Inputs, parse_texts
 from hubgate.web.shared.exchange import Exchange, all_or_none
-from hubgate.web.shared.rerank import best, rank
+from hubgate.web.shared.rerank import rerank, top_ranked
 
 LABEL = "LABEL_0"
 """What transformers calls the only class of a reranker."""
@@ -63,7 +63,7 @@ _SPARSE = msgspec.json.Decoder(_SparseForm)
 _WEIGHTS = msgspec.json.Decoder(dict[str, float])
 
 
-async def answer_ranks(exchange: Exchange, body: bytes) -> None:
+async def handle_ranks(exchange: Exchange, body: bytes) -> None:
     """`[{"index", "score", "text"?}, …]`, the highest score first.
 
     Raises:
@@ -75,16 +75,16 @@ async def answer_ranks(exchange: Exchange, body: bytes) -> None:
         raise InvalidRequest(
             "[query] and [texts] must both be there.", remedy="Send a text, and a list of texts."
         )
-    texts = texts_of(given, "texts")
-    scores = await rank(exchange, _call(exchange, form, query, texts), form.top_n)
+    texts = parse_texts(given, "texts")
+    scores = await rerank(exchange, _call(exchange, form, query, texts), form.top_n)
     ranks = [
         {"index": index, "score": score, **({"text": texts[index]} if form.return_text else {})}
-        for index, score in best(scores, form.top_n)
+        for index, score in top_ranked(scores, form.top_n)
     ]
     await exchange.respond(msgspec.json.encode(ranks))
 
 
-async def answer_predict(exchange: Exchange, body: bytes) -> None:
+async def handle_predict(exchange: Exchange, body: bytes) -> None:
     """The score of each pair, as that of a class: `[{"score", "label"}]`, in a list where a list of pairs is sent.
 
     Raises:
@@ -93,13 +93,13 @@ async def answer_predict(exchange: Exchange, body: bytes) -> None:
     form = decode(body, _PREDICT)
     pairs, single = _pairs(form.inputs)
     for texts in pairs if single else zip(*pairs, strict=True):
-        texts_of(list(texts), "inputs")
+        parse_texts(list(texts), "inputs")
     places: dict[str, list[int]] = {}
     for place, (query, _) in enumerate(pairs):
         places.setdefault(query, []).append(place)
 
     async def scored(query: str, of: Sequence[int]) -> Scores:
-        return await rank(exchange, _call(exchange, form, query, [pairs[place][1] for place in of]))
+        return await rerank(exchange, _call(exchange, form, query, [pairs[place][1] for place in of]))
 
     groups = await all_or_none(scored(query, of) for query, of in places.items())
     told: list[list[dict[str, Any]]] = [[] for _ in pairs]
@@ -109,7 +109,7 @@ async def answer_predict(exchange: Exchange, body: bytes) -> None:
     await exchange.respond(msgspec.json.encode(told[0] if single else told))
 
 
-async def answer_sparse(exchange: Exchange, body: bytes) -> None:
+async def handle_sparse(exchange: Exchange, body: bytes) -> None:
     """`[{"word": weight, …}, …]`, as `POST /` of a sparse model and Elasticsearch's service have it.
 
     Raises:
@@ -119,7 +119,7 @@ async def answer_sparse(exchange: Exchange, body: bytes) -> None:
     await exchange.respond(b"[%b]" % await off_loop(total(items), b",".join, items))
 
 
-async def answer_sparse_as_tei(exchange: Exchange, body: bytes) -> None:
+async def handle_sparse_as_tei(exchange: Exchange, body: bytes) -> None:
     """`[[{"index", "value"}, …], …]`; in place of a number, `index` is the word itself where the server tells words.
 
     Raises:
@@ -139,7 +139,7 @@ def _as_tei(vectors: SparseVectors) -> bytes:
 
 async def _sparse(exchange: Exchange, body: bytes) -> SparseVectors:
     form = decode(body, _SPARSE)
-    texts = texts_of(form.inputs, "inputs")
+    texts = parse_texts(form.inputs, "inputs")
     call = SparseEmbed(texts=texts, truncate=form.truncate, context=exchange.context.call_context())
     vectors = await exchange.gateway.embed_sparse(exchange.endpoint.name, call)
     exchange.note(texts=len(texts), tokens=vectors.tokens, waited=vectors.waited)

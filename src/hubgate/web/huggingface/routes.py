@@ -20,23 +20,23 @@ from hubgate.service.gateway import Gateway
 from hubgate.web.http.asgi import Receive, Scope, Send, decode, read_body
 from hubgate.web.http.face import Face, InferenceRoute, Services, is_elasticsearch, is_hugging_face_client
 from hubgate.web.http.request_context import context_of
-from hubgate.web.huggingface.embeddings import answer_embed
+from hubgate.web.huggingface.embeddings import handle_embed
 from hubgate.web.huggingface.errors import render_chat, render_tei, render_tgi
-from hubgate.web.huggingface.generation import GENERATION_FIELDS, answer_generation
+from hubgate.web.huggingface.generation import GENERATION_FIELDS, handle_generation
 from hubgate.web.huggingface.info import info_of
 from hubgate.web.huggingface.rerank import (
-    answer_predict,
-    answer_ranks,
-    answer_sparse,
-    answer_sparse_as_tei,
+    handle_predict,
+    handle_ranks,
+    handle_sparse,
+    handle_sparse_as_tei,
 )
 from hubgate.web.openai import routes as openai
-from hubgate.web.openai.generation import answer_chat, answer_completions
+from hubgate.web.openai.generation import handle_chat, handle_completions
 from hubgate.web.openai.models import model_object, named
-from hubgate.web.shared.embeddings import Inputs, addressed, texts_of
+from hubgate.web.shared.embeddings import Inputs, parse_texts, resolve_endpoint
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import Fields
-from hubgate.web.shared.rerank import answer_rerank
+from hubgate.web.shared.rerank import handle_rerank
 
 
 class _TokenizeForm(msgspec.Struct, forbid_unknown_fields=True):
@@ -68,11 +68,11 @@ class HuggingFace:
         task = exchange.endpoint.task
         try:
             if task is Task.TEXT_EMBEDDING:
-                await answer_embed(exchange, scope, body)
+                await handle_embed(exchange, scope, body)
             elif task is Task.RERANK:
-                await answer_ranks(exchange, body)
+                await handle_ranks(exchange, body)
             elif task is Task.SPARSE_EMBEDDING:
-                await answer_sparse(exchange, body)
+                await handle_sparse(exchange, body)
             else:
                 await _write(exchange, scope, body)
         except InvalidRequest:
@@ -84,52 +84,52 @@ class HuggingFace:
     async def embed(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/embed` and `…/similarity`: always a list, also for one string."""
         exchange, body = await self._begin(scope, receive, send, name)
-        await answer_embed(exchange, scope, body)
+        await handle_embed(exchange, scope, body)
 
     async def embeddings(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/v1/embeddings`: OpenAI's, whatever `model` says."""
         name = _named(scope, name)
         form = decode(await read_body(receive), openai.EMBEDDINGS)
-        await openai.answer_embeddings(self._gateway, scope, send, name, form)
+        await openai.handle_embeddings(self._gateway, scope, send, name, form)
 
     async def embed_sparse(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/embed_sparse`: the weights of words."""
-        await answer_sparse_as_tei(*await self._begin(scope, receive, send, name))
+        await handle_sparse_as_tei(*await self._begin(scope, receive, send, name))
 
     async def rerank(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/rerank`: TEI's, told by its `texts`; else Cohere's and Jina's."""
         body = await read_body(receive)
         fields = decode(body, _FIELDS)
         if "texts" in fields or "inputs" in fields:
-            context_of(scope).speak(FACE)  # the path of the bare route is OpenAI's
-            await answer_ranks(self._exchange(scope, send, name), body)
+            context_of(scope).set_face(FACE)  # the path of the bare route is OpenAI's
+            await handle_ranks(self._exchange(scope, send, name), body)
             return
-        context_of(scope).speak(openai.WITH_DETAIL)
+        context_of(scope).set_face(openai.WITH_DETAIL)
         if name is None:
             name = named(scope, Fields(body).take("model", str))
-        await answer_rerank(self._exchange(scope, send, name), body)
+        await handle_rerank(self._exchange(scope, send, name), body)
 
     async def rerank_as_openai(
         self, scope: Scope, receive: Receive, send: Send, name: str | None = None
     ) -> None:
         """`POST …/v1/rerank` and `…/v2/rerank`: Cohere's and Jina's, whatever `model` says."""
-        await answer_rerank(*await self._begin(scope, receive, send, name))
+        await handle_rerank(*await self._begin(scope, receive, send, name))
 
     async def predict(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/predict`: the scores of pairs."""
-        await answer_predict(*await self._begin(scope, receive, send, name))
+        await handle_predict(*await self._begin(scope, receive, send, name))
 
     async def generate(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/generate`: all of a text at once."""
         exchange, body = await self._begin(scope, receive, send, name)
-        await answer_generation(exchange, Fields(body), streamed=False)
+        await handle_generation(exchange, Fields(body), streamed=False)
 
     async def generate_stream(
         self, scope: Scope, receive: Receive, send: Send, name: str | None = None
     ) -> None:
         """`POST …/generate_stream`: a text while it is made."""
         exchange, body = await self._begin(scope, receive, send, name)
-        await answer_generation(exchange, Fields(body), streamed=True)
+        await handle_generation(exchange, Fields(body), streamed=True)
 
     async def chat(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/v1/chat/completions`: OpenAI's, whatever `model` says."""
@@ -139,13 +139,13 @@ class HuggingFace:
     async def completions(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/v1/completions`: OpenAI's, whatever `model` says."""
         exchange, body = await self._begin(scope, receive, send, name)
-        await answer_completions(exchange, Fields(body))
+        await handle_completions(exchange, Fields(body))
 
     async def tokenize(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
         """`POST …/tokenize`: the tokens of each text."""
         exchange, body = await self._begin(scope, receive, send, name)
         form = decode(body, _TOKENIZE)
-        texts = texts_of(form.inputs, "inputs")
+        texts = parse_texts(form.inputs, "inputs")
         if sum(map(len, texts)) > _MOST_TOKENIZED:
             raise InvalidRequest(
                 f"[inputs] has more than {_MOST_TOKENIZED:,} characters.",
@@ -181,15 +181,15 @@ class HuggingFace:
     def _exchange(self, scope: Scope, send: Send, name: str | None) -> Exchange:
         context = context_of(scope)
         if context.face.name != openai.FACE.name:
-            context.speak(FACE)  # the path of `POST /` does not tell
-        endpoint, kind = addressed(self._gateway, context, _named(scope, name))
+            context.set_face(FACE)  # the path of `POST /` does not tell
+        endpoint, kind = resolve_endpoint(self._gateway, context, _named(scope, name))
         if endpoint.task in GENERATION_TASKS and context.face is FACE:
             context.render_error = render_tgi
         return Exchange(self._gateway, endpoint, context, send, kind)
 
     def _endpoint(self, request: Request) -> Endpoint:
         name = _named(request.scope, request.path_params.get("name"))
-        endpoint, _ = addressed(self._gateway, context_of(request.scope), name)
+        endpoint, _ = resolve_endpoint(self._gateway, context_of(request.scope), name)
         return endpoint
 
 
@@ -198,7 +198,7 @@ async def _write(exchange: Exchange, scope: Scope, body: bytes) -> None:
     if "messages" in fields:
         await _chat(exchange, scope, fields)
     else:
-        await answer_generation(exchange, fields, listed=True)
+        await handle_generation(exchange, fields, listed=True)
 
 
 def _tokens_body(tokens: Tokens) -> bytes:
@@ -220,7 +220,7 @@ async def _chat(exchange: Exchange, scope: Scope, fields: Fields) -> None:
         waits = is_elasticsearch(headers) and fields.left.get("stream") == b"true"
         exchange.context.render_error = render_tgi if waits else render_chat
         exchange.context.render_stream_error = render_chat
-    await answer_chat(exchange, fields)
+    await handle_chat(exchange, fields)
 
 
 def _task_meant(body: bytes) -> Task | None:

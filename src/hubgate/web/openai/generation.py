@@ -14,10 +14,10 @@ from hubgate.core.transcoding.objects import Usage
 from hubgate.core.transcoding.streams import openai_transcoder
 from hubgate.domain.calls import Chat, Complete, Generated, GenerationCall, WireFormat
 from hubgate.domain.errors import InvalidRequest
-from hubgate.web.shared.embeddings import estimate, texts_of
+from hubgate.web.shared.embeddings import estimate_tokens, parse_texts
 from hubgate.web.shared.exchange import Exchange, all_or_none
 from hubgate.web.shared.generation import Fields, generate, label_of, stream
-from hubgate.web.shared.sse import SpelledTeller
+from hubgate.web.shared.sse import SseEncoder
 
 DONE = b"data: [DONE]\n\n"
 
@@ -34,7 +34,7 @@ class _Wanted:
     with_usage: bool
 
 
-async def answer_chat(exchange: Exchange, fields: Fields) -> None:
+async def handle_chat(exchange: Exchange, fields: Fields) -> None:
     """Answer `POST …/chat/completions`.
 
     Raises:
@@ -53,7 +53,7 @@ async def answer_chat(exchange: Exchange, fields: Fields) -> None:
         await exchange.respond((await generate(exchange, call)).body)
 
 
-async def answer_completions(exchange: Exchange, fields: Fields) -> None:
+async def handle_completions(exchange: Exchange, fields: Fields) -> None:
     """Answer `POST …/completions`; several prompts are several calls.
 
     Raises:
@@ -87,7 +87,9 @@ async def _stream(exchange: Exchange, call: GenerationCall, wanted: _Wanted) -> 
         with_logprobs=_with_logprobs(call),
         before=before,
     )
-    await exchange.tell(events, SpelledTeller(speller, render_error=exchange.render_stream_error, done=DONE))
+    await exchange.send_stream(
+        events, SseEncoder(speller, render_error=exchange.render_stream_error, done=DONE)
+    )
 
 
 async def _write_all(exchange: Exchange, calls: Sequence[Complete]) -> list[bytes]:
@@ -115,7 +117,7 @@ def _estimated(call: Complete, generated: Generated) -> Usage | None:
     """The usage, where a server that does not speak OpenAI's dialect counts nothing: langchain fails without one."""
     if generated.tokens is not None or generated.wire_format is WireFormat.OPENAI:
         return None
-    prompt, written = estimate((call.prompt,)), estimate((text_of(generated),))
+    prompt, written = estimate_tokens((call.prompt,)), estimate_tokens((text_of(generated),))
     written -= prompt if call.full_text else 0
     return Usage(prompt, written, prompt + written, estimated=True)
 
@@ -135,4 +137,4 @@ def _prompts(given: Any) -> Sequence[str]:
         raise InvalidRequest("[prompt] is missing.", remedy="Send a string, or a list of strings.")
     if not isinstance(given, str | list):
         raise InvalidRequest("[prompt] must be a text, or a list of texts.")
-    return texts_of(given, "prompt")
+    return parse_texts(given, "prompt")

@@ -23,21 +23,21 @@ from hubgate.web.http.asgi import Receive, Scope, Send, decode, read_body, respo
 from hubgate.web.http.face import Face, InferenceRoute, Services, is_hugging_face_client
 from hubgate.web.http.request_context import context_of
 from hubgate.web.openai.errors import render, render_with_detail
-from hubgate.web.openai.generation import answer_chat, answer_completions
+from hubgate.web.openai.generation import handle_chat, handle_completions
 from hubgate.web.openai.models import model_object, named
 from hubgate.web.shared.embeddings import (
     Inputs,
-    addressed,
     embed,
     embed_in_chunks,
-    headers_of,
-    input_type_of,
-    texts_of,
-    usage_of,
+    parse_input_type,
+    parse_texts,
+    resolve_endpoint,
+    usage_object,
+    vector_headers,
 )
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import Fields
-from hubgate.web.shared.rerank import answer_rerank
+from hubgate.web.shared.rerank import handle_rerank
 
 
 class EmbeddingsForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -68,22 +68,22 @@ class OpenAI:
     async def embeddings(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Embed texts; the model's name is the endpoint's."""
         form = decode(await read_body(receive), EMBEDDINGS)
-        await answer_embeddings(self._gateway, scope, send, named(scope, form.model), form)
+        await handle_embeddings(self._gateway, scope, send, named(scope, form.model), form)
 
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Go on with a conversation; the model's name is the endpoint's."""
         fields = Fields(await read_body(receive))
-        await answer_chat(self._exchange(scope, send, fields), fields)
+        await handle_chat(self._exchange(scope, send, fields), fields)
 
     async def completions(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Go on with texts; the model's name is the endpoint's."""
         fields = Fields(await read_body(receive))
-        await answer_completions(self._exchange(scope, send, fields), fields)
+        await handle_completions(self._exchange(scope, send, fields), fields)
 
     async def rerank(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Rank documents; the model's name is the endpoint's."""
         body = await read_body(receive)
-        await answer_rerank(self._exchange(scope, send, Fields(body)), body)
+        await handle_rerank(self._exchange(scope, send, Fields(body)), body)
 
     async def models(self, request: Request) -> Response:
         """Every endpoint that the key may call, as a model."""
@@ -99,11 +99,11 @@ class OpenAI:
 
     def _exchange(self, scope: Scope, send: Send, fields: Fields) -> Exchange:
         context = context_of(scope)
-        endpoint, _ = addressed(self._gateway, context, named(scope, fields.take("model", str)))
+        endpoint, _ = resolve_endpoint(self._gateway, context, named(scope, fields.take("model", str)))
         return Exchange(self._gateway, endpoint, context, send)
 
 
-async def answer_embeddings(
+async def handle_embeddings(
     gateway: Gateway, scope: Scope, send: Send, name: str, form: EmbeddingsForm
 ) -> None:
     """Answer OpenAI's embeddings request with an endpoint.
@@ -112,11 +112,11 @@ async def answer_embeddings(
         HubgateError: it cannot be answered.
     """
     context = context_of(scope)
-    endpoint, kind = addressed(gateway, context, name)
-    texts = texts_of(form.input, "input")
+    endpoint, kind = resolve_endpoint(gateway, context, name)
+    texts = parse_texts(form.input, "input")
     call = Embed(
         texts=texts,
-        input_type=input_type_of(form.input_type) or kind,
+        input_type=parse_input_type(form.input_type) or kind,
         dimensions=form.dimensions,
         context=context.call_context(),
     )
@@ -124,7 +124,7 @@ async def answer_embeddings(
     if form.chunking_settings is None:
         vectors = await embed(gateway, context, endpoint.name, call, counts=form.token_counts)
         counts = form.token_counts and vectors.exact  # else they are a total, divided
-        usage = usage_of(texts, vectors)
+        usage = usage_object(texts, vectors)
         size = total(vectors.items)
         body = await off_loop(size, _render_vectors, vectors, name, usage, as_base64=as_base64, counts=counts)
     else:
@@ -144,7 +144,7 @@ async def answer_embeddings(
         vectors = chunked.vectors
         counts = form.token_counts and vectors.exact
         body = await asyncio.to_thread(_render_chunks, chunked, name, as_base64=as_base64, counts=counts)
-    await respond(send, 200, body, headers=headers_of(vectors))
+    await respond(send, 200, body, headers=vector_headers(vectors))
 
 
 def _render_vectors(
@@ -156,7 +156,7 @@ def _render_vectors(
 def _render_chunks(chunked: Chunked, model: str, *, as_base64: bool, counts: bool) -> bytes:
     data = (_chunks(chunks, as_base64=as_base64, counts=counts) for chunks in chunked.items)
     items = [b'{"object":"embedding","index":%d,"chunks":[%b]}' % numbered for numbered in enumerate(data)]
-    return _render(items, model, usage_of(chunked.texts, chunked.vectors), chunked.warnings)
+    return _render(items, model, usage_object(chunked.texts, chunked.vectors), chunked.warnings)
 
 
 def _render(

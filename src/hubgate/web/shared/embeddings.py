@@ -16,11 +16,11 @@ from hubgate.service.inference.chunked import Chunked, embed_chunks
 from hubgate.web.http.errors import EmptyBatch
 from hubgate.web.http.request_context import RequestContext
 
-MOST_TEXTS = 2048
+MAX_TEXTS = 2048
 """In one request; OpenAI's own bound."""
 
 Inputs: TypeAlias = str | list[Any]
-"""As decoded from JSON; `texts_of` finds what is no text."""
+"""As decoded from JSON; `parse_texts` finds what is no text."""
 
 # How other APIs that serve asymmetric models call a document and a query.
 _INPUT_TYPE_OF = {"passage": "document", "search_document": "document", "search_query": "query"}
@@ -30,7 +30,7 @@ _TOLD_WAIT = 0.001
 _BYTES_PER_TOKEN = 4
 
 
-def texts_of(inputs: Inputs, field: str) -> Sequence[str]:
+def parse_texts(inputs: Inputs, field: str) -> Sequence[str]:
     """The texts of a request.
 
     Args:
@@ -44,9 +44,9 @@ def texts_of(inputs: Inputs, field: str) -> Sequence[str]:
     texts = [inputs] if isinstance(inputs, str) else inputs
     if not texts:
         raise EmptyBatch(f"[{field}] is an empty list.", remedy="Send at least one text.")
-    if len(texts) > MOST_TEXTS:
+    if len(texts) > MAX_TEXTS:
         raise BodyTooLarge(
-            f"[{field}] has {len(texts)} texts; one request takes at most {MOST_TEXTS}.",
+            f"[{field}] has {len(texts)} texts; one request takes at most {MAX_TEXTS}.",
             remedy="Send them in several requests.",
         )
     if set(map(type, texts)) != {str}:
@@ -57,7 +57,7 @@ def texts_of(inputs: Inputs, field: str) -> Sequence[str]:
     return texts
 
 
-def input_type_of(word: str | None) -> InputType | None:
+def parse_input_type(word: str | None) -> InputType | None:
     """What the texts are for, in the words that clients use.
 
     Raises:
@@ -75,7 +75,9 @@ def input_type_of(word: str | None) -> InputType | None:
         ) from None
 
 
-def addressed(gateway: Gateway, context: RequestContext, said: str) -> tuple[Endpoint, InputType | None]:
+def resolve_endpoint(
+    gateway: Gateway, context: RequestContext, said: str
+) -> tuple[Endpoint, InputType | None]:
     """The endpoint that a client names, and what its texts are if it does not say so with each call.
 
     `e5:query` and `e5:document` name endpoint e5 too: for clients that can say nothing but a model's name. For those
@@ -89,7 +91,7 @@ def addressed(gateway: Gateway, context: RequestContext, said: str) -> tuple[End
     endpoint = gateway.find(name)
     context.endpoint = name
     default = context.key.input_type if context.key else None
-    return endpoint, input_type_of(word) if colon else default
+    return endpoint, parse_input_type(word) if colon else default
 
 
 async def embed(
@@ -148,9 +150,9 @@ async def embed_in_chunks(
     return await embed_chunks(endpoint, settings, call, ask, count=count, encoding=encoding)
 
 
-def usage_of(texts: Sequence[str], vectors: Vectors) -> dict[str, int | bool]:
+def usage_object(texts: Sequence[str], vectors: Vectors) -> dict[str, int | bool]:
     """OpenAI's `usage`; `estimated` and `truncated_inputs`, hubgate's own, stand in it only when there is cause."""
-    tokens = estimate(texts) if vectors.tokens is None else vectors.tokens
+    tokens = estimate_tokens(texts) if vectors.tokens is None else vectors.tokens
     usage: dict[str, int | bool] = {"prompt_tokens": tokens, "total_tokens": tokens}
     if not vectors.exact:
         usage["estimated"] = True
@@ -159,13 +161,13 @@ def usage_of(texts: Sequence[str], vectors: Vectors) -> dict[str, int | bool]:
     return usage
 
 
-def estimate(texts: Sequence[str]) -> int:
+def estimate_tokens(texts: Sequence[str]) -> int:
     """About how many tokens texts have, where nobody counts them."""
     size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
     return len(texts) + size // _BYTES_PER_TOKEN
 
 
-def headers_of(vectors: Vectors) -> list[tuple[bytes, bytes]]:
+def vector_headers(vectors: Vectors) -> list[tuple[bytes, bytes]]:
     """What no body has a place for, each left out when there is nothing to tell.
 
     `X-Hubgate-Truncated` is how many texts were cut to the model's limit, `X-Hubgate-Waited` how many seconds the

@@ -15,7 +15,7 @@ from hubgate.web.http.asgi import Send, respond
 from hubgate.web.http.face import RenderError
 from hubgate.web.http.request_context import RequestContext
 from hubgate.web.shared.embeddings import waited_header
-from hubgate.web.shared.sse import Teller, send_stream
+from hubgate.web.shared.sse import StreamEncoder, send_stream
 
 T = TypeVar("T")
 
@@ -51,9 +51,9 @@ class Exchange:
         """Send a whole answer."""
         await respond(self.send, 200, body, headers=waited_header(self.context.waited))
 
-    async def tell(self, events: ManagedStream, teller: Teller) -> None:
+    async def send_stream(self, events: ManagedStream, encoder: StreamEncoder) -> None:
         """Send a stream to its end, and close it."""
-        await send_stream(self.send, self.context, events, teller)
+        await send_stream(self.send, self.context, events, encoder)
 
 
 async def all_or_none(calls: Iterable[Coroutine[None, None, T]]) -> list[T]:

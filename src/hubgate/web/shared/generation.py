@@ -66,7 +66,7 @@ async def generate(exchange: Exchange, call: GenerationCall) -> Generated:
     Raises:
         HubgateError: it cannot be answered.
     """
-    check_ability(exchange.endpoint, call)
+    check_supported(exchange.endpoint, call)
     generated = await exchange.gateway.generate(exchange.endpoint.name, call)
     exchange.note(
         texts=1,
@@ -83,7 +83,7 @@ async def stream(exchange: Exchange, call: GenerationCall) -> ManagedStream:
     Raises:
         HubgateError: it cannot be answered.
     """
-    check_ability(exchange.endpoint, call)
+    check_supported(exchange.endpoint, call)
     events = await exchange.gateway.stream(exchange.endpoint.name, call)
     exchange.note(texts=1, tokens=None, waited=events.waited)
     return events
@@ -94,7 +94,7 @@ def label_of(exchange: Exchange) -> Label:
     return Label(f"cmpl-{exchange.context.request_id}", exchange.endpoint.name, int(time.time()))
 
 
-def check_ability(endpoint: Endpoint, call: GenerationCall) -> None:
+def check_supported(endpoint: Endpoint, call: GenerationCall) -> None:
     """See whether a model can answer a call.
 
     Raises:

@@ -10,7 +10,7 @@ import msgspec
 from hubgate.domain.calls import Rerank, Scores, Tokenize, Tokens
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import decode
-from hubgate.web.shared.embeddings import estimate, texts_of
+from hubgate.web.shared.embeddings import estimate_tokens, parse_texts
 from hubgate.web.shared.exchange import Exchange
 
 
@@ -45,7 +45,7 @@ _LONGEST_TOKEN = 32
 RERANK = msgspec.json.Decoder(RerankForm)
 
 
-async def rank(exchange: Exchange, call: Rerank, top_n: int | None = None) -> Scores:
+async def rerank(exchange: Exchange, call: Rerank, top_n: int | None = None) -> Scores:
     """Score texts against a query; `top_n` is how many of them are wanted.
 
     Raises:
@@ -60,13 +60,13 @@ async def rank(exchange: Exchange, call: Rerank, top_n: int | None = None) -> Sc
     return scores
 
 
-def best(scores: Scores, top_n: int | None = None) -> list[tuple[int, float]]:
+def top_ranked(scores: Scores, top_n: int | None = None) -> list[tuple[int, float]]:
     """Places and scores, the highest score first; equal ones in the order of the texts."""
     ordered = sorted(enumerate(scores.items), key=lambda item: -item[1])
     return ordered[:top_n]
 
 
-async def answer_rerank(exchange: Exchange, body: bytes) -> None:
+async def handle_rerank(exchange: Exchange, body: bytes) -> None:
     """Answer Cohere's and Jina's request.
 
     Raises:
@@ -74,7 +74,7 @@ async def answer_rerank(exchange: Exchange, body: bytes) -> None:
     """
     form = decode(body, RERANK)
     _refuse_unsupported(form)
-    texts = texts_of([_text(document) for document in form.documents], "documents")
+    texts = parse_texts([_text(document) for document in form.documents], "documents")
     call = Rerank(
         query=form.query,
         texts=await _shortened(exchange, texts, form.max_tokens_per_doc or form.max_doc_length),
@@ -82,16 +82,16 @@ async def answer_rerank(exchange: Exchange, body: bytes) -> None:
         raw_scores=form.raw_scores,
         context=exchange.context.call_context(),
     )
-    scores = await rank(exchange, call, form.top_n)
+    scores = await rerank(exchange, call, form.top_n)
     results = [
         {
             "index": index,
             "relevance_score": score,
             **({"document": {"text": texts[index]}} if form.return_documents else {}),
         }
-        for index, score in best(scores, form.top_n)
+        for index, score in top_ranked(scores, form.top_n)
     ]
-    tokens = estimate((form.query, *texts)) if scores.tokens is None else scores.tokens
+    tokens = estimate_tokens((form.query, *texts)) if scores.tokens is None else scores.tokens
     told = {
         "id": f"rerank-{exchange.context.request_id}",
         "model": exchange.endpoint.name,
@@ -142,7 +142,7 @@ async def _shortened(exchange: Exchange, texts: Sequence[str], most: int | None)
     try:
         tokens = await exchange.gateway.infer(exchange.endpoint.name, call)
     except InvalidRequest:
-        if limit is None and all(estimate((texts[place],)) <= most for place in long):
+        if limit is None and all(estimate_tokens((texts[place],)) <= most for place in long):
             return texts
         raise InvalidRequest(
             f"[max_tokens_per_doc] cannot be {most}: this endpoint's server cannot cut documents by tokens.",

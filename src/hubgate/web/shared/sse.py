@@ -10,7 +10,7 @@ from hubgate.core.transcoding.objects import Usage
 from hubgate.core.transcoding.streams import StreamTranscoder
 from hubgate.domain.errors import HubgateError
 from hubgate.web.http.asgi import Headers, Send
-from hubgate.web.http.errors import problem
+from hubgate.web.http.errors import error_response
 from hubgate.web.http.face import RenderError
 from hubgate.web.http.request_context import RequestContext
 from hubgate.web.shared.embeddings import waited_header
@@ -23,10 +23,10 @@ _HEADERS = (
 )
 
 
-class Teller(Protocol):
+class StreamEncoder(Protocol):
     """Tells a stream in the words of a face."""
 
-    def tell(self, payloads: Sequence[bytes]) -> bytes:
+    def encode(self, payloads: Sequence[bytes]) -> bytes:
         """The bytes for payloads that arrived together.
 
         Raises:
@@ -34,11 +34,11 @@ class Teller(Protocol):
         """
         ...
 
-    def end(self) -> bytes:
+    def finish(self) -> bytes:
         """The last bytes of a stream that ended well."""
         ...
 
-    def fail(self, error: HubgateError) -> bytes:
+    def encode_error(self, error: HubgateError) -> bytes:
         """The last bytes of one that broke off."""
         ...
 
@@ -48,7 +48,7 @@ class Teller(Protocol):
         ...
 
 
-class SpelledTeller:
+class SseEncoder:
     """Tells a stream as `data:` lines of one spelling.
 
     Args:
@@ -71,37 +71,37 @@ class SpelledTeller:
         self._render_error = render_error
         self._done = done
 
-    def tell(self, payloads: Sequence[bytes]) -> bytes:
-        """See `Teller`."""
+    def encode(self, payloads: Sequence[bytes]) -> bytes:
+        """See `StreamEncoder`."""
         respelled = (part for payload in payloads for part in self._speller.respell(payload))
-        return frames(respelled, self._before)
+        return sse_events(respelled, self._before)
 
-    def end(self) -> bytes:
-        """See `Teller`."""
-        return frames(self._speller.end(), self._before) + self._done
+    def finish(self) -> bytes:
+        """See `StreamEncoder`."""
+        return sse_events(self._speller.end(), self._before) + self._done
 
-    def fail(self, error: HubgateError) -> bytes:
+    def encode_error(self, error: HubgateError) -> bytes:
         """An error event; without `[DONE]`, so that nobody takes what came before for the whole."""
-        return frames((problem(self._render_error, error).body,), self._before)
+        return sse_events((error_response(self._render_error, error).body,), self._before)
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """See `Teller`."""
-        return tokens_of(self._speller.usage, self._speller.pieces)
+        """See `StreamEncoder`."""
+        return token_totals(self._speller.usage, self._speller.pieces)
 
 
-def tokens_of(usage: Usage | None, pieces: int) -> tuple[int, int]:
+def token_totals(usage: Usage | None, pieces: int) -> tuple[int, int]:
     """Of prompt and text together, and of the text; without usage as many as there were pieces."""
     return (usage.total, usage.completion_tokens or 0) if usage else (pieces, pieces)
 
 
-def frames(payloads: Iterable[bytes], before: bytes = b"data: ") -> bytes:
+def sse_events(payloads: Iterable[bytes], before: bytes = b"data: ") -> bytes:
     """Each payload as an event; `before` is all of the event that stands before it."""
     return b"".join(b"%b%b\n\n" % (before, _on_one_line(payload)) for payload in payloads)
 
 
 async def send_stream(
-    send: Send, context: RequestContext, events: ManagedStream, teller: Teller, headers: Headers = ()
+    send: Send, context: RequestContext, events: ManagedStream, encoder: StreamEncoder, headers: Headers = ()
 ) -> None:
     """Send a stream to its end, and close it. Every `send` waits for the reader: nothing piles up here.
 
@@ -118,9 +118,9 @@ async def send_stream(
                 "headers": [*_HEADERS, *waited_header(events.waited), *headers],
             }
         )
-        last = await _send_parts(send, context, first or (), arriving, teller)
+        last = await _send_parts(send, context, first or (), arriving, encoder)
     finally:
-        context.tokens, context.completion_tokens = teller.tokens
+        context.tokens, context.completion_tokens = encoder.tokens
         await events.aclose()
     await send({"type": "http.response.body", "body": last})
 
@@ -130,19 +130,19 @@ async def _send_parts(
     context: RequestContext,
     first: Sequence[bytes],
     rest: AsyncIterator[Sequence[bytes]],
-    teller: Teller,
+    encoder: StreamEncoder,
 ) -> bytes:
     """Send all but the end, which is returned."""
     try:
-        if body := teller.tell(first):
+        if body := encoder.encode(first):
             await send({"type": "http.response.body", "body": body, "more_body": True})
         async for payloads in rest:
-            if body := teller.tell(payloads):
+            if body := encoder.encode(payloads):
                 await send({"type": "http.response.body", "body": body, "more_body": True})
-        return teller.end()
+        return encoder.finish()
     except HubgateError as error:
         context.cause = error.cause
-        return teller.fail(error)
+        return encoder.encode_error(error)
 
 
 def _on_one_line(payload: bytes) -> bytes:

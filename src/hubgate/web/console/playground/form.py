@@ -13,7 +13,7 @@ from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Task
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.console.playground.snippets import PlaygroundCall
 
-MOST_TEXTS = 12
+MAX_TEXTS = 12
 """In one try: as many as a picture of their similarities shows well."""
 MOST_CHARACTERS = 100_000
 """Of one text."""
@@ -84,7 +84,7 @@ def call_of(endpoint: Endpoint, form: Mapping[str, str], context: Context) -> Pl
         return Chat(fields={"messages": messages, **parameters_of(form)}, context=context)
     if kind == "text":
         return Complete(prompt=_needed(form, "prompt"), fields=parameters_of(form), context=context)
-    texts = texts_of(form)
+    texts = parse_texts(form)
     if not texts:
         raise InvalidRequest("There is no text.", remedy="Write at least one.")
     if kind == "embed":
@@ -113,13 +113,13 @@ def as_last_asked(endpoint: Endpoint, form: Mapping[str, str]) -> Mapping[str, s
     return {**form, "messages": msgspec.json.encode(said[:last]).decode(), "prompt": said[last].content}
 
 
-def texts_of(form: Mapping[str, str]) -> Sequence[str]:
+def parse_texts(form: Mapping[str, str]) -> Sequence[str]:
     """The texts in the order of their fields, `text_1` and on; empty ones are left out.
 
     Raises:
         InvalidRequest: one is too long.
     """
-    texts = [one for n in range(1, MOST_TEXTS + 1) if (one := _text(form, f"text_{n}").strip())]
+    texts = [one for n in range(1, MAX_TEXTS + 1) if (one := _text(form, f"text_{n}").strip())]
     if any(len(one) > MOST_CHARACTERS for one in texts):
         raise InvalidRequest(
             f"A text has more than {MOST_CHARACTERS} characters.",

@@ -18,7 +18,7 @@ from hubgate.web.console.page_context import PageContext
 from hubgate.web.console.playground.form import (
     FURTHER,
     INPUT_TYPES,
-    MOST_TEXTS,
+    MAX_TEXTS,
     PARAMETERS,
     RAW_FIELDS,
     SAMPLES,
@@ -125,7 +125,7 @@ class PlaygroundPage:
             parameters=PARAMETERS,
             further=FURTHER,
             input_types=INPUT_TYPES,
-            most_texts=MOST_TEXTS,
+            most_texts=MAX_TEXTS,
         )
 
 

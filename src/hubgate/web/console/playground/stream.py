@@ -25,7 +25,7 @@ from hubgate.web.http.errors import status_of
 from hubgate.web.http.request_context import context_of
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import stream
-from hubgate.web.shared.sse import frames, send_stream, tokens_of
+from hubgate.web.shared.sse import send_stream, sse_events, token_totals
 
 _SET_BY_STREAM = frozenset({b"content-type", b"content-length", b"cache-control"})
 
@@ -48,8 +48,8 @@ class _Chunk(msgspec.Struct):
 _CHUNK = msgspec.json.Decoder(_Chunk)
 
 
-class PageTeller:
-    """Tells a stream to the page. See `hubgate.web.shared.sse.Teller`.
+class PageEncoder:
+    """Tells a stream to the page. See `hubgate.web.shared.sse.StreamEncoder`.
 
     Args:
         context: whose page it is.
@@ -66,7 +66,7 @@ class PageTeller:
         self._reason: str | None = None
         self._pieces = 0
 
-    def tell(self, payloads: Sequence[bytes]) -> bytes:
+    def encode(self, payloads: Sequence[bytes]) -> bytes:
         """An event for each kind of text that arrived."""
         said, thought = "", ""
         for payload in payloads:
@@ -80,9 +80,9 @@ class PageTeller:
         if self._first is None:
             self._first = time.monotonic()
         told = {"thought": thought, "text": said}
-        return frames((msgspec.json.encode({name: text for name, text in told.items() if text}),))
+        return sse_events((msgspec.json.encode({name: text for name, text in told.items() if text}),))
 
-    def end(self) -> bytes:
+    def finish(self) -> bytes:
         """How long it took, and how much it was."""
         now, (_, written) = time.monotonic(), self.tokens
         first = self._first or now
@@ -96,18 +96,18 @@ class PageTeller:
             rate=written / (now - first) if written > 1 and now > first else None,
         )
 
-    def fail(self, error: HubgateError) -> bytes:
+    def encode_error(self, error: HubgateError) -> bytes:
         """The error, in the visitor's language."""
         return self._last("failed", "notice.html", error=error)
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """See `Teller`."""
-        return tokens_of(self._usage, self._pieces)
+        """See `StreamEncoder`."""
+        return token_totals(self._usage, self._pieces)
 
     def _last(self, name: str, template: str, **values: Any) -> bytes:
         html = bytes(self._context.render(template, **values).body).decode()
-        return frames((msgspec.json.encode({name: html}),))
+        return sse_events((msgspec.json.encode({name: html}),))
 
     def _thought_in(self, payload: bytes) -> str:
         if b'"reasoning' not in payload or self._wire_format is not WireFormat.OPENAI:
@@ -135,8 +135,8 @@ class Streamed(Response):
         headers = [pair for pair in self.raw_headers if pair[0] not in _SET_BY_STREAM]
         try:
             events = await stream(Exchange(self._gateway, self._endpoint, request_context, send), self._call)
-            teller = PageTeller(self._context, events.wire_format, began=request_context.started)
-            await send_stream(send, request_context, events, teller, headers)
+            encoder = PageEncoder(self._context, events.wire_format, began=request_context.started)
+            await send_stream(send, request_context, events, encoder, headers)
         except HubgateError as error:
             request_context.cause = error.cause
             await self._context.render("notice.html", status_of(error), error=error)(scope, receive, send)

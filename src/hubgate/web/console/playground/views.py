@@ -24,8 +24,8 @@ from hubgate.domain.calls import (
     Vectors,
 )
 from hubgate.web.console.models.chunk_preview import Piece, marked
-from hubgate.web.shared.embeddings import estimate
-from hubgate.web.shared.rerank import best
+from hubgate.web.shared.embeddings import estimate_tokens
+from hubgate.web.shared.rerank import top_ranked
 
 _SHOWN_NUMBERS = 6
 _SHOWN_WORDS = 15
@@ -167,7 +167,7 @@ def _weighed(call: SparseEmbed, vectors: SparseVectors, seconds: float) -> Weigh
 
 
 def _ranked(call: Rerank, scores: Scores, seconds: float) -> Ranked:
-    ordered = best(scores)
+    ordered = top_ranked(scores)
     high, low = ordered[0][1], ordered[-1][1]
     # Squeezed scores are shares of one. Raw ones have no zero: the worst of them has the shortest bar.
     squeezed = 0 <= low <= high <= 1
@@ -185,7 +185,7 @@ def _told(texts: Sequence[str], tokens: int | None, seconds: float, waited: floa
         seconds=seconds,
         waited=waited,
         texts=len(texts),
-        tokens=estimate(texts) if tokens is None else tokens,
+        tokens=estimate_tokens(texts) if tokens is None else tokens,
         exact=exact and tokens is not None,
     )
 
