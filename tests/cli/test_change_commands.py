@@ -36,7 +36,7 @@ def test_edit_changes_what_is_told_and_unset_brings_defaults_back(
     shown = gate.request("GET", "/api/endpoints/words").json()
     assert shown["cache"] is True
     assert "rate_limit" not in shown  # the default is no limit for a model that hubgate runs itself
-    assert hubgate("edit", "words").err.startswith("hubgate: Say what to change")
+    assert hubgate("edit", "words").err.startswith("hubgate: No settings given")
 
 
 def test_an_endpoint_is_switched_off_listed_so_and_switched_on(gate: RunningGate, hubgate: Command) -> None:
@@ -66,7 +66,7 @@ def test_what_fails_its_test_is_kept_where_that_is_asked(gate: RunningGate, hubg
     assert kept.out.splitlines()[1].startswith("Its test failed (connection_refused): ")
     assert hubgate("enable", "later").status == 1
     both = hubgate("add", "far", "--hosted", "org/model", "--model", "other")
-    assert "--hosted names the model already" in both.err
+    assert "--hosted already names the model" in both.err
 
 
 def test_a_connection_is_stored_used_replaced_and_removed(

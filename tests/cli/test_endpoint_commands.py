@@ -102,14 +102,14 @@ def test_add_asks_for_the_token(gate: RunningGate, hubgate: Command) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ((), "Say where the model runs: one of --url, --local, --hosted or --fake."),
-        (("--fake", "--local", "m"), "Say where the model runs: one of --url, --local, --hosted or --fake."),
-        (("--local", "m", "--model", "n"), "--local names the model already. Leave out --model."),
+        ((), "Specify where the model runs: one of --url, --local, --hosted or --fake."),
+        (("--fake", "--local", "m"), "Specify where the model runs: one of --url, --local, --hosted or --fake."),
+        (("--local", "m", "--model", "n"), "--local already names the model. Remove --model."),
         (("--fake", "--token-env", "NO_SUCH_VARIABLE"), "The environment variable NO_SUCH_VARIABLE is not set."),
-        (("--fake", "--chunking", "{"), "--chunking is not JSON: "),
+        (("--fake", "--chunking", "{"), "--chunking is not valid JSON: "),
         (("--fake", "--chunking", "3"), "chunking_settings"),
         (("--url", "http://169.254.169.254"), "169.254.169.254"),
-        (("--fake", "--task", "chat"), "--task cannot be 'chat'. It is one of text_embedding, sparse_embedding, "),
+        (("--fake", "--task", "chat"), "Invalid --task 'chat'. It must be one of text_embedding, sparse_embedding, "),
     ],
 )  # fmt: skip
 def test_what_cannot_be_added_is_one_plain_line_and_nothing_is_stored(

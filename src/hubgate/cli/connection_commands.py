@@ -52,7 +52,7 @@ def add_connection(
     host: Hosts = None,
 ) -> None:
     """Store a token under a name; several stand one a line in the environment variable."""
-    token = options.token(token_env, ask=ask_token)
+    token = options.read_token(token_env, ask=ask_token)
     if token is None:
         raise CommandFailed(_WHERE)
     body = {"name": name, "token": token, **({"hosts": host} if host else {})}
@@ -68,7 +68,7 @@ def replace_connection(
     host: Hosts = None,
 ) -> None:
     """Replace a connection's token, or its hosts; the endpoints that use it follow at once. More hosts need the token."""
-    token = options.token(token_env, ask=ask_token)
+    token = options.read_token(token_env, ask=ask_token)
     body = options.given(token=token, hosts=host or None)
     if body is None:
         raise CommandFailed(_WHERE)

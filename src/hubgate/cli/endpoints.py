@@ -1,145 +1,142 @@
-"""Registering endpoints, changing them, and looking after them."""
+"""Commands that register endpoints, change them, and check them."""
 
 from __future__ import annotations
 
+import sys
+from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from typer import Argument, Option
 
-from hubgate.cli import options  # noqa: TC001 - Typer reads the annotations
 from hubgate.cli.client import CommandFailed, NoHome, api, segment
-from hubgate.cli.doctor import diagnose
-from hubgate.cli.fetching import fetch
-from hubgate.cli.options import given, read_json, task_named, token
+from hubgate.cli.options import (
+    Name,
+    endpoint_options,
+    given,
+    option,
+    parse_json,
+    parse_task,
+    read_token,
+    takes,
+)
 from hubgate.cli.printing import plain, print_endpoint, print_fields, print_result, print_table
+from hubgate.domain.endpoint_fields import FIELDS
+from hubgate.settings import Settings
 
-_NOT_ABOUT_THE_SERVER = frozenset(
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_NAME = option("name", Name, default=Parameter.empty)
+_CAUSES_WITHOUT_A_CALL = frozenset(
     {"", "invalid_request", "invalid_endpoint", "endpoint_exists", "address_refused", "old_address"}
 )
-"""Why a registration may fail before any server is asked."""
+"""Why a registration may fail before any server is called."""
+_WHERE = (
+    option(
+        "local",
+        Annotated[str | None, Option(help="A model to run on this machine: a folder or a Hub repository.")],
+    ),
+    option(
+        "hosted",
+        Annotated[
+            str | None,
+            Option(help="A Hub repository that an Inference Provider serves.", metavar="REPOSITORY"),
+        ],
+    ),
+    option(
+        "fake",
+        Annotated[
+            bool, Option("--fake", help="Deterministic vectors without a model, for trying things out.")
+        ],
+        default=False,
+    ),
+)
+_RATE_LIMIT = tuple(field.name for field in FIELDS if field.in_rate_limit)
 
 
+@takes(
+    _NAME,
+    *endpoint_options(
+        option(
+            "no_cache", Annotated[bool, Option("--no-cache", help="Do not cache vectors.")], default=False
+        ),
+        _WHERE,
+    ),
+    option(
+        "save_anyway",
+        Annotated[bool, Option("--save-anyway", help="If its test fails, keep it, switched off.")],
+        default=False,
+    ),
+)
 def add(
-    name: options.Name,
-    url: options.Url = None,
-    local: Annotated[
-        str | None, Option(help="A model's folder or Hub repository, run on this machine.")
-    ] = None,
-    hosted: Annotated[
-        str | None, Option(help="A Hub repository that an Inference Provider serves.", metavar="REPOSITORY")
-    ] = None,
-    fake: Annotated[
-        bool, Option("--fake", help="Deterministic vectors without a model, to try things out.")
-    ] = False,
-    task: options.Task = None,
-    token_env: options.TokenEnv = None,
-    ask_token: options.AskToken = False,
-    connection: options.Connection = None,
-    engine: options.Engine = None,
-    model: options.Model = None,
-    provider: options.Provider = None,
-    bill_to: options.BillTo = None,
-    namespace: options.Namespace = None,
-    similarity: options.Similarity = None,
-    dimensions: options.Dimensions = None,
-    max_input_tokens: options.MaxInputTokens = None,
-    requests_per_minute: options.RequestsPerMinute = None,
-    tokens_per_minute: options.TokensPerMinute = None,
-    max_concurrent_requests: options.MaxConcurrentRequests = None,
-    burst: options.Burst = None,
-    prefix_query: options.PrefixQuery = None,
-    prefix_document: options.PrefixDocument = None,
-    chunking: options.Chunking = None,
-    no_cache: Annotated[bool, Option("--no-cache", help="Remember no vectors.")] = False,
-    proxy: options.Proxy = None,
-    ca_bundle: options.CaBundle = None,
-    timeout: options.Timeout = None,
-    fallback: options.Fallback = None,
-    precision: options.Precision = None,
-    save_anyway: Annotated[
-        bool, Option("--save-anyway", help="Where it fails its test, keep it, switched off.")
-    ] = False,
+    name: str,
+    *,
+    local: str | None,
+    hosted: str | None,
+    fake: bool,
+    no_cache: bool,
+    save_anyway: bool,
+    **options: Any,
 ) -> None:
     """Register a model. It is called once before it is stored."""
-    form = given(**locals()) or {}  # an option has the name of its field
-    for option in ("local", "hosted", "fake", "no_cache", "save_anyway"):
-        form.pop(option, None)
-    form |= _where(url, local, hosted, model, fake=fake)
-    form |= {"cache": False} if no_cache else {}
-    form |= {"save_anyway": True} if save_anyway else {}
-    body = _form(form)
+    where = _where(options["url"], local, hosted, options["model"], fake=fake)
+    body = {"name": name, **_form(options), **where}
+    if no_cache:
+        body["cache"] = False
+    if save_anyway:
+        body["save_anyway"] = True
     if local:
-        fetch(local, body.get("token"))
+        _download(local, body.get("token"))
     try:
         print_result("Added", api("POST", "/api/endpoints", body, no_home=NoHome.MADE))
     except CommandFailed as failure:
-        if failure.cause not in _NOT_ABOUT_THE_SERVER:
-            diagnose(body)
+        if failure.cause not in _CAUSES_WITHOUT_A_CALL:
+            _diagnose(body)
         raise
 
 
-def edit(
-    name: options.Name,
-    url: options.Url = None,
-    task: options.Task = None,
-    token_env: options.TokenEnv = None,
-    ask_token: options.AskToken = False,
-    connection: options.Connection = None,
-    engine: options.Engine = None,
-    model: options.Model = None,
-    provider: options.Provider = None,
-    bill_to: options.BillTo = None,
-    namespace: options.Namespace = None,
-    similarity: options.Similarity = None,
-    dimensions: options.Dimensions = None,
-    max_input_tokens: options.MaxInputTokens = None,
-    requests_per_minute: options.RequestsPerMinute = None,
-    tokens_per_minute: options.TokensPerMinute = None,
-    max_concurrent_requests: options.MaxConcurrentRequests = None,
-    burst: options.Burst = None,
-    prefix_query: options.PrefixQuery = None,
-    prefix_document: options.PrefixDocument = None,
-    chunking: options.Chunking = None,
-    cache: Annotated[
-        bool | None, Option("--cache/--no-cache", help="Whether vectors are remembered.")
-    ] = None,
-    proxy: options.Proxy = None,
-    ca_bundle: options.CaBundle = None,
-    timeout: options.Timeout = None,
-    fallback: options.Fallback = None,
-    precision: options.Precision = None,
-    unset: Annotated[
-        list[str] | None,
-        Option(help="Bring a setting's default back; token forgets it. As in docs/api.md."),
-    ] = None,
-) -> None:
-    """Change settings of an endpoint. It is called only where they may change what it is."""
-    changes = given(**locals()) or {}  # as above
-    del changes["name"]
-    changes.pop("unset", None)
-    form = _form(changes) | {field.replace("-", "_"): None for field in unset or ()}
+@takes(
+    _NAME,
+    *endpoint_options(
+        option(
+            "cache", Annotated[bool | None, Option("--cache/--no-cache", help="Whether to cache vectors.")]
+        )
+    ),
+    option(
+        "unset",
+        Annotated[
+            list[str] | None,
+            Option(
+                help="Restore the default of a setting, by its name in docs/api.md; token removes the token."
+            ),
+        ],
+    ),
+)
+def edit(name: str, *, unset: list[str] | None, **options: Any) -> None:
+    """Change settings of an endpoint. The model is called only if the change may affect what it returns."""
+    form = _form(options) | {field.replace("-", "_"): None for field in unset or ()}
     if not form:
-        raise CommandFailed("Say what to change: hubgate edit --help lists the settings.")
+        raise CommandFailed("No settings given. `hubgate edit --help` lists them.")
     shown = api("PATCH", f"/api/endpoints/{segment(name)}", form)
     print_result("Changed", shown)
     print_fields({field: plain(shown.get(field)) for field in form if field != "token"})
 
 
-def enable(name: options.Name) -> None:
-    """Switch an endpoint on. It is tested first, if it never was."""
+def enable(name: Name) -> None:
+    """Switch an endpoint on. One that was never tested is tested first."""
     api("PATCH", f"/api/endpoints/{segment(name)}", {"enabled": True})
     print(f"{name} is switched on.")
 
 
-def disable(name: options.Name) -> None:
-    """Switch an endpoint off: calls to it are refused, and a local model is freed."""
+def disable(name: Name) -> None:
+    """Switch an endpoint off: calls to it are refused, and a local model is unloaded."""
     api("PATCH", f"/api/endpoints/{segment(name)}", {"enabled": False})
     print(f"{name} is switched off.")
 
 
-def clone(name: options.Name, new_name: Annotated[str, Argument(help="Of the clone.")]) -> None:
-    """Register an endpoint once more under another name, with its token."""
+def clone(name: Name, new_name: Annotated[str, Argument(help="Name of the clone.")]) -> None:
+    """Register an endpoint again under another name, with its token."""
     print_result("Added", api("POST", f"/api/endpoints/{segment(name)}/clone", {"name": new_name}))
 
 
@@ -162,65 +159,123 @@ def list_endpoints() -> None:
     )
 
 
-def show(name: options.Name) -> None:
-    """Show an endpoint, and what was learned of it."""
+def show(name: Name) -> None:
+    """Show the settings of an endpoint and what was detected."""
     print_endpoint(api("GET", f"/api/endpoints/{segment(name)}"))
 
 
-def check(name: options.Name) -> None:
-    """Look whether the registered model still answers. It fails, and says what changed, if another one does."""
+def check(name: Name) -> None:
+    """Check that the endpoint still serves the registered model. Fails with what changed if it does not."""
     api("POST", f"/api/endpoints/{segment(name)}/check")
     print(f"{name} still serves the registered model.")
 
 
-def accept(name: options.Name) -> None:
-    """Accept the model that runs there now. Re-embed documents that the previous one embedded."""
+def accept(name: Name) -> None:
+    """Accept the model running now. Re-embed documents that the previous model embedded."""
     print_result("Accepted", api("POST", f"/api/endpoints/{segment(name)}/accept"))
 
 
+def doctor(name: Name) -> None:
+    """Diagnose the connection to an endpoint's model, step by step: what fails, why, and what to do."""
+    diagnosis = api("POST", f"/api/endpoints/{segment(name)}/diagnose")
+    _print_steps(diagnosis["steps"])
+    for step in diagnosis["steps"]:
+        if step["outcome"] == "failed":
+            raise CommandFailed(f"{step['message']} {step['remedy']}".rstrip(), step["cause"])
+    print(f"{name} is healthy.")
+
+
 def remove(
-    name: options.Name,
-    force: Annotated[bool, Option("--force", help="Even if keys or endpoints use it.")] = False,
+    name: Name,
+    force: Annotated[bool, Option("--force", help="Remove it even if keys or endpoints use it.")] = False,
 ) -> None:
-    """Forget an endpoint and its token."""
+    """Remove an endpoint and its token."""
     api("DELETE", f"/api/endpoints/{segment(name)}{'?force=true' if force else ''}")
     print(f"Removed {name}.")
 
 
-def _form(options_given: dict[str, Any]) -> dict[str, Any]:
-    """Options by the names of the form's fields."""
-    form = dict(options_given)
-    taken = {name: form.pop(name, None) for name in _ELSEWHERE}
-    if "task" in form:
-        form["task"] = task_named(form["task"])
-    return form | (
-        given(
-            token=token(taken["token_env"], ask=bool(taken["ask_token"])),
-            rate_limit=given(**{name: taken[name] for name in _RATE_LIMIT}),
-            prefixes=given(search=taken["prefix_query"], ingest=taken["prefix_document"]),
-            chunking_settings=read_json("--chunking", taken["chunking"]),
-        )
-        or {}
+def _form(options: dict[str, Any]) -> dict[str, Any]:
+    """The body of a request to `/api/endpoints` from the options of a command."""
+    token = read_token(options.pop("token_env"), ask=options.pop("ask_token"))
+    task = options.pop("task")
+    composed = given(
+        task=None if task is None else parse_task(task),
+        token=token,
+        rate_limit=given(**{name: options.pop(name) for name in _RATE_LIMIT}),
+        prefixes=given(search=options.pop("prefix_query"), ingest=options.pop("prefix_document")),
+        chunking_settings=parse_json("--chunking", options.pop("chunking")),
     )
-
-
-_RATE_LIMIT = ("requests_per_minute", "tokens_per_minute", "max_concurrent_requests", "burst")
-_ELSEWHERE = (*_RATE_LIMIT, "token_env", "ask_token", "prefix_query", "prefix_document", "chunking")
+    return {**(given(**options) or {}), **(composed or {})}
 
 
 def _where(
     url: str | None, local: str | None, hosted: str | None, model: str | None, *, fake: bool
 ) -> dict[str, str | None]:
     if sum(one is not None for one in (url, local, hosted)) + fake != 1:
-        raise CommandFailed("Say where the model runs: one of --url, --local, --hosted or --fake.")
+        raise CommandFailed("Specify where the model runs: one of --url, --local, --hosted or --fake.")
     if local is None and hosted is None:
         return {"source": "fake" if fake else "dedicated"}
     if model is not None:
-        raise CommandFailed(f"--{'local' if local else 'hosted'} names the model already. Leave out --model.")
-    return {"source": "local", "model": _placed(local)} if local else {"source": "router", "model": hosted}
+        raise CommandFailed(f"--{'local' if local else 'hosted'} already names the model. Remove --model.")
+    return {"source": "local", "model": _absolute(local)} if local else {"source": "router", "model": hosted}
 
 
-def _placed(folder_or_repository: str) -> str:
-    """A folder by its whole path: the gate runs in another directory than this command."""
+def _absolute(folder_or_repository: str) -> str:
+    """A folder's absolute path: the gateway runs in another directory than this command."""
     folder = Path(folder_or_repository)
     return str(folder.absolute()) if folder.is_dir() else folder_or_repository
+
+
+def _diagnose(form: dict[str, Any]) -> None:
+    """Show at which step the connection to a model fails that could not be registered."""
+    body = {key: value for key, value in form.items() if key != "save_anyway"}
+    _print_steps(api("POST", "/api/diagnose", body)["steps"])
+
+
+def _print_steps(steps: Sequence[dict[str, Any]]) -> None:
+    print_table(
+        ("step", "outcome", "ms"),
+        [(step["step"], step["outcome"], step["milliseconds"] or None) for step in steps],
+    )
+    for step in steps:
+        if step["outcome"] == "passed" and "message" in step:
+            print(step["message"])
+
+
+def _download(model: str, token: str | None) -> None:
+    """Download a model's files to the cache, with a progress line.
+
+    Only in a terminal: otherwise the gateway downloads them itself, and logs it. A failure is ignored here, because the
+    gateway then tries again and reports why it fails.
+    """
+    if not sys.stderr.isatty():
+        return
+    import asyncio
+
+    from hubgate.domain.errors import HubgateError
+    from hubgate.domain.secret import Secret
+    from hubgate.upstreams.local.files import find_model
+
+    bearer = Secret(token) if token else None
+    told = progress(model, sys.stderr)
+    try:
+        asyncio.run(find_model(model, hf_endpoint=Settings.from_env().hf_endpoint, token=bearer, told=told))
+    except HubgateError:
+        pass
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def progress(model: str, out: TextIO) -> Callable[[int, int], None]:
+    """A function that rewrites one line with how many megabytes of a model are downloaded."""
+    shown = ""
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        percent = f" ({100 * done // total} %)" if total else ""
+        line = f"Downloading {model}: {done / 1e6:.1f} of {total / 1e6:.1f} MB{percent}"
+        if line != shown:
+            shown = line
+            print(f"\r\x1b[K{line}", end="", file=out, flush=True)
+
+    return show

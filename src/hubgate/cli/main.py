@@ -13,7 +13,6 @@ from hubgate import __version__
 from hubgate.cli import cache, config, connection_commands, endpoints, hub, keys, records
 from hubgate.cli.chunk import chunk_command
 from hubgate.cli.client import CommandFailed
-from hubgate.cli.doctor import doctor
 from hubgate.cli.jobs import commands as jobs
 from hubgate.domain.errors import HubgateError
 from hubgate.settings import InvalidSetting, Settings
@@ -47,7 +46,7 @@ app.command("list")(endpoints.list_endpoints)
 app.command("show")(endpoints.show)
 app.command("check")(endpoints.check)
 app.command("accept")(endpoints.accept)
-app.command("doctor")(doctor)
+app.command("doctor")(endpoints.doctor)
 app.command("remove")(endpoints.remove)
 app.add_typer(keys.app, name="key")
 app.add_typer(connection_commands.app, name="connection")

@@ -1,61 +1,87 @@
-"""What an endpoint can be told on the command line, for the commands that register one and those that change one."""
+"""Options shared by several commands; those of `hubgate add` and `hubgate edit` come from the table of endpoint fields."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from typing import Annotated, Any
+from inspect import Parameter, Signature
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 from hubgate.cli.client import CommandFailed
-from hubgate.domain import endpoint as domain
+from hubgate.domain.endpoint import Task
+from hubgate.domain.endpoint_fields import FIELDS, EndpointField
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 Name = Annotated[str, Argument(help="The endpoint's name.")]
-Url = Annotated[str | None, Option(help="Of an Inference Endpoint, or any such server.")]
-Task = Annotated[
-    str | None,
-    Option(
-        help="What it does: text_embedding (the default), sparse_embedding, rerank, completion, chat_completion."
-    ),
-]
-Model = Annotated[str | None, Option(help="What runs at the URL, if the server does not tell.")]
-TokenEnv = Annotated[str | None, Option(help="The environment variable that holds the access token.")]
-AskToken = Annotated[bool, Option("--ask-token", help="Ask for the access token.")]
-Connection = Annotated[str | None, Option(help="The stored token that it uses, by name.")]
-Engine = Annotated[str | None, Option(help="The server at the URL, if not to be detected.")]
-Provider = Annotated[str | None, Option(help="Of a hosted model: auto, a provider, or a policy.")]
-BillTo = Annotated[str | None, Option(help="The organisation that pays for a hosted model.")]
-Namespace = Annotated[str | None, Option(help="Whose Inference Endpoint it is at Hugging Face.")]
-Similarity = Annotated[str | None, Option(help="cosine, dot_product or l2_norm.")]
-Dimensions = Annotated[int | None, Option(help="The vectors' length.", min=1)]
-MaxInputTokens = Annotated[
-    int | None, Option(help="What the model reads, if the server does not tell.", min=1)
-]
-RequestsPerMinute = Annotated[int | None, Option(help="The allowance (3000).", min=1, show_default=False)]
-TokensPerMinute = Annotated[int | None, Option(help="The allowance in tokens, if there is one.", min=1)]
-MaxConcurrentRequests = Annotated[
-    int | None, Option(help="Requests in flight at once, if that is limited.", min=1)
-]
-Burst = Annotated[int | None, Option(help="Requests that may leave together after a pause (1).", min=1)]
-PrefixQuery = Annotated[
-    str | None, Option(help="Goes before each query, instead of what the model is known to want.")
-]
-PrefixDocument = Annotated[str | None, Option(help="Goes before each document, likewise.")]
-Chunking = Annotated[
-    str | None, Option(help="chunking_settings as in Elasticsearch, in JSON.", metavar="JSON")
-]
-Proxy = Annotated[str | None, Option(help="An HTTP proxy between the gate and the server.")]
-CaBundle = Annotated[str | None, Option(help="A file of certificates to check the server's against.")]
-Timeout = Annotated[float | None, Option(help="Seconds that one request may take.", min=0)]
-Precision = Annotated[str | None, Option(help="Of a local model: f32, bf16 or auto.")]
-Fallback = Annotated[str | None, Option(help="The endpoint that answers when this one cannot.")]
+TokenEnv = Annotated[str | None, Option(help="Environment variable that holds the access token.")]
+AskToken = Annotated[bool, Option("--ask-token", help="Prompt for the access token.")]
+
+_PLACEHOLDER = re.compile(r"your|<|>|…|\.\.\.|xxxx|changeme|placeholder|_token|_here|^[/~$]", re.IGNORECASE)
+"""Appears in examples, or starts a path; access tokens are random letters and digits."""
 
 
-_NOT_A_TOKEN = re.compile(r"your|<|>|…|\.\.\.|xxxx|changeme|placeholder|_token|_here|^[/~$]", re.IGNORECASE)
-"""What stands in examples, and at the start of paths; access tokens are random letters and digits."""
+def option(name: str, annotation: Any, default: object = None) -> Parameter:
+    """A parameter of a command whose signature is built by `takes`."""
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+_PREFIXES = [
+    option(
+        f"prefix_{text}",
+        Annotated[
+            str | None, Option(help=f"Prepended to each {text}, instead of the prefix known for the model.")
+        ],
+    )
+    for text in ("query", "document")
+]
+
+
+def endpoint_options(cache: Parameter, where: Sequence[Parameter] = ()) -> list[Parameter]:
+    """The options that set the fields of an endpoint.
+
+    Args:
+        cache: the option for `cache`.
+        where: further options that say where the model runs; they follow `--url`.
+    """
+    by_field = {field.name: [_of_field(field)] for field in FIELDS if field.help}
+    by_field["cache"] = [cache]
+    by_field["chunking_settings"] = [*_PREFIXES, *by_field["chunking_settings"]]
+    first = [
+        *by_field.pop("url"),
+        *where,
+        *by_field.pop("task"),
+        option("token_env", TokenEnv),
+        option("ask_token", AskToken, default=False),
+        *chain.from_iterable(by_field.pop(name) for name in ("connection", "engine", "model")),
+    ]
+    return [*first, *chain.from_iterable(by_field.values())]
+
+
+def _of_field(field: EndpointField) -> Parameter:
+    if field.name == "chunking_settings":
+        return option("chunking", Annotated[str | None, Option(help=field.help, metavar="JSON")])
+    if field.base_type is int:
+        return option(field.name, Annotated[int | None, Option(help=field.help, min=1)])
+    if field.base_type is float:
+        return option(field.name, Annotated[float | None, Option(help=field.help, min=0)])
+    return option(field.name, Annotated[str | None, Option(help=field.help)])
+
+
+def takes(*parameters: Parameter) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command these parameters, which it receives by name."""
+
+    def with_signature(command: Callable[..., None]) -> Callable[..., None]:
+        command.__signature__ = Signature(list(parameters))  # type: ignore[attr-defined]
+        return command
+
+    return with_signature
 
 
 def given(**options: Any) -> dict[str, Any] | None:
@@ -63,22 +89,22 @@ def given(**options: Any) -> dict[str, Any] | None:
     return {name: value for name, value in options.items() if value is not None} or None
 
 
-def task_named(word: str) -> str:
-    """A task by Elasticsearch's word for it, or Hugging Face's.
+def parse_task(name: str) -> str:
+    """Elasticsearch's name of a task, from that or from Hugging Face's.
 
     Raises:
-        CommandFailed: it is neither.
+        CommandFailed: no task has this name.
     """
     try:
-        return domain.Task(word).value
+        return Task(name).value
     except ValueError:
-        raise CommandFailed(f"--task cannot be {word!r}. It is one of {', '.join(domain.Task)}.") from None
+        raise CommandFailed(f"Invalid --task {name!r}. It must be one of {', '.join(Task)}.") from None
 
 
-def token(variable: str | None, *, ask: bool) -> str | None:
+def read_token(variable: str | None, *, ask: bool) -> str | None:
     """The token, never from the command line itself: every user of a machine can read that.
 
-    A server of one's own takes any token, so one that looks like a placeholder only gets a warning.
+    A self-hosted server accepts any token, so one that looks like a placeholder only gets a warning.
 
     Raises:
         CommandFailed: the variable is not set.
@@ -90,13 +116,13 @@ def token(variable: str | None, *, ask: bool) -> str | None:
             raise CommandFailed(f"The environment variable {variable} is not set.")
     elif ask:
         found = typer.prompt("Access token", hide_input=True)
-    if found and any(_NOT_A_TOKEN.search(line) for line in found.split()):
+    if found and any(_PLACEHOLDER.search(line) for line in found.split()):
         where = f"the token in {variable}" if variable else "this token"
-        typer.echo(f"hubgate: {where} looks like a placeholder or a path; it is used as it is.", err=True)
+        typer.echo(f"hubgate: {where} looks like a placeholder or a path; using it anyway.", err=True)
     return found
 
 
-def read_json(option: str, text: str | None) -> Any:
+def parse_json(name: str, text: str | None) -> Any:
     """The value of an option that is JSON.
 
     Raises:
@@ -105,4 +131,4 @@ def read_json(option: str, text: str | None) -> Any:
     try:
         return None if text is None else json.loads(text)
     except ValueError as error:
-        raise CommandFailed(f"{option} is not JSON: {error}.") from None
+        raise CommandFailed(f"{name} is not valid JSON: {error}.") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 from hubgate.domain.calls import InputType
@@ -240,19 +240,12 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        for label, value in (
-            ("requests_per_minute", self.requests_per_minute),
-            ("dimensions", self.dimensions),
-            ("max_input_tokens", self.max_input_tokens),
-            ("tokens_per_minute", self.tokens_per_minute),
-            ("max_concurrent_requests", self.max_concurrent_requests),
-            ("burst", self.burst),
-            ("timeout", self.timeout),
-            ("top_n", self.top_n),
-        ):
-            if value is not None and not 0 < value < math.inf:  # YAML allows .nan and .inf
-                number = "number" if label == "timeout" else "integer"
-                raise InvalidEndpoint(f"Invalid value [{value}]. [{label}] must be a positive {number}")
+        for field_ in fields(self):
+            value = getattr(self, field_.name)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if is_number and not 0 < value < math.inf:  # YAML allows .nan and .inf
+                number = "number" if "float" in str(field_.type) else "integer"
+                raise InvalidEndpoint(f"Invalid value [{value}]. [{field_.name}] must be a positive {number}")
         if self.dimensions is not None and self.dimensions > MAX_DIMENSIONS:
             raise InvalidEndpoint(
                 f"Invalid value [{self.dimensions}]. [dimensions] must be at most {MAX_DIMENSIONS}"

@@ -14,7 +14,7 @@ from hubgate.domain.diagnosis import Outcome, Step
 from hubgate.domain.endpoint import Precision, Source, Task
 from hubgate.domain.errors import Cause
 from hubgate.web.console.models.chunk_form import STRATEGIES
-from hubgate.web.console.models.form import KINDS, PREFIXES
+from hubgate.web.console.models.form import CONTROLS, KINDS, PREFIXES
 from hubgate.web.console.models.hub_picker import WHYS
 from hubgate.web.console.models.page import DONE
 from hubgate.web.console.models.states import Kind
@@ -27,13 +27,15 @@ from hubgate.web.console.usage.views import CARDS, SERIES
 
 PACKAGE = Path(hubgate.web.console.__file__).parent
 CODES = ("en", "zh", "ja", "fa")
+WITHOUT_HINT = {"requests_per_minute", "tokens_per_minute", "similarity"}
+"""Fields of the model form that need no explanation."""
 FAMILIES: dict[str, set[str]] = {
     "about.": {"hubgate", "python", "icu"},
     "cause.": {name for cause in Cause for name in (cause.value, f"{cause}.remedy")},
     "config.": {"add", "change", "remove", "connection", "endpoint", "key"},
     "delete.used.": {"key", "endpoint"},
     "done.": set(DONE),
-    "field.": set(PREFIXES),
+    "field.": {*PREFIXES, *CONTROLS, *(f"{name}.hint" for name in set(CONTROLS) - WITHOUT_HINT)},
     "hub.why.": set(WHYS),
     "kind.": {name for kind in KINDS for name in (kind, f"{kind}.hint")},
     "nav.": {name for name, _ in NAVIGATION},

@@ -9,9 +9,10 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from dataclasses import fields, replace
-from typing import Final, cast
+from typing import cast
 
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Target
+from hubgate.domain.endpoint_fields import IDENTITY
 from hubgate.domain.errors import EndpointExists
 from hubgate.domain.ports import Model, Upstream
 from hubgate.domain.secret import Secret
@@ -19,26 +20,6 @@ from hubgate.service.inference.chunk_size import size_warning
 from hubgate.service.registry.live_endpoints import Live
 from hubgate.service.registry.model_proxies import Lent, SwitchedOff
 from hubgate.service.registry.opening import Opening
-
-COSMETIC: Final = frozenset(
-    {
-        "enabled",
-        "requests_per_minute",
-        "tokens_per_minute",
-        "max_concurrent_requests",
-        "burst",
-        "timeout",
-        "fallback",
-        "cached",
-        "chunking",
-        "similarity",
-        "namespace",
-        "top_n",
-        "return_documents",
-        "facts",
-    }
-)
-"""Settings that change nothing of what the model is and how it is reached: it need not be asked again."""
 
 _log = logging.getLogger(__name__)
 
@@ -231,8 +212,7 @@ def _facts(old: Endpoint, changed: Endpoint) -> Facts:
 
 def is_another(old: Endpoint, changed: Endpoint) -> bool:
     """Whether a setting was changed that decides what the model is or how it is reached."""
-    deciding = [one.name for one in fields(Endpoint) if one.name not in COSMETIC]
-    return any(getattr(old, name) != getattr(changed, name) for name in deciding)
+    return any(getattr(old, name) != getattr(changed, name) for name in IDENTITY)
 
 
 async def to_its_end(change: Coroutine[None, None, None]) -> None:

@@ -158,11 +158,10 @@ class _Reader:
     def endpoint(self, name: str, entry: Mapping[str, Any]) -> WantedEndpoint:
         """An endpoint."""
         form = fit({**entry, "name": name}, EndpointForm)
-        given, form.token = form.token, None
         endpoint, _ = form.endpoint()
-        if given is None:
+        if form.token is None:
             return WantedEndpoint(endpoint=endpoint)
-        token = self._secret(given, "endpoint", name)
+        token = self._secret(form.token, "endpoint", name)
         return WantedEndpoint(endpoint=endpoint, token=token, keep_token=token is None)
 
     def _secret(self, written: str, kind: str, name: str) -> Secret | None:

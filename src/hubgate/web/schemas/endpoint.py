@@ -4,115 +4,114 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import MISSING, replace
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from hubgate.domain.calls import InputType
 from hubgate.domain.chunking import parse_chunking_settings
-from hubgate.domain.endpoint import (
-    DEFAULT_REQUESTS_PER_MINUTE,
-    Endpoint,
-    Engine,
-    Precision,
-    Similarity,
-    Source,
-    Task,
-)
+from hubgate.domain.endpoint import Endpoint, Similarity, Source, Task
+from hubgate.domain.endpoint_fields import FIELDS, PUBLIC_FIELDS, EndpointField
 from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
 from hubgate.domain.secret import Secret
 from hubgate.web.schemas.validation import fit, merged
 
-
-class RateLimit(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """An allowance."""
-
-    requests_per_minute: int = DEFAULT_REQUESTS_PER_MINUTE
-    tokens_per_minute: int | None = None
-    max_concurrent_requests: int | None = None
-    burst: int = 1
+_PLAIN_FIELDS = tuple(
+    field.name for field in PUBLIC_FIELDS if field.stored_as is None and not field.in_rate_limit
+)
+"""Fields whose value in JSON is that of the attribute of the same name."""
+_RATE_LIMIT_FIELDS = tuple(field.name for field in FIELDS if field.in_rate_limit)
 
 
-class EndpointForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """What an operator sends to register an endpoint: see `hubgate.domain.endpoint.Endpoint` for the fields."""
+def _define(field: EndpointField) -> tuple[str, Any] | tuple[str, Any, Any]:
+    """A field of a struct, with the type and default of the endpoint's attribute."""
+    required = field.default is MISSING
+    return (field.name, field.type) if required else (field.name, field.type, field.default)
 
-    name: str
-    task: Task = Task.TEXT_EMBEDDING
-    source: Source | None = None
-    model: str | None = None
-    url: str | None = None
-    token: str | None = None
-    connection: str | None = None
-    provider: str | None = None
-    bill_to: str | None = None
-    namespace: str | None = None
-    engine: Engine | None = None
-    similarity: Similarity | None = None
-    dimensions: int | None = None
-    max_input_tokens: int | None = None
-    rate_limit: RateLimit = msgspec.field(default_factory=RateLimit)
-    chunking_settings: dict[str, Any] | None = None
-    prefixes: dict[InputType, str] | None = None
-    cache: bool = True
-    top_n: int | None = None
-    return_documents: bool | None = None
-    proxy: str | None = None
-    ca_bundle: str | None = None
-    timeout: float | None = None
-    fallback: str | None = None
-    enabled: bool = True
-    precision: Precision = Precision.F32
+
+RateLimit: Any = msgspec.defstruct(
+    "RateLimit",
+    [_define(field) for field in FIELDS if field.in_rate_limit],
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    namespace={"__doc__": "The limits of the model's server."},
+)
+_OTHER_TYPES: dict[str, tuple[Any, Any]] = {
+    "task": (Task, Task.TEXT_EMBEDDING),
+    "source": (Source | None, None),
+    "token": (str | None, None),
+    "chunking_settings": (dict[str, Any] | None, None),
+}
+
+
+def _form_fields() -> list[Any]:
+    """The fields of the form; `rate_limit` takes the place of the first of its own."""
+    found: dict[str, Any] = {}
+    for field in FIELDS:
+        if field.in_rate_limit:
+            found["rate_limit"] = ("rate_limit", RateLimit, msgspec.field(default_factory=RateLimit))
+        elif field.name in _OTHER_TYPES:
+            found[field.name] = (field.name, *_OTHER_TYPES[field.name])
+        else:
+            found[field.name] = _define(field)
+    return list(found.values())
+
+
+if TYPE_CHECKING:
+
+    class _Fields(msgspec.Struct):
+        """What mypy can know of a struct that is made from a table."""
+
+        def __init__(self, **values: object) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+else:
+    _Fields = msgspec.defstruct("_Fields", _form_fields(), kw_only=True)
+
+
+class EndpointForm(_Fields, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """The settings of an endpoint; only `name` is required."""
 
     @classmethod
     def of(cls, endpoint: Endpoint) -> EndpointForm:
-        """The form that makes this endpoint, without its token."""
-        same = {name: getattr(endpoint, name) for name in _SAME}
+        """The form that describes this endpoint, without its token."""
         return cls(
-            **same,
-            rate_limit=RateLimit(**{name: getattr(endpoint, name) for name in RateLimit.__struct_fields__}),
+            **{name: getattr(endpoint, name) for name in _PLAIN_FIELDS},
+            rate_limit=RateLimit(**{name: getattr(endpoint, name) for name in _RATE_LIMIT_FIELDS}),
             chunking_settings=endpoint.chunking.as_dict() if endpoint.chunking else None,
             cache=endpoint.cached,
         )
 
     def endpoint(self) -> tuple[Endpoint, Secret | None]:
-        """The endpoint, and its token.
+        """The endpoint and its token.
 
         Raises:
-            InvalidEndpoint: its settings cannot be used.
+            InvalidEndpoint: the settings are not valid.
         """
-        source = self.source or self._source()
+        source = self.source or self._default_source()
         if source in _WITHOUT_URL and self.url:
             raise InvalidRequest(
                 f"A {_WITHOUT_URL[source]} endpoint has no URL.", remedy="Leave out url, or source."
             )
         _check_proxy(self.proxy)
-        _check_payer(self.bill_to)
-        same = {name: getattr(self, name) for name in _SAME if name != "source"}
+        _check_bill_to(self.bill_to)
+        settings = {name: getattr(self, name) for name in _PLAIN_FIELDS} | {"source": source}
         draft = Endpoint(
-            **same,
-            source=source,
+            **settings,
             cached=self.cache,
             **msgspec.structs.asdict(self.rate_limit),
             chunking=parse_chunking_settings(self.chunking_settings) if self.chunking_settings else None,
         )
         return draft, Secret(self.token) if self.token else None
 
-    def _source(self) -> Source:
+    def _default_source(self) -> Source:
         if self.url:
             return Source.DEDICATED
         return Source.ROUTER if self.provider else Source.LOCAL
 
 
 _WITHOUT_URL = {Source.LOCAL: "local", Source.ROUTER: "hosted"}
-_PAYER = re.compile(r"[\w.-]{1,96}", re.ASCII)
-_SAME = (
-    *("name", "task", "source", "model", "url", "connection", "provider", "bill_to", "namespace", "engine"),
-    *("similarity", "dimensions", "max_input_tokens", "prefixes", "proxy", "ca_bundle", "timeout"),
-    *("fallback", "enabled", "top_n", "return_documents", "precision"),
-)
-"""Fields that the form and the endpoint have alike."""
+_ORGANIZATION = re.compile(r"[\w.-]{1,96}", re.ASCII)
 
 
 class Edited(msgspec.Struct, frozen=True):
@@ -147,14 +146,14 @@ def edited(endpoint: Endpoint, given: Mapping[str, Any]) -> Edited:
 def endpoint_json(endpoint: Endpoint, token_hint: str | None) -> dict[str, Any]:
     """An endpoint as it is shown: never its token, only the token's last characters."""
     facts = endpoint.facts
-    shown: dict[str, Any] = {name: getattr(endpoint, name) for name in _SAME}
+    shown: dict[str, Any] = {name: getattr(endpoint, name) for name in _PLAIN_FIELDS}
     shown |= {
         "token": token_hint,
         "tested": facts.engine is not None,
         "similarity": endpoint.similarity or Similarity.COSINE,
         "dimensions": facts.dimensions,
         "max_input_tokens": endpoint.token_limit,
-        "rate_limit": _known({name: getattr(endpoint, name) for name in RateLimit.__struct_fields__})
+        "rate_limit": _known({name: getattr(endpoint, name) for name in _RATE_LIMIT_FIELDS})
         if endpoint.is_rate_limited
         else None,
         "prefixes": facts.prefixes if endpoint.prefixes is None else endpoint.prefixes,
@@ -166,9 +165,9 @@ def endpoint_json(endpoint: Endpoint, token_hint: str | None) -> dict[str, Any]:
     return _known(shown)
 
 
-def _check_payer(bill_to: str | None) -> None:
+def _check_bill_to(bill_to: str | None) -> None:
     """It becomes a header."""
-    if bill_to and not _PAYER.fullmatch(bill_to):
+    if bill_to and not _ORGANIZATION.fullmatch(bill_to):
         raise InvalidEndpoint(
             "[bill_to] is no name of an organisation on the Hub.",
             remedy="Give the name as it stands in the address of its page.",

@@ -23,6 +23,7 @@ from hubgate.web.console.models import form as model_form
 from hubgate.web.console.models.chunk_form import OWN, STRATEGIES, chunking_of
 from hubgate.web.console.models.chunk_preview import marked
 from hubgate.web.console.models.form import (
+    CONTROLS,
     EMPTY,
     ENGINES,
     KEEP,
@@ -218,6 +219,7 @@ class Editing:
                 "similarities": list(Similarity),
                 "engines": ENGINES,
                 "precisions": list(Precision),
+                "controls": CONTROLS,
                 "prefixes": list(PREFIXES),
                 "own": OWN,
                 "connections": [one.name for one in self._gateway.connections()],

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from enum import Enum
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from hubgate.domain.calls import InputType
 from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Engine, Precision, Source, Task
+from hubgate.domain.endpoint_fields import FIELDS, EndpointField
 from hubgate.domain.errors import InvalidRequest
 from hubgate.domain.secret import Secret
 from hubgate.web.console.models.chunk_form import FIT, SEPARATORS, STRATEGIES, chunk_fields, chunking_of
@@ -31,16 +33,46 @@ ENGINES = tuple(engine for engine in Engine if engine not in {Engine.PROVIDER, E
 """Servers that may stand behind a URL."""
 KEEP, NEW, NOTHING = "=", "+", ""
 """What may be chosen as the token, beside the name of a connection: the stored one, a new one, none."""
-_WHOLE = ("dimensions", "max_input_tokens")
-_RATES = ("requests_per_minute", "tokens_per_minute", "max_concurrent_requests", "burst")
-_OTHERS = ("timeout", "top_n", "return_documents")
-_TEXTS = ("name", "similarity", "fallback")
-_OF_SOURCE = {
-    Source.ROUTER: ("model", "provider", "bill_to", "proxy", "ca_bundle"),
-    Source.DEDICATED: ("model", "url", "namespace", "engine", "proxy", "ca_bundle"),
-    Source.LOCAL: ("model", "precision"),
-    Source.FAKE: (),
-}
+_YES_NO = {"true": True, "false": False}
+
+
+class Control(NamedTuple):
+    """How a field is entered."""
+
+    kind: str
+    """`text`, `whole` or `choice`, as the macros of `_form.html` are called."""
+    options: list[tuple[str, str]]
+    """Of a choice: value and label; the first leaves the default."""
+    sources: str
+    """CSS classes of the sources that have the field; empty for all."""
+    kinds: str
+    """CSS classes of the model types that have it; empty for all."""
+
+
+def _control(field: EndpointField) -> Control:
+    values: list[str] = []
+    if issubclass(field.base_type, Enum):
+        values = [str(value) for value in field.base_type]
+    elif field.base_type is bool:
+        values = [*_YES_NO]
+    kind = "choice" if values else "whole" if field.base_type is int else "text"
+    sources = [f"for-{source}" for source in Source if source in field.sources]
+    kinds = [f"for-{name}" for name, tasks in KINDS.items() if not field.tasks.isdisjoint(tasks)]
+    return Control(
+        kind,
+        [("", "–"), *((value, value) for value in values)],
+        " ".join(sources) if len(sources) < len(Source) else "",
+        " ".join(kinds) if len(kinds) < len(KINDS) else "",
+    )
+
+
+_NOT_SIMPLE = frozenset(
+    {"task", "source", "token", "connection", "chunking_settings", "prefixes", "cache", "enabled"}
+)
+"""Fields of an endpoint that the form has in parts, under another name, or not at all."""
+SIMPLE_FIELDS = tuple(field for field in FIELDS if field.name not in _NOT_SIMPLE)
+"""Fields of an endpoint that are one field of the form, with the same name."""
+CONTROLS = {field.name: _control(field) for field in SIMPLE_FIELDS}
 _NEEDED = {
     Source.ROUTER: ("model",),
     Source.DEDICATED: ("url",),
@@ -53,20 +85,10 @@ PREFIXES = {f"prefix_{word}": word for word in InputType}
 """What stands before each kind of text, by its field."""
 RAW_FIELDS = frozenset({*PREFIXES, SEPARATORS})
 """Text in which a space at the end matters."""
-_OF_EMBEDDING = frozenset(
-    {
-        "similarity",
-        "dimensions",
-        *PREFIXES,
-        "no_prefixes",
-        "strategy",
-        SEPARATORS,
-        *chain(*STRATEGIES.values()),
-    }
-)
-"""Fields that are seen of embedding models alone."""
-_YES_NO = {"true": True, "false": False}
-_MOST = 10**9
+_PARTS = (*PREFIXES, "no_prefixes", "strategy", SEPARATORS, *chain(*STRATEGIES.values()))
+"""Fields of which prefixes and chunking settings are made."""
+_MAX_NUMBER = 10**9
+_MAX_SECONDS = 86_400
 
 EMPTY: Mapping[str, str] = {
     "kind": "embedding",
@@ -112,26 +134,23 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
     form = {**form, "name": old.name if old else form.get("name") or proposed_name(form)}
     faults = dict(_missing(form, source))
     task = task_of(form)
-    if task not in KINDS["embedding"]:
-        form = _without_vectors(form, old if old and old.task not in KINDS["embedding"] else None)
-    ranks = task is Task.RERANK
-    wholes = (*_WHOLE, "top_n") if ranks else _WHOLE
-    numbers = _numbers(form, (*wholes, *_RATES), faults)
+    form = _without_unused(form, task, old)
+    simple = {
+        field: _value(form, field, faults)
+        for field in SIMPLE_FIELDS
+        if source in field.sources and form.get(field.name)
+    }
     chunking = chunking_of(form, faults, old.chunking if old else None)
-    timeout = _seconds(form, faults)
     if faults:
         raise Faults(faults)
     made: dict[str, Any] = {
         "task": task,
         "source": source,
-        "rate_limit": {name: numbers[name] for name in _RATES if numbers[name] is not None},
+        "rate_limit": {field.name: value for field, value in simple.items() if field.in_rate_limit},
         "chunking_settings": chunking,
         "prefixes": _prefixes(form),
         "cache": "cache" in form,
-        "timeout": timeout,
-        **{name: numbers[name] for name in wholes},
-        "return_documents": _YES_NO.get(form.get("return_documents", "")) if ranks else None,
-        **{name: given for name in (*_TEXTS, *_OF_SOURCE[source]) if (given := form.get(name))},
+        **{field.name: value for field, value in simple.items() if not field.in_rate_limit},
         **_token(form),
     }
     endpoint, token = fit(made, EndpointForm).endpoint()
@@ -158,10 +177,7 @@ def form_of(endpoint: Endpoint, *, has_token: bool) -> dict[str, str]:
         f"task_{kind}": endpoint.task,
         "connection": endpoint.connection or own,
         "cache": "on" if endpoint.cached else None,
-        **{
-            name: getattr(endpoint, name)
-            for name in (*_TEXTS, *_WHOLE, *_RATES, *_OTHERS, *_all(_OF_SOURCE.values()))
-        },
+        **{field.name: getattr(endpoint, field.attribute) for field in SIMPLE_FIELDS},
         **{field: (endpoint.prefixes or {}).get(word) for field, word in PREFIXES.items()},
         "no_prefixes": None if endpoint.prefixes is None or any(endpoint.prefixes.values()) else "on",
         **chunk_fields(endpoint.chunking),
@@ -199,35 +215,46 @@ def _missing(form: Mapping[str, str], source: Source) -> Iterable[tuple[str, str
         yield "token", "fault.token"
 
 
-def _without_vectors(form: Mapping[str, str], old: Endpoint | None) -> dict[str, str]:
-    """The form of a model that gives no vectors: what belongs to those is as it was, whatever stands in it."""
-    before = form_of(old, has_token=False) if old else EMPTY
-    kept = {name: text for name, text in form.items() if name not in _OF_EMBEDDING}
-    return {**kept, **{name: before[name] for name in _OF_EMBEDDING & before.keys()}}
+def _without_unused(form: Mapping[str, str], task: Task, old: Endpoint | None) -> dict[str, str]:
+    """The form with the fields that the task does not use as they were before, or empty."""
+    kind = next(tasks for tasks in KINDS.values() if task in tasks)
+    unused = {field.name for field in SIMPLE_FIELDS if field.tasks.isdisjoint(kind)}
+    if kind != KINDS["embedding"]:
+        unused.update(_PARTS)
+    before = form_of(old, has_token=False) if old and old.task in kind else EMPTY
+    return {
+        **{name: text for name, text in form.items() if name not in unused},
+        **{name: before[name] for name in unused & before.keys()},
+    }
 
 
-def _numbers(form: Mapping[str, str], names: Iterable[str], faults: dict[str, str]) -> dict[str, int | None]:
-    """Whole numbers in whatever digits; an empty field is none."""
-    read: dict[str, int | None] = {}
-    for name in names:
-        text = form.get(name, "").replace(",", "").replace("\u066c", "")
-        read[name] = int(text) if text.isdecimal() and len(text) < 12 else None
-        if text and not 0 < (read[name] or 0) <= _MOST:
-            faults[name] = "fault.whole"
-    return read
+def _value(form: Mapping[str, str], field: EndpointField, faults: dict[str, str]) -> object:
+    text = form[field.name]
+    if field.base_type is int:
+        return _whole_number(text, field.name, faults)
+    if field.base_type is float:
+        return _seconds(text, field.name, faults)
+    return _YES_NO.get(text) if field.base_type is bool else text
 
 
-def _seconds(form: Mapping[str, str], faults: dict[str, str]) -> float | None:
-    text = form.get("timeout", "").replace("\u066b", ".")
-    if not text:
-        return None
+def _whole_number(text: str, name: str, faults: dict[str, str]) -> int | None:
+    """A whole number in the digits of any language."""
+    text = text.replace(",", "").replace("\u066c", "")
+    if text.isdecimal() and len(text) < 12 and 0 < int(text) <= _MAX_NUMBER:
+        return int(text)
+    faults[name] = "fault.whole"
+    return None
+
+
+def _seconds(text: str, name: str, faults: dict[str, str]) -> float | None:
     try:
-        seconds = float(text)
+        seconds = float(text.replace("\u066b", "."))
     except ValueError:
         seconds = 0.0
-    if not 0 < seconds <= 86_400:
-        faults["timeout"] = "fault.seconds"
-    return seconds
+    if 0 < seconds <= _MAX_SECONDS:
+        return seconds
+    faults[name] = "fault.seconds"
+    return None
 
 
 def _prefixes(form: Mapping[str, str]) -> dict[InputType, str] | None:
@@ -248,7 +275,3 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _all(groups: Iterable[tuple[str, ...]]) -> set[str]:
-    return {name for group in groups for name in group}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lookalikes.hub import running_hub
 
-from hubgate.cli.fetching import progress
+from hubgate.cli.endpoints import progress
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_models" / "mpnet"
 

@@ -1,0 +1,161 @@
+"""The settings of an endpoint, one row each.
+
+The command line's options, the JSON of `/api`, the YAML of a configuration, the console's form, and whether a change
+needs a new test of the model all come from this table. A row's type and default are those of the attribute of
+`Endpoint` that it sets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, get_args, get_type_hints
+
+from hubgate.domain.endpoint import Endpoint, Source, Task
+
+_EMBEDDING = frozenset({Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING})
+_REMOTE = frozenset({Source.ROUTER, Source.DEDICATED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointField:
+    """One setting."""
+
+    name: str
+    """In JSON, YAML and forms; with hyphens, on the command line."""
+    help: str | None = None
+    """Of the command-line option; `None` if there is none."""
+    stored_as: str | None = None
+    """The attribute of `Endpoint`, if it has another name."""
+    in_rate_limit: bool = False
+    """Whether JSON and YAML hold it in the object `rate_limit`."""
+    is_cosmetic: bool = False
+    """Whether a change can neither change what the model returns nor make it unreachable."""
+    is_secret: bool = False
+    """Never shown, and stored apart from the endpoint."""
+    sources: frozenset[Source] = frozenset(Source)
+    tasks: frozenset[Task] = frozenset(Task)
+
+    @property
+    def attribute(self) -> str:
+        return self.stored_as or self.name
+
+    @property
+    def type(self) -> Any:
+        """Of the attribute."""
+        return _TYPES[self.attribute]
+
+    @property
+    def base_type(self) -> Any:
+        """The type of a value that is not `None`."""
+        return next((kind for kind in get_args(self.type) if kind is not type(None)), self.type)
+
+    @property
+    def default(self) -> Any:
+        """Of the attribute; `dataclasses.MISSING` if it is required."""
+        return _DEFAULTS[self.attribute]
+
+
+_TYPES = get_type_hints(Endpoint)
+_DEFAULTS = {each.name: each.default for each in fields(Endpoint)}
+
+FIELDS = (
+    EndpointField(name="name"),
+    EndpointField(
+        name="task",
+        help="What the model does: text_embedding (the default), sparse_embedding, rerank, completion, chat_completion.",
+    ),
+    EndpointField(name="source"),
+    EndpointField(
+        name="model",
+        help="The model at the URL, if the server does not report it.",
+        sources=frozenset(Source) - {Source.FAKE},
+    ),
+    EndpointField(
+        name="url",
+        help="URL of an Inference Endpoint or any compatible server.",
+        sources=frozenset({Source.DEDICATED}),
+    ),
+    EndpointField(name="token", is_secret=True),
+    EndpointField(name="connection", help="Name of the stored token to use."),
+    EndpointField(
+        name="provider",
+        help="For a hosted model: auto, a provider's name, or a policy.",
+        sources=frozenset({Source.ROUTER}),
+    ),
+    EndpointField(
+        name="bill_to",
+        help="The organization to bill for a hosted model.",
+        sources=frozenset({Source.ROUTER}),
+    ),
+    EndpointField(
+        name="namespace",
+        help="The user or organization that owns the Inference Endpoint.",
+        is_cosmetic=True,
+        sources=frozenset({Source.DEDICATED}),
+    ),
+    EndpointField(
+        name="engine",
+        help="The server at the URL, if detection fails.",
+        sources=frozenset({Source.DEDICATED}),
+    ),
+    EndpointField(
+        name="similarity",
+        help="cosine, dot_product or l2_norm.",
+        is_cosmetic=True,
+        tasks=frozenset({Task.TEXT_EMBEDDING}),
+    ),
+    EndpointField(name="dimensions", help="Expected length of the vectors.", tasks=_EMBEDDING),
+    EndpointField(name="max_input_tokens", help="Max tokens per input, if the server does not report it."),
+    EndpointField(
+        name="requests_per_minute", help="Rate limit (default: 3000).", in_rate_limit=True, is_cosmetic=True
+    ),
+    EndpointField(
+        name="tokens_per_minute", help="Rate limit in tokens, if any.", in_rate_limit=True, is_cosmetic=True
+    ),
+    EndpointField(
+        name="max_concurrent_requests",
+        help="Max requests in flight, if limited.",
+        in_rate_limit=True,
+        is_cosmetic=True,
+    ),
+    EndpointField(
+        name="burst",
+        help="Requests that may be sent together after a pause (default: 1).",
+        in_rate_limit=True,
+        is_cosmetic=True,
+    ),
+    EndpointField(
+        name="chunking_settings",
+        help="chunking_settings as in Elasticsearch, in JSON.",
+        stored_as="chunking",
+        is_cosmetic=True,
+        tasks=_EMBEDDING,
+    ),
+    EndpointField(name="prefixes", tasks=_EMBEDDING),
+    EndpointField(
+        name="cache",
+        help="Whether to cache vectors.",
+        stored_as="cached",
+        is_cosmetic=True,
+        tasks=_EMBEDDING,
+    ),
+    EndpointField(name="top_n", is_cosmetic=True, tasks=frozenset({Task.RERANK})),
+    EndpointField(name="return_documents", is_cosmetic=True, tasks=frozenset({Task.RERANK})),
+    EndpointField(name="proxy", help="HTTP proxy between hubgate and the server.", sources=_REMOTE),
+    EndpointField(
+        name="ca_bundle",
+        help="File of CA certificates to verify the server against.",
+        sources=_REMOTE,
+    ),
+    EndpointField(name="timeout", help="Timeout of one request, in seconds.", is_cosmetic=True),
+    EndpointField(name="fallback", help="The endpoint that answers when this one cannot.", is_cosmetic=True),
+    EndpointField(name="enabled", is_cosmetic=True),
+    EndpointField(
+        name="precision", help="For a local model: f32, bf16 or auto.", sources=frozenset({Source.LOCAL})
+    ),
+)
+"""In the order in which JSON and YAML hold them."""
+
+PUBLIC_FIELDS = tuple(field for field in FIELDS if not field.is_secret)
+IDENTITY = tuple(field.attribute for field in PUBLIC_FIELDS if not field.is_cosmetic)
+"""Attributes of `Endpoint` that decide what the model is or how it is reached."""
