@@ -192,7 +192,7 @@ async def test_a_fallback_that_cannot_stand_in_is_told(scripted: ScriptedGate) -
         ("endpoints: {X: {source: fake}}", "endpoints.X: Invalid inference_id"),
         ("endpoints: {x: {source: fake, connection: nowhere}}", "names connection [nowhere]"),
         ("endpoints: {x: {source: fake, fallback: nowhere}}", "falls back to [nowhere]"),
-        ("endpoints: {x: {source: fake, name: y}, y: {}}", "needs a model"),
+        ("endpoints: {x: {source: fake, name: y}, y: {}}", "requires a model"),
         ("endpoints: {x: {source: fake, timeout: .nan}}", "[timeout] must be a positive number"),
         ("endpoints: {x: {source: fake, timeout: .inf}}", "[timeout] must be a positive number"),
         ("endpoints: {x: {source: fake, token: hf_plain}}", "a token does not stand in a configuration"),

@@ -153,7 +153,7 @@ def test_hosted_models_that_nobody_serves_or_nobody_knows(settings: Settings) ->
 def test_the_command_says_what_fails_and_what_to_do(gate: RunningGate, hubgate: Command) -> None:
     with lookalike("tei") as server:
         gate.add("e5", url=server.url)
-        assert hubgate("doctor", "e5").out.endswith("e5 is well.\n")
+        assert hubgate("doctor", "e5").out.endswith("e5 is healthy.\n")
         server.fail("paused")
         told = hubgate("doctor", "e5")
         assert told.status == 1
