@@ -138,9 +138,9 @@ def test_a_model_that_fails_is_saved_switched_off(empty: Screen) -> None:
     page.fill("#name", "later")
     page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("Nothing is listening at this address").wait_for()
-    page.get_by_role("button", name="Save switched off").click()
+    page.get_by_role("button", name="Save as disabled").click()
     page.wait_for_url("**/ui/models/later/overview?done=kept")
-    assert page.locator(".state").inner_text() == "Switched off"
+    assert page.locator(".state").inner_text() == "Disabled"
 
 
 def test_fields_come_and_go_with_the_choices(empty: Screen) -> None:
@@ -184,7 +184,7 @@ def test_the_list_is_searched_while_typing_and_its_states_stay_fresh(empty: Scre
     assert page.locator("tbody th a").inner_text() == "alpha"
     assert page.url.endswith("?q=alp&task=&source=")
     empty.gate.request("PATCH", "/api/endpoints/alpha", {"enabled": False})
-    page.get_by_text("Switched off").wait_for()
+    page.get_by_text("Disabled").wait_for()
 
 
 def test_menus_open_and_close_by_keyboard(empty: Screen) -> None:
@@ -266,7 +266,7 @@ def test_it_works_without_any_script(browser: Browser, gate: RunningGate) -> Non
     page.press("#key", "Enter")
     page.get_by_label("Actions for alpha").click()
     page.get_by_role("button", name="Switch off").click()
-    page.get_by_text("alpha is switched off.").wait_for()
+    page.get_by_text("alpha is disabled.").wait_for()
     page.goto(f"{gate.url}/ui/models/alpha/edit")
     page.fill("#requests_per_minute", "60")
     page.get_by_role("button", name="Save", exact=True).click()

@@ -79,5 +79,5 @@ def test_the_switch_comes_before_the_browser_and_english_last(
 
 
 def test_two_things_of_one_line_stand_in_the_comma_of_the_language() -> None:
-    told = [one.translate("play.cut.size", strategy="A", words="B") for one in languages().values()]
+    told = [one.translate("play.chunks.size", strategy="A", words="B") for one in languages().values()]
     assert told == ["A, B", "A，B", "A、B", "\u2068A\u2069، \u2068B\u2069"]

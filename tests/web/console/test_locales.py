@@ -30,7 +30,6 @@ CODES = ("en", "zh", "ja", "fa")
 WITHOUT_HINT = {"requests_per_minute", "tokens_per_minute", "similarity"}
 """Fields of the model form that need no explanation."""
 FAMILIES: dict[str, set[str]] = {
-    "about.": {"hubgate", "python", "icu"},
     "cause.": {name for cause in Cause for name in (cause.value, f"{cause}.remedy")},
     "config.": {"add", "change", "remove", "connection", "endpoint", "key"},
     "delete.used.": {"key", "endpoint"},
@@ -128,7 +127,7 @@ def test_every_key_that_is_there_is_used() -> None:
 def test_next_to_nothing_is_left_in_english(code: str) -> None:
     english, other = words("en"), words(code)
     names = re.compile(
-        r"^(about\.|usage\.csv$|usage\.series\.p\d\d$|where\.(router|dedicated)$|kind\.(llm|embedding|rerank)$|separators\.markdown$)"
+        r"^(usage\.csv$|usage\.series\.p\d\d$|where\.(router|dedicated)$|kind\.(llm|embedding|rerank)$|separators\.markdown$)"
     )
     same = {key for key in english if english[key] == other[key] and not names.match(key)}
     assert same == set()

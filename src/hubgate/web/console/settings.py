@@ -77,7 +77,7 @@ class SettingsPage:
         connections = [
             (one, self._gateway.users_of_connection(one.name)) for one in self._gateway.connections()
         ]
-        about = (("hubgate", __version__), ("python", platform.python_version()), ("icu", icu_version()))
+        about = (("hubgate", __version__), ("Python", platform.python_version()), ("ICU", icu_version()))
         return context.render(
             "settings.html", about=about, connections=connections, error=error, form=form, faults={}
         )

@@ -154,7 +154,7 @@ class TestTesting:
             page = outcome_of(visitor, form(server.url))
         assert "Token · failed" in page.words
         assert "The token is wrong or was revoked" in page.words
-        assert "Save switched off" in page.words
+        assert "Save as disabled" in page.words
 
     def test_the_stored_token_is_used_where_it_is_kept(self, visitor: Visitor) -> None:
         with lookalike("tei", key=TOKEN) as server:
@@ -206,7 +206,7 @@ class TestSaving:
         with lookalike("tei", key="hf_another") as server:
             page = visitor.post("/ui/models/new", form(server.url), hx_request="true")
             assert "The token is wrong" in page.words
-            assert "Save switched off" in page.words
+            assert "Save as disabled" in page.words
             assert visitor.gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
             page = visitor.post("/ui/models/new", form(server.url, save="off"))
         assert page.headers["location"] == "/ui/models/e5/overview?done=kept"
@@ -216,7 +216,7 @@ class TestSaving:
         visitor.gate.add("e5")
         page = visitor.post("/ui/models/new", form("http://127.0.0.1:1"), hx_request="true")
         assert "The name is taken" in page.words
-        assert "Save switched off" not in page.words
+        assert "Save as disabled" not in page.words
 
     def test_a_named_token_is_stored_once_and_chosen_the_next_time(self, visitor: Visitor) -> None:
         with lookalike("tei", key=TOKEN) as server:

@@ -63,7 +63,7 @@ class TestTheModelPage:
         sent = visitor.post("/ui/models/alpha/disable", {"overview": "1"})
         assert sent.headers["location"] == "/ui/models/alpha/overview?done=disabled"
         page = visitor.get(sent.headers["location"])
-        assert "alpha is switched off." in page.words
+        assert "alpha is disabled." in page.words
         assert 'action="/ui/models/alpha/enable"' in page.text
 
     def test_its_state_is_refreshed_for_it_alone(self, visitor: Visitor) -> None:
@@ -78,14 +78,16 @@ class TestTheModelPage:
             visitor.gate.add("e5", url=server.url, chunking_settings=DEFAULT_CHUNKING.as_dict())
         for path in ("/ui/models/e5/overview", "/ui/models/e5/edit"):
             words = visitor.get(path).words
-            assert "Chunks may be cut off Chunks of up to 250 words can be longer than the 64 tokens" in words
+            assert (
+                "Chunks may be truncated Chunks of up to 250 words can be longer than the 64 tokens" in words
+            )
 
     def test_chunks_that_fit_the_model_need_no_warning(self, visitor: Visitor) -> None:
         with lookalike("tei", name="org/small", max_tokens=64) as server:
             visitor.gate.add("e5", url=server.url)
         words = visitor.get("/ui/models/e5/overview").words
         assert "Fit the model" in words
-        assert "Chunks may be cut off" not in words
+        assert "Chunks may be truncated" not in words
         assert "may be cut without notice" in words, "for nobody can count this model's tokens"
 
     def test_a_changed_model_is_told_and_accepted_on_its_page(self, visitor: Visitor) -> None:

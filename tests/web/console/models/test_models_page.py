@@ -91,8 +91,8 @@ def test_a_model_is_switched_off_and_on(visitor: Visitor) -> None:
     visitor.gate.add("alpha")
     page = visitor.post("/ui/models/alpha/disable")
     assert page.headers["location"] == "/ui/models?done=disabled&name=alpha"
-    assert "Switched off" in visitor.get("/ui/models").words
-    assert "alpha is switched off." in visitor.get(page.headers["location"]).words
+    assert "Disabled" in visitor.get("/ui/models").words
+    assert "alpha is disabled." in visitor.get(page.headers["location"]).words
     visitor.post("/ui/models/alpha/enable")
     assert "Running" in visitor.get("/ui/models").words
 

@@ -89,7 +89,7 @@ def test_a_text_that_the_model_did_not_read_to_its_end_is_marked(local_gate: Run
     visitor = Visitor(local_gate)
     visitor.sign_in()
     page = run(visitor, "all-minilm-l6-v2", text_1="one more word " * 200, text_2="short")
-    assert "256 tokens too long: its end was not read" in page.words
+    assert "256 tokens truncated: the end was not read" in page.words
     assert "Truncated 1 text" in page.words
 
 

@@ -54,8 +54,8 @@ def test_every_card_has_its_number(visitor: Visitor) -> None:
 
 def test_charts_are_drawn_with_the_numbers_of_each_column(visitor: Visitor) -> None:
     page = visitor.get("/ui/usage?range=day")
-    assert re.search(r'<path class="fill series-answered" d="M231 100\.00V', page.text)
-    assert re.search(r"<title>[^<]+\nanswered: 4\nfailed: 1\ncancelled: 0\n", page.text)
+    assert re.search(r'<path class="fill series-succeeded" d="M231 100\.00V', page.text)
+    assert re.search(r"<title>[^<]+\nsucceeded: 4\nfailed: 1\ncancelled: 0\n", page.text)
     assert "style=" not in page.text
 
 

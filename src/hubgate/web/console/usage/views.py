@@ -44,15 +44,15 @@ class Share:
 
 _STACKS: Mapping[str, Mapping[str, Callable[[Tally], float]]] = {
     "requests": {
-        "answered": lambda one: one.requests - one.errors - one.cancelled,
+        "succeeded": lambda one: one.requests - one.errors - one.cancelled,
         "failed": lambda one: one.errors,
         "cancelled": lambda one: one.cancelled,
     },
     "texts": {"texts": lambda one: one.texts},
-    "tokens": {"read": lambda one: one.prompt_tokens, "written": lambda one: one.completion_tokens},
+    "tokens": {"input": lambda one: one.prompt_tokens, "output": lambda one: one.completion_tokens},
     "waiting": {"waiting": lambda one: one.queue_seconds / one.requests if one.requests else 0.0},
     "cache": {"hits": lambda one: one.cache_hits, "misses": lambda one: one.cache_misses},
-    "upstream": {"asked": lambda one: one.upstream_requests, "saved": lambda one: one.saved_requests},
+    "upstream": {"sent": lambda one: one.upstream_requests, "saved": lambda one: one.saved_requests},
 }
 SERIES = frozenset(name for stack in _STACKS.values() for name in stack) | PERCENTILES.keys()
 OF_ENDPOINTS = frozenset({"cache", "upstream"})
