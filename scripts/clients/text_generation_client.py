@@ -15,4 +15,6 @@ assert answer.details.generated_tokens == len(SAID.split())
 events = list(client.generate_stream(PROMPT, max_new_tokens=20))
 check_text("".join(event.token.text for event in events if not event.token.special), "generate_stream")
 check_text(events[-1].generated_text, "generate_stream's last event")
-check_refused(lambda: client.generate(PROMPT, watermark=True), ValidationError, "knows no [watermark]")
+check_refused(
+    lambda: client.generate(PROMPT, watermark=True), ValidationError, "does not support [watermark]"
+)

@@ -20,7 +20,7 @@ KINDS = {
     "text": ("vllm", "base", "completion"),
     "tgi": ("tgi", "llm", "completion"),
     "llamacpp": ("llamacpp", "llm", "chat_completion"),
-    "transformers": ("transformers-serve", "llm", "conversational"),
+    "transformers": ("transformers", "llm", "conversational"),
     "t5": ("toolkit", "text2text", "text2text-generation"),
     "ranker": ("tei", "reranker", "rerank"),
     "infinity-ranker": ("infinity", "reranker", "rerank"),

@@ -33,7 +33,7 @@ ENGINES: dict[str, Callable[[Model, Asked, Embedder], Answer]] = {
     "llamacpp": llamacpp,
     "infinity": openai.infinity,
     "toolkit": toolkit.toolkit,
-    "transformers-serve": toolkit.transformers_serve,
+    "transformers": toolkit.transformers_serve,
     "tgi": tgi,
     "router": router,
     "unknown": toolkit.unknown,

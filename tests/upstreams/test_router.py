@@ -262,7 +262,7 @@ async def test_without_the_hub_what_the_operator_says_is_believed(
     chat = await sources.detect(Target(endpoint(Task.CHAT_COMPLETION), TOKEN))
     embeds = await sources.detect(Target(endpoint(Task.TEXT_EMBEDDING, provider="hf-inference"), TOKEN))
     assert (chat.chats, embeds.provider, embeds.provider_model) == (True, "hf-inference", MODEL)
-    assert "believed" in chat.warnings[0]
+    assert "settings are used" in chat.warnings[0]
     with pytest.raises(HubgateError) as caught:
         await sources.detect(Target(endpoint(Task.TEXT_EMBEDDING), TOKEN))
     assert caught.value.cause is Cause.CONNECTION_REFUSED

@@ -12,8 +12,8 @@ from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Target, Tas
 from hubgate.domain.errors import Cause, HubgateError
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
-from hubgate.upstreams.engines.embedders import POOLED_HERE
-from hubgate.upstreams.engines.toolkit_tasks import check_deployed_task, task_in_error, task_in_reply
+from hubgate.upstreams.engines.embeddings import POOLED_HERE
+from hubgate.upstreams.engines.toolkit import check_deployed_task, task_in_error, task_in_reply
 from hubgate.upstreams.http.messages import HttpReply
 from hubgate.upstreams.sources import ModelSources
 
@@ -143,7 +143,7 @@ async def test_a_server_that_cannot_answer_now_says_why(
         ("sglang", "llm", "completion"),
         ("infinity", "reranker", "rerank"),
         ("toolkit", "classifier", "text-classification"),
-        ("transformers-serve", "llm", "chat_completion"),
+        ("transformers", "llm", "chat_completion"),
         ("tgi", "llm", "completion"),
     ],
 )
@@ -164,7 +164,7 @@ WRITES = {
         revision="e2d8c2f1",
         max_input_tokens=512,
     ),
-    "transformers-serve": Facts(engine=Engine.TRANSFORMERS),
+    "transformers": Facts(engine=Engine.TRANSFORMERS),
     "vllm": LEARNED["vllm"],
     "sglang": LEARNED["sglang"],
     "llamacpp": LEARNED["llamacpp"],
@@ -290,7 +290,7 @@ async def test_the_operators_engine_is_believed_of_a_server_that_says_nothing(so
     with lookalike("unknown") as server:
         facts = await sources.detect(Target(endpoint(server.url, engine=Engine.INFINITY)))
     assert (facts.engine, facts.max_batch_texts) == (Engine.INFINITY, 2048)
-    assert "does not say what it is" in facts.warnings[0]
+    assert "does not report what it is" in facts.warnings[0]
 
 
 async def test_the_model_that_the_operator_named_is_chosen_among_those_served(sources: ModelSources) -> None:

@@ -12,13 +12,14 @@ import pytest
 from hubgate.domain.calls import Chat, Complete, WireFormat
 from hubgate.domain.endpoint import Engine
 from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, UpstreamUnreadable
-from hubgate.upstreams.engines.generators import WRITERS, Form
+from hubgate.upstreams.engines.generation import Form
 from hubgate.upstreams.engines.replies.errors import refusal
 from hubgate.upstreams.engines.replies.events import ServerEvents
 from hubgate.upstreams.engines.replies.text import read_generated
-from hubgate.upstreams.engines.requests.response_format import Schemas
-from hubgate.upstreams.generators import AfterPrompt
+from hubgate.upstreams.engines.response_format import Schemas
+from hubgate.upstreams.engines.specs import SPECS
 from hubgate.upstreams.http.messages import HttpReply
+from hubgate.upstreams.server_models import AfterPrompt
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,7 +40,7 @@ def chat(**fields: object) -> Chat:
 
 
 def body(engine: Engine, call: Chat | Complete, model: str | None = "m", *, stream: bool = False) -> Any:
-    return json.loads(WRITERS[engine][type(call)].body(call, model, stream=stream))
+    return json.loads(SPECS[engine].generation[type(call)].body(call, model, stream=stream))
 
 
 OPENAI = [Engine.VLLM, Engine.SGLANG, Engine.LLAMACPP, Engine.TRANSFORMERS, Engine.OPENAI]
@@ -47,7 +48,7 @@ OPENAI = [Engine.VLLM, Engine.SGLANG, Engine.LLAMACPP, Engine.TRANSFORMERS, Engi
 
 @pytest.mark.parametrize("engine", OPENAI)
 def test_the_model_stands_first_and_streams_always_count(engine: Engine) -> None:
-    whole = WRITERS[engine][Chat].body(chat(max_tokens=4), "m", stream=False)
+    whole = SPECS[engine].generation[Chat].body(chat(max_tokens=4), "m", stream=False)
     assert whole == b'{"model":"m","messages":[],"max_tokens":4}'
     streamed = body(engine, complete(max_tokens=4), stream=True)
     assert streamed == {
@@ -119,7 +120,7 @@ def test_a_schema_is_respelled_for_each_server(spelled: dict[str, Any]) -> None:
 def test_what_holds_no_schema_is_passed_on_as_it_is(spelled: object) -> None:
     for engine in (Engine.VLLM, Engine.TGI):
         assert body(engine, chat(response_format=spelled))["response_format"] == spelled
-    assert Schemas.GRAMMAR.respelled(b'{"type":"json"') == b'{"type":"json"'
+    assert Schemas.GRAMMAR.convert(b'{"type":"json"') == b'{"type":"json"'
 
 
 def test_what_is_null_is_left_out_of_a_completion() -> None:
@@ -206,8 +207,8 @@ def reply(content: object, **headers: str) -> HttpReply:
     )
 
 
-CHAT_FORM = WRITERS[Engine.VLLM][Chat]
-TGI_FORM = WRITERS[Engine.TGI][Complete]
+CHAT_FORM = SPECS[Engine.VLLM].generation[Chat]
+TGI_FORM = SPECS[Engine.TGI].generation[Complete]
 HELLO = {"generated_text": "hello"}
 
 
@@ -258,7 +259,7 @@ def test_recorded_chat_and_completions_are_read_untouched(name: str) -> None:
     for label, kind, tokens in (("chat", Chat, (18, 22)), ("completions", Complete, (2, 5))):
         raw = responses[label]["body"].encode()
         call = chat() if kind is Chat else complete()
-        told = read_generated(WRITERS[ENGINE_OF[name]][kind], call, reply(raw))
+        told = read_generated(SPECS[ENGINE_OF[name]].generation[kind], call, reply(raw))
         assert told.body == raw
         assert (told.prompt_tokens, told.tokens) == tokens
 
@@ -442,7 +443,7 @@ async def test_a_stream_of_nothing_but_its_end_is_empty() -> None:
 )
 async def test_a_chunk_without_a_text_has_no_place_for_the_prompt(said: bytes) -> None:
     with pytest.raises(UpstreamUnreadable):
-        read_generated(WRITERS[Engine.VLLM][Complete], complete(full_text=True), reply(said))
+        read_generated(SPECS[Engine.VLLM].generation[Complete], complete(full_text=True), reply(said))
     taped = Taped(b"data: " + said + b"\n\n", 99)
     events = ServerEvents(taped, WireFormat.OPENAI, lambda told: refusal(told, None))
     await events.begin()

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub.inference._providers import PROVIDERS
 
 from hubgate.domain.calls import Chat, Complete, Embed
-from hubgate.upstreams.engines.providers import CHAT, COMPLETERS, EMBEDDERS
+from hubgate.upstreams.engines.providers import CHAT_FORM, COMPLETION_FORMS, EMBED_ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,10 +27,10 @@ CHAT_FIELDS = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
 def ours(task: str, provider: str, model: str) -> tuple[str, dict[str, Any]]:
     """The URL and the body of a request, as the gate makes them."""
     if task == "feature-extraction":
-        dialect = EMBEDDERS[provider]
-        body: Mapping[str, Any] = dialect.body(EMBED, model)
-        return ROUTER + dialect.route.format(model=model), json.loads(orjson.dumps(body))
-    form = COMPLETERS[provider]
+        route = EMBED_ROUTES[provider]
+        body: Mapping[str, Any] = route.body(EMBED, model)
+        return ROUTER + route.path.format(model=model), json.loads(orjson.dumps(body))
+    form = COMPLETION_FORMS[provider]
     return ROUTER + form.route.format(model=model), json.loads(form.body(COMPLETE, model, stream=False))
 
 
@@ -46,8 +46,8 @@ def check(task: str, body: dict[str, Any], theirs: dict[str, Any]) -> None:
     assert theirs.items() <= body.items()
 
 
-ROWS = [("feature-extraction", name) for name in EMBEDDERS] + [
-    ("text-generation", name) for name in COMPLETERS
+ROWS = [("feature-extraction", name) for name in EMBED_ROUTES] + [
+    ("text-generation", name) for name in COMPLETION_FORMS
 ]
 WRITES = {"stop": ["x"], "temperature": 0.1, "max_new_tokens": 4}
 
@@ -65,20 +65,20 @@ def test_the_table_agrees_with_the_helpers_of_huggingface_hub(task: str, provide
 
 
 def test_the_gate_knows_every_provider_that_the_helpers_know() -> None:
-    for task, table in (("feature-extraction", EMBEDDERS), ("text-generation", COMPLETERS)):
+    for task, table in (("feature-extraction", EMBED_ROUTES), ("text-generation", COMPLETION_FORMS)):
         known = {str(name) for name, tasks in PROVIDERS.items() if task in tasks}
         assert known == set(table)
 
 
 def test_hugging_faces_own_provider_is_told_where_to_cut() -> None:
-    body = EMBEDDERS["hf-inference"].body(Embed(texts=["a"], truncate_left=True), None)
+    body = EMBED_ROUTES["hf-inference"].body(Embed(texts=["a"], truncate_left=True), None)
     assert body == {"inputs": ["a"], "truncate": True, "truncation_direction": "left"}
 
 
 def test_conversations_are_asked_as_openai_writes_them() -> None:
     fields = {name: orjson.dumps(value) for name, value in CHAT_FIELDS.items()}
-    body = json.loads(CHAT.body(Chat(fields=fields), f"{MODEL}:groq", stream=False))
-    assert ROUTER + CHAT.route == f"{ROUTER}/v1/chat/completions"
+    body = json.loads(CHAT_FORM.body(Chat(fields=fields), f"{MODEL}:groq", stream=False))
+    assert ROUTER + CHAT_FORM.route == f"{ROUTER}/v1/chat/completions"
     assert list(body) == ["model", "messages", "max_tokens"]
     assert body == {"model": f"{MODEL}:groq", **CHAT_FIELDS}
 

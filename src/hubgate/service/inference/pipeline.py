@@ -41,7 +41,7 @@ from hubgate.core.traffic.reservations import Reserve
 from hubgate.core.traffic.retry import Retrier, RetryStep
 from hubgate.core.vector_guard import VectorGuard
 from hubgate.domain.calls import Call, InputType, Result
-from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Source, Target, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Source, Target, Task
 from hubgate.domain.errors import DeadlineExceeded, InvalidRequest
 from hubgate.domain.ports import (
     Clock,
@@ -54,8 +54,8 @@ from hubgate.domain.ports import (
     VectorCache,
 )
 from hubgate.service.inference.ledger import Ledger
-from hubgate.upstreams.engines.embedders import POOLED_HERE
-from hubgate.upstreams.engines.replies import bounds
+from hubgate.upstreams.engines.embeddings import POOLED_HERE, max_vectors
+from hubgate.upstreams.engines.specs import spec_of
 from hubgate.upstreams.http.pool import MAX_REPLY_BYTES
 from hubgate.upstreams.urls import base_url
 
@@ -66,8 +66,6 @@ WRITING_PATIENCE = 600.0
 _ELSEWHERE = frozenset({Source.DEDICATED, Source.ROUTER})
 _MOST_TEXTS = 2048
 """What a request to the gateway may hold."""
-_TEI_TEXTS_AT_ONCE = 512
-"""text-embeddings-inference refuses beyond its `max_concurrent_requests`, and counts texts; this is its default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +203,7 @@ class Pipelines:
                 endpoint.requests_per_minute,
                 tokens_per_minute=endpoint.tokens_per_minute,
                 max_concurrent_requests=endpoint.max_concurrent_requests,
-                max_concurrent_texts=_TEI_TEXTS_AT_ONCE if endpoint.facts.engine is Engine.TEI else None,
+                max_concurrent_texts=spec_of(endpoint.facts.engine).max_concurrent_texts,
                 burst=endpoint.burst,
                 reserve=self._reserve(key, endpoint.requests_per_minute),
                 clock=self._clock,
@@ -295,7 +293,7 @@ def _limits(endpoint: Endpoint, max_reply_bytes: int) -> BatchLimits:
     texts = facts.max_batch_texts or usual.batch_texts
     if endpoint.task is not Task.TEXT_EMBEDDING:
         return replace(usual, batch_texts=texts)
-    vectors = bounds.most_vectors(max_reply_bytes, facts.dimensions)
+    vectors = max_vectors(max_reply_bytes, facts.dimensions)
     sends_token_vectors = POOLED_HERE in facts.warnings
     return replace(
         usual, batch_texts=min(texts, vectors), batch_tokens=vectors if sends_token_vectors else None

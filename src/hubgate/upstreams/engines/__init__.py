@@ -1,1 +1,1 @@
-"""How each kind of model server is recognised, asked and read: pure functions over values, one row per server."""
+"""The kinds of model servers: pure functions over values, and one row for each kind in `specs`."""

@@ -1,7 +1,7 @@
-"""Which server is behind a URL, and which model in it: asked with GETs alone, except for the toolkit.
+"""Which server is behind a URL, and which model it serves: found out with GETs only, except for the toolkit.
 
-Hugging Face's toolkit describes itself nowhere, so it is known by what it answers to one POST. An engine that the
-operator names wins; the server is asked all the same, for the facts.
+Hugging Face's toolkit does not describe itself, so its reply to one POST decides. An engine that the operator chose
+takes precedence; the server is still asked for the facts.
 """
 
 from __future__ import annotations
@@ -9,41 +9,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
-from hubgate.domain.calls import Embed
-from hubgate.domain.endpoint import Endpoint, Engine, Facts, Task
-from hubgate.domain.errors import Cause, InvalidEndpoint, UpstreamRefused, UpstreamUnreadable
-from hubgate.upstreams.engines.embedders import DIALECTS, read_vectors
-from hubgate.upstreams.engines.generators import WRITERS
-from hubgate.upstreams.engines.recognise import (
-    GENERATES,
-    READS,
-    Found,
-    from_info,
-    from_models,
-    tasks_of_openapi,
-)
-from hubgate.upstreams.engines.toolkit_tasks import (
-    check_deployed_task,
-    deployment_question,
-    task_in_error,
-    task_in_reply,
-)
-from hubgate.upstreams.http.messages import HttpReply, HttpRequest
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Task
+from hubgate.domain.errors import Cause, InvalidEndpoint, UpstreamUnreadable
+from hubgate.upstreams.engines.descriptions import Found, capabilities, decode, get, get_json
+from hubgate.upstreams.engines.embeddings import OPENAI_EMBEDDINGS
+from hubgate.upstreams.engines.specs import SPECS, engine_by_owner, spec_of
+from hubgate.upstreams.json_values import field_of, list_of, size_of, text_of
 from hubgate.upstreams.server import Server
 from hubgate.upstreams.urls import host_of
 
-PROBE_SECONDS = 15.0
-_SAYS_SOMETHING_ELSE = frozenset({401, 402, 403, 408, 410, 429, 502, 503, 504})
-"""Not about this route: about the token, the endpoint's state or its load. The search ends with that answer."""
-
 
 async def detect(endpoint: Endpoint, server: Server) -> Facts:
-    """What runs at the endpoint's URL.
+    """The facts of the server at the endpoint's URL.
 
     Raises:
-        UpstreamError: unreachable, asleep, paused, the wrong token, or no server that is known.
+        UpstreamError: unreachable, asleep, paused, the wrong token, or an unknown server.
         InvalidEndpoint: a server of another task; or the URL cannot be used.
     """
     found = await _search(endpoint, server)
@@ -51,42 +31,38 @@ async def detect(endpoint: Endpoint, server: Server) -> Facts:
         return _chosen(endpoint, endpoint.engine, found)
     if found is None:
         raise UpstreamUnreadable(
-            f"{host_of(server.base)} answers, but not as any server that hubgate knows.",
+            f"{host_of(server.base)} responds, but not as any server that hubgate supports.",
             remedy="Check the URL. If it is right, choose its engine yourself: "
-            + ", ".join(sorted({*DIALECTS, *WRITERS}))
+            + ", ".join(sorted(engine for engine, spec in SPECS.items() if spec.tasks))
             + ".",
             cause=Cause.NOT_AN_API,
         )
     _check_task(endpoint, found)
-    return _completed(found.facts)
+    return _with_batch_limit(found.facts)
 
 
 def _chosen(endpoint: Endpoint, engine: Engine, found: Found | None) -> Facts:
     if found is None:
-        said = f"The server does not say what it is; it is treated as {engine.value}, as you chose."
-        return _completed(Facts(engine=engine, warnings=(said,)))
+        warning = f"The server does not report what it is; it is treated as {engine.value}, as you chose."
+        return _with_batch_limit(Facts(engine=engine, warnings=(warning,)))
     if found.facts.engine is engine:
         _check_task(endpoint, found)
-        return _completed(found.facts)
-    said = f"The server says that it is {found.name}; it is treated as {engine.value}, as you chose."
-    same_routes = engine in DIALECTS and DIALECTS[engine].route == DIALECTS[Engine.OPENAI].route
-    route = found.facts.route if same_routes else None
-    return _completed(
-        replace(found.facts, engine=engine, route=route, warnings=(*found.facts.warnings, said))
-    )
+        return _with_batch_limit(found.facts)
+    warning = f"The server reports that it is {found.name}; it is treated as {engine.value}, as you chose."
+    embed = SPECS[engine].embed
+    route = found.facts.route if embed and embed.path == OPENAI_EMBEDDINGS else None
+    warnings = (*found.facts.warnings, warning)
+    return _with_batch_limit(replace(found.facts, engine=engine, route=route, warnings=warnings))
 
 
-def _completed(facts: Facts) -> Facts:
-    dialect = DIALECTS.get(facts.engine) if facts.engine else None
-    if dialect is None or facts.max_batch_texts is not None:
-        return facts
-    return replace(facts, max_batch_texts=dialect.max_batch_texts)
+def _with_batch_limit(facts: Facts) -> Facts:
+    return replace(facts, max_batch_texts=facts.max_batch_texts or spec_of(facts.engine).max_batch_texts)
 
 
 def _check_task(endpoint: Endpoint, found: Found) -> None:
-    wanted = GENERATES if endpoint.task in GENERATES else {endpoint.task}
+    wanted = GENERATION_TASKS if endpoint.task in GENERATION_TASKS else {endpoint.task}
     if found.tasks is not None and not wanted & found.tasks:
-        does = ", ".join(sorted(found.tasks)) or "none of the tasks that hubgate knows"
+        does = ", ".join(sorted(found.tasks)) or "none of the tasks that hubgate supports"
         raise InvalidEndpoint(
             f"The server is {found.name}, which does {does}, not {endpoint.task.value}.",
             remedy="Register the URL of a server whose model does that task, or choose the task that it does.",
@@ -95,100 +71,62 @@ def _check_task(endpoint: Endpoint, found: Found) -> None:
 
 
 async def _search(endpoint: Endpoint, server: Server) -> Found | None:
-    """The ladder: each rung a description that only some servers have."""
-    found = from_info(await _json(server, "/info"))
-    if found:
+    """Request one description after the other, from the most specific to the most general."""
+    found = await _recognise(endpoint, server)
+    details = spec_of(found.facts.engine).details if found else None
+    return await details(found, endpoint, server) if found and details else found
+
+
+async def _recognise(endpoint: Endpoint, server: Server) -> Found | None:
+    if found := from_info(await get_json(server, "/info")):
         return found
     below_root = {Task.TEXT_EMBEDDING: "/embeddings", Task.RERANK: "/rerank"}.get(endpoint.task)
     for path, route in (("/v1/models", None), ("/models", below_root)):
-        found = from_models(await _json(server, path), endpoint.model, route, endpoint.task)
+        found = from_models(await get_json(server, path), endpoint.model, route, endpoint.task)
         if found:
-            return await _more(server, found)
-    health = await _get(server, "/health")
-    if health is None:
+            return found
+    reply = await get(server, "/health")
+    if reply is None:
         return None
-    if health.body.strip() == b"Ok":
-        return await _toolkit(endpoint, server)
-    if _decoded(health) == {"status": "ok"}:
-        return Found(Facts(engine=Engine.TRANSFORMERS), "transformers serve, by its health route", GENERATES)
+    health = decode(reply) or reply.body.decode(errors="replace").strip()
+    for engine, spec in SPECS.items():
+        if spec.health == health:
+            return Found(Facts(engine=engine), spec.title, spec.tasks)
     return None
 
 
-async def _more(server: Server, found: Found) -> Found:
-    """What an engine tells on routes of its own."""
-    facts = found.facts
-    if facts.engine is Engine.VLLM:
-        version = await _json(server, "/version")
-        tasks = tasks_of_openapi(await _json(server, "/openapi.json"))
-        return replace(found, facts=replace(facts, engine_version=_entry(version, "version")), tasks=tasks)
-    if facts.engine is Engine.SGLANG:
-        info, model = await _json(server, "/server_info"), await _json(server, "/model_info")
-        generates = isinstance(model, dict) and model.get("is_generation") is True
-        facts = replace(facts, engine_version=_entry(info, "version"))
-        return replace(found, facts=facts, tasks=GENERATES if generates else READS)
-    if facts.engine is Engine.LLAMACPP:
-        return replace(found, facts=_llamacpp(facts, await _json(server, "/props")))
-    return found
+def from_info(info: Any) -> Found | None:
+    """A server that is recognised by its reply to `GET /info`."""
+    readers = [spec.read_info for spec in SPECS.values() if spec.read_info]
+    readings = (read(info) for read in readers) if isinstance(info, dict) else iter(())
+    return next((found for found in readings if found), None)
 
 
-def _llamacpp(facts: Facts, props: Any) -> Facts:
-    settings = props.get("default_generation_settings") if isinstance(props, dict) else None
-    context = settings.get("n_ctx") if isinstance(settings, dict) else None
-    limits = [limit for limit in (facts.max_input_tokens, context) if isinstance(limit, int) and limit > 0]
-    return replace(
-        facts, engine_version=_entry(props, "build_info"), max_input_tokens=min(limits, default=None)
+def from_models(models: Any, wanted: str | None, route: str | None, task: Task | None = None) -> Found | None:
+    """A server with OpenAI's list of models.
+
+    Args:
+        models: the decoded reply to `GET /v1/models` or `/models`.
+        wanted: the model that the operator named. Without one, or if it is not listed, the first model that reports
+            the capability for the task is taken, or else the first model.
+        route: of the task, if the list was not at its usual place.
+        task: of the endpoint.
+    """
+    entries = [entry for entry in list_of(models, "data") if isinstance(entry, dict)]
+    if not entries:
+        return None
+    named = (e for e in entries if wanted and wanted in (e.get("id"), e.get("root")))
+    entry = next(named, None) or next((e for e in entries if task in capabilities(e)), entries[0])
+    engine = engine_by_owner(entry.get("owned_by"))
+    spec = SPECS[engine]
+    facts = Facts(
+        engine=engine,
+        model=text_of(entry, "id"),
+        max_input_tokens=size_of(entry, "max_model_len") or size_of(field_of(entry, "meta"), "n_ctx_train"),
+        auto_truncate=spec.auto_truncate,
+        route=route,
     )
-
-
-async def _toolkit(endpoint: Endpoint, server: Server) -> Found:
-    """One question decides what a toolkit does, by the shape of its reply or the words of its error."""
-    dialect = DIALECTS[Engine.TOOLKIT]
-    name = "Hugging Face's toolkit, or a custom handler in it"
-    facts = Facts(engine=Engine.TOOLKIT)
-    question = deployment_question(server.base + dialect.route, endpoint.task)
-    if question is None:
-        return Found(facts, name)
-    try:
-        reply = await server.ask(question)
-    except UpstreamRefused as error:
-        if error.status in _SAYS_SOMETHING_ELSE or error.cause is Cause.PAUSED:
-            raise
-        check_deployed_task(task_in_error(error.server_message), endpoint.task)
-        return Found(facts, name)
-    check_deployed_task(task_in_reply(reply), endpoint.task)
-    if endpoint.task is not Task.TEXT_EMBEDDING:
-        return Found(facts, name)
-    try:
-        vectors = read_vectors(dialect, Embed(texts=["test"]), reply)
-    except UpstreamUnreadable as error:
-        if error.cause is not Cause.UNREADABLE_REPLY:
-            raise
-        return Found(facts, f"{name}, whose reply to a text holds no embeddings", frozenset())
-    return Found(replace(facts, warnings=vectors.warnings), name, frozenset({Task.TEXT_EMBEDDING}))
-
-
-async def _json(server: Server, path: str) -> Any:
-    """The decoded reply to a GET, `None` if there is no such description."""
-    reply = await _get(server, path)
-    return None if reply is None else _decoded(reply)
-
-
-async def _get(server: Server, path: str) -> HttpReply | None:
-    try:
-        return await server.ask(HttpRequest(method="GET", url=server.base + path, timeout=PROBE_SECONDS))
-    except UpstreamRefused as error:
-        if error.status in _SAYS_SOMETHING_ELSE or error.cause is Cause.PAUSED:
-            raise
-        return None
-
-
-def _decoded(reply: HttpReply) -> Any:
-    try:
-        return orjson.loads(reply.body)
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _entry(reply: object, key: str) -> str | None:
-    value = reply.get(key) if isinstance(reply, dict) else None
-    return value if isinstance(value, str) and value else None
+    reported = spec.lists_capabilities and isinstance(entry.get("capabilities"), list)
+    return Found(
+        facts, f"{spec.title} with the model {facts.model}", capabilities(entry) if reported else None
+    )

@@ -1,6 +1,6 @@
-"""Hugging Face's Inference Providers, one row each and task: where the router takes what, in the provider's own dialect.
+"""Hugging Face's Inference Providers: one row for each provider and task, in the provider's own format.
 
-Conversations are not here: the router takes them all at one address, and picks the provider itself (`CHAT`).
+Chat has no rows: the router takes it at one address for all providers, and picks the provider itself.
 """
 
 from __future__ import annotations
@@ -9,57 +9,55 @@ from collections.abc import Mapping, Sequence
 
 from hubgate.domain.calls import WireFormat
 from hubgate.domain.endpoint import Task
-from hubgate.upstreams.engines.embedders import Dialect
-from hubgate.upstreams.engines.generators import CHAT_ROUTE, Form
-from hubgate.upstreams.engines.requests import embeddings as bodies
-from hubgate.upstreams.engines.requests import text as texts
-from hubgate.upstreams.engines.requests.text import OpenAIBodies
-from hubgate.upstreams.engines.rerankers import Ranker, sentence_ranking
+from hubgate.upstreams.engines import embeddings, generation
+from hubgate.upstreams.engines.embeddings import EmbedRoute
+from hubgate.upstreams.engines.generation import OPENAI_CHAT, Form, OpenAIBodies
+from hubgate.upstreams.engines.rerank import RerankRoute, toolkit_body
 
 POLICIES = frozenset({"fastest", "cheapest", "preferred"})
-"""By which the router picks a provider of conversations, where none is named."""
+"""How the router picks a provider for chat, instead of a provider's name."""
 AUTO = "auto"
 _BODIES = OpenAIBodies(server="an Inference Provider", renames={"max_new_tokens": "max_tokens"})
 
-CHAT = Form(route=CHAT_ROUTE, body=_BODIES.chat)
+CHAT_FORM = Form(route=OPENAI_CHAT, body=_BODIES.chat)
 
 
-def _embedder(route: str) -> Dialect:
-    return Dialect(route=route, body=bodies.openai_floats, understands=frozenset({"dimensions"}))
+def _embed(path: str) -> EmbedRoute:
+    return EmbedRoute(path=path, body=embeddings.openai_floats_body, options=frozenset({"dimensions"}))
 
 
-def _completer(route: str) -> Form:
+def _complete(route: str) -> Form:
     return Form(route=route, body=_BODIES.complete)
 
 
-EMBEDDERS: Mapping[str, Dialect] = {
-    "hf-inference": Dialect(
-        route="/hf-inference/models/{model}/pipeline/feature-extraction",
-        body=bodies.hf_inference,
-        understands=frozenset({"normalize", "prompt_name", "dimensions", "truncate_left"}),
+EMBED_ROUTES: Mapping[str, EmbedRoute] = {
+    "hf-inference": EmbedRoute(
+        path="/hf-inference/models/{model}/pipeline/feature-extraction",
+        body=embeddings.hf_inference_body,
+        options=frozenset({"normalize", "prompt_name", "dimensions", "truncate_left"}),
         token_vectors=True,
     ),
-    "deepinfra": _embedder("/deepinfra/v1/openai/embeddings"),
-    "scaleway": _embedder("/scaleway/v1/embeddings"),
-    "together": _embedder("/together/v1/embeddings"),
+    "deepinfra": _embed("/deepinfra/v1/openai/embeddings"),
+    "scaleway": _embed("/scaleway/v1/embeddings"),
+    "together": _embed("/together/v1/embeddings"),
 }
-COMPLETERS: Mapping[str, Form] = {
-    "deepinfra": _completer("/deepinfra/v1/openai/completions"),
-    "featherless-ai": _completer("/featherless-ai/v1/completions"),
-    "novita": _completer("/novita/v3/openai/completions"),
-    "together": _completer("/together/v1/completions"),
+"""In all tables, `{model}` in a path is the provider's own name of the model."""
+COMPLETION_FORMS: Mapping[str, Form] = {
+    "deepinfra": _complete("/deepinfra/v1/openai/completions"),
+    "featherless-ai": _complete("/featherless-ai/v1/completions"),
+    "novita": _complete("/novita/v3/openai/completions"),
+    "together": _complete("/together/v1/completions"),
     "hf-inference": Form(
         route="/hf-inference/models/{model}",
-        body=texts.tgi_root,
+        body=generation.tgi_root_body,
         wire_format=WireFormat.TGI,
-        puts_prompt_before=True,
+        returns_prompt=True,
     ),
 }
-RANKERS: Mapping[str, Ranker] = {
-    # Hugging Face's clients know no such task; this is how its own servers take it.
-    "hf-inference": Ranker(route="/hf-inference/models/{model}/pipeline/text-ranking", body=sentence_ranking),
+RERANK_ROUTES: Mapping[str, RerankRoute] = {
+    # Hugging Face's clients have no such task; its own servers take it in this format.
+    "hf-inference": RerankRoute(path="/hf-inference/models/{model}/pipeline/text-ranking", body=toolkit_body),
 }
-"""`{model}` is the provider's own name of the model."""
 
 MAPPED_TASKS: Mapping[Task, Sequence[str]] = {
     Task.TEXT_EMBEDDING: ("feature-extraction", "sentence-similarity"),
@@ -67,10 +65,10 @@ MAPPED_TASKS: Mapping[Task, Sequence[str]] = {
     Task.COMPLETION: ("text-generation",),
     Task.CHAT_COMPLETION: ("conversational",),
 }
-"""What the Hub calls each task where it says who serves a model."""
+"""The Hub's names of each task, where it lists the providers of a model."""
 TABLES: Mapping[Task, Mapping[str, object]] = {
-    Task.TEXT_EMBEDDING: EMBEDDERS,
-    Task.RERANK: RANKERS,
-    Task.COMPLETION: COMPLETERS,
+    Task.TEXT_EMBEDDING: EMBED_ROUTES,
+    Task.RERANK: RERANK_ROUTES,
+    Task.COMPLETION: COMPLETION_FORMS,
 }
-"""The providers to which the gate can speak of each task; of conversations it is all."""
+"""The supported providers of each task; for chat, all are."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hubgate.domain.endpoint import Engine, Task
+from hubgate.domain.endpoint import Task
 from hubgate.domain.hub import Deployment, DeploymentState, HubUser, ModelCard, ProviderMapping
+from hubgate.upstreams.engines.specs import engine_of_image
 
 _EMBEDS = frozenset({"feature-extraction", "sentence-similarity"})
 """The Hub gives a model one of the two, and means the same."""
@@ -21,28 +22,6 @@ _PADDED = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-robert
 _NO_LIMIT = 10_000_000
 _CALLS_PROVIDERS = "inference.serverless.write"
 _CALLS_ENDPOINTS = "inference.endpoints.infer.write"
-_ENGINES = {
-    "tei": Engine.TEI,
-    "tgi": Engine.TGI,
-    "tgineuron": Engine.TGI,
-    "vllm": Engine.VLLM,
-    "vllmneuron": Engine.VLLM,
-    "sglang": Engine.SGLANG,
-    "llamacpp": Engine.LLAMACPP,
-    "hfserve": Engine.TRANSFORMERS,
-    "huggingface": Engine.TOOLKIT,
-    "huggingfaceneuron": Engine.TOOLKIT,
-}
-"""By the key of `model.image`, in lower case."""
-_IMAGES = (
-    ("text-embeddings-inference", Engine.TEI),
-    ("text-generation-inference", Engine.TGI),
-    ("llama.cpp", Engine.LLAMACPP),
-    ("infinity", Engine.INFINITY),
-    ("sglang", Engine.SGLANG),
-    ("vllm", Engine.VLLM),
-)
-"""What the name of a custom image holds."""
 
 
 def read_card(entry: Any) -> ModelCard | None:
@@ -182,7 +161,7 @@ def read_deployment(item: dict[str, Any], namespace: str) -> Deployment:
         repository=_text(model.get("repository")),
         revision=_text(model.get("revision")),
         task=_text(model.get("task")),
-        engine=_engine(kind, address),
+        engine=engine_of_image(kind, address),
         image=address or kind,
         access=_text(item.get("type")),
         hardware=" ".join(filter(None, what)) or None,
@@ -204,14 +183,6 @@ def _may(role: str | None, scopes: Sequence[str], scope: str) -> bool | None:
     if role is None:
         return None
     return scope in scopes if role == "fineGrained" else True
-
-
-def _engine(kind: str | None, image: str | None) -> Engine | None:
-    if kind is None:
-        return None
-    if kind.casefold() in _ENGINES:
-        return _ENGINES[kind.casefold()]
-    return next((engine for words, engine in _IMAGES if image and words in image.casefold()), None)
 
 
 def _of(value: object, key: str) -> Any:

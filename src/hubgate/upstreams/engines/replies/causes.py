@@ -9,7 +9,7 @@ from hubgate.domain.errors import Cause
 
 PINNED, REPEATS_PROMPT = "pinned to", "return_full_text"
 SIGNS = (PINNED, REPEATS_PROMPT)
-"""Words of a refusal that tell how this server must be asked instead: see `wire.writing.Form.instead`."""
+"""Words of a refusal that tell how this server must be asked instead: see `generation.Form.fallback`."""
 _UNUSED = re.compile(r"`model_kwargs` are not used by the model: \[([^\]]*)\]")
 
 

@@ -17,9 +17,10 @@ import orjson
 
 from hubgate.domain.calls import Complete, Generated, GenerationCall, WireFormat
 from hubgate.domain.errors import Cause, UpstreamUnreadable
-from hubgate.upstreams.engines.generators import Form
+from hubgate.upstreams.engines.generation import Form
+from hubgate.upstreams.engines.json_fields import stop_sequences
 from hubgate.upstreams.engines.replies.errors import quota
-from hubgate.upstreams.engines.requests.raw_fields import stops_in
+from hubgate.upstreams.engines.routes import header_number
 from hubgate.upstreams.http.messages import HttpReply
 
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=1_000_000_000)]
@@ -176,25 +177,20 @@ def _from_text(reply: HttpReply) -> tuple[bytes, int | None, int | None]:
             raise ValueError("no text")
         body = msgspec.json.encode({"generated_text": text})
     details = said.details
-    prompt, made = _header(reply, "x-prompt-tokens"), _header(reply, "x-generated-tokens")
+    prompt, made = header_number(reply, "x-prompt-tokens"), header_number(reply, "x-generated-tokens")
     if made is None and details is not None:
         made = details.generated_tokens
     return body, prompt, prompt + made if prompt is not None and made is not None else None
 
 
-def _header(reply: HttpReply, name: str) -> int | None:
-    value = reply.headers.get(name, "")
-    return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
-
-
 def _as_asked(form: Form, call: Complete, body: bytes) -> bytes:
     """What the server does not do itself is done here: to end at a stop sequence, to put the prompt before."""
-    stops = [] if form.stops else stops_in(call.fields)
+    stops = [] if form.supports_stop else stop_sequences(call.fields)
     if stops:
         said: dict[str, Any] = orjson.loads(body)
         said["generated_text"] = _until(said["generated_text"], stops)
         body = orjson.dumps(said)
-    if call.full_text and not form.puts_prompt_before:
+    if call.full_text and not form.returns_prompt:
         body = with_prompt(body, call.prompt, form.wire_format)
     return body
 

@@ -1,4 +1,4 @@
-"""`response_format`: the spellings in which servers take the schema of a JSON answer.
+"""`response_format`: the formats in which servers take the schema of a JSON answer.
 
     {"type": "json_schema", "json_schema": {"name", "schema"}}   OpenAI, vLLM, SGLang, llama.cpp, most providers
     {"type": "json_object", "value": schema}                     text-generation-inference, and HF's clients to it
@@ -7,7 +7,7 @@
     {"type": "json_object", "schema": schema}                    Cohere, Fireworks
     {"type": "json_schema", "schema": schema}                    Together
 
-What holds no schema (`text`, a bare `json_object`, a regular expression) is passed on as it is.
+A value without a schema (`text`, a bare `json_object`, a regular expression) is passed on unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from enum import Enum
 
 import msgspec
 
-from hubgate.upstreams.engines.requests.raw_fields import json_object
+from hubgate.upstreams.engines.json_fields import json_object
 
 
 class _Named(msgspec.Struct):
@@ -41,41 +41,40 @@ def _openai(schema: bytes) -> bytes:
 
 
 class Schemas(Enum):
-    """How a server wants a schema."""
+    """The format that a server takes."""
 
     OPENAI = (_openai,)
     TGI = (lambda schema: json_object({"type": b'"json_object"', "value": schema}),)
     GRAMMAR = (lambda schema: json_object({"type": b'"json"', "value": schema}),)
 
-    def respelled(self, raw: bytes) -> bytes:
-        """A `response_format` or a `grammar` in this spelling."""
-        wanted = _read(raw)
-        if wanted is None or (self is Schemas.OPENAI and wanted.json_schema is not None):
+    def convert(self, raw: bytes) -> bytes:
+        """A `response_format` or a `grammar` in this format."""
+        given = _read(raw)
+        if given is None or (self is Schemas.OPENAI and given.json_schema is not None):
             return raw
-        schema = _schema(wanted)
+        schema = _schema(given)
         write: Callable[[bytes], bytes] = self.value[0]
         return write(schema) if schema else raw
 
 
 def _read(raw: bytes) -> _Format | None:
     try:
-        wanted = _FORMAT.decode(raw)
+        given = _FORMAT.decode(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    return wanted if wanted.type in {"json_schema", "json_object", "json"} else None
+    return given if given.type in {"json_schema", "json_object", "json"} else None
 
 
-def _schema(wanted: _Format) -> bytes:
-    """The schema, as it was written; nothing if there is none."""
-    named = wanted.json_schema
-    value = bytes(wanted.value)
-    if wanted.type == "json_schema" and value[:1] == b"{":
+def _schema(given: _Format) -> bytes:
+    named = given.json_schema
+    value = bytes(given.value)
+    if given.type == "json_schema" and value[:1] == b"{":
         named = _NAMED.decode(value)
-    found = (bytes(named.schema) if named else value) or bytes(wanted.schema)
+    found = (bytes(named.schema) if named else value) or bytes(given.schema)
     return found if found[:1] == b"{" else b""
 
 
 def schema_in(raw: bytes) -> bytes:
-    """The schema in a `response_format` or a `grammar`, as it was written; nothing if there is none."""
-    wanted = _read(raw)
-    return _schema(wanted) if wanted else b""
+    """The schema in a `response_format` or a `grammar`, byte for byte; empty if there is none."""
+    given = _read(raw)
+    return _schema(given) if given else b""

@@ -12,7 +12,8 @@ from hubgate.domain.calls import Embed, Rerank, SparseEmbed, Tokenize
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Target, Task
 from hubgate.domain.errors import Cause, UpstreamUnreadable
 from hubgate.settings import Settings
-from hubgate.upstreams.engines.replies import bounds
+from hubgate.upstreams.engines.embeddings import max_vectors, vectors_size
+from hubgate.upstreams.engines.specs import SPECS
 from hubgate.upstreams.http.messages import HttpRequest
 from hubgate.upstreams.sources import ModelSources
 
@@ -98,11 +99,15 @@ async def test_large_replies_are_read_as_small_ones_are(sources: ModelSources) -
 
 def test_a_text_may_come_back_with_its_score_however_it_is_escaped() -> None:
     body = orjson.dumps({"query": "q", "documents": ["\x01" * 100_000]})
-    assert bounds.scores(1, HttpRequest(method="POST", url="", body=body)) > len(body) * 2
+    route = SPECS[Engine.TEI].rerank
+    assert route is not None
+    call = Rerank(query="q", texts=["\x01" * 100_000])
+    request = HttpRequest(method="POST", url="", body=body)
+    assert route.max_reply_bytes(call, request, None) > len(body) * 2
 
 
 @pytest.mark.parametrize("dimensions", [None, 1, 384, 16_384, 10_000_000])
 def test_as_many_vectors_are_asked_for_as_one_reply_may_have(dimensions: int | None) -> None:
-    most = bounds.most_vectors(32 * MIB, dimensions)
-    assert most == 1 or bounds.vectors(most, dimensions) <= 32 * MIB
-    assert bounds.vectors(most + 1, dimensions) > 32 * MIB
+    most = max_vectors(32 * MIB, dimensions)
+    assert most == 1 or vectors_size(most, dimensions) <= 32 * MIB
+    assert vectors_size(most + 1, dimensions) > 32 * MIB

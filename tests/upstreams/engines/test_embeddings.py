@@ -12,11 +12,19 @@ from hubgate.core.vectors import dimensions, floats, in_encoding
 from hubgate.domain.calls import Embed, Encoding, Tokenize
 from hubgate.domain.endpoint import Engine
 from hubgate.domain.errors import Cause, InvalidRequest, UpstreamUnreadable
-from hubgate.upstreams.engines.embedders import DIALECTS, POOLED_HERE, embed_request, read_vectors
-from hubgate.upstreams.engines.tokenize import read_tokens, tokenize_request
+from hubgate.upstreams.engines.embeddings import POOLED_HERE, EmbedRoute
+from hubgate.upstreams.engines.specs import SPECS
+from hubgate.upstreams.engines.token_routes import TokenizeRoute
 from hubgate.upstreams.http.messages import HttpReply
 
 ENGINES = Path(__file__).parents[2] / "data" / "engines"
+TOKENIZE = TokenizeRoute(path="/tokenize")
+
+
+def route(engine: Engine) -> EmbedRoute:
+    found = SPECS[engine].embed
+    assert found is not None
+    return found
 
 
 def recorded(engine: str, label: str) -> HttpReply:
@@ -26,7 +34,7 @@ def recorded(engine: str, label: str) -> HttpReply:
 
 
 def body_of(engine: Engine, call: Embed, model: str | None = None) -> dict[str, Any]:
-    request = embed_request(DIALECTS[engine], "http://host/route", model, call)
+    request = route(engine).request("http://host/route", model, call)
     assert (request.method, request.url) == ("POST", "http://host/route")
     body = json.loads(request.body)
     assert isinstance(body, dict)
@@ -100,10 +108,8 @@ ONE = Embed(texts=["hello"])
 
 
 def test_the_recorded_vllm_and_infinity_agree_on_the_vectors() -> None:
-    vllm = read_vectors(DIALECTS[Engine.VLLM], TWO, recorded("vllm-0.32.0-embed", "emb /v1/embeddings"))
-    infinity = read_vectors(
-        DIALECTS[Engine.INFINITY], TWO, recorded("infinity-0.0.78-embed", "emb /v1/embeddings")
-    )
+    vllm = route(Engine.VLLM).read(TWO, recorded("vllm-0.32.0-embed", "emb /v1/embeddings"))
+    infinity = route(Engine.INFINITY).read(TWO, recorded("infinity-0.0.78-embed", "emb /v1/embeddings"))
     for left, right in zip(vllm.items, infinity.items, strict=True):
         assert json.loads(left) == pytest.approx(json.loads(right), abs=1e-6)
         assert dimensions(left, Encoding.JSON) == 384
@@ -114,8 +120,8 @@ def test_the_recorded_vllm_and_infinity_agree_on_the_vectors() -> None:
     [(Engine.VLLM, "vllm-0.32.0-embed"), (Engine.INFINITY, "infinity-0.0.78-embed")],
 )
 def test_recorded_base64_holds_the_recorded_floats(engine: Engine, recording: str) -> None:
-    packed = read_vectors(DIALECTS[engine], ONE, recorded(recording, "emb b64 /v1/embeddings"))
-    plain = read_vectors(DIALECTS[engine], TWO, recorded(recording, "emb /v1/embeddings"))
+    packed = route(engine).read(ONE, recorded(recording, "emb b64 /v1/embeddings"))
+    plain = route(engine).read(TWO, recorded(recording, "emb /v1/embeddings"))
     assert packed.encoding is Encoding.F32
     assert floats(packed.items[0]) == pytest.approx(
         floats(in_encoding(plain, Encoding.F32).items[0]), abs=1e-6
@@ -123,14 +129,12 @@ def test_recorded_base64_holds_the_recorded_floats(engine: Engine, recording: st
 
 
 def test_vllm_counts_tokens_exactly() -> None:
-    vectors = read_vectors(DIALECTS[Engine.VLLM], TWO, recorded("vllm-0.32.0-embed", "emb /v1/embeddings"))
+    vectors = route(Engine.VLLM).read(TWO, recorded("vllm-0.32.0-embed", "emb /v1/embeddings"))
     assert (vectors.tokens, vectors.exact) == (6, True)
 
 
 def test_infinity_counts_characters_which_are_not_passed_off_as_tokens() -> None:
-    vectors = read_vectors(
-        DIALECTS[Engine.INFINITY], TWO, recorded("infinity-0.0.78-embed", "emb /v1/embeddings")
-    )
+    vectors = route(Engine.INFINITY).read(TWO, recorded("infinity-0.0.78-embed", "emb /v1/embeddings"))
     assert (vectors.tokens, vectors.exact) == (None, False)
 
 
@@ -139,46 +143,44 @@ def plain(body: object, **headers: str) -> HttpReply:
 
 
 def test_tei_tells_its_count_in_a_header() -> None:
-    vectors = read_vectors(DIALECTS[Engine.TEI], ONE, plain([[1.0]], **{"x-compute-tokens": "3"}))
+    vectors = route(Engine.TEI).read(ONE, plain([[1.0]], **{"x-compute-tokens": "3"}))
     assert (vectors.tokens, vectors.exact) == (3, True)
 
 
 @pytest.mark.parametrize("headers", [{}, {"x-compute-tokens": "many"}])
 def test_without_a_count_nothing_is_claimed(headers: dict[str, str]) -> None:
-    vectors = read_vectors(DIALECTS[Engine.TEI], ONE, plain([[1.0]], **headers))
+    vectors = route(Engine.TEI).read(ONE, plain([[1.0]], **headers))
     assert (vectors.tokens, vectors.exact) == (None, False)
 
 
 def test_an_unknown_servers_count_is_a_claim() -> None:
     body = {"data": [{"index": 0, "embedding": [1]}], "usage": {"prompt_tokens": 7}}
-    vectors = read_vectors(DIALECTS[Engine.OPENAI], ONE, plain(body))
+    vectors = route(Engine.OPENAI).read(ONE, plain(body))
     assert (vectors.tokens, vectors.exact) == (7, False)
 
 
 def test_vectors_are_normalised_here_where_the_server_cannot_be_asked_to() -> None:
     call = Embed(texts=["a"], normalize=True)
-    assert floats(read_vectors(DIALECTS[Engine.TOOLKIT], call, plain([[3, 4]])).items[0]) == pytest.approx(
-        (0.6, 0.8)
-    )
-    assert read_vectors(DIALECTS[Engine.TEI], call, plain([[3, 4]])).items == [b"[3, 4]"]
+    assert floats(route(Engine.TOOLKIT).read(call, plain([[3, 4]])).items[0]) == pytest.approx((0.6, 0.8))
+    assert route(Engine.TEI).read(call, plain([[3, 4]])).items == [b"[3, 4]"]
 
 
 def test_an_option_that_a_server_ignores_is_told() -> None:
     call = Embed(texts=["a"], normalize=False, truncate=False)
-    assert read_vectors(DIALECTS[Engine.TEI], call, plain([[1]])).warnings == ()
-    told = read_vectors(DIALECTS[Engine.INFINITY], call, plain([[1]])).warnings
+    assert route(Engine.TEI).read(call, plain([[1]])).warnings == ()
+    told = route(Engine.INFINITY).read(call, plain([[1]])).warnings
     assert ["normalize" in told[0], "truncate" in told[1]] == [True, True]
 
 
 def test_pooling_here_is_told_with_the_way_out() -> None:
-    vectors = read_vectors(DIALECTS[Engine.TOOLKIT], ONE, plain([[[[1.0], [2.0]]]]))
+    vectors = route(Engine.TOOLKIT).read(ONE, plain([[[[1.0], [2.0]]]]))
     assert vectors.warnings == (POOLED_HERE,)
     assert "sentence-embeddings" in POOLED_HERE
 
 
 def test_tokenize_speaks_to_tei() -> None:
     call = Tokenize(texts=["hi"], add_special_tokens=False)
-    assert json.loads(tokenize_request("http://host/tokenize", call).body) == {
+    assert json.loads(TOKENIZE.request("http://host/tokenize", None, call).body) == {
         "inputs": ["hi"],
         "add_special_tokens": False,
     }
@@ -190,7 +192,7 @@ def test_tokenize_speaks_to_tei() -> None:
             ]
         ]
     )
-    first, second = read_tokens(call, reply).items[0]
+    first, second = TOKENIZE.read(call, reply).items[0]
     assert (first.id, first.special, first.start) == (101, True, None)
     assert (second.text, second.start, second.stop) == ("hi", 0, 2)
 
@@ -200,5 +202,5 @@ def test_tokenize_speaks_to_tei() -> None:
 )
 def test_tokens_of_other_texts_are_refused(body: object, cause: Cause) -> None:
     with pytest.raises(UpstreamUnreadable) as caught:
-        read_tokens(Tokenize(texts=["a"]), plain(body))
+        TOKENIZE.read(Tokenize(texts=["a"]), plain(body))
     assert caught.value.cause is cause

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from hubgate.domain.endpoint import Engine, Task
-from hubgate.upstreams.engines.recognise import GENERATES, from_info, from_models, tasks_of_openapi
+from hubgate.domain.endpoint import GENERATION_TASKS, Engine, Task
+from hubgate.upstreams.engines.descriptions import openapi_tasks
+from hubgate.upstreams.engines.detect import from_info, from_models
 
 ENGINES = Path(__file__).parents[2] / "data" / "engines"
 
@@ -104,8 +105,8 @@ def test_odd_values_in_a_description_are_left_out() -> None:
 
 def test_routes_tell_tasks() -> None:
     assert (
-        tasks_of_openapi({"paths": {"/v1/completions": {}, "/v1/chat/completions": {}, "/x": {}}})
-        == GENERATES
+        openapi_tasks({"paths": {"/v1/completions": {}, "/v1/chat/completions": {}, "/x": {}}})
+        == GENERATION_TASKS
     )
-    assert tasks_of_openapi({"paths": []}) is None
-    assert tasks_of_openapi(None) is None
+    assert openapi_tasks({"paths": []}) is None
+    assert openapi_tasks(None) is None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hubgate.domain.calls import GenerationCall
     from hubgate.domain.ports import Events, TextGenerator
 
-OPENAI = ["vllm", "sglang", "llamacpp", "transformers-serve"]
+OPENAI = ["vllm", "sglang", "llamacpp", "transformers"]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 
 
@@ -176,7 +176,7 @@ async def test_a_schema_arrives_however_the_caller_spells_it(sources: ModelSourc
         ):
             whole = json.loads((await writer.generate(chat(response_format=spelled, max_tokens=99))).body)
             said = whole["choices"][0]["message"]["content"]
-            if engine != "transformers-serve":  # it heeds no schema
+            if engine != "transformers":  # it heeds no schema
                 assert json.loads(said) == {"schema": SCHEMA}
 
 
@@ -203,7 +203,7 @@ async def test_what_nobody_respells_arrives_byte_for_byte(sources: ModelSources)
 
 async def test_any_name_of_a_model_will_do_for_text(sources: ModelSources) -> None:
     """One wants the name that it tells (vLLM); transformers serve often one that it does not tell, or none."""
-    for engine in ("vllm", "transformers-serve"):
+    for engine in ("vllm", "transformers"):
         with lookalike(engine, kind="llm") as server:
             writer = await opened(sources, server, model="org/whatever")
             assert (await writer.generate(chat())).tokens == 6
@@ -267,7 +267,7 @@ async def test_an_engine_that_never_writes_opens_no_writer(sources: ModelSources
     draft = Endpoint(
         name="w", task=Task.COMPLETION, source=Source.DEDICATED, url="http://127.0.0.1:1", engine=Engine.TEI
     )
-    with pytest.raises(InvalidEndpoint, match="does not write"):
+    with pytest.raises(InvalidEndpoint, match="does not generate text"):
         sources.open_generator(Target(draft))
 
 
@@ -281,7 +281,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("engine", ["vllm", "tgi", "transformers-serve"])
+@pytest.mark.parametrize("engine", ["vllm", "tgi", "transformers"])
 async def test_a_stream_that_breaks_gives_what_came_and_then_its_cause(
     sources: ModelSources, engine: str
 ) -> None:

@@ -15,8 +15,9 @@ from hubgate.domain.calls import Rerank, Scores, SparseEmbed, SparseVectors
 from hubgate.domain.endpoint import Endpoint, Engine, Source, Target, Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
 from hubgate.settings import Settings
-from hubgate.upstreams.engines.rerankers import RANKERS, ranker_of, read_scores, rerank_request
-from hubgate.upstreams.engines.sparse import read_sparse
+from hubgate.upstreams.engines.rerank import RerankRoute
+from hubgate.upstreams.engines.specs import SPECS
+from hubgate.upstreams.engines.token_routes import SparseRoute
 from hubgate.upstreams.http.messages import HttpReply
 from hubgate.upstreams.sources import ModelSources
 
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
     from hubgate.domain.ports import Upstream
 
 ENGINES = Path(__file__).parents[2] / "data" / "engines"
+
+
+def route(engine: Engine) -> RerankRoute:
+    found = SPECS[engine].rerank
+    assert found is not None
+    return found
+
+
 TEXTS = ["nothing of it", "the red fox", "a fox"]
 CALL = Rerank(query="red fox", texts=TEXTS)
 
@@ -82,27 +91,27 @@ async def test_raw_scores_come_from_who_has_them(sources: ModelSources) -> None:
             told = await scores(await opened(sources, server), call)
         assert told.items == [score_of("red fox", text, raw=True) for text in TEXTS]
     with pytest.raises(InvalidRequest, match="raw_scores"):
-        rerank_request(RANKERS[Engine.VLLM], "http://h", None, call)
+        route(Engine.VLLM).request("http://h", None, call)
 
 
 def test_raw_scores_are_squeezed_unless_they_are_asked_for() -> None:
     """Without a change of their order, however large they are."""
-    ranker = RANKERS[Engine.LLAMACPP]
+    ranker = route(Engine.LLAMACPP)
     given = [-800.0, -40.0, -39.5, 0.0, 3.0, 800.0]
     call = Rerank(query="q", texts=["t"] * len(given))
     results = [{"index": index, "relevance_score": score} for index, score in enumerate(given)]
-    told = read_scores(ranker, call, reply({"results": results})).items
+    told = ranker.read(call, reply({"results": results})).items
     assert all(0 <= score <= 1 for score in told)
     assert told == sorted(told)
     assert len(set(told)) == len(told)
     assert told[3] == 0.5
-    assert read_scores(ranker, replace(call, raw_scores=True), reply({"results": results})).items == given
+    assert ranker.read(replace(call, raw_scores=True), reply({"results": results})).items == given
 
 
 def test_probabilities_of_qwen3_rerankers_are_not_squeezed_again() -> None:
-    ranker = ranker_of(Engine.LLAMACPP, "/models/Qwen3-Reranker-0.6B-Q8_0.gguf")
+    ranker = route(Engine.LLAMACPP).for_model("/models/Qwen3-Reranker-0.6B-Q8_0.gguf")
     results = [{"index": index, "relevance_score": 0.25 * index} for index in range(3)]
-    assert read_scores(ranker, CALL, reply({"results": results})).items == [0.0, 0.25, 0.5]
+    assert ranker.read(CALL, reply({"results": results})).items == [0.0, 0.25, 0.5]
 
 
 async def test_a_text_that_is_too_long_is_cut_unless_the_caller_forbids_it(sources: ModelSources) -> None:
@@ -130,9 +139,7 @@ def reply(body: object, **headers: str) -> HttpReply:
 def test_the_recorded_scores_of_vllm_are_read() -> None:
     exchanges = json.loads((ENGINES / "vllm-0.32.0-embed.json").read_text("utf-8"))
     response = next(e["response"] for e in exchanges if e["label"] == "rerank cohere")
-    told = read_scores(
-        RANKERS[Engine.VLLM], Rerank(query="q", texts=["a", "b"]), reply(response["body"].encode())
-    )
+    told = route(Engine.VLLM).read(Rerank(query="q", texts=["a", "b"]), reply(response["body"].encode()))
     assert told.items == [0.4893016815185547, 0.6005219221115112]
     assert (told.tokens, told.exact) == (9, True)
 
@@ -153,7 +160,7 @@ def test_the_recorded_scores_of_vllm_are_read() -> None:
 )
 def test_scores_that_are_not_one_number_a_text_are_refused(body: object, cause: Cause) -> None:
     with pytest.raises(HubgateError) as caught:
-        read_scores(RANKERS[Engine.TEI], CALL, reply(body))
+        route(Engine.TEI).read(CALL, reply(body))
     assert caught.value.cause is cause
 
 
@@ -192,5 +199,5 @@ async def test_a_server_without_sparse_vectors_says_so(sources: ModelSources) ->
 )
 def test_what_is_no_sparse_vector_is_refused(body: object, cause: Cause) -> None:
     with pytest.raises(HubgateError) as caught:
-        read_sparse(Engine.TOOLKIT, SPARSE, reply(body))
+        SparseRoute(path="").read(SPARSE, reply(body))
     assert caught.value.cause is cause

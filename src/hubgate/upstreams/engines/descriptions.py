@@ -1,0 +1,147 @@
+"""What servers report about themselves: from the JSON of their descriptions to facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Task
+from hubgate.domain.errors import Cause, UpstreamRefused
+from hubgate.upstreams.http.messages import HttpReply, HttpRequest
+from hubgate.upstreams.json_values import field_of, list_of, size_of, text_of
+from hubgate.upstreams.server import Server
+
+PROBE_SECONDS = 15.0
+_NOT_ABOUT_THE_ROUTE = frozenset({401, 402, 403, 408, 410, 429, 502, 503, 504})
+"""About the token, the endpoint's state or its load: asking for other routes would not help."""
+_TEI_TASKS = {"embedding": Task.TEXT_EMBEDDING, "reranker": Task.RERANK}
+_ROUTE_TASKS = {
+    "/v1/embeddings": Task.TEXT_EMBEDDING,
+    "/rerank": Task.RERANK,
+    "/v1/completions": Task.COMPLETION,
+    "/v1/chat/completions": Task.CHAT_COMPLETION,
+}
+_CAPABILITIES = {"embed": Task.TEXT_EMBEDDING, "rerank": Task.RERANK}
+_POOLING_TASKS = frozenset({Task.TEXT_EMBEDDING, Task.RERANK})
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A recognised server."""
+
+    facts: Facts
+    name: str
+    """In messages."""
+    tasks: frozenset[Task] | None = None
+    """The tasks that its model does; `None` if it does not report them."""
+
+
+def tei_info(info: Mapping[str, Any]) -> Found | None:
+    """TEI's `/info`; `None` if it is another server's."""
+    if "model_type" not in info or "tokenization_workers" not in info:
+        return None
+    kinds = info["model_type"] if isinstance(info["model_type"], dict) else {str(info["model_type"]): {}}
+    kind, details = next(iter(kinds.items()), ("", {}))
+    pooling = text_of(details, "pooling")
+    task = Task.SPARSE_EMBEDDING if pooling == "splade" else _TEI_TASKS.get(kind)
+    facts = Facts(
+        engine=Engine.TEI,
+        engine_version=text_of(info, "version"),
+        model=text_of(info, "model_id"),
+        revision=text_of(info, "model_sha"),
+        max_input_tokens=size_of(info, "max_input_length"),
+        max_batch_texts=size_of(info, "max_client_batch_size"),
+        auto_truncate=info.get("auto_truncate") if isinstance(info.get("auto_truncate"), bool) else None,
+        pooling=pooling,
+        precision=text_of(info, "model_dtype"),
+    )
+    return Found(facts, f"TEI with a model of type {kind}", frozenset({task} if task else ()))
+
+
+def tgi_info(info: Mapping[str, Any]) -> Found | None:
+    """text-generation-inference's `/info`; `None` if it is another server's."""
+    if "router" not in info or "max_total_tokens" not in info:
+        return None
+    facts = Facts(
+        engine=Engine.TGI,
+        engine_version=text_of(info, "version"),
+        model=text_of(info, "model_id"),
+        revision=text_of(info, "model_sha"),
+        max_input_tokens=size_of(info, "max_input_tokens"),
+    )
+    return Found(facts, "text-generation-inference", GENERATION_TASKS)
+
+
+async def vllm_details(found: Found, endpoint: Endpoint, server: Server) -> Found:
+    """VLLM mounts only the routes that fit its model."""
+    del endpoint
+    version = text_of(await get_json(server, "/version"), "version")
+    tasks = openapi_tasks(await get_json(server, "/openapi.json"))
+    return replace(found, facts=replace(found.facts, engine_version=version), tasks=tasks)
+
+
+async def sglang_details(found: Found, endpoint: Endpoint, server: Server) -> Found:
+    """SGLang reports whether its model generates text."""
+    del endpoint
+    info, model = await get_json(server, "/server_info"), await get_json(server, "/model_info")
+    generates = field_of(model, "is_generation") is True
+    facts = replace(found.facts, engine_version=text_of(info, "version"))
+    return replace(found, facts=facts, tasks=GENERATION_TASKS if generates else _POOLING_TASKS)
+
+
+async def llamacpp_details(found: Found, endpoint: Endpoint, server: Server) -> Found:
+    """llama.cpp's context may be smaller than its model's."""
+    del endpoint
+    props = await get_json(server, "/props")
+    context = size_of(field_of(props, "default_generation_settings"), "n_ctx")
+    limits = [limit for limit in (found.facts.max_input_tokens, context) if limit]
+    version = text_of(props, "build_info")
+    facts = replace(found.facts, engine_version=version, max_input_tokens=min(limits, default=None))
+    return replace(found, facts=facts)
+
+
+def openapi_tasks(openapi: object) -> frozenset[Task] | None:
+    """The tasks of a server by the routes that it describes; `None` without a description."""
+    paths = field_of(openapi, "paths")
+    return _tasks(_ROUTE_TASKS, paths) if isinstance(paths, dict) else None
+
+
+def capabilities(entry: Mapping[str, Any]) -> frozenset[Task]:
+    """The tasks of a model by the capabilities in its entry of a model list."""
+    return _tasks(_CAPABILITIES, list_of(entry, "capabilities"))
+
+
+def _tasks(table: Mapping[str, Task], words: Iterable[object]) -> frozenset[Task]:
+    return frozenset(table[word] for word in words if isinstance(word, str) and word in table)
+
+
+async def get_json(server: Server, path: str) -> Any:
+    """The decoded reply to a GET; `None` if there is no such description."""
+    reply = await get(server, path)
+    return None if reply is None else decode(reply)
+
+
+async def get(server: Server, path: str) -> HttpReply | None:
+    """The reply to a GET; `None` if the server has no such route."""
+    try:
+        return await server.ask(HttpRequest(method="GET", url=server.base + path, timeout=PROBE_SECONDS))
+    except UpstreamRefused as error:
+        if not is_about_the_route(error):
+            raise
+        return None
+
+
+def is_about_the_route(error: UpstreamRefused) -> bool:
+    """Whether other routes of the server may still answer."""
+    return error.status not in _NOT_ABOUT_THE_ROUTE and error.cause is not Cause.PAUSED
+
+
+def decode(reply: HttpReply) -> Any:
+    """The decoded body, `None` if it is not JSON."""
+    try:
+        return orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        return None

@@ -1,1 +1,0 @@
-"""The bodies that each kind of server is sent."""

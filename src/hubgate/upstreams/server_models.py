@@ -1,0 +1,209 @@
+"""Models behind a server: calls about texts, and calls that generate text."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import orjson
+
+from hubgate.core.off_loop import off_loop
+from hubgate.domain.calls import (
+    Call,
+    Chat,
+    Complete,
+    Generated,
+    GenerationCall,
+    Result,
+    SparseEmbed,
+    Tokenize,
+    WireFormat,
+)
+from hubgate.domain.errors import Cause, InvalidRequest, UpstreamRefused
+from hubgate.domain.ports import Events
+from hubgate.upstreams.engines.generation import Form, Forms
+from hubgate.upstreams.engines.json_fields import post
+from hubgate.upstreams.engines.replies.events import WholeText
+from hubgate.upstreams.engines.replies.text import places_in, read_generated, with_prompt
+from hubgate.upstreams.engines.routes import TextRoute
+from hubgate.upstreams.http.messages import HttpRequest
+from hubgate.upstreams.server import Server
+
+R = TypeVar("R")
+
+
+class ServerUpstream:
+    """Implements `domain.ports.Upstream`. Each call is one request, so that it costs one permit of the rate limit.
+
+    Args:
+        server: that serves the model.
+        routes: one for each kind of call that it supports.
+        model: the server's name of it.
+        dimensions: of its vectors, if they are known.
+        path: replaces the path of every route.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        routes: Mapping[type, TextRoute],
+        model: str | None,
+        dimensions: int | None,
+        *,
+        path: str | None = None,
+    ) -> None:
+        self._server = server
+        self._routes = routes
+        self._model = model
+        self._dimensions = dimensions
+        self._path = path
+
+    async def __call__(self, call: Call) -> Result:
+        """Call the server.
+
+        Raises:
+            UpstreamError: no reply, an error, or an unreadable reply.
+            InvalidRequest: the server does not support the call or one of its options.
+        """
+        route = self._routes.get(type(call))
+        if route is None:
+            raise _unsupported(call)
+        path = route.path if self._path is None else self._path
+        request = route.request(self._server.base + path, self._model, call)
+        bound = route.max_reply_bytes(call, request, self._dimensions)
+        reply = await self._server.ask(request, call.context, bound=bound)
+        return await off_loop(len(reply.body), route.read, call, reply)
+
+    async def close(self) -> None:
+        """Does nothing: the connections are shared."""
+
+
+def _unsupported(call: Call) -> InvalidRequest:
+    if isinstance(call, Tokenize):
+        return InvalidRequest(
+            "This endpoint's server cannot tokenize texts and return offsets.",
+            remedy="TEI and local models can.",
+        )
+    if isinstance(call, SparseEmbed):
+        return InvalidRequest(
+            "This endpoint's server makes no sparse vectors.",
+            remedy="TEI with a SPLADE model does, and custom handlers may.",
+            cause=Cause.WRONG_TASK,
+        )
+    return InvalidRequest(
+        "This endpoint's server does not do this task.",
+        remedy="Use an endpoint of another server.",
+        cause=Cause.WRONG_TASK,
+    )
+
+
+class ServerGenerator:
+    """Implements `domain.ports.TextGenerator`. Each call is one request, except the first one in a wrong form.
+
+    Args:
+        server: that serves the model.
+        forms: one for each kind of call that it supports.
+        model: the server's name of it.
+    """
+
+    def __init__(self, server: Server, forms: Forms, model: str | None) -> None:
+        self._server = server
+        self._forms = dict(forms)
+        self._model = model
+
+    async def generate(self, call: GenerationCall) -> Generated:
+        """The whole text.
+
+        Raises:
+            UpstreamError: no reply, an error, or an unreadable reply.
+            InvalidRequest: the server does not support the call or one of its options.
+        """
+
+        async def request(form: Form) -> Generated:
+            reply = await self._server.ask(self._request(form, call, stream=False), call.context)
+            return await off_loop(len(reply.body), read_generated, form, call, reply)
+
+        return await self._with_form(call, request)
+
+    async def stream(self, call: GenerationCall) -> Events:
+        """The text while it is generated; from a server that does not stream, the whole text as one event.
+
+        Raises:
+            UpstreamError: no reply, an error, or no event stream.
+            InvalidRequest: the server does not support the call or one of its options.
+        """
+
+        async def request(form: Form) -> Events:
+            if not form.streams:
+                return await self._unstreamed(form, call)
+            http_request = self._request(form, call, stream=True)
+            events = await self._server.events(http_request, form.wire_format, call.context)
+            full = isinstance(call, Complete) and call.full_text and not form.returns_prompt
+            return AfterPrompt(events, call.prompt) if full and isinstance(call, Complete) else events
+
+        return await self._with_form(call, request)
+
+    async def close(self) -> None:
+        """Does nothing: the connections are shared."""
+
+    async def _unstreamed(self, form: Form, call: GenerationCall) -> Events:
+        """The whole text as one event, in the format of text-generation-inference's last event."""
+        assert isinstance(call, Complete)  # noqa: S101 - every server with a chat route streams
+        bare = await self.generate(replace(call, full_text=False))
+        text = orjson.loads(bare.body)["generated_text"]
+        token = {"id": 0, "text": text, "logprob": None, "special": False}
+        whole = call.prompt + text if call.full_text else text
+        event = {"index": 1, "token": token, "generated_text": whole, "details": None}
+        return WholeText(orjson.dumps(event), form.wire_format)
+
+    async def _with_form(self, call: GenerationCall, request: Callable[[Form], Awaitable[R]]) -> R:
+        form = self._forms.get(type(call))
+        if form is None:
+            what = "has no chat route" if isinstance(call, Chat) else "does not complete texts"
+            raise InvalidRequest(
+                f"This endpoint's server {what}.",
+                remedy="Use an endpoint of another task, or deploy the model behind vLLM or SGLang.",
+                cause=Cause.WRONG_TASK,
+            )
+        try:
+            return await request(form)
+        except UpstreamRefused as error:
+            if form.fallback is None or form.fallback[0] not in error.markers:
+                raise
+            self._forms[type(call)] = form.fallback[1]
+        return await request(self._forms[type(call)])
+
+    def _request(self, form: Form, call: GenerationCall, *, stream: bool) -> HttpRequest:
+        route = form.stream_route if stream and form.stream_route is not None else form.route
+        return post(self._server.base + route, form.body(call, form.model or self._model, stream=stream))
+
+
+class AfterPrompt:
+    """Events of a server that does not repeat the prompt: the first chunk of each choice gets it."""
+
+    def __init__(self, events: Events, prompt: str) -> None:
+        self._events = events
+        self._prompt = prompt
+
+    @property
+    def wire_format(self) -> WireFormat:
+        """See `domain.ports.Events`."""
+        return self._events.wire_format
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
+        """The payloads, as they arrive."""
+        begun: set[object] = set()
+        async for payloads in self._events:
+            yield [self._with_prompt(payload, begun) for payload in payloads]
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._events.aclose()
+
+    def _with_prompt(self, payload: bytes, begun: set[object]) -> bytes:
+        places = places_in(payload)
+        if not places - begun:
+            return payload
+        begun |= places
+        return with_prompt(payload, self._prompt, self.wire_format)
