@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hubgate.domain.errors import Cause, HubgateError
-from hubgate.jobs.folder import Manner, Task
+from hubgate.jobs.folder import RunOptions, Task
 from hubgate.jobs.job import Job
 from hubgate.jobs.manifest import Totals
 from hubgate.jobs.rows import Piece, Reply
@@ -68,9 +68,9 @@ async def run(
     what: Task, script: Script, *, overwrite: bool = False, patience: float = 600.0, concurrency: int = 2
 ) -> Totals | None:
     """Do a task as a command does; what was done in all, `None` if it was done already."""
-    job = Job(what, Manner(concurrency=concurrency), overwrite=overwrite, patience=patience)
+    job = Job(what, RunOptions(concurrency=concurrency), overwrite=overwrite, patience=patience)
     job.check()
-    with job.folder.held():
+    with job.folder.locked():
         source, done = job.open()
         if done:
             return None

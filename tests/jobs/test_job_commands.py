@@ -93,7 +93,7 @@ def test_the_first_gate_of_a_home_tells_its_admin_key_here_too(
 ) -> None:
     ran = hubgate("job", "run", str(texts), str(tmp_path / "out.jsonl"), "--endpoint", "words")
     assert ran.status == 1
-    assert ran.err.startswith("The gate's admin key, shown only this once: hg_")
+    assert ran.err.startswith("hubgate's admin key, shown only once: hg_")
     assert "hubgate: No endpoint is named [words]. `hubgate list` lists the names.\n" in ran.err
     assert hubgate("job", "list").rows == []
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("out")) == []
@@ -137,11 +137,11 @@ def test_rows_without_a_vector_are_told_at_the_end_and_in_the_status(
     texts.write_text('{"text": "a"}\n{"text": ""}\nbroken\n')
     ran = hubgate("job", "run", str(texts), str(out), "--endpoint", "words")
     assert ran.status == 1
-    assert ran.err == f"hubgate: 2 rows have no vector. {out}.failed.jsonl tells why.\n"
+    assert ran.err == f"hubgate: 2 rows have no vector. The reasons are in {out}.failed.jsonl.\n"
     assert len(read(out)) == 1
     texts.write_text('{"text": "a"}\n{"text": 7}\n')
     ran = hubgate("job", "run", str(texts), str(out), "--endpoint", "words", "--overwrite")
-    assert ran.err == f"hubgate: 1 row has no vector. {out}.failed.jsonl tells why.\n"
+    assert ran.err == f"hubgate: 1 row has no vector. The reasons are in {out}.failed.jsonl.\n"
     shown = hubgate("job", "show", str(out)).fields
     assert (shown["status"], shown["failed"], shown["failed rows"]) == ("done", "1", f"{out}.failed.jsonl")
 
@@ -166,7 +166,7 @@ def test_jobs_are_listed_shown_cancelled_and_resumed(
     ]
     shown = hubgate("job", "show", job.id).fields
     assert (shown["model"], shown["input"], shown["endpoint"]) == ("fake", str(texts), "words")
-    assert hubgate("job", "cancel", job.id).out == f"{out} is done: there is nothing to cancel.\n"
+    assert hubgate("job", "cancel", job.id).out == f"{out} is already done.\n"
     assert job.state().status is Status.DONE  # what is done cannot be undone
     job.write_state(Status.STOPPED, "Something was wrong.")
     assert hubgate("job", "show", job.id).fields["reason"] == "Something was wrong."
@@ -176,7 +176,7 @@ def test_jobs_are_listed_shown_cancelled_and_resumed(
     assert (resumed.status, resumed.fields["rows"]) == (0, "20")
     assert job.state().status is Status.DONE
     deleted = hubgate("job", "cancel", "--delete", str(out))
-    assert deleted.out == f"Cancelled {out}, and deleted what it had done.\n"
+    assert deleted.out == f"Cancelled {out} and deleted its finished work.\n"
     assert hubgate("job", "list").rows == []
     assert len(read(out)) == 20
     assert not job.path.exists()
@@ -186,7 +186,7 @@ def test_jobs_are_listed_shown_cancelled_and_resumed(
 def test_a_job_that_is_not_there_is_told(hubgate: Command, command: str) -> None:
     failed = hubgate("job", command, "nobody")
     assert (failed.status, failed.out) == (1, "")
-    assert failed.err == "hubgate: There is no job [nobody]. `hubgate job list` shows them.\n"
+    assert failed.err == "hubgate: No job [nobody]. `hubgate job list` lists them.\n"
 
 
 def test_what_cannot_be_done_is_told_before_a_gate_is_asked(
@@ -194,14 +194,14 @@ def test_what_cannot_be_done_is_told_before_a_gate_is_asked(
 ) -> None:
     failed = hubgate("job", "run", str(texts), str(tmp_path / "out.csv"), "--endpoint", "words")
     assert failed.status == 1
-    assert re.fullmatch(r"hubgate: The output \S+ is of no format that is known\. .*\n", failed.err)
+    assert re.fullmatch(r"hubgate: The format of the output \S+ is unknown\. .*\n", failed.err)
     gone = hubgate(
         "job", "run", str(tmp_path / "gone.jsonl"), str(tmp_path / "out.jsonl"), "--endpoint", "words"
     )
     assert re.fullmatch(r"hubgate: The input \S+ cannot be read: No such file or directory\.\n", gone.err)
     out = str(tmp_path / "out.jsonl")
     unknown = hubgate("job", "run", str(texts), out, "--endpoint", "words", "--text-field", "body")
-    assert "has a field [body]. Its fields are id, text, n: name one of them" in unknown.err
+    assert "has a field [body]. Its fields are id, text, n: use one of them" in unknown.err
     assert not (tmp_path / "home").exists()
 
 
@@ -217,7 +217,7 @@ def test_a_model_that_was_replaced_between_two_runs_stops_the_job(
     gate.add("words", dimensions=8, model="org/other")
     failed = hubgate(*run)
     assert failed.status == 1
-    assert "is not what it was when the job began: its model was fake, and is org/other" in failed.err
+    assert "has changed since the job started: its model was fake and is now org/other" in failed.err
     assert "--overwrite" in failed.err
     assert hubgate(*run, "--overwrite").status == 0
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hubgate.jobs.folder import JobFolder, Manner, Plan, Task
-from hubgate.jobs.registry import KnownJobs
+from hubgate.jobs.folder import JobFolder, JobRegistry, Plan, RunOptions, Task
 from hubgate.jobs.rows import JobStopped
 
 if TYPE_CHECKING:
@@ -19,13 +18,13 @@ if TYPE_CHECKING:
 def begun(output: Path) -> JobFolder:
     job = JobFolder(output)
     task = Task(input="in.jsonl", output=str(output), endpoint="words")
-    with job.held():
-        job.write_plan(Plan(task=task, manner=Manner(), input={}, model={}, created_at=1.0))
+    with job.locked():
+        job.write_plan(Plan(task=task, options=RunOptions(), input={}, model={}, created_at=1.0))
     return job
 
 
 def test_a_job_that_cannot_be_read_keeps_no_other_from_being_found(tmp_path: Path) -> None:
-    known = KnownJobs(tmp_path / "home")
+    known = JobRegistry(tmp_path / "home")
     damaged, sound = begun(tmp_path / "damaged.jsonl"), begun(tmp_path / "sound.jsonl")
     known.add(damaged)
     known.add(sound)
@@ -42,7 +41,7 @@ def test_who_only_looks_whether_a_job_runs_keeps_nobody_from_working(tmp_path: P
     job = begun(tmp_path / "out.jsonl")
     looking = os.open(job.path / "lock", os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)
-    with job.held(sleep=lambda _: os.close(looking)):
+    with job.locked(sleep=lambda _: os.close(looking)):
         assert job.worker() == os.getpid()
 
 
@@ -53,7 +52,7 @@ def test_a_job_whose_process_is_not_told_yet_has_none_that_could_be_stopped(tmp_
     os.ftruncate(just_begun, 0)
     assert job.worker() is None
     pauses: list[float] = []
-    with pytest.raises(JobStopped, match="Another process works"), job.held(sleep=pauses.append):
+    with pytest.raises(JobStopped, match="Another process is working"), job.locked(sleep=pauses.append):
         pass
     assert pauses
     os.close(just_begun)

@@ -11,10 +11,10 @@ from aiohttp import web
 from harness import RunningGate
 from model_script import task
 
-from hubgate.cli.jobs.embedder import GateEmbedder
-from hubgate.cli.jobs.gateway import some_gate
+from hubgate.cli.jobs.embedder import GatewayEmbedder
+from hubgate.cli.jobs.gateway import ensure_gateway
 from hubgate.domain.errors import Cause, HubgateError, StoreFailed, WrongTask
-from hubgate.jobs.folder import Manner
+from hubgate.jobs.folder import RunOptions
 from hubgate.store.lock import HomeLock, running_gateway
 
 if TYPE_CHECKING:
@@ -41,30 +41,30 @@ async def answering(settings: Settings, answer: web.Response) -> AsyncIterator[N
     await runner.cleanup()
 
 
-def embedder(settings: Settings, tmp_path: Path, **fields: object) -> GateEmbedder:
+def embedder(settings: Settings, tmp_path: Path, **fields: object) -> GatewayEmbedder:
     what = task(tmp_path / "in.jsonl", tmp_path / "out.jsonl", endpoint="words", **fields)
-    return GateEmbedder(settings.home, what, Manner())
+    return GatewayEmbedder(settings.home, what, RunOptions())
 
 
 def test_a_jobs_own_gate_is_found_by_other_commands_and_gone_afterwards(settings: Settings) -> None:
-    with some_gate(settings) as own:
+    with ensure_gateway(settings) as own:
         assert own
         assert running_gateway(settings.home) is not None
-        with some_gate(settings) as another:
+        with ensure_gateway(settings) as another:
             assert not another
     assert running_gateway(settings.home) is None
 
 
 def test_a_home_in_which_no_gate_can_be_started_is_told(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
-    with pytest.raises(StoreFailed, match="cannot be used"), some_gate(settings):
+    with pytest.raises(StoreFailed, match="cannot be used"), ensure_gateway(settings):
         pass
 
 
 def test_a_database_that_cannot_be_used_is_told_by_the_jobs_own_gate(settings: Settings) -> None:
     settings.home.mkdir()
     settings.database.write_text("no database " * 1000)
-    with pytest.raises(StoreFailed), some_gate(settings):
+    with pytest.raises(StoreFailed), ensure_gateway(settings):
         pass
     assert running_gateway(settings.home) is None
 
@@ -82,7 +82,7 @@ def test_a_gate_that_is_just_starting_is_waited_for(settings: Settings) -> None:
     starting.start()
     began.wait(60)
     try:
-        with some_gate(settings) as own:
+        with ensure_gateway(settings) as own:
             assert not own
     finally:
         announced.set()
@@ -94,10 +94,10 @@ async def test_after_a_restart_the_gate_is_found_again(settings: Settings, tmp_p
         with RunningGate(settings) as gate:
             gate.add("words", dimensions=4)
             assert len((await embed(["a", "b c"])).pieces) == 2
-        with pytest.raises(HubgateError, match="does not answer") as lost:
+        with pytest.raises(HubgateError, match="hubgate does not respond") as lost:
             await embed(["a"])
         assert (lost.value.cause, lost.value.retryable) == (Cause.GATE_STOPPING, True)
-        with pytest.raises(HubgateError, match=r"The gate does not run any more\. Start it"):
+        with pytest.raises(HubgateError, match=r"hubgate is no longer running\. Start it"):
             await embed(["a"])
         with RunningGate(settings):
             reply = await embed(["a b"])
@@ -111,10 +111,10 @@ async def test_a_gate_that_was_started_again_at_the_same_address_has_another_key
         with RunningGate(settings) as gate:
             gate.add("words", dimensions=4)
             await embed(["a"])
-            assert embed._gate is not None
-            old = embed._gate
-            embed._gate = type(old)(url=old.url, pid=old.pid, key="of the one before")
-            with pytest.raises(HubgateError, match=r"The gate was started again\."):
+            assert embed._gateway is not None
+            old = embed._gateway
+            embed._gateway = type(old)(url=old.url, pid=old.pid, key="of the one before")
+            with pytest.raises(HubgateError, match=r"hubgate was restarted\."):
                 await embed(["a"])
             assert len((await embed(["a"])).pieces) == 1
 
@@ -152,7 +152,7 @@ async def test_an_endpoint_that_was_kept_untested_is_told_and_how_to_test_it(
 ) -> None:
     answer = web.json_response({"task": "text_embedding", "facts": {}})
     async with answering(settings, answer), embedder(settings, tmp_path) as embed:
-        with pytest.raises(HubgateError, match="`hubgate enable words` tests it") as untested:
+        with pytest.raises(HubgateError, match="Test it with `hubgate enable words`") as untested:
             await embed.model()
         assert untested.value.cause is Cause.DISABLED
 
@@ -165,7 +165,7 @@ async def test_a_name_that_no_endpoint_can_have_is_asked_for_as_it_is(
         for endpoint in ("w", "words"):
             gate.add(endpoint, dimensions=4)
         what = task(tmp_path / "in.jsonl", tmp_path / "out.jsonl", endpoint=name)
-        async with GateEmbedder(settings.home, what, Manner()) as embed:
+        async with GatewayEmbedder(settings.home, what, RunOptions()) as embed:
             with pytest.raises(HubgateError) as unknown:
                 await embed.model()
     assert unknown.value.cause in {Cause.ENDPOINT_NOT_FOUND, Cause.NOT_FOUND}
@@ -174,7 +174,7 @@ async def test_a_name_that_no_endpoint_can_have_is_asked_for_as_it_is(
 async def test_an_answer_with_too_few_vectors_is_no_answer(settings: Settings, tmp_path: Path) -> None:
     answer = web.json_response({"data": [], "usage": {"total_tokens": 1}})
     async with answering(settings, answer), embedder(settings, tmp_path) as embed:
-        with pytest.raises(HubgateError, match="answered 0 texts of 1") as few:
+        with pytest.raises(HubgateError, match="returned vectors for 0 of 1 texts") as few:
             await embed(["a"])
         assert few.value.cause is Cause.WRONG_COUNT
 
@@ -182,6 +182,8 @@ async def test_an_answer_with_too_few_vectors_is_no_answer(settings: Settings, t
 async def test_what_answers_in_other_words_than_the_gates_is_told(settings: Settings, tmp_path: Path) -> None:
     answer = web.Response(status=502, text="<html>Bad gateway</html>")
     async with answering(settings, answer), embedder(settings, tmp_path) as embed:
-        with pytest.raises(HubgateError, match="answered 502, and not in its own words: is a proxy") as odd:
+        with pytest.raises(
+            HubgateError, match="reply with status 502, not from hubgate: check for a proxy"
+        ) as odd:
             await embed(["a"])
         assert odd.value.cause is Cause.INTERNAL

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hubgate.jobs.formats import check_output, open_sink, open_source
+from hubgate.jobs.formats import check_output, make_sink, open_source
 from hubgate.jobs.inputs import compare_identity
 from hubgate.jobs.jsonl import JsonlSource
-from hubgate.jobs.rows import Columns, Embedded, Failed, JobStopped, Layout, Piece, Row
-from hubgate.jobs.shards import cut
+from hubgate.jobs.rows import Columns, Embedded, FailedRow, JobStopped, Layout, Piece, Row
+from hubgate.jobs.shards import cut_shards
 from hubgate.jobs.text_folder import TextFolder
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def lines(path: Path, *written: object) -> Path:
 
 def told(rows: Any) -> list[tuple[object, ...]]:
     """Rows as (number, id, text), failed ones as (number, id, cause)."""
-    return [(row.row, row.id, str(row.cause)) if isinstance(row, Failed) else row[:3] for row in rows]
+    return [(row.row, row.id, str(row.cause)) if isinstance(row, FailedRow) else row[:3] for row in rows]
 
 
 def test_each_line_is_a_row_and_each_fault_is_that_rows_alone(tmp_path: Path) -> None:
@@ -81,16 +81,16 @@ def test_a_value_to_keep_that_is_nested_too_deeply_is_that_rows_fault(tmp_path: 
         b'{"text": "b", "kept": %b, "else": %b}' % (most, deep),
     )
     failed, row = JsonlSource(path, Columns(keep=("kept",))).rows()
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, FailedRow)
     assert (failed.id, failed.cause) == (0, "unreadable")
     assert isinstance(row, Row)
-    sink = open_sink(tmp_path / name, tmp_path / "parts", Layout(1, kept={"kept": None}))
-    assert sink.write([Embedded([row], [Piece(bytes(4))])])
+    sink = make_sink(tmp_path / name, Layout(1, kept={"kept": None}))
+    assert sink.encode(Embedded([row], [Piece(bytes(4))]))
 
 
 def test_a_line_beyond_the_longest_is_not_read_and_the_next_one_is(tmp_path: Path) -> None:
     path = lines(tmp_path / "in.jsonl", {"text": "x" * 3_000_000}, {"text": "next"})
-    source = JsonlSource(path, Columns(), longest=1000)
+    source = JsonlSource(path, Columns(), max_bytes=1000)
     assert told(source.rows()) == [(0, None, "too_long"), (1, 1, "next")]
 
 
@@ -146,7 +146,7 @@ def test_a_value_to_keep_that_python_has_none_for_is_that_rows_fault(
     source = open_source(tmp_path / "in.parquet", Columns(keep=("kept",)))
     rows = list(source.rows())
     assert told(rows) == [(0, 0, "a"), (1, 1, "unreadable"), (2, 2, "c")]
-    assert isinstance(rows[1], Failed)
+    assert isinstance(rows[1], FailedRow)
     assert rows[1].message.startswith("A value cannot be kept: ")
 
 
@@ -168,16 +168,16 @@ def test_of_a_broken_row_group_only_its_own_rows_fail(tmp_path: Path) -> None:
         file.seek(second.data_page_offset + 40)
         file.write(b"\0" * 40)
     rows = list(open_source(path, Columns()).rows())
-    assert [row.cause for row in rows if isinstance(row, Failed)] == ["unreadable"] * 10
+    assert [row.cause for row in rows if isinstance(row, FailedRow)] == ["unreadable"] * 10
     assert [row.number for row in rows if isinstance(row, Row)] == [*range(10), *range(20, 30)]
 
 
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        (Columns("body"), r"has no column \[body\]\. Its columns are text, n, d: name one"),
-        (Columns("n"), r"The column \[n\] of \S+ holds int64, not texts\."),
-        (Columns("text", "d"), r"The column \[d\] of \S+ holds double, not whole numbers or texts\."),
+        (Columns("body"), r"has no column \[body\]\. Its columns are text, n, d: use one"),
+        (Columns("n"), r"The column \[n\] of \S+ contains int64, not strings\."),
+        (Columns("text", "d"), r"The column \[d\] of \S+ contains double, not integers or strings\."),
         (Columns("text", None, ("x",)), r"has no column \[x\]"),
     ],
 )
@@ -197,7 +197,7 @@ def test_a_field_that_none_of_the_first_rows_has_is_told_with_those_that_are_the
     rows: list[object] = [b"", b"no JSON", [1], {"id": 1, "body": "a"}, *[{"body": "a", "n": 1}] * 97]
     path = lines(tmp_path / "in.jsonl", *rows, {"late": 1})
     said = (
-        rf"None of the first 100 rows of \S+ has a field \[{missing}\]\. Its fields are id, body, n: name one"
+        rf"None of the first 100 rows of \S+ has a field \[{missing}\]\. Its fields are id, body, n: use one"
     )
     with pytest.raises(JobStopped, match=said):
         open_source(path, columns)
@@ -221,7 +221,7 @@ def test_only_so_many_fields_are_named_and_none_is_told_at_length(tmp_path: Path
     path = lines(tmp_path / "in.jsonl", {"x" * 100: 0, **{f"f{n}": 0 for n in range(24)}})
     with pytest.raises(
         JobStopped,
-        match=rf"^No row of \S+ has .* Its fields are {'x' * 60}…, f0, .*, f18 and 5 more: name one",
+        match=rf"^No row of \S+ has .* Its fields are {'x' * 60}…, f0, .*, f18 and 5 more: use one",
     ):
         open_source(path, Columns())
 
@@ -262,7 +262,7 @@ def test_a_file_that_changed_or_went_after_the_folder_was_listed_fails_alone(tmp
     for name in ("a.md", "b.md", "c.md", "long.md"):
         (tmp_path / name).write_text("as it was")
     (tmp_path / "long.md").write_text("x" * 200)
-    source = TextFolder(tmp_path, longest=100)
+    source = TextFolder(tmp_path, max_bytes=100)
     (tmp_path / "a.md").write_text("not as it was")
     (tmp_path / "b.md").unlink()
     assert told(source.rows()) == [
@@ -291,12 +291,12 @@ def test_a_folder_that_goes_stops_the_job(tmp_path: Path) -> None:
             "in.csv",
             b"a,b",
             Columns(),
-            r"The input \S+in\.csv is of no format that is known\. Its name must end in one of",
+            r"The format of the input \S+in\.csv is unknown\. Its name must end in one of",
         ),
-        ("in.parquet", b"not parquet", Columns(), r"in\.parquet is not Parquet, or a broken one: "),
+        ("in.parquet", b"not parquet", Columns(), r"in\.parquet is not a valid Parquet file: "),
         ("gone.jsonl", None, Columns(), r"The input \S+ cannot be read: No such file or directory\."),
-        (".", None, Columns(), r"There is no text in the folder"),
-        (".", None, Columns(id="id"), r"A file in a folder has no fields: leave out --id-field and --keep\."),
+        (".", None, Columns(), r"The folder \S+ contains no texts\."),
+        (".", None, Columns(id="id"), r"Files in a folder have no fields: remove --id-field and --keep\."),
     ],
 )
 def test_an_input_that_cannot_be_read_at_all_is_one_plain_sentence(
@@ -311,10 +311,10 @@ def test_an_input_that_cannot_be_read_at_all_is_one_plain_sentence(
 @pytest.mark.parametrize(
     ("name", "keep", "chunked", "said"),
     [
-        ("out.csv", (), False, "is of no format that is known"),
-        ("nowhere/out.jsonl", (), False, "does not exist. Make it"),
-        ("out.jsonl", ("tokens",), False, r"has a column \[tokens\] of its own\. Leave out --keep tokens"),
-        ("out.jsonl", ("text",), True, r"has a column \[text\] of its own"),
+        ("out.csv", (), False, r"The format of the output \S+ is unknown\."),
+        ("nowhere/out.jsonl", (), False, "does not exist. Create it"),
+        ("out.jsonl", ("tokens",), False, r"has its own column \[tokens\]\. Remove --keep tokens"),
+        ("out.jsonl", ("text",), True, r"has its own column \[text\]"),
     ],
 )
 def test_an_output_that_cannot_be_made_is_told_before_anything_is_asked(
@@ -331,10 +331,12 @@ def test_an_input_is_the_same_by_its_size_and_its_samples_not_by_its_time(tmp_pa
     os.utime(path, (1, 1))
     compare_identity(then, open_source(path, Columns()).identity())
     lines(path, {"text": "a"}, {"text": "c"})
-    with pytest.raises(JobStopped, match="it has as many bytes as when the job began, but not the same ones"):
+    with pytest.raises(
+        JobStopped, match="its size is the same as when the job started, but its content is not"
+    ):
         compare_identity(then, open_source(path, Columns()).identity())
     lines(path, {"text": "a"})
-    with pytest.raises(JobStopped, match="it had 28 bytes when the job began, and has 14 now"):
+    with pytest.raises(JobStopped, match="it had 28 bytes when the job started and now has 14"):
         compare_identity(then, open_source(path, Columns()).identity())
 
 
@@ -355,26 +357,26 @@ def test_an_input_that_is_written_to_or_goes_while_it_is_read_stops_the_job(tmp_
     source.check()
     with path.open("a") as file:
         file.write('{"text": "b"}\n')
-    with pytest.raises(JobStopped, match=r"in\.jsonl was written to while it was read\. Put back"):
+    with pytest.raises(JobStopped, match=r"in\.jsonl was written to while it was read\. Restore"):
         source.check()
     path.unlink()
-    with pytest.raises(JobStopped, match=r"cannot be read any more \(No such file or directory\)"):
+    with pytest.raises(JobStopped, match=r"can no longer be read \(No such file or directory\)"):
         source.check()
 
 
 def test_rows_are_cut_by_number_and_by_bytes_and_a_long_one_stands_alone() -> None:
     texts = ["a", "b", "c", "long " * 20, "é" * 30, "d"]
     rows = [Row(number, number, text) for number, text in enumerate(texts)]
-    shards = list(cut(rows, most_rows=2, most_bytes=70))
+    shards = list(cut_shards(rows, max_rows=2, max_bytes=70))
     assert [[row.number for row in shard.rows] for shard in shards] == [[0, 1], [2], [3], [4, 5]]
     assert [shard.number for shard in shards] == [0, 1, 2, 3]
-    assert [shard.digest for shard in shards] == [shard.digest for shard in cut(rows, 2, 70)]
-    assert list(cut([], 2)) == []
+    assert [shard.digest for shard in shards] == [shard.digest for shard in cut_shards(rows, 2, 70)]
+    assert list(cut_shards([], 2)) == []
 
 
 def test_the_digest_of_a_shard_tells_texts_ids_places_kept_values_and_faults_apart() -> None:
-    bad = Failed(row=0, id="a", cause="empty_text", message="The text is empty.")
-    alike: list[list[Row | Failed]] = [
+    bad = FailedRow(row=0, id="a", cause="empty_text", message="The text is empty.")
+    alike: list[list[Row | FailedRow]] = [
         [Row(0, "a", "bc")],
         [Row(0, "ab", "c")],
         [Row(1, "a", "bc")],
@@ -382,7 +384,7 @@ def test_the_digest_of_a_shard_tells_texts_ids_places_kept_values_and_faults_apa
         [Row(0, "a", "b"), Row(1, "c", "d")],
         [bad],
     ]
-    assert len({next(cut(rows, 10)).digest for rows in alike}) == len(alike)
+    assert len({next(cut_shards(rows, 10)).digest for rows in alike}) == len(alike)
 
 
 _WITHOUT_PYARROW = """

@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from hubgate.files import atomic_write
-from hubgate.jobs.formats import open_sink
-from hubgate.jobs.manifest import Manifest, Record, totals_of
-from hubgate.jobs.parts import Parts
-from hubgate.jobs.rows import Embedded, Failed, Layout, Part, Piece, Row
+from hubgate.jobs.formats import make_sink
+from hubgate.jobs.manifest import Manifest, Record, read_totals
+from hubgate.jobs.rows import ByteRange, Embedded, FailedRow, Layout, Piece, Row
+from hubgate.jobs.shards import ShardFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -36,35 +36,38 @@ WHOLE = Embedded([Row(0, "a", "hello", (1,))], [Piece(numbers(1, 2), 3)])
 UNTOLD = Embedded([Row(1, "b", "world", (None,))], [Piece(numbers(0.5, -1))])
 
 
+def write(output: Path, layout: Layout, shards: Sequence[Embedded]) -> None:
+    sink = make_sink(output, layout)
+    with atomic_write(output) as file:
+        sink.write(file, [bytes(sink.encode(shard)) for shard in shards])
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
-def test_parts_are_joined_in_order_whatever_the_order_in_which_they_were_written(
-    tmp_path: Path, suffix: str
-) -> None:
+def test_the_output_contains_the_shards_in_the_given_order(tmp_path: Path, suffix: str) -> None:
     output = tmp_path / f"out{suffix}"
-    sink = open_sink(
-        output,
-        tmp_path / "parts",
-        Layout(2, ids="text", kept={"n": pa.int64() if suffix == ".parquet" else None}),
-    )
-    second, first = sink.write([UNTOLD, WHOLE])
-    assert sink.has(first)
-    assert sink.has(second)
-    assert not sink.has(Part(first.place, first.size + 1))
-    assert not output.exists()
-    sink.publish([first, second])
+    kept = {"n": pa.int64() if suffix == ".parquet" else None}
+    write(output, Layout(2, ids="text", kept=kept), [WHOLE, UNTOLD])
     assert read(output) == [
         {"id": "a", "n": 1, "embedding": [1.0, 2.0], "tokens": 3, "tokens_unread": None},
         {"id": "b", "n": None, "embedding": [0.5, -1.0], "tokens": None, "tokens_unread": None},
     ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [output.name, "parts"]
+
+
+def test_shards_are_read_from_their_file_in_any_order(tmp_path: Path) -> None:
+    shards = ShardFile(tmp_path / "shards")
+    first, second = shards.append([b"first", memoryview(b"second")])
+    (third,) = ShardFile(tmp_path / "shards").append([b"third"])
+    assert [shards.read(place) for place in (third, first, second)] == [b"third", b"first", b"second"]
+    assert all(map(shards.has, (first, second, third)))
+    assert not shards.has(third._replace(size=third.size + 1))
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
 def test_of_a_text_that_was_cut_each_chunk_is_a_row_with_its_place(tmp_path: Path, suffix: str) -> None:
-    sink = open_sink(tmp_path / f"out{suffix}", tmp_path / "parts", Layout(2, chunked=True))
     chunks = [Piece(numbers(1, 2), 1, 0, 5, "hello"), Piece(numbers(3, 4), 2, 5, 9, " you")]
     cut, whole = Row(7, 7, "hello you"), Row(8, 8, "hi")
-    sink.publish(sink.write([Embedded([cut, cut, whole], [*chunks, Piece(numbers(5, 6), 1, 0, 2, "hi")])]))
+    shard = Embedded([cut, cut, whole], [*chunks, Piece(numbers(5, 6), 1, 0, 2, "hi")])
+    write(tmp_path / f"out{suffix}", Layout(2, chunked=True), [shard])
     assert read(tmp_path / f"out{suffix}") == [
         {
             "id": 7,
@@ -99,22 +102,8 @@ def test_of_a_text_that_was_cut_each_chunk_is_a_row_with_its_place(tmp_path: Pat
     ]
 
 
-def test_a_part_of_an_earlier_version_has_no_unread_tokens(tmp_path: Path) -> None:
-    sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(2))
-    (new,) = sink.write([Embedded([Row(0, 0, "a")], [Piece(numbers(1, 2), 1, tokens_unread=5)])])
-    parts = Parts(tmp_path / "parts", ".arrow")
-    with pa.ipc.open_stream(parts.read(new)) as reader:
-        before = reader.read_all().drop(["tokens_unread"])
-    content = pa.BufferOutputStream()
-    with pa.ipc.new_stream(content, before.schema) as writer:
-        writer.write_table(before)
-    sink.publish([*parts.add([memoryview(content.getvalue())]), new])
-    assert pq.read_table(tmp_path / "out.parquet").column("tokens_unread").to_pylist() == [None, 5]
-
-
 def test_vectors_are_a_column_of_fixed_size_lists_of_float32(tmp_path: Path) -> None:
-    sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(2))
-    sink.publish(sink.write([Embedded([Row(0, 0, "a")], [Piece(numbers(0.1, 0.2))])]))
+    write(tmp_path / "out.parquet", Layout(2), [Embedded([Row(0, 0, "a")], [Piece(numbers(0.1, 0.2))])])
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.schema.field("embedding").type == pa.list_(pa.float32(), 2)
     assert table.column("embedding").combine_chunks().flatten().buffers()[1].to_pybytes()[:8] == numbers(
@@ -124,25 +113,23 @@ def test_vectors_are_a_column_of_fixed_size_lists_of_float32(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
 def test_an_output_of_no_rows_is_a_whole_file(tmp_path: Path, suffix: str) -> None:
-    sink = open_sink(tmp_path / f"out{suffix}", tmp_path / "parts", Layout(2))
-    sink.publish([])
+    write(tmp_path / f"out{suffix}", Layout(2), [])
     assert read(tmp_path / f"out{suffix}") == []
 
 
-def test_many_small_parts_become_few_large_row_groups(tmp_path: Path) -> None:
-    sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(65_536))
+def test_many_small_shards_become_few_large_row_groups(tmp_path: Path) -> None:
     vector = bytes(4 * 65_536)
     rows = [Row(n, n, "a") for n in range(100)]
-    sink.publish(sink.write([Embedded(rows, [Piece(vector)] * 100) for _ in range(3)]))
+    write(tmp_path / "out.parquet", Layout(65_536), [Embedded(rows, [Piece(vector)] * 100)] * 3)
     metadata = pq.read_metadata(tmp_path / "out.parquet")
     assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [200, 100]
 
 
 def test_values_of_json_are_kept_as_texts_in_parquet(tmp_path: Path) -> None:
-    sink = open_sink(tmp_path / "out.parquet", tmp_path / "parts", Layout(1, ids="text", kept={"more": None}))
+    layout = Layout(1, ids="text", kept={"more": None})
     kept = ["a text", {"a": [1]}, None, 5]
     rows = [Row(n, n, "a", (value,)) for n, value in enumerate(kept)]
-    sink.publish(sink.write([Embedded(rows, [Piece(numbers(1))] * len(rows))]))
+    write(tmp_path / "out.parquet", layout, [Embedded(rows, [Piece(numbers(1))] * len(rows))])
     assert [(row["id"], row["more"]) for row in read(tmp_path / "out.parquet")] == [
         ("0", "a text"),
         ("1", '{"a":[1]}'),
@@ -174,7 +161,7 @@ def record(shard: int, **fields: Any) -> Record:
             "pieces": 2,
             "tokens": 5,
             "exact": True,
-            "part": Part(9 * shard, 9),
+            "part": ByteRange(9 * shard, 9),
             **fields,
         }
     )
@@ -182,7 +169,7 @@ def record(shard: int, **fields: Any) -> Record:
 
 def test_the_manifest_knows_what_is_done_when_it_is_opened_again(tmp_path: Path) -> None:
     path = tmp_path / "manifest.jsonl"
-    bad = [Failed(row=n, id=None, cause="null_text", message="The text is null.") for n in (5, 4)]
+    bad = [FailedRow(row=n, id=None, cause="null_text", message="The text is null.") for n in (5, 4)]
     manifest = Manifest(path)
     for one in (record(2, failed=bad, part=None, pieces=0), record(0), record(1, exact=False)):
         manifest.add([one])
@@ -193,7 +180,7 @@ def test_the_manifest_knows_what_is_done_when_it_is_opened_again(tmp_path: Path)
     assert [failed.row for failed in again.failures()] == [4, 5]
     totals = again.totals
     assert (totals.rows, totals.failed, totals.pieces, totals.tokens, totals.exact) == (6, 2, 4, 15, False)
-    assert totals_of(path) == totals
+    assert read_totals(path) == totals
     again.close()
 
 
@@ -224,9 +211,9 @@ def test_a_shard_whose_part_is_gone_is_counted_once_when_it_is_done_again(tmp_pa
     manifest.close()
     again = Manifest(path)
     assert (again.totals.rows, again.totals.tokens) == (2, 7)
-    assert totals_of(path) == again.totals
+    assert read_totals(path) == again.totals
     again.close()
 
 
 def test_without_a_manifest_nothing_is_done(tmp_path: Path) -> None:
-    assert totals_of(tmp_path / "manifest.jsonl").rows == 0
+    assert read_totals(tmp_path / "manifest.jsonl").rows == 0

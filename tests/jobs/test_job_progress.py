@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from hubgate.cli.jobs.progress import line, shown
-from hubgate.cli.jobs.progress import told as summary
+from hubgate.cli.jobs.progress import show_progress, status_line, summary
 from hubgate.jobs.manifest import Record, Totals
-from hubgate.jobs.rows import Failed
+from hubgate.jobs.rows import FailedRow
 from hubgate.jobs.runner import Progress
 
 
@@ -35,8 +34,8 @@ def at(rows: int = 0, *, timer: Timer | None = None) -> Progress:
 
 def answered(progress: Progress, rows: int, tokens: int = 0, failed: int = 0) -> None:
     """One more shard."""
-    faults = [Failed(row=n, id=n, cause="empty_text", message="Empty.") for n in range(failed)]
-    progress.answered(
+    faults = [FailedRow(row=n, id=n, cause="empty_text", message="Empty.") for n in range(failed)]
+    progress.add(
         Record(
             shard=0, digest="", rows=rows, pieces=rows, tokens=tokens, exact=True, part=None, failed=faults
         )
@@ -50,12 +49,12 @@ def test_rows_rate_tokens_cost_and_what_is_left_are_told() -> None:
     for _ in range(30):
         timer.now += 2.0
         answered(progress, 100, tokens=20_000)
-    assert line(progress, 0.2) == (
+    assert status_line(progress, 0.2) == (
         "3,000 of 12,000 rows, 50/s, 600,000 tokens, cost 0.12 of about 0.48, 3:00 left"
     )
     answered(progress, 0, failed=2)
     progress.expected_rows = 1_000_000
-    assert line(progress, None).endswith(", 2 failed, 5:32:20 left")
+    assert status_line(progress, None).endswith(", 2 failed, 5:32:20 left")
 
 
 def test_the_rate_is_that_of_the_last_minute_of_this_run() -> None:
@@ -67,10 +66,10 @@ def test_the_rate_is_that_of_the_last_minute_of_this_run() -> None:
     for _ in range(60):  # slower from now on
         timer.now += 1.0
         answered(progress, 10)
-    assert line(progress, None) == "7,600 rows, 10/s, 0 tokens"
+    assert status_line(progress, None) == "7,600 rows, 10/s, 0 tokens"
     timer.now += 60.0  # nothing is answered any more
     progress.expected_rows = 10_000
-    assert line(progress, None) == "7,600 of 10,000 rows, 0/s, 0 tokens"
+    assert status_line(progress, None) == "7,600 of 10,000 rows, 0/s, 0 tokens"
 
 
 @pytest.mark.parametrize(
@@ -102,27 +101,27 @@ def test_what_the_model_did_not_read_is_summed(cuts: list[int | None], told: str
         totals.add(record)
     assert summary(totals, None)["truncated"] == told
     for record in records:
-        totals.remove(record)
+        totals.add(record, -1)
     assert totals == Totals()
 
 
 def test_what_is_waited_for_and_the_writing_of_the_output_are_told() -> None:
     progress = at(5)
-    progress.joining = True
-    assert line(progress, None) == "5 rows; writing the output"
+    progress.is_writing_output = True
+    assert status_line(progress, None) == "5 rows; writing the output"
     progress.waiting_for = "The gate does not run any more."
-    assert line(progress, None) == "5 rows; waiting: The gate does not run any more."
+    assert status_line(progress, None) == "5 rows; waiting: The gate does not run any more."
 
 
 def test_nothing_done_yet_costs_nothing() -> None:
-    assert line(at(), 0.2) == "0 rows, 0/s, 0 tokens, cost 0.00 of about 0.00"
+    assert status_line(at(), 0.2) == "0 rows, 0/s, 0 tokens, cost 0.00 of about 0.00"
 
 
 async def test_where_there_is_no_terminal_a_line_is_told_now_and_then(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = ""
-    async with asyncio.timeout(20), shown(at(5), None, every=0.0):
+    async with asyncio.timeout(20), show_progress(at(5), None, every=0.0):
         while said.count("\n") < 2:
             await asyncio.sleep(0)
             said += capsys.readouterr().err
@@ -134,7 +133,7 @@ async def test_where_there_is_no_terminal_what_is_waited_for_is_told_once_until_
 ) -> None:
     progress = at()
     progress.waiting_for = "The gate does not run any more."
-    async with asyncio.timeout(20), shown(progress, None, every=0.0, waiting=math.inf):
+    async with asyncio.timeout(20), show_progress(progress, None, every=0.0, waiting=math.inf):
         for _ in range(50):
             await asyncio.sleep(0)
         assert capsys.readouterr().err == "0 rows; waiting: The gate does not run any more.\n"
@@ -147,7 +146,7 @@ async def test_where_there_is_no_terminal_what_is_waited_for_is_told_once_until_
             await asyncio.sleep(0)
         assert capsys.readouterr().err.count("0 rows, 0/s") > 1
     progress.waiting_for = "The gate does not run any more."
-    async with asyncio.timeout(20), shown(progress, None, every=0.0, waiting=0.0):
+    async with asyncio.timeout(20), show_progress(progress, None, every=0.0, waiting=0.0):
         for _ in range(50):
             await asyncio.sleep(0)
     assert capsys.readouterr().err.count("waiting: The gate does not run any more.") > 1
@@ -158,13 +157,13 @@ import asyncio, os, pty, sys
 terminal, end = pty.openpty()
 os.dup2(end, 2)
 sys.stderr = os.fdopen(2, "w")
-from hubgate.cli.jobs.progress import shown
+from hubgate.cli.jobs.progress import show_progress
 from hubgate.jobs.manifest import Totals
 from hubgate.jobs.runner import Progress
 progress = Progress(Totals(rows=5), expected_rows=10)
 
 async def main():
-    async with shown(progress, None):
+    async with show_progress(progress, None):
         said = ""
         while "50 %" not in said or "5 of 10 rows" not in said:
             said += (await asyncio.to_thread(os.read, terminal, 1000)).decode()

@@ -17,9 +17,8 @@ import pytest
 from model_script import Script, one_each, refused, run, task, vector
 
 from hubgate.domain.errors import Cause
-from hubgate.jobs.folder import JobFolder, Manner, Status
+from hubgate.jobs.folder import JobFolder, JobRegistry, RunOptions, Status
 from hubgate.jobs.job import Job
-from hubgate.jobs.registry import KnownJobs
 from hubgate.jobs.rows import JobStopped, Piece, Reply
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ async def test_every_row_gets_its_vector_in_the_order_of_the_input(source: Path,
     assert [row["id"] for row in read(output)] == list(range(9))
     job = JobFolder(output)
     assert job.state().status is Status.DONE
-    assert not job.parts.exists()
+    assert not job.shards.exists()
     assert not job.failures.exists()
     assert max(map(len, script.asked)) == 2
 
@@ -152,7 +151,7 @@ async def test_faulty_rows_stand_in_a_file_of_their_own_in_order_and_stop_nothin
     ]
 
 
-async def test_a_shard_without_a_single_vector_has_no_part(tmp_path: Path, output: Path) -> None:
+async def test_a_shard_may_have_no_vector(tmp_path: Path, output: Path) -> None:
     source = write(tmp_path / "in.jsonl", ["", "", "a", ""])
     await run(task(source, output), Script())
     assert [row["id"] for row in read(output)] == [2]
@@ -178,7 +177,7 @@ async def test_an_input_that_changed_is_told_with_what_to_do(source: Path, outpu
     write(source, ["text X", *TEXTS[1:]])
     script = Script()
     with pytest.raises(
-        JobStopped, match=r"The input has changed: .* not the same ones\. Put back the input"
+        JobStopped, match=r"The input has changed: .* its content is not\. Restore the input"
     ) as told:
         await run(task(source, output), script)
     assert told.value.cause is Cause.INVALID_REQUEST
@@ -209,7 +208,7 @@ async def test_a_change_that_no_sample_shows_is_found_by_the_rows_that_are_done(
     )
     assert dict(JsonlSource(source, Columns()).identity()) == before
     assert place
-    with pytest.raises(JobStopped, match=r"row \d+ or one of the 999 after it is not what it was"):
+    with pytest.raises(JobStopped, match=r"row \d+ or one of the 999 rows after it is different"):
         await run(task(source, output, rows_per_request=1000), Script())
 
 
@@ -252,7 +251,7 @@ async def test_another_model_between_two_runs_or_before_the_output_is_told(
     with pytest.raises(JobStopped):
         await run(task(source, output), stopping(1, refused(Cause.PAUSED)), concurrency=1)
     other = Script(facts={"model": "org/other", "dimensions": 3})
-    with pytest.raises(JobStopped, match="its model was org/model, and is org/other") as told:
+    with pytest.raises(JobStopped, match="its model was org/model and is now org/other") as told:
         await run(task(source, output), other)
     assert told.value.cause is Cause.MODEL_CHANGED
     assert other.asked == []
@@ -263,24 +262,24 @@ async def test_another_model_between_two_runs_or_before_the_output_is_told(
         return one_each(texts)
 
     late.answer = answer
-    with pytest.raises(JobStopped, match="its model was org/model, and is org/late"):
+    with pytest.raises(JobStopped, match="its model was org/model and is now org/late"):
         await run(task(source, output), late)
     assert not output.exists()
 
 
 async def test_a_vector_of_another_length_stops_the_job(source: Path, output: Path) -> None:
     script = Script(lambda texts: Reply([Piece(bytes(8)) for _ in texts], 1, exact=True))
-    with pytest.raises(JobStopped, match="gave a vector of 2 numbers, not of 3") as told:
+    with pytest.raises(JobStopped, match="returned a vector of 2 dimensions instead of 3") as told:
         await run(task(source, output), script)
     assert told.value.cause is Cause.DIMENSIONS_CHANGED
 
 
-async def test_parts_that_are_gone_are_asked_again_and_only_those(source: Path, output: Path) -> None:
+async def test_shards_that_are_gone_are_requested_again_and_only_those(source: Path, output: Path) -> None:
     with pytest.raises(JobStopped):
         await run(task(source, output), stopping(3, refused(Cause.PAUSED)), concurrency=1)
-    parts = JobFolder(output).parts / "parts.jsonl"
-    whole = parts.read_bytes().splitlines(keepends=True)
-    parts.write_bytes(b"".join([*whole[:2], whole[2][:5]]))  # the first shard of two rows, and a torn one
+    shards = JobFolder(output).shards
+    whole = shards.read_bytes().splitlines(keepends=True)
+    shards.write_bytes(b"".join([*whole[:2], whole[2][:5]]))  # the first shard of two rows, and a torn one
     script = Script()
     totals = await run(task(source, output), script, concurrency=1)
     assert totals is not None
@@ -302,12 +301,12 @@ def test_the_input_is_not_replaced_by_what_is_written_even_if_asked_to(
     else:
         source = source.rename(JobFolder(output).failures)
     with pytest.raises(JobStopped, match="which the job would replace"):
-        Job(task(source, output), Manner(), overwrite=True).check()
+        Job(task(source, output), RunOptions(), overwrite=True).check()
 
 
 async def test_an_output_that_is_not_the_jobs_is_not_replaced_unasked(source: Path, output: Path) -> None:
     output.write_text("somebody's")
-    with pytest.raises(JobStopped, match=r"exists already\. Choose another one, or give --overwrite"):
+    with pytest.raises(JobStopped, match=r"already exists\. Choose another one, or use --overwrite"):
         await run(task(source, output), Script())
     assert output.read_text() == "somebody's"
     assert not JobFolder(output).path.exists()
@@ -326,16 +325,18 @@ async def test_another_task_for_the_same_output_is_told_by_what_it_differs(
         ({"keep": ("a", "b")}, "keep: none, not a, b"),
     )
     for option, difference in others:
-        with pytest.raises(JobStopped, match=f"was begun with another {difference}"):
+        with pytest.raises(JobStopped, match=f"was started with a different {difference}"):
             await run(task(source, output, **option), Script())
 
 
 async def test_one_process_at_a_time_works_on_an_output(source: Path, output: Path) -> None:
     job = JobFolder(output)
-    with job.held():
+    with job.locked():
         assert job.worker() == os.getpid()
         assert job.state().status is Status.RUNNING
-        with pytest.raises(JobStopped, match=rf"Another process works on \S+\. `hubgate job show {job.id}`"):
+        with pytest.raises(
+            JobStopped, match=rf"Another process is working on \S+\. `hubgate job show {job.id}`"
+        ):
             await run(task(source, output), Script())
     assert job.worker() is None
     assert not job.path.exists()
@@ -353,7 +354,7 @@ async def test_a_jobs_file_that_cannot_be_read_is_told(source: Path, output: Pat
     with pytest.raises(JobStopped):
         await run(task(source, output), stopping(1, refused(Cause.PAUSED)), concurrency=1)
     (JobFolder(output).path / "job.json").write_text("{}")
-    with pytest.raises(JobStopped, match=r"job\.json cannot be read: .* start anew with --overwrite"):
+    with pytest.raises(JobStopped, match=r"job\.json cannot be read: .* start over with --overwrite"):
         await run(task(source, output), Script())
     await run(task(source, output), Script(), overwrite=True)
     assert len(read(output)) == 9
@@ -362,7 +363,7 @@ async def test_a_jobs_file_that_cannot_be_read_is_told(source: Path, output: Pat
 async def test_jobs_are_found_by_id_or_output_while_their_folders_are_there(
     tmp_path: Path, source: Path, output: Path
 ) -> None:
-    known = KnownJobs(tmp_path / "home")
+    known = JobRegistry(tmp_path / "home")
     assert known.list() == []
     job = JobFolder(output)
     known.add(job)
@@ -370,9 +371,9 @@ async def test_jobs_are_found_by_id_or_output_while_their_folders_are_there(
     await run(task(source, output), Script())
     assert [one.id for one in known.list()] == [job.id]
     assert known.find(job.id).output == known.find(str(output)).output == output
-    known.forget(job)
+    known.remove(job)
     assert known.list() == []
-    with pytest.raises(JobStopped, match=r"There is no job \[nobody\]\. `hubgate job list` shows them"):
+    with pytest.raises(JobStopped, match=r"No job \[nobody\]\. `hubgate job list` lists them"):
         known.find("nobody")
 
 
@@ -416,12 +417,12 @@ def test_a_full_disk_stops_the_job_with_one_line_and_loses_nothing(tmp_path: Pat
     attempts = [line.split(" ", 2) for line in ran.stdout.splitlines()]
     said = [message for _, _, message in attempts]
     assert all(
-        re.fullmatch(r"The output cannot be written: the largest size of a file is reached( \(.*\))?\.", one)
+        re.fullmatch(r"The output cannot be written: the maximum file size is reached( \(.*\))?\.", one)
         for one in said
     )
     done = [int(before) for before, _, _ in attempts]
     assert done == sorted(done)
-    assert len(set(done)) > 3  # the file of the parts, or the manifest, was full again and again
+    assert len(set(done)) > 3  # the shard file, or the manifest, was full again and again
     assert JobFolder(output).totals().rows == 16
     assert JobFolder(output).state().status is Status.DONE
 
@@ -431,9 +432,11 @@ async def test_what_keeps_the_output_from_being_written_is_told_once_every_row_i
 ) -> None:
     with pytest.raises(JobStopped):
         await run(task(source, output), stopping(1, refused(Cause.PAUSED)), concurrency=1)
-    in_the_way = JobFolder(output).parts / "output.jsonl"
+    in_the_way = JobFolder(output).draft
     in_the_way.mkdir()
-    with pytest.raises(JobStopped, match=r"The output cannot be written: Is a directory \(.*\)\. Make room"):
+    with pytest.raises(
+        JobStopped, match=r"The output cannot be written: Is a directory \(.*\)\. Free up space"
+    ):
         await run(task(source, output), Script())
     assert JobFolder(output).totals().rows == 9
     in_the_way.rmdir()

@@ -108,7 +108,7 @@ def test_a_text_of_megabytes_is_counted_by_its_beginning(
     texts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     texts.write_text(json.dumps({"text": "word " * 300_000}) + "\n")
     ran = hubgate("job", "run", str(texts), str(out), "--endpoint", "minilm")
-    assert ran.err.endswith("tokens are in no vector. With --chunk, they are divided.\n")
+    assert ran.err.endswith("tokens are in no vector. Use --chunk to split them.\n")
     (row,) = read(out)
     assert row["tokens_unread"] == pytest.approx(300_000 - LIMIT, rel=0.001)
     assert minilm.gateway.find("minilm").token_limit == LIMIT

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hubgate.jobs.formats import open_source
-from hubgate.jobs.rows import Columns, Failed, JobStopped
+from hubgate.jobs.rows import Columns, FailedRow, JobStopped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("name", ["in.jsonl", "in.parquet"])
 def test_a_pipe_is_no_input_and_is_not_waited_for(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(JobStopped, match=rf"The input \S+{name} is no file\."):
+    with pytest.raises(JobStopped, match=rf"The input \S+{name} is not a regular file\."):
         open_source(tmp_path / name, Columns())
 
 
@@ -26,8 +26,8 @@ def test_a_file_that_cannot_be_reached_in_a_folder_fails_alone(tmp_path: Path) -
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "loop.txt").symlink_to("loop.txt")
     text, loop = open_source(tmp_path, Columns()).rows()
-    assert not isinstance(text, Failed)
-    assert isinstance(loop, Failed)
+    assert not isinstance(text, FailedRow)
+    assert isinstance(loop, FailedRow)
     assert (loop.id, loop.cause) == ("loop.txt", "unreadable")
     assert "symbolic links" in loop.message
 

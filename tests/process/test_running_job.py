@@ -39,7 +39,10 @@ def test_a_running_job_is_stopped_by_cancel_and_goes_on_by_resume(tmp_path: Path
             while not job.totals().rows:
                 assert running.poll() is None
             second = home.run(*run, *options)
-            assert (second.status, second.err.startswith("hubgate: Another process works on ")) == (1, True)
+            assert (second.status, second.err.startswith("hubgate: Another process is working on ")) == (
+                1,
+                True,
+            )
             assert home.run("job", "list").out.split("\n")[1].split()[1] == "running"
             assert home.run("job", "cancel", str(out)).status == 0
             _, said = running.communicate(timeout=60)

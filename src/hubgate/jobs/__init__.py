@@ -1,11 +1,11 @@
-"""Bulk jobs: a file of texts in, a file of vectors out, and nothing lost however the job ends.
+"""Bulk jobs: a file of texts in, a file of vectors out. A job that is killed continues where it stopped.
 
-    input → rows → shards → asked → parts → output
+    input → rows → shards → requests → shard file → output
 
-A **shard** is a run of rows that is asked in one request. When it is answered, its vectors are appended to the file of
-the **parts**, and then one line in the **manifest** says that the shard is done, and where its part stands. That line is
-the only truth: what it names is never asked again, what it does not name never happened. Parts are joined, in the order
-of the input, while others are still asked; the output takes its name when all are.
+A **shard** is a run of rows that is sent in one request. Its vectors are appended to the shard file; then one line in the
+**manifest** marks it done and says where its vectors are. Only that line counts: a shard in the manifest is never
+requested again, and what a crash left of any other is never read. When all shards are done, the output is written from
+the shard file, in the order of the input, and appears whole.
 
-Nothing here knows HTTP: who embeds is behind a port (`hubgate.jobs.rows`), and so are input and output.
+Nothing here knows HTTP: the embedder, the input and the output are behind protocols (`rows.py`).
 """

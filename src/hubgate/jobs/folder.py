@@ -1,11 +1,12 @@
-"""A job on disk: the folder beside its output, who works in it, and how it stands.
+"""Jobs on disk: the folder beside each output, and the list of jobs that a home keeps.
 
 vectors.parquet.job/
-job.json         what is to be done, and what the input and the model were when it began
-manifest.jsonl   what is done
-state.json       how it ended, if it did
-lock             held by the process that works on it; its text is the process's number
-parts/           the vectors that are done, until they are joined, and what is joined of them
+    job.json         the task, and facts about the input and the model when the job started
+    manifest.jsonl   the finished shards
+    shards           their vectors, until the output is written
+    output           the draft of the output
+    state.json       how the last run ended
+    lock             held while a process works on the job; contains its process id
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ import msgspec
 
 from hubgate.domain.errors import Cause
 from hubgate.files import atomic_write, is_locked, take_lock
-from hubgate.jobs.manifest import Totals, totals_of
+from hubgate.jobs.manifest import Totals, read_totals
 from hubgate.jobs.rows import Columns, JobStopped
 
 T = TypeVar("T")
 ROWS_PER_REQUEST = 128
-"""Unless the operator says otherwise. With 8 requests at once, a killed job repeats at most 1,024 rows."""
+"""By default. With 8 concurrent requests, a killed job repeats at most 1,024 rows."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be done: the same for all runs of a job. Paths are absolute."""
+    """What a job does: the same in all its runs. Paths are absolute."""
 
     input: str
     output: str
@@ -47,12 +48,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def columns(self) -> Columns:
-        """The fields of the input."""
         return Columns(self.text_field, self.id_field, self.keep)
 
 
-class Manner(msgspec.Struct, frozen=True, kw_only=True):
-    """How it is done: each run may do it otherwise."""
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run does it: the next run may do it differently."""
 
     bulk: bool = True
     cached: bool = False
@@ -60,11 +60,11 @@ class Manner(msgspec.Struct, frozen=True, kw_only=True):
     price_per_million_tokens: float | None = None
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class Plan(msgspec.Struct, frozen=True, kw_only=True, rename={"options": "manner"}):
     """The file `job.json`."""
 
     task: Task
-    manner: Manner
+    options: RunOptions
     input: dict[str, Any]
     model: dict[str, Any]
     created_at: float
@@ -72,12 +72,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(StrEnum):
-    """How a job stands."""
-
     RUNNING = "running"
     DONE = "done"
     STOPPED = "stopped"
-    """It ended by itself, with a reason."""
+    """It ended with an error, which is the reason in its state."""
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
     """Its process was killed, or the machine went down."""
@@ -89,7 +87,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     reason: str = ""
     at: float = 0.0
-    """Seconds since the epoch."""
+    """Unix time."""
     worked_seconds: float = 0.0
     """Of all runs."""
 
@@ -101,12 +99,13 @@ class JobFolder:
         self.output = output
         self.path = output.with_name(f"{output.name}.job")
         self.id = blake2b(os.fsencode(output), digest_size=4).hexdigest()
-        self.parts = self.path / "parts"
+        self.shards = self.path / "shards"
+        self.draft = self.path / "output"
         self.manifest = self.path / "manifest.jsonl"
         self.failures = output.with_name(f"{output.name}.failed.jsonl")
 
     def plan(self) -> Plan | None:
-        """What the job is, if there is one.
+        """The plan; `None` if there is no job.
 
         Raises:
             JobStopped: its file cannot be read.
@@ -114,38 +113,41 @@ class JobFolder:
         return self._read("job.json", Plan)
 
     def write_plan(self, plan: Plan) -> None:
-        """Begin, or go on in another manner."""
         self._write("job.json", plan)
 
     def state(self) -> State:
-        """How it stands."""
+        """The state now."""
         if self.worker() is not None:
             return State(status=Status.RUNNING, worked_seconds=self.last_state().worked_seconds)
         return self.last_state()
 
+    def last_state(self) -> State:
+        """The state that the last run left; does not look whether a process works on the job."""
+        return self._read("state.json", State) or State(status=Status.INTERRUPTED)
+
     def write_state(self, status: Status, reason: str = "", *, worked: float = 0.0) -> None:
-        """Say how it ended, after so many more seconds of work."""
+        """Record how a run ended, after so many seconds of work."""
         seconds = self.last_state().worked_seconds + worked
         self._write("state.json", State(status=status, reason=reason, at=time.time(), worked_seconds=seconds))
 
     def totals(self) -> Totals:
-        """What is done, also while another process does it."""
-        return totals_of(self.manifest)
+        """The sums of the finished shards, also while another process works on the job."""
+        return read_totals(self.manifest)
 
     @contextlib.contextmanager
-    def held(self, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
-        """Work on it, alone. If there is no job in it at the end, the folder goes.
+    def locked(self, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
+        """Hold the job's lock. The folder is deleted afterwards if it contains no job.
 
         Raises:
-            JobStopped: another process does.
-            OSError: the folder cannot be made.
+            JobStopped: another process holds the lock.
+            OSError: the folder cannot be created.
         """
         self.path.mkdir(exist_ok=True)
         lock = take_lock(self.path / "lock", mode=0o644, sleep=sleep)
         if lock is None:
             raise JobStopped(
-                f"Another process works on {self.output}.",
-                remedy=f"`hubgate job show {self.id}` tells how far it is.",
+                f"Another process is working on {self.output}.",
+                remedy=f"`hubgate job show {self.id}` shows its progress.",
                 cause=Cause.INVALID_REQUEST,
             )
         try:
@@ -160,7 +162,7 @@ class JobFolder:
             os.close(lock)
 
     def worker(self) -> int | None:
-        """The process that works on it, if one does; one that has only just begun is not told yet."""
+        """The id of the process that works on the job; `None` also in the moment before it has written its id."""
         lock = self.path / "lock"
         try:
             return int(lock.read_bytes() or 0) or None if is_locked(lock) else None
@@ -168,15 +170,15 @@ class JobFolder:
             return None
 
     def clear(self) -> None:
-        """Forget all that was done, but not the output. For who holds it."""
+        """Delete all that was done, but not the output. The caller holds the lock."""
         for name in ("state.json", "manifest.jsonl", "job.json"):
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.parts, ignore_errors=True)
+        self.delete_shards()
         self.failures.unlink(missing_ok=True)
 
-    def last_state(self) -> State:
-        """How it stood when somebody last worked on it: for who holds it."""
-        return self._read("state.json", State) or State(status=Status.INTERRUPTED)
+    def delete_shards(self) -> None:
+        """Delete the vectors that were kept for the output."""
+        self.shards.unlink(missing_ok=True)
 
     def _read(self, name: str, kind: type[T]) -> T | None:
         try:
@@ -186,9 +188,52 @@ class JobFolder:
         except (OSError, msgspec.MsgspecError) as error:
             raise JobStopped(
                 f"{self.path / name} cannot be read: {error}.",
-                remedy="It is of another version of hubgate, or damaged: start anew with --overwrite.",
+                remedy="It is damaged or from another version of hubgate: start over with --overwrite.",
             ) from error
 
     def _write(self, name: str, value: object) -> None:
         with atomic_write(self.path / name) as file:
             file.write(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+
+
+class JobRegistry:
+    """The jobs of a home: a file `jobs/ID` for each, with the path of its output."""
+
+    def __init__(self, home: Path) -> None:
+        self._folder = home / "jobs"
+
+    def add(self, job: JobFolder) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with atomic_write(self._folder / job.id) as file:
+            file.write(os.fsencode(job.output))
+
+    def remove(self, job: JobFolder) -> None:
+        (self._folder / job.id).unlink(missing_ok=True)
+
+    def list(self) -> list[JobFolder]:
+        """The jobs whose folders exist and can be read, oldest first."""
+        plans = []
+        for job in self._registered():
+            with contextlib.suppress(JobStopped):  # `find` reports why it cannot be read
+                if (plan := job.plan()) is not None:
+                    plans.append((plan.created_at, job.id, job))
+        return [job for *_, job in sorted(plans, key=lambda one: one[:2])]
+
+    def find(self, name: str) -> JobFolder:
+        """A job by its id, or by the path of its output.
+
+        Raises:
+            JobStopped: there is none, or it cannot be read.
+        """
+        job = next((job for job in self._registered() if job.id == name), None)
+        job = job or JobFolder(Path(name).absolute())
+        if job.plan() is None:
+            raise JobStopped(
+                f"No job [{name[:200]}].", remedy="`hubgate job list` lists them.", cause=Cause.NOT_FOUND
+            )
+        return job
+
+    def _registered(self) -> Iterator[JobFolder]:
+        for entry in self._folder.glob("[0-9a-f]*") if self._folder.is_dir() else ():
+            with contextlib.suppress(FileNotFoundError):  # removed a moment ago
+                yield JobFolder(Path(os.fsdecode(entry.read_bytes())))

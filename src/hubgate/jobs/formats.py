@@ -1,4 +1,4 @@
-"""Which source reads an input and which sink writes an output: told by the name."""
+"""The formats of inputs and outputs, chosen by file name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 from hubgate.jobs.inputs import unusable_input
 from hubgate.jobs.jsonl import JsonlSink, JsonlSource
-from hubgate.jobs.parts import Parts
 from hubgate.jobs.rows import Columns, JobStopped, Layout, Sink, Source
 from hubgate.jobs.text_folder import TextFolder
 
@@ -18,66 +17,66 @@ _RESERVED_OF_CHUNKS = frozenset({"chunk", "start", "end", "text"})
 
 
 def open_source(path: Path, columns: Columns) -> Source:
-    """The source of an input.
+    """Open an input.
 
     Raises:
-        JobStopped: there is none, or it cannot be read as what it is.
+        JobStopped: its format is unknown, or it cannot be read.
     """
     if path.is_dir():
         if columns.id is not None or columns.keep:
-            raise unusable_input("A file in a folder has no fields: leave out --id-field and --keep.")
+            raise unusable_input("Files in a folder have no fields: remove --id-field and --keep.")
         return TextFolder(path)
     suffix = path.suffix.lower()
     if suffix in JSONL:
         return JsonlSource(path, columns)
     if suffix in PARQUET:
-        _need_pyarrow()
-        from hubgate.jobs.parquet import ParquetSource  # noqa: PLC0415 - an extra
+        _require_pyarrow()
+        from hubgate.jobs.parquet import ParquetSource  # noqa: PLC0415 - an optional dependency
 
         return ParquetSource(path, columns)
-    raise _unknown("input", path, " or be a folder of texts")
+    raise _unknown_format("input", path, ", or it must be a folder of texts")
 
 
 def check_output(path: Path, columns: Columns, *, chunked: bool) -> None:
-    """Look whether an output can be written, before anything is asked.
+    """Check that an output can be written, before the first request.
 
     Raises:
-        JobStopped: its name tells no format, pyarrow is missing, its folder is, or a column would stand in it twice.
+        JobStopped: the format is unknown, pyarrow or the folder is missing, or a column name would be used twice.
     """
     suffix = path.suffix.lower()
     if suffix not in PARQUET | JSONL:
-        raise _unknown("output", path)
+        raise _unknown_format("output", path)
     if suffix in PARQUET:
-        _need_pyarrow()
+        _require_pyarrow()
     if not path.parent.is_dir():
         raise unusable_input(
-            f"The folder {path.parent} does not exist.", "Make it, or choose another output."
+            f"The folder {path.parent} does not exist.", "Create it, or choose another output."
         )
-    taken = _RESERVED | _RESERVED_OF_CHUNKS if chunked else _RESERVED
-    if twice := sorted(taken.intersection(columns.keep)):
+    reserved = _RESERVED | _RESERVED_OF_CHUNKS if chunked else _RESERVED
+    if duplicates := sorted(reserved.intersection(columns.keep)):
         raise unusable_input(
-            f"The output has a column [{twice[0]}] of its own.",
-            f"Leave out --keep {twice[0]}, or rename the field.",
+            f"The output has its own column [{duplicates[0]}].",
+            f"Remove --keep {duplicates[0]}, or rename the field.",
         )
 
 
-def open_sink(output: Path, parts: Path, layout: Layout) -> Sink:
-    """The sink of an output that was checked; its parts are kept in a folder until they are joined."""
+def make_sink(output: Path, layout: Layout) -> Sink:
+    """The sink for an output that was checked."""
     if output.suffix.lower() in JSONL:
-        return JsonlSink(Parts(parts, ".jsonl"), output, layout)
-    from hubgate.jobs.parquet import ParquetSink  # noqa: PLC0415 - an extra
+        return JsonlSink(layout)
+    from hubgate.jobs.parquet import ParquetSink  # noqa: PLC0415 - an optional dependency
 
-    return ParquetSink(Parts(parts, ".arrow"), output, layout)
+    return ParquetSink(layout)
 
 
-def _unknown(what: str, path: Path, other: str = "") -> JobStopped:
+def _unknown_format(what: str, path: Path, other: str = "") -> JobStopped:
     known = ", ".join(sorted(PARQUET | JSONL))
     return unusable_input(
-        f"The {what} {path} is of no format that is known.", f"Its name must end in one of {known}{other}."
+        f"The format of the {what} {path} is unknown.", f"Its name must end in one of {known}{other}."
     )
 
 
-def _need_pyarrow() -> None:
+def _require_pyarrow() -> None:
     if importlib.util.find_spec("pyarrow") is None:
         raise unusable_input(
             "Parquet needs pyarrow, which is not installed.",

@@ -1,4 +1,4 @@
-"""What is done: one line a shard, appended and on disk before the shard counts as done."""
+"""The manifest: one line per finished shard, appended after the shard's vectors are on disk."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from typing import NamedTuple
 import msgspec
 
 from hubgate.files import sync_folder
-from hubgate.jobs.rows import Failed, Part
+from hubgate.jobs.rows import ByteRange, FailedRow
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """A shard that is done."""
+    """A finished shard: a line of the manifest."""
 
     shard: int
     digest: str
     rows: int
-    """Of the input, the failed ones among them."""
+    """Rows of the input, with those that failed."""
     pieces: int
     tokens: int
     exact: bool
-    part: Part | None
-    """None where no row has a vector."""
-    failed: list[Failed] = []
+    part: ByteRange | None
+    """`None` if no row has a vector."""
+    failed: list[FailedRow] = []
     truncated: int | None = None
-    """Texts or chunks of which the model read only the beginning; `None` where nobody knows."""
+    """Texts or chunks that are longer than the model reads; `None` if unknown."""
     unread: int = 0
-    """Tokens that it did not read."""
+    """Tokens beyond the model's limit."""
 
 
 class Done(NamedTuple):
-    """What is remembered of a record; the rest is read again when it is wanted."""
+    """What stays in memory of a record; the rest is read again where it is needed."""
 
-    place: int
-    """Of its line, in bytes."""
+    offset: int
+    """Of its line in the manifest."""
     digest: str
-    part: Part | None
+    part: ByteRange | None
 
 
 class Totals(msgspec.Struct):
@@ -51,29 +51,18 @@ class Totals(msgspec.Struct):
     exact: bool = True
     truncated: int = 0
     unread: int = 0
-    blind: int = 0
+    unknown_cuts: int = 0
     """Vectors of which nobody knows whether the model read the whole text."""
 
-    def add(self, record: Record) -> None:
-        """Count a shard."""
-        self.rows += record.rows
-        self.failed += len(record.failed)
-        self.pieces += record.pieces
-        self.tokens += record.tokens
+    def add(self, record: Record, sign: int = 1) -> None:
+        """Count a shard, or with a sign of -1 take it back."""
+        self.rows += sign * record.rows
+        self.failed += sign * len(record.failed)
+        self.pieces += sign * record.pieces
+        self.tokens += sign * record.tokens
         self.exact = self.exact and record.exact
-        self._count_cuts(record, 1)
-
-    def remove(self, record: Record) -> None:
-        """Take a shard back."""
-        self.rows -= record.rows
-        self.failed -= len(record.failed)
-        self.pieces -= record.pieces
-        self.tokens -= record.tokens
-        self._count_cuts(record, -1)
-
-    def _count_cuts(self, record: Record, sign: int) -> None:
         if record.truncated is None:
-            self.blind += sign * record.pieces
+            self.unknown_cuts += sign * record.pieces
         else:
             self.truncated += sign * record.truncated
             self.unread += sign * record.unread
@@ -83,7 +72,7 @@ _DECODER = msgspec.json.Decoder(Record)
 
 
 class Manifest:
-    """The file of records. A line that was torn by a crash is cut off when it is opened.
+    """The open manifest of a job. A line that a crash left unfinished is cut off.
 
     Raises:
         OSError: the file cannot be used.
@@ -91,27 +80,26 @@ class Manifest:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        new = not path.exists()
+        is_new = not path.exists()
         self._file = path.open("a+b", buffering=0)
-        if new:
+        if is_new:
             sync_folder(path.parent)
         self.totals = Totals()
         self.done: dict[int, Done] = {}
         self._end = 0
-        for start, stop, record in read_records(path):
+        for start, stop, record in _read_records(path):
             self._note(record, start)
             self._end = stop
         self._file.truncate(self._end)
 
     def close(self) -> None:
-        """Let go of the file."""
         self._file.close()
 
     def add(self, records: Sequence[Record]) -> None:
-        """Say that shards are done, all with one flush to disk; they are on disk when this returns.
+        """Mark shards as done, with one flush to disk for all.
 
         Raises:
-            OSError: they cannot be written; none of them is done then.
+            OSError: the lines cannot be written; none of the shards is done.
         """
         lines = [msgspec.json.encode(record) + b"\n" for record in records]
         rest = memoryview(b"".join(lines))
@@ -127,39 +115,36 @@ class Manifest:
             self._end += len(line)
 
     def forget(self, shard: int) -> Record:
-        """Take back that a shard is done, for as long as this is open: its part is gone. Its next record counts."""
-        done = self.done.pop(shard)
-        record = _DECODER.decode(self._line(done.place))
-        self.totals.remove(record)
+        """Take back a shard whose vectors are gone. Its line stays; the next one for this shard replaces it."""
+        record = self._read(self.done.pop(shard))
+        self.totals.add(record, -1)
         return record
 
-    def failures(self) -> Iterator[Failed]:
+    def failures(self) -> Iterator[FailedRow]:
         """The failed rows, in the order of the input."""
         for number in sorted(self.done):
-            yield from sorted(
-                _DECODER.decode(self._line(self.done[number].place)).failed, key=lambda one: one.row
-            )
+            yield from sorted(self._read(self.done[number]).failed, key=lambda failed: failed.row)
 
-    def _note(self, record: Record, place: int) -> None:
+    def _note(self, record: Record, offset: int) -> None:
         if record.shard in self.done:
             self.forget(record.shard)
-        self.done[record.shard] = Done(place, record.digest, record.part)
+        self.done[record.shard] = Done(offset, record.digest, record.part)
         self.totals.add(record)
 
-    def _line(self, place: int) -> bytes:
+    def _read(self, done: Done) -> Record:
         with self._path.open("rb") as file:
-            file.seek(place)
-            return file.readline()
+            file.seek(done.offset)
+            return _DECODER.decode(file.readline())
 
 
-def read_records(path: Path) -> Iterator[tuple[int, int, Record]]:
-    """Where each whole line begins and ends, and its record, up to the first that is torn; nothing without a file."""
+def _read_records(path: Path) -> Iterator[tuple[int, int, Record]]:
+    """The start and the end of each whole line, and its record, up to the first that is torn."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
         return
     with file:
-        place = 0
+        start = 0
         for line in file:
             try:
                 record = _DECODER.decode(line)
@@ -167,13 +152,13 @@ def read_records(path: Path) -> Iterator[tuple[int, int, Record]]:
                 return
             if not line.endswith(b"\n"):
                 return
-            yield place, place + len(line), record
-            place += len(line)
+            yield start, start + len(line), record
+            start += len(line)
 
 
-def totals_of(path: Path) -> Totals:
-    """The sums of a manifest that another process may be writing."""
-    latest = {record.shard: record for _, _, record in read_records(path)}
+def read_totals(path: Path) -> Totals:
+    """The sums of a manifest, which another process may be writing."""
+    latest = {record.shard: record for _, _, record in _read_records(path)}
     totals = Totals()
     for record in latest.values():
         totals.add(record)

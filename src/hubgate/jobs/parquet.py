@@ -1,4 +1,4 @@
-"""Parquet in, Parquet out. Needs pyarrow: the extra `[bulk]`.
+"""Parquet as input and as output. Needs pyarrow: the extra `[bulk]`.
 
 Vectors stay bytes: a column of vectors is one buffer, joined from those of the replies.
 """
@@ -8,44 +8,44 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hubgate.files import atomic_write, flush_to_disk
-from hubgate.jobs.inputs import Stamp, no_such_field, unusable_input
-from hubgate.jobs.parquet_values import first_fault, is_id_column, is_text, values
-from hubgate.jobs.parts import Parts
+from hubgate.files import flush_to_disk
+from hubgate.jobs.inputs import InputFingerprint, no_such_field, unusable_input
 from hubgate.jobs.rows import (
     Columns,
     Embedded,
-    Failed,
+    FailedRow,
     Layout,
-    Part,
     Piece,
     Row,
     RowFault,
+    chunk_numbers,
     is_id,
-    places,
-    read_row,
+    make_row,
 )
 
 _READ_ROWS = 1024
 _READ_BUFFER = 1 << 20
 _GROUP_BYTES = 32 * 1024 * 1024
-"""Of a row group of the output, uncompressed: what joining holds in memory, and what may be left for the end."""
+"""Uncompressed size of a row group of the output: what writing it holds in memory."""
+_STRING_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_CONVERSION_ERRORS = (ValueError, OverflowError)
+"""From values that Python cannot represent: invalid UTF-8, nanoseconds, years after 9999."""
 
 
 class ParquetSource:
-    """A row a row, read in small batches."""
+    """Reads the rows in small batches."""
 
     def __init__(self, path: Path, columns: Columns) -> None:
         self._path = path
         self._columns = columns
-        self._stamp = Stamp(path)
-        self.check = self._stamp.check
+        self._fingerprint = InputFingerprint(path)
+        self.check = self._fingerprint.check
         try:
             with self._open() as file:
                 self._schema = file.schema_arrow
@@ -53,34 +53,31 @@ class ParquetSource:
                     file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)
                 ]
         except (pa.ArrowException, OSError) as error:
-            raise unusable_input(f"{path} is not Parquet, or a broken one: {_first_line(error)}.") from error
+            raise unusable_input(f"{path} is not a valid Parquet file: {_first_line(error)}.") from error
         for name in (columns.text, *([columns.id] if columns.id else []), *columns.keep):
             if name not in self._schema.names:
                 raise no_such_field(f"{path} has no column [{name}].", "columns", self._schema.names)
             if self._schema.names.count(name) > 1:
                 raise unusable_input(f"{path} has several columns [{name}].", "Rename all but one of them.")
-        self._check_type(columns.text, is_text, "texts")
+        self._check_type(columns.text, _is_string, "strings")
         if columns.id is not None:
-            self._check_type(columns.id, is_id_column, "whole numbers or texts")
+            self._check_type(columns.id, _is_id_type, "integers or strings")
 
     @property
     def layout(self) -> tuple[Literal["int", "text"], Mapping[str, Any]]:
-        """Ids are of their column's kind, and so are the columns that are kept."""
         column = self._columns.id
-        text = column is not None and is_text(self._schema.field(column).type)
+        text = column is not None and _is_string(self._schema.field(column).type)
         return "text" if text else "int", {name: self._schema.field(name).type for name in self._columns.keep}
 
     @property
     def expected_rows(self) -> int | None:
-        """As the file says."""
         return sum(self._groups, 0)
 
     def identity(self) -> Mapping[str, Any]:
-        """Of the file."""
-        return {"kind": "Parquet", **self._stamp.identity()}
+        return {"kind": "Parquet", **self._fingerprint.identity()}
 
-    def rows(self) -> Iterator[Row | Failed]:
-        """Every row. Of a row group that cannot be read, those that could not be."""
+    def rows(self) -> Iterator[Row | FailedRow]:
+        """Every row. In a broken row group, only the rows that cannot be read fail."""
         first = 0
         with self._open() as file:
             for group, size in enumerate(self._groups):
@@ -92,7 +89,7 @@ class ParquetSource:
                 except (pa.ArrowException, OSError) as error:
                     message = f"Row group {group} of the file is broken: {_first_line(error)}."
                     for row in range(number, last):
-                        yield Failed(row=row, id=None, cause=RowFault.UNREADABLE, message=message)
+                        yield FailedRow(row=row, id=None, cause=RowFault.UNREADABLE, message=message)
                 first = last
 
     def _open(self) -> pq.ParquetFile:
@@ -104,60 +101,54 @@ class ParquetSource:
         columns = self._columns
         return list(dict.fromkeys([columns.text, *([columns.id] if columns.id else []), *columns.keep]))
 
-    def _batch(self, first: int, batch: pa.RecordBatch) -> Iterator[Row | Failed]:
+    def _batch(self, first: int, batch: pa.RecordBatch) -> Iterator[Row | FailedRow]:
         columns = self._columns
-        texts = values(batch.column(columns.text))
-        ids = range(first, first + len(texts)) if columns.id is None else values(batch.column(columns.id))
-        lists = [values(batch.column(name)) for name in columns.keep]
+        texts = _values(batch.column(columns.text))
+        ids = range(first, first + len(texts)) if columns.id is None else _values(batch.column(columns.id))
+        lists = [_values(batch.column(name)) for name in columns.keep]
         kept = zip(*lists, strict=True) if lists else repeat((), len(texts))
         numbers = range(first, first + len(texts))
-        if _all_can_be_asked(ids, texts) and not any(map(first_fault, lists)):
+        if _are_all_valid(ids, texts) and not any(map(_first_error, lists)):
             yield from map(Row, numbers, ids, texts, kept)
             return
         for number, row_id, text, others in zip(numbers, ids, texts, kept, strict=True):
             if isinstance(text, ValueError) or isinstance(row_id, ValueError):
                 message = "The row has a text or an id that is not UTF-8."
-                yield Failed(row=number, id=None, cause=RowFault.NOT_UTF8, message=message)
-            elif fault := first_fault(others):
+                yield FailedRow(row=number, id=None, cause=RowFault.NOT_UTF8, message=message)
+            elif error := _first_error(others):
                 named = row_id if is_id(row_id) else None
-                message = f"A value cannot be kept: {_first_line(fault)}."
-                yield Failed(row=number, id=named, cause=RowFault.UNREADABLE, message=message)
+                message = f"A value cannot be kept: {_first_line(error)}."
+                yield FailedRow(row=number, id=named, cause=RowFault.UNREADABLE, message=message)
             else:
-                yield read_row(number, row_id, text, others)
+                yield make_row(number, row_id, text, others)
 
     def _check_type(self, name: str, fits: Any, wanted: str) -> None:
         kind = self._schema.field(name).type
         if not fits(kind):
-            raise unusable_input(f"The column [{name}] of {self._path} holds {kind}, not {wanted}.")
+            raise unusable_input(f"The column [{name}] of {self._path} contains {kind}, not {wanted}.")
 
 
 class ParquetSink:
-    """A row a vector, in a column of fixed-size lists of float32."""
+    """A row per vector, in a column of fixed-size lists of float32."""
 
-    def __init__(self, parts: Parts, output: Path, layout: Layout) -> None:
-        self._parts = parts
-        self._output = output
+    def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._schema = _schema(layout)
-        self.has = parts.has
 
-    def write(self, shards: Iterable[Embedded]) -> Sequence[Part]:
-        """A stream in Arrow's own format for each shard: nothing is encoded that is to be joined."""
-        return self._parts.add(map(self._stream, shards))
-
-    def _stream(self, vectors: Embedded) -> memoryview:
+    def encode(self, shard: Embedded) -> memoryview:
+        """A stream in Arrow's own format, so that values are not encoded twice."""
         content = pa.BufferOutputStream()
         with pa.ipc.new_stream(content, self._schema) as writer:
-            writer.write_table(self._table(vectors))
+            writer.write_table(self._table(shard))
         return memoryview(content.getvalue())
 
-    def publish(self, parts: Iterable[Part]) -> None:
-        """The parts one after the other, in row groups of a size to read well."""
+    def write(self, file: BinaryIO, shards: Iterable[bytes]) -> None:
+        """Join shards to row groups of a size that reads well."""
         waiting: list[pa.Table] = []
-        with atomic_write(self._output, self._parts.draft) as file, self._writer(file) as writer:
-            for part in parts:
-                with pa.ipc.open_stream(self._parts.read(part)) as reader:
-                    waiting.append(self._completed(reader.read_all()))
+        with self._writer(file) as writer:
+            for shard in shards:
+                with pa.ipc.open_stream(shard) as reader:
+                    waiting.append(reader.read_all())
                 if sum(table.nbytes for table in waiting) >= _GROUP_BYTES:
                     _write_group(writer, waiting)
                     waiting.clear()
@@ -165,18 +156,18 @@ class ParquetSink:
             if waiting:
                 _write_group(writer, waiting)
 
-    def _table(self, vectors: Embedded) -> pa.Table:
-        rows, pieces = vectors
+    def _table(self, shard: Embedded) -> pa.Table:
+        rows, pieces = shard
         layout = self._layout
         ids = [row.id for row in rows]
         columns = [pa.array(ids if layout.ids == "int" else map(str, ids), self._schema.field("id").type)]
-        for place, (name, kind) in enumerate(layout.kept.items()):
-            kept = [row.kept[place] for row in rows]
+        for index, (name, kind) in enumerate(layout.kept.items()):
+            kept = [row.kept[index] for row in rows]
             columns.append(
                 pa.array(kept if kind is not None else map(_as_text, kept), self._schema.field(name).type)
             )
         if layout.chunked:
-            columns.append(pa.array(places(rows), pa.int32()))
+            columns.append(pa.array(chunk_numbers(rows), pa.int32()))
             columns.append(pa.array([piece.start for piece in pieces], pa.int64()))
             columns.append(pa.array([piece.end for piece in pieces], pa.int64()))
             columns.append(pa.array([piece.text for piece in pieces], pa.string()))
@@ -185,18 +176,12 @@ class ParquetSink:
         columns.append(pa.array([piece.tokens_unread for piece in pieces], pa.int32()))
         return pa.Table.from_arrays(columns, schema=self._schema)
 
-    def _completed(self, part: pa.Table) -> pa.Table:
-        """A part with all columns; one of an earlier version has none of the unread tokens."""
-        if "tokens_unread" in part.schema.names:
-            return part
-        return part.append_column(self._schema.field("tokens_unread"), pa.nulls(len(part), pa.int32()))
-
     def _writer(self, file: Any) -> pq.ParquetWriter:
-        # A vector has nothing to compress, and no two are alike.
+        # Vectors do not compress, and no two are equal.
         names = [name for name in self._schema.names if name != "embedding"]
-        packed = {**dict.fromkeys(names, "zstd"), "embedding": "none", "embedding.list.element": "none"}
+        compression = {**dict.fromkeys(names, "zstd"), "embedding": "none", "embedding.list.element": "none"}
         return pq.ParquetWriter(
-            file, self._schema, compression=packed, use_dictionary=False, write_statistics=["id"]
+            file, self._schema, compression=compression, use_dictionary=False, write_statistics=["id"]
         )
 
 
@@ -204,8 +189,8 @@ def _schema(layout: Layout) -> pa.Schema:
     fields = [pa.field("id", pa.int64() if layout.ids == "int" else pa.string(), nullable=False)]
     fields += [pa.field(name, pa.string() if kind is None else kind) for name, kind in layout.kept.items()]
     if layout.chunked:
-        places = {"chunk": pa.int32(), "start": pa.int64(), "end": pa.int64(), "text": pa.string()}
-        fields += [pa.field(name, kind, nullable=False) for name, kind in places.items()]
+        columns = {"chunk": pa.int32(), "start": pa.int64(), "end": pa.int64(), "text": pa.string()}
+        fields += [pa.field(name, kind, nullable=False) for name, kind in columns.items()]
     fields.append(pa.field("embedding", pa.list_(pa.float32(), layout.dimensions), nullable=False))
     fields += [pa.field("tokens", pa.int32()), pa.field("tokens_unread", pa.int32())]
     return pa.schema(fields)
@@ -218,17 +203,17 @@ def _vectors(pieces: Sequence[Piece], dimensions: int) -> pa.Array:
 
 
 def _write_group(writer: pq.ParquetWriter, tables: list[pa.Table]) -> None:
-    whole = pa.concat_tables(tables)
-    writer.write_table(whole, row_group_size=max(1, whole.num_rows))
+    group = pa.concat_tables(tables)
+    writer.write_table(group, row_group_size=max(1, group.num_rows))
 
 
-def _all_can_be_asked(ids: Sequence[Any], texts: list[Any]) -> bool:
-    """Whether no row is a fault; told of columns, as almost always none is."""
+def _are_all_valid(ids: Sequence[Any], texts: list[Any]) -> bool:
+    """Whether every row has a text and an id. Checked by column, because almost always all have."""
     return {*map(type, texts)} == {str} and "" not in texts and {*map(type, ids)} <= {int, str}
 
 
 def _as_text(value: object) -> str | None:
-    """A value of JSON in a column of texts."""
+    """A JSON value for a column of strings."""
     if value is None or isinstance(value, str):
         return value
     return orjson.dumps(value).decode()
@@ -236,3 +221,32 @@ def _as_text(value: object) -> str | None:
 
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0][:200].rstrip(".")
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """The values of a column; where Python cannot represent one, the error in its place."""
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except _CONVERSION_ERRORS:
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except _CONVERSION_ERRORS as error:
+        return error
+
+
+def _first_error(values: Iterable[Any]) -> Exception | None:
+    return next((value for value in values if isinstance(value, _CONVERSION_ERRORS)), None)
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(fits(kind) for fits in _STRING_TYPES)
+
+
+def _is_id_type(kind: pa.DataType) -> bool:
+    return _is_string(kind) or bool(pa.types.is_integer(kind) and kind != pa.uint64())  # ids are int64

@@ -1,10 +1,10 @@
-"""What a job handles, as values, and its ports: where rows come from, who embeds them, where vectors go."""
+"""The values that a job handles, and its ports: the source of rows, the embedder, and the sink for vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeGuard
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, TypeAlias, TypeGuard
 
 import msgspec
 
@@ -14,7 +14,7 @@ Id: TypeAlias = int | str
 
 
 class RowFault(StrEnum):
-    """Why a row of the input cannot be asked; the gate's own causes stand beside these in the file of failed rows."""
+    """Why a row of the input cannot be sent. The file of failed rows has these and the causes of hubgate's errors."""
 
     NO_TEXT = "no_text"
     NULL_TEXT = "null_text"
@@ -29,30 +29,31 @@ class RowFault(StrEnum):
 
 
 class JobStopped(HubgateError):
-    """The job cannot go on. What is done stays done, and the same command goes on from there."""
+    """The job cannot continue. Finished shards are kept, and the same command continues from them."""
 
 
 class Columns(NamedTuple):
-    """Which fields of the input are what."""
+    """The fields of the input that a job reads."""
 
     text: str = "text"
     id: str | None = None
-    """`None` takes the number of the row."""
+    """`None`: the row's number is its id."""
     keep: tuple[str, ...] = ()
+    """Further fields to copy to the output."""
 
 
 class Row(NamedTuple):
-    """A row that can be asked."""
+    """A row whose text can be sent."""
 
     number: int
-    """Its place in the input, from 0."""
+    """Position in the input, from 0."""
     id: Id
     text: str
     kept: tuple[Any, ...] = ()
-    """The values of the columns to keep, in their order."""
+    """The values of `Columns.keep`, in that order."""
 
 
-class Failed(msgspec.Struct, frozen=True, kw_only=True):
+class FailedRow(msgspec.Struct, frozen=True, kw_only=True):
     """A row without a vector: a line of the file of failed rows."""
 
     row: int
@@ -62,24 +63,24 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shard(NamedTuple):
-    """A run of rows that is asked in one request."""
+    """A run of rows that is sent in one request."""
 
     number: int
     rows: Sequence[Row]
-    failed: Sequence[Failed]
+    failed: Sequence[FailedRow]
     digest: str
-    """Of the rows, so that the same input can be told from another one."""
+    """Of all its rows, to notice an input that has changed."""
 
     @property
     def size(self) -> int:
-        """How many rows it has, the failed ones among them."""
+        """The number of rows, with those that failed."""
         return len(self.rows) + len(self.failed)
 
 
 class Piece(msgspec.Struct, frozen=True, gc=False, rename={"vector": "embedding"}):
-    """A vector, f32, and of which part of the text: code points, of a text that was not cut all of it.
+    """An f32 vector and the part of the text that it is for, from `start` to `end` in code points.
 
-    Its fields are spelled as in an answer, from which it is read as it is: a job makes one object a vector.
+    The fields have the names of the API's reply, so that decoding creates one object per vector.
     """
 
     vector: bytes = b""
@@ -87,145 +88,134 @@ class Piece(msgspec.Struct, frozen=True, gc=False, rename={"vector": "embedding"
     start: int = 0
     end: int = 0
     text: str = ""
-    """Only of a text that was cut."""
+    """Empty if the text was not chunked."""
     tokens_unread: int | None = None
-    """Tokens that the model did not read, because the text is longer than it reads; `None` where nobody knows."""
+    """Tokens beyond the model's limit, in no vector; `None` if unknown."""
 
 
 class Embedded(NamedTuple):
-    """Vectors, and whose they are, as two columns: a row stands as often as it has vectors."""
+    """Vectors and their rows, in two columns: a row is repeated for each of its vectors."""
 
     rows: list[Row]
     pieces: list[Piece]
 
 
 class Reply(NamedTuple):
-    """What came back for some texts, in their order."""
+    """The vectors of some texts, in the order of the texts."""
 
     pieces: Sequence[Piece]
     tokens: int
     exact: bool
     counts: Sequence[int] | None = None
-    """How many pieces each text has; one, if it is `None`."""
+    """The number of pieces per text; `None`: one each."""
 
 
-class Part(NamedTuple):
-    """Where the vectors of a shard stand until they are joined: bytes of the file of the parts."""
+class ByteRange(NamedTuple):
+    """Where the vectors of a shard are in the shard file."""
 
-    place: int
+    offset: int
     size: int
 
 
 class Layout(NamedTuple):
-    """What the output looks like."""
+    """The columns of the output."""
 
     dimensions: int
     chunked: bool = False
     ids: Literal["int", "text"] = "int"
     kept: Mapping[str, Any] = {}
-    """The columns that are kept: their Arrow types, `None` where the input has none."""
+    """The copied columns with their Arrow types; `None` if the input has no types."""
 
 
 class Source(Protocol):
-    """Where rows come from. Read by one thread at a time."""
+    """Reads the rows of an input. Used by one thread at a time."""
 
     @property
     def layout(self) -> tuple[Literal["int", "text"], Mapping[str, Any]]:
-        """What its ids are, and the columns that are kept; see `Layout`."""
+        """`Layout.ids` and `Layout.kept`."""
         ...
 
     @property
     def expected_rows(self) -> int | None:
-        """How many rows there are, as far as it can be told by now."""
+        """The number of rows, as far as it is known by now."""
         ...
 
     def identity(self) -> Mapping[str, Any]:
-        """What makes this input the same one on another day."""
+        """Facts by which this input is recognised on another day."""
         ...
 
-    def rows(self) -> Iterator[Row | Failed]:
-        """All rows in their order, the same ones each time."""
+    def rows(self) -> Iterator[Row | FailedRow]:
+        """All rows in order, the same each time."""
         ...
 
     def check(self) -> None:
-        """Look whether the input is still the one that was opened.
+        """Check that the input has not changed since it was opened.
 
         Raises:
-            JobStopped: it is not.
+            JobStopped: it has.
         """
         ...
 
 
 class Embedder(Protocol):
-    """Who turns texts into vectors."""
+    """Turns texts into vectors."""
 
     async def __call__(self, texts: Sequence[str]) -> Reply:
-        """The vectors of some texts, in one request.
+        """Embed some texts in one request.
 
         Raises:
-            HubgateError: there are none; its `cause` and `retryable` decide what is done.
+            HubgateError: the request failed; `cause` and `retryable` decide what happens next.
         """
         ...
 
     async def model(self) -> Mapping[str, Any]:
-        """What makes the vectors what they are: equal as long as they may stand in one file. Has `dimensions`.
+        """The facts that must be equal for all vectors of one file, `dimensions` among them.
 
         Raises:
-            HubgateError: it cannot be asked.
+            HubgateError: the request failed.
         """
         ...
 
 
 class Sink(Protocol):
-    """Where vectors go. One thread writes parts, and another may join those that are there."""
+    """A format of the output. Used by one thread at a time."""
 
-    def write(self, shards: Iterable[Embedded]) -> Sequence[Part]:
-        """Write the part of each shard; they are on disk when this returns.
-
-        Raises:
-            OSError: they cannot be written; none of them is there then.
-        """
+    def encode(self, shard: Embedded) -> bytes | memoryview:
+        """The form in which a shard's vectors are kept until all shards are done."""
         ...
 
-    def has(self, part: Part) -> bool:
-        """Whether the part is there."""
-        ...
-
-    def publish(self, parts: Iterable[Part]) -> None:
-        """Make the output of these parts, in this order, whole and on disk when this returns.
-
-        Args:
-            parts: the next one may be waited for. If it raises, nothing is published.
+    def write(self, file: BinaryIO, shards: Iterable[bytes]) -> None:
+        """Write the output from encoded shards, holding only a few at a time.
 
         Raises:
-            OSError: it cannot be written; nothing changed then.
+            OSError: the file cannot be written.
         """
         ...
 
 
-def places(rows: Iterable[Row]) -> Iterator[int]:
-    """Of a column of rows which of its row's pieces each is, from 0."""
-    place, before = 0, None
+def chunk_numbers(rows: Iterable[Row]) -> Iterator[int]:
+    """For each row of an `Embedded`: the number of its chunk within the row's text, from 0."""
+    number, previous = 0, None
     for row in rows:
-        place = place + 1 if row is before else 0
-        before = row
-        yield place
+        number = number + 1 if row is previous else 0
+        previous = row
+        yield number
 
 
 def is_id(value: object) -> TypeGuard[Id]:
-    """Whether a value may name a row; a truth value, which Python counts among the numbers, may not."""
+    """Whether a value can be a row's id. A bool cannot, although it is an int to Python."""
     return type(value) is int or type(value) is str
 
 
-def read_row(number: int, row_id: Any, text: Any, kept: tuple[Any, ...] = ()) -> Row | Failed:
-    """A row as it was read, if it can be asked."""
+def make_row(number: int, row_id: Any, text: Any, kept: tuple[Any, ...] = ()) -> Row | FailedRow:
+    """A row from the values that were read, or why it failed."""
     if not is_id(row_id):
         what = (
             "has no id"
             if row_id is None
-            else f"has an id that is neither a number nor a text: {row_id!r:.60}"
+            else f"has an id that is neither a number nor a string: {row_id!r:.60}"
         )
-        return Failed(row=number, id=None, cause=RowFault.NO_ID, message=f"The row {what}.")
+        return FailedRow(row=number, id=None, cause=RowFault.NO_ID, message=f"The row {what}.")
     if type(text) is str and text:
         return Row(number, row_id, text, kept)
     if text is None:
@@ -233,5 +223,5 @@ def read_row(number: int, row_id: Any, text: Any, kept: tuple[Any, ...] = ()) ->
     elif text == "":
         cause, message = RowFault.EMPTY_TEXT, "The text is empty."
     else:
-        cause, message = RowFault.NOT_A_TEXT, f"The text is no text: {text!r:.60}"
-    return Failed(row=number, id=row_id, cause=cause, message=message)
+        cause, message = RowFault.NOT_A_TEXT, f"The text is not a string: {text!r:.60}"
+    return FailedRow(row=number, id=row_id, cause=cause, message=message)

@@ -1,4 +1,4 @@
-"""A job at work: so many shards are asked at once, and each is done or was never begun."""
+"""Runs a job: several shards are requested at once, and each is stored whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,41 +17,42 @@ import msgspec
 
 from hubgate.domain.errors import Cause
 from hubgate.domain.ports import Clock
-from hubgate.jobs.failures import Asked, Asking
+from hubgate.files import atomic_write
+from hubgate.jobs.folder import JobFolder
 from hubgate.jobs.inputs import input_changed, unusable_input
-from hubgate.jobs.joiner import Joining
 from hubgate.jobs.manifest import Manifest, Record, Totals
+from hubgate.jobs.retries import EmbeddedRows, RetryingEmbedder
 from hubgate.jobs.rows import Embedded, JobStopped, Shard, Sink, Source
-from hubgate.jobs.shards import cut
+from hubgate.jobs.shards import ShardFile, cut_shards
 
 T = TypeVar("T")
-_NO_ROOM = {
+_DISK_FULL = {
     errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EFBIG: "the largest size of a file is reached",
+    errno.EDQUOT: "the disk quota is exceeded",
+    errno.EFBIG: "the maximum file size is reached",
 }
 _RECENT_SECONDS = 60.0
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a job is; read by whoever shows it."""
+    """How far a job is. Read by whoever shows it."""
 
     totals: Totals
-    """What was answered, in all runs of the job."""
+    """Of all runs of the job, with shards that are not on disk yet."""
     expected_rows: int | None = None
     waiting_for: str | None = None
-    joining: bool = False
+    is_writing_output: bool = False
     clock: Clock = time.monotonic
     _started: float = field(init=False)
     _recent: deque[tuple[float, int]] = field(default_factory=deque, init=False)
-    """When rows were answered, and how many."""
+    """When shards were answered, and their rows."""
 
     def __post_init__(self) -> None:
         self._started = self.clock()
 
-    def answered(self, record: Record) -> None:
-        """Count a shard that was answered in this run, whether or not it is on disk yet."""
+    def add(self, record: Record) -> None:
+        """Count a shard that was answered in this run."""
         self.totals.add(record)
         self._recent.append((self.clock(), record.rows))
 
@@ -64,146 +65,159 @@ class Progress:
         return sum(rows for _, rows in self._recent) / max(min(now - self._started, _RECENT_SECONDS), 0.001)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """The parts of a job that is to run."""
+class _Answered(NamedTuple):
+    """A shard that was answered and is not on disk yet."""
 
+    record: Record
+    """Without `part`."""
+    embedded: Embedded
+
+
+@dataclass(slots=True, kw_only=True)
+class Runner:
+    """One run of a job.
+
+    Args:
+        folder: of the job; the caller holds its lock.
+        model: the facts of the model when the job started.
+    """
+
+    folder: JobFolder
     source: Source
     sink: Sink
     manifest: Manifest
-    asking: Asking
+    embedder: RetryingEmbedder
     progress: Progress
     model: Mapping[str, Any]
-    """What the model was when the job began."""
     rows_per_request: int
     concurrency: int
+    _shards: ShardFile = field(init=False)
+    _slots: asyncio.Semaphore = field(init=False)
+    _reader: ThreadPoolExecutor = field(init=False)
+    _writer: ThreadPoolExecutor = field(init=False)
+    _answered: dict[int, _Answered] = field(default_factory=dict, init=False)
+    _commit_lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _shard_count: int = field(default=0, init=False)
+    _is_cancelled: bool = field(default=False, init=False)
 
+    def __post_init__(self) -> None:
+        self._shards = ShardFile(self.folder.shards)
+        self._slots = asyncio.Semaphore(self.concurrency)
+        # One thread writes shards, manifest and output in turn, so that the event loop never waits for the disk.
+        self._reader = ThreadPoolExecutor(1, "job-reader")
+        self._writer = ThreadPoolExecutor(1, "job-writer")
 
-async def work(job: Work) -> None:
-    """Ask for what is not done, then make the output. Cancelled, or killed, it can be called again.
+    async def run(self) -> None:
+        """Embed the shards that are not done, then write the output. After a cancellation, another run continues.
 
-    Raises:
-        JobStopped: it cannot go on; says why.
-    """
-    # One thread writes parts and the manifest, in one order; the loop never waits for a disk.
-    with (
-        ThreadPoolExecutor(1, "job-writer") as writer,
-        ThreadPoolExecutor(1, "job-reader") as reader,
-        Joining(job.sink) as joining,
-    ):
-        run = _Run(job, reader, writer, joining)
-        try:
-            await run.ask_all()
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        await run.finish()
+        Raises:
+            JobStopped: the job cannot continue.
+        """
+        with self._reader, self._writer:
+            try:
+                await self._embed_all()
+            except BaseExceptionGroup as failures:
+                raise failures.exceptions[0] from None
+            await self._finish()
 
-
-class _Run:
-    def __init__(
-        self, job: Work, reader: ThreadPoolExecutor, writer: ThreadPoolExecutor, joining: Joining
-    ) -> None:
-        self._job = job
-        self._reader = reader
-        self._writer = writer
-        self._joining = joining
-        self._slots = asyncio.Semaphore(job.concurrency)
-        self._answered: dict[int, _Answered] = {}
-        """Shards that are not on disk yet."""
-        self._writing = asyncio.Lock()
-
-    async def ask_all(self) -> None:
-        """Every shard that is not done."""
-        job = self._job
-        shards = cut(job.source.rows(), job.rows_per_request)
+    async def _embed_all(self) -> None:
+        shards = cut_shards(self.source.rows(), self.rows_per_request)
         async with asyncio.TaskGroup() as requests:
-            while (shard := await self._in(self._reader, lambda: self._next(shards))) is not None:
-                job.progress.expected_rows = job.source.expected_rows
-                if self._is_done(shard):
-                    self._join(shard)
-                    continue
-                await self._slots.acquire()
-                requests.create_task(self._ask(shard))
+            while (shard := await self._in(self._reader, partial(self._next, shards))) is not None:
+                self._shard_count += 1
+                self.progress.expected_rows = self.source.expected_rows
+                if not self._is_done(shard):
+                    await self._slots.acquire()
+                    requests.create_task(self._embed(shard))
 
-    async def finish(self) -> None:
-        """Join the parts, once everything is still what it was."""
-        job = self._job
-        job.source.check()
-        check_model(job.model, await job.asking.model())
-        job.progress.joining = True
-        await self._in(self._writer, self._publish)
+    async def _finish(self) -> None:
+        """Write the output, if input and model are still the same."""
+        self.source.check()
+        check_model(self.model, await self.embedder.model())
+        self.progress.is_writing_output = True
+        try:
+            await self._in(self._writer, self._write_output)
+        except asyncio.CancelledError:
+            self._is_cancelled = True
+            raise
 
-    def _publish(self) -> None:
-        with written():
-            self._joining.finish()
+    def _write_output(self) -> None:
+        with report_disk_errors(), atomic_write(self.folder.output, self.folder.draft) as file:
+            self.sink.write(file, self._finished_shards())
 
-    def _join(self, shard: Shard) -> None:
-        self._joining.add(shard.number, self._job.manifest.done[shard.number].part)
+    def _finished_shards(self) -> Iterator[bytes]:
+        for number in range(self._shard_count):
+            if self._is_cancelled:  # a thread cannot be cancelled, and the caller waits for it
+                raise asyncio.CancelledError
+            if (place := self.manifest.done[number].part) is not None:
+                yield self._shards.read(place)
 
     def _next(self, shards: Iterator[Shard]) -> Shard | None:
         try:
             shard = next(shards, None)
         except OSError as error:
             raise unusable_input(f"The input cannot be read: {error.strerror or error}.") from error
-        self._job.source.check()  # after it was read: what is asked is what the file holds
+        self.source.check()  # after reading, so that what is sent is what the file holds
         return shard
 
     def _is_done(self, shard: Shard) -> bool:
-        """Whether it is, with the rows that it has now.
+        """Whether an earlier run has finished this shard.
 
         Raises:
-            JobStopped: it is, with others.
+            JobStopped: it has, with other rows.
         """
-        manifest = self._job.manifest
-        done = manifest.done.get(shard.number)
+        done = self.manifest.done.get(shard.number)
         if done is None:
             return False
         if done.digest != shard.digest:
             first = shard.rows[0].number if shard.rows else shard.failed[0].row
-            raise input_changed(f"row {first} or one of the {shard.size - 1} after it is not what it was")
-        if done.part is not None and not self._job.sink.has(done.part):
-            self._job.progress.totals.remove(manifest.forget(shard.number))
+            raise input_changed(f"row {first} or one of the {shard.size - 1} rows after it is different")
+        if done.part is not None and not self._shards.has(done.part):
+            self.progress.totals.add(self.manifest.forget(shard.number), -1)
             return False
         return True
 
-    async def _ask(self, shard: Shard) -> None:
+    async def _embed(self, shard: Shard) -> None:
         try:
-            asked = await self._job.asking(shard.rows)
-            self._check_vectors(asked)
-            record = _record(shard, asked)
-            self._job.progress.answered(record)
-            await self._commit(_Answered(record, asked.embedded))
-            self._join(shard)
+            result = await self.embedder(shard.rows)
+            self._check_vectors(result)
+            record = _record(shard, result)
+            self.progress.add(record)
+            await self._commit(_Answered(record, result.embedded))
         finally:
             self._slots.release()
 
-    def _check_vectors(self, asked: Asked) -> None:
-        wanted = self._job.model["dimensions"] * 4
-        for length in {len(piece.vector) for piece in asked.embedded.pieces} - {wanted}:
+    def _check_vectors(self, result: EmbeddedRows) -> None:
+        expected = self.model["dimensions"] * 4
+        for length in {len(piece.vector) for piece in result.embedded.pieces} - {expected}:
             raise JobStopped(
-                f"The endpoint gave a vector of {length // 4} numbers, not of {wanted // 4}.",
-                remedy="Another model answers there: `hubgate check` says more.",
+                f"The endpoint returned a vector of {length // 4} dimensions instead of {expected // 4}.",
+                remedy="The model behind it has changed: `hubgate check` shows details.",
                 cause=Cause.DIMENSIONS_CHANGED,
             )
 
     async def _commit(self, answered: _Answered) -> None:
-        """Put a shard on disk. Shards that are answered while others are written go together in the next write."""
+        """Put a shard on disk. Shards that are answered during a write share the next one."""
         number = answered.record.shard
         self._answered[number] = answered
-        async with self._writing:
+        async with self._commit_lock:
             if number in self._answered:
                 await self._in(self._writer, partial(self._write, list(self._answered.values())))
 
     def _write(self, shards: Sequence[_Answered]) -> None:
-        """First the parts, then the lines that say that they are there."""
-        job = self._job
-        with written():
-            parts = iter(job.sink.write(one.embedded for one in shards if one.record.pieces))
-            records = [
-                msgspec.structs.replace(one.record, part=next(parts)) if one.record.pieces else one.record
-                for one in shards
-            ]
-            job.manifest.add(records)
+        """First the vectors, then the lines of the manifest that point to them."""
+        with report_disk_errors():
+            places = iter(
+                self._shards.append(self.sink.encode(one.embedded) for one in shards if one.record.pieces)
+            )
+            self.manifest.add(
+                [
+                    msgspec.structs.replace(one.record, part=next(places))
+                    if one.record.pieces
+                    else one.record
+                    for one in shards
+                ]
+            )
         for one in shards:
             self._answered.pop(one.record.shard, None)
 
@@ -211,60 +225,52 @@ class _Run:
         return await asyncio.get_running_loop().run_in_executor(thread, work)
 
 
-class _Answered(NamedTuple):
-    """A shard that was answered."""
-
-    record: Record
-    """Without its part."""
-    embedded: Embedded
-
-
-def _record(shard: Shard, asked: Asked) -> Record:
-    unread = [piece.tokens_unread for piece in asked.embedded.pieces]
+def _record(shard: Shard, result: EmbeddedRows) -> Record:
+    unread = [piece.tokens_unread for piece in result.embedded.pieces]
     known = [tokens for tokens in unread if tokens is not None]
     return Record(
         shard=shard.number,
         digest=shard.digest,
         rows=shard.size,
-        pieces=len(asked.embedded.pieces),
-        tokens=asked.tokens,
-        exact=asked.exact,
+        pieces=len(result.embedded.pieces),
+        tokens=result.tokens,
+        exact=result.exact,
         part=None,
-        failed=[*shard.failed, *asked.failed],
+        failed=[*shard.failed, *result.failed],
         truncated=sum(map(bool, known)) if len(known) == len(unread) else None,
         unread=sum(known),
     )
 
 
 def check_model(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Look whether the model is the one that the job began with.
+    """Check that the model is the one that the job started with.
 
     Raises:
-        JobStopped: it is not; says in what it differs.
+        JobStopped: it is not; the message says what differs.
     """
     for name in then:
         if then[name] != now.get(name):
             raise JobStopped(
-                f"The endpoint is not what it was when the job began: its {name} was {then[name]}, and is {now.get(name)}.",
-                remedy="Vectors of two models must not stand in one file. Start anew with --overwrite.",
+                f"The endpoint has changed since the job started: its {name} was {then[name]} and is now {now.get(name)}.",
+                remedy="One file cannot contain vectors of two models. Start over with --overwrite.",
                 cause=Cause.MODEL_CHANGED,
             )
 
 
 @contextmanager
-def written() -> Iterator[None]:
-    """What the disk says inside becomes a reason to stop.
+def report_disk_errors() -> Iterator[None]:
+    """Turn an OSError into a reason to stop.
 
     Raises:
-        JobStopped: something cannot be written.
+        JobStopped: a file cannot be written.
     """
     try:
         yield
     except OSError as error:
-        reason = _NO_ROOM.get(error.errno or 0, error.strerror or str(error))
+        reason = _DISK_FULL.get(error.errno or 0, error.strerror or str(error))
         where = f" ({error.filename})" if error.filename else ""
         raise JobStopped(
             f"The output cannot be written: {reason}{where}.",
-            remedy="Make room, and run the same command again: what is done stays done.",
+            remedy="Free up space, and run the same command again: finished work is kept.",
             cause=Cause.STORE_FAILED,
         ) from error

@@ -1,4 +1,4 @@
-"""`hubgate job …`: a file of texts in, a file of vectors out."""
+"""The commands `hubgate job …`."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from hubgate.cli.printing import moment, print_fields, print_table
 from hubgate.settings import Settings
 
 if TYPE_CHECKING:
-    from hubgate.jobs.folder import JobFolder
-    from hubgate.jobs.registry import KnownJobs
+    from hubgate.jobs.folder import JobFolder, JobRegistry
 
 app = typer.Typer(help="Bulk jobs: a file of texts in, a file of vectors out.", no_args_is_help=True)
-_STOP_SECONDS = 60.0
+_STOP_TIMEOUT_SECONDS = 60.0
 
-Which = Annotated[str, Argument(metavar="JOB", help="Its id, or the path of its output.")]
+JobName = Annotated[str, Argument(metavar="JOB", help="The job's id, or the path of its output.")]
 
 
 class Class(StrEnum):
-    """Whom a job's requests wait for."""
+    """Request classes."""
 
     BULK = "bulk"
     INTERACTIVE = "interactive"
 
 
 class Texts(StrEnum):
-    """What the texts of a job are for."""
+    """Input types."""
 
     DOCUMENT = "document"
     QUERY = "query"
@@ -47,42 +46,44 @@ def run_job(
     source: Annotated[
         Path, Argument(metavar="IN", help="A .parquet or .jsonl file, or a folder of .txt and .md files.")
     ],
-    output: Annotated[Path, Argument(metavar="OUT", help="The .parquet or .jsonl file to be made.")],
-    endpoint: Annotated[str, Option(help="The name of the endpoint that embeds.")],
-    text_field: Annotated[str, Option(help="The field that is embedded.")] = "text",
-    id_field: Annotated[str | None, Option(help="The field that names a row; else its number does.")] = None,
-    keep: Annotated[list[str] | None, Option(help="A further field to write along; may be repeated.")] = None,
+    output: Annotated[Path, Argument(metavar="OUT", help="The .parquet or .jsonl file to create.")],
+    endpoint: Annotated[str, Option(help="The name of an embedding endpoint.")],
+    text_field: Annotated[str, Option(help="The field to embed.")] = "text",
+    id_field: Annotated[
+        str | None, Option(help="The field with the row's id. By default, the row's number is its id.")
+    ] = None,
+    keep: Annotated[
+        list[str] | None, Option(help="Another field to copy to the output. Can be repeated.")
+    ] = None,
     chunk: Annotated[
         bool,
         Option(
             "--chunk",
-            help="Cut long texts into chunks that fit the model, or as the endpoint's settings say.",
+            help="Split long texts into chunks that fit the model, or by the endpoint's chunking settings.",
         ),
     ] = False,
-    input_type: Annotated[Texts, Option(help="What the texts are for.")] = Texts.DOCUMENT,
+    input_type: Annotated[Texts, Option(help="What the texts are used for.")] = Texts.DOCUMENT,
     waits: Annotated[
-        Class, Option("--class", help="bulk waits behind all other callers of the gate.")
+        Class, Option("--class", help="bulk requests wait behind all other callers.")
     ] = Class.BULK,
-    cache: Annotated[
-        bool, Option("--cache", help="Use the gate's remembered vectors, and fill them.")
-    ] = False,
+    cache: Annotated[bool, Option("--cache", help="Use hubgate's vector cache, and add to it.")] = False,
     rows_per_request: Annotated[
         int | None,
         Option(
-            help="Rows in a request: 128, or what the job that continues was started with.", min=1, max=2048
+            help="Rows per request. By default 128, or the number that the job was started with.",
+            min=1,
+            max=2048,
         ),
     ] = None,
-    concurrency: Annotated[int, Option(help="Requests at once.", min=1, max=256)] = 8,
+    concurrency: Annotated[int, Option(help="Concurrent requests.", min=1, max=256)] = 8,
     price_per_million_tokens: Annotated[
-        float | None, Option(help="Tells what the job costs.", min=0.0)
+        float | None, Option(help="Show the cost of the job at this price.", min=0.0)
     ] = None,
-    overwrite: Annotated[
-        bool, Option("--overwrite", help="Begin anew, whatever was done, and replace the output.")
-    ] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Start over, and replace the output.")] = False,
 ) -> None:
-    """Embed a file. However it ends, the same command goes on where it was; a finished job is not done again."""
-    from hubgate.cli.jobs.run import do
-    from hubgate.jobs.folder import Manner, Task
+    """Embed a file. After any interruption, the same command continues; a finished job is not run again."""
+    from hubgate.cli.jobs.run import run
+    from hubgate.jobs.folder import RunOptions, Task
     from hubgate.jobs.job import Job
 
     task = Task(
@@ -96,17 +97,17 @@ def run_job(
         input_type=input_type,
         rows_per_request=rows_per_request or _rows_per_request(output, overwrite=overwrite),
     )
-    manner = Manner(
+    options = RunOptions(
         bulk=waits is Class.BULK,
         cached=cache,
         concurrency=concurrency,
         price_per_million_tokens=price_per_million_tokens,
     )
-    do(Job(task, manner, overwrite=overwrite))
+    run(Job(task, options, overwrite=overwrite))
 
 
 def _rows_per_request(output: Path, *, overwrite: bool) -> int:
-    """The default, or that of the job that continues: what it has done is known by its requests."""
+    """The default, or the number of the job that continues: its shards depend on it."""
     from hubgate.jobs.folder import ROWS_PER_REQUEST, JobFolder
 
     plan = None if overwrite else JobFolder(output.absolute()).plan()
@@ -114,22 +115,22 @@ def _rows_per_request(output: Path, *, overwrite: bool) -> int:
 
 
 @app.command("resume")
-def resume_job(job: Which) -> None:
-    """Go on with a job, as its last run did it."""
-    from hubgate.cli.jobs.run import do
+def resume_job(job: JobName) -> None:
+    """Continue a job with the options of its last run."""
+    from hubgate.cli.jobs.run import run
     from hubgate.jobs.job import Job
 
     plan = _find(job).plan()
-    assert plan is not None  # noqa: S101 - it was found by its plan
-    do(Job(plan.task, plan.manner))
+    assert plan is not None  # noqa: S101 - `find` read it
+    run(Job(plan.task, plan.options))
 
 
 @app.command("list")
 def list_jobs() -> None:
-    """List the jobs of this home, with how each stands."""
+    """List the jobs of this home."""
     need_home(Settings.from_env())
     rows = []
-    for job in _known().list():
+    for job in _registry().list():
         totals, plan = job.totals(), job.plan()
         rows.append(
             (
@@ -146,13 +147,13 @@ def list_jobs() -> None:
 
 
 @app.command("show")
-def show_job(job: Which) -> None:
-    """Show a job, and how it stands."""
-    from hubgate.cli.jobs.progress import told
+def show_job(job: JobName) -> None:
+    """Show a job and its progress."""
+    from hubgate.cli.jobs.progress import summary
 
     folder = _find(job)
     plan, state = folder.plan(), folder.state()
-    assert plan is not None  # noqa: S101 - it was found by its plan
+    assert plan is not None  # noqa: S101 - `find` read it
     totals = folder.totals()
     print_fields(
         {
@@ -167,7 +168,7 @@ def show_job(job: Which) -> None:
             "endpoint": plan.task.endpoint,
             "model": plan.model["model"],
             **({"expected rows": f"{plan.expected_rows:,}"} if plan.expected_rows else {}),
-            **told(totals, plan.manner.price_per_million_tokens),
+            **summary(totals, plan.options.price_per_million_tokens),
             **({"failed rows": folder.failures} if totals.failed else {}),
         }
     )
@@ -175,54 +176,54 @@ def show_job(job: Which) -> None:
 
 @app.command("cancel")
 def cancel_job(
-    job: Which,
+    job: JobName,
     delete: Annotated[
-        bool, Option("--delete", help="Delete what it has done, too; an output that is whole stays.")
+        bool, Option("--delete", help="Also delete the finished work. A complete output is kept.")
     ] = False,
 ) -> None:
-    """Stop a job, if it runs. What it has done is kept, so that it can be resumed."""
+    """Stop a job. Finished work is kept, so that the job can be resumed."""
     from hubgate.jobs.folder import Status
 
     folder = _find(job)
     if (pid := folder.worker()) is not None:
         _stop(folder, pid)
-    with folder.held():
+    with folder.locked():
         if delete:
             folder.clear()
         elif folder.last_state().status is Status.DONE:
-            print(f"{folder.output} is done: there is nothing to cancel.")
+            print(f"{folder.output} is already done.")
             return
         else:
             folder.write_state(Status.CANCELLED)
     if delete:
-        _known().forget(folder)
-    print(f"Cancelled {folder.output}{', and deleted what it had done' if delete else ''}.")
+        _registry().remove(folder)
+    print(f"Cancelled {folder.output}{' and deleted its finished work' if delete else ''}.")
 
 
 def _stop(folder: JobFolder, pid: int) -> None:
-    """Ask the process of a job to stop, and wait until it has.
+    """Stop the process of a job, and wait for its end.
 
     Raises:
-        CommandFailed: it is another user's, or does not stop.
+        CommandFailed: it belongs to another user, or does not stop.
     """
     try:
         os.kill(pid, signal.SIGTERM)
-    except ProcessLookupError:  # it has just ended; or it is out of sight, and will not
+    except ProcessLookupError:  # it has just ended, or runs in another container
         pass
     except PermissionError:
-        raise CommandFailed(f"The job is another user's: process {pid}.") from None
-    until = time.monotonic() + _STOP_SECONDS
+        raise CommandFailed(f"The job's process {pid} belongs to another user.") from None
+    until = time.monotonic() + _STOP_TIMEOUT_SECONDS
     while folder.worker() is not None:
         if time.monotonic() > until:
-            raise CommandFailed(f"Process {pid} does not stop. To kill it (kill -9 {pid}) loses nothing.")
+            raise CommandFailed(f"Process {pid} does not stop. Run `kill -9 {pid}`: finished work is kept.")
         time.sleep(0.05)
 
 
-def _known() -> KnownJobs:
-    from hubgate.jobs.registry import KnownJobs
+def _registry() -> JobRegistry:
+    from hubgate.jobs.folder import JobRegistry
 
-    return KnownJobs(Settings.from_env().home)
+    return JobRegistry(Settings.from_env().home)
 
 
 def _find(name: str) -> JobFolder:
-    return _known().find(name)
+    return _registry().find(name)

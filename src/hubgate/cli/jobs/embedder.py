@@ -1,4 +1,4 @@
-"""A bulk job's requests to its gate, over HTTP: to `/v1/embeddings`, in base64, so that vectors stay bytes."""
+"""The requests of a bulk job to hubgate: to `/v1/embeddings`, in base64, so that vectors stay bytes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from hubgate.jobs.folder import Manner, Task
+    from hubgate.jobs.folder import RunOptions, Task
     from hubgate.store.lock import RunningGateway
     from hubgate.upstreams.http.messages import HttpReply
 
 T = TypeVar("T")
-_SECONDS = 900.0
-"""Longer than the gate lets a bulk request wait: it answers first."""
-_SAME = ("revision", "pooling", "precision")
-"""What is learned of a model and must stay, beside its name and its dimensions."""
-
-
+_TIMEOUT_SECONDS = 900.0
+"""Longer than hubgate lets a bulk request wait, so that it replies first."""
+_FIXED_FACTS = ("revision", "pooling", "precision")
+"""Facts of a model that must not change during a job, beside its name and dimensions."""
 _MAX_REPLY_BYTES = 256 * 1024 * 1024
-"""The gateway is trusted; a batch in chunks comes with its texts."""
+"""hubgate is trusted, and a reply with chunks contains their texts."""
 
 
-class _Cut(msgspec.Struct):
+class _Chunks(msgspec.Struct):
     chunks: list[Piece]
 
 
@@ -43,20 +41,20 @@ class _Usage(msgspec.Struct):
     estimated: bool = False
 
 
-class _Answer(msgspec.Struct):
-    """In a piece msgspec reads base64 as bytes: no float is ever made."""
+class _Vectors(msgspec.Struct):
+    """msgspec decodes base64 to bytes in a piece, so no float is ever created."""
 
     data: list[Piece]
     usage: _Usage
 
 
-class _AnswerInChunks(msgspec.Struct):
-    data: list[_Cut]
+class _ChunkedVectors(msgspec.Struct):
+    data: list[_Chunks]
     usage: _Usage
 
 
-class _Problem(msgspec.Struct):
-    """An error in the words of either face that is asked."""
+class _ErrorBody(msgspec.Struct):
+    """An error of `/v1`, which has a code, or of `/api`, which has a cause and a remedy."""
 
     message: str
     code: str = ""
@@ -64,37 +62,33 @@ class _Problem(msgspec.Struct):
     remedy: str = ""
 
 
-class _Error(msgspec.Struct):
-    error: _Problem
+class _ErrorReply(msgspec.Struct):
+    error: _ErrorBody
 
 
-class GateEmbedder:
-    """Embeds through the gate that runs in a home, wherever that is after a restart. Use it as a context.
+class GatewayEmbedder:
+    """Embeds through the gateway that runs in a home, also after it has restarted at another port. A context manager."""
 
-    Args:
-        home: of the gate.
-        task: the job's.
-        manner: how it is done.
-    """
-
-    def __init__(self, home: Path, task: Task, manner: Manner) -> None:
+    def __init__(self, home: Path, task: Task, options: RunOptions) -> None:
         self._home = home
         self._task = task
-        self._form: dict[str, Any] = {
+        self._fields: dict[str, Any] = {
             "model": task.endpoint,
             "encoding_format": "base64",
             "input_type": task.input_type,
             "token_counts": True,
         }
         if task.chunk:
-            self._form["chunking_settings"] = {}  # the endpoint's own
+            self._fields["chunking_settings"] = {}  # the endpoint's own settings
         self._headers = {"content-type": "application/json"}
-        if manner.bulk:
+        if options.bulk:
             self._headers["x-hubgate-class"] = "bulk"
-        if not manner.cached:
+        if not options.cached:
             self._headers["cache-control"] = "no-store"
-        self._gate: RunningGateway | None = None
-        self._client = PooledClient(AddressRule(), total_seconds=_SECONDS, max_reply_bytes=_MAX_REPLY_BYTES)
+        self._gateway: RunningGateway | None = None
+        self._client = PooledClient(
+            AddressRule(), total_seconds=_TIMEOUT_SECONDS, max_reply_bytes=_MAX_REPLY_BYTES
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,79 +97,80 @@ class GateEmbedder:
         await self._client.close()
 
     async def __call__(self, texts: Sequence[str]) -> Reply:
-        """The vectors of texts; see the port.
+        """Embed texts; see `Embedder`.
 
         Raises:
-            HubgateError: the gate refused, or is away.
+            HubgateError: hubgate rejected the request, or is away.
         """
-        body = msgspec.json.encode({**self._form, "input": texts})
-        kind: type[_Answer | _AnswerInChunks] = _AnswerInChunks if self._task.chunk else _Answer
-        answer = await self._ask("POST", "/v1/embeddings", body, kind)
-        if len(answer.data) != len(texts):
+        body = msgspec.json.encode({**self._fields, "input": texts})
+        kind: type[_Vectors | _ChunkedVectors] = _ChunkedVectors if self._task.chunk else _Vectors
+        reply = await self._send("POST", "/v1/embeddings", body, kind)
+        if len(reply.data) != len(texts):
             raise HubgateError(
-                f"The gate answered {len(answer.data)} texts of {len(texts)}.", cause=Cause.WRONG_COUNT
+                f"hubgate returned vectors for {len(reply.data)} of {len(texts)} texts.",
+                cause=Cause.WRONG_COUNT,
             )
-        tokens, exact = answer.usage.total_tokens, not answer.usage.estimated
-        if isinstance(answer, _Answer):
-            return Reply(answer.data, tokens, exact)
-        pieces = [piece for cut in answer.data for piece in cut.chunks]
-        return Reply(pieces, tokens, exact, [len(cut.chunks) for cut in answer.data])
+        tokens, exact = reply.usage.total_tokens, not reply.usage.estimated
+        if isinstance(reply, _Vectors):
+            return Reply(reply.data, tokens, exact)
+        pieces = [piece for text in reply.data for piece in text.chunks]
+        return Reply(pieces, tokens, exact, [len(text.chunks) for text in reply.data])
 
     async def model(self) -> Mapping[str, Any]:
-        """What the endpoint is; see the port.
+        """The facts of the endpoint's model; see `Embedder`.
 
         Raises:
-            CommandFailed: its name is empty.
-            HubgateError: there is no such endpoint, it gives no vectors, or it was never tested.
+            CommandFailed: the endpoint's name is empty.
+            HubgateError: the endpoint does not exist, does not embed, or was never tested.
         """
         name = self._task.endpoint
-        shown = await self._ask("GET", f"/api/endpoints/{segment(name)}", b"", dict[str, Any])
+        shown = await self._send("GET", f"/api/endpoints/{segment(name)}", b"", dict[str, Any])
         if shown["task"] != ModelTask.TEXT_EMBEDDING:
             wrong = WrongTask(name, requested=ModelTask.TEXT_EMBEDDING, actual=shown["task"])
             wrong.remedy = as_commands(wrong.remedy)
             raise wrong
         if (dimensions := shown.get("dimensions")) is None:
             raise HubgateError(
-                f"Endpoint [{name}] was never tested: how long its vectors are is not known.",
-                remedy=f"`hubgate enable {name}` tests it.",
+                f"Endpoint [{name}] was never tested, so its dimensions are unknown.",
+                remedy=f"Test it with `hubgate enable {name}`.",
                 cause=Cause.DISABLED,
             )
         facts = shown["facts"]
         return {
             "model": facts.get("model") or shown.get("model"),
             "dimensions": dimensions,
-            **{fact: facts.get(fact) for fact in _SAME},
+            **{fact: facts.get(fact) for fact in _FIXED_FACTS},
             "prefixes": shown.get("prefixes"),
             **({"chunking_settings": shown.get("chunking_settings")} if self._task.chunk else {}),
         }
 
-    async def _ask(self, method: str, path: str, body: bytes, kind: type[T]) -> T:
-        gate = self._gate = self._gate or self._find()
-        headers = {**self._headers, "authorization": f"Bearer {gate.key}"}
-        request = HttpRequest(method=method, url=gate.url + path, headers=headers, body=body)
+    async def _send(self, method: str, path: str, body: bytes, kind: type[T]) -> T:
+        gateway = self._gateway = self._gateway or self._find_gateway()
+        headers = {**self._headers, "authorization": f"Bearer {gateway.key}"}
+        request = HttpRequest(method=method, url=gateway.url + path, headers=headers, body=body)
         try:
             reply = await self._client.send(request)
         except UpstreamError as error:
-            self._gate = None
-            raise _away(f"The gate does not answer: {error.message}") from error
-        if reply.status == 401 and self._find().key != gate.key:
-            self._gate = None
-            raise _away("The gate was started again.")
+            self._gateway = None
+            raise _unavailable(f"hubgate does not respond: {error.message}") from error
+        if reply.status == 401 and self._find_gateway().key != gateway.key:
+            self._gateway = None
+            raise _unavailable("hubgate was restarted.")
         if reply.status >= 400:
             raise _error(reply)
         return msgspec.json.decode(reply.body, type=kind)
 
-    def _find(self) -> RunningGateway:
+    def _find_gateway(self) -> RunningGateway:
         try:
-            gate = running_gateway(self._home)
+            gateway = running_gateway(self._home)
         except StoreFailed as error:
-            raise _away(error.message) from error
-        if gate is None:
-            raise _away("The gate does not run any more.")
-        return gate
+            raise _unavailable(error.message) from error
+        if gateway is None:
+            raise _unavailable("hubgate is no longer running.")
+        return gateway
 
 
-def _away(message: str) -> HubgateError:
+def _unavailable(message: str) -> HubgateError:
     return HubgateError(
         message,
         remedy="Start it (`hubgate serve`), and run the same command again.",
@@ -186,15 +181,17 @@ def _away(message: str) -> HubgateError:
 
 def _error(reply: HttpReply) -> HubgateError:
     try:
-        told = msgspec.json.decode(reply.body, type=_Error).error
-        cause = Cause(told.code or told.cause)
+        error = msgspec.json.decode(reply.body, type=_ErrorReply).error
+        cause = Cause(error.code or error.cause)
     except (msgspec.MsgspecError, ValueError):
-        message = f"The gate answered {reply.status}, and not in its own words: is a proxy between?"
+        message = (
+            f"An unknown reply with status {reply.status}, not from hubgate: check for a proxy in between."
+        )
         return HubgateError(message, cause=Cause.INTERNAL)
     after = reply.headers.get("retry-after", "")
     return HubgateError(
-        as_commands(told.message),  # OpenAI's errors have their remedy there
-        remedy=as_commands(told.remedy),
+        as_commands(error.message),  # OpenAI's errors contain the remedy
+        remedy=as_commands(error.remedy),
         cause=cause,
         retryable=reply.headers.get("x-should-retry") == "true",
         retry_after=float(after) if after.isdigit() else None,

@@ -1,4 +1,4 @@
-"""The gate that a bulk job works through: the one that runs, or one that the job starts for itself."""
+"""The gateway of a bulk job: the one that is running, or one that the job starts for itself."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     from hubgate.settings import Settings
     from hubgate.wiring import Gate
 
-_STARTING_SECONDS = 30.0
+_START_TIMEOUT_SECONDS = 30.0
 
 
 @contextmanager
-def some_gate(settings: Settings) -> Iterator[bool]:
-    """A gate in this home while the context is open; whether it is the job's own.
+def ensure_gateway(settings: Settings) -> Iterator[bool]:
+    """Have a gateway run in this home while the context is open. Yields whether it was started for this.
 
     Raises:
-        StoreFailed: there is none, and none can be started.
+        StoreFailed: none is running, and none can be started.
     """
     with ExitStack() as stack:
-        own = not _runs(settings)
-        if own:
+        is_own = not _is_running(settings)
+        if is_own:
             try:
-                stack.enter_context(_OwnGate(settings))
+                stack.enter_context(_OwnGateway(settings))
             except StoreFailed:
-                if not _runs(settings):
+                if not _is_running(settings):
                     raise
-                own = False  # another one was started at the same moment, and first
-        yield own
+                is_own = False  # another process started one first
+        yield is_own
 
 
-def _runs(settings: Settings) -> bool:
-    """Whether a gate runs; one that is just starting is waited for."""
-    until = time.monotonic() + _STARTING_SECONDS
+def _is_running(settings: Settings) -> bool:
+    """Whether a gateway is running. Waits for one that is just starting."""
+    until = time.monotonic() + _START_TIMEOUT_SECONDS
     while True:
         try:
             return running_gateway(settings.home) is not None
@@ -55,15 +55,15 @@ def _runs(settings: Settings) -> bool:
         time.sleep(0.1)
 
 
-class _OwnGate:
-    """`hubgate serve` in a thread, on a free port of the loopback interface; other commands find it as any gate."""
+class _OwnGateway:
+    """`hubgate serve` in a thread, on a free port of the loopback interface. Other commands use it as any other."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = replace(settings, host="127.0.0.1", port=0)
         self._started = threading.Event()
         self._failure: BaseException | None = None
         self._server: uvicorn.Server | None = None
-        self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
 
     def __enter__(self) -> None:
         self._thread.start()
@@ -82,7 +82,7 @@ class _OwnGate:
 
         try:
             asyncio.run(serve(self._settings, started=self._on_start, with_ready_endpoint=False))
-        except BaseException as error:  # noqa: BLE001 - told in the thread that waits
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
             self._failure = error
         finally:
             self._started.set()
@@ -90,5 +90,5 @@ class _OwnGate:
     def _on_start(self, _: str, gate: Gate, server: uvicorn.Server) -> None:
         self._server = server
         if gate.first_admin_key:
-            print(f"The gate's admin key, shown only this once: {gate.first_admin_key}", file=sys.stderr)
+            print(f"hubgate's admin key, shown only once: {gate.first_admin_key}", file=sys.stderr)
         asyncio.get_running_loop().call_soon(self._started.set)

@@ -1,4 +1,4 @@
-"""How far a bulk job is: a bar in a terminal, else a line now and then."""
+"""The progress of a bulk job: a bar in a terminal, otherwise a line from time to time."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _REDRAW_SECONDS, LINE_SECONDS, WAITING_LINE_SECONDS = 0.25, 30.0, 60.0
 
 
 @asynccontextmanager
-async def shown(
+async def show_progress(
     progress: Progress,
     price: float | None,
     *,
     every: float = LINE_SECONDS,
     waiting: float = WAITING_LINE_SECONDS,
 ) -> AsyncIterator[None]:
-    """Show it while the context is open.
+    """Show the progress while the context is open.
 
     Args:
-        progress: is read, again and again.
-        price: of a million tokens, if it is known.
-        every: seconds between two lines, where there is no terminal.
-        waiting: seconds between two lines that say the same is waited for.
+        progress: read repeatedly.
+        price: per million tokens, if known.
+        every: seconds between lines, without a terminal.
+        waiting: seconds between lines with the same reason to wait.
     """
     drawing = _bar(progress, price) if sys.stderr.isatty() else _lines(progress, price, every, waiting)
     showing = asyncio.create_task(drawing)
@@ -42,8 +42,7 @@ async def shown(
         await asyncio.wait({showing})
 
 
-def told(totals: Totals, price: float | None) -> dict[str, str]:
-    """What was done, one field each."""
+def summary(totals: Totals, price: float | None) -> dict[str, str]:
     about = "" if totals.exact else "about "
     fields = {
         "rows": f"{totals.rows:,}",
@@ -56,16 +55,19 @@ def told(totals: Totals, price: float | None) -> dict[str, str]:
 
 
 def _truncated(totals: Totals) -> str:
-    """How many texts or chunks the model did not read to their end."""
+    """How many texts or chunks are longer than the model reads."""
     unread = f" ({totals.unread:,} tokens not read)" if totals.truncated else ""
     known = f"{totals.truncated:,}{unread}"
-    if not totals.blind:
+    if not totals.unknown_cuts:
         return known
-    return "unknown" if totals.blind == totals.pieces else f"{known}; unknown for {totals.blind:,} of them"
+    return (
+        "unknown"
+        if totals.unknown_cuts == totals.pieces
+        else f"{known}; unknown for {totals.unknown_cuts:,} of them"
+    )
 
 
 def cost(totals: Totals, price: float) -> float:
-    """In the currency of the price of a million tokens."""
     return totals.tokens * price / 1_000_000
 
 
@@ -84,28 +86,30 @@ async def _bar(progress: Progress, price: float | None) -> None:
         while True:
             totals = progress.totals
             bars.update(
-                bar, total=progress.expected_rows, completed=totals.rows, description=line(progress, price)
+                bar,
+                total=progress.expected_rows,
+                completed=totals.rows,
+                description=status_line(progress, price),
             )
             await asyncio.sleep(_REDRAW_SECONDS)
 
 
 async def _lines(progress: Progress, price: float | None, every: float, waiting: float) -> None:
-    reason, told_at = None, 0.0
+    reason, printed_at = None, 0.0
     while True:
         await asyncio.sleep(every)
-        again = progress.waiting_for is not None and progress.waiting_for == reason
-        if again and time.monotonic() - told_at < waiting:
+        is_same_reason = progress.waiting_for is not None and progress.waiting_for == reason
+        if is_same_reason and time.monotonic() - printed_at < waiting:
             continue
-        reason, told_at = progress.waiting_for, time.monotonic()
-        print(line(progress, price), file=sys.stderr, flush=True)
+        reason, printed_at = progress.waiting_for, time.monotonic()
+        print(status_line(progress, price), file=sys.stderr, flush=True)
 
 
-def line(progress: Progress, price: float | None) -> str:
-    """How far it is, in a line."""
+def status_line(progress: Progress, price: float | None) -> str:
     totals, expected = progress.totals, progress.expected_rows
     if progress.waiting_for is not None:
         return f"{totals.rows:,} rows; waiting: {progress.waiting_for}"
-    if progress.joining:
+    if progress.is_writing_output:
         return f"{totals.rows:,} rows; writing the output"
     rate = progress.rate
     parts = [
@@ -114,8 +118,10 @@ def line(progress: Progress, price: float | None) -> str:
         f"{totals.tokens:,} tokens",
     ]
     if price is not None:
-        whole = cost(totals, price) * (max(expected or 0, totals.rows) / totals.rows if totals.rows else 0)
-        parts.append(f"cost {cost(totals, price):,.2f} of about {whole:,.2f}")
+        expected_cost = cost(totals, price) * (
+            max(expected or 0, totals.rows) / totals.rows if totals.rows else 0
+        )
+        parts.append(f"cost {cost(totals, price):,.2f} of about {expected_cost:,.2f}")
     if totals.failed:
         parts.append(f"{totals.failed:,} failed")
     if expected and rate:

@@ -1,4 +1,4 @@
-"""A job from its command to its end: the gate, the bar, the signals, and what is told of it."""
+"""Runs a job for its command: starts a gateway if needed, shows progress, handles signals, prints the summary."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from hubgate.cli.client import CommandFailed
-from hubgate.cli.jobs.embedder import GateEmbedder
-from hubgate.cli.jobs.gateway import some_gate
-from hubgate.cli.jobs.progress import shown, told
+from hubgate.cli.jobs.embedder import GatewayEmbedder
+from hubgate.cli.jobs.gateway import ensure_gateway
+from hubgate.cli.jobs.progress import show_progress, summary
 from hubgate.cli.printing import print_fields
 from hubgate.cli.server.gc_tuning import spare_the_collector
+from hubgate.jobs.folder import JobRegistry
 from hubgate.jobs.manifest import Totals
-from hubgate.jobs.registry import KnownJobs
-from hubgate.jobs.runner import Progress, written
+from hubgate.jobs.runner import Progress, report_disk_errors
 from hubgate.settings import Settings
 from hubgate.store.lock import home_error
 
@@ -28,24 +28,26 @@ _STOPPED = (
 )
 
 
-def do(job: Job) -> None:
-    """Do a job to its end, and tell how it went."""
+def run(job: Job) -> None:
+    """Run a job until it is done, and print its summary.
+
+    Raises:
+        CommandFailed: the job was stopped, or some rows have no vector.
+    """
     job.check()
-    with written(), job.folder.held():
-        source, done = job.open()
-        if done:
+    with report_disk_errors(), job.folder.locked():
+        source, is_done = job.open()
+        if is_done:
             print("This job is already done. To start over, run it with --overwrite.")
         else:
-            _remember(job)
-            _work(job, source)
+            _register(job)
+            _embed(job, source)
         totals = job.folder.totals()
-    print_fields({"output": job.task.output, **told(totals, job.manner.price_per_million_tokens)})
+    print_fields({"output": job.task.output, **summary(totals, job.options.price_per_million_tokens)})
     if totals.truncated:
         what = "chunk" if job.task.chunk else "text"
         remedy = (
-            "Change the endpoint's chunking_settings."
-            if job.task.chunk
-            else "With --chunk, they are divided."
+            "Change the endpoint's chunking_settings." if job.task.chunk else "Use --chunk to split them."
         )
         print(
             f"hubgate: {totals.truncated:,} of {totals.pieces:,} {what}s are longer than the model reads: "
@@ -54,37 +56,37 @@ def do(job: Job) -> None:
         )
     if totals.failed:
         rows = "1 row has" if totals.failed == 1 else f"{totals.failed:,} rows have"
-        raise CommandFailed(f"{rows} no vector. {job.folder.failures} tells why.")
+        raise CommandFailed(f"{rows} no vector. The reasons are in {job.folder.failures}.")
 
 
-def _remember(job: Job) -> None:
+def _register(job: Job) -> None:
     home = Settings.from_env().home
     try:
-        KnownJobs(home).add(job.folder)
+        JobRegistry(home).add(job.folder)
     except OSError as error:
         raise home_error(home, error) from error
 
 
-def _work(job: Job, source: Source) -> None:
+def _embed(job: Job, source: Source) -> None:
     settings = Settings.from_env()
     spare_the_collector()
-    with some_gate(settings):
+    with ensure_gateway(settings):
         try:
-            asyncio.run(_embed(job, source, settings))
+            asyncio.run(_run(job, source, settings))
         except asyncio.CancelledError:  # SIGTERM
             raise CommandFailed(_STOPPED) from None
-        except KeyboardInterrupt:  # Ctrl-C: every command ends with 130 then
+        except KeyboardInterrupt:  # Ctrl-C: every command exits with 130
             print(f"hubgate: {_STOPPED}", file=sys.stderr)
             raise
 
 
-async def _embed(job: Job, source: Source, settings: Settings) -> None:
+async def _run(job: Job, source: Source, settings: Settings) -> None:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine runs in a task
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     progress = Progress(Totals())
     async with (
-        GateEmbedder(settings.home, job.task, job.manner) as embedder,
-        shown(progress, job.manner.price_per_million_tokens),
+        GatewayEmbedder(settings.home, job.task, job.options) as embedder,
+        show_progress(progress, job.options.price_per_million_tokens),
     ):
         await job.run(source, embedder, progress)

@@ -9,7 +9,7 @@ import pytest
 from model_script import Script, one_each, refused
 
 from hubgate.domain.errors import Cause
-from hubgate.jobs.failures import Asked, Asking
+from hubgate.jobs.retries import EmbeddedRows, RetryingEmbedder
 from hubgate.jobs.rows import JobStopped, Reply, Row
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ def rows(*texts: str) -> list[Row]:
     return [Row(number, number, text) for number, text in enumerate(texts)]
 
 
-def asking(script: Script, time: Time, waits: list[str | None] | None = None) -> Asking:
-    return Asking(script, clock=time, sleep=time.sleep, on_wait=(waits if waits is not None else []).append)
+def asking(script: Script, time: Time, waits: list[str | None] | None = None) -> RetryingEmbedder:
+    return RetryingEmbedder(
+        script, clock=time, sleep=time.sleep, on_wait=(waits if waits is not None else []).append
+    )
 
 
-def embedded(asked: Asked) -> list[str]:
+def embedded(asked: EmbeddedRows) -> list[str]:
     return [row.text for row in asked.embedded.rows]
 
 
@@ -103,7 +105,7 @@ async def test_a_job_stops_when_nothing_is_answered_for_a_while() -> None:
 
     time = Time()
     with pytest.raises(
-        JobStopped, match=r"Nothing was answered for 10 minutes: It is gate_stopping\."
+        JobStopped, match=r"No request succeeded for 10 minutes: It is gate_stopping\."
     ) as stopped:
         await asking(Script(answer), time)(rows("a", "b"))
     assert stopped.value.cause is Cause.GATE_STOPPING
@@ -161,7 +163,7 @@ async def test_a_text_on_which_the_server_fails_again_and_again_fails_alone_whil
         time.now += seconds
         await ask(rows("stranger"))
 
-    ask = Asking(script, clock=time, sleep=sleep_and_answer_others)
+    ask = RetryingEmbedder(script, clock=time, sleep=sleep_and_answer_others)
     asked = await ask(rows("a", "bad"))
     assert embedded(asked) == ["a"]
     assert [failed.cause for failed in asked.failed] == [Cause.CONNECTION_LOST]
