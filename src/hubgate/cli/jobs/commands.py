@@ -50,16 +50,14 @@ def run_job(
     endpoint: Annotated[str, Option(help="The name of an embedding endpoint.")],
     text_field: Annotated[str, Option(help="The field to embed.")] = "text",
     id_field: Annotated[
-        str | None, Option(help="The field with the row's id. By default, the row's number is its id.")
+        str | None, Option(help="The field with the row's id; by default, its number.")
     ] = None,
-    keep: Annotated[
-        list[str] | None, Option(help="Another field to copy to the output. Can be repeated.")
-    ] = None,
+    keep: Annotated[list[str] | None, Option(help="Another field to copy; can be repeated.")] = None,
     chunk: Annotated[
         bool,
         Option(
             "--chunk",
-            help="Split long texts into chunks that fit the model, or by the endpoint's chunking settings.",
+            help="Split long texts by the endpoint's chunking settings, or to fit the model.",
         ),
     ] = False,
     input_type: Annotated[Texts, Option(help="What the texts are used for.")] = Texts.DOCUMENT,
@@ -69,11 +67,7 @@ def run_job(
     cache: Annotated[bool, Option("--cache", help="Use hubgate's vector cache, and add to it.")] = False,
     rows_per_request: Annotated[
         int | None,
-        Option(
-            help="Rows per request. By default 128, or the number that the job was started with.",
-            min=1,
-            max=2048,
-        ),
+        Option(help="Rows per request: 128 for a new job, unchanged for others.", min=1, max=2048),
     ] = None,
     concurrency: Annotated[int, Option(help="Concurrent requests.", min=1, max=256)] = 8,
     price_per_million_tokens: Annotated[
