@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support"), str(ROOT / "tests" / "guides")]
 from guide_world import HOSTED, TOKEN, GuideHub  # noqa: E402
-from harness import RunningGate  # noqa: E402
 from lookalikes import LookAlike, lookalike  # noqa: E402
+from running_gateway import RunningGateway  # noqa: E402
 from screen import CHROMIUM, LOCALES, chromium, screen  # noqa: E402
 from smaller_png import smaller  # noqa: E402
 
@@ -94,7 +94,7 @@ def pictures_of(server: LookAlike) -> dict[str, Picture]:
     }
 
 
-def furnished(folder: Path, running: ExitStack) -> tuple[RunningGate, LookAlike]:
+def furnished(folder: Path, running: ExitStack) -> tuple[RunningGateway, LookAlike]:
     """A gate with models of every kind, one of them paused and one switched off; and the server of another."""
     hub = GuideHub()
     running.enter_context(hub.running())
@@ -114,7 +114,7 @@ def furnished(folder: Path, running: ExitStack) -> tuple[RunningGate, LookAlike]
         hf_endpoint=hub.url,
         router_url=router.url,
     )
-    gate = running.enter_context(RunningGate(settings, with_ready_endpoint=True))
+    gate = running.enter_context(RunningGateway(settings, with_ready_endpoint=True))
     gate.settle()
     hosts = [router.url, *(server.url for server in (embedder, other, ranker)), "huggingface"]
     gate.request("POST", "/api/connections", {"name": "my-token", "token": TOKEN, "hosts": hosts})

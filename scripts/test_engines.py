@@ -30,7 +30,7 @@ from engines import reading  # noqa: E402
 from engines.servers import SERVERS, TOKEN, Models, Server, running  # noqa: E402
 from engines.stage import Stage  # noqa: E402
 from environments import environment_of  # noqa: E402
-from harness import RunningGate  # noqa: E402
+from running_gateway import RunningGateway  # noqa: E402
 
 from hubgate.settings import Settings  # noqa: E402
 from hubgate.upstreams.local.files import packaged  # noqa: E402
@@ -74,7 +74,7 @@ def main() -> int:
             models = tiny_models(folder)
         except subprocess.SubprocessError as error:
             sys.exit(f"The tiny models cannot be made, which needs transformers: {_last_line(error)}")
-        with RunningGate(settings, with_ready_endpoint=True) as gate:
+        with RunningGateway(settings, with_ready_endpoint=True) as gate:
             gate.settle()
             gate.add(reading.LOCAL_RANKER, source="local", task=reading.RANK, model=str(models.ranker))
             outcomes = [ask(server, gate, models, folder) for server in chosen]
@@ -84,7 +84,7 @@ def main() -> int:
     return 1 if any(one.failed for one in outcomes) or not any(one.passed for one in outcomes) else 0
 
 
-def ask(server: Server, gate: RunningGate, models: Models, folder: Path) -> Outcome:
+def ask(server: Server, gate: RunningGateway, models: Models, folder: Path) -> Outcome:
     """Install, start, register and ask one server."""
     try:
         python = installed(server)

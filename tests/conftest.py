@@ -1,4 +1,4 @@
-"""Gates for tests: real ones on real sockets, and one whose model answers by script."""
+"""Gateways for tests: real ones on sockets, and one with a scripted model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import RunningGate
 from lookalikes.hub_api import running_hub_api
-from scripted import scripted_gate
+from running_gateway import RunningGateway
+from scripted_gateway import open_scripted_gateway
 
 from hubgate.settings import Settings
 from hubgate.store.store import SqlStore
@@ -21,51 +21,51 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lookalikes.hub_api import HubApi
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
 
-# No test asks the Hub: where none is given, nothing listens. huggingface_hub reads this when it is imported.
+# No test calls the Hub: nothing listens there. huggingface_hub reads this when it is imported.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 
-# A shell's background job ignores Ctrl-C, and so would every process that a test starts.
+# A background job of a shell ignores SIGINT, and processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["commands", "screen", "staged"]
+pytest_plugins = ["commands", "screen", "stub_sources"]
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """The settings of a gate with a home of its own, on a port of its own."""
+    """Settings of a gateway with its own home, on a free port."""
     return Settings(home=tmp_path / "home", secret_key_file=tmp_path / "config" / "secret.key", port=0)
 
 
 @pytest.fixture
-def gate(settings: Settings) -> Iterator[RunningGate]:
-    """An empty gate, as it is after its first start."""
-    with RunningGate(settings) as running:
+def gate(settings: Settings) -> Iterator[RunningGateway]:
+    """A gateway without endpoints, after its first start."""
+    with RunningGateway(settings) as running:
         yield running
 
 
 @pytest.fixture
 def hub_site() -> Iterator[HubApi]:
-    """What answers like the Hub's API."""
+    """A look-alike of the Hub's API."""
     with running_hub_api() as site:
         yield site
 
 
 @pytest.fixture(scope="session")
-def local_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
-    """A gate whose ready endpoint, all-minilm-l6-v2, answers. Shared by all tests: they leave it as it is."""
+def local_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """A gateway whose local endpoint, all-minilm-l6-v2, is loaded. Shared by all tests, which must not change it."""
     folder = tmp_path_factory.mktemp("local")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
-    with RunningGate(settings, with_ready_endpoint=True) as running:
+    with RunningGateway(settings, with_ready_endpoint=True) as running:
         running.settle()
         yield running
 
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an empty database, to be copied: to migrate one takes longer than a test."""
+    """A folder with an empty database to copy, as migrating one takes longer than a test."""
     folder = tmp_path_factory.mktemp("migrated")
 
     async def migrate() -> None:
@@ -77,8 +77,8 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def scripted(settings: Settings, tmp_path: Path, migrated: Path) -> AsyncIterator[ScriptedGate]:
-    """The application with one endpoint, `e5`, of two dimensions, whose model answers by script."""
+async def scripted(settings: Settings, tmp_path: Path, migrated: Path) -> AsyncIterator[ScriptedGateway]:
+    """The application with one endpoint, `e5`, with two dimensions and a scripted model."""
     shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
-    async with scripted_gate(settings) as gate:
+    async with open_scripted_gateway(settings) as gate:
         yield gate

@@ -16,7 +16,7 @@ from huggingface_hub import InferenceClient
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 Check: TypeAlias = "Callable[[Stage], None]"
 """Asks something, and raises where the answer is not as it must be. Its docstring is its claim."""
@@ -36,7 +36,7 @@ class Stage:
         token: that it wants.
     """
 
-    gate: RunningGate
+    gate: RunningGateway
     engine: str
     url: str
     token: str

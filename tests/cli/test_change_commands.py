@@ -7,8 +7,8 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from harness import RunningGate
 from lookalikes import lookalike
+from running_gateway import RunningGateway
 
 if TYPE_CHECKING:
     import pytest
@@ -20,7 +20,7 @@ TOKEN = "hf_" + "t0ken" * 6
 
 
 def test_edit_changes_what_is_told_and_unset_brings_defaults_back(
-    gate: RunningGate, hubgate: Command
+    gate: RunningGateway, hubgate: Command
 ) -> None:
     gate.add("words", prefixes={"search": "ask: "})
     edited = hubgate(
@@ -39,7 +39,9 @@ def test_edit_changes_what_is_told_and_unset_brings_defaults_back(
     assert hubgate("edit", "words").err.startswith("hubgate: No settings given")
 
 
-def test_an_endpoint_is_switched_off_listed_so_and_switched_on(gate: RunningGate, hubgate: Command) -> None:
+def test_an_endpoint_is_switched_off_listed_so_and_switched_on(
+    gate: RunningGateway, hubgate: Command
+) -> None:
     gate.add("words")
     assert hubgate("disable", "words").out == "words is switched off.\n"
     assert hubgate("list").rows[0][1] == "off"
@@ -49,7 +51,7 @@ def test_an_endpoint_is_switched_off_listed_so_and_switched_on(gate: RunningGate
 
 
 def test_a_clone_is_registered_and_what_is_used_is_removed_by_force_alone(
-    gate: RunningGate, hubgate: Command
+    gate: RunningGateway, hubgate: Command
 ) -> None:
     gate.add("words")
     assert hubgate("clone", "words", "twin").out.startswith("Added twin: text_embedding, ")
@@ -59,7 +61,7 @@ def test_a_clone_is_registered_and_what_is_used_is_removed_by_force_alone(
     assert hubgate("remove", "words", "--force").out == "Removed words.\n"
 
 
-def test_what_fails_its_test_is_kept_where_that_is_asked(gate: RunningGate, hubgate: Command) -> None:
+def test_what_fails_its_test_is_kept_where_that_is_asked(gate: RunningGateway, hubgate: Command) -> None:
     kept = hubgate("add", "later", "--url", "http://127.0.0.1:9", "--save-anyway")
     assert kept.status == 0, kept.err
     assert "switched off." in kept.out.splitlines()[0]
@@ -70,7 +72,7 @@ def test_what_fails_its_test_is_kept_where_that_is_asked(gate: RunningGate, hubg
 
 
 def test_a_connection_is_stored_used_replaced_and_removed(
-    gate: RunningGate, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+    gate: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", TOKEN)
     with lookalike("tei", key=TOKEN) as server:
@@ -91,7 +93,7 @@ def test_a_connection_is_stored_used_replaced_and_removed(
 
 
 def test_a_token_that_looks_like_a_placeholder_is_taken_with_a_warning(
-    gate: RunningGate, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+    gate: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, token in enumerate(("hf_YOUR_TOKEN", "hf_…", "/root", "<token>", TOKEN)):
         monkeypatch.setenv("MY_TOKEN", token.replace("…", "..."))
@@ -100,7 +102,7 @@ def test_a_token_that_looks_like_a_placeholder_is_taken_with_a_warning(
         assert token not in stored.err
 
 
-def test_a_key_is_made_and_changed_with_all_its_rights(gate: RunningGate, hubgate: Command) -> None:
+def test_a_key_is_made_and_changed_with_all_its_rights(gate: RunningGateway, hubgate: Command) -> None:
     gate.add("words")
     gate.add("other")
     made = hubgate(
@@ -134,7 +136,7 @@ def test_a_key_is_made_and_changed_with_all_its_rights(gate: RunningGate, hubgat
 
 
 def test_the_use_is_told_as_csv_by_a_gate_that_does_not_run(settings: Settings, hubgate: Command) -> None:
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         gate.add("words")
         gate.request("POST", "/hf/words/embed", {"inputs": ["é"]})
     (line,) = csv.DictReader(hubgate("usage", "--csv").out.splitlines())
@@ -142,7 +144,7 @@ def test_the_use_is_told_as_csv_by_a_gate_that_does_not_run(settings: Settings, 
     assert "Use cannot be told by [moon]" in hubgate("usage", "--csv", "--by", "moon").err
 
 
-def test_use_and_changes_are_shown(gate: RunningGate, hubgate: Command) -> None:
+def test_use_and_changes_are_shown(gate: RunningGateway, hubgate: Command) -> None:
     gate.add("words")
     key = gate.create_key("app")
     assert hubgate("usage", "--csv").out.startswith("endpoint,requests,errors,")
@@ -168,7 +170,7 @@ def test_use_and_changes_are_shown(gate: RunningGate, hubgate: Command) -> None:
 
 
 def test_of_what_is_added_the_audit_shows_what_tells_it_from_others_and_of_a_change_no_value_at_length(
-    gate: RunningGate, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+    gate: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = "a-model-of-a-very-long-name" * 3
     chunking = '{"strategy": "sentence", "max_chunk_size": 250, "sentence_overlap": 1}'

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import RunningGate
+from running_gateway import RunningGateway
 
 from hubgate import __version__
 from hubgate.cli.main import app
@@ -203,12 +203,12 @@ def test_what_cannot_be_written_is_no_fault_of_the_gate(
         out = os.open(place, os.O_WRONLY)
     else:
         pytest.skip("this system has no such device")
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         gate.add("words")
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, out)
         if runs:
-            stack.enter_context(RunningGate(settings))
+            stack.enter_context(RunningGateway(settings))
         ran = subprocess.run(
             [sys.executable, "-u", "-c", "from hubgate.cli import main; main(['usage', '--csv'])"],
             env={

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import pytest
     from commands import Command
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 TOKEN = "hf_" + "t0ken" * 6
 FILE = """
@@ -27,7 +27,7 @@ keys:
 
 
 def test_a_file_is_planned_applied_exported_and_applied_again(
-    gate: RunningGate, hubgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gate: RunningGateway, hubgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "gate.yaml"
     file.write_text(FILE)
@@ -58,7 +58,7 @@ def test_a_file_is_planned_applied_exported_and_applied_again(
     assert hubgate("config", "apply", str(file), "--prune").out == "remove key app\n"
 
 
-def test_what_fails_is_told_and_ends_with_1(gate: RunningGate, hubgate: Command, tmp_path: Path) -> None:
+def test_what_fails_is_told_and_ends_with_1(gate: RunningGateway, hubgate: Command, tmp_path: Path) -> None:
     file = tmp_path / "gate.yaml"
     file.write_text("endpoints: {e5: {url: 'http://127.0.0.1:9'}, words: {source: fake}}")
     failed = hubgate("config", "apply", str(file))

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from commands import Command
-    from harness import RunningGate
     from lookalikes.hub_api import HubApi
+    from running_gateway import RunningGateway
 
 
 def test_a_created_key_is_printed_alone_and_works_with_its_rights(
-    gate: RunningGate, hubgate: Command
+    gate: RunningGateway, hubgate: Command
 ) -> None:
     gate.add("words")
     made = hubgate("key", "create", "dify", "--bulk", "--default-endpoint", "words", "--input-type", "query")
@@ -29,7 +29,7 @@ def test_a_created_key_is_printed_alone_and_works_with_its_rights(
 
 
 def test_no_second_home_is_created_beside_a_running_gateway(
-    gate: RunningGate, hubgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gate: RunningGateway, hubgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its key would be refused by the running gateway, which is the one that was meant."""
     monkeypatch.setenv("HUBGATE_HOME", str(tmp_path / "other"))
@@ -53,7 +53,7 @@ def test_a_server_that_is_not_hubgate_does_not_keep_a_home_from_being_created(
 
 
 def test_keys_are_listed_without_the_keys_and_names_are_not_markup(
-    gate: RunningGate, hubgate: Command
+    gate: RunningGateway, hubgate: Command
 ) -> None:
     key = hubgate("key", "create", "[red]team/app[/red]", "--bulk").out.strip()
     listed = hubgate("key", "list")
@@ -73,7 +73,7 @@ def test_keys_are_listed_without_the_keys_and_names_are_not_markup(
     ],
 )
 def test_what_cannot_be_done_with_a_key_is_one_plain_line(
-    gate: RunningGate, hubgate: Command, arguments: tuple[str, ...], told: str
+    gate: RunningGateway, hubgate: Command, arguments: tuple[str, ...], told: str
 ) -> None:
     failed = hubgate("key", *arguments)
     assert (failed.status, failed.out) == (1, "")
@@ -88,11 +88,11 @@ def test_an_input_type_that_is_none_is_a_mistake_on_the_command_line(hubgate: Co
     assert "'poem' is none of query, document, classification, clustering." in failed.err
 
 
-def test_the_secret_key_is_rotated(gate: RunningGate, hubgate: Command) -> None:
+def test_the_secret_key_is_rotated(gate: RunningGateway, hubgate: Command) -> None:
     assert hubgate("key", "rotate-secret").out == "Sealed 0 tokens under the newest secret key.\n"
 
 
-def test_the_cache_is_shown_and_cleared(gate: RunningGate, hubgate: Command) -> None:
+def test_the_cache_is_shown_and_cleared(gate: RunningGateway, hubgate: Command) -> None:
     gate.add("words")
     for _ in range(2):
         gate.request("POST", "/hf/words/embed", {"inputs": ["one text", "another"]})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from harness import RunningGate
 from lookalikes import LookAlike, lookalike
+from running_gateway import RunningGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,14 +30,14 @@ KINDS = {
 
 
 @contextmanager
-def gate_with(settings: Settings, *names: str) -> Iterator[tuple[RunningGate, dict[str, LookAlike]]]:
+def gate_with(settings: Settings, *names: str) -> Iterator[tuple[RunningGateway, dict[str, LookAlike]]]:
     """A gate with some of the endpoints above, and a fake one that embeds; and their servers."""
     with ExitStack() as stack:
         servers = {}
         for name in names:
             engine, kind, _ = KINDS[name]
             servers[name] = stack.enter_context(lookalike(engine, kind=kind))
-        gate = stack.enter_context(RunningGate(settings))
+        gate = stack.enter_context(RunningGateway(settings))
         gate.add("fake", dimensions=8)
         for name in names:
             gate.add(name, url=servers[name].url, task=KINDS[name][2])

@@ -9,11 +9,11 @@ from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
 if TYPE_CHECKING:
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 
 @pytest.fixture
-def client(gate: RunningGate) -> InferenceClient:
+def client(gate: RunningGateway) -> InferenceClient:
     """The client, with an endpoint named fake to ask."""
     gate.add("fake", dimensions=8)
     return InferenceClient(base_url=f"{gate.url}/hf/fake", api_key=gate.admin_key)
@@ -39,26 +39,26 @@ def test_every_option_of_feature_extraction_but_base64_is_taken(client: Inferenc
     assert vectors.shape == (1, 8)
 
 
-def test_a_base_url_that_ends_in_v1_serves_too(gate: RunningGate) -> None:
+def test_a_base_url_that_ends_in_v1_serves_too(gate: RunningGateway) -> None:
     gate.add("fake", dimensions=8)
     client = InferenceClient(base_url=f"{gate.url}/hf/fake/v1", api_key=gate.admin_key)
     assert client.feature_extraction("one text").shape == (1, 8)
 
 
-async def test_the_asynchronous_client_works(gate: RunningGate) -> None:
+async def test_the_asynchronous_client_works(gate: RunningGateway) -> None:
     gate.add("fake", dimensions=8)
     async with AsyncInferenceClient(base_url=f"{gate.url}/hf/fake", api_key=gate.admin_key) as client:
         assert (await client.feature_extraction("one text")).shape == (1, 8)
 
 
-def test_the_gates_own_url_serves_a_key_with_a_default_endpoint(gate: RunningGate) -> None:
+def test_the_gates_own_url_serves_a_key_with_a_default_endpoint(gate: RunningGateway) -> None:
     gate.add("fake", dimensions=8)
     key = gate.create_key(default_endpoint="fake")
     client = InferenceClient(base_url=gate.url, api_key=key)
     assert client.feature_extraction("one text").shape == (1, 8)
 
 
-def test_endpoint_info_and_health_are_found(gate: RunningGate) -> None:
+def test_endpoint_info_and_health_are_found(gate: RunningGateway) -> None:
     gate.add("fake", dimensions=8)
     client = InferenceClient(f"{gate.url}/hf/fake", provider="hf-inference", token=gate.admin_key)
     assert client.get_endpoint_info()["served_model_name"] == "fake"
@@ -74,7 +74,7 @@ def test_its_errors_show_our_words_and_the_request_id(client: InferenceClient) -
         client.feature_extraction("one", encoding_format="base64")
 
 
-def test_a_wrong_key_and_an_unknown_endpoint_are_told_apart(gate: RunningGate) -> None:
+def test_a_wrong_key_and_an_unknown_endpoint_are_told_apart(gate: RunningGateway) -> None:
     wrong = InferenceClient(base_url=f"{gate.url}/hf/none", api_key="hg_wrong")
     with pytest.raises(HfHubHTTPError, match="401"):
         wrong.feature_extraction("one")

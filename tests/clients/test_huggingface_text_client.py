@@ -17,8 +17,8 @@ from models import PROMPT, SAID, gate_with
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness import RunningGate
     from lookalikes import LookAlike
+    from running_gateway import RunningGateway
 
     from hubgate.settings import Settings
 
@@ -28,18 +28,18 @@ NPM_PACKAGE = "@huggingface/inference@4.13"
 
 
 @pytest.fixture
-def stage(settings: Settings) -> Iterator[tuple[RunningGate, dict[str, LookAlike]]]:
+def stage(settings: Settings) -> Iterator[tuple[RunningGateway, dict[str, LookAlike]]]:
     with gate_with(settings, "vllm", "text", "tgi") as opened:
         yield opened
 
 
-def client_of(gate: RunningGate, name: str) -> InferenceClient:
+def client_of(gate: RunningGateway, name: str) -> InferenceClient:
     return InferenceClient(base_url=f"{gate.url}/hf/{name}", api_key=gate.admin_key)
 
 
 @pytest.mark.parametrize("name", ["vllm", "text", "tgi"])
 def test_it_generates_text_whole_and_streamed_with_details(
-    stage: tuple[RunningGate, dict[str, LookAlike]], name: str
+    stage: tuple[RunningGateway, dict[str, LookAlike]], name: str
 ) -> None:
     client = client_of(stage[0], name)
     assert client.text_generation(PROMPT) == SAID
@@ -60,7 +60,7 @@ def test_it_generates_text_whole_and_streamed_with_details(
 
 
 @pytest.mark.parametrize("name", ["vllm", "tgi"])
-def test_it_chats_whole_and_streamed(stage: tuple[RunningGate, dict[str, LookAlike]], name: str) -> None:
+def test_it_chats_whole_and_streamed(stage: tuple[RunningGateway, dict[str, LookAlike]], name: str) -> None:
     client = client_of(stage[0], name)
     messages = [{"role": "user", "content": PROMPT}]
     assert client.chat_completion(messages).choices[0].message.content == SAID
@@ -68,7 +68,7 @@ def test_it_chats_whole_and_streamed(stage: tuple[RunningGate, dict[str, LookAli
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == SAID
 
 
-def test_it_compares_sentences(stage: tuple[RunningGate, dict[str, LookAlike]]) -> None:
+def test_it_compares_sentences(stage: tuple[RunningGateway, dict[str, LookAlike]]) -> None:
     client = client_of(stage[0], "fake")
     one, other = client.sentence_similarity("the gate", other_sentences=["the gate", "a harbour"])
     assert one == pytest.approx(1.0)
@@ -76,7 +76,7 @@ def test_it_compares_sentences(stage: tuple[RunningGate, dict[str, LookAlike]]) 
 
 
 def test_its_generation_errors_are_of_their_own_class(
-    stage: tuple[RunningGate, dict[str, LookAlike]],
+    stage: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     client = client_of(stage[0], "text")
     with pytest.raises(ValidationError, match="does not support"):
@@ -90,7 +90,7 @@ def test_its_generation_errors_are_of_their_own_class(
 
 
 def test_an_error_in_a_stream_of_a_chat_shows_our_words(
-    stage: tuple[RunningGate, dict[str, LookAlike]],
+    stage: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     """To huggingface_hub as a class of its own, to OpenAI's client at the same URL as OpenAI says it."""
     gate, servers = stage
@@ -107,7 +107,9 @@ def test_an_error_in_a_stream_of_a_chat_shows_our_words(
             list(client.chat.completions.create(**asked))
 
 
-def test_the_client_from_npm_writes_embeds_and_chats(stage: tuple[RunningGate, dict[str, LookAlike]]) -> None:
+def test_the_client_from_npm_writes_embeds_and_chats(
+    stage: tuple[RunningGateway, dict[str, LookAlike]],
+) -> None:
     node = npm_client()
     gate = stage[0]
     done = subprocess.run(

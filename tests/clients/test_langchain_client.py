@@ -10,11 +10,11 @@ from langchain_openai import OpenAIEmbeddings
 from pydantic import SecretStr
 
 if TYPE_CHECKING:
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 
 @pytest.fixture
-def embeddings(gate: RunningGate) -> OpenAIEmbeddings:
+def embeddings(gate: RunningGateway) -> OpenAIEmbeddings:
     """Its embeddings, with an endpoint named fake to ask."""
     gate.add("fake", dimensions=8)
     return OpenAIEmbeddings(
@@ -31,7 +31,7 @@ def test_documents_and_queries_are_embedded(embeddings: OpenAIEmbeddings) -> Non
     assert embeddings.embed_query("one text") == documents[0]
 
 
-async def test_they_are_embedded_asynchronously(gate: RunningGate) -> None:
+async def test_they_are_embedded_asynchronously(gate: RunningGateway) -> None:
     gate.add("fake", dimensions=8)
     async with openai.DefaultAsyncHttpxClient() as connections:
         embeddings = OpenAIEmbeddings(
@@ -44,7 +44,7 @@ async def test_they_are_embedded_asynchronously(gate: RunningGate) -> None:
         assert len(await embeddings.aembed_query("one text")) == 8
 
 
-def test_the_models_own_dimensions_may_be_named(gate: RunningGate) -> None:
+def test_the_models_own_dimensions_may_be_named(gate: RunningGateway) -> None:
     gate.add("fake", dimensions=8)
     embeddings = OpenAIEmbeddings(
         base_url=gate.url,

@@ -18,25 +18,25 @@ from pydantic import SecretStr
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
     from hubgate.settings import Settings
 
 
 @pytest.fixture
-def stage(settings: Settings) -> Iterator[tuple[RunningGate, dict[str, LookAlike]]]:
+def stage(settings: Settings) -> Iterator[tuple[RunningGateway, dict[str, LookAlike]]]:
     with gate_with(settings, "t5", "tgi", "llamacpp", "transformers") as opened:
         yield opened
 
 
 @pytest.fixture
-def client(stage: tuple[RunningGate, dict[str, LookAlike]]) -> Iterator[openai.OpenAI]:
+def client(stage: tuple[RunningGateway, dict[str, LookAlike]]) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{stage[0].url}/v1", api_key=stage[0].admin_key, max_retries=0) as made:
         yield made
 
 
 def test_an_endpoint_may_be_registered_with_hugging_faces_word_for_its_task(
-    stage: tuple[RunningGate, dict[str, LookAlike]],
+    stage: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     shown = {
         name: stage[0].request("GET", f"/api/endpoints/{name}").json() for name in ("t5", "transformers")
@@ -45,7 +45,7 @@ def test_an_endpoint_may_be_registered_with_hugging_faces_word_for_its_task(
 
 
 def test_a_refused_parameter_does_not_make_huggingface_hub_give_up_streams(
-    stage: tuple[RunningGate, dict[str, LookAlike]],
+    stage: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     """It reads the words of transformers, and then takes every endpoint of the process for one that cannot stream."""
     gate = stage[0]
@@ -60,7 +60,7 @@ def test_a_refused_parameter_does_not_make_huggingface_hub_give_up_streams(
 
 
 def test_neutral_values_pass_on_an_engine_that_does_not_know_them(
-    stage: tuple[RunningGate, dict[str, LookAlike]], client: openai.OpenAI
+    stage: tuple[RunningGateway, dict[str, LookAlike]], client: openai.OpenAI
 ) -> None:
     """The OpenAI class of langchain sends the penalties and `best_of` with every request."""
     gate = stage[0]
@@ -108,7 +108,7 @@ def test_a_conversation_goes_on_with_the_messages_that_the_client_dumps(
 
 
 def test_only_nulls_that_say_nothing_are_left_out_of_messages(
-    stage: tuple[RunningGate, dict[str, LookAlike]],
+    stage: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     gate, servers = stage
     arguments = {"to": None}
@@ -143,7 +143,7 @@ def test_only_nulls_that_say_nothing_are_left_out_of_messages(
 
 
 def test_a_text_that_is_too_long_for_llamacpp_is_told_as_too_long(
-    stage: tuple[RunningGate, dict[str, LookAlike]], client: openai.OpenAI
+    stage: tuple[RunningGateway, dict[str, LookAlike]], client: openai.OpenAI
 ) -> None:
     text = "word " * 600
     with pytest.raises(openai.BadRequestError) as chat:
@@ -156,7 +156,7 @@ def test_a_text_that_is_too_long_for_llamacpp_is_told_as_too_long(
 
 @pytest.mark.parametrize("token", ["x", "t", "text", "return_full_text"])
 def test_a_placeholder_for_a_token_hides_nothing_that_the_gate_must_read(
-    stage: tuple[RunningGate, dict[str, LookAlike]], token: str
+    stage: tuple[RunningGateway, dict[str, LookAlike]], token: str
 ) -> None:
     gate, servers = stage
     gate.add("placeholder", url=servers["t5"].url, task="completion", token=token)
@@ -166,7 +166,7 @@ def test_a_placeholder_for_a_token_hides_nothing_that_the_gate_must_read(
 
 @pytest.mark.parametrize("kind", [[], {}, 7, [["json_schema"]]])
 def test_a_response_format_of_no_known_type_goes_to_the_engine_as_it_is(
-    stage: tuple[RunningGate, dict[str, LookAlike]], kind: object
+    stage: tuple[RunningGateway, dict[str, LookAlike]], kind: object
 ) -> None:
     gate, servers = stage
     for path, asked in (
@@ -178,7 +178,7 @@ def test_a_response_format_of_no_known_type_goes_to_the_engine_as_it_is(
         assert servers["llamacpp"].posts[-1].json["response_format"] == {"type": kind}
 
 
-def test_scores_of_llamacpp_are_between_0_and_1_unless_raw_ones_are_asked_for(gate: RunningGate) -> None:
+def test_scores_of_llamacpp_are_between_0_and_1_unless_raw_ones_are_asked_for(gate: RunningGateway) -> None:
     """Else thresholds, such as Dify's, cut wrongly."""
     with lookalike("llamacpp", kind="reranker") as server:
         gate.add("r", url=server.url, task="rerank")

@@ -10,11 +10,11 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 
 @pytest.fixture
-def client(gate: RunningGate) -> Iterator[openai.OpenAI]:
+def client(gate: RunningGateway) -> Iterator[openai.OpenAI]:
     """The client, with an endpoint named fake to ask."""
     gate.add("fake", dimensions=8)
     with openai.OpenAI(base_url=f"{gate.url}/v1", api_key=gate.admin_key) as made:
@@ -42,14 +42,14 @@ def test_an_input_type_goes_through_its_extra_body(client: openai.OpenAI) -> Non
     assert len(reply.data) == 1
 
 
-async def test_the_asynchronous_client_works(gate: RunningGate) -> None:
+async def test_the_asynchronous_client_works(gate: RunningGateway) -> None:
     gate.add("fake")
     async with openai.AsyncOpenAI(base_url=f"{gate.url}/v1", api_key=gate.admin_key) as client:
         reply = await client.embeddings.create(model="fake", input=["one", "two"])
     assert len(reply.data) == 2
 
 
-def test_a_base_url_without_v1_works(gate: RunningGate) -> None:
+def test_a_base_url_without_v1_works(gate: RunningGateway) -> None:
     gate.add("fake")
     with openai.OpenAI(base_url=gate.url, api_key=gate.admin_key) as client:
         assert client.embeddings.create(model="fake", input="one").data
@@ -61,7 +61,7 @@ def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
     assert client.models.retrieve("fake").id == "fake"
 
 
-def test_one_endpoint_is_reached_by_its_own_base_url(gate: RunningGate) -> None:
+def test_one_endpoint_is_reached_by_its_own_base_url(gate: RunningGateway) -> None:
     gate.add("fake")
     with openai.OpenAI(base_url=f"{gate.url}/hf/fake/v1", api_key=gate.admin_key) as client:
         assert client.embeddings.create(model="whatever", input="one").model == "fake"

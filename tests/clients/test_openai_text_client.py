@@ -13,8 +13,8 @@ from pydantic import SecretStr
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness import RunningGate
     from lookalikes import LookAlike
+    from running_gateway import RunningGateway
 
     from hubgate.settings import Settings
 
@@ -26,13 +26,13 @@ TOOL: Any = {
 
 
 @pytest.fixture
-def stage(settings: Settings) -> Iterator[tuple[RunningGate, dict[str, LookAlike]]]:
+def stage(settings: Settings) -> Iterator[tuple[RunningGateway, dict[str, LookAlike]]]:
     with gate_with(settings, "vllm", "tgi", "ranker") as opened:
         yield opened
 
 
 @pytest.fixture
-def client(stage: tuple[RunningGate, dict[str, LookAlike]]) -> Iterator[openai.OpenAI]:
+def client(stage: tuple[RunningGateway, dict[str, LookAlike]]) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{stage[0].url}/v1", api_key=stage[0].admin_key, max_retries=0) as made:
         yield made
 
@@ -89,7 +89,7 @@ def test_its_completions_of_tgi_tell_logprobs_where_they_are_asked_for(client: o
 
 
 def test_its_stream_that_breaks_off_raises_our_words(
-    client: openai.OpenAI, stage: tuple[RunningGate, dict[str, LookAlike]]
+    client: openai.OpenAI, stage: tuple[RunningGateway, dict[str, LookAlike]]
 ) -> None:
     stage[1]["vllm"].fail("cut")
     told = client.chat.completions.create(model="vllm", messages=MESSAGES, stream=True)
@@ -107,7 +107,7 @@ def test_ranks_are_read_by_its_post(client: openai.OpenAI) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
-def test_langchain_chats_and_streams(stage: tuple[RunningGate, dict[str, LookAlike]]) -> None:
+def test_langchain_chats_and_streams(stage: tuple[RunningGateway, dict[str, LookAlike]]) -> None:
     chat = ChatOpenAI(
         base_url=f"{stage[0].url}/v1", api_key=SecretStr(stage[0].admin_key), model="vllm", max_retries=0
     )
@@ -117,7 +117,7 @@ def test_langchain_chats_and_streams(stage: tuple[RunningGate, dict[str, LookAli
 
 
 def test_its_errors_below_an_endpoints_own_url_are_openais(
-    stage: tuple[RunningGate, dict[str, LookAlike]],
+    stage: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     no_messages: Any = "none"
     with (

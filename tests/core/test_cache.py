@@ -7,7 +7,7 @@ import struct
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from scripted_answers import Scripted, embed, vector
+from scripted_upstream import ScriptedUpstream, embed, vector
 from virtual_time import run
 
 from hubgate.core.cache import CacheStep, MemoryCache
@@ -40,7 +40,7 @@ def ask(cached: CacheStep, *calls: Embed) -> list[Vectors]:
 
 
 def test_only_what_is_not_remembered_is_asked_for_and_each_text_once() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
     cached = CacheStep(server, MemoryCache(10_000), identity=IDENTITY)
     ask(cached, embed("a", "b"), embed("b", "c", "a", "c"), embed("c", "b"))
     assert server.asked == [["a", "b"], ["c"]]
@@ -101,7 +101,7 @@ def test_tokens_and_cuts_of_remembered_texts_count_as_before() -> None:
 
 
 def test_a_total_of_tokens_divided_among_texts_is_no_longer_exact() -> None:
-    cached = CacheStep(Scripted(), MemoryCache(10_000), identity=IDENTITY)
+    cached = CacheStep(ScriptedUpstream(), MemoryCache(10_000), identity=IDENTITY)
     whole, part, single, again = ask(cached, embed("a", "bbb"), embed("a"), embed("z"), embed("z"))
     assert (whole.tokens, whole.exact) == (20, True)
     assert (part.tokens, part.exact) == (6, False)
@@ -118,7 +118,7 @@ def test_what_the_engine_does_not_tell_stays_unknown() -> None:
 
 
 def test_another_identity_or_option_is_another_vector() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
     cache = MemoryCache(10_000)
     calls = [
         embed("a"),
@@ -141,7 +141,7 @@ def test_the_options_of_a_call_are_all_but_its_texts_its_context_and_the_cache()
 
 
 def test_a_call_that_bypasses_the_cache_neither_reads_nor_writes_it() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
     cached = CacheStep(server, MemoryCache(10_000), identity=IDENTITY)
     fresh = replace(embed("a"), cached=False)
     ask(cached, fresh, fresh, embed("a"), fresh)
@@ -149,7 +149,7 @@ def test_a_call_that_bypasses_the_cache_neither_reads_nor_writes_it() -> None:
 
 
 def test_other_calls_pass() -> None:
-    cached = CacheStep(Scripted(), MemoryCache(10_000), identity=IDENTITY)
+    cached = CacheStep(ScriptedUpstream(), MemoryCache(10_000), identity=IDENTITY)
 
     async def main() -> Result:
         return await cached(Tokenize(texts=["a"]))
@@ -158,7 +158,7 @@ def test_other_calls_pass() -> None:
 
 
 def test_broken_unicode_has_a_key_too() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
 
     async def odd(call: Call) -> Result:
         return await server(replace(call, texts=["odd"]))
@@ -227,7 +227,7 @@ def test_what_is_behind_is_asked_for_what_is_not_in_memory_and_told_what_is_new(
 
 
 def test_a_broken_disk_costs_no_call(caplog: pytest.LogCaptureFixture) -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
     ask(CacheStep(server, MemoryCache(10_000, Broken()), identity=IDENTITY), embed("a"), embed("a", "b"))
     assert server.asked == [["a"], ["b"]]
     assert "disk I/O error" in caplog.text
@@ -235,7 +235,7 @@ def test_a_broken_disk_costs_no_call(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_caller_who_leaves_takes_nothing_from_others() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
     cached = CacheStep(server, MemoryCache(10_000), identity=IDENTITY)
 
     async def main() -> None:

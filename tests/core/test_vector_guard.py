@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from scripted_answers import embed
+from scripted_upstream import embed
 from virtual_time import run
 
 from hubgate.core.vector_guard import VectorGuard

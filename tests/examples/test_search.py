@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 ROOT = Path(__file__).parents[2]
 TEXTS = sorted((ROOT / "tests/data/texts").glob("*.md"))
@@ -31,7 +31,7 @@ TEXTS = sorted((ROOT / "tests/data/texts").glob("*.md"))
     ],
 )
 def test_a_question_in_other_words_finds_its_paragraph(
-    local_gate: RunningGate, question: str, paragraph: str
+    local_gate: RunningGateway, question: str, paragraph: str
 ) -> None:
     found = search(local_gate, question, *TEXTS)
     assert found.returncode == 0
@@ -41,7 +41,7 @@ def test_a_question_in_other_words_finds_its_paragraph(
 
 
 def test_a_folder_of_thousands_of_paragraphs_is_searched_and_what_is_not_text_is_skipped(
-    local_gate: RunningGate, tmp_path: Path
+    local_gate: RunningGateway, tmp_path: Path
 ) -> None:
     """More paragraphs than fit in one request, and files that are not text."""
     (tmp_path / "deep").mkdir()
@@ -63,7 +63,7 @@ def test_a_folder_of_thousands_of_paragraphs_is_searched_and_what_is_not_text_is
     assert "ladder" in rest
 
 
-def test_what_the_gateway_refuses_and_a_missing_gateway_are_one_line_each(local_gate: RunningGate) -> None:
+def test_what_the_gateway_refuses_and_a_missing_gateway_are_one_line_each(local_gate: RunningGateway) -> None:
     wrong_key = search(local_gate, "question", *TEXTS, HUBGATE_KEY="hg_wrong")
     unknown_model = search(local_gate, "question", *TEXTS, HUBGATE_MODEL="nobody")
     nobody_there = search(local_gate, "question", *TEXTS, HUBGATE_URL="http://127.0.0.1:9")
@@ -79,7 +79,7 @@ def test_what_the_gateway_refuses_and_a_missing_gateway_are_one_line_each(local_
         assert "Traceback" not in ran.stderr
 
 
-def search(gate: RunningGate, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+def search(gate: RunningGateway, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, ROOT / "examples/search.py", *arguments],
         env=os.environ | {"HUBGATE_URL": gate.url, "HUBGATE_KEY": gate.admin_key} | env,

@@ -12,7 +12,7 @@ from hubgate.web.http.face import InferenceRoute
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 _TEXTS: tuple[Mapping[str, Any], ...] = (
     {
@@ -136,7 +136,7 @@ CALLED = {
 """What each endpoint is asked."""
 
 
-def every_route(gate: RunningGate, csrf: str) -> Sequence[Template]:
+def every_route(gate: RunningGateway, csrf: str) -> Sequence[Template]:
     """What the running gateway serves, read off its route table and its OpenAPI document.
 
     Args:

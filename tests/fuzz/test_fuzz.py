@@ -11,12 +11,12 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import RunningGate
+from console_client import ConsoleClient
 from lookalikes.hub_api import running_hub_api
 from lookalikes.server import lookalike
 from odd_requests import Fuzzer, Request
 from routes import every_route
-from visitor import Visitor
+from running_gateway import RunningGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,12 +43,12 @@ class Servers:
     def __init__(self, settings: Settings, stack: ExitStack) -> None:
         hub = stack.enter_context(running_hub_api()).url
         self.gate = stack.enter_context(
-            RunningGate(replace(settings, admin_key=ADMIN_KEY, hf_endpoint=hub, endpoints_api_url=hub))
+            RunningGateway(replace(settings, admin_key=ADMIN_KEY, hf_endpoint=hub, endpoints_api_url=hub))
         )
         for name, (engine, kind, task) in MODELS.items():
             self.gate.add(name, url=stack.enter_context(lookalike(engine, kind=kind)).url, task=task)
         self.gate.add("fake")
-        self.visitor = Visitor(self.gate)
+        self.visitor = ConsoleClient(self.gate)
         self.visitor.sign_in()
         self._cookie = "; ".join(f"{name}={value}" for name, value in self.visitor.cookies.items())
         self._connection = http.client.HTTPConnection(self.gate.url.removeprefix("http://"), timeout=60)

@@ -15,7 +15,7 @@ from hubgate.cli.main import app
 from hubgate.domain.errors import Cause
 
 if TYPE_CHECKING:
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 OTHERS = [language for language in LANGUAGES if language != "en"]
 LOCALES = ROOT / "src/hubgate/web/console/locales"
@@ -140,7 +140,7 @@ def test_persian_stands_from_right_to_left_and_code_from_left_to_right() -> None
     )
 
 
-def test_every_path_is_served(gate: RunningGate) -> None:
+def test_every_path_is_served(gate: RunningGateway) -> None:
     for name in ("e5", "chat", "ranker", "writer"):
         gate.add(name)
     paths = {code.removeprefix("http://GATE:8080") for code in guide("en").code}

@@ -12,13 +12,13 @@ import pytest
 from guide_pages import ROOT, Guide, on_github
 
 if TYPE_CHECKING:
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 README = Guide("en", (ROOT / "README.md").read_text("utf-8"))
 BELOW = {"Elasticsearch": "/_inference", "Hugging Face": "/hf/{endpoint}"}
 
 
-def test_its_three_snippets_print_the_same_vector(local_gate: RunningGate) -> None:
+def test_its_three_snippets_print_the_same_vector(local_gate: RunningGateway) -> None:
     printed = []
     for block in README.blocks:
         assert block.language == "python"
@@ -34,7 +34,7 @@ def test_its_three_snippets_print_the_same_vector(local_gate: RunningGate) -> No
     assert all(other == pytest.approx(first, abs=1e-6) for other in others)
 
 
-def test_every_route_of_its_table_is_served(gate: RunningGate) -> None:
+def test_every_route_of_its_table_is_served(gate: RunningGateway) -> None:
     gate.add("e5")
     rows = re.findall(
         r"^\| \[(OpenAI|Elasticsearch|Hugging Face)'s\]\(.*?\|(.*)$", README.source, re.MULTILINE

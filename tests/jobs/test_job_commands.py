@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from commands import Command
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_file_is_embedded_through_the_gate_that_runs(
-    hubgate: Command, gate: RunningGate, texts: Path, tmp_path: Path
+    hubgate: Command, gate: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
     gate.add("words", dimensions=8)
     out = tmp_path / "out.jsonl"
@@ -71,7 +71,7 @@ def test_without_a_gate_the_job_starts_one_for_itself(hubgate: Command, texts: P
 
 
 def test_a_job_continues_in_the_requests_that_it_was_started_with(
-    hubgate: Command, gate: RunningGate, texts: Path, tmp_path: Path
+    hubgate: Command, gate: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"
     command = ("job", "run", str(texts), str(out), "--endpoint", "words")
@@ -100,14 +100,16 @@ def test_the_first_gate_of_a_home_tells_its_admin_key_here_too(
 
 
 def test_an_endpoint_that_does_not_embed_is_told_with_the_command_that_lists_those_that_do(
-    hubgate: Command, gate: RunningGate, texts: Path, tmp_path: Path
+    hubgate: Command, gate: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
     gate.add("ranks", task="rerank")
     ran = hubgate("job", "run", str(texts), str(tmp_path / "out.jsonl"), "--endpoint", "ranks")
     assert ran.err.endswith("Use an endpoint with task text_embedding; `hubgate list` lists them.\n")
 
 
-def test_long_texts_are_cut_as_the_endpoint_says(hubgate: Command, gate: RunningGate, tmp_path: Path) -> None:
+def test_long_texts_are_cut_as_the_endpoint_says(
+    hubgate: Command, gate: RunningGateway, tmp_path: Path
+) -> None:
     gate.add(
         "words", dimensions=8, chunking_settings={"strategy": "word", "max_chunk_size": 10, "overlap": 1}
     )
@@ -130,7 +132,7 @@ def test_long_texts_are_cut_as_the_endpoint_says(hubgate: Command, gate: Running
 
 
 def test_rows_without_a_vector_are_told_at_the_end_and_in_the_status(
-    hubgate: Command, gate: RunningGate, tmp_path: Path
+    hubgate: Command, gate: RunningGateway, tmp_path: Path
 ) -> None:
     gate.add("words")
     texts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
@@ -147,7 +149,7 @@ def test_rows_without_a_vector_are_told_at_the_end_and_in_the_status(
 
 
 def test_jobs_are_listed_shown_cancelled_and_resumed(
-    hubgate: Command, gate: RunningGate, texts: Path, tmp_path: Path
+    hubgate: Command, gate: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
     gate.add("words", dimensions=8)
     out = tmp_path / "out.jsonl"
@@ -206,7 +208,7 @@ def test_what_cannot_be_done_is_told_before_a_gate_is_asked(
 
 
 def test_a_model_that_was_replaced_between_two_runs_stops_the_job(
-    hubgate: Command, gate: RunningGate, texts: Path, tmp_path: Path
+    hubgate: Command, gate: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
     gate.add("words", dimensions=8)
     out = tmp_path / "out.jsonl"
@@ -223,7 +225,7 @@ def test_a_model_that_was_replaced_between_two_runs_stops_the_job(
 
 
 def test_a_model_that_changes_in_the_middle_stops_the_job_with_that_reason(
-    hubgate: Command, gate: RunningGate, texts: Path, tmp_path: Path
+    hubgate: Command, gate: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"
     job = JobFolder(out)

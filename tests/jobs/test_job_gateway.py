@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from aiohttp import web
-from harness import RunningGate
 from model_script import task
+from running_gateway import RunningGateway
 
 from hubgate.cli.jobs.embedder import GatewayEmbedder
 from hubgate.cli.jobs.gateway import ensure_gateway
@@ -91,7 +91,7 @@ def test_a_gate_that_is_just_starting_is_waited_for(settings: Settings) -> None:
 
 async def test_after_a_restart_the_gate_is_found_again(settings: Settings, tmp_path: Path) -> None:
     async with embedder(settings, tmp_path) as embed:
-        with RunningGate(settings) as gate:
+        with RunningGateway(settings) as gate:
             gate.add("words", dimensions=4)
             assert len((await embed(["a", "b c"])).pieces) == 2
         with pytest.raises(HubgateError, match="hubgate does not respond") as lost:
@@ -99,7 +99,7 @@ async def test_after_a_restart_the_gate_is_found_again(settings: Settings, tmp_p
         assert (lost.value.cause, lost.value.retryable) == (Cause.GATE_STOPPING, True)
         with pytest.raises(HubgateError, match=r"hubgate is no longer running\. Start it"):
             await embed(["a"])
-        with RunningGate(settings):
+        with RunningGateway(settings):
             reply = await embed(["a b"])
             assert (reply.tokens, reply.exact, reply.pieces[0].tokens) == (2, True, 2)
 
@@ -108,7 +108,7 @@ async def test_a_gate_that_was_started_again_at_the_same_address_has_another_key
     settings: Settings, tmp_path: Path
 ) -> None:
     async with embedder(settings, tmp_path) as embed:
-        with RunningGate(settings) as gate:
+        with RunningGateway(settings) as gate:
             gate.add("words", dimensions=4)
             await embed(["a"])
             assert embed._gateway is not None
@@ -120,7 +120,7 @@ async def test_a_gate_that_was_started_again_at_the_same_address_has_another_key
 
 
 async def test_what_the_gate_refuses_is_told_with_its_cause(settings: Settings, tmp_path: Path) -> None:
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         async with embedder(settings, tmp_path) as embed:
             with pytest.raises(HubgateError) as unknown:
                 await embed.model()
@@ -161,7 +161,7 @@ async def test_an_endpoint_that_was_kept_untested_is_told_and_how_to_test_it(
 async def test_a_name_that_no_endpoint_can_have_is_asked_for_as_it_is(
     settings: Settings, tmp_path: Path, name: str
 ) -> None:
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         for endpoint in ("w", "words"):
             gate.add(endpoint, dimensions=4)
         what = task(tmp_path / "in.jsonl", tmp_path / "out.jsonl", endpoint=name)

@@ -9,7 +9,7 @@ from hubgate.domain.records import Key
 from hubgate.web.http.request_context import BULK_PATIENCE, RequestContext
 
 if TYPE_CHECKING:
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
 
 def test_a_request_of_the_bulk_class_waits_behind_others_and_longer() -> None:
@@ -20,15 +20,15 @@ def test_a_request_of_the_bulk_class_waits_behind_others_and_longer() -> None:
     assert (asks.bulk, asks.deadline) == (False, None)
 
 
-async def test_the_class_of_a_request_stands_in_a_header(scripted: ScriptedGate) -> None:
-    from scripted import ADMIN_KEY
+async def test_the_class_of_a_request_stands_in_a_header(scripted: ScriptedGateway) -> None:
+    from scripted_gateway import ADMIN_KEY
 
     for said, bulk in ((b"bulk", True), (b"BULK ", True), (b"interactive", False)):
         await _embed(scripted, ADMIN_KEY, said)
         assert scripted.script.embedded.context.bulk is bulk
 
 
-async def _embed(gate: ScriptedGate, key: str, said: bytes) -> None:
+async def _embed(gate: ScriptedGateway, key: str, said: bytes) -> None:
     body = b'{"model": "e5", "input": "a text"}'
     headers = [(b"authorization", f"Bearer {key}".encode()), (b"x-hubgate-class", said)]
     path = "/v1/embeddings"

@@ -17,7 +17,7 @@ from hubgate.upstreams.local.files import packaged
 
 if TYPE_CHECKING:
     from commands import Command
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 DOCS = Path(__file__).parents[2] / "docs"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -27,7 +27,7 @@ ELASTIC = {"strategy": "sentence", "max_chunk_size": 250, "sentence_overlap": 1}
 
 
 @pytest.fixture
-def minilm(gate: RunningGate) -> RunningGate:
+def minilm(gate: RunningGateway) -> RunningGateway:
     gate.add("minilm", source="local", model=MINILM)
     gate.settle()
     return gate
@@ -47,13 +47,13 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def metric(gate: RunningGate, name: str) -> int:
+def metric(gate: RunningGateway, name: str) -> int:
     lines = gate.request("GET", "/metrics").body.decode().splitlines()
     return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith(f"{name}{{"))
 
 
 def test_of_the_documents_of_this_repository_no_chunk_is_cut(
-    hubgate: Command, minilm: RunningGate, tokenizer: Tokenizer, tmp_path: Path
+    hubgate: Command, minilm: RunningGateway, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     """With Elasticsearch's 250 words 98 of 106 chunks were: half of the text was in no vector."""
     folder, out = tmp_path / "docs", tmp_path / "out.parquet"
@@ -79,7 +79,7 @@ def test_of_the_documents_of_this_repository_no_chunk_is_cut(
 
 
 def test_what_an_endpoints_own_settings_cut_off_is_counted_and_shown(
-    hubgate: Command, minilm: RunningGate, tokenizer: Tokenizer, tmp_path: Path
+    hubgate: Command, minilm: RunningGateway, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     minilm.request("PATCH", "/api/endpoints/minilm", {"chunking_settings": ELASTIC})
     folder, out = tmp_path / "texts", tmp_path / "out.jsonl"
@@ -103,7 +103,7 @@ def test_what_an_endpoints_own_settings_cut_off_is_counted_and_shown(
 
 
 def test_a_text_of_megabytes_is_counted_by_its_beginning(
-    hubgate: Command, minilm: RunningGate, tmp_path: Path
+    hubgate: Command, minilm: RunningGateway, tmp_path: Path
 ) -> None:
     texts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     texts.write_text(json.dumps({"text": "word " * 300_000}) + "\n")
@@ -115,7 +115,7 @@ def test_a_text_of_megabytes_is_counted_by_its_beginning(
 
 
 def test_where_nobody_can_see_a_cut_the_job_says_so_and_so_did_the_registration(
-    hubgate: Command, gate: RunningGate, tmp_path: Path
+    hubgate: Command, gate: RunningGateway, tmp_path: Path
 ) -> None:
     texts, out = tmp_path / "in.jsonl", tmp_path / "out.parquet"
     texts.write_text(json.dumps({"text": "a text"}) + "\n")
@@ -131,7 +131,7 @@ def test_where_nobody_can_see_a_cut_the_job_says_so_and_so_did_the_registration(
 
 @pytest.mark.parametrize("name", sorted(file.name for file in DOCS.glob("*.md")))
 def test_the_chunks_of_an_endpoint_can_be_seen_without_its_model(
-    local_gate: RunningGate, tokenizer: Tokenizer, name: str
+    local_gate: RunningGateway, tokenizer: Tokenizer, name: str
 ) -> None:
     text = (DOCS / name).read_text()
 
@@ -149,13 +149,13 @@ def test_the_chunks_of_an_endpoint_can_be_seen_without_its_model(
     assert len(places(chunking_settings=ELASTIC)) < len(fitting)
 
 
-def test_what_a_text_is_for_must_be_known(local_gate: RunningGate) -> None:
+def test_what_a_text_is_for_must_be_known(local_gate: RunningGateway) -> None:
     form = {"text": "a", "input_type": "poem"}
     assert local_gate.request("POST", f"/api/endpoints/{READY}/chunk", form).status == 400
 
 
 def test_the_chunk_command_cuts_as_an_endpoint_does(
-    hubgate: Command, minilm: RunningGate, tokenizer: Tokenizer
+    hubgate: Command, minilm: RunningGateway, tokenizer: Tokenizer
 ) -> None:
     assert hubgate("list").status == 0  # in the home of the gate, where the runner below is, too
     text = (DOCS / "jobs.md").read_text()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gate_process import Home
+from gateway_process import Home
 from lookalikes import lookalike
 
 if TYPE_CHECKING:
-    from gate_process import GateProcess
+    from gateway_process import GatewayProcess
 
 KEY = "an-admin-key-for-this-test"
 CHAT = {"messages": [{"role": "user", "content": "x" * 8_000_000}]}
@@ -19,7 +19,7 @@ IN_A_ROW = 4
 MOST_GROWTH = 60_000_000
 
 
-def resident(gate: GateProcess) -> int:
+def resident(gate: GatewayProcess) -> int:
     """Bytes of memory that the process has."""
     lines = Path(f"/proc/{gate.pid}/status").read_text("utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))

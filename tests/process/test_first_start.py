@@ -9,7 +9,7 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
-from gate_process import GateProcess, Home
+from gateway_process import GatewayProcess, Home
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def test_the_first_start_prints_a_key_and_a_line_to_paste_and_the_second_neither
         assert gate.request("GET", "/metrics").status == 401
         key = home.run("key", "create", "app").out.strip()
         gate.signal(signal.SIGINT)
-        assert gate.ended() == 0
+        assert gate.wait() == 0
         assert "hubgate has stopped." in gate.output
         assert "Traceback" not in gate.output
     with home.serve() as gate:
@@ -46,10 +46,10 @@ def test_the_first_start_prints_a_key_and_a_line_to_paste_and_the_second_neither
         assert gate.embed(MODEL, "again", key=key).status == 200
         assert gate.request("GET", "/api/keys", key=admin_key).status == 200
         gate.signal(signal.SIGTERM)
-        assert gate.ended() == 0
+        assert gate.wait() == 0
 
 
-def pasted(line: str, gate: GateProcess) -> str:
+def pasted(line: str, gate: GatewayProcess) -> str:
     """What the line prints in a shell; where there is no curl, what it asks is asked otherwise."""
     if shutil.which("curl"):
         return subprocess.run(

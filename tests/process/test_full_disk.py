@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import RunningGate
+from running_gateway import RunningGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,17 +44,17 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-def embed(gate: RunningGate, start: int) -> None:
+def embed(gate: RunningGateway, start: int) -> None:
     texts = [f"text {number}" for number in range(start, start + 500)]
     assert gate.request("POST", "/v1/embeddings", {"model": "fake", "input": texts}).status == 200
 
 
-def alive(gate: RunningGate, key: str) -> bool:
+def alive(gate: RunningGateway, key: str) -> bool:
     return gate.request("GET", "/v1/models", key=key).status == 200
 
 
 def test_the_cache_leaves_room_for_the_database_and_gives_way_to_it(full: Settings, disk: Path) -> None:
-    with RunningGate(full) as gate:
+    with RunningGateway(full) as gate:
         gate.add(dimensions=4096)
         for start in range(0, 2000, 500):
             embed(gate, start)
@@ -68,13 +68,13 @@ def test_the_cache_leaves_room_for_the_database_and_gives_way_to_it(full: Settin
         assert not full.vectors.exists() or full.vectors.stat().st_size < 100_000
         filler.unlink()
         admin = gate.admin_key
-    with RunningGate(full) as gate:
+    with RunningGateway(full) as gate:
         gate.admin_key = admin
         assert not alive(gate, key)
 
 
 def test_a_revocation_that_cannot_be_written_down_holds_until_it_can(full: Settings, disk: Path) -> None:
-    with RunningGate(replace(full, cache_bytes=0)) as gate:
+    with RunningGateway(replace(full, cache_bytes=0)) as gate:
         key = gate.create_key("leaked")
         filler = fill(disk)
         while (again := gate.request("POST", "/api/keys", {"name": os.urandom(8).hex()})).status == 201:
@@ -90,13 +90,13 @@ def test_a_revocation_that_cannot_be_written_down_holds_until_it_can(full: Setti
         assert gate.request("DELETE", "/api/keys/leaked").status == 204
         assert gate.request("DELETE", "/api/keys/leaked").status == 404
         admin = gate.admin_key
-    with RunningGate(full) as gate:
+    with RunningGateway(full) as gate:
         gate.admin_key = admin
         assert not alive(gate, key)
 
 
 def test_it_is_written_down_without_being_asked_again(full: Settings, disk: Path) -> None:
-    with RunningGate(replace(full, cache_bytes=0)) as gate:
+    with RunningGateway(replace(full, cache_bytes=0)) as gate:
         key = gate.create_key("leaked")
         filler = fill(disk)
         while gate.request("POST", "/api/keys", {"name": os.urandom(8).hex()}).status == 201:
@@ -104,6 +104,6 @@ def test_it_is_written_down_without_being_asked_again(full: Settings, disk: Path
         assert gate.request("DELETE", "/api/keys/leaked").status == 503
         filler.unlink()
         admin = gate.admin_key
-    with RunningGate(full) as gate:
+    with RunningGateway(full) as gate:
         gate.admin_key = admin
         assert not alive(gate, key)

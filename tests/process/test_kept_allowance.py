@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from gate_process import Home
+from gateway_process import Home
 from lookalikes import lookalike
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gate_process import GateProcess, Reply
+    from gateway_process import GatewayProcess, Reply
 
 KEY = secrets.token_urlsafe(24)
 
@@ -26,7 +26,7 @@ def home(tmp_path: Path) -> Home:
     return home
 
 
-def complete(gate: GateProcess, timeout: int) -> Reply:
+def complete(gate: GatewayProcess, timeout: int) -> Reply:
     body = {"input": "Once upon"}
     return gate.request("POST", f"/_inference/completion/writer?timeout={timeout}s", body, key=KEY)
 
@@ -44,7 +44,7 @@ def test_a_burst_that_was_sent_before_a_restart_counts_after_it(home: Home, end:
             replies = list(pool.map(lambda _: complete(gate, 30), range(15)))
             assert {reply.status for reply in replies} == {200}
             gate.signal(end)
-            gate.ended()
+            gate.wait()
         with home.serve() as gate, ThreadPoolExecutor(20) as pool:
             replies = list(pool.map(lambda _: complete(gate, 5), range(20)))
             answered = [reply for reply in replies if reply.status == 200]

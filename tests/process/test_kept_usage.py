@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from gate_process import Home
+from gateway_process import Home
 
 if TYPE_CHECKING:
-    from gate_process import GateProcess
+    from gateway_process import GatewayProcess
 
 ADMIN_KEY = "an-admin-key-for-this-test"
 
@@ -26,7 +26,7 @@ def home(tmp_path: Path) -> Home:
     return home
 
 
-def requests_of(gate: GateProcess) -> int:
+def requests_of(gate: GatewayProcess) -> int:
     """Of endpoint `words`, as the gate tells them: what it tells is written down."""
     rows: list[dict[str, Any]] = gate.request("GET", "/api/usage?by=endpoint", key=ADMIN_KEY).json()["rows"]
     return sum(row["requests"] for row in rows if row["endpoint"] == "words")
@@ -38,7 +38,7 @@ def test_a_killed_gate_has_kept_what_was_written_down(home: Home) -> None:
             assert gate.embed("words", "a text", key=ADMIN_KEY).status == 200
         assert requests_of(gate) == 3
         gate.signal(signal.SIGKILL)
-        gate.ended()
+        gate.wait()
     with home.serve() as gate:
         assert requests_of(gate) == 3
         changes = gate.request("GET", "/api/audit", key=ADMIN_KEY).json()["changes"]
@@ -51,7 +51,7 @@ def test_a_gate_that_is_stopped_writes_down_the_last_calls(home: Home) -> None:
     with home.serve() as gate:
         gate.embed("words", "a text", key=ADMIN_KEY)
         gate.signal(signal.SIGTERM)
-        assert gate.ended() == 0
+        assert gate.wait() == 0
     with home.serve() as gate:
         assert requests_of(gate) == 1
 
@@ -63,7 +63,7 @@ def test_what_cannot_be_written_down_at_the_end_takes_nothing_else_along(home: H
         with closing(sqlite3.connect(folder / "hubgate.db")) as database:
             database.execute("DROP TABLE keys")  # when they were used cannot be written down any more
         gate.signal(signal.SIGTERM)
-        assert gate.ended() == 1
+        assert gate.wait() == 1
     with closing(sqlite3.connect(folder / "hubgate.db")) as database:
         assert database.execute("SELECT sum(requests) FROM usage WHERE key = 'admin'").fetchone() == (1,)
     with closing(sqlite3.connect(folder / "vectors.db")) as vectors:

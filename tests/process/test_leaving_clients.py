@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from harness import RunningGate
 from lookalikes import LookAlike, lookalike
+from running_gateway import RunningGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,13 +31,13 @@ def model() -> Iterator[LookAlike]:
 
 
 @pytest.fixture
-def gate(settings: Settings, model: LookAlike) -> Iterator[RunningGate]:
-    with RunningGate(settings) as running:
+def gate(settings: Settings, model: LookAlike) -> Iterator[RunningGateway]:
+    with RunningGateway(settings) as running:
         running.add("llm", url=model.url, task="chat_completion", rate_limit={"requests_per_minute": 60_000})
         yield running
 
 
-def chat(gate: RunningGate, *, stream: bool) -> bytes:
+def chat(gate: RunningGateway, *, stream: bool) -> bytes:
     """A whole request, as it goes over the wire."""
     messages = [{"role": "user", "content": WORDS}]
     body = json.dumps({"model": "llm", "messages": messages, "stream": stream, "max_tokens": 200}).encode()
@@ -48,7 +48,7 @@ def chat(gate: RunningGate, *, stream: bool) -> bytes:
     return head.encode() + body
 
 
-async def leave(gate: RunningGate, request: bytes, after: float) -> None:
+async def leave(gate: RunningGateway, request: bytes, after: float) -> None:
     """Ask, read for so many seconds, and go without a word."""
     reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(gate.url).port)
     writer.write(request[: int(len(request) * min(1.0, after * 100))])
@@ -82,7 +82,7 @@ def soon(condition: object) -> None:
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="sockets are counted where Linux shows them")
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 def test_a_thousand_clients_that_leave_at_random_moments_leave_nothing_behind(
-    gate: RunningGate, model: LookAlike, stream: bool
+    gate: RunningGateway, model: LookAlike, stream: bool
 ) -> None:
     chance = random.Random(7)
     pipeline = gate.gateway.pipelines()["llm"]
@@ -111,12 +111,12 @@ def test_a_thousand_clients_that_leave_at_random_moments_leave_nothing_behind(
     )
 
 
-def test_a_stream_that_is_left_ends_at_the_server(gate: RunningGate, model: LookAlike) -> None:
+def test_a_stream_that_is_left_ends_at_the_server(gate: RunningGateway, model: LookAlike) -> None:
     asyncio.run(leave(gate, chat(gate, stream=True), 0.05))
     model.wait_until(lambda server: server.abandoned == 1 and server.streams == 0)
 
 
-def test_a_call_that_is_left_is_cancelled_and_not_failed(gate: RunningGate, model: LookAlike) -> None:
+def test_a_call_that_is_left_is_cancelled_and_not_failed(gate: RunningGateway, model: LookAlike) -> None:
     asyncio.run(leave(gate, chat(gate, stream=True), 0.05))
     model.wait_until(lambda server: server.abandoned == 1)
 
@@ -130,7 +130,7 @@ def test_a_call_that_is_left_is_cancelled_and_not_failed(gate: RunningGate, mode
 
 
 def test_a_call_that_is_left_ends_at_the_server(settings: Settings) -> None:
-    with lookalike("vllm", kind="llm") as model, RunningGate(settings) as gate:
+    with lookalike("vllm", kind="llm") as model, RunningGateway(settings) as gate:
         gate.add("llm", url=model.url, task="chat_completion")
         model.fail("hang", method="POST")
         asyncio.run(leave(gate, chat(gate, stream=False), 0.2))

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import RunningGate
+from running_gateway import RunningGateway
 
 from hubgate.domain.errors import StoreFailed
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("how", ["deleted", "emptied", "another"])
 def test_a_gateway_does_not_start_over_without_a_word(settings: Settings, how: str, hubgate: Command) -> None:
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         gate.add()
     settings.database.unlink()
     if how == "emptied":
@@ -29,14 +29,14 @@ def test_a_gateway_does_not_start_over_without_a_word(settings: Settings, how: s
             other.execute("PRAGMA user_version = 1")
     with (
         pytest.raises(StoreFailed, match="is missing or empty, but this gateway had one"),
-        RunningGate(settings),
+        RunningGateway(settings),
     ):
         pass
     refused = hubgate("list")
     assert (refused.status, "Restore it from a backup" in refused.err) == (1, True)
     settings.database.with_name("hubgate.db.exists").unlink()
     settings.database.unlink(missing_ok=True)
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         assert gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
 
 
@@ -44,7 +44,7 @@ def test_a_gateway_does_not_start_over_without_a_word(settings: Settings, how: s
 def test_no_change_is_confirmed_that_a_lost_database_cannot_keep(
     settings: Settings, *, replaced: bool
 ) -> None:
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         gate.add()
         kept = settings.database.with_name("kept")
         settings.database.rename(kept)
@@ -62,7 +62,7 @@ def test_no_change_is_confirmed_that_a_lost_database_cannot_keep(
 def test_a_home_that_every_user_can_write_to_is_refused(settings: Settings, hubgate: Command) -> None:
     settings.home.mkdir()
     settings.home.chmod(0o777)
-    with pytest.raises(StoreFailed, match="Every user of this machine can write"), RunningGate(settings):
+    with pytest.raises(StoreFailed, match="Every user of this machine can write"), RunningGateway(settings):
         pass
     assert "chmod o-w" in hubgate("add", "words", "--fake").err
     settings.home.chmod(0o755)
@@ -70,13 +70,13 @@ def test_a_home_that_every_user_can_write_to_is_refused(settings: Settings, hubg
 
 
 def test_the_caches_file_answers_no_guesses_without_the_secret_key(settings: Settings) -> None:
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         gate.add()
         gate.request("POST", "/v1/embeddings", {"model": "fake", "input": "a secret text"})
         admin = gate.admin_key
 
     def hits(settings: Settings) -> int:
-        with RunningGate(settings) as gate:
+        with RunningGateway(settings) as gate:
             gate.admin_key = admin
             gate.request("POST", "/v1/embeddings", {"model": "fake", "input": "a secret text"})
             found: int = gate.request("GET", "/api/cache").json()["disk"]["hits"]
@@ -87,7 +87,7 @@ def test_the_caches_file_answers_no_guesses_without_the_secret_key(settings: Set
     assert hits(settings) == 0
 
 
-def test_a_configuration_of_too_many_entries_is_refused_at_once(gate: RunningGate) -> None:
+def test_a_configuration_of_too_many_entries_is_refused_at_once(gate: RunningGateway) -> None:
     many = "\n".join(f"  e{number}: {{source: fake}}" for number in range(20_000))
     reply = gate.request("POST", "/api/config", {"yaml": f"endpoints:\n{many}"})
     assert reply.status == 400

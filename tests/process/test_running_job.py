@@ -7,7 +7,7 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
-from gate_process import HUBGATE, Home
+from gateway_process import HUBGATE, Home
 from lookalikes import lookalike
 
 from hubgate.jobs.folder import JobFolder, Status

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from gate_process import Home
+from gateway_process import Home
 
 if TYPE_CHECKING:
-    from gate_process import GateProcess
+    from gateway_process import GatewayProcess
 
 CONNECTIONS = 60
 MOST_BYTES = 20_000_000
@@ -35,7 +35,7 @@ STRANGERS = {
 }
 
 
-def resident(gate: GateProcess) -> int:
+def resident(gate: GatewayProcess) -> int:
     """Bytes of memory of the gateway's own process."""
     for line in Path(f"/proc/{gate.pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
-from asking import Folder, embed, process_of, vectors
+from tiny_model import TinyModelFolder, embed_request, embed_texts, worker_process
 
 from hubgate.domain.errors import InvalidRequest
 from hubgate.runtime.batching import MAX_PADDED_TOKENS, TextQueue
@@ -34,23 +34,27 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    return Folder(tmp_path_factory.mktemp("tiny"))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> TinyModelFolder:
+    return TinyModelFolder(tmp_path_factory.mktemp("tiny"))
 
 
-async def test_a_model_that_nobody_asks_is_unloaded_and_the_next_call_loads_it_again(folder: Folder) -> None:
+async def test_a_model_that_nobody_asks_is_unloaded_and_the_next_call_loads_it_again(
+    folder: TinyModelFolder,
+) -> None:
     model = LocalModel(folder.path, idle_seconds=0.05)
     assert model.memory is None
-    first = await vectors(model, "w1")
-    process = process_of(model)
+    first = await embed_texts(model, "w1")
+    process = worker_process(model)
     await process._life
     assert model.memory is None
-    assert (await vectors(model, "w1") == first).all()
-    assert process_of(model) is not process
+    assert (await embed_texts(model, "w1") == first).all()
+    assert worker_process(model) is not process
     await model.close()
 
 
-async def test_a_model_that_loads_while_nobody_waits_any_more_is_unloaded_too(folder: Folder) -> None:
+async def test_a_model_that_loads_while_nobody_waits_any_more_is_unloaded_too(
+    folder: TinyModelFolder,
+) -> None:
     model = LocalModel(folder.path, idle_seconds=0.01)
     leaver = asyncio.create_task(model.ready())
     await asyncio.sleep(0)
@@ -61,19 +65,19 @@ async def test_a_model_that_loads_while_nobody_waits_any_more_is_unloaded_too(fo
     await model.close()
 
 
-async def test_a_busy_model_is_not_unloaded(folder: Folder) -> None:
+async def test_a_busy_model_is_not_unloaded(folder: TinyModelFolder) -> None:
     model = LocalModel(folder.path, idle_seconds=0.0)
     await model.ready()
     with model._in_use():
-        first = await vectors(model, "w1 w2")
-        process = process_of(model)
-        assert (await vectors(model, "w1 w2") == first).all()
-        assert process_of(model) is process
+        first = await embed_texts(model, "w1 w2")
+        process = worker_process(model)
+        assert (await embed_texts(model, "w1 w2") == first).all()
+        assert worker_process(model) is process
     await process._life
     await model.close()
 
 
-async def test_the_memory_of_a_worker_is_told_where_the_system_tells_it(folder: Folder) -> None:
+async def test_the_memory_of_a_worker_is_told_where_the_system_tells_it(folder: TinyModelFolder) -> None:
     model = LocalModel(folder.path)
     await model.ready()
     if sys.platform == "linux":
@@ -83,11 +87,11 @@ async def test_the_memory_of_a_worker_is_told_where_the_system_tells_it(folder: 
     assert process_memory(2**22 + 1) is None
 
 
-async def test_several_lanes_answer_as_one_does(folder: Folder) -> None:
+async def test_several_lanes_answer_as_one_does(folder: TinyModelFolder) -> None:
     command = partial(worker_command, share=CpuShare(threads=2, lanes=2))
     model = LocalModel(folder.path, command=command)
     calls = [[f"w{(n * 7 + k) % 96} " * (1 + (n + k) % 30) for k in range(40)] for n in range(8)]
-    answers = await asyncio.gather(*(vectors(model, *texts) for texts in calls))
+    answers = await asyncio.gather(*(embed_texts(model, *texts) for texts in calls))
     for texts, found in zip(calls, answers, strict=True):
         assert np.abs(found - np.array([folder.vector(text) for text in texts])).max() < 1e-5
     with pytest.raises(InvalidRequest, match="ranks no texts"):
@@ -121,7 +125,7 @@ class _Meeting:
         return self._lane.run(rows)
 
 
-def test_one_call_of_many_batches_is_work_for_every_lane(folder: Folder) -> None:
+def test_one_call_of_many_batches_is_work_for_every_lane(folder: TinyModelFolder) -> None:
     recipe, waiting, met = read_model_spec(folder.path), _Looked(), threading.Barrier(2)
     model = CompiledModel(recipe, share=CpuShare(threads=2, lanes=2))
     model.lanes = [cast("Lane", _Meeting(lane, met)) for lane in model.lanes]
@@ -134,7 +138,7 @@ def test_one_call_of_many_batches_is_work_for_every_lane(folder: Folder) -> None
         for _ in model.lanes:
             waiting.both.acquire()
         texts = ["w1 " * 40] * (2 * MAX_PADDED_TOKENS // 48)
-        gate.write(encode_frame(embed(*texts)(1)))
+        gate.write(encode_frame(embed_request(*texts)(1)))
         gate.flush()
         for _ in model.lanes:  # both have taken all there is, or one waits in vain for the other
             assert waiting.both.acquire(timeout=30)

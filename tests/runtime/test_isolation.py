@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from asking import Folder, vectors
-from tiny_model import HIDDEN, MAX_TOKENS
+from tiny_model import HIDDEN, MAX_TOKENS, TinyModelFolder, embed_texts
 
 from hubgate.domain.errors import RuntimeFailed
 from hubgate.runtime.process import WorkerProcess, worker_command
@@ -20,18 +19,18 @@ from hubgate.runtime.supervisor import LocalModel
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    return Folder(tmp_path_factory.mktemp("tiny"))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> TinyModelFolder:
+    return TinyModelFolder(tmp_path_factory.mktemp("tiny"))
 
 
-def test_the_worker_ends_when_its_input_ends_and_keeps_stdout_to_itself(folder: Folder) -> None:
+def test_the_worker_ends_when_its_input_ends_and_keeps_stdout_to_itself(folder: TinyModelFolder) -> None:
     requests = encode_frame(EmbedTexts(1, ["w1"], None, True, False, None))[:-3]
     done = subprocess.run(worker_command(folder.path), input=requests, capture_output=True, check=True)
     assert done.stderr == b""
     assert done.stdout == encode_frame(Ready(HIDDEN, "f32", MAX_TOKENS))
 
 
-def test_a_request_that_is_no_request_ends_the_worker_with_the_reason(folder: Folder) -> None:
+def test_a_request_that_is_no_request_ends_the_worker_with_the_reason(folder: TinyModelFolder) -> None:
     done = subprocess.run(
         worker_command(folder.path), input=b"\x01\0\0\0\xc1", capture_output=True, check=False
     )
@@ -62,7 +61,7 @@ sys.addaudithook(watch)
 
 
 async def test_loading_and_embedding_resolves_no_name_and_connects_nowhere(
-    folder: Folder, tmp_path: Path
+    folder: TinyModelFolder, tmp_path: Path
 ) -> None:
     """Also where OpenVINO's telemetry is installed, which reports on import: here a decoy that ends the process."""
     (tmp_path / "openvino_telemetry.py").write_text("import os; os._exit(98)")
@@ -72,7 +71,7 @@ sys.argv = ["worker", {str(folder.path)!r}]
 runpy.run_module("hubgate.runtime.worker", run_name="__main__")
 """
     model = LocalModel(folder.path, command=lambda _: [sys.executable, "-c", WATCHED + worker])
-    assert np.abs((await vectors(model, "w1"))[0] - folder.vector("w1")).max() < 1e-5
+    assert np.abs((await embed_texts(model, "w1"))[0] - folder.vector("w1")).max() < 1e-5
     await model.close()
 
 

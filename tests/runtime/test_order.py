@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
-from asking import Folder, process_of
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_model import TinyModelFolder, worker_process
 
 from hubgate.domain.calls import BULK_TURN_INTERVAL
 from hubgate.domain.errors import Cause, InvalidRequest
@@ -93,7 +93,7 @@ def test_slices_are_bounded_and_hold_every_text_once(lengths: list[int], beside:
 
 @pytest_asyncio.fixture
 async def model(tmp_path: Any) -> AsyncIterator[LocalModel]:
-    model = LocalModel(Folder(tmp_path).path)
+    model = LocalModel(TinyModelFolder(tmp_path).path)
     await model.ready()
     yield model
     await model.close()
@@ -103,7 +103,7 @@ class Stopped:
     """A worker that stands still, so that all that is asked meanwhile waits when it goes on."""
 
     def __init__(self, model: LocalModel) -> None:
-        self._pid = process_of(model).pid
+        self._pid = worker_process(model).pid
 
     def __enter__(self) -> None:
         os.kill(self._pid, signal.SIGSTOP)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from asking import Folder, embed, process_of, vectors
-from tiny_model import write_tiny_model
+from tiny_model import TinyModelFolder, embed_request, embed_texts, worker_process, write_tiny_model
 
 from hubgate.domain.errors import Cause, RuntimeFailed
 from hubgate.runtime.supervisor import LocalModel
@@ -25,18 +24,18 @@ SCRIPT_OF_NO_MODEL = "import sys; print('first line', file=sys.stderr); sys.exit
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    return Folder(tmp_path_factory.mktemp("tiny"))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> TinyModelFolder:
+    return TinyModelFolder(tmp_path_factory.mktemp("tiny"))
 
 
 async def test_a_killed_worker_fails_the_calls_in_flight_and_the_next_call_starts_another(
-    folder: Folder,
+    folder: TinyModelFolder,
 ) -> None:
     model = LocalModel(folder.path)
-    await vectors(model, "w1")
-    first = process_of(model)
+    await embed_texts(model, "w1")
+    first = worker_process(model)
     os.kill(first.pid, signal.SIGSTOP)
-    calls = [asyncio.create_task(vectors(model, "w1")) for _ in range(3)]
+    calls = [asyncio.create_task(embed_texts(model, "w1")) for _ in range(3)]
     await asyncio.sleep(0)
     os.kill(first.pid, signal.SIGKILL)
     for call in calls:
@@ -45,22 +44,22 @@ async def test_a_killed_worker_fails_the_calls_in_flight_and_the_next_call_start
         assert failed.value.cause is Cause.RUNTIME_CRASHED
         assert failed.value.retryable
     with pytest.raises(RuntimeFailed, match="SIGKILL"):
-        await first.ask(embed("w1"))
-    assert np.abs((await vectors(model, "w1"))[0] - folder.vector("w1")).max() < 1e-5
-    assert process_of(model).pid != first.pid
+        await first.ask(embed_request("w1"))
+    assert np.abs((await embed_texts(model, "w1"))[0] - folder.vector("w1")).max() < 1e-5
+    assert worker_process(model).pid != first.pid
     await model.close()
 
 
 async def test_a_caller_that_leaves_while_the_model_loads_does_not_stop_the_loading(
-    folder: Folder,
+    folder: TinyModelFolder,
 ) -> None:
     model = LocalModel(folder.path)
-    leaver = asyncio.create_task(vectors(model, "w1"))
+    leaver = asyncio.create_task(embed_texts(model, "w1"))
     await asyncio.sleep(0)
     leaver.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaver
-    assert len(await vectors(model, "w1")) == 1
+    assert len(await embed_texts(model, "w1")) == 1
     await model.close()
 
 
@@ -92,14 +91,14 @@ async def test_a_worker_that_dies_while_it_loads_says_why_and_is_not_started_in_
         with pytest.raises(
             RuntimeFailed, match="ended with status 1, and said last: the disk is on fire"
         ) as failed:
-            await model.ask(embed("w1"))
+            await model.ask(embed_request("w1"))
         assert failed.value.cause is Cause.RUNTIME_CRASHED
     assert attempts.count() == 2
     assert failed.value.retry_after == 1.0
     for seconds, started in ((1, 3), (1, 3), (1, 4), (60, 5), (59, 6), (60, 7)):
         attempts.now += seconds
         with pytest.raises(RuntimeFailed):
-            await model.ask(embed("w1"))
+            await model.ask(embed_request("w1"))
         assert attempts.count() == started
     await model.close()
 
@@ -119,7 +118,7 @@ async def test_a_worker_whose_reply_is_no_reply_is_killed(tmp_path: Path) -> Non
         "import os, time; os.write(1, bytes([1, 0, 0, 0, 193])); time.sleep(600)", tmp_path / "log"
     )
     with pytest.raises(RuntimeFailed, match="SIGKILL"):
-        await attempts.model().ask(embed("w1"))
+        await attempts.model().ask(embed_request("w1"))
 
 
 async def test_a_program_that_cannot_be_started_is_an_error_in_plain_words(tmp_path: Path) -> None:
@@ -129,17 +128,17 @@ async def test_a_program_that_cannot_be_started_is_an_error_in_plain_words(tmp_p
     assert failed.value.cause is Cause.RUNTIME_CRASHED
 
 
-async def test_a_closed_model_answers_no_more(folder: Folder) -> None:
+async def test_a_closed_model_answers_no_more(folder: TinyModelFolder) -> None:
     model = LocalModel(folder.path)
     await model.close()
     with pytest.raises(RuntimeFailed, match="closed"):
         await model.ready()
 
 
-async def test_a_stopped_worker_is_killed_when_the_model_closes(folder: Folder) -> None:
+async def test_a_stopped_worker_is_killed_when_the_model_closes(folder: TinyModelFolder) -> None:
     model = LocalModel(folder.path)
     await model.ready()
-    process = process_of(model)
+    process = worker_process(model)
     os.kill(process.pid, signal.SIGSTOP)
     await process.close(patience=0)
     assert process.ended

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import pytest_asyncio
-from asking import Folder, embed, process_of, vectors
-from tiny_model import HIDDEN, write_json
+from tiny_model import HIDDEN, TinyModelFolder, embed_request, embed_texts, worker_process, write_json
 
 from hubgate.domain.errors import InvalidRequest
 from hubgate.runtime.protocol import Embedded, Tokenized, TokenizeTexts
@@ -26,12 +25,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    return Folder(tmp_path_factory.mktemp("tiny"))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> TinyModelFolder:
+    return TinyModelFolder(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def model(folder: Folder) -> AsyncIterator[LocalModel]:
+async def model(folder: TinyModelFolder) -> AsyncIterator[LocalModel]:
     """One model for all: a test that ends its worker finds that the next call starts another."""
     model = LocalModel(folder.path)
     yield model
@@ -39,21 +38,21 @@ async def model(folder: Folder) -> AsyncIterator[LocalModel]:
 
 
 async def test_each_text_gets_its_own_vector_in_the_order_of_the_texts(
-    model: LocalModel, folder: Folder
+    model: LocalModel, folder: TinyModelFolder
 ) -> None:
     texts = [f"w{n} " * (1 + n % 40) for n in range(90)]
     assert (await model.ready()).width == HIDDEN
-    found = await vectors(model, *texts)
+    found = await embed_texts(model, *texts)
     assert np.abs(found - np.array([folder.vector(text) for text in texts])).max() < 1e-5
 
 
 async def test_big_and_small_calls_at_once_keep_their_order_and_their_owners(
-    model: LocalModel, folder: Folder
+    model: LocalModel, folder: TinyModelFolder
 ) -> None:
     calls = [
         [f"w{(n * 7 + k) % 96} " * (1 + (n + k) % 30) for k in range(1 if n % 4 else 60)] for n in range(16)
     ]
-    answers = await asyncio.gather(*(vectors(model, *texts) for texts in calls))
+    answers = await asyncio.gather(*(embed_texts(model, *texts) for texts in calls))
     for texts, found in zip(calls, answers, strict=True):
         assert np.abs(found - np.array([folder.vector(text) for text in texts])).max() < 1e-5
 
@@ -61,7 +60,7 @@ async def test_big_and_small_calls_at_once_keep_their_order_and_their_owners(
 async def test_normalisation_is_the_model_s_own_unless_the_call_says(model: LocalModel) -> None:
     lengths = {}
     for normalize in (None, True, False):
-        reply = await model.ask(embed("w1 w2", normalize=normalize))
+        reply = await model.ask(embed_request("w1 w2", normalize=normalize))
         assert isinstance(reply, Embedded)
         lengths[normalize] = np.linalg.norm(np.frombuffer(reply.vectors, "<f4"))
     assert lengths[None] == pytest.approx(1, abs=1e-6) == lengths[True]
@@ -69,24 +68,24 @@ async def test_normalisation_is_the_model_s_own_unless_the_call_says(model: Loca
 
 
 async def test_tokens_and_cut_texts_are_counted_exactly(model: LocalModel) -> None:
-    reply = await model.ask(embed("", "w1 w2", "w3 " * 200))
+    reply = await model.ask(embed_request("", "w1 w2", "w3 " * 200))
     assert isinstance(reply, Embedded)
     assert reply.tokens == [2, 4, 48]
     assert reply.truncated == [False, False, True]
 
 
 async def test_a_prompt_goes_before_each_text_and_an_unknown_one_is_refused(
-    model: LocalModel, folder: Folder
+    model: LocalModel, folder: TinyModelFolder
 ) -> None:
-    reply = await model.ask(embed("w5", prompt="query"))
+    reply = await model.ask(embed_request("w5", prompt="query"))
     assert isinstance(reply, Embedded)
     assert np.abs(np.frombuffer(reply.vectors, "<f4") - folder.vector("w1 w2 w5")).max() < 1e-5
     with pytest.raises(InvalidRequest, match=r"no prompt named \[other\]. Its prompts: nothing, query"):
-        await model.ask(embed("w5", prompt="other"))
+        await model.ask(embed_request("w5", prompt="other"))
 
 
 async def test_no_texts_are_no_vectors(model: LocalModel) -> None:
-    assert (await vectors(model)).shape == (0, HIDDEN)
+    assert (await embed_texts(model)).shape == (0, HIDDEN)
 
 
 async def test_texts_are_cut_into_tokens(model: LocalModel) -> None:
@@ -100,35 +99,37 @@ async def test_texts_are_cut_into_tokens(model: LocalModel) -> None:
 
 async def test_half_a_surrogate_pair_is_refused_and_harms_nobody(model: LocalModel) -> None:
     with pytest.raises(InvalidRequest, match="surrogate"):
-        await model.ask(embed("\ud83d"))
-    assert len(await vectors(model, "w1")) == 1
+        await model.ask(embed_request("\ud83d"))
+    assert len(await embed_texts(model, "w1")) == 1
 
 
-async def test_a_caller_that_leaves_does_not_disturb_the_others(model: LocalModel, folder: Folder) -> None:
+async def test_a_caller_that_leaves_does_not_disturb_the_others(
+    model: LocalModel, folder: TinyModelFolder
+) -> None:
     await model.ready()
-    process = process_of(model)
+    process = worker_process(model)
     os.kill(process.pid, signal.SIGSTOP)
-    leavers = [asyncio.create_task(vectors(model, *["w1 w2 w3"] * 400)) for _ in range(3)]
-    stays = asyncio.create_task(vectors(model, "w7"))
+    leavers = [asyncio.create_task(embed_texts(model, *["w1 w2 w3"] * 400)) for _ in range(3)]
+    stays = asyncio.create_task(embed_texts(model, "w7"))
     await asyncio.sleep(0)
     for leaver in leavers:
         leaver.cancel()
     os.kill(process.pid, signal.SIGCONT)
     assert np.abs((await stays)[0] - folder.vector("w7")).max() < 1e-5
     assert all(leaver.cancelled() for leaver in leavers)
-    assert process_of(model) is process
+    assert worker_process(model) is process
     assert not process._calls
 
 
 async def test_a_default_prompt_goes_before_texts_that_bear_none_yet(tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
+    folder = TinyModelFolder(tmp_path)
     write_json(
         tmp_path / "config_sentence_transformers.json",
         {"prompts": {"query": "w1 w2 ", "passage": "w3 "}, "default_prompt_name": "passage"},
     )
     model = LocalModel(folder.path)
     try:
-        found = await vectors(model, "w5", "w1 w2 w5", "w3 w5")
+        found = await embed_texts(model, "w5", "w1 w2 w5", "w3 w5")
     finally:
         await model.close()
     expected = np.array([folder.vector(text) for text in ("w3 w5", "w1 w2 w5", "w3 w5")])

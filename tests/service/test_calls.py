@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
-from staged import dedicated
+from stub_sources import dedicated
 
 from hubgate.core.generation import ManagedStream
 from hubgate.domain.calls import (

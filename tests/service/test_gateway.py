@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from staged import Stage, dedicated, local, until
+from stub_sources import StubSources, dedicated, local, until
 
 from hubgate.domain.calls import Embed, Vectors
 from hubgate.domain.endpoint import Target, Task
@@ -39,7 +39,7 @@ TOKEN = Secret("hf_first_token_of_all")
 
 
 @pytest.fixture
-async def gateway(store: SqlStore, stage: Stage) -> AsyncIterator[Gateway]:
+async def gateway(store: SqlStore, stage: StubSources) -> AsyncIterator[Gateway]:
     opened = Gateway(store, stage, Pipelines(None, time.monotonic))
     yield opened
     await opened.close()
@@ -51,7 +51,7 @@ async def stored(store: SqlStore) -> list[str]:
 
 class TestRegister:
     async def test_what_is_learned_is_stored_with_the_token(
-        self, gateway: Gateway, store: SqlStore, stage: Stage
+        self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
         registered = await gateway.register(dedicated(), TOKEN)
         assert registered.facts.dimensions == 2
@@ -59,10 +59,10 @@ class TestRegister:
         assert await store.endpoints() == [Target(registered, TOKEN)]
         assert gateway.find("e5") == registered
         assert gateway.token_hint("e5") == "…_all"
-        assert (stage.detections, stage.questions) == (1, 1)
+        assert (stage.detections, stage.call_count) == (1, 1)
 
     async def test_a_name_that_is_taken_is_refused_before_the_model_is_asked(
-        self, gateway: Gateway, stage: Stage
+        self, gateway: Gateway, stage: StubSources
     ) -> None:
         await gateway.register(dedicated(), None)
         with pytest.raises(EndpointExists):
@@ -70,13 +70,13 @@ class TestRegister:
         assert stage.detections == 1
 
     async def test_nothing_is_stored_when_nothing_is_detected(
-        self, gateway: Gateway, store: SqlStore, stage: Stage
+        self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
         stage.absence = UpstreamUnreachable("Nothing listens.")
         with pytest.raises(UpstreamUnreachable):
             await gateway.register(dedicated(), None)
         assert await stored(store) == []
-        assert stage.actors == []
+        assert stage.upstreams == []
 
     @pytest.mark.parametrize(
         ("vector", "error"),
@@ -87,7 +87,7 @@ class TestRegister:
         self,
         gateway: Gateway,
         store: SqlStore,
-        stage: Stage,
+        stage: StubSources,
         vector: tuple[float, ...],
         error: type[Exception],
     ) -> None:
@@ -96,18 +96,18 @@ class TestRegister:
             await gateway.register(dedicated(dimensions=2), None)
         assert await stored(store) == []
         assert gateway.endpoints() == []
-        assert stage.open_actors == []
+        assert stage.open_upstreams == []
 
     async def test_a_model_that_does_not_answer_in_time_is_told_with_the_time(
-        self, gateway: Gateway, stage: Stage
+        self, gateway: Gateway, stage: StubSources
     ) -> None:
         stage.hold()
         with pytest.raises(DeadlineExceeded, match=r"within 0\.01 seconds"):
             await gateway.register(dedicated(), None, within=0.01)
-        assert stage.open_actors == []
+        assert stage.open_upstreams == []
 
     async def test_nothing_is_served_and_the_upstream_closed_when_it_cannot_be_stored(
-        self, gateway: Gateway, stage: Stage, settings: Settings
+        self, gateway: Gateway, stage: StubSources, settings: Settings
     ) -> None:
         with sqlite3.connect(settings.database) as other:
             other.execute("DROP TABLE endpoints")
@@ -115,10 +115,10 @@ class TestRegister:
         with pytest.raises(StoreFailed):
             await gateway.register(dedicated(), None)
         assert gateway.endpoints() == []
-        assert stage.open_actors == []
+        assert stage.open_upstreams == []
 
     async def test_of_two_at_once_one_wins_and_the_other_asks_nothing(
-        self, gateway: Gateway, store: SqlStore, stage: Stage
+        self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
         one, other = await asyncio.gather(
             gateway.register(dedicated(), None), gateway.register(dedicated(), None), return_exceptions=True
@@ -126,10 +126,10 @@ class TestRegister:
         assert one == gateway.find("e5")
         assert isinstance(other, EndpointExists)
         assert await stored(store) == ["e5"]
-        assert (stage.detections, len(stage.open_actors)) == (1, 1)
+        assert (stage.detections, len(stage.open_upstreams)) == (1, 1)
 
     async def test_who_leaves_during_the_proof_leaves_nothing_behind(
-        self, gateway: Gateway, store: SqlStore, stage: Stage
+        self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
         stage.hold()
         registering = asyncio.create_task(gateway.register(dedicated(), None))
@@ -138,10 +138,10 @@ class TestRegister:
         with pytest.raises(asyncio.CancelledError):
             await registering
         assert await stored(store) == []
-        assert stage.open_actors == []
+        assert stage.open_upstreams == []
 
     async def test_who_leaves_while_it_is_stored_finds_it_both_stored_and_served(
-        self, gateway: Gateway, store: SqlStore, stage: Stage, settings: Settings
+        self, gateway: Gateway, store: SqlStore, stage: StubSources, settings: Settings
     ) -> None:
         other = sqlite3.connect(settings.database, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")  # whoever wants to write now has to wait
@@ -162,14 +162,14 @@ class TestRegister:
 
 
 class TestUpdate:
-    async def test_an_equal_endpoint_asks_nobody(self, gateway: Gateway, stage: Stage) -> None:
+    async def test_an_equal_endpoint_asks_nobody(self, gateway: Gateway, stage: StubSources) -> None:
         endpoint = await gateway.register(dedicated(), TOKEN)
         assert await gateway.update(endpoint) == endpoint
         assert await gateway.update(endpoint, Secret(TOKEN.reveal())) == endpoint
-        assert (stage.detections, stage.questions) == (1, 1)
+        assert (stage.detections, stage.call_count) == (1, 1)
 
     async def test_the_old_token_stays_unless_there_is_a_new_one(
-        self, gateway: Gateway, store: SqlStore, stage: Stage
+        self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
         endpoint = await gateway.register(dedicated(), TOKEN)
         changed = await gateway.update(replace(endpoint, requests_per_minute=5))
@@ -177,10 +177,10 @@ class TestUpdate:
         another = Secret("hf_another_token")
         await gateway.update(changed, another)
         assert await store.endpoints() == [Target(changed, another)]
-        assert stage.actors[-1].token == another
+        assert stage.upstreams[-1].token == another
 
     async def test_settings_that_do_not_work_leave_the_old_ones_in_force(
-        self, gateway: Gateway, store: SqlStore, stage: Stage
+        self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
         endpoint = await gateway.register(dedicated(), TOKEN)
         stage.failure = UpstreamUnreachable("Gone.")
@@ -190,13 +190,13 @@ class TestUpdate:
         assert gateway.find("e5") == endpoint
         assert await store.endpoints() == [Target(endpoint, TOKEN)]
         await gateway.embed("e5", CALL)
-        assert stage.actors[0].calls[-1] == stage.actors[0].calls[1]
+        assert stage.upstreams[0].calls[-1] == stage.upstreams[0].calls[1]
 
     async def test_who_is_being_answered_and_who_waits_is_answered_by_the_old_one_which_then_closes(
-        self, gateway: Gateway, stage: Stage
+        self, gateway: Gateway, stage: StubSources
     ) -> None:
         endpoint = await gateway.register(dedicated(max_concurrent_requests=1, burst=9), None)
-        old = stage.actors[0]
+        old = stage.upstreams[0]
         stage.hold()
         calls = [asyncio.create_task(gateway.embed("e5", CALL))]
         await stage.asked.wait()
@@ -205,7 +205,7 @@ class TestUpdate:
         assert queue is not None
         await until(lambda: queue.queued_calls == 2)
         updating = asyncio.create_task(gateway.update(replace(endpoint, requests_per_minute=5)))
-        await until(lambda: len(stage.actors) == 2)
+        await until(lambda: len(stage.upstreams) == 2)
         stage.go_on.set()
         await updating
         answers = await asyncio.gather(*calls)
@@ -213,7 +213,7 @@ class TestUpdate:
         assert [len(call.texts) for call in old.calls[1:]] == [1, 2]
         await until(lambda: old.closed == 1)
         await gateway.embed("e5", CALL)
-        assert len(stage.actors[1].calls) == 2
+        assert len(stage.upstreams[1].calls) == 2
 
     async def test_an_unknown_endpoint_is_not_found(self, gateway: Gateway) -> None:
         with pytest.raises(EndpointNotFound):
@@ -230,7 +230,7 @@ class TestUpdate:
 
 class TestRemove:
     async def test_calls_in_flight_are_answered_and_later_ones_refused(
-        self, gateway: Gateway, store: SqlStore, stage: Stage
+        self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
         await gateway.register(dedicated(), None)
         stage.hold()
@@ -240,10 +240,10 @@ class TestRemove:
         with pytest.raises(EndpointNotFound):
             await gateway.embed("e5", CALL)
         assert await stored(store) == []
-        assert stage.open_actors != []
+        assert stage.open_upstreams != []
         stage.go_on.set()
         assert isinstance(await call, Vectors)
-        await until(lambda: not stage.open_actors)
+        await until(lambda: not stage.open_upstreams)
 
     async def test_an_unknown_endpoint_is_not_found(self, gateway: Gateway) -> None:
         with pytest.raises(EndpointNotFound):
@@ -252,14 +252,14 @@ class TestRemove:
 
 class TestClose:
     async def test_everything_is_closed_once_and_who_waits_is_sent_away(
-        self, store: SqlStore, stage: Stage
+        self, store: SqlStore, stage: StubSources
     ) -> None:
         gateway = Gateway(store, stage, Pipelines(None, time.monotonic))
         await gateway.register(dedicated("kept", max_concurrent_requests=1), None)
         await gateway.register(dedicated("removed"), None)
         stage.hold()
         flying = [asyncio.create_task(gateway.embed(name, CALL)) for name in ("kept", "removed")]
-        await until(lambda: stage.questions == 4)
+        await until(lambda: stage.call_count == 4)
         waiting = asyncio.create_task(gateway.embed("kept", CALL))
         await gateway.remove("removed")
         closing = asyncio.create_task(gateway.close())
@@ -268,7 +268,7 @@ class TestClose:
         stage.go_on.set()
         await closing
         assert all(isinstance(answer, Vectors) for answer in await asyncio.gather(*flying))
-        assert [actor.closed for actor in stage.actors] == [1, 1]
+        assert [actor.closed for actor in stage.upstreams] == [1, 1]
         assert stage.closed
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from staged import dedicated
+from stub_sources import dedicated
 
 from hubgate.domain.calls import Embed
 from hubgate.domain.errors import InvalidRequest, StoreFailed
@@ -26,7 +26,7 @@ from hubgate.store.store import SqlStore
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from staged import Stage
+    from stub_sources import StubSources
 
     from hubgate.service.inference.pipeline import Pipeline
     from hubgate.settings import Settings
@@ -204,7 +204,7 @@ async def test_what_comes_while_the_database_refuses_is_added_to_what_it_refused
 
 
 async def test_what_queues_count_is_taken_once_and_outlives_their_endpoint(
-    store: SqlStore, stage: Stage
+    store: SqlStore, stage: StubSources
 ) -> None:
     gateway = Gateway(store, stage, Pipelines(None, time.monotonic))
     endpoint = await gateway.register(dedicated(), None)
@@ -232,7 +232,7 @@ async def test_what_queues_count_is_taken_once_and_outlives_their_endpoint(
     await gateway.close()
 
 
-async def test_the_gateways_own_use_is_kept_over_a_restart(store: SqlStore, stage: Stage) -> None:
+async def test_the_gateways_own_use_is_kept_over_a_restart(store: SqlStore, stage: StubSources) -> None:
     first = Gateway(store, stage, Pipelines(None, time.monotonic))
     called(first.usage)
     await first.usage.flush()

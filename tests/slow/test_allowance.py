@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import aiohttp
 import pytest
-from gate_process import GateProcess, Home
+from gateway_process import GatewayProcess, Home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -79,7 +79,7 @@ class World:
 
     home: Home
     server: RecordingServer
-    gate: GateProcess
+    gate: GatewayProcess
     stack: contextlib.ExitStack
     began: float = 0.0
 
@@ -89,7 +89,7 @@ class World:
 
     def restart(self, how: signal.Signals) -> None:
         self.gate.signal(how)
-        self.gate.ended()
+        self.gate.wait()
         self.gate = self.stack.enter_context(self.home.serve())
 
 

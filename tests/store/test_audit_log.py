@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from staged import dedicated
+from stub_sources import dedicated
 
 from hubgate.domain.endpoint import Facts, Target
 from hubgate.domain.errors import EndpointExists, InvalidRequest

@@ -1,4 +1,4 @@
-"""A server's certificate for tests, and its key."""
+"""A self-signed server certificate for tests."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def made_certificate(folder: Path) -> Path:
-    """A file with a certificate for 127.0.0.1 that signed itself, and its key."""
+def write_certificate(folder: Path) -> Path:
+    """Write a self-signed certificate for 127.0.0.1 with its key into one PEM file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
     names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = (
+    certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
@@ -34,12 +34,11 @@ def made_certificate(folder: Path) -> Path:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
     return path
 
 
-def serving(certificate: Path) -> ssl.SSLContext:
-    """What a server shows it with."""
+def server_context(certificate: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     return context

@@ -1,4 +1,7 @@
-"""Runs commands in this process, on the home of the `settings` fixture; with the `gate` fixture through its gate."""
+"""Runs `hubgate` commands in this process, on the home of the `settings` fixture.
+
+With the `gate` fixture, they call its gateway.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ if TYPE_CHECKING:
 
     from hubgate.settings import Settings
 
-    Command = Callable[..., "Ran"]
+    Command = Callable[..., "CommandResult"]
 
 
-class Ran(NamedTuple):
-    """How a command ended."""
+class CommandResult(NamedTuple):
+    """Exit status and output of a command."""
 
     status: int
     out: str
@@ -26,12 +29,12 @@ class Ran(NamedTuple):
 
     @property
     def fields(self) -> dict[str, str]:
-        """What it printed, one field a line."""
+        """The output as `name  value` lines."""
         return dict(line.strip().split("  ", 1) for line in self.out.splitlines())
 
     @property
     def rows(self) -> list[list[str]]:
-        """What it printed as a table, without the heads."""
+        """The output as a table, without its header."""
         return [line.split() for line in self.out.splitlines()[1:]]
 
 
@@ -39,16 +42,15 @@ class Ran(NamedTuple):
 def hubgate(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    """`hubgate` with these arguments."""
+    """Runs `hubgate` with the given arguments."""
     for name in [name for name in os.environ if name.startswith("HUBGATE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HUBGATE_HOME", str(settings.home))
     monkeypatch.setenv("HUBGATE_SECRET_KEY_FILE", str(settings.secret_key_file))
-    monkeypatch.setenv(
-        "HUBGATE_PORT", "0"
-    )  # a gateway that a developer runs on the default port is another one
+    # Never a gateway that a developer runs on the default port.
+    monkeypatch.setenv("HUBGATE_PORT", "0")
 
-    def run(*arguments: str) -> Ran:
+    def run(*arguments: str) -> CommandResult:
         capsys.readouterr()
         status: int | str | None = 0
         try:
@@ -56,6 +58,6 @@ def hubgate(
         except SystemExit as ended:
             status = ended.code
         assert isinstance(status, int)
-        return Ran(status, *capsys.readouterr())
+        return CommandResult(status, *capsys.readouterr())
 
     return run

@@ -1,4 +1,4 @@
-"""A server that a test writes by hand, byte for byte."""
+"""A TCP server whose bytes a test writes by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def raw_server(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Talk with whoever connects; the port. At the end no task and no socket is left, whatever the talk was at."""
+    """Run `talk` for each connection and yield the port. On exit, every task is cancelled and every socket closed."""
     tasks: set[asyncio.Task[None] | None] = set()
     writers: list[asyncio.StreamWriter] = []
 

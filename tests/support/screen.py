@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright: what a person sees, with every fault of a page written down."""
+"""Debian's Chromium driven by Playwright, which records every error of a page."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from playwright.sync_api import sync_playwright
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness import RunningGate
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+    from running_gateway import RunningGateway
 
 CHROMIUM = shutil.which("chromium")
 NEEDS_CHROMIUM = pytest.mark.skipif(
     CHROMIUM is None,
-    reason="no Chromium here: `apt-get install chromium fonts-noto-cjk` brings what these tests drive",
+    reason="Chromium is not installed: apt-get install chromium fonts-noto-cjk",
 )
 LOCALES = {"en": "en-US", "zh": "zh-CN", "ja": "ja-JP", "fa": "fa-IR"}
 SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
@@ -34,14 +34,14 @@ _SERIOUS = frozenset({"serious", "critical"})
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One for all tests of a module: it has a loop of its own, beside which no asynchronous test could run."""
+    """Shared by the tests of a module. It runs an event loop, so no asynchronous test can run in that module."""
     with chromium() as opened:
         yield opened
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser without a window."""
+    """A headless browser."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(_FLAGS))
         yield browser
@@ -50,32 +50,31 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Screen:
-    """One visitor's browser."""
+    """A page of the console in a browser."""
 
-    gate: RunningGate
+    gate: RunningGateway
     page: Page
     errors: list[str] = field(default_factory=list)
-    """What the console of the browser says is wrong, and requests that leave the gate."""
+    """Errors in the JavaScript console, and requests to other hosts."""
 
     def __post_init__(self) -> None:
-        self.page.on("console", self._hear)
+        self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("request", self._watch)
+        self.page.on("request", self._on_request)
         self.page.set_default_timeout(20_000)
 
     def go(self, path: str) -> None:
-        """Open a page of the console, and wait until it is still."""
+        """Open a page of the console and wait until it is loaded."""
         self.page.goto(f"{self.gate.url}/ui/{path}", wait_until="load")
 
     def sign_in(self) -> None:
-        """Through the door."""
         self.go("sign-in")
         self.page.fill("#key", self.gate.admin_key)
         self.page.press("#key", "Enter")
         self.page.wait_for_url("**/ui/models")
 
     def faults(self) -> list[str]:
-        """What axe-core finds that is serious; run in the page's own world, since its policy lets no script in."""
+        """Serious findings of axe-core. It is evaluated, as the page's Content-Security-Policy refuses its script."""
         self.page.evaluate(_axe())
         found: list[dict[str, Any]] = self.page.evaluate("async () => (await axe.run()).violations")
         return [
@@ -86,31 +85,31 @@ class Screen:
         ]
 
     def overflows(self) -> bool:
-        """Whether the page has to be moved sideways to be read."""
+        """Whether the page scrolls sideways."""
         wide: bool = self.page.evaluate("document.documentElement.scrollWidth > innerWidth + 1")
         return wide
 
     def shoot(self, name: str) -> None:
-        """Keep a picture of the whole page as build output."""
+        """Save a screenshot of the whole page in build/."""
         SHOTS.mkdir(parents=True, exist_ok=True)
-        heard = len(self.errors)
+        count = len(self.errors)
         self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
-        del self.errors[heard:]  # Playwright hides the caret by a style, which the page's policy refuses
+        del self.errors[count:]  # Playwright hides the caret with a style, which the page's policy refuses
 
-    def _hear(self, message: ConsoleMessage) -> None:
+    def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:
             self.errors.append(message.text)
 
-    def _watch(self, request: Request) -> None:
+    def _on_request(self, request: Request) -> None:
         if not request.url.startswith((self.gate.url + "/", "data:")):
-            self.errors.append(f"left the gate: {request.url}")
+            self.errors.append(f"request to another host: {request.url}")
 
 
 @contextmanager
 def screen(
-    browser: Browser, gate: RunningGate, *, language: str = "en", dark: bool = False, width: int = 1200
+    browser: Browser, gate: RunningGateway, *, language: str = "en", dark: bool = False, width: int = 1200
 ) -> Iterator[Screen]:
-    """A browser of a language, a theme and a width."""
+    """Open the console with a language, a theme and a width."""
     context = browser.new_context(
         locale=LOCALES[language],
         color_scheme="dark" if dark else "light",

@@ -1,4 +1,4 @@
-"""An event loop whose time is made up: sleeping takes none, and waiting for what never comes is an error."""
+"""An event loop with virtual time: sleeping takes no time, and waiting for nothing is an error."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Stuck(AssertionError):
-    """Everybody waits, and nothing is going to happen."""
+class Deadlock(AssertionError):
+    """Every task waits, and no timer or socket will wake one."""
 
 
 class _Selector(selectors.SelectSelector):
-    """Instead of sleeping, moves the time on; but what has come over a socket comes first."""
+    """Advances the time instead of sleeping, once no socket is ready."""
 
     now = 0.0
 
@@ -25,37 +25,37 @@ class _Selector(selectors.SelectSelector):
         if ready := super().select(0):
             return ready
         if timeout is None:
-            raise Stuck
+            raise Deadlock
         self.now += max(timeout, 0.0)
         return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """For tests of what waits. Its `time` is the clock to inject."""
+    """An event loop whose `time` is the clock to inject."""
 
     def __init__(self) -> None:
-        self.made_up = _Selector()
-        super().__init__(self.made_up)
+        self._virtual_selector = _Selector()
+        super().__init__(self._virtual_selector)
 
     def time(self) -> float:
-        """Seconds since the loop was made."""
-        return self.made_up.now
+        """Seconds since the loop was created."""
+        return self._virtual_selector.now
 
 
 def now() -> float:
-    """The running loop's time: a `Clock`."""
+    """The running loop's time, as a `Clock`."""
     return asyncio.get_running_loop().time()
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run to the end in made-up time; nothing may be left behind."""
+    """Run in virtual time; the coroutine must leave no task behind."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(_tidy(main))
+        return runner.run(_run_without_leftovers(main))
 
 
-async def _tidy(main: Coroutine[Any, Any, T]) -> T:
+async def _run_without_leftovers(main: Coroutine[Any, Any, T]) -> T:
     result = await main
-    await asyncio.sleep(1e-6)  # for those who are ending
+    await asyncio.sleep(1e-6)  # lets cancelled tasks finish
     left = asyncio.all_tasks() - {asyncio.current_task()}
-    assert not left, f"left behind: {left}"
+    assert not left, f"tasks left behind: {left}"
     return result

@@ -17,11 +17,11 @@ from hubgate.upstreams.named_files import in_own_thread, read_regular
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 
 def test_a_pipe_named_as_certificates_or_as_a_model_holds_nothing_up(
-    gate: RunningGate, tmp_path: Path
+    gate: RunningGateway, tmp_path: Path
 ) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
-from scripted_answers import Scripted, embed, vector
+from scripted_upstream import ScriptedUpstream, embed, vector
 from virtual_time import now, run
 
 from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hubgate.domain.calls import Call
 
 
-def packed(server: Scripted, per_minute: int | None = None, **limits: int) -> BatchQueue:
+def packed(server: ScriptedUpstream, per_minute: int | None = None, **limits: int) -> BatchQueue:
     return BatchQueue(
         server, limiter=RateLimiter(per_minute, clock=now), limits=BatchLimits(**limits), clock=now
     )
@@ -40,13 +40,13 @@ async def together(queue: BatchQueue, calls: Sequence[Call]) -> list[object]:
 
 
 def test_calls_of_one_moment_leave_together() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
     run(together(packed(server), [embed(f"t{n}") for n in range(20)]))
     assert server.asked == [[f"t{n}" for n in range(20)]]
 
 
 def test_a_long_call_is_cut_to_what_the_server_takes_and_comes_back_in_order() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
     call = embed(*(f"{n}" for n in range(1000)))
     result = run(vectors(packed(server, lanes=4), call))
     assert [len(texts) for texts in server.asked] == [32] * 31 + [8]
@@ -55,7 +55,7 @@ def test_a_long_call_is_cut_to_what_the_server_takes_and_comes_back_in_order() -
 
 
 def test_a_lone_call_goes_to_the_server_as_it_is_and_at_once() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
     call = embed("alone", deadline=45.0)
     result = run(vectors(packed(server, 60), call))
     assert server.calls[0] is call
@@ -66,13 +66,13 @@ def test_a_lone_call_goes_to_the_server_as_it_is_and_at_once() -> None:
 def test_twenty_requests_carry_640_texts_of_64_askers_whatever_the_number_of_lanes() -> None:
     """The simulation of the design: 60 permits a minute, 32 texts a request, each asker one text at a time."""
     for lanes in (1, 2, 8, 64):
-        server = Scripted(seconds=0.05)
+        server = ScriptedUpstream(seconds=0.05)
 
         async def asker(queue: BatchQueue, number: int) -> None:
             for turn in range(10):
                 await vectors(queue, embed(f"{number}.{turn}", caller=f"key{number % 3}"))
 
-        async def main(lanes: int = lanes, server: Scripted = server) -> None:
+        async def main(lanes: int = lanes, server: ScriptedUpstream = server) -> None:
             queue = packed(server, 60, lanes=lanes)
             await asyncio.gather(*(asker(queue, number) for number in range(64)))
 
@@ -82,7 +82,7 @@ def test_twenty_requests_carry_640_texts_of_64_askers_whatever_the_number_of_lan
 
 
 def test_late_texts_get_on_and_leavers_get_off_until_the_permit_comes() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
 
     async def main() -> None:
         queue = packed(server, 60)
@@ -99,7 +99,7 @@ def test_late_texts_get_on_and_leavers_get_off_until_the_permit_comes() -> None:
 
 
 def test_only_calls_of_equal_options_leave_together() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
     query = Embed(texts=["q1"], input_type=InputType.SEARCH)
     calls: list[Call] = [embed("d1"), query, embed("d2"), Embed(texts=["q2"], input_type=InputType.SEARCH)]
     run(together(packed(server), calls))
@@ -107,7 +107,7 @@ def test_only_calls_of_equal_options_leave_together() -> None:
 
 
 def test_other_calls_use_the_same_queue_one_by_one() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
     calls: list[Call] = [Tokenize(texts=["a", "b"]), embed("d1"), Tokenize(texts=["c"]), embed("d2")]
     results = run(together(packed(server, 60), calls))
     assert server.asked == [["a", "b"], ["d1", "d2"], ["c"]]
@@ -117,14 +117,14 @@ def test_other_calls_use_the_same_queue_one_by_one() -> None:
 
 
 def test_a_request_holds_no_more_bytes_than_the_server_reads() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
     calls = [embed("é" * 20), embed("x" * 50), embed("y" * 500), embed("z" * 20)]
     run(together(packed(server, 60, batch_bytes=100), calls))
     assert [[text[0] for text in texts] for texts in server.asked] == [["é", "x"], ["y"], ["z"]]
 
 
 def test_a_request_holds_no_more_tokens_than_are_left_of_the_minute() -> None:
-    server = Scripted(seconds=0.0)
+    server = ScriptedUpstream(seconds=0.0)
 
     async def main() -> None:
         limiter = RateLimiter(None, tokens_per_minute=100, clock=now)
@@ -137,7 +137,7 @@ def test_a_request_holds_no_more_tokens_than_are_left_of_the_minute() -> None:
 
 
 def test_no_more_texts_are_in_flight_than_the_server_has_room_for() -> None:
-    server = Scripted(seconds=1.0)
+    server = ScriptedUpstream(seconds=1.0)
 
     async def main() -> None:
         limiter = RateLimiter(None, max_concurrent_texts=40, clock=now)
@@ -150,7 +150,7 @@ def test_no_more_texts_are_in_flight_than_the_server_has_room_for() -> None:
 
 
 def test_a_single_text_passes_a_call_of_a_thousand() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
 
     async def main() -> float:
         queue = packed(server, 60)
@@ -167,7 +167,7 @@ def test_a_single_text_passes_a_call_of_a_thousand() -> None:
 
 def test_a_stream_of_single_texts_does_not_hold_a_long_call_up() -> None:
     """Forty new single texts a second, by the same key, against 32 a second: the long call gets half of them."""
-    server = Scripted()
+    server = ScriptedUpstream()
 
     async def main() -> float:
         queue = packed(server, 60)
@@ -184,7 +184,7 @@ def test_a_stream_of_single_texts_does_not_hold_a_long_call_up() -> None:
 
 
 def test_keys_share_a_request_evenly_however_much_each_of_them_asks() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
 
     async def main() -> None:
         queue = packed(server, 60)
@@ -214,7 +214,7 @@ def test_keys_share_a_request_evenly_however_much_each_of_them_asks() -> None:
     ],
 )
 def test_who_was_passed_over_in_a_request_is_the_first_of_the_next(call: Embed) -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
 
     async def main() -> None:
         queue = packed(server, 60, batch_bytes=1000)
@@ -228,7 +228,7 @@ def test_who_was_passed_over_in_a_request_is_the_first_of_the_next(call: Embed) 
 
 
 def test_interactive_goes_before_bulk_but_bulk_does_not_starve() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
 
     async def main() -> list[int]:
         queue = packed(server, 60)
@@ -241,7 +241,7 @@ def test_interactive_goes_before_bulk_but_bulk_does_not_starve() -> None:
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
 
     async def main() -> None:
         queue = packed(server, 60, waiting_calls=100)
@@ -259,7 +259,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
 
 def test_the_queue_is_bounded_in_bytes_too_but_an_empty_one_takes_any_call() -> None:
     async def main() -> None:
-        queue = packed(Scripted(), 60, waiting_bytes=10)
+        queue = packed(ScriptedUpstream(), 60, waiting_bytes=10)
         waiting = asyncio.create_task(vectors(queue, embed("x" * 100, "y")))
         await asyncio.sleep(0)
         with pytest.raises(QueueFull):
@@ -273,7 +273,7 @@ def test_a_hopeless_wait_is_refused_at_once() -> None:
     """Judged in batches: 63 waiting callers are two requests, and 1,600 texts fifty."""
 
     async def main() -> None:
-        queue = packed(Scripted(), 60)
+        queue = packed(ScriptedUpstream(), 60)
         waiting = [asyncio.create_task(queue(embed(f"{n}", deadline=3.0))) for n in range(64)]
         await asyncio.sleep(0)
         with pytest.raises(DeadlineExceeded) as refusal:
@@ -289,7 +289,7 @@ def test_a_hopeless_wait_is_refused_at_once() -> None:
 
 def test_bulk_is_not_told_to_wait_for_all_who_may_overtake_it() -> None:
     async def main() -> None:
-        queue = packed(Scripted(), 60)
+        queue = packed(ScriptedUpstream(), 60)
         crowd = embed(*(f"{n}" for n in range(3200)), caller="crowd")
         waiting = asyncio.create_task(queue(crowd))
         await asyncio.sleep(0)
@@ -305,7 +305,7 @@ def test_bulk_is_not_told_to_wait_for_all_who_may_overtake_it() -> None:
 
 def test_slow_servers_make_waits_hopeless_too() -> None:
     async def main() -> None:
-        queue = packed(Scripted(seconds=8.0), lanes=1)
+        queue = packed(ScriptedUpstream(seconds=8.0), lanes=1)
         for _ in range(20):
             await queue(embed("learn"))
         waiting = [asyncio.create_task(queue(embed(f"{n}"))) for n in range(128)]
@@ -318,7 +318,7 @@ def test_slow_servers_make_waits_hopeless_too() -> None:
 
 
 def test_whose_time_runs_out_is_told_so_and_taken_out() -> None:
-    server = Scripted(seconds=10.0)
+    server = ScriptedUpstream(seconds=10.0)
 
     async def main() -> None:
         queue = packed(server, lanes=1)
@@ -337,14 +337,16 @@ def test_whose_time_runs_out_is_told_so_and_taken_out() -> None:
 
 def test_a_call_without_texts_is_refused() -> None:
     with pytest.raises(InvalidRequest):
-        run(packed(Scripted())(embed()))
+        run(packed(ScriptedUpstream())(embed()))
 
 
 def test_the_wait_is_told_with_the_result_and_to_the_meter() -> None:
     waits: list[float] = []
 
     async def main() -> list[float]:
-        queue = BatchQueue(Scripted(), limiter=RateLimiter(60, clock=now), clock=now, on_wait=waits.append)
+        queue = BatchQueue(
+            ScriptedUpstream(), limiter=RateLimiter(60, clock=now), clock=now, on_wait=waits.append
+        )
         await queue(embed("first"))
         second = await vectors(queue, embed("second"))
         long = await vectors(queue, embed(*(f"{n}" for n in range(40))))
@@ -356,7 +358,7 @@ def test_the_wait_is_told_with_the_result_and_to_the_meter() -> None:
 
 def test_gauges_and_counters_tell_what_waits_and_what_was_saved() -> None:
     async def main() -> None:
-        queue = packed(Scripted(seconds=2.0), 60)
+        queue = packed(ScriptedUpstream(seconds=2.0), 60)
         waiting = [asyncio.create_task(queue(embed(f"{n}", "and"))) for n in range(20)]
         await asyncio.sleep(0.1)
         assert (queue.queued_calls, queue.queued_texts, queue.in_flight) == (4, 8, 1)
@@ -370,12 +372,12 @@ def test_gauges_and_counters_tell_what_waits_and_what_was_saved() -> None:
 
 def test_the_log_of_a_shared_request_names_all_requests(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        run(together(packed(Scripted()), [embed("r1"), embed("r2"), embed("r3")]))
+        run(together(packed(ScriptedUpstream()), [embed("r1"), embed("r2"), embed("r3")]))
     assert "3 texts of 3 requests leave together: r1, r2, r3" in caplog.text
 
 
 def test_several_endpoints_share_one_rate_limit_evenly() -> None:
-    busy, calm = Scripted(), Scripted()
+    busy, calm = ScriptedUpstream(), ScriptedUpstream()
 
     async def main() -> None:
         limiter = RateLimiter(60, clock=now)
@@ -390,7 +392,7 @@ def test_several_endpoints_share_one_rate_limit_evenly() -> None:
 
 
 def test_closing_sends_away_who_waits_and_lets_the_rest_end() -> None:
-    server = Scripted(seconds=5.0)
+    server = ScriptedUpstream(seconds=5.0)
 
     async def main() -> list[object]:
         queue = packed(server, 60)
@@ -408,11 +410,11 @@ def test_closing_sends_away_who_waits_and_lets_the_rest_end() -> None:
 
 
 def test_an_idle_queue_closes_at_once() -> None:
-    run(packed(Scripted()).close())
+    run(packed(ScriptedUpstream()).close())
 
 
 def test_a_call_that_comes_in_the_moment_of_closing_is_sent_away() -> None:
-    server = Scripted()
+    server = ScriptedUpstream()
 
     async def main() -> None:
         queue = packed(server)

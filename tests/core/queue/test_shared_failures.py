@@ -11,10 +11,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from arrivals import most_in_a_minute
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted_answers import Scripted, embed, refused, vector
+from scripted_upstream import ScriptedUpstream, embed, refused, vector
+from slow_server import max_per_minute
 from virtual_time import now, run
 
 from hubgate.core.errors import worth_halving
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from hubgate.domain.calls import Call, Result
 
 
-def packed(server: Scripted, per_minute: int | None = None, **limits: int) -> BatchQueue:
+def packed(server: ScriptedUpstream, per_minute: int | None = None, **limits: int) -> BatchQueue:
     return BatchQueue(
         server, limiter=RateLimiter(per_minute, clock=now), limits=BatchLimits(**limits), clock=now
     )
@@ -51,7 +51,7 @@ async def outcomes(queue: BatchQueue, calls: Sequence[Call]) -> list[Result | Ba
 
 
 def no_bad_text(texts: Sequence[str]) -> Exception | None:
-    return refused(said=f"cannot read {texts}") if any(text.startswith("bad") for text in texts) else None
+    return refused(message=f"cannot read {texts}") if any(text.startswith("bad") for text in texts) else None
 
 
 def too_many(texts: Sequence[str]) -> Exception | None:
@@ -59,7 +59,7 @@ def too_many(texts: Sequence[str]) -> Exception | None:
 
 
 def test_a_text_that_the_server_refuses_fails_its_own_caller_alone() -> None:
-    server = Scripted(fault=no_bad_text)
+    server = ScriptedUpstream(fault=no_bad_text)
     calls = [embed("bad" if n == 13 else f"t{n}", caller=f"key{n}") for n in range(32)]
     results = run(outcomes(packed(server, 60), calls))
     for n, result in enumerate(results):
@@ -73,7 +73,7 @@ def test_a_text_that_the_server_refuses_fails_its_own_caller_alone() -> None:
 
 
 def test_each_asking_again_takes_a_permit_and_keeps_its_place() -> None:
-    server = Scripted(fault=no_bad_text, seconds=0.01)
+    server = ScriptedUpstream(fault=no_bad_text, seconds=0.01)
 
     async def main() -> None:
         limiter = RateLimiter(60, max_concurrent_requests=1, clock=now)
@@ -87,14 +87,14 @@ def test_each_asking_again_takes_a_permit_and_keeps_its_place() -> None:
 
 
 def test_a_call_that_is_alone_fails_as_it_is() -> None:
-    server = Scripted(fault=no_bad_text)
+    server = ScriptedUpstream(fault=no_bad_text)
     (result,) = run(outcomes(packed(server), [embed("bad", "good", "better")]))
     assert isinstance(result, UpstreamRefused)
     assert len(server.asked) == 1
 
 
 def test_too_many_texts_for_the_server_are_asked_for_in_halves() -> None:
-    server = Scripted(fault=too_many)
+    server = ScriptedUpstream(fault=too_many)
     (result,) = run(outcomes(packed(server), [embed(*(f"{n}" for n in range(17)))]))
     assert isinstance(result, Vectors)
     assert list(result.items) == [vector(f"{n}") for n in range(17)]
@@ -102,7 +102,9 @@ def test_too_many_texts_for_the_server_are_asked_for_in_halves() -> None:
 
 @pytest.mark.parametrize("callers", [2, 12])
 def test_one_keys_texts_are_in_no_error_of_another(callers: int) -> None:
-    server = Scripted(fault=lambda texts: refused(500, Cause.UPSTREAM_FAILED, said=f"crashed on {texts}"))
+    server = ScriptedUpstream(
+        fault=lambda texts: refused(500, Cause.UPSTREAM_FAILED, message=f"crashed on {texts}")
+    )
     calls = [embed(f"secret {n:02}", caller=f"key{n}") for n in range(callers)]
     for n, result in enumerate(run(outcomes(packed(server), calls))):
         assert isinstance(result, UpstreamRefused)
@@ -112,7 +114,7 @@ def test_one_keys_texts_are_in_no_error_of_another(callers: int) -> None:
 
 
 def test_a_reply_that_cannot_be_read_is_not_quoted_to_strangers_either() -> None:
-    server = Scripted(
+    server = ScriptedUpstream(
         fault=lambda texts: UpstreamUnreadable(f"No vectors but {texts}", cause=Cause.NOT_AN_API)
     )
     for result in run(outcomes(packed(server), [embed("secret", caller="a"), embed("b", caller="b")])):
@@ -121,7 +123,7 @@ def test_a_reply_that_cannot_be_read_is_not_quoted_to_strangers_either() -> None
 
 
 def test_what_the_gate_itself_refuses_is_told_to_strangers_in_its_words() -> None:
-    server = Scripted(fault=lambda texts: InvalidRequest("The server cannot shorten its vectors."))
+    server = ScriptedUpstream(fault=lambda texts: InvalidRequest("The server cannot shorten its vectors."))
     calls = [embed("a", caller="one"), embed("b", caller="other")]
     assert {str(error) for error in run(outcomes(packed(server), calls))} == {
         "The server cannot shorten its vectors."
@@ -129,14 +131,14 @@ def test_what_the_gate_itself_refuses_is_told_to_strangers_in_its_words() -> Non
 
 
 def test_one_key_alone_is_told_what_the_server_said() -> None:
-    server = Scripted(fault=lambda texts: refused(500, Cause.UPSTREAM_FAILED, said="crashed"))
+    server = ScriptedUpstream(fault=lambda texts: refused(500, Cause.UPSTREAM_FAILED, message="crashed"))
     for result in run(outcomes(packed(server), [embed("a"), embed("b")])):
         assert isinstance(result, UpstreamRefused)
         assert result.server_message == "crashed"
 
 
 def test_a_fault_of_our_own_reaches_every_caller(caplog: pytest.LogCaptureFixture) -> None:
-    server = Scripted(fault=lambda texts: ZeroDivisionError("oops"))
+    server = ScriptedUpstream(fault=lambda texts: ZeroDivisionError("oops"))
     results = run(outcomes(packed(server), [embed("a", caller="a"), embed("b", caller="b")]))
     assert [type(result) for result in results] == [HubgateError] * 2
     assert "ZeroDivisionError" in caplog.text
@@ -165,7 +167,9 @@ def unreadable(cause: Cause) -> Exception:
 def test_a_text_that_the_server_fails_over_fails_its_own_caller_alone(
     failure: HubgateError, bad: set[int]
 ) -> None:
-    server = Scripted(fault=lambda texts: failure if any(text.startswith("bad") for text in texts) else None)
+    server = ScriptedUpstream(
+        fault=lambda texts: failure if any(text.startswith("bad") for text in texts) else None
+    )
     calls = [embed(f"bad{n}" if n in bad else f"t{n}", caller=f"key{n}") for n in range(32)]
     for n, result in enumerate(run(outcomes(packed(server), calls))):
         if n in bad:
@@ -184,12 +188,12 @@ def test_a_text_over_which_the_server_crashes_is_looked_for_only_when_the_retrie
         crashes[0] -= "bad" in texts
         return crash() if "bad" in texts and crashes[0] >= 0 else None
 
-    async def main(server: Scripted) -> list[Result | BaseException]:
+    async def main(server: ScriptedUpstream) -> list[Result | BaseException]:
         limiter = RateLimiter(None, clock=now)
         queue = BatchQueue(RetryStep(server, Retrier(limiter, clock=now)), limiter=limiter, clock=now)
         return await outcomes(queue, [embed("bad"), embed("a"), embed("b"), embed("c")])
 
-    server = Scripted(fault=crashing)
+    server = ScriptedUpstream(fault=crashing)
     assert all(isinstance(result, Vectors) for result in run(main(server)))
     assert list(map(len, server.asked)) == [4, 4, 4, 2, 2]
 
@@ -198,7 +202,7 @@ def test_a_text_over_which_the_server_crashes_is_looked_for_only_when_the_retrie
     "failure", [crash(), refused(500, Cause.UPSTREAM_FAILED), unreadable(Cause.WRONG_COUNT)]
 )
 def test_a_server_that_answers_no_part_is_left_alone_after_four(failure: HubgateError) -> None:
-    server = Scripted(fault=lambda texts: failure)
+    server = ScriptedUpstream(fault=lambda texts: failure)
     results = run(outcomes(packed(server), [embed(f"{n}", caller=f"key{n}") for n in range(32)]))
     assert {type(result) for result in results} == {type(failure)}
     assert len(server.asked) == 1 + 4
@@ -222,7 +226,7 @@ def test_a_server_that_answers_no_part_is_left_alone_after_four(failure: Hubgate
     ],
 )
 def test_what_no_text_can_bring_about_is_not_asked_again_in_halves(failure: HubgateError) -> None:
-    server = Scripted(fault=lambda texts: failure)
+    server = ScriptedUpstream(fault=lambda texts: failure)
     results = run(outcomes(packed(server), [embed("a"), embed("b")]))
     assert {type(result) for result in results} == {type(failure)}
     assert len(server.asked) == 1
@@ -256,7 +260,7 @@ def test_an_upstream_that_drops_its_request_leaves_nobody_waiting() -> None:
 
 
 def test_a_shared_request_ends_early_only_when_all_its_callers_have_left() -> None:
-    server = Scripted(seconds=10.0)
+    server = ScriptedUpstream(seconds=10.0)
 
     async def main() -> float:
         queue = packed(server)
@@ -274,7 +278,7 @@ def test_a_shared_request_ends_early_only_when_all_its_callers_have_left() -> No
 
 
 def test_who_left_is_not_asked_for_again_in_a_half() -> None:
-    server = Scripted(fault=no_bad_text)
+    server = ScriptedUpstream(fault=no_bad_text)
 
     async def main() -> None:
         queue = packed(server, 60)
@@ -290,7 +294,7 @@ def test_who_left_is_not_asked_for_again_in_a_half() -> None:
 
 
 def test_closing_in_a_hurry_ends_what_is_in_flight() -> None:
-    server = Scripted(seconds=100.0)
+    server = ScriptedUpstream(seconds=100.0)
 
     async def main() -> None:
         queue = packed(server)
@@ -393,18 +397,18 @@ class Storm:
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_in_any_storm_order_and_count_are_kept_and_nothing_is_lost(seed: int) -> None:
-    """Made-up time makes a caller who waits for ever an error (`Stuck`)."""
+    """Made-up time makes a caller who waits for ever an error (`Deadlock`)."""
     storm = Storm(seed)
     run(storm.rage())
     assert storm.outcomes["answered"] > 0
     if storm.per_minute:
         gaps = [later - earlier for earlier, later in pairwise(storm.sent)]
         assert min(gaps) >= 60 / storm.per_minute - 0.021
-        assert most_in_a_minute(storm.sent) <= storm.per_minute
+        assert max_per_minute(storm.sent) <= storm.per_minute
 
 
 def test_a_storm_of_aborts_leaves_a_full_queue_empty() -> None:
-    server = Scripted(seconds=0.5)
+    server = ScriptedUpstream(seconds=0.5)
 
     async def main() -> None:
         queue = packed(server, 60)

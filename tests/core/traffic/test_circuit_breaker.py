@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from scripted_answers import Scripted, embed, refused
+from scripted_upstream import ScriptedUpstream, embed, refused
 from virtual_time import now, run
 
 from hubgate.core.traffic.circuit_breaker import BreakerGate, BreakerMonitor, CircuitBreaker
@@ -22,7 +22,7 @@ class Line:
 
     def __init__(self, error: HubgateError | None) -> None:
         self.error = error
-        self.server = Scripted(seconds=0.0, fault=lambda texts: self.error)
+        self.server = ScriptedUpstream(seconds=0.0, fault=lambda texts: self.error)
         self.breaker = CircuitBreaker(failures=3, rest=5.0, longest_rest=15.0, clock=now)
         self.answer = BreakerGate(BreakerMonitor(self.server, self.breaker), self.breaker)
 
@@ -111,7 +111,7 @@ def test_a_success_in_between_starts_the_count_anew() -> None:
 
 def test_nobody_is_told_what_the_server_said_to_another() -> None:
     async def main() -> None:
-        error = refused(500, Cause.UPSTREAM_FAILED, said="a secret text")
+        error = refused(500, Cause.UPSTREAM_FAILED, message="a secret text")
         line = Line(error)
         await line.fails(3)
         told = await line.fails()

@@ -6,9 +6,9 @@ import asyncio
 import random
 
 import pytest
-from arrivals import SlowServer, most_in_a_minute
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_server import SlowServer, max_per_minute
 from virtual_time import now, run
 
 from hubgate.core.traffic.rate_limiter import Permit, RateLimiter
@@ -148,7 +148,7 @@ def test_no_sixty_seconds_at_the_server_hold_more_than_the_rate_limit(
         await asyncio.sleep(120)  # until all is read
 
     run(main())
-    assert most_in_a_minute(server.arrivals) <= limit
+    assert max_per_minute(server.arrivals) <= limit
 
 
 async def sent(limiter: RateLimiter) -> Permit:

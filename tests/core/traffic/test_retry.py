@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from arrivals import most_in_a_minute
-from scripted_answers import Scripted, embed, refused
+from scripted_upstream import ScriptedUpstream, embed, refused
+from slow_server import max_per_minute
 from virtual_time import now, run
 
 from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from hubgate.domain.ports import Handler
 
 
-def failing(*errors: Exception | None) -> Scripted:
+def failing(*errors: Exception | None) -> ScriptedUpstream:
     """A server that fails so, one request after the other, and then answers."""
     left = list(errors)
-    return Scripted(seconds=0.0, fault=lambda texts: left.pop(0) if left else None)
+    return ScriptedUpstream(seconds=0.0, fault=lambda texts: left.pop(0) if left else None)
 
 
 def retried(server: Handler, limiter: RateLimiter | None = None, tries: int = 6) -> RetryStep:
@@ -167,7 +167,7 @@ def test_those_who_waited_for_a_server_to_wake_come_no_faster_than_others() -> N
         await asyncio.gather(*(queue(embed(text)) for text in "abcdefgh"))
 
     run(main())
-    assert most_in_a_minute(times) == 2
+    assert max_per_minute(times) == 2
 
 
 def test_what_a_reply_says_of_the_servers_limit_slows_the_rate_limit() -> None:

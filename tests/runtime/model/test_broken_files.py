@@ -22,7 +22,7 @@ from hubgate.runtime.model.weights import read_weights
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 ONE = "encoder.layer.0.attention.self.query.bias"
 """A tensor of 32 numbers."""
@@ -286,7 +286,7 @@ def tiny_copy(tmp_path: Path) -> Path:
     return tmp_path / "distilbert"
 
 
-def test_a_registration_tells_it_in_one_sentence_and_stores_nothing(gate: RunningGate, tiny: Path) -> None:
+def test_a_registration_tells_it_in_one_sentence_and_stores_nothing(gate: RunningGateway, tiny: Path) -> None:
     form = {"name": "tiny", "source": "local", "model": str(tiny)}
     file = tiny / "model.safetensors"
     header, numbers = parts(file)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from staged import Stage, dedicated, until
+from stub_sources import StubSources, dedicated, until
 
 from hubgate.domain.errors import EndpointNotFound
 from hubgate.service.configuration.apply import Config
@@ -22,7 +22,7 @@ RIGHTS = {"endpoints": (), "default_endpoint": None, "expires_at": None}
 
 
 async def test_a_new_key_is_told_though_an_endpoint_is_removed_before_its_fallback_is_there(
-    store: SqlStore, stage: Stage
+    store: SqlStore, stage: StubSources
 ) -> None:
     gateway = Gateway(store, stage, Pipelines(None, time.monotonic))
     access, _ = await Access.load(store, None)
@@ -34,7 +34,7 @@ async def test_a_new_key_is_told_though_an_endpoint_is_removed_before_its_fallba
     await stage.asked.wait()
     before, stage.go_on = stage.go_on, asyncio.Event()
     before.set()
-    await until(lambda: len(stage.actors) == 2)
+    await until(lambda: len(stage.upstreams) == 2)
     await gateway.remove("first")
     stage.go_on.set()
     first, second, key = await applying

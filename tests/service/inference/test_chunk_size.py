@@ -21,7 +21,7 @@ from hubgate.service.inference.samples import SAMPLES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
     from hubgate.domain.calls import Call, Result
 
@@ -210,7 +210,7 @@ async def test_an_endpoint_without_settings_needs_no_warning() -> None:
     assert known.facts.chunk_fit is not None
 
 
-def test_minilm_reads_141_words_of_english_and_250_are_warned_of(local_gate: RunningGate) -> None:
+def test_minilm_reads_141_words_of_english_and_250_are_warned_of(local_gate: RunningGateway) -> None:
     facts = local_gate.request("GET", f"/api/endpoints/{NAME}").json()["facts"]
     assert facts["chunk_fit"] == {"words": 36, "language": "Korean", "words_in_english": 141}
     assert facts["warnings"] == []
@@ -223,7 +223,7 @@ def test_minilm_reads_141_words_of_english_and_250_are_warned_of(local_gate: Run
 
 
 @pytest.mark.parametrize("language", SAMPLES)
-def test_minilm_reads_all_of_chunks_of_the_size_that_fits(local_gate: RunningGate, language: str) -> None:
+def test_minilm_reads_all_of_chunks_of_the_size_that_fits(local_gate: RunningGateway, language: str) -> None:
     words = 141 if language == "English" else 36
     body = {
         "input": "\n".join([SAMPLES[language]] * 8),
@@ -234,7 +234,7 @@ def test_minilm_reads_all_of_chunks_of_the_size_that_fits(local_gate: RunningGat
     assert reply.headers["x-hubgate-truncated"] is None
 
 
-def test_a_server_is_measured_when_it_is_registered_and_not_when_it_is_checked(gate: RunningGate) -> None:
+def test_a_server_is_measured_when_it_is_registered_and_not_when_it_is_checked(gate: RunningGateway) -> None:
     with lookalike("tei", max_tokens=128) as server:
         shown = gate.add("tei", url=server.url, chunking_settings=DEFAULT_CHUNKING.as_dict())
         assert shown["facts"]["chunk_fit"]["words"] < 128
@@ -245,14 +245,14 @@ def test_a_server_is_measured_when_it_is_registered_and_not_when_it_is_checked(g
         assert [one.path for one in server.posts][len(asked) :] == ["/embed"]
 
 
-def test_vllm_is_measured_by_its_usage(gate: RunningGate) -> None:
+def test_vllm_is_measured_by_its_usage(gate: RunningGateway) -> None:
     with lookalike("vllm", max_tokens=128) as server:
         fit = gate.add("vllm", url=server.url)["facts"]["chunk_fit"]
         assert fit["language"] is not None
         assert len(server.posts) > len(SAMPLES)
 
 
-def test_infinity_which_counts_characters_is_estimated(gate: RunningGate) -> None:
+def test_infinity_which_counts_characters_is_estimated(gate: RunningGateway) -> None:
     with lookalike("infinity", max_tokens=128) as server:
         form = {"max_input_tokens": 128, "chunking_settings": DEFAULT_CHUNKING.as_dict()}
         facts = gate.add("infinity", url=server.url, **form)["facts"]

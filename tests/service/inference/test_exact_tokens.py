@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness import RunningGate
 from lookalikes import lookalike
 from lookalikes.hub import Hub, running_hub
-from scripted import Script
+from running_gateway import RunningGateway
+from scripted_gateway import Script
 from tokenizers import Tokenizer
 
 from hubgate.domain.endpoint import Endpoint, Source, Target, Task
@@ -54,7 +54,7 @@ def tokenizer(files: dict[str, bytes]) -> Tokenizer:
     return made
 
 
-def usage(gate: RunningGate, texts: str | list[str], model: str = "e5") -> Any:
+def usage(gate: RunningGateway, texts: str | list[str], model: str = "e5") -> Any:
     reply = gate.request("POST", "/v1/embeddings", {"model": model, "input": texts})
     assert reply.status == 200, reply.body
     return reply.json()["usage"]
@@ -72,7 +72,7 @@ def counted(tokenizer: Tokenizer, text: str) -> int:
 def test_the_model_s_tokens_are_told_where_its_server_counts_otherwise(
     settings: Settings, hub: Hub, tokenizer: Tokenizer, engine: str
 ) -> None:
-    with lookalike(engine) as server, RunningGate(replace(settings, hf_endpoint=hub.url)) as gate:
+    with lookalike(engine) as server, RunningGateway(replace(settings, hf_endpoint=hub.url)) as gate:
         shown = gate.add("e5", url=server.url, prefixes={"search": "query: "})
         assert shown["facts"]["token_counts"] == "tokenizer"
         fetched, asked = len(hub.asked), len(server.posts)
@@ -94,7 +94,7 @@ def test_calls_that_share_a_request_are_each_told_their_own_tokens(
     texts = [f"{'hello ' * (number % 9)}{number}" for number in range(64)]
     with (
         lookalike(engine, seconds=0.05) as server,
-        RunningGate(replace(settings, hf_endpoint=hub.url)) as gate,
+        RunningGateway(replace(settings, hf_endpoint=hub.url)) as gate,
     ):
         gate.add("e5", url=server.url, rate_limit={"max_concurrent_requests": 1, "burst": 64})
         asked = len(server.posts)
@@ -109,7 +109,7 @@ def test_calls_that_share_a_request_are_each_told_their_own_tokens(
 def test_what_the_server_cut_in_silence_is_counted_up_to_the_limit_and_told(
     settings: Settings, hub: Hub
 ) -> None:
-    with lookalike("infinity") as server, RunningGate(replace(settings, hf_endpoint=hub.url)) as gate:
+    with lookalike("infinity") as server, RunningGateway(replace(settings, hf_endpoint=hub.url)) as gate:
         assert gate.add("e5", url=server.url)["max_input_tokens"] == LIMIT
         assert usage(gate, ["hello", "word " * 300]) == {**exactly(3, LIMIT), "truncated_inputs": 1}
         reply = gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "word " * 300})
@@ -120,7 +120,7 @@ def test_the_path_of_a_file_is_no_repository_of_the_hub(settings: Settings, hub:
     """llama.cpp calls its model by the file that it was started with."""
     with (
         lookalike("llamacpp", name="gguf/bert.gguf") as server,
-        RunningGate(replace(settings, hf_endpoint=hub.url)) as gate,
+        RunningGateway(replace(settings, hf_endpoint=hub.url)) as gate,
     ):
         gate.add("path", url=server.url)
         gate.add("named", url=server.url, model="org/bert")
@@ -131,16 +131,16 @@ def test_after_a_restart_tokens_are_counted_without_the_hub(
     settings: Settings, files: dict[str, bytes]
 ) -> None:
     with lookalike("infinity") as server:
-        with running_hub(files) as hub, RunningGate(replace(settings, hf_endpoint=hub.url)) as gate:
+        with running_hub(files) as hub, RunningGateway(replace(settings, hf_endpoint=hub.url)) as gate:
             gate.add("e5", url=server.url)
-        with RunningGate(replace(settings, admin_key="a-new-key-for-this-run")) as gate:
+        with RunningGateway(replace(settings, admin_key="a-new-key-for-this-run")) as gate:
             assert usage(gate, "hello world") == exactly(4)
 
 
 def test_without_the_hub_a_model_is_registered_all_the_same_and_its_usage_is_labelled(
     settings: Settings,
 ) -> None:
-    with lookalike("infinity") as server, RunningGate(settings) as gate:
+    with lookalike("infinity") as server, RunningGateway(settings) as gate:
         shown = gate.add("e5", url=server.url)
         assert shown["facts"]["token_counts"] == "estimated"
         assert any("Tokens are estimated" in warning for warning in shown["facts"]["warnings"])
@@ -151,7 +151,7 @@ def test_without_the_hub_a_model_is_registered_all_the_same_and_its_usage_is_lab
 
 @pytest.mark.parametrize("engine", ["tei", "vllm", "llamacpp"])
 def test_a_server_that_counts_truly_is_believed(settings: Settings, engine: str) -> None:
-    with lookalike(engine) as server, RunningGate(settings) as gate:
+    with lookalike(engine) as server, RunningGateway(settings) as gate:
         shown = gate.add("e5", url=server.url)
         assert shown["facts"]["token_counts"] == "engine"
         assert not any("estimate" in warning for warning in shown["facts"].get("warnings", ()))

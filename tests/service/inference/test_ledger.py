@@ -10,9 +10,9 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from arrivals import SlowServer, most_in_a_minute
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_server import SlowServer, max_per_minute
 from virtual_time import now, run
 
 from hubgate.core.traffic.rate_limiter import PERMIT_SECONDS, RateLimiter
@@ -116,7 +116,7 @@ def test_no_restart_and_no_crash_lets_more_than_the_rate_limit_through(
         await asyncio.sleep(60)
 
     run(main())
-    assert most_in_a_minute(server.arrivals) <= limit
+    assert max_per_minute(server.arrivals) <= limit
 
 
 def test_a_crash_costs_what_was_reserved_and_not_used_and_a_stop_costs_nothing() -> None:

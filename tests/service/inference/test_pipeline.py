@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from staged import Stage, dedicated, local, until
+from stub_sources import StubSources, dedicated, local, until
 
 from hubgate.core.cache import MemoryCache
 from hubgate.domain.calls import Context, Embed, InputType, Vectors
@@ -36,32 +36,32 @@ CALL = Embed(texts=["one", "two"], input_type=InputType.SEARCH)
 
 
 @pytest.fixture
-async def stage() -> Stage:
-    return Stage()
+async def stage() -> StubSources:
+    return StubSources()
 
 
 def pipelines(cache: MemoryCache | None = None) -> Pipelines:
     return Pipelines(cache, time.monotonic)
 
 
-def build(stage: Stage, endpoint: Endpoint, *, cache: MemoryCache | None = None) -> Pipeline:
+def build(stage: StubSources, endpoint: Endpoint, *, cache: MemoryCache | None = None) -> Pipeline:
     return pipelines(cache).build(Target(endpoint), stage.open(Target(endpoint)))
 
 
-def texts(stage: Stage) -> list[list[str]]:
+def texts(stage: StubSources) -> list[list[str]]:
     """What each actor's calls held, one actor after the other."""
-    return [list(call.texts) for actor in stage.actors for call in actor.calls]
+    return [list(call.texts) for actor in stage.upstreams for call in actor.calls]
 
 
 class TestOrder:
-    async def test_the_cache_knows_a_text_by_its_prefix(self, stage: Stage) -> None:
+    async def test_the_cache_knows_a_text_by_its_prefix(self, stage: StubSources) -> None:
         answer = build(stage, E5, cache=MemoryCache(1 << 20)).answer
         await answer(CALL)
         await answer(replace(CALL, input_type=InputType.INGEST))
         await answer(Embed(texts=["query: one", "query: two"]))
         assert texts(stage) == [["query: one", "query: two"], ["passage: one", "passage: two"]]
 
-    async def test_what_is_remembered_takes_no_place_in_the_queue(self, stage: Stage) -> None:
+    async def test_what_is_remembered_takes_no_place_in_the_queue(self, stage: StubSources) -> None:
         pipeline = build(stage, E5, cache=MemoryCache(1 << 20))
         await pipeline.answer(CALL)
         await pipeline.answer(CALL)
@@ -70,7 +70,7 @@ class TestOrder:
         assert pipeline.cached is not None
         assert (pipeline.cached.hits, pipeline.cached.misses) == (2, 2)
 
-    async def test_a_vector_that_is_not_right_is_never_remembered(self, stage: Stage) -> None:
+    async def test_a_vector_that_is_not_right_is_never_remembered(self, stage: StubSources) -> None:
         cache = MemoryCache(1 << 20)
         answer = build(stage, E5, cache=cache).answer
         stage.vector = (0.6, 0.8, 0.0)
@@ -78,80 +78,84 @@ class TestOrder:
             await answer(CALL)
         assert len(cache) == 0
 
-    async def test_a_further_try_is_below_the_queue_and_takes_a_permit_of_its_own(self, stage: Stage) -> None:
+    async def test_a_further_try_is_below_the_queue_and_takes_a_permit_of_its_own(
+        self, stage: StubSources
+    ) -> None:
         endpoint = replace(E5, requests_per_minute=1)
         pipeline = build(stage, endpoint)
         stage.failure = UpstreamRefused("Busy.", status=503, cause=Cause.WAKING, retryable=True)
         with pytest.raises(UpstreamRefused):  # the next permit is a minute away, and its caller has 45 s
             await pipeline.answer(CALL)
         assert pipeline.queue is not None
-        assert (pipeline.queue.requests, stage.questions) == (1, 1)
+        assert (pipeline.queue.requests, stage.call_count) == (1, 1)
 
-    async def test_nobody_waits_for_ever_in_the_queue(self, stage: Stage) -> None:
+    async def test_nobody_waits_for_ever_in_the_queue(self, stage: StubSources) -> None:
         answer = build(stage, replace(E5, requests_per_minute=1)).answer
         await answer(CALL)
         with pytest.raises(DeadlineExceeded, match="its time is up in 45 s"):
             await answer(CALL)
 
-    async def test_a_caller_s_own_deadline_wins(self, stage: Stage) -> None:
+    async def test_a_caller_s_own_deadline_wins(self, stage: StubSources) -> None:
         answer = build(stage, replace(E5, requests_per_minute=1)).answer
         await answer(CALL)
         context = Context(deadline=time.monotonic() + 5.0)
         with pytest.raises(DeadlineExceeded, match="its time is up in 5 s"):
             await answer(replace(CALL, context=context))
 
-    async def test_the_operator_s_prefixes_win(self, stage: Stage) -> None:
+    async def test_the_operator_s_prefixes_win(self, stage: StubSources) -> None:
         await build(stage, replace(E5, prefixes={})).answer(CALL)
         assert texts(stage) == [["one", "two"]]
 
 
 class TestLocal:
-    async def test_a_local_model_has_no_queue_and_its_calls_go_side_by_side(self, stage: Stage) -> None:
+    async def test_a_local_model_has_no_queue_and_its_calls_go_side_by_side(self, stage: StubSources) -> None:
         pipeline = build(stage, HERE)
         assert pipeline.queue is None
         stage.hold()
         calls = [asyncio.ensure_future(pipeline.answer(CALL)) for _ in range(3)]
-        await until(lambda: stage.questions == 3)
+        await until(lambda: stage.call_count == 3)
         stage.go_on.set()
         assert len(await asyncio.gather(*calls)) == 3
         await pipeline.close()
 
-    async def test_a_deadline_is_kept_there_too(self, stage: Stage) -> None:
+    async def test_a_deadline_is_kept_there_too(self, stage: StubSources) -> None:
         answer = build(stage, HERE).answer
         stage.hold()
         with pytest.raises(DeadlineExceeded, match="did not answer in the caller's time"):
             await answer(replace(CALL, context=Context(deadline=time.monotonic() + 0.01)))
-        assert stage.actors[0].ended == 1
+        assert stage.upstreams[0].cancelled == 1
 
-    async def test_a_call_within_its_deadline_is_answered(self, stage: Stage) -> None:
+    async def test_a_call_within_its_deadline_is_answered(self, stage: StubSources) -> None:
         answer = build(stage, HERE).answer
         context = Context(deadline=time.monotonic() + 60)
         assert isinstance(await answer(replace(CALL, context=context)), Vectors)
 
 
 class TestCache:
-    async def test_the_cache_is_off_where_the_endpoint_says_so(self, stage: Stage) -> None:
+    async def test_the_cache_is_off_where_the_endpoint_says_so(self, stage: StubSources) -> None:
         pipeline = build(stage, replace(E5, cached=False), cache=MemoryCache(1 << 20))
         assert pipeline.cached is None
         await pipeline.answer(CALL)
         await pipeline.answer(CALL)
-        assert stage.questions == 2
+        assert stage.call_count == 2
 
-    async def test_a_call_may_pass_it_by_in_both_directions(self, stage: Stage) -> None:
+    async def test_a_call_may_pass_it_by_in_both_directions(self, stage: StubSources) -> None:
         cache = MemoryCache(1 << 20)
         answer = build(stage, E5, cache=cache).answer
         await answer(replace(CALL, cached=False))
         assert len(cache) == 0
         await answer(CALL)
         await answer(replace(CALL, cached=False))
-        assert stage.questions == 3
+        assert stage.call_count == 3
 
-    async def test_endpoints_of_one_model_share_their_vectors_wherever_it_runs(self, stage: Stage) -> None:
+    async def test_endpoints_of_one_model_share_their_vectors_wherever_it_runs(
+        self, stage: StubSources
+    ) -> None:
         cache = MemoryCache(1 << 20)
         await build(stage, E5, cache=cache).answer(CALL)
         other = replace(E5, name="other", url="http://127.0.0.1:2/", requests_per_minute=7)
         await build(stage, other, cache=cache).answer(CALL)
-        assert stage.questions == 1
+        assert stage.call_count == 1
 
     @pytest.mark.parametrize(
         "fact",
@@ -166,13 +170,13 @@ class TestCache:
         ids=lambda fact: next(iter(fact)),
     )
     async def test_endpoints_of_different_models_never_share(
-        self, stage: Stage, fact: dict[str, object]
+        self, stage: StubSources, fact: dict[str, object]
     ) -> None:
         cache = MemoryCache(1 << 20)
         await build(stage, E5, cache=cache).answer(CALL)
         other = replace(E5, facts=replace(E5.facts, **fact))  # type: ignore[arg-type]
         await build(stage, other, cache=cache).answer(CALL)
-        assert stage.questions == 2
+        assert stage.call_count == 2
 
     def test_where_no_revision_is_known_the_fingerprint_tells_models_apart(self) -> None:
         def of(fingerprint: str | None) -> list[str | None]:
@@ -187,7 +191,7 @@ class TestAllowance:
 
     @staticmethod
     async def _shared(first: Endpoint, second: Endpoint, tokens: tuple[str | None, str | None]) -> bool:
-        stage, both = Stage(), pipelines()
+        stage, both = StubSources(), pipelines()
         built = [
             both.build(Target(endpoint, Secret(token) if token else None), stage.open(Target(endpoint)))
             for endpoint, token in zip((first, second), tokens, strict=True)
@@ -225,7 +229,7 @@ class TestAllowance:
         slow = replace(E5, requests_per_minute=1)
         assert not await self._shared(slow, replace(slow, **other), tokens)  # type: ignore[arg-type]
 
-    async def test_it_outlives_an_update_of_other_settings(self, stage: Stage) -> None:
+    async def test_it_outlives_an_update_of_other_settings(self, stage: StubSources) -> None:
         both = pipelines()
         slow = replace(E5, requests_per_minute=1)
         old = both.build(Target(slow), stage.open(Target(slow)))
@@ -236,14 +240,14 @@ class TestAllowance:
             await new.answer(CALL)
 
 
-async def test_tokens_of_a_shared_request_are_divided_and_not_exact_any_more(stage: Stage) -> None:
+async def test_tokens_of_a_shared_request_are_divided_and_not_exact_any_more(stage: StubSources) -> None:
     pipeline = build(stage, E5)
     one, two = await asyncio.gather(
         pipeline.answer(Embed(texts=["one"])), pipeline.answer(Embed(texts=["two", "three"]))
     )
     assert isinstance(one, Vectors)
     assert isinstance(two, Vectors)
-    assert stage.questions == 1
+    assert stage.call_count == 1
     assert (one.exact, two.exact) == (False, False)
     assert (one.tokens or 0) + (two.tokens or 0) == 9
     alone = await pipeline.answer(Embed(texts=["one", "two"]))
@@ -251,7 +255,9 @@ async def test_tokens_of_a_shared_request_are_divided_and_not_exact_any_more(sta
     assert (alone.tokens, alone.exact) == (6, True)
 
 
-async def test_a_model_on_this_machine_has_the_rate_limit_that_is_set_and_no_other(stage: Stage) -> None:
+async def test_a_model_on_this_machine_has_the_rate_limit_that_is_set_and_no_other(
+    stage: StubSources,
+) -> None:
     for _ in range(10):
         await build(stage, HERE).answer(CALL)
     limited = build(stage, replace(HERE, requests_per_minute=6))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from staged import dedicated, local, until
+from stub_sources import dedicated, local, until
 
 from hubgate.domain.calls import Embed
 from hubgate.domain.chunking import ChunkFit, ChunkingSettings
@@ -29,7 +29,7 @@ from hubgate.service.registry.model_proxies import SwitchedOff
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from staged import Stage
+    from stub_sources import StubSources
 
     from hubgate.store.store import SqlStore
 
@@ -38,7 +38,7 @@ TOKEN, ANOTHER = Secret("hf_" + "one" * 8), Secret("hf_" + "two" * 8)
 
 
 @pytest.fixture
-async def gateway(store: SqlStore, stage: Stage) -> AsyncIterator[Gateway]:
+async def gateway(store: SqlStore, stage: StubSources) -> AsyncIterator[Gateway]:
     opened = Gateway(store, stage, Pipelines(None, time.monotonic))
     yield opened
     await opened.close()
@@ -56,11 +56,11 @@ class TestEdit:
         ids=lambda given: next(iter(given)),
     )
     async def test_what_changes_nothing_of_the_model_is_in_force_without_asking_it(
-        self, gateway: Gateway, store: SqlStore, stage: Stage, given: dict[str, object]
+        self, gateway: Gateway, store: SqlStore, stage: StubSources, given: dict[str, object]
     ) -> None:
         endpoint = await gateway.register(dedicated(), TOKEN)
         changed = await gateway.edit(replace(endpoint, **given))  # type: ignore[arg-type]
-        assert (stage.detections, stage.questions) == (1, 1)
+        assert (stage.detections, stage.call_count) == (1, 1)
         assert gateway.find("e5") == changed == replace(endpoint, **given)  # type: ignore[arg-type]
         assert await store.endpoints() == [Target(changed, TOKEN)]
 
@@ -75,14 +75,14 @@ class TestEdit:
         ids=lambda given: next(iter(given)),
     )
     async def test_what_may_change_the_model_asks_it(
-        self, gateway: Gateway, stage: Stage, given: dict[str, object]
+        self, gateway: Gateway, stage: StubSources, given: dict[str, object]
     ) -> None:
         endpoint = await gateway.register(dedicated(), TOKEN)
         await gateway.edit(replace(endpoint, **given))  # type: ignore[arg-type]
         assert stage.detections == 2
 
     async def test_settings_that_do_not_work_leave_the_old_ones_in_force(
-        self, gateway: Gateway, store: SqlStore, stage: Stage
+        self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
         endpoint = await gateway.register(dedicated(), TOKEN)
         stage.absence = UpstreamUnreachable("Nothing listens.")
@@ -100,14 +100,14 @@ class TestEdit:
         assert (await store.endpoints())[0].token is None
         assert gateway.token_hint("e5") is None
 
-    async def test_nothing_changed_is_nothing_done(self, gateway: Gateway, stage: Stage) -> None:
+    async def test_nothing_changed_is_nothing_done(self, gateway: Gateway, stage: StubSources) -> None:
         endpoint = await gateway.register(dedicated(), TOKEN)
         assert await gateway.edit(endpoint) == endpoint
-        assert len(stage.actors) == 1
+        assert len(stage.upstreams) == 1
 
     @pytest.mark.parametrize("verb", ["edit", "update", "accept"])
     async def test_what_waits_for_another_change_does_not_take_it_back(
-        self, gateway: Gateway, store: SqlStore, stage: Stage, verb: str
+        self, gateway: Gateway, store: SqlStore, stage: StubSources, verb: str
     ) -> None:
         endpoint = await gateway.register(dedicated(), TOKEN)
         stage.hold()
@@ -126,18 +126,18 @@ class TestEdit:
         assert gateway.find("e5") == there
 
     async def test_a_local_model_stays_loaded_and_the_last_to_leave_frees_it(
-        self, gateway: Gateway, stage: Stage
+        self, gateway: Gateway, stage: StubSources
     ) -> None:
         endpoint = await gateway.register(local(), None)
         for limit in (5, 6):
             endpoint = await gateway.edit(replace(endpoint, burst=limit))
         await gateway.embed("minilm", CALL)
-        assert [actor.closed for actor in stage.actors] == [0]
+        assert [actor.closed for actor in stage.upstreams] == [0]
         await gateway.remove("minilm")
-        await until(lambda: stage.actors[0].closed == 1)
+        await until(lambda: stage.upstreams[0].closed == 1)
 
     async def test_the_warning_of_chunks_that_are_too_long_comes_and_goes_with_them(
-        self, gateway: Gateway, stage: Stage
+        self, gateway: Gateway, stage: StubSources
     ) -> None:
         fit = ChunkFit(words=40)
         stage.facts = replace(stage.facts, max_input_tokens=90, chunk_fit=fit, warnings=("another",))
@@ -152,7 +152,7 @@ class TestEdit:
         assert stage.detections == 1
 
     async def test_a_changed_model_stays_refused_whatever_else_is_edited(
-        self, gateway: Gateway, stage: Stage
+        self, gateway: Gateway, stage: StubSources
     ) -> None:
         endpoint = await gateway.register(dedicated(), None)
         stage.vector, stage.facts = (0.8, -0.6), Facts(model="org/other")
@@ -170,37 +170,39 @@ class TestEdit:
 
 
 class TestSwitchedOff:
-    async def test_calls_are_refused_and_the_model_is_freed(self, gateway: Gateway, stage: Stage) -> None:
+    async def test_calls_are_refused_and_the_model_is_freed(
+        self, gateway: Gateway, stage: StubSources
+    ) -> None:
         endpoint = await gateway.register(local(), None)
         await gateway.edit(replace(endpoint, enabled=False))
-        await until(lambda: stage.actors[0].closed == 1)
+        await until(lambda: stage.upstreams[0].closed == 1)
         with pytest.raises(EndpointDisabled):
             await gateway.embed("minilm", CALL)
         await gateway.edit(endpoint)
         await gateway.embed("minilm", CALL)
-        assert (stage.detections, len(stage.open_actors)) == (1, 1)
+        assert (stage.detections, len(stage.open_upstreams)) == (1, 1)
 
     async def test_in_the_place_of_its_model_nothing_answers(self) -> None:
         with pytest.raises(EndpointDisabled):
             await SwitchedOff("e5")(CALL)
 
     async def test_it_is_neither_opened_nor_asked_at_the_start(
-        self, gateway: Gateway, store: SqlStore, stage: Stage
+        self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
         for endpoint in (await gateway.register(local(), None), await gateway.register(dedicated(), None)):
             await gateway.edit(replace(endpoint, enabled=False))
-        before = len(stage.actors)
+        before = len(stage.upstreams)
         again = Gateway(store, stage, Pipelines(None, time.monotonic))
         await again.load()
         await again.start()
         await again.settled()
         assert [endpoint.enabled for endpoint in again.endpoints()] == [False, False]
-        assert len(stage.actors) == before
+        assert len(stage.upstreams) == before
         assert again.unready() == {}
         await again.close()
 
     async def test_what_matters_and_is_changed_meanwhile_is_proved_when_it_is_switched_on(
-        self, gateway: Gateway, stage: Stage
+        self, gateway: Gateway, stage: StubSources
     ) -> None:
         endpoint = await gateway.register(dedicated(), None)
         off = await gateway.edit(replace(endpoint, enabled=False, url="http://127.0.0.1:2/"))
@@ -209,21 +211,21 @@ class TestSwitchedOff:
         assert (stage.detections, on.facts) == (2, endpoint.facts)
 
     async def test_one_that_is_registered_so_is_proved_and_left_closed(
-        self, gateway: Gateway, stage: Stage
+        self, gateway: Gateway, stage: StubSources
     ) -> None:
         endpoint = await gateway.register(dedicated(enabled=False), None)
         assert endpoint.facts.model == "org/model"
-        assert stage.open_actors == []
+        assert stage.open_upstreams == []
         with pytest.raises(EndpointDisabled):
             await gateway.embed("e5", CALL)
 
 
 class TestKeep:
     async def test_an_untested_endpoint_is_stored_switched_off_and_proved_when_switched_on(
-        self, gateway: Gateway, store: SqlStore, stage: Stage
+        self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
         kept = await gateway.keep(dedicated(), TOKEN)
-        assert (kept.enabled, stage.detections, stage.actors) == (False, 0, [])
+        assert (kept.enabled, stage.detections, stage.upstreams) == (False, 0, [])
         assert await store.endpoints() == [Target(kept, TOKEN)]
         with pytest.raises(EndpointExists):
             await gateway.keep(dedicated(), None)
@@ -247,7 +249,7 @@ class TestKeep:
 
 class TestClone:
     async def test_a_clone_has_the_settings_the_token_and_what_was_learned(
-        self, gateway: Gateway, store: SqlStore, stage: Stage
+        self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
         endpoint = await gateway.register(dedicated(burst=3), TOKEN)
         twin = await gateway.clone("e5", "twin")
@@ -267,7 +269,7 @@ class TestClone:
 
 
 async def test_an_edit_whose_asker_leaves_is_done_or_not_at_all(
-    gateway: Gateway, store: SqlStore, stage: Stage
+    gateway: Gateway, store: SqlStore, stage: StubSources
 ) -> None:
     endpoint = await gateway.register(dedicated(), None)
     stage.hold()
@@ -277,7 +279,7 @@ async def test_an_edit_whose_asker_leaves_is_done_or_not_at_all(
     await asyncio.gather(asking, return_exceptions=True)
     stage.go_on.set()
     assert await store.endpoints() == [Target(endpoint)]
-    assert len(stage.open_actors) == 1
+    assert len(stage.open_upstreams) == 1
 
 
 async def test_a_fake_endpoint_is_edited_like_any_other(gateway: Gateway) -> None:

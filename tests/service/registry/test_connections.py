@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from staged import dedicated
+from stub_sources import dedicated
 
 from hubgate.domain.calls import Embed
 from hubgate.domain.endpoint import Target
@@ -20,7 +20,7 @@ from hubgate.service.inference.pipeline import Pipelines
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from staged import Stage
+    from stub_sources import StubSources
 
     from hubgate.store.store import SqlStore
 
@@ -29,44 +29,44 @@ TOKEN, ANOTHER = Secret("hf_" + "one" * 8), Secret("hf_" + "two" * 8)
 
 
 @pytest.fixture
-async def gateway(store: SqlStore, stage: Stage) -> AsyncIterator[Gateway]:
+async def gateway(store: SqlStore, stage: StubSources) -> AsyncIterator[Gateway]:
     opened = Gateway(store, stage, Pipelines(None, time.monotonic))
     yield opened
     await opened.close()
 
 
 async def test_an_endpoint_is_reached_with_its_connections_token_and_stores_none(
-    gateway: Gateway, store: SqlStore, stage: Stage
+    gateway: Gateway, store: SqlStore, stage: StubSources
 ) -> None:
     await gateway.connect("team", TOKEN)
     endpoint = await gateway.register(dedicated(connection="team"), None)
-    assert stage.actors[-1].token == TOKEN
+    assert stage.upstreams[-1].token == TOKEN
     assert await store.endpoints() == [Target(endpoint)]
     assert gateway.token_hint("e5") is None
     twin = await gateway.clone("e5", "twin")
     assert twin.connection == "team"
     again = Gateway(store, stage, Pipelines(None, time.monotonic))
     await again.load()
-    assert stage.actors[-1].token == TOKEN
+    assert stage.upstreams[-1].token == TOKEN
     assert [one.name for one in again.connections()] == ["team"]
     await again.close()
 
 
-async def test_a_new_token_is_used_at_once_by_all_who_name_it(gateway: Gateway, stage: Stage) -> None:
+async def test_a_new_token_is_used_at_once_by_all_who_name_it(gateway: Gateway, stage: StubSources) -> None:
     made = await gateway.connect("team", TOKEN)
     for name in ("one", "two"):
         await gateway.register(dedicated(name, connection="team"), None)
     await gateway.register(dedicated("own"), TOKEN)
     replaced = await gateway.reconnect("team", ANOTHER)
     assert replaced.created_at == made.created_at
-    opened = {actor.endpoint.name: actor.token for actor in stage.actors}
+    opened = {actor.endpoint.name: actor.token for actor in stage.upstreams}
     assert opened == {"one": ANOTHER, "two": ANOTHER, "own": TOKEN}
     assert stage.detections == 3, "nobody was asked again"
     await gateway.embed("one", CALL)
 
 
 async def test_a_token_that_comes_while_an_endpoint_is_proved_is_the_one_that_it_uses(
-    gateway: Gateway, stage: Stage
+    gateway: Gateway, stage: StubSources
 ) -> None:
     await gateway.connect("team", TOKEN)
     stage.hold()
@@ -75,13 +75,13 @@ async def test_a_token_that_comes_while_an_endpoint_is_proved_is_the_one_that_it
     await gateway.reconnect("team", ANOTHER)
     stage.go_on.set()
     await registering
-    assert stage.actors[-1].token == ANOTHER
+    assert stage.upstreams[-1].token == ANOTHER
     await gateway.embed("e5", CALL)
-    assert len(stage.actors[-1].calls) == 1
+    assert len(stage.upstreams[-1].calls) == 1
 
 
 async def test_a_connection_that_goes_while_an_endpoint_is_proved_is_missed_before_it_is_stored(
-    gateway: Gateway, store: SqlStore, stage: Stage
+    gateway: Gateway, store: SqlStore, stage: StubSources
 ) -> None:
     await gateway.connect("team", TOKEN)
     stage.hold()
@@ -92,16 +92,16 @@ async def test_a_connection_that_goes_while_an_endpoint_is_proved_is_missed_befo
     with pytest.raises(InvalidEndpoint, match="No connection"):
         await registering
     assert await store.endpoints() == []
-    assert [actor.closed for actor in stage.actors] == [1]
+    assert [actor.closed for actor in stage.upstreams] == [1]
 
 
 async def test_an_endpoint_changes_between_a_connection_and_a_token_of_its_own(
-    gateway: Gateway, store: SqlStore, stage: Stage
+    gateway: Gateway, store: SqlStore, stage: StubSources
 ) -> None:
     await gateway.connect("team", TOKEN)
     endpoint = await gateway.register(dedicated(), ANOTHER)
     joined = await gateway.edit(replace(endpoint, connection="team"))
-    assert (stage.detections, stage.actors[-1].token) == (2, TOKEN)
+    assert (stage.detections, stage.upstreams[-1].token) == (2, TOKEN)
     assert await store.endpoints() == [Target(joined)]
     left = await gateway.edit(replace(joined, connection=None), ANOTHER, keep_token=False)
     assert await store.endpoints() == [Target(left, ANOTHER)]
@@ -154,7 +154,7 @@ async def test_several_tokens_stand_one_a_line_and_a_name_is_taken_once(gateway:
 
 @pytest.mark.parametrize("turns", range(12))
 async def test_no_endpoint_is_left_with_a_connection_that_is_removed_while_it_is_stored(
-    gateway: Gateway, stage: Stage, turns: int
+    gateway: Gateway, stage: StubSources, turns: int
 ) -> None:
     await gateway.connect("team", TOKEN)
     storing = asyncio.create_task(gateway.register(dedicated(connection="team"), None))

@@ -10,13 +10,13 @@ from lookalikes import lookalike
 
 if TYPE_CHECKING:
     from commands import Command
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 REVOKED, GOOD = "hf_aTokenThatWasRevokedAAAA", "hf_aTokenThatIsKnownBBBB"
 BOTH = f"{REVOKED}\n{GOOD}"
 
 
-def registered(gate: RunningGate, **form: Any) -> dict[str, Any]:
+def registered(gate: RunningGateway, **form: Any) -> dict[str, Any]:
     """The endpoint as the API shows it, or the error."""
     reply = gate.request("POST", "/api/endpoints", {"name": "e5", "token": BOTH, **form})
     assert REVOKED not in reply.body.decode()
@@ -28,7 +28,7 @@ def registered(gate: RunningGate, **form: Any) -> dict[str, Any]:
     ("engine", "form"), [("tei", {}), ("tgi", {"task": "chat_completion"}), ("infinity", {"task": "rerank"})]
 )
 def test_the_first_that_is_not_refused_proves_it_and_the_others_are_told_of(
-    gate: RunningGate, engine: str, form: dict[str, Any]
+    gate: RunningGateway, engine: str, form: dict[str, Any]
 ) -> None:
     kind = {"rerank": "reranker", "chat_completion": "llm"}.get(form.get("task", ""), "embedding")
     with lookalike(engine, key=GOOD, kind=kind) as server:
@@ -38,7 +38,7 @@ def test_the_first_that_is_not_refused_proves_it_and_the_others_are_told_of(
     assert "401" in warning
 
 
-def test_what_is_learned_is_asked_with_the_good_one_and_calls_take_all_in_turn(gate: RunningGate) -> None:
+def test_what_is_learned_is_asked_with_the_good_one_and_calls_take_all_in_turn(gate: RunningGateway) -> None:
     with lookalike("tei", key=GOOD) as server:
         registered(gate, url=server.url)
         assert {asked.token for asked in server.posts} == {GOOD}
@@ -50,7 +50,7 @@ def test_what_is_learned_is_asked_with_the_good_one_and_calls_take_all_in_turn(g
 
 @pytest.mark.parametrize(("fault", "status"), [("no-credit", 402), ("too-many", 429)])
 def test_one_without_credit_or_with_a_spent_minute_is_passed_over_too(
-    gate: RunningGate, fault: str, status: int
+    gate: RunningGateway, fault: str, status: int
 ) -> None:
     with lookalike("tei") as server:
         server.fail(fault, times=1)
@@ -60,7 +60,7 @@ def test_one_without_credit_or_with_a_spent_minute_is_passed_over_too(
     assert str(status) in warning
 
 
-def test_when_all_are_refused_each_is_named_with_its_reason(gate: RunningGate) -> None:
+def test_when_all_are_refused_each_is_named_with_its_reason(gate: RunningGateway) -> None:
     with lookalike("tei", key="hf_another") as server:
         error = registered(gate, url=server.url)["error"]
     assert error["cause"] == "wrong_token"
@@ -69,20 +69,20 @@ def test_when_all_are_refused_each_is_named_with_its_reason(gate: RunningGate) -
     assert gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
 
 
-def test_what_waiting_cures_is_told_before_what_it_does_not(gate: RunningGate) -> None:
+def test_what_waiting_cures_is_told_before_what_it_does_not(gate: RunningGateway) -> None:
     with lookalike("tei", rate_limit=(0, 60.0)) as server:
         server.fail("wrong-token", times=1)
         error = registered(gate, url=server.url)["error"]
     assert error["cause"] == "overloaded"
 
 
-def test_what_is_not_about_the_token_is_asked_once(gate: RunningGate) -> None:
+def test_what_is_not_about_the_token_is_asked_once(gate: RunningGateway) -> None:
     with lookalike("tei", fault="paused") as server:
         assert registered(gate, url=server.url)["error"]["cause"] == "paused"
         assert {asked.token for asked in server.requests} == {REVOKED}
 
 
-def test_a_token_that_stands_twice_is_asked_once(gate: RunningGate) -> None:
+def test_a_token_that_stands_twice_is_asked_once(gate: RunningGateway) -> None:
     with lookalike("tei", key=GOOD) as server:
         error = registered(gate, url=server.url, token=f"{REVOKED}\n{REVOKED}")["error"]
         assert "401" in error["message"]
@@ -90,7 +90,7 @@ def test_a_token_that_stands_twice_is_asked_once(gate: RunningGate) -> None:
 
 
 def test_a_diagnosis_says_which_was_refused_and_that_the_endpoint_is_well(
-    gate: RunningGate, hubgate: Command
+    gate: RunningGateway, hubgate: Command
 ) -> None:
     with lookalike("tei", key=GOOD) as server:
         gate.add("e5", url=server.url, token=BOTH)

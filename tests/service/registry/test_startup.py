@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from staged import Stage, dedicated, local, until
+from stub_sources import StubSources, dedicated, local, until
 
 from hubgate.domain.calls import Embed
 from hubgate.domain.endpoint import Endpoint, Source, Target, Task
@@ -38,7 +38,7 @@ READY = local("ready")
 
 
 @pytest.fixture
-async def run(store: SqlStore, stage: Stage) -> AsyncIterator[Callable[[], Gateway]]:
+async def run(store: SqlStore, stage: StubSources) -> AsyncIterator[Callable[[], Gateway]]:
     """Another run of the gate over the same store; the one before is closed by the test, or at its end."""
     runs: list[Gateway] = []
 
@@ -53,19 +53,23 @@ async def run(store: SqlStore, stage: Stage) -> AsyncIterator[Callable[[], Gatew
 
 class TestLoad:
     async def test_endpoints_serve_again_with_their_tokens_and_nobody_is_asked(
-        self, run: Callable[[], Gateway], stage: Stage
+        self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         token = Secret("hf_token")
         registered = await run().register(dedicated(), token)
         gateway = run()
         await gateway.load()
         assert gateway.endpoints() == [registered]
-        assert stage.actors[-1].token == token
-        assert stage.questions == 1
+        assert stage.upstreams[-1].token == token
+        assert stage.call_count == 1
         await gateway.embed("e5", CALL)
 
     async def test_an_endpoint_whose_token_cannot_be_opened_serves_without_it_and_the_log_says_so(
-        self, run: Callable[[], Gateway], stage: Stage, settings: Settings, caplog: pytest.LogCaptureFixture
+        self,
+        run: Callable[[], Gateway],
+        stage: StubSources,
+        settings: Settings,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         await run().register(dedicated(), Secret("hf_token"))
         with sqlite3.connect(settings.database) as other:
@@ -74,11 +78,11 @@ class TestLoad:
         gateway = run()
         await gateway.load()
         assert gateway.find("e5").name == "e5"
-        assert stage.actors[-1].token is None
+        assert stage.upstreams[-1].token is None
         assert "endpoint e5 is without its token" in caplog.text
 
     async def test_one_that_cannot_be_opened_is_switched_off_and_the_others_serve(
-        self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
+        self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         first = run()
         await first.register(dedicated("bad"), None)
@@ -102,7 +106,7 @@ class TestLoad:
 
 class TestStart:
     async def test_a_local_model_is_not_ready_until_it_answers(
-        self, run: Callable[[], Gateway], stage: Stage
+        self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         await run().register(local(), None)
         gateway = run()
@@ -116,7 +120,7 @@ class TestStart:
         assert gateway.unready() == {}
 
     async def test_a_local_model_may_wait_for_its_first_call(
-        self, run: Callable[[], Gateway], stage: Stage
+        self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         await run().register(local(), None)
         gateway = run()
@@ -128,7 +132,7 @@ class TestStart:
 
     @pytest.mark.parametrize("how", ["check", "call", "call under new settings"])
     async def test_a_local_model_that_fails_is_not_ready_and_says_why_until_it_answers(
-        self, run: Callable[[], Gateway], stage: Stage, how: str
+        self, run: Callable[[], Gateway], stage: StubSources, how: str
     ) -> None:
         await run().register(local(), None)
         gateway = run()
@@ -145,7 +149,7 @@ class TestStart:
         assert gateway.unready() == {}
 
     async def test_removing_a_model_that_loads_ends_its_loading(
-        self, run: Callable[[], Gateway], stage: Stage
+        self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         await run().register(local(), None)
         gateway = run()
@@ -155,10 +159,10 @@ class TestStart:
         await stage.asked.wait()
         await gateway.remove("minilm")
         assert gateway.unready() == {}
-        await until(lambda: stage.actors[-1].ended == 1)
+        await until(lambda: stage.upstreams[-1].cancelled == 1)
 
     async def test_a_model_that_loads_goes_on_under_new_settings_and_is_not_ready_before_it_answers(
-        self, run: Callable[[], Gateway], stage: Stage
+        self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         await run().register(local(), None)
         gateway = run()
@@ -173,7 +177,7 @@ class TestStart:
         assert gateway.unready() == {}
 
     async def test_switching_off_a_model_that_loads_ends_its_loading(
-        self, run: Callable[[], Gateway], stage: Stage
+        self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         await run().register(local(), None)
         gateway = run()
@@ -183,7 +187,7 @@ class TestStart:
         await stage.asked.wait()
         await gateway.edit(replace(gateway.find("minilm"), enabled=False))
         assert gateway.unready() == {}
-        await until(lambda: stage.actors[-1].ended == 1)
+        await until(lambda: stage.upstreams[-1].cancelled == 1)
 
     async def test_the_ready_endpoint_is_registered_on_the_first_start_and_never_after_it_was_removed(
         self, run: Callable[[], Gateway]
@@ -214,7 +218,7 @@ class TestStart:
         assert again.endpoints() == []
 
     async def test_a_ready_endpoint_that_cannot_be_had_is_logged_and_tried_at_the_next_start(
-        self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
+        self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         stage.absence = RuntimeFailed("The Hub cannot be reached.")
         first = run()
@@ -229,7 +233,7 @@ class TestStart:
         assert again.find("ready").name == "ready"
 
     async def test_a_dedicated_endpoint_that_runs_is_looked_at_once_and_serves_meanwhile(
-        self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
+        self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().register(dedicated(), None)
         stage.awake = True
@@ -244,11 +248,11 @@ class TestStart:
             stage.go_on.set()
             await gateway.embed("e5", CALL)
             await until(lambda: "endpoint e5 is as it was registered" in caplog.text)
-        assert (stage.detections, len(stage.actors)) == (2, 3)
-        await until(lambda: len(stage.open_actors) == 2)  # that of the run before, and this one's
+        assert (stage.detections, len(stage.upstreams)) == (2, 3)
+        await until(lambda: len(stage.open_upstreams) == 2)  # that of the run before, and this one's
 
     async def test_one_that_runs_with_another_model_is_refused_soon_after_the_start(
-        self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
+        self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().register(dedicated(), None)
         stage.awake = True
@@ -273,7 +277,7 @@ class TestStart:
     async def test_one_that_cannot_be_asked_is_only_logged_after_one_try(
         self,
         run: Callable[[], Gateway],
-        stage: Stage,
+        stage: StubSources,
         caplog: pytest.LogCaptureFixture,
         absence: UpstreamRefused,
     ) -> None:
@@ -289,7 +293,7 @@ class TestStart:
         await gateway.embed("e5", CALL)
 
     async def test_one_that_may_sleep_is_asked_by_nobody_until_it_has_answered_a_call(
-        self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
+        self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().register(dedicated(), None)
         stage.facts, stage.vector = replace(stage.facts, revision="def"), NEARLY
@@ -311,7 +315,7 @@ class TestStart:
             await gateway.embed("e5", CALL)
 
     async def test_settings_that_do_not_change_the_model_leave_the_look_at_it_due(
-        self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
+        self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().register(dedicated(), None)
         gateway = run()
@@ -325,7 +329,7 @@ class TestStart:
         assert stage.detections == 2
 
     async def test_settings_that_are_changed_during_the_look_do_not_hide_what_it_finds(
-        self, run: Callable[[], Gateway], stage: Stage, caplog: pytest.LogCaptureFixture
+        self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().register(dedicated(), None)
         stage.awake = True
@@ -342,7 +346,7 @@ class TestStart:
             await gateway.embed("e5", CALL)
 
     async def test_what_was_asked_before_it_moved_says_nothing_of_the_server_it_moved_to(
-        self, run: Callable[[], Gateway], stage: Stage
+        self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         gateway = run()
         await gateway.register(dedicated(), None)
@@ -358,7 +362,7 @@ class TestStart:
         await gateway.embed("e5", CALL)
 
     async def test_one_that_is_proved_anew_or_removed_is_not_looked_at(
-        self, run: Callable[[], Gateway], stage: Stage
+        self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         await run().register(dedicated(), None)
         await run().register(dedicated("other"), None)
@@ -372,7 +376,9 @@ class TestStart:
             await asyncio.sleep(0)
         assert stage.detections == 3
 
-    async def test_closing_ends_what_the_start_began(self, run: Callable[[], Gateway], stage: Stage) -> None:
+    async def test_closing_ends_what_the_start_began(
+        self, run: Callable[[], Gateway], stage: StubSources
+    ) -> None:
         first = run()
         await first.register(dedicated(), None)
         stage.awake = True
@@ -381,9 +387,9 @@ class TestStart:
         await gateway.load()
         stage.hold()
         await gateway.start()
-        await until(lambda: stage.questions == 4)
+        await until(lambda: stage.call_count == 4)
         await gateway.close()
-        assert sum(actor.ended for actor in stage.actors) == 2
+        assert sum(actor.cancelled for actor in stage.upstreams) == 2
 
 
 NEARLY = (0.61, 0.7924)
@@ -400,7 +406,7 @@ class TestChange:
     @pytest.mark.parametrize("change", CHANGES)
     @pytest.mark.parametrize("expected", [None, 2], ids=["", "with expected dimensions"])
     async def test_a_check_tells_what_changed_and_calls_are_refused_until_it_is_accepted(
-        self, run: Callable[[], Gateway], stage: Stage, change: str, expected: int | None
+        self, run: Callable[[], Gateway], stage: StubSources, change: str, expected: int | None
     ) -> None:
         gateway = run()
         await gateway.register(dedicated(dimensions=expected), None)
@@ -409,12 +415,12 @@ class TestChange:
         stage.vector = vector or stage.vector
         with pytest.raises(EndpointChanged, match=told):
             await gateway.check("e5")
-        asked = stage.questions
+        asked = stage.call_count
         with pytest.raises(EndpointChanged, match=told) as refused:
             await gateway.embed("e5", CALL)
         assert "hubgate accept e5" in refused.value.remedy
         assert refused.value.cause is Cause.MODEL_CHANGED
-        assert stage.questions == asked
+        assert stage.call_count == asked
         accepted = await gateway.accept("e5")
         assert accepted.facts.dimensions == len(stage.vector)
         assert accepted.dimensions == (expected and len(stage.vector))
@@ -422,7 +428,7 @@ class TestChange:
         assert await gateway.check("e5") == accepted
 
     async def test_the_former_model_run_again_needs_no_accepting(
-        self, run: Callable[[], Gateway], stage: Stage
+        self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         gateway = run()
         await gateway.register(dedicated(), None)
@@ -437,7 +443,7 @@ class TestChange:
         "renamed", [{"revision": "def"}, {"model": "/repository"}], ids=["revision", "model"]
     )
     async def test_another_commit_or_name_with_the_same_vectors_is_the_same_model(
-        self, run: Callable[[], Gateway], stage: Stage, renamed: dict[str, str]
+        self, run: Callable[[], Gateway], stage: StubSources, renamed: dict[str, str]
     ) -> None:
         gateway = run()
         await gateway.register(dedicated(), None)
@@ -446,7 +452,7 @@ class TestChange:
         await gateway.embed("e5", CALL)
 
     async def test_a_vector_that_differs_by_rounding_is_the_same(
-        self, run: Callable[[], Gateway], stage: Stage
+        self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         gateway = run()
         await gateway.register(dedicated(), None)
@@ -454,7 +460,7 @@ class TestChange:
         await gateway.check("e5")
 
     async def test_a_model_that_answers_nothing_but_zeros_is_another(
-        self, run: Callable[[], Gateway], stage: Stage
+        self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         gateway = run()
         await gateway.register(dedicated(), None)
@@ -463,7 +469,7 @@ class TestChange:
             await gateway.check("e5")
 
     async def test_other_dimensions_in_a_call_refuse_all_later_ones(
-        self, run: Callable[[], Gateway], stage: Stage
+        self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         gateway = run()
         await gateway.register(dedicated(), None)
@@ -476,12 +482,12 @@ class TestChange:
                 await gateway.embed("e5", CALL)
             assert e.value.remedy.endswith("hubgate accept e5.")
             raised.append(e.value)
-        assert stage.questions == 2
+        assert stage.call_count == 2
         # An error that is raised again grows by a traceback each time.
         assert len({id(error) for error in raised}) == 3
 
     async def test_a_model_that_cannot_be_asked_is_served_or_refused_as_before(
-        self, run: Callable[[], Gateway], stage: Stage
+        self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         gateway = run()
         await gateway.register(dedicated(), None)
@@ -491,7 +497,7 @@ class TestChange:
         await gateway.embed("e5", CALL)
 
     async def test_accepting_keeps_the_token(
-        self, run: Callable[[], Gateway], stage: Stage, store: SqlStore
+        self, run: Callable[[], Gateway], stage: StubSources, store: SqlStore
     ) -> None:
         gateway = run()
         token = Secret("hf_token")
@@ -501,7 +507,7 @@ class TestChange:
         assert await store.endpoints() == [Target(accepted, token)]
 
     async def test_an_accepted_fake_endpoint_keeps_its_dimensions(
-        self, run: Callable[[], Gateway], stage: Stage
+        self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         gateway = run()
         fake = Endpoint(name="fake", task=Task.TEXT_EMBEDDING, source=Source.FAKE, dimensions=2)

@@ -6,9 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from certificates import made_certificate, serving
+from certificates import server_context, write_certificate
+from http_client import open_http_client
 from lookalikes import lookalike
-from pooled import pooled
 
 from hubgate.domain.errors import Cause, InvalidEndpoint, UpstreamUnreachable
 from hubgate.upstreams.http.messages import HttpRequest
@@ -22,9 +22,9 @@ def get(url: str, ca_bundle: str | None = None) -> HttpRequest:
 
 
 async def test_one_is_accepted_where_its_file_is_named(tmp_path: Path) -> None:
-    path = made_certificate(tmp_path)
-    with lookalike("tei", tls=serving(path)) as server:
-        async with pooled() as client:
+    path = write_certificate(tmp_path)
+    with lookalike("tei", tls=server_context(path)) as server:
+        async with open_http_client() as client:
             with pytest.raises(UpstreamUnreachable) as caught:
                 await client.send(get(server.url))
             assert caught.value.cause is Cause.TLS_FAILED
@@ -32,11 +32,11 @@ async def test_one_is_accepted_where_its_file_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_file_of_certificates_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
-    path = made_certificate(tmp_path)
+    path = write_certificate(tmp_path)
     bundle = tmp_path / "bundle.pem"
     bundle.write_text("nothing yet")
-    with lookalike("tei", tls=serving(path)) as server:
-        async with pooled() as client:
+    with lookalike("tei", tls=server_context(path)) as server:
+        async with open_http_client() as client:
             asked = get(server.url + "/health", ca_bundle=str(bundle))
             with pytest.raises(InvalidEndpoint):
                 await client.send(asked)
@@ -46,6 +46,6 @@ async def test_a_file_of_certificates_is_read_again_when_it_has_changed(tmp_path
 
 
 async def test_a_file_of_certificates_that_is_not_there_is_told() -> None:
-    async with pooled() as client:
+    async with open_http_client() as client:
         with pytest.raises(InvalidEndpoint, match=r"\[ca_bundle\]"):
             await client.send(get("https://127.0.0.1:9", ca_bundle="/nowhere/ca.pem"))

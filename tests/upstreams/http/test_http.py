@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from certificates import made_certificate, serving
+from certificates import server_context, write_certificate
+from http_client import open_http_client
 from lookalikes import LookAlike, lookalike
-from pooled import pooled
 from raw_server import raw_server
 
 from hubgate.domain.errors import (
@@ -70,7 +70,7 @@ async def failure(send: Awaitable[HttpReply]) -> HubgateError:
 
 async def test_a_reply_comes_back_with_its_status_headers_and_body() -> None:
     with lookalike("tei", key="k") as server:
-        async with pooled() as client:
+        async with open_http_client() as client:
             reply = await client.send(get(server.url + "/health"))
             assert (reply.status, reply.body) == (200, b"")
             reply = await client.send(HttpRequest(method="POST", url=server.url + "/embed", body=b"{}"))
@@ -81,7 +81,7 @@ async def test_a_reply_comes_back_with_its_status_headers_and_body() -> None:
 
 async def test_it_names_itself_and_asks_for_json() -> None:
     with lookalike("tei") as server:
-        async with pooled() as client:
+        async with open_http_client() as client:
             await client.send(get(server.url + "/info"))
         headers = server.requests[0].headers
         assert headers["user-agent"].startswith("hubgate/")
@@ -103,7 +103,7 @@ async def test_connections_are_kept_for_the_next_request() -> None:
         finally:
             writer.close()
 
-    async with raw_server(answer) as port, pooled() as client:
+    async with raw_server(answer) as port, open_http_client() as client:
         for _ in range(3):
             assert (await client.send(get(f"http://127.0.0.1:{port}"))).body == b"Ok"
     assert connections == 1
@@ -119,12 +119,12 @@ async def test_connections_that_nobody_needs_are_closed_after_a_while() -> None:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + b"x" * length)
         left.set()
 
-    async with raw_server(answer) as port, pooled(keep_alive_seconds=0.1) as client:
+    async with raw_server(answer) as port, open_http_client(keep_alive_seconds=0.1) as client:
         url = f"http://127.0.0.1:{port}"
         await asyncio.gather(*(client.send(get(f"{url}/2")) for _ in range(2)))
         await asyncio.gather(*(left.wait() for left in closed))
         assert len(closed) == 2
-    async with raw_server(answer) as port, pooled(keep_alive_seconds=0) as client:
+    async with raw_server(answer) as port, open_http_client(keep_alive_seconds=0) as client:
         for _ in range(2):
             assert (await client.send(get(f"http://127.0.0.1:{port}/2"))).body == b"xx"
         assert len(closed) == 4, "a connection that its server may be closing was used"
@@ -132,7 +132,7 @@ async def test_connections_that_nobody_needs_are_closed_after_a_while() -> None:
 
 async def test_a_header_that_would_be_two_is_not_sent() -> None:
     with lookalike("tei") as server:
-        async with pooled() as client:
+        async with open_http_client() as client:
             request = HttpRequest(method="GET", url=server.url, headers={"Authorization": "Bearer a\r\nX: b"})
             assert isinstance(await failure(client.send(request)), InvalidEndpoint)
         assert server.requests == []
@@ -141,7 +141,7 @@ async def test_a_header_that_would_be_two_is_not_sent() -> None:
 async def test_a_large_body_arrives_whole() -> None:
     body = b'{"inputs": ["' + b"x" * 1_500_000 + b'"]}'
     with lookalike("tei") as server:
-        async with pooled() as client:
+        async with open_http_client() as client:
             await client.send(HttpRequest(method="POST", url=server.url + "/embed", body=body))
         assert server.requests[0].body == body
 
@@ -149,14 +149,14 @@ async def test_a_large_body_arrives_whole() -> None:
 async def test_gzip_is_unpacked() -> None:
     packed = gzip.compress(b"hello")
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
-    async with replying(head + packed) as url, pooled() as client:
+    async with replying(head + packed) as url, open_http_client() as client:
         assert (await client.send(get(url))).body == b"hello"
 
 
 async def test_what_only_says_it_is_gzip_is_unreadable() -> None:
     async with (
         replying(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello") as url,
-        pooled() as client,
+        open_http_client() as client,
     ):
         error = await failure(client.send(get(url)))
     assert isinstance(error, UpstreamUnreadable)
@@ -165,7 +165,7 @@ async def test_what_only_says_it_is_gzip_is_unreadable() -> None:
 
 async def test_a_reply_beyond_the_bound_is_refused_and_an_error_page_is_read_in_part() -> None:
     head = b"HTTP/1.1 %s\r\nContent-Length: 3000000\r\n\r\n"
-    async with pooled(max_reply_bytes=1000) as client:
+    async with open_http_client(max_reply_bytes=1000) as client:
         async with replying(head % b"200 OK" + b"x" * 3_000_000) as url:
             error = await failure(client.send(get(url)))
             assert isinstance(error, UpstreamUnreadable)
@@ -178,7 +178,7 @@ async def test_a_reply_beyond_the_bound_is_refused_and_an_error_page_is_read_in_
 
 async def test_a_redirect_is_not_followed_and_its_target_is_named_without_its_secrets() -> None:
     with lookalike("tei", fault="redirect") as server:
-        async with pooled() as client:
+        async with open_http_client() as client:
             error = await failure(client.send(get(server.url)))
     assert isinstance(error, UpstreamUnreachable)
     assert (error.cause, error.retryable) == (Cause.UPSTREAM_REDIRECTS, False)
@@ -189,7 +189,7 @@ async def test_a_redirect_is_not_followed_and_its_target_is_named_without_its_se
 async def test_a_redirect_to_nowhere_is_an_error_too() -> None:
     async with (
         replying(b"HTTP/1.1 302 Found\r\nLocation: http://[bad\r\nContent-Length: 0\r\n\r\n") as url,
-        pooled() as client,
+        open_http_client() as client,
     ):
         assert (await failure(client.send(get(url)))).cause is Cause.UPSTREAM_REDIRECTS
 
@@ -205,7 +205,7 @@ async def test_a_redirect_to_nowhere_is_an_error_too() -> None:
 )
 async def test_a_server_that_breaks_off_is_told_from_one_that_never_answers(fault: str, cause: Cause) -> None:
     with lookalike("tei", fault=fault) as server:
-        async with pooled() as client:
+        async with open_http_client() as client:
             error = await failure(client.send(get(server.url, timeout=0.2 if fault == "hang" else None)))
     assert error.cause is cause
     assert server.url in error.message
@@ -215,7 +215,7 @@ async def test_a_server_that_breaks_off_is_told_from_one_that_never_answers(faul
 async def test_nothing_listening_is_told() -> None:
     with lookalike("tei") as server:
         pass
-    async with pooled() as client:
+    async with open_http_client() as client:
         error = await failure(client.send(get(server.url)))
     assert (error.cause, error.retryable) == (Cause.CONNECTION_REFUSED, True)
 
@@ -226,7 +226,7 @@ async def test_a_connection_that_never_comes_about_is_a_timeout() -> None:
         for one in waiting:  # the queue of connections is full when they wait in it
             one.setblocking(False)
             one.connect_ex(listener.getsockname())
-        async with pooled(connect_seconds=0.2) as client:
+        async with open_http_client(connect_seconds=0.2) as client:
             error = await failure(client.send(get(f"http://127.0.0.1:{listener.getsockname()[1]}")))
         for one in waiting:
             one.close()
@@ -250,7 +250,7 @@ async def test_a_name_that_cannot_be_looked_up_comes_with_advice_that_fits(
     async def fail(host: str, port: int) -> Sequence[str]:
         raise socket.gaierror(code, "no")
 
-    async with pooled(resolve=fail) as client:
+    async with open_http_client(resolve=fail) as client:
         error = await failure(client.send(get(f"http://{host}")))
     assert error.cause is Cause.NAME_NOT_RESOLVED
     assert host in error.message
@@ -258,7 +258,7 @@ async def test_a_name_that_cannot_be_looked_up_comes_with_advice_that_fits(
 
 
 async def test_a_network_without_a_way_is_told() -> None:
-    async with pooled() as client:
+    async with open_http_client() as client:
         error = await failure(client.send(get("http://127.255.255.255:9")))
     assert error.cause in {Cause.CONNECTION_REFUSED, Cause.CONNECTION_LOST}
     assert "127.255.255.255" in error.message
@@ -266,13 +266,13 @@ async def test_a_network_without_a_way_is_told() -> None:
 
 @pytest.mark.parametrize("url", ["http://", "http://" + "ä" * 80, "http://a..b", "http://[::1"])
 async def test_a_url_that_cannot_be_asked_is_refused(url: str) -> None:
-    async with pooled() as client:
+    async with open_http_client() as client:
         assert isinstance(await failure(client.send(get(url))), InvalidEndpoint)
 
 
 async def test_a_certificate_that_is_not_accepted_says_why(tmp_path: Path) -> None:
-    with lookalike("tei", tls=serving(made_certificate(tmp_path))) as server:
-        async with pooled() as client:
+    with lookalike("tei", tls=server_context(write_certificate(tmp_path))) as server:
+        async with open_http_client() as client:
             error = await failure(client.send(get(server.url)))
     assert (error.cause, error.retryable) == (Cause.TLS_FAILED, False)
     assert "self-signed certificate" in error.message
@@ -280,7 +280,7 @@ async def test_a_certificate_that_is_not_accepted_says_why(tmp_path: Path) -> No
 
 async def test_tls_with_a_server_that_has_none_says_so() -> None:
     with lookalike("tei") as server:
-        async with pooled() as client:
+        async with open_http_client() as client:
             error = await failure(client.send(get(server.url.replace("http:", "https:"))))
     assert error.cause is Cause.TLS_FAILED
     assert "plain HTTP" in error.message
@@ -290,14 +290,14 @@ async def test_tls_with_a_server_that_has_none_says_so() -> None:
     "url", ["http://169.254.169.254/latest/meta-data", "http://2852039166", "http://[::ffff:169.254.169.254]"]
 )
 async def test_the_clouds_metadata_is_never_asked(url: str) -> None:
-    async with pooled() as client:
+    async with open_http_client() as client:
         assert (await failure(client.send(get(url)))).cause is Cause.ADDRESS_REFUSED
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1", "fd00:ec2::254"])
 async def test_nor_under_a_name_of_its_own(address: str) -> None:
     names = Names(innocent_example=[address])
-    async with pooled(resolve=names) as client:
+    async with open_http_client(resolve=names) as client:
         error = await failure(client.send(get("http://innocent.example/")))
     assert error.cause is Cause.ADDRESS_REFUSED
     assert "innocent.example" in error.message
@@ -309,9 +309,9 @@ async def test_nor_when_the_name_server_changes_its_mind() -> None:
     closing = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     async with replying(closing) as url:
         target = url.replace("127.0.0.1", "rebinding.example")
-        async with pooled(resolve=names) as client:
+        async with open_http_client(resolve=names) as client:
             assert (await client.send(get(target))).status == 200
-        async with pooled(resolve=names) as client:
+        async with open_http_client(resolve=names) as client:
             assert (await failure(client.send(get(target)))).cause is Cause.ADDRESS_REFUSED
     assert names.script["rebinding.example"] == []
 
@@ -319,7 +319,7 @@ async def test_nor_when_the_name_server_changes_its_mind() -> None:
 async def test_every_address_of_a_name_is_checked_before_any_is_asked() -> None:
     with lookalike("tei") as server:
         names = Names(innocent_example=["127.0.0.1 169.254.169.254"])
-        async with pooled(resolve=names) as client:
+        async with open_http_client(resolve=names) as client:
             error = await failure(client.send(get(server.url.replace("127.0.0.1", "innocent.example"))))
         assert error.cause is Cause.ADDRESS_REFUSED
         assert server.requests == []
@@ -328,7 +328,7 @@ async def test_every_address_of_a_name_is_checked_before_any_is_asked() -> None:
 async def test_where_nothing_listens_at_one_address_of_a_name_the_next_is_asked() -> None:
     with lookalike("tei") as server:
         names = Names(model_example=["127.255.255.254 127.0.0.1"])
-        async with pooled(resolve=names) as client:
+        async with open_http_client(resolve=names) as client:
             url = server.url.replace("127.0.0.1", "model.example")
             assert (await client.send(get(url + "/health"))).status == 200
 
@@ -342,13 +342,13 @@ async def test_a_name_without_addresses_and_a_name_server_without_an_answer_are_
         raise AssertionError
 
     for resolve, cause in ((nothing, Cause.NAME_NOT_RESOLVED), (silence, Cause.UPSTREAM_TIMEOUT)):
-        async with pooled(resolve=resolve, connect_seconds=0.05) as client:
+        async with open_http_client(resolve=resolve, connect_seconds=0.05) as client:
             assert (await failure(client.send(get("http://model.example")))).cause is cause
 
 
 async def test_loopback_is_not_asked_where_private_addresses_are_forbidden() -> None:
     with lookalike("tei") as server:
-        async with pooled(AddressRule(allow_private=False)) as client:
+        async with open_http_client(AddressRule(allow_private=False)) as client:
             for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
                 assert (await failure(client.send(get(url)))).cause is Cause.ADDRESS_REFUSED
         assert server.requests == []
@@ -360,7 +360,7 @@ async def when(server: LookAlike, condition: Callable[[LookAlike], bool]) -> Non
 
 async def test_a_caller_that_leaves_takes_its_connection_along() -> None:
     with lookalike("tei", fault="hang") as server:
-        async with pooled() as client:
+        async with open_http_client() as client:
             caller = asyncio.create_task(client.send(get(server.url)))
             await when(server, lambda s: len(s.requests) == 1)
             caller.cancel()

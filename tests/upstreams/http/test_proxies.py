@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from certificates import made_certificate, serving
+from certificates import server_context, write_certificate
+from http_client import open_http_client
 from lookalikes import lookalike
 from lookalikes.hub_api import running_hub_api
-from pooled import pooled
 from raw_server import raw_server
 
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, UpstreamUnreachable
@@ -95,13 +95,13 @@ async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_certificate(tmp_path_factory.mktemp("tls"))
+    return write_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
 def secure(certificate: Path) -> Iterator[LookAlike]:
     """A model server behind TLS."""
-    with lookalike("tei", tls=serving(certificate)) as server:
+    with lookalike("tei", tls=server_context(certificate)) as server:
         yield server
 
 
@@ -122,7 +122,7 @@ async def failure(asked: Awaitable[object]) -> HubgateError:
 class TestPlain:
     async def test_the_proxy_is_told_the_whole_url_and_its_connection_is_kept(self) -> None:
         proxy = ForwardProxy()
-        async with proxy.running() as where, pooled() as client:
+        async with proxy.running() as where, open_http_client() as client:
             for _ in range(2):
                 assert (await client.send(get(HTTP, f"http://{where}"))).body == b"Ok"
         assert proxy.asked == [b"GET http://model.example/health?a=1 HTTP/1.1"] * 2
@@ -132,7 +132,7 @@ class TestPlain:
 
     async def test_it_is_shown_the_name_and_the_password_of_its_url(self) -> None:
         proxy = ForwardProxy(word="jo@corp:p:ä/")
-        async with proxy.running() as where, pooled() as client:
+        async with proxy.running() as where, open_http_client() as client:
             reply = await client.send(get(HTTP, f"http://jo%40corp:p:%C3%A4%2F@{where}"))
             assert reply.status == 200
             assert (await client.send(get(HTTP, f"http://{where}"))).status == 407
@@ -140,14 +140,14 @@ class TestPlain:
         assert proxy.connections == 3, "who shows something else is somebody else"
 
     async def test_a_stream_comes_through(self) -> None:
-        async with ForwardProxy().running() as where, pooled() as client:
+        async with ForwardProxy().running() as where, open_http_client() as client:
             stream = await client.stream(get(HTTP, f"http://{where}"))
             assert b"".join([piece async for piece in stream]) == b"Ok"
             await stream.aclose()
 
     async def test_a_proxy_may_speak_tls(self, certificate: Path) -> None:
         proxy = ForwardProxy()
-        async with proxy.running(serving(certificate)) as where, pooled() as client:
+        async with proxy.running(server_context(certificate)) as where, open_http_client() as client:
             reply = await client.send(get(HTTP, f"https://{where}", certificate))
             assert reply.body == b"Ok"
             error = await failure(client.send(get(HTTP, f"https://{where}")))
@@ -160,7 +160,7 @@ class TestTunnel:
         self, secure: LookAlike, certificate: Path
     ) -> None:
         proxy = ForwardProxy(port_of(secure.url), word="u:p")
-        async with proxy.running() as where, pooled() as client:
+        async with proxy.running() as where, open_http_client() as client:
             for _ in range(2):
                 asked = get(secure.url + "/health", f"http://u:p@{where}", certificate)
                 assert (await client.send(asked)).status == 200
@@ -174,7 +174,7 @@ class TestTunnel:
         self, secure: LookAlike, certificate: Path
     ) -> None:
         proxies = [ForwardProxy(port_of(secure.url)) for _ in range(2)]
-        async with proxies[0].running() as one, proxies[1].running() as two, pooled() as client:
+        async with proxies[0].running() as one, proxies[1].running() as two, open_http_client() as client:
             for where in (one, two):
                 for url in (secure.url + "/health", HTTP):
                     assert (await client.send(get(url, f"http://{where}", certificate))).status == 200
@@ -182,21 +182,21 @@ class TestTunnel:
 
     async def test_a_proxy_may_speak_tls_itself(self, secure: LookAlike, certificate: Path) -> None:
         async with (
-            ForwardProxy(port_of(secure.url)).running(serving(certificate)) as where,
-            pooled() as client,
+            ForwardProxy(port_of(secure.url)).running(server_context(certificate)) as where,
+            open_http_client() as client,
         ):
             reply = await client.send(get(secure.url + "/health", f"https://{where}", certificate))
             assert reply.status == 200
 
     async def test_a_server_whose_certificate_is_not_accepted_is_named(self, secure: LookAlike) -> None:
-        async with ForwardProxy(port_of(secure.url)).running() as where, pooled() as client:
+        async with ForwardProxy(port_of(secure.url)).running() as where, open_http_client() as client:
             error = await failure(client.send(get(secure.url, f"http://{where}")))
         assert (error.cause, error.retryable) == (Cause.TLS_FAILED, False)
         assert secure.url in error.message
 
     async def test_a_server_without_tls_behind_it_is_told(self) -> None:
         with lookalike("tei") as server:
-            async with ForwardProxy(port_of(server.url)).running() as where, pooled() as client:
+            async with ForwardProxy(port_of(server.url)).running() as where, open_http_client() as client:
                 error = await failure(client.send(get(HTTPS, f"http://{where}")))
         assert "https://model.example: it speaks plain HTTP" in error.message
 
@@ -212,13 +212,13 @@ class TestTunnel:
         ids=["403", "502", "nothing", "not http", "more than a tunnel"],
     )
     async def test_a_proxy_that_opens_none_is_told(self, answer: bytes, said: str, retryable: bool) -> None:
-        async with ForwardProxy(answer=answer).running() as where, pooled() as client:
+        async with ForwardProxy(answer=answer).running() as where, open_http_client() as client:
             with pytest.raises(HubgateError, match=said) as caught:
                 await client.send(get(HTTPS, f"http://{where}"))
         assert caught.value.retryable is retryable
 
     async def test_one_that_wants_a_password_is_told(self) -> None:
-        async with ForwardProxy(word="u:p").running() as where, pooled() as client:
+        async with ForwardProxy(word="u:p").running() as where, open_http_client() as client:
             error = await failure(client.send(get(HTTPS, f"http://u:wrong@{where}")))
         assert (
             "The proxy on the way to https://model.example lets nobody through: it said 407" in error.message
@@ -237,14 +237,14 @@ class TestTunnel:
 
         async with raw_server(silent) as port:
             proxy = f"http://127.0.0.1:{port}"
-            async with pooled(connect_seconds=0.1) as client:
+            async with open_http_client(connect_seconds=0.1) as client:
                 error = await failure(client.send(get(HTTPS, proxy)))
                 assert error.cause is Cause.UPSTREAM_TIMEOUT
                 assert f"The proxy 127.0.0.1:{port} did not answer" in error.message
                 await asyncio.wait_for(left.wait(), 10)
             asked.clear()
             left.clear()
-            async with pooled() as client:
+            async with open_http_client() as client:
                 caller = asyncio.create_task(client.send(get(HTTPS, proxy)))
                 await asked.wait()
                 caller.cancel()
@@ -258,8 +258,8 @@ def test_tunnels_are_gone_through_on_uvloop_too(secure: LookAlike, certificate: 
     uvloop = pytest.importorskip("uvloop", reason="there is no uvloop for this platform")
 
     async def asked() -> list[int]:
-        tls = serving(certificate) if scheme == "https" else None
-        async with ForwardProxy(port_of(secure.url)).running(tls) as where, pooled() as client:
+        tls = server_context(certificate) if scheme == "https" else None
+        async with ForwardProxy(port_of(secure.url)).running(tls) as where, open_http_client() as client:
             request = get(secure.url + "/health", f"{scheme}://{where}", certificate)
             return [(await client.send(request)).status for _ in range(2)]
 
@@ -269,7 +269,7 @@ def test_tunnels_are_gone_through_on_uvloop_too(secure: LookAlike, certificate: 
 
 class TestWhichProxies:
     async def test_one_that_is_not_there_is_named(self) -> None:
-        async with pooled() as client:
+        async with open_http_client() as client:
             for url in (HTTP, HTTPS):
                 error = await failure(client.send(get(url, "http://127.0.0.1:9")))
                 assert error.cause is Cause.CONNECTION_REFUSED
@@ -279,18 +279,18 @@ class TestWhichProxies:
         async def metadata(host: str, port: int) -> list[str]:
             return ["169.254.169.254"]
 
-        async with pooled(resolve=metadata) as client:
+        async with open_http_client(resolve=metadata) as client:
             for proxy in ("http://169.254.169.254", "http://proxy.example:3128"):
                 assert (await failure(client.send(get(HTTP, proxy)))).cause is Cause.ADDRESS_REFUSED
             behind = get("http://169.254.169.254/latest", "http://127.0.0.1:9")
             assert (await failure(client.send(behind))).cause is Cause.ADDRESS_REFUSED
-        async with pooled(AddressRule(allow_private=False)) as client:
+        async with open_http_client(AddressRule(allow_private=False)) as client:
             assert (
                 await failure(client.send(get(HTTP, "http://127.0.0.1:9")))
             ).cause is Cause.ADDRESS_REFUSED
 
     async def test_one_that_is_no_http_proxy_is_refused(self) -> None:
-        async with pooled() as client:
+        async with open_http_client() as client:
             assert isinstance(await failure(client.send(get(HTTP, "socks5://127.0.0.1:9"))), InvalidEndpoint)
 
     def test_its_password_is_not_shown(self) -> None:

@@ -7,8 +7,8 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
+from http_client import open_http_client
 from lookalikes import lookalike
-from pooled import pooled
 from raw_server import raw_server
 
 from hubgate.core.traffic.rate_limiter import Permit, RateLimiter
@@ -51,7 +51,7 @@ async def test_a_permit_that_lapsed_while_connecting_is_replaced_before_anything
     names = SlowNames()
     limiter = RateLimiter(60, clock=names.clock)
     with lookalike("tei") as server:
-        async with pooled(resolve=names) as client:
+        async with open_http_client(resolve=names) as client:
             permit = await limiter.take()
             await client.send(get(port_of(server.url), permit))
             limiter.done(permit)
@@ -66,7 +66,7 @@ async def test_a_permit_that_lapsed_while_connecting_is_replaced_before_anything
 async def test_a_quick_connection_leaves_under_the_first_permit_and_so_does_a_stream() -> None:
     limiter = RateLimiter(60, burst=2, clock=lambda: 0.0)
     with lookalike("tei") as server:
-        async with pooled() as client:
+        async with open_http_client() as client:
             for ask in (client.send, client.stream):
                 permit = await limiter.take()
                 first = permit.counted
@@ -94,7 +94,7 @@ async def test_a_server_that_hangs_up_while_a_permit_is_awaited_is_connected_to_
         await writer.wait_closed()
         closed.set()
 
-    async with raw_server(answer) as port, pooled(resolve=names) as client:
+    async with raw_server(answer) as port, open_http_client(resolve=names) as client:
         permit = await limiter.take()
         asking = asyncio.create_task(client.send(get(port, permit)))
         await closed.wait()
@@ -119,7 +119,7 @@ async def test_who_leaves_while_a_permit_is_awaited_leaves_no_connection() -> No
         writer.close()
         ended.set()
 
-    async with raw_server(answer) as port, pooled(resolve=names) as client:
+    async with raw_server(answer) as port, open_http_client(resolve=names) as client:
         permit = await limiter.take()
         asking = asyncio.create_task(client.send(get(port, permit)))
         await connected.wait()
@@ -151,7 +151,7 @@ async def test_a_server_that_accepts_late_is_sent_one_request_under_a_new_permit
         other = socket.create_connection(where)
         permit = await limiter.take()
         first = permit.counted
-        async with pooled() as client:
+        async with open_http_client() as client:
             asking = asyncio.create_task(client.send(get(where[1], permit, host="127.0.0.1")))
             await asyncio.sleep(first.leave_by - loop.time())  # the permit lapses
             async with await asyncio.start_server(answer, sock=listening):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from scripted import ADMIN_KEY, Script
+from scripted_gateway import ADMIN_KEY, Script
 
 from hubgate.domain.calls import Encoding, Vectors
 from hubgate.domain.endpoint import Endpoint, Source, Task
@@ -30,7 +30,7 @@ from hubgate.web.app import create_app
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
     from hubgate.settings import Settings
     from hubgate.web.http.asgi import AsgiApp
@@ -49,11 +49,11 @@ def routes(app: AsgiApp) -> set[str]:
     }
 
 
-async def test_every_route_is_documented_and_every_documented_one_served(scripted: ScriptedGate) -> None:
+async def test_every_route_is_documented_and_every_documented_one_served(scripted: ScriptedGateway) -> None:
     assert set(re.findall(r"^\| `([A-Z]+ /api[^`]*)`", PAGE, re.MULTILINE)) == routes(scripted.app)
 
 
-async def test_every_route_wants_an_admin_key(scripted: ScriptedGate) -> None:
+async def test_every_route_wants_an_admin_key(scripted: ScriptedGateway) -> None:
     _, plain = await scripted.access.create("app")
     asked = 0
     for route in routes(scripted.app):
@@ -66,12 +66,14 @@ async def test_every_route_wants_an_admin_key(scripted: ScriptedGate) -> None:
     assert scripted.gateway.find("e5").name == "e5"
 
 
-async def test_about_tells_versions(scripted: ScriptedGate) -> None:
+async def test_about_tells_versions(scripted: ScriptedGateway) -> None:
     assert set((await scripted.request("GET", "/api/about")).json()) == {"hubgate", "python", "icu"}
 
 
 class TestEndpoints:
-    async def test_an_endpoint_is_registered_shown_listed_and_removed(self, scripted: ScriptedGate) -> None:
+    async def test_an_endpoint_is_registered_shown_listed_and_removed(
+        self, scripted: ScriptedGateway
+    ) -> None:
         form = {"name": "fake", "source": "fake", "rate_limit": {"requests_per_minute": 7}, "cache": False}
         added = await scripted.request("POST", "/api/endpoints", form)
         assert added.status == 201
@@ -93,7 +95,7 @@ class TestEndpoints:
             assert (gone.status, gone.json()["error"]["cause"]) == (404, "endpoint_not_found")
 
     async def test_an_endpoint_is_shown_without_its_token_and_its_fingerprint(
-        self, scripted: ScriptedGate
+        self, scripted: ScriptedGateway
     ) -> None:
         form = {"name": "own", "url": "http://127.0.0.1:1/", "token": TOKEN}
         added = await scripted.request("POST", "/api/endpoints", form)
@@ -149,19 +151,19 @@ class TestEndpoints:
         ],
     )
     async def test_a_form_is_strictly_read_and_nothing_is_stored(
-        self, scripted: ScriptedGate, form: object, told: str
+        self, scripted: ScriptedGateway, form: object, told: str
     ) -> None:
         reply = await scripted.request("POST", "/api/endpoints", form)
         assert reply.status == 400
         assert told in reply.json()["error"]["message"]
         assert [endpoint.name for endpoint in scripted.gateway.endpoints()] == ["e5"]
 
-    async def test_a_name_that_is_taken_is_a_409(self, scripted: ScriptedGate) -> None:
+    async def test_a_name_that_is_taken_is_a_409(self, scripted: ScriptedGateway) -> None:
         reply = await scripted.request("POST", "/api/endpoints", {"name": "e5", "source": "fake"})
         assert (reply.status, reply.json()["error"]["cause"]) == (409, "endpoint_exists")
 
     async def test_a_check_that_finds_another_model_is_a_424_until_it_is_accepted(
-        self, scripted: ScriptedGate
+        self, scripted: ScriptedGateway
     ) -> None:
         assert (await scripted.request("POST", "/api/endpoints/e5/check")).json()["name"] == "e5"
         good = scripted.script.facts
@@ -181,7 +183,7 @@ class TestEndpoints:
         called = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"})
         assert called.status == 200
 
-    async def test_an_error_has_cause_message_and_remedy(self, scripted: ScriptedGate) -> None:
+    async def test_an_error_has_cause_message_and_remedy(self, scripted: ScriptedGateway) -> None:
         def fail(call: object) -> Any:
             raise UpstreamUnreachable("Nothing listens.", remedy="Start it.")
 
@@ -194,7 +196,7 @@ class TestEndpoints:
 
 
 class TestKeys:
-    async def test_a_key_is_shown_once_and_stops_when_it_is_revoked(self, scripted: ScriptedGate) -> None:
+    async def test_a_key_is_shown_once_and_stops_when_it_is_revoked(self, scripted: ScriptedGateway) -> None:
         form = {"name": "dify", "default_endpoint": "e5", "bulk": True, "input_type": "ingest"}
         made = await scripted.request("POST", "/api/keys", form)
         assert made.status == 201
@@ -210,7 +212,7 @@ class TestKeys:
         assert (await scripted.request("GET", "/v1/models", key=plain)).status == 401
 
     async def test_a_key_is_revoked_by_its_name_too_whatever_stands_in_it(
-        self, scripted: ScriptedGate
+        self, scripted: ScriptedGateway
     ) -> None:
         await scripted.request("POST", "/api/keys", {"name": "team/one"})
         assert (await scripted.request("DELETE", "/api/keys/team/one")).status == 204
@@ -230,7 +232,9 @@ class TestKeys:
             ({"name": "x", "default_endpoint": ""}, 404),
         ],
     )
-    async def test_a_form_is_strictly_read(self, scripted: ScriptedGate, form: object, status: int) -> None:
+    async def test_a_form_is_strictly_read(
+        self, scripted: ScriptedGateway, form: object, status: int
+    ) -> None:
         assert (await scripted.request("POST", "/api/keys", form)).status == status
         assert [key["name"] for key in (await scripted.request("GET", "/api/keys")).json()["keys"]] == [
             "admin"
@@ -238,7 +242,7 @@ class TestKeys:
 
 
 class TestSecret:
-    async def test_rotation_tells_how_many_tokens_were_sealed(self, scripted: ScriptedGate) -> None:
+    async def test_rotation_tells_how_many_tokens_were_sealed(self, scripted: ScriptedGateway) -> None:
         draft = Endpoint(name="own", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
         await scripted.gateway.register(draft, Secret(TOKEN))
         reply = await scripted.request("POST", "/api/secret/rotate")
@@ -248,8 +252,8 @@ class TestSecret:
 class TestCache:
     @pytest.fixture
     async def remembering(
-        self, scripted: ScriptedGate, settings: Settings, tmp_path: Path, migrated: Path
-    ) -> AsyncIterator[ScriptedGate]:
+        self, scripted: ScriptedGateway, settings: Settings, tmp_path: Path, migrated: Path
+    ) -> AsyncIterator[ScriptedGateway]:
         """The same with the whole pipeline, and a cache."""
         shutil.copytree(migrated, tmp_path / "other")
         home = tmp_path / "other" / "home"
@@ -280,7 +284,7 @@ class TestCache:
         await store.close()
 
     async def test_what_is_remembered_is_counted_and_can_be_forgotten(
-        self, remembering: ScriptedGate
+        self, remembering: ScriptedGateway
     ) -> None:
         for texts in (["a", "b"], ["b", "c"]):
             body = {"model": "e5", "input": texts}
@@ -293,12 +297,12 @@ class TestCache:
         stats = (await remembering.request("GET", "/api/cache")).json()
         assert stats["memory"]["entries"] == 0
 
-    async def test_a_gate_without_a_cache_says_so(self, scripted: ScriptedGate) -> None:
+    async def test_a_gate_without_a_cache_says_so(self, scripted: ScriptedGateway) -> None:
         assert (await scripted.request("GET", "/api/cache")).json() == {"enabled": False}
         assert (await scripted.request("DELETE", "/api/cache")).status == 204
 
 
-async def test_no_digest_of_a_key_is_shown(scripted: ScriptedGate) -> None:
+async def test_no_digest_of_a_key_is_shown(scripted: ScriptedGateway) -> None:
     key, _ = await scripted.access.create("app")
     listed = json.dumps((await scripted.request("GET", "/api/keys")).json())
     assert key.digest.hex() not in listed

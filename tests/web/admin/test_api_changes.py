@@ -19,12 +19,12 @@ from hubgate.service.usage import MOST_ROWS
 from hubgate.web.schemas.endpoint import EndpointForm
 
 if TYPE_CHECKING:
-    from scripted import Reply, ScriptedGate
+    from scripted_gateway import Reply, ScriptedGateway
 
 TOKEN = "hf_aTokenThatNobodyMayEverSee_last"
 
 
-async def sent(gate: ScriptedGate, method: str, path: str, body: object = None, **how: Any) -> Any:
+async def sent(gate: ScriptedGateway, method: str, path: str, body: object = None, **how: Any) -> Any:
     """What came back of a request that must succeed."""
     reply = await gate.request(method, path, body, **how)
     assert reply.status < 300, reply.body
@@ -39,12 +39,12 @@ def fail(_: object) -> Any:
     raise UpstreamUnreachable("Nothing listens.", remedy="Start it.")
 
 
-async def embed(gate: ScriptedGate, key: str, name: str = "e5") -> Reply:
+async def embed(gate: ScriptedGateway, key: str, name: str = "e5") -> Reply:
     return await gate.request("POST", "/v1/embeddings", {"model": name, "input": "a"}, key=key)
 
 
 class TestEndpoints:
-    async def test_a_setting_is_changed_and_all_others_stay(self, scripted: ScriptedGate) -> None:
+    async def test_a_setting_is_changed_and_all_others_stay(self, scripted: ScriptedGateway) -> None:
         form = {
             "name": "own",
             "url": "http://127.0.0.1:1/",
@@ -98,14 +98,14 @@ class TestEndpoints:
         ],
     )
     async def test_changes_are_strictly_read_and_nothing_is_changed(
-        self, scripted: ScriptedGate, changes: object, status: int, told: str
+        self, scripted: ScriptedGateway, changes: object, status: int, told: str
     ) -> None:
         before = await sent(scripted, "GET", "/api/endpoints/e5")
         reply = await scripted.request("PATCH", "/api/endpoints/e5", changes)
         assert (reply.status, told in reply.json()["error"]["message"]) == (status, True)
         assert await sent(scripted, "GET", "/api/endpoints/e5") == before
 
-    async def test_every_field_of_the_form_is_shown_again(self, scripted: ScriptedGate) -> None:
+    async def test_every_field_of_the_form_is_shown_again(self, scripted: ScriptedGateway) -> None:
         await sent(scripted, "POST", "/api/connections", {"name": "team", "token": TOKEN})
         form = {
             "name": "hosted",
@@ -166,7 +166,9 @@ class TestEndpoints:
         assert same == [], "this test sets every field"
         assert EndpointForm.of(whole).endpoint() == (whole, None)
 
-    async def test_one_that_is_switched_off_answers_424_on_every_face(self, scripted: ScriptedGate) -> None:
+    async def test_one_that_is_switched_off_answers_424_on_every_face(
+        self, scripted: ScriptedGateway
+    ) -> None:
         shown = await sent(scripted, "PATCH", "/api/endpoints/e5", {"enabled": False})
         assert shown["enabled"] is False
         assert scripted.script.calls == []
@@ -182,7 +184,7 @@ class TestEndpoints:
         assert (await embed(scripted, "an-admin-key-for-tests")).status == 200
 
     async def test_a_failed_test_is_saved_switched_off_where_that_is_asked(
-        self, scripted: ScriptedGate
+        self, scripted: ScriptedGateway
     ) -> None:
         scripted.script.answer = fail
         form = {"name": "own", "url": "http://127.0.0.1:1/", "token": TOKEN}
@@ -199,7 +201,7 @@ class TestEndpoints:
         scripted.script.answer = type(scripted.script)().answer
         assert (await sent(scripted, "PATCH", "/api/endpoints/own", {"enabled": True}))["tested"] is True
 
-    async def test_a_clone_is_the_same_under_another_name(self, scripted: ScriptedGate) -> None:
+    async def test_a_clone_is_the_same_under_another_name(self, scripted: ScriptedGateway) -> None:
         first = await sent(scripted, "GET", "/api/endpoints/e5")
         twin = await sent(scripted, "POST", "/api/endpoints/e5/clone", {"name": "twin"})
         assert twin == {**first, "name": "twin"}
@@ -210,7 +212,7 @@ class TestEndpoints:
         )
 
     async def test_one_in_use_is_removed_by_force_alone_and_elasticsearch_keeps_its_contract(
-        self, scripted: ScriptedGate
+        self, scripted: ScriptedGateway
     ) -> None:
         for name in ("two", "three"):
             await sent(scripted, "POST", "/api/endpoints/e5/clone", {"name": name})
@@ -227,7 +229,7 @@ class TestEndpoints:
 
 class TestConnections:
     async def test_a_token_is_stored_shown_by_its_end_replaced_and_forgotten(
-        self, scripted: ScriptedGate
+        self, scripted: ScriptedGateway
     ) -> None:
         made = await sent(
             scripted, "POST", "/api/connections", {"name": "team", "token": f"{TOKEN}\n{TOKEN}2"}
@@ -251,7 +253,9 @@ class TestConnections:
 
 
 class TestKeys:
-    async def test_a_key_sees_and_calls_only_the_endpoints_in_its_scope(self, scripted: ScriptedGate) -> None:
+    async def test_a_key_sees_and_calls_only_the_endpoints_in_its_scope(
+        self, scripted: ScriptedGateway
+    ) -> None:
         await sent(scripted, "POST", "/api/endpoints/e5/clone", {"name": "twin"})
         made = await sent(scripted, "POST", "/api/keys", {"name": "app", "endpoints": ["twin"]})
         key = made["key"]
@@ -297,7 +301,7 @@ class TestKeys:
         ],
     )
     async def test_a_name_out_of_a_keys_scope_is_answered_exactly_as_one_that_does_not_exist(
-        self, scripted: ScriptedGate, hidden: str, method: str, path: str, body: dict[str, Any] | None
+        self, scripted: ScriptedGateway, hidden: str, method: str, path: str, body: dict[str, Any] | None
     ) -> None:
         await sent(scripted, "POST", "/api/endpoints/e5/clone", {"name": "twin-1"})
         await sent(scripted, "POST", "/api/endpoints/e5/clone", {"name": "twin-2"})
@@ -318,7 +322,7 @@ class TestKeys:
         assert await answer() == there
         assert 400 <= there[0] < 500
 
-    async def test_only_an_admin_sees_where_a_model_runs(self, scripted: ScriptedGate) -> None:
+    async def test_only_an_admin_sees_where_a_model_runs(self, scripted: ScriptedGateway) -> None:
         form = {"name": "far", "url": "http://10.1.2.3:8080", "model": "org/far", "save_anyway": True}
         await sent(scripted, "POST", "/api/endpoints", form)
         folder = {"name": "here", "source": "local", "model": "/srv/models/here", "save_anyway": True}
@@ -336,7 +340,7 @@ class TestKeys:
                 assert fact not in body, path
 
     async def test_beyond_its_requests_a_minute_a_key_is_told_when_to_come_back(
-        self, scripted: ScriptedGate
+        self, scripted: ScriptedGateway
     ) -> None:
         made = await sent(scripted, "POST", "/api/keys", {"name": "app", "requests_per_minute": 2})
         for _ in range(2):
@@ -353,20 +357,20 @@ class TestKeys:
         assert (await embed(scripted, made["key"])).status == 200
 
     async def test_a_key_that_has_spent_its_tokens_is_refused_the_same_way(
-        self, scripted: ScriptedGate
+        self, scripted: ScriptedGateway
     ) -> None:
         made = await sent(scripted, "POST", "/api/keys", {"name": "app", "tokens_per_minute": 3})
         assert (await embed(scripted, made["key"])).status == 200
         refused = await embed(scripted, made["key"])
         assert (refused.status, refused.json()["error"]["code"]) == (429, "key_limit")
 
-    async def test_an_expired_key_is_a_401_that_says_so(self, scripted: ScriptedGate) -> None:
+    async def test_an_expired_key_is_a_401_that_says_so(self, scripted: ScriptedGateway) -> None:
         made = await sent(scripted, "POST", "/api/keys", {"name": "app", "expires_at": time.time() + 3600})
         assert (await embed(scripted, made["key"])).status == 200
         past = await scripted.request("PATCH", "/api/keys/app", {"expires_at": 5})
         assert "in the past" in past.json()["error"]["message"]
 
-    async def test_changes_of_a_key_are_strictly_read(self, scripted: ScriptedGate) -> None:
+    async def test_changes_of_a_key_are_strictly_read(self, scripted: ScriptedGateway) -> None:
         await sent(scripted, "POST", "/api/keys", {"name": "team/app", "endpoints": ["e5"]})
         for changes, status in (
             ({"admin": True}, 400),
@@ -386,7 +390,7 @@ class TestKeys:
 
 
 class TestUsage:
-    async def test_use_is_told_by_endpoint_and_key_in_json_and_csv(self, scripted: ScriptedGate) -> None:
+    async def test_use_is_told_by_endpoint_and_key_in_json_and_csv(self, scripted: ScriptedGateway) -> None:
         made = await sent(scripted, "POST", "/api/keys", {"name": "=app", "requests_per_minute": 2})
         for _ in range(3):
             await embed(scripted, made["key"])
@@ -408,7 +412,7 @@ class TestUsage:
             assert (line["key_name"], line["requests"]) == ("'=app", "2")
             assert line["day"] == time.strftime("%Y-%m-%d", time.gmtime())
 
-    async def test_csv_has_all_rows_where_json_has_a_bound(self, scripted: ScriptedGate) -> None:
+    async def test_csv_has_all_rows_where_json_has_a_bound(self, scripted: ScriptedGateway) -> None:
         for number in range(MOST_ROWS + 1):
             scripted.gateway.usage.count(
                 "e5",
@@ -427,7 +431,7 @@ class TestUsage:
         keys = [line["key"] for line in csv.DictReader(io.StringIO(reply.body.decode()))]
         assert sorted(keys) == sorted(f"k{number}" for number in range(MOST_ROWS + 1))
 
-    async def test_what_asks_no_model_is_no_use(self, scripted: ScriptedGate) -> None:
+    async def test_what_asks_no_model_is_no_use(self, scripted: ScriptedGateway) -> None:
         for path in ("/v1/models", "/hf/e5/info", "/api/about"):
             await sent(scripted, "GET", path) if path != "/hf/e5/info" else None
         assert (await sent(scripted, "GET", "/api/usage"))["rows"] == []
@@ -435,10 +439,10 @@ class TestUsage:
     @pytest.mark.parametrize(
         "query", ["from=yesterday", "from=9&to=5", "by=moon", "format=xml", "from=2026-13-01"]
     )
-    async def test_a_question_is_strictly_read(self, scripted: ScriptedGate, query: str) -> None:
+    async def test_a_question_is_strictly_read(self, scripted: ScriptedGateway, query: str) -> None:
         assert told(await scripted.request("GET", f"/api/usage?{query}")) == (400, "invalid_request")
 
-    async def test_times_are_read_as_dates_moments_and_seconds(self, scripted: ScriptedGate) -> None:
+    async def test_times_are_read_as_dates_moments_and_seconds(self, scripted: ScriptedGateway) -> None:
         for query in ("from=2026-01-02&to=2026-01-03T00:30Z", "from=1767312000&to=1767400200"):
             answer = await sent(scripted, "GET", f"/api/usage?{query}&by=hour")
             assert (answer["from"], answer["to"]) == ("2026-01-02T00:00:00Z", "2026-01-03T00:30:00Z")
@@ -449,7 +453,7 @@ class TestUsage:
 
 
 class TestAudit:
-    async def test_every_change_names_who_what_and_how(self, scripted: ScriptedGate) -> None:
+    async def test_every_change_names_who_what_and_how(self, scripted: ScriptedGateway) -> None:
         boss = await sent(scripted, "POST", "/api/keys", {"name": "boss", "admin": True})
         how = {"key": boss["key"]}
         form = {"name": "own", "url": "http://127.0.0.1:1/", "token": TOKEN}
@@ -472,5 +476,5 @@ class TestAudit:
         assert older["changes"] == [changes[1]]
 
     @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "before=-1"])
-    async def test_a_question_is_strictly_read(self, scripted: ScriptedGate, query: str) -> None:
+    async def test_a_question_is_strictly_read(self, scripted: ScriptedGateway, query: str) -> None:
         assert told(await scripted.request("GET", f"/api/audit?{query}")) == (400, "invalid_request")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from scripted import two_numbers
+from scripted_gateway import two_numbers
 
 from hubgate.domain.calls import Rerank, Scores
 from hubgate.domain.endpoint import Endpoint, Source, Task
@@ -14,7 +14,7 @@ from hubgate.domain.errors import UpstreamUnreachable
 from hubgate.domain.secret import Secret
 
 if TYPE_CHECKING:
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
 TOKEN, ANOTHER = "hf_" + "one" * 8, "hf_" + "two" * 8
 WHOLE = """
@@ -33,13 +33,13 @@ keys:
 SECRETS = {"TEAM": TOKEN, "SECOND": ANOTHER}
 
 
-async def apply(gate: ScriptedGate, text: str, **form: Any) -> Any:
+async def apply(gate: ScriptedGateway, text: str, **form: Any) -> Any:
     reply = await gate.request("POST", "/api/config", {"yaml": text, "secrets": SECRETS, **form})
     assert reply.status == 200, reply.body
     return reply.json()
 
 
-async def export(gate: ScriptedGate, query: str = "") -> str:
+async def export(gate: ScriptedGateway, query: str = "") -> str:
     reply = await gate.request("GET", f"/api/config{query}")
     assert reply.status == 200
     return reply.body.decode()
@@ -58,7 +58,7 @@ ALL = [
 ]
 
 
-async def test_a_dry_run_tells_the_plan_and_changes_nothing(scripted: ScriptedGate) -> None:
+async def test_a_dry_run_tells_the_plan_and_changes_nothing(scripted: ScriptedGateway) -> None:
     before = await export(scripted)
     told = await apply(scripted, WHOLE, dry_run=True)
     assert (told["applied"], told["failed"], said(told)) == (False, 0, ALL)
@@ -70,7 +70,7 @@ async def test_a_dry_run_tells_the_plan_and_changes_nothing(scripted: ScriptedGa
     assert scripted.script.calls == []
 
 
-async def test_what_is_applied_is_there_and_a_second_time_changes_nothing(scripted: ScriptedGate) -> None:
+async def test_what_is_applied_is_there_and_a_second_time_changes_nothing(scripted: ScriptedGateway) -> None:
     told = await apply(scripted, WHOLE)
     assert (told["applied"], told["failed"], said(told)) == (True, 0, ALL)
     key = told["steps"][-1]["key"]
@@ -87,7 +87,7 @@ async def test_what_is_applied_is_there_and_a_second_time_changes_nothing(script
     assert len(scripted.script.calls) == calls
 
 
-async def test_an_export_applied_elsewhere_or_here_says_the_same(scripted: ScriptedGate) -> None:
+async def test_an_export_applied_elsewhere_or_here_says_the_same(scripted: ScriptedGateway) -> None:
     await apply(scripted, WHOLE)
     text = await export(scripted)
     assert TOKEN not in text
@@ -110,7 +110,7 @@ async def test_an_export_applied_elsewhere_or_here_says_the_same(scripted: Scrip
     assert (await scripted.request("GET", "/api/config?endpoint=nowhere")).status == 404
 
 
-async def test_two_names_that_would_have_one_variable_have_two(scripted: ScriptedGate) -> None:
+async def test_two_names_that_would_have_one_variable_have_two(scripted: ScriptedGateway) -> None:
     for name in ("a-b", "a.b"):
         draft = Endpoint(name=name, task=Task.TEXT_EMBEDDING, source=Source.FAKE)
         await scripted.gateway.register(draft, Secret(TOKEN))
@@ -118,7 +118,7 @@ async def test_two_names_that_would_have_one_variable_have_two(scripted: Scripte
     assert [written[name]["token"] for name in ("a-b", "a.b")] == ["${TOKEN_OF_A_B}", "${TOKEN_OF_A_B_2}"]
 
 
-async def test_changes_are_told_and_made_in_what_differs_alone(scripted: ScriptedGate) -> None:
+async def test_changes_are_told_and_made_in_what_differs_alone(scripted: ScriptedGateway) -> None:
     await apply(scripted, WHOLE)
     changed = (
         WHOLE.replace("burst: 3", "burst: 4")
@@ -136,7 +136,9 @@ async def test_changes_are_told_and_made_in_what_differs_alone(scripted: Scripte
     assert said(await apply(scripted, changed, secrets={})) == []
 
 
-async def test_pruning_removes_what_is_not_wanted_but_never_the_key_that_asks(scripted: ScriptedGate) -> None:
+async def test_pruning_removes_what_is_not_wanted_but_never_the_key_that_asks(
+    scripted: ScriptedGateway,
+) -> None:
     await apply(scripted, WHOLE)
     boss, plain = await scripted.access.create("boss", admin=True)
     less = "endpoints: {e5: {source: fake}}\nconnections: {}\nkeys: {}\n"
@@ -157,7 +159,9 @@ async def test_pruning_removes_what_is_not_wanted_but_never_the_key_that_asks(sc
     assert boss.admin
 
 
-async def test_an_endpoint_that_fails_its_test_is_told_and_the_others_go_on(scripted: ScriptedGate) -> None:
+async def test_an_endpoint_that_fails_its_test_is_told_and_the_others_go_on(
+    scripted: ScriptedGateway,
+) -> None:
     def fail(_: object) -> Any:
         raise UpstreamUnreachable("Nothing listens.", remedy="Start it.")
 
@@ -171,7 +175,7 @@ async def test_an_endpoint_that_fails_its_test_is_told_and_the_others_go_on(scri
     assert said(await apply(scripted, WHOLE)) == [("add", "endpoint", "first"), ("add", "endpoint", "second")]
 
 
-async def test_a_fallback_that_cannot_stand_in_is_told(scripted: ScriptedGate) -> None:
+async def test_a_fallback_that_cannot_stand_in_is_told(scripted: ScriptedGateway) -> None:
     text = "endpoints: {a: {source: fake, fallback: b}, b: {source: fake, task: rerank}}"
     scripted.script.answer = lambda call: (
         Scores(items=[0.5] * len(call.texts)) if isinstance(call, Rerank) else two_numbers(call)
@@ -219,7 +223,9 @@ async def test_a_fallback_that_cannot_stand_in_is_told(scripted: ScriptedGate) -
         ("version: 1" + ":1" * 1000 + ".5", "what YAML does not allow"),
     ],
 )
-async def test_all_is_judged_before_anything_is_changed(scripted: ScriptedGate, text: str, told: str) -> None:
+async def test_all_is_judged_before_anything_is_changed(
+    scripted: ScriptedGateway, text: str, told: str
+) -> None:
     await scripted.access.create("boss", admin=True)
     before = await export(scripted)
     good = "" if text.startswith(("-", "[", "\x00")) else "connections: {good: {token: '${TEAM}'}}\n"
@@ -232,37 +238,37 @@ async def test_all_is_judged_before_anything_is_changed(scripted: ScriptedGate, 
     assert await export(scripted) == before
 
 
-async def test_every_problem_is_told_at_once(scripted: ScriptedGate) -> None:
+async def test_every_problem_is_told_at_once(scripted: ScriptedGateway) -> None:
     text = "endpoints: {X: {source: fake}, y: {sauce: 1}}\nkeys: {z: {bulk: 1}}"
     message = (await scripted.request("POST", "/api/config", {"yaml": text})).json()["error"]["message"]
     assert all(f"{part}: " in message for part in ("endpoints.X", "endpoints.y", "keys.z"))
 
 
-async def test_every_problem_of_a_key_is_told_at_once(scripted: ScriptedGate) -> None:
+async def test_every_problem_of_a_key_is_told_at_once(scripted: ScriptedGateway) -> None:
     text = "keys: {x: {requests_per_minute: -1}, y: {tokens_per_minute: -1}, z: {endpoints: [nowhere]}}"
     message = (await scripted.request("POST", "/api/config", {"yaml": text})).json()["error"]["message"]
     assert all(told in message for told in ("keys.x: [req", "keys.y: [tok", "key z names endpoint [nowhere]"))
 
 
-async def test_a_key_may_outlive_the_endpoints_that_it_names(scripted: ScriptedGate) -> None:
+async def test_a_key_may_outlive_the_endpoints_that_it_names(scripted: ScriptedGateway) -> None:
     """What is exported then can still be applied."""
     await scripted.access.create("app", endpoints=("gone",))
     assert (await apply(scripted, await export(scripted), prune=True))["steps"] == []
 
 
-async def test_a_key_whose_end_has_come_is_not_made(scripted: ScriptedGate) -> None:
+async def test_a_key_whose_end_has_come_is_not_made(scripted: ScriptedGateway) -> None:
     """So what a gate with such a key exports can be applied to another."""
     assert (await apply(scripted, "keys: {app: {expires_at: 1}}"))["steps"] == []
 
 
-async def test_many_entries_are_read_in_one_go(scripted: ScriptedGate) -> None:
+async def test_many_entries_are_read_in_one_go(scripted: ScriptedGateway) -> None:
     """Were each name compared with every other, these would take minutes."""
     text = "keys:\n" + "".join(f"  k{number}: {{bulk: 1}}\n" for number in range(30_000))
     reply = await scripted.request("POST", "/api/config", {"yaml": text})
     assert reply.status == 400
 
 
-async def test_a_configuration_may_not_be_endless(scripted: ScriptedGate) -> None:
+async def test_a_configuration_may_not_be_endless(scripted: ScriptedGateway) -> None:
     for size, status in ((1_000_000, 200), (1_000_001, 400)):
         reply = await scripted.request("POST", "/api/config", {"yaml": " " * size, "dry_run": True})
         assert reply.status == status

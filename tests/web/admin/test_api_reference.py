@@ -19,19 +19,19 @@ from hubgate.web.schemas.key import KeyForm, edited_key
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
     from hubgate.web.admin.openapi import ApiRoute
 
 
 @pytest.fixture
-async def document(scripted: ScriptedGate) -> Any:
+async def document(scripted: ScriptedGateway) -> Any:
     reply = await scripted.request("GET", "/api/openapi.json")
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
     return reply.json()
 
 
-def rows_of(scripted: ScriptedGate) -> list[ApiRoute]:
+def rows_of(scripted: ScriptedGateway) -> list[ApiRoute]:
     gateway, access = scripted.gateway, scripted.access
     return [
         *Api(gateway, access, None, Configuration(gateway, access)).routes(),
@@ -46,7 +46,7 @@ def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
 
 
 async def test_every_route_is_described_and_every_described_one_served(
-    scripted: ScriptedGate, document: Any
+    scripted: ScriptedGateway, document: Any
 ) -> None:
     found = scripted.app._app.routes  # type: ignore[attr-defined]
     served = {
@@ -75,7 +75,7 @@ async def test_every_parameter_of_a_path_and_every_reference_is_defined(document
         assert name in schemas
 
 
-async def test_every_field_of_a_form_is_in_its_schema(scripted: ScriptedGate, document: Any) -> None:
+async def test_every_field_of_a_form_is_in_its_schema(scripted: ScriptedGateway, document: Any) -> None:
     schemas = document["components"]["schemas"]
     forms = {row.takes for row in rows_of(scripted) if row.takes is not None}
     assert len(forms) >= 7
@@ -88,7 +88,7 @@ async def test_every_field_of_a_form_is_in_its_schema(scripted: ScriptedGate, do
     assert {"type": "null"} in changes["properties"]["rate_limit"]["anyOf"]
 
 
-async def test_every_example_is_a_body_that_its_route_takes(scripted: ScriptedGate) -> None:
+async def test_every_example_is_a_body_that_its_route_takes(scripted: ScriptedGateway) -> None:
     rows = [row for row in rows_of(scripted) if row.takes is not None]
     for row in rows:
         assert row.example is not None, row.path
@@ -101,7 +101,7 @@ async def test_every_example_is_a_body_that_its_route_takes(scripted: ScriptedGa
             edited_key(Key(id="0a1b2c3d", name="dify", digest=b"", created_at=0.0), row.example)
 
 
-async def test_a_body_is_described_where_one_is_taken(scripted: ScriptedGate, document: Any) -> None:
+async def test_a_body_is_described_where_one_is_taken(scripted: ScriptedGateway, document: Any) -> None:
     with_body = {f"{m} {p}" for m, p, operation in operations(document) if "requestBody" in operation}
     taking = {
         f"{row.method} /api{row.path.replace(':path', '')}"

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness import RunningGate
 from lookalikes import lookalike
 from lookalikes.hub_api import TOKEN, running_hub_api
+from running_gateway import RunningGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def gate(settings: Settings) -> Iterator[RunningGate]:
-    with RunningGate(settings) as running:
+def gate(settings: Settings) -> Iterator[RunningGateway]:
+    with RunningGateway(settings) as running:
         yield running
 
 
-def diagnosed(gate: RunningGate, **form: Any) -> dict[str, Any]:
+def diagnosed(gate: RunningGateway, **form: Any) -> dict[str, Any]:
     """The step that fails."""
     reply = gate.request("POST", "/api/diagnose", {"name": "x", **form})
     assert reply.status == 200, reply.body
@@ -45,7 +45,7 @@ def where(failed: dict[str, Any]) -> tuple[str, str]:
     return failed["step"], failed["cause"]
 
 
-def test_a_server_that_is_well_passes_every_step_with_its_time(gate: RunningGate) -> None:
+def test_a_server_that_is_well_passes_every_step_with_its_time(gate: RunningGateway) -> None:
     with lookalike("tei") as server:
         told = gate.request("POST", "/api/diagnose", {"name": "x", "url": server.url}).json()
         assert told["well"] is True
@@ -57,7 +57,7 @@ def test_a_server_that_is_well_passes_every_step_with_its_time(gate: RunningGate
         assert gate.request("POST", "/api/endpoints/e5/diagnose").json()["well"] is True
 
 
-def test_the_steps_come_one_by_one_where_lines_are_asked_for(gate: RunningGate) -> None:
+def test_the_steps_come_one_by_one_where_lines_are_asked_for(gate: RunningGateway) -> None:
     gate.add("fake")
     reply = gate.request("POST", "/api/endpoints/fake/diagnose", headers={"accept": "application/x-ndjson"})
     steps = [json.loads(line) for line in reply.body.splitlines()]
@@ -66,7 +66,7 @@ def test_the_steps_come_one_by_one_where_lines_are_asked_for(gate: RunningGate) 
     assert (steps[-1]["step"], steps[-1]["outcome"]) == ("answer", "passed")
 
 
-def test_an_address_that_is_none_or_may_not_be_asked_or_is_the_old_one(gate: RunningGate) -> None:
+def test_an_address_that_is_none_or_may_not_be_asked_or_is_the_old_one(gate: RunningGateway) -> None:
     for url, cause in (
         ("https://api-inference.huggingface.co/models/org/name", "old_address"),
         ("http://169.254.169.254/", "address_refused"),
@@ -75,27 +75,27 @@ def test_an_address_that_is_none_or_may_not_be_asked_or_is_the_old_one(gate: Run
         assert where(diagnosed(gate, url=url)) == ("address", cause)
 
 
-def test_a_name_that_nobody_knows(gate: RunningGate) -> None:
+def test_a_name_that_nobody_knows(gate: RunningGateway) -> None:
     assert where(diagnosed(gate, url="http://gone.invalid")) == ("dns", "name_not_resolved")
 
 
-def test_a_local_model_that_cannot_be_downloaded(gate: RunningGate) -> None:
+def test_a_local_model_that_cannot_be_downloaded(gate: RunningGateway) -> None:
     finding = diagnosed(gate, source="local", model="hubgate-tests/nowhere")
     assert where(finding) == ("model", "download_failed")
 
 
-def test_a_port_at_which_nobody_listens(gate: RunningGate) -> None:
+def test_a_port_at_which_nobody_listens(gate: RunningGateway) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     assert where(diagnosed(gate, url=f"http://127.0.0.1:{port}")) == ("tcp", "connection_refused")
 
 
-def test_tls_where_there_is_none(gate: RunningGate) -> None:
+def test_tls_where_there_is_none(gate: RunningGateway) -> None:
     with lookalike("tei") as server:
         assert where(diagnosed(gate, url=server.url.replace("http:", "https:"))) == ("tls", "tls_failed")
 
 
-def test_a_token_that_was_not_given(gate: RunningGate) -> None:
+def test_a_token_that_was_not_given(gate: RunningGateway) -> None:
     with lookalike("tei", key=TOKEN) as server:
         assert where(diagnosed(gate, url=server.url)) == ("authentication", "token_missing")
 
@@ -117,14 +117,14 @@ def test_a_token_that_was_not_given(gate: RunningGate) -> None:
         ("redirect", "model", "upstream_redirects"),
     ],
 )
-def test_what_a_server_may_answer(gate: RunningGate, fault: str, step: str, cause: str) -> None:
+def test_what_a_server_may_answer(gate: RunningGateway, fault: str, step: str, cause: str) -> None:
     with lookalike("tei", fault=fault) as server:
         failed = diagnosed(gate, url=server.url, token="hf_made_up_token_of_a_test")
         assert where(failed) == (step, cause)
         assert "hf_made_up" not in json.dumps(failed)
 
 
-def test_a_model_that_does_another_task(gate: RunningGate) -> None:
+def test_a_model_that_does_another_task(gate: RunningGateway) -> None:
     with lookalike("tei", kind="embedding") as embedder, lookalike("vllm", kind="llm") as writer:
         chat = diagnosed(gate, url=embedder.url, task="chat_completion")
         assert where(chat) == ("model", "wrong_task")
@@ -132,7 +132,7 @@ def test_a_model_that_does_another_task(gate: RunningGate) -> None:
         assert where(diagnosed(gate, url=embedder.url, task="rerank")) == ("model", "wrong_task")
 
 
-def test_a_model_that_fails_over_the_question_is_told_of_at_the_answer(gate: RunningGate) -> None:
+def test_a_model_that_fails_over_the_question_is_told_of_at_the_answer(gate: RunningGateway) -> None:
     with lookalike("tei") as server:
         server.fail("failing", method="POST")
         assert where(diagnosed(gate, url=server.url)) == ("answer", "upstream_failed")
@@ -141,7 +141,7 @@ def test_a_model_that_fails_over_the_question_is_told_of_at_the_answer(gate: Run
 def test_hosted_models_that_nobody_serves_or_nobody_knows(settings: Settings) -> None:
     with running_hub_api() as hub, lookalike("router", key=TOKEN) as router:
         settings = replace(settings, hf_endpoint=hub.url, router_url=router.url)
-        with RunningGate(settings) as gate:
+        with RunningGateway(settings) as gate:
             for model, step, cause in (
                 ("BAAI/bge-m3", "model", "not_served"),
                 ("org/unknown", "model", "model_not_found"),
@@ -150,7 +150,7 @@ def test_hosted_models_that_nobody_serves_or_nobody_knows(settings: Settings) ->
                 assert where(failed) == (step, cause)
 
 
-def test_the_command_says_what_fails_and_what_to_do(gate: RunningGate, hubgate: Command) -> None:
+def test_the_command_says_what_fails_and_what_to_do(gate: RunningGateway, hubgate: Command) -> None:
     with lookalike("tei") as server:
         gate.add("e5", url=server.url)
         assert hubgate("doctor", "e5").out.endswith("e5 is healthy.\n")
@@ -162,7 +162,7 @@ def test_the_command_says_what_fails_and_what_to_do(gate: RunningGate, hubgate: 
         assert "Resume it" in told.err
 
 
-def test_a_registration_that_fails_shows_how_far_it_got(gate: RunningGate, hubgate: Command) -> None:
+def test_a_registration_that_fails_shows_how_far_it_got(gate: RunningGateway, hubgate: Command) -> None:
     with lookalike("tei", fault="wrong-token") as server:
         told = hubgate("add", "e5", "--url", server.url)
         assert told.status == 1

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness import RunningGate
 from lookalikes import lookalike
 from lookalikes.hub_api import HubApi
 from lookalikes.model import Answer
+from running_gateway import RunningGateway
 
 if TYPE_CHECKING:
     from lookalikes.site import Seen
@@ -29,7 +29,7 @@ class ChattingHub(HubApi):
         return Answer(200, {"id": MODEL, "sha": "c" * 40, "inferenceProviderMapping": [serving]})
 
 
-def hosted(gate: RunningGate, task: str, **fields: Any) -> Any:
+def hosted(gate: RunningGateway, task: str, **fields: Any) -> Any:
     form = {"name": "chat", "task": task, "source": "router", "model": MODEL} | fields
     return gate.request("POST", "/api/endpoints", form)
 
@@ -38,7 +38,7 @@ def hosted(gate: RunningGate, task: str, **fields: Any) -> Any:
 def test_nothing_is_stored_where_neither_the_hub_nor_the_router_can_be_reached(
     settings: Settings, task: str
 ) -> None:
-    with RunningGate(replace(settings, hf_endpoint=NOWHERE, router_url=NOWHERE)) as gate:
+    with RunningGateway(replace(settings, hf_endpoint=NOWHERE, router_url=NOWHERE)) as gate:
         refused = hosted(gate, task, provider="together")
         assert refused.status >= 400
         assert refused.json()["error"]["cause"] == "connection_refused"
@@ -50,7 +50,7 @@ def test_nothing_is_stored_where_neither_the_hub_nor_the_router_can_be_reached(
 def test_a_model_that_answers_is_registered_without_the_hub(settings: Settings) -> None:
     with (
         lookalike("router", name=MODEL, kind="llm", key=TOKEN) as router,
-        RunningGate(replace(settings, hf_endpoint=NOWHERE, router_url=router.url)) as gate,
+        RunningGateway(replace(settings, hf_endpoint=NOWHERE, router_url=router.url)) as gate,
     ):
         without = hosted(gate, "chat_completion")
         assert without.json()["error"]["cause"] == "token_missing"
@@ -63,7 +63,7 @@ def test_what_the_hub_says_is_no_proof_without_a_call(settings: Settings) -> Non
     hub = ChattingHub()
     with (
         hub.running(),
-        RunningGate(replace(settings, hf_endpoint=hub.url, router_url=NOWHERE)) as gate,
+        RunningGateway(replace(settings, hf_endpoint=hub.url, router_url=NOWHERE)) as gate,
     ):
         for task in ("chat_completion", "completion"):
             refused = hosted(gate, task, token=TOKEN)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from lookalikes.deployments import DeploymentsApi, deployment, running_deployments
 from lookalikes.hub_api import READ_TOKEN, TOKEN, HubApi
-from scripted import scripted_gate
+from scripted_gateway import open_scripted_gateway
 from starlette.requests import Request
 
 from hubgate.domain.endpoint import Endpoint, Source, Task
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from scripted import Reply, ScriptedGate
+    from scripted_gateway import Reply, ScriptedGateway
 
     from hubgate.settings import Settings
 
@@ -38,28 +38,28 @@ def endpoints_site() -> Iterator[DeploymentsApi]:
 @pytest.fixture
 async def gate(
     settings: Settings, tmp_path: Path, migrated: Path, hub_site: HubApi, endpoints_site: DeploymentsApi
-) -> AsyncIterator[ScriptedGate]:
+) -> AsyncIterator[ScriptedGateway]:
     """The application, with a Hub; the endpoint `ada` bears `TOKEN`, the last of whose two lines is a spare one."""
     shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
     settings = replace(settings, hf_endpoint=hub_site.url, endpoints_api_url=endpoints_site.url + "/v2")
-    async with scripted_gate(settings) as gate:
+    async with open_scripted_gateway(settings) as gate:
         bearing = Endpoint(name="ada", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
         await gate.gateway.register(bearing, Secret(f"{TOKEN}\nhf_spare"))
         yield gate
 
 
-async def get(gate: ScriptedGate, path: str) -> Reply:
+async def get(gate: ScriptedGateway, path: str) -> Reply:
     return await gate.request("GET", f"/api/hub{path}")
 
 
-async def models(gate: ScriptedGate, query: str) -> list[dict[str, Any]]:
+async def models(gate: ScriptedGateway, query: str) -> list[dict[str, Any]]:
     reply = await get(gate, f"/models?{query}")
     assert reply.status == 200, reply.body
     found: list[dict[str, Any]] = reply.json()["models"]
     return found
 
 
-async def test_models_are_searched_by_task_text_and_whether_they_are_served(gate: ScriptedGate) -> None:
+async def test_models_are_searched_by_task_text_and_whether_they_are_served(gate: ScriptedGateway) -> None:
     for word in ("text_embedding", "feature-extraction", "sentence-similarity"):
         assert [model["name"] for model in await models(gate, f"task={word}&limit=2")] == [
             "BAAI/bge-m3",
@@ -69,7 +69,7 @@ async def test_models_are_searched_by_task_text_and_whether_they_are_served(gate
     assert MINILM not in [model["name"] for model in await models(gate, "served=false")]
 
 
-async def test_a_model_is_shown_with_what_is_known_of_it_and_without_the_rest(gate: ScriptedGate) -> None:
+async def test_a_model_is_shown_with_what_is_known_of_it_and_without_the_rest(gate: ScriptedGateway) -> None:
     (found,) = await models(gate, "search=MiniLM")
     assert found["served"] is True
     assert found["served_by"] == [
@@ -96,7 +96,7 @@ async def test_a_model_is_shown_with_what_is_known_of_it_and_without_the_rest(ga
         ("limit=" + "9" * 5000, "[limit] is a whole number"),
     ],
 )
-async def test_what_is_asked_wrongly_is_refused(gate: ScriptedGate, query: str, told: str) -> None:
+async def test_what_is_asked_wrongly_is_refused(gate: ScriptedGateway, query: str, told: str) -> None:
     reply = await get(gate, f"/models?{query}")
     assert reply.status == 400
     assert told in reply.json()["error"]["message"]
@@ -107,13 +107,13 @@ async def test_what_is_asked_wrongly_is_refused(gate: ScriptedGate, query: str, 
     [("/models/org/none", 404, "model_not_found"), ("/models/a/b/c", 400, "invalid_request")],
 )
 async def test_a_model_that_is_not_there_is_told(
-    gate: ScriptedGate, path: str, status: int, cause: str
+    gate: ScriptedGateway, path: str, status: int, cause: str
 ) -> None:
     reply = await get(gate, path)
     assert (reply.status, reply.json()["error"]["cause"]) == (status, cause)
 
 
-async def test_without_a_token_who_is_it_is_not_asked(gate: ScriptedGate, hub_site: HubApi) -> None:
+async def test_without_a_token_who_is_it_is_not_asked(gate: ScriptedGateway, hub_site: HubApi) -> None:
     for path in ("/whoami", "/endpoints?namespace=acme"):
         reply = await get(gate, path)
         assert (reply.status, reply.json()["error"]["cause"]) == (400, "invalid_request")
@@ -121,7 +121,7 @@ async def test_without_a_token_who_is_it_is_not_asked(gate: ScriptedGate, hub_si
     assert hub_site.asked == []
 
 
-async def test_the_token_is_that_of_the_named_endpoint(gate: ScriptedGate, hub_site: HubApi) -> None:
+async def test_the_token_is_that_of_the_named_endpoint(gate: ScriptedGateway, hub_site: HubApi) -> None:
     told = (await get(gate, "/whoami?endpoint=ada")).json()
     assert (told["name"], told["organisations"]) == ("ada", ["acme"])
     assert (told["calls_providers"], told["calls_endpoints"]) == (False, True)
@@ -130,7 +130,7 @@ async def test_the_token_is_that_of_the_named_endpoint(gate: ScriptedGate, hub_s
     assert (await get(gate, "/whoami?endpoint=nobody")).status == 404
 
 
-async def test_a_token_in_the_header_goes_first_and_a_connection_has_one(gate: ScriptedGate) -> None:
+async def test_a_token_in_the_header_goes_first_and_a_connection_has_one(gate: ScriptedGateway) -> None:
     stored = Connection(name="team", token=Secret(TOKEN), created_at=0.0)
     handlers = Handlers(gate.hub, gate.gateway, {"team": stored})
     given = await handlers.whoami(request("endpoint=ada", token=READ_TOKEN))
@@ -146,7 +146,7 @@ def request(query: str, token: str = "") -> Request:
 
 
 async def test_inference_endpoints_are_listed_to_choose_from_and_resumed(
-    gate: ScriptedGate, endpoints_site: DeploymentsApi
+    gate: ScriptedGateway, endpoints_site: DeploymentsApi
 ) -> None:
     url = "https://x1.us-east-1.aws.endpoints.huggingface.cloud"
     endpoints_site.items["acme"] = [deployment("e5", url=url), deployment("old", state="paused")]
@@ -159,7 +159,7 @@ async def test_inference_endpoints_are_listed_to_choose_from_and_resumed(
     assert (resumed.status, resumed.json()["state"]) == (200, "initializing")
 
 
-async def test_a_hub_that_fails_is_told_with_its_cause(gate: ScriptedGate, hub_site: HubApi) -> None:
+async def test_a_hub_that_fails_is_told_with_its_cause(gate: ScriptedGateway, hub_site: HubApi) -> None:
     hub_site.fail("limited")
     reply = await get(gate, "/models")
     assert (reply.status, reply.json()["error"]["cause"]) == (429, "overloaded")
@@ -170,7 +170,7 @@ async def test_a_hub_that_fails_is_told_with_its_cause(gate: ScriptedGate, hub_s
     assert TOKEN not in reply.body.decode()
 
 
-async def test_without_the_hub_the_gate_serves(gate: ScriptedGate, hub_site: HubApi) -> None:
+async def test_without_the_hub_the_gate_serves(gate: ScriptedGateway, hub_site: HubApi) -> None:
     hub_site.shutdown()
     hub_site.server_close()
     reply = await get(gate, "/models")

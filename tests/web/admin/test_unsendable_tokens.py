@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 TOKENS = ("hf_…", "hf_with a space", "hf_\u0000", "   ", "hf_good\nhf_ünsendable")
 URL = "http://127.0.0.1:1"
@@ -31,7 +31,7 @@ GIVEN: dict[str, tuple[str, str, dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("token", TOKENS)
 @pytest.mark.parametrize("where", GIVEN)
-def test_it_is_refused(gate: RunningGate, where: str, token: str) -> None:
+def test_it_is_refused(gate: RunningGateway, where: str, token: str) -> None:
     gate.add("words")
     method, path, form, field = GIVEN[where]
     given = {"url": URL, "api_key": token} if field == "service_settings" else token
@@ -41,7 +41,7 @@ def test_it_is_refused(gate: RunningGate, where: str, token: str) -> None:
 
 
 @pytest.mark.parametrize("token", TOKENS[:1])
-def test_in_a_header_or_a_configuration_too(gate: RunningGate, token: str) -> None:
+def test_in_a_header_or_a_configuration_too(gate: RunningGateway, token: str) -> None:
     sent = {"x-hf-token": token.encode().decode("latin-1")}
     assert gate.request("GET", "/api/hub/whoami", headers=sent).status == 400
     text = "connections: {team: {token: '${T}'}}"

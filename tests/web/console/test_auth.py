@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from scripted import ADMIN_KEY
+from scripted_gateway import ADMIN_KEY
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -19,7 +19,7 @@ from hubgate.web.schemas.configuration import Configuration
 
 if TYPE_CHECKING:
     import pytest
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
     from hubgate.web.console.page_context import PageContext
     from hubgate.web.http.asgi import Message
@@ -65,7 +65,7 @@ async def _busy(_: PageContext) -> Response:
 
 
 async def test_a_mistake_is_told_without_its_details_and_written_to_the_log(
-    scripted: ScriptedGate, caplog: pytest.LogCaptureFixture
+    scripted: ScriptedGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     auth = ConsoleAuth(scripted.access, Sessions(time.time))
     status, headers, text = await _asked(auth.public("GET", "/x", _broken))
@@ -77,19 +77,19 @@ async def test_a_mistake_is_told_without_its_details_and_written_to_the_log(
     assert headers["cache-control"] == "no-store"
 
 
-async def test_who_has_to_wait_is_told_for_how_long(scripted: ScriptedGate) -> None:
+async def test_who_has_to_wait_is_told_for_how_long(scripted: ScriptedGateway) -> None:
     auth = ConsoleAuth(scripted.access, Sessions(time.time))
     status, headers, _ = await _asked(auth.public("GET", "/x", _busy))
     assert (status, headers["retry-after"]) == (503, "2")
 
 
-async def test_a_form_of_who_is_not_signed_in_leads_to_the_door(scripted: ScriptedGate) -> None:
+async def test_a_form_of_who_is_not_signed_in_leads_to_the_door(scripted: ScriptedGateway) -> None:
     auth = ConsoleAuth(scripted.access, Sessions(time.time))
     status, headers, _ = await _asked(auth.private("POST", "/x", _fine))
     assert (status, headers["location"]) == (303, "/ui/sign-in?next=/ui")
 
 
-async def test_a_session_that_is_used_gets_a_fresh_cookie_safe_over_https(scripted: ScriptedGate) -> None:
+async def test_a_session_that_is_used_gets_a_fresh_cookie_safe_over_https(scripted: ScriptedGateway) -> None:
     now = time.time()
     sessions = Sessions(lambda: now)
     auth = ConsoleAuth(scripted.access, sessions)
@@ -104,7 +104,7 @@ async def test_a_session_that_is_used_gets_a_fresh_cookie_safe_over_https(script
     assert cookie not in headers["set-cookie"]
 
 
-async def test_a_page_that_is_only_open_keeps_no_session_alive(scripted: ScriptedGate) -> None:
+async def test_a_page_that_is_only_open_keeps_no_session_alive(scripted: ScriptedGateway) -> None:
     now = time.time()
     gateway, access = scripted.gateway, scripted.access
     services = Services(
@@ -126,7 +126,7 @@ async def test_a_page_that_is_only_open_keeps_no_session_alive(scripted: Scripte
         assert (status, "set-cookie" in headers) == (200, kept)
 
 
-async def test_a_session_whose_key_has_expired_is_over(scripted: ScriptedGate) -> None:
+async def test_a_session_whose_key_has_expired_is_over(scripted: ScriptedGateway) -> None:
     now = time.time()
     sessions = Sessions(lambda: now)
     auth = ConsoleAuth(scripted.access, sessions)

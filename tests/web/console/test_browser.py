@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import RunningGate
 from lookalikes import lookalike
+from running_gateway import RunningGateway
 from screen import LOCALES, NEEDS_CHROMIUM, screen
 
 from hubgate.settings import Settings
@@ -37,14 +37,14 @@ TOKEN = "hf_aTokenThatNobodyHas1234"
 
 
 @pytest.fixture(scope="module")
-def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     """A gate with models in several states, keys and a connection. The tests leave it as it is."""
     folder = tmp_path_factory.mktemp("furnished")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
     with (
         lookalike("tei", name="intfloat/e5-small-v2", key=TOKEN) as server,
         lookalike("tei", name="BAAI/bge-m3") as other,
-        RunningGate(settings) as gate,
+        RunningGateway(settings) as gate,
     ):
         gate.request("POST", "/api/connections", {"name": "team", "token": TOKEN, "hosts": [server.url]})
         gate.add("e5-small", url=server.url, connection="team", rate_limit={"requests_per_minute": 60})
@@ -60,7 +60,7 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]
 
 
 @pytest.fixture
-def empty(browser: Browser, gate: RunningGate) -> Iterator[Screen]:
+def empty(browser: Browser, gate: RunningGateway) -> Iterator[Screen]:
     """Somebody who has just signed in to a gate without models."""
     with screen(browser, gate) as opened:
         opened.sign_in()
@@ -82,7 +82,7 @@ def _open(opened: Screen, name: str) -> None:
     [*((language, False) for language in LOCALES), ("en", True), ("fa", True)],
 )
 def test_every_page_is_accessible_quiet_and_its_own(
-    browser: Browser, furnished: RunningGate, language: str, *, dark: bool
+    browser: Browser, furnished: RunningGateway, language: str, *, dark: bool
 ) -> None:
     with screen(browser, furnished, language=language, dark=dark) as opened:
         for name in PAGES:
@@ -100,7 +100,7 @@ def test_every_page_is_accessible_quiet_and_its_own(
 
 
 @pytest.mark.parametrize("language", ["en", "fa"])
-def test_every_page_fits_a_phone(browser: Browser, furnished: RunningGate, language: str) -> None:
+def test_every_page_fits_a_phone(browser: Browser, furnished: RunningGateway, language: str) -> None:
     with screen(browser, furnished, language=language, width=360) as opened:
         for name in PAGES:
             _open(opened, name)
@@ -242,7 +242,7 @@ def test_the_second_click_of_a_double_click_takes_no_key_away_that_is_shown_once
     assert page.locator("#plan .secret").is_visible()
 
 
-def test_language_and_theme_are_switched_without_a_sign_in(browser: Browser, gate: RunningGate) -> None:
+def test_language_and_theme_are_switched_without_a_sign_in(browser: Browser, gate: RunningGateway) -> None:
     with screen(browser, gate) as opened:
         page = opened.page
         opened.go("sign-in")
@@ -257,7 +257,7 @@ def test_language_and_theme_are_switched_without_a_sign_in(browser: Browser, gat
         assert opened.errors == []
 
 
-def test_it_works_without_any_script(browser: Browser, gate: RunningGate) -> None:
+def test_it_works_without_any_script(browser: Browser, gate: RunningGateway) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     gate.add("alpha")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import RunningGate
 from lookalikes import lookalike
 from lookalikes.hub_api import TOKEN, running_hub_api
+from running_gateway import RunningGateway
 from screen import NEEDS_CHROMIUM, screen
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def opened(browser: Browser, settings: Settings) -> Iterator[Screen]:
         hub = stack.enter_context(running_hub_api())
         router = stack.enter_context(lookalike("router", name=MODEL, key=TOKEN))
         settings = replace(settings, hf_endpoint=hub.url, router_url=router.url)
-        gate = stack.enter_context(RunningGate(settings))
+        gate = stack.enter_context(RunningGateway(settings))
         visitor = stack.enter_context(screen(browser, gate))
         visitor.sign_in()
         yield visitor

@@ -7,32 +7,32 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from visitor import FormFields, Visitor
+from console_client import ConsoleClient, FormFields
 
 from hubgate.domain.calls import InputType
 
 if TYPE_CHECKING:
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 
 @pytest.fixture
-def visitor(gate: RunningGate) -> Visitor:
-    visitor = Visitor(gate)
+def visitor(gate: RunningGateway) -> ConsoleClient:
+    visitor = ConsoleClient(gate)
     visitor.sign_in()
     return visitor
 
 
-def _keys(visitor: Visitor) -> str:
+def _keys(visitor: ConsoleClient) -> str:
     return visitor.get("/ui/keys").text
 
 
-def _key(visitor: Visitor, name: str) -> dict[str, Any]:
+def _key(visitor: ConsoleClient, name: str) -> dict[str, Any]:
     keys: list[dict[str, Any]] = visitor.gate.request("GET", "/api/keys").json()["keys"]
     return next(key for key in keys if key["name"] == name)
 
 
 class TestKeys:
-    def test_a_key_is_shown_once_and_works(self, visitor: Visitor) -> None:
+    def test_a_key_is_shown_once_and_works(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("alpha")
         sent = visitor.post("/ui/keys/new", {"name": "dify", "default_endpoint": "alpha"})
         assert sent.status == 303
@@ -47,19 +47,21 @@ class TestKeys:
         assert "dify" in again.words
         assert "alpha" in again.words
 
-    def test_a_new_key_is_shown_to_the_session_that_created_it_alone(self, visitor: Visitor) -> None:
+    def test_a_new_key_is_shown_to_the_session_that_created_it_alone(self, visitor: ConsoleClient) -> None:
         sent = visitor.post("/ui/keys/new", {"name": "dify"})
-        other = Visitor(visitor.gate)
+        other = ConsoleClient(visitor.gate)
         other.sign_in()
         assert 'id="plain"' not in other.get(sent.headers["location"]).text
         assert 'id="plain"' in visitor.get(sent.headers["location"]).text
 
-    def test_of_many_new_keys_that_nobody_looked_at_the_oldest_are_forgotten(self, visitor: Visitor) -> None:
+    def test_of_many_new_keys_that_nobody_looked_at_the_oldest_are_forgotten(
+        self, visitor: ConsoleClient
+    ) -> None:
         pages = [visitor.post("/ui/keys/new", {"name": f"key-{n}"}).headers["location"] for n in range(101)]
         assert 'id="plain"' not in visitor.get(pages[0]).text
         assert 'id="plain"' in visitor.get(pages[1]).text
 
-    def test_a_key_has_the_rights_of_the_form(self, visitor: Visitor) -> None:
+    def test_a_key_has_the_rights_of_the_form(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("alpha")
         visitor.gate.add("beta")
         visitor.post(
@@ -87,7 +89,7 @@ class TestKeys:
         for told in ("Bulk", "60 requests/min", "1,000 tokens/min", "Dec 31, 2099", "Never"):
             assert told in words
 
-    def test_an_admin_key_reaches_everything(self, visitor: Visitor) -> None:
+    def test_an_admin_key_reaches_everything(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("alpha")
         visitor.post("/ui/keys/new", {"name": "boss", "role": "admin", "endpoints": "alpha"})
         keys = visitor.gate.request("GET", "/api/keys").json()["keys"]
@@ -105,13 +107,13 @@ class TestKeys:
         ],
     )
     def test_what_cannot_be_used_is_told_and_makes_no_key(
-        self, visitor: Visitor, fields: dict[str, str], told: str
+        self, visitor: ConsoleClient, fields: dict[str, str], told: str
     ) -> None:
         page = visitor.post("/ui/keys/new", fields)
         assert told in page.words
         assert len(visitor.gate.request("GET", "/api/keys").json()["keys"]) == 1
 
-    def test_a_key_is_changed_and_stays_the_same_key(self, visitor: Visitor) -> None:
+    def test_a_key_is_changed_and_stays_the_same_key(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("alpha")
         visitor.gate.add("beta")
         plain = visitor.gate.create_key("dify", endpoints=["alpha"], expires_at=4102444800.5)
@@ -150,21 +152,21 @@ class TestKeys:
         ],
     )
     def test_a_change_that_cannot_be_used_is_told_and_changes_nothing(
-        self, visitor: Visitor, fields: dict[str, str], told: str
+        self, visitor: ConsoleClient, fields: dict[str, str], told: str
     ) -> None:
         visitor.gate.create_key("dify", bulk=True)
         page = visitor.post("/ui/keys/dify/edit", fields)
         assert told in page.words
         assert _key(visitor, "dify")["bulk"] is True
 
-    def test_a_model_that_is_gone_may_stay_in_a_scope(self, visitor: Visitor) -> None:
+    def test_a_model_that_is_gone_may_stay_in_a_scope(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("alpha")
         visitor.gate.create_key("dify", endpoints=["alpha"])
         visitor.gate.request("DELETE", "/api/endpoints/alpha?force=true")
         visitor.post("/ui/keys/dify/edit", {"name": "dify", "endpoints": "alpha", "class": "bulk"})
         assert _key(visitor, "dify")["bulk"] is True
 
-    def test_an_admin_key_has_no_scope_to_be_changed(self, visitor: Visitor) -> None:
+    def test_an_admin_key_has_no_scope_to_be_changed(self, visitor: ConsoleClient) -> None:
         visitor.gate.create_key("boss", admin=True)
         assert 'id="endpoints"' not in visitor.get("/ui/keys/boss/edit").text
         visitor.post("/ui/keys/boss/edit", {"name": "chief", "endpoints": "x"})
@@ -172,13 +174,13 @@ class TestKeys:
 
     @pytest.mark.parametrize("word", InputType)
     def test_what_the_texts_of_a_key_are_for_is_saved_unchanged_from_its_page(
-        self, visitor: Visitor, word: InputType
+        self, visitor: ConsoleClient, word: InputType
     ) -> None:
         visitor.gate.create_key("dify", input_type=word)
         visitor.post("/ui/keys/dify/edit", FormFields(visitor.get("/ui/keys/dify/edit").text).sent)
         assert _key(visitor, "dify")["input_type"] == word
 
-    def test_names_are_found_and_added_to_the_scope(self, visitor: Visitor) -> None:
+    def test_names_are_found_and_added_to_the_scope(self, visitor: ConsoleClient) -> None:
         for n in range(22):
             visitor.gate.add(f"model-{n:02}")
         assert "2 more: type part of the name." in visitor.get("/ui/keys/new").words
@@ -190,7 +192,7 @@ class TestKeys:
         assert re.search(r"<textarea id=\"endpoints\"[^>]*>model-00\nmodel-07</textarea>", page.text)
         assert "No matches" in visitor.post("/ui/keys/names", {"find": "x"}, hx_request="true").words
 
-    def test_a_key_is_revoked_after_a_question(self, visitor: Visitor) -> None:
+    def test_a_key_is_revoked_after_a_question(self, visitor: ConsoleClient) -> None:
         visitor.gate.create_key("dify")
         found = re.search(
             r'href="(/ui/keys/[0-9a-f]{8}/revoke)">Revoke<span class="sr"> dify', visitor.get("/ui/keys").text
@@ -200,7 +202,7 @@ class TestKeys:
         visitor.post(found[1])
         assert "dify" not in visitor.get("/ui/keys").words
 
-    def test_the_last_admin_key_cannot_be_revoked(self, visitor: Visitor) -> None:
+    def test_the_last_admin_key_cannot_be_revoked(self, visitor: ConsoleClient) -> None:
         keys = visitor.gate.request("GET", "/api/keys").json()["keys"]
         page = visitor.post(f"/ui/keys/{keys[0]['id']}/revoke")
         assert page.status == 400
@@ -208,7 +210,9 @@ class TestKeys:
 
 
 class TestConnections:
-    def test_several_tokens_are_taken_one_a_line_and_none_is_shown_again(self, visitor: Visitor) -> None:
+    def test_several_tokens_are_taken_one_a_line_and_none_is_shown_again(
+        self, visitor: ConsoleClient
+    ) -> None:
         page = visitor.get("/ui/settings")
         assert "One token per line. Several are used in turn" in page.words
         tokens = "hf_aTokenThatNobodyHas1234\r\n hf_aTokenThatNobodyHas5678\r\n"
@@ -219,7 +223,7 @@ class TestConnections:
         again = visitor.post("/ui/connections", {"name": "team", "token": tokens})
         assert "NobodyHas" not in again.text
 
-    def test_a_token_is_stored_and_shown_as_its_last_characters(self, visitor: Visitor) -> None:
+    def test_a_token_is_stored_and_shown_as_its_last_characters(self, visitor: ConsoleClient) -> None:
         assert "None yet." in visitor.get("/ui/settings").words
         page = visitor.post("/ui/connections", {"name": "team", "token": "hf_aTokenThatNobodyHas1234"})
         assert page.headers["location"] == "/ui/settings"
@@ -227,7 +231,7 @@ class TestConnections:
         assert "team …1234 huggingface 0 models" in page.words
         assert "NobodyHas" not in page.text
 
-    def test_a_token_is_replaced_and_forgotten(self, visitor: Visitor) -> None:
+    def test_a_token_is_replaced_and_forgotten(self, visitor: ConsoleClient) -> None:
         visitor.post("/ui/connections", {"name": "team", "token": "hf_aTokenThatNobodyHas1234"})
         assert "team" in visitor.get("/ui/connections/team").words
         visitor.post("/ui/connections/team", {"token": "hf_aTokenThatNobodyHas5678"})
@@ -235,7 +239,7 @@ class TestConnections:
         visitor.post("/ui/connections/team/forget")
         assert "None yet." in visitor.get("/ui/settings").words
 
-    def test_what_cannot_be_done_is_told(self, visitor: Visitor) -> None:
+    def test_what_cannot_be_done_is_told(self, visitor: ConsoleClient) -> None:
         visitor.post("/ui/connections", {"name": "team", "token": "hf_aTokenThatNobodyHas1234"})
         visitor.gate.add("alpha", connection="team")
         assert "It is still in use" in visitor.post("/ui/connections/team/forget").words
@@ -247,19 +251,19 @@ class TestConnections:
 class TestTheConfiguration:
     YAML = "version: 1\nendpoints:\n  alpha: {source: fake}\nkeys:\n  dify: {bulk: true}\n"
 
-    def test_it_is_exported_and_applied_again_with_nothing_to_do(self, visitor: Visitor) -> None:
+    def test_it_is_exported_and_applied_again_with_nothing_to_do(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("alpha")
         page = visitor.get("/ui/config/export")
         assert page.headers["content-disposition"] == 'attachment; filename="hubgate.yaml"'
         again = visitor.post("/ui/config", {"yaml": page.text, "do": "apply", "prune": "on"})
         assert "Nothing to change." in again.words
 
-    def test_the_plan_changes_nothing(self, visitor: Visitor) -> None:
+    def test_the_plan_changes_nothing(self, visitor: ConsoleClient) -> None:
         page = visitor.post("/ui/config", {"yaml": self.YAML, "do": "plan"})
         assert "2 changes would be made: Add model alpha task text_embedding" in page.words
         assert visitor.gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
 
-    def test_it_is_applied_and_shows_new_keys_once(self, visitor: Visitor) -> None:
+    def test_it_is_applied_and_shows_new_keys_once(self, visitor: ConsoleClient) -> None:
         page = visitor.post("/ui/config", {"yaml": self.YAML, "do": "apply"})
         assert "2 changes were made" in page.words
         assert re.search(r"<code [^>]*>hg_[^<]+</code>", page.text)
@@ -269,14 +273,14 @@ class TestTheConfiguration:
         again = visitor.post("/ui/config", {"yaml": indented, "do": "apply"})
         assert "Nothing to change." in again.words
 
-    def test_tokens_are_given_by_name(self, visitor: Visitor) -> None:
+    def test_tokens_are_given_by_name(self, visitor: ConsoleClient) -> None:
         sent = {"yaml": "connections:\n  team: {token: '${TEAM}'}\n", "do": "apply"}
         assert "is not given" in visitor.post("/ui/config", sent).words
         visitor.post("/ui/config", {**sent, "secrets": "x\nTEAM = hf_aTokenThatNobodyHas1234\n"})
         assert "team …1234" in visitor.get("/ui/settings").words
 
     def test_what_cannot_be_read_is_told_and_a_model_that_fails_beside_the_others(
-        self, visitor: Visitor
+        self, visitor: ConsoleClient
     ) -> None:
         assert "Invalid request" in visitor.post("/ui/config", {"yaml": "a: [", "do": "plan"}).words
         sent = {
@@ -288,7 +292,7 @@ class TestTheConfiguration:
         assert visitor.gate.request("GET", "/api/endpoints/near").status == 200
 
 
-def test_the_versions_are_told(visitor: Visitor) -> None:
+def test_the_versions_are_told(visitor: ConsoleClient) -> None:
     words = visitor.get("/ui/settings").words
     assert "ICU 77.1" in words
     assert "hubgate 0." in words

@@ -6,8 +6,8 @@ import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from harness import RunningGate
-from visitor import Visitor
+from console_client import ConsoleClient
+from running_gateway import RunningGateway
 
 from hubgate.service.keys.wrong_keys import MOST_A_MINUTE
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from hubgate.settings import Settings
 
 
-def noted(gate: RunningGate) -> list[dict[str, Any]]:
+def noted(gate: RunningGateway) -> list[dict[str, Any]]:
     """Lines about sessions, the oldest first."""
     lines = gate.request("GET", "/api/audit").json()["changes"]
     return [line for line in reversed(lines) if line["verb"].startswith("session.")]
 
 
-def told(gate: RunningGate) -> list[tuple[str, str, str]]:
+def told(gate: RunningGateway) -> list[tuple[str, str, str]]:
     return [(line["verb"], line["who_name"], line["changes"]["address"][1]) for line in noted(gate)]
 
 
-def test_signing_in_and_out_is_noted_with_the_address(gate: RunningGate) -> None:
-    visitor = Visitor(gate)
+def test_signing_in_and_out_is_noted_with_the_address(gate: RunningGateway) -> None:
+    visitor = ConsoleClient(gate)
     visitor.sign_in()
     visitor.post("/ui/sign-out")
     visitor.post("/ui/sign-out")
@@ -34,9 +34,11 @@ def test_signing_in_and_out_is_noted_with_the_address(gate: RunningGate) -> None
     assert gate.admin_key not in str(noted(gate))
 
 
-def test_wrong_keys_are_noted_without_the_key_and_those_beyond_the_bound_are_not(gate: RunningGate) -> None:
+def test_wrong_keys_are_noted_without_the_key_and_those_beyond_the_bound_are_not(
+    gate: RunningGateway,
+) -> None:
     mere = gate.request("POST", "/api/keys", {"name": "app"}).json()["key"]
-    visitor = Visitor(gate)
+    visitor = ConsoleClient(gate)
     for key in ("hg_wrong", "ä", mere, *("x" * MOST_A_MINUTE)):
         visitor.post("/ui/sign-in", {"key": key})
     assert told(gate) == [
@@ -48,13 +50,13 @@ def test_wrong_keys_are_noted_without_the_key_and_those_beyond_the_bound_are_not
 
 
 def test_a_proxys_word_counts_where_the_operator_names_it(settings: Settings) -> None:
-    with RunningGate(replace(settings, trusted_proxies="127.0.0.1")) as gate:
-        Visitor(gate).post("/ui/sign-in", {"key": gate.admin_key}, **{"x-forwarded-for": "192.0.2.7"})
+    with RunningGateway(replace(settings, trusted_proxies="127.0.0.1")) as gate:
+        ConsoleClient(gate).post("/ui/sign-in", {"key": gate.admin_key}, **{"x-forwarded-for": "192.0.2.7"})
         assert told(gate) == [("session.begin", "admin", "192.0.2.7")]
 
 
-def test_who_has_the_key_comes_in_though_the_log_cannot_be_written(gate: RunningGate) -> None:
-    visitor = Visitor(gate)
+def test_who_has_the_key_comes_in_though_the_log_cannot_be_written(gate: RunningGateway) -> None:
+    visitor = ConsoleClient(gate)
     database = sqlite3.connect(gate.settings.home / "hubgate.db")
     database.execute("drop table audit")
     database.close()

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import RunningGate
-from visitor import Visitor
+from console_client import ConsoleClient
+from running_gateway import RunningGateway
 
 from hubgate.service.keys.wrong_keys import MOST_A_MINUTE
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 def test_a_proxy_is_believed_where_the_operator_names_it(
     settings: Settings, trusted: str, secure: bool
 ) -> None:
-    with RunningGate(replace(settings, trusted_proxies=trusted)) as gate:
+    with RunningGateway(replace(settings, trusted_proxies=trusted)) as gate:
         form = {"key": gate.admin_key}
-        page = Visitor(gate).post("/ui/sign-in", form, **{"x-forwarded-proto": "https"})
+        page = ConsoleClient(gate).post("/ui/sign-in", form, **{"x-forwarded-proto": "https"})
         assert page.status == 303
         assert ("secure" in str(page.headers["set-cookie"]).lower()) is secure
 
 
 def test_wrong_keys_are_counted_together_whatever_address_a_stranger_claims(settings: Settings) -> None:
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         tries = (
-            Visitor(gate).post("/ui/sign-in", {"key": "wrong"}, **{"x-forwarded-for": f"10.0.0.{n}"})
+            ConsoleClient(gate).post("/ui/sign-in", {"key": "wrong"}, **{"x-forwarded-for": f"10.0.0.{n}"})
             for n in range(MOST_A_MINUTE + 1)
         )
         assert [page.status for page in tries][-1] == 429

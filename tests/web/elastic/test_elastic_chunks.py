@@ -12,8 +12,8 @@ from hubgate.core.chunking import chunk
 from hubgate.domain.chunking import DEFAULT_CHUNKING, parse_chunking_settings
 
 if TYPE_CHECKING:
-    from harness import Reply, RunningGate
-    from scripted import ScriptedGate
+    from running_gateway import Reply, RunningGateway
+    from scripted_gateway import ScriptedGateway
 
 NAME = "all-minilm-l6-v2"
 SMALL = {"strategy": "sentence", "max_chunk_size": 30, "sentence_overlap": 1}
@@ -24,7 +24,7 @@ TEXTS = [
 ]
 
 
-def ask(gate: RunningGate, name: str, settings: object, texts: list[str]) -> Reply:
+def ask(gate: RunningGateway, name: str, settings: object, texts: list[str]) -> Reply:
     return gate.request(
         "POST", f"/_inference/text_embedding/{name}", {"input": texts, "chunking_settings": settings}
     )
@@ -37,7 +37,7 @@ def chunks_of(reply: Reply) -> list[list[dict[str, Any]]]:
 
 
 def test_each_input_is_answered_with_its_chunks_and_their_places_in_utf16_units(
-    local_gate: RunningGate,
+    local_gate: RunningGateway,
 ) -> None:
     answered = chunks_of(ask(local_gate, NAME, SMALL, TEXTS))
     assert len(answered) == len(TEXTS)
@@ -53,7 +53,7 @@ def test_each_input_is_answered_with_its_chunks_and_their_places_in_utf16_units(
     assert min(len(answered[0]), len(answered[1])) > 2
 
 
-def test_the_vector_of_a_chunk_is_that_of_its_text(local_gate: RunningGate) -> None:
+def test_the_vector_of_a_chunk_is_that_of_its_text(local_gate: RunningGateway) -> None:
     for chunks in chunks_of(ask(local_gate, NAME, SMALL, TEXTS)):
         plain = local_gate.request("POST", f"/_inference/{NAME}", {"input": [one["text"] for one in chunks]})
         assert [one["embedding"] for one in chunks] == [
@@ -61,7 +61,7 @@ def test_the_vector_of_a_chunk_is_that_of_its_text(local_gate: RunningGate) -> N
         ]
 
 
-def test_an_empty_object_means_the_endpoints_own_settings(gate: RunningGate) -> None:
+def test_an_empty_object_means_the_endpoints_own_settings(gate: RunningGateway) -> None:
     gate.add("own", dimensions=8, chunking_settings=SMALL)
     assert chunks_of(ask(gate, "own", {}, TEXTS)) == chunks_of(ask(gate, "own", SMALL, TEXTS))
     whole = chunks_of(ask(gate, "own", {"strategy": "none"}, TEXTS))
@@ -70,7 +70,7 @@ def test_an_empty_object_means_the_endpoints_own_settings(gate: RunningGate) -> 
 
 @pytest.mark.parametrize("body", [{}, {"chunking_settings": None}])
 async def test_without_the_field_inputs_are_never_cut(
-    scripted: ScriptedGate, body: dict[str, object]
+    scripted: ScriptedGateway, body: dict[str, object]
 ) -> None:
     text = "word " * 3000
     reply = await scripted.request("POST", "/_inference/e5", {"input": text, **body})
@@ -79,7 +79,7 @@ async def test_without_the_field_inputs_are_never_cut(
 
 
 async def test_chunking_settings_that_cannot_be_used_are_a_400_in_the_words_of_put(
-    scripted: ScriptedGate,
+    scripted: ScriptedGateway,
 ) -> None:
     settings = {"strategy": "sentence", "max_chunk_size": 5, "overlap": 1}
     body = {"input": "a", "chunking_settings": settings}
@@ -99,13 +99,13 @@ async def test_chunking_settings_that_cannot_be_used_are_a_400_in_the_words_of_p
     assert scripted.script.calls == []
 
 
-async def test_an_empty_input_is_refused_there_too(scripted: ScriptedGate) -> None:
+async def test_an_empty_input_is_refused_there_too(scripted: ScriptedGateway) -> None:
     for given in ("", ["a", ""]):
         reply = await scripted.request("POST", "/_inference/e5", {"input": given, "chunking_settings": {}})
         assert (reply.status, reply.json()["error"]["type"]) == (400, "action_request_validation_exception")
 
 
-def test_a_chunk_that_is_too_long_is_told_with_the_size_that_fits(local_gate: RunningGate) -> None:
+def test_a_chunk_that_is_too_long_is_told_with_the_size_that_fits(local_gate: RunningGateway) -> None:
     texts = ["hyphenation and quaternions " * 100]
     assert ask(local_gate, NAME, {}, texts).headers["warning"] is None, "the endpoint's own settings fit"
     reply = ask(local_gate, NAME, DEFAULT_CHUNKING.as_dict(), texts)
@@ -118,7 +118,7 @@ def test_a_chunk_that_is_too_long_is_told_with_the_size_that_fits(local_gate: Ru
     assert fits.headers["warning"] is None
 
 
-def test_the_client_shows_the_warning_of_put_and_gives_the_chunks(gate: RunningGate) -> None:
+def test_the_client_shows_the_warning_of_put_and_gives_the_chunks(gate: RunningGateway) -> None:
     with (
         lookalike("tei", max_tokens=128) as server,
         Elasticsearch(gate.url, api_key=gate.admin_key, max_retries=0) as client,
@@ -145,7 +145,7 @@ def test_the_client_shows_the_warning_of_put_and_gives_the_chunks(gate: RunningG
 
 
 def test_of_a_text_of_five_megabytes_512_chunks_are_left_and_more_than_can_be_cut_is_a_413(
-    gate: RunningGate,
+    gate: RunningGateway,
 ) -> None:
     gate.add("fake", dimensions=8)
     text = "word word word word. " * 240_000

@@ -16,8 +16,8 @@ from elasticsearch import (
     ElasticsearchWarning,
     NotFoundError,
 )
-from harness import RunningGate
 from lookalikes import lookalike, vector_of
+from running_gateway import RunningGateway
 
 from hubgate.settings import Settings
 
@@ -34,17 +34,17 @@ TASK = "text_embedding"
 
 
 @pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     """One gate for the whole module: each test has endpoints of its own."""
     folder = tmp_path_factory.mktemp("elastic")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
-    with RunningGate(settings) as running:
+    with RunningGateway(settings) as running:
         running.add("fake")
         yield running
 
 
 @pytest.fixture
-def client(gate: RunningGate) -> Iterator[Elasticsearch]:
+def client(gate: RunningGateway) -> Iterator[Elasticsearch]:
     """The official client, which does not ask again."""
     with Elasticsearch(gate.url, api_key=gate.admin_key, max_retries=0) as client:
         yield client
@@ -109,7 +109,7 @@ def test_an_endpoint_lives_from_put_to_delete(client: Elasticsearch) -> None:
         )
 
 
-async def test_the_async_client_does_the_same(gate: RunningGate) -> None:
+async def test_the_async_client_does_the_same(gate: RunningGateway) -> None:
     async with AsyncElasticsearch(gate.url, api_key=gate.admin_key) as client:
         answer = await client.inference.text_embedding(inference_id="fake", input="a text")
         assert len(answer["text_embedding"][0]["embedding"]) == 384
@@ -119,7 +119,7 @@ async def test_the_async_client_does_the_same(gate: RunningGate) -> None:
 
 
 def test_a_fake_or_local_endpoint_is_shown_with_its_model_id(
-    gate: RunningGate, client: Elasticsearch
+    gate: RunningGateway, client: Elasticsearch
 ) -> None:
     gate.add("with-model", model="org/some-model")
     (shown,) = client.inference.get(inference_id="with-model").body["endpoints"]
@@ -132,7 +132,7 @@ def test_a_fake_or_local_endpoint_is_shown_with_its_model_id(
     }
 
 
-def test_the_client_finds_an_elasticsearch(gate: RunningGate, client: Elasticsearch) -> None:
+def test_the_client_finds_an_elasticsearch(gate: RunningGateway, client: Elasticsearch) -> None:
     assert client.ping() is True
     assert client.info()["tagline"] == "You Know, for Search"
     assert client.options(bearer_auth=gate.admin_key).ping() is True
@@ -140,7 +140,7 @@ def test_the_client_finds_an_elasticsearch(gate: RunningGate, client: Elasticsea
 
 
 def test_a_wrong_key_and_a_key_without_the_right_raise_the_clients_own_errors(
-    gate: RunningGate, client: Elasticsearch
+    gate: RunningGateway, client: Elasticsearch
 ) -> None:
     with pytest.raises(AuthenticationException):
         client.options(api_key="wrong").inference.get()
@@ -253,7 +253,7 @@ def test_a_server_that_hangs_is_left_when_the_timeout_is_over(client: Elasticsea
         assert "Request timed out after [50ms] for inference id [hanging-too]" in reason_of(refused.value)
 
 
-def test_every_answer_says_that_it_is_elasticsearch_and_has_a_request_id(gate: RunningGate) -> None:
+def test_every_answer_says_that_it_is_elasticsearch_and_has_a_request_id(gate: RunningGateway) -> None:
     for method, path, body in (
         ("GET", "/_inference/fake", None),
         ("GET", "/_inference/missing", None),

@@ -12,7 +12,7 @@ from hubgate.domain.endpoint import Source, Task
 from hubgate.domain.errors import UpstreamRefused
 
 if TYPE_CHECKING:
-    from scripted import Reply, ScriptedGate
+    from scripted_gateway import Reply, ScriptedGateway
 
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.errors import HubgateError
@@ -57,7 +57,7 @@ def told(reply: Reply) -> tuple[int, str, str]:
     return reply.status, error["type"], error["reason"]
 
 
-async def names(gate: ScriptedGate) -> list[str]:
+async def names(gate: ScriptedGateway) -> list[str]:
     """The ids of all endpoints."""
     return [e["inference_id"] for e in (await gate.request("GET", "/_inference")).json()["endpoints"]]
 
@@ -72,14 +72,14 @@ async def names(gate: ScriptedGate) -> list[str]:
     ],
 )
 async def test_put_answers_200_with_the_endpoint_and_its_measured_dimensions(
-    scripted: ScriptedGate, path: str, fields: dict[str, str]
+    scripted: ScriptedGateway, path: str, fields: dict[str, str]
 ) -> None:
     reply = await scripted.request("PUT", path, form(**fields))
     assert (reply.status, reply.json()) == (200, SHOWN)
     assert (await scripted.request("GET", NEW)).json() == {"endpoints": [SHOWN]}
 
 
-async def test_put_keeps_every_setting_and_never_shows_the_token(scripted: ScriptedGate) -> None:
+async def test_put_keeps_every_setting_and_never_shows_the_token(scripted: ScriptedGateway) -> None:
     settings = {
         "similarity": "DOT_PRODUCT",
         "dimensions": 2,
@@ -101,7 +101,7 @@ async def test_put_keeps_every_setting_and_never_shows_the_token(scripted: Scrip
 
 
 async def test_put_with_a_model_id_and_no_url_is_a_local_model_and_needs_no_token(
-    scripted: ScriptedGate,
+    scripted: ScriptedGateway,
 ) -> None:
     settings = {"model_id": "sentence-transformers/all-MiniLM-L6-v2"}
     reply = await scripted.request(
@@ -115,7 +115,7 @@ async def test_put_with_a_model_id_and_no_url_is_a_local_model_and_needs_no_toke
 
 
 async def test_put_with_a_url_and_a_model_id_is_a_server_and_one_of_its_models(
-    scripted: ScriptedGate,
+    scripted: ScriptedGateway,
 ) -> None:
     reply = await scripted.request("PUT", NEW, form({"model_id": "org/one"}))
     assert reply.json()["service_settings"]["model_id"] == "org/one"
@@ -249,7 +249,7 @@ async def test_put_with_a_url_and_a_model_id_is_a_server_and_one_of_its_models(
     ],
 )
 async def test_put_refuses_what_it_cannot_use_with_400_and_stores_nothing(
-    scripted: ScriptedGate, path: str, body: object, kind: str, said: str
+    scripted: ScriptedGateway, path: str, body: object, kind: str, said: str
 ) -> None:
     status, told_kind, reason = told(await scripted.request("PUT", path, body))
     assert (status, told_kind) == (400, kind)
@@ -258,7 +258,7 @@ async def test_put_refuses_what_it_cannot_use_with_400_and_stores_nothing(
     assert await names(scripted) == ["e5"]
 
 
-async def test_put_never_overwrites(scripted: ScriptedGate) -> None:
+async def test_put_never_overwrites(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("PUT", "/_inference/text_embedding/e5", form())
     assert told(reply) == (
         400,
@@ -289,7 +289,7 @@ async def test_put_never_overwrites(scripted: ScriptedGate) -> None:
     ],
 )
 async def test_put_tells_what_failed_as_the_cause_of_a_400_and_stores_nothing(
-    scripted: ScriptedGate, error: HubgateError, kind: str, said: str
+    scripted: ScriptedGateway, error: HubgateError, kind: str, said: str
 ) -> None:
     scripted.script.answer = raising(error)
     reply = await scripted.request("PUT", NEW + "?timeout=2s", form())
@@ -305,7 +305,7 @@ async def test_put_tells_what_failed_as_the_cause_of_a_400_and_stores_nothing(
     assert await names(scripted) == ["e5"]
 
 
-async def test_put_refuses_dimensions_that_are_not_the_models(scripted: ScriptedGate) -> None:
+async def test_put_refuses_dimensions_that_are_not_the_models(scripted: ScriptedGateway) -> None:
     status, kind, reason = told(await scripted.request("PUT", NEW, form({"dimensions": 768})))
     assert (status, kind) == (400, "status_exception")
     assert (
@@ -324,25 +324,25 @@ async def test_put_refuses_dimensions_that_are_not_the_models(scripted: Scripted
         "/_inference/any/_all",
     ],
 )
-async def test_get_lists_all_endpoints(scripted: ScriptedGate, path: str) -> None:
+async def test_get_lists_all_endpoints(scripted: ScriptedGateway, path: str) -> None:
     await scripted.request("PUT", "/_inference/text_embedding/a", form())
     shown = (await scripted.request("GET", path)).json()["endpoints"]
     assert [one["inference_id"] for one in shown] == ["a", "e5"]
 
 
-async def test_get_lists_the_endpoints_of_a_task_type(scripted: ScriptedGate) -> None:
+async def test_get_lists_the_endpoints_of_a_task_type(scripted: ScriptedGateway) -> None:
     assert (await scripted.request("GET", "/_inference/rerank/_all")).json() == {"endpoints": []}
     assert told(await scripted.request("GET", "/_inference/poetry/_all"))[2] == "Unknown task_type [poetry]"
 
 
-async def test_get_of_one_endpoint_is_a_list_of_one(scripted: ScriptedGate) -> None:
+async def test_get_of_one_endpoint_is_a_list_of_one(scripted: ScriptedGateway) -> None:
     for path in ("/_inference/e5", "/_inference/text_embedding/e5"):
         assert len((await scripted.request("GET", path)).json()["endpoints"]) == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_an_unknown_id_is_a_404_and_a_wrong_task_type_a_400(
-    scripted: ScriptedGate, method: str
+    scripted: ScriptedGateway, method: str
 ) -> None:
     assert told(await scripted.request(method, "/_inference/other")) == (
         404,
@@ -356,7 +356,7 @@ async def test_an_unknown_id_is_a_404_and_a_wrong_task_type_a_400(
     )
 
 
-async def test_update_changes_token_allowance_and_token_limit(scripted: ScriptedGate) -> None:
+async def test_update_changes_token_allowance_and_token_limit(scripted: ScriptedGateway) -> None:
     await scripted.request("PUT", NEW, form())
     settings = {
         "api_key": "hf_another-token",
@@ -370,7 +370,9 @@ async def test_update_changes_token_allowance_and_token_limit(scripted: Scripted
     assert scripted.gateway.token_hint("new") == "…oken"
 
 
-async def test_update_keeps_what_is_absent_and_null_brings_the_default_back(scripted: ScriptedGate) -> None:
+async def test_update_keeps_what_is_absent_and_null_brings_the_default_back(
+    scripted: ScriptedGateway,
+) -> None:
     await scripted.request(
         "PUT", NEW, form({"max_input_tokens": 512, "rate_limit": {"requests_per_minute": 60}})
     )
@@ -383,7 +385,7 @@ async def test_update_keeps_what_is_absent_and_null_brings_the_default_back(scri
     assert reset.json() == SHOWN
 
 
-async def test_update_that_changes_nothing_asks_the_upstream_nothing(scripted: ScriptedGate) -> None:
+async def test_update_that_changes_nothing_asks_the_upstream_nothing(scripted: ScriptedGateway) -> None:
     await scripted.request("PUT", NEW, form())
     scripted.script.calls.clear()
     reply = await scripted.request(
@@ -392,7 +394,7 @@ async def test_update_that_changes_nothing_asks_the_upstream_nothing(scripted: S
     assert (reply.json(), scripted.script.calls) == (SHOWN, [])
 
 
-async def test_update_that_fails_leaves_the_old_settings_in_force(scripted: ScriptedGate) -> None:
+async def test_update_that_fails_leaves_the_old_settings_in_force(scripted: ScriptedGateway) -> None:
     await scripted.request("PUT", NEW, form())
     scripted.script.answer = raising(UpstreamRefused("No.", status=401))
     reply = await scripted.request(
@@ -433,26 +435,26 @@ async def test_update_that_fails_leaves_the_old_settings_in_force(scripted: Scri
     ],
 )
 async def test_update_refuses_what_cannot_be_changed(
-    scripted: ScriptedGate, path: str, body: object, status: int, said: str
+    scripted: ScriptedGateway, path: str, body: object, status: int, said: str
 ) -> None:
     reply = await scripted.request("PUT", path + "/_update", body)
     assert (told(reply)[0], told(reply)[2]) == (status, said)
 
 
-async def test_delete_is_acknowledged_and_the_endpoint_gone(scripted: ScriptedGate) -> None:
+async def test_delete_is_acknowledged_and_the_endpoint_gone(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("DELETE", "/_inference/text_embedding/e5?force=true")
     assert reply.json() == {"acknowledged": True, "pipelines": [], "indexes": []}
     assert await names(scripted) == []
 
 
-async def test_delete_as_a_dry_run_deletes_nothing(scripted: ScriptedGate) -> None:
+async def test_delete_as_a_dry_run_deletes_nothing(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("DELETE", "/_inference/e5?dry_run")
     assert reply.json() == {"acknowledged": False, "pipelines": [], "indexes": []}
     assert await names(scripted) == ["e5"]
     assert told(await scripted.request("DELETE", "/_inference/e5?force=maybe"))[0] == 400
 
 
-async def test_services_tell_what_can_be_registered(scripted: ScriptedGate) -> None:
+async def test_services_tell_what_can_be_registered(scripted: ScriptedGateway) -> None:
     for path in ("/_inference/_services", "/_inference/_services/text_embedding"):
         (service,) = (await scripted.request("GET", path)).json()
         assert (service["service"], service["name"]) == ("hugging_face", "Hugging Face")
@@ -468,7 +470,7 @@ async def test_services_tell_what_can_be_registered(scripted: ScriptedGate) -> N
     [("PUT", NEW, "put"), ("PUT", NEW + "/_update", "update"), ("DELETE", "/_inference/e5", "delete")],
 )
 async def test_changes_need_the_admin_key_and_reading_any_key(
-    scripted: ScriptedGate, method: str, path: str, verb: str
+    scripted: ScriptedGateway, method: str, path: str, verb: str
 ) -> None:
     _, plain = await scripted.access.create("app")
     status, kind, reason = told(await scripted.request(method, path, form(), key=plain))
@@ -480,18 +482,18 @@ async def test_changes_need_the_admin_key_and_reading_any_key(
     assert await names(scripted) == ["e5"]
 
 
-async def test_answers_are_pretty_when_asked(scripted: ScriptedGate) -> None:
+async def test_answers_are_pretty_when_asked(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("GET", "/_inference/rerank/_all?pretty")
     assert reply.body == b'{\n  "endpoints": []\n}\n'
 
 
-async def test_methods_that_are_not_served_are_a_405_and_paths_a_404(scripted: ScriptedGate) -> None:
+async def test_methods_that_are_not_served_are_a_405_and_paths_a_404(scripted: ScriptedGateway) -> None:
     assert told(await scripted.request("PATCH", "/_inference/e5"))[0] == 405
     assert told(await scripted.request("GET", "/_inference/a/b/c"))[0] == 404
 
 
 async def test_pretty_that_is_neither_true_nor_false_is_refused_before_anything_is_done(
-    scripted: ScriptedGate,
+    scripted: ScriptedGateway,
 ) -> None:
     for method, path in (("PUT", NEW), ("DELETE", "/_inference/e5"), ("POST", "/_inference/e5")):
         body = form() if method == "PUT" else {"input": "a"}
@@ -501,7 +503,7 @@ async def test_pretty_that_is_neither_true_nor_false_is_refused_before_anything_
     assert scripted.script.calls == []
 
 
-async def test_a_warning_of_several_lines_is_one_line_in_its_header(scripted: ScriptedGate) -> None:
+async def test_a_warning_of_several_lines_is_one_line_in_its_header(scripted: ScriptedGateway) -> None:
     warning = "Its last update failed.\r\nExit code: 1\n\tout of memory"
     scripted.script.facts = replace(scripted.script.facts, warnings=(warning,))
     reply = await scripted.request("PUT", NEW, form())

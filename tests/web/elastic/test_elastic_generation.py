@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from writers import add_writer, asked_chat, asked_complete, events_in_tgi, in_tgi
+from generation_endpoints import add_generator, last_chat, last_completion, tgi_events, tgi_reply
 
 from hubgate.domain.calls import Chat, Generated, WireFormat
 from hubgate.domain.endpoint import Task
@@ -15,7 +15,7 @@ from hubgate.domain.errors import DeadlineExceeded, QueueFull, UpstreamRefused, 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
     from hubgate.domain.calls import GenerationCall
 
@@ -24,9 +24,9 @@ COMPLETION, CHAT = "/_inference/completion/writer", "/_inference/chat_completion
 
 
 @pytest.fixture
-async def gate(scripted: ScriptedGate) -> ScriptedGate:
-    await add_writer(scripted, "writer", Task.COMPLETION, chats=False)
-    await add_writer(scripted, "talker", Task.CHAT_COMPLETION, chats=True)
+async def gate(scripted: ScriptedGateway) -> ScriptedGateway:
+    await add_generator(scripted, "writer", Task.COMPLETION, chats=False)
+    await add_generator(scripted, "talker", Task.CHAT_COMPLETION, chats=True)
     return scripted
 
 
@@ -49,23 +49,23 @@ def breaks_off(call: GenerationCall) -> Iterator[Sequence[bytes]]:
     raise UpstreamUnreachable("The server broke off.")
 
 
-async def test_a_completion_is_a_list_of_one_result(gate: ScriptedGate) -> None:
+async def test_a_completion_is_a_list_of_one_result(gate: ScriptedGateway) -> None:
     for path in (COMPLETION, "/_inference/writer", "/_inference/text-generation/writer"):
         reply = await gate.request("POST", path, {"input": "say"})
         assert (reply.status, reply.json()) == (200, {"completion": [{"result": "hello"}]})
-        assert asked_complete(gate).prompt == "say"
-    gate.script.written = in_tgi
+        assert last_completion(gate).prompt == "say"
+    gate.script.written = tgi_reply
     reply = await gate.request("POST", COMPLETION, {"input": ["say"]})
     assert reply.json() == {"completion": [{"result": "hello"}]}
 
 
 async def test_a_model_that_has_conversations_is_asked_for_a_completion_as_a_user_asks(
-    gate: ScriptedGate,
+    gate: ScriptedGateway,
 ) -> None:
-    await add_writer(gate, "both", Task.COMPLETION, chats=True)
+    await add_generator(gate, "both", Task.COMPLETION, chats=True)
     reply = await gate.request("POST", "/_inference/completion/both", {"input": "say"})
     assert reply.json() == {"completion": [{"result": "hello"}]}
-    assert asked_chat(gate) == {"messages": [{"role": "user", "content": "say"}]}
+    assert last_chat(gate) == {"messages": [{"role": "user", "content": "say"}]}
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ async def test_a_model_that_has_conversations_is_asked_for_a_completion_as_a_use
     ],
 )
 async def test_a_completion_that_cannot_be_asked_is_a_400_in_elasticsearchs_words(
-    gate: ScriptedGate, body: dict[str, Any], kind: str, reason: str
+    gate: ScriptedGateway, body: dict[str, Any], kind: str, reason: str
 ) -> None:
     reply = await gate.request("POST", COMPLETION, body)
     assert (reply.status, reply.json()["error"]["type"]) == (400, kind)
@@ -97,7 +97,7 @@ async def test_a_completion_that_cannot_be_asked_is_a_400_in_elasticsearchs_word
     assert (streamed.status, name, told["error"]["type"]) == (400, "error", kind)
 
 
-async def test_a_completion_is_streamed_in_events_of_all_that_arrived_together(gate: ScriptedGate) -> None:
+async def test_a_completion_is_streamed_in_events_of_all_that_arrived_together(gate: ScriptedGateway) -> None:
     chunk = b'{"choices":[{"index":0,"text":"%b"}]}'
     usage = b'{"choices":[],"usage":{"total_tokens":9}}'
     gate.script.told = lambda _: iter([[chunk % b"a", chunk % b"b"], [chunk % b""], [chunk % b"c", usage]])
@@ -111,14 +111,14 @@ async def test_a_completion_is_streamed_in_events_of_all_that_arrived_together(g
     assert 'hubgate_tokens_total{endpoint="writer"} 9.0' in gate.meter.exposition().decode()
 
 
-async def test_a_completion_of_tgis_events_is_streamed_alike(gate: ScriptedGate) -> None:
-    gate.script.told, gate.script.wire_format = events_in_tgi, WireFormat.TGI
+async def test_a_completion_of_tgis_events_is_streamed_alike(gate: ScriptedGateway) -> None:
+    gate.script.told, gate.script.wire_format = tgi_events, WireFormat.TGI
     reply = await gate.request("POST", COMPLETION + "/_stream", {"input": "say"})
     deltas = [data["completion"][0]["delta"] for _, data in events(reply.body)[:-1]]
     assert deltas == ["hel", "lo"]
 
 
-async def test_a_chat_is_streamed_a_chunk_an_event_without_nulls(gate: ScriptedGate) -> None:
+async def test_a_chat_is_streamed_a_chunk_an_event_without_nulls(gate: ScriptedGateway) -> None:
     call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     chunks: list[dict[str, Any]] = [
         {"delta": {"role": "assistant", "content": "", "refusal": None}, "logprobs": None},
@@ -142,7 +142,7 @@ async def test_a_chat_is_streamed_a_chunk_an_event_without_nulls(gate: ScriptedG
     ]
 
 
-async def test_a_chat_is_also_answered_whole(gate: ScriptedGate) -> None:
+async def test_a_chat_is_also_answered_whole(gate: ScriptedGateway) -> None:
     reply = await gate.request("POST", "/_inference/conversational/talker", {"messages": MESSAGES})
     told = reply.json()
     assert told["choices"] == [
@@ -151,7 +151,7 @@ async def test_a_chat_is_also_answered_whole(gate: ScriptedGate) -> None:
     assert told["usage"]["total_tokens"] == 4
 
 
-async def test_a_chats_fields_go_to_the_engine_under_the_names_it_knows(gate: ScriptedGate) -> None:
+async def test_a_chats_fields_go_to_the_engine_under_the_names_it_knows(gate: ScriptedGateway) -> None:
     body = {
         "messages": MESSAGES,
         "model": "any",
@@ -164,7 +164,7 @@ async def test_a_chats_fields_go_to_the_engine_under_the_names_it_knows(gate: Sc
     }
     await gate.request("POST", CHAT + "/_stream", body)
     expected = {name: body[name] for name in ("messages", "stop", "temperature", "tools", "tool_choice")}
-    assert asked_chat(gate) == {**expected, "max_tokens": 9}
+    assert last_chat(gate) == {**expected, "max_tokens": 9}
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ async def test_a_chats_fields_go_to_the_engine_under_the_names_it_knows(gate: Sc
 )
 @pytest.mark.parametrize("path", [CHAT, CHAT + "/_stream", "/_inference/talker/_stream"])
 async def test_a_chat_that_is_no_chat_is_a_400_in_the_chats_own_shape(
-    gate: ScriptedGate, path: str, body: object, said: str
+    gate: ScriptedGateway, path: str, body: object, said: str
 ) -> None:
     reply = await gate.request("POST", path, body)
     assert reply.status == 400
@@ -189,7 +189,7 @@ async def test_a_chat_that_is_no_chat_is_a_400_in_the_chats_own_shape(
     assert said in told["error"]["message"]
 
 
-async def test_a_chat_is_told_as_any_call_whether_to_ask_again(gate: ScriptedGate) -> None:
+async def test_a_chat_is_told_as_any_call_whether_to_ask_again(gate: ScriptedGateway) -> None:
     def is_full(call: GenerationCall) -> Generated:
         raise QueueFull("Too many wait.", retry_after=2.0)
 
@@ -201,7 +201,7 @@ async def test_a_chat_is_told_as_any_call_whether_to_ask_again(gate: ScriptedGat
 
 
 async def test_an_error_before_the_first_byte_has_its_status_and_one_after_it_is_an_event(
-    gate: ScriptedGate,
+    gate: ScriptedGateway,
 ) -> None:
     def refuses(call: GenerationCall) -> Iterator[Sequence[bytes]]:
         raise UpstreamRefused("It is busy.", status=429, server_message="busy")
@@ -228,7 +228,7 @@ async def test_an_error_before_the_first_byte_has_its_status_and_one_after_it_is
 
 @pytest.mark.parametrize(("query", "seconds"), [("", "120s"), ("?timeout=5s", "5s")])
 async def test_a_model_that_writes_has_two_minutes_unless_it_is_told_otherwise(
-    gate: ScriptedGate, query: str, seconds: str
+    gate: ScriptedGateway, query: str, seconds: str
 ) -> None:
     def late(call: GenerationCall) -> Generated:
         raise DeadlineExceeded("Late.")

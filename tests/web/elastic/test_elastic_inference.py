@@ -13,7 +13,7 @@ from hubgate.domain.calls import Encoding, InputType, Vectors
 from hubgate.domain.errors import Cause, UpstreamRefused
 
 if TYPE_CHECKING:
-    from scripted import Reply, ScriptedGate
+    from scripted_gateway import Reply, ScriptedGateway
 
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.errors import HubgateError
@@ -48,7 +48,7 @@ def reason_of(reply: Reply) -> str:
 
 @pytest.mark.parametrize("path", [E5, "/_inference/e5", "/_inference/any/e5", E5 + "/"])
 async def test_an_answer_is_a_list_of_embeddings_in_the_order_of_the_inputs(
-    scripted: ScriptedGate, path: str
+    scripted: ScriptedGateway, path: str
 ) -> None:
     reply = await scripted.request("POST", path, {"input": ["a", "b"]})
     assert reply.status == 200
@@ -56,18 +56,18 @@ async def test_an_answer_is_a_list_of_embeddings_in_the_order_of_the_inputs(
     assert reply.headers["x-elastic-product"] == "Elasticsearch"
 
 
-async def test_input_may_be_one_string(scripted: ScriptedGate) -> None:
+async def test_input_may_be_one_string(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", E5, {"input": "a"})
     assert reply.json() == {"text_embedding": [{"embedding": [0, 0.5]}]}
 
 
-async def test_json_vectors_pass_as_the_upstream_wrote_them(scripted: ScriptedGate) -> None:
+async def test_json_vectors_pass_as_the_upstream_wrote_them(scripted: ScriptedGateway) -> None:
     scripted.script.answer = answering(items=[b"[1.0, 2e-1]"])
     reply = await scripted.request("POST", E5, {"input": "a"})
     assert reply.body == b'{"text_embedding":[{"embedding":[1.0, 2e-1]}]}'
 
 
-async def test_f32_vectors_are_written_as_single_precision_numbers(scripted: ScriptedGate) -> None:
+async def test_f32_vectors_are_written_as_single_precision_numbers(scripted: ScriptedGateway) -> None:
     scripted.script.answer = answering(items=[struct.pack("<2f", 0.25, 0.1)], encoding=Encoding.F32)
     reply = await scripted.request("POST", E5, {"input": "a"})
     numbers = reply.json()["text_embedding"][0]["embedding"]
@@ -88,7 +88,7 @@ async def test_f32_vectors_are_written_as_single_precision_numbers(scripted: Scr
     ],
 )
 async def test_input_type_is_understood_in_any_case(
-    scripted: ScriptedGate, word: str | None, meant: InputType | None
+    scripted: ScriptedGateway, word: str | None, meant: InputType | None
 ) -> None:
     assert (await scripted.request("POST", E5, {"input": "a", "input_type": word})).status == 200
     assert scripted.script.embedded.input_type is meant
@@ -155,7 +155,7 @@ async def test_input_type_is_understood_in_any_case(
     ],
 )
 async def test_a_body_that_is_not_understood_is_a_400_that_says_why(
-    scripted: ScriptedGate, body: object, kind: str, said: str
+    scripted: ScriptedGateway, body: object, kind: str, said: str
 ) -> None:
     reply = await scripted.request("POST", E5, body)
     assert reply.status == 400
@@ -164,12 +164,12 @@ async def test_a_body_that_is_not_understood_is_a_400_that_says_why(
     assert not scripted.script.calls
 
 
-async def test_an_escaped_nul_is_a_character_like_any_other(scripted: ScriptedGate) -> None:
+async def test_an_escaped_nul_is_a_character_like_any_other(scripted: ScriptedGateway) -> None:
     assert (await scripted.request("POST", E5, b'{"input": "a\\u0000b"}')).status == 200
     assert scripted.script.embedded.texts == ("a\x00b",)
 
 
-async def test_task_settings_are_ignored_with_a_warning(scripted: ScriptedGate) -> None:
+async def test_task_settings_are_ignored_with_a_warning(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", E5, {"input": "a", "task_settings": {"x": 1}})
     assert reply.status == 200
     assert reply.headers["warning"].startswith('299 hubgate "task_settings were ignored')
@@ -177,7 +177,7 @@ async def test_task_settings_are_ignored_with_a_warning(scripted: ScriptedGate) 
 
 
 async def test_truncation_is_told_in_two_headers_and_leaves_the_body_as_it_was(
-    scripted: ScriptedGate,
+    scripted: ScriptedGateway,
 ) -> None:
     scripted.script.answer = answering(truncated=1)
     reply = await scripted.request("POST", E5, {"input": "a"})
@@ -188,20 +188,20 @@ async def test_truncation_is_told_in_two_headers_and_leaves_the_body_as_it_was(
     assert "x-hubgate-truncated" not in (await scripted.request("POST", E5, {"input": "a"})).headers
 
 
-async def test_what_the_model_warns_of_is_passed_on_as_a_warning(scripted: ScriptedGate) -> None:
+async def test_what_the_model_warns_of_is_passed_on_as_a_warning(scripted: ScriptedGateway) -> None:
     scripted.script.answer = answering(warnings=('It said "half" \\ précis',))
     reply = await scripted.request("POST", E5, {"input": "a"})
     assert reply.headers["warning"] == "299 hubgate \"It said 'half' / pr?cis\""
 
 
-async def test_an_unknown_endpoint_is_a_404(scripted: ScriptedGate) -> None:
+async def test_an_unknown_endpoint_is_a_404(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", "/_inference/text_embedding/other", {"input": "a"})
     assert reply.status == 404
     assert reason_of(reply) == "Inference endpoint not found [other]"
     assert reply.json()["error"]["type"] == "resource_not_found_exception"
 
 
-async def test_an_endpoint_of_another_task_type_is_a_400(scripted: ScriptedGate) -> None:
+async def test_an_endpoint_of_another_task_type_is_a_400(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", "/_inference/rerank/e5", {"input": "a", "query": "q"})
     assert reply.status == 400
     assert reason_of(reply) == (
@@ -209,12 +209,12 @@ async def test_an_endpoint_of_another_task_type_is_a_400(scripted: ScriptedGate)
     )
 
 
-async def test_an_unknown_task_type_is_a_400(scripted: ScriptedGate) -> None:
+async def test_an_unknown_task_type_is_a_400(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", "/_inference/poetry/e5", {"input": "a"})
     assert (reply.status, reason_of(reply)) == (400, "Unknown task_type [poetry]")
 
 
-async def test_errors_of_chat_completion_have_their_own_shape(scripted: ScriptedGate) -> None:
+async def test_errors_of_chat_completion_have_their_own_shape(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", "/_inference/chat_completion/gpt", {"messages": []})
     assert reply.status == 404
     assert reply.json() == {
@@ -226,7 +226,7 @@ async def test_errors_of_chat_completion_have_their_own_shape(scripted: Scripted
     }
 
 
-async def test_a_stream_of_embeddings_is_refused_with_405_as_an_event(scripted: ScriptedGate) -> None:
+async def test_a_stream_of_embeddings_is_refused_with_405_as_an_event(scripted: ScriptedGateway) -> None:
     for path in ("/_inference/e5/_stream", E5 + "/_stream"):
         reply = await scripted.request("POST", path, {"input": "a"})
         assert reply.status == 405
@@ -241,7 +241,7 @@ async def test_a_stream_of_embeddings_is_refused_with_405_as_an_event(scripted: 
         )
 
 
-async def test_a_stream_of_an_unknown_endpoint_is_a_404_as_an_event(scripted: ScriptedGate) -> None:
+async def test_a_stream_of_an_unknown_endpoint_is_a_404_as_an_event(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", "/_inference/chat_completion/gpt/_stream", {"messages": []})
     assert reply.status == 404
     assert json.loads(reply.body.split(b"data: ")[1])["error"]["code"] == "not_found"
@@ -263,7 +263,7 @@ async def test_a_stream_of_an_unknown_endpoint_is_a_404_as_an_event(scripted: Sc
     ],
 )
 async def test_a_status_of_the_upstream_below_500_is_passed_on_and_the_rest_is_400(
-    scripted: ScriptedGate, theirs: int, ours: int, prefix: str
+    scripted: ScriptedGateway, theirs: int, ours: int, prefix: str
 ) -> None:
     error = UpstreamRefused(
         "It refuses.", status=theirs, server_message="No.", remedy="Ask it.", retry_after=2.5
@@ -312,7 +312,7 @@ async def test_a_status_of_the_upstream_below_500_is_passed_on_and_the_rest_is_4
     ],
 )
 async def test_what_fails_below_is_told_in_elasticsearchs_types(
-    scripted: ScriptedGate, error: HubgateError, status: int, kind: str, said: str
+    scripted: ScriptedGateway, error: HubgateError, status: int, kind: str, said: str
 ) -> None:
     scripted.script.answer = raising(error)
     reply = await scripted.request("POST", E5 + "?timeout=2m", {"input": "a"})
@@ -322,7 +322,7 @@ async def test_what_fails_below_is_told_in_elasticsearchs_types(
 
 
 async def test_the_timeout_of_the_query_wins_over_the_bodys_and_30s_is_the_default(
-    scripted: ScriptedGate,
+    scripted: ScriptedGateway,
 ) -> None:
     scripted.script.answer = raising(errors.DeadlineExceeded("Late."))
     for query, body, waited in (("?timeout=500ms", "2m", "500ms"), ("", "2m", "2m"), ("", None, "30s")):
@@ -331,19 +331,19 @@ async def test_the_timeout_of_the_query_wins_over_the_bodys_and_30s_is_the_defau
         assert scripted.script.embedded.context.deadline is not None
 
 
-async def test_any_key_may_infer(scripted: ScriptedGate) -> None:
+async def test_any_key_may_infer(scripted: ScriptedGateway) -> None:
     _, plain = await scripted.access.create("app")
     assert (await scripted.request("POST", E5, {"input": "a"}, key=plain)).status == 200
 
 
-async def test_no_key_is_a_security_exception(scripted: ScriptedGate) -> None:
+async def test_no_key_is_a_security_exception(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", E5, {"input": "a"}, key=None)
     assert reply.status == 401
     assert reason_of(reply)
     assert reply.json()["error"]["type"] == "security_exception"
 
 
-async def test_what_was_called_is_counted_under_its_endpoint(scripted: ScriptedGate) -> None:
+async def test_what_was_called_is_counted_under_its_endpoint(scripted: ScriptedGateway) -> None:
     await scripted.request("POST", E5, {"input": ["a", "b"]})
     metrics = scripted.meter.exposition().decode()
     assert 'hubgate_texts_total{endpoint="e5"} 2.0' in metrics
@@ -369,7 +369,7 @@ async def test_what_was_called_is_counted_under_its_endpoint(scripted: ScriptedG
     ],
 )
 async def test_the_answer_has_the_media_type_that_accept_asks_for(
-    scripted: ScriptedGate, accept: str | None, given: str
+    scripted: ScriptedGateway, accept: str | None, given: str
 ) -> None:
     for method, body in (("POST", {"input": "a"}), ("GET", None)):
         reply = await scripted.request(method, E5, body, accept=accept)
@@ -389,7 +389,7 @@ async def test_the_answer_has_the_media_type_that_accept_asks_for(
     ],
 )
 async def test_a_body_must_be_json_by_its_own_word_or_say_nothing(
-    scripted: ScriptedGate, sent: str | None, status: int
+    scripted: ScriptedGateway, sent: str | None, status: int
 ) -> None:
     reply = await scripted.request("POST", E5, {"input": "a"}, content_type=sent)
     assert reply.status == status
@@ -397,7 +397,9 @@ async def test_a_body_must_be_json_by_its_own_word_or_say_nothing(
         assert reason_of(reply) == f"Content-Type header [{sent}] is not supported. Send application/json."
 
 
-async def test_every_clients_common_parameters_are_taken_and_others_refused(scripted: ScriptedGate) -> None:
+async def test_every_clients_common_parameters_are_taken_and_others_refused(
+    scripted: ScriptedGateway,
+) -> None:
     common = "?pretty&human=true&error_trace=true&filter_path=text_embedding"
     reply = await scripted.request("POST", E5 + common, {"input": "a"})
     assert reply.status == 200
@@ -410,7 +412,7 @@ async def test_every_clients_common_parameters_are_taken_and_others_refused(scri
     assert reason_of(reply) == "Failed to parse value [maybe] as only [true] or [false] are allowed."
 
 
-async def test_errors_are_compact_json_whatever_was_asked(scripted: ScriptedGate) -> None:
+async def test_errors_are_compact_json_whatever_was_asked(scripted: ScriptedGateway) -> None:
     accept = "application/vnd.elasticsearch+json;compatible-with=9"
     reply = await scripted.request("POST", E5 + "?pretty&error_trace", {}, accept=accept)
     assert reply.headers["content-type"] == "application/json"

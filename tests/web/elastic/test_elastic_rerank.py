@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from writers import add, by_length
+from generation_endpoints import add, by_length
 
 from hubgate.domain.endpoint import Source, Task
 
 if TYPE_CHECKING:
-    from scripted import Reply, ScriptedGate
+    from scripted_gateway import Reply, ScriptedGateway
 
 RERANK = "/_inference/rerank/ranker"
 PLACE = {"url": "http://127.0.0.1:9", "api_key": "t"}
@@ -18,18 +18,18 @@ TEXTS = ["a", "ccc", "bb"]
 
 
 @pytest.fixture
-async def gate(scripted: ScriptedGate) -> ScriptedGate:
+async def gate(scripted: ScriptedGateway) -> ScriptedGateway:
     await add(scripted, "ranker", Task.RERANK)
     await add(scripted, "sparse", Task.SPARSE_EMBEDDING)
     return scripted
 
 
-async def put(gate: ScriptedGate, task: str, **body: Any) -> Reply:
+async def put(gate: ScriptedGateway, task: str, **body: Any) -> Reply:
     return await gate.request("PUT", f"/_inference/{task}/new", {"service": "hugging_face", **body})
 
 
 @pytest.mark.parametrize("path", [RERANK, "/_inference/ranker", "/_inference/text-ranking/ranker"])
-async def test_ranks_stand_with_the_best_first(gate: ScriptedGate, path: str) -> None:
+async def test_ranks_stand_with_the_best_first(gate: ScriptedGateway, path: str) -> None:
     reply = await gate.request("POST", path, {"query": "q", "input": TEXTS})
     assert reply.json() == {
         "rerank": [
@@ -41,7 +41,7 @@ async def test_ranks_stand_with_the_best_first(gate: ScriptedGate, path: str) ->
     assert 'hubgate_texts_total{endpoint="ranker"} 3.0' in gate.meter.exposition().decode()
 
 
-async def test_top_n_and_return_documents_at_the_root_win_over_the_endpoints(gate: ScriptedGate) -> None:
+async def test_top_n_and_return_documents_at_the_root_win_over_the_endpoints(gate: ScriptedGateway) -> None:
     settings = {"url": "http://127.0.0.1:9", "api_key": "t"}
     reply = await put(
         gate, "rerank", service_settings=settings, task_settings={"top_n": 2, "return_documents": True}
@@ -76,20 +76,20 @@ async def test_top_n_and_return_documents_at_the_root_win_over_the_endpoints(gat
     ],
 )
 async def test_ranks_that_cannot_be_asked_for_are_a_400_that_says_why(
-    gate: ScriptedGate, body: object, reason: str
+    gate: ScriptedGateway, body: object, reason: str
 ) -> None:
     reply = await gate.request("POST", RERANK, body)
     assert (reply.status, reply.json()["error"]["type"]) == (400, "action_request_validation_exception")
     assert reason in reply.json()["error"]["reason"]
 
 
-async def test_weights_of_words_stand_as_the_engine_told_them(gate: ScriptedGate) -> None:
+async def test_weights_of_words_stand_as_the_engine_told_them(gate: ScriptedGateway) -> None:
     reply = await gate.request("POST", "/_inference/sparse_embedding/sparse", {"input": ["a", "b"]})
     weights = {"is_truncated": False, "embedding": {"gate": 0.5, "17": 0.25}}
     assert reply.json() == {"sparse_embedding": [weights, weights]}
 
 
-async def test_ranks_and_weights_are_not_streamed(gate: ScriptedGate) -> None:
+async def test_ranks_and_weights_are_not_streamed(gate: ScriptedGateway) -> None:
     for name, task in (("ranker", Task.RERANK), ("sparse", Task.SPARSE_EMBEDDING)):
         reply = await gate.request("POST", f"/_inference/{name}/_stream", {"input": "a"})
         assert reply.status == 405
@@ -117,7 +117,7 @@ async def test_ranks_and_weights_are_not_streamed(gate: ScriptedGate) -> None:
     ],
 )
 async def test_put_finds_where_a_model_runs_by_its_url_or_its_name(
-    gate: ScriptedGate, task: str, given: dict[str, str], source: Source, shown: str
+    gate: ScriptedGateway, task: str, given: dict[str, str], source: Source, shown: str
 ) -> None:
     gate.script.answer = by_length
     reply = await put(gate, task, service_settings={**given, "api_key": "t"})
@@ -127,7 +127,7 @@ async def test_put_finds_where_a_model_runs_by_its_url_or_its_name(
     assert reply.json()["service_settings"]["model_id"] == shown
 
 
-async def test_put_shows_only_what_its_task_has(gate: ScriptedGate) -> None:
+async def test_put_shows_only_what_its_task_has(gate: ScriptedGateway) -> None:
     reply = await put(gate, "completion", service_settings={"url": "http://127.0.0.1:9", "api_key": "t"})
     assert reply.json() == {
         "inference_id": "new",
@@ -157,7 +157,7 @@ async def test_put_shows_only_what_its_task_has(gate: ScriptedGate) -> None:
     ],
 )
 async def test_put_refuses_what_its_task_does_not_know(
-    gate: ScriptedGate, task: str, body: dict[str, Any], said: str
+    gate: ScriptedGateway, task: str, body: dict[str, Any], said: str
 ) -> None:
     if "task_settings" in body or "chunking_settings" in body:
         body["service_settings"] = PLACE
@@ -166,7 +166,7 @@ async def test_put_refuses_what_its_task_does_not_know(
     assert said in reply.json()["error"]["reason"]
 
 
-async def test_update_changes_nothing_of_a_task_that_does_not_have_it(gate: ScriptedGate) -> None:
+async def test_update_changes_nothing_of_a_task_that_does_not_have_it(gate: ScriptedGateway) -> None:
     reply = await gate.request(
         "PUT", "/_inference/rerank/ranker/_update", {"service_settings": {"max_input_tokens": 5}}
     )

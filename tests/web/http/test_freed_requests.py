@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from harness import RunningGate
+from generation_endpoints import add, add_generator
 from lookalikes import lookalike
-from writers import add, add_writer
+from running_gateway import RunningGateway
 
 from hubgate.core.queue.batch import QueuedCall
 from hubgate.domain.endpoint import Task
@@ -26,7 +26,7 @@ from hubgate.web.http.request_context import RequestContext
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
     from hubgate.settings import Settings
 
@@ -50,7 +50,7 @@ def live_contexts() -> int:
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_nothing_of_a_request_outlives_it(settings: Settings, seconds: float, stream: bool) -> None:
     before = live_contexts()
-    with lookalike("vllm", kind="llm", seconds=seconds) as server, RunningGate(settings) as gate:
+    with lookalike("vllm", kind="llm", seconds=seconds) as server, RunningGateway(settings) as gate:
         gate.add("llm", url=server.url, task="chat_completion")
         for _ in range(3):
             assert gate.request("POST", "/v1/chat/completions", {**CHAT, "stream": stream}).status == 200
@@ -61,7 +61,7 @@ def test_nothing_of_a_request_outlives_it(settings: Settings, seconds: float, st
 @pytest.mark.usefixtures("no_collector")
 def test_nothing_is_left_of_a_request_whose_client_leaves(settings: Settings) -> None:
     before = live_contexts()
-    with lookalike("vllm", kind="llm") as server, RunningGate(settings) as gate:
+    with lookalike("vllm", kind="llm") as server, RunningGateway(settings) as gate:
         gate.add("llm", url=server.url, task="chat_completion")
         server.fail("hang")
         where = urlsplit(gate.url)
@@ -89,10 +89,10 @@ def test_nothing_is_left_of_a_request_whose_client_leaves(settings: Settings) ->
     ],
 )
 async def test_nothing_is_left_of_a_request_that_fails(
-    scripted: ScriptedGate, path: str, body: object
+    scripted: ScriptedGateway, path: str, body: object
 ) -> None:
-    await add_writer(scripted, "writer", Task.COMPLETION, chats=False)
-    await add_writer(scripted, "talker", Task.CHAT_COMPLETION, chats=True)
+    await add_generator(scripted, "writer", Task.COMPLETION, chats=False)
+    await add_generator(scripted, "talker", Task.CHAT_COMPLETION, chats=True)
     await add(scripted, "ranker", Task.RERANK)
 
     def is_full(call: object) -> Any:
@@ -138,7 +138,7 @@ def test_nothing_is_left_of_a_failed_exchange(
     settings = replace(settings, max_reply_bytes=1 << 20, cache_bytes=0)
     breaks = BREAKS if path.endswith("_stream") else []
     before = held()
-    with ExitStack() as servers, RunningGate(settings) as gate:
+    with ExitStack() as servers, RunningGateway(settings) as gate:
         for fault in [*FAILURES, *breaks]:
             server = servers.enter_context(lookalike(engine, kind="llm" if engine == "vllm" else "embedding"))
             gate.add(fault, url=server.url, task=path.partition("/")[0], timeout=0.2)
@@ -151,7 +151,7 @@ def test_nothing_is_left_of_a_failed_exchange(
 @pytest.mark.usefixtures("no_collector")
 def test_nothing_is_left_of_a_call_that_is_tried_three_times(settings: Settings) -> None:
     before = held()
-    with lookalike("vllm", kind="llm") as server, RunningGate(settings) as gate:
+    with lookalike("vllm", kind="llm") as server, RunningGateway(settings) as gate:
         gate.add("llm", url=server.url, task="chat_completion")
         server.fail("half")
         assert gate.request("POST", "/v1/chat/completions", CHAT).status == 502
@@ -160,7 +160,7 @@ def test_nothing_is_left_of_a_call_that_is_tried_three_times(settings: Settings)
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_a_local_model_that_refuses_a_text_keeps_nothing_of_it(local_gate: RunningGate) -> None:
+def test_a_local_model_that_refuses_a_text_keeps_nothing_of_it(local_gate: RunningGateway) -> None:
     before = live_contexts()
     for _ in range(5):
         body = {"inputs": "long " * 1000, "truncate": False}

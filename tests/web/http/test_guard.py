@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from scripted import ADMIN_KEY
+from scripted_gateway import ADMIN_KEY
 from starlette.routing import Route
 
 from hubgate.domain.calls import Embed
@@ -22,7 +22,7 @@ from hubgate.web.http.guard import Guard
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
     from hubgate.domain.calls import Call, Result
     from hubgate.web.http.asgi import AsgiApp, Message, Receive, Scope, Send
@@ -86,7 +86,7 @@ class Client:
         return b"".join(message.get("body", b"") for message in self.sent).decode()
 
 
-def guarded(scripted: ScriptedGate, app: AsgiApp, *, keys_in_path: bool = False) -> Guard:
+def guarded(scripted: ScriptedGateway, app: AsgiApp, *, keys_in_path: bool = False) -> Guard:
     return Guard(
         app,
         FACES,
@@ -100,7 +100,7 @@ def guarded(scripted: ScriptedGate, app: AsgiApp, *, keys_in_path: bool = False)
     )
 
 
-def without_keys_in_path(scripted: ScriptedGate) -> AsgiApp:
+def without_keys_in_path(scripted: ScriptedGateway) -> AsgiApp:
     return create_app(
         scripted.gateway,
         scripted.access,
@@ -142,7 +142,7 @@ def raising(error: Exception) -> Any:
 
 class TestRequestId:
     async def test_a_request_id_is_given_back_and_logged(
-        self, scripted: ScriptedGate, lines: list[str]
+        self, scripted: ScriptedGateway, lines: list[str]
     ) -> None:
         asked = await Client("GET", "/v1/models", headers={"x-request-id": "job-7.a:b_C"}).ask(scripted.app)
         assert asked.headers["x-request-id"] == "job-7.a:b_C"
@@ -150,7 +150,7 @@ class TestRequestId:
 
     @pytest.mark.parametrize("given", [None, "", "with space", "a" * 129, "x\ny", "ü"])
     async def test_one_that_is_missing_or_unfit_for_a_log_is_replaced(
-        self, scripted: ScriptedGate, given: str | None
+        self, scripted: ScriptedGateway, given: str | None
     ) -> None:
         headers = {} if given is None else {"x-request-id": given}
         asked = await Client("GET", "/v1/models", headers=headers).ask(scripted.app)
@@ -158,7 +158,7 @@ class TestRequestId:
 
     @pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/nothing", "/_inference/none", "/hf/none"])
     async def test_every_answer_bears_it_and_the_product_that_elasticsearchs_clients_want(
-        self, scripted: ScriptedGate, path: str
+        self, scripted: ScriptedGateway, path: str
     ) -> None:
         asked = await Client("GET", path, headers={"x-request-id": "mine"}).ask(scripted.app)
         assert asked.headers["x-request-id"] == "mine"
@@ -166,14 +166,16 @@ class TestRequestId:
         assert asked.headers["x-content-type-options"] == "nosniff"
 
     @pytest.mark.parametrize("path", ["/api/keys", "/api/nothing", "/metrics"])
-    async def test_no_answer_of_the_gates_own_api_is_stored(self, scripted: ScriptedGate, path: str) -> None:
+    async def test_no_answer_of_the_gates_own_api_is_stored(
+        self, scripted: ScriptedGateway, path: str
+    ) -> None:
         asked = await Client("GET", path).ask(scripted.app)
         assert asked.headers["cache-control"] == "no-store"
 
 
 class TestLog:
     async def test_a_line_tells_who_asked_what_and_how_it_ended(
-        self, scripted: ScriptedGate, lines: list[str]
+        self, scripted: ScriptedGateway, lines: list[str]
     ) -> None:
         body = b'{"model":"e5","input":["a","b"]}'
         message = {"type": "http.request", "body": body, "more_body": False}
@@ -190,7 +192,7 @@ class TestLog:
         ["/x 200 1.0ms id=1 key=admin", '/"x" key=admin', "/x\u2028key=admin", "key=admin", ""],
     )
     async def test_a_path_is_one_word_and_forges_no_field(
-        self, scripted: ScriptedGate, lines: list[str], path: str
+        self, scripted: ScriptedGateway, lines: list[str], path: str
     ) -> None:
         asked = Client("GET", "/", headers={"x-request-id": "mine"})
         asked.scope["path"] = path
@@ -203,7 +205,7 @@ class TestLog:
         [("192.0.2.7", "192.0.2.7"), ("fe80::1%eth0", "fe80::1%eth0"), ("x key=admin", "-")],
     )
     async def test_a_line_tells_the_clients_address_but_no_other_text(
-        self, scripted: ScriptedGate, lines: list[str], client: str, shown: str
+        self, scripted: ScriptedGateway, lines: list[str], client: str, shown: str
     ) -> None:
         asked = Client("GET", "/v1/models")
         asked.scope["client"] = (client, 50_000)
@@ -211,7 +213,7 @@ class TestLog:
         assert f" client={shown} key=admin " in lines[0]
 
     async def test_a_long_path_is_cut_and_an_unprintable_one_escaped(
-        self, scripted: ScriptedGate, lines: list[str]
+        self, scripted: ScriptedGateway, lines: list[str]
     ) -> None:
         long = await Client("GET", "/" + "a" * 1_000_000).ask(scripted.app)
         assert len(lines[0]) < 400
@@ -221,14 +223,14 @@ class TestLog:
         assert "\x1b" not in lines[1]
 
     async def test_nothing_is_formatted_where_nobody_reads_it(
-        self, scripted: ScriptedGate, caplog: pytest.LogCaptureFixture
+        self, scripted: ScriptedGateway, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.WARNING, "hubgate.access"):
             await Client("GET", "/v1/models").ask(scripted.app)
         assert caplog.messages == []
 
     async def test_names_of_endpoints_that_do_not_exist_become_no_labels(
-        self, scripted: ScriptedGate
+        self, scripted: ScriptedGateway
     ) -> None:
         message = {"type": "http.request", "body": b'{"model":"made-up","input":"a"}', "more_body": False}
         await Client("POST", "/v1/embeddings", messages=[message]).ask(scripted.app)
@@ -252,7 +254,7 @@ OPEN = {("GET", "/healthz"), ("HEAD", "/healthz"), ("GET", "/readyz"), ("HEAD", 
 
 class TestKeys:
     async def test_every_route_wants_a_key_but_the_probes_and_the_console(
-        self, scripted: ScriptedGate
+        self, scripted: ScriptedGateway
     ) -> None:
         routes = [r for r in scripted.app._app.routes if not r.path.startswith("/ui")]  # type: ignore[attr-defined]
         served = {
@@ -265,7 +267,7 @@ class TestKeys:
             asked = await Client(method, path, key=None).ask(scripted.app)
             assert (asked.status == 401) == ((method, path) not in OPEN), (method, path)
 
-    async def test_the_start_page_is_open_to_a_browser_alone(self, scripted: ScriptedGate) -> None:
+    async def test_the_start_page_is_open_to_a_browser_alone(self, scripted: ScriptedGateway) -> None:
         html = {"accept": "text/html,application/xhtml+xml"}
         page = await Client("GET", "/", headers=html, key=None).ask(scripted.app)
         assert page.headers["location"] == "/ui"
@@ -276,7 +278,7 @@ class TestKeys:
         "path", [f"/k/{KEY}/v1/models", f"//k/{KEY}//v1/models", f"/k/wrong/k/{KEY}/v1/models"]
     )
     async def test_a_key_in_the_path_lets_in_where_that_is_on_and_shows_nowhere(
-        self, scripted: ScriptedGate, lines: list[str], path: str
+        self, scripted: ScriptedGateway, lines: list[str], path: str
     ) -> None:
         _, plain = await scripted.access.create("app")
         asked = await Client("GET", path.replace(KEY, plain), key=None).ask(scripted.app)
@@ -299,14 +301,14 @@ class TestKeys:
     )
     @pytest.mark.parametrize("key", [ADMIN_KEY, None])
     async def test_a_key_in_the_path_is_shown_by_no_log_and_no_error_where_that_is_off(
-        self, scripted: ScriptedGate, lines: list[str], path: str, key: str | None
+        self, scripted: ScriptedGateway, lines: list[str], path: str, key: str | None
     ) -> None:
         asked = await Client("GET", path, key=key).ask(without_keys_in_path(scripted))
         assert asked.status in ((404, 405) if key else (401,))
         for secret in (KEY, "operators-own-key", "aTokenOfHuggingFace"):
             assert secret not in lines[0] + asked.body
 
-    async def test_a_name_that_begins_like_a_token_is_a_name(self, scripted: ScriptedGate) -> None:
+    async def test_a_name_that_begins_like_a_token_is_a_name(self, scripted: ScriptedGateway) -> None:
         name = "hf_multilingual-e5-large-instruct"
         added = await scripted.request("POST", "/api/endpoints", {"name": name, "source": "fake"})
         assert added.status == 201
@@ -314,7 +316,7 @@ class TestKeys:
 
     @pytest.mark.parametrize("path", ["/k/", "/k//", "/k//v1/models", "/k/wrong"])
     async def test_no_key_or_a_wrong_one_in_the_path_is_a_401(
-        self, scripted: ScriptedGate, path: str
+        self, scripted: ScriptedGateway, path: str
     ) -> None:
         assert (await Client("GET", path, key=None).ask(scripted.app)).status == 401
 
@@ -324,7 +326,7 @@ class TestWrongKeys:
 
     @pytest.mark.parametrize("path", FACES)
     async def test_beyond_a_bound_they_get_a_429_and_the_right_key_still_gets_in(
-        self, scripted: ScriptedGate, path: str
+        self, scripted: ScriptedGateway, path: str
     ) -> None:
         for _ in range(MOST_A_MINUTE):
             assert (await Client("GET", path, key="wrong").ask(scripted.app)).status == 401
@@ -335,12 +337,12 @@ class TestWrongKeys:
         assert "A valid key is accepted at once." in asked.body
         assert (await Client("GET", "/api/keys").ask(scripted.app)).status == 200
 
-    async def test_who_sends_no_key_is_told_so_however_often(self, scripted: ScriptedGate) -> None:
+    async def test_who_sends_no_key_is_told_so_however_often(self, scripted: ScriptedGateway) -> None:
         for _ in range(MOST_A_MINUTE + 5):
             assert (await Client("GET", "/v1/models", key=None).ask(scripted.app)).status == 401
 
     async def test_the_log_tells_the_address_and_the_id_of_a_refused_key(
-        self, scripted: ScriptedGate, lines: list[str]
+        self, scripted: ScriptedGateway, lines: list[str]
     ) -> None:
         for key in (KEY, "no-key-of-ours"):
             asked = Client("GET", "/v1/models", key=key)
@@ -389,7 +391,7 @@ def dialect_of(body: Any) -> str:
 class TestPaths:
     @pytest.mark.parametrize("path", DIALECTS)
     async def test_an_unknown_path_is_answered_in_the_dialect_it_looks_like(
-        self, scripted: ScriptedGate, path: str
+        self, scripted: ScriptedGateway, path: str
     ) -> None:
         app = without_keys_in_path(scripted)
         asked = await Client("PATCH", path).ask(app)
@@ -400,7 +402,7 @@ class TestPaths:
         "path", ["/_inference/text_embedding/no", "/v1/embeddings", "/hf/no/embed", "/api/endpoints/no"]
     )
     async def test_every_dialect_tells_the_same_cause_in_a_header(
-        self, scripted: ScriptedGate, path: str
+        self, scripted: ScriptedGateway, path: str
     ) -> None:
         body = {"model": "no", "input": "a"} if path.startswith("/v1") else None
         refused = await scripted.request("DELETE" if path.startswith("/api") else "POST", path, body)
@@ -409,7 +411,7 @@ class TestPaths:
     @pytest.mark.parametrize(
         "path", ["/hf//embed", "/hf/", "//embed", "/_inference/", "/_inference//_stream"]
     )
-    async def test_an_empty_name_is_no_name(self, scripted: ScriptedGate, path: str) -> None:
+    async def test_an_empty_name_is_no_name(self, scripted: ScriptedGateway, path: str) -> None:
         _, key = await scripted.access.create("app", default_endpoint="e5")
         message = {"type": "http.request", "body": b'{"inputs":"a"}', "more_body": False}
         asked = await Client("POST", path, messages=[message], key=key).ask(scripted.app)
@@ -417,10 +419,10 @@ class TestPaths:
         assert scripted.script.calls == []
 
     @pytest.mark.parametrize("path", ["/v1/models/", "/_inference/e5/", "/hf/e5/info//"])
-    async def test_slashes_at_the_end_change_nothing(self, scripted: ScriptedGate, path: str) -> None:
+    async def test_slashes_at_the_end_change_nothing(self, scripted: ScriptedGateway, path: str) -> None:
         assert (await Client("GET", path).ask(scripted.app)).status == 200
 
-    async def test_options_tells_the_methods_that_are_served(self, scripted: ScriptedGate) -> None:
+    async def test_options_tells_the_methods_that_are_served(self, scripted: ScriptedGateway) -> None:
         for path, allowed in (
             ("/v1/embeddings", "POST"),
             ("/_inference/e5", "DELETE, GET, HEAD, POST, PUT"),
@@ -429,17 +431,17 @@ class TestPaths:
             asked = await Client("OPTIONS", path).ask(scripted.app)
             assert (asked.status, asked.headers["allow"]) == (405, allowed)
 
-    async def test_head_is_answered_where_get_is(self, scripted: ScriptedGate) -> None:
+    async def test_head_is_answered_where_get_is(self, scripted: ScriptedGateway) -> None:
         assert (await Client("HEAD", "/").ask(scripted.app)).status == 200
         assert (await Client("HEAD", "/_inference/e5").ask(scripted.app)).status == 200
 
-    async def test_a_websocket_is_refused_before_it_opens(self, scripted: ScriptedGate) -> None:
+    async def test_a_websocket_is_refused_before_it_opens(self, scripted: ScriptedGateway) -> None:
         client = Client("GET", "/v1/embeddings")
         client.scope["type"] = "websocket"
         await client.ask(scripted.app)
         assert client.sent == [{"type": "websocket.close"}]
 
-    async def test_there_is_no_lifespan(self, scripted: ScriptedGate) -> None:
+    async def test_there_is_no_lifespan(self, scripted: ScriptedGateway) -> None:
         client = Client("GET", "/")
         client.scope["type"] = "lifespan"
         with pytest.raises(NotImplementedError, match="lifespan"):
@@ -456,7 +458,7 @@ class TestBody:
 
     @pytest.mark.parametrize(("size", "status"), [(1000, 200), (1001, 413)])
     async def test_a_body_is_bounded_by_its_announced_size(
-        self, scripted: ScriptedGate, size: int, status: int
+        self, scripted: ScriptedGateway, size: int, status: int
     ) -> None:
         asked = Client("POST", "/v1/embeddings", headers={"content-length": str(size)})
         await asked.ask(guarded(scripted, self._read_all))
@@ -464,7 +466,7 @@ class TestBody:
 
     @pytest.mark.parametrize(("parts", "status"), [(10, 200), (11, 413)])
     async def test_a_body_without_an_announced_size_is_bounded_as_it_comes(
-        self, scripted: ScriptedGate, parts: int, status: int
+        self, scripted: ScriptedGateway, parts: int, status: int
     ) -> None:
         messages = [{"type": "http.request", "body": b"x" * 100, "more_body": True}] * (parts - 1)
         messages.append({"type": "http.request", "body": b"x" * 100, "more_body": False})
@@ -472,14 +474,14 @@ class TestBody:
         await asked.ask(guarded(scripted, self._read_all))
         assert asked.status == status
 
-    async def test_who_has_no_key_is_told_so_before_the_size(self, scripted: ScriptedGate) -> None:
+    async def test_who_has_no_key_is_told_so_before_the_size(self, scripted: ScriptedGateway) -> None:
         asked = Client("POST", "/v1/embeddings", headers={"content-length": "99999"}, key=None)
         assert (await asked.ask(guarded(scripted, self._read_all))).status == 401
 
     @pytest.mark.parametrize("path", ["/ui/sign-in", "/ui/preferences"])
     @pytest.mark.parametrize("announced", [True, False])
     async def test_of_who_is_not_known_a_few_kib_are_read(
-        self, scripted: ScriptedGate, path: str, *, announced: bool
+        self, scripted: ScriptedGateway, path: str, *, announced: bool
     ) -> None:
         part = {"type": "http.request", "body": b"x" * 4096, "more_body": True}
         headers = {"content-length": "4000000"} if announced else {}
@@ -490,7 +492,7 @@ class TestBody:
         assert len(asked._messages) == (10 if announced else 7)
 
     async def test_large_bodies_share_a_bound_that_small_ones_never_meet(
-        self, scripted: ScriptedGate
+        self, scripted: ScriptedGateway
     ) -> None:
         entered, leave = asyncio.Event(), asyncio.Event()
 
@@ -536,7 +538,7 @@ class TestBody:
         "path", ["/v1/embeddings", "/hf/e5", "/_inference/e5", "/api/keys", "/ui/sign-in"]
     )
     async def test_a_body_whose_rest_does_not_come_is_told_in_the_faces_dialect(
-        self, scripted: ScriptedGate, path: str, fault: str, status: int
+        self, scripted: ScriptedGateway, path: str, fault: str, status: int
     ) -> None:
         asked = Client("POST", path, messages=[{"type": "http.request", "body": b"{", "more_body": False}])
         asked.scope[FAULT] = fault
@@ -560,7 +562,7 @@ class TestBody:
         ],
     )
     async def test_a_connection_too_many_is_told_so_in_the_faces_dialect(
-        self, scripted: ScriptedGate, path: str, status: int, dialect: str
+        self, scripted: ScriptedGateway, path: str, status: int, dialect: str
     ) -> None:
         asked = Client("GET", path, key=None)
         asked.scope[EXCESS] = True
@@ -582,7 +584,7 @@ class TestBody:
         ],
     )
     async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_mistake_of_the_gate(
-        self, scripted: ScriptedGate, lines: list[str], method: str, path: str
+        self, scripted: ScriptedGateway, lines: list[str], method: str, path: str
     ) -> None:
         half = {"type": "http.request", "body": b'{"na', "more_body": True}
         asked = await Client(method, path, messages=[half, GONE]).ask(scripted.app)
@@ -595,7 +597,7 @@ class TestBody:
     ("method", "path"), [("POST", "/v1/embeddings"), ("POST", "/hf/e5/v1/embeddings"), ("POST", "/hf/e5")]
 )
 async def test_a_body_that_is_nested_too_deeply_is_the_callers_fault(
-    scripted: ScriptedGate, method: str, path: str
+    scripted: ScriptedGateway, method: str, path: str
 ) -> None:
     reply = await scripted.request(method, path, b'{"user":' + b"[" * 100_000)
     assert reply.status in (400, 422)
@@ -614,7 +616,7 @@ class TestMistakes:
     @pytest.mark.parametrize(("method", "path", "body"), CALLS)
     async def test_an_exception_is_a_500_in_the_faces_dialect_with_the_request_id_and_the_traceback_in_the_log(
         self,
-        scripted: ScriptedGate,
+        scripted: ScriptedGateway,
         caplog: pytest.LogCaptureFixture,
         method: str,
         path: str,
@@ -631,7 +633,7 @@ class TestMistakes:
         assert f"request {reply.headers['x-request-id']} failed" in caplog.text
         assert "ZeroDivisionError: a detail of the inside" in caplog.text
 
-    async def test_the_gates_own_api_does_the_same(self, scripted: ScriptedGate) -> None:
+    async def test_the_gates_own_api_does_the_same(self, scripted: ScriptedGateway) -> None:
         async def fail(scope: Scope, receive: Receive, send: Send) -> None:
             raise ZeroDivisionError
 
@@ -641,7 +643,7 @@ class TestMistakes:
 
     @pytest.mark.parametrize("error", [ZeroDivisionError(), InvalidRequest("Too late to say.")])
     async def test_what_fails_after_the_answer_began_adds_nothing_to_it(
-        self, scripted: ScriptedGate, lines: list[str], error: Exception
+        self, scripted: ScriptedGateway, lines: list[str], error: Exception
     ) -> None:
         async def fail(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 200})
@@ -655,7 +657,7 @@ class TestMistakes:
 
 class TestLeaving:
     async def test_a_client_that_leaves_ends_its_request(
-        self, scripted: ScriptedGate, lines: list[str]
+        self, scripted: ScriptedGateway, lines: list[str]
     ) -> None:
         began, ended = asyncio.Event(), asyncio.Event()
 
@@ -679,7 +681,7 @@ class TestLeaving:
         assert 'hubgate_requests_total{cause="client_left",endpoint="",face="openai"} 1.0' in exposed
         assert "hubgate_requests_in_flight 0.0" in exposed
 
-    async def test_nobody_watches_while_the_body_is_still_read(self, scripted: ScriptedGate) -> None:
+    async def test_nobody_watches_while_the_body_is_still_read(self, scripted: ScriptedGateway) -> None:
         """A request has one reader: a second one would take parts of the body from the first."""
         parts = asyncio.Queue[dict[str, Any]]()
 
@@ -713,7 +715,7 @@ class TestLeaving:
         await asking
         assert client.body == "abc"
 
-    async def test_a_gate_that_stops_tells_so(self, scripted: ScriptedGate) -> None:
+    async def test_a_gate_that_stops_tells_so(self, scripted: ScriptedGateway) -> None:
         began = asyncio.Event()
 
         async def work(scope: Scope, receive: Receive, send: Send) -> None:
@@ -728,7 +730,7 @@ class TestLeaving:
         assert client.status == 503
         assert '"cause":"gate_stopping"' in client.body
 
-    async def test_a_gate_that_stops_while_a_client_leaves_stops(self, scripted: ScriptedGate) -> None:
+    async def test_a_gate_that_stops_while_a_client_leaves_stops(self, scripted: ScriptedGateway) -> None:
         left = asyncio.Event()
 
         async def work(scope: Scope, receive: Receive, send: Send) -> None:
@@ -755,7 +757,7 @@ class TestCacheControl:
         [(None, True), ("max-age=0", True), ("no-cache", False), ("max-age=0, No-Store", False)],
     )
     async def test_a_request_may_do_without_remembered_vectors_on_every_face(
-        self, scripted: ScriptedGate, face: tuple[str, str, object], header: str | None, *, cached: bool
+        self, scripted: ScriptedGateway, face: tuple[str, str, object], header: str | None, *, cached: bool
     ) -> None:
         method, path, body = face
         message = {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}

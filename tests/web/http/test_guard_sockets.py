@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from harness import RunningGate
 from lookalikes import lookalike
+from running_gateway import RunningGateway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,14 +58,14 @@ class Ended(logging.Handler):
             assert self._changed.wait_for(lambda: condition(self.lines), 20)
 
 
-def address(gate: RunningGate) -> tuple[str, int]:
+def address(gate: RunningGateway) -> tuple[str, int]:
     parts = urlsplit(gate.url)
     assert parts.hostname is not None
     assert parts.port is not None
     return parts.hostname, parts.port
 
 
-def raw(gate: RunningGate, method: str, path: str, body: bytes = b"", headers: str = "") -> bytes:
+def raw(gate: RunningGateway, method: str, path: str, body: bytes = b"", headers: str = "") -> bytes:
     """A request as bytes."""
     head = (
         f"{method} {path} HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {gate.admin_key}\r\n"
@@ -74,12 +74,12 @@ def raw(gate: RunningGate, method: str, path: str, body: bytes = b"", headers: s
     return head.encode("latin-1") + body
 
 
-def embedding(gate: RunningGate, *texts: str, headers: str = "") -> bytes:
+def embedding(gate: RunningGateway, *texts: str, headers: str = "") -> bytes:
     body = json.dumps({"model": "e5", "input": texts}).encode()
     return raw(gate, "POST", "/v1/embeddings", body, headers)
 
 
-def exchange(gate: RunningGate, request: bytes) -> bytes:
+def exchange(gate: RunningGateway, request: bytes) -> bytes:
     """What comes back until the server closes, which the request asks for."""
     with socket.create_connection(address(gate), timeout=20) as connection:
         connection.sendall(request)
@@ -87,7 +87,7 @@ def exchange(gate: RunningGate, request: bytes) -> bytes:
 
 
 @contextmanager
-def calling(gate: RunningGate, request: bytes) -> Iterator[socket.socket]:
+def calling(gate: RunningGateway, request: bytes) -> Iterator[socket.socket]:
     connection = socket.create_connection(address(gate), timeout=20)
     try:
         connection.sendall(request)
@@ -100,16 +100,16 @@ class TestLargeBodies:
     """A client that is still sending reads the answer only when it has sent everything."""
 
     @pytest.fixture
-    def small(self, settings: Settings) -> Iterator[RunningGate]:
-        with RunningGate(replace(settings, max_body_bytes=MIB)) as gate:
+    def small(self, settings: Settings) -> Iterator[RunningGateway]:
+        with RunningGateway(replace(settings, max_body_bytes=MIB)) as gate:
             yield gate
 
-    def test_a_413_reaches_a_client_that_announces_its_size(self, small: RunningGate) -> None:
+    def test_a_413_reaches_a_client_that_announces_its_size(self, small: RunningGateway) -> None:
         reply = small.request("POST", "/v1/embeddings", b" " * 50 * MIB)
         assert (reply.status, reply.json()["error"]["code"]) == (413, "body_too_large")
 
     def test_a_413_reaches_a_client_that_does_not_and_the_connection_goes_on(
-        self, small: RunningGate
+        self, small: RunningGateway
     ) -> None:
         connection = http.client.HTTPConnection(*address(small), timeout=20)
         headers = {"Authorization": f"Bearer {small.admin_key}"}
@@ -123,17 +123,17 @@ class TestLargeBodies:
         assert connection.getresponse().status == 200
         connection.close()
 
-    def test_a_client_that_asks_first_sends_nothing(self, small: RunningGate) -> None:
+    def test_a_client_that_asks_first_sends_nothing(self, small: RunningGateway) -> None:
         head = raw(small, "POST", "/v1/embeddings", headers="Expect: 100-continue\r\nConnection: close\r\n")
         told = exchange(small, head.replace(b"Content-Length: 0", b"Content-Length: 99999999"))
         assert told.startswith(b"HTTP/1.1 413 ")
         assert b"100 Continue" not in told
 
-    def test_so_does_an_error_that_a_face_tells_itself(self, gate: RunningGate) -> None:
+    def test_so_does_an_error_that_a_face_tells_itself(self, gate: RunningGateway) -> None:
         reply = gate.request("POST", "/_inference/gone/_stream", b" " * 20 * MIB)
         assert (reply.status, reply.headers["content-type"]) == (404, "text/event-stream")
 
-    def test_a_401_reaches_a_client_that_sends_much(self, small: RunningGate) -> None:
+    def test_a_401_reaches_a_client_that_sends_much(self, small: RunningGateway) -> None:
         assert small.request("POST", "/v1/embeddings", b" " * 20 * MIB, key="wrong").status == 401
 
 
@@ -151,7 +151,7 @@ class TestCrowd:
     ) -> None:
         with (
             lookalike("tei") as server,
-            RunningGate(replace(settings, max_connections=2)) as gate,
+            RunningGateway(replace(settings, max_connections=2)) as gate,
             ExitStack() as busy,
         ):
             gate.add("e5", url=server.url)
@@ -168,7 +168,7 @@ class TestCrowd:
 
     def test_large_bodies_together_are_bounded(self, settings: Settings) -> None:
         bounded = replace(settings, max_body_bytes=2 * MIB, max_total_body_bytes=2 * MIB)
-        with lookalike("tei") as server, RunningGate(bounded) as gate:
+        with lookalike("tei") as server, RunningGateway(bounded) as gate:
             gate.add("e5", url=server.url)
             server.fail("hang", method="POST")
             asked = len(server.posts)
@@ -182,7 +182,7 @@ class TestCrowd:
 
 class TestBrokenBodies:
     @pytest.mark.parametrize("path", ["/v1/embeddings", "/_inference/e5", "/api/keys"])
-    def test_a_chunk_that_is_none_is_a_400(self, gate: RunningGate, path: str, ended: Ended) -> None:
+    def test_a_chunk_that_is_none_is_a_400(self, gate: RunningGateway, path: str, ended: Ended) -> None:
         gate.add("e5")
         head = (
             f"POST {path} HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {gate.admin_key}\r\n"
@@ -205,7 +205,9 @@ class TestHost:
             (b"GET /v1/models HTTP/1.1\r\nHost: gate\r\nX-Twice: a\r\nX-Twice: b\r\n", 200),
         ],
     )
-    def test_a_request_names_its_host_exactly_once(self, gate: RunningGate, head: bytes, status: int) -> None:
+    def test_a_request_names_its_host_exactly_once(
+        self, gate: RunningGateway, head: bytes, status: int
+    ) -> None:
         rest = f"Connection: close\r\nAuthorization: Bearer {gate.admin_key}\r\n\r\n"
         told = exchange(gate, head + rest.encode())
         assert told.startswith(b"HTTP/1.1 %d " % status)
@@ -217,7 +219,7 @@ class TestHost:
 class TestBrokenRequests:
     @pytest.mark.parametrize("name", BROKEN)
     def test_a_request_that_is_none_is_refused_and_the_gate_goes_on(
-        self, gate: RunningGate, name: str
+        self, gate: RunningGateway, name: str
     ) -> None:
         told = exchange(gate, BROKEN[name])
         assert told.startswith(b"HTTP/1.1 400 ")
@@ -239,16 +241,16 @@ class TestBrokenRequests:
         ],
         ids=lambda value: str(value)[:30],
     )
-    def test_weird_paths_are_not_found(self, gate: RunningGate, path: str, status: int) -> None:
+    def test_weird_paths_are_not_found(self, gate: RunningGateway, path: str, status: int) -> None:
         told = exchange(gate, raw(gate, "GET", path, headers="Connection: close\r\n"))
         assert told.startswith(b"HTTP/1.1 %d " % status)
         assert len(told) < 2000
 
-    def test_long_headers_are_read(self, gate: RunningGate) -> None:
+    def test_long_headers_are_read(self, gate: RunningGateway) -> None:
         headers = f"X-Long: {'a' * 60_000}\r\nConnection: close\r\n"
         assert exchange(gate, raw(gate, "GET", "/v1/models", headers=headers)).startswith(b"HTTP/1.1 200 ")
 
-    def test_a_websocket_is_refused(self, gate: RunningGate) -> None:
+    def test_a_websocket_is_refused(self, gate: RunningGateway) -> None:
         told = exchange(
             gate,
             raw(
@@ -264,7 +266,7 @@ class TestBrokenRequests:
 
 class TestLeaving:
     def test_the_request_to_the_model_ends_with_the_client_that_wanted_it(
-        self, gate: RunningGate, ended: Ended
+        self, gate: RunningGateway, ended: Ended
     ) -> None:
         with lookalike("tei") as server:
             gate.add("e5", url=server.url)
@@ -276,7 +278,7 @@ class TestLeaving:
             ended.wait_for(lambda lines: "cause=client_left" in lines[-1])
             assert "hubgate_requests_in_flight 1.0" in gate.request("GET", "/metrics").body.decode()
 
-    def test_so_does_a_diagnosis_that_is_told_as_a_whole(self, gate: RunningGate) -> None:
+    def test_so_does_a_diagnosis_that_is_told_as_a_whole(self, gate: RunningGateway) -> None:
         with lookalike("tei") as server:
             gate.add("e5", url=server.url)
             server.fail("hang", method="POST")
@@ -285,7 +287,9 @@ class TestLeaving:
                 server.wait_until(lambda s: len(s.posts) > asked)
             server.wait_until(lambda s: s.abandoned == 1)
 
-    def test_a_request_of_several_goes_on_for_those_who_stay(self, gate: RunningGate, ended: Ended) -> None:
+    def test_a_request_of_several_goes_on_for_those_who_stay(
+        self, gate: RunningGateway, ended: Ended
+    ) -> None:
         with lookalike("tei") as server, ExitStack() as staying:
             gate.add("e5", url=server.url, rate_limit={"max_concurrent_requests": 1, "burst": 99})
             server.fail("hang", method="POST", times=2)
@@ -308,7 +312,7 @@ class TestLeaving:
             assert server.abandoned == 1
 
     def test_a_client_that_reads_a_streamed_answer_to_its_end_has_not_left(
-        self, gate: RunningGate, ended: Ended
+        self, gate: RunningGateway, ended: Ended
     ) -> None:
         with lookalike("tei") as server:
             gate.add("e5", url=server.url)
@@ -324,11 +328,11 @@ class TestLeaving:
             ended.wait_for(lambda lines: "/diagnose" in lines[-1])
             assert "cause=ok" in ended.lines[-1]
 
-    def metrics(self, gate: RunningGate) -> str:
+    def metrics(self, gate: RunningGateway) -> str:
         return gate.request("GET", "/metrics").body.decode()
 
     def test_clients_that_leave_at_any_moment_leave_nothing_behind(
-        self, gate: RunningGate, ended: Ended
+        self, gate: RunningGateway, ended: Ended
     ) -> None:
         chance, places, texts = random.Random(7), 4, [f"text {n}" for n in range(32)]
         with lookalike("tei", seconds=0.005) as server:
@@ -367,7 +371,7 @@ def read_all(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def until(gate: RunningGate, condition: Callable[[], bool]) -> None:
+def until(gate: RunningGateway, condition: Callable[[], bool]) -> None:
     """Wait until something is true in the gate's thread."""
 
     async def turn() -> None:
@@ -386,7 +390,7 @@ def tasks_here() -> int:
     return len(asyncio.all_tasks()) - 1  # without the one that counts
 
 
-def tasks_of(gate: RunningGate) -> int:
+def tasks_of(gate: RunningGateway) -> int:
     async def count() -> int:
         return tasks_here()
 

@@ -11,16 +11,16 @@ from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import RuntimeFailed
 
 if TYPE_CHECKING:
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
 
-async def test_the_gate_is_alive_as_long_as_it_answers(scripted: ScriptedGate) -> None:
+async def test_the_gate_is_alive_as_long_as_it_answers(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("GET", "/healthz", key=None)
     assert (reply.status, reply.json()) == (200, {"status": "ok"})
 
 
 async def test_the_gate_is_ready_whether_local_models_answer_or_not_and_tells_how_many_do_not(
-    scripted: ScriptedGate,
+    scripted: ScriptedGateway,
 ) -> None:
     assert (await scripted.request("GET", "/readyz", key=None)).json() == {"status": "ready"}
     await scripted.gateway.register(
@@ -42,7 +42,7 @@ async def test_the_gate_is_ready_whether_local_models_answer_or_not_and_tells_ho
     assert (await scripted.request("GET", "/readyz", key=None)).json() == {"status": "ready"}
 
 
-async def test_metrics_are_prometheus_text_and_all_of_them_documented(scripted: ScriptedGate) -> None:
+async def test_metrics_are_prometheus_text_and_all_of_them_documented(scripted: ScriptedGateway) -> None:
     _, plain = await scripted.access.create("app")
     await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"}, key=plain)
     reply = await scripted.request("GET", "/metrics", key=plain)
@@ -53,13 +53,13 @@ async def test_metrics_are_prometheus_text_and_all_of_them_documented(scripted: 
     assert exposed == set(re.findall(r"`(hubgate_\w+)`", page))
 
 
-async def test_a_browser_is_sent_to_the_console(scripted: ScriptedGate) -> None:
+async def test_a_browser_is_sent_to_the_console(scripted: ScriptedGateway) -> None:
     page = await scripted.request("GET", "/", key=None, accept="text/html")
     assert page.status == 303
     assert page.headers["location"] == "/ui"
 
 
-async def test_any_other_client_gets_what_elasticsearchs_clients_read(scripted: ScriptedGate) -> None:
+async def test_any_other_client_gets_what_elasticsearchs_clients_read(scripted: ScriptedGateway) -> None:
     await scripted.gateway.register(
         Endpoint(name="local", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model="org/model"), None
     )
@@ -69,5 +69,5 @@ async def test_any_other_client_gets_what_elasticsearchs_clients_read(scripted: 
     assert info["hubgate"] == {"version": __version__, "local_endpoints": ["local"]}
 
 
-async def test_head_of_the_root_is_elasticsearchs_ping(scripted: ScriptedGate) -> None:
+async def test_head_of_the_root_is_elasticsearchs_ping(scripted: ScriptedGateway) -> None:
     assert (await scripted.request("HEAD", "/")).status == 200

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from harness import Reply, RunningGate
+    from running_gateway import Reply, RunningGateway
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 ALL_NAMES = "GET /v1/models lists the names."
 
 
-def embed(gate: RunningGate, model: str, key: str | None = None) -> Reply:
+def embed(gate: RunningGateway, model: str, key: str | None = None) -> Reply:
     return gate.request("POST", "/v1/embeddings", {"model": model, "input": "a"}, key=key)
 
 
-def told(gate: RunningGate, model: str, key: str | None = None) -> str:
+def told(gate: RunningGateway, model: str, key: str | None = None) -> str:
     """What is said after the error's first sentence."""
     reply = embed(gate, model, key)
     assert reply.status == 404, reply.body
@@ -32,7 +32,7 @@ def told(gate: RunningGate, model: str, key: str | None = None) -> str:
 
 @pytest.mark.parametrize("asked", [MINILM, MINILM.lower(), "all-MiniLM-L6-v2"])
 def test_a_model_asked_for_by_its_repository_is_told_by_its_endpoints_name(
-    gate: RunningGate, asked: str
+    gate: RunningGateway, asked: str
 ) -> None:
     gate.add("minilm", model=MINILM)
     gate.add("other", model="org/other")
@@ -42,7 +42,7 @@ def test_a_model_asked_for_by_its_repository_is_told_by_its_endpoints_name(
     assert told(gate, asked) == f"That model is called [b], [c] or [d] here. {ALL_NAMES}"
 
 
-def test_a_name_that_is_nearly_right_is_told(gate: RunningGate) -> None:
+def test_a_name_that_is_nearly_right_is_told(gate: RunningGateway) -> None:
     gate.add("minilm", model=MINILM)
     assert told(gate, "minlm") == f"Did you mean [minilm]? {ALL_NAMES}"
     assert told(gate, "MiniLM") == f"Did you mean [minilm]? {ALL_NAMES}"
@@ -51,7 +51,7 @@ def test_a_name_that_is_nearly_right_is_told(gate: RunningGate) -> None:
     assert told(gate, "m" * 5000) == ALL_NAMES
 
 
-def test_no_endpoint_out_of_a_keys_scope_is_told(gate: RunningGate) -> None:
+def test_no_endpoint_out_of_a_keys_scope_is_told(gate: RunningGateway) -> None:
     gate.add("minilm", model=MINILM)
     gate.add("words", model="org/tiny")
     key = gate.create_key(endpoints=["words"])
@@ -63,7 +63,7 @@ def test_no_endpoint_out_of_a_keys_scope_is_told(gate: RunningGate) -> None:
 @pytest.mark.parametrize(
     "path", [f"/hf/{MINILM}", f"/hf/{MINILM}/v1/models", f"/v1/models/{MINILM}", f"/api/endpoints/{MINILM}"]
 )
-def test_a_repository_in_a_path_is_told_by_its_endpoints_name(gate: RunningGate, path: str) -> None:
+def test_a_repository_in_a_path_is_told_by_its_endpoints_name(gate: RunningGateway, path: str) -> None:
     gate.add("minilm", model=MINILM)
     gate.add("words", model="org/tiny")
     assert "That model is called [minilm] here." in gate.request("GET", path).body.decode()
@@ -74,7 +74,7 @@ def test_a_repository_in_a_path_is_told_by_its_endpoints_name(gate: RunningGate,
 
 
 @pytest.mark.parametrize("header", ["x-api-key", "api-key", "x-goog-api-key"])
-def test_a_key_in_another_header_is_told_where_it_belongs(gate: RunningGate, header: str) -> None:
+def test_a_key_in_another_header_is_told_where_it_belongs(gate: RunningGateway, header: str) -> None:
     request = urllib.request.Request(gate.url + "/v1/models", headers={header: gate.admin_key})
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request, timeout=60)
@@ -89,7 +89,9 @@ def test_a_key_in_another_header_is_told_where_it_belongs(gate: RunningGate, hea
 
 
 @pytest.mark.parametrize("header", ["", "Bearer hf_ATokenFromTheEnvironment"])
-def test_a_key_in_a_path_that_is_not_read_is_told_how_to_have_it_read(gate: RunningGate, header: str) -> None:
+def test_a_key_in_a_path_that_is_not_read_is_told_how_to_have_it_read(
+    gate: RunningGateway, header: str
+) -> None:
     path = f"/k/{gate.admin_key}/hf/e5/embed"
     refused = gate.request("POST", path, {"inputs": "a"}, headers={"authorization": header})
     assert refused.status == 401
@@ -99,7 +101,7 @@ def test_a_key_in_a_path_that_is_not_read_is_told_how_to_have_it_read(gate: Runn
     )
 
 
-def test_a_key_in_another_header_harms_no_request_that_carries_one(gate: RunningGate) -> None:
+def test_a_key_in_another_header_harms_no_request_that_carries_one(gate: RunningGateway) -> None:
     assert gate.request("GET", "/v1/models", headers={"x-api-key": "other"}).status == 200
     wrong = gate.request("GET", "/v1/models", key="wrong", headers={"x-api-key": "other"})
     assert "unknown" in wrong.json()["error"]["message"]

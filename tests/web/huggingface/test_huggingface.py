@@ -6,33 +6,35 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
-from scripted import ADMIN_KEY
+from scripted_gateway import ADMIN_KEY
 
 from hubgate.domain import errors
 from hubgate.domain.calls import Encoding, InputType, Token, Tokenize, Tokens, Vectors
 from hubgate.domain.errors import Cause
 
 if TYPE_CHECKING:
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.errors import HubgateError
 
 
 @pytest.mark.parametrize("path", ["/hf/e5", "/hf/e5/", "/hf/e5/embed", "/hf/e5/v1"])
-async def test_the_answer_is_a_list_of_vectors_also_for_one_string(scripted: ScriptedGate, path: str) -> None:
+async def test_the_answer_is_a_list_of_vectors_also_for_one_string(
+    scripted: ScriptedGateway, path: str
+) -> None:
     one = await scripted.request("POST", path, {"inputs": "a"})
     assert (one.status, one.body) == (200, b"[[0,0.5]]")
     two = await scripted.request("POST", path, {"inputs": ["a", "b"]})
     assert two.body == b"[[0,0.5],[1,0.5]]"
 
 
-async def test_f32_vectors_become_numbers(scripted: ScriptedGate) -> None:
+async def test_f32_vectors_become_numbers(scripted: ScriptedGateway) -> None:
     scripted.script.answer = lambda call: Vectors(items=[b"\0\0\x80>\0\0\0\xbf"], encoding=Encoding.F32)
     assert (await scripted.request("POST", "/hf/e5", {"inputs": "a"})).json() == [[0.25, -0.5]]
 
 
-async def test_options_stand_at_the_root(scripted: ScriptedGate) -> None:
+async def test_options_stand_at_the_root(scripted: ScriptedGateway) -> None:
     options = {
         "normalize": False,
         "truncate": True,
@@ -48,13 +50,15 @@ async def test_options_stand_at_the_root(scripted: ScriptedGate) -> None:
     assert (call.prompt_name, call.input_type) == ("query", InputType.SEARCH)
 
 
-async def test_an_option_that_is_left_out_is_the_models_own_default(scripted: ScriptedGate) -> None:
+async def test_an_option_that_is_left_out_is_the_models_own_default(scripted: ScriptedGateway) -> None:
     await scripted.request("POST", "/hf/e5", {"inputs": "a", "truncate": None})
     call = scripted.script.embedded
     assert (call.normalize, call.truncate, call.truncate_left, call.prompt_name) == (None,) * 4
 
 
-async def test_old_clients_may_put_options_into_parameters_but_the_root_wins(scripted: ScriptedGate) -> None:
+async def test_old_clients_may_put_options_into_parameters_but_the_root_wins(
+    scripted: ScriptedGateway,
+) -> None:
     body = {
         "inputs": "a",
         "truncate": False,
@@ -67,7 +71,7 @@ async def test_old_clients_may_put_options_into_parameters_but_the_root_wins(scr
     assert (call.truncate, call.normalize, call.truncate_left) == (False, False, False)
 
 
-async def test_truncation_is_told_in_a_header(scripted: ScriptedGate) -> None:
+async def test_truncation_is_told_in_a_header(scripted: ScriptedGateway) -> None:
     scripted.script.answer = lambda call: Vectors(items=[b"[1,2]"], encoding=Encoding.JSON, truncated=1)
     assert (await scripted.request("POST", "/hf/e5", {"inputs": "a"})).headers["x-hubgate-truncated"] == "1"
 
@@ -77,7 +81,7 @@ async def test_truncation_is_told_in_a_header(scripted: ScriptedGate) -> None:
 )
 @pytest.mark.parametrize("path", ["/hf/e5/v1/embeddings", "/hf/e5/embeddings"])
 async def test_openais_embeddings_are_served_whatever_the_model_is_called(
-    scripted: ScriptedGate, path: str, model: dict[str, str]
+    scripted: ScriptedGateway, path: str, model: dict[str, str]
 ) -> None:
     reply = await scripted.request("POST", path, {"input": ["a"], **model})
     assert reply.status == 200
@@ -85,20 +89,20 @@ async def test_openais_embeddings_are_served_whatever_the_model_is_called(
     assert reply.json()["data"][0]["embedding"] == [0, 0.5]
 
 
-async def test_a_body_with_input_is_openais_on_the_base_url_too(scripted: ScriptedGate) -> None:
+async def test_a_body_with_input_is_openais_on_the_base_url_too(scripted: ScriptedGateway) -> None:
     reply = await scripted.request(
         "POST", "/hf/e5", {"input": "a", "model": "dummy", "encoding_format": "base64"}
     )
     assert reply.json()["data"][0]["embedding"] == "AAAAAAAAAD8="
 
 
-async def test_below_v1_embeddings_errors_are_openais(scripted: ScriptedGate) -> None:
+async def test_below_v1_embeddings_errors_are_openais(scripted: ScriptedGateway) -> None:
     for path, key in (("/hf/e5/v1/embeddings", "wrong-key"), ("/hf/none/v1/embeddings", ADMIN_KEY)):
         reply = await scripted.request("POST", path, {"input": "a"}, key=key)
         assert reply.json()["error"]["message"]
 
 
-async def test_tokenize_gives_teis_tokens(scripted: ScriptedGate) -> None:
+async def test_tokenize_gives_teis_tokens(scripted: ScriptedGateway) -> None:
     tokens = [Token(101, "[CLS]", True, None, None), Token(7592, "hello", False, 0, 5)]
     scripted.script.answer = lambda call: Tokens([tokens])
     for path in ("/hf/e5/tokenize", "/hf/e5/tokenize/"):
@@ -114,7 +118,7 @@ async def test_tokenize_gives_teis_tokens(scripted: ScriptedGate) -> None:
     assert (call.texts, call.add_special_tokens) == (["hello"], True)
 
 
-async def test_tokenize_takes_a_bounded_number_of_characters(scripted: ScriptedGate) -> None:
+async def test_tokenize_takes_a_bounded_number_of_characters(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", "/hf/e5/tokenize", {"inputs": ["a" * 131_072, "b" * 131_073]})
     assert reply.status == 413
     assert reply.json() == {
@@ -158,7 +162,7 @@ BAD_INPUT: list[tuple[object, int, str]] = [
 
 @pytest.mark.parametrize(("body", "status", "words"), BAD_INPUT)
 async def test_bad_input_is_told_as_tei_tells_it_and_never_reaches_the_model(
-    scripted: ScriptedGate, body: object, status: int, words: str
+    scripted: ScriptedGateway, body: object, status: int, words: str
 ) -> None:
     reply = await scripted.request("POST", "/hf/e5", body)
     assert reply.status == status
@@ -186,7 +190,7 @@ async def test_bad_input_is_told_as_tei_tells_it_and_never_reaches_the_model(
     ],
 )
 async def test_no_failure_is_a_503_which_huggingface_js_repeats_without_end(
-    scripted: ScriptedGate, error: HubgateError, status: int, kind: str
+    scripted: ScriptedGateway, error: HubgateError, status: int, kind: str
 ) -> None:
     def fail(call: Call) -> Result:
         raise error
@@ -197,14 +201,14 @@ async def test_no_failure_is_a_503_which_huggingface_js_repeats_without_end(
 
 
 @pytest.mark.parametrize("tail", ["", "/embed", "/tokenize", "/info"])
-async def test_an_unknown_endpoint_is_not_found(scripted: ScriptedGate, tail: str) -> None:
+async def test_an_unknown_endpoint_is_not_found(scripted: ScriptedGateway, tail: str) -> None:
     method = "GET" if tail == "/info" else "POST"
     reply = await scripted.request(method, f"/hf/none{tail}", {"inputs": "a"})
     assert reply.status == 404
     assert reply.json()["error"].startswith("No endpoint is named [none].")
 
 
-async def test_another_method_is_a_405_that_says_which_to_use(scripted: ScriptedGate) -> None:
+async def test_another_method_is_a_405_that_says_which_to_use(scripted: ScriptedGateway) -> None:
     for method, path, allowed in (
         ("GET", "/hf/e5/embed", "POST"),
         ("PUT", "/hf/e5", "GET, HEAD, POST"),
@@ -215,13 +219,15 @@ async def test_another_method_is_a_405_that_says_which_to_use(scripted: Scripted
         assert reply.json()["error_type"] == "Validation"
 
 
-async def test_an_unknown_path_is_a_404_in_teis_shape(scripted: ScriptedGate) -> None:
+async def test_an_unknown_path_is_a_404_in_teis_shape(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", "/hf/e5/decode", {"ids": [1]})
     assert (reply.status, reply.json()["error"]) == (404, "Nothing is served at POST /hf/e5/decode.")
 
 
 @pytest.mark.parametrize("path", ["/", "/embed", "/tokenize"])
-async def test_the_bare_routes_belong_to_the_keys_default_endpoint(scripted: ScriptedGate, path: str) -> None:
+async def test_the_bare_routes_belong_to_the_keys_default_endpoint(
+    scripted: ScriptedGateway, path: str
+) -> None:
     _, plain = await scripted.access.create("app", default_endpoint="e5")
     if path == "/tokenize":
         scripted.script.answer = lambda call: Tokens([[]])
@@ -232,7 +238,7 @@ async def test_the_bare_routes_belong_to_the_keys_default_endpoint(scripted: Scr
     ("method", "path"), [("POST", "/"), ("POST", "/embed"), ("GET", "/info"), ("GET", "/health")]
 )
 async def test_a_bare_route_says_so_when_the_key_has_no_default_endpoint(
-    scripted: ScriptedGate, method: str, path: str
+    scripted: ScriptedGateway, method: str, path: str
 ) -> None:
     reply = await scripted.request(method, path, {"inputs": "a"})
     assert reply.status == 422
@@ -242,7 +248,7 @@ async def test_a_bare_route_says_so_when_the_key_has_no_default_endpoint(
 
 
 async def test_a_key_in_the_path_serves_and_stands_in_no_log(
-    scripted: ScriptedGate, caplog: pytest.LogCaptureFixture
+    scripted: ScriptedGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, plain = await scripted.access.create("langchain")
     with caplog.at_level(logging.DEBUG):
@@ -255,7 +261,7 @@ async def test_a_key_in_the_path_serves_and_stands_in_no_log(
 
 
 async def test_log_and_metrics_say_endpoint_texts_and_tokens(
-    scripted: ScriptedGate, caplog: pytest.LogCaptureFixture
+    scripted: ScriptedGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "hubgate.access"):
         await scripted.request("POST", "/hf/e5", {"inputs": ["a", "b"]})

@@ -6,7 +6,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from writers import add_writer, asked_chat, asked_complete, events_in, events_in_tgi, fields_of
+from generation_endpoints import (
+    add_generator,
+    fields_of,
+    last_chat,
+    last_completion,
+    parse_events,
+    tgi_events,
+)
 
 from hubgate.domain.calls import Generated, WireFormat
 from hubgate.domain.endpoint import Task
@@ -15,7 +22,7 @@ from hubgate.domain.errors import CapacityError, QueueFull, UpstreamUnreachable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
     from hubgate.domain.calls import GenerationCall
     from hubgate.domain.errors import HubgateError
@@ -26,8 +33,8 @@ HUB = {"user-agent": "unknown/None; hf_hub/2.4.0; python/3.11.2"}
 
 
 @pytest.fixture
-async def gate(scripted: ScriptedGate) -> ScriptedGate:
-    await add_writer(scripted, "llm", Task.COMPLETION)
+async def gate(scripted: ScriptedGateway) -> ScriptedGateway:
+    await add_generator(scripted, "llm", Task.COMPLETION)
     return scripted
 
 
@@ -39,12 +46,14 @@ def chunks(*said: tuple[str, str | None]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("path", ["/hf/llm", "/hf/llm/", "/hf/llm/v1"])
-async def test_the_base_url_answers_a_text_in_a_list(gate: ScriptedGate, path: str) -> None:
+async def test_the_base_url_answers_a_text_in_a_list(gate: ScriptedGateway, path: str) -> None:
     reply = await gate.request("POST", path, {"inputs": "say"})
     assert (reply.status, reply.json()) == (200, [{"generated_text": "hello"}])
 
 
-async def test_generate_answers_a_text_and_details_only_where_they_are_asked_for(gate: ScriptedGate) -> None:
+async def test_generate_answers_a_text_and_details_only_where_they_are_asked_for(
+    gate: ScriptedGateway,
+) -> None:
     reply = await gate.request("POST", "/hf/llm/generate", {"inputs": "say"})
     assert reply.json() == {"generated_text": "hello"}
     reply = await gate.request("POST", "/hf/llm/generate", {"inputs": "say", "parameters": {"details": True}})
@@ -58,21 +67,19 @@ async def test_generate_answers_a_text_and_details_only_where_they_are_asked_for
     }
 
 
-async def test_what_is_spelled_as_tgi_does_passes_as_it_came(gate: ScriptedGate) -> None:
+async def test_what_is_spelled_as_tgi_does_passes_as_it_came(gate: ScriptedGateway) -> None:
     body = b'{"generated_text":  "hello", "details":null}'
     gate.script.written = lambda _: Generated(body=body, wire_format=WireFormat.TGI)
     reply = await gate.request("POST", "/hf/llm/generate", {"inputs": "say"})
     assert reply.body == body
-    gate.script.told, gate.script.wire_format = events_in_tgi, WireFormat.TGI
-    told = b"".join(
-        payload for payloads in events_in_tgi(gate.script.write_calls[-1]) for payload in payloads
-    )
+    gate.script.told, gate.script.wire_format = tgi_events, WireFormat.TGI
+    told = b"".join(payload for payloads in tgi_events(gate.script.write_calls[-1]) for payload in payloads)
     reply = await gate.request("POST", "/hf/llm/generate_stream", {"inputs": "say"})
     assert reply.body.replace(b"data:", b"").replace(b"\n\n", b"") == told
 
 
 async def test_parameters_have_openais_names_where_openai_has_one_and_nulls_say_nothing(
-    gate: ScriptedGate,
+    gate: ScriptedGateway,
 ) -> None:
     parameters = {
         "max_new_tokens": 20,
@@ -87,23 +94,23 @@ async def test_parameters_have_openais_names_where_openai_has_one_and_nulls_say_
         "decoder_input_details": None,
     }
     await gate.request("POST", "/hf/llm", {"inputs": "say", "parameters": parameters, "stream": False})
-    call = asked_complete(gate)
+    call = last_completion(gate)
     assert (call.prompt, call.full_text) == ("say", True)
     expected = {"max_tokens": 20, "stop": ["a"], "logprobs": 2, "do_sample": True, "typical_p": 0.9}
     assert fields_of(call) == expected
     await gate.request(
         "POST", "/hf/llm", {"inputs": "say", "parameters": None, "options": {"use_cache": False}}
     )
-    assert not asked_complete(gate).full_text
+    assert not last_completion(gate).full_text
     await gate.request(
         "POST", "/hf/llm", {"inputs": "say", "model": "x", "parameters": {"stop_sequences": ["b"]}}
     )
-    assert fields_of(asked_complete(gate)) == {"stop": ["b"]}
+    assert fields_of(last_completion(gate)) == {"stop": ["b"]}
 
 
 @pytest.mark.parametrize(("path", "more"), [("/hf/llm", {"stream": True}), ("/hf/llm/generate_stream", {})])
 async def test_openais_chunks_become_events_of_a_token_each(
-    gate: ScriptedGate, path: str, more: dict[str, Any]
+    gate: ScriptedGateway, path: str, more: dict[str, Any]
 ) -> None:
     last = b'{"choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}}'
     gate.script.told = lambda _: iter([chunks(("hel", None), ("", None)), [*chunks(("lo", "length")), last]])
@@ -111,7 +118,7 @@ async def test_openais_chunks_become_events_of_a_token_each(
     assert reply.headers["content-type"] == "text/event-stream"
     assert reply.body.startswith(b"data:{")
     assert b"[DONE]" not in reply.body
-    *told, end = events_in(reply.body)
+    *told, end = parse_events(reply.body)
     nothing = {"generated_text": None, "details": None}
     assert told == [
         {"index": 1, "token": {"id": 0, "text": "hel", "logprob": 0.0, "special": False}, **nothing},
@@ -123,22 +130,22 @@ async def test_openais_chunks_become_events_of_a_token_each(
     assert end["details"] == details
 
 
-async def test_the_prompt_of_a_stream_stands_only_in_the_whole_text(gate: ScriptedGate) -> None:
+async def test_the_prompt_of_a_stream_stands_only_in_the_whole_text(gate: ScriptedGateway) -> None:
     gate.script.told = lambda _: iter([chunks(("say: hel", None)), chunks(("lo", "stop"))])
     body = {"inputs": "say: ", "parameters": {"return_full_text": True}}
-    *told, end = events_in((await gate.request("POST", "/hf/llm/generate_stream", body)).body)
+    *told, end = parse_events((await gate.request("POST", "/hf/llm/generate_stream", body)).body)
     assert [event["token"]["text"] for event in told] == ["hel", "lo"]
     assert end["generated_text"] == "say: hello"
 
 
-async def test_a_stream_that_breaks_off_ends_with_tgis_error(gate: ScriptedGate) -> None:
+async def test_a_stream_that_breaks_off_ends_with_tgis_error(gate: ScriptedGateway) -> None:
     def breaks_off(call: GenerationCall) -> Iterator[Sequence[bytes]]:
         yield chunks(("hel", None))
         raise UpstreamUnreachable("The server broke off.")
 
     gate.script.told = breaks_off
     reply = await gate.request("POST", "/hf/llm", {"inputs": "say", "stream": True})
-    first, last = events_in(reply.body)
+    first, last = parse_events(reply.body)
     assert first["token"]["text"] == "hel"
     assert last == {"error": "The server broke off.", "error_type": "generation"}
 
@@ -152,7 +159,7 @@ async def test_a_stream_that_breaks_off_ends_with_tgis_error(gate: ScriptedGate)
     ],
 )
 async def test_errors_have_tgis_types_and_none_is_a_503(
-    gate: ScriptedGate, error: HubgateError, status: int, kind: str
+    gate: ScriptedGateway, error: HubgateError, status: int, kind: str
 ) -> None:
     def fails(call: GenerationCall) -> Generated:
         raise error
@@ -179,7 +186,7 @@ async def test_errors_have_tgis_types_and_none_is_a_503(
     ],
 )
 async def test_a_body_that_cannot_be_used_is_a_422_in_words(
-    gate: ScriptedGate, body: object, said: str
+    gate: ScriptedGateway, body: object, said: str
 ) -> None:
     reply = await gate.request("POST", "/hf/llm", body)
     assert (reply.status, reply.json()["error_type"]) == (422, "validation")
@@ -187,24 +194,24 @@ async def test_a_body_that_cannot_be_used_is_a_422_in_words(
 
 
 @pytest.mark.parametrize("model", [None, "", "dummy", "tgi", "https://x.example/hf/llm", "org/model"])
-async def test_any_model_name_means_this_endpoint(gate: ScriptedGate, model: str | None) -> None:
+async def test_any_model_name_means_this_endpoint(gate: ScriptedGateway, model: str | None) -> None:
     body = {"model": model, "messages": MESSAGES, "max_tokens": 3}
     for path in ("/hf/llm", "/hf/llm/v1/chat/completions", "/hf/llm/chat/completions"):
         reply = await gate.request("POST", path, body)
         assert reply.json()["choices"][0]["message"]["content"] == "hello"
-        assert asked_chat(gate) == {"messages": MESSAGES, "max_tokens": 3}
+        assert last_chat(gate) == {"messages": MESSAGES, "max_tokens": 3}
     reply = await gate.request("POST", "/hf/llm/v1/completions", {"model": model, "prompt": "a"})
     assert reply.json()["choices"][0]["text"] == "hello"
 
 
-async def test_a_chat_is_streamed_with_done(gate: ScriptedGate) -> None:
+async def test_a_chat_is_streamed_with_done(gate: ScriptedGateway) -> None:
     reply = await gate.request("POST", "/hf/llm/v1/chat/completions", {"messages": MESSAGES, "stream": True})
-    assert events_in(reply.body)[-1] == "[DONE]"
+    assert parse_events(reply.body)[-1] == "[DONE]"
 
 
 @pytest.mark.parametrize("path", ["/hf/llm/v1/chat/completions", "/hf/llm", "/hf/llm/v1"])
 async def test_errors_of_chats_are_tgis_for_hugging_faces_clients_and_openais_for_all_others(
-    gate: ScriptedGate, path: str
+    gate: ScriptedGateway, path: str
 ) -> None:
     theirs = await gate.request("POST", path, {"messages": 3}, more_headers=HUB)
     assert (theirs.status, theirs.json()["error_type"]) == (422, "validation")
@@ -214,7 +221,7 @@ async def test_errors_of_chats_are_tgis_for_hugging_faces_clients_and_openais_fo
 
 
 @pytest.mark.parametrize("path", ["/hf/llm/v1/chat/completions", "/hf/llm", "/hf/llm/v1"])
-async def test_elasticsearch_reads_every_error_of_a_chat(gate: ScriptedGate, path: str) -> None:
+async def test_elasticsearch_reads_every_error_of_a_chat(gate: ScriptedGateway, path: str) -> None:
     """As its parsers do: an object for `completion`, a text before a stream of `chat_completion`, an object in it."""
 
     def gone(call: GenerationCall) -> Any:
@@ -234,11 +241,11 @@ async def test_elasticsearch_reads_every_error_of_a_chat(gate: ScriptedGate, pat
     assert (whole["message"], whole["http_status_code"]) == ("It is gone.", 502)
     assert (await asked(stream=True)).json()["error"] == "It is gone."
     gate.script.told = broken
-    told = events_in((await asked(stream=True)).body)[-1]["error"]
+    told = parse_events((await asked(stream=True)).body)[-1]["error"]
     assert (told["message"], told["http_status_code"]) == ("It broke off.", 502)
 
 
-async def test_a_request_to_generate_is_told_that_the_endpoint_embeds(gate: ScriptedGate) -> None:
+async def test_a_request_to_generate_is_told_that_the_endpoint_embeds(gate: ScriptedGateway) -> None:
     for body in (
         {"inputs": "say", "stream": True},
         {"inputs": "say", "parameters": {"max_new_tokens": 5}},
@@ -251,16 +258,16 @@ async def test_a_request_to_generate_is_told_that_the_endpoint_embeds(gate: Scri
     assert "Unknown field [odd]" in reply.json()["error"]
 
 
-async def test_the_bare_routes_write_with_the_keys_default_endpoint(gate: ScriptedGate) -> None:
+async def test_the_bare_routes_write_with_the_keys_default_endpoint(gate: ScriptedGateway) -> None:
     _, key = await gate.access.create("app", default_endpoint="llm")
     for path in ("/", "/generate"):
         reply = await gate.request("POST", path, {"inputs": "say"}, key=key)
         assert "hello" in reply.body.decode()
     reply = await gate.request("POST", "/generate_stream", {"inputs": "say"}, key=key)
-    assert events_in(reply.body)[-1]["generated_text"] == "hello"
+    assert parse_events(reply.body)[-1]["generated_text"] == "hello"
 
 
-async def test_info_of_a_model_that_writes_is_tgis(gate: ScriptedGate) -> None:
+async def test_info_of_a_model_that_writes_is_tgis(gate: ScriptedGateway) -> None:
     info = (await gate.request("GET", "/hf/llm/info")).json()
     assert (info["router"], info["model_id"], info["max_input_tokens"]) == (
         "text-generation-router",
@@ -270,12 +277,12 @@ async def test_info_of_a_model_that_writes_is_tgis(gate: ScriptedGate) -> None:
     assert "model_type" not in info
 
 
-async def test_its_models_are_the_endpoint_alone(gate: ScriptedGate) -> None:
+async def test_its_models_are_the_endpoint_alone(gate: ScriptedGateway) -> None:
     reply = await gate.request("GET", "/hf/llm/v1/models")
     assert [model["id"] for model in reply.json()["data"]] == ["llm"]
 
 
-async def test_an_embedding_model_asked_to_chat_or_rank_says_what_it_does(gate: ScriptedGate) -> None:
+async def test_an_embedding_model_asked_to_chat_or_rank_says_what_it_does(gate: ScriptedGateway) -> None:
     for body, task in (
         ({"messages": MESSAGES}, "chat_completion"),
         ({"query": "a", "texts": ["b"]}, "rerank"),

@@ -12,7 +12,7 @@ from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
 from hubgate.domain.errors import RuntimeFailed
 
 if TYPE_CHECKING:
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
     from hubgate.domain.calls import Call, Result
 
@@ -32,7 +32,7 @@ REQUIRED = {
 }
 
 
-async def test_info_has_all_that_tei_requires_and_hubgates_own_apart(scripted: ScriptedGate) -> None:
+async def test_info_has_all_that_tei_requires_and_hubgates_own_apart(scripted: ScriptedGateway) -> None:
     info = (await scripted.request("GET", "/hf/e5/info")).json()
     assert info.keys() >= REQUIRED
     assert info["model_id"] == "org/model"
@@ -56,7 +56,7 @@ async def test_info_has_all_that_tei_requires_and_hubgates_own_apart(scripted: S
     }
 
 
-async def test_info_tells_only_an_admin_what_runs_the_model(scripted: ScriptedGate) -> None:
+async def test_info_tells_only_an_admin_what_runs_the_model(scripted: ScriptedGateway) -> None:
     _, plain = await scripted.access.create("app")
     info = (await scripted.request("GET", "/hf/e5/info", key=plain)).json()
     assert info.keys() >= REQUIRED
@@ -64,7 +64,7 @@ async def test_info_tells_only_an_admin_what_runs_the_model(scripted: ScriptedGa
 
 
 async def test_info_leaves_out_a_limit_that_is_not_known_and_promises_no_truncation(
-    scripted: ScriptedGate,
+    scripted: ScriptedGateway,
 ) -> None:
     scripted.script.facts = Facts()
     await scripted.gateway.register(Endpoint(name="bare", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None)
@@ -77,19 +77,19 @@ async def test_info_leaves_out_a_limit_that_is_not_known_and_promises_no_truncat
 
 @pytest.mark.parametrize("path", ["/info", "/health"])
 async def test_bare_info_and_health_are_of_the_keys_default_endpoint(
-    scripted: ScriptedGate, path: str
+    scripted: ScriptedGateway, path: str
 ) -> None:
     _, plain = await scripted.access.create("app", default_endpoint="e5")
     assert (await scripted.request("GET", path, key=plain)).status == 200
 
 
 @pytest.mark.parametrize("path", ["/hf/e5/health", "/hf/e5"])
-async def test_health_is_200_without_a_body(scripted: ScriptedGate, path: str) -> None:
+async def test_health_is_200_without_a_body(scripted: ScriptedGateway, path: str) -> None:
     reply = await scripted.request("GET", path)
     assert (reply.status, reply.body) == (200, b"")
 
 
-async def test_health_is_503_while_a_local_model_does_not_answer(scripted: ScriptedGate) -> None:
+async def test_health_is_503_while_a_local_model_does_not_answer(scripted: ScriptedGateway) -> None:
     await scripted.gateway.register(
         Endpoint(name="local", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model="org/model"), None
     )

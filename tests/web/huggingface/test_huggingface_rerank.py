@@ -5,39 +5,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from writers import add
+from generation_endpoints import add
 
 from hubgate.domain.calls import Call, Embed, Encoding, InputType, Rerank, SparseEmbed, SparseVectors, Vectors
 from hubgate.domain.endpoint import Task
 
 if TYPE_CHECKING:
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
 TEXTS = ["a", "ccc", "bb"]
 RANKS = [{"index": 1, "score": 0.3}, {"index": 2, "score": 0.2}, {"index": 0, "score": 0.1}]
 
 
 @pytest.fixture
-async def gate(scripted: ScriptedGate) -> ScriptedGate:
+async def gate(scripted: ScriptedGateway) -> ScriptedGateway:
     await add(scripted, "ranker", Task.RERANK)
     await add(scripted, "sparse", Task.SPARSE_EMBEDDING)
     return scripted
 
 
 @pytest.mark.parametrize("path", ["/hf/ranker/rerank", "/hf/ranker", "/hf/ranker/v1"])
-async def test_ranks_are_teis_with_the_best_first(gate: ScriptedGate, path: str) -> None:
+async def test_ranks_are_teis_with_the_best_first(gate: ScriptedGateway, path: str) -> None:
     reply = await gate.request("POST", path, {"query": "q", "texts": TEXTS})
     assert reply.json() == RANKS
     reply = await gate.request("POST", path, {"query": "q", "texts": TEXTS, "return_text": True, "top_n": 1})
     assert reply.json() == [{"index": 1, "score": 0.3, "text": "ccc"}]
 
 
-async def test_ranks_may_be_asked_for_as_the_toolkit_is(gate: ScriptedGate) -> None:
+async def test_ranks_may_be_asked_for_as_the_toolkit_is(gate: ScriptedGateway) -> None:
     reply = await gate.request("POST", "/hf/ranker", {"inputs": {"query": "q", "texts": TEXTS}})
     assert reply.json() == RANKS
 
 
-async def test_options_of_ranks_reach_the_engine(gate: ScriptedGate) -> None:
+async def test_options_of_ranks_reach_the_engine(gate: ScriptedGateway) -> None:
     body = {
         "query": "q",
         "texts": TEXTS,
@@ -52,7 +52,7 @@ async def test_options_of_ranks_reach_the_engine(gate: ScriptedGate) -> None:
 
 
 async def test_bare_ranks_are_told_by_their_texts_and_belong_to_the_keys_default_endpoint(
-    gate: ScriptedGate,
+    gate: ScriptedGateway,
 ) -> None:
     _, key = await gate.access.create("app", default_endpoint="ranker")
     reply = await gate.request("POST", "/rerank", {"query": "q", "texts": TEXTS}, key=key)
@@ -63,7 +63,7 @@ async def test_bare_ranks_are_told_by_their_texts_and_belong_to_the_keys_default
     assert [result["index"] for result in reply.json()["results"]] == [1, 2, 0]
 
 
-async def test_each_pair_has_the_score_of_its_only_class(gate: ScriptedGate) -> None:
+async def test_each_pair_has_the_score_of_its_only_class(gate: ScriptedGateway) -> None:
     reply = await gate.request("POST", "/hf/ranker/predict", {"inputs": ["q", "ccc"]})
     assert reply.json() == [{"score": 0.3, "label": "LABEL_0"}]
     pairs = [["q", "ccc"], ["r", "a"], ["q", "bb"]]
@@ -76,7 +76,7 @@ async def test_each_pair_has_the_score_of_its_only_class(gate: ScriptedGate) -> 
 
 
 @pytest.mark.parametrize("inputs", ["a", [], ["a", "b", "c"], [["a"]], [["a", 3]]])
-async def test_what_is_no_pair_is_refused(gate: ScriptedGate, inputs: Any) -> None:
+async def test_what_is_no_pair_is_refused(gate: ScriptedGateway, inputs: Any) -> None:
     reply = await gate.request("POST", "/hf/ranker/predict", {"inputs": inputs})
     assert reply.status == 422
     assert "a pair of texts" in reply.json()["error"]
@@ -93,7 +93,7 @@ async def test_what_is_no_pair_is_refused(gate: ScriptedGate, inputs: Any) -> No
     ids=["text", "text of a pair", "query of a pair", "too many"],
 )
 async def test_pairs_are_refused_before_any_of_them_is_scored(
-    gate: ScriptedGate, inputs: Any, status: int, said: str
+    gate: ScriptedGateway, inputs: Any, status: int, said: str
 ) -> None:
     asked = len(gate.script.calls)
     reply = await gate.request("POST", "/hf/ranker/predict", {"inputs": inputs})
@@ -102,12 +102,14 @@ async def test_pairs_are_refused_before_any_of_them_is_scored(
 
 
 @pytest.mark.parametrize("body", [{"query": "q"}, {"texts": ["a"]}, {"query": "", "texts": ["a"]}])
-async def test_ranks_want_a_query_and_texts(gate: ScriptedGate, body: object) -> None:
+async def test_ranks_want_a_query_and_texts(gate: ScriptedGateway, body: object) -> None:
     reply = await gate.request("POST", "/hf/ranker", body)
     assert (reply.status, reply.json()["error_type"]) == (422, "Validation")
 
 
-async def test_weights_of_words_are_elasticsearchs_at_the_base_url_and_teis_below(gate: ScriptedGate) -> None:
+async def test_weights_of_words_are_elasticsearchs_at_the_base_url_and_teis_below(
+    gate: ScriptedGateway,
+) -> None:
     reply = await gate.request("POST", "/hf/sparse", {"inputs": ["a", "b"]})
     assert reply.json() == [{"gate": 0.5, "17": 0.25}] * 2
     reply = await gate.request("POST", "/hf/sparse/embed_sparse", {"inputs": "a", "truncate": True})
@@ -117,7 +119,7 @@ async def test_weights_of_words_are_elasticsearchs_at_the_base_url_and_teis_belo
     assert call.truncate is True
 
 
-async def test_similarity_is_the_cosine_of_the_vectors(gate: ScriptedGate) -> None:
+async def test_similarity_is_the_cosine_of_the_vectors(gate: ScriptedGateway) -> None:
     def vectors(call: Call) -> Vectors:
         items = [b"[1,0]", b"[2,0]", b"[0,3]", b"[-1,0]", b"[0,0]", b"[1,1]"]
         return Vectors(items=items, encoding=Encoding.JSON, tokens=9)
@@ -136,7 +138,7 @@ async def test_similarity_is_the_cosine_of_the_vectors(gate: ScriptedGate) -> No
     )
 
 
-async def test_info_of_a_reranker_and_of_a_sparse_model_are_teis(gate: ScriptedGate) -> None:
+async def test_info_of_a_reranker_and_of_a_sparse_model_are_teis(gate: ScriptedGateway) -> None:
     info = (await gate.request("GET", "/hf/ranker/info")).json()
     assert info["model_type"] == {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}}
     assert (info["max_input_length"], info["max_client_batch_size"]) == (256, 32)
@@ -144,7 +146,7 @@ async def test_info_of_a_reranker_and_of_a_sparse_model_are_teis(gate: ScriptedG
     assert info["model_type"] == {"embedding": {"pooling": "splade"}}
 
 
-async def test_weights_of_nothing_are_nothing(gate: ScriptedGate) -> None:
+async def test_weights_of_nothing_are_nothing(gate: ScriptedGateway) -> None:
     gate.script.answer = lambda _: SparseVectors(items=[b"{}"])
     assert (await gate.request("POST", "/hf/sparse/embed_sparse", {"inputs": "a"})).json() == [[]]
 

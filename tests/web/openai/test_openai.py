@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from scripted import two_numbers
+from scripted_gateway import two_numbers
 
 from hubgate.domain import errors
 from hubgate.domain.calls import Encoding, InputType, Vectors
 from hubgate.domain.errors import Cause
 
 if TYPE_CHECKING:
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.errors import HubgateError
@@ -39,7 +39,9 @@ def raising(error: HubgateError) -> Any:
     return fail
 
 
-async def test_an_answer_has_openais_shape_and_the_vectors_bytes_as_they_came(scripted: ScriptedGate) -> None:
+async def test_an_answer_has_openais_shape_and_the_vectors_bytes_as_they_came(
+    scripted: ScriptedGateway,
+) -> None:
     scripted.script.answer = answering(items=[b"[1.0, 2e-1]"], encoding=Encoding.JSON, tokens=4, exact=True)
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "one"})
     assert reply.status == 200
@@ -49,7 +51,7 @@ async def test_an_answer_has_openais_shape_and_the_vectors_bytes_as_they_came(sc
     )
 
 
-async def test_vectors_stand_in_the_order_of_the_texts(scripted: ScriptedGate) -> None:
+async def test_vectors_stand_in_the_order_of_the_texts(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": ["a", "b", "c"]})
     assert [(one["index"], one["embedding"]) for one in reply.json()["data"]] == [
         (0, [0, 0.5]),
@@ -59,11 +61,11 @@ async def test_vectors_stand_in_the_order_of_the_texts(scripted: ScriptedGate) -
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embeddings", "/v1/embeddings/"])
-async def test_embeddings_are_served_with_and_without_v1(scripted: ScriptedGate, path: str) -> None:
+async def test_embeddings_are_served_with_and_without_v1(scripted: ScriptedGateway, path: str) -> None:
     assert (await scripted.request("POST", path, {"model": "e5", "input": "a"})).status == 200
 
 
-async def test_base64_is_the_little_endian_float32_of_the_vector(scripted: ScriptedGate) -> None:
+async def test_base64_is_the_little_endian_float32_of_the_vector(scripted: ScriptedGateway) -> None:
     body = {"model": "e5", "input": "a", "encoding_format": "base64"}
     scripted.script.answer = answering()
     from_f32 = await scripted.request("POST", "/v1/embeddings", body)
@@ -73,7 +75,7 @@ async def test_base64_is_the_little_endian_float32_of_the_vector(scripted: Scrip
         assert base64.b64decode(reply.json()["data"][0]["embedding"]) == F32
 
 
-async def test_difys_not_set_is_no_choice_of_an_encoding(scripted: ScriptedGate) -> None:
+async def test_difys_not_set_is_no_choice_of_an_encoding(scripted: ScriptedGateway) -> None:
     body = {"model": "e5", "input": "a", "encoding_format": "not_set"}
     reply = await scripted.request("POST", "/v1/embeddings", body)
     assert reply.json()["data"][0]["embedding"] == [0, 0.5]
@@ -81,7 +83,7 @@ async def test_difys_not_set_is_no_choice_of_an_encoding(scripted: ScriptedGate)
 
 @pytest.mark.parametrize("encoding_format", ["float", None])
 async def test_numbers_are_given_where_base64_is_not_asked_for(
-    scripted: ScriptedGate, encoding_format: str | None
+    scripted: ScriptedGateway, encoding_format: str | None
 ) -> None:
     scripted.script.answer = answering()
     body = {"model": "e5", "input": "a", "encoding_format": encoding_format}
@@ -89,7 +91,7 @@ async def test_numbers_are_given_where_base64_is_not_asked_for(
     assert reply.json()["data"][0]["embedding"] == [0.25, -0.5]
 
 
-async def test_usage_says_when_it_is_estimated(scripted: ScriptedGate) -> None:
+async def test_usage_says_when_it_is_estimated(scripted: ScriptedGateway) -> None:
     scripted.script.answer = answering(tokens=None)
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "x" * 40})
     assert reply.json()["usage"] == {"prompt_tokens": 11, "total_tokens": 11, "estimated": True}
@@ -98,13 +100,13 @@ async def test_usage_says_when_it_is_estimated(scripted: ScriptedGate) -> None:
     assert reply.json()["usage"] == {"prompt_tokens": 7, "total_tokens": 7, "estimated": True}
 
 
-async def test_an_estimate_counts_the_bytes_of_other_scripts(scripted: ScriptedGate) -> None:
+async def test_an_estimate_counts_the_bytes_of_other_scripts(scripted: ScriptedGateway) -> None:
     scripted.script.answer = answering(tokens=None)
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "語" * 40})
     assert reply.json()["usage"]["prompt_tokens"] == 31
 
 
-async def test_truncation_is_told_in_a_header_and_in_usage(scripted: ScriptedGate) -> None:
+async def test_truncation_is_told_in_a_header_and_in_usage(scripted: ScriptedGateway) -> None:
     scripted.script.answer = answering(tokens=256, exact=True, truncated=1)
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "long"})
     assert reply.headers["x-hubgate-truncated"] == "1"
@@ -113,7 +115,7 @@ async def test_truncation_is_told_in_a_header_and_in_usage(scripted: ScriptedGat
 
 @pytest.mark.parametrize("truncated", [0, None])
 async def test_nothing_is_told_of_truncation_when_there_is_none(
-    scripted: ScriptedGate, truncated: int | None
+    scripted: ScriptedGateway, truncated: int | None
 ) -> None:
     scripted.script.answer = answering(tokens=2, exact=True, truncated=truncated)
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "short"})
@@ -137,14 +139,14 @@ async def test_nothing_is_told_of_truncation_when_there_is_none(
     ],
 )
 async def test_input_type_is_understood_in_the_words_of_many_clients(
-    scripted: ScriptedGate, word: str | None, meant: InputType | None
+    scripted: ScriptedGateway, word: str | None, meant: InputType | None
 ) -> None:
     body = {"model": "e5", "input": "a", "input_type": word}
     assert (await scripted.request("POST", "/v1/embeddings", body)).status == 200
     assert scripted.script.embedded.input_type is meant
 
 
-async def test_dimensions_are_the_models_or_those_it_was_trained_for(scripted: ScriptedGate) -> None:
+async def test_dimensions_are_the_models_or_those_it_was_trained_for(scripted: ScriptedGateway) -> None:
     body = {"model": "e5", "input": "a", "dimensions": 2}
     assert (await scripted.request("POST", "/v1/embeddings", body)).status == 200
     reply = await scripted.request("POST", "/v1/embeddings", {**body, "dimensions": 1})
@@ -154,12 +156,12 @@ async def test_dimensions_are_the_models_or_those_it_was_trained_for(scripted: S
     )
 
 
-async def test_user_is_not_read(scripted: ScriptedGate) -> None:
+async def test_user_is_not_read(scripted: ScriptedGateway) -> None:
     body = {"model": "e5", "input": "a", "user": {"any": "thing"}}
     assert (await scripted.request("POST", "/v1/embeddings", body)).status == 200
 
 
-async def test_a_nul_character_in_a_text_is_text(scripted: ScriptedGate) -> None:
+async def test_a_nul_character_in_a_text_is_text(scripted: ScriptedGateway) -> None:
     assert (await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a\0b"})).status == 200
     assert scripted.script.embedded.texts == ["a\0b"]
 
@@ -195,7 +197,7 @@ BAD_INPUT: list[tuple[object, str]] = [
 
 @pytest.mark.parametrize(("body", "words"), BAD_INPUT)
 async def test_bad_input_is_a_400_that_names_the_field_and_never_reaches_the_model(
-    scripted: ScriptedGate, body: object, words: str
+    scripted: ScriptedGateway, body: object, words: str
 ) -> None:
     reply = await scripted.request("POST", "/v1/embeddings", body)
     assert reply.status == 400
@@ -207,14 +209,14 @@ async def test_bad_input_is_a_400_that_names_the_field_and_never_reaches_the_mod
 
 @pytest.mark.parametrize("ids", [[1, 2, 3], [[1, 2], [3]]])
 async def test_token_ids_are_refused_with_what_to_set_in_langchain(
-    scripted: ScriptedGate, ids: list[Any]
+    scripted: ScriptedGateway, ids: list[Any]
 ) -> None:
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": ids})
     assert reply.status == 400
     assert "check_embedding_ctx_length=False" in reply.json()["error"]["message"]
 
 
-async def test_one_request_takes_2048_texts_and_not_one_more(scripted: ScriptedGate) -> None:
+async def test_one_request_takes_2048_texts_and_not_one_more(scripted: ScriptedGateway) -> None:
     most = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": ["a"] * 2048})
     assert most.status == 200
     for count in (2049, 100_000):
@@ -223,33 +225,33 @@ async def test_one_request_takes_2048_texts_and_not_one_more(scripted: ScriptedG
         assert reply.json()["error"]["message"].startswith(f"[input] has {count} texts;")
 
 
-async def test_a_body_over_the_limit_is_told_in_openais_shape(scripted: ScriptedGate) -> None:
+async def test_a_body_over_the_limit_is_told_in_openais_shape(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", "/v1/embeddings", b" " * 4_000_001)
     assert reply.status == 413
     assert reply.json()["error"]["code"] == "body_too_large"
 
 
-async def test_an_unknown_model_is_not_found(scripted: ScriptedGate) -> None:
+async def test_an_unknown_model_is_not_found(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "no/such", "input": "a"})
     assert reply.status == 404
     error = reply.json()["error"]
     assert (error["type"], error["code"]) == ("not_found_error", "endpoint_not_found")
 
 
-async def test_without_a_key_the_error_is_openais(scripted: ScriptedGate) -> None:
+async def test_without_a_key_the_error_is_openais(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"}, key=None)
     assert reply.status == 401
     assert reply.json()["error"]["type"] == "authentication_error"
     assert "www-authenticate" in reply.headers
 
 
-async def test_another_method_is_a_405_that_says_which_to_use(scripted: ScriptedGate) -> None:
+async def test_another_method_is_a_405_that_says_which_to_use(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("GET", "/v1/embeddings")
     assert (reply.status, reply.headers["allow"]) == (405, "POST")
     assert reply.json()["error"]["message"] == "GET is not allowed at /v1/embeddings. Use POST."
 
 
-async def test_an_unknown_path_is_a_404_in_openais_shape(scripted: ScriptedGate) -> None:
+async def test_an_unknown_path_is_a_404_in_openais_shape(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", "/v1/nothing", {})
     assert reply.status == 404
     assert reply.json()["error"]["message"] == "Nothing is served at POST /v1/nothing."
@@ -274,7 +276,7 @@ async def test_an_unknown_path_is_a_404_in_openais_shape(scripted: ScriptedGate)
     ],
 )
 async def test_a_client_is_told_whether_to_ask_again(
-    scripted: ScriptedGate, error: HubgateError, status: int, headers: dict[str, str]
+    scripted: ScriptedGateway, error: HubgateError, status: int, headers: dict[str, str]
 ) -> None:
     scripted.script.answer = raising(error)
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"})
@@ -284,7 +286,7 @@ async def test_a_client_is_told_whether_to_ask_again(
     assert {name: value for name, value in told.items() if value is not None} == headers
 
 
-async def test_models_lists_every_endpoint_with_what_clients_read(scripted: ScriptedGate) -> None:
+async def test_models_lists_every_endpoint_with_what_clients_read(scripted: ScriptedGateway) -> None:
     for path in ("/v1/models", "/models"):
         assert (await scripted.request("GET", path)).json() == {
             "object": "list",
@@ -306,19 +308,19 @@ async def test_models_lists_every_endpoint_with_what_clients_read(scripted: Scri
         }
 
 
-async def test_one_model_is_found_by_its_name(scripted: ScriptedGate) -> None:
+async def test_one_model_is_found_by_its_name(scripted: ScriptedGateway) -> None:
     assert (await scripted.request("GET", "/v1/models/e5")).json()["id"] == "e5"
     reply = await scripted.request("GET", "/v1/models/none")
     assert (reply.status, reply.json()["error"]["code"]) == (404, "endpoint_not_found")
 
 
-async def test_the_limit_of_a_model_is_the_operators_where_there_is_one(scripted: ScriptedGate) -> None:
+async def test_the_limit_of_a_model_is_the_operators_where_there_is_one(scripted: ScriptedGateway) -> None:
     await scripted.gateway.update(replace(scripted.gateway.find("e5"), max_input_tokens=100))
     assert (await scripted.request("GET", "/v1/models/e5")).json()["max_input_tokens"] == 100
 
 
 async def test_log_and_metrics_say_endpoint_texts_and_tokens(
-    scripted: ScriptedGate, caplog: pytest.LogCaptureFixture
+    scripted: ScriptedGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "hubgate.access"):
         await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": ["a", "b"]})
@@ -332,7 +334,7 @@ async def test_log_and_metrics_say_endpoint_texts_and_tokens(
     assert 'hubgate_requests_total{cause="ok",endpoint="e5",face="openai"} 1.0' in metrics
 
 
-async def test_the_caller_is_told_to_the_floors_below_by_its_keys_id(scripted: ScriptedGate) -> None:
+async def test_the_caller_is_told_to_the_floors_below_by_its_keys_id(scripted: ScriptedGateway) -> None:
     scripted.script.answer = two_numbers
     key, plain = await scripted.access.create("an application")
     await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"}, key=plain)
@@ -350,7 +352,7 @@ async def test_the_caller_is_told_to_the_floors_below_by_its_keys_id(scripted: S
     ],
 )
 async def test_a_model_name_may_say_what_the_texts_are(
-    scripted: ScriptedGate, model: str, sent: str | None, kind: InputType | None
+    scripted: ScriptedGateway, model: str, sent: str | None, kind: InputType | None
 ) -> None:
     body = {"model": model, "input": "a"} | ({"input_type": sent} if sent else {})
     reply = await scripted.request("POST", "/v1/embeddings", body)
@@ -358,7 +360,7 @@ async def test_a_model_name_may_say_what_the_texts_are(
     assert scripted.script.embedded.input_type is kind
 
 
-async def test_a_key_may_say_what_its_texts_are(scripted: ScriptedGate) -> None:
+async def test_a_key_may_say_what_its_texts_are(scripted: ScriptedGateway) -> None:
     _, key = await scripted.access.create("reader", input_type=InputType.SEARCH)
     seen = []
     for model in ("e5", "e5:document"):
@@ -367,7 +369,7 @@ async def test_a_key_may_say_what_its_texts_are(scripted: ScriptedGate) -> None:
     assert seen == [InputType.SEARCH, InputType.INGEST]
 
 
-async def test_a_name_with_another_word_after_the_colon_is_refused(scripted: ScriptedGate) -> None:
+async def test_a_name_with_another_word_after_the_colon_is_refused(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5:sideways", "input": "a"})
     assert reply.status == 400
     assert "sideways" in reply.json()["error"]["message"]

@@ -13,8 +13,8 @@ from hubgate.core.chunking import chunk
 from hubgate.domain.chunking import DEFAULT_CHUNKING, parse_chunking_settings
 
 if TYPE_CHECKING:
-    from harness import RunningGate
-    from scripted import ScriptedGate
+    from running_gateway import RunningGateway
+    from scripted_gateway import ScriptedGateway
 
 NAME = "all-minilm-l6-v2"
 SMALL = {"strategy": "word", "max_chunk_size": 36, "overlap": 6}
@@ -25,7 +25,7 @@ TEXTS = [
 ]
 
 
-def ask(gate: RunningGate, **fields: object) -> Any:
+def ask(gate: RunningGateway, **fields: object) -> Any:
     body = {"model": NAME, "input": TEXTS, "chunking_settings": SMALL, **fields}
     reply = gate.request("POST", "/v1/embeddings", body)
     assert reply.status == 200, reply.body
@@ -33,7 +33,7 @@ def ask(gate: RunningGate, **fields: object) -> Any:
 
 
 def test_each_text_is_answered_with_its_chunks_and_their_places_in_code_points(
-    local_gate: RunningGate,
+    local_gate: RunningGateway,
 ) -> None:
     answer = ask(local_gate)
     assert answer.keys() == {"object", "data", "model", "usage"}
@@ -49,7 +49,7 @@ def test_each_text_is_answered_with_its_chunks_and_their_places_in_code_points(
             assert text[one["start"] : one["end"]] == one["text"]
 
 
-def test_a_chunk_has_the_vector_and_the_tokens_of_its_text(local_gate: RunningGate) -> None:
+def test_a_chunk_has_the_vector_and_the_tokens_of_its_text(local_gate: RunningGateway) -> None:
     answer = ask(local_gate)
     chunks = [one for entry in answer["data"] for one in entry["chunks"]]
     plain = ask(local_gate, input=[one["text"] for one in chunks], chunking_settings=None)
@@ -57,7 +57,7 @@ def test_a_chunk_has_the_vector_and_the_tokens_of_its_text(local_gate: RunningGa
     assert answer["usage"] == plain["usage"]
 
 
-def test_chunks_in_base64_hold_the_same_float32(local_gate: RunningGate) -> None:
+def test_chunks_in_base64_hold_the_same_float32(local_gate: RunningGateway) -> None:
     floats, packed = ask(local_gate), ask(local_gate, encoding_format="base64")
     for one, other in zip(floats["data"], packed["data"], strict=True):
         for number, text in zip(one["chunks"], other["chunks"], strict=True):
@@ -65,7 +65,7 @@ def test_chunks_in_base64_hold_the_same_float32(local_gate: RunningGate) -> None
             assert base64.b64decode(text["embedding"]) == struct.pack(f"<{len(vector)}f", *vector)
 
 
-def test_the_client_gives_chunks_when_it_is_told_an_encoding(local_gate: RunningGate) -> None:
+def test_the_client_gives_chunks_when_it_is_told_an_encoding(local_gate: RunningGateway) -> None:
     with openai.OpenAI(base_url=f"{local_gate.url}/v1", api_key=local_gate.admin_key) as client:
         answer = client.embeddings.create(
             model=NAME, input=TEXTS, encoding_format="float", extra_body={"chunking_settings": SMALL}
@@ -76,7 +76,7 @@ def test_the_client_gives_chunks_when_it_is_told_an_encoding(local_gate: Running
     ]
 
 
-def test_an_empty_object_means_the_settings_of_the_endpoint(gate: RunningGate) -> None:
+def test_an_empty_object_means_the_settings_of_the_endpoint(gate: RunningGateway) -> None:
     gate.add("own", dimensions=8, chunking_settings=SMALL)
     small = ask(gate, model="own")["data"]
     assert ask(gate, model="own", chunking_settings={})["data"] == small
@@ -85,7 +85,7 @@ def test_an_empty_object_means_the_settings_of_the_endpoint(gate: RunningGate) -
 
 
 def test_chunks_that_can_be_too_long_and_those_that_were_are_told_in_warnings(
-    local_gate: RunningGate,
+    local_gate: RunningGateway,
 ) -> None:
     text = "hyphenation and quaternions " * 100
     assert "warnings" not in ask(local_gate, input=text, chunking_settings={}), (
@@ -111,7 +111,7 @@ def test_chunks_that_can_be_too_long_and_those_that_were_are_told_in_warnings(
     ],
 )
 async def test_chunking_settings_that_cannot_be_used_are_a_400_that_says_why(
-    scripted: ScriptedGate, given: object, why: str
+    scripted: ScriptedGateway, given: object, why: str
 ) -> None:
     body = {"model": "e5", "input": "a", "chunking_settings": given}
     reply = await scripted.request("POST", "/v1/embeddings", body)
@@ -121,7 +121,7 @@ async def test_chunking_settings_that_cannot_be_used_are_a_400_that_says_why(
     assert scripted.script.calls == []
 
 
-def test_more_than_can_be_cut_in_one_request_is_a_413(gate: RunningGate) -> None:
+def test_more_than_can_be_cut_in_one_request_is_a_413(gate: RunningGateway) -> None:
     gate.add("fake", dimensions=8)
     body = {"model": "fake", "input": "a " * 100_000, "chunking_settings": {**SMALL, "max_chunk_size": 12}}
     reply = gate.request("POST", "/v1/embeddings", body)
@@ -130,7 +130,7 @@ def test_more_than_can_be_cut_in_one_request_is_a_413(gate: RunningGate) -> None
 
 
 def test_token_counts_stand_with_each_vector_and_each_chunk_when_they_are_asked_for(
-    gate: RunningGate,
+    gate: RunningGateway,
 ) -> None:
     gate.add("fake", dimensions=4)
     body = {"model": "fake", "input": ["one two three", "four"], "token_counts": True}

@@ -6,7 +6,15 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from writers import add_writer, asked_chat, asked_complete, events_in, events_in_tgi, fields_of, in_tgi
+from generation_endpoints import (
+    add_generator,
+    fields_of,
+    last_chat,
+    last_completion,
+    parse_events,
+    tgi_events,
+    tgi_reply,
+)
 
 from hubgate.domain.calls import Generated, WireFormat
 from hubgate.domain.endpoint import Task
@@ -15,7 +23,7 @@ from hubgate.domain.errors import Cause, QueueFull, UpstreamUnreachable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
     from hubgate.domain.calls import GenerationCall
 
@@ -24,8 +32,8 @@ USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
 
 @pytest.fixture
-async def gate(scripted: ScriptedGate) -> ScriptedGate:
-    await add_writer(scripted)
+async def gate(scripted: ScriptedGateway) -> ScriptedGateway:
+    await add_generator(scripted)
     return scripted
 
 
@@ -42,14 +50,14 @@ def with_usage(call: GenerationCall) -> Iterator[Sequence[bytes]]:
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions"])
-async def test_a_chat_is_answered_with_the_engines_own_bytes(gate: ScriptedGate, path: str) -> None:
+async def test_a_chat_is_answered_with_the_engines_own_bytes(gate: ScriptedGateway, path: str) -> None:
     body = b'{"id": "x",  "choices": [{"message": {"content": "\\u00e4"}}], "kv": null}'
     gate.script.written = lambda _: Generated(body=body, wire_format=WireFormat.OPENAI, tokens=7)
     reply = await gate.request("POST", path, {"model": "llm", "messages": MESSAGES})
     assert (reply.status, reply.body) == (200, body)
 
 
-async def test_every_field_goes_to_the_engine_as_it_is(gate: ScriptedGate) -> None:
+async def test_every_field_goes_to_the_engine_as_it_is(gate: ScriptedGateway) -> None:
     fields: dict[str, Any] = {
         "messages": MESSAGES,
         "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
@@ -63,57 +71,59 @@ async def test_every_field_goes_to_the_engine_as_it_is(gate: ScriptedGate) -> No
         "POST", "/v1/chat/completions", {"model": "llm", **fields, "stream": False, "user": None}
     )
     assert reply.status == 200
-    assert asked_chat(gate) == fields
+    assert last_chat(gate) == fields
 
 
-async def test_a_number_keeps_its_digits_on_the_way_to_the_engine(gate: ScriptedGate) -> None:
+async def test_a_number_keeps_its_digits_on_the_way_to_the_engine(gate: ScriptedGateway) -> None:
     body = b'{"model":"llm","messages":[],"seed":12345678901234567890123,"temperature":0.10}'
     await gate.request("POST", "/v1/chat/completions", body)
     fields = gate.script.write_calls[-1].fields
     assert (fields["seed"], fields["temperature"]) == (b"12345678901234567890123", b"0.10")
 
 
-async def test_a_chat_is_streamed_as_it_comes_and_ends_with_done(gate: ScriptedGate) -> None:
+async def test_a_chat_is_streamed_as_it_comes_and_ends_with_done(gate: ScriptedGateway) -> None:
     reply = await gate.request(
         "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
     )
     assert reply.status == 200
     assert reply.headers["content-type"] == "text/event-stream"
     assert (reply.headers["cache-control"], reply.headers["x-accel-buffering"]) == ("no-cache", "no")
-    *chunks, done = events_in(reply.body)
+    *chunks, done = parse_events(reply.body)
     assert done == "[DONE]"
     assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks) == "hello"
-    assert "stream" not in asked_chat(gate)
+    assert "stream" not in last_chat(gate)
     assert gate.script.streams[-1].closed == 1
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-async def test_usage_ends_a_stream_only_where_it_is_asked_for(gate: ScriptedGate, wanted: bool) -> None:
+async def test_usage_ends_a_stream_only_where_it_is_asked_for(gate: ScriptedGateway, wanted: bool) -> None:
     gate.script.told = with_usage
     body = {"model": "llm", "messages": MESSAGES, "stream": True, "stream_options": {"include_usage": wanted}}
     reply = await gate.request("POST", "/v1/chat/completions", body)
-    told = [event["usage"] for event in events_in(reply.body)[:-1] if event.get("usage")]
+    told = [event["usage"] for event in parse_events(reply.body)[:-1] if event.get("usage")]
     assert told == ([USAGE] if wanted else [])
     assert gate.meter.exposition().decode().count('hubgate_tokens_total{endpoint="llm"} 5.0') == 1
 
 
 async def test_what_arrived_together_leaves_together_and_a_line_break_ends_no_event(
-    gate: ScriptedGate,
+    gate: ScriptedGateway,
 ) -> None:
     gate.script.told = lambda _: iter([[b'{"choices":[],\n"a":1}', b'{"choices":[],\r\n"a":2}']])
     reply = await gate.request(
         "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
     )
-    assert [event["a"] for event in events_in(reply.body)[:-1]] == [1, 2]
+    assert [event["a"] for event in parse_events(reply.body)[:-1]] == [1, 2]
     assert reply.parts == 2
 
 
-async def test_a_stream_that_breaks_off_ends_with_openais_error_and_without_done(gate: ScriptedGate) -> None:
+async def test_a_stream_that_breaks_off_ends_with_openais_error_and_without_done(
+    gate: ScriptedGateway,
+) -> None:
     gate.script.told = breaks_off
     reply = await gate.request(
         "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
     )
-    first, last = events_in(reply.body)
+    first, last = parse_events(reply.body)
     assert first["choices"][0]["delta"]["content"] == "hel"
     assert last["error"]["message"] == "The server broke off. Ask again."
     assert last["error"]["code"] == Cause.CONNECTION_LOST
@@ -121,7 +131,9 @@ async def test_a_stream_that_breaks_off_ends_with_openais_error_and_without_done
     assert f'cause="{Cause.CONNECTION_LOST}",endpoint="llm"' in gate.meter.exposition().decode()
 
 
-async def test_a_stream_that_fails_before_its_first_byte_has_a_status_of_its_own(gate: ScriptedGate) -> None:
+async def test_a_stream_that_fails_before_its_first_byte_has_a_status_of_its_own(
+    gate: ScriptedGateway,
+) -> None:
     def fails(call: GenerationCall) -> Iterator[Sequence[bytes]]:
         raise QueueFull("Too many wait.", retry_after=2.0)
 
@@ -134,20 +146,20 @@ async def test_a_stream_that_fails_before_its_first_byte_has_a_status_of_its_own
     assert gate.script.streams[-1].closed == 1
 
 
-async def test_a_stream_of_nothing_is_only_done(gate: ScriptedGate) -> None:
+async def test_a_stream_of_nothing_is_only_done(gate: ScriptedGateway) -> None:
     gate.script.told = lambda _: iter(())
     reply = await gate.request(
         "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
     )
-    assert events_in(reply.body) == ["[DONE]"]
+    assert parse_events(reply.body) == ["[DONE]"]
 
 
-async def test_a_stream_that_cannot_be_read_ends_with_an_error(gate: ScriptedGate) -> None:
+async def test_a_stream_that_cannot_be_read_ends_with_an_error(gate: ScriptedGateway) -> None:
     gate.script.told = lambda _: iter([[b'{"usage": 1}']])
     reply = await gate.request(
         "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
     )
-    (last,) = events_in(reply.body)
+    (last,) = parse_events(reply.body)
     assert last["error"]["code"] == Cause.UNREADABLE_REPLY
 
 
@@ -167,24 +179,26 @@ async def test_a_stream_that_cannot_be_read_ends_with_an_error(gate: ScriptedGat
         (b"[]", "must be an object, not a list."),
     ],
 )
-async def test_a_chat_that_is_no_chat_is_a_400_in_words(gate: ScriptedGate, body: object, said: str) -> None:
+async def test_a_chat_that_is_no_chat_is_a_400_in_words(
+    gate: ScriptedGateway, body: object, said: str
+) -> None:
     reply = await gate.request("POST", "/v1/chat/completions", body)
     assert reply.status == 400
     assert said in reply.json()["error"]["message"]
     assert not gate.script.write_calls
 
 
-async def test_an_embedding_model_asked_to_chat_says_what_it_does(gate: ScriptedGate) -> None:
+async def test_an_embedding_model_asked_to_chat_says_what_it_does(gate: ScriptedGateway) -> None:
     reply = await gate.request("POST", "/v1/chat/completions", {"model": "e5", "messages": MESSAGES})
     assert (reply.status, reply.json()["error"]["code"]) == (400, "wrong_task")
 
 
-async def test_a_model_without_a_chat_template_is_not_asked_to_chat(gate: ScriptedGate) -> None:
-    await add_writer(gate, "base", Task.COMPLETION, chats=False)
+async def test_a_model_without_a_chat_template_is_not_asked_to_chat(gate: ScriptedGateway) -> None:
+    await add_generator(gate, "base", Task.COMPLETION, chats=False)
     reply = await gate.request("POST", "/v1/chat/completions", {"model": "base", "messages": MESSAGES})
     assert reply.status == 400
     assert "no chat template" in reply.json()["error"]["message"]
-    await add_writer(gate, "talker", Task.CHAT_COMPLETION, chats=True, completes=False)
+    await add_generator(gate, "talker", Task.CHAT_COMPLETION, chats=True, completes=False)
     reply = await gate.request("POST", "/v1/completions", {"model": "talker", "prompt": "a"})
     assert reply.status == 400
     assert "serves conversations, not completion. Send [messages]" in reply.json()["error"]["message"]
@@ -193,13 +207,13 @@ async def test_a_model_without_a_chat_template_is_not_asked_to_chat(gate: Script
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/completions"])
 async def test_a_completion_has_openais_shape_whatever_the_engine_speaks(
-    gate: ScriptedGate, path: str
+    gate: ScriptedGateway, path: str
 ) -> None:
     body = {"model": "llm", "prompt": "say", "max_tokens": 3, "stop": ["x"]}
     own = (await gate.request("POST", path, body)).json()
-    gate.script.written = in_tgi
+    gate.script.written = tgi_reply
     made = (await gate.request("POST", path, body)).json()
-    call = asked_complete(gate)
+    call = last_completion(gate)
     assert (call.prompt, fields_of(call), call.full_text) == ("say", {"max_tokens": 3, "stop": ["x"]}, False)
     assert own["choices"] == [{"index": 0, "text": "hello", "finish_reason": "stop"}]
     assert made["choices"] == [{"index": 0, "text": "hello", "logprobs": None, "finish_reason": "stop"}]
@@ -208,7 +222,7 @@ async def test_a_completion_has_openais_shape_whatever_the_engine_speaks(
     assert made["model"] == "llm"
 
 
-async def test_several_prompts_are_several_calls_and_one_answer(gate: ScriptedGate) -> None:
+async def test_several_prompts_are_several_calls_and_one_answer(gate: ScriptedGateway) -> None:
     reply = await gate.request("POST", "/v1/completions", {"model": "llm", "prompt": ["a", "b", "c"]})
     told = reply.json()
     assert [choice["index"] for choice in told["choices"]] == [0, 1, 2]
@@ -216,7 +230,7 @@ async def test_several_prompts_are_several_calls_and_one_answer(gate: ScriptedGa
     assert len(gate.script.write_calls) == 3
 
 
-async def test_when_one_of_several_prompts_fails_its_error_is_told(gate: ScriptedGate) -> None:
+async def test_when_one_of_several_prompts_fails_its_error_is_told(gate: ScriptedGateway) -> None:
     def fails(call: GenerationCall) -> Generated:
         raise QueueFull("Too many wait.")
 
@@ -225,15 +239,15 @@ async def test_when_one_of_several_prompts_fails_its_error_is_told(gate: Scripte
     assert (reply.status, reply.json()["error"]["message"]) == (429, "Too many wait.")
 
 
-async def test_echo_asks_for_the_prompt_before_the_text(gate: ScriptedGate) -> None:
+async def test_echo_asks_for_the_prompt_before_the_text(gate: ScriptedGateway) -> None:
     await gate.request("POST", "/v1/completions", {"model": "llm", "prompt": "a", "echo": True})
-    call = asked_complete(gate)
+    call = last_completion(gate)
     assert call.full_text
     assert not call.fields
 
 
-async def test_a_stream_of_events_becomes_openais_chunks(gate: ScriptedGate) -> None:
-    gate.script.told, gate.script.wire_format = events_in_tgi, WireFormat.TGI
+async def test_a_stream_of_events_becomes_openais_chunks(gate: ScriptedGateway) -> None:
+    gate.script.told, gate.script.wire_format = tgi_events, WireFormat.TGI
     body = {
         "model": "llm",
         "prompt": "say ",
@@ -242,7 +256,7 @@ async def test_a_stream_of_events_becomes_openais_chunks(gate: ScriptedGate) -> 
         "stream_options": {"include_usage": True},
     }
     reply = await gate.request("POST", "/v1/completions", body)
-    *chunks, usage, done = events_in(reply.body)
+    *chunks, usage, done = parse_events(reply.body)
     texts = [(chunk["choices"][0]["text"], chunk["choices"][0]["finish_reason"]) for chunk in chunks]
     assert texts == [("say hel", None), ("lo", None), ("", "stop")]
     assert (usage["choices"], usage["usage"]["total_tokens"], done) == ([], 5, "[DONE]")
@@ -259,14 +273,14 @@ async def test_a_stream_of_events_becomes_openais_chunks(gate: ScriptedGate) -> 
     ],
 )
 async def test_a_prompt_that_cannot_be_used_is_a_400_in_words(
-    gate: ScriptedGate, body: dict[str, Any], said: str
+    gate: ScriptedGateway, body: dict[str, Any], said: str
 ) -> None:
     reply = await gate.request("POST", "/v1/completions", {"model": "llm", **body})
     assert reply.status == 400
     assert said in reply.json()["error"]["message"]
 
 
-async def test_a_name_that_only_means_some_model_is_the_keys_default_endpoint(gate: ScriptedGate) -> None:
+async def test_a_name_that_only_means_some_model_is_the_keys_default_endpoint(gate: ScriptedGateway) -> None:
     _, key = await gate.access.create("app", default_endpoint="llm")
     for model in (None, "", "dummy", "tgi", "https://gate.example/x"):
         reply = await gate.request(

@@ -8,21 +8,21 @@ import pytest
 from lookalikes import LookAlike, lookalike
 
 if TYPE_CHECKING:
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 QUERY = "red fox"
 TEXTS = ["nothing of it", "the red fox", "a fox"]
 LONG = "word " * 40 + "red fox"
 
 
-def ranked(gate: RunningGate, path: str = "/v1/rerank", **more: Any) -> Any:
+def ranked(gate: RunningGateway, path: str = "/v1/rerank", **more: Any) -> Any:
     body = {"model": "r", "query": QUERY, "documents": TEXTS, **more}
     reply = gate.request("POST", path, body)
     assert reply.status == 200, reply.body
     return reply.json()
 
 
-def refused(gate: RunningGate, **more: Any) -> str:
+def refused(gate: RunningGateway, **more: Any) -> str:
     reply = gate.request("POST", "/v1/rerank", {"model": "r", "query": QUERY, "documents": TEXTS, **more})
     assert reply.status == 400
     told: str = reply.json()["error"]["message"]
@@ -35,7 +35,7 @@ def asked_texts(server: LookAlike) -> list[str]:
 
 
 @pytest.mark.parametrize("engine", ["tei", "llamacpp", "toolkit"])
-def test_what_haystack_and_cohere_send_changes_nothing(gate: RunningGate, engine: str) -> None:
+def test_what_haystack_and_cohere_send_changes_nothing(gate: RunningGateway, engine: str) -> None:
     """Haystack's CohereRanker sends `max_tokens_per_doc: 4096` unless it is told otherwise."""
     with lookalike(engine, kind="reranker") as server:
         gate.add("r", url=server.url, task="rerank")
@@ -51,7 +51,7 @@ def test_what_haystack_and_cohere_send_changes_nothing(gate: RunningGate, engine
 
 
 def test_documents_are_cut_to_fewer_tokens_than_the_model_reads_where_it_has_a_tokenizer(
-    gate: RunningGate,
+    gate: RunningGateway,
 ) -> None:
     with lookalike("tei", kind="reranker") as server:
         gate.add("r", url=server.url, task="rerank")
@@ -59,7 +59,7 @@ def test_documents_are_cut_to_fewer_tokens_than_the_model_reads_where_it_has_a_t
         assert asked_texts(server) == ["a fox", " ".join(["word"] * 20), "é" * 30, "x" * 640]
 
 
-def test_fewer_tokens_than_the_model_reads_are_refused_where_nobody_can_cut(gate: RunningGate) -> None:
+def test_fewer_tokens_than_the_model_reads_are_refused_where_nobody_can_cut(gate: RunningGateway) -> None:
     with lookalike("llamacpp", kind="reranker") as server:
         gate.add("r", url=server.url, task="rerank")
         assert "[max_tokens_per_doc] cannot be 20" in refused(gate, documents=[LONG], max_tokens_per_doc=20)
@@ -70,7 +70,7 @@ def test_fewer_tokens_than_the_model_reads_are_refused_where_nobody_can_cut(gate
         assert "cannot be 20" in refused(gate, model="s", documents=[LONG], max_tokens_per_doc=20)
 
 
-def test_what_cannot_be_honoured_is_refused_in_words(gate: RunningGate) -> None:
+def test_what_cannot_be_honoured_is_refused_in_words(gate: RunningGateway) -> None:
     with lookalike("tei", kind="reranker") as server:
         gate.add("r", url=server.url, task="rerank")
         assert "ranked by their [text] alone" in refused(gate, rank_fields=["title"])
@@ -79,13 +79,15 @@ def test_what_cannot_be_honoured_is_refused_in_words(gate: RunningGate) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/v2/rerank", "/v1/v1/rerank"])
-def test_coheres_base_url_may_end_in_v1(gate: RunningGate, path: str) -> None:
+def test_coheres_base_url_may_end_in_v1(gate: RunningGateway, path: str) -> None:
     with lookalike("tei", kind="reranker") as server:
         gate.add("r", url=server.url, task="rerank")
         assert ranked(gate, path)["results"][0]["index"] == 1
 
 
-def test_errors_of_ranks_and_embeddings_carry_the_detail_that_jinas_plugin_reads(gate: RunningGate) -> None:
+def test_errors_of_ranks_and_embeddings_carry_the_detail_that_jinas_plugin_reads(
+    gate: RunningGateway,
+) -> None:
     for path in ("/v1/rerank", "/v1/embeddings", "/hf/none/v1/rerank"):
         reply = gate.request("POST", path, {"model": "none", "query": "a", "documents": ["b"], "input": "a"})
         assert reply.json()["detail"] == reply.json()["error"]["message"]

@@ -7,13 +7,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from scripted import ADMIN_KEY
-from writers import add_writer
+from generation_endpoints import add_generator
+from scripted_gateway import ADMIN_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping, Sequence
 
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
     from hubgate.domain.calls import GenerationCall
 
@@ -52,12 +52,12 @@ class Reader:
 
 
 @pytest.fixture
-async def gate(scripted: ScriptedGate) -> ScriptedGate:
-    await add_writer(scripted)
+async def gate(scripted: ScriptedGateway) -> ScriptedGateway:
+    await add_generator(scripted)
     return scripted
 
 
-async def test_a_reader_who_does_not_read_lets_nothing_pile_up(gate: ScriptedGate) -> None:
+async def test_a_reader_who_does_not_read_lets_nothing_pile_up(gate: ScriptedGateway) -> None:
     told = 0
 
     def endless(call: GenerationCall) -> Iterator[Sequence[bytes]]:
@@ -81,7 +81,7 @@ async def test_a_reader_who_does_not_read_lets_nothing_pile_up(gate: ScriptedGat
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-async def test_a_reader_who_leaves_ends_the_call_at_once(gate: ScriptedGate, stream: bool) -> None:
+async def test_a_reader_who_leaves_ends_the_call_at_once(gate: ScriptedGateway, stream: bool) -> None:
     ended = asyncio.Event()
 
     async def silence() -> None:

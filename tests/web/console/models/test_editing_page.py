@@ -7,22 +7,22 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from console_client import ConsoleClient
 from lookalikes import lookalike
-from staged import until
-from visitor import Visitor
+from stub_sources import until
 
 from hubgate.web.console.models.form import EMPTY, KEEP, NEW
 
 if TYPE_CHECKING:
-    from harness import RunningGate
-    from visitor import Page
+    from console_client import Page
+    from running_gateway import RunningGateway
 
 TOKEN = "hf_aTokenThatNobodyHas1234"
 
 
 @pytest.fixture
-def visitor(gate: RunningGate) -> Visitor:
-    visitor = Visitor(gate)
+def visitor(gate: RunningGateway) -> ConsoleClient:
+    visitor = ConsoleClient(gate)
     visitor.sign_in()
     return visitor
 
@@ -32,7 +32,7 @@ def form(url: str, **fields: str) -> dict[str, str]:
     return {**EMPTY, "url": url, "name": "e5", "connection": NEW, "token": TOKEN, **fields}
 
 
-def outcome_of(visitor: Visitor, sent: dict[str, str], path: str = "/ui/models/test") -> Page:
+def outcome_of(visitor: ConsoleClient, sent: dict[str, str], path: str = "/ui/models/test") -> Page:
     """The end of a test, asked for as the page does."""
     page = visitor.post(path, sent, hx_request="true")
     while again := re.search(r'hx-get="(/ui/trials/[^"]+)"', page.text):
@@ -41,7 +41,7 @@ def outcome_of(visitor: Visitor, sent: dict[str, str], path: str = "/ui/models/t
 
 
 class TestTheForm:
-    def test_it_has_the_fields_of_the_guides(self, visitor: Visitor) -> None:
+    def test_it_has_the_fields_of_the_guides(self, visitor: ConsoleClient) -> None:
         words = visitor.get("/ui/models/new").words
         for told in (
             *("Model Type", "LLM", "Text Embedding", "Rerank", "Model Name", "Endpoint Type", "API Token"),
@@ -56,7 +56,7 @@ class TestTheForm:
         ):
             assert told in words
 
-    def test_what_is_pasted_fills_it_in(self, visitor: Visitor) -> None:
+    def test_what_is_pasted_fills_it_in(self, visitor: ConsoleClient) -> None:
         page = visitor.post(
             "/ui/paste", {**EMPTY, "paste": "https://hf.co/BAAI/bge-reranker-v2-m3"}, hx_request="true"
         )
@@ -65,7 +65,9 @@ class TestTheForm:
         assert 'value="bge-reranker-v2-m3"' in page.text
         assert "<html" not in page.text
 
-    def test_a_pasted_model_name_is_hosted_unless_the_form_says_where_it_runs(self, visitor: Visitor) -> None:
+    def test_a_pasted_model_name_is_hosted_unless_the_form_says_where_it_runs(
+        self, visitor: ConsoleClient
+    ) -> None:
         for chosen, then in (("dedicated", "router"), ("local", "local")):
             sent = {**EMPTY, "where": chosen, "paste": "intfloat/e5-small-v2"}
             page = visitor.post("/ui/paste", sent, hx_request="true")
@@ -73,13 +75,13 @@ class TestTheForm:
         page = visitor.get("/ui/models/new?paste=intfloat/e5-small-v2")
         assert re.search(r'name="where" value="router" checked', page.text)
 
-    def test_a_proposed_name_is_free(self, visitor: Visitor) -> None:
+    def test_a_proposed_name_is_free(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("e5-small-v2")
         visitor.gate.add("e5-small-v2-2")
         page = visitor.get("/ui/models/new?paste=intfloat/e5-small-v2")
         assert re.search(r'id="name" [^>]*value="e5-small-v2-3"', page.text)
 
-    def test_without_a_script_the_server_reads_what_was_pasted(self, visitor: Visitor) -> None:
+    def test_without_a_script_the_server_reads_what_was_pasted(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", name="org/small") as server:
             sent = {**EMPTY, "paste": server.url, "connection": ""}
             page = visitor.post("/ui/models/new", sent)
@@ -87,13 +89,13 @@ class TestTheForm:
         assert page.status == 303
         assert name in [one.name for one in visitor.gate.gateway.endpoints()]
 
-    def test_a_demo_model_is_added_by_its_card_alone(self, visitor: Visitor) -> None:
+    def test_a_demo_model_is_added_by_its_card_alone(self, visitor: ConsoleClient) -> None:
         for name in ("demo", "demo-2"):
             assert visitor.post("/ui/models/new", {**EMPTY, "where": "fake"}).status == 303
             assert name in [one.name for one in visitor.gate.gateway.endpoints()]
 
     def test_what_was_read_is_cleared_and_what_says_nothing_stays_to_be_mended(
-        self, visitor: Visitor
+        self, visitor: ConsoleClient
     ) -> None:
         """Else the box would go on showing an address that was corrected in its field below."""
         url = "http://10.0.0.5:8080"
@@ -110,14 +112,14 @@ class TestTheForm:
             assert re.search(r'id="paste" name="paste" value="hello"', page.text)
             assert "No model recognized." in page.words
 
-    def test_a_model_that_writes_is_taken_for_one_that_chats(self, visitor: Visitor) -> None:
+    def test_a_model_that_writes_is_taken_for_one_that_chats(self, visitor: ConsoleClient) -> None:
         page = visitor.get("/ui/models/new?model=meta-llama/Llama-3.1-8B-Instruct")
         assert '<option value="chat_completion" selected>conversational' in page.text
 
-    def test_a_model_is_named_in_the_address_too(self, visitor: Visitor) -> None:
+    def test_a_model_is_named_in_the_address_too(self, visitor: ConsoleClient) -> None:
         assert 'value="intfloat/e5-small-v2"' in visitor.get("/ui/models/new?model=intfloat/e5-small-v2").text
 
-    def test_both_of_hugging_faces_words_for_completion_are_offered(self, visitor: Visitor) -> None:
+    def test_both_of_hugging_faces_words_for_completion_are_offered(self, visitor: ConsoleClient) -> None:
         sent = {**EMPTY, "kind": "llm", "where": "local", "model": "google/flan-t5-small"}
         for word in ("completion", "text2text-generation"):
             assert f'<option value="{word}"' in visitor.get("/ui/models/new").text
@@ -126,7 +128,7 @@ class TestTheForm:
             stored = visitor.gate.request("GET", f"/api/endpoints/{name}").json()
             assert stored["task"] == "completion"
 
-    def test_a_registered_model_stands_in_it_without_its_token(self, visitor: Visitor) -> None:
+    def test_a_registered_model_stands_in_it_without_its_token(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
             visitor.gate.add("e5", url=server.url, token=TOKEN)
             page = visitor.get("/ui/models/e5/edit")
@@ -134,13 +136,13 @@ class TestTheForm:
         assert "Keep the stored token (…1234)" in page.words
         assert TOKEN not in page.text
 
-    def test_a_model_of_a_kind_that_is_not_offered_can_be_edited(self, visitor: Visitor) -> None:
+    def test_a_model_of_a_kind_that_is_not_offered_can_be_edited(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("alpha")
         assert re.search(r'name="where" value="fake" checked', visitor.get("/ui/models/alpha/edit").text)
 
 
 class TestTesting:
-    def test_each_step_is_told_and_nothing_is_stored(self, visitor: Visitor) -> None:
+    def test_each_step_is_told_and_nothing_is_stored(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
             page = outcome_of(visitor, form(server.url, name=""))
         assert re.search(r"The model answers\. \S+ tei \d+ dimensions up to \d+ tokens \d+ ms", page.words)
@@ -149,38 +151,40 @@ class TestTesting:
         assert visitor.gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
         assert TOKEN not in page.text
 
-    def test_a_failure_is_told_in_plain_words_with_a_way_on(self, visitor: Visitor) -> None:
+    def test_a_failure_is_told_in_plain_words_with_a_way_on(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", key="hf_another") as server:
             page = outcome_of(visitor, form(server.url))
         assert "Token · failed" in page.words
         assert "The token is wrong or was revoked" in page.words
         assert "Save as disabled" in page.words
 
-    def test_the_stored_token_is_used_where_it_is_kept(self, visitor: Visitor) -> None:
+    def test_the_stored_token_is_used_where_it_is_kept(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
             visitor.gate.add("e5", url=server.url, token=TOKEN)
             page = outcome_of(visitor, form(server.url, connection=KEEP, token=""), "/ui/models/e5/test")
         assert "The model answers." in page.words
 
-    def test_a_stored_token_that_is_to_go_is_not_used(self, visitor: Visitor) -> None:
+    def test_a_stored_token_that_is_to_go_is_not_used(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
             visitor.gate.add("e5", url=server.url, token=TOKEN)
             page = outcome_of(visitor, form(server.url, connection="", token=""), "/ui/models/e5/test")
         assert "Token · failed" in page.words
         assert "The access token is missing" in page.words
 
-    def test_fields_that_cannot_be_read_are_named_before_anything_is_asked(self, visitor: Visitor) -> None:
+    def test_fields_that_cannot_be_read_are_named_before_anything_is_asked(
+        self, visitor: ConsoleClient
+    ) -> None:
         page = outcome_of(visitor, form("", dimensions="many"))
         assert "2 fields need your attention" in page.words
         assert '<a href="#url">Endpoint URL</a>' in page.text
 
-    def test_settings_that_make_no_endpoint_are_told(self, visitor: Visitor) -> None:
+    def test_settings_that_make_no_endpoint_are_told(self, visitor: ConsoleClient) -> None:
         assert "Invalid settings" in outcome_of(visitor, form("http://127.0.0.1:1", name="No Name")).words
 
-    def test_a_test_that_is_forgotten_is_told_so(self, visitor: Visitor) -> None:
+    def test_a_test_that_is_forgotten_is_told_so(self, visitor: ConsoleClient) -> None:
         assert "no longer available" in visitor.get("/ui/trials/nothing", hx_request="true").words
 
-    def test_without_htmx_the_whole_page_comes_with_what_was_typed(self, visitor: Visitor) -> None:
+    def test_without_htmx_the_whole_page_comes_with_what_was_typed(self, visitor: ConsoleClient) -> None:
         page = visitor.post("/ui/models/test", form("", name="my-e5"))
         assert "<html" in page.text
         assert 'value="my-e5"' in page.text
@@ -189,7 +193,7 @@ class TestTesting:
 
 
 class TestSaving:
-    def test_a_model_that_answers_is_registered(self, visitor: Visitor) -> None:
+    def test_a_model_that_answers_is_registered(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
             page = visitor.post(
                 "/ui/models/new", form(server.url, prefix_search="query: "), hx_request="true"
@@ -202,7 +206,7 @@ class TestSaving:
             {"search": "query: "},
         )
 
-    def test_a_failure_stores_nothing_unless_it_is_wanted_switched_off(self, visitor: Visitor) -> None:
+    def test_a_failure_stores_nothing_unless_it_is_wanted_switched_off(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", key="hf_another") as server:
             page = visitor.post("/ui/models/new", form(server.url), hx_request="true")
             assert "The token is wrong" in page.words
@@ -212,13 +216,13 @@ class TestSaving:
         assert page.headers["location"] == "/ui/models/e5/overview?done=kept"
         assert visitor.gate.request("GET", "/api/endpoints/e5").json()["enabled"] is False
 
-    def test_what_no_server_could_mend_cannot_be_kept(self, visitor: Visitor) -> None:
+    def test_what_no_server_could_mend_cannot_be_kept(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("e5")
         page = visitor.post("/ui/models/new", form("http://127.0.0.1:1"), hx_request="true")
         assert "The name is taken" in page.words
         assert "Save as disabled" not in page.words
 
-    def test_a_named_token_is_stored_once_and_chosen_the_next_time(self, visitor: Visitor) -> None:
+    def test_a_named_token_is_stored_once_and_chosen_the_next_time(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
             visitor.post("/ui/models/new", form(server.url, token_name="team"))
             assert '<option value="team">team</option>' in visitor.get("/ui/models/new").text
@@ -227,12 +231,14 @@ class TestSaving:
                 stored = visitor.gate.request("GET", f"/api/endpoints/{name}").json()
                 assert (stored["connection"], stored.get("token")) == ("team", None)
 
-    def test_a_named_token_is_not_kept_of_a_model_that_fails(self, visitor: Visitor) -> None:
+    def test_a_named_token_is_not_kept_of_a_model_that_fails(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", key="hf_another") as server:
             visitor.post("/ui/models/new", form(server.url, token_name="team"), hx_request="true")
         assert visitor.gate.request("GET", "/api/connections").json() == {"connections": []}
 
-    def test_a_named_token_is_not_kept_of_who_leaves_while_the_model_is_asked(self, visitor: Visitor) -> None:
+    def test_a_named_token_is_not_kept_of_who_leaves_while_the_model_is_asked(
+        self, visitor: ConsoleClient
+    ) -> None:
         gate = visitor.gate
         with lookalike("tei", fault="hang") as server:
             with visitor.asking("/ui/models/new", form(server.url, token_name="team")):
@@ -242,7 +248,7 @@ class TestSaving:
             asyncio.run_coroutine_threadsafe(forgotten, gate._loop).result()
         assert gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
 
-    def test_a_change_leaves_an_untouched_token_as_it_is(self, visitor: Visitor) -> None:
+    def test_a_change_leaves_an_untouched_token_as_it_is(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
             visitor.gate.add("e5", url=server.url, token=TOKEN)
             changed = form(server.url, connection=KEEP, token="", requests_per_minute="60")
@@ -255,7 +261,7 @@ class TestSaving:
 
 
 class TestThePreview:
-    def test_a_sample_is_shown_with_its_chunks(self, visitor: Visitor) -> None:
+    def test_a_sample_is_shown_with_its_chunks(self, visitor: ConsoleClient) -> None:
         sample = "One two three four five six seven eight nine ten eleven twelve."
         sent = {**EMPTY, "sample": sample, "strategy": "word", "max_chunk_size": "10", "overlap": "2"}
         page = visitor.post("/ui/chunks", sent, hx_request="true")
@@ -270,7 +276,7 @@ class TestThePreview:
         ],
     )
     def test_settings_that_cannot_be_used_are_told(
-        self, visitor: Visitor, fields: dict[str, str], told: str
+        self, visitor: ConsoleClient, fields: dict[str, str], told: str
     ) -> None:
         sent = {**EMPTY, "strategy": "sentence", "sample": "A text.", **fields}
         page = visitor.post("/ui/chunks", sent, hx_request="true")

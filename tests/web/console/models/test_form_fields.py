@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import certifi
 import msgspec
 import pytest
-from harness import RunningGate
-from visitor import FormFields, Visitor
+from console_client import ConsoleClient, FormFields
+from running_gateway import RunningGateway
 
 from hubgate.settings import Settings
 from hubgate.web.schemas.endpoint import EndpointForm
@@ -83,22 +83,22 @@ FULL: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleClient]:
     """At a gate that has these endpoints, switched off, as nothing runs there."""
     folder = tmp_path_factory.mktemp("gate")
     settings = Settings(home=folder / "home", secret_key_file=folder / "key", port=0, hf_offline=True)
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         gate.request("POST", "/api/connections", {"name": "team", "token": TOKEN, "hosts": HOSTS})
         for kind, full in FULL.items():
             other = {"name": f"{kind}-other", "task": full["task"], "url": "http://127.0.0.1:1"}
             for body in (other, {**full, "name": kind, "fallback": f"{kind}-other"}):
                 assert gate.request("POST", "/api/endpoints", {**body, "save_anyway": True}).status == 201
-        visitor = Visitor(gate)
+        visitor = ConsoleClient(gate)
         visitor.sign_in()
         yield visitor
 
 
-def stored(visitor: Visitor, name: str) -> dict[str, Any]:
+def stored(visitor: ConsoleClient, name: str) -> dict[str, Any]:
     """An endpoint as the API shows it."""
     shown: dict[str, Any] = visitor.gate.request("GET", f"/api/endpoints/{name}").json()
     return shown
@@ -115,7 +115,7 @@ def test_every_field_of_the_api_is_tried_here() -> None:
 
 
 @pytest.mark.parametrize("kind", FULL)
-def test_what_the_api_stored_is_saved_unchanged_from_its_page(visitor: Visitor, kind: str) -> None:
+def test_what_the_api_stored_is_saved_unchanged_from_its_page(visitor: ConsoleClient, kind: str) -> None:
     before = stored(visitor, kind)
     fields = FormFields(visitor.get(f"/ui/models/{kind}/edit").text).sent
     page = visitor.post(f"/ui/models/{kind}/edit", {**fields, "save": "off"})
@@ -124,7 +124,7 @@ def test_what_the_api_stored_is_saved_unchanged_from_its_page(visitor: Visitor, 
 
 
 @pytest.mark.parametrize("kind", FULL)
-def test_the_page_can_set_whatever_the_api_can(visitor: Visitor, kind: str) -> None:
+def test_the_page_can_set_whatever_the_api_can(visitor: ConsoleClient, kind: str) -> None:
     before = stored(visitor, kind)
     fields = FormFields(visitor.get(f"/ui/models/{kind}/edit").text).sent
     empty = FormFields(visitor.get("/ui/models/new").text).sent

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import pytest
-from harness import RunningGate
+from console_client import ConsoleClient
 from lookalikes.hub_api import TOKEN, HubApi
-from visitor import Visitor
+from running_gateway import RunningGateway
 
 from hubgate.web.console.models.form import EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from visitor import Page
+    from console_client import Page
 
     from hubgate.settings import Settings
 
@@ -25,15 +25,15 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 @pytest.fixture
-def visitor(settings: Settings, hub_site: HubApi) -> Iterator[Visitor]:
+def visitor(settings: Settings, hub_site: HubApi) -> Iterator[ConsoleClient]:
     """Signed in to a gate that has a Hub."""
-    with RunningGate(replace(settings, hf_endpoint=hub_site.url)) as gate:
-        visitor = Visitor(gate)
+    with RunningGateway(replace(settings, hf_endpoint=hub_site.url)) as gate:
+        visitor = ConsoleClient(gate)
         visitor.sign_in()
         yield visitor
 
 
-def search(visitor: Visitor, path: str = "/ui/hub/models", **asked: str) -> Page:
+def search(visitor: ConsoleClient, path: str = "/ui/hub/models", **asked: str) -> Page:
     query = urlencode({"kind": "embedding", "where": "dedicated", **asked})
     return visitor.get(f"{path}?{query}", hx_request="true")
 
@@ -42,12 +42,12 @@ def found(page: Page) -> list[str]:
     return re.findall(r'name="pick" value="([^"]+)"', page.text)
 
 
-def pick(visitor: Visitor, name: str, path: str = "/ui/models/pick", **form: str) -> Page:
+def pick(visitor: ConsoleClient, name: str, path: str = "/ui/models/pick", **form: str) -> Page:
     return visitor.post(path, {**EMPTY, **form, "pick": name}, hx_request="true")
 
 
 class TestSearching:
-    def test_trending_models_of_the_forms_task_come_first(self, visitor: Visitor) -> None:
+    def test_trending_models_of_the_forms_task_come_first(self, visitor: ConsoleClient) -> None:
         page = search(visitor, "/ui/hub")
         assert found(page) == ["BAAI/bge-m3", MINILM, "intfloat/e5-small-v2"]
         assert "Trending for feature-extraction" in page.words
@@ -55,23 +55,23 @@ class TestSearching:
         assert found(search(visitor, kind="llm", task_llm="completion")) == ["meta/llama", "google/flan-t5"]
         assert found(search(visitor, kind="rerank")) == ["org/reranker"]
 
-    def test_what_is_known_of_each_stands_with_it(self, visitor: Visitor) -> None:
+    def test_what_is_known_of_each_stands_with_it(self, visitor: ConsoleClient) -> None:
         page = search(visitor, hub_text="llama", kind="llm")
         assert "1K downloads 7 likes 8B parameters" in page.words
         assert "Served by groq Gated" in page.words
 
-    def test_numbers_are_written_as_the_language_does(self, visitor: Visitor) -> None:
+    def test_numbers_are_written_as_the_language_does(self, visitor: ConsoleClient) -> None:
         visitor.cookies["hubgate_language"] = "fa"
         assert "۸" in search(visitor, hub_text="llama", kind="llm").words
 
-    def test_a_part_of_the_name_is_searched(self, visitor: Visitor) -> None:
+    def test_a_part_of_the_name_is_searched(self, visitor: ConsoleClient) -> None:
         page = search(visitor, hub_text=" mini ")
         assert found(page) == [MINILM]
         assert "Results for feature-extraction" in page.words
         assert "No model matches" in search(visitor, hub_text="nothing-like-it").words
 
     def test_for_a_hosted_model_only_served_ones_are_found_until_the_reader_says_otherwise(
-        self, visitor: Visitor
+        self, visitor: ConsoleClient
     ) -> None:
         hosted = search(visitor, where="router")
         assert found(hosted) == [MINILM]
@@ -80,7 +80,7 @@ class TestSearching:
         assert found(search(visitor, served="on", served_for="dedicated")) == [MINILM]
         assert len(found(search(visitor, served="on", served_for="router"))) == 3
 
-    def test_the_token_of_the_chosen_connection_asks(self, visitor: Visitor, hub_site: HubApi) -> None:
+    def test_the_token_of_the_chosen_connection_asks(self, visitor: ConsoleClient, hub_site: HubApi) -> None:
         visitor.gate.request("POST", "/api/connections", {"name": "team", "token": f"{TOKEN}\nhf_spare"})
         assert "org/secret" in found(search(visitor, connection="team"))
         assert "org/secret" not in found(search(visitor))
@@ -90,38 +90,38 @@ class TestSearching:
             in search(visitor, connection="team", hub_text="e5").words
         )
 
-    def test_a_form_without_a_model_type_is_refused(self, visitor: Visitor) -> None:
+    def test_a_form_without_a_model_type_is_refused(self, visitor: ConsoleClient) -> None:
         assert "Invalid request" in search(visitor, kind="dance").words
 
 
 class TestChoosing:
-    def test_the_name_the_task_and_the_endpoints_name_are_filled_in(self, visitor: Visitor) -> None:
+    def test_the_name_the_task_and_the_endpoints_name_are_filled_in(self, visitor: ConsoleClient) -> None:
         page = pick(visitor, "org/reranker", kind="embedding")
         assert re.search(r'value="rerank" checked', page.text)
         assert re.search(r'id="model"[^>]* value="org/reranker"', page.text)
         assert re.search(r'id="name"[^>]* value="reranker"', page.text)
 
-    def test_dimensions_and_length_are_told_of_the_chosen_one(self, visitor: Visitor) -> None:
+    def test_dimensions_and_length_are_told_of_the_chosen_one(self, visitor: ConsoleClient) -> None:
         page = pick(visitor, MINILM)
         assert "384 dimensions up to 256 tokens Served by hf-inference" in page.words
 
-    def test_the_task_of_the_form_stays_where_the_model_does_it(self, visitor: Visitor) -> None:
+    def test_the_task_of_the_form_stays_where_the_model_does_it(self, visitor: ConsoleClient) -> None:
         page = pick(visitor, "meta/llama", kind="llm", task_llm="chat_completion")
         assert re.search(r'value="chat_completion" selected', page.text)
 
-    def test_what_a_form_had_of_another_field_stays(self, visitor: Visitor) -> None:
+    def test_what_a_form_had_of_another_field_stays(self, visitor: ConsoleClient) -> None:
         page = pick(visitor, MINILM, where="router", bill_to="acme")
         assert re.search(r'name="where" value="router" checked', page.text)
         assert 'value="acme"' in page.text
 
-    def test_a_registered_model_keeps_its_name(self, visitor: Visitor) -> None:
+    def test_a_registered_model_keeps_its_name(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("alpha")
         assert "/ui/models/alpha/pick" in search(visitor, of="alpha").text
         page = pick(visitor, MINILM, "/ui/models/alpha/pick", where="fake")
         assert re.search(rf'id="model"[^>]* value="{MINILM}"', page.text)
         assert 'id="name"' not in page.text
 
-    def test_a_model_that_is_gone_still_fills_in_its_name(self, visitor: Visitor) -> None:
+    def test_a_model_that_is_gone_still_fills_in_its_name(self, visitor: ConsoleClient) -> None:
         page = pick(visitor, "org/e5-gone")
         assert 'value="org/e5-gone"' in page.text
         assert "It has no such model, or the token may not see it." in page.words
@@ -129,8 +129,8 @@ class TestChoosing:
 
 class TestWithoutTheHub:
     def test_a_gate_that_is_offline_says_so_calmly(self, settings: Settings, hub_site: HubApi) -> None:
-        with RunningGate(replace(settings, hf_endpoint=hub_site.url, hf_offline=True)) as gate:
-            visitor = Visitor(gate)
+        with RunningGateway(replace(settings, hf_endpoint=hub_site.url, hf_offline=True)) as gate:
+            visitor = ConsoleClient(gate)
             visitor.sign_in()
             page = search(visitor)
         assert page.status == 200
@@ -141,8 +141,8 @@ class TestWithoutTheHub:
         assert "HF_HUB_OFFLINE" in page.words
         assert hub_site.asked == []
 
-    def test_a_hub_that_is_not_reached_is_told(self, gate: RunningGate) -> None:
-        visitor = Visitor(gate)
+    def test_a_hub_that_is_not_reached_is_told(self, gate: RunningGateway) -> None:
+        visitor = ConsoleClient(gate)
         visitor.sign_in()
         assert "It cannot be reached from here." in search(visitor).words
 
@@ -155,7 +155,7 @@ class TestWithoutTheHub:
         ],
     )
     def test_a_refusal_is_told_by_its_cause(
-        self, visitor: Visitor, hub_site: HubApi, fault: str, told: str
+        self, visitor: ConsoleClient, hub_site: HubApi, fault: str, told: str
     ) -> None:
         hub_site.fail(fault)
         page = search(visitor)

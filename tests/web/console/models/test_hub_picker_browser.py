@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import RunningGate
 from lookalikes.hub_api import running_hub_api
+from running_gateway import RunningGateway
 from screen import LOCALES, NEEDS_CHROMIUM, screen
 
 from hubgate.settings import Settings
@@ -37,13 +37,13 @@ def hub() -> Iterator[HubApi]:
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory, hub: HubApi) -> Iterator[RunningGate]:
+def many(tmp_path_factory: pytest.TempPathFactory, hub: HubApi) -> Iterator[RunningGateway]:
     """A gate with a Hub, and with more models than are offered at once. The tests leave it as it is."""
     folder = tmp_path_factory.mktemp("many")
     settings = Settings(
         home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0, hf_endpoint=hub.url
     )
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         for n in range(30):
             gate.add(f"model-{n:02}")
         gate.create_key("dify", endpoints=["model-00", "model-01"], default_endpoint="model-00")
@@ -51,7 +51,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, hub: HubApi) -> Iterator[Runn
 
 
 @pytest.fixture
-def opened(browser: Browser, many: RunningGate) -> Iterator[Screen]:
+def opened(browser: Browser, many: RunningGateway) -> Iterator[Screen]:
     with screen(browser, many) as opened:
         opened.sign_in()
         yield opened
@@ -134,7 +134,7 @@ def test_what_is_shown_answers_in_the_same_moment(opened: Screen) -> None:
 
 @pytest.mark.parametrize("language", LOCALES)
 def test_they_are_accessible_and_fit_a_phone_in_every_language(
-    browser: Browser, many: RunningGate, language: str
+    browser: Browser, many: RunningGateway, language: str
 ) -> None:
     for width in (1200, 360):
         with screen(browser, many, language=language, width=width) as opened:
@@ -155,7 +155,7 @@ def test_they_are_accessible_and_fit_a_phone_in_every_language(
 
 def test_a_gate_that_is_offline_says_so_and_all_can_be_typed(browser: Browser, settings: Settings) -> None:
     with (
-        RunningGate(replace(settings, hf_offline=True)) as gate,
+        RunningGateway(replace(settings, hf_offline=True)) as gate,
         screen(browser, gate) as opened,
     ):
         opened.sign_in()

@@ -7,26 +7,26 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from console_client import ConsoleClient
 from lookalikes import lookalike
-from visitor import Visitor
 
 from hubgate.domain.chunking import DEFAULT_CHUNKING
 from hubgate.web.console.settings import CHANGES_PER_PAGE
 from hubgate.web.console.templating import in_console_words, setting
 
 if TYPE_CHECKING:
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 
 @pytest.fixture
-def visitor(gate: RunningGate) -> Visitor:
-    visitor = Visitor(gate)
+def visitor(gate: RunningGateway) -> ConsoleClient:
+    visitor = ConsoleClient(gate)
     visitor.sign_in()
     return visitor
 
 
 class TestTheModelPage:
-    def test_it_says_what_the_model_is_and_does(self, visitor: Visitor) -> None:
+    def test_it_says_what_the_model_is_and_does(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", name="org/small", dimensions=16) as server:
             visitor.gate.request(
                 "POST",
@@ -55,7 +55,7 @@ class TestTheModelPage:
         ):
             assert shown in words
 
-    def test_it_leads_to_everything_that_can_be_done(self, visitor: Visitor) -> None:
+    def test_it_leads_to_everything_that_can_be_done(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("alpha")
         page = visitor.get("/ui/models/alpha/overview")
         links = set(re.findall(r'(?:href|action)="/ui/models/alpha/(\w+)"', page.text))
@@ -66,14 +66,16 @@ class TestTheModelPage:
         assert "alpha is disabled." in page.words
         assert 'action="/ui/models/alpha/enable"' in page.text
 
-    def test_its_state_is_refreshed_for_it_alone(self, visitor: Visitor) -> None:
+    def test_its_state_is_refreshed_for_it_alone(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("alpha")
         visitor.gate.add("beta")
         page = visitor.get("/ui/models/alpha/state")
         assert page.text.count("<tr>") == 1
         assert "Running" in page.words
 
-    def test_chunks_that_the_model_does_not_read_to_their_end_are_warned_of(self, visitor: Visitor) -> None:
+    def test_chunks_that_the_model_does_not_read_to_their_end_are_warned_of(
+        self, visitor: ConsoleClient
+    ) -> None:
         with lookalike("tei", name="org/small", max_tokens=64) as server:
             visitor.gate.add("e5", url=server.url, chunking_settings=DEFAULT_CHUNKING.as_dict())
         for path in ("/ui/models/e5/overview", "/ui/models/e5/edit"):
@@ -82,7 +84,7 @@ class TestTheModelPage:
                 "Chunks may be truncated Chunks of up to 250 words can be longer than the 64 tokens" in words
             )
 
-    def test_chunks_that_fit_the_model_need_no_warning(self, visitor: Visitor) -> None:
+    def test_chunks_that_fit_the_model_need_no_warning(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", name="org/small", max_tokens=64) as server:
             visitor.gate.add("e5", url=server.url)
         words = visitor.get("/ui/models/e5/overview").words
@@ -90,7 +92,7 @@ class TestTheModelPage:
         assert "Chunks may be truncated" not in words
         assert "may be cut without notice" in words, "for nobody can count this model's tokens"
 
-    def test_a_changed_model_is_told_and_accepted_on_its_page(self, visitor: Visitor) -> None:
+    def test_a_changed_model_is_told_and_accepted_on_its_page(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", name="org/one", dimensions=8) as server:
             visitor.gate.add("e5", url=server.url)
             server.model = replace(server.model, name="org/two", dimensions=12)
@@ -101,12 +103,12 @@ class TestTheModelPage:
             sent = visitor.post("/ui/models/e5/accept", {"overview": "1"})
             assert "e5 is saved." in visitor.get(sent.headers["location"]).words
 
-    def test_a_name_that_nobody_registered_is_told(self, visitor: Visitor) -> None:
+    def test_a_name_that_nobody_registered_is_told(self, visitor: ConsoleClient) -> None:
         page = visitor.get("/ui/models/nothing/overview")
         assert page.status == 404
         assert "The Models page lists" in page.words
 
-    def test_the_only_model_comes_with_the_next_steps(self, visitor: Visitor) -> None:
+    def test_the_only_model_comes_with_the_next_steps(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("alpha")
         page = visitor.get("/ui/models")
         for target in (
@@ -121,7 +123,7 @@ class TestTheModelPage:
 
 
 class TestTheAuditPage:
-    def test_changes_are_shown_with_what_was_and_what_is(self, visitor: Visitor) -> None:
+    def test_changes_are_shown_with_what_was_and_what_is(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("alpha")
         visitor.gate.request("PATCH", "/api/endpoints/alpha", {"rate_limit": {"requests_per_minute": 60}})
         words = visitor.get("/ui/audit").words
@@ -130,7 +132,7 @@ class TestTheAuditPage:
         assert "Signed in" in words
         assert words.index("Model changed") < words.index("Model added")
 
-    def test_older_changes_are_on_further_pages(self, visitor: Visitor) -> None:
+    def test_older_changes_are_on_further_pages(self, visitor: ConsoleClient) -> None:
         for n in range(CHANGES_PER_PAGE):
             visitor.gate.create_key(f"key-{n}")
         first = visitor.get("/ui/audit")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from harness import RunningGate
+from console_client import ConsoleClient
 from lookalikes import lookalike
+from running_gateway import RunningGateway
 from starlette.requests import Request
-from visitor import Visitor
 
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.settings import Settings
@@ -23,12 +23,12 @@ from hubgate.web.console.models.page import Models
 from hubgate.web.console.page_context import PageContext
 
 if TYPE_CHECKING:
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
 
 @pytest.fixture
-def visitor(gate: RunningGate) -> Visitor:
-    visitor = Visitor(gate)
+def visitor(gate: RunningGateway) -> ConsoleClient:
+    visitor = ConsoleClient(gate)
     visitor.sign_in()
     return visitor
 
@@ -38,13 +38,13 @@ def names(text: str) -> list[str]:
     return re.findall(r'<a href="/ui/models/([^/]+)/overview"><bdi', text)
 
 
-def test_without_models_the_page_says_how_to_begin(visitor: Visitor) -> None:
+def test_without_models_the_page_says_how_to_begin(visitor: ConsoleClient) -> None:
     page = visitor.get("/ui/models")
     assert "No models yet" in page.words
     assert '<form action="/ui/models/new"' in page.text
 
 
-def test_each_model_is_shown_with_what_it_is_and_how_it_is(visitor: Visitor) -> None:
+def test_each_model_is_shown_with_what_it_is_and_how_it_is(visitor: ConsoleClient) -> None:
     with lookalike("tei", name="org/small", dimensions=16) as server:
         visitor.gate.add("e5", url=server.url, rate_limit={"requests_per_minute": 60})
         key = visitor.gate.create_key("app")
@@ -66,7 +66,7 @@ def test_each_model_is_shown_with_what_it_is_and_how_it_is(visitor: Visitor) -> 
         assert re.search(r'class="num">1<', row), "one request today"
 
 
-def test_only_what_is_looked_for_is_shown(visitor: Visitor) -> None:
+def test_only_what_is_looked_for_is_shown(visitor: ConsoleClient) -> None:
     with lookalike("tei", name="org/small") as server:
         visitor.gate.add("alpha")
         visitor.gate.add("beta", url=server.url)
@@ -87,7 +87,7 @@ def test_only_what_is_looked_for_is_shown(visitor: Visitor) -> None:
         assert "No matches" in visitor.get("/ui/models?q=gamma").words
 
 
-def test_a_model_is_switched_off_and_on(visitor: Visitor) -> None:
+def test_a_model_is_switched_off_and_on(visitor: ConsoleClient) -> None:
     visitor.gate.add("alpha")
     page = visitor.post("/ui/models/alpha/disable")
     assert page.headers["location"] == "/ui/models?done=disabled&name=alpha"
@@ -97,7 +97,7 @@ def test_a_model_is_switched_off_and_on(visitor: Visitor) -> None:
     assert "Running" in visitor.get("/ui/models").words
 
 
-def test_a_model_is_cloned_under_another_name(visitor: Visitor) -> None:
+def test_a_model_is_cloned_under_another_name(visitor: ConsoleClient) -> None:
     visitor.gate.add("alpha")
     assert 'value="alpha-2"' in visitor.get("/ui/models/alpha/clone").text
     assert "The name is taken" in visitor.post("/ui/models/alpha/clone", {"twin": "alpha"}).words
@@ -105,7 +105,7 @@ def test_a_model_is_cloned_under_another_name(visitor: Visitor) -> None:
     assert names(visitor.get("/ui/models").text) == ["alpha", "twin"]
 
 
-def test_who_deletes_a_model_is_warned_of_who_uses_it(visitor: Visitor) -> None:
+def test_who_deletes_a_model_is_warned_of_who_uses_it(visitor: ConsoleClient) -> None:
     visitor.gate.add("alpha")
     assert "It is in use" not in visitor.get("/ui/models/alpha/delete").words
     visitor.gate.create_key("dify", default_endpoint="alpha")
@@ -116,7 +116,7 @@ def test_who_deletes_a_model_is_warned_of_who_uses_it(visitor: Visitor) -> None:
     assert names(visitor.get("/ui/models").text) == ["beta"]
 
 
-def test_a_model_is_exported_without_its_token(visitor: Visitor) -> None:
+def test_a_model_is_exported_without_its_token(visitor: ConsoleClient) -> None:
     with lookalike("tei", key="hf_aTokenThatNobodyHas1234") as server:
         visitor.gate.add("e5", url=server.url, token="hf_aTokenThatNobodyHas1234")
         page = visitor.get("/ui/models/e5/export")
@@ -126,7 +126,7 @@ def test_a_model_is_exported_without_its_token(visitor: Visitor) -> None:
     assert "NobodyHas" not in page.text
 
 
-def test_a_changed_model_is_told_and_can_be_accepted(visitor: Visitor) -> None:
+def test_a_changed_model_is_told_and_can_be_accepted(visitor: ConsoleClient) -> None:
     with lookalike("tei", name="org/one", dimensions=8) as server:
         visitor.gate.add("e5", url=server.url)
         server.model = replace(server.model, name="org/two", dimensions=12)
@@ -138,14 +138,14 @@ def test_a_changed_model_is_told_and_can_be_accepted(visitor: Visitor) -> None:
         assert "12 dimensions" in visitor.get("/ui/models").words
 
 
-def test_a_name_that_is_markup_is_shown_as_text(visitor: Visitor) -> None:
+def test_a_name_that_is_markup_is_shown_as_text(visitor: ConsoleClient) -> None:
     visitor.gate.add("alpha")
     page = visitor.get("/ui/models?done=added&name=%3Cscript%3Ealert(1)%3C/script%3E&q=%22%3E%3Cscript%3E")
     assert "<script>" not in page.text
     assert visitor.get("/ui/models?done=nonsense&name=x").text.count('class="done"') == 0
 
 
-def test_states_come_as_parts_that_find_their_places(visitor: Visitor) -> None:
+def test_states_come_as_parts_that_find_their_places(visitor: ConsoleClient) -> None:
     visitor.gate.add("alpha")
     page, parts = visitor.get("/ui/models").text, visitor.get("/ui/models/states", hx_request="true").text
     wanted = set(re.findall(r'id="([stu]-[0-9a-f]{12})"', page))
@@ -153,7 +153,7 @@ def test_states_come_as_parts_that_find_their_places(visitor: Visitor) -> None:
     assert set(re.findall(r'id="([stu]-[0-9a-f]{12})"[^>]* hx-swap-oob="true"', parts)) == wanted
 
 
-async def test_a_model_that_goes_while_its_page_is_made_breaks_nothing(scripted: ScriptedGate) -> None:
+async def test_a_model_that_goes_while_its_page_is_made_breaks_nothing(scripted: ScriptedGateway) -> None:
     models = Models(scripted.gateway, scripted.access)
     scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
     asked = asyncio.create_task(models.states(PageContext.of(Request(scope))))
@@ -165,9 +165,9 @@ async def test_a_model_that_goes_while_its_page_is_made_breaks_nothing(scripted:
 def test_a_thousand_models_come_in_pages_of_fifty(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("many")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "k", port=0)
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         asyncio.run_coroutine_threadsafe(_thousand(gate), gate._loop).result(60)
-        visitor = Visitor(gate)
+        visitor = ConsoleClient(gate)
         visitor.sign_in()
         first = visitor.get("/ui/models")
         assert names(first.text) == [f"m{number:04}" for number in range(50)]
@@ -181,7 +181,7 @@ def test_a_thousand_models_come_in_pages_of_fifty(tmp_path_factory: pytest.TempP
         ]
 
 
-async def _thousand(gate: RunningGate) -> None:
+async def _thousand(gate: RunningGateway) -> None:
     drafts = (
         Endpoint(name=f"m{number:04}", task=Task.TEXT_EMBEDDING, source=Source.FAKE) for number in range(1000)
     )

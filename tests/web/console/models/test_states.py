@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from scripted import two_numbers
-from staged import dedicated, until
+from scripted_gateway import two_numbers
+from stub_sources import dedicated, until
 
 from hubgate.domain.calls import Embed
 from hubgate.domain.endpoint import Target
@@ -18,7 +18,7 @@ from hubgate.service.registry.startup import LOADING
 from hubgate.web.console.models.states import Kind, State, state_of
 
 if TYPE_CHECKING:
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.endpoint import Endpoint
@@ -42,7 +42,9 @@ class _Model:
         pass
 
 
-def _state(gate: ScriptedGate, endpoint: Endpoint, pipeline: Pipeline, unready: str | None = None) -> State:
+def _state(
+    gate: ScriptedGateway, endpoint: Endpoint, pipeline: Pipeline, unready: str | None = None
+) -> State:
     said = {endpoint.name: unready} if unready else {}
     return state_of(gate.gateway, endpoint, {endpoint.name: pipeline}, said)
 
@@ -52,7 +54,7 @@ def _opened(endpoint: Endpoint, model: _Model) -> Pipeline:
 
 
 async def test_a_model_that_answers_runs_and_says_how_much_of_its_minute_is_spent(
-    scripted: ScriptedGate,
+    scripted: ScriptedGateway,
 ) -> None:
     endpoint = dedicated(requests_per_minute=4)
     pipeline = _opened(endpoint, _Model())
@@ -61,7 +63,7 @@ async def test_a_model_that_answers_runs_and_says_how_much_of_its_minute_is_spen
     assert _state(scripted, endpoint, pipeline) == State(kind=Kind.RUNNING, used=0.25)
 
 
-async def test_who_waits_for_the_rate_limit_is_told_for_how_long(scripted: ScriptedGate) -> None:
+async def test_who_waits_for_the_rate_limit_is_told_for_how_long(scripted: ScriptedGateway) -> None:
     endpoint = dedicated(requests_per_minute=2)
     pipeline = _opened(endpoint, _Model())
     await pipeline.answer(CALL)
@@ -76,7 +78,7 @@ async def test_who_waits_for_the_rate_limit_is_told_for_how_long(scripted: Scrip
 
 @pytest.mark.parametrize(("cause", "kind"), [(Cause.WRONG_TOKEN, Kind.FAILING), (Cause.PAUSED, Kind.PAUSED)])
 async def test_a_server_that_fails_again_and_again_is_told_with_the_cause(
-    scripted: ScriptedGate, cause: Cause, kind: Kind
+    scripted: ScriptedGateway, cause: Cause, kind: Kind
 ) -> None:
     endpoint = dedicated(requests_per_minute=6000)
     pipeline = _opened(endpoint, _Model(cause))
@@ -87,7 +89,7 @@ async def test_a_server_that_fails_again_and_again_is_told_with_the_cause(
     assert (state.kind, state.cause) == (kind, cause)
 
 
-async def test_a_server_that_is_being_woken_is_told(scripted: ScriptedGate) -> None:
+async def test_a_server_that_is_being_woken_is_told(scripted: ScriptedGateway) -> None:
     endpoint = dedicated()
     pipeline = _opened(endpoint, _Model(Cause.WAKING))
     waking = asyncio.ensure_future(pipeline.answer(CALL))
@@ -96,7 +98,7 @@ async def test_a_server_that_is_being_woken_is_told(scripted: ScriptedGate) -> N
     await pipeline.close()
 
 
-async def test_what_no_server_has_to_be_asked_for(scripted: ScriptedGate) -> None:
+async def test_what_no_server_has_to_be_asked_for(scripted: ScriptedGateway) -> None:
     endpoint = scripted.gateway.find("e5")
     pipeline = scripted.gateway.pipelines()["e5"]
     assert _state(scripted, endpoint, pipeline).kind is Kind.RUNNING

@@ -7,9 +7,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness import RunningGate
+from console_client import ConsoleClient
 from lookalikes import lookalike
-from visitor import Visitor
+from running_gateway import RunningGateway
 
 from hubgate.web.console.models.form import EMPTY, KEEP, NEW
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from commands import Command
-    from harness import Reply
     from lookalikes import LookAlike
+    from running_gateway import Reply
 
     from hubgate.settings import Settings
 
@@ -49,7 +49,7 @@ def thief() -> Iterator[LookAlike]:
 
 
 @pytest.fixture
-def victim(gate: RunningGate, server: LookAlike, shared: LookAlike) -> RunningGate:
+def victim(gate: RunningGateway, server: LookAlike, shared: LookAlike) -> RunningGateway:
     """A gate with a token of an endpoint's own, and one of a connection."""
     gate.add("own", url=server.url, token=OWN)
     connection = {"name": "team", "token": SHARED, "hosts": [shared.url]}
@@ -68,7 +68,7 @@ def refused(reply: Reply) -> str:
     return message
 
 
-def audited(gate: RunningGate, verb: str) -> list[tuple[str, dict[str, Any]]]:
+def audited(gate: RunningGateway, verb: str) -> list[tuple[str, dict[str, Any]]]:
     """Subjects and changes of the audit log's lines, the oldest first."""
     lines = gate.request("GET", "/api/audit").json()["changes"]
     return [(line["subject"], line["changes"]) for line in reversed(lines) if line["verb"] == verb]
@@ -91,7 +91,7 @@ def attempts(thief: str, where: str) -> Iterator[tuple[str, str, dict[str, Any]]
 
 
 def test_no_request_sends_a_stored_token_to_another_host(
-    victim: RunningGate, server: LookAlike, shared: LookAlike, thief: LookAlike
+    victim: RunningGateway, server: LookAlike, shared: LookAlike, thief: LookAlike
 ) -> None:
     tried = list(attempts(thief.url, shared.url))
     for method, path, body in tried:
@@ -109,7 +109,7 @@ def test_no_request_sends_a_stored_token_to_another_host(
 
 
 def test_with_its_token_an_endpoint_moves_and_the_former_host_is_not_told(
-    victim: RunningGate, server: LookAlike
+    victim: RunningGateway, server: LookAlike
 ) -> None:
     with lookalike("tei", key="hf_another") as other:
         moved = victim.request("PATCH", "/api/endpoints/own", {"url": other.url, "token": "hf_another"})
@@ -124,13 +124,13 @@ def test_with_its_token_an_endpoint_moves_and_the_former_host_is_not_told(
         assert away.status == 200
 
 
-def test_a_twin_stays_at_the_host_of_the_first(victim: RunningGate, thief: LookAlike) -> None:
+def test_a_twin_stays_at_the_host_of_the_first(victim: RunningGateway, thief: LookAlike) -> None:
     assert victim.request("POST", "/api/endpoints/own/clone", {"name": "twin"}).status == 201
     refused(victim.request("PATCH", "/api/endpoints/twin", {"url": thief.url}))
 
 
 def test_every_diagnosis_is_in_the_audit_log(
-    victim: RunningGate, server: LookAlike, shared: LookAlike
+    victim: RunningGateway, server: LookAlike, shared: LookAlike
 ) -> None:
     assert victim.request("POST", "/api/endpoints/own/diagnose").json()["well"]
     assert victim.request(
@@ -146,7 +146,7 @@ def test_every_diagnosis_is_in_the_audit_log(
 
 class TestHostsOfAConnection:
     def test_more_hosts_want_the_token_again_and_fewer_do_not(
-        self, victim: RunningGate, shared: LookAlike, thief: LookAlike
+        self, victim: RunningGateway, shared: LookAlike, thief: LookAlike
     ) -> None:
         here = "/api/connections/team"
         widened = {"hosts": [shared.url, thief.url]}
@@ -165,14 +165,14 @@ class TestHostsOfAConnection:
         assert part.status == 200
         assert victim.request("PATCH", here, {"hosts": ["https://gpu.example.com"]}).status == 200
 
-    def test_left_out_they_are_hugging_faces(self, gate: RunningGate, thief: LookAlike) -> None:
+    def test_left_out_they_are_hugging_faces(self, gate: RunningGateway, thief: LookAlike) -> None:
         made = gate.request("POST", "/api/connections", {"name": "team", "token": SHARED})
         assert made.json()["hosts"] == ["huggingface"]
         refused(gate.request("POST", "/api/endpoints", {"name": "x", "url": thief.url, "connection": "team"}))
         named = {"name": "x", "url": "https://x1.us-east-1.aws.endpoints.huggingface.cloud"}
         gate.add(**named, connection="team", enabled=False, save_anyway=True)
 
-    def test_its_token_asks_the_hub_only_if_it_may_go_there(self, victim: RunningGate) -> None:
+    def test_its_token_asks_the_hub_only_if_it_may_go_there(self, victim: RunningGateway) -> None:
         reply = victim.request("GET", "/api/hub/whoami?connection=team")
         assert (reply.status, "No token is given" in reply.json()["error"]["message"]) == (400, True)
 
@@ -189,12 +189,12 @@ class TestHostsOfAConnection:
             ["bücher"],
         ],
     )
-    def test_what_is_not_a_host_is_refused(self, gate: RunningGate, hosts: list[str]) -> None:
+    def test_what_is_not_a_host_is_refused(self, gate: RunningGateway, hosts: list[str]) -> None:
         reply = gate.request("POST", "/api/connections", {"name": "team", "token": SHARED, "hosts": hosts})
         assert (reply.status, "[hosts]" in reply.json()["error"]["message"]) == (400, True)
 
     def test_the_command_line_stores_lists_and_narrows_them(
-        self, gate: RunningGate, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+        self, gate: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("MY_TOKEN", SHARED)
         given = ("--host", "GPU.example.com", "--host", "http://10.0.0.5:8080/v1", "--token-env", "MY_TOKEN")
@@ -208,7 +208,7 @@ class TestHostsOfAConnection:
 
 
 def test_the_configuration_has_the_hosts_and_cannot_move_a_token(
-    victim: RunningGate, shared: LookAlike, thief: LookAlike
+    victim: RunningGateway, shared: LookAlike, thief: LookAlike
 ) -> None:
     exported = victim.request("GET", "/api/config?format=json").json()["yaml"]
     assert f"hosts:\n    - {shared.url}" in exported
@@ -227,7 +227,7 @@ def test_the_configuration_has_the_hosts_and_cannot_move_a_token(
     assert (first["action"], first["changes"]["hosts"]) == ("add", [None, [shared.url]])
 
 
-def test_elasticsearchs_face_cannot_move_a_token(victim: RunningGate, thief: LookAlike) -> None:
+def test_elasticsearchs_face_cannot_move_a_token(victim: RunningGateway, thief: LookAlike) -> None:
     update = {"service_settings": {"url": thief.url}}
     reply = victim.request("PUT", "/_inference/text_embedding/own/_update", update)
     assert reply.status == 400
@@ -235,9 +235,9 @@ def test_elasticsearchs_face_cannot_move_a_token(victim: RunningGate, thief: Loo
 
 
 def test_the_consoles_forms_cannot_move_a_token(
-    victim: RunningGate, server: LookAlike, shared: LookAlike, thief: LookAlike
+    victim: RunningGateway, server: LookAlike, shared: LookAlike, thief: LookAlike
 ) -> None:
-    visitor = Visitor(victim)
+    visitor = ConsoleClient(victim)
     visitor.sign_in()
     form = {**EMPTY, "url": thief.url, "name": "own", "connection": KEEP}
     for path in ("/ui/models/own/test", "/ui/models/own/edit"):
@@ -259,7 +259,7 @@ def test_the_consoles_forms_cannot_move_a_token(
 def test_connections_of_an_earlier_version_keep_the_hosts_that_they_are_used_with(
     settings: Settings, server: LookAlike, shared: LookAlike, thief: LookAlike
 ) -> None:
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         hosts = {"hosts": [shared.url]}
         gate.request("POST", "/api/connections", {"name": "team", "token": SHARED, **hosts})
         gate.request("POST", "/api/connections", {"name": "idle", "token": SHARED, **hosts})
@@ -268,7 +268,7 @@ def test_connections_of_an_earlier_version_keep_the_hosts_that_they_are_used_wit
         key = gate.admin_key
     with closing(sqlite3.connect(settings.database)) as database, database:
         database.execute("UPDATE connections SET hosts = NULL")
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         gate.admin_key = key
         shown = gate.request("GET", "/api/connections").json()["connections"]
         assert {one["name"]: one["hosts"] for one in shown} == {
@@ -283,16 +283,16 @@ def test_connections_of_an_earlier_version_keep_the_hosts_that_they_are_used_wit
 def test_a_token_that_cannot_be_opened_now_does_not_wait_for_another_host(
     settings: Settings, server: LookAlike, thief: LookAlike
 ) -> None:
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         gate.add("own", url=server.url, token=OWN)
         key = gate.admin_key
     kept = settings.secret_key_file.read_bytes()
     settings.secret_key_file.unlink()
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         gate.admin_key = key
         assert gate.request("PATCH", "/api/endpoints/own", {"url": thief.url}).status == 200
     settings.secret_key_file.write_bytes(kept)
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         gate.admin_key = key
         assert gate.request("POST", "/api/endpoints/own/check").status == 200
         assert "token" not in gate.request("GET", "/api/endpoints/own").json()

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 import pytest
+from console_client import ConsoleClient
 from lookalikes import lookalike
-from scripted import ADMIN_KEY
-from visitor import Visitor
+from scripted_gateway import ADMIN_KEY
 
 from hubgate.domain.endpoint import Endpoint, Source, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness import RunningGate
+    from console_client import Page
     from lookalikes import LookAlike
-    from scripted import ScriptedGate
-    from visitor import Page
+    from running_gateway import RunningGateway
+    from scripted_gateway import ScriptedGateway
 
 
 @pytest.fixture
-def visitor(gate: RunningGate) -> Visitor:
+def visitor(gate: RunningGateway) -> ConsoleClient:
     """Somebody who is signed in."""
-    visitor = Visitor(gate)
+    visitor = ConsoleClient(gate)
     visitor.sign_in()
     return visitor
 
@@ -39,12 +39,12 @@ def chat() -> Iterator[LookAlike]:
         yield server
 
 
-def run(visitor: Visitor, name: str, **form: str) -> Page:
+def run(visitor: ConsoleClient, name: str, **form: str) -> Page:
     """Press Run."""
     return visitor.post(f"/ui/models/{name}/play", form, hx_request="true")
 
 
-def streamed(visitor: Visitor, name: str, **form: str) -> list[dict[str, Any]]:
+def streamed(visitor: ConsoleClient, name: str, **form: str) -> list[dict[str, Any]]:
     """The events that come into the page."""
     page = visitor.post(f"/ui/models/{name}/play/stream", form, hx_request="true")
     assert page.headers["content-type"] == "text/event-stream"
@@ -56,13 +56,13 @@ def said(events: list[dict[str, Any]]) -> str:
     return "".join(event.get("text", "") for event in events)
 
 
-def usage(gate: RunningGate) -> list[dict[str, Any]]:
+def usage(gate: RunningGateway) -> list[dict[str, Any]]:
     """What was counted of each key and endpoint."""
     rows: list[dict[str, Any]] = gate.request("GET", "/api/usage?by=key,endpoint").json()["rows"]
     return [row for row in rows if row["key"]]
 
 
-def test_texts_are_compared_and_counted_as_the_consoles(visitor: Visitor) -> None:
+def test_texts_are_compared_and_counted_as_the_consoles(visitor: ConsoleClient) -> None:
     visitor.gate.add("fake", dimensions=64)
     page = run(visitor, "fake", text_1="one two three", text_2="one two", text_4="other words")
     assert page.status == 200
@@ -76,7 +76,7 @@ def test_texts_are_compared_and_counted_as_the_consoles(visitor: Visitor) -> Non
     assert (row["key"], row["endpoint"], row["texts"], row["prompt_tokens"]) == ("console", "fake", 3, 7)
 
 
-def test_a_long_text_shows_its_chunks(visitor: Visitor) -> None:
+def test_a_long_text_shows_its_chunks(visitor: ConsoleClient) -> None:
     with lookalike("tei", max_tokens=20) as server:
         chunking = {"strategy": "word", "max_chunk_size": 10, "overlap": 1}
         visitor.gate.add("e5", url=server.url, chunking_settings=chunking)
@@ -85,15 +85,15 @@ def test_a_long_text_shows_its_chunks(visitor: Visitor) -> None:
     assert "4 chunks" in page.words
 
 
-def test_a_text_that_the_model_did_not_read_to_its_end_is_marked(local_gate: RunningGate) -> None:
-    visitor = Visitor(local_gate)
+def test_a_text_that_the_model_did_not_read_to_its_end_is_marked(local_gate: RunningGateway) -> None:
+    visitor = ConsoleClient(local_gate)
     visitor.sign_in()
     page = run(visitor, "all-minilm-l6-v2", text_1="one more word " * 200, text_2="short")
     assert "256 tokens truncated: the end was not read" in page.words
     assert "Truncated 1 text" in page.words
 
 
-def test_the_kind_of_the_texts_and_shorter_vectors_reach_the_model(visitor: Visitor) -> None:
+def test_the_kind_of_the_texts_and_shorter_vectors_reach_the_model(visitor: ConsoleClient) -> None:
     with lookalike("tei", name="intfloat/e5-small-v2") as server:
         visitor.gate.add("e5", url=server.url)
         assert run(visitor, "e5", text_1="hello", input_type="search").status == 200
@@ -102,7 +102,7 @@ def test_the_kind_of_the_texts_and_shorter_vectors_reach_the_model(visitor: Visi
         assert (refused.status, "Invalid request" in refused.words) == (400, True)
 
 
-def test_a_try_leaves_nothing_in_the_memory_of_vectors(visitor: Visitor) -> None:
+def test_a_try_leaves_nothing_in_the_memory_of_vectors(visitor: ConsoleClient) -> None:
     with lookalike("tei") as server:
         visitor.gate.add("e5", url=server.url)
         before = len(server.posts)
@@ -111,7 +111,7 @@ def test_a_try_leaves_nothing_in_the_memory_of_vectors(visitor: Visitor) -> None
         assert len(server.posts) == before + 2
 
 
-def test_words_are_shown_with_their_weights(visitor: Visitor) -> None:
+def test_words_are_shown_with_their_weights(visitor: ConsoleClient) -> None:
     with lookalike("tei", kind="sparse") as server:
         visitor.gate.add("splade", url=server.url, task="sparse_embedding")
         page = run(
@@ -121,7 +121,7 @@ def test_words_are_shown_with_their_weights(visitor: Visitor) -> None:
     assert "5 more words with lower weights" in page.words
 
 
-def test_texts_are_ranked_with_the_best_first(visitor: Visitor) -> None:
+def test_texts_are_ranked_with_the_best_first(visitor: ConsoleClient) -> None:
     with lookalike("tei", kind="reranker") as server:
         visitor.gate.add("ranks", url=server.url, task="rerank")
         page = run(
@@ -148,7 +148,7 @@ def test_texts_are_ranked_with_the_best_first(visitor: Visitor) -> None:
     ],
 )
 def test_what_cannot_be_asked_is_said_in_the_answers_place(
-    visitor: Visitor, chat: LookAlike, name: str, form: dict[str, str], words: str
+    visitor: ConsoleClient, chat: LookAlike, name: str, form: dict[str, str], words: str
 ) -> None:
     with lookalike("tei", kind="reranker") as server:
         visitor.gate.add("fake")
@@ -159,7 +159,7 @@ def test_what_cannot_be_asked_is_said_in_the_answers_place(
     assert words in page.words
 
 
-def test_an_error_of_the_model_is_told_in_the_visitors_language_and_counted(visitor: Visitor) -> None:
+def test_an_error_of_the_model_is_told_in_the_visitors_language_and_counted(visitor: ConsoleClient) -> None:
     with lookalike("tei") as server:
         visitor.gate.add("e5", url=server.url)
         server.fail("paused")
@@ -171,7 +171,7 @@ def test_an_error_of_the_model_is_told_in_the_visitors_language_and_counted(visi
     assert (row["key"], row["errors"]) == ("console", 1)
 
 
-def test_it_works_as_a_page_without_a_script(visitor: Visitor) -> None:
+def test_it_works_as_a_page_without_a_script(visitor: ConsoleClient) -> None:
     visitor.gate.add("fake")
     page = visitor.post(
         "/ui/models/fake/play", {"text_1": "one <b>", "text_2": "two", "input_type": "ingest"}
@@ -182,7 +182,7 @@ def test_it_works_as_a_page_without_a_script(visitor: Visitor) -> None:
     assert 'class="matrix"' in page.text
 
 
-def test_a_conversation_is_streamed_with_its_parameters(visitor: Visitor, chat: LookAlike) -> None:
+def test_a_conversation_is_streamed_with_its_parameters(visitor: ConsoleClient, chat: LookAlike) -> None:
     visitor.gate.add("chats", url=chat.url, task="chat_completion")
     before = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
     events = streamed(
@@ -219,7 +219,7 @@ def test_a_conversation_is_streamed_with_its_parameters(visitor: Visitor, chat: 
     assert (row["key"], row["prompt_tokens"], row["completion_tokens"], row["errors"]) == ("console", 2, 4, 0)
 
 
-def test_a_text_is_gone_on_with(visitor: Visitor) -> None:
+def test_a_text_is_gone_on_with(visitor: ConsoleClient) -> None:
     with lookalike("tgi", kind="base") as server:
         visitor.gate.add("writes", url=server.url, task="completion")
         page = visitor.get("/ui/models/writes/play")
@@ -234,7 +234,7 @@ def test_a_text_is_gone_on_with(visitor: Visitor) -> None:
     ("fault", "words"), [("cut", "The connection was lost"), ("error-object", "The model’s server failed")]
 )
 def test_an_error_in_the_middle_of_a_stream_becomes_its_last_event(
-    visitor: Visitor, chat: LookAlike, fault: str, words: str
+    visitor: ConsoleClient, chat: LookAlike, fault: str, words: str
 ) -> None:
     visitor.gate.add("chats", url=chat.url, task="chat_completion")
     chat.fail(fault)
@@ -247,7 +247,9 @@ def test_an_error_in_the_middle_of_a_stream_becomes_its_last_event(
     assert (row["requests"], row["errors"]) == (1, 1)
 
 
-def test_an_error_before_the_first_word_has_a_status_of_its_own(visitor: Visitor, chat: LookAlike) -> None:
+def test_an_error_before_the_first_word_has_a_status_of_its_own(
+    visitor: ConsoleClient, chat: LookAlike
+) -> None:
     visitor.gate.add("chats", url=chat.url, task="chat_completion", token="hf_one")
     chat.fail("wrong-token")
     page = visitor.post("/ui/models/chats/play/stream", {"prompt": "a"}, hx_request="true")
@@ -256,7 +258,7 @@ def test_an_error_before_the_first_word_has_a_status_of_its_own(visitor: Visitor
     assert "<!doctype" not in page.text
 
 
-def test_who_stops_ends_the_stream_at_the_model(visitor: Visitor, chat: LookAlike) -> None:
+def test_who_stops_ends_the_stream_at_the_model(visitor: ConsoleClient, chat: LookAlike) -> None:
     visitor.gate.add("chats", url=chat.url, task="chat_completion")
     chat.fail("stall")
     connection = http.client.HTTPConnection(urlsplit(visitor.gate.url).netloc, timeout=30)
@@ -286,7 +288,7 @@ def test_who_stops_ends_the_stream_at_the_model(visitor: Visitor, chat: LookAlik
     ],
 )
 def test_a_message_that_cannot_be_sent_is_refused_with_its_reason(
-    visitor: Visitor, chat: LookAlike, form: dict[str, str], words: str
+    visitor: ConsoleClient, chat: LookAlike, form: dict[str, str], words: str
 ) -> None:
     visitor.gate.add("chats", url=chat.url, task="chat_completion")
     page = visitor.post("/ui/models/chats/play/stream", form, hx_request="true")
@@ -294,15 +296,15 @@ def test_a_message_that_cannot_be_sent_is_refused_with_its_reason(
     assert words in page.words
 
 
-def test_a_model_that_does_not_write_streams_nothing(visitor: Visitor) -> None:
+def test_a_model_that_does_not_write_streams_nothing(visitor: ConsoleClient) -> None:
     visitor.gate.add("fake")
     page = visitor.post("/ui/models/fake/play/stream", {"text_1": "a"}, hx_request="true")
     assert (page.status, "does not write" in page.words) == (400, True)
 
 
-def test_nobody_tries_who_is_not_signed_in_or_whose_form_is_another_sites(gate: RunningGate) -> None:
+def test_nobody_tries_who_is_not_signed_in_or_whose_form_is_another_sites(gate: RunningGateway) -> None:
     gate.add("fake")
-    stranger = Visitor(gate)
+    stranger = ConsoleClient(gate)
     assert stranger.get("/ui/models/fake/play").status == 303
     assert stranger.post("/ui/models/fake/play", {"text_1": "a"}).status == 303
     stranger.sign_in()
@@ -311,7 +313,7 @@ def test_nobody_tries_who_is_not_signed_in_or_whose_form_is_another_sites(gate: 
     assert usage(gate) == []
 
 
-def test_the_page_proposes_texts_and_shows_the_call_for_other_clients(visitor: Visitor) -> None:
+def test_the_page_proposes_texts_and_shows_the_call_for_other_clients(visitor: ConsoleClient) -> None:
     visitor.gate.add("fake")
     page = visitor.get("/ui/models/fake/play")
     assert "How do I reset my password?</textarea>" in page.text
@@ -321,13 +323,13 @@ def test_the_page_proposes_texts_and_shows_the_call_for_other_clients(visitor: V
     assert 'href="/ui/models/fake/play"' in visitor.get("/ui/models").text
 
 
-def copied(visitor: Visitor, name: str, **form: str) -> str:
+def copied(visitor: ConsoleClient, name: str, **form: str) -> str:
     """The words of the part with the snippets."""
     return visitor.post(f"/ui/models/{name}/play/copy", form, hx_request="true").words
 
 
 def test_the_chosen_client_stays_chosen_and_is_told_what_is_in_the_form(
-    visitor: Visitor, chat: LookAlike
+    visitor: ConsoleClient, chat: LookAlike
 ) -> None:
     visitor.gate.add("fake")
     visitor.gate.add("chats", url=chat.url, task="chat_completion")
@@ -346,7 +348,9 @@ def test_the_chosen_client_stays_chosen_and_is_told_what_is_in_the_form(
     assert "Fill in the form above" in copied(visitor, "chats", prompt="")
 
 
-def test_the_address_in_snippets_is_the_browsers_and_never_more_than_an_address(visitor: Visitor) -> None:
+def test_the_address_in_snippets_is_the_browsers_and_never_more_than_an_address(
+    visitor: ConsoleClient,
+) -> None:
     visitor.gate.add("fake")
     path = "/ui/models/fake/play"
     assert "curl -sS http://gate.example:81/v1/" in visitor.get(path, host="gate.example:81").words
@@ -365,7 +369,7 @@ THOUGHTS = (
 )
 
 
-async def test_what_a_model_thinks_before_it_answers_is_kept_apart(scripted: ScriptedGate) -> None:
+async def test_what_a_model_thinks_before_it_answers_is_kept_apart(scripted: ScriptedGateway) -> None:
     await scripted.gateway.register(
         Endpoint(name="thinks", task=Task.CHAT_COMPLETION, source=Source.FAKE), None
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import RunningGate
 from lookalikes import lookalike
+from running_gateway import RunningGateway
 from screen import NEEDS_CHROMIUM, screen
 
 from hubgate.settings import Settings
@@ -39,13 +39,13 @@ def models() -> Iterator[dict[str, LookAlike]]:
 @pytest.fixture(scope="module")
 def furnished(
     tmp_path_factory: pytest.TempPathFactory, models: dict[str, LookAlike]
-) -> Iterator[RunningGate]:
+) -> Iterator[RunningGateway]:
     """A gate with all of them."""
     folder = tmp_path_factory.mktemp("playground")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
     tasks = ("text_embedding", "sparse_embedding", "rerank", "chat_completion", "completion")
     chunking = {"strategy": "sentence", "max_chunk_size": 20, "sentence_overlap": 1}
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         for (name, server), task in zip(models.items(), tasks, strict=True):
             gate.add(
                 name,
@@ -57,7 +57,7 @@ def furnished(
 
 
 @pytest.fixture
-def opened(browser: Browser, furnished: RunningGate, models: dict[str, LookAlike]) -> Iterator[Screen]:
+def opened(browser: Browser, furnished: RunningGateway, models: dict[str, LookAlike]) -> Iterator[Screen]:
     """Somebody who is signed in; no page may say that something is wrong."""
     with screen(browser, furnished) as visitor:
         visitor.sign_in()
@@ -83,7 +83,7 @@ def try_out(opened: Screen, name: str) -> None:
     [("en", False), ("en", True), ("fa", False), ("fa", True), ("zh", False), ("ja", True)],
 )
 def test_every_playground_is_accessible_quiet_and_fits(
-    browser: Browser, furnished: RunningGate, language: str, *, dark: bool
+    browser: Browser, furnished: RunningGateway, language: str, *, dark: bool
 ) -> None:
     with screen(browser, furnished, language=language, dark=dark) as opened:
         opened.sign_in()
@@ -98,7 +98,7 @@ def test_every_playground_is_accessible_quiet_and_fits(
 
 
 @pytest.mark.parametrize("language", ["en", "fa"])
-def test_every_playground_fits_a_phone(browser: Browser, furnished: RunningGate, language: str) -> None:
+def test_every_playground_fits_a_phone(browser: Browser, furnished: RunningGateway, language: str) -> None:
     with screen(browser, furnished, language=language, width=360) as opened:
         opened.sign_in()
         for name in NAMES:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from harness import RunningGate
 from lookalikes import lookalike
+from running_gateway import RunningGateway
 
 from hubgate.domain.calls import Chat, Complete, Embed, InputType, Rerank, SparseEmbed
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
@@ -63,7 +63,7 @@ for code in json.load(sys.stdin):
 
 
 @pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     """A gate with an endpoint of every task."""
     folder = tmp_path_factory.mktemp("copying")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
@@ -72,7 +72,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
         lookalike("tei", kind="reranker") as ranks,
         lookalike("vllm", kind="llm") as chats,
         lookalike("tgi", kind="llm") as writes,
-        RunningGate(settings) as running,
+        RunningGateway(settings) as running,
     ):
         running.add("embeds", dimensions=8)
         running.add("weighs", url=weighs.url, task="sparse_embedding")
@@ -82,7 +82,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
         yield running
 
 
-def written(gate: RunningGate, about: str) -> dict[str, str]:
+def written(gate: RunningGateway, about: str) -> dict[str, str]:
     """The snippets of a call by their client, with a key where the placeholder was."""
     name, call = CALLS[about]
     context = SnippetContext(gate.url, gate.gateway.find(name), call)
@@ -97,7 +97,7 @@ def run(command: list[str], given: str = "") -> str:
 
 
 @pytest.mark.parametrize("client", ["openai", "elasticsearch", "huggingface_hub", "langchain"])
-def test_each_python_snippet_runs_and_prints_the_answer(gate: RunningGate, client: str) -> None:
+def test_each_python_snippet_runs_and_prints_the_answer(gate: RunningGateway, client: str) -> None:
     by_call = {about: code for about in CALLS if (code := written(gate, about).get(client))}
     assert len(by_call) >= 4
     told = run([sys.executable, "-c", RUNNER], json.dumps(list(by_call.values()))).split("\n=====\n")
@@ -107,7 +107,7 @@ def test_each_python_snippet_runs_and_prints_the_answer(gate: RunningGate, clien
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 @pytest.mark.parametrize("about", CALLS)
-def test_each_curl_command_runs_in_a_shell_and_prints_the_answer(gate: RunningGate, about: str) -> None:
+def test_each_curl_command_runs_in_a_shell_and_prints_the_answer(gate: RunningGateway, about: str) -> None:
     told = run(["sh", "-c", written(gate, about)["curl"]])
     assert "error" not in told
     if about in {"a chat", "a text"}:
@@ -122,21 +122,21 @@ def test_each_curl_command_runs_in_a_shell_and_prints_the_answer(gate: RunningGa
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
 @pytest.mark.parametrize("about", CALLS)
-def test_each_fetch_runs_in_node_and_prints_the_answer(gate: RunningGate, about: str) -> None:
+def test_each_fetch_runs_in_node_and_prints_the_answer(gate: RunningGateway, about: str) -> None:
     told = run(["node", "--input-type=module", "-"], written(gate, about)["fetch"])
     assert IN_THE_ANSWER[about] in told
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
 @pytest.mark.parametrize("about", ["documents", "a query", "a chat", "a text"])
-def test_each_snippet_for_hugging_faces_javascript_is_javascript(gate: RunningGate, about: str) -> None:
+def test_each_snippet_for_hugging_faces_javascript_is_javascript(gate: RunningGateway, about: str) -> None:
     # The package is not there when tests run; with it the same snippets were run by hand.
     code = written(gate, about)["huggingface_js"]
     assert run(["node", "--input-type=module", "--check", "-"], code) == ""
 
 
 @pytest.mark.parametrize("about", [about for about in CALLS if about != "a query"])
-def test_the_request_for_kibana_registers_the_gate_where_it_is_sent(gate: RunningGate, about: str) -> None:
+def test_the_request_for_kibana_registers_the_gate_where_it_is_sent(gate: RunningGateway, about: str) -> None:
     """The gate itself stands in for Elasticsearch, and asks itself, as a server of Hugging Face's contract."""
     name, _ = CALLS[about]
     line, _, body = written(gate, about)["kibana"].partition("\n")

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import RunningGate
+from running_gateway import RunningGateway
 from screen import NEEDS_CHROMIUM, screen
 
 from hubgate.domain.records import DAY, HOUR, Latency, Slot, Tally
@@ -68,11 +68,11 @@ def _hour(chance: random.Random, name: str, calls: int) -> Tally:
 
 
 @pytest.fixture(scope="module")
-def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     """A gate that was used for a month."""
     folder = tmp_path_factory.mktemp("busy")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
-    with RunningGate(settings) as gate:
+    with RunningGateway(settings) as gate:
         for name in CALLS_AN_HOUR:
             gate.add(name)
         for name in ("dify", "nightly-index"):
@@ -84,7 +84,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
 
 
 @pytest.fixture
-def opened(browser: Browser, busy: RunningGate) -> Iterator[Screen]:
+def opened(browser: Browser, busy: RunningGateway) -> Iterator[Screen]:
     with screen(browser, busy) as visitor:
         visitor.sign_in()
         visitor.go("usage")
@@ -97,7 +97,7 @@ def opened(browser: Browser, busy: RunningGate) -> Iterator[Screen]:
     [("en", False), ("en", True), ("fa", False), ("fa", True), ("zh", False), ("ja", True)],
 )
 def test_the_page_is_accessible_quiet_and_fits(
-    browser: Browser, busy: RunningGate, language: str, *, dark: bool
+    browser: Browser, busy: RunningGateway, language: str, *, dark: bool
 ) -> None:
     with screen(browser, busy, language=language, dark=dark) as opened:
         opened.sign_in()
@@ -115,7 +115,7 @@ def test_the_page_is_accessible_quiet_and_fits(
 
 
 @pytest.mark.parametrize("language", ["en", "fa"])
-def test_the_page_fits_a_phone(browser: Browser, busy: RunningGate, language: str) -> None:
+def test_the_page_fits_a_phone(browser: Browser, busy: RunningGateway, language: str) -> None:
     with screen(browser, busy, language=language, width=360) as opened:
         opened.sign_in()
         opened.go("usage?range=month")
@@ -143,7 +143,7 @@ def test_range_and_model_are_chosen_by_keyboard_without_a_new_page(opened: Scree
     assert page.evaluate("window.same") is True
 
 
-def test_time_goes_from_left_to_right_in_persian_too(browser: Browser, busy: RunningGate) -> None:
+def test_time_goes_from_left_to_right_in_persian_too(browser: Browser, busy: RunningGateway) -> None:
     with screen(browser, busy, language="fa") as opened:
         opened.sign_in()
         opened.go("usage?range=month")

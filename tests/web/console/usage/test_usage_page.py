@@ -9,16 +9,16 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from console_client import ConsoleClient
 from lookalikes import lookalike
-from visitor import Visitor
 
 if TYPE_CHECKING:
-    from harness import RunningGate
-    from visitor import Page
+    from console_client import Page
+    from running_gateway import RunningGateway
 
 
 @pytest.fixture
-def visitor(gate: RunningGate) -> Visitor:
+def visitor(gate: RunningGateway) -> ConsoleClient:
     """Somebody who is signed in to a gate that was used: five calls of two keys, one of them failed."""
     with lookalike("tei") as server:
         gate.add("e5", url=server.url)
@@ -29,7 +29,7 @@ def visitor(gate: RunningGate) -> Visitor:
         server.fail("paused")
         gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "else"}, key=dify)
         gate.request("POST", "/v1/embeddings", {"model": "fake", "input": "a b c"})
-    visitor = Visitor(gate)
+    visitor = ConsoleClient(gate)
     visitor.sign_in()
     return visitor
 
@@ -39,7 +39,7 @@ def headlines(page: Page) -> dict[str, str]:
     return dict(re.findall(r'<h2 id="(?:chart-)?(\w+)">[^<]*</h2><p class="headline">([^<]*)</p>', page.text))
 
 
-def test_every_card_has_its_number(visitor: Visitor) -> None:
+def test_every_card_has_its_number(visitor: ConsoleClient) -> None:
     told = headlines(visitor.get("/ui/usage"))
     assert {name: told[name] for name in ("requests", "texts", "cache", "upstream", "causes")} == {
         "requests": "5",
@@ -52,14 +52,14 @@ def test_every_card_has_its_number(visitor: Visitor) -> None:
     assert told["latency"].endswith(("ms", "sec"))
 
 
-def test_charts_are_drawn_with_the_numbers_of_each_column(visitor: Visitor) -> None:
+def test_charts_are_drawn_with_the_numbers_of_each_column(visitor: ConsoleClient) -> None:
     page = visitor.get("/ui/usage?range=day")
     assert re.search(r'<path class="fill series-succeeded" d="M231 100\.00V', page.text)
     assert re.search(r"<title>[^<]+\nsucceeded: 4\nfailed: 1\ncancelled: 0\n", page.text)
     assert "style=" not in page.text
 
 
-def test_the_latency_is_that_of_interactive_calls_and_bulk_has_its_own(visitor: Visitor) -> None:
+def test_the_latency_is_that_of_interactive_calls_and_bulk_has_its_own(visitor: ConsoleClient) -> None:
     assert "Bulk calls" not in visitor.get("/ui/usage?endpoint=fake").words
     body = {"model": "fake", "input": "d"}
     visitor.gate.request("POST", "/v1/embeddings", body, headers={"X-Hubgate-Class": "bulk"})
@@ -70,13 +70,13 @@ def test_the_latency_is_that_of_interactive_calls_and_bulk_has_its_own(visitor: 
     assert row["bulk_p99"] == row["bulk_slowest"] > 0
 
 
-def test_errors_are_told_by_their_cause_in_the_visitors_language(visitor: Visitor) -> None:
+def test_errors_are_told_by_their_cause_in_the_visitors_language(visitor: ConsoleClient) -> None:
     assert "The endpoint is paused 1" in visitor.get("/ui/usage").words
     visitor.cookies["hubgate_language"] = "zh"
     assert "端点已暂停 1" in visitor.get("/ui/usage").words
 
 
-def test_it_is_told_by_model_and_by_key(visitor: Visitor) -> None:
+def test_it_is_told_by_model_and_by_key(visitor: ConsoleClient) -> None:
     page = visitor.get("/ui/usage")
     rows = re.findall(
         r'<bdi class="name" dir="ltr">([^<]+)</bdi></th>\s*<td[^>]*><span class="with-bar">(\d+)<', page.text
@@ -84,7 +84,7 @@ def test_it_is_told_by_model_and_by_key(visitor: Visitor) -> None:
     assert rows == [("e5", "4"), ("fake", "1"), ("dify", "4"), ("admin", "1")]
 
 
-def test_filters_leave_the_rest_out(visitor: Visitor) -> None:
+def test_filters_leave_the_rest_out(visitor: ConsoleClient) -> None:
     assert headlines(visitor.get("/ui/usage?endpoint=fake"))["requests"] == "1"
     keys = visitor.gate.request("GET", "/api/keys").json()["keys"]
     dify = next(key["id"] for key in keys if key["name"] == "dify")
@@ -99,17 +99,17 @@ def test_filters_leave_the_rest_out(visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize("name", ["day", "week", "month", "quarter", "year"])
-def test_every_range_has_the_same_total(visitor: Visitor, name: str) -> None:
+def test_every_range_has_the_same_total(visitor: ConsoleClient, name: str) -> None:
     assert headlines(visitor.get(f"/ui/usage?range={name}"))["requests"] == "5"
 
 
-def test_htmx_gets_what_is_below_the_filters(visitor: Visitor) -> None:
+def test_htmx_gets_what_is_below_the_filters(visitor: ConsoleClient) -> None:
     part = visitor.get("/ui/usage?range=day", hx_request="true")
     assert "<form" not in part.text
     assert headlines(part)["requests"] == "5"
 
 
-def test_persian_readers_see_their_digits_and_their_calendar(visitor: Visitor) -> None:
+def test_persian_readers_see_their_digits_and_their_calendar(visitor: ConsoleClient) -> None:
     visitor.cookies["hubgate_language"] = "fa"
     page = visitor.get("/ui/usage?range=month")
     assert headlines(page)["requests"] == "۵"
@@ -117,7 +117,7 @@ def test_persian_readers_see_their_digits_and_their_calendar(visitor: Visitor) -
     assert 'class="chart" dir="ltr"' in page.text, "time goes from left to right"
 
 
-def test_the_csv_has_a_row_for_what_is_asked(visitor: Visitor) -> None:
+def test_the_csv_has_a_row_for_what_is_asked(visitor: ConsoleClient) -> None:
     page = visitor.get("/ui/usage.csv?table=all&range=day")
     assert page.headers["content-type"] == "text/csv; charset=utf-8"
     assert page.headers["content-disposition"] == 'attachment; filename="usage-day-hour-endpoint-key.csv"'
@@ -130,21 +130,21 @@ def test_the_csv_has_a_row_for_what_is_asked(visitor: Visitor) -> None:
     assert {row["key_name"]: row["requests"] for row in by_key if row["key"]} == {"admin": "1"}
 
 
-def test_a_gate_that_nobody_used_says_so(gate: RunningGate) -> None:
-    visitor = Visitor(gate)
+def test_a_gate_that_nobody_used_says_so(gate: RunningGateway) -> None:
+    visitor = ConsoleClient(gate)
     visitor.sign_in()
     page = visitor.get("/ui/usage?range=nonsense")
     assert "No requests in this period" in page.words
     assert 'value="week" checked' in page.text
 
 
-def test_what_the_playground_asks_is_counted_for_the_console(gate: RunningGate) -> None:
+def test_what_the_playground_asks_is_counted_for_the_console(gate: RunningGateway) -> None:
     gate.add("fake")
-    visitor = Visitor(gate)
+    visitor = ConsoleClient(gate)
     visitor.sign_in()
     visitor.post("/ui/models/fake/play", {"text_1": "a"}, hx_request="true")
     assert headlines(visitor.get("/ui/usage?key=console"))["requests"] == "1"
 
 
-def test_nobody_sees_it_who_is_not_signed_in(gate: RunningGate) -> None:
-    assert [Visitor(gate).get(path).status for path in ("/ui/usage", "/ui/usage.csv")] == [303, 303]
+def test_nobody_sees_it_who_is_not_signed_in(gate: RunningGateway) -> None:
+    assert [ConsoleClient(gate).get(path).status for path in ("/ui/usage", "/ui/usage.csv")] == [303, 303]

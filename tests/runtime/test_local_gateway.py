@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 DATA = Path(__file__).parents[1] / "data" / "tiny_models"
 RECORDED = json.loads((DATA / "answers.json").read_text("utf-8"))
@@ -18,7 +18,7 @@ TEXTS, QUERY, ANSWERS = RECORDED["texts"][1:], RECORDED["query"], RECORDED["answ
 """Without the first text, which is empty: most faces refuse it."""
 
 
-def test_embedding_models_and_cross_encoders_live_side_by_side(gate: RunningGate) -> None:
+def test_embedding_models_and_cross_encoders_live_side_by_side(gate: RunningGateway) -> None:
     for name, task in (("mpnet", "text_embedding"), ("ranker-bert", "rerank")):
         shown = gate.add(name, source="local", model=str(DATA / name), task=task, precision="auto")
         assert shown["precision"] == "auto"
@@ -40,7 +40,7 @@ def test_embedding_models_and_cross_encoders_live_side_by_side(gate: RunningGate
         assert 'hubgate_local_model_bytes{model="ranker-bert"' in metrics
 
 
-def test_a_model_that_does_another_task_is_told_so_when_it_is_registered(gate: RunningGate) -> None:
+def test_a_model_that_does_another_task_is_told_so_when_it_is_registered(gate: RunningGateway) -> None:
     form = {"name": "wrong", "source": "local", "model": str(DATA / "ranker-bert")}
     refused = gate.request("POST", "/api/endpoints", form)
     assert refused.status == 400

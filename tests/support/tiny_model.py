@@ -1,4 +1,4 @@
-"""A BERT of random weights and a hundred words, written as a sentence-transformers folder, and its arithmetic in numpy."""
+"""A tiny BERT with random weights as a sentence-transformers folder, its arithmetic in numpy, and calls to its worker."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from hubgate.runtime.protocol import Embedded, EmbedTexts
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from hubgate.runtime.process import WorkerProcess
+    from hubgate.runtime.supervisor import LocalModel
 
 HIDDEN, HEADS, LAYERS, WIDE, MAX_TOKENS, POSITIONS = 32, 4, 2, 64, 48, 64
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{number}" for number in range(96))]
@@ -74,7 +79,7 @@ def random_weights(seed: int = 7) -> dict[str, Array]:
 
 
 def write_tiny_model(folder: Path, *, prefix: str = "", kind: str = "f4") -> dict[str, Array]:
-    """Write the folder as sentence-transformers would; its weights."""
+    """Write the folder as sentence-transformers would, and return its weights."""
     weights = random_weights()
     write_safetensors(
         folder / "model.safetensors",
@@ -123,19 +128,19 @@ def _write_tokenizer(file: Path) -> None:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    # What training leaves in the file, and no embedding may feel.
+    # Training leaves these in the file; they must not affect embeddings.
     tokenizer.enable_truncation(8)
     tokenizer.enable_padding(length=8)
     tokenizer.save(str(file))
 
 
 def ids_of(text: str) -> list[int]:
-    """The token ids of a text of the model's own words, special tokens included."""
+    """The token ids of a text, with special tokens."""
     return [2, *(WORDS.index(word) if word in WORDS else 1 for word in text.split()), 3]
 
 
 def reference(weights: Mapping[str, Array], ids: Sequence[int], pooling: str = "mean") -> Array:
-    """The pooled vector of one text, in f64: BERT as its paper has it, one text at a time and without padding."""
+    """The pooled vector of one text in f64: BERT as in its paper, without batching or padding."""
     w = {name: tensor.astype(np.float64) for name, tensor in weights.items()}
 
     def norm(x: Array, name: str) -> Array:
@@ -169,3 +174,31 @@ def reference(weights: Mapping[str, Array], ids: Sequence[int], pooling: str = "
         wide = gelu(linear(hidden, f"{name}.intermediate.dense"))
         hidden = norm(linear(wide, f"{name}.output.dense") + hidden, f"{name}.output.LayerNorm")
     return np.asarray(hidden.mean(0) if pooling == "mean" else hidden[0])
+
+
+class TinyModelFolder:
+    """A folder with the tiny model, and the vectors it must return."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.weights = write_tiny_model(path)
+
+    def vector(self, text: str) -> Array:
+        return reference(self.weights, ids_of(text))
+
+
+def embed_request(
+    *texts: str, normalize: bool | None = False, prompt: str | None = None
+) -> Callable[[int], EmbedTexts]:
+    return lambda call: EmbedTexts(call, list(texts), normalize, True, False, prompt)
+
+
+async def embed_texts(model: LocalModel, *texts: str) -> Array:
+    reply = await model.ask(embed_request(*texts))
+    assert isinstance(reply, Embedded)
+    return np.frombuffer(reply.vectors, "<f4").reshape(-1, HIDDEN)
+
+
+def worker_process(model: LocalModel) -> WorkerProcess:
+    assert model._start is not None
+    return model._start.result()

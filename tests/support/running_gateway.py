@@ -1,4 +1,4 @@
-"""Runs a whole gate in a thread: the same code as `hubgate serve`, so that tests speak to it over a socket."""
+"""Runs a whole gateway in a thread with the code of `hubgate serve`, so that tests call it over a socket."""
 
 from __future__ import annotations
 
@@ -25,19 +25,18 @@ if TYPE_CHECKING:
 
 
 class Reply(NamedTuple):
-    """What came back over HTTP."""
+    """An HTTP response."""
 
     status: int
     headers: Message
     body: bytes
 
     def json(self) -> Any:
-        """The body, decoded."""
         return json.loads(self.body)
 
 
-class RunningGate:
-    """A gate that runs while its context is open."""
+class RunningGateway:
+    """A gateway that runs while its context is open."""
 
     url: str
     admin_key: str
@@ -49,7 +48,7 @@ class RunningGate:
         self._with_ready_endpoint = with_ready_endpoint
         self._started = threading.Event()
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="gate")
+        self._thread = threading.Thread(target=self._run, name="gateway")
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -62,12 +61,12 @@ class RunningGate:
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
         self._thread.join(60)
-        assert not self._thread.is_alive(), "the gate did not stop"
+        assert not self._thread.is_alive(), "the gateway did not stop"
         if self._failure is not None:
             raise self._failure
 
     def settle(self) -> None:
-        """Wait until the local models answer."""
+        """Wait until the local models are loaded."""
         asyncio.run_coroutine_threadsafe(self.gateway.settled(), self._loop).result(60)
         assert self.gateway.unready() == {}
 
@@ -80,7 +79,7 @@ class RunningGate:
         key: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> Reply:
-        """One request, with the admin key unless another is given; `bytes` are sent as they are, all else as JSON."""
+        """Send a request with the admin key unless `key` is given; a body that is not `bytes` is sent as JSON."""
         payload = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
         sent = {"content-type": "application/json", "authorization": f"Bearer {key or self.admin_key}"}
         sent.update(headers or {})
@@ -97,11 +96,11 @@ class RunningGate:
         form = {"name": name, "source": "fake", **form} if "url" not in form else {"name": name, **form}
         reply = self.request("POST", "/api/endpoints", form)
         assert reply.status == 201, reply.body
-        shown: dict[str, Any] = reply.json()
-        return shown
+        endpoint: dict[str, Any] = reply.json()
+        return endpoint
 
     def create_key(self, name: str = "app", **form: object) -> str:
-        """A new gateway key."""
+        """Create a gateway key and return it."""
         reply = self.request("POST", "/api/keys", {"name": name, **form})
         assert reply.status == 201, reply.body
         key: str = reply.json()["key"]
@@ -112,7 +111,7 @@ class RunningGate:
             uvloop.run(
                 serve(self.settings, started=self._on_start, with_ready_endpoint=self._with_ready_endpoint)
             )
-        except BaseException as error:  # noqa: BLE001 - told in the thread that waits
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
             self._failure = error
         finally:
             self._started.set()

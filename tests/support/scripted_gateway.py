@@ -1,4 +1,4 @@
-"""The whole web application over a model that answers by script: for what a face does with each possible result."""
+"""The whole web application over a scripted model, to test what a face does with each possible result."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ FACTS = Facts(
 
 
 def two_numbers(call: Call) -> Result:
-    """For each text the vector [its place, 0.5], as JSON."""
+    """For each text the JSON vector [its index, 0.5]."""
     assert isinstance(call, Embed)
-    items = [b"[%d,0.5]" % place for place in range(len(call.texts))]
+    items = [b"[%d,0.5]" % index for index in range(len(call.texts))]
     return Vectors(items=items, encoding=Encoding.JSON, tokens=3 * len(items), exact=True)
 
 
-def said_hello(call: GenerationCall) -> Generated:
-    """`hello`, in OpenAI's words."""
+def hello_reply(call: GenerationCall) -> Generated:
+    """`hello` in OpenAI's format."""
     usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
     if isinstance(call, Chat):
         message = {"role": "assistant", "content": "hello"}
@@ -69,12 +69,12 @@ def said_hello(call: GenerationCall) -> Generated:
     return Generated(body=json.dumps(body).encode(), wire_format=WireFormat.OPENAI, prompt_tokens=3, tokens=4)
 
 
-def events_of_hello(call: GenerationCall) -> Iterator[Sequence[bytes]]:
-    """`hel` and `lo`, in OpenAI's words."""
+def hello_events(call: GenerationCall) -> Iterator[Sequence[bytes]]:
+    """`hel` and `lo` in OpenAI's format."""
     chat = isinstance(call, Chat)
     for text, reason in (("hel", None), ("lo", "stop")):
-        said = {"delta": {"content": text}} if chat else {"text": text}
-        choice = {"index": 0, **said, "finish_reason": reason}
+        content = {"delta": {"content": text}} if chat else {"text": text}
+        choice = {"index": 0, **content, "finish_reason": reason}
         kind = "chat.completion.chunk" if chat else "text_completion"
         chunk = {"id": "x", "object": kind, "created": 1, "model": "org/model", "choices": [choice]}
         yield [json.dumps(chunk, separators=(",", ":")).encode()]
@@ -82,7 +82,7 @@ def events_of_hello(call: GenerationCall) -> Iterator[Sequence[bytes]]:
 
 @dataclass
 class ScriptedEvents:
-    """An opened stream."""
+    """A stream of a generation call; `pause` is awaited after each item."""
 
     wire_format: WireFormat
     items: Iterator[Sequence[bytes]]
@@ -101,15 +101,14 @@ class ScriptedEvents:
 
 @dataclass
 class Script:
-    """A model, and the source that opens it. What it does may be replaced at any time; it may raise."""
+    """A model and the source that opens it. Tests replace its callables at any time; they may raise."""
 
     answer: Callable[[Call], Result] = two_numbers
-    written: Callable[[GenerationCall], Generated] = said_hello
-    told: Callable[[GenerationCall], Iterator[Sequence[bytes]]] = events_of_hello
-    wire_format: WireFormat = WireFormat.OPENAI
-    """Of the streams."""
+    written: Callable[[GenerationCall], Generated] = hello_reply
+    told: Callable[[GenerationCall], Iterator[Sequence[bytes]]] = hello_events
+    wire_format: WireFormat = WireFormat.OPENAI  # of streams
     pause: Callable[[], Awaitable[object]] | None = None
-    """What is waited for before a text is written, and after each item of a stream."""
+    """Awaited before a text is generated, and after each item of a stream."""
     write_calls: list[GenerationCall] = field(default_factory=list)
     streams: list[ScriptedEvents] = field(default_factory=list)
     facts: Facts = FACTS
@@ -161,7 +160,7 @@ class Script:
         return call
 
 
-class _FewWrappers(Pipelines):
+class _MinimalPipelines(Pipelines):
     def __init__(self) -> None:
         pass
 
@@ -170,17 +169,17 @@ class _FewWrappers(Pipelines):
         if endpoint.task in GENERATION_TASKS:
             return Pipeline(
                 answer=cast("Upstream", model),
-                writing=cast("GenerationPipeline", _Untouched(cast("TextGenerator", model))),
+                writing=cast("GenerationPipeline", _DirectGeneration(cast("TextGenerator", model))),
             )
         facts = endpoint.facts
         answer = ShortenStep(cast("Upstream", model), model=facts.model, dimensions=facts.dimensions)
         return Pipeline(answer=answer)
 
 
-class _Untouched:
-    def __init__(self, writer: TextGenerator) -> None:
-        self.generate = writer.generate
-        self._stream = writer.stream
+class _DirectGeneration:
+    def __init__(self, generator: TextGenerator) -> None:
+        self.generate = generator.generate
+        self._stream = generator.stream
 
     async def stream(self, call: GenerationCall) -> ManagedStream:
         return ManagedStream(await self._stream(call), lambda: None)
@@ -188,22 +187,20 @@ class _Untouched:
 
 @dataclass
 class Reply:
-    """What came back."""
+    """A response, and in how many parts its body was sent."""
 
     status: int
     headers: dict[str, str]
     body: bytes
     parts: int
-    """In how many the body came."""
 
     def json(self) -> Any:
-        """The body, decoded."""
         return json.loads(self.body)
 
 
 @dataclass
-class ScriptedGate:
-    """The application with one endpoint, `e5`, of two dimensions, behind which the script answers."""
+class ScriptedGateway:
+    """The application with one endpoint, `e5`, with two dimensions, whose model is the script."""
 
     app: AsgiApp
     script: Script
@@ -223,7 +220,7 @@ class ScriptedGate:
         accept: str | None = None,
         more_headers: dict[str, str] | None = None,
     ) -> Reply:
-        """One request straight into the application; `bytes` are sent as they are, all else as JSON."""
+        """Call the ASGI application with one request; a body that is not `bytes` is sent as JSON."""
         payload = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         path, _, query = path.partition("?")
         headers = [(b"content-length", b"%d" % len(payload))]
@@ -258,11 +255,10 @@ class ScriptedGate:
 
 
 @asynccontextmanager
-async def scripted_gate(settings: Settings) -> AsyncIterator[ScriptedGate]:
-    """A fresh one."""
+async def open_scripted_gateway(settings: Settings) -> AsyncIterator[ScriptedGateway]:
     store = await SqlStore.open(settings)
     script = Script()
-    gateway = Gateway(store, script, _FewWrappers())
+    gateway = Gateway(store, script, _MinimalPipelines())
     meter = Meter(gateway.pipelines)
     access, _ = await Access.load(store, ADMIN_KEY)
     await gateway.register(Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None)
@@ -278,7 +274,7 @@ async def scripted_gate(settings: Settings) -> AsyncIterator[ScriptedGate]:
         max_total_body_bytes=4_000_000,
         keys_in_path=True,
     )
-    yield ScriptedGate(app, script, gateway, access, meter, hub)
+    yield ScriptedGateway(app, script, gateway, access, meter, hub)
     await gateway.close()
     await hub.close()
     await store.close()

@@ -1,4 +1,4 @@
-"""Models on a stage: a test says what each of them is, does and waits for, and sees what became of it."""
+"""Stub model sources: a test sets what models are detected, what they reply or raise, and when."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 
 def dedicated(name: str = "e5", **fields: object) -> Endpoint:
-    """A dedicated endpoint."""
     endpoint = Endpoint(
         name=name, task=Task.TEXT_EMBEDDING, source=Source.DEDICATED, url="http://127.0.0.1:1/"
     )
@@ -35,28 +34,26 @@ def dedicated(name: str = "e5", **fields: object) -> Endpoint:
 
 
 def local(name: str = "minilm") -> Endpoint:
-    """A local endpoint."""
     return Endpoint(name=name, task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model="org/model")
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop turn until something is true."""
+    """Run the event loop until the condition is true."""
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0)
 
 
 @dataclass(eq=False)
-class Actor:
-    """An opened upstream."""
+class StubUpstream:
+    """An upstream that the stub sources opened."""
 
-    stage: Stage
+    stage: StubSources
     endpoint: Endpoint
     token: Secret | None
     calls: list[Call] = field(default_factory=list)
     closed: int = 0
-    ended: int = 0
-    """Calls that were cancelled."""
+    cancelled: int = 0
 
     async def __call__(self, call: Call) -> Result:
         self.calls.append(call)
@@ -64,7 +61,7 @@ class Actor:
         try:
             await self.stage.go_on.wait()
         except asyncio.CancelledError:
-            self.ended += 1
+            self.cancelled += 1
             raise
         if self.stage.failure:
             raise self.stage.failure
@@ -82,19 +79,19 @@ class Actor:
 
 
 @dataclass
-class Stage:
-    """The sources of a gateway. What is set here holds for all that is opened."""
+class StubSources:
+    """The sources of a gateway. Its settings apply to every upstream it opens."""
 
     facts: Facts = Facts(engine=Engine.TEI, model="org/model", revision="abc")  # noqa: RUF009 - it is frozen
     vector: tuple[float, ...] = (0.6, 0.8)
     failure: HubgateError | None = None
     absence: HubgateError | None = None
-    """What detection raises."""
+    """Raised by `detect`."""
     awake: bool = False
-    """Whether all servers are known to run."""
+    """Whether every server is reported as running."""
     unopenable: dict[str, HubgateError] = field(default_factory=dict)
-    """What opening raises, by the endpoint's name."""
-    actors: list[Actor] = field(default_factory=list)
+    """Raised by `open`, by endpoint name."""
+    upstreams: list[StubUpstream] = field(default_factory=list)
     detections: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
@@ -105,7 +102,7 @@ class Stage:
         self.go_on.set()
 
     def hold(self) -> None:
-        """Let nobody answer until `go_on` is set; `asked` tells when somebody should."""
+        """Hold every reply until `go_on` is set; `asked` is set by the next call."""
         self.go_on.clear()
         self.asked.clear()
 
@@ -121,12 +118,12 @@ class Stage:
             raise self.absence
         return self.facts
 
-    def open(self, target: Target) -> Actor:
+    def open(self, target: Target) -> StubUpstream:
         endpoint = target.endpoint
         if endpoint.name in self.unopenable:
             raise self.unopenable[endpoint.name]
-        actor = Actor(self, endpoint, target.token)
-        self.actors.append(actor)
+        actor = StubUpstream(self, endpoint, target.token)
+        self.upstreams.append(actor)
         return actor
 
     async def reach(self, endpoint: Endpoint) -> AsyncIterator[Step]:
@@ -134,25 +131,24 @@ class Stage:
             yield step
 
     def open_generator(self, target: Target) -> TextGenerator:
-        raise AssertionError("nobody writes on this stage")
+        raise AssertionError("stub sources open no generator")
 
     async def close(self) -> None:
         self.closed = True
 
     @property
-    def questions(self) -> int:
-        """How many calls came to all of them."""
-        return sum(len(actor.calls) for actor in self.actors)
+    def call_count(self) -> int:
+        """Calls to all upstreams together."""
+        return sum(len(actor.calls) for actor in self.upstreams)
 
     @property
-    def open_actors(self) -> list[Actor]:
-        """Those that nobody closed."""
-        return [actor for actor in self.actors if not actor.closed]
+    def open_upstreams(self) -> list[StubUpstream]:
+        return [actor for actor in self.upstreams if not actor.closed]
 
 
 @pytest.fixture
 async def store(settings: Settings, tmp_path: Path, migrated: Path) -> AsyncIterator[SqlStore]:
-    """A real store, empty."""
+    """An empty SQLite store."""
     shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
     opened = await SqlStore.open(settings)
     yield opened
@@ -160,6 +156,5 @@ async def store(settings: Settings, tmp_path: Path, migrated: Path) -> AsyncIter
 
 
 @pytest.fixture
-async def stage() -> Stage:
-    """Where the models of a test stand."""
-    return Stage()
+async def stage() -> StubSources:
+    return StubSources()

@@ -1,4 +1,4 @@
-"""A browser without a screen: it keeps cookies, sends forms, and follows no redirect by itself."""
+"""An HTTP client for the console: it keeps cookies, sends forms, and does not follow redirects."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from urllib.parse import urlencode, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness import RunningGate
+    from running_gateway import RunningGateway
 
 
 @dataclass(frozen=True)
 class Page:
-    """What came back."""
+    """A response of the console."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -27,37 +27,36 @@ class Page:
 
     @property
     def words(self) -> str:
-        """The text that a reader sees, in one line."""
+        """The visible text in one line."""
         return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", self.text)).split())
 
     @property
     def token(self) -> str:
-        """The form token of its session."""
+        """The CSRF token of the session."""
         found = re.search(r'name="csrf" value="([^"]+)"', self.text)
         assert found, self.text
         return found[1]
 
 
 @dataclass
-class Visitor:
-    """Somebody at a browser."""
+class ConsoleClient:
+    """A browser session without a browser."""
 
-    gate: RunningGate
+    gate: RunningGateway
     cookies: dict[str, str] = field(default_factory=dict)
     csrf: str = ""
 
     def get(self, path: str, **headers: str) -> Page:
-        """One page."""
         return self._ask("GET", path, None, headers)
 
     def post(self, path: str, form: dict[str, str] | None = None, **headers: str) -> Page:
-        """Send a form, with the session's token unless the form has one."""
+        """Send a form, with the session's CSRF token unless the form has one."""
         sent = {"csrf": self.csrf, **(form or {})}
         return self._ask("POST", path, urlencode(sent).encode(), headers)
 
     @contextmanager
     def asking(self, path: str, form: dict[str, str]) -> Iterator[None]:
-        """Send a form, and leave at the end of the context whether or not an answer has come."""
+        """Send a form, and disconnect at the end of the context without reading the reply."""
         connection = http.client.HTTPConnection(urlsplit(self.gate.url).netloc, timeout=60)
         try:
             connection.request("POST", path, urlencode({"csrf": self.csrf, **form}), self._cookies())
@@ -66,7 +65,7 @@ class Visitor:
             connection.close()
 
     def sign_in(self, key: str | None = None) -> Page:
-        """Show a key at the door, the admin key unless another is given."""
+        """Sign in, with the admin key unless another is given."""
         page = self.post("/ui/sign-in", {"key": key or self.gate.admin_key})
         if page.status == 303:
             self.csrf = self.get("/ui/settings").token

@@ -1,4 +1,4 @@
-"""The gate's HTTP client, for one test."""
+"""hubgate's HTTP client for one test."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def pooled(rule: AddressRule | None = None, **options: Any) -> AsyncIterator[PooledClient]:
-    """Opened, and closed at the end, whatever the test did with it."""
+async def open_http_client(rule: AddressRule | None = None, **options: Any) -> AsyncIterator[PooledClient]:
     client = PooledClient(rule or AddressRule(), **options)
     try:
         yield client

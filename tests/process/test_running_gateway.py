@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from gate_process import GateProcess, Home, Reply
+from gateway_process import GatewayProcess, Home, Reply
 from lookalikes import LookAlike, lookalike
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def test_what_a_command_changes_the_running_gate_sees_at_once_and_no_secret_is_l
         assert home.run("remove", "e5").status == 0
         assert gate.embed("e5", "a text", key=admin_key).status == 404
         gate.signal(signal.SIGTERM)
-        assert gate.ended() == 0
+        assert gate.wait() == 0
         assert "cause=endpoint_not_found" in gate.output
         for secret in (admin_key, key, TOKEN):
             assert secret not in gate.output
@@ -93,7 +93,7 @@ def test_a_killed_gate_leaves_no_lock_and_loses_nothing(home: Home) -> None:
             asking = caller.submit(gate.embed, "e5", "never answered", key=key)
             server.wait_until(lambda s: bool(s.posts) and "never answered" in s.posts[-1].texts)
             gate.signal(signal.SIGKILL)
-            assert gate.ended() == -signal.SIGKILL
+            assert gate.wait() == -signal.SIGKILL
             assert isinstance(asking.exception(60), OSError)
         server.heal()
         listed = home.run("list")
@@ -112,7 +112,7 @@ def test_a_call_in_flight_is_answered_before_the_gate_stops(home: Home) -> None:
             gate.wait_for("stopping")
             server.heal()
             assert asking.result(60).status == 200
-            assert gate.ended() == 0
+            assert gate.wait() == 0
 
 
 def test_a_second_signal_sends_everybody_away(home: Home, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_second_signal_sends_everybody_away(home: Home, tmp_path: Path) -> Non
             gate.signal(signal.SIGINT)
             gate.wait_for("stopping")
             gate.signal(signal.SIGINT)
-            assert gate.ended() == 0
+            assert gate.wait() == 0
             told = asking.result(60)
             assert (told.status, told.json()["error"]["code"]) == (503, "gate_stopping")
             assert "Traceback" not in gate.output
@@ -144,19 +144,21 @@ def test_a_load_balancer_has_time_to_notice_before_the_gate_stops(home: Home) ->
         assert gate.request("GET", "/healthz").status == 200
         assert gate.embed("words", "a text", key=key).status == 200
         gate.signal(signal.SIGTERM)
-        assert gate.ended() == 0
+        assert gate.wait() == 0
     with home.serve(HUBGATE_DRAIN_DELAY="1") as gate:
         gate.signal(signal.SIGTERM)
         gate.wait_for("draining")
         gate.wait_for("stopping")
-        assert gate.ended() == 0
+        assert gate.wait() == 0
     with home.serve(HUBGATE_DRAIN_DELAY="300") as gate:
         gate.signal(signal.SIGINT)
-        assert gate.ended() == 0
+        assert gate.wait() == 0
         assert "draining" not in gate.output
 
 
-def in_flight(home: Home, gate: GateProcess, server: LookAlike, caller: ThreadPoolExecutor) -> Future[Reply]:
+def in_flight(
+    home: Home, gate: GatewayProcess, server: LookAlike, caller: ThreadPoolExecutor
+) -> Future[Reply]:
     """A call that its model's server does not answer until it is healed."""
     key = home.run("key", "create", "app").out.strip()
     server.fail("hang", method="POST")

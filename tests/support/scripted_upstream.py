@@ -1,4 +1,4 @@
-"""A model's server that does as it is told, in made-up time."""
+"""A scripted upstream in virtual time: it replies after a delay or fails, and records its calls."""
 
 from __future__ import annotations
 
@@ -18,27 +18,24 @@ if TYPE_CHECKING:
 
 
 def vector(text: str) -> bytes:
-    """The vector of a text: four bytes that tell whose they are."""
+    """The vector of a text: its last four bytes."""
     return text.encode()[-4:].rjust(4)
 
 
 def embed(*texts: str, caller: str = "-", bulk: bool = False, deadline: float | None = None) -> Embed:
-    """A call; its request id is its first text."""
+    """An embed call whose request id is its first text."""
     context = Context(request_id=texts[0] if texts else "-", caller=caller, bulk=bulk, deadline=deadline)
     return Embed(texts=texts, context=context)
 
 
-def refused(status: int = 422, cause: Cause = Cause.INPUT_REFUSED, said: str = "") -> UpstreamRefused:
-    """What a server says no with."""
-    return UpstreamRefused(f"It refused: {said}", status=status, cause=cause, server_message=said)
+def refused(status: int = 422, cause: Cause = Cause.INPUT_REFUSED, message: str = "") -> UpstreamRefused:
+    """The error of an upstream that refuses a call."""
+    return UpstreamRefused(f"It refused: {message}", status=status, cause=cause, server_message=message)
 
 
 @dataclass
-class Scripted:
-    """Answers after `seconds`; keeps what it was asked, and when.
-
-    `fault` may raise instead, given the texts; `tokens` counts a text's tokens if the engine tells.
-    """
+class ScriptedUpstream:
+    """Replies after `seconds`, or raises what `fault` returns for the texts. Records each call and its time."""
 
     seconds: float = 0.1
     fault: Callable[[Sequence[str]], Exception | None] = lambda texts: None
@@ -50,7 +47,6 @@ class Scripted:
     busiest: int = 0
 
     async def __call__(self, call: Call) -> Result:
-        """Answer, or fail as told."""
         self.calls.append(call)
         self.asked.append(list(call.texts))
         self.times.append(now())

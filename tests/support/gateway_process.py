@@ -1,4 +1,4 @@
-"""`hubgate` as a process, as an operator has it: a home of its own, its output line by line, signals."""
+"""Runs `hubgate` as a separate process, with its own home, and reads its output line by line."""
 
 from __future__ import annotations
 
@@ -12,40 +12,33 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from commands import CommandResult
+
 if TYPE_CHECKING:
     import signal
     from pathlib import Path
     from typing import IO
 
 HUBGATE = (sys.executable, "-m", "hubgate")
-_PATIENCE = 60.0
-
-
-class Ran(NamedTuple):
-    """How a command ended."""
-
-    status: int
-    out: str
-    err: str
+_TIMEOUT_SECONDS = 60.0
 
 
 class Reply(NamedTuple):
-    """What came back over HTTP."""
+    """An HTTP response."""
 
     status: int
     body: bytes
 
     def json(self) -> Any:
-        """The body, decoded."""
         return json.loads(self.body)
 
 
 class Home:
-    """A folder for a gate's data and its key file, and commands that work on it."""
+    """A folder for a gateway's data and key file, and commands that run on it."""
 
     def __init__(self, folder: Path) -> None:
-        ours = ("HUBGATE_", "HF_", "XDG_")
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        removed = ("HUBGATE_", "HF_", "XDG_")
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(removed)}
         self.env |= {
             "HOME": str(folder),
             "HUBGATE_HOME": str(folder / "data"),
@@ -53,25 +46,25 @@ class Home:
             "HF_HUB_OFFLINE": "1",
         }
 
-    def run(self, *arguments: str, **env: str) -> Ran:
-        """One command, to its end."""
-        ended = subprocess.run(
+    def run(self, *arguments: str, **env: str) -> CommandResult:
+        """Run one command and wait for it."""
+        completed = subprocess.run(
             [*HUBGATE, *arguments],
             env=self.env | env,
             capture_output=True,
             text=True,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT_SECONDS,
             check=False,
         )
-        return Ran(ended.returncode, ended.stdout, ended.stderr)
+        return CommandResult(completed.returncode, completed.stdout, completed.stderr)
 
-    def serve(self, **env: str) -> GateProcess:
-        """`hubgate serve`, while the context is open."""
-        return GateProcess(self.env | env)
+    def serve(self, **env: str) -> GatewayProcess:
+        """Run `hubgate serve` while the context is open."""
+        return GatewayProcess(self.env | env)
 
 
-class GateProcess:
-    """A gate that runs while its context is open."""
+class GatewayProcess:
+    """`hubgate serve`, running while its context is open."""
 
     url: str
 
@@ -82,7 +75,6 @@ class GateProcess:
         self._open = 2
 
     def __enter__(self) -> Self:
-        """Start it, and wait until it serves."""
         self._process = subprocess.Popen(
             [*HUBGATE, "serve"],
             env=self._env,
@@ -102,60 +94,56 @@ class GateProcess:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self.ended()
+        self.wait()
 
     @property
     def pid(self) -> int:
-        """Of the process."""
         return self._process.pid
 
     @property
     def output(self) -> str:
-        """All that it has said, on both streams."""
+        """Everything printed so far to stdout and stderr."""
         with self._more:
             return "".join(self._lines)
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """The first place in the output that matches, once there is one."""
+        """Wait for output that matches the pattern."""
         found = None
 
-        def said() -> bool:
+        def matches() -> bool:
             nonlocal found
             found = re.search(pattern, "".join(self._lines))
             return found is not None or not self._open
 
         with self._more:
-            self._more.wait_for(said, _PATIENCE)
-        assert found is not None, f"never said {pattern!r}:\n{self.output}"
+            self._more.wait_for(matches, _TIMEOUT_SECONDS)
+        assert found is not None, f"never printed {pattern!r}:\n{self.output}"
         return found
 
-    def signal(self, which: signal.Signals) -> None:
-        """Send a signal."""
-        self._process.send_signal(which)
+    def signal(self, signum: signal.Signals) -> None:
+        self._process.send_signal(signum)
 
-    def ended(self) -> int:
-        """The exit status, once it has ended and all it said is read."""
-        status = self._process.wait(_PATIENCE)
+    def wait(self) -> int:
+        """Wait until the process exits and all its output is read, and return its status."""
+        status = self._process.wait(_TIMEOUT_SECONDS)
         for reader in self._readers:
             reader.join()
         return status
 
     def request(self, method: str, path: str, body: object = None, *, key: str | None = None) -> Reply:
-        """One request over its socket."""
         headers = {"Content-Type": "application/json"}
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
         payload = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, payload, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=_PATIENCE) as reply:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as reply:
                 return Reply(reply.status, reply.read())
         except urllib.error.HTTPError as error:
             with error:
                 return Reply(error.code, error.read())
 
     def embed(self, model: str, text: str, *, key: str) -> Reply:
-        """One text, through the OpenAI face."""
         return self.request("POST", "/v1/embeddings", {"model": model, "input": text}, key=key)
 
     def _read(self, stream: IO[str]) -> None:

@@ -1,4 +1,4 @@
-"""Endpoints that write, behind a scripted gate; and the events of a stream, read back."""
+"""Endpoints that generate text behind a scripted gateway, and parsers of what they stream."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from scripted import two_numbers
+from scripted_gateway import two_numbers
 
 from hubgate.domain.calls import (
     Chat,
@@ -23,20 +23,20 @@ from hubgate.domain.endpoint import Endpoint, Source, Task
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from scripted import ScriptedGate
+    from scripted_gateway import ScriptedGateway
 
     from hubgate.domain.calls import Call, GenerationCall, Result
 
 
-async def add_writer(
-    gate: ScriptedGate, name: str = "llm", task: Task = Task.CHAT_COMPLETION, **facts: Any
+async def add_generator(
+    gate: ScriptedGateway, name: str = "llm", task: Task = Task.CHAT_COMPLETION, **facts: Any
 ) -> None:
-    """Register an endpoint that writes; `facts` are what is known of its model besides."""
+    """Register an endpoint that generates text; `facts` are what detection reports besides."""
     await add(gate, name, task, **facts)
     gate.script.write_calls.clear()
 
 
-async def add(gate: ScriptedGate, name: str, task: Task, **facts: Any) -> None:
+async def add(gate: ScriptedGateway, name: str, task: Task, **facts: Any) -> None:
     """Register an endpoint of any task."""
     gate.script.answer = by_length
     gate.script.facts = replace(gate.script.facts, **facts)
@@ -45,7 +45,7 @@ async def add(gate: ScriptedGate, name: str, task: Task, **facts: Any) -> None:
 
 
 def by_length(call: Call) -> Result:
-    """To a reranker: the longer a text, the better. To a sparse model: one word. To any other: two numbers."""
+    """Scores by text length for a reranker, one sparse vector per text, else `two_numbers`."""
     if isinstance(call, Rerank):
         return Scores(items=[len(text) / 10 for text in call.texts], tokens=7 * len(call.texts), exact=True)
     if isinstance(call, SparseEmbed):
@@ -53,14 +53,14 @@ def by_length(call: Call) -> Result:
     return two_numbers(call)
 
 
-def asked_chat(gate: ScriptedGate) -> dict[str, Any]:
+def last_chat(gate: ScriptedGateway) -> dict[str, Any]:
     """The fields of the last call, which must be a `Chat`."""
     call = gate.script.write_calls[-1]
     assert isinstance(call, Chat)
     return {name: json.loads(value) for name, value in call.fields.items()}
 
 
-def asked_complete(gate: ScriptedGate) -> Complete:
+def last_completion(gate: ScriptedGateway) -> Complete:
     """The last call, which must be a `Complete`."""
     call = gate.script.write_calls[-1]
     assert isinstance(call, Complete)
@@ -68,28 +68,28 @@ def asked_complete(gate: ScriptedGate) -> Complete:
 
 
 def fields_of(call: Complete) -> dict[str, Any]:
-    """The fields of a call, decoded."""
+    """The decoded fields of a call."""
     return {name: json.loads(value) for name, value in call.fields.items()}
 
 
-def events_in(body: bytes) -> list[Any]:
-    """The data of each event, decoded, `[DONE]` as it is; every event must have only data."""
-    told = body.decode().split("\n\n")
-    assert told.pop() == ""
-    lines = [event.removeprefix("data:").strip() for event in told if event.startswith("data:")]
-    assert len(lines) == len(told)
+def parse_events(body: bytes) -> list[Any]:
+    """The decoded data of each event, except `[DONE]`; no event may have another field."""
+    events = body.decode().split("\n\n")
+    assert events.pop() == ""
+    lines = [event.removeprefix("data:").strip() for event in events if event.startswith("data:")]
+    assert len(lines) == len(events)
     return [line if line == "[DONE]" else json.loads(line) for line in lines]
 
 
-def in_tgi(call: GenerationCall) -> Generated:
-    """`hello`, in the words of text-generation-inference."""
+def tgi_reply(call: GenerationCall) -> Generated:
+    """`hello` in TGI's format."""
     details = {"finish_reason": "eos_token", "generated_tokens": 1, "seed": None, "prefill": [], "tokens": []}
     body = {"generated_text": "hello", "details": details}
     return Generated(body=json.dumps(body).encode(), wire_format=WireFormat.TGI, prompt_tokens=3, tokens=4)
 
 
-def events_in_tgi(call: GenerationCall) -> Iterator[Sequence[bytes]]:
-    """`hel`, `lo` and the end, in the words of text-generation-inference."""
+def tgi_events(call: GenerationCall) -> Iterator[Sequence[bytes]]:
+    """`hel`, `lo` and the last event, in TGI's format."""
     for index, text in enumerate(("hel", "lo"), 1):
         token = {"id": 40 + index, "text": text, "logprob": -0.5, "special": False}
         yield [json.dumps({"index": index, "token": token, "generated_text": None, "details": None}).encode()]
