@@ -88,7 +88,7 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
         hub = open_hub(settings)
         closing.push_async_callback(hub.close)
         closing.push_async_callback(gateway.close)
-        await gateway.load()
+        await gateway.registry.load()
         closing.push_async_callback(_end, asyncio.create_task(_flush(access, gateway.usage)))
         yield Gate(
             app=create_app(

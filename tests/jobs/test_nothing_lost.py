@@ -111,7 +111,7 @@ def test_a_text_of_megabytes_is_counted_by_its_beginning(
     assert ran.err.endswith("tokens are in no vector. Use --chunk to split them.\n")
     (row,) = read(out)
     assert row["tokens_unread"] == pytest.approx(300_000 - LIMIT, rel=0.001)
-    assert minilm.gateway.find("minilm").token_limit == LIMIT
+    assert minilm.gateway.registry.find("minilm").token_limit == LIMIT
 
 
 def test_where_nobody_can_see_a_cut_the_job_says_so_and_so_did_the_registration(
@@ -172,4 +172,4 @@ def test_the_chunk_command_cuts_as_an_endpoint_does(
     assert settled == default == same != fitting
     unknown = answers("--endpoint", "nobody")
     assert "No endpoint is named [nobody]" in unknown[0]["error"]
-    assert minilm.gateway.find("minilm").chunking is None
+    assert minilm.gateway.registry.find("minilm").chunking is None

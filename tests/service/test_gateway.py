@@ -53,20 +53,20 @@ class TestRegister:
     async def test_what_is_learned_is_stored_with_the_token(
         self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
-        registered = await gateway.register(dedicated(), TOKEN)
+        registered = await gateway.registry.register(dedicated(), TOKEN)
         assert registered.facts.dimensions == 2
         assert registered.facts.fingerprint is not None
         assert await store.endpoints() == [Target(registered, TOKEN)]
-        assert gateway.find("e5") == registered
-        assert gateway.token_hint("e5") == "…_all"
+        assert gateway.registry.find("e5") == registered
+        assert gateway.registry.token_hint("e5") == "…_all"
         assert (stage.detections, stage.call_count) == (1, 1)
 
     async def test_a_name_that_is_taken_is_refused_before_the_model_is_asked(
         self, gateway: Gateway, stage: StubSources
     ) -> None:
-        await gateway.register(dedicated(), None)
+        await gateway.registry.register(dedicated(), None)
         with pytest.raises(EndpointExists):
-            await gateway.register(dedicated(), None)
+            await gateway.registry.register(dedicated(), None)
         assert stage.detections == 1
 
     async def test_nothing_is_stored_when_nothing_is_detected(
@@ -74,7 +74,7 @@ class TestRegister:
     ) -> None:
         stage.absence = UpstreamUnreachable("Nothing listens.")
         with pytest.raises(UpstreamUnreachable):
-            await gateway.register(dedicated(), None)
+            await gateway.registry.register(dedicated(), None)
         assert await stored(store) == []
         assert stage.upstreams == []
 
@@ -93,9 +93,9 @@ class TestRegister:
     ) -> None:
         stage.vector = vector
         with pytest.raises(error):
-            await gateway.register(dedicated(dimensions=2), None)
+            await gateway.registry.register(dedicated(dimensions=2), None)
         assert await stored(store) == []
-        assert gateway.endpoints() == []
+        assert gateway.registry.endpoints() == []
         assert stage.open_upstreams == []
 
     async def test_a_model_that_does_not_answer_in_time_is_told_with_the_time(
@@ -103,7 +103,7 @@ class TestRegister:
     ) -> None:
         stage.hold()
         with pytest.raises(DeadlineExceeded, match=r"within 0\.01 seconds"):
-            await gateway.register(dedicated(), None, within=0.01)
+            await gateway.registry.register(dedicated(), None, within=0.01)
         assert stage.open_upstreams == []
 
     async def test_nothing_is_served_and_the_upstream_closed_when_it_cannot_be_stored(
@@ -113,17 +113,19 @@ class TestRegister:
             other.execute("DROP TABLE endpoints")
         other.close()
         with pytest.raises(StoreFailed):
-            await gateway.register(dedicated(), None)
-        assert gateway.endpoints() == []
+            await gateway.registry.register(dedicated(), None)
+        assert gateway.registry.endpoints() == []
         assert stage.open_upstreams == []
 
     async def test_of_two_at_once_one_wins_and_the_other_asks_nothing(
         self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
         one, other = await asyncio.gather(
-            gateway.register(dedicated(), None), gateway.register(dedicated(), None), return_exceptions=True
+            gateway.registry.register(dedicated(), None),
+            gateway.registry.register(dedicated(), None),
+            return_exceptions=True,
         )
-        assert one == gateway.find("e5")
+        assert one == gateway.registry.find("e5")
         assert isinstance(other, EndpointExists)
         assert await stored(store) == ["e5"]
         assert (stage.detections, len(stage.open_upstreams)) == (1, 1)
@@ -132,7 +134,7 @@ class TestRegister:
         self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
         stage.hold()
-        registering = asyncio.create_task(gateway.register(dedicated(), None))
+        registering = asyncio.create_task(gateway.registry.register(dedicated(), None))
         await stage.asked.wait()
         registering.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -145,9 +147,9 @@ class TestRegister:
     ) -> None:
         other = sqlite3.connect(settings.database, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")  # whoever wants to write now has to wait
-        registering = asyncio.create_task(gateway.register(dedicated(), None))
+        registering = asyncio.create_task(gateway.registry.register(dedicated(), None))
         await stage.asked.wait()
-        next_one = asyncio.create_task(gateway.register(dedicated(), None))
+        next_one = asyncio.create_task(gateway.registry.register(dedicated(), None))
         for _ in range(20):  # the few turns of the loop from the answer to the store
             await asyncio.sleep(0)
         registering.cancel()
@@ -158,53 +160,53 @@ class TestRegister:
         with pytest.raises(EndpointExists):
             await next_one
         assert await stored(store) == ["e5"]
-        assert gateway.find("e5").name == "e5"
+        assert gateway.registry.find("e5").name == "e5"
 
 
 class TestUpdate:
     async def test_an_equal_endpoint_asks_nobody(self, gateway: Gateway, stage: StubSources) -> None:
-        endpoint = await gateway.register(dedicated(), TOKEN)
-        assert await gateway.update(endpoint) == endpoint
-        assert await gateway.update(endpoint, Secret(TOKEN.reveal())) == endpoint
+        endpoint = await gateway.registry.register(dedicated(), TOKEN)
+        assert await gateway.registry.update(endpoint) == endpoint
+        assert await gateway.registry.update(endpoint, Secret(TOKEN.reveal())) == endpoint
         assert (stage.detections, stage.call_count) == (1, 1)
 
     async def test_the_old_token_stays_unless_there_is_a_new_one(
         self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
-        endpoint = await gateway.register(dedicated(), TOKEN)
-        changed = await gateway.update(replace(endpoint, requests_per_minute=5))
+        endpoint = await gateway.registry.register(dedicated(), TOKEN)
+        changed = await gateway.registry.update(replace(endpoint, requests_per_minute=5))
         assert await store.endpoints() == [Target(changed, TOKEN)]
         another = Secret("hf_another_token")
-        await gateway.update(changed, another)
+        await gateway.registry.update(changed, another)
         assert await store.endpoints() == [Target(changed, another)]
         assert stage.upstreams[-1].token == another
 
     async def test_settings_that_do_not_work_leave_the_old_ones_in_force(
         self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
-        endpoint = await gateway.register(dedicated(), TOKEN)
+        endpoint = await gateway.registry.register(dedicated(), TOKEN)
         stage.failure = UpstreamUnreachable("Gone.")
         with pytest.raises(UpstreamUnreachable):
-            await gateway.update(replace(endpoint, requests_per_minute=5))
+            await gateway.registry.update(replace(endpoint, requests_per_minute=5))
         stage.failure = None
-        assert gateway.find("e5") == endpoint
+        assert gateway.registry.find("e5") == endpoint
         assert await store.endpoints() == [Target(endpoint, TOKEN)]
-        await gateway.embed("e5", CALL)
+        await gateway.inference.embed("e5", CALL)
         assert stage.upstreams[0].calls[-1] == stage.upstreams[0].calls[1]
 
     async def test_who_is_being_answered_and_who_waits_is_answered_by_the_old_one_which_then_closes(
         self, gateway: Gateway, stage: StubSources
     ) -> None:
-        endpoint = await gateway.register(dedicated(max_concurrent_requests=1, burst=9), None)
+        endpoint = await gateway.registry.register(dedicated(max_concurrent_requests=1, burst=9), None)
         old = stage.upstreams[0]
         stage.hold()
-        calls = [asyncio.create_task(gateway.embed("e5", CALL))]
+        calls = [asyncio.create_task(gateway.inference.embed("e5", CALL))]
         await stage.asked.wait()
-        calls += [asyncio.create_task(gateway.embed("e5", CALL)) for _ in range(2)]
+        calls += [asyncio.create_task(gateway.inference.embed("e5", CALL)) for _ in range(2)]
         queue = gateway.pipelines()["e5"].queue
         assert queue is not None
         await until(lambda: queue.queued_calls == 2)
-        updating = asyncio.create_task(gateway.update(replace(endpoint, requests_per_minute=5)))
+        updating = asyncio.create_task(gateway.registry.update(replace(endpoint, requests_per_minute=5)))
         await until(lambda: len(stage.upstreams) == 2)
         stage.go_on.set()
         await updating
@@ -212,19 +214,19 @@ class TestUpdate:
         assert all(isinstance(answer, Vectors) for answer in answers)
         assert [len(call.texts) for call in old.calls[1:]] == [1, 2]
         await until(lambda: old.closed == 1)
-        await gateway.embed("e5", CALL)
+        await gateway.inference.embed("e5", CALL)
         assert len(stage.upstreams[1].calls) == 2
 
     async def test_an_unknown_endpoint_is_not_found(self, gateway: Gateway) -> None:
         with pytest.raises(EndpointNotFound):
-            await gateway.update(dedicated())
+            await gateway.registry.update(dedicated())
 
     async def test_one_that_is_removed_meanwhile_is_not_found(self, gateway: Gateway) -> None:
-        endpoint = await gateway.register(dedicated(), None)
-        removing = asyncio.create_task(gateway.remove("e5"))
+        endpoint = await gateway.registry.register(dedicated(), None)
+        removing = asyncio.create_task(gateway.registry.remove("e5"))
         await asyncio.sleep(0)
         with pytest.raises(EndpointNotFound):
-            await gateway.update(replace(endpoint, requests_per_minute=5))
+            await gateway.registry.update(replace(endpoint, requests_per_minute=5))
         await removing
 
 
@@ -232,13 +234,13 @@ class TestRemove:
     async def test_calls_in_flight_are_answered_and_later_ones_refused(
         self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
-        await gateway.register(dedicated(), None)
+        await gateway.registry.register(dedicated(), None)
         stage.hold()
-        call = asyncio.create_task(gateway.embed("e5", CALL))
+        call = asyncio.create_task(gateway.inference.embed("e5", CALL))
         await stage.asked.wait()
-        await gateway.remove("e5")
+        await gateway.registry.remove("e5")
         with pytest.raises(EndpointNotFound):
-            await gateway.embed("e5", CALL)
+            await gateway.inference.embed("e5", CALL)
         assert await stored(store) == []
         assert stage.open_upstreams != []
         stage.go_on.set()
@@ -247,7 +249,7 @@ class TestRemove:
 
     async def test_an_unknown_endpoint_is_not_found(self, gateway: Gateway) -> None:
         with pytest.raises(EndpointNotFound):
-            await gateway.remove("none")
+            await gateway.registry.remove("none")
 
 
 class TestClose:
@@ -255,13 +257,13 @@ class TestClose:
         self, store: SqlStore, stage: StubSources
     ) -> None:
         gateway = Gateway(store, stage, Pipelines(None, time.monotonic))
-        await gateway.register(dedicated("kept", max_concurrent_requests=1), None)
-        await gateway.register(dedicated("removed"), None)
+        await gateway.registry.register(dedicated("kept", max_concurrent_requests=1), None)
+        await gateway.registry.register(dedicated("removed"), None)
         stage.hold()
-        flying = [asyncio.create_task(gateway.embed(name, CALL)) for name in ("kept", "removed")]
+        flying = [asyncio.create_task(gateway.inference.embed(name, CALL)) for name in ("kept", "removed")]
         await until(lambda: stage.call_count == 4)
-        waiting = asyncio.create_task(gateway.embed("kept", CALL))
-        await gateway.remove("removed")
+        waiting = asyncio.create_task(gateway.inference.embed("kept", CALL))
+        await gateway.registry.remove("removed")
         closing = asyncio.create_task(gateway.close())
         with pytest.raises(QueueFull, match="being closed"):
             await waiting
@@ -274,14 +276,14 @@ class TestClose:
 
 async def test_an_endpoint_of_another_task_is_told_apart(gateway: Gateway, store: SqlStore) -> None:
     await store.add_endpoint(Target(dedicated("ranker", task=Task.RERANK)))
-    await gateway.load()
+    await gateway.registry.load()
     with pytest.raises(WrongTask, match="serves rerank, not text_embedding"):
-        await gateway.embed("ranker", CALL)
+        await gateway.inference.embed("ranker", CALL)
 
 
 async def test_endpoints_are_listed_by_name(gateway: Gateway) -> None:
-    await gateway.register(dedicated("b"), None)
-    await gateway.register(local("a"), TOKEN)
-    assert [endpoint.name for endpoint in gateway.endpoints()] == ["a", "b"]
+    await gateway.registry.register(dedicated("b"), None)
+    await gateway.registry.register(local("a"), TOKEN)
+    assert [endpoint.name for endpoint in gateway.registry.endpoints()] == ["a", "b"]
     assert list(gateway.pipelines()) == ["a", "b"]
-    assert gateway.token_hint("b") is None
+    assert gateway.registry.token_hint("b") is None

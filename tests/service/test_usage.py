@@ -207,7 +207,7 @@ async def test_what_queues_count_is_taken_once_and_outlives_their_endpoint(
     store: SqlStore, stage: StubSources
 ) -> None:
     gateway = Gateway(store, stage, Pipelines(None, time.monotonic))
-    endpoint = await gateway.register(dedicated(), None)
+    endpoint = await gateway.registry.register(dedicated(), None)
     hands = Hands()
     usage = Usage(store.usage, lambda: hands.pipelines, hands)
 
@@ -216,16 +216,16 @@ async def test_what_queues_count_is_taken_once_and_outlives_their_endpoint(
         return sum(row.tally.upstream_requests for row in rows if row.group == ("e5", ""))
 
     hands.pipelines = gateway.pipelines()
-    await gateway.embed("e5", CALL)
+    await gateway.inference.embed("e5", CALL)
     assert await sent() == 1
     assert await sent() == 1
-    await gateway.embed("e5", CALL)
-    await gateway.edit(endpoint, None, keep_token=False)
-    await gateway.update(dedicated(burst=3))
+    await gateway.inference.embed("e5", CALL)
+    await gateway.registry.edit(endpoint, None, keep_token=False)
+    await gateway.registry.update(dedicated(burst=3))
     hands.pipelines = gateway.pipelines()
-    await gateway.embed("e5", CALL)
+    await gateway.inference.embed("e5", CALL)
     assert await sent() == 3
-    await gateway.embed("e5", CALL)
+    await gateway.inference.embed("e5", CALL)
     hands.pipelines = {}
     assert await sent() == 4
     assert await sent() == 4

@@ -40,7 +40,7 @@ async def add(gate: ScriptedGateway, name: str, task: Task, **facts: Any) -> Non
     """Register an endpoint of any task."""
     gate.script.answer = by_length
     gate.script.facts = replace(gate.script.facts, **facts)
-    await gate.gateway.register(Endpoint(name=name, task=task, source=Source.FAKE), None)
+    await gate.gateway.registry.register(Endpoint(name=name, task=task, source=Source.FAKE), None)
     gate.script.calls.clear()
 
 

@@ -67,8 +67,8 @@ class RunningGateway:
 
     def settle(self) -> None:
         """Wait until the local models are loaded."""
-        asyncio.run_coroutine_threadsafe(self.gateway.settled(), self._loop).result(60)
-        assert self.gateway.unready() == {}
+        asyncio.run_coroutine_threadsafe(self.gateway.startup.settled(), self._loop).result(60)
+        assert self.gateway.startup.unready() == {}
 
     def request(
         self,

@@ -169,7 +169,7 @@ class _MinimalPipelines(Pipelines):
         if endpoint.task in GENERATION_TASKS:
             return Pipeline(
                 answer=cast("Upstream", model),
-                writing=cast("GenerationPipeline", _DirectGeneration(cast("TextGenerator", model))),
+                generation=cast("GenerationPipeline", _DirectGeneration(cast("TextGenerator", model))),
             )
         facts = endpoint.facts
         answer = ShortenStep(cast("Upstream", model), model=facts.model, dimensions=facts.dimensions)
@@ -261,7 +261,7 @@ async def open_scripted_gateway(settings: Settings) -> AsyncIterator[ScriptedGat
     gateway = Gateway(store, script, _MinimalPipelines())
     meter = Meter(gateway.pipelines)
     access, _ = await Access.load(store, ADMIN_KEY)
-    await gateway.register(Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None)
+    await gateway.registry.register(Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None)
     script.calls.clear()
     hub = open_hub(settings)
     app = create_app(

@@ -58,7 +58,7 @@ def create_app(
         access,
         meter,
         gateway.usage,
-        endpoints=gateway.endpoints,
+        endpoints=gateway.registry.endpoints,
         max_body_bytes=max_body_bytes,
         max_total_body_bytes=max_total_body_bytes,
         keys_in_path=keys_in_path,

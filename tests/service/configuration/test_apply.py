@@ -35,7 +35,7 @@ async def test_a_new_key_is_told_though_an_endpoint_is_removed_before_its_fallba
     before, stage.go_on = stage.go_on, asyncio.Event()
     before.set()
     await until(lambda: len(stage.upstreams) == 2)
-    await gateway.remove("first")
+    await gateway.registry.remove("first")
     stage.go_on.set()
     first, second, key = await applying
     assert isinstance(first.failure, EndpointNotFound)

@@ -215,7 +215,7 @@ def test_minilm_reads_141_words_of_english_and_250_are_warned_of(local_gate: Run
     assert facts["chunk_fit"] == {"words": 36, "language": "Korean", "words_in_english": 141}
     assert facts["warnings"] == []
     assert local_gate.request("GET", f"/hf/{NAME}/info").json()["hubgate"]["chunk_fit"] == facts["chunk_fit"]
-    assert size_warning(local_gate.gateway.find(NAME), DEFAULT_CHUNKING) == (
+    assert size_warning(local_gate.gateway.registry.find(NAME), DEFAULT_CHUNKING) == (
         "Chunks of 250 words can be longer than the 256 tokens that the model reads, and what is beyond is not in "
         "their vectors. max_chunk_size 36 fits all that was tried with the model's own tokenizer (most tokens a word: "
         "Korean); 141 fits English. Without chunking_settings, chunks are cut so that the model reads all of them."

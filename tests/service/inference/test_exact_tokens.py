@@ -16,7 +16,7 @@ from scripted_gateway import Script
 from tokenizers import Tokenizer
 
 from hubgate.domain.endpoint import Endpoint, Source, Target, Task
-from hubgate.service.registry.validation import prove
+from hubgate.service.registry.validation import validate_endpoint
 from hubgate.upstreams.local.files import packaged
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class Waiting:
 async def test_who_leaves_while_the_hub_is_asked_leaves_no_model_open() -> None:
     script, counters = Closing(), Waiting()
     draft = Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
-    asking = asyncio.create_task(prove(script, Target(draft), None, counters=counters))
+    asking = asyncio.create_task(validate_endpoint(script, Target(draft), None, counters=counters))
     await counters.asked.wait()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):

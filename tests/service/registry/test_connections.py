@@ -38,56 +38,56 @@ async def gateway(store: SqlStore, stage: StubSources) -> AsyncIterator[Gateway]
 async def test_an_endpoint_is_reached_with_its_connections_token_and_stores_none(
     gateway: Gateway, store: SqlStore, stage: StubSources
 ) -> None:
-    await gateway.connect("team", TOKEN)
-    endpoint = await gateway.register(dedicated(connection="team"), None)
+    await gateway.connections.add("team", TOKEN)
+    endpoint = await gateway.registry.register(dedicated(connection="team"), None)
     assert stage.upstreams[-1].token == TOKEN
     assert await store.endpoints() == [Target(endpoint)]
-    assert gateway.token_hint("e5") is None
-    twin = await gateway.clone("e5", "twin")
+    assert gateway.registry.token_hint("e5") is None
+    twin = await gateway.registry.clone("e5", "twin")
     assert twin.connection == "team"
     again = Gateway(store, stage, Pipelines(None, time.monotonic))
-    await again.load()
+    await again.registry.load()
     assert stage.upstreams[-1].token == TOKEN
-    assert [one.name for one in again.connections()] == ["team"]
+    assert [one.name for one in again.connections.all()] == ["team"]
     await again.close()
 
 
 async def test_a_new_token_is_used_at_once_by_all_who_name_it(gateway: Gateway, stage: StubSources) -> None:
-    made = await gateway.connect("team", TOKEN)
+    made = await gateway.connections.add("team", TOKEN)
     for name in ("one", "two"):
-        await gateway.register(dedicated(name, connection="team"), None)
-    await gateway.register(dedicated("own"), TOKEN)
-    replaced = await gateway.reconnect("team", ANOTHER)
+        await gateway.registry.register(dedicated(name, connection="team"), None)
+    await gateway.registry.register(dedicated("own"), TOKEN)
+    replaced = await gateway.connections.replace("team", ANOTHER)
     assert replaced.created_at == made.created_at
     opened = {actor.endpoint.name: actor.token for actor in stage.upstreams}
     assert opened == {"one": ANOTHER, "two": ANOTHER, "own": TOKEN}
     assert stage.detections == 3, "nobody was asked again"
-    await gateway.embed("one", CALL)
+    await gateway.inference.embed("one", CALL)
 
 
 async def test_a_token_that_comes_while_an_endpoint_is_proved_is_the_one_that_it_uses(
     gateway: Gateway, stage: StubSources
 ) -> None:
-    await gateway.connect("team", TOKEN)
+    await gateway.connections.add("team", TOKEN)
     stage.hold()
-    registering = asyncio.create_task(gateway.register(dedicated(connection="team"), None))
+    registering = asyncio.create_task(gateway.registry.register(dedicated(connection="team"), None))
     await stage.asked.wait()
-    await gateway.reconnect("team", ANOTHER)
+    await gateway.connections.replace("team", ANOTHER)
     stage.go_on.set()
     await registering
     assert stage.upstreams[-1].token == ANOTHER
-    await gateway.embed("e5", CALL)
+    await gateway.inference.embed("e5", CALL)
     assert len(stage.upstreams[-1].calls) == 1
 
 
 async def test_a_connection_that_goes_while_an_endpoint_is_proved_is_missed_before_it_is_stored(
     gateway: Gateway, store: SqlStore, stage: StubSources
 ) -> None:
-    await gateway.connect("team", TOKEN)
+    await gateway.connections.add("team", TOKEN)
     stage.hold()
-    registering = asyncio.create_task(gateway.register(dedicated(connection="team"), None))
+    registering = asyncio.create_task(gateway.registry.register(dedicated(connection="team"), None))
     await stage.asked.wait()
-    await gateway.disconnect("team")
+    await gateway.connections.remove("team")
     stage.go_on.set()
     with pytest.raises(InvalidEndpoint, match="No connection"):
         await registering
@@ -98,69 +98,69 @@ async def test_a_connection_that_goes_while_an_endpoint_is_proved_is_missed_befo
 async def test_an_endpoint_changes_between_a_connection_and_a_token_of_its_own(
     gateway: Gateway, store: SqlStore, stage: StubSources
 ) -> None:
-    await gateway.connect("team", TOKEN)
-    endpoint = await gateway.register(dedicated(), ANOTHER)
-    joined = await gateway.edit(replace(endpoint, connection="team"))
+    await gateway.connections.add("team", TOKEN)
+    endpoint = await gateway.registry.register(dedicated(), ANOTHER)
+    joined = await gateway.registry.edit(replace(endpoint, connection="team"))
     assert (stage.detections, stage.upstreams[-1].token) == (2, TOKEN)
     assert await store.endpoints() == [Target(joined)]
-    left = await gateway.edit(replace(joined, connection=None), ANOTHER, keep_token=False)
+    left = await gateway.registry.edit(replace(joined, connection=None), ANOTHER, keep_token=False)
     assert await store.endpoints() == [Target(left, ANOTHER)]
-    joined = await gateway.edit(replace(left, connection="team"))
-    updated = await gateway.update(joined, ANOTHER)
+    joined = await gateway.registry.edit(replace(left, connection="team"))
+    updated = await gateway.registry.update(joined, ANOTHER)
     assert updated.connection is None
     assert await store.endpoints() == [Target(updated, ANOTHER)]
 
 
 async def test_a_connection_in_use_stays_and_says_by_whom(gateway: Gateway) -> None:
-    await gateway.connect("team", TOKEN)
+    await gateway.connections.add("team", TOKEN)
     for name in ("one", "two"):
-        await gateway.register(dedicated(name, connection="team"), None)
+        await gateway.registry.register(dedicated(name, connection="team"), None)
     with pytest.raises(InUse, match="used by endpoints one, two"):
-        await gateway.disconnect("team")
+        await gateway.connections.remove("team")
     for name in ("one", "two"):
-        await gateway.remove(name)
-    await gateway.disconnect("team")
-    assert gateway.connections() == []
-    for verb in (gateway.disconnect("team"), gateway.reconnect("team", TOKEN)):
+        await gateway.registry.remove(name)
+    await gateway.connections.remove("team")
+    assert gateway.connections.all() == []
+    for verb in (gateway.connections.remove("team"), gateway.connections.replace("team", TOKEN)):
         with pytest.raises(NotFound):
             await verb
 
 
 async def test_a_token_and_a_connection_or_one_that_is_not_there_are_refused(gateway: Gateway) -> None:
-    await gateway.connect("team", TOKEN)
+    await gateway.connections.add("team", TOKEN)
     with pytest.raises(InvalidEndpoint, match="a token and a connection"):
-        await gateway.register(dedicated(connection="team"), TOKEN)
+        await gateway.registry.register(dedicated(connection="team"), TOKEN)
     with pytest.raises(InvalidEndpoint, match=r"No connection is named \[nowhere\]"):
-        await gateway.register(dedicated(connection="nowhere"), None)
+        await gateway.registry.register(dedicated(connection="nowhere"), None)
 
 
 @pytest.mark.parametrize("text", ["", " \n ", "hf_with space", "hf_ü", "hf_one\nhf_\ttwo"])
 async def test_what_no_header_can_carry_is_no_token(gateway: Gateway, text: str) -> None:
-    with pytest.raises(InvalidRequest, match="not a token") as refused:
-        await gateway.connect("team", Secret(text))
+    with pytest.raises(InvalidRequest, match="Invalid token") as refused:
+        await gateway.connections.add("team", Secret(text))
     assert text not in str(refused.value) or not text.strip()
 
 
 async def test_several_tokens_stand_one_a_line_and_a_name_is_taken_once(gateway: Gateway) -> None:
-    made = await gateway.connect("team", Secret("hf_one\n hf_two\n"))
+    made = await gateway.connections.add("team", Secret("hf_one\n hf_two\n"))
     assert made.token is not None
     assert [one.reveal() for one in made.token.each()] == ["hf_one", "hf_two"]
-    with pytest.raises(InvalidRequest, match="exists already"):
-        await gateway.connect("team", TOKEN)
+    with pytest.raises(InvalidRequest, match="already exists"):
+        await gateway.connections.add("team", TOKEN)
     with pytest.raises(InvalidRequest, match="Invalid name of a connection"):
-        await gateway.connect("My Team", TOKEN)
-    assert gateway.stored_tokens["team"] == made
+        await gateway.connections.add("My Team", TOKEN)
+    assert gateway.connections.by_name["team"] == made
 
 
 @pytest.mark.parametrize("turns", range(12))
 async def test_no_endpoint_is_left_with_a_connection_that_is_removed_while_it_is_stored(
     gateway: Gateway, stage: StubSources, turns: int
 ) -> None:
-    await gateway.connect("team", TOKEN)
-    storing = asyncio.create_task(gateway.register(dedicated(connection="team"), None))
+    await gateway.connections.add("team", TOKEN)
+    storing = asyncio.create_task(gateway.registry.register(dedicated(connection="team"), None))
     for _ in range(turns):
         await asyncio.sleep(0)
-    told = await asyncio.gather(gateway.disconnect("team"), storing, return_exceptions=True)
+    told = await asyncio.gather(gateway.connections.remove("team"), storing, return_exceptions=True)
     assert len([error for error in told if isinstance(error, InUse | InvalidEndpoint)]) == 1
-    for endpoint in gateway.endpoints():
-        assert gateway.connection(str(endpoint.connection)).token == TOKEN
+    for endpoint in gateway.registry.endpoints():
+        assert gateway.connections.find(str(endpoint.connection)).token == TOKEN

@@ -64,7 +64,7 @@ def test_when_all_are_refused_each_is_named_with_its_reason(gate: RunningGateway
     with lookalike("tei", key="hf_another") as server:
         error = registered(gate, url=server.url)["error"]
     assert error["cause"] == "wrong_token"
-    assert error["message"].startswith("Each of the 2 tokens was refused. …AAAA: ")
+    assert error["message"].startswith("All 2 tokens were refused. …AAAA: ")
     assert " …BBBB: " in error["message"]
     assert gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
 

@@ -56,13 +56,13 @@ class TestLoad:
         self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         token = Secret("hf_token")
-        registered = await run().register(dedicated(), token)
+        registered = await run().registry.register(dedicated(), token)
         gateway = run()
-        await gateway.load()
-        assert gateway.endpoints() == [registered]
+        await gateway.registry.load()
+        assert gateway.registry.endpoints() == [registered]
         assert stage.upstreams[-1].token == token
         assert stage.call_count == 1
-        await gateway.embed("e5", CALL)
+        await gateway.inference.embed("e5", CALL)
 
     async def test_an_endpoint_whose_token_cannot_be_opened_serves_without_it_and_the_log_says_so(
         self,
@@ -71,13 +71,13 @@ class TestLoad:
         settings: Settings,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        await run().register(dedicated(), Secret("hf_token"))
+        await run().registry.register(dedicated(), Secret("hf_token"))
         with sqlite3.connect(settings.database) as other:
             other.execute("UPDATE endpoints SET token_key = 'of another gate'")
         other.close()
         gateway = run()
-        await gateway.load()
-        assert gateway.find("e5").name == "e5"
+        await gateway.registry.load()
+        assert gateway.registry.find("e5").name == "e5"
         assert stage.upstreams[-1].token is None
         assert "endpoint e5 is without its token" in caplog.text
 
@@ -85,108 +85,113 @@ class TestLoad:
         self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         first = run()
-        await first.register(dedicated("bad"), None)
-        await first.register(dedicated("good"), None)
+        await first.registry.register(dedicated("bad"), None)
+        await first.registry.register(dedicated("good"), None)
         stage.unopenable = {"bad": InvalidEndpoint("Its engine is not known any more.")}
         gateway = run()
-        await gateway.load()
-        assert [(one.name, one.enabled) for one in gateway.endpoints()] == [("bad", False), ("good", True)]
-        assert "endpoint bad is switched off: Its engine is not known any more." in caplog.text
+        await gateway.registry.load()
+        assert [(one.name, one.enabled) for one in gateway.registry.endpoints()] == [
+            ("bad", False),
+            ("good", True),
+        ]
+        assert "endpoint bad is disabled: Its engine is not known any more." in caplog.text
         with pytest.raises(EndpointDisabled):
-            await gateway.embed("bad", CALL)
+            await gateway.inference.embed("bad", CALL)
         with pytest.raises(InvalidEndpoint, match="Its engine is not known any more"):
-            await gateway.edit(replace(gateway.find("bad"), enabled=True))
+            await gateway.registry.edit(replace(gateway.registry.find("bad"), enabled=True))
         stage.unopenable = {}
         again = run()
-        await again.load()
-        assert again.find("bad").enabled
-        await gateway.remove("bad")
-        await gateway.register(dedicated("bad"), None)
+        await again.registry.load()
+        assert again.registry.find("bad").enabled
+        await gateway.registry.remove("bad")
+        await gateway.registry.register(dedicated("bad"), None)
 
 
 class TestStart:
     async def test_a_local_model_is_not_ready_until_it_answers(
         self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
-        await run().register(local(), None)
+        await run().registry.register(local(), None)
         gateway = run()
-        await gateway.load()
-        assert gateway.unready() == {}
+        await gateway.registry.load()
+        assert gateway.startup.unready() == {}
         stage.hold()
         await gateway.start()
-        assert gateway.unready() == {"minilm": "The model is loading."}
+        assert gateway.startup.unready() == {"minilm": "The model is loading."}
         stage.go_on.set()
-        await gateway.settled()
-        assert gateway.unready() == {}
+        await gateway.startup.settled()
+        assert gateway.startup.unready() == {}
 
     async def test_a_local_model_may_wait_for_its_first_call(
         self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
-        await run().register(local(), None)
+        await run().registry.register(local(), None)
         gateway = run()
-        await gateway.load()
+        await gateway.registry.load()
         stage.hold()
         await gateway.start(load_models=False)
-        assert gateway.unready() == {}
+        assert gateway.startup.unready() == {}
         assert not stage.asked.is_set()
 
     @pytest.mark.parametrize("how", ["check", "call", "call under new settings"])
     async def test_a_local_model_that_fails_is_not_ready_and_says_why_until_it_answers(
         self, run: Callable[[], Gateway], stage: StubSources, how: str
     ) -> None:
-        await run().register(local(), None)
+        await run().registry.register(local(), None)
         gateway = run()
-        await gateway.load()
+        await gateway.registry.load()
         stage.failure = RuntimeFailed("The weights are gone.", remedy="Get them again.")
         await gateway.start()
-        await gateway.settled()
-        assert gateway.unready() == {"minilm": "The weights are gone. Get them again."}
+        await gateway.startup.settled()
+        assert gateway.startup.unready() == {"minilm": "The weights are gone. Get them again."}
         stage.failure = None
         if how == "call under new settings":
-            await gateway.edit(replace(gateway.find("minilm"), timeout=7))
-            assert gateway.unready() != {}
-        await (gateway.check("minilm") if how == "check" else gateway.embed("minilm", CALL))
-        assert gateway.unready() == {}
+            await gateway.registry.edit(replace(gateway.registry.find("minilm"), timeout=7))
+            assert gateway.startup.unready() != {}
+        await (
+            gateway.registry.check("minilm") if how == "check" else gateway.inference.embed("minilm", CALL)
+        )
+        assert gateway.startup.unready() == {}
 
     async def test_removing_a_model_that_loads_ends_its_loading(
         self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
-        await run().register(local(), None)
+        await run().registry.register(local(), None)
         gateway = run()
-        await gateway.load()
+        await gateway.registry.load()
         stage.hold()
         await gateway.start()
         await stage.asked.wait()
-        await gateway.remove("minilm")
-        assert gateway.unready() == {}
+        await gateway.registry.remove("minilm")
+        assert gateway.startup.unready() == {}
         await until(lambda: stage.upstreams[-1].cancelled == 1)
 
     async def test_a_model_that_loads_goes_on_under_new_settings_and_is_not_ready_before_it_answers(
         self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
-        await run().register(local(), None)
+        await run().registry.register(local(), None)
         gateway = run()
-        await gateway.load()
+        await gateway.registry.load()
         stage.hold()
         await gateway.start()
         await stage.asked.wait()
-        await gateway.edit(replace(gateway.find("minilm"), timeout=7))
-        assert gateway.unready() == {"minilm": "The model is loading."}
+        await gateway.registry.edit(replace(gateway.registry.find("minilm"), timeout=7))
+        assert gateway.startup.unready() == {"minilm": "The model is loading."}
         stage.go_on.set()
-        await gateway.settled()
-        assert gateway.unready() == {}
+        await gateway.startup.settled()
+        assert gateway.startup.unready() == {}
 
     async def test_switching_off_a_model_that_loads_ends_its_loading(
         self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
-        await run().register(local(), None)
+        await run().registry.register(local(), None)
         gateway = run()
-        await gateway.load()
+        await gateway.registry.load()
         stage.hold()
         await gateway.start()
         await stage.asked.wait()
-        await gateway.edit(replace(gateway.find("minilm"), enabled=False))
-        assert gateway.unready() == {}
+        await gateway.registry.edit(replace(gateway.registry.find("minilm"), enabled=False))
+        assert gateway.startup.unready() == {}
         await until(lambda: stage.upstreams[-1].cancelled == 1)
 
     async def test_the_ready_endpoint_is_registered_on_the_first_start_and_never_after_it_was_removed(
@@ -194,28 +199,28 @@ class TestStart:
     ) -> None:
         first = run()
         await first.start(READY)
-        assert first.unready() == {"ready": "The model is loading."}
-        await first.settled()
-        assert first.unready() == {}
-        assert [endpoint.name for endpoint in first.endpoints()] == ["ready"]
-        await first.remove("ready")
+        assert first.startup.unready() == {"ready": "The model is loading."}
+        await first.startup.settled()
+        assert first.startup.unready() == {}
+        assert [endpoint.name for endpoint in first.registry.endpoints()] == ["ready"]
+        await first.registry.remove("ready")
         again = run()
-        await again.load()
+        await again.registry.load()
         await again.start(READY)
-        await again.settled()
-        assert again.endpoints() == []
+        await again.startup.settled()
+        assert again.registry.endpoints() == []
 
     async def test_a_gate_that_had_endpoints_at_its_start_never_gets_the_ready_one(
         self, run: Callable[[], Gateway]
     ) -> None:
         first = run()
-        await first.register(dedicated(), None)
+        await first.registry.register(dedicated(), None)
         await first.start(READY)
-        await first.remove("e5")
+        await first.registry.remove("e5")
         again = run()
         await again.start(READY)
-        await again.settled()
-        assert again.endpoints() == []
+        await again.startup.settled()
+        assert again.registry.endpoints() == []
 
     async def test_a_ready_endpoint_that_cannot_be_had_is_logged_and_tried_at_the_next_start(
         self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
@@ -223,47 +228,47 @@ class TestStart:
         stage.absence = RuntimeFailed("The Hub cannot be reached.")
         first = run()
         await first.start(READY)
-        await first.settled()
-        assert first.unready() == {}
+        await first.startup.settled()
+        assert first.startup.unready() == {}
         assert "endpoint ready could not be registered: The Hub cannot be reached." in caplog.text
         stage.absence = None
         again = run()
         await again.start(READY)
-        await again.settled()
-        assert again.find("ready").name == "ready"
+        await again.startup.settled()
+        assert again.registry.find("ready").name == "ready"
 
     async def test_a_dedicated_endpoint_that_runs_is_looked_at_once_and_serves_meanwhile(
         self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
-        await run().register(dedicated(), None)
+        await run().registry.register(dedicated(), None)
         stage.awake = True
         gateway = run()
-        await gateway.load()
+        await gateway.registry.load()
         stage.hold()
         with caplog.at_level(logging.INFO):
             await gateway.start()
-            await gateway.settled()
-            assert gateway.unready() == {}
+            await gateway.startup.settled()
+            assert gateway.startup.unready() == {}
             await stage.asked.wait()
             stage.go_on.set()
-            await gateway.embed("e5", CALL)
-            await until(lambda: "endpoint e5 is as it was registered" in caplog.text)
+            await gateway.inference.embed("e5", CALL)
+            await until(lambda: "endpoint e5 still runs the registered model" in caplog.text)
         assert (stage.detections, len(stage.upstreams)) == (2, 3)
         await until(lambda: len(stage.open_upstreams) == 2)  # that of the run before, and this one's
 
     async def test_one_that_runs_with_another_model_is_refused_soon_after_the_start(
         self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
-        await run().register(dedicated(), None)
+        await run().registry.register(dedicated(), None)
         stage.awake = True
         stage.facts, stage.vector = replace(stage.facts, revision="def"), NEARLY
         gateway = run()
-        await gateway.load()
+        await gateway.registry.load()
         await gateway.start()
-        await until(lambda: "endpoint e5 is not served: " in caplog.text)
+        await until(lambda: "endpoint e5 takes no calls: " in caplog.text)
         with pytest.raises(EndpointChanged):
-            await gateway.embed("e5", CALL)
-        assert gateway.unready() == {}
+            await gateway.inference.embed("e5", CALL)
+        assert gateway.startup.unready() == {}
 
     @pytest.mark.parametrize(
         "absence",
@@ -281,97 +286,97 @@ class TestStart:
         caplog: pytest.LogCaptureFixture,
         absence: UpstreamRefused,
     ) -> None:
-        await run().register(dedicated(), None)
+        await run().registry.register(dedicated(), None)
         gateway = run()
-        await gateway.load()
+        await gateway.registry.load()
         stage.awake = True
         stage.absence = absence
         await gateway.start()
         await until(lambda: f"endpoint e5 could not be checked: {absence}" in caplog.text)
         assert stage.detections == 2
-        assert gateway.unready() == {}
-        await gateway.embed("e5", CALL)
+        assert gateway.startup.unready() == {}
+        await gateway.inference.embed("e5", CALL)
 
     async def test_one_that_may_sleep_is_asked_by_nobody_until_it_has_answered_a_call(
         self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
-        await run().register(dedicated(), None)
+        await run().registry.register(dedicated(), None)
         stage.facts, stage.vector = replace(stage.facts, revision="def"), NEARLY
         gateway = run()
-        await gateway.load()
+        await gateway.registry.load()
         await gateway.start()
-        await gateway.settled()
+        await gateway.startup.settled()
         for _ in range(20):
             await asyncio.sleep(0)
         stage.failure = UpstreamRefused("It wakes.", status=400, cause=Cause.WAKING)
         with pytest.raises(UpstreamRefused):
-            await gateway.embed("e5", CALL)
+            await gateway.inference.embed("e5", CALL)
         assert stage.detections == 1
         stage.failure = None
-        await gateway.embed("e5", CALL)
-        await until(lambda: "endpoint e5 is not served: " in caplog.text)
+        await gateway.inference.embed("e5", CALL)
+        await until(lambda: "endpoint e5 takes no calls: " in caplog.text)
         assert stage.detections == 2
         with pytest.raises(EndpointChanged):
-            await gateway.embed("e5", CALL)
+            await gateway.inference.embed("e5", CALL)
 
     async def test_settings_that_do_not_change_the_model_leave_the_look_at_it_due(
         self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
-        await run().register(dedicated(), None)
+        await run().registry.register(dedicated(), None)
         gateway = run()
-        await gateway.load()
+        await gateway.registry.load()
         await gateway.start()
-        await gateway.edit(replace(gateway.find("e5"), requests_per_minute=60))
+        await gateway.registry.edit(replace(gateway.registry.find("e5"), requests_per_minute=60))
         with caplog.at_level(logging.INFO):
-            await gateway.embed("e5", CALL)
-            await until(lambda: "endpoint e5 is as it was registered" in caplog.text)
-        await gateway.embed("e5", CALL)
+            await gateway.inference.embed("e5", CALL)
+            await until(lambda: "endpoint e5 still runs the registered model" in caplog.text)
+        await gateway.inference.embed("e5", CALL)
         assert stage.detections == 2
 
     async def test_settings_that_are_changed_during_the_look_do_not_hide_what_it_finds(
         self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
-        await run().register(dedicated(), None)
+        await run().registry.register(dedicated(), None)
         stage.awake = True
         stage.facts, stage.vector = replace(stage.facts, revision="def"), NEARLY
         gateway = run()
-        await gateway.load()
+        await gateway.registry.load()
         stage.hold()
         await gateway.start()
         await stage.asked.wait()
-        await gateway.edit(replace(gateway.find("e5"), requests_per_minute=60))
+        await gateway.registry.edit(replace(gateway.registry.find("e5"), requests_per_minute=60))
         stage.go_on.set()
-        await until(lambda: "endpoint e5 is not served: " in caplog.text)
+        await until(lambda: "endpoint e5 takes no calls: " in caplog.text)
         with pytest.raises(EndpointChanged):
-            await gateway.embed("e5", CALL)
+            await gateway.inference.embed("e5", CALL)
 
     async def test_what_was_asked_before_it_moved_says_nothing_of_the_server_it_moved_to(
         self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         gateway = run()
-        await gateway.register(dedicated(), None)
+        await gateway.registry.register(dedicated(), None)
         stage.hold()
-        looking = asyncio.create_task(gateway.check("e5"))
+        looking = asyncio.create_task(gateway.registry.check("e5"))
         await stage.asked.wait()
         before, stage.go_on = stage.go_on, asyncio.Event()
         stage.go_on.set()
-        await gateway.edit(replace(gateway.find("e5"), url="http://127.0.0.1:2/"))
+        await gateway.registry.edit(replace(gateway.registry.find("e5"), url="http://127.0.0.1:2/"))
         stage.vector = (0.8, 0.6)
         before.set()
         await looking
-        await gateway.embed("e5", CALL)
+        await gateway.inference.embed("e5", CALL)
 
     async def test_one_that_is_proved_anew_or_removed_is_not_looked_at(
         self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
-        await run().register(dedicated(), None)
-        await run().register(dedicated("other"), None)
+        await run().registry.register(dedicated(), None)
+        await run().registry.register(dedicated("other"), None)
         gateway = run()
-        await gateway.load()
+        await gateway.registry.load()
         await gateway.start()
-        await gateway.accept("e5")
-        await gateway.remove("other")
-        await gateway.embed("e5", CALL)
+        await gateway.registry.accept("e5")
+        await gateway.registry.remove("other")
+        await gateway.inference.embed("e5", CALL)
         for _ in range(20):
             await asyncio.sleep(0)
         assert stage.detections == 3
@@ -380,11 +385,11 @@ class TestStart:
         self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         first = run()
-        await first.register(dedicated(), None)
+        await first.registry.register(dedicated(), None)
         stage.awake = True
-        await first.register(local(), None)
+        await first.registry.register(local(), None)
         gateway = run()
-        await gateway.load()
+        await gateway.registry.load()
         stage.hold()
         await gateway.start()
         await until(lambda: stage.call_count == 4)
@@ -398,7 +403,7 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[float, ...] | None, str]] = {
     "model": ({"model": "org/other"}, NEARLY, "its model was org/model and is org/other"),
     "revision": ({"revision": "def"}, NEARLY, "its revision was abc and is def"),
     "dimensions": ({}, (0.6, 0.8, 0.0), "its dimensions was 2 and is 3"),
-    "fingerprint": ({}, (0.8, 0.6), r"another vector \(cosine 0\.9600"),
+    "fingerprint": ({}, (0.8, 0.6), r"another vector for a known text \(cosine 0\.9600"),
 }
 
 
@@ -409,35 +414,35 @@ class TestChange:
         self, run: Callable[[], Gateway], stage: StubSources, change: str, expected: int | None
     ) -> None:
         gateway = run()
-        await gateway.register(dedicated(dimensions=expected), None)
+        await gateway.registry.register(dedicated(dimensions=expected), None)
         facts, vector, told = CHANGES[change]
         stage.facts = replace(stage.facts, **facts)
         stage.vector = vector or stage.vector
         with pytest.raises(EndpointChanged, match=told):
-            await gateway.check("e5")
+            await gateway.registry.check("e5")
         asked = stage.call_count
         with pytest.raises(EndpointChanged, match=told) as refused:
-            await gateway.embed("e5", CALL)
+            await gateway.inference.embed("e5", CALL)
         assert "hubgate accept e5" in refused.value.remedy
         assert refused.value.cause is Cause.MODEL_CHANGED
         assert stage.call_count == asked
-        accepted = await gateway.accept("e5")
+        accepted = await gateway.registry.accept("e5")
         assert accepted.facts.dimensions == len(stage.vector)
         assert accepted.dimensions == (expected and len(stage.vector))
-        await gateway.embed("e5", CALL)
-        assert await gateway.check("e5") == accepted
+        await gateway.inference.embed("e5", CALL)
+        assert await gateway.registry.check("e5") == accepted
 
     async def test_the_former_model_run_again_needs_no_accepting(
         self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         gateway = run()
-        await gateway.register(dedicated(), None)
+        await gateway.registry.register(dedicated(), None)
         stage.vector = (0.8, 0.6)
         with pytest.raises(EndpointChanged):
-            await gateway.check("e5")
+            await gateway.registry.check("e5")
         stage.vector = (0.6, 0.8)
-        await gateway.check("e5")
-        await gateway.embed("e5", CALL)
+        await gateway.registry.check("e5")
+        await gateway.inference.embed("e5", CALL)
 
     @pytest.mark.parametrize(
         "renamed", [{"revision": "def"}, {"model": "/repository"}], ids=["revision", "model"]
@@ -446,40 +451,40 @@ class TestChange:
         self, run: Callable[[], Gateway], stage: StubSources, renamed: dict[str, str]
     ) -> None:
         gateway = run()
-        await gateway.register(dedicated(), None)
+        await gateway.registry.register(dedicated(), None)
         stage.facts = replace(stage.facts, **renamed)  # type: ignore[arg-type]
-        await gateway.check("e5")
-        await gateway.embed("e5", CALL)
+        await gateway.registry.check("e5")
+        await gateway.inference.embed("e5", CALL)
 
     async def test_a_vector_that_differs_by_rounding_is_the_same(
         self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         gateway = run()
-        await gateway.register(dedicated(), None)
+        await gateway.registry.register(dedicated(), None)
         stage.vector = (0.601, 0.799)
-        await gateway.check("e5")
+        await gateway.registry.check("e5")
 
     async def test_a_model_that_answers_nothing_but_zeros_is_another(
         self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         gateway = run()
-        await gateway.register(dedicated(), None)
+        await gateway.registry.register(dedicated(), None)
         stage.vector = (0.0, 0.0)
         with pytest.raises(EndpointChanged, match=r"cosine 0\.0000"):
-            await gateway.check("e5")
+            await gateway.registry.check("e5")
 
     async def test_other_dimensions_in_a_call_refuse_all_later_ones(
         self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         gateway = run()
-        await gateway.register(dedicated(), None)
+        await gateway.registry.register(dedicated(), None)
         stage.vector = (0.6, 0.8, 0.0)
         raised = []
         for _ in range(3):
             with pytest.raises(
                 EndpointChanged, match="3 dimensions; the endpoint was registered with 2"
             ) as e:
-                await gateway.embed("e5", CALL)
+                await gateway.inference.embed("e5", CALL)
             assert e.value.remedy.endswith("hubgate accept e5.")
             raised.append(e.value)
         assert stage.call_count == 2
@@ -490,20 +495,20 @@ class TestChange:
         self, run: Callable[[], Gateway], stage: StubSources
     ) -> None:
         gateway = run()
-        await gateway.register(dedicated(), None)
+        await gateway.registry.register(dedicated(), None)
         stage.absence = UpstreamUnreachable("Nothing listens.")
         with pytest.raises(UpstreamUnreachable):
-            await gateway.check("e5")
-        await gateway.embed("e5", CALL)
+            await gateway.registry.check("e5")
+        await gateway.inference.embed("e5", CALL)
 
     async def test_accepting_keeps_the_token(
         self, run: Callable[[], Gateway], stage: StubSources, store: SqlStore
     ) -> None:
         gateway = run()
         token = Secret("hf_token")
-        await gateway.register(dedicated(), token)
+        await gateway.registry.register(dedicated(), token)
         stage.vector = (0.8, 0.6)
-        accepted = await gateway.accept("e5")
+        accepted = await gateway.registry.accept("e5")
         assert await store.endpoints() == [Target(accepted, token)]
 
     async def test_an_accepted_fake_endpoint_keeps_its_dimensions(
@@ -511,13 +516,13 @@ class TestChange:
     ) -> None:
         gateway = run()
         fake = Endpoint(name="fake", task=Task.TEXT_EMBEDDING, source=Source.FAKE, dimensions=2)
-        await gateway.register(fake, None)
-        assert (await gateway.accept("fake")).dimensions == 2
+        await gateway.registry.register(fake, None)
+        assert (await gateway.registry.accept("fake")).dimensions == 2
 
 
 async def test_rotation_tells_how_many_tokens_were_sealed(run: Callable[[], Gateway]) -> None:
     gateway = run()
-    await gateway.register(dedicated(), Secret("hf_token"))
-    await gateway.register(dedicated("other"), None)
+    await gateway.registry.register(dedicated(), Secret("hf_token"))
+    await gateway.registry.register(dedicated("other"), None)
     assert await gateway.rotate_secret() == 1
-    assert await asyncio.gather(gateway.check("e5"), gateway.check("other"))
+    assert await asyncio.gather(gateway.registry.check("e5"), gateway.registry.check("other"))

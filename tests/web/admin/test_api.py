@@ -63,7 +63,7 @@ async def test_every_route_wants_an_admin_key(scripted: ScriptedGateway) -> None
             assert (reply.status, reply.json()["error"]["cause"]) == (status, cause), route
             asked += 1
     assert asked == 2 * len(routes(scripted.app)) > 0
-    assert scripted.gateway.find("e5").name == "e5"
+    assert scripted.gateway.registry.find("e5").name == "e5"
 
 
 async def test_about_tells_versions(scripted: ScriptedGateway) -> None:
@@ -99,7 +99,7 @@ class TestEndpoints:
     ) -> None:
         form = {"name": "own", "url": "http://127.0.0.1:1/", "token": TOKEN}
         added = await scripted.request("POST", "/api/endpoints", form)
-        fingerprint = scripted.gateway.find("own").facts.fingerprint
+        fingerprint = scripted.gateway.registry.find("own").facts.fingerprint
         assert fingerprint is not None
         listed = await scripted.request("GET", "/api/endpoints")
         for reply in (added, listed):
@@ -156,7 +156,7 @@ class TestEndpoints:
         reply = await scripted.request("POST", "/api/endpoints", form)
         assert reply.status == 400
         assert told in reply.json()["error"]["message"]
-        assert [endpoint.name for endpoint in scripted.gateway.endpoints()] == ["e5"]
+        assert [endpoint.name for endpoint in scripted.gateway.registry.endpoints()] == ["e5"]
 
     async def test_a_name_that_is_taken_is_a_409(self, scripted: ScriptedGateway) -> None:
         reply = await scripted.request("POST", "/api/endpoints", {"name": "e5", "source": "fake"})
@@ -244,7 +244,7 @@ class TestKeys:
 class TestSecret:
     async def test_rotation_tells_how_many_tokens_were_sealed(self, scripted: ScriptedGateway) -> None:
         draft = Endpoint(name="own", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
-        await scripted.gateway.register(draft, Secret(TOKEN))
+        await scripted.gateway.registry.register(draft, Secret(TOKEN))
         reply = await scripted.request("POST", "/api/secret/rotate")
         assert (reply.status, reply.json()) == (200, {"resealed": 1})
 
@@ -264,8 +264,10 @@ class TestCache:
         gateway = Gateway(store, script, Pipelines(memory.cache, time.monotonic))
         access, _ = await Access.load(store, ADMIN_KEY)
         meter = Meter(gateway.pipelines)
-        await gateway.register(Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None)
-        await gateway.register(
+        await gateway.registry.register(
+            Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None
+        )
+        await gateway.registry.register(
             Endpoint(name="off", task=Task.TEXT_EMBEDDING, source=Source.FAKE, cached=False), None
         )
         app = create_app(

@@ -87,7 +87,7 @@ class TestEndpoints:
             ({"rate_limit": 5}, 400, "[rate_limit] must be an object, not a number."),
             ({"enabled": "no"}, 400, "[enabled] must be true or false"),
             ({"connection": "nowhere"}, 400, "No connection is named [nowhere]"),
-            ({"fallback": "nowhere"}, 400, "No endpoint is named [nowhere]"),
+            ({"fallback": "nowhere"}, 400, "The fallback [nowhere] of endpoint"),
             ({"proxy": "http://user:pass@127.0.0.1:3128"}, 400, "[proxy] holds a password"),
             ({"proxy": "socks5://127.0.0.1:1080"}, 400, "[proxy] is no URL"),
             ({"proxy": "http://[::1"}, 400, "[proxy] is no URL"),

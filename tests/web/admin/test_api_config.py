@@ -77,10 +77,13 @@ async def test_what_is_applied_is_there_and_a_second_time_changes_nothing(script
     body = {"model": "first", "input": "a"}
     assert (await scripted.request("POST", "/v1/embeddings", body, key=key)).status == 200
     gateway = scripted.gateway
-    assert gateway.find("first").fallback == "second", "which was registered only after it"
-    assert gateway.token("first") == Secret(TOKEN)
-    assert gateway.token("second") == Secret(ANOTHER)
-    assert (gateway.find("later").enabled, gateway.find("later").facts.engine) == (False, None)
+    assert gateway.registry.find("first").fallback == "second", "which was registered only after it"
+    assert gateway.registry.token("first") == Secret(TOKEN)
+    assert gateway.registry.token("second") == Secret(ANOTHER)
+    assert (gateway.registry.find("later").enabled, gateway.registry.find("later").facts.engine) == (
+        False,
+        None,
+    )
     calls = len(scripted.script.calls)
     for secrets in (SECRETS, {}):
         assert said(await apply(scripted, WHOLE, secrets=secrets)) == []
@@ -113,7 +116,7 @@ async def test_an_export_applied_elsewhere_or_here_says_the_same(scripted: Scrip
 async def test_two_names_that_would_have_one_variable_have_two(scripted: ScriptedGateway) -> None:
     for name in ("a-b", "a.b"):
         draft = Endpoint(name=name, task=Task.TEXT_EMBEDDING, source=Source.FAKE)
-        await scripted.gateway.register(draft, Secret(TOKEN))
+        await scripted.gateway.registry.register(draft, Secret(TOKEN))
     written = yaml.safe_load(await export(scripted))["endpoints"]
     assert [written[name]["token"] for name in ("a-b", "a.b")] == ["${TOKEN_OF_A_B}", "${TOKEN_OF_A_B_2}"]
 
@@ -132,7 +135,7 @@ async def test_changes_are_told_and_made_in_what_differs_alone(scripted: Scripte
         ("change", "endpoint", "second", {"connection": [None, "team"], "token": ["…otwo", None]}),
         ("change", "key", "app", {"bulk": [False, True], "requests_per_minute": [60, None]}),
     ]
-    assert scripted.gateway.token("second") == Secret(ANOTHER)
+    assert scripted.gateway.registry.token("second") == Secret(ANOTHER)
     assert said(await apply(scripted, changed, secrets={})) == []
 
 
@@ -153,7 +156,7 @@ async def test_pruning_removes_what_is_not_wanted_but_never_the_key_that_asks(
         ("remove", "connection", "team"),
     ]
     assert told["failed"] == 0
-    assert [endpoint.name for endpoint in scripted.gateway.endpoints()] == ["e5"]
+    assert [endpoint.name for endpoint in scripted.gateway.registry.endpoints()] == ["e5"]
     assert scripted.access.find("boss") is not None
     assert said(await apply(scripted, "version: 1", prune=True)) == [], "parts that are absent stay"
     assert boss.admin
@@ -170,7 +173,7 @@ async def test_an_endpoint_that_fails_its_test_is_told_and_the_others_go_on(
     failures = {step["name"]: step["failure"]["cause"] for step in told["steps"] if "failure" in step}
     assert failures == {"first": "connection_lost", "second": "connection_lost"}
     assert told["failed"] == 2
-    assert {"later"} <= {endpoint.name for endpoint in scripted.gateway.endpoints()}
+    assert {"later"} <= {endpoint.name for endpoint in scripted.gateway.registry.endpoints()}
     scripted.script.answer = type(scripted.script)().answer
     assert said(await apply(scripted, WHOLE)) == [("add", "endpoint", "first"), ("add", "endpoint", "second")]
 
@@ -181,9 +184,9 @@ async def test_a_fallback_that_cannot_stand_in_is_told(scripted: ScriptedGateway
         Scores(items=[0.5] * len(call.texts)) if isinstance(call, Rerank) else two_numbers(call)
     )
     told = await apply(scripted, text)
-    assert "cannot stand in" in told["steps"][0]["failure"]["message"]
+    assert "cannot be the fallback" in told["steps"][0]["failure"]["message"]
     assert told["failed"] == 1
-    assert scripted.gateway.find("a").fallback is None
+    assert scripted.gateway.registry.find("a").fallback is None
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def rows_of(scripted: ScriptedGateway) -> list[ApiRoute]:
     gateway, access = scripted.gateway, scripted.access
     return [
         *Api(gateway, access, None, Configuration(gateway, access)).routes(),
-        *HubApi(scripted.hub, gateway, gateway.stored_tokens).routes(),
+        *HubApi(scripted.hub, gateway, gateway.connections.by_name).routes(),
     ]
 
 
@@ -95,7 +95,7 @@ async def test_every_example_is_a_body_that_its_route_takes(scripted: ScriptedGa
         if not row.partial:
             msgspec.convert(row.example, row.takes)
         elif row.takes is EndpointForm:
-            edited(scripted.gateway.find("e5"), row.example)
+            edited(scripted.gateway.registry.find("e5"), row.example)
         else:
             assert row.takes is KeyForm
             edited_key(Key(id="0a1b2c3d", name="dify", digest=b"", created_at=0.0), row.example)

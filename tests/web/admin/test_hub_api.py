@@ -44,7 +44,7 @@ async def gate(
     settings = replace(settings, hf_endpoint=hub_site.url, endpoints_api_url=endpoints_site.url + "/v2")
     async with open_scripted_gateway(settings) as gate:
         bearing = Endpoint(name="ada", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
-        await gate.gateway.register(bearing, Secret(f"{TOKEN}\nhf_spare"))
+        await gate.gateway.registry.register(bearing, Secret(f"{TOKEN}\nhf_spare"))
         yield gate
 
 

@@ -277,7 +277,7 @@ def test_it_works_without_any_script(browser: Browser, gate: RunningGateway) -> 
     page.fill("#secrets", "TEAM=hf_aTokenThatNobodyHas1234")
     page.get_by_role("button", name="Apply", exact=True).click()
     page.wait_for_url("**/ui/config")  # and no token stands in an address
-    assert [one.name for one in gate.gateway.connections()] == ["team"]
+    assert [one.name for one in gate.gateway.connections.all()] == ["team"]
     context.close()
 
 

@@ -122,7 +122,7 @@ async def test_put_finds_where_a_model_runs_by_its_url_or_its_name(
     gate.script.answer = by_length
     reply = await put(gate, task, service_settings={**given, "api_key": "t"})
     assert reply.status == 200, reply.body
-    endpoint = gate.gateway.find("new")
+    endpoint = gate.gateway.registry.find("new")
     assert (endpoint.source, endpoint.model) == (source, shown)
     assert reply.json()["service_settings"]["model_id"] == shown
 

@@ -23,7 +23,7 @@ async def test_the_gate_is_ready_whether_local_models_answer_or_not_and_tells_ho
     scripted: ScriptedGateway,
 ) -> None:
     assert (await scripted.request("GET", "/readyz", key=None)).json() == {"status": "ready"}
-    await scripted.gateway.register(
+    await scripted.gateway.registry.register(
         Endpoint(name="local", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model="org/model"), None
     )
 
@@ -34,7 +34,7 @@ async def test_the_gate_is_ready_whether_local_models_answer_or_not_and_tells_ho
     await scripted.gateway.start()
     reply = await scripted.request("GET", "/readyz", key=None)
     assert (reply.status, reply.json()) == (200, {"status": "ready", "unready_endpoints": 1})
-    await scripted.gateway.settled()
+    await scripted.gateway.startup.settled()
     reply = await scripted.request("GET", "/readyz", key=None)
     assert (reply.status, reply.json()) == (200, {"status": "ready", "unready_endpoints": 1})
     scripted.script.answer = good
@@ -60,7 +60,7 @@ async def test_a_browser_is_sent_to_the_console(scripted: ScriptedGateway) -> No
 
 
 async def test_any_other_client_gets_what_elasticsearchs_clients_read(scripted: ScriptedGateway) -> None:
-    await scripted.gateway.register(
+    await scripted.gateway.registry.register(
         Endpoint(name="local", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model="org/model"), None
     )
     info = (await scripted.request("GET", "/")).json()

@@ -67,7 +67,9 @@ async def test_info_leaves_out_a_limit_that_is_not_known_and_promises_no_truncat
     scripted: ScriptedGateway,
 ) -> None:
     scripted.script.facts = Facts()
-    await scripted.gateway.register(Endpoint(name="bare", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None)
+    await scripted.gateway.registry.register(
+        Endpoint(name="bare", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None
+    )
     info = (await scripted.request("GET", "/hf/bare/info")).json()
     assert "max_input_length" not in info
     assert info["auto_truncate"] is False
@@ -90,7 +92,7 @@ async def test_health_is_200_without_a_body(scripted: ScriptedGateway, path: str
 
 
 async def test_health_is_503_while_a_local_model_does_not_answer(scripted: ScriptedGateway) -> None:
-    await scripted.gateway.register(
+    await scripted.gateway.registry.register(
         Endpoint(name="local", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model="org/model"), None
     )
 
@@ -99,7 +101,7 @@ async def test_health_is_503_while_a_local_model_does_not_answer(scripted: Scrip
 
     scripted.script.answer = fail
     await scripted.gateway.start()
-    await scripted.gateway.settled()
+    await scripted.gateway.startup.settled()
     reply = await scripted.request("GET", "/hf/local/health")
     assert (reply.status, reply.json()) == (
         503,

@@ -315,7 +315,9 @@ async def test_one_model_is_found_by_its_name(scripted: ScriptedGateway) -> None
 
 
 async def test_the_limit_of_a_model_is_the_operators_where_there_is_one(scripted: ScriptedGateway) -> None:
-    await scripted.gateway.update(replace(scripted.gateway.find("e5"), max_input_tokens=100))
+    await scripted.gateway.registry.update(
+        replace(scripted.gateway.registry.find("e5"), max_input_tokens=100)
+    )
     assert (await scripted.request("GET", "/v1/models/e5")).json()["max_input_tokens"] == 100
 
 

@@ -185,8 +185,8 @@ async def _greet(url: str, gate: Gate, *, everywhere: bool) -> None:
     key = gate.first_admin_key
     if key:
         print(f"\nYour admin key, shown only this once:\n\n    {key}\n", flush=True)
-    await gate.gateway.settled()
-    names = [endpoint.name for endpoint in gate.gateway.endpoints()]
+    await gate.gateway.startup.settled()
+    names = [endpoint.name for endpoint in gate.gateway.registry.endpoints()]
     if key and READY_ENDPOINT.name in names:
         print(
             f"{READY_ENDPOINT.name} is ready. Try it:\n\n"

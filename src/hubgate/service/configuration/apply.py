@@ -63,23 +63,23 @@ class Config:
 
     async def _do_connection(self, step: Step, wish: WantedConnection | None) -> None:
         if wish is None:
-            await self._gateway.disconnect(step.name)
+            await self._gateway.connections.remove(step.name)
         elif step.action == "add" and wish.token is not None:
-            await self._gateway.connect(step.name, wish.token, wish.hosts or DEFAULT_HOSTS)
+            await self._gateway.connections.add(step.name, wish.token, wish.hosts or DEFAULT_HOSTS)
         else:
-            await self._gateway.reconnect(step.name, wish.token, wish.hosts)
+            await self._gateway.connections.replace(step.name, wish.token, wish.hosts)
 
     async def _do_endpoint(self, step: Step, wish: WantedEndpoint | None) -> None:
         if wish is None:
-            await self._gateway.remove(step.name)
+            await self._gateway.registry.remove(step.name)
             return
         draft = wish.endpoint
         if step.action == "change":
-            await self._gateway.edit(draft, wish.token, keep_token=wish.keep_token)
+            await self._gateway.registry.edit(draft, wish.token, keep_token=wish.keep_token)
         elif draft.enabled:
-            await self._gateway.register(self._without_missing_fallback(draft), wish.token)
+            await self._gateway.registry.register(self._without_missing_fallback(draft), wish.token)
         else:
-            await self._gateway.keep(self._without_missing_fallback(draft), wish.token)
+            await self._gateway.registry.register_disabled(self._without_missing_fallback(draft), wish.token)
 
     async def _do_key(self, step: Step, rights: Mapping[str, Any] | None) -> None:
         if rights is None:
@@ -93,7 +93,7 @@ class Config:
         """Its fallback may be registered only after it: it is named when all are there."""
         if draft.fallback is None:
             return draft
-        there = {endpoint.name for endpoint in self._gateway.endpoints()}
+        there = {endpoint.name for endpoint in self._gateway.registry.endpoints()}
         return draft if draft.fallback in there else replace(draft, fallback=None)
 
     async def _set_fallbacks(self, wanted: Wanted, steps: Iterable[Step]) -> None:
@@ -101,8 +101,8 @@ class Config:
             if (step.action, step.kind, step.failure) == ("add", "endpoint", None):
                 fallback = (wanted.endpoints or {})[step.name].endpoint.fallback
                 try:
-                    added = self._gateway.find(step.name)
+                    added = self._gateway.registry.find(step.name)
                     if added.fallback != fallback:
-                        await self._gateway.edit(replace(added, fallback=fallback))
+                        await self._gateway.registry.edit(replace(added, fallback=fallback))
                 except HubgateError as error:
                     step.failure = error

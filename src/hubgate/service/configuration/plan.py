@@ -84,7 +84,7 @@ class Planning:
         return steps
 
     def _connection_steps(self, wanted: Mapping[str, WantedConnection]) -> Iterable[Step]:
-        there = self._gateway.stored_tokens
+        there = self._gateway.connections.by_name
         for name, one in wanted.items():
             old = there.get(name)
             changes: dict[str, list[Any]] = {}
@@ -97,7 +97,7 @@ class Planning:
                 yield Step(action="change" if old else "add", kind="connection", name=name, changes=changes)
 
     def _endpoint_steps(self, wanted: Mapping[str, WantedEndpoint]) -> Iterable[Step]:
-        there = {endpoint.name: endpoint for endpoint in self._gateway.endpoints()}
+        there = {endpoint.name: endpoint for endpoint in self._gateway.registry.endpoints()}
         new_first = sorted(wanted.items(), key=lambda item: item[0] in there)  # others may fall back to them
         for name, one in new_first:
             old = there.get(name)
@@ -105,7 +105,7 @@ class Planning:
                 yield Step(action="add", kind="endpoint", name=name, changes=_news(one.endpoint))
                 continue
             changes = _difference(old, one.endpoint)
-            token = None if old.connection else self._gateway.token(name)
+            token = None if old.connection else self._gateway.registry.token(name)
             if not one.keep_token and one.token != token:
                 changes["token"] = [token.hint if token else None, one.token.hint if one.token else None]
             if changes:
@@ -127,11 +127,11 @@ class Planning:
         """Keys first, then endpoints, then connections: so that nobody needs what goes."""
         kept = {ADMIN, *(wanted.keys or ())}
         keys = [key.name for key in self._access.list() if key.id != spared_key]
-        endpoints = [endpoint.name for endpoint in self._gateway.endpoints()]
+        endpoints = [endpoint.name for endpoint in self._gateway.registry.endpoints()]
         parts: tuple[tuple[Kind, list[str], Iterable[str] | None], ...] = (
             ("key", keys, None if wanted.keys is None else kept),
             ("endpoint", endpoints, wanted.endpoints),
-            ("connection", list(self._gateway.stored_tokens), wanted.connections),
+            ("connection", list(self._gateway.connections.by_name), wanted.connections),
         )
         for kind, there, wished in parts:
             if wished is not None:
@@ -140,8 +140,8 @@ class Planning:
 
     def _check(self, wanted: Wanted, steps: Sequence[Step]) -> None:
         """Raises InvalidRequest with all that would not fit together once it is done."""
-        connections = _after(steps, "connection", self._gateway.stored_tokens)
-        endpoints = _after(steps, "endpoint", (one.name for one in self._gateway.endpoints()))
+        connections = _after(steps, "connection", self._gateway.connections.by_name)
+        endpoints = _after(steps, "endpoint", (one.name for one in self._gateway.registry.endpoints()))
         problems = []
         for endpoint in self._endpoints_after(wanted, endpoints):
             if endpoint.connection is not None and endpoint.connection not in connections:
@@ -180,7 +180,7 @@ class Planning:
     def _endpoints_after(self, wanted: Wanted, names: set[str]) -> Iterable[Endpoint]:
         given = wanted.endpoints or {}
         for name in sorted(names):
-            yield given[name].endpoint if name in given else self._gateway.find(name)
+            yield given[name].endpoint if name in given else self._gateway.registry.find(name)
 
 
 def _after(steps: Iterable[Step], kind: Kind, there: Iterable[str]) -> set[str]:

@@ -82,7 +82,7 @@ class Pipeline:
     """The way to one endpoint: `answer` where its task is about texts, `writing` where it writes."""
 
     answer: Handler
-    writing: GenerationPipeline | None = None
+    generation: GenerationPipeline | None = None
     queue: BatchQueue | GenerationQueue | None = None
     cached: CacheStep | None = None
     health: Health | None = None
@@ -178,7 +178,7 @@ class Pipelines:
             patience=WRITING_PATIENCE,
             clock=self._clock,
         )
-        return Pipeline(answer=_writes, writing=writing, queue=turns, health=health)
+        return Pipeline(answer=_writes, generation=writing, queue=turns, health=health)
 
     def _health(self, target: Target) -> Health:
         limiter = self._limiter(target)

@@ -28,7 +28,7 @@ from hubgate.service.keys.credentials import HOW, candidates, claimed_id, digest
 from hubgate.service.keys.limits import KeyLimits
 from hubgate.service.keys.rules import ADMIN, CLI, check_name, check_rights
 from hubgate.service.keys.wrong_keys import WrongKeys
-from hubgate.service.registry.changes import to_its_end
+from hubgate.service.shielded import shielded
 
 
 class Access:
@@ -159,7 +159,7 @@ class Access:
         async with self._changing:
             changed = self.changed(which, **rights)
             old, self._keys[changed.digest] = self._keys[changed.digest], changed
-            await to_its_end(self._keep(self._store.save_key(changed), old.digest, old))
+            await shielded(self._keep(self._store.save_key(changed), old.digest, old))
         return changed
 
     def changed(self, which: str, **rights: Any) -> Key:
@@ -195,7 +195,7 @@ class Access:
             del self._keys[key.digest]
             self.limits.forget(key.id)
             self._unwritten[key.id] = key
-            await to_its_end(self._write_revocation(key))
+            await shielded(self._write_revocation(key))
 
     async def flush(self) -> None:
         """Write down when keys were last used, and revocations that could not be written down before.
@@ -229,7 +229,7 @@ class Access:
 
     async def _add(self, key: Key) -> None:
         self._keys[key.digest] = key
-        await to_its_end(self._keep(self._store.add_key(key), key.digest, None))
+        await shielded(self._keep(self._store.add_key(key), key.digest, None))
 
     async def _keep(self, storing: Awaitable[None], digest: bytes, before: Key | None) -> None:
         """Store what was changed in memory, or take it back there."""

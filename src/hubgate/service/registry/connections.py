@@ -1,59 +1,107 @@
-"""Connections: stored tokens under names of their own, for endpoints that have none. One may hold several, one a line."""
+"""Connections: named tokens for endpoints that have none of their own. One may hold several tokens, one per line."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from hubgate.domain.endpoint import Endpoint, check_name
+from hubgate.domain.endpoint import Endpoint, Target, check_name
 from hubgate.domain.errors import InUse, InvalidEndpoint, InvalidRequest, NotFound
-from hubgate.domain.records import Connection
+from hubgate.domain.records import Connection, ConnectionStore
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, parse_hosts
-from hubgate.service.registry.changes import Changing, to_its_end
-from hubgate.service.registry.opening import COPY_IT, UNSENDABLE
+from hubgate.service.registry.live_endpoints import LiveEndpoint, LiveEndpoints
+from hubgate.service.registry.token_guard import TokenGuard
+from hubgate.service.shielded import shielded
+
+_UNSENDABLE = "Invalid token: it is empty, or has spaces or characters that an HTTP header cannot carry."
+_COPY_IT = (
+    "Copy it from the settings of your Hugging Face account, or from your server. Write several one per line."
+)
 
 
-class Connecting(Changing):
-    """Connections are made, given another token, and removed."""
+class Connections:
+    """All connections, in memory and in the store."""
 
-    def connections(self) -> Sequence[Connection]:
-        """All of them, by name."""
+    def __init__(self, store: ConnectionStore, live: LiveEndpoints, token_guard: TokenGuard) -> None:
+        self._store = store
+        self._live = live
+        self._token_guard = token_guard
+        self._connections: dict[str, Connection] = {}
+        self.by_name: Mapping[str, Connection] = MappingProxyType(self._connections)
+        """A live view."""
+        self.lock = asyncio.Lock()
+        """Held while a connection changes, or while an endpoint that may use one is stored."""
+
+    async def load(self, endpoints: Sequence[Endpoint]) -> None:
+        """Read the stored connections. Those of an earlier version, without hosts, get the hosts of their endpoints."""
+        for connection in await self._store.all():
+            if connection.hosts:
+                self._connections[connection.name] = connection
+                continue
+            users = [endpoint for endpoint in endpoints if endpoint.connection == connection.name]
+            await self._save(self._token_guard.with_hosts(connection, users))
+
+    def all(self) -> Sequence[Connection]:
+        """All connections, sorted by name."""
         return [self._connections[name] for name in sorted(self._connections)]
 
-    @property
-    def stored_tokens(self) -> Mapping[str, Connection]:
-        """The same by name, as they are at any time."""
-        return MappingProxyType(self._connections)
-
-    def connection(self, name: str) -> Connection:
-        """The connection of this name.
-
-        Raises:
-            NotFound: there is none.
-        """
+    def find(self, name: str) -> Connection:
+        """Raises: NotFound."""
         if name not in self._connections:
             raise NotFound(
                 f"No connection is named [{name[:200]}].", remedy="GET /api/connections lists them."
             )
         return self._connections[name]
 
-    def users_of_connection(self, name: str) -> list[str]:
-        """The endpoints that use it, by name."""
+    def users_of(self, name: str) -> list[str]:
+        """The names of the endpoints that use a connection."""
         return [live.endpoint.name for live in self._live if live.endpoint.connection == name]
 
-    async def connect(self, name: str, token: Secret, hosts: Iterable[str] = DEFAULT_HOSTS) -> Connection:
-        """Store a token under a new name. Nobody is asked whether it is a good one.
-
-        Args:
-            name: of the connection.
-            token: it, or several, one a line.
-            hosts: where it may be sent: see `hubgate.domain.token_hosts`.
+    def hosts_for(self, endpoint: Endpoint) -> tuple[str, ...]:
+        """The hosts for a new connection whose token is entered together with this endpoint.
 
         Raises:
-            InvalidRequest: the name is taken or no good name, or the token or a host cannot be used.
+            InvalidEndpoint: its URL is invalid.
+        """
+        return self._token_guard.hosts_for(endpoint)
+
+    async def resolve(self, endpoint: Endpoint, token: Secret | None) -> Target:
+        """The endpoint with its own token, or its connection's.
+
+        Raises:
+            InvalidEndpoint: the token or the connection is invalid, or the token may not be sent to this endpoint.
+        """
+        if token is not None and not token.is_sendable:
+            raise InvalidEndpoint(_UNSENDABLE, remedy=_COPY_IT)
+        if endpoint.connection is None:
+            return Target(endpoint, token)
+        if token is not None:
+            raise InvalidEndpoint(
+                f"Endpoint [{endpoint.name}] has both a token and a connection.", remedy="Remove one of them."
+            )
+        connection = self._connections.get(endpoint.connection)
+        if connection is None:
+            raise InvalidEndpoint(
+                f"No connection is named [{endpoint.connection[:200]}].",
+                remedy="GET /api/connections lists them.",
+            )
+        await self._token_guard.check_connection(connection, endpoint)
+        return Target(endpoint, connection.token)
+
+    async def add(self, name: str, token: Secret, hosts: Iterable[str] = DEFAULT_HOSTS) -> Connection:
+        """Store a token under a new name. The token is not tested.
+
+        Args:
+            name: the connection's name.
+            token: one or several tokens, one per line.
+            hosts: where they may be sent: see `hubgate.domain.token_hosts`.
+
+        Raises:
+            InvalidRequest: the name is taken or invalid, or the token or a host is invalid.
             StoreFailed: it cannot be stored.
         """
         try:
@@ -61,98 +109,82 @@ class Connecting(Changing):
         except InvalidEndpoint as error:
             raise InvalidRequest(error.message.replace("inference_id", "name of a connection")) from None
         _check(token)
-        made = Connection(name=name, token=token, created_at=time.time(), hosts=parse_hosts(hosts))
-        async with self._connecting:
+        added = Connection(name=name, token=token, created_at=time.time(), hosts=parse_hosts(hosts))
+        async with self.lock:
             if name in self._connections:
                 raise InvalidRequest(
-                    f"A connection named [{name}] exists already.",
+                    f"A connection named [{name}] already exists.",
                     remedy="Replace its token, or choose another name.",
                 )
-            await to_its_end(self._keep(made))
-        return made
+            await shielded(self._save(added))
+        return added
 
-    async def reconnect(
+    async def replace(
         self, name: str, token: Secret | None = None, hosts: Iterable[str] | None = None
     ) -> Connection:
-        """Replace a connection's token, or the hosts it may be sent to; the endpoints that use it follow at once.
-
-        Args:
-            name: of the connection.
-            token: the new one; `None` keeps the old one, which goes to none but the hosts that it was given for.
-            hosts: the new ones; `None` keeps the old ones.
+        """Replace a connection's token or hosts; `None` keeps them. Its endpoints use the new token at once.
 
         Raises:
             NotFound: no connection has this name.
-            InvalidRequest: the token or a host cannot be used, or the old token was not given for it.
+            InvalidRequest: the token or a host is invalid, or the current token was not given for a host.
             InUse: an endpoint that uses it is at none of the hosts.
             StoreFailed: it cannot be stored.
         """
         if token is not None:
             _check(token)
-        wanted = None if hosts is None else parse_hosts(hosts)
-        async with self._connecting:
-            old = self.connection(name)
-            made = replace(old, token=token or old.token, hosts=wanted or old.hosts)
+        new_hosts = None if hosts is None else parse_hosts(hosts)
+        async with self.lock:
+            old = self.find(name)
+            new = replace(old, token=token or old.token, hosts=new_hosts or old.hosts)
             if token is None:
-                await self._token_guard.check_widened(old, made.hosts)
-            left = [
+                await self._token_guard.check_widened(old, new.hosts)
+            uncovered = [
                 user
-                for user in self.users_of_connection(name)
-                if self._token_guard.uncovered(made.hosts, self._live.find(user).endpoint)
+                for user in self.users_of(name)
+                if self._token_guard.uncovered(new.hosts, self._live.find(user).endpoint)
             ]
-            if left:
+            if uncovered:
                 raise InUse(
-                    f"Connection [{name}] is used by endpoints at other hosts: {', '.join(left)}.",
-                    remedy="Name their hosts too, or give those endpoints another connection or a token of their own.",
+                    f"Connection [{name}] is used by endpoints at other hosts: {', '.join(uncovered)}.",
+                    remedy="Add their hosts, or give those endpoints another connection or a token of their own.",
                 )
-            await to_its_end(self._keep(made))
-        return made
+            await shielded(self._save(new))
+        return new
 
-    def hosts_for(self, endpoint: Endpoint) -> tuple[str, ...]:
-        """The hosts of a connection whose token is entered together with this endpoint.
-
-        Raises:
-            InvalidEndpoint: its URL cannot be used.
-        """
-        return self._token_guard.hosts_for(endpoint)
-
-    async def disconnect(self, name: str) -> None:
-        """Forget a connection.
+    async def remove(self, name: str) -> None:
+        """Delete a connection.
 
         Raises:
             NotFound: no connection has this name.
             InUse: endpoints use it.
         """
-        async with self._connecting:
-            self.connection(name)
-            if users := self.users_of_connection(name):
+        async with self.lock:
+            self.find(name)
+            if users := self.users_of(name):
                 raise InUse(
                     f"Connection [{name}] is used by endpoint{'s' if users[1:] else ''} {', '.join(users)}.",
                     remedy="Give those another connection or a token of their own first.",
                 )
-            await to_its_end(self._drop(name))
+            await shielded(self._delete(name))
 
-    async def _load_connections(self, endpoints: Sequence[Endpoint]) -> None:
-        """Read them; those that an earlier version stored get the hosts that these endpoints use them with."""
-        for connection in await self._store.connections.all():
-            if connection.hosts:
-                self._connections[connection.name] = connection
-                continue
-            users = [endpoint for endpoint in endpoints if endpoint.connection == connection.name]
-            await self._keep(self._token_guard.adopted(connection, users))
+    def refresh(self, live: LiveEndpoint) -> None:
+        """Reopen an endpoint if its connection has a new token."""
+        connection = self._connections.get(live.endpoint.connection or "")
+        if connection and connection.token != live.target.token:
+            target = Target(live.endpoint, connection.token)
+            self._live.put(self._live.open(target, self._live.open_model(target), live.changed))
 
-    async def _keep(self, connection: Connection) -> None:
-        await self._store.connections.put(connection)
+    async def _save(self, connection: Connection) -> None:
+        await self._store.put(connection)
         self._connections[connection.name] = connection
-        for user in self.users_of_connection(connection.name):
-            self._reopen(self._live.find(user))
+        for user in self.users_of(connection.name):
+            self.refresh(self._live.find(user))
 
-    async def _drop(self, name: str) -> None:
-        await self._store.connections.remove(name)
+    async def _delete(self, name: str) -> None:
+        await self._store.remove(name)
         del self._connections[name]
 
 
 def _check(token: Secret) -> None:
-    """Raises InvalidRequest if it cannot be sent."""
     if not token.is_sendable:
-        raise InvalidRequest(UNSENDABLE, remedy=COPY_IT)
+        raise InvalidRequest(_UNSENDABLE, remedy=_COPY_IT)

@@ -1,87 +1,110 @@
-"""The endpoints in service, and those out of it that still answer who called before."""
+"""Open endpoints: those that take calls, and those that were replaced and still finish theirs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn, cast
 
-from hubgate.domain.endpoint import Endpoint, Target
+from hubgate.domain.calls import Call, Result
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Source, Target
 from hubgate.domain.errors import EndpointChanged, EndpointDisabled, EndpointNotFound
-from hubgate.domain.ports import Model
-from hubgate.service.inference.pipeline import Pipeline
-from hubgate.service.registry.validation import refusal
+from hubgate.domain.ports import Model, Sources, Upstream
+from hubgate.service.inference.pipeline import Pipeline, Pipelines
+from hubgate.service.registry.probe import open_model
+from hubgate.service.registry.startup import StartupTasks
+from hubgate.service.registry.validation import changed_error
 
 
 @dataclass(slots=True, eq=False)
-class Live:
-    """An endpoint that can be called."""
+class LiveEndpoint:
+    """An open endpoint."""
 
     target: Target
     model: Model
     pipeline: Pipeline
     changed: str | None = None
-    """Why it is not to be called, until an operator accepts what runs there now."""
+    """Why calls are refused: another model is running. `None` again once an operator accepts it."""
     calls: int = 0
-    """Being answered."""
+    """Calls in flight."""
 
     @property
     def endpoint(self) -> Endpoint:
-        """The endpoint itself."""
         return self.target.endpoint
 
     async def close(self) -> None:
-        """Send away who waits, let what is in flight end, and free the model."""
+        """Reject queued calls, wait for those in flight, and free the model."""
         await self.pipeline.close()
         await self.model.close()
 
 
 class LiveEndpoints:
-    """By name. Used on one event loop."""
+    """The open endpoints by name. Used on one event loop."""
 
-    def __init__(self) -> None:
-        self._live: dict[str, Live] = {}
-        self._retired: set[Live] = set()
+    def __init__(self, sources: Sources, pipelines: Pipelines, startup: StartupTasks) -> None:
+        self._sources = sources
+        self._pipelines = pipelines
+        self._startup = startup
+        self._live: dict[str, LiveEndpoint] = {}
+        self._retired: set[LiveEndpoint] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
     def __contains__(self, name: str) -> bool:
         return name in self._live
 
-    def __iter__(self) -> Iterator[Live]:
-        """By name, in its order."""
+    def __iter__(self) -> Iterator[LiveEndpoint]:
         return iter([self._live[name] for name in sorted(self._live)])
 
-    def find(self, name: str) -> Live:
-        """The endpoint of this name.
-
-        Raises:
-            EndpointNotFound: there is none.
-        """
+    def find(self, name: str) -> LiveEndpoint:
+        """Raises: EndpointNotFound."""
         live = self._live.get(name)
         if live is None:
             raise EndpointNotFound(name)
         return live
 
-    def put(self, live: Live) -> None:
-        """Let calls go to an endpoint, in place of the one of its name, if there is one."""
+    def pipelines(self) -> Mapping[str, Pipeline]:
+        """The pipeline of each endpoint, by name."""
+        return {live.endpoint.name: live.pipeline for live in self}
+
+    def open_model(self, target: Target) -> Model:
+        """Open the model of an endpoint whose facts are known. Does no I/O."""
+        endpoint = target.endpoint
+        if not endpoint.enabled:
+            return DisabledModel(endpoint.name)
+        model = open_model(self._sources, target)
+        if endpoint.source is Source.LOCAL:
+            on_reply = self._startup.mark_ready
+        elif needs_startup_check(endpoint):
+            on_reply = self._startup.mark_running
+        else:
+            return model
+        return ObservedModel(cast("Upstream", model), partial(on_reply, endpoint.name))
+
+    def open(self, target: Target, model: Model, changed: str | None = None) -> LiveEndpoint:
+        """Build the pipeline of an endpoint. It takes no calls before `put`."""
+        return LiveEndpoint(target, model, self._pipelines.build(target, model), changed)
+
+    def put(self, live: LiveEndpoint) -> None:
+        """Send calls to an endpoint. An endpoint of the same name finishes its calls and is closed."""
         self.retire(live.endpoint.name)
         self._live[live.endpoint.name] = live
 
     def retire(self, name: str) -> None:
-        """Take an endpoint out of service; who is being answered, or waits, still is."""
+        """Take an endpoint out of service. Its calls, also queued ones, are finished."""
         live = self._live.pop(name, None)
         if live is not None:
             self._retired.add(live)
             self._close_if_idle(live)
 
     @contextmanager
-    def calling(self, live: Live) -> Iterator[None]:
-        """A call to an endpoint, which is not closed until it is over.
+    def calling(self, live: LiveEndpoint) -> Iterator[None]:
+        """Keep an endpoint open during a call.
 
         Raises:
-            EndpointDisabled: its operator switched it off.
-            EndpointChanged: another model runs there; no call goes to it until it is accepted.
+            EndpointDisabled, EndpointChanged: see `admit`.
         """
         self.admit(live)
         self.enter(live)
@@ -89,39 +112,92 @@ class LiveEndpoints:
             yield
         except EndpointChanged as error:
             live.changed = error.message
-            raise refusal(live.endpoint.name, error.message) from None
+            raise changed_error(live.endpoint.name, error.message) from None
         finally:
             self.leave(live)
 
-    def admit(self, live: Live) -> None:
-        """See whether calls go to an endpoint.
+    def admit(self, live: LiveEndpoint) -> None:
+        """Check that an endpoint takes calls.
 
         Raises:
-            EndpointDisabled, EndpointChanged: see `calling`.
+            EndpointDisabled: its operator disabled it.
+            EndpointChanged: another model is running there, and nobody has accepted it.
         """
         if live.changed is not None:
-            raise refusal(live.endpoint.name, live.changed)
+            raise changed_error(live.endpoint.name, live.changed)
         if not live.endpoint.enabled:
             raise EndpointDisabled(live.endpoint.name)
 
-    def enter(self, live: Live) -> None:
-        """Count a call."""
+    def enter(self, live: LiveEndpoint) -> None:
         live.calls += 1
 
-    def leave(self, live: Live) -> None:
-        """A call is over."""
+    def leave(self, live: LiveEndpoint) -> None:
         live.calls -= 1
         if live in self._retired:
             self._close_if_idle(live)
 
     async def close(self) -> None:
-        """Free every upstream. Calls in flight end with an error."""
+        """Free every model. Calls in flight end with an error."""
         retired, self._retired = self._retired, set()
         await asyncio.gather(*(live.close() for live in (*self, *retired)), *self._closing)
 
-    def _close_if_idle(self, live: Live) -> None:
+    def _close_if_idle(self, live: LiveEndpoint) -> None:
         if not live.calls:
             self._retired.remove(live)
             task = asyncio.create_task(live.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+
+def needs_startup_check(endpoint: Endpoint) -> bool:
+    """Whether vectors or scores would be wrong if another model was deployed while the gateway was down."""
+    return endpoint.source is Source.DEDICATED and endpoint.task not in GENERATION_TASKS
+
+
+class DisabledModel:
+    """The model of a disabled endpoint. Nothing is opened; `LiveEndpoints.admit` refuses calls before they come here."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    async def __call__(self, call: Call) -> NoReturn:  # noqa: ARG002 - the port's signature
+        raise EndpointDisabled(self._name)
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+
+@dataclass(slots=True, eq=False)
+class SharedModel:
+    """A loaded model used under old and new settings at the same time. The last user to close it frees it."""
+
+    model: Upstream
+    users: int = 1
+
+    def share(self) -> SharedModel:
+        self.users += 1
+        return self
+
+    async def __call__(self, call: Call) -> Result:
+        return await self.model(call)
+
+    async def close(self) -> None:
+        self.users -= 1
+        if not self.users:
+            await self.model.close()
+
+
+@dataclass(slots=True, eq=False)
+class ObservedModel:
+    """A model that reports each reply, which shows that its server is running."""
+
+    model: Upstream
+    on_reply: Callable[[], None]
+
+    async def __call__(self, call: Call) -> Result:
+        result = await self.model(call)
+        self.on_reply()
+        return result
+
+    async def close(self) -> None:
+        await self.model.close()

@@ -1,4 +1,4 @@
-"""Asking a model one small question of its task, and with which of its tokens: what the answer shows is learned."""
+"""Sending a model one small request for its task, to see that it works and to learn its properties."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from hubgate.domain.secret import Secret
 PROBE = Embed(texts=("how big",), input_type=InputType.INGEST)
 CHAT_PROBE = Chat(fields={"messages": b'[{"role":"user","content":"how big"}]', "max_tokens": b"8"})
 COMPLETE_PROBE = Complete(prompt="how big", fields={"max_tokens": b"8"})
-_OTHER_KIND = frozenset(
+_UNSUPPORTED = frozenset(
     {Cause.WRONG_TASK, Cause.MODEL_NOT_FOUND, Cause.NOT_SERVED, Cause.INPUT_REFUSED, Cause.UPSTREAM_FAILED}
 )
-"""How servers refuse a kind of call that they do not serve: no route, no template, or a failure of their own."""
-_ABOUT_THE_TOKEN = frozenset({401, 402, 429})
-"""Statuses of a token that is not known, not paid for, or used up; another may be better off."""
+"""How servers refuse a kind of call that they do not support: no route, no chat template, or a server error."""
+_TOKEN_STATUSES = frozenset({401, 402, 429})
+"""The token is invalid, has no credit, or is over its limit. Another token may work."""
 
 
-class Probed(NamedTuple):
-    """What a model is, the model, open with the one token that was not refused, and what was said of those that were."""
+class ProbeResult(NamedTuple):
+    """The facts, the model, opened with the first token that was accepted, and messages about refused tokens."""
 
     facts: Facts
     model: Model
@@ -53,48 +53,47 @@ class Probed(NamedTuple):
     refused: tuple[str, ...]
 
 
-async def probe(sources: Sources, draft: Target) -> Probed:
-    """Detect what is there and ask it once, with one token after the other until one is not refused.
+async def probe(sources: Sources, draft: Target) -> ProbeResult:
+    """Detect the engine and send a small request, with each token in turn until one is accepted.
 
     Raises:
-        UpstreamRefused: it refuses all of them; says why, of each.
+        UpstreamRefused: all tokens were refused; the message has each reason.
         HubgateError: it does not work.
     """
     tokens = tuple(dict.fromkeys(draft.token.each())) if draft.token else ()
     if len(tokens) < 2:
-        return Probed(*await _asked(sources, draft), draft.token, ())
+        return ProbeResult(*await _probe_with_token(sources, draft), draft.token, ())
     refusals: dict[Secret, UpstreamRefused] = {}
-    for one in tokens:
+    for token in tokens:
         try:
-            facts, model = await _asked(sources, replace(draft, token=one))
+            facts, model = await _probe_with_token(sources, replace(draft, token=token))
         except UpstreamRefused as error:
-            if error.status not in _ABOUT_THE_TOKEN:
+            if error.status not in _TOKEN_STATUSES:
                 raise
-            refusals[one] = error
+            refusals[token] = error
             continue
         refused = tuple(
             f"The token {bad.hint} was refused: {error.message}" for bad, error in refusals.items()
         )
-        return Probed(replace(facts, warnings=(*facts.warnings, *refused)), model, one, refused)
+        return ProbeResult(replace(facts, warnings=(*facts.warnings, *refused)), model, token, refused)
     raise _all_refused(refusals)
 
 
-async def _asked(sources: Sources, draft: Target) -> tuple[Facts, Model]:
-    found = replace(draft.endpoint, facts=await sources.detect(draft))
-    model = open_model(sources, replace(draft, endpoint=found))
+async def _probe_with_token(sources: Sources, draft: Target) -> tuple[Facts, Model]:
+    detected = replace(draft.endpoint, facts=await sources.detect(draft))
+    model = open_model(sources, replace(draft, endpoint=detected))
     try:
-        return await ask_once(found, model), model
+        return await probe_model(detected, model), model
     except BaseException:
         await model.close()
         raise
 
 
 def _all_refused(refusals: Mapping[Secret, UpstreamRefused]) -> UpstreamRefused:
-    """What is cured by waiting comes first: then the others need not be looked at now."""
-    first = min(refusals.values(), key=lambda error: not error.retryable)
-    told = " ".join(f"{token.hint}: {error.message}" for token, error in refusals.items())
+    first = min(refusals.values(), key=lambda error: not error.retryable)  # retrying is the easiest remedy
+    reasons = " ".join(f"{token.hint}: {error.message}" for token, error in refusals.items())
     return UpstreamRefused(
-        f"Each of the {len(refusals)} tokens was refused. {told}",
+        f"All {len(refusals)} tokens were refused. {reasons}",
         status=first.status,
         server_message=first.server_message,
         remedy=first.remedy,
@@ -105,24 +104,24 @@ def _all_refused(refusals: Mapping[Secret, UpstreamRefused]) -> UpstreamRefused:
 
 
 def open_model(sources: Sources, target: Target) -> Model:
-    """The model of an endpoint whose facts are known. Does no I/O.
+    """Open the model of an endpoint whose facts are known. Does no I/O.
 
     Raises:
-        InvalidEndpoint: no such model is there.
+        InvalidEndpoint: the engine does not support the task.
     """
     opener = sources.open_generator if target.endpoint.task in GENERATION_TASKS else sources.open
     return opener(target)
 
 
-async def ask_once(endpoint: Endpoint, model: Model) -> Facts:
-    """Ask a model one small question of its task; the facts with what the answer shows.
+async def probe_model(endpoint: Endpoint, model: Model) -> Facts:
+    """Send a model one small request for its task; returns the facts with what the reply shows.
 
     Raises:
-        HubgateError: it does not answer, or not as its task wants.
+        HubgateError: it does not answer, or its reply does not fit the task.
     """
     facts = endpoint.facts
     if endpoint.task in GENERATION_TASKS:
-        return await _let_write(endpoint, cast("TextGenerator", model))
+        return await _probe_generation(endpoint, cast("TextGenerator", model))
     answer = VectorGuard(cast("Upstream", model), dimensions=None)
     if endpoint.task is Task.RERANK:
         await answer(Rerank(query="test query", texts=("how big",)))
@@ -131,48 +130,48 @@ async def ask_once(endpoint: Endpoint, model: Model) -> Facts:
         await answer(SparseEmbed(texts=("how big",)))
         return facts
     vectors = await answer(PROBE)
-    assert isinstance(vectors, Vectors)  # noqa: S101 - an Embed is answered with Vectors
-    return _learned(facts, vectors, endpoint.model or facts.model)
+    assert isinstance(vectors, Vectors)  # noqa: S101 - an Embed returns Vectors
+    return _facts_of(vectors, facts, endpoint.model or facts.model)
 
 
-async def _let_write(endpoint: Endpoint, writer: TextGenerator) -> Facts:
-    """Which calls it answers. A model without a chat template goes on with texts, and a hosted one often only chats.
+async def _probe_generation(endpoint: Endpoint, model: TextGenerator) -> Facts:
+    """Find out which calls it supports: a model without a chat template only completes, a hosted one often only chats.
 
-    What others say it does is believed only beside a call that it has answered; what they say it does not, always.
+    The server's own claim not to support a call is trusted; a claim to support one only if another call succeeded.
     """
-    chatting = endpoint.task is Task.CHAT_COMPLETION
-    does = {Chat: endpoint.facts.chats, Complete: endpoint.facts.completes}
+    is_chat = endpoint.task is Task.CHAT_COMPLETION
+    supports = {Chat: endpoint.facts.chats, Complete: endpoint.facts.completes}
     failures: list[HubgateError] = []
-    answered = False
-    for question in (CHAT_PROBE, COMPLETE_PROBE) if chatting else (COMPLETE_PROBE, CHAT_PROBE):
-        said = does[type(question)]
-        if said is None or (said and not answered):
-            failure = await _failure(writer, question)
+    has_answered = False
+    for call in (CHAT_PROBE, COMPLETE_PROBE) if is_chat else (COMPLETE_PROBE, CHAT_PROBE):
+        claimed = supports[type(call)]
+        if claimed is None or (claimed and not has_answered):
+            failure = await _failure(model, call)
             failures += [failure] if failure else []
-            does[type(question)] = failure is None
-            answered = answered or failure is None
-    if not (does[Chat] if chatting else answered):
-        wrong = InvalidEndpoint(f"This model does not do {endpoint.task}.", cause=Cause.WRONG_TASK)
+            supports[type(call)] = failure is None
+            has_answered = has_answered or failure is None
+    if not (supports[Chat] if is_chat else has_answered):
+        wrong = InvalidEndpoint(f"This model does not support {endpoint.task}.", cause=Cause.WRONG_TASK)
         raise failures[0] if failures else wrong
-    return replace(endpoint.facts, chats=does[Chat], completes=does[Complete])
+    return replace(endpoint.facts, chats=supports[Chat], completes=supports[Complete])
 
 
-async def _failure(writer: TextGenerator, probe: GenerationCall) -> HubgateError | None:
-    """Why a call is not answered; `None` if it is.
+async def _failure(model: TextGenerator, call: GenerationCall) -> HubgateError | None:
+    """The error if the model does not support a call.
 
     Raises:
-        HubgateError: something that has nothing to do with the kind of the call.
+        HubgateError: the call failed for another reason.
     """
     try:
-        await writer.generate(probe)
+        await model.generate(call)
     except (CallerError, UpstreamError) as error:
-        if isinstance(error, UpstreamError) and error.cause not in _OTHER_KIND:
+        if isinstance(error, UpstreamError) and error.cause not in _UNSUPPORTED:
             raise
         return error
     return None
 
 
-def _learned(facts: Facts, vectors: Vectors, model: str | None) -> Facts:
+def _facts_of(vectors: Vectors, facts: Facts, model: str | None) -> Facts:
     vector = in_encoding(vectors, Encoding.F32).items[0]
     return replace(
         facts,

@@ -1,4 +1,4 @@
-"""What goes on in the background after the start: local models are loaded, and dedicated ones looked at."""
+"""Background tasks after the start: loading local models and checking dedicated endpoints."""
 
 from __future__ import annotations
 
@@ -9,100 +9,99 @@ from collections.abc import Awaitable, Callable, Coroutine
 from hubgate.domain.errors import EndpointChanged, HubgateError
 
 LOADING = "The model is loading."
-_MOST_ASKED = 4
-"""Questions about states at the same time."""
+_MAX_STATE_QUERIES = 4
+"""How many endpoints' states are queried at the same time."""
 
 _log = logging.getLogger(__name__)
 
 
-class Starting:
-    """Jobs by the name of the endpoint that they are about."""
+class StartupTasks:
+    """Tasks by endpoint name."""
 
     def __init__(self) -> None:
-        self._answers: dict[str, asyncio.Event] = {}
-        """What ends the wait for an answer of those that are to be looked at."""
-        self._asking = asyncio.Semaphore(_MOST_ASKED)
-        self._jobs: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, asyncio.Event] = {}
+        """For each endpoint still to be checked: set once its server is known to run."""
+        self._state_queries = asyncio.Semaphore(_MAX_STATE_QUERIES)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._unready: dict[str, str] = {}
 
     def unready(self) -> dict[str, str]:
-        """The local endpoints that do not answer, and why, by name."""
+        """The local endpoints that cannot answer, and why, by name."""
         return dict(self._unready)
 
-    def load(self, name: str, answer: Callable[[], Awaitable[object]]) -> None:
-        """Let a local model answer once; until then it is not ready."""
+    def load(self, name: str, request: Callable[[], Awaitable[object]]) -> None:
+        """Load a local model with a first request. It is unready until that succeeds."""
         self._unready[name] = LOADING
-        self._begin(name, self._load(name, answer))
+        self._start(name, self._load(name, request))
 
-    def look(
-        self, name: str, look: Callable[[], Awaitable[object]], runs: Callable[[], Awaitable[bool]]
+    def check(
+        self, name: str, check: Callable[[], Awaitable[object]], is_running: Callable[[], Awaitable[bool]]
     ) -> None:
-        """Look whether a dedicated endpoint is as it was registered: if it `runs` at once, else when it has answered.
+        """Check a dedicated endpoint now if it `is_running`, else after its first reply to a call.
 
-        To ask one that sleeps would wake it, and cost money. One that cannot be asked is no reason for anything.
+        A request would start a server that is scaled to zero, and cost money.
         """
-        self._answers[name] = asyncio.Event()
-        self._begin(name, self._look(name, look, runs))
+        self._running[name] = asyncio.Event()
+        self._start(name, self._check(name, check, is_running))
 
-    def answered(self, name: str) -> None:
-        """A server has answered a call, so it runs."""
-        if answer := self._answers.get(name):
-            answer.set()
+    def mark_running(self, name: str) -> None:
+        """A server replied to a call."""
+        if event := self._running.get(name):
+            event.set()
 
-    def ready(self, name: str) -> None:
-        """It answers."""
+    def mark_ready(self, name: str) -> None:
         self._unready.pop(name, None)
 
-    def stop(self, name: str, *, proved: bool = True, serves: bool = True) -> None:
-        """What was found out of an endpoint at the start is of no use for the one that takes its place.
+    def stop(self, name: str, *, validated: bool = True, enabled: bool = True) -> None:
+        """Drop the tasks of an endpoint that is replaced or removed.
 
-        Unless that one was `proved`, what was not yet looked at is looked at all the same; and while it `serves`, a
-        model that loads goes on loading.
+        Unless its replacement was `validated`, a pending check stays pending; and if that is `enabled`, a model that is
+        loading continues to load.
         """
-        if not proved and (name in self._answers or (serves and name in self._unready)):
+        if not validated and (name in self._running or (enabled and name in self._unready)):
             return
-        self._answers.pop(name, None)
+        self._running.pop(name, None)
         self._unready.pop(name, None)
-        if task := self._jobs.pop(name, None):
+        if task := self._tasks.pop(name, None):
             task.cancel()
 
     async def settled(self) -> None:
-        """Wait until every local model answers or has failed."""
-        loading = [task for name, task in self._jobs.items() if name in self._unready]
+        """Wait until every local model is ready or has failed to load."""
+        loading = [task for name, task in self._tasks.items() if name in self._unready]
         await asyncio.gather(*loading, return_exceptions=True)
 
     async def close(self) -> None:
-        """End what is still going on."""
-        for task in self._jobs.values():
+        """Cancel all tasks."""
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._jobs.values(), return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def _begin(self, name: str, job: Coroutine[None, None, None]) -> None:
-        self._jobs[name] = asyncio.create_task(job)
+    def _start(self, name: str, task: Coroutine[None, None, None]) -> None:
+        self._tasks[name] = asyncio.create_task(task)
 
-    async def _load(self, name: str, answer: Callable[[], Awaitable[object]]) -> None:
+    async def _load(self, name: str, request: Callable[[], Awaitable[object]]) -> None:
         try:
-            await answer()
+            await request()
         except HubgateError as error:
             self._unready[name] = str(error)
-            _log.error("endpoint %s does not answer: %s", name, error)
+            _log.error("endpoint %s failed to load: %s", name, error)
         else:
-            self.ready(name)
+            self.mark_ready(name)
 
-    async def _look(
-        self, name: str, look: Callable[[], Awaitable[object]], runs: Callable[[], Awaitable[bool]]
+    async def _check(
+        self, name: str, check: Callable[[], Awaitable[object]], is_running: Callable[[], Awaitable[bool]]
     ) -> None:
-        async with self._asking:
-            known = await runs()
-        if not known:
-            await self._answers[name].wait()
+        async with self._state_queries:
+            running = await is_running()
+        if not running:
+            await self._running[name].wait()
         try:
-            await look()
+            await check()
         except EndpointChanged as error:
-            _log.error("endpoint %s is not served: %s", name, error)
+            _log.error("endpoint %s takes no calls: %s", name, error)
         except HubgateError as error:
             _log.warning("endpoint %s could not be checked: %s", name, error)
         else:
-            _log.info("endpoint %s is as it was registered", name)
+            _log.info("endpoint %s still runs the registered model", name)
         finally:
-            self._answers.pop(name, None)
+            self._running.pop(name, None)

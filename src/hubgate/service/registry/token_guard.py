@@ -1,4 +1,4 @@
-"""Keeps stored tokens at the hosts that they were given for; an attempt to send one elsewhere is in the audit log."""
+"""Keeps stored tokens at the hosts they were given for. Attempts to send one elsewhere are in the audit log."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from hubgate.domain.token_hosts import DEFAULT_HOSTS, HUGGING_FACE, is_covered
 
 
 class TokenGuard:
-    """An endpoint's own token goes where that endpoint's last one did, a connection's to the connection's hosts."""
+    """An endpoint's own token stays at its current hosts, a connection's token at the connection's hosts."""
 
     def __init__(self, sources: Sources, audit: AuditLog) -> None:
         self._sources = sources
         self._audit = audit
 
     async def check_own(self, old: Endpoint, new: Endpoint) -> None:
-        """Refuse to send the stored token of an endpoint where its new settings lead.
+        """Check that an endpoint's stored token may be sent where its new settings lead.
 
         Raises:
             InvalidEndpoint: they lead to another host or proxy.
@@ -34,14 +34,14 @@ class TokenGuard:
                 new,
                 elsewhere,
                 f"The token of endpoint [{new.name}] was not given for {' or '.join(elsewhere)}.",
-                "Send the token again together with this change.",
+                "Send the token again with this change.",
             )
 
     async def check_connection(self, connection: Connection, endpoint: Endpoint) -> None:
-        """Refuse to send a connection's token where an endpoint leads.
+        """Check that a connection's token may be sent where an endpoint leads.
 
         Raises:
-            InvalidEndpoint: it leads to a host or proxy that is not one of the connection's.
+            InvalidEndpoint: the connection's hosts do not cover the endpoint's host or proxy.
         """
         elsewhere = self.uncovered(connection.hosts, endpoint)
         if elsewhere:
@@ -54,62 +54,61 @@ class TokenGuard:
             )
 
     async def check_widened(self, connection: Connection, hosts: Sequence[str]) -> None:
-        """Refuse to let a stored token go to more hosts than it was given for.
+        """Check that new hosts of a connection are covered by the hosts its token was given for.
 
         Raises:
-            InvalidRequest: it was not given for one of the hosts.
+            InvalidRequest: one is not.
         """
-        allowed = self._known(connection.hosts)
+        allowed = self._expanded(connection.hosts)
         more = [host for host in hosts if host not in connection.hosts and not _within(host, allowed)]
         if more:
             await self._audit.record("token.refuse", connection.name, {"hosts": [None, more]})
             raise InvalidRequest(
                 f"The token of connection [{connection.name}] was not given for {' or '.join(more)}.",
-                remedy="Send the token again together with the hosts.",
+                remedy="Send the token again with the hosts.",
                 cause=Cause.TOKEN_NEEDED,
             )
 
-    async def note_diagnosis(self, endpoint: Endpoint) -> None:
-        """Write down where a diagnosis goes, and whose token it takes along."""
+    async def record_diagnosis(self, endpoint: Endpoint) -> None:
+        """Log which hosts a diagnosis contacts, with which connection's token."""
         hosts: list[str] = []
-        with contextlib.suppress(InvalidEndpoint):  # which the diagnosis tells
+        with contextlib.suppress(InvalidEndpoint):  # the diagnosis reports it
             hosts += self._sources.token_route(endpoint)
-        await self._audit.record("endpoint.diagnose", endpoint.name, _told(hosts, endpoint))
+        await self._audit.record("endpoint.diagnose", endpoint.name, _audit_changes(hosts, endpoint))
 
     def uncovered(self, hosts: Iterable[str], endpoint: Endpoint) -> list[str]:
-        """Where an endpoint's token is sent and these hosts do not cover."""
-        known = self._known(hosts)
+        """The origins that an endpoint's token is sent to and that these hosts do not cover."""
+        known = self._expanded(hosts)
         return [where for where in self._sources.token_route(endpoint) if not is_covered(where, known)]
 
     def hosts_for(self, endpoint: Endpoint) -> tuple[str, ...]:
-        """The hosts of a connection whose token is entered together with this endpoint."""
+        """The hosts for a new connection whose token is entered together with this endpoint."""
         return (
             tuple(self._sources.token_route(endpoint))
             if self.uncovered(DEFAULT_HOSTS, endpoint)
             else DEFAULT_HOSTS
         )
 
-    def adopted(self, connection: Connection, users: Iterable[Endpoint]) -> Connection:
-        """A connection of an earlier version, with the hosts that its token is sent to now."""
+    def with_hosts(self, connection: Connection, users: Iterable[Endpoint]) -> Connection:
+        """A connection stored by an earlier version, with the hosts that its token is sent to now."""
         hosts: dict[str, None] = dict.fromkeys(DEFAULT_HOSTS)
         for endpoint in users:
             with contextlib.suppress(HubgateError):
                 hosts |= dict.fromkeys(self.uncovered(DEFAULT_HOSTS, endpoint))
         return replace(connection, hosts=tuple(hosts))
 
-    def _known(self, hosts: Iterable[str]) -> list[str]:
-        """The hosts, with those of Hugging Face in place of the word."""
+    def _expanded(self, hosts: Iterable[str]) -> list[str]:
+        """The hosts, with `huggingface` expanded."""
         return [
             one for host in hosts for one in (self._sources.hugging_face if host == HUGGING_FACE else (host,))
         ]
 
     async def _refuse(self, endpoint: Endpoint, hosts: Sequence[str], message: str, remedy: str) -> NoReturn:
-        await self._audit.record("token.refuse", endpoint.name, _told(hosts, endpoint))
+        await self._audit.record("token.refuse", endpoint.name, _audit_changes(hosts, endpoint))
         raise InvalidEndpoint(message, remedy=remedy, cause=Cause.TOKEN_NEEDED)
 
 
-def _told(hosts: Sequence[str], endpoint: Endpoint) -> dict[str, list[Any]]:
-    """The changes of an audit line: where a token was to go, and whose."""
+def _audit_changes(hosts: Sequence[str], endpoint: Endpoint) -> dict[str, list[Any]]:
     return {"hosts": [None, list(hosts)], "connection": [None, endpoint.connection]}
 
 

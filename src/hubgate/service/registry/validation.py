@@ -1,4 +1,4 @@
-"""Asking a model what it is: before it is registered, and again to see whether it is still the same."""
+"""Validating an endpoint: before it is registered, and later to see whether it still runs the same model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import cast
 
 from hubgate.core.chunking import check_separators
 from hubgate.core.vectors import floats
-from hubgate.domain.endpoint import Facts, Source, Target, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Source, Target, Task
 from hubgate.domain.errors import DeadlineExceeded, EndpointChanged, InvalidEndpoint
 from hubgate.domain.ports import Counters, Model, Sources, Upstream
 from hubgate.service.inference.chunk_size import blind_warning, fitted
@@ -18,14 +18,14 @@ from hubgate.service.registry.probe import open_model, probe
 SERVED_TASKS = frozenset(Task)
 DEFAULT_SECONDS = 30.0
 DOWNLOAD_SECONDS = 3600.0
-"""What a local model may take that has to be downloaded first."""
+"""For a local model that may have to be downloaded first."""
 SAME_VECTOR = 0.99999
-"""Cosine above which two vectors of one text are the same but for rounding, whatever the model is called."""
-SAME_DIRECTION = 0.999
-"""Cosine above which two vectors of one text are of one model; bf16 against f32 gives 0.9999, int8 0.98."""
+"""Two vectors of one text with a higher cosine differ only by rounding, whatever the model is called."""
+SAME_MODEL = 0.999
+"""Two vectors of one text with a lower cosine are of different models. bf16 against f32 gives 0.9999, int8 0.98."""
 
 
-async def prove(
+async def validate_endpoint(
     sources: Sources,
     draft: Target,
     within: float | None,
@@ -33,20 +33,20 @@ async def prove(
     any_dimensions: bool = False,
     counters: Counters | None = None,
 ) -> tuple[Target, Model]:
-    """Detect what is there, ask it one small question, and learn from the answer.
+    """Detect the engine, send one small request, and learn the model's properties from the reply.
 
     Args:
-        sources: where models are.
-        draft: the operator's settings, whose facts are replaced; the first token that is not refused will do.
-        within: seconds for all that the model is asked.
-        any_dimensions: whether other dimensions than the operator expects will do.
-        counters: what learns to count the model's tokens, if that is wanted; the chunk size that fits it is, too.
+        sources: opens models.
+        draft: the operator's settings, whose facts are replaced. Of several tokens one must be accepted.
+        within: a timeout in seconds.
+        any_dimensions: whether to accept other dimensions than the operator expects.
+        counters: if given, fetches the model's tokenizer and measures the chunk size that fits.
 
     Returns:
-        The endpoint with its facts, and its model, open.
+        The endpoint with its facts, and its open model.
 
     Raises:
-        HubgateError: it does not work; says why and what to do.
+        HubgateError: validation failed.
     """
     settings = draft.endpoint
     if settings.chunking is not None:
@@ -56,32 +56,34 @@ async def prove(
         async with asyncio.timeout(seconds):
             probed = await probe(sources, draft)
     except TimeoutError:
-        raise DeadlineExceeded(
-            f"The model did not answer within {seconds:g} seconds.",
-            remedy="If it is waking or loading, ask again in a minute, or give a longer timeout.",
-        ) from None
+        raise probe_timeout(seconds, "or use a longer timeout") from None
     facts, model = probed.facts, probed.model
     try:
         if not any_dimensions:
             _check_dimensions(settings.dimensions, facts.dimensions)
-        proven = replace(settings, dimensions=settings.dimensions and facts.dimensions, facts=facts)
+        valid = replace(settings, dimensions=settings.dimensions and facts.dimensions, facts=facts)
         if counters is not None and settings.task is Task.TEXT_EMBEDDING:
-            proven = replace(proven, facts=await counters.learn(Target(proven, probed.token)))
-            counter = counters.open(proven)
-            proven = await fitted(proven, cast("Upstream", model), counter)
-            if warning := blind_warning(proven, counter):
-                proven = replace(
-                    proven, facts=replace(proven.facts, warnings=(*proven.facts.warnings, warning))
-                )
-        target = replace(draft, endpoint=proven)
+            valid = replace(valid, facts=await counters.learn(Target(valid, probed.token)))
+            counter = counters.open(valid)
+            valid = await fitted(valid, cast("Upstream", model), counter)
+            if warning := blind_warning(valid, counter):
+                valid = replace(valid, facts=replace(valid.facts, warnings=(*valid.facts.warnings, warning)))
+        target = replace(draft, endpoint=valid)
         if probed.token == draft.token:
             return target, model
-        bearer = open_model(sources, target)
+        with_all_tokens = open_model(sources, target)
     except BaseException:
         await model.close()
         raise
     await model.close()
-    return target, bearer
+    return target, with_all_tokens
+
+
+def probe_timeout(seconds: float, remedy: str = "") -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"The model did not answer within {seconds:g} seconds.",
+        remedy=f"If it is starting or loading, retry in a minute{', ' if remedy else ''}{remedy}.",
+    )
 
 
 def _check_dimensions(expected: int | None, measured: int | None) -> None:
@@ -89,24 +91,44 @@ def _check_dimensions(expected: int | None, measured: int | None) -> None:
         raise InvalidEndpoint(
             f"The retrieved embeddings size [{measured}] does not match the size specified in the settings "
             f"[{expected}].",
-            remedy="Leave [dimensions] out, or register the model that you meant.",
+            remedy="Omit [dimensions], or register the intended model.",
         )
 
 
-def refusal(name: str, changed: str) -> EndpointChanged:
-    """The error of calls to an endpoint behind which another model runs, as `changed` says."""
+def check_fallback(endpoint: Endpoint, fallback: Endpoint) -> None:
+    """Check that an endpoint can be the fallback of another. The facts of both must be known.
+
+    Raises:
+        InvalidEndpoint: it cannot.
+    """
+    same_task = endpoint.task is fallback.task or {endpoint.task, fallback.task} <= GENERATION_TASKS
+    reason = None if same_task else f"its task is {fallback.task}, not {endpoint.task}"
+    if same_task and endpoint.task in {Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING}:
+        reason = describe_change(endpoint.facts, fallback.facts)
+        no_fingerprint = None in (endpoint.facts.fingerprint, fallback.facts.fingerprint)
+        if reason is None and no_fingerprint and endpoint.facts.model != fallback.facts.model:
+            reason = "it cannot be verified that both run the same model"
+    if reason:
+        raise InvalidEndpoint(
+            f"Endpoint [{fallback.name}] cannot be the fallback of [{endpoint.name}]: {reason}",
+            remedy="Vectors of different models cannot be compared. Choose an endpoint with the same model and task.",
+        )
+
+
+def changed_error(name: str, change: str) -> EndpointChanged:
+    """The error of calls to an endpoint that now runs another model."""
     return EndpointChanged(
-        changed,
-        remedy="Vectors of two models cannot be compared. Run the former model again, or accept the new one and "
-        f"embed all documents anew: hubgate accept {name}.",
+        change,
+        remedy="Vectors of different models cannot be compared. Run the registered model again, or accept the new one "
+        f"and re-embed all documents: hubgate accept {name}.",
     )
 
 
-def what_changed(before: Facts, now: Facts) -> str | None:
-    """What makes vectors of before and of now incomparable, if anything does.
+def describe_change(before: Facts, now: Facts) -> str | None:
+    """Why vectors from before and from now cannot be compared; `None` if they can.
 
-    The vector of a known text has the last word: a repository's commit changes with its page, too, and a model's name
-    with the way it is started.
+    The fingerprint decides: a repository's commit also changes with its README, and a model's name with the way the
+    server is started.
     """
     cosine = _cosine(before.fingerprint, now.fingerprint)
     if cosine is not None and cosine >= SAME_VECTOR:
@@ -120,9 +142,9 @@ def what_changed(before: Facts, now: Facts) -> str | None:
         )
         if old is not None and new is not None and old != new
     ]
-    if not changes and cosine is not None and cosine < SAME_DIRECTION:
-        changes = [f"it gives a known text another vector (cosine {cosine:.4f} to the registered one)"]
-    return f"Another model answers than the registered one: {', '.join(changes)}." if changes else None
+    if not changes and cosine is not None and cosine < SAME_MODEL:
+        changes = [f"it returns another vector for a known text (cosine {cosine:.4f})"]
+    return f"Another model than the registered one is running: {', '.join(changes)}." if changes else None
 
 
 def _cosine(one: str | None, other: str | None) -> float | None:

@@ -46,24 +46,26 @@ class ConnectionsApi:
 
     async def list(self, request: Request) -> Response:
         """Every connection, each token as its last characters."""
-        return json_response({"connections": [self._shown(one.name) for one in self._gateway.connections()]})
+        return json_response(
+            {"connections": [self._shown(one.name) for one in self._gateway.connections.all()]}
+        )
 
     async def add(self, request: Request) -> Response:
         """Store a token."""
         form = decode(await request.body(), _CONNECTION)
-        await self._gateway.connect(form.name, Secret(form.token), form.hosts)
+        await self._gateway.connections.add(form.name, Secret(form.token), form.hosts)
         return json_response(self._shown(form.name), 201)
 
     async def edit(self, request: Request) -> Response:
         """Replace the token or the hosts; the endpoints that use the token use the new one at once."""
         name, form = request.path_params["name"], decode(await request.body(), _CHANGES)
         token = None if form.token is None else Secret(form.token)
-        await self._gateway.reconnect(name, token, form.hosts)
+        await self._gateway.connections.replace(name, token, form.hosts)
         return json_response(self._shown(name))
 
     async def remove(self, request: Request) -> Response:
         """Forget a token; 409 with who uses it."""
-        await self._gateway.disconnect(request.path_params["name"])
+        await self._gateway.connections.remove(request.path_params["name"])
         return Response(status_code=204)
 
     def routes(self) -> Sequence[ApiRoute]:
@@ -103,12 +105,12 @@ class ConnectionsApi:
         )
 
     def _shown(self, name: str) -> dict[str, Any]:
-        connection = self._gateway.connection(name)
+        connection = self._gateway.connections.find(name)
         token = connection.token
         return {
             "name": name,
             "tokens": [one.hint for one in token.each()] if token else [],
             "hosts": connection.hosts,
             "created_at": connection.created_at,
-            "endpoints": self._gateway.users_of_connection(name),
+            "endpoints": self._gateway.connections.users_of(name),
         }

@@ -28,13 +28,13 @@ class DiagnosisApi:
     async def registered(self, request: Request) -> Response:
         """Diagnose a registered endpoint."""
         await request.body()  # as long as it is not read, nobody notices that the client leaves
-        endpoint = self._gateway.find(request.path_params["name"])
-        return await _told(request, await self._gateway.diagnose(endpoint, keep_token=True))
+        endpoint = self._gateway.registry.find(request.path_params["name"])
+        return await _told(request, await self._gateway.registry.diagnose(endpoint, keep_token=True))
 
     async def draft(self, request: Request) -> Response:
         """Diagnose what could be registered; nothing is stored."""
         endpoint, token = decode(await request.body(), _FORM).endpoint()
-        return await _told(request, await self._gateway.diagnose(endpoint, token))
+        return await _told(request, await self._gateway.registry.diagnose(endpoint, token))
 
     def routes(self) -> Sequence[ApiRoute]:
         """The rows of these verbs."""

@@ -14,7 +14,7 @@ from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import CapacityError, InUse, InvalidRequest, RuntimeFailed, UpstreamError
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
-from hubgate.service.registry.references import users_of
+from hubgate.service.registry.registry import users_of
 from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.console.models.states import state_of
 from hubgate.web.http.asgi import decode
@@ -65,7 +65,7 @@ class EndpointsApi:
 
     async def list(self, request: Request) -> Response:
         """Every endpoint."""
-        return json_response({"endpoints": _all_shown(self._gateway, self._gateway.endpoints())})
+        return json_response({"endpoints": _all_shown(self._gateway, self._gateway.registry.endpoints())})
 
     async def show(self, request: Request) -> Response:
         """One endpoint."""
@@ -76,11 +76,11 @@ class EndpointsApi:
         form = decode(await request.body(), _REGISTRATION)
         draft, token = form.endpoint()
         try:
-            await self._gateway.register(draft, token)
+            await self._gateway.registry.register(draft, token)
         except _PROOF_FAILED as error:
             if not form.save_anyway:
                 raise
-            await self._gateway.keep(draft, token)
+            await self._gateway.registry.register_disabled(draft, token)
             failure = {"cause": error.cause, "message": error.message, "remedy": error.remedy}
             return json_response({**self._shown(draft.name), "failure": failure}, 201)
         return json_response(self._shown(draft.name), 201)
@@ -88,39 +88,39 @@ class EndpointsApi:
     async def edit(self, request: Request) -> Response:
         """Change settings of an endpoint; it is called only where they may change what it is."""
         given = decode(await request.body(), _CHANGES)
-        wanted = edited(self._gateway.find(request.path_params["name"]), given)
-        await self._gateway.edit(wanted.endpoint, wanted.token, keep_token=wanted.keep_token)
+        wanted = edited(self._gateway.registry.find(request.path_params["name"]), given)
+        await self._gateway.registry.edit(wanted.endpoint, wanted.token, keep_token=wanted.keep_token)
         return json_response(self._shown(wanted.endpoint.name))
 
     async def clone(self, request: Request) -> Response:
         """Register an endpoint once more under another name."""
         form = decode(await request.body(), _CLONE)
-        await self._gateway.clone(request.path_params["name"], form.name)
+        await self._gateway.registry.clone(request.path_params["name"], form.name)
         return json_response(self._shown(form.name), 201)
 
     async def remove(self, request: Request) -> Response:
         """Forget an endpoint; 409 with who uses it, unless it is forced."""
         name = request.path_params["name"]
-        self._gateway.find(name)
-        users = users_of(name, self._gateway.endpoints(), self._access.list())
+        self._gateway.registry.find(name)
+        users = users_of(name, self._gateway.registry.endpoints(), self._access.list())
         if users and not _forced(request):
             raise InUse(
                 f"Endpoint [{name}] is used by {', '.join(users)}.",
                 remedy="Change those first, or force it: they will call an endpoint that is not there.",
             )
-        await self._gateway.remove(name)
+        await self._gateway.registry.remove(name)
         return Response(status_code=204)
 
     async def check(self, request: Request) -> Response:
         """Look whether the registered model still answers; 424 with what changed, if it does not."""
         name = request.path_params["name"]
-        await self._gateway.check(name)
+        await self._gateway.registry.check(name)
         return json_response(self._shown(name))
 
     async def accept(self, request: Request) -> Response:
         """Take what runs there now for the registered model."""
         name = request.path_params["name"]
-        await self._gateway.accept(name)
+        await self._gateway.registry.accept(name)
         return json_response(self._shown(name))
 
     async def chunk(self, request: Request) -> Response:
@@ -130,7 +130,7 @@ class EndpointsApi:
         given = form.chunking_settings
         settings = parse_chunking_settings(given) if given else None
         kind = parse_input_type(form.input_type)
-        (chunks,) = await self._gateway.chunk(name, [form.text], settings, kind)
+        (chunks,) = await self._gateway.inference.chunk(name, [form.text], settings, kind)
         return json_response(
             {
                 "utf16": [[one.start_utf16, one.end_utf16] for one in chunks],
@@ -207,15 +207,15 @@ class EndpointsApi:
         )
 
     def _shown(self, name: str) -> dict[str, Any]:
-        return _all_shown(self._gateway, [self._gateway.find(name)])[0]
+        return _all_shown(self._gateway, [self._gateway.registry.find(name)])[0]
 
 
 def _all_shown(gateway: Gateway, endpoints: Sequence[Endpoint]) -> list[dict[str, Any]]:
     """Each endpoint with its settings, its facts, and its state at this moment."""
-    pipelines, unready = gateway.pipelines(), gateway.unready()
+    pipelines, unready = gateway.pipelines(), gateway.startup.unready()
     return [
         {
-            **endpoint_json(endpoint, gateway.token_hint(endpoint.name)),
+            **endpoint_json(endpoint, gateway.registry.token_hint(endpoint.name)),
             "state": state_of(gateway, endpoint, pipelines, unready).kind,
         }
         for endpoint in endpoints

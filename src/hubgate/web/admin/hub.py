@@ -133,7 +133,7 @@ class HubApi:
         if given:
             return Secret(given)
         if endpoint := request.query_params.get("endpoint"):
-            return _first(self._gateway.token(endpoint))
+            return _first(self._gateway.registry.token(endpoint))
         if connection := request.query_params.get("connection"):
             if connection not in self._connections:
                 raise NotFound(

@@ -59,7 +59,7 @@ class KeysApi:
         """Raises EndpointNotFound if one of these is not there."""
         for name in names:
             if name is not None:
-                self._gateway.find(name)
+                self._gateway.registry.find(name)
 
     def routes(self) -> Sequence[ApiRoute]:
         """The rows of these verbs."""

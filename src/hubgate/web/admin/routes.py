@@ -107,7 +107,7 @@ def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
 
 def _routes(services: Services) -> Sequence[BaseRoute]:
     api = Api(services.gateway, services.access, services.memory, services.configuration)
-    hub = HubApi(services.hub, services.gateway, services.gateway.stored_tokens)
+    hub = HubApi(services.hub, services.gateway, services.gateway.connections.by_name)
     return [row.route() for row in with_reference([*api.routes(), *hub.routes()])]
 
 

@@ -126,12 +126,12 @@ class KeysPage:
     def _check(self, names: Iterable[str | None]) -> None:
         """Raises EndpointNotFound if one of the names is unknown."""
         for name in filter(None, names):
-            self._gateway.find(name)
+            self._gateway.registry.find(name)
 
     def _suggestions(self, form: Mapping[str, str]) -> dict[str, Any]:
         """The first models that match the search and are not in the scope yet, and how many more there are."""
         chosen, text = set(_names(form)), form.get("find", "").casefold()
-        names = (endpoint.name for endpoint in self._gateway.endpoints())
+        names = (endpoint.name for endpoint in self._gateway.registry.endpoints())
         matches = [name for name in names if text in name and name not in chosen]
         return {"names": matches[:_MAX_SUGGESTIONS], "more": max(0, len(matches) - _MAX_SUGGESTIONS)}
 
@@ -139,7 +139,7 @@ class KeysPage:
         self, context: PageContext, key: Key | None, form: Mapping[str, str], **more: Any
     ) -> Response:
         """The form of a key, or of a new one."""
-        others = [endpoint.name for endpoint in self._gateway.endpoints()][:_MAX_OTHERS]
+        others = [endpoint.name for endpoint in self._gateway.registry.endpoints()][:_MAX_OTHERS]
         values = {"others": others, "added": False, "faults": {}, "error": None, **more}
         return context.render("key.html", key=key, form=form, **self._suggestions(form), **values)
 

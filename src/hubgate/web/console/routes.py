@@ -77,7 +77,7 @@ def _models(auth: ConsoleAuth, services: Services) -> list[Route]:
 
 
 def _model_form(auth: ConsoleAuth, services: Services) -> list[Route]:
-    picker = Picker(services.hub, services.gateway.stored_tokens)
+    picker = Picker(services.hub, services.gateway.connections.by_name)
     editing = Editing(services.gateway, Trials(), picker)
     return [
         auth.private("GET", "/ui/models/new", editing.add),

@@ -44,13 +44,13 @@ class SettingsPage:
         form = await context.form()
         try:
             hosts = form.get("hosts", "").split() or DEFAULT_HOSTS
-            await self._gateway.connect(form.get("name", ""), Secret(form.get("token", "")), hosts)
+            await self._gateway.connections.add(form.get("name", ""), Secret(form.get("token", "")), hosts)
         except HubgateError as error:
             return self._render(context, error, form)
         return context.redirect("/ui/settings")
 
     async def edit(self, context: PageContext) -> Response:
-        connection = self._gateway.connection(context.request.path_params["name"])
+        connection = self._gateway.connections.find(context.request.path_params["name"])
         form = {"hosts": "\n".join(connection.hosts)}
         return context.render("connection.html", name=connection.name, form=form, error=None, faults={})
 
@@ -59,14 +59,14 @@ class SettingsPage:
         name, form = context.request.path_params["name"], await context.form()
         token = Secret(form["token"]) if form.get("token") else None
         try:
-            await self._gateway.reconnect(name, token, form.get("hosts", "").split() or None)
+            await self._gateway.connections.replace(name, token, form.get("hosts", "").split() or None)
         except HubgateError as error:
             return context.render("connection.html", name=name, form=form, error=error, faults={})
         return context.redirect("/ui/settings")
 
     async def disconnect(self, context: PageContext) -> Response:
         try:
-            await self._gateway.disconnect(context.request.path_params["name"])
+            await self._gateway.connections.remove(context.request.path_params["name"])
         except HubgateError as error:
             return self._render(context, error)
         return context.redirect("/ui/settings")
@@ -75,7 +75,7 @@ class SettingsPage:
         self, context: PageContext, error: HubgateError | None = None, form: Mapping[str, str] = _EMPTY_FORM
     ) -> Response:
         connections = [
-            (one, self._gateway.users_of_connection(one.name)) for one in self._gateway.connections()
+            (one, self._gateway.connections.users_of(one.name)) for one in self._gateway.connections.all()
         ]
         about = (("hubgate", __version__), ("Python", platform.python_version()), ("ICU", icu_version()))
         return context.render(

@@ -119,7 +119,7 @@ def _vectors_body(vectors: Vectors) -> bytes:
 
 async def _embed_sparse(exchange: Exchange, form: InferenceForm, call_context: Context) -> _Told:
     call = form.embed_sparse(call_context)
-    vectors = await exchange.gateway.embed_sparse(exchange.endpoint.name, call)
+    vectors = await exchange.gateway.inference.embed_sparse(exchange.endpoint.name, call)
     exchange.note(texts=len(call.texts), tokens=vectors.tokens, waited=vectors.waited)
     told = await off_loop(total(vectors.items), sparse_body, vectors.items)
     return _Told(told, waited_header(vectors.waited))

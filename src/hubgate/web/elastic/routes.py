@@ -68,7 +68,11 @@ class Elastic:
         """Every endpoint that the key may call, or those of a task type."""
         options, task = RequestOptions(request.scope), task_named(request.path_params.get("task"))
         context = context_of(request.scope)
-        found = [e for e in self._gateway.endpoints() if task in (None, e.task) and context.may_call(e.name)]
+        found = [
+            e
+            for e in self._gateway.registry.endpoints()
+            if task in (None, e.task) and context.may_call(e.name)
+        ]
         return options.response({"endpoints": [endpoint_object(e, full=context.is_admin) for e in found]})
 
     async def get(self, request: Request) -> Response:
@@ -78,7 +82,7 @@ class Elastic:
             return await self.get_all(request)
         options = RequestOptions(request.scope)
         context = context_of(request.scope)
-        context.endpoint = self._gateway.find(name).name
+        context.endpoint = self._gateway.registry.find(name).name
         endpoint = self._find(name, request.path_params.get("task"))
         return options.response({"endpoints": [endpoint_object(endpoint, full=context.is_admin)]})
 
@@ -89,7 +93,7 @@ class Elastic:
         draft, token = read_endpoint(name, request.path_params.get("task"), await request.body())
         timeout = options.timeout(task=draft.task)
         try:
-            endpoint = await self._gateway.register(draft, token, within=timeout.seconds)
+            endpoint = await self._gateway.registry.register(draft, token, within=timeout.seconds)
         except _PROOF_FAILED as error:
             raise CreationFailed(describe_call_error(error, name, timeout.text)) from error
         return _registered(options, endpoint)
@@ -99,11 +103,11 @@ class Elastic:
         _need_privilege(request, "update")
         options, name = RequestOptions(request.scope, "timeout"), request.path_params["name"]
         changed, token = read_update(
-            self._gateway.find(name), request.path_params.get("task"), await request.body()
+            self._gateway.registry.find(name), request.path_params.get("task"), await request.body()
         )
         timeout = options.timeout(task=changed.task)
         try:
-            endpoint = await self._gateway.update(changed, token, within=timeout.seconds)
+            endpoint = await self._gateway.registry.update(changed, token, within=timeout.seconds)
         except _PROOF_FAILED as error:
             raise CreationFailed(describe_call_error(error, name, timeout.text)) from error
         return _registered(options, endpoint)
@@ -116,7 +120,7 @@ class Elastic:
         acknowledged = not options.flag("dry_run")
         self._find(name, request.path_params.get("task"))
         if acknowledged:
-            await self._gateway.remove(name)
+            await self._gateway.registry.remove(name)
         return options.response({"acknowledged": acknowledged, "pipelines": [], "indexes": []})
 
     async def services(self, request: Request) -> Response:
@@ -126,7 +130,7 @@ class Elastic:
 
     def _exchange(self, scope: Scope, send: Send, task: str | None, name: str) -> Exchange:
         context = context_of(scope)
-        wanted, endpoint = task_named(task), self._gateway.find(name)
+        wanted, endpoint = task_named(task), self._gateway.registry.find(name)
         context.endpoint = name
         if wanted not in (None, endpoint.task):
             raise status_exception(
@@ -143,14 +147,14 @@ class Elastic:
         try:
             wanted = task_named(task)
             if wanted is None and context.may_call(name):
-                wanted = self._gateway.find(name).task
+                wanted = self._gateway.registry.find(name).task
             chats = wanted == Task.CHAT_COMPLETION
         except HubgateError:
             chats = False
         return ChatError(error, status_of(error)) if chats and not isinstance(error, ChatError) else error
 
     def _find(self, name: str, task: str | None) -> Endpoint:
-        wanted, endpoint = task_named(task), self._gateway.find(name)
+        wanted, endpoint = task_named(task), self._gateway.registry.find(name)
         if wanted not in (None, endpoint.task):
             raise status_exception(
                 f"Requested task type [{wanted}] does not match the inference endpoint's task type [{endpoint.task}]"

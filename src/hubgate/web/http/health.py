@@ -34,7 +34,7 @@ class Health:
         """
         draining = self._gateway.draining
         body: dict[str, object] = {"status": "draining" if draining else "ready"}
-        if unready := self._gateway.unready():
+        if unready := self._gateway.startup.unready():
             body["unready_endpoints"] = len(unready)
         return JSONResponse(body, 503 if draining else 200)
 
@@ -79,4 +79,8 @@ class Health:
 
     def _local_endpoints(self, request: Request) -> list[str]:
         may_call = context_of(request.scope).may_call
-        return [e.name for e in self._gateway.endpoints() if e.source is Source.LOCAL and may_call(e.name)]
+        return [
+            e.name
+            for e in self._gateway.registry.endpoints()
+            if e.source is Source.LOCAL and may_call(e.name)
+        ]

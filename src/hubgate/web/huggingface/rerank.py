@@ -141,7 +141,7 @@ async def _sparse(exchange: Exchange, body: bytes) -> SparseVectors:
     form = decode(body, _SPARSE)
     texts = parse_texts(form.inputs, "inputs")
     call = SparseEmbed(texts=texts, truncate=form.truncate, context=exchange.context.call_context())
-    vectors = await exchange.gateway.embed_sparse(exchange.endpoint.name, call)
+    vectors = await exchange.gateway.inference.embed_sparse(exchange.endpoint.name, call)
     exchange.note(texts=len(texts), tokens=vectors.tokens, waited=vectors.waited)
     return vectors
 

@@ -154,7 +154,7 @@ class HuggingFace:
             )
         call_context = exchange.context.call_context()
         call = Tokenize(texts=texts, add_special_tokens=form.add_special_tokens, context=call_context)
-        result = await self._gateway.infer(exchange.endpoint.name, call)
+        result = await self._gateway.inference.infer(exchange.endpoint.name, call)
         assert isinstance(result, Tokens)  # noqa: S101 - a Tokenize is answered with Tokens
         size = sum(map(len, result.items)) * _TOKEN_BYTES
         await exchange.respond(await off_loop(size, _tokens_body, result))
@@ -169,7 +169,7 @@ class HuggingFace:
 
     async def health(self, request: Request) -> Response:
         """`GET …/health`, and of `/hf/{endpoint}` itself: 200 without a body, or 503."""
-        reason = self._gateway.unready().get(self._endpoint(request).name)
+        reason = self._gateway.startup.unready().get(self._endpoint(request).name)
         return _json({"error": reason, "error_type": "Unhealthy"}, 503) if reason else Response()
 
     async def _begin(

@@ -88,12 +88,16 @@ class OpenAI:
     async def models(self, request: Request) -> Response:
         """Every endpoint that the key may call, as a model."""
         may_call = context_of(request.scope).may_call
-        listed = [model_object(endpoint) for endpoint in self._gateway.endpoints() if may_call(endpoint.name)]
+        listed = [
+            model_object(endpoint)
+            for endpoint in self._gateway.registry.endpoints()
+            if may_call(endpoint.name)
+        ]
         return _json({"object": "list", "data": listed})
 
     async def model(self, request: Request) -> Response:
         """One endpoint, as a model."""
-        endpoint = self._gateway.find(request.path_params["name"])
+        endpoint = self._gateway.registry.find(request.path_params["name"])
         context_of(request.scope).endpoint = endpoint.name
         return _json(model_object(endpoint))
 

@@ -28,8 +28,8 @@ class Configuration:
     def export(self) -> str:
         """All connections, endpoints and keys."""
         keys = [key for key in self._access.list() if key.name != ADMIN]
-        endpoints = self._with_tokens(self._gateway.endpoints())
-        return write_config(self._gateway.connections(), endpoints, keys)
+        endpoints = self._with_tokens(self._gateway.registry.endpoints())
+        return write_config(self._gateway.connections.all(), endpoints, keys)
 
     def export_endpoint(self, name: str) -> str:
         """One endpoint.
@@ -37,7 +37,7 @@ class Configuration:
         Raises:
             EndpointNotFound: there is none of this name.
         """
-        return write_config([], self._with_tokens([self._gateway.find(name)]), [])
+        return write_config([], self._with_tokens([self._gateway.registry.find(name)]), [])
 
     async def apply(
         self, text: str, secrets: Mapping[str, str], *, prune: bool, dry_run: bool, own_key: str
@@ -57,12 +57,16 @@ class Configuration:
         if len(text) > _MOST_CHARACTERS:
             raise InvalidRequest(f"A configuration has at most {_MOST_CHARACTERS} characters.")
         tokens = {
-            *(("endpoint", one.name) for one, has in self._with_tokens(self._gateway.endpoints()) if has),
-            *(("connection", name) for name in self._gateway.stored_tokens),
+            *(
+                ("endpoint", one.name)
+                for one, has in self._with_tokens(self._gateway.registry.endpoints())
+                if has
+            ),
+            *(("connection", name) for name in self._gateway.connections.by_name),
         }
         wanted = await asyncio.to_thread(read_config, text, secrets, tokens)
         return await self._config.apply(wanted, prune=prune, dry_run=dry_run, spared_key=own_key)
 
     def _with_tokens(self, endpoints: Iterable[Endpoint]) -> list[tuple[Endpoint, bool]]:
         """Each with whether it has a token of its own."""
-        return [(one, self._gateway.token_hint(one.name) is not None) for one in endpoints]
+        return [(one, self._gateway.registry.token_hint(one.name) is not None) for one in endpoints]

@@ -88,7 +88,7 @@ def resolve_endpoint(
         InvalidRequest: the word after the colon is not known.
     """
     name, colon, word = said.partition(":")
-    endpoint = gateway.find(name)
+    endpoint = gateway.registry.find(name)
     context.endpoint = name
     default = context.key.input_type if context.key else None
     return endpoint, parse_input_type(word) if colon else default
@@ -111,12 +111,12 @@ async def embed(
     """
     if not context.cached:
         call = replace(call, cached=False)
-    vectors = await gateway.embed(name, call)
+    vectors = await gateway.inference.embed(name, call)
     context.texts = len(call.texts)
     context.tokens = vectors.tokens or 0
     context.waited = vectors.waited
     context.truncated = vectors.truncated or 0
-    return await gateway.with_unread(name, call, vectors) if counts else vectors
+    return await gateway.inference.with_unread(name, call, vectors) if counts else vectors
 
 
 async def embed_in_chunks(
@@ -146,7 +146,9 @@ async def embed_in_chunks(
     """
     settings = parse_chunking_settings(given) if given else endpoint.chunking
     ask = partial(embed, gateway, context, endpoint.name, counts=counts)
-    count = partial(gateway.count_tokens, endpoint.name, kind=call.input_type, limit=endpoint.token_limit)
+    count = partial(
+        gateway.inference.count_tokens, endpoint.name, kind=call.input_type, limit=endpoint.token_limit
+    )
     return await embed_chunks(endpoint, settings, call, ask, count=count, encoding=encoding)
 
 

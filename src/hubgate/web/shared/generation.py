@@ -67,7 +67,7 @@ async def generate(exchange: Exchange, call: GenerationCall) -> Generated:
         HubgateError: it cannot be answered.
     """
     check_supported(exchange.endpoint, call)
-    generated = await exchange.gateway.generate(exchange.endpoint.name, call)
+    generated = await exchange.gateway.inference.generate(exchange.endpoint.name, call)
     exchange.note(
         texts=1,
         tokens=generated.tokens,
@@ -84,7 +84,7 @@ async def stream(exchange: Exchange, call: GenerationCall) -> ManagedStream:
         HubgateError: it cannot be answered.
     """
     check_supported(exchange.endpoint, call)
-    events = await exchange.gateway.stream(exchange.endpoint.name, call)
+    events = await exchange.gateway.inference.stream(exchange.endpoint.name, call)
     exchange.note(texts=1, tokens=None, waited=events.waited)
     return events
 

@@ -55,7 +55,7 @@ async def rerank(exchange: Exchange, call: Rerank, top_n: int | None = None) -> 
         raise InvalidRequest("[query] is an empty string.", remedy="Send what is looked for.")
     if top_n is not None and top_n < 1:
         raise InvalidRequest(f"[top_n] is {top_n}, and must be 1 or more.")
-    scores = await exchange.gateway.rerank(exchange.endpoint.name, call)
+    scores = await exchange.gateway.inference.rerank(exchange.endpoint.name, call)
     exchange.note(texts=len(call.texts), tokens=scores.tokens, waited=scores.waited)
     return scores
 
@@ -140,7 +140,7 @@ async def _shortened(exchange: Exchange, texts: Sequence[str], most: int | None)
     begun = [texts[place][:read] for place in long]
     call = Tokenize(texts=begun, add_special_tokens=False, context=call_context)
     try:
-        tokens = await exchange.gateway.infer(exchange.endpoint.name, call)
+        tokens = await exchange.gateway.inference.infer(exchange.endpoint.name, call)
     except InvalidRequest:
         if limit is None and all(estimate_tokens((texts[place],)) <= most for place in long):
             return texts

@@ -87,12 +87,12 @@ class TestTheForm:
             page = visitor.post("/ui/models/new", sent)
         name = server.url.removeprefix("http://").replace(":", "-")
         assert page.status == 303
-        assert name in [one.name for one in visitor.gate.gateway.endpoints()]
+        assert name in [one.name for one in visitor.gate.gateway.registry.endpoints()]
 
     def test_a_demo_model_is_added_by_its_card_alone(self, visitor: ConsoleClient) -> None:
         for name in ("demo", "demo-2"):
             assert visitor.post("/ui/models/new", {**EMPTY, "where": "fake"}).status == 303
-            assert name in [one.name for one in visitor.gate.gateway.endpoints()]
+            assert name in [one.name for one in visitor.gate.gateway.registry.endpoints()]
 
     def test_what_was_read_is_cleared_and_what_says_nothing_stays_to_be_mended(
         self, visitor: ConsoleClient
@@ -243,8 +243,8 @@ class TestSaving:
         with lookalike("tei", fault="hang") as server:
             with visitor.asking("/ui/models/new", form(server.url, token_name="team")):
                 server.wait_until(lambda one: len(one.requests) == 1)
-                assert [one.name for one in gate.gateway.connections()] == ["team"]
-            forgotten = until(lambda: not gate.gateway.connections())
+                assert [one.name for one in gate.gateway.connections.all()] == ["team"]
+            forgotten = until(lambda: not gate.gateway.connections.all())
             asyncio.run_coroutine_threadsafe(forgotten, gate._loop).result()
         assert gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
 

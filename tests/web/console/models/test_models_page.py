@@ -158,7 +158,7 @@ async def test_a_model_that_goes_while_its_page_is_made_breaks_nothing(scripted:
     scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
     asked = asyncio.create_task(models.states(PageContext.of(Request(scope))))
     await asyncio.sleep(0)  # it waits for the database, whose work is done one after the other
-    await scripted.gateway.remove("e5")
+    await scripted.gateway.registry.remove("e5")
     assert b'id="s-' in bytes((await asked).body)
 
 
@@ -185,7 +185,7 @@ async def _thousand(gate: RunningGateway) -> None:
     drafts = (
         Endpoint(name=f"m{number:04}", task=Task.TEXT_EMBEDDING, source=Source.FAKE) for number in range(1000)
     )
-    await asyncio.gather(*(gate.gateway.keep(draft, None) for draft in drafts))
+    await asyncio.gather(*(gate.gateway.registry.register_disabled(draft, None) for draft in drafts))
 
 
 @pytest.mark.parametrize("day", ["2026-03-29", "2026-10-25", "2026-11-21"])

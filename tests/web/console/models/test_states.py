@@ -99,7 +99,7 @@ async def test_a_server_that_is_being_woken_is_told(scripted: ScriptedGateway) -
 
 
 async def test_what_no_server_has_to_be_asked_for(scripted: ScriptedGateway) -> None:
-    endpoint = scripted.gateway.find("e5")
+    endpoint = scripted.gateway.registry.find("e5")
     pipeline = scripted.gateway.pipelines()["e5"]
     assert _state(scripted, endpoint, pipeline).kind is Kind.RUNNING
     assert _state(scripted, replace(endpoint, enabled=False), pipeline).kind is Kind.OFF

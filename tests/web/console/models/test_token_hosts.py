@@ -253,7 +253,7 @@ def test_the_consoles_forms_cannot_move_a_token(
     assert again.status == 303
     named = {**form, "url": server.url, "name": "two", "connection": NEW, "token": OWN, "token_name": "given"}
     assert visitor.post("/ui/models/new", named).status == 303
-    assert victim.gateway.connection("given").hosts == (server.url,)
+    assert victim.gateway.connections.find("given").hosts == (server.url,)
 
 
 def test_connections_of_an_earlier_version_keep_the_hosts_that_they_are_used_with(

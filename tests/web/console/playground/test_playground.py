@@ -370,7 +370,7 @@ THOUGHTS = (
 
 
 async def test_what_a_model_thinks_before_it_answers_is_kept_apart(scripted: ScriptedGateway) -> None:
-    await scripted.gateway.register(
+    await scripted.gateway.registry.register(
         Endpoint(name="thinks", task=Task.CHAT_COMPLETION, source=Source.FAKE), None
     )
     scripted.script.told = lambda _: (

@@ -85,7 +85,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
 def written(gate: RunningGateway, about: str) -> dict[str, str]:
     """The snippets of a call by their client, with a key where the placeholder was."""
     name, call = CALLS[about]
-    context = SnippetContext(gate.url, gate.gateway.find(name), call)
+    context = SnippetContext(gate.url, gate.gateway.registry.find(name), call)
     return {one.name: one.code.replace(KEY, gate.admin_key) for one in snippets(context)}
 
 

@@ -24,7 +24,7 @@ class ModelPage:
 
     async def show(self, context: PageContext) -> Response:
         """The page."""
-        endpoint = self._gateway.find(context.request.path_params["name"])
+        endpoint = self._gateway.registry.find(context.request.path_params["name"])
         (row,) = await self._models.rows([endpoint])
         done = context.request.query_params.get("done", "")
         cut = size_warning(endpoint, endpoint.chunking)
@@ -35,7 +35,7 @@ class ModelPage:
             "overview.html",
             endpoint=endpoint,
             row=row,
-            hint=self._gateway.token_hint(endpoint.name),
+            hint=self._gateway.registry.token_hint(endpoint.name),
             used=await self._last_day(endpoint.name),
             cut=cut,
             warnings=[warning for warning in endpoint.facts.warnings if warning != cut],
@@ -46,7 +46,7 @@ class ModelPage:
 
     async def state(self, context: PageContext) -> Response:
         """Its state at this moment, to be put in its place."""
-        rows = await self._models.rows([self._gateway.find(context.request.path_params["name"])])
+        rows = await self._models.rows([self._gateway.registry.find(context.request.path_params["name"])])
         return context.render("models_states.html", rows=rows)
 
     async def _last_day(self, name: str) -> Tally:

@@ -65,7 +65,7 @@ class Editing:
         """The form of a registered model."""
         endpoint = self._old(context)
         assert endpoint is not None  # noqa: S101 - the route has a name
-        has_token = self._gateway.token_hint(endpoint.name) is not None
+        has_token = self._gateway.registry.token_hint(endpoint.name) is not None
         return self._form(context, model_form.form_of(endpoint, has_token=has_token), endpoint)
 
     async def paste(self, context: PageContext) -> Response:
@@ -86,7 +86,7 @@ class Editing:
         try:
             endpoint, token = model_form.endpoint_of(form, old)
             keep_token = old is not None and form.get("connection") == KEEP
-            findings = await self._gateway.diagnose(endpoint, token, keep_token=keep_token)
+            findings = await self._gateway.registry.diagnose(endpoint, token, keep_token=keep_token)
         except Faults as faults:
             return self._outcome(context, form, old, faults=faults.fields)
         except HubgateError as error:
@@ -139,12 +139,12 @@ class Editing:
         if not connection:
             return await self._put(form, endpoint, token, old)
         assert token is not None  # noqa: S101 - a name is given to a token
-        await self._gateway.connect(connection, token, self._gateway.hosts_for(endpoint))
+        await self._gateway.connections.add(connection, token, self._gateway.connections.hosts_for(endpoint))
         try:
             return await self._put(form, replace(endpoint, connection=connection), None, old)
         except BaseException:
             with suppress(InUse):  # who left while it was stored has it stored
-                await self._gateway.disconnect(connection)
+                await self._gateway.connections.remove(connection)
             raise
 
     async def _put(
@@ -153,12 +153,12 @@ class Editing:
         off = form.get("save") == "off"
         if old is not None:
             changed = replace(endpoint, enabled=endpoint.enabled and not off)
-            await self._gateway.edit(changed, token, keep_token=form.get("connection") == KEEP)
+            await self._gateway.registry.edit(changed, token, keep_token=form.get("connection") == KEEP)
             return "saved"
         if off:
-            await self._gateway.keep(endpoint, token)
+            await self._gateway.registry.register_disabled(endpoint, token)
             return "kept"
-        await self._gateway.register(endpoint, token)
+        await self._gateway.registry.register(endpoint, token)
         return "added"
 
     def _filled(self, context: PageContext, form: Mapping[str, str], pasted: str) -> Response:
@@ -187,13 +187,13 @@ class Editing:
 
     def _free(self, name: str) -> str:
         """A name, with a number behind it if it is taken."""
-        taken = {endpoint.name for endpoint in self._gateway.endpoints()}
+        taken = {endpoint.name for endpoint in self._gateway.registry.endpoints()}
         numbered = (f"{name}-{n}" for n in count(2))
         return name if not name or name not in taken else next(one for one in numbered if one not in taken)
 
     def _old(self, context: PageContext) -> Endpoint | None:
         name = context.request.path_params.get("name")
-        return self._gateway.find(name) if name else None
+        return self._gateway.registry.find(name) if name else None
 
     def _outcome(
         self, context: PageContext, form: Mapping[str, str], old: Endpoint | None, **outcome: Any
@@ -206,13 +206,13 @@ class Editing:
     def _form(
         self, context: PageContext, form: Mapping[str, str], old: Endpoint | None = None, **more: Any
     ) -> Response:
-        others = (endpoint.name for endpoint in self._gateway.endpoints() if endpoint is not old)
+        others = (endpoint.name for endpoint in self._gateway.registry.endpoints() if endpoint is not old)
         return context.render(
             "model_fields.html" if context.is_htmx else "model.html",
             **{
                 "form": form,
                 "old": old,
-                "hint": self._gateway.token_hint(old.name) if old else None,
+                "hint": self._gateway.registry.token_hint(old.name) if old else None,
                 "kinds": KINDS,
                 "sources": WHERE if old is None or old.source in WHERE else (old.source,),
                 "strategies": STRATEGIES,
@@ -222,7 +222,7 @@ class Editing:
                 "controls": CONTROLS,
                 "prefixes": list(PREFIXES),
                 "own": OWN,
-                "connections": [one.name for one in self._gateway.connections()],
+                "connections": [one.name for one in self._gateway.connections.all()],
                 "others": list(islice(others, _MOST_OTHERS)),
                 "pasted": "",
                 "chosen": None,

@@ -16,7 +16,7 @@ from hubgate.domain.errors import HubgateError
 from hubgate.domain.records import DAY, HOUR, UsageQuery
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
-from hubgate.service.registry.references import users_of
+from hubgate.service.registry.registry import users_of
 from hubgate.web.console.models.states import State, state_of
 from hubgate.web.console.page_context import PageContext
 
@@ -85,7 +85,7 @@ class Models:
         """One page of the list; the part of it that a search changes, if htmx asks."""
         query = context.request.query_params
         search = Search.of(query)
-        every = self._gateway.endpoints()
+        every = self._gateway.registry.endpoints()
         found = [endpoint for endpoint in every if search.finds(endpoint)]
         pages = max(1, -(-len(found) // PER_PAGE))
         search = replace(search, page=min(search.page, pages))
@@ -105,7 +105,9 @@ class Models:
 
     async def states(self, context: PageContext) -> Response:
         """The states of the shown endpoints, to be put in their places."""
-        found = [e for e in self._gateway.endpoints() if Search.of(context.request.query_params).finds(e)]
+        found = [
+            e for e in self._gateway.registry.endpoints() if Search.of(context.request.query_params).finds(e)
+        ]
         page = Search.of(context.request.query_params).page
         rows = await self.rows(found[(page - 1) * PER_PAGE : page * PER_PAGE])
         return context.render("models_states.html", rows=rows)
@@ -113,51 +115,51 @@ class Models:
     async def enable(self, context: PageContext) -> Response:
         """Switch an endpoint on: it is put to the proof, unless it was before."""
         name = context.request.path_params["name"]
-        await self._gateway.edit(replace(self._gateway.find(name), enabled=True))
+        await self._gateway.registry.edit(replace(self._gateway.registry.find(name), enabled=True))
         return await _back(context, "enabled", name)
 
     async def disable(self, context: PageContext) -> Response:
         """Switch an endpoint off."""
         name = context.request.path_params["name"]
-        await self._gateway.edit(replace(self._gateway.find(name), enabled=False))
+        await self._gateway.registry.edit(replace(self._gateway.registry.find(name), enabled=False))
         return await _back(context, "disabled", name)
 
     async def ask_delete(self, context: PageContext) -> Response:
         """The question whether to delete an endpoint, with what needs it."""
-        endpoint = self._gateway.find(context.request.path_params["name"])
-        users = users_of(endpoint.name, self._gateway.endpoints(), self._access.list())
+        endpoint = self._gateway.registry.find(context.request.path_params["name"])
+        users = users_of(endpoint.name, self._gateway.registry.endpoints(), self._access.list())
         return context.render("delete.html", endpoint=endpoint, users=[user.split(" ", 1) for user in users])
 
     async def delete(self, context: PageContext) -> Response:
         """Forget an endpoint."""
         name = context.request.path_params["name"]
-        await self._gateway.remove(name)
+        await self._gateway.registry.remove(name)
         return context.redirect(f"/ui/models?done=deleted&name={quote(name)}")
 
     async def accept(self, context: PageContext) -> Response:
         """Take what runs there now for the registered model."""
         name = context.request.path_params["name"]
-        await self._gateway.accept(name)
+        await self._gateway.registry.accept(name)
         return await _back(context, "saved", name)
 
     async def ask_clone(self, context: PageContext) -> Response:
         """The question how the twin is to be called."""
-        endpoint = self._gateway.find(context.request.path_params["name"])
+        endpoint = self._gateway.registry.find(context.request.path_params["name"])
         return context.render("clone.html", endpoint=endpoint, twin=f"{endpoint.name}-2", fault=None)
 
     async def clone(self, context: PageContext) -> Response:
         """Register an endpoint once more."""
-        endpoint = self._gateway.find(context.request.path_params["name"])
+        endpoint = self._gateway.registry.find(context.request.path_params["name"])
         twin = (await context.form()).get("twin", "")
         try:
-            await self._gateway.clone(endpoint.name, twin)
+            await self._gateway.registry.clone(endpoint.name, twin)
         except HubgateError as error:
             return context.render("clone.html", endpoint=endpoint, twin=twin, fault=error)
         return context.redirect(page_of(twin, "cloned"))
 
     async def rows(self, endpoints: Sequence[Endpoint]) -> list[Row]:
         """These endpoints, each with its state at this moment."""
-        pipelines, unready = self._gateway.pipelines(), self._gateway.unready()
+        pipelines, unready = self._gateway.pipelines(), self._gateway.startup.unready()
         # Told before anything is waited for: by then an endpoint may be gone.
         states = [state_of(self._gateway, endpoint, pipelines, unready) for endpoint in endpoints]
         today = await self._requests_today()

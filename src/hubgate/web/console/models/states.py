@@ -46,7 +46,7 @@ def state_of(
     """The state of a registered endpoint."""
     if not endpoint.enabled:
         return State(kind=Kind.OFF)
-    if gateway.changed(endpoint.name):
+    if gateway.registry.changed(endpoint.name):
         return State(kind=Kind.CHANGED, cause=Cause.MODEL_CHANGED)
     if said := unready.get(endpoint.name):
         if said == LOADING:

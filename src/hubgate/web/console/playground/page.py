@@ -83,7 +83,7 @@ class PlaygroundPage:
     async def _ask(self, request_context: RequestContext, name: str, call: Call) -> Result:
         if isinstance(call, Embed):
             return await embed(self._gateway, request_context, name, call)
-        result = await self._gateway.infer(name, call)
+        result = await self._gateway.inference.infer(name, call)
         request_context.texts, request_context.waited = len(call.texts), getattr(result, "waited", 0.0)
         request_context.tokens = getattr(result, "tokens", None) or 0
         return result
@@ -91,10 +91,10 @@ class PlaygroundPage:
     async def _chunks(self, name: str, call: Call) -> Sequence[Sequence[Chunk]]:
         if not isinstance(call, Embed):
             return ()
-        return await self._gateway.chunk(name, call.texts, None, call.input_type)
+        return await self._gateway.inference.chunk(name, call.texts, None, call.input_type)
 
     def _endpoint(self, context: PageContext) -> Endpoint:
-        return self._gateway.find(context.request.path_params["name"])
+        return self._gateway.registry.find(context.request.path_params["name"])
 
     def _answer(
         self,

@@ -83,7 +83,7 @@ class UsagePage:
             by_endpoint=shares_of(await report(wanted.question(period, "endpoint")), {}),
             by_key=shares_of(await report(wanted.question(period, "key")), names),
             names=names,
-            others=[endpoint.name for endpoint in self._gateway.endpoints()][:_MOST_OTHERS],
+            others=[endpoint.name for endpoint in self._gateway.registry.endpoints()][:_MOST_OTHERS],
         )
 
     async def csv(self, context: PageContext) -> Response:

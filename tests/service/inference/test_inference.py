@@ -165,19 +165,19 @@ async def gateway(store: SqlStore, town: Town) -> AsyncIterator[Gateway]:
 
 async def pair(gateway: Gateway, task: Task) -> None:
     """Endpoint `main`, and `spare` which stands in for it."""
-    await gateway.register(dedicated("spare", task=task, url="http://127.0.0.1:2/"), None)
-    await gateway.register(dedicated("main", task=task, fallback="spare"), None)
+    await gateway.registry.register(dedicated("spare", task=task, url="http://127.0.0.1:2/"), None)
+    await gateway.registry.register(dedicated("main", task=task, fallback="spare"), None)
 
 
 class TestTasks:
     async def test_each_task_answers_its_own_calls_and_no_other(self, gateway: Gateway) -> None:
         for task in Task:
-            await gateway.register(dedicated(str(task), task=task), None)
+            await gateway.registry.register(dedicated(str(task), task=task), None)
         embed, sparse = Embed(texts=["a"]), SparseEmbed(texts=["a"])
         rerank = Rerank(query="q", texts=["a", "b"])
-        assert len((await gateway.embed("text_embedding", embed)).items) == 1
-        assert (await gateway.embed_sparse("sparse_embedding", sparse)).items == [b"{}"]
-        assert (await gateway.rerank("rerank", rerank)).items == [0.5, 0.5]
+        assert len((await gateway.inference.embed("text_embedding", embed)).items) == 1
+        assert (await gateway.inference.embed_sparse("sparse_embedding", sparse)).items == [b"{}"]
+        assert (await gateway.inference.rerank("rerank", rerank)).items == [0.5, 0.5]
         own: dict[Task, Call] = {
             Task.TEXT_EMBEDDING: embed,
             Task.SPARSE_EMBEDDING: sparse,
@@ -186,20 +186,20 @@ class TestTasks:
         for task, call in own.items():
             for other in set(Task) - {task}:
                 with pytest.raises(WrongTask):
-                    await gateway.infer(other, call)
+                    await gateway.inference.infer(other, call)
         with pytest.raises(WrongTask, match="serves rerank, not completion or chat_completion"):
-            await gateway.generate("rerank", CHAT)
+            await gateway.inference.generate("rerank", CHAT)
         with pytest.raises(WrongTask):
-            await gateway.stream("rerank", CHAT)
+            await gateway.inference.stream("rerank", CHAT)
         with pytest.raises(InvalidRequest):
-            await gateway.infer("completion", Tokenize(texts=["a"]))
+            await gateway.inference.infer("completion", Tokenize(texts=["a"]))
 
     async def test_both_writing_tasks_take_both_writing_calls(self, gateway: Gateway) -> None:
         for task in (Task.COMPLETION, Task.CHAT_COMPLETION):
-            await gateway.register(dedicated(str(task), task=task), None)
+            await gateway.registry.register(dedicated(str(task), task=task), None)
             for call in (CHAT, Complete(prompt="a", fields={})):
-                assert (await gateway.generate(task, call)).body == task.encode()
-                events = await gateway.stream(task, call)
+                assert (await gateway.inference.generate(task, call)).body == task.encode()
+                events = await gateway.inference.stream(task, call)
                 assert [part async for part in events] == [[task.encode()]]
                 await events.aclose()
 
@@ -207,26 +207,26 @@ class TestTasks:
         self, gateway: Gateway, town: Town
     ) -> None:
         town.chats = NO_TEMPLATE
-        facts = (await gateway.register(dedicated("base", task=Task.COMPLETION), None)).facts
+        facts = (await gateway.registry.register(dedicated("base", task=Task.COMPLETION), None)).facts
         assert (facts.chats, facts.completes) == (False, True)
         with pytest.raises(UpstreamRefused, match="No chat template"):
-            await gateway.register(dedicated("chat", task=Task.CHAT_COMPLETION), None)
+            await gateway.registry.register(dedicated("chat", task=Task.CHAT_COMPLETION), None)
 
     async def test_a_wrong_token_is_told_at_once_and_not_taken_for_a_missing_template(
         self, gateway: Gateway, town: Town
     ) -> None:
         town.errors["main"] = UpstreamRefused("No.", status=401, cause=Cause.WRONG_TOKEN)
         with pytest.raises(UpstreamRefused, match="No"):
-            await gateway.register(dedicated("main", task=Task.COMPLETION), None)
+            await gateway.registry.register(dedicated("main", task=Task.COMPLETION), None)
         assert len(town.houses["main"].calls) == 1
 
     async def test_an_endpoint_that_is_switched_off_answers_nothing(self, gateway: Gateway) -> None:
-        await gateway.register(dedicated("main", task=Task.COMPLETION), None)
-        await gateway.edit(replace(gateway.find("main"), enabled=False))
+        await gateway.registry.register(dedicated("main", task=Task.COMPLETION), None)
+        await gateway.registry.edit(replace(gateway.registry.find("main"), enabled=False))
         with pytest.raises(EndpointDisabled):
-            await gateway.generate("main", CHAT)
+            await gateway.inference.generate("main", CHAT)
         with pytest.raises(EndpointDisabled):
-            await gateway.stream("main", CHAT)
+            await gateway.inference.stream("main", CHAT)
 
 
 class TestFallback:
@@ -234,10 +234,10 @@ class TestFallback:
         self, gateway: Gateway, town: Town
     ) -> None:
         await pair(gateway, Task.CHAT_COMPLETION)
-        assert (await gateway.generate("main", CHAT)).body == b"main"
+        assert (await gateway.inference.generate("main", CHAT)).body == b"main"
         town.errors["main"] = DOWN
-        assert (await gateway.generate("main", CHAT)).body == b"spare"
-        events = await gateway.stream("main", CHAT)
+        assert (await gateway.inference.generate("main", CHAT)).body == b"spare"
+        events = await gateway.inference.stream("main", CHAT)
         assert [part async for part in events] == [[b"spare"]]
         await events.aclose()
 
@@ -248,9 +248,9 @@ class TestFallback:
         async def ask() -> None:
             context = Context(deadline=time.monotonic() + 60)
             if task is Task.RERANK:
-                await gateway.rerank("main", Rerank(query="q", texts=["a"], context=context))
+                await gateway.inference.rerank("main", Rerank(query="q", texts=["a"], context=context))
             else:
-                await gateway.generate("main", replace(CHAT, context=context))
+                await gateway.inference.generate("main", replace(CHAT, context=context))
 
         await pair(gateway, task)
         town.errors["main"] = BUSY_FOR_AN_HOUR
@@ -262,16 +262,16 @@ class TestFallback:
     async def test_embeddings_come_from_the_same_model(self, gateway: Gateway, town: Town) -> None:
         await pair(gateway, Task.TEXT_EMBEDDING)
         town.errors["main"] = DOWN
-        assert len((await gateway.embed("main", Embed(texts=["a", "b"]))).items) == 2
+        assert len((await gateway.inference.embed("main", Embed(texts=["a", "b"]))).items) == 2
         assert isinstance(town.houses["spare"].calls[-1], Embed)
 
     async def test_embeddings_of_another_model_are_refused_with_the_reason(
         self, gateway: Gateway, town: Town
     ) -> None:
         town.vectors["spare"] = (0.8, 0.6)
-        await gateway.register(dedicated("spare"), None)
-        with pytest.raises(InvalidEndpoint, match="cannot stand in for") as raised:
-            await gateway.register(dedicated("main", fallback="spare"), None)
+        await gateway.registry.register(dedicated("spare"), None)
+        with pytest.raises(InvalidEndpoint, match="cannot be the fallback of") as raised:
+            await gateway.registry.register(dedicated("main", fallback="spare"), None)
         assert "another vector" in raised.value.message
 
     async def test_one_that_became_another_model_stands_in_no_more(
@@ -279,31 +279,33 @@ class TestFallback:
     ) -> None:
         await pair(gateway, Task.TEXT_EMBEDDING)
         town.errors["main"], town.vectors["spare"] = DOWN, (0.8, 0.6)
-        await gateway.accept("spare")
+        await gateway.registry.accept("spare")
         with pytest.raises(UpstreamRefused, match="paused"):
-            await gateway.embed("main", Embed(texts=["a"]))
+            await gateway.inference.embed("main", Embed(texts=["a"]))
 
     async def test_one_that_is_switched_off_or_refused_stands_in_for_nobody(
         self, gateway: Gateway, town: Town
     ) -> None:
         await pair(gateway, Task.TEXT_EMBEDDING)
         town.errors["main"] = DOWN
-        await gateway.edit(replace(gateway.find("spare"), enabled=False))
+        await gateway.registry.edit(replace(gateway.registry.find("spare"), enabled=False))
         with pytest.raises(UpstreamRefused, match="paused"):
-            await gateway.embed("main", Embed(texts=["a"]))
-        await gateway.edit(replace(gateway.find("spare"), enabled=True))
+            await gateway.inference.embed("main", Embed(texts=["a"]))
+        await gateway.registry.edit(replace(gateway.registry.find("spare"), enabled=True))
         town.vectors["spare"] = (0.8, 0.6)
         with pytest.raises(EndpointChanged):
-            await gateway.check("spare")
+            await gateway.registry.check("spare")
         with pytest.raises(UpstreamRefused, match="paused"):
-            await gateway.embed("main", Embed(texts=["a"]))
+            await gateway.inference.embed("main", Embed(texts=["a"]))
 
     async def test_another_task_or_a_missing_endpoint_is_refused(self, gateway: Gateway) -> None:
-        await gateway.register(dedicated("ranker", task=Task.RERANK), None)
-        with pytest.raises(InvalidEndpoint, match="it does rerank, not text_embedding"):
-            await gateway.register(dedicated("main", fallback="ranker"), None)
-        with pytest.raises(InvalidEndpoint, match=r"No endpoint is named \[nobody\]"):
-            await gateway.register(dedicated("main", fallback="nobody"), None)
+        await gateway.registry.register(dedicated("ranker", task=Task.RERANK), None)
+        with pytest.raises(InvalidEndpoint, match="its task is rerank, not text_embedding"):
+            await gateway.registry.register(dedicated("main", fallback="ranker"), None)
+        with pytest.raises(
+            InvalidEndpoint, match=r"The fallback \[nobody\] of endpoint \[.*\] does not exist"
+        ):
+            await gateway.registry.register(dedicated("main", fallback="nobody"), None)
 
     async def test_what_the_caller_did_wrong_is_told_and_not_asked_elsewhere(
         self, gateway: Gateway, town: Town
@@ -311,30 +313,30 @@ class TestFallback:
         await pair(gateway, Task.RERANK)
         town.errors["main"] = REFUSED
         with pytest.raises(UpstreamRefused, match="Too long"):
-            await gateway.rerank("main", Rerank(query="q", texts=["a"]))
+            await gateway.inference.rerank("main", Rerank(query="q", texts=["a"]))
 
     async def test_when_the_other_one_is_removed_nobody_names_it(self, gateway: Gateway, town: Town) -> None:
         await pair(gateway, Task.CHAT_COMPLETION)
-        await gateway.remove("spare")
-        assert gateway.find("main").fallback is None
+        await gateway.registry.remove("spare")
+        assert gateway.registry.find("main").fallback is None
         town.errors["main"] = DOWN
         with pytest.raises(UpstreamRefused, match="paused"):
-            await gateway.generate("main", CHAT)
+            await gateway.inference.generate("main", CHAT)
 
 
 class TestStreams:
     async def test_an_endpoint_that_is_replaced_still_serves_its_streams(self, gateway: Gateway) -> None:
-        await gateway.register(dedicated("main", task=Task.COMPLETION), None)
-        events = await gateway.stream("main", CHAT)
+        await gateway.registry.register(dedicated("main", task=Task.COMPLETION), None)
+        events = await gateway.inference.stream("main", CHAT)
         assert isinstance(events, ManagedStream)
-        await gateway.remove("main")
+        await gateway.registry.remove("main")
         assert [part async for part in events] == [[b"main"]]
         await events.aclose()
 
 
 class TestDiagnosis:
     async def test_each_step_is_told_in_order(self, gateway: Gateway) -> None:
-        findings = [f async for f in await gateway.diagnose(dedicated("main"))]
+        findings = [f async for f in await gateway.registry.diagnose(dedicated("main"))]
         assert [f.step for f in findings] == list(Step)
         assert {f.step for f in findings if f.outcome is Outcome.SKIPPED} == {Step.TLS}
         assert all(f.outcome is not Outcome.FAILED for f in findings)
@@ -354,7 +356,7 @@ class TestDiagnosis:
         self, gateway: Gateway, town: Town, cause: Cause, step: Step
     ) -> None:
         town.absent["main"] = UpstreamRefused("It fails.", status=400, cause=cause, remedy="Mend it.")
-        findings = [f async for f in await gateway.diagnose(dedicated("main"))]
+        findings = [f async for f in await gateway.registry.diagnose(dedicated("main"))]
         (failed,) = [f for f in findings if f.outcome is Outcome.FAILED]
         assert (failed.step, failed.cause, failed.message, failed.remedy) == (
             step,
@@ -372,13 +374,13 @@ class TestDiagnosis:
     ) -> None:
         town.completes = UpstreamRefused("No such route.", status=404, cause=Cause.WRONG_TASK)
         for task, said in ((Task.COMPLETION, {Step.MODEL}), (Task.CHAT_COMPLETION, set())):
-            findings = [f async for f in await gateway.diagnose(dedicated("main", task=task))]
+            findings = [f async for f in await gateway.registry.diagnose(dedicated("main", task=task))]
             assert all(f.outcome is not Outcome.FAILED for f in findings)
-            assert {f.step for f in findings if "only chats" in f.message} == said
+            assert {f.step for f in findings if "only chat" in f.message} == said
 
     async def test_a_server_that_does_not_answer_is_told_of_at_the_answer(
         self, gateway: Gateway, town: Town
     ) -> None:
         town.errors["main"] = UpstreamUnreachable("It broke.")
-        *_, last = [f async for f in await gateway.diagnose(dedicated("main"))]
+        *_, last = [f async for f in await gateway.registry.diagnose(dedicated("main"))]
         assert (last.step, last.outcome, last.cause) == (Step.ANSWER, Outcome.FAILED, Cause.CONNECTION_LOST)

@@ -24,7 +24,7 @@ from hubgate.domain.errors import (
 from hubgate.domain.secret import Secret
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipelines
-from hubgate.service.registry.model_proxies import SwitchedOff
+from hubgate.service.registry.live_endpoints import DisabledModel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -58,10 +58,10 @@ class TestEdit:
     async def test_what_changes_nothing_of_the_model_is_in_force_without_asking_it(
         self, gateway: Gateway, store: SqlStore, stage: StubSources, given: dict[str, object]
     ) -> None:
-        endpoint = await gateway.register(dedicated(), TOKEN)
-        changed = await gateway.edit(replace(endpoint, **given))  # type: ignore[arg-type]
+        endpoint = await gateway.registry.register(dedicated(), TOKEN)
+        changed = await gateway.registry.edit(replace(endpoint, **given))  # type: ignore[arg-type]
         assert (stage.detections, stage.call_count) == (1, 1)
-        assert gateway.find("e5") == changed == replace(endpoint, **given)  # type: ignore[arg-type]
+        assert gateway.registry.find("e5") == changed == replace(endpoint, **given)  # type: ignore[arg-type]
         assert await store.endpoints() == [Target(changed, TOKEN)]
 
     @pytest.mark.parametrize(
@@ -77,63 +77,67 @@ class TestEdit:
     async def test_what_may_change_the_model_asks_it(
         self, gateway: Gateway, stage: StubSources, given: dict[str, object]
     ) -> None:
-        endpoint = await gateway.register(dedicated(), TOKEN)
-        await gateway.edit(replace(endpoint, **given))  # type: ignore[arg-type]
+        endpoint = await gateway.registry.register(dedicated(), TOKEN)
+        await gateway.registry.edit(replace(endpoint, **given))  # type: ignore[arg-type]
         assert stage.detections == 2
 
     async def test_settings_that_do_not_work_leave_the_old_ones_in_force(
         self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
-        endpoint = await gateway.register(dedicated(), TOKEN)
+        endpoint = await gateway.registry.register(dedicated(), TOKEN)
         stage.absence = UpstreamUnreachable("Nothing listens.")
         with pytest.raises(UpstreamUnreachable):
-            await gateway.edit(replace(endpoint, url="http://127.0.0.1:2/"))
-        assert await store.endpoints() == [Target(gateway.find("e5"), TOKEN)] == [Target(endpoint, TOKEN)]
+            await gateway.registry.edit(replace(endpoint, url="http://127.0.0.1:2/"))
+        assert (
+            await store.endpoints()
+            == [Target(gateway.registry.find("e5"), TOKEN)]
+            == [Target(endpoint, TOKEN)]
+        )
 
     async def test_a_token_stays_is_replaced_or_goes(self, gateway: Gateway, store: SqlStore) -> None:
-        endpoint = await gateway.register(dedicated(), TOKEN)
-        await gateway.edit(replace(endpoint, burst=2))
+        endpoint = await gateway.registry.register(dedicated(), TOKEN)
+        await gateway.registry.edit(replace(endpoint, burst=2))
         assert (await store.endpoints())[0].token == TOKEN
-        await gateway.edit(endpoint, ANOTHER, keep_token=False)
+        await gateway.registry.edit(endpoint, ANOTHER, keep_token=False)
         assert (await store.endpoints())[0].token == ANOTHER
-        await gateway.edit(endpoint, None, keep_token=False)
+        await gateway.registry.edit(endpoint, None, keep_token=False)
         assert (await store.endpoints())[0].token is None
-        assert gateway.token_hint("e5") is None
+        assert gateway.registry.token_hint("e5") is None
 
     async def test_nothing_changed_is_nothing_done(self, gateway: Gateway, stage: StubSources) -> None:
-        endpoint = await gateway.register(dedicated(), TOKEN)
-        assert await gateway.edit(endpoint) == endpoint
+        endpoint = await gateway.registry.register(dedicated(), TOKEN)
+        assert await gateway.registry.edit(endpoint) == endpoint
         assert len(stage.upstreams) == 1
 
     @pytest.mark.parametrize("verb", ["edit", "update", "accept"])
     async def test_what_waits_for_another_change_does_not_take_it_back(
         self, gateway: Gateway, store: SqlStore, stage: StubSources, verb: str
     ) -> None:
-        endpoint = await gateway.register(dedicated(), TOKEN)
+        endpoint = await gateway.registry.register(dedicated(), TOKEN)
         stage.hold()
-        moving = asyncio.create_task(gateway.edit(replace(endpoint, url="http://127.0.0.1:2/")))
+        moving = asyncio.create_task(gateway.registry.edit(replace(endpoint, url="http://127.0.0.1:2/")))
         await stage.asked.wait()
         if verb == "accept":
-            waiting = asyncio.create_task(gateway.accept("e5"))
+            waiting = asyncio.create_task(gateway.registry.accept("e5"))
         else:
-            waiting = asyncio.create_task(getattr(gateway, verb)(replace(endpoint, cached=False)))
+            waiting = asyncio.create_task(getattr(gateway.registry, verb)(replace(endpoint, cached=False)))
         await asyncio.sleep(0)
         stage.go_on.set()
         await moving
         there = await waiting
         assert (there.url, there.cached) == ("http://127.0.0.1:2/", verb == "accept")
         assert await store.endpoints() == [Target(there, TOKEN)]
-        assert gateway.find("e5") == there
+        assert gateway.registry.find("e5") == there
 
     async def test_a_local_model_stays_loaded_and_the_last_to_leave_frees_it(
         self, gateway: Gateway, stage: StubSources
     ) -> None:
-        endpoint = await gateway.register(local(), None)
+        endpoint = await gateway.registry.register(local(), None)
         for limit in (5, 6):
-            endpoint = await gateway.edit(replace(endpoint, burst=limit))
-        await gateway.embed("minilm", CALL)
+            endpoint = await gateway.registry.edit(replace(endpoint, burst=limit))
+        await gateway.inference.embed("minilm", CALL)
         assert [actor.closed for actor in stage.upstreams] == [0]
-        await gateway.remove("minilm")
+        await gateway.registry.remove("minilm")
         await until(lambda: stage.upstreams[0].closed == 1)
 
     async def test_the_warning_of_chunks_that_are_too_long_comes_and_goes_with_them(
@@ -141,139 +145,144 @@ class TestEdit:
     ) -> None:
         fit = ChunkFit(words=40)
         stage.facts = replace(stage.facts, max_input_tokens=90, chunk_fit=fit, warnings=("another",))
-        endpoint = await gateway.register(dedicated(chunking=ChunkingSettings(strategy="none")), None)
+        endpoint = await gateway.registry.register(
+            dedicated(chunking=ChunkingSettings(strategy="none")), None
+        )
         words = ChunkingSettings(strategy="word", max_chunk_size=50, overlap=5)
-        long = await gateway.edit(replace(endpoint, chunking=words))
+        long = await gateway.registry.edit(replace(endpoint, chunking=words))
         other, warning = long.facts.warnings
         assert other == "another"
         assert warning.startswith("Chunks of 50 words can be longer than the 90 tokens")
-        short = await gateway.edit(replace(long, chunking=endpoint.chunking))
+        short = await gateway.registry.edit(replace(long, chunking=endpoint.chunking))
         assert short.facts.warnings == ("another",)
         assert stage.detections == 1
 
     async def test_a_changed_model_stays_refused_whatever_else_is_edited(
         self, gateway: Gateway, stage: StubSources
     ) -> None:
-        endpoint = await gateway.register(dedicated(), None)
+        endpoint = await gateway.registry.register(dedicated(), None)
         stage.vector, stage.facts = (0.8, -0.6), Facts(model="org/other")
         with pytest.raises(EndpointChanged):
-            await gateway.check("e5")
-        await gateway.edit(replace(endpoint, burst=2))
-        await gateway.clone("e5", "twin")
+            await gateway.registry.check("e5")
+        await gateway.registry.edit(replace(endpoint, burst=2))
+        await gateway.registry.clone("e5", "twin")
         for name in ("e5", "twin"):
             with pytest.raises(EndpointChanged):
-                await gateway.embed(name, CALL)
+                await gateway.inference.embed(name, CALL)
 
     async def test_an_endpoint_that_is_not_there_is_not_found(self, gateway: Gateway) -> None:
         with pytest.raises(EndpointNotFound):
-            await gateway.edit(dedicated())
+            await gateway.registry.edit(dedicated())
 
 
 class TestSwitchedOff:
     async def test_calls_are_refused_and_the_model_is_freed(
         self, gateway: Gateway, stage: StubSources
     ) -> None:
-        endpoint = await gateway.register(local(), None)
-        await gateway.edit(replace(endpoint, enabled=False))
+        endpoint = await gateway.registry.register(local(), None)
+        await gateway.registry.edit(replace(endpoint, enabled=False))
         await until(lambda: stage.upstreams[0].closed == 1)
         with pytest.raises(EndpointDisabled):
-            await gateway.embed("minilm", CALL)
-        await gateway.edit(endpoint)
-        await gateway.embed("minilm", CALL)
+            await gateway.inference.embed("minilm", CALL)
+        await gateway.registry.edit(endpoint)
+        await gateway.inference.embed("minilm", CALL)
         assert (stage.detections, len(stage.open_upstreams)) == (1, 1)
 
     async def test_in_the_place_of_its_model_nothing_answers(self) -> None:
         with pytest.raises(EndpointDisabled):
-            await SwitchedOff("e5")(CALL)
+            await DisabledModel("e5")(CALL)
 
     async def test_it_is_neither_opened_nor_asked_at_the_start(
         self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
-        for endpoint in (await gateway.register(local(), None), await gateway.register(dedicated(), None)):
-            await gateway.edit(replace(endpoint, enabled=False))
+        for endpoint in (
+            await gateway.registry.register(local(), None),
+            await gateway.registry.register(dedicated(), None),
+        ):
+            await gateway.registry.edit(replace(endpoint, enabled=False))
         before = len(stage.upstreams)
         again = Gateway(store, stage, Pipelines(None, time.monotonic))
-        await again.load()
+        await again.registry.load()
         await again.start()
-        await again.settled()
-        assert [endpoint.enabled for endpoint in again.endpoints()] == [False, False]
+        await again.startup.settled()
+        assert [endpoint.enabled for endpoint in again.registry.endpoints()] == [False, False]
         assert len(stage.upstreams) == before
-        assert again.unready() == {}
+        assert again.startup.unready() == {}
         await again.close()
 
     async def test_what_matters_and_is_changed_meanwhile_is_proved_when_it_is_switched_on(
         self, gateway: Gateway, stage: StubSources
     ) -> None:
-        endpoint = await gateway.register(dedicated(), None)
-        off = await gateway.edit(replace(endpoint, enabled=False, url="http://127.0.0.1:2/"))
+        endpoint = await gateway.registry.register(dedicated(), None)
+        off = await gateway.registry.edit(replace(endpoint, enabled=False, url="http://127.0.0.1:2/"))
         assert (stage.detections, off.facts) == (1, Facts())
-        on = await gateway.edit(replace(off, enabled=True))
+        on = await gateway.registry.edit(replace(off, enabled=True))
         assert (stage.detections, on.facts) == (2, endpoint.facts)
 
     async def test_one_that_is_registered_so_is_proved_and_left_closed(
         self, gateway: Gateway, stage: StubSources
     ) -> None:
-        endpoint = await gateway.register(dedicated(enabled=False), None)
+        endpoint = await gateway.registry.register(dedicated(enabled=False), None)
         assert endpoint.facts.model == "org/model"
         assert stage.open_upstreams == []
         with pytest.raises(EndpointDisabled):
-            await gateway.embed("e5", CALL)
+            await gateway.inference.embed("e5", CALL)
 
 
 class TestKeep:
     async def test_an_untested_endpoint_is_stored_switched_off_and_proved_when_switched_on(
         self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
-        kept = await gateway.keep(dedicated(), TOKEN)
+        kept = await gateway.registry.register_disabled(dedicated(), TOKEN)
         assert (kept.enabled, stage.detections, stage.upstreams) == (False, 0, [])
         assert await store.endpoints() == [Target(kept, TOKEN)]
         with pytest.raises(EndpointExists):
-            await gateway.keep(dedicated(), None)
+            await gateway.registry.register_disabled(dedicated(), None)
         stage.absence = UpstreamUnreachable("Nothing listens.")
         with pytest.raises(UpstreamUnreachable):
-            await gateway.edit(replace(kept, enabled=True))
-        assert not gateway.find("e5").enabled
+            await gateway.registry.edit(replace(kept, enabled=True))
+        assert not gateway.registry.find("e5").enabled
         stage.absence = None
-        on = await gateway.edit(replace(kept, enabled=True))
+        on = await gateway.registry.edit(replace(kept, enabled=True))
         assert on.facts.model == "org/model"
-        await gateway.embed("e5", CALL)
+        await gateway.inference.embed("e5", CALL)
 
     async def test_a_fallback_may_be_switched_off_and_unknown_but_must_be_there(
         self, gateway: Gateway
     ) -> None:
-        await gateway.keep(dedicated("spare"), None)
-        await gateway.keep(dedicated("e6", fallback="spare"), None)
-        with pytest.raises(InvalidEndpoint, match=r"No endpoint is named \[nowhere\]"):
-            await gateway.keep(dedicated("e7", fallback="nowhere"), None)
+        await gateway.registry.register_disabled(dedicated("spare"), None)
+        await gateway.registry.register_disabled(dedicated("e6", fallback="spare"), None)
+        with pytest.raises(InvalidEndpoint, match=r"The fallback \[nowhere\] .* does not exist"):
+            await gateway.registry.register_disabled(dedicated("e7", fallback="nowhere"), None)
 
 
 class TestClone:
     async def test_a_clone_has_the_settings_the_token_and_what_was_learned(
         self, gateway: Gateway, store: SqlStore, stage: StubSources
     ) -> None:
-        endpoint = await gateway.register(dedicated(burst=3), TOKEN)
-        twin = await gateway.clone("e5", "twin")
+        endpoint = await gateway.registry.register(dedicated(burst=3), TOKEN)
+        twin = await gateway.registry.clone("e5", "twin")
         assert twin == replace(endpoint, name="twin")
         assert stage.detections == 1
         assert await store.endpoints() == [Target(endpoint, TOKEN), Target(twin, TOKEN)]
-        await gateway.embed("twin", CALL)
+        await gateway.inference.embed("twin", CALL)
 
     async def test_a_name_that_is_taken_or_unknown_is_refused(self, gateway: Gateway) -> None:
-        await gateway.register(dedicated(), None)
+        await gateway.registry.register(dedicated(), None)
         with pytest.raises(EndpointExists):
-            await gateway.clone("e5", "e5")
+            await gateway.registry.clone("e5", "e5")
         with pytest.raises(EndpointNotFound):
-            await gateway.clone("e6", "e7")
+            await gateway.registry.clone("e6", "e7")
         with pytest.raises(InvalidEndpoint, match="Invalid inference_id"):
-            await gateway.clone("e5", "No Name")
+            await gateway.registry.clone("e5", "No Name")
 
 
 async def test_an_edit_whose_asker_leaves_is_done_or_not_at_all(
     gateway: Gateway, store: SqlStore, stage: StubSources
 ) -> None:
-    endpoint = await gateway.register(dedicated(), None)
+    endpoint = await gateway.registry.register(dedicated(), None)
     stage.hold()
-    asking = asyncio.create_task(gateway.edit(replace(endpoint, url="http://127.0.0.1:2/")))
+    asking = asyncio.create_task(gateway.registry.edit(replace(endpoint, url="http://127.0.0.1:2/")))
     await stage.asked.wait()
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
@@ -283,5 +292,5 @@ async def test_an_edit_whose_asker_leaves_is_done_or_not_at_all(
 
 
 async def test_a_fake_endpoint_is_edited_like_any_other(gateway: Gateway) -> None:
-    endpoint = await gateway.register(dedicated(source=Source.FAKE), None)
-    assert (await gateway.edit(replace(endpoint, burst=2))).burst == 2
+    endpoint = await gateway.registry.register(dedicated(source=Source.FAKE), None)
+    assert (await gateway.registry.edit(replace(endpoint, burst=2))).burst == 2

@@ -1,0 +1,204 @@
+"""Calls to registered endpoints, and fallback to another endpoint when one fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from hubgate.core.chunking import Chunk
+from hubgate.core.generation import GenerationPipeline, ManagedStream
+from hubgate.domain.calls import (
+    Call,
+    Embed,
+    Generated,
+    GenerationCall,
+    InputType,
+    Rerank,
+    Result,
+    Scores,
+    SparseEmbed,
+    SparseVectors,
+    Tokenize,
+    Vectors,
+)
+from hubgate.domain.chunking import ChunkingSettings
+from hubgate.domain.endpoint import Endpoint, Task
+from hubgate.domain.errors import (
+    Cause,
+    DeadlineUnreachable,
+    EndpointChanged,
+    EndpointDisabled,
+    EndpointNotFound,
+    InvalidEndpoint,
+    QueueFull,
+    RuntimeFailed,
+    UpstreamError,
+    WrongTask,
+)
+from hubgate.service.inference.cutting import chunks_of, count_long
+from hubgate.service.registry.live_endpoints import LiveEndpoint, LiveEndpoints
+from hubgate.service.registry.validation import check_fallback
+
+R = TypeVar("R")
+
+_TASK_OF: dict[type, Task] = {
+    Embed: Task.TEXT_EMBEDDING,
+    SparseEmbed: Task.SPARSE_EMBEDDING,
+    Rerank: Task.RERANK,
+}
+_INPUT_ERRORS = frozenset({Cause.INPUT_REFUSED, Cause.INPUT_TOO_LONG, Cause.WRONG_TASK})
+"""Another endpoint of the same model would fail in the same way."""
+
+_log = logging.getLogger(__name__)
+
+
+class Inference:
+    """Calls to endpoints. If one fails, its fallback handles the call; a fallback's own fallback does not."""
+
+    def __init__(self, live: LiveEndpoints) -> None:
+        self._live = live
+
+    async def infer(self, name: str, call: Call) -> Result:
+        """Handle a call about texts.
+
+        Raises:
+            WrongTask: the endpoint serves another task.
+            HubgateError: the call failed.
+        """
+        return await self._with_fallback(name, lambda live: self._infer(live, call))
+
+    async def embed(self, name: str, call: Embed) -> Vectors:
+        result = await self.infer(name, call)
+        assert isinstance(result, Vectors)  # noqa: S101 - an Embed returns Vectors
+        return result
+
+    async def embed_sparse(self, name: str, call: SparseEmbed) -> SparseVectors:
+        result = await self.infer(name, call)
+        assert isinstance(result, SparseVectors)  # noqa: S101 - as above
+        return result
+
+    async def rerank(self, name: str, call: Rerank) -> Scores:
+        result = await self.infer(name, call)
+        assert isinstance(result, Scores)  # noqa: S101 - as above
+        return result
+
+    async def generate(self, name: str, call: GenerationCall) -> Generated:
+        """Generate text, and return it when it is complete.
+
+        Raises:
+            WrongTask: the endpoint serves another task.
+            HubgateError: the call failed.
+        """
+        return await self._with_fallback(name, lambda live: self._generate(live, call))
+
+    async def stream(self, name: str, call: GenerationCall) -> ManagedStream:
+        """Generate text as a stream: see `Events`.
+
+        Raises:
+            WrongTask: the endpoint serves another task.
+            HubgateError: the call failed.
+        """
+        return await self._with_fallback(name, lambda live: self._stream(live, call))
+
+    async def count_tokens(
+        self, name: str, texts: Sequence[str], kind: InputType | None, limit: int | None = None
+    ) -> Sequence[int] | None:
+        """The untruncated token count of each text, prefix included; `None` if hubgate has no tokenizer for the model.
+
+        A count above `limit` only means that it is exceeded.
+
+        Raises:
+            EndpointNotFound: no endpoint has this name.
+        """
+        return await self._live.find(name).pipeline.count_tokens(texts, kind, limit)
+
+    async def chunk(
+        self, name: str, texts: Sequence[str], settings: ChunkingSettings | None, kind: InputType | None
+    ) -> Sequence[Sequence[Chunk]]:
+        """The chunks of each text for an endpoint: see `chunks_of`. The model is not called.
+
+        Raises:
+            EndpointNotFound: no endpoint has this name.
+            InvalidChunking: a separator cannot be used on these texts.
+            BodyTooLarge: the texts are too long, or make too many chunks.
+        """
+        endpoint = self._live.find(name).endpoint
+        count = partial(self.count_tokens, name, kind=kind, limit=endpoint.token_limit)
+        return await chunks_of(texts, endpoint, settings or endpoint.chunking, count)
+
+    async def with_unread(self, name: str, call: Embed, vectors: Vectors) -> Vectors:
+        """Add to a result how many tokens of each text the model did not read, as far as known."""
+        truncated, endpoint = vectors.text_truncated, self._live.find(name).endpoint
+        refuses = endpoint.facts.auto_truncate is False and not call.truncate
+        if vectors.truncated == 0 or (refuses and vectors.truncated is None):
+            return replace(vectors, text_unread=[0] * len(call.texts))
+        if truncated is None:
+            return vectors
+        read = vectors.text_tokens or [endpoint.token_limit or 0] * len(truncated)
+        long = [text for text, is_cut in zip(call.texts, truncated, strict=True) if is_cut]
+        counts = await count_long(partial(self.count_tokens, name, kind=call.input_type), long)
+        lengths = iter(counts or ())
+        unread = [
+            max(1, next(lengths) - tokens) if is_cut and counts else None if is_cut else 0
+            for tokens, is_cut in zip(read, truncated, strict=True)
+        ]
+        return replace(vectors, text_unread=unread)
+
+    async def _infer(self, live: LiveEndpoint, call: Call) -> Result:
+        actual, answer = live.endpoint.task, live.pipeline.answer
+        requested = actual if isinstance(call, Tokenize) else _TASK_OF[type(call)]
+        if requested is not actual:
+            raise WrongTask(live.endpoint.name, requested=requested, actual=actual)
+        with self._live.calling(live):
+            return await answer(call)
+
+    async def _generate(self, live: LiveEndpoint, call: GenerationCall) -> Generated:
+        pipeline = _generation_pipeline(live)
+        with self._live.calling(live):
+            return await pipeline.generate(call)
+
+    async def _stream(self, live: LiveEndpoint, call: GenerationCall) -> ManagedStream:
+        pipeline = _generation_pipeline(live)
+        self._live.admit(live)
+        self._live.enter(live)
+        try:
+            events = await pipeline.stream(call)
+        except BaseException:
+            self._live.leave(live)
+            raise
+        return ManagedStream(events, lambda: self._live.leave(live), waited=events.waited)
+
+    async def _with_fallback(self, name: str, run: Callable[[LiveEndpoint], Awaitable[R]]) -> R:
+        live = self._live.find(name)
+        if live.endpoint.fallback is None:
+            return await run(live)
+        try:
+            return await run(live)
+        except (UpstreamError, RuntimeFailed, QueueFull, DeadlineUnreachable) as error:
+            if error.cause in _INPUT_ERRORS:
+                raise
+            fallback = self._fallback_of(live.endpoint)
+            if fallback is None:
+                raise
+            _log.warning("endpoint %s failed (%s), using %s", name, error.cause, fallback.endpoint.name)
+            return await run(fallback)
+
+    def _fallback_of(self, endpoint: Endpoint) -> LiveEndpoint | None:
+        try:
+            fallback = self._live.find(endpoint.fallback or "")
+            check_fallback(endpoint, fallback.endpoint)
+            self._live.admit(fallback)
+        except (EndpointNotFound, InvalidEndpoint, EndpointChanged, EndpointDisabled) as error:
+            _log.error("the fallback of endpoint %s cannot be used: %s", endpoint.name, error)
+            return None
+        return fallback
+
+
+def _generation_pipeline(live: LiveEndpoint) -> GenerationPipeline:
+    if live.pipeline.generation is None:
+        requested = f"{Task.COMPLETION} or {Task.CHAT_COMPLETION}"
+        raise WrongTask(live.endpoint.name, requested=requested, actual=live.endpoint.task)
+    return live.pipeline.generation

@@ -1,0 +1,399 @@
+"""The registry: adding, changing, checking and removing endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import fields, replace
+from typing import TypeAlias, cast
+from weakref import WeakValueDictionary
+
+from hubgate.domain.diagnosis import Finding
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Source, Target
+from hubgate.domain.endpoint_fields import IDENTITY
+from hubgate.domain.errors import EndpointExists, EndpointNotFound, HubgateError, InvalidEndpoint
+from hubgate.domain.ports import Counters, Model, Sources, Store, Upstream
+from hubgate.domain.records import Key
+from hubgate.domain.secret import Secret
+from hubgate.service.inference.chunk_size import size_warning
+from hubgate.service.registry.connections import Connections
+from hubgate.service.registry.diagnosis import diagnose
+from hubgate.service.registry.live_endpoints import DisabledModel, LiveEndpoint, LiveEndpoints, SharedModel
+from hubgate.service.registry.startup import StartupTasks
+from hubgate.service.registry.token_guard import TokenGuard
+from hubgate.service.registry.validation import (
+    changed_error,
+    check_fallback,
+    describe_change,
+    validate_endpoint,
+)
+from hubgate.service.shielded import shielded
+
+_Save: TypeAlias = Callable[[Target], Awaitable[None]]
+
+_log = logging.getLogger(__name__)
+
+
+class Registry:
+    """The registered endpoints. What is stored and what is served always agree.
+
+    Changes of one endpoint are made one after the other, each on top of the one before.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sources: Sources,
+        *,
+        counters: Counters | None,
+        live: LiveEndpoints,
+        connections: Connections,
+        token_guard: TokenGuard,
+        startup: StartupTasks,
+    ) -> None:
+        self._store = store
+        self._sources = sources
+        self._counters = counters
+        self._live = live
+        self._connections = connections
+        self._token_guard = token_guard
+        self._startup = startup
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def load(self) -> None:
+        """Open every stored endpoint. One that cannot be opened is disabled until the next start."""
+        stored = await self._store.endpoints()
+        await self._connections.load([target.endpoint for target in stored])
+        for own in stored:
+            endpoint = own.endpoint
+            try:
+                target = await self._connections.resolve(endpoint, own.token)
+                live = self._live.open(target, self._live.open_model(target))
+            except HubgateError as error:
+                _log.error("endpoint %s is disabled: %s", endpoint.name, error)
+                disabled = replace(own, endpoint=replace(endpoint, enabled=False))  # only in memory
+                live = self._live.open(disabled, DisabledModel(endpoint.name))
+            self._live.put(live)
+
+    def find(self, name: str) -> Endpoint:
+        """Raises: EndpointNotFound."""
+        return self._live.find(name).endpoint
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """All endpoints, sorted by name."""
+        return [live.endpoint for live in self._live]
+
+    def token(self, name: str) -> Secret | None:
+        """The token that an endpoint is called with. Raises: EndpointNotFound."""
+        return self._live.find(name).target.token
+
+    def token_hint(self, name: str) -> str | None:
+        """The last characters of an endpoint's own token, or `None` if it has none. Raises: EndpointNotFound."""
+        live = self._live.find(name)
+        return live.target.token.hint if live.target.token and not live.endpoint.connection else None
+
+    def changed(self, name: str) -> str | None:
+        """Why calls are refused until `accept`: another model is running. Raises: EndpointNotFound."""
+        return self._live.find(name).changed
+
+    async def register(
+        self, draft: Endpoint, token: Secret | None, *, within: float | None = None
+    ) -> Endpoint:
+        """Validate an endpoint and store it with what was learned. If validation fails, nothing is stored.
+
+        Args:
+            draft: the operator's settings; its facts are replaced.
+            token: the upstream's token, unless the endpoint uses a connection.
+            within: a timeout in seconds.
+
+        Raises:
+            EndpointExists: the name is taken.
+            HubgateError: validation failed.
+        """
+        async with self._lock(draft.name):
+            valid, model = await self._validate(await self._resolve_new(draft, token), within)
+            await shielded(self._put(valid, model, self._store.add_endpoint))
+        _log.info("registered endpoint %s (%s)", draft.name, draft.source)
+        return valid.endpoint
+
+    async def register_disabled(self, draft: Endpoint, token: Secret | None) -> Endpoint:
+        """Store a disabled endpoint without validation, which follows when it is enabled.
+
+        Raises:
+            EndpointExists: the name is taken.
+            InvalidEndpoint: its settings are invalid.
+        """
+        draft = replace(draft, enabled=False, facts=Facts())
+        async with self._lock(draft.name):
+            target = await self._resolve_new(draft, token)
+            await shielded(self._put(target, DisabledModel(draft.name), self._store.add_endpoint))
+        _log.info("stored endpoint %s, disabled", draft.name)
+        return draft
+
+    async def clone(self, name: str, new_name: str) -> Endpoint:
+        """Copy an endpoint with its token and its facts.
+
+        Raises:
+            EndpointNotFound: no endpoint has the first name.
+            EndpointExists: the new name is taken.
+        """
+        live = self._live.find(name)
+        clone, changed = replace(live.endpoint, name=new_name), live.changed
+        async with self._lock(new_name):
+            target = await self._resolve_new(clone, None if clone.connection else live.target.token)
+            model = self._live.open_model(target)
+            await shielded(self._put(target, model, self._store.add_endpoint, changed))
+        _log.info("cloned endpoint %s from %s", new_name, name)
+        return clone
+
+    async def update(
+        self, settings: Endpoint, token: Secret | None = None, *, within: float | None = None
+    ) -> Endpoint:
+        """Apply new settings, validating them in any case. Without a token the current one stays.
+
+        Raises:
+            EndpointNotFound: no endpoint has this name.
+            HubgateError: validation failed; the old settings stay in force.
+        """
+        old = self._live.find(settings.name)
+        if token is not None:
+            settings = replace(settings, connection=None)
+        if settings == old.endpoint and token in (None, old.target.token):
+            return old.endpoint
+        return await self._revalidate(settings, token, within)
+
+    async def edit(
+        self,
+        settings: Endpoint,
+        token: Secret | None = None,
+        *,
+        keep_token: bool = True,
+        within: float | None = None,
+    ) -> Endpoint:
+        """Apply new settings, validating them only if they may change the model or how it is reached.
+
+        Args:
+            settings: all settings, with the current facts.
+            token: a new token of its own.
+            keep_token: whether the current token stays if none is given.
+            within: a timeout for the validation in seconds.
+
+        Raises:
+            EndpointNotFound: no endpoint has this name.
+            HubgateError: validation failed; the old settings stay in force.
+        """
+        base = self._live.find(settings.name).endpoint
+        async with self._lock(settings.name):
+            old = self._live.find(settings.name)
+            settings = _rebased(settings, base, old.endpoint)
+            if keep_token and token is None and not settings.connection:
+                token = await self._own_token(old, settings)
+            facts = _facts_with_size_warning(old.endpoint, settings)
+            target = await self._connections.resolve(replace(settings, facts=facts), token)
+            if target.token != old.target.token or changes_model(old.endpoint, settings):
+                target = replace(target, endpoint=replace(settings, facts=Facts()))
+            if target == old.target:
+                return target.endpoint
+            needs_validation = settings.enabled and target.endpoint.facts.engine is None
+            if needs_validation:
+                target, model = await self._validate(target, within)
+                changed = None
+            else:
+                model, changed = self._reuse_model(old, target), old.changed
+            await shielded(
+                self._put(target, model, self._store.save_endpoint, changed, validated=needs_validation)
+            )
+        _log.info("changed endpoint %s", settings.name)
+        return target.endpoint
+
+    async def accept(self, name: str, *, within: float | None = None) -> Endpoint:
+        """Register the model that is running now. Its vectors do not match those of the one before.
+
+        Raises:
+            EndpointNotFound: no endpoint has this name.
+            HubgateError: validation failed.
+        """
+        return await self._revalidate(self._live.find(name).endpoint, None, within, any_dimensions=True)
+
+    async def remove(self, name: str) -> None:
+        """Delete an endpoint, also as the fallback of others. Raises: EndpointNotFound."""
+        self._live.find(name)
+        for other in [live.endpoint for live in self._live if live.endpoint.fallback == name]:
+            await self.edit(replace(other, fallback=None))
+        async with self._lock(name):
+            self._live.find(name)
+            await shielded(self._delete(name))
+        _log.info("removed endpoint %s", name)
+
+    async def check(self, name: str, *, within: float | None = None) -> Endpoint:
+        """Check that the registered model still answers; returns the endpoint with its current facts.
+
+        Raises:
+            EndpointNotFound: no endpoint has this name.
+            EndpointChanged: another model is running. Calls are refused until `accept`.
+            HubgateError: it does not answer.
+        """
+        checked = self._live.find(name)
+        current, model = await validate_endpoint(self._sources, checked.target, within, any_dimensions=True)
+        await model.close()
+        live = self._live.find(name)  # its settings may have changed meanwhile
+        if current.endpoint.task not in GENERATION_TASKS and not changes_model(
+            checked.endpoint, live.endpoint
+        ):
+            live.changed = describe_change(live.endpoint.facts, current.endpoint.facts)
+        if live.changed is not None:
+            raise changed_error(name, live.changed)
+        self._startup.mark_ready(name)
+        return current.endpoint
+
+    async def diagnose(
+        self, endpoint: Endpoint, token: Secret | None = None, *, keep_token: bool = False
+    ) -> AsyncIterator[Finding]:
+        """Diagnose an endpoint, registered or not, step by step. Recorded in the audit log.
+
+        Args:
+            endpoint: current or new settings.
+            token: its own token.
+            keep_token: whether to use its stored token, as in `edit`.
+
+        Raises:
+            InvalidEndpoint: a stored token may not be sent there.
+            StoreFailed: the audit log cannot be written.
+        """
+        if keep_token and not endpoint.connection:
+            token = await self._own_token(self._live.find(endpoint.name), endpoint)
+        target = await self._connections.resolve(endpoint, token)
+        await self._token_guard.record_diagnosis(endpoint)
+        return diagnose(self._sources, target)
+
+    async def _revalidate(
+        self, settings: Endpoint, token: Secret | None, within: float | None, *, any_dimensions: bool = False
+    ) -> Endpoint:
+        base = self._live.find(settings.name).endpoint
+        async with self._lock(settings.name):
+            old = self._live.find(settings.name)
+            settings = _rebased(settings, base, old.endpoint)
+            if token is None and not settings.connection:
+                token = await self._own_token(old, settings)
+            target = await self._connections.resolve(settings, token)
+            valid, model = await self._validate(target, within, any_dimensions=any_dimensions)
+            await shielded(self._put(valid, model, self._store.save_endpoint))
+        _log.info("validated endpoint %s again", settings.name)
+        return valid.endpoint
+
+    async def _resolve_new(self, draft: Endpoint, token: Secret | None) -> Target:
+        if draft.name in self._live:
+            raise EndpointExists(draft.name)
+        return await self._connections.resolve(draft, token)
+
+    async def _own_token(self, old: LiveEndpoint, settings: Endpoint) -> Secret | None:
+        """The endpoint's current token of its own, if it may be sent where the new settings lead.
+
+        Raises:
+            InvalidEndpoint: it may not.
+        """
+        if old.endpoint.connection or old.target.token is None:
+            return None
+        await self._token_guard.check_own(old.endpoint, settings)
+        return old.target.token
+
+    async def _validate(
+        self, draft: Target, within: float | None, *, any_dimensions: bool = False
+    ) -> tuple[Target, Model]:
+        valid, model = await validate_endpoint(
+            self._sources, draft, within, any_dimensions=any_dimensions, counters=self._counters
+        )
+        if valid.endpoint.enabled:
+            return valid, model
+        await model.close()
+        return valid, DisabledModel(valid.endpoint.name)
+
+    def _reuse_model(self, old: LiveEndpoint, target: Target) -> Model:
+        """The model for settings that do not change it. A local model stays loaded."""
+        new = target.endpoint
+        if not (new.source is Source.LOCAL and new.enabled and old.endpoint.enabled):
+            return self._live.open_model(target)
+        if not isinstance(old.model, SharedModel):
+            old.model = SharedModel(cast("Upstream", old.model))
+        return old.model.share()
+
+    async def _put(
+        self,
+        target: Target,
+        model: Model,
+        save: _Save,
+        changed: str | None = None,
+        *,
+        validated: bool = True,
+    ) -> None:
+        """Store an endpoint, then send calls to it.
+
+        Its connection may have been removed or given another token during the validation, but cannot while the lock
+        is held.
+        """
+        endpoint = target.endpoint
+        try:
+            async with self._connections.lock:
+                self._check_fallback(endpoint)
+                if endpoint.connection:
+                    await self._connections.resolve(endpoint, None)
+                live = self._live.open(target, model, changed)
+                await save(Target(endpoint) if endpoint.connection else target)
+        except BaseException:
+            await model.close()
+            raise
+        if endpoint.name in self._live:
+            self._startup.stop(endpoint.name, validated=validated, enabled=endpoint.enabled)
+        self._live.put(live)
+        self._connections.refresh(live)
+
+    def _check_fallback(self, endpoint: Endpoint) -> None:
+        if endpoint.fallback is None:
+            return
+        try:
+            fallback = self._live.find(endpoint.fallback).endpoint
+        except EndpointNotFound as error:
+            raise InvalidEndpoint(
+                f"The fallback [{endpoint.fallback}] of endpoint [{endpoint.name}] does not exist.",
+                remedy="Register it first, or omit [fallback].",
+            ) from error
+        if endpoint.enabled and fallback.enabled:  # a disabled endpoint may have no facts yet
+            check_fallback(endpoint, fallback)
+
+    async def _delete(self, name: str) -> None:
+        await self._store.remove_endpoint(name)
+        self._startup.stop(name)
+        self._live.retire(name)
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+
+def users_of(name: str, endpoints: Iterable[Endpoint], keys: Iterable[Key]) -> list[str]:
+    """The keys and endpoints that refer to an endpoint, by scope, as a default or as a fallback."""
+    return [
+        *(f"key {key.name}" for key in keys if name in (*key.endpoints, key.default_endpoint)),
+        *(f"endpoint {endpoint.name}" for endpoint in endpoints if endpoint.fallback == name),
+    ]
+
+
+def changes_model(old: Endpoint, new: Endpoint) -> bool:
+    """Whether a setting differs that may change the model or how it is reached."""
+    return any(getattr(old, name) != getattr(new, name) for name in IDENTITY)
+
+
+def _rebased(settings: Endpoint, base: Endpoint, current: Endpoint) -> Endpoint:
+    """The changes from `base` to `settings`, applied to the current settings, which may have changed meanwhile."""
+    pairs = {field.name: (getattr(settings, field.name), getattr(base, field.name)) for field in fields(base)}
+    return replace(current, **{name: new for name, (new, old) in pairs.items() if new != old})
+
+
+def _facts_with_size_warning(old: Endpoint, new: Endpoint) -> Facts:
+    """The facts, with the chunk size warning updated for new chunking settings."""
+    facts = old.facts
+    if old.chunking == new.chunking:
+        return facts
+    before, now = (size_warning(replace(one, facts=facts), one.chunking) for one in (old, new))
+    others = tuple(warning for warning in facts.warnings if warning != before)
+    return replace(facts, warnings=(*others, now) if now else others)
