@@ -77,7 +77,7 @@ async def joined(lanes: int, per_minute: int | None) -> tuple[float, float]:
     for _ in range(ROUNDS):
         alone = await crowd(Upstream())
         upstream = Upstream()
-        queue = BatchQueue(upstream, limiter=RateLimiter(per_minute), limits=BatchLimits(lanes=lanes))
+        queue = BatchQueue(upstream, limiter=RateLimiter(per_minute), limits=BatchLimits(concurrency=lanes))
         together = await crowd(queue)
         throughput.append(together / alone)
         saved.append(together / upstream.requests)

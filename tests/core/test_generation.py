@@ -86,14 +86,14 @@ class Line:
 
     def __post_init__(self) -> None:
         self.limiter = RateLimiter(self.requests_per_minute, clock=now)
-        self.turns = GenerationQueue(self.limiter, at_once=self.at_once, clock=now)
-        self.retries = Retrier(self.limiter, patient=self.patient, clock=now, chance=lambda: 1.0)
+        self.queue = GenerationQueue(self.limiter, max_in_flight=self.at_once, clock=now)
+        self.retrier = Retrier(self.limiter, patient=self.patient, clock=now, chance=lambda: 1.0)
         self.writing = GenerationPipeline(
             self.model,
-            turns=self.turns,
-            retries=self.retries,
+            queue=self.queue,
+            retrier=self.retrier,
             breaker=CircuitBreaker(clock=now),
-            patience=30.0,
+            default_timeout=30.0,
             clock=now,
         )
 
@@ -117,7 +117,7 @@ def test_a_call_is_answered_and_says_how_long_it_waited_for_its_turn() -> None:
         first, second = await asyncio.gather(line.writing.generate(chat()), line.writing.generate(chat()))
         assert first == HELLO
         assert second.waited == pytest.approx(1.0)
-        assert line.turns.requests == 2
+        assert line.queue.requests == 2
 
     run(main())
 
@@ -125,10 +125,10 @@ def test_a_call_is_answered_and_says_how_long_it_waited_for_its_turn() -> None:
 def test_a_call_without_a_deadline_gets_one() -> None:
     async def main() -> None:
         line = Line(Model(seconds=100))
-        with pytest.raises(DeadlineExceeded, match="for the model's server to answer"):
+        with pytest.raises(DeadlineExceeded, match="while it waited for the model's server"):
             await line.writing.generate(Complete(prompt="once upon a time", fields={}))
         assert now() == pytest.approx(30.0)
-        assert line.model.busy == line.turns.in_flight == 0
+        assert line.model.busy == line.queue.in_flight == 0
 
     run(main())
 
@@ -157,12 +157,12 @@ def test_a_stream_keeps_its_turn_until_it_is_closed_once() -> None:
     async def main() -> None:
         line = Line(at_once=1)
         events = await line.writing.stream(chat())
-        assert line.turns.in_flight == 1
+        assert line.queue.in_flight == 1
         assert events.wire_format is WireFormat.OPENAI
         assert [part async for part in events] == [[b"one", b"two"]]
         await events.aclose()
         await events.aclose()
-        assert (line.turns.in_flight, line.model.told[0].closed) == (0, 1)
+        assert (line.queue.in_flight, line.model.told[0].closed) == (0, 1)
 
     run(main())
 
@@ -173,7 +173,7 @@ def test_a_stream_that_does_not_begin_frees_its_turn() -> None:
         line = Line(Model(fault=lambda: refusal))
         with pytest.raises(UpstreamRefused):
             await line.writing.stream(chat())
-        assert line.turns.in_flight == 0
+        assert line.queue.in_flight == 0
 
     run(main())
 
@@ -186,7 +186,7 @@ def test_a_caller_that_leaves_ends_the_request_and_frees_its_turn() -> None:
             await asyncio.sleep(1)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            assert line.model.busy == line.turns.in_flight == 0
+            assert line.model.busy == line.queue.in_flight == 0
 
     run(main())
 
@@ -201,7 +201,7 @@ class TestWaking:
             assert early[:4] == [0, 0, 0, 0]
             wakers = early[4:]
             assert len(wakers) == len(set(wakers))  # one at a time
-            assert not line.retries.waking
+            assert not line.retrier.waking
 
         run(main())
 

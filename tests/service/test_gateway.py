@@ -265,7 +265,7 @@ class TestClose:
         waiting = asyncio.create_task(gateway.inference.embed("kept", CALL))
         await gateway.registry.remove("removed")
         closing = asyncio.create_task(gateway.close())
-        with pytest.raises(QueueFull, match="being closed"):
+        with pytest.raises(QueueFull, match="is closing"):
             await waiting
         stage.go_on.set()
         await closing

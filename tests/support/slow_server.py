@@ -39,7 +39,7 @@ class SlowServer:
 
     async def answer(self, permit: Permit) -> None:
         """Send a request as the HTTP client does, and return when its reply begins. A sent request cannot be cancelled."""
-        while not permit.leave():
+        while not permit.try_send():
             await permit.renew()
         sent = now()
         arrived = self._next_running(sent + self._up_to(MAX_NETWORK_SECONDS))
@@ -47,7 +47,7 @@ class SlowServer:
         asyncio.get_running_loop().call_at(read, lambda: self.arrivals.append(now()))
         replied = self._next_running(read + self._up_to(self.slowest))
         await asyncio.sleep(replied + self._up_to(MAX_NETWORK_SECONDS) - sent)
-        permit.answered()
+        permit.reply_started()
 
     def _up_to(self, seconds: float) -> float:
         return self.chance.choice([0.0, self.chance.random(), 1.0]) * seconds

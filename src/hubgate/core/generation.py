@@ -1,4 +1,4 @@
-"""The way to a model that writes: patience, a turn, tries; and streams that keep what they hold until they end."""
+"""The pipeline of calls that generate text, and streams that keep their slot until they are closed."""
 
 from __future__ import annotations
 
@@ -21,100 +21,98 @@ R = TypeVar("R")
 
 
 class GenerationPipeline:
-    """Calls a writer in fair order, within its rate limit, and again where that may help.
+    """Calls a model in fair order, within its rate limit, with retries and a circuit breaker.
 
     Args:
-        writer: the model.
-        turns: the queue before it.
-        retries: what is asked again.
-        breaker: what leaves it in peace.
-        patience: seconds a call may take when its caller names no deadline.
+        generator: the model.
+        queue: grants the slot of each call.
+        retrier: of the model's server.
+        breaker: of the model's server.
+        default_timeout: seconds for a call without a deadline.
         clock: seconds that never go back.
     """
 
     def __init__(
         self,
-        writer: TextGenerator,
+        generator: TextGenerator,
         *,
-        turns: GenerationQueue,
-        retries: Retrier,
+        queue: GenerationQueue,
+        retrier: Retrier,
         breaker: CircuitBreaker,
-        patience: float,
+        default_timeout: float,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._writer = writer
-        self._turns = turns
-        self._retries = retries
+        self._generator = generator
+        self._queue = queue
+        self._retrier = retrier
         self._breaker = breaker
-        self._patience = patience
+        self._default_timeout = default_timeout
         self._clock = clock
 
     async def generate(self, call: GenerationCall) -> Generated:
-        """Answer one call with all of the text.
+        """Generate the whole text.
 
         Raises:
-            HubgateError: it cannot be answered.
+            HubgateError: it cannot be generated.
         """
         tokens, deadline = self._begin(call)
-        turn = await self._turns.take(call.context, tokens, deadline)
+        slot = await self._queue.acquire(call.context, tokens, deadline)
         try:
-            with sending_under(turn.permit):
-                written = await self._ask(self._writer.generate, call, tokens, deadline)
+            with sending_under(slot.permit):
+                generated = await self._send(self._generator.generate, call, tokens, deadline)
         finally:
-            turn.end()
-        return replace(written, waited=turn.waited) if turn.waited else written
+            slot.release()
+        return replace(generated, waited=slot.waited) if slot.waited else generated
 
     async def stream(self, call: GenerationCall) -> ManagedStream:
-        """Answer one call while the text is being made. The deadline is that of its beginning.
+        """Generate text as a stream. The deadline is that of its beginning.
 
         Raises:
-            HubgateError: it cannot be answered.
+            HubgateError: the stream cannot begin.
         """
         tokens, deadline = self._begin(call)
-        turn = await self._turns.take(call.context, tokens, deadline)
+        slot = await self._queue.acquire(call.context, tokens, deadline)
         try:
-            with sending_under(turn.permit):
-                events = await self._ask(self._writer.stream, call, tokens, deadline)
+            with sending_under(slot.permit):
+                events = await self._send(self._generator.stream, call, tokens, deadline)
         except BaseException:
-            turn.end()
+            slot.release()
             raise
-        return ManagedStream(events, turn.end, waited=turn.waited)
+        return ManagedStream(events, slot.release, waited=slot.waited)
 
     def _begin(self, call: GenerationCall) -> tuple[int, float]:
-        """The call's tokens and its deadline, if its model may be asked."""
         self._breaker.check(call.context.caller)
         deadline = call.context.deadline
-        return _tokens(call), self._clock() + self._patience if deadline is None else deadline
+        return _prompt_tokens(call), self._clock() + self._default_timeout if deadline is None else deadline
 
-    async def _ask(
+    async def _send(
         self,
-        ask: Callable[[GenerationCall], Awaitable[R]],
+        send: Callable[[GenerationCall], Awaitable[R]],
         call: GenerationCall,
         tokens: int,
         deadline: float,
     ) -> R:
-        async def tried(call: GenerationCall) -> R:
-            return await self._retries.ask(ask, call, tokens, deadline)
+        async def with_retries(call: GenerationCall) -> R:
+            return await self._retrier.run(send, call, tokens, deadline)
 
-        began = self._clock()
+        started = self._clock()
         try:
-            async with asyncio.timeout(deadline - began):
-                return await self._breaker.watch(tried, call)
+            async with asyncio.timeout(deadline - started):
+                return await self._breaker.watch(with_retries, call)
         except TimeoutError:
-            raise deadline_exceeded(self._clock() - began, in_queue=False) from None
+            raise deadline_exceeded(self._clock() - started, in_queue=False) from None
 
 
 class ManagedStream:
-    """Events that let go of something when they are closed. `waited` is the seconds before they began."""
+    """Events that release a resource when they are closed. `waited` is the seconds in the queue."""
 
-    def __init__(self, events: Events, let_go: Callable[[], None], *, waited: float = 0.0) -> None:
+    def __init__(self, events: Events, release: Callable[[], None], *, waited: float = 0.0) -> None:
         self._events = events
-        self._let_go: Callable[[], None] | None = let_go
+        self._release: Callable[[], None] | None = release
         self.waited = waited
 
     @property
     def wire_format(self) -> WireFormat:
-        """How the payloads are written."""
         return self._events.wire_format
 
     def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
@@ -122,17 +120,17 @@ class ManagedStream:
         return aiter(self._events)
 
     async def aclose(self) -> None:
-        """End it, and let go, once."""
-        let_go, self._let_go = self._let_go, None
-        if let_go is not None:
+        """Close the events and release the resource, once."""
+        release, self._release = self._release, None
+        if release is not None:
             try:
                 await self._events.aclose()
             finally:
-                let_go()
+                release()
 
 
-def _tokens(call: GenerationCall) -> int:
-    """About how many tokens the model reads; what it will write nobody knows."""
+def _prompt_tokens(call: GenerationCall) -> int:
+    """An estimate; the tokens that the model will generate are unknown."""
     size = sum(map(len, call.fields.values()))
     if isinstance(call, Complete):
         size += utf8_size(call.prompt)

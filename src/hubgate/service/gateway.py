@@ -95,12 +95,12 @@ class Gateway:
         """Check an endpoint under its rate limit, like any other caller."""
         if (health := self._live.find(name).pipeline.health) is None:
             return
-        permit = await health.limiter.take()
+        permit = await health.limiter.acquire()
         try:
             with sending_under(permit):
                 await self.registry.check(name, within=_CHECK_SECONDS)
         finally:
-            health.limiter.done(permit)
+            health.limiter.release(permit)
 
     async def _load_model(self, name: str) -> None:
         live = self._live.find(name)

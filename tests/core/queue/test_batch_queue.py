@@ -48,7 +48,7 @@ def test_calls_of_one_moment_leave_together() -> None:
 def test_a_long_call_is_cut_to_what_the_server_takes_and_comes_back_in_order() -> None:
     server = ScriptedUpstream()
     call = embed(*(f"{n}" for n in range(1000)))
-    result = run(vectors(packed(server, lanes=4), call))
+    result = run(vectors(packed(server, concurrency=4), call))
     assert [len(texts) for texts in server.asked] == [32] * 31 + [8]
     assert server.busiest == 4
     assert result.tokens == 10_000
@@ -63,17 +63,17 @@ def test_a_lone_call_goes_to_the_server_as_it_is_and_at_once() -> None:
     assert result.waited == 0.0
 
 
-def test_twenty_requests_carry_640_texts_of_64_askers_whatever_the_number_of_lanes() -> None:
+def test_twenty_requests_carry_640_texts_of_64_askers_at_any_concurrency() -> None:
     """The simulation of the design: 60 permits a minute, 32 texts a request, each asker one text at a time."""
-    for lanes in (1, 2, 8, 64):
+    for concurrency in (1, 2, 8, 64):
         server = ScriptedUpstream(seconds=0.05)
 
         async def asker(queue: BatchQueue, number: int) -> None:
             for turn in range(10):
                 await vectors(queue, embed(f"{number}.{turn}", caller=f"key{number % 3}"))
 
-        async def main(lanes: int = lanes, server: ScriptedUpstream = server) -> None:
-            queue = packed(server, 60, lanes=lanes)
+        async def main(concurrency: int = concurrency, server: ScriptedUpstream = server) -> None:
+            queue = packed(server, 60, concurrency=concurrency)
             await asyncio.gather(*(asker(queue, number) for number in range(64)))
 
         run(main())
@@ -119,7 +119,7 @@ def test_other_calls_use_the_same_queue_one_by_one() -> None:
 def test_a_request_holds_no_more_bytes_than_the_server_reads() -> None:
     server = ScriptedUpstream()
     calls = [embed("é" * 20), embed("x" * 50), embed("y" * 500), embed("z" * 20)]
-    run(together(packed(server, 60, batch_bytes=100), calls))
+    run(together(packed(server, 60, max_bytes=100), calls))
     assert [[text[0] for text in texts] for texts in server.asked] == [["é", "x"], ["y"], ["z"]]
 
 
@@ -128,7 +128,7 @@ def test_a_request_holds_no_more_tokens_than_are_left_of_the_minute() -> None:
 
     async def main() -> None:
         limiter = RateLimiter(None, tokens_per_minute=100, clock=now)
-        queue = BatchQueue(server, limiter=limiter, limits=BatchLimits(batch_tokens=60), clock=now)
+        queue = BatchQueue(server, limiter=limiter, limits=BatchLimits(max_tokens=60), clock=now)
         await together(queue, [embed(letter * 90) for letter in "abcde"])
 
     run(main())
@@ -217,7 +217,7 @@ def test_who_was_passed_over_in_a_request_is_the_first_of_the_next(call: Embed) 
     server = ScriptedUpstream()
 
     async def main() -> None:
-        queue = packed(server, 60, batch_bytes=1000)
+        queue = packed(server, 60, max_bytes=1000)
         callers = {"A": embed(*["a"] * 200, caller="A"), "B": call, "C": embed(*["c"] * 200, caller="C")}
         async with asyncio.TaskGroup() as calls:
             for one in callers.values():
@@ -244,7 +244,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
     server = ScriptedUpstream()
 
     async def main() -> None:
-        queue = packed(server, 60, waiting_calls=100)
+        queue = packed(server, 60, max_waiting_calls=100)
         waiting = [asyncio.create_task(queue(embed(f"{n}"))) for n in range(100)]
         await asyncio.sleep(0)
         with pytest.raises(QueueFull) as refusal:
@@ -259,7 +259,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
 
 def test_the_queue_is_bounded_in_bytes_too_but_an_empty_one_takes_any_call() -> None:
     async def main() -> None:
-        queue = packed(ScriptedUpstream(), 60, waiting_bytes=10)
+        queue = packed(ScriptedUpstream(), 60, max_waiting_bytes=10)
         waiting = asyncio.create_task(vectors(queue, embed("x" * 100, "y")))
         await asyncio.sleep(0)
         with pytest.raises(QueueFull):
@@ -305,7 +305,7 @@ def test_bulk_is_not_told_to_wait_for_all_who_may_overtake_it() -> None:
 
 def test_slow_servers_make_waits_hopeless_too() -> None:
     async def main() -> None:
-        queue = packed(ScriptedUpstream(seconds=8.0), lanes=1)
+        queue = packed(ScriptedUpstream(seconds=8.0), concurrency=1)
         for _ in range(20):
             await queue(embed("learn"))
         waiting = [asyncio.create_task(queue(embed(f"{n}"))) for n in range(128)]
@@ -321,13 +321,13 @@ def test_whose_time_runs_out_is_told_so_and_taken_out() -> None:
     server = ScriptedUpstream(seconds=10.0)
 
     async def main() -> None:
-        queue = packed(server, lanes=1)
+        queue = packed(server, concurrency=1)
         waiting = asyncio.create_task(queue(embed("first")))
         await asyncio.sleep(1.0)
-        with pytest.raises(DeadlineExceeded, match=r"after 4\.0 s it still waited in the endpoint's queue"):
+        with pytest.raises(DeadlineExceeded, match=r"after 4\.0 s, while it waited in the endpoint's queue"):
             await queue(embed("second", deadline=5.0))
         await waiting
-        with pytest.raises(DeadlineExceeded, match="for the model's server to answer"):
+        with pytest.raises(DeadlineExceeded, match="while it waited for the model's server"):
             await queue(embed("third", deadline=now() + 5.0))
 
     run(main())
@@ -373,7 +373,7 @@ def test_gauges_and_counters_tell_what_waits_and_what_was_saved() -> None:
 def test_the_log_of_a_shared_request_names_all_requests(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         run(together(packed(ScriptedUpstream()), [embed("r1"), embed("r2"), embed("r3")]))
-    assert "3 texts of 3 requests leave together: r1, r2, r3" in caplog.text
+    assert "sending 3 texts of 3 requests together: r1, r2, r3" in caplog.text
 
 
 def test_several_endpoints_share_one_rate_limit_evenly() -> None:
@@ -399,7 +399,7 @@ def test_closing_sends_away_who_waits_and_lets_the_rest_end() -> None:
         calls = [asyncio.create_task(queue(embed(f"{n}"))) for n in range(40)]
         await asyncio.sleep(0.5)
         await queue.close()
-        with pytest.raises(QueueFull, match="being closed"):
+        with pytest.raises(QueueFull, match="is closing"):
             await queue(embed("late"))
         return list(await asyncio.gather(*calls, return_exceptions=True))
 

@@ -44,7 +44,7 @@ def test_a_long_list_of_texts_is_scored_in_several_requests_and_in_its_order() -
     async def main() -> None:
         ranker = Ranker()
         texts = ["x" * size for size in (5, 1, 4, 2, 3)]
-        scores = await packed(ranker, batch_texts=2)(Rerank(query="q", texts=texts))
+        scores = await packed(ranker, max_texts=2)(Rerank(query="q", texts=texts))
         assert isinstance(scores, Scores)
         assert scores.items == [5, 1, 4, 2, 3]
         assert sorted(len(call.texts) for call in ranker.calls) == [1, 2, 2]
@@ -68,7 +68,7 @@ def test_calls_of_one_query_share_a_request_and_those_of_another_do_not() -> Non
 def test_weights_of_words_are_shared_out_and_tokens_are_left_whole() -> None:
     async def main() -> None:
         ranker = Ranker()
-        queue = packed(ranker, batch_texts=2)
+        queue = packed(ranker, max_texts=2)
         one, two, tokens = await asyncio.gather(
             queue(SparseEmbed(texts=["ant", "bee"])),
             queue(SparseEmbed(texts=["cat"])),

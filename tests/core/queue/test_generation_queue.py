@@ -23,18 +23,20 @@ class Queue:
 
     def __init__(self, requests_per_minute: int | None = None, **options: int) -> None:
         self.limiter = RateLimiter(requests_per_minute, clock=now)
-        self.turns = GenerationQueue(self.limiter, clock=now, **options)
+        self.slots = GenerationQueue(self.limiter, clock=now, **options)
         self.had: list[tuple[str, float]] = []
 
     async def ask(self, name: str, context: Context | None = None, seconds: float = 1.0) -> float:
         context = context or asker()
-        turn = await self.turns.take(context, 1, math.inf if context.deadline is None else context.deadline)
+        slot = await self.slots.acquire(
+            context, 1, math.inf if context.deadline is None else context.deadline
+        )
         self.had.append((name, now()))
         try:
             await asyncio.sleep(seconds)
         finally:
-            turn.end()
-        return turn.waited
+            slot.release()
+        return slot.waited
 
     @property
     def order(self) -> str:
@@ -52,7 +54,7 @@ def test_a_lone_call_waits_for_nothing() -> None:
 
 def test_callers_take_turns_however_many_calls_each_has() -> None:
     async def main() -> str:
-        queue = Queue(at_once=1)
+        queue = Queue(max_in_flight=1)
         many = [queue.ask("a", asker("one")) for _ in range(5)]
         few = [queue.ask("b", asker("other")) for _ in range(2)]
         await asyncio.gather(*many, *few)
@@ -63,7 +65,7 @@ def test_callers_take_turns_however_many_calls_each_has() -> None:
 
 def test_interactive_callers_go_first_and_bulk_ones_still_get_on() -> None:
     async def main() -> str:
-        queue = Queue(at_once=1)
+        queue = Queue(max_in_flight=1)
         bulk = [queue.ask("b", asker("bulk", bulk=True)) for _ in range(3)]
         await asyncio.gather(queue.ask("a"), *bulk, *(queue.ask("a") for _ in range(10)))
         return queue.order
@@ -85,7 +87,7 @@ def test_turns_are_as_far_apart_as_the_rate_limit_wants() -> None:
 
 def test_no_more_turns_are_had_at_once_than_there_are() -> None:
     async def main() -> list[float]:
-        queue = Queue(at_once=2)
+        queue = Queue(max_in_flight=2)
         await asyncio.gather(*(queue.ask("a") for _ in range(5)))
         return [at for _, at in queue.had]
 
@@ -94,7 +96,7 @@ def test_no_more_turns_are_had_at_once_than_there_are() -> None:
 
 def test_a_full_queue_sends_newcomers_away_with_a_time() -> None:
     async def main() -> None:
-        queue = Queue(60, at_once=1, waiting_calls=1)
+        queue = Queue(60, max_in_flight=1, max_waiting_calls=1)
         first = asyncio.create_task(queue.ask("a"))
         second = asyncio.create_task(queue.ask("b"))
         await asyncio.sleep(0)
@@ -148,21 +150,21 @@ def test_bulk_is_not_told_to_wait_for_all_who_may_overtake_it() -> None:
 
 def test_a_turn_that_comes_too_late_is_an_error_and_takes_nothing() -> None:
     async def main() -> None:
-        queue = Queue(at_once=1)
+        queue = Queue(max_in_flight=1)
         first = asyncio.create_task(queue.ask("a", seconds=10))
         await asyncio.sleep(0)
         with pytest.raises(DeadlineExceeded, match=r"after 2\.0 s"):
             await queue.ask("b", asker(deadline=2.0))
-        assert queue.turns.queued_calls == queue.turns.queued_texts == 0
+        assert queue.slots.queued_calls == queue.slots.queued_texts == 0
         await first
-        assert queue.turns.in_flight == 0
+        assert queue.slots.in_flight == 0
 
     run(main())
 
 
 def test_who_leaves_the_queue_leaves_no_gap() -> None:
     async def main() -> str:
-        queue = Queue(at_once=1)
+        queue = Queue(max_in_flight=1)
         tasks = [asyncio.create_task(queue.ask(name)) for name in "abc"]
         await asyncio.sleep(0.5)
         tasks[1].cancel()
@@ -174,16 +176,16 @@ def test_who_leaves_the_queue_leaves_no_gap() -> None:
 
 def test_who_leaves_in_the_moment_of_being_granted_a_turn_gives_it_up() -> None:
     async def main() -> str:
-        queue = Queue(at_once=1)
+        queue = Queue(max_in_flight=1)
         first = asyncio.create_task(queue.ask("a"))
         second = asyncio.create_task(queue.ask("b"))
         await asyncio.sleep(0)
         await first
-        await asyncio.sleep(0)  # the usher has granted the turn, and the second has not seen it
+        await asyncio.sleep(0)  # the dispatcher has granted the slot, and the second has not seen it
         second.cancel()
         await asyncio.gather(second, return_exceptions=True)
         await queue.ask("c")
-        assert queue.turns.in_flight == 0
+        assert queue.slots.in_flight == 0
         return queue.order.replace("b", "")
 
     assert run(main()) == "ac"
@@ -191,11 +193,11 @@ def test_who_leaves_in_the_moment_of_being_granted_a_turn_gives_it_up() -> None:
 
 def test_closing_sends_away_who_waits_and_lets_the_others_end() -> None:
     async def main() -> None:
-        queue = Queue(at_once=1)
+        queue = Queue(max_in_flight=1)
         first = asyncio.create_task(queue.ask("a"))
         second = asyncio.create_task(queue.ask("b"))
         await asyncio.sleep(0.5)
-        await queue.turns.close()
+        await queue.slots.close()
         assert now() == pytest.approx(1.0)
         await first
         with pytest.raises(QueueFull):
@@ -208,10 +210,10 @@ def test_closing_sends_away_who_waits_and_lets_the_others_end() -> None:
 
 def test_some_turns_are_kept_for_callers_who_have_none() -> None:
     async def main() -> None:
-        queue = Queue(at_once=16)
+        queue = Queue(max_in_flight=16)
         hog = [asyncio.create_task(queue.ask("h", asker("hog"), seconds=100)) for _ in range(30)]
         await asyncio.sleep(1)
-        assert queue.turns.in_flight == 14
+        assert queue.slots.in_flight == 14
         await queue.ask("a", asker("other"))
         await asyncio.gather(*(queue.ask("b", asker(f"caller {n}")) for n in range(4)))
         assert now() < 10
@@ -221,12 +223,12 @@ def test_some_turns_are_kept_for_callers_who_have_none() -> None:
     run(main())
 
 
-def test_ending_a_turn_twice_frees_one() -> None:
+def test_releasing_a_slot_twice_frees_one() -> None:
     async def main() -> None:
-        queue = Queue(at_once=1)
-        turn = await queue.turns.take(asker(), 1, 10.0)
-        turn.end()
-        turn.end()
-        assert queue.turns.in_flight == 0
+        queue = Queue(max_in_flight=1)
+        slot = await queue.slots.acquire(asker(), 1, 10.0)
+        slot.release()
+        slot.release()
+        assert queue.slots.in_flight == 0
 
     run(main())

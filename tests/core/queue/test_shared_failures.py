@@ -17,8 +17,8 @@ from scripted_upstream import ScriptedUpstream, embed, refused, vector
 from slow_server import max_per_minute
 from virtual_time import now, run
 
-from hubgate.core.errors import worth_halving
 from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
+from hubgate.core.queue.splitting import worth_splitting
 from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.retry import Retrier, RetryStep
 from hubgate.domain.calls import Embed, Encoding, Vectors
@@ -303,7 +303,7 @@ def test_closing_in_a_hurry_ends_what_is_in_flight() -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5.0):
                 await queue.close()
-        with pytest.raises(UpstreamUnreachable, match="was ended"):
+        with pytest.raises(UpstreamUnreachable, match="was cancelled"):
             await call
         assert now() == pytest.approx(6.0)
 
@@ -321,10 +321,10 @@ class Storm:
         self.chance = random.Random(self.seed)
         self.per_minute = self.chance.choice([None, 60, 600, 6000])
         self.limits = BatchLimits(
-            batch_texts=self.chance.choice([1, 3, 32]),
-            batch_bytes=self.chance.choice([30, 1_000_000]),
-            lanes=self.chance.choice([1, 2, 8]),
-            waiting_calls=self.chance.choice([20, 2000]),
+            max_texts=self.chance.choice([1, 3, 32]),
+            max_bytes=self.chance.choice([30, 1_000_000]),
+            concurrency=self.chance.choice([1, 2, 8]),
+            max_waiting_calls=self.chance.choice([20, 2000]),
         )
         self.places = self.chance.choice([None, 1, 3])
         self.texts_at_once = self.chance.choice([None, 5])
@@ -384,14 +384,14 @@ class Storm:
         assert (queue.queued_calls, queue.queued_texts, queue._queue.weight, queue.in_flight) == (0, 0, 0, 0)
         await asyncio.sleep(62.0)
         for _ in range(20):
-            for result in await outcomes(queue, [embed(f"{n}") for n in range(self.limits.lanes)]):
+            for result in await outcomes(queue, [embed(f"{n}") for n in range(self.limits.concurrency)]):
                 assert isinstance(result, Vectors | UpstreamUnreachable)
         fresh = RateLimiter(
             None, max_concurrent_requests=self.places, max_concurrent_texts=self.texts_at_once
         )
-        assert (limiter._places_left, limiter._texts_left) == (fresh._places_left, fresh._texts_left)
-        assert not limiter._newcomers
-        assert not limiter._returners
+        assert (limiter._requests_left, limiter._texts_left) == (fresh._requests_left, fresh._texts_left)
+        assert not limiter._waiting
+        assert not limiter._waiting_retries
 
 
 @settings(max_examples=40, deadline=None)
@@ -428,5 +428,5 @@ def test_a_storm_of_aborts_leaves_a_full_queue_empty() -> None:
 
 def test_a_reply_that_one_text_spoils_is_asked_for_again_in_halves_only_among_strangers() -> None:
     spoilt = UpstreamUnreadable("It computes wrongly.", cause=Cause.NOT_A_NUMBER)
-    assert worth_halving(spoilt, calls=2, texts=2)
-    assert not worth_halving(spoilt, calls=1, texts=2)
+    assert worth_splitting(spoilt, calls=2, texts=2)
+    assert not worth_splitting(spoilt, calls=1, texts=2)

@@ -23,7 +23,7 @@ class Line:
     def __init__(self, error: HubgateError | None) -> None:
         self.error = error
         self.server = ScriptedUpstream(seconds=0.0, fault=lambda texts: self.error)
-        self.breaker = CircuitBreaker(failures=3, rest=5.0, longest_rest=15.0, clock=now)
+        self.breaker = CircuitBreaker(failures=3, pause=5.0, longest_pause=15.0, clock=now)
         self.answer = BreakerGate(BreakerMonitor(self.server, self.breaker), self.breaker)
 
     async def fails(self, times: int = 1) -> HubgateError:

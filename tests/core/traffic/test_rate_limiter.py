@@ -19,10 +19,10 @@ async def granted(limiter: RateLimiter, count: int, *, takes: float = 0.0) -> li
     times = []
     loop = asyncio.get_running_loop()
     for _ in range(count):
-        permit = await limiter.take()
-        limiter.load(permit, texts=1, tokens=1)
+        permit = await limiter.acquire()
+        limiter.fill(permit, texts=1, tokens=1)
         times.append(now())
-        loop.call_later(takes, limiter.done, permit)
+        loop.call_later(takes, limiter.release, permit)
     return times
 
 
@@ -63,7 +63,7 @@ def test_a_late_timer_costs_no_rate() -> None:
         times = []
         for _ in range(101):
             late = chance.random() / 200
-            limiter.done(await limiter.take())
+            limiter.release(await limiter.acquire())
             times.append(now() + late)
         return times
 
@@ -91,7 +91,7 @@ def test_after_a_standstill_permits_are_spaced_anew() -> None:
 def test_without_a_limit_nobody_waits_and_nothing_is_kept() -> None:
     async def main() -> tuple[list[float], float]:
         limiter = RateLimiter(None, clock=now)
-        return await granted(limiter, 1000, takes=1.0), limiter.wait_estimate(10_000)
+        return await granted(limiter, 1000, takes=1.0), limiter.estimate_wait(10_000)
 
     times, estimate = run(main())
     assert times == [0.0] * 1000
@@ -121,9 +121,9 @@ def test_no_sixty_seconds_at_the_server_hold_more_than_the_rate_limit(
     server = SlowServer(chance, slowest, halts)
 
     async def ask(limiter: RateLimiter) -> None:
-        permit = await limiter.take(again=chance.random() < 0.1)
+        permit = await limiter.acquire(retry=chance.random() < 0.1)
         if chance.random() < 0.1:
-            limiter.give_back(permit)
+            limiter.cancel(permit)
             return
         await asyncio.sleep(chance.choice([0.0, 0.0, 0.1, 3.0]))  # connecting
         try:
@@ -134,7 +134,7 @@ def test_no_sixty_seconds_at_the_server_hold_more_than_the_rate_limit(
         except TimeoutError:
             pass
         finally:
-            limiter.done(permit)
+            limiter.release(permit)
 
     async def main() -> None:
         limiter = RateLimiter(limit, burst=burst, clock=now)
@@ -153,8 +153,8 @@ def test_no_sixty_seconds_at_the_server_hold_more_than_the_rate_limit(
 
 async def sent(limiter: RateLimiter) -> Permit:
     """The permit of a request that has left."""
-    permit = await limiter.take()
-    assert permit.leave()
+    permit = await limiter.acquire()
+    assert permit.try_send()
     return permit
 
 
@@ -163,10 +163,10 @@ def test_a_request_counts_until_a_minute_after_its_reply_has_begun() -> None:
         limiter = RateLimiter(1, clock=now)
         permit = await sent(limiter)
         await asyncio.sleep(30)
-        permit.answered()
+        permit.reply_started()
         await asyncio.sleep(10)
-        limiter.done(permit)
-        await limiter.take()
+        limiter.release(permit)
+        await limiter.acquire()
         return now()
 
     assert run(main()) == pytest.approx(90.05)
@@ -180,8 +180,8 @@ def test_a_reply_to_another_request_shows_that_the_server_reads() -> None:
         await sent(limiter)
         quick = await sent(limiter)
         await asyncio.sleep(1)
-        quick.answered()
-        await limiter.take()  # it goes no sooner than the first
+        quick.reply_started()
+        await limiter.acquire()  # it goes no sooner than the first
         return now()
 
     assert run(main()) == pytest.approx(1 + 1 + 60.05)
@@ -190,8 +190,8 @@ def test_a_reply_to_another_request_shows_that_the_server_reads() -> None:
 def test_a_request_given_up_counts_as_long_as_its_server_may_not_have_read_it() -> None:
     async def main() -> float:
         limiter = RateLimiter(1, clock=now)
-        limiter.done(await sent(limiter))
-        await limiter.take()
+        limiter.release(await sent(limiter))
+        await limiter.acquire()
         return now()
 
     assert run(main()) == pytest.approx(60 + 60.05)
@@ -202,7 +202,7 @@ def test_an_estimate_takes_the_server_to_answer_at_once() -> None:
         limiter = RateLimiter(1, clock=now)
         await sent(limiter)
         await asyncio.sleep(5)
-        return limiter.wait_estimate()
+        return limiter.estimate_wait()
 
     assert run(main()) == pytest.approx(60.05)
 
@@ -210,12 +210,12 @@ def test_an_estimate_takes_the_server_to_answer_at_once() -> None:
 def test_a_request_that_comes_too_late_gives_its_permit_back_and_takes_another() -> None:
     async def main() -> tuple[bool, float, int]:
         limiter = RateLimiter(1, clock=now)
-        permit = await limiter.take()
+        permit = await limiter.acquire()
         await asyncio.sleep(5)
-        left = permit.leave()
+        left = permit.try_send()
         await permit.renew()
-        assert permit.leave()
-        return left, now(), limiter.spent()
+        assert permit.try_send()
+        return left, now(), limiter.used()
 
     assert run(main()) == (False, 5.0, 1)
 
@@ -224,10 +224,10 @@ def test_a_second_request_under_a_permit_takes_another_and_both_count() -> None:
     async def main() -> tuple[float, int]:
         limiter = RateLimiter(60, clock=now)
         permit = await sent(limiter)
-        assert not permit.leave()
+        assert not permit.try_send()
         await permit.renew()
-        assert permit.leave()
-        return now(), limiter.spent()
+        assert permit.try_send()
+        return now(), limiter.used()
 
     assert run(main()) == (1.0, 2)
 
@@ -235,21 +235,21 @@ def test_a_second_request_under_a_permit_takes_another_and_both_count() -> None:
 def test_who_leaves_while_a_permit_is_renewed_takes_nothing_along() -> None:
     async def main() -> tuple[float, int]:
         limiter = RateLimiter(60, max_concurrent_requests=1, clock=now)
-        permit = await limiter.take()
+        permit = await limiter.acquire()
         await sent_by_another(limiter)
         await asyncio.sleep(0.9)
-        assert not permit.leave()
+        assert not permit.try_send()
         renewing = asyncio.create_task(permit.renew())
         await asyncio.sleep(0)
         renewing.cancel()
         await asyncio.gather(renewing, return_exceptions=True)
-        limiter.done(permit)
-        await limiter.take()
-        return now(), limiter.spent()
+        limiter.release(permit)
+        await limiter.acquire()
+        return now(), limiter.used()
 
     async def sent_by_another(limiter: RateLimiter) -> None:
         await asyncio.sleep(0.2)
-        assert (await limiter.take(again=True)).leave()
+        assert (await limiter.acquire(retry=True)).try_send()
 
     assert run(main()) == pytest.approx((2.0, 2))
 
@@ -257,8 +257,8 @@ def test_who_leaves_while_a_permit_is_renewed_takes_nothing_along() -> None:
 def test_a_permit_given_back_can_be_had_at_once() -> None:
     async def main() -> float:
         limiter = RateLimiter(1, clock=now)
-        limiter.give_back(await limiter.take())
-        await limiter.take()
+        limiter.cancel(await limiter.acquire())
+        await limiter.acquire()
         return now()
 
     assert run(main()) == 0.0
@@ -267,10 +267,10 @@ def test_a_permit_given_back_can_be_had_at_once() -> None:
 def test_an_older_permit_given_back_does_not_bring_two_requests_closer() -> None:
     async def main() -> float:
         limiter = RateLimiter(60, clock=now)
-        first = await limiter.take()
-        await limiter.take()
-        limiter.give_back(first)
-        await limiter.take()
+        first = await limiter.acquire()
+        await limiter.acquire()
+        limiter.cancel(first)
+        await limiter.acquire()
         return now()
 
     assert run(main()) == pytest.approx(2.0)
@@ -282,7 +282,7 @@ def test_who_asks_first_is_served_first() -> None:
         order = []
 
         async def ask(number: int) -> None:
-            limiter.done(await limiter.take())
+            limiter.release(await limiter.acquire())
             order.append(number)
 
         await asyncio.gather(*(ask(number) for number in range(9)))
@@ -294,8 +294,8 @@ def test_who_asks_first_is_served_first() -> None:
 def test_who_leaves_the_line_takes_nothing_along() -> None:
     async def main() -> float:
         limiter = RateLimiter(60, clock=now)
-        await limiter.take()
-        leaver, stayer = (asyncio.create_task(limiter.take()) for _ in range(2))
+        await limiter.acquire()
+        leaver, stayer = (asyncio.create_task(limiter.acquire()) for _ in range(2))
         await asyncio.sleep(0.5)
         leaver.cancel()
         await stayer
@@ -307,10 +307,10 @@ def test_who_leaves_the_line_takes_nothing_along() -> None:
 def test_who_leaves_in_the_moment_of_the_grant_gives_it_back() -> None:
     async def main() -> float:
         limiter = RateLimiter(None, max_concurrent_requests=1, clock=now)
-        held = await limiter.take()
-        leaver, stayer = (asyncio.create_task(limiter.take()) for _ in range(2))
+        held = await limiter.acquire()
+        leaver, stayer = (asyncio.create_task(limiter.acquire()) for _ in range(2))
         await asyncio.sleep(0)
-        limiter.done(held)
+        limiter.release(held)
         leaver.cancel()
         await stayer
         return now()
@@ -323,8 +323,8 @@ def test_retry_after_stops_everybody_for_as_long_as_it_says() -> None:
         limiter = RateLimiter(60, clock=now)
         waiting = asyncio.create_task(granted(limiter, 3))
         await asyncio.sleep(0.5)
-        limiter.slow_down(20)
-        limiter.slow_down(1)
+        limiter.throttle(20)
+        limiter.throttle(1)
         return await waiting
 
     assert run(main()) == pytest.approx([0, 20.5, 21.5])
@@ -333,7 +333,7 @@ def test_retry_after_stops_everybody_for_as_long_as_it_says() -> None:
 def test_what_remains_of_the_servers_window_is_spread_over_it() -> None:
     async def main() -> list[float]:
         limiter = RateLimiter(6000, clock=now)
-        limiter.slow_down(10, remaining=5)
+        limiter.throttle(10, remaining=5)
         return await granted(limiter, 8)
 
     assert run(main()) == pytest.approx([0, 2, 4, 6, 8, 10, 10.01, 10.02])
@@ -347,14 +347,14 @@ def test_only_so_many_requests_are_in_flight() -> None:
 def test_only_so_many_texts_are_in_flight() -> None:
     async def main() -> tuple[list[int], float]:
         limiter = RateLimiter(None, max_concurrent_texts=10, clock=now)
-        first = await limiter.take()
+        first = await limiter.acquire()
         rooms = [first.texts]
-        limiter.load(first, texts=7, tokens=0)
-        second = await limiter.take()
+        limiter.fill(first, texts=7, tokens=0)
+        second = await limiter.acquire()
         rooms.append(second.texts)
-        limiter.load(second, texts=3, tokens=0)
-        asyncio.get_running_loop().call_later(4.0, limiter.done, first)
-        rooms.append((await limiter.take()).texts)
+        limiter.fill(second, texts=3, tokens=0)
+        asyncio.get_running_loop().call_later(4.0, limiter.release, first)
+        rooms.append((await limiter.acquire()).texts)
         return rooms, now()
 
     assert run(main()) == ([10, 3, 7], 4.0)
@@ -366,17 +366,17 @@ def test_a_further_try_keeps_its_place_and_goes_before_newcomers() -> None:
     async def main() -> list[str]:
         limiter = RateLimiter(60, max_concurrent_requests=1, clock=now)
         order = []
-        held = await limiter.take()
+        held = await limiter.acquire()
 
         async def newcomer() -> None:
-            await limiter.take()
+            await limiter.acquire()
             order.append("newcomer")
 
         waiting = asyncio.create_task(newcomer())
         await asyncio.sleep(0)
-        limiter.done(await limiter.take(again=True))
+        limiter.release(await limiter.acquire(retry=True))
         order.append("further try")
-        limiter.done(held)
+        limiter.release(held)
         await waiting
         return order
 
@@ -388,10 +388,10 @@ def test_tokens_of_the_last_minute_are_counted() -> None:
         limiter = RateLimiter(None, tokens_per_minute=1000, clock=now)
         seen = []
         for tokens in (600, 300, 200, 5000):
-            permit = await limiter.take(tokens)
+            permit = await limiter.acquire(tokens)
             seen.append((round(now(), 2), permit.tokens))
-            limiter.load(permit, texts=1, tokens=min(tokens, 1000))
-            limiter.done(permit)
+            limiter.fill(permit, texts=1, tokens=min(tokens, 1000))
+            limiter.release(permit)
         return seen
 
     assert run(main()) == [(0.0, 1000), (0.0, 400), (60.05, 1000), (120.1, 1000)]
@@ -400,14 +400,14 @@ def test_tokens_of_the_last_minute_are_counted() -> None:
 def test_tokens_of_a_request_that_is_long_on_its_way_count_as_long_as_it_does() -> None:
     async def main() -> tuple[float, int]:
         limiter = RateLimiter(None, tokens_per_minute=100, clock=now)
-        slow = await limiter.take(60)
-        limiter.load(slow, texts=1, tokens=60)
-        quick = await limiter.take(40)
-        limiter.load(quick, texts=1, tokens=40)
-        limiter.done(quick)
+        slow = await limiter.acquire(60)
+        limiter.fill(slow, texts=1, tokens=60)
+        quick = await limiter.acquire(40)
+        limiter.fill(quick, texts=1, tokens=40)
+        limiter.release(quick)
         await asyncio.sleep(0.9)
-        limiter.done(slow)
-        permit = await limiter.take(100)
+        limiter.release(slow)
+        permit = await limiter.acquire(100)
         return now(), permit.tokens
 
     at, tokens = run(main())
@@ -420,7 +420,7 @@ def test_the_estimate_is_when_the_permit_comes() -> None:
         limiter = RateLimiter(60, burst=20, clock=now)
         await granted(limiter, 10)
         await asyncio.sleep(0.001)
-        guesses = [limiter.wait_estimate(count) for count in range(1, 71)]
+        guesses = [limiter.estimate_wait(count) for count in range(1, 71)]
         start = now()
         return guesses, [at - start for at in await granted(limiter, 70)]
 
@@ -431,8 +431,8 @@ def test_the_estimate_is_when_the_permit_comes() -> None:
 def test_the_estimate_knows_that_an_upstream_is_slow_only_for_a_while() -> None:
     async def main(burst: int) -> tuple[list[float], list[float]]:
         limiter = RateLimiter(60, burst=burst, clock=now)
-        limiter.slow_down(20, remaining=4)
-        guesses = [limiter.wait_estimate(count) for count in range(1, 11)]
+        limiter.throttle(20, remaining=4)
+        guesses = [limiter.estimate_wait(count) for count in range(1, 11)]
         return guesses, await granted(limiter, 10)
 
     for burst in (1, 3):
@@ -443,11 +443,11 @@ def test_the_estimate_knows_that_an_upstream_is_slow_only_for_a_while() -> None:
 def test_the_estimate_counts_those_who_wait_and_what_the_upstream_said() -> None:
     async def main() -> tuple[float, float]:
         limiter = RateLimiter(60, clock=now)
-        waiting = [asyncio.create_task(limiter.take()) for _ in range(3)]
+        waiting = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
         await asyncio.sleep(0)
-        behind = limiter.wait_estimate()
-        limiter.slow_down(30)
-        shut = limiter.wait_estimate()
+        behind = limiter.estimate_wait()
+        limiter.throttle(30)
+        shut = limiter.estimate_wait()
         await asyncio.gather(*waiting)
         return behind, shut
 

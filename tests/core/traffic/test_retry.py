@@ -87,7 +87,7 @@ def test_retry_after_is_heeded_and_slows_everybody() -> None:
     async def main() -> float:
         limiter = RateLimiter(600, clock=now)
         await retried(server, limiter)(embed("a"))
-        await limiter.take()
+        await limiter.acquire()
         return now()
 
     assert run(main()) == pytest.approx(20.1)
@@ -128,7 +128,7 @@ def test_an_overloaded_server_without_retry_after_gets_a_pause_from_everybody() 
         limiter = RateLimiter(None, clock=now)
         first = asyncio.create_task(retried(failing(overloaded()), limiter)(embed("a")))
         await asyncio.sleep(0.5)
-        await limiter.take()
+        await limiter.acquire()
         await first
         return now()
 
@@ -162,7 +162,7 @@ def test_those_who_waited_for_a_server_to_wake_come_no_faster_than_others() -> N
 
     async def main() -> None:
         limiter = RateLimiter(2, clock=now)
-        one_by_one = BatchLimits(batch_texts=1)
+        one_by_one = BatchLimits(max_texts=1)
         queue = BatchQueue(retried(asleep_for_long, limiter), limiter=limiter, limits=one_by_one, clock=now)
         await asyncio.gather(*(queue(embed(text)) for text in "abcdefgh"))
 
@@ -180,7 +180,7 @@ def test_what_a_reply_says_of_the_servers_limit_slows_the_rate_limit() -> None:
         limiter = RateLimiter(None, clock=now)
         await retried(answer, limiter)(embed("a"))
         for _ in range(4):
-            limiter.done(await limiter.take())
+            limiter.release(await limiter.acquire())
             times.append(now())
 
     run(main())

@@ -54,16 +54,16 @@ async def opened(notes: Notes, *, set_back: float = 0.0) -> Ledger:
 
 
 def limiter(ledger: Ledger, limit: int, burst: int) -> RateLimiter:
-    return RateLimiter(limit, burst=burst, reserve=ledger.reserve("one", limit), clock=now)
+    return RateLimiter(limit, burst=burst, reservation=ledger.reservation("one", limit), clock=now)
 
 
 async def send(limiter: RateLimiter, server: SlowServer) -> None:
     """One request, answered."""
-    permit = await limiter.take()
+    permit = await limiter.acquire()
     try:
         await server.answer(permit)
     finally:
-        limiter.done(permit)
+        limiter.release(permit)
 
 
 async def send_many(limiter: RateLimiter, server: SlowServer, requests: int) -> None:
@@ -128,7 +128,7 @@ def test_a_crash_costs_what_was_reserved_and_not_used_and_a_stop_costs_nothing()
             await ledger.close()
         await asyncio.sleep(1)
         successor = limiter(await opened(notes), 600, 600)
-        left = 600 - successor.spent()
+        left = 600 - successor.used()
         await send_many(successor, server, 600)
         return [left, sum(at < 60 for at in server.arrivals)]
 
@@ -158,7 +158,7 @@ def test_an_endpoint_that_is_removed_and_added_again_begins_with_what_was_sent()
     async def main() -> int:
         ledger, server = await opened(Notes()), SlowServer(random.Random(1))
         await send_many(limiter(ledger, 60, 60), server, 40)
-        return limiter(ledger, 60, 60).spent()
+        return limiter(ledger, 60, 60).used()
 
     assert run(main()) == 40
 
@@ -181,12 +181,12 @@ def test_what_ended_long_ago_is_not_kept() -> None:
         notes, server = Notes(), SlowServer(random.Random(1))
         ledger = await opened(notes)
         for number in range(20):
-            shared = RateLimiter(60, reserve=ledger.reserve(f"{number}", 60), clock=now)
+            shared = RateLimiter(60, reservation=ledger.reservation(f"{number}", 60), clock=now)
             await send(shared, server)
         await ledger.close()
         await asyncio.sleep(2000)
         ledger = await opened(notes)
-        await send(RateLimiter(60, reserve=ledger.reserve("20", 60), clock=now), server)
+        await send(RateLimiter(60, reservation=ledger.reservation("20", 60), clock=now), server)
         return [key for kept in notes.kept.values() for key in json.loads(kept)]
 
     assert run(main()) == ["20"]
@@ -202,7 +202,7 @@ def test_a_gateway_that_sends_nothing_writes_nothing_and_keeps_what_was_written(
         visitor = await opened(notes)
         limiter(visitor, 60, 60)
         await visitor.close()
-        return notes.writes - writes, limiter(await opened(notes), 60, 60).spent()
+        return notes.writes - writes, limiter(await opened(notes), 60, 60).used()
 
     assert run(main()) == (0, 10)
 
@@ -231,7 +231,7 @@ def test_a_note_that_cannot_be_read_is_logged_and_forgotten(caplog: pytest.LogCa
     async def main() -> int:
         notes = Notes()
         notes.kept["requests sent"] = "{"
-        return limiter(await opened(notes), 60, 60).spent()
+        return limiter(await opened(notes), 60, 60).used()
 
     assert run(main()) == 0
     assert "cannot be read" in caplog.text
@@ -241,11 +241,13 @@ async def test_it_is_kept_in_the_database(settings: Settings) -> None:
     for spent in (0, 1):
         store = await SqlStore.open(settings)
         ledger = await Ledger.load(store, asyncio.get_running_loop().time)
-        shared = RateLimiter(60, reserve=ledger.reserve("one", 60), clock=asyncio.get_running_loop().time)
-        assert shared.spent() == spent
-        permit = await shared.take()
-        assert permit.leave()
-        permit.answered()
-        shared.done(permit)
+        shared = RateLimiter(
+            60, reservation=ledger.reservation("one", 60), clock=asyncio.get_running_loop().time
+        )
+        assert shared.used() == spent
+        permit = await shared.acquire()
+        assert permit.try_send()
+        permit.reply_started()
+        shared.release(permit)
         await ledger.close()
         await store.close()

@@ -92,14 +92,14 @@ class TestOrder:
     async def test_nobody_waits_for_ever_in_the_queue(self, stage: StubSources) -> None:
         answer = build(stage, replace(E5, requests_per_minute=1)).answer
         await answer(CALL)
-        with pytest.raises(DeadlineExceeded, match="its time is up in 45 s"):
+        with pytest.raises(DeadlineExceeded, match="its deadline is in 45 s"):
             await answer(CALL)
 
     async def test_a_caller_s_own_deadline_wins(self, stage: StubSources) -> None:
         answer = build(stage, replace(E5, requests_per_minute=1)).answer
         await answer(CALL)
         context = Context(deadline=time.monotonic() + 5.0)
-        with pytest.raises(DeadlineExceeded, match="its time is up in 5 s"):
+        with pytest.raises(DeadlineExceeded, match="its deadline is in 5 s"):
             await answer(replace(CALL, context=context))
 
     async def test_the_operator_s_prefixes_win(self, stage: StubSources) -> None:

@@ -52,15 +52,15 @@ async def test_a_permit_that_lapsed_while_connecting_is_replaced_before_anything
     limiter = RateLimiter(60, clock=names.clock)
     with lookalike("tei") as server:
         async with open_http_client(resolve=names) as client:
-            permit = await limiter.take()
+            permit = await limiter.acquire()
             await client.send(get(port_of(server.url), permit))
-            limiter.done(permit)
+            limiter.release(permit)
     assert len(server.requests) == 1
-    assert limiter.spent() == 1
-    assert permit.counted.expires == 5 + 60.05
-    assert limiter.take_now() is None  # the next slot is a second after the one that was used
+    assert limiter.used() == 1
+    assert permit.logged.expires == 5 + 60.05
+    assert limiter.try_acquire() is None  # the next slot is a second after the one that was used
     names.now = 6.0
-    assert limiter.take_now() is not None
+    assert limiter.try_acquire() is not None
 
 
 async def test_a_quick_connection_leaves_under_the_first_permit_and_so_does_a_stream() -> None:
@@ -68,18 +68,18 @@ async def test_a_quick_connection_leaves_under_the_first_permit_and_so_does_a_st
     with lookalike("tei") as server:
         async with open_http_client() as client:
             for ask in (client.send, client.stream):
-                permit = await limiter.take()
-                first = permit.counted
+                permit = await limiter.acquire()
+                first = permit.logged
                 reply = await ask(HttpRequest(method="GET", url=server.url + "/health", permit=permit))
-                assert permit.counted is first
+                assert permit.logged is first
                 assert first.expires == 60.05
                 assert reply.status == 200
-                limiter.done(permit)
+                limiter.release(permit)
 
 
 async def test_a_server_that_hangs_up_while_a_permit_is_awaited_is_connected_to_again() -> None:
     others: list[Permit | None] = []
-    names = SlowNames(lambda: others.append(limiter.take_now()))
+    names = SlowNames(lambda: others.append(limiter.try_acquire()))
     limiter = RateLimiter(60, clock=names.clock)
     closed = asyncio.Event()
     connections = 0
@@ -95,20 +95,20 @@ async def test_a_server_that_hangs_up_while_a_permit_is_awaited_is_connected_to_
         closed.set()
 
     async with raw_server(answer) as port, open_http_client(resolve=names) as client:
-        permit = await limiter.take()
+        permit = await limiter.acquire()
         asking = asyncio.create_task(client.send(get(port, permit)))
         await closed.wait()
         await asyncio.sleep(0.01)  # until the client has heard of it, too
         names.now = 6.0
         assert others[0] is not None
-        limiter.done(others[0])
+        limiter.release(others[0])
         assert (await asking).status == 200
     assert connections == 2
 
 
 async def test_who_leaves_while_a_permit_is_awaited_leaves_no_connection() -> None:
     others: list[Permit | None] = []
-    names = SlowNames(lambda: others.append(limiter.take_now()))
+    names = SlowNames(lambda: others.append(limiter.try_acquire()))
     limiter = RateLimiter(60, clock=names.clock)
     connected, ended = asyncio.Event(), asyncio.Event()
 
@@ -120,15 +120,15 @@ async def test_who_leaves_while_a_permit_is_awaited_leaves_no_connection() -> No
         ended.set()
 
     async with raw_server(answer) as port, open_http_client(resolve=names) as client:
-        permit = await limiter.take()
+        permit = await limiter.acquire()
         asking = asyncio.create_task(client.send(get(port, permit)))
         await connected.wait()
         await asyncio.sleep(0.01)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         await ended.wait()
-        limiter.done(permit)
-    assert limiter.spent() == 1  # the other's
+        limiter.release(permit)
+    assert limiter.used() == 1  # the other's
 
 
 async def test_a_server_that_accepts_late_is_sent_one_request_under_a_new_permit() -> None:
@@ -149,18 +149,18 @@ async def test_a_server_that_accepts_late_is_sent_one_request_under_a_new_permit
         where = listening.getsockname()[:2]
         loop, limiter = asyncio.get_running_loop(), RateLimiter(600)
         other = socket.create_connection(where)
-        permit = await limiter.take()
-        first = permit.counted
+        permit = await limiter.acquire()
+        first = permit.logged
         async with open_http_client() as client:
             asking = asyncio.create_task(client.send(get(where[1], permit, host="127.0.0.1")))
-            await asyncio.sleep(first.leave_by - loop.time())  # the permit lapses
+            await asyncio.sleep(first.send_by - loop.time())  # the permit lapses
             async with await asyncio.start_server(answer, sock=listening):
                 assert (await asking).status == 200
                 other.close()
                 await client.close()
                 for _ in (other, client):
                     await ended.acquire()
-    limiter.done(permit)
+    limiter.release(permit)
     assert len(heard) == 1
-    assert permit.counted is not first
-    assert limiter.spent() == 1
+    assert permit.logged is not first
+    assert limiter.used() == 1

@@ -1,4 +1,4 @@
-"""Tickets, the calls that wait; and batches, the texts of several tickets that leave together."""
+"""Calls that wait for a batch, and batches: the texts of several calls, sent as one request."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import chain
 from typing import TypeAlias, cast
 
 from hubgate.core.errors import error_for_caller, wrong_count
+from hubgate.core.queue.fair_queue import Batch, QueueEntry
 from hubgate.core.results import (
     estimate_tokens,
     fill_text_counts,
@@ -32,69 +33,47 @@ from hubgate.domain.calls import (
     Vectors,
 )
 
-_WORTH_TELLING = 0.001
-"""Seconds; less is a turn of the event loop."""
-
-
 PartialResult: TypeAlias = Vectors | SparseVectors | Scores
 
+_MIN_WAIT_SECONDS = 0.001
+"""A shorter wait is a turn of the event loop, and is not reported."""
 
-class QueuedCall:
-    """A call in the queue. Its texts leave in order, in one or several batches; those of a `Tokenize` leave whole."""
 
-    __slots__ = (
-        "_missing",
-        "_shares",
-        "call",
-        "kind",
-        "lanes",
-        "left",
-        "reply",
-        "since",
-        "waited",
-        "weights",
-    )
+class QueuedCall(QueueEntry):
+    """A call about texts. Those of a `Tokenize` leave together."""
+
+    __slots__ = ("_missing", "_results", "call", "in_flight", "since", "waited")
 
     def __init__(self, call: Call, now: float) -> None:
+        super().__init__(call.context, *_weights_and_kind(call))
         self.call = call
-        self.weights, self.kind = _measured(call)
-        """Only tickets of one kind share a batch."""
         self.since = now
         self.waited = 0.0
         """Seconds until its last text left."""
-        self.left = 0
-        """How many of its texts have left the queue."""
-        self.lanes: dict[asyncio.Task[None], Batch] = {}
-        """Those under way with texts of it, and in which batch."""
-        self.reply: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.in_flight: dict[asyncio.Task[None], TextBatch] = {}
+        """The requests that carry texts of it."""
         self._missing = len(self.weights)
-        self._shares: dict[int, PartialResult] = {}
+        self._results: dict[int, PartialResult] = {}
 
-    @property
-    def waiting(self) -> int:
-        """How many of its texts are in the queue."""
-        return len(self.weights) - self.left
-
-    def receive(self, start: int, share: PartialResult) -> None:
-        """Take the items of some of the texts; with the last of them the call is answered."""
-        self._shares[start] = share
-        self._missing -= len(share.items)
+    def receive(self, start: int, result: PartialResult) -> None:
+        """Accept the result of some of the texts. The last one completes the reply."""
+        self._results[start] = result
+        self._missing -= len(result.items)
         if not self._missing:
-            self.answer(_joined([self._shares[start] for start in sorted(self._shares)]))
+            self.answer(_joined([self._results[start] for start in sorted(self._results)]))
 
     def answer(self, result: Result) -> None:
-        """Answer the call, unless its caller has left."""
+        """Set the reply, unless there is one or the caller has left."""
         if not self.reply.done():
             self.reply.set_result(result)
 
     def fail(self, error: Exception) -> None:
-        """Answer the call with an error, unless it is answered or its caller has left."""
+        """Set an error as the reply, unless there is one or the caller has left."""
         if not self.reply.done():
             self.reply.set_exception(error)
 
 
-def _measured(call: Call) -> tuple[list[int], object]:
-    """What each text weighs, and with which others it may share a request."""
+def _weights_and_kind(call: Call) -> tuple[list[int], object]:
     weights = [utf8_size(text) for text in call.texts]
     match call:
         case Embed():
@@ -102,85 +81,54 @@ def _measured(call: Call) -> tuple[list[int], object]:
         case Tokenize():
             return [sum(weights)], call
         case Rerank():  # the model reads the query with each text
-            own = utf8_size(call.query)
-            return [own + each for each in weights], (Rerank, call.options)
+            query = utf8_size(call.query)
+            return [query + each for each in weights], (Rerank, call.options)
         case SparseEmbed():
             return weights, (SparseEmbed, call.options)
 
 
-def _joined(shares: Sequence[PartialResult]) -> PartialResult:
-    match shares[0]:
+def _joined(results: Sequence[PartialResult]) -> PartialResult:
+    match results[0]:
         case Vectors():
-            return join_vectors(cast("Sequence[Vectors]", shares))
+            return join_vectors(cast("Sequence[Vectors]", results))
         case Scores():
-            return join_items(cast("Sequence[Scores]", shares))
+            return join_items(cast("Sequence[Scores]", results))
         case SparseVectors():
-            return join_items(cast("Sequence[SparseVectors]", shares))
+            return join_items(cast("Sequence[SparseVectors]", results))
 
 
-class Batch:
-    """Of each ticket a range of texts, all of one kind, sent as one call.
+class TextBatch(Batch[QueuedCall]):
+    """The texts of one request. A weight is the size of a text in bytes."""
 
-    Args:
-        most_texts: how many there may be.
-        most_weight: what they may weigh together; a text that weighs more goes alone.
-    """
-
-    __slots__ = ("full", "most_texts", "most_weight", "parts", "texts", "weight")
-
-    def __init__(self, most_texts: int, most_weight: int) -> None:
-        self.most_texts, self.most_weight = most_texts, most_weight
-        self.parts: dict[QueuedCall, range] = {}
-        self.texts = self.weight = 0
-        self.full = False
-
-    def takes(self, ticket: QueuedCall) -> bool:
-        """Whether this ticket may come along; the first one decides the kind."""
-        return not ticket.reply.done() and (not self.parts or next(iter(self.parts)).kind == ticket.kind)
-
-    def add(self, ticket: QueuedCall, most: int) -> int:
-        """Take up to `most` further texts of a ticket; returns how many.
-
-        The first text that does not fit closes the batch: if smaller ones were let past, it might wait for ever.
-        """
-        start = ticket.left
-        stop = min(start + most, len(ticket.weights))
-        for index in range(start, stop):
-            grown = self.weight + ticket.weights[index]
-            if self.texts == self.most_texts or (self.texts and grown > self.most_weight):
-                stop, self.full = index, True
-                break
-            self.texts += 1
-            self.weight = grown
-        if stop > start:
-            ticket.left = stop
-            self.parts[ticket] = range(self.parts[ticket].start if ticket in self.parts else start, stop)
-        self.full = self.full or self.texts == self.most_texts
-        return stop - start
+    __slots__ = ()
 
     @property
     def tokens(self) -> int:
-        """A guess at the tokens of all texts."""
+        """An estimate."""
         return estimate_tokens(self.weight, texts=self.texts)
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody still waits for it."""
-        return any(not ticket.reply.done() for ticket in self.parts)
+        """Whether any caller still waits for it."""
+        return any(not entry.reply.done() for entry in self.parts)
+
+    @property
+    def callers(self) -> set[str]:
+        return {entry.context.caller for entry in self.parts}
 
     def call(self) -> Call:
-        """What to ask: the one call itself where it is alone and whole, else one made of all parts."""
+        """The call to send: the original if it is alone and whole."""
         first = next(iter(self.parts))
         call = first.call
         if isinstance(call, Tokenize) or (len(self.parts) == 1 and self.texts == len(first.weights)):
             return call
         texts = chain.from_iterable(
-            ticket.call.texts[part.start : part.stop] for ticket, part in self.parts.items()
+            entry.call.texts[part.start : part.stop] for entry, part in self.parts.items()
         )
         return replace(call, texts=list(texts), context=self._context())
 
     def _context(self) -> Context:
-        contexts = [ticket.call.context for ticket in self.parts]
+        contexts = [entry.context for entry in self.parts]
         deadlines = [context.deadline for context in contexts if context.deadline is not None]
         callers = self.callers
         others = len(contexts) - 1
@@ -191,63 +139,57 @@ class Batch:
             deadline=max(deadlines) if len(deadlines) == len(contexts) else None,
         )
 
-    def halves(self) -> list[Batch]:
-        """Two batches of half the calls each; of half the texts if there is one call only."""
+    def halves(self) -> list[TextBatch]:
+        """Two batches with half of the calls each, or with half of the texts of the only call."""
         if len(self.parts) > 1:
             parts = list(self.parts.items())
             middle = len(parts) // 2
             return [self._of(dict(parts[:middle])), self._of(dict(parts[middle:]))]
-        ((ticket, part),) = self.parts.items()
+        ((entry, part),) = self.parts.items()
         middle = part.start + len(part) // 2
-        return [self._of({ticket: range(part.start, middle)}), self._of({ticket: range(middle, part.stop)})]
+        return [self._of({entry: range(part.start, middle)}), self._of({entry: range(middle, part.stop)})]
 
-    def calls(self) -> list[Batch]:
-        """One batch a call."""
-        return [self._of({ticket: part}) for ticket, part in self.parts.items()]
+    def per_call(self) -> list[TextBatch]:
+        return [self._of({entry: part}) for entry, part in self.parts.items()]
 
-    def without_leavers(self) -> Batch:
-        """The same without the tickets that nobody waits for any more."""
-        return self._of({ticket: part for ticket, part in self.parts.items() if not ticket.reply.done()})
+    def without_leavers(self) -> TextBatch:
+        """The same batch without the calls whose caller has left."""
+        return self._of({entry: part for entry, part in self.parts.items() if not entry.reply.done()})
 
-    def _of(self, parts: dict[QueuedCall, range]) -> Batch:
-        batch = Batch(self.most_texts, self.most_weight)
+    def _of(self, parts: dict[QueuedCall, range]) -> TextBatch:
+        batch = TextBatch(self.max_texts, self.max_weight)
         batch.parts = parts
         batch.texts = sum(map(len, parts.values()))
-        batch.weight = sum(sum(ticket.weights[part.start : part.stop]) for ticket, part in parts.items())
+        batch.weight = sum(sum(entry.weights[part.start : part.stop]) for entry, part in parts.items())
         return batch
 
     def deliver(self, result: Result) -> None:
-        """Hand every ticket its share.
+        """Give each call its part of the result.
 
         Raises:
-            UpstreamUnreadable: it is not one item a text, so nobody can tell whose is whose.
+            UpstreamUnreadable: there is not one item for each text.
         """
         if isinstance(result, Tokens):
-            for ticket in self.parts:
-                ticket.answer(result)
+            for entry in self.parts:
+                entry.answer(result)
             return
         if len(result.items) != self.texts:
             raise wrong_count(len(result.items), self.texts)
-        for (ticket, part), share in zip(self.parts.items(), self._shares(result), strict=True):
-            ticket.receive(part.start, share)
+        for (entry, part), share in zip(self.parts.items(), self._split(result), strict=True):
+            entry.receive(part.start, share)
 
-    def _shares(self, result: PartialResult) -> Sequence[PartialResult]:
-        waited = [ticket.waited for ticket in self.parts]
+    def _split(self, result: PartialResult) -> Sequence[PartialResult]:
+        waited = [entry.waited for entry in self.parts]
         if len(self.parts) == 1:
-            return [replace(result, waited=waited[0]) if waited[0] >= _WORTH_TELLING else result]
-        weights = [ticket.weights[part.start : part.stop] for ticket, part in self.parts.items()]
+            return [replace(result, waited=waited[0]) if waited[0] >= _MIN_WAIT_SECONDS else result]
+        weights = [entry.weights[part.start : part.stop] for entry, part in self.parts.items()]
         if isinstance(result, Vectors):
-            whole = fill_text_counts(result, list(chain.from_iterable(weights)))
-            return split_vectors(whole, list(map(len, weights)), waited)
+            counted = fill_text_counts(result, list(chain.from_iterable(weights)))
+            return split_vectors(counted, list(map(len, weights)), waited)
         return split_items(result, weights, waited)
 
-    @property
-    def callers(self) -> set[str]:
-        """Whose calls these are."""
-        return {ticket.call.context.caller for ticket in self.parts}
-
-    def fail(self, error: Exception, *, strangers: bool = False) -> None:
-        """Tell every ticket; those of several callers, or with `strangers`, only what holds no other's text."""
-        strangers = strangers or len(self.callers) > 1
-        for ticket in self.parts:
-            ticket.fail(error_for_caller(error, strangers=strangers))
+    def fail(self, error: Exception, *, shared: bool = False) -> None:
+        """Fail all calls. `shared` or not, several callers only get an error that quotes nobody's text."""
+        shared = shared or len(self.callers) > 1
+        for entry in self.parts:
+            entry.fail(error_for_caller(error, shared=shared))

@@ -1,4 +1,4 @@
-"""The one fair queue of an endpoint."""
+"""The queue of an endpoint whose calls are about texts: it sends them in as few requests as the rate limit admits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hubgate.core.errors import (
     queue_full,
     request_dropped,
 )
-from hubgate.core.queue.batch import Batch, QueuedCall
+from hubgate.core.queue.batch import QueuedCall, TextBatch
 from hubgate.core.queue.fair_queue import FairQueue
 from hubgate.core.queue.splitting import SplitRetry
 from hubgate.core.results import BYTES_PER_TOKEN, estimate_tokens
@@ -32,228 +32,233 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
-    """What one request to the server may carry, and how much may wait for it."""
+    """What one request may carry, and how much may wait."""
 
-    batch_texts: int = 32
+    max_texts: int = 32
     """The server's own client batch limit; 32 is text-embeddings-inference's default."""
-    batch_bytes: int = 1_000_000
-    """Of all texts of a request in UTF-8; half of text-embeddings-inference's body limit, as JSON escapes some."""
-    batch_tokens: int | None = None
-    """As guessed from the bytes."""
-    lanes: int = 8
-    """Requests in flight at once."""
-    waiting_calls: int = 2000
-    """As in Elasticsearch."""
-    waiting_bytes: int = 64 * 1024 * 1024
+    max_bytes: int = 1_000_000
+    """Of all texts in UTF-8: half of text-embeddings-inference's body limit, because JSON escapes some characters."""
+    max_tokens: int | None = None
+    """As estimated from the bytes."""
+    concurrency: int = 8
+    """Requests in flight."""
+    max_waiting_calls: int = 2000
+    """Elasticsearch's limit."""
+    max_waiting_bytes: int = 64 * 1024 * 1024
 
 
 class BatchQueue:
-    """Cuts and joins texts into as few requests as the rate limit admits.
+    """Splits and joins calls into batches.
 
-    Calls wait in a fair queue. A lane takes its permit first and only then closes its batch, so late texts still get
-    on, leavers get off, and the order counts to the last moment. Nothing waits for a timer: while a permit and a lane
-    are free, a call leaves in the next turn of the event loop, together with all others of this turn.
+    A request gets its permit first and is filled only then: late texts still join, calls whose caller has left are
+    dropped, and the order counts until the last moment. There is no timer: while a permit and a place in flight are
+    free, a call leaves in the next turn of the event loop, with all others of that turn.
 
-    `queued_calls`, `queued_texts` and `in_flight` are gauges; `requests` counts what was asked of the server, `shared`
-    the calls that went along in another's request. `on_wait` is told the seconds that each call stood in the queue.
+    `queued_calls`, `queued_texts` and `in_flight` are gauges. `requests` counts requests to the server, `shared` the
+    calls that travelled in another call's request. `on_wait` gets the seconds that each call waited.
     """
 
     def __init__(
         self,
-        answer: Handler,
+        handler: Handler,
         *,
         limiter: RateLimiter,
         limits: BatchLimits | None = None,
         clock: Clock = time.monotonic,
         on_wait: Callable[[float], None] | None = None,
     ) -> None:
-        self._answer = answer
+        self._handler = handler
         self._limiter = limiter
         self._limits = limits or BatchLimits()
         self._clock = clock
         self._on_wait = on_wait
-        self._queue = FairQueue(turn=max(1, self._limits.batch_texts // 4))
-        self._lanes: set[asyncio.Task[None]] = set()
-        self._boarding: asyncio.Task[None] | None = None
-        """The lane that waits for its permit; one does for the whole queue."""
+        self._queue: FairQueue[QueuedCall] = FairQueue(turn=max(1, self._limits.max_texts // 4))
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._next: asyncio.Task[None] | None = None
+        """The one task that waits for a permit."""
         self._closed = False
         self._usual_seconds = 0.0
-        """How long the server takes for a request, of late."""
+        """A moving average of how long the server takes for a request."""
         self.requests = 0
         self.shared = 0
 
     @property
     def queued_calls(self) -> int:
-        """Calls of which something waits."""
         return self._queue.calls
 
     @property
     def queued_texts(self) -> int:
-        """Texts that wait."""
         return self._queue.texts
 
     @property
     def in_flight(self) -> int:
-        """Requests that are being answered."""
-        return len(self._lanes) - (self._boarding is not None)
+        return len(self._tasks) - (self._next is not None)
 
     async def __call__(self, call: Call) -> Result:
-        """Answer one call, in its turn.
+        """Wait for a place in a batch, and for its reply.
 
         Raises:
-            QueueFull: too many wait already.
-            DeadlineExceeded: its turn comes too late, or the answer did.
-            HubgateError: what the upstream raises.
+            QueueFull: too many calls wait.
+            DeadlineExceeded: the deadline cannot be met, or was not.
+            HubgateError: what the handler raises.
         """
-        ticket = self._admit(call)
+        queued = self._admit(call)
         deadline = call.context.deadline
         timer = None
         if deadline is not None:
-            timer = asyncio.get_running_loop().call_later(deadline - self._clock(), self._overdue, ticket)
-        self._wake()
+            timer = asyncio.get_running_loop().call_later(deadline - self._clock(), self._expire, queued)
+        self._start_next()
         try:
-            return await ticket.reply
+            return cast("Result", await queued.reply)
         finally:
             if timer:
                 timer.cancel()
-            self._leave(ticket)
-            del ticket  # it holds the error, whose traceback holds this frame
+            self._leave(queued)
+            del queued  # it holds the error, whose traceback holds this frame
 
     async def close(self) -> None:
-        """Refuse newcomers, send away who waits, and let what is in flight end; if cancelled, end that too."""
+        """Reject new calls, fail those that wait, and let requests in flight finish; if cancelled, end them too."""
         self._closed = True
-        for ticket in self._queue:
-            ticket.fail(endpoint_closing())
-        if self._boarding:
-            self._boarding.cancel()
-        await asyncio.gather(*self._lanes, return_exceptions=True)
+        for queued in self._queue:
+            queued.fail(endpoint_closing())
+        if self._next:
+            self._next.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _admit(self, call: Call) -> QueuedCall:
         if self._closed:
             raise endpoint_closing()
         if not call.texts:
-            raise InvalidRequest("There is no text in this call.")
+            raise InvalidRequest("The call has no text.")
         now, limits, queue = self._clock(), self._limits, self._queue
-        ticket = QueuedCall(call, now)
-        if queue and (queue.calls >= limits.waiting_calls or queue.weight >= limits.waiting_bytes):
-            raise queue_full(queue.calls, self._wait(ticket))
+        queued = QueuedCall(call, now)
+        if queue and (queue.calls >= limits.max_waiting_calls or queue.weight >= limits.max_waiting_bytes):
+            raise queue_full(queue.calls, self._estimate_wait(queued))
         deadline = call.context.deadline
-        if deadline is not None and (wait := self._wait(ticket)) > deadline - now:
+        if deadline is not None and (wait := self._estimate_wait(queued)) > deadline - now:
             raise deadline_unreachable(wait, deadline - now)
-        queue.add(ticket)
-        return ticket
+        queue.add(queued)
+        return queued
 
-    def _wait(self, newcomer: QueuedCall) -> float:
-        """Seconds until the last text of a newcomer can leave, at the least: who is sent away would wait in vain."""
-        lanes, most_texts = self._limits.lanes, self._limits.batch_texts
-        batches = math.ceil(self._queue.ahead(newcomer, most_texts) / most_texts)
-        permits = self._limiter.wait_estimate(batches - (self._boarding is not None))
-        rounds = (batches + self.in_flight) / lanes - 2  # one is under way, and the last need not be over
+    def _estimate_wait(self, queued: QueuedCall) -> float:
+        """Seconds until the last text of a new call can leave, at least."""
+        concurrency, max_texts = self._limits.concurrency, self._limits.max_texts
+        batches = math.ceil(self._queue.texts_ahead(queued, max_texts) / max_texts)
+        permits = self._limiter.estimate_wait(batches - (self._next is not None))
+        rounds = (
+            batches + self.in_flight
+        ) / concurrency - 2  # one is under way, and the last need not be over
         return max(permits, rounds * self._usual_seconds)
 
-    def _wake(self) -> None:
-        """Send the next lane to wait for a permit, if there is one, and something for it to carry."""
-        if self._queue and not self._boarding and not self._closed and len(self._lanes) < self._limits.lanes:
-            # In a context of its own: what the caller who happens to wake it has set there is not the others' business.
+    def _start_next(self) -> None:
+        """Let one more task wait for a permit, if there is something for it to send."""
+        if (
+            self._queue
+            and not self._next
+            and not self._closed
+            and len(self._tasks) < self._limits.concurrency
+        ):
+            # In a context of its own: it does not belong to the caller that happens to start it.
             loop = asyncio.get_running_loop()
-            self._boarding = loop.create_task(self._lane(), context=contextvars.Context())
-            self._lanes.add(self._boarding)
+            self._next = loop.create_task(self._run(), context=contextvars.Context())
+            self._tasks.add(self._next)
 
-    async def _lane(self) -> None:
-        """The way of one request."""
-        lane = cast("asyncio.Task[None]", asyncio.current_task())
+    async def _run(self) -> None:
+        """Send one request."""
+        task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
-            permit, batch = await self._board()
-            self._wake()
+            permit, batch = await self._fill_batch()
+            self._start_next()
             if batch.parts:
-                await self._carry(batch, permit, lane)
+                await self._send(batch, permit, task)
             else:
-                self._limiter.give_back(permit)
+                self._limiter.cancel(permit)
         except asyncio.CancelledError:
-            pass  # nobody waits for it; the task would keep the error, whose traceback holds the task and its texts
+            pass  # nobody waits for the task; it would keep the error, whose traceback holds the task and its texts
         finally:
-            # Freed here and not in a done-callback: that would run a turn later, and a call that came in between
-            # would find no lane, and nobody would wake one for it.
-            self._lanes.discard(lane)
-            self._wake()
+            # Not in a done-callback, which would run a turn later: a call that came in between would find no free
+            # place, and nothing would start a task for it.
+            self._tasks.discard(task)
+            self._start_next()
 
-    async def _board(self) -> tuple[Permit, Batch]:
-        """Wait for a permit; only then close the batch."""
+    async def _fill_batch(self) -> tuple[Permit, TextBatch]:
         limits = self._limits
         try:
-            permit = await self._limiter.take(estimate_tokens(self._queue.next_weight(), texts=1))
-            tokens = min(permit.tokens, limits.batch_tokens or permit.tokens)
-            most_texts = max(1, min(limits.batch_texts, permit.texts, tokens))
-            batch = self._queue.load(most_texts, min(limits.batch_bytes, tokens * BYTES_PER_TOKEN))
+            weight = self._queue.next_weight() or 0
+            permit = await self._limiter.acquire(estimate_tokens(weight, texts=1))
+            tokens = min(permit.tokens, limits.max_tokens or permit.tokens)
+            max_texts = max(1, min(limits.max_texts, permit.texts, tokens))
+            batch = TextBatch(max_texts, min(limits.max_bytes, tokens * BYTES_PER_TOKEN))
+            self._queue.fill(batch)
         finally:
-            self._boarding = None
+            self._next = None
         now = self._clock()
-        for ticket in batch.parts:
-            if not ticket.waiting:
-                ticket.waited = now - ticket.since
+        for queued in batch.parts:
+            if not queued.waiting:
+                queued.waited = now - queued.since
                 if self._on_wait:
-                    self._on_wait(ticket.waited)
+                    self._on_wait(queued.waited)
         return permit, batch
 
-    async def _carry(self, batch: Batch, permit: Permit, lane: asyncio.Task[None]) -> None:
-        """Ask for a batch, and again for the parts of what failed."""
+    async def _send(self, batch: TextBatch, permit: Permit, task: asyncio.Task[None]) -> None:
+        """Send a batch, and its parts again if it fails."""
         self.shared += len(batch.parts) - 1
-        self._limiter.load(permit, texts=batch.texts, tokens=batch.tokens)
-        for ticket in batch.parts:
-            ticket.lanes[lane] = batch
+        self._limiter.fill(permit, texts=batch.texts, tokens=batch.tokens)
+        for queued in batch.parts:
+            queued.in_flight[task] = batch
         try:
-            halving = SplitRetry()
+            retry = SplitRetry()
             with sending_under(permit):
-                await self._ask(batch, halving)
-            while halving.parts:
-                await self._ask_again(halving)
+                await self._request(batch, retry)
+            while retry.parts:
+                await self._retry_part(retry)
         except BaseException:
             batch.fail(request_dropped())
             raise
         finally:
-            self._limiter.done(permit)
-            for ticket in batch.parts:
-                del ticket.lanes[lane]
+            self._limiter.release(permit)
+            for queued in batch.parts:
+                del queued.in_flight[task]
 
-    async def _ask_again(self, halving: SplitRetry) -> None:
-        """Ask for a part of what failed; it keeps its place, and needs a permit of its own."""
-        part = halving.parts.popleft()
-        permit = await self._limiter.take(part.tokens, again=True)
+    async def _retry_part(self, retry: SplitRetry) -> None:
+        """Send one part of what failed, under a permit of its own."""
+        part = retry.parts.popleft()
+        permit = await self._limiter.acquire(part.tokens, retry=True)
         part = part.without_leavers()
         if not part.parts:
-            self._limiter.give_back(permit)
+            self._limiter.cancel(permit)
             return
-        self._limiter.load(permit, texts=0, tokens=part.tokens)
+        self._limiter.fill(permit, texts=0, tokens=part.tokens)
         try:
             with sending_under(permit):
-                await self._ask(part, halving)
+                await self._request(part, retry)
         finally:
-            self._limiter.done(permit)
+            self._limiter.release(permit)
 
-    async def _ask(self, batch: Batch, halving: SplitRetry) -> None:
-        """Ask for a batch and answer its tickets, or leave parts of it to be asked for again."""
+    async def _request(self, batch: TextBatch, retry: SplitRetry) -> None:
+        """Deliver the reply to a batch, or leave parts of it to `retry`."""
         self.requests += 1
-        began = self._clock()
+        started = self._clock()
         if len(batch.parts) > 1 and _logger.isEnabledFor(logging.INFO):
-            ids = ", ".join(ticket.call.context.request_id for ticket in batch.parts)
-            _logger.info("%d texts of %d requests leave together: %s", batch.texts, len(batch.parts), ids)
+            ids = ", ".join(queued.context.request_id for queued in batch.parts)
+            _logger.info("sending %d texts of %d requests together: %s", batch.texts, len(batch.parts), ids)
         try:
-            batch.deliver(await self._answer(batch.call()))
+            batch.deliver(await self._handler(batch.call()))
         except HubgateError as error:
-            halving.failed(batch, error)
-        except Exception as error:  # a fault of our own must not leave callers waiting
-            _logger.exception("a request failed inside the gate")
+            retry.failed(batch, error)
+        except Exception as error:  # a bug of ours must not leave callers waiting
+            _logger.exception("internal error while sending a request")
             batch.fail(error)
         else:
-            halving.answered()
-            self._usual_seconds += (self._clock() - began - self._usual_seconds) / 8
+            retry.succeeded()
+            self._usual_seconds += (self._clock() - started - self._usual_seconds) / 8
 
-    def _overdue(self, ticket: QueuedCall) -> None:
-        ticket.fail(deadline_exceeded(self._clock() - ticket.since, in_queue=ticket.waiting > 0))
+    def _expire(self, queued: QueuedCall) -> None:
+        queued.fail(deadline_exceeded(self._clock() - queued.since, in_queue=queued.waiting > 0))
 
-    def _leave(self, ticket: QueuedCall) -> None:
-        """Take out what has not left, and end the requests that nobody else waits for."""
-        self._queue.remove(ticket)
-        for lane, batch in ticket.lanes.items():
+    def _leave(self, queued: QueuedCall) -> None:
+        """Remove what has not been sent, and cancel requests that nobody else waits for."""
+        self._queue.remove(queued)
+        for task, batch in queued.in_flight.items():
             if not batch.wanted:
-                lane.cancel()
+                task.cancel()

@@ -1,4 +1,4 @@
-"""Turns: calls that cannot share a request leave one by one, in fair order, as the rate limit admits."""
+"""The queue of an endpoint that generates text: one call a request, and a stream keeps its slot until it is closed."""
 
 from __future__ import annotations
 
@@ -6,29 +6,28 @@ import asyncio
 import contextvars
 import time
 from collections import Counter
-from itertools import chain
 
 from hubgate.core.errors import deadline_exceeded, deadline_unreachable, endpoint_closing, queue_full
-from hubgate.core.queue.fair_line import Line, Waiter
+from hubgate.core.queue.fair_queue import Batch, FairQueue, QueueEntry
 from hubgate.core.traffic.rate_limiter import Permit, RateLimiter
-from hubgate.domain.calls import BULK_TURN_INTERVAL, Context
+from hubgate.domain.calls import Context
 from hubgate.domain.ports import Clock
 
 MAX_IN_FLIGHT = 128
-"""Requests in flight; text-generation-inference refuses more unless it is told otherwise."""
+"""text-generation-inference's default for concurrent requests."""
 MAX_WAITING_CALLS = 2000
-"""As in Elasticsearch."""
-_KEPT_FREE = 8
-"""One turn in so many is for callers who have none, so that nobody can take them all by never ending."""
+"""Elasticsearch's limit."""
+_RESERVED_PART = 8
+"""One slot in eight is for callers that hold none, so that nobody takes all slots with streams that never end."""
 
 
 class GenerationQueue:
-    """Grants turns: interactive callers before bulk ones, and one after the other among those of a class.
+    """Grants slots: in fair order, within the rate limit, at most `max_in_flight` at once.
 
     Args:
-        rate limit: each turn takes one of its permits.
-        at_once: turns that may be had at the same time.
-        waiting_calls: how many may wait.
+        limiter: each slot takes one of its permits.
+        max_in_flight: slots.
+        max_waiting_calls: in the queue.
         clock: seconds that never go back.
     """
 
@@ -36,179 +35,161 @@ class GenerationQueue:
         self,
         limiter: RateLimiter,
         *,
-        at_once: int = MAX_IN_FLIGHT,
-        waiting_calls: int = MAX_WAITING_CALLS,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        max_waiting_calls: int = MAX_WAITING_CALLS,
         clock: Clock = time.monotonic,
     ) -> None:
         self._limiter = limiter
-        self._at_once = at_once
-        self._kept_free = at_once // _KEPT_FREE
-        self._held: Counter[str] = Counter()
-        """Turns by caller."""
-        self._most = waiting_calls
+        self._max_in_flight = max_in_flight
+        self._reserved = max_in_flight // _RESERVED_PART
+        self._max_waiting_calls = max_waiting_calls
         self._clock = clock
-        self._lines = (Line(), Line())
-        self._overtaken = 0
-        self._usher: asyncio.Task[None] | None = None
+        self._slots_by_caller: Counter[str] = Counter()
+        self._queue: FairQueue[QueueEntry] = FairQueue(turn=1)
+        self._dispatcher: asyncio.Task[None] | None = None
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
         self.in_flight = 0
         self.requests = 0
-        """Turns that were had."""
+        """Slots granted so far."""
         self.shared = 0
-        """None: a turn is one call's."""
+        """Always 0: calls that generate share no request."""
 
     @property
     def queued_calls(self) -> int:
-        """Calls that wait."""
-        return sum(map(len, self._lines))
+        return self._queue.calls
 
     @property
     def queued_texts(self) -> int:
-        """Each call is one text."""
-        return self.queued_calls
+        """Each call counts as one text."""
+        return self._queue.calls
 
-    async def take(self, context: Context, tokens: int, deadline: float) -> GenerationSlot:
-        """Wait until the deadline for a turn of a request with so many tokens; it must be ended.
+    async def acquire(self, context: Context, tokens: int, deadline: float) -> GenerationSlot:
+        """Wait for a slot for a request of `tokens`. The caller must release it.
 
         Raises:
-            QueueFull: too many wait already, or the endpoint is being closed.
-            DeadlineExceeded: the turn comes too late.
+            QueueFull: too many calls wait, or the endpoint is closing.
+            DeadlineExceeded: there is no slot before the deadline.
         """
         caller = context.caller
-        if not any(self._lines) and self._has_room_for(caller) and not self._closed:
-            permit = self._limiter.take_now(tokens)
+        if not self._queue and self._has_room(caller) and not self._closed:
+            permit = self._limiter.try_acquire(tokens)
             if permit is not None:
-                self._count(permit, caller, tokens)
+                self._grant(permit, caller, tokens)
                 return GenerationSlot(self, permit, caller, 0.0)
         now = self._clock()
-        waiter = Waiter(context, tokens)
-        self._admit(context, deadline, now)
-        self._lines[context.bulk].add(waiter)
-        self._wake()
+        entry = QueueEntry(context, [tokens])
+        self._admit(entry, deadline - now)
+        self._start_dispatcher()
         try:
             async with asyncio.timeout(deadline - now):
-                await asyncio.shield(waiter.permit)
+                await asyncio.shield(entry.reply)
         except TimeoutError:
-            self._leave(waiter)
+            self._leave(entry)
             raise deadline_exceeded(self._clock() - now, in_queue=True) from None
         except BaseException:
-            self._leave(waiter)
+            self._leave(entry)
             raise
-        return GenerationSlot(self, waiter.permit.result(), caller, self._clock() - now)
+        return GenerationSlot(self, entry.reply.result(), caller, self._clock() - now)
 
     async def close(self) -> None:
-        """Refuse newcomers, send away who waits, and let what is in flight end."""
+        """Reject new calls, fail those that wait, and let those in flight finish."""
         self._closed = True
-        waiters, self._lines = list(chain(*self._lines)), (Line(), Line())
-        for waiter in waiters:
-            waiter.permit.set_exception(endpoint_closing())
-        if self._usher:
-            self._usher.cancel()
+        entries, self._queue = list(self._queue), FairQueue(turn=1)
+        for entry in entries:
+            entry.reply.set_exception(endpoint_closing())
+        if self._dispatcher:
+            self._dispatcher.cancel()
         await self._idle.wait()
 
-    def end(self, permit: Permit, caller: str) -> None:
-        """A turn is over."""
-        self._limiter.done(permit)
+    def release(self, permit: Permit, caller: str) -> None:
+        """Free the slot of this permit."""
+        self._limiter.release(permit)
         self.in_flight -= 1
-        self._held[caller] -= 1
-        if not self._held[caller]:
-            del self._held[caller]
+        self._slots_by_caller[caller] -= 1
+        if not self._slots_by_caller[caller]:
+            del self._slots_by_caller[caller]
         if not self.in_flight:
             self._idle.set()
-        self._wake()
+        self._start_dispatcher()
 
-    def _admit(self, context: Context, deadline: float, now: float) -> None:
+    def _admit(self, entry: QueueEntry, remaining: float) -> None:
         if self._closed:
             raise endpoint_closing()
-        queued = self.queued_calls
-        # The usher's own wait is for one of them.
-        wait = self._limiter.wait_estimate(self._ahead(context) + 1 - (self._usher is not None))
-        if queued >= self._most:
-            raise queue_full(queued, wait)
-        if wait > deadline - now:
-            raise deadline_unreachable(wait, deadline - now)
+        ahead = self._queue.texts_ahead(entry, 1, self._has_room)
+        wait = self._limiter.estimate_wait(
+            ahead - (self._dispatcher is not None)
+        )  # which waits for one of them
+        if self._queue.calls >= self._max_waiting_calls:
+            raise queue_full(self._queue.calls, wait)
+        if wait > remaining:
+            raise deadline_unreachable(wait, remaining)
+        self._queue.add(entry)
 
-    def _ahead(self, context: Context) -> int:
-        """How many turns are had before a newcomer's, at the least."""
-        own = self._lines[context.bulk].ahead(context.caller, self._has_room_for)
-        return own + min(len(self._lines[0]), (BULK_TURN_INTERVAL - 1) * own) if context.bulk else own
-
-    def _wake(self) -> None:
-        if self._usher is None and any(self._lines) and not self._closed and self._next_line() is not None:
+    def _start_dispatcher(self) -> None:
+        if (
+            self._dispatcher is None
+            and not self._closed
+            and self._queue.next_weight(self._has_room) is not None
+        ):
             loop = asyncio.get_running_loop()
-            self._usher = loop.create_task(self._serve(), context=contextvars.Context())
+            self._dispatcher = loop.create_task(self._dispatch(), context=contextvars.Context())
 
-    async def _serve(self) -> None:
-        """Get permits for those who wait. A permit comes first: until then anybody may still pass, or leave."""
+    async def _dispatch(self) -> None:
+        """Acquire permits for those that wait. Who gets a permit is decided when it is there."""
         try:
-            while line := self._next_line():
-                permit = await self._limiter.take(line.first(self._has_room_for).tokens)
-                if not self._grant(permit):
-                    self._limiter.give_back(permit)
+            while (tokens := self._queue.next_weight(self._has_room)) is not None:
+                permit = await self._limiter.acquire(tokens)
+                batch: Batch[QueueEntry] = Batch(1, 0)
+                self._queue.fill(batch, self._has_room)
+                for entry in batch.parts:
+                    self._grant(permit, entry.context.caller, entry.weights[0])
+                    entry.reply.set_result(permit)
+                if not batch.parts:  # all have left
+                    self._limiter.cancel(permit)
         finally:
-            self._usher = None
-            self._wake()
+            self._dispatcher = None
+            self._start_dispatcher()
 
-    def _grant(self, permit: Permit) -> bool:
-        """Give a permit to whoever is next; not if all who could take it have left."""
-        line = self._next_line()
-        if line is None:
-            return False
-        passed_by = line is self._lines[0] and bool(self._lines[1])
-        self._overtaken = self._overtaken + 1 if passed_by else 0
-        waiter = line.first(self._has_room_for)
-        line.pass_on(waiter)
-        self._count(permit, waiter.context.caller, waiter.tokens)
-        waiter.permit.set_result(permit)
-        return True
-
-    def _count(self, permit: Permit, caller: str, tokens: int) -> None:
-        self._limiter.load(permit, texts=1, tokens=tokens)
+    def _grant(self, permit: Permit, caller: str, tokens: int) -> None:
+        self._limiter.fill(permit, texts=1, tokens=tokens)
         self.in_flight += 1
-        self._held[caller] += 1
+        self._slots_by_caller[caller] += 1
         self.requests += 1
         self._idle.clear()
 
-    def _has_room_for(self, caller: str) -> bool:
-        free = self._at_once - self.in_flight
-        return free > self._kept_free or (free > 0 and caller not in self._held)
+    def _has_room(self, caller: str) -> bool:
+        free = self._max_in_flight - self.in_flight
+        return free > self._reserved or (free > 0 and caller not in self._slots_by_caller)
 
-    def _next_line(self) -> Line | None:
-        """Where somebody waits for whom there is room; `None` if nobody does."""
-        interactive, bulk = (line if line.any(self._has_room_for) else None for line in self._lines)
-        if bulk and self._overtaken >= BULK_TURN_INTERVAL - 1:
-            return bulk
-        return interactive or bulk
-
-    def _leave(self, waiter: Waiter) -> None:
-        if not waiter.permit.done():
-            self._lines[waiter.context.bulk].remove(waiter)
-            waiter.permit.cancel()
-        elif not waiter.permit.cancelled() and waiter.permit.exception() is None:
-            self.end(waiter.permit.result(), waiter.context.caller)  # granted in the moment of leaving
+    def _leave(self, entry: QueueEntry) -> None:
+        if not entry.reply.done():
+            self._queue.remove(entry)
+            entry.reply.cancel()
+        elif not entry.reply.cancelled() and entry.reply.exception() is None:
+            self.release(entry.reply.result(), entry.context.caller)  # granted while the caller left
 
 
 class GenerationSlot:
-    """The right to ask once, until it is ended. `waited` is the seconds that it was waited for."""
+    """The right to send one request, until it is released. `waited` is the seconds in the queue."""
 
-    __slots__ = ("_caller", "_permit", "_turns", "waited")
+    __slots__ = ("_caller", "_permit", "_queue", "waited")
 
-    def __init__(self, turns: GenerationQueue, permit: Permit, caller: str, waited: float) -> None:
-        self._turns = turns
+    def __init__(self, queue: GenerationQueue, permit: Permit, caller: str, waited: float) -> None:
+        self._queue = queue
         self._caller = caller
         self._permit: Permit | None = permit
         self.waited = waited
 
     @property
     def permit(self) -> Permit:
-        """The permit of a turn that is not ended."""
-        assert self._permit is not None  # noqa: S101 - its holder knows
+        """The permit of a slot that is not released."""
+        assert self._permit is not None  # noqa: S101
         return self._permit
 
-    def end(self) -> None:
-        """Let the next one have it; a second time does nothing."""
+    def release(self) -> None:
+        """Free the slot. A second call does nothing."""
         permit, self._permit = self._permit, None
         if permit is not None:
-            self._turns.end(permit, self._caller)
+            self._queue.release(permit, self._caller)

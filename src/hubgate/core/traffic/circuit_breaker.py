@@ -1,4 +1,4 @@
-"""A circuit breaker: requests to a server that fails again and again are paused for a while."""
+"""A circuit breaker: requests to a server that keeps failing are paused for a while."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hubgate.domain.ports import Clock, Handler
 C = TypeVar("C", bound="Call | GenerationCall")
 R = TypeVar("R")
 
-_SERVERS_FAULT = frozenset(
+_SERVER_FAILURES = frozenset(
     {
         Cause.NAME_NOT_RESOLVED,
         Cause.CONNECTION_REFUSED,
@@ -30,21 +30,21 @@ _SERVERS_FAULT = frozenset(
         Cause.NOT_AN_API,
     }
 )
-"""Not refused for what was asked. Waking and overload are waited for elsewhere."""
-_PERHAPS_A_CALLERS = frozenset({Cause.CONNECTION_LOST, Cause.UPSTREAM_TIMEOUT, Cause.UPSTREAM_FAILED})
-"""A server may crash, take too long or fail over what one caller sends, and be well for all others."""
+"""Independent of what was requested. Waking and overload are the retrier's."""
+_MAYBE_CALLERS_INPUT = frozenset({Cause.CONNECTION_LOST, Cause.UPSTREAM_TIMEOUT, Cause.UPSTREAM_FAILED})
+"""A server may crash, take too long or fail on what one caller sends, and work for all others."""
 _NOBODY = "-"
 
 
 class CircuitBreaker:
-    """Opens after some failures in a row; then one call at a time may try whether the server is well again.
+    """Opens after several failures in a row. Then one call at a time may test whether the server works again.
 
-    While all of them are one caller's, and may be that caller's doing, it opens for that caller alone.
+    While all failures are one caller's, and may be due to that caller's input, it opens for that caller alone.
 
     Args:
         failures: in a row, after which it opens.
-        rest: seconds until the first trial; each that fails doubles them.
-        longest_rest: seconds.
+        pause: seconds until the first test; each failed test doubles them.
+        longest_pause: seconds.
         clock: seconds that never go back.
     """
 
@@ -52,60 +52,64 @@ class CircuitBreaker:
         self,
         *,
         failures: int = 5,
-        rest: float = 5.0,
-        longest_rest: float = 60.0,
+        pause: float = 5.0,
+        longest_pause: float = 60.0,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._most = failures
-        self._first_rest = rest
-        self._longest_rest = longest_rest
+        self._max_failures = failures
+        self._first_pause = pause
+        self._longest_pause = longest_pause
         self._clock = clock
         self._failures = 0
-        self._rest = rest
+        self._pause = pause
         self._last: HubgateError | None = None
         self._suspect = _NOBODY
-        """The one caller whose doing all the failures may be."""
+        """The only caller with failures, if its input may be the reason."""
         self._open_until = 0.0
-        self._on_trial = False
-        """Whether a trial is under way. Others that fail meanwhile were sent before it opened."""
+        self._testing = False
+        """Whether a test is under way. Other calls that fail meanwhile were sent before it opened."""
 
     @property
     def cause(self) -> Cause | None:
-        """Why calls are refused now, if they are."""
-        return self._last.cause if self._last and self._failures >= self._most else None
+        """Why the breaker is open, if it is."""
+        return self._last.cause if self._last and self._failures >= self._max_failures else None
 
     def check(self, caller: str) -> None:
         """Let a call pass, or not.
 
         Raises:
-            HubgateError: the one that the server failed with last, and when to ask again.
+            HubgateError: a copy of the server's last failure, with the time to retry.
         """
-        if self._last is None or self._failures < self._most or self._suspect not in {_NOBODY, caller}:
+        if (
+            self._last is None
+            or self._failures < self._max_failures
+            or self._suspect not in {_NOBODY, caller}
+        ):
             return
         now = self._clock()
         if now >= self._open_until:
-            self._open_until = now + self._rest  # if the trial comes to nothing, the next one is then
-            self._on_trial = True
+            self._open_until = now + self._pause  # the next test, if this one gives no result
+            self._testing = True
             return
-        raise self._refusal(self._last, self._open_until - now)
+        raise self._rejection(self._last, self._open_until - now)
 
-    async def watch(self, ask: Callable[[C], Awaitable[R]], call: C) -> R:
-        """Ask, and note how it went.
+    async def watch(self, send: Callable[[C], Awaitable[R]], call: C) -> R:
+        """Send a call, and learn from its outcome.
 
         Raises:
-            HubgateError: what asking raises.
+            HubgateError: what `send` raises.
         """
         try:
-            result = await ask(call)
+            result = await send(call)
         except UpstreamError as error:
-            if error.cause in _SERVERS_FAULT:
-                self._note(error, call.context.caller)
+            if error.cause in _SERVER_FAILURES:
+                self._record(error, call.context.caller)
             raise
-        self._failures, self._rest, self._last, self._on_trial = 0, self._first_rest, None, False
+        self._failures, self._pause, self._last, self._testing = 0, self._first_pause, None, False
         return result
 
-    def _refusal(self, last: HubgateError, seconds: float) -> HubgateError:
-        error = error_for_caller(last, strangers=True)
+    def _rejection(self, last: HubgateError, seconds: float) -> HubgateError:
+        error = error_for_caller(last, shared=True)
         error.message = (
             f"Requests to the model's server are paused: the last {self._failures} failed ({error.cause})."
         )
@@ -113,39 +117,35 @@ class CircuitBreaker:
         error.retryable, error.retry_after = True, seconds
         return error
 
-    def _note(self, error: HubgateError, caller: str) -> None:
+    def _record(self, error: HubgateError, caller: str) -> None:
         suspected = self._failures == 0 or self._suspect == caller
-        self._suspect = caller if suspected and error.cause in _PERHAPS_A_CALLERS else _NOBODY
+        self._suspect = caller if suspected and error.cause in _MAYBE_CALLERS_INPUT else _NOBODY
         self._failures += 1
-        self._last = error_for_caller(
-            error, strangers=True
-        )  # its traceback would hold on to the whole request
-        if self._failures >= self._most:
-            if self._on_trial:
-                self._rest, self._on_trial = min(self._rest * 2, self._longest_rest), False
-            self._open_until = self._clock() + self._rest
+        self._last = error_for_caller(error, shared=True)  # the original's traceback holds the whole request
+        if self._failures >= self._max_failures:
+            if self._testing:
+                self._pause, self._testing = min(self._pause * 2, self._longest_pause), False
+            self._open_until = self._clock() + self._pause
 
 
 class BreakerGate:
-    """Stands above the queue, so that nobody waits for a turn at a server that is not well."""
+    """Above the queue: rejects calls at once, so that nobody waits for a server that fails."""
 
-    def __init__(self, answer: Handler, breaker: CircuitBreaker) -> None:
-        self._answer = answer
+    def __init__(self, handler: Handler, breaker: CircuitBreaker) -> None:
+        self._handler = handler
         self._breaker = breaker
 
     async def __call__(self, call: Call) -> Result:
-        """Answer one call."""
         self._breaker.check(call.context.caller)
-        return await self._answer(call)
+        return await self._handler(call)
 
 
 class BreakerMonitor:
-    """Stands below the queue, where a request is a request."""
+    """Below the queue, where one call is one request: learns whether the server works."""
 
-    def __init__(self, answer: Handler, breaker: CircuitBreaker) -> None:
-        self._answer = answer
+    def __init__(self, handler: Handler, breaker: CircuitBreaker) -> None:
+        self._handler = handler
         self._breaker = breaker
 
     async def __call__(self, call: Call) -> Result:
-        """Answer one call."""
-        return await self._breaker.watch(self._answer, call)
+        return await self._breaker.watch(self._handler, call)

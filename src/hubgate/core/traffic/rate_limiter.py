@@ -1,31 +1,32 @@
-"""The rate limit: how often, and how much at once, an upstream may be asked.
+"""The rate limit of an upstream: how many requests a minute, and how many at once.
 
-The promise is about the server: no 60 seconds there hold more requests than allowed, also across a restart or crash
-of the gateway. A request counts from the grant of its permit until a window (a minute and 50 ms, because two clocks
-may disagree) after some moment `e` that is never before the server has read it. That is enough. Take the requests that
-the server reads within any 60 seconds [t, t + 60), and of them the one granted last, at `g`. Every other one was
-granted before, and still counts at `g`: its `e` is not before t, so it counts beyond t + 60, and t + 60 > g. So all of
-them are among those that count at `g`, and these are never more than the rate limit.
+The guarantee is about the server: no 60 seconds there hold more requests than allowed, also across a restart or crash
+of hubgate. A request counts from the grant of its permit until a window (a minute and 50 ms, because two clocks may
+disagree) after some moment `e` that is never before the server has read it.
 
-What `e` is, for a request that left at `l` (at most `_LEAD` after its grant: if connecting takes longer, the permit
-has lapsed, and another one is taken before anything is sent):
+Proof. Take the requests that the server reads within any 60 seconds [t, t + 60), and the one of them that was granted
+last, at `g`. Every other one was granted before and still counts at `g`: its `e` is not before t, so it counts beyond
+t + 60, and t + 60 > g. So all of them are among those that count at `g`, and these never exceed the limit.
 
-- The reply has begun: e is that moment. A server reads before it answers.
-- The server has begun to reply to any other request at `h`, at least `margin` after l: e is h + margin. A server that
-  answers is running, and reads what waits for it within the margin. So an abandoned request and a slow reply cost
-  little, and a server that stands still (stopped, swapped out, cut off) costs no promise: what waits in its sockets
-  counts until it runs again.
-- Neither, because the server is silent: e is l + `_SILENCE`. A server that stands still for longer may find more
-  than the rate limit when it goes on. Nobody can tell such a server from a dead one, which must be tried again.
+`e` for a request that was sent at `s` (at most `_MAX_LEAD` after its grant: if connecting takes longer the permit has
+lapsed, and another one is acquired before anything is sent):
 
-Across a restart: permits are granted only from a reserve that has been written down (`core.traffic.reservations`), with the
-moment until which they count at the latest: `PERMIT_SECONDS` after they could last be granted. A new process begins with
-all that its predecessor wrote down in its log, so the argument above holds for the two together, as long as the
-server runs while the gateway restarts, and the system's clock is not set forward meanwhile.
+- Its reply has begun: e is that moment. A server reads before it replies.
+- A reply to any other request has begun at `r`, at least `MARGIN` after s: e is r + margin. A server that replies is
+  running, and reads what waits for it within the margin. So an abandoned request and a slow reply cost little, and a
+  server that stalls (stopped, swapped out, cut off) breaks no promise: what waits in its sockets counts until it runs
+  again.
+- Neither, because the server is silent: e is s + `_MAX_STALL`. A server that stalls for longer may find more than the
+  limit when it resumes. It cannot be told from a dead server, which must be retried.
 
-The price: over the first minute exactly the rate limit is admitted (3,000 a minute: one each 20 ms, the last at
-59.98 s); every further round of 3,000 begins one round trip and 50 ms later than a minute after, or, where replies
-take long, about two margins later.
+Across a restart: permits are granted only from a reservation that is on disk (`core.traffic.reservations`), with the
+time until which they count at the latest: `PERMIT_SECONDS` after they could last be granted. A new process starts with
+everything its predecessor wrote down in its log, so the proof holds for the two together, as long as the server runs
+while hubgate restarts and the system's clock is not set forward.
+
+The price: in the first minute exactly the limit is admitted (3,000 a minute: one each 20 ms, the last at 59.98 s).
+Every further round of 3,000 begins one round trip and 50 ms later than a minute after, or about two margins later if
+replies take long.
 """
 
 from __future__ import annotations
@@ -39,80 +40,78 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from hubgate.core.traffic.reservations import Reserve
+from hubgate.core.traffic.reservations import Reservation
 from hubgate.domain.ports import Clock
 
 MARGIN = 1.0
-"""Seconds from leaving here until a running server has read a request."""
+"""Seconds within which a running server reads a request that was sent."""
 _WINDOW = 60.05
-"""A minute, and by how much two clocks may disagree on one."""
-_LEAD = 0.5
-"""Seconds from the grant of a permit until its request must have left."""
-_SILENCE = 60.0
-"""Seconds for which a server that says nothing is believed to read a request later."""
-PERMIT_SECONDS = _LEAD + MARGIN + _WINDOW
-"""Seconds after its grant for which a permit counts, at a server that runs."""
+"""A minute, and the difference of two clocks over it."""
+_MAX_LEAD = 0.5
+"""Seconds from the grant of a permit until its request must be sent."""
+_MAX_STALL = 60.0
+"""Seconds for which a silent server may still read a request."""
+PERMIT_SECONDS = _MAX_LEAD + MARGIN + _WINDOW
+"""Seconds after its grant for which a permit counts at a running server."""
 _EARLY = 0.001
 """Timers of event loops may fire early by their resolution."""
 _LATE = 0.02
-"""Lateness of a timer that is made up for; after a longer standstill permits are spaced anew."""
+"""How late a timer may be and still not slow the rate. After a longer standstill permits are spaced from now."""
 _UNLIMITED = 1 << 62
-_MOST = 1 << 40
-"""More than one request ever carries."""
+_MAX_PER_REQUEST = 1 << 40
+"""More texts or tokens than one request ever carries."""
 
 
 @dataclass(slots=True, eq=False)
 class LoggedRequest:
-    """One request, as the log of a rate limit counts it."""
+    """A request in the log of a rate limiter."""
 
     expires: float
-    """When it stops to count."""
+    """When it stops counting."""
     tokens: int = 0
-    """Of this minute's."""
-    leave_by: float = -math.inf
-    left: bool = False
+    send_by: float = -math.inf
+    sent: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class Permit:
-    """The right to send one request now. Until it is loaded it reserves all the room there is."""
+    """The right to send one request now. Until it is filled it reserves all the room there is."""
 
     limiter: RateLimiter
-    counted: LoggedRequest
+    logged: LoggedRequest
     texts: int = 0
-    """Of those that may be in flight at once."""
-    place: bool = False
-    """Whether it holds one of the requests that may be in flight at once."""
+    """Of those that may be in flight."""
+    in_flight: bool = False
+    """Whether it holds one of the requests that may be in flight."""
 
     @property
     def tokens(self) -> int:
-        """Of this minute's."""
-        return self.counted.tokens
+        return self.logged.tokens
 
-    def leave(self) -> bool:
-        """See `RateLimiter.leave`."""
-        return self.limiter.leave(self)
+    def try_send(self) -> bool:
+        """See `RateLimiter.try_send`."""
+        return self.limiter.try_send(self)
 
     async def renew(self) -> None:
         """See `RateLimiter.renew`."""
         await self.limiter.renew(self)
 
-    def answered(self) -> None:
-        """See `RateLimiter.answered`."""
-        self.limiter.answered(self)
+    def reply_started(self) -> None:
+        """See `RateLimiter.reply_started`."""
+        self.limiter.reply_started(self)
 
 
 _current: ContextVar[Permit | None] = ContextVar("permit", default=None)
 
 
 def current_permit() -> Permit | None:
-    """The permit under which this task sends; `None` where no rate limit counts, as in a registration."""
+    """The permit of this task's request; `None` where no rate limit applies, as in a registration."""
     return _current.get()
 
 
 @contextmanager
 def sending_under(permit: Permit) -> Iterator[None]:
-    """What is sent inside leaves under this permit."""
+    """Send what is sent in this context under the permit."""
     before = _current.set(permit)
     try:
         yield
@@ -121,18 +120,18 @@ def sending_under(permit: Permit) -> Iterator[None]:
 
 
 class RateLimiter:
-    """What one upstream allows, shared by all who ask it with the same token.
+    """The limits of one upstream, shared by all endpoints that call it with the same token.
 
-    Permits are spaced evenly over a log of the last minute. Who waits is served in order of asking; each queue waits
-    for one permit at a time, so several queues share fairly.
+    Permits are spaced evenly, and a log of the last minute enforces the limit. They are granted first come, first
+    served; each queue waits for one permit at a time, so several queues share fairly.
 
     Args:
         requests_per_minute: `None` for an upstream without such a limit.
-        tokens_per_minute: as estimated by those who ask.
-        max_concurrent_requests: requests in flight at once.
-        max_concurrent_texts: texts in flight at once, for servers that count those (text-embeddings-inference).
-        burst: permits that may leave together after a pause.
-        reserve: where permits are written down before they are granted; without one, a restart forgets them.
+        tokens_per_minute: as estimated by the callers.
+        max_concurrent_requests: requests in flight.
+        max_concurrent_texts: texts in flight, for servers that count those (text-embeddings-inference).
+        burst: permits that may be granted together after a pause.
+        reservation: where permits are written down before they are granted; without one, a restart forgets them.
         clock: seconds that never go back.
     """
 
@@ -144,194 +143,194 @@ class RateLimiter:
         max_concurrent_requests: int | None = None,
         max_concurrent_texts: int | None = None,
         burst: int = 1,
-        reserve: Reserve | None = None,
+        reservation: Reservation | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self._requests = requests_per_minute or _UNLIMITED
         self._interval = 60 / requests_per_minute if requests_per_minute else 0.0
-        self._saved_up = (burst - 1) * self._interval
+        self._burst_seconds = (burst - 1) * self._interval
         self._tokens = self._tokens_left = tokens_per_minute or _UNLIMITED
-        self._places_left = max_concurrent_requests or _UNLIMITED
+        self._requests_left = max_concurrent_requests or _UNLIMITED
         self._texts_left = max_concurrent_texts or _UNLIMITED
-        self._reserve = reserve
+        self._reservation = reservation
         self._clock = clock
-        self._slot = -math.inf
-        """When the next permit is due if none is saved up."""
+        self._next_slot = -math.inf
+        """When the next permit is due without a burst."""
         self._log: deque[LoggedRequest] | None = None
         if requests_per_minute or tokens_per_minute:
-            self._log = deque(_inherited(reserve))
-        self._unheard: deque[tuple[float, LoggedRequest]] = deque()
-        """Requests of which the server may not know yet, and when they left."""
-        self._shut_until = -math.inf
-        self._slowed_until = -math.inf
-        self._slowed_interval = 0.0
-        self._newcomers: dict[asyncio.Future[Permit], int] = {}
-        self._returners: dict[asyncio.Future[Permit], int] = {}
+            self._log = deque(_from_former_process(reservation))
+        self._unconfirmed: deque[tuple[float, LoggedRequest]] = deque()
+        """Requests that the server may not have read yet, and when they were sent."""
+        self._paused_until = -math.inf
+        self._throttled_until = -math.inf
+        self._throttled_interval = 0.0
+        self._waiting: dict[asyncio.Future[Permit], int] = {}
+        self._waiting_retries: dict[asyncio.Future[Permit], int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    async def take(self, tokens: int = 1, *, again: bool = False) -> Permit:
-        """Wait for a permit with room for at least one text of so many tokens.
+    async def acquire(self, tokens: int = 1, *, retry: bool = False) -> Permit:
+        """Wait for a permit with room for at least one text of `tokens`.
 
-        `again` is for a further try of a request that holds its place already: it takes no second one, and goes
-        before newcomers, who may be waiting for the very place it holds.
+        `retry` is for a further try of a request that already counts as in flight: it does not count again, and goes
+        before new requests, which may be waiting for its place.
         """
         tokens = min(tokens, self._tokens)
-        if permit := self._at_once(tokens, again=again):
+        if permit := self._grant_now(tokens, retry=retry):
             return permit
         future: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
-        line = self._returners if again else self._newcomers
+        line = self._waiting_retries if retry else self._waiting
         line[future] = tokens
         self._serve()
         try:
             return await future
         except asyncio.CancelledError:
             if line.pop(future, None) is None and not future.cancelled():
-                self.give_back(future.result())  # granted in the moment of leaving
+                self.cancel(future.result())  # granted while it was cancelled
             self._serve()
             raise
 
-    def take_now(self, tokens: int = 1) -> Permit | None:
-        """A permit, if one can be had without waiting."""
-        return self._at_once(min(tokens, self._tokens), again=False)
+    def try_acquire(self, tokens: int = 1) -> Permit | None:
+        """A permit, if there is one without waiting."""
+        return self._grant_now(min(tokens, self._tokens), retry=False)
 
-    def load(self, permit: Permit, *, texts: int, tokens: int) -> None:
-        """Say what the request carries; the rest of the room is free again."""
+    def fill(self, permit: Permit, *, texts: int, tokens: int) -> None:
+        """Set what the request carries. The rest of the room is free again."""
         self._texts_left += permit.texts - texts
         self._tokens_left += permit.tokens - tokens
-        permit.texts, permit.counted.tokens = texts, tokens
+        permit.texts, permit.logged.tokens = texts, tokens
         self._serve()
 
-    def leave(self, permit: Permit) -> bool:
-        """Whether a request may leave under this permit, now; then it has left.
+    def try_send(self, permit: Permit) -> bool:
+        """Mark the request as sent, if it may be sent under this permit now.
 
-        It may not if it comes too late, or if another one has left under it: see `renew`.
+        It may not if the permit has lapsed, or if a request was sent under it already: see `renew`.
         """
         if self._log is None:
             return True
-        counted, now = permit.counted, self._clock()
-        if counted.left or now > counted.leave_by:
+        logged, now = permit.logged, self._clock()
+        if logged.sent or now > logged.send_by:
             return False
-        counted.left, counted.expires = True, now + _SILENCE + _WINDOW
-        self._unheard.append((now, counted))
+        logged.sent, logged.expires = True, now + _MAX_STALL + _WINDOW
+        self._unconfirmed.append((now, logged))
         return True
 
     async def renew(self, permit: Permit) -> None:
-        """Wait until a request that may not leave yet can be let leave; it keeps its place and goes before newcomers."""
+        """Wait for a new permit for a request that could not be sent. It keeps its place and goes before new requests."""
         tokens = permit.tokens
-        if not permit.counted.left:
-            self._forget(permit.counted)
-        permit.counted = (await self.take(tokens, again=True)).counted
+        if not permit.logged.sent:
+            self._unlog(permit.logged)
+        permit.logged = (await self.acquire(tokens, retry=True)).logged
 
-    def answered(self, permit: Permit) -> None:
-        """The reply to the last request under this permit has begun."""
+    def reply_started(self, permit: Permit) -> None:
+        """Note that the reply to the last request under this permit has begun."""
         if self._log is None:
             return
         now = self._clock()
-        permit.counted.expires = min(permit.counted.expires, now + _WINDOW)
-        while self._unheard and self._unheard[0][0] <= now - MARGIN:
-            _, counted = self._unheard.popleft()
-            counted.expires = min(counted.expires, now + MARGIN + _WINDOW)
+        permit.logged.expires = min(permit.logged.expires, now + _WINDOW)
+        while self._unconfirmed and self._unconfirmed[0][0] <= now - MARGIN:
+            _, logged = self._unconfirmed.popleft()
+            logged.expires = min(logged.expires, now + MARGIN + _WINDOW)
         self._serve()
 
-    def done(self, permit: Permit) -> None:
-        """Nothing more is to come: the reply is complete, or the request has failed or been given up."""
-        counted = permit.counted
-        if not counted.left:
-            counted.expires = min(counted.expires, self._clock() + _WINDOW)
+    def release(self, permit: Permit) -> None:
+        """End a request: the reply is complete, or the request failed or was cancelled."""
+        logged = permit.logged
+        if not logged.sent:
+            logged.expires = min(logged.expires, self._clock() + _WINDOW)
         if self._log is None:
-            self._tokens_left += counted.tokens
-        self._leave_place(permit)
+            self._tokens_left += logged.tokens
+        self._free_place(permit)
 
-    def give_back(self, permit: Permit) -> None:
-        """Nothing was sent."""
-        self._forget(permit.counted)
-        self._leave_place(permit)
+    def cancel(self, permit: Permit) -> None:
+        """Give back a permit under which nothing was sent."""
+        self._unlog(permit.logged)
+        self._free_place(permit)
 
-    def slow_down(self, seconds: float, remaining: int = 0) -> None:
-        """Heed the upstream: at most `remaining` more requests within the next `seconds`."""
+    def throttle(self, seconds: float, remaining: int = 0) -> None:
+        """Send at most `remaining` more requests in the next `seconds`, as the upstream requires."""
         until = self._clock() + seconds
         if remaining <= 0:
-            self._shut_until = max(self._shut_until, until)
+            self._paused_until = max(self._paused_until, until)
         else:
-            self._slowed_until, self._slowed_interval = until, seconds / remaining
+            self._throttled_until, self._throttled_interval = until, seconds / remaining
         self._serve()
 
-    def spent(self) -> int:
-        """Requests that count at this moment: within the minute, or not answered yet. 0 where none are counted."""
+    def used(self) -> int:
+        """Requests that count now: within the minute, or not answered yet. 0 without a limit."""
         self._expire(self._clock())
         return len(self._log or ())
 
-    def wait_estimate(self, requests: int = 1) -> float:
-        """Seconds until the last of so many further permits can be had, at the earliest."""
+    def estimate_wait(self, requests: int = 1) -> float:
+        """Seconds until the last of `requests` further permits is granted, at the earliest."""
         now = self._clock()
         self._expire(now)
-        requests += len(self._newcomers) + len(self._returners)
+        requests += len(self._waiting) + len(self._waiting_retries)
         if requests <= 0:
             return 0.0
-        first = max(now, self._shut_until, self._slot - self._saved_up)
-        due = max(self._slot, first) - self._saved_up
-        last = max(first, due + self._spaced(requests - 1, first, due))
+        first = max(now, self._paused_until, self._next_slot - self._burst_seconds)
+        due = max(self._next_slot, first) - self._burst_seconds
+        last = max(first, due + self._spacing(requests - 1, first, due))
         full = len(self._log or ()) + requests - self._requests
         if self._log and full > 0:
             expires = self._log[min(full, len(self._log)) - 1].expires
-            last = max(last, min(expires, now + _WINDOW))  # the server may answer at any moment
+            last = max(last, min(expires, now + _WINDOW))  # the server may reply at any moment
         return last - now
 
-    def _at_once(self, tokens: int, *, again: bool) -> Permit | None:
+    def _grant_now(self, tokens: int, *, retry: bool) -> Permit | None:
         now = self._clock()
-        if self._returners or self._newcomers or self._due(now, tokens, again=again) > now + _EARLY:
+        if self._waiting_retries or self._waiting or self._due(now, tokens, retry=retry) > now + _EARLY:
             return None
-        return self._grant(now, now, tokens, again=again)
+        return self._grant(now, now, tokens, retry=retry)
 
-    def _due(self, now: float, tokens: int, *, again: bool) -> float:
-        """When a permit can be had: a time, maybe past, or infinity while it needs something else to happen first."""
-        if not again and (self._places_left <= 0 or self._texts_left <= 0):
+    def _due(self, now: float, tokens: int, *, retry: bool) -> float:
+        """When a permit can be granted: a time, maybe past, or infinity while it depends on something other than time."""
+        if not retry and (self._requests_left <= 0 or self._texts_left <= 0):
             return math.inf
         self._expire(now)
-        due = max(self._shut_until, self._slot - self._saved_up)
+        due = max(self._paused_until, self._next_slot - self._burst_seconds)
         missing = tokens - self._tokens_left
         if self._log and len(self._log) >= self._requests:
             due = max(due, self._log[len(self._log) - self._requests].expires)
-        for counted in self._log or () if missing > 0 else ():
-            due = max(due, counted.expires)  # it goes no sooner than those before it
-            missing -= counted.tokens
+        for logged in self._log or () if missing > 0 else ():
+            due = max(due, logged.expires)  # entries leave the log in order
+            missing -= logged.tokens
             if missing <= 0:
                 break
-        if due <= now + _EARLY and self._reserve is not None and not self._reserve.ready(self._serve):
+        if due <= now + _EARLY and self._reservation is not None and not self._reservation.ready(self._serve):
             return math.inf
         return due
 
-    def _grant(self, now: float, since: float, tokens: int, *, again: bool) -> Permit:
-        """Take the slot that was due `since`: a timer that fires late must not slow the rate."""
+    def _grant(self, now: float, since: float, tokens: int, *, retry: bool) -> Permit:
+        """Use the slot that was due `since`: a timer that fires late must not slow the rate."""
         interval = self._pace(now)
-        self._slot = max(self._slot, since, now - _LATE) + interval
-        counted = LoggedRequest(
-            expires=now + _LEAD + _SILENCE + _WINDOW,
-            tokens=tokens if again else min(self._tokens_left, _MOST),
-            leave_by=now + _LEAD,
+        self._next_slot = max(self._next_slot, since, now - _LATE) + interval
+        logged = LoggedRequest(
+            expires=now + _MAX_LEAD + _MAX_STALL + _WINDOW,
+            tokens=tokens if retry else min(self._tokens_left, _MAX_PER_REQUEST),
+            send_by=now + _MAX_LEAD,
         )
-        permit = Permit(self, counted)
+        permit = Permit(self, logged)
         self._tokens_left -= permit.tokens
-        if not again:
-            permit.place, permit.texts = True, min(self._texts_left, _MOST)
-            self._places_left -= 1
+        if not retry:
+            permit.in_flight, permit.texts = True, min(self._texts_left, _MAX_PER_REQUEST)
+            self._requests_left -= 1
             self._texts_left -= permit.texts
         if self._log is not None:
-            self._log.append(counted)
-        if self._reserve is not None:
-            self._reserve.spend()
+            self._log.append(logged)
+        if self._reservation is not None:
+            self._reservation.spend()
         return permit
 
     def _serve(self, *, on_time: bool = False) -> None:
-        """Grant what is due, and set the timer for what is next. `on_time`: nothing but time was waited for."""
+        """Grant what is due, and set the timer for what is next. `on_time`: a timer fired."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        while line := self._returners or self._newcomers:
+        while line := self._waiting_retries or self._waiting:
             future, tokens = next(iter(line.items()))
-            again = line is self._returners
+            retry = line is self._waiting_retries
             now = self._clock()
-            due = self._due(now, tokens, again=again)
+            due = self._due(now, tokens, retry=retry)
             if due > now + _EARLY:
                 if due < math.inf:
                     loop = asyncio.get_running_loop()
@@ -339,39 +338,42 @@ class RateLimiter:
                 return
             del line[future]
             if not future.done():
-                future.set_result(self._grant(now, due if on_time else now, tokens, again=again))
+                future.set_result(self._grant(now, due if on_time else now, tokens, retry=retry))
 
-    def _forget(self, counted: LoggedRequest) -> None:
-        """Nothing left under it, and nothing will."""
-        self._tokens_left += counted.tokens
+    def _unlog(self, logged: LoggedRequest) -> None:
+        self._tokens_left += logged.tokens
         if self._log:
-            if self._log[-1] is counted:
-                self._slot -= self._interval
-            self._log.remove(counted)
+            if self._log[-1] is logged:
+                self._next_slot -= self._interval
+            self._log.remove(logged)
 
-    def _leave_place(self, permit: Permit) -> None:
-        self._places_left += permit.place
+    def _free_place(self, permit: Permit) -> None:
+        self._requests_left += permit.in_flight
         self._texts_left += permit.texts
-        permit.place, permit.texts = False, 0
+        permit.in_flight, permit.texts = False, 0
         self._serve()
 
-    def _spaced(self, steps: int, first: float, due: float) -> float:
-        """Seconds that so many permits take after one that is granted at `first` and was due then."""
+    def _spacing(self, steps: int, first: float, due: float) -> float:
+        """Seconds for `steps` permits after one that is granted at `first` and was due at `due`."""
         pace = self._pace(first)
-        slowed = min(steps, math.ceil((self._slowed_until - due) / pace)) if pace > self._interval else 0
-        return slowed * pace + (steps - slowed) * self._interval
+        throttled = (
+            min(steps, math.ceil((self._throttled_until - due) / pace)) if pace > self._interval else 0
+        )
+        return throttled * pace + (steps - throttled) * self._interval
 
     def _pace(self, now: float) -> float:
-        return max(self._interval, self._slowed_interval) if now < self._slowed_until else self._interval
+        return (
+            max(self._interval, self._throttled_interval) if now < self._throttled_until else self._interval
+        )
 
     def _expire(self, now: float) -> None:
         while self._log and self._log[0].expires <= now:
             self._tokens_left += self._log.popleft().tokens
-        while self._unheard and self._unheard[0][1].expires <= now:
-            self._unheard.popleft()
+        while self._unconfirmed and self._unconfirmed[0][1].expires <= now:
+            self._unconfirmed.popleft()
 
 
-def _inherited(reserve: Reserve | None) -> Iterator[LoggedRequest]:
-    """What a former rate limit, or a former process, has sent."""
-    for expires, requests in reserve.spent() if reserve else ():
-        yield from (LoggedRequest(expires, left=True) for _ in range(requests))
+def _from_former_process(reservation: Reservation | None) -> Iterator[LoggedRequest]:
+    """What a former process, or a former limiter of this process, has sent."""
+    for expires, requests in reservation.spent() if reservation else ():
+        yield from (LoggedRequest(expires, sent=True) for _ in range(requests))

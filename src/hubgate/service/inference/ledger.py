@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from hubgate.core.traffic.rate_limiter import PERMIT_SECONDS
-from hubgate.core.traffic.reservations import Reserve
+from hubgate.core.traffic.reservations import Reservation
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.ports import Clock, Notes
 
@@ -38,7 +38,7 @@ class Ledger:
         self._store = store
         self._former = dict(former)
         """What a former process wrote down, of rate limits that were not asked for yet."""
-        self._reserves: dict[str, Reserve] = {}
+        self._reservations: dict[str, Reservation] = {}
         self._clock = clock
         self._wall_clock = wall_clock
         self._saved = self._failing = False
@@ -63,14 +63,14 @@ class Ledger:
                 former[key] = left
         return cls(store, former, clock, wall_clock)
 
-    def reserve(self, key: str, requests_per_minute: int) -> Reserve:
+    def reservation(self, key: str, requests_per_minute: int) -> Reservation:
         """The reserve of a rate limit, the same for each that has this key."""
-        if key not in self._reserves:
+        if key not in self._reservations:
             former = self._former.pop(key, ())
-            self._reserves[key] = Reserve(
-                requests_per_minute, former, self.save, self._clock, counts=PERMIT_SECONDS
+            self._reservations[key] = Reservation(
+                requests_per_minute, former, self.save, self._clock, permit_seconds=PERMIT_SECONDS
             )
-        return self._reserves[key]
+        return self._reservations[key]
 
     async def save(self) -> None:
         """Write everything down. If that fails it is logged, and the gateway goes on."""
@@ -91,15 +91,17 @@ class Ledger:
 
     async def close(self) -> None:
         """Write down exactly what was sent, once nothing more is."""
-        for reserve in self._reserves.values():
-            await reserve.close()
+        for reservation in self._reservations.values():
+            await reservation.close()
         if self._saved:
             await self.save()
 
     def _written(self) -> str:
         now = self._clock()
         ahead = self._wall_clock() - now
-        records = self._former | {key: reserve.record() for key, reserve in self._reserves.items()}
+        records = self._former | {
+            key: reservation.record() for key, reservation in self._reservations.items()
+        }
         current = {
             key: [(until + ahead, requests) for until, requests in record if until > now]
             for key, record in records.items()

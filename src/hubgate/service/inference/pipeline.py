@@ -37,7 +37,7 @@ from hubgate.core.queue.generation_queue import GenerationQueue
 from hubgate.core.token_counts import TokenCountStep
 from hubgate.core.traffic.circuit_breaker import BreakerGate, BreakerMonitor, CircuitBreaker
 from hubgate.core.traffic.rate_limiter import RateLimiter
-from hubgate.core.traffic.reservations import Reserve
+from hubgate.core.traffic.reservations import Reservation
 from hubgate.core.traffic.retry import Retrier, RetryStep
 from hubgate.core.vector_guard import VectorGuard
 from hubgate.domain.calls import Call, InputType, Result
@@ -73,7 +73,7 @@ class Health:
     """What is known of an endpoint's server without asking it."""
 
     limiter: RateLimiter
-    retries: Retrier
+    retrier: Retrier
     breaker: CircuitBreaker
 
 
@@ -135,7 +135,7 @@ class Pipelines:
         answer: Handler = _Timely(upstream, self._clock)
         if endpoint.source in _ELSEWHERE:
             health = self._health(target)
-            watched = BreakerMonitor(RetryStep(upstream, health.retries), health.breaker)
+            watched = BreakerMonitor(RetryStep(upstream, health.retrier), health.breaker)
             queue = BatchQueue(
                 watched,
                 limiter=health.limiter,
@@ -145,7 +145,7 @@ class Pipelines:
             answer = BreakerGate(_Patient(queue, self._clock), health.breaker)
         elif endpoint.is_rate_limited:
             # No server bounds a request here, so a call is one, however many texts it has.
-            limits = replace(_limits(endpoint, self._max_reply_bytes), batch_texts=_MOST_TEXTS)
+            limits = replace(_limits(endpoint, self._max_reply_bytes), max_texts=_MOST_TEXTS)
             limiter = self._limiter(target)
             queue = BatchQueue(upstream, limiter=limiter, limits=limits, clock=self._clock)
             answer = _Patient(queue, self._clock)
@@ -169,21 +169,21 @@ class Pipelines:
 
     def _build_writing(self, target: Target, writer: TextGenerator) -> Pipeline:
         health = self._health(target)
-        turns = GenerationQueue(health.limiter, clock=self._clock)
+        queue = GenerationQueue(health.limiter, clock=self._clock)
         writing = GenerationPipeline(
             writer,
-            turns=turns,
-            retries=health.retries,
+            queue=queue,
+            retrier=health.retrier,
             breaker=health.breaker,
-            patience=WRITING_PATIENCE,
+            default_timeout=WRITING_PATIENCE,
             clock=self._clock,
         )
-        return Pipeline(answer=_writes, generation=writing, queue=turns, health=health)
+        return Pipeline(answer=_writes, generation=writing, queue=queue, health=health)
 
     def _health(self, target: Target) -> Health:
         limiter = self._limiter(target)
-        retries = Retrier(limiter, patient=target.endpoint.fallback is None, clock=self._clock)
-        return Health(limiter=limiter, retries=retries, breaker=CircuitBreaker(clock=self._clock))
+        retrier = Retrier(limiter, patient=target.endpoint.fallback is None, clock=self._clock)
+        return Health(limiter=limiter, retrier=retrier, breaker=CircuitBreaker(clock=self._clock))
 
     def _limiter(self, target: Target) -> RateLimiter:
         """One for all endpoints of the same address, token and rate, as in Elasticsearch."""
@@ -205,17 +205,17 @@ class Pipelines:
                 max_concurrent_requests=endpoint.max_concurrent_requests,
                 max_concurrent_texts=spec_of(endpoint.facts.engine).max_concurrent_texts,
                 burst=endpoint.burst,
-                reserve=self._reserve(key, endpoint.requests_per_minute),
+                reservation=self._reservation(key, endpoint.requests_per_minute),
                 clock=self._clock,
             )
         return limiter
 
-    def _reserve(self, key: tuple[object, ...], requests_per_minute: int | None) -> Reserve | None:
+    def _reservation(self, key: tuple[object, ...], requests_per_minute: int | None) -> Reservation | None:
         if self._ledger is None or requests_per_minute is None:
             return None
         # Four bytes tell rate limits apart, and are too few to find a token by.
         digest = hashlib.blake2b(repr(key).encode(), digest_size=4).hexdigest()
-        return self._ledger.reserve(digest, requests_per_minute)
+        return self._ledger.reservation(digest, requests_per_minute)
 
 
 async def _writes(call: Call) -> Result:
@@ -290,11 +290,9 @@ def identity(endpoint: Endpoint) -> list[str | None]:
 def _limits(endpoint: Endpoint, max_reply_bytes: int) -> BatchLimits:
     """What one request may carry, so that the server takes it and its reply is not too large."""
     facts, usual = endpoint.facts, BatchLimits()
-    texts = facts.max_batch_texts or usual.batch_texts
+    texts = facts.max_batch_texts or usual.max_texts
     if endpoint.task is not Task.TEXT_EMBEDDING:
-        return replace(usual, batch_texts=texts)
+        return replace(usual, max_texts=texts)
     vectors = max_vectors(max_reply_bytes, facts.dimensions)
     sends_token_vectors = POOLED_HERE in facts.warnings
-    return replace(
-        usual, batch_texts=min(texts, vectors), batch_tokens=vectors if sends_token_vectors else None
-    )
+    return replace(usual, max_texts=min(texts, vectors), max_tokens=vectors if sends_token_vectors else None)

@@ -148,7 +148,7 @@ class PooledClient:
                 async with asyncio.timeout_at(until):
                     connection = await self._connect(way)
             self._busy.add(connection)
-            if request.permit is None or request.permit.leave():
+            if request.permit is None or request.permit.try_send():
                 return connection, until
             try:
                 await request.permit.renew()  # connecting took too long; nothing was sent
@@ -212,7 +212,7 @@ class PooledClient:
 
 def _note_reply(request: HttpRequest) -> None:
     if request.permit is not None:
-        request.permit.answered()
+        request.permit.reply_started()
 
 
 async def _body(connection: Connection, pieces: list[bytes], bound: int) -> bytes:

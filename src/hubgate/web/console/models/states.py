@@ -59,16 +59,16 @@ def state_of(
 
 
 def _elsewhere(endpoint: Endpoint, pipeline: Pipeline, health: Health) -> State:
-    used = min(1.0, health.limiter.spent() / endpoint.requests_per_minute)
+    used = min(1.0, health.limiter.used() / endpoint.requests_per_minute)
     waiting = pipeline.queue.queued_calls if pipeline.queue else 0
     cause = health.breaker.cause
     if cause is not None:
         kind = Kind.PAUSED if cause is Cause.PAUSED else Kind.FAILING
         return State(kind=kind, cause=cause, waiting=waiting, used=used)
-    if health.retries.waking:
+    if health.retrier.waking:
         return State(kind=Kind.WAKING, waiting=waiting, used=used)
     if waiting:
         limiter = health.limiter
-        seconds = max(1, round(limiter.wait_estimate(0) or limiter.wait_estimate()))
+        seconds = max(1, round(limiter.estimate_wait(0) or limiter.estimate_wait()))
         return State(kind=Kind.WAITING, seconds=seconds, waiting=waiting, used=used)
     return State(kind=Kind.RUNNING, used=used)
