@@ -69,7 +69,7 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
         sources = ModelSources(settings)
         if memory := _memory(settings):
             closing.push_async_callback(memory.close)
-            store.when_full(memory.give_way)
+            store.when_full(memory.free_space)
         counters = TokenizerFiles(settings.tokenizers, hf_endpoint=settings.hf_endpoint)
         ledger = await Ledger.load(store, time.monotonic)
         closing.push_async_callback(ledger.close)

@@ -141,7 +141,7 @@ def test_the_use_is_told_as_csv_by_a_gate_that_does_not_run(settings: Settings, 
         gate.request("POST", "/hf/words/embed", {"inputs": ["é"]})
     (line,) = csv.DictReader(hubgate("usage", "--csv").out.splitlines())
     assert (line["endpoint"], line["requests"]) == ("words", "1")
-    assert "Use cannot be told by [moon]" in hubgate("usage", "--csv", "--by", "moon").err
+    assert "Usage cannot be grouped by [moon]" in hubgate("usage", "--csv", "--by", "moon").err
 
 
 def test_use_and_changes_are_shown(gate: RunningGateway, hubgate: Command) -> None:

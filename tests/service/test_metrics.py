@@ -76,7 +76,7 @@ def test_queues_and_caches_are_read_when_somebody_looks() -> None:
 
 
 def test_the_number_of_series_is_bounded_however_many_endpoints_come_and_go() -> None:
-    meter = Meter(lambda: LIVE, most_series=10)
+    meter = Meter(lambda: LIVE, max_series=10)
     for number in range(25):
         meter.observe("openai", f"e{number}", "ok", seconds=0.1)
     counted = lines(meter, "hubgate_requests_total")

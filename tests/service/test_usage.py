@@ -20,7 +20,7 @@ from hubgate.domain.errors import InvalidRequest, StoreFailed
 from hubgate.domain.records import DAY, HOUR, LATENCY_BOUNDS, Latency, UsageQuery
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipelines
-from hubgate.service.usage import MOST_ROWS, PAGE_ROWS, Usage
+from hubgate.service.usage import MAX_ROWS, PAGE_ROWS, Usage
 from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ async def test_what_cannot_be_grouped_or_is_too_much_is_refused(store: SqlStore)
     usage = opened(store, Hands())
     with pytest.raises(InvalidRequest, match=r"by \[moon\]"):
         await usage.report(asked("moon"))
-    for number in range(MOST_ROWS + 1):
+    for number in range(MAX_ROWS + 1):
         called(usage, key=str(number))
     with pytest.raises(InvalidRequest, match="more than 10000 rows"):
         await usage.report(asked("key"))

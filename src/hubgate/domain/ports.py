@@ -1,56 +1,48 @@
-"""The shapes between floors: what the service needs from below, without knowing how it is done."""
+"""The interfaces between floors: what the service needs from the floors below."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from hubgate.domain.calls import CachedVector, Call, Generated, GenerationCall, Result, WireFormat
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import Endpoint, Facts, Target
 from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelSearch
-from hubgate.domain.records import AuditLog, ConnectionStore, Key, UsageStore
+from hubgate.domain.records import Change, Connection, Key, Slot, Tally, UsageQuery, UsageRow
 from hubgate.domain.secret import Secret
 
 
 class Handler(Protocol):
-    """A call goes in, its result comes out: the one shape between a face and a model."""
+    """Handles calls about texts. Every step of a pipeline is one."""
 
     async def __call__(self, call: Call) -> Result:
-        """Answer one call.
-
-        Raises:
-            HubgateError: it cannot be answered.
-        """
+        """Raises: HubgateError."""
         ...
 
 
 class Upstream(Handler, Protocol):
-    """The last answer: the model itself."""
+    """The last handler of a pipeline: the model itself."""
 
     async def close(self) -> None:
-        """Free what is held: connections, a process."""
+        """Free connections and processes."""
         ...
 
 
 class Events(Protocol):
-    """Generated text as it comes. Who opened it closes it, also when nothing was read of it.
+    """A stream of generated text. Whoever opened it must close it, even if nothing was read.
 
-    Each item is the payloads (JSON objects, in the wire_format, without `data:` and without `[DONE]`) that arrived
-    together. A failure in the middle is raised while it is read: it is a `HubgateError`.
+    Each item is the payloads that arrived together: JSON objects in `wire_format`, without `data:` and `[DONE]`.
+    If the stream fails, reading it raises `HubgateError`.
     """
 
     @property
-    def wire_format(self) -> WireFormat:
-        """How the payloads are written."""
-        ...
+    def wire_format(self) -> WireFormat: ...
 
-    def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
-        """The payloads, as they arrive."""
-        ...
+    def __aiter__(self) -> AsyncIterator[Sequence[bytes]]: ...
 
     async def aclose(self) -> None:
-        """End it, and free what it holds; a second time does nothing."""
+        """End the stream and free its connection. Idempotent."""
         ...
 
 
@@ -58,19 +50,11 @@ class TextGenerator(Protocol):
     """A model that generates text."""
 
     async def generate(self, call: GenerationCall) -> Generated:
-        """Return the whole reply.
-
-        Raises:
-            HubgateError: the call failed.
-        """
+        """Return the complete reply. Raises: HubgateError."""
         ...
 
     async def stream(self, call: GenerationCall) -> Events:
-        """Start a streamed reply: returns once the model's server has accepted the request.
-
-        Raises:
-            HubgateError: the call failed.
-        """
+        """Start a streamed reply: returns once the model's server has accepted the request. Raises: HubgateError."""
         ...
 
     async def close(self) -> None:
@@ -79,54 +63,54 @@ class TextGenerator(Protocol):
 
 
 Model: TypeAlias = "Upstream | TextGenerator"
-"""The task of an endpoint says which of them it is."""
+"""Which of the two depends on the endpoint's task."""
 
 
 class Sources(Protocol):
-    """How models are reached."""
+    """Opens models, wherever they run."""
 
     @property
     def hugging_face(self) -> Sequence[str]:
-        """The hosts of Hugging Face, those that the settings name included: see `hubgate.domain.token_hosts`."""
+        """The hosts of Hugging Face, including those from the settings: see `hubgate.domain.token_hosts`."""
         ...
 
     def token_route(self, endpoint: Endpoint) -> Sequence[str]:
-        """The origins that an endpoint's token is sent to: its server's, and its proxy's.
+        """The origins that an endpoint's token is sent to: its server, and its proxy.
 
         Raises:
-            InvalidEndpoint: its URL cannot be used.
+            InvalidEndpoint: its URL is invalid.
         """
         ...
 
     async def detect(self, target: Target) -> Facts:
-        """Ask where the endpoint runs what it is. No model work, except where there is no other way.
+        """Detect the engine and the model, if possible without running the model.
 
         Raises:
-            HubgateError: unreachable, or not a server that is known; says why and what to do.
+            HubgateError: the server is unreachable or unknown.
         """
         ...
 
     def reach(self, endpoint: Endpoint) -> AsyncIterator[Step]:
-        """Go the way to where the endpoint runs, without asking anything there: each step once it is done.
+        """Connect to where the endpoint runs without sending a request; yields each completed step.
 
         Raises:
-            HubgateError: the next step fails.
+            HubgateError: the next step failed.
         """
         ...
 
     async def runs(self, target: Target) -> bool:
-        """Whether its server is known to run, so that no question wakes it; never asks the server itself."""
+        """Whether its server is known to be running. Never contacts the server, which would wake it."""
         ...
 
     def open(self, target: Target) -> Upstream:
-        """The upstream of an endpoint whose facts are known, for a task about texts. Does no I/O."""
+        """Open a model for calls about texts. The endpoint's facts must be known. Does no I/O."""
         ...
 
     def open_generator(self, target: Target) -> TextGenerator:
-        """The same for an endpoint whose task is to write.
+        """Open a model that generates text. The endpoint's facts must be known. Does no I/O.
 
         Raises:
-            InvalidEndpoint: nothing there writes.
+            InvalidEndpoint: the engine does not generate text.
         """
         ...
 
@@ -136,40 +120,40 @@ class Sources(Protocol):
 
 
 class Counter(Protocol):
-    """Counts tokens as a model does, without asking it."""
+    """A model's tokenizer, run by hubgate, for counting tokens."""
 
     async def __call__(self, texts: Sequence[str], limit: int | None) -> Sequence[int] | None:
-        """The tokens of each text, uncut and special ones included; `None` where they cannot be counted.
+        """The token count of each text, untruncated and including special tokens; `None` if counting failed.
 
-        Beyond `limit` a number only says that it is exceeded.
+        A count above `limit` only means that it is exceeded.
         """
         ...
 
 
 class Counters(Protocol):
-    """What counts the tokens of each model."""
+    """Provides the token counter of each model."""
 
     async def learn(self, target: Target) -> Facts:
-        """Get what it takes to count for an endpoint whose facts are known, once; its facts with what was learned.
+        """Fetch the tokenizer of an endpoint, and return the facts with what was learned.
 
-        Takes a few seconds at most and never fails: without it, the facts say so.
+        Takes a few seconds at most and never fails: without a tokenizer, the facts say so.
         """
         ...
 
     def open(self, endpoint: Endpoint) -> Counter | None:
-        """The counter of an endpoint; `None` if there is none. Does no I/O."""
+        """The counter of an endpoint, if there is one. Does no I/O."""
         ...
 
 
 class Hub(Protocol):
-    """Hugging Face's own interfaces: what is there to be registered, and what a token may do.
+    """Hugging Face's APIs, for finding models. Nothing else depends on them.
 
-    Nothing else needs it. Tokens are those that are given, never one of the environment. Every method raises
-    `UpstreamError` when it is not reached or refuses, with its cause and when to ask again.
+    Only the given tokens are used, never one of the environment. Every method raises `UpstreamError` if a request
+    fails.
     """
 
     async def search(self, wanted: ModelSearch, token: Secret | None) -> Sequence[ModelCard]:
-        """Models that do one of the gate's tasks, trending first; remembered for minutes.
+        """Models for a task that hubgate supports, trending first. Cached for minutes.
 
         Raises:
             InvalidRequest: the limit is out of range.
@@ -177,59 +161,55 @@ class Hub(Protocol):
         ...
 
     async def model(self, name: str, token: Secret | None) -> ModelCard:
-        """One model, by its name or a link to it, with what its files tell; remembered for minutes.
+        """A model by name or link, with details from its files. Cached for minutes.
 
         Raises:
-            InvalidRequest: this can be no name.
-            NotFound: there is no such model, or the token may not see it.
+            InvalidRequest: the name is invalid.
+            NotFound: there is no such model, or the token may not access it.
         """
         ...
 
     async def whoami(self, token: Secret) -> HubUser:
-        """Whose a token is, and what it may do; remembered for minutes."""
+        """The owner and the permissions of a token. Cached for minutes."""
         ...
 
     async def deployments(self, namespace: str | None, token: Secret) -> Sequence[Deployment]:
-        """The Inference Endpoints of a user or an organisation; without one, all that the token may see.
+        """The Inference Endpoints of a user or organization; without one, all that the token can access.
 
         Raises:
-            InvalidRequest: this can be no namespace.
+            InvalidRequest: the namespace is invalid.
         """
         ...
 
     async def resume(self, namespace: str, name: str, token: Secret) -> Deployment:
-        """Wake a paused Inference Endpoint; how it is now.
+        """Resume a paused Inference Endpoint; returns its new state.
 
         Raises:
-            InvalidRequest: these can be no names.
+            InvalidRequest: a name is invalid.
         """
         ...
 
-    async def close(self) -> None:
-        """Close all connections."""
-        ...
+    async def close(self) -> None: ...
 
 
 class Clock(Protocol):
-    """Seconds that never go back."""
+    """A monotonic clock in seconds."""
 
-    def __call__(self) -> float:
-        """Now."""
-        ...
+    def __call__(self) -> float: ...
 
 
 class VectorCache(Protocol):
-    """Vectors remembered by key; a key is 32 bytes, a digest of all that shapes the vector.
+    """Vectors by key. A key is 32 bytes, a digest of everything that determines the vector.
 
-    Both methods raise `StoreFailed` when what is behind them cannot be used.
+    Both methods raise `StoreFailed`.
     """
 
     async def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, CachedVector]:
-        """Those that are remembered."""
+        """The entries that exist."""
         ...
 
     async def put_many(self, vectors: Mapping[bytes, CachedVector]) -> None:
-        """Remember these; the oldest go when there is no room."""
+        """Add entries, evicting the oldest if the cache is full."""
         ...
 
 
@@ -237,114 +217,126 @@ class VectorDisk(VectorCache, Protocol):
     """The part of the vector cache that survives a restart."""
 
     async def stats(self) -> Mapping[str, int]:
-        """What it holds, and how often it helped."""
+        """Entries, bytes, hits and misses."""
         ...
 
     async def clear(self) -> None:
-        """Forget everything.
-
-        Raises:
-            StoreFailed: it cannot be cleared.
-        """
+        """Raises: StoreFailed."""
         ...
 
-    async def give_way(self) -> None:
-        """Free the disk, which is full."""
+    async def free_space(self) -> None:
+        """Delete the file, because the disk is full."""
         ...
 
     async def close(self) -> None:
-        """Write what is waiting, and let go."""
+        """Write pending entries and close the file."""
         ...
 
 
 class Notes(Protocol):
-    """Small facts about this gateway that survive a restart.
+    """Small values that survive a restart. Both methods raise `StoreFailed`."""
 
-    Both methods raise `StoreFailed` when the database cannot be used.
-    """
+    async def note(self, name: str) -> str | None: ...
 
-    async def note(self, name: str) -> str | None:
-        """The fact of this name, if there is one."""
+    async def set_note(self, name: str, value: str) -> None: ...
+
+
+class ConnectionStore(Protocol):
+    """Stored connections, with tokens in plain text. All methods raise `StoreFailed`."""
+
+    async def all(self) -> Sequence[Connection]:
+        """All connections, sorted by name."""
         ...
 
-    async def set_note(self, name: str, value: str) -> None:
-        """Remember a fact."""
+    async def put(self, connection: Connection) -> None:
+        """Add or replace a connection. Without a token the stored one stays."""
+        ...
+
+    async def remove(self, name: str) -> None: ...
+
+
+class UsageStore(Protocol):
+    """Stored usage. All methods are atomic and raise `StoreFailed`."""
+
+    async def add(self, tallies: Mapping[Slot, Tally]) -> None:
+        """Add to the hourly tallies."""
+        ...
+
+    async def read(
+        self, query: UsageQuery, limit: int, after: tuple[str | int, ...] | None = None
+    ) -> Sequence[UsageRow]:
+        """At most `limit` rows, sorted by group, starting after the group `after`."""
+        ...
+
+    async def roll(self, now: float) -> None:
+        """Merge old hours into days, and delete old days."""
+        ...
+
+
+class AuditLog(Protocol):
+    """All methods raise `StoreFailed`."""
+
+    async def record(self, verb: str, subject: str, changes: Mapping[str, Any] | None = None) -> None:
+        """Log an event other than a stored change; the store logs those itself."""
+        ...
+
+    async def read(self, limit: int, before: int | None = None) -> Sequence[tuple[int, Change]]:
+        """The latest changes with their numbers, newest first, starting below the number `before`."""
         ...
 
 
 class Store(Notes, Protocol):
-    """What survives a restart. Tokens go in and come out open; they are sealed at rest.
-
-    Every method raises `StoreFailed` when the database cannot be used.
-    """
+    """The database. Tokens are passed in plain text and stored encrypted. Every method raises `StoreFailed`."""
 
     @property
-    def connections(self) -> ConnectionStore:
-        """Named tokens."""
-        ...
+    def connections(self) -> ConnectionStore: ...
 
     @property
-    def usage(self) -> UsageStore:
-        """How much endpoints were used."""
-        ...
+    def usage(self) -> UsageStore: ...
 
     @property
-    def audit(self) -> AuditLog:
-        """Who changed what."""
-        ...
+    def audit(self) -> AuditLog: ...
 
     async def endpoints(self) -> Sequence[Target]:
-        """All endpoints, each with its own token; one that uses a connection has none."""
+        """All endpoints with their own tokens."""
         ...
 
     async def add_endpoint(self, target: Target) -> None:
-        """Store a new endpoint.
-
-        Raises:
-            EndpointExists: the name is taken.
-        """
+        """Raises: EndpointExists."""
         ...
 
     async def save_endpoint(self, target: Target) -> None:
-        """Replace the endpoint of this name, and its token."""
+        """Replace the endpoint of this name and its token."""
         ...
 
-    async def remove_endpoint(self, name: str) -> None:
-        """Forget an endpoint and its token."""
-        ...
+    async def remove_endpoint(self, name: str) -> None: ...
 
     async def keys(self) -> Sequence[Key]:
         """All gateway keys that are not revoked."""
         ...
 
     async def add_key(self, key: Key) -> None:
-        """Store a new gateway key."""
+        """Raises: InvalidRequest: the name is taken."""
         ...
 
     async def save_key(self, key: Key) -> None:
-        """Replace the gateway key of this id.
-
-        Raises:
-            InvalidRequest: its new name is taken.
-        """
+        """Replace the key of this id. Raises: InvalidRequest: the new name is taken."""
         ...
 
-    async def remove_key(self, key_id: str) -> None:
-        """Revoke a gateway key."""
-        ...
+    async def remove_key(self, key_id: str) -> None: ...
 
     async def touch_keys(self, last_used: Mapping[str, float]) -> None:
-        """Write down when keys were last used, seconds since the epoch by key id."""
+        """Store when keys were last used, in seconds since the epoch by key id."""
         ...
 
     async def reseal(self) -> int:
-        """Seal every token under the newest secret key; how many were re-sealed."""
+        """Re-encrypt every token with the newest secret key; returns how many."""
         ...
 
     async def rotate_secret(self) -> int:
-        """Make a new secret key, unless a rotation was begun, and seal every token under it; how many.
+        """Create a new secret key, unless a rotation is in progress, and re-encrypt every token; returns how many.
 
         Raises:
-            StoreFailed: a new key is needed, and the operator has to give it; says how.
+            StoreFailed: the operator has to provide the new key; the error describes how.
         """
         ...

@@ -6,10 +6,10 @@ Times are seconds since the epoch.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from hubgate.domain.calls import InputType
 from hubgate.domain.secret import Secret
@@ -199,47 +199,3 @@ class Change:
     """The name of the changed object."""
     changes: Mapping[str, Any]
     """`[before, after]` by setting; never a secret."""
-
-
-class ConnectionStore(Protocol):
-    """Stored connections, with tokens in plain text. All methods raise `StoreFailed`."""
-
-    async def all(self) -> Sequence[Connection]:
-        """All connections, sorted by name."""
-        ...
-
-    async def put(self, connection: Connection) -> None:
-        """Add or replace a connection. Without a token the stored one stays."""
-        ...
-
-    async def remove(self, name: str) -> None: ...
-
-
-class UsageStore(Protocol):
-    """Stored usage. All methods are atomic and raise `StoreFailed`."""
-
-    async def add(self, tallies: Mapping[Slot, Tally]) -> None:
-        """Add to the hourly tallies."""
-        ...
-
-    async def read(
-        self, query: UsageQuery, limit: int, after: tuple[str | int, ...] | None = None
-    ) -> Sequence[UsageRow]:
-        """At most `limit` rows, sorted by group, starting after the group `after`."""
-        ...
-
-    async def roll(self, now: float) -> None:
-        """Merge old hours into days, and delete old days."""
-        ...
-
-
-class AuditLog(Protocol):
-    """All methods raise `StoreFailed`."""
-
-    async def record(self, verb: str, subject: str, changes: Mapping[str, Any] | None = None) -> None:
-        """Log an event other than a stored change; the store logs those itself."""
-        ...
-
-    async def read(self, limit: int, before: int | None = None) -> Sequence[tuple[int, Change]]:
-        """The latest changes with their numbers, newest first, starting below the number `before`."""
-        ...

@@ -1,4 +1,4 @@
-"""Counts what the gate does, for Prometheus. A request adds to plain numbers; metrics are made when somebody looks."""
+"""Prometheus metrics. A request only adds to plain numbers; metric objects are built at each scrape."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from hubgate.service.inference.pipeline import Pipeline
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _ENDPOINT = ("endpoint",)
-MOST_SERIES = 10_000
+MAX_SERIES = 10_000
 
 
 @dataclass(slots=True)
-class _Times:
-    """A histogram of seconds."""
-
+class _Histogram:
     counts: list[int] = field(default_factory=lambda: [0] * (len(_SECONDS) + 1))
     total: float = 0.0
 
@@ -29,30 +27,29 @@ class _Times:
         self.counts[bisect_left(_SECONDS, seconds)] += 1
         self.total += seconds
 
-    def merge(self, other: _Times) -> None:
+    def merge(self, other: _Histogram) -> None:
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Up to each bound, as Prometheus wants them."""
+        """Cumulative counts by upper bound, as Prometheus expects."""
         return list(zip((*map(str, _SECONDS), "+Inf"), accumulate(self.counts), strict=True))
 
 
 @dataclass(slots=True)
 class _Tally:
-    """Of one face, endpoint and cause."""
-
     requests: int = 0
     texts: int = 0
     tokens: int = 0
     truncated: int = 0
-    times: _Times = field(default_factory=_Times)
+    times: _Histogram = field(default_factory=_Histogram)
 
 
 class Meter:
-    """The gate's metrics, in a registry of their own. Used on one event loop.
+    """hubgate's metrics, in a registry of their own. Used on one event loop.
 
-    Endpoints come and go, so there is a bound on the series: beyond it all counters begin anew, as after a restart.
+    The number of series is bounded, because endpoints come and go: above it all counters restart, as after a restart of
+    the process.
     """
 
     def __init__(
@@ -60,12 +57,12 @@ class Meter:
         pipelines: Callable[[], Mapping[str, Pipeline]],
         local_memory: Callable[[], Mapping[tuple[str, str], int]] = dict,
         *,
-        most_series: int = MOST_SERIES,
+        max_series: int = MAX_SERIES,
     ) -> None:
-        self._most_series = most_series
+        self._max_series = max_series
         self.tallies: dict[tuple[str, str, str], _Tally] = {}
         """By face, endpoint and cause."""
-        self.waits: dict[str, _Times] = {}
+        self.waits: dict[str, _Histogram] = {}
         """By endpoint."""
         self.in_flight = 0
         self.registry = CollectorRegistry()
@@ -73,11 +70,9 @@ class Meter:
             self.registry.register(collector)
 
     def started(self) -> None:
-        """A request has come."""
         self.in_flight += 1
 
     def ended(self) -> None:
-        """It is answered."""
         self.in_flight -= 1
 
     def observe(
@@ -92,11 +87,11 @@ class Meter:
         truncated: int = 0,
         waited: float = 0.0,
     ) -> None:
-        """Count one answered request. `endpoint` must be the name of a registered one, or empty."""
+        """Count a finished request. `endpoint` must be the name of a registered endpoint, or empty."""
         key = (face, endpoint, cause)
         tally = self.tallies.get(key)
         if tally is None:
-            if len(self.tallies) >= self._most_series:
+            if len(self.tallies) >= self._max_series:
                 self.tallies.clear()
                 self.waits.clear()
             tally = self.tallies[key] = _Tally()
@@ -106,7 +101,7 @@ class Meter:
         tally.truncated += truncated
         tally.times.add(seconds)
         if waited:
-            self.waits.setdefault(endpoint, _Times()).add(waited)
+            self.waits.setdefault(endpoint, _Histogram()).add(waited)
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""
@@ -114,50 +109,49 @@ class Meter:
 
 
 class _Requests(Collector):
-    """What the meter counted."""
+    """The meter's own counts."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
 
     def collect(self) -> Iterator[Metric]:
-        """One family a number."""
         requests = CounterMetricFamily(
             "hubgate_requests",
-            "Requests by their outcome; cause is ok, or why they failed.",
+            "Requests by outcome; cause is ok or the error's cause.",
             labels=("face", "endpoint", "cause"),
         )
-        seconds: dict[tuple[str, ...], _Times] = {}
+        seconds: dict[tuple[str, ...], _Histogram] = {}
         texts: dict[str, int] = {}
         tokens: dict[str, int] = {}
         truncated: dict[str, int] = {}
         for (face, endpoint, cause), tally in self._meter.tallies.items():
             requests.add_metric((face, endpoint, cause), tally.requests)
-            seconds.setdefault((face, endpoint), _Times()).merge(tally.times)
+            seconds.setdefault((face, endpoint), _Histogram()).merge(tally.times)
             texts[endpoint] = texts.get(endpoint, 0) + tally.texts
             tokens[endpoint] = tokens.get(endpoint, 0) + tally.tokens
             truncated[endpoint] = truncated.get(endpoint, 0) + tally.truncated
         yield requests
         yield _histogram(
             "hubgate_request_seconds",
-            "Time from the request's head to its answer.",
+            "Time from the request's headers to the end of its response.",
             ("face", "endpoint"),
             seconds,
         )
-        yield _counter("hubgate_texts", "Texts answered.", texts)
-        yield _counter("hubgate_tokens", "Tokens read, where the engine tells.", tokens)
+        yield _counter("hubgate_texts", "Texts processed.", texts)
+        yield _counter("hubgate_tokens", "Tokens read, if the engine reports them.", tokens)
         yield _counter(
             "hubgate_texts_truncated",
-            "Texts that were cut to what the model reads, where that is known.",
+            "Texts truncated to the model's limit, if known.",
             truncated,
         )
         yield _histogram(
             "hubgate_queue_seconds",
-            "Time that a call stood in the gate's queue; those that did not wait are not counted.",
+            "Time a call waited in the queue; calls that did not wait are not counted.",
             _ENDPOINT,
             {(endpoint,): times for endpoint, times in self._meter.waits.items()},
         )
         yield GaugeMetricFamily(
-            "hubgate_requests_in_flight", "Requests being answered.", value=self._meter.in_flight
+            "hubgate_requests_in_flight", "Requests in flight.", value=self._meter.in_flight
         )
 
 
@@ -169,7 +163,7 @@ def _counter(name: str, words: str, numbers: Mapping[str, int]) -> Metric:
 
 
 def _histogram(
-    name: str, words: str, labels: tuple[str, ...], times: Mapping[tuple[str, ...], _Times]
+    name: str, words: str, labels: tuple[str, ...], times: Mapping[tuple[str, ...], _Histogram]
 ) -> Metric:
     family = HistogramMetricFamily(name, words, labels=labels)
     for values, one in times.items():
@@ -178,56 +172,54 @@ def _histogram(
 
 
 class _Pipelines(Collector):
-    """What the queues and caches count themselves, read when somebody looks."""
+    """The counters of queues and caches."""
 
     def __init__(self, pipelines: Callable[[], Mapping[str, Pipeline]]) -> None:
         self._pipelines = pipelines
 
     def collect(self) -> Iterator[Metric]:
-        """One family a number, one sample an endpoint."""
         waiting = GaugeMetricFamily(
-            "hubgate_queue_texts", "Texts that wait for the rate limit.", labels=_ENDPOINT
+            "hubgate_queue_texts", "Texts waiting for the rate limit.", labels=_ENDPOINT
         )
         calls = GaugeMetricFamily(
-            "hubgate_queue_calls", "Calls that wait for the rate limit.", labels=_ENDPOINT
+            "hubgate_queue_calls", "Calls waiting for the rate limit.", labels=_ENDPOINT
         )
-        flying = GaugeMetricFamily(
-            "hubgate_upstream_in_flight", "Requests at the upstream.", labels=_ENDPOINT
+        in_flight = GaugeMetricFamily(
+            "hubgate_upstream_in_flight", "Requests in flight to the upstream.", labels=_ENDPOINT
         )
-        asked = CounterMetricFamily("hubgate_upstream_requests", "Requests sent upstream.", labels=_ENDPOINT)
+        requests = CounterMetricFamily(
+            "hubgate_upstream_requests", "Requests sent upstream.", labels=_ENDPOINT
+        )
         shared = CounterMetricFamily(
-            "hubgate_upstream_requests_saved", "Calls that went along in another's request.", labels=_ENDPOINT
+            "hubgate_upstream_requests_saved", "Calls that shared another call's request.", labels=_ENDPOINT
         )
-        hits = CounterMetricFamily(
-            "hubgate_cache_hits", "Texts whose vectors were remembered.", labels=_ENDPOINT
-        )
+        hits = CounterMetricFamily("hubgate_cache_hits", "Texts found in the cache.", labels=_ENDPOINT)
         misses = CounterMetricFamily(
-            "hubgate_cache_misses", "Texts whose vectors were not.", labels=_ENDPOINT
+            "hubgate_cache_misses", "Texts not found in the cache.", labels=_ENDPOINT
         )
         for name, pipeline in self._pipelines().items():
             if queue := pipeline.queue:
                 waiting.add_metric([name], queue.queued_texts)
                 calls.add_metric([name], queue.queued_calls)
-                flying.add_metric([name], queue.in_flight)
-                asked.add_metric([name], queue.requests)
+                in_flight.add_metric([name], queue.in_flight)
+                requests.add_metric([name], queue.requests)
                 shared.add_metric([name], queue.shared)
             if cached := pipeline.cached:
                 hits.add_metric([name], cached.hits)
                 misses.add_metric([name], cached.misses)
-        yield from (waiting, calls, flying, asked, shared, hits, misses)
+        yield from (waiting, calls, in_flight, requests, shared, hits, misses)
 
 
 class _LocalModels(Collector):
-    """What local models take of this machine, read when somebody looks."""
+    """The memory of local models."""
 
     def __init__(self, memory: Callable[[], Mapping[tuple[str, str], int]]) -> None:
         self._memory = memory
 
     def collect(self) -> Iterator[Metric]:
-        """One sample a model that is loaded, by its name and precision."""
         loaded = GaugeMetricFamily(
             "hubgate_local_model_bytes",
-            "Memory of a local model's worker; none while it is not loaded.",
+            "Memory of a loaded local model's worker.",
             labels=("model", "precision"),
         )
         for labels, size in self._memory().items():

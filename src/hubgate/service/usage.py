@@ -1,7 +1,7 @@
-"""How much each endpoint is used by each key: counted in memory, written down every few seconds, told by hour and day.
+"""Usage by endpoint and key: counted in memory, stored every few seconds, reported by hour and day.
 
-A request costs one look into a dictionary and some additions. What could not be written down is kept and tried again,
-so a database that is locked loses nothing; a killed process loses what came since the last time, some seconds.
+A request costs one dictionary lookup and some additions. Counts that could not be stored are kept and retried, so a
+locked database loses nothing; a killed process loses the last few seconds.
 """
 
 from __future__ import annotations
@@ -12,31 +12,32 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from hubgate.domain.errors import InvalidRequest, StoreFailed
-from hubgate.domain.records import HOUR, Slot, Tally, UsageQuery, UsageRow, UsageStore
+from hubgate.domain.ports import UsageStore
+from hubgate.domain.records import HOUR, Slot, Tally, UsageQuery, UsageRow
 from hubgate.service.inference.pipeline import Pipeline
 
 GROUPS = ("endpoint", "key", "day", "hour", "cause")
-MOST_ROWS = 10_000
-"""In one answer that is held whole."""
+MAX_ROWS = 10_000
+"""In a report, which is built in memory."""
 PAGE_ROWS = 2_000
-"""Read at a time for one that is not."""
+"""Rows per page of a streamed report."""
 CANCELLED = "client_left"
-"""The cause of a request whose caller disconnected before the answer was complete. It is not a failure."""
+"""The cause of a request whose caller disconnected before the response was complete. It does not count as an error."""
 
 
 class _Reading(NamedTuple):
-    """What a pipeline had counted by the last look at it."""
+    """A pipeline's own counters when they were last read."""
 
     pipeline: Pipeline
     counts: tuple[int, int, int, int]
 
 
 class Usage:
-    """Counts calls, and answers for them. Used on one event loop.
+    """Counts calls and reports them. Used on one event loop.
 
     Args:
-        store: where the counts go.
-        pipelines: of the endpoints by name; their own counters are read when counts are written down.
+        store: where the counts are stored.
+        pipelines: returns the pipelines by endpoint name; their own counters are read at each flush.
         clock: seconds since the epoch.
     """
 
@@ -67,18 +68,18 @@ class Usage:
         completion_tokens: int,
         waited: float,
     ) -> None:
-        """Count one call that is over.
+        """Count a finished call.
 
         Args:
-            endpoint: that was called; empty if none was reached.
-            key: the id of the key that called; empty if none was good.
-            cause: `ok`, `client_left` if the caller cancelled it, or why it failed.
-            bulk: whether it waited behind interactive calls.
-            seconds: that it took.
-            texts: that were answered.
-            prompt_tokens: that the model read, where that is known.
-            completion_tokens: that it wrote.
-            waited: seconds in the gate's queue.
+            endpoint: its name; empty if none was reached.
+            key: the id of the caller's key; empty if it was not valid.
+            cause: `ok`, `client_left` if the caller disconnected, or the error's cause.
+            bulk: whether it was a bulk call.
+            seconds: its duration.
+            texts: how many texts were processed.
+            prompt_tokens: tokens the model read, if known.
+            completion_tokens: tokens it generated.
+            waited: seconds in the gateway's queue.
         """
         slot = (int(self._clock()) // HOUR, endpoint, key)
         tally = self._tallies.get(slot)
@@ -98,7 +99,7 @@ class Usage:
         tally.queue_seconds += waited
 
     async def flush(self) -> None:
-        """Write down what was counted; to its end, although who asked for it may leave.
+        """Store the counts, even if the caller is cancelled.
 
         Raises:
             StoreFailed: the database cannot be used; the counts are kept.
@@ -120,52 +121,50 @@ class Usage:
                     await self._store.roll(self._clock())
                     self._rolled = hour
             except StoreFailed:
-                self._keep(taken)
+                self._put_back(taken)
                 raise
 
-    async def report(self, question: UsageQuery) -> Sequence[UsageRow]:
-        """The use up to this moment, grouped as asked.
+    async def report(self, query: UsageQuery) -> Sequence[UsageRow]:
+        """Report the usage up to now.
 
         Raises:
-            InvalidRequest: it cannot be grouped so, or makes too many rows.
+            InvalidRequest: a group is unknown, or there are too many rows.
             StoreFailed: the database cannot be used.
         """
-        await self._up_to_date(question)
-        rows = await self._store.read(question, MOST_ROWS + 1)
-        if len(rows) > MOST_ROWS:
+        await self._prepare(query)
+        rows = await self._store.read(query, MAX_ROWS + 1)
+        if len(rows) > MAX_ROWS:
             raise InvalidRequest(
-                f"This makes more than {MOST_ROWS} rows.",
-                remedy="Ask for CSV, which has no bound, for less time, or group by less.",
+                f"The report has more than {MAX_ROWS} rows.",
+                remedy="Request CSV, which has no limit, or a shorter period, or fewer groups.",
             )
         return rows
 
-    async def pages(self, question: UsageQuery) -> AsyncIterator[Sequence[UsageRow]]:
-        """The use up to this moment, grouped as asked, page by page; the first is read before this returns.
+    async def pages(self, query: UsageQuery) -> AsyncIterator[Sequence[UsageRow]]:
+        """Report the usage up to now page by page. The first page is read before this returns.
 
         Raises:
-            InvalidRequest: it cannot be grouped so.
-            StoreFailed: the database cannot be used. Further pages raise it, too.
+            InvalidRequest: a group is unknown.
+            StoreFailed: the database cannot be used. Later pages may raise it, too.
         """
-        await self._up_to_date(question)
-        return self._pages(question, await self._store.read(question, PAGE_ROWS))
+        await self._prepare(query)
+        return self._pages(query, await self._store.read(query, PAGE_ROWS))
 
-    async def _pages(
-        self, question: UsageQuery, page: Sequence[UsageRow]
-    ) -> AsyncIterator[Sequence[UsageRow]]:
+    async def _pages(self, query: UsageQuery, page: Sequence[UsageRow]) -> AsyncIterator[Sequence[UsageRow]]:
         yield page
         while len(page) == PAGE_ROWS:
-            page = await self._store.read(question, PAGE_ROWS, page[-1].group)
+            page = await self._store.read(query, PAGE_ROWS, page[-1].group)
             yield page
 
-    async def _up_to_date(self, question: UsageQuery) -> None:
-        if unknown := [word for word in question.by if word not in GROUPS]:
+    async def _prepare(self, query: UsageQuery) -> None:
+        if unknown := [group for group in query.by if group not in GROUPS]:
             raise InvalidRequest(
-                f"Use cannot be told by [{unknown[0][:40]}].", remedy=f"Use some of {', '.join(GROUPS)}."
+                f"Usage cannot be grouped by [{unknown[0][:40]}].",
+                remedy=f"Use any of {', '.join(GROUPS)}.",
             )
         await self.flush()
 
-    def _keep(self, tallies: Mapping[tuple[int, str, str], Tally]) -> None:
-        """Put back what could not be written down."""
+    def _put_back(self, tallies: Mapping[tuple[int, str, str], Tally]) -> None:
         for slot, tally in tallies.items():
             newer = self._tallies.get(slot)
             if newer is not None:
@@ -173,30 +172,30 @@ class Usage:
             self._tallies[slot] = tally
 
     def _read_pipelines(self) -> None:
-        """Take what caches and queues have counted since the last time; a new pipeline counts from nothing."""
+        """Add what caches and queues counted since the last reading. A new pipeline starts at zero."""
         live = self._pipelines()
         hour = int(self._clock()) // HOUR
         for name in {*live, *self._readings}:
             before, pipeline = self._readings.get(name), live.get(name)
             if before is not None:
-                self._take(hour, name, _counts(before.pipeline), before.counts)
+                self._add_difference(hour, name, _counts(before.pipeline), before.counts)
             if pipeline is None:
                 del self._readings[name]
                 continue
             counts = _counts(pipeline)
             if before is None or before.pipeline is not pipeline:
-                self._take(hour, name, counts, (0, 0, 0, 0))
+                self._add_difference(hour, name, counts, (0, 0, 0, 0))
             self._readings[name] = _Reading(pipeline, counts)
 
-    def _take(
+    def _add_difference(
         self, hour: int, name: str, now: tuple[int, int, int, int], before: tuple[int, int, int, int]
     ) -> None:
         if now != before:
             tally = self._tallies.setdefault((hour, name, ""), Tally())
-            hits, misses, asked, saved = (new - old for new, old in zip(now, before, strict=True))
+            hits, misses, sent, saved = (new - old for new, old in zip(now, before, strict=True))
             tally.cache_hits += hits
             tally.cache_misses += misses
-            tally.upstream_requests += asked
+            tally.upstream_requests += sent
             tally.saved_requests += saved
 
 

@@ -52,9 +52,9 @@ class SqlAudit:
         note = self.note()
         await self._database.do(lambda connection: note(connection, verb, subject, changes or {}))
 
-    async def read(self, most: int, before: int | None = None) -> Sequence[tuple[int, Change]]:
+    async def read(self, limit: int, before: int | None = None) -> Sequence[tuple[int, Change]]:
         """The newest changes with their numbers, the newest first."""
-        newest = select(audit).order_by(audit.c.id.desc()).limit(most)
+        newest = select(audit).order_by(audit.c.id.desc()).limit(limit)
         if before is not None:
             newest = newest.where(audit.c.id < before)
         return await self._database.do(

@@ -48,16 +48,16 @@ class SqlUsage:
         await self._database.do(work)
 
     async def read(
-        self, question: UsageQuery, most: int, after: tuple[str | int, ...] | None = None
+        self, query: UsageQuery, limit: int, after: tuple[str | int, ...] | None = None
     ) -> Sequence[UsageRow]:
         """The use, grouped and in the order of the groups."""
-        table = usage_causes if "cause" in question.by else usage
-        groups = [_group(table, word).label(f"by_{n}") for n, word in enumerate(question.by)]
-        rows = select(*groups, *_totals(table)).where(*_asked(table, question)).limit(most)
+        table = usage_causes if "cause" in query.by else usage
+        groups = [_group(table, word).label(f"by_{n}") for n, word in enumerate(query.by)]
+        rows = select(*groups, *_totals(table)).where(*_asked(table, query)).limit(limit)
         if groups:
             rows = rows.group_by(*groups).order_by(*groups)
         if after:  # a group is a function of its rows, so what was told is not summed again
-            places = [_group(table, word) for word in question.by]
+            places = [_group(table, word) for word in query.by]
             rows = rows.where(tuple_(*places) > tuple_(*map(literal, after)))
 
         def work(connection: Connection) -> list[UsageRow]:
@@ -153,10 +153,10 @@ def _forget(connection: Connection, span: int, before: int) -> None:
         connection.execute(delete(table).where(table.c.span == span, table.c.at < before))
 
 
-def _asked(table: Table, question: UsageQuery) -> list[ColumnElement[bool]]:
-    asked = [table.c.at >= question.start, table.c.at < question.end]
+def _asked(table: Table, query: UsageQuery) -> list[ColumnElement[bool]]:
+    asked = [table.c.at >= query.start, table.c.at < query.end]
     for name in ("endpoint", "key"):
-        wanted = getattr(question, name)
+        wanted = getattr(query, name)
         if wanted is not None:
             asked.append(table.c[name] == wanted)
     return asked

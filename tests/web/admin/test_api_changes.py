@@ -15,7 +15,7 @@ from hubgate.domain.calls import InputType
 from hubgate.domain.chunking import ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Engine, Precision, Similarity, Source, Task
 from hubgate.domain.errors import UpstreamUnreachable
-from hubgate.service.usage import MOST_ROWS
+from hubgate.service.usage import MAX_ROWS
 from hubgate.web.schemas.endpoint import EndpointForm
 
 if TYPE_CHECKING:
@@ -413,7 +413,7 @@ class TestUsage:
             assert line["day"] == time.strftime("%Y-%m-%d", time.gmtime())
 
     async def test_csv_has_all_rows_where_json_has_a_bound(self, scripted: ScriptedGateway) -> None:
-        for number in range(MOST_ROWS + 1):
+        for number in range(MAX_ROWS + 1):
             scripted.gateway.usage.count(
                 "e5",
                 f"k{number}",
@@ -429,7 +429,7 @@ class TestUsage:
         assert told(reply) == (400, "invalid_request")
         reply = await scripted.request("GET", "/api/usage?by=key&format=csv")
         keys = [line["key"] for line in csv.DictReader(io.StringIO(reply.body.decode()))]
-        assert sorted(keys) == sorted(f"k{number}" for number in range(MOST_ROWS + 1))
+        assert sorted(keys) == sorted(f"k{number}" for number in range(MAX_ROWS + 1))
 
     async def test_what_asks_no_model_is_no_use(self, scripted: ScriptedGateway) -> None:
         for path in ("/v1/models", "/hf/e5/info", "/api/about"):

@@ -33,9 +33,9 @@ class VectorMemory:
         await self._disk.clear()
         self.cache.clear()
 
-    async def give_way(self) -> None:
+    async def free_space(self) -> None:
         """Free the disk, which is full; what is in memory stays."""
-        await self._disk.give_way()
+        await self._disk.free_space()
 
     async def close(self) -> None:
         """Write what is waiting to be written."""

@@ -10,7 +10,8 @@ from types import MappingProxyType
 
 from hubgate.domain.endpoint import Endpoint, Target, check_name
 from hubgate.domain.errors import InUse, InvalidEndpoint, InvalidRequest, NotFound
-from hubgate.domain.records import Connection, ConnectionStore
+from hubgate.domain.ports import ConnectionStore
+from hubgate.domain.records import Connection
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, parse_hosts
 from hubgate.service.registry.live_endpoints import LiveEndpoint, LiveEndpoints

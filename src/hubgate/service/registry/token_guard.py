@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
-from hubgate.domain.ports import Sources
-from hubgate.domain.records import AuditLog, Connection
+from hubgate.domain.ports import AuditLog, Sources
+from hubgate.domain.records import Connection
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, HUGGING_FACE, is_covered
 
 

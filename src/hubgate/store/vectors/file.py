@@ -126,7 +126,7 @@ class DiskVectorCache:
                 remedy="Give the gate's user the right to write to its folder.",
             ) from error
 
-    async def give_way(self) -> None:
+    async def free_space(self) -> None:
         """Free the disk for what is more important; nothing is written until there is room again."""
         if not await self._in_thread(self._path.exists):
             return

@@ -8,7 +8,8 @@ import math
 from starlette.responses import Response
 
 from hubgate.domain.errors import Cause, NotAuthenticated, StoreFailed
-from hubgate.domain.records import ACTOR, AuditLog
+from hubgate.domain.ports import AuditLog
+from hubgate.domain.records import ACTOR
 from hubgate.service.keys.access import Access
 from hubgate.web.console.auth import SIGN_IN, ConsoleAuth
 from hubgate.web.console.languages import languages
