@@ -120,7 +120,7 @@ def test_an_address_that_is_not_this_machines_is_named(
     monkeypatch.setenv("HUBGATE_HOST", "no.such.name.invalid")
     failed = hubgate("serve")
     assert failed.status == 1
-    assert failed.err.startswith("hubgate: The gate cannot listen on no.such.name.invalid port 0: ")
+    assert failed.err.startswith("hubgate: Cannot listen on no.such.name.invalid port 0: ")
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_mistake_of_hubgates_own_is_one_plain_line_unless_it_is_looked_for(
     assert failed.status == 1
     assert (
         failed.err
-        == "hubgate: This is a mistake in hubgate (KeyError). HUBGATE_LOG_LEVEL=debug tells where.\n"
+        == "hubgate: Internal error (KeyError). Run it again with HUBGATE_LOG_LEVEL=debug for the traceback.\n"
     )
     monkeypatch.setenv("HUBGATE_LOG_LEVEL", "debug")
     with pytest.raises(KeyError):

@@ -101,12 +101,12 @@ def test_the_cache_is_shown_and_cleared(gate: RunningGateway, hubgate: Command) 
     assert "32.0 MiB" in stats.out
     assert "1.0 GiB" in stats.out
     assert stats.out.splitlines()[-1].split() == ["words", "2", "2", "50%"]
-    assert hubgate("cache", "clear").out == "Forgot all remembered vectors.\n"
+    assert hubgate("cache", "clear").out == "Deleted all cached vectors.\n"
     assert "in memory  0 vectors, 0 bytes of 32.0 MiB" in hubgate("cache", "stats").out
 
 
 def test_a_cache_that_is_off_says_so(hubgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUBGATE_CACHE_BYTES", "0")
     assert hubgate("key", "create", "app").status == 0
-    assert hubgate("cache", "stats").out == "The gate remembers no vectors: HUBGATE_CACHE_BYTES is 0.\n"
+    assert hubgate("cache", "stats").out == "The vector cache is off: HUBGATE_CACHE_BYTES is 0.\n"
     assert hubgate("cache", "clear").status == 0

@@ -1,4 +1,4 @@
-"""The commands of `hubgate`. Each imports what it needs when it runs, so that `--help` is quick."""
+"""The commands of `hubgate`. Each imports what it needs when it runs, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from hubgate import __version__
-from hubgate.cli import cache, config, connection_commands, endpoints, hub, keys, records
+from hubgate.cli import config, connection_commands, endpoints, hub, keys, records
 from hubgate.cli.chunk import chunk_command
 from hubgate.cli.client import CommandFailed
 from hubgate.cli.jobs import commands as jobs
@@ -25,13 +25,13 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # Rich would be half of what `--help` costs
+    rich_markup_mode=None,  # Rich would take half of the time of `--help`
 )
 
 
 @app.command()
 def serve() -> None:
-    """Serve the gate until Ctrl-C. Settings come from the environment: docs/settings.md lists them."""
+    """Run the gateway until Ctrl-C. Settings come from environment variables, listed in docs/settings.md."""
     from hubgate.cli.server.serve import run
 
     run(Settings.from_env())
@@ -53,14 +53,14 @@ app.add_typer(connection_commands.app, name="connection")
 app.add_typer(config.app, name="config")
 app.command("usage")(records.usage)
 app.command("audit")(records.audit)
-app.add_typer(cache.app, name="cache")
+app.add_typer(records.cache, name="cache")
 app.add_typer(jobs.app, name="job")
 app.command("search")(hub.search)
 app.command("chunk")(chunk_command)
 
 
-def _tell_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(__version__)
         raise typer.Exit
 
@@ -68,10 +68,10 @@ def _tell_version(asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_tell_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """The gate between applications and the open models of Hugging Face."""
+    """A gateway between applications and the open models of Hugging Face."""
 
 
 @app.command()
@@ -81,9 +81,9 @@ def version() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command, by default that of the command line; whatever goes wrong is one plain line, and exit code 1."""
+    """Run a command, by default the one of the command line. Errors are printed as one line, with exit code 1."""
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal knows every letter
+        sys.stdout.reconfigure(errors="backslashreplace")  # some terminals cannot show every character
     try:
         app(arguments)
     except (CommandFailed, HubgateError, InvalidSetting) as error:
@@ -91,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if os.environ.get("HUBGATE_LOG_LEVEL", "").lower() == "debug":
             raise
-        _fail(f"This is a mistake in hubgate ({type(error).__name__}). HUBGATE_LOG_LEVEL=debug tells where.")
+        _fail(
+            f"Internal error ({type(error).__name__}). Run it again with HUBGATE_LOG_LEVEL=debug for the traceback."
+        )
 
 
 def _fail(message: str) -> NoReturn:

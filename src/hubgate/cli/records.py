@@ -1,18 +1,19 @@
-"""`hubgate usage` and `hubgate audit`: what the gate has written down."""
+"""`hubgate usage`, `hubgate audit` and `hubgate cache …`: what the gateway has counted and recorded."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Option
+from typer import Option, Typer
 
 from hubgate.cli.client import api, print_text
 from hubgate.cli.options import given
-from hubgate.cli.printing import moment, plain, print_table
+from hubgate.cli.printing import moment, plain, print_fields, print_table, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+cache = Typer(help="The vector cache.", no_args_is_help=True)
 _COLUMNS = {
     "requests": "requests",
     "errors": "errors",
@@ -28,39 +29,38 @@ _COLUMNS = {
     "p99": "p99 s",
     "bulk_p95": "bulk p95 s",
 }
-
-
-_TELLING = (
+_IDENTIFYING = (
     *("source", "task", "url", "model", "learned.dimensions", "connection", "token"),
     *("admin", "bulk", "endpoints", "expires_at"),
 )
-"""What tells an endpoint, a connection or a key from others, beside its name."""
-_LONGEST = 50
-"""Letters of a value in the table of changes."""
+"""Settings that distinguish an endpoint, connection or key from others, besides its name."""
+_MAX_VALUE_LENGTH = 50
 
 
 def usage(
     by: Annotated[
-        str | None, Option(help="Some of endpoint, key, day, hour, cause, with commas between.")
+        str | None, Option(help="Any of endpoint, key, day, hour, cause, separated by commas.")
     ] = "endpoint",
     start: Annotated[
-        str | None, Option("--from", help="A date or time, UTC; 7 days ago unless told.")
+        str | None, Option("--from", help="Start date or time, UTC (default: 7 days ago).")
     ] = None,
-    end: Annotated[str | None, Option("--to", help="The same, excluded; now unless told.")] = None,
-    endpoint: Annotated[str | None, Option(help="Only of this endpoint.")] = None,
-    key: Annotated[str | None, Option(help="Only of the key of this id or name.")] = None,
-    as_csv: Annotated[bool, Option("--csv", help="All numbers, as CSV.")] = False,
+    end: Annotated[
+        str | None, Option("--to", help="End date or time, UTC, exclusive (default: now).")
+    ] = None,
+    endpoint: Annotated[str | None, Option(help="Only this endpoint.")] = None,
+    key: Annotated[str | None, Option(help="Only the key with this id or name.")] = None,
+    as_csv: Annotated[bool, Option("--csv", help="Print all numbers as CSV.")] = False,
 ) -> None:
-    """Show how much was used."""
+    """Show usage: requests, tokens, errors and latency."""
     from urllib.parse import urlencode
 
-    asked = given(by=by, to=end, endpoint=endpoint, key=key, **{"from": start}) or {}
+    parameters = given(by=by, to=end, endpoint=endpoint, key=key, **{"from": start}) or {}
     if as_csv:
-        print_text(f"/api/usage?{urlencode({**asked, 'format': 'csv'})}")
+        print_text(f"/api/usage?{urlencode({**parameters, 'format': 'csv'})}")
         return
-    told = api("GET", f"/api/usage?{urlencode(asked)}")
-    rows: list[dict[str, Any]] = told["rows"]
-    groups = ["key_name" if word == "key" else word for word in told["by"]]
+    reply = api("GET", f"/api/usage?{urlencode(parameters)}")
+    rows: list[dict[str, Any]] = reply["rows"]
+    groups = ["key_name" if word == "key" else word for word in reply["by"]]
     numbers = [name for name in _COLUMNS if not rows or name in rows[0]]
     print_table(
         [*(group.removesuffix("_name") for group in groups), *(_COLUMNS[name] for name in numbers)],
@@ -69,9 +69,9 @@ def usage(
 
 
 def audit(
-    limit: Annotated[int, Option(help="How many of the newest changes.", min=1, max=1000)] = 50,
+    limit: Annotated[int, Option(help="Max number of changes.", min=1, max=1000)] = 50,
 ) -> None:
-    """Show who changed what, the newest first, in short: /api/audit tells all of it."""
+    """Show who changed what, newest first. Values are shortened; /api/audit returns them in full."""
     print_table(
         ("when", "who", "what", "of", "how"),
         [
@@ -80,27 +80,60 @@ def audit(
                 change["who_name"],
                 change["verb"],
                 change["subject"],
-                _told(change["verb"], change["changes"]),
+                _describe(change["verb"], change["changes"]),
             )
             for change in api("GET", f"/api/audit?limit={limit}")["changes"]
         ],
     )
 
 
-def _told(verb: str, changes: Mapping[str, Sequence[Any]]) -> str:
-    """What was changed from what to what; of a new thing only what tells it from others."""
+@cache.command("stats")
+def cache_stats() -> None:
+    """Show the size and the hit rate of the vector cache."""
+    stats = api("GET", "/api/cache")
+    if not stats["enabled"]:
+        print("The vector cache is off: HUBGATE_CACHE_BYTES is 0.")
+        return
+    print_fields(
+        {
+            place: f"{stats[key]['entries']} vectors, {size(stats[key]['bytes'])} of {size(stats[key]['most_bytes'])}"
+            for place, key in (("in memory", "memory"), ("on disk", "disk"))
+        }
+    )
+    print_table(
+        ("endpoint", "hits", "misses", "hit rate"),
+        [
+            (name, one["hits"], one["misses"], _rate(one["hits"], one["misses"]))
+            for name, one in stats["endpoints"].items()
+        ],
+    )
+
+
+@cache.command("clear")
+def clear_cache() -> None:
+    """Delete all cached vectors."""
+    api("DELETE", "/api/cache")
+    print("Deleted all cached vectors.")
+
+
+def _rate(hits: int, misses: int) -> str:
+    return f"{hits / (hits + misses):.0%}" if hits + misses else ""
+
+
+def _describe(verb: str, changes: Mapping[str, Sequence[Any]]) -> str:
+    """The changed settings; of something new, only those that distinguish it."""
     if verb.endswith((".add", ".create")):
-        changes = {name: changes[name] for name in _TELLING if name in changes and changes[name][1]}
+        changes = {name: changes[name] for name in _IDENTIFYING if name in changes and changes[name][1]}
     if verb.endswith(".change"):
-        told = (f"{name}: {_cut(name, old)} → {_cut(name, new)}" for name, (old, new) in changes.items())
+        settings = (f"{name}: {_cut(name, old)} → {_cut(name, new)}" for name, (old, new) in changes.items())
     else:
-        told = (f"{name}: {_cut(name, new)}" for name, (_, new) in changes.items())
-    return ", ".join(told)
+        settings = (f"{name}: {_cut(name, new)}" for name, (_, new) in changes.items())
+    return ", ".join(settings)
 
 
 def _cut(name: str, value: object) -> str:
     text = moment(value) if isinstance(value, float) and name.endswith("_at") else plain(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[: _MAX_VALUE_LENGTH - 1]}…"
 
 
 def _short(value: float | None) -> object:

@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.server import ServerState
 from virtual_time import now, run
 
-from hubgate.cli.server.connection import TOLD_CONNECTIONS, Connection
+from hubgate.cli.server.connection import EXCESS_CONNECTIONS, Connection
 from hubgate.web.http.body import BROKEN, EXCESS, FAULT, SLOW
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class TestHeads:
             client[1].write(unfinished)
             told = await end(client)
             assert told.startswith(b"HTTP/1.1 431 ")
-            assert told.endswith(b"larger than the gate reads.")
+            assert told.endswith(b"headers are too large.")
             assert now() < 1
 
         met(client)
@@ -440,10 +440,10 @@ class TestCrowd:
             async with Door(1).open() as door, AsyncExitStack() as stack:
                 await self.busy(door, stack)
                 clients = [
-                    await stack.enter_async_context(door.client()) for _ in range(TOLD_CONNECTIONS + 10)
+                    await stack.enter_async_context(door.client()) for _ in range(EXCESS_CONNECTIONS + 10)
                 ]
                 await asyncio.sleep(1)
-                assert len(door.state.connections) == 1 + TOLD_CONNECTIONS
+                assert len(door.state.connections) == 1 + EXCESS_CONNECTIONS
                 assert await end(clients[-1]) == b""
 
         run(main())

@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from hubgate.cli.server.logs import FORMAT, SecondFormatter, TurnHandler
+from hubgate.cli.server.process import FORMAT, BatchingHandler, CachedTimeFormatter
 
 
 class Counted(io.StringIO):
@@ -32,8 +32,8 @@ def stream() -> Counted:
 
 @pytest.fixture
 def log(stream: Counted) -> logging.Logger:
-    handler = TurnHandler(stream)
-    handler.setFormatter(SecondFormatter(FORMAT))
+    handler = BatchingHandler(stream)
+    handler.setFormatter(CachedTimeFormatter(FORMAT))
     logger = logging.Logger("hubgate.access", logging.INFO)  # noqa: LOG001 - one of the test's own
     logger.addHandler(handler)
     return logger
@@ -82,7 +82,7 @@ def test_a_stream_that_nobody_reads_stops_nobody(log: logging.Logger, stream: Co
 def test_what_is_kept_is_written_when_the_process_ends() -> None:
     program = (
         "import asyncio, logging\n"
-        "from hubgate.cli.server.logs import log_to_stderr\n"
+        "from hubgate.cli.server.process import log_to_stderr\n"
         "async def main():\n"
         "    log_to_stderr('info')\n"
         "    asyncio.get_running_loop().call_soon(logging.info, 'the last words')\n"

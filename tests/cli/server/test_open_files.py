@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import resource
-from hubgate.cli.server.serve import allow_open_files
+from hubgate.cli.server.process import allow_open_files
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, min(hard, {hard})))
 allow_open_files({connections})
@@ -20,9 +20,9 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 @pytest.mark.parametrize(
     ("soft", "hard", "connections", "then", "warned"),
     [
-        (256, 4096, 1024, 2176, False),
-        (3000, 4096, 1024, 3000, False),
-        (256, 1000, 1024, 1000, True),
+        (256, 4096, 1152, 2176, False),
+        (3000, 4096, 1152, 3000, False),
+        (256, 1000, 1152, 1000, True),
     ],
 )
 def test_the_soft_limit_is_raised_as_far_as_it_can_be(

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from hubgate.cli.server.write_batching import Together
+from hubgate.cli.server.connection import WriteBatcher
 
 
 class Sent(asyncio.Transport):
@@ -32,41 +32,41 @@ class Sent(asyncio.Transport):
 
 
 @pytest.fixture
-async def both() -> tuple[Together, Sent]:
+async def both() -> tuple[WriteBatcher, Sent]:
     sent = Sent()
-    return Together(sent, asyncio.get_running_loop()), sent
+    return WriteBatcher(sent, asyncio.get_running_loop()), sent
 
 
-async def test_writes_of_one_turn_leave_together_and_in_order(both: tuple[Together, Sent]) -> None:
-    together, sent = both
-    together.write(b"head ")
-    together.write(b"body")
+async def test_writes_of_one_turn_leave_batcher_and_in_order(both: tuple[WriteBatcher, Sent]) -> None:
+    batcher, sent = both
+    batcher.write(b"head ")
+    batcher.write(b"body")
     assert sent.writes == []
     await asyncio.sleep(0)
-    together.write(b"next")
+    batcher.write(b"next")
     await asyncio.sleep(0)
     assert sent.writes == [b"head body", b"next"]
 
 
-async def test_what_is_kept_leaves_before_the_end(both: tuple[Together, Sent]) -> None:
-    together, sent = both
-    together.write(b"last words")
-    together.close()
+async def test_what_is_kept_leaves_before_the_end(both: tuple[WriteBatcher, Sent]) -> None:
+    batcher, sent = both
+    batcher.write(b"last words")
+    batcher.close()
     await asyncio.sleep(0)
     assert sent.writes == [b"last words"]
     assert sent.ended
 
 
-async def test_nothing_is_sent_to_a_client_that_is_gone(both: tuple[Together, Sent]) -> None:
-    together, sent = both
-    together.write(b"too late")
+async def test_nothing_is_sent_to_a_client_that_is_gone(both: tuple[WriteBatcher, Sent]) -> None:
+    batcher, sent = both
+    batcher.write(b"too late")
     sent.ended = True
     await asyncio.sleep(0)
     assert sent.writes == []
 
 
-async def test_what_is_kept_counts_as_unsent(both: tuple[Together, Sent]) -> None:
-    together, _ = both
-    together.write(b"12345")
-    assert together.get_write_buffer_size() == 105
-    assert together.get_extra_info("peername") == ("127.0.0.1", 1)
+async def test_what_is_kept_counts_as_unsent(both: tuple[WriteBatcher, Sent]) -> None:
+    batcher, _ = both
+    batcher.write(b"12345")
+    assert batcher.get_write_buffer_size() == 105
+    assert batcher.get_extra_info("peername") == ("127.0.0.1", 1)

@@ -12,7 +12,7 @@ from hubgate.cli.jobs.embedder import GatewayEmbedder
 from hubgate.cli.jobs.gateway import ensure_gateway
 from hubgate.cli.jobs.progress import show_progress, summary
 from hubgate.cli.printing import print_fields
-from hubgate.cli.server.gc_tuning import spare_the_collector
+from hubgate.cli.server.process import tune_gc
 from hubgate.jobs.folder import JobRegistry
 from hubgate.jobs.manifest import Totals
 from hubgate.jobs.runner import Progress, report_disk_errors
@@ -69,7 +69,7 @@ def _register(job: Job) -> None:
 
 def _embed(job: Job, source: Source) -> None:
     settings = Settings.from_env()
-    spare_the_collector()
+    tune_gc()
     with ensure_gateway(settings):
         try:
             asyncio.run(_run(job, source, settings))

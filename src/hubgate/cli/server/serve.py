@@ -1,11 +1,10 @@
-"""`hubgate serve`: the gate as a process."""
+"""`hubgate serve`: the gateway as a process."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import resource
 import signal
 import socket
 import threading
@@ -14,9 +13,8 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from hubgate import __version__
-from hubgate.cli.server.connection import TOLD_CONNECTIONS, Connection
-from hubgate.cli.server.gc_tuning import return_large_blocks, spare_the_collector
-from hubgate.cli.server.logs import log_to_stderr
+from hubgate.cli.server.connection import EXCESS_CONNECTIONS, Connection
+from hubgate.cli.server.process import allow_open_files, log_to_stderr, return_large_blocks, tune_gc
 from hubgate.core.chunking import icu_warning
 from hubgate.settings import LOOPBACK, InvalidSetting
 from hubgate.store.lock import HomeLock
@@ -31,16 +29,14 @@ if TYPE_CHECKING:
     from hubgate.wiring import Gate
 
 _DRAIN_SECONDS = 30
-# Longer than any client or load balancer in use keeps an idle connection: who closes first may cut off a request.
 _KEEP_ALIVE_SECONDS = 75
-# Of models' servers, databases and logs.
-_OTHER_FILES = 1024
+"""Longer than common clients and load balancers keep an idle connection: the side that closes first may cut off a request."""
 
 _log = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, without its habit to raise the signal again once it has drained: the gate closes in order."""
+    """uvicorn, which would raise the signal again once drained; the gateway has to close in order first."""
 
     def __init__(self, config: uvicorn.Config, gateway: Gateway, drain_delay: float) -> None:
         super().__init__(config)
@@ -48,9 +44,9 @@ class _Server(uvicorn.Server):
         self._drain_delay = drain_delay
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Answer what is in flight after the first signal; after the second send everybody away.
+        """Drain on the first signal; on the second, cancel all requests.
 
-        SIGTERM, with which an orchestrator stops a process, leaves load balancers the time to notice.
+        On SIGTERM, which orchestrators send, draining starts after a delay in which load balancers can notice.
         """
         if not self._gateway.draining:
             self._gateway.draining = True
@@ -67,11 +63,11 @@ class _Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
-        _log.info("stopping: calls in flight are answered first, a second signal sends them away")
+        _log.info("stopping: finishing requests in flight, a second signal cancels them")
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Let the loop take the signals, so that they never break into a step of it."""
+        """Handle signals in the event loop, so that they never interrupt a step of it."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -90,35 +86,23 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket.
 
     Raises:
-        InvalidSetting: the address cannot be had.
+        InvalidSetting: the address is invalid or in use.
     """
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        made = socket.create_server(address[:2], family=family, backlog=2048)
-    except UnicodeError:  # a label of a name is empty or too long, or it is no text at all
+        server = socket.create_server(address[:2], family=family, backlog=2048)
+    except UnicodeError:  # a label of the host name is empty, too long, or not text
         raise InvalidSetting(f"HUBGATE_HOST must be an address of this machine, not {host[:60]!a}.") from None
     except OSError as error:
-        reason, _, _ = (error.strerror or str(error)).partition(" (while")  # the address is told already
+        reason, _, _ = (error.strerror or str(error)).partition(
+            " (while"
+        )  # the message names the address already
         raise InvalidSetting(
-            f"The gate cannot listen on {host} port {port}: {reason}. "
-            "Stop what uses it, or set HUBGATE_HOST and HUBGATE_PORT (make serve PORT=…)."
+            f"Cannot listen on {host} port {port}: {reason}. "
+            "Stop the process that uses it, or set HUBGATE_HOST and HUBGATE_PORT (make serve PORT=…)."
         ) from None
-    made.setblocking(False)
-    return made
-
-
-def allow_open_files(connections: int) -> None:
-    """Raise the soft limit of open files, often 1024, to what so many connections of clients need."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + TOLD_CONNECTIONS + _OTHER_FILES
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        _log.warning(
-            "only %d files can be open: raise the limit (ulimit -n) or lower HUBGATE_MAX_CONNECTIONS", hard
-        )
-        wanted = hard
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):  # the system has a bound of its own
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    server.setblocking(False)
+    return server
 
 
 async def serve(
@@ -127,10 +111,10 @@ async def serve(
     started: Callable[[str, Gate, uvicorn.Server], None],
     with_ready_endpoint: bool = True,
 ) -> None:
-    """Serve until told to stop. `started` is called once requests are accepted, with the gate's URL."""
+    """Serve until stopped. `started` is called with the gateway's URL once requests are accepted."""
     with HomeLock(settings.home) as lock, listen(settings.host, settings.port) as sock:
         async with open_gate(settings) as gate:
-            # Models that leave when they are idle come when they are asked.
+            # Models that are unloaded when idle are loaded on their first request.
             await gate.gateway.start(
                 READY_ENDPOINT if with_ready_endpoint else None, load_models=not settings.local_idle_seconds
             )
@@ -155,7 +139,7 @@ async def serve(
 
 
 def _url(sock: socket.socket) -> str:
-    """Where this machine reaches the gate; an address that stands for all of them cannot be called."""
+    """The gateway's URL on this machine; a wildcard address cannot be connected to."""
     host, port = sock.getsockname()[:2]
     host = LOOPBACK.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -166,11 +150,11 @@ def run(settings: Settings) -> None:
     log_to_stderr(settings.log_level)
     if warning := icu_warning():
         _log.warning(warning)
-    allow_open_files(settings.max_connections)
+    allow_open_files(settings.max_connections + EXCESS_CONNECTIONS)
     greeting: list[asyncio.Task[None]] = []
 
     def started(url: str, gate: Gate, _: uvicorn.Server) -> None:
-        spare_the_collector()
+        tune_gc()
         return_large_blocks()
         greeting.append(asyncio.create_task(_greet(url, gate, everywhere=settings.host in LOOPBACK)))
 
@@ -201,6 +185,6 @@ async def _greet(url: str, gate: Gate, *, everywhere: bool) -> None:
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         import uvloop
-    except ImportError:  # no wheel for this platform: asyncio's own loop serves as well, slower
+    except ImportError:  # not available on this platform: asyncio's own loop works too, slower
         return asyncio.new_event_loop
     return uvloop.new_event_loop

@@ -1,0 +1,115 @@
+"""Settings of the whole process: log lines, the garbage collector, the C library's allocator, open files."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import logging
+import resource
+import sys
+import time
+from typing import Any
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+_OTHER_FILES = 1024  # connections to model servers, databases, logs
+_OBJECTS_BETWEEN_COLLECTIONS = 20_000
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt(3)
+_LARGE_BLOCK_BYTES = 4 << 20
+
+_log = logging.getLogger(__name__)
+
+
+def log_to_stderr(level: str) -> None:
+    """Write log records of this level and above, one line each except for tracebacks."""
+    # No line contains these, and finding them takes a third of its time (Python's logging HOWTO, Optimization).
+    logging._srcfile = None  # noqa: SLF001 - documented there
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    handler = BatchingHandler(sys.stderr)
+    handler.setFormatter(CachedTimeFormatter(FORMAT))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    for verbose in ("alembic", "uvicorn"):
+        logging.getLogger(verbose).setLevel(logging.WARNING)
+
+
+class CachedTimeFormatter(logging.Formatter):
+    """Formats the time once per second."""
+
+    _second = -1
+    _formatted = ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's
+        second = int(record.created)
+        if second != self._second:
+            self._formatted = time.strftime(self.default_time_format, time.localtime(second))
+            self._second = second
+        return f"{self._formatted},{int(record.msecs):03d}"
+
+
+class BatchingHandler(logging.StreamHandler[Any]):
+    """Writes the lines of one turn of the event loop together; those of other threads at once."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - as in logging's own handlers
+            self.handleError(record)
+            return
+        is_first = not self._lines
+        self._lines.append(line)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+        else:
+            if is_first:
+                loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write the pending lines; logging also calls this when the process exits."""
+        with self.lock:  # type: ignore[union-attr] # every handler of a stream has one
+            lines, self._lines = self._lines, []
+            if lines:
+                with contextlib.suppress(OSError, ValueError):  # the reader is gone
+                    self.stream.write("\n".join((*lines, "")))
+                    self.stream.flush()
+
+
+def tune_gc() -> None:
+    """Exclude everything that exists now from garbage collection, and collect rarely.
+
+    Requests, rows and vectors create no reference cycles, so collections would find nothing.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 50)
+
+
+def return_large_blocks() -> None:
+    """Make the allocator return freed blocks of several MB to the system at once.
+
+    By default, glibc keeps up to 64 MiB per thread once it has allocated such blocks. Other C libraries do not.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE_BLOCK_BYTES)
+
+
+def allow_open_files(connections: int) -> None:
+    """Raise the soft limit of open files, often 1024, to what this number of client connections needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        _log.warning(
+            "only %d files can be open: raise the limit (ulimit -n) or lower HUBGATE_MAX_CONNECTIONS", hard
+        )
+        wanted = hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # the system may have a lower limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
