@@ -10,7 +10,7 @@ import pytest
 from lookalikes import lookalike
 
 from hubgate.domain.errors import InvalidEndpoint, RuntimeFailed
-from hubgate.upstreams.http.resolve import trusting
+from hubgate.upstreams.http.dial import tls_context
 from hubgate.upstreams.local.files import in_model_folder
 from hubgate.upstreams.named_files import in_own_thread, read_regular
 
@@ -54,7 +54,7 @@ async def test_an_empty_file_of_certificates_trusts_nobody(tmp_path: Path) -> No
     for content in (b"", "# nur ein Kommentar über nichts\n".encode()):
         file.write_bytes(content)
         with pytest.raises(InvalidEndpoint, match=r"\[ca_bundle\]"):
-            await trusting(str(file))
+            await tls_context(str(file))
 
 
 async def test_a_disk_that_does_not_answer_is_not_waited_for() -> None:

@@ -1,4 +1,4 @@
-"""The way to a server, step by step, for a diagnosis: its name, a connection, its certificate."""
+"""Reaching a server step by step, for a diagnosis: DNS, TCP, TLS."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ from collections.abc import AsyncIterator
 
 from hubgate.domain.diagnosis import Step
 from hubgate.upstreams.http.addresses import AddressRule
-from hubgate.upstreams.http.dial import Origin, addresses_of, connect
-from hubgate.upstreams.http.resolve import Resolve, system_addresses, target
+from hubgate.upstreams.http.dial import Origin, Resolve, connect, parse_url, resolve_by_system, resolve_origin
 
 SECONDS = 10.0
-"""For each step."""
+"""Timeout of each step."""
 
 
 async def reach(
-    url: str, rule: AddressRule, *, ca_bundle: str | None = None, resolve: Resolve = system_addresses
+    url: str, rule: AddressRule, *, ca_bundle: str | None = None, resolve: Resolve = resolve_by_system
 ) -> AsyncIterator[Step]:
-    """Go the way to a server without asking anything there: each step once it is done.
+    """Connect to a server without sending a request. Yields each step when it has succeeded.
 
     Args:
-        url: of the server, or of the proxy before it.
-        rule: which addresses may be asked.
+        url: of the server, or of the proxy in front of it.
+        rule: which addresses are allowed.
         ca_bundle: a file of certificates, instead of the system's.
-        resolve: finds the addresses of a name.
+        resolve: resolves host names.
 
     Raises:
         HubgateError: the next step fails.
     """
-    parsed, where = target(url, rule)
+    parsed, where = parse_url(url, rule)
     origin = Origin.of(parsed, ca_bundle)
     yield Step.ADDRESS
-    addresses = await addresses_of(origin, rule, resolve, where, SECONDS)
+    addresses = await resolve_origin(origin, rule, resolve, where, SECONDS)
     yield Step.DNS
     (await connect(origin, addresses, where, SECONDS, tls=False)).abort()
     yield Step.TCP

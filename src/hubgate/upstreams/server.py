@@ -99,7 +99,7 @@ class Server:
             request,
             headers=headers,
             timeout=seconds,
-            silence=endpoint.timeout,
+            read_timeout=endpoint.timeout,
             max_reply_bytes=bound,
             proxy=endpoint.proxy,
             ca_bundle=endpoint.ca_bundle,

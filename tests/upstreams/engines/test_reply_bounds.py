@@ -64,7 +64,7 @@ CALLS: dict[str, Call] = {
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 async def test_a_reply_far_beyond_what_was_asked_for_is_refused(sources: ModelSources, call: Call) -> None:
-    with pytest.raises(UpstreamUnreadable, match="far more than an answer to this request needs") as caught:
+    with pytest.raises(UpstreamUnreadable, match="far more than this request needs") as caught:
         await ask(sources, call, b" " * (2 * MIB), dimensions=384)
     assert caught.value.cause is Cause.UNREADABLE_REPLY
     assert "URL and engine" in caught.value.remedy

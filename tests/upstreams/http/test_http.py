@@ -231,13 +231,13 @@ async def test_a_connection_that_never_comes_about_is_a_timeout() -> None:
         for one in waiting:
             one.close()
     assert error.cause is Cause.UPSTREAM_TIMEOUT
-    assert "connection" in error.message
+    assert "Timed out connecting to http://127.0.0.1" in error.message
 
 
 @pytest.mark.parametrize(
     ("host", "code", "remedy"),
     [
-        ("gone.endpoints.huggingface.cloud", socket.EAI_NONAME, "Check the spelling of the URL."),
+        ("gone.endpoints.huggingface.cloud", socket.EAI_NONAME, "Check the URL for typos."),
         ("gone.endpoints.huggingface.cloud", socket.EAI_AGAIN, "Check the network connection"),
         ("router.huggingface.co", socket.EAI_NONAME, "Check the network connection"),
     ],

@@ -19,7 +19,7 @@ from hubgate.domain.hub import ModelSearch
 from hubgate.settings import Settings
 from hubgate.upstreams.http.addresses import AddressRule
 from hubgate.upstreams.http.messages import HttpRequest
-from hubgate.upstreams.http.proxy import Proxy, proxy_of_environment
+from hubgate.upstreams.http.proxy import Proxy, environment_proxy
 from hubgate.upstreams.hub.client import open_hub
 
 if TYPE_CHECKING:
@@ -198,16 +198,24 @@ class TestTunnel:
         with lookalike("tei") as server:
             async with ForwardProxy(port_of(server.url)).running() as where, open_http_client() as client:
                 error = await failure(client.send(get(HTTPS, f"http://{where}")))
-        assert "https://model.example: it speaks plain HTTP" in error.message
+        assert "https://model.example failed: the server uses plain HTTP" in error.message
 
     @pytest.mark.parametrize(
         ("answer", "said", "retryable"),
         [
-            (b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno", "lets nobody through: it said 403", False),
-            (b"HTTP/1.1 502 No\r\nContent-Encoding: gzip\r\n\r\n", "lets nobody through: it said 502", True),
+            (
+                b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno",
+                r"refused the tunnel to https://model\.example\S* \(403\)",
+                False,
+            ),
+            (
+                b"HTTP/1.1 502 No\r\nContent-Encoding: gzip\r\n\r\n",
+                r"refused the tunnel to https://model\.example\S* \(502\)",
+                True,
+            ),
             (b"", "The proxy .* closed the connection", True),
-            (b"SSH-2.0-x\r\n", "The proxy .* does not speak HTTP", False),
-            (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "There is no way to https://model", True),
+            (b"SSH-2.0-x\r\n", "The proxy .* did not reply in HTTP", False),
+            (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "Cannot connect to https://model", True),
         ],
         ids=["403", "502", "nothing", "not http", "more than a tunnel"],
     )
@@ -220,9 +228,7 @@ class TestTunnel:
     async def test_one_that_wants_a_password_is_told(self) -> None:
         async with ForwardProxy(word="u:p").running() as where, open_http_client() as client:
             error = await failure(client.send(get(HTTPS, f"http://u:wrong@{where}")))
-        assert (
-            "The proxy on the way to https://model.example lets nobody through: it said 407" in error.message
-        )
+        assert "The proxy refused the tunnel to https://model.example (407)" in error.message
         assert "wrong" not in str(error)
         assert not error.retryable
 
@@ -240,7 +246,7 @@ class TestTunnel:
             async with open_http_client(connect_seconds=0.1) as client:
                 error = await failure(client.send(get(HTTPS, proxy)))
                 assert error.cause is Cause.UPSTREAM_TIMEOUT
-                assert f"The proxy 127.0.0.1:{port} did not answer" in error.message
+                assert f"The proxy 127.0.0.1:{port} did not respond" in error.message
                 await asyncio.wait_for(left.wait(), 10)
             asked.clear()
             left.clear()
@@ -308,7 +314,7 @@ class TestEnvironment:
             monkeypatch.delenv(name.lower(), raising=False)
 
     def test_none_is_taken_where_it_names_none(self) -> None:
-        assert proxy_of_environment("https://huggingface.co/api") is None
+        assert environment_proxy("https://huggingface.co/api") is None
 
     @pytest.mark.parametrize(
         ("environment", "url", "proxy"),
@@ -333,7 +339,7 @@ class TestEnvironment:
     ) -> None:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        assert proxy_of_environment(url) == proxy
+        assert environment_proxy(url) == proxy
 
     async def test_the_hub_is_asked_through_its_proxy(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

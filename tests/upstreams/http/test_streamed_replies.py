@@ -152,7 +152,7 @@ async def test_a_stream_that_stalls_and_one_that_is_cut_off_are_told_apart(clien
         raise ConnectionError
 
     async with serving(script) as server:
-        stream = await client.stream(get(server.url, silence=0.05))
+        stream = await client.stream(get(server.url, read_timeout=0.05))
         with pytest.raises(UpstreamUnreachable) as raised:
             await read(stream)
         assert raised.value.cause is Cause.UPSTREAM_TIMEOUT
@@ -220,10 +220,10 @@ async def test_the_clients_own_patience_holds_where_a_request_has_none() -> None
         await write(HEAD + chunk(b"data: 1\n\n"))
         await asyncio.Event().wait()
 
-    client = PooledClient(AddressRule(), silence_seconds=0.1)
+    client = PooledClient(AddressRule(), read_seconds=0.1)
     async with serving(script) as server:
         for seconds in (None, 0.2):
-            stream = await client.stream(get(server.url, silence=seconds))
+            stream = await client.stream(get(server.url, read_timeout=seconds))
             with pytest.raises(UpstreamUnreachable, match=f"sent nothing for {seconds or 0.1:g} seconds"):
                 await read(stream)
             await stream.aclose()
@@ -328,7 +328,7 @@ async def test_the_client_unpacks_what_nobody_asked_to_be_packed_within_the_boun
     client = PooledClient(AddressRule(), max_reply_bytes=20_000)
     async with serving(script) as server:
         assert (await client.send(get(server.url))).body == b"x" * 10_000
-        with pytest.raises(UpstreamUnreadable, match="cannot be unpacked"):
+        with pytest.raises(UpstreamUnreadable, match="cannot be decompressed"):
             await client.send(get(server.url))
         with pytest.raises(UpstreamUnreadable, match="more than 20000 bytes"):
             await client.send(get(server.url))

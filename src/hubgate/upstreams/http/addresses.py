@@ -1,10 +1,9 @@
-"""Where the gate may connect to.
+"""Which addresses hubgate may connect to.
 
-An operator gives URLs to a process that stands inside a network, so some addresses are never asked: those of the
-machine's own cloud (metadata services hand out credentials), link-local, multicast, unspecified and reserved ones.
-Loopback and private ranges are where engines live; they are allowed unless the operator says otherwise.
-The rule is applied to the addresses that are connected to (see `dial`), so that neither a
-name nor a second answer of the name server nor an odd spelling gets round it.
+Operators give URLs to a process inside a network, so some addresses are never allowed: metadata services of clouds, which
+hand out credentials, and link-local, multicast, unspecified and reserved addresses. Model servers often run at loopback
+and private addresses, so these are allowed unless the operator forbids them. The rule is applied to the very addresses
+that are connected to (`dial.py`): names, changed DNS records and unusual notations cannot bypass it.
 """
 
 from __future__ import annotations
@@ -35,54 +34,55 @@ _METADATA = frozenset(
 _THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
 _NEVER = (
     _THIS_NETWORK,  # reaches the machine itself on Linux
-    ipaddress.ip_network("fec0::/10"),  # IPv6's first, withdrawn idea of a private range
+    ipaddress.ip_network("fec0::/10"),  # deprecated site-local addresses of IPv6
 )
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
-_WHERE_NAT64_PUTS_IT = ((6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), (12, 13, 14, 15))
-"""The bytes of an address that hold the IPv4 one, behind a prefix of 48, 56, 64 and 96 bits (RFC 6052, 2.2)."""
+_NAT64_BYTES = ((6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), (12, 13, 14, 15))
+"""The bytes of an address that contain the IPv4 one, behind a prefix of 48, 56, 64 and 96 bits (RFC 6052, 2.2)."""
 _IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
 
 
 @dataclass(frozen=True, slots=True)
 class AddressRule:
-    """Which addresses may be connected to."""
-
     allow_private: bool = True
 
     def check_host(self, host: str) -> None:
-        """Refuse a host that is an address, in any spelling, and may not be asked. A name passes: see `check`.
+        """Reject a host that is a forbidden address, in any notation. A name passes, until it is resolved.
 
         Raises:
             InvalidEndpoint: with cause `address_refused`.
         """
-        address = literal(host)
+        address = parse_address(host)
         if address is not None:
             self.check(address, host)
 
     def check(self, address: Address, host: str) -> None:
-        """Refuse an address that may not be connected to; `host` is what the operator wrote.
+        """Reject a forbidden address; `host` is what the operator wrote.
 
         Raises:
             InvalidEndpoint: with cause `address_refused`.
         """
-        for judged in _carried(address) or (address,):
-            kind = _refused_kind(judged)
+        for checked in _embedded_ipv4(address) or (address,):
+            kind = _forbidden_kind(checked)
             if kind:
-                raise _refused(
-                    host, address, f"{kind}, which the gate never asks", "Register a model server's address."
-                )
-            if not self.allow_private and not judged.is_global:
                 raise _refused(
                     host,
                     address,
-                    "a loopback or private address, and this gate allows only public ones",
-                    "The gate's operator can allow them: HUBGATE_ALLOW_PRIVATE_ADDRESSES=true.",
+                    f"{kind}, to which hubgate never connects",
+                    "Use the address of a model server.",
+                )
+            if not self.allow_private and not checked.is_global:
+                raise _refused(
+                    host,
+                    address,
+                    "a loopback or private address, and only public ones are allowed",
+                    "hubgate's operator can allow them: HUBGATE_ALLOW_PRIVATE_ADDRESSES=true.",
                 )
 
 
-def literal(host: str) -> Address | None:
-    """The address that a host spells (dotted, decimal, octal, hexadecimal, shortened, IPv6), `None` for a name."""
+def parse_address(host: str) -> Address | None:
+    """The address that a host is (dotted, decimal, octal, hexadecimal, shortened, IPv6); `None` for a name."""
     bare = host.strip("[]").rstrip(".")
     try:
         return ipaddress.ip_address(bare)
@@ -94,7 +94,7 @@ def literal(host: str) -> Address | None:
         return None
 
 
-def _refused_kind(address: Address) -> str | None:
+def _forbidden_kind(address: Address) -> str | None:
     if address in _METADATA:
         return "a cloud's metadata service"
     if address.is_loopback:
@@ -110,8 +110,8 @@ def _refused_kind(address: Address) -> str | None:
     return None
 
 
-def _carried(address: Address) -> tuple[ipaddress.IPv4Address, ...]:
-    """The IPv4 addresses inside an IPv6 one, to which a gateway on the way delivers: it is judged by those."""
+def _embedded_ipv4(address: Address) -> tuple[ipaddress.IPv4Address, ...]:
+    """The IPv4 addresses inside an IPv6 address, to which a network's translator would deliver."""
     if isinstance(address, ipaddress.IPv4Address):
         return ()
     if address.ipv4_mapped:
@@ -123,22 +123,21 @@ def _carried(address: Address) -> tuple[ipaddress.IPv4Address, ...]:
     if address in _NAT64:
         return (ipaddress.IPv4Address(int(address) & 0xFFFFFFFF),)
     if address in _LOCAL_NAT64:
-        return _carried_locally(address)
+        return _embedded_by_nat64(address)
     if address in _IPV4_COMPATIBLE and int(address) > 1:
         return (ipaddress.IPv4Address(int(address)),)
     return ()
 
 
-def _carried_locally(address: ipaddress.IPv6Address) -> tuple[ipaddress.IPv4Address, ...]:
-    """All that such an address may be read as: which it is, only the network's gateway knows (RFC 8215)."""
-    read = [
-        ipaddress.IPv4Address(bytes(address.packed[place] for place in places))
-        for places in _WHERE_NAT64_PUTS_IT
+def _embedded_by_nat64(address: ipaddress.IPv6Address) -> tuple[ipaddress.IPv4Address, ...]:
+    """All possible readings of the address: only the network knows the length of its prefix (RFC 8215)."""
+    candidates = [
+        ipaddress.IPv4Address(bytes(address.packed[place] for place in places)) for places in _NAT64_BYTES
     ]
-    # A reading of the bytes beside the IPv4 address, which are zero.
-    return tuple(one for one in read if one not in _THIS_NETWORK) or (read[-1],)
+    # A reading in 0.0.0.0/8 is of the padding beside the IPv4 address.
+    return tuple(one for one in candidates if one not in _THIS_NETWORK) or (candidates[-1],)
 
 
 def _refused(host: str, address: Address, kind: str, remedy: str) -> InvalidEndpoint:
-    spelled = "" if host == str(address) else f" is {address},"
-    return InvalidEndpoint(f"[{host}]{spelled or ' is'} {kind}.", remedy=remedy, cause=Cause.ADDRESS_REFUSED)
+    parsed = "" if host == str(address) else f" is {address},"
+    return InvalidEndpoint(f"[{host}]{parsed or ' is'} {kind}.", remedy=remedy, cause=Cause.ADDRESS_REFUSED)

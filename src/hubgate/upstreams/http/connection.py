@@ -1,36 +1,43 @@
-"""One HTTP/1.1 connection to a server, on httptools: one exchange at a time."""
+"""One HTTP/1.1 connection to a server, on httptools: one exchange at a time. And how a body is decompressed."""
 
 from __future__ import annotations
 
 import asyncio
+import zlib
+from collections.abc import Sequence
 from typing import cast
 
 import httptools
 
-from hubgate.upstreams.http.decompress import PACKED
-from hubgate.upstreams.http.failures import HeadersTooLarge, NotHttp, TooLarge, Unpackable
+from hubgate.core.off_loop import off_loop, total
+from hubgate.upstreams.http.failures import DecompressionError, HeadersTooLarge, NotHttp, TooLarge
 from hubgate.upstreams.http.messages import ReplyHeaders
 
 MAX_HEADER_BYTES = 64 * 1024
 _HEADER_COST = 32
-"""Bytes that a header counts for besides its own, as in HTTP/2: many small ones are no cheaper to hold."""
+"""Added to the size of each header, as in HTTP/2: many small headers need as much memory as a few large ones."""
 MAX_ERROR_BYTES = 64 * 1024
-"""More of an error page is not read."""
-_PIECE_BYTES = 512 * 1024
-"""Larger bodies are sent piece by piece, so that one write does not hold up the event loop."""
+"""The rest of an error page is not read."""
+_WRITE_BYTES = 512 * 1024
+"""Larger bodies are sent in pieces, so that one write does not hold up the event loop."""
 _TURN_BYTES = 512 * 1024
-"""After so many bytes of a reply the rest waits for the next turn of the event loop, which would read on while it can."""
-_CRASHED = 500
-"""After this one uvicorn (transformers serve, vLLM, infinity) closes the connection, and its reply does not say so."""
+"""After this much of a reply, other tasks get a turn: the event loop would read as long as data is there."""
+_SERVER_ERROR = 500
+"""uvicorn (transformers serve, vLLM, infinity) closes the connection after this status without announcing it."""
+_CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+_ZLIB_OR_GZIP = 47
+"""zlib's `wbits` to detect which of the two it is."""
+_MAX_RATIO = 1032
+"""The most bytes that one compressed byte can become, by the format."""
 _NO_TRANSPORT = cast("asyncio.Transport", None)
-_TOLD_BY_CALLBACKS = (HeadersTooLarge, TooLarge, Unpackable)
+_CALLBACK_ERRORS = (HeadersTooLarge, TooLarge, DecompressionError)
 
 
 class Connection(asyncio.Protocol):
-    """Sends a request and takes the reply, whole or as it comes.
+    """Sends a request and receives the reply, whole or as a stream.
 
-    Of what went wrong it keeps the type alone: an exception that was raised holds the frames it passed through, and
-    they hold this connection. So a failed exchange is freed as soon as it is over, with its request and its reply.
+    It keeps the type of an error, not the exception: that would hold the frames which hold this connection, and a failed
+    exchange would stay in memory until the garbage collector runs.
     """
 
     def __init__(self) -> None:
@@ -49,74 +56,75 @@ class Connection(asyncio.Protocol):
         self._streams = streams
         self._chunks: list[bytes] = []
         self._held = self._head_size = self._unread = self._turn = 0
-        self._begun = self._over = self._paused = self._until_close = self._reusable = self._unsent = False
-        self.packed = False
+        self._has_head = self._is_over = self._paused = self._until_close = self._reusable = self._unsent = (
+            False
+        )
+        self.is_compressed = False
         self._error: type[Exception] | None = None
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may be sent: the last one and its reply are whole, and the server keeps the connection.
+        """Whether another request may be sent: this exchange is complete, and the server keeps the connection.
 
-        While reading is paused the server's next reply would never come.
+        Not while reading is paused: the next reply would never arrive.
         """
-        return self._over and self._reusable and not (self._closed or self._unsent or self._paused)
+        return self._is_over and self._reusable and not (self._closed or self._unsent or self._paused)
 
     @property
     def closed(self) -> bool:
-        """Whether it has ended."""
         return self._closed
 
     def send(self, head: bytes, body: bytes, bound: int, *, streams: bool) -> None:
-        """Begin an exchange; a body beyond one piece is to be sent by `send_rest`.
+        """Start an exchange. `send_rest` has to follow: it sends a large body.
 
         Args:
             head: request line and headers.
             body: the whole body.
-            bound: bytes that the reply's body may have.
-            streams: whether the reply is taken as it comes; the bound is then of what waits to be taken.
+            bound: the most bytes of the reply's body, or of its buffer if it is streamed.
+            streams: whether the reply is read with `read`, not with `read_all`.
         """
         self._reset(bound, streams=streams)
-        self._unsent = len(body) > _PIECE_BYTES
+        self._unsent = len(body) > _WRITE_BYTES
         self._parser = httptools.HttpResponseParser(self)
         self.transport.write(head if self._unsent else head + body)
 
     async def send_rest(self, body: bytes, until: float) -> None:
-        """Send a body piece by piece, as the server takes it; one that answers early need not take it all.
+        """Send a large body at the server's pace, until the server replies.
 
-        What fails, or takes longer than until then on the loop's clock, is told by whoever waits for the reply.
+        Errors, and a deadline that passes (on the loop's clock), are raised when the reply is read.
         """
         if not self._unsent:
             return
-        for start in range(0, len(body), _PIECE_BYTES):
-            if self._over or self._error is not None or self._closed:
+        for start in range(0, len(body), _WRITE_BYTES):
+            if self._is_over or self._error is not None or self._closed:
                 return
-            self.transport.write(body[start : start + _PIECE_BYTES])
+            self.transport.write(body[start : start + _WRITE_BYTES])
             if self._writable is not None:
-                await self._in_time(self._writable, until)
+                await self._wait_for(self._writable, until)
         self._unsent = False
 
-    async def begun(self, until: float) -> None:
-        """Wait until status and headers are in, or until then on the loop's clock.
+    async def wait_for_head(self, until: float) -> None:
+        """Wait for status and headers, until a deadline on the loop's clock.
 
         Raises:
-            OSError, NotHttp, HeadersTooLarge: they do not come. A TimeoutError is an OSError.
+            OSError, NotHttp, HeadersTooLarge: they do not arrive. A TimeoutError is an OSError.
         """
-        while not self._begun:
-            await self._something(until)
+        while not self._has_head:
+            await self._wait(until)
 
-    async def whole(self, until: float) -> list[bytes]:
-        """Wait until the reply is complete; the pieces of its body, still compressed if it is `packed`."""
-        while not self._over:
-            await self._something(until)
+    async def read_all(self, until: float) -> list[bytes]:
+        """Wait for the complete reply. Returns the pieces of its body, still compressed if it `is_compressed`."""
+        while not self._is_over:
+            await self._wait(until)
         chunks, self._chunks = self._chunks, []
         return chunks
 
-    async def some(self, seconds: float) -> bytes:
-        """What has come of the body since, or the next that comes within so many seconds; nothing at its end."""
-        if not self._chunks and not self._over:
+    async def read(self, seconds: float) -> bytes:
+        """The bytes that have arrived, or the next ones, with a timeout. Empty at the end of the body."""
+        if not self._chunks and not self._is_over:
             until = asyncio.get_running_loop().time() + seconds
-            while not self._chunks and not self._over:
-                await self._something(until)
+            while not self._chunks and not self._is_over:
+                await self._wait(until)
         chunks, self._chunks, self._held = self._chunks, [], 0
         if self._paused:
             self._paused = False
@@ -138,17 +146,17 @@ class Connection(asyncio.Protocol):
             self.abort()
             self.transport = _NO_TRANSPORT
 
-    async def _something(self, until: float) -> None:
+    async def _wait(self, until: float) -> None:
         if self._error is not None:
             raise self._error
         self._waiter = asyncio.get_running_loop().create_future()
         try:
-            await self._in_time(self._waiter, until)
+            await self._wait_for(self._waiter, until)
         finally:
             self._waiter = None
 
-    async def _in_time(self, event: asyncio.Future[None], until: float) -> None:
-        """Wait for it; at the end of the time fail, which sets it too. `asyncio.timeout` costs four times as much."""
+    async def _wait_for(self, event: asyncio.Future[None], until: float) -> None:
+        """Wait for an event; `_fail` sets it too, at the deadline. `asyncio.timeout` costs four times as much."""
         timer = event.get_loop().call_at(until, self._fail, TimeoutError)
         try:
             await event
@@ -158,28 +166,27 @@ class Connection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        if self._over and self._unsent:  # the rest of the body would be sent for nothing
+        if self._is_over and self._unsent:  # nobody needs the rest of the body any more
             self.resume_writing()
 
     def _fail(self, error: type[Exception]) -> None:
-        if not self._over and self._error is None:
+        if not self._is_over and self._error is None:
             self._error = error
             self._wake()
         self.abort()
 
-    def _read_on(self) -> None:
+    def _resume_reading(self) -> None:
         if not (self._closed or self._paused):
             self.transport.resume_reading()
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is there; a second time, with TLS on top of the first."""
+        """Also called for TLS on top of a tunnel."""
         self.transport, self._parser = cast("asyncio.Transport", transport), None
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came."""
-        if self._parser is None or self._over:  # nobody asked for them
+        if self._parser is None or self._is_over:  # not part of an exchange
             self.abort()
             return
         self._unread += len(data)
@@ -187,53 +194,49 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
             kind = type(error.__context__)
-            self._fail(kind if kind in _TOLD_BY_CALLBACKS else NotHttp)
+            self._fail(kind if kind in _CALLBACK_ERRORS else NotHttp)
         except httptools.HttpParserError:
             self._fail(NotHttp)
         else:
-            # The parser gathers a header without an end.
-            if self._unread > MAX_HEADER_BYTES and not self._over:
+            # The parser buffers a header without an end.
+            if self._unread > MAX_HEADER_BYTES and not self._is_over:
                 self._fail(HeadersTooLarge)
             self._turn += len(data)
             if self._turn > _TURN_BYTES and not (self._closed or self._paused):
                 self._turn = 0
                 self.transport.pause_reading()
-                asyncio.get_running_loop().call_soon(self._read_on)
+                asyncio.get_running_loop().call_soon(self._resume_reading)
 
     def eof_received(self) -> bool:
-        """The server sends no more: the end of a body without a length."""
+        """The end of a body without a length."""
         if self._until_close and self._error is None:
-            self._over = True
+            self._is_over = True
             self._wake()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
         self._closed, self._parser = True, None
-        if not self._over and self._error is None:
+        if not self._is_over and self._error is None:
             self._error = type(exc) if isinstance(exc, OSError) else ConnectionResetError
         self._wake()
         self.resume_writing()
 
     def pause_writing(self) -> None:
-        """The server takes no more for now."""
         self._writable = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
-        """It takes more."""
         writable, self._writable = self._writable, None
         if writable is not None and not writable.done():
             writable.set_result(None)
 
-    # What the parser calls.
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
-        """A reply; another one was not asked for."""
-        if self._over:
+        if self._is_over:  # a second reply to one request
             raise NotHttp
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer."""
+        """Also called for trailers."""
         self._unread = 0
         self._head_size += len(name) + len(value) + _HEADER_COST
         if self._head_size > MAX_HEADER_BYTES:
@@ -242,30 +245,26 @@ class Connection(asyncio.Protocol):
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
     def on_headers_complete(self) -> None:
-        """Status and headers are in."""
         parser = cast("httptools.HttpResponseParser", self._parser)
         self.status = parser.get_status_code()
         if self.status < 200:
             return
         headers = self.headers
-        self._reusable = parser.should_keep_alive() and self.status != _CRASHED
+        self._reusable = parser.should_keep_alive() and self.status != _SERVER_ERROR
         length = headers.get("content-length")
         self._until_close = not length and "transfer-encoding" not in headers
-        self.packed = headers.get("content-encoding").strip().lower() in PACKED
-        if (
-            self._streams and self.packed
-        ):  # its size is not known before it is unpacked, and nobody asked for it
-            raise Unpackable
+        self.is_compressed = headers.get("content-encoding").strip().lower() in _CODINGS
+        if self._streams and self.is_compressed:  # was not requested, and its size cannot be bounded
+            raise DecompressionError
         if length and int(length) > self._bound and self.status < 400 and not self._streams:
             raise TooLarge
-        self._begun = True
+        self._has_head = True
         if self._streams:
             self._wake()
 
     def on_body(self, data: bytes) -> None:
-        """A piece of the body."""
         self._unread = 0
-        if self._over:  # of an error page, and more than is read of it
+        if self._is_over:  # the rest of an error page
             return
         self._chunks.append(data)
         self._held += len(data)
@@ -275,15 +274,46 @@ class Connection(asyncio.Protocol):
                 self.transport.pause_reading()
             self._wake()
         elif self.status >= 400 and self._held > MAX_ERROR_BYTES:
-            self._over, self._reusable = True, False
+            self._is_over, self._reusable = True, False
             self._wake()
         elif self._held > self._bound:
             raise TooLarge
 
     def on_message_complete(self) -> None:
-        """The reply is whole."""
-        if self.status < 200:  # 103 and the like: the reply itself is still to come
+        if self.status < 200:  # such as 103: the reply itself follows
             self.headers.clear()
             return
-        self._over = True
+        self._is_over = True
         self._wake()
+
+
+async def decode_body(pieces: Sequence[bytes], bound: int, *, is_compressed: bool, is_whole: bool) -> bytes:
+    """Join and decompress the pieces of a body; large ones off the event loop.
+
+    Args:
+        pieces: as they arrived.
+        bound: the most bytes of the body; decompression stops there.
+        is_compressed: whether they are compressed.
+        is_whole: whether the whole body is needed; otherwise its beginning is enough.
+
+    Raises:
+        TooLarge: the body is larger.
+        DecompressionError: the data is invalid or incomplete.
+    """
+    if is_compressed:
+        size = min(total(pieces) * _MAX_RATIO, bound)
+        return await off_loop(size, _decompress, pieces, bound, is_whole=is_whole)
+    return pieces[0] if len(pieces) == 1 else await off_loop(total(pieces), b"".join, pieces)
+
+
+def _decompress(pieces: Sequence[bytes], bound: int, *, is_whole: bool) -> bytes:
+    decompressor = zlib.decompressobj(wbits=_ZLIB_OR_GZIP)
+    try:
+        body = decompressor.decompress(b"".join(pieces), bound + 1)
+    except zlib.error as error:
+        raise DecompressionError from error
+    if is_whole and len(body) > bound:
+        raise TooLarge
+    if is_whole and not decompressor.eof:
+        raise DecompressionError
+    return body

@@ -1,4 +1,4 @@
-"""Why no reply came: what goes wrong on a socket, in the words of `domain.errors`."""
+"""Network errors, and how they are reported: as errors of `domain.errors`."""
 
 from __future__ import annotations
 
@@ -19,50 +19,56 @@ from hubgate.domain.errors import (
 from hubgate.upstreams.urls import host_of
 
 _NO_NAME_SERVER = frozenset({socket.EAI_AGAIN, socket.EAI_FAIL})
-_NOT_TYPED = frozenset({"huggingface.co", "router.huggingface.co", "api.endpoints.huggingface.cloud"})
-"""Hosts that hubgate knows by itself, so that nobody can have misspelled them."""
-_NETWORK = "Check the network connection and the DNS settings of hubgate's machine."
+_BUILT_IN_HOSTS = frozenset({"huggingface.co", "router.huggingface.co", "api.endpoints.huggingface.cloud"})
+"""hubgate's own defaults, which nobody can have misspelled."""
+_CHECK_NETWORK = "Check the network connection and the DNS settings of hubgate's machine."
 
 
 class NotHttp(Exception):
-    """What came is no HTTP."""
+    """The reply is not HTTP."""
 
 
 class HeadersTooLarge(Exception):
-    """The headers of the reply are larger than they may be."""
+    """The headers of the reply are larger than the limit."""
 
 
 class TooLarge(Exception):
-    """The body of the reply is larger than it may be."""
+    """The body of the reply is larger than the limit."""
 
 
-class Unpackable(Exception):
-    """The body is not compressed as it says."""
+class DecompressionError(Exception):
+    """The body is not compressed as the headers say."""
 
 
-TROUBLE = (OSError, NotHttp, HeadersTooLarge, TooLarge, Unpackable)  # a TimeoutError is an OSError
-"""What an exchange on a connection may end with."""
+EXCHANGE_ERRORS = (
+    OSError,
+    NotHttp,
+    HeadersTooLarge,
+    TooLarge,
+    DecompressionError,
+)  # a TimeoutError is an OSError
+"""The errors of an exchange on a connection."""
 
 
-def failure(error: Exception, where: str, timeout: float) -> HubgateError:
-    """The error to raise for one of `TROUBLE` while asking `where` (scheme, host and port).
+def exchange_error(error: Exception, where: str, timeout: float) -> HubgateError:
+    """The error to raise for one of `EXCHANGE_ERRORS`.
 
     Args:
         error: what happened.
-        where: how messages name the server.
-        timeout: seconds that it had.
+        where: the name of the server: scheme, host and port.
+        timeout: in seconds.
     """
     match error:
         case TimeoutError():
             return UpstreamUnreachable(
-                f"{where} did not answer within {timeout:g} seconds.",
-                remedy="It may be overloaded, or the texts too many for one request.",
+                f"{where} did not respond within {timeout:g} seconds.",
+                remedy="It may be overloaded, or the request has too many texts.",
                 cause=Cause.UPSTREAM_TIMEOUT,
             )
         case NotHttp():
             return UpstreamUnreadable(
-                f"{where} does not speak HTTP as a web server does.",
-                remedy="Check the port, and whether it must be https://.",
+                f"{where} did not reply in HTTP.",
+                remedy="Check the port, and whether the URL must start with https://.",
                 cause=Cause.NOT_AN_API,
             )
         case HeadersTooLarge():
@@ -70,12 +76,12 @@ def failure(error: Exception, where: str, timeout: float) -> HubgateError:
                 f"{where} sent response headers that are too large.",
                 remedy="Check the server's configuration.",
             )
-        case Unpackable():
-            return UpstreamUnreadable(f"{where} sent a compressed reply that cannot be unpacked.")
+        case DecompressionError():
+            return UpstreamUnreadable(f"{where} sent a compressed reply that cannot be decompressed.")
         case _:
             return UpstreamUnreachable(
                 f"{where} closed the connection before its reply was complete.",
-                remedy="It, or a proxy before it, may have crashed or run out of memory: look at its log.",
+                remedy="The server, or a proxy in front of it, may have crashed or run out of memory: check its log.",
                 cause=Cause.CONNECTION_LOST,
             )
 
@@ -84,42 +90,42 @@ def too_large(where: str, bound: int, *, is_setting: bool) -> UpstreamUnreadable
     """The error for a reply of more than `bound` bytes.
 
     Args:
-        where: how messages name the server.
-        bound: bytes that the body might have.
-        is_setting: whether the bound is the operator's, and not what the answer to the request can need.
+        where: the name of the server.
+        bound: the limit in bytes.
+        is_setting: whether the limit is the operator's, not that of a reply to this request.
     """
     if is_setting:
         return UpstreamUnreadable(
             f"{where} sent a reply of more than {bound} bytes, the limit set by HUBGATE_MAX_REPLY_BYTES.",
-            remedy="Ask for less in one request (fewer texts, choices or log probabilities), or raise the limit.",
+            remedy="Request less at once (fewer texts, choices or log probabilities), or raise the limit.",
         )
     return UpstreamUnreadable(
-        f"{where} sent a reply of more than {bound} bytes, far more than an answer to this request needs.",
+        f"{where} sent a reply of more than {bound} bytes, far more than this request needs.",
         remedy="Check that the endpoint's URL and engine are those of the registered model.",
     )
 
 
 @asynccontextmanager
-async def connecting_to(where: str, seconds: float) -> AsyncIterator[None]:
-    """Tell why no connection comes about, with TLS or without.
+async def report_connect_errors(where: str, seconds: float) -> AsyncIterator[None]:
+    """Report why a connection fails, with or without TLS.
 
     Raises:
-        UpstreamUnreachable: instead of any OSError, or after `seconds`.
+        UpstreamUnreachable: for any OSError, or after `seconds`.
     """
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
         raise UpstreamUnreachable(
-            f"No connection to {where} came about in time.",
-            remedy="Check the address and the port, and whether a firewall stands between.",
+            f"Timed out connecting to {where}.",
+            remedy="Check the address and the port, and whether a firewall blocks them.",
             cause=Cause.UPSTREAM_TIMEOUT,
         ) from error
     except ssl.SSLError as error:
         raise UpstreamUnreachable(
-            f"No TLS connection to {where}: {_tls_reason(error)}.",
-            remedy="Use the name that the certificate is for, let the gate's system trust its issuer, or use http:// "
-            "where the server has no TLS.",
+            f"TLS to {where} failed: {_tls_reason(error)}.",
+            remedy="Use the host name in the certificate, make hubgate's system trust its issuer, or use http:// if the "
+            "server has no TLS.",
             cause=Cause.TLS_FAILED,
             retryable=False,
         ) from error
@@ -131,64 +137,69 @@ async def connecting_to(where: str, seconds: float) -> AsyncIterator[None]:
         ) from error
     except OSError as error:
         raise UpstreamUnreachable(
-            f"There is no way to {where}: {error.strerror or 'no connection'}.",
+            f"Cannot connect to {where}: {error.strerror or 'no connection'}.",
             remedy="Check the address and the network.",
         ) from error
 
 
 def unknown_name(host: str, where: str, error: OSError | None = None) -> UpstreamUnreachable:
-    """The error for a host name that cannot be looked up."""
+    """The error for a host name that cannot be resolved."""
     if isinstance(error, socket.gaierror) and error.errno in _NO_NAME_SERVER:
-        message, remedy = f"The name of {where} could not be looked up: no name server answered.", _NETWORK
-    elif host in _NOT_TYPED:
-        message, remedy = f"The name of {where} could not be looked up.", _NETWORK
+        message, remedy = (
+            f"The host name of {where} could not be resolved: no DNS server responded.",
+            _CHECK_NETWORK,
+        )
+    elif host in _BUILT_IN_HOSTS:
+        message, remedy = f"The host name of {where} could not be resolved.", _CHECK_NETWORK
     else:
-        message = f"The name of {where} does not exist."
-        remedy = "Check the spelling of the URL. A deleted Inference Endpoint loses its name."
+        message = f"The host name of {where} does not exist."
+        remedy = "Check the URL for typos. The host name of a deleted Inference Endpoint no longer exists."
     return UpstreamUnreachable(message, remedy=remedy, cause=Cause.NAME_NOT_RESOLVED)
 
 
 def stalled(where: str, seconds: float) -> UpstreamUnreachable:
-    """The error for a stream that goes on no more."""
+    """The error for a stream that has stalled."""
     return UpstreamUnreachable(
-        f"{where} began to answer, and then sent nothing for {seconds:g} seconds.",
-        remedy="It may be overloaded, or have lost its model: look at its log.",
+        f"{where} started to reply, then sent nothing for {seconds:g} seconds.",
+        remedy="It may be overloaded, or have lost its model: check its log.",
         cause=Cause.UPSTREAM_TIMEOUT,
     )
 
 
 def redirected(url: str, where: str, location: str) -> UpstreamUnreachable:
-    """The error for a reply that sends its caller elsewhere."""
+    """The error for a redirect."""
     try:
-        aim = host_of(urljoin(url, location))
+        target = host_of(urljoin(url, location))
     except ValueError:
-        aim = "a malformed address"
+        target = "a malformed address"
     return UpstreamUnreachable(
-        f"{where} sends callers on to {aim}, and the gate does not follow: the token would go along.",
+        f"{where} redirects to {target}. hubgate does not follow redirects, because that would send the token there.",
         remedy="Register that address instead, if it is the model server's.",
         cause=Cause.UPSTREAM_REDIRECTS,
         retryable=False,
     )
 
 
-def not_let_through(where: str, status: int) -> UpstreamUnreachable:
-    """The error for a proxy that opens no way to a server."""
+def tunnel_refused(where: str, status: int) -> UpstreamUnreachable:
+    """The error for a proxy that does not open a tunnel."""
     return UpstreamUnreachable(
-        f"The proxy on the way to {where} lets nobody through: it said {status}.",
-        remedy="Check the endpoint's [proxy]: its address, and the name and password in it.",
+        f"The proxy refused the tunnel to {where} ({status}).",
+        remedy="Check the endpoint's [proxy]: its address, user name and password.",
         retryable=status >= 500,
     )
 
 
 def invalid_url() -> InvalidEndpoint:
-    """The error for a URL that no request can be sent to."""
+    """The error for a malformed URL."""
     return InvalidEndpoint(
-        "The endpoint's URL cannot be used.", remedy="Copy it again from the endpoint's page."
+        "The endpoint's URL is not valid.", remedy="Copy it again from the endpoint's page."
     )
 
 
 def _tls_reason(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted ({error.verify_message.rstrip('.')})"
+        return f"its certificate was rejected ({error.verify_message.rstrip('.')})"
     reason = error.reason or "the handshake failed"
-    return "it speaks plain HTTP" if reason == "WRONG_VERSION_NUMBER" else reason.replace("_", " ").lower()
+    return (
+        "the server uses plain HTTP" if reason == "WRONG_VERSION_NUMBER" else reason.replace("_", " ").lower()
+    )

@@ -1,4 +1,4 @@
-"""What is sent to a server and what comes back, as values."""
+"""Requests and replies as values, and the port of HTTP clients."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from hubgate.core.traffic.rate_limiter import Permit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest:
-    """One request. Headers and body may hold a token and texts, so neither is in its `repr`."""
+    """One request. Headers and body may contain a token and texts, so neither is in its `repr`."""
 
     method: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
     timeout: float | None = None
-    """Seconds for the whole exchange, or until a stream begins; `None` is the client's own."""
-    silence: float | None = None
-    """Seconds between two pieces of a stream; `None` is the client's own."""
+    """Seconds for the whole exchange, or until a stream begins; `None`: the client's default."""
+    read_timeout: float | None = None
+    """Seconds between two pieces of a stream; `None`: the client's default."""
     max_reply_bytes: int | None = None
-    """What an answer to this request can need at most, uncompressed; `None` if nobody can tell."""
+    """The largest reply that makes sense for this request, uncompressed; `None` if unknown."""
     proxy: str | None = field(default=None, repr=False)
-    """An HTTP proxy on the way, by URL; it may hold a password."""
+    """The URL of an HTTP proxy; it may contain a password."""
     ca_bundle: str | None = None
-    """A file of certificates that the server's is checked against, instead of the system's."""
+    """A file of certificates to verify the server's with, instead of the system's."""
     permit: Permit | None = field(default=None, repr=False)
-    """The rate limit's permit that it is sent under, if a rate limit counts it."""
+    """The rate limit's permit, if the request counts against a rate limit."""
 
 
 class ReplyHeaders(dict[str, str]):
-    """Of a reply, by their names in lower case; looked up without regard to case."""
+    """Headers with their names in lower case. Look-ups ignore case."""
 
     def __getitem__(self, name: str) -> str:
         return super().__getitem__(name.lower())
@@ -41,13 +41,12 @@ class ReplyHeaders(dict[str, str]):
         return super().__contains__(str(name).lower())
 
     def get(self, name: str, default: str = "") -> str:  # type: ignore[override] # no caller has another default
-        """The value, or the default."""
         return super().get(name.lower(), default)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpReply:
-    """One reply, read to its end. `headers` is looked up without regard to case."""
+    """A complete reply. Look-ups in `headers` ignore case."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -55,12 +54,12 @@ class HttpReply:
 
     @property
     def content_type(self) -> str:
-        """The media type without its parameters, in lower case."""
+        """The media type in lower case, without parameters."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     @property
     def is_html(self) -> bool:
-        """Whether a page for people came back, as from a proxy or a log-in wall."""
+        """Whether it is a web page, as from a proxy or a login form."""
         return (
             self.content_type in {"text/html", "application/xhtml+xml"}
             or self.body[:200].lstrip()[:1] == b"<"
@@ -68,61 +67,57 @@ class HttpReply:
 
 
 class HttpStream(Protocol):
-    """A reply whose status and headers are in. Who opened it closes it."""
+    """A reply whose status and headers have arrived. Whoever opened it closes it."""
 
     @property
-    def status(self) -> int:
-        """The status."""
-        ...
+    def status(self) -> int: ...
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Looked up without regard to case."""
+        """Look-ups ignore case."""
         ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """The body as it arrives. What nobody asks for is not read from the socket, beyond a small buffer.
+        """The body as it arrives. Beyond a small buffer, the socket is read only as fast as this is.
 
         Raises:
-            UpstreamError: the connection breaks, or nothing comes for too long.
+            UpstreamError: the connection breaks, or nothing arrives within the read timeout.
         """
         ...
 
     async def rest(self) -> HttpReply:
-        """The whole reply, of a body that was not begun: an error's, or that of a server that does not stream.
+        """The whole reply, if it is an error or the server does not stream. An overlong body is cut.
 
         Raises:
-            UpstreamError: as of the iteration.
+            UpstreamError: as the iteration.
         """
         ...
 
     async def finish(self) -> None:
-        """Close it when all that matters was read: if the reply ends now, the connection can be used again."""
+        """Close it once everything of interest was read. If the reply ends now, the connection can be reused."""
         ...
 
     async def aclose(self) -> None:
-        """Close it at once, whatever is still to come; a second time does nothing."""
+        """Close it at once. Can be called again."""
         ...
 
 
 class HttpClient(Protocol):
-    """Sends requests."""
-
     async def send(self, request: HttpRequest) -> HttpReply:
-        """The reply, whatever its status (redirects excepted).
+        """Send a request; the reply, of any status except redirects.
 
         Raises:
-            UpstreamError: there is none, with its cause.
-            InvalidEndpoint: the address may not be asked.
+            UpstreamError: there is no reply, with the cause.
+            InvalidEndpoint: the address is not allowed.
         """
         ...
 
     async def stream(self, request: HttpRequest) -> HttpStream:
-        """The reply, whatever its status (redirects excepted), when its headers are in.
+        """Send a request; the reply once its headers have arrived, of any status except redirects.
 
         Raises:
-            UpstreamError: there is none, with its cause.
-            InvalidEndpoint: the address may not be asked.
+            UpstreamError: there is no reply, with the cause.
+            InvalidEndpoint: the address is not allowed.
         """
         ...
 

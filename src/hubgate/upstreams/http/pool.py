@@ -1,6 +1,6 @@
-"""The HTTP client: keep-alive connections on httptools, by the way that they go.
+"""The HTTP client: a pool of keep-alive connections on httptools.
 
-It is our own because it decides what the gate costs: a request takes a third of the time that it does with aiohttp.
+It is our own because it decides what hubgate costs: a request takes a third of the time that it takes with aiohttp.
 """
 
 from __future__ import annotations
@@ -9,49 +9,55 @@ import asyncio
 import functools
 from collections import deque
 
+from yarl import URL
+
+from hubgate import __version__
+from hubgate.domain.errors import InvalidEndpoint
 from hubgate.upstreams.http.addresses import AddressRule
-from hubgate.upstreams.http.connection import MAX_ERROR_BYTES, Connection
-from hubgate.upstreams.http.decompress import assembled
-from hubgate.upstreams.http.dial import Origin, addresses_of, connect
-from hubgate.upstreams.http.failures import TROUBLE, TooLarge, failure, redirected, too_large
+from hubgate.upstreams.http.connection import MAX_ERROR_BYTES, Connection, decode_body
+from hubgate.upstreams.http.dial import Origin, Resolve, connect, resolve_by_system, resolve_origin
+from hubgate.upstreams.http.failures import (
+    EXCHANGE_ERRORS,
+    TooLarge,
+    exchange_error,
+    redirected,
+    too_large,
+)
 from hubgate.upstreams.http.messages import HttpReply, HttpRequest, HttpStream
-from hubgate.upstreams.http.proxy import Way, tunnel
-from hubgate.upstreams.http.request_head import head
-from hubgate.upstreams.http.resolve import Resolve, system_addresses
-from hubgate.upstreams.http.stream import STREAM_AHEAD_BYTES, PooledStream
+from hubgate.upstreams.http.proxy import ConnectionKey, Proxy, open_tunnel
+from hubgate.upstreams.http.stream import STREAM_BUFFER_BYTES, PooledStream
 
 CONNECT_SECONDS = 10.0
-"""For each step on the way to a server."""
+"""Timeout of each step of connecting: DNS, TCP, TLS, the proxy."""
 TOTAL_SECONDS = 120.0
-SILENCE_SECONDS = 120.0
-"""Between two pieces of a stream."""
+READ_SECONDS = 120.0
 KEEP_ALIVE_SECONDS = 4.0
-"""Under the 5 s after which uvicorn (vLLM, SGLang, infinity) closes an idle connection: no request meets a dead one."""
+"""Less than the 5 s after which uvicorn (vLLM, SGLang, infinity) closes an idle connection, so that none is reused then."""
 MAX_REPLY_BYTES = 16 * 1024 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class PooledClient:
-    """Sends requests: keep-alive, no cookies, no redirects, bounded replies, and the proxies that requests name.
+    """Implements `messages.HttpClient`: no cookies, no redirects, bounded replies, and the proxies that requests name.
 
     Args:
-        rule: which addresses may be connected to.
-        resolve: finds the addresses of a name.
-        connect_seconds: for each step on the way to a server.
-        total_seconds: for an exchange, or until a stream begins, where a request does not say.
-        silence_seconds: between two pieces of a stream, where a request does not say.
-        keep_alive_seconds: for which a connection waits for the next request.
-        max_reply_bytes: of a reply that is read whole, uncompressed; a request may set a smaller limit.
+        rule: which addresses are allowed.
+        resolve: resolves host names.
+        connect_seconds: timeout of each step of connecting.
+        total_seconds: timeout of an exchange, or until a stream begins; a request may have its own.
+        read_seconds: timeout between two pieces of a stream; a request may have its own.
+        keep_alive_seconds: how long an idle connection is kept.
+        max_reply_bytes: of a whole reply, uncompressed; a request may set a smaller limit.
     """
 
     def __init__(
         self,
         rule: AddressRule,
         *,
-        resolve: Resolve = system_addresses,
+        resolve: Resolve = resolve_by_system,
         connect_seconds: float = CONNECT_SECONDS,
         total_seconds: float = TOTAL_SECONDS,
-        silence_seconds: float = SILENCE_SECONDS,
+        read_seconds: float = READ_SECONDS,
         keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
         max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> None:
@@ -59,121 +65,112 @@ class PooledClient:
         self._resolve = resolve
         self._connect_seconds = connect_seconds
         self._total_seconds = total_seconds
-        self._silence_seconds = silence_seconds
+        self._read_seconds = read_seconds
         self._keep_alive_seconds = keep_alive_seconds
         self._max_reply_bytes = max_reply_bytes
-        self._idle: dict[Way, deque[Connection]] = {}
+        self._idle: dict[ConnectionKey, deque[Connection]] = {}
         self._busy: set[Connection] = set()
-        self._sweeping: asyncio.TimerHandle | None = None
+        self._sweep_timer: asyncio.TimerHandle | None = None
 
     async def send(self, request: HttpRequest) -> HttpReply:
-        """The reply to a request. Cancelling the caller closes the connection.
-
-        Raises:
-            UpstreamUnreachable, UpstreamUnreadable: no reply, with the cause.
-            InvalidEndpoint: the address may not be asked.
-        """
-        way = Way.of(request.url, request.proxy, request.ca_bundle, self._rule)
+        """Send a request; see `HttpClient`. Cancelling the caller closes the connection."""
+        key = ConnectionKey.of(request.url, request.proxy, request.ca_bundle, self._rule)
         seconds = request.timeout or self._total_seconds
-        most = self._max_reply_bytes
-        bound = most if request.max_reply_bytes is None else min(request.max_reply_bytes, most)
+        limit = self._max_reply_bytes
+        bound = limit if request.max_reply_bytes is None else min(request.max_reply_bytes, limit)
         try:
-            connection, until = await self._ask(request, way, bound, seconds)
+            connection, until = await self._start(request, key, bound, seconds)
             try:
-                pieces = await connection.whole(until)
+                pieces = await connection.read_all(until)
                 _note_reply(request)
             finally:
-                self._end(connection, way)
-            body = await _body(connection, pieces, bound)
+                self._release(connection, key)
+            body = await _decode(connection, pieces, bound)
         except TooLarge as error:
-            raise too_large(way.where, bound, is_setting=bound == most) from error
-        except TROUBLE as error:
-            raise failure(error, way.where, seconds) from error
-        _refuse_redirect(request, way, connection)
+            raise too_large(key.where, bound, is_setting=bound == limit) from error
+        except EXCHANGE_ERRORS as error:
+            raise exchange_error(error, key.where, seconds) from error
+        _reject_redirect(request, key, connection)
         return HttpReply(status=connection.status, headers=connection.headers, body=body)
 
     async def stream(self, request: HttpRequest) -> HttpStream:
-        """The reply to a request when its headers are in. Cancelling the caller closes the connection.
-
-        Raises:
-            UpstreamUnreachable, UpstreamUnreadable: no reply, with the cause.
-            InvalidEndpoint: the address may not be asked.
-        """
-        way = Way.of(request.url, request.proxy, request.ca_bundle, self._rule)
+        """Send a request; see `HttpClient`. Cancelling the caller closes the connection."""
+        key = ConnectionKey.of(request.url, request.proxy, request.ca_bundle, self._rule)
         seconds = request.timeout or self._total_seconds
         try:
-            connection, until = await self._ask(request, way, STREAM_AHEAD_BYTES, seconds, streams=True)
+            connection, until = await self._start(request, key, STREAM_BUFFER_BYTES, seconds, streams=True)
             try:
-                await connection.begun(until)
+                await connection.wait_for_head(until)
                 _note_reply(request)
-                _refuse_redirect(request, way, connection)
+                _reject_redirect(request, key, connection)
             except BaseException:
-                self._end(connection, way)
+                self._release(connection, key)
                 raise
-        except TROUBLE as error:
-            raise failure(error, way.where, seconds) from error
-        silence = request.silence or self._silence_seconds
-        return PooledStream(connection, functools.partial(self._end, connection, way), way.where, silence)
+        except EXCHANGE_ERRORS as error:
+            raise exchange_error(error, key.where, seconds) from error
+        release = functools.partial(self._release, connection, key)
+        return PooledStream(connection, release, key.where, request.read_timeout or self._read_seconds)
 
     async def close(self) -> None:
-        """Close all connections."""
-        if self._sweeping:
-            self._sweeping.cancel()
+        if self._sweep_timer:
+            self._sweep_timer.cancel()
         for connection in (*self._busy, *(idle for line in self._idle.values() for idle in line)):
             connection.abort()
         self._idle.clear()
         await asyncio.sleep(0)  # they end in the loop's next turn
 
-    async def _ask(
-        self, request: HttpRequest, way: Way, bound: int, seconds: float, *, streams: bool = False
+    async def _start(
+        self, request: HttpRequest, key: ConnectionKey, bound: int, seconds: float, *, streams: bool = False
     ) -> tuple[Connection, float]:
-        """Send a request; the reply is still to come, until the time on the loop's clock that is returned too."""
-        written = head(request, way.reader)
-        connection, until = await self._ready(request, way, seconds)
+        """Send a request. Returns the connection, and the deadline of the reply on the loop's clock."""
+        head = render_head(request, key.plain_proxy)
+        connection, until = await self._acquire(request, key, seconds)
         try:
-            connection.send(written, request.body, bound, streams=streams)
+            connection.send(head, request.body, bound, streams=streams)
             await connection.send_rest(request.body, until)
         except BaseException:
-            self._end(connection, way)
+            self._release(connection, key)
             raise
         return connection, until
 
-    async def _ready(self, request: HttpRequest, way: Way, seconds: float) -> tuple[Connection, float]:
-        """A connection on which the request is sent now, and when its time is over."""
+    async def _acquire(
+        self, request: HttpRequest, key: ConnectionKey, seconds: float
+    ) -> tuple[Connection, float]:
+        """A connection on which the request can be sent now, and its deadline."""
         loop = asyncio.get_running_loop()
-        connection = self._kept(way)
+        connection = self._take_idle(key)
         while True:
             until = loop.time() + seconds
             if connection is None:
                 async with asyncio.timeout_at(until):
-                    connection = await self._connect(way)
+                    connection = await self._connect(key)
             self._busy.add(connection)
             if request.permit is None or request.permit.try_send():
                 return connection, until
             try:
                 await request.permit.renew()  # connecting took too long; nothing was sent
             except BaseException:
-                self._end(connection, way)
+                self._release(connection, key)
                 raise
             if connection.closed:
                 self._busy.discard(connection)
                 connection = None
 
-    def _end(self, connection: Connection, way: Way) -> None:
-        """An exchange is over: the connection waits for the next one, unless something of this is still to come."""
+    def _release(self, connection: Connection, key: ConnectionKey) -> None:
+        """Keep a connection for the next request, or close it if a part of this exchange is still to come."""
         self._busy.discard(connection)
         if not connection.reusable:
             connection.abort()
             return
         loop = asyncio.get_running_loop()
         connection.idle_since = loop.time()
-        self._idle.setdefault(way, deque()).append(connection)
-        if self._sweeping is None:
-            self._sweeping = loop.call_later(self._keep_alive_seconds, self._sweep)
+        self._idle.setdefault(key, deque()).append(connection)
+        if self._sweep_timer is None:
+            self._sweep_timer = loop.call_later(self._keep_alive_seconds, self._sweep)
 
-    def _kept(self, way: Way) -> Connection | None:
-        """The connection that was used last; none that its server may be closing."""
-        line = self._idle.get(way)
+    def _take_idle(self, key: ConnectionKey) -> Connection | None:
+        """The connection that was used last, unless the server may be closing it."""
+        line = self._idle.get(key)
         oldest = asyncio.get_running_loop().time() - self._keep_alive_seconds if line else 0.0
         while line:
             connection = line.pop()
@@ -182,32 +179,67 @@ class PooledClient:
             connection.abort()
         return None
 
-    async def _connect(self, way: Way) -> Connection:
-        """A connection on which the request can be sent: to the server, or to its proxy."""
-        proxy, origin = way.proxy, way.origin
+    async def _connect(self, key: ConnectionKey) -> Connection:
+        """Connect to the server, if necessary through its proxy."""
+        proxy, origin = key.proxy, key.origin
         if proxy is None:
-            return await self._reach(origin, way.where)
-        connection = await self._reach(proxy.origin, proxy.name)
+            return await self._dial(origin, key.where)
+        connection = await self._dial(proxy.origin, proxy.name)
         if origin.is_tls:
-            await tunnel(connection, proxy, origin, way.where, self._connect_seconds)
+            await open_tunnel(connection, proxy, origin, key.where, self._connect_seconds)
         return connection
 
-    async def _reach(self, origin: Origin, where: str) -> Connection:
-        seconds, tls = self._connect_seconds, origin.is_tls
-        addresses = await addresses_of(origin, self._rule, self._resolve, where, seconds)
-        return await connect(origin, addresses, where, seconds, tls=tls)
+    async def _dial(self, origin: Origin, where: str) -> Connection:
+        seconds = self._connect_seconds
+        addresses = await resolve_origin(origin, self._rule, self._resolve, where, seconds)
+        return await connect(origin, addresses, where, seconds, tls=origin.is_tls)
 
     def _sweep(self) -> None:
-        """Close what was idle for too long."""
-        loop, self._sweeping = asyncio.get_running_loop(), None
+        """Close the connections that were idle for too long."""
+        loop, self._sweep_timer = asyncio.get_running_loop(), None
         oldest = loop.time() - self._keep_alive_seconds
-        for way, line in list(self._idle.items()):
+        for key, line in list(self._idle.items()):
             while line and (line[0].idle_since <= oldest or not line[0].reusable):
                 line.popleft().abort()
             if not line:
-                del self._idle[way]
+                del self._idle[key]
         if self._idle:
-            self._sweeping = loop.call_later(self._keep_alive_seconds / 2, self._sweep)
+            self._sweep_timer = loop.call_later(self._keep_alive_seconds / 2, self._sweep)
+
+
+def render_head(request: HttpRequest, proxy: Proxy | None = None) -> bytes:
+    """Request line and headers.
+
+    Args:
+        request: what to send.
+        proxy: the proxy that forwards the request, if any: it needs the whole URL and the proxy's credentials.
+
+    Raises:
+        InvalidEndpoint: a header contains a line break.
+    """
+    headers = request.headers
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+        raise InvalidEndpoint(
+            "A header of this endpoint contains a line break.", remedy="Copy the token again."
+        )
+    accept = "" if "Accept" in headers else "Accept: application/json\r\n"
+    encoding = "" if "Accept-Encoding" in headers else "Accept-Encoding: identity\r\n"
+    length = f"Content-Length: {len(request.body)}\r\n" if request.body or request.method == "POST" else ""
+    authorization = proxy.authorization if proxy else ""
+    return _first_lines(request.method, request.url, whole_url=proxy is not None) + (
+        f"{lines}{accept}{encoding}{authorization}{length}\r\n".encode("latin-1")
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _first_lines(method: str, url: str, *, whole_url: bool) -> bytes:
+    parsed = URL(url)
+    host = parsed.host_port_subcomponent
+    target = f"{parsed.scheme}://{host}{parsed.raw_path_qs}" if whole_url else parsed.raw_path_qs
+    return f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: hubgate/{__version__}\r\n".encode(
+        "ascii"
+    )
 
 
 def _note_reply(request: HttpRequest) -> None:
@@ -215,13 +247,13 @@ def _note_reply(request: HttpRequest) -> None:
         request.permit.reply_started()
 
 
-async def _body(connection: Connection, pieces: list[bytes], bound: int) -> bytes:
-    """What came in these pieces; of an error page, its beginning."""
+async def _decode(connection: Connection, pieces: list[bytes], bound: int) -> bytes:
+    """The body; of an error page, its beginning."""
     is_error = connection.status >= 400
-    most = min(bound, MAX_ERROR_BYTES) if is_error else bound
-    return await assembled(pieces, most, packed=connection.packed, whole=not is_error)
+    limit = min(bound, MAX_ERROR_BYTES) if is_error else bound
+    return await decode_body(pieces, limit, is_compressed=connection.is_compressed, is_whole=not is_error)
 
 
-def _refuse_redirect(request: HttpRequest, way: Way, connection: Connection) -> None:
+def _reject_redirect(request: HttpRequest, key: ConnectionKey, connection: Connection) -> None:
     if connection.status in _REDIRECTS:
-        raise redirected(request.url, way.where, connection.headers.get("location"))
+        raise redirected(request.url, key.where, connection.headers.get("location"))

@@ -1,4 +1,4 @@
-"""The way through an HTTP proxy: who it is, what it wants to see, and the tunnel to a server behind it."""
+"""HTTP proxies: their credentials, tunnels through them, and the proxies that the environment names."""
 
 from __future__ import annotations
 
@@ -13,112 +13,121 @@ from urllib.request import getproxies, proxy_bypass
 from hubgate.domain.errors import InvalidEndpoint
 from hubgate.upstreams.http.addresses import AddressRule
 from hubgate.upstreams.http.connection import MAX_HEADER_BYTES, Connection
-from hubgate.upstreams.http.dial import Origin
-from hubgate.upstreams.http.failures import TROUBLE, connecting_to, failure, not_let_through
-from hubgate.upstreams.http.resolve import target, trusting
+from hubgate.upstreams.http.dial import Origin, parse_url, tls_context
+from hubgate.upstreams.http.failures import (
+    EXCHANGE_ERRORS,
+    exchange_error,
+    report_connect_errors,
+    tunnel_refused,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy; the name and the password in its URL are not in its `repr`."""
+    """An HTTP proxy. The credentials in its URL are not in its `repr`."""
 
     origin: Origin
     authorization: str = field(repr=False)
-    """The header that lets requests in, with its line end; empty without a name."""
+    """The Proxy-Authorization header with its line end; empty without credentials."""
 
     @classmethod
     def of(cls, url: str, rule: AddressRule, ca_bundle: str | None) -> Proxy:
         """The proxy at a URL.
 
         Raises:
-            InvalidEndpoint: its address may not be asked, or it is no HTTP proxy.
+            InvalidEndpoint: its address is not allowed, or it is not an HTTP proxy.
         """
-        parsed, _ = target(url, rule)
+        parsed, _ = parse_url(url, rule)
         if parsed.scheme not in {"http", "https"}:
             raise InvalidEndpoint(
-                "The proxy on the way is none that speaks HTTP.",
-                remedy="Give one by a URL such as http://proxy.example.com:3128.",
+                "The proxy is not an HTTP proxy.",
+                remedy="Use a URL such as http://proxy.example.com:3128.",
             )
-        named = parsed.user is not None or parsed.password is not None
-        word = base64.b64encode(f"{parsed.user or ''}:{parsed.password or ''}".encode()).decode()
-        return cls(Origin.of(parsed, ca_bundle), f"Proxy-Authorization: Basic {word}\r\n" if named else "")
+        has_credentials = parsed.user is not None or parsed.password is not None
+        credentials = base64.b64encode(f"{parsed.user or ''}:{parsed.password or ''}".encode()).decode()
+        return cls(
+            Origin.of(parsed, ca_bundle),
+            f"Proxy-Authorization: Basic {credentials}\r\n" if has_credentials else "",
+        )
 
     @property
     def name(self) -> str:
-        """How messages name it."""
+        """Its name in messages."""
         return f"the proxy {self.origin.authority}"
 
 
-class Way(NamedTuple):
-    """How requests to one URL go; connections are kept by it."""
+class ConnectionKey(NamedTuple):
+    """Requests with the same key can share a connection."""
 
     where: str
-    """How messages name the server."""
+    """The name of the server in messages."""
     origin: Origin
     proxy: Proxy | None
 
     @classmethod
     @functools.lru_cache(maxsize=1024)
-    def of(cls, url: str, proxy: str | None, ca_bundle: str | None, rule: AddressRule) -> Way:
-        """The way to a URL, by a proxy's URL if there is one.
+    def of(cls, url: str, proxy: str | None, ca_bundle: str | None, rule: AddressRule) -> ConnectionKey:
+        """The key for a URL, with the URL of a proxy if there is one.
 
         Raises:
-            InvalidEndpoint: an address may not be asked, or a URL is none.
+            InvalidEndpoint: a URL is invalid, or its address is not allowed.
         """
-        parsed, where = target(url, rule)
+        parsed, where = parse_url(url, rule)
         return cls(where, Origin.of(parsed, ca_bundle), Proxy.of(proxy, rule, ca_bundle) if proxy else None)
 
     @property
-    def reader(self) -> Proxy | None:
-        """The proxy that reads the requests; one that a tunnel leads through does not."""
+    def plain_proxy(self) -> Proxy | None:
+        """The proxy that reads the requests. Through a tunnel, it does not."""
         return None if self.origin.is_tls else self.proxy
 
 
-async def tunnel(connection: Connection, proxy: Proxy, origin: Origin, where: str, seconds: float) -> None:
-    """Have a proxy put a connection through to a server, and speak TLS with that.
+async def open_tunnel(
+    connection: Connection, proxy: Proxy, origin: Origin, where: str, seconds: float
+) -> None:
+    """Open a tunnel through a proxy, and TLS to the server behind it.
 
     Args:
-        connection: to the proxy, on which nothing was sent yet; aborted if it is not put through.
-        proxy: that it leads to.
-        origin: that it shall lead to.
-        where: how messages name the server.
-        seconds: for each of the two steps.
+        connection: a new one to the proxy; aborted if this fails.
+        proxy: the proxy.
+        origin: the server behind it.
+        where: the name of the server in messages.
+        seconds: timeout of each of the two steps.
 
     Raises:
-        UpstreamError: the proxy or the server does not do its part.
+        UpstreamError: the proxy or the server fails.
     """
     try:
-        await _put_through(connection, proxy, origin, where, seconds)
-        context = await trusting(origin.ca_bundle)
-        async with connecting_to(where, seconds):
+        await _send_connect(connection, proxy, origin, where, seconds)
+        context = await tls_context(origin.ca_bundle)
+        async with report_connect_errors(where, seconds):
             transport = await asyncio.get_running_loop().start_tls(
                 connection.transport, connection, context, server_hostname=origin.host
             )
-            if transport is None:  # it was lost as soon as it was there
-                raise ConnectionResetError  # noqa: TRY301 - told by the context
+            if transport is None:  # lost at once
+                raise ConnectionResetError  # noqa: TRY301 - reported by the context
             connection.connection_made(transport)
     except BaseException:
         connection.abort()
         raise
 
 
-async def _put_through(
+async def _send_connect(
     connection: Connection, proxy: Proxy, origin: Origin, where: str, seconds: float
 ) -> None:
     line = f"CONNECT {origin.authority} HTTP/1.1\r\nHost: {origin.authority}\r\n{proxy.authorization}\r\n"
     try:
         connection.send(line.encode("ascii"), b"", MAX_HEADER_BYTES, streams=True)
-        await connection.begun(asyncio.get_running_loop().time() + seconds)
-    except TROUBLE as error:
-        if connection.status < 300:  # else it said no, whatever is the matter with its page
+        await connection.wait_for_head(asyncio.get_running_loop().time() + seconds)
+    except EXCHANGE_ERRORS as error:
+        if connection.status < 300:  # otherwise the status says more than a broken body
             name = f"The proxy {proxy.origin.authority}"
-            raise failure(error, name, seconds) from error
+            raise exchange_error(error, name, seconds) from error
     if not 200 <= connection.status < 300:
-        raise not_let_through(where, connection.status)
+        raise tunnel_refused(where, connection.status)
 
 
-def proxy_of_environment(url: str) -> str | None:
-    """The proxy that HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY name for a URL, as other programs read them."""
+def environment_proxy(url: str) -> str | None:
+    """The proxy for a URL by HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, as other programs read them."""
     parts = urlsplit(url)
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")

@@ -6,40 +6,40 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from hubgate.upstreams.http.connection import MAX_ERROR_BYTES, Connection
-from hubgate.upstreams.http.failures import TROUBLE, failure, stalled
+from hubgate.upstreams.http.failures import EXCHANGE_ERRORS, exchange_error, stalled
 from hubgate.upstreams.http.messages import HttpReply
 
-STREAM_AHEAD_BYTES = 64 * 1024
-"""No more is held for a reader that is slow, but for one read of the socket."""
+STREAM_BUFFER_BYTES = 64 * 1024
+"""Held for a slow reader, plus one read of the socket."""
 _LAST_BYTES_SECONDS = 0.25
-"""How long a connection whose stream is over waits for the end of the reply, to be used again."""
+"""How long a finished stream waits for the end of the reply, so that the connection can be reused."""
 
 
 class PooledStream:
     """Implements `messages.HttpStream`.
 
     Args:
-        connection: on which status and headers are in.
-        end: gives the connection back.
-        where: how messages name the server.
-        silence: the most seconds between two pieces.
+        connection: on which status and headers have arrived.
+        release: gives the connection back.
+        where: the name of the server in messages.
+        read_timeout: seconds between two pieces.
     """
 
-    def __init__(self, connection: Connection, end: Callable[[], None], where: str, silence: float) -> None:
+    def __init__(
+        self, connection: Connection, release: Callable[[], None], where: str, read_timeout: float
+    ) -> None:
         self._connection = connection
-        self._end: Callable[[], None] | None = end
+        self._release: Callable[[], None] | None = release
         self._where = where
-        self._silence = silence
+        self._read_timeout = read_timeout
         self.status = connection.status
         self.headers: Mapping[str, str] = connection.headers
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The body as it arrives."""
         while chunk := await self._next():
             yield chunk
 
     async def rest(self) -> HttpReply:
-        """The whole reply; of a body beyond the bound, its beginning."""
         chunks, size = [], 0
         while size <= MAX_ERROR_BYTES and (chunk := await self._next()):
             chunks.append(chunk)
@@ -48,25 +48,22 @@ class PooledStream:
         return HttpReply(status=self.status, headers=self.headers, body=b"".join(chunks))
 
     async def finish(self) -> None:
-        """Wait a moment for the end of the reply, so that the connection may be used again; then close."""
         try:
-            if self._end is not None:
-                with contextlib.suppress(*TROUBLE):
-                    await self._connection.some(_LAST_BYTES_SECONDS)
+            if self._release is not None:
+                with contextlib.suppress(*EXCHANGE_ERRORS):
+                    await self._connection.read(_LAST_BYTES_SECONDS)
         finally:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connection at once, unless all was read: then it can be used again."""
-        end, self._end = self._end, None
-        if end is not None:
-            end()
+        release, self._release = self._release, None
+        if release is not None:
+            release()
 
     async def _next(self) -> bytes:
-        """The bytes that are there, or the next that come; none at the end."""
         try:
-            return await self._connection.some(self._silence)
+            return await self._connection.read(self._read_timeout)
         except TimeoutError as error:
-            raise stalled(self._where, self._silence) from error
-        except TROUBLE as error:
-            raise failure(error, self._where, self._silence) from error
+            raise stalled(self._where, self._read_timeout) from error
+        except EXCHANGE_ERRORS as error:
+            raise exchange_error(error, self._where, self._read_timeout) from error

@@ -26,7 +26,7 @@ from hubgate.domain.secret import Secret
 from hubgate.upstreams.engines.replies.causes import ABOUT_THE_TOKEN
 from hubgate.upstreams.engines.replies.errors import MAX_SAID, quota, retry_after, told, words_of
 from hubgate.upstreams.http.messages import HttpClient, HttpReply, HttpRequest
-from hubgate.upstreams.http.proxy import proxy_of_environment
+from hubgate.upstreams.http.proxy import environment_proxy
 from hubgate.upstreams.hub.errors import LAST_TROUBLES, NO_TOKEN, TYPE_IT, Trouble
 from hubgate.upstreams.urls import host_of
 
@@ -102,7 +102,7 @@ class HubSite:
             url=url,
             headers=_headers(token),
             timeout=SECONDS,
-            proxy=proxy_of_environment(url),
+            proxy=environment_proxy(url),
         )
         try:
             reply = await self._client.send(request)
