@@ -13,8 +13,8 @@ from hubgate.domain.endpoint import Endpoint, Source, Target, Task
 from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
+from hubgate.upstreams.access_tokens import RATE_LIMITED_SECONDS, REFUSED_SECONDS, AccessTokens
 from hubgate.upstreams.sources import ModelSources
-from hubgate.upstreams.tokens import BUSY_SECONDS, REFUSED_SECONDS, AccessTokens
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,12 @@ def test_without_tokens_none_is_taken() -> None:
 
 @pytest.mark.parametrize(
     ("status", "retry_after", "rest"),
-    [(401, None, REFUSED_SECONDS), (402, 7.0, REFUSED_SECONDS), (429, None, BUSY_SECONDS), (429, 7.0, 7.0)],
+    [
+        (401, None, REFUSED_SECONDS),
+        (402, 7.0, REFUSED_SECONDS),
+        (429, None, RATE_LIMITED_SECONDS),
+        (429, 7.0, 7.0),
+    ],
 )
 def test_one_that_is_refused_rests_and_the_request_is_asked_again_with_another(
     status: int, retry_after: float | None, rest: float

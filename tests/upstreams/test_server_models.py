@@ -274,10 +274,10 @@ async def test_an_engine_that_never_writes_opens_no_writer(sources: ModelSources
 FAULTS = {
     "error-event": (Cause.UPSTREAM_FAILED, "out of cache blocks"),
     "error-object": (Cause.UPSTREAM_FAILED, "EngineCore"),
-    "garbage": (Cause.UNREADABLE_REPLY, "no JSON object"),
+    "garbage": (Cause.UNREADABLE_REPLY, "not a JSON object"),
     "not-utf8-event": (Cause.UNREADABLE_REPLY, "not valid UTF-8"),
     "cut": (Cause.CONNECTION_LOST, "closed the connection"),
-    "unfinished": (Cause.CONNECTION_LOST, "broke off"),
+    "unfinished": (Cause.CONNECTION_LOST, "text is incomplete"),
 }
 
 

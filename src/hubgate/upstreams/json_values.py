@@ -18,8 +18,12 @@ def dict_of(value: object, key: str) -> dict[str, Any]:
 
 def list_of(value: object, key: str) -> list[Any]:
     """A field that is a list; else an empty one."""
-    found = field_of(value, key)
-    return found if isinstance(found, list) else []
+    return as_list(field_of(value, key))
+
+
+def as_list(value: object) -> list[Any]:
+    """A value that is a list; else an empty one."""
+    return value if isinstance(value, list) else []
 
 
 def text_of(value: object, key: str) -> str | None:

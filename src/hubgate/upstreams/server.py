@@ -1,4 +1,4 @@
-"""One model server: where it is, how it is reached, the tokens for it, and what its refusals mean."""
+"""One model server: its address, its connections and tokens, and the meaning of its refusals."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from hubgate.domain.calls import NO_CONTEXT, Context, WireFormat
 from hubgate.domain.endpoint import Target
 from hubgate.domain.errors import InvalidEndpoint, UpstreamRefused
 from hubgate.domain.secret import Secret
+from hubgate.upstreams.access_tokens import AccessTokens
 from hubgate.upstreams.engines.replies.errors import refusal
 from hubgate.upstreams.engines.replies.events import ServerEvents
 from hubgate.upstreams.http.messages import HttpClient, HttpReply, HttpRequest
 from hubgate.upstreams.http.pool import TOTAL_SECONDS
-from hubgate.upstreams.tokens import AccessTokens
 from hubgate.upstreams.urls import base_url
 
 _HOLD_HEADER = "X-Scale-Up-Timeout"
-"""Has the proxy before an Inference Endpoint hold a request for so many seconds while the endpoint wakes."""
+"""Makes the proxy of an Inference Endpoint hold a request for this many seconds while the endpoint wakes up."""
 
 
 class Server:
-    """Sends an endpoint's requests below one base URL, with its tokens in turn, through its proxy.
+    """Sends an endpoint's requests, with its tokens in turn and through its proxy.
 
     Args:
+        target: the endpoint.
+        client: sends the requests.
         base: the URL of the server, if it is not the endpoint's own.
 
     Raises:
@@ -34,28 +36,27 @@ class Server:
     """
 
     def __init__(self, target: Target, client: HttpClient, *, base: str | None = None) -> None:
-        endpoint = target.endpoint
-        self.base = base_url(endpoint.url or "") if base is None else base.rstrip("/")
+        self._endpoint = target.endpoint
+        self.base = base_url(self._endpoint.url or "") if base is None else base.rstrip("/")
         self._tokens = AccessTokens(target.token)
         self._client = client
-        self._endpoint = endpoint
 
-    async def ask(
+    async def send(
         self, request: HttpRequest, context: Context = NO_CONTEXT, *, bound: int | None = None
     ) -> HttpReply:
-        """The reply of a server that does what it is asked.
+        """Send a request; the reply, unless it is an error.
 
         Args:
-            request: what is asked, below the base URL.
-            context: who asks, and until when.
-            bound: bytes that the reply may have; `None` leaves it to the client.
+            request: its URL is below the base URL.
+            context: who calls, and until when.
+            bound: the most bytes of a reply; `None` for the client's own limit.
 
         Raises:
-            UpstreamRefused: it answered with an error status.
+            UpstreamRefused: the reply has an error status.
             UpstreamError: there is no reply.
         """
         token = self._tokens.take()
-        reply = await self._client.send(self._on_its_way(request, token, context, bound))
+        reply = await self._client.send(self._completed(request, token, context, bound))
         if reply.status >= 400:
             raise self._refused(token, reply)
         return reply
@@ -63,14 +64,14 @@ class Server:
     async def events(
         self, request: HttpRequest, wire_format: WireFormat, context: Context = NO_CONTEXT
     ) -> ServerEvents:
-        """The events of a server that has begun to answer: the first of them is there.
+        """Send a request; the events of the reply, once the first one has arrived.
 
         Raises:
-            UpstreamRefused: it answered with an error status, or its first event is an error.
+            UpstreamRefused: the reply has an error status, or its first event is an error.
             UpstreamError: there is no reply, or it is no event stream.
         """
         token = self._tokens.take()
-        stream = await self._client.stream(self._on_its_way(request, token, context))
+        stream = await self._client.stream(self._completed(request, token, context))
         events = ServerEvents(stream, wire_format, functools.partial(self._refused, token))
         try:
             await events.begin()
@@ -84,7 +85,7 @@ class Server:
         self._tokens.refused(token, error)
         return error
 
-    def _on_its_way(
+    def _completed(
         self, request: HttpRequest, token: Secret | None, context: Context, bound: int | None = None
     ) -> HttpRequest:
         endpoint = self._endpoint
@@ -108,13 +109,13 @@ class Server:
 
 
 def _authorization(token: Secret | None) -> Mapping[str, str]:
-    """The header is built for each request, so that the open token is held nowhere but in its `Secret`."""
+    """Built for each request, so that the plain token is stored nowhere but in its `Secret`."""
     if token is None:
         return {}
     text = token.reveal()
     if not text.isascii() or not text.isprintable() or " " in text:
         raise InvalidEndpoint(
-            "The token holds characters that no token has: spaces, line ends or letters beyond ASCII.",
+            "The token contains spaces, line breaks or non-ASCII letters, which no token has.",
             remedy="Copy it again.",
         )
     return {"Authorization": f"Bearer {text}"}

@@ -25,7 +25,7 @@ from hubgate.domain.ports import Events
 from hubgate.upstreams.engines.generation import Form, Forms
 from hubgate.upstreams.engines.json_fields import post
 from hubgate.upstreams.engines.replies.events import WholeText
-from hubgate.upstreams.engines.replies.text import places_in, read_generated, with_prompt
+from hubgate.upstreams.engines.replies.text import choices_in, read_generated, with_prompt
 from hubgate.upstreams.engines.routes import TextRoute
 from hubgate.upstreams.http.messages import HttpRequest
 from hubgate.upstreams.server import Server
@@ -72,7 +72,7 @@ class ServerUpstream:
         path = route.path if self._path is None else self._path
         request = route.request(self._server.base + path, self._model, call)
         bound = route.max_reply_bytes(call, request, self._dimensions)
-        reply = await self._server.ask(request, call.context, bound=bound)
+        reply = await self._server.send(request, call.context, bound=bound)
         return await off_loop(len(reply.body), route.read, call, reply)
 
     async def close(self) -> None:
@@ -121,7 +121,7 @@ class ServerGenerator:
         """
 
         async def request(form: Form) -> Generated:
-            reply = await self._server.ask(self._request(form, call, stream=False), call.context)
+            reply = await self._server.send(self._request(form, call, stream=False), call.context)
             return await off_loop(len(reply.body), read_generated, form, call, reply)
 
         return await self._with_form(call, request)
@@ -202,8 +202,8 @@ class AfterPrompt:
         await self._events.aclose()
 
     def _with_prompt(self, payload: bytes, begun: set[object]) -> bytes:
-        places = places_in(payload)
-        if not places - begun:
+        choices = choices_in(payload)
+        if not choices - begun:
             return payload
-        begun |= places
+        begun |= choices
         return with_prompt(payload, self._prompt, self.wire_format)

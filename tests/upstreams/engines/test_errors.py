@@ -9,7 +9,13 @@ import pytest
 from hubgate.domain.calls import Quota
 from hubgate.domain.errors import Cause
 from hubgate.domain.secret import Secret
-from hubgate.upstreams.engines.replies.errors import MAX_RETRY_AFTER, MAX_SAID, quota, refusal, retry_after
+from hubgate.upstreams.engines.replies.errors import (
+    MAX_MESSAGE_LENGTH,
+    MAX_RETRY_AFTER,
+    quota,
+    refusal,
+    retry_after,
+)
 from hubgate.upstreams.http.messages import HttpReply
 
 TOKEN = Secret("hf_ThisIsTheTokenOfTheTests")
@@ -253,7 +259,7 @@ def test_a_parameter_that_is_not_known_is_named() -> None:
     hidden = refusal(reply(400, {"error": words.replace("seed", TOKEN.reveal())}), TOKEN)
     assert hidden.message == "The server does not know […], [best_of]."
     many = words.replace("'seed'", ", ".join(["'seed'"] * 300))
-    assert len(refusal(reply(400, {"error": many}), None).message) < MAX_SAID + 50
+    assert len(refusal(reply(400, {"error": many}), None).message) < MAX_MESSAGE_LENGTH + 50
 
 
 def test_a_short_token_hides_no_meaning() -> None:
@@ -300,7 +306,7 @@ def test_the_servers_words_are_found_and_cleaned(body: object, said: str) -> Non
 )
 def test_the_servers_words_end_before_what_to_do_begins(words: str, ended: str) -> None:
     error = refusal(reply(500, {"error": words}), None)
-    assert str(error).endswith(f"It said (500): {ended} {error.remedy}")
+    assert str(error).endswith(f"Server response (500): {ended} {error.remedy}")
 
 
 @pytest.mark.parametrize("body", [b"", {"other": 1}])
@@ -310,7 +316,7 @@ def test_words_in_a_header_are_found_too(body: object) -> None:
 
 def test_long_words_are_shortened() -> None:
     said = refusal(reply(400, {"error": "word " * 1000}), None).server_message
-    assert len(said) <= MAX_SAID
+    assert len(said) <= MAX_MESSAGE_LENGTH
     assert said.endswith("…")
 
 

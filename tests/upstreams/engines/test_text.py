@@ -422,7 +422,7 @@ async def test_an_error_that_is_null_is_none_and_a_word_in_the_text_is_none_eith
 async def test_a_last_event_without_its_end_counts_if_it_is_whole() -> None:
     said = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
     assert await played(f"data: {json.dumps(said)}", WireFormat.OPENAI, 5) == [said]
-    with pytest.raises(HubgateError, match="broke off"):
+    with pytest.raises(HubgateError, match="text is incomplete"):
         await played(f"data: {json.dumps(said)[:-2]}", WireFormat.OPENAI, 5)
 
 
@@ -430,7 +430,7 @@ async def test_events_that_are_no_json_finish_nothing() -> None:
     taped = Taped(b'data: {"choices": [\n\n', 99)
     events = ServerEvents(taped, WireFormat.OPENAI, lambda told: refusal(told, None))
     await events.begin()
-    with pytest.raises(HubgateError, match="broke off"):
+    with pytest.raises(HubgateError, match="text is incomplete"):
         assert [together async for together in events] == []
 
 

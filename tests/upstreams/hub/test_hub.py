@@ -277,9 +277,9 @@ class TestTrouble:
             ("absent", Cause.MODEL_NOT_FOUND, "check HF_ENDPOINT"),
             ("gone", Cause.OLD_ADDRESS, "nothing at this address any more"),
             ("limited", Cause.OVERLOADED, "no more requests for the moment"),
-            ("failing", Cause.UPSTREAM_FAILED, "It said (500): Internal Error"),
+            ("failing", Cause.UPSTREAM_FAILED, "Server response (500): Internal Error"),
             ("gateway", Cause.UPSTREAM_FAILED, "(Status 502.)"),
-            ("strange", Cause.UPSTREAM_FAILED, "It said (418): I am a teapot"),
+            ("strange", Cause.UPSTREAM_FAILED, "Server response (418): I am a teapot"),
         ],
     )
     async def test_each_refusal_has_its_cause_in_plain_words(

@@ -127,7 +127,7 @@ async def get_json(server: Server, path: str) -> Any:
 async def get(server: Server, path: str) -> HttpReply | None:
     """The reply to a GET; `None` if the server has no such route."""
     try:
-        return await server.ask(HttpRequest(method="GET", url=server.base + path, timeout=PROBE_SECONDS))
+        return await server.send(HttpRequest(method="GET", url=server.base + path, timeout=PROBE_SECONDS))
     except UpstreamRefused as error:
         if not is_about_the_route(error):
             raise

@@ -68,7 +68,7 @@ async def toolkit_details(found: Found, endpoint: Endpoint, server: Server) -> F
     if probe is None:
         return replace(found, tasks=None)
     try:
-        reply = await server.ask(json_request(server.base + TOOLKIT_EMBED.path, probe))
+        reply = await server.send(json_request(server.base + TOOLKIT_EMBED.path, probe))
     except UpstreamRefused as error:
         if not is_about_the_route(error):
             raise

@@ -8,6 +8,7 @@ from typing import Any
 from hubgate.domain.endpoint import Task
 from hubgate.domain.hub import Deployment, DeploymentState, HubUser, ModelCard, ProviderMapping
 from hubgate.upstreams.engines.specs import engine_of_image
+from hubgate.upstreams.json_values import as_list, count_of, dict_of, field_of, list_of, number_of, text_of
 
 _EMBEDS = frozenset({"feature-extraction", "sentence-similarity"})
 """The Hub gives a model one of the two, and means the same."""
@@ -26,28 +27,30 @@ _CALLS_ENDPOINTS = "inference.endpoints.infer.write"
 
 def read_card(entry: Any) -> ModelCard | None:
     """A model of a search or by name, without what only its files tell; `None` if it is none."""
-    name = _text(_of(entry, "id"))
+    name = text_of(entry, "id")
     if name is None:
         return None
-    tags = [tag for tag in _list(_of(entry, "tags")) if isinstance(tag, str)]
-    pipeline_tag = _text(_of(entry, "pipeline_tag"))
-    parameters = _whole(_of(_of(entry, "safetensors"), "total")) or _whole(_of(_of(entry, "gguf"), "total"))
+    tags = [tag for tag in list_of(entry, "tags") if isinstance(tag, str)]
+    pipeline_tag = text_of(entry, "pipeline_tag")
+    parameters = count_of(field_of(entry, "safetensors"), "total") or count_of(
+        field_of(entry, "gguf"), "total"
+    )
     return ModelCard(
         name=name,
         tasks=tasks_of(pipeline_tag, tags),
         pipeline_tag=pipeline_tag,
-        served_by=tuple(_servings(_of(entry, "inferenceProviderMapping"))),
-        gated=_of(entry, "gated") not in (None, False),
-        private=_of(entry, "private") is True,
-        downloads=_whole(_of(entry, "downloads")),
-        likes=_whole(_of(entry, "likes")),
-        trending=_number(_of(entry, "trendingScore")),
+        served_by=tuple(_servings(field_of(entry, "inferenceProviderMapping"))),
+        gated=field_of(entry, "gated") not in (None, False),
+        private=field_of(entry, "private") is True,
+        downloads=count_of(entry, "downloads"),
+        likes=count_of(entry, "likes"),
+        trending=number_of(entry, "trendingScore"),
         parameters=parameters,
-        max_input_tokens=_whole(_of(_of(entry, "gguf"), "context_length")),
-        library=_text(_of(entry, "library_name")),
+        max_input_tokens=count_of(field_of(entry, "gguf"), "context_length"),
+        library=text_of(entry, "library_name"),
         license=next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None),
-        revision=_text(_of(entry, "sha")),
-        updated_at=_text(_of(entry, "lastModified")),
+        revision=text_of(entry, "sha"),
+        updated_at=text_of(entry, "lastModified"),
     )
 
 
@@ -69,24 +72,24 @@ def tasks_of(pipeline_tag: str | None, tags: Sequence[str]) -> tuple[Task, ...]:
 
 def _servings(mapping: Any) -> list[ProviderMapping]:
     """The Hub writes the mapping as a list, or as an object by provider."""
-    entries = _list(mapping)
+    entries = as_list(mapping)
     if isinstance(mapping, dict):
         entries = [{**entry, "provider": name} for name, entry in mapping.items() if isinstance(entry, dict)]
     return [
         ProviderMapping(
             provider=provider,
-            task=_text(_of(entry, "task")) or "",
-            status=_text(_of(entry, "status")) or "",
-            provider_model=_text(_of(entry, "providerId")) or "",
+            task=text_of(entry, "task") or "",
+            status=text_of(entry, "status") or "",
+            provider_model=text_of(entry, "providerId") or "",
         )
         for entry in entries
-        if (provider := _text(_of(entry, "provider")))
+        if (provider := text_of(entry, "provider"))
     ]
 
 
 def read_files(entry: Any) -> frozenset[str]:
     """The names of a model's files."""
-    names = (_text(_of(file, "rfilename")) for file in _list(_of(entry, "siblings")))
+    names = (text_of(file, "rfilename") for file in list_of(entry, "siblings"))
     return frozenset(filter(None, names))
 
 
@@ -98,17 +101,17 @@ def read_dimensions(config: Any, dense: Any) -> int | None:
         dense: the `config.json` of the last dense layer after it, if it has one.
     """
     if dense is not None:
-        return _whole(_of(dense, "out_features"))
-    return next(filter(None, (_whole(_of(config, key)) for key in _SIZES)), None)
+        return count_of(dense, "out_features")
+    return next(filter(None, (count_of(config, key) for key in _SIZES)), None)
 
 
 def read_length(config: Any, sentence_bert: Any) -> int | None:
     """The tokens that a model reads, special ones included, by `config.json` and `sentence_bert_config.json`."""
-    own = _of(config, "text_config") or config
-    positions = next(filter(None, (_whole(_of(own, key)) for key in _LENGTHS)), None)
-    if positions and _text(_of(own, "model_type")) in _PADDED:
+    own = field_of(config, "text_config") or config
+    positions = next(filter(None, (count_of(own, key) for key in _LENGTHS)), None)
+    if positions and text_of(own, "model_type") in _PADDED:
         positions -= 2
-    said = _whole(_of(sentence_bert, "max_seq_length"))
+    said = count_of(sentence_bert, "max_seq_length")
     known = [length for length in (said, positions) if length and length < _NO_LIMIT]
     return min(known, default=None)
 
@@ -117,23 +120,23 @@ def dense_folder(modules: Any) -> str | None:
     """The folder of the last dense layer in a `modules.json`: it decides how long the vectors are."""
     folders = [
         path
-        for module in _list(modules)
-        if str(_of(module, "type")).endswith(".Dense") and (path := _text(_of(module, "path")))
+        for module in as_list(modules)
+        if str(field_of(module, "type")).endswith(".Dense") and (path := text_of(module, "path"))
     ]
     return folders[-1] if folders else None
 
 
 def read_user(reply: Any) -> HubUser:
     """The reply to whoami."""
-    token = _of(_of(reply, "auth"), "accessToken")
-    role = _text(_of(token, "role"))
-    scopes = _scopes(_of(token, "fineGrained"))
-    names = (_text(_of(org, "name")) for org in _list(_of(reply, "orgs")))
+    token = field_of(field_of(reply, "auth"), "accessToken")
+    role = text_of(token, "role")
+    scopes = _scopes(field_of(token, "fineGrained"))
+    names = (text_of(org, "name") for org in list_of(reply, "orgs"))
     return HubUser(
-        name=_text(_of(reply, "name")) or "",
-        kind=_text(_of(reply, "type")) or "user",
+        name=text_of(reply, "name") or "",
+        kind=text_of(reply, "type") or "user",
         organisations=tuple(filter(None, names)),
-        token_name=_text(_of(token, "displayName")),
+        token_name=text_of(token, "displayName"),
         role=role,
         scopes=scopes,
         calls_providers=_may(role, scopes, _CALLS_PROVIDERS),
@@ -143,27 +146,27 @@ def read_user(reply: Any) -> HubUser:
 
 def read_deployment(item: dict[str, Any], namespace: str) -> Deployment:
     """One Inference Endpoint, from its JSON."""
-    model, status, compute = (_dict(_of(item, key)) for key in ("model", "status", "compute"))
-    provider, image = _dict(item.get("provider")), _dict(model.get("image"))
+    model, status, compute = (dict_of(item, key) for key in ("model", "status", "compute"))
+    provider, image = dict_of(item, "provider"), dict_of(model, "image")
     kind = next(iter(image), None)
-    address = _text(_dict(image.get(kind)).get("url")) if kind else None
-    word = _text(status.get("state"))
-    replicas = _dict(compute.get("scaling")).get("minReplica")
+    address = text_of(image.get(kind), "url") if kind else None
+    word = text_of(status, "state")
+    replicas = field_of(compute.get("scaling"), "minReplica")
     price = compute.get("pricePerHour")
-    where = (_text(provider.get("vendor")), _text(provider.get("region")))
-    what = (_text(compute.get("instanceType")), _text(compute.get("instanceSize")))
+    where = (text_of(provider, "vendor"), text_of(provider, "region"))
+    what = (text_of(compute, "instanceType"), text_of(compute, "instanceSize"))
     return Deployment(
-        name=_text(item.get("name")) or "",
+        name=text_of(item, "name") or "",
         namespace=namespace,
         state=DeploymentState(word) if word in set(DeploymentState) else DeploymentState.UNKNOWN,
-        status_message=_text(status.get("message")) or "",
-        url=_text(status.get("url")),
-        repository=_text(model.get("repository")),
-        revision=_text(model.get("revision")),
-        task=_text(model.get("task")),
+        status_message=text_of(status, "message") or "",
+        url=text_of(status, "url"),
+        repository=text_of(model, "repository"),
+        revision=text_of(model, "revision"),
+        task=text_of(model, "task"),
         engine=engine_of_image(kind, address),
         image=address or kind,
-        access=_text(item.get("type")),
+        access=text_of(item, "type"),
         hardware=" ".join(filter(None, what)) or None,
         region=" ".join(filter(None, where)) or None,
         min_replicas=replicas if isinstance(replicas, int) else None,
@@ -172,9 +175,9 @@ def read_deployment(item: dict[str, Any], namespace: str) -> Deployment:
 
 
 def _scopes(fine_grained: Any) -> tuple[str, ...]:
-    lists = [_of(fine_grained, "global")]
-    lists += [_of(entry, "permissions") for entry in _list(_of(fine_grained, "scoped"))]
-    scopes = (scope for scopes in lists for scope in _list(scopes) if isinstance(scope, str))
+    lists = [field_of(fine_grained, "global")]
+    lists += [field_of(entry, "permissions") for entry in list_of(fine_grained, "scoped")]
+    scopes = (scope for scopes in lists for scope in as_list(scopes) if isinstance(scope, str))
     return tuple(sorted(set(scopes)))
 
 
@@ -183,27 +186,3 @@ def _may(role: str | None, scopes: Sequence[str], scope: str) -> bool | None:
     if role is None:
         return None
     return scope in scopes if role == "fineGrained" else True
-
-
-def _of(value: object, key: str) -> Any:
-    return value.get(key) if isinstance(value, dict) else None
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _number(value: object) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -24,7 +24,13 @@ from hubgate.domain.errors import (
 from hubgate.domain.ports import Clock
 from hubgate.domain.secret import Secret
 from hubgate.upstreams.engines.replies.causes import ABOUT_THE_TOKEN
-from hubgate.upstreams.engines.replies.errors import MAX_SAID, quota, retry_after, told, words_of
+from hubgate.upstreams.engines.replies.errors import (
+    MAX_MESSAGE_LENGTH,
+    quota,
+    retry_after,
+    server_message,
+    with_server_message,
+)
 from hubgate.upstreams.http.messages import HttpClient, HttpReply, HttpRequest
 from hubgate.upstreams.http.proxy import environment_proxy
 from hubgate.upstreams.hub.errors import LAST_TROUBLES, NO_TOKEN, TYPE_IT, Trouble
@@ -169,10 +175,10 @@ class HubSite:
         if token is None and trouble.cause in ABOUT_THE_TOKEN:
             trouble = NO_TOKEN
         words = {"site": self._site, "about": about, "setting": self._setting}
-        said = "" if reply.is_html else words_of(reply, token)[:MAX_SAID]
+        said = "" if reply.is_html else server_message(reply, token)[:MAX_MESSAGE_LENGTH]
         message = trouble.message.format(**words)
         return UpstreamRefused(
-            told(message, reply.status, said),
+            with_server_message(message, reply.status, said),
             status=reply.status,
             server_message=said,
             remedy=trouble.remedy.format(**words),

@@ -1,4 +1,4 @@
-"""The table of error replies: from status and words to a cause, a sentence and a way out."""
+"""The table of error replies: from status and words to a cause, a message and a remedy."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from hubgate.domain.errors import Cause
 
 PINNED, REPEATS_PROMPT = "pinned to", "return_full_text"
-SIGNS = (PINNED, REPEATS_PROMPT)
-"""Words of a refusal that tell how this server must be asked instead: see `generation.Form.fallback`."""
+MARKERS = (PINNED, REPEATS_PROMPT)
+"""Words of a refusal that show which other form the server wants: see `generation.Form.fallback`."""
 _UNUSED = re.compile(r"`model_kwargs` are not used by the model: \[([^\]]*)\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row: the first that fits a reply tells what it means."""
+    """One row; the first row that matches a reply applies."""
 
     statuses: range | frozenset[int]
     words: str | None
@@ -47,7 +47,7 @@ _RULES = (
         _only(429),
         None,
         Cause.OVERLOADED,
-        "The server takes no more requests at the moment.",
+        "The server accepts no more requests at the moment.",
         "Lower the endpoint's requests per minute, or give it more replicas.",
         retryable=True,
     ),
@@ -62,45 +62,45 @@ _RULES = (
         _only(401, 403),
         r"gated (repo|model)|model .{0,200}is (restricted|gated)|awaiting a review",
         Cause.GATED_MODEL,
-        "The model is gated: its owner lets readers in one by one.",
-        "Ask for access on its page at the Hub, then use a token of the account that was let in.",
+        "The model is gated: its owner must grant access.",
+        "Request access on the model's page at the Hub, then use a token of the account that has it.",
     ),
     Rule(
         _only(401, 403),
         r"sufficient permissions? to call Inference Providers|inference\.serverless",
         Cause.TOKEN_LACKS_SCOPE,
-        "The token is good but may not call Inference Providers.",
-        f"Give it the permission to make calls to Inference Providers, at {_TOKENS_PAGE}, or make one that has it.",
+        "The token is valid but may not call Inference Providers.",
+        f"Give it the permission to make calls to Inference Providers at {_TOKENS_PAGE}, or create one that has it.",
     ),
     Rule(
         _only(401),
         None,
         Cause.WRONG_TOKEN,
         "The server does not accept the token.",
-        "Give the endpoint a token that is valid and may use it.",
+        "Give the endpoint a valid token that has access to it.",
     ),
     Rule(_only(402), None, Cause.OUT_OF_CREDIT, "The account behind the token has no credit left.", _BUY),
     Rule(
         _only(403),
         None,
         Cause.TOKEN_LACKS_SCOPE,
-        "The token is good but has no right to this endpoint.",
+        "The token is valid but has no access to this endpoint.",
         "Give it the permission to make calls to Inference Endpoints of the organisation that owns this one.",
     ),
     Rule(
         _only(410),
         None,
         Cause.OLD_ADDRESS,
-        "Nothing is served at this address any more.",
-        "Register the address that replaced it; register hosted models by name, without a URL.",
+        "This address is no longer in service.",
+        "Register the new address; register hosted models by name, without a URL.",
     ),
     Rule(
         _ANY,
         r"does not support embeddings|not support the embeddings|model is not an embedding|not an embedding model"
         r"|created with embedding=True",
         Cause.WRONG_TASK,
-        "The model behind this server makes no embeddings.",
-        "Register an embedding model's endpoint; llama.cpp needs --embeddings.",
+        "The model behind this server does not make embeddings.",
+        "Register the endpoint of an embedding model; llama.cpp needs --embeddings.",
     ),
     Rule(
         _only(400, 404, 405, 422, 424, 501),
@@ -108,15 +108,15 @@ _RULES = (
         r"|not a chat model|model is not a re-?ranker|does not support (the )?(completions|generate|score|rerank)",
         Cause.WRONG_TASK,
         "The model behind this server does not do this task.",
-        "Use an endpoint of the task that it does. A model without a chat template completes texts only; "
-        "llama.cpp ranks texts only with --reranking.",
+        "Register it for a task that the model does. A model without a chat template only completes texts; "
+        "llama.cpp needs --reranking.",
     ),
     Rule(
         _ANY,
         r"not supported by (any )?provider|no (inference )?provider|not supported by provider"
         r"|not (currently )?(served|deployed|available) (by|on|for)",
         Cause.NOT_SERVED,
-        "No Inference Provider serves this model now, or not the one that is named.",
+        "No Inference Provider serves this model now, or not the named one.",
         "Name another provider, or run the model on an Inference Endpoint.",
     ),
     Rule(
@@ -131,7 +131,7 @@ _RULES = (
         r"model_kwargs. are not used|unexpected keyword|extra (inputs|fields) (are )?not permitted"
         r"|unrecognized (request )?arg|unknown (field|parameter|argument)|unsupported (parameter|value)",
         Cause.INPUT_REFUSED,
-        "The server does not know a parameter of the request.",
+        "The server does not support a parameter of the request.",
         "Leave it out.",
     ),
     Rule(
@@ -140,22 +140,22 @@ _RULES = (
         r"|size of tensor a \(\d+\) must match|(longer|larger) than the (model|max)"
         r"|exceeds? the ((model's|available) )?(max\w*|context)",
         Cause.INPUT_TOO_LONG,
-        "A text is longer than the model reads.",
-        "Send it in shorter pieces, or let it be cut.",
+        "A text is longer than the model's limit.",
+        "Send shorter texts, or allow truncation.",
     ),
     Rule(
         _ANY,
         r"batch size \S+ > maximum|at most \d+ items|maximum allowed batch",
         Cause.INPUT_REFUSED,
-        "The server takes fewer texts in one request.",
+        "The request has more texts than the server accepts.",
         "Send fewer texts at once.",
     ),
     Rule(
         _ANY,
         r"model .{0,200}(does not exist|not found)|pinned to",
         Cause.MODEL_NOT_FOUND,
-        "The server serves no model of this name.",
-        "Correct the endpoint's model, or take the one that runs there now with `hubgate accept NAME`.",
+        "The server has no model of this name.",
+        "Correct the endpoint's model, or accept the one that runs there now with `hubgate accept NAME`.",
     ),
     Rule(
         _only(413),
@@ -174,7 +174,7 @@ _RULES = (
     Rule(
         _ANY,
         r"out of memory",
-        Cause.UPSTREAM_FAILED,  # not overloaded: time does not cure it, and one text may be the reason
+        Cause.UPSTREAM_FAILED,  # not overloaded: waiting does not help, and one text may be the reason
         "The server ran out of memory.",
         "Send fewer or shorter texts at once, or give it a larger machine.",
         retryable=True,
@@ -183,7 +183,7 @@ _RULES = (
         _only(502, 503),
         r"overloaded|queue|rate limit|too many",
         Cause.OVERLOADED,
-        "The server takes no more requests at the moment.",
+        "The server accepts no more requests at the moment.",
         "Lower the endpoint's requests per minute, or give it more replicas.",
         retryable=True,
     ),
@@ -191,7 +191,7 @@ _RULES = (
         _only(502, 503),
         r"unhealthy",
         Cause.UPSTREAM_FAILED,
-        "The server says that it is not healthy.",
+        "The server reports that it is not healthy.",
         "Look at its log.",
         retryable=True,
     ),
@@ -199,15 +199,15 @@ _RULES = (
         _only(502, 503),
         None,
         Cause.WAKING,
-        "The endpoint is starting, or waking after it was scaled to zero.",
-        "Ask again in some minutes; to keep it awake, set its minimum of replicas to 1.",
+        "The endpoint is starting, or waking up after it was scaled to zero.",
+        "Try again in a few minutes; to keep it awake, set its minimum replicas to 1.",
         retryable=True,
     ),
     Rule(
         _only(408, 504),
         None,
         Cause.UPSTREAM_TIMEOUT,
-        "The server gave up waiting for its model.",
+        "The server timed out waiting for its model.",
         "Send fewer texts at once.",
         retryable=True,
     ),
@@ -216,7 +216,7 @@ _RULES = (
         None,
         Cause.INPUT_REFUSED,
         "The server refuses the input.",
-        "Change what the server names.",
+        "Change what the server reports.",
     ),
     Rule(
         range(424, 425),
@@ -240,26 +240,26 @@ _NO_TOKEN = Rule(
     _only(401, 403),
     None,
     Cause.TOKEN_MISSING,
-    "The server wants an access token, and none was given.",
-    "Give the endpoint its token.",
+    "The server requires an access token, and the endpoint has none.",
+    "Give the endpoint a token.",
 )
 ABOUT_THE_TOKEN = frozenset({Cause.WRONG_TOKEN, Cause.TOKEN_LACKS_SCOPE})
-"""What cannot be said to who sent none."""
+"""Causes that cannot apply to a request without a token."""
 
 
-def unknown_parameters(said: str) -> list[str]:
-    """The parameters that a pipeline of transformers says it does not know."""
-    found = _UNUSED.search(said)
+def unknown_parameters(message: str) -> list[str]:
+    """The parameters that a pipeline of transformers reports as unknown."""
+    found = _UNUSED.search(message)
     return [name.strip(" '\"") for name in found[1].split(",")] if found else []
 
 
-def rule_for(status: int, said: str, *, has_token: bool) -> Rule:
-    """What an error reply of this status and these words means to who sent a token, or none."""
-    rule = next((rule for rule in _RULES if _fits(rule, status, said)), _OTHER)
+def rule_for(status: int, message: str, *, has_token: bool) -> Rule:
+    """The meaning of an error reply to a request with or without a token."""
+    rule = next((rule for rule in _RULES if _matches(rule, status, message)), _OTHER)
     return rule if has_token or rule.cause not in ABOUT_THE_TOKEN else _NO_TOKEN
 
 
-def _fits(rule: Rule, status: int, said: str) -> bool:
+def _matches(rule: Rule, status: int, message: str) -> bool:
     return status in rule.statuses and (
-        rule.words is None or re.search(rule.words, said, re.IGNORECASE) is not None
+        rule.words is None or re.search(rule.words, message, re.IGNORECASE) is not None
     )

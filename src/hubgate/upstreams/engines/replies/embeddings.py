@@ -1,4 +1,4 @@
-"""Reads every shape in which a server is known to send embeddings, whatever the server calls itself.
+"""Reads embeddings in every format that a server is known to send, whichever server it is.
 
     [d]                                  one text, sentence-transformers behind hf-inference
     [n][d]                               TEI
@@ -8,7 +8,7 @@
     {"data": [{"index", "embedding"}]}   OpenAI's route; an embedding is an array or base64
     [{"index", "embedding"}]             llama.cpp's own routes
 
-JSON is validated and split by msgspec; the text of the numbers is passed on as it came.
+msgspec validates and splits the JSON; the text of the numbers is passed on unchanged.
 """
 
 from __future__ import annotations
@@ -36,16 +36,15 @@ from hubgate.upstreams.http.messages import HttpReply
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a reply held: one vector a text, in the order of the texts."""
+    """The content of a reply: one vector per text, in the order of the texts."""
 
     items: Sequence[bytes]
     encoding: Encoding
     tokens: int | None
-    """What the server says it counted."""
+    """As the server reports them."""
     pooled: bool
-    """The server sent one vector a token, and they were averaged here."""
+    """The server sent one vector per token, which were averaged here."""
     dimensions: int
-    """Of every vector; all their numbers are finite."""
 
 
 class _Item(msgspec.Struct):
@@ -73,14 +72,14 @@ def read_embeddings(reply: HttpReply, count: int) -> Reading:
     """The vectors of `count` texts.
 
     Raises:
-        UpstreamUnreadable: HTML, no JSON, no embeddings, too many or too few of them, of different lengths, or
-            with something in them that is no finite number.
+        UpstreamUnreadable: HTML, invalid JSON, no embeddings, the wrong number of them, different lengths, or a
+            number that is not finite.
     """
     body = reply.body
     if reply.is_html:
         raise UpstreamUnreadable(
-            "The server sent a web page, not vectors.",
-            remedy="Check the URL: it must be the model server's own, not a page about it or a log-in.",
+            "The server sent a web page instead of vectors.",
+            remedy="Check the URL: it must be the model server's own, not a page about it or a login page.",
             cause=Cause.NOT_AN_API,
         )
     try:
@@ -117,10 +116,10 @@ def _from_array(body: bytes, count: int) -> Reading:
 def _from_items(items: list[_Item], count: int, tokens: int | None) -> Reading:
     _check_count(len(items), count)
     if any(item.index is not None for item in items):
-        placed = {item.index: item for item in items}
-        if set(placed) != set(range(count)):
-            raise UpstreamUnreadable("The server numbered its vectors with gaps or twice the same number.")
-        items = [placed[number] for number in range(count)]
+        by_index = {item.index: item for item in items}
+        if set(by_index) != set(range(count)):
+            raise UpstreamUnreadable("The server numbered its vectors with gaps or duplicates.")
+        items = [by_index[index] for index in range(count)]
     return _reading([bytes(item.embedding).strip(_WHITE) for item in items], tokens)
 
 
@@ -154,30 +153,30 @@ def _from_base64(item: bytes) -> bytes:
 
 
 def _token_rows(item: bytes) -> list[list[float]]:
-    """One row a token, out of `[tokens][d]` or `[1][tokens][d]`."""
+    """One row per token, from `[tokens][d]` or `[1][tokens][d]`."""
     rows = orjson.loads(item)
     if isinstance(rows, list) and len(rows) == 1 and _is_matrix(rows[0]):
         rows = rows[0]
     if not _is_matrix(rows):
         raise _no_embeddings()
-    return rows  # type: ignore[no-any-return] # seen to be a matrix; its numbers are checked where they are added
+    return rows  # type: ignore[no-any-return] # checked to be a matrix; its numbers are checked when they are added
 
 
 def _is_matrix(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(row, list) for row in value)
 
 
-def _check_count(got: int, asked: int) -> None:
-    if got != asked:
+def _check_count(got: int, expected: int) -> None:
+    if got != expected:
         raise UpstreamUnreadable(
-            f"The server sent {got} vectors for {asked} texts.",
-            remedy="A proxy or a custom handler may drop or merge inputs; ask the server directly to compare.",
+            f"The server sent {got} vectors for {expected} texts.",
+            remedy="A proxy or a custom handler may drop or merge inputs; call the server directly to compare.",
             cause=Cause.WRONG_COUNT,
         )
 
 
 def _no_embeddings() -> UpstreamUnreadable:
     return UpstreamUnreadable(
-        "The server's reply holds no embeddings in any known shape.",
-        remedy="Check that its model makes sentence embeddings; a custom handler must answer as one of the servers does.",
+        "The server's reply contains no embeddings in any known format.",
+        remedy="Check that its model makes sentence embeddings; a custom handler must reply as one of the servers does.",
     )

@@ -1,4 +1,4 @@
-"""Generated text as it comes from a server: payloads are looked at, never changed."""
+"""Streams of generated text: payloads are inspected, but never changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hubgate.upstreams.engines.replies.text import is_utf8, not_utf8
 from hubgate.upstreams.http.messages import HttpReply, HttpStream
 
 _LAST = 4
-"""Payloads at a stream's end among which one says that the text is finished; usage may come after it."""
+"""Payloads at the end of a stream of which one reports that the text is finished; usage may follow it."""
 _ERROR_STATUSES = {
     "validation": 422,
     "template_error": 422,
@@ -25,7 +25,7 @@ _ERROR_STATUSES = {
     "overloaded": 429,
     "unhealthy": 503,
 }
-"""text-generation-inference says in words what it would say by a status."""
+"""The statuses that text-generation-inference would send, by its `error_type`."""
 
 
 class _Error(msgspec.Struct):
@@ -57,9 +57,9 @@ class ServerEvents:
     """Implements `domain.ports.Events` over an event stream.
 
     Args:
-        stream: whose headers are in. It is closed with this.
-        wire_format: how the payloads are written.
-        refused: the error that an error reply becomes.
+        stream: the reply; closed together with this.
+        wire_format: of the payloads.
+        refused: makes the error for an error reply.
     """
 
     def __init__(
@@ -73,19 +73,19 @@ class ServerEvents:
         self._first: list[bytes] = []
         self._last: deque[bytes] = deque(maxlen=_LAST)
         self._failure: HubgateError | None = None
-        """To be raised once what came before it is taken; not kept any longer, as its traceback holds this stream."""
+        """To raise once the payloads before it are read. Not kept longer, as its traceback refers to this stream."""
         self._failed = self._ended = False
 
     async def begin(self) -> None:
-        """Wait for the first payloads, so that a text that cannot be made is an error and no stream.
+        """Wait for the first payloads, so that an early failure becomes an error reply instead of a stream.
 
         Raises:
-            HubgateError: the server refuses, the text cannot be made, or the reply is no event stream.
+            HubgateError: the server refuses or fails, or the reply is no event stream.
         """
         if self._stream.status >= 400:
             raise self._refused(await self._stream.rest())
         if self._stream.headers.get("content-type", "").partition(";")[0].strip() != "text/event-stream":
-            raise self._no_stream(await self._stream.rest())
+            raise self._not_a_stream(await self._stream.rest())
         self._first = await self._next()
 
     async def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
@@ -96,14 +96,14 @@ class ServerEvents:
             payloads = []
 
     async def aclose(self) -> None:
-        """End it, and close its connection at once unless the server has said all."""
+        """Close the stream; its connection too, unless the server has sent everything."""
         if self._parser.done and not self._failed and self._failure is None:
             await self._stream.finish()
         else:
             await self._stream.aclose()
 
     async def _next(self) -> list[bytes]:
-        """The payloads that come next; none at the end."""
+        """The next payloads; empty at the end."""
         while self._failure is None:
             if self._ended:
                 return []
@@ -119,58 +119,58 @@ class ServerEvents:
 
     async def _read(self) -> list[bytes]:
         chunk = await anext(self._chunks, b"")
-        payloads = self._parser.feed(chunk) if chunk else self._unended()
-        for place, payload in enumerate(payloads):
+        payloads = self._parser.feed(chunk) if chunk else self._unterminated()
+        for index, payload in enumerate(payloads):
             if payload[:1] != b"{" or b'"error"' in payload:
                 self._failure = self._failure_in(payload)
             if self._failure is None and not is_utf8(payload):
                 self._failure = not_utf8()
             if self._failure is not None:
-                return payloads[:place]
+                return payloads[:index]
         self._last.extend(payloads)
         self._ended = self._parser.done or not chunk
         if not chunk and not self._parser.done and not any(map(_finishes, self._last)):
             self._failure = UpstreamUnreachable(
-                "The text broke off: the server ended its stream without saying that it was finished.",
-                remedy="It, or a proxy before it, may have crashed or run out of time: look at its log.",
+                "The text is incomplete: the server ended its stream without a final event.",
+                remedy="The server, or a proxy in front of it, may have crashed or timed out: check its log.",
                 cause=Cause.CONNECTION_LOST,
             )
         return payloads
 
-    def _unended(self) -> list[bytes]:
-        """What stands behind the last empty line, if it is whole: some servers forget the last one."""
+    def _unterminated(self) -> list[bytes]:
+        """A complete payload after the last empty line: some servers omit the last one."""
         return [payload for payload in self._parser.end() if _is_json(payload)]
 
     def _failure_in(self, payload: bytes) -> HubgateError | None:
         try:
-            said = _READ_ERROR.decode(payload)
-            error = bytes(said.error)
+            event = _READ_ERROR.decode(payload)
+            error = bytes(event.error)
             code = _code_in(error)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            return UpstreamUnreadable("The server sent an event that is no JSON object.")
-        if said.kind != "error" and error in {b"", b"null"}:
+            return UpstreamUnreadable("The server sent an event that is not a JSON object.")
+        if event.kind != "error" and error in {b"", b"null"}:
             return None
-        status = _status(said.code) or _status(code) or _ERROR_STATUSES.get(str(said.error_type))
+        status = _status(event.code) or _status(code) or _ERROR_STATUSES.get(str(event.error_type))
         return self._refused(HttpReply(status=status or 500, headers={}, body=payload))
 
-    def _no_stream(self, reply: HttpReply) -> HubgateError:
+    def _not_a_stream(self, reply: HttpReply) -> HubgateError:
         if reply.is_html:
             return UpstreamUnreadable(
-                "The server sent a web page, not text as it is made.",
-                remedy="Check the URL: it must be the model server's own, not a page about it or a log-in.",
+                "The server sent a web page instead of an event stream.",
+                remedy="Check the URL: it must be the model server's own, not a page about it or a login page.",
                 cause=Cause.NOT_AN_API,
             )
         failure = self._failure_in(reply.body)
         if failure is None or isinstance(failure, UpstreamUnreadable):
             return UpstreamUnreadable(
-                "The server does not send text while it is being made.",
-                remedy="Ask without streaming.",
+                "The server does not stream text.",
+                remedy="Send the request without streaming.",
             )
         return failure
 
 
 class WholeText:
-    """Implements `domain.ports.Events` for a server that does not stream: all of the text is in one payload."""
+    """Implements `domain.ports.Events` for a server that does not stream: one payload with the whole text."""
 
     def __init__(self, payload: bytes, wire_format: WireFormat) -> None:
         self.wire_format = wire_format
@@ -181,7 +181,7 @@ class WholeText:
         yield [self._payload]
 
     async def aclose(self) -> None:
-        """Nothing is held."""
+        """Does nothing."""
 
 
 def _finishes(payload: bytes) -> bool:

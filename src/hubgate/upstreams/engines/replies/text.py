@@ -1,8 +1,8 @@
-"""Reads the text that a server made: its bytes stay as they are, and only the tokens are looked for.
+"""Reads generated text: the bytes are passed on unchanged, and only the token counts are parsed.
 
 {"choices", "usage"}                          OpenAI's routes
 {"generated_text", "details"}                 text-generation-inference's /generate
-[{"generated_text"}], [[{"generated_text"}]]  its `/`, hf-inference, the toolkit, handlers that answer lists
+[{"generated_text"}], [[{"generated_text"}]]  its `/`, hf-inference, the toolkit, handlers that return lists
 [{"summary_text"}], [{"translation_text"}]    the toolkit's tasks summarization and translation
 """
 
@@ -49,33 +49,33 @@ class _Text(msgspec.Struct):
     details: _Details | None = None
 
 
-class _Place(msgspec.Struct):
+class _ChunkChoice(msgspec.Struct):
     index: int | None = None
 
 
-class _Places(msgspec.Struct):
-    choices: list[_Place] | None = None
+class _Chunk(msgspec.Struct):
+    choices: list[_ChunkChoice] | None = None
 
 
 _CHOICES = msgspec.json.Decoder(_Choices)
-_PLACES = msgspec.json.Decoder(_Places)
+_CHUNK = msgspec.json.Decoder(_Chunk)
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _EACH_FIELDS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
-_SAID = msgspec.json.Decoder(str | None)
+_STRING = msgspec.json.Decoder(str | None)
 _TEXT = msgspec.json.Decoder(_Text)
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def read_generated(form: Form, call: GenerationCall, reply: HttpReply) -> Generated:
-    """The text of a call, out of the server's reply.
+    """The generated text in a server's reply.
 
     Raises:
-        UpstreamUnreadable: the reply does not hold it.
+        UpstreamUnreadable: the reply does not contain any.
     """
     if reply.is_html:
         raise UpstreamUnreadable(
-            "The server sent a web page, not a text.",
-            remedy="Check the URL: it must be the model server's own, not a page about it or a log-in.",
+            "The server sent a web page instead of text.",
+            remedy="Check the URL: it must be the model server's own, not a page about it or a login page.",
             cause=Cause.NOT_AN_API,
         )
     if not is_utf8(reply.body):
@@ -84,7 +84,7 @@ def read_generated(form: Form, call: GenerationCall, reply: HttpReply) -> Genera
         read = _from_choices if form.wire_format is WireFormat.OPENAI else _from_text
         body, prompt_tokens, tokens = read(reply)
         if isinstance(call, Complete):
-            body = _as_asked(form, call, body)
+            body = _finished(form, call, body)
     return Generated(
         body=body,
         wire_format=form.wire_format,
@@ -95,7 +95,7 @@ def read_generated(form: Form, call: GenerationCall, reply: HttpReply) -> Genera
 
 
 def is_utf8(text: bytes) -> bool:
-    """Whether it is: a JSON parser passes over strings that it is not asked for, and does not look."""
+    """Whether the bytes are UTF-8: a JSON parser does not check the strings that it skips."""
     if text.isascii():
         return True
     try:
@@ -106,38 +106,38 @@ def is_utf8(text: bytes) -> bool:
 
 
 def not_utf8() -> UpstreamUnreadable:
-    """The error for generated text that is not UTF-8, which no client could read."""
+    """The error for generated text that no client could read."""
     return UpstreamUnreadable(
         "The server's reply is not valid UTF-8.",
-        remedy="Check the model server: it may cut text in the middle of a character, or use another encoding.",
+        remedy="Check the model server: it may split characters, or use another encoding.",
     )
 
 
 def with_prompt(body: bytes, prompt: str, wire_format: WireFormat) -> bytes:
-    """An object or a first chunk, with the prompt before its text.
+    """A whole reply or a first chunk, with the prompt before its text.
 
     Raises:
-        UpstreamUnreadable: it has none.
+        UpstreamUnreadable: it contains no text.
     """
     with _reading():
-        said = _FIELDS.decode(body)
+        fields = _FIELDS.decode(body)
         if wire_format is not WireFormat.OPENAI:
-            return msgspec.json.encode(said | {"generated_text": _after(prompt, said, "generated_text")})
+            return msgspec.json.encode(fields | {"generated_text": _after(prompt, fields, "generated_text")})
         choices = [
             choice | {"text": _after(prompt, choice, "text")}
-            for choice in _EACH_FIELDS.decode(said.get("choices", b"[]"))
+            for choice in _EACH_FIELDS.decode(fields.get("choices", b"[]"))
         ]
-        return msgspec.json.encode(said | {"choices": choices})
+        return msgspec.json.encode(fields | {"choices": choices})
 
 
-def places_in(payload: bytes) -> set[int | None]:
-    """Which of several texts a chunk goes on with.
+def choices_in(payload: bytes) -> set[int | None]:
+    """The indices of the choices in a chunk.
 
     Raises:
-        UpstreamUnreadable: it is none of OpenAI's.
+        UpstreamUnreadable: it is not in OpenAI's format.
     """
     with _reading():
-        return {choice.index for choice in _PLACES.decode(payload).choices or ()}
+        return {choice.index for choice in _CHUNK.decode(payload).choices or ()}
 
 
 @contextmanager
@@ -146,13 +146,13 @@ def _reading() -> Iterator[None]:
         yield
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UpstreamUnreadable(
-            "The server's reply holds no generated text in any known shape.",
-            remedy="Check that its model writes texts; a custom handler must answer as one of the servers does.",
+            "The server's reply contains no generated text in any known format.",
+            remedy="Check that its model generates text; a custom handler must reply as one of the servers does.",
         ) from error
 
 
 def _after(prompt: str, fields: dict[str, msgspec.Raw], name: str) -> str:
-    return prompt + (_SAID.decode(fields[name]) or "" if name in fields else "")
+    return prompt + (_STRING.decode(fields[name]) or "" if name in fields else "")
 
 
 def _from_choices(reply: HttpReply) -> tuple[bytes, int | None, int | None]:
@@ -170,26 +170,27 @@ def _from_text(reply: HttpReply) -> tuple[bytes, int | None, int | None]:
         if len(items) != 1:
             raise ValueError("not one text")
         body = bytes(items[0]).strip(_WHITE)
-    said = _TEXT.decode(body)
-    if said.generated_text is None:
-        text = said.summary_text if said.translation_text is None else said.translation_text
+    decoded = _TEXT.decode(body)
+    if decoded.generated_text is None:
+        text = decoded.summary_text if decoded.translation_text is None else decoded.translation_text
         if text is None:
             raise ValueError("no text")
         body = msgspec.json.encode({"generated_text": text})
-    details = said.details
-    prompt, made = header_number(reply, "x-prompt-tokens"), header_number(reply, "x-generated-tokens")
-    if made is None and details is not None:
-        made = details.generated_tokens
-    return body, prompt, prompt + made if prompt is not None and made is not None else None
+    details = decoded.details
+    prompt, generated = header_number(reply, "x-prompt-tokens"), header_number(reply, "x-generated-tokens")
+    if generated is None and details is not None:
+        generated = details.generated_tokens
+    total = None if prompt is None or generated is None else prompt + generated
+    return body, prompt, total
 
 
-def _as_asked(form: Form, call: Complete, body: bytes) -> bytes:
-    """What the server does not do itself is done here: to end at a stop sequence, to put the prompt before."""
+def _finished(form: Form, call: Complete, body: bytes) -> bytes:
+    """Does what the server cannot: stop at a stop sequence, and put the prompt before the text."""
     stops = [] if form.supports_stop else stop_sequences(call.fields)
     if stops:
-        said: dict[str, Any] = orjson.loads(body)
-        said["generated_text"] = _until(said["generated_text"], stops)
-        body = orjson.dumps(said)
+        fields: dict[str, Any] = orjson.loads(body)
+        fields["generated_text"] = _until(fields["generated_text"], stops)
+        body = orjson.dumps(fields)
     if call.full_text and not form.returns_prompt:
         body = with_prompt(body, call.prompt, form.wire_format)
     return body
