@@ -66,7 +66,7 @@ def test_keys_are_listed_without_the_keys_and_names_are_not_markup(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("create", "admin"), "The name [admin] is the gate's own."),
+        (("create", "admin"), "The name [admin] is reserved."),
         (("create", "a", "--default-endpoint", "nowhere"), "No endpoint is named [nowhere]."),
         (("revoke", "nobody"), "No key has this id or name."),
         (("revoke", ""), "The name is empty."),

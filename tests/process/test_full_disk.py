@@ -83,7 +83,7 @@ def test_a_revocation_that_cannot_be_written_down_holds_until_it_can(full: Setti
         assert "Free some space" in again.json()["error"]["remedy"]
         reply = gate.request("DELETE", "/api/keys/leaked")
         assert reply.status == 503, reply.body
-        assert "is revoked, but this could not be written down" in reply.json()["error"]["message"]
+        assert "is revoked, but this could not be stored" in reply.json()["error"]["message"]
         assert not alive(gate, key)
         assert gate.request("DELETE", "/api/keys/leaked").status == 503
         filler.unlink()

@@ -135,7 +135,7 @@ async def test_a_request_without_a_key_is_told_how_to_send_one(
     settings: Settings, nothing: str | None
 ) -> None:
     async with opened(settings) as gate:
-        with pytest.raises(NotAuthenticated, match="carries no key") as refused:
+        with pytest.raises(NotAuthenticated, match="has no key") as refused:
             gate.access.authenticate(nothing)
         assert "Authorization: Bearer" in refused.value.remedy
 
@@ -356,7 +356,7 @@ async def test_a_change_that_cannot_be_stored_is_taken_back_unless_it_revokes_a_
     async with opened(settings) as gate:
         _, plain = await gate.access.create("dify")
         with locked(settings):
-            with pytest.raises(StoreFailed, match=r"\[dify\] is revoked, but this could not be written down"):
+            with pytest.raises(StoreFailed, match=r"\[dify\] is revoked, but this could not be stored"):
                 await gate.access.revoke("dify")
             with pytest.raises(StoreFailed):
                 await gate.access.create("other")

@@ -81,14 +81,14 @@ async def test_an_expired_key_can_be_changed_and_given_another_end(access: Acces
 @pytest.mark.parametrize(
     ("rights", "told"),
     [
-        ({"admin": True, "endpoints": ("e5",)}, "An admin key reaches every endpoint"),
-        ({"endpoints": ("e5",), "default_endpoint": "e6"}, "none that it may call"),
+        ({"admin": True, "endpoints": ("e5",)}, "An admin key can access every endpoint"),
+        ({"endpoints": ("e5",), "default_endpoint": "e6"}, "may not call its default endpoint"),
         ({"requests_per_minute": 0}, "from 1 to 1000000"),
         ({"requests_per_minute": 1_000_001}, "from 1 to 1000000"),
         ({"tokens_per_minute": -1}, "tokens_per_minute"),
         ({"expires_at": 1000.0}, "in the past"),
-        ({"expires_at": 1_924_992_000_000.0}, "no moment before the year 10000"),
-        ({"expires_at": float("nan")}, "no moment"),
+        ({"expires_at": 1_924_992_000_000.0}, "must be before the year 10000"),
+        ({"expires_at": float("nan")}, "must be before the year"),
     ],
 )
 async def test_rights_that_do_not_fit_together_are_refused(

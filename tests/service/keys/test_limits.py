@@ -43,7 +43,7 @@ def test_the_request_beyond_the_limit_is_told_how_long_to_wait() -> None:
     limits = KeyLimits()
     for at in (0.0, 10.0):
         limits.admit(key(2), at)
-    with pytest.raises(KeyLimit, match="2 requests a minute") as full:
+    with pytest.raises(KeyLimit, match="2 requests per minute") as full:
         limits.admit(key(2), 15.0)
     assert full.value.retry_after == 45.0
     assert full.value.retryable
@@ -81,7 +81,7 @@ def test_who_has_spent_the_tokens_waits_until_enough_are_a_minute_old() -> None:
     for at, tokens in ((0.0, 60), (10.0, 30), (20.0, 40)):
         limits.admit(spender, at)
         limits.spend(spender, tokens, at)
-    with pytest.raises(KeyLimit, match="100 tokens a minute") as full:
+    with pytest.raises(KeyLimit, match="100 tokens per minute") as full:
         limits.admit(spender, 30.0)
     assert full.value.retry_after == pytest.approx(30.05)
     limits.admit(spender, 60.1)
@@ -98,7 +98,7 @@ def test_a_busy_minute_has_a_bounded_number_of_entries_and_a_revoked_key_none() 
     for number in range(10_000):
         limits.spend(spender, 1, number / 1000)
     minute = limits._minutes[spender.id]
-    assert minute.spent == 10_000
+    assert minute.total_tokens == 10_000
     assert len(minute.tokens) <= 201
     limits.forget(spender.id)
     assert limits._minutes == {}

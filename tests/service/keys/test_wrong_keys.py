@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hubgate.service.keys.wrong_keys import MOST_A_MINUTE, WrongKeys
+from hubgate.service.keys.limits import MAX_WRONG_KEYS, WrongKeys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,7 @@ class Tries:
 
 def test_beyond_the_bound_an_address_waits_for_the_rest_of_its_minute() -> None:
     tries = Tries()
-    assert not any(tries.waits([("192.0.2.1", "")] * MOST_A_MINUTE))
+    assert not any(tries.waits([("192.0.2.1", "")] * MAX_WRONG_KEYS))
     tries.now += 20
     assert tries.waits([("192.0.2.1", ""), ("192.0.2.2", "")]) == [40, 0]
     tries.now += 40
@@ -35,7 +35,7 @@ def test_beyond_the_bound_an_address_waits_for_the_rest_of_its_minute() -> None:
 
 def test_a_key_id_is_bounded_over_all_addresses() -> None:
     tries = Tries()
-    assert not any(tries.waits((f"192.0.2.{n}", "0123abcd") for n in range(MOST_A_MINUTE)))
+    assert not any(tries.waits((f"192.0.2.{n}", "0123abcd") for n in range(MAX_WRONG_KEYS)))
     assert tries.waits([("198.51.100.1", "0123abcd"), ("198.51.100.1", "4567abcd")]) == [60, 0]
 
 
@@ -50,27 +50,27 @@ def test_a_key_id_is_bounded_over_all_addresses() -> None:
 )
 def test_an_ipv6_address_counts_with_its_network(one: str, other: str, *, same: bool) -> None:
     tries = Tries()
-    tries.waits([(one, "")] * MOST_A_MINUTE)
+    tries.waits([(one, "")] * MAX_WRONG_KEYS)
     assert bool(tries.waits([(other, "")])[0]) is same
 
 
 def test_many_addresses_take_bounded_memory_and_the_latest_are_kept() -> None:
     tries = Tries()
     spread = [f"10.{n // 65536}.{n // 256 % 256}.{n % 256}" for n in range(10_001)]
-    tries.waits((address, "") for address in spread for _ in range(MOST_A_MINUTE))
+    tries.waits((address, "") for address in spread for _ in range(MAX_WRONG_KEYS))
     assert tries.waits([(spread[0], ""), (spread[-1], "")]) == [0, 60]
 
 
 def test_a_clock_that_is_set_back_does_not_make_anybody_wait_longer() -> None:
     tries = Tries()
-    tries.waits([("192.0.2.1", "")] * (MOST_A_MINUTE + 1))
+    tries.waits([("192.0.2.1", "")] * (MAX_WRONG_KEYS + 1))
     tries.now -= 3600
     assert tries.waits([("192.0.2.1", "")]) == [0]
 
 
 def test_an_operator_finds_in_the_log_whose_keys_were_wrong(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        Tries().waits([("192.0.2.1", "0123abcd")] * 3 * MOST_A_MINUTE)
+        Tries().waits([("192.0.2.1", "0123abcd")] * 3 * MAX_WRONG_KEYS)
     assert caplog.messages == [
         "more than 20 wrong keys in a minute from 192.0.2.1",
         "more than 20 wrong keys in a minute for key id 0123abcd",

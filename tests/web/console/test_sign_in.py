@@ -8,7 +8,7 @@ import pytest
 from console_client import ConsoleClient
 from running_gateway import RunningGateway
 
-from hubgate.service.keys.wrong_keys import MOST_A_MINUTE
+from hubgate.service.keys.limits import MAX_WRONG_KEYS
 from hubgate.settings import Settings
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def test_wrong_keys_are_told_so_and_bounded_while_the_right_one_always_signs_in(
         refused = visitor.post("/ui/sign-in", {"key": app})
         assert refused.status == 403
         assert "This key can only call models." in refused.words
-        for key in ("", "كلید", *(str(n) for n in range(MOST_A_MINUTE - 2))):
+        for key in ("", "كلید", *(str(n) for n in range(MAX_WRONG_KEYS - 2))):
             page = visitor.post("/ui/sign-in", {"key": key})
             assert page.status == 401
             assert "unknown" in page.words

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from console_client import ConsoleClient
 from running_gateway import RunningGateway
 
-from hubgate.service.keys.wrong_keys import MOST_A_MINUTE
+from hubgate.service.keys.limits import MAX_WRONG_KEYS
 
 if TYPE_CHECKING:
     from hubgate.settings import Settings
@@ -39,11 +39,11 @@ def test_wrong_keys_are_noted_without_the_key_and_those_beyond_the_bound_are_not
 ) -> None:
     mere = gate.request("POST", "/api/keys", {"name": "app"}).json()["key"]
     visitor = ConsoleClient(gate)
-    for key in ("hg_wrong", "ä", mere, *("x" * MOST_A_MINUTE)):
+    for key in ("hg_wrong", "ä", mere, *("x" * MAX_WRONG_KEYS)):
         visitor.post("/ui/sign-in", {"key": key})
     assert told(gate) == [
         ("session.refuse", who, "127.0.0.1")
-        for who in ("console", "console", "app", *["console"] * (MOST_A_MINUTE - 2))
+        for who in ("console", "console", "app", *["console"] * (MAX_WRONG_KEYS - 2))
     ]
     assert "hg_wrong" not in str(noted(gate))
     assert mere not in str(noted(gate))

@@ -9,7 +9,7 @@ import pytest
 from console_client import ConsoleClient
 from running_gateway import RunningGateway
 
-from hubgate.service.keys.wrong_keys import MOST_A_MINUTE
+from hubgate.service.keys.limits import MAX_WRONG_KEYS
 
 if TYPE_CHECKING:
     from hubgate.settings import Settings
@@ -30,6 +30,6 @@ def test_wrong_keys_are_counted_together_whatever_address_a_stranger_claims(sett
     with RunningGateway(settings) as gate:
         tries = (
             ConsoleClient(gate).post("/ui/sign-in", {"key": "wrong"}, **{"x-forwarded-for": f"10.0.0.{n}"})
-            for n in range(MOST_A_MINUTE + 1)
+            for n in range(MAX_WRONG_KEYS + 1)
         )
         assert [page.status for page in tries][-1] == 429

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from hubgate.domain.calls import Embed
 from hubgate.domain.errors import InvalidRequest
-from hubgate.service.keys.wrong_keys import MOST_A_MINUTE
+from hubgate.service.keys.limits import MAX_WRONG_KEYS
 from hubgate.web.app import FACES, create_app
 from hubgate.web.http.body import BROKEN, EXCESS, FAULT, SLOW
 from hubgate.web.http.guard import Guard
@@ -328,7 +328,7 @@ class TestWrongKeys:
     async def test_beyond_a_bound_they_get_a_429_and_the_right_key_still_gets_in(
         self, scripted: ScriptedGateway, path: str
     ) -> None:
-        for _ in range(MOST_A_MINUTE):
+        for _ in range(MAX_WRONG_KEYS):
             assert (await Client("GET", path, key="wrong").ask(scripted.app)).status == 401
         asked = await Client("GET", path, key="wrong").ask(scripted.app)
         assert asked.status == 429
@@ -338,7 +338,7 @@ class TestWrongKeys:
         assert (await Client("GET", "/api/keys").ask(scripted.app)).status == 200
 
     async def test_who_sends_no_key_is_told_so_however_often(self, scripted: ScriptedGateway) -> None:
-        for _ in range(MOST_A_MINUTE + 5):
+        for _ in range(MAX_WRONG_KEYS + 5):
             assert (await Client("GET", "/v1/models", key=None).ask(scripted.app)).status == 401
 
     async def test_the_log_tells_the_address_and_the_id_of_a_refused_key(

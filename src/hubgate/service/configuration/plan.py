@@ -13,7 +13,7 @@ from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
-from hubgate.service.keys.rules import ADMIN
+from hubgate.service.keys.credentials import ADMIN
 
 Kind: TypeAlias = Literal["connection", "endpoint", "key"]
 Action: TypeAlias = Literal["add", "change", "remove"]
@@ -116,7 +116,7 @@ class Planning:
         for name, rights in wanted.items():
             old = there.get(name)
             if old is None:
-                if self._access.is_over(rights["expires_at"]):
+                if self._access.has_expired(rights["expires_at"]):
                     continue  # it would let nobody in
                 changes = {right: [None, value] for right, value in rights.items() if value}
                 yield Step(action="add", kind="key", name=name, changes=changes)

@@ -1,8 +1,7 @@
-"""Gateway keys: who may call the gate.
+"""Gateway keys: authenticating requests, and managing keys.
 
-The truth is in memory, by the SHA-256 of each key, so a call never waits for the database. A change that the store
-refuses is taken back; one whose asker went away meanwhile holds, in both. When keys were used is kept in memory, and
-written in batches by `flush`. A revocation is not taken back: it holds in memory until the store takes it.
+Keys are in memory, by their SHA-256, so a call never waits for the database. A change that cannot be stored is undone,
+except for a revocation, which stays in force and is stored later. `flush` stores when keys were last used.
 """
 
 from __future__ import annotations
@@ -24,25 +23,34 @@ from hubgate.domain.errors import (
 )
 from hubgate.domain.ports import Store
 from hubgate.domain.records import Key
-from hubgate.service.keys.credentials import HOW, candidates, claimed_id, digest_of, minted, unknown
-from hubgate.service.keys.limits import KeyLimits
-from hubgate.service.keys.rules import ADMIN, CLI, check_name, check_rights
-from hubgate.service.keys.wrong_keys import WrongKeys
+from hubgate.service.keys.credentials import (
+    ADMIN,
+    CLI,
+    SEND_A_KEY,
+    candidates,
+    check_name,
+    check_rights,
+    claimed_id,
+    digest_of,
+    new_key,
+    unknown_key,
+)
+from hubgate.service.keys.limits import KeyLimits, WrongKeys
 from hubgate.service.shielded import shielded
 
 
 class Access:
-    """The gateway keys of a running gate. Used on one event loop."""
+    """The gateway keys. Used on one event loop."""
 
     def __init__(self, store: Store, keys: Iterable[Key], clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
         self._keys = {key.digest: key for key in keys}
         self._used: dict[str, float] = {}
-        self._unwritten: dict[str, Key] = {}
-        """Keys whose revocation the store has yet to take, by their id."""
+        self._unstored: dict[str, Key] = {}
+        """Revoked keys that the store still has, by id."""
         self._changing = asyncio.Lock()
-        """Held from a change in memory until it is stored or taken back."""
+        """Held from a change in memory until it is stored or undone."""
         self.limits = KeyLimits()
         self._wrong_keys = WrongKeys(clock)
 
@@ -50,12 +58,12 @@ class Access:
     async def load(
         cls, store: Store, admin_key: str | None, clock: Callable[[], float] = time.time
     ) -> tuple[Access, str | None]:
-        """The stored keys, and a new admin key if there is none: to be shown this once, only its digest is stored.
+        """Load the stored keys. If there is no admin key, also create and return one, to be shown only once.
 
         Args:
             store: where the keys are.
-            admin_key: an admin key that the operator gave. It is never stored, and for this run it takes the place
-                of the stored key named `admin`.
+            admin_key: an admin key from the settings. It is never stored; for this run it replaces the stored key
+                named `admin`.
             clock: seconds since the epoch.
 
         Raises:
@@ -63,149 +71,146 @@ class Access:
         """
         keys = await store.keys()
         if admin_key is not None:
-            given = Key(
+            from_settings = Key(
                 id=ADMIN, name=ADMIN, digest=digest_of(admin_key.encode()), created_at=clock(), admin=True
             )
-            return cls(store, [*(key for key in keys if key.name != ADMIN), given], clock), None
+            return cls(store, [*(key for key in keys if key.name != ADMIN), from_settings], clock), None
         access = cls(store, keys, clock)
         if any(key.admin for key in keys):
             return access, None
-        plain, key = minted(ADMIN, clock(), admin=True)
+        plain, key = new_key(ADMIN, clock(), admin=True)
         await access._add(key)
         return access, plain
 
     def authenticate(self, authorization: str | None, address: str = "-") -> Key:
-        """The key that a request carries.
+        """The key of a request.
 
         Args:
-            authorization: the header's value, its bytes decoded as Latin-1. `Bearer key` (also doubled),
-                `ApiKey key`, `ApiKey base64(id:key)`, `Basic base64(user:key)` and `Basic base64(key:)` are understood.
+            authorization: the header's value, decoded as Latin-1: `Bearer key` (also doubled), `ApiKey key`,
+                `ApiKey base64(id:key)`, `Basic base64(user:key)` or `Basic base64(key:)`.
             address: the client's.
 
         Raises:
-            NotAuthenticated: there is none, or it is unknown, revoked or expired.
-            TooManyWrongKeys: it is wrong, as were too many before it. A right key is never refused for that.
+            NotAuthenticated: the key is missing, unknown, revoked or expired.
+            TooManyWrongKeys: the key is wrong, as were too many before. A valid key is never refused for that.
         """
         if not authorization:
-            raise NotAuthenticated("The request carries no key.", remedy=HOW)
+            raise NotAuthenticated("The request has no key.", remedy=SEND_A_KEY)
         for candidate in candidates(authorization):
             key = self._keys.get(digest_of(candidate))
             if key is not None:
                 now = self._clock()
                 if key.expires_at is not None and now >= key.expires_at:
-                    raise _expired(key, key.expires_at)
+                    raise _expired_error(key, key.expires_at)
                 self._used[key.id] = now
                 return key
-        raise self._refusal(authorization, address)
+        raise self._wrong_key_error(authorization, address)
 
     def list(self) -> Sequence[Key]:
-        """The keys in force, the oldest first, with their last use to the moment."""
+        """The valid keys, oldest first, with their last use."""
         keys = sorted(self._keys.values(), key=lambda key: key.created_at)
         return [self._with_last_use(key) for key in keys if key.id != CLI]
 
-    def find(self, which: str) -> Key:
-        """The key of this id or name, with its last use.
-
-        Raises:
-            NotFound: there is none.
-        """
+    def find(self, id_or_name: str) -> Key:
+        """A key with its last use. Raises: NotFound."""
         for key in self._keys.values():
-            if which in (key.id, key.name) and key.id != CLI:
+            if id_or_name in (key.id, key.name) and key.id != CLI:
                 return self._with_last_use(key)
-        raise NotFound("No key has this id or name.", remedy="`hubgate key list` shows them.")
+        raise NotFound("No key has this id or name.", remedy="`hubgate key list` lists them.")
 
-    def is_over(self, expires_at: float | None) -> bool:
-        """Whether a key that ends then lets nobody in any more."""
+    def has_expired(self, expires_at: float | None) -> bool:
         return expires_at is not None and self._clock() >= expires_at
 
     def draft(self, name: str, **rights: Any) -> tuple[str, Key]:
-        """A key that could be made, which is in force nowhere.
+        """Create a key without putting it into force.
 
         Raises:
-            InvalidRequest: it is no good name; or the rights do not fit together.
+            InvalidRequest: the name is invalid, or the rights are inconsistent.
         """
         check_name(name)
         now = self._clock()
-        plain, key = minted(name, now, **rights)
+        plain, key = new_key(name, now, **rights)
         check_rights(key, now)
         return plain, key
 
     async def create(self, name: str, **rights: Any) -> tuple[Key, str]:
-        """Make a key; what is stored of it, and the key itself, which can never be shown again.
+        """Create a key; returns its record, and the key itself, which can never be shown again.
 
         Args:
             name: who uses it.
             rights: fields of `Key`, from `admin` on.
 
         Raises:
-            InvalidRequest: the name is taken, or is no good name; or the rights do not fit together.
+            InvalidRequest: the name is taken or invalid, or the rights are inconsistent.
             StoreFailed: it cannot be stored.
         """
         plain, key = self.draft(name, **rights)
         await self._add(key)
         return key, plain
 
-    async def change(self, which: str, **rights: Any) -> Key:
-        """Change what a key is called and may do, at once; it stays the same key.
+    async def change(self, id_or_name: str, **rights: Any) -> Key:
+        """Change a key's name and rights. The key itself stays the same.
 
         Args:
-            which: its id or name.
-            rights: fields of `Key` but its id, digest and times of making and use.
+            id_or_name: the key.
+            rights: fields of `Key` other than its id, digest and times of creation and use.
 
         Raises:
             NotFound, InvalidRequest: see `changed`.
             StoreFailed: the database cannot be used; the key stays as it was.
         """
         async with self._changing:
-            changed = self.changed(which, **rights)
+            changed = self.changed(id_or_name, **rights)
             old, self._keys[changed.digest] = self._keys[changed.digest], changed
-            await shielded(self._keep(self._store.save_key(changed), old.digest, old))
+            await shielded(self._store_or_undo(self._store.save_key(changed), old.digest, old))
         return changed
 
-    def changed(self, which: str, **rights: Any) -> Key:
-        """A key as `change` would leave it; nothing is changed.
+    def changed(self, id_or_name: str, **rights: Any) -> Key:
+        """A key as it would be after `change`.
 
         Raises:
-            NotFound: there is none.
-            InvalidRequest: it cannot be changed here, or not so.
+            NotFound: there is no such key.
+            InvalidRequest: it cannot be changed, or its new name or rights are invalid.
         """
-        old = self._changeable(which)
+        old = self._changeable(id_or_name)
         changed = replace(old, **rights)
         if changed.name != old.name:
             check_name(changed.name)
         check_rights(changed, self._clock() if changed.expires_at != old.expires_at else None)
         return changed
 
-    async def revoke(self, which: str) -> None:
-        """Put a key out of force at once, by its id or its name.
+    async def revoke(self, id_or_name: str) -> None:
+        """Revoke a key at once.
 
         Raises:
-            NotFound: there is none.
-            InvalidRequest: it cannot be revoked here.
-            StoreFailed: the revocation holds, but could not be written down; `flush` tries again.
+            NotFound: there is no such key.
+            InvalidRequest: it cannot be revoked.
+            StoreFailed: it is revoked, but that could not be stored; `flush` tries again.
         """
         async with self._changing:
-            if unwritten := [key for key in self._unwritten.values() if which in (key.id, key.name)]:
-                await self._write_revocation(unwritten[0])
+            if unstored := [key for key in self._unstored.values() if id_or_name in (key.id, key.name)]:
+                await self._store_revocation(unstored[0])
                 return
-            key = self._changeable(which)
+            key = self._changeable(id_or_name)
             others = (other for other in self._keys.values() if other.id not in (key.id, CLI))
-            if key.admin and not any(other.admin and not self.is_over(other.expires_at) for other in others):
+            if key.admin and not any(
+                other.admin and not self.has_expired(other.expires_at) for other in others
+            ):
                 raise InvalidRequest("This is the last admin key.", remedy="Create another admin key first.")
             del self._keys[key.digest]
             self.limits.forget(key.id)
-            self._unwritten[key.id] = key
-            await shielded(self._write_revocation(key))
+            self._unstored[key.id] = key
+            await shielded(self._store_revocation(key))
 
     async def flush(self) -> None:
-        """Write down when keys were last used, and revocations that could not be written down before.
+        """Store when keys were last used, and revocations that could not be stored before.
 
         Raises:
             StoreFailed: the database cannot be used; the next flush tries again.
         """
         async with self._changing:
-            for revoked in list(self._unwritten.values()):
-                await self._write_revocation(revoked)
+            for revoked in list(self._unstored.values()):
+                await self._store_revocation(revoked)
         for digest, key in self._keys.items():
             self._keys[digest] = self._with_last_use(key)
         used, self._used = self._used, {}
@@ -216,23 +221,21 @@ class Access:
             raise
 
     def admit_cli(self, plain: str) -> None:
-        """Let the command line in with the key of this run's lock, which is kept in memory only."""
+        """Accept the command line's key for this run, which is only in memory."""
         digest = digest_of(plain.encode())
         self._keys[digest] = Key(id=CLI, name=CLI, digest=digest, created_at=self._clock(), admin=True)
 
-    def _refusal(self, authorization: str, address: str) -> NotAuthenticated:
-        """The error of a wrong key, which is counted."""
+    def _wrong_key_error(self, authorization: str, address: str) -> NotAuthenticated:
         wait = self._wrong_keys.count(address, claimed_id(authorization))
         if not wait:
-            return unknown(authorization)
-        return TooManyWrongKeys(remedy=f"{HOW} A valid key is accepted at once.", retry_after=wait)
+            return unknown_key(authorization)
+        return TooManyWrongKeys(remedy=f"{SEND_A_KEY} A valid key is accepted at once.", retry_after=wait)
 
     async def _add(self, key: Key) -> None:
         self._keys[key.digest] = key
-        await shielded(self._keep(self._store.add_key(key), key.digest, None))
+        await shielded(self._store_or_undo(self._store.add_key(key), key.digest, None))
 
-    async def _keep(self, storing: Awaitable[None], digest: bytes, before: Key | None) -> None:
-        """Store what was changed in memory, or take it back there."""
+    async def _store_or_undo(self, storing: Awaitable[None], digest: bytes, before: Key | None) -> None:
         try:
             await storing
         except HubgateError:
@@ -242,22 +245,22 @@ class Access:
                 self._keys[digest] = before
             raise
 
-    async def _write_revocation(self, key: Key) -> None:
+    async def _store_revocation(self, key: Key) -> None:
         try:
             await self._store.remove_key(key.id)
         except StoreFailed as error:
             raise StoreFailed(
-                f"The key [{key.name}] is revoked, but this could not be written down: {error.message}",
-                remedy=f"{error.remedy} hubgate tries again every few seconds; if it is restarted before that "
+                f"The key [{key.name}] is revoked, but this could not be stored: {error.message}",
+                remedy=f"{error.remedy} hubgate tries again every few seconds. If it is restarted before that "
                 "succeeds, the key works again.",
             ) from error
-        del self._unwritten[key.id]
+        del self._unstored[key.id]
 
-    def _changeable(self, which: str) -> Key:
-        key = self.find(which)
+    def _changeable(self, id_or_name: str) -> Key:
+        key = self.find(id_or_name)
         if key.id == ADMIN:
             raise InvalidRequest(
-                "This key comes from HUBGATE_ADMIN_KEY.", remedy="Change it there, and start the gate again."
+                "This key comes from HUBGATE_ADMIN_KEY.", remedy="Change it there, and restart hubgate."
             )
         return key
 
@@ -266,6 +269,6 @@ class Access:
         return key if used is None else replace(key, last_used_at=used)
 
 
-def _expired(key: Key, at: float) -> NotAuthenticated:
+def _expired_error(key: Key, at: float) -> NotAuthenticated:
     day = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return NotAuthenticated(f"The key [{key.name}] expired at {day}.", remedy="Ask for a new one.")
+    return NotAuthenticated(f"The key [{key.name}] expired at {day}.", remedy="Ask an admin for a new one.")

@@ -1,4 +1,4 @@
-"""Gateway keys in plain: how they are made, and where they stand in a request."""
+"""Gateway keys: creating them, reading them from requests, and validating their names and rights."""
 
 from __future__ import annotations
 
@@ -10,60 +10,107 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
-from hubgate.domain.errors import NotAuthenticated
+from hubgate.domain.errors import InvalidRequest, NotAuthenticated
 from hubgate.domain.records import Key
 
+ADMIN, CLI = "admin", "cli"
+MAX_PER_MINUTE = {"requests_per_minute": 1_000_000, "tokens_per_minute": 1_000_000_000_000}
+"""Bounds the memory that a key's limits take."""
+SEND_A_KEY = "Send a gateway key as `Authorization: Bearer hg_…`."
 _KEY_ID = re.compile(rb"hg_([0-9a-f]{8})_")
-HOW = "Send a gateway key as `Authorization: Bearer hg_…`."
+_MAX_NAME_LENGTH = 100
+_END_OF_9999 = 253_402_300_799.0
+"""The last valid expiry; rejects times in milliseconds."""
+_LOOKS_LIKE_KEY = re.compile(r"(hg|hf)_.*|[0-9a-f]{8}")
 
 
-def minted(name: str, now: float, **what: Any) -> tuple[str, Key]:
-    """A new key in plain, and what is kept of it."""
+def new_key(name: str, now: float, **rights: Any) -> tuple[str, Key]:
+    """A new key in plain text, and its record."""
     key_id = secrets.token_hex(4)
     plain = f"hg_{key_id}_{secrets.token_urlsafe(32)}"
-    return plain, Key(id=key_id, name=name, digest=digest_of(plain.encode()), created_at=now, **what)
+    return plain, Key(id=key_id, name=name, digest=digest_of(plain.encode()), created_at=now, **rights)
 
 
 def digest_of(key: bytes) -> bytes:
-    """What a key is found by."""
     return hashlib.sha256(key).digest()
 
 
 def candidates(authorization: str) -> Iterator[bytes]:
-    """The keys that a header may mean, the likeliest first."""
+    """The keys that a header may contain, most likely first."""
     try:
-        scheme, _, given = authorization.encode("latin-1").strip().partition(b" ")
+        scheme, _, credentials = authorization.encode("latin-1").strip().partition(b" ")
     except UnicodeEncodeError:
         return
-    scheme, given = scheme.lower(), given.lstrip()
+    scheme, credentials = scheme.lower(), credentials.lstrip()
     if scheme == b"bearer":
-        doubled = given[:7].lower() == b"bearer "
-        yield given[7:].lstrip() if doubled else given
+        is_doubled = credentials[:7].lower() == b"bearer "
+        yield credentials[7:].lstrip() if is_doubled else credentials
     elif scheme == b"apikey":
-        yield given
+        yield credentials
     if scheme in (b"apikey", b"basic"):
-        user, _, password = _from_base64(given).partition(b":")
+        user, _, password = _from_base64(credentials).partition(b":")
         yield password or user
 
 
 def claimed_id(authorization: str | None) -> str:
-    """The id of the key that a header shows, whether or not it exists; empty if it shows none."""
-    found = (_KEY_ID.match(candidate) for candidate in candidates(authorization or ""))
-    return next((match[1].decode() for match in found if match), "")
+    """The key id in a header, whether or not that key exists; empty if there is none."""
+    matches = (_KEY_ID.match(candidate) for candidate in candidates(authorization or ""))
+    return next((match[1].decode() for match in matches if match), "")
 
 
-def unknown(authorization: str) -> NotAuthenticated:
-    """The error of a header in which no key in force stands."""
+def unknown_key(authorization: str) -> NotAuthenticated:
     if any(candidate.startswith(b"hf_") for candidate in candidates(authorization)):
-        return NotAuthenticated("This is a Hugging Face token, not a key of this gate.", remedy=HOW)
+        return NotAuthenticated("This is a Hugging Face token, not a gateway key.", remedy=SEND_A_KEY)
     return NotAuthenticated(
         "The key is unknown or was revoked.",
-        remedy=f"{HOW} `hubgate key create` makes one, and `hubgate key list` shows those in force.",
+        remedy=f"{SEND_A_KEY} `hubgate key create` creates one, and `hubgate key list` lists the valid ones.",
     )
 
 
-def _from_base64(given: bytes) -> bytes:
+def check_name(name: str) -> None:
+    """Raises: InvalidRequest."""
+    if not name.isprintable() or name != name.strip() or not 0 < len(name) <= _MAX_NAME_LENGTH:
+        raise InvalidRequest(
+            f"A key's name must have 1 to {_MAX_NAME_LENGTH} printable characters, without surrounding spaces."
+        )
+    if name in (ADMIN, CLI):
+        raise InvalidRequest(f"The name [{name}] is reserved.", remedy="Choose another name.")
+    if _LOOKS_LIKE_KEY.fullmatch(name):
+        raise InvalidRequest(
+            "This name looks like a key or a key's id.",
+            remedy="Choose a name that describes who uses the key.",
+        )
+
+
+def check_rights(key: Key, now: float | None) -> None:
+    """Check that a key's rights are consistent. Without `now` it may have expired.
+
+    Raises:
+        InvalidRequest: they are not.
+    """
+    if key.admin and key.endpoints:
+        raise InvalidRequest("An admin key can access every endpoint.", remedy="Omit [endpoints] or [admin].")
+    if key.endpoints and key.default_endpoint is not None and not key.may_call(key.default_endpoint):
+        raise InvalidRequest(
+            f"The key may not call its default endpoint [{key.default_endpoint}].",
+            remedy="Add it to [endpoints].",
+        )
+    for label, maximum in MAX_PER_MINUTE.items():
+        limit = getattr(key, label)
+        if limit is not None and not 0 < limit <= maximum:
+            raise InvalidRequest(
+                f"[{label}] must be a whole number from 1 to {maximum}; omit it for no limit."
+            )
+    if now is not None and key.expires_at is not None and not now < key.expires_at <= _END_OF_9999:
+        if key.expires_at <= now:
+            raise InvalidRequest("[expires_at] is in the past.")
+        raise InvalidRequest(
+            "[expires_at] must be before the year 10000.", remedy="Use seconds since 1970, in UTC."
+        )
+
+
+def _from_base64(text: bytes) -> bytes:
     try:
-        return base64.b64decode(given + b"=" * (-len(given) % 4), validate=True)
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except binascii.Error:
         return b""

@@ -1,63 +1,69 @@
-"""What a gateway key may ask in a minute. Kept in memory: after a restart every key has its whole minute."""
+"""Rate limits of gateway keys, and of wrong keys. Kept in memory: after a restart every minute starts empty."""
 
 from __future__ import annotations
 
+import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 
 from hubgate.domain.errors import KeyLimit
 from hubgate.domain.records import Key
 
 MINUTE = 60.0
+MAX_WRONG_KEYS = 20
+"""Wrong keys per minute from one address, and for one key id."""
 _SLICE = 0.05
-"""Seconds whose tokens are counted together, so that a minute has a bounded number of entries."""
+"""Tokens within this many seconds are counted together, which bounds the number of entries."""
+_MAX_COUNTERS = 10_000
+_IPV6_PREFIX = 64
+"""Bits. A client usually controls a whole network of IPv6 addresses."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Minute:
-    """What one key did in the last minute: when it asked, and how many tokens it was answered, and when."""
+    """A key's requests and tokens in the last minute, with their times."""
 
     requests: deque[float] = field(default_factory=deque)
     tokens: deque[tuple[float, int]] = field(default_factory=deque)
-    spent: int = 0
+    total_tokens: int = 0
 
 
 class KeyLimits:
-    """No sixty seconds hold more requests of a key than it may make.
+    """Limits each key in any 60 seconds.
 
-    Tokens are known only when a call was answered: a key that has spent its tokens is refused until enough of them are
-    a minute old, and what is in flight by then is answered. Times are seconds on one clock that never goes back.
+    The tokens of a call are known only when it has finished. A key over its token limit is refused until enough of them
+    are a minute old; its calls in flight are not affected. Times are seconds on one monotonic clock.
     """
 
     def __init__(self) -> None:
         self._minutes: dict[str, _Minute] = {}
 
     def admit(self, key: Key, now: float) -> None:
-        """Count a request.
-
-        Raises:
-            KeyLimit: the key has no more for now; says for how long.
-        """
-        requests, tokens = key.requests_per_minute, key.tokens_per_minute
-        if requests is None and tokens is None:
+        """Count a request. Raises: KeyLimit, with the time until the next is allowed."""
+        max_requests, max_tokens = key.requests_per_minute, key.tokens_per_minute
+        if max_requests is None and max_tokens is None:
             return
         minute = self._minutes.setdefault(key.id, _Minute())
-        if tokens is not None and (wait := _wait_for_tokens(minute, tokens, now)) > 0:
-            raise _spent(key, f"{tokens} tokens", wait)
-        if requests is not None:
-            asked = minute.requests
-            while asked and now - asked[0] >= MINUTE:
-                asked.popleft()
-            if len(asked) >= requests:
-                raise _spent(key, f"{requests} requests", asked[-requests] + MINUTE - now)
-            asked.append(now)
+        if max_tokens is not None and (wait := _wait_for_tokens(minute, max_tokens, now)) > 0:
+            raise _limit_error(key, f"{max_tokens} tokens", wait)
+        if max_requests is not None:
+            requests = minute.requests
+            while requests and now - requests[0] >= MINUTE:
+                requests.popleft()
+            if len(requests) >= max_requests:
+                raise _limit_error(key, f"{max_requests} requests", requests[-max_requests] + MINUTE - now)
+            requests.append(now)
 
     def spend(self, key: Key, tokens: int, now: float) -> None:
-        """Count the tokens of an answered call."""
+        """Count the tokens of a finished call."""
         if key.tokens_per_minute is None or not tokens:
             return
         minute = self._minutes.setdefault(key.id, _Minute())
-        minute.spent += tokens
+        minute.total_tokens += tokens
         if minute.tokens and now - minute.tokens[-1][0] < _SLICE:
             at, before = minute.tokens.pop()
             minute.tokens.append((at, before + tokens))
@@ -65,27 +71,74 @@ class KeyLimits:
             minute.tokens.append((now, tokens))
 
     def forget(self, key_id: str) -> None:
-        """A key is no more."""
         self._minutes.pop(key_id, None)
 
 
+class WrongKeys:
+    """Counts wrong keys per minute, by client address and by the key id that was tried.
+
+    Valid keys are never counted, so nobody can lock out a valid key.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._minutes: dict[str, tuple[float, int]] = {}
+        """When each minute started, and its count; the oldest minute first."""
+
+    def count(self, address: str, key_id: str) -> float:
+        """Count a wrong key, `key_id` being empty if it has none; returns 0, or the seconds to wait if over the limit."""
+        wait = self._count(f"from {_network(address)}")
+        return max(wait, self._count(f"for key id {key_id}")) if key_id else wait
+
+    def _count(self, source: str) -> float:
+        now = self._clock()
+        began, count = self._minutes.get(source, (now, 0))
+        if not 0 <= now - began < MINUTE:
+            began, count = now, 0
+        if not count:
+            self._minutes.pop(source, None)
+            if len(self._minutes) >= _MAX_COUNTERS:
+                del self._minutes[next(iter(self._minutes))]
+        count += 1
+        self._minutes[source] = began, count
+        if count <= MAX_WRONG_KEYS:
+            return 0.0
+        if count == MAX_WRONG_KEYS + 1:
+            _log.warning("more than %d wrong keys in a minute %s", MAX_WRONG_KEYS, source)
+        return began + MINUTE - now
+
+
 def _wait_for_tokens(minute: _Minute, limit: int, now: float) -> float:
-    """Seconds until fewer tokens than the limit were spent in the minute before; none or less if that is so now."""
+    """Seconds until the last minute has fewer tokens than the limit; zero or less if it has now."""
     spent = minute.tokens
     while spent and now - spent[0][0] >= MINUTE + _SLICE:
-        minute.spent -= spent.popleft()[1]
-    left, over = iter(spent), minute.spent - limit
+        minute.total_tokens -= spent.popleft()[1]
+    oldest, excess = iter(spent), minute.total_tokens - limit
     wait = 0.0
-    while over >= 0:
-        at, tokens = next(left)
-        over -= tokens
+    while excess >= 0:
+        at, tokens = next(oldest)
+        excess -= tokens
         wait = at + MINUTE + _SLICE - now
     return wait
 
 
-def _spent(key: Key, what: str, wait: float) -> KeyLimit:
+def _limit_error(key: Key, limit: str, wait: float) -> KeyLimit:
     return KeyLimit(
-        f"The key [{key.name}] may have {what} a minute, and has had them.",
-        remedy="Ask again later, or let an admin raise the key's limit.",
+        f"The key [{key.name}] exceeded its limit of {limit} per minute.",
+        remedy="Retry later, or ask an admin to raise the key's limit.",
         retry_after=wait,
     )
+
+
+def _network(address: str) -> str:
+    """An IPv4 address itself, or the network of an IPv6 address."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return address
+    if ip.version == 4:
+        return address
+    return str(ip.ipv4_mapped or ip_network((ip.packed, _IPV6_PREFIX), strict=False))

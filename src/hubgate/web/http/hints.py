@@ -8,7 +8,7 @@ from itertools import islice
 
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import EndpointNotFound, HubgateError, NotAuthenticated, NotFound
-from hubgate.service.keys.credentials import HOW
+from hubgate.service.keys.credentials import SEND_A_KEY
 from hubgate.web.http.asgi import Scope
 from hubgate.web.http.request_context import context_of
 
@@ -16,7 +16,7 @@ UNREAD = "/k/"
 """The path in place of one that holds a key, where keys in paths are off."""
 # Where clients of Anthropic's, Azure's and Google's put their keys.
 _OTHER_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
-_IN_PATH = f"{HOW} For clients that cannot, start the gate with HUBGATE_KEYS_IN_PATH=1."
+_IN_PATH = f"{SEND_A_KEY} For clients that cannot, start the gate with HUBGATE_KEYS_IN_PATH=1."
 _LISTED = "GET /v1/models lists the names."
 _MOST_COMPARED = 100
 """Names; a comparison takes up to 50 µs of the event loop."""
@@ -53,7 +53,7 @@ def add_hint(
 
 
 def _misplaced(header: bytes) -> NotAuthenticated:
-    return NotAuthenticated(f"The gate reads no key from the header [{header.decode()}].", remedy=HOW)
+    return NotAuthenticated(f"The gate reads no key from the header [{header.decode()}].", remedy=SEND_A_KEY)
 
 
 def _meant(asked: str, endpoints: Iterable[Endpoint]) -> str:

@@ -11,7 +11,7 @@ from hubgate.service.configuration.apply import Config
 from hubgate.service.configuration.plan import Step
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
-from hubgate.service.keys.rules import ADMIN
+from hubgate.service.keys.credentials import ADMIN
 from hubgate.web.schemas.config_yaml import read_config, write_config
 
 _MOST_CHARACTERS = 1_000_000
