@@ -114,11 +114,11 @@ class TestEndpoints:
     @pytest.mark.parametrize(
         ("form", "told"),
         [
-            ({"source": "fake"}, "[name] is missing."),
+            ({"source": "fake"}, "[name] is required."),
             ({"name": "x", "source": "moon"}, "[source] must be one of [router, dedicated, local, "),
             (
                 {"name": "x", "source": "fake", "colour": "red"},
-                "Unknown field [colour]. The fields are [name, ",
+                "Unknown field [colour]. Valid fields: [name, ",
             ),
             (
                 {"name": "x", "source": "fake", "rate_limit": {"per_hour": 1}},
@@ -127,14 +127,14 @@ class TestEndpoints:
             ({"name": "x", "source": "fake", "rate_limit": {"burst": 0}}, "[burst] must be a positive"),
             (
                 {"name": "x", "source": "fake", "rate_limit": {"burst": "2"}},
-                "[rate_limit.burst] must be a whole number, not a text.",
+                "[rate_limit.burst] must be an integer, not a string.",
             ),
             (
                 {"name": "x", "source": "fake", "dimensions": True},
-                "[dimensions] must be a whole number, not a boolean.",
+                "[dimensions] must be an integer, not a boolean.",
             ),
-            ({"name": "x", "source": "fake", "dimensions": 2.0}, "not a number with a decimal point."),
-            ({"name": "x", "source": "fake", "cache": "no"}, "[cache] must be true or false, not a text."),
+            ({"name": "x", "source": "fake", "dimensions": 2.0}, "not a decimal number."),
+            ({"name": "x", "source": "fake", "cache": "no"}, "[cache] must be a boolean, not a string."),
             (
                 {"name": "x", "source": "fake", "prefixes": {"poem": ""}},
                 "A name in [prefixes] must be one of [",
@@ -145,7 +145,7 @@ class TestEndpoints:
             ({"name": "x", "source": "dedicated"}, "requires a URL"),
             ({"name": "x", "source": "local", "url": "http://127.0.0.1/"}, "has no URL"),
             ({"name": "x", "source": "fake", "task": "dance"}, "[task] must be one of [text_embedding, "),
-            ([], "The request body must be an object, not a list."),
+            ([], "The request body must be an object, not an array."),
             (b"", "it is empty"),
             (b"{", "not valid JSON"),
         ],

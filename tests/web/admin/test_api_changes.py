@@ -85,7 +85,7 @@ class TestEndpoints:
             ({"rate_limit": {"burst": 0}}, 400, "[burst] must be a positive"),
             ({"rate_limit": {"per_hour": 1}}, 400, "Unknown field [per_hour] in [rate_limit]."),
             ({"rate_limit": 5}, 400, "[rate_limit] must be an object, not a number."),
-            ({"enabled": "no"}, 400, "[enabled] must be true or false"),
+            ({"enabled": "no"}, 400, "[enabled] must be a boolean"),
             ({"connection": "nowhere"}, 400, "No connection is named [nowhere]"),
             ({"fallback": "nowhere"}, 400, "The fallback [nowhere] of endpoint"),
             ({"proxy": "http://user:pass@127.0.0.1:3128"}, 400, "[proxy] holds a password"),
@@ -94,7 +94,7 @@ class TestEndpoints:
             ({"bill_to": "org\r\nX-Evil: 1"}, 400, "[bill_to] is no name"),
             ({"bill_to": "組織"}, 400, "[bill_to] is no name"),
             ({"save_anyway": True}, 400, "Unknown field [save_anyway]"),
-            ([], 400, "must be an object, not a list."),
+            ([], 400, "must be an object, not an array."),
         ],
     )
     async def test_changes_are_strictly_read_and_nothing_is_changed(

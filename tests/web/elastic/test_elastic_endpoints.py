@@ -243,7 +243,7 @@ async def test_put_with_a_url_and_a_model_id_is_a_server_and_one_of_its_models(
         ),
         (NEW, b"", "parse_exception", "request body is required"),
         (NEW, b"{", "x_content_parse_exception", "not valid JSON"),
-        (NEW, b"[]", "x_content_parse_exception", "must be an object, not a list."),
+        (NEW, b"[]", "x_content_parse_exception", "must be an object, not an array."),
         (NEW + "?timeout=5", form(), "illegal_argument_exception", "as a time value"),
         (NEW + "?wait=1s", form(), "illegal_argument_exception", "contains unrecognized parameter: [wait]"),
     ],

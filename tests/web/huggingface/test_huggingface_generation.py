@@ -177,11 +177,11 @@ async def test_errors_have_tgis_types_and_none_is_a_503(
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({}, "[inputs] must be a text"),
-        ({"inputs": ""}, "[inputs] must be a text"),
-        ({"inputs": ["a", "b"]}, "[inputs] must be a text"),
+        ({}, "[inputs] must be a string"),
+        ({"inputs": ""}, "[inputs] must be a string"),
+        ({"inputs": ["a", "b"]}, "[inputs] must be a string"),
         ({"inputs": "a", "parameters": 3}, "[parameters] must be an object, not a number."),
-        ({"inputs": "a", "parameters": {"details": 3}}, "[details] must be true or false, not a number."),
+        ({"inputs": "a", "parameters": {"details": 3}}, "[details] must be a boolean, not a number."),
         ({"inputs": "a", "temperature": 0.5}, "Parameters stand in [parameters]"),
     ],
 )

@@ -167,16 +167,16 @@ async def test_a_stream_that_cannot_be_read_ends_with_an_error(gate: ScriptedGat
     ("body", "said"),
     [
         ({"messages": MESSAGES}, "[model] is missing"),
-        ({"model": 5, "messages": MESSAGES}, "[model] must be a text, not a number."),
+        ({"model": 5, "messages": MESSAGES}, "[model] must be a string, not a number."),
         ({"model": "llm"}, "[messages] must be a list"),
         ({"model": "llm", "messages": "hi"}, "[messages] must be a list"),
         (
             {"model": "llm", "messages": MESSAGES, "stream": "yes"},
-            "[stream] must be true or false, not a text.",
+            "[stream] must be a boolean, not a string.",
         ),
         (b"{", "not valid JSON"),
         (b'{"model": "\xff"}', "[model] cannot be used: it is no UTF-8."),
-        (b"[]", "must be an object, not a list."),
+        (b"[]", "must be an object, not an array."),
     ],
 )
 async def test_a_chat_that_is_no_chat_is_a_400_in_words(
@@ -266,8 +266,8 @@ async def test_a_stream_of_events_becomes_openais_chunks(gate: ScriptedGateway) 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({}, "[prompt] is missing"),
-        ({"prompt": 3}, "[prompt] must be a text"),
+        ({}, "[prompt] is required"),
+        ({"prompt": 3}, "[prompt] must be a string"),
         ({"prompt": [1, 2]}, "token ids"),
         ({"prompt": ["a", "b"], "stream": True}, "only one can be streamed"),
     ],

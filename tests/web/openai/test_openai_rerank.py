@@ -66,9 +66,9 @@ async def test_tokens_that_nobody_counts_are_estimated_and_warnings_are_told(gat
     ("change", "status", "said"),
     [
         ({"query": ""}, 400, "[query] is an empty string"),
-        ({"query": None}, 400, "[query] must be a text, not null."),
+        ({"query": None}, 400, "[query] must be a string, not null."),
         ({"documents": []}, 400, "[documents] is an empty list"),
-        ({"documents": [{"image": "x"}]}, 400, "[documents[0]] must be a text"),
+        ({"documents": [{"image": "x"}]}, 400, "[documents[0]] must be a string"),
         ({"documents": ["a"] * 2049}, 413, "2049 texts"),
         ({"top_n": 0}, 400, "[top_n] is 0"),
         ({"rank_fields": ["title"]}, 400, "[rank_fields] cannot be honoured"),

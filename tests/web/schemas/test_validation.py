@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from hubgate.domain.errors import InvalidRequest
-from hubgate.web.schemas.validation import fit, misfit
+from hubgate.web.schemas.validation import convert, validation_message
 
 
 class Colour(StrEnum):
@@ -36,18 +36,18 @@ class Whole(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({}, "[input] is missing."),
-        ([], "The request body must be an object, not a list."),
-        ({1: 2}, "A name in the request body must be a text."),
-        ({"input": 3}, "[input] must be a text or a list, not a number."),
-        ({"input": ["a", None]}, "[input[1]] must be a text, not null."),
-        ({"input": "a", "parts": [{"count": 2.5}]}, "a whole number, not a number with a decimal point."),
+        ({}, "[input] is required."),
+        ([], "The request body must be an object, not an array."),
+        ({1: 2}, "A name in the request body must be a string."),
+        ({"input": 3}, "[input] must be a string or an array, not a number."),
+        ({"input": ["a", None]}, "[input[1]] must be a string, not null."),
+        ({"input": "a", "parts": [{"count": 2.5}]}, "an integer, not a decimal number."),
         (
             {"input": "a", "parts": [{"cuont": 2}]},
-            "Unknown field [cuont] in [parts[0]]. Did you mean [count]? The fields are [count].",
+            "Unknown field [cuont] in [parts[0]]. Did you mean [count]? Valid fields: [count].",
         ),
         ({"input": "a", "by_name": {"x": 3}}, "A value in [by_name] must be an object, not a number."),
-        ({"input": "a", "by_name": {"x": {"y": 1}}}, "Unknown field [y] in [by_name[...]]. The fields are"),
+        ({"input": "a", "by_name": {"x": {"y": 1}}}, "Unknown field [y] in [by_name[...]]. Valid fields:"),
         (
             {"input": "a", "names": {"green": ""}},
             "A name in [names] must be one of [red, blue], not 'green'.",
@@ -57,13 +57,13 @@ class Whole(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         ({"input": "a", "version": 2}, "[version] must be one of [1], not 2."),
         ({"input": "a", "dimensions": 0}, "[dimensions] must be at least 1."),
         ({"input": "a", "share": 1.0}, "[share] must be less than 1.0."),
-        ({"input": "a", "x" * 5000: 1}, f"Unknown field [{'x' * 200}]. The fields are [input, parts,"),
+        ({"input": "a", "x" * 5000: 1}, f"Unknown field [{'x' * 200}]. Valid fields: [input, parts,"),
         ({"inputs": "a"}, "Unknown field [inputs]. Did you mean [input]?"),
     ],
 )
 def test_what_does_not_fit_is_told_in_a_sentence_that_names_the_field(given: Any, told: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
-        fit(given, Whole)
+        convert(given, Whole)
     assert told in raised.value.message
 
 
@@ -71,19 +71,19 @@ def test_what_does_not_fit_is_told_in_a_sentence_that_names_the_field(given: Any
     ("given", "told"),
     [
         ({"cuont": 1}, "Unknown field [cuont] in [part]."),
-        ({"count": "a"}, "[part.count] must be a whole number, not a text."),
+        ({"count": "a"}, "[part.count] must be an integer, not a string."),
         (3, "[part] must be an object, not a number."),
     ],
 )
 def test_data_that_stands_in_a_field_is_named_from_there(given: Any, told: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
-        fit(given, Part, field="part")
+        convert(given, Part, field="part")
     assert raised.value.message.startswith(told)
 
 
 def test_the_whole_is_called_as_the_reader_calls_it() -> None:
     with pytest.raises(InvalidRequest, match="The configuration must be an object, not null"):
-        fit(None, Part, whole="The configuration")
+        convert(None, Part, whole="The configuration")
 
 
 @pytest.mark.parametrize(
@@ -98,22 +98,24 @@ def test_the_whole_is_called_as_the_reader_calls_it() -> None:
     ],
 )
 def test_words_of_no_known_pattern_stay_as_they_are(words: str, kind: Any) -> None:
-    assert misfit(msgspec.ValidationError(words), kind) == f"{words}."
-    assert misfit(msgspec.ValidationError(words), kind, field="a") == f"[a] cannot be used: {words}."
+    assert validation_message(msgspec.ValidationError(words), kind) == f"{words}."
+    assert (
+        validation_message(msgspec.ValidationError(words), kind, field="a") == f"[a] is not valid: {words}."
+    )
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"1" + b"0" * 5000])
 def test_a_number_that_is_too_large_is_named(number: bytes) -> None:
     with pytest.raises(msgspec.ValidationError) as raised:
         msgspec.json.decode(b'{"input":"a","dimensions":%b}' % number, type=Whole)
-    assert misfit(raised.value, Whole) == "[dimensions] is a larger number than can be read."
+    assert validation_message(raised.value, Whole) == "[dimensions] is too large a number."
 
 
 def test_what_fits_is_given_back_as_its_type() -> None:
-    assert fit({"count": 2}, Part) == Part(count=2)
+    assert convert({"count": 2}, Part) == Part(count=2)
 
 
 def test_a_name_that_looks_like_msgspecs_own_words_makes_no_long_answer() -> None:
     with pytest.raises(InvalidRequest) as raised:
-        fit({"input": "a", " - at `$" * 5000: 1}, Whole)
+        convert({"input": "a", " - at `$" * 5000: 1}, Whole)
     assert len(raised.value.message) <= 501

@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import ClientDisconnect
 
 from hubgate.domain.errors import InvalidRequest
-from hubgate.web.schemas.validation import misfit
+from hubgate.web.schemas.validation import validation_message
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -51,7 +51,7 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(misfit(error, decoder.type)) from None
+        raise InvalidRequest(validation_message(error, decoder.type)) from None
     except UnicodeDecodeError:
         raise InvalidRequest("The request body is not valid JSON: it is no UTF-8.") from None
     except msgspec.DecodeError as error:

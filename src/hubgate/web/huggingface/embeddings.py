@@ -14,7 +14,7 @@ from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import Scope, decode, respond
 from hubgate.web.openai.routes import EmbeddingsForm, handle_embeddings
-from hubgate.web.schemas.validation import fit
+from hubgate.web.schemas.validation import convert
 from hubgate.web.shared.embeddings import Inputs, embed, parse_input_type, parse_texts, vector_headers
 from hubgate.web.shared.exchange import Exchange
 
@@ -82,7 +82,7 @@ async def handle_embed(exchange: Exchange, scope: Scope, body: bytes) -> None:
 async def _compare(exchange: Exchange, form: _EmbedForm, inputs: dict[str, Any]) -> None:
     """The cosine of each sentence with the source; texts to be compared are all of one kind."""
     try:
-        compared = fit(inputs, _Compared, field="inputs")
+        compared = convert(inputs, _Compared, field="inputs")
     except InvalidRequest as error:
         raise InvalidRequest(
             error.message,
@@ -137,7 +137,7 @@ def _texts_of(form: _EmbedForm) -> Sequence[str]:
             remedy="Use /v1/embeddings under the same base URL, which gives base64.",
         )
     if form.inputs is None or isinstance(form.inputs, dict):
-        raise InvalidRequest("[inputs] is missing.", remedy="Send a string or a list of strings.")
+        raise InvalidRequest("[inputs] is required.", remedy="Send a string or a list of strings.")
     return parse_texts(form.inputs, "inputs")
 
 

@@ -81,7 +81,7 @@ def _prompt(fields: Fields) -> str:
     inputs: Any = fields.take("inputs")
     if not isinstance(inputs, str) or not inputs:
         raise InvalidRequest(
-            "[inputs] must be a text that is not empty.",
+            "[inputs] must be a string that is not empty.",
             remedy="Send several texts in several requests; for a conversation send [messages].",
         )
     return inputs

@@ -134,7 +134,7 @@ def _wanted(fields: Fields) -> _Wanted:
 
 def _prompts(given: Any) -> Sequence[str]:
     if given is None:
-        raise InvalidRequest("[prompt] is missing.", remedy="Send a string, or a list of strings.")
+        raise InvalidRequest("[prompt] is required.", remedy="Send a string, or a list of strings.")
     if not isinstance(given, str | list):
-        raise InvalidRequest("[prompt] must be a text, or a list of texts.")
+        raise InvalidRequest("[prompt] must be a string or an array of strings.")
     return parse_texts(given, "prompt")

@@ -29,7 +29,7 @@ from hubgate.domain.token_hosts import DEFAULT_HOSTS, parse_hosts
 from hubgate.service.configuration.plan import Wanted, WantedConnection, WantedEndpoint
 from hubgate.web.schemas.endpoint import EndpointForm
 from hubgate.web.schemas.key import KeyForm
-from hubgate.web.schemas.validation import fit
+from hubgate.web.schemas.validation import convert
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _MOST_DEPTH = 20
@@ -151,13 +151,13 @@ class _Reader:
     def connection(self, name: str, entry: Mapping[str, Any]) -> WantedConnection:
         """A connection."""
         check_name(name)
-        form = fit(entry, _ConnectionEntry)
+        form = convert(entry, _ConnectionEntry)
         token = self._secret(form.token, "connection", name)
         return WantedConnection(token=token, hosts=None if form.hosts is None else parse_hosts(form.hosts))
 
     def endpoint(self, name: str, entry: Mapping[str, Any]) -> WantedEndpoint:
         """An endpoint."""
-        form = fit({**entry, "name": name}, EndpointForm)
+        form = convert({**entry, "name": name}, EndpointForm)
         endpoint, _ = form.endpoint()
         if form.token is None:
             return WantedEndpoint(endpoint=endpoint)
@@ -196,7 +196,7 @@ def _document(text: str) -> _Document:
     try:
         _judge(text)
         loaded = yaml.load(text, _Loader)  # noqa: S506 - a safe one
-        return fit(loaded if loaded is not None else {}, _Document, whole="The configuration")
+        return convert(loaded if loaded is not None else {}, _Document, whole="The configuration")
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InvalidRequest(f"This is no YAML that can be read{line}: {error.problem}.") from None
@@ -221,7 +221,7 @@ def _judge(text: str) -> None:
 
 
 def _key(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    return fit({**entry, "name": name}, KeyForm).rights()
+    return convert({**entry, "name": name}, KeyForm).rights()
 
 
 def _entry(form: msgspec.Struct) -> dict[str, Any]:

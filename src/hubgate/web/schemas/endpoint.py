@@ -15,7 +15,7 @@ from hubgate.domain.endpoint import Endpoint, Similarity, Source, Task
 from hubgate.domain.endpoint_fields import FIELDS, PUBLIC_FIELDS, EndpointField
 from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
 from hubgate.domain.secret import Secret
-from hubgate.web.schemas.validation import fit, merged
+from hubgate.web.schemas.validation import convert, merge
 
 _PLAIN_FIELDS = tuple(
     field.name for field in PUBLIC_FIELDS if field.stored_as is None and not field.in_rate_limit
@@ -135,11 +135,11 @@ def edited(endpoint: Endpoint, given: Mapping[str, Any]) -> Edited:
             remedy="Clone it under the new name; then remove the old one.",
         )
     before = msgspec.to_builtins(EndpointForm.of(endpoint))
-    after = merged(before, given, EndpointForm)
+    after = merge(before, given, EndpointForm)
     limit = given.get("rate_limit")
     if isinstance(limit, dict):  # its numbers are changed one by one
-        after["rate_limit"] = merged(before.get("rate_limit", {}), limit, RateLimit)
-    changed, token = fit(after, EndpointForm).endpoint()
+        after["rate_limit"] = merge(before.get("rate_limit", {}), limit, RateLimit)
+    changed, token = convert(after, EndpointForm).endpoint()
     return Edited(replace(changed, facts=endpoint.facts), token, keep_token="token" not in given)
 
 

@@ -10,7 +10,7 @@ import msgspec
 from hubgate.domain.calls import InputType
 from hubgate.domain.errors import InvalidRequest
 from hubgate.domain.records import Key
-from hubgate.web.schemas.validation import fit, merged
+from hubgate.web.schemas.validation import convert, merge
 
 
 class KeyForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -50,4 +50,4 @@ def edited_key(key: Key, given: Mapping[str, Any]) -> KeyForm:
             "A key does not become an admin key, nor does one cease to be.",
             remedy="Create another; then revoke this one.",
         )
-    return fit(merged(msgspec.to_builtins(KeyForm.of(key)), given, KeyForm), KeyForm)
+    return convert(merge(msgspec.to_builtins(KeyForm.of(key)), given, KeyForm), KeyForm)

@@ -1,10 +1,15 @@
-"""What msgspec says of data that does not fit its type, told in sentences for the person who sent it."""
+"""Error messages for data that does not match its msgspec type.
+
+msgspec's own messages name types in Python's terms and neither list the valid choices nor suggest a field. They are
+parsed here, and the rest is looked up in the type. A message with an unknown pattern is passed on as it is, so a new
+version of msgspec can make messages worse, but not wrong; the tests then fail.
+"""
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -15,78 +20,83 @@ from hubgate.domain.errors import InvalidRequest
 
 T = TypeVar("T")
 BODY = "The request body"
-_LONGEST_NAME = 200
-_LONGEST_WORDS = 500
-# Where msgspec found the fault, at the end of its words: `$.input[0].text`, `$.prefixes[...]` or `key` in `$.prefixes`.
-_PLACE = re.compile(r" - at (`key` in )?`\$([^`]*)`\Z")
+_MAX_NAME_LENGTH = 200
+_MAX_MESSAGE_LENGTH = 500
+# Where msgspec found the problem: `$.input[0].text`, `$.prefixes[...]` or `key` in `$.prefixes`.
+_LOCATION = re.compile(r" - at (`key` in )?`\$([^`]*)`\Z")
 _STEP = re.compile(r"\.(?P<field>[^.\[]+)|\[(?:\d+|\.\.\.)\]")
-_WANTED = {
-    "str": "a text",
-    "int": "a whole number",
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_MISSING_FIELD = re.compile(r"Object missing required field `([^`]*)`")
+_INVALID_CHOICE = re.compile(r"Invalid enum value (.*)", re.DOTALL)
+_WRONG_TYPE = re.compile(r"Expected `([^`]*)`(?:, got `([^`]*)`)?")
+_OUT_OF_RANGE = re.compile(r"Expected `(?:int|float)` (>=|<=|>|<) (\S+)")
+_TOO_LARGE = re.compile(r"(?:Number|Integer value) out of range")
+_EXPECTED = {
+    "str": "a string",
+    "int": "an integer",
     "float": "a number",
-    "bool": "true or false",
-    "array": "a list",
+    "bool": "a boolean",
+    "array": "an array",
     "object": "an object",
     "null": "null",
 }
-_GOT = {**_WANTED, "int": "a number", "float": "a number with a decimal point", "bool": "a boolean"}
+_RECEIVED = {**_EXPECTED, "int": "a number", "float": "a decimal number"}
 _BOUNDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
 
 
-def fit(value: object, kind: type[T], *, field: str = "", whole: str = BODY) -> T:
-    """Data as a type.
+def convert(value: object, kind: type[T], *, field: str = "", whole: str = BODY) -> T:
+    """Convert data that was read from JSON or YAML to a type.
 
     Args:
-        value: what was read from JSON or YAML.
+        value: the data.
         kind: the type.
-        field: the name of the field that holds the data, if one does.
-        whole: what the data is called where no field holds it.
+        field: the name of the field that holds the data, if any.
+        whole: what messages call the data if no field holds it.
 
     Raises:
-        InvalidRequest: it does not fit; says what, and what would.
+        InvalidRequest: the data does not match the type.
     """
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(misfit(error, kind, field=field, whole=whole)) from None
+        raise InvalidRequest(validation_message(error, kind, field=field, whole=whole)) from None
 
 
-def merged(fields: Mapping[str, Any], given: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """Fields with those that are given in their places; `None` takes one away, but stays where `fit` is to refuse it.
-
-    Args:
-        fields: what is there.
-        given: what changes.
-        kind: the type that they are to fit.
-    """
-    both = {**fields, **given}
+def merge(
+    fields: Mapping[str, Any], changes: Mapping[str, Any], kind: type[msgspec.Struct]
+) -> dict[str, Any]:
+    """Apply changes to fields; `None` removes a field of the type, and so restores its default."""
     return {
-        name: value for name, value in both.items() if value is not None or name not in kind.__struct_fields__
+        name: value
+        for name, value in {**fields, **changes}.items()
+        if value is not None or name not in kind.__struct_fields__
     }
 
 
-def misfit(error: msgspec.ValidationError, kind: Any, *, field: str = "", whole: str = BODY) -> str:
-    """A sentence for what msgspec found; its own words, where they are of no known pattern.
+def validation_message(
+    error: msgspec.ValidationError, kind: Any, *, field: str = "", whole: str = BODY
+) -> str:
+    """A sentence about what msgspec found.
 
     Args:
-        error: what it raised.
-        kind: the type that was wanted.
-        field: the name of the field that holds the data, if one does.
-        whole: what the data is called where no field holds it.
+        error: what msgspec raised.
+        kind: the expected type.
+        field: the name of the field that holds the data, if any.
+        whole: what the data is called if no field holds it.
     """
-    place = _PLACE.search(str(error))
-    said = str(error)[: place.start()] if place else str(error)
-    key, path = place.groups("") if place else ("", "")
-    fault = _Fault(field=field, path=path, in_key=bool(key), whole=whole, kind=kind)
-    for pattern, tell in _PATTERNS:
-        if (found := pattern.fullmatch(said)) and (told := tell(fault, *found.groups())):
-            return told
-    words = str(error)[:_LONGEST_WORDS]
-    return f"[{field}] cannot be used: {words}." if field else f"{words}."
+    location = _LOCATION.search(str(error))
+    problem = str(error)[: location.start()] if location else str(error)
+    key, path = location.groups("") if location else ("", "")
+    if message := _Location(field=field, path=path, in_key=bool(key), whole=whole, kind=kind).describe(
+        problem
+    ):
+        return message
+    original = str(error)[:_MAX_MESSAGE_LENGTH]
+    return f"[{field}] is not valid: {original}." if field else f"{original}."
 
 
-class _Fault(msgspec.Struct, frozen=True):
-    """Where the fault lies: `path` is msgspec's, without its `$`."""
+class _Location(msgspec.Struct, frozen=True):
+    """Where the problem is; `path` is msgspec's, without its `$`."""
 
     field: str
     path: str
@@ -94,79 +104,72 @@ class _Fault(msgspec.Struct, frozen=True):
     whole: str
     kind: Any
 
-    def name(self, last: str = "") -> str:
-        """The field, as a client would write it; empty for the whole."""
+    def describe(self, problem: str) -> str | None:
+        """The message, or `None` if msgspec's message has no known pattern."""
+        if match := _UNKNOWN_FIELD.fullmatch(problem):
+            return self._unknown_field(match[1][:_MAX_NAME_LENGTH])
+        if match := _MISSING_FIELD.fullmatch(problem):
+            return f"[{self._name(match[1])}] is required."
+        if match := _INVALID_CHOICE.fullmatch(problem):
+            return self._invalid_choice(match[1][:_MAX_NAME_LENGTH])
+        if match := _WRONG_TYPE.fullmatch(problem):
+            return self._wrong_type(match[1].split(" | "), match[2])
+        if match := _OUT_OF_RANGE.fullmatch(problem):
+            return f"{self._subject()} must be {_BOUNDS[match[1]]} {match[2]}."
+        return f"{self._subject()} is too large a number." if _TOO_LARGE.fullmatch(problem) else None
+
+    def _name(self, last: str = "") -> str:
+        """The field as a client would write it; empty for the whole."""
         return f"{self.field}{self.path}{'.' if last else ''}{last}".removeprefix(".")
 
-    def subject(self) -> str:
-        name = self.name().removesuffix("[...]")
-        inside = f"[{name}]" if name else self.whole.lower()
+    def _subject(self) -> str:
+        name = self._name().removesuffix("[...]")
+        container = f"[{name}]" if name else self.whole.lower()
         if self.in_key:
-            return f"A name in {inside}"
+            return f"A name in {container}"
         if self.path.endswith("[...]"):
-            return f"A value in {inside}"
-        return inside if name else self.whole
+            return f"A value in {container}"
+        return container if name else self.whole
 
-    def unknown(self, given: str) -> str | None:
-        known = next((_fields(one) for one in self._types() if isinstance(one, inspect.StructType)), None)
-        if known is None:
+    def _unknown_field(self, given: str) -> str | None:
+        struct = next((one for one in self._types() if isinstance(one, inspect.StructType)), None)
+        if struct is None:
             return None
-        given = given[:_LONGEST_NAME]  # before it is compared, for a client may name a field with megabytes
-        near = get_close_matches(given, known, n=1)
-        where = f" in [{self.name()}]" if self.name() else ""
-        meant = f" Did you mean [{near[0]}]?" if near else ""
-        return f"Unknown field [{given}]{where}.{meant} The fields are {_listed(known)}."
+        known = [each.encode_name for each in struct.fields]
+        similar = get_close_matches(given, known, n=1)
+        where = f" in [{self._name()}]" if self._name() else ""
+        suggestion = f" Did you mean [{similar[0]}]?" if similar else ""
+        return f"Unknown field [{given}]{where}.{suggestion} Valid fields: {_listed(known)}."
 
-    def missing(self, name: str) -> str:
-        return f"[{self.name(name)}] is missing."
+    def _invalid_choice(self, given: str) -> str | None:
+        choices = next((choices for one in self._types() if (choices := _choices(one))), None)
+        return (
+            None if choices is None else f"{self._subject()} must be one of {_listed(choices)}, not {given}."
+        )
 
-    def no_choice(self, given: str) -> str | None:
-        words = next((choices for one in self._types() if (choices := _choices(one))), None)
-        if words is None:
+    def _wrong_type(self, expected: list[str], received: str | None) -> str | None:
+        expected = [one for one in expected if one != "null"] or expected
+        if received not in (None, *_RECEIVED) or not _EXPECTED.keys() >= set(expected):
             return None
-        return f"{self.subject()} must be one of {_listed(words)}, not {given[:_LONGEST_NAME]}."
-
-    def wrong_type(self, wanted: str, got: str | None) -> str | None:
-        kinds = wanted.split(" | ")
-        kinds = [one for one in kinds if one != "null"] or kinds
-        if got not in (None, *_GOT) or not _WANTED.keys() >= set(kinds):
-            return None
-        if got and (told := self.no_choice(_GOT[got])):
-            return told
-        *others, last = (_WANTED[one] for one in kinds)
+        if received and (message := self._invalid_choice(_RECEIVED[received])):
+            return message
+        *others, last = (_EXPECTED[one] for one in expected)
         either = f"{', '.join(others)} or {last}" if others else last
-        return f"{self.subject()} must be {either}{f', not {_GOT[got]}' if got else ''}."
-
-    def out_of_range(self, bound: str, limit: str) -> str:
-        return f"{self.subject()} must be {_BOUNDS[bound]} {limit}."
-
-    def too_large(self) -> str:
-        return f"{self.subject()} is a larger number than can be read."
+        return f"{self._subject()} must be {either}{f', not {_RECEIVED[received]}' if received else ''}."
 
     def _types(self) -> list[inspect.Type]:
-        """What may stand there."""
+        """The types that are valid here."""
         types = _alternatives(_type_info(self.kind))
         for step in _STEP.finditer(self.path):
             types = [found for one in types for found in _inside(one, step["field"])]
         return [one.key_type for one in types if isinstance(one, inspect.DictType)] if self.in_key else types
 
 
-_PATTERNS: tuple[tuple[re.Pattern[str], Callable[..., str | None]], ...] = (
-    (re.compile(r"Object contains unknown field `(.*)`", re.DOTALL), _Fault.unknown),
-    (re.compile(r"Object missing required field `([^`]*)`"), _Fault.missing),
-    (re.compile(r"Invalid enum value (.*)", re.DOTALL), _Fault.no_choice),
-    (re.compile(r"Expected `([^`]*)`(?:, got `([^`]*)`)?"), _Fault.wrong_type),
-    (re.compile(r"Expected `(?:int|float)` (>=|<=|>|<) (\S+)"), _Fault.out_of_range),
-    (re.compile(r"(?:Number|Integer value) out of range"), _Fault.too_large),
-)
-
-
-_type_info = functools.cache(inspect.type_info)
-"""It takes a millisecond, and the gate has but a few types."""
+_type_info = functools.cache(inspect.type_info)  # it takes a millisecond, and there are few types
 
 
 def _inside(one: inspect.Type, field: str | None) -> list[inspect.Type]:
-    """What may stand in a field, or, without one, as an item or a value."""
+    """The types of a field, or without a name those of an item or a value."""
     inner: inspect.Type | None = None
     if isinstance(one, inspect.StructType):
         inner = next((each.type for each in one.fields if each.encode_name == field), None)
@@ -180,10 +183,6 @@ def _inside(one: inspect.Type, field: str | None) -> list[inspect.Type]:
 def _alternatives(one: inspect.Type) -> list[inspect.Type]:
     one = one.type if isinstance(one, inspect.Metadata) else one
     return list(one.types) if isinstance(one, inspect.UnionType) else [one]
-
-
-def _fields(one: inspect.StructType) -> list[str]:
-    return [each.encode_name for each in one.fields]
 
 
 def _choices(one: inspect.Type) -> list[str]:

@@ -24,7 +24,7 @@ Inputs: TypeAlias = str | list[Any]
 
 # How other APIs that serve asymmetric models call a document and a query.
 _INPUT_TYPE_OF = {"passage": "document", "search_document": "document", "search_query": "query"}
-_JSON_WORD: dict[type, str] = {dict: "an object", list: "a list", bool: "a boolean", type(None): "null"}
+_JSON_WORD: dict[type, str] = {dict: "an object", list: "an array", bool: "a boolean", type(None): "null"}
 _TOLD_WAIT = 0.001
 # Between English prose (4 to 5 bytes a token) and Chinese (3 to 4), as BERT's and XLM-R's tokenizers cut them.
 _BYTES_PER_TOKEN = 4
@@ -195,4 +195,4 @@ def _not_a_text(texts: Sequence[object], field: str) -> InvalidRequest:
         )
     index, culprit = next((i, text) for i, text in enumerate(texts) if not isinstance(text, str))
     word = _JSON_WORD.get(type(culprit), "a number")
-    return InvalidRequest(f"[{field}[{index}]] must be a text, not {word}.")
+    return InvalidRequest(f"[{field}[{index}]] must be a string, not {word}.")

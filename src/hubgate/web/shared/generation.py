@@ -13,7 +13,7 @@ from hubgate.domain.calls import Chat, Generated, GenerationCall
 from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import InvalidRequest, WrongTask
 from hubgate.web.http.asgi import decode
-from hubgate.web.schemas.validation import misfit
+from hubgate.web.schemas.validation import validation_message
 from hubgate.web.shared.exchange import Exchange
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -49,7 +49,7 @@ class Fields:
         try:
             return msgspec.json.decode(raw, type=kind)
         except msgspec.ValidationError as error:
-            raise InvalidRequest(misfit(error, kind, field=name)) from None
+            raise InvalidRequest(validation_message(error, kind, field=name)) from None
         except UnicodeDecodeError:
             raise InvalidRequest(f"[{name}] cannot be used: it is no UTF-8.") from None
         except (msgspec.DecodeError, RecursionError) as error:

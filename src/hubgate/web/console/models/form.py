@@ -20,7 +20,7 @@ from hubgate.domain.secret import Secret
 from hubgate.web.console.models.chunk_form import FIT, SEPARATORS, STRATEGIES, chunk_fields, chunking_of
 from hubgate.web.console.models.paste import name_of_server, suggested_name
 from hubgate.web.schemas.endpoint import EndpointForm
-from hubgate.web.schemas.validation import fit
+from hubgate.web.schemas.validation import convert
 
 KINDS = {
     "llm": (Task.CHAT_COMPLETION, Task.COMPLETION),
@@ -153,7 +153,7 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
         **{field.name: value for field, value in simple.items() if not field.in_rate_limit},
         **_token(form),
     }
-    endpoint, token = fit(made, EndpointForm).endpoint()
+    endpoint, token = convert(made, EndpointForm).endpoint()
     return (replace(endpoint, enabled=old.enabled) if old else endpoint), token
 
 
