@@ -109,8 +109,8 @@ def test_a_home_that_cannot_be_used_is_named(
             failed = hubgate(*arguments)
             assert (failed.status, failed.out) == (1, "")
             assert failed.err == (
-                f"hubgate: The gate's home {home} cannot be used: it is a file, or lies below one. "
-                "Name a folder in HUBGATE_HOME, one that is there or a new one.\n"
+                f"hubgate: The home folder {home} cannot be used: it is a file, or is below one. "
+                "Set HUBGATE_HOME to a folder that exists or can be created.\n"
             )
 
 

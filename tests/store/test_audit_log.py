@@ -104,7 +104,7 @@ async def test_a_line_names_who_asked_and_what_failed_leaves_none(store: SqlStor
 
 
 async def test_the_log_is_bounded_and_read_in_pages(store: SqlStore) -> None:
-    audit = SqlAudit(store._database, most_lines=3)
+    audit = SqlAudit(store._database, max_entries=3)
     for number in range(5):
         await audit.record("test.run", str(number))
     page = await audit.read(2)

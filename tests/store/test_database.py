@@ -25,7 +25,7 @@ from hubgate.domain.records import DAY, HOUR, Key, UsageQuery
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
 from hubgate.store.database import Database
-from hubgate.store.migrate import upgrade
+from hubgate.store.migrations import upgrade
 from hubgate.store.store import SqlStore
 from hubgate.store.tables import REVISION, metadata, notes
 
@@ -152,7 +152,7 @@ async def test_endpoints_of_before_whose_chunks_are_the_default_ones_fit_their_m
 async def test_a_database_of_a_newer_hubgate_is_refused_and_left_alone(file: Path) -> None:
     await done(file, lambda c: c.execute(text("UPDATE alembic_version SET version_num = 'fffe'")))
     before = file.read_bytes()
-    with pytest.raises(StoreFailed, match=r"newer hubgate \(its revision is fffe\)"):
+    with pytest.raises(StoreFailed, match=r"newer version of hubgate \(revision fffe\)"):
         await Database.open(file)
     assert file.read_bytes() == before
 
@@ -280,14 +280,14 @@ async def test_a_damaged_database_is_told_as_such(file: Path) -> None:
         damaged.write(b"\xff" * (file.stat().st_size - 4096))
     with pytest.raises(StoreFailed, match="is damaged") as failed:
         await Database.open(file)
-    assert "Restore it from a copy" in failed.value.remedy
+    assert "Restore it from a backup" in failed.value.remedy
 
 
 async def test_a_file_that_is_no_database_is_told_as_such_and_left_alone(file: Path) -> None:
     file.parent.mkdir()
     file.write_text("These are my notes, not a database. " * 100)
     before = file.read_bytes()
-    with pytest.raises(StoreFailed, match="is no SQLite database"):
+    with pytest.raises(StoreFailed, match="is not a SQLite database"):
         await Database.open(file)
     assert file.read_bytes() == before
 
@@ -300,7 +300,7 @@ async def test_a_folder_in_the_databases_place_is_told_as_such(file: Path) -> No
 
 async def test_a_home_that_cannot_be_made_is_told_as_such(file: Path) -> None:
     file.parent.write_text("a file where a folder should be")
-    with pytest.raises(StoreFailed, match="cannot be made") as failed:
+    with pytest.raises(StoreFailed, match="cannot be created") as failed:
         await Database.open(file)
     assert "HUBGATE_HOME" in failed.value.remedy
 

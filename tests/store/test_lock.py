@@ -144,16 +144,16 @@ def test_a_home_that_cannot_be_used_is_a_plain_failure(tmp_path: Path) -> None:
     ("number", "reason", "remedy"),
     [
         (errno.EACCES, os.strerror(errno.EACCES), "Run hubgate as the user that owns it, or"),
-        (errno.EEXIST, "it is a file, or lies below one", "Name a folder in HUBGATE_HOME"),
-        (errno.ENOSPC, os.strerror(errno.ENOSPC), "Make room, or"),
-        (errno.EROFS, os.strerror(errno.EROFS), "Name another folder in HUBGATE_HOME."),
+        (errno.EEXIST, "it is a file, or is below one", "Set HUBGATE_HOME to a folder"),
+        (errno.ENOSPC, os.strerror(errno.ENOSPC), "Free some space, or"),
+        (errno.EROFS, os.strerror(errno.EROFS), "Set HUBGATE_HOME to another folder."),
     ],
 )
 def test_what_helps_depends_on_why_a_home_cannot_be_used(
     tmp_path: Path, number: int, reason: str, remedy: str
 ) -> None:
     failed = home_error(tmp_path, OSError(number, os.strerror(number)))
-    assert failed.message == f"The gate's home {tmp_path} cannot be used: {reason}."
+    assert failed.message == f"The home folder {tmp_path} cannot be used: {reason}."
     assert failed.remedy.startswith(remedy)
 
 

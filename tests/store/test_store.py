@@ -187,7 +187,7 @@ async def test_with_a_lost_key_the_gate_starts_and_the_key_put_back_mends_it(
     changed = dataclasses.replace(FULL, requests_per_minute=1)
     async with opened(settings) as store:
         assert await store.endpoints() == [Target(FULL), Target(PLAIN)]
-        assert "endpoint full is without its token" in caplog.text
+        assert "endpoint full has no usable token" in caplog.text
         assert "Put that key back" in caplog.text
         await store.save_endpoint(Target(changed))
         assert await store.reseal() == 0

@@ -104,7 +104,7 @@ async def test_old_hours_become_days_and_old_days_are_forgotten(store: SqlStore)
 
 
 async def test_rows_are_bounded_by_making_days_early_and_then_by_forgetting(store: SqlStore) -> None:
-    small = SqlUsage(store._database, most_rows=2)
+    small = SqlUsage(store._database, max_rows=2)
     for hours in range(4):
         await small.add({Slot(NOON - DAY + hours * HOUR, "e5", "one"): tally()})
     await small.add({Slot(NOON, "e5", key): tally() for key in "abc"})

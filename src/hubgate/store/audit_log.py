@@ -1,4 +1,4 @@
-"""The audit log: each change is written down in the transaction that makes it, so neither is without the other."""
+"""The audit log. A change and its entry are written in one transaction."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from hubgate.store.tables import audit
 
 Note = Callable[[Connection, str, str, Mapping[str, Any]], None]
 
-MOST_LINES = 10_000
-"""The oldest go when there are more."""
+MAX_ENTRIES = 10_000
+"""When there are more, the oldest are deleted."""
 
 
 class SqlAudit:
     """`hubgate.domain.records.AuditLog` on SQLAlchemy."""
 
-    def __init__(self, database: Database, *, most_lines: int = MOST_LINES) -> None:
+    def __init__(self, database: Database, *, max_entries: int = MAX_ENTRIES) -> None:
         self._database = database
-        self._most_lines = most_lines
+        self._max_entries = max_entries
 
     def note(self) -> Note:
-        """What writes a line in a transaction. To be made before the work goes to the store's thread.
+        """A function that writes an entry in a transaction.
 
-        Who asks is known where it is asked, not in that thread.
+        Create it before the work goes to the database's thread, which does not know the actor.
         """
         who = ACTOR.get()
 
@@ -43,17 +43,17 @@ class SqlAudit:
             }
             inserted = connection.execute(insert(audit).values(row)).inserted_primary_key
             newest = inserted[0] if inserted else 0
-            connection.execute(delete(audit).where(audit.c.id <= newest - self._most_lines))
+            connection.execute(delete(audit).where(audit.c.id <= newest - self._max_entries))
 
         return write
 
     async def record(self, verb: str, subject: str, changes: Mapping[str, Any] | None = None) -> None:
-        """Write down a change that is none of the database."""
+        """Record a change that is not in the database."""
         note = self.note()
         await self._database.do(lambda connection: note(connection, verb, subject, changes or {}))
 
     async def read(self, limit: int, before: int | None = None) -> Sequence[tuple[int, Change]]:
-        """The newest changes with their numbers, the newest first."""
+        """The newest changes before entry `before`, with their numbers, newest first."""
         newest = select(audit).order_by(audit.c.id.desc()).limit(limit)
         if before is not None:
             newest = newest.where(audit.c.id < before)
@@ -75,7 +75,7 @@ class SqlAudit:
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """`[before, after]` of what is not the same in both, by its name."""
+    """`[before, after]` of every value that differs, by name."""
     names = sorted({*before, *after})
     return {
         name: [before.get(name), after.get(name)] for name in names if before.get(name) != after.get(name)

@@ -26,7 +26,7 @@ class SqlConnections:
         self._audit = audit
 
     async def all(self) -> Sequence[Connection]:
-        """All of them, by name; one whose token cannot be opened comes without it, and is logged."""
+        """All connections, by name. One whose token cannot be opened comes without it, and is logged."""
 
         def work(transaction: Transaction) -> list[Connection]:
             rows = transaction.execute(select(connections).order_by(connections.c.name))
@@ -35,7 +35,7 @@ class SqlConnections:
         return await self._database.do(work)
 
     async def put(self, connection: Connection) -> None:
-        """Store a connection, in place of the one of its name; without a token the stored one stays."""
+        """Store or replace a connection. Without a token, the stored token is kept."""
         note, is_it = self._audit.note(), connections.c.name == connection.name
 
         def work(transaction: Transaction) -> None:
@@ -43,20 +43,19 @@ class SqlConnections:
             row_id = row.id if row else secrets.token_hex(16)
             values: dict[str, Any] = {"hosts": json.dumps(connection.hosts)}
             if connection.token is not None:
-                values |= self._tokens.of(connection.token, row_id)
+                values |= self._tokens.seal(connection.token, row_id)
             if row is None:
                 named = {"id": row_id, "name": connection.name, "created_at": connection.created_at}
                 transaction.execute(insert(connections).values({**named, **values}))
-                note(transaction, "connection.add", connection.name, difference({}, _told(connection)))
+                note(transaction, "connection.add", connection.name, difference({}, _audited(connection)))
                 return
             transaction.execute(update(connections).where(is_it).values(values))
-            changes = difference(_told(self._read(row)), _told(connection))
+            changes = difference(_audited(self._read(row)), _audited(connection))
             note(transaction, "connection.change", connection.name, changes)
 
         await self._database.do(work)
 
     async def remove(self, name: str) -> None:
-        """Forget a connection."""
         note = self._audit.note()
 
         def work(transaction: Transaction) -> None:
@@ -74,7 +73,6 @@ class SqlConnections:
         )
 
 
-def _told(connection: Connection) -> dict[str, Any]:
-    """What the audit log may tell of a connection."""
+def _audited(connection: Connection) -> dict[str, Any]:
     token = connection.token
     return {"token": token.hint if token else None, "hosts": list(connection.hosts)}

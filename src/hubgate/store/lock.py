@@ -1,4 +1,4 @@
-"""One gate a home: while it runs it holds a lock, and tells the command line where it answers."""
+"""One hubgate per home: a running hubgate holds a lock, and announces its URL to the command line."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from hubgate.files import create_private_folder, is_locked, take_lock, write_pri
 
 _NO_FOLDER = frozenset({errno.EEXIST, errno.ENOTDIR})
 _REMEDIES = {
-    errno.EACCES: "Run hubgate as the user that owns it, or name another folder in HUBGATE_HOME.",
-    errno.EPERM: "Run hubgate as the user that owns it, or name another folder in HUBGATE_HOME.",
-    errno.EEXIST: "Name a folder in HUBGATE_HOME, one that is there or a new one.",
-    errno.ENOTDIR: "Name a folder in HUBGATE_HOME, one that is there or a new one.",
-    errno.ENOSPC: "Make room, or name a folder on another disk in HUBGATE_HOME.",
-    errno.EDQUOT: "Make room, or name a folder on another disk in HUBGATE_HOME.",
+    errno.EACCES: "Run hubgate as the user that owns it, or set HUBGATE_HOME to another folder.",
+    errno.EPERM: "Run hubgate as the user that owns it, or set HUBGATE_HOME to another folder.",
+    errno.EEXIST: "Set HUBGATE_HOME to a folder that exists or can be created.",
+    errno.ENOTDIR: "Set HUBGATE_HOME to a folder that exists or can be created.",
+    errno.ENOSPC: "Free some space, or set HUBGATE_HOME to a folder on another disk.",
+    errno.EDQUOT: "Free some space, or set HUBGATE_HOME to a folder on another disk.",
 }
-_LOCK, _CARD = "gate.lock", "gate.json"
+_LOCK, _ANNOUNCEMENT = "gate.lock", "gate.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningGateway:
-    """Where a running gate answers, and a key with admin rights that lives as long as it runs."""
+    """The URL of a running hubgate, and an admin key that is valid while it runs."""
 
     url: str
     pid: int
@@ -41,10 +41,7 @@ class RunningGateway:
 
 
 class HomeLock:
-    """The lock of a home, held inside `with`. The kernel frees it however the process ends.
-
-    It belongs to the open file, so a child made by a bare fork would keep it: start workers by spawning.
-    """
+    """The lock of a home, as a context manager. The kernel frees it however the process ends."""
 
     def __init__(self, home: Path, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._home = home
@@ -52,11 +49,7 @@ class HomeLock:
         self._held: int | None = None
 
     def __enter__(self) -> Self:
-        """Take the lock.
-
-        Raises:
-            StoreFailed: another gate has it, or the home cannot be used.
-        """
+        """Raises StoreFailed: another hubgate has the lock, or the home cannot be used."""
         try:
             create_private_folder(self._home)
             _refuse_shared(self._home)
@@ -66,7 +59,7 @@ class HomeLock:
                     f"Another gateway runs in {self._home}.",
                     remedy="Use that one, stop it, or set HUBGATE_HOME to another folder for this one.",
                 )
-            (self._home / _CARD).unlink(missing_ok=True)  # of a gateway that was killed
+            (self._home / _ANNOUNCEMENT).unlink(missing_ok=True)  # of a gateway that was killed
         except OSError as error:
             self._free()
             raise home_error(self._home, error) from error
@@ -75,23 +68,22 @@ class HomeLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the card away, and let go."""
-        with contextlib.suppress(OSError):  # a card without a lock is read by nobody
-            (self._home / _CARD).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is not read without a lock
+            (self._home / _ANNOUNCEMENT).unlink(missing_ok=True)
         self._free()
 
     def announce(self, url: str) -> str:
-        """Tell the command line where this gate answers; the key that it will use.
+        """Write the URL and a new admin key for the command line; returns the key.
 
         Raises:
             StoreFailed: the home cannot be written.
         """
-        gate = RunningGateway(url=url, pid=os.getpid(), key=secrets.token_urlsafe(32))
+        running = RunningGateway(url=url, pid=os.getpid(), key=secrets.token_urlsafe(32))
         try:
-            write_private(self._home / _CARD, msgspec.json.encode(gate))
+            write_private(self._home / _ANNOUNCEMENT, msgspec.json.encode(running))
         except OSError as error:
             raise home_error(self._home, error) from error
-        return gate.key
+        return running.key
 
     def _free(self) -> None:
         if self._held is not None:
@@ -102,24 +94,24 @@ class HomeLock:
 def _refuse_shared(home: Path) -> None:
     if home.stat().st_mode & stat.S_IWOTH:
         raise StoreFailed(
-            f"Every user of this machine can write to the gateway's home {home}, and replace its database.",
-            remedy=f"Run: chmod o-w {home}. Or set HUBGATE_HOME to a folder of its own.",
+            f"Every user of this machine can write to the home folder {home} and replace its database.",
+            remedy=f"Run: chmod o-w {home}. Or set HUBGATE_HOME to another folder.",
         )
 
 
 def running_gateway(home: Path) -> RunningGateway | None:
-    """The gate that runs in this home, if one does; what a killed one left behind does not count.
+    """The hubgate that runs in this home, if any. What a killed one left behind does not count.
 
     Raises:
-        StoreFailed: one is just starting or stopping (retryable), or it is another user's.
+        StoreFailed: it is starting or stopping (retryable), or belongs to another user.
     """
     try:
         if not is_locked(home / _LOCK):
             return None
-        return msgspec.json.decode((home / _CARD).read_bytes(), type=RunningGateway)
+        return msgspec.json.decode((home / _ANNOUNCEMENT).read_bytes(), type=RunningGateway)
     except (FileNotFoundError, msgspec.MsgspecError):
         raise StoreFailed(
-            f"The gate in {home} is just starting or stopping.",
+            f"hubgate is just starting or stopping in {home}.",
             remedy="Try again in a moment.",
             retryable=True,
         ) from None
@@ -128,8 +120,8 @@ def running_gateway(home: Path) -> RunningGateway | None:
 
 
 def home_error(home: Path, error: OSError) -> StoreFailed:
-    """The error for a home that the system does not let be used, with what helps against it."""
+    """The error for a home that cannot be used."""
     number = error.errno or 0
-    reason = "it is a file, or lies below one" if number in _NO_FOLDER else error.strerror or str(error)
-    remedy = _REMEDIES.get(number, "Name another folder in HUBGATE_HOME.")
-    return StoreFailed(f"The gate's home {home} cannot be used: {reason}.", remedy=remedy)
+    reason = "it is a file, or is below one" if number in _NO_FOLDER else error.strerror or str(error)
+    remedy = _REMEDIES.get(number, "Set HUBGATE_HOME to another folder.")
+    return StoreFailed(f"The home folder {home} cannot be used: {reason}.", remedy=remedy)

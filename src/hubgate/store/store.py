@@ -1,4 +1,4 @@
-"""The registry, the gateway keys and the notes, as rows."""
+"""Endpoints, gateway keys and notes as rows."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sqlalchemy import (
     Delete,
     Insert,
     Row,
+    RowMapping,
     Select,
     Update,
     bindparam,
@@ -25,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from hubgate.domain.calls import InputType
 from hubgate.domain.endpoint import Endpoint, Target
 from hubgate.domain.errors import (
     CallerError,
@@ -37,13 +39,13 @@ from hubgate.settings import Settings
 from hubgate.store.audit_log import SqlAudit, difference
 from hubgate.store.connections import SqlConnections
 from hubgate.store.database import PATIENCE, Database
-from hubgate.store.key_rows import key_of, told, values_of
 from hubgate.store.sealing import TokenColumns
 from hubgate.store.tables import endpoints, keys, notes
 from hubgate.store.usage import SqlUsage
 from hubgate.store.vault import Vault
 
 _SETTINGS = msgspec.json.Decoder(Endpoint)
+_NOT_AUDITED = frozenset({"digest", "created_at", "last_used_at"})
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ class SqlStore:
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
         self.cache_secret = vault.derived(b"vector cache")
-        """What the digests of cached texts are keyed with."""
+        """The key of the digests of cached texts."""
         self._tokens = TokenColumns(vault)
         self.audit = SqlAudit(database)
         self.connections = SqlConnections(database, self._tokens, self.audit)
@@ -64,29 +66,27 @@ class SqlStore:
     async def open(
         cls, settings: Settings, *, url: URL | None = None, patience: float = PATIENCE
     ) -> SqlStore:
-        """Open the gate's store: its vault, and its database or the one at `url`.
+        """Open the vault, and the database of the settings or the one at `url`.
 
         Raises:
-            InvalidSetting: the secret keys of the environment are no keys.
+            InvalidSetting: the secret keys of the environment are invalid.
             StoreFailed: the database or the key file cannot be used.
         """
         vault = await asyncio.to_thread(Vault.from_settings, settings)
         return cls(await Database.open(url or settings.database, patience=patience), vault)
 
     async def close(self) -> None:
-        """Finish what was begun, and let go of the database."""
         await self._database.close()
 
     def when_full(self, make_room: Callable[[], Awaitable[None]]) -> None:
-        """Have room made when the disk is full, and what did not fit written again."""
+        """Call this when the disk is full, then retry the transaction."""
         self._database.make_room = make_room
 
     async def endpoints(self) -> Sequence[Target]:
-        """All of them, with their tokens, by name.
+        """All endpoints with their tokens, by name.
 
-        One that cannot be read is left out, and one whose token cannot be opened comes without it; both are
-        logged, so that the gate starts with the others. A token that cannot be opened now stays where it is
-        until another takes its place.
+        One that cannot be read is left out, and one whose token cannot be opened comes without it. Both are logged,
+        so that hubgate starts with the others. A token that cannot be opened stays in its row until it is replaced.
         """
 
         def work(connection: Connection) -> list[Target]:
@@ -110,12 +110,12 @@ class SqlStore:
 
         def work(connection: Connection) -> None:
             row_id = secrets.token_hex(16)
-            values = {"id": row_id, **_settings(endpoint), **self._tokens.of(target.token, row_id)}
+            values = {"id": row_id, **_settings(endpoint), **self._tokens.seal(target.token, row_id)}
             try:
                 connection.execute(insert(endpoints).values(values))
             except IntegrityError:
                 raise EndpointExists(endpoint.name) from None
-            note(connection, "endpoint.add", endpoint.name, difference({}, _told(target)))
+            note(connection, "endpoint.add", endpoint.name, difference({}, _audited_endpoint(target)))
 
         await self._database.do(work)
 
@@ -123,7 +123,7 @@ class SqlStore:
         """Replace the endpoint of this name, and its token.
 
         Raises:
-            EndpointNotFound: there is none of this name.
+            EndpointNotFound: there is no endpoint of this name.
         """
         endpoint, token = target.endpoint, target.token
         note = self.audit.note()
@@ -134,25 +134,25 @@ class SqlStore:
             if row is None:
                 raise EndpointNotFound(endpoint.name)
             values, old, before = _settings(endpoint), self._tokens.open(row), _endpoint(row)
-            # A token that cannot be opened now stays for when its key is back, but moves to no other server.
+            # A token that cannot be opened now is kept for when its key is back, but not for another server.
             if token is not None or old is not None or before is None or _moved(before, endpoint):
-                values |= self._tokens.of(token, row.id)
+                values |= self._tokens.seal(token, row.id)
             connection.execute(update(endpoints).where(is_it).values(values))
-            shown = _told(Target(before, old)) if before else {}
-            note(connection, "endpoint.change", endpoint.name, difference(shown, _told(target)))
+            was = _audited_endpoint(Target(before, old)) if before else {}
+            note(connection, "endpoint.change", endpoint.name, difference(was, _audited_endpoint(target)))
 
         await self._database.do(work)
 
     async def remove_endpoint(self, name: str) -> None:
-        """Forget an endpoint and its token."""
+        """Delete an endpoint and its token."""
         is_it = endpoints.c.name == name
         named = select(endpoints.c.name).where(is_it)
         await self._remove(delete(endpoints).where(is_it), "endpoint.remove", named)
 
     async def keys(self) -> Sequence[Key]:
-        """All gateway keys that are not revoked, the oldest first."""
+        """All gateway keys that are not revoked, oldest first."""
         oldest_first = select(keys).order_by(keys.c.created_at, keys.c.id)
-        return await self._database.do(lambda c: [key_of(row) for row in c.execute(oldest_first).mappings()])
+        return await self._database.do(lambda c: [_key(row) for row in c.execute(oldest_first).mappings()])
 
     async def add_key(self, key: Key) -> None:
         """Store a new gateway key.
@@ -176,7 +176,7 @@ class SqlStore:
         await self._remove(delete(keys).where(is_it), "key.revoke", select(keys.c.name).where(is_it))
 
     async def touch_keys(self, last_used: Mapping[str, float]) -> None:
-        """Write down when keys were last used, seconds since the epoch by key id."""
+        """Store when keys were last used: seconds since the epoch by key id."""
         if not last_used:
             return
         rows = [{"key_id": key_id, "at": at} for key_id, at in last_used.items()]
@@ -184,14 +184,12 @@ class SqlStore:
         await self._database.do(lambda c: c.execute(touch, rows))
 
     async def note(self, name: str) -> str | None:
-        """A small remembered fact about this gate."""
+        """The value of a note, if there is one."""
         return await self._database.do(
             lambda c: c.execute(select(notes.c.value).where(notes.c.name == name)).scalar()
         )
 
     async def set_note(self, name: str, value: str) -> None:
-        """Remember a small fact about this gate."""
-
         def work(connection: Connection) -> None:
             changed = connection.execute(update(notes).where(notes.c.name == name).values(value=value))
             if not changed.rowcount:
@@ -200,14 +198,14 @@ class SqlStore:
         await self._database.do(work)
 
     async def reseal(self) -> int:
-        """Seal every token under the newest secret key; how many were re-sealed."""
+        """Re-seal every token that is not under the newest secret key; returns how many."""
         return await self._database.do(self._tokens.reseal)
 
     async def rotate_secret(self) -> int:
-        """Make a new secret key, unless a rotation was begun, and seal every token under it; how many.
+        """Re-seal every token under a new secret key, or finish a rotation that was begun; returns how many.
 
         Raises:
-            StoreFailed: a new key is needed, and the keys come from the environment; says what to do.
+            StoreFailed: a new key is needed, and the keys come from the environment.
         """
         note = self.audit.note()
 
@@ -224,13 +222,18 @@ class SqlStore:
         def work(connection: Connection) -> None:
             row = connection.execute(select(keys).where(keys.c.id == key.id)).mappings().one_or_none()
             try:
-                connection.execute(statement.values(values_of(key)))
+                connection.execute(statement.values(_key_values(key)))
             except IntegrityError:
                 raise InvalidRequest(
                     f"A key named [{key.name}] exists already.",
-                    remedy="Choose another name, or revoke it first.",
+                    remedy="Choose another name, or revoke that key first.",
                 ) from None
-            note(connection, verb, key.name, difference(told(key_of(row)) if row else {}, told(key)))
+            note(
+                connection,
+                verb,
+                key.name,
+                difference(_audited_key(_key(row)) if row else {}, _audited_key(key)),
+            )
 
         await self._database.do(work)
 
@@ -246,12 +249,11 @@ class SqlStore:
         await self._database.do(work)
 
 
-def _told(target: Target) -> dict[str, Any]:
-    """What the audit log may tell of an endpoint."""
+def _audited_endpoint(target: Target) -> dict[str, Any]:
     token = target.token.hint if target.token else None
-    told = {**msgspec.to_builtins(target.endpoint), "token": token}
-    facts = told.pop("facts")
-    return told | {f"learned.{name}": facts[name] for name in ("model", "revision", "dimensions")}
+    values = {**msgspec.to_builtins(target.endpoint), "token": token}
+    facts = values.pop("facts")
+    return values | {f"learned.{name}": facts[name] for name in ("model", "revision", "dimensions")}
 
 
 def _moved(before: Endpoint, now: Endpoint) -> bool:
@@ -267,9 +269,28 @@ def _endpoint(row: Row[Any]) -> Endpoint | None:
         return _SETTINGS.decode(row.settings)
     except (msgspec.MsgspecError, CallerError) as error:
         _log.error(
-            "endpoint %s is left out: its stored settings cannot be read (%s). Run the hubgate that wrote them, or "
-            "register it under another name.",
+            "endpoint %s is left out: its stored settings cannot be read (%s). Run the version of hubgate that wrote "
+            "them, or register the endpoint under another name.",
             row.name,
             error,
         )
         return None
+
+
+def _key(row: RowMapping) -> Key:
+    values = dict(row)
+    if values["input_type"] is not None:
+        values["input_type"] = InputType(values["input_type"])
+    values["endpoints"] = tuple(msgspec.json.decode(values["endpoints"] or "[]"))
+    return Key(**values)
+
+
+def _key_values(key: Key) -> dict[str, Any]:
+    values = {column.name: getattr(key, column.name) for column in keys.c}
+    values["endpoints"] = msgspec.json.encode(key.endpoints).decode() if key.endpoints else None
+    return values
+
+
+def _audited_key(key: Key) -> dict[str, Any]:
+    values = {name: value for name, value in _key_values(key).items() if name not in _NOT_AUDITED}
+    return values | {"endpoints": list(key.endpoints) or None}

@@ -1,4 +1,4 @@
-"""The tables. The migrations build them; a test compares the two."""
+"""The tables. The migrations create them; a test compares the two."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ metadata = MetaData(
 endpoints = Table(
     "endpoints",
     metadata,
-    Column("id", String(32), primary_key=True),  # random and never changed: a sealed token is bound to it
+    Column("id", String(32), primary_key=True),  # random and constant: a sealed token is bound to it
     Column("name", Text, nullable=False, unique=True),
-    Column(
-        "settings", Text, nullable=False
-    ),  # an Endpoint in JSON; text, so that one bad row spoils no other
+    # An Endpoint in JSON. As text, so that one bad row does not spoil the others.
+    Column("settings", Text, nullable=False),
     Column("token_key", String(8)),
     Column("token_box", LargeBinary),
 )
@@ -49,7 +48,7 @@ keys = Table(
     Column("default_endpoint", Text),
     Column("bulk", Boolean, nullable=False, server_default=false()),
     Column("input_type", String(32)),
-    Column("endpoints", Text),  # a list of names in JSON; none for all
+    Column("endpoints", Text),  # a list of names in JSON; NULL for all
     Column("requests_per_minute", Integer),
     Column("tokens_per_minute", Integer),
     Column("expires_at", Double),
@@ -58,18 +57,18 @@ keys = Table(
 connections = Table(
     "connections",
     metadata,
-    Column("id", String(32), primary_key=True),  # as of endpoints
+    Column("id", String(32), primary_key=True),  # as in endpoints
     Column("name", Text, nullable=False, unique=True),
     Column("created_at", Double, nullable=False),
     Column("token_key", String(8), nullable=False),
     Column("token_box", LargeBinary, nullable=False),
-    Column("hosts", Text),  # a list in JSON; none in rows from before 0007, until they are first loaded
+    Column("hosts", Text),  # a list in JSON; NULL in rows from before 0007, until they are loaded
 )
 
 usage = Table(
     "usage",
     metadata,
-    Column("span", Integer, primary_key=True),  # seconds: an hour, or a day of what is older
+    Column("span", Integer, primary_key=True),  # seconds: an hour, or a day for older rows
     Column("at", BigInteger, primary_key=True),
     Column("endpoint", Text, primary_key=True),
     Column("key", Text, primary_key=True),
@@ -83,7 +82,7 @@ usage = Table(
     Column("cache_misses", BigInteger, nullable=False),
     Column("upstream_requests", BigInteger, nullable=False),
     Column("saved_requests", BigInteger, nullable=False),
-    # Coarser buckets for all calls alike, which nothing reads since revision 0006.
+    # Coarser buckets of all calls. Unused since revision 0006.
     *(Column(f"latency_{n}", BigInteger, nullable=False, default=0) for n in range(17)),
     Column("cancelled", BigInteger, nullable=False, server_default="0"),
     *(

@@ -1,4 +1,4 @@
-"""How much endpoints were used: hours, which become days when they are old. All sums are the database's."""
+"""Usage of endpoints, by hour; old hours are merged into days. All sums are computed by the database."""
 
 from __future__ import annotations
 
@@ -14,28 +14,26 @@ from hubgate.store.tables import usage, usage_causes
 
 KEPT_HOURS = 35 * DAY
 KEPT_DAYS = 400 * DAY
-"""Seconds that hours and days are kept."""
-MOST_ROWS = 500_000
-"""Of hours, and of days: with more, hours become days earlier, and days go earlier."""
+"""Seconds for which hours and days are kept."""
+MAX_ROWS = 500_000
+"""Of hours, and of days. With more, hours are merged and days deleted earlier."""
 
 _CLASSES = ("interactive", "bulk")
 _BUCKETS = {kind: tuple(f"{kind}_{n}" for n in range(BUCKETS)) for kind in _CLASSES}
 _SUMS = {usage: (*COUNTS, *_BUCKETS["interactive"], *_BUCKETS["bulk"]), usage_causes: ("requests",)}
-_LEAST = {usage: tuple(f"{kind}_fastest" for kind in _CLASSES), usage_causes: ()}
-_MOST = {usage: tuple(f"{kind}_slowest" for kind in _CLASSES), usage_causes: ()}
+_MINIMA = {usage: tuple(f"{kind}_fastest" for kind in _CLASSES), usage_causes: ()}
+_MAXIMA = {usage: tuple(f"{kind}_slowest" for kind in _CLASSES), usage_causes: ()}
 _INSERT: Mapping[str, Callable[[Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class SqlUsage:
     """`hubgate.domain.records.UsageStore` on SQLAlchemy."""
 
-    def __init__(self, database: Database, *, most_rows: int = MOST_ROWS) -> None:
+    def __init__(self, database: Database, *, max_rows: int = MAX_ROWS) -> None:
         self._database = database
-        self._most_rows = most_rows
+        self._max_rows = max_rows
 
     async def add(self, tallies: Mapping[Slot, Tally]) -> None:
-        """Add to the hours."""
-
         def work(connection: Connection) -> None:
             _add(connection, usage, [_row(slot, tally) for slot, tally in tallies.items()])
             causes = [
@@ -50,14 +48,14 @@ class SqlUsage:
     async def read(
         self, query: UsageQuery, limit: int, after: tuple[str | int, ...] | None = None
     ) -> Sequence[UsageRow]:
-        """The use, grouped and in the order of the groups."""
+        """Usage by group, in the order of the groups, after the group `after`."""
         table = usage_causes if "cause" in query.by else usage
-        groups = [_group(table, word).label(f"by_{n}") for n, word in enumerate(query.by)]
-        rows = select(*groups, *_totals(table)).where(*_asked(table, query)).limit(limit)
+        groups = [_group(table, name).label(f"by_{n}") for n, name in enumerate(query.by)]
+        rows = select(*groups, *_totals(table)).where(*_conditions(table, query)).limit(limit)
         if groups:
             rows = rows.group_by(*groups).order_by(*groups)
-        if after:  # a group is a function of its rows, so what was told is not summed again
-            places = [_group(table, word) for word in query.by]
+        if after:  # a group is a function of its rows, so earlier groups are not summed again
+            places = [_group(table, name) for name in query.by]
             rows = rows.where(tuple_(*places) > tuple_(*map(literal, after)))
 
         def work(connection: Connection) -> list[UsageRow]:
@@ -70,24 +68,24 @@ class SqlUsage:
         return await self._database.do(work)
 
     async def roll(self, now: float) -> None:
-        """Make days of old hours, and forget old days."""
+        """Merge old hours into days, and delete old days."""
         today = int(now) // DAY * DAY
 
         def work(connection: Connection) -> None:
             _to_days(connection, today - KEPT_HOURS)
             while (oldest := self._too_many(connection, HOUR)) is not None and oldest < today:
                 _to_days(connection, oldest + DAY)
-            _forget(connection, DAY, today - KEPT_DAYS)
+            _delete(connection, DAY, today - KEPT_DAYS)
             while (oldest := self._too_many(connection, DAY)) is not None:
-                _forget(connection, DAY, oldest + DAY)
+                _delete(connection, DAY, oldest + DAY)
 
         await self._database.do(work)
 
     def _too_many(self, connection: Connection, span: int) -> int | None:
-        """The oldest day, if there are more rows than there may be."""
+        """The oldest day, if there are too many rows."""
         measure = select(func.count(), func.min(usage.c.at)).where(usage.c.span == span)
         rows, oldest = connection.execute(measure).one()
-        return int(oldest) // DAY * DAY if rows > self._most_rows else None
+        return int(oldest) // DAY * DAY if rows > self._max_rows else None
 
 
 def _place(slot: Slot) -> dict[str, Any]:
@@ -119,52 +117,52 @@ def _add(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]
 
 
 def _adding(connection: Connection, table: Table, source: Select[Any] | None = None) -> Any:
-    """An insert that adds to the row that is there."""
+    """An insert that adds its values to an existing row."""
     statement = _INSERT[connection.dialect.name](table)
     if source is not None:
         statement = statement.from_select(source.selected_columns.keys(), source)
     added = {name: table.c[name] + statement.excluded[name] for name in _SUMS[table]}
-    for name in (*_LEAST[table], *_MOST[table]):
+    for name in (*_MINIMA[table], *_MAXIMA[table]):
         old, new = table.c[name], statement.excluded[name]
-        stays = old < new if name in _LEAST[table] else old > new
+        stays = old < new if name in _MINIMA[table] else old > new
         added[name] = case((stays, old), else_=func.coalesce(new, old))
     return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=added)
 
 
 def _to_days(connection: Connection, before: int) -> None:
-    """Make days of the hours before a day's start."""
+    """Merge the hours before the start of a day."""
     for table in _SUMS:
         span, day = literal(DAY).label("span"), table.c.at - table.c.at % DAY
         kept = [column for column in table.primary_key if column.name not in {"span", "at"}]
         old = (table.c.span == HOUR, table.c.at < before)
         days = select(span, day.label("at"), *kept, *_totals(table)).where(*old).group_by(day, *kept)
         connection.execute(_adding(connection, table, days))
-    _forget(connection, HOUR, before)
+    _delete(connection, HOUR, before)
 
 
 def _totals(table: Table) -> list[ColumnElement[Any]]:
-    """Each number of a table over a group of rows."""
-    how = ((func.sum, _SUMS), (func.min, _LEAST), (func.max, _MOST))
+    """The aggregate of each number of a table."""
+    how = ((func.sum, _SUMS), (func.min, _MINIMA), (func.max, _MAXIMA))
     return [of(table.c[name]).label(name) for of, names in how for name in names[table]]
 
 
-def _forget(connection: Connection, span: int, before: int) -> None:
+def _delete(connection: Connection, span: int, before: int) -> None:
     for table in _SUMS:
         connection.execute(delete(table).where(table.c.span == span, table.c.at < before))
 
 
-def _asked(table: Table, query: UsageQuery) -> list[ColumnElement[bool]]:
-    asked = [table.c.at >= query.start, table.c.at < query.end]
+def _conditions(table: Table, query: UsageQuery) -> list[ColumnElement[bool]]:
+    conditions = [table.c.at >= query.start, table.c.at < query.end]
     for name in ("endpoint", "key"):
         wanted = getattr(query, name)
         if wanted is not None:
-            asked.append(table.c[name] == wanted)
-    return asked
+            conditions.append(table.c[name] == wanted)
+    return conditions
 
 
-def _group(table: Table, word: str) -> ColumnElement[Any]:
-    if word == "hour":
+def _group(table: Table, name: str) -> ColumnElement[Any]:
+    if name == "hour":
         return table.c.at
-    if word == "day":
+    if name == "day":
         return table.c.at - table.c.at % DAY
-    return table.c[word]
+    return table.c[name]

@@ -1,7 +1,7 @@
-"""The vault seals tokens, so that the database alone gives none away.
+"""The vault seals tokens, so that the database alone reveals none.
 
-AES-256-GCM with a random nonce. The row's identity is associated data: a sealed token moved to another row does
-not open. Several keys, newest first; a sealed token names its key, so that keys can be rotated.
+AES-256-GCM with a random nonce. The id of the row is associated data: a sealed token that was moved to another row does
+not open. There may be several keys, newest first. A sealed token names its key, so that keys can be rotated.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from hubgate.settings import InvalidSetting, Settings
 
 NEW_KEY = 'python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
 _NONCE_BYTES = 12
-_HEADER = "# hubgate's secret keys, newest first. Without them the stored tokens cannot be opened: keep a copy apart.\n"
+_HEADER = "# hubgate's secret keys, newest first. Without them the stored tokens cannot be opened: keep a copy elsewhere.\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A sealed token: the id of its key (not the key), and nonce + ciphertext + tag."""
+    """The id of the key, and nonce + ciphertext + tag."""
 
     key_id: str
     box: bytes
@@ -43,10 +43,10 @@ class Vault:
     """Seals and opens tokens. Used from one thread."""
 
     def __init__(self, keys: Sequence[str], *, file: Path | None = None) -> None:
-        """Keys are base64url of 32 bytes, newest first; `file` is where they are kept, if they are in a file.
+        """Keys are base64url of 32 bytes, newest first. `file` is where they come from, if it is a file.
 
         Raises:
-            ValueError: no key, or not such a key.
+            ValueError: there is no key, or an invalid one.
         """
         ciphers = [_cipher(key) for key in keys]
         if not ciphers:
@@ -58,26 +58,26 @@ class Vault:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Vault:
-        """The vault of a gate. Its key file is made at first use.
+        """The vault of the settings. A missing key file is created.
 
         Raises:
-            InvalidSetting: HUBGATE_SECRET_KEY holds something else than keys.
-            StoreFailed: the key file cannot be used, or is not kept safely.
+            InvalidSetting: HUBGATE_SECRET_KEY is invalid.
+            StoreFailed: the key file cannot be used, or others can read it.
         """
         if settings.secret_keys:
             try:
                 return cls(settings.secret_keys)
             except ValueError:
                 raise InvalidSetting(
-                    "HUBGATE_SECRET_KEY must be base64url of 32 bytes, or several of them with commas between, the "
-                    f"newest first. This makes one: {NEW_KEY}"
+                    "HUBGATE_SECRET_KEY must be base64url of 32 bytes, or several of them, separated by commas, newest "
+                    f"first. To create one, run: {NEW_KEY}"
                 ) from None
         file = settings.secret_key_file
         if file.resolve().is_relative_to(settings.home.resolve()):
             raise StoreFailed(
-                f"The secret key file {file} lies in the database's folder, so whoever gets a copy of the folder "
-                "can open every token.",
-                remedy="Move it elsewhere and name its place in HUBGATE_SECRET_KEY_FILE.",
+                f"The secret key file {file} is in the database's folder, so anyone with a copy of the folder can "
+                "open every token.",
+                remedy="Move it elsewhere, and set HUBGATE_SECRET_KEY_FILE to its path.",
             )
         return cls._from_file(file)
 
@@ -85,7 +85,7 @@ class Vault:
     def _from_file(cls, file: Path) -> Vault:
         try:
             if not file.exists():
-                _make(file)
+                _create(file)
             lines = _read(file).splitlines()
         except OSError as error:
             raise _file_failed(file, error) from error
@@ -94,8 +94,8 @@ class Vault:
             return cls(keys, file=file)
         except ValueError:
             raise StoreFailed(
-                f"The secret key file {file} must hold one key a line, each base64url of 32 bytes, the newest first.",
-                remedy="Restore it from a copy. If no token was ever stored, delete it and the gate makes a new one.",
+                f"The secret key file {file} must contain one key a line, each base64url of 32 bytes, newest first.",
+                remedy="Restore it from a backup. If no token was ever stored, delete it, and hubgate creates a new one.",
             ) from None
 
     @property
@@ -104,11 +104,11 @@ class Vault:
         return self._newest
 
     def derived(self, purpose: bytes) -> bytes:
-        """A key of 32 bytes for another purpose, from which the newest key cannot be computed."""
+        """A key of 32 bytes for another purpose. The newest key cannot be computed from it."""
         return HKDF(SHA256(), 32, salt=None, info=b"hubgate " + purpose).derive(self._newest_raw)
 
     def seal(self, token: Secret, identity: str) -> Sealed:
-        """Seal a token for the row of this identity."""
+        """Seal a token for the row of this id."""
         nonce = os.urandom(_NONCE_BYTES)
         box = self._ciphers[self._newest].encrypt(nonce, token.reveal().encode(), identity.encode())
         return Sealed(self._newest, nonce + box)
@@ -117,25 +117,25 @@ class Vault:
         """The token that was sealed for this row.
 
         Raises:
-            StoreFailed: its key is lost, or it is not what was sealed for this row.
+            StoreFailed: its key is missing, or it was not sealed for this row.
         """
         cipher = self._ciphers.get(sealed.key_id)
         if cipher is None:
             raise StoreFailed(
-                f"The token was sealed under a secret key that this gate does not have (key id {sealed.key_id}).",
-                remedy="Put that key back, after the newest one, or give the token again.",
+                f"The token was sealed under a secret key that hubgate does not have (key id {sealed.key_id}).",
+                remedy="Put that key back, after the newest one, or enter the token again.",
             )
         nonce, box = sealed.box[:_NONCE_BYTES], sealed.box[_NONCE_BYTES:]
         try:
             return Secret(cipher.decrypt(nonce, box, identity.encode()).decode())
         except (InvalidTag, ValueError):
             raise StoreFailed(
-                "The sealed token does not open: it was changed, or moved here from another endpoint.",
-                remedy="Restore the database from a copy, or give the token again.",
+                "The sealed token cannot be opened: it was changed, or moved here from another endpoint.",
+                remedy="Restore the database from a backup, or enter the token again.",
             ) from None
 
     def reseal(self, sealed: Sealed, identity: str) -> Sealed:
-        """The same token under the newest key.
+        """Seal the same token under the newest key.
 
         Raises:
             StoreFailed: it cannot be opened.
@@ -143,17 +143,17 @@ class Vault:
         return self.seal(self.open(sealed, identity), identity)
 
     def rotate(self) -> None:
-        """Make a new newest key, on disk before anything is sealed under it. The old ones stay.
+        """Create a new key and save it before anything is sealed under it. The old keys are kept.
 
         Raises:
             StoreFailed: the keys come from the environment, or the key file cannot be written.
         """
         if self._file is None:
             raise StoreFailed(
-                "Every token is sealed under the newest key of HUBGATE_SECRET_KEY, and the gate cannot change its "
-                "own environment.",
-                remedy="Put a new key in front of the old one with a comma between, start the gate again, and rotate "
-                f"again; then the old key can go. This makes a key: {NEW_KEY}",
+                "Every token is sealed under the newest key of HUBGATE_SECRET_KEY, and hubgate cannot change its own "
+                "environment.",
+                remedy="Put a new key in front of the old one, separated by a comma, restart hubgate, and rotate "
+                f"again. Then remove the old key. To create a key, run: {NEW_KEY}",
             )
         key = secrets.token_urlsafe(32)
         try:
@@ -166,7 +166,7 @@ class Vault:
 
 
 def _cipher(key: str) -> tuple[str, AESGCM]:
-    """The key's id, from which it cannot be guessed, and its cipher."""
+    """The id of the key, which does not reveal it, and its cipher."""
     raw = _raw(key)
     return hashlib.sha256(b"hubgate key id" + raw).hexdigest()[:8], AESGCM(raw)
 
@@ -178,9 +178,9 @@ def _raw(key: str) -> bytes:
     return raw
 
 
-def _make(file: Path) -> None:
+def _create(file: Path) -> None:
     create_private_folder(file.parent)
-    with contextlib.suppress(FileExistsError):  # another process was first; its key is as good
+    with contextlib.suppress(FileExistsError):  # another process was first
         write_private(file, f"{_HEADER}{secrets.token_urlsafe(32)}\n".encode(), new=True)
 
 
@@ -197,5 +197,5 @@ def _read(file: Path) -> str:
 def _file_failed(file: Path, error: OSError) -> StoreFailed:
     return StoreFailed(
         f"The secret key file {file} cannot be used: {error.strerror or error}.",
-        remedy="Give the gate's user a place where it may write, by HUBGATE_SECRET_KEY_FILE, or set HUBGATE_SECRET_KEY.",
+        remedy="Set HUBGATE_SECRET_KEY_FILE to a path that hubgate's user may write to, or set HUBGATE_SECRET_KEY.",
     )

@@ -79,7 +79,7 @@ class TestLoad:
         await gateway.registry.load()
         assert gateway.registry.find("e5").name == "e5"
         assert stage.upstreams[-1].token is None
-        assert "endpoint e5 is without its token" in caplog.text
+        assert "endpoint e5 has no usable token" in caplog.text
 
     async def test_one_that_cannot_be_opened_is_switched_off_and_the_others_serve(
         self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture

@@ -17,9 +17,9 @@ MIB = 1024 * 1024
 
 
 @asynccontextmanager
-async def opened(path: Path, most_bytes: int = 8 * MIB, **options: float) -> AsyncIterator[DiskVectorCache]:
+async def opened(path: Path, max_bytes: int = 8 * MIB, **options: float) -> AsyncIterator[DiskVectorCache]:
     """The file of a gate that runs."""
-    file = DiskVectorCache(path, most_bytes, **options)  # type: ignore[arg-type]
+    file = DiskVectorCache(path, max_bytes, **options)  # type: ignore[arg-type]
     try:
         yield file
     finally:
@@ -41,9 +41,9 @@ def vectors(*numbers: int) -> dict[bytes, CachedVector]:
     return {key(number): vector(number) for number in numbers}
 
 
-async def kept(path: Path, *numbers: int, most_bytes: int = 8 * MIB) -> None:
+async def kept(path: Path, *numbers: int, max_bytes: int = 8 * MIB) -> None:
     """Write vectors as an earlier run of the gate would have."""
-    async with opened(path, most_bytes) as file:
+    async with opened(path, max_bytes) as file:
         await file.put_many(vectors(*numbers))
 
 

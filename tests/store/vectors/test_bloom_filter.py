@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from hubgate.store.vectors.bloom_filter import KnownKeys
+from hubgate.store.vectors.table import BloomFilter
 
 MIB = 1024 * 1024
 
@@ -15,7 +15,7 @@ def keys(start: int, stop: int) -> list[bytes]:
 
 def test_every_key_that_was_added_is_known_and_few_others() -> None:
     """A file of 8 MiB holds some 5000 vectors of 384 dimensions."""
-    known = KnownKeys(8 * MIB)
+    known = BloomFilter(8 * MIB)
     for key in keys(0, 5000):
         known.add(key)
     assert all(key in known for key in keys(0, 5000))
@@ -23,4 +23,4 @@ def test_every_key_that_was_added_is_known_and_few_others() -> None:
 
 
 def test_nothing_is_known_at_first() -> None:
-    assert not any(key in KnownKeys(0) for key in keys(0, 100))
+    assert not any(key in BloomFilter(0) for key in keys(0, 100))

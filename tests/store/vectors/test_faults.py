@@ -62,7 +62,7 @@ class TestDamage:
         async with opened(path) as file:
             assert await found(file, 1) == [1]
         assert [record.message for record in caplog.records] == [
-            f"the vector cache {path} is no SQLite database; it starts anew"
+            f"the vector cache {path} is not a SQLite database; a new one is created"
         ]
 
     async def test_a_file_whose_pages_are_overwritten_never_gives_a_wrong_vector(
@@ -116,7 +116,7 @@ class TestDamage:
             await file.put_many(vectors(1))
         async with opened(path) as file:
             assert await found(file, 1) == [1]
-        assert ["starts anew" in record.message for record in caplog.records] == [True]
+        assert ["a new one is created" in record.message for record in caplog.records] == [True]
 
     async def test_a_row_cut_short_is_not_found(self, path: Path) -> None:
         await kept(path, 1)
@@ -146,7 +146,7 @@ class TestAFileThatCannotBeUsed:
                 assert await found(file, number) == []
             await file.put_many(vectors(1))
             assert (await file.stats())["entries"] == 0
-        reads = [record.message for record in caplog.records if "mended" in record.message]
+        reads = [record.message for record in caplog.records if "fixed" in record.message]
         assert 1 <= len(reads) <= 2
 
     async def test_it_is_used_as_soon_as_it_is_mended_and_told_of_when_it_breaks_again(
@@ -185,7 +185,7 @@ class TestAFileThatCannotBeUsed:
                 await file.flush()
                 assert await found(file, 1, 2) == [1]
         assert [record.message for record in caplog.records] == [
-            f"the vector cache {path} is locked by another program; the gate works without it until that is mended"
+            f"the vector cache {path} is locked by another program; hubgate works without it until this is fixed"
         ]
 
     def test_a_full_disk_keeps_what_fitted_and_fails_no_call(self, path: Path) -> None:
@@ -197,7 +197,7 @@ class TestAFileThatCannotBeUsed:
             check=True,
         )
         assert 0 <= int(done.stdout) < 200
-        assert "the gate works without it" in done.stderr
+        assert "hubgate works without it" in done.stderr
 
 
 class TestWhatCannotBeKept:

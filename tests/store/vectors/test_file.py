@@ -101,7 +101,7 @@ async def test_a_vector_in_json_is_kept_in_single_precision_unless_it_is_too_lar
 
 
 async def test_more_keys_than_are_learned_in_one_go_are_all_found_again(path: Path) -> None:
-    await kept(path, *range(5000), most_bytes=64 * MIB)
+    await kept(path, *range(5000), max_bytes=64 * MIB)
     async with opened(path, 64 * MIB) as file:
         for _ in range(5):
             assert await found(file, 0, 2500, 4999, 5000) == [0, 2500, 4999]
@@ -129,11 +129,11 @@ async def test_the_counts_say_what_the_file_holds_and_how_often_it_helped(path: 
 
 
 async def test_a_full_backlog_drops_what_comes_on_top_and_says_how_many(path: Path) -> None:
-    async with opened(path, most_waiting=3 * 384 * 4) as file:
+    async with opened(path, max_pending_bytes=3 * 384 * 4) as file:
         await file.put_many(vectors(1, 2, 3, 4, 5))
         assert await found(file, 1, 2, 3, 4, 5) == [1, 2, 3]
         assert (await file.stats())["dropped"] == 2
-    async with opened(path, most_waiting=3 * 384 * 4) as file:
+    async with opened(path, max_pending_bytes=3 * 384 * 4) as file:
         await file.put_many(vectors(4))
         assert await found(file, 1, 2, 3, 4, 5) == [1, 2, 3, 4]
 
@@ -141,7 +141,7 @@ async def test_a_full_backlog_drops_what_comes_on_top_and_says_how_many(path: Pa
 class TestTheBound:
     async def test_the_file_never_grows_beyond_it_and_the_oldest_go(self, path: Path) -> None:
         for start in range(0, 3000, 500):
-            await kept(path, *range(start, start + 500), most_bytes=2 * MIB)
+            await kept(path, *range(start, start + 500), max_bytes=2 * MIB)
             assert path.stat().st_size <= 2 * MIB
         async with opened(path, 2 * MIB) as file:
             left = await found(file, *range(3000))

@@ -1,4 +1,4 @@
-"""What Alembic runs: the missing steps, on the connection and in the transaction of `hubgate.store.migrate`."""
+"""The script that Alembic runs, on the connection and in the transaction of `upgrade`."""
 
 from __future__ import annotations
 

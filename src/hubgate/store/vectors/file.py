@@ -1,7 +1,7 @@
-"""The vectors that outlive the process: `hubgate.domain.ports.VectorCache` on disk.
+"""The vector cache on disk, which survives a restart.
 
-A file of its own, so that nothing done to it touches the registry. It is a help, not a need: whatever is wrong with it
-is logged once, and vectors are computed as if it were not there. A damaged file is thrown away and begun anew.
+It is a file of its own, so that it cannot harm the database. No failure of it fails a call: it is logged once, and
+vectors are computed as without a cache. A damaged file is deleted and created again.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from hubgate.files import create_private_folder
 from hubgate.store import sqlite
 from hubgate.store.vectors.table import LOG_BYTES, VectorTable, is_beyond_repair
 
-_MOST_WAITING = 32 * 1024 * 1024
-"""Bytes of vectors that may wait to be written; what comes on top is not kept on disk."""
+_MAX_PENDING_BYTES = 32 * 1024 * 1024
+"""Bytes of vectors that may wait to be written; further ones are dropped."""
 _BATCH_BYTES = 256 * 1024
-"""Bytes written in one go, some 8 ms: reads come between two batches."""
+"""Bytes written at once, about 8 ms: lookups come between two batches."""
 PATIENCE = 0.2
-"""Seconds to wait for another program that writes to the file, for readers wait as long."""
+"""Seconds to wait for another program that writes to the file. Lookups wait as long."""
 
 _RESERVE_BYTES = 64 * 1024 * 1024
-"""Of the disk, or a tenth of a small one, that the cache leaves to the database."""
+"""Of free disk space (or a tenth of a small disk) that the cache leaves to the database."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,40 +40,43 @@ _T = TypeVar("_T")
 
 
 class DiskVectorCache:
-    """Vectors on disk, at most `most_bytes` of them; those unused for longest make room, approximately.
+    """Vectors on disk. Approximately those unused for longest are evicted.
 
-    One thread does all reading and writing. `put_many` returns before anything is written: a killed process loses what
-    was still waiting. Nothing here fails a call. Once it has learned which keys the file holds it asks for no others, so
-    what another process adds is found after the next start only.
+    One thread does all reading and writing. `put_many` returns before anything is written, so a killed process loses
+    what was pending. Vectors that another process adds are found after the next start only.
 
     Args:
-        path: the file; made, with its folder, when it is first needed.
-        most_bytes: what the file may grow to, but for a log of a few MiB beside it while it is open.
-        most_waiting: bytes of vectors that may wait to be written.
+        path: the file; created with its folder on first use.
+        max_bytes: maximum size of the file, without a log of a few MiB beside it while it is open.
+        max_pending_bytes: of vectors that may wait to be written.
         patience: seconds to wait for another program that writes to the file.
     """
 
     def __init__(
-        self, path: Path, most_bytes: int, *, most_waiting: int = _MOST_WAITING, patience: float = PATIENCE
+        self,
+        path: Path,
+        max_bytes: int,
+        *,
+        max_pending_bytes: int = _MAX_PENDING_BYTES,
+        patience: float = PATIENCE,
     ) -> None:
         self._path = path
-        self._most_bytes = most_bytes
-        self._most_waiting = most_waiting
-        self._table = VectorTable(path, most_bytes, patience=patience)
+        self._max_bytes = max_bytes
+        self._max_pending_bytes = max_pending_bytes
+        self._table = VectorTable(path, max_bytes, patience=patience)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hubgate-vectors")
-        self._told: set[str] = set()
-        self._waiting: dict[bytes, CachedVector] = {}
-        self._waiting_bytes = 0
+        self._logged: set[str] = set()
+        self._pending: dict[bytes, CachedVector] = {}
+        self._pending_bytes = 0
         self._writer: asyncio.Task[None] | None = None
-        self._learner: asyncio.Task[None] | None = None
+        self._filter_task: asyncio.Task[None] | None = None
         self._hits = self._misses = self._dropped = 0
 
     async def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, CachedVector]:
-        """Those that are remembered."""
-        found = {key: self._waiting[key] for key in keys if key in self._waiting}
-        if self._learner is None:
-            self._learner = asyncio.create_task(self._learn())
-        wanted = [key for key in keys if key not in found and self._table.may_hold(key)]
+        found = {key: self._pending[key] for key in keys if key in self._pending}
+        if self._filter_task is None:
+            self._filter_task = asyncio.create_task(self._fill_filter())
+        wanted = [key for key in keys if key not in found and self._table.may_contain(key)]
         if wanted:
             nothing: dict[bytes, CachedVector] = {}
             found |= await self._do("read", partial(self._table.read, wanted), nothing)
@@ -82,52 +85,52 @@ class DiskVectorCache:
         return found
 
     async def put_many(self, vectors: Mapping[bytes, CachedVector]) -> None:
-        """Remember these, as far as they can be written in time."""
+        """Store vectors, unless too many are pending."""
         for key, vector in vectors.items():
-            if key in self._waiting:
+            if key in self._pending:
                 continue
-            if self._waiting_bytes + len(vector.vector) > self._most_waiting:
+            if self._pending_bytes + len(vector.vector) > self._max_pending_bytes:
                 self._dropped += 1
                 continue
-            self._waiting[key] = vector
-            self._waiting_bytes += len(vector.vector)
-        if self._waiting and self._writer is None:
+            self._pending[key] = vector
+            self._pending_bytes += len(vector.vector)
+        if self._pending and self._writer is None:
             self._writer = asyncio.create_task(self._write())
 
     async def stats(self) -> Mapping[str, int]:
-        """What the file holds, and how often it helped since the gate started.
+        """The contents of the file, and how often it helped since hubgate started.
 
-        `hits` and `misses` count texts that were not found in memory before; `dropped` counts vectors that came faster
-        than they could be written.
+        `hits` and `misses` count texts that were not in memory. `dropped` counts vectors that came faster than they
+        could be written.
         """
         entries, size = await self._do("read", self._table.measure, (0, 0))
         return {
             "entries": entries,
             "bytes": size,
-            "most_bytes": self._most_bytes,
+            "most_bytes": self._max_bytes,
             "hits": self._hits,
             "misses": self._misses,
             "dropped": self._dropped,
         }
 
     async def clear(self) -> None:
-        """Forget everything.
+        """Delete all vectors.
 
         Raises:
             StoreFailed: the file cannot be deleted.
         """
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        self._pending.clear()
+        self._pending_bytes = 0
         try:
             await self._in_thread(self._table.remove)
         except OSError as error:
             raise StoreFailed(
                 f"The vector cache {self._path} cannot be deleted: {error.strerror}.",
-                remedy="Give the gate's user the right to write to its folder.",
+                remedy="Give hubgate's user the right to write to its folder.",
             ) from error
 
     async def free_space(self) -> None:
-        """Free the disk for what is more important; nothing is written until there is room again."""
+        """Delete the file because the disk is full. Nothing is written until there is room again."""
         if not await self._in_thread(self._path.exists):
             return
         with contextlib.suppress(StoreFailed):
@@ -135,41 +138,40 @@ class DiskVectorCache:
         _log.warning("the vector cache %s was emptied, because the disk is full", self._path)
 
     async def flush(self) -> None:
-        """Return when nothing waits to be written any more."""
+        """Wait until everything pending is written."""
         if self._writer:
             await self._writer
 
     async def close(self) -> None:
-        """Write what is waiting, and let go. Nothing may be asked afterwards."""
-        if self._learner:
-            self._learner.cancel()
+        """Write what is pending and close the file for good."""
+        if self._filter_task:
+            self._filter_task.cancel()
         await self.flush()
         await self._in_thread(self._table.close)
         self._thread.shutdown()
 
-    async def _learn(self) -> None:
-        """Learn which keys are in the file, so that it need not be asked for new texts."""
-        while await self._do("read", self._table.learn, otherwise=False):
+    async def _fill_filter(self) -> None:
+        while await self._do("read", self._table.fill_filter, otherwise=False):
             pass
 
     async def _write(self) -> None:
-        """Write batch after batch until nothing waits; a batch can be read from memory until it is written."""
+        """Write until nothing is pending. Vectors can be read from memory until they are written."""
         try:
             while batch := self._next_batch():
                 await self._do("written", partial(self._write_batch, batch), None)
                 for key, vector in batch.items():
-                    if self._waiting.get(key) is vector:  # the cache was not cleared meanwhile
-                        del self._waiting[key]
-                        self._waiting_bytes -= len(vector.vector)
+                    if self._pending.get(key) is vector:  # not cleared meanwhile
+                        del self._pending[key]
+                        self._pending_bytes -= len(vector.vector)
         finally:
             self._writer = None
 
     def _write_batch(self, batch: Mapping[bytes, CachedVector]) -> None:
-        """Write a batch, unless the disk has no more than the reserve left; of less than half of it, free the file."""
+        """Write a batch unless the free space is down to the reserve. With less than half of it, delete the file."""
         create_private_folder(self._path.parent)
         disk = shutil.disk_usage(self._path.parent)
         reserve = min(_RESERVE_BYTES, disk.total // 10)
-        if disk.free >= reserve + 2 * LOG_BYTES:  # its log, and what moves from there into the file
+        if disk.free >= reserve + 2 * LOG_BYTES:  # the log, and its contents once more in the file
             self._table.write(batch)
             return
         if disk.free < reserve // 2:
@@ -178,8 +180,8 @@ class DiskVectorCache:
 
     def _next_batch(self) -> dict[bytes, CachedVector]:
         batch: dict[bytes, CachedVector] = {}
-        room = min(_BATCH_BYTES, self._most_bytes // 8)
-        for key, vector in self._waiting.items():
+        room = min(_BATCH_BYTES, self._max_bytes // 8)
+        for key, vector in self._pending.items():
             room -= len(vector.vector)
             if batch and room < 0:
                 break
@@ -198,11 +200,11 @@ class DiskVectorCache:
         except Exception as error:  # noqa: BLE001 - a batch that cannot be written must not hold up those behind it
             self._recover(what, error)
             return otherwise
-        self._told.discard(what)
+        self._logged.discard(what)
         return done
 
     def _recover(self, what: str, error: Exception) -> None:
-        """Make the next attempt start from a closed file, or from none if this one is beyond repair."""
+        """Close the file, or delete it if it is beyond repair, so that the next attempt starts afresh."""
         self._table.close()
         explained = sqlite.explain(error)
         why = explained[0] if explained else f"cannot be {what} ({error})"
@@ -212,10 +214,10 @@ class DiskVectorCache:
             except OSError as stuck:
                 why += f" and cannot be deleted ({stuck.strerror})"
             else:
-                _log.warning("the vector cache %s %s; it starts anew", self._path, why)
+                _log.warning("the vector cache %s %s; a new one is created", self._path, why)
                 return
-        if what not in self._told:
-            self._told.add(what)
+        if what not in self._logged:
+            self._logged.add(what)
             _log.warning(
-                "the vector cache %s %s; the gate works without it until that is mended", self._path, why
+                "the vector cache %s %s; hubgate works without it until this is fixed", self._path, why
             )
