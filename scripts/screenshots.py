@@ -76,7 +76,7 @@ def pictures_of(server: LookAlike) -> dict[str, Picture]:
         page.select_option("#connection", "+")
         page.fill("#token", "hf_ATokenThatWasRevoked")
         page.locator("button[formaction$='/test']").click()
-        page.locator("#outcome .told").wait_for()
+        page.locator("#outcome .alert").wait_for()
 
     def run(page: Page) -> None:
         page.locator("button.run").click()

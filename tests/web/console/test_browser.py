@@ -71,10 +71,10 @@ def empty(browser: Browser, gate: RunningGateway) -> Iterator[Screen]:
 def _open(opened: Screen, name: str) -> None:
     opened.go(PAGES[name])
     if name in {"add", "edit"}:
-        for summary in opened.page.locator("#fields details:not(.words) > summary").all():
+        for summary in opened.page.locator("#fields details:not(.error-details) > summary").all():
             summary.click()
         opened.page.locator(".marked").wait_for()
-        opened.page.locator(".calm").wait_for()
+        opened.page.locator(".info").wait_for()
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_new_key_is_shown_once_and_loading_the_page_again_creates_nothing(empt
     page.reload()
     page.get_by_text("This key was shown once").wait_for()
     assert page.locator("#plain").count() == 0
-    assert page.locator(".told").count() == 0
+    assert page.locator(".alert").count() == 0
     assert page.locator("tbody tr").count() == 2
 
 
@@ -265,7 +265,7 @@ def test_it_works_without_any_script(browser: Browser, gate: RunningGateway) -> 
     page.fill("#key", gate.admin_key)
     page.press("#key", "Enter")
     page.get_by_label("Actions for alpha").click()
-    page.get_by_role("button", name="Switch off").click()
+    page.get_by_role("button", name="Disable").click()
     page.get_by_text("alpha is disabled.").wait_for()
     page.goto(f"{gate.url}/ui/models/alpha/edit")
     page.fill("#requests_per_minute", "60")

@@ -19,7 +19,7 @@ from hubgate.web.console.models.hub_picker import WHYS
 from hubgate.web.console.models.page import DONE
 from hubgate.web.console.models.states import Kind
 from hubgate.web.console.page_context import NAVIGATION, THEMES
-from hubgate.web.console.playground.form import FURTHER, PARAMETERS, SAMPLES
+from hubgate.web.console.playground.form import MORE_PARAMETERS, PARAMETERS, SAMPLES
 from hubgate.web.console.settings import AUDIT_VERBS
 from hubgate.web.console.usage.page import TABLES
 from hubgate.web.console.usage.periods import RANGES
@@ -38,7 +38,7 @@ FAMILIES: dict[str, set[str]] = {
     "hub.why.": set(WHYS),
     "kind.": {name for kind in KINDS for name in (kind, f"{kind}.hint")},
     "nav.": {name for name, _ in NAVIGATION},
-    "play.": {name for one in (*PARAMETERS, *FURTHER) for name in (one.name, f"{one.name}.hint")},
+    "play.": {name for one in (*PARAMETERS, *MORE_PARAMETERS) for name in (one.name, f"{one.name}.hint")},
     "play.lead.": {"embed", "sparse", "rank", "text", "chat"},
     "play.sample.": {*map(str, range(1, SAMPLES + 1)), "query", "text", "chat"},
     "precision.": {precision.value for precision in Precision},
@@ -73,7 +73,7 @@ def words(code: str) -> dict[str, str]:
 
 def used() -> set[str]:
     """The keys that templates and code name, whole or by a family."""
-    sources = [*PACKAGE.glob("templates/*.html"), *PACKAGE.rglob("*.py")]
+    sources = [*PACKAGE.rglob("*.html"), *PACKAGE.rglob("*.py")]
     named = {
         key
         for path in sources
@@ -107,12 +107,12 @@ def test_every_key_that_is_named_is_there() -> None:
     english = words("en")
     literal = {
         key
-        for path in PACKAGE.glob("templates/*.html")
+        for path in PACKAGE.rglob("*.html")
         for key in re.findall(r"""\bt\(\s*["']([^"']+)["']\s*[,)]""", path.read_text("utf-8"))
     } | {
         key
         for path in PACKAGE.rglob("*.py")
-        for key in re.findall(r"""\bsay\(\s*["']([^"']+)["']""", path.read_text("utf-8"))
+        for key in re.findall(r"""\btranslate\(\s*["']([^"']+)["']""", path.read_text("utf-8"))
     }
     families = {prefix + rest for prefix, all_of_it in FAMILIES.items() for rest in all_of_it}
     assert (literal | families) - english.keys() == set()

@@ -57,7 +57,7 @@ class KeysPage:
         created, keys = query.get("created", ""), self._access.list()
         names = {key.id: key.name for key in keys}
         return context.render(
-            "keys.html",
+            "keys/list.html",
             keys=keys,
             saved=names.get(query.get("saved", ""), ""),
             created=names.get(created, ""),
@@ -107,17 +107,17 @@ class KeysPage:
 
     async def suggest_models(self, context: PageContext) -> Response:
         """Models to add to the scope in the form."""
-        return context.render("scope_names.html", **self._suggestions(await context.form()))
+        return context.render("keys/scope_names.html", **self._suggestions(await context.form()))
 
     async def add_to_scope(self, context: PageContext) -> Response:
         """The scope field with one more model."""
         form = await context.form()
         names = tuple(dict.fromkeys([*_names(form), *_names({"endpoints": form.get("add", "")})]))
         form = {"endpoints": "\n".join(names)}
-        return context.render("scope.html", form=form, faults={}, added=True, **self._suggestions(form))
+        return context.render("keys/scope.html", form=form, faults={}, added=True, **self._suggestions(form))
 
     async def confirm_revoke(self, context: PageContext) -> Response:
-        return context.render("revoke.html", key=self._access.find(context.request.path_params["key"]))
+        return context.render("keys/revoke.html", key=self._access.find(context.request.path_params["key"]))
 
     async def revoke(self, context: PageContext) -> Response:
         await self._access.revoke(context.request.path_params["key"])
@@ -141,7 +141,7 @@ class KeysPage:
         """The form of a key, or of a new one."""
         others = [endpoint.name for endpoint in self._gateway.registry.endpoints()][:_MAX_OTHERS]
         values = {"others": others, "added": False, "faults": {}, "error": None, **more}
-        return context.render("key.html", key=key, form=form, **self._suggestions(form), **values)
+        return context.render("keys/form.html", key=key, form=form, **self._suggestions(form), **values)
 
 
 def _session_of(context: PageContext) -> str:

@@ -52,7 +52,9 @@ class SettingsPage:
     async def edit(self, context: PageContext) -> Response:
         connection = self._gateway.connections.find(context.request.path_params["name"])
         form = {"hosts": "\n".join(connection.hosts)}
-        return context.render("connection.html", name=connection.name, form=form, error=None, faults={})
+        return context.render(
+            "settings/connection.html", name=connection.name, form=form, error=None, faults={}
+        )
 
     async def update(self, context: PageContext) -> Response:
         """Replace a connection's token, its hosts, or both."""
@@ -61,7 +63,7 @@ class SettingsPage:
         try:
             await self._gateway.connections.replace(name, token, form.get("hosts", "").split() or None)
         except HubgateError as error:
-            return context.render("connection.html", name=name, form=form, error=error, faults={})
+            return context.render("settings/connection.html", name=name, form=form, error=error, faults={})
         return context.redirect("/ui/settings")
 
     async def disconnect(self, context: PageContext) -> Response:
@@ -79,7 +81,7 @@ class SettingsPage:
         ]
         about = (("hubgate", __version__), ("Python", platform.python_version()), ("ICU", icu_version()))
         return context.render(
-            "settings.html", about=about, connections=connections, error=error, form=form, faults={}
+            "settings/page.html", about=about, connections=connections, error=error, form=form, faults={}
         )
 
 
@@ -109,8 +111,8 @@ class ConfigurationPage:
                 own_key=context.session.key_id if context.session else "",
             )
         except HubgateError as error:
-            return context.render("plan.html", steps=[], dry_run=dry_run, error=error)
-        return context.render("plan.html", steps=steps, dry_run=dry_run, error=None)
+            return context.render("settings/plan.html", steps=[], dry_run=dry_run, error=error)
+        return context.render("settings/plan.html", steps=steps, dry_run=dry_run, error=None)
 
 
 class AuditPage:
@@ -127,7 +129,7 @@ class AuditPage:
         found = await self._gateway.audit.read(CHANGES_PER_PAGE + 1, before)
         shown = found[:CHANGES_PER_PAGE]
         return context.render(
-            "audit.html",
+            "settings/audit.html",
             changes=[change for _, change in shown],
             names={key.id: key.name for key in self._access.list()},
             verbs=AUDIT_VERBS,

@@ -25,7 +25,7 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 SEARCH = {
     "en": "Search Hugging Face",
     "zh": "在 Hugging Face 上搜索",
-    "ja": "Hugging Face で探す",
+    "ja": "Hugging Face で検索",
     "fa": "جست‌وجو در Hugging Face",
 }
 

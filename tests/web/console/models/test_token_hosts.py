@@ -241,14 +241,14 @@ def test_the_consoles_forms_cannot_move_a_token(
     visitor.sign_in()
     form = {**EMPTY, "url": thief.url, "name": "own", "connection": KEEP}
     for path in ("/ui/models/own/test", "/ui/models/own/edit"):
-        assert "The token was not given for this host" in visitor.post(path, form).words
+        assert "The token is not allowed for this host" in visitor.post(path, form).words
     for path in ("/ui/models/test", "/ui/models/new"):
         sent = {**form, "name": "taken", "connection": "team"}
-        assert "The token was not given for this host" in visitor.post(path, sent).words
+        assert "The token is not allowed for this host" in visitor.post(path, sent).words
     page = visitor.get("/ui/connections/team").text
     assert f">\n{shared.url}</textarea>" in page
     wider = visitor.post("/ui/connections/team", {"hosts": f"{shared.url}\n{thief.url}", "token": ""})
-    assert "The token was not given for this host" in wider.words
+    assert "The token is not allowed for this host" in wider.words
     again = visitor.post("/ui/connections/team", {"hosts": f"{shared.url}\nhuggingface", "token": SHARED})
     assert again.status == 303
     named = {**form, "url": server.url, "name": "two", "connection": NEW, "token": OWN, "token_name": "given"}

@@ -140,11 +140,11 @@ def test_texts_are_ranked_with_the_best_first(visitor: ConsoleClient) -> None:
 @pytest.mark.parametrize(
     ("name", "form", "words"),
     [
-        ("fake", {}, "There is no text."),
+        ("fake", {}, "No text was given."),
         ("fake", {"text_1": "x" * 100_001}, "more than 100000 characters"),
         ("fake", {"text_1": "a", "dimensions": "0"}, "“Dimensions” must be a whole number from 1 to 65536."),
         ("ranks", {"text_1": "a"}, "[query] is empty."),
-        ("chats", {"prompt": "a"}, "its text is streamed"),
+        ("chats", {"prompt": "a"}, "which is streamed"),
     ],
 )
 def test_what_cannot_be_asked_is_said_in_the_answers_place(
@@ -283,8 +283,8 @@ def test_who_stops_ends_the_stream_at_the_model(visitor: ConsoleClient, chat: Lo
         ({"prompt": "a", "temperature": "nan"}, "[temperature] must be a number from 0 to 2."),
         ({"prompt": "a", "max_tokens": "1.5"}, "[max_tokens] must be a whole number"),
         ({"prompt": "a", "stop": "a\nb\nc\nd\ne"}, "[stop] has 5 lines"),
-        ({"prompt": "a", "messages": "["}, "The conversation cannot be read."),
-        ({"prompt": "a", "messages": '[{"role":"system","content":"x"}]'}, "a role that is not known"),
+        ({"prompt": "a", "messages": "["}, "The conversation cannot be parsed."),
+        ({"prompt": "a", "messages": '[{"role":"system","content":"x"}]'}, "an unknown role"),
     ],
 )
 def test_a_message_that_cannot_be_sent_is_refused_with_its_reason(
@@ -299,7 +299,7 @@ def test_a_message_that_cannot_be_sent_is_refused_with_its_reason(
 def test_a_model_that_does_not_write_streams_nothing(visitor: ConsoleClient) -> None:
     visitor.gate.add("fake")
     page = visitor.post("/ui/models/fake/play/stream", {"text_1": "a"}, hx_request="true")
-    assert (page.status, "does not write" in page.words) == (400, True)
+    assert (page.status, "does not generate text" in page.words) == (400, True)
 
 
 def test_nobody_tries_who_is_not_signed_in_or_whose_form_is_another_sites(gate: RunningGateway) -> None:

@@ -74,7 +74,7 @@ def try_out(opened: Screen, name: str) -> None:
         text = "The harbour town wakes slowly. Fishermen mend their nets on the quay in the morning. " * 3
         opened.page.fill("[name=text_4]", text)
     opened.page.locator(".run").click()
-    opened.page.locator(".told-facts").wait_for()
+    opened.page.locator(".stats").wait_for()
     opened.page.locator("#copy:not(.htmx-request)").wait_for()
 
 
@@ -129,16 +129,16 @@ def test_an_answer_arrives_piece_by_piece_and_is_stopped(opened: Screen) -> None
         opened.go("models/stalls/play")
         page.fill("#prompt", "one two three")
         page.keyboard.press("Enter")
-        answer = page.locator(".answered > .said")
+        answer = page.locator(".assistant > .content")
         answer.get_by_text("You", exact=True).wait_for()
-        assert page.locator(".asked .said").inner_text() == "one two three"
-        assert page.locator(".answered[aria-busy]").count() == 1
+        assert page.locator(".user .content").inner_text() == "one two three"
+        assert page.locator(".assistant[aria-busy]").count() == 1
         assert page.get_by_role("button", name="Send").is_disabled()
         page.get_by_role("button", name="Stop").click()
         page.get_by_text("Stopped.").wait_for()
         server.wait_until(lambda one: one.streams == 0)
         assert answer.inner_text() == "You"
-        assert page.locator(".answered[aria-busy]").count() == 0
+        assert page.locator(".assistant[aria-busy]").count() == 0
         assert page.get_by_role("button", name="Send").is_enabled()
         assert page.evaluate("document.activeElement.id") == "prompt"
 
@@ -153,7 +153,7 @@ def test_a_conversation_remembers_what_was_said(opened: Screen, models: dict[str
         page.fill("#prompt", text)
         page.keyboard.press("Shift+Enter")
         page.keyboard.press("Enter")
-        page.locator(".answered:not([aria-busy])").nth(number - 1).wait_for()
+        page.locator(".assistant:not([aria-busy])").nth(number - 1).wait_for()
     said = [(one["role"], one["content"]) for one in server.posts[-1].json["messages"]]
     assert said == [
         ("system", "Be brief."),
@@ -165,7 +165,7 @@ def test_a_conversation_remembers_what_was_said(opened: Screen, models: dict[str
     page.get_by_role("button", name="New conversation").click()
     page.fill("#prompt", "third")
     page.keyboard.press("Enter")
-    page.locator(".answered:not([aria-busy])").wait_for()
+    page.locator(".assistant:not([aria-busy])").wait_for()
     assert len(server.posts[-1].json["messages"]) == 2
 
 
@@ -175,17 +175,17 @@ def test_a_new_conversation_knows_nothing_of_an_answer_that_it_broke_off(
     page, server = opened.page, models["chats"]
     opened.go("models/chats/play")
     page.get_by_role("button", name="Send").click()
-    page.locator(".answered:not([aria-busy])").wait_for()
+    page.locator(".assistant:not([aria-busy])").wait_for()
     server.fail("stall")
     page.fill("#prompt", "broken off")
     page.keyboard.press("Enter")
-    page.locator(".answered > .said").nth(1).get_by_text("You", exact=True).wait_for()
+    page.locator(".assistant > .content").nth(1).get_by_text("You", exact=True).wait_for()
     page.get_by_role("button", name="New conversation").click()
     page.locator(".run:enabled").wait_for()
     server.heal()
     page.fill("#prompt", "third")
     page.keyboard.press("Enter")
-    page.locator(".answered:not([aria-busy])").wait_for()
+    page.locator(".assistant:not([aria-busy])").wait_for()
     assert [one["content"] for one in server.posts[-1].json["messages"]] == ["third"]
 
 
@@ -196,12 +196,12 @@ def test_an_error_in_the_middle_is_a_plain_notice_and_the_message_stays(
     models["chats"].fail("error-object")
     opened.go("models/chats/play")
     page.get_by_role("button", name="Send").click()
-    page.locator("#told").get_by_text("The model’s server failed").wait_for()
-    assert page.locator(".answered > .said").inner_text() == "You"
+    page.locator("#status").get_by_text("The model’s server failed").wait_for()
+    assert page.locator(".assistant > .content").inner_text() == "You"
     models["chats"].fail("wrong-token")
     page.fill("#prompt", "again")
     page.keyboard.press("Enter")
-    page.locator("#told").get_by_text("The access token is missing").wait_for()
+    page.locator("#status").get_by_text("The access token is missing").wait_for()
     assert page.input_value("#prompt") == "again"
     assert page.locator(".message").count() == 2
     # A browser says of every answer with an error status that it has one.
@@ -216,7 +216,7 @@ def test_a_text_is_written_on_and_its_model_is_called_as_shown(opened: Screen) -
     page.fill("#max_tokens", "4")
     page.get_by_role("button", name="Run").click()
     page.get_by_text("max tokens reached").wait_for()
-    assert page.locator(".answered > .said").inner_text() == "You said: Once upon"
+    assert page.locator(".assistant > .content").inner_text() == "You said: Once upon"
     page.locator("#code").get_by_text('"max_tokens": 4').wait_for()
 
 
@@ -242,5 +242,5 @@ def test_a_model_is_tried_from_its_place_in_the_list(opened: Screen) -> None:
     page.get_by_role("link", name="Try it out ranks").click()
     page.wait_for_url("**/ui/models/ranks/play")
     page.get_by_role("button", name="Run").click()
-    page.get_by_text("Best answer first").wait_for()
+    page.get_by_text("Most relevant first").wait_for()
     assert page.locator(".bars li").count() == 4

@@ -32,17 +32,17 @@ NOON = 1_793_016_000
 def test_a_scale_ends_at_a_round_number_that_is_not_too_large(
     value: float, top: float, *, counted: bool
 ) -> None:
-    assert rounded_up(value, counted=counted) == pytest.approx(top)
-    assert rounded_up(value, counted=counted) >= value
+    assert rounded_up(value, integral=counted) == pytest.approx(top)
+    assert rounded_up(value, integral=counted) >= value
 
 
 def test_counted_things_have_a_scale_without_halves() -> None:
     for value in range(1, 5000):
-        assert rounded_up(value, counted=True) % 4 == 0
+        assert rounded_up(value, integral=True) % 4 == 0
 
 
 def test_stacked_bars_stand_on_one_another() -> None:
-    chart = stacked([[2.0, 0.0], [2.0, 4.0]], counted=True)
+    chart = stacked([[2.0, 0.0], [2.0, 4.0]], integral=True)
     assert chart.scale == [4, 3, 2, 1, 0]
     assert chart.lines == [0, 25, 50, 75, 100]
     assert chart.paths == ["M1 100.00V50.00H9V100.00Z", "M1 50.00V0.00H9V50.00ZM11 100.00V0.00H19V100.00Z"]
@@ -50,7 +50,7 @@ def test_stacked_bars_stand_on_one_another() -> None:
 
 
 def test_what_is_little_beside_the_rest_can_still_be_seen() -> None:
-    (path,) = stacked([[1.0, 1_000_000.0]], counted=True).paths
+    (path,) = stacked([[1.0, 1_000_000.0]], integral=True).paths
     heights = [float(bottom) - float(top) for bottom, top in re.findall(r"M\S+ (\S+)V([\d.]+)H", path)]
     assert heights[0] > 0.4
     assert heights[1] == HEIGHT
@@ -66,12 +66,12 @@ def test_what_stands_alone_is_a_dot() -> None:
     chart = lines([[1.0, None, 2.0, 4.0, None, 1.0], [None] * 6])
     assert chart.dots == ["M5 75.00h.01M55 75.00h.01", ""]
     assert (lines([[4.0]]).paths, lines([[4.0]]).dots) == ([""], ["M5 0.00h.01"])
-    assert stacked([[4.0]], counted=True).dots == ()
+    assert stacked([[4.0]], integral=True).dots == ()
 
 
 def test_a_chart_of_nothing_has_a_scale() -> None:
     assert lines([[None, None]]).scale == [4, 3, 2, 1, 0]
-    assert stacked([[]], counted=True).paths == [""]
+    assert stacked([[]], integral=True).paths == [""]
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -111,15 +111,15 @@ def test_days_are_named_in_utc_and_in_the_calendar_of_the_reader() -> None:
 
 def test_a_scale_of_time_has_steps_of_a_millisecond_at_least() -> None:
     """Else each step of a wait of some microseconds would be written as 0 ms."""
-    assert stacked([[0.000004, 0.0]], counted=False, least=MILLISECOND).scale == [
+    assert stacked([[0.000004, 0.0]], integral=False, min_step=MILLISECOND).scale == [
         0.004,
         0.003,
         0.002,
         0.001,
         0,
     ]
-    assert lines([[0.0002, None]], least=MILLISECOND).scale == [0.004, 0.003, 0.002, 0.001, 0]
-    assert lines([[2.0]], least=MILLISECOND).scale == [2, 1.5, 1, 0.5, 0]
+    assert lines([[0.0002, None]], min_step=MILLISECOND).scale == [0.004, 0.003, 0.002, 0.001, 0]
+    assert lines([[2.0]], min_step=MILLISECOND).scale == [2, 1.5, 1, 0.5, 0]
 
 
 def test_scales_and_durations_are_short_and_in_the_digits_of_the_reader() -> None:

@@ -12,7 +12,7 @@ from hubgate.service.inference.chunk_size import size_warning
 from hubgate.web.console.models.page import DONE, Models
 from hubgate.web.console.page_context import PageContext
 from hubgate.web.console.playground.form import kind_of
-from hubgate.web.console.playground.page import copied, proposed
+from hubgate.web.console.playground.page import sample_form, snippet_values
 
 
 class ModelPage:
@@ -29,10 +29,12 @@ class ModelPage:
         done = context.request.query_params.get("done", "")
         cut = size_warning(endpoint, endpoint.chunking)
         form = {
-            name: text for name, text in proposed(context, kind_of(endpoint)).items() if name not in _SAMPLES
+            name: text
+            for name, text in sample_form(context, kind_of(endpoint)).items()
+            if name not in _SAMPLES
         }
         return context.render(
-            "overview.html",
+            "models/detail.html",
             endpoint=endpoint,
             row=row,
             hint=self._gateway.registry.token_hint(endpoint.name),
@@ -41,13 +43,13 @@ class ModelPage:
             warnings=[warning for warning in endpoint.facts.warnings if warning != cut],
             done=done if done in DONE else "",
             form=form,
-            **copied(context, endpoint, form),
+            **snippet_values(context, endpoint, form),
         )
 
     async def state(self, context: PageContext) -> Response:
         """Its state at this moment, to be put in its place."""
         rows = await self._models.rows([self._gateway.registry.find(context.request.path_params["name"])])
-        return context.render("models_states.html", rows=rows)
+        return context.render("models/states.html", rows=rows)
 
     async def _last_day(self, name: str) -> Tally:
         now = int(time.time())

@@ -96,7 +96,9 @@ class Editing:
     async def watch(self, context: PageContext) -> Response:
         """How far a test is."""
         trial = self._trials.find(context.request.path_params["trial"])
-        return context.render("outcome.html", **{**_NOTHING, "trial": trial, "lost": trial is None})
+        return context.render(
+            "models/test_result.html", **{**_NOTHING, "trial": trial, "lost": trial is None}
+        )
 
     async def save(self, context: PageContext) -> Response:
         """Register the model, or change it; what fails its test can be kept, switched off."""
@@ -118,13 +120,13 @@ class Editing:
         faults: dict[str, str] = {}
         settings = chunking_of(form, faults)
         if faults:
-            return context.render("chunks.html", pieces=[], chunks=[], fault=None, faults=faults)
+            return context.render("models/chunks.html", pieces=[], chunks=[], fault=None, faults=faults)
         try:
             chunks = await in_cutting_thread(partial(chunk, sample, parse_chunking_settings(settings)))
         except CallerError as error:
-            return context.render("chunks.html", pieces=[], chunks=[], fault=error, faults={})
+            return context.render("models/chunks.html", pieces=[], chunks=[], fault=error, faults={})
         return context.render(
-            "chunks.html", pieces=marked(sample, chunks), chunks=chunks, fault=None, faults={}
+            "models/chunks.html", pieces=marked(sample, chunks), chunks=chunks, fault=None, faults={}
         )
 
     async def _save(
@@ -200,7 +202,7 @@ class Editing:
     ) -> Response:
         """What came of a test or of saving: beside the form, which stays as it is with the token typed into it."""
         if context.is_htmx:
-            return context.render("outcome.html", **{**_NOTHING, **outcome})
+            return context.render("models/test_result.html", **{**_NOTHING, **outcome})
         return self._form(context, form, old, **outcome)
 
     def _form(
@@ -208,7 +210,7 @@ class Editing:
     ) -> Response:
         others = (endpoint.name for endpoint in self._gateway.registry.endpoints() if endpoint is not old)
         return context.render(
-            "model_fields.html" if context.is_htmx else "model.html",
+            "models/fields.html" if context.is_htmx else "models/form.html",
             **{
                 "form": form,
                 "old": old,

@@ -73,11 +73,11 @@ class Picker:
 
     async def show(self, context: PageContext) -> Response:
         """The field to search by, and what is talked about for the form's task."""
-        return await self._found(context, "hub.html")
+        return await self._found(context, "models/hub_search.html")
 
     async def search(self, context: PageContext) -> Response:
         """What is found."""
-        return await self._found(context, "hub_found.html")
+        return await self._found(context, "models/hub_results.html")
 
     async def choose(self, form: Mapping[str, str]) -> Choice:
         """What follows from the model that `pick` names; less, where the Hub does not tell more of it."""

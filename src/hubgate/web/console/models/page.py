@@ -91,7 +91,7 @@ class Models:
         search = replace(search, page=min(search.page, pages))
         done = query.get("done", "")
         return context.render(
-            "models_list.html" if context.is_htmx else "models.html",
+            "models/list.html" if context.is_htmx else "models/page.html",
             rows=await self.rows(found[(search.page - 1) * PER_PAGE : search.page * PER_PAGE]),
             search=search,
             pages=pages,
@@ -110,7 +110,7 @@ class Models:
         ]
         page = Search.of(context.request.query_params).page
         rows = await self.rows(found[(page - 1) * PER_PAGE : page * PER_PAGE])
-        return context.render("models_states.html", rows=rows)
+        return context.render("models/states.html", rows=rows)
 
     async def enable(self, context: PageContext) -> Response:
         """Switch an endpoint on: it is put to the proof, unless it was before."""
@@ -128,7 +128,9 @@ class Models:
         """The question whether to delete an endpoint, with what needs it."""
         endpoint = self._gateway.registry.find(context.request.path_params["name"])
         users = users_of(endpoint.name, self._gateway.registry.endpoints(), self._access.list())
-        return context.render("delete.html", endpoint=endpoint, users=[user.split(" ", 1) for user in users])
+        return context.render(
+            "models/delete.html", endpoint=endpoint, users=[user.split(" ", 1) for user in users]
+        )
 
     async def delete(self, context: PageContext) -> Response:
         """Forget an endpoint."""
@@ -145,7 +147,7 @@ class Models:
     async def ask_clone(self, context: PageContext) -> Response:
         """The question how the twin is to be called."""
         endpoint = self._gateway.registry.find(context.request.path_params["name"])
-        return context.render("clone.html", endpoint=endpoint, twin=f"{endpoint.name}-2", fault=None)
+        return context.render("models/clone.html", endpoint=endpoint, twin=f"{endpoint.name}-2", fault=None)
 
     async def clone(self, context: PageContext) -> Response:
         """Register an endpoint once more."""
@@ -154,7 +156,7 @@ class Models:
         try:
             await self._gateway.registry.clone(endpoint.name, twin)
         except HubgateError as error:
-            return context.render("clone.html", endpoint=endpoint, twin=twin, fault=error)
+            return context.render("models/clone.html", endpoint=endpoint, twin=twin, fault=error)
         return context.redirect(page_of(twin, "cloned"))
 
     async def rows(self, endpoints: Sequence[Endpoint]) -> list[Row]:

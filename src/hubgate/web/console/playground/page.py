@@ -1,4 +1,4 @@
-"""The playground: one model tried in the page, by its task, and each try as it is written for other clients."""
+"""The playground: calls to one model from the browser, and the same calls as code for other clients."""
 
 from __future__ import annotations
 
@@ -16,69 +16,66 @@ from hubgate.domain.records import Key
 from hubgate.service.gateway import Gateway
 from hubgate.web.console.page_context import PageContext
 from hubgate.web.console.playground.form import (
-    FURTHER,
     INPUT_TYPES,
     MAX_TEXTS,
+    MORE_PARAMETERS,
     PARAMETERS,
     RAW_FIELDS,
     SAMPLES,
-    as_last_asked,
     call_of,
     kind_of,
+    with_last_message,
 )
 from hubgate.web.console.playground.snippets import KEY, SnippetContext, snippets
-from hubgate.web.console.playground.stream import Streamed
+from hubgate.web.console.playground.stream import StreamedResponse
 from hubgate.web.console.playground.views import view_of
 from hubgate.web.http.errors import status_of
 from hubgate.web.http.request_context import RequestContext, context_of
 from hubgate.web.shared.embeddings import embed
 
 CONSOLE = Key(id="console", name="console", digest=b"", created_at=0.0, admin=True)
-"""By whom the playground's calls are counted, whoever is signed in."""
+"""The key under which the playground's calls are counted."""
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class PlaygroundPage:
-    """Tries of one endpoint."""
-
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     async def show(self, context: PageContext) -> Response:
-        """The page, with texts to begin with."""
         endpoint = self._endpoint(context)
-        return self._page(context, endpoint, proposed(context, kind_of(endpoint)))
+        return self._render_page(context, endpoint, sample_form(context, kind_of(endpoint)))
 
     async def run(self, context: PageContext) -> Response:
-        """Ask a model about texts, and show its answer; an error is shown in the answer's place."""
+        """Call a model with texts and show the result, or the error in its place."""
         endpoint, form = self._endpoint(context), await context.form(RAW_FIELDS)
-        request_context, began = _request_context(context, endpoint), time.monotonic()
+        request_context, started = _request_context(context, endpoint), time.monotonic()
         try:
             call = call_of(endpoint, form, request_context.call_context())
             if isinstance(call, Chat | Complete):
-                raise InvalidRequest("This model writes, and its text is streamed.")
+                raise InvalidRequest("This model generates text, which is streamed.")
             result = await self._ask(request_context, endpoint.name, call)
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - started
             view = await view_of(call, result, seconds, await self._chunks(endpoint.name, call))
         except HubgateError as error:
             request_context.cause = error.cause
-            return self._answer(context, endpoint, form, status_of(error), error=error)
-        return self._answer(context, endpoint, form, view=view)
+            return self._render_result(context, endpoint, form, status_of(error), error=error)
+        return self._render_result(context, endpoint, form, view=view)
 
     async def stream(self, context: PageContext) -> Response:
-        """Let a model write, and stream what it writes into the page."""
+        """Stream generated text into the page."""
         endpoint = self._endpoint(context)
         form = await context.form(RAW_FIELDS)
         request_context = _request_context(context, endpoint)
         call = call_of(endpoint, form, request_context.call_context())
         if not isinstance(call, Chat | Complete):
-            raise InvalidRequest("This model does not write.")
-        return Streamed(context, self._gateway, endpoint, call)
+            raise InvalidRequest("This model does not generate text.")
+        return StreamedResponse(context, self._gateway, endpoint, call)
 
     async def copy(self, context: PageContext) -> Response:
-        """What is in the form, in the words of other clients."""
+        """The call in the form as code for other clients."""
         endpoint, form = self._endpoint(context), await context.form(RAW_FIELDS)
-        return context.render("play_copy.html", **copied(context, endpoint, form))
+        return context.render("playground/snippets.html", **snippet_values(context, endpoint, form))
 
     async def _ask(self, request_context: RequestContext, name: str, call: Call) -> Result:
         if isinstance(call, Embed):
@@ -96,7 +93,7 @@ class PlaygroundPage:
     def _endpoint(self, context: PageContext) -> Endpoint:
         return self._gateway.registry.find(context.request.path_params["name"])
 
-    def _answer(
+    def _render_result(
         self,
         context: PageContext,
         endpoint: Endpoint,
@@ -105,10 +102,10 @@ class PlaygroundPage:
         **answer: Any,
     ) -> Response:
         if context.is_htmx:
-            return context.render("play_answer.html", status, **_answered(endpoint, answer))
-        return self._page(context, endpoint, form, status, **answer)
+            return context.render("playground/result.html", status, **_result_values(endpoint, answer))
+        return self._render_page(context, endpoint, form, status, **answer)
 
-    def _page(
+    def _render_page(
         self,
         context: PageContext,
         endpoint: Endpoint,
@@ -117,15 +114,15 @@ class PlaygroundPage:
         **answer: Any,
     ) -> Response:
         return context.render(
-            "play.html",
+            "playground/page.html",
             status,
-            **copied(context, endpoint, form),
-            **_answered(endpoint, answer),
+            **snippet_values(context, endpoint, form),
+            **_result_values(endpoint, answer),
             form=form,
             parameters=PARAMETERS,
-            further=FURTHER,
+            more_parameters=MORE_PARAMETERS,
             input_types=INPUT_TYPES,
-            most_texts=MAX_TEXTS,
+            max_texts=MAX_TEXTS,
         )
 
 
@@ -137,16 +134,16 @@ def _request_context(context: PageContext, endpoint: Endpoint) -> RequestContext
     return request_context
 
 
-def _answered(endpoint: Endpoint, answer: Mapping[str, Any]) -> dict[str, Any]:
+def _result_values(endpoint: Endpoint, answer: Mapping[str, Any]) -> dict[str, Any]:
     return {"endpoint": endpoint, "kind": kind_of(endpoint), "view": None, "error": None, **answer}
 
 
-def copied(context: PageContext, endpoint: Endpoint, form: Mapping[str, str]) -> dict[str, Any]:
-    """The snippets, and the one that is looked at; none where the form describes no call."""
+def snippet_values(context: PageContext, endpoint: Endpoint, form: Mapping[str, str]) -> dict[str, Any]:
+    """The snippets and the selected one; none if the form is invalid."""
     url = context.request.url
     try:
         call = call_of(
-            endpoint, as_last_asked(endpoint, form), context_of(context.request.scope).call_context()
+            endpoint, with_last_message(endpoint, form), context_of(context.request.scope).call_context()
         )
     except InvalidRequest:
         return {"snippets": [], "chosen": None, "key": KEY, "is_local": False}
@@ -161,9 +158,9 @@ def copied(context: PageContext, endpoint: Endpoint, form: Mapping[str, str]) ->
     }
 
 
-def proposed(context: PageContext, kind: str) -> dict[str, str]:
-    """What the form holds at first, in the visitor's language."""
-    form = {one.name: str(one.usual) for one in PARAMETERS if one.usual}
+def sample_form(context: PageContext, kind: str) -> dict[str, str]:
+    """The initial form, with samples in the reader's language."""
+    form = {one.name: str(one.default) for one in PARAMETERS if one.default}
     if kind in {"embed", "sparse", "rank"}:
         form |= {f"text_{n}": context.translate(f"play.sample.{n}") for n in range(1, SAMPLES + 1)}
     if kind == "rank":

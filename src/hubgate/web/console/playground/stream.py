@@ -1,7 +1,7 @@
-"""A text on its way into the page while it is made: events of JSON, which the page's own script reads.
+"""Generated text streamed into the page, as server-sent events with JSON that the page's script reads.
 
-`{"text"}` is a further piece, `{"thought"}` one of what a model thinks before it answers. The last event is `{"end"}` or
-`{"failed"}`, each with HTML to show: so all words come from one place, and the script has none.
+`{"text"}` is a piece of text, `{"reasoning"}` a piece of reasoning. The last event is `{"end"}` or `{"failed"}` with HTML
+to show, so that the script needs no translations.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from hubgate.web.shared.sse import send_stream, sse_events, token_totals
 _SET_BY_STREAM = frozenset({b"content-type", b"content-length", b"cache-control"})
 
 
-class _Thinking(msgspec.Struct):
-    """What servers call it: vLLM and OpenRouter the one, SGLang and DeepSeek the other."""
+class _Reasoning(msgspec.Struct):
+    """vLLM and OpenRouter call it `reasoning`, SGLang and DeepSeek `reasoning_content`."""
 
     reasoning: str | None = None
     reasoning_content: str | None = None
 
 
 class _Choice(msgspec.Struct):
-    delta: _Thinking | None = None
+    delta: _Reasoning | None = None
 
 
 class _Chunk(msgspec.Struct):
@@ -49,67 +49,67 @@ _CHUNK = msgspec.json.Decoder(_Chunk)
 
 
 class PageEncoder:
-    """Tells a stream to the page. See `hubgate.web.shared.sse.StreamEncoder`.
+    """Encodes a stream for the page. See `hubgate.web.shared.sse.StreamEncoder`.
 
     Args:
-        context: whose page it is.
-        wire_format: of the stream.
-        began: when the request came, on the monotonic clock.
+        context: the request.
+        wire_format: the format of the stream.
+        started: when the request arrived, in monotonic seconds.
     """
 
-    def __init__(self, context: PageContext, wire_format: WireFormat, *, began: float) -> None:
+    def __init__(self, context: PageContext, wire_format: WireFormat, *, started: float) -> None:
         self._context = context
         self._wire_format = wire_format
-        self._began = began
+        self._started = started
         self._first: float | None = None
         self._usage: Usage | None = None
         self._reason: str | None = None
         self._pieces = 0
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
-        """An event for each kind of text that arrived."""
-        said, thought = "", ""
+        """One event with the text and the reasoning that arrived."""
+        text, reasoning = "", ""
         for payload in payloads:
             piece = read_piece(payload, self._wire_format)
-            said += piece.text
-            thought += self._thought_in(payload)
+            text += piece.text
+            reasoning += self._reasoning_in(payload)
             self._usage, self._reason = piece.usage or self._usage, piece.reason or self._reason
-        if not said and not thought:
+        if not text and not reasoning:
             return b""
         self._pieces += len(payloads)
         if self._first is None:
             self._first = time.monotonic()
-        told = {"thought": thought, "text": said}
-        return sse_events((msgspec.json.encode({name: text for name, text in told.items() if text}),))
+        event = {"reasoning": reasoning, "text": text}
+        return sse_events((msgspec.json.encode({name: text for name, text in event.items() if text}),))
 
     def finish(self) -> bytes:
-        """How long it took, and how much it was."""
+        """The last event of a complete stream: durations and token counts."""
         now, (_, written) = time.monotonic(), self.tokens
         first = self._first or now
-        return self._last(
+        return self._last_event(
             "end",
-            "play_told.html",
+            "playground/stats.html",
             usage=self._usage,
             reason=self._reason,
-            first=first - self._began,
-            seconds=now - self._began,
+            first=first - self._started,
+            seconds=now - self._started,
             rate=written / (now - first) if written > 1 and now > first else None,
         )
 
     def encode_error(self, error: HubgateError) -> bytes:
-        """The error, in the visitor's language."""
-        return self._last("failed", "notice.html", error=error)
+        """The last event of a stream that failed."""
+        return self._last_event("failed", "notice.html", error=error)
 
     @property
     def tokens(self) -> tuple[int, int]:
         """See `StreamEncoder`."""
         return token_totals(self._usage, self._pieces)
 
-    def _last(self, name: str, template: str, **values: Any) -> bytes:
+    def _last_event(self, name: str, template: str, **values: Any) -> bytes:
         html = bytes(self._context.render(template, **values).body).decode()
         return sse_events((msgspec.json.encode({name: html}),))
 
-    def _thought_in(self, payload: bytes) -> str:
+    def _reasoning_in(self, payload: bytes) -> str:
         if b'"reasoning' not in payload or self._wire_format is not WireFormat.OPENAI:
             return ""
         choices = decode_reply(payload, _CHUNK).choices
@@ -117,8 +117,8 @@ class PageEncoder:
         return (delta.reasoning or delta.reasoning_content or "") if delta else ""
 
 
-class Streamed(Response):
-    """The answer to a call, while the model makes it. Who closes the page, or stops it, ends it at the model too."""
+class StreamedResponse(Response):
+    """Generated text while the model generates it. Closing or stopping the page stops the model too."""
 
     def __init__(
         self, context: PageContext, gateway: Gateway, endpoint: Endpoint, call: GenerationCall
@@ -130,12 +130,12 @@ class Streamed(Response):
         self._call = call
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Open the stream, and send it; what fails before its first piece has a status of its own."""
+        """Open and send the stream. An error before the first piece has its own status."""
         request_context = context_of(scope)
         headers = [pair for pair in self.raw_headers if pair[0] not in _SET_BY_STREAM]
         try:
             events = await stream(Exchange(self._gateway, self._endpoint, request_context, send), self._call)
-            encoder = PageEncoder(self._context, events.wire_format, began=request_context.started)
+            encoder = PageEncoder(self._context, events.wire_format, started=request_context.started)
             await send_stream(send, request_context, events, encoder, headers)
         except HubgateError as error:
             request_context.cause = error.cause

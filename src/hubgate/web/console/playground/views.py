@@ -1,4 +1,4 @@
-"""What the playground shows of an answer."""
+"""How the playground shows a result."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from hubgate.web.console.models.chunk_preview import Piece, marked
 from hubgate.web.shared.embeddings import estimate_tokens
 from hubgate.web.shared.rerank import top_ranked
 
-_SHOWN_NUMBERS = 6
-_SHOWN_WORDS = 15
+_VECTOR_PREVIEW = 6
+_TOP_WORDS = 15
 _SHADES = 10
 _WEIGHTS = msgspec.json.Decoder(dict[str, float])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What is told of every answer. `exact` is whether somebody counted the tokens."""
+class Stats:
+    """What every result has. `exact` is false for estimated token counts."""
 
     seconds: float
     waited: float
@@ -45,7 +45,7 @@ class Told:
 
 
 class Cell(NamedTuple):
-    """How alike two texts are, by their places from 0. `shade` is from 0 to 9."""
+    """The similarity of two texts, by index. `shade` is from 0 to 9."""
 
     row: int
     column: int
@@ -54,22 +54,17 @@ class Cell(NamedTuple):
 
 
 class EmbeddedText(NamedTuple):
-    """One text of several."""
-
     number: int
     pieces: Sequence[Piece]
     chunks: int
     tokens: int | None
     truncated: bool
-    beginning: Sequence[float]
-    """Of its vector."""
+    vector_preview: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """Vectors."""
-
-    told: Told
+    stats: Stats
     dimensions: int
     truncated: int
     cells: Sequence[Cell]
@@ -77,7 +72,7 @@ class Embedded:
 
     @property
     def closest(self) -> Cell | None:
-        """The two different texts that are most alike."""
+        """The two most similar texts."""
         return max(
             (cell for cell in self.cells if cell.row < cell.column),
             key=lambda cell: cell.cosine,
@@ -86,7 +81,7 @@ class Embedded:
 
 
 class Bar(NamedTuple):
-    """A text or a word with its number; `share` is the length of its bar, from 0 to 1."""
+    """A text or a word with its value; `share` is the length of the bar, from 0 to 1."""
 
     number: int
     text: str
@@ -96,26 +91,26 @@ class Bar(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weighed:
-    """Weights of words: of each text its number, the heaviest, and how many there are."""
+    """For each text: its number, the text, the words with the highest weights, and the number of all words."""
 
-    told: Told
+    stats: Stats
     texts: Sequence[tuple[int, str, Sequence[Bar], int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:
-    """Texts, the best first."""
+    """Texts, the most relevant first."""
 
-    told: Told
+    stats: Stats
     bars: Sequence[Bar]
 
 
 async def view_of(
     call: Call, result: Result, seconds: float, chunks: Sequence[Sequence[Chunk]] = ()
 ) -> Embedded | Weighed | Ranked:
-    """What is shown of the answer to a call; `chunks` are those of each text that was embedded."""
+    """The view of a result; `chunks` are those of each embedded text."""
     if isinstance(result, Vectors):
-        assert isinstance(call, Embed)  # noqa: S101 - what else is answered with vectors
+        assert isinstance(call, Embed)  # noqa: S101 - only Embed returns vectors
         return await _embedded(call, result, chunks, seconds)
     if isinstance(result, SparseVectors):
         assert isinstance(call, SparseEmbed)  # noqa: S101 - as above
@@ -138,13 +133,13 @@ async def _embedded(
             len(of_text),
             tokens[place] if tokens else None,
             bool(truncated and truncated[place]),
-            floats(items[place])[:_SHOWN_NUMBERS],
+            floats(items[place])[:_VECTOR_PREVIEW],
         )
         for place, (text, of_text) in enumerate(zip(call.texts, chunks, strict=True))
     ]
-    told = _told(call.texts, vectors.tokens, seconds, vectors.waited, exact=vectors.exact)
+    stats = _stats(call.texts, vectors.tokens, seconds, vectors.waited, exact=vectors.exact)
     return Embedded(
-        told=told,
+        stats=stats,
         dimensions=len(items[0]) // 4,
         truncated=vectors.truncated or 0,
         cells=cells,
@@ -159,29 +154,29 @@ def _weighed(call: SparseEmbed, vectors: SparseVectors, seconds: float) -> Weigh
         heaviest = max(weights.values(), default=0.0) or 1.0
         bars = [
             Bar(place, word, weight, weight / heaviest)
-            for place, (word, weight) in enumerate(islice(weights.items(), _SHOWN_WORDS), 1)
+            for place, (word, weight) in enumerate(islice(weights.items(), _TOP_WORDS), 1)
         ]
         shown.append((number, text, bars, len(weights)))
-    told = _told(call.texts, vectors.tokens, seconds, vectors.waited, exact=vectors.exact)
-    return Weighed(told=told, texts=shown)
+    stats = _stats(call.texts, vectors.tokens, seconds, vectors.waited, exact=vectors.exact)
+    return Weighed(stats=stats, texts=shown)
 
 
 def _ranked(call: Rerank, scores: Scores, seconds: float) -> Ranked:
     ordered = top_ranked(scores)
     high, low = ordered[0][1], ordered[-1][1]
-    # Squeezed scores are shares of one. Raw ones have no zero: the worst of them has the shortest bar.
-    squeezed = 0 <= low <= high <= 1
+    # Scores after a sigmoid are between 0 and 1. Raw scores have no zero, so the lowest gets the shortest bar.
+    normalized = 0 <= low <= high <= 1
     span = high - low or 1.0
     bars = [
-        Bar(place + 1, call.texts[place], score, score if squeezed else 0.05 + 0.95 * (score - low) / span)
+        Bar(place + 1, call.texts[place], score, score if normalized else 0.05 + 0.95 * (score - low) / span)
         for place, score in ordered
     ]
     texts = (call.query, *call.texts)
-    return Ranked(told=_told(texts, scores.tokens, seconds, scores.waited, exact=scores.exact), bars=bars)
+    return Ranked(stats=_stats(texts, scores.tokens, seconds, scores.waited, exact=scores.exact), bars=bars)
 
 
-def _told(texts: Sequence[str], tokens: int | None, seconds: float, waited: float, *, exact: bool) -> Told:
-    return Told(
+def _stats(texts: Sequence[str], tokens: int | None, seconds: float, waited: float, *, exact: bool) -> Stats:
+    return Stats(
         seconds=seconds,
         waited=waited,
         texts=len(texts),
@@ -191,7 +186,7 @@ def _told(texts: Sequence[str], tokens: int | None, seconds: float, waited: floa
 
 
 def _cells(items: Sequence[bytes]) -> list[Cell]:
-    """Each with each. The shades begin a tenth below the least alike, since many models find all texts much alike."""
+    """All pairs. Shades start 0.1 below the lowest similarity: many models find all texts rather similar."""
     rows = [cosines(item, items) for item in items]
     least = min(min(row) for row in rows)
     floor = max(0.0, min(0.9, int(least * 10) / 10 - 0.1))

@@ -1,5 +1,4 @@
-// What HTML cannot do by itself: menus that close, lists that arrow keys walk, texts that are copied, clicks
-// that are one too many. htmx does the rest.
+// What HTML and htmx cannot do: closing menus, arrow keys in lists, copying, and ignoring double clicks.
 "use strict";
 (() => {
   const menus = () => document.querySelectorAll("details.menu[open]");
@@ -10,14 +9,14 @@
     if (button) copy(button);
   });
 
-  // The second click of a double click sends nothing again: its answer would take the place of one that is shown once.
+  // The second click of a double click submits nothing: its reply would replace one that is shown only once.
   document.addEventListener("click", (event) => {
     if (event.detail < 2 || !event.target.closest("button:not([type=button])")) return;
     event.preventDefault();
     event.stopPropagation();
   }, true);
 
-  // In `data-arrows` the arrow keys go from one `data-stop` to the next: from a search field to what it found.
+  // In `data-arrows`, arrow keys move between `data-stop` elements: from a search field to its results.
   function step(event) {
     const stops = [...(event.target.closest("[data-arrows]")?.querySelectorAll("[data-stop]") ?? [])];
     const at = stops.indexOf(event.target);
@@ -36,7 +35,7 @@
     }
   });
 
-  // `data-copy` holds the selector of what is copied; outside HTTPS and this machine browsers have no clipboard.
+  // `data-copy` is the selector of the text to copy. Without HTTPS, browsers have a clipboard on localhost only.
   async function copy(button) {
     const source = document.querySelector(button.dataset.copy);
     const text = source.value ?? source.textContent;
@@ -50,7 +49,7 @@
       document.execCommand("copy");
     }
     const label = button.querySelector("span") ?? button;
-    const before = (label.dataset.before ??= label.textContent); // it may say "Copied" still
+    const before = (label.dataset.before ??= label.textContent); // the label may still be "Copied"
     label.textContent = document.body.dataset.copied;
     setTimeout(() => { label.textContent = before; }, 1500);
   }

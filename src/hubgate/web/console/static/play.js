@@ -1,10 +1,10 @@
-// The playground: texts that come and go, and what a model writes while it writes it. All words are the page's own.
+// The playground: text fields that are added and removed, and streamed text. All messages come from the page.
 "use strict";
 (() => {
   const form = document.getElementById("play");
   const find = (selector) => form.querySelector(selector);
 
-  // Texts: all fields are in the page, and those that are not needed are hidden.
+  // Text fields: all of them are in the page, the unused ones hidden.
   const texts = () => [...form.querySelectorAll(".text")];
 
   function add() {
@@ -31,18 +31,19 @@
     if (button?.matches("[data-add]")) add();
     if (button?.matches("[data-remove]")) remove(button.closest(".text"));
     if (button?.matches("[data-stop]")) running?.abort();
-    if (button?.matches("[data-anew]")) anew();
+    if (button?.matches("[data-new-conversation]")) startConversation();
   });
 
   // Streams
   const kind = form.dataset.stream;
   if (!kind) return;
-  const talk = find("#talk"), told = find("#told"), prompt = find("#prompt"), said = find("[name=messages]");
+  const conversation = find("#conversation"), status = find("#status");
+  const prompt = find("#prompt"), history = find("[name=messages]");
   let running = null;
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (!running) write();
+    if (!running) generate();
   });
 
   prompt.addEventListener("keydown", (event) => {
@@ -52,55 +53,55 @@
   });
 
   function message(template, text = "") {
-    const made = document.getElementById(template).content.firstElementChild.cloneNode(true);
-    made.querySelector(":scope > .said").textContent = text;
-    talk.append(made);
-    talk.hidden = false;
-    talk.scrollTop = talk.scrollHeight;
-    return made;
+    const element = document.getElementById(template).content.firstElementChild.cloneNode(true);
+    element.querySelector(":scope > .content").textContent = text;
+    conversation.append(element);
+    conversation.hidden = false;
+    conversation.scrollTop = conversation.scrollHeight;
+    return element;
   }
 
-  async function write() {
-    const asked = prompt.value, body = new URLSearchParams(new FormData(form));
-    if (kind === "text") talk.replaceChildren();
-    told.replaceChildren();
-    const question = kind === "chat" ? message("asked", asked) : null;
-    const answer = message("answered");
+  async function generate() {
+    const sent = prompt.value, body = new URLSearchParams(new FormData(form));
+    if (kind === "text") conversation.replaceChildren();
+    status.replaceChildren();
+    const question = kind === "chat" ? message("user-message", sent) : null;
+    const answer = message("assistant-message");
     if (kind === "chat") prompt.value = "";
-    switchTo(new AbortController());
+    setRunning(new AbortController());
     const outcome = await follow(body, answer);
-    switchTo(null);
-    if (!answer.isConnected) return; // a new conversation was begun meanwhile
+    setRunning(null);
+    if (!answer.isConnected) return; // a new conversation was started meanwhile
     finish(answer, outcome);
-    const text = answer.querySelector(":scope > .said").textContent;
-    if (kind === "chat" && text) remember(asked, text);
+    const text = answer.querySelector(":scope > .content").textContent;
+    if (kind === "chat" && text) remember(sent, text);
     if (!text && outcome !== "ended") {
       answer.remove();
       question?.remove();
-      talk.hidden = !talk.childElementCount;
-      if (kind === "chat" && !prompt.value) prompt.value = asked;
+      conversation.hidden = !conversation.childElementCount;
+      if (kind === "chat" && !prompt.value) prompt.value = sent;
     }
     if (kind === "chat") prompt.focus();
     form.dispatchEvent(new Event("change"));
   }
 
-  // How it ended: `ended`, `failed` or `stopped`.
+  // Shows the stream. Returns `ended`, `failed` or `stopped`.
   async function follow(body, answer) {
     try {
       const headers = { "HX-Request": "true", Accept: "text/event-stream" };
       const response = await fetch(form.action, { method: "POST", body, headers, signal: running.signal });
       if (response.headers.has("HX-Redirect")) location.assign(response.headers.get("HX-Redirect"));
       if (!response.ok) {
-        told.innerHTML = await response.text();
+        status.innerHTML = await response.text();
         return "failed";
       }
       let outcome = "";
       for await (const event of events(response.body)) outcome = show(event, answer) || outcome;
-      if (!outcome) told.replaceChildren(document.getElementById("lost").content.cloneNode(true));
+      if (!outcome) status.replaceChildren(document.getElementById("lost").content.cloneNode(true));
       return outcome || "failed";
     } catch {
       if (running.signal.aborted) return "stopped";
-      told.replaceChildren(document.getElementById("lost").content.cloneNode(true));
+      status.replaceChildren(document.getElementById("lost").content.cloneNode(true));
       return "failed";
     }
   }
@@ -118,16 +119,16 @@
   }
 
   function show(event, answer) {
-    const below = talk.scrollHeight - talk.scrollTop - talk.clientHeight < 40;
-    if (event.thought) {
-      answer.querySelector(".thought").hidden = false;
-      answer.querySelector(".thought .said").append(event.thought);
+    const atBottom = conversation.scrollHeight - conversation.scrollTop - conversation.clientHeight < 40;
+    if (event.reasoning) {
+      answer.querySelector(".reasoning").hidden = false;
+      answer.querySelector(".reasoning .content").append(event.reasoning);
     }
-    if (event.text) answer.querySelector(":scope > .said").append(event.text);
-    if (below) talk.scrollTop = talk.scrollHeight;
+    if (event.text) answer.querySelector(":scope > .content").append(event.text);
+    if (atBottom) conversation.scrollTop = conversation.scrollHeight;
     const last = event.end ?? event.failed;
     if (last === undefined) return "";
-    told.innerHTML = last;
+    status.innerHTML = last;
     return event.end === undefined ? "failed" : "ended";
   }
 
@@ -135,36 +136,36 @@
   function finish(answer, outcome) {
     answer.removeAttribute("aria-busy");
     answer.querySelector(".stopped").hidden = outcome !== "stopped";
-    const text = answer.querySelector(":scope > .said"), button = answer.querySelector("[data-copy]");
-    text.id = `said-${++count}`;
+    const text = answer.querySelector(":scope > .content"), button = answer.querySelector("[data-copy]");
+    text.id = `content-${++count}`;
     button.dataset.copy = `#${text.id}`;
     button.hidden = false;
   }
 
-  function remember(asked, answered) {
-    const messages = JSON.parse(said.value);
-    messages.push({ role: "user", content: asked }, { role: "assistant", content: answered });
-    said.value = JSON.stringify(messages);
-    find("[data-anew]").hidden = false;
+  function remember(sent, reply) {
+    const messages = JSON.parse(history.value);
+    messages.push({ role: "user", content: sent }, { role: "assistant", content: reply });
+    history.value = JSON.stringify(messages);
+    find("[data-new-conversation]").hidden = false;
   }
 
-  function anew() {
+  function startConversation() {
     running?.abort();
-    said.value = "[]";
-    talk.replaceChildren();
-    talk.hidden = true;
-    told.replaceChildren();
-    find("[data-anew]").hidden = true;
+    history.value = "[]";
+    conversation.replaceChildren();
+    conversation.hidden = true;
+    status.replaceChildren();
+    find("[data-new-conversation]").hidden = true;
     prompt.focus();
     form.dispatchEvent(new Event("change"));
   }
 
-  function switchTo(controller) {
+  function setRunning(controller) {
     running = controller;
     find(".run").disabled = controller !== null;
     find("[data-stop]").hidden = controller === null;
   }
 
-  // A page that a browser brings back has forgotten what is in the conversation's bubbles.
-  if (said) said.value = "[]";
+  // A browser that restores the page restores the field, but not the messages shown.
+  if (history) history.value = "[]";
 })();

@@ -1,4 +1,4 @@
-"""The times that the usage page tells of: a range, cut into columns of whole hours or days as they are counted (UTC)."""
+"""The time ranges of the usage page, divided into columns of whole hours or days (UTC), as usage is counted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hubgate.web.console.languages import Language
 
 
 class Range(NamedTuple):
-    """So many columns, each of so many seconds. `axis` and `full` are the fields of a time, short and whole."""
+    """Columns of `span` seconds each. `axis` and `full` are ICU date fields, for the axis and for tooltips."""
 
     columns: int
     span: int
@@ -19,7 +19,7 @@ class Range(NamedTuple):
 
     @property
     def by(self) -> str:
-        """What is counted: hours, or days."""
+        """The granularity of the counts."""
         return "hour" if self.span < DAY else "day"
 
 
@@ -30,35 +30,34 @@ RANGES = {
     "quarter": Range(90, DAY, "MMMd", "yMMMd"),
     "year": Range(53, 7 * DAY, "yMMM", "yMMMd"),
 }
-USUAL = "week"
+DEFAULT_RANGE = "week"
 
 
 class Period(NamedTuple):
-    """A range that ends now."""
+    """A range that ends now; times are seconds since the epoch."""
 
     range: Range
     start: int
-    """Seconds since the epoch."""
 
     @classmethod
     def until(cls, now: float, wanted: Range) -> Period:
-        """The range whose last column holds this moment."""
+        """The range whose last column contains `now`."""
         unit = min(wanted.span, DAY)
         end = int(now) // unit * unit + unit
         return cls(wanted, end - wanted.columns * wanted.span)
 
     @property
     def end(self) -> int:
-        """Just after its last column."""
+        """The end of the last column, exclusive."""
         return self.start + self.range.columns * self.range.span
 
     @property
     def starts(self) -> Sequence[int]:
-        """Of its columns."""
+        """The starts of the columns."""
         return range(self.start, self.end, self.range.span)
 
     def columns_of(self, rows: Iterable[UsageRow]) -> list[Tally]:
-        """What was counted by hour or day, by column."""
+        """The counts of hours or days, added up by column."""
         columns = [Tally() for _ in range(self.range.columns)]
         for row in rows:
             place = (int(row.group[0]) - self.start) // self.range.span
@@ -66,22 +65,20 @@ class Period(NamedTuple):
         return columns
 
     def axis(self, language: Language) -> list[str]:
-        """The first column's time, the middle one's and the last one's."""
+        """The times of the first, the middle and the last column."""
         starts = self.starts
         shown = (starts[0], starts[len(starts) // 2], starts[-1])
         return [language.point(at, self.range.axis, utc=self.range.by == "day") for at in shown]
 
     def names(self, language: Language) -> list[str]:
-        """The whole time of each column. Days are UTC's, hours are told in the gate's time zone."""
+        """The full time of each column. Days are in UTC, hours in the gateway's time zone."""
         return [self.name(at, language) for at in self.starts]
 
     def name(self, at: float, language: Language) -> str:
-        """A whole time."""
         return language.point(at, self.range.full, utc=self.range.by == "day")
 
 
 def total(tallies: Iterable[Tally]) -> Tally:
-    """All together."""
     whole = Tally()
     for tally in tallies:
         whole.add(tally)

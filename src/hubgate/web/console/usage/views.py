@@ -1,4 +1,4 @@
-"""What the usage page draws: a card for each question, with its number, its series and its chart."""
+"""The view of the usage page: cards with a headline and a chart, and tables."""
 
 from __future__ import annotations
 
@@ -10,31 +10,30 @@ from hubgate.web.console.languages import Language
 from hubgate.web.console.usage.charts import MILLISECOND, Chart, lines, stacked
 
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-MOST_ROWS = 20
-"""Of a table; all are in the CSV."""
+MAX_ROWS = 20
+"""Of a table. The CSV has all rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """One chart with its numbers, all written in the language of the page."""
+    """One chart with its numbers, formatted in the language of the page. The title is `usage.<name>`."""
 
     name: str
-    """The words are `usage.<name>`, and `usage.<name>.hint`."""
     headline: str
     series: Sequence[str]
-    """Their names, whose words are `usage.series.<name>`."""
+    """Names of series, with the messages `usage.series.<name>`."""
     chart: Chart
     is_lines: bool
     scale: Sequence[str]
     values: Sequence[Sequence[str]]
-    """Of each column, of each series; a column without any is empty."""
+    """By column and series; a column without values is empty."""
     bulk: str = ""
-    """The headline of bulk calls, where it differs."""
+    """The headline of bulk calls, if shown separately."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """A row of a table: an endpoint, a key or a cause. `share` is its part of the most, from 0 to 1."""
+    """A table row: an endpoint, a key or a cause. `share` is relative to the first row, from 0 to 1."""
 
     name: str
     tally: Tally
@@ -55,42 +54,42 @@ _STACKS: Mapping[str, Mapping[str, Callable[[Tally], float]]] = {
     "upstream": {"sent": lambda one: one.upstream_requests, "saved": lambda one: one.saved_requests},
 }
 SERIES = frozenset(name for stack in _STACKS.values() for name in stack) | PERCENTILES.keys()
-OF_ENDPOINTS = frozenset({"cache", "upstream"})
-"""What is counted of an endpoint, and cannot be told by keys."""
+ENDPOINT_CARDS = frozenset({"cache", "upstream"})
+"""Counted per endpoint, not per key."""
 CARDS = ("requests", "latency", "texts", "tokens", "waiting", "cache", "upstream")
 
 
 def cards_of(columns: Sequence[Tally], whole: Tally, language: Language, *, of_key: bool) -> list[Card]:
-    """All cards, or those that can be told of one key."""
+    """All cards, or those that exist for one key."""
     return [
         _latency(columns, whole, language) if name == "latency" else _stack(name, columns, whole, language)
         for name in CARDS
-        if not (of_key and name in OF_ENDPOINTS)
+        if not (of_key and name in ENDPOINT_CARDS)
     ]
 
 
 def shares_of(rows: Sequence[UsageRow], names: Mapping[str, str]) -> list[Share]:
-    """The rows with the most requests, the most first."""
-    asked = sorted((row for row in rows if row.tally.requests), key=lambda row: -row.tally.requests)[
-        :MOST_ROWS
+    """The rows with the most requests."""
+    ranked = sorted((row for row in rows if row.tally.requests), key=lambda row: -row.tally.requests)[
+        :MAX_ROWS
     ]
     return [
         Share(
             name=names.get(str(row.group[0]), str(row.group[0])),
             tally=row.tally,
-            share=row.tally.requests / asked[0].tally.requests,
+            share=row.tally.requests / ranked[0].tally.requests,
             p95=row.tally.latency.percentile(0.95),
         )
-        for row in asked
+        for row in ranked
     ]
 
 
 def _stack(name: str, columns: Sequence[Tally], whole: Tally, language: Language) -> Card:
     stack = _STACKS[name]
     series = [[float(count(one)) for one in columns] for count in stack.values()]
-    timed = name == "waiting"
-    write = language.duration if timed else language.number
-    chart = stacked(series, counted=not timed, least=MILLISECOND if timed else 0.0)
+    is_time = name == "waiting"
+    write = language.duration if is_time else language.number
+    chart = stacked(series, integral=not is_time, min_step=MILLISECOND if is_time else 0.0)
     return Card(
         name=name,
         headline=_headline(name, whole, language),
@@ -105,9 +104,9 @@ def _stack(name: str, columns: Sequence[Tally], whole: Tally, language: Language
 
 
 def _latency(columns: Sequence[Tally], whole: Tally, language: Language) -> Card:
-    """Of interactive calls; bulk calls, which wait behind them, have a line of their own."""
+    """Percentiles of interactive calls. Bulk calls wait behind them and are shown separately."""
     series = [[one.latency.percentile(share) for one in columns] for share in PERCENTILES.values()]
-    chart = lines(series, least=MILLISECOND)
+    chart = lines(series, min_step=MILLISECOND)
     p95, bulk_p95 = whole.latency.percentile(0.95), whole.bulk_latency.percentile(0.95)
     return Card(
         name="latency",
