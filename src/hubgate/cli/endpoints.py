@@ -259,7 +259,9 @@ def _download(model: str, token: str | None) -> None:
     bearer = Secret(token) if token else None
     told = progress(model, sys.stderr)
     try:
-        asyncio.run(find_model(model, hf_endpoint=Settings.from_env().hf_endpoint, token=bearer, told=told))
+        asyncio.run(
+            find_model(model, hf_endpoint=Settings.from_env().hf_endpoint, token=bearer, on_progress=told)
+        )
     except HubgateError:
         pass
     finally:

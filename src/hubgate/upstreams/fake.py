@@ -1,7 +1,7 @@
-"""Vectors without a model or a network, always the same for the same text: for demonstrations and tests.
+"""Deterministic vectors without a model or a network, for demonstrations and tests.
 
-A vector is a bag of words: each word adds 1 or -1 in four places that its hash gives. So texts that share words lie
-near one another, and a search over them finds something.
+A vector is a bag of words: each word adds 1 or -1 at four positions that its hash determines. Texts that share words
+are similar, so that a search finds something.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from hubgate.domain.errors import InvalidEndpoint
 from hubgate.domain.ports import TextGenerator
 
 DEFAULT_DIMENSIONS = 384
-_READ = 32_768
-"""Characters that it reads of a text; a longer one is cut, as by any model."""
+_MAX_CHARACTERS = 32_768
+"""Longer texts are truncated, as by any model."""
 _WORD = re.compile(r"\S+")
 
 
 class FakeUpstream:
-    """Answers from the words themselves."""
+    """A fake model. Implements `domain.ports.Upstream`."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._dimensions = endpoint.dimensions or DEFAULT_DIMENSIONS
 
     async def __call__(self, call: Call) -> Result:
-        """Vectors in f32, or tokens: one a word, none of them special."""
+        """Vectors in f32, or tokens: one per word, none of them special."""
         if not isinstance(call, Embed):
             return Tokens([_tokens(text) for text in call.texts])
         dimensions, normalize = call.dimensions or self._dimensions, call.normalize is not False
         items, words, since = [], [], 0
         for text in call.texts:
-            part = text[:_READ]
+            part = text[:_MAX_CHARACTERS]
             since += len(part)
-            if since > _READ:  # others have their turn at the event loop
+            if since > _MAX_CHARACTERS:  # lets other tasks run
                 since = len(part)
                 await asyncio.sleep(0)
             items.append(_vector(part, dimensions, normalize=normalize))
             words.append(len(part.split()))
-        cut = [len(text) > _READ for text in call.texts]
+        cut = [len(text) > _MAX_CHARACTERS for text in call.texts]
         return Vectors(
             items=items,
             encoding=Encoding.F32,
@@ -56,14 +56,14 @@ class FakeUpstream:
         )
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing."""
 
 
 class FakeSource:
     """Opens fake upstreams."""
 
     async def detect(self, target: Target) -> Facts:
-        """What a fake model is."""
+        """The facts of a fake model."""
         endpoint = target.endpoint
         return Facts(
             engine=Engine.FAKE,
@@ -79,29 +79,29 @@ class FakeSource:
         return FakeUpstream(target.endpoint)
 
     def open_generator(self, target: Target) -> TextGenerator:
-        """No fake model writes.
+        """Fake models do not generate text.
 
         Raises:
             InvalidEndpoint: always.
         """
-        endpoint = target.endpoint
-        raise InvalidEndpoint(f"A fake endpoint embeds; [{endpoint.name}] is to do {endpoint.task}.")
+        task = target.endpoint.task
+        raise InvalidEndpoint(f"A fake endpoint only makes embeddings; it does not do {task}.")
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing."""
 
 
 def _vector(text: str, dimensions: int, *, normalize: bool) -> bytes:
     numbers = [0.0] * dimensions
     for word in text.lower().split() or [""]:
-        for place, sign in _places(word):
-            numbers[place % dimensions] += sign
-    if not any(numbers):  # every word cancelled another
+        for position, sign in _positions(word):
+            numbers[position % dimensions] += sign
+    if not any(numbers):  # all words cancel each other out
         numbers[0] = 1.0
     return l2_normalize(f32(numbers)) if normalize else f32(numbers)
 
 
-def _places(word: str) -> Iterator[tuple[int, float]]:
+def _positions(word: str) -> Iterator[tuple[int, float]]:
     digest = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     for start in range(0, 16, 4):
         number = int.from_bytes(digest[start : start + 4], "little")
@@ -111,7 +111,7 @@ def _places(word: str) -> Iterator[tuple[int, float]]:
 def _tokens(text: str) -> list[Token]:
     return [
         Token(
-            next(_places(found[0]))[0] % 30_000,
+            next(_positions(found[0]))[0] % 30_000,
             found[0],
             special=False,
             start=found.start(),

@@ -1,6 +1,6 @@
-"""Files and folders that an operator names: read in a thread of their own, bounded in size and time.
+"""Files and folders that an operator names: read in a thread of their own, with a limit of size and time.
 
-So neither a pipe nor a mount that does not answer holds up the event loop, or the threads that other work needs.
+Neither a pipe nor a dead network mount can then block the event loop, or the threads that other work needs.
 """
 
 from __future__ import annotations
@@ -22,18 +22,15 @@ _T = TypeVar("_T")
 
 
 async def in_own_thread(work: Callable[[], _T], seconds: float = SECONDS) -> _T:
-    """The result of blocking work, if it is there in time.
-
-    The work has a thread of its own: one of the loop's would be missing while it hangs, and hold up the end of the
-    process.
+    """Run blocking work in a thread of its own: one of the loop's threads could hang, and delay the end of the process.
 
     Raises:
-        TimeoutError: it is not there in time, and the work goes on; or too much such work goes on already.
+        TimeoutError: it takes too long, and continues in its thread; or too many such threads are running.
     """
     if not _threads.acquire(blocking=False):
         raise TimeoutError
     done: Future[_T] = Future()
-    done.set_running_or_notify_cancel()  # so that nobody can cancel it
+    done.set_running_or_notify_cancel()  # so that it cannot be cancelled
 
     def run() -> None:
         try:
@@ -48,19 +45,19 @@ async def in_own_thread(work: Callable[[], _T], seconds: float = SECONDS) -> _T:
         return await asyncio.wrap_future(done)
 
 
-def read_regular(path: str, most_bytes: int = MAX_BYTES) -> bytes:
-    """The content of a regular file. Blocks for as long as its disk does.
+def read_regular(path: str, max_bytes: int = MAX_BYTES) -> bytes:
+    """The content of a regular file. Blocks as long as its disk does.
 
     Raises:
-        OSError: it cannot be read, is not a regular file, or is larger than that.
+        OSError: it cannot be read, is not a regular file, or is larger than `max_bytes`.
     """
-    # Without O_NONBLOCK, opening a pipe waits for its other end.
+    # Without O_NONBLOCK, opening a pipe blocks until its other end is open.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError("not a regular file")
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise OSError(f"larger than {most_bytes} bytes")
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(f"larger than {max_bytes} bytes")
     return content

@@ -1,4 +1,4 @@
-"""All the places where models run, one row each."""
+"""The sources of models: where they run, one row each."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from hubgate.upstreams.router import RouterSource
 from hubgate.upstreams.urls import base_url, origin_of
 
 
-class _Row(Protocol):
-    """The models of one source; see `domain.ports.Sources`."""
+class _ModelSource(Protocol):
+    """One source; see `domain.ports.Sources`."""
 
     async def detect(self, target: Target) -> Facts: ...
 
@@ -36,16 +36,16 @@ class _Row(Protocol):
 
 
 class ModelSources:
-    """Implements `domain.ports.Sources`: hands each endpoint to the row of its source."""
+    """Implements `domain.ports.Sources`: passes each endpoint to its source."""
 
     def __init__(self, settings: Settings) -> None:
         self._rule = AddressRule(allow_private=settings.allow_private_addresses)
         client = PooledClient(self._rule, max_reply_bytes=settings.max_reply_bytes)
-        # Where the Hub is, and by which proxy, says who runs the gate: the rule is for what others register.
-        asking = PooledClient(AddressRule())
-        deployments = Deployments(asking, url=settings.endpoints_api_url, offline=settings.hf_offline)
+        # Whoever runs hubgate sets the Hub's address and its proxy: the rule is for endpoints that others register.
+        hub_client = PooledClient(AddressRule())
+        deployments = Deployments(hub_client, url=settings.endpoints_api_url, offline=settings.hf_offline)
         self._hub = HubClient(
-            asking, deployments, hf_endpoint=settings.hf_endpoint, offline=settings.hf_offline
+            hub_client, deployments, hf_endpoint=settings.hf_endpoint, offline=settings.hf_offline
         )
         self._urls = {Source.ROUTER: settings.router_url}
         self._hub_url = settings.hf_endpoint or HUB
@@ -57,7 +57,7 @@ class ModelSources:
             )
         )
         self._dedicated = DedicatedSource(client, deployments)
-        self._rows: Mapping[Source, _Row] = {
+        self._sources: Mapping[Source, _ModelSource] = {
             Source.DEDICATED: self._dedicated,
             Source.ROUTER: RouterSource(client, self._hub, settings.router_url),
             Source.LOCAL: self._local,
@@ -66,24 +66,24 @@ class ModelSources:
 
     @property
     def hugging_face(self) -> Sequence[str]:
-        """The hosts of Hugging Face: see `domain.ports.Sources`."""
+        """See `domain.ports.Sources`."""
         return (*HUGGING_FACE_HOSTS, *map(origin_of, (*self._urls.values(), self._hub_url)))
 
     def token_route(self, endpoint: Endpoint) -> Sequence[str]:
-        """Where an endpoint's token is sent: see `domain.ports.Sources`."""
+        """See `domain.ports.Sources`."""
         if endpoint.source is Source.FAKE:
             return ()
-        if endpoint.source is Source.LOCAL:  # which is downloaded, through the proxy of the environment
+        if endpoint.source is Source.LOCAL:  # downloaded through the proxy of the environment
             return (origin_of(self._hub_url),)
         url = self._urls.get(endpoint.source) or base_url(endpoint.url or "")
         return tuple(map(origin_of, filter(None, (url, endpoint.proxy))))
 
     async def detect(self, target: Target) -> Facts:
-        """What runs there: see `domain.ports.Sources`."""
-        return await self._rows[target.endpoint.source].detect(target)
+        """See `domain.ports.Sources`."""
+        return await self._sources[target.endpoint.source].detect(target)
 
     async def reach(self, endpoint: Endpoint) -> AsyncIterator[Step]:
-        """Go the way to the endpoint's server, or to the proxy before it; a model on this machine has none."""
+        """See `domain.ports.Sources`. With a proxy, only the connection to the proxy is checked."""
         url = self._urls.get(endpoint.source)
         if endpoint.source is Source.DEDICATED and endpoint.url:
             url = base_url(endpoint.url)
@@ -92,23 +92,23 @@ class ModelSources:
                 yield step
 
     async def runs(self, target: Target) -> bool:
-        """Whether its server is known to run: see `domain.ports.Sources`."""
+        """See `domain.ports.Sources`."""
         return target.endpoint.source is Source.DEDICATED and await self._dedicated.runs(target)
 
     def open(self, target: Target) -> Upstream:
-        """The upstream of an endpoint whose facts are known."""
-        return self._rows[target.endpoint.source].open(target)
+        """See `domain.ports.Sources`."""
+        return self._sources[target.endpoint.source].open(target)
 
     def open_generator(self, target: Target) -> TextGenerator:
-        """The writer of an endpoint whose facts are known."""
-        return self._rows[target.endpoint.source].open_generator(target)
+        """See `domain.ports.Sources`."""
+        return self._sources[target.endpoint.source].open_generator(target)
 
     def local_memory(self) -> Mapping[tuple[str, str], int]:
-        """Bytes of memory of each local model that is loaded, by its name and precision."""
+        """The bytes of memory of each loaded local model, by its name and precision."""
         return self._local.memory()
 
     async def close(self) -> None:
-        """Free what all upstreams share."""
-        for row in self._rows.values():
-            await row.close()
+        """Close all connections, and stop all local models."""
+        for source in self._sources.values():
+            await source.close()
         await self._hub.close()

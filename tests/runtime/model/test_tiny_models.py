@@ -66,7 +66,7 @@ async def test_scores_equal_those_of_transformers(source: LocalSource, name: str
     assert np.abs(np.array(raw.items) - expected).max() < TOLERANCE
     assert np.abs(np.array(squeezed.items) - 1 / (1 + np.exp(-expected))).max() < TOLERANCE
     assert own.exact
-    assert own.warnings[0].endswith("of 8 texts were cut to what the model reads.")
+    assert own.warnings[0].endswith("of 8 texts were truncated to the model's limit.")
     assert not (await scores(upstream(Rerank(query="a", texts=["gate"])))).warnings
     with pytest.raises(InvalidRequest, match="and the query have more than the 48 tokens") as failed:
         await upstream(Rerank(query=QUERY, texts=TEXTS, truncate=False))

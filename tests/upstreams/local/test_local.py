@@ -20,9 +20,8 @@ from hubgate.domain.calls import Embed, Encoding, Token, Tokenize, Tokens, Vecto
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Precision, Source, Target, Task
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
 from hubgate.runtime.model.spec import read_model_spec
-from hubgate.upstreams.local.facts import local_facts, revision_of
+from hubgate.upstreams.local.facts import REFERENCE_VECTORS, check_reference, local_facts, revision_of
 from hubgate.upstreams.local.files import find_model
-from hubgate.upstreams.local.golden import GOLDEN, check_golden
 from hubgate.upstreams.local.source import LocalSource
 
 if TYPE_CHECKING:
@@ -116,27 +115,27 @@ async def test_a_call_is_answered_with_f32_vectors_exact_tokens_and_what_was_cut
     with pytest.raises(InvalidRequest, match="Text 1 has 302 tokens; the model reads at most 256") as failed:
         await upstream(Embed(texts=["a", "word " * 300], truncate=False))
     assert failed.value.cause is Cause.INPUT_TOO_LONG
-    with pytest.raises(InvalidRequest, match="gives 384 dimensions, not 128"):
+    with pytest.raises(InvalidRequest, match="have 384 dimensions, not 128"):
         await upstream(Embed(texts=["a"], dimensions=128))
     await source.close()
     await upstream.close()
 
 
 def test_what_goes_by_a_well_known_name_gives_its_vectors() -> None:
-    numbers = GOLDEN[MINILM]
-    check_golden(MINILM, f32([*numbers, 0.5]))
-    check_golden(MINILM, f32([number + 0.002 for number in numbers]))
-    check_golden("my/own-model", f32([0.1] * 12))
-    check_golden(None, b"")
-    with pytest.raises(RuntimeFailed, match=f"What runs as {MINILM} is another model") as failed:
-        check_golden(MINILM, f32([number + 0.01 for number in numbers]))
+    numbers = REFERENCE_VECTORS[MINILM]
+    check_reference(MINILM, f32([*numbers, 0.5]))
+    check_reference(MINILM, f32([number + 0.002 for number in numbers]))
+    check_reference("my/own-model", f32([0.1] * 12))
+    check_reference(None, b"")
+    with pytest.raises(RuntimeFailed, match=f"The model that runs as {MINILM} is a different one") as failed:
+        check_reference(MINILM, f32([number + 0.01 for number in numbers]))
     assert failed.value.cause is Cause.MODEL_UNUSABLE
 
 
 async def test_a_model_under_a_false_name_is_not_served_and_its_worker_ends() -> None:
     source = LocalSource()
     false = endpoint(str(TINY), facts=Facts(model=MINILM))
-    with pytest.raises(RuntimeFailed, match="is another model"):
+    with pytest.raises(RuntimeFailed, match="is a different one"):
         await source.open(Target(false))(Embed(texts=["a"]))
     assert not source._models
 
@@ -290,7 +289,7 @@ def test_a_download_that_fails_says_why_and_never_the_token(hub: Hub, tmp_path: 
 def test_without_the_hub_and_the_files_the_remedy_is_plain(tmp_path: Path) -> None:
     (refused,) = find(tmp_path, "http://127.0.0.1:9", {"model": "open/model"})
     assert refused == [
-        "The model open/model could not be downloaded: the Hub cannot be reached or has failed, and the files are not here yet.",
+        "The model open/model could not be downloaded: the Hub is unreachable or failed, and the files are not on this machine.",
         Cause.DOWNLOAD_FAILED,
     ]
 

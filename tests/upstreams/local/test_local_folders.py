@@ -30,7 +30,7 @@ def test_what_is_no_folder_of_files_is_never_a_model(
     (tmp_path / "link").symlink_to("/proc")
     reply = gate.request("POST", "/api/endpoints", {"name": "odd", "model": model.format(tmp=tmp_path)})
     assert reply.status == 400, reply.body
-    assert reply.json()["error"]["message"] == "/proc, /sys, /dev hold no models."
+    assert reply.json()["error"]["message"] == "A model cannot be in /proc, /sys, /dev."
 
 
 def test_a_link_to_itself_is_a_clear_error(gate: RunningGateway, tmp_path: Path) -> None:

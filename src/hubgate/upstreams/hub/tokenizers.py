@@ -100,7 +100,7 @@ class TokenizerFiles:
             # The key of a server that is nobody's but the operator's is no business of the Hub.
             token=token if token and token.reveal().startswith("hf_") else None,
             into=self._home,
-            patience=self._patience,
+            timeout=self._patience,
         )
         if folder is None:
             raise RuntimeFailed(f"The repository {model} has no {TOKENIZER}.")

