@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import shutil
 import signal
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,6 @@ from running_gateway import RunningGateway
 from scripted_gateway import open_scripted_gateway
 
 from hubgate.settings import Settings
-from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -63,22 +60,8 @@ def local_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate
         yield running
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an empty database to copy, as migrating one takes longer than a test."""
-    folder = tmp_path_factory.mktemp("migrated")
-
-    async def migrate() -> None:
-        settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key")
-        await (await SqlStore.open(settings)).close()
-
-    asyncio.run(migrate())
-    return folder
-
-
 @pytest.fixture
-async def scripted(settings: Settings, tmp_path: Path, migrated: Path) -> AsyncIterator[ScriptedGateway]:
+async def scripted(settings: Settings) -> AsyncIterator[ScriptedGateway]:
     """The application with one endpoint, `e5`, with two dimensions and a scripted model."""
-    shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
     async with open_scripted_gateway(settings) as gate:
         yield gate

@@ -7,6 +7,7 @@ import json
 import re
 import struct
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -234,7 +235,7 @@ def test_a_model_that_changes_in_the_middle_stops_the_job_with_that_reason(
 
         def change() -> None:
             while not job.totals().rows:
-                pass
+                time.sleep(0.01)
             server.model = replace(server.model, dimensions=9)
 
         changing = threading.Thread(target=change)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 from gateway_process import HUBGATE, Home
@@ -20,7 +21,14 @@ STOPPED = (
     "with its output.\n"
 )
 ROWS = 600
-"""So many that the slow server needs longer for them than a test does for what it does meanwhile."""
+"""The slow server needs longer for them than the test needs for its other commands."""
+
+
+def wait_for_rows(job: JobFolder, running: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    """Wait until the job has saved its first rows."""
+    while not job.totals().rows:
+        assert running.poll() is None
+        time.sleep(0.02)
 
 
 def test_a_running_job_is_stopped_by_cancel_and_goes_on_by_resume(tmp_path: Path) -> None:
@@ -36,8 +44,7 @@ def test_a_running_job_is_stopped_by_cancel_and_goes_on_by_resume(tmp_path: Path
         with subprocess.Popen(
             [*HUBGATE, *run, *options], env=home.env, stderr=subprocess.PIPE, text=True
         ) as running:
-            while not job.totals().rows:
-                assert running.poll() is None
+            wait_for_rows(job, running)
             second = home.run(*run, *options)
             assert (second.status, second.err.startswith("hubgate: Another process is working on ")) == (
                 1,
@@ -78,8 +85,7 @@ def test_ctrl_c_ends_a_job_with_130_and_the_same_command_goes_on(tmp_path: Path)
         with subprocess.Popen(
             [*command, "--concurrency", "1"], env=home.env, stderr=subprocess.PIPE, text=True
         ) as running:
-            while not job.totals().rows:
-                assert running.poll() is None
+            wait_for_rows(job, running)
             running.send_signal(signal.SIGINT)
             _, said = running.communicate(timeout=60)
         assert running.returncode == 130
@@ -102,8 +108,7 @@ def test_a_job_that_is_killed_repeats_at_most_what_was_in_flight(tmp_path: Path)
         job = JobFolder(out)
         with home.serve():
             with subprocess.Popen([*HUBGATE, *command], env=home.env) as running:
-                while not job.totals().rows:
-                    assert running.poll() is None
+                wait_for_rows(job, running)
                 running.kill()
             assert job.totals().rows < 5 * ROWS
             server.hurry()

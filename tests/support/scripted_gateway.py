@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from running_gateway import copy_migrated
+
 from hubgate.core.generation import ManagedStream
 from hubgate.core.matryoshka import ShortenStep
 from hubgate.domain.calls import Chat, Embed, Encoding, Generated, Vectors, WireFormat
@@ -256,6 +258,7 @@ class ScriptedGateway:
 
 @asynccontextmanager
 async def open_scripted_gateway(settings: Settings) -> AsyncIterator[ScriptedGateway]:
+    copy_migrated(settings)
     store = await SqlStore.open(settings)
     script = Script()
     gateway = Gateway(store, script, _MinimalPipelines())

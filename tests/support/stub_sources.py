@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import struct
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
+from running_gateway import copy_migrated
 
 from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.diagnosis import Step
@@ -17,7 +17,6 @@ from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
-    from pathlib import Path
 
     from hubgate.domain.calls import Call, Result
     from hubgate.domain.errors import HubgateError
@@ -147,9 +146,9 @@ class StubSources:
 
 
 @pytest.fixture
-async def store(settings: Settings, tmp_path: Path, migrated: Path) -> AsyncIterator[SqlStore]:
+async def store(settings: Settings) -> AsyncIterator[SqlStore]:
     """An empty SQLite store."""
-    shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
+    copy_migrated(settings)
     opened = await SqlStore.open(settings)
     yield opened
     await opened.close()

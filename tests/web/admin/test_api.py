@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from running_gateway import copy_migrated
 from scripted_gateway import ADMIN_KEY, Script
 
 from hubgate.domain.calls import Encoding, Vectors
@@ -252,13 +252,13 @@ class TestSecret:
 class TestCache:
     @pytest.fixture
     async def remembering(
-        self, scripted: ScriptedGateway, settings: Settings, tmp_path: Path, migrated: Path
+        self, scripted: ScriptedGateway, settings: Settings, tmp_path: Path
     ) -> AsyncIterator[ScriptedGateway]:
         """The same with the whole pipeline, and a cache."""
-        shutil.copytree(migrated, tmp_path / "other")
         home = tmp_path / "other" / "home"
-        key_file = tmp_path / "other" / "config" / "secret.key"
-        store = await SqlStore.open(replace(settings, home=home, secret_key_file=key_file))
+        settings = replace(settings, home=home, secret_key_file=home.with_name("config") / "secret.key")
+        copy_migrated(settings)
+        store = await SqlStore.open(settings)
         memory = VectorMemory(DiskVectorCache(home / "vectors.db", 1 << 20))
         script = Script()
         gateway = Gateway(store, script, Pipelines(memory.cache, time.monotonic))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +36,9 @@ def endpoints_site() -> Iterator[DeploymentsApi]:
 
 @pytest.fixture
 async def gate(
-    settings: Settings, tmp_path: Path, migrated: Path, hub_site: HubApi, endpoints_site: DeploymentsApi
+    settings: Settings, tmp_path: Path, hub_site: HubApi, endpoints_site: DeploymentsApi
 ) -> AsyncIterator[ScriptedGateway]:
     """The application, with a Hub; the endpoint `ada` bears `TOKEN`, the last of whose two lines is a spare one."""
-    shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
     settings = replace(settings, hf_endpoint=hub_site.url, endpoints_api_url=endpoints_site.url + "/v2")
     async with open_scripted_gateway(settings) as gate:
         bearing = Endpoint(name="ada", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
