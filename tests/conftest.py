@@ -27,7 +27,7 @@ os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 # A background job of a shell ignores SIGINT, and processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["commands", "screen", "stub_sources"]
+pytest_plugins = ["commands", "gateway_process", "screen", "stub_sources"]
 
 
 @pytest.fixture

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway_process import Home
 from lookalikes import lookalike
 
 if TYPE_CHECKING:
-    from gateway_process import GatewayProcess
+    from gateway_process import GatewayProcess, Home
 
-KEY = "an-admin-key-for-this-test"
 CHAT = {"messages": [{"role": "user", "content": "x" * 8_000_000}]}
 CALLS = 16
 IN_A_ROW = 4
@@ -25,21 +23,21 @@ def resident(gate: GatewayProcess) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
 
 
-def test_failing_calls_of_8_mb_leave_no_memory_behind(tmp_path: Path) -> None:
+def test_failing_calls_of_8_mb_leave_no_memory_behind(home: Home) -> None:
     with (
         lookalike("vllm", kind="llm") as server,
-        Home(tmp_path).serve(HUBGATE_ADMIN_KEY=KEY) as gate,
+        home.serve() as gate,
     ):
         form = {"name": "llm", "url": server.url, "task": "chat_completion"}
-        assert gate.request("POST", "/api/endpoints", form, key=KEY).status == 201
+        assert gate.request("POST", "/api/endpoints", form, key=home.admin_key).status == 201
 
         def fail() -> None:
             server.fail("half")
             for _ in range(IN_A_ROW):
                 path = "/_inference/chat_completion/llm?timeout=400ms"  # too short for another try
-                assert gate.request("POST", path, CHAT, key=KEY).status in {400, 429}
+                assert gate.request("POST", path, CHAT, key=home.admin_key).status in {400, 429}
             server.heal()
-            assert gate.request("POST", "/api/endpoints/llm/check", key=KEY).status == 200
+            assert gate.request("POST", "/api/endpoints/llm/check", key=home.admin_key).status == 200
 
         fail()
         before = resident(gate)

@@ -2,51 +2,42 @@
 
 from __future__ import annotations
 
-import secrets
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from gateway_process import Home
 from lookalikes import lookalike
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from gateway_process import GatewayProcess, Reply
-
-KEY = secrets.token_urlsafe(24)
+    from gateway_process import GatewayProcess, Home, Reply
+    from lookalikes import LookAlike
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = Home(tmp_path)
-    home.env["HUBGATE_ADMIN_KEY"] = KEY
-    return home
+def add(home: Home, gate: GatewayProcess, server: LookAlike, per_minute: int) -> None:
+    limit = {"requests_per_minute": per_minute, "burst": per_minute}
+    form = {"name": "writer", "url": server.url, "task": "completion", "rate_limit": limit}
+    reply = gate.request("POST", "/api/endpoints", form, key=home.admin_key)
+    assert reply.status == 201, reply.body
 
 
-def complete(gate: GatewayProcess, timeout: int) -> Reply:
+def complete(home: Home, gate: GatewayProcess, timeout: int) -> Reply:
     body = {"input": "Once upon"}
-    return gate.request("POST", f"/_inference/completion/writer?timeout={timeout}s", body, key=KEY)
+    return gate.request("POST", f"/_inference/completion/writer?timeout={timeout}s", body, key=home.admin_key)
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_a_burst_that_was_sent_before_a_restart_counts_after_it(home: Home, end: signal.Signals) -> None:
     with lookalike("tgi") as server:
-        added = home.run(
-            *("add", "writer", "--url", server.url, "--task", "completion"),
-            *("--requests-per-minute", "20", "--burst", "20"),
-        )
-        assert added.status == 0, added.err
-        asked = len(server.posts)
         with home.serve() as gate, ThreadPoolExecutor(20) as pool:
-            replies = list(pool.map(lambda _: complete(gate, 30), range(15)))
+            add(home, gate, server, 20)
+            asked = len(server.posts)
+            replies = list(pool.map(lambda _: complete(home, gate, 30), range(15)))
             assert {reply.status for reply in replies} == {200}
             gate.signal(end)
             gate.wait()
         with home.serve() as gate, ThreadPoolExecutor(20) as pool:
-            replies = list(pool.map(lambda _: complete(gate, 5), range(20)))
+            replies = list(pool.map(lambda _: complete(home, gate, 5), range(20)))
             answered = [reply for reply in replies if reply.status == 200]
             refused = [reply for reply in replies if reply.status == 429]
         assert len(answered) + len(refused) == 20
@@ -56,9 +47,6 @@ def test_a_burst_that_was_sent_before_a_restart_counts_after_it(home: Home, end:
 
 
 def test_a_new_gateway_answers_at_once(home: Home) -> None:
-    with lookalike("tgi") as server:
-        slow = ("--requests-per-minute", "1", "--burst", "1")
-        with home.serve() as gate:
-            added = home.run("add", "writer", "--url", server.url, "--task", "completion", *slow)
-            assert added.status == 0, added.err
-            assert complete(gate, 5).status == 200
+    with lookalike("tgi") as server, home.serve() as gate:
+        add(home, gate, server, 1)
+        assert complete(home, gate, 5).status == 200

@@ -9,39 +9,26 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
-from gateway_process import Home
-
 if TYPE_CHECKING:
-    from gateway_process import GatewayProcess
-
-ADMIN_KEY = "an-admin-key-for-this-test"
+    from gateway_process import GatewayProcess, Home
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = Home(tmp_path)
-    home.env["HUBGATE_ADMIN_KEY"] = ADMIN_KEY
-    assert home.run("add", "words", "--fake").status == 0
-    return home
-
-
-def requests_of(gate: GatewayProcess) -> int:
+def requests_of(gate: GatewayProcess, key: str) -> int:
     """Of endpoint `words`, as the gate tells them: what it tells is written down."""
-    rows: list[dict[str, Any]] = gate.request("GET", "/api/usage?by=endpoint", key=ADMIN_KEY).json()["rows"]
+    rows: list[dict[str, Any]] = gate.request("GET", "/api/usage?by=endpoint", key=key).json()["rows"]
     return sum(row["requests"] for row in rows if row["endpoint"] == "words")
 
 
 def test_a_killed_gate_has_kept_what_was_written_down(home: Home) -> None:
     with home.serve() as gate:
         for _ in range(3):
-            assert gate.embed("words", "a text", key=ADMIN_KEY).status == 200
-        assert requests_of(gate) == 3
+            assert gate.embed("words", "a text", key=home.admin_key).status == 200
+        assert requests_of(gate, home.admin_key) == 3
         gate.signal(signal.SIGKILL)
         gate.wait()
     with home.serve() as gate:
-        assert requests_of(gate) == 3
-        changes = gate.request("GET", "/api/audit", key=ADMIN_KEY).json()["changes"]
+        assert requests_of(gate, home.admin_key) == 3
+        changes = gate.request("GET", "/api/audit", key=home.admin_key).json()["changes"]
         assert [(change["who"], change["verb"], change["subject"]) for change in changes] == [
             ("cli", "endpoint.add", "words")
         ]
@@ -49,17 +36,17 @@ def test_a_killed_gate_has_kept_what_was_written_down(home: Home) -> None:
 
 def test_a_gate_that_is_stopped_writes_down_the_last_calls(home: Home) -> None:
     with home.serve() as gate:
-        gate.embed("words", "a text", key=ADMIN_KEY)
+        gate.embed("words", "a text", key=home.admin_key)
         gate.signal(signal.SIGTERM)
         assert gate.wait() == 0
     with home.serve() as gate:
-        assert requests_of(gate) == 1
+        assert requests_of(gate, home.admin_key) == 1
 
 
 def test_what_cannot_be_written_down_at_the_end_takes_nothing_else_along(home: Home) -> None:
     folder = Path(home.env["HUBGATE_HOME"])
     with home.serve() as gate:
-        gate.embed("words", "a text", key=ADMIN_KEY)
+        gate.embed("words", "a text", key=home.admin_key)
         with closing(sqlite3.connect(folder / "hubgate.db")) as database:
             database.execute("DROP TABLE keys")  # when they were used cannot be written down any more
         gate.signal(signal.SIGTERM)
@@ -76,8 +63,8 @@ def test_a_locked_database_holds_up_no_call_and_loses_none(home: Home) -> None:
         with closing(sqlite3.connect(os.fspath(database))) as other:
             other.execute("BEGIN IMMEDIATE")
             for number in range(20):
-                assert gate.embed("words", f"text {number}", key=ADMIN_KEY).status == 200
+                assert gate.embed("words", f"text {number}", key=home.admin_key).status == 200
             gate.wait_for("could not write down how much was used; it is tried again")
-            assert gate.embed("words", "and one more", key=ADMIN_KEY).status == 200
+            assert gate.embed("words", "and one more", key=home.admin_key).status == 200
             other.rollback()
-        assert requests_of(gate) == 21
+        assert requests_of(gate, home.admin_key) == 21

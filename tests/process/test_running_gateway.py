@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import secrets
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import pytest
 from gateway_process import GatewayProcess, Home, Reply
 from lookalikes import LookAlike, lookalike
 
@@ -27,16 +25,6 @@ sys.modules["icu"] = real
 spec.loader.exec_module(real)
 real.ICU_VERSION = "72.1"
 """
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    """The home of a gate that has an endpoint already, made without a running gate, so that no model is loaded."""
-    home = Home(tmp_path)
-    added = home.run("add", "words", "--fake", "--dimensions", "8")
-    assert added.status == 0, added.err
-    assert "The gate's admin key, shown only this once: hg_" in added.err
-    return home
 
 
 def register(home: Home, server: LookAlike, name: str = "e5") -> None:
@@ -60,8 +48,8 @@ def test_commands_without_a_running_gate_change_what_the_next_one_serves(home: H
 
 
 def test_what_a_command_changes_the_running_gate_sees_at_once_and_no_secret_is_logged(home: Home) -> None:
-    admin_key = secrets.token_urlsafe(24)
-    on = {"HUBGATE_ADMIN_KEY": admin_key, "HUBGATE_KEYS_IN_PATH": "true", "HUBGATE_LOG_LEVEL": "debug"}
+    admin_key = home.admin_key
+    on = {"HUBGATE_KEYS_IN_PATH": "true", "HUBGATE_LOG_LEVEL": "debug"}
     with lookalike("tei", key=TOKEN) as server, home.serve(**on) as gate:
         key = home.run("key", "create", "app").out.strip()
         register(home, server)
@@ -104,45 +92,44 @@ def test_a_killed_gate_leaves_no_lock_and_loses_nothing(home: Home) -> None:
 
 
 def test_a_call_in_flight_is_answered_before_the_gate_stops(home: Home) -> None:
-    with lookalike("tei", key=TOKEN) as server:
-        register(home, server)
-        with home.serve() as gate, ThreadPoolExecutor(1) as caller:
-            asking = in_flight(home, gate, server, caller)
-            gate.signal(signal.SIGTERM)
-            gate.wait_for("stopping")
-            server.heal()
-            assert asking.result(60).status == 200
-            assert gate.wait() == 0
+    with lookalike("tei", key=TOKEN) as server, home.serve() as gate, ThreadPoolExecutor(1) as caller:
+        asking = in_flight(home, gate, server, caller)
+        gate.signal(signal.SIGTERM)
+        gate.wait_for("stopping")
+        server.heal()
+        assert asking.result(60).status == 200
+        assert gate.wait() == 0
 
 
 def test_a_second_signal_sends_everybody_away(home: Home, tmp_path: Path) -> None:
     icu = tmp_path / "icu-72"
     icu.mkdir()
     (icu / "icu.py").write_text(OTHER_ICU.format(folder=str(icu)), "utf-8")
-    with lookalike("tei", key=TOKEN) as server:
-        register(home, server)
-        with home.serve(PYTHONPATH=str(icu)) as gate, ThreadPoolExecutor(1) as caller:
-            assert "this gate has ICU 72.1" in gate.output
-            asking = in_flight(home, gate, server, caller)
-            gate.signal(signal.SIGINT)
-            gate.wait_for("stopping")
-            gate.signal(signal.SIGINT)
-            assert gate.wait() == 0
-            told = asking.result(60)
-            assert (told.status, told.json()["error"]["code"]) == (503, "gate_stopping")
-            assert "Traceback" not in gate.output
+    with (
+        lookalike("tei", key=TOKEN) as server,
+        home.serve(PYTHONPATH=str(icu)) as gate,
+        ThreadPoolExecutor(1) as caller,
+    ):
+        assert "this gate has ICU 72.1" in gate.output
+        call = in_flight(home, gate, server, caller)
+        gate.signal(signal.SIGINT)
+        gate.wait_for("stopping")
+        gate.signal(signal.SIGINT)
+        assert gate.wait() == 0
+        reply = call.result(60)
+        assert (reply.status, reply.json()["error"]["code"]) == (503, "gate_stopping")
+        assert "Traceback" not in gate.output
 
 
 def test_a_load_balancer_has_time_to_notice_before_the_gate_stops(home: Home) -> None:
     with home.serve(HUBGATE_DRAIN_DELAY="300") as gate:
-        key = home.run("key", "create", "app").out.strip()
         assert gate.request("GET", "/readyz").status == 200
         gate.signal(signal.SIGTERM)
         gate.wait_for("draining")
         leaving = gate.request("GET", "/readyz")
         assert (leaving.status, leaving.json()) == (503, {"status": "draining"})
         assert gate.request("GET", "/healthz").status == 200
-        assert gate.embed("words", "a text", key=key).status == 200
+        assert gate.embed("words", "a text", key=home.admin_key).status == 200
         gate.signal(signal.SIGTERM)
         assert gate.wait() == 0
     with home.serve(HUBGATE_DRAIN_DELAY="1") as gate:
@@ -160,9 +147,10 @@ def in_flight(
     home: Home, gate: GatewayProcess, server: LookAlike, caller: ThreadPoolExecutor
 ) -> Future[Reply]:
     """A call that its model's server does not answer until it is healed."""
-    key = home.run("key", "create", "app").out.strip()
+    form = {"name": "e5", "url": server.url, "token": TOKEN}
+    assert gate.request("POST", "/api/endpoints", form, key=home.admin_key).status == 201
     server.fail("hang", method="POST")
-    asking = caller.submit(gate.embed, "e5", "in flight", key=key)
+    asking = caller.submit(gate.embed, "e5", "in flight", key=home.admin_key)
     server.wait_until(lambda s: s.posts[-1].texts == ["in flight"])
     return asking
 
@@ -177,7 +165,7 @@ def test_what_keeps_a_gate_from_starting_is_one_plain_line(home: Home) -> None:
         elsewhere = {"HUBGATE_HOME": f"{home.env['HOME']}/elsewhere"}
         taken = home.run("serve", HUBGATE_PORT=port, **elsewhere)
         assert (taken.status, taken.out) == (1, "")
-        assert f"cannot listen on 127.0.0.1 port {port}: Address already in use." in taken.err
+        assert f"Cannot listen on 127.0.0.1 port {port}: Address already in use." in taken.err
         weak = home.run("serve", HUBGATE_ADMIN_KEY="letmein", **elsewhere)
         assert (weak.status, weak.out) == (1, "")
         assert weak.err.startswith("hubgate: HUBGATE_ADMIN_KEY is too weak")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from gateway_process import Home
 
 if TYPE_CHECKING:
-    from gateway_process import GatewayProcess
+    from gateway_process import GatewayProcess, Home
 
 CONNECTIONS = 60
 MOST_BYTES = 20_000_000
@@ -54,21 +54,27 @@ def push(connection: socket.socket, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_60_connections_of_strangers_hold_less_than_20_mb(tmp_path: Path, stranger: str) -> None:
+def test_60_connections_of_strangers_hold_less_than_20_mb(home: Home, stranger: str) -> None:
     head = STRANGERS[stranger]
     part = b"10000\r\n" + PART + b"\r\n" if b"chunked" in head else PART
-    with Home(tmp_path).serve() as gate, ExitStack() as stack:
+    with home.serve() as gate, ExitStack() as stack:
         parts = urlsplit(gate.url)
         assert parts.hostname is not None
         for _ in range(50):
             gate.request("GET", "/ui/sign-in")
         before = resident(gate)
-        most = before
-        for _ in range(CONNECTIONS):
-            connection = stack.enter_context(socket.create_connection((parts.hostname, parts.port or 0)))
+        connections = [
+            stack.enter_context(socket.create_connection((parts.hostname, parts.port or 0)))
+            for _ in range(CONNECTIONS)
+        ]
+
+        def send(connection: socket.socket) -> int:
             connection.sendall(head)
             if not head.endswith(b"y"):
                 push(connection, part)
-            most = max(most, resident(gate))
+            return resident(gate)
+
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            most = max(pool.map(send, connections))
         assert gate.request("GET", "/healthz").status == 200
         assert max(most, resident(gate)) - before < MOST_BYTES

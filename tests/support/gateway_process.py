@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+import pytest
 from commands import CommandResult
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 HUBGATE = (sys.executable, "-m", "hubgate")
 _TIMEOUT_SECONDS = 60.0
+_ADMIN_KEY = secrets.token_urlsafe(24)
 
 
 class Reply(NamedTuple):
@@ -34,15 +38,22 @@ class Reply(NamedTuple):
 
 
 class Home:
-    """A folder for a gateway's data and key file, and commands that run on it."""
+    """A folder for a gateway's data and key file, and commands that run on it.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: the user's home folder.
+        admin_key: set by the environment, else the gateway generates one.
+    """
+
+    def __init__(self, folder: Path, admin_key: str = "") -> None:
+        self.admin_key = admin_key
         removed = ("HUBGATE_", "HF_", "XDG_")
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(removed)}
         self.env |= {
             "HOME": str(folder),
             "HUBGATE_HOME": str(folder / "data"),
             "HUBGATE_PORT": "0",
+            "HUBGATE_ADMIN_KEY": admin_key,
             "HF_HUB_OFFLINE": "1",
         }
 
@@ -155,3 +166,19 @@ class GatewayProcess:
         with self._more:
             self._open -= 1
             self._more.notify_all()
+
+
+@pytest.fixture(scope="session")
+def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder with the fake endpoint `words`, added without a running gateway so that no model is loaded."""
+    folder = tmp_path_factory.mktemp("prepared")
+    added = Home(folder, _ADMIN_KEY).run("add", "words", "--fake", "--dimensions", "8")
+    assert added.status == 0, added.err
+    return folder
+
+
+@pytest.fixture
+def home(prepared_folder: Path, tmp_path: Path) -> Home:
+    """A copy of the prepared home."""
+    shutil.copytree(prepared_folder, tmp_path, dirs_exist_ok=True)
+    return Home(tmp_path, _ADMIN_KEY)
