@@ -1,4 +1,4 @@
-"""What every page passes, with pages of the test's own and a clock of its own."""
+"""Sessions, CSRF and errors of console pages, with test pages and a test clock."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def _busy(_: PageContext) -> Response:
     raise CapacityError("Full.", remedy="Wait.", retry_after=1.2)
 
 
-async def test_a_mistake_is_told_without_its_details_and_written_to_the_log(
+async def test_an_unexpected_error_is_logged_and_shown_without_details(
     scripted: ScriptedGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     auth = ConsoleAuth(scripted.access, Sessions(time.time))
@@ -77,19 +77,19 @@ async def test_a_mistake_is_told_without_its_details_and_written_to_the_log(
     assert headers["cache-control"] == "no-store"
 
 
-async def test_who_has_to_wait_is_told_for_how_long(scripted: ScriptedGateway) -> None:
+async def test_a_retry_after_becomes_a_header(scripted: ScriptedGateway) -> None:
     auth = ConsoleAuth(scripted.access, Sessions(time.time))
     status, headers, _ = await _asked(auth.public("GET", "/x", _busy))
     assert (status, headers["retry-after"]) == (503, "2")
 
 
-async def test_a_form_of_who_is_not_signed_in_leads_to_the_door(scripted: ScriptedGateway) -> None:
+async def test_a_form_without_a_session_redirects_to_the_sign_in(scripted: ScriptedGateway) -> None:
     auth = ConsoleAuth(scripted.access, Sessions(time.time))
     status, headers, _ = await _asked(auth.private("POST", "/x", _fine))
     assert (status, headers["location"]) == (303, "/ui/sign-in?next=/ui")
 
 
-async def test_a_session_that_is_used_gets_a_fresh_cookie_safe_over_https(scripted: ScriptedGateway) -> None:
+async def test_an_active_session_gets_a_new_cookie_secure_over_https(scripted: ScriptedGateway) -> None:
     now = time.time()
     sessions = Sessions(lambda: now)
     auth = ConsoleAuth(scripted.access, sessions)
@@ -104,7 +104,7 @@ async def test_a_session_that_is_used_gets_a_fresh_cookie_safe_over_https(script
     assert cookie not in headers["set-cookie"]
 
 
-async def test_a_page_that_is_only_open_keeps_no_session_alive(scripted: ScriptedGateway) -> None:
+async def test_polling_does_not_keep_a_session_alive(scripted: ScriptedGateway) -> None:
     now = time.time()
     gateway, access = scripted.gateway, scripted.access
     services = Services(
@@ -126,7 +126,7 @@ async def test_a_page_that_is_only_open_keeps_no_session_alive(scripted: Scripte
         assert (status, "set-cookie" in headers) == (200, kept)
 
 
-async def test_a_session_whose_key_has_expired_is_over(scripted: ScriptedGateway) -> None:
+async def test_a_session_ends_when_its_key_expires(scripted: ScriptedGateway) -> None:
     now = time.time()
     sessions = Sessions(lambda: now)
     auth = ConsoleAuth(scripted.access, sessions)

@@ -1,4 +1,4 @@
-"""The console in a real browser: every page in every language, and the ways through it."""
+"""The console in a real browser: every page in every language, and the main workflows."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_every_page_fits_a_phone(browser: Browser, furnished: RunningGateway, la
                 opened.sign_in()
 
 
-def test_a_model_is_added_from_a_pasted_url_tested_mended_and_saved(empty: Screen) -> None:
+def test_a_model_is_added_from_a_pasted_url_tested_corrected_and_saved(empty: Screen) -> None:
     page = empty.page
     with lookalike("tei", name="intfloat/e5-small-v2", key=TOKEN) as server:
         page.get_by_role("link", name="Add a model").or_(page.locator("#first")).first.wait_for()
@@ -132,7 +132,7 @@ def test_a_model_is_added_from_a_pasted_url_tested_mended_and_saved(empty: Scree
         assert TOKEN not in page.content()
 
 
-def test_a_model_that_fails_is_saved_switched_off(empty: Screen) -> None:
+def test_a_model_that_fails_is_saved_as_disabled(empty: Screen) -> None:
     page = empty.page
     empty.go("models/new?paste=http://127.0.0.1:9")
     page.fill("#name", "later")
@@ -143,7 +143,7 @@ def test_a_model_that_fails_is_saved_switched_off(empty: Screen) -> None:
     assert page.locator(".state").inner_text() == "Disabled"
 
 
-def test_fields_come_and_go_with_the_choices(empty: Screen) -> None:
+def test_fields_depend_on_the_choices(empty: Screen) -> None:
     page = empty.page
     empty.go("models/new")
     for where, shown, hidden in (
@@ -174,7 +174,7 @@ def test_the_preview_follows_the_settings(empty: Screen) -> None:
     page.locator("#chunks").get_by_text("Invalid settings").wait_for()
 
 
-def test_the_list_is_searched_while_typing_and_its_states_stay_fresh(empty: Screen) -> None:
+def test_the_list_is_searched_while_typing_and_states_are_updated(empty: Screen) -> None:
     for name in ("alpha", "beta"):
         empty.gate.add(name)
     empty.go("models")
@@ -213,7 +213,7 @@ def test_a_key_is_copied(empty: Screen) -> None:
     page.get_by_role("button", name="Copy", exact=True).wait_for()
 
 
-def test_a_new_key_is_shown_once_and_loading_the_page_again_creates_nothing(empty: Screen) -> None:
+def test_a_new_key_is_shown_once_and_reloading_creates_nothing(empty: Screen) -> None:
     page = empty.page
     empty.go("keys/new")
     page.fill("#name", "webshop")
@@ -226,7 +226,7 @@ def test_a_new_key_is_shown_once_and_loading_the_page_again_creates_nothing(empt
     assert page.locator("tbody tr").count() == 2
 
 
-def test_the_second_click_of_a_double_click_takes_no_key_away_that_is_shown_once(empty: Screen) -> None:
+def test_a_double_click_does_not_lose_the_new_key(empty: Screen) -> None:
     page = empty.page
     empty.go("keys")
     page.get_by_role("link", name="Create key").click()
@@ -281,7 +281,7 @@ def test_it_works_without_any_script(browser: Browser, gate: RunningGateway) -> 
     context.close()
 
 
-def test_the_language_can_be_switched_where_a_form_was_refused(empty: Screen) -> None:
+def test_the_language_can_be_switched_after_a_rejected_form(empty: Screen) -> None:
     page = empty.page
     empty.go("settings")
     page.locator("form[action='/ui/connections'] [name=name]").fill("no name at all!")

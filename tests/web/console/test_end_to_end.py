@@ -1,4 +1,4 @@
-"""The whole way in a browser, for each place where a model lives: added, tested, mended, saved, tried, seen in use."""
+"""End-to-end in a browser, for each source: a model is added, tested, corrected, saved, tried, and seen in usage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys and the settings, over real HTTP."""
+"""The keys page and the settings page, over HTTP."""
 
 from __future__ import annotations
 
@@ -47,16 +47,14 @@ class TestKeys:
         assert "dify" in again.words
         assert "alpha" in again.words
 
-    def test_a_new_key_is_shown_to_the_session_that_created_it_alone(self, visitor: ConsoleClient) -> None:
+    def test_a_new_key_is_shown_only_to_the_session_that_created_it(self, visitor: ConsoleClient) -> None:
         sent = visitor.post("/ui/keys/new", {"name": "dify"})
         other = ConsoleClient(visitor.gate)
         other.sign_in()
         assert 'id="plain"' not in other.get(sent.headers["location"]).text
         assert 'id="plain"' in visitor.get(sent.headers["location"]).text
 
-    def test_of_many_new_keys_that_nobody_looked_at_the_oldest_are_forgotten(
-        self, visitor: ConsoleClient
-    ) -> None:
+    def test_beyond_the_limit_the_oldest_new_keys_are_dropped(self, visitor: ConsoleClient) -> None:
         pages = [visitor.post("/ui/keys/new", {"name": f"key-{n}"}).headers["location"] for n in range(101)]
         assert 'id="plain"' not in visitor.get(pages[0]).text
         assert 'id="plain"' in visitor.get(pages[1]).text
@@ -106,14 +104,14 @@ class TestKeys:
             ({"name": "admin"}, "Invalid request"),
         ],
     )
-    def test_what_cannot_be_used_is_told_and_makes_no_key(
+    def test_invalid_fields_are_reported_and_create_no_key(
         self, visitor: ConsoleClient, fields: dict[str, str], told: str
     ) -> None:
         page = visitor.post("/ui/keys/new", fields)
         assert told in page.words
         assert len(visitor.gate.request("GET", "/api/keys").json()["keys"]) == 1
 
-    def test_a_key_is_changed_and_stays_the_same_key(self, visitor: ConsoleClient) -> None:
+    def test_a_key_is_edited_and_stays_the_same_key(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("alpha")
         visitor.gate.add("beta")
         plain = visitor.gate.create_key("dify", endpoints=["alpha"], expires_at=4102444800.5)
@@ -151,7 +149,7 @@ class TestKeys:
             ({"name": "dify", "expires": "2001-01-01"}, "Invalid request"),
         ],
     )
-    def test_a_change_that_cannot_be_used_is_told_and_changes_nothing(
+    def test_an_invalid_change_is_reported_and_changes_nothing(
         self, visitor: ConsoleClient, fields: dict[str, str], told: str
     ) -> None:
         visitor.gate.create_key("dify", bulk=True)
@@ -159,28 +157,28 @@ class TestKeys:
         assert told in page.words
         assert _key(visitor, "dify")["bulk"] is True
 
-    def test_a_model_that_is_gone_may_stay_in_a_scope(self, visitor: ConsoleClient) -> None:
+    def test_a_deleted_model_may_stay_in_a_scope(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("alpha")
         visitor.gate.create_key("dify", endpoints=["alpha"])
         visitor.gate.request("DELETE", "/api/endpoints/alpha?force=true")
         visitor.post("/ui/keys/dify/edit", {"name": "dify", "endpoints": "alpha", "class": "bulk"})
         assert _key(visitor, "dify")["bulk"] is True
 
-    def test_an_admin_key_has_no_scope_to_be_changed(self, visitor: ConsoleClient) -> None:
+    def test_an_admin_key_has_no_scope(self, visitor: ConsoleClient) -> None:
         visitor.gate.create_key("boss", admin=True)
         assert 'id="endpoints"' not in visitor.get("/ui/keys/boss/edit").text
         visitor.post("/ui/keys/boss/edit", {"name": "chief", "endpoints": "x"})
         assert _key(visitor, "chief")["admin"] is True
 
     @pytest.mark.parametrize("word", InputType)
-    def test_what_the_texts_of_a_key_are_for_is_saved_unchanged_from_its_page(
+    def test_the_input_type_of_a_key_survives_saving_its_form(
         self, visitor: ConsoleClient, word: InputType
     ) -> None:
         visitor.gate.create_key("dify", input_type=word)
         visitor.post("/ui/keys/dify/edit", FormFields(visitor.get("/ui/keys/dify/edit").text).sent)
         assert _key(visitor, "dify")["input_type"] == word
 
-    def test_names_are_found_and_added_to_the_scope(self, visitor: ConsoleClient) -> None:
+    def test_models_are_found_and_added_to_the_scope(self, visitor: ConsoleClient) -> None:
         for n in range(22):
             visitor.gate.add(f"model-{n:02}")
         assert "2 more: type part of the name." in visitor.get("/ui/keys/new").words
@@ -192,7 +190,7 @@ class TestKeys:
         assert re.search(r"<textarea id=\"endpoints\"[^>]*>model-00\nmodel-07</textarea>", page.text)
         assert "No matches" in visitor.post("/ui/keys/names", {"find": "x"}, hx_request="true").words
 
-    def test_a_key_is_revoked_after_a_question(self, visitor: ConsoleClient) -> None:
+    def test_a_key_is_revoked_after_a_confirmation(self, visitor: ConsoleClient) -> None:
         visitor.gate.create_key("dify")
         found = re.search(
             r'href="(/ui/keys/[0-9a-f]{8}/revoke)">Revoke<span class="sr"> dify', visitor.get("/ui/keys").text
@@ -210,7 +208,7 @@ class TestKeys:
 
 
 class TestConnections:
-    def test_several_tokens_are_taken_one_a_line_and_none_is_shown_again(
+    def test_several_tokens_are_entered_one_per_line_and_never_shown_again(
         self, visitor: ConsoleClient
     ) -> None:
         page = visitor.get("/ui/settings")
@@ -231,7 +229,7 @@ class TestConnections:
         assert "team …1234 huggingface 0 models" in page.words
         assert "NobodyHas" not in page.text
 
-    def test_a_token_is_replaced_and_forgotten(self, visitor: ConsoleClient) -> None:
+    def test_a_token_is_replaced_and_deleted(self, visitor: ConsoleClient) -> None:
         visitor.post("/ui/connections", {"name": "team", "token": "hf_aTokenThatNobodyHas1234"})
         assert "team" in visitor.get("/ui/connections/team").words
         visitor.post("/ui/connections/team", {"token": "hf_aTokenThatNobodyHas5678"})
@@ -239,7 +237,7 @@ class TestConnections:
         visitor.post("/ui/connections/team/forget")
         assert "None yet." in visitor.get("/ui/settings").words
 
-    def test_what_cannot_be_done_is_told(self, visitor: ConsoleClient) -> None:
+    def test_errors_are_shown(self, visitor: ConsoleClient) -> None:
         visitor.post("/ui/connections", {"name": "team", "token": "hf_aTokenThatNobodyHas1234"})
         visitor.gate.add("alpha", connection="team")
         assert "It is still in use" in visitor.post("/ui/connections/team/forget").words
@@ -251,7 +249,7 @@ class TestConnections:
 class TestTheConfiguration:
     YAML = "version: 1\nendpoints:\n  alpha: {source: fake}\nkeys:\n  dify: {bulk: true}\n"
 
-    def test_it_is_exported_and_applied_again_with_nothing_to_do(self, visitor: ConsoleClient) -> None:
+    def test_applying_an_export_changes_nothing(self, visitor: ConsoleClient) -> None:
         visitor.gate.add("alpha")
         page = visitor.get("/ui/config/export")
         assert page.headers["content-disposition"] == 'attachment; filename="hubgate.yaml"'
@@ -273,15 +271,13 @@ class TestTheConfiguration:
         again = visitor.post("/ui/config", {"yaml": indented, "do": "apply"})
         assert "Nothing to change." in again.words
 
-    def test_tokens_are_given_by_name(self, visitor: ConsoleClient) -> None:
+    def test_token_values_are_entered_by_name(self, visitor: ConsoleClient) -> None:
         sent = {"yaml": "connections:\n  team: {token: '${TEAM}'}\n", "do": "apply"}
         assert "is not given" in visitor.post("/ui/config", sent).words
         visitor.post("/ui/config", {**sent, "secrets": "x\nTEAM = hf_aTokenThatNobodyHas1234\n"})
         assert "team …1234" in visitor.get("/ui/settings").words
 
-    def test_what_cannot_be_read_is_told_and_a_model_that_fails_beside_the_others(
-        self, visitor: ConsoleClient
-    ) -> None:
+    def test_invalid_yaml_and_failing_models_are_reported(self, visitor: ConsoleClient) -> None:
         assert "Invalid request" in visitor.post("/ui/config", {"yaml": "a: [", "do": "plan"}).words
         sent = {
             "yaml": "endpoints:\n  far: {url: 'http://127.0.0.1:9'}\n  near: {source: fake}\n",
@@ -292,7 +288,7 @@ class TestTheConfiguration:
         assert visitor.gate.request("GET", "/api/endpoints/near").status == 200
 
 
-def test_the_versions_are_told(visitor: ConsoleClient) -> None:
+def test_the_versions_are_shown(visitor: ConsoleClient) -> None:
     words = visitor.get("/ui/settings").words
     assert "ICU 77.1" in words
     assert "hubgate 0." in words

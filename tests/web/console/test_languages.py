@@ -19,21 +19,19 @@ NOON = 1_793_016_000.0
         ("fa", "۱ مدل", "۱٬۲۳۴ مدل"),
     ],
 )
-def test_counted_things_have_the_plural_and_the_digits_of_the_language(
-    code: str, one: str, many: str
-) -> None:
+def test_counts_have_the_plural_and_the_digits_of_the_language(code: str, one: str, many: str) -> None:
     language = languages()[code]
     assert language.translate("models.count", count=1) == one
     assert language.translate("models.count", count=1234) == many
 
 
-def test_persian_dates_are_of_the_persian_calendar_and_the_others_of_the_gregorian() -> None:
+def test_persian_dates_use_the_persian_calendar_and_others_the_gregorian() -> None:
     shown = {code: language.date(NOON) for code, language in languages().items()}
     assert shown == {"en": "Oct 26, 2026", "zh": "2026年10月26日", "ja": "2026/10/26", "fa": "۴ آبان ۱۴۰۵"}
     assert languages()["fa"].moment(NOON).startswith("۴ آبان ۱۴۰۵")
 
 
-def test_numbers_and_shares_are_written_as_the_language_does() -> None:
+def test_numbers_and_percentages_are_formatted_for_the_language() -> None:
     english, persian = languages()["en"], languages()["fa"]
     assert (english.number(1234.5, digits=1), persian.number(1234.5, digits=1)) == ("1,234.5", "۱٬۲۳۴٫۵")
     assert (english.number(0.5), english.percent(0.256)) == ("0", "26%")
@@ -51,11 +49,11 @@ def test_numbers_and_shares_are_written_as_the_language_does() -> None:
         (-90_000, "in 1 day"),
     ],
 )
-def test_how_long_ago_is_told_roughly(seconds: float, told: str) -> None:
+def test_relative_times_are_rounded(seconds: float, told: str) -> None:
     assert languages()["en"].ago(seconds) == told
 
 
-def test_a_name_within_a_right_to_left_sentence_is_isolated() -> None:
+def test_names_in_right_to_left_sentences_are_isolated() -> None:
     assert "\u2068e5-small\u2069" in languages()["fa"].translate("done.saved", name="e5-small")
     assert languages()["en"].translate("done.saved", name="e5-small") == "e5-small is saved."
 
@@ -72,12 +70,12 @@ def test_a_name_within_a_right_to_left_sentence_is_isolated() -> None:
         ("tlh", "fa-IR", "fa"),
     ],
 )
-def test_the_switch_comes_before_the_browser_and_english_last(
+def test_the_chosen_language_comes_before_the_browsers_and_english_last(
     chosen: str | None, accepted: str, code: str
 ) -> None:
     assert choose(chosen, accepted).code == code
 
 
-def test_two_things_of_one_line_stand_in_the_comma_of_the_language() -> None:
+def test_lists_use_the_comma_of_the_language() -> None:
     told = [one.translate("play.chunks.size", strategy="A", words="B") for one in languages().values()]
     assert told == ["A, B", "A，B", "A、B", "\u2068A\u2069، \u2068B\u2069"]

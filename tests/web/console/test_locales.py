@@ -1,4 +1,4 @@
-"""The words of the console: every key in every language, none unused, each taking the same values everywhere."""
+"""The console's messages: every key in every language, none unused, with the same parameters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hubgate.web.console.usage.views import CARDS, SERIES
 PACKAGE = Path(hubgate.web.console.__file__).parent
 CODES = ("en", "zh", "ja", "fa")
 WITHOUT_HINT = {"requests_per_minute", "tokens_per_minute", "similarity"}
-"""Fields of the model form that need no explanation."""
+"""Fields of the model form without a hint."""
 FAMILIES: dict[str, set[str]] = {
     "cause.": {name for cause in Cause for name in (cause.value, f"{cause}.remedy")},
     "config.": {"add", "change", "remove", "connection", "endpoint", "key"},
@@ -56,7 +56,7 @@ FAMILIES: dict[str, set[str]] = {
     "where.": {name for source in Source for name in (source.value, f"{source}.hint")},
     "audit.": set(AUDIT_VERBS),
 }
-"""Keys that are put together where they are used: a prefix, and all that may follow it."""
+"""Computed keys: a prefix, and all possible suffixes."""
 
 
 def words(code: str) -> dict[str, str]:
@@ -88,22 +88,22 @@ def values_of(pattern: str) -> set[str]:
 
 
 @pytest.mark.parametrize("code", CODES[1:])
-def test_every_language_has_the_keys_of_english_and_no_other(code: str) -> None:
+def test_every_language_has_exactly_the_keys_of_english(code: str) -> None:
     assert words(code).keys() == words("en").keys()
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_no_words_are_empty_or_with_spaces_around_them(code: str) -> None:
+def test_no_message_is_empty_or_padded(code: str) -> None:
     assert [key for key, text in words(code).items() if not text or text != text.strip()] == []
 
 
 @pytest.mark.parametrize("code", CODES[1:])
-def test_every_key_takes_the_same_values_in_every_language(code: str) -> None:
+def test_every_key_has_the_same_parameters_in_every_language(code: str) -> None:
     english, other = words("en"), words(code)
     assert {key for key in english if values_of(english[key]) != values_of(other[key])} == set()
 
 
-def test_every_key_that_is_named_is_there() -> None:
+def test_every_used_key_exists() -> None:
     english = words("en")
     literal = {
         key
@@ -118,13 +118,13 @@ def test_every_key_that_is_named_is_there() -> None:
     assert (literal | families) - english.keys() == set()
 
 
-def test_every_key_that_is_there_is_used() -> None:
+def test_every_key_is_used() -> None:
     fields = {f"field.{name}" for name in re.findall(r"""["']([a-z_]+)["']""", _source("models/form.py"))}
     assert words("en").keys() - used() - fields == set()
 
 
 @pytest.mark.parametrize("code", CODES[1:])
-def test_next_to_nothing_is_left_in_english(code: str) -> None:
+def test_almost_no_message_is_left_in_english(code: str) -> None:
     english, other = words("en"), words(code)
     names = re.compile(
         r"^(usage\.csv$|usage\.series\.p\d\d$|where\.(router|dedicated)$|kind\.(llm|embedding|rerank)$|separators\.markdown$)"

@@ -1,4 +1,4 @@
-"""Signed cookies, form tokens, and the bound on attempts, with a clock of the test's own."""
+"""Session cookies, CSRF tokens, and the limit of recorded failures, with a test clock."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ def sessions(clock: _Clock) -> Sessions:
     return Sessions(clock)
 
 
-def test_a_cookie_that_was_made_here_is_read(sessions: Sessions) -> None:
+def test_a_valid_cookie_is_read(sessions: Sessions) -> None:
     session = sessions.begin("1234abcd")
     assert sessions.read(sessions.cookie(session)) == session
 
 
 @pytest.mark.parametrize("change", ["", "x", "é", "x" * 5000])
-def test_a_cookie_that_was_changed_is_worth_nothing(sessions: Sessions, change: str) -> None:
+def test_a_changed_cookie_is_rejected(sessions: Sessions, change: str) -> None:
     cookie = sessions.cookie(sessions.begin("1234abcd"))
     assert sessions.read(change + cookie[1:]) is None
     assert sessions.read(cookie + change) is None or not change
     assert sessions.read(change) is None
 
 
-def test_a_cookie_of_another_process_is_worth_nothing(sessions: Sessions, clock: _Clock) -> None:
+def test_a_cookie_of_another_process_is_rejected(sessions: Sessions, clock: _Clock) -> None:
     assert Sessions(clock).read(sessions.cookie(sessions.begin("1234abcd"))) is None
 
 
-def test_no_cookie_is_no_session(sessions: Sessions) -> None:
+def test_without_a_cookie_there_is_no_session(sessions: Sessions) -> None:
     assert sessions.read(None) is None
 
 
@@ -56,7 +56,7 @@ def test_a_session_ends_when_it_is_idle(sessions: Sessions, clock: _Clock) -> No
     assert sessions.read(cookie) is None
 
 
-def test_a_session_that_is_used_lives_on_but_not_for_ever(sessions: Sessions, clock: _Clock) -> None:
+def test_an_active_session_lasts_up_to_the_maximum_age(sessions: Sessions, clock: _Clock) -> None:
     session, began = sessions.begin("1234abcd"), clock.now
     while clock.now < began + MAX_AGE_SECONDS - 3600:
         clock.now += 3600
@@ -68,15 +68,13 @@ def test_a_session_that_is_used_lives_on_but_not_for_ever(sessions: Sessions, cl
     assert sessions.read(sessions.cookie(session)) is None
 
 
-def test_a_cookie_is_not_renewed_at_each_request(sessions: Sessions, clock: _Clock) -> None:
+def test_a_cookie_is_not_renewed_on_every_request(sessions: Sessions, clock: _Clock) -> None:
     session = sessions.begin("1234abcd")
     clock.now += 30
     assert sessions.renew(session) is None
 
 
-def test_a_session_that_was_ended_stays_ended_whoever_kept_its_cookie(
-    sessions: Sessions, clock: _Clock
-) -> None:
+def test_copies_of_the_cookie_of_an_ended_session_are_rejected(sessions: Sessions, clock: _Clock) -> None:
     session = sessions.begin("1234abcd")
     cookie = sessions.cookie(session)
     sessions.end(session)
@@ -87,14 +85,14 @@ def test_a_session_that_was_ended_stays_ended_whoever_kept_its_cookie(
     assert sessions.read(cookie) is None
 
 
-def test_a_form_token_is_of_one_session_alone(sessions: Sessions) -> None:
+def test_a_csrf_token_belongs_to_one_session(sessions: Sessions) -> None:
     one, other = sessions.begin("1234abcd"), sessions.begin("1234abcd")
     assert sessions.is_csrf_token(one, sessions.csrf_token(one))
     assert not sessions.is_csrf_token(one, sessions.csrf_token(other))
     assert not sessions.is_csrf_token(one, "é")
 
 
-def test_a_stranger_does_not_fill_the_audit_log_with_refusals(clock: _Clock) -> None:
+def test_recorded_sign_in_failures_are_limited(clock: _Clock) -> None:
     noted = RefusalRecordLimit(clock)
     assert sum(noted.admit() for _ in range(1000)) == 100
     clock.now += 3600

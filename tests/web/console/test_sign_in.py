@@ -1,4 +1,4 @@
-"""Signing in and out, and what every page passes."""
+"""Signing in and out, CSRF, security headers, errors and preferences."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ def visitor(door_gate: RunningGateway) -> ConsoleClient:
     return ConsoleClient(door_gate)
 
 
-def test_a_browser_at_the_root_comes_to_the_models_by_way_of_the_door(visitor: ConsoleClient) -> None:
+def test_the_root_redirects_browsers_to_the_sign_in_and_then_to_the_models(visitor: ConsoleClient) -> None:
     assert visitor.get("/", accept="text/html").headers["location"] == "/ui"
     assert visitor.get("/ui").headers["location"] == "/ui/models"
     assert visitor.get("/ui/models?q=e5").headers["location"] == "/ui/sign-in?next=/ui/models%3Fq%3De5"
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_no_page_is_shown_to_who_has_not_signed_in(visitor: ConsoleClient, path: str) -> None:
+def test_no_page_is_shown_without_a_session(visitor: ConsoleClient, path: str) -> None:
     page = visitor.get(path)
     assert (page.status, page.text) == (303, "")
 
 
-def test_a_part_of_a_page_sends_the_whole_browser_to_the_door(visitor: ConsoleClient) -> None:
+def test_htmx_requests_without_a_session_redirect_the_browser(visitor: ConsoleClient) -> None:
     page = visitor.get("/ui/models/states", hx_request="true")
     assert page.headers["hx-redirect"] == "/ui/sign-in?next=/ui"
 
 
-def test_the_admin_key_opens_the_door_and_is_forgotten(visitor: ConsoleClient) -> None:
+def test_an_admin_key_signs_in_and_is_not_kept(visitor: ConsoleClient) -> None:
     page = visitor.post("/ui/sign-in", {"key": KEY, "next": "/ui/keys"})
     assert (page.status, page.headers["location"]) == (303, "/ui/keys")
     cookie = page.headers["set-cookie"]
@@ -60,7 +60,7 @@ def test_the_admin_key_opens_the_door_and_is_forgotten(visitor: ConsoleClient) -
     assert visitor.get("/ui/sign-in").headers["location"] == "/ui/models"
 
 
-def test_the_cookie_of_the_console_opens_nothing_else(visitor: ConsoleClient) -> None:
+def test_the_session_cookie_is_valid_for_the_console_only(visitor: ConsoleClient) -> None:
     visitor.sign_in()
     assert visitor.get("/api/keys").status == 401
 
@@ -68,12 +68,12 @@ def test_the_cookie_of_the_console_opens_nothing_else(visitor: ConsoleClient) ->
 @pytest.mark.parametrize(
     "following", ["//evil.example", "https://evil.example", "/ui/\\evil", "/api/keys", ""]
 )
-def test_the_door_leads_into_the_console_alone(visitor: ConsoleClient, following: str) -> None:
+def test_the_sign_in_redirects_only_into_the_console(visitor: ConsoleClient, following: str) -> None:
     page = visitor.post("/ui/sign-in", {"key": KEY, "next": following})
     assert page.headers["location"] == "/ui/models"
 
 
-def test_wrong_keys_are_told_so_and_bounded_while_the_right_one_always_signs_in(
+def test_wrong_keys_are_rejected_and_limited_while_a_valid_one_signs_in(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("attempts")
@@ -96,7 +96,7 @@ def test_wrong_keys_are_told_so_and_bounded_while_the_right_one_always_signs_in(
         assert visitor.post("/ui/sign-in", {"key": KEY}).status == 303
 
 
-def test_signing_out_ends_the_session_even_for_a_copy_of_its_cookie(visitor: ConsoleClient) -> None:
+def test_signing_out_invalidates_copies_of_the_cookie(visitor: ConsoleClient) -> None:
     visitor.sign_in()
     copy = dict(visitor.cookies)
     assert visitor.post("/ui/sign-out").headers["location"] == "/ui/sign-in"
@@ -112,7 +112,7 @@ def test_a_revoked_key_ends_its_sessions(door_gate: RunningGateway, visitor: Con
 
 
 class TestForms:
-    def test_a_form_without_the_token_of_its_session_is_refused(self, visitor: ConsoleClient) -> None:
+    def test_a_form_without_the_csrf_token_is_rejected(self, visitor: ConsoleClient) -> None:
         visitor.sign_in()
         for token in ("", "x", ConsoleClient(visitor.gate).csrf):
             page = visitor.post("/ui/keys/new", {"csrf": token, "name": "stolen"})
@@ -120,7 +120,7 @@ class TestForms:
             assert "does not belong to your session" in page.words
         assert "stolen" not in visitor.get("/ui/keys").text
 
-    def test_the_token_may_come_as_a_header(self, visitor: ConsoleClient) -> None:
+    def test_the_csrf_token_may_be_a_header(self, visitor: ConsoleClient) -> None:
         visitor.sign_in()
         page = visitor.post("/ui/paste", {"csrf": "", "paste": "a/b"}, x_csrf_token=visitor.csrf)
         assert page.status == 200
@@ -131,13 +131,13 @@ class TestForms:
         assert page.status == 403
         assert "set-cookie" not in page.headers
 
-    def test_what_is_no_form_is_told_so(self, visitor: ConsoleClient) -> None:
+    def test_an_invalid_form_body_is_an_error(self, visitor: ConsoleClient) -> None:
         many = {f"f{number}": "" for number in range(300)}
         assert visitor.post("/ui/sign-in", many).status == 400
 
 
 class TestEveryPage:
-    def test_the_policy_forbids_all_that_is_not_the_gates_own(self, visitor: ConsoleClient) -> None:
+    def test_the_content_security_policy_allows_only_own_resources(self, visitor: ConsoleClient) -> None:
         visitor.sign_in()
         for path in (*PAGES, "/ui/sign-in", "/ui/nowhere"):
             headers = visitor.get(path).headers
@@ -148,7 +148,7 @@ class TestEveryPage:
             assert headers["x-content-type-options"] == "nosniff"
             assert headers["cache-control"] == "no-store"
 
-    def test_no_script_and_no_style_stands_in_a_page(self, visitor: ConsoleClient) -> None:
+    def test_pages_contain_no_inline_scripts_or_styles(self, visitor: ConsoleClient) -> None:
         visitor.sign_in()
         for path in PAGES:
             text = visitor.get(path).text
@@ -163,7 +163,7 @@ class TestEveryPage:
         texts = [page.text, *(visitor.get(f"/ui/static/{name}").text for name in files)]
         assert sum(len(text.encode()) for text in texts) < 100_000
 
-    def test_files_may_be_kept_for_ever_under_the_name_of_their_content(self, visitor: ConsoleClient) -> None:
+    def test_static_files_are_cached_forever_under_their_digest(self, visitor: ConsoleClient) -> None:
         found = visitor.get("/ui/sign-in").text.split('href="/ui/static/console.css?')[1].partition('"')[0]
         kept = visitor.get(f"/ui/static/console.css?{found}").headers
         assert kept["cache-control"] == "public, max-age=31536000, immutable"
@@ -172,14 +172,14 @@ class TestEveryPage:
         assert visitor.get("/ui/static/htmx.LICENSE").status == 404
         assert visitor.get("/ui/static/..%2fvisit.py").status == 404
 
-    def test_an_unknown_page_is_told_in_html(self, visitor: ConsoleClient) -> None:
+    def test_an_unknown_page_is_an_error_in_html(self, visitor: ConsoleClient) -> None:
         for method in (visitor.get, visitor.post):
             page = method("/ui/nowhere/at/all")
             assert page.status == 404
             assert page.headers["content-type"] == "text/html; charset=utf-8"
             assert "Not found" in page.words
 
-    def test_an_error_is_a_notice_where_htmx_asked(self, visitor: ConsoleClient) -> None:
+    def test_an_error_is_a_notice_for_htmx(self, visitor: ConsoleClient) -> None:
         visitor.sign_in()
         page = visitor.post("/ui/models/nothing/enable", hx_request="true")
         assert page.status == 404
@@ -188,7 +188,7 @@ class TestEveryPage:
 
 
 class TestPreferences:
-    def test_the_browsers_language_is_spoken_until_another_is_chosen(self, visitor: ConsoleClient) -> None:
+    def test_the_browsers_language_is_used_until_another_is_chosen(self, visitor: ConsoleClient) -> None:
         page = visitor.get("/ui/sign-in", accept_language="fa-IR,en;q=0.5")
         assert '<html lang="fa" dir="rtl"' in page.text
         assert "کلید مدیر" in page.words
@@ -201,15 +201,13 @@ class TestPreferences:
         visitor.post("/ui/preferences", {"theme": "dark", "back": "/ui/sign-in"})
         assert 'data-theme="dark"' in visitor.get("/ui/sign-in").text
 
-    def test_what_is_no_language_and_no_theme_is_not_remembered(self, visitor: ConsoleClient) -> None:
+    def test_unknown_languages_and_themes_are_not_stored(self, visitor: ConsoleClient) -> None:
         page = visitor.post("/ui/preferences", {"theme": "pink", "language": "tlh"})
         assert "set-cookie" not in page.headers
         visitor.cookies["hubgate_theme"] = "pink"
         assert 'data-theme="auto"' in visitor.get("/ui/sign-in").text
 
-    def test_an_error_is_told_in_the_readers_language_with_the_gates_words_below(
-        self, visitor: ConsoleClient
-    ) -> None:
+    def test_an_error_is_translated_with_the_english_message_as_details(self, visitor: ConsoleClient) -> None:
         visitor.sign_in()
         page = visitor.get("/ui/models/nothing/edit", accept_language="zh-CN")
         assert page.status == 404

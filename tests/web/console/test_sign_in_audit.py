@@ -1,4 +1,4 @@
-"""Who signed in, out, or tried to, and from where, stands in the audit log."""
+"""Sign-ins, sign-outs and failures are recorded in the audit log with the address."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def told(gate: RunningGateway) -> list[tuple[str, str, str]]:
     return [(line["verb"], line["who_name"], line["changes"]["address"][1]) for line in noted(gate)]
 
 
-def test_signing_in_and_out_is_noted_with_the_address(gate: RunningGateway) -> None:
+def test_signing_in_and_out_is_recorded_with_the_address(gate: RunningGateway) -> None:
     visitor = ConsoleClient(gate)
     visitor.sign_in()
     visitor.post("/ui/sign-out")
@@ -34,7 +34,7 @@ def test_signing_in_and_out_is_noted_with_the_address(gate: RunningGateway) -> N
     assert gate.admin_key not in str(noted(gate))
 
 
-def test_wrong_keys_are_noted_without_the_key_and_those_beyond_the_bound_are_not(
+def test_wrong_keys_are_recorded_without_the_key_up_to_the_limit(
     gate: RunningGateway,
 ) -> None:
     mere = gate.request("POST", "/api/keys", {"name": "app"}).json()["key"]
@@ -49,13 +49,13 @@ def test_wrong_keys_are_noted_without_the_key_and_those_beyond_the_bound_are_not
     assert mere not in str(noted(gate))
 
 
-def test_a_proxys_word_counts_where_the_operator_names_it(settings: Settings) -> None:
+def test_the_recorded_address_comes_from_a_trusted_proxy(settings: Settings) -> None:
     with RunningGateway(replace(settings, trusted_proxies="127.0.0.1")) as gate:
         ConsoleClient(gate).post("/ui/sign-in", {"key": gate.admin_key}, **{"x-forwarded-for": "192.0.2.7"})
         assert told(gate) == [("session.begin", "admin", "192.0.2.7")]
 
 
-def test_who_has_the_key_comes_in_though_the_log_cannot_be_written(gate: RunningGateway) -> None:
+def test_signing_in_works_if_the_audit_log_cannot_be_written(gate: RunningGateway) -> None:
     visitor = ConsoleClient(gate)
     database = sqlite3.connect(gate.settings.home / "hubgate.db")
     database.execute("drop table audit")

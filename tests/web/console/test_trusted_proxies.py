@@ -1,4 +1,4 @@
-"""Whose word is believed about where a request came from."""
+"""Which proxies are trusted for the address of a request."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(("trusted", "secure"), [("", False), ("127.0.0.1", True), ("10.0.0.1", False)])
-def test_a_proxy_is_believed_where_the_operator_names_it(
-    settings: Settings, trusted: str, secure: bool
-) -> None:
+def test_only_trusted_proxies_are_believed(settings: Settings, trusted: str, secure: bool) -> None:
     with RunningGateway(replace(settings, trusted_proxies=trusted)) as gate:
         form = {"key": gate.admin_key}
         page = ConsoleClient(gate).post("/ui/sign-in", form, **{"x-forwarded-proto": "https"})
@@ -26,7 +24,7 @@ def test_a_proxy_is_believed_where_the_operator_names_it(
         assert ("secure" in str(page.headers["set-cookie"]).lower()) is secure
 
 
-def test_wrong_keys_are_counted_together_whatever_address_a_stranger_claims(settings: Settings) -> None:
+def test_wrong_keys_are_counted_by_the_real_address(settings: Settings) -> None:
     with RunningGateway(settings) as gate:
         tries = (
             ConsoleClient(gate).post("/ui/sign-in", {"key": "wrong"}, **{"x-forwarded-for": f"10.0.0.{n}"})

@@ -14,20 +14,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from hubgate.web.console.languages import DEFAULT, languages
 from hubgate.web.console.static_files import static_url
 
-_API_WORDING = {
-    "GET /v1/models lists the names": "The Models page lists the names",
-    "GET /v1/models lists those that it may call": "The Keys page lists those that it may call",
-    "GET /v1/models lists them": "The Models page lists them",
-    "GET /api/connections": "The Settings page",
-    "an endpoint of source [router]": "it as Hosted Inference API",
-}
+_PAGES = {"GET /v1/models": "The Models page", "GET /api/connections": "The Settings page"}
 _FIELD = re.compile(r"\[([a-z_]+)\]")
 
 
 def in_console_words(sentence: str) -> str:
     """An English error message with the console's labels in place of API fields and routes."""
-    for api, console in _API_WORDING.items():
-        sentence = sentence.replace(api, console)
+    for route, page in _PAGES.items():
+        sentence = sentence.replace(route, page)
     return _FIELD.sub(lambda found: _labels().get(found[1], found[0]), sentence)
 
 

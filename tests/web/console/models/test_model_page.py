@@ -157,18 +157,15 @@ class TestTheAuditPage:
             "Did you mean [e5]? GET /v1/models lists the names.",
             "Did you mean [e5]? The Models page lists the names.",
         ),
-        (
-            "register an endpoint of source [router], without a URL",
-            "register it as Hosted Inference API, without",
-        ),
+        ("GET /api/connections lists them.", "The Settings page lists them."),
         ("[provider] is one of a, b.", "“Provider” is one of a, b."),
     ],
 )
-def test_no_words_of_the_api_stand_in_errors(sentence: str, words: str) -> None:
+def test_errors_name_labels_and_pages_instead_of_fields_and_routes(sentence: str, words: str) -> None:
     assert words in in_console_words(sentence)
 
 
-def test_values_of_settings_are_written_as_in_a_configuration() -> None:
+def test_settings_are_formatted_as_in_a_configuration_file() -> None:
     assert setting(None) == setting([]) == "–"
     assert setting(True) == "true"
     assert setting({"search": "query: ", "ingest": None}) == "search: query: "

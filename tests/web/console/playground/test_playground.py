@@ -1,4 +1,4 @@
-"""The playground without a browser's screen: what it asks, what it tells, how it is counted, and how streams end."""
+"""The playground over HTTP: calls, results, usage, and how streams end."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def usage(gate: RunningGateway) -> list[dict[str, Any]]:
     return [row for row in rows if row["key"]]
 
 
-def test_texts_are_compared_and_counted_as_the_consoles(visitor: ConsoleClient) -> None:
+def test_texts_are_compared_and_counted_under_the_console_key(visitor: ConsoleClient) -> None:
     visitor.gate.add("fake", dimensions=64)
     page = run(visitor, "fake", text_1="one two three", text_2="one two", text_4="other words")
     assert page.status == 200
@@ -85,7 +85,7 @@ def test_a_long_text_shows_its_chunks(visitor: ConsoleClient) -> None:
     assert "4 chunks" in page.words
 
 
-def test_a_text_that_the_model_did_not_read_to_its_end_is_marked(local_gate: RunningGateway) -> None:
+def test_a_truncated_text_is_marked(local_gate: RunningGateway) -> None:
     visitor = ConsoleClient(local_gate)
     visitor.sign_in()
     page = run(visitor, "all-minilm-l6-v2", text_1="one more word " * 200, text_2="short")
@@ -93,7 +93,7 @@ def test_a_text_that_the_model_did_not_read_to_its_end_is_marked(local_gate: Run
     assert "Truncated 1 text" in page.words
 
 
-def test_the_kind_of_the_texts_and_shorter_vectors_reach_the_model(visitor: ConsoleClient) -> None:
+def test_input_type_and_dimensions_reach_the_model(visitor: ConsoleClient) -> None:
     with lookalike("tei", name="intfloat/e5-small-v2") as server:
         visitor.gate.add("e5", url=server.url)
         assert run(visitor, "e5", text_1="hello", input_type="search").status == 200
@@ -102,7 +102,7 @@ def test_the_kind_of_the_texts_and_shorter_vectors_reach_the_model(visitor: Cons
         assert (refused.status, "Invalid request" in refused.words) == (400, True)
 
 
-def test_a_try_leaves_nothing_in_the_memory_of_vectors(visitor: ConsoleClient) -> None:
+def test_playground_calls_are_not_cached(visitor: ConsoleClient) -> None:
     with lookalike("tei") as server:
         visitor.gate.add("e5", url=server.url)
         before = len(server.posts)
@@ -121,7 +121,7 @@ def test_words_are_shown_with_their_weights(visitor: ConsoleClient) -> None:
     assert "5 more words with lower weights" in page.words
 
 
-def test_texts_are_ranked_with_the_best_first(visitor: ConsoleClient) -> None:
+def test_texts_are_ranked_by_relevance(visitor: ConsoleClient) -> None:
     with lookalike("tei", kind="reranker") as server:
         visitor.gate.add("ranks", url=server.url, task="rerank")
         page = run(
@@ -147,7 +147,7 @@ def test_texts_are_ranked_with_the_best_first(visitor: ConsoleClient) -> None:
         ("chats", {"prompt": "a"}, "which is streamed"),
     ],
 )
-def test_what_cannot_be_asked_is_said_in_the_answers_place(
+def test_invalid_input_is_an_error_in_place_of_the_result(
     visitor: ConsoleClient, chat: LookAlike, name: str, form: dict[str, str], words: str
 ) -> None:
     with lookalike("tei", kind="reranker") as server:
@@ -159,7 +159,7 @@ def test_what_cannot_be_asked_is_said_in_the_answers_place(
     assert words in page.words
 
 
-def test_an_error_of_the_model_is_told_in_the_visitors_language_and_counted(visitor: ConsoleClient) -> None:
+def test_an_error_of_the_model_is_translated_and_counted(visitor: ConsoleClient) -> None:
     with lookalike("tei") as server:
         visitor.gate.add("e5", url=server.url)
         server.fail("paused")
@@ -182,7 +182,7 @@ def test_it_works_as_a_page_without_a_script(visitor: ConsoleClient) -> None:
     assert 'class="matrix"' in page.text
 
 
-def test_a_conversation_is_streamed_with_its_parameters(visitor: ConsoleClient, chat: LookAlike) -> None:
+def test_a_chat_is_streamed_with_its_parameters(visitor: ConsoleClient, chat: LookAlike) -> None:
     visitor.gate.add("chats", url=chat.url, task="chat_completion")
     before = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
     events = streamed(
@@ -219,7 +219,7 @@ def test_a_conversation_is_streamed_with_its_parameters(visitor: ConsoleClient, 
     assert (row["key"], row["prompt_tokens"], row["completion_tokens"], row["errors"]) == ("console", 2, 4, 0)
 
 
-def test_a_text_is_gone_on_with(visitor: ConsoleClient) -> None:
+def test_a_text_is_completed(visitor: ConsoleClient) -> None:
     with lookalike("tgi", kind="base") as server:
         visitor.gate.add("writes", url=server.url, task="completion")
         page = visitor.get("/ui/models/writes/play")
@@ -247,9 +247,7 @@ def test_an_error_in_the_middle_of_a_stream_becomes_its_last_event(
     assert (row["requests"], row["errors"]) == (1, 1)
 
 
-def test_an_error_before_the_first_word_has_a_status_of_its_own(
-    visitor: ConsoleClient, chat: LookAlike
-) -> None:
+def test_an_error_before_the_first_token_has_a_status(visitor: ConsoleClient, chat: LookAlike) -> None:
     visitor.gate.add("chats", url=chat.url, task="chat_completion", token="hf_one")
     chat.fail("wrong-token")
     page = visitor.post("/ui/models/chats/play/stream", {"prompt": "a"}, hx_request="true")
@@ -258,7 +256,7 @@ def test_an_error_before_the_first_word_has_a_status_of_its_own(
     assert "<!doctype" not in page.text
 
 
-def test_who_stops_ends_the_stream_at_the_model(visitor: ConsoleClient, chat: LookAlike) -> None:
+def test_stopping_ends_the_stream_at_the_model(visitor: ConsoleClient, chat: LookAlike) -> None:
     visitor.gate.add("chats", url=chat.url, task="chat_completion")
     chat.fail("stall")
     connection = http.client.HTTPConnection(urlsplit(visitor.gate.url).netloc, timeout=30)
@@ -287,7 +285,7 @@ def test_who_stops_ends_the_stream_at_the_model(visitor: ConsoleClient, chat: Lo
         ({"prompt": "a", "messages": '[{"role":"system","content":"x"}]'}, "an unknown role"),
     ],
 )
-def test_a_message_that_cannot_be_sent_is_refused_with_its_reason(
+def test_an_invalid_message_is_rejected_with_the_reason(
     visitor: ConsoleClient, chat: LookAlike, form: dict[str, str], words: str
 ) -> None:
     visitor.gate.add("chats", url=chat.url, task="chat_completion")
@@ -296,13 +294,13 @@ def test_a_message_that_cannot_be_sent_is_refused_with_its_reason(
     assert words in page.words
 
 
-def test_a_model_that_does_not_write_streams_nothing(visitor: ConsoleClient) -> None:
+def test_a_model_that_does_not_generate_cannot_stream(visitor: ConsoleClient) -> None:
     visitor.gate.add("fake")
     page = visitor.post("/ui/models/fake/play/stream", {"text_1": "a"}, hx_request="true")
     assert (page.status, "does not generate text" in page.words) == (400, True)
 
 
-def test_nobody_tries_who_is_not_signed_in_or_whose_form_is_another_sites(gate: RunningGateway) -> None:
+def test_the_playground_requires_a_session_and_a_csrf_token(gate: RunningGateway) -> None:
     gate.add("fake")
     stranger = ConsoleClient(gate)
     assert stranger.get("/ui/models/fake/play").status == 303
@@ -313,7 +311,7 @@ def test_nobody_tries_who_is_not_signed_in_or_whose_form_is_another_sites(gate: 
     assert usage(gate) == []
 
 
-def test_the_page_proposes_texts_and_shows_the_call_for_other_clients(visitor: ConsoleClient) -> None:
+def test_the_page_has_sample_texts_and_snippets(visitor: ConsoleClient) -> None:
     visitor.gate.add("fake")
     page = visitor.get("/ui/models/fake/play")
     assert "How do I reset my password?</textarea>" in page.text
@@ -328,7 +326,7 @@ def copied(visitor: ConsoleClient, name: str, **form: str) -> str:
     return visitor.post(f"/ui/models/{name}/play/copy", form, hx_request="true").words
 
 
-def test_the_chosen_client_stays_chosen_and_is_told_what_is_in_the_form(
+def test_the_selected_client_stays_selected_and_its_snippet_follows_the_form(
     visitor: ConsoleClient, chat: LookAlike
 ) -> None:
     visitor.gate.add("fake")
@@ -348,7 +346,7 @@ def test_the_chosen_client_stays_chosen_and_is_told_what_is_in_the_form(
     assert "Fill in the form above" in copied(visitor, "chats", prompt="")
 
 
-def test_the_address_in_snippets_is_the_browsers_and_never_more_than_an_address(
+def test_snippets_use_the_browsers_address_quoted(
     visitor: ConsoleClient,
 ) -> None:
     visitor.gate.add("fake")
@@ -369,7 +367,7 @@ THOUGHTS = (
 )
 
 
-async def test_what_a_model_thinks_before_it_answers_is_kept_apart(scripted: ScriptedGateway) -> None:
+async def test_reasoning_is_separate_from_the_text(scripted: ScriptedGateway) -> None:
     await scripted.gateway.registry.register(
         Endpoint(name="thinks", task=Task.CHAT_COMPLETION, source=Source.FAKE), None
     )
@@ -389,7 +387,7 @@ async def test_what_a_model_thinks_before_it_answers_is_kept_apart(scripted: Scr
     *events, end = [
         json.loads(event.removeprefix("data: ")) for event in reply.body.decode().split("\n\n")[:-1]
     ]
-    assert events == [{"thought": "Let me "}, {"thought": "see."}, {"text": "Yes"}, {"text": "."}]
+    assert events == [{"reasoning": "Let me "}, {"reasoning": "see."}, {"text": "Yes"}, {"text": "."}]
     assert [*end] == ["end"]
     assert reply.parts == 5, "each piece is sent when it comes"
     assert scripted.script.streams[-1].closed == 1

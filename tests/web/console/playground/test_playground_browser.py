@@ -1,4 +1,4 @@
-"""The playground in a real browser: each task from the first click to its answer, and a stream while it arrives."""
+"""The playground in a real browser: each task, and streams."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_texts_are_added_removed_and_compared(opened: Screen) -> None:
     page.locator("#code").get_by_text("the fifth").wait_for()
 
 
-def test_an_answer_arrives_piece_by_piece_and_is_stopped(opened: Screen) -> None:
+def test_text_is_streamed_and_stopped(opened: Screen) -> None:
     page = opened.page
     with lookalike("vllm", kind="llm", fault="stall") as server:
         opened.gate.add("stalls", url=server.url, task="chat_completion", save_anyway=True)
@@ -143,7 +143,7 @@ def test_an_answer_arrives_piece_by_piece_and_is_stopped(opened: Screen) -> None
         assert page.evaluate("document.activeElement.id") == "prompt"
 
 
-def test_a_conversation_remembers_what_was_said(opened: Screen, models: dict[str, LookAlike]) -> None:
+def test_a_conversation_keeps_its_history(opened: Screen, models: dict[str, LookAlike]) -> None:
     page, server = opened.page, models["chats"]
     opened.go("models/chats/play")
     page.get_by_text("System prompt").first.click()
@@ -169,7 +169,7 @@ def test_a_conversation_remembers_what_was_said(opened: Screen, models: dict[str
     assert len(server.posts[-1].json["messages"]) == 2
 
 
-def test_a_new_conversation_knows_nothing_of_an_answer_that_it_broke_off(
+def test_a_new_conversation_does_not_contain_the_interrupted_reply(
     opened: Screen, models: dict[str, LookAlike]
 ) -> None:
     page, server = opened.page, models["chats"]
@@ -189,7 +189,7 @@ def test_a_new_conversation_knows_nothing_of_an_answer_that_it_broke_off(
     assert [one["content"] for one in server.posts[-1].json["messages"]] == ["third"]
 
 
-def test_an_error_in_the_middle_is_a_plain_notice_and_the_message_stays(
+def test_an_error_in_the_stream_is_a_notice_and_the_message_stays(
     opened: Screen, models: dict[str, LookAlike]
 ) -> None:
     page = opened.page
@@ -209,7 +209,7 @@ def test_an_error_in_the_middle_is_a_plain_notice_and_the_message_stays(
     assert "status of 424" in opened.errors.pop()
 
 
-def test_a_text_is_written_on_and_its_model_is_called_as_shown(opened: Screen) -> None:
+def test_a_text_is_completed_with_the_parameters_shown(opened: Screen) -> None:
     page = opened.page
     opened.go("models/writes/play")
     page.fill("#prompt", "Once upon a time")
@@ -236,7 +236,7 @@ def test_the_client_is_chosen_by_keyboard_and_its_call_copied(opened: Screen) ->
     page.wait_for_function("async () => (await navigator.clipboard.readText()).endsWith('/v1')")
 
 
-def test_a_model_is_tried_from_its_place_in_the_list(opened: Screen) -> None:
+def test_the_playground_opens_from_the_models_list(opened: Screen) -> None:
     page = opened.page
     opened.go("models")
     page.get_by_role("link", name="Try it out ranks").click()

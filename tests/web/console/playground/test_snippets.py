@@ -1,4 +1,4 @@
-"""Copy as: every snippet for curl, Python and JavaScript is run against a gate, with a key in its placeholder."""
+"""Every snippet for curl, Python and JavaScript runs against a gateway, with a key in place of the placeholder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hubgate.web.console.playground.snippets import PlaygroundCall
 
 NASTY = 'It\'s "quoted" \\ $HOME `id` {{x}} ${x}\n\tJSON\nسلام 世界 🎈 </script> \u2028 end'
-"""What breaks out of texts, of shells, of templates and of pages, where it is let."""
+"""Characters that break out of strings, shells, templates and pages if they are not quoted."""
 PARAMETERS = {
     "temperature": b"0.5",
     "top_p": b"0.9",
@@ -45,7 +45,7 @@ CALLS: dict[str, tuple[str, PlaygroundCall]] = {
     "a chat": ("chats", Chat(fields={"messages": msgspec.json.encode(SAID), **PARAMETERS})),
     "a text": ("writes", Complete(prompt=NASTY, fields=PARAMETERS)),
 }
-"""By what they are about: the endpoint, and the call."""
+"""By name: the endpoint and the call."""
 IN_THE_ANSWER = {
     "documents": "0.",
     "a query": "0.",
@@ -129,14 +129,14 @@ def test_each_fetch_runs_in_node_and_prints_the_answer(gate: RunningGateway, abo
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
 @pytest.mark.parametrize("about", ["documents", "a query", "a chat", "a text"])
-def test_each_snippet_for_hugging_faces_javascript_is_javascript(gate: RunningGateway, about: str) -> None:
+def test_each_huggingface_js_snippet_parses(gate: RunningGateway, about: str) -> None:
     # The package is not there when tests run; with it the same snippets were run by hand.
     code = written(gate, about)["huggingface_js"]
     assert run(["node", "--input-type=module", "--check", "-"], code) == ""
 
 
 @pytest.mark.parametrize("about", [about for about in CALLS if about != "a query"])
-def test_the_request_for_kibana_registers_the_gate_where_it_is_sent(gate: RunningGateway, about: str) -> None:
+def test_the_kibana_request_registers_the_gateway(gate: RunningGateway, about: str) -> None:
     """The gate itself stands in for Elasticsearch, and asks itself, as a server of Hugging Face's contract."""
     name, _ = CALLS[about]
     line, _, body = written(gate, about)["kibana"].partition("\n")
@@ -189,7 +189,7 @@ def test_the_fields_for_dify_are_those_of_its_form() -> None:
     )
 
 
-def test_what_a_client_cannot_do_it_is_not_shown_for() -> None:
+def test_clients_without_the_call_have_no_snippet() -> None:
     sparse = SnippetContext("https://g", endpoint(Task.SPARSE_EMBEDDING), SparseEmbed(texts=["a"]))
     assert [one.name for one in snippets(sparse)] == ["curl", "elasticsearch", "fetch", "kibana"]
     text = SnippetContext(
@@ -198,7 +198,7 @@ def test_what_a_client_cannot_do_it_is_not_shown_for() -> None:
     assert {one.name for one in snippets(text)}.isdisjoint({"elasticsearch", "kibana"})
 
 
-def test_the_role_of_the_texts_is_in_the_models_name() -> None:
+def test_the_input_type_is_a_suffix_of_the_model() -> None:
     for kind, name in ((InputType.SEARCH, "e5:query"), (InputType.INGEST, "e5:document"), (None, "e5")):
         assert (
             SnippetContext(
@@ -208,7 +208,7 @@ def test_the_role_of_the_texts_is_in_the_models_name() -> None:
         )
 
 
-def test_elasticsearchs_client_is_told_the_port() -> None:
+def test_elasticsearchs_client_gets_a_port() -> None:
     context = SnippetContext("https://gate.example", endpoint(Task.TEXT_EMBEDDING), Embed(texts=["a"]))
     assert 'Elasticsearch("https://gate.example:443"' in snippets(context)[2].code
     assert (
@@ -216,7 +216,7 @@ def test_elasticsearchs_client_is_told_the_port() -> None:
     )
 
 
-def test_no_line_of_the_texts_ends_the_here_document() -> None:
+def test_no_text_can_end_the_here_document() -> None:
     context = SnippetContext(
         "https://g", endpoint(Task.TEXT_EMBEDDING), Embed(texts=["JSON", "\nJSON\n", "a\r\nJSON"])
     )

@@ -1,4 +1,4 @@
-"""The geometry of charts, and the times that the usage page cuts into columns."""
+"""The geometry of charts, and the columns of the usage page."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_a_scale_ends_at_a_round_number_that_is_not_too_large(
     assert rounded_up(value, integral=counted) >= value
 
 
-def test_counted_things_have_a_scale_without_halves() -> None:
+def test_scales_of_counts_are_integers() -> None:
     for value in range(1, 5000):
         assert rounded_up(value, integral=True) % 4 == 0
 
 
-def test_stacked_bars_stand_on_one_another() -> None:
+def test_stacked_bars_are_stacked() -> None:
     chart = stacked([[2.0, 0.0], [2.0, 4.0]], integral=True)
     assert chart.scale == [4, 3, 2, 1, 0]
     assert chart.lines == [0, 25, 50, 75, 100]
@@ -49,19 +49,19 @@ def test_stacked_bars_stand_on_one_another() -> None:
     assert chart.width == 20
 
 
-def test_what_is_little_beside_the_rest_can_still_be_seen() -> None:
+def test_small_values_stay_visible() -> None:
     (path,) = stacked([[1.0, 1_000_000.0]], integral=True).paths
     heights = [float(bottom) - float(top) for bottom, top in re.findall(r"M\S+ (\S+)V([\d.]+)H", path)]
     assert heights[0] > 0.4
     assert heights[1] == HEIGHT
 
 
-def test_a_line_is_broken_where_nothing_is_known() -> None:
+def test_a_line_has_gaps_where_values_are_missing() -> None:
     chart = lines([[1.0, None, 2.0, 4.0, None, 1.0], [None] * 6])
     assert chart.paths == ["M25 50.00L35 0.00", ""]
 
 
-def test_what_stands_alone_is_a_dot() -> None:
+def test_a_single_value_is_a_dot() -> None:
     """On a first day there is one point in time, and a line through it has no length."""
     chart = lines([[1.0, None, 2.0, 4.0, None, 1.0], [None] * 6])
     assert chart.dots == ["M5 75.00h.01M55 75.00h.01", ""]
@@ -69,13 +69,13 @@ def test_what_stands_alone_is_a_dot() -> None:
     assert stacked([[4.0]], integral=True).dots == ()
 
 
-def test_a_chart_of_nothing_has_a_scale() -> None:
+def test_an_empty_chart_has_a_scale() -> None:
     assert lines([[None, None]]).scale == [4, 3, 2, 1, 0]
     assert stacked([[]], integral=True).paths == [""]
 
 
 @pytest.mark.parametrize("name", RANGES)
-def test_each_range_ends_with_the_column_that_holds_now(name: str) -> None:
+def test_each_range_ends_with_the_current_column(name: str) -> None:
     period = Period.until(NOON + 1234, RANGES[name])
     assert len(period.starts) == RANGES[name].columns
     assert period.starts[-1] <= NOON + 1234 < period.end
@@ -97,7 +97,7 @@ def test_hours_and_days_fall_into_their_columns() -> None:
     assert [one.texts for one in days[:3]] == [0, 3, 0]
 
 
-def test_days_are_named_in_utc_and_in_the_calendar_of_the_reader() -> None:
+def test_days_are_in_utc_and_in_the_readers_calendar() -> None:
     month = Period.until(NOON, RANGES["month"])
     named = {code: month.names(language)[-1] for code, language in languages().items()}
     assert named == {
@@ -109,7 +109,7 @@ def test_days_are_named_in_utc_and_in_the_calendar_of_the_reader() -> None:
     assert month.axis(languages()["fa"]) == ["۵ مهر", "۲۰ مهر", "۴ آبان"]
 
 
-def test_a_scale_of_time_has_steps_of_a_millisecond_at_least() -> None:
+def test_time_scales_have_steps_of_at_least_a_millisecond() -> None:
     """Else each step of a wait of some microseconds would be written as 0 ms."""
     assert stacked([[0.000004, 0.0]], integral=False, min_step=MILLISECOND).scale == [
         0.004,
@@ -122,7 +122,7 @@ def test_a_scale_of_time_has_steps_of_a_millisecond_at_least() -> None:
     assert lines([[2.0]], min_step=MILLISECOND).scale == [2, 1.5, 1, 0.5, 0]
 
 
-def test_scales_and_durations_are_short_and_in_the_digits_of_the_reader() -> None:
+def test_scales_and_durations_are_short_and_in_the_readers_digits() -> None:
     english, persian, chinese = (languages()[code] for code in ("en", "fa", "zh"))
     assert [english.compact(number) for number in (0, 950, 12_000, 3_400_000)] == ["0", "950", "12K", "3.4M"]
     assert chinese.compact(12_000) == "1.2万"

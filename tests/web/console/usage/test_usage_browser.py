@@ -1,4 +1,4 @@
-"""The usage page in a real browser, over a month of traffic: accessible, quiet, and filtered without a new page."""
+"""The usage page in a real browser, with a month of traffic: accessible, without errors, filtered without a reload."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_range_and_model_are_chosen_by_keyboard_without_a_new_page(opened: Scree
     assert page.evaluate("window.same") is True
 
 
-def test_time_goes_from_left_to_right_in_persian_too(browser: Browser, busy: RunningGateway) -> None:
+def test_time_runs_from_left_to_right_in_persian_too(browser: Browser, busy: RunningGateway) -> None:
     with screen(browser, busy, language="fa") as opened:
         opened.sign_in()
         opened.go("usage?range=month")
@@ -160,7 +160,7 @@ def test_time_goes_from_left_to_right_in_persian_too(browser: Browser, busy: Run
         assert boxes[0]["x"] < boxes[1]["x"]
 
 
-def test_the_csv_is_downloaded_with_the_choices_of_the_page(opened: Screen) -> None:
+def test_the_csv_uses_the_filters_of_the_page(opened: Screen) -> None:
     page = opened.page
     opened.go("usage?range=month&endpoint=reranker")
     with page.expect_download() as waiting:

@@ -1,4 +1,4 @@
-"""The usage page without a browser's screen: what it counts, its filters, its tables and its CSV."""
+"""The usage page over HTTP: its numbers, filters, tables and CSV."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_charts_are_drawn_with_the_numbers_of_each_column(visitor: ConsoleClient
     assert "style=" not in page.text
 
 
-def test_the_latency_is_that_of_interactive_calls_and_bulk_has_its_own(visitor: ConsoleClient) -> None:
+def test_latency_is_of_interactive_calls_and_bulk_is_separate(visitor: ConsoleClient) -> None:
     assert "Bulk calls" not in visitor.get("/ui/usage?endpoint=fake").words
     body = {"model": "fake", "input": "d"}
     visitor.gate.request("POST", "/v1/embeddings", body, headers={"X-Hubgate-Class": "bulk"})
@@ -70,13 +70,13 @@ def test_the_latency_is_that_of_interactive_calls_and_bulk_has_its_own(visitor: 
     assert row["bulk_p99"] == row["bulk_slowest"] > 0
 
 
-def test_errors_are_told_by_their_cause_in_the_visitors_language(visitor: ConsoleClient) -> None:
+def test_errors_are_listed_by_cause_in_the_readers_language(visitor: ConsoleClient) -> None:
     assert "The endpoint is paused 1" in visitor.get("/ui/usage").words
     visitor.cookies["hubgate_language"] = "zh"
     assert "端点已暂停 1" in visitor.get("/ui/usage").words
 
 
-def test_it_is_told_by_model_and_by_key(visitor: ConsoleClient) -> None:
+def test_usage_is_shown_by_model_and_by_key(visitor: ConsoleClient) -> None:
     page = visitor.get("/ui/usage")
     rows = re.findall(
         r'<bdi class="name" dir="ltr">([^<]+)</bdi></th>\s*<td[^>]*><span class="with-bar">(\d+)<', page.text
@@ -84,7 +84,7 @@ def test_it_is_told_by_model_and_by_key(visitor: ConsoleClient) -> None:
     assert rows == [("e5", "4"), ("fake", "1"), ("dify", "4"), ("admin", "1")]
 
 
-def test_filters_leave_the_rest_out(visitor: ConsoleClient) -> None:
+def test_filters_apply(visitor: ConsoleClient) -> None:
     assert headlines(visitor.get("/ui/usage?endpoint=fake"))["requests"] == "1"
     keys = visitor.gate.request("GET", "/api/keys").json()["keys"]
     dify = next(key["id"] for key in keys if key["name"] == "dify")
@@ -103,7 +103,7 @@ def test_every_range_has_the_same_total(visitor: ConsoleClient, name: str) -> No
     assert headlines(visitor.get(f"/ui/usage?range={name}"))["requests"] == "5"
 
 
-def test_htmx_gets_what_is_below_the_filters(visitor: ConsoleClient) -> None:
+def test_htmx_gets_all_but_the_filters(visitor: ConsoleClient) -> None:
     part = visitor.get("/ui/usage?range=day", hx_request="true")
     assert "<form" not in part.text
     assert headlines(part)["requests"] == "5"
@@ -117,7 +117,7 @@ def test_persian_readers_see_their_digits_and_their_calendar(visitor: ConsoleCli
     assert 'class="chart" dir="ltr"' in page.text, "time goes from left to right"
 
 
-def test_the_csv_has_a_row_for_what_is_asked(visitor: ConsoleClient) -> None:
+def test_the_csv_has_a_row_per_group(visitor: ConsoleClient) -> None:
     page = visitor.get("/ui/usage.csv?table=all&range=day")
     assert page.headers["content-type"] == "text/csv; charset=utf-8"
     assert page.headers["content-disposition"] == 'attachment; filename="usage-day-hour-endpoint-key.csv"'
@@ -130,7 +130,7 @@ def test_the_csv_has_a_row_for_what_is_asked(visitor: ConsoleClient) -> None:
     assert {row["key_name"]: row["requests"] for row in by_key if row["key"]} == {"admin": "1"}
 
 
-def test_a_gate_that_nobody_used_says_so(gate: RunningGateway) -> None:
+def test_a_gateway_without_requests_shows_an_empty_state(gate: RunningGateway) -> None:
     visitor = ConsoleClient(gate)
     visitor.sign_in()
     page = visitor.get("/ui/usage?range=nonsense")
@@ -138,7 +138,7 @@ def test_a_gate_that_nobody_used_says_so(gate: RunningGateway) -> None:
     assert 'value="week" checked' in page.text
 
 
-def test_what_the_playground_asks_is_counted_for_the_console(gate: RunningGateway) -> None:
+def test_playground_calls_are_counted_under_the_console_key(gate: RunningGateway) -> None:
     gate.add("fake")
     visitor = ConsoleClient(gate)
     visitor.sign_in()
@@ -146,5 +146,5 @@ def test_what_the_playground_asks_is_counted_for_the_console(gate: RunningGatewa
     assert headlines(visitor.get("/ui/usage?key=console"))["requests"] == "1"
 
 
-def test_nobody_sees_it_who_is_not_signed_in(gate: RunningGateway) -> None:
+def test_it_requires_a_session(gate: RunningGateway) -> None:
     assert [ConsoleClient(gate).get(path).status for path in ("/ui/usage", "/ui/usage.csv")] == [303, 303]

@@ -127,7 +127,7 @@ class PlaygroundPage:
 
 
 def _request_context(context: PageContext, endpoint: Endpoint) -> RequestContext:
-    """The request's request_context, by which it is counted as a call of any application is."""
+    """The request, set up so that it is counted like any application's call."""
     request_context = context_of(context.request.scope)
     request_context.key, request_context.is_call = CONSOLE, True
     request_context.endpoint = endpoint.name
