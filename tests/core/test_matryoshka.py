@@ -98,12 +98,12 @@ async def test_where_the_models_dimensions_are_not_known_the_server_decides() ->
 @pytest.mark.parametrize(
     ("model", "asked", "says"),
     [
-        (GEMMA, 100, "trained to be cut to 128 or 256 or 512"),
-        (GEMMA, 769, "gives vectors of 768 dimensions"),
+        (GEMMA, 100, "trained to be truncated to 128 or 256 or 512"),
+        (GEMMA, 769, "returns vectors of 768 dimensions"),
         (GEMMA, 0, "cannot be 0"),
         (NOMIC, 63, "any number of dimensions from 64 to 767"),
-        ("BAAI/bge-m3", 512, r"\[BAAI/bge-m3\] gives vectors of 768 dimensions and is not known"),
-        (None, 512, "the model gives vectors of 768 dimensions and is not known"),
+        ("BAAI/bge-m3", 512, r"\[BAAI/bge-m3\] returns vectors of 768 dimensions and is not known"),
+        (None, 512, "the model returns vectors of 768 dimensions and is not known"),
     ],
 )
 async def test_any_other_size_is_refused_with_the_reason_and_what_is_possible(

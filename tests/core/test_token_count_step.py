@@ -55,10 +55,10 @@ def vectors(
 
 
 async def counted(
-    result: Vectors, *, limit: int | None = None, prompt_name: str | None = None, may_cut: bool = True
+    result: Vectors, *, limit: int | None = None, prompt_name: str | None = None, may_truncate: bool = True
 ) -> tuple[Vectors, Words]:
     words = Words()
-    counting = TokenCountStep(answering(result)(), words, limit=limit, may_cut=may_cut)
+    counting = TokenCountStep(answering(result)(), words, limit=limit, may_truncate=may_truncate)
     got = await counting(Embed(texts=TEXTS, prompt_name=prompt_name))
     assert isinstance(got, Vectors)
     return got, words
@@ -86,7 +86,7 @@ async def test_what_the_engine_says_of_cut_texts_stands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "limit", "may_cut"),
+    ("result", "limit", "may_truncate"),
     [
         (vectors(tokens=99, exact=True, truncated=1), 3, True),
         (vectors(tokens=99, exact=True), None, True),
@@ -95,9 +95,9 @@ async def test_what_the_engine_says_of_cut_texts_stands() -> None:
     ids=["the server tells of cuts", "no limit is known", "the server refuses what is too long"],
 )
 async def test_an_exact_result_is_passed_on_as_it_is_and_nothing_is_counted(
-    result: Vectors, limit: int | None, may_cut: bool
+    result: Vectors, limit: int | None, may_truncate: bool
 ) -> None:
-    got, words = await counted(result, limit=limit, may_cut=may_cut)
+    got, words = await counted(result, limit=limit, may_truncate=may_truncate)
     assert got is result
     assert words.asked == []
 

@@ -75,7 +75,7 @@ def test_where_no_dimensions_are_known_any_are_good() -> None:
 def test_a_server_that_ignores_the_dimensions_asked_for_is_told_from_a_changed_one() -> None:
     call = Embed(texts=["a"], dimensions=1)
     returned(json_vectors(b"[1]"), call)
-    with pytest.raises(HubgateError, match="2 dimensions where 1 were asked for") as refusal:
+    with pytest.raises(HubgateError, match="2 dimensions where 1 were requested") as refusal:
         returned(json_vectors(b"[1,2]"), call)
     assert not isinstance(refusal.value, EndpointChanged)
 

@@ -1,4 +1,4 @@
-"""Remembering vectors, text by text."""
+"""The vector cache: one entry a text."""
 
 from __future__ import annotations
 
@@ -18,69 +18,69 @@ from hubgate.domain.errors import StoreFailed
 from hubgate.domain.ports import Handler, VectorCache
 
 _OVERHEAD = 400
-"""Bytes that an entry takes beside its vector: key, objects and their places in the table."""
-_STEMS = 64
-"""Of so many sets of options the hashed beginning of their keys is kept."""
+"""Bytes of an entry besides its vector: the key, the objects and their table slots."""
+_MAX_KEY_PREFIXES = 64
+"""How many sets of options keep the hash state of their key prefix."""
 
 _logger = logging.getLogger(__name__)
 
 
 class CacheStep:
-    """Asks only for texts whose vectors are not remembered, and for each of them once.
+    """A pipeline step that requests only texts that are not cached, and each of them once.
 
     `hits` and `misses` count texts. A call with `cached=False` neither reads nor writes the cache.
 
     Args:
-        answer: what computes vectors; those it returns are kept, so it must have checked them.
-        cache: where they are kept, maybe beside those of other models.
-        identity: all that makes this model's vectors what they are and is not in the call: model, revision, pooling,
-            precision and the like. Endpoints of equal identity share their vectors; no others do.
-        secret: at most 64 bytes. Who has the cache's file without it cannot find out which texts are in there.
+        handler: computes vectors. They are cached, so it must have checked them.
+        cache: may also hold vectors of other models.
+        identity: everything that determines this model's vectors and is not in the call: model, revision, pooling,
+            precision and so on. Endpoints of equal identity share their vectors; no others do.
+        secret: at most 64 bytes. Without it, the cache's file does not reveal which texts are in it.
     """
 
     def __init__(
-        self, answer: Handler, cache: VectorCache, *, identity: Sequence[str | None], secret: bytes = b""
+        self, handler: Handler, cache: VectorCache, *, identity: Sequence[str | None], secret: bytes = b""
     ) -> None:
-        self._answer = answer
+        self._handler = handler
         self._cache = cache
         self._identity = list(identity)
         self._secret = secret
-        self._stem = lru_cache(_STEMS)(self._hashed)
+        self._prefix = lru_cache(_MAX_KEY_PREFIXES)(self._hash_prefix)
         self.hits = 0
         self.misses = 0
 
     async def __call__(self, call: Call) -> Result:
-        """Answer one call. With nothing remembered of it, the result is the upstream's own."""
+        """If nothing is cached, the result is the upstream's own."""
         if not isinstance(call, Embed) or not call.cached:
-            return await self._answer(call)
+            return await self._handler(call)
         keys = self._keys(call)
         known = dict(await self._cache.get_many(list(dict.fromkeys(keys))))
         missing = {key: text for key, text in zip(keys, call.texts, strict=True) if key not in known}
         self.hits += len(keys) - len(missing)
         self.misses += len(missing)
         if not missing:
-            return _assembled([known[key] for key in keys])
-        ask = call if len(missing) == len(keys) else replace(call, texts=list(missing.values()))
-        answered = cast("Vectors", await self._answer(ask))
-        fresh = dict(zip(missing, _entries(answered, ask.texts), strict=True))
+            return _assemble([known[key] for key in keys])
+        request = call if len(missing) == len(keys) else replace(call, texts=list(missing.values()))
+        answered = cast("Vectors", await self._handler(request))
+        fresh = dict(zip(missing, _entries(answered, request.texts), strict=True))
         await self._cache.put_many(fresh)
-        if ask is call:
+        if request is call:
             return answered
         known |= fresh
-        whole = _assembled([known[key] for key in keys])
+        whole = _assemble([known[key] for key in keys])
         return replace(whole, warnings=answered.warnings, waited=answered.waited)
 
     def _keys(self, call: Embed) -> list[bytes]:
-        """A digest for each text; the JSON array in front ends where it ends, so no two can be confused."""
-        stem = self._stem(call.options)
+        """A digest for each text. The JSON array before the text delimits itself, so keys are unambiguous."""
+        prefix = self._prefix(call.options)
         keys = []
         for text in call.texts:
-            digest = stem.copy()
+            digest = prefix.copy()
             digest.update(text.encode("utf-8", "surrogatepass"))
             keys.append(digest.digest())
         return keys
 
-    def _hashed(self, options: tuple[object, ...]) -> hashlib.blake2b:
+    def _hash_prefix(self, options: tuple[object, ...]) -> hashlib.blake2b:
         start = json.dumps([self._identity, options]).encode()
         return hashlib.blake2b(start, digest_size=32, key=self._secret)
 
@@ -95,7 +95,7 @@ def _entries(vectors: Vectors, texts: Sequence[str]) -> list[CachedVector]:
     ]
 
 
-def _assembled(entries: Sequence[CachedVector]) -> Vectors:
+def _assemble(entries: Sequence[CachedVector]) -> Vectors:
     tokens = [entry.tokens for entry in entries if entry.tokens is not None]
     flags = [entry.truncated for entry in entries if entry.truncated is not None]
     tokens_known, flags_known = len(tokens) == len(entries), len(flags) == len(entries)
@@ -115,14 +115,14 @@ def _assembled(entries: Sequence[CachedVector]) -> Vectors:
 
 
 class MemoryCache:
-    """The vectors used last, in at most `most_bytes` of memory, in front of a slower cache if there is one.
+    """The most recently used vectors, in at most `max_bytes` of memory, in front of a slower cache.
 
-    What is behind is a help, not a need: where it fails, the vector is computed anew.
+    If the slower cache fails, vectors are computed again.
     """
 
-    def __init__(self, most_bytes: int, behind: VectorCache | None = None) -> None:
-        self._most_bytes = most_bytes
-        self._behind = behind
+    def __init__(self, max_bytes: int, backing: VectorCache | None = None) -> None:
+        self._max_bytes = max_bytes
+        self._backing = backing
         self._vectors: OrderedDict[bytes, CachedVector] = OrderedDict()
         self.bytes = 0
 
@@ -130,31 +130,30 @@ class MemoryCache:
         return len(self._vectors)
 
     async def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, CachedVector]:
-        """Those that are remembered."""
         found = {key: self._vectors[key] for key in keys if key in self._vectors}
         for key in found:
             self._vectors.move_to_end(key)
-        if self._behind and len(found) < len(keys):
+        if self._backing and len(found) < len(keys):
             try:
-                deeper = await self._behind.get_many([key for key in keys if key not in found])
+                backed = await self._backing.get_many([key for key in keys if key not in found])
             except StoreFailed as error:
                 _logger.warning("the vector cache cannot be read: %s", error)
             else:
-                self._keep(deeper)
-                found |= deeper
+                self._keep(backed)
+                found |= backed
         return found
 
     async def put_many(self, vectors: Mapping[bytes, CachedVector]) -> None:
-        """Remember these; those not used for longest go when there is no room."""
+        """Store vectors. Those unused for longest are evicted."""
         self._keep(vectors)
-        if self._behind:
+        if self._backing:
             try:
-                await self._behind.put_many(vectors)
+                await self._backing.put_many(vectors)
             except StoreFailed as error:
                 _logger.warning("the vector cache cannot be written: %s", error)
 
     def clear(self) -> None:
-        """Forget all that is in memory."""
+        """Delete the vectors in memory."""
         self._vectors.clear()
         self.bytes = 0
 
@@ -164,7 +163,7 @@ class MemoryCache:
             self.bytes -= _size(former) if former else 0
             self._vectors[key] = vector
             self.bytes += _size(vector)
-        while self.bytes > self._most_bytes:
+        while self.bytes > self._max_bytes:
             self.bytes -= _size(self._vectors.popitem(last=False)[1])
 
 

@@ -1,4 +1,4 @@
-"""Work on large data, in a thread, so that the event loop goes on."""
+"""Work on large data, in a thread, so that it does not block the event loop."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 LARGE_BYTES = 1 << 20
-"""Up to here JSON is read and written in a few milliseconds, and a thread would cost more than it saves."""
+"""Up to this size JSON takes a few milliseconds, and a thread would cost more than it saves."""
 _WORKER = ThreadPoolExecutor(1, thread_name_prefix="large-data")
-"""One thread: parsers hold the interpreter lock, and several of them would pass it to one another."""
+"""One thread: parsers hold the interpreter lock, so several threads would only pass it around."""
 
 
 def total(items: Sequence[bytes]) -> int:
-    """The bytes of all items together."""
+    """The size of all items in bytes."""
     return sum(map(len, items))
 
 
 async def off_loop(size: int, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Do work on about `size` bytes: here if they are few, in a thread if they are many."""
+    """Do work on about `size` bytes: in a thread if they are many."""
     if size <= LARGE_BYTES:
         return work(*args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(_WORKER, partial(work, *args, **kwargs))

@@ -1,6 +1,7 @@
-"""What asymmetric models want before a text, by family: a fact a row, from the model card that it names.
+"""The prefixes that asymmetric models expect before a text.
 
-A model's own `prompts` file wins over this table, and the operator over both. A family that is not here gets nothing.
+Each row of the table is a family of models, with the model card that it is from. A model's own prompts win over this
+table, and the operator's settings over both. Other families get no prefix.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ _WEB_SEARCH = "Instruct: Given a web search query, retrieve relevant passages th
 
 class _Row(NamedTuple):
     pattern: str
-    """Matched against the lower-case repository id, at the start of its last part."""
+    """Matches the start of the lower-case name, without the owner."""
     query: str
     document: str
     classification: str
     clustering: str
     card: str
-    """The repository whose card or `config_sentence_transformers.json` says so."""
+    """The repository of the card or the `config_sentence_transformers.json`."""
 
 
 _TABLE = (
@@ -58,7 +59,7 @@ _TABLE = (
     ),
 )  # fmt: skip
 
-# Names under which sentence-transformers configurations keep their prompts, the commonest first.
+# The names of prompts in sentence-transformers configurations, the most common first.
 _NAMES = {
     InputType.SEARCH: ("query", "retrieval.query", "search_query", "Retrieval-query"),
     InputType.INGEST: ("document", "passage", "retrieval.passage", "search_document", "Retrieval-document"),
@@ -68,22 +69,22 @@ _NAMES = {
 
 
 def family_prefixes(model: str | None) -> Mapping[InputType, str]:
-    """The prefixes of a model's family by its Hub id or its folder's name; empty where none are known."""
+    """The prefixes of a model's family; empty if unknown. `model` is the Hub id or the name of the folder."""
     name = (model or "").rstrip("/").rsplit("/", 1)[-1].lower()
     for row in _TABLE:
         if re.match(row.pattern, name):
-            every = {
+            prefixes = {
                 InputType.SEARCH: row.query,
                 InputType.INGEST: row.document,
                 InputType.CLASSIFICATION: row.classification,
                 InputType.CLUSTERING: row.clustering,
             }
-            return {kind: prefix for kind, prefix in every.items() if prefix}
+            return {kind: prefix for kind, prefix in prefixes.items() if prefix}
     return {}
 
 
 def prefixes_from_prompts(prompts: Mapping[str, str]) -> Mapping[InputType, str]:
-    """The prefixes that a model's own `prompts` name, by the names in use for each kind of text."""
+    """The prefixes among a model's own `prompts`, by the usual names for each input type."""
     found = {}
     for kind, names in _NAMES.items():
         for name in names:
@@ -94,26 +95,25 @@ def prefixes_from_prompts(prompts: Mapping[str, str]) -> Mapping[InputType, str]
 
 
 class PrefixStep:
-    """An answer whose texts get the prefix of their input type.
+    """A pipeline step that adds the prefix of the call's input type to each text.
 
-    A text that bears one of the model's prefixes already is left as it is: some clients add them themselves. A call
-    without an input type, or with a prompt name for the server, is left alone too.
+    A text that already starts with one of the model's prefixes is not changed: some clients add them themselves.
+    Neither is a call without an input type, or with a prompt name for the server.
     """
 
-    def __init__(self, answer: Handler, prefixes: Mapping[InputType, str]) -> None:
-        self._answer = answer
+    def __init__(self, handler: Handler, prefixes: Mapping[InputType, str]) -> None:
+        self._handler = handler
         self._prefixes = dict(prefixes)
         self._known = tuple(filter(None, prefixes.values()))
 
     async def __call__(self, call: Call) -> Result:
-        """Answer one call."""
         if isinstance(call, Embed) and call.prompt_name is None and call.input_type is not None:
-            # What is left of the input type says nothing more: calls with the same texts may be joined and cached.
-            call = replace(call, texts=self.prefixed(call.texts, call.input_type), input_type=None)
-        return await self._answer(call)
+            # The input type has no further effect: without it, calls with equal texts can be joined and cached.
+            call = replace(call, texts=self.add_prefixes(call.texts, call.input_type), input_type=None)
+        return await self._handler(call)
 
-    def prefixed(self, texts: Sequence[str], kind: InputType | None) -> Sequence[str]:
-        """The texts as the model reads them, if they are of this type."""
+    def add_prefixes(self, texts: Sequence[str], kind: InputType | None) -> Sequence[str]:
+        """The texts as the model reads them."""
         prefix = self._prefixes.get(kind) if kind else None
         if not prefix:
             return texts

@@ -1,4 +1,4 @@
-"""Cutting one reply into the shares of several calls, and joining several replies into one."""
+"""Splitting one result among several calls, and joining several results into one."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import Encoding, Scores, SparseVectors, Vectors
 
 BYTES_PER_TOKEN = 3
-"""Elasticsearch reckons with three characters; English has about four bytes a token, Chinese about three."""
+"""English has about four bytes a token, Chinese about three. Elasticsearch estimates three characters."""
 
 _T = TypeVar("_T")
 P = TypeVar("P", bound=Scores | SparseVectors)
 
 
 def utf8_size(text: str) -> int:
-    """The bytes of a text in UTF-8: what it costs to send, and the basis for guessing its tokens."""
+    """The size of a text in UTF-8, from which its tokens are estimated."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def estimate_tokens(utf8_size: int, *, texts: int) -> int:
-    """Tokens of so many texts that weigh so much together, rather too many than too few."""
-    return max(texts, -(-utf8_size // BYTES_PER_TOKEN))
+def estimate_tokens(size: int, *, texts: int) -> int:
+    """The tokens of texts of `size` bytes together, rather too many than too few."""
+    return max(texts, -(-size // BYTES_PER_TOKEN))
 
 
 def fill_text_counts(vectors: Vectors, weights: Sequence[int]) -> Vectors:
-    """The same vectors with what is known of each text filled in.
+    """The same vectors with the counts of each text filled in, as far as they are known.
 
-    Where the engine gave only a total of tokens it is divided by weight, and no longer exact; whose text was cut is
-    known from a total only if that is none or all.
+    If the engine returned only a total of tokens, it is divided by weight and no longer exact. Which texts were
+    truncated follows from a total only if that is none or all.
     """
     tokens, exact, flags = vectors.text_tokens, vectors.exact, vectors.text_truncated
     if tokens is None and vectors.tokens is not None:
@@ -42,7 +42,7 @@ def fill_text_counts(vectors: Vectors, weights: Sequence[int]) -> Vectors:
 
 
 def split_vectors(vectors: Vectors, lengths: Sequence[int], waited: Sequence[float]) -> list[Vectors]:
-    """Cut itemized vectors into shares of so many texts each, of calls that waited so long."""
+    """Split vectors with text counts: `lengths` and `waited` are the texts and the waiting time of each call."""
     shares, stop = [], 0
     for length, seconds in zip(lengths, waited, strict=True):
         start, stop = stop, stop + length
@@ -65,7 +65,7 @@ def split_vectors(vectors: Vectors, lengths: Sequence[int], waited: Sequence[flo
 
 
 def join_vectors(shares: Sequence[Vectors]) -> Vectors:
-    """One result of several, in their order. What one of them does not know, the whole does not."""
+    """Join results in order. What is unknown in one of them is unknown in the whole."""
     if len(shares) == 1:
         return shares[0]
     encoding = shares[0].encoding
@@ -87,7 +87,7 @@ def join_vectors(shares: Sequence[Vectors]) -> Vectors:
 
 
 def split_items(result: P, weights: Sequence[Sequence[int]], waited: Sequence[float]) -> list[P]:
-    """`split_vectors` for results that know nothing of each text but its item: the weights of each call's texts divide them."""
+    """`split_vectors` for results without text counts: tokens are divided by the weights of the texts."""
     tokens: Sequence[int | None] = [result.tokens] * len(weights)
     if len(weights) > 1 and result.tokens is not None:
         tokens = _divided(result.tokens, [sum(parts) + len(parts) - 1 for parts in weights])
@@ -100,7 +100,7 @@ def split_items(result: P, weights: Sequence[Sequence[int]], waited: Sequence[fl
 
 
 def join_items(shares: Sequence[P]) -> P:
-    """`join_vectors` for the same results."""
+    """`join_vectors` for results without text counts."""
     if len(shares) == 1:
         return shares[0]
     items: dict[str, Any] = {"items": list(chain.from_iterable(share.items for share in shares))}
@@ -114,10 +114,8 @@ def join_items(shares: Sequence[P]) -> P:
 
 
 def _divided(total: int, weights: Sequence[int]) -> list[int]:
-    """A total in whole parts by weight; the parts sum to the total."""
-    sums = list(
-        accumulate(each + 1 for each in weights)
-    )  # an empty text counts too: special tokens are tokens
+    """Divide a total by weight into whole numbers that sum to it."""
+    sums = list(accumulate(each + 1 for each in weights))  # an empty text has special tokens
     bounds = [total * done // sums[-1] for done in sums]
     return [bound - before for before, bound in zip([0, *bounds], bounds, strict=False)]
 

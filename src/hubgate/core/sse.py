@@ -1,7 +1,6 @@
-"""Reading text/event-stream: from bytes, cut anywhere, to the payloads of the events that are complete.
+"""Parsing text/event-stream: from chunks of bytes to the payloads of complete events.
 
-Only `data` matters: models' servers say everything in it, errors too. What a server writes between events (comments,
-`event:`, `id:`) is passed over.
+Only `data` matters: model servers send everything in it, including errors. Comments, `event:` and `id:` are ignored.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ _DONE = b"[DONE]"
 
 
 class SseParser:
-    """Reads one stream.
+    """Parses one stream.
 
-    Whole events of one line, as nearly all are, cost one split together; others are read line by line.
+    Chunks of whole one-line events, which nearly all are, are parsed with one split; others line by line.
 
     Args:
         max_event_bytes: an event that is larger is an error.
@@ -24,13 +23,13 @@ class SseParser:
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max_event_bytes = max_event_bytes
-        self._begun: list[bytes] = []
-        """The pieces of an event whose end has not come."""
+        self._pieces: list[bytes] = []
+        """The pieces of an unfinished event."""
         self._size = 0
         self._first = True
         self._after_return = False
         self.done = False
-        """Whether `[DONE]` has come; what follows it is not read."""
+        """Whether `[DONE]` was received; what follows it is ignored."""
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The payloads of the events that end in this chunk, without empty ones and without `[DONE]`.
@@ -39,37 +38,37 @@ class SseParser:
             UpstreamUnreadable: an event is larger than the bound.
         """
         if b"\r" in chunk or self._after_return:
-            chunk = self._with_one_kind_of_line_end(chunk)
-        begun = self._begun
-        if not begun and chunk[:6] == b"data: " and chunk[-2:] == b"\n\n" and not self.done:
+            chunk = self._normalize_line_ends(chunk)
+        pieces = self._pieces
+        if not pieces and chunk[:6] == b"data: " and chunk[-2:] == b"\n\n" and not self.done:
             payloads = chunk[6:-2].split(b"\n\ndata: ")
             if chunk.count(b"\n") == 2 * len(payloads):
                 self._first = False
                 return self._until_done(payloads)
-        if b"\n\n" not in chunk and not (begun and begun[-1].endswith(b"\n") and chunk.startswith(b"\n")):
+        if b"\n\n" not in chunk and not (pieces and pieces[-1].endswith(b"\n") and chunk.startswith(b"\n")):
             self._keep(chunk)
             return []
-        if begun:
-            begun.append(chunk)
-            chunk = b"".join(begun)
+        if pieces:
+            pieces.append(chunk)
+            chunk = b"".join(pieces)
         *events, unfinished = chunk.split(b"\n\n")
-        self._begun, self._size = [], 0
+        self._pieces, self._size = [], 0
         self._keep(unfinished)
         return self._payloads(events)
 
     def end(self) -> list[bytes]:
-        """The payload of a last event whose empty line never came, when the stream has ended as it should."""
-        event, self._begun, self._size = b"".join(self._begun), [], 0
+        """The payload of a last event without its empty line, at the end of a stream that ended cleanly."""
+        event, self._pieces, self._size = b"".join(self._pieces), [], 0
         return self._payloads([event])
 
     def _keep(self, piece: bytes) -> None:
         if piece:
-            self._begun.append(piece)
+            self._pieces.append(piece)
             self._size += len(piece)
         if self._size > self._max_event_bytes:
             raise UpstreamUnreadable(
                 f"The server sent one event of more than {self._max_event_bytes} bytes.",
-                remedy="Look at its log: no model says as much at once.",
+                remedy="Check the server's log: models do not generate that much at once.",
             )
 
     def _payloads(self, events: list[bytes]) -> list[bytes]:
@@ -87,7 +86,7 @@ class SseParser:
             del payloads[payloads.index(_DONE) :]
         return [payload for payload in payloads if payload] if b"" in payloads else payloads
 
-    def _with_one_kind_of_line_end(self, chunk: bytes) -> bytes:
+    def _normalize_line_ends(self, chunk: bytes) -> bytes:
         if self._after_return and chunk:
             chunk = chunk.removeprefix(b"\n")
             self._after_return = False
@@ -97,6 +96,6 @@ class SseParser:
 
 
 def _data(event: bytes) -> bytes:
-    """The data lines of an event, with one space after the colon left out, as the standard wants."""
+    """The data lines of an event, without the space after the colon."""
     lines = [line.partition(b":") for line in event.split(b"\n")]
     return b"\n".join(value.removeprefix(b" ") for name, _, value in lines if name == b"data")

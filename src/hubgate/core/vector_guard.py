@@ -1,4 +1,4 @@
-"""Checking every vector before anybody uses or keeps it."""
+"""Checking every vector before it is used or cached."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from hubgate.domain.ports import Handler
 
 
 class VectorGuard:
-    """Lets through only as many vectors as texts, of the registered dimensions, of finite numbers.
+    """A pipeline step that rejects results without one vector a text, of the right dimensions and of finite numbers.
 
     Args:
-        answer: what is not trusted.
-        dimensions: those of the registered model; `None` if they are not known.
+        handler: of an untrusted server.
+        dimensions: of the registered model; `None` if unknown.
     """
 
-    def __init__(self, answer: Handler, *, dimensions: int | None) -> None:
-        self._answer = answer
+    def __init__(self, handler: Handler, *, dimensions: int | None) -> None:
+        self._handler = handler
         self._dimensions = dimensions
 
     async def __call__(self, call: Call) -> Result:
-        """Answer one call.
+        """Check the vectors of a reply.
 
         Raises:
-            EndpointChanged: the vectors are of another model's dimensions.
-            UpstreamUnreadable: they are not one a text, or hold what is no finite number.
+            EndpointChanged: the vectors have the dimensions of another model.
+            UpstreamUnreadable: there is not one for each text, or a number is not finite.
         """
-        result = await self._answer(call)
+        result = await self._handler(call)
         if isinstance(call, Embed) and isinstance(result, Vectors):
             self._check(call, result)
         return result
@@ -37,17 +37,19 @@ class VectorGuard:
         if len(vectors.items) != len(call.texts):
             raise wrong_count(len(vectors.items), len(call.texts))
         expected = call.dimensions or self._dimensions
-        seen = {vectors.dimensions} if vectors.dimensions is not None else _look_at(vectors)
+        seen = {vectors.dimensions} if vectors.dimensions is not None else _inspect(vectors)
         for found in seen:
             if expected is not None and found != expected:
-                raise _not_asked_for(found, expected) if call.dimensions else _changed(found, expected)
+                raise (
+                    _wrong_dimensions(found, expected) if call.dimensions else _model_changed(found, expected)
+                )
 
 
-def _look_at(vectors: Vectors) -> set[int]:
-    """The dimensions of vectors that nobody has looked at; all their numbers are finite.
+def _inspect(vectors: Vectors) -> set[int]:
+    """The dimensions of the vectors.
 
     Raises:
-        UpstreamUnreadable: they are not.
+        UpstreamUnreadable: a number is not finite.
     """
     for item in vectors.items:
         if not (is_finite(item) if vectors.encoding is Encoding.F32 else is_flat(item.strip())):
@@ -57,17 +59,17 @@ def _look_at(vectors: Vectors) -> set[int]:
     return {dimensions(item, vectors.encoding) for item in vectors.items}
 
 
-def _changed(found: int, registered: int) -> EndpointChanged:
+def _model_changed(found: int, registered: int) -> EndpointChanged:
     return EndpointChanged(
         f"The model's server returned vectors of {found} dimensions; the endpoint was registered with {registered}.",
-        remedy="Another model runs there now. Vectors of two models cannot be compared: run the former model again, "
-        "or register the new one and embed all documents anew.",
+        remedy="Another model runs there now. Vectors of two models cannot be compared: run the registered model again, "
+        "or register the new one and re-embed all documents.",
     )
 
 
-def _not_asked_for(found: int, asked: int) -> UpstreamUnreadable:
+def _wrong_dimensions(found: int, requested: int) -> UpstreamUnreadable:
     return UpstreamUnreadable(
-        f"The model's server returned vectors of {found} dimensions where {asked} were asked for.",
-        remedy="This server or model cannot shorten vectors: leave `dimensions` out.",
+        f"The model's server returned vectors of {found} dimensions where {requested} were requested.",
+        remedy="This server or model cannot shorten vectors: omit `dimensions`.",
         cause=Cause.DIMENSIONS_CHANGED,
     )

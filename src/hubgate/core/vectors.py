@@ -1,7 +1,7 @@
 """Arithmetic on the bytes of vectors (`domain.calls.Vectors`), without numpy.
 
-A vector is either the bytes of a flat JSON array of numbers, or little-endian float32 ("f32"). What is asked of
-every reply (how many numbers, are they finite) never makes a Python float; only a change of form does, once.
+A vector is either the bytes of a flat JSON array of numbers, or little-endian float32 ("f32"). The checks of every
+reply (how many numbers, are they finite) create no Python floats; only a conversion does, once.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from hubgate.domain.errors import Cause, UpstreamUnreadable
 
 _BASE64 = msgspec.json.Decoder(bytes)
 _F32_BYTES = 4
-_NO_NUMBER = tuple(b'ulN"{')
-"""One of these bytes is in each of null, true, false, NaN, a text and an object."""
+_NOT_NUMERIC = tuple(b'ulN"{')
+"""Each of null, true, false, NaN, a string and an object contains one of these bytes."""
 _LARGE_EXPONENT = re.compile(rb"e[^-]")
 _LARGE_DIGITS = b"0" * 39
 _EVERY_DIGIT_IS_0 = bytes.maketrans(b"123456789", b"000000000")
 
 
 def dimensions(item: bytes, encoding: Encoding) -> int:
-    """How many numbers one vector has."""
+    """The dimensions of one vector."""
     if encoding is Encoding.F32:
         return len(item) // _F32_BYTES
     return item.count(b",") + 1 if len(item.strip(b"[] \t\r\n")) else 0
@@ -39,8 +39,8 @@ def dimensions(item: bytes, encoding: Encoding) -> int:
 def is_finite(item: bytes) -> bool:
     """Whether no number of an f32 vector is NaN or infinite.
 
-    Those have all eight exponent bits set, seven of them in the last byte of a number. So a vector whose last bytes
-    never have all seven set is finite, which slices and searches find without walking the numbers.
+    Such a number has all eight exponent bits set, seven of them in its last byte. A vector whose last bytes never have
+    all seven set is finite, which a slice and two searches find without iterating over the numbers.
     """
     last = item[3::_F32_BYTES]
     if 0x7F not in last and 0xFF not in last:
@@ -49,18 +49,18 @@ def is_finite(item: bytes) -> bool:
 
 
 def is_flat(item: bytes) -> bool:
-    """Whether what parses as JSON is an array of numbers and of nothing else, told without making floats of them."""
-    return item[:1] == b"[" and item.find(b"[", 1) < 0 and not any(mark in item for mark in _NO_NUMBER)
+    """Whether a JSON value is an array of numbers and nothing else, found without creating floats."""
+    return item[:1] == b"[" and item.find(b"[", 1) < 0 and not any(mark in item for mark in _NOT_NUMERIC)
 
 
 def check_range(item: bytes) -> None:
-    """Refuse a JSON vector (see `is_flat`) with a number too large for single precision.
+    """Check that the numbers of a JSON vector (see `is_flat`) fit into single precision.
 
-    It takes an exponent that is not negative, or 39 digits in a row. Vectors hardly ever have either, and those that do
-    are parsed.
+    A number that is too large has an exponent that is not negative, or 39 digits in a row. Vectors hardly ever have
+    either, and only those that do are parsed.
 
     Raises:
-        UpstreamUnreadable: there is one.
+        UpstreamUnreadable: a number is too large.
     """
     exponent = b"E" in item or (b"e" in item and _LARGE_EXPONENT.search(item))
     if exponent or _LARGE_DIGITS in item.translate(_EVERY_DIGIT_IS_0):
@@ -76,7 +76,7 @@ def f32(numbers: Sequence[float]) -> bytes:
     """Numbers as an f32 vector.
 
     Raises:
-        UpstreamUnreadable: one of them is too large for single precision, or none is a number.
+        UpstreamUnreadable: one of them is too large for single precision, or not a number.
     """
     try:
         return struct.pack(f"<{len(numbers)}f", *numbers)
@@ -88,7 +88,7 @@ def json_to_f32(item: bytes) -> bytes:
     """A JSON vector as f32.
 
     Raises:
-        UpstreamUnreadable: it holds what is no finite number.
+        UpstreamUnreadable: a number is not finite.
     """
     try:
         return f32(orjson.loads(item))
@@ -97,23 +97,23 @@ def json_to_f32(item: bytes) -> bytes:
 
 
 def f32_to_json(item: bytes) -> bytes:
-    """An f32 vector as JSON, each number exactly the single-precision one."""
+    """An f32 vector as JSON with exactly the single-precision numbers."""
     return orjson.dumps(floats(item))
 
 
 def f32_to_base64(item: bytes) -> bytes:
-    """An f32 vector as OpenAI's `encoding_format: base64` spells it."""
+    """An f32 vector in OpenAI's `encoding_format: base64`."""
     return binascii.b2a_base64(item, newline=False)
 
 
 def base64_to_f32(text: bytes) -> bytes:
-    """The f32 vector in OpenAI's base64, as a string of JSON with its quotes.
+    """The f32 vector in a JSON string of base64, with its quotes.
 
     Raises:
-        UpstreamUnreadable: not base64, or not whole numbers of four bytes.
+        UpstreamUnreadable: it is not base64, or not whole numbers of four bytes.
     """
     try:
-        item = _BASE64.decode(text)  # unpacked as it is read: binascii alone takes half as long again
+        item = _BASE64.decode(text)  # decodes while it parses: binascii takes half as long again
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UpstreamUnreadable("The server sent a vector that is neither numbers nor base64.") from error
     if len(item) % _F32_BYTES:
@@ -122,26 +122,26 @@ def base64_to_f32(text: bytes) -> bytes:
 
 
 def in_encoding(vectors: Vectors, encoding: Encoding) -> Vectors:
-    """The same vectors in another form; themselves if they are in it already.
+    """The vectors in another encoding; the same object if they have it already.
 
     Raises:
-        UpstreamUnreadable: a vector holds what is no finite number.
+        UpstreamUnreadable: a number is not finite.
     """
     if vectors.encoding is encoding:
         return vectors
-    change = json_to_f32 if encoding is Encoding.F32 else f32_to_json
-    return replace(vectors, items=[change(item) for item in vectors.items], encoding=encoding)
+    convert = json_to_f32 if encoding is Encoding.F32 else f32_to_json
+    return replace(vectors, items=[convert(item) for item in vectors.items], encoding=encoding)
 
 
 def l2_normalize(item: bytes) -> bytes:
-    """An f32 vector scaled to length 1 (L2); a vector of zeros stays as it is."""
+    """An f32 vector scaled to length 1; a vector of zeros is not changed."""
     numbers = floats(item)
     length = math.hypot(*numbers)
     return f32([number / length for number in numbers]) if length else item
 
 
 def cosines(source: bytes, others: Sequence[bytes]) -> list[float]:
-    """The cosine of the angle between one f32 vector and each of others; 0 where a vector is all zeros."""
+    """The cosine similarity of one f32 vector and each of the others; 0 if a vector is all zeros."""
     numbers = floats(source)
     length = math.hypot(*numbers)
     return [_cosine(numbers, length, floats(other)) for other in others]
@@ -153,17 +153,17 @@ def _cosine(one: Sequence[float], length: float, other: Sequence[float]) -> floa
 
 
 def mean_pooled(rows: Iterable[Sequence[float]]) -> bytes:
-    """One f32 vector from one row a token: their mean, every token counting the same.
+    """The mean of token vectors, one row a token, as an f32 vector.
 
     Raises:
-        UpstreamUnreadable: no rows, rows of different lengths, or something in them is no finite number.
+        UpstreamUnreadable: there are no rows, their lengths differ, or a number is not finite.
     """
     try:
         means = [math.fsum(column) / len(column) for column in zip(*rows, strict=True)]
     except (TypeError, ValueError, OverflowError) as error:
         raise UpstreamUnreadable("The server sent token vectors that cannot be averaged.") from error
     if not means:
-        raise UpstreamUnreadable("The server sent a list of token vectors with nothing in it.")
+        raise UpstreamUnreadable("The server sent an empty list of token vectors.")
     pooled = f32(means)
     if not is_finite(pooled):
         raise not_a_number()
@@ -173,7 +173,7 @@ def mean_pooled(rows: Iterable[Sequence[float]]) -> bytes:
 def not_a_number() -> UpstreamUnreadable:
     """The error for a vector with NaN, infinity or null in it."""
     return UpstreamUnreadable(
-        "The server sent a vector with something in it that is no finite number (NaN, infinity or null).",
-        remedy="It computes wrongly: often half precision that overflows; start it with float32 or bfloat16.",
+        "The server sent a vector with a value that is not a finite number (NaN, infinity or null).",
+        remedy="Often this is an overflow of half precision: start the server with float32 or bfloat16.",
         cause=Cause.NOT_A_NUMBER,
     )

@@ -29,9 +29,9 @@ def generated(body: dict[str, Any], wire_format: WireFormat, **known: Any) -> Ge
     return Generated(body=json.dumps(body).encode(), wire_format=wire_format, **known)
 
 
-def respelled(speller: StreamTranscoder, *payloads: dict[str, Any]) -> list[Any]:
-    told = [part for payload in payloads for part in speller.respell(json.dumps(payload).encode())]
-    return [json.loads(part) for part in (*told, *speller.end())]
+def transcoded(transcoder: StreamTranscoder, *payloads: dict[str, Any]) -> list[Any]:
+    told = [part for payload in payloads for part in transcoder.transcode(json.dumps(payload).encode())]
+    return [json.loads(part) for part in (*told, *transcoder.end())]
 
 
 def choice(text: str, reason: str | None = None, **more: Any) -> dict[str, Any]:
@@ -108,9 +108,9 @@ def test_logprobs_of_a_stream_of_tgis_are_told_with_each_chunk() -> None:
         {"index": 3, "token": END, "generated_text": "abc", "details": {"finish_reason": "eos_token"}},
     )
     silent = openai_transcoder(WireFormat.TGI, LABEL, with_usage=False)
-    assert [chunk["choices"][0]["logprobs"] for chunk in respelled(silent, *events)] == [None] * 3
-    speller = openai_transcoder(WireFormat.TGI, LABEL, with_usage=False, with_logprobs=True, before="say ")
-    first, second, last = (chunk["choices"][0] for chunk in respelled(speller, *events))
+    assert [chunk["choices"][0]["logprobs"] for chunk in transcoded(silent, *events)] == [None] * 3
+    transcoder = openai_transcoder(WireFormat.TGI, LABEL, with_usage=False, with_logprobs=True, before="say ")
+    first, second, last = (chunk["choices"][0] for chunk in transcoded(transcoder, *events))
     assert (first["text"], second["text"], last["text"]) == ("say a", "bc", "")
     assert first["logprobs"] == {
         "tokens": ["a"],
@@ -135,7 +135,7 @@ def test_the_likeliest_tokens_that_openai_tells_are_tgis_top_tokens() -> None:
     assert [(token["text"], token["logprob"]) for token in first] == [("a", -0.5), ("x", -2.0)]
     assert second == []
     one = {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [{"a": -0.5, "x": -2.0}]}
-    event, several, *_ = respelled(
+    event, several, *_ = transcoded(
         tgi_transcoder(WireFormat.OPENAI), choice("a", logprobs=one), choice("ab", logprobs=logprobs)
     )
     assert [token["text"] for token in event["top_tokens"]] == ["a", "x"]
@@ -165,18 +165,18 @@ def test_of_several_choices_the_first_is_the_text() -> None:
 
 def test_the_logprob_of_an_event_is_that_of_all_its_tokens() -> None:
     chunk = choice("ab", logprobs={"tokens": ["a", "b"], "token_logprobs": [-0.25, -0.5]})
-    assert respelled(tgi_transcoder(WireFormat.OPENAI), chunk)[0]["token"]["logprob"] == -0.75
+    assert transcoded(tgi_transcoder(WireFormat.OPENAI), chunk)[0]["token"]["logprob"] == -0.75
 
 
 def test_a_stream_without_usage_has_as_many_tokens_as_pieces() -> None:
-    *_, last = respelled(tgi_transcoder(WireFormat.OPENAI), choice("a"), choice("b"), choice("", "stop"))
+    *_, last = transcoded(tgi_transcoder(WireFormat.OPENAI), choice("a"), choice("b"), choice("", "stop"))
     assert last["details"]["generated_tokens"] == 2
     assert last["details"]["input_length"] == 0
 
 
 def test_a_chunk_without_text_before_the_prompt_leaves_the_prompt_out_of_the_events_all_the_same() -> None:
-    speller = tgi_transcoder(WireFormat.OPENAI, before="say ")
-    *events, last = respelled(speller, {"choices": []}, choice("say a"), choice("b", "stop"))
+    transcoder = tgi_transcoder(WireFormat.OPENAI, before="say ")
+    *events, last = transcoded(transcoder, {"choices": []}, choice("say a"), choice("b", "stop"))
     assert [event["token"]["text"] for event in events] == ["a", "b"]
     assert last["generated_text"] == "say ab"
 
@@ -188,8 +188,8 @@ def test_an_only_event_with_all_of_the_text_ends_a_stream_of_openais() -> None:
         "generated_text": "a",
         "details": None,
     }
-    speller = openai_transcoder(WireFormat.TGI, LABEL, with_usage=True, before="say ")
-    (told,) = respelled(speller, event)
+    transcoder = openai_transcoder(WireFormat.TGI, LABEL, with_usage=True, before="say ")
+    (told,) = transcoded(transcoder, event)
     assert told == {
         "object": "text_completion",
         "id": "cmpl-1",
@@ -201,11 +201,11 @@ def test_an_only_event_with_all_of_the_text_ends_a_stream_of_openais() -> None:
 
 
 def test_usage_passes_inside_a_chunk_that_says_more() -> None:
-    speller = openai_transcoder(WireFormat.OPENAI, LABEL, with_usage=False)
+    transcoder = openai_transcoder(WireFormat.OPENAI, LABEL, with_usage=False)
     chunk = {**choice("", "stop"), "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
-    assert respelled(speller, chunk) == [chunk]
-    assert speller.usage is not None
-    assert speller.usage.total == 3
+    assert transcoded(transcoder, chunk) == [chunk]
+    assert transcoder.usage is not None
+    assert transcoder.usage.total == 3
 
 
 def test_choices_of_merged_texts_are_numbered_through_with_all_they_say() -> None:
@@ -230,4 +230,4 @@ def test_what_cannot_be_read_is_the_servers_fault(body: bytes) -> None:
 
 def test_an_event_without_text_is_no_chunk() -> None:
     event = {"index": 1, "token": {"id": 5, "text": "", "logprob": -1.0, "special": False}}
-    assert respelled(openai_transcoder(WireFormat.TGI, LABEL, with_usage=True), event) == []
+    assert transcoded(openai_transcoder(WireFormat.TGI, LABEL, with_usage=True), event) == []

@@ -146,7 +146,7 @@ BAD_INPUT: list[tuple[object, int, str]] = [
     (
         {"inputs": "a", "dimensions": 3},
         422,
-        "gives vectors of 2 dimensions and is not known to have been trained",
+        "returns vectors of 2 dimensions and is not known to be trained",
     ),
     ({"inputs": "a", "encoding_format": "base64"}, 422, "Use /v1/embeddings"),
     ({"inputs": "a", "input_type": "poem"}, 422, "[input_type] cannot be 'poem'."),

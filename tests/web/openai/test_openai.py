@@ -152,7 +152,7 @@ async def test_dimensions_are_the_models_or_those_it_was_trained_for(scripted: S
     reply = await scripted.request("POST", "/v1/embeddings", {**body, "dimensions": 1})
     assert reply.status == 400
     assert reply.json()["error"]["message"].startswith(
-        "[dimensions] cannot be 1: [org/model] gives vectors of 2 dimensions and is not known to have been trained"
+        "[dimensions] cannot be 1: [org/model] returns vectors of 2 dimensions and is not known to be trained"
     )
 
 

@@ -1,8 +1,8 @@
-"""Long texts are cut into chunks exactly as Elasticsearch 9.4 cuts them, in time linear in the text.
+"""Chunking long texts exactly as Elasticsearch 9.4 does, in time linear in the text.
 
-Words and sentences come from ICU, so its version is part of what a chunk is: Elasticsearch 9.4 brings ICU 77.1.
-The algorithms were written from a description of what Elasticsearch does, not from its source, and are held to
-offsets that Elasticsearch itself gave (tests/data/chunking).
+ICU finds words and sentences, so its version matters: Elasticsearch 9.4 has ICU 77.1. The algorithms were written from
+a description of what Elasticsearch does, not from its source, and are tested against offsets that Elasticsearch
+returned (tests/data/chunking).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ __all__ = [
 
 REFERENCE_ICU = "77.1"
 MAX_SLOTS = 512
-"""The most chunks that Elasticsearch keeps of one input."""
+"""The maximum number of chunks that Elasticsearch keeps for one input."""
 
 
 class Chunk(NamedTuple):
-    """One piece of a text: `text[start:end]`, and the same range counted in UTF-16 units as Elasticsearch does."""
+    """A part of a text: `text[start:end]`, and the same range in UTF-16 units, as Elasticsearch counts."""
 
     start: int
     end: int
@@ -43,43 +43,43 @@ class Chunk(NamedTuple):
     end_utf16: int
 
     def shifted(self, whole: Chunk) -> Chunk:
-        """The same piece, where `whole` is the chunk that was cut."""
+        """The same part in the text of which `whole` is a chunk."""
         units, points = whole.start_utf16, whole.start
         return Chunk(self.start + points, self.end + points, self.start_utf16 + units, self.end_utf16 + units)
 
 
-def chunk(text: str, settings: ChunkingSettings, patience: TimeBudget | None = None) -> list[Chunk]:
-    """Cut a text. At least one chunk, in the order of their starts; nothing is trimmed, and chunks may overlap.
+def chunk(text: str, settings: ChunkingSettings, budget: TimeBudget | None = None) -> list[Chunk]:
+    """Split a text into one or more chunks, ordered by start. Nothing is trimmed, and chunks may overlap.
 
-    CPU work, 10 MB of text a second or so: long texts belong into a thread, and any number of threads may call.
+    This is CPU work, about 10 MB of text a second: run long texts in a thread. It is safe to call from many threads.
 
     Args:
-        text: what is cut.
-        settings: how.
-        patience: for the separators of several texts that belong together; of its own otherwise.
+        text: the text.
+        settings: how to split it.
+        budget: for the separators of several texts; by default that of this text.
 
     Raises:
-        InvalidChunking: a separator is no regular expression, or takes too long on this text.
+        InvalidChunking: a separator is not a regular expression, or takes too long on this text.
     """
     whole = Text(text)
-    spans = _spans(whole, settings, patience or TimeBudget.for_texts(text))
+    spans = _spans(whole, settings, budget or TimeBudget.for_texts(text))
     return [Chunk(whole.point(start), whole.point(end), start, end) for start, end in spans]
 
 
-def _spans(text: Text, settings: ChunkingSettings, patience: TimeBudget) -> list[tuple[int, int]]:
+def _spans(text: Text, settings: ChunkingSettings, budget: TimeBudget) -> list[tuple[int, int]]:
     match settings:
         case ChunkingSettings(strategy="sentence", max_chunk_size=int(size), sentence_overlap=int(overlap)):
             return by_sentence(text, size, overlap)
         case ChunkingSettings(strategy="word", max_chunk_size=int(size), overlap=int(overlap)):
             return by_word(text, size, overlap).spans
         case ChunkingSettings(strategy="recursive", max_chunk_size=int(size), separators=tuple(separators)):
-            return by_recursion(text, size, separators, patience)
+            return by_recursion(text, size, separators, budget)
         case _:
             return [(0, text.length)]
 
 
 def split_in_half(text: str) -> list[Chunk]:
-    """A text of several characters in two: near its middle at the end of a word, if one ends there."""
+    """Split a text of several characters in two, at the end of a word near the middle if there is one."""
     whole = Text(text)
     middle = whole.unit(len(text) // 2)
     near = (end for end in whole.words.ends if 4 * abs(end - middle) <= whole.length and end < whole.length)
@@ -89,23 +89,23 @@ def split_in_half(text: str) -> list[Chunk]:
 
 
 def count_words(text: str) -> int:
-    """How many words a text has, as chunk sizes count them."""
+    """The number of words, as chunk sizes count them."""
     return len(Text(text).words.ends)
 
 
 def icu_version() -> str:
-    """The version of ICU that cuts the texts, such as `77.1`."""
+    """The version of ICU, such as `77.1`."""
     return str(icu.ICU_VERSION)
 
 
 def icu_warning(version: str | None = None) -> str | None:
-    """What to tell the operator where ICU is not Elasticsearch's; `None` where it is."""
+    """A warning if ICU does not have Elasticsearch's version."""
     version = version or icu_version()
     if version == REFERENCE_ICU:
         return None
     return (
-        f"chunks may differ from Elasticsearch 9.4, which cuts with ICU {REFERENCE_ICU}: "
-        f"this gate has ICU {version}. Install the pyicu-wheels package that the lock file names."
+        f"chunks may differ from Elasticsearch 9.4, which uses ICU {REFERENCE_ICU}: "
+        f"this gateway has ICU {version}. Install the version of pyicu-wheels in the lock file."
     )
 
 

@@ -1,11 +1,11 @@
 r"""Regular expressions in Java's syntax, read for Python's `regex` module.
 
 Both engines backtrack and agree on groups, look-around, back references, possessive and lazy repeats and nested sets.
-What they do not agree on is written out here: `\d \w \s \b` are ASCII in Java, `. ^ $` know six line ends, and some
-escapes have other names. What cannot be written out is refused, never read as something else. Two differences
-remain: `(?i)` also folds letters beyond ASCII, and a match never starts inside a surrogate pair.
+Their differences are translated: `\d \w \s \b` are ASCII in Java, `. ^ $` recognize six line ends, and some escapes have
+other names. What cannot be translated is rejected, never interpreted differently. Two differences remain: `(?i)` also
+folds letters beyond ASCII, and a match never starts inside a surrogate pair.
 
-Unbounded repeats end at `UNBOUNDED`: the engine looks at its time limit between repeats, not within one.
+Unbounded repeats end at `UNBOUNDED`: the engine checks its time limit between repeats, not within one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import regex
 
 UNBOUNDED = 100_000
 MAX_COUNT = 10_000
-"""The product of all counts in braces: the engine writes nested counts out, and memory is not endless."""
+"""The product of all counts in braces: the engine expands nested counts in memory."""
 
 _LINE_END = r"\n\r\x85\u2028\u2029"
 _SETS = {
@@ -43,9 +43,9 @@ _POSIX = {
     "XDigit": "0-9a-fA-F",
     "Space": _SETS["s"],
 }
-_SIGNS = {"t": r"\t", "n": r"\n", "r": r"\r", "f": r"\f", "a": r"\x07", "e": r"\x1b"}
+_CONTROLS = {"t": r"\t", "n": r"\n", "r": r"\r", "f": r"\f", "a": r"\x07", "e": r"\x1b"}
 _WORD = f"[{_SETS['w']}]"
-_PLACES = {
+_ANCHORS = {
     "b": f"(?:(?<={_WORD})(?!{_WORD})|(?<!{_WORD})(?={_WORD}))",
     "B": f"(?:(?<={_WORD})(?={_WORD})|(?<!{_WORD})(?!{_WORD}))",
     "A": r"\A",
@@ -83,24 +83,24 @@ _INSIDE = re.compile(
 
 
 class NotARegex(ValueError):
-    """Not a regular expression, or not one that can be read; its text says why."""
+    """Not a valid or supported regular expression. The text is the reason."""
 
 
 def compile_java(pattern: str) -> regex.Pattern[str]:
-    """Compile a pattern of Java's, with the flag MULTILINE set.
+    """Compile a Java pattern with the flag MULTILINE.
 
     Raises:
-        NotARegex: Java would refuse it, or hubgate cannot promise to read it as Java does.
+        NotARegex: it is invalid in Java, or cannot be translated exactly.
     """
     try:
-        return regex.compile(_translated(pattern), regex.VERSION1)
+        return regex.compile(_translate(pattern), regex.VERSION1)
     except regex.error as error:
         raise NotARegex(error.msg) from error
     except RecursionError as error:
         raise NotARegex("it is nested too deeply") from error
 
 
-def _translated(pattern: str) -> str:
+def _translate(pattern: str) -> str:
     flags = _LEADING_FLAGS.match(pattern)
     everything = {".": r"[\s\S]"} if flags and "s" in flags[1] else {}
     metacharacters = _METACHARACTERS | everything
@@ -133,14 +133,14 @@ def _translated(pattern: str) -> str:
 
 
 def _bounded(repeat: str) -> str:
-    """A repeat with an end. A `+` or `?` after it says how it matches, and stays."""
+    """A repeat with an upper bound. A following `+` or `?` is kept."""
     if repeat[0] in "*+":
         return f"{{{'*+'.index(repeat[0])},{UNBOUNDED}}}{repeat[1:]}"
     return repeat.replace(",}", f",{UNBOUNDED}}}")
 
 
 def _escape(kind: str, text: str, *, inside: bool) -> str:
-    """What a backslash and the text after it mean; `inside` a set, places and references mean nothing."""
+    """The translation of a backslash and the text after it. Anchors and references have no meaning `inside` a set."""
     if kind == "quoted":
         return str(regex.escape(text))
     if kind == "code":
@@ -154,17 +154,17 @@ def _escape(kind: str, text: str, *, inside: bool) -> str:
         return _set(_POSIX[name], negated=text[0] == "P") if name in _POSIX else "\\" + text
     if kind == "escape" and (plain := _plain_escape(text)):
         return plain
-    if inside or (kind == "escape" and text not in _PLACES):
+    if inside or (kind == "escape" and text not in _ANCHORS):
         raise NotARegex(f"the escape [\\{text}] is not supported")
-    return rf"(?:\g<{text}>)" if kind in {"name", "number"} else _PLACES[text]
+    return rf"(?:\g<{text}>)" if kind in {"name", "number"} else _ANCHORS[text]
 
 
 def _plain_escape(text: str) -> str | None:
-    """One character, or a set of them."""
+    """A character, or a set of characters."""
     if text.lower() in _SETS:
         return _set(_SETS[text.lower()], negated=text.isupper())
-    if text in _SIGNS:
-        return _SIGNS[text]
+    if text in _CONTROLS:
+        return _CONTROLS[text]
     return None if text.isalnum() else str(regex.escape(text))
 
 

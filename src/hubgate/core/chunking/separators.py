@@ -1,7 +1,7 @@
-"""Where separators stand in a text, with a limit on the time it takes to find them.
+"""Finding separators in a text, within a time limit.
 
-A separator is an operator's regular expression, and some of those take for ever on some texts. The search lets other
-threads run when it takes longer than a moment, and is given up when the text's patience is at its end.
+A separator is a regular expression of the operator, and some of those never end on some texts. A search that takes
+longer than a moment lets other threads run, and one that exceeds the time budget of the text is cancelled.
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ from hubgate.domain.ports import Clock
 
 _SECONDS = 1.0
 _SECONDS_PER_CHARACTER = 1e-6
-_MOMENT = 0.05
-"""Seconds for which a search may keep other threads from running. Releasing the interpreter costs a wait at every
-match, so a search that ends within a moment does not."""
+_MAX_BLOCKING_SECONDS = 0.05
+"""For which a search may hold the interpreter lock. Releasing it costs a wait at every match, so a quick search does not."""
 
 _UNDERLINED = r"\n(?!\Z)(?![ \t\x0b\f]*+(?:[{ends}]|\Z))[^{ends}]*+\n{line}++\n"
 _LINEAR = {
     given: regex.compile(_UNDERLINED.format(ends=r"\n\r\x85\u2028\u2029", line=line))
     for given, line in zip(SEPARATOR_GROUPS["markdown"][-2:], "-=", strict=True)
 }
-"""The two separators of the markdown group that backtrack, written so that they do not: on a run of empty lines
-Elasticsearch's own take time quadratic in its length."""
+"""The two separators of the markdown group that backtrack, rewritten so that they do not: on a run of empty lines
+Elasticsearch's own take quadratic time."""
 
 
 class Separator(NamedTuple):
-    """A separator as it was given, and compiled."""
+    """A separator as entered, and compiled."""
 
     given: str
     pattern: regex.Pattern[str]
@@ -40,10 +39,10 @@ class Separator(NamedTuple):
 
 @lru_cache(maxsize=256)
 def separator(given: str) -> Separator:
-    """Read a separator.
+    """Compile a separator.
 
     Raises:
-        InvalidChunking: it is no regular expression.
+        InvalidChunking: it is not a valid regular expression.
     """
     try:
         return Separator(given, _LINEAR.get(given) or compile_java(given))
@@ -55,10 +54,10 @@ def separator(given: str) -> Separator:
 
 
 def check_separators(settings: ChunkingSettings) -> None:
-    """See that every separator can be read; to be asked once, before settings are stored.
+    """Check every separator, before the settings are stored.
 
     Raises:
-        InvalidChunking: naming all that cannot.
+        InvalidChunking: names all that are invalid.
     """
     problems: list[str] = []
     remedy = ""
@@ -73,7 +72,7 @@ def check_separators(settings: ChunkingSettings) -> None:
 
 
 class TimeBudget:
-    """The seconds that all searches in a text, or in several, may take together."""
+    """The time that all searches in one or several texts may take together."""
 
     def __init__(self, seconds: float, clock: Clock = time.monotonic) -> None:
         self._left = seconds
@@ -81,16 +80,16 @@ class TimeBudget:
 
     @classmethod
     def for_texts(cls, *texts: str) -> TimeBudget:
-        """More for longer texts, not for more of them."""
+        """The budget grows with the length of the texts, not with their number."""
         return cls(_SECONDS + _SECONDS_PER_CHARACTER * sum(map(len, texts)))
 
     def starts(self, separator: Separator, content: str) -> list[int]:
         """The code points at which the separator matches, in order.
 
         Raises:
-            InvalidChunking: patience is at its end.
+            InvalidChunking: the budget is exceeded.
         """
-        began = self._clock()
+        started = self._clock()
         try:
             return _starts(separator.pattern, content, self._left)
         except TimeoutError:
@@ -98,14 +97,14 @@ class TimeBudget:
                 (
                     f"The separator [{_shown(separator.given)}] takes too long on a text of {len(content)} characters.",
                 ),
-                remedy="Write it without nested or adjacent repeats, such as (a+)+ or .*.*",
+                remedy="Avoid nested or adjacent repeats, such as (a+)+ or .*.*",
             ) from None
         finally:
-            self._left -= self._clock() - began
+            self._left -= self._clock() - started
 
 
 def _starts(pattern: regex.Pattern[str], content: str, seconds: float) -> list[int]:
-    for limit, concurrent in ((min(_MOMENT, seconds), False), (seconds, True)):
+    for limit, concurrent in ((min(_MAX_BLOCKING_SECONDS, seconds), False), (seconds, True)):
         if limit <= 0:
             break
         try:

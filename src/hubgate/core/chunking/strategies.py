@@ -1,6 +1,6 @@
-"""Elasticsearch's three ways of cutting: by words, by sentences, and by separators from coarse to fine.
+"""Elasticsearch's three chunking strategies: by words, by sentences, and recursively by separators.
 
-Every span is (start, end) in UTF-16 units. Sizes and overlaps are in words. What looks odd here is odd there.
+Every span is (start, end) in UTF-16 units. Sizes and overlaps are in words. What looks odd here is odd in Elasticsearch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hubgate.core.chunking.texts import Text, Words
 
 Span: TypeAlias = tuple[int, int]
 
-_MOST_REPEATED_WORDS = 20
+_MAX_REPEATED_WORDS = 20
 
 
 class WordChunks(NamedTuple):
@@ -25,9 +25,9 @@ class WordChunks(NamedTuple):
 
 
 def by_word(text: Text, size: int, overlap: int) -> WordChunks:
-    """Cut after every word that fills a chunk; `overlap` is at most half of `size`.
+    """Split after every word that fills a chunk; `overlap` is at most half of `size`.
 
-    Spaces and signs go to the chunk that follows; those after the last full chunk are dropped.
+    Spaces and punctuation belong to the next chunk; those after the last full chunk are dropped.
     """
     ends = text.words.ends
     step = size - overlap
@@ -42,10 +42,10 @@ def by_word(text: Text, size: int, overlap: int) -> WordChunks:
 
 
 def by_sentence(text: Text, size: int, overlap: int) -> list[Span]:
-    """Gather whole sentences up to `size` words; `overlap` is 0 or 1 sentence.
+    """Join whole sentences up to `size` words; `overlap` is 0 or 1 sentence.
 
-    A sentence too long to be repeated whole is repeated by its last words. A chunk that one sentence makes too long
-    is cut by words, and those pieces overlap, whatever `overlap` is; sentences that follow may join the last of them.
+    Of a sentence too long to be repeated, the last words are repeated. A chunk that one sentence makes too long is split
+    by words, always with an overlap, and the sentences that follow may join its last part.
     """
     words = text.words
     cuts = [0, *text.sentence_ends()]
@@ -58,7 +58,7 @@ def by_sentence(text: Text, size: int, overlap: int) -> list[Span]:
             start, count = _repeated(words, last_sentence, size, in_sentence) if overlap else (end, 0)
         count += in_sentence
         if count > size:
-            pieces = by_word(text.part(start, sentence_end), size, min(_MOST_REPEATED_WORDS, (size - 1) // 2))
+            pieces = by_word(text.part(start, sentence_end), size, min(_MAX_REPEATED_WORDS, (size - 1) // 2))
             *full, (last_start, _) = _shifted(pieces.spans, start)
             spans += full
             start, count = last_start, pieces.last_count
@@ -68,18 +68,18 @@ def by_sentence(text: Text, size: int, overlap: int) -> list[Span]:
 
 
 def _repeated(words: Words, sentence: tuple[int, int], size: int, following: int) -> tuple[int, int]:
-    """Where the repetition of a sentence (start, words) starts, and its words, before a sentence of so many."""
+    """The start and the words of the repeated part of a sentence (start, words), before one of `following` words."""
     start, count = sentence
     if count + following <= size:
         return start, count
-    kept = min(count, size // 2, _MOST_REPEATED_WORDS)
+    kept = min(count, size // 2, _MAX_REPEATED_WORDS)
     return words.skip(start, count - kept), kept
 
 
-def by_recursion(text: Text, size: int, separators: Iterable[str], patience: TimeBudget) -> list[Span]:
-    """Cut at the first separator, join neighbours while they fit, and go on with the next in what is too long.
+def by_recursion(text: Text, size: int, separators: Iterable[str], budget: TimeBudget) -> list[Span]:
+    """Split at the first separator, join neighbours while they fit, and continue with the next one where too long.
 
-    What no separator makes small enough is cut by sentences. A separator opens the piece that follows it.
+    Parts that no separator makes small enough are split by sentences. A separator belongs to the part that follows it.
     """
     words = text.words
     cutters = [separator(given) for given in separators]
@@ -93,14 +93,14 @@ def by_recursion(text: Text, size: int, separators: Iterable[str], patience: Tim
             spans += _shifted(by_sentence(text.part(start, end), size, 0), start)
         else:
             first = text.point(start)
-            matches = patience.starts(cutters[level], text.content[first : text.point(end)])
+            matches = budget.starts(cutters[level], text.content[first : text.point(end)])
             cuts = sorted({start, *(text.unit(first + match) for match in matches), end})
             waiting += [(*piece, level + 1) for piece in reversed(_joined(words, cuts, size))]
     return spans
 
 
 def _joined(words: Words, cuts: Sequence[int], size: int) -> list[tuple[int, int, int]]:
-    """The pieces between cuts as (start, end, words), neighbours joined while the sum of their words fits."""
+    """The parts between cuts as (start, end, words), with neighbours joined while their words fit."""
     joined: list[tuple[int, int, int]] = []
     for (start, end), count in zip(pairwise(cuts), words.counts(cuts), strict=True):
         if joined and joined[-1][2] + count <= size:

@@ -1,6 +1,6 @@
-"""A text as ICU sees it: in UTF-16 units, with the boundaries of its words and sentences.
+"""A text as ICU processes it: UTF-16 units, with the boundaries of words and sentences.
 
-All offsets here are UTF-16 units from the start of the text, except where a code point is named.
+All offsets are in UTF-16 units, unless they are called code points.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from itertools import compress, islice, tee
 import icu
 
 _BATCH = 1024
-"""Boundaries taken at once. Within a batch no Python code runs, and so no other thread does."""
+"""Boundaries read at once. Within a batch no Python code runs, and so no other thread."""
 _BEYOND_BMP = re.compile("[\U00010000-\U0010ffff]")
 _NO_STATUS = -1
 _NO_TEXT = icu.UnicodeString("")
 
 
 class _Iterators(threading.local):
-    """ICU's break iterators, a pair for each thread: they hold a position and may not be shared."""
+    """ICU's break iterators, a pair for each thread because they hold a position."""
 
     def __init__(self) -> None:
         self.words = icu.BreakIterator.createWordInstance(icu.Locale.getRoot())
@@ -34,13 +34,13 @@ _ITERATORS = _Iterators()
 
 
 class Text:
-    """A text, countable in code points and in UTF-16 units."""
+    """A text, with offsets in code points and in UTF-16 units."""
 
     def __init__(self, content: str) -> None:
         self.content = content
         self.units = icu.UnicodeString(content)
         self.length = len(self.units)
-        # Where each character of two units starts, in code points and in units.
+        # Where each character of two units starts.
         self._pair_points = array("i")
         self._pair_units = array("i")
         if self.length != len(content):
@@ -49,7 +49,7 @@ class Text:
             self._pair_units.fromlist([point + before for before, point in enumerate(points)])
 
     def point(self, unit: int) -> int:
-        """The code point at a unit, or the one that the unit is the second half of."""
+        """The code point at a unit, which may be its second half."""
         return unit - bisect_left(self._pair_units, unit)
 
     def unit(self, point: int) -> int:
@@ -57,18 +57,16 @@ class Text:
         return point + bisect_left(self._pair_points, point)
 
     def part(self, start: int, end: int) -> Text:
-        """A stretch of the text as a text of its own: what stands around it no longer has a say."""
+        """A part of the text as a text of its own, without context."""
         if (start, end) == (0, self.length):
             return self
         return Text(self.content[self.point(start) : self.point(end)])
 
     @cached_property
     def words(self) -> Words:
-        """The word boundaries."""
         return Words(self)
 
     def sentence_ends(self) -> Sequence[int]:
-        """The end of each sentence."""
         sentences = _ITERATORS.sentences
         sentences.setText(self.units)
         ends = array("i")
@@ -81,7 +79,7 @@ class Text:
 class Words:
     """The word boundaries of a text, and Elasticsearch's way of counting words between two offsets.
 
-    `bounds` are 0 and the end of every segment; `ends` those where the segment is a word, not a space or a sign.
+    `bounds` are 0 and the end of every segment; `ends` only those of words, not of spaces or punctuation.
     """
 
     __slots__ = ("bounds", "ends")
@@ -90,10 +88,10 @@ class Words:
         self.bounds, self.ends = _boundaries(text)
 
     def counts(self, cuts: Sequence[int]) -> list[int]:
-        """How many words end in each stretch between two neighbouring cuts, which must be in order.
+        """How many words end between each two neighbouring cuts, which must be sorted.
 
-        Elasticsearch starts at the boundary *before* a stretch, so a word that ends there counts once more: the last
-        word of a line, for example, when the line end after it is one segment.
+        Elasticsearch starts at the boundary *before* a cut, so a word that ends there counts twice: for example the last
+        word of a line, if the line end after it is one segment.
         """
         bounds, ends = self.bounds, self.ends
         all_bounds, all_ends = len(bounds), len(ends)
@@ -107,7 +105,7 @@ class Words:
                 first -= 1
             if first and ends[first - 1] == bounds[bound - 1]:
                 first -= 1
-            # A stretch holds no more boundaries than units: only those are searched. Calls of min() would cost a quarter.
+            # There are no more boundaries than units: only those are searched. Calling min() would cost a quarter.
             last = seen + end - start
             seen = bisect_right(ends, end, seen, last if last < all_ends else all_ends)  # noqa: FURB136
             counts.append(seen - first)
@@ -117,7 +115,7 @@ class Words:
         return counts
 
     def skip(self, start: int, words: int) -> int:
-        """The boundary after the one that ends so many words, counted as in `counts`; for 0 the one before `start`.
+        """The boundary after `words` words, counted as in `counts`; for 0 the one before `start`.
 
         At least one more word must follow.
         """
@@ -131,8 +129,8 @@ class Words:
 def _boundaries(text: Text) -> tuple[Sequence[int], Sequence[int]]:
     """All word boundaries from 0 on, and those of them that end a word.
 
-    The rule status of a segment must be asked before the iterator moves on. `compress` takes a boundary and then
-    its status, and `tee` keeps all boundaries: so no byte code runs for a boundary, which halves the time.
+    The rule status of a segment must be read before the iterator advances. `compress` reads a boundary and then its
+    status, and `tee` keeps all boundaries: so no byte code runs for each boundary, which halves the time.
     """
     words = _ITERATORS.words
     words.setText(text.units)

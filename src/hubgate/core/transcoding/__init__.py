@@ -1,8 +1,8 @@
-"""Generated text in the two spellings, each turned into the other. What is spelled as it is wanted stays as it came.
+"""Converting generated text between two wire formats. Text that already has the right format is not changed.
 
-OpenAI's is `text_completion` objects and their chunks (those of chats are only read), text-generation-inference's (TGI)
-is `{"generated_text", "details"}` and one event a token. Neither says all that the other does: a token's id and
-logprob are 0 where OpenAI's wire_format does not tell them, and a text without `details` ended by `stop`.
+OpenAI's are `text_completion` objects and their chunks (those of chats are only read). text-generation-inference's
+(TGI) are `{"generated_text", "details"}` and one event a token. Neither format has everything that the other has: a
+token's id and logprob are 0 if OpenAI's does not contain them, and a text without `details` ended by `stop`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Label(NamedTuple):
-    """What OpenAI's objects say of themselves."""
+    """The metadata of OpenAI's objects."""
 
     id: str
     model: str
@@ -41,47 +41,46 @@ class Label(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What one payload of a stream says."""
+    """The contents of one payload of a stream."""
 
     text: str = ""
     reason: str | None = None
-    """Why it ended, in OpenAI's words."""
+    """OpenAI's finish reason."""
     usage: Usage | None = None
 
 
 def decode_reply(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """An object of a server's.
+    """Decode an object of a server.
 
     Raises:
-        UpstreamUnreadable: it is not what it should be.
+        UpstreamUnreadable: it does not match.
     """
     try:
         return decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamUnreadable(
-            f"The server sent text in a form that cannot be read: {error}.",
-            remedy="Look whether the endpoint's URL and engine are the right ones.",
+            f"The server sent text in an unknown format: {error}.",
+            remedy="Check the endpoint's URL and engine.",
         ) from error
 
 
 def text_of(generated: Generated) -> str:
-    """The text alone; of several the first."""
+    """The text of the first choice."""
     if generated.wire_format is WireFormat.TGI:
         return decode_reply(generated.body, TGI).generated_text or ""
-    return decode_reply(generated.body, OPENAI).first.said
+    return decode_reply(generated.body, OPENAI).first.content
 
 
 def read_piece(payload: bytes, wire_format: WireFormat) -> Piece:
-    """What a payload of a stream says."""
     if wire_format is WireFormat.OPENAI:
         chunk = decode_reply(payload, OPENAI)
         choice = chunk.first
-        return Piece(choice.said, choice.finish_reason, chunk.usage)
+        return Piece(choice.content, choice.finish_reason, chunk.usage)
     event = decode_reply(payload, TGI)
     token, details = event.token, event.details
     text = "" if token is None or token.special else token.text
     ended = details is not None or event.generated_text is not None
-    reason = (details or ReadDetails()).reason_at_openai if ended else None
+    reason = (details or ReadDetails()).openai_finish_reason if ended else None
     return Piece(text, reason, details.usage if details else None)
 
 
@@ -97,18 +96,18 @@ def to_openai(
 
     Args:
         generated: the text.
-        label: for an object that is made here.
-        usage: to be told where the server tells none.
-        with_logprobs: whether those of its tokens are told.
-        before: the prompt, where it stands before the text.
+        label: for a new object.
+        usage: used if the server returned none.
+        with_logprobs: whether to include them.
+        before: the prompt, if it precedes the text.
     """
     if generated.wire_format is WireFormat.OPENAI:
         return generated.body
-    told = decode_reply(generated.body, TGI)
+    reply = decode_reply(generated.body, TGI)
     choice = Choice(
-        text=told.generated_text or "",
+        text=reply.generated_text or "",
         logprobs=decode_reply(generated.body, TOKENS).logprobs(len(before)) if with_logprobs else None,
-        finish_reason=(told.details or ReadDetails()).reason_at_openai,
+        finish_reason=(reply.details or ReadDetails()).openai_finish_reason,
     )
     prompt, total = generated.prompt_tokens, generated.tokens
     if prompt is not None and total is not None:
@@ -117,36 +116,36 @@ def to_openai(
 
 
 def merge_completions(bodies: Sequence[bytes]) -> bytes:
-    """Several `text_completion` objects as one: its choices are numbered through, its usage is their sum."""
+    """Merge several `text_completion` objects: choices are renumbered, usage is summed."""
     if len(bodies) == 1:
         return bodies[0]
-    read = [decode_reply(body, CHOICES) for body in bodies]
+    replies = [decode_reply(body, CHOICES) for body in bodies]
     whole: dict[str, Any] = decode_reply(bodies[0], FIELDS)
-    choices = [choice for one in read for choice in one.choices]
+    choices = [choice for reply in replies for choice in reply.choices]
     whole["choices"] = [{**choice, "index": index} for index, choice in enumerate(choices)]
-    usages = [one.usage or Usage() for one in read]
+    usages = [reply.usage or Usage() for reply in replies]
     counted = ("prompt_tokens", "completion_tokens", "total_tokens")
-    whole["usage"] = {name: sum(getattr(one, name) or 0 for one in usages) for name in counted}
-    if any(one.estimated is True for one in usages):
+    whole["usage"] = {name: sum(getattr(usage, name) or 0 for usage in usages) for name in counted}
+    if any(usage.estimated is True for usage in usages):
         whole["usage"]["estimated"] = True
     return msgspec.json.encode(whole)
 
 
 def to_tgi(generated: Generated, *, details: bool) -> bytes:
-    """A whole text as `{"generated_text"}`, with `details` where they are asked for."""
+    """A whole text as `{"generated_text"}`, with or without `details`."""
     if generated.wire_format is WireFormat.TGI:
         return generated.body
     reply = decode_reply(generated.body, OPENAI)
     choice = reply.first
     if not details:
-        return msgspec.json.encode(WholeText(choice.said))
-    written = reply.usage.completion_tokens if reply.usage else None
-    told = choice.logprobs or Logprobs()
-    tokens = told.told()
-    said = Details(
-        choice.reason_at_tgi,
-        len(tokens) if written is None else written,
+        return msgspec.json.encode(WholeText(choice.content))
+    count = reply.usage.completion_tokens if reply.usage else None
+    logprobs = choice.logprobs or Logprobs()
+    tokens = logprobs.as_tokens()
+    rendered = Details(
+        choice.tgi_finish_reason,
+        len(tokens) if count is None else count,
         tokens,
-        top_tokens=told.told_top(),
+        top_tokens=logprobs.as_top_tokens(),
     )
-    return msgspec.json.encode(WholeText(choice.said, said))
+    return msgspec.json.encode(WholeText(choice.content, rendered))

@@ -1,4 +1,4 @@
-"""Logprobs of tokens: what of OpenAI's completions stands for what of text-generation-inference's, and the other way."""
+"""Converting logprobs between OpenAI's completions and text-generation-inference."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 
 class Token(msgspec.Struct):
-    """TGI's token."""
+    """A token of TGI."""
 
     id: int = 0
     text: str = ""
@@ -18,27 +18,25 @@ class Token(msgspec.Struct):
 
 
 class Logprobs(msgspec.Struct):
-    """OpenAI's `logprobs` of a completion; those of a chat have other fields, which nobody reads."""
+    """OpenAI's `logprobs` of a completion. Those of a chat have other fields, which are not read."""
 
     tokens: list[str] | None = None
     token_logprobs: list[float | None] | None = None
     top_logprobs: list[dict[str, float | None] | None] | None = None
-    """Of each token, the likeliest in its place."""
+    """The most likely tokens at each position."""
     text_offset: list[int] | None = None
-    """Of each token, letters of the text before it."""
+    """How many characters of the text precede each token."""
 
     @property
     def total(self) -> float:
-        """Of all its tokens together."""
+        """The sum over all tokens."""
         return sum((number or 0.0 for number in self.token_logprobs or ()), 0.0)
 
-    def told(self) -> list[Token]:
-        """Its tokens, if it tells them."""
+    def as_tokens(self) -> list[Token]:
         pairs = zip(self.tokens or (), self.token_logprobs or (), strict=False)
         return [Token(text=text, logprob=number or 0.0) for text, number in pairs]
 
-    def told_top(self) -> list[list[Token]] | msgspec.UnsetType:
-        """Of each of its tokens the likeliest in its place, if it tells any."""
+    def as_top_tokens(self) -> list[list[Token]] | msgspec.UnsetType:
         if not any(self.top_logprobs or ()):
             return msgspec.UNSET
         return [
@@ -53,14 +51,14 @@ class _Details(msgspec.Struct):
 
 
 class ReadTokens(msgspec.Struct):
-    """What is read of the tokens of a whole text of TGI's, or of the one of an event."""
+    """The fields that are read from the tokens of TGI's whole text or event."""
 
     token: Token | None = None
     top_tokens: list[Token] = []
     details: _Details | None = None
 
     def logprobs(self, offset: int) -> Logprobs | None:
-        """As OpenAI tells them, if there are any; so many letters stand before the first."""
+        """OpenAI's logprobs, if there are any. `offset` characters precede the first token."""
         if self.token is not None:
             return _as_openai([(self.token, self.top_tokens)], offset)
         details = self.details or _Details()

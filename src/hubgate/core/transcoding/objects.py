@@ -1,4 +1,4 @@
-"""The objects of the two spellings: what is read of them, leniently, and what is written, as their clients want it."""
+"""The objects of the two wire formats: what is read, leniently, and what is written, as clients expect it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from hubgate.core.transcoding.logprobs import Logprobs, Token
 
 
 class Usage(msgspec.Struct):
-    """OpenAI's `usage`; engines leave out what they do not count."""
+    """OpenAI's `usage`. Engines omit what they do not count."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     estimated: bool | msgspec.UnsetType = msgspec.UNSET
-    """Ours: set where nobody counted."""
+    """hubgate's own field: set if nobody counted."""
 
     @property
     def total(self) -> int:
-        """Tokens of prompt and text together."""
+        """Tokens of the prompt and the text."""
         return self.total_tokens or (self.prompt_tokens or 0) + (self.completion_tokens or 0)
 
 
@@ -63,7 +63,7 @@ class Event(msgspec.Struct):
 
 
 class ReadDetails(msgspec.Struct):
-    """What is read of `details`, of a whole text or of a stream."""
+    """The fields that are read from `details`."""
 
     finish_reason: str | None = None
     generated_tokens: int = 0
@@ -71,75 +71,71 @@ class ReadDetails(msgspec.Struct):
 
     @property
     def usage(self) -> Usage:
-        """In OpenAI's words."""
         prompt = self.input_length or 0
         return Usage(prompt, self.generated_tokens, prompt + self.generated_tokens)
 
     @property
-    def reason_at_openai(self) -> str:
-        """Why the text ended, in OpenAI's words."""
+    def openai_finish_reason(self) -> str:
         return "length" if self.finish_reason == "length" else "stop"
 
 
 class ReadTgi(msgspec.Struct):
-    """What is read of a whole text or an event of TGI's."""
+    """The fields that are read from TGI's whole text or event."""
 
     generated_text: str | None = None
     token: Token | None = None
     details: ReadDetails | None = None
 
 
-class _Said(msgspec.Struct):
+class _Message(msgspec.Struct):
     content: str | None = None
 
 
 class ReadChoice(msgspec.Struct):
-    """What is read of a choice: of a completion, a chat, or a chunk of either."""
+    """The fields that are read from a choice of a completion, a chat, or a chunk of either."""
 
     index: int = 0
     text: str | None = None
-    message: _Said | None = None
-    delta: _Said | None = None
+    message: _Message | None = None
+    delta: _Message | None = None
     finish_reason: str | None = None
     stop_reason: int | str | None = None
-    """vLLM's: the stop sequence, where one ended the text."""
+    """vLLM's field: the stop sequence that ended the text."""
     logprobs: Logprobs | None = None
 
     @property
-    def said(self) -> str:
-        """The text of it."""
-        said = self.message or self.delta
-        return (said.content if said else self.text) or ""
+    def content(self) -> str:
+        message = self.message or self.delta
+        return (message.content if message else self.text) or ""
 
     @property
-    def reason_at_tgi(self) -> str:
-        """Why it ended, in TGI's words."""
+    def tgi_finish_reason(self) -> str:
         if self.finish_reason == "length":
             return "length"
         return "stop_sequence" if isinstance(self.stop_reason, str) else "eos_token"
 
 
 class ReadOpenAI(msgspec.Struct):
-    """What is read of any object of OpenAI's."""
+    """The fields that are read from any object of OpenAI."""
 
     choices: list[ReadChoice] = []
     usage: Usage | None = None
 
     @property
     def first(self) -> ReadChoice:
-        """The first choice; an empty one, if it is not told of."""
+        """The first choice; an empty one if it is missing."""
         return next((choice for choice in self.choices if choice.index == 0), ReadChoice())
 
 
 class ReadUsage(msgspec.Struct):
-    """What is read of a chunk that goes on as it came."""
+    """The fields that are read from a chunk that is passed on unchanged."""
 
     choices: list[msgspec.Raw] = []
     usage: Usage | None = None
 
 
 class ReadChoices(msgspec.Struct):
-    """What is read of one of several whole texts that become one."""
+    """The fields that are read from texts that are merged."""
 
     choices: list[dict[str, msgspec.Raw]] = []
     usage: Usage | None = None
@@ -165,7 +161,7 @@ class Completion(msgspec.Struct, tag_field="object", tag="text_completion"):
 
 
 LAST_TOKEN = Token(special=True)
-"""As TGI marks the end of a sequence, which clients leave out of the text."""
+"""TGI's end of a sequence, which clients do not add to the text."""
 USAGE = msgspec.json.Decoder(ReadUsage)
 CHOICES = msgspec.json.Decoder(ReadChoices)
 FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])

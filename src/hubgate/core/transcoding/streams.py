@@ -1,4 +1,4 @@
-"""Streams of generated text, turned from one of the two spellings into the other: see `hubgate.core.transcoding`."""
+"""Converting streams of generated text between wire formats: see `hubgate.core.transcoding`."""
 
 from __future__ import annotations
 
@@ -25,62 +25,62 @@ from hubgate.domain.calls import WireFormat
 
 
 class StreamTranscoder(Protocol):
-    """Turns the payloads of one stream into those that are wanted."""
+    """Converts the payloads of one stream."""
 
     usage: Usage | None
-    """As told, once it is."""
+    """As reported by the engine so far."""
     pieces: int
-    """Payloads so far: about as many as tokens."""
+    """How many payloads so far: about as many as tokens."""
 
-    def respell(self, payload: bytes) -> Sequence[bytes]:
-        """What stands for one payload.
+    def transcode(self, payload: bytes) -> Sequence[bytes]:
+        """Convert one payload.
 
         Raises:
-            UpstreamUnreadable: it is not spelled as it should be.
+            UpstreamUnreadable: it does not have the stream's format.
         """
         ...
 
     def end(self) -> Sequence[bytes]:
-        """What is still to say when the stream has ended."""
+        """The payloads after the end of the stream."""
         ...
 
 
 def openai_transcoder(
     wire_format: WireFormat, label: Label, *, with_usage: bool, with_logprobs: bool = False, before: str = ""
 ) -> StreamTranscoder:
-    """Spells a stream as OpenAI's chunks.
+    """Converts a stream to OpenAI's chunks.
 
     Args:
-        wire_format: the stream's own.
-        label: for chunks that are made here.
-        with_usage: whether the usage is told, in a last chunk of its own.
-        with_logprobs: whether those of its tokens are told.
-        before: what TGI leaves out of a stream: the prompt, where it is to stand before the text.
+        wire_format: of the stream.
+        label: for new chunks.
+        with_usage: whether to add a last chunk with the usage.
+        with_logprobs: whether to include them.
+        before: the prompt, if it is to precede the text: TGI does not stream it.
     """
     if wire_format is WireFormat.OPENAI:
-        return _OpenAIAsItCame(with_usage=with_usage)
-    return _TgiAsOpenAI(label, with_usage=with_usage, with_logprobs=with_logprobs, before=before)
+        return _OpenAIToOpenAI(with_usage=with_usage)
+    return _TgiToOpenAI(label, with_usage=with_usage, with_logprobs=with_logprobs, before=before)
 
 
 def tgi_transcoder(wire_format: WireFormat, *, before: str = "") -> StreamTranscoder:
-    """Spells a stream as TGI's events.
+    """Converts a stream to TGI's events.
 
     Args:
-        wire_format: the stream's own.
-        before: what TGI leaves out of all events but the last: the prompt, where it stands before the text.
+        wire_format: of the stream.
+        before: the prompt, if it precedes the text: in TGI's format only the last event contains it.
     """
-    return _TgiAsItCame() if wire_format is WireFormat.TGI else _OpenAIAsTgi(before)
+    return _TgiToTgi() if wire_format is WireFormat.TGI else _OpenAIToTgi(before)
 
 
-class _OpenAIAsItCame:
-    """Bytes as they came, but for the usage: the engine is always asked for it, and not every client is to see it."""
+class _OpenAIToOpenAI:
+    """Passes bytes on, except the usage: it is always requested from the engine, but not by every client."""
 
     def __init__(self, *, with_usage: bool) -> None:
         self._with_usage = with_usage
         self.usage: Usage | None = None
         self.pieces = 0
 
-    def respell(self, payload: bytes) -> Sequence[bytes]:
+    def transcode(self, payload: bytes) -> Sequence[bytes]:
         self.pieces += 1
         if b'"usage"' in payload:
             chunk = decode_reply(payload, USAGE)
@@ -93,7 +93,7 @@ class _OpenAIAsItCame:
         return ()
 
 
-class _TgiAsOpenAI:
+class _TgiToOpenAI:
     def __init__(self, label: Label, *, with_usage: bool, with_logprobs: bool, before: str) -> None:
         self._label = label
         self._with_usage = with_usage
@@ -103,7 +103,7 @@ class _TgiAsOpenAI:
         self.usage: Usage | None = None
         self.pieces = 0
 
-    def respell(self, payload: bytes) -> Sequence[bytes]:
+    def transcode(self, payload: bytes) -> Sequence[bytes]:
         self.pieces += 1
         piece = read_piece(payload, WireFormat.TGI)
         text, self._before = self._before + piece.text, ""
@@ -121,12 +121,12 @@ class _TgiAsOpenAI:
         return msgspec.json.encode(Completion(*self._label, choices, usage))
 
 
-class _TgiAsItCame:
+class _TgiToTgi:
     def __init__(self) -> None:
         self.usage: Usage | None = None
         self.pieces = 0
 
-    def respell(self, payload: bytes) -> Sequence[bytes]:
+    def transcode(self, payload: bytes) -> Sequence[bytes]:
         self.pieces += 1
         if b'"details":{' in payload:
             details = decode_reply(payload, TGI).details
@@ -137,37 +137,37 @@ class _TgiAsItCame:
         return ()
 
 
-class _OpenAIAsTgi:
-    """One event a chunk. The last has no text of its own, for OpenAI's usage comes after the last text."""
+class _OpenAIToTgi:
+    """One event a chunk. The last event has no text, because OpenAI's usage comes after the last text."""
 
     def __init__(self, before: str) -> None:
         self._before = before
         self._parts: list[str] = []
-        self._ended = ReadChoice()
+        self._last_choice = ReadChoice()
         self.usage: Usage | None = None
         self.pieces = 0
 
-    def respell(self, payload: bytes) -> Sequence[bytes]:
+    def transcode(self, payload: bytes) -> Sequence[bytes]:
         chunk = decode_reply(payload, OPENAI)
         choice = chunk.first
         self.usage = chunk.usage or self.usage
         if choice.finish_reason:
-            self._ended = choice
-        said = choice.said
-        self._parts.append(said)
-        if said and self._before:
-            said, self._before = said.removeprefix(self._before), ""
-        if not said:
+            self._last_choice = choice
+        text = choice.content
+        self._parts.append(text)
+        if text and self._before:
+            text, self._before = text.removeprefix(self._before), ""
+        if not text:
             return ()
         self.pieces += 1
-        told = choice.logprobs or Logprobs()
-        top = told.told_top()
-        likeliest = top[0] if top and len(top) == 1 else msgspec.UNSET  # an event is of one token
-        event = Event(self.pieces, Token(text=said, logprob=told.total), top_tokens=likeliest)
+        logprobs = choice.logprobs or Logprobs()
+        top = logprobs.as_top_tokens()
+        top_tokens = top[0] if top and len(top) == 1 else msgspec.UNSET  # an event has one token
+        event = Event(self.pieces, Token(text=text, logprob=logprobs.total), top_tokens=top_tokens)
         return (msgspec.json.encode(event),)
 
     def end(self) -> Sequence[bytes]:
         usage = self.usage or Usage()
-        written = self.pieces if usage.completion_tokens is None else usage.completion_tokens
-        details = StreamDetails(self._ended.reason_at_tgi, written, usage.prompt_tokens or 0)
+        count = self.pieces if usage.completion_tokens is None else usage.completion_tokens
+        details = StreamDetails(self._last_choice.tgi_finish_reason, count, usage.prompt_tokens or 0)
         return (msgspec.json.encode(Event(self.pieces + 1, LAST_TOKEN, "".join(self._parts), details)),)

@@ -91,10 +91,10 @@ def _cut(texts: Sequence[str], settings: ChunkingSettings) -> list[list[Chunk]]:
             f"The texts have {characters} characters together; a request that cuts them takes at most {MOST_CHARACTERS}.",
             remedy="Send them in several requests.",
         )
-    patience, total = TimeBudget.for_texts(*texts), 0
+    budget, total = TimeBudget.for_texts(*texts), 0
     places: list[list[Chunk]] = []
     for text in texts:
-        places.append(chunk(text, settings, patience))
+        places.append(chunk(text, settings, budget))
         total += len(places[-1])
         _check_number(total)
     return places
@@ -121,7 +121,7 @@ async def count_long(count: CountTokens, texts: Sequence[str]) -> list[int] | No
 async def in_cutting_thread(work: Callable[[], _T]) -> _T:
     """Do what cuts texts at a caller's wish: in one of few threads that nothing else needs.
 
-    A hostile separator holds its thread until its patience is at an end, even if its caller has left. In the event
+    A hostile separator holds its thread until its budget is at an end, even if its caller has left. In the event
     loop's own threads it would hold up the names of servers and the registration of models.
     """
     return await asyncio.get_running_loop().run_in_executor(_CUTTERS, work)

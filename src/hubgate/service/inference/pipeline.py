@@ -96,7 +96,7 @@ class Pipeline:
         """The tokens of each text as the model would read it, uncut: see `Counter`."""
         if self.counter is None or self.prompted is None:
             return None
-        return await self.counter(self.prompted.prefixed(texts, kind), limit)
+        return await self.counter(self.prompted.add_prefixes(texts, kind), limit)
 
     async def close(self) -> None:
         """Send away who waits, and let what is in flight end."""
@@ -155,8 +155,8 @@ class Pipelines:
         answer = VectorGuard(answer, dimensions=facts.dimensions)
         counter = self._counters.open(endpoint) if self._counters else None
         if counter is not None:
-            may_cut = facts.auto_truncate is not False
-            answer = TokenCountStep(answer, counter, limit=endpoint.token_limit, may_cut=may_cut)
+            may_truncate = facts.auto_truncate is not False
+            answer = TokenCountStep(answer, counter, limit=endpoint.token_limit, may_truncate=may_truncate)
         if endpoint.cached and self._cache is not None:
             answer = cached = CacheStep(
                 answer, self._cache, identity=identity(endpoint), secret=self._cache_secret

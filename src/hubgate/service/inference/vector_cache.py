@@ -15,7 +15,7 @@ class VectorMemory:
 
     def __init__(self, disk: VectorDisk) -> None:
         self._disk = disk
-        self.cache = MemoryCache(_NEAR_BYTES, behind=disk)
+        self.cache = MemoryCache(_NEAR_BYTES, backing=disk)
 
     async def stats(self) -> dict[str, Any]:
         """What is in memory and on disk."""

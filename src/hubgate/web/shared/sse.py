@@ -66,19 +66,19 @@ class SseEncoder:
         before: bytes = b"data: ",
         done: bytes = b"",
     ) -> None:
-        self._speller = speller
+        self._transcoder = speller
         self._before = before
         self._render_error = render_error
         self._done = done
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
         """See `StreamEncoder`."""
-        respelled = (part for payload in payloads for part in self._speller.respell(payload))
-        return sse_events(respelled, self._before)
+        transcoded = (part for payload in payloads for part in self._transcoder.transcode(payload))
+        return sse_events(transcoded, self._before)
 
     def finish(self) -> bytes:
         """See `StreamEncoder`."""
-        return sse_events(self._speller.end(), self._before) + self._done
+        return sse_events(self._transcoder.end(), self._before) + self._done
 
     def encode_error(self, error: HubgateError) -> bytes:
         """An error event; without `[DONE]`, so that nobody takes what came before for the whole."""
@@ -87,7 +87,7 @@ class SseEncoder:
     @property
     def tokens(self) -> tuple[int, int]:
         """See `StreamEncoder`."""
-        return token_totals(self._speller.usage, self._speller.pieces)
+        return token_totals(self._transcoder.usage, self._transcoder.pieces)
 
 
 def token_totals(usage: Usage | None, pieces: int) -> tuple[int, int]:
