@@ -188,7 +188,6 @@ class AfterPrompt:
 
     @property
     def wire_format(self) -> WireFormat:
-        """See `domain.ports.Events`."""
         return self._events.wire_format
 
     async def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:

@@ -14,11 +14,11 @@ from hubgate.settings import Settings
 from hubgate.upstreams.dedicated import DedicatedSource
 from hubgate.upstreams.fake import FakeSource
 from hubgate.upstreams.http.addresses import AddressRule
+from hubgate.upstreams.http.dial import reach
 from hubgate.upstreams.http.pool import PooledClient
 from hubgate.upstreams.hub.client import HUB, HubClient
 from hubgate.upstreams.hub.deployments import Deployments
 from hubgate.upstreams.local.source import LocalSettings, LocalSource
-from hubgate.upstreams.reachability import reach
 from hubgate.upstreams.router import RouterSource
 from hubgate.upstreams.urls import base_url, origin_of
 
@@ -66,11 +66,9 @@ class ModelSources:
 
     @property
     def hugging_face(self) -> Sequence[str]:
-        """See `domain.ports.Sources`."""
         return (*HUGGING_FACE_HOSTS, *map(origin_of, (*self._urls.values(), self._hub_url)))
 
     def token_route(self, endpoint: Endpoint) -> Sequence[str]:
-        """See `domain.ports.Sources`."""
         if endpoint.source is Source.FAKE:
             return ()
         if endpoint.source is Source.LOCAL:  # downloaded through the proxy of the environment
@@ -79,7 +77,6 @@ class ModelSources:
         return tuple(map(origin_of, filter(None, (url, endpoint.proxy))))
 
     async def detect(self, target: Target) -> Facts:
-        """See `domain.ports.Sources`."""
         return await self._sources[target.endpoint.source].detect(target)
 
     async def reach(self, endpoint: Endpoint) -> AsyncIterator[Step]:
@@ -92,15 +89,12 @@ class ModelSources:
                 yield step
 
     async def runs(self, target: Target) -> bool:
-        """See `domain.ports.Sources`."""
         return target.endpoint.source is Source.DEDICATED and await self._dedicated.runs(target)
 
     def open(self, target: Target) -> Upstream:
-        """See `domain.ports.Sources`."""
         return self._sources[target.endpoint.source].open(target)
 
     def open_generator(self, target: Target) -> TextGenerator:
-        """See `domain.ports.Sources`."""
         return self._sources[target.endpoint.source].open_generator(target)
 
     def local_memory(self) -> Mapping[tuple[str, str], int]:

@@ -13,8 +13,7 @@ from lookalikes import lookalike
 from hubgate.domain.diagnosis import Step
 from hubgate.upstreams.http.addresses import AddressRule
 from hubgate.upstreams.http.connection import Connection
-from hubgate.upstreams.http.dial import Origin, connect
-from hubgate.upstreams.reachability import reach
+from hubgate.upstreams.http.dial import Origin, connect, reach
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

@@ -45,7 +45,6 @@ class EmbedRoute:
     """It may send one vector per token."""
 
     def request(self, url: str, model: str | None, call: Embed) -> HttpRequest:
-        """See `TextRoute`."""
         for option, what in _UNSUPPORTED:
             if getattr(call, option) and option not in self.options:
                 raise InvalidRequest(
@@ -55,12 +54,10 @@ class EmbedRoute:
         return json_request(url, self.body(call, model))
 
     def max_reply_bytes(self, call: Embed, request: HttpRequest, dimensions: int | None) -> int | None:
-        """See `TextRoute`."""
         del request
         return None if self.token_vectors else vectors_size(len(call.texts), dimensions)
 
     def read(self, call: Embed, reply: HttpReply) -> Vectors:
-        """See `TextRoute`."""
         reading = read_embeddings(reply, len(call.texts))
         tokens, exact = counted_tokens(reply, reading.tokens, self.reported_tokens)
         vectors = Vectors(

@@ -61,7 +61,6 @@ class RerankRoute:
         return replace(self, raw=False) if word and word in (model or "").lower() else self
 
     def request(self, url: str, model: str | None, call: Rerank) -> HttpRequest:
-        """See `TextRoute`."""
         if call.raw_scores and self.raw is False:
             raise InvalidRequest(
                 "This endpoint's server returns scores between 0 and 1 only, so [raw_scores] cannot be honoured.",

@@ -56,7 +56,6 @@ class SparseRoute:
     """It truncates on request and returns `[{"index", "value"}]` for each text, as TEI does."""
 
     def request(self, url: str, model: str | None, call: SparseEmbed) -> HttpRequest:
-        """See `TextRoute`."""
         del model
         body: dict[str, object] = {"inputs": list(call.texts)}
         if self.tei:
@@ -64,12 +63,10 @@ class SparseRoute:
         return json_request(url, body)
 
     def max_reply_bytes(self, call: SparseEmbed, request: HttpRequest, dimensions: int | None) -> int:
-        """See `TextRoute`."""
         del request, dimensions
         return REPLY_OVERHEAD + len(call.texts) * _BYTES_PER_SPARSE_VECTOR
 
     def read(self, call: SparseEmbed, reply: HttpReply) -> SparseVectors:
-        """See `TextRoute`."""
         try:
             vectors = [self._weights(text) for text in _TEXTS.decode(reply.body)]
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -102,17 +99,14 @@ class TokenizeRoute:
     path: str
 
     def request(self, url: str, model: str | None, call: Tokenize) -> HttpRequest:
-        """See `TextRoute`."""
         del model
         return json_request(url, {"inputs": list(call.texts), "add_special_tokens": call.add_special_tokens})
 
     def max_reply_bytes(self, call: Tokenize, request: HttpRequest, dimensions: int | None) -> int:
-        """See `TextRoute`."""
         del call, dimensions
         return REPLY_OVERHEAD + len(request.body) * _BYTES_PER_TOKEN
 
     def read(self, call: Tokenize, reply: HttpReply) -> Tokens:
-        """See `TextRoute`."""
         try:
             texts = [_TOKENS.decode(text) for text in _TEXTS.decode(reply.body)]
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:

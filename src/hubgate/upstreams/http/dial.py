@@ -7,18 +7,22 @@ import contextlib
 import functools
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from ipaddress import ip_address
 from typing import NamedTuple, Protocol
 
 from yarl import URL
 
+from hubgate.domain.diagnosis import Step
 from hubgate.domain.errors import Cause, InvalidEndpoint, UpstreamUnreachable
 from hubgate.upstreams.http.addresses import AddressRule, parse_address
 from hubgate.upstreams.http.connection import Connection
 from hubgate.upstreams.http.failures import invalid_url, report_connect_errors, unknown_name
 from hubgate.upstreams.named_files import in_own_thread, read_regular
 from hubgate.upstreams.urls import host_of
+
+_REACH_SECONDS = 10.0
+"""Timeout of each step of a diagnosis."""
 
 
 class Origin(NamedTuple):
@@ -151,6 +155,32 @@ async def _connect(origin: Origin, address: str, where: str, seconds: float, *, 
         connection.discard()
         raise
     return connection
+
+
+async def reach(
+    url: str, rule: AddressRule, *, ca_bundle: str | None = None, resolve: Resolve = resolve_by_system
+) -> AsyncIterator[Step]:
+    """Connect to a server without sending a request. Yields each step when it has succeeded.
+
+    Args:
+        url: of the server, or of the proxy in front of it.
+        rule: which addresses are allowed.
+        ca_bundle: a file of certificates, instead of the system's.
+        resolve: resolves host names.
+
+    Raises:
+        HubgateError: the next step fails.
+    """
+    parsed, where = parse_url(url, rule)
+    origin = Origin.of(parsed, ca_bundle)
+    yield Step.ADDRESS
+    addresses = await resolve_origin(origin, rule, resolve, where, _REACH_SECONDS)
+    yield Step.DNS
+    (await connect(origin, addresses, where, _REACH_SECONDS, tls=False)).abort()
+    yield Step.TCP
+    if origin.is_tls:
+        (await connect(origin, addresses, where, _REACH_SECONDS, tls=True)).abort()
+        yield Step.TLS
 
 
 async def tls_context(ca_bundle: str | None) -> ssl.SSLContext:
