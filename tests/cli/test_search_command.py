@@ -60,7 +60,7 @@ def test_what_goes_wrong_is_one_plain_line(gate: RunningGateway, hub_site: HubAp
     hub_site.fail("failing")
     failed = hubgate("search", "other")
     assert (failed.status, failed.out) == (1, "")
-    assert failed.err.startswith("hubgate: The Hub fails at the moment.")
+    assert failed.err.startswith("hubgate: The Hub failed.")
     assert failed.err.count("\n") == 1
 
 

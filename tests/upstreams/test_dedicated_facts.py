@@ -92,7 +92,7 @@ async def test_a_token_that_may_not_list_still_registers_with_a_warning(
     with lookalike("tei") as server:
         facts = await sources.detect(Target(endpoint(server.url), OWNER))
     assert facts.engine is Engine.TEI
-    assert "could not be looked up" in facts.warnings[-1]
+    assert "could not be listed" in facts.warnings[-1]
 
 
 async def test_an_embedding_model_that_is_not_the_servers_is_refused_with_both_names(
@@ -101,7 +101,7 @@ async def test_an_embedding_model_that_is_not_the_servers_is_refused_with_both_n
     with lookalike("tei", name=MODEL) as server:
         with pytest.raises(InvalidEndpoint) as caught:
             await sources.detect(Target(endpoint(server.url, namespace=None, model="BAAI/bge-m3")))
-        assert f"[{MODEL}], as the server says, not [BAAI/bge-m3]" in caught.value.message
+        assert f"[{MODEL}] according to the server, not [BAAI/bge-m3]" in caught.value.message
         named = endpoint(server.url, namespace=None, model=MODEL.upper())
         assert (await sources.detect(Target(named))).model == MODEL
 

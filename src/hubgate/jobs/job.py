@@ -30,7 +30,7 @@ class Job:
     Args:
         task: what to do.
         options: how to do it.
-        overwrite: start over, whatever an earlier run has done.
+        overwrite: start over, and discard the work of earlier runs.
         patience: seconds without a successful request after which the job stops.
     """
 
@@ -60,7 +60,7 @@ class Job:
                 )
 
     def open(self) -> tuple[Source, bool]:
-        """Open the input, and tell whether the job is done already.
+        """Open the input, and return whether the job is already done.
 
         Raises:
             JobStopped: the job cannot start or continue; nothing was changed.

@@ -9,7 +9,13 @@ from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, Upstream
 from hubgate.upstreams.engines.detect import detect
 from hubgate.upstreams.engines.specs import spec_of
 from hubgate.upstreams.http.messages import HttpClient
-from hubgate.upstreams.hub.deployments import Deployments, check_model, completed, deployment_facts, match
+from hubgate.upstreams.hub.deployments import (
+    Deployments,
+    check_model,
+    deployment_facts,
+    find_deployment,
+    merge_facts,
+)
 from hubgate.upstreams.server import Server
 from hubgate.upstreams.server_models import ServerGenerator, ServerUpstream
 
@@ -38,7 +44,7 @@ class DedicatedSource:
                 raise
             facts = await detect(replace(endpoint, engine=reported.engine), server)
         check_model(endpoint, facts.model, "the server")
-        return completed(facts, reported)
+        return merge_facts(facts, reported)
 
     async def runs(self, target: Target) -> bool:
         """Whether Hugging Face reports that it runs; there is no other way to know without waking it."""
@@ -46,7 +52,7 @@ class DedicatedSource:
         if endpoint.namespace is None or endpoint.url is None or token is None:
             return False
         try:
-            found = match(await self._deployments.list(endpoint.namespace, token), endpoint.url)
+            found = find_deployment(await self._deployments.list(endpoint.namespace, token), endpoint.url)
         except HubgateError:
             return False
         return found is not None and found.running

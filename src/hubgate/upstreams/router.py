@@ -25,7 +25,7 @@ from hubgate.upstreams.engines.providers import (
 from hubgate.upstreams.engines.routes import TextRoute
 from hubgate.upstreams.http.messages import HttpClient
 from hubgate.upstreams.hub.client import HubClient
-from hubgate.upstreams.hub.providers import serving
+from hubgate.upstreams.hub.providers import choose_provider
 from hubgate.upstreams.server import Server
 from hubgate.upstreams.server_models import ServerGenerator, ServerUpstream
 
@@ -110,7 +110,7 @@ class RouterSource:
 
 
 def _facts(endpoint: Endpoint, card: ModelCard) -> Facts:
-    chosen, chats, completes = serving(endpoint, card)
+    chosen, chats, completes = choose_provider(endpoint, card)
     generates = endpoint.task in GENERATION_TASKS
     return Facts(
         engine=Engine.PROVIDER,

@@ -355,7 +355,7 @@ class TestEnvironment:
                         await hub.search(ModelSearch(), None)
                     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
                     with pytest.raises(
-                        UpstreamUnreachable, match=r"cannot be asked: .* the proxy 127\.0\.0\.1:9"
+                        UpstreamUnreachable, match=r"cannot be reached: .* the proxy 127\.0\.0\.1:9"
                     ):
                         await hub.search(ModelSearch(), None)
                     assert site.asked == []

@@ -27,9 +27,9 @@ from hubgate.upstreams.hub.client import HubClient
 from hubgate.upstreams.hub.deployments import (
     Deployments,
     check_model,
-    completed,
     deployment_facts,
-    match,
+    find_deployment,
+    merge_facts,
 )
 
 if TYPE_CHECKING:
@@ -97,19 +97,19 @@ class TestList:
         with pytest.raises(UpstreamRefused, match="Endpoints of \\[ada\\]"):
             await hub.deployments(None, Secret(ADA))
         site.fail("failing")
-        with pytest.raises(UpstreamRefused, match="fails at the moment"):
+        with pytest.raises(UpstreamRefused, match="Inference Endpoints failed"):
             await hub.deployments(None, Secret(ADA))
 
     @pytest.mark.parametrize(
         ("fault", "cause", "told"),
         [
-            ("wrong-token", Cause.WRONG_TOKEN, "does not accept the token"),
-            ("no-right", Cause.TOKEN_LACKS_SCOPE, "may not see Inference Endpoints of [acme]"),
-            ("absent", Cause.MODEL_NOT_FOUND, "knows no Inference Endpoints of [acme]"),
+            ("wrong-token", Cause.WRONG_TOKEN, "rejected the token"),
+            ("no-right", Cause.TOKEN_LACKS_SCOPE, "has no permission to list Inference Endpoints of [acme]"),
+            ("absent", Cause.MODEL_NOT_FOUND, "did not find Inference Endpoints of [acme]"),
             ("gone", Cause.OLD_ADDRESS, "HUBGATE_ENDPOINTS_API_URL"),
-            ("limited", Cause.OVERLOADED, "no more requests"),
-            ("failing", Cause.UPSTREAM_FAILED, "fails at the moment"),
-            ("page", Cause.NOT_AN_API, "a page for people"),
+            ("limited", Cause.OVERLOADED, "has rate limited"),
+            ("failing", Cause.UPSTREAM_FAILED, "Inference Endpoints failed"),
+            ("page", Cause.NOT_AN_API, "a web page"),
         ],
     )
     async def test_each_fault_has_its_cause(
@@ -142,7 +142,7 @@ class TestResume:
         hub = HubClient(client, deployments)
         assert (await hub.resume("acme", "a", OWNER)).state is DeploymentState.INITIALIZING
         assert (await hub.resume("acme", "b", OWNER)).state is DeploymentState.RUNNING
-        with pytest.raises(UpstreamRefused, match=r"knows no Inference Endpoint \[c\]"):
+        with pytest.raises(UpstreamRefused, match=r"did not find Inference Endpoint \[c\]"):
             await hub.resume("acme", "c", OWNER)
 
     async def test_a_reply_without_a_state_is_unknown(
@@ -208,10 +208,10 @@ def test_a_url_is_matched_however_it_was_pasted(pasted: str) -> None:
         read_deployment(deployment("asleep", state="paused"), "acme"),
         read_deployment(deployment("it", url=URL + "/"), "acme"),
     ]
-    found = match(listed, pasted)
+    found = find_deployment(listed, pasted)
     assert found is not None
     assert found.name == "it"
-    assert match(listed, URL + "/own/path") is None
+    assert find_deployment(listed, URL + "/own/path") is None
 
 
 class TestFacts:
@@ -229,7 +229,7 @@ class TestFacts:
     ) -> None:
         assert await deployment_facts(deployments, Target(endpoint(namespace=None), OWNER)) == Facts()
         without_token = await deployment_facts(deployments, Target(endpoint()))
-        assert "Without a token" in without_token.warnings[0]
+        assert "without a token" in without_token.warnings[0]
         assert site.asked == []
 
     @pytest.mark.parametrize("fault", ["wrong-token", "no-right", "limited", "failing", "page"])
@@ -239,7 +239,7 @@ class TestFacts:
         site.fail(fault)
         facts = await deployment_facts(deployments, Target(endpoint(), OWNER))
         assert (facts.engine, facts.model) == (None, None)
-        assert "could not be looked up" in facts.warnings[0]
+        assert "could not be listed" in facts.warnings[0]
         assert TOKEN not in facts.warnings[0]
 
     async def test_a_namespace_that_is_not_there_is_refused(self, deployments: Deployments) -> None:
@@ -252,7 +252,7 @@ class TestFacts:
         with pytest.raises(InvalidEndpoint, match="has no Inference Endpoints"):
             await deployment_facts(deployments, Target(endpoint(), OWNER))
         site.items["acme"] = [deployment("idle", state="paused")]
-        with pytest.raises(InvalidEndpoint, match="Without a URL at the moment") as caught:
+        with pytest.raises(InvalidEndpoint, match="Without a URL, because they are paused") as caught:
             await deployment_facts(deployments, Target(endpoint(), OWNER))
         assert "It has" not in caught.value.message
         site.items["acme"] += [deployment("up", url="https://other.example")]
@@ -281,7 +281,7 @@ class TestFacts:
     async def test_a_failed_update_is_a_warning(self, deployments: Deployments, site: DeploymentsApi) -> None:
         site.items["acme"] = [deployment("a", url=URL, state="updateFailed", message="Out of memory")]
         facts = await deployment_facts(deployments, Target(endpoint(), OWNER))
-        assert facts.warnings == ("Its last update failed; the version before answers. Out of memory",)
+        assert facts.warnings == ("Its last update failed; the previous version is running. Out of memory",)
 
     async def test_another_embedding_model_than_the_named_one_is_refused_with_both_names(
         self, deployments: Deployments, site: DeploymentsApi
@@ -301,16 +301,16 @@ class TestMerging:
         check_model(endpoint(model="BAAI/bge-m3"), reported, "the server")
 
     def test_a_repository_that_the_server_reports_refutes_a_named_one(self) -> None:
-        with pytest.raises(InvalidEndpoint, match="as the server says"):
+        with pytest.raises(InvalidEndpoint, match="according to the server"):
             check_model(endpoint(model="BAAI/bge-m3"), MODEL, "the server")
         check_model(endpoint(), MODEL, "the server")
 
     def test_the_server_is_believed_and_completed(self) -> None:
         told = Facts(engine=Engine.TEI, model=MODEL, revision="r", warnings=("b",))
         own = Facts(engine=Engine.VLLM, model="own/model", revision="s", warnings=("a",))
-        assert completed(own, told) == Facts(
+        assert merge_facts(own, told) == Facts(
             engine=Engine.VLLM, model="own/model", revision="s", warnings=("a", "b")
         )
-        silent = completed(Facts(model="/repository"), told)
+        silent = merge_facts(Facts(model="/repository"), told)
         assert (silent.engine, silent.model, silent.revision) == (Engine.TEI, MODEL, "r")
-        assert completed(Facts(model="/repository"), Facts()).model == "/repository"
+        assert merge_facts(Facts(model="/repository"), Facts()).model == "/repository"

@@ -24,9 +24,8 @@ from hubgate.settings import Settings
 from hubgate.upstreams.http.addresses import AddressRule
 from hubgate.upstreams.http.pool import PooledClient
 from hubgate.upstreams.hub.cards import read_card, read_length, read_user
-from hubgate.upstreams.hub.client import HubClient, open_hub, repository_of
+from hubgate.upstreams.hub.client import HubClient, TtlCache, open_hub, repository_of
 from hubgate.upstreams.hub.deployments import Deployments
-from hubgate.upstreams.hub.memo import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -197,11 +196,11 @@ class TestModel:
         with pytest.raises(UpstreamRefused, match=r"\[meta/llama\] is gated") as caught:
             await hub.model("meta/llama", None)
         assert caught.value.cause is Cause.GATED_MODEL
-        assert "Ask for access" in caught.value.remedy
+        assert "Request access" in caught.value.remedy
 
     async def test_one_that_was_renamed_is_told_apart(self, hub: HubClient, hub_site: HubApi) -> None:
         hub_site.fail("moved")
-        with pytest.raises(UpstreamUnreachable, match="another name by now") as caught:
+        with pytest.raises(UpstreamUnreachable, match="it was renamed") as caught:
             await hub.model("gpt2", None)
         assert caught.value.cause is Cause.UPSTREAM_REDIRECTS
 
@@ -232,7 +231,7 @@ def test_a_model_may_be_named_or_linked_to(text: str, repository: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "../secret", "a/..", "a/b/c", "a b", "a?b", "ä/b", "https://x.org/a/b"])
 def test_what_is_no_models_name_is_never_asked_for(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="no name of a model"):
+    with pytest.raises(InvalidRequest, match="is not a valid model name"):
         repository_of(text)
 
 
@@ -256,13 +255,13 @@ class TestWhoami:
         assert (user.role, user.calls_providers, user.organisations) == (None, None, ())
 
     async def test_a_wrong_token_is_told_without_showing_it(self, hub: HubClient) -> None:
-        with pytest.raises(UpstreamRefused, match="does not accept the token") as caught:
+        with pytest.raises(UpstreamRefused, match="rejected the token") as caught:
             await hub.whoami(Secret("hf_wrong_and_secret"))
         assert caught.value.cause is Cause.WRONG_TOKEN
         assert "hf_wrong" not in str(caught.value)
 
     async def test_a_token_that_can_be_no_token_is_not_sent(self, hub: HubClient, hub_site: HubApi) -> None:
-        with pytest.raises(InvalidRequest, match="no token has") as caught:
+        with pytest.raises(InvalidRequest, match="line breaks or non-ASCII characters") as caught:
             await hub.whoami(Secret("hf_two\r\nlines"))
         assert hub_site.asked == []
         assert "two" not in str(caught.value)
@@ -272,11 +271,11 @@ class TestTrouble:
     @pytest.mark.parametrize(
         ("fault", "cause", "told"),
         [
-            ("wrong-token", Cause.WRONG_TOKEN, "does not accept the token"),
-            ("no-right", Cause.TOKEN_LACKS_SCOPE, "may not read models"),
+            ("wrong-token", Cause.WRONG_TOKEN, "rejected the token"),
+            ("no-right", Cause.TOKEN_LACKS_SCOPE, "has no permission to read models"),
             ("absent", Cause.MODEL_NOT_FOUND, "check HF_ENDPOINT"),
-            ("gone", Cause.OLD_ADDRESS, "nothing at this address any more"),
-            ("limited", Cause.OVERLOADED, "no more requests for the moment"),
+            ("gone", Cause.OLD_ADDRESS, "no longer exists at this address"),
+            ("limited", Cause.OVERLOADED, "has rate limited the requests"),
             ("failing", Cause.UPSTREAM_FAILED, "Server response (500): Internal Error"),
             ("gateway", Cause.UPSTREAM_FAILED, "(Status 502.)"),
             ("strange", Cause.UPSTREAM_FAILED, "Server response (418): I am a teapot"),
@@ -299,9 +298,11 @@ class TestTrouble:
         hub_site.fail(fault)
         error = await refused(hub)
         assert error.cause is Cause.TOKEN_MISSING
-        assert "The Hub wants an access token, and none was given." in error.message
+        assert "The Hub requires an access token." in error.message
 
-    @pytest.mark.parametrize(("fault", "told"), [("page", "a page for people"), ("not-json", "no JSON")])
+    @pytest.mark.parametrize(
+        ("fault", "told"), [("page", "a web page"), ("not-json", "data that is not JSON")]
+    )
     async def test_what_is_no_api_is_told(
         self, hub: HubClient, hub_site: HubApi, fault: str, told: str
     ) -> None:
@@ -330,8 +331,8 @@ class TestTrouble:
         hub = open_hub(Settings(home=tmp_path, secret_key_file=tmp_path / "key", hf_endpoint=address))
         error = await refused(hub)
         await hub.close()
-        assert error.message.startswith("The Hub cannot be asked: ")
-        assert "can be typed" in error.remedy
+        assert error.message.startswith("The Hub cannot be reached: ")
+        assert "type names, URLs and tasks yourself" in error.remedy
         assert "HF_ENDPOINT" in str(error)
         assert error.cause is cause
 
@@ -369,7 +370,9 @@ class TestLimits:
         hub_site.fail("last-one")
         assert await names(hub, OWNER) == []
         hub_site.fail(None)
-        assert (await _held(hub)).message.endswith("no more requests of this token for 55 seconds.")
+        assert (await _held(hub)).message.endswith(
+            "has rate limited requests with this token for 55 seconds."
+        )
 
     async def test_without_a_word_a_minute_is_waited(
         self, hub: HubClient, hub_site: HubApi, watch: Watch
@@ -387,9 +390,9 @@ class TestLimits:
     ) -> None:
         hub_site.fail("limited")
         for number in range(1000):
-            hub._site._held[str(number), "api"] = watch.now - 1
+            hub._site._backoffs[str(number), "api"] = watch.now - 1
         await refused(hub)
-        assert len(hub._site._held) == 1
+        assert len(hub._site._backoffs) == 1
 
 
 async def _held(hub: HubClient) -> HubgateError:
@@ -400,7 +403,7 @@ async def _held(hub: HubClient) -> HubgateError:
 
 async def test_what_is_remembered_is_bounded_and_failures_are_not() -> None:
     watch = Watch()
-    kept: Remembered[int] = Remembered(seconds=10, most=2, clock=watch)
+    kept: TtlCache[int] = TtlCache(seconds=10, max_entries=2, clock=watch)
     asked = []
 
     async def ask(key: int) -> int:

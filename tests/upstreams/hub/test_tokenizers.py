@@ -142,10 +142,10 @@ async def test_a_packaged_model_needs_no_hub(tmp_path: Path) -> None:
         ("gated/model", "its terms must be accepted first"),
         ("absent/model", "the Hub has no such model, or it is private"),
         ("broken/model", "the Hub is unreachable or failed"),
-        ("minilm", "say in [model] which one it runs"),
-        ("/repository", "say in [model] which one it runs"),
-        ("../../etc", "say in [model] which one it runs"),
-        (None, "say in [model] which one it runs"),
+        ("minilm", "does not report a model of the Hub: set [model]"),
+        ("/repository", "does not report a model of the Hub: set [model]"),
+        ("../../etc", "does not report a model of the Hub: set [model]"),
+        (None, "does not report a model of the Hub: set [model]"),
     ],
 )
 async def test_without_a_tokenizer_the_endpoint_says_so_and_why(
@@ -155,7 +155,7 @@ async def test_without_a_tokenizer_the_endpoint_says_so_and_why(
     known = await learned(files, endpoint(model))
     assert known.facts.token_counts is TokenCounts.ESTIMATED
     (warning,) = known.facts.warnings
-    assert warning.startswith("Tokens are estimated: the model's tokenizer is not at hand.")
+    assert warning.startswith("Tokens are estimated: the model's tokenizer is not available.")
     assert why in warning
     assert files.open(known) is None
 
@@ -180,9 +180,9 @@ async def test_a_repository_without_a_tokenizer_file_does_not_help(hub: Hub, tmp
 async def test_a_hub_that_never_answers_holds_a_registration_up_only_so_long(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        known = await learned(TokenizerFiles(tmp_path, hf_endpoint=url, patience=0.01), endpoint())
+        known = await learned(TokenizerFiles(tmp_path, hf_endpoint=url, timeout=0.01), endpoint())
     (warning,) = known.facts.warnings  # in the words of whoever lost patience first: we, or the library
-    assert "The Hub takes more than 0.01 seconds." in warning or "the Hub is unreachable" in warning
+    assert "The Hub did not respond within 0.01 seconds." in warning or "the Hub is unreachable" in warning
 
 
 @pytest.mark.parametrize("address", [NO_HUB, "no address"])
@@ -229,7 +229,7 @@ async def test_a_broken_file_is_told_once_and_a_good_one_takes_its_place(
         assert await asyncio.gather(*(live(["hello"], None) for _ in range(5))) == [None] * 5
         assert await live(["hello"], None) is None
     assert [record.getMessage() for record in caplog.records] == [
-        f"the tokens of open/model are estimated from now on: {folder / 'tokenizer.json'} cannot be read"
+        f"tokens of open/model are estimated from now on: {folder / 'tokenizer.json'} cannot be read"
     ]
     shutil.rmtree(tmp_path)
     hub.files.update(minilm_files())

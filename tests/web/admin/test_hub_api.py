@@ -173,6 +173,6 @@ async def test_without_the_hub_the_gate_serves(gate: ScriptedGateway, hub_site: 
     hub_site.server_close()
     reply = await get(gate, "/models")
     assert (reply.status, reply.json()["error"]["cause"]) == (502, "connection_refused")
-    assert "can be typed" in reply.json()["error"]["remedy"]
+    assert "type names, URLs and tasks yourself" in reply.json()["error"]["remedy"]
     served = await gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "a text"})
     assert served.status == 200

@@ -1,4 +1,4 @@
-"""From Hugging Face's JSON to what the gate knows of a model, of the owner of a token, of an Inference Endpoint."""
+"""Parses Hugging Face's JSON: models, the owners of tokens, Inference Endpoints."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from hubgate.upstreams.engines.specs import engine_of_image
 from hubgate.upstreams.json_values import as_list, count_of, dict_of, field_of, list_of, number_of, text_of
 
 _EMBEDS = frozenset({"feature-extraction", "sentence-similarity"})
-"""The Hub gives a model one of the two, and means the same."""
-_WRITES = frozenset({"text-generation", "text2text-generation"})
-_CHATS = _WRITES | {"image-text-to-text"}
+"""The Hub uses the two tags for the same task."""
+_COMPLETES = frozenset({"text-generation", "text2text-generation"})
+_CHATS = _COMPLETES | {"image-text-to-text"}
 SPARSE_TAG = "sparse-encoder"
 CHAT_TAG = "conversational"
 _SIZES = ("hidden_size", "d_model", "n_embd", "dim")
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")
 _PADDED = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"})
-"""Models that count their positions from 2: two of them are never used."""
+"""Models whose positions start at 2: two of them are never used."""
 _NO_LIMIT = 10_000_000
 _CALLS_PROVIDERS = "inference.serverless.write"
 _CALLS_ENDPOINTS = "inference.endpoints.infer.write"
 
 
 def read_card(entry: Any) -> ModelCard | None:
-    """A model of a search or by name, without what only its files tell; `None` if it is none."""
+    """A model, without the facts that only its files contain; `None` if the entry is not a model."""
     name = text_of(entry, "id")
     if name is None:
         return None
@@ -39,7 +39,7 @@ def read_card(entry: Any) -> ModelCard | None:
         name=name,
         tasks=tasks_of(pipeline_tag, tags),
         pipeline_tag=pipeline_tag,
-        served_by=tuple(_servings(field_of(entry, "inferenceProviderMapping"))),
+        served_by=tuple(_providers(field_of(entry, "inferenceProviderMapping"))),
         gated=field_of(entry, "gated") not in (None, False),
         private=field_of(entry, "private") is True,
         downloads=count_of(entry, "downloads"),
@@ -55,7 +55,7 @@ def read_card(entry: Any) -> ModelCard | None:
 
 
 def tasks_of(pipeline_tag: str | None, tags: Sequence[str]) -> tuple[Task, ...]:
-    """Which of the gate's tasks a model of these tags does."""
+    """The tasks of a model with these tags."""
     tasks = []
     if SPARSE_TAG in tags:
         tasks.append(Task.SPARSE_EMBEDDING)
@@ -63,15 +63,15 @@ def tasks_of(pipeline_tag: str | None, tags: Sequence[str]) -> tuple[Task, ...]:
         tasks.append(Task.TEXT_EMBEDDING)
     if pipeline_tag == "text-ranking":
         tasks.append(Task.RERANK)
-    if pipeline_tag in _WRITES:
+    if pipeline_tag in _COMPLETES:
         tasks.append(Task.COMPLETION)
     if pipeline_tag in _CHATS and CHAT_TAG in tags:
         tasks.append(Task.CHAT_COMPLETION)
     return tuple(tasks)
 
 
-def _servings(mapping: Any) -> list[ProviderMapping]:
-    """The Hub writes the mapping as a list, or as an object by provider."""
+def _providers(mapping: Any) -> list[ProviderMapping]:
+    """The Hub returns the mapping as a list, or as an object by provider."""
     entries = as_list(mapping)
     if isinstance(mapping, dict):
         entries = [{**entry, "provider": name} for name, entry in mapping.items() if isinstance(entry, dict)]
@@ -88,13 +88,12 @@ def _servings(mapping: Any) -> list[ProviderMapping]:
 
 
 def read_files(entry: Any) -> frozenset[str]:
-    """The names of a model's files."""
     names = (text_of(file, "rfilename") for file in list_of(entry, "siblings"))
     return frozenset(filter(None, names))
 
 
 def read_dimensions(config: Any, dense: Any) -> int | None:
-    """The numbers of a vector.
+    """The dimensions of a model's vectors.
 
     Args:
         config: the model's `config.json`.
@@ -106,18 +105,18 @@ def read_dimensions(config: Any, dense: Any) -> int | None:
 
 
 def read_length(config: Any, sentence_bert: Any) -> int | None:
-    """The tokens that a model reads, special ones included, by `config.json` and `sentence_bert_config.json`."""
+    """The most tokens that a model reads, with special tokens, by `config.json` and `sentence_bert_config.json`."""
     own = field_of(config, "text_config") or config
     positions = next(filter(None, (count_of(own, key) for key in _LENGTHS)), None)
     if positions and text_of(own, "model_type") in _PADDED:
         positions -= 2
-    said = count_of(sentence_bert, "max_seq_length")
-    known = [length for length in (said, positions) if length and length < _NO_LIMIT]
+    configured = count_of(sentence_bert, "max_seq_length")
+    known = [length for length in (configured, positions) if length and length < _NO_LIMIT]
     return min(known, default=None)
 
 
 def dense_folder(modules: Any) -> str | None:
-    """The folder of the last dense layer in a `modules.json`: it decides how long the vectors are."""
+    """The folder of the last dense layer in a `modules.json`: it determines the dimensions."""
     folders = [
         path
         for module in as_list(modules)
@@ -127,7 +126,6 @@ def dense_folder(modules: Any) -> str | None:
 
 
 def read_user(reply: Any) -> HubUser:
-    """The reply to whoami."""
     token = field_of(field_of(reply, "auth"), "accessToken")
     role = text_of(token, "role")
     scopes = _scopes(field_of(token, "fineGrained"))
@@ -145,7 +143,6 @@ def read_user(reply: Any) -> HubUser:
 
 
 def read_deployment(item: dict[str, Any], namespace: str) -> Deployment:
-    """One Inference Endpoint, from its JSON."""
     model, status, compute = (dict_of(item, key) for key in ("model", "status", "compute"))
     provider, image = dict_of(item, "provider"), dict_of(model, "image")
     kind = next(iter(image), None)
@@ -182,7 +179,7 @@ def _scopes(fine_grained: Any) -> tuple[str, ...]:
 
 
 def _may(role: str | None, scopes: Sequence[str], scope: str) -> bool | None:
-    """A token of another role than fine-grained may do whatever its owner may, short of writing."""
+    """Only fine-grained tokens have scopes; other roles may call everything that their owner may."""
     if role is None:
         return None
     return scope in scopes if role == "fineGrained" else True

@@ -1,13 +1,14 @@
-"""The Hub: finding models, reading what is known of one, and whose a token is."""
+"""The Hub: searching models, reading their cards, and the owner of a token."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, NotFound, UpstreamRefused
@@ -29,16 +30,16 @@ from hubgate.upstreams.hub.cards import (
     read_user,
 )
 from hubgate.upstreams.hub.deployments import Deployments
-from hubgate.upstreams.hub.errors import HUB_TROUBLES
-from hubgate.upstreams.hub.memo import Remembered
-from hubgate.upstreams.hub.requests import HubSite, digest
+from hubgate.upstreams.hub.errors import HUB_ERROR_RULES
+from hubgate.upstreams.hub.site import HubSite, token_digest
 
+T = TypeVar("T")
 HUB = "https://huggingface.co"
 SEARCH_SECONDS = 300.0
 CARD_SECONDS = 600.0
 USER_SECONDS = 600.0
-_MOST_KEPT = 256
-_REPLY_BYTES = 16 << 20
+_MAX_CACHED = 256
+_MAX_REPLY_BYTES = 16 << 20
 
 _SEARCHES: dict[Task, tuple[tuple[str, str], ...]] = {
     Task.TEXT_EMBEDDING: (("pipeline_tag", "feature-extraction"), ("pipeline_tag", "sentence-similarity")),
@@ -47,7 +48,7 @@ _SEARCHES: dict[Task, tuple[tuple[str, str], ...]] = {
     Task.COMPLETION: (("pipeline_tag", "text-generation"),),
     Task.CHAT_COMPLETION: (("filter", CHAT_TAG),),
 }
-"""What the Hub is asked for each task; one search for each row, put together."""
+"""The filters for each task; the results of several filters are merged."""
 _FIELDS = (
     "downloads",
     "gated",
@@ -72,9 +73,9 @@ class HubClient:
 
     Args:
         client: sends the requests; closed with this.
-        deployments: the Inference Endpoints' own interface.
-        hf_endpoint: the Hub's address where it is another than the usual one.
-        offline: never ask it.
+        deployments: the API of Inference Endpoints.
+        hf_endpoint: the Hub's URL, if it is not the default.
+        offline: send no requests.
         clock: monotonic seconds.
     """
 
@@ -94,33 +95,33 @@ class HubClient:
             hf_endpoint or HUB,
             name="The Hub",
             setting="HF_ENDPOINT",
-            troubles=HUB_TROUBLES,
+            error_rules=HUB_ERROR_RULES,
             offline=offline,
             clock=clock,
         )
-        self._searches: Remembered[Sequence[ModelCard]] = Remembered(
-            seconds=SEARCH_SECONDS, most=_MOST_KEPT, clock=clock
+        self._searches: TtlCache[Sequence[ModelCard]] = TtlCache(
+            seconds=SEARCH_SECONDS, max_entries=_MAX_CACHED, clock=clock
         )
-        self._cards: Remembered[ModelCard] = Remembered(seconds=CARD_SECONDS, most=_MOST_KEPT, clock=clock)
-        self._users: Remembered[HubUser] = Remembered(seconds=USER_SECONDS, most=_MOST_KEPT, clock=clock)
+        self._cards: TtlCache[ModelCard] = TtlCache(
+            seconds=CARD_SECONDS, max_entries=_MAX_CACHED, clock=clock
+        )
+        self._users: TtlCache[HubUser] = TtlCache(seconds=USER_SECONDS, max_entries=_MAX_CACHED, clock=clock)
 
     async def search(self, wanted: ModelSearch, token: Secret | None) -> Sequence[ModelCard]:
-        """Models, trending first: see `domain.ports.Hub`."""
         if not 1 <= wanted.limit <= MAX_MODELS:
             raise InvalidRequest(f"[limit] must be from 1 to {MAX_MODELS}, not {wanted.limit}.")
-        return await self._searches.get((wanted, digest(token)), lambda: self._search(wanted, token))
+        return await self._searches.get((wanted, token_digest(token)), lambda: self._search(wanted, token))
 
     async def model(self, name: str, token: Secret | None) -> ModelCard:
-        """One model: see `domain.ports.Hub`."""
         repository = repository_of(name)
-        return await self._cards.get((repository, digest(token)), lambda: self._model(repository, token))
+        return await self._cards.get(
+            (repository, token_digest(token)), lambda: self._model(repository, token)
+        )
 
     async def whoami(self, token: Secret) -> HubUser:
-        """The owner of a token: see `domain.ports.Hub`."""
-        return await self._users.get(digest(token), lambda: self._whoami(token))
+        return await self._users.get(token_digest(token), lambda: self._whoami(token))
 
     async def deployments(self, namespace: str | None, token: Secret) -> Sequence[Deployment]:
-        """Inference Endpoints: see `domain.ports.Hub`."""
         if namespace is not None:
             return await self._deployments.list(namespace, token)
         user = await self.whoami(token)
@@ -139,38 +140,37 @@ class HubClient:
         return found
 
     async def resume(self, namespace: str, name: str, token: Secret) -> Deployment:
-        """Wake a paused Inference Endpoint: see `domain.ports.Hub`."""
         return await self._deployments.resume(namespace, name, token)
 
     async def close(self) -> None:
-        """Close all connections."""
         await self._client.close()
 
     async def _search(self, wanted: ModelSearch, token: Secret | None) -> Sequence[ModelCard]:
-        rows: Sequence[tuple[str, str] | None] = _SEARCHES[wanted.task] if wanted.task else (None,)
-        replies = await asyncio.gather(*(self._page(wanted, row, token) for row in rows))
+        filters: Sequence[tuple[str, str] | None] = _SEARCHES[wanted.task] if wanted.task else (None,)
+        replies = await asyncio.gather(*(self._page(wanted, one, token) for one in filters))
         cards = {card.name: card for reply in replies for entry in reply if (card := read_card(entry))}
-        fitting = (card for card in cards.values() if _fits(card, wanted))
-        ordered = sorted(fitting, key=lambda card: (-(card.trending or 0), -(card.downloads or 0)))
+        matching = (card for card in cards.values() if _matches(card, wanted))
+        ordered = sorted(matching, key=lambda card: (-(card.trending or 0), -(card.downloads or 0)))
         return ordered[: wanted.limit]
 
     async def _page(
-        self, wanted: ModelSearch, row: tuple[str, str] | None, token: Secret | None
+        self, wanted: ModelSearch, task_filter: tuple[str, str] | None, token: Secret | None
     ) -> list[Any]:
-        # What the Hub cannot leave out is left out here, so more is asked for than is wanted.
-        thinned = wanted.task is None or wanted.served is False
-        query = [("sort", "trendingScore"), ("limit", str(MAX_MODELS if thinned else wanted.limit))]
-        query += [row] if row else []
+        # Some filters cannot be expressed in the query: then more models are requested, and filtered here.
+        is_filtered_here = wanted.task is None or wanted.served is False
+        limit = MAX_MODELS if is_filtered_here else wanted.limit
+        query = [("sort", "trendingScore"), ("limit", str(limit))]
+        query += [task_filter] if task_filter else []
         query += [("search", wanted.text)] if wanted.text else []
         query += [("inference", "warm")] if wanted.served else []
         query += [("expand[]", field) for field in _FIELDS]
-        reply = await self._site.ask("/api/models", token, about="models", query=query)
+        reply = await self._site.fetch("/api/models", token, about="models", query=query)
         return reply if isinstance(reply, list) else []
 
     async def _model(self, repository: str, token: Secret | None) -> ModelCard:
         query = [("expand[]", field) for field in (*_FIELDS, "siblings")]
         try:
-            entry = await self._site.ask(
+            entry = await self._site.fetch(
                 f"/api/models/{repository}", token, about=f"model [{repository}]", query=query
             )
         except UpstreamRefused as error:
@@ -179,11 +179,13 @@ class HubClient:
             raise NotFound(error.message, remedy=error.remedy, cause=error.cause) from error
         card = read_card(entry)
         if card is None:
-            raise NotFound(f"The Hub's reply names no model [{repository}].", cause=Cause.MODEL_NOT_FOUND)
-        return await self._measured(card, read_files(entry), token)
+            raise NotFound(
+                f"The Hub's reply does not contain the model [{repository}].", cause=Cause.MODEL_NOT_FOUND
+            )
+        return await self._add_facts(card, read_files(entry), token)
 
-    async def _measured(self, card: ModelCard, names: frozenset[str], token: Secret | None) -> ModelCard:
-        """A card with what the model's own small files tell; those that cannot be read tell nothing."""
+    async def _add_facts(self, card: ModelCard, names: frozenset[str], token: Secret | None) -> ModelCard:
+        """Add dimensions and input length from the model's configuration files, as far as they can be read."""
         if not card.tasks:
             return card
         config, sentence_bert, modules = await asyncio.gather(
@@ -205,40 +207,63 @@ class HubClient:
             return None
         path = f"/{card.name}/raw/{card.revision or 'main'}/{name}"
         try:
-            return await self._site.ask(path, token, about=f"file [{name}]", window="files")
+            return await self._site.fetch(path, token, about=f"file [{name}]", window="files")
         except HubgateError:
             return None
 
     async def _whoami(self, token: Secret) -> HubUser:
         return read_user(
-            await self._site.ask("/api/whoami-v2", token, about="the token's owner", window="whoami")
+            await self._site.fetch("/api/whoami-v2", token, about="the token's owner", window="whoami")
         )
 
 
 def open_hub(settings: Settings) -> HubClient:
-    """The Hub as the environment says. Does no I/O."""
-    client = PooledClient(AddressRule(), max_reply_bytes=_REPLY_BYTES)
+    """The Hub as the settings configure it. Does no I/O."""
+    client = PooledClient(AddressRule(), max_reply_bytes=_MAX_REPLY_BYTES)
     deployments = Deployments(client, url=settings.endpoints_api_url, offline=settings.hf_offline)
     return HubClient(client, deployments, hf_endpoint=settings.hf_endpoint, offline=settings.hf_offline)
 
 
 def repository_of(text: str) -> str:
-    """The repository that is named, or linked to, as org/name.
+    """The repository (org/name) from its name or a link to it.
 
     Raises:
-        InvalidRequest: none is.
+        InvalidRequest: it is neither.
     """
     name = _LINK.sub("", text.strip()).strip("/")
     if name != text.strip("/ "):
-        name = "/".join(name.split("/")[:2])  # a link goes on to a file or a branch
+        name = "/".join(name.split("/")[:2])  # a link may continue to a file or branch
     if not _REPOSITORY.fullmatch(name):
         raise InvalidRequest(
-            f"[{text[:200]}] is no name of a model.", remedy="Name it as on the Hub: org/name."
+            f"[{text[:200]}] is not a valid model name.", remedy="Use its name on the Hub: org/name."
         )
     return name
 
 
-def _fits(card: ModelCard, wanted: ModelSearch) -> bool:
+def _matches(card: ModelCard, wanted: ModelSearch) -> bool:
     if wanted.served is not None and card.served is not wanted.served:
         return False
     return wanted.task in card.tasks if wanted.task else bool(card.tasks)
+
+
+class TtlCache(Generic[T]):
+    """Keeps up to `max_entries` results for `seconds` each. Failures are not cached."""
+
+    def __init__(self, *, seconds: float, max_entries: int, clock: Clock) -> None:
+        self._seconds = seconds
+        self._max_entries = max_entries
+        self._clock = clock
+        self._entries: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()
+
+    async def get(self, key: Hashable, fetch: Callable[[], Awaitable[T]]) -> T:
+        """The cached result, otherwise that of `fetch`."""
+        until, cached = self._entries.get(key, (0.0, None))
+        if cached is not None and self._clock() < until:
+            self._entries.move_to_end(key)
+            return cached
+        fresh = await fetch()
+        self._entries[key] = (self._clock() + self._seconds, fresh)
+        self._entries.move_to_end(key)
+        while len(self._entries) > self._max_entries:
+            self._entries.popitem(last=False)
+        return fresh

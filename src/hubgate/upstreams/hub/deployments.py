@@ -1,7 +1,4 @@
-"""Hugging Face's Inference Endpoints, as their own interface tells of them: which there are, and how they are.
-
-The base is `HUBGATE_ENDPOINTS_API_URL`, else Hugging Face's; huggingface_hub knows no other than the latter.
-"""
+"""The API of Hugging Face's Inference Endpoints: listing and resuming them, and what it reports about an endpoint."""
 
 from __future__ import annotations
 
@@ -24,25 +21,27 @@ from hubgate.domain.ports import Clock
 from hubgate.domain.secret import Secret
 from hubgate.upstreams.http.messages import HttpClient
 from hubgate.upstreams.hub.cards import read_deployment
-from hubgate.upstreams.hub.errors import DEPLOYMENT_TROUBLES
-from hubgate.upstreams.hub.requests import HubSite
+from hubgate.upstreams.hub.errors import DEPLOYMENT_ERROR_RULES
+from hubgate.upstreams.hub.site import HubSite
 from hubgate.upstreams.urls import base_url
 
 ENDPOINTS_API = "https://api.endpoints.huggingface.cloud/v2"
 _PAGE = "https://endpoints.huggingface.co"
 _NAME = re.compile(r"(?!\.)[\w.-]+", re.ASCII)
-_REPOSITORY = re.compile(r"(?!.*\.gguf$)\w[\w.-]*/[\w.-]+", re.ASCII)  # llama.cpp tells the path of its file
+_REPOSITORY = re.compile(
+    r"(?!.*\.gguf$)\w[\w.-]*/[\w.-]+", re.ASCII
+)  # llama.cpp reports the path of its file
 _EMBEDDING = frozenset({Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING})
-_MOST_NAMED = 10
+_MAX_LISTED = 10
 
 
 class Deployments:
-    """The interface by which Inference Endpoints are managed; this reads, and resumes.
+    """Lists and resumes Inference Endpoints.
 
     Args:
         client: sends the requests; not closed here.
-        url: its base where it is another than Hugging Face's.
-        offline: never ask it.
+        url: the API's URL, if it is not Hugging Face's.
+        offline: send no requests.
         clock: monotonic seconds.
     """
 
@@ -57,117 +56,118 @@ class Deployments:
         self._site = HubSite(
             client,
             url or ENDPOINTS_API,
-            name="Hugging Face's interface to Inference Endpoints",
+            name="The API of Inference Endpoints",
             setting="HUBGATE_ENDPOINTS_API_URL",
-            troubles=DEPLOYMENT_TROUBLES,
+            error_rules=DEPLOYMENT_ERROR_RULES,
             offline=offline,
             clock=clock,
         )
 
     async def list(self, namespace: str, token: Secret) -> Sequence[Deployment]:
-        """The Inference Endpoints of a user or an organisation, by name; never remembered, as states change.
+        """The Inference Endpoints of a user or an organisation, sorted by name. Not cached, because states change.
 
         Raises:
-            InvalidRequest: this can be no namespace.
+            InvalidRequest: the namespace is not valid.
             UpstreamError: they cannot be listed.
         """
-        path = f"/endpoint/{_checked(namespace)}"
-        reply = await self._site.ask(path, token, about=f"Inference Endpoints of [{namespace}]")
+        path = f"/endpoint/{_valid_name(namespace)}"
+        reply = await self._site.fetch(path, token, about=f"Inference Endpoints of [{namespace}]")
         items = reply.get("items") if isinstance(reply, dict) else None
         found = [read_deployment(item, namespace) for item in items or () if isinstance(item, dict)]
         return sorted(found, key=lambda deployment: deployment.name)
 
     async def resume(self, namespace: str, name: str, token: Secret) -> Deployment:
-        """Wake a paused Inference Endpoint; how it is now. One that runs already stays as it is.
+        """Resume a paused Inference Endpoint, and return its new state. A running one is left as it is.
 
         Raises:
-            InvalidRequest: these can be no names.
+            InvalidRequest: a name is not valid.
             UpstreamError: it cannot be resumed.
         """
-        path, about = f"/endpoint/{_checked(namespace)}/{_checked(name)}", f"Inference Endpoint [{name}]"
+        path, about = (
+            f"/endpoint/{_valid_name(namespace)}/{_valid_name(name)}",
+            f"Inference Endpoint [{name}]",
+        )
         try:
-            reply = await self._site.ask(f"{path}/resume", token, about=about, method="POST")
+            reply = await self._site.fetch(f"{path}/resume", token, about=about, method="POST")
         except UpstreamRefused as error:
             if error.status != 400:
                 raise
-            reply = await self._site.ask(path, token, about=about)
+            reply = await self._site.fetch(path, token, about=about)
         return read_deployment(reply if isinstance(reply, dict) else {"name": name}, namespace)
 
 
-def match(deployments: Sequence[Deployment], url: str) -> Deployment | None:
-    """The one behind a URL as it was pasted: slashes, case, `http` and routes such as `/v1` do not matter."""
-    wanted = _plain(base_url(url))
-    return next((one for one in deployments if one.url and _plain(one.url) == wanted), None)
+def find_deployment(deployments: Sequence[Deployment], url: str) -> Deployment | None:
+    """The deployment behind a pasted URL: slashes, case, `http` and routes such as `/v1` do not matter."""
+    wanted = _normalize(base_url(url))
+    return next((one for one in deployments if one.url and _normalize(one.url) == wanted), None)
 
 
 async def deployment_facts(deployments: Deployments, target: Target) -> Facts:
-    """What Hugging Face tells of the Inference Endpoint behind an endpoint's URL; nothing without a namespace.
+    """What Hugging Face reports about the Inference Endpoint behind a URL; nothing without a namespace.
 
-    A token that may not list, or a list that cannot be had, is a warning: the server itself still tells.
+    If they cannot be listed, that is only a warning: the server itself reports most facts.
 
     Raises:
-        InvalidEndpoint: the namespace has no such URL, or another model runs there than the one that is named.
+        InvalidEndpoint: no deployment of the namespace has this URL, or it runs another model.
         UpstreamError: it is paused, or has failed.
     """
     endpoint, token = target.endpoint, target.first_token
     if endpoint.namespace is None or not endpoint.url:
         return Facts()
     if token is None:
-        return Facts(
-            warnings=(f"Without a token the endpoints of [{endpoint.namespace}] cannot be looked up.",)
-        )
+        return Facts(warnings=(f"The endpoints of [{endpoint.namespace}] cannot be listed without a token.",))
     try:
         listed = await deployments.list(endpoint.namespace, token)
     except UpstreamError as error:
         if error.cause is Cause.MODEL_NOT_FOUND:
             raise InvalidEndpoint(error.message, remedy=error.remedy) from error
-        said = f"The endpoints of [{endpoint.namespace}] could not be looked up. {error.message}"
-        return Facts(warnings=(said,))
-    found = match(listed, endpoint.url)
+        warning = f"The endpoints of [{endpoint.namespace}] could not be listed. {error.message}"
+        return Facts(warnings=(warning,))
+    found = find_deployment(listed, endpoint.url)
     if found is None:
         raise _no_such(endpoint.namespace, listed)
     _check_state(found)
     check_model(endpoint, found.repository, "Hugging Face")
-    stale = found.state is DeploymentState.UPDATE_FAILED
-    warning = f"Its last update failed; the version before answers. {found.status_message}".strip()
+    is_stale = found.state is DeploymentState.UPDATE_FAILED
+    warning = f"Its last update failed; the previous version is running. {found.status_message}".strip()
     return Facts(
         engine=found.engine,
         model=found.repository,
         revision=found.revision,
-        warnings=(warning,) if stale else (),
+        warnings=(warning,) if is_stale else (),
     )
 
 
-def completed(facts: Facts, told: Facts) -> Facts:
-    """What the server says of itself, and where it is silent what Hugging Face told.
+def merge_facts(facts: Facts, reported: Facts) -> Facts:
+    """The facts that the server reports, and those of Hugging Face where it reports none.
 
-    On Inference Endpoints a server often knows its model as the folder `/repository` only.
+    On Inference Endpoints, many servers know only the folder of their model, `/repository`.
     """
-    named = facts.model is not None and _REPOSITORY.fullmatch(facts.model) is not None
+    has_name = facts.model is not None and _REPOSITORY.fullmatch(facts.model) is not None
     return replace(
         facts,
-        engine=facts.engine or told.engine,
-        model=facts.model if named else told.model or facts.model,
-        revision=facts.revision or told.revision,
-        warnings=(*facts.warnings, *told.warnings),
+        engine=facts.engine or reported.engine,
+        model=facts.model if has_name else reported.model or facts.model,
+        revision=facts.revision or reported.revision,
+        warnings=(*facts.warnings, *reported.warnings),
     )
 
 
 def check_model(endpoint: Endpoint, reported: str | None, by: str) -> None:
-    """Refuse an embedding endpoint whose named model is not the one that runs there; for other tasks any name will do.
+    """Check that an embedding endpoint runs the model that it names. For other tasks, names may differ.
 
-    What is reported counts only if it is a repository's name: servers also tell folders, and names of their own.
+    Only the name of a repository is compared: servers also report folders, and names of their own.
 
     Raises:
-        InvalidEndpoint: with both names.
+        InvalidEndpoint: the names differ.
     """
     named = endpoint.model
     if endpoint.task not in _EMBEDDING or not named or not reported or not _REPOSITORY.fullmatch(reported):
         return
     if named.strip().casefold() != reported.casefold():
         raise InvalidEndpoint(
-            f"The model there is [{reported}], as {by} says, not [{named[:200]}].",
-            remedy="Name that model, or leave [model] out; or give the URL of the other one.",
+            f"The model there is [{reported}] according to {by}, not [{named[:200]}].",
+            remedy="Use that model's name, or remove [model]; or use the URL of the other model.",
         )
 
 
@@ -175,13 +175,13 @@ def _check_state(found: Deployment) -> None:
     if found.paused:
         raise UpstreamError(
             f"The endpoint [{found.name}] is paused. {found.status_message}".strip(),
-            remedy=f"Resume it on its page at {_PAGE}; it does not wake by itself.",
+            remedy=f"Resume it on its page at {_PAGE}. It does not wake up by itself.",
             cause=Cause.PAUSED,
         )
     if found.state is DeploymentState.FAILED:
         raise UpstreamError(
             f"The endpoint [{found.name}] has failed. {found.status_message}".strip(),
-            remedy=f"Look at its log at {_PAGE}.",
+            remedy=f"Check its log at {_PAGE}.",
             cause=Cause.UPSTREAM_FAILED,
         )
 
@@ -190,27 +190,25 @@ def _no_such(namespace: str, listed: Sequence[Deployment]) -> InvalidEndpoint:
     if not listed:
         return InvalidEndpoint(
             f"[{namespace}] has no Inference Endpoints.",
-            remedy="Check the namespace, or leave it out.",
+            remedy="Check the namespace, or remove it.",
         )
     idle = [one.name for one in listed if one.url is None]
-    known = ", ".join(f"{one.name} ({one.url})" for one in listed[:_MOST_NAMED] if one.url)
+    known = ", ".join(f"{one.name} ({one.url})" for one in listed[:_MAX_LISTED] if one.url)
     message = f"None of the Inference Endpoints of [{namespace}] has this URL."
     if known:
         message += f" It has {known}."
     if idle:
-        message += f" Without a URL at the moment, as paused ones are: {', '.join(idle[:_MOST_NAMED])}."
-    return InvalidEndpoint(
-        message, remedy="Copy the URL again, resume the endpoint, or leave [namespace] out."
-    )
+        message += f" Without a URL, because they are paused or starting: {', '.join(idle[:_MAX_LISTED])}."
+    return InvalidEndpoint(message, remedy="Copy the URL again, resume the endpoint, or remove [namespace].")
 
 
-def _plain(url: str) -> str:
+def _normalize(url: str) -> str:
     parts = urlsplit(url.strip().casefold())
     path = parts.path.rstrip("/").removesuffix("/v1")
     return f"{parts.netloc.removesuffix(':443')}{path}"
 
 
-def _checked(name: str) -> str:
+def _valid_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise InvalidRequest(f"[{name[:200]}] is no name at Hugging Face.", remedy="Copy it again.")
+        raise InvalidRequest(f"[{name[:200]}] is not a valid name at Hugging Face.", remedy="Copy it again.")
     return name

@@ -1,4 +1,4 @@
-"""The table of what Hugging Face's own interfaces mean by an error reply."""
+"""What error replies of Hugging Face's own APIs mean."""
 
 from __future__ import annotations
 
@@ -6,98 +6,98 @@ from dataclasses import dataclass
 
 from hubgate.domain.errors import Cause
 
-TYPE_IT = "The gate works without it: names, URLs and tasks can be typed."
+TYPE_IT_INSTEAD = "hubgate works without it: type names, URLs and tasks yourself."
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """One row of what an error reply means: the first that fits tells. `{about}` is what was asked for."""
+class HubErrorRule:
+    """What an error reply means; the first rule that matches applies. `{about}` in its texts is what was requested."""
 
     statuses: range | frozenset[int]
     cause: Cause
     message: str
     remedy: str
     code: str | None = None
-    """The Hub's `X-Error-Code`, which tells more than the status."""
+    """The Hub's `X-Error-Code`, which is more specific than the status."""
     retryable: bool = False
 
 
-HUB_TROUBLES = (
-    Trouble(
+HUB_ERROR_RULES = (
+    HubErrorRule(
         range(400, 500),
         Cause.GATED_MODEL,
-        "{about} is gated: its owner lets readers in one by one.",
-        "Ask for access on its page at the Hub, then give a token of the account that was let in.",
+        "{about} is gated: its owner has to grant access.",
+        "Request access on its page on the Hub, then use a token of the account that was granted access.",
         code="GatedRepo",
     ),
-    Trouble(
+    HubErrorRule(
         range(400, 500),
         Cause.MODEL_NOT_FOUND,
-        "{site} has no {about}, or it is private and the token may not see it.",
-        "Check its name (org/name), or give a token of its owner.",
+        "{site} has no {about}, or it is private and the token has no access.",
+        "Check its name (org/name), or use a token of its owner.",
         code="RepoNotFound",
     ),
-    Trouble(
+    HubErrorRule(
         frozenset({403}),
         Cause.TOKEN_LACKS_SCOPE,
-        "The token may not read {about}.",
-        "Give it the permission to read, at https://huggingface.co/settings/tokens.",
+        "The token has no permission to read {about}.",
+        "Grant it read permission at https://huggingface.co/settings/tokens.",
     ),
-    Trouble(
+    HubErrorRule(
         frozenset({404}),
         Cause.MODEL_NOT_FOUND,
         "{site} has no {about}.",
-        "Check its name (org/name); if every name fails, check {setting}.",
+        "Check its name (org/name). If every name fails, check {setting}.",
     ),
 )
-DEPLOYMENT_TROUBLES = (
-    Trouble(
+DEPLOYMENT_ERROR_RULES = (
+    HubErrorRule(
         frozenset({403}),
         Cause.TOKEN_LACKS_SCOPE,
-        "The token may not see {about}.",
-        "Give it the permission to manage Inference Endpoints of that namespace, or leave [namespace] out.",
+        "The token has no permission to list {about}.",
+        "Grant it the permission to manage Inference Endpoints of that namespace, or remove [namespace].",
     ),
-    Trouble(
+    HubErrorRule(
         frozenset({404}),
         Cause.MODEL_NOT_FOUND,
-        "{site} knows no {about}.",
-        "Check the user's or organisation's name, or leave [namespace] out.",
+        "{site} did not find {about}.",
+        "Check the user's or organisation's name, or remove [namespace].",
     ),
 )
-LAST_TROUBLES = (
-    Trouble(
+COMMON_ERROR_RULES = (
+    HubErrorRule(
         frozenset({401}),
         Cause.WRONG_TOKEN,
-        "{site} does not accept the token.",
-        "Copy it again from https://huggingface.co/settings/tokens, or make a new one there.",
+        "{site} rejected the token.",
+        "Copy it again from https://huggingface.co/settings/tokens, or create a new one there.",
     ),
-    Trouble(
+    HubErrorRule(
         frozenset({410}),
         Cause.OLD_ADDRESS,
-        "{site} serves nothing at this address any more.",
-        "Take {setting} out of the environment, or set it to the present address.",
+        "{site} no longer exists at this address.",
+        "Unset {setting}, or set it to the current address.",
     ),
-    Trouble(
+    HubErrorRule(
         frozenset({429}),
         Cause.OVERLOADED,
-        "{site} takes no more requests for the moment.",
-        "Ask again later; with a token, it takes more of them.",
+        "{site} has rate limited the requests.",
+        "Try again later. With a token, the limit is higher.",
         retryable=True,
     ),
-    Trouble(
+    HubErrorRule(
         range(500, 600),
         Cause.UPSTREAM_FAILED,
-        "{site} fails at the moment.",
-        f"Ask again later. {TYPE_IT}",
+        "{site} failed.",
+        f"Try again later. {TYPE_IT_INSTEAD}",
         retryable=True,
     ),
-    Trouble(range(400, 500), Cause.UPSTREAM_FAILED, "{site} refuses the question.", TYPE_IT),
+    HubErrorRule(range(400, 500), Cause.UPSTREAM_FAILED, "{site} rejected the request.", TYPE_IT_INSTEAD),
 )
-"""What is the same for all of Hugging Face's interfaces; a site's own rows come before these."""
-NO_TOKEN = Trouble(
+"""For all of Hugging Face's APIs; an API's own rules come before these."""
+NO_TOKEN = HubErrorRule(
     frozenset({401, 403}),
     Cause.TOKEN_MISSING,
-    "{site} wants an access token, and none was given.",
-    "Give one.",
+    "{site} requires an access token.",
+    "Use one.",
 )
-"""In place of what is about the token, where none was sent."""
+"""Instead of a rule about the token, if none was sent."""

@@ -1,4 +1,4 @@
-"""Counting the tokens of a model that runs elsewhere, with the tokenizer of its repository."""
+"""Counts the tokens of a remote model, with the tokenizer of its repository."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from hubgate.upstreams.named_files import in_own_thread
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-PATIENCE = 5.0
-"""Seconds that a registration waits for the Hub; a slow download goes on, and the next one finds it done."""
-_FILES_OF_THE_LIMIT = ("config.json", "sentence_bert_config.json", "tokenizer_config.json")
-_REPOSITORY = re.compile(r"(?!.*\.gguf$)[\w.-]+/[\w.-]+", re.ASCII)  # llama.cpp tells the path of its file
-_NAME_IT = "The server names no model of the Hub: say in [model] which one it runs."
-_INSTALL = 'Reading it needs tokenizers, which is not installed: pip install "hubgate[local]".'
-_SEE_LOG = "Why it could not be fetched stands in the gate's log."
+FETCH_SECONDS = 5.0
+"""How long a registration waits for the Hub. A slow download continues, and the next registration finds it done."""
+_LIMIT_FILES = ("config.json", "sentence_bert_config.json", "tokenizer_config.json")
+_REPOSITORY = re.compile(r"(?!.*\.gguf$)[\w.-]+/[\w.-]+", re.ASCII)  # llama.cpp reports the path of its file
+_NAME_MISSING = "The server does not report a model of the Hub: set [model]."
+_NOT_INSTALLED = 'It needs tokenizers, which is not installed: pip install "hubgate[local]".'
+_SEE_LOG = "hubgate's log has the reason."
 
 _log = logging.getLogger(__name__)
 
@@ -41,34 +41,34 @@ class TokenizerFiles:
     """Implements `domain.ports.Counters` for dedicated endpoints and local models.
 
     Args:
-        home: the folder where tokenizers are kept.
-        hf_endpoint: the Hub's address where it is another than the usual one.
-        patience: seconds to wait for it.
+        home: the folder for tokenizers.
+        hf_endpoint: the Hub's URL, if it is not the default.
+        timeout: seconds to wait for the Hub.
     """
 
-    def __init__(self, home: Path, *, hf_endpoint: str | None = None, patience: float = PATIENCE) -> None:
+    def __init__(self, home: Path, *, hf_endpoint: str | None = None, timeout: float = FETCH_SECONDS) -> None:
         self._home = home
         self._hf_endpoint = hf_endpoint
-        self._patience = patience
+        self._timeout = timeout
         self._counters: WeakValueDictionary[tuple[str, str | None], TokenizerCounter] = WeakValueDictionary()
 
     async def learn(self, target: Target) -> Facts:
-        """Fetch the tokenizer's file; the facts, with the limit of the model if its server does not tell."""
+        """Fetch the tokenizer. Returns the endpoint's facts, with the model's limit if its server does not report it."""
         endpoint, facts = target.endpoint, target.endpoint.facts
         if endpoint.source is not Source.DEDICATED:
             return facts
         named = _named(endpoint)
         if named is None:
-            return _without(facts, _NAME_IT)
+            return _without(facts, _NAME_MISSING)
         if importlib.util.find_spec("tokenizers") is None:
-            return _without(facts, _INSTALL)
+            return _without(facts, _NOT_INSTALLED)
         try:
-            folder, limit = await in_own_thread(lambda: self._fetch(*named, target.token), self._patience)
+            folder, limit = await in_own_thread(lambda: self._fetch(*named, target.token), self._timeout)
         except TimeoutError:
-            return _without(facts, f"The Hub takes more than {self._patience:g} seconds.")
+            return _without(facts, f"The Hub did not respond within {self._timeout:g} seconds.")
         except RuntimeFailed as error:
             return _without(facts, error.message)
-        except Exception:  # noqa: BLE001 - whatever the library does, a registration does not fail for it
+        except Exception:  # noqa: BLE001 - a registration must not fail because of the library
             _log.exception("the tokenizer of %s could not be fetched", named[0])
             return _without(facts, _SEE_LOG)
         former = self._counters.get(named)
@@ -79,7 +79,7 @@ class TokenizerFiles:
         )
 
     def open(self, endpoint: Endpoint) -> Counter | None:
-        """The counter of an endpoint; endpoints of one model share one."""
+        """The counter of an endpoint. Endpoints of the same model share it."""
         if endpoint.source is Source.LOCAL:
             model = endpoint.model or ""
             commit = endpoint.facts.revision
@@ -94,13 +94,13 @@ class TokenizerFiles:
         folder = self._kept(model, commit) or fetch_files(
             model,
             TOKENIZER,
-            _FILES_OF_THE_LIMIT,
+            _LIMIT_FILES,
             commit=commit,
             hf_endpoint=self._hf_endpoint,
-            # The key of a server that is nobody's but the operator's is no business of the Hub.
+            # A key for the operator's own server must not be sent to the Hub.
             token=token if token and token.reveal().startswith("hf_") else None,
             into=self._home,
-            timeout=self._patience,
+            timeout=self._timeout,
         )
         if folder is None:
             raise RuntimeFailed(f"The repository {model} has no {TOKENIZER}.")
@@ -117,11 +117,11 @@ class TokenizerFiles:
 
 
 class TokenizerCounter:
-    """Implements `domain.ports.Counter`: loads a tokenizer when it is first used, and counts off the event loop.
+    """Implements `domain.ports.Counter`: loads the tokenizer at its first use, and counts off the event loop.
 
     Args:
-        model: what to call it in the log.
-        find: the folder with its file, if it is there.
+        model: its name in the log.
+        find: finds the folder with the tokenizer.
     """
 
     def __init__(self, model: str, find: Callable[[], Path | None]) -> None:
@@ -132,16 +132,15 @@ class TokenizerCounter:
         self._broken = False
 
     async def __call__(self, texts: Sequence[str], limit: int | None) -> Sequence[int] | None:
-        """The tokens of each text: see `domain.ports.Counter`."""
         return None if self._broken else await asyncio.to_thread(self._count, texts, limit)
 
     def stale(self, folder: Path) -> bool:
-        """Whether it counts otherwise than with the tokenizer in `folder`."""
+        """Whether it uses another tokenizer than the one in `folder`."""
         return self._broken or (self._loaded is not None and self._loaded[0] != folder)
 
     def _count(self, texts: Sequence[str], limit: int | None) -> Sequence[int] | None:
         try:
-            from hubgate.runtime.model.tokenizer import count_tokens  # noqa: PLC0415 - its library is for those who count
+            from hubgate.runtime.model.tokenizer import count_tokens  # noqa: PLC0415 - an optional dependency
 
             tokenizer = self._tokenizer()
             return [count_tokens(tokenizer, text, limit) for text in texts]
@@ -156,19 +155,19 @@ class TokenizerCounter:
             if self._loaded is None:
                 folder = self._find()
                 if folder is None:
-                    raise TokenizerBroken(f"its {TOKENIZER} is not there any more")
+                    raise TokenizerBroken(f"its {TOKENIZER} is gone")
                 self._loaded = folder, open_tokenizer(folder)
             return self._loaded[1]
 
     def _give_up(self, error: Exception) -> None:
         with self._lock:
-            told, self._broken = self._broken, True
-        if not told:
-            _log.warning("the tokens of %s are estimated from now on: %s", self._model, error)
+            was_broken, self._broken = self._broken, True
+        if not was_broken:
+            _log.warning("tokens of %s are estimated from now on: %s", self._model, error)
 
 
 def _named(endpoint: Endpoint) -> tuple[str, str | None] | None:
-    """The repository of an endpoint's model and its commit, as far as they are known."""
+    """The repository of an endpoint's model, and its commit if known."""
     facts = endpoint.facts
     model = endpoint.model or facts.model
     if model is None or not _REPOSITORY.fullmatch(model):
@@ -178,10 +177,10 @@ def _named(endpoint: Endpoint) -> tuple[str, str | None] | None:
 
 
 def _without(facts: Facts, why: str) -> Facts:
-    """Facts of a model whose tokens nobody but its server counts; a warning if that does not do it either."""
+    """The facts without a tokenizer, with a warning if the server does not count tokens either."""
     if facts.token_counts is not TokenCounts.ESTIMATED:
         return facts
     return replace(
         facts,
-        warnings=(*facts.warnings, f"Tokens are estimated: the model's tokenizer is not at hand. {why}"),
+        warnings=(*facts.warnings, f"Tokens are estimated: the model's tokenizer is not available. {why}"),
     )

@@ -1,6 +1,6 @@
-"""Questions to Hugging Face's own interfaces: small JSON, asked rarely, and no sooner than they allow.
+"""Requests to Hugging Face's own APIs: small JSON, sent rarely, and within their rate limits.
 
-This is not huggingface_hub's `HfApi`: its calls block, know no time limit, and hide the RateLimit headers.
+docs/decisions.md says why this is not huggingface_hub's `HfApi`.
 """
 
 from __future__ import annotations
@@ -33,26 +33,25 @@ from hubgate.upstreams.engines.replies.errors import (
 )
 from hubgate.upstreams.http.messages import HttpClient, HttpReply, HttpRequest
 from hubgate.upstreams.http.proxy import environment_proxy
-from hubgate.upstreams.hub.errors import LAST_TROUBLES, NO_TOKEN, TYPE_IT, Trouble
+from hubgate.upstreams.hub.errors import COMMON_ERROR_RULES, NO_TOKEN, TYPE_IT_INSTEAD, HubErrorRule
 from hubgate.upstreams.urls import host_of
 
-SECONDS = 15.0
-"""For one question."""
-HOLD_SECONDS = 60.0
-"""After "too many requests" without a word on when to come back."""
-_MOST_HOLDS = 1000
+TIMEOUT_SECONDS = 15.0
+BACKOFF_SECONDS = 60.0
+"""After a status 429 without Retry-After."""
+_MAX_BACKOFFS = 1000
 
 
 class HubSite:
-    """One of Hugging Face's interfaces.
+    """One of Hugging Face's APIs.
 
     Args:
         client: sends the requests.
         base: its URL.
-        name: how messages call it.
-        setting: the environment variable that leads elsewhere.
-        troubles: what its error replies mean, where `LAST_TROUBLES` do not tell.
-        offline: never ask it.
+        name: its name in messages.
+        setting: the environment variable that changes the URL.
+        error_rules: what its error replies mean; `COMMON_ERROR_RULES` follow.
+        offline: send no requests.
         clock: monotonic seconds.
     """
 
@@ -63,20 +62,20 @@ class HubSite:
         *,
         name: str,
         setting: str,
-        troubles: Sequence[Trouble],
+        error_rules: Sequence[HubErrorRule],
         offline: bool,
         clock: Clock,
     ) -> None:
         self._client = client
         self._base = base.rstrip("/")
-        self._site = name
+        self._name = name
         self._setting = setting
-        self._troubles = (*troubles, *LAST_TROUBLES)
+        self._error_rules = (*error_rules, *COMMON_ERROR_RULES)
         self._offline = offline
         self._clock = clock
-        self._held: dict[tuple[str, str], float] = {}
+        self._backoffs: dict[tuple[str, str], float] = {}
 
-    async def ask(
+    async def fetch(
         self,
         path: str,
         token: Secret | None,
@@ -86,28 +85,28 @@ class HubSite:
         query: Sequence[tuple[str, str]] = (),
         method: str = "GET",
     ) -> Any:
-        """The decoded reply.
+        """Send a request; the decoded reply.
 
         Args:
             path: below the base.
-            token: of whom asks; never one of the environment.
-            about: what is asked for, for messages.
-            window: which of the site's limits the question counts against.
+            token: the caller's, never one of the environment.
+            about: what is requested, for messages.
+            window: which of the site's rate limits applies.
             query: the parameters.
-            method: of HTTP.
+            method: the HTTP method.
 
         Raises:
-            UpstreamError: not reached, refused (`UpstreamRefused`, with the status), or no JSON.
+            UpstreamError: no connection, an error status (`UpstreamRefused`), or a reply that is not JSON.
         """
         self._check_offline()
-        key = (digest(token), window)
-        self._check_held(key, token)
+        key = (token_digest(token), window)
+        self._check_backoff(key, token)
         url = self._url(path, query)
         request = HttpRequest(
             method=method,
             url=url,
             headers=_headers(token),
-            timeout=SECONDS,
+            timeout=TIMEOUT_SECONDS,
             proxy=environment_proxy(url),
         )
         try:
@@ -127,8 +126,8 @@ class HubSite:
         except ValueError:
             pass
         raise UpstreamUnreachable(
-            f"{self._site} cannot be asked: {self._setting} is no URL.",
-            remedy=f"Give it whole, with https://. {TYPE_IT}",
+            f"{self._name} cannot be reached: {self._setting} is not a valid URL.",
+            remedy=f"Use a complete URL with https://. {TYPE_IT_INSTEAD}",
             cause=Cause.INVALID_ENDPOINT,
             retryable=False,
         )
@@ -136,19 +135,19 @@ class HubSite:
     def _check_offline(self) -> None:
         if self._offline:
             raise UpstreamUnreachable(
-                f"{self._site} is not asked: HF_HUB_OFFLINE is set.",
-                remedy=TYPE_IT,
+                f"{self._name} is not available, because HF_HUB_OFFLINE is set.",
+                remedy=TYPE_IT_INSTEAD,
                 cause=Cause.ADDRESS_REFUSED,
                 retryable=False,
             )
 
-    def _check_held(self, key: tuple[str, str], token: Secret | None) -> None:
-        left = self._held.get(key, 0.0) - self._clock()
+    def _check_backoff(self, key: tuple[str, str], token: Secret | None) -> None:
+        left = self._backoffs.get(key, 0.0) - self._clock()
         if left > 0:
-            whose = "this token" if token else "callers without a token"
+            who = "requests with this token" if token else "requests without a token"
             raise UpstreamRefused(
-                f"{self._site} takes no more requests of {whose} for {left:.0f} seconds.",
-                remedy="Ask again after that." if token else "Ask again after that, or with a token.",
+                f"{self._name} has rate limited {who} for {left:.0f} seconds.",
+                remedy="Try again after that." if token else "Try again after that, or with a token.",
                 status=429,
                 cause=Cause.OVERLOADED,
                 retryable=True,
@@ -159,75 +158,74 @@ class HubSite:
         left = quota(reply.headers)
         seconds = left.seconds if left and not left.remaining else None
         if reply.status == 429:
-            seconds = retry_after(reply) or HOLD_SECONDS
+            seconds = retry_after(reply) or BACKOFF_SECONDS
         if not seconds:
             return
         now = self._clock()
-        if len(self._held) >= _MOST_HOLDS:
-            self._held = {key: until for key, until in self._held.items() if until > now}
-        self._held[key] = now + seconds
+        if len(self._backoffs) >= _MAX_BACKOFFS:
+            self._backoffs = {key: until for key, until in self._backoffs.items() if until > now}
+        self._backoffs[key] = now + seconds
 
     def _refused(self, reply: HttpReply, token: Secret | None, about: str) -> UpstreamRefused:
         code = reply.headers.get("x-error-code")
-        trouble = next(
-            row for row in self._troubles if reply.status in row.statuses and row.code in (None, code)
+        rule = next(
+            rule for rule in self._error_rules if reply.status in rule.statuses and rule.code in (None, code)
         )
-        if token is None and trouble.cause in ABOUT_THE_TOKEN:
-            trouble = NO_TOKEN
-        words = {"site": self._site, "about": about, "setting": self._setting}
-        said = "" if reply.is_html else server_message(reply, token)[:MAX_MESSAGE_LENGTH]
-        message = trouble.message.format(**words)
+        if token is None and rule.cause in ABOUT_THE_TOKEN:
+            rule = NO_TOKEN
+        words = {"site": self._name, "about": about, "setting": self._setting}
+        reported = "" if reply.is_html else server_message(reply, token)[:MAX_MESSAGE_LENGTH]
+        message = rule.message.format(**words)
         return UpstreamRefused(
-            with_server_message(message, reply.status, said),
+            with_server_message(message, reply.status, reported),
             status=reply.status,
-            server_message=said,
-            remedy=trouble.remedy.format(**words),
-            cause=trouble.cause,
-            retryable=trouble.retryable,
-            retry_after=retry_after(reply) if trouble.retryable else None,
+            server_message=reported,
+            remedy=rule.remedy.format(**words),
+            cause=rule.cause,
+            retryable=rule.retryable,
+            retry_after=retry_after(reply) if rule.retryable else None,
         )
 
     def _decoded(self, reply: HttpReply) -> Any:
         try:
             return orjson.loads(reply.body)
         except orjson.JSONDecodeError:
-            what = "a page for people" if reply.is_html else "no JSON"
+            what = "a web page" if reply.is_html else "data that is not JSON"
             raise UpstreamUnreadable(
-                f"{self._site} answered with {what} ({host_of(self._base)}).",
-                remedy=f"Check {self._setting}, and whether a proxy wants somebody to sign in. {TYPE_IT}",
+                f"{self._name} replied with {what} ({host_of(self._base)}).",
+                remedy=f"Check {self._setting}, and whether a proxy requires a login. {TYPE_IT_INSTEAD}",
                 cause=Cause.NOT_AN_API,
             ) from None
 
     def _unreachable(self, error: HubgateError, about: str) -> UpstreamUnreachable:
         if error.cause is Cause.UPSTREAM_REDIRECTS:
             return UpstreamUnreachable(
-                f"{self._site} sends askers for {about} elsewhere: it has another name by now, or {self._setting} "
-                "is an old address.",
-                remedy="Search for its present name, or set the present address.",
+                f"{self._name} redirects requests for {about}: it was renamed, or {self._setting} is an old address.",
+                remedy="Search for its current name, or set the current address.",
                 cause=error.cause,
                 retryable=False,
             )
         return UpstreamUnreachable(
-            f"{self._site} cannot be asked: {error.message}",
-            remedy=f"{TYPE_IT} If it is reached another way, say so in {self._setting}.",
+            f"{self._name} cannot be reached: {error.message}",
+            remedy=f"{TYPE_IT_INSTEAD} If it has another URL, set {self._setting}.",
             cause=error.cause,
             retryable=error.retryable,
         )
 
 
-def digest(token: Secret | None) -> str:
-    """Who asks, as a key under which to remember; the empty text without a token."""
+def token_digest(token: Secret | None) -> str:
+    """Identifies the caller in caches; empty without a token."""
     return hashlib.sha256(token.reveal().encode()).hexdigest() if token else ""
 
 
 def _headers(token: Secret | None) -> dict[str, str]:
-    headers = {"Accept-Encoding": "gzip"}  # a page of models is mostly repeated words
+    headers = {"Accept-Encoding": "gzip"}  # a page of models compresses well
     if token is None:
         return headers
     text = token.reveal()
     if not text.isascii() or not text.isprintable() or " " in text:
         raise InvalidRequest(
-            "The token holds characters that no token has: spaces, line ends or letters beyond ASCII.",
+            "The token contains spaces, line breaks or non-ASCII characters.",
             remedy="Copy it again.",
         )
     return {**headers, "Authorization": f"Bearer {text}"}
