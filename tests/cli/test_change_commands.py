@@ -155,8 +155,8 @@ def test_use_and_changes_are_shown(gate: RunningGateway, hubgate: Command) -> No
     assert (line["key_name"], line["requests"]) == ("app", "2")
     assert hubgate("usage", "--by", "key,cause").rows == []
     assert hubgate("usage", "--from", "2001-01-01", "--to", "2001-01-02").rows == []
-    assert "[from] is no time" in hubgate("usage", "--from", "soon").err
-    assert "[from] is no time" in hubgate("usage", "--csv", "--from", "soon").err
+    assert "[from] is not a valid time" in hubgate("usage", "--from", "soon").err
+    assert "[from] is not a valid time" in hubgate("usage", "--csv", "--from", "soon").err
     hubgate("edit", "words", "--burst", "3")
     assert hubgate("audit", "--limit", "1").rows[0][2:] == [
         "cli",

@@ -1,4 +1,4 @@
-"""The faces, and the application that serves them."""
+"""All faces, and the ASGI application that serves them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ def create_app(
     max_total_body_bytes: int,
     keys_in_path: bool,
 ) -> AsgiApp:
-    """The whole product as one ASGI application."""
     services = Services(
         gateway=gateway,
         access=access,

@@ -212,7 +212,10 @@ async def test_a_fallback_that_cannot_stand_in_is_told(scripted: ScriptedGateway
         ("keys: {hg_x: {}}", "looks like a key"),
         ("keys: {boss: {}}", "does not become an admin key"),
         ("keys: {x: {requests_per_minute: -1}}", "keys.x: [requests_per_minute] must be a whole number"),
-        ("keys: {boss: {admin: true, requests_per_minute: -1}}", "keys.boss: [requests_per_minute] is a"),
+        (
+            "keys: {boss: {admin: true, requests_per_minute: -1}}",
+            "keys.boss: [requests_per_minute] must be a",
+        ),
         ("keys: {x: {expires_at: 2027-01-01}}", "keys.x: [expires_at] must be a number, not a string."),
         ("keys: {x: {name: y}}", "keys.x: [name] is another one"),
         ("endpoints: {x: {source: fake, name: y}}", "endpoints.x: [name] is another one"),

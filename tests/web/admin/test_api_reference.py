@@ -77,7 +77,7 @@ async def test_every_parameter_of_a_path_and_every_reference_is_defined(document
 
 async def test_every_field_of_a_form_is_in_its_schema(scripted: ScriptedGateway, document: Any) -> None:
     schemas = document["components"]["schemas"]
-    forms = {row.takes for row in rows_of(scripted) if row.takes is not None}
+    forms = {row.body for row in rows_of(scripted) if row.body is not None}
     assert len(forms) >= 7
     for form in forms:
         schema = schemas[form.__name__]
@@ -89,15 +89,15 @@ async def test_every_field_of_a_form_is_in_its_schema(scripted: ScriptedGateway,
 
 
 async def test_every_example_is_a_body_that_its_route_takes(scripted: ScriptedGateway) -> None:
-    rows = [row for row in rows_of(scripted) if row.takes is not None]
+    rows = [row for row in rows_of(scripted) if row.body is not None]
     for row in rows:
         assert row.example is not None, row.path
         if not row.partial:
-            msgspec.convert(row.example, row.takes)
-        elif row.takes is EndpointForm:
+            msgspec.convert(row.example, row.body)
+        elif row.body is EndpointForm:
             edited(scripted.gateway.registry.find("e5"), row.example)
         else:
-            assert row.takes is KeyForm
+            assert row.body is KeyForm
             edited_key(Key(id="0a1b2c3d", name="dify", digest=b"", created_at=0.0), row.example)
 
 
@@ -106,6 +106,6 @@ async def test_a_body_is_described_where_one_is_taken(scripted: ScriptedGateway,
     taking = {
         f"{row.method} /api{row.path.replace(':path', '')}"
         for row in rows_of(scripted)
-        if row.takes is not None
+        if row.body is not None
     }
     assert with_body == taking

@@ -87,11 +87,11 @@ async def test_a_model_is_shown_with_what_is_known_of_it_and_without_the_rest(ga
 @pytest.mark.parametrize(
     ("query", "told"),
     [
-        ("task=dance", "[dance] is no task"),
+        ("task=dance", "[task] is not valid: dance"),
         ("served=perhaps", "[served]"),
-        ("limit=many", "[limit] is a whole number"),
+        ("limit=many", "[limit] must be a whole number"),
         ("limit=1000", "from 1 to 100"),
-        ("limit=" + "9" * 5000, "[limit] is a whole number"),
+        ("limit=" + "9" * 5000, "[limit] must be a whole number"),
     ],
 )
 async def test_what_is_asked_wrongly_is_refused(gate: ScriptedGateway, query: str, told: str) -> None:

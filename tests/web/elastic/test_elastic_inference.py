@@ -147,7 +147,7 @@ async def test_input_type_is_understood_in_any_case(
         (b"[]", "x_content_parse_exception", "must be an object, not an array."),
         (b'{"input": "a"', "x_content_parse_exception", "not valid JSON"),
         (b'{"input": "a\x00b"}', "x_content_parse_exception", "not valid JSON"),
-        (b'{"input": "\xff"}', "x_content_parse_exception", "not valid JSON: it is no UTF-8."),
+        (b'{"input": "\xff"}', "x_content_parse_exception", "not valid JSON: it is not UTF-8."),
         (b'{"input": "\\udc00"}', "x_content_parse_exception", "not valid JSON"),
         (b'{"task_settings":' + b'{"a":' * 100_000, "x_content_parse_exception", "nested too deeply"),
         ({"input": "a", "timeout": "soon"}, "illegal_argument_exception", "as a time value"),

@@ -163,7 +163,7 @@ class TestCrowd:
             told = exchange(gate, embedding(gate, "one too many"))
             assert told.startswith(b"HTTP/1.1 503 ")
             assert b"\r\nretry-after: 1\r\n" in told
-            assert b"as many connections as it may have" in told
+            assert b"maximum number of connections is reached" in told
             assert gate.request("GET", "/healthz").status == 200
 
     def test_large_bodies_together_are_bounded(self, settings: Settings) -> None:
@@ -190,7 +190,7 @@ class TestBrokenBodies:
         )
         told = exchange(gate, head.encode())
         assert told.startswith(b"HTTP/1.1 400 ")
-        assert b"The chunks of the request body are not valid." in told
+        assert b"The chunked encoding of the request body is not valid." in told
         ended.wait_for(lambda lines: f"POST {path} 400 " in lines[-1])
 
 
@@ -383,7 +383,7 @@ def until(gate: RunningGateway, condition: Callable[[], bool]) -> None:
 
 def is_watching() -> bool:
     """Whether the guard waits for a client to leave."""
-    return any("_Watch._notice" in repr(task) for task in asyncio.all_tasks())
+    return any("_DisconnectWatch._wait" in repr(task) for task in asyncio.all_tasks())
 
 
 def tasks_here() -> int:

@@ -82,7 +82,7 @@ def test_a_key_in_another_header_is_told_where_it_belongs(gate: RunningGateway, 
         body = refused.read().decode()
     assert refused.code == 401
     assert json.loads(body)["error"]["message"] == (
-        f"The gate reads no key from the header [{header}]. "
+        f"hubgate does not accept a key in the header [{header}]. "
         "Send a gateway key as `Authorization: Bearer hg_…`."
     )
     assert gate.admin_key not in body
@@ -96,8 +96,8 @@ def test_a_key_in_a_path_that_is_not_read_is_told_how_to_have_it_read(
     refused = gate.request("POST", path, {"inputs": "a"}, headers={"authorization": header})
     assert refused.status == 401
     assert refused.json()["error"] == (
-        "The gate reads no key from the path. Send a gateway key as `Authorization: Bearer hg_…`. "
-        "For clients that cannot, start the gate with HUBGATE_KEYS_IN_PATH=1."
+        "hubgate does not accept a key in the path. Send a gateway key as `Authorization: Bearer hg_…`. "
+        "For clients that cannot, set HUBGATE_KEYS_IN_PATH=1."
     )
 
 

@@ -136,7 +136,7 @@ BAD_INPUT: list[tuple[object, int, str]] = [
     ({}, 422, "[inputs] is required."),
     ({"inputs": 7}, 422, "[inputs] must be a string, an object or an array, not a number."),
     ({"inputs": [["a"]]}, 422, "[inputs[0]] must be a string, not an array."),
-    ({"inputs": [[1, 2]]}, 422, "[inputs] holds token ids"),
+    ({"inputs": [[1, 2]]}, 422, "[inputs] has token ids"),
     ({"inputs": {"source_sentence": "a"}}, 422, "[inputs.sentences] is required."),
     ({"inputs": {"source_sentence": "a", "sentences": []}}, 400, "[inputs.sentences] is an empty list"),
     ({"inputs": "a", "colour": "red"}, 422, "Unknown field [colour]"),
@@ -149,7 +149,7 @@ BAD_INPUT: list[tuple[object, int, str]] = [
         "returns vectors of 2 dimensions and is not known to be trained",
     ),
     ({"inputs": "a", "encoding_format": "base64"}, 422, "Use /v1/embeddings"),
-    ({"inputs": "a", "input_type": "poem"}, 422, "[input_type] cannot be 'poem'."),
+    ({"inputs": "a", "input_type": "poem"}, 422, "[input_type] is not valid: 'poem'."),
     ({"inputs": ["a"] * 2049}, 413, "[inputs] has 2049 texts"),
     ({"inputs": ["a"] * 100_000}, 413, "[inputs] has 100000 texts"),
     (b"", 422, "it is empty"),
@@ -243,7 +243,7 @@ async def test_a_bare_route_says_so_when_the_key_has_no_default_endpoint(
     reply = await scripted.request(method, path, {"inputs": "a"})
     assert reply.status == 422
     assert reply.json()["error"].startswith(
-        "This path belongs to the key's default endpoint, and the key has none."
+        "This path calls the key's default endpoint, but the key has none."
     )
 
 

@@ -177,12 +177,12 @@ async def test_errors_have_tgis_types_and_none_is_a_503(
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({}, "[inputs] must be a string"),
-        ({"inputs": ""}, "[inputs] must be a string"),
-        ({"inputs": ["a", "b"]}, "[inputs] must be a string"),
+        ({}, "[inputs] must be a non-empty string"),
+        ({"inputs": ""}, "[inputs] must be a non-empty string"),
+        ({"inputs": ["a", "b"]}, "[inputs] must be a non-empty string"),
         ({"inputs": "a", "parameters": 3}, "[parameters] must be an object, not a number."),
         ({"inputs": "a", "parameters": {"details": 3}}, "[details] must be a boolean, not a number."),
-        ({"inputs": "a", "temperature": 0.5}, "Parameters stand in [parameters]"),
+        ({"inputs": "a", "temperature": 0.5}, "Put parameters into [parameters]"),
     ],
 )
 async def test_a_body_that_cannot_be_used_is_a_422_in_words(

@@ -167,8 +167,8 @@ async def test_a_nul_character_in_a_text_is_text(scripted: ScriptedGateway) -> N
 
 
 BAD_INPUT: list[tuple[object, str]] = [
-    ({"input": "a"}, "[model] is missing"),
-    ({"model": "", "input": "a"}, "[model] is missing"),
+    ({"input": "a"}, "[model] is required"),
+    ({"model": "", "input": "a"}, "[model] is required"),
     ({"model": "e5"}, "[input] is required."),
     ({"model": "e5", "input": None}, "[input] must be a string or an array, not null."),
     ({"model": "e5", "input": {"text": "a"}}, "not an object."),
@@ -185,7 +185,7 @@ BAD_INPUT: list[tuple[object, str]] = [
     ({"model": "e5", "input": "a", "colour": "red"}, "Unknown field [colour]."),
     ({"model": "e5", "input": "a", "encoding_format": "int8"}, "[encoding_format] must be one of ["),
     ({"model": "e5", "input": "a", "dimensions": "many"}, "[dimensions] must be an integer, not a string."),
-    ({"model": "e5", "input": "a", "input_type": "poem"}, "[input_type] cannot be 'poem'."),
+    ({"model": "e5", "input": "a", "input_type": "poem"}, "[input_type] is not valid: 'poem'."),
     ([1, 2], "The request body must be an object, not an array."),
     (b"", "The request body is not valid JSON: it is empty."),
     (b'{"model":"e5","input":"a"', "The request body is not valid JSON"),

@@ -166,7 +166,7 @@ async def test_a_stream_that_cannot_be_read_ends_with_an_error(gate: ScriptedGat
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"messages": MESSAGES}, "[model] is missing"),
+        ({"messages": MESSAGES}, "[model] is required"),
         ({"model": 5, "messages": MESSAGES}, "[model] must be a string, not a number."),
         ({"model": "llm"}, "[messages] must be a list"),
         ({"model": "llm", "messages": "hi"}, "[messages] must be a list"),
@@ -175,7 +175,7 @@ async def test_a_stream_that_cannot_be_read_ends_with_an_error(gate: ScriptedGat
             "[stream] must be a boolean, not a string.",
         ),
         (b"{", "not valid JSON"),
-        (b'{"model": "\xff"}', "[model] cannot be used: it is no UTF-8."),
+        (b'{"model": "\xff"}', "[model] is not valid UTF-8."),
         (b"[]", "must be an object, not an array."),
     ],
 )
@@ -269,7 +269,7 @@ async def test_a_stream_of_events_becomes_openais_chunks(gate: ScriptedGateway) 
         ({}, "[prompt] is required"),
         ({"prompt": 3}, "[prompt] must be a string"),
         ({"prompt": [1, 2]}, "token ids"),
-        ({"prompt": ["a", "b"], "stream": True}, "only one can be streamed"),
+        ({"prompt": ["a", "b"], "stream": True}, "a stream can have only one"),
     ],
 )
 async def test_a_prompt_that_cannot_be_used_is_a_400_in_words(

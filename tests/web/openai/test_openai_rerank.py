@@ -70,12 +70,12 @@ async def test_tokens_that_nobody_counts_are_estimated_and_warnings_are_told(gat
         ({"documents": []}, 400, "[documents] is an empty list"),
         ({"documents": [{"image": "x"}]}, 400, "[documents[0]] must be a string"),
         ({"documents": ["a"] * 2049}, 413, "2049 texts"),
-        ({"top_n": 0}, 400, "[top_n] is 0"),
-        ({"rank_fields": ["title"]}, 400, "[rank_fields] cannot be honoured"),
+        ({"top_n": 0}, 400, "[top_n] must be at least 1, not 0"),
+        ({"rank_fields": ["title"]}, 400, "[rank_fields] is not supported"),
         ({"colour": "red"}, 400, "Unknown field [colour]."),
         ({"model": "e5"}, 400, "serves text_embedding, not rerank"),
         ({"model": "none"}, 404, "[none]"),
-        ({"model": None}, 400, "[model] is missing"),
+        ({"model": None}, 400, "[model] is required"),
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/rerank", "/rerank"])

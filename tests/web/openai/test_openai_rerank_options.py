@@ -74,7 +74,7 @@ def test_what_cannot_be_honoured_is_refused_in_words(gate: RunningGateway) -> No
     with lookalike("tei", kind="reranker") as server:
         gate.add("r", url=server.url, task="rerank")
         assert "ranked by their [text] alone" in refused(gate, rank_fields=["title"])
-        assert "holds scores alone" in refused(gate, return_embeddings=True)
+        assert "has only scores" in refused(gate, return_embeddings=True)
         assert "[max_tokens_per_doc] must be at least 1" in refused(gate, max_tokens_per_doc=0)
 
 

@@ -15,7 +15,6 @@ from hubgate.domain.ports import Counters, Model, Sources, Upstream
 from hubgate.service.inference.chunk_size import blind_warning, fitted
 from hubgate.service.registry.probe import open_model, probe
 
-SERVED_TASKS = frozenset(Task)
 DEFAULT_SECONDS = 30.0
 DOWNLOAD_SECONDS = 3600.0
 """For a local model that may have to be downloaded first."""

@@ -1,4 +1,4 @@
-"""The gate's own API: the whole configuration, exported and applied."""
+"""`/api/config`: exports and applies the configuration."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from hubgate.domain.errors import InvalidRequest
 from hubgate.service.configuration.plan import Step
 from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.http.asgi import decode
+from hubgate.web.http.errors import error_json
 from hubgate.web.http.request_context import context_of
 from hubgate.web.schemas.configuration import Configuration
 
 
 class ConfigForm(msgspec.Struct, forbid_unknown_fields=True):
-    """What is sent to apply a configuration."""
-
     yaml: str
     secrets: dict[str, str] = {}
-    """The values of its `${NAME}`, by name."""
+    """Values for `${NAME}` in the YAML, by name."""
     dry_run: bool = False
     prune: bool = False
 
@@ -31,24 +30,21 @@ _FORM = msgspec.json.Decoder(ConfigForm)
 
 
 class ConfigApi:
-    """Exporting and applying."""
-
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
 
     async def export(self, request: Request) -> Response:
-        """All endpoints, connections and keys as YAML, or one endpoint; no secret stands in it."""
+        """YAML without secrets."""
         only = request.query_params.get("endpoint")
         text = self._configuration.export() if only is None else self._configuration.export_endpoint(only)
         word = request.query_params.get("format", "yaml")
         if word not in {"yaml", "json"}:
-            raise InvalidRequest("[format] is yaml or json.")
+            raise InvalidRequest("[format] must be yaml or json.")
         if word == "json":
             return json_response({"yaml": text})
         return Response(text, media_type="application/yaml")
 
     async def apply(self, request: Request) -> Response:
-        """Bring about what a configuration says; or only tell what that takes."""
         form = decode(await request.body(), _FORM)
         key = context_of(request.scope).key
         steps = await self._configuration.apply(
@@ -59,25 +55,24 @@ class ConfigApi:
         return json_response({"applied": not form.dry_run, "failed": failed, "steps": shown})
 
     def routes(self) -> Sequence[ApiRoute]:
-        """The rows of these verbs."""
         return (
             ApiRoute(
                 method="GET",
                 path="/config",
-                answer=self.export,
-                media=("application/yaml", "application/json"),
-                summary="The whole configuration as YAML, without secrets.",
+                handler=self.export,
+                content_types=("application/yaml", "application/json"),
+                summary="Returns the configuration as YAML, without secrets.",
                 query={
                     "endpoint": "only this endpoint",
-                    "format": 'json: as {"yaml": …}',
+                    "format": 'json: returns {"yaml": …}',
                 },
             ),
             ApiRoute(
                 method="POST",
                 path="/config",
-                answer=self.apply,
-                summary="Brings about what a configuration says, or only tells what that takes.",
-                takes=ConfigForm,
+                handler=self.apply,
+                summary="Applies a configuration; a dry run returns the steps only.",
+                body=ConfigForm,
                 example={
                     "yaml": "version: 1\nkeys:\n  dify: {requests_per_minute: 600}\n",
                     "secrets": {"TEAM_TOKEN": "hf_…"},
@@ -94,6 +89,5 @@ def _step_json(step: Step) -> dict[str, Any]:
     if step.key is not None:
         shown["key"] = step.key
     if step.failure is not None:
-        error = step.failure
-        shown["failure"] = {"cause": error.cause, "message": error.message, "remedy": error.remedy}
+        shown["failure"] = error_json(step.failure)
     return shown

@@ -1,4 +1,4 @@
-"""The gate's own API: connections, which are stored tokens under names."""
+"""`/api/connections`: named Hugging Face tokens."""
 
 from __future__ import annotations
 
@@ -17,21 +17,17 @@ from hubgate.web.http.asgi import decode
 
 
 class ConnectionForm(msgspec.Struct, forbid_unknown_fields=True):
-    """What is sent to store a token."""
-
     name: str
     token: str
-    """Several stand one a line."""
+    """Several tokens are separated by line breaks."""
     hosts: list[str] = msgspec.field(default_factory=lambda: [*DEFAULT_HOSTS])
-    """Where it may be sent."""
+    """The hosts that it may be sent to."""
 
 
 class ConnectionChanges(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """What is sent to change a connection."""
-
     token: str | None = None
     hosts: list[str] | None = None
-    """More of them want the token again."""
+    """Adding a host requires the token."""
 
 
 _CONNECTION = msgspec.json.Decoder(ConnectionForm)
@@ -39,72 +35,65 @@ _CHANGES = msgspec.json.Decoder(ConnectionChanges)
 
 
 class ConnectionsApi:
-    """Storing tokens under names, replacing and forgetting them."""
-
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     async def list(self, request: Request) -> Response:
-        """Every connection, each token as its last characters."""
         return json_response(
-            {"connections": [self._shown(one.name) for one in self._gateway.connections.all()]}
+            {"connections": [self._connection_json(one.name) for one in self._gateway.connections.all()]}
         )
 
     async def add(self, request: Request) -> Response:
-        """Store a token."""
         form = decode(await request.body(), _CONNECTION)
         await self._gateway.connections.add(form.name, Secret(form.token), form.hosts)
-        return json_response(self._shown(form.name), 201)
+        return json_response(self._connection_json(form.name), 201)
 
     async def edit(self, request: Request) -> Response:
-        """Replace the token or the hosts; the endpoints that use the token use the new one at once."""
         name, form = request.path_params["name"], decode(await request.body(), _CHANGES)
         token = None if form.token is None else Secret(form.token)
         await self._gateway.connections.replace(name, token, form.hosts)
-        return json_response(self._shown(name))
+        return json_response(self._connection_json(name))
 
     async def remove(self, request: Request) -> Response:
-        """Forget a token; 409 with who uses it."""
         await self._gateway.connections.remove(request.path_params["name"])
         return Response(status_code=204)
 
     def routes(self) -> Sequence[ApiRoute]:
-        """The rows of these verbs."""
         one, example = "/connections/{name}", {"token": "hf_…"}
         return (
             ApiRoute(
                 method="GET",
                 path="/connections",
-                answer=self.list,
-                summary="The stored tokens by name, each as its last characters, and who uses them.",
+                handler=self.list,
+                summary="Lists connections with their tokens' last characters, and the endpoints that use them.",
             ),
             ApiRoute(
                 method="POST",
                 path="/connections",
-                answer=self.add,
-                summary="Stores a token, or several, under a name, and the hosts that it may be sent to.",
-                takes=ConnectionForm,
+                handler=self.add,
+                summary="Stores one or more tokens under a name, with the hosts that they may be sent to.",
+                body=ConnectionForm,
                 example={"name": "my-team", **example, "hosts": [*DEFAULT_HOSTS]},
                 status=201,
             ),
             ApiRoute(
                 method="PATCH",
                 path=one,
-                answer=self.edit,
-                summary="Replaces the token or its hosts; endpoints use the new token at once. More hosts want the token.",
-                takes=ConnectionChanges,
+                handler=self.edit,
+                summary="Replaces the token or its hosts; endpoints use the new token at once. Adding a host requires the token.",
+                body=ConnectionChanges,
                 example=example,
             ),
             ApiRoute(
                 method="DELETE",
                 path=one,
-                answer=self.remove,
-                summary="Forgets a token; 409 while an endpoint uses it.",
+                handler=self.remove,
+                summary="Deletes a connection; 409 while an endpoint uses it.",
                 status=204,
             ),
         )
 
-    def _shown(self, name: str) -> dict[str, Any]:
+    def _connection_json(self, name: str) -> dict[str, Any]:
         connection = self._gateway.connections.find(name)
         token = connection.token
         return {

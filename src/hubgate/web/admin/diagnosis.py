@@ -1,4 +1,4 @@
-"""The gate's own API: what is wrong with an endpoint, step by step."""
+"""`/api/diagnose`: checks an endpoint step by step."""
 
 from __future__ import annotations
 
@@ -15,58 +15,52 @@ from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.http.asgi import decode
 from hubgate.web.schemas.endpoint import EndpointForm
 
-_LINES = "application/x-ndjson"
+_NDJSON = "application/x-ndjson"
 _FORM = msgspec.json.Decoder(EndpointForm)
 
 
 class DiagnosisApi:
-    """Diagnoses of registered endpoints, and of those that are yet to be."""
-
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     async def registered(self, request: Request) -> Response:
-        """Diagnose a registered endpoint."""
-        await request.body()  # as long as it is not read, nobody notices that the client leaves
+        await request.body()  # a disconnect is noticed only after the body was read
         endpoint = self._gateway.registry.find(request.path_params["name"])
-        return await _told(request, await self._gateway.registry.diagnose(endpoint, keep_token=True))
+        return await _respond(request, await self._gateway.registry.diagnose(endpoint, keep_token=True))
 
     async def draft(self, request: Request) -> Response:
-        """Diagnose what could be registered; nothing is stored."""
         endpoint, token = decode(await request.body(), _FORM).endpoint()
-        return await _told(request, await self._gateway.registry.diagnose(endpoint, token))
+        return await _respond(request, await self._gateway.registry.diagnose(endpoint, token))
 
     def routes(self) -> Sequence[ApiRoute]:
-        """The rows of these verbs."""
         return (
             ApiRoute(
                 method="POST",
                 path="/endpoints/{name}/diagnose",
-                answer=self.registered,
-                summary=f"Goes the way to its model step by step; with Accept: {_LINES} a line as each step is done.",
+                handler=self.registered,
+                summary=f"Checks the connection to its model step by step; with Accept: {_NDJSON}, one line per finished step.",
             ),
             ApiRoute(
                 method="POST",
                 path="/diagnose",
-                answer=self.draft,
-                summary="The same for an endpoint that is not registered; nothing is stored.",
-                takes=EndpointForm,
+                handler=self.draft,
+                summary="The same for an endpoint that is not registered; stores nothing.",
+                body=EndpointForm,
                 example={"name": "e5", "url": "https://x1.us-east-1.aws.endpoints.huggingface.cloud"},
             ),
         )
 
 
-async def _told(request: Request, findings: AsyncIterator[Finding]) -> Response:
-    if _LINES in request.headers.get("accept", ""):
+async def _respond(request: Request, findings: AsyncIterator[Finding]) -> Response:
+    if _NDJSON in request.headers.get("accept", ""):
         lines = (msgspec.json.encode(finding_json(finding)) + b"\n" async for finding in findings)
-        return StreamingResponse(lines, media_type=_LINES)
+        return StreamingResponse(lines, media_type=_NDJSON)
     steps = [finding async for finding in findings]
-    well = all(step.outcome is not Outcome.FAILED for step in steps)
-    return json_response({"well": well, "steps": [finding_json(step) for step in steps]})
+    is_well = all(step.outcome is not Outcome.FAILED for step in steps)
+    return json_response({"well": is_well, "steps": [finding_json(step) for step in steps]})
 
 
 def finding_json(finding: Finding) -> dict[str, Any]:
-    """One step; what there is to say of it is said of the one that failed, or did not go well at first."""
     shown: dict[str, Any] = {
         "step": finding.step,
         "outcome": finding.outcome,

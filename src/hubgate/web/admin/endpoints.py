@@ -1,4 +1,4 @@
-"""The gate's own API: registered endpoints."""
+"""`/api/endpoints`: registered endpoints."""
 
 from __future__ import annotations
 
@@ -11,43 +11,36 @@ from starlette.responses import Response
 
 from hubgate.domain.chunking import parse_chunking_settings
 from hubgate.domain.endpoint import Endpoint
-from hubgate.domain.errors import CapacityError, InUse, InvalidRequest, RuntimeFailed, UpstreamError
+from hubgate.domain.errors import InUse, InvalidRequest
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.service.registry.registry import users_of
 from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.console.models.states import state_of
 from hubgate.web.http.asgi import decode
+from hubgate.web.http.errors import CALL_FAILURES, error_json
 from hubgate.web.schemas.endpoint import EndpointForm, edited, endpoint_json
 from hubgate.web.shared.embeddings import parse_input_type
 
-_PROOF_FAILED = (UpstreamError, CapacityError, RuntimeFailed)
-"""What fails while an endpoint is put to the proof, as opposed to what is wrong with its settings."""
 _EXAMPLE = {"name": "e5", "url": "https://x1.us-east-1.aws.endpoints.huggingface.cloud", "token": "hf_…"}
 
 
 class RegistrationForm(EndpointForm, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """What is sent to register an endpoint."""
-
     save_anyway: bool = False
-    """Whether to keep it, switched off, where it fails its test."""
+    """Whether to store it, switched off, if its validation call fails."""
 
 
 class CloneForm(msgspec.Struct, forbid_unknown_fields=True):
-    """What is sent to clone an endpoint."""
-
     name: str
-    """Of the clone."""
+    """The clone's."""
 
 
 class ChunkForm(msgspec.Struct, forbid_unknown_fields=True):
-    """What is sent to see how a text is cut."""
-
     text: str
     chunking_settings: dict[str, Any] | None = None
-    """Instead of the endpoint's own."""
+    """The default is the endpoint's own."""
     input_type: str | None = "document"
-    """What the text is for: its prefix takes room, too."""
+    """Its prefix counts towards the size of a chunk."""
 
 
 _REGISTRATION = msgspec.json.Decoder(RegistrationForm)
@@ -57,78 +50,67 @@ _CHUNK = msgspec.json.Decoder(ChunkForm)
 
 
 class EndpointsApi:
-    """Registering endpoints, changing them and looking after them."""
-
     def __init__(self, gateway: Gateway, access: Access) -> None:
         self._gateway = gateway
         self._access = access
 
     async def list(self, request: Request) -> Response:
-        """Every endpoint."""
-        return json_response({"endpoints": _all_shown(self._gateway, self._gateway.registry.endpoints())})
+        return json_response(
+            {"endpoints": _endpoints_json(self._gateway, self._gateway.registry.endpoints())}
+        )
 
     async def show(self, request: Request) -> Response:
-        """One endpoint."""
-        return json_response(self._shown(request.path_params["name"]))
+        return json_response(self._endpoint_json(request.path_params["name"]))
 
     async def add(self, request: Request) -> Response:
-        """Register an endpoint: it is called before it is stored."""
         form = decode(await request.body(), _REGISTRATION)
         draft, token = form.endpoint()
         try:
             await self._gateway.registry.register(draft, token)
-        except _PROOF_FAILED as error:
+        except CALL_FAILURES as error:
             if not form.save_anyway:
                 raise
             await self._gateway.registry.register_disabled(draft, token)
-            failure = {"cause": error.cause, "message": error.message, "remedy": error.remedy}
-            return json_response({**self._shown(draft.name), "failure": failure}, 201)
-        return json_response(self._shown(draft.name), 201)
+            return json_response({**self._endpoint_json(draft.name), "failure": error_json(error)}, 201)
+        return json_response(self._endpoint_json(draft.name), 201)
 
     async def edit(self, request: Request) -> Response:
-        """Change settings of an endpoint; it is called only where they may change what it is."""
-        given = decode(await request.body(), _CHANGES)
-        wanted = edited(self._gateway.registry.find(request.path_params["name"]), given)
+        changes = decode(await request.body(), _CHANGES)
+        wanted = edited(self._gateway.registry.find(request.path_params["name"]), changes)
         await self._gateway.registry.edit(wanted.endpoint, wanted.token, keep_token=wanted.keep_token)
-        return json_response(self._shown(wanted.endpoint.name))
+        return json_response(self._endpoint_json(wanted.endpoint.name))
 
     async def clone(self, request: Request) -> Response:
-        """Register an endpoint once more under another name."""
         form = decode(await request.body(), _CLONE)
         await self._gateway.registry.clone(request.path_params["name"], form.name)
-        return json_response(self._shown(form.name), 201)
+        return json_response(self._endpoint_json(form.name), 201)
 
     async def remove(self, request: Request) -> Response:
-        """Forget an endpoint; 409 with who uses it, unless it is forced."""
         name = request.path_params["name"]
         self._gateway.registry.find(name)
         users = users_of(name, self._gateway.registry.endpoints(), self._access.list())
-        if users and not _forced(request):
+        if users and not _is_forced(request):
             raise InUse(
                 f"Endpoint [{name}] is used by {', '.join(users)}.",
-                remedy="Change those first, or force it: they will call an endpoint that is not there.",
+                remedy="Change those first, or force it: they would then call an endpoint that does not exist.",
             )
         await self._gateway.registry.remove(name)
         return Response(status_code=204)
 
     async def check(self, request: Request) -> Response:
-        """Look whether the registered model still answers; 424 with what changed, if it does not."""
         name = request.path_params["name"]
         await self._gateway.registry.check(name)
-        return json_response(self._shown(name))
+        return json_response(self._endpoint_json(name))
 
     async def accept(self, request: Request) -> Response:
-        """Take what runs there now for the registered model."""
         name = request.path_params["name"]
         await self._gateway.registry.accept(name)
-        return json_response(self._shown(name))
+        return json_response(self._endpoint_json(name))
 
     async def chunk(self, request: Request) -> Response:
-        """Cut a text into the chunks that the endpoint makes of it; the model is not called."""
         form = decode(await request.body(), _CHUNK)
         name = request.path_params["name"]
-        given = form.chunking_settings
-        settings = parse_chunking_settings(given) if given else None
+        settings = parse_chunking_settings(form.chunking_settings) if form.chunking_settings else None
         kind = parse_input_type(form.input_type)
         (chunks,) = await self._gateway.inference.chunk(name, [form.text], settings, kind)
         return json_response(
@@ -139,35 +121,34 @@ class EndpointsApi:
         )
 
     def routes(self) -> Sequence[ApiRoute]:
-        """The rows of these verbs."""
         one = "/endpoints/{name}"
         return (
-            ApiRoute(method="GET", path="/endpoints", answer=self.list, summary="Every endpoint, by name."),
+            ApiRoute(method="GET", path="/endpoints", handler=self.list, summary="Lists endpoints."),
             ApiRoute(
                 method="POST",
                 path="/endpoints",
-                answer=self.add,
-                summary="Registers an endpoint: it is called before it is stored.",
-                takes=RegistrationForm,
+                handler=self.add,
+                summary="Registers an endpoint. hubgate calls its model before storing it.",
+                body=RegistrationForm,
                 example=_EXAMPLE,
                 status=201,
             ),
-            ApiRoute(method="GET", path=one, answer=self.show, summary="One endpoint."),
+            ApiRoute(method="GET", path=one, handler=self.show, summary="Returns one endpoint."),
             ApiRoute(
                 method="PATCH",
                 path=one,
-                answer=self.edit,
-                summary="Changes settings: what is absent stays, null brings the default back.",
-                takes=EndpointForm,
+                handler=self.edit,
+                summary="Changes settings. Absent ones stay, null restores the default.",
+                body=EndpointForm,
                 partial=True,
                 example={"rate_limit": {"requests_per_minute": 300}, "enabled": True},
             ),
             ApiRoute(
                 method="DELETE",
                 path=one,
-                answer=self.remove,
-                summary="Forgets an endpoint and its token; 409 with who uses it.",
-                query={"force": "true: whoever uses it"},
+                handler=self.remove,
+                summary="Deletes an endpoint and its token; 409 with its users, if any.",
+                query={"force": "true: delete it even if it is used"},
                 status=204,
             ),
             *self._verbs(one),
@@ -178,40 +159,40 @@ class EndpointsApi:
             ApiRoute(
                 method="POST",
                 path=f"{one}/clone",
-                answer=self.clone,
-                summary="Registers it once more under another name.",
-                takes=CloneForm,
+                handler=self.clone,
+                summary="Registers a copy under another name.",
+                body=CloneForm,
                 example={"name": "e5-two"},
                 status=201,
             ),
             ApiRoute(
                 method="POST",
                 path=f"{one}/chunk",
-                answer=self.chunk,
-                summary="The places of the chunks that the endpoint cuts a text into; the model is not called.",
-                takes=ChunkForm,
+                handler=self.chunk,
+                summary="Returns the offsets of a text's chunks, without calling the model.",
+                body=ChunkForm,
                 example={"text": "One sentence. Another one."},
             ),
             ApiRoute(
                 method="POST",
                 path=f"{one}/check",
-                answer=self.check,
-                summary="Looks whether the registered model still answers.",
+                handler=self.check,
+                summary="Checks that the registered model still answers.",
             ),
             ApiRoute(
                 method="POST",
                 path=f"{one}/accept",
-                answer=self.accept,
-                summary="Takes what runs there now for the registered model.",
+                handler=self.accept,
+                summary="Accepts the model that runs there now.",
             ),
         )
 
-    def _shown(self, name: str) -> dict[str, Any]:
-        return _all_shown(self._gateway, [self._gateway.registry.find(name)])[0]
+    def _endpoint_json(self, name: str) -> dict[str, Any]:
+        return _endpoints_json(self._gateway, [self._gateway.registry.find(name)])[0]
 
 
-def _all_shown(gateway: Gateway, endpoints: Sequence[Endpoint]) -> list[dict[str, Any]]:
-    """Each endpoint with its settings, its facts, and its state at this moment."""
+def _endpoints_json(gateway: Gateway, endpoints: Sequence[Endpoint]) -> list[dict[str, Any]]:
+    """Settings, facts and current state of each endpoint."""
     pipelines, unready = gateway.pipelines(), gateway.startup.unready()
     return [
         {
@@ -222,8 +203,8 @@ def _all_shown(gateway: Gateway, endpoints: Sequence[Endpoint]) -> list[dict[str
     ]
 
 
-def _forced(request: Request) -> bool:
+def _is_forced(request: Request) -> bool:
     word = request.query_params.get("force", "false")
     if word not in {"true", "false"}:
-        raise InvalidRequest("[force] is true or false.")
+        raise InvalidRequest("[force] must be true or false.")
     return word == "true"

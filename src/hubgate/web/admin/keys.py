@@ -1,4 +1,4 @@
-"""The gate's own API: gateway keys."""
+"""`/api/keys`: gateway keys."""
 
 from __future__ import annotations
 
@@ -21,25 +21,20 @@ _CHANGES = msgspec.json.Decoder(dict[str, Any])
 
 
 class KeysApi:
-    """Making keys, changing what they may, and revoking them."""
-
     def __init__(self, gateway: Gateway, access: Access) -> None:
         self._gateway = gateway
         self._access = access
 
     async def list(self, request: Request) -> Response:
-        """Every gateway key, without the keys themselves."""
         return json_response({"keys": [key_json(key) for key in self._access.list()]})
 
     async def create(self, request: Request) -> Response:
-        """Create a gateway key; it is shown this once."""
         form = decode(await request.body(), _KEY)
         self._check(form.default_endpoint, *form.endpoints)
         key, plain = await self._access.create(form.name, **form.rights())
         return json_response({**key_json(key), "key": plain}, 201)
 
     async def edit(self, request: Request) -> Response:
-        """Change what a key is called and may do."""
         given = decode(await request.body(), _CHANGES)
         which = request.path_params["key"]
         old = self._access.find(which)
@@ -51,55 +46,56 @@ class KeysApi:
         return json_response(key_json(changed))
 
     async def revoke(self, request: Request) -> Response:
-        """Revoke a key, by its id or name; it stops at once."""
         await self._access.revoke(request.path_params["key"])
         return Response(status_code=204)
 
     def _check(self, *names: str | None) -> None:
-        """Raises EndpointNotFound if one of these is not there."""
+        """Check that endpoints exist.
+
+        Raises:
+            EndpointNotFound: one of them does not.
+        """
         for name in names:
             if name is not None:
                 self._gateway.registry.find(name)
 
     def routes(self) -> Sequence[ApiRoute]:
-        """The rows of these verbs."""
         return (
             ApiRoute(
                 method="GET",
                 path="/keys",
-                answer=self.list,
-                summary="The keys in force, without the keys themselves.",
+                handler=self.list,
+                summary="Lists valid keys, without their secrets.",
             ),
             ApiRoute(
                 method="POST",
                 path="/keys",
-                answer=self.create,
-                summary="Makes a key; it is shown this once.",
-                takes=KeyForm,
+                handler=self.create,
+                summary="Creates a key. Its secret is only in this response.",
+                body=KeyForm,
                 example={"name": "dify", "endpoints": ["e5"], "requests_per_minute": 600},
                 status=201,
             ),
             ApiRoute(
                 method="PATCH",
                 path="/keys/{key:path}",
-                answer=self.edit,
-                summary="Changes a key by its id or name: what is absent stays, null brings the default back.",
-                takes=KeyForm,
+                handler=self.edit,
+                summary="Changes a key by its id or name. Absent fields stay, null restores the default.",
+                body=KeyForm,
                 partial=True,
                 example={"bulk": True, "expires_at": 1924992000},
             ),
             ApiRoute(
                 method="DELETE",
                 path="/keys/{key:path}",
-                answer=self.revoke,
-                summary="Revokes a key by its id or name, at once.",
+                handler=self.revoke,
+                summary="Revokes a key by its id or name, with immediate effect.",
                 status=204,
             ),
         )
 
 
 def key_json(key: Key) -> dict[str, Any]:
-    """A key as it is shown."""
     return {
         "id": key.id,
         "name": key.name,

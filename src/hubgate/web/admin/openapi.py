@@ -1,4 +1,4 @@
-"""The reference of the gate's own API, as OpenAPI 3.1: made of the rows that serve it and the forms that they take."""
+"""The routes of hubgate's own API, and the OpenAPI 3.1 document that is generated from them."""
 
 from __future__ import annotations
 
@@ -23,92 +23,90 @@ _PARTIAL = "Changes"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiRoute:
-    """A method at a path below `/api`, for admins."""
+    """A method and a path below `/api`. It requires an admin key."""
 
     method: str
     path: str
-    """As Starlette writes it."""
-    answer: Callable[[Request], Awaitable[Response]]
+    """In Starlette's syntax."""
+    handler: Callable[[Request], Awaitable[Response]]
     summary: str
-    takes: type[msgspec.Struct] | None = None
-    """The form of the body."""
+    body: type[msgspec.Struct] | None = None
     partial: bool = False
-    """Whether any of the form's fields may be left out."""
+    """Whether every field of the body is optional."""
     example: Mapping[str, Any] | None = None
-    """A body, for the reference."""
+    """An example of a body."""
     query: Mapping[str, str] = field(default_factory=dict)
-    """What each query parameter means."""
+    """Query parameters and their descriptions."""
     status: int = 200
-    media: tuple[str, ...] = ("application/json",)
-    """In what it may be answered."""
+    content_types: tuple[str, ...] = ("application/json",)
 
     def route(self) -> Route:
-        """What the router serves."""
 
         async def guarded(request: Request) -> Response:
             need_admin(request.scope)
-            return await self.answer(request)
+            return await self.handler(request)
 
         return Route(PREFIX + self.path, guarded, methods=[self.method])
 
 
 def json_response(value: object, status: int = 200) -> Response:
-    """An answer in JSON."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-class Failure(msgspec.Struct):
+class ErrorDetail(msgspec.Struct):
     """Why a request failed."""
 
     cause: str
-    """One word for machines."""
+    """A fixed identifier."""
     message: str
     remedy: str
 
 
-class ErrorAnswer(msgspec.Struct):
-    """What every error is answered with."""
+class ErrorResponse(msgspec.Struct):
+    """The body of every error."""
 
-    error: Failure
+    error: ErrorDetail
 
 
-def with_reference(rows: Sequence[ApiRoute]) -> Sequence[ApiRoute]:
-    """The rows, and one more that describes them all."""
+def with_openapi(routes: Sequence[ApiRoute]) -> Sequence[ApiRoute]:
+    """The routes, and `/api/openapi.json`, which describes them all."""
 
     @cache
-    def described() -> bytes:
-        return msgspec.json.encode(reference(whole))
+    def encoded() -> bytes:
+        return msgspec.json.encode(openapi_document(all_routes))
 
-    async def answer(_: Request) -> Response:
-        return json_response(msgspec.Raw(described()))
+    async def handler(_: Request) -> Response:
+        return json_response(msgspec.Raw(encoded()))
 
-    whole = (
-        *rows,
+    all_routes = (
+        *routes,
         ApiRoute(
-            method="GET", path="/openapi.json", answer=answer, summary="This reference, as OpenAPI 3.1."
+            method="GET",
+            path="/openapi.json",
+            handler=handler,
+            summary="Returns this reference as OpenAPI 3.1.",
         ),
     )
-    return whole
+    return all_routes
 
 
-def reference(rows: Sequence[ApiRoute]) -> dict[str, Any]:
-    """The OpenAPI document of these rows."""
-    forms = {row.takes for row in rows if row.takes is not None}
-    taken: list[type[msgspec.Struct]] = [ErrorAnswer, *forms]
-    named = sorted(taken, key=lambda form: form.__name__)
+def openapi_document(routes: Sequence[ApiRoute]) -> dict[str, Any]:
+    forms = {route.body for route in routes if route.body is not None}
+    schemas: list[type[msgspec.Struct]] = [ErrorResponse, *forms]
+    named = sorted(schemas, key=lambda form: form.__name__)
     _, components = msgspec.json.schema_components(named, ref_template="#/components/schemas/{name}")
-    for form in {row.takes for row in rows if row.takes is not None and row.partial}:
+    for form in {route.body for route in routes if route.body is not None and route.partial}:
         components[form.__name__ + _PARTIAL] = _partial(components[form.__name__])
     paths: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        path = PREFIX + _PARAMETER.sub(r"{\1}", row.path)
-        paths.setdefault(path, {})[row.method.lower()] = _operation(row)
+    for route in routes:
+        path = PREFIX + _PARAMETER.sub(r"{\1}", route.path)
+        paths.setdefault(path, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "hubgate",
             "version": __version__,
-            "description": "What the command line and the console use. Every route wants an admin key.",
+            "description": "hubgate's own API. Every route requires an admin key.",
         },
         "servers": [{"url": "/"}],
         "security": [{"key": []}],
@@ -120,25 +118,25 @@ def reference(rows: Sequence[ApiRoute]) -> dict[str, Any]:
     }
 
 
-def _operation(row: ApiRoute) -> dict[str, Any]:
-    name = "_".join(_PARAMETER.sub(r"\1", row.path).strip("/").replace(".", "/").split("/"))
+def _operation(route: ApiRoute) -> dict[str, Any]:
+    name = "_".join(_PARAMETER.sub(r"\1", route.path).strip("/").replace(".", "/").split("/"))
     operation: dict[str, Any] = {
-        "operationId": f"{row.method.lower()}_{name.replace('-', '_')}",
-        "summary": row.summary,
-        "tags": [row.path.split("/")[1]],
-        "parameters": [*_in_path(row.path), *_in_query(row.query)],
+        "operationId": f"{route.method.lower()}_{name.replace('-', '_')}",
+        "summary": route.summary,
+        "tags": [route.path.split("/")[1]],
+        "parameters": [*_in_path(route.path), *_in_query(route.query)],
         "responses": {
-            str(row.status): {"description": "As it was asked."}
-            | ({} if row.status == 204 else {"content": {kind: {} for kind in row.media}}),
+            str(route.status): {"description": "Success."}
+            | ({} if route.status == 204 else {"content": {kind: {} for kind in route.content_types}}),
             "default": {
-                "description": "It was not done.",
-                "content": {"application/json": {"schema": _reference_to("ErrorAnswer")}},
+                "description": "The request failed.",
+                "content": {"application/json": {"schema": _reference_to("ErrorResponse")}},
             },
         },
     }
-    if row.takes is not None:
-        schema = _reference_to(row.takes.__name__ + (_PARTIAL if row.partial else ""))
-        content = {"schema": schema} | ({} if row.example is None else {"example": row.example})
+    if route.body is not None:
+        schema = _reference_to(route.body.__name__ + (_PARTIAL if route.partial else ""))
+        content = {"schema": schema} | ({} if route.example is None else {"example": route.example})
         operation["requestBody"] = {"required": True, "content": {"application/json": content}}
     return operation
 
@@ -162,10 +160,10 @@ def _reference_to(name: str) -> dict[str, Any]:
 
 
 def _partial(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The same form with every field free to be left out, or `null` for its default."""
-    free = {
+    """The same schema with every field optional, and `null` for its default."""
+    properties = {
         name: {"anyOf": [{key: value for key, value in one.items() if key != "default"}, {"type": "null"}]}
         for name, one in schema["properties"].items()
     }
     partial = {key: value for key, value in schema.items() if key != "required"}
-    return {**partial, "title": f"{schema['title']}{_PARTIAL}", "properties": free}
+    return {**partial, "title": f"{schema['title']}{_PARTIAL}", "properties": properties}

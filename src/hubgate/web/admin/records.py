@@ -1,4 +1,4 @@
-"""The gate's own API: how much was used, and who changed what."""
+"""`/api/usage` and `/api/audit`."""
 
 from __future__ import annotations
 
@@ -21,44 +21,40 @@ from hubgate.service.usage import GROUPS
 from hubgate.web.admin.openapi import ApiRoute, json_response
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-_USUAL_DAYS = 7
-_MOST_CHANGES = 1000
-_LAST_MOMENT = 253_402_300_799
-"""Of the year 9999."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_DEFAULT_DAYS = 7
+_MAX_CHANGES = 1000
+_MAX_TIME = 253_402_300_799
+"""The end of the year 9999."""
+_FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
 
 
 class RecordsApi:
-    """Reading what the gate has written down."""
-
     def __init__(self, gateway: Gateway, access: Access) -> None:
         self._gateway = gateway
         self._access = access
 
     async def usage(self, request: Request) -> Response:
-        """The use of endpoints in some time, in groups; JSON, or CSV where that is asked for."""
         names = {key.id: key.name for key in self._access.list()}
-        question = _question(request.query_params, {name: key_id for key_id, name in names.items()})
+        query = _query(request.query_params, {name: key_id for key_id, name in names.items()})
         if _wants_csv(request):
-            return usage_csv(question.by, await self._gateway.usage.pages(question), names)
-        rows = await self._gateway.usage.report(question)
-        shown = [_row_json(question.by, row, names) for row in rows]
+            return usage_csv(query.by, await self._gateway.usage.pages(query), names)
+        rows = await self._gateway.usage.report(query)
+        shown = [_row_json(query.by, row, names) for row in rows]
         return json_response(
             {
-                "from": _moment(question.start),
-                "to": _moment(question.end),
-                "by": question.by,
+                "from": _iso_time(query.start),
+                "to": _iso_time(query.end),
+                "by": query.by,
                 "rows": shown,
             }
         )
 
     async def audit(self, request: Request) -> Response:
-        """The newest changes first."""
-        asked = request.query_params
-        limit = _whole("limit", asked.get("limit", "100"), 1, _MOST_CHANGES)
-        before = asked.get("before")
-        first = None if before is None else _whole("before", before, 0, 2**62)
-        changes = await self._gateway.audit.read(limit, first)
+        params = request.query_params
+        limit = _parse_int("limit", params.get("limit", "100"), 1, _MAX_CHANGES)
+        before = params.get("before")
+        before_id = None if before is None else _parse_int("before", before, 0, 2**62)
+        changes = await self._gateway.audit.read(limit, before_id)
         names = {key.id: key.name for key in self._access.list()}
         shown = [
             {
@@ -75,41 +71,40 @@ class RecordsApi:
         return json_response({"changes": shown})
 
     def routes(self) -> Sequence[ApiRoute]:
-        """The rows of these verbs."""
         return (
             ApiRoute(
                 method="GET",
                 path="/usage",
-                answer=self.usage,
-                media=("application/json", "text/csv"),
-                summary="How much was used: requests, texts, tokens, errors, latency, queue time, cache, upstream.",
+                handler=self.usage,
+                content_types=("application/json", "text/csv"),
+                summary="Returns usage: requests, texts, tokens, errors, latency, queue time, cache and upstream requests.",
                 query={
-                    "from": f"a date, a time (ISO 8601, UTC) or seconds since 1970; {_USUAL_DAYS} days ago unless told",
-                    "to": "the same, excluded; now unless told",
-                    "by": f"some of {', '.join(GROUPS)}, with commas between; else one row of all",
-                    "endpoint": "only of this endpoint",
-                    "key": "only of the key of this id or name",
-                    "format": "csv; so does Accept: text/csv",
+                    "from": f"a date, a time (ISO 8601, UTC) or seconds since 1970; {_DEFAULT_DAYS} days ago by default",
+                    "to": "the same, exclusive; now by default",
+                    "by": f"any of {', '.join(GROUPS)}, separated by commas; by default one row with the total",
+                    "endpoint": "only this endpoint",
+                    "key": "only the key with this id or name",
+                    "format": "csv, as Accept: text/csv",
                 },
             ),
             ApiRoute(
                 method="GET",
                 path="/audit",
-                answer=self.audit,
-                summary="Who changed what, the newest first.",
+                handler=self.audit,
+                summary="Returns who changed what, newest first.",
                 query={
-                    "limit": f"how many, 100 unless told, at most {_MOST_CHANGES}",
-                    "before": "the id of a change: only older ones",
+                    "limit": f"number of changes, 100 by default, at most {_MAX_CHANGES}",
+                    "before": "the id of a change: returns only older ones",
                 },
             ),
         )
 
 
 def _row_json(by: Sequence[str], row: UsageRow, names: Mapping[str, str]) -> dict[str, Any]:
-    """Groups first. Rows by cause tell requests alone, for only those have one."""
+    """Groups first. Rows by cause have only `requests`: nothing else is counted by cause."""
     shown: dict[str, Any] = {}
     for word, value in zip(by, row.group, strict=True):
-        shown[word] = _at(word, value)
+        shown[word] = _group_value(word, value)
         if word == "key":
             shown["key_name"] = names.get(str(value), str(value))
     tally = row.tally
@@ -132,13 +127,13 @@ def usage_csv(
     names: Mapping[str, str],
     file: str | None = None,
 ) -> Response:
-    """Use as a table for spreadsheets, sent page by page, however many rows there are.
+    """Usage for spreadsheets, streamed page by page.
 
     Args:
-        by: how it is grouped.
-        pages: the groups.
-        names: of keys, by their ids.
-        file: the name under which a browser stores it.
+        by: the groups of `pages`.
+        pages: the rows.
+        names: key names by id.
+        file: the name of the download.
     """
     headers = {"content-disposition": f'attachment; filename="{file}"'} if file else {}
     return StreamingResponse(_csv(by, pages, names), media_type="text/csv; charset=utf-8", headers=headers)
@@ -151,51 +146,51 @@ async def _csv(
     numbers = (
         ("requests",) if "cause" in by else (*COUNTS, *_times("", Latency()), *_times("bulk_", Latency()))
     )
-    written = io.StringIO()
-    writer = csv.DictWriter(written, [*keys, *numbers])
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, [*keys, *numbers])
     writer.writeheader()
     async for rows in pages:
         for row in rows:
             shown = _row_json(by, row, names)
-            writer.writerow({name: _plain(value) for name, value in shown.items()})
-        yield written.getvalue()
-        written.seek(0)
-        written.truncate()
+            writer.writerow({name: _escape_formula(value) for name, value in shown.items()})
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
 
 
-def _plain(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+def _escape_formula(value: object) -> object:
+    """Quote text that a spreadsheet would execute as a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_PREFIXES) else value
 
 
-def _at(word: str, value: str | int) -> str:
+def _group_value(word: str, value: str | int) -> str:
     if word == "day":
         return datetime.fromtimestamp(float(value), UTC).strftime("%Y-%m-%d")
-    return _moment(int(value)) if word == "hour" else str(value)
+    return _iso_time(int(value)) if word == "hour" else str(value)
 
 
-def _moment(seconds: int) -> str:
+def _iso_time(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _question(asked: QueryParams, ids: Mapping[str, str]) -> UsageQuery:
+def _query(params: QueryParams, ids: Mapping[str, str]) -> UsageQuery:
     now = int(time.time())
-    start = _seconds("from", asked.get("from"), now - _USUAL_DAYS * DAY)
-    end = _seconds("to", asked.get("to"), now + 1)
+    start = _parse_time("from", params.get("from"), now - _DEFAULT_DAYS * DAY)
+    end = _parse_time("to", params.get("to"), now + 1)
     if start >= end:
-        raise InvalidRequest("[from] is not before [to].")
-    by = tuple(dict.fromkeys(word.strip() for word in asked.get("by", "").split(",") if word.strip()))
-    key = asked.get("key")
+        raise InvalidRequest("[from] must be before [to].")
+    by = tuple(dict.fromkeys(word.strip() for word in params.get("by", "").split(",") if word.strip()))
+    key = params.get("key")
     return UsageQuery(
         start=start,
         end=end,
         by=by,
-        endpoint=asked.get("endpoint"),
+        endpoint=params.get("endpoint"),
         key=None if key is None else ids.get(key, key),
     )
 
 
-def _seconds(name: str, given: str | None, default: int) -> int:
+def _parse_time(name: str, given: str | None, default: int) -> int:
     if not given:
         return default
     if given.isascii() and given.isdigit() and len(given) <= 11:
@@ -204,21 +199,21 @@ def _seconds(name: str, given: str | None, default: int) -> int:
         moment = datetime.fromisoformat(given)
     except ValueError:
         raise InvalidRequest(
-            f"[{name}] is no time: {given[:40]}.",
-            remedy="Write 2026-11-21, 2026-11-21T05:00Z, or seconds since 1970.",
+            f"[{name}] is not a valid time: {given[:40]}.",
+            remedy="Use 2026-11-21, 2026-11-21T05:00Z, or seconds since 1970.",
         ) from None
     seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-    return min(max(0, seconds), _LAST_MOMENT)
+    return min(max(0, seconds), _MAX_TIME)
 
 
-def _whole(name: str, given: str, low: int, high: int) -> int:
+def _parse_int(name: str, given: str, low: int, high: int) -> int:
     if not given.isascii() or not given.isdigit() or len(given) > 19 or not low <= int(given) <= high:
-        raise InvalidRequest(f"[{name}] is a whole number from {low} to {high}.")
+        raise InvalidRequest(f"[{name}] must be a whole number from {low} to {high}.")
     return int(given)
 
 
 def _wants_csv(request: Request) -> bool:
     word = request.query_params.get("format")
     if word not in {None, "csv", "json"}:
-        raise InvalidRequest("[format] is csv or json.")
+        raise InvalidRequest("[format] must be csv or json.")
     return word == "csv" or (word is None and "text/csv" in request.headers.get("accept", ""))

@@ -1,4 +1,4 @@
-"""The gate's own API under /api: what the command line and the console use. docs/api.md lists the routes."""
+"""hubgate's own API: `/api`. See docs/api.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hubgate.web.admin.diagnosis import DiagnosisApi
 from hubgate.web.admin.endpoints import EndpointsApi
 from hubgate.web.admin.hub import HubApi
 from hubgate.web.admin.keys import KeysApi
-from hubgate.web.admin.openapi import ApiRoute, json_response, with_reference
+from hubgate.web.admin.openapi import ApiRoute, json_response, with_openapi
 from hubgate.web.admin.records import RecordsApi
 from hubgate.web.http.errors import render_error
 from hubgate.web.http.face import Face, Services
@@ -28,8 +28,6 @@ from hubgate.web.schemas.configuration import Configuration
 
 
 class Api:
-    """All of it, each part in a class of its own; what is left is here: versions, the cache, the secret key."""
-
     def __init__(
         self, gateway: Gateway, access: Access, memory: VectorMemory | None, configuration: Configuration
     ) -> None:
@@ -45,13 +43,11 @@ class Api:
         )
 
     async def about(self, request: Request) -> Response:
-        """Versions."""
         return json_response(
             {"hubgate": __version__, "python": platform.python_version(), "icu": icu_version()}
         )
 
     async def cache_stats(self, request: Request) -> Response:
-        """How much is remembered, and how often that helped since the gate started."""
         if self._memory is None:
             return json_response({"enabled": False})
         endpoints = {
@@ -62,41 +58,41 @@ class Api:
         return json_response({"enabled": True, **await self._memory.stats(), "endpoints": endpoints})
 
     async def clear_cache(self, request: Request) -> Response:
-        """Forget all remembered vectors."""
         if self._memory is not None:
             await self._memory.clear()
             await self._gateway.audit.record("cache.clear", "")
         return Response(status_code=204)
 
     async def rotate_secret(self, request: Request) -> Response:
-        """Seal every token anew under a new secret key."""
         return json_response({"resealed": await self._gateway.rotate_secret()})
 
     def routes(self) -> Sequence[ApiRoute]:
-        """Every row."""
         return (
             ApiRoute(
-                method="GET", path="/about", answer=self.about, summary="Versions: hubgate, Python, ICU."
+                method="GET",
+                path="/about",
+                handler=self.about,
+                summary="Returns the versions of hubgate, Python and ICU.",
             ),
-            *(row for part in self._parts for row in part.routes()),
+            *(route for part in self._parts for route in part.routes()),
             ApiRoute(
                 method="GET",
                 path="/cache",
-                answer=self.cache_stats,
-                summary="How much is remembered, and how often that helped since the start.",
+                handler=self.cache_stats,
+                summary="Returns the size of the vector cache, and its hits since the start.",
             ),
             ApiRoute(
                 method="DELETE",
                 path="/cache",
-                answer=self.clear_cache,
-                summary="Forgets all vectors.",
+                handler=self.clear_cache,
+                summary="Clears the vector cache.",
                 status=204,
             ),
             ApiRoute(
                 method="POST",
                 path="/secret/rotate",
-                answer=self.rotate_secret,
-                summary="Seals every token under a new secret key; tells how many.",
+                handler=self.rotate_secret,
+                summary="Seals every token under a new secret key; returns how many.",
             ),
         )
 
@@ -108,7 +104,7 @@ def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
 def _routes(services: Services) -> Sequence[BaseRoute]:
     api = Api(services.gateway, services.access, services.memory, services.configuration)
     hub = HubApi(services.hub, services.gateway, services.gateway.connections.by_name)
-    return [row.route() for row in with_reference([*api.routes(), *hub.routes()])]
+    return [route.route() for route in with_openapi([*api.routes(), *hub.routes()])]
 
 
 FACE = Face(
@@ -116,5 +112,5 @@ FACE = Face(
     owns=_owns,
     render_error=render_error,
     routes=_routes,
-    headers=((b"cache-control", b"no-store"),),  # a new key is in the answer of POST /api/keys
+    headers=((b"cache-control", b"no-store"),),  # the response of POST /api/keys has a new key
 )

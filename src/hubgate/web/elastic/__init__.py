@@ -1,1 +1,1 @@
-"""The Elasticsearch face: the `_inference` API. CONTRACT.md says what it promises."""
+"""The Elasticsearch face: the `_inference` API. CONTRACT.md describes what it guarantees."""

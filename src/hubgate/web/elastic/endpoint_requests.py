@@ -1,4 +1,4 @@
-"""The bodies of PUT and `_update` on the Elasticsearch face, read strictly."""
+"""The bodies of PUT and `_update`."""
 
 from __future__ import annotations
 
@@ -20,23 +20,19 @@ from hubgate.domain.endpoint import (
 )
 from hubgate.domain.errors import InvalidEndpoint
 from hubgate.domain.secret import Secret
-from hubgate.service.registry.validation import SERVED_TASKS
 from hubgate.web.elastic.errors import (
     action_request_validation_exception,
     status_exception,
     validation_exception,
 )
-from hubgate.web.elastic.inference_requests import parsed
-from hubgate.web.elastic.options import task_named
+from hubgate.web.elastic.options import SERVED_TASKS, SERVICE, parse_body, parse_task
 
 T = TypeVar("T")
-SERVICE = "hugging_face"
 CHUNKED_TASKS = frozenset({Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING})
-"""Those whose endpoints have chunking settings."""
 _MAX_INT = 2**31 - 1
 _TYPE_NAMES = {str: "String", int: "Integer", dict: "Map", bool: "Boolean"}
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
-# The Inference Providers: what they host is found by its model, and the rest of the URL says no more than that.
+# URLs of Inference Providers. Only provider and model matter: hubgate builds the URL of a call itself.
 _HOSTED = re.compile(
     r"https?://router\.huggingface\.co(?:/(?P<provider>[a-z0-9\-]+)/models/(?P<model>[^/]+(?:/[^/]+)?)"
     r"(?:/pipeline/[a-z\-]+|/v1(?:/.*)?)?|/.*)?/?",
@@ -44,7 +40,7 @@ _HOSTED = re.compile(
 
 
 def read_endpoint(name: str, task: str | None, body: bytes) -> tuple[Endpoint, Secret | None]:
-    """The endpoint that a PUT describes, and its token.
+    """The endpoint that a PUT describes, and its token. The checks are in Elasticsearch's order.
 
     Args:
         name: the id in the path.
@@ -52,67 +48,68 @@ def read_endpoint(name: str, task: str | None, body: bytes) -> tuple[Endpoint, S
         body: the request's body.
 
     Raises:
-        InvalidChunking: its chunking settings cannot be used.
-        ElasticError: something else in it cannot be used; the checks come in Elasticsearch's order.
+        InvalidChunking: its chunking settings are not valid.
+        ElasticError: something else is not valid.
     """
     try:
         check_name(name)
     except InvalidEndpoint as error:
         raise action_request_validation_exception([error.message]) from None
-    given = _Settings("configuration", parsed(body, _OBJECT))
-    wanted = _served(_resolved(task, given.text("task_type")), given.text("service"))
+    configuration = _Settings("configuration", parse_body(body, _OBJECT))
+    served_task = _served_task(
+        _task_type(task, configuration.text("task_type")), configuration.text("service")
+    )
     chunking = None
-    if wanted in CHUNKED_TASKS:  # as in Elasticsearch, whose default stands for itself
-        chunking = parse_chunking_settings(given.map("chunking_settings"))
-    about_ranks = _about_ranks(wanted, given.inner("task_settings"))
-    settings = given.inner("service_settings")
+    if served_task in CHUNKED_TASKS:  # null means Elasticsearch's default
+        chunking = parse_chunking_settings(configuration.map("chunking_settings"))
+    rerank_settings = _rerank_settings(served_task, configuration.inner("task_settings"))
+    settings = configuration.inner("service_settings")
     token = settings.text("api_key")
-    place = _placed(wanted, settings, token)
-    about_vectors = _about_vectors(settings) if wanted is Task.TEXT_EMBEDDING else {}
-    allowance = _requests_per_minute(settings)
-    given.done()
+    source = _source(served_task, settings, token)
+    vector_settings = _vector_settings(settings) if served_task is Task.TEXT_EMBEDDING else {}
+    rate_limit = _requests_per_minute(settings)
+    configuration.check()
     endpoint = Endpoint(
         name=name,
-        task=wanted,
-        requests_per_minute=allowance,
+        task=served_task,
+        requests_per_minute=rate_limit,
         chunking=chunking,
-        **place,
-        **about_vectors,
-        **about_ranks,
+        **source,
+        **vector_settings,
+        **rerank_settings,
     )
     return endpoint, Secret(token) if token else None
 
 
 def read_update(endpoint: Endpoint, task: str | None, body: bytes) -> tuple[Endpoint, Secret | None]:
-    """An endpoint as an `_update` wants it, and its new token if there is one.
+    """The endpoint as an `_update` changes it, and its new token, if any.
 
-    What is absent stays; `null` brings the default back.
+    An absent setting stays; `null` restores the default.
 
     Raises:
-        ElasticError: something in it cannot be used, or cannot be changed.
+        ElasticError: a setting is not valid, or cannot be changed.
     """
-    given = _Settings("configuration", parsed(body, _OBJECT))
-    if _resolved(task, given.text("task_type")) != endpoint.task:
+    configuration = _Settings("configuration", parse_body(body, _OBJECT))
+    if _task_type(task, configuration.text("task_type")) != endpoint.task:
         raise status_exception("Task type must match the task type of the existing endpoint")
-    of_task = given.inner("task_settings")
-    named = [key for key in ("top_n", "return_documents") if key in of_task]
-    about_ranks = _about_ranks(endpoint.task, of_task)
-    changes: dict[str, Any] = {key: about_ranks[key] for key in named if key in about_ranks}
-    settings = given.inner("service_settings")
+    task_settings = configuration.inner("task_settings")
+    named = [key for key in ("top_n", "return_documents") if key in task_settings]
+    rerank_settings = _rerank_settings(endpoint.task, task_settings)
+    changes: dict[str, Any] = {key: rerank_settings[key] for key in named if key in rerank_settings}
+    settings = configuration.inner("service_settings")
     if "rate_limit" in settings:
         changes["requests_per_minute"] = _requests_per_minute(settings)
     if endpoint.task is Task.TEXT_EMBEDDING and "max_input_tokens" in settings:
         changes["max_input_tokens"] = settings.positive("max_input_tokens")
     token = settings.text("api_key")
-    given.done()
+    configuration.check()
     return replace(endpoint, **changes), Secret(token) if token else None
 
 
-def _placed(task: Task, settings: _Settings, token: str | None) -> dict[str, Any]:
-    """Where the model runs.
+def _source(task: Task, settings: _Settings, token: str | None) -> dict[str, Any]:
+    """Where the model runs: at `url`, unless that is the router's.
 
-    With a URL at that server, or hosted if it is the router's; without one, by its name alone, a model that embeds runs
-    on this machine, and any other is hosted.
+    Without `url`, an embedding model runs on this machine, and any other is hosted by an Inference Provider.
     """
     url, model = settings.text("url"), settings.text("model_id")
     hosted = _HOSTED.fullmatch(url) if url else None
@@ -129,7 +126,7 @@ def _placed(task: Task, settings: _Settings, token: str | None) -> dict[str, Any
     return {"source": Source.ROUTER, "model": model}
 
 
-def _about_vectors(settings: _Settings) -> dict[str, Any]:
+def _vector_settings(settings: _Settings) -> dict[str, Any]:
     similarity = settings.choice("similarity", Similarity)
     return {
         "similarity": Similarity(similarity) if similarity else None,
@@ -138,16 +135,15 @@ def _about_vectors(settings: _Settings) -> dict[str, Any]:
     }
 
 
-def _about_ranks(task: Task, settings: _Settings) -> dict[str, Any]:
-    """Only a reranker of this service has task settings."""
+def _rerank_settings(task: Task, settings: _Settings) -> dict[str, Any]:
     if task is not Task.RERANK:
         return {}
     return {"top_n": settings.positive("top_n"), "return_documents": settings.flag("return_documents")}
 
 
-def _resolved(in_path: str | None, in_body: str | None) -> str:
-    """The task type, said in the path, in the body, or in both alike."""
-    path, body = task_named(in_path), task_named(in_body)
+def _task_type(in_path: str | None, in_body: str | None) -> str:
+    """The task type, given in the path, the body, or both."""
+    path, body = parse_task(in_path), parse_task(in_body)
     if path and body and path != body:
         raise status_exception(
             f"Cannot resolve conflicting task_type parameter in the request URL [{path}] and the request body [{body}]"
@@ -159,11 +155,11 @@ def _resolved(in_path: str | None, in_body: str | None) -> str:
     raise status_exception("model is missing required setting [task_type]")
 
 
-def _served(task: str, service: str | None) -> Task:
+def _served_task(task: str, service: str | None) -> Task:
     if service is None:
         raise status_exception("Inference endpoint configuration is missing the [service] setting")
     if service != SERVICE:
-        raise status_exception(f"Unknown service [{service[:200]}]. This gate has one: [{SERVICE}].")
+        raise status_exception(f"Unknown service [{service[:200]}]. hubgate has one service: [{SERVICE}].")
     if task not in SERVED_TASKS:
         served = ", ".join(SERVED_TASKS)
         raise status_exception(
@@ -177,9 +173,9 @@ def _requests_per_minute(settings: _Settings) -> int:
 
 
 class _Settings:
-    """One JSON object whose known settings are taken out one by one.
+    """A JSON object whose known settings are taken out one by one; `check` refuses what is left.
 
-    Values are never repeated in an error, for a token may stand under a mistyped name. `null` is the same as absent.
+    An error never repeats a value, since a token may be under a misspelt name. `null` means absent.
     """
 
     def __init__(self, where: str, given: dict[str, Any], problems: list[str] | None = None) -> None:
@@ -192,7 +188,7 @@ class _Settings:
         return key in self._left
 
     def require(self, **values: object) -> None:
-        """Note which of these settings, once taken, are missing."""
+        """Record which of these settings are `None`."""
         self._problems += [
             f"[{self._where}] does not contain the required setting [{key}]"
             for key, value in values.items()
@@ -200,7 +196,6 @@ class _Settings:
         ]
 
     def text(self, key: str) -> str | None:
-        """A text that is not empty."""
         value = self._take(key, str)
         if value is not None and not value.strip():
             self._problems.append(
@@ -209,7 +204,6 @@ class _Settings:
         return value
 
     def positive(self, key: str) -> int | None:
-        """A whole number from 1 to 2³¹−1."""
         value = self._take(key, int)
         if value is not None and not 0 < value <= _MAX_INT:
             self._problems.append(
@@ -218,11 +212,10 @@ class _Settings:
         return value
 
     def flag(self, key: str) -> bool | None:
-        """True or false."""
         return self._take(key, bool)
 
     def choice(self, key: str, words: Iterable[str]) -> str | None:
-        """One of some words, in any case; `None` too where it is none of them."""
+        """One of some words, in lower case."""
         value, words = self._take(key, str), list(words)
         if value is None or value.lower() in words:
             return value and value.lower()
@@ -232,23 +225,22 @@ class _Settings:
         return None
 
     def inner(self, key: str) -> _Settings:
-        """An object within; empty where it is absent."""
+        """A nested object; empty if absent."""
         inner = _Settings(key, self._take(key, dict) or {}, self._problems)
         self._inner.append(inner)
         return inner
 
     def map(self, key: str) -> dict[str, Any] | None:
-        """An object that something else reads."""
         return self._take(key, dict)
 
-    def done(self) -> None:
-        """All that is known has been taken, here and within.
+    def check(self) -> None:
+        """Check that no setting is left and all were valid.
 
         Raises:
-            ElasticError: something is left, or some of it was missing or out of range.
+            ElasticError: a setting is unknown, missing or out of range, here or in a nested object.
         """
         for inner in self._inner:
-            inner.done()
+            inner.check()
         if self._left:
             names = ", ".join(f"{key[:100]}=…" for key in list(self._left)[:20])
             raise status_exception(

@@ -1,4 +1,4 @@
-"""Errors in Elasticsearch's words; the face's contract is in CONTRACT.md."""
+"""Errors in Elasticsearch's format and wording."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TYPE: dict[type[HubgateError], str] = {
     errors.DeadlineExceeded: "timeout_exception",
 }
 
-# Where Elasticsearch answers with another status than the gate's own faces.
+# Where Elasticsearch's status differs from hubgate's own.
 _STATUS: dict[type[HubgateError], int] = {
     errors.EndpointExists: 400,
     errors.DeadlineExceeded: 429,
@@ -30,78 +30,76 @@ _STATUS: dict[type[HubgateError], int] = {
 
 
 class ElasticError(HubgateError):
-    """An error that is already in Elasticsearch's words: its `type`, `reason` and status.
+    """An error in Elasticsearch's words: its `type`, `reason` and status.
 
-    `like` is the gate's own error that it tells, if there is one: cause and retry advice are taken from it.
+    `source` is hubgate's own error, if there is one: cause and retry advice come from it.
     """
 
     def __init__(
-        self, kind: str, reason: str, *, status: int = 400, like: HubgateError | None = None
+        self, kind: str, reason: str, *, status: int = 400, source: HubgateError | None = None
     ) -> None:
         super().__init__(
             reason,
-            cause=like.cause if like else Cause.INVALID_REQUEST,
-            retryable=like.retryable if like else False,
-            retry_after=like.retry_after if like else None,
+            cause=source.cause if source else Cause.INVALID_REQUEST,
+            retryable=source.retryable if source else False,
+            retry_after=source.retry_after if source else None,
         )
         self.kind = kind
         self.status = status
 
 
 class CreationFailed(ElasticError):
-    """The call that proves an endpoint failed, so nothing was stored."""
+    """The validation call failed, so nothing was stored."""
 
     def __init__(self, caused_by: HubgateError) -> None:
         super().__init__(
             "status_exception",
             "Could not complete inference endpoint creation as validation call to service threw an exception.",
-            like=caused_by,
+            source=caused_by,
         )
         self.caused_by = caused_by
 
 
 class ChatError(HubgateError):
-    """Another error, told in the shape that only the chat_completion task has. `status` is the gate's own for it."""
+    """An error to be rendered in the format of chat_completion. `status` is hubgate's own for it."""
 
-    def __init__(self, told: HubgateError, status: int) -> None:
+    def __init__(self, error: HubgateError, status: int) -> None:
         super().__init__(
-            told.message, cause=told.cause, retryable=told.retryable, retry_after=told.retry_after
+            error.message, cause=error.cause, retryable=error.retryable, retry_after=error.retry_after
         )
-        self.told = told
+        self.error = error
         self.status = status
 
 
 def status_exception(reason: str, *, status: int = 400) -> ElasticError:
-    """What Elasticsearch raises where it has no special type."""
+    """What Elasticsearch raises where it has no more specific type."""
     return ElasticError("status_exception", reason, status=status)
 
 
 def illegal_argument_exception(reason: str) -> ElasticError:
-    """A query parameter cannot be used."""
+    """A query parameter is not valid."""
     return ElasticError("illegal_argument_exception", reason)
 
 
 def parse_exception(reason: str) -> ElasticError:
-    """The body is not what this request takes."""
+    """The body does not match its schema."""
     return ElasticError("x_content_parse_exception", reason)
 
 
 def validation_exception(problems: Iterable[str]) -> ElasticError:
     """Settings are missing or out of range."""
-    return ElasticError("validation_exception", _listed(problems))
+    return ElasticError("validation_exception", _enumerate(problems))
 
 
 def action_request_validation_exception(problems: Iterable[str]) -> ElasticError:
-    """A request that can be read, and still asks for something impossible."""
-    return ElasticError("action_request_validation_exception", _listed(problems))
+    """The body matches its schema, but the request is not valid."""
+    return ElasticError("action_request_validation_exception", _enumerate(problems))
 
 
 def describe_call_error(error: HubgateError, name: str, timeout: str) -> HubgateError:
-    """An error of a call to an endpoint; Elasticsearch names the endpoint, hubgate's own explanation follows."""
+    """An error of a call to an endpoint: Elasticsearch's sentence, which names the endpoint, then hubgate's own."""
     if isinstance(error, errors.UpstreamRefused):
-        reason = (
-            f"{_refused(error.status)} for request from inference entity id [{name}] status [{error.status}]"
-        )
+        reason = f"{_describe_status(error.status)} for request from inference entity id [{name}] status [{error.status}]"
         if error.server_message:
             reason += f". Error message: [{error.server_message}]"
         kind, status = "status_exception", error.status if 400 <= error.status < 500 else 400
@@ -113,27 +111,26 @@ def describe_call_error(error: HubgateError, name: str, timeout: str) -> Hubgate
         kind, status = "es_rejected_execution_exception", 429
     else:
         return error
-    return ElasticError(kind, f"{reason}. {error}", status=status, like=error)
+    return ElasticError(kind, f"{reason}. {error}", status=status, source=error)
 
 
 def render(error: HubgateError, status: int) -> tuple[int, object]:
-    """Status and body of an error.
+    """`{"error": {"root_cause": […], "type", "reason", "caused_by"?}, "status"}`.
 
-    `{"error": {"root_cause": […], "type", "reason", "caused_by"?}, "status"}`, or on chat_completion
-    `{"error": {"code", "message", "type"}}`.
+    On chat_completion: `{"error": {"code", "message", "type"}}`.
     """
     if isinstance(error, ChatError):
-        status, told = _status(error.told, error.status), _told(error.told)
+        status, body = _status(error.error, error.status), _render_cause(error.error)
         code = HTTPStatus(status).name.lower()
-        return status, {"error": {"code": code, "message": told["reason"], "type": told["type"]}}
-    status, told = _status(error, status), _told(error)
+        return status, {"error": {"code": code, "message": body["reason"], "type": body["type"]}}
+    status, body = _status(error, status), _render_cause(error)
     if isinstance(error, CreationFailed):
-        cause = _told(error.caused_by)
-        return status, {"error": {"root_cause": [cause], **told, "caused_by": cause}, "status": status}
-    return status, {"error": {"root_cause": [told], **told}, "status": status}
+        cause = _render_cause(error.caused_by)
+        return status, {"error": {"root_cause": [cause], **body, "caused_by": cause}, "status": status}
+    return status, {"error": {"root_cause": [body], **body}, "status": status}
 
 
-def _told(error: HubgateError) -> dict[str, str]:
+def _render_cause(error: HubgateError) -> dict[str, str]:
     if isinstance(error, ElasticError):
         return {"type": error.kind, "reason": error.message}
     if isinstance(error, errors.EndpointNotFound):
@@ -141,7 +138,7 @@ def _told(error: HubgateError) -> dict[str, str]:
     elif isinstance(error, errors.EndpointExists):
         reason = f"Inference endpoint [{error.name}] already exists"
     elif isinstance(error, InvalidChunking):
-        reason = f"{_listed(error.problems)} {error.remedy}".rstrip()
+        reason = f"{_enumerate(error.problems)} {error.remedy}".rstrip()
     else:
         reason = str(error)
     return {"type": next(_TYPE[kind] for kind in type(error).__mro__ if kind in _TYPE), "reason": reason}
@@ -153,7 +150,7 @@ def _status(error: HubgateError, status: int) -> int:
     return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), status)
 
 
-def _refused(status: int) -> str:
+def _describe_status(status: int) -> str:
     if status in (429, 502, 503):
         return "Received a rate limit status code"
     if status >= 500:
@@ -167,5 +164,5 @@ def _refused(status: int) -> str:
     return "Received an unsuccessful status code"
 
 
-def _listed(problems: Iterable[str]) -> str:
+def _enumerate(problems: Iterable[str]) -> str:
     return "Validation Failed: " + "".join(f"{n}: {problem};" for n, problem in enumerate(problems, 1))

@@ -1,4 +1,4 @@
-"""Text and chat completions as Elasticsearch shows them, whole and as the events of a stream."""
+"""Text and chat completions in Elasticsearch's format, whole and streamed."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class _ToolCall(msgspec.Struct, omit_defaults=True):
     type: str | None = None
 
 
-class _Said(msgspec.Struct, omit_defaults=True):
-    """A message, or what a chunk adds to it."""
+class _Message(msgspec.Struct, omit_defaults=True):
+    """A message, or a chunk's delta."""
 
     content: str | None = None
     refusal: str | None = None
     role: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    """The former name of `reasoning`, which some servers still have."""
+    """The former name of `reasoning`; some servers still send it."""
     tool_calls: list[_ToolCall] | None = None
 
     def __post_init__(self) -> None:
@@ -48,13 +48,13 @@ class _Said(msgspec.Struct, omit_defaults=True):
 
 
 class _Choice(msgspec.Struct, omit_defaults=True):
-    delta: _Said | None = None
-    message: _Said | None = None
+    delta: _Message | None = None
+    message: _Message | None = None
     finish_reason: str | None = None
     index: int = -1
 
 
-class _Cached(msgspec.Struct, omit_defaults=True):
+class _PromptTokens(msgspec.Struct, omit_defaults=True):
     cached_tokens: int | None = None
 
 
@@ -62,11 +62,11 @@ class _Usage(msgspec.Struct, omit_defaults=True):
     completion_tokens: int | None = None
     prompt_tokens: int | None = None
     total_tokens: int | None = None
-    prompt_tokens_details: _Cached | None = None
+    prompt_tokens_details: _PromptTokens | None = None
 
 
 class _Chat(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A chunk or a whole answer, as Elasticsearch shows either: what is absent or null is left out."""
+    """A chunk or a whole reply. Absent and null fields are left out."""
 
     id: str | None = None
     choices: list[_Choice]
@@ -84,30 +84,28 @@ def completion_body(generated: Generated) -> bytes:
 
 
 def chat_body(generated: Generated) -> bytes:
-    """The answer of a chat."""
     return msgspec.json.encode(decode_reply(generated.body, _CHAT))
 
 
 class ElasticEncoder:
-    """Tells a stream as Elasticsearch's events.
+    """Encodes a stream as Elasticsearch's events.
 
     Args:
-        task: of the endpoint; chats have a chunk an event, texts all that arrived together.
+        task: the endpoint's. A chat has one chunk per event, a completion all deltas that arrived together.
         wire_format: of the payloads.
-        fault: an error in Elasticsearch's words.
+        describe: returns an error in Elasticsearch's words.
     """
 
     def __init__(
-        self, task: Task, wire_format: WireFormat, fault: Callable[[HubgateError], HubgateError]
+        self, task: Task, wire_format: WireFormat, describe: Callable[[HubgateError], HubgateError]
     ) -> None:
         self._chats = task is Task.CHAT_COMPLETION
         self._wire_format = wire_format
-        self._fault = fault
+        self._describe = describe
         self._usage: Usage | None = None
         self._pieces = 0
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
-        """See `StreamEncoder`."""
         self._pieces += len(payloads)
         pieces = [read_piece(payload, self._wire_format) for payload in payloads]
         self._usage = next((piece.usage for piece in reversed(pieces) if piece.usage), self._usage)
@@ -119,20 +117,16 @@ class ElasticEncoder:
         return sse_events((msgspec.json.encode({"completion": deltas}),), _MESSAGE) if deltas else b""
 
     def finish(self) -> bytes:
-        """See `StreamEncoder`."""
         return _DONE
 
     def encode_error(self, error: HubgateError) -> bytes:
-        """See `StreamEncoder`."""
-        told = self._fault(error)
-        return error_event(ChatError(told, status_of(told)) if self._chats else told)
+        described = self._describe(error)
+        return error_event(ChatError(described, status_of(described)) if self._chats else described)
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """See `StreamEncoder`."""
         return token_totals(self._usage, self._pieces)
 
 
 def error_event(error: HubgateError) -> bytes:
-    """An error as an event."""
     return sse_events((error_response(render, error).body,), _ERROR)

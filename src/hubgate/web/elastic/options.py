@@ -1,36 +1,43 @@
-"""What any request on the Elasticsearch face may say beside its path and body, and the form of the answer it wants."""
+"""Query parameters, media types and JSON bodies, read as strictly as Elasticsearch reads them."""
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.responses import Response
 
 from hubgate.domain.endpoint import GENERATION_TASKS, Task
-from hubgate.web.elastic.errors import ElasticError, illegal_argument_exception, status_exception
-from hubgate.web.http.asgi import JSON, Scope
+from hubgate.domain.errors import InvalidRequest
+from hubgate.web.elastic.errors import (
+    ElasticError,
+    illegal_argument_exception,
+    parse_exception,
+    status_exception,
+)
+from hubgate.web.http.asgi import JSON, Scope, decode
 
+T = TypeVar("T")
+SERVICE = "hugging_face"
+SERVED_TASKS = tuple(Task)
 DEFAULT_TIMEOUT = "30s"
-LONG_TIMEOUT = "120s"
-"""Of the tasks that write."""
-# Every Elasticsearch client may send these. The answers hold nothing for `human`, no stack trace is ever shown, and
-# `filter_path` only makes an answer smaller: the three are taken and change nothing.
+GENERATION_TIMEOUT = "120s"
+# Every Elasticsearch client may send these. Only `pretty` has an effect: no response has a value that `human` changes,
+# no stack trace is ever shown, and `filter_path` would only make a response smaller.
 _COMMON = frozenset({"pretty", "human", "error_trace", "filter_path"})
 _BODY_TYPES = frozenset({b"application/json", b"application/vnd.elasticsearch+json"})
-_WANTS_VERSION = re.compile(rb"application/vnd\.elasticsearch\+json;\s*compatible-with=([89])\b")
+_ACCEPTED_VERSION = re.compile(rb"application/vnd\.elasticsearch\+json;\s*compatible-with=([89])\b")
 _TIME = re.compile(r"(\d{1,9})(nanos|micros|ms|s|m|h|d)")
 _SECONDS = {"nanos": 1e-9, "micros": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-# Elasticsearch's own multimodal task: known, and not one of hugging_face's.
+# "embedding" is Elasticsearch's multimodal task, which its service hugging_face does not have.
 _TASKS = frozenset({*Task, "embedding"})
 
 
 class Timeout(NamedTuple):
-    """A time as it was written, and in seconds."""
-
     text: str
+    """As the client wrote it."""
     seconds: float
 
 
@@ -38,19 +45,18 @@ class RequestOptions:
     """A request's query parameters and media types.
 
     Raises:
-        ElasticError: a parameter that this request does not know, `pretty` that is neither true nor false, or a body
-            that is not JSON by its own word.
+        ElasticError: a parameter is unknown, `pretty` is neither true nor false, or the body's type is not JSON.
     """
 
     __slots__ = ("_params", "_pretty", "media_type")
 
     def __init__(self, scope: Scope, *known: str) -> None:
         self._params = _params(scope, known) if scope["query_string"] else {}
-        self._pretty = self.flag("pretty")  # now, for what is refused later has been done already
+        self._pretty = self.flag("pretty")  # read now: a refusal must come before any effect
         self.media_type = _media_type(scope)
 
     def flag(self, name: str) -> bool:
-        """A parameter that is true or false; its bare name means true."""
+        """A boolean parameter; its bare name means true."""
         value = self._params.get(name, "false")
         if value not in {"", "true", "false"}:
             raise illegal_argument_exception(
@@ -59,8 +65,8 @@ class RequestOptions:
         return value != "false"
 
     def timeout(self, in_body: str | None = None, *, task: str | None = None) -> Timeout:
-        """How long the caller waits; the query string wins over the body."""
-        default = LONG_TIMEOUT if task in GENERATION_TASKS else DEFAULT_TIMEOUT
+        """How long the caller waits; the query string takes precedence over the body."""
+        default = GENERATION_TIMEOUT if task in GENERATION_TASKS else DEFAULT_TIMEOUT
         text = self._params.get("timeout") or in_body or default
         parts = _TIME.fullmatch(text)
         if parts is None:
@@ -73,18 +79,16 @@ class RequestOptions:
             raise illegal_argument_exception(f"Invalid value [{text}]. [timeout] must be greater than zero")
         return Timeout(text, seconds)
 
-    def spelled(self, body: bytes) -> bytes:
-        """A JSON body as the request wants to see it."""
+    def format_json(self, body: bytes) -> bytes:
         return msgspec.json.format(body, indent=2) + b"\n" if self._pretty else body
 
     def response(self, value: object) -> Response:
-        """A value as the answer."""
-        body = self.spelled(msgspec.json.encode(value))
+        body = self.format_json(msgspec.json.encode(value))
         return Response(body, headers={"content-type": self.media_type.decode()})
 
 
-def task_named(word: str | None) -> str | None:
-    """A task type of the path or the body, in Elasticsearch's words or Hugging Face's; `None` where any will do.
+def parse_task(word: str | None) -> str | None:
+    """A task type by Elasticsearch's or Hugging Face's name; `None` for any.
 
     Raises:
         ElasticError: there is no such task type.
@@ -99,6 +103,21 @@ def task_named(word: str | None) -> str | None:
         raise status_exception(f"Unknown task_type [{word[:200]}]") from None
 
 
+def parse_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode a body.
+
+    Raises:
+        ElasticError: the body is missing, is not valid JSON, or does not match the decoder's type.
+    """
+    if not body:
+        raise ElasticError("parse_exception", "request body is required")
+    try:
+        return decode(body, decoder)
+    except InvalidRequest as error:
+        # Clients look for Elasticsearch's own words, which are in lower case.
+        raise parse_exception(error.message.replace("Unknown field [", "unknown field [", 1)[:500]) from None
+
+
 def _params(scope: Scope, known: tuple[str, ...]) -> dict[str, str]:
     params = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     unknown = params.keys() - _COMMON - set(known)
@@ -111,16 +130,16 @@ def _params(scope: Scope, known: tuple[str, ...]) -> dict[str, str]:
 
 
 def _media_type(scope: Scope) -> bytes:
-    """The type to answer with: the release that `Accept` asks for, else plain JSON."""
-    answer = JSON
+    """The response's type: the release that `Accept` names, else plain JSON."""
+    media_type = JSON
     for name, value in scope["headers"]:
         if name == b"accept":
-            if wanted := _WANTS_VERSION.search(value):
-                answer = b"application/vnd.elasticsearch+json;compatible-with=" + wanted[1]
+            if version := _ACCEPTED_VERSION.search(value):
+                media_type = b"application/vnd.elasticsearch+json;compatible-with=" + version[1]
         elif name == b"content-type" and value.partition(b";")[0].strip().lower() not in _BODY_TYPES:
             raise ElasticError(
                 "media_type_header_exception",
                 f"Content-Type header [{value[:200].decode('latin-1')}] is not supported. Send application/json.",
                 status=406,
             )
-    return answer
+    return media_type

@@ -1,4 +1,4 @@
-"""The Elasticsearch face: the `_inference` API with the service `hugging_face`. Its contract is in CONTRACT.md."""
+"""The Elasticsearch face: the `_inference` API with the service `hugging_face`. See CONTRACT.md."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from hubgate.domain.endpoint import Endpoint, Task
-from hubgate.domain.errors import CapacityError, HubgateError, NotPermitted, RuntimeFailed, UpstreamError
+from hubgate.domain.errors import HubgateError, NotPermitted
 from hubgate.service.gateway import Gateway
 from hubgate.web.elastic.endpoint_requests import read_endpoint, read_update
+from hubgate.web.elastic.endpoint_responses import endpoint_object, service_objects
 from hubgate.web.elastic.errors import (
     ChatError,
     CreationFailed,
@@ -20,53 +21,46 @@ from hubgate.web.elastic.errors import (
     status_exception,
 )
 from hubgate.web.elastic.generation import error_event
-from hubgate.web.elastic.inference import handle_inference, stream_inference, warning_header
-from hubgate.web.elastic.options import RequestOptions, task_named
-from hubgate.web.elastic.responses import endpoint_object, service_objects
+from hubgate.web.elastic.inference import handle_inference, handle_stream, warning_header
+from hubgate.web.elastic.options import RequestOptions, parse_task
 from hubgate.web.http.asgi import Receive, Scope, Send, read_body, respond
-from hubgate.web.http.errors import error_response, status_of
+from hubgate.web.http.errors import CALL_FAILURES, error_response, status_of
 from hubgate.web.http.face import Face, InferenceRoute, Services
 from hubgate.web.http.request_context import RequestContext, context_of, need_admin
 from hubgate.web.shared.exchange import Exchange
 
 _ALL = frozenset({"_all", "*"})
-# What fails while an endpoint is put to the proof, as opposed to what is wrong with its settings.
-_PROOF_FAILED = (UpstreamError, CapacityError, RuntimeFailed)
 
 
 class Elastic:
-    """The verbs of `_inference`. `infer` is plain ASGI, for it must be fast; the others are Starlette's endpoints."""
-
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     async def infer(
         self, scope: Scope, receive: Receive, send: Send, name: str, task: str | None = None
     ) -> None:
-        """`POST /_inference/{task}?/{name}`."""
         try:
             options = RequestOptions(scope, "timeout")
             exchange = self._exchange(scope, send, task, name)
             await handle_inference(exchange, options, await read_body(receive))
-        except HubgateError as error:  # in no other variable, which its traceback would hold
-            raise self._in_shape_of_task(error, task, name, context_of(scope)) from None
+        except HubgateError as error:  # in no other variable: the traceback would keep it alive
+            raise self._in_format_of_task(error, task, name, context_of(scope)) from None
 
     async def stream(
         self, scope: Scope, receive: Receive, send: Send, name: str, task: str | None = None
     ) -> None:
-        """`POST /_inference/{task}?/{name}/_stream`."""
         try:
             options = RequestOptions(scope, "timeout")
             exchange = self._exchange(scope, send, task, name)
-            await stream_inference(exchange, options, await read_body(receive))
+            await handle_stream(exchange, options, await read_body(receive))
         except HubgateError as error:
             await _send_stream_error(
-                scope, send, self._in_shape_of_task(error, task, name, context_of(scope))
+                scope, send, self._in_format_of_task(error, task, name, context_of(scope))
             )
 
     async def get_all(self, request: Request) -> Response:
-        """Every endpoint that the key may call, or those of a task type."""
-        options, task = RequestOptions(request.scope), task_named(request.path_params.get("task"))
+        """Every endpoint in the key's scope, or those of a task type."""
+        options, task = RequestOptions(request.scope), parse_task(request.path_params.get("task"))
         context = context_of(request.scope)
         found = [
             e
@@ -76,7 +70,6 @@ class Elastic:
         return options.response({"endpoints": [endpoint_object(e, full=context.is_admin) for e in found]})
 
     async def get(self, request: Request) -> Response:
-        """One endpoint, in a list."""
         name = request.path_params["name"]
         if name in _ALL:
             return await self.get_all(request)
@@ -87,19 +80,17 @@ class Elastic:
         return options.response({"endpoints": [endpoint_object(endpoint, full=context.is_admin)]})
 
     async def put(self, request: Request) -> Response:
-        """Register an endpoint: it is called before it is stored."""
         _need_privilege(request, "put")
         options, name = RequestOptions(request.scope, "timeout"), request.path_params["name"]
         draft, token = read_endpoint(name, request.path_params.get("task"), await request.body())
         timeout = options.timeout(task=draft.task)
         try:
             endpoint = await self._gateway.registry.register(draft, token, within=timeout.seconds)
-        except _PROOF_FAILED as error:
+        except CALL_FAILURES as error:
             raise CreationFailed(describe_call_error(error, name, timeout.text)) from error
         return _registered(options, endpoint)
 
     async def update(self, request: Request) -> Response:
-        """Change an endpoint's token, allowance or token limit: it is called before the change is stored."""
         _need_privilege(request, "update")
         options, name = RequestOptions(request.scope, "timeout"), request.path_params["name"]
         changed, token = read_update(
@@ -108,12 +99,12 @@ class Elastic:
         timeout = options.timeout(task=changed.task)
         try:
             endpoint = await self._gateway.registry.update(changed, token, within=timeout.seconds)
-        except _PROOF_FAILED as error:
+        except CALL_FAILURES as error:
             raise CreationFailed(describe_call_error(error, name, timeout.text)) from error
         return _registered(options, endpoint)
 
     async def delete(self, request: Request) -> Response:
-        """Forget an endpoint. No index or pipeline can use one here, so `force` has nothing to overcome."""
+        """No index or pipeline can use an endpoint here, so `force` changes nothing."""
         _need_privilege(request, "delete")
         options, name = RequestOptions(request.scope, "dry_run", "force"), request.path_params["name"]
         options.flag("force")
@@ -124,53 +115,52 @@ class Elastic:
         return options.response({"acknowledged": acknowledged, "pipelines": [], "indexes": []})
 
     async def services(self, request: Request) -> Response:
-        """What can be registered, and with which settings."""
         options = RequestOptions(request.scope)
-        return options.response(service_objects(task_named(request.path_params.get("task"))))
+        return options.response(service_objects(parse_task(request.path_params.get("task"))))
 
     def _exchange(self, scope: Scope, send: Send, task: str | None, name: str) -> Exchange:
         context = context_of(scope)
-        wanted, endpoint = task_named(task), self._gateway.registry.find(name)
+        requested, endpoint = parse_task(task), self._gateway.registry.find(name)
         context.endpoint = name
-        if wanted not in (None, endpoint.task):
+        if requested not in (None, endpoint.task):
             raise status_exception(
-                f"Incompatible task_type, the requested type [{wanted}] does not match the model type [{endpoint.task}]"
+                f"Incompatible task_type, the requested type [{requested}] does not match the model type "
+                f"[{endpoint.task}]"
             )
-        return Exchange(
-            self._gateway, endpoint, context, send, context.key.input_type if context.key else None
-        )
+        input_type = context.key.input_type if context.key else None
+        return Exchange(self._gateway, endpoint, context, send, input_type)
 
-    def _in_shape_of_task(
+    def _in_format_of_task(
         self, error: HubgateError, task: str | None, name: str, context: RequestContext
     ) -> HubgateError:
-        """An error in the shape of its task; where the path does not say which, an endpoint in scope does."""
+        """chat_completion has an error format of its own; without a task in the path, the endpoint's task decides."""
         try:
-            wanted = task_named(task)
-            if wanted is None and context.may_call(name):
-                wanted = self._gateway.registry.find(name).task
-            chats = wanted == Task.CHAT_COMPLETION
+            requested = parse_task(task)
+            if requested is None and context.may_call(name):
+                requested = self._gateway.registry.find(name).task
+            chats = requested == Task.CHAT_COMPLETION
         except HubgateError:
             chats = False
         return ChatError(error, status_of(error)) if chats and not isinstance(error, ChatError) else error
 
     def _find(self, name: str, task: str | None) -> Endpoint:
-        wanted, endpoint = task_named(task), self._gateway.registry.find(name)
-        if wanted not in (None, endpoint.task):
+        requested, endpoint = parse_task(task), self._gateway.registry.find(name)
+        if requested not in (None, endpoint.task):
             raise status_exception(
-                f"Requested task type [{wanted}] does not match the inference endpoint's task type [{endpoint.task}]"
+                f"Requested task type [{requested}] does not match the inference endpoint's task type "
+                f"[{endpoint.task}]"
             )
         return endpoint
 
 
 async def _send_stream_error(scope: Scope, send: Send, error: HubgateError) -> None:
-    """Answer a stream that has not begun with an error, as its only event."""
+    """An error before the stream began is its only event."""
     context_of(scope).cause = error.cause
     status, _, headers = error_response(render, error)
     await respond(send, status, error_event(error), b"text/event-stream", headers)
 
 
 def _registered(options: RequestOptions, endpoint: Endpoint) -> Response:
-    """The endpoint, and in headers what its operator should know."""
     response = options.response(endpoint_object(endpoint, full=True))
     response.raw_headers += map(warning_header, endpoint.facts.warnings)
     return response

@@ -1,1 +1,1 @@
-"""What every request passes, whatever its API: keys, bodies, errors, health."""
+"""What every request passes, whatever its API: keys, bodies, routes, errors, health."""

@@ -1,4 +1,4 @@
-"""Reading and answering on plain ASGI, for the routes that must be fast."""
+"""Requests and responses on plain ASGI, for the hot routes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 T = TypeVar("T")
 JSON = b"application/json"
-_PIECE_BYTES = 512 * 1024
+_PART_BYTES = 512 * 1024
 
 
 async def read_body(receive: Receive) -> bytes:
-    """The whole request body; the guard bounds its size.
+    """Read the whole request body; the guard bounds its size.
 
     Raises:
-        ClientDisconnect: the client went away in the middle.
+        ClientDisconnect: the client disconnected before the end.
     """
     message = await receive()
     body: bytes = message.get("body", b"")
@@ -43,20 +43,20 @@ async def read_body(receive: Receive) -> bytes:
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """Read JSON into the decoder's type.
+    """Decode JSON.
 
     Raises:
-        InvalidRequest: the body is no JSON, no UTF-8, or has a field that does not fit; says which.
+        InvalidRequest: the body is not valid JSON or UTF-8, or does not match the decoder's type.
     """
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise InvalidRequest(validation_message(error, decoder.type)) from None
     except UnicodeDecodeError:
-        raise InvalidRequest("The request body is not valid JSON: it is no UTF-8.") from None
+        raise InvalidRequest("The request body is not valid JSON: it is not UTF-8.") from None
     except msgspec.DecodeError as error:
-        said = str(error) if body else "it is empty"
-        raise InvalidRequest(f"The request body is not valid JSON: {said}.") from None
+        reason = str(error) if body else "it is empty"
+        raise InvalidRequest(f"The request body is not valid JSON: {reason}.") from None
     except RecursionError:
         raise InvalidRequest("The request body is nested too deeply.") from None
 
@@ -64,7 +64,6 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 async def respond(
     send: Send, status: int, body: bytes, content_type: bytes = JSON, headers: Headers = ()
 ) -> None:
-    """Send a whole answer."""
     await send(
         {
             "type": "http.response.start",
@@ -76,10 +75,9 @@ async def respond(
             ],
         }
     )
-    # A large body goes piece by piece, each when the client has taken the one before: a single write would hold up the
-    # event loop.
-    last = max(0, (len(body) - 1) // _PIECE_BYTES * _PIECE_BYTES)
-    for start in range(0, last, _PIECE_BYTES):
-        piece = body[start : start + _PIECE_BYTES]
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    # A single write of a large body would block the event loop. Each part waits until the client has read the one before.
+    last = max(0, (len(body) - 1) // _PART_BYTES * _PART_BYTES)
+    for start in range(0, last, _PART_BYTES):
+        part = body[start : start + _PART_BYTES]
+        await send({"type": "http.response.body", "body": part, "more_body": True})
     await send({"type": "http.response.body", "body": body[last:]})

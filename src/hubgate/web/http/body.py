@@ -1,4 +1,4 @@
-"""The request's body on its way in, and whether its client is still there: one connection, which has one reader."""
+"""The request body, bounded, and the watch for a client that disconnects. Both read one connection, which has one reader."""
 
 from __future__ import annotations
 
@@ -10,114 +10,114 @@ from hubgate.domain.errors import BodyTooLarge, BodyTooSlow, CallerError, Cause,
 from hubgate.web.http.asgi import Message, Receive, Scope
 from hubgate.web.http.request_context import RequestContext, context_of
 
-# A call that is answered sooner costs no task; a client that leaves a longer one is noticed at once.
-_WATCH_AFTER = 0.02
+# A shorter call costs no task. After it, a disconnect cancels the call at once.
+_WATCH_AFTER_SECONDS = 0.02
 _DRAIN_SECONDS = 5.0
-_DRAIN_BYTES = 1 << 28
+_MAX_DRAINED_BYTES = 1 << 28
 ANONYMOUS_BYTES = 8 * 1024
-"""Of the body of a request whose sender is not known: enough for the sign-in form."""
+"""The largest body without a key: enough for the sign-in form."""
 _SMALL_BYTES = 64 * 1024
 
 EXCESS = "hubgate.excess"
-"""In the scope: the connection is one too many, and ends with the answer."""
+"""In the scope: there are too many connections, and this one closes after its response."""
 FAULT = "hubgate.body_fault"
-"""In the scope: why no more of the body comes, where the server knows. `BROKEN` or `SLOW`."""
+"""In the scope: why the server stopped reading the body. `BROKEN` or `SLOW`."""
 BROKEN, SLOW = "broken", "slow"
 
 
 class BodyMemory:
-    """Bounds how many bytes of request bodies are held at once.
+    """Bounds the bytes of all request bodies in memory.
 
-    Bodies of up to 64 KiB are not counted, because the number of connections bounds them: so small calls cost nothing
-    here, and large ones never keep them out.
+    Bodies up to 64 KiB are not counted: the number of connections bounds them. So small calls cost nothing here, and
+    large ones never keep them out.
     """
 
-    def __init__(self, most: int) -> None:
-        self._free = most
+    def __init__(self, max_bytes: int) -> None:
+        self._free = max_bytes
 
     def take(self, size: int) -> None:
-        """Hold so many bytes more.
+        """Reserve memory.
 
         Raises:
-            GatewayBusy: they are too many.
+            GatewayBusy: there is not enough left.
         """
         if size > self._free:
             raise GatewayBusy(
-                "The request bodies that are being served take all the memory that is set apart for them.",
-                remedy="Retry in a moment, or let the operator raise HUBGATE_MAX_TOTAL_BODY_BYTES.",
+                "The memory for request bodies is exhausted.",
+                remedy="Retry in a moment, or ask the operator to raise HUBGATE_MAX_TOTAL_BODY_BYTES.",
                 retry_after=1.0,
             )
         self._free -= size
 
     def give_back(self, size: int) -> None:
-        """Hold them no longer."""
         self._free += size
 
 
 class Body:
-    """`receive` that bounds the request's body.
+    """A `receive` that bounds the request's body.
 
     Args:
-        scope: of the request, with its context: as long as that has no key, the body is a few KiB.
+        scope: of the request. Until its context has a key, only a few KiB are accepted.
         receive: the server's.
-        length: the value of `Content-Length`, if there is one.
-        most: bytes of a known sender's body.
-        memory: for the bodies of all requests.
+        length: the value of `Content-Length`, or empty.
+        max_bytes: the limit for a caller with a key.
+        memory: shared by all requests.
     """
 
-    __slots__ = ("_announced", "_held", "_memory", "_most", "_read", "_scope", "receive", "whole")
+    __slots__ = ("_content_length", "_max_bytes", "_memory", "_read", "_scope", "_taken", "receive", "whole")
 
-    def __init__(self, scope: Scope, receive: Receive, length: bytes, most: int, memory: BodyMemory) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, length: bytes, max_bytes: int, memory: BodyMemory
+    ) -> None:
         self.receive = receive
         self.whole = False
         self._scope = scope
-        self._announced = int(length) if length.isdigit() else 0
+        self._content_length = int(length) if length.isdigit() else 0
         self._read = 0
-        self._held = 0
-        self._most = most
+        self._taken = 0
+        self._max_bytes = max_bytes
         self._memory = memory
 
     async def __call__(self) -> Message:
-        """The next part.
+        """Receive the next part.
 
         Raises:
-            BodyTooLarge: it is announced or found to be larger than the gate accepts.
-            GatewayBusy: there is no memory for it now.
-            BodyTooSlow, CallerError: the rest of it does not come.
+            BodyTooLarge: its length, announced or read, exceeds the limit.
+            GatewayBusy: there is not enough memory left.
+            BodyTooSlow, CallerError: the server stopped reading it.
         """
-        known = context_of(self._scope).key is not None
-        most = self._most if known else min(self._most, ANONYMOUS_BYTES)
-        if self._announced <= most:
-            self._hold(self._announced)
+        has_key = context_of(self._scope).key is not None
+        limit = self._max_bytes if has_key else min(self._max_bytes, ANONYMOUS_BYTES)
+        if self._content_length <= limit:
+            self._take(self._content_length)
             message = await self._next()
             if self.whole and FAULT in self._scope:
-                raise _fault(self._scope[FAULT])
-            if self._read <= most:
-                self._hold(self._read)
+                raise _fault_error(self._scope[FAULT])
+            if self._read <= limit:
+                self._take(self._read)
                 return message
-        if known:
-            remedy = "Send fewer texts at a time, or let the operator raise HUBGATE_MAX_BODY_BYTES."
+        if has_key:
+            remedy = "Send fewer texts per request, or ask the operator to raise HUBGATE_MAX_BODY_BYTES."
         else:
             remedy = "Sign in first, or send a gateway key."
-        raise BodyTooLarge(f"The request body is larger than {most} bytes.", remedy=remedy)
+        raise BodyTooLarge(f"The request body is larger than {limit} bytes.", remedy=remedy)
 
     def release(self) -> None:
-        """The request is over."""
-        if self._held:
-            self._memory.give_back(self._held)
-            self._held = 0
+        if self._taken:
+            self._memory.give_back(self._taken)
+            self._taken = 0
 
     async def drain(self) -> None:
-        """Read on, within bounds: many a client reads no answer before it has sent everything."""
+        """Read the rest, within bounds: many clients read no response before they have sent the whole request."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
-                while not self.whole and self._read < _DRAIN_BYTES:
+                while not self.whole and self._read < _MAX_DRAINED_BYTES:
                     await self._next()
 
-    def _hold(self, size: int) -> None:
-        if size > _SMALL_BYTES and size > self._held:
-            self._memory.take(size - self._held)
-            self._held = size
+    def _take(self, size: int) -> None:
+        if size > _SMALL_BYTES and size > self._taken:
+            self._memory.take(size - self._taken)
+            self._taken = size
 
     async def _next(self) -> Message:
         message = await self.receive()
@@ -126,23 +126,23 @@ class Body:
         return message
 
 
-def _fault(which: str) -> HubgateError:
-    if which == SLOW:
+def _fault_error(fault: str) -> HubgateError:
+    if fault == SLOW:
         return BodyTooSlow(
             "The request body did not arrive in time.",
-            remedy="Send it faster, or less of it at a time.",
+            remedy="Send it faster, or send less per request.",
         )
     return CallerError(
-        "The chunks of the request body are not valid.",
+        "The chunked encoding of the request body is not valid.",
         remedy="Send chunks as RFC 9112 describes, or a Content-Length.",
         cause=Cause.INVALID_REQUEST,
     )
 
 
-def closes(scope: Scope, headers: dict[bytes, bytes]) -> bool:
-    """Whether the connection ends with the answer, which is lost then if the client is still sending.
+def should_drain(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    """Whether the body must be read before an error: the connection closes, and the response would be lost.
 
-    One that asks before it sends (`Expect`) is not sending, and must not be told to.
+    A client that sent `Expect` is waiting for permission to send, and must not get it.
     """
     closes = (
         scope.get("http_version") == "1.0"
@@ -152,37 +152,35 @@ def closes(scope: Scope, headers: dict[bytes, bytes]) -> bool:
     return closes and b"expect" not in headers
 
 
-async def until_client_leaves(work: Awaitable[None], body: Body, context: RequestContext) -> None:
-    """Do the work, and stop it when the client goes away."""
+async def cancel_on_disconnect(work: Awaitable[None], body: Body, context: RequestContext) -> None:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine runs in a task
-    watch = _Watch(task, body, context)
+    watch = _DisconnectWatch(task, body, context)
     try:
         await work
     except asyncio.CancelledError:
         if not context.client_left or task.uncancel():
             raise
     finally:
-        watch.end()
+        watch.stop()
 
 
-class _Watch:
-    """Cancels a task when the client of its request goes away.
+class _DisconnectWatch:
+    """Cancels a task when the client disconnects.
 
-    Closures that name themselves would hold all of a request until the garbage collector comes, so this is a class.
+    A class, because closures that refer to each other would keep the request alive until the garbage collector runs.
     """
 
-    __slots__ = ("_body", "_task", "_ticket", "_timer", "_watching")
+    __slots__ = ("_body", "_context", "_task", "_timer", "_watching")
 
     def __init__(self, task: asyncio.Task[None], body: Body, context: RequestContext) -> None:
         self._task = task
         self._body = body
-        self._ticket = context
+        self._context = context
         self._watching: asyncio.Task[None] | None = None
-        self._timer = task.get_loop().call_later(_WATCH_AFTER, self._start)
+        self._timer = task.get_loop().call_later(_WATCH_AFTER_SECONDS, self._start)
 
-    def end(self) -> None:
-        """The work is done."""
+    def stop(self) -> None:
         self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()
@@ -191,12 +189,12 @@ class _Watch:
     def _start(self) -> None:
         loop = self._task.get_loop()
         if self._body.whole:
-            self._watching = loop.create_task(self._notice())
-        else:  # only one reader at a time: what is left of the body belongs to the face
-            self._timer = loop.call_later(_WATCH_AFTER, self._start)
+            self._watching = loop.create_task(self._wait())
+        else:  # the face is still reading the body, and there can be only one reader
+            self._timer = loop.call_later(_WATCH_AFTER_SECONDS, self._start)
 
-    async def _notice(self) -> None:
-        await self._body.receive()  # after a whole body there is nothing to come but the end
-        if not self._ticket.answered:  # a server tells of the end of a request in the same words
-            self._ticket.client_left = True
+    async def _wait(self) -> None:
+        await self._body.receive()  # after the whole body, the only message is the disconnect
+        if not self._context.answered:  # servers send the same message after the response
+            self._context.client_left = True
             self._task.cancel()

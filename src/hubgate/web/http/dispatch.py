@@ -35,7 +35,6 @@ class Dispatch:
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         path = scope["path"]
         trimmed = path.rstrip("/")
         handler, parameters = self._by_path.get(trimmed), _NO_PARAMETERS

@@ -1,4 +1,4 @@
-"""Errors as HTTP responses. Status codes are only here; each face renders the body."""
+"""Errors as HTTP responses. All status codes are here; each face renders the body."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ class MethodNotAllowed(errors.CallerError):
 
 
 class EmptyBatch(errors.InvalidRequest):
-    """A list of texts without a text, for which TEI has a status of its own."""
+    """The list of texts is empty. TEI has a status of its own for it."""
 
 
+CALL_FAILURES = (errors.UpstreamError, errors.CapacityError, errors.RuntimeFailed)
+"""Failures of the call that validates a new endpoint, as opposed to settings that are not valid."""
 _STATUS: dict[type[HubgateError], int] = {
     errors.CallerError: 400,
     errors.NotAuthenticated: 401,
@@ -37,8 +39,8 @@ _STATUS: dict[type[HubgateError], int] = {
     errors.EndpointNotFound: 404,
     errors.EndpointExists: 409,
     errors.InUse: 409,
-    # As for a paused server: the caller's key was fine and asking again cannot help. 403 would blame the key,
-    # 404 the name, and 503 is asked again by every client.
+    # As for a paused server: the caller's key is valid and a retry cannot help. 403 would blame the key, 404 the name,
+    # and every client retries 503.
     errors.EndpointDisabled: 424,
     errors.BodyTooLarge: 413,
     errors.BodyTooSlow: 408,
@@ -56,7 +58,7 @@ _STATUS: dict[type[HubgateError], int] = {
 _STATUS_OF_CAUSE: dict[Cause, int] = {
     Cause.INPUT_REFUSED: 400,
     Cause.INPUT_TOO_LONG: 413,
-    # The gate's own key was fine and asking again cannot help: 424, which no client retries.
+    # The caller's key is valid and a retry cannot help: 424, which no client retries.
     Cause.TOKEN_MISSING: 424,
     Cause.WRONG_TOKEN: 424,
     Cause.TOKEN_LACKS_SCOPE: 424,
@@ -73,22 +75,19 @@ _STATUS_OF_CAUSE: dict[Cause, int] = {
 
 
 class ErrorResponse(NamedTuple):
-    """An error as it is sent."""
-
     status: int
     body: bytes
     headers: Headers
 
 
 def status_of(error: HubgateError) -> int:
-    """The status that tells a client best what to do next."""
+    """The status from which clients best know what to do next."""
     if isinstance(error, errors.UpstreamError | errors.RuntimeFailed) and error.cause in _STATUS_OF_CAUSE:
         return _STATUS_OF_CAUSE[error.cause]
     return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
 
 
 def error_response(render: RenderError, error: HubgateError) -> ErrorResponse:
-    """An error as a face renders it."""
     status, body = render(error, status_of(error))
     return ErrorResponse(status, msgspec.json.encode(body), _headers(error, status))
 
@@ -99,12 +98,11 @@ def render_error(error: HubgateError, status: int) -> tuple[int, object]:
 
 
 def error_json(error: HubgateError) -> dict[str, str]:
-    """Cause, message and remedy."""
     return {"cause": error.cause, "message": error.message, "remedy": error.remedy}
 
 
 def _headers(error: HubgateError, status: int) -> list[tuple[bytes, bytes]]:
-    # The dialects of Elasticsearch and Hugging Face have no field for it.
+    # The error formats of Elasticsearch and Hugging Face have no field for the cause.
     headers = [(b"x-hubgate-cause", error.cause.encode())]
     if error.retry_after is not None:
         seconds = max(1, math.ceil(error.retry_after))
@@ -112,7 +110,7 @@ def _headers(error: HubgateError, status: int) -> list[tuple[bytes, bytes]]:
         if status == 429:
             headers.append((b"ratelimit", b'"allowance";r=0;t=%d' % seconds))
     if status >= 429:
-        # OpenAI's clients ask twice more after any of these, unless they are told.
+        # Without it, OpenAI's clients retry all of these twice.
         headers.append((b"x-should-retry", b"true" if error.retryable else b"false"))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allowed.encode()))

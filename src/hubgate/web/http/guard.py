@@ -1,4 +1,4 @@
-"""What every request passes: its id, its key, the bound on its body, its log line; and every error, told in its dialect."""
+"""The outermost application: request id, key, bounded body, log line, metrics, and errors in the face's format."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Meter
 from hubgate.service.usage import CANCELLED, Usage
 from hubgate.web.http.asgi import AsgiApp, Message, Receive, Scope, Send, respond
-from hubgate.web.http.body import EXCESS, Body, BodyMemory, closes, until_client_leaves
+from hubgate.web.http.body import EXCESS, Body, BodyMemory, cancel_on_disconnect, should_drain
 from hubgate.web.http.errors import error_response
 from hubgate.web.http.face import Face, face_of
-from hubgate.web.http.hints import UNREAD, add_hint
+from hubgate.web.http.hints import HIDDEN_PATH, add_hint
 from hubgate.web.http.request_context import RequestContext
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,128}")
 _NOT_CACHED = re.compile(rb"no-(cache|store)", re.IGNORECASE)
 _KEYED_PATH = re.compile(r"/+k/+(?P<key>[^/]*)(?P<rest>/.*)?", re.DOTALL)
-# No name of an endpoint looks like this.
-_LIKE_A_KEY = re.compile(r"hg_[0-9a-f]{8}_[A-Za-z0-9_\-]{40,}|hf_[A-Za-z0-9]{30,}")
-_SHOWN_LENGTH = 200
-# Printable ASCII without what separates or quotes the fields of a log line.
-_ONE_WORD = re.compile(r"[!#$&-<>-~]+")
-_NO_NEED_TO_QUOTE = "/:@!$&'()*+,;"
-# A proxy that is trusted may still pass on whatever its client claims.
+# No endpoint name matches this.
+_KEY_LIKE = re.compile(r"hg_[0-9a-f]{8}_[A-Za-z0-9_\-]{40,}|hf_[A-Za-z0-9]{30,}")
+_MAX_LOGGED_PATH = 200
+# Printable ASCII without the characters that separate or quote fields of a log line.
+_LOG_SAFE = re.compile(r"[!#$&-<>-~]+")
+_UNQUOTED = "/:@!$&'()*+,;"
+# A trusted proxy may still pass on a forged address.
 _ADDRESS = re.compile(r"[0-9A-Za-z.:%_\-]{1,64}")
-_ON_EVERY_ANSWER = (
+_RESPONSE_HEADERS = (
     (b"x-elastic-product", b"Elasticsearch"),
     (b"x-content-type-options", b"nosniff"),
 )
@@ -46,8 +46,6 @@ _log = logging.getLogger("hubgate.access")
 
 
 class Guard:
-    """The outermost ASGI application."""
-
     def __init__(
         self,
         app: AsgiApp,
@@ -72,14 +70,13 @@ class Guard:
         self._keys_in_path = keys_in_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http":
-            await _refuse(scope, send)
+            await _refuse_protocol(scope, send)
             return
         headers = dict(scope["headers"])
-        given, client = headers.get(b"x-request-id", b""), scope.get("client")
+        request_id, client = headers.get(b"x-request-id", b""), scope.get("client")
         context = RequestContext(
-            given.decode() if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8),
+            request_id.decode() if request_id and _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(8),
             time.monotonic(),
             client=_address(client[0]) if client else "-",
             cached=b"cache-control" not in headers or not _NOT_CACHED.search(headers[b"cache-control"]),
@@ -90,60 +87,62 @@ class Guard:
         context.set_face(face_of(path, headers, self._faces))
         length = headers.get(b"content-length", b"")
         body = Body(scope, receive, length, self._max_body_bytes, self._body_memory)
-        answer = _Answer(send, context, body if closes(scope, headers) else None)
+        response = _Response(send, context, body if should_drain(scope, headers) else None)
         self._meter.started()
         try:
-            await self._serve(scope, headers, body, answer)
+            await self._serve(scope, headers, body, response)
         finally:
             body.release()
             self._meter.ended()
-            self._write_down(scope["method"], path, context)
+            self._record(scope["method"], path, context)
 
-    async def _serve(self, scope: Scope, headers: dict[bytes, bytes], body: Body, answer: _Answer) -> None:
-        context = answer.context
+    async def _serve(
+        self, scope: Scope, headers: dict[bytes, bytes], body: Body, response: _Response
+    ) -> None:
+        context = response.context
         try:
             _check_host(scope, headers)
             if EXCESS in scope:
                 _refuse_excess(scope)
             if not _is_open(scope, headers):
                 context.key = self._access.authenticate(_authorization(headers), context.client)
-            await until_client_leaves(self._app(scope, body, answer), body, context)
+            await cancel_on_disconnect(self._app(scope, body, response), body, context)
         except HubgateError as error:
             if context.key is None:
                 context.record_refused_key(_authorization(headers))
-            await _tell(answer, add_hint(error, scope, headers, self._endpoints))
+            await _send_error(response, add_hint(error, scope, headers, self._endpoints))
         except ClientDisconnect:
             context.client_left = True
-        except asyncio.CancelledError:  # the gate stops, and waits no longer
-            await _tell(answer, _stopping())
-        except Exception:  # noqa: BLE001 - no client may see a traceback, whatever the mistake is
+        except asyncio.CancelledError:  # the drain period of a stop is over
+            await _send_error(response, _stopping())
+        except Exception:  # noqa: BLE001 - no client may see a traceback
             _log.exception("request %s failed", context.request_id)
-            mistake = HubgateError(
-                "The gate made a mistake.",
-                remedy=f"Its log tells more under request id {context.request_id}.",
+            internal = HubgateError(
+                "Internal error.",
+                remedy=f"See request id {context.request_id} in hubgate's log.",
             )
-            await _tell(answer, mistake)
+            await _send_error(response, internal)
 
     def _take_key_from_path(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
-        """`/k/{key}/…`, for clients that drop their key.
+        """Accept `/k/{key}/…`, for clients that cannot send a key in a header.
 
-        The path goes on without it, and without whatever else looks like a key: so no log and no error can show one.
+        The key, and anything else that looks like one, is removed from the path, so that no log or error shows it.
         """
         path: str = scope["path"]
         while "/k/" in path and (keyed := _KEYED_PATH.fullmatch(path)):
             if not self._keys_in_path:
-                path = UNREAD
+                path = HIDDEN_PATH
                 break
             headers[b"authorization"] = b"Bearer " + keyed["key"].encode()
             path = keyed["rest"] or "/"
         if "hg_" in path or "hf_" in path:
-            path = _LIKE_A_KEY.sub("***", path)
+            path = _KEY_LIKE.sub("***", path)
         if path != scope["path"]:
             scope["path"] = path
             scope["raw_path"] = path.encode()
         return path
 
-    def _write_down(self, method: str, path: str, context: RequestContext) -> None:
+    def _record(self, method: str, path: str, context: RequestContext) -> None:
         now = time.monotonic()
         seconds = now - context.started
         if context.client_left:
@@ -164,7 +163,7 @@ class Guard:
             _log.info(
                 "%s %s %d %.1fms id=%s client=%s key=%s endpoint=%s texts=%d cause=%s",
                 method,
-                _as_one_word(path[:_SHOWN_LENGTH]),
+                _log_safe(path[:_MAX_LOGGED_PATH]),
                 context.status,
                 seconds * 1000,
                 context.request_id,
@@ -176,7 +175,7 @@ class Guard:
             )
 
     def _count(self, context: RequestContext, seconds: float, now: float) -> None:
-        """Count a call: in the use of its endpoint, and against its key's limit."""
+        """Count a call in the endpoint's usage and towards the key's limit."""
         key = context.key
         if key is not None:
             self._access.limits.spend(key, context.tokens, now)
@@ -193,28 +192,28 @@ class Guard:
         )
 
 
-class _Answer:
-    """`send` that marks each answer with its request id, and remembers that it has begun.
+class _Response:
+    """A `send` that adds headers to each response and tracks its progress.
 
-    An error waits for the rest of `closing`, the body of a request whose connection ends with the answer.
+    Before an error, the body `to_drain` is read: its connection closes after the response.
     """
 
-    __slots__ = ("_closing", "_send", "context")
+    __slots__ = ("_send", "_to_drain", "context")
 
-    def __init__(self, send: Send, context: RequestContext, closing: Body | None) -> None:
+    def __init__(self, send: Send, context: RequestContext, to_drain: Body | None) -> None:
         self._send = send
-        self._closing = closing
+        self._to_drain = to_drain
         self.context = context
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            if self._closing is not None and message["status"] >= 400:
-                await self._closing.drain()
+            if self._to_drain is not None and message["status"] >= 400:
+                await self._to_drain.drain()
             self.context.status = message["status"]
             message["headers"] = [
                 *message.get("headers", ()),
                 (b"x-request-id", self.context.request_id.encode()),
-                *_ON_EVERY_ANSWER,
+                *_RESPONSE_HEADERS,
                 *self.context.face.headers,
             ]
         await self._send(message)
@@ -222,20 +221,21 @@ class _Answer:
             self.context.answered = True
 
 
-async def _tell(answer: _Answer, error: HubgateError) -> None:
-    """Answer with an error, unless another answer has begun.
+async def _send_error(response: _Response, error: HubgateError) -> None:
+    """Respond with an error, unless a response has begun.
 
-    A variable of a caller would hold the error, whose traceback holds that caller, until the garbage collector comes.
+    A separate function, so that no variable of the caller holds the error: its traceback holds the caller's frame, and
+    the cycle would keep both alive until the garbage collector runs.
     """
-    context = answer.context
+    context = response.context
     context.cause = error.cause
     if not context.status:
-        told = error_response(context.render_error, error)
-        await respond(answer, told.status, told.body, headers=told.headers)
+        rendered = error_response(context.render_error, error)
+        await respond(response, rendered.status, rendered.body, headers=rendered.headers)
 
 
 def _is_open(scope: Scope, headers: dict[bytes, bytes]) -> bool:
-    """Whether no key is needed: the probes, the start page, and the console, which knows its visitors by a cookie."""
+    """Whether no key is needed: health checks, the start page, and the console, which has sessions."""
     path: str = scope["path"]
     if path in OPEN_PATHS or path == "/ui" or path.startswith("/ui/"):
         return True
@@ -243,24 +243,24 @@ def _is_open(scope: Scope, headers: dict[bytes, bytes]) -> bool:
 
 
 def _refuse_excess(scope: Scope) -> None:
-    """Refuse a connection that is one too many. Probes are answered: a restart would only send everybody away.
+    """Refuse a request on an excess connection, except health checks: a restart would only disconnect everybody.
 
     Raises:
-        GatewayBusy: it asks for anything else.
+        GatewayBusy: for every other path.
     """
     if scope["path"] in OPEN_PATHS:
         return
     raise GatewayBusy(
-        "The gateway has as many connections as it may have.",
+        "The maximum number of connections is reached.",
         remedy="Retry in a moment, keep connections open between requests, "
-        "or let the operator raise HUBGATE_MAX_CONNECTIONS.",
+        "or ask the operator to raise HUBGATE_MAX_CONNECTIONS.",
         retry_after=1.0,
     )
 
 
 def _stopping() -> CapacityError:
     return CapacityError(
-        "The gate stops.", remedy="Ask again when it runs.", cause=Cause.GATE_STOPPING, retry_after=1.0
+        "hubgate is shutting down.", remedy="Retry in a moment.", cause=Cause.GATE_STOPPING, retry_after=1.0
     )
 
 
@@ -270,21 +270,21 @@ def _authorization(headers: dict[bytes, bytes]) -> str | None:
 
 
 @lru_cache(maxsize=1024)
-def _as_one_word(path: str) -> str:
-    """The path percent-encoded where it could be taken for another field of its log line."""
-    return path if _ONE_WORD.fullmatch(path) else quote(path, _NO_NEED_TO_QUOTE, errors="replace") or "-"
+def _log_safe(path: str) -> str:
+    """The path, percent-encoded if it could be read as another field of the log line."""
+    return path if _LOG_SAFE.fullmatch(path) else quote(path, _UNQUOTED, errors="replace") or "-"
 
 
 @lru_cache(maxsize=1024)
-def _address(claimed: str) -> str:
-    return claimed if _ADDRESS.fullmatch(claimed) else "-"
+def _address(client: str) -> str:
+    return client if _ADDRESS.fullmatch(client) else "-"
 
 
 def _check_host(scope: Scope, headers: dict[bytes, bytes]) -> None:
     """Require one `Host`, as RFC 9112 does (section 3.2).
 
     Raises:
-        CallerError: there is none, or more than one.
+        CallerError: there is not exactly one.
     """
     if b"host" in headers:
         if (
@@ -300,8 +300,8 @@ def _check_host(scope: Scope, headers: dict[bytes, bytes]) -> None:
     raise CallerError(fault, remedy="Send exactly one.", cause=Cause.INVALID_REQUEST)
 
 
-async def _refuse(scope: Scope, send: Send) -> None:
-    """Nothing but HTTP is served. A server may ask for a lifespan, and takes an exception for a no."""
+async def _refuse_protocol(scope: Scope, send: Send) -> None:
+    """Only HTTP is served. For a lifespan, an exception means that it is not supported."""
     if scope["type"] != "websocket":
         raise NotImplementedError(scope["type"])
     await send({"type": "websocket.close"})

@@ -1,4 +1,4 @@
-"""The probes, the metrics, and what stands at the root."""
+"""Health checks, metrics, and the root path."""
 
 from __future__ import annotations
 
@@ -12,25 +12,23 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.metrics import Meter
 from hubgate.web.http.request_context import context_of
 
-# What Elasticsearch's clients read of `GET /`: the release whose `_inference` contract the gate keeps.
+# Elasticsearch's clients read it from `GET /`: the release whose `_inference` contract hubgate keeps.
 ELASTICSEARCH_VERSION = "9.4.2"
 
 
 class Health:
-    """Whether the gate is there, and what it is."""
-
     def __init__(self, gateway: Gateway, meter: Meter) -> None:
         self._gateway = gateway
         self._meter = meter
 
     async def alive(self, request: Request) -> Response:
-        """200 as long as the process serves."""
+        """200 while the process serves requests."""
         return JSONResponse({"status": "ok"})
 
     async def ready(self, request: Request) -> Response:
-        """200 unless the gateway is about to stop, then 503; and how many local models do not answer.
+        """503 while hubgate drains before a stop, else 200, with the number of local models that are not ready.
 
-        One of them must not take the whole gateway out of a load balancer. Anybody may ask, so no name is shown.
+        One such model must not take hubgate out of a load balancer. The path is public, so it shows no names.
         """
         draining = self._gateway.draining
         body: dict[str, object] = {"status": "draining" if draining else "ready"}
@@ -39,21 +37,17 @@ class Health:
         return JSONResponse(body, 503 if draining else 200)
 
     async def metrics(self, request: Request) -> Response:
-        """Prometheus' text format, of all endpoints.
-
-        Raises:
-            NotPermitted: the key may not call all of them, and so not see them either.
-        """
+        """Prometheus' text format."""
         key = context_of(request.scope).key
         if key is not None and key.endpoints:
             raise NotPermitted(
-                "The metrics tell of every endpoint, and this key may not call all of them.",
-                remedy="Use a key without a scope.",
+                "The metrics show every endpoint, and this key may call only some.",
+                remedy="Use a key that is not limited to some endpoints.",
             )
         return Response(self._meter.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def front(self, request: Request) -> Response:
-        """The console for a browser; for any other client what Elasticsearch tells of itself."""
+        """Redirects a browser to the console; any other client gets Elasticsearch's info."""
         if "text/html" in request.headers.get("accept", ""):
             return RedirectResponse("/ui", 303)
         return JSONResponse(

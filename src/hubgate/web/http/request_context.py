@@ -1,4 +1,4 @@
-"""What is known of one request: made by the guard, filled by a face, written to the log and the meter at its end."""
+"""The state of one request: created by the guard, filled by a face, then written to the log and the metrics."""
 
 from __future__ import annotations
 
@@ -13,53 +13,49 @@ from hubgate.service.keys.credentials import claimed_id
 from hubgate.web.http.face import Face, RenderError
 
 BULK_PATIENCE = 600.0
-"""Seconds that a request has which asks to wait behind others: it gives way for so long, and no longer."""
+"""Seconds until the deadline of a request with `X-Hubgate-Class: bulk`."""
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request's context, at `scope["hubgate.context"]`."""
-
     request_id: str
     started: float
-    """On the monotonic clock, in seconds."""
+    """Seconds on the monotonic clock."""
     client: str = "-"
-    """The client's address."""
     key: Key | None = None
     refused_key: str = "-"
-    """For the log, where no key was accepted."""
+    """For the log, if no key was accepted."""
     cached: bool = True
-    """Whether remembered vectors will do: not with `Cache-Control: no-cache` or `no-store`, on any face."""
+    """Whether cached vectors are accepted: not with `Cache-Control: no-cache` or `no-store`."""
     bulk: bool = False
-    """Whether the request itself asks to wait behind others: `X-Hubgate-Class: bulk`, on any face."""
+    """Whether the request has `X-Hubgate-Class: bulk`, and so waits behind interactive ones."""
     face: Face = field(init=False)
     render_error: RenderError = field(init=False)
-    """The face's own, unless `set_face` was given another one."""
     render_stream_error: RenderError | None = None
-    """For an error in the middle of a stream, where that is another one again."""
+    """For an error within a stream, if that differs."""
     is_call: bool = False
-    """Whether it asks a model, so that it counts against the key's limits and in the use of endpoints."""
+    """Whether it calls a model, and so counts towards the key's limits and the usage."""
     texts: int = 0
     tokens: int = 0
-    """Of the prompt and of what was written together."""
+    """Prompt and completion together."""
     completion_tokens: int = 0
     truncated: int = 0
-    """Texts of which the model read only the beginning."""
+    """Number of texts that were cut to the model's limit."""
     waited: float = 0.0
-    """Seconds in the gate's queue."""
+    """Seconds in hubgate's queue."""
     status: int = 0
     cause: str = "ok"
     client_left: bool = False
     answered: bool = False
-    """Whether the answer is whole: who goes then has not left."""
+    """Whether the whole response was sent: a disconnect after that is not an abort."""
     _endpoint: str = field(default="", init=False)
 
     @property
     def endpoint(self) -> str:
-        """The name of the registered endpoint that was called. Whoever names it asks for it.
+        """The name of the called endpoint. Setting it checks the permission.
 
         Raises:
-            EndpointNotFound: when it is set to one out of the key's scope, which is answered as if it did not exist.
+            EndpointNotFound: when set to an endpoint outside the key's scope, as if it did not exist.
         """
         return self._endpoint
 
@@ -71,30 +67,26 @@ class RequestContext:
 
     @property
     def is_admin(self) -> bool:
-        """Whether an admin asks, who may know where models run."""
         return self.key is not None and self.key.admin
 
     def may_call(self, endpoint: str) -> bool:
-        """Whether an endpoint is in the key's scope: others are not shown to it either."""
+        """Whether an endpoint is in the key's scope. Others must not be shown to the caller."""
         return self.key is None or self.key.may_call(endpoint)
 
     @property
     def is_bulk(self) -> bool:
-        """Whether it waits behind interactive requests: it asks to, or its key is for bulk work."""
         return self.bulk or (self.key is not None and self.key.bulk)
 
     def set_face(self, face: Face, render_error: RenderError | None = None) -> None:
-        """Set the face of this request, and how its errors are rendered where that differs from the face."""
         self.face = face
         self.render_error = render_error or face.render_error
 
     def record_refused_key(self, authorization: str | None) -> None:
-        """Note for the log which key was refused."""
         if key_id := claimed_id(authorization):
             self.refused_key = f"refused:{key_id}"
 
     def call_context(self, deadline: float | None = None) -> Context:
-        """Who asks, for the floors below; `deadline` is on the monotonic clock."""
+        """The context of a call to a model; `deadline` is in seconds on the monotonic clock."""
         key = self.key
         if self.bulk and deadline is None:
             deadline = self.started + BULK_PATIENCE
@@ -107,16 +99,15 @@ class RequestContext:
 
 
 def context_of(scope: MutableMapping[str, Any]) -> RequestContext:
-    """The context of a request."""
     context: RequestContext = scope["hubgate.context"]
     return context
 
 
 def need_admin(scope: MutableMapping[str, Any]) -> None:
-    """Let only an admin key pass; what is changed from here on is its doing.
+    """Require an admin key. The audit log attributes later changes to it.
 
     Raises:
-        NotPermitted: the key may only infer.
+        NotPermitted: the key may only call models.
     """
     key = context_of(scope).key
     if key is None or not key.admin:

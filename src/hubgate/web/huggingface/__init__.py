@@ -1,1 +1,1 @@
-"""The Hugging Face face: /hf/{endpoint}. CONTRACT.md says what it promises."""
+"""The Hugging Face face: /hf/{endpoint}. CONTRACT.md describes what it guarantees."""

@@ -1,4 +1,4 @@
-"""Embeddings as text-embeddings-inference (TEI) serves them at `/embed`, `/similarity` and `POST /`."""
+"""text-embeddings-inference's (TEI's) `/embed`, `/similarity` and `POST /`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hubgate.core.vectors import cosines, in_encoding
 from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import Scope, decode, respond
-from hubgate.web.openai.routes import EmbeddingsForm, handle_embeddings
+from hubgate.web.openai.embeddings import EmbeddingsForm, handle_embeddings
 from hubgate.web.schemas.validation import convert
 from hubgate.web.shared.embeddings import Inputs, embed, parse_input_type, parse_texts, vector_headers
 from hubgate.web.shared.exchange import Exchange
@@ -31,26 +31,25 @@ class _Options(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class _EmbedForm(_Options, forbid_unknown_fields=True, kw_only=True):
-    """TEI's body, or OpenAI's, which is told by its `input`."""
+    """TEI's body, or OpenAI's, which has `input`."""
 
     inputs: Inputs | dict[str, Any] | None = None
     parameters: _Options | None = None
-    """Where clients of 2023 put the options. Those at the root win."""
+    """Where clients of 2023 put the options. Those at the root take precedence."""
     options: Any = None
-    """`wait_for_model` and `use_cache`, of a service that is no more: not read."""
+    """`wait_for_model` and `use_cache`, of a service that no longer exists; ignored."""
     input: Inputs | None = None
     model: Any = None
-    """`dummy`, `tgi`, a URL: the path has named the endpoint already."""
+    """Ignored, since the path names the endpoint. Clients send `dummy`, `tgi` or a URL."""
     user: Any = None
 
     def option(self, name: str) -> Any:
-        """The option at the root, or else in the parameters."""
         value = getattr(self, name)
         return getattr(self.parameters, name) if value is None and self.parameters else value
 
 
-class _Compared(msgspec.Struct):
-    """What stands in `inputs` where texts are compared."""
+class _Comparison(msgspec.Struct):
+    """The value of `inputs` for `/similarity`."""
 
     source_sentence: str
     sentences: list[Any]
@@ -60,11 +59,7 @@ _EMBED = msgspec.json.Decoder(_EmbedForm)
 
 
 async def handle_embed(exchange: Exchange, scope: Scope, body: bytes) -> None:
-    """Embed texts, or compare one with others where `inputs` says so.
-
-    Raises:
-        HubgateError: it cannot be answered.
-    """
+    """Embed texts, or compare a sentence with others, depending on `inputs`."""
     form = decode(body, _EMBED)
     if isinstance(form.inputs, dict):
         await _compare(exchange, form, form.inputs)
@@ -75,66 +70,66 @@ async def handle_embed(exchange: Exchange, scope: Scope, body: bytes) -> None:
         vectors = await embed(
             exchange.gateway, exchange.context, exchange.endpoint.name, _call(exchange, form)
         )
-        told = await off_loop(total(vectors.items), _rows, vectors)
-        await respond(exchange.send, 200, told, headers=vector_headers(vectors))
+        reply = await off_loop(total(vectors.items), _render_vectors, vectors)
+        await respond(exchange.send, 200, reply, headers=vector_headers(vectors))
 
 
 async def _compare(exchange: Exchange, form: _EmbedForm, inputs: dict[str, Any]) -> None:
-    """The cosine of each sentence with the source; texts to be compared are all of one kind."""
+    """The cosine of each sentence with the source. All texts have the same input type."""
     try:
-        compared = convert(inputs, _Compared, field="inputs")
+        comparison = convert(inputs, _Comparison, field="inputs")
     except InvalidRequest as error:
         raise InvalidRequest(
             error.message,
             remedy="Send a string, a list of strings, or {source_sentence, sentences}.",
         ) from None
-    sentences = parse_texts(compared.sentences, "inputs.sentences")
-    texts = [*parse_texts(compared.source_sentence, "inputs.source_sentence"), *sentences]
+    sentences = parse_texts(comparison.sentences, "inputs.sentences")
+    texts = [*parse_texts(comparison.source_sentence, "inputs.source_sentence"), *sentences]
     call = Embed(
         texts=texts,
         input_type=InputType.CLUSTERING,
         prompt_name=form.option("prompt_name"),
         truncate=form.option("truncate"),
-        truncate_left=_left(form),
+        truncate_left=_truncate_left(form),
         context=exchange.context.call_context(),
     )
     vectors = await embed(exchange.gateway, exchange.context, exchange.endpoint.name, call)
-    told = await asyncio.to_thread(_cosines, vectors)
-    await respond(exchange.send, 200, told, headers=vector_headers(vectors))
+    reply = await asyncio.to_thread(_render_cosines, vectors)
+    await respond(exchange.send, 200, reply, headers=vector_headers(vectors))
 
 
-def _cosines(vectors: Vectors) -> bytes:
+def _render_cosines(vectors: Vectors) -> bytes:
     source, *others = in_encoding(vectors, Encoding.F32).items
     return msgspec.json.encode(cosines(source, others))
 
 
-def _rows(vectors: Vectors) -> bytes:
+def _render_vectors(vectors: Vectors) -> bytes:
     return b"[%b]" % b",".join(in_encoding(vectors, Encoding.JSON).items)
 
 
 def _call(exchange: Exchange, form: _EmbedForm) -> Embed:
     return Embed(
-        texts=_texts_of(form),
-        input_type=parse_input_type(form.option("input_type")) or exchange.kind,
+        texts=_texts(form),
+        input_type=parse_input_type(form.option("input_type")) or exchange.input_type,
         prompt_name=form.option("prompt_name"),
         dimensions=form.option("dimensions"),
         normalize=form.option("normalize"),
         truncate=form.option("truncate"),
-        truncate_left=_left(form),
+        truncate_left=_truncate_left(form),
         context=exchange.context.call_context(),
     )
 
 
-def _left(form: _EmbedForm) -> bool | None:
+def _truncate_left(form: _EmbedForm) -> bool | None:
     direction = form.option("truncation_direction")
     return None if direction is None else direction.lower() == "left"
 
 
-def _texts_of(form: _EmbedForm) -> Sequence[str]:
+def _texts(form: _EmbedForm) -> Sequence[str]:
     if form.option("encoding_format") == "base64":
         raise InvalidRequest(
-            "[encoding_format] cannot be base64 here: the answer is a list of lists of numbers.",
-            remedy="Use /v1/embeddings under the same base URL, which gives base64.",
+            "[encoding_format] cannot be base64 here: the response is a list of lists of numbers.",
+            remedy="Use /v1/embeddings under the same base URL, which supports base64.",
         )
     if form.inputs is None or isinstance(form.inputs, dict):
         raise InvalidRequest("[inputs] is required.", remedy="Send a string or a list of strings.")

@@ -1,4 +1,4 @@
-"""Errors as Hugging Face's servers render them: text-embeddings-inference (TEI) and text-generation-inference (TGI)."""
+"""Errors in the formats of text-embeddings-inference (TEI) and text-generation-inference (TGI)."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ _TGI_TYPE = {"Empty": "validation", "Validation": "validation", "Overloaded": "o
 
 
 def render_tei(error: HubgateError, status: int) -> tuple[int, object]:
-    """`{"error", "error_type"}`; huggingface_hub and huggingface.js both show `error`."""
-    status, kind = _in_tei(error, status)
+    """`{"error", "error_type"}`; huggingface_hub and huggingface.js show `error`."""
+    status, kind = _tei_status(error, status)
     return status, {"error": str(error), "error_type": kind}
 
 
 def render_tgi(error: HubgateError, status: int) -> tuple[int, object]:
-    """`{"error", "error_type"}`; huggingface_hub chooses its exceptions by the type."""
-    status, kind = _in_tei(error, status)
+    """`{"error", "error_type"}`; huggingface_hub selects its exception by the type."""
+    status, kind = _tei_status(error, status)
     return status, {"error": str(error), "error_type": _TGI_TYPE.get(kind, "generation")}
 
 
 def render_chat(error: HubgateError, status: int) -> tuple[int, object]:
-    """OpenAI's, below an endpoint's own URL: with what Elasticsearch reads in a stream, and no 503 (see `_in_tei`)."""
+    """OpenAI's format below `/hf/{name}`: with the field that Elasticsearch reads in a stream, and without 503."""
     if status == 503:
         status = 429 if error.retryable else 424
     status, body = openai.render(error, status)
     return status, {"error": {**body["error"], "http_status_code": status}}
 
 
-def _in_tei(error: HubgateError, status: int) -> tuple[int, str]:
+def _tei_status(error: HubgateError, status: int) -> tuple[int, str]:
     if isinstance(error, EmptyBatch):
         return 400, "Empty"
     if error.cause is Cause.INPUT_TOO_LONG:
@@ -37,7 +37,7 @@ def _in_tei(error: HubgateError, status: int) -> tuple[int, str]:
     if isinstance(error, InvalidRequest):
         return 422, "Validation"
     if status == 429 or (status == 503 and error.retryable):
-        # No 503: huggingface.js repeats it at once and without end.
+        # Not 503: huggingface.js retries that immediately and forever.
         return 429, "Overloaded"
     if status == 503:
         return 424, "Backend"

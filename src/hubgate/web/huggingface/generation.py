@@ -1,4 +1,4 @@
-"""Text generation as text-generation-inference (TGI) serves it: `/generate`, `/generate_stream`, and `POST /` of both."""
+"""text-generation-inference's (TGI's) `/generate`, `/generate_stream` and `POST /`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import Fields, generate, stream
 from hubgate.web.shared.sse import SseEncoder
 
-# Where OpenAI has a name for it, the gate says it by that.
-_NAMES = {"max_new_tokens": "max_tokens", "stop_sequences": "stop", "top_n_tokens": "logprobs"}
+# `Complete` uses OpenAI's name for a parameter where there is one.
+_OPENAI_NAMES = {"max_new_tokens": "max_tokens", "stop_sequences": "stop", "top_n_tokens": "logprobs"}
 GENERATION_FIELDS = frozenset(
     {
         "best_of",
@@ -38,23 +38,20 @@ GENERATION_FIELDS = frozenset(
         "typical_p",
     }
 )
-"""What only a request to generate text holds, at its root or in its parameters."""
+"""Fields that only a request to generate text has, at its root or in `parameters`."""
 _KNOWN = ("inputs", "parameters", "stream", "options", "model")
 
 
 async def handle_generation(
     exchange: Exchange, fields: Fields, *, streamed: bool | None = None, listed: bool = False
 ) -> None:
-    """Go on with a text.
+    """Generate text.
 
     Args:
         exchange: the request.
         fields: its body.
-        streamed: whether the text is told while it is made; `None` where the body says so.
-        listed: whether the answer stands in a list, as at `POST /`.
-
-    Raises:
-        HubgateError: it cannot be answered.
+        streamed: whether to stream; `None` to follow `stream` in the body.
+        listed: whether the reply is wrapped in a list, as at `POST /`.
     """
     exchange.context.render_error = render_tgi
     prompt, wants_stream = _prompt(fields), fields.flag("stream")
@@ -63,7 +60,7 @@ async def handle_generation(
     full_text, details = parameters.flag("return_full_text"), parameters.flag("details")
     call = Complete(
         prompt=prompt,
-        fields={_NAMES.get(name, name): value for name, value in parameters.left.items()},
+        fields={_OPENAI_NAMES.get(name, name): value for name, value in parameters.left.items()},
         full_text=full_text,
         context=exchange.context.call_context(),
     )
@@ -81,8 +78,8 @@ def _prompt(fields: Fields) -> str:
     inputs: Any = fields.take("inputs")
     if not isinstance(inputs, str) or not inputs:
         raise InvalidRequest(
-            "[inputs] must be a string that is not empty.",
-            remedy="Send several texts in several requests; for a conversation send [messages].",
+            "[inputs] must be a non-empty string.",
+            remedy="Send one text per request; for a conversation send [messages].",
         )
     return inputs
 
@@ -91,6 +88,6 @@ def _refuse_unknown(fields: Fields) -> None:
     if unknown := sorted(fields.left.keys() - set(_KNOWN)):
         named = ", ".join(f"[{name[:100]}]" for name in unknown[:20])
         raise InvalidRequest(
-            f"The body holds what is not known here: {named}.",
-            remedy="Parameters stand in [parameters].",
+            f"Unknown fields in the body: {named}.",
+            remedy="Put parameters into [parameters].",
         )

@@ -1,7 +1,6 @@
-"""What the servers tell of themselves at `/info`, told of an endpoint.
+"""`/info` as text-embeddings-inference (TEI) or text-generation-inference (TGI) returns it, for an endpoint.
 
-Text-embeddings-inference's (TEI's) of models that embed or rank, text-generation-inference's (TGI's) of those that write.
-Dify's TEI plugin, and a gate before this one, read it.
+Among its clients are Dify's TEI plugin, and another hubgate in front of this one.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ from hubgate import __version__
 from hubgate.core.chunking import icu_version
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Task
 
-# What clients cut their batches by, and so how long one request takes: TEI's default, which fits their timeouts. The
-# gate itself takes more (`embedding.MAX_TEXTS`).
+# TEI's default. Clients size their batches by it, so that a request fits their timeouts; hubgate accepts `MAX_TEXTS`.
 CLIENT_BATCH = 32
 _CONCURRENT_REQUESTS = 512
 _BATCH_TOKENS = 16384
@@ -25,26 +23,24 @@ _DTYPE = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
 def info_of(endpoint: Endpoint, *, full: bool) -> dict[str, Any]:
-    """TEI's `Info` or TGI's, with hubgate's own facts under `hubgate`; a limit that is not known is left out.
+    """TEI's or TGI's `Info`, with hubgate's own facts under `hubgate`. Unknown limits are left out.
 
-    Args:
-        endpoint: any.
-        full: whether it is for an admin, who may see what runs the model and what is wrong with it.
+    `full` adds what only an admin may see: the engine and the warnings.
     """
     facts = endpoint.facts
-    about = {
+    info = {
         "model_id": endpoint.public_model or endpoint.name,
         "model_sha": facts.revision,
         "model_dtype": _DTYPE.get(facts.precision or "", facts.precision or "unknown"),
         "served_model_name": endpoint.name,
-        **(_of_writer(endpoint) if endpoint.task in GENERATION_TASKS else _of_reader(endpoint)),
+        **(_generation_info(endpoint) if endpoint.task in GENERATION_TASKS else _text_info(endpoint)),
         "max_concurrent_requests": _CONCURRENT_REQUESTS,
         "version": __version__,
         "sha": None,
         "docker_label": None,
-        "hubgate": _of_gate(endpoint) | (_of_server(endpoint) if full else {}),
+        "hubgate": _hubgate_info(endpoint) | (_engine_info(endpoint) if full else {}),
     }
-    return {name: value for name, value in about.items() if value is not _UNKNOWN}
+    return {name: value for name, value in info.items() if value is not _UNKNOWN}
 
 
 _UNKNOWN = object()
@@ -54,9 +50,9 @@ def _limit(endpoint: Endpoint) -> Any:
     return endpoint.max_input_tokens or endpoint.facts.max_input_tokens or _UNKNOWN
 
 
-def _of_reader(endpoint: Endpoint) -> dict[str, Any]:
+def _text_info(endpoint: Endpoint) -> dict[str, Any]:
     return {
-        "model_type": _kind(endpoint),
+        "model_type": _model_type(endpoint),
         "max_input_length": _limit(endpoint),
         "max_batch_tokens": _BATCH_TOKENS,
         "max_batch_requests": None,
@@ -66,7 +62,7 @@ def _of_reader(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _of_writer(endpoint: Endpoint) -> dict[str, Any]:
+def _generation_info(endpoint: Endpoint) -> dict[str, Any]:
     return {
         "model_pipeline_tag": "text-generation",
         "router": "text-generation-router",
@@ -79,14 +75,14 @@ def _of_writer(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _kind(endpoint: Endpoint) -> dict[str, Any]:
+def _model_type(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.task is Task.RERANK:
         return {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}}
     pooling = "splade" if endpoint.task is Task.SPARSE_EMBEDDING else endpoint.facts.pooling
     return {"embedding": {"pooling": pooling or "unknown"}}
 
 
-def _of_gate(endpoint: Endpoint) -> dict[str, Any]:
+def _hubgate_info(endpoint: Endpoint) -> dict[str, Any]:
     facts = endpoint.facts
     return {
         "version": __version__,
@@ -98,6 +94,6 @@ def _of_gate(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _of_server(endpoint: Endpoint) -> dict[str, Any]:
+def _engine_info(endpoint: Endpoint) -> dict[str, Any]:
     facts = endpoint.facts
     return {"engine": facts.engine, "engine_version": facts.engine_version, "warnings": facts.warnings}

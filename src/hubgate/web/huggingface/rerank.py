@@ -1,4 +1,4 @@
-"""Ranks, classes of pairs and weights of words, as text-embeddings-inference (TEI) and Hugging Face's toolkit serve them."""
+"""Reranking, classification of pairs and sparse embeddings, as TEI and Hugging Face's toolkit serve them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from hubgate.web.shared.exchange import Exchange, all_or_none
 from hubgate.web.shared.rerank import rerank, top_ranked
 
 LABEL = "LABEL_0"
-"""What transformers calls the only class of a reranker."""
+"""The name in transformers of a reranker's only class."""
 
 
-class _Pairs(msgspec.Struct, forbid_unknown_fields=True):
+class _QueryAndTexts(msgspec.Struct, forbid_unknown_fields=True):
     query: str
     texts: list[Any]
 
 
-class _RankForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """TEI's body, or the toolkit's, which has both in `inputs`; Elasticsearch's service sends `top_n` too."""
+class _RerankForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """TEI's body, or the toolkit's, which has both in `inputs`. Elasticsearch also sends `top_n`."""
 
     query: str | None = None
     texts: list[Any] | None = None
-    inputs: _Pairs | None = None
+    inputs: _QueryAndTexts | None = None
     raw_scores: bool | None = None
     return_text: bool | None = None
     top_n: int | None = None
@@ -57,25 +57,19 @@ class _SparseForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     model: Any = None
 
 
-_RANK = msgspec.json.Decoder(_RankForm)
+_RANK = msgspec.json.Decoder(_RerankForm)
 _PREDICT = msgspec.json.Decoder(_PredictForm)
 _SPARSE = msgspec.json.Decoder(_SparseForm)
 _WEIGHTS = msgspec.json.Decoder(dict[str, float])
 
 
 async def handle_ranks(exchange: Exchange, body: bytes) -> None:
-    """`[{"index", "score", "text"?}, …]`, the highest score first.
-
-    Raises:
-        HubgateError: it cannot be answered.
-    """
+    """`[{"index", "score", "text"?}, …]`, highest score first."""
     form = decode(body, _RANK)
-    query, given = (form.inputs.query, form.inputs.texts) if form.inputs else (form.query, form.texts)
-    if query is None or given is None:
-        raise InvalidRequest(
-            "[query] and [texts] must both be there.", remedy="Send a text, and a list of texts."
-        )
-    texts = parse_texts(given, "texts")
+    query, documents = (form.inputs.query, form.inputs.texts) if form.inputs else (form.query, form.texts)
+    if query is None or documents is None:
+        raise InvalidRequest("[query] and [texts] are required.", remedy="Send a text and a list of texts.")
+    texts = parse_texts(documents, "texts")
     scores = await rerank(exchange, _call(exchange, form, query, texts), form.top_n)
     ranks = [
         {"index": index, "score": score, **({"text": texts[index]} if form.return_text else {})}
@@ -85,11 +79,7 @@ async def handle_ranks(exchange: Exchange, body: bytes) -> None:
 
 
 async def handle_predict(exchange: Exchange, body: bytes) -> None:
-    """The score of each pair, as that of a class: `[{"score", "label"}]`, in a list where a list of pairs is sent.
-
-    Raises:
-        HubgateError: it cannot be answered.
-    """
+    """The score of a pair as that of a class, `[{"score", "label"}]`; for a list of pairs a list of these."""
     form = decode(body, _PREDICT)
     pairs, single = _pairs(form.inputs)
     for texts in pairs if single else zip(*pairs, strict=True):
@@ -98,43 +88,35 @@ async def handle_predict(exchange: Exchange, body: bytes) -> None:
     for place, (query, _) in enumerate(pairs):
         places.setdefault(query, []).append(place)
 
-    async def scored(query: str, of: Sequence[int]) -> Scores:
+    async def score_query(query: str, of: Sequence[int]) -> Scores:
         return await rerank(exchange, _call(exchange, form, query, [pairs[place][1] for place in of]))
 
-    groups = await all_or_none(scored(query, of) for query, of in places.items())
-    told: list[list[dict[str, Any]]] = [[] for _ in pairs]
+    groups = await all_or_none(score_query(query, of) for query, of in places.items())
+    reply: list[list[dict[str, Any]]] = [[] for _ in pairs]
     for of, scores in zip(places.values(), groups, strict=True):
         for place, score in zip(of, scores.items, strict=True):
-            told[place] = [{"score": score, "label": LABEL}]
-    await exchange.respond(msgspec.json.encode(told[0] if single else told))
+            reply[place] = [{"score": score, "label": LABEL}]
+    await exchange.respond(msgspec.json.encode(reply[0] if single else reply))
 
 
 async def handle_sparse(exchange: Exchange, body: bytes) -> None:
-    """`[{"word": weight, …}, …]`, as `POST /` of a sparse model and Elasticsearch's service have it.
-
-    Raises:
-        HubgateError: it cannot be answered.
-    """
+    """`[{"token": weight, …}, …]`: the format of `POST /` of a sparse model, which Elasticsearch reads."""
     items = (await _sparse(exchange, body)).items
     await exchange.respond(b"[%b]" % await off_loop(total(items), b",".join, items))
 
 
 async def handle_sparse_as_tei(exchange: Exchange, body: bytes) -> None:
-    """`[[{"index", "value"}, …], …]`; in place of a number, `index` is the word itself where the server tells words.
-
-    Raises:
-        HubgateError: it cannot be answered.
-    """
+    """`[[{"index", "value"}, …], …]`; `index` is a token's text if the server returns texts instead of ids."""
     vectors = await _sparse(exchange, body)
     await exchange.respond(await off_loop(total(vectors.items), _as_tei, vectors))
 
 
 def _as_tei(vectors: SparseVectors) -> bytes:
-    told = [
+    rows = [
         [{"index": _index(word), "value": weight} for word, weight in _WEIGHTS.decode(item).items()]
         for item in vectors.items
     ]
-    return msgspec.json.encode(told)
+    return msgspec.json.encode(rows)
 
 
 async def _sparse(exchange: Exchange, body: bytes) -> SparseVectors:
@@ -142,11 +124,11 @@ async def _sparse(exchange: Exchange, body: bytes) -> SparseVectors:
     texts = parse_texts(form.inputs, "inputs")
     call = SparseEmbed(texts=texts, truncate=form.truncate, context=exchange.context.call_context())
     vectors = await exchange.gateway.inference.embed_sparse(exchange.endpoint.name, call)
-    exchange.note(texts=len(texts), tokens=vectors.tokens, waited=vectors.waited)
+    exchange.record(texts=len(texts), tokens=vectors.tokens, waited=vectors.waited)
     return vectors
 
 
-def _call(exchange: Exchange, form: _RankForm | _PredictForm, query: str, texts: Sequence[str]) -> Rerank:
+def _call(exchange: Exchange, form: _RerankForm | _PredictForm, query: str, texts: Sequence[str]) -> Rerank:
     return Rerank(
         query=query,
         texts=texts,
@@ -161,7 +143,7 @@ def _index(word: str) -> int | str:
 
 
 def _pairs(inputs: str | list[Any]) -> tuple[list[tuple[str, str]], bool]:
-    """The pairs of a request, and whether it is a single one."""
+    """The pairs, and whether the request is a single pair."""
     single = isinstance(inputs, list) and len(inputs) == 2 and all(isinstance(part, str) for part in inputs)
     try:
         pairs = msgspec.convert([inputs] if single else inputs, list[tuple[str, str]])
@@ -169,7 +151,7 @@ def _pairs(inputs: str | list[Any]) -> tuple[list[tuple[str, str]], bool]:
         pairs = []
     if not pairs:
         raise InvalidRequest(
-            "[inputs] must be a pair of texts, or a list of pairs: this endpoint's model scores pairs.",
+            "[inputs] must be a pair of texts or a list of pairs: this endpoint's model scores pairs.",
             remedy='Send ["query", "text"].',
         )
     return pairs, single

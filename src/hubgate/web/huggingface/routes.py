@@ -1,11 +1,11 @@
-"""The Hugging Face face: text-embeddings-inference's (TEI's) and text-generation-inference's (TGI's) APIs.
+"""The Hugging Face face: the APIs of text-embeddings-inference (TEI) and text-generation-inference (TGI).
 
-CONTRACT.md has its contract and its oddities.
+See CONTRACT.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 from starlette.requests import Request
@@ -30,9 +30,11 @@ from hubgate.web.huggingface.rerank import (
     handle_sparse,
     handle_sparse_as_tei,
 )
-from hubgate.web.openai import routes as openai
+from hubgate.web.openai.embeddings import EMBEDDINGS, handle_embeddings
 from hubgate.web.openai.generation import handle_chat, handle_completions
-from hubgate.web.openai.models import model_object, named
+from hubgate.web.openai.models import model_name, model_object
+from hubgate.web.openai.routes import FACE as OPENAI
+from hubgate.web.openai.routes import WITH_DETAIL
 from hubgate.web.shared.embeddings import Inputs, parse_texts, resolve_endpoint
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import Fields
@@ -45,122 +47,104 @@ class _TokenizeForm(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _TOKEN_BYTES = 64
-"""About how long a token is in the answer."""
-_PIECE_TOKENS = 10_000
-_MOST_TOKENIZED = 262_144
-"""Characters of one request; their tokens are some megabytes of JSON."""
+"""Estimated size of a token in the response."""
+_MAX_TOKENS_PER_ENCODE = 10_000
+_MAX_TOKENIZE_CHARS = 262_144
+"""Per request; the tokens are some megabytes of JSON."""
 _TOKENIZE = msgspec.json.Decoder(_TokenizeForm)
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class HuggingFace:
-    """`/hf/{endpoint}` as a base URL, and its bare routes for the key's default endpoint.
-
-    In every handler `name` is the endpoint's, or `None` on a bare route.
-    """
+    """`name` is the endpoint's, or `None` for the key's default endpoint, on a route without `/hf/{name}`."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     async def infer(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
-        """`POST /hf/{endpoint}`: what the endpoint's task and the body say."""
+        """`POST /hf/{name}`: the endpoint's task decides, and the body within a task."""
         exchange, body = await self._begin(scope, receive, send, name)
         task = exchange.endpoint.task
         try:
-            if task is Task.TEXT_EMBEDDING:
-                await handle_embed(exchange, scope, body)
-            elif task is Task.RERANK:
-                await handle_ranks(exchange, body)
-            elif task is Task.SPARSE_EMBEDDING:
-                await handle_sparse(exchange, body)
-            else:
-                await _write(exchange, scope, body)
+            await _ROOT_HANDLERS[task](exchange, scope, body)
         except InvalidRequest:
-            asked = _task_meant(body)
-            if asked is None or asked is task or {asked, task} <= GENERATION_TASKS:
+            requested = _task_of_body(body)
+            if requested is None or requested is task or {requested, task} <= GENERATION_TASKS:
                 raise
-            raise WrongTask(exchange.endpoint.name, requested=asked, actual=task) from None
+            raise WrongTask(exchange.endpoint.name, requested=requested, actual=task) from None
 
     async def embed(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
-        """`POST …/embed` and `…/similarity`: always a list, also for one string."""
+        """`POST …/embed` and `…/similarity`."""
         exchange, body = await self._begin(scope, receive, send, name)
         await handle_embed(exchange, scope, body)
 
     async def embeddings(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
-        """`POST …/v1/embeddings`: OpenAI's, whatever `model` says."""
-        name = _named(scope, name)
-        form = decode(await read_body(receive), openai.EMBEDDINGS)
-        await openai.handle_embeddings(self._gateway, scope, send, name, form)
+        """`POST …/v1/embeddings`: OpenAI's. `model` is ignored, here and below."""
+        name = _endpoint_name(scope, name)
+        form = decode(await read_body(receive), EMBEDDINGS)
+        await handle_embeddings(self._gateway, scope, send, name, form)
 
     async def embed_sparse(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
-        """`POST …/embed_sparse`: the weights of words."""
         await handle_sparse_as_tei(*await self._begin(scope, receive, send, name))
 
     async def rerank(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
-        """`POST …/rerank`: TEI's, told by its `texts`; else Cohere's and Jina's."""
+        """`POST …/rerank`: TEI's if the body has its fields, else Cohere's and Jina's."""
         body = await read_body(receive)
         fields = decode(body, _FIELDS)
         if "texts" in fields or "inputs" in fields:
-            context_of(scope).set_face(FACE)  # the path of the bare route is OpenAI's
+            context_of(scope).set_face(FACE)  # /rerank belongs to the OpenAI face
             await handle_ranks(self._exchange(scope, send, name), body)
             return
-        context_of(scope).set_face(openai.WITH_DETAIL)
+        context_of(scope).set_face(WITH_DETAIL)
         if name is None:
-            name = named(scope, Fields(body).take("model", str))
+            name = model_name(scope, Fields(body).take("model", str))
         await handle_rerank(self._exchange(scope, send, name), body)
 
     async def rerank_as_openai(
         self, scope: Scope, receive: Receive, send: Send, name: str | None = None
     ) -> None:
-        """`POST …/v1/rerank` and `…/v2/rerank`: Cohere's and Jina's, whatever `model` says."""
+        """`POST …/v1/rerank` and `…/v2/rerank`: Cohere's and Jina's."""
         await handle_rerank(*await self._begin(scope, receive, send, name))
 
     async def predict(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
-        """`POST …/predict`: the scores of pairs."""
         await handle_predict(*await self._begin(scope, receive, send, name))
 
     async def generate(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
-        """`POST …/generate`: all of a text at once."""
         exchange, body = await self._begin(scope, receive, send, name)
         await handle_generation(exchange, Fields(body), streamed=False)
 
     async def generate_stream(
         self, scope: Scope, receive: Receive, send: Send, name: str | None = None
     ) -> None:
-        """`POST …/generate_stream`: a text while it is made."""
         exchange, body = await self._begin(scope, receive, send, name)
         await handle_generation(exchange, Fields(body), streamed=True)
 
     async def chat(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
-        """`POST …/v1/chat/completions`: OpenAI's, whatever `model` says."""
         exchange, body = await self._begin(scope, receive, send, name)
         await _chat(exchange, scope, Fields(body))
 
     async def completions(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
-        """`POST …/v1/completions`: OpenAI's, whatever `model` says."""
         exchange, body = await self._begin(scope, receive, send, name)
         await handle_completions(exchange, Fields(body))
 
     async def tokenize(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
-        """`POST …/tokenize`: the tokens of each text."""
         exchange, body = await self._begin(scope, receive, send, name)
         form = decode(body, _TOKENIZE)
         texts = parse_texts(form.inputs, "inputs")
-        if sum(map(len, texts)) > _MOST_TOKENIZED:
+        if sum(map(len, texts)) > _MAX_TOKENIZE_CHARS:
             raise InvalidRequest(
-                f"[inputs] has more than {_MOST_TOKENIZED:,} characters.",
+                f"[inputs] has more than {_MAX_TOKENIZE_CHARS:,} characters.",
                 remedy="Tokenize the texts in several requests.",
                 cause=Cause.INPUT_TOO_LONG,
             )
         call_context = exchange.context.call_context()
         call = Tokenize(texts=texts, add_special_tokens=form.add_special_tokens, context=call_context)
         result = await self._gateway.inference.infer(exchange.endpoint.name, call)
-        assert isinstance(result, Tokens)  # noqa: S101 - a Tokenize is answered with Tokens
+        assert isinstance(result, Tokens)  # noqa: S101 - Tokenize returns Tokens
         size = sum(map(len, result.items)) * _TOKEN_BYTES
-        await exchange.respond(await off_loop(size, _tokens_body, result))
+        await exchange.respond(await off_loop(size, _render_tokens, result))
 
     async def info(self, request: Request) -> Response:
-        """`GET …/info`."""
         return _json(info_of(self._endpoint(request), full=context_of(request.scope).is_admin))
 
     async def models(self, request: Request) -> Response:
@@ -168,32 +152,31 @@ class HuggingFace:
         return _json({"object": "list", "data": [model_object(self._endpoint(request))]})
 
     async def health(self, request: Request) -> Response:
-        """`GET …/health`, and of `/hf/{endpoint}` itself: 200 without a body, or 503."""
+        """`GET …/health` and `GET /hf/{name}`."""
         reason = self._gateway.startup.unready().get(self._endpoint(request).name)
         return _json({"error": reason, "error_type": "Unhealthy"}, 503) if reason else Response()
 
     async def _begin(
         self, scope: Scope, receive: Receive, send: Send, name: str | None
     ) -> tuple[Exchange, bytes]:
-        """The endpoint that is asked, and what it is asked."""
         return self._exchange(scope, send, name), await read_body(receive)
 
     def _exchange(self, scope: Scope, send: Send, name: str | None) -> Exchange:
         context = context_of(scope)
-        if context.face.name != openai.FACE.name:
-            context.set_face(FACE)  # the path of `POST /` does not tell
-        endpoint, kind = resolve_endpoint(self._gateway, context, _named(scope, name))
+        if context.face.name != OPENAI.name:
+            context.set_face(FACE)  # the path of `POST /` belongs to no face
+        endpoint, kind = resolve_endpoint(self._gateway, context, _endpoint_name(scope, name))
         if endpoint.task in GENERATION_TASKS and context.face is FACE:
             context.render_error = render_tgi
         return Exchange(self._gateway, endpoint, context, send, kind)
 
     def _endpoint(self, request: Request) -> Endpoint:
-        name = _named(request.scope, request.path_params.get("name"))
+        name = _endpoint_name(request.scope, request.path_params.get("name"))
         endpoint, _ = resolve_endpoint(self._gateway, context_of(request.scope), name)
         return endpoint
 
 
-async def _write(exchange: Exchange, scope: Scope, body: bytes) -> None:
+async def _generate(exchange: Exchange, scope: Scope, body: bytes) -> None:
     fields = Fields(body)
     if "messages" in fields:
         await _chat(exchange, scope, fields)
@@ -201,30 +184,50 @@ async def _write(exchange: Exchange, scope: Scope, body: bytes) -> None:
         await handle_generation(exchange, fields, listed=True)
 
 
-def _tokens_body(tokens: Tokens) -> bytes:
-    """Encoded piece by piece: one call for all would hold up the event loop even from another thread."""
+async def _rank(exchange: Exchange, _: Scope, body: bytes) -> None:
+    await handle_ranks(exchange, body)
+
+
+async def _embed_sparse(exchange: Exchange, _: Scope, body: bytes) -> None:
+    await handle_sparse(exchange, body)
+
+
+_ROOT_HANDLERS: dict[Task, Callable[[Exchange, Scope, bytes], Awaitable[None]]] = {
+    Task.TEXT_EMBEDDING: handle_embed,
+    Task.RERANK: _rank,
+    Task.SPARSE_EMBEDDING: _embed_sparse,
+    Task.COMPLETION: _generate,
+    Task.CHAT_COMPLETION: _generate,
+}
+
+
+def _render_tokens(tokens: Tokens) -> bytes:
+    """Encoded in parts: even in another thread, a single call would block the event loop, since it holds the GIL."""
     texts = []
     for items in tokens.items:
-        pieces = (items[start : start + _PIECE_TOKENS] for start in range(0, len(items), _PIECE_TOKENS))
-        texts.append(b",".join(msgspec.json.encode(piece)[1:-1] for piece in pieces))
+        parts = (
+            items[start : start + _MAX_TOKENS_PER_ENCODE]
+            for start in range(0, len(items), _MAX_TOKENS_PER_ENCODE)
+        )
+        texts.append(b",".join(msgspec.json.encode(part)[1:-1] for part in parts))
     return b"[" + b",".join(b"[%b]" % text for text in texts) + b"]"
 
 
 async def _chat(exchange: Exchange, scope: Scope, fields: Fields) -> None:
-    """Errors are TGI's for Hugging Face's own clients, OpenAI's for all others.
+    """Errors are in TGI's format for Hugging Face's own clients, else in OpenAI's.
 
-    Elasticsearch reads TGI's, too, until a stream has begun, and OpenAI's after that.
+    Elasticsearch expects TGI's until a stream has begun, and OpenAI's after that.
     """
     headers = dict(scope["headers"])
     if not is_hugging_face_client(headers):
-        waits = is_elasticsearch(headers) and fields.left.get("stream") == b"true"
-        exchange.context.render_error = render_tgi if waits else render_chat
+        is_elastic_stream = is_elasticsearch(headers) and fields.left.get("stream") == b"true"
+        exchange.context.render_error = render_tgi if is_elastic_stream else render_chat
         exchange.context.render_stream_error = render_chat
     await handle_chat(exchange, fields)
 
 
-def _task_meant(body: bytes) -> Task | None:
-    """The task that a body is made for, where it cannot be mistaken."""
+def _task_of_body(body: bytes) -> Task | None:
+    """The task that a body is for, if that is unambiguous."""
     try:
         fields = decode(body, _FIELDS)
     except InvalidRequest:
@@ -237,18 +240,18 @@ def _task_meant(body: bytes) -> Task | None:
     if b'"source_sentence"' in inputs:
         return Task.TEXT_EMBEDDING
     parameters = bytes(fields.get("parameters", b""))
-    given = decode(parameters, _FIELDS).keys() if parameters.startswith(b"{") else set()
-    return Task.COMPLETION if GENERATION_FIELDS & (fields.keys() | given) else None
+    names = decode(parameters, _FIELDS).keys() if parameters.startswith(b"{") else set()
+    return Task.COMPLETION if GENERATION_FIELDS & (fields.keys() | names) else None
 
 
-def _named(scope: Scope, name: str | None) -> str:
-    """The endpoint in the path, or the key's default."""
+def _endpoint_name(scope: Scope, name: str | None) -> str:
+    """The endpoint in the path, or the key's default endpoint."""
     key = context_of(scope).key
     name = name or (key.default_endpoint if key else None)
     if name is None:
         raise InvalidRequest(
-            "This path belongs to the key's default endpoint, and the key has none.",
-            remedy="Use /hf/{endpoint} as the base URL, or a key that was created with a default endpoint.",
+            "This path calls the key's default endpoint, but the key has none.",
+            remedy="Use /hf/{endpoint} as the base URL, or a key with a default endpoint.",
         )
     return name
 
@@ -258,7 +261,7 @@ def _json(value: object, status: int = 200) -> Response:
 
 
 def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
-    return segments[0] in _OWN
+    return segments[0] in _FIRST_SEGMENTS
 
 
 def _routes(services: Services) -> Sequence[BaseRoute | InferenceRoute]:
@@ -296,7 +299,7 @@ def _routes(services: Services) -> Sequence[BaseRoute | InferenceRoute]:
     ]
 
 
-_OWN = frozenset(
+_FIRST_SEGMENTS = frozenset(
     {
         "embed",
         "embed_sparse",

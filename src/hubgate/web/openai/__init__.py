@@ -1,1 +1,1 @@
-"""The OpenAI face: /v1. CONTRACT.md says what it promises."""
+"""The OpenAI face: /v1. CONTRACT.md describes what it guarantees."""

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's API renders them."""
+"""Errors in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def render(error: HubgateError, status: int) -> tuple[int, dict[str, Any]]:
 
 
 def render_with_detail(error: HubgateError, status: int) -> tuple[int, object]:
-    """The same, with the message where the plugins of Jina and Xinference read it."""
+    """The same, with the message also where plugins for Jina and Xinference read it."""
     status, body = render(error, status)
     return status, {**body, "detail": str(error)}

@@ -27,63 +27,53 @@ class _StreamOptions(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """How the answer is to come."""
-
+class _Delivery:
     streamed: bool
     with_usage: bool
 
 
 async def handle_chat(exchange: Exchange, fields: Fields) -> None:
-    """Answer `POST …/chat/completions`.
-
-    Raises:
-        HubgateError: it cannot be answered.
-    """
-    wanted = _wanted(fields)
+    """`POST …/chat/completions`."""
+    delivery = _delivery(fields)
     if not fields.left.get("messages", b"").startswith(b"["):
         raise InvalidRequest(
             "[messages] must be a list of messages.",
             remedy='Send for example [{"role": "user", "content": "Hello"}].',
         )
     call = Chat(fields=fields.left, context=exchange.context.call_context())
-    if wanted.streamed:
-        await _stream(exchange, call, wanted)
+    if delivery.streamed:
+        await _stream(exchange, call, delivery)
     else:
         await exchange.respond((await generate(exchange, call)).body)
 
 
 async def handle_completions(exchange: Exchange, fields: Fields) -> None:
-    """Answer `POST …/completions`; several prompts are several calls.
-
-    Raises:
-        HubgateError: it cannot be answered.
-    """
-    wanted, prompts, echo = _wanted(fields), _prompts(fields.take("prompt")), fields.flag("echo")
+    """`POST …/completions`. Each prompt is a call of its own."""
+    delivery, prompts, echo = _delivery(fields), _prompts(fields.take("prompt")), fields.flag("echo")
     call_context = exchange.context.call_context()
     calls = [
         Complete(prompt=prompt, fields=fields.left, full_text=echo, context=call_context)
         for prompt in prompts
     ]
-    if not wanted.streamed:
+    if not delivery.streamed:
         bodies = await _write_all(exchange, calls)
         await exchange.respond(await off_loop(total(bodies), merge_completions, bodies))
     elif len(calls) > 1:
         raise InvalidRequest(
-            f"[prompt] has {len(calls)} texts, and only one can be streamed at a time.",
-            remedy="Send them in several requests, or without [stream].",
+            f"[prompt] has {len(calls)} texts, but a stream can have only one.",
+            remedy="Send each in its own request, or omit [stream].",
         )
     else:
-        await _stream(exchange, calls[0], wanted)
+        await _stream(exchange, calls[0], delivery)
 
 
-async def _stream(exchange: Exchange, call: GenerationCall, wanted: _Wanted) -> None:
+async def _stream(exchange: Exchange, call: GenerationCall, delivery: _Delivery) -> None:
     events = await stream(exchange, call)
     before = call.prompt if isinstance(call, Complete) and call.full_text else ""
     speller = openai_transcoder(
         events.wire_format,
         label_of(exchange),
-        with_usage=wanted.with_usage,
+        with_usage=delivery.with_usage,
         with_logprobs=_with_logprobs(call),
         before=before,
     )
@@ -93,7 +83,6 @@ async def _stream(exchange: Exchange, call: GenerationCall, wanted: _Wanted) -> 
 
 
 async def _write_all(exchange: Exchange, calls: Sequence[Complete]) -> list[bytes]:
-    """All of them at once; where one fails, the others are given up."""
     label = label_of(exchange)
 
     async def one(call: Complete) -> bytes:
@@ -114,22 +103,22 @@ def _as_openai(call: Complete, generated: Generated, label: Label) -> bytes:
 
 
 def _estimated(call: Complete, generated: Generated) -> Usage | None:
-    """The usage, where a server that does not speak OpenAI's dialect counts nothing: langchain fails without one."""
+    """An estimate for servers of TGI's API that report no usage: langchain requires one."""
     if generated.tokens is not None or generated.wire_format is WireFormat.OPENAI:
         return None
-    prompt, written = estimate_tokens((call.prompt,)), estimate_tokens((text_of(generated),))
-    written -= prompt if call.full_text else 0
-    return Usage(prompt, written, prompt + written, estimated=True)
+    prompt, completion = estimate_tokens((call.prompt,)), estimate_tokens((text_of(generated),))
+    completion -= prompt if call.full_text else 0
+    return Usage(prompt, completion, prompt + completion, estimated=True)
 
 
 def _with_logprobs(call: GenerationCall) -> bool:
     return call.fields.get("logprobs", b"null") != b"null"
 
 
-def _wanted(fields: Fields) -> _Wanted:
+def _delivery(fields: Fields) -> _Delivery:
     fields.take("model")
     options = fields.take("stream_options", _StreamOptions)
-    return _Wanted(fields.flag("stream"), bool(options and options.include_usage))
+    return _Delivery(fields.flag("stream"), bool(options and options.include_usage))
 
 
 def _prompts(given: Any) -> Sequence[str]:

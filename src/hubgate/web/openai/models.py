@@ -1,4 +1,4 @@
-"""Endpoints as OpenAI's models: how they are named, and how they are listed."""
+"""Endpoints as OpenAI's models."""
 
 from __future__ import annotations
 
@@ -10,35 +10,31 @@ from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import Scope
 from hubgate.web.http.request_context import context_of
 
-# What clients of Hugging Face's send where they have been told a URL and no name.
-_MEANS_ANY = re.compile(r"(dummy|tgi)\Z|https?://")
+# What Hugging Face's clients send when they are configured with a URL and no model.
+_PLACEHOLDER = re.compile(r"(dummy|tgi)\Z|https?://")
 _OUTPUT = {Task.TEXT_EMBEDDING: "embeddings", Task.SPARSE_EMBEDDING: "embeddings", Task.RERANK: "scores"}
 
 
-def named(scope: Scope, model: str | None) -> str:
-    """The endpoint that a body names; the key's default one, where the body only says that some model is meant.
-
-    Raises:
-        InvalidRequest: it names none.
-    """
+def model_name(scope: Scope, model: str | None) -> str:
+    """The endpoint that a body names, or the key's default endpoint for a placeholder."""
     key = context_of(scope).key
     default = key.default_endpoint if key else None
-    if default and (not model or _MEANS_ANY.match(model)):
+    if default and (not model or _PLACEHOLDER.match(model)):
         return default
     if not model:
         raise InvalidRequest(
-            "[model] is missing: it names the endpoint.", remedy="GET /v1/models lists the names."
+            "[model] is required: the name of an endpoint.", remedy="GET /v1/models lists the names."
         )
     return model
 
 
 def model_object(endpoint: Endpoint) -> dict[str, Any]:
-    """OpenAI's fields, those that Open WebUI and chat-ui read besides, and hubgate's own."""
+    """OpenAI's fields, those that Open WebUI and chat-ui also read, and hubgate's own."""
     limit = endpoint.max_input_tokens or endpoint.facts.max_input_tokens
     return {
         "id": endpoint.name,
         "object": "model",
-        "created": 0,  # the gate does not keep when; OpenAI's clients want a number
+        "created": 0,  # not known; OpenAI's clients require a number
         "owned_by": "hubgate",
         "name": endpoint.name,
         "context_length": limit,

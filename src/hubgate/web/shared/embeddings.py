@@ -1,4 +1,4 @@
-"""What the faces share: the texts they are given, and what they tell of the vectors."""
+"""What faces share about embeddings: reading texts, calling the endpoint, and reporting usage."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ from hubgate.web.http.errors import EmptyBatch
 from hubgate.web.http.request_context import RequestContext
 
 MAX_TEXTS = 2048
-"""In one request; OpenAI's own bound."""
+"""Per request: OpenAI's own limit."""
 
 Inputs: TypeAlias = str | list[Any]
-"""As decoded from JSON; `parse_texts` finds what is no text."""
+"""As decoded from JSON; `parse_texts` checks that all are texts."""
 
-# How other APIs that serve asymmetric models call a document and a query.
-_INPUT_TYPE_OF = {"passage": "document", "search_document": "document", "search_query": "query"}
-_JSON_WORD: dict[type, str] = {dict: "an object", list: "an array", bool: "a boolean", type(None): "null"}
-_TOLD_WAIT = 0.001
+# Names in the APIs of other servers.
+_INPUT_TYPE_ALIASES = {"passage": "document", "search_document": "document", "search_query": "query"}
+_JSON_TYPE_NAMES: dict[type, str] = {
+    dict: "an object",
+    list: "an array",
+    bool: "a boolean",
+    type(None): "null",
+}
+_MIN_REPORTED_WAIT_SECONDS = 0.001
 # Between English prose (4 to 5 bytes a token) and Chinese (3 to 4), as BERT's and XLM-R's tokenizers cut them.
 _BYTES_PER_TOKEN = 4
 
@@ -34,12 +39,12 @@ def parse_texts(inputs: Inputs, field: str) -> Sequence[str]:
     """The texts of a request.
 
     Args:
-        inputs: what stood in the request.
-        field: where it stood, for the error.
+        inputs: the field's value.
+        field: its name, for errors.
 
     Raises:
-        InvalidRequest: one of them is empty, or no text.
-        BodyTooLarge: they are too many.
+        InvalidRequest: an item is empty or not a text.
+        BodyTooLarge: there are too many.
     """
     texts = [inputs] if isinstance(inputs, str) else inputs
     if not texts:
@@ -53,41 +58,36 @@ def parse_texts(inputs: Inputs, field: str) -> Sequence[str]:
         raise _not_a_text(texts, field)
     if "" in texts:
         where = field if isinstance(inputs, str) else f"{field}[{texts.index('')}]"
-        raise InvalidRequest(f"[{where}] is an empty string.", remedy="Leave empty texts out.")
+        raise InvalidRequest(f"[{where}] is an empty string.", remedy="Omit empty texts.")
     return texts
 
 
 def parse_input_type(word: str | None) -> InputType | None:
-    """What the texts are for, in the words that clients use.
-
-    Raises:
-        InvalidRequest: a word that is not known.
-    """
     if word is None:
         return None
     folded = word.lower()
     try:
-        return InputType.parse(_INPUT_TYPE_OF.get(folded, folded))
+        return InputType.parse(_INPUT_TYPE_ALIASES.get(folded, folded))
     except ValueError:
         raise InvalidRequest(
-            f"[input_type] cannot be '{word[:100]}'.",
-            remedy="Use document, query, classification or clustering, or leave it out.",
+            f"[input_type] is not valid: '{word[:100]}'.",
+            remedy="Use document, query, classification or clustering, or omit it.",
         ) from None
 
 
 def resolve_endpoint(
-    gateway: Gateway, context: RequestContext, said: str
+    gateway: Gateway, context: RequestContext, model: str
 ) -> tuple[Endpoint, InputType | None]:
-    """The endpoint that a client names, and what its texts are if it does not say so with each call.
+    """The endpoint that a client names, and the default input type of its texts.
 
-    `e5:query` and `e5:document` name endpoint e5 too: for clients that can say nothing but a model's name. For those
-    that cannot say even that, a key may have a word of its own.
+    For clients that send only a model name, `e5:query` and `e5:document` select endpoint e5 with an input type; a key
+    can have a default input type as well.
 
     Raises:
         EndpointNotFound: no endpoint has this name.
-        InvalidRequest: the word after the colon is not known.
+        InvalidRequest: the input type after the colon is not valid.
     """
-    name, colon, word = said.partition(":")
+    name, colon, word = model.partition(":")
     endpoint = gateway.registry.find(name)
     context.endpoint = name
     default = context.key.input_type if context.key else None
@@ -97,18 +97,7 @@ def resolve_endpoint(
 async def embed(
     gateway: Gateway, context: RequestContext, name: str, call: Embed, *, counts: bool = False
 ) -> Vectors:
-    """Answer a call, and write on the context what was done.
-
-    Args:
-        gateway: what embeds.
-        context: the request's.
-        name: of the endpoint.
-        call: what is asked.
-        counts: whether the answer is to say of each text how many tokens the model did not read.
-
-    Raises:
-        HubgateError: it cannot be answered.
-    """
+    """Embed texts, and record the usage. With `counts`, the result has `text_unread`."""
     if not context.cached:
         call = replace(call, cached=False)
     vectors = await gateway.inference.embed(name, call)
@@ -124,36 +113,35 @@ async def embed_in_chunks(
     context: RequestContext,
     endpoint: Endpoint,
     call: Embed,
-    given: dict[str, Any],
+    chunking_settings: dict[str, Any],
     *,
     counts: bool = False,
     encoding: Encoding = Encoding.JSON,
 ) -> Chunked:
-    """Answer a call whose texts are to be cut, and write on the context what was done: its texts are the chunks.
+    """Embed the chunks of texts, and record the usage, which counts chunks as texts.
 
     Args:
-        gateway: what embeds.
+        gateway: the gateway.
         context: the request's.
-        endpoint: that is called.
-        call: of the texts as they are.
-        given: the `chunking_settings` of the request; empty for the endpoint's own.
-        counts: as of `embed`.
-        encoding: of the vectors in the answer.
+        endpoint: to call.
+        call: with the texts before chunking.
+        chunking_settings: from the request; empty for the endpoint's own.
+        counts: as in `embed`.
+        encoding: of the resulting vectors.
 
     Raises:
-        InvalidChunking: the settings cannot be used.
-        HubgateError: it cannot be answered.
+        InvalidChunking: the settings are not valid.
     """
-    settings = parse_chunking_settings(given) if given else endpoint.chunking
-    ask = partial(embed, gateway, context, endpoint.name, counts=counts)
+    settings = parse_chunking_settings(chunking_settings) if chunking_settings else endpoint.chunking
+    embed_texts = partial(embed, gateway, context, endpoint.name, counts=counts)
     count = partial(
         gateway.inference.count_tokens, endpoint.name, kind=call.input_type, limit=endpoint.token_limit
     )
-    return await embed_chunks(endpoint, settings, call, ask, count=count, encoding=encoding)
+    return await embed_chunks(endpoint, settings, call, embed_texts, count=count, encoding=encoding)
 
 
 def usage_object(texts: Sequence[str], vectors: Vectors) -> dict[str, int | bool]:
-    """OpenAI's `usage`; `estimated` and `truncated_inputs`, hubgate's own, stand in it only when there is cause."""
+    """OpenAI's `usage`, and hubgate's `estimated` and `truncated_inputs` where they apply."""
     tokens = estimate_tokens(texts) if vectors.tokens is None else vectors.tokens
     usage: dict[str, int | bool] = {"prompt_tokens": tokens, "total_tokens": tokens}
     if not vectors.exact:
@@ -164,17 +152,13 @@ def usage_object(texts: Sequence[str], vectors: Vectors) -> dict[str, int | bool
 
 
 def estimate_tokens(texts: Sequence[str]) -> int:
-    """About how many tokens texts have, where nobody counts them."""
+    """For servers that do not count tokens."""
     size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
     return len(texts) + size // _BYTES_PER_TOKEN
 
 
 def vector_headers(vectors: Vectors) -> list[tuple[bytes, bytes]]:
-    """What no body has a place for, each left out when there is nothing to tell.
-
-    `X-Hubgate-Truncated` is how many texts were cut to the model's limit, `X-Hubgate-Waited` how many seconds the
-    call stood in the gate's queue.
-    """
+    """`X-Hubgate-Truncated` (texts cut to the model's limit) and `X-Hubgate-Waited`, each only where it applies."""
     headers = []
     if vectors.truncated:
         headers.append((b"x-hubgate-truncated", b"%d" % vectors.truncated))
@@ -182,17 +166,17 @@ def vector_headers(vectors: Vectors) -> list[tuple[bytes, bytes]]:
 
 
 def waited_header(seconds: float) -> list[tuple[bytes, bytes]]:
-    """How long the call stood in the gate's queue, if it did."""
-    return [(b"x-hubgate-waited", b"%.3f" % seconds)] if seconds >= _TOLD_WAIT else []
+    """Seconds that the call waited in hubgate's queue."""
+    return [(b"x-hubgate-waited", b"%.3f" % seconds)] if seconds >= _MIN_REPORTED_WAIT_SECONDS else []
 
 
 def _not_a_text(texts: Sequence[object], field: str) -> InvalidRequest:
     first = texts[0][0] if isinstance(texts[0], list) and texts[0] else texts[0]
     if type(first) is int:
         return InvalidRequest(
-            f"[{field}] holds token ids; the gate takes texts, because ids mean something to one tokenizer only.",
+            f"[{field}] has token ids; hubgate accepts only texts, because token ids depend on the tokenizer.",
             remedy="With langchain-openai, set check_embedding_ctx_length=False.",
         )
-    index, culprit = next((i, text) for i, text in enumerate(texts) if not isinstance(text, str))
-    word = _JSON_WORD.get(type(culprit), "a number")
-    return InvalidRequest(f"[{field}[{index}]] must be a string, not {word}.")
+    index, first = next((i, text) for i, text in enumerate(texts) if not isinstance(text, str))
+    type_name = _JSON_TYPE_NAMES.get(type(first), "a number")
+    return InvalidRequest(f"[{field}[{index}]] must be a string, not {type_name}.")

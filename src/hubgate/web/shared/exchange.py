@@ -1,4 +1,4 @@
-"""One request to an endpoint, and its answer, on plain ASGI."""
+"""One request to an endpoint and its response."""
 
 from __future__ import annotations
 
@@ -22,24 +22,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Who is asked, by whom, and where the answer goes."""
-
     gateway: Gateway
     endpoint: Endpoint
     context: RequestContext
     send: Send
-    kind: InputType | None = None
-    """What the texts are for, when the body does not say."""
+    input_type: InputType | None = None
+    """The default, for a body without one."""
 
     @property
     def render_stream_error(self) -> RenderError:
-        """Renders an error in the middle of a stream."""
         return self.context.render_stream_error or self.context.render_error
 
-    def note(
+    def record(
         self, *, texts: int, tokens: int | None, waited: float, prompt_tokens: int | None = None
     ) -> None:
-        """Write on the context what was done; of several calls at once it is the longest wait that counts."""
+        """Add a call to the request's usage. Parallel calls wait together, so only the longest wait counts."""
         context = self.context
         context.texts += texts
         context.tokens += tokens or 0
@@ -48,30 +45,27 @@ class Exchange:
         context.waited = max(context.waited, waited)
 
     async def respond(self, body: bytes) -> None:
-        """Send a whole answer."""
         await respond(self.send, 200, body, headers=waited_header(self.context.waited))
 
     async def send_stream(self, events: ManagedStream, encoder: StreamEncoder) -> None:
-        """Send a stream to its end, and close it."""
         await send_stream(self.send, self.context, events, encoder)
 
 
 async def all_or_none(calls: Iterable[Coroutine[None, None, T]]) -> list[T]:
-    """The answers to all of them, in their order; when one fails, the others are given up and its error is raised.
+    """The results of parallel calls, in their order. If one fails, the others are cancelled and its error is raised.
 
-    A `TaskGroup` would keep the error in a variable that its traceback holds: see `guard._tell`.
+    A `TaskGroup` would keep the error in a variable that its traceback holds: see `guard._send_error`.
     """
     tasks = [asyncio.create_task(call) for call in calls]
     try:
         return await asyncio.gather(*tasks)
     except BaseException:
-        await _give_up(tasks)
+        await _cancel(tasks)
         raise
 
 
-async def _give_up(tasks: list[asyncio.Task[T]]) -> None:
-    """End what goes on, and hold no error any longer."""
+async def _cancel(tasks: list[asyncio.Task[T]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    tasks.clear()
+    tasks.clear()  # releases their errors

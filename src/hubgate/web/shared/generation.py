@@ -1,4 +1,4 @@
-"""What the faces share where a model writes: whom a call goes to, what it may ask, and what is written on the context."""
+"""What faces share about text generation: reading fields, calling the endpoint, and recording usage."""
 
 from __future__ import annotations
 
@@ -21,12 +21,10 @@ _NULL = b"null"
 
 
 class Fields:
-    """The fields of a body, each as raw JSON. What is not taken out goes to the engine as it is.
-
-    A field that is `null` is the same as one that is absent.
+    """The fields of a body as raw JSON. Those that are not taken go to the engine unchanged. `null` means absent.
 
     Raises:
-        InvalidRequest: the body is no JSON object.
+        InvalidRequest: the body is not a JSON object.
     """
 
     def __init__(self, body: bytes | dict[str, msgspec.Raw]) -> None:
@@ -38,10 +36,10 @@ class Fields:
         return name in self.left
 
     def take(self, name: str, kind: Any = Any) -> Any:
-        """A field's value; `None` where it is absent.
+        """A field's value; `None` if it is absent.
 
         Raises:
-            InvalidRequest: it is of another type.
+            InvalidRequest: it is not of this type.
         """
         raw = self.left.pop(name, None)
         if raw is None:
@@ -51,24 +49,18 @@ class Fields:
         except msgspec.ValidationError as error:
             raise InvalidRequest(validation_message(error, kind, field=name)) from None
         except UnicodeDecodeError:
-            raise InvalidRequest(f"[{name}] cannot be used: it is no UTF-8.") from None
+            raise InvalidRequest(f"[{name}] is not valid UTF-8.") from None
         except (msgspec.DecodeError, RecursionError) as error:
-            raise InvalidRequest(f"[{name}] cannot be used: {error}.") from None
+            raise InvalidRequest(f"[{name}] is not valid JSON: {error}.") from None
 
     def flag(self, name: str) -> bool:
-        """A field that is true or false; false where it is absent."""
         return bool(self.take(name, bool))
 
 
 async def generate(exchange: Exchange, call: GenerationCall) -> Generated:
-    """Answer a call with all of the text.
-
-    Raises:
-        HubgateError: it cannot be answered.
-    """
     check_supported(exchange.endpoint, call)
     generated = await exchange.gateway.inference.generate(exchange.endpoint.name, call)
-    exchange.note(
+    exchange.record(
         texts=1,
         tokens=generated.tokens,
         waited=generated.waited,
@@ -78,27 +70,23 @@ async def generate(exchange: Exchange, call: GenerationCall) -> Generated:
 
 
 async def stream(exchange: Exchange, call: GenerationCall) -> ManagedStream:
-    """Answer a call while the text is being made; who asked closes what is returned.
-
-    Raises:
-        HubgateError: it cannot be answered.
-    """
+    """Open a stream; the caller closes it. `send_stream` records its tokens."""
     check_supported(exchange.endpoint, call)
     events = await exchange.gateway.inference.stream(exchange.endpoint.name, call)
-    exchange.note(texts=1, tokens=None, waited=events.waited)
+    exchange.record(texts=1, tokens=None, waited=events.waited)
     return events
 
 
 def label_of(exchange: Exchange) -> Label:
-    """What an answer that is spelled here says of itself."""
+    """For replies that hubgate renders in OpenAI's format."""
     return Label(f"cmpl-{exchange.context.request_id}", exchange.endpoint.name, int(time.time()))
 
 
 def check_supported(endpoint: Endpoint, call: GenerationCall) -> None:
-    """See whether a model can answer a call.
+    """Check that the model supports this kind of call.
 
     Raises:
-        WrongTask: it goes on with conversations alone, or with texts alone.
+        WrongTask: the model supports only chats, or only text completions.
     """
     facts = endpoint.facts
     if isinstance(call, Chat) and facts.chats is False:
@@ -106,7 +94,7 @@ def check_supported(endpoint: Endpoint, call: GenerationCall) -> None:
             endpoint.name,
             requested=Task.CHAT_COMPLETION,
             actual="texts without roles",
-            remedy="Send it one text instead: its model has no chat template, or its server takes no conversations.",
+            remedy="Send a single text instead: the model has no chat template, or its server does not support chats.",
         )
     if not isinstance(call, Chat) and facts.completes is False:
         raise WrongTask(

@@ -1,4 +1,4 @@
-"""What the faces share where texts are ranked, and how Cohere and Jina spell it."""
+"""What faces share about reranking, and the rerank API of Cohere and Jina."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hubgate.web.shared.exchange import Exchange
 
 
 class RerankForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /v1/rerank` and `/v2/rerank`: Cohere's and Jina's fields, and hubgate's own."""
+    """The body of `POST /v1/rerank` and `/v2/rerank`: fields of Cohere, Jina and hubgate."""
 
     query: str
     documents: list[Any]
@@ -24,60 +24,50 @@ class RerankForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     top_n: int | None = None
     return_documents: bool | None = None
     truncate: bool | None = None
-    """hubgate's own, as is `raw_scores`; see `domain.calls.Rerank`."""
+    """hubgate's own, as `raw_scores`; see `domain.calls.Rerank`."""
     raw_scores: bool | None = None
     truncation: bool | None = None
-    """Jina's word for `truncate`."""
+    """Jina's name for `truncate`."""
     max_tokens_per_doc: Annotated[int, msgspec.Meta(ge=1)] | None = None
     max_doc_length: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Jina's word for it."""
+    """Jina's name for it."""
     max_chunks_per_doc: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Not read: every document is read as one chunk."""
+    """Ignored: every document is one chunk."""
     rank_fields: list[str] | None = None
     return_embeddings: bool | None = None
     priority: Any = None
-    """Not read, as `user`: of Cohere's own queue and checks."""
+    """Ignored, as `user`: they concern Cohere's own queue and abuse checks."""
     user: Any = None
 
 
-_LONGEST_TOKEN = 32
-"""Characters; so much of a document is read to see where it is to be cut."""
+_MAX_TOKEN_CHARS = 32
+"""To find where to cut a document, only `max_tokens_per_doc` times as many characters are tokenized."""
 RERANK = msgspec.json.Decoder(RerankForm)
 
 
 async def rerank(exchange: Exchange, call: Rerank, top_n: int | None = None) -> Scores:
-    """Score texts against a query; `top_n` is how many of them are wanted.
-
-    Raises:
-        HubgateError: it cannot be answered, or fewer than one is wanted.
-    """
     if not call.query:
-        raise InvalidRequest("[query] is an empty string.", remedy="Send what is looked for.")
+        raise InvalidRequest("[query] is an empty string.", remedy="Send the text to search for.")
     if top_n is not None and top_n < 1:
-        raise InvalidRequest(f"[top_n] is {top_n}, and must be 1 or more.")
+        raise InvalidRequest(f"[top_n] must be at least 1, not {top_n}.")
     scores = await exchange.gateway.inference.rerank(exchange.endpoint.name, call)
-    exchange.note(texts=len(call.texts), tokens=scores.tokens, waited=scores.waited)
+    exchange.record(texts=len(call.texts), tokens=scores.tokens, waited=scores.waited)
     return scores
 
 
 def top_ranked(scores: Scores, top_n: int | None = None) -> list[tuple[int, float]]:
-    """Places and scores, the highest score first; equal ones in the order of the texts."""
+    """Indexes and scores, highest score first; equal scores in the order of the texts."""
     ordered = sorted(enumerate(scores.items), key=lambda item: -item[1])
     return ordered[:top_n]
 
 
 async def handle_rerank(exchange: Exchange, body: bytes) -> None:
-    """Answer Cohere's and Jina's request.
-
-    Raises:
-        HubgateError: it cannot be answered.
-    """
     form = decode(body, RERANK)
     _refuse_unsupported(form)
     texts = parse_texts([_text(document) for document in form.documents], "documents")
     call = Rerank(
         query=form.query,
-        texts=await _shortened(exchange, texts, form.max_tokens_per_doc or form.max_doc_length),
+        texts=await _shorten(exchange, texts, form.max_tokens_per_doc or form.max_doc_length),
         truncate=form.truncation if form.truncate is None else form.truncate,
         raw_scores=form.raw_scores,
         context=exchange.context.call_context(),
@@ -92,7 +82,7 @@ async def handle_rerank(exchange: Exchange, body: bytes) -> None:
         for index, score in top_ranked(scores, form.top_n)
     ]
     tokens = estimate_tokens((form.query, *texts)) if scores.tokens is None else scores.tokens
-    told = {
+    reply = {
         "id": f"rerank-{exchange.context.request_id}",
         "model": exchange.endpoint.name,
         "results": results,
@@ -107,50 +97,51 @@ async def handle_rerank(exchange: Exchange, body: bytes) -> None:
             **({"warnings": scores.warnings} if scores.warnings else {}),
         },
     }
-    await exchange.respond(msgspec.json.encode(told))
+    await exchange.respond(msgspec.json.encode(reply))
 
 
 def _refuse_unsupported(form: RerankForm) -> None:
     if form.rank_fields not in (None, [], ["text"]):
         raise InvalidRequest(
-            "[rank_fields] cannot be honoured: documents are ranked by their [text] alone.",
+            "[rank_fields] is not supported: documents are ranked by their [text] alone.",
             remedy="Send each document as one text.",
         )
     if form.return_embeddings:
         raise InvalidRequest(
-            "[return_embeddings] cannot be honoured: the answer holds scores alone.",
-            remedy="Leave it out, and use /v1/embeddings with an embedding model.",
+            "[return_embeddings] is not supported: the response has only scores.",
+            remedy="Omit it, and use /v1/embeddings with an embedding model.",
         )
 
 
-async def _shortened(exchange: Exchange, texts: Sequence[str], most: int | None) -> Sequence[str]:
-    """The texts, each cut to so many tokens where it has more and the model would read them.
+async def _shorten(exchange: Exchange, texts: Sequence[str], max_tokens: int | None) -> Sequence[str]:
+    """Cut each text to `max_tokens`, unless the model cuts it shorter anyway.
 
     Raises:
-        InvalidRequest: that takes a tokenizer, and the endpoint has none.
+        InvalidRequest: the endpoint has no tokenizer.
     """
     limit = exchange.endpoint.max_input_tokens or exchange.endpoint.facts.max_input_tokens
-    if most is None or (limit is not None and limit <= most):
+    if max_tokens is None or (limit is not None and limit <= max_tokens):
         return texts
-    long = [place for place, text in enumerate(texts) if len(text.encode()) > most]  # no token is shorter
+    # A token has at least one byte.
+    long = [place for place, text in enumerate(texts) if len(text.encode()) > max_tokens]
     if not long:
         return texts
     call_context = exchange.context.call_context()
-    read = most * _LONGEST_TOKEN
-    begun = [texts[place][:read] for place in long]
-    call = Tokenize(texts=begun, add_special_tokens=False, context=call_context)
+    max_chars = max_tokens * _MAX_TOKEN_CHARS
+    beginnings = [texts[place][:max_chars] for place in long]
+    call = Tokenize(texts=beginnings, add_special_tokens=False, context=call_context)
     try:
         tokens = await exchange.gateway.inference.infer(exchange.endpoint.name, call)
     except InvalidRequest:
-        if limit is None and all(estimate_tokens((texts[place],)) <= most for place in long):
+        if limit is None and all(estimate_tokens((texts[place],)) <= max_tokens for place in long):
             return texts
         raise InvalidRequest(
-            f"[max_tokens_per_doc] cannot be {most}: this endpoint's server cannot cut documents by tokens.",
-            remedy="Leave it out, or send shorter documents.",
+            f"[max_tokens_per_doc] cannot be {max_tokens}: this endpoint's server cannot tokenize documents.",
+            remedy="Omit it, or send shorter documents.",
         ) from None
-    assert isinstance(tokens, Tokens)  # noqa: S101 - a Tokenize is answered with Tokens
+    assert isinstance(tokens, Tokens)  # noqa: S101 - Tokenize returns Tokens
     cut = {
-        place: texts[place][: of_text[most - 1].stop if len(of_text) > most else read]
+        place: texts[place][: of_text[max_tokens - 1].stop if len(of_text) > max_tokens else max_chars]
         for place, of_text in zip(long, tokens.items, strict=True)
     }
     return [cut.get(place, text) for place, text in enumerate(texts)]

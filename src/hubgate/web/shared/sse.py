@@ -1,4 +1,4 @@
-"""Streams of generated text on their way out, as server-sent events."""
+"""Streams of generated text, sent as server-sent events."""
 
 from __future__ import annotations
 
@@ -15,102 +15,98 @@ from hubgate.web.http.face import RenderError
 from hubgate.web.http.request_context import RequestContext
 from hubgate.web.shared.embeddings import waited_header
 
-# A proxy that collects the answer before it passes it on would make a stream pointless.
 _HEADERS = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
+    (b"x-accel-buffering", b"no"),  # a proxy must not buffer a stream
 )
 
 
 class StreamEncoder(Protocol):
-    """Tells a stream in the words of a face."""
+    """Renders a stream in a face's format."""
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
-        """The bytes for payloads that arrived together.
+        """Encode payloads that arrived together.
 
         Raises:
-            UpstreamUnreadable: one of them is not what it should be.
+            UpstreamUnreadable: a payload is not valid.
         """
         ...
 
     def finish(self) -> bytes:
-        """The last bytes of a stream that ended well."""
+        """The last bytes of a complete stream."""
         ...
 
     def encode_error(self, error: HubgateError) -> bytes:
-        """The last bytes of one that broke off."""
+        """The last bytes of a stream that failed."""
         ...
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """Of prompt and text together, and of the text; where nobody tells, about as many as the text has."""
+        """Total and completion tokens; without usage from the server, both are the number of payloads."""
         ...
 
 
 class SseEncoder:
-    """Tells a stream as `data:` lines of one spelling.
+    """Renders a stream as `data:` events in the transcoder's format.
 
     Args:
-        speller: of the stream.
-        render_error: for an error in the middle.
-        before: what of an event stands before its payload.
-        done: what stands after the last event.
+        transcoder: of the stream.
+        render_error: for an error within the stream.
+        before: what precedes the payload in an event.
+        done: what follows the last event.
     """
 
     def __init__(
         self,
-        speller: StreamTranscoder,
+        transcoder: StreamTranscoder,
         *,
         render_error: RenderError,
         before: bytes = b"data: ",
         done: bytes = b"",
     ) -> None:
-        self._transcoder = speller
+        self._transcoder = transcoder
         self._before = before
         self._render_error = render_error
         self._done = done
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
-        """See `StreamEncoder`."""
         transcoded = (part for payload in payloads for part in self._transcoder.transcode(payload))
         return sse_events(transcoded, self._before)
 
     def finish(self) -> bytes:
-        """See `StreamEncoder`."""
         return sse_events(self._transcoder.end(), self._before) + self._done
 
     def encode_error(self, error: HubgateError) -> bytes:
-        """An error event; without `[DONE]`, so that nobody takes what came before for the whole."""
+        """An error event, without `[DONE]`: the client must not take the partial text for the whole."""
         return sse_events((error_response(self._render_error, error).body,), self._before)
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """See `StreamEncoder`."""
         return token_totals(self._transcoder.usage, self._transcoder.pieces)
 
 
 def token_totals(usage: Usage | None, pieces: int) -> tuple[int, int]:
-    """Of prompt and text together, and of the text; without usage as many as there were pieces."""
+    """Total and completion tokens; without usage, both are the number of payloads."""
     return (usage.total, usage.completion_tokens or 0) if usage else (pieces, pieces)
 
 
 def sse_events(payloads: Iterable[bytes], before: bytes = b"data: ") -> bytes:
-    """Each payload as an event; `before` is all of the event that stands before it."""
+    """One event per payload; `before` is everything that precedes the payload in its event."""
     return b"".join(b"%b%b\n\n" % (before, _on_one_line(payload)) for payload in payloads)
 
 
 async def send_stream(
     send: Send, context: RequestContext, events: ManagedStream, encoder: StreamEncoder, headers: Headers = ()
 ) -> None:
-    """Send a stream to its end, and close it. Every `send` waits for the reader: nothing piles up here.
+    """Send a stream and close it. Every `send` waits for the client, so nothing accumulates here.
 
     Raises:
-        HubgateError: it failed before anything was sent, so that the error can have a status of its own.
+        HubgateError: it failed before anything was sent, so the error can have a status of its own.
     """
     try:
-        arriving = aiter(events)
-        first = await anext(arriving, None)
+        remaining = aiter(events)
+        first = await anext(remaining, None)
         await send(
             {
                 "type": "http.response.start",
@@ -118,7 +114,7 @@ async def send_stream(
                 "headers": [*_HEADERS, *waited_header(events.waited), *headers],
             }
         )
-        last = await _send_parts(send, context, first or (), arriving, encoder)
+        last = await _send_parts(send, context, first or (), remaining, encoder)
     finally:
         context.tokens, context.completion_tokens = encoder.tokens
         await events.aclose()
@@ -129,14 +125,14 @@ async def _send_parts(
     send: Send,
     context: RequestContext,
     first: Sequence[bytes],
-    rest: AsyncIterator[Sequence[bytes]],
+    remaining: AsyncIterator[Sequence[bytes]],
     encoder: StreamEncoder,
 ) -> bytes:
-    """Send all but the end, which is returned."""
+    """Send everything but the last bytes, which are returned."""
     try:
         if body := encoder.encode(first):
             await send({"type": "http.response.body", "body": body, "more_body": True})
-        async for payloads in rest:
+        async for payloads in remaining:
             if body := encoder.encode(payloads):
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         return encoder.finish()

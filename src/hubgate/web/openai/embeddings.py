@@ -1,0 +1,150 @@
+"""OpenAI's embeddings, at the root and below an endpoint's own base URL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+from typing import Any, Literal
+
+import msgspec
+
+from hubgate.core.off_loop import off_loop, total
+from hubgate.core.vectors import f32_to_base64, in_encoding
+from hubgate.domain.calls import Embed, Encoding, Vectors
+from hubgate.domain.chunking import InvalidChunking
+from hubgate.domain.errors import InvalidRequest
+from hubgate.service.gateway import Gateway
+from hubgate.service.inference.chunked import Chunked, EmbeddedChunk
+from hubgate.web.http.asgi import Scope, Send, respond
+from hubgate.web.http.request_context import context_of
+from hubgate.web.shared.embeddings import (
+    Inputs,
+    embed,
+    embed_in_chunks,
+    parse_input_type,
+    parse_texts,
+    resolve_endpoint,
+    usage_object,
+    vector_headers,
+)
+
+
+class EmbeddingsForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /v1/embeddings`: OpenAI's fields, `input_type`, `chunking_settings` and `token_counts`."""
+
+    input: Inputs
+    model: str | None = None
+    encoding_format: Literal["float", "base64", "not_set"] | None = None
+    """Dify sends `not_set`, a value of its own form."""
+    dimensions: int | None = None
+    input_type: str | None = None
+    chunking_settings: dict[str, Any] | None = None
+    token_counts: bool = False
+    """Whether each vector comes with the number of tokens that the model read, and that it cut off."""
+    user: Any = None
+    """For OpenAI's abuse checks; ignored."""
+
+
+EMBEDDINGS = msgspec.json.Decoder(EmbeddingsForm)
+
+
+async def handle_embeddings(
+    gateway: Gateway, scope: Scope, send: Send, name: str, form: EmbeddingsForm
+) -> None:
+    context = context_of(scope)
+    endpoint, kind = resolve_endpoint(gateway, context, name)
+    texts = parse_texts(form.input, "input")
+    call = Embed(
+        texts=texts,
+        input_type=parse_input_type(form.input_type) or kind,
+        dimensions=form.dimensions,
+        context=context.call_context(),
+    )
+    as_base64 = form.encoding_format == "base64"
+    if form.chunking_settings is None:
+        vectors = await embed(gateway, context, endpoint.name, call, counts=form.token_counts)
+        counts = form.token_counts and vectors.exact  # otherwise they are a total, divided
+        usage = usage_object(texts, vectors)
+        size = total(vectors.items)
+        body = await off_loop(size, _render_vectors, vectors, name, usage, as_base64=as_base64, counts=counts)
+    else:
+        encoding = Encoding.F32 if as_base64 else Encoding.JSON
+        try:
+            chunked = await embed_in_chunks(
+                gateway,
+                context,
+                endpoint,
+                call,
+                form.chunking_settings,
+                counts=form.token_counts,
+                encoding=encoding,
+            )
+        except InvalidChunking as error:
+            raise InvalidRequest(error.message, remedy=error.remedy) from None
+        vectors = chunked.vectors
+        counts = form.token_counts and vectors.exact
+        body = await asyncio.to_thread(_render_chunks, chunked, name, as_base64=as_base64, counts=counts)
+    await respond(send, 200, body, headers=vector_headers(vectors))
+
+
+def _render_vectors(
+    vectors: Vectors, model: str, usage: dict[str, int | bool], *, as_base64: bool, counts: bool
+) -> bytes:
+    return _render(_embeddings(vectors, as_base64=as_base64, counts=counts), model, usage)
+
+
+def _render_chunks(chunked: Chunked, model: str, *, as_base64: bool, counts: bool) -> bytes:
+    data = (_chunks(chunks, as_base64=as_base64, counts=counts) for chunks in chunked.items)
+    items = [b'{"object":"embedding","index":%d,"chunks":[%b]}' % numbered for numbered in enumerate(data)]
+    return _render(items, model, usage_object(chunked.texts, chunked.vectors), chunked.warnings)
+
+
+def _render(
+    data: Iterable[bytes], model: str, usage: dict[str, int | bool], warnings: Sequence[str] = ()
+) -> bytes:
+    """OpenAI's response around rendered data; `warnings` is hubgate's own."""
+    return b'{"object":"list","data":[%b],"model":"%b","usage":%b%b}' % (
+        b",".join(data),
+        model.encode(),  # an endpoint name and an input type need no escapes
+        msgspec.json.encode(usage),
+        b',"warnings":' + msgspec.json.encode(warnings) if warnings else b"",
+    )
+
+
+def _embeddings(vectors: Vectors, *, as_base64: bool, counts: bool) -> Iterator[bytes]:
+    encoded = in_encoding(vectors, Encoding.F32 if as_base64 else Encoding.JSON)
+    tokens = (counts and encoded.text_tokens) or repeat(None)
+    unread = encoded.text_unread or repeat(None)
+    for index, (item, count, rest) in enumerate(zip(encoded.items, tokens, unread, strict=False)):
+        embedding = _render_embedding(item, as_base64=as_base64)
+        yield b'{"object":"embedding","index":%d,"embedding":%b%b}' % (
+            index,
+            embedding,
+            _token_counts(count, rest),
+        )
+
+
+def _chunks(chunks: Sequence[EmbeddedChunk], *, as_base64: bool, counts: bool) -> bytes:
+    """Offsets are in code points, as in Python, Rust and Go."""
+    return b",".join(
+        b'{"index":%d,"start":%d,"end":%d,"text":%b,"embedding":%b%b}'
+        % (
+            index,
+            chunk.place.start,
+            chunk.place.end,
+            msgspec.json.encode(chunk.text),
+            _render_embedding(chunk.vector, as_base64=as_base64),
+            _token_counts(chunk.tokens if counts else None, chunk.unread),
+        )
+        for index, chunk in enumerate(chunks)
+    )
+
+
+def _token_counts(tokens: int | None, unread: int | None) -> bytes:
+    read = b"" if tokens is None else b',"tokens":%d' % tokens
+    return read if unread is None else b'%b,"tokens_unread":%d' % (read, unread)
+
+
+def _render_embedding(item: bytes, *, as_base64: bool) -> bytes:
+    return b'"%b"' % f32_to_base64(item) if as_base64 else item
