@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import json
 import random
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 from lookalikes import LookAlike, lookalike
-from running_gateway import RunningGateway
+from running_gateway import RunningGateway, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,15 +69,6 @@ def sockets() -> int:
     return count
 
 
-def soon(condition: object) -> None:
-    """Wait until something outside of this thread is true."""
-    assert callable(condition)
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "it never was"
-        time.sleep(0.01)
-
-
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="sockets are counted where Linux shows them")
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 def test_a_thousand_clients_that_leave_at_random_moments_leave_nothing_behind(
@@ -102,9 +92,9 @@ def test_a_thousand_clients_that_leave_at_random_moments_leave_nothing_behind(
     before = sockets()
     asyncio.run(storm())
     queue = pipeline.queue
-    soon(lambda: queue.in_flight == 0 and queue.queued_calls == 0)
-    soon(lambda: model.streams == 0)
-    soon(lambda: sockets() <= before)
+    eventually(lambda: queue.in_flight == 0 and queue.queued_calls == 0)
+    eventually(lambda: model.streams == 0)
+    eventually(lambda: sockets() <= before)
     assert (
         gate.request("POST", "/v1/chat/completions", json.loads(request.partition(b"\r\n\r\n")[2])).status
         == 200
@@ -124,7 +114,7 @@ def test_a_call_that_is_left_is_cancelled_and_not_failed(gate: RunningGateway, m
         (found,) = gate.request("GET", "/api/usage?endpoint=llm").json()["rows"] or [{"cancelled": 0}]
         return dict(found)
 
-    soon(lambda: row()["cancelled"] == 1)
+    eventually(lambda: row()["cancelled"] == 1)
     assert (row()["requests"], row()["errors"]) == (1, 0)
     assert gate.request("GET", "/api/usage?by=cause").json()["rows"] == []
 

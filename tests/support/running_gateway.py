@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from hubgate.settings import Settings
 from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from email.message import Message
 
     import uvicorn
@@ -64,6 +66,14 @@ def copy_migrated(settings: Settings) -> None:
         return
     shutil.copytree(migrated().home, settings.home)
     shutil.copytree(migrated().secret_key_file.parent, settings.secret_key_file.parent, dirs_exist_ok=True)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait until a condition outside this thread is true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition never became true"
+        time.sleep(0.01)
 
 
 class RunningGateway:
