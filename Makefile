@@ -37,7 +37,7 @@ serve: .venv/serve.stamp  ## Serve on 127.0.0.1:8080 with all-MiniLM-L6-v2 runni
 	@exec $(BIN)/hubgate serve
 
 test: install  ## Run the whole test suite
-	$(BIN)/python -m pytest --numprocesses=3 --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses=5 --dist=worksteal --cov --cov-report=term
 
 fuzz: install  ## Odd requests at every route of every face (FUZZ_ROUNDS=…, 500 requests each)
 	FUZZ_ROUNDS=$(or $(FUZZ_ROUNDS),60) $(BIN)/python -m pytest --numprocesses=2 tests/fuzz
