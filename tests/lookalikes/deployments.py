@@ -1,4 +1,4 @@
-"""The interface by which Inference Endpoints are managed, as `spec/huggingface.md` 3 has it."""
+"""The API for managing Inference Endpoints, as `spec/huggingface.md` 3 has it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def deployment(
     image: dict[str, Any] | None = None,
     message: str = "",
 ) -> dict[str, Any]:
-    """One endpoint, as the interface writes it."""
+    """One endpoint in the API's format."""
     return {
         "name": name,
         "type": "authenticated",
@@ -53,14 +53,14 @@ def deployment(
 
 
 class DeploymentsApi(Site):
-    """The endpoints of `acme`, and what may be done with them; below `/v2`."""
+    """The endpoints of `acme` and the actions on them, below `/v2`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.items: dict[str, list[dict[str, Any]]] = {"acme": []}
 
     def reply(self, seen: Seen) -> Answer:
-        """What the interface says when nothing is wrong."""
+        """The reply without a fault."""
         if seen.token is None:
             return Answer(401, {"error": "Unauthorized"})
         version, kind, namespace, *rest = seen.path.strip("/").split("/")
@@ -81,7 +81,7 @@ class DeploymentsApi(Site):
 
 @contextmanager
 def running_deployments() -> Iterator[DeploymentsApi]:
-    """The interface, while the context is open."""
+    """A running API."""
     site = DeploymentsApi()
     with site.running():
         yield site

@@ -1,4 +1,4 @@
-"""What can go wrong at a server, by name."""
+"""The faults of servers, by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lookalikes.model import Answer, Embedder
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lookalikes.model import Asked
+    from lookalikes.model import ReceivedRequest
 
 
 class _Fewer(Embedder):
@@ -42,21 +42,21 @@ EMBEDDERS: dict[str, type[Embedder]] = {
     "nan": _NaN,
     "other-dimensions": _OtherDimensions,
 }
-"""A sound reply with wrong vectors in it."""
+"""A valid reply with wrong vectors."""
 
 HUGE = 2 << 20
-"""Bytes of a reply that is too large where the least is allowed that can be set."""
+"""Bytes of a reply that exceeds the lowest limit that can be set."""
 _PAGE = b"<!doctype html><html><head><title>Sign in</title></head><body>Please sign in.</body></html>"
 
 
-def _echo(asked: Asked) -> Answer:
-    header = asked.headers.get("authorization", "")
+def _echo(request: ReceivedRequest) -> Answer:
+    header = request.headers.get("authorization", "")
     return Answer(
         400, {"error": f"Bad header {header}; again {header.removeprefix('Bearer ')} " + "x" * 200_000}
     )
 
 
-ANSWERS: dict[str, Callable[[Asked], Answer]] = {
+ANSWERS: dict[str, Callable[[ReceivedRequest], Answer]] = {
     "paused": lambda _: Answer(400, {"error": "Bad Request: Invalid state"}),
     "waking-503": lambda _: Answer(503, "503 Service Unavailable"),
     "waking-502": lambda _: Answer(
@@ -103,10 +103,10 @@ ANSWERS: dict[str, Callable[[Asked], Answer]] = {
     ),
     "echo": _echo,
 }
-"""Another reply altogether."""
+"""Another reply."""
 
 BEHAVIOURS = frozenset({"hang", "close", "half", "not-http"})
-"""No reply: it never comes until `release`, the connection ends before or in the middle of it, or it is no HTTP."""
+"""No reply: none until `release`, the connection closes before or during it, or it is not HTTP."""
 
 STREAM_FAULTS = {
     "stall": b"",
@@ -117,7 +117,7 @@ STREAM_FAULTS = {
     "not-utf8-event": b'data: {"choices":[{"index":0,"delta":{"content":"\xff"}}]}\n\n',
     "garbage": b"data: <html>Bad Gateway</html>\n\n",
 }
-"""After the second event of a stream: nothing more comes until `release`, the connection ends, the stream ends as if
-it were whole, or this is sent last."""
+"""After the second event of a stream: nothing more until `release`, the connection closes, the stream ends early, or
+this event is the last one."""
 
 FAULTS = frozenset(EMBEDDERS) | frozenset(ANSWERS) | BEHAVIOURS | frozenset(STREAM_FAULTS)

@@ -1,4 +1,4 @@
-"""The Hub, as far as a download asks it."""
+"""The Hub's routes for downloads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Hub(ThreadingHTTPServer):
         self.tokens: set[str | None] = set()
         self.ranges: list[str] = []
         self.breaks_after: dict[str, int] = {}
-        """After so many bytes of a file its connection breaks, once."""
+        """The connection breaks once, after this many bytes of a file."""
 
     @property
     def url(self) -> str:
@@ -37,7 +37,7 @@ class Hub(ThreadingHTTPServer):
 
 
 class HubHandler(BaseHTTPRequestHandler):
-    """The three routes that a download takes."""
+    """The three routes of a download."""
 
     server: Hub
 
@@ -85,7 +85,7 @@ class HubHandler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def send_file(self, name: str) -> None:
-        """A file, or the rest of it that is asked for."""
+        """A file, or the requested rest of it."""
         body = self.server.files[name]
         etag = hashlib.sha1(body, usedforsecurity=False).hexdigest()
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}
@@ -101,12 +101,12 @@ class HubHandler(BaseHTTPRequestHandler):
         return self.answer(200, body, headers)
 
     def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def running_hub(files: dict[str, bytes]) -> Iterator[Hub]:
-    """A Hub that serves while the context is open."""
+    """A running Hub."""
     with Hub(files) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -95,7 +95,7 @@ FILES: dict[str, dict[str, Any]] = {
     "org/reranker": {"config.json": {"model_type": "bert", "max_position_embeddings": 512}},
     "org/secret": {"config.json": {"d_model": 64}, "modules.json": [{"type": "x.Dense", "path": "2_Dense"}]},
 }
-"""By model; those that are not here have none."""
+"""By model; others have none."""
 WHOAMI: dict[str, dict[str, Any]] = {
     TOKEN: {
         "type": "user",
@@ -124,10 +124,10 @@ WHOAMI: dict[str, dict[str, Any]] = {
 
 
 class HubApi(Site):
-    """A small Hub: those who may read `org/secret` bear `TOKEN`."""
+    """A small Hub; reading `org/secret` requires `TOKEN`."""
 
     def reply(self, seen: Seen) -> Answer:
-        """What the Hub says when nothing is wrong."""
+        """The reply without a fault."""
         if seen.token not in {None, *WHOAMI}:
             return Answer(401, {"error": "Invalid credentials in Authorization header"})
         if seen.path == "/api/whoami-v2":
@@ -162,7 +162,7 @@ def _found(seen: Seen) -> list[dict[str, Any]]:
 
 @contextmanager
 def running_hub_api() -> Iterator[HubApi]:
-    """A Hub that serves while the context is open."""
+    """A running Hub."""
     site = HubApi()
     with site.running():
         yield site

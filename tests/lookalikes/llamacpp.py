@@ -1,31 +1,31 @@
-"""llama.cpp's server, with the words of build b10434."""
+"""llama.cpp's server, with the messages of build b10434."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from lookalikes.model import Answer, token_count
-from lookalikes.openai import embeddings, schema_of, writing_routes
+from lookalikes.openai import embeddings, generation_routes, schema_of
 from lookalikes.ranker import results
-from lookalikes.writer import openai_answer, prompt_of
+from lookalikes.writer import openai_reply, prompt_of
 
 if TYPE_CHECKING:
-    from lookalikes.model import Asked, Embedder, Model
+    from lookalikes.model import Embedder, Model, ReceivedRequest
 
 
-def llamacpp(model: Model, asked: Asked, embedder: Embedder) -> Answer:
-    """Its own `/embeddings` answers a list, its `/v1/embeddings` as OpenAI does."""
-    known = _described(model).get(f"{asked.method} {asked.path}")
+def llamacpp(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
+    """Its own `/embeddings` replies with a list, its `/v1/embeddings` like OpenAI's."""
+    known = _described(model).get(f"{request.method} {request.path}")
     if known:
         return Answer(200, known)
-    if model.key and asked.token != model.key:
+    if model.key and request.token != model.key:
         return _error(401, "Invalid API Key", "authentication_error")
-    if asked.method == "POST" and asked.path in writing_routes(model):
-        return _writes(model, asked)
-    if asked.method == "POST" and asked.path in {"/rerank", "/v1/rerank"}:
-        return _ranks(model, asked)
-    if asked.method == "POST" and asked.path in {"/v1/embeddings", "/embeddings", "/embedding"}:
-        return _embeds(model, asked, embedder)
+    if request.method == "POST" and request.path in generation_routes(model):
+        return _writes(model, request)
+    if request.method == "POST" and request.path in {"/rerank", "/v1/rerank"}:
+        return _ranks(model, request)
+    if request.method == "POST" and request.path in {"/v1/embeddings", "/embeddings", "/embedding"}:
+        return _embeds(model, request, embedder)
     return _error(404, "File Not Found", "not_found_error")
 
 
@@ -59,34 +59,34 @@ def _too_long(model: Model, count: int) -> Answer | None:
     return _error(400, words, "exceed_context_size_error")
 
 
-def _writes(model: Model, asked: Asked) -> Answer:
-    if any(message.get("name", "") is None for message in asked.field("messages") or ()):
+def _writes(model: Model, request: ReceivedRequest) -> Answer:
+    if any(message.get("name", "") is None for message in request.field("messages") or ()):
         return _error(500, "[json.exception.type_error.302] type must be string, but is null", "server_error")
-    count = len(prompt_of(asked).split())
+    count = len(prompt_of(request).split())
     if count > model.max_tokens:
         words = f"request ({count} tokens) exceeds the available context size ({model.max_tokens} tokens)"
         return _error(400, words, "exceed_context_size_error")
-    return openai_answer(model, asked, schema=schema_of(asked))
+    return openai_reply(model, request, schema=schema_of(request))
 
 
-def _ranks(model: Model, asked: Asked) -> Answer:
+def _ranks(model: Model, request: ReceivedRequest) -> Answer:
     if model.kind != "reranker":
         return _unsupported("reranking")
-    longest = max(token_count(asked.field("query")) + token_count(text) - 1 for text in asked.texts)
-    return _too_long(model, longest) or results(model, asked, raw=True)
+    longest = max(token_count(request.field("query")) + token_count(text) - 1 for text in request.texts)
+    return _too_long(model, longest) or results(model, request, raw=True)
 
 
-def _embeds(model: Model, asked: Asked, embedder: Embedder) -> Answer:
-    if model.writes:
+def _embeds(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
+    if model.generates:
         return _unsupported("embeddings")
-    refused = _too_long(model, max(map(token_count, asked.texts)))
+    refused = _too_long(model, max(map(token_count, request.texts)))
     if refused:
         return refused
-    if asked.path == "/v1/embeddings":
-        return embeddings(model, asked, embedder)
+    if request.path == "/v1/embeddings":
+        return embeddings(model, request, embedder)
     lists = (
-        embedder.token_vectors(asked.texts)
+        embedder.token_vectors(request.texts)
         if model.kind == "tokens"
-        else [[v] for v in embedder.vectors(asked.texts)]
+        else [[v] for v in embedder.vectors(request.texts)]
     )
     return Answer(200, [{"index": index, "embedding": rows} for index, rows in enumerate(lists)])

@@ -1,4 +1,4 @@
-"""The model inside a look-alike, and what is asked of it and answered."""
+"""The model inside a look-alike, its requests and its replies."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """What a look-alike serves."""
+    """The model that a look-alike serves."""
 
     name: str = "look/alike"
     kind: str = "embedding"
-    """`embedding`, `tokens` (one vector a token), `sparse`, `reranker`, `classifier`, `similarity`, `llm`, or `base` (a
-    model that writes and holds no conversations), `text2text`, `summarization` or `translation`."""
+    """`embedding`, `tokens` (one vector per token), `sparse`, `reranker`, `classifier`, `similarity`, `llm`, `base` (a
+    model without a chat template), `text2text`, `summarization` or `translation`."""
     dimensions: int = 8
     max_tokens: int = 512
     max_batch: int = 32
@@ -30,26 +30,26 @@ class Model:
     auto_truncate: bool = True
     prompts: Mapping[str, str] = field(default_factory=dict)
     key: str | None = None
-    """The token that callers must bear."""
+    """The token that requests need."""
     prefix: str = "/v1"
     """Of infinity's routes."""
     base64: bool = True
     """Whether an OpenAI route can send base64; SGLang before 2026-07 could not."""
 
     @property
-    def writes(self) -> bool:
-        """Whether it makes text."""
+    def generates(self) -> bool:
+        """Whether it generates text."""
         return self.kind in {"llm", "base", "text2text", "summarization", "translation"}
 
     @property
     def chats(self) -> bool:
-        """Whether it holds conversations."""
+        """Whether it has a chat template."""
         return self.kind == "llm"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A request that a look-alike got. Header names are in lower case, `at` is on `time.monotonic`."""
+class ReceivedRequest:
+    """A request to a look-alike. Header names are in lower case, `at` is `time.monotonic`."""
 
     method: str
     path: str
@@ -59,7 +59,7 @@ class Asked:
 
     @property
     def json(self) -> Any:
-        """The decoded body; `None` if it is no JSON."""
+        """The decoded body; `None` if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -71,7 +71,7 @@ class Asked:
 
     @property
     def texts(self) -> list[str]:
-        """The texts to embed, however the body spells them."""
+        """The texts to embed, under whichever name the body has them."""
         for name in ("inputs", "input", "content", "texts", "documents"):
             value = self.field(name)
             if value is not None and not isinstance(value, dict):
@@ -80,19 +80,19 @@ class Asked:
 
     @property
     def token(self) -> str | None:
-        """What stands behind `Bearer`."""
+        """The bearer token."""
         return self.headers.get("authorization", "").removeprefix("Bearer ") or None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A reply: `body` is sent as it is if it is bytes, as text if it is one, otherwise as JSON."""
+    """A reply. A body of bytes or text is sent unchanged, any other as JSON."""
 
     status: int
     body: Any = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     events: tuple[bytes, ...] = ()
-    """Sent one after the other as an event stream, instead of the body."""
+    """Sent as an event stream instead of the body."""
 
     @property
     def raw(self) -> bytes:
@@ -108,20 +108,20 @@ class Answer:
 
 
 class Embedder:
-    """Makes the vectors of a look-alike; faults replace it."""
+    """Computes the vectors of a look-alike; faults replace it."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
 
     def vectors(self, texts: list[str]) -> list[list[float]]:
-        """One vector a text, cut at the model's limit."""
-        return [list(vector_of(self._cut(text), self.model.dimensions)) for text in texts]
+        """One vector per text, truncated to the model's limit."""
+        return [list(vector_of(self._truncated(text), self.model.dimensions)) for text in texts]
 
     def token_vectors(self, texts: list[str]) -> list[list[list[float]]]:
-        """One vector a token."""
+        """One vector per token."""
         return [[list(vector_of(word, self.model.dimensions)) for word in _words(text)] for text in texts]
 
-    def _cut(self, text: str) -> str:
+    def _truncated(self, text: str) -> str:
         words = text.split()
         return (
             " ".join(words[: self.model.max_tokens - 2]) if len(words) > self.model.max_tokens - 2 else text
@@ -133,13 +133,13 @@ def _words(text: str) -> list[str]:
 
 
 def token_count(text: str) -> int:
-    """A token a word, and two special ones."""
+    """One token per word, and two special ones."""
     return len(_words(text))
 
 
 @functools.lru_cache(maxsize=10_000)
 def vector_of(text: str, dimensions: int) -> tuple[float, ...]:
-    """The vector of a text in every look-alike: of length 1, each number exact in single precision."""
+    """The vector of a text, the same in every look-alike: a unit vector, exact in single precision."""
     digest = hashlib.shake_256(text.encode()).digest(2 * dimensions)
     numbers = [n - 32767.5 for n in struct.unpack(f"<{dimensions}H", digest)]
     length = math.hypot(*numbers)

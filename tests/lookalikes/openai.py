@@ -6,162 +6,162 @@ from typing import TYPE_CHECKING, Any
 
 from lookalikes.model import Answer, packed, token_count
 from lookalikes.ranker import pairs, results
-from lookalikes.writer import openai_answer
+from lookalikes.writer import openai_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lookalikes.model import Asked, Embedder, Model
+    from lookalikes.model import Embedder, Model, ReceivedRequest
 
 NOT_FOUND = Answer(404, {"detail": "Not Found"})
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 RERANK = frozenset({"/rerank", "/v1/rerank", "/v2/rerank"})
 
 
-def writing_routes(model: Model) -> frozenset[str]:
+def generation_routes(model: Model) -> frozenset[str]:
     """Where a server of this model takes what is to be written."""
-    return frozenset({CHAT} if model.chats else ()) | frozenset({COMPLETIONS} if model.writes else ())
+    return frozenset({CHAT} if model.chats else ()) | frozenset({COMPLETIONS} if model.generates else ())
 
 
-def schema_of(asked: Asked) -> Any:
+def schema_of(request: ReceivedRequest) -> Any:
     """What the text must fit, as OpenAI and vLLM read it: text-generation-inference's spelling is not heeded."""
-    wanted = asked.field("response_format") or {}
+    wanted = request.field("response_format") or {}
     return (wanted.get("json_schema") or {}).get("schema") if wanted.get("type") == "json_schema" else None
 
 
 def embeddings(
-    model: Model, asked: Asked, embedder: Embedder, *, counted: Callable[[str], int] = token_count
+    model: Model, request: ReceivedRequest, embedder: Embedder, *, counted: Callable[[str], int] = token_count
 ) -> Answer:
     """Vectors as OpenAI's route says them."""
-    as_text = asked.field("encoding_format") == "base64" and model.base64
+    as_text = request.field("encoding_format") == "base64" and model.base64
     data = [
         {"index": index, "object": "embedding", "embedding": packed(vector) if as_text else vector}
-        for index, vector in enumerate(embedder.vectors(asked.texts))
+        for index, vector in enumerate(embedder.vectors(request.texts))
     ]
-    tokens = sum(map(counted, asked.texts))
+    tokens = sum(map(counted, request.texts))
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return Answer(200, {"object": "list", "model": model.name, "data": data, "usage": usage})
 
 
-def vllm(model: Model, asked: Asked, embedder: Embedder) -> Answer:
+def vllm(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
     """Mounts only the routes that fit its model; wants its own model name; does not truncate unasked."""
     routes = {"GET /health": Answer(200), "GET /version": Answer(200, {"version": "0.32.0"})}
-    paths = [CHAT, COMPLETIONS] if model.writes else ["/v1/embeddings", "/rerank"]
+    paths = [CHAT, COMPLETIONS] if model.generates else ["/v1/embeddings", "/rerank"]
     routes["GET /openapi.json"] = Answer(200, {"openapi": "3.1.0", "paths": {path: {} for path in paths}})
-    known = routes.get(f"{asked.method} {asked.path}")
+    known = routes.get(f"{request.method} {request.path}")
     if known:
         return known
-    if model.key and asked.token != model.key and asked.path.startswith("/v1"):
+    if model.key and request.token != model.key and request.path.startswith("/v1"):
         return Answer(401, {"error": "Unauthorized"})
-    if asked.path == "/v1/models":
+    if request.path == "/v1/models":
         entry = {"id": model.name, "object": "model", "owned_by": "vllm", "max_model_len": model.max_tokens}
         return Answer(200, {"object": "list", "data": [entry | {"root": "org/model"}]})
-    if asked.path == "/tokenize":
+    if request.path == "/tokenize":
         return Answer(200, {"count": 3, "max_model_len": model.max_tokens, "tokens": [101, 7592, 102]})
-    if asked.method == "POST" and asked.path in RERANK and not model.writes:
-        return results(model, asked)
-    if asked.method == "POST" and model.writes and asked.path in {CHAT, COMPLETIONS}:
-        return _vllm_writes(model, asked)
-    if asked.method != "POST" or asked.path != "/v1/embeddings" or model.writes:
+    if request.method == "POST" and request.path in RERANK and not model.generates:
+        return results(model, request)
+    if request.method == "POST" and model.generates and request.path in {CHAT, COMPLETIONS}:
+        return _vllm_writes(model, request)
+    if request.method != "POST" or request.path != "/v1/embeddings" or model.generates:
         return NOT_FOUND
-    return _vllm_refusal(model, asked) or embeddings(model, asked, embedder)
+    return _vllm_refusal(model, request) or embeddings(model, request, embedder)
 
 
 def _vllm_error(status: int, words: str, kind: str = "BadRequestError") -> Answer:
     return Answer(status, {"error": {"message": words, "type": kind, "param": None, "code": status}})
 
 
-def _vllm_unknown(model: Model, asked: Asked) -> Answer | None:
-    if asked.field("model") in (None, model.name):
+def _vllm_unknown(model: Model, request: ReceivedRequest) -> Answer | None:
+    if request.field("model") in (None, model.name):
         return None
-    words = f"The model `{asked.field('model')}` does not exist. Valid aliases: {model.name}."
+    words = f"The model `{request.field('model')}` does not exist. Valid aliases: {model.name}."
     return _vllm_error(404, words, "NotFoundError")
 
 
-def _vllm_writes(model: Model, asked: Asked) -> Answer:
-    unknown = _vllm_unknown(model, asked)
+def _vllm_writes(model: Model, request: ReceivedRequest) -> Answer:
+    unknown = _vllm_unknown(model, request)
     if unknown:
         return unknown
-    if asked.path == CHAT and not model.chats:
+    if request.path == CHAT and not model.chats:
         words = "As of transformers v4.44, default chat template is no longer allowed, so you must provide a chat "
         return _vllm_error(400, words + "template if the tokenizer does not define one.")
-    if asked.path == CHAT and not isinstance(asked.field("messages"), list):
+    if request.path == CHAT and not isinstance(request.field("messages"), list):
         return _vllm_error(
             400, "1 validation error: {'loc': 'body.messages', 'msg': 'Input should be a valid list'}"
         )
-    limit = asked.field("max_tokens") or 0
+    limit = request.field("max_tokens") or 0
     if limit > model.max_tokens:
         words = f"max_tokens={limit} cannot be greater than max_model_len={model.max_tokens}."
         return _vllm_error(400, f"{words} Please request fewer output tokens.")
-    return openai_answer(model, asked, schema=schema_of(asked))
+    return openai_reply(model, request, schema=schema_of(request))
 
 
-def _vllm_refusal(model: Model, asked: Asked) -> Answer | None:
+def _vllm_refusal(model: Model, request: ReceivedRequest) -> Answer | None:
     error = _vllm_error
-    if not asked.texts:
+    if not request.texts:
         return error(400, "You must pass at least one prompt")
-    unknown = _vllm_unknown(model, asked)
+    unknown = _vllm_unknown(model, request)
     if unknown:
         return unknown
-    if asked.field("dimensions"):
+    if request.field("dimensions"):
         return error(
             400, f"Model '{model.name}' does not support Matryoshka embeddings; dimensions must be unset."
         )
-    longest = max(map(token_count, asked.texts))
-    if longest > model.max_tokens and asked.field("truncate_prompt_tokens") != -1:
+    longest = max(map(token_count, request.texts))
+    if longest > model.max_tokens and request.field("truncate_prompt_tokens") != -1:
         limit = f"This model's maximum context length is {model.max_tokens} tokens."
         return error(400, f"{limit} However, your prompt contains at least {longest} input tokens")
     return None
 
 
-def sglang(model: Model, asked: Asked, embedder: Embedder) -> Answer:
+def sglang(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
     """Flat errors; describes all its routes whatever its model is."""
-    if model.key and asked.token != model.key and asked.path != "/health":
+    if model.key and request.token != model.key and request.path != "/health":
         return Answer(401, {"error": "Unauthorized"})
     described: dict[str, Any] = {
         "GET /health": b"",
-        "GET /model_info": {"model_path": model.name, "is_generation": model.writes},
+        "GET /model_info": {"model_path": model.name, "is_generation": model.generates},
         "GET /server_info": {"version": "0.5.23"},
         "GET /v1/models": {
             "object": "list",
             "data": [{"id": model.name, "owned_by": "sglang", "max_model_len": model.max_tokens}],
         },
     }
-    if f"{asked.method} {asked.path}" in described:
-        return Answer(200, described[f"{asked.method} {asked.path}"])
-    if asked.method == "POST" and asked.path in writing_routes(model):
-        return openai_answer(model, asked, schema=schema_of(asked))
-    if asked.method == "POST" and asked.path == "/v1/rerank" and model.kind == "reranker":
-        said = pairs(asked.field("query"), asked.texts)
-        return Answer(200, [{**score, "document": asked.texts[score["index"]]} for score in said])
-    if asked.method != "POST" or asked.path != "/v1/embeddings":
+    if f"{request.method} {request.path}" in described:
+        return Answer(200, described[f"{request.method} {request.path}"])
+    if request.method == "POST" and request.path in generation_routes(model):
+        return openai_reply(model, request, schema=schema_of(request))
+    if request.method == "POST" and request.path == "/v1/rerank" and model.kind == "reranker":
+        said = pairs(request.field("query"), request.texts)
+        return Answer(200, [{**score, "document": request.texts[score["index"]]} for score in said])
+    if request.method != "POST" or request.path != "/v1/embeddings":
         return NOT_FOUND
-    longest = max(map(token_count, asked.texts), default=0)
+    longest = max(map(token_count, request.texts), default=0)
     if longest > model.max_tokens:
         words = f"The input ({longest} tokens) is longer than the model's context length ({model.max_tokens} tokens)."
         error = {"object": "error", "message": words, "type": "BadRequestError", "param": None, "code": 400}
         return Answer(400, error)
-    return embeddings(model, asked, embedder)
+    return embeddings(model, request, embedder)
 
 
-def infinity(model: Model, asked: Asked, embedder: Embedder) -> Answer:
+def infinity(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
     """Its routes stand below a prefix or not; it cuts silently and counts characters."""
-    if asked.method == "GET" and asked.path == "/health":
+    if request.method == "GET" and request.path == "/health":
         return Answer(200, {"unix": 1.0})
-    if model.key and asked.token != model.key and asked.path.startswith(model.prefix + "/"):
+    if model.key and request.token != model.key and request.path.startswith(model.prefix + "/"):
         return Answer(401, {"detail": "Unauthorized"})
-    if asked.method == "GET" and asked.path == model.prefix + "/models":
+    if request.method == "GET" and request.path == model.prefix + "/models":
         capability = {"embedding": "embed", "reranker": "rerank"}[model.kind]
         entry = {"id": model.name, "owned_by": "infinity", "backend": "torch", "capabilities": [capability]}
         return Answer(200, {"data": [entry], "object": "list"})
-    if asked.method == "POST" and asked.path == model.prefix + "/rerank" and model.kind == "reranker":
-        return results(model, asked)
-    if asked.path != model.prefix + "/embeddings":
+    if request.method == "POST" and request.path == model.prefix + "/rerank" and model.kind == "reranker":
+        return results(model, request)
+    if request.path != model.prefix + "/embeddings":
         return NOT_FOUND
-    if asked.method != "POST":
+    if request.method != "POST":
         return Answer(405, {"detail": "Method Not Allowed"})
-    if not asked.texts or len(asked.texts) > 2048:
+    if not request.texts or len(request.texts) > 2048:
         loc = ["body", "text", "input", "list[constrained-str]"]
-        words = f"List should have at least 1 item and at most 2048 items, not {len(asked.texts)}"
+        words = f"List should have at least 1 item and at most 2048 items, not {len(request.texts)}"
         return Answer(422, {"detail": [{"type": "too_short", "loc": loc, "msg": words, "input": []}]})
-    return embeddings(model, asked, embedder, counted=len)
+    return embeddings(model, request, embedder, counted=len)

@@ -1,4 +1,4 @@
-"""The scores that every look-alike gives to texts, and the shapes in which servers say them."""
+"""The scores that every look-alike computes, and the formats in which servers send them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from lookalikes.model import Answer, token_count
 
 if TYPE_CHECKING:
-    from lookalikes.model import Asked, Model
+    from lookalikes.model import Model, ReceivedRequest
 
 
 def score_of(query: str, text: str, *, raw: bool = False) -> float:
-    """The share of the query's words that are in the text; raw is its logit, without its ends."""
+    """The share of the query's words in the text; raw is its logit, clamped."""
     words = query.lower().split()
     share = sum(word in text.lower().split() for word in words) / len(words)
     kept = min(max(share, 0.01), 0.99)
@@ -20,17 +20,17 @@ def score_of(query: str, text: str, *, raw: bool = False) -> float:
 
 
 def ranked(query: str, texts: list[str], *, raw: bool = False) -> list[tuple[int, float]]:
-    """Places and scores, the best first."""
+    """Indices and scores, best first."""
     scores = [(place, score_of(query, text, raw=raw)) for place, text in enumerate(texts)]
     return sorted(scores, key=lambda score: -score[1])
 
 
-def results(model: Model, asked: Asked, *, raw: bool = False) -> Answer:
-    """As Cohere and vLLM say it."""
-    if asked.field("documents") is None or asked.field("query") is None:
+def results(model: Model, request: ReceivedRequest, *, raw: bool = False) -> Answer:
+    """In the format of Cohere and vLLM."""
+    if request.field("documents") is None or request.field("query") is None:
         words = "1 validation error: {'type': 'missing', 'loc': 'body.documents', 'msg': 'Field required'}"
         return Answer(400, {"error": {"message": words, "type": "Bad Request", "code": 400}})
-    query, texts = asked.field("query"), asked.texts
+    query, texts = request.field("query"), request.texts
     tokens = sum(token_count(query) + token_count(text) - 1 for text in texts)
     said: list[dict[str, Any]] = [
         {"index": place, "relevance_score": score, "document": {"text": texts[place]}}
@@ -41,5 +41,5 @@ def results(model: Model, asked: Asked, *, raw: bool = False) -> Answer:
 
 
 def pairs(query: str, texts: list[str], *, raw: bool = False) -> list[dict[str, Any]]:
-    """As TEI and the toolkit say it."""
+    """In the format of TEI and the toolkit."""
     return [{"index": place, "score": score} for place, score in ranked(query, texts, raw=raw)]

@@ -1,4 +1,4 @@
-"""Runs a look-alike in a thread, writes down what it is asked, and breaks it on demand."""
+"""Runs a look-alike in a thread, records its requests, and makes it fail on demand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aiohttp import web
 from lookalikes import openai, toolkit
 from lookalikes.faults import ANSWERS, EMBEDDERS, FAULTS
 from lookalikes.llamacpp import llamacpp
-from lookalikes.model import Answer, Asked, Embedder, Model
+from lookalikes.model import Answer, Embedder, Model, ReceivedRequest
 from lookalikes.router import router
 from lookalikes.streaming import stream
 from lookalikes.tei import tei
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
-ENGINES: dict[str, Callable[[Model, Asked, Embedder], Answer]] = {
+ENGINES: dict[str, Callable[[Model, ReceivedRequest, Embedder], Answer]] = {
     "tei": tei,
     "vllm": openai.vllm,
     "sglang": openai.sglang,
@@ -48,21 +48,21 @@ class _Fault:
 
 
 class LookAlike:
-    """A running look-alike. Its lists may be read while it runs."""
+    """A running look-alike. Its lists can be read while it runs."""
 
     def __init__(
         self, engine: str, model: Model, *, seconds: float, rate_limit: tuple[int, float] | None
     ) -> None:
         self.model = model
-        self.requests: list[Asked] = []
+        self.requests: list[ReceivedRequest] = []
         self.abandoned = 0
-        """Requests whose caller went away before the reply."""
+        """Requests whose client disconnected before the reply."""
         self.most_at_once = 0
         self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
         self.streams = 0
-        """Event streams that are being sent."""
+        """Open event streams."""
         self.url = ""
-        self._brain = ENGINES[engine]
+        self._engine = ENGINES[engine]
         self._seconds = seconds
         self._rate_limit = rate_limit
         self._fault: _Fault | None = None
@@ -72,13 +72,13 @@ class LookAlike:
         self._released = asyncio.Event()
 
     @property
-    def posts(self) -> list[Asked]:
-        """The requests that asked the model something."""
+    def posts(self) -> list[ReceivedRequest]:
+        """The requests that called the model."""
         return [asked for asked in self.requests if asked.method == "POST"]
 
     @property
     def batches(self) -> list[list[str]]:
-        """The texts of each of them."""
+        """The texts of each POST."""
         return [asked.texts for asked in self.posts]
 
     def most_in(self, seconds: float) -> int:
@@ -87,22 +87,22 @@ class LookAlike:
         return max((sum(start <= at < start + seconds for at in times) for start in times), default=0)
 
     def fail(self, fault: str, *, times: int | None = None, method: str | None = None) -> None:
-        """Break, for the next `times` requests (of one method) or until `heal`."""
+        """Fail the next `times` requests (of one method), or all until `heal`."""
         if fault not in FAULTS:
-            raise ValueError(f"{fault} is none of {sorted(FAULTS)}")
+            raise ValueError(f"{fault} is not one of {sorted(FAULTS)}")
         self._fault = _Fault(fault, times, method)
 
     def heal(self) -> None:
-        """Work again."""
+        """Stop failing."""
         self._fault = None
         self.release()
 
     def hurry(self) -> None:
-        """From now on replies take no time."""
+        """Reply without delay from now on."""
         self._seconds = 0.0
 
     def release(self) -> None:
-        """Let hanging requests go on."""
+        """Let hanging requests continue."""
         self._loop.call_soon_threadsafe(self._released.set)
 
     def wait_until(self, condition: Callable[[LookAlike], bool], seconds: float = 20) -> None:
@@ -115,7 +115,7 @@ class LookAlike:
         """Answer one request."""
         if request.transport is not None:
             self._transports.add(request.transport)
-        asked = Asked(
+        asked = ReceivedRequest(
             method=request.method,
             path=request.path,
             headers={name.lower(): value for name, value in request.headers.items()},
@@ -141,7 +141,7 @@ class LookAlike:
             change()
             self._changed.notify_all()
 
-    async def _respond(self, request: web.Request, asked: Asked) -> web.StreamResponse:
+    async def _respond(self, request: web.Request, asked: ReceivedRequest) -> web.StreamResponse:
         fault = self._next_fault(asked)
         if fault == "hang":
             await self._released.wait()
@@ -155,29 +155,29 @@ class LookAlike:
             return _response(ANSWERS["too-many"](asked))
         embedder = EMBEDDERS.get(fault or "", Embedder)(self.model)
         try:
-            answer = self._brain(self.model, asked, embedder)
+            answer = self._engine(self.model, asked, embedder)
         except (
             TypeError,
             ValueError,
             LookupError,
             AttributeError,
-        ) as error:  # engines validate, look-alikes do not
+        ) as error:  # servers validate requests, look-alikes do not
             raise web.HTTPUnprocessableEntity(
                 text=json.dumps({"error": repr(error)}), content_type="application/json"
             ) from error
-        return await self._told(request, answer, fault) if answer.events else _response(answer)
+        return await self._stream(request, answer, fault) if answer.events else _response(answer)
 
-    async def _told(self, request: web.Request, answer: Answer, fault: str | None) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, answer: Answer, fault: str | None) -> web.StreamResponse:
         self.streams += 1
         try:
             return await stream(request, answer, fault, self._seconds, self._released)
         finally:
-            self._note(self._count_stream_out)
+            self._note(self._count_stream_end)
 
-    def _count_stream_out(self) -> None:
+    def _count_stream_end(self) -> None:
         self.streams -= 1
 
-    def _next_fault(self, asked: Asked) -> str | None:
+    def _next_fault(self, asked: ReceivedRequest) -> str | None:
         fault = self._fault
         if fault is None or fault.method not in (None, asked.method):
             return None
@@ -187,7 +187,7 @@ class LookAlike:
                 self._fault = None
         return fault.name
 
-    def _over_rate_limit(self, asked: Asked) -> bool:
+    def _over_rate_limit(self, asked: ReceivedRequest) -> bool:
         if self._rate_limit is None or asked.method != "POST":
             return False
         count, seconds = self._rate_limit
@@ -207,8 +207,8 @@ class LookAlike:
         await _all_accepted()
         await runner.cleanup()
         for transport in self._transports:
-            transport.abort()  # one with something unsent would stay open
-        await asyncio.sleep(0)  # they end in the loop's next turn
+            transport.abort()  # one with unsent data would stay open
+        await asyncio.sleep(0)  # they close in the loop's next iteration
 
     @contextmanager
     def running(self, tls: ssl.SSLContext | None) -> Iterator[LookAlike]:
@@ -230,8 +230,8 @@ class LookAlike:
 
 
 async def _all_accepted() -> None:
-    """Let those in who have just connected: aiohttp does not know them yet, and would leave their sockets open."""
-    for _ in range(2):  # until the loop has looked for them
+    """Accept new connections first: aiohttp does not know them yet, and would leave their sockets open."""
+    for _ in range(2):  # until the loop has polled for them
         await asyncio.sleep(0)
     coming = [task for task in asyncio.all_tasks() if "_accept_connection" in repr(task.get_coro())]
     if coming:
@@ -269,11 +269,11 @@ def lookalike(
     """Run a look-alike of `engine` (see `ENGINES`) while the context is open.
 
     Args:
-        engine: which server it looks like.
-        fault: what is wrong with it from the start, as by `LookAlike.fail`.
-        seconds: how long each reply takes, and each event of a stream.
-        rate_limit: how many POSTs in how many seconds; the next is answered 429.
-        tls: speak HTTPS with this.
+        engine: the server to imitate.
+        fault: a fault from the start: see `LookAlike.fail`.
+        seconds: delay of each reply, and of each event of a stream.
+        rate_limit: POSTs per seconds; a further one gets a 429.
+        tls: serve HTTPS with this context.
         model: fields of `Model`.
     """
     server = LookAlike(engine, Model(**model), seconds=seconds, rate_limit=rate_limit)

@@ -1,4 +1,4 @@
-"""What the look-alikes of Hugging Face's own interfaces share: a small server that answers by its class, or fails."""
+"""The base of the look-alikes of Hugging Face's own APIs: a small server that can be made to fail."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FAULTS: dict[str, Answer] = {
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that a look-alike got."""
+    """A request to a look-alike."""
 
     method: str
     path: str
@@ -46,7 +46,7 @@ class Seen:
 
 
 class Site(ThreadingHTTPServer):
-    """A running look-alike. `asked` may be read while it runs."""
+    """A running look-alike. `asked` can be read while it runs."""
 
     daemon_threads = True
 
@@ -62,7 +62,7 @@ class Site(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def fail(self, fault: str | None, *, only: str = "") -> None:
-        """Break (see `FAULTS`), for paths that hold `only`; `None` heals."""
+        """Fail (see `FAULTS`) for paths that contain `only`; `None` stops failing."""
         assert fault is None or fault in FAULTS
         self._fault, self._only = fault, only
 
@@ -74,7 +74,7 @@ class Site(ThreadingHTTPServer):
         return self.reply(seen)
 
     def reply(self, seen: Seen) -> Answer:
-        """What the site says when nothing is wrong."""
+        """The reply without a fault."""
         raise NotImplementedError
 
     @contextmanager
@@ -108,4 +108,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 async def stream(
     request: web.Request, answer: Answer, fault: str | None, seconds: float, released: asyncio.Event
 ) -> web.StreamResponse:
-    """Send the events, `seconds` apart; after the second of them comes the fault, if there is one."""
+    """Send the events, `seconds` apart; a fault comes after the second one."""
     headers = {"Content-Type": "text/event-stream; charset=utf-8"} | dict(answer.headers)
     response = web.StreamResponse(status=answer.status, headers=headers)
     try:

@@ -8,24 +8,24 @@ from lookalikes.model import Answer, packed, token_count
 from lookalikes.ranker import pairs
 
 if TYPE_CHECKING:
-    from lookalikes.model import Asked, Embedder, Model
+    from lookalikes.model import Embedder, Model, ReceivedRequest
 
 
-def tei(model: Model, asked: Asked, embedder: Embedder) -> Answer:
+def tei(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
     """One reply."""
-    if asked.method == "GET" and asked.path in {"/health", "/ping", "/"}:
+    if request.method == "GET" and request.path in {"/health", "/ping", "/"}:
         return Answer(200)
-    if model.key and asked.token != model.key:
+    if model.key and request.token != model.key:
         return Answer(401)
-    if asked.method == "GET" and asked.path == "/info":
+    if request.method == "GET" and request.path == "/info":
         return Answer(200, _info(model))
-    if len(asked.body) > model.max_body:
+    if len(request.body) > model.max_body:
         return Answer(413, "Failed to buffer the request body: length limit exceeded")
-    if asked.method != "POST" or asked.path not in _ROUTES:
+    if request.method != "POST" or request.path not in _ROUTES:
         return Answer(404)
-    if not isinstance(asked.json, dict):
+    if not isinstance(request.json, dict):
         return Answer(400, "Failed to parse the request body as JSON: expected value at line 1 column 1")
-    return _ROUTES[asked.path](model, asked, embedder)
+    return _ROUTES[request.path](model, request, embedder)
 
 
 def _info(model: Model) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def _error(status: int, words: str, kind: str) -> Answer:
     return Answer(status, {"error": words, "error_type": kind})
 
 
-def _refusal(model: Model, asked: Asked) -> Answer | None:
-    texts = asked.texts
+def _refusal(model: Model, request: ReceivedRequest) -> Answer | None:
+    texts = request.texts
     if not texts:
         return _error(400, "Batch is empty", "Empty")
     if len(texts) > model.max_batch:
@@ -69,12 +69,12 @@ def _refusal(model: Model, asked: Asked) -> Answer | None:
         )
     if not all(texts):
         return _error(413, "Input validation error: `inputs` cannot be empty", "Validation")
-    prompt = asked.field("prompt_name")
+    prompt = request.field("prompt_name")
     if prompt is not None and prompt not in model.prompts:
         return _error(
             422, f"Tokenization error: default_prompts were not found for the key `{prompt}`", "Tokenizer"
         )
-    truncate = asked.field("truncate")
+    truncate = request.field("truncate")
     longest = max(map(token_count, texts))
     if longest > model.max_tokens and not (model.auto_truncate if truncate is None else truncate):
         words = f"Input validation error: `inputs` must have less than {model.max_tokens} tokens. Given: {longest}"
@@ -82,19 +82,19 @@ def _refusal(model: Model, asked: Asked) -> Answer | None:
     return None
 
 
-def _embed(model: Model, asked: Asked, embedder: Embedder) -> Answer:
+def _embed(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
     if model.kind != "embedding":
         return _error(424, f"Model is not an embedding model: {model.kind}", "Backend")
-    refused = _refusal(model, asked)
+    refused = _refusal(model, request)
     if refused:
         return refused
-    prompt = model.prompts.get(asked.field("prompt_name") or "", "")
-    texts = [prompt + text for text in asked.texts]
+    prompt = model.prompts.get(request.field("prompt_name") or "", "")
+    texts = [prompt + text for text in request.texts]
     vectors = embedder.vectors(texts)
-    if asked.field("normalize") is False:
+    if request.field("normalize") is False:
         vectors = [[2 * number for number in vector] for vector in vectors]
-    if asked.field("dimensions"):
-        vectors = [vector[: asked.field("dimensions")] for vector in vectors]
+    if request.field("dimensions"):
+        vectors = [vector[: request.field("dimensions")] for vector in vectors]
     return Answer(200, vectors, _compute_headers(texts))
 
 
@@ -107,30 +107,30 @@ def _compute_headers(texts: list[str]) -> dict[str, str]:
     }
 
 
-def _openai(model: Model, asked: Asked, embedder: Embedder) -> Answer:
-    refused = _refusal(model, asked)
+def _openai(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
+    refused = _refusal(model, request)
     if refused:
         error = refused.body
         return Answer(
             refused.status, {"message": error["error"], "code": refused.status, "type": error["error_type"]}
         )
-    as_text = asked.field("encoding_format") == "base64"
+    as_text = request.field("encoding_format") == "base64"
     data = [
         {"object": "embedding", "index": index, "embedding": packed(vector) if as_text else vector}
-        for index, vector in enumerate(embedder.vectors(asked.texts))
+        for index, vector in enumerate(embedder.vectors(request.texts))
     ]
-    tokens = sum(map(token_count, asked.texts))
+    tokens = sum(map(token_count, request.texts))
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return Answer(200, {"object": "list", "data": data, "model": model.name, "usage": usage})
 
 
-def _embed_all(model: Model, asked: Asked, embedder: Embedder) -> Answer:
-    return _refusal(model, asked) or Answer(200, embedder.token_vectors(asked.texts))
+def _embed_all(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
+    return _refusal(model, request) or Answer(200, embedder.token_vectors(request.texts))
 
 
-def _tokenize(model: Model, asked: Asked, embedder: Embedder) -> Answer:
-    special = asked.field("add_special_tokens") is not False
-    return Answer(200, [_tokens(text, special=special) for text in asked.texts])
+def _tokenize(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
+    special = request.field("add_special_tokens") is not False
+    return Answer(200, [_tokens(text, special=special) for text in request.texts])
 
 
 def _tokens(text: str, *, special: bool) -> list[dict[str, Any]]:
@@ -147,29 +147,29 @@ def _tokens(text: str, *, special: bool) -> list[dict[str, Any]]:
 
 
 def weights(text: str) -> list[float]:
-    """The weight of each word of a text: the later, the more."""
+    """The weight of each word of a text: later words weigh more."""
     return [0.25 * place for place in range(1, len(text.split()) + 1)]
 
 
-def _rerank(model: Model, asked: Asked, embedder: Embedder) -> Answer:
+def _rerank(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
     if model.kind != "reranker":
         return _error(424, f"model is not a re-ranker model: {model.kind}", "Backend")
-    refused = _refusal(model, asked)
+    refused = _refusal(model, request)
     if refused:
         return refused
-    query = asked.field("query")
-    said = pairs(query, asked.texts, raw=bool(asked.field("raw_scores")))
-    return Answer(200, said, _compute_headers([f"{query} {text}" for text in asked.texts]))
+    query = request.field("query")
+    said = pairs(query, request.texts, raw=bool(request.field("raw_scores")))
+    return Answer(200, said, _compute_headers([f"{query} {text}" for text in request.texts]))
 
 
-def _embed_sparse(model: Model, asked: Asked, embedder: Embedder) -> Answer:
+def _embed_sparse(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
     if model.kind != "sparse":
         return _error(424, f"Model is not an embedding model: {model.kind}", "Backend")
     vectors = [
         [{"index": 1000 + place, "value": weight} for place, weight in enumerate(weights(text))]
-        for text in asked.texts
+        for text in request.texts
     ]
-    return _refusal(model, asked) or Answer(200, vectors, _compute_headers(asked.texts))
+    return _refusal(model, request) or Answer(200, vectors, _compute_headers(request.texts))
 
 
 _SPECIAL = ((101, "[CLS]"), (102, "[SEP]"))

@@ -6,29 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 from lookalikes.model import Answer
 from lookalikes.openai import CHAT, COMPLETIONS
-from lookalikes.writer import Written, event, openai_answer, written
+from lookalikes.writer import Written, event, openai_reply, written
 
 if TYPE_CHECKING:
-    from lookalikes.model import Asked, Embedder, Model
+    from lookalikes.model import Embedder, Model, ReceivedRequest
 
 
-def tgi(model: Model, asked: Asked, embedder: Embedder) -> Answer:
-    """One reply. It passes over parameters that it does not know."""
-    if asked.method == "GET" and asked.path in {"/health", "/ping", "/"}:
+def tgi(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
+    """One reply. Unknown parameters are ignored."""
+    if request.method == "GET" and request.path in {"/health", "/ping", "/"}:
         return Answer(200)
-    if model.key and asked.token != model.key:
+    if model.key and request.token != model.key:
         return Answer(401)
-    if asked.method == "GET" and asked.path == "/info":
+    if request.method == "GET" and request.path == "/info":
         return Answer(200, _info(model))
-    if asked.method != "POST":
+    if request.method != "POST":
         return Answer(404)
-    if not isinstance(asked.json, dict):
+    if not isinstance(request.json, dict):
         return Answer(422, "Failed to parse the request body as JSON: expected value at line 1 column 1")
-    if asked.path in {CHAT, COMPLETIONS}:
-        return _openai(model, asked)
-    if asked.path in {"/", "/generate", "/generate_stream"}:
-        stream = asked.path == "/generate_stream" or bool(asked.path == "/" and asked.field("stream"))
-        return generated(model, asked, stream=stream, wrapped=asked.path == "/")
+    if request.path in {CHAT, COMPLETIONS}:
+        return _openai(model, request)
+    if request.path in {"/", "/generate", "/generate_stream"}:
+        stream = request.path == "/generate_stream" or bool(request.path == "/" and request.field("stream"))
+        return generated(model, request, stream=stream, wrapped=request.path == "/")
     return Answer(404)
 
 
@@ -52,33 +52,33 @@ def _info(model: Model) -> dict[str, Any]:
 
 
 def error(words: str, kind: str, status: int) -> Answer:
-    """An error as it says it."""
+    """An error in its format."""
     return Answer(status, {"error": words, "error_type": kind})
 
 
-def _openai(model: Model, asked: Asked) -> Answer:
-    if asked.path == CHAT and not model.chats:
+def _openai(model: Model, request: ReceivedRequest) -> Answer:
+    if request.path == CHAT and not model.chats:
         return error("Template error: template not found", "template_error", 422)
-    stop = asked.field("stop")
+    stop = request.field("stop")
     if stop is not None and not isinstance(stop, list):
         return Answer(
             422, "Failed to deserialize the JSON body: stop: invalid type: string, expected a sequence"
         )
-    wanted = asked.field("response_format")
+    wanted = request.field("response_format")
     if wanted and "value" not in wanted:
         return Answer(422, "Failed to deserialize the JSON body: response_format: missing field `value`")
-    return openai_answer(model, asked, schema=(wanted or {}).get("value"))
+    return openai_reply(model, request, schema=(wanted or {}).get("value"))
 
 
-def generated(model: Model, asked: Asked, *, stream: bool, wrapped: bool) -> Answer:
-    """A text, or the stream of it; `wrapped` in a list where one of the Hub's contracts is spoken."""
-    parameters = asked.field("parameters") or {}
-    refused = _refusal(model, asked, parameters)
+def generated(model: Model, request: ReceivedRequest, *, stream: bool, wrapped: bool) -> Answer:
+    """A text or a stream of it; `wrapped` in a list on the Hub's routes."""
+    parameters = request.field("parameters") or {}
+    refused = _refusal(model, request, parameters)
     if refused:
         return refused if not stream else Answer(200, events=(event(refused.body, space=b""),))
     schema = (parameters.get("grammar") or {}).get("value")
-    text = written(asked.field("inputs"), parameters.get("max_new_tokens"), parameters.get("stop"), schema)
-    before = asked.field("inputs") if parameters.get("return_full_text") else ""
+    text = written(request.field("inputs"), parameters.get("max_new_tokens"), parameters.get("stop"), schema)
+    before = request.field("inputs") if parameters.get("return_full_text") else ""
     told_top = parameters.get("top_n_tokens")
     if stream:
         return Answer(200, events=tuple(_events(text, before, told_top=told_top)))
@@ -99,10 +99,10 @@ def generated(model: Model, asked: Asked, *, stream: bool, wrapped: bool) -> Ans
     return Answer(200, [said] if wrapped else said, headers)
 
 
-def _refusal(model: Model, asked: Asked, parameters: dict[str, Any]) -> Answer | None:
+def _refusal(model: Model, request: ReceivedRequest, parameters: dict[str, Any]) -> Answer | None:
     if parameters.get("temperature") == 0:
         return error("Input validation error: `temperature` must be strictly positive", "validation", 422)
-    tokens, limit = len(asked.field("inputs").split()), parameters.get("max_new_tokens") or 1
+    tokens, limit = len(request.field("inputs").split()), parameters.get("max_new_tokens") or 1
     if tokens + limit > 2 * model.max_tokens:
         words = (
             f"Input validation error: `inputs` tokens + `max_new_tokens` must be <= {2 * model.max_tokens}."

@@ -5,34 +5,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lookalikes.model import Answer, token_count
-from lookalikes.openai import CHAT, NOT_FOUND, writing_routes
+from lookalikes.openai import CHAT, NOT_FOUND, generation_routes
 from lookalikes.ranker import pairs
 from lookalikes.tei import weights
-from lookalikes.writer import openai_answer, written
+from lookalikes.writer import openai_reply, written
 
 if TYPE_CHECKING:
-    from lookalikes.model import Asked, Embedder, Model
+    from lookalikes.model import Embedder, Model, ReceivedRequest
 
 
 _TEXT_OF = {"summarization": "summary_text", "translation": "translation_text"}
 
 
-def toolkit(model: Model, asked: Asked, embedder: Embedder) -> Answer:
-    """One route; everything that goes wrong is an error 400. Kind `tokens` is the task feature-extraction."""
-    if model.key and asked.token != model.key:
+def toolkit(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
+    """One route; every error is a 400. Kind `tokens` is the task feature-extraction."""
+    if model.key and request.token != model.key:
         return Answer(401, {"error": "Invalid username or password."})
-    if asked.method == "GET":
-        return Answer(200, "Ok") if asked.path in {"/", "/health"} else Answer(404, "Not Found")
-    if asked.method != "POST" or asked.path not in {"/", "/predict"}:
+    if request.method == "GET":
+        return Answer(200, "Ok") if request.path in {"/", "/health"} else Answer(404, "Not Found")
+    if request.method != "POST" or request.path not in {"/", "/predict"}:
         return Answer(404, "Not Found")
-    if asked.field("inputs") is None:
+    if request.field("inputs") is None:
         return Answer(400, {"error": "Body needs to provide a inputs key, received: b'{}'"})
-    refusal = _type_error(model, asked)
+    refusal = _type_error(model, request)
     if refusal:
         return Answer(400, {"error": refusal})
     if model.kind == "reranker":
-        return _ranks(asked)
-    return _writes(model, asked) if model.writes else _embeds(model, asked, embedder)
+        return _ranks(request)
+    return _writes(model, request) if model.generates else _embeds(model, request, embedder)
 
 
 _PIPELINES = {
@@ -42,9 +42,9 @@ _PIPELINES = {
 }
 
 
-def _type_error(model: Model, asked: Asked) -> str | None:
-    """What Python says of a body made for another task: `inputs` and `parameters` are arguments of the pipeline."""
-    inputs, parameters = asked.field("inputs"), asked.field("parameters") or {}
+def _type_error(model: Model, request: ReceivedRequest) -> str | None:
+    """Python's error for the body of another task: `inputs` and `parameters` are arguments of the pipeline."""
+    inputs, parameters = request.field("inputs"), request.field("parameters") or {}
     pipeline = f"{_PIPELINES.get(model.kind, 'TextClassification')}Pipeline.__call__()"
     if model.kind == "classifier" and parameters:
         tokenizer = "PreTrainedTokenizerFast._batch_encode_plus()"
@@ -61,33 +61,33 @@ def _type_error(model: Model, asked: Asked) -> str | None:
     return None
 
 
-def _embeds(model: Model, asked: Asked, embedder: Embedder) -> Answer:
-    single = isinstance(asked.field("inputs"), str)
+def _embeds(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
+    single = isinstance(request.field("inputs"), str)
     if model.kind == "embedding":
-        vectors = embedder.vectors(asked.texts)
+        vectors = embedder.vectors(request.texts)
         return Answer(200, {"embeddings": vectors[0] if single else vectors})
     if model.kind == "sparse":
-        return Answer(200, [dict(zip(text.split(), weights(text), strict=True)) for text in asked.texts])
+        return Answer(200, [dict(zip(text.split(), weights(text), strict=True)) for text in request.texts])
     if model.kind != "tokens":
         return Answer(200, [{"label": "joy", "score": 0.5}])
-    longest = max(map(token_count, asked.texts))
+    longest = max(map(token_count, request.texts))
     if longest > model.max_tokens:
         words = f"The size of tensor a ({longest}) must match the size of tensor b ({model.max_tokens})"
         return Answer(400, {"error": f"{words} at non-singleton dimension 1"})
-    rows = [[tokens] for tokens in embedder.token_vectors(asked.texts)]
+    rows = [[tokens] for tokens in embedder.token_vectors(request.texts)]
     return Answer(200, rows[0] if single else rows)
 
 
-def _ranks(asked: Asked) -> Answer:
-    inputs = asked.field("inputs")
+def _ranks(request: ReceivedRequest) -> Answer:
+    inputs = request.field("inputs")
     if not isinstance(inputs, dict):
         return Answer(200, {"scores": [0.5] if isinstance(inputs, list) else 0.5})
     return Answer(200, pairs(inputs["query"], inputs["texts"]))
 
 
-def _writes(model: Model, asked: Asked) -> Answer:
+def _writes(model: Model, request: ReceivedRequest) -> Answer:
     """A pipeline of transformers: it refuses what `generate` does not know, and of streams it knows nothing."""
-    parameters = asked.field("parameters") or {}
+    parameters = request.field("parameters") or {}
     known = {
         "max_new_tokens",
         "do_sample",
@@ -105,7 +105,7 @@ def _writes(model: Model, asked: Asked) -> Answer:
             f"The following `model_kwargs` are not used by the model: {unused} (note: typos in the generate "
         )
         return Answer(400, {"error": words + "arguments will also show up in this list)"})
-    inputs = asked.field("inputs")
+    inputs = request.field("inputs")
     prompt = inputs if isinstance(inputs, str) else inputs[0]
     text = written(prompt, parameters.get("max_new_tokens")).text
     if repeats and parameters.get("return_full_text") is not False:
@@ -113,24 +113,24 @@ def _writes(model: Model, asked: Asked) -> Answer:
     return Answer(200, [{_TEXT_OF.get(model.kind, "generated_text"): text}])
 
 
-def transformers_serve(model: Model, asked: Asked, embedder: Embedder) -> Answer:
-    """Writes text only; its list of models fails when it is offline; pinned to `pinned`, it wants that name or none."""
-    if asked.path == "/health":
+def transformers_serve(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
+    """Generates text only; its list of models fails offline. Pinned to `pinned`, it accepts that name or none."""
+    if request.path == "/health":
         return Answer(200, {"status": "ok"})
-    if asked.path == "/v1/models":
+    if request.path == "/v1/models":
         return Answer(500, "Internal Server Error")
-    if asked.method != "POST" or asked.path not in writing_routes(model):
+    if request.method != "POST" or request.path not in generation_routes(model):
         return NOT_FOUND
-    if asked.field("model") not in (None, "pinned"):
-        return Answer(400, {"detail": f"Server is pinned to 'pinned'; requested '{asked.field('model')}'."})
-    messages = asked.field("messages")
-    if asked.path == CHAT and (
+    if request.field("model") not in (None, "pinned"):
+        return Answer(400, {"detail": f"Server is pinned to 'pinned'; requested '{request.field('model')}'."})
+    messages = request.field("messages")
+    if request.path == CHAT and (
         not isinstance(messages, list) or any(message.get("tool_calls", ()) is None for message in messages)
     ):
         return Answer(500, "Internal Server Error")
-    return openai_answer(model, asked, done=False, name="pinned@main")
+    return openai_reply(model, request, done=False, name="pinned@main")
 
 
-def unknown(model: Model, asked: Asked, embedder: Embedder) -> Answer:
-    """A web server that is no model server."""
+def unknown(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
+    """A web server that is not a model server."""
     return NOT_FOUND

@@ -1,4 +1,4 @@
-"""The text that every look-alike writes, and the objects and chunks in which OpenAI's routes say it."""
+"""The text that every look-alike generates, and OpenAI's objects and chunks around it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lookalikes.model import Answer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lookalikes.model import Asked, Model
+    from lookalikes.model import Model, ReceivedRequest
 
 DEFAULT_TOKENS = 16
 DONE = b"data: [DONE]\n\n"
@@ -19,7 +19,7 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True)
 class Written:
-    """What the model says to a prompt: its words, the prompt's tokens and its own, and why it stopped."""
+    """The reply to a prompt."""
 
     pieces: list[str]
     prompt_tokens: int
@@ -32,7 +32,7 @@ class Written:
 
     @property
     def usage(self) -> dict[str, int]:
-        """The tokens, as OpenAI says them."""
+        """The token counts in OpenAI's format."""
         tokens = len(self.pieces)
         return {
             "prompt_tokens": self.prompt_tokens,
@@ -44,7 +44,7 @@ class Written:
 def written(
     prompt: str, max_tokens: int | None = None, stop: object = None, schema: object = None
 ) -> Written:
-    """The words of the prompt, one a token, after `You said:`; with a schema, a JSON object that holds it."""
+    """`You said:` and the prompt, one token per word; with a schema, a JSON object that contains it."""
     text = json.dumps({"schema": schema}) if schema is not None else f"You said: {prompt}"
     stops = [stop] if isinstance(stop, str) else list(stop) if isinstance(stop, list) else []
     ends = [text.index(word) for word in stops if word in text]
@@ -56,37 +56,42 @@ def written(
     return Written(pieces[:limit], len(prompt.split()), "length" if len(pieces) > limit else "stop")
 
 
-def prompt_of(asked: Asked) -> str:
-    """What the last message says, or the prompt."""
-    messages = asked.field("messages")
+def prompt_of(request: ReceivedRequest) -> str:
+    """The text of the last message, or the prompt."""
+    messages = request.field("messages")
     if messages is None:
-        return str(asked.field("prompt"))
+        return str(request.field("prompt"))
     content = messages[-1]["content"]
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
-def openai_answer(
-    model: Model, asked: Asked, *, schema: object = None, done: bool = True, name: str | None = None
+def openai_reply(
+    model: Model,
+    request: ReceivedRequest,
+    *,
+    schema: object = None,
+    done: bool = True,
+    name: str | None = None,
 ) -> Answer:
     """The reply of `/v1/chat/completions` or `/v1/completions`, as one object or as a stream.
 
     Args:
-        model: who writes.
-        asked: the request.
-        schema: what the text must fit, if the server heeds it.
-        done: whether its streams end with `[DONE]`; those that do not, tell the usage unasked.
-        name: what the server calls itself; `None` for the model's name.
+        model: the model.
+        request: the request.
+        schema: for the text, if the server supports schemas.
+        done: whether streams end with `[DONE]`; those that do not always report the usage.
+        name: the server's name of the model; `None` for its own.
     """
-    limit = asked.field("max_tokens") or asked.field("max_completion_tokens")
-    text = written(prompt_of(asked), limit, asked.field("stop"), schema)
-    chat = asked.field("messages") is not None
-    tool = _tool(asked) if chat else None
-    kind = ("chat.completion" if chat else "text_completion") if not asked.field("stream") else None
+    limit = request.field("max_tokens") or request.field("max_completion_tokens")
+    text = written(prompt_of(request), limit, request.field("stop"), schema)
+    chat = request.field("messages") is not None
+    tool = _tool(request) if chat else None
+    kind = ("chat.completion" if chat else "text_completion") if not request.field("stream") else None
     common = {"id": "cmpl-1", "created": 1795220569, "model": name or model.name}
-    if asked.field("stream"):
+    if request.field("stream"):
         chunks = _chat_chunks(text, tool) if chat else _text_chunks(text)
         common["object"] = "chat.completion.chunk" if chat else "text_completion"
-        wants = not done or (asked.field("stream_options") or {}).get("include_usage")
+        wants = not done or (request.field("stream_options") or {}).get("include_usage")
         return Answer(200, events=tuple(_events(common, chunks, text.usage if wants else None, done=done)))
     if not chat:
         choice: dict[str, Any] = {"index": 0, "text": text.text, "finish_reason": text.finish_reason}
@@ -103,11 +108,11 @@ def openai_answer(
     return Answer(200, {**common, "object": kind, "choices": [choice], "usage": text.usage})
 
 
-def _tool(asked: Asked) -> dict[str, Any] | None:
-    tools = asked.field("tools")
-    if not tools or asked.field("tool_choice") == "none":
+def _tool(request: ReceivedRequest) -> dict[str, Any] | None:
+    tools = request.field("tools")
+    if not tools or request.field("tool_choice") == "none":
         return None
-    arguments = json.dumps({"text": prompt_of(asked)})
+    arguments = json.dumps({"text": prompt_of(request)})
     return {
         "id": "call-1",
         "type": "function",
@@ -138,7 +143,7 @@ def _events(
     *,
     done: bool,
 ) -> Iterator[bytes]:
-    """Servers like vLLM tell the usage in a chunk of its own and end with `[DONE]`; others in the last chunk."""
+    """Servers like vLLM report the usage in a chunk of its own and end with `[DONE]`; others in the last chunk."""
     for chunk in chunks:
         last = usage if chunk["finish_reason"] and not done else None
         yield event({**common, "choices": [{"index": 0, **chunk}]} | ({"usage": last} if last else {}))
