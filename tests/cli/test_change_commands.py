@@ -89,7 +89,7 @@ def test_a_connection_is_stored_used_replaced_and_removed(
     hubgate("remove", "e5")
     assert hubgate("connection", "remove", "team").out == "Removed team.\n"
     for without in (("add", "team"), ("replace", "team")):
-        assert "Say where the token is" in hubgate("connection", *without).err
+        assert "No token given" in hubgate("connection", *without).err
 
 
 def test_a_token_that_looks_like_a_placeholder_is_taken_with_a_warning(
@@ -126,8 +126,8 @@ def test_a_key_is_made_and_changed_with_all_its_rights(gate: RunningGateway, hub
         4102358400.0,
     )
     for arguments, told in (
-        (("app two",), "Say what to change"),
-        (("app two", "--expires", "soon"), "--expires is no date"),
+        (("app two",), "No settings given"),
+        (("app two", "--expires", "soon"), "Invalid --expires"),
         (("app two", "--expires", "2001-01-01"), "in the past"),
         (("nobody", "--bulk"), "No key has this id or name."),
     ):

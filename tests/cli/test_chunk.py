@@ -45,9 +45,9 @@ def test_offsets_beyond_the_bmp_differ_by_the_way_of_counting_and_lone_surrogate
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (b"", "not JSON"),
-        (b"{", "not JSON"),
-        (b'"\xff"', "not JSON"),
+        (b"", "invalid JSON"),
+        (b"{", "invalid JSON"),
+        (b'"\xff"', "invalid JSON"),
         (b"[" * 200_000, "nested too deeply"),
         (b"[]", 'not an object with a string "text"'),
         (b'{"text": 1}', 'not an object with a string "text"'),

@@ -51,8 +51,8 @@ def test_what_is_about_a_gate_says_that_there_is_none_and_makes_nothing(
     failed = hubgate(*command.split())
     assert (failed.status, failed.out) == (1, "")
     assert failed.err == (
-        f"hubgate: There is no gate at {settings.home}. "
-        "Start one with `hubgate serve`, or name the folder of yours in HUBGATE_HOME.\n"
+        f"hubgate: There is no gateway at {settings.home}. "
+        "Start one with `hubgate serve`, or set HUBGATE_HOME to the folder of an existing one.\n"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -66,7 +66,7 @@ def test_what_a_gate_begins_with_makes_it(
     monkeypatch.setenv("TEAM_TOKEN", "hf_" + "t0ken" * 6)
     made = hubgate(*command.split())
     assert made.status == 0, made.err
-    assert "The gate's admin key, shown only this once: hg_" in made.err
+    assert "The admin key, shown only once: hg_" in made.err
     assert settings.database.exists()
 
 
@@ -148,7 +148,7 @@ def answers(settings: Settings) -> Iterator[list[bytes]]:
 def test_a_gate_that_hangs_up_is_one_plain_line(hubgate: Command, answers: list[bytes]) -> None:
     failed = hubgate("list")
     assert (failed.status, failed.out) == (1, "")
-    assert re.fullmatch(r"hubgate: The gate at http://\S+ does not answer: .*\n", failed.err)
+    assert re.fullmatch(r"hubgate: The gateway at http://\S+ does not respond: .*\n", failed.err)
 
 
 def test_a_mistake_of_hubgates_own_is_one_plain_line_unless_it_is_looked_for(
@@ -191,7 +191,7 @@ def test_ctrl_c_ends_a_command_with_130_and_without_a_word(tmp_path: Path) -> No
 @pytest.mark.parametrize("runs", [True, False])
 @pytest.mark.parametrize(
     ("place", "told"),
-    [("pipe", ""), ("/dev/full", "hubgate: The output cannot be written: No space left on device.\n")],
+    [("pipe", ""), ("/dev/full", "hubgate: Cannot write the output: No space left on device.\n")],
 )
 def test_what_cannot_be_written_is_no_fault_of_the_gate(
     settings: Settings, place: str, told: str, runs: bool

@@ -31,7 +31,7 @@ def test_a_file_is_planned_applied_exported_and_applied_again(
 ) -> None:
     file = tmp_path / "gate.yaml"
     file.write_text(FILE)
-    assert "its token ${MY_TOKEN} is not given" in hubgate("config", "apply", str(file)).err
+    assert "no value is given for its token ${MY_TOKEN}" in hubgate("config", "apply", str(file)).err
     monkeypatch.setenv("MY_TOKEN", TOKEN)
     planned = hubgate("config", "apply", str(file), "--dry-run")
     assert planned.out.splitlines()[0] == "add connection team"
@@ -66,9 +66,9 @@ def test_what_fails_is_told_and_ends_with_1(gate: RunningGateway, hubgate: Comma
     assert "    failed: " in failed.out
     assert failed.err == "hubgate: 1 of 2 changes failed.\n"
     assert [row[0] for row in hubgate("list").rows] == ["words"]
-    assert "cannot be read: No such file" in hubgate("config", "apply", str(tmp_path / "none")).err
+    assert "none: No such file" in hubgate("config", "apply", str(tmp_path / "none")).err
     file.write_bytes(b"\xff")
-    assert "it is no UTF-8" in hubgate("config", "apply", str(file)).err
+    assert "it is not UTF-8" in hubgate("config", "apply", str(file)).err
     piped = [sys.executable, "-m", "hubgate", "config", "apply", "-"]
     ended = subprocess.run(piped, input=b"\xff", stderr=subprocess.PIPE, check=False)
-    assert (ended.returncode, ended.stderr) == (1, b"hubgate: - cannot be read: it is no UTF-8.\n")
+    assert (ended.returncode, ended.stderr) == (1, b"hubgate: Cannot read -: it is not UTF-8.\n")

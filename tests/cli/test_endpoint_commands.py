@@ -150,9 +150,9 @@ def test_show_prints_nothing_that_the_task_makes_no_use_of(gate: RunningGateway,
     with lookalike("tei", kind="reranker") as server:
         hubgate("add", "ranker", "--url", server.url, "--task", "rerank")
     fields = {name.strip() for name in hubgate("show", "ranker").fields}
-    assert {"task", "url", "rate_limit", "learned: engine"} <= fields
+    assert {"task", "url", "rate_limit", "detected: engine"} <= fields
     unused = {"similarity", "prefixes", "cache", "chunking_settings"}
-    assert not fields & {*unused, *(f"learned: {name}" for name in unused)}
+    assert not fields & {*unused, *(f"detected: {name}" for name in unused)}
 
 
 def test_an_endpoint_that_is_not_there_is_one_plain_line(gate: RunningGateway, hubgate: Command) -> None:
@@ -185,7 +185,7 @@ def test_a_warning_of_the_model_is_shown_last(gate: RunningGateway, hubgate: Com
 def test_without_a_running_gate_it_works_on_the_home_itself(hubgate: Command, settings: Settings) -> None:
     first = hubgate("add", "words", "--fake")
     assert first.status == 0
-    assert "The gate's admin key, shown only this once: hg_" in first.err
+    assert "The admin key, shown only once: hg_" in first.err
     removed = hubgate("remove", "words")
     assert (removed.out, removed.err) == ("Removed words.\n", "")
     assert hubgate("list").rows == []

@@ -85,11 +85,11 @@ def test_an_input_type_that_is_none_is_a_mistake_on_the_command_line(hubgate: Co
     failed = hubgate("key", "create", "app", "--input-type", "poem")
     assert failed.status == 2
     assert "--input-type" in failed.err
-    assert "'poem' is none of query, document, classification, clustering." in failed.err
+    assert "'poem' is not one of query, document, classification, clustering." in failed.err
 
 
 def test_the_secret_key_is_rotated(gate: RunningGateway, hubgate: Command) -> None:
-    assert hubgate("key", "rotate-secret").out == "Sealed 0 tokens under the newest secret key.\n"
+    assert hubgate("key", "rotate-secret").out == "Re-encrypted 0 tokens with the newest secret key.\n"
 
 
 def test_the_cache_is_shown_and_cleared(gate: RunningGateway, hubgate: Command) -> None:

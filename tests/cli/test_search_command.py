@@ -33,7 +33,7 @@ def test_models_are_a_table_and_how_to_add_one_is_said(gate: RunningGateway, hub
 
 
 def test_each_way_to_have_a_model_is_a_command_for_its_task(gate: RunningGateway, hubgate: Command) -> None:
-    served = "hubgate add NAME --hosted meta/llama --task chat_completion --token-env NAME_OF_VARIABLE"
+    served = "hubgate add NAME --hosted meta/llama --task chat_completion --token-env VARIABLE"
     assert served in hubgate("search", "--task", "chat_completion", "--served").err
     assert served in hubgate("search", "llama").err
     assert "--hosted meta/llama --task completion " in hubgate("search", "--task", "text-generation").err
@@ -52,7 +52,7 @@ def test_served_and_text_narrow_it_and_counts_are_short(gate: RunningGateway, hu
     ]
     chat = hubgate("search", "llama")
     assert "--local" not in chat.err, "a model that chats is not run on this machine"
-    assert hubgate("search", "llama", "--not-served").out.startswith("The Hub has no such model.")
+    assert hubgate("search", "llama", "--not-served").out.startswith("No models found.")
 
 
 def test_what_goes_wrong_is_one_plain_line(gate: RunningGateway, hub_site: HubApi, hubgate: Command) -> None:

@@ -1,7 +1,6 @@
-"""The gate's `/api` for the command line: over HTTP to the gate that runs, else inside this process.
+"""Requests to `/api` from the command line: over HTTP to the running gateway, or in this process if none runs.
 
-There is one path to a verb: a gate that runs holds the truth in memory, so what the command line changes must go
-through it; and when none runs, the same application answers here.
+A running gateway holds its state in memory, so every change has to go through it.
 """
 
 from __future__ import annotations
@@ -24,91 +23,90 @@ if TYPE_CHECKING:
 
     _Take = Callable[[bytes], object]
 
-_PART = 65_536
-"""Bytes."""
+_CHUNK_BYTES = 65_536
 _AS_COMMANDS = {
     "GET /v1/models": "`hubgate list`",
     "GET /api/connections": "`hubgate connection list`",
 }
-"""What the gate's errors advise, as it is done here."""
-_TIMEOUT = 4000.0  # a model that is added may have to be downloaded first
+"""Routes that error messages refer to, and the command for each."""
+_TIMEOUT = 4000.0  # registering a model may include its download
 
 
 class NoHome(Enum):
-    """What a command does where no gate was ever made."""
+    """What a command does if no gateway has been created yet."""
 
-    REFUSED = auto()
-    """It is about what a gate has: it says that there is none, and makes nothing."""
-    MADE = auto()
-    """It is how a gate begins."""
-    BORROWED = auto()
-    """It needs a gate, and nothing that one has: it gets an empty one that is gone when it ends."""
+    FAIL = auto()
+    """Fail, because the command is about the contents of a gateway."""
+    CREATE = auto()
+    """Create one."""
+    TEMPORARY = auto()
+    """Use a temporary, empty one."""
 
 
 class CommandFailed(Exception):
-    """What was asked was not done; its text says why and what to do, and `cause` is the gate's word for it."""
+    """The command failed. The text says why and what to do; `cause` is that of the gateway's error, if any."""
 
     def __init__(self, text: str, cause: str = "") -> None:
         super().__init__(text)
         self.cause = cause
 
 
-def api(method: str, path: str, body: object = None, *, no_home: NoHome = NoHome.REFUSED) -> Any:
-    """One request to the gate of this home, wherever it is; what it answered, decoded.
+def api(method: str, path: str, body: object = None, *, no_home: NoHome = NoHome.FAIL) -> Any:
+    """Send a request to the gateway of this home; returns the decoded reply.
 
     Raises:
-        CommandFailed: the gate answered with an error, or not at all; or there is none.
+        CommandFailed: the gateway returned an error, did not respond, or does not exist.
     """
     parts: list[bytes] = []
     payload = b"" if body is None else json.dumps(body).encode()
-    _ask(method, path, payload, parts.append, no_home)
-    answer = b"".join(parts)
-    return json.loads(answer) if answer else None
+    _send(method, path, payload, parts.append, no_home)
+    reply = b"".join(parts)
+    return json.loads(reply) if reply else None
 
 
 def print_text(path: str) -> None:
-    """Print what the gate answers to a GET as it comes, with the line ends of this system.
+    """Print the reply to a GET as it arrives, with the line endings of this system.
 
     Raises:
-        CommandFailed: the gate answered with an error, or not at all, or broke off; or it cannot be written.
-        BrokenPipeError: nobody reads it any more.
+        CommandFailed: the gateway returned an error, did not respond or broke off; or the output cannot be written.
+        BrokenPipeError: the reader of the output is gone.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    unwritten: OSError | None = None
+    write_error: OSError | None = None
 
     def show(part: bytes) -> None:
-        nonlocal unwritten
-        if unwritten is None:
+        nonlocal write_error
+        if write_error is None:
             try:
                 print(decoder.decode(part).replace("\r", ""), end="")
-            except OSError as error:  # kept, for it is no fault of the gate that asks for this
-                unwritten = error
+            except OSError as error:  # not raised here, where it would look like an error of the gateway
+                write_error = error
 
-    _ask("GET", path, b"", show, NoHome.REFUSED)
-    if isinstance(unwritten, BrokenPipeError):
-        raise unwritten
-    if unwritten is not None:
-        raise CommandFailed(f"The output cannot be written: {unwritten.strerror}.")
+    _send("GET", path, b"", show, NoHome.FAIL)
+    if isinstance(write_error, BrokenPipeError):
+        raise write_error
+    if write_error is not None:
+        raise CommandFailed(f"Cannot write the output: {write_error.strerror}.")
 
 
-def need_home(settings: Settings) -> None:
-    """Look whether a gate was ever made here.
+def require_home(settings: Settings) -> None:
+    """Require that a gateway has been created in this home.
 
     Raises:
-        CommandFailed: no.
+        CommandFailed: none has.
     """
     if not settings.is_initialized:
         raise CommandFailed(
-            f"There is no gate at {settings.home}. Start one with `hubgate serve`, or name the folder of yours in"
-            " HUBGATE_HOME."
+            f"There is no gateway at {settings.home}. Start one with `hubgate serve`, or set HUBGATE_HOME to the"
+            " folder of an existing one."
         )
 
 
-def _ask(method: str, path: str, payload: bytes, take: _Take, no_home: NoHome) -> None:
-    """One request, whose answer is taken in parts; an error's is told.
+def _send(method: str, path: str, payload: bytes, take: _Take, no_home: NoHome) -> None:
+    """Send a request and pass on its reply in chunks.
 
     Raises:
-        CommandFailed: the gate answered with an error, or not at all; or there is none.
+        CommandFailed: the gateway returned an error, did not respond, or does not exist.
     """
     from hubgate.store.lock import running_gateway
 
@@ -124,26 +122,26 @@ def _ask(method: str, path: str, payload: bytes, take: _Take, no_home: NoHome) -
         raise CommandFailed(f"{error['message']} {as_commands(error['remedy'])}".rstrip(), error["cause"])
 
 
-def as_commands(words: str) -> str:
-    """What the gate says to somebody who works with commands."""
+def as_commands(message: str) -> str:
+    """Replace routes in a message of the gateway by the commands for them."""
     for route, command in _AS_COMMANDS.items():
-        words = words.replace(route, command)
-    return words
+        message = message.replace(route, command)
+    return message
 
 
 @contextmanager
 def _some_home(settings: Settings, no_home: NoHome) -> Iterator[Settings]:
-    """The settings of the home that is worked on.
+    """The settings of the home to use.
 
     Raises:
-        CommandFailed: there is none, and none may be made.
+        CommandFailed: there is none, and none may be created.
     """
-    if no_home is NoHome.REFUSED:
-        need_home(settings)
+    if no_home is NoHome.FAIL:
+        require_home(settings)
     if settings.is_initialized:
         yield settings
         return
-    if no_home is NoHome.MADE:
+    if no_home is NoHome.CREATE:
         _need_free_port(settings)
         print(f"Creating a new gateway in {settings.home}.", file=sys.stderr)
         yield settings
@@ -153,7 +151,7 @@ def _some_home(settings: Settings, no_home: NoHome) -> Iterator[Settings]:
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory(prefix="hubgate-") as folder:
-        key = secrets.token_urlsafe(32)  # so that none is made, and shown
+        key = secrets.token_urlsafe(32)  # otherwise one would be generated and printed
         home, key_file = Path(folder) / "home", Path(folder) / "secret.key"
         yield replace(settings, home=home, secret_key_file=key_file, admin_key=key)
 
@@ -187,10 +185,10 @@ def _need_free_port(settings: Settings) -> None:
 
 
 def segment(name: str) -> str:
-    """A name as one segment of a path.
+    """A name as a segment of a path.
 
     Raises:
-        CommandFailed: it is empty, so that the path would mean something else.
+        CommandFailed: the name is empty, which would change the meaning of the path.
     """
     if not name.strip("/"):
         raise CommandFailed("The name is empty.")
@@ -198,24 +196,24 @@ def segment(name: str) -> str:
 
 
 def _over_http(url: str, key: str, method: str, payload: bytes, take: _Take) -> tuple[int, bytes]:
-    """The status, and the body of an error."""
+    """Returns the status, and the body of an error."""
     import http.client
     import urllib.error
     import urllib.request
 
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-    request = urllib.request.Request(url, payload or None, headers, method=method)  # noqa: S310 - our own gate
+    request = urllib.request.Request(url, payload or None, headers, method=method)  # noqa: S310 - our own gateway
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(request, timeout=_TIMEOUT) as response:
-            while part := response.read(_PART):
+            while part := response.read(_CHUNK_BYTES):
                 take(part)
             return response.status, b""
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read()
     except (OSError, http.client.HTTPException) as error:
-        raise CommandFailed(f"The gate at {url} does not answer: {error}.") from None
+        raise CommandFailed(f"The gateway at {url} does not respond: {error}.") from None
 
 
 def _in_process(settings: Settings, method: str, path: str, payload: bytes, take: _Take) -> tuple[int, bytes]:
@@ -224,10 +222,10 @@ def _in_process(settings: Settings, method: str, path: str, payload: bytes, take
     from hubgate.store.lock import HomeLock
 
     with HomeLock(settings.home):
-        return asyncio.run(_ask_own_gate(settings, method, path, payload, take))
+        return asyncio.run(_send_in_process(settings, method, path, payload, take))
 
 
-async def _ask_own_gate(
+async def _send_in_process(
     settings: Settings, method: str, path: str, payload: bytes, take: _Take
 ) -> tuple[int, bytes]:
     import asyncio
@@ -239,7 +237,7 @@ async def _ask_own_gate(
 
     async def receive() -> Message:
         if not unsent:
-            await asyncio.Event().wait()  # the command line waits for its answer, it does not leave
+            await asyncio.Event().wait()  # the command line never disconnects
         return {"type": "http.request", "body": unsent.pop(), "more_body": False}
 
     async def send(message: Message) -> None:
@@ -251,7 +249,7 @@ async def _ask_own_gate(
         key = secrets.token_urlsafe(32)
         gate.access.admit_cli(key)
         if gate.first_admin_key:
-            print(f"The gate's admin key, shown only this once: {gate.first_admin_key}", file=sys.stderr)
+            print(f"The admin key, shown only once: {gate.first_admin_key}", file=sys.stderr)
         scope: Scope = {
             "type": "http",
             "method": method,

@@ -24,38 +24,37 @@ def export_config(
     """Print the configuration as YAML, without secrets."""
     from urllib.parse import urlencode
 
-    asked = {"format": "json", **({} if endpoint is None else {"endpoint": endpoint})}
-    print(api("GET", f"/api/config?{urlencode(asked)}")["yaml"], end="")
+    parameters = {"format": "json", **({} if endpoint is None else {"endpoint": endpoint})}
+    print(api("GET", f"/api/config?{urlencode(parameters)}")["yaml"], end="")
 
 
 @app.command("apply")
 def apply_config(
-    file: Annotated[str, typer.Argument(help="YAML; - reads standard input.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be changed.")] = False,
+    file: Annotated[str, typer.Argument(help="YAML file; - reads standard input.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove what does not stand in it, in the parts that do.")
+        bool, typer.Option("--prune", help="Delete anything not in this file, in the sections that it has.")
     ] = False,
 ) -> None:
-    """Bring about what a configuration says; its ${NAME} are taken from the environment."""
+    """Apply a configuration; its ${NAME} references are read from the environment."""
     text = _read(file)
     names = set(_REFERENCE.findall(text))
     secrets = {name: value for name in sorted(names) if (value := os.environ.get(name))}
     form = {"yaml": text, "secrets": secrets, "dry_run": dry_run, "prune": prune}
-    told = api("POST", "/api/config", form, no_home=NoHome.BORROWED if dry_run else NoHome.MADE)
-    for step in told["steps"]:
-        _tell(step)
-    if not told["steps"]:
+    reply = api("POST", "/api/config", form, no_home=NoHome.TEMPORARY if dry_run else NoHome.CREATE)
+    for step in reply["steps"]:
+        _print_step(step)
+    if not reply["steps"]:
         print("Nothing to change.")
-    if told["failed"]:
-        raise CommandFailed(f"{told['failed']} of {len(told['steps'])} changes failed.")
+    if reply["failed"]:
+        raise CommandFailed(f"{reply['failed']} of {len(reply['steps'])} changes failed.")
 
 
-def _tell(step: dict[str, Any]) -> None:
-    """One line a step, one line each setting."""
+def _print_step(step: dict[str, Any]) -> None:
     print(f"{step['action']} {step['kind']} {step['name']}")
     for name, (before, after) in step.get("changes", {}).items():
-        told = f"{plain(before)} → {plain(after)}" if step["action"] == "change" else plain(after)
-        print(f"    {name}: {told}")
+        change = f"{plain(before)} → {plain(after)}" if step["action"] == "change" else plain(after)
+        print(f"    {name}: {change}")
     if "key" in step:
         print(f"    the key, shown only this once: {step['key']}")
     if "failure" in step:
@@ -68,5 +67,5 @@ def _read(file: str) -> str:
     try:
         return (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
-        raise CommandFailed(f"{file} cannot be read: {reason}.") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise CommandFailed(f"Cannot read {file}: {reason}.") from None

@@ -1,4 +1,4 @@
-"""`hubgate connection …`: stored tokens, for endpoints that have none of their own."""
+"""`hubgate connection …`: stored tokens that several endpoints can use."""
 
 from __future__ import annotations
 
@@ -10,25 +10,23 @@ from hubgate.cli import options
 from hubgate.cli.client import CommandFailed, NoHome, api, segment
 from hubgate.cli.printing import moment, print_table
 
-app = typer.Typer(help="Stored tokens, for endpoints that have none of their own.", no_args_is_help=True)
+app = typer.Typer(help="Stored tokens that several endpoints can use.", no_args_is_help=True)
 
 Connection = Annotated[str, typer.Argument(help="The connection's name.")]
 Hosts = Annotated[
     list[str] | None,
     typer.Option(
         "--host",
-        help="A host that the token may be sent to, such as https://gpu.example.com or https://*.example.com; "
-        "repeat it for more. Default: huggingface, which is the hosts of Hugging Face.",
+        help="Host that may receive the token, such as https://gpu.example.com or https://*.example.com; "
+        "repeat for more. Default: huggingface, which stands for the hosts of Hugging Face.",
     ),
 ]
-
-
-_WHERE = "Say where the token is: --token-env NAME or --ask-token."
+_NOTHING_GIVEN = "No token given. Use --token-env NAME or --ask-token."
 
 
 @app.command("list")
 def list_connections() -> None:
-    """List the connections, each token as its last characters."""
+    """List the connections, with the last characters of each token."""
     print_table(
         ("name", "tokens", "hosts", "stored", "used by"),
         [
@@ -51,12 +49,12 @@ def add_connection(
     ask_token: options.AskToken = False,
     host: Hosts = None,
 ) -> None:
-    """Store a token under a name; several stand one a line in the environment variable."""
+    """Store a token under a name. The environment variable can hold several, one per line."""
     token = options.read_token(token_env, ask=ask_token)
     if token is None:
-        raise CommandFailed(_WHERE)
+        raise CommandFailed(_NOTHING_GIVEN)
     body = {"name": name, "token": token, **({"hosts": host} if host else {})}
-    api("POST", "/api/connections", body, no_home=NoHome.MADE)
+    api("POST", "/api/connections", body, no_home=NoHome.CREATE)
     print(f"Stored {name}.")
 
 
@@ -67,11 +65,11 @@ def replace_connection(
     ask_token: options.AskToken = False,
     host: Hosts = None,
 ) -> None:
-    """Replace a connection's token, or its hosts; the endpoints that use it follow at once. More hosts need the token."""
+    """Replace the token or the hosts of a connection, at once for all its endpoints. Adding hosts requires the token."""
     token = options.read_token(token_env, ask=ask_token)
     body = options.given(token=token, hosts=host or None)
     if body is None:
-        raise CommandFailed(_WHERE)
+        raise CommandFailed(_NOTHING_GIVEN)
     users = api("PATCH", f"/api/connections/{segment(name)}", body)["endpoints"]
     what = "token" if token else "hosts"
     print(f"Replaced the {what} of {name}{', used by ' if users else ''}{', '.join(users)}.")
@@ -79,6 +77,6 @@ def replace_connection(
 
 @app.command("remove")
 def remove_connection(name: Connection) -> None:
-    """Forget a connection that no endpoint uses."""
+    """Remove a connection that no endpoint uses."""
     api("DELETE", f"/api/connections/{segment(name)}")
     print(f"Removed {name}.")

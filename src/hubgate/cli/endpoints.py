@@ -89,7 +89,7 @@ def add(
     if local:
         _download(local, body.get("token"))
     try:
-        print_result("Added", api("POST", "/api/endpoints", body, no_home=NoHome.MADE))
+        print_result("Added", api("POST", "/api/endpoints", body, no_home=NoHome.CREATE))
     except CommandFailed as failure:
         if failure.cause not in _CAUSES_WITHOUT_A_CALL:
             _diagnose(body)

@@ -1,4 +1,4 @@
-"""What commands print: readable in a terminal, and whole in a pipe."""
+"""Output of the commands: readable in a terminal, not truncated in a pipe."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _UNBOUNDED = 1 << 16
-_OF_VECTORS = frozenset({"similarity", "prefixes", "cache", "chunking_settings", "chunk_fit", "pooling"})
+_EMBEDDING_ONLY = frozenset({"similarity", "prefixes", "cache", "chunking_settings", "chunk_fit", "pooling"})
 _UNUSED = {
     "sparse_embedding": frozenset({"similarity"}),
-    "rerank": _OF_VECTORS,
-    "completion": _OF_VECTORS,
-    "chat_completion": _OF_VECTORS,
+    "rerank": _EMBEDDING_ONLY,
+    "completion": _EMBEDDING_ONLY,
+    "chat_completion": _EMBEDDING_ONLY,
 }
-"""Settings and facts that a task makes no use of."""
+"""Settings and facts that a task does not use."""
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
-    """One field a line."""
+    """Print one field per line."""
     for name, value in fields.items():
         print(f"{name:>28}  {value}")
 
 
 def print_endpoint(shown: Mapping[str, Any]) -> None:
-    """An endpoint as `/api` shows it, then what was learned of it, then its warnings; only what its task uses."""
+    """Print the settings of an endpoint, what was detected, and warnings; only what its task uses."""
     unused = _UNUSED.get(shown["task"], frozenset()) | {"facts"}
     facts = {name: value for name, value in shown["facts"].items() if name not in {*unused, "warnings"}}
     print_fields({name: plain(value) for name, value in shown.items() if name not in unused})
-    print_fields({f"learned: {name}": plain(value) for name, value in facts.items() if value is not None})
+    print_fields({f"detected: {name}": plain(value) for name, value in facts.items() if value is not None})
     _print_warnings(shown)
 
 
 def print_result(done: str, shown: Mapping[str, Any]) -> None:
-    """What became of an endpoint, in a line, and its warnings."""
+    """Print the result of a change in one line, and warnings."""
     name, facts = shown["name"], shown["facts"]
     dimensions, limit = facts.get("dimensions"), shown.get("max_input_tokens")
-    known = (
+    details = (
         shown["task"],
         facts.get("model") or shown.get("model") or shown.get("url"),
         " ".join(filter(None, (facts.get("engine"), facts.get("engine_version")))),
@@ -46,7 +46,7 @@ def print_result(done: str, shown: Mapping[str, Any]) -> None:
         f"up to {limit} tokens" if limit else None,
         None if shown["enabled"] else "switched off",
     )
-    print(f"{done} {name}: {', '.join(filter(None, known))}.")
+    print(f"{done} {name}: {', '.join(filter(None, details))}.")
     if failure := shown.get("failure"):
         print(f"Its test failed ({failure['cause']}): {failure['message']} {failure['remedy']}".rstrip())
     print(f"`hubgate show {name}` shows all settings.")
@@ -59,7 +59,7 @@ def _print_warnings(shown: Mapping[str, Any]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table; in a pipe, one line a row and nothing cut off."""
+    """Print a table; in a pipe, one line per row and nothing truncated."""
     from rich.console import Console
     from rich.table import Table
 
@@ -78,7 +78,7 @@ def moment(seconds: float | None) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes, in the unit that reads best."""
+    """A number of bytes with a suitable unit."""
     for unit, exponent in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if count >= 1 << exponent:
             return f"{count / (1 << exponent):.1f} {unit}"
@@ -86,7 +86,7 @@ def size(count: int) -> str:
 
 
 def plain(value: object) -> str:
-    """A value without the marks of a programming language."""
+    """A value in plain text, without the syntax of a programming language."""
     match value:
         case dict():
             return ", ".join(f"{name}: {plain(part)}" for name, part in value.items()) or "none"

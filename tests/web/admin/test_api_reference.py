@@ -13,8 +13,8 @@ from hubgate.domain.records import Key
 from hubgate.web.admin.hub import HubApi
 from hubgate.web.admin.routes import Api
 from hubgate.web.schemas.configuration import Configuration
-from hubgate.web.schemas.endpoint import EndpointForm, edited
-from hubgate.web.schemas.key import KeyForm, edited_key
+from hubgate.web.schemas.endpoint import EndpointForm, edit_endpoint
+from hubgate.web.schemas.key import KeyForm, edit_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,10 +95,10 @@ async def test_every_example_is_a_body_that_its_route_takes(scripted: ScriptedGa
         if not row.partial:
             msgspec.convert(row.example, row.body)
         elif row.body is EndpointForm:
-            edited(scripted.gateway.registry.find("e5"), row.example)
+            edit_endpoint(scripted.gateway.registry.find("e5"), row.example)
         else:
             assert row.body is KeyForm
-            edited_key(Key(id="0a1b2c3d", name="dify", digest=b"", created_at=0.0), row.example)
+            edit_key(Key(id="0a1b2c3d", name="dify", digest=b"", created_at=0.0), row.example)
 
 
 async def test_a_body_is_described_where_one_is_taken(scripted: ScriptedGateway, document: Any) -> None:

@@ -273,7 +273,7 @@ class TestTheConfiguration:
 
     def test_token_values_are_entered_by_name(self, visitor: ConsoleClient) -> None:
         sent = {"yaml": "connections:\n  team: {token: '${TEAM}'}\n", "do": "apply"}
-        assert "is not given" in visitor.post("/ui/config", sent).words
+        assert "no value is given" in visitor.post("/ui/config", sent).words
         visitor.post("/ui/config", {**sent, "secrets": "x\nTEAM = hf_aTokenThatNobodyHas1234\n"})
         assert "team …1234" in visitor.get("/ui/settings").words
 

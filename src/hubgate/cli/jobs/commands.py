@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from hubgate.cli.client import CommandFailed, need_home
+from hubgate.cli.client import CommandFailed, require_home
 from hubgate.cli.printing import moment, print_fields, print_table
 from hubgate.settings import Settings
 
@@ -122,7 +122,7 @@ def resume_job(job: JobName) -> None:
 @app.command("list")
 def list_jobs() -> None:
     """List the jobs of this home."""
-    need_home(Settings.from_env())
+    require_home(Settings.from_env())
     rows = []
     for job in _registry().list():
         totals, plan = job.totals(), job.plan()

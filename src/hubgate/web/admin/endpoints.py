@@ -19,7 +19,7 @@ from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.console.models.states import state_of
 from hubgate.web.http.asgi import decode
 from hubgate.web.http.errors import CALL_FAILURES, error_json
-from hubgate.web.schemas.endpoint import EndpointForm, edited, endpoint_json
+from hubgate.web.schemas.endpoint import EndpointForm, edit_endpoint, endpoint_json
 from hubgate.web.shared.embeddings import parse_input_type
 
 _EXAMPLE = {"name": "e5", "url": "https://x1.us-east-1.aws.endpoints.huggingface.cloud", "token": "hf_…"}
@@ -76,7 +76,7 @@ class EndpointsApi:
 
     async def edit(self, request: Request) -> Response:
         changes = decode(await request.body(), _CHANGES)
-        wanted = edited(self._gateway.registry.find(request.path_params["name"]), changes)
+        wanted = edit_endpoint(self._gateway.registry.find(request.path_params["name"]), changes)
         await self._gateway.registry.edit(wanted.endpoint, wanted.token, keep_token=wanted.keep_token)
         return json_response(self._endpoint_json(wanted.endpoint.name))
 

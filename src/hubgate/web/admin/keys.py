@@ -14,7 +14,7 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.http.asgi import decode
-from hubgate.web.schemas.key import KeyForm, edited_key
+from hubgate.web.schemas.key import KeyForm, edit_key
 
 _KEY = msgspec.json.Decoder(KeyForm)
 _CHANGES = msgspec.json.Decoder(dict[str, Any])
@@ -38,7 +38,7 @@ class KeysApi:
         given = decode(await request.body(), _CHANGES)
         which = request.path_params["key"]
         old = self._access.find(which)
-        form = edited_key(old, given)
+        form = edit_key(old, given)
         self._check(
             *{form.default_endpoint, *form.endpoints}.difference({old.default_endpoint, *old.endpoints})
         )

@@ -1,4 +1,4 @@
-"""The whole configuration as YAML: read strictly, written in the same words as the forms of the gate's own API.
+"""The configuration as YAML, parsed strictly; entries have the same fields as in `/api`.
 
     version: 1
     connections:
@@ -8,7 +8,7 @@
     keys:
       dify: {endpoints: [e5]}
 
-No secret stands in it: a token is `${NAME}`, and who applies it gives the values by name.
+It contains no secrets: a token is written as `${NAME}`, and whoever applies the file supplies the values.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from hubgate.web.schemas.key import KeyForm
 from hubgate.web.schemas.validation import convert
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_MOST_DEPTH = 20
+_MAX_DEPTH = 20
 _MAX_ENTRIES = 2000
-"""Each is a transaction of its own, and an endpoint may be tested."""
-_LONGEST_VALUE = 10_000
-"""Characters. YAML reads `1:1:1…` as a number, and takes the longer than linearly the longer it is."""
-_HEAD = "# hubgate config apply FILE brings this about. Tokens are given by environment variables.\n"
+"""Each entry is applied in its own transaction, and an endpoint may be tested."""
+_MAX_VALUE_LENGTH = 10_000
+"""YAML parses `1:1:1…` as a number, in more than linear time."""
+_HEADER = "# Apply with `hubgate config apply FILE`. Tokens are read from environment variables.\n"
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
@@ -53,7 +53,7 @@ class _ConnectionEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults
 
 
 class _Loader(yaml.CSafeLoader):
-    """Takes no name twice; of two, one would be lost unseen. Takes a date for the text that it is."""
+    """Rejects duplicate keys, of which one would be lost silently, and loads dates as strings."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML declares it
         first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
@@ -61,30 +61,30 @@ class _Loader(yaml.CSafeLoader):
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        twice, times = next(iter(names.most_common(1)), (None, 0))
-        if times > 1:
-            raise yaml.MarkedYAMLError(problem=f"{twice} stands twice", problem_mark=node.start_mark)
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        key, count = next(iter(counts.most_common(1)), (None, 0))
+        if count > 1:
+            raise yaml.MarkedYAMLError(problem=f"duplicate key {key}", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep=deep)
 
 
 def read_config(text: str, secrets: Mapping[str, str], have_tokens: Container[tuple[str, str]]) -> Wanted:
-    """What a configuration wants.
+    """Parse a configuration.
 
     Args:
         text: YAML.
-        secrets: the values of its references, by name.
-        have_tokens: whose tokens stay where none is given, as `("connection" or "endpoint", name)`.
+        secrets: values of the references, by name.
+        have_tokens: `("connection" or "endpoint", name)` of everything whose token stays if no value is given.
 
     Raises:
-        InvalidRequest: it cannot be read; says all that is wrong, and repeats no value of a token.
+        InvalidRequest: lists every problem; contains no token.
     """
     document = _document(text)
     entries = sum(len(part or {}) for part in (document.connections, document.endpoints, document.keys))
     if entries > _MAX_ENTRIES:
         raise InvalidRequest(
-            f"A configuration has at most {_MAX_ENTRIES} entries, and this one has {entries}.",
-            remedy="Split it into several files, and apply each without prune.",
+            f"The configuration has {entries} entries; the maximum is {_MAX_ENTRIES}.",
+            remedy="Split it into several files and apply each without prune.",
         )
     reader = _Reader(secrets, have_tokens)
     wanted = Wanted(
@@ -100,63 +100,59 @@ def read_config(text: str, secrets: Mapping[str, str], have_tokens: Container[tu
 def write_config(
     connections: Iterable[Connection], endpoints: Iterable[tuple[Endpoint, bool]], keys: Iterable[Key]
 ) -> str:
-    """The configuration that makes all this.
+    """Write a configuration.
 
     Args:
-        connections: those that are there.
+        connections: stored tokens.
         endpoints: each with whether it has a token of its own.
-        keys: gateway keys; what is theirs alone is left out.
+        keys: gateway keys; ids and secrets are left out.
     """
-    names = _Names()
+    variables = _Variables()
     document: dict[str, Any] = {"version": 1}
     document["connections"] = {
-        one.name: {"token": names.reference(f"connection_{one.name}")}
+        one.name: {"token": variables.reference(f"connection_{one.name}")}
         | ({"hosts": list(one.hosts)} if one.hosts != DEFAULT_HOSTS else {})
         for one in connections
     }
     document["endpoints"] = {
         endpoint.name: _entry(EndpointForm.of(endpoint))
-        | ({"token": names.reference(endpoint.name)} if has_token else {})
+        | ({"token": variables.reference(endpoint.name)} if has_token else {})
         for endpoint, has_token in endpoints
     }
     document["keys"] = {key.name: _entry(KeyForm.of(key)) for key in keys}
-    written = {name: part for name, part in document.items() if part}
-    return _HEAD + yaml.safe_dump(written, sort_keys=False, allow_unicode=True, width=110)
+    sections = {name: section for name, section in document.items() if section}
+    return _HEADER + yaml.safe_dump(sections, sort_keys=False, allow_unicode=True, width=110)
 
 
 class _Reader:
-    """Reads entry after entry, and remembers what is wrong."""
-
     def __init__(self, secrets: Mapping[str, str], have_tokens: Container[tuple[str, str]]) -> None:
         self._secrets = secrets
         self._have_tokens = have_tokens
         self.problems: list[str] = []
 
     def read(
-        self, part: str, entries: Mapping[str, Any] | None, one: Callable[[str, Mapping[str, Any]], Any]
+        self, section: str, entries: Mapping[str, Any] | None, parse: Callable[[str, Mapping[str, Any]], Any]
     ) -> dict[str, Any] | None:
-        """The entries of a part, each by its name."""
+        """Parse the entries of a section, by name; problems are collected."""
         if entries is None:
             return None
-        read = {}
+        parsed = {}
         for name, entry in entries.items():
             try:
                 if entry.get("name", name) != name:
-                    raise InvalidRequest("[name] is another one than stands before it")
-                read[name] = one(name, entry)
+                    raise InvalidRequest("[name] differs from the name of the entry")
+                parsed[name] = parse(name, entry)
             except HubgateError as error:
-                self.problems.append(f"{part}.{name}: {error.message.rstrip('.')}.")
-        return read
+                self.problems.append(f"{section}.{name}: {error.message.rstrip('.')}.")
+        return parsed
 
     def connection(self, name: str, entry: Mapping[str, Any]) -> WantedConnection:
-        """A connection."""
         check_name(name)
         form = convert(entry, _ConnectionEntry)
         token = self._secret(form.token, "connection", name)
         return WantedConnection(token=token, hosts=None if form.hosts is None else parse_hosts(form.hosts))
 
     def endpoint(self, name: str, entry: Mapping[str, Any]) -> WantedEndpoint:
-        """An endpoint."""
         form = convert({**entry, "name": name}, EndpointForm)
         endpoint, _ = form.endpoint()
         if form.token is None:
@@ -167,57 +163,54 @@ class _Reader:
     def _secret(self, written: str, kind: str, name: str) -> Secret | None:
         reference = REFERENCE.fullmatch(written)
         if reference is None:
-            raise InvalidRequest("a token does not stand in a configuration: write ${NAME}")
+            raise InvalidRequest("a configuration cannot contain a token: write ${NAME} instead")
         if value := self._secrets.get(reference[1]):
             return Secret(value)
         if (kind, name) in self._have_tokens:
             return None
-        raise InvalidRequest(f"its token {reference[0]} is not given")
+        raise InvalidRequest(f"no value is given for its token {reference[0]}")
 
 
-class _Names:
-    """Names of variables, each used once."""
+class _Variables:
+    """Names of environment variables, each used once."""
 
     def __init__(self) -> None:
-        self._taken: set[str] = set()
+        self._used: set[str] = set()
 
-    def reference(self, what: str) -> str:
+    def reference(self, owner: str) -> str:
         """`${TOKEN_OF_…}`."""
-        name = first = "TOKEN_OF_" + re.sub(r"[^A-Z0-9]", "_", what.upper())
+        name = first = "TOKEN_OF_" + re.sub(r"[^A-Z0-9]", "_", owner.upper())
         number = 1
-        while name in self._taken:
+        while name in self._used:
             number += 1
             name = f"{first}_{number}"
-        self._taken.add(name)
+        self._used.add(name)
         return f"${{{name}}}"
 
 
 def _document(text: str) -> _Document:
     try:
-        _judge(text)
-        loaded = yaml.load(text, _Loader)  # noqa: S506 - a safe one
+        _check_size(text)
+        loaded = yaml.load(text, _Loader)  # noqa: S506 - a subclass of the safe loader
         return convert(loaded if loaded is not None else {}, _Document, whole="The configuration")
     except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InvalidRequest(f"This is no YAML that can be read{line}: {error.problem}.") from None
+        line = f" on line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InvalidRequest(f"Invalid YAML{line}: {error.problem}.") from None
     except (yaml.YAMLError, ValueError, RecursionError, ArithmeticError):
-        raise InvalidRequest("This is no configuration: it holds what YAML does not allow.") from None
+        raise InvalidRequest("Invalid YAML: it contains a value that YAML does not allow.") from None
 
 
-def _judge(text: str) -> None:
-    """Raises InvalidRequest for what makes a short text a large thing: aliases, long numbers, things in things in things."""
+def _check_size(text: str) -> None:
+    """Reject what makes a short text expensive: aliases, long numbers, deep nesting."""
     depth = 0
     for event in yaml.parse(text, yaml.CSafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        what = None
         if isinstance(event, yaml.AliasEvent):
-            what = "aliases are not read"
-        elif depth > _MOST_DEPTH:
-            what = "it is nested too deeply"
-        elif isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST_VALUE:
-            what = f"a value has more than {_LONGEST_VALUE} characters"
-        if what:
-            raise InvalidRequest(f"This is no configuration: {what}.")
+            raise InvalidRequest("Invalid configuration: YAML aliases are not supported.")
+        if depth > _MAX_DEPTH:
+            raise InvalidRequest("Invalid configuration: it is nested too deeply.")
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > _MAX_VALUE_LENGTH:
+            raise InvalidRequest(f"Invalid configuration: a value exceeds {_MAX_VALUE_LENGTH} characters.")
 
 
 def _key(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,7 +218,7 @@ def _key(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entry(form: msgspec.Struct) -> dict[str, Any]:
-    """A form without its name, which stands before it, and without what is usual."""
+    """A form without its name, which is the key of the entry, and without defaults."""
     entry: dict[str, Any] = msgspec.to_builtins(form)
     del entry["name"]
     if entry.get("rate_limit") == {}:

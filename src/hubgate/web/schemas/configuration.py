@@ -1,4 +1,4 @@
-"""The whole configuration as one text in YAML: what `/api/config` and the settings page export and apply."""
+"""Export and apply the whole configuration as YAML, for `/api/config` and the settings page."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from hubgate.service.keys.access import Access
 from hubgate.service.keys.credentials import ADMIN
 from hubgate.web.schemas.config_yaml import read_config, write_config
 
-_MOST_CHARACTERS = 1_000_000
+_MAX_CHARACTERS = 1_000_000
 
 
 class Configuration:
-    """Exported, and applied one after the other. No secret stands in it."""
-
     def __init__(self, gateway: Gateway, access: Access) -> None:
         self._gateway = gateway
         self._access = access
@@ -35,27 +33,27 @@ class Configuration:
         """One endpoint.
 
         Raises:
-            EndpointNotFound: there is none of this name.
+            EndpointNotFound: no endpoint has this name.
         """
         return write_config([], self._with_tokens([self._gateway.registry.find(name)]), [])
 
     async def apply(
         self, text: str, secrets: Mapping[str, str], *, prune: bool, dry_run: bool, own_key: str
     ) -> Sequence[Step]:
-        """Bring about what a text says; see `Config.apply`.
+        """Apply a configuration; see `Config.apply`.
 
         Args:
-            text: the YAML.
-            secrets: the values of its `${NAME}`, by name.
-            prune: whether what it does not name is removed.
-            dry_run: whether the plan is only told.
-            own_key: the id of the key that asks, which is not revoked.
+            text: YAML.
+            secrets: values of its `${NAME}` references, by name.
+            prune: whether to remove anything not in the text.
+            dry_run: whether to only return the plan.
+            own_key: id of the caller's key, which is never revoked.
 
         Raises:
-            InvalidRequest: it cannot be read, or does not fit together.
+            InvalidRequest: the text is invalid, or inconsistent.
         """
-        if len(text) > _MOST_CHARACTERS:
-            raise InvalidRequest(f"A configuration has at most {_MOST_CHARACTERS} characters.")
+        if len(text) > _MAX_CHARACTERS:
+            raise InvalidRequest(f"A configuration can have at most {_MAX_CHARACTERS} characters.")
         tokens = {
             *(
                 ("endpoint", one.name)
@@ -68,5 +66,5 @@ class Configuration:
         return await self._config.apply(wanted, prune=prune, dry_run=dry_run, spared_key=own_key)
 
     def _with_tokens(self, endpoints: Iterable[Endpoint]) -> list[tuple[Endpoint, bool]]:
-        """Each with whether it has a token of its own."""
+        """Endpoints, each with whether it has a token of its own."""
         return [(one, self._gateway.registry.token_hint(one.name) is not None) for one in endpoints]

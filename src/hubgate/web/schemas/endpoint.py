@@ -1,4 +1,4 @@
-"""How an endpoint is written in JSON on the gate's own API; the CLI and the console read the same."""
+"""The JSON of endpoints in `/api`, also used by the console and by YAML configurations."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _form_fields() -> list[Any]:
 if TYPE_CHECKING:
 
     class _Fields(msgspec.Struct):
-        """What mypy can know of a struct that is made from a table."""
+        """What mypy can know of a struct made from a table."""
 
         def __init__(self, **values: object) -> None: ...
         def __getattr__(self, name: str) -> Any: ...
@@ -91,7 +91,7 @@ class EndpointForm(_Fields, forbid_unknown_fields=True, kw_only=True, omit_defau
         source = self.source or self._default_source()
         if source in _WITHOUT_URL and self.url:
             raise InvalidRequest(
-                f"A {_WITHOUT_URL[source]} endpoint has no URL.", remedy="Leave out url, or source."
+                f"A {_WITHOUT_URL[source]} endpoint cannot have a URL.", remedy="Remove url or source."
             )
         _check_proxy(self.proxy)
         _check_bill_to(self.bill_to)
@@ -114,37 +114,37 @@ _WITHOUT_URL = {Source.LOCAL: "local", Source.ROUTER: "hosted"}
 _ORGANIZATION = re.compile(r"[\w.-]{1,96}", re.ASCII)
 
 
-class Edited(msgspec.Struct, frozen=True):
-    """An endpoint as an operator wants it from now on; without `keep_token` its token is `token`, or none."""
+class EndpointEdit(msgspec.Struct, frozen=True):
+    """A changed endpoint. Unless `keep_token` is set, `token` replaces its token; `None` removes it."""
 
     endpoint: Endpoint
     token: Secret | None
     keep_token: bool
 
 
-def edited(endpoint: Endpoint, given: Mapping[str, Any]) -> Edited:
-    """An endpoint with some of its settings changed. What is absent stays; `null` brings the default back.
+def edit_endpoint(endpoint: Endpoint, changes: Mapping[str, Any]) -> EndpointEdit:
+    """Change some settings of an endpoint. Absent fields stay; `null` restores the default.
 
     Raises:
-        InvalidRequest: a field is unknown or does not fit.
-        InvalidEndpoint: the settings cannot be used.
+        InvalidRequest: a field is unknown or has the wrong type.
+        InvalidEndpoint: the settings are not valid.
     """
-    if given.get("name", endpoint.name) != endpoint.name:
+    if changes.get("name", endpoint.name) != endpoint.name:
         raise InvalidRequest(
-            "An endpoint keeps its name, for clients call it by that.",
-            remedy="Clone it under the new name; then remove the old one.",
+            "The name of an endpoint cannot be changed, because clients call it by that name.",
+            remedy="Clone it under the new name, then remove the old one.",
         )
     before = msgspec.to_builtins(EndpointForm.of(endpoint))
-    after = merge(before, given, EndpointForm)
-    limit = given.get("rate_limit")
-    if isinstance(limit, dict):  # its numbers are changed one by one
+    after = merge(before, changes, EndpointForm)
+    limit = changes.get("rate_limit")
+    if isinstance(limit, dict):  # its numbers can be changed one by one
         after["rate_limit"] = merge(before.get("rate_limit", {}), limit, RateLimit)
     changed, token = convert(after, EndpointForm).endpoint()
-    return Edited(replace(changed, facts=endpoint.facts), token, keep_token="token" not in given)
+    return EndpointEdit(replace(changed, facts=endpoint.facts), token, keep_token="token" not in changes)
 
 
 def endpoint_json(endpoint: Endpoint, token_hint: str | None) -> dict[str, Any]:
-    """An endpoint as it is shown: never its token, only the token's last characters."""
+    """An endpoint in JSON, with the last characters of its token instead of the token."""
     facts = endpoint.facts
     shown: dict[str, Any] = {name: getattr(endpoint, name) for name in _PLAIN_FIELDS}
     shown |= {
@@ -166,11 +166,10 @@ def endpoint_json(endpoint: Endpoint, token_hint: str | None) -> dict[str, Any]:
 
 
 def _check_bill_to(bill_to: str | None) -> None:
-    """It becomes a header."""
-    if bill_to and not _ORGANIZATION.fullmatch(bill_to):
+    if bill_to and not _ORGANIZATION.fullmatch(bill_to):  # it is sent as a header
         raise InvalidEndpoint(
-            "[bill_to] is no name of an organisation on the Hub.",
-            remedy="Give the name as it stands in the address of its page.",
+            "[bill_to] is not a valid organization name.",
+            remedy="Use the name in the URL of its page on the Hub.",
         )
 
 
@@ -183,13 +182,13 @@ def _check_proxy(proxy: str | None) -> None:
         parts = urlsplit("")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise InvalidEndpoint(
-            "[proxy] is no URL of an HTTP proxy.",
-            remedy="Give it whole, such as http://proxy.example.com:3128.",
+            "[proxy] is not a valid URL of an HTTP proxy.",
+            remedy="Use a full URL, such as http://proxy.example.com:3128.",
         )
     if "@" in parts.netloc:
         raise InvalidEndpoint(
-            "[proxy] holds a password, which would be stored and shown as it is.",
-            remedy="Give a proxy that lets the gate in by its address.",
+            "[proxy] contains a password, which would be stored and shown in plain text.",
+            remedy="Use a proxy that allows the gateway by its IP address.",
         )
 
 

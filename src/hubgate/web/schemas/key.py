@@ -1,4 +1,4 @@
-"""How a gateway key is written in JSON and YAML."""
+"""The JSON and YAML of gateway keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hubgate.web.schemas.validation import convert, merge
 
 
 class KeyForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """What is sent to create a gateway key: see `hubgate.domain.records.Key` for the fields."""
+    """The settings of a gateway key; only `name` is required."""
 
     name: str
     admin: bool = False
@@ -28,26 +28,26 @@ class KeyForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     @classmethod
     def of(cls, key: Key) -> KeyForm:
-        """The form that makes such a key."""
+        """The form that describes this key."""
         same = {name: getattr(key, name) for name in cls.__struct_fields__ if name != "endpoints"}
         return cls(**same, endpoints=list(key.endpoints))
 
     def rights(self) -> dict[str, Any]:
-        """The fields of a `Key` made of it, but its name."""
+        """The fields of a `Key` except its name."""
         rights = msgspec.structs.asdict(self) | {"endpoints": tuple(dict.fromkeys(self.endpoints))}
         del rights["name"]
         return rights
 
 
-def edited_key(key: Key, given: Mapping[str, Any]) -> KeyForm:
-    """The form of a key with some of its fields changed.
+def edit_key(key: Key, changes: Mapping[str, Any]) -> KeyForm:
+    """Change some fields of a key.
 
     Raises:
-        InvalidRequest: a field is unknown, does not fit, or cannot be changed.
+        InvalidRequest: a field is unknown, has the wrong type, or cannot be changed.
     """
-    if given.get("admin", key.admin) != key.admin:
+    if changes.get("admin", key.admin) != key.admin:
         raise InvalidRequest(
-            "A key does not become an admin key, nor does one cease to be.",
-            remedy="Create another; then revoke this one.",
+            "[admin] of a key cannot be changed.",
+            remedy="Create another key, then revoke this one.",
         )
-    return convert(merge(msgspec.to_builtins(KeyForm.of(key)), given, KeyForm), KeyForm)
+    return convert(merge(msgspec.to_builtins(KeyForm.of(key)), changes, KeyForm), KeyForm)
