@@ -1,4 +1,4 @@
-"""The command line: parse, call one verb of the gate, print."""
+"""The command line: parse, call `/api`, print."""
 
 from hubgate.cli.main import main
 

@@ -257,10 +257,10 @@ def _download(model: str, token: str | None) -> None:
     from hubgate.upstreams.local.files import find_model
 
     bearer = Secret(token) if token else None
-    told = progress(model, sys.stderr)
+    show = progress(model, sys.stderr)
     try:
         asyncio.run(
-            find_model(model, hf_endpoint=Settings.from_env().hf_endpoint, token=bearer, on_progress=told)
+            find_model(model, hf_endpoint=Settings.from_env().hf_endpoint, token=bearer, on_progress=show)
         )
     except HubgateError:
         pass

@@ -13,7 +13,7 @@ import hubgate.web.console
 from hubgate.domain.diagnosis import Outcome, Step
 from hubgate.domain.endpoint import Precision, Source, Task
 from hubgate.domain.errors import Cause
-from hubgate.web.console.models.chunk_form import STRATEGIES
+from hubgate.web.console.models.chunking import STRATEGIES
 from hubgate.web.console.models.form import CONTROLS, KINDS, PREFIXES
 from hubgate.web.console.models.hub_picker import WHYS
 from hubgate.web.console.models.page import DONE

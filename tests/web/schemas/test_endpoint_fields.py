@@ -6,9 +6,6 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from typer.main import get_command
-
-from hubgate.cli.main import app
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.endpoint_fields import FIELDS, IDENTITY, PUBLIC_FIELDS
 
@@ -32,11 +29,3 @@ def test_the_api_page_lists_the_fields_whose_change_calls_the_model() -> None:
     assert sentence
     named = re.findall(r"`(\w+)`", sentence[1])
     assert sorted(named) == sorted({*IDENTITY, "token"} - {"name"})
-
-
-def test_the_commands_page_describes_every_option_of_add_and_edit() -> None:
-    page = (DOCS / "commands.md").read_text("utf-8")
-    commands = get_command(app).commands  # type: ignore[attr-defined]
-    options = {option for name in ("add", "edit") for one in commands[name].params for option in one.opts}
-    documented = set(re.findall(r"--[a-z-]+", page)) | {"name"}
-    assert options - documented == set()

@@ -10,7 +10,7 @@ from hubgate.domain.calls import InputType
 from hubgate.domain.chunking import ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Engine, Precision, Similarity, Source, Task
 from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
-from hubgate.web.console.models.chunk_form import chunking_of
+from hubgate.web.console.models.chunking import parse_chunking
 from hubgate.web.console.models.form import EMPTY, KEEP, NEW, Faults, endpoint_of, form_of
 
 TOKEN = "hf_aTokenThatNobodyHas1234"
@@ -219,15 +219,15 @@ def test_precision_is_of_models_on_this_machine_and_a_server_is_named_of_those_b
 
 def test_chunking_settings_are_elasticsearchs() -> None:
     faults: dict[str, str] = {}
-    assert chunking_of(form(), faults) is None
-    assert chunking_of(form(strategy="sentence"), faults) == {
+    assert parse_chunking(form(), faults) is None
+    assert parse_chunking(form(strategy="sentence"), faults) == {
         "strategy": "sentence",
         "max_chunk_size": 250,
         "sentence_overlap": 1,
     }
-    recursive = chunking_of(form(strategy="recursive", separator_group="plaintext"), faults)
+    recursive = parse_chunking(form(strategy="recursive", separator_group="plaintext"), faults)
     assert recursive == {"strategy": "recursive", "max_chunk_size": 250, "separator_group": "plaintext"}
-    assert chunking_of(form(strategy="none"), faults) == {"strategy": "none"}
+    assert parse_chunking(form(strategy="none"), faults) == {"strategy": "none"}
     assert faults == {}
-    chunking_of(form(strategy="recursive", separator_group="own", separators="\r\n"), faults)
+    parse_chunking(form(strategy="recursive", separator_group="own", separators="\r\n"), faults)
     assert faults == {"separators": "fault.missing"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hubgate.web.console.models.paste import name_of_server, suggested_name, understood
+from hubgate.web.console.models.paste import name_of_server, parse_pasted, suggested_name
 
 E5 = {"model": "intfloat/e5-small-v2", "kind": "embedding", "name": "e5-small-v2"}
 
@@ -21,7 +21,7 @@ E5 = {"model": "intfloat/e5-small-v2", "kind": "embedding", "name": "e5-small-v2
     ],
 )
 def test_a_model_is_found_by_its_name_and_by_its_page(pasted: str) -> None:
-    assert understood(pasted) == E5
+    assert parse_pasted(pasted) == E5
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_model_is_found_by_its_name_and_by_its_page(pasted: str) -> None:
     ],
 )
 def test_the_kind_is_guessed_by_the_name(model: str, kind: str) -> None:
-    assert understood(model)["kind"] == kind
+    assert parse_pasted(model)["kind"] == kind
 
 
 @pytest.mark.parametrize(
@@ -48,20 +48,20 @@ def test_the_kind_is_guessed_by_the_name(model: str, kind: str) -> None:
     ],
 )
 def test_addresses_of_the_hosted_api_old_and_new_say_the_model(pasted: str) -> None:
-    assert understood(pasted) == {**E5, "where": "router"}
+    assert parse_pasted(pasted) == {**E5, "where": "router"}
 
 
 def test_the_router_alone_says_where() -> None:
-    assert understood("https://router.huggingface.co/v1") == {"where": "router"}
+    assert parse_pasted("https://router.huggingface.co/v1") == {"where": "router"}
 
 
 def test_an_inference_endpoint_is_known_by_its_url() -> None:
     url = "https://abc.us-east-1.aws.endpoints.huggingface.cloud"
-    assert understood(url) == {"where": "dedicated", "url": url, "name": "abc"}
+    assert parse_pasted(url) == {"where": "dedicated", "url": url, "name": "abc"}
 
 
 def test_a_server_of_ones_own_gets_no_token() -> None:
-    assert understood("http://10.0.0.5:8080/v1") == {
+    assert parse_pasted("http://10.0.0.5:8080/v1") == {
         "where": "dedicated",
         "url": "http://10.0.0.5:8080/v1",
         "name": "10.0.0.5-8080",
@@ -71,8 +71,8 @@ def test_a_server_of_ones_own_gets_no_token() -> None:
 
 def test_the_page_of_an_endpoint_says_whose_it_is() -> None:
     found = {"where": "dedicated", "namespace": "my-org"}
-    assert understood("https://endpoints.huggingface.co/my-org/endpoints") == found
-    assert understood("https://ui.endpoints.huggingface.co/my-org/endpoints/My-E5") == {
+    assert parse_pasted("https://endpoints.huggingface.co/my-org/endpoints") == found
+    assert parse_pasted("https://ui.endpoints.huggingface.co/my-org/endpoints/My-E5") == {
         **found,
         "name": "my-e5",
     }
@@ -80,9 +80,9 @@ def test_the_page_of_an_endpoint_says_whose_it_is() -> None:
 
 def test_a_search_on_the_hub_says_the_kind() -> None:
     page = "https://huggingface.co/models?pipeline_tag=text-generation&sort=trending"
-    assert understood(page) == {"kind": "llm"}
+    assert parse_pasted(page) == {"kind": "llm"}
     page = "https://huggingface.co/models?pipeline_tag=text2text-generation"
-    assert understood(page) == {"kind": "llm", "task_llm": "text2text-generation"}
+    assert parse_pasted(page) == {"kind": "llm", "task_llm": "text2text-generation"}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_search_on_the_hub_says_the_kind() -> None:
     ],
 )
 def test_what_says_nothing_changes_nothing(pasted: str) -> None:
-    assert understood(pasted) == {}
+    assert parse_pasted(pasted) == {}
 
 
 @pytest.mark.parametrize(

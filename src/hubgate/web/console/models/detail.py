@@ -1,4 +1,4 @@
-"""The page of one model: what it is, how it is, its limits and latest use, and how an application calls it."""
+"""The page of one model: settings, state, limits, recent usage, and code that calls it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,11 @@ from hubgate.web.console.playground.page import sample_form, snippet_values
 
 
 class ModelPage:
-    """One registered model."""
-
     def __init__(self, gateway: Gateway, models: Models) -> None:
         self._gateway = gateway
         self._models = models
 
     async def show(self, context: PageContext) -> Response:
-        """The page."""
         endpoint = self._gateway.registry.find(context.request.path_params["name"])
         (row,) = await self._models.rows([endpoint])
         done = context.request.query_params.get("done", "")
@@ -47,7 +44,6 @@ class ModelPage:
         )
 
     async def state(self, context: PageContext) -> Response:
-        """Its state at this moment, to be put in its place."""
         rows = await self._models.rows([self._gateway.registry.find(context.request.path_params["name"])])
         return context.render("models/states.html", rows=rows)
 
@@ -58,4 +54,4 @@ class ModelPage:
 
 
 _SAMPLES = frozenset({"text_3", "text_4"})
-"""Texts of the playground that a snippet does without."""
+"""Sample texts of the playground that a snippet omits."""

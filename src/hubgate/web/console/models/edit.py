@@ -1,4 +1,4 @@
-"""Adding a model and changing one: the form, what is pasted into it, its test, and the preview of its chunks."""
+"""Adding and editing a model: the form, pasted text, the connection test, and the preview of chunks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.inference.chunk_size import size_warning
 from hubgate.service.inference.cutting import in_cutting_thread
 from hubgate.web.console.models import form as model_form
-from hubgate.web.console.models.chunk_form import OWN, STRATEGIES, chunking_of
-from hubgate.web.console.models.chunk_preview import marked
+from hubgate.web.console.models.chunking import OWN, STRATEGIES, parse_chunking, split_at_chunks
 from hubgate.web.console.models.form import (
     CONTROLS,
     EMPTY,
@@ -36,51 +35,46 @@ from hubgate.web.console.models.form import (
 )
 from hubgate.web.console.models.hub_picker import Picker
 from hubgate.web.console.models.page import page_of
-from hubgate.web.console.models.paste import understood
+from hubgate.web.console.models.paste import parse_pasted
 from hubgate.web.console.models.trials import Trials
 from hubgate.web.console.page_context import PageContext
 
-_MOST_PREVIEWED = 20_000
-"""Characters."""
-_MOST_OTHERS = 200
-"""Names that are suggested."""
+_MAX_SAMPLE_LENGTH = 20_000
+_MAX_SUGGESTIONS = 200
 _NOTHING: Mapping[str, Any] = {"trial": None, "lost": False, "faults": {}, "error": None, "keepable": False}
-"""What came of a form that was not sent."""
+"""The result of a form that was not submitted."""
 
 
 class Editing:
-    """The form."""
-
     def __init__(self, gateway: Gateway, trials: Trials, picker: Picker) -> None:
         self._gateway = gateway
         self._trials = trials
         self._picker = picker
 
     async def add(self, context: PageContext) -> Response:
-        """The empty form; with `?model=` or `?paste=`, filled in as far as that says."""
+        """The empty form; `?model=` or `?paste=` fill it in."""
         query = context.request.query_params
         return self._filled(context, EMPTY, query.get("paste") or query.get("model") or "")
 
     async def change(self, context: PageContext) -> Response:
-        """The form of a registered model."""
         endpoint = self._old(context)
         assert endpoint is not None  # noqa: S101 - the route has a name
         has_token = self._gateway.registry.token_hint(endpoint.name) is not None
         return self._form(context, model_form.form_of(endpoint, has_token=has_token), endpoint)
 
     async def paste(self, context: PageContext) -> Response:
-        """The form again, with what follows from what was pasted."""
+        """The form again, with the fields that follow from the pasted text."""
         form = await context.form(RAW_FIELDS)
         return self._filled(context, form, form.get("paste", ""))
 
     async def pick(self, context: PageContext) -> Response:
-        """The form again, with what follows from the model that was chosen on the Hub."""
+        """The form again, with the fields of the model selected on the Hub."""
         form = await context.form(RAW_FIELDS)
         chosen = await self._picker.choose(form)
         return self._form(context, {**form, **chosen.fields}, self._old(context), chosen=chosen)
 
     async def test(self, context: PageContext) -> Response:
-        """Begin to go the way to the model that the form describes."""
+        """Start a connection test of the model in the form."""
         old = self._old(context)
         form = self._completed(await context.form(RAW_FIELDS), old)
         try:
@@ -94,14 +88,13 @@ class Editing:
         return self._outcome(context, form, old, trial=self._trials.begin(findings))
 
     async def watch(self, context: PageContext) -> Response:
-        """How far a test is."""
         trial = self._trials.find(context.request.path_params["trial"])
         return context.render(
             "models/test_result.html", **{**_NOTHING, "trial": trial, "lost": trial is None}
         )
 
     async def save(self, context: PageContext) -> Response:
-        """Register the model, or change it; what fails its test can be kept, switched off."""
+        """Register or change the model; one that fails its test can be kept, switched off."""
         old = self._old(context)
         form = self._completed(await context.form(RAW_FIELDS), old)
         try:
@@ -114,11 +107,11 @@ class Editing:
         return context.redirect(page_of(endpoint.name, done))
 
     async def preview(self, context: PageContext) -> Response:
-        """A sample text, as these settings cut it."""
+        """A sample text, chunked with these settings."""
         form = await context.form(RAW_FIELDS)
-        sample = form.get("sample", "")[:_MOST_PREVIEWED]
+        sample = form.get("sample", "")[:_MAX_SAMPLE_LENGTH]
         faults: dict[str, str] = {}
-        settings = chunking_of(form, faults)
+        settings = parse_chunking(form, faults)
         if faults:
             return context.render("models/chunks.html", pieces=[], chunks=[], fault=None, faults=faults)
         try:
@@ -126,26 +119,25 @@ class Editing:
         except CallerError as error:
             return context.render("models/chunks.html", pieces=[], chunks=[], fault=error, faults={})
         return context.render(
-            "models/chunks.html", pieces=marked(sample, chunks), chunks=chunks, fault=None, faults={}
+            "models/chunks.html", pieces=split_at_chunks(sample, chunks), chunks=chunks, fault=None, faults={}
         )
 
     async def _save(
         self, form: Mapping[str, str], endpoint: Endpoint, token: Secret | None, old: Endpoint | None
     ) -> str:
-        """What was done, for the words `done.<what>`.
+        """Returns what was done, for the locale key `done.<what>`.
 
-        A token that is to have a name is stored first, and forgotten if the endpoint is not: it failed, or its visitor
-        went away.
+        A token with a name is stored first, and removed if storing the endpoint fails or is cancelled.
         """
         connection = form.get("token_name", "") if token and form.get("connection") == NEW else ""
         if not connection:
             return await self._put(form, endpoint, token, old)
-        assert token is not None  # noqa: S101 - a name is given to a token
+        assert token is not None  # noqa: S101 - only a token is given a name
         await self._gateway.connections.add(connection, token, self._gateway.connections.hosts_for(endpoint))
         try:
             return await self._put(form, replace(endpoint, connection=connection), None, old)
         except BaseException:
-            with suppress(InUse):  # who left while it was stored has it stored
+            with suppress(InUse):  # cancelled while the endpoint was stored: it uses the token
                 await self._gateway.connections.remove(connection)
             raise
 
@@ -164,23 +156,23 @@ class Editing:
         return "added"
 
     def _filled(self, context: PageContext, form: Mapping[str, str], pasted: str) -> Response:
-        """The form with what follows from what was pasted, which stays to be mended only if nothing does."""
+        """The form with the fields that follow from the pasted text, which stays in its field only if none do."""
         found = self._read(form, pasted)
         left = "" if found else pasted
         return self._form(context, {**form, **found}, pasted=left, understood=not left)
 
     def _read(self, form: Mapping[str, str], pasted: str) -> dict[str, str]:
-        """The fields that follow from what was pasted."""
-        found = dict(understood(pasted))
+        """The fields that follow from the pasted text."""
+        found = dict(parse_pasted(pasted))
         if "name" in found:
             found["name"] = self._free(found["name"])
         if "model" in found and form.get("where") == Source.DEDICATED and not form.get("url"):
-            # The name of a model, and nothing that says where else it runs: it is called at Hugging Face.
+            # Only a model name: assume that it is hosted.
             found.setdefault("where", Source.ROUTER)
         return found
 
     def _completed(self, form: Mapping[str, str], old: Endpoint | None) -> Mapping[str, str]:
-        """The form of a new model with what follows from it: without scripts nobody read what was pasted."""
+        """The form of a new model, with derived fields: without scripts, the pasted text is only parsed here."""
         if old:
             return form
         if not form.get("model") and not form.get("url"):
@@ -188,7 +180,7 @@ class Editing:
         return {**form, "name": form.get("name") or self._free(model_form.proposed_name(form))}
 
     def _free(self, name: str) -> str:
-        """A name, with a number behind it if it is taken."""
+        """The name, followed by a number if it is taken."""
         taken = {endpoint.name for endpoint in self._gateway.registry.endpoints()}
         numbered = (f"{name}-{n}" for n in count(2))
         return name if not name or name not in taken else next(one for one in numbered if one not in taken)
@@ -200,7 +192,7 @@ class Editing:
     def _outcome(
         self, context: PageContext, form: Mapping[str, str], old: Endpoint | None, **outcome: Any
     ) -> Response:
-        """What came of a test or of saving: beside the form, which stays as it is with the token typed into it."""
+        """The result of a test or of saving. With htmx, only the result, so that a typed token stays in the form."""
         if context.is_htmx:
             return context.render("models/test_result.html", **{**_NOTHING, **outcome})
         return self._form(context, form, old, **outcome)
@@ -225,7 +217,7 @@ class Editing:
                 "prefixes": list(PREFIXES),
                 "own": OWN,
                 "connections": [one.name for one in self._gateway.connections.all()],
-                "others": list(islice(others, _MOST_OTHERS)),
+                "others": list(islice(others, _MAX_SUGGESTIONS)),
                 "pasted": "",
                 "chosen": None,
                 "understood": True,

@@ -1,7 +1,7 @@
-"""The form of a model: the fields of Dify's guides and of Elasticsearch's page, and the endpoint that they make.
+"""The form of a model: its fields, and the endpoint that they describe.
 
-What the form makes is what `POST /api/endpoints` takes, so the page has no powers of its own. A field that belongs to
-another choice (the URL of a model on this machine, say) is ignored, whatever stands in it.
+The form is converted to the body of `POST /api/endpoints`, so the page can do no more than the API. Fields that do not
+apply to the selected source or task are ignored, whatever they contain.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Engin
 from hubgate.domain.endpoint_fields import FIELDS, EndpointField
 from hubgate.domain.errors import InvalidRequest
 from hubgate.domain.secret import Secret
-from hubgate.web.console.models.chunk_form import FIT, SEPARATORS, STRATEGIES, chunk_fields, chunking_of
+from hubgate.web.console.models.chunking import FIT, SEPARATORS, STRATEGIES, chunking_fields, parse_chunking
 from hubgate.web.console.models.paste import name_of_server, suggested_name
 from hubgate.web.schemas.endpoint import EndpointForm
 from hubgate.web.schemas.validation import convert
@@ -27,12 +27,12 @@ KINDS = {
     "embedding": (Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING),
     "rerank": (Task.RERANK,),
 }
-"""Model types as Dify calls them, and the tasks of each; the first is the usual one."""
+"""Model types as in Dify, and the tasks of each; the first is the default."""
 WHERE = (Source.ROUTER, Source.DEDICATED, Source.LOCAL, Source.FAKE)
 ENGINES = tuple(engine for engine in Engine if engine not in {Engine.PROVIDER, Engine.OPENVINO, Engine.FAKE})
-"""Servers that may stand behind a URL."""
+"""Servers that a URL can lead to."""
 KEEP, NEW, NOTHING = "=", "+", ""
-"""What may be chosen as the token, beside the name of a connection: the stored one, a new one, none."""
+"""Choices for the token besides the name of a connection: keep the stored one, enter a new one, none."""
 _YES_NO = {"true": True, "false": False}
 
 
@@ -79,14 +79,14 @@ _NEEDED = {
     Source.LOCAL: ("model",),
     Source.FAKE: (),
 }
-"""Fields without which there is no endpoint; its name can follow from them."""
+"""Required fields; the name can be derived from them."""
 _DEMO = "demo"
 PREFIXES = {f"prefix_{word}": word for word in InputType}
-"""What stands before each kind of text, by its field."""
+"""Input type of each prefix field."""
 RAW_FIELDS = frozenset({*PREFIXES, SEPARATORS})
-"""Text in which a space at the end matters."""
+"""Fields whose trailing spaces matter."""
 _PARTS = (*PREFIXES, "no_prefixes", "strategy", SEPARATORS, *chain(*STRATEGIES.values()))
-"""Fields of which prefixes and chunking settings are made."""
+"""Form fields of prefixes and chunking settings."""
 _MAX_NUMBER = 10**9
 _MAX_SECONDS = 86_400
 
@@ -107,11 +107,11 @@ EMPTY: Mapping[str, str] = {
     "connection": NEW,
     "cache": "on",
 }
-"""The form as it is before anything is typed; what is not here is empty."""
+"""The initial form; all other fields are empty."""
 
 
 class Faults(Exception):
-    """Fields that cannot be used: the key of the words by the field's name."""
+    """Invalid fields, each with the locale key of its message."""
 
     def __init__(self, fields: Mapping[str, str]) -> None:
         super().__init__(", ".join(fields))
@@ -119,16 +119,15 @@ class Faults(Exception):
 
 
 def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[Endpoint, Secret | None]:
-    """The endpoint that a sent form makes, and its new token.
+    """The endpoint that a submitted form describes, and its new token.
 
     Args:
-        form: the sent fields.
-        old: the endpoint that is changed, which keeps its name, whether it is switched on, and its own separators
-            as they are spelled.
+        form: the submitted fields.
+        old: the endpoint to change; its name, whether it is switched on, and unedited separators stay.
 
     Raises:
-        Faults: fields cannot be read.
-        InvalidEndpoint: they can, and make no endpoint.
+        Faults: fields are invalid.
+        InvalidEndpoint: the fields are valid, but not together.
     """
     source = _source(form)
     form = {**form, "name": old.name if old else form.get("name") or proposed_name(form)}
@@ -140,7 +139,7 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
         for field in SIMPLE_FIELDS
         if source in field.sources and form.get(field.name)
     }
-    chunking = chunking_of(form, faults, old.chunking if old else None)
+    chunking = parse_chunking(form, faults, old.chunking if old else None)
     if faults:
         raise Faults(faults)
     made: dict[str, Any] = {
@@ -158,7 +157,7 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
 
 
 def proposed_name(form: Mapping[str, str]) -> str:
-    """A name for who enters none: the model's, else the server's; empty where the form has neither yet."""
+    """The default name: the model's, otherwise the server's; empty if the form has neither."""
     where = form.get("where")
     if where == Source.FAKE:
         return _DEMO
@@ -167,7 +166,7 @@ def proposed_name(form: Mapping[str, str]) -> str:
 
 
 def form_of(endpoint: Endpoint, *, has_token: bool) -> dict[str, str]:
-    """The form in which an endpoint's settings stand."""
+    """The form fields of an endpoint."""
     kind = next(kind for kind, tasks in KINDS.items() if endpoint.task in tasks)
     own = KEEP if has_token else NOTHING
     values: dict[str, object] = {
@@ -180,16 +179,16 @@ def form_of(endpoint: Endpoint, *, has_token: bool) -> dict[str, str]:
         **{field.name: getattr(endpoint, field.attribute) for field in SIMPLE_FIELDS},
         **{field: (endpoint.prefixes or {}).get(word) for field, word in PREFIXES.items()},
         "no_prefixes": None if endpoint.prefixes is None or any(endpoint.prefixes.values()) else "on",
-        **chunk_fields(endpoint.chunking),
+        **chunking_fields(endpoint.chunking),
     }
     return {name: _shown(value) for name, value in values.items() if value is not None}
 
 
 def task_of(form: Mapping[str, str]) -> Task:
-    """The task that the form chooses, which may be in Hugging Face's words.
+    """The selected task; Hugging Face's names are accepted too.
 
     Raises:
-        InvalidRequest: it chooses none.
+        InvalidRequest: no task is selected.
     """
     kind = form.get("kind", "")
     try:
@@ -207,7 +206,7 @@ def _source(form: Mapping[str, str]) -> Source:
 
 def _missing(form: Mapping[str, str], source: Source) -> Iterable[tuple[str, str]]:
     missing = [name for name in _NEEDED[source] if not form.get(name)]
-    if not missing and not form["name"]:  # else the name follows from what is missing
+    if not missing and not form["name"]:  # otherwise the name follows from what is missing
         missing = ["name"]
     yield from ((name, "fault.missing") for name in missing)
     needs_token = source not in (Source.LOCAL, Source.FAKE)
@@ -258,7 +257,7 @@ def _seconds(text: str, name: str, faults: dict[str, str]) -> float | None:
 
 
 def _prefixes(form: Mapping[str, str]) -> dict[InputType, str] | None:
-    """What the operator wants before texts, lines of instructions too; `None` leaves it to what is known of the model."""
+    """Prefixes, which may have several lines; `None` uses those known for the model."""
     texts = {word: form.get(field, "").replace("\r\n", "\n") for field, word in PREFIXES.items()}
     given = {word: text for word, text in texts.items() if text}
     return given or ({} if "no_prefixes" in form else None)

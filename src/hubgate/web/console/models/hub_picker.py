@@ -1,6 +1,6 @@
-"""Finding a model on the Hub from the form: what is looked for, what is found, and the fields that a choice fills in.
+"""Model search on the Hub inside the form: the query, the results, and the fields that a selection fills in.
 
-Nothing needs it. Where the Hub cannot be asked, a line says why, and all can be typed.
+It is optional: if the Hub cannot be reached, the page says why, and everything can be typed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from hubgate.domain.ports import Hub
 from hubgate.domain.records import Connection
 from hubgate.domain.secret import Secret
 from hubgate.web.console.models.form import KINDS, task_of
-from hubgate.web.console.models.paste import TEXT_TO_TEXT, suggested_name, understood
+from hubgate.web.console.models.paste import TEXT_TO_TEXT, parse_pasted, suggested_name
 from hubgate.web.console.page_context import PageContext
 
-_MOST_FOUND = 20
-_LONGEST = 200
+_MAX_RESULTS = 20
+_MAX_TEXT_LENGTH = 200
 _WHY = {
     Cause.OVERLOADED: "busy",
     Cause.TOKEN_MISSING: "no_token",
@@ -33,26 +33,25 @@ _WHY = {
     Cause.MODEL_NOT_FOUND: "hidden",
     Cause.INVALID_REQUEST: "hidden",
 }
-"""Why the Hub said nothing, by the words `hub.why.<why>`; of whatever is not here, it was not reached."""
+"""Reasons why the Hub returned nothing, with the locale key `hub.why.<reason>`; the default is `unreached`."""
 WHYS = frozenset({*_WHY.values(), "unreached"})
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """The Hub said nothing."""
+    """Why the Hub returned nothing."""
 
     why: str
     error: HubgateError
 
     @classmethod
     def of(cls, error: HubgateError) -> Silence:
-        """Why, by the error that told it."""
         return cls(_WHY.get(error.cause, "unreached"), error)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A model that was chosen: what it fills in, and what is known of it."""
+    """A selected model: the fields that it fills in, and its card."""
 
     fields: Mapping[str, str]
     card: ModelCard | None
@@ -63,8 +62,8 @@ class Picker:
     """The search.
 
     Args:
-        hub: answers.
-        connections: stored tokens, by name; the one that the form chooses asks.
+        hub: the client of the Hub.
+        connections: stored tokens, by name; requests use the one selected in the form.
     """
 
     def __init__(self, hub: Hub, connections: Mapping[str, Connection]) -> None:
@@ -72,17 +71,15 @@ class Picker:
         self._connections = connections
 
     async def show(self, context: PageContext) -> Response:
-        """The field to search by, and what is talked about for the form's task."""
         return await self._found(context, "models/hub_search.html")
 
     async def search(self, context: PageContext) -> Response:
-        """What is found."""
         return await self._found(context, "models/hub_results.html")
 
     async def choose(self, form: Mapping[str, str]) -> Choice:
-        """What follows from the model that `pick` names; less, where the Hub does not tell more of it."""
-        name = form.get("pick", "")[:_LONGEST]
-        named = {"model": name, "name": suggested_name(name), **understood(name)}
+        """The fields that follow from the model in `pick`; fewer if the Hub does not return its card."""
+        name = form.get("pick", "")[:_MAX_TEXT_LENGTH]
+        named = {"model": name, "name": suggested_name(name), **parse_pasted(name)}
         try:
             card = await self._hub.model(name, self._token(form))
         except HubgateError as error:
@@ -90,15 +87,15 @@ class Picker:
         return Choice({**named, **_task_fields(card, form)}, card)
 
     async def _found(self, context: PageContext, template: str) -> Response:
-        asked = context.request.query_params
-        where, text = asked.get("where", ""), asked.get("hub_text", "").strip()[:_LONGEST]
-        # Whether it must be served follows the endpoint type, until the reader says otherwise for this type.
-        served = "served" in asked if asked.get("served_for") == where else where == Source.ROUTER
-        wanted = ModelSearch(text=text, task=task_of(asked), served=served or None, limit=_MOST_FOUND)
+        query = context.request.query_params
+        where, text = query.get("where", ""), query.get("hub_text", "").strip()[:_MAX_TEXT_LENGTH]
+        # By default only hosted models have to be served; the choice on the page applies to its endpoint type.
+        served = "served" in query if query.get("served_for") == where else where == Source.ROUTER
+        wanted = ModelSearch(text=text, task=task_of(query), served=served or None, limit=_MAX_RESULTS)
         cards: Sequence[ModelCard] = ()
         silence = None
         try:
-            cards = await self._hub.search(wanted, self._token(asked))
+            cards = await self._hub.search(wanted, self._token(query))
         except HubgateError as error:
             silence = Silence.of(error)
         return context.render(
@@ -109,17 +106,17 @@ class Picker:
             task=wanted.task,
             served=served,
             where=where,
-            of=asked.get("of", "")[:_LONGEST],
+            of=query.get("of", "")[:_MAX_TEXT_LENGTH],
         )
 
     def _token(self, form: Mapping[str, str]) -> Secret | None:
-        """The token of the chosen connection, if one is chosen."""
+        """The token of the selected connection, if any."""
         connection = self._connections.get(form.get("connection", ""))
         return connection.hub_token if connection else None
 
 
 def _task_fields(card: ModelCard, form: Mapping[str, str]) -> Mapping[str, str]:
-    """The form's own task where the model does it, else the first that it does; nothing if that is not known."""
+    """The form's task if the model does it, otherwise the model's first task; nothing if its tasks are unknown."""
     if not card.tasks:
         return {}
     task = task_of(form)

@@ -1,4 +1,4 @@
-"""The models page: what is registered, how it is at this moment, and what can be done with it."""
+"""The models page: the registered endpoints, their current state, and actions."""
 
 from __future__ import annotations
 
@@ -27,19 +27,17 @@ DONE = frozenset({"added", "kept", "saved", "deleted", "enabled", "disabled", "c
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One endpoint of the page."""
-
     endpoint: Endpoint
     state: State
     today: int
-    """Requests since midnight, in the gate's time zone."""
+    """Requests since midnight, in the gateway's time zone."""
     id: str
-    """For the parts of the page that are asked for again and again."""
+    """HTML id, for the parts of the page that are polled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """What the page shows."""
+    """The filter and the page number."""
 
     text: str = ""
     task: str = ""
@@ -48,7 +46,7 @@ class Search:
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Search:
-        """What a browser asks for; what cannot be read is as if it were not there."""
+        """From a query string; invalid values are ignored."""
         page = query.get("page", "")
         return cls(
             text=query.get("q", "").strip()[:200],
@@ -58,13 +56,17 @@ class Search:
         )
 
     def url(self, page: int) -> str:
-        """The same search, at another page."""
-        asked = {"q": self.text, "task": self.task, "source": self.source, "page": page if page > 1 else ""}
-        query = urlencode({name: value for name, value in asked.items() if value})
+        """The URL of another page of the same search."""
+        parameters = {
+            "q": self.text,
+            "task": self.task,
+            "source": self.source,
+            "page": page if page > 1 else "",
+        }
+        query = urlencode({name: value for name, value in parameters.items() if value})
         return "/ui/models" + (f"?{query}" if query else "")
 
     def finds(self, endpoint: Endpoint) -> bool:
-        """Whether an endpoint is looked for."""
         if self.task not in ("", endpoint.task) or self.source not in ("", endpoint.source):
             return False
         text = self.text.casefold()
@@ -73,7 +75,7 @@ class Search:
 
 
 class Models:
-    """The list, and the verbs that need no form."""
+    """The list, and the actions that need no form."""
 
     def __init__(self, gateway: Gateway, access: Access) -> None:
         self._gateway = gateway
@@ -82,7 +84,7 @@ class Models:
         self._today_until = 0.0
 
     async def show(self, context: PageContext) -> Response:
-        """One page of the list; the part of it that a search changes, if htmx asks."""
+        """A page of the list; only the part that a search changes, if htmx requests it."""
         query = context.request.query_params
         search = Search.of(query)
         every = self._gateway.registry.endpoints()
@@ -104,7 +106,7 @@ class Models:
         )
 
     async def states(self, context: PageContext) -> Response:
-        """The states of the shown endpoints, to be put in their places."""
+        """The states of the endpoints on the page, as htmx fragments."""
         found = [
             e for e in self._gateway.registry.endpoints() if Search.of(context.request.query_params).finds(e)
         ]
@@ -113,19 +115,18 @@ class Models:
         return context.render("models/states.html", rows=rows)
 
     async def enable(self, context: PageContext) -> Response:
-        """Switch an endpoint on: it is put to the proof, unless it was before."""
+        """Switch an endpoint on; it is tested first unless it was tested before."""
         name = context.request.path_params["name"]
         await self._gateway.registry.edit(replace(self._gateway.registry.find(name), enabled=True))
         return await _back(context, "enabled", name)
 
     async def disable(self, context: PageContext) -> Response:
-        """Switch an endpoint off."""
         name = context.request.path_params["name"]
         await self._gateway.registry.edit(replace(self._gateway.registry.find(name), enabled=False))
         return await _back(context, "disabled", name)
 
     async def ask_delete(self, context: PageContext) -> Response:
-        """The question whether to delete an endpoint, with what needs it."""
+        """The confirmation to delete an endpoint, with what uses it."""
         endpoint = self._gateway.registry.find(context.request.path_params["name"])
         users = users_of(endpoint.name, self._gateway.registry.endpoints(), self._access.list())
         return context.render(
@@ -133,24 +134,22 @@ class Models:
         )
 
     async def delete(self, context: PageContext) -> Response:
-        """Forget an endpoint."""
         name = context.request.path_params["name"]
         await self._gateway.registry.remove(name)
         return context.redirect(f"/ui/models?done=deleted&name={quote(name)}")
 
     async def accept(self, context: PageContext) -> Response:
-        """Take what runs there now for the registered model."""
+        """Accept the model running now."""
         name = context.request.path_params["name"]
         await self._gateway.registry.accept(name)
         return await _back(context, "saved", name)
 
     async def ask_clone(self, context: PageContext) -> Response:
-        """The question how the twin is to be called."""
+        """The dialog that asks for the name of the clone."""
         endpoint = self._gateway.registry.find(context.request.path_params["name"])
         return context.render("models/clone.html", endpoint=endpoint, twin=f"{endpoint.name}-2", fault=None)
 
     async def clone(self, context: PageContext) -> Response:
-        """Register an endpoint once more."""
         endpoint = self._gateway.registry.find(context.request.path_params["name"])
         twin = (await context.form()).get("twin", "")
         try:
@@ -160,9 +159,8 @@ class Models:
         return context.redirect(page_of(twin, "cloned"))
 
     async def rows(self, endpoints: Sequence[Endpoint]) -> list[Row]:
-        """These endpoints, each with its state at this moment."""
         pipelines, unready = self._gateway.pipelines(), self._gateway.startup.unready()
-        # Told before anything is waited for: by then an endpoint may be gone.
+        # Read before anything is awaited, because then an endpoint may be removed.
         states = [state_of(self._gateway, endpoint, pipelines, unready) for endpoint in endpoints]
         today = await self._requests_today()
         return [
@@ -171,35 +169,35 @@ class Models:
         ]
 
     async def _requests_today(self) -> Mapping[str, int]:
-        """By endpoint; read anew every few seconds, however many pages watch."""
+        """By endpoint; read every few seconds at most, however many pages are open."""
         now = time.time()
         if now >= self._today_until:
             start = int(midnight_before(now)) // HOUR * HOUR
-            question = UsageQuery(start=start, end=start + 2 * DAY, by=("endpoint",))
-            rows = await self._gateway.usage.report(question)
+            query = UsageQuery(start=start, end=start + 2 * DAY, by=("endpoint",))
+            rows = await self._gateway.usage.report(query)
             self._today = {str(row.group[0]): row.tally.requests for row in rows}
             self._today_until = now + _FRESH_SECONDS
         return self._today
 
 
 def midnight_before(now: float) -> float:
-    """When the day of a moment began, in the gate's time zone: maybe before its clocks were changed."""
+    """Midnight before this time, in the gateway's time zone, also on days when clocks change."""
     day = datetime.fromtimestamp(now).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
     return day.replace(tzinfo=None).astimezone().timestamp()
 
 
 def _id(name: str) -> str:
-    """For HTML: a name of an endpoint may hold what a selector cannot."""
+    """An id for HTML: names of endpoints may contain characters that selectors cannot."""
     return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
 def page_of(name: str, done: str = "") -> str:
-    """The page of a model, which says what was done."""
+    """URL of a model's page, which confirms what was done."""
     return f"/ui/models/{quote(name)}/overview" + (f"?done={done}" if done else "")
 
 
 async def _back(context: PageContext, done: str, name: str) -> Response:
-    """To the page whose button was pressed: the model's own, or the list."""
+    """Redirect to the page whose button was pressed: the model's own, or the list."""
     if "overview" in await context.form():
         return context.redirect(page_of(name, done))
     return context.redirect(f"/ui/models?done={done}&name={quote(name)}")

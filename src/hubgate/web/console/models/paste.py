@@ -1,4 +1,4 @@
-"""What an operator pastes: a model's name, a link to the Hub, or the URL of an endpoint. No one is asked about it."""
+"""Parse what an operator pastes: a model name, a link to the Hub, or an endpoint URL. No request is sent."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _MODEL = re.compile(rf"{_PART}/{_PART}")
 _NOT_OWNERS = frozenset(
     {"datasets", "spaces", "docs", "blog", "papers", "settings", "collections", "api", "models"}
 )
-_SIGNS = (
+_NAME_HINTS = (
     ("rerank", ("rerank", "ranker", "cross-encoder", "ms-marco")),
     (
         "embedding",
         ("embed", "sentence", "minilm", "mpnet", "e5-", "bge-", "gte-", "labse", "nomic", "splade"),
     ),
 )
-"""What the names of models tell of their kind, the surest first; all else writes."""
+"""Parts of model names that suggest a model type, the most reliable first; all other models generate text."""
 TEXT_TO_TEXT = "text2text-generation"
-"""Hugging Face's other word for completion, which the guides offer beside text-generation."""
-_OF_TAG = {
+"""Hugging Face's other name for completion, which the guides offer besides text-generation."""
+_KIND_BY_TAG = {
     "feature-extraction": "embedding",
     "sentence-similarity": "embedding",
     "text-ranking": "rerank",
@@ -35,10 +35,10 @@ _OF_TAG = {
 }
 
 
-def understood(pasted: str) -> Mapping[str, str]:
-    """The fields of the form that follow from what was pasted; none if it says nothing.
+def parse_pasted(pasted: str) -> Mapping[str, str]:
+    """The form fields that follow from the pasted text; empty if it is not recognized.
 
-    A name of a model says where it is on the Hub, but not where it is to run: that is left as it was.
+    A model name does not say where the model runs, so that field is not set.
     """
     pasted = pasted.strip().strip("\"'<>")
     if _MODEL.fullmatch(pasted):
@@ -60,12 +60,12 @@ def understood(pasted: str) -> Mapping[str, str]:
 
 
 def suggested_name(model: str) -> str:
-    """A name for an endpoint of a model: what Elasticsearch takes for an id."""
+    """A name for an endpoint of this model, valid as an id in Elasticsearch."""
     return _as_name(model.rpartition("/")[2])
 
 
 def name_of_server(url: str) -> str:
-    """A name for an endpoint by its URL: an Inference Endpoint's own name, or another server's host and port."""
+    """A name for an endpoint from its URL: the Inference Endpoint's own name, or the server's host and port."""
     try:
         parts = urlsplit(url if "://" in url else f"https://{url}")
         host, port = parts.hostname or "", parts.port
@@ -82,23 +82,23 @@ def _as_name(text: str) -> str:
 
 def _of_model(model: str) -> dict[str, str]:
     folded = model.lower()
-    kind = next((kind for kind, signs in _SIGNS if any(sign in folded for sign in signs)), "llm")
+    kind = next((kind for kind, hints in _NAME_HINTS if any(hint in folded for hint in hints)), "llm")
     return {"model": model, "kind": kind, "name": suggested_name(model)}
 
 
 def _of_hub(path: list[str], query: str) -> dict[str, str]:
-    """A page of the Hub: of a model, or of a search for models of a kind."""
+    """From a page of the Hub: a model, or a search for models of a task."""
     tag = parse_qs(query).get("pipeline_tag", [""])[0]
-    if path[:1] == ["models"] and tag in _OF_TAG:
+    if path[:1] == ["models"] and tag in _KIND_BY_TAG:
         task = {"task_llm": tag} if tag == TEXT_TO_TEXT else {}
-        return {"kind": _OF_TAG[tag], **task}
+        return {"kind": _KIND_BY_TAG[tag], **task}
     if len(path) >= 2 and path[0] not in _NOT_OWNERS:
         return _of_model(f"{path[0]}/{path[1]}")
     return {}
 
 
 def _of_console(path: list[str]) -> dict[str, str]:
-    """The page on which an endpoint is managed, which is not the endpoint: at least it says whose it is."""
+    """From the page that manages an endpoint, which is not its URL but contains its owner and name."""
     if len(path) >= 2 and path[1] == "endpoints":
         found = {"where": "dedicated", "namespace": path[0]}
         return {**found, "name": suggested_name(path[2])} if len(path) > 2 else found
@@ -109,4 +109,4 @@ def _of_url(pasted: str, host: str) -> dict[str, str]:
     found = {"where": "dedicated", "url": pasted, "name": name_of_server(pasted)}
     if host.endswith(_ENDPOINTS):
         return found
-    return {**found, "connection": ""}  # a server of one's own: a token of Hugging Face is not for it
+    return {**found, "connection": ""}  # a self-hosted server: never send it a Hugging Face token

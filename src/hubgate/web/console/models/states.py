@@ -1,4 +1,4 @@
-"""How an endpoint is at this moment, told from what the gate knows without asking its server."""
+"""The current state of an endpoint, from what the gateway knows without calling its server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hubgate.service.registry.startup import LOADING
 
 
 class Kind(StrEnum):
-    """What a state is called; the words are under `state.<kind>`."""
+    """Its label has the locale key `state.<kind>`."""
 
     RUNNING = "running"
     LOADING = "loading"
@@ -28,37 +28,34 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """One endpoint's."""
-
     kind: Kind
     cause: Cause | None = None
     seconds: int = 0
-    """Until the next calls that wait may leave."""
+    """Until the next queued calls may be sent."""
     waiting: int = 0
-    """Calls in the queue."""
+    """Queued calls."""
     used: float | None = None
-    """The share of this minute's requests that is spent; `None` where nothing is counted."""
+    """Share of the rate limit used in this minute; `None` if there is no limit."""
 
 
 def state_of(
     gateway: Gateway, endpoint: Endpoint, pipelines: Mapping[str, Pipeline], unready: Mapping[str, str]
 ) -> State:
-    """The state of a registered endpoint."""
     if not endpoint.enabled:
         return State(kind=Kind.OFF)
     if gateway.registry.changed(endpoint.name):
         return State(kind=Kind.CHANGED, cause=Cause.MODEL_CHANGED)
-    if said := unready.get(endpoint.name):
-        if said == LOADING:
+    if reason := unready.get(endpoint.name):
+        if reason == LOADING:
             return State(kind=Kind.LOADING)
         return State(kind=Kind.FAILING, cause=Cause.MODEL_UNUSABLE)
     pipeline = pipelines[endpoint.name]
     if pipeline.health is None:
         return State(kind=Kind.RUNNING)
-    return _elsewhere(endpoint, pipeline, pipeline.health)
+    return _remote_state(endpoint, pipeline, pipeline.health)
 
 
-def _elsewhere(endpoint: Endpoint, pipeline: Pipeline, health: Health) -> State:
+def _remote_state(endpoint: Endpoint, pipeline: Pipeline, health: Health) -> State:
     used = min(1.0, health.limiter.used() / endpoint.requests_per_minute)
     waiting = pipeline.queue.queued_calls if pipeline.queue else 0
     cause = health.breaker.cause

@@ -23,7 +23,7 @@ from hubgate.domain.calls import (
     SparseVectors,
     Vectors,
 )
-from hubgate.web.console.models.chunk_preview import Piece, marked
+from hubgate.web.console.models.chunking import Piece, split_at_chunks
 from hubgate.web.shared.embeddings import estimate_tokens
 from hubgate.web.shared.rerank import top_ranked
 
@@ -129,7 +129,7 @@ async def _embedded(
     texts = [
         EmbeddedText(
             place + 1,
-            marked(text, of_text),
+            split_at_chunks(text, of_text),
             len(of_text),
             tokens[place] if tokens else None,
             bool(truncated and truncated[place]),

@@ -1,4 +1,4 @@
-"""A text with its chunks marked, words with their weights, and a test that runs while its page watches."""
+"""A text with its chunks split_at_chunks, words with their weights, and a test that runs while its page watches."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hubgate.domain.calls import SparseEmbed, SparseVectors
 from hubgate.domain.chunking import ChunkingSettings
 from hubgate.domain.diagnosis import Finding, Outcome, Step
 from hubgate.domain.errors import Cause, InvalidEndpoint
-from hubgate.web.console.models.chunk_preview import marked
-from hubgate.web.console.models.trials import MOST, Trial, Trials
+from hubgate.web.console.models.chunking import split_at_chunks
+from hubgate.web.console.models.trials import MAX_TRIALS, Trial, Trials
 from hubgate.web.console.playground.views import Weighed, view_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ TEXT = "One two three four five six seven eight nine ten eleven twelve thirteen 
 
 def test_the_pieces_are_the_text_and_each_chunk_is_whole_in_them() -> None:
     chunks = chunk(TEXT, ChunkingSettings(strategy="word", max_chunk_size=10, overlap=3))
-    pieces = marked(TEXT, chunks)
+    pieces = split_at_chunks(TEXT, chunks)
     assert "".join(piece.text for piece in pieces) == TEXT
     assert len(chunks) == 2
     for number, one in enumerate(chunks, 1):
@@ -31,7 +31,7 @@ def test_the_pieces_are_the_text_and_each_chunk_is_whole_in_them() -> None:
 
 
 def test_an_empty_text_has_no_pieces() -> None:
-    assert marked("", chunk("", ChunkingSettings(strategy="none"))) == []
+    assert split_at_chunks("", chunk("", ChunkingSettings(strategy="none"))) == []
 
 
 class _Read(list[Chunk]):
@@ -52,7 +52,7 @@ def test_many_chunks_are_not_each_held_against_each() -> None:
     text = "a " * 10_000
     chunks = _Read(chunk(text, ChunkingSettings(strategy="word", max_chunk_size=10, overlap=5)))
     assert len(chunks) > 1_000
-    marked(text, chunks)
+    split_at_chunks(text, chunks)
     assert chunks.looks < 10 * len(chunks)
 
 
@@ -98,7 +98,7 @@ async def test_settings_that_cannot_be_tried_fail_at_the_first_step() -> None:
 
 async def test_a_bounded_number_of_trials_is_remembered() -> None:
     trials = Trials()
-    began = [trials.begin(_found(Outcome.PASSED)) for _ in range(MOST + 1)]
+    began = [trials.begin(_found(Outcome.PASSED)) for _ in range(MAX_TRIALS + 1)]
     assert trials.find(began[0].id) is None
     assert trials.find(began[-1].id) is began[-1]
     for trial in began[1:]:

@@ -1,15 +1,17 @@
-"""How texts are cut, in the form of a model: Elasticsearch's settings by fields, and back."""
+"""Chunking in the form of a model: Elasticsearch's settings as form fields, and the preview of chunks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
+from hubgate.core.chunking import Chunk
 from hubgate.domain.chunking import SEPARATOR_GROUPS, ChunkingSettings
 from hubgate.domain.errors import InvalidRequest
 
 FIT = "fit"
-"""The way of an endpoint without settings: no chunk is longer than the model reads."""
+"""Without settings: chunks fit the model's token limit."""
 STRATEGIES = {
     FIT: (),
     "sentence": ("max_chunk_size", "sentence_overlap"),
@@ -17,29 +19,26 @@ STRATEGIES = {
     "recursive": ("max_chunk_size", "separator_group"),
     "none": (),
 }
-"""How texts are cut, and the fields that each way has."""
+"""The fields of each strategy."""
 OWN = "own"
-"""The group of separators that the operator writes: regular expressions, one a line."""
+"""Custom separators: regular expressions, one per line."""
 SEPARATORS = "separators"
-_ESCAPES = str.maketrans({"\n": r"\n", "\r": r"\r"})
-"""Of what ends a line; in a regular expression both mean the same."""
+_ESCAPES = str.maketrans({"\n": r"\n", "\r": r"\r"})  # equivalent in a regular expression
 
 
-def chunking_of(
+def parse_chunking(
     form: Mapping[str, str], faults: dict[str, str], old: ChunkingSettings | None = None
 ) -> dict[str, Any] | None:
-    """The chunking settings of a sent form, in Elasticsearch's words; fields that cannot be read go to the faults.
-
-    `None` where the model decides.
+    """Elasticsearch's chunking settings from a submitted form; `None` if chunks fit the model.
 
     Args:
-        form: the sent fields.
-        faults: the key of the words by the field's name.
-        old: settings whose own separators stay, letter by letter, where nobody has changed them.
+        form: the submitted fields.
+        faults: receives the locale key of a message for each invalid field.
+        old: settings whose custom separators stay exactly as they are unless they were edited.
     """
     strategy = form.get("strategy", "")
     if strategy not in STRATEGIES:
-        raise InvalidRequest("This way to cut texts is not known.")
+        raise InvalidRequest("Unknown chunking strategy.")
     if strategy == FIT:
         return None
     settings: dict[str, Any] = {"strategy": strategy}
@@ -54,8 +53,8 @@ def chunking_of(
     return settings
 
 
-def chunk_fields(chunking: ChunkingSettings | None) -> dict[str, object]:
-    """The fields in which these settings stand; what a strategy does not know is not there."""
+def chunking_fields(chunking: ChunkingSettings | None) -> dict[str, object]:
+    """The form fields of these settings; only those of the strategy."""
     if chunking is None:
         return {"strategy": FIT}
     settings = chunking.as_dict()
@@ -87,3 +86,26 @@ def _separators(
 
 def _lines(separators: Sequence[str]) -> str:
     return "\n".join(separator.translate(_ESCAPES) for separator in separators)
+
+
+class Piece(NamedTuple):
+    """A part of the text, with the numbers (from 1) of the chunks that contain it and of those that begin with it."""
+
+    text: str
+    chunks: tuple[int, ...]
+    begins: tuple[int, ...]
+
+
+def split_at_chunks(text: str, chunks: Sequence[Chunk]) -> list[Piece]:
+    """Split the text wherever a chunk begins or ends, so that overlaps appear once."""
+    cuts = sorted({0, len(text), *(edge for piece in chunks for edge in (piece.start, piece.end))})
+    starting: dict[int, list[int]] = {}
+    for number, one in enumerate(chunks, 1):
+        starting.setdefault(one.start, []).append(number)
+    pieces: list[Piece] = []
+    inside: tuple[int, ...] = ()
+    for start, end in pairwise(cuts):
+        inside = tuple(n for n in (*inside, *starting.get(start, ())) if chunks[n - 1].end > start)
+        begins = tuple(n for n in inside if chunks[n - 1].start == start)
+        pieces.append(Piece(text[start:end], inside, begins))
+    return pieces
