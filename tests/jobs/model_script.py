@@ -1,4 +1,4 @@
-"""An embedder whose model answers by script: what jobs do with each possible reply, without a gate."""
+"""An embedder that replies by script: what jobs do with each possible reply, without a gateway."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def vector(text: str) -> bytes:
-    """Three numbers that tell texts apart."""
+    """Three numbers that differ between texts."""
     return struct.pack("<3f", len(text), ord(text[0]), ord(text[-1]))
 
 
@@ -67,7 +67,7 @@ def task(source: Path, output: Path, **fields: Any) -> Task:
 async def run(
     what: Task, script: Script, *, overwrite: bool = False, patience: float = 600.0, concurrency: int = 2
 ) -> Totals | None:
-    """Do a task as a command does; what was done in all, `None` if it was done already."""
+    """Run a task as the command does; the totals, or `None` if it was already done."""
     job = Job(what, RunOptions(concurrency=concurrency), overwrite=overwrite, patience=patience)
     job.check()
     with job.folder.locked():

@@ -1,4 +1,4 @@
-"""`hubgate job`: through a gate that runs, and through one of its own."""
+"""`hubgate job`, through a running gateway and through one that the job starts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_file_is_embedded_through_the_gate_that_runs(
+def test_a_file_is_embedded_through_the_gateway_that_runs(
     hubgate: Command, gate: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
     gate.add("words", dimensions=8)
@@ -60,7 +60,9 @@ def test_a_file_is_embedded_through_the_gate_that_runs(
     assert struct.pack("<8f", *rows[7]["embedding"]) == base64.b64decode(told)
 
 
-def test_without_a_gate_the_job_starts_one_for_itself(hubgate: Command, texts: Path, tmp_path: Path) -> None:
+def test_without_a_gateway_the_job_starts_one_for_itself(
+    hubgate: Command, texts: Path, tmp_path: Path
+) -> None:
     assert hubgate("add", "words", "--fake", "--dimensions", "8").status == 0
     out = tmp_path / "out.parquet"
     ran = hubgate("job", "run", str(texts), str(out), "--endpoint", "words")
@@ -89,7 +91,7 @@ def test_a_job_continues_in_the_requests_that_it_was_started_with(
     assert plan.task.rows_per_request == 128
 
 
-def test_the_first_gate_of_a_home_tells_its_admin_key_here_too(
+def test_a_job_that_creates_the_home_prints_the_first_admin_key(
     hubgate: Command, texts: Path, tmp_path: Path
 ) -> None:
     ran = hubgate("job", "run", str(texts), str(tmp_path / "out.jsonl"), "--endpoint", "words")
@@ -100,7 +102,7 @@ def test_the_first_gate_of_a_home_tells_its_admin_key_here_too(
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("out")) == []
 
 
-def test_an_endpoint_that_does_not_embed_is_told_with_the_command_that_lists_those_that_do(
+def test_an_endpoint_that_does_not_embed_is_reported_with_the_command_that_lists_those_that_do(
     hubgate: Command, gate: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
     gate.add("ranks", task="rerank")
@@ -132,7 +134,7 @@ def test_long_texts_are_cut_as_the_endpoint_says(
     assert all(row["text"] == whole[row["start"] : row["end"]] for row in rows[:3])
 
 
-def test_rows_without_a_vector_are_told_at_the_end_and_in_the_status(
+def test_rows_without_a_vector_are_reported_at_the_end_and_in_the_status(
     hubgate: Command, gate: RunningGateway, tmp_path: Path
 ) -> None:
     gate.add("words")
@@ -186,13 +188,13 @@ def test_jobs_are_listed_shown_cancelled_and_resumed(
 
 
 @pytest.mark.parametrize("command", ["show", "cancel", "resume"])
-def test_a_job_that_is_not_there_is_told(hubgate: Command, command: str) -> None:
+def test_a_job_that_is_not_there_is_reported(hubgate: Command, command: str) -> None:
     failed = hubgate("job", command, "nobody")
     assert (failed.status, failed.out) == (1, "")
     assert failed.err == "hubgate: No job [nobody]. `hubgate job list` lists them.\n"
 
 
-def test_what_cannot_be_done_is_told_before_a_gate_is_asked(
+def test_an_impossible_job_is_reported_before_the_first_request(
     hubgate: Command, texts: Path, tmp_path: Path
 ) -> None:
     failed = hubgate("job", "run", str(texts), str(tmp_path / "out.csv"), "--endpoint", "words")

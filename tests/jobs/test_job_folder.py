@@ -1,4 +1,4 @@
-"""The folder of a job: who holds it, and which jobs a home knows."""
+"""The folder of a job: its lock, and the jobs of a home."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_who_only_looks_whether_a_job_runs_keeps_nobody_from_working(tmp_path: P
         assert job.worker() == os.getpid()
 
 
-def test_a_job_whose_process_is_not_told_yet_has_none_that_could_be_stopped(tmp_path: Path) -> None:
+def test_a_job_whose_process_is_not_known_yet_has_none_that_could_be_stopped(tmp_path: Path) -> None:
     job = begun(tmp_path / "out.jsonl")
     just_begun = os.open(job.path / "lock", os.O_RDWR)
     fcntl.flock(just_begun, fcntl.LOCK_EX)

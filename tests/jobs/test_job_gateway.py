@@ -1,4 +1,4 @@
-"""A job and its gate: found, lost, found again."""
+"""A job and its gateway: found, lost, found again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def answering(settings: Settings, answer: web.Response) -> AsyncIterator[None]:
-    """Something that holds the lock of the home, and answers this to whatever it is asked."""
+    """A server that holds the home's lock and sends this reply to every request."""
 
     async def handle(_: web.Request) -> web.Response:
         return answer
@@ -46,7 +46,7 @@ def embedder(settings: Settings, tmp_path: Path, **fields: object) -> GatewayEmb
     return GatewayEmbedder(settings.home, what, RunOptions())
 
 
-def test_a_jobs_own_gate_is_found_by_other_commands_and_gone_afterwards(settings: Settings) -> None:
+def test_a_jobs_own_gateway_is_found_by_other_commands_and_gone_afterwards(settings: Settings) -> None:
     with ensure_gateway(settings) as own:
         assert own
         assert running_gateway(settings.home) is not None
@@ -55,13 +55,13 @@ def test_a_jobs_own_gate_is_found_by_other_commands_and_gone_afterwards(settings
     assert running_gateway(settings.home) is None
 
 
-def test_a_home_in_which_no_gate_can_be_started_is_told(settings: Settings, tmp_path: Path) -> None:
+def test_a_home_in_which_no_gateway_can_be_started_is_reported(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
     with pytest.raises(StoreFailed, match="cannot be used"), ensure_gateway(settings):
         pass
 
 
-def test_a_database_that_cannot_be_used_is_told_by_the_jobs_own_gate(settings: Settings) -> None:
+def test_a_database_that_cannot_be_used_is_reported_by_the_jobs_own_gate(settings: Settings) -> None:
     settings.home.mkdir()
     settings.database.write_text("no database " * 1000)
     with pytest.raises(StoreFailed), ensure_gateway(settings):
@@ -69,7 +69,7 @@ def test_a_database_that_cannot_be_used_is_told_by_the_jobs_own_gate(settings: S
     assert running_gateway(settings.home) is None
 
 
-def test_a_gate_that_is_just_starting_is_waited_for(settings: Settings) -> None:
+def test_a_gateway_that_is_just_starting_is_waited_for(settings: Settings) -> None:
     began, announced = threading.Event(), threading.Event()
 
     def start() -> None:
@@ -89,7 +89,7 @@ def test_a_gate_that_is_just_starting_is_waited_for(settings: Settings) -> None:
         starting.join()
 
 
-async def test_after_a_restart_the_gate_is_found_again(settings: Settings, tmp_path: Path) -> None:
+async def test_after_a_restart_the_gateway_is_found_again(settings: Settings, tmp_path: Path) -> None:
     async with embedder(settings, tmp_path) as embed:
         with RunningGateway(settings) as gate:
             gate.add("words", dimensions=4)
@@ -104,7 +104,7 @@ async def test_after_a_restart_the_gate_is_found_again(settings: Settings, tmp_p
             assert (reply.tokens, reply.exact, reply.pieces[0].tokens) == (2, True, 2)
 
 
-async def test_a_gate_that_was_started_again_at_the_same_address_has_another_key(
+async def test_a_gateway_that_was_started_again_at_the_same_address_has_another_key(
     settings: Settings, tmp_path: Path
 ) -> None:
     async with embedder(settings, tmp_path) as embed:
@@ -119,7 +119,9 @@ async def test_a_gate_that_was_started_again_at_the_same_address_has_another_key
             assert len((await embed(["a"])).pieces) == 1
 
 
-async def test_what_the_gate_refuses_is_told_with_its_cause(settings: Settings, tmp_path: Path) -> None:
+async def test_what_the_gateway_refuses_is_reported_with_its_cause(
+    settings: Settings, tmp_path: Path
+) -> None:
     with RunningGateway(settings) as gate:
         async with embedder(settings, tmp_path) as embed:
             with pytest.raises(HubgateError) as unknown:
@@ -139,7 +141,7 @@ async def test_what_the_gate_refuses_is_told_with_its_cause(settings: Settings, 
             }
 
 
-async def test_an_endpoint_that_gives_no_vectors_is_told(settings: Settings, tmp_path: Path) -> None:
+async def test_an_endpoint_that_gives_no_vectors_is_reported(settings: Settings, tmp_path: Path) -> None:
     shown = {"task": "completion", "facts": {}}
     answer = web.json_response(shown)
     async with answering(settings, answer), embedder(settings, tmp_path) as embed:
@@ -147,7 +149,7 @@ async def test_an_endpoint_that_gives_no_vectors_is_told(settings: Settings, tmp
             await embed.model()
 
 
-async def test_an_endpoint_that_was_kept_untested_is_told_and_how_to_test_it(
+async def test_an_endpoint_that_was_kept_untested_is_reported_and_how_to_test_it(
     settings: Settings, tmp_path: Path
 ) -> None:
     answer = web.json_response({"task": "text_embedding", "facts": {}})
@@ -179,7 +181,7 @@ async def test_an_answer_with_too_few_vectors_is_no_answer(settings: Settings, t
         assert few.value.cause is Cause.WRONG_COUNT
 
 
-async def test_what_answers_in_other_words_than_the_gates_is_told(settings: Settings, tmp_path: Path) -> None:
+async def test_a_reply_that_is_not_the_gateways_is_reported(settings: Settings, tmp_path: Path) -> None:
     answer = web.Response(status=502, text="<html>Bad gateway</html>")
     async with answering(settings, answer), embedder(settings, tmp_path) as embed:
         with pytest.raises(

@@ -1,4 +1,4 @@
-"""What is read of each input, and what is said of rows that cannot be."""
+"""What is read from each input, and why rows fail."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_line_beyond_the_longest_is_not_read_and_the_next_one_is(tmp_path: Pat
     assert told(source.rows()) == [(0, None, "too_long"), (1, 1, "next")]
 
 
-def test_how_many_lines_there_are_is_told_from_those_that_were_read(tmp_path: Path) -> None:
+def test_the_number_of_lines_is_estimated_from_those_that_were_read(tmp_path: Path) -> None:
     source = open_source(lines(tmp_path / "in.jsonl", *[{"text": "even"}] * 50), Columns())
     told_by_then = [source.expected_rows, *(source.expected_rows for _ in source.rows())]
     assert told_by_then[0] is None
@@ -181,7 +181,7 @@ def test_of_a_broken_row_group_only_its_own_rows_fail(tmp_path: Path) -> None:
         (Columns("text", None, ("x",)), r"has no column \[x\]"),
     ],
 )
-def test_a_column_that_is_not_there_or_of_no_use_is_told_before_anything_is_asked(
+def test_a_column_that_is_not_there_or_of_no_use_is_reported_before_anything_is_asked(
     tmp_path: Path, columns: Columns, said: str
 ) -> None:
     pq.write_table(pa.table({"text": ["a"], "n": [1], "d": [0.5]}), tmp_path / "in.parquet")
@@ -190,7 +190,7 @@ def test_a_column_that_is_not_there_or_of_no_use_is_told_before_anything_is_aske
 
 
 @pytest.mark.parametrize("columns", [Columns(), Columns("body", "key")])
-def test_a_field_that_none_of_the_first_rows_has_is_told_with_those_that_are_there(
+def test_a_field_that_none_of_the_first_rows_has_is_reported_with_those_that_are_there(
     tmp_path: Path, columns: Columns
 ) -> None:
     missing = columns.id or columns.text
@@ -217,7 +217,7 @@ def test_a_file_without_any_fields_is_not_said_to_lack_one(tmp_path: Path) -> No
     assert [row[2] for row in told(open_source(path, Columns()).rows())] == ["not_json", "not_json"]
 
 
-def test_only_so_many_fields_are_named_and_none_is_told_at_length(tmp_path: Path) -> None:
+def test_a_bounded_number_of_fields_is_listed_with_long_names_cut(tmp_path: Path) -> None:
     path = lines(tmp_path / "in.jsonl", {"x" * 100: 0, **{f"f{n}": 0 for n in range(24)}})
     with pytest.raises(
         JobStopped,
@@ -317,7 +317,7 @@ def test_an_input_that_cannot_be_read_at_all_is_one_plain_sentence(
         ("out.jsonl", ("text",), True, r"has its own column \[text\]"),
     ],
 )
-def test_an_output_that_cannot_be_made_is_told_before_anything_is_asked(
+def test_an_output_that_cannot_be_made_is_reported_before_anything_is_asked(
     tmp_path: Path, name: str, keep: tuple[str, ...], chunked: bool, said: str
 ) -> None:
     check_output(tmp_path / "out.parquet", Columns(keep=("text",)), chunked=False)
@@ -340,7 +340,7 @@ def test_an_input_is_the_same_by_its_size_and_its_samples_not_by_its_time(tmp_pa
         compare_identity(then, open_source(path, Columns()).identity())
 
 
-def test_a_byte_at_either_end_of_a_large_input_tells_it_from_another(tmp_path: Path) -> None:
+def test_a_changed_byte_at_either_end_of_a_large_input_changes_its_identity(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(bytes(10_000_000))
     then = JsonlSource(path, Columns()).identity()
@@ -374,7 +374,7 @@ def test_rows_are_cut_by_number_and_by_bytes_and_a_long_one_stands_alone() -> No
     assert list(cut_shards([], 2)) == []
 
 
-def test_the_digest_of_a_shard_tells_texts_ids_places_kept_values_and_faults_apart() -> None:
+def test_the_digest_of_a_shard_depends_on_texts_ids_places_kept_values_and_faults() -> None:
     bad = FailedRow(row=0, id="a", cause="empty_text", message="The text is empty.")
     alike: list[list[Row | FailedRow]] = [
         [Row(0, "a", "bc")],
@@ -396,7 +396,9 @@ main(["job", "run", sys.argv[1], sys.argv[2], "--endpoint", "e5"])
 
 
 @pytest.mark.parametrize(("source", "output"), [("in.parquet", "out.jsonl"), ("in.jsonl", "out.parquet")])
-def test_without_pyarrow_parquet_is_told_what_to_install(tmp_path: Path, source: str, output: str) -> None:
+def test_without_pyarrow_the_error_for_parquet_names_the_package(
+    tmp_path: Path, source: str, output: str
+) -> None:
     (tmp_path / source).write_text('{"text": "a"}')
     ran = subprocess.run(
         [sys.executable, "-c", _WITHOUT_PYARROW, str(tmp_path / source), str(tmp_path / output)],

@@ -1,4 +1,4 @@
-"""What outputs look like, and what is on disk at each moment."""
+"""The formats of outputs, and what is on disk at each moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of a job while it runs."""
+"""The progress that a job shows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def answered(progress: Progress, rows: int, tokens: int = 0, failed: int = 0) ->
     )
 
 
-def test_rows_rate_tokens_cost_and_what_is_left_are_told() -> None:
+def test_rows_rate_tokens_cost_and_what_is_left_are_reported() -> None:
     timer = Timer()
     progress = at(timer=timer)
     progress.expected_rows = 12_000
@@ -105,7 +105,7 @@ def test_what_the_model_did_not_read_is_summed(cuts: list[int | None], told: str
     assert totals == Totals()
 
 
-def test_what_is_waited_for_and_the_writing_of_the_output_are_told() -> None:
+def test_what_is_waited_for_and_the_writing_of_the_output_are_reported() -> None:
     progress = at(5)
     progress.is_writing_output = True
     assert status_line(progress, None) == "5 rows; writing the output"
@@ -117,7 +117,7 @@ def test_nothing_done_yet_costs_nothing() -> None:
     assert status_line(at(), 0.2) == "0 rows, 0/s, 0 tokens, cost 0.00 of about 0.00"
 
 
-async def test_where_there_is_no_terminal_a_line_is_told_now_and_then(
+async def test_without_a_terminal_a_line_is_printed_now_and_then(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = ""
@@ -128,7 +128,7 @@ async def test_where_there_is_no_terminal_a_line_is_told_now_and_then(
     assert said.startswith("5 rows, ")
 
 
-async def test_where_there_is_no_terminal_what_is_waited_for_is_told_once_until_it_is_time_again(
+async def test_where_there_is_no_terminal_what_is_waited_for_is_reported_once_until_it_is_time_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     progress = at()

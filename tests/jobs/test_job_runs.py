@@ -1,4 +1,4 @@
-"""Jobs from begin to end, and from end to end again: what is done stays done, and nothing is done twice."""
+"""Whole jobs, interrupted and continued: finished work is kept, and nothing is requested twice."""
 # ruff: noqa: ASYNC240 - no loop waits for these small files
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ async def test_every_row_gets_its_vector_in_the_order_of_the_input(source: Path,
     assert max(map(len, script.asked)) == 2
 
 
-async def test_a_job_that_stopped_goes_on_and_asks_nothing_twice(source: Path, output: Path) -> None:
+async def test_a_job_that_stopped_goes_on_and_requests_nothing_twice(source: Path, output: Path) -> None:
     first = stopping(2, refused(Cause.WRONG_TOKEN))
     with pytest.raises(JobStopped, match=r"It is wrong_token\."):
         await run(task(source, output), first, concurrency=1)
@@ -157,7 +157,7 @@ async def test_a_shard_may_have_no_vector(tmp_path: Path, output: Path) -> None:
     assert [row["id"] for row in read(output)] == [2]
 
 
-async def test_faulty_rows_are_told_when_a_job_stops_and_forgotten_when_it_begins_anew(
+async def test_faulty_rows_are_reported_when_a_job_stops_and_forgotten_when_it_begins_anew(
     tmp_path: Path, output: Path
 ) -> None:
     source = write(tmp_path / "in.jsonl", ["", "a", "b"])
@@ -171,7 +171,7 @@ async def test_faulty_rows_are_told_when_a_job_stops_and_forgotten_when_it_begin
     assert [row["embedding"] for row in read(output)] == expected(["x", "y"])
 
 
-async def test_an_input_that_changed_is_told_with_what_to_do(source: Path, output: Path) -> None:
+async def test_an_input_that_changed_is_reported_with_what_to_do(source: Path, output: Path) -> None:
     with pytest.raises(JobStopped):
         await run(task(source, output), stopping(2, refused(Cause.PAUSED)), concurrency=1)
     write(source, ["text X", *TEXTS[1:]])
@@ -245,7 +245,7 @@ async def test_another_model_in_the_middle_stops_the_job_with_that_reason(source
     assert told.value.cause is Cause.MODEL_CHANGED
 
 
-async def test_another_model_between_two_runs_or_before_the_output_is_told(
+async def test_another_model_between_two_runs_or_before_the_output_is_reported(
     source: Path, output: Path
 ) -> None:
     with pytest.raises(JobStopped):
@@ -314,7 +314,7 @@ async def test_an_output_that_is_not_the_jobs_is_not_replaced_unasked(source: Pa
     assert len(read(output)) == 9
 
 
-async def test_another_task_for_the_same_output_is_told_by_what_it_differs(
+async def test_another_task_for_the_same_output_is_rejected_with_the_difference(
     source: Path, output: Path
 ) -> None:
     with pytest.raises(JobStopped):
@@ -350,7 +350,7 @@ async def test_a_job_whose_process_was_killed_is_interrupted(source: Path, outpu
     assert job.state().status is Status.INTERRUPTED
 
 
-async def test_a_jobs_file_that_cannot_be_read_is_told(source: Path, output: Path) -> None:
+async def test_a_jobs_file_that_cannot_be_read_is_reported(source: Path, output: Path) -> None:
     with pytest.raises(JobStopped):
         await run(task(source, output), stopping(1, refused(Cause.PAUSED)), concurrency=1)
     (JobFolder(output).path / "job.json").write_text("{}")
@@ -401,7 +401,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
 def test_a_full_disk_stops_the_job_with_one_line_and_loses_nothing(tmp_path: Path, name: str) -> None:
-    """A limit on the size of files stands in for it, and grows until the job is done: it hits every file once."""
+    """Simulated by a limit on the size of files, which grows until the job is done: it hits every file once."""
     source = write(tmp_path / "in.jsonl", [f"text {number}" for number in range(16)])
     output = tmp_path / name
     ran = subprocess.run(
@@ -427,7 +427,7 @@ def test_a_full_disk_stops_the_job_with_one_line_and_loses_nothing(tmp_path: Pat
     assert JobFolder(output).state().status is Status.DONE
 
 
-async def test_what_keeps_the_output_from_being_written_is_told_once_every_row_is_done(
+async def test_what_keeps_the_output_from_being_written_is_reported_once_every_row_is_done(
     source: Path, output: Path
 ) -> None:
     with pytest.raises(JobStopped):

@@ -1,4 +1,4 @@
-"""Inputs that are no plain files, and folders that cannot be read whole."""
+"""Inputs that are not regular files, and folders that cannot be read completely."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ async def test_what_takes_too_long_is_asked_in_halves() -> None:
     assert time.slept == []
 
 
-async def test_what_is_busy_is_asked_again_when_it_says_and_else_less_and_less_often() -> None:
+async def test_what_is_busy_is_retried_when_it_says_and_else_less_and_less_often() -> None:
     troubles = [
         refused(Cause.OVERLOADED, retryable=True, retry_after=7.0),
         *[refused(Cause.WAKING, retryable=True) for _ in range(7)],
@@ -189,7 +189,7 @@ async def test_nothing_is_asked_for_no_rows() -> None:
     assert script.asked == []
 
 
-async def test_the_sums_of_what_was_asked_in_parts_are_told() -> None:
+async def test_the_sums_of_what_was_asked_in_parts_are_reported() -> None:
     def answer(texts: Sequence[str]) -> Reply:
         if len(texts) > 1:
             raise refused(Cause.BODY_TOO_LARGE)

@@ -45,7 +45,7 @@ async def test_a_file_of_certificates_is_read_again_when_it_has_changed(tmp_path
             assert (await client.send(asked)).status == 200
 
 
-async def test_a_file_of_certificates_that_is_not_there_is_told() -> None:
+async def test_a_missing_file_of_certificates_is_reported() -> None:
     async with open_http_client() as client:
         with pytest.raises(InvalidEndpoint, match=r"\[ca_bundle\]"):
             await client.send(get("https://127.0.0.1:9", ca_bundle="/nowhere/ca.pem"))

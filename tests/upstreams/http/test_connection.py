@@ -80,7 +80,7 @@ async def test_a_stream_left_with_its_end_untaken_does_not_stop_the_next_reply()
         assert len(came) == 3
 
 
-async def test_a_server_that_answers_early_and_reads_no_further_is_heard() -> None:
+async def test_a_server_that_replies_early_and_reads_no_further_is_heard() -> None:
     early = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno"
     async with asked(early, OK, reads=False) as (client, url, came):
         assert (await client.send(post(url, b"x" * LARGE))).status == 413

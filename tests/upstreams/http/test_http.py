@@ -203,7 +203,9 @@ async def test_a_redirect_to_nowhere_is_an_error_too() -> None:
         ("hang", Cause.UPSTREAM_TIMEOUT),
     ],
 )
-async def test_a_server_that_breaks_off_is_told_from_one_that_never_answers(fault: str, cause: Cause) -> None:
+async def test_a_broken_connection_and_a_server_that_never_replies_are_different_errors(
+    fault: str, cause: Cause
+) -> None:
     with lookalike("tei", fault=fault) as server:
         async with open_http_client() as client:
             error = await failure(client.send(get(server.url, timeout=0.2 if fault == "hang" else None)))
@@ -212,7 +214,7 @@ async def test_a_server_that_breaks_off_is_told_from_one_that_never_answers(faul
     assert error.remedy
 
 
-async def test_nothing_listening_is_told() -> None:
+async def test_nothing_listening_is_reported() -> None:
     with lookalike("tei") as server:
         pass
     async with open_http_client() as client:
@@ -220,7 +222,7 @@ async def test_nothing_listening_is_told() -> None:
     assert (error.cause, error.retryable) == (Cause.CONNECTION_REFUSED, True)
 
 
-async def test_a_connection_that_never_comes_about_is_a_timeout() -> None:
+async def test_a_connection_that_is_never_made_is_a_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         waiting = [socket.socket() for _ in range(4)]
         for one in waiting:  # the queue of connections is full when they wait in it
@@ -242,7 +244,7 @@ async def test_a_connection_that_never_comes_about_is_a_timeout() -> None:
         ("router.huggingface.co", socket.EAI_NONAME, "Check the network connection"),
     ],
 )
-async def test_a_name_that_cannot_be_looked_up_comes_with_advice_that_fits(
+async def test_a_name_that_cannot_be_resolved_comes_with_advice_that_fits(
     host: str, code: int, remedy: str
 ) -> None:
     """Nobody misspelled a name that hubgate knows by itself, nor one that no name server was asked about."""
@@ -257,7 +259,7 @@ async def test_a_name_that_cannot_be_looked_up_comes_with_advice_that_fits(
     assert error.remedy.startswith(remedy)
 
 
-async def test_a_network_without_a_way_is_told() -> None:
+async def test_an_unreachable_network_is_reported() -> None:
     async with open_http_client() as client:
         error = await failure(client.send(get("http://127.255.255.255:9")))
     assert error.cause in {Cause.CONNECTION_REFUSED, Cause.CONNECTION_LOST}
@@ -333,7 +335,7 @@ async def test_where_nothing_listens_at_one_address_of_a_name_the_next_is_asked(
             assert (await client.send(get(url + "/health"))).status == 200
 
 
-async def test_a_name_without_addresses_and_a_name_server_without_an_answer_are_told() -> None:
+async def test_a_name_without_addresses_and_a_name_server_without_an_answer_are_reported() -> None:
     async def nothing(host: str, port: int) -> Sequence[str]:
         return []
 

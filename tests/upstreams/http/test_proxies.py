@@ -120,7 +120,7 @@ async def failure(asked: Awaitable[object]) -> HubgateError:
 
 
 class TestPlain:
-    async def test_the_proxy_is_told_the_whole_url_and_its_connection_is_kept(self) -> None:
+    async def test_the_proxy_gets_the_whole_url_and_its_connection_is_kept(self) -> None:
         proxy = ForwardProxy()
         async with proxy.running() as where, open_http_client() as client:
             for _ in range(2):
@@ -194,7 +194,7 @@ class TestTunnel:
         assert (error.cause, error.retryable) == (Cause.TLS_FAILED, False)
         assert secure.url in error.message
 
-    async def test_a_server_without_tls_behind_it_is_told(self) -> None:
+    async def test_a_server_without_tls_behind_it_is_reported(self) -> None:
         with lookalike("tei") as server:
             async with ForwardProxy(port_of(server.url)).running() as where, open_http_client() as client:
                 error = await failure(client.send(get(HTTPS, f"http://{where}")))
@@ -219,20 +219,22 @@ class TestTunnel:
         ],
         ids=["403", "502", "nothing", "not http", "more than a tunnel"],
     )
-    async def test_a_proxy_that_opens_none_is_told(self, answer: bytes, said: str, retryable: bool) -> None:
+    async def test_a_proxy_that_opens_none_is_reported(
+        self, answer: bytes, said: str, retryable: bool
+    ) -> None:
         async with ForwardProxy(answer=answer).running() as where, open_http_client() as client:
             with pytest.raises(HubgateError, match=said) as caught:
                 await client.send(get(HTTPS, f"http://{where}"))
         assert caught.value.retryable is retryable
 
-    async def test_one_that_wants_a_password_is_told(self) -> None:
+    async def test_one_that_wants_a_password_is_reported(self) -> None:
         async with ForwardProxy(word="u:p").running() as where, open_http_client() as client:
             error = await failure(client.send(get(HTTPS, f"http://u:wrong@{where}")))
         assert "The proxy refused the tunnel to https://model.example (407)" in error.message
         assert "wrong" not in str(error)
         assert not error.retryable
 
-    async def test_one_that_never_answers_is_a_timeout_and_one_whose_caller_leaves_is_left(self) -> None:
+    async def test_one_that_never_replies_is_a_timeout_and_one_whose_caller_leaves_is_left(self) -> None:
         asked, left = asyncio.Event(), asyncio.Event()
 
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

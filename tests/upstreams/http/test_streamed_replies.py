@@ -142,7 +142,7 @@ async def test_a_caller_that_leaves_before_the_headers_closes_its_connection(cli
         await asyncio.wait_for(server.left.wait(), 10)
 
 
-async def test_a_stream_that_stalls_and_one_that_is_cut_off_are_told_apart(client: PooledClient) -> None:
+async def test_a_stalled_stream_and_a_broken_one_are_different_errors(client: PooledClient) -> None:
     stalls = True
 
     async def script(write: Write) -> None:

@@ -269,7 +269,7 @@ class TestFacts:
             ("failed", Cause.UPSTREAM_FAILED, "has failed. It was idle."),
         ],
     )
-    async def test_a_paused_or_failed_one_is_told_in_its_own_words(
+    async def test_a_paused_or_failed_one_is_reported_in_its_own_words(
         self, deployments: Deployments, site: DeploymentsApi, state: str, cause: Cause, told: str
     ) -> None:
         site.items["acme"] = [deployment("a", url=URL, state=state, message="It was idle.")]

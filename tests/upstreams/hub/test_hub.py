@@ -90,7 +90,7 @@ class TestSearch:
     ) -> None:
         assert await names(hub, task=task) == found
 
-    async def test_without_a_task_models_of_all_the_gates_tasks_are_found_and_no_others(
+    async def test_without_a_task_models_of_all_the_gateways_tasks_are_found_and_no_others(
         self, hub: HubClient
     ) -> None:
         found = await names(hub, limit=4)
@@ -108,7 +108,7 @@ class TestSearch:
         assert await names(hub, text="secret") == []
         assert await names(hub, OWNER, text="secret") == ["org/secret"]
 
-    async def test_a_card_tells_who_serves_the_model_and_nothing_that_the_hub_does_not(
+    async def test_a_card_reports_who_serves_the_model_and_nothing_that_the_hub_does_not(
         self, hub: HubClient
     ) -> None:
         cards = {card.name: card for card in await hub.search(ModelSearch(), None)}
@@ -159,7 +159,7 @@ class TestModel:
         card = await hub.model("BAAI/bge-m3", None)
         assert (card.dimensions, card.max_input_tokens) == (512, 512)
 
-    async def test_what_no_file_tells_is_not_guessed(self, hub: HubClient) -> None:
+    async def test_what_no_file_reports_is_not_guessed(self, hub: HubClient) -> None:
         reranker = await hub.model("org/reranker", None)
         assert (reranker.dimensions, reranker.max_input_tokens) == (None, 512)
         secret = await hub.model("org/secret", OWNER)
@@ -198,7 +198,7 @@ class TestModel:
         assert caught.value.cause is Cause.GATED_MODEL
         assert "Request access" in caught.value.remedy
 
-    async def test_one_that_was_renamed_is_told_apart(self, hub: HubClient, hub_site: HubApi) -> None:
+    async def test_a_renamed_model_has_an_error_of_its_own(self, hub: HubClient, hub_site: HubApi) -> None:
         hub_site.fail("moved")
         with pytest.raises(UpstreamUnreachable, match="it was renamed") as caught:
             await hub.model("gpt2", None)
@@ -254,7 +254,7 @@ class TestWhoami:
         user = read_user({"name": "eve"})
         assert (user.role, user.calls_providers, user.organisations) == (None, None, ())
 
-    async def test_a_wrong_token_is_told_without_showing_it(self, hub: HubClient) -> None:
+    async def test_a_wrong_token_is_reported_without_showing_it(self, hub: HubClient) -> None:
         with pytest.raises(UpstreamRefused, match="rejected the token") as caught:
             await hub.whoami(Secret("hf_wrong_and_secret"))
         assert caught.value.cause is Cause.WRONG_TOKEN
@@ -267,7 +267,7 @@ class TestWhoami:
         assert "two" not in str(caught.value)
 
 
-class TestTrouble:
+class TestErrors:
     @pytest.mark.parametrize(
         ("fault", "cause", "told"),
         [
@@ -292,7 +292,7 @@ class TestTrouble:
         assert told in str(error)
 
     @pytest.mark.parametrize("fault", ["wrong-token", "no-right"])
-    async def test_who_gave_no_token_is_told_that_one_is_wanted(
+    async def test_without_a_token_the_error_says_that_one_is_required(
         self, hub: HubClient, hub_site: HubApi, fault: str
     ) -> None:
         hub_site.fail(fault)
@@ -303,7 +303,7 @@ class TestTrouble:
     @pytest.mark.parametrize(
         ("fault", "told"), [("page", "a web page"), ("not-json", "data that is not JSON")]
     )
-    async def test_what_is_no_api_is_told(
+    async def test_what_is_no_api_is_reported(
         self, hub: HubClient, hub_site: HubApi, fault: str, told: str
     ) -> None:
         hub_site.fail(fault)
@@ -364,7 +364,7 @@ class TestLimits:
         watch.now += 6
         assert await names(hub, task=Task.RERANK) == ["org/reranker"]
 
-    async def test_a_window_that_a_reply_says_is_spent_is_heeded_before_the_refusal(
+    async def test_a_window_that_a_reply_says_is_spent_is_respected_before_the_refusal(
         self, hub: HubClient, hub_site: HubApi
     ) -> None:
         hub_site.fail("last-one")

@@ -64,13 +64,13 @@ def test_the_table_agrees_with_the_helpers_of_huggingface_hub(task: str, provide
     check(task, body, {"model": MODEL, **theirs} if "model" in body else theirs)
 
 
-def test_the_gate_knows_every_provider_that_the_helpers_know() -> None:
+def test_the_gateway_knows_every_provider_that_the_helpers_know() -> None:
     for task, table in (("feature-extraction", EMBED_ROUTES), ("text-generation", COMPLETION_FORMS)):
         known = {str(name) for name, tasks in PROVIDERS.items() if task in tasks}
         assert known == set(table)
 
 
-def test_hugging_faces_own_provider_is_told_where_to_cut() -> None:
+def test_hugging_faces_own_provider_gets_the_truncation_side() -> None:
     body = EMBED_ROUTES["hf-inference"].body(Embed(texts=["a"], truncate_left=True), None)
     assert body == {"inputs": ["a"], "truncate": True, "truncation_direction": "left"}
 

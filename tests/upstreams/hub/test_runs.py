@@ -58,7 +58,7 @@ async def test_it_is_as_hugging_face_says(tmp_path: Path, state: str, runs: bool
         {"token": None},
     ],
 )
-async def test_where_hugging_face_tells_nothing_it_is_not_known(
+async def test_where_hugging_face_reports_nothing_it_is_not_known(
     tmp_path: Path, fields: dict[str, Any]
 ) -> None:
     assert await known_to_run(tmp_path, "running", **fields) is False

@@ -87,7 +87,7 @@ async def test_after_a_restart_it_is_there_without_the_hub(hub: Hub, tmp_path: P
     assert await learned(later, endpoint()) == known
 
 
-async def test_the_limit_that_the_server_tells_stands(hub: Hub, tmp_path: Path) -> None:
+async def test_the_limit_that_the_server_reports_stands(hub: Hub, tmp_path: Path) -> None:
     of = endpoint()
     of = replace(of, facts=replace(of.facts, max_input_tokens=512))
     known = await learned(TokenizerFiles(tmp_path, hf_endpoint=hub.url), of)
@@ -177,7 +177,7 @@ async def test_a_repository_without_a_tokenizer_file_does_not_help(hub: Hub, tmp
     assert "The repository open/model has no tokenizer.json." in known.facts.warnings[0]
 
 
-async def test_a_hub_that_never_answers_holds_a_registration_up_only_so_long(tmp_path: Path) -> None:
+async def test_a_hub_that_never_replies_holds_a_registration_up_only_so_long(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         known = await learned(TokenizerFiles(tmp_path, hf_endpoint=url, timeout=0.01), endpoint())
@@ -186,7 +186,7 @@ async def test_a_hub_that_never_answers_holds_a_registration_up_only_so_long(tmp
 
 
 @pytest.mark.parametrize("address", [NO_HUB, "no address"])
-async def test_a_hub_that_is_not_there_is_told(tmp_path: Path, address: str) -> None:
+async def test_a_hub_that_is_not_there_is_reported(tmp_path: Path, address: str) -> None:
     known = await learned(TokenizerFiles(tmp_path, hf_endpoint=address), endpoint(revision=COMMIT))
     assert "the Hub is unreachable" in known.facts.warnings[0]
 
@@ -197,7 +197,7 @@ async def test_whatever_is_in_the_files_the_registration_goes_on(hub: Hub, tmp_p
     assert "sentence_bert_config.json cannot be read" in known.facts.warnings[0]
 
 
-async def test_without_the_library_the_remedy_is_told(
+async def test_without_the_library_the_remedy_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
@@ -205,7 +205,7 @@ async def test_without_the_library_the_remedy_is_told(
     assert 'pip install "hubgate[local]"' in known.facts.warnings[0]
 
 
-async def test_a_library_that_went_away_is_told_once_and_nothing_is_counted(
+async def test_a_library_that_went_away_is_reported_once_and_nothing_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = TokenizerFiles(tmp_path, hf_endpoint=NO_HUB)
@@ -216,7 +216,7 @@ async def test_a_library_that_went_away_is_told_once_and_nothing_is_counted(
     assert "are estimated from now on" in caplog.text
 
 
-async def test_a_broken_file_is_told_once_and_a_good_one_takes_its_place(
+async def test_a_broken_file_is_reported_once_and_a_good_one_takes_its_place(
     hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.files["tokenizer.json"] = b"{"
@@ -236,7 +236,7 @@ async def test_a_broken_file_is_told_once_and_a_good_one_takes_its_place(
     assert await counts(files, await learned(files, endpoint()), "hello") == [3]
 
 
-async def test_a_file_that_was_deleted_is_told(
+async def test_a_file_that_was_deleted_is_reported(
     hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = TokenizerFiles(tmp_path, hf_endpoint=hub.url)
@@ -260,6 +260,6 @@ async def test_endpoints_of_one_model_share_a_counter_until_the_last_is_gone(
     assert len(files._counters) == 0
 
 
-def test_a_gate_that_does_not_count_pays_for_no_tokenizer() -> None:
+def test_a_gateway_that_does_not_count_pays_for_no_tokenizer() -> None:
     asked = "import sys, hubgate.wiring; sys.exit(bool({'tokenizers', 'huggingface_hub'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", asked], check=True)
