@@ -1,6 +1,6 @@
 """Models hosted by Hugging Face's Inference Providers, behind its router; formerly the Hosted Inference API.
 
-The Hub is asked who serves a model when the endpoint is registered, never during a call. The endpoint stays with that
+hubgate looks up who serves a model when the endpoint is registered, never during a call. The endpoint stays with that
 provider until it is accepted again: vectors of one model from two providers may not be comparable.
 """
 
@@ -79,7 +79,7 @@ class RouterSource:
         if provider not in TABLES.get(endpoint.task, {}):
             raise InvalidEndpoint(
                 f"Endpoint [{endpoint.name}] is not known to be served by any provider.",
-                remedy="Register it again, so that hubgate asks the Hub who serves its model.",
+                remedy="Register it again, so that hubgate looks up who serves its model.",
                 cause=Cause.NOT_SERVED,
             )
         routes: dict[type, TextRoute] = {}

@@ -1,7 +1,7 @@
 """Which server is behind a URL, and which model it serves: found out with GETs only, except for the toolkit.
 
 Hugging Face's toolkit does not describe itself, so its reply to one POST decides. An engine that the operator chose
-takes precedence; the server is still asked for the facts.
+takes precedence; the facts still come from the server.
 """
 
 from __future__ import annotations

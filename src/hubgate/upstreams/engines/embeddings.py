@@ -102,7 +102,7 @@ def max_vectors(max_reply_bytes: int, dimensions: int | None) -> int:
 
 
 def tei_body(call: Embed, model: str | None) -> dict[str, object]:  # noqa: ARG001 - TEI serves one model
-    """`POST /embed`. Texts that are too long are truncated unless the caller forbids it, whatever TEI's own default."""
+    """`POST /embed`. Texts that are too long are truncated unless the caller forbids it, regardless of TEI's default."""
     body: dict[str, object] = {"inputs": list(call.texts), "truncate": call.truncate is not False}
     if call.truncate_left:
         body["truncation_direction"] = "Left"

@@ -188,7 +188,7 @@ def _toolkit_body(call: Complete, extra: Mapping[str, bytes]) -> bytes:
     if _is_zero(parameters.get("temperature")):
         del parameters["temperature"]
     elif _SAMPLING & parameters.keys():
-        # Unless do_sample is set, it takes the most likely token whatever the other parameters say.
+        # Unless do_sample is set, it takes the most likely token regardless of the other parameters.
         parameters.setdefault("do_sample", raw.TRUE)
     body = {"inputs": raw.encode(call.prompt), "parameters": raw.json_object({**parameters, **extra})}
     return raw.json_object(body)

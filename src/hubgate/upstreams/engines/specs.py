@@ -36,7 +36,7 @@ class EngineSpec:
     details: Callable[[Found, Endpoint, Server], Awaitable[Found]] | None = None
     """Requests more once the engine is recognised."""
     lists_capabilities: bool = False
-    """Its list of models tells what each model does."""
+    """Its list of models reports the capabilities of each."""
     image_keys: frozenset[str] = frozenset()
     """Its keys of `model.image` at Inference Endpoints, in lower case."""
     image_word: str | None = None
@@ -77,7 +77,7 @@ class EngineSpec:
 
 
 def _pinned_or_named() -> Forms:
-    """`transformers serve` may be pinned to a model whose name it does not tell, and then refuses any name."""
+    """`transformers serve` may be pinned to a model whose name it does not report, and then refuses any name."""
     named = OpenAIBodies(server="transformers serve", renames=LEGACY_LIMIT)
     pinned = replace(named, sends_model=False).forms()
     return {call: replace(form, fallback=(PINNED, pinned[call])) for call, form in named.forms().items()}
