@@ -58,6 +58,7 @@ ELASTIC_CALLS = (
     "_inference/NAME/_stream",
     "_inference/TASK/NAME/_stream",
 )
+PROSE = {"description", "summary", "title"}
 LAST = re.compile(r"/(delete|forget|revoke|disable|sign-out|config)$")
 START_SECONDS = 60.0
 
@@ -82,13 +83,16 @@ class Surface:
     def add_json(self, path: str, value: Any) -> None:
         """The shape of a JSON value: keys, types, and strings that look like identifiers."""
         if isinstance(value, dict):
-            self.structure[path] = f"{{{', '.join(sorted(map(_stable, value)))}}}"
+            names = value.keys() - PROSE if path.startswith("openapi") else value.keys()
+            self.structure[path] = f"{{{', '.join(sorted(map(_stable, names)))}}}"
             for name, item in value.items():
                 self.add_json(f"{path}.{_stable(name)}", item)
         elif isinstance(value, list):
             self.structure[path] = "[]" if not value else "[…]"
             for index, item in enumerate(value if len(value) < 100 else value[:1]):
                 self.add_json(f"{path}[{index}]", item)
+        elif isinstance(value, str) and path.rpartition(".")[2] in PROSE:
+            self.words[path] = _stable(value)
         elif isinstance(value, str) and not re.fullmatch(r"[\w./:-]*", value):
             self.structure[path] = "text"
             self.words[path] = _stable(value)
