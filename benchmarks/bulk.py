@@ -6,9 +6,9 @@ The model server has the second core for itself, and every subject the first: th
 runs as `hubgate serve`. Twice: a server that takes 50 ms for a request of up to 32 texts, eight at once (at most
 5,120 texts a second: what a fast GPU gives), and one that answers at once, so that only the client's own work counts.
 
-The bare loop asks the same server just as the gate does, and writes the same columns with the same settings
+The bare loop asks the same server just as the gateway does, and writes the same columns with the same settings
 (`support/bulk_bare.py` says what it leaves out). On one core nobody gains by having two processes: the job pays for
-what a text costs twice, once in the gate and once in itself. CPU seconds are steadier than seconds on a busy machine;
+what a text costs twice, once in the gateway and once in itself. CPU seconds are steadier than seconds on a busy machine;
 those of the job are its gate's too.
 """
 

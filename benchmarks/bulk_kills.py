@@ -3,8 +3,8 @@
     python benchmarks/bulk_kills.py [--kills 20] [--rows 20000] [--seed 1]
 
 A kill is due when the model was asked so many new texts, chosen at random, and then waits up to 50 ms more; some
-come when nothing is left to be asked, while the output is written. It hits the job, the gate, or both. What was killed is
-started again: the gate as a supervisor would, the job by the same command.
+come when nothing is left to be asked, while the output is written. It hits the job, the gateway, or both. What was killed is
+started again: the gateway as a supervisor would, the job by the same command.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def disturbed(folder: Path, env: dict[str, str], url: str, options: Any) -> list
                     continue
                 due.pop()
                 time.sleep(random.random() * 0.05)
-                # A job that finds no gate when it begins starts one, and is in the way of the gate that comes back.
+                # A job that finds no gateway when it begins starts one, and is in the way of the gateway that comes back.
                 at_work = asked["asked"] > asked_before
                 killed.append(random.choice(("job", "both", "gate") if at_work else ("job", "both")))
                 if killed[-1] != "gate":
@@ -190,12 +190,12 @@ def disturbed(folder: Path, env: dict[str, str], url: str, options: Any) -> list
 
 
 def wait_until_served(folder: Path, gate: Program) -> None:
-    """Wait until the gate has said that it serves."""
+    """Wait until the gateway has said that it serves."""
     until = time.monotonic() + 60
     while "serves on" not in (folder / "gate.log").read_text():
         gate.check()
         if time.monotonic() > until:
-            sys.exit("The gate does not start.")
+            sys.exit("The gateway does not start.")
         time.sleep(0.01)
 
 

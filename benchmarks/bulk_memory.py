@@ -1,4 +1,4 @@
-"""G14, memory: a Parquet of 200,000 rows, embedded by a job with a gate of its own and the fake source.
+"""G14, memory: a Parquet of 200,000 rows, embedded by a job with a gateway of its own and the fake source.
 
     python benchmarks/bulk_memory.py [--rows 200000]
 
@@ -64,7 +64,7 @@ def main() -> None:
         show(
             ("", "peak MB", "seconds", "rows/s"),
             [
-                ("a gate in a command, at rest", f"{empty.peak_mb:.0f}", "", ""),
+                ("a gateway in a command, at rest", f"{empty.peak_mb:.0f}", "", ""),
                 (
                     "job, gate and fake model",
                     f"{ended.peak_mb:.0f}",

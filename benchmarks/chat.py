@@ -1,7 +1,7 @@
 """G2 and G4: what a small chat and a stream of 200 events cost, beside nginx as a plain proxy and, if asked for, LiteLLM.
 
-As for G1, the gate, nginx and LiteLLM each run on one core, wrk and the canned upstream share the other, and all take
-turns. What a stream adds before its first token is asked one after the other, with and without the gate. At the end
+As for G1, the gateway, nginx and LiteLLM each run on one core, wrk and the canned upstream share the other, and all take
+turns. What a stream adds before its first token is asked one after the other, with and without the gateway. At the end
 come streams of which each event is counted.
 """
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 EVENTS = 200
 """Of a stream, without its [DONE]."""
 _STREAMS = 100
-_SENTENCE = "Tell me in a sentence or two what a gate between applications and models is good for, please."
+_SENTENCE = "Tell me in a sentence or two what a gateway between applications and models is good for, please."
 _ROUTE = "/v1/chat/completions"
 
 
@@ -170,14 +170,16 @@ def _print(subjects: Sequence[Subject], lost: int) -> None:
         show(("", "CPU µs", "range", "to nginx", "requests/s", "events/s", "p50 ms"), rows)
     added = median(hubgate.first) - median(subjects[0].first)
     worst = quantiles(hubgate.first, n=20)[-1] - quantiles(subjects[0].first, n=20)[-1]
-    print(f"time to the first event: {added:.2f} ms more than without the gate (p95 {worst:.2f}); goal 1 ms")
+    print(
+        f"time to the first event: {added:.2f} ms more than without the gateway (p95 {worst:.2f}); goal 1 ms"
+    )
     print(f"events lost: {lost} (goal 0)")
     if subjects[-1].slow:
         whole, streamed = (
             median(subjects[-1].cost[s][1:]) / median(hubgate.cost[s][1:]) for s in (False, True)
         )
         print(
-            f"LiteLLM costs {whole:.0f} times the gate for a chat (goal 100), {streamed:.0f} for a stream (goal 100)"
+            f"LiteLLM costs {whole:.0f} times the gateway for a chat (goal 100), {streamed:.0f} for a stream (goal 100)"
         )
     print()
 

@@ -1,6 +1,6 @@
 """G1: what one embedding request costs in CPU time, beside nginx as a plain proxy and, if asked for, LiteLLM.
 
-The gate, nginx and LiteLLM each run on one core; wrk and the canned upstream share the other. All take turns, round
+The gateway, nginx and LiteLLM each run on one core; wrk and the canned upstream share the other. All take turns, round
 after round, so that a slow minute of the machine is slow for all of them. CPU time is that of the process tree.
 """
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MAIN, PEER = "OpenAI floats ← TEI", "LiteLLM, 8 × 384 floats"
 _SENTENCE = (
-    "Text {} of request {}: a gate costs little if it never looks at the numbers that pass through it."
+    "Text {} of request {}: a gateway costs little if it never looks at the numbers that pass through it."
 )
 _FEW = [_SENTENCE.format(n, NEW) for n in range(8)]
 _MANY = [_SENTENCE.format(n, NEW) for n in range(96)]
@@ -114,7 +114,7 @@ def _limits(behind: str, model: Process, through: str, nginx: Process) -> list[S
 
 
 class _Front:
-    """One gate before all the canned models."""
+    """One gateway before all the canned models."""
 
     def __init__(self, gate: Gate, behind: str) -> None:
         gate.register("tei", f"{behind}/tei/{SMALL}")
@@ -187,7 +187,7 @@ def _print(subjects: Sequence[Subject]) -> None:
     by_name = {subject.name: subject for subject in subjects}
     if peer := by_name.get(PEER):
         ratio = _cost(peer) / _cost(by_name[MAIN])
-        print(f"LiteLLM costs {ratio:.0f} times the gate (goal: 80, stretch: 120)\n")
+        print(f"LiteLLM costs {ratio:.0f} times the gateway (goal: 80, stretch: 120)\n")
 
 
 def _cost(subject: Subject) -> float:

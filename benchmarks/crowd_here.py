@@ -2,7 +2,7 @@
 
     python benchmarks/crowd_here.py [--rounds 5] [--seconds 5]
 
-The same worker and the same model with three rules: the gate's own, each text alone, and first come, first served in
+The same worker and the same model with three rules: the gateway's own, each text alone, and first come, first served in
 batches of up to 16,384 padded tokens (what servers usually do). All take turns, round after round; only ratios of one
 run count. In bf16 too, where this machine has it, compared with each text alone in f32.
 """

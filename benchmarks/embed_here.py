@@ -2,7 +2,7 @@
 
     python benchmarks/embed_here.py [--rounds 5] [--scale 1.0]
 
-all-MiniLM-L6-v2 with its real weights. The gate's way is the one that a call takes: texts through the pipe to the
+all-MiniLM-L6-v2 with its real weights. The gateway's way is the one that a call takes: texts through the pipe to the
 worker, tokens, batches, vectors back. All take turns, round after round; only ratios of one run count. What share of
 the machine's own peak that is, is told by the operations of the model for each token and the best large matrix
 product that numpy's or torch's library makes in the same rounds, both a second of CPU time.
@@ -57,7 +57,7 @@ class Took(NamedTuple):
 
 
 class Here:
-    """The gate's own runtime, in one precision."""
+    """The gateway's own runtime, in one precision."""
 
     def __init__(self, folder: Path, precision: Precision) -> None:
         self.model = LocalModel(folder, command=partial(worker_command, precision=precision))

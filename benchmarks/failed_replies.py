@@ -84,7 +84,7 @@ def main() -> None:
 
 
 class _Trial:
-    """Calls to a gate whose model server fails."""
+    """Calls to a gateway whose model server fails."""
 
     def __init__(self, gate: Gate, server: str) -> None:
         self._gate = gate

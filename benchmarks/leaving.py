@@ -1,6 +1,6 @@
 """How soon a client that leaves is felt at the model's server: its connection must close within 100 ms.
 
-A server that begins an answer and never ends it notes when each connection closes. Clients ask it through the gate,
+A server that begins an answer and never ends it notes when each connection closes. Clients ask it through the gateway,
 in turns for a stream and for a whole answer, wait a random moment, and leave.
 """
 
@@ -37,7 +37,7 @@ _BEGUN = (
 
 
 class Server:
-    """Answers the gate's own questions, begins to answer the others, and notes when a connection closes."""
+    """Answers the gateway's own questions, begins to answer the others, and notes when a connection closes."""
 
     def __init__(self) -> None:
         self.asked: asyncio.Queue[None] = asyncio.Queue()

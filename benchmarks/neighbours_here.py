@@ -2,7 +2,7 @@
 
     python benchmarks/neighbours_here.py [--quick]
 
-One gate as an operator runs it (`hubgate serve`) with its ready model, all-MiniLM-L6-v2, on all cores and without the
+One gateway as an operator runs it (`hubgate serve`) with its ready model, all-MiniLM-L6-v2, on all cores and without the
 cache. One key asks for the vector of three words again and again: alone, while another key has a text of 30 MB
 embedded, and while `hubgate job run` works with its defaults. The median of each is compared with the median alone.
 The job runs once without neighbours, too: its rows a second must not suffer from the rule that it waits for others.
@@ -105,9 +105,9 @@ def embed_large(served: Gate, key: Mapping[str, str]) -> float:
 
 
 def checked(reply: Reply) -> None:
-    """Stop here if the gate did not answer with vectors."""
+    """Stop here if the gateway did not answer with vectors."""
     if reply.status != 200:
-        raise SystemExit(f"The gate answered {reply.status}: {reply.body[:500].decode(errors='replace')}")
+        raise SystemExit(f"The gateway answered {reply.status}: {reply.body[:500].decode(errors='replace')}")
 
 
 def write_input(path: Path, rows: int) -> None:

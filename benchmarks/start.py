@@ -1,4 +1,4 @@
-"""G6: how soon a gate is there, how soon its own model answers, and what it uses while nobody asks."""
+"""G6: how soon a gateway is there, how soon its own model answers, and what it uses while nobody asks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _start(folder: Path, core: int) -> tuple[float, float]:
         alive = time.monotonic() - begun
         started.ready()
         reply = started.ask(
-            "POST", "/v1/embeddings", {"model": READY_MODEL, "input": "A gate for open models"}
+            "POST", "/v1/embeddings", {"model": READY_MODEL, "input": "A gateway for open models"}
         )
         if reply.status != 200:
             raise SystemExit(f"{READY_MODEL} does not answer: {reply.status} {reply.body.decode()}")

@@ -3,8 +3,8 @@
     python examples/coalescing.py            # 640 texts: about half a minute
 
 The model's server takes 32 texts a request and answers 429 beyond its 60 requests a minute. Straight to it most texts
-fail. Through the gate each waits a moment, all leave together with others, and none fails. Needs a checkout of hubgate
-and `make install`: the server is one of the tests' look-alikes, and the gate is started in a folder of its own.
+fail. Through the gateway each waits a moment, all leave together with others, and none fails. Needs a checkout of hubgate
+and `make install`: the server is one of the tests' look-alikes, and the gateway is started in a folder of its own.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def embed(base_url: str, key: str, text: str, server: LookAlike) -> int:
 
 @contextmanager
 def gate(server: LookAlike) -> Iterator[tuple[str, str]]:
-    """A gate with the server registered as `e5`; its base URL for Dify, and a key."""
+    """A gateway with the server registered as `e5`; its base URL for Dify, and a key."""
     with tempfile.TemporaryDirectory() as folder:
         home = {"HUBGATE_HOME": f"{folder}/home", "HUBGATE_SECRET_KEY_FILE": f"{folder}/secret.key"}
         env = os.environ | home | {"HUBGATE_PORT": "0", "HUBGATE_LOG_LEVEL": "warning"}
@@ -94,7 +94,7 @@ def gate(server: LookAlike) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
-    """Play the scene without the gate, then with it."""
+    """Play the scene without the gateway, then with it."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 640
     texts = [f"Paragraph {number} of the handbook." for number in range(count)]
     print(

@@ -1,4 +1,4 @@
-"""Environments of their own, kept under build/: for what does not install beside the gate."""
+"""Separate environments under build/, for packages that conflict with those of hubgate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def environment_of(
     folder: Path, interpreter: str, *steps: Sequence[str], without: Sequence[str] = ()
 ) -> Path:
-    """The Python of an environment, made anew if other packages are in it.
+    """The Python of an environment, recreated if it has other packages.
 
     Args:
         folder: where it is kept.
@@ -45,14 +45,14 @@ def find_python(least: tuple[int, int]) -> str | None:
     on_path = [found for minor in range(11, 16) if (found := shutil.which(f"python3.{minor}"))]
     of_pyenv = [str(path) for path in sorted((Path.home() / ".pyenv" / "versions").glob("3.*/bin/python"))]
     for candidate in (sys.executable, *on_path, *of_pyenv):
-        told = subprocess.run(
+        version = subprocess.run(
             [candidate, "-c", "import sys; print(*sys.version_info[:2])"],
             capture_output=True,
             text=True,
             check=False,
         )
         # One of pyenv's shims fails where its version is not switched on.
-        if told.returncode == 0 and tuple(map(int, told.stdout.split())) >= least:
+        if version.returncode == 0 and tuple(map(int, version.stdout.split())) >= least:
             return candidate
     return None
 

@@ -1,6 +1,6 @@
-"""`make screenshots`: the pictures of the user guide, taken of a gate that runs.
+"""`make screenshots`: the pictures of the user guide, taken of a gateway that runs.
 
-Starts a gate with a model on this machine and others on look-alike servers (those of the tests), opens its console in
+Starts a gateway with a model on this machine and others on look-alike servers (those of the tests), opens its console in
 Chromium in each language of the guide, and writes docs/images. Needs what the tests of the console need: Chromium,
 and fonts with Chinese, Japanese and Persian letters (`apt-get install chromium fonts-noto-cjk fonts-noto-core`).
 """
@@ -46,7 +46,7 @@ class Picture(NamedTuple):
 
 
 def main() -> int:
-    """Take every picture anew."""
+    """Take every screenshot again."""
     if CHROMIUM is None:
         print("There is no Chromium: apt-get install chromium fonts-noto-cjk fonts-noto-core")
         return 1
@@ -95,7 +95,7 @@ def pictures_of(server: LookAlike) -> dict[str, Picture]:
 
 
 def furnished(folder: Path, running: ExitStack) -> tuple[RunningGateway, LookAlike]:
-    """A gate with models of every kind, one of them paused and one switched off; and the server of another."""
+    """A gateway with models of every kind, one of them paused and one switched off; and the server of another."""
     hub = GuideHub()
     running.enter_context(hub.running())
     router = running.enter_context(lookalike("router", name=HOSTED, kind="llm", key=TOKEN))

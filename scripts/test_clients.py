@@ -1,6 +1,6 @@
 """`make test-clients`: clients that do not install beside the tests, each in an environment of its own.
 
-Starts a gate with a fake and the local endpoint, and with a server that writes and one that ranks behind it (those of
+Starts a gateway with a fake and the local endpoint, and with a server that writes and one that ranks behind it (those of
 the tests), runs one script of scripts/clients per client against it, and prints what passed. Environments are kept under build/clients; delete the folder for the newest versions. Needs a
 package registry the first time. Exits with 1 when a client fails.
 """
@@ -31,12 +31,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [
     str(ROOT / "tests"),
     str(ROOT / "tests" / "support"),
-]  # the servers behind the gate are those of the tests
+]  # the servers behind the gateway are those of the tests
 from lookalikes import lookalike  # noqa: E402
 
 BUILD = ROOT / "build" / "clients"
 LOCAL = "all-minilm-l6-v2"
-TEXTS = ["The gate opens at dawn.", "A harbour town.", "门在黎明时打开。", "دروازه در سپیده‌دم باز می‌شود."]
+TEXTS = ["The gateway opens at dawn.", "A harbour town.", "门在黎明时打开。", "دروازه در سپیده‌دم باز می‌شود."]
 STARTS_WITHIN = 120.0
 
 
@@ -127,7 +127,7 @@ def run(client: Client, environment: dict[str, str]) -> Outcome:
 
 @contextmanager
 def running_gate(folder: Path) -> Iterator[dict[str, str]]:
-    """A gate with both endpoints while the context is open; the environment that client scripts want."""
+    """A gateway with both endpoints while the context is open; the environment that client scripts want."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url, key = f"http://127.0.0.1:{port}", secrets.token_urlsafe(32)
@@ -173,12 +173,12 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
                 return
         except OSError as error:
             if process.poll() is not None or time.monotonic() > end:
-                raise SystemExit(f"The gate did not become ready: {error}") from None
+                raise SystemExit(f"The gateway did not become ready: {error}") from None
         time.sleep(0.2)
 
 
 def ask(url: str, key: str, path: str, body: object) -> Any:
-    """One request to the gate."""
+    """One request to the gateway."""
     headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
     request = urllib.request.Request(url + path, json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=60) as reply:

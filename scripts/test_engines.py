@@ -22,7 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]  # the gate is started as in the tests
+sys.path[:0] = [
+    str(ROOT / "tests"),
+    str(ROOT / "tests" / "support"),
+]  # the gateway is started as in the tests
 os.environ["HF_ENDPOINT"] = (
     "http://127.0.0.1:9"  # nothing is asked of the Hub; it is read by the imports below
 )
@@ -98,8 +101,8 @@ def ask(server: Server, gate: RunningGateway, models: Models, folder: Path) -> O
         with running(server, python.parent, models, home) as url:
             stage = Stage(gate, server.engine, url, TOKEN)
             for task, model in server.tasks.items():
-                told = stage.register(stage.name_of(task), task, model=model, cache=False)
-                assert "error" not in told, told
+                reply = stage.register(stage.name_of(task), task, model=model, cache=False)
+                assert "error" not in reply, reply
             results = [passes(check, stage) for check in server.checks]
     except (RuntimeError, AssertionError) as error:
         print(f"FAILED: {error}", flush=True)
@@ -111,9 +114,9 @@ def ask(server: Server, gate: RunningGateway, models: Models, folder: Path) -> O
 def told_when_gone(stage: Stage) -> None:
     """When it has been stopped, its callers are told that nothing listens there."""
     task = next(one["task"] for one in _registered(stage))
-    told = stage.gate.request("POST", f"/api/endpoints/{stage.name_of(task)}/diagnose").json()
-    assert not told["well"], told
-    assert "Nothing listens at" in str(told), told
+    reply = stage.gate.request("POST", f"/api/endpoints/{stage.name_of(task)}/diagnose").json()
+    assert not reply["well"], reply
+    assert "Nothing listens at" in str(reply), reply
 
 
 def passes(check: Check, stage: Stage) -> bool:

@@ -2,7 +2,7 @@
 
     python benchmarks/support/bulk_bare.py IN OUT URL
 
-It is meant to be as good as such a loop can be with little code, so that it flatters nobody. As the gate does, it asks
+It is meant to be as good as such a loop can be with little code, so that it flatters nobody. As the gateway does, it asks
 for 32 texts at once, eight requests at a time, in base64, decoded to f32 without a float of Python; and it writes the
 same columns with the same settings (pyarrow's defaults, a dictionary and Snappy, would cost it a sixth more for
 vectors that they cannot pack). It asks for the next rows while it writes the last, so the server never waits.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DIMENSIONS = 384
 TEXTS, AT_ONCE = 32, 8
-"""As the gate asks: text-embeddings-inference's batch, and the lanes of the queue."""
+"""As the gateway asks: text-embeddings-inference's batch, and the lanes of the queue."""
 _JSON = {"content-type": "application/json"}
 _SCHEMA = pa.schema({"id": pa.string(), "embedding": pa.list_(pa.float32(), DIMENSIONS)})
 _PACKED = {"id": "zstd", "embedding": "none", "embedding.list.element": "none"}

@@ -2,7 +2,7 @@
 
     python benchmarks/support/bulk_model.py PORT [--seconds 0.05] [--at-once 8]
 
-`GET /asked` tells how many texts that begin with `Row ` were asked, and how many of them were new: what a gate asks
+`GET /asked` tells how many texts that begin with `Row ` were asked, and how many of them were new: what a gateway asks
 for itself does not count. `POST /forget` begins to count anew.
 """
 

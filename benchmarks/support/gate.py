@@ -1,4 +1,4 @@
-"""A gate as an operator runs it: `hubgate serve`, with a home, a key file and an access log of its own."""
+"""A gateway as an operator runs it: `hubgate serve`, with a home, a key file and an access log of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PROGRAM = Path(sys.executable).with_name("hubgate")
 READY_MODEL = "all-minilm-l6-v2"
-# The benchmarks ask for what the gate costs, not for what its limiter holds back.
+# The benchmarks ask for what the gateway costs, not for what its limiter holds back.
 _NO_LIMIT = {"requests_per_minute": 1_000_000_000}
 
 
@@ -39,7 +39,7 @@ class Gate:
         form = {"name": name, "url": url, "task": task, "rate_limit": _NO_LIMIT}
         reply = self.ask("POST", "/api/endpoints", form)
         if reply.status != 201:
-            raise SystemExit(f"The gate would not register {url}: {reply.status} {reply.body.decode()}")
+            raise SystemExit(f"The gateway would not register {url}: {reply.status} {reply.body.decode()}")
 
     def key(self) -> dict[str, str]:
         """The header of a new key that may only infer, as an application has it."""
@@ -85,7 +85,7 @@ def gate(folder: Path, core: int | None, *, cached: bool = True) -> Iterator[Gat
 
 @contextmanager
 def bare_gate(folder: Path, core: int, *, cached: bool = True) -> Iterator[Gate]:
-    """A gate without a local model: its first start makes one ready, which is removed for good."""
+    """A gateway without a local model: its first start makes one ready, which is removed for good."""
     with gate(folder, core) as first:
         first.ready()
         first.ask("DELETE", f"/api/endpoints/{READY_MODEL}")

@@ -1,4 +1,4 @@
-"""nginx, twice: as the model server behind everything, and as the plain proxy that is the limit of what a gate can do."""
+"""nginx, twice: as the model server behind everything, and as the plain proxy that is the limit of what a gateway can do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate's worker with another rule for which texts run together, to compare the rules and nothing else.
+"""The gateway's worker with another rule for which texts run together, to compare the rules and nothing else.
 
 python policies.py {alone,first-come} FOLDER …
 """

@@ -1,6 +1,6 @@
 """What the guide's reader has: a checkout, an account at Hugging Face with endpoints, and a shell.
 
-Hugging Face and the servers are look-alikes on loopback. The gate is the one that the guide's `make serve` starts.
+Hugging Face and the servers are look-alikes on loopback. The gateway is the one that the guide's `make serve` starts.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class World:
 
     @contextmanager
     def serving(self, command: str) -> Iterator[str]:
-        """Run the command that starts the gate, and stop it in the end; gives all it says until it is ready."""
+        """Run the command that starts the gateway, and stop it in the end; gives all it says until it is ready."""
         words = command.split()
         # What is installed is not installed again.
         process = subprocess.Popen(

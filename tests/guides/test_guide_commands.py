@@ -60,7 +60,7 @@ def test_all_that_the_guide_says_to_do_works(tmp_path: Path) -> None:
                 assert "meta/llama" in reader.run(named), named
         key = reader.run('echo "$HUBGATE_KEY"').strip()
         admin = reader.run("hubgate key create kibana --admin").strip()
-        # The gate stands in for Elasticsearch, whose inference API it answers.
+        # The gateway stands in for Elasticsearch, whose inference API it answers.
         reader.written |= {
             "YOUR_HUBGATE_KEY": key,
             "http://localhost:9200": reader.written[GATE],

@@ -1,4 +1,4 @@
-"""What was written down of a gate's use and of its changes survives a kill; while its database is locked it goes on."""
+"""What was written down of a gateway's use and of its changes survives a kill; while its database is locked it goes on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def requests_of(gate: GatewayProcess, key: str) -> int:
-    """Of endpoint `words`, as the gate tells them: what it tells is written down."""
+    """Of endpoint `words`, as the gateway tells them: what it tells is written down."""
     rows: list[dict[str, Any]] = gate.request("GET", "/api/usage?by=endpoint", key=key).json()["rows"]
     return sum(row["requests"] for row in rows if row["endpoint"] == "words")
 

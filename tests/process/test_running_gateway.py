@@ -1,4 +1,4 @@
-"""A gate that runs: its commands, its log, its signals, its end."""
+"""A gateway that runs: its commands, its log, its signals, its end."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_second_signal_sends_everybody_away(home: Home, tmp_path: Path) -> Non
         home.serve(PYTHONPATH=str(icu)) as gate,
         ThreadPoolExecutor(1) as caller,
     ):
-        assert "this gate has ICU 72.1" in gate.output
+        assert "this gateway has ICU 72.1" in gate.output
         call = in_flight(home, gate, server, caller)
         gate.signal(signal.SIGINT)
         gate.wait_for("stopping")
