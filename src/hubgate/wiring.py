@@ -1,4 +1,4 @@
-"""The only file that knows every part: settings → store, access, sources → gateway → application."""
+"""Builds the application from the settings. The only file that knows every part."""
 
 from __future__ import annotations
 
@@ -34,40 +34,35 @@ READY_ENDPOINT = Endpoint(
     source=Source.LOCAL,
     model="sentence-transformers/all-MiniLM-L6-v2",
 )
-_FLUSH_EVERY = 5.0
+_FLUSH_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
-    """The parts of an open gate."""
-
+class Application:
     app: AsgiApp
     gateway: Gateway
     access: Access
     first_admin_key: str | None
-    """The generated admin key on the very first start, to be shown this once."""
+    """The admin key generated at the very first start, to be shown only once."""
 
 
 @asynccontextmanager
-async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
-    """Open the gate on the running loop; the caller holds the lock of its home.
-
-    Args:
-        settings: what the operator set.
+async def open_application(settings: Settings) -> AsyncIterator[Application]:
+    """Open the application on the running event loop. The caller must hold the lock of the home folder.
 
     Raises:
         StoreFailed: the database or the secret key cannot be used.
     """
-    async with (
-        AsyncExitStack() as closing
-    ):  # each part, whatever becomes of the others; the last one opened first
+    async with AsyncExitStack() as closing:
         store = await SqlStore.open(settings)
         closing.push_async_callback(store.close)
         access, first_admin_key = await Access.load(store, settings.admin_key)
         sources = ModelSources(settings)
-        if memory := _memory(settings):
+        memory = None
+        if settings.cache_bytes:
+            memory = VectorMemory(DiskVectorCache(settings.vectors, settings.cache_bytes))
             closing.push_async_callback(memory.close)
             store.when_full(memory.free_space)
         counters = TokenizerFiles(settings.tokenizers, hf_endpoint=settings.hf_endpoint)
@@ -89,8 +84,8 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
         closing.push_async_callback(hub.close)
         closing.push_async_callback(gateway.close)
         await gateway.registry.load()
-        closing.push_async_callback(_end, asyncio.create_task(_flush(access, gateway.usage)))
-        yield Gate(
+        closing.push_async_callback(_cancel, asyncio.create_task(_flush(access, gateway.usage)))
+        yield Application(
             app=create_app(
                 gateway,
                 access,
@@ -107,23 +102,17 @@ async def open_gate(settings: Settings) -> AsyncIterator[Gate]:
         )
 
 
-def _memory(settings: Settings) -> VectorMemory | None:
-    if not settings.cache_bytes:
-        return None
-    return VectorMemory(DiskVectorCache(settings.vectors, settings.cache_bytes))
-
-
 async def _flush(access: Access, usage: Usage) -> None:
     while True:
-        await asyncio.sleep(_FLUSH_EVERY)
-        for what, kept in (("when keys were used", access), ("how much was used", usage)):
+        await asyncio.sleep(_FLUSH_SECONDS)
+        for name, part in (("the last use of keys", access), ("usage", usage)):
             try:
-                await kept.flush()
+                await part.flush()
             except StoreFailed as error:
-                _log.error("could not write down %s; it is tried again: %s", what, error)
+                _log.error("could not store %s, retrying: %s", name, error)
 
 
-async def _end(task: asyncio.Task[None]) -> None:
+async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

@@ -64,7 +64,7 @@ def test_a_locked_database_holds_up_no_call_and_loses_none(home: Home) -> None:
             other.execute("BEGIN IMMEDIATE")
             for number in range(20):
                 assert gate.embed("words", f"text {number}", key=home.admin_key).status == 200
-            gate.wait_for("could not write down how much was used; it is tried again")
+            gate.wait_for("could not store usage, retrying")
             assert gate.embed("words", "and one more", key=home.admin_key).status == 200
             other.rollback()
         assert requests_of(gate, home.admin_key) == 21

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from hubgate.service.gateway import Gateway
     from hubgate.web.http.asgi import AsgiApp
-    from hubgate.wiring import Gate
+    from hubgate.wiring import Application
 
 
 class Reply(NamedTuple):
@@ -158,7 +158,7 @@ class RunningGateway:
         finally:
             self._started.set()
 
-    def _on_start(self, url: str, gate: Gate, server: uvicorn.Server) -> None:
+    def _on_start(self, url: str, gate: Application, server: uvicorn.Server) -> None:
         self._loop = asyncio.get_running_loop()
         self._server = server
         self.url = url

@@ -231,7 +231,7 @@ async def _send_in_process(
     import asyncio
     import secrets
 
-    from hubgate.wiring import open_gate
+    from hubgate.wiring import open_application
 
     status, failure, unsent = 0, list[bytes](), [payload]
 
@@ -245,7 +245,7 @@ async def _send_in_process(
         status = message.get("status", status)
         (failure.append if status >= 400 else take)(message.get("body", b""))
 
-    async with open_gate(settings) as gate:
+    async with open_application(settings) as gate:
         key = secrets.token_urlsafe(32)
         gate.access.admit_cli(key)
         if gate.first_admin_key:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from stub_sources import StubSources, dedicated, until
 
 from hubgate.domain.errors import EndpointNotFound
-from hubgate.service.configuration.apply import Config
-from hubgate.service.configuration.plan import Wanted, WantedEndpoint
+from hubgate.service.configuration.apply import ConfigApplier
+from hubgate.service.configuration.plan import DesiredEndpoint, DesiredState
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipelines
 from hubgate.service.keys.access import Access
@@ -27,10 +27,10 @@ async def test_a_new_key_is_told_though_an_endpoint_is_removed_before_its_fallba
     gateway = Gateway(store, stage, Pipelines(None, time.monotonic))
     access, _ = await Access.load(store, None)
     drafts = (dedicated("first", fallback="second"), dedicated("second"))
-    endpoints = {draft.name: WantedEndpoint(endpoint=draft) for draft in drafts}
+    endpoints = {draft.name: DesiredEndpoint(endpoint=draft) for draft in drafts}
     stage.hold()
-    wanted = Wanted(endpoints=endpoints, keys={"dify": RIGHTS})
-    applying = asyncio.create_task(Config(gateway, access).apply(wanted))
+    wanted = DesiredState(endpoints=endpoints, keys={"dify": RIGHTS})
+    applying = asyncio.create_task(ConfigApplier(gateway, access).apply(wanted))
     await stage.asked.wait()
     before, stage.go_on = stage.go_on, asyncio.Event()
     before.set()

@@ -160,7 +160,7 @@ async def test_where_tokens_cannot_be_counted_the_size_is_an_estimate_that_says_
     known = await fitted(endpoint(), model)
     assert known.facts.chunk_fit == ChunkFit(words=90)  # (202 - 2) / 2.2
     [warning] = known.facts.warnings
-    assert "max_chunk_size 90 fits, by an estimate: this server does not tell how many tokens" in warning
+    assert "max_chunk_size 90 fits, by an estimate: this server does not return token counts" in warning
     with_prefix = await fit_of(model, endpoint(prefixes=PREFIXES))
     assert with_prefix == ChunkFit(words=88)  # fifteen more bytes are five more tokens
 
@@ -170,7 +170,7 @@ async def test_what_was_maybe_cut_is_not_counted() -> None:
 
 
 async def test_a_model_that_does_not_answer_is_not_waited_for() -> None:
-    known = await fitted(endpoint(), Model(hangs=True), patience=0)
+    known = await fitted(endpoint(), Model(hangs=True), within=0)
     assert known.facts.chunk_fit == ChunkFit(words=90)
 
 
@@ -201,7 +201,7 @@ async def test_earlier_warnings_stay() -> None:
 async def test_no_size_is_proposed_that_elasticsearch_would_refuse() -> None:
     known = await fitted(endpoint(22), Model())
     [warning] = known.facts.warnings
-    assert "No max_chunk_size surely fits" in warning
+    assert "No max_chunk_size is certain to fit" in warning
 
 
 async def test_an_endpoint_without_settings_needs_no_warning() -> None:
@@ -216,9 +216,9 @@ def test_minilm_reads_141_words_of_english_and_250_are_warned_of(local_gate: Run
     assert facts["warnings"] == []
     assert local_gate.request("GET", f"/hf/{NAME}/info").json()["hubgate"]["chunk_fit"] == facts["chunk_fit"]
     assert size_warning(local_gate.gateway.registry.find(NAME), DEFAULT_CHUNKING) == (
-        "Chunks of 250 words can be longer than the 256 tokens that the model reads, and what is beyond is not in "
-        "their vectors. max_chunk_size 36 fits all that was tried with the model's own tokenizer (most tokens a word: "
-        "Korean); 141 fits English. Without chunking_settings, chunks are cut so that the model reads all of them."
+        "Chunks of 250 words can be longer than the 256 tokens that the model reads, and text beyond that is not in "
+        "their vectors. max_chunk_size 36 fits all languages tested with the model's own tokenizer (most tokens per "
+        "word: Korean); 141 fits English. Without chunking_settings, hubgate makes chunks that fit the limit."
     )
 
 

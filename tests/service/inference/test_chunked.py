@@ -15,8 +15,8 @@ from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
 from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkFit, ChunkingSettings, InvalidChunking
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
 from hubgate.domain.errors import BodyTooLarge
-from hubgate.service.inference import cutting
-from hubgate.service.inference.chunked import embed_chunks
+from hubgate.service.inference import chunks as chunks_module
+from hubgate.service.inference.chunks import embed_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,20 +136,20 @@ async def test_a_text_of_five_megabytes_is_cut_while_the_loop_goes_on() -> None:
 
 
 async def test_more_characters_than_a_request_may_have_are_refused_before_they_are_cut() -> None:
-    texts = ["a" * cutting.MOST_CHARACTERS, "b"]
+    texts = ["a" * chunks_module.MAX_CHARACTERS, "b"]
     model = Model()
-    with pytest.raises(BodyTooLarge, match=r"6000001 characters together; .* at most 6000000"):
+    with pytest.raises(BodyTooLarge, match=r"6000001 characters in total; the maximum .* is 6000000"):
         await embed_chunks(ENDPOINT, TEN_WORDS, Embed(texts=texts), model, encoding=Encoding.F32)
     assert model.calls == []
 
 
 async def test_more_chunks_than_a_request_may_have_are_refused() -> None:
-    most = cutting.MOST_CHUNKS
+    most = chunks_module.MAX_CHUNKS
     fits = ["a b"] * most
     answer = await embed_chunks(ENDPOINT, WHOLE, Embed(texts=fits), Model(), encoding=Encoding.F32)
     assert len(answer.items) == most
     model = Model()
-    with pytest.raises(BodyTooLarge, match=r"more than 8192 chunks.* raise max_chunk_size"):
+    with pytest.raises(BodyTooLarge, match=r"more than 8192 chunks.* increase max_chunk_size"):
         await embed_chunks(ENDPOINT, WHOLE, Embed(texts=[*fits, "a"]), model, encoding=Encoding.F32)
     assert model.calls == []
 

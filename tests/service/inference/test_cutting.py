@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubgate.core.chunking import Chunk, chunk, split_in_half
 from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkFit, ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
 from hubgate.domain.errors import BodyTooLarge
-from hubgate.service.inference import cutting
-from hubgate.service.inference.cutting import chunks_of, count_long
+from hubgate.service.inference import chunks as chunks_module
+from hubgate.service.inference.chunks import chunks_of, count_long
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,7 @@ def check_whole(text: str, chunks: Sequence[Chunk]) -> None:
     assert read_to == len(text)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.integers(3, 40))
 async def test_every_chunk_fits_and_all_of_the_text_is_in_one(text: str, limit: int) -> None:
     count = Letters()
@@ -122,7 +123,7 @@ def test_halves_part_between_words_where_one_ends_near_the_middle() -> None:
 
 async def test_a_very_long_text_is_counted_in_slices_and_by_its_beginning() -> None:
     count = Letters()
-    most = cutting.MOST_COUNTED
+    most = chunks_module.MAX_COUNTED
     lengths = await count_long(count, ["a" * 2 * most, "abc"])
     assert lengths is not None
     assert lengths[0] == pytest.approx(most // 2, rel=0.001)

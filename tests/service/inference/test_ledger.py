@@ -224,7 +224,7 @@ def test_a_store_that_fails_or_is_busy_is_logged_once_and_holds_up_nobody_for_lo
 
     with caplog.at_level(logging.WARNING):
         assert run(main()) < 60
-    assert [record.message for record in caplog.records if "more than their limit" in record.message]
+    assert [record.message for record in caplog.records if "may exceed rate limits" in record.message]
 
 
 def test_a_note_that_cannot_be_read_is_logged_and_forgotten(caplog: pytest.LogCaptureFixture) -> None:

@@ -121,7 +121,7 @@ class TestLocal:
     async def test_a_deadline_is_kept_there_too(self, stage: StubSources) -> None:
         answer = build(stage, HERE).answer
         stage.hold()
-        with pytest.raises(DeadlineExceeded, match="did not answer in the caller's time"):
+        with pytest.raises(DeadlineExceeded, match="did not answer before the caller's deadline"):
             await answer(replace(CALL, context=Context(deadline=time.monotonic() + 0.01)))
         assert stage.upstreams[0].cancelled == 1
 

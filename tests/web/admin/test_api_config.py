@@ -197,8 +197,8 @@ async def test_a_fallback_that_cannot_stand_in_is_told(scripted: ScriptedGateway
         ("- a", "The configuration must be an object, not an array."),
         ("endpoints: {x: {sauce: fake}}", "endpoints.x: Unknown field [sauce]. Did you mean [source]?"),
         ("endpoints: {X: {source: fake}}", "endpoints.X: Invalid inference_id"),
-        ("endpoints: {x: {source: fake, connection: nowhere}}", "names connection [nowhere]"),
-        ("endpoints: {x: {source: fake, fallback: nowhere}}", "falls back to [nowhere]"),
+        ("endpoints: {x: {source: fake, connection: nowhere}}", "refers to missing connection [nowhere]"),
+        ("endpoints: {x: {source: fake, fallback: nowhere}}", "refers to missing fallback [nowhere]"),
         ("endpoints: {x: {source: fake, name: y}, y: {}}", "requires a model"),
         ("endpoints: {x: {source: fake, timeout: .nan}}", "[timeout] must be a positive number"),
         ("endpoints: {x: {source: fake, timeout: .inf}}", "[timeout] must be a positive number"),
@@ -206,11 +206,11 @@ async def test_a_fallback_that_cannot_stand_in_is_told(scripted: ScriptedGateway
         ("endpoints: {x: {source: fake, token: '${NOT}'}}", "no value is given for its token ${NOT}"),
         ("connections: {team: {token: '${NOT}'}}", "no value is given for its token ${NOT}"),
         ("connections: {Team: {token: '${TEAM}'}}", "connections.Team: Invalid inference_id"),
-        ("keys: {app: {endpoints: [nowhere]}}", "key app names endpoint [nowhere]"),
+        ("keys: {app: {endpoints: [nowhere]}}", "key app refers to missing endpoint [nowhere]"),
         ("keys: {app: {endpoints: e5}}", "keys.app: [endpoints] must be an array, not a string."),
         ("keys: {app: {admin: true, endpoints: [e5]}}", "An admin key can access every endpoint"),
         ("keys: {hg_x: {}}", "looks like a key"),
-        ("keys: {boss: {}}", "does not become an admin key"),
+        ("keys: {boss: {}}", "[admin] cannot be changed"),
         ("keys: {x: {requests_per_minute: -1}}", "keys.x: [requests_per_minute] must be a whole number"),
         (
             "keys: {boss: {admin: true, requests_per_minute: -1}}",
@@ -253,7 +253,10 @@ async def test_every_problem_is_told_at_once(scripted: ScriptedGateway) -> None:
 async def test_every_problem_of_a_key_is_told_at_once(scripted: ScriptedGateway) -> None:
     text = "keys: {x: {requests_per_minute: -1}, y: {tokens_per_minute: -1}, z: {endpoints: [nowhere]}}"
     message = (await scripted.request("POST", "/api/config", {"yaml": text})).json()["error"]["message"]
-    assert all(told in message for told in ("keys.x: [req", "keys.y: [tok", "key z names endpoint [nowhere]"))
+    assert all(
+        told in message
+        for told in ("keys.x: [req", "keys.y: [tok", "key z refers to missing endpoint [nowhere]")
+    )
 
 
 async def test_a_key_may_outlive_the_endpoints_that_it_names(scripted: ScriptedGateway) -> None:

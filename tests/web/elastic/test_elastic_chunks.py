@@ -154,7 +154,7 @@ def test_of_a_text_of_five_megabytes_512_chunks_are_left_and_more_than_can_be_cu
     assert (chunks[0]["start_offset"], chunks[-1]["end_offset"]) == (0, len(text))
     small = {"strategy": "word", "max_chunk_size": 10, "overlap": 5}
     for texts, why in (
-        (["a " * 3_000_001], "6000002 characters together"),
+        (["a " * 3_000_001], "6000002 characters in total"),
         (["a " * 100_000], "8192 chunks"),
     ):
         reply = ask(gate, "fake", small, texts)

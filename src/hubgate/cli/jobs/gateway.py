@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import uvicorn
 
     from hubgate.settings import Settings
-    from hubgate.wiring import Gate
+    from hubgate.wiring import Application
 
 _START_TIMEOUT_SECONDS = 30.0
 
@@ -87,7 +87,7 @@ class _OwnGateway:
         finally:
             self._started.set()
 
-    def _on_start(self, _: str, gate: Gate, server: uvicorn.Server) -> None:
+    def _on_start(self, _: str, gate: Application, server: uvicorn.Server) -> None:
         self._server = server
         if gate.first_admin_key:
             print(f"hubgate's admin key, shown only once: {gate.first_admin_key}", file=sys.stderr)

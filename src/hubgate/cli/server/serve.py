@@ -18,7 +18,7 @@ from hubgate.cli.server.process import allow_open_files, log_to_stderr, return_l
 from hubgate.core.chunking import icu_warning
 from hubgate.settings import LOOPBACK, InvalidSetting
 from hubgate.store.lock import HomeLock
-from hubgate.wiring import READY_ENDPOINT, open_gate
+from hubgate.wiring import READY_ENDPOINT, open_application
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from hubgate.service.gateway import Gateway
     from hubgate.settings import Settings
-    from hubgate.wiring import Gate
+    from hubgate.wiring import Application
 
 _DRAIN_SECONDS = 30
 _KEEP_ALIVE_SECONDS = 75
@@ -108,12 +108,12 @@ def listen(host: str, port: int) -> socket.socket:
 async def serve(
     settings: Settings,
     *,
-    started: Callable[[str, Gate, uvicorn.Server], None],
+    started: Callable[[str, Application, uvicorn.Server], None],
     with_ready_endpoint: bool = True,
 ) -> None:
     """Serve until stopped. `started` is called with the gateway's URL once requests are accepted."""
     with HomeLock(settings.home) as lock, listen(settings.host, settings.port) as sock:
-        async with open_gate(settings) as gate:
+        async with open_application(settings) as gate:
             # Models that are unloaded when idle are loaded on their first request.
             await gate.gateway.start(
                 READY_ENDPOINT if with_ready_endpoint else None, load_models=not settings.local_idle_seconds
@@ -153,7 +153,7 @@ def run(settings: Settings) -> None:
     allow_open_files(settings.max_connections + EXCESS_CONNECTIONS)
     greeting: list[asyncio.Task[None]] = []
 
-    def started(url: str, gate: Gate, _: uvicorn.Server) -> None:
+    def started(url: str, gate: Application, _: uvicorn.Server) -> None:
         tune_gc()
         return_large_blocks()
         greeting.append(asyncio.create_task(_greet(url, gate, everywhere=settings.host in LOOPBACK)))
@@ -163,7 +163,7 @@ def run(settings: Settings) -> None:
     print("hubgate has stopped.", flush=True)
 
 
-async def _greet(url: str, gate: Gate, *, everywhere: bool) -> None:
+async def _greet(url: str, gate: Application, *, everywhere: bool) -> None:
     others = ", and on every other address of this machine" if everywhere else ""
     print(f"hubgate {__version__} serves on {url}{others}", flush=True)
     key = gate.first_admin_key

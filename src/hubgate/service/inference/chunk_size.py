@@ -1,7 +1,7 @@
-"""How long a chunk may be for its model to read all of it: measured when an endpoint is registered.
+"""The largest chunk size that fits a model's token limit, measured at registration.
 
-Chunks are counted in words and models in tokens, and how many tokens a word has depends on the model and the language.
-So the model's own tokenizer is asked about a short text in each of many languages, and the worst of them counts.
+Chunk sizes are in words and limits in tokens, and the tokens per word depend on the model and the language. So the
+model's tokenizer counts a short text in each of many languages, and the language with the most tokens per word decides.
 """
 
 from __future__ import annotations
@@ -21,56 +21,52 @@ from hubgate.domain.errors import HubgateError
 from hubgate.domain.ports import Counter, Upstream
 from hubgate.service.inference.samples import SAMPLES
 
-PATIENCE = 5.0
+COUNT_SECONDS = 5.0
 _TOKENS_PER_WORD = 2.2
-"""Where tokens cannot be counted: the most that texts of many languages have in a model that was trained on them."""
+"""The estimate if tokens cannot be counted: the maximum over many languages in models trained on them."""
 _MARGIN = 0.9
-"""Of the room: a chunk may have longer words than the text on which its language was measured."""
+"""The share of the limit to use: a chunk may have longer words than the sample of its language."""
 _SPECIAL_TOKENS = 2
-_SHORTEST = "a"
-"""One token in every model."""
+_ONE_TOKEN = "a"  # noqa: S105 - a text that is one token in every model
 _BATCH = 32
-_TELLING = frozenset({Source.LOCAL, Source.FAKE})
-"""Where every cut is reported."""
+_REPORTS_TRUNCATION = frozenset({Source.LOCAL, Source.FAKE})
 
 
 async def fitted(
-    endpoint: Endpoint, upstream: Upstream, counter: Counter | None = None, *, patience: float = PATIENCE
+    endpoint: Endpoint, upstream: Upstream, counter: Counter | None = None, *, within: float = COUNT_SECONDS
 ) -> Endpoint:
-    """The endpoint with the chunk size that fits its model, and with a warning if its own does not.
-
-    It never fails: where tokens cannot be counted, they are estimated.
+    """Add the chunk size that fits, and a warning if the configured size does not. If counting fails, estimates it.
 
     Args:
-        endpoint: its facts are known, but for this.
-        upstream: its model, which is asked directly.
-        counter: what counts the model's tokens without asking it, if there is one.
-        patience: seconds to count in.
+        endpoint: with all other facts.
+        upstream: its model.
+        counter: the model's tokenizer, if there is one.
+        within: a timeout for counting, in seconds.
     """
     limit = endpoint.token_limit
     if limit is None:
         return endpoint
     prefixes = endpoint.facts.prefixes if endpoint.prefixes is None else endpoint.prefixes
     fronts = sorted({"", *prefixes.values()})
-    texts = [front + _SHORTEST for front in fronts] + list(SAMPLES.values())
+    texts = [front + _ONE_TOKEN for front in fronts] + list(SAMPLES.values())
     try:
-        async with asyncio.timeout(patience):
-            counts = await _counted(upstream, counter, texts, endpoint.facts.max_batch_texts or _BATCH, limit)
+        async with asyncio.timeout(within):
+            counts = await _count(upstream, counter, texts, endpoint.facts.max_batch_texts or _BATCH, limit)
     except (HubgateError, TimeoutError):
         counts = None
     if counts is None:
         fit = _estimate(limit, fronts)
     else:
         fit = _fit(limit, counts[: len(fronts)], counts[len(fronts) :])
-    known = replace(endpoint, facts=replace(endpoint.facts, chunk_fit=fit))
-    warning = size_warning(known, known.chunking)
+    endpoint = replace(endpoint, facts=replace(endpoint.facts, chunk_fit=fit))
+    warning = size_warning(endpoint, endpoint.chunking)
     if warning is None:
-        return known
-    return replace(known, facts=replace(known.facts, warnings=(*known.facts.warnings, warning)))
+        return endpoint
+    return replace(endpoint, facts=replace(endpoint.facts, warnings=(*endpoint.facts.warnings, warning)))
 
 
 def size_warning(endpoint: Endpoint, settings: ChunkingSettings | None) -> str | None:
-    """What to tell who cuts texts by these settings, if chunks can be longer than the endpoint's model reads."""
+    """A warning if chunks with these settings can exceed the model's token limit."""
     fit = endpoint.facts.chunk_fit
     if settings is None or settings.max_chunk_size is None or fit is None:
         return None
@@ -79,16 +75,16 @@ def size_warning(endpoint: Endpoint, settings: ChunkingSettings | None) -> str |
         return None
     return (
         f"Chunks of {size} words can be longer than the {endpoint.token_limit} tokens that the model reads, "
-        f"and what is beyond is not in their vectors. {_proposal(fit, MIN_CHUNK_SIZE[settings.strategy])} "
-        "Without chunking_settings, chunks are cut so that the model reads all of them."
+        f"and text beyond that is not in their vectors. {_proposal(fit, MIN_CHUNK_SIZE[settings.strategy])} "
+        "Without chunking_settings, hubgate makes chunks that fit the limit."
     )
 
 
 def blind_warning(endpoint: Endpoint, counter: Counter | None) -> str | None:
-    """What to tell whose server may cut a long text without a word, if the gateway cannot see it either."""
+    """A warning if the server may truncate texts silently, and hubgate cannot notice it."""
     facts = endpoint.facts
-    seen = endpoint.source in _TELLING or facts.auto_truncate is False
-    if seen or (counter is not None and endpoint.token_limit is not None):
+    is_reported = endpoint.source in _REPORTS_TRUNCATION or facts.auto_truncate is False
+    if is_reported or (counter is not None and endpoint.token_limit is not None):
         return None
     remedy = (
         "Set [model] to the model's name on the Hub, so that hubgate can count its tokens."
@@ -96,23 +92,25 @@ def blind_warning(endpoint: Endpoint, counter: Counter | None) -> str | None:
         else "Set [max_input_tokens]."
     )
     return (
-        "Texts that are longer than the model reads may be cut without notice: the server does not report it, "
-        f"and hubgate cannot see it. {remedy}"
+        "Texts longer than the model reads may be cut without notice: the server does not report it, "
+        f"and hubgate cannot detect it. {remedy}"
     )
 
 
 def _proposal(fit: ChunkFit, smallest: int) -> str:
-    fits = f"max_chunk_size {fit.words} fits" if fit.words >= smallest else "No max_chunk_size surely fits"
+    fits = (
+        f"max_chunk_size {fit.words} fits" if fit.words >= smallest else "No max_chunk_size is certain to fit"
+    )
     if fit.language is None:
-        return f"{fits}, by an estimate: this server does not tell how many tokens a text has."
+        return f"{fits}, by an estimate: this server does not return token counts."
     return (
-        f"{fits} all that was tried with the model's own tokenizer "
-        f"(most tokens a word: {fit.language}); {fit.words_in_english} fits English."
+        f"{fits} all languages tested with the model's own tokenizer "
+        f"(most tokens per word: {fit.language}); {fit.words_in_english} fits English."
     )
 
 
 def _fit(limit: int, fronts: Sequence[int], samples: Sequence[int]) -> ChunkFit:
-    """From the tokens of one-token texts (behind no prefix, then behind each), and of the samples."""
+    """From the token counts of one-token texts (without and with each prefix), and of the samples."""
     special = fronts[0] - 1
     room = max(0, limit - (max(fronts) - 1)) * _MARGIN
     words = {
@@ -134,10 +132,9 @@ def _sample_words() -> Mapping[str, int]:
     return {language: count_words(text) for language, text in SAMPLES.items()}
 
 
-async def _counted(
+async def _count(
     upstream: Upstream, counter: Counter | None, texts: Sequence[str], batch: int, limit: int
 ) -> Sequence[int] | None:
-    """The tokens of each text, special ones included; `None` where nobody tells."""
     counts = await counter(texts, None) if counter else None
     if counts is not None:
         return counts
@@ -151,17 +148,17 @@ async def _by_tokenizing(upstream: Upstream, texts: Sequence[str], batch: int) -
     counts: list[int] = []
     for start in range(0, len(texts), batch):
         tokens = await upstream(Tokenize(texts=texts[start : start + batch]))
-        assert isinstance(tokens, Tokens)  # noqa: S101 - a Tokenize is answered with Tokens
+        assert isinstance(tokens, Tokens)  # noqa: S101 - a Tokenize returns Tokens
         counts += map(len, tokens.items)
     return counts
 
 
 async def _by_usage(upstream: Upstream, texts: Sequence[str], limit: int) -> Sequence[int] | None:
-    """One request a text: of several, servers tell but the sum. What fills the model may have been cut to it."""
+    # One request per text, because servers return only the sum. A text that fills the limit may have been truncated.
     counts = []
     for text in texts:
         vectors = await upstream(Embed(texts=(text,), truncate=False, cached=False))
-        assert isinstance(vectors, Vectors)  # noqa: S101 - an Embed is answered with Vectors
+        assert isinstance(vectors, Vectors)  # noqa: S101 - an Embed returns Vectors
         if vectors.tokens is None or not vectors.exact or vectors.tokens >= limit:
             return None
         counts.append(vectors.tokens)

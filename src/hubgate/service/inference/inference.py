@@ -38,7 +38,7 @@ from hubgate.domain.errors import (
     UpstreamError,
     WrongTask,
 )
-from hubgate.service.inference.cutting import chunks_of, count_long
+from hubgate.service.inference.chunks import chunks_of, count_long
 from hubgate.service.registry.live_endpoints import LiveEndpoint, LiveEndpoints
 from hubgate.service.registry.validation import check_fallback
 

@@ -1,4 +1,4 @@
-"""The ledger: what every rate limit has sent, kept in the store for the process that comes next."""
+"""The ledger: how much of each rate limit was used, stored for the process after a restart."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from hubgate.domain.errors import StoreFailed
 from hubgate.domain.ports import Clock, Notes
 
 _NOTE = "requests sent"
-_PATIENCE = 1.0
-"""Seconds to wait for the store. Requests go on without it: it matters only if the gateway crashes in that very minute."""
+_SAVE_SECONDS = 1.0
+"""Timeout for the store. Requests continue without it: it matters only if hubgate crashes in that minute."""
 _DECODER = msgspec.json.Decoder(dict[str, list[tuple[float, int]]])
 
 _log = logging.getLogger(__name__)
 
 
 class Ledger:
-    """The reserves of all rate limits, by key, as one note in the store.
+    """The reservations of all rate limits, by key, stored as one note.
 
-    Times are written in seconds since the epoch; the rest of the gateway counts on a clock that a restart resets.
+    Stored times are in seconds since the epoch, because a restart resets the monotonic clock.
     """
 
     def __init__(
         self,
         store: Notes,
-        former: Mapping[str, Sequence[tuple[float, int]]],
+        previous: Mapping[str, Sequence[tuple[float, int]]],
         clock: Clock,
         wall_clock: Callable[[], float],
     ) -> None:
         self._store = store
-        self._former = dict(former)
-        """What a former process wrote down, of rate limits that were not asked for yet."""
+        self._previous = dict(previous)
+        """Records of the previous process for rate limits that this one has not used yet."""
         self._reservations: dict[str, Reservation] = {}
         self._clock = clock
         self._wall_clock = wall_clock
@@ -45,44 +45,44 @@ class Ledger:
 
     @classmethod
     async def load(cls, store: Notes, clock: Clock, *, wall_clock: Callable[[], float] = time.time) -> Ledger:
-        """Read what a former process, which has ended, has sent or may have sent.
+        """Read what the previous process sent, or may have sent.
 
         Raises:
             StoreFailed: the store cannot be used.
         """
         now, since = clock(), wall_clock()
-        former = {}
+        previous = {}
         for key, spent in _read(await store.note(_NOTE)).items():
-            # No request left after the end of the former process, which was before now.
+            # The previous process has ended, so it sent nothing after now.
             left = [
                 (now + min(until - since, PERMIT_SECONDS), requests)
                 for until, requests in spent
                 if until > since
             ]
             if left:
-                former[key] = left
-        return cls(store, former, clock, wall_clock)
+                previous[key] = left
+        return cls(store, previous, clock, wall_clock)
 
     def reservation(self, key: str, requests_per_minute: int) -> Reservation:
-        """The reserve of a rate limit, the same for each that has this key."""
+        """The reservation of the rate limit with this key."""
         if key not in self._reservations:
-            former = self._former.pop(key, ())
+            previous = self._previous.pop(key, ())
             self._reservations[key] = Reservation(
-                requests_per_minute, former, self.save, self._clock, permit_seconds=PERMIT_SECONDS
+                requests_per_minute, previous, self.save, self._clock, permit_seconds=PERMIT_SECONDS
             )
         return self._reservations[key]
 
     async def save(self) -> None:
-        """Write everything down. If that fails it is logged, and the gateway goes on."""
+        """Store all reservations. A failure is only logged."""
         self._saved = True
         try:
-            async with asyncio.timeout(_PATIENCE):
-                await self._store.set_note(_NOTE, self._written())
+            async with asyncio.timeout(_SAVE_SECONDS):
+                await self._store.set_note(_NOTE, self._encoded())
         except (StoreFailed, TimeoutError) as error:
             if not self._failing:
                 _log.warning(
-                    "could not write down how many requests were sent; if the gateway is restarted now, "
-                    "servers may be asked more than their limit: %s",
+                    "could not store how many requests were sent; if hubgate restarts now, it may exceed "
+                    "rate limits: %s",
                     error if isinstance(error, StoreFailed) else "the database is busy",
                 )
             self._failing = True
@@ -90,16 +90,16 @@ class Ledger:
             self._failing = False
 
     async def close(self) -> None:
-        """Write down exactly what was sent, once nothing more is."""
+        """Store exactly what was sent. No request may follow."""
         for reservation in self._reservations.values():
             await reservation.close()
         if self._saved:
             await self.save()
 
-    def _written(self) -> str:
+    def _encoded(self) -> str:
         now = self._clock()
         ahead = self._wall_clock() - now
-        records = self._former | {
+        records = self._previous | {
             key: reservation.record() for key, reservation in self._reservations.items()
         }
         current = {
@@ -115,5 +115,5 @@ def _read(note: str | None) -> Mapping[str, Sequence[tuple[float, int]]]:
     try:
         return _DECODER.decode(note)
     except msgspec.DecodeError as error:
-        _log.warning("what was written down of the requests sent cannot be read: %s", error)
+        _log.warning("the stored number of sent requests cannot be read: %s", error)
         return {}

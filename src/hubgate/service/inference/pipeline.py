@@ -1,22 +1,21 @@
-"""The order of the wrappers around a model, each with its reason.
+"""The pipeline of an endpoint: the steps around its model, from first to last, each with the reason for its place.
 
-    prompted    first: everything below, the cache's keys among it, is about the text that the model reads
-    shortened   asks for the whole vector, so that one is remembered for every length
-    cached      what is remembered takes no place in the queue
-    counted     above the queue, which divides the tokens of joined calls; below the cache, which remembers exact ones
-    guarded     below the cache: a vector that is not right is never remembered
-    broken      above the queue: nobody waits for a turn at a server that is not well
-    packed      the queue of the endpoint, which spends the rate limit
-    watched     below the queue, where a request is a request: says whether the server is well
-    retried     below the queue: a further try keeps its place, and takes a permit of its own
+    prefix      first: everything after it, including cache keys, is about the text that the model reads
+    shorten     requests the full vector, so that one cache entry serves every length
+    cache       a cached vector does not take a place in the queue
+    count       before the queue, which divides the tokens of shared requests; after the cache, which stores exact counts
+    guard       after the cache, so that an invalid vector is never cached
+    breaker     before the queue: no call waits for a server that is down
+    queue       spends the endpoint's rate limit
+    monitor     after the queue, where each request counts: tells the breaker whether the server is up
+    retry       after the queue: a retry keeps its place, and takes a permit of its own
     upstream    the model
 
-Only embeddings pass all of them; scores and weights of words begin at `broken`. A model that writes has a way of its
-own, `core.generation`, of the same parts: its calls cannot share a request.
+Only embeddings take all steps; scores and sparse vectors start at the breaker. Generated text has its own pipeline of
+the same parts, `core.generation`, because its calls cannot share a request.
 
-A model on this machine has neither rate limit nor queue here, unless its operator sets a rate limit: its worker joins
-texts of like length, which only who knows their tokens can. What is left for the pipeline is the caller's deadline, so
-`timely` stands in from `broken` on.
+A local model has no queue here unless a rate limit is set: its worker batches texts of similar token length. Its
+pipeline only enforces the caller's deadline, in place of the steps from the breaker to the retry.
 """
 
 from __future__ import annotations
@@ -59,18 +58,18 @@ from hubgate.upstreams.engines.specs import spec_of
 from hubgate.upstreams.http.pool import MAX_REPLY_BYTES
 from hubgate.upstreams.urls import base_url
 
-DEFAULT_PATIENCE = 45.0
-"""Seconds a call may take when its caller names no deadline: Dify gives up after 60."""
-WRITING_PATIENCE = 600.0
-"""The same for a model that writes: OpenAI's clients give up after ten minutes."""
-_ELSEWHERE = frozenset({Source.DEDICATED, Source.ROUTER})
-_MOST_TEXTS = 2048
-"""What a request to the gateway may hold."""
+DEFAULT_TIMEOUT = 45.0
+"""Seconds for a call without a deadline: Dify gives up after 60."""
+GENERATION_TIMEOUT = 600.0
+"""The same for generating text: OpenAI's clients give up after ten minutes."""
+_REMOTE = frozenset({Source.DEDICATED, Source.ROUTER})
+_MAX_TEXTS = 2048
+"""The maximum per request to the gateway."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """What is known of an endpoint's server without asking it."""
+    """The state of an endpoint's server, as seen by its calls."""
 
     limiter: RateLimiter
     retrier: Retrier
@@ -79,33 +78,33 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """The way to one endpoint: `answer` where its task is about texts, `writing` where it writes."""
+    """The steps of one endpoint: `answer` for calls about texts, `generation` for generating text."""
 
     answer: Handler
     generation: GenerationPipeline | None = None
     queue: BatchQueue | GenerationQueue | None = None
     cached: CacheStep | None = None
     health: Health | None = None
-    """Of a model that runs elsewhere."""
-    prompted: PrefixStep | None = None
+    """For remote models."""
+    prefix: PrefixStep | None = None
     counter: Counter | None = None
 
     async def count_tokens(
         self, texts: Sequence[str], kind: InputType | None, limit: int | None
     ) -> Sequence[int] | None:
-        """The tokens of each text as the model would read it, uncut: see `Counter`."""
-        if self.counter is None or self.prompted is None:
+        """The token count of each text with its prefix: see `Counter`."""
+        if self.counter is None or self.prefix is None:
             return None
-        return await self.counter(self.prompted.add_prefixes(texts, kind), limit)
+        return await self.counter(self.prefix.add_prefixes(texts, kind), limit)
 
     async def close(self) -> None:
-        """Send away who waits, and let what is in flight end."""
+        """Reject queued calls, and wait for those in flight."""
         if self.queue is not None:
             await self.queue.close()
 
 
 class Pipelines:
-    """Builds the pipeline of each endpoint, once, from what endpoints share: the cache, and each rate limit."""
+    """Builds pipelines from what endpoints share: the cache, and rate limiters."""
 
     def __init__(
         self,
@@ -126,29 +125,29 @@ class Pipelines:
         self._limiters: WeakValueDictionary[tuple[object, ...], RateLimiter] = WeakValueDictionary()
 
     def build(self, target: Target, model: Model) -> Pipeline:
-        """The pipeline of an endpoint whose facts are known."""
+        """Build the pipeline of an endpoint whose facts are known."""
         endpoint = target.endpoint
         if endpoint.task in GENERATION_TASKS:
-            return self._build_writing(target, cast("TextGenerator", model))
+            return self._build_generation(target, cast("TextGenerator", model))
         upstream = cast("Upstream", model)
         health = queue = None
-        answer: Handler = _Timely(upstream, self._clock)
-        if endpoint.source in _ELSEWHERE:
+        answer: Handler = _EnforceDeadline(upstream, self._clock)
+        if endpoint.source in _REMOTE:
             health = self._health(target)
-            watched = BreakerMonitor(RetryStep(upstream, health.retrier), health.breaker)
+            monitor = BreakerMonitor(RetryStep(upstream, health.retrier), health.breaker)
             queue = BatchQueue(
-                watched,
+                monitor,
                 limiter=health.limiter,
                 limits=_limits(endpoint, self._max_reply_bytes),
                 clock=self._clock,
             )
-            answer = BreakerGate(_Patient(queue, self._clock), health.breaker)
+            answer = BreakerGate(_AddDeadline(queue, self._clock), health.breaker)
         elif endpoint.is_rate_limited:
-            # No server bounds a request here, so a call is one, however many texts it has.
-            limits = replace(_limits(endpoint, self._max_reply_bytes), max_texts=_MOST_TEXTS)
+            # There is no server that limits the size of a request, so each call is one request.
+            limits = replace(_limits(endpoint, self._max_reply_bytes), max_texts=_MAX_TEXTS)
             limiter = self._limiter(target)
             queue = BatchQueue(upstream, limiter=limiter, limits=limits, clock=self._clock)
-            answer = _Patient(queue, self._clock)
+            answer = _AddDeadline(queue, self._clock)
         if endpoint.task is not Task.TEXT_EMBEDDING:
             return Pipeline(answer=answer, queue=queue, health=health)
         facts, cached = endpoint.facts, None
@@ -162,23 +161,23 @@ class Pipelines:
                 answer, self._cache, identity=identity(endpoint), secret=self._cache_secret
             )
         answer = ShortenStep(answer, model=endpoint.model or facts.model, dimensions=facts.dimensions)
-        prompted = PrefixStep(answer, facts.prefixes if endpoint.prefixes is None else endpoint.prefixes)
+        prefix = PrefixStep(answer, facts.prefixes if endpoint.prefixes is None else endpoint.prefixes)
         return Pipeline(
-            answer=prompted, queue=queue, cached=cached, health=health, prompted=prompted, counter=counter
+            answer=prefix, queue=queue, cached=cached, health=health, prefix=prefix, counter=counter
         )
 
-    def _build_writing(self, target: Target, writer: TextGenerator) -> Pipeline:
+    def _build_generation(self, target: Target, model: TextGenerator) -> Pipeline:
         health = self._health(target)
         queue = GenerationQueue(health.limiter, clock=self._clock)
-        writing = GenerationPipeline(
-            writer,
+        generation = GenerationPipeline(
+            model,
             queue=queue,
             retrier=health.retrier,
             breaker=health.breaker,
-            default_timeout=WRITING_PATIENCE,
+            default_timeout=GENERATION_TIMEOUT,
             clock=self._clock,
         )
-        return Pipeline(answer=_writes, generation=writing, queue=queue, health=health)
+        return Pipeline(answer=_generates_text, generation=generation, queue=queue, health=health)
 
     def _health(self, target: Target) -> Health:
         limiter = self._limiter(target)
@@ -186,7 +185,7 @@ class Pipelines:
         return Health(limiter=limiter, retrier=retrier, breaker=CircuitBreaker(clock=self._clock))
 
     def _limiter(self, target: Target) -> RateLimiter:
-        """One for all endpoints of the same address, token and rate, as in Elasticsearch."""
+        """Endpoints with the same URL, token and rate limit share one, as in Elasticsearch."""
         endpoint, token = target.endpoint, target.token
         secret = hashlib.sha256(token.reveal().encode()).digest() if token else b""
         rate = (
@@ -195,7 +194,7 @@ class Pipelines:
             endpoint.max_concurrent_requests,
             endpoint.burst,
         )
-        where = base_url(endpoint.url).lower() if endpoint.url else endpoint.model  # however it is spelled
+        where = base_url(endpoint.url).lower() if endpoint.url else endpoint.model
         key = (endpoint.source, where, secret, *rate)
         limiter = self._limiters.get(key)
         if limiter is None:
@@ -213,48 +212,42 @@ class Pipelines:
     def _reservation(self, key: tuple[object, ...], requests_per_minute: int | None) -> Reservation | None:
         if self._ledger is None or requests_per_minute is None:
             return None
-        # Four bytes tell rate limits apart, and are too few to find a token by.
+        # Four bytes distinguish rate limits, and are too few to guess a token from.
         digest = hashlib.blake2b(repr(key).encode(), digest_size=4).hexdigest()
         return self._ledger.reservation(digest, requests_per_minute)
 
 
-async def _writes(call: Call) -> Result:
-    """Stands where a model that writes would be asked about texts."""
+async def _generates_text(call: Call) -> Result:
     del call
     raise InvalidRequest(
-        "This endpoint's model writes; what it makes of texts otherwise cannot be asked here.",
+        "This endpoint's model generates text. It does not support this request.",
         remedy="Use an endpoint whose task is text_embedding, sparse_embedding or rerank.",
     )
 
 
-class _Patient:
-    """Gives every call a deadline, so that nobody waits for ever in the queue, which keeps it."""
+class _AddDeadline:
+    """Sets a default deadline, which the queue enforces."""
 
     def __init__(self, answer: Handler, clock: Clock) -> None:
         self._answer = answer
         self._clock = clock
 
     async def __call__(self, call: Call) -> Result:
-        """Answer one call."""
         if call.context.deadline is None:
-            deadline = self._clock() + DEFAULT_PATIENCE
+            deadline = self._clock() + DEFAULT_TIMEOUT
             call = replace(call, context=replace(call.context, deadline=deadline))
         return await self._answer(call)
 
 
-class _Timely:
-    """Keeps a caller's deadline where no queue does."""
+class _EnforceDeadline:
+    """Enforces the caller's deadline where there is no queue."""
 
     def __init__(self, answer: Handler, clock: Clock) -> None:
         self._answer = answer
         self._clock = clock
 
     async def __call__(self, call: Call) -> Result:
-        """Answer one call.
-
-        Raises:
-            DeadlineExceeded: not in time.
-        """
+        """Raises: DeadlineExceeded."""
         deadline = call.context.deadline
         if deadline is None:
             return await self._answer(call)
@@ -263,17 +256,17 @@ class _Timely:
                 return await self._answer(call)
         except TimeoutError:
             raise DeadlineExceeded(
-                "The model did not answer in the caller's time.",
-                remedy="Ask again with fewer texts or with a longer timeout.",
+                "The model did not answer before the caller's deadline.",
+                remedy="Retry with fewer texts or a longer timeout.",
                 retry_after=1.0,
             ) from None
 
 
 def identity(endpoint: Endpoint) -> list[str | None]:
-    """All that makes a model's vectors what they are.
+    """Everything that determines a model's vectors, for cache keys.
 
-    Where no revision is known, the fingerprint tells two models of one name apart. The engine belongs to it because
-    engines differ in what they do unasked, above all in whether they normalise.
+    If the revision is unknown, the fingerprint distinguishes two models with the same name. The engine is included
+    because engines have different defaults, above all whether they normalize.
     """
     facts = endpoint.facts
     return [
@@ -288,11 +281,13 @@ def identity(endpoint: Endpoint) -> list[str | None]:
 
 
 def _limits(endpoint: Endpoint, max_reply_bytes: int) -> BatchLimits:
-    """What one request may carry, so that the server takes it and its reply is not too large."""
-    facts, usual = endpoint.facts, BatchLimits()
-    texts = facts.max_batch_texts or usual.max_texts
+    """Limits for one request, so that the server accepts it and the reply is not too large."""
+    facts, default = endpoint.facts, BatchLimits()
+    texts = facts.max_batch_texts or default.max_texts
     if endpoint.task is not Task.TEXT_EMBEDDING:
-        return replace(usual, max_texts=texts)
+        return replace(default, max_texts=texts)
     vectors = max_vectors(max_reply_bytes, facts.dimensions)
     sends_token_vectors = POOLED_HERE in facts.warnings
-    return replace(usual, max_texts=min(texts, vectors), max_tokens=vectors if sends_token_vectors else None)
+    return replace(
+        default, max_texts=min(texts, vectors), max_tokens=vectors if sends_token_vectors else None
+    )

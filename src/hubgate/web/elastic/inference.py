@@ -27,7 +27,7 @@ from hubgate.domain.calls import (
 )
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Task
 from hubgate.domain.errors import HubgateError
-from hubgate.service.inference.chunked import EmbeddedChunk
+from hubgate.service.inference.chunks import EmbeddedChunk
 from hubgate.web.elastic.errors import describe_call_error, status_exception
 from hubgate.web.elastic.generation import ElasticEncoder, chat_body, completion_body
 from hubgate.web.elastic.inference_requests import InferenceForm, read_chat, read_inference

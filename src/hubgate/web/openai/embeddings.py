@@ -15,7 +15,7 @@ from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.chunking import InvalidChunking
 from hubgate.domain.errors import InvalidRequest
 from hubgate.service.gateway import Gateway
-from hubgate.service.inference.chunked import Chunked, EmbeddedChunk
+from hubgate.service.inference.chunks import Chunked, EmbeddedChunk
 from hubgate.web.http.asgi import Scope, Send, respond
 from hubgate.web.http.request_context import context_of
 from hubgate.web.shared.embeddings import (

@@ -26,7 +26,7 @@ from hubgate.domain.errors import HubgateError, InvalidRequest
 from hubgate.domain.records import Connection, Key
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, parse_hosts
-from hubgate.service.configuration.plan import Wanted, WantedConnection, WantedEndpoint
+from hubgate.service.configuration.plan import DesiredConnection, DesiredEndpoint, DesiredState
 from hubgate.web.schemas.endpoint import EndpointForm
 from hubgate.web.schemas.key import KeyForm
 from hubgate.web.schemas.validation import convert
@@ -68,7 +68,9 @@ class _Loader(yaml.CSafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def read_config(text: str, secrets: Mapping[str, str], have_tokens: Container[tuple[str, str]]) -> Wanted:
+def read_config(
+    text: str, secrets: Mapping[str, str], have_tokens: Container[tuple[str, str]]
+) -> DesiredState:
     """Parse a configuration.
 
     Args:
@@ -87,7 +89,7 @@ def read_config(text: str, secrets: Mapping[str, str], have_tokens: Container[tu
             remedy="Split it into several files and apply each without prune.",
         )
     reader = _Reader(secrets, have_tokens)
-    wanted = Wanted(
+    wanted = DesiredState(
         connections=reader.read("connections", document.connections, reader.connection),
         endpoints=reader.read("endpoints", document.endpoints, reader.endpoint),
         keys=reader.read("keys", document.keys, _key),
@@ -146,19 +148,19 @@ class _Reader:
                 self.problems.append(f"{section}.{name}: {error.message.rstrip('.')}.")
         return parsed
 
-    def connection(self, name: str, entry: Mapping[str, Any]) -> WantedConnection:
+    def connection(self, name: str, entry: Mapping[str, Any]) -> DesiredConnection:
         check_name(name)
         form = convert(entry, _ConnectionEntry)
         token = self._secret(form.token, "connection", name)
-        return WantedConnection(token=token, hosts=None if form.hosts is None else parse_hosts(form.hosts))
+        return DesiredConnection(token=token, hosts=None if form.hosts is None else parse_hosts(form.hosts))
 
-    def endpoint(self, name: str, entry: Mapping[str, Any]) -> WantedEndpoint:
+    def endpoint(self, name: str, entry: Mapping[str, Any]) -> DesiredEndpoint:
         form = convert({**entry, "name": name}, EndpointForm)
         endpoint, _ = form.endpoint()
         if form.token is None:
-            return WantedEndpoint(endpoint=endpoint)
+            return DesiredEndpoint(endpoint=endpoint)
         token = self._secret(form.token, "endpoint", name)
-        return WantedEndpoint(endpoint=endpoint, token=token, keep_token=token is None)
+        return DesiredEndpoint(endpoint=endpoint, token=token, keep_token=token is None)
 
     def _secret(self, written: str, kind: str, name: str) -> Secret | None:
         reference = REFERENCE.fullmatch(written)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import InvalidRequest
-from hubgate.service.configuration.apply import Config
+from hubgate.service.configuration.apply import ConfigApplier
 from hubgate.service.configuration.plan import Step
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
@@ -21,7 +21,7 @@ class Configuration:
     def __init__(self, gateway: Gateway, access: Access) -> None:
         self._gateway = gateway
         self._access = access
-        self._config = Config(gateway, access)
+        self._config = ConfigApplier(gateway, access)
 
     def export(self) -> str:
         """All connections, endpoints and keys."""
@@ -40,7 +40,7 @@ class Configuration:
     async def apply(
         self, text: str, secrets: Mapping[str, str], *, prune: bool, dry_run: bool, own_key: str
     ) -> Sequence[Step]:
-        """Apply a configuration; see `Config.apply`.
+        """Apply a configuration; see `ConfigApplier.apply`.
 
         Args:
             text: YAML.
@@ -63,7 +63,7 @@ class Configuration:
             *(("connection", name) for name in self._gateway.connections.by_name),
         }
         wanted = await asyncio.to_thread(read_config, text, secrets, tokens)
-        return await self._config.apply(wanted, prune=prune, dry_run=dry_run, spared_key=own_key)
+        return await self._config.apply(wanted, prune=prune, dry_run=dry_run, own_key=own_key)
 
     def _with_tokens(self, endpoints: Iterable[Endpoint]) -> list[tuple[Endpoint, bool]]:
         """Endpoints, each with whether it has a token of its own."""

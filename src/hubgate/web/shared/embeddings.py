@@ -12,7 +12,7 @@ from hubgate.domain.chunking import parse_chunking_settings
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import BodyTooLarge, InvalidRequest
 from hubgate.service.gateway import Gateway
-from hubgate.service.inference.chunked import Chunked, embed_chunks
+from hubgate.service.inference.chunks import Chunked, embed_chunks
 from hubgate.web.http.errors import EmptyBatch
 from hubgate.web.http.request_context import RequestContext
 

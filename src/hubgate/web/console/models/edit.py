@@ -18,7 +18,7 @@ from hubgate.domain.errors import CallerError, HubgateError, InUse
 from hubgate.domain.secret import Secret
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.chunk_size import size_warning
-from hubgate.service.inference.cutting import in_cutting_thread
+from hubgate.service.inference.chunks import in_chunking_thread
 from hubgate.web.console.models import form as model_form
 from hubgate.web.console.models.chunking import OWN, STRATEGIES, parse_chunking, split_at_chunks
 from hubgate.web.console.models.form import (
@@ -115,7 +115,7 @@ class Editing:
         if faults:
             return context.render("models/chunks.html", pieces=[], chunks=[], fault=None, faults=faults)
         try:
-            chunks = await in_cutting_thread(partial(chunk, sample, parse_chunking_settings(settings)))
+            chunks = await in_chunking_thread(partial(chunk, sample, parse_chunking_settings(settings)))
         except CallerError as error:
             return context.render("models/chunks.html", pieces=[], chunks=[], fault=error, faults={})
         return context.render(
