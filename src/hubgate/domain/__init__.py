@@ -1,1 +1,1 @@
-"""The words of hubgate: endpoints, calls, results, errors, and the ports between floors. Standard library only."""
+"""The types that all floors share: endpoints, calls, results, errors, and the ports. Standard library only."""

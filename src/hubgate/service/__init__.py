@@ -1,1 +1,1 @@
-"""What the gate does, whoever asks and wherever a model runs."""
+"""The gateway: endpoints, calls, keys and usage, independent of the API and of where models run."""

@@ -1,1 +1,1 @@
-"""The way of a call to a model, and what it needs."""
+"""Calls to models: their pipelines, chunks, rate limit records and vector cache."""

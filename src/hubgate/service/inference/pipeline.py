@@ -7,7 +7,7 @@
     guard       after the cache, so that an invalid vector is never cached
     breaker     before the queue: no call waits for a server that is down
     queue       spends the endpoint's rate limit
-    monitor     after the queue, where each request counts: tells the breaker whether the server is up
+    monitor     after the queue, where each request counts; informs the breaker whether the server is up
     retry       after the queue: a retry keeps its place, and takes a permit of its own
     upstream    the model
 

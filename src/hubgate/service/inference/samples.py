@@ -1,4 +1,4 @@
-"""Short texts of the project's own writing, on which it is measured how many tokens a model makes of a word."""
+"""A short text in each of many languages, for measuring how many tokens a model needs per word."""
 
 from __future__ import annotations
 
@@ -71,4 +71,4 @@ SAMPLES: Mapping[str, str] = {
         'cache_hits_total{endpoint="e5-large",zone="eu-west-1b"} 184467\n'
     ),
 }
-"""A text of some forty words by its language."""
+"""About forty words each, by language."""

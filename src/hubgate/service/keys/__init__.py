@@ -1,1 +1,1 @@
-"""Gateway keys: who may call, and how often."""
+"""Gateway keys: authentication and rate limits."""

@@ -1,1 +1,1 @@
-"""Registering endpoints and connections, and changing them."""
+"""Registering, changing and checking endpoints and connections."""

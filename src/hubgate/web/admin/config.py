@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hubgate.domain.errors import InvalidRequest
-from hubgate.service.configuration.plan import Step
+from hubgate.service.configuration import Step
 from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.http.asgi import decode
 from hubgate.web.http.errors import error_json

@@ -26,7 +26,7 @@ from hubgate.domain.errors import HubgateError, InvalidRequest
 from hubgate.domain.records import Connection, Key
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, parse_hosts
-from hubgate.service.configuration.plan import DesiredConnection, DesiredEndpoint, DesiredState
+from hubgate.service.configuration import DesiredConnection, DesiredEndpoint, DesiredState
 from hubgate.web.schemas.endpoint import EndpointForm
 from hubgate.web.schemas.key import KeyForm
 from hubgate.web.schemas.validation import convert

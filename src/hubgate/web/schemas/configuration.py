@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import InvalidRequest
-from hubgate.service.configuration.apply import ConfigApplier
-from hubgate.service.configuration.plan import Step
+from hubgate.service.configuration import ConfigApplier, Step
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.service.keys.credentials import ADMIN

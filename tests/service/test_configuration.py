@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from stub_sources import StubSources, dedicated, until
 
 from hubgate.domain.errors import EndpointNotFound
-from hubgate.service.configuration.apply import ConfigApplier
-from hubgate.service.configuration.plan import DesiredEndpoint, DesiredState
+from hubgate.service.configuration import ConfigApplier, DesiredEndpoint, DesiredState
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipelines
 from hubgate.service.keys.access import Access

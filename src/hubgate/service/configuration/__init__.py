@@ -1,1 +1,0 @@
-"""The whole configuration as one document: the plan, and carrying it out."""
