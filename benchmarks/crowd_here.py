@@ -95,7 +95,7 @@ async def crowd(way: Way, texts: Sequence[str], seconds: float) -> Round:
         while time.perf_counter() - began < seconds:
             request = partial(_one, rng.choice(texts))
             start = time.perf_counter()
-            await way.model.ask(request)
+            await way.model.request(request)
             waits.append(time.perf_counter() - start)
 
     await asyncio.gather(*(client(number) for number in range(CLIENTS)))

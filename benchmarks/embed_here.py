@@ -71,7 +71,7 @@ class Here:
 
     async def vectors(self, texts: Sequence[str]) -> tuple[np.ndarray[Any, Any], int]:
         """The vectors, and how many tokens were read."""
-        answer = await self.model.ask(lambda call: EmbedTexts(call, list(texts), None, True, False, None))
+        answer = await self.model.request(lambda call: EmbedTexts(call, list(texts), None, True, False, None))
         assert isinstance(answer, Embedded)
         return np.frombuffer(answer.vectors, "<f4").reshape(len(texts), -1), sum(answer.tokens)
 

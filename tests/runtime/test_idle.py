@@ -45,7 +45,7 @@ async def test_a_model_that_nobody_asks_is_unloaded_and_the_next_call_loads_it_a
     assert model.memory is None
     first = await embed_texts(model, "w1")
     process = worker_process(model)
-    await process._life
+    await process._task
     assert model.memory is None
     assert (await embed_texts(model, "w1") == first).all()
     assert worker_process(model) is not process
@@ -61,7 +61,7 @@ async def test_a_model_that_loads_while_nobody_waits_any_more_is_unloaded_too(
     leaver.cancel()
     assert model._start is not None
     process = await model._start
-    await process._life
+    await process._task
     await model.close()
 
 
@@ -73,7 +73,7 @@ async def test_a_busy_model_is_not_unloaded(folder: TinyModelFolder) -> None:
         process = worker_process(model)
         assert (await embed_texts(model, "w1 w2") == first).all()
         assert worker_process(model) is process
-    await process._life
+    await process._task
     await model.close()
 
 
@@ -94,8 +94,8 @@ async def test_several_lanes_answer_as_one_does(folder: TinyModelFolder) -> None
     answers = await asyncio.gather(*(embed_texts(model, *texts) for texts in calls))
     for texts, found in zip(calls, answers, strict=True):
         assert np.abs(found - np.array([folder.vector(text) for text in texts])).max() < 1e-5
-    with pytest.raises(InvalidRequest, match="ranks no texts"):
-        await model.ask(lambda call: RankTexts(call, "w1", ["w2"], True, None))
+    with pytest.raises(InvalidRequest, match="cannot rerank"):
+        await model.request(lambda call: RankTexts(call, "w1", ["w2"], True, None))
     await model.close()
 
 
@@ -159,9 +159,9 @@ def test_one_call_of_many_batches_is_work_for_every_lane(folder: TinyModelFolder
 def test_a_lane_has_eight_threads_unless_the_operator_says_otherwise(
     given: CpuShare, settled: CpuShare
 ) -> None:
-    assert given.settled() == settled
+    assert given.resolve() == settled
 
 
 def test_a_model_takes_all_processors_that_it_may_use() -> None:
-    assert CpuShare().settled().threads == available_cpus()
+    assert CpuShare().resolve().threads == available_cpus()
     assert available_cpus() <= (os.cpu_count() or 1)

@@ -125,7 +125,7 @@ async def ended(model: LocalModel, requests: Sequence[Callable[[int], Request]])
 
     paused: AbstractContextManager[None] = Stopped(model)
     with paused:
-        tasks = [asyncio.create_task(model.ask(request)) for request in requests]
+        tasks = [asyncio.create_task(model.request(request)) for request in requests]
         for number, task in enumerate(tasks):
             task.add_done_callback(partial(note, number))
         await asyncio.sleep(0)
@@ -147,15 +147,15 @@ async def test_one_key_s_large_calls_do_not_hold_up_another_key(model: LocalMode
 
 
 async def test_a_large_call_that_fails_or_is_left_ends_alone(model: LocalModel) -> None:
-    left = asyncio.create_task(model.ask(embed(["w1 " * 4000] * 500, "one")))
+    left = asyncio.create_task(model.request(embed(["w1 " * 4000] * 500, "one")))
     await asyncio.sleep(0)
     left.cancel()
     with pytest.raises(InvalidRequest, match="Text 40 is too long to truncate") as failed:
-        await model.ask(embed([*["w1 " * 300] * 40, "w" * 300_000], "one"))
+        await model.request(embed([*["w1 " * 300] * 40, "w" * 300_000], "one"))
     assert failed.value.cause is Cause.INPUT_TOO_LONG
-    reply = await model.ask(embed(["w1 " * 100_000, "w1"], "one"))
+    reply = await model.request(embed(["w1 " * 100_000, "w1"], "one"))
     assert isinstance(reply, Embedded)
     assert (reply.tokens, reply.truncated) == ([48, 3], [True, False])
-    tokens = await model.ask(lambda call: TokenizeTexts(call, ["w1 " * 4000] * 3, False))
+    tokens = await model.request(lambda call: TokenizeTexts(call, ["w1 " * 4000] * 3, False))
     assert isinstance(tokens, Tokenized)
     assert [len(item) for item in tokens.items] == [4000] * 3

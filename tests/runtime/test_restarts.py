@@ -44,7 +44,7 @@ async def test_a_killed_worker_fails_the_calls_in_flight_and_the_next_call_start
         assert failed.value.cause is Cause.RUNTIME_CRASHED
         assert failed.value.retryable
     with pytest.raises(RuntimeFailed, match="SIGKILL"):
-        await first.ask(embed_request("w1"))
+        await first.request(embed_request("w1"))
     assert np.abs((await embed_texts(model, "w1"))[0] - folder.vector("w1")).max() < 1e-5
     assert worker_process(model).pid != first.pid
     await model.close()
@@ -89,16 +89,16 @@ async def test_a_worker_that_dies_while_it_loads_says_why_and_is_not_started_in_
     model = attempts.model()
     for _ in range(6):
         with pytest.raises(
-            RuntimeFailed, match="ended with status 1, and said last: the disk is on fire"
+            RuntimeFailed, match=r"ended with status 1\. Its last output: the disk is on fire"
         ) as failed:
-            await model.ask(embed_request("w1"))
+            await model.request(embed_request("w1"))
         assert failed.value.cause is Cause.RUNTIME_CRASHED
     assert attempts.count() == 2
     assert failed.value.retry_after == 1.0
     for seconds, started in ((1, 3), (1, 3), (1, 4), (60, 5), (59, 6), (60, 7)):
         attempts.now += seconds
         with pytest.raises(RuntimeFailed):
-            await model.ask(embed_request("w1"))
+            await model.request(embed_request("w1"))
         assert attempts.count() == started
     await model.close()
 
@@ -118,7 +118,7 @@ async def test_a_worker_whose_reply_is_no_reply_is_killed(tmp_path: Path) -> Non
         "import os, time; os.write(1, bytes([1, 0, 0, 0, 193])); time.sleep(600)", tmp_path / "log"
     )
     with pytest.raises(RuntimeFailed, match="SIGKILL"):
-        await attempts.model().ask(embed_request("w1"))
+        await attempts.model().request(embed_request("w1"))
 
 
 async def test_a_program_that_cannot_be_started_is_an_error_in_plain_words(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ async def test_big_and_small_calls_at_once_keep_their_order_and_their_owners(
 async def test_normalisation_is_the_model_s_own_unless_the_call_says(model: LocalModel) -> None:
     lengths = {}
     for normalize in (None, True, False):
-        reply = await model.ask(embed_request("w1 w2", normalize=normalize))
+        reply = await model.request(embed_request("w1 w2", normalize=normalize))
         assert isinstance(reply, Embedded)
         lengths[normalize] = np.linalg.norm(np.frombuffer(reply.vectors, "<f4"))
     assert lengths[None] == pytest.approx(1, abs=1e-6) == lengths[True]
@@ -68,7 +68,7 @@ async def test_normalisation_is_the_model_s_own_unless_the_call_says(model: Loca
 
 
 async def test_tokens_and_cut_texts_are_counted_exactly(model: LocalModel) -> None:
-    reply = await model.ask(embed_request("", "w1 w2", "w3 " * 200))
+    reply = await model.request(embed_request("", "w1 w2", "w3 " * 200))
     assert isinstance(reply, Embedded)
     assert reply.tokens == [2, 4, 48]
     assert reply.truncated == [False, False, True]
@@ -77,11 +77,11 @@ async def test_tokens_and_cut_texts_are_counted_exactly(model: LocalModel) -> No
 async def test_a_prompt_goes_before_each_text_and_an_unknown_one_is_refused(
     model: LocalModel, folder: TinyModelFolder
 ) -> None:
-    reply = await model.ask(embed_request("w5", prompt="query"))
+    reply = await model.request(embed_request("w5", prompt="query"))
     assert isinstance(reply, Embedded)
     assert np.abs(np.frombuffer(reply.vectors, "<f4") - folder.vector("w1 w2 w5")).max() < 1e-5
     with pytest.raises(InvalidRequest, match=r"no prompt named \[other\]. Its prompts: nothing, query"):
-        await model.ask(embed_request("w5", prompt="other"))
+        await model.request(embed_request("w5", prompt="other"))
 
 
 async def test_no_texts_are_no_vectors(model: LocalModel) -> None:
@@ -89,7 +89,7 @@ async def test_no_texts_are_no_vectors(model: LocalModel) -> None:
 
 
 async def test_texts_are_cut_into_tokens(model: LocalModel) -> None:
-    reply = await model.ask(lambda call: TokenizeTexts(call, ["w1", ""], True))
+    reply = await model.request(lambda call: TokenizeTexts(call, ["w1", ""], True))
     assert isinstance(reply, Tokenized)
     assert [[token.text for token in tokens] for tokens in reply.items] == [
         ["[CLS]", "w1", "[SEP]"],
@@ -99,7 +99,7 @@ async def test_texts_are_cut_into_tokens(model: LocalModel) -> None:
 
 async def test_half_a_surrogate_pair_is_refused_and_harms_nobody(model: LocalModel) -> None:
     with pytest.raises(InvalidRequest, match="surrogate"):
-        await model.ask(embed_request("\ud83d"))
+        await model.request(embed_request("\ud83d"))
     assert len(await embed_texts(model, "w1")) == 1
 
 

@@ -194,7 +194,7 @@ def embed_request(
 
 
 async def embed_texts(model: LocalModel, *texts: str) -> Array:
-    reply = await model.ask(embed_request(*texts))
+    reply = await model.request(embed_request(*texts))
     assert isinstance(reply, Embedded)
     return np.frombuffer(reply.vectors, "<f4").reshape(-1, HIDDEN)
 

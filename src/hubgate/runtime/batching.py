@@ -1,7 +1,7 @@
-"""Which waiting texts run together next: of similar length, under a budget, callers in turn.
+"""Which waiting texts run in the next batch: of similar length, within a token budget, callers in turn.
 
-A batch is padded to its longest text, so mixed lengths waste most of the work (80–90 % measured on first-come
-batches), and similar ones nearly none.
+A batch is padded to its longest text, so mixed lengths waste most of the work (80–90 % measured with batches in order of
+arrival), and similar lengths nearly none.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from hubgate.runtime.order import CallInfo, TurnOrder
 
 MAX_PADDED_TOKENS = 1024
-"""The most a batch holds, padding included; a longer text runs alone."""
-_LEAST, _A_THREAD = 256, 128
+"""Tokens of a batch, padding included. A longer text runs alone."""
+_MIN_TOKENS, _TOKENS_PER_THREAD = 256, 128
 LENGTH_STEP = 8
-"""Lengths are padded to multiples of this: OpenVINO keeps memory for each shape it has seen. 16 costs short texts 30 %."""
+"""Lengths are padded to a multiple, because OpenVINO keeps memory for each shape. 16 would cost short texts 30 %."""
 MIN_LENGTH_RATIO = 0.8
-"""The shortest text of a batch has at least this part of the longest one's tokens."""
+"""Of the tokens of a batch's shortest text to those of its longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,49 +30,48 @@ class TextRef:
 
 
 def padded_length(longest: int) -> int:
-    """The length of a batch whose longest text has so many tokens; never 0."""
+    """The padded length of a batch, never 0. `longest` is the tokens of its longest text."""
     return max(1, -(-longest // LENGTH_STEP)) * LENGTH_STEP
 
 
 def max_batch_tokens(threads: int) -> int:
-    """The most tokens of a batch where so many threads run it: as few as keep them busy.
+    """The maximum tokens of a batch: as few as keep the threads busy, because an interactive call waits for a batch.
 
-    An interactive call waits for the batch before it. On 2 threads a token takes the same CPU time in batches of 256,
-    512 and 1024 tokens; on 8 threads up to 4096 measured no faster than 1024.
+    On 2 threads a token takes the same CPU time in batches of 256, 512 and 1024 tokens; on 8 threads batches of up to
+    4096 are no faster than 1024.
     """
-    return min(MAX_PADDED_TOKENS, max(_LEAST, _A_THREAD * threads))
+    return min(MAX_PADDED_TOKENS, max(_MIN_TOKENS, _TOKENS_PER_THREAD * threads))
 
 
 class TextQueue:
-    """The texts that wait, by call. The next batch is chosen only when the model is free, so that late texts join it."""
+    """The waiting texts, by call. A batch is chosen only when the model is free, so that late texts join it."""
 
     def __init__(self, *, padded_tokens: int = MAX_PADDED_TOKENS, similar: float = MIN_LENGTH_RATIO) -> None:
         self._padded_tokens = padded_tokens
         self._similar = similar
         self._order = TurnOrder()
         self._lengths: dict[int, list[tuple[int, int]]] = {}
-        """For each call its (tokens, index), the longest last."""
+        """The (tokens, index) of each text by call, longest last."""
 
     def __bool__(self) -> bool:
         return bool(self._lengths)
 
-    def add(self, asked: CallInfo, lengths: Sequence[int]) -> None:
-        """Let the texts of a call wait, given the number of tokens of each."""
+    def add(self, info: CallInfo, lengths: Sequence[int]) -> None:
+        """Add the texts of a call, given the tokens of each."""
         if lengths:
-            self._lengths[asked.call] = sorted((length, index) for index, length in enumerate(lengths))
-            self._order.add(asked)
+            self._lengths[info.call] = sorted((length, index) for index, length in enumerate(lengths))
+            self._order.add(info)
 
     def remove(self, call: int) -> None:
-        """Forget what still waits of a call."""
+        """Remove what still waits of a call."""
         self._lengths.pop(call, None)
         self._order.remove(call)
 
     def take(self) -> list[TextRef]:
-        """Take the next batch, the longest text first.
+        """The next batch, longest text first. Empty if nothing waits.
 
-        The call whose turn it is gives its longest text, and with it the length of the batch. Similar texts join it,
-        and those that would be padded alike without it; its own first, then those of the other calls of its class: a
-        bulk text in an interactive batch would make it slower. Empty if nothing waits.
+        The longest text of the call whose turn it is sets the length of the batch. Texts of similar length join it, first
+        those of the same call, then those of other calls of its class: bulk texts would slow an interactive batch down.
         """
         calls = self._order.take_turn()
         if not calls:

@@ -1,4 +1,4 @@
-"""One call on its way through the worker: its texts, the rows that become of them, and room for their answers."""
+"""Calls in the worker: their texts, the model inputs made of them, and their results."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from hubgate.runtime.protocol import (
 Array = np.ndarray[Any, Any]
 
 SLICE_CHARACTERS = 16_384
-"""Characters that are tokenised in one go, and a text at least: some 20 ms. Of a long text it is only an excerpt."""
+"""Characters, or one text, that are tokenized at once: about 20 ms. Of a long text only an excerpt is tokenized."""
 
 
 class WorkerCall(Protocol):
-    """A call that is tokenised slice by slice, and then run by the model in as many batches as it takes."""
+    """A call that is tokenized in slices, and then run by the model in one or more batches."""
 
-    asked: CallInfo
+    info: CallInfo
     characters: int
-    """Of all its texts."""
+    """Of all texts."""
     rows: list[ModelInput]
     left: int
-    """How many texts wait for their answer."""
+    """Texts without a result."""
 
     def tokenize(self) -> Iterator[None]:
-        """Tokenise its texts, one slice a step.
+        """Tokenize the texts, one slice a step.
 
         Raises:
             InvalidRequest: a text is too long.
@@ -50,18 +50,16 @@ class WorkerCall(Protocol):
         ...
 
     def take(self, index: int, outputs: Sequence[Array]) -> None:
-        """Note the answer to one text: its part of each of the graph's outputs."""
+        """Store the result of one text: its part of each output of the graph."""
         ...
 
-    def reply(self) -> CallReply:
-        """The finished call."""
-        ...
+    def reply(self) -> CallReply: ...
 
 
 def make_call(
     request: EmbedTexts | RankTexts | TokenizeTexts, recipe: ModelSpec, tokens: ModelTokenizer
 ) -> WorkerCall:
-    """The job that a request asks for.
+    """The call of a request.
 
     Raises:
         InvalidRequest: the model cannot do it, or has no such prompt.
@@ -79,15 +77,16 @@ class EmbedCall:
     """Texts to vectors.
 
     Raises:
-        InvalidRequest: there is no such prompt, or the model gives no vectors.
+        InvalidRequest: there is no such prompt, or the model is a reranker.
     """
 
     def __init__(self, request: EmbedTexts, recipe: ModelSpec, tokens: ModelTokenizer) -> None:
         if not isinstance(recipe.head, EmbeddingHead):
             raise InvalidRequest(
-                "The model ranks texts, it gives no vectors.", remedy="Ask it to rerank, or another model."
+                "The model is a reranker and returns no vectors.",
+                remedy="Use it to rerank, or use another model.",
             )
-        self.asked = CallInfo(request.call, request.caller, request.bulk)
+        self.info = CallInfo(request.call, request.caller, request.bulk)
         self._texts = add_prompt(request, recipe)
         self.characters = sum(map(len, self._texts))
         self.rows: list[ModelInput] = []
@@ -99,8 +98,7 @@ class EmbedCall:
         self._vectors = np.empty((len(self._texts), recipe.width), "<f4")
 
     def tokenize(self) -> Iterator[None]:
-        """Tokenise the texts; see the protocol."""
-        texts, self._texts = self._texts, ()  # megabytes that nobody needs afterwards
+        texts, self._texts = self._texts, ()  # frees megabytes
         for first, some in slices(texts):
             rows, cut = self._tokens.rows(
                 some, truncate=self._truncate, left=self._truncate_left, first=first
@@ -110,29 +108,28 @@ class EmbedCall:
             yield
 
     def take(self, index: int, outputs: Sequence[Array]) -> None:
-        """Note a vector."""
         self._vectors[index] = outputs[self._output]
         self.left -= 1
 
     def reply(self) -> Embedded:
-        """All vectors."""
         lengths = [len(row.ids) for row in self.rows]
-        return Embedded(self.asked.call, self._vectors.tobytes(), lengths, self._truncated)
+        return Embedded(self.info.call, self._vectors.tobytes(), lengths, self._truncated)
 
 
 class RankCall:
     """A query and texts to scores.
 
     Raises:
-        InvalidRequest: the model gives no scores.
+        InvalidRequest: the model is not a reranker.
     """
 
     def __init__(self, request: RankTexts, recipe: ModelSpec, tokens: ModelTokenizer) -> None:
         if not isinstance(recipe.head, RankingHead):
             raise InvalidRequest(
-                "The model gives vectors, it ranks no texts.", remedy="Ask it to embed, or a cross-encoder."
+                "The model returns vectors and cannot rerank.",
+                remedy="Use it to embed, or use a cross-encoder.",
             )
-        self.asked = CallInfo(request.call, request.caller, request.bulk)
+        self.info = CallInfo(request.call, request.caller, request.bulk)
         self._query, self._texts = request.query, request.texts
         self.characters = sum(map(len, self._texts)) + len(self._query)
         self.rows: list[ModelInput] = []
@@ -140,11 +137,10 @@ class RankCall:
         self._tokens = tokens
         self._truncate = request.truncate
         self._truncated: list[bool] = []
-        self._squeezed = recipe.head.sigmoid if request.raw is None else not request.raw
+        self._apply_sigmoid = recipe.head.sigmoid if request.raw is None else not request.raw
         self._scores = np.empty(len(self._texts))
 
     def tokenize(self) -> Iterator[None]:
-        """Tokenise the query and the texts; see the protocol."""
         texts, self._texts = self._texts, []
         query = self._tokens.query(self._query)
         for first, some in slices(texts, beside=len(query.part)):
@@ -154,22 +150,20 @@ class RankCall:
             yield
 
     def take(self, index: int, outputs: Sequence[Array]) -> None:
-        """Note a score."""
         self._scores[index] = outputs[0][0]
         self.left -= 1
 
     def reply(self) -> Ranked:
-        """All scores."""
-        scores = sigmoid(self._scores) if self._squeezed else self._scores
+        scores = sigmoid(self._scores) if self._apply_sigmoid else self._scores
         lengths = [len(row.ids) for row in self.rows]
-        return Ranked(self.asked.call, scores.tolist(), lengths, self._truncated)
+        return Ranked(self.info.call, scores.tolist(), lengths, self._truncated)
 
 
 class TokenizeCall:
-    """Texts to tokens; nothing is left to the model."""
+    """Texts to tokens, without the model."""
 
     def __init__(self, request: TokenizeTexts, tokens: ModelTokenizer) -> None:
-        self.asked = CallInfo(request.call, request.caller, request.bulk)
+        self.info = CallInfo(request.call, request.caller, request.bulk)
         self._texts = request.texts
         self.characters = sum(map(len, self._texts))
         self.rows: list[ModelInput] = []
@@ -179,25 +173,23 @@ class TokenizeCall:
         self._items: list[list[Token]] = []
 
     def tokenize(self) -> Iterator[None]:
-        """Tokenise the texts; see the protocol."""
         for _, some in slices(self._texts):
             self._items += self._tokens.tokens(some, special=self._special)
             yield
 
     def take(self, index: int, outputs: Sequence[Array]) -> None:
-        """Nothing is run."""
+        """The model is not run."""
 
     def reply(self) -> Tokenized:
-        """All tokens."""
-        return Tokenized(self.asked.call, self._items)
+        return Tokenized(self.info.call, self._items)
 
 
 def slices(texts: Sequence[str], *, beside: int = 0) -> Iterator[tuple[int, Sequence[str]]]:
-    """The texts in parts of at most `SLICE_CHARACTERS` characters, or one text, each with the number of its first text.
+    """The texts in slices of at most `SLICE_CHARACTERS` characters, or one text, with the index of the first text.
 
     Args:
         texts: of a call.
-        beside: characters that are tokenised along with each text.
+        beside: characters that are tokenized with each text.
     """
     first = size = 0
     for index, text in enumerate(texts):
@@ -210,14 +202,14 @@ def slices(texts: Sequence[str], *, beside: int = 0) -> Iterator[tuple[int, Sequ
 
 
 def add_prompt(request: EmbedTexts, recipe: ModelSpec) -> Sequence[str]:
-    """The texts behind the prompt that is asked for; the model's default one only where none stands yet."""
+    """The texts with the requested prompt, or with the default prompt unless they already start with a prompt."""
     prompts, default = recipe.prompts, recipe.default_prompt
     if request.prompt_name is None:
-        borne = tuple(filter(None, prompts.values()))
+        known = tuple(filter(None, prompts.values()))
         prompt = prompts.get(default, "") if default else ""
         if not prompt:
             return request.texts
-        return [text if text.startswith(borne) else prompt + text for text in request.texts]
+        return [text if text.startswith(known) else prompt + text for text in request.texts]
     if request.prompt_name not in prompts:
         raise InvalidRequest(
             f"The model has no prompt named [{request.prompt_name}].",

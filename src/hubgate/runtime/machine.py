@@ -1,4 +1,4 @@
-"""What a model takes of this machine: processors, and batches at once."""
+"""What a model uses of this machine: processors and memory."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from pathlib import Path
 
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _THREADS_OF_A_LANE = 8
-"""A batch of some 1,000 tokens keeps no more of them busy; beyond, another batch beside it brings more."""
+"""A batch of about 1,000 tokens keeps no more busy; with more threads, a second batch at the same time gains more."""
 
 
 @dataclass(frozen=True, slots=True)
 class CpuShare:
-    """With 0 the machine decides."""
+    """0 means: decide by the machine."""
 
     threads: int = 0
-    """In all."""
+    """For all lanes together."""
     lanes: int = 0
-    """Batches that run at once, each on its part of the threads."""
+    """Batches that run at once, each on an equal part of the threads."""
 
-    def settled(self) -> CpuShare:
-        """With every number chosen: all processors, and a lane for each eight of them."""
+    def resolve(self) -> CpuShare:
+        """Replace 0 by all processors, and by one lane for each eight threads."""
         threads = self.threads or available_cpus()
         return CpuShare(threads, min(threads, self.lanes or max(1, threads // _THREADS_OF_A_LANE)))
 
 
 def available_cpus(quota_file: Path = _CGROUP_QUOTA) -> int:
-    """The processors this process may really use: its affinity, and a container's quota."""
+    """The processors this process may use, by its affinity and a container's quota."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = quota_file.read_text().split()
@@ -37,10 +37,10 @@ def available_cpus(quota_file: Path = _CGROUP_QUOTA) -> int:
 
 
 def process_memory(pid: int) -> int | None:
-    """Bytes of memory of a process, shared pages divided among those who share them; `None` if it is not known."""
+    """Bytes of memory of a process; `None` if unknown. Shared pages are divided among their processes."""
     try:
         rolled = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
-    except OSError:  # it has ended, or this is no Linux
+    except OSError:  # it has ended, or this is not Linux
         return None
     return next(
         (int(line.split()[1]) * 1024 for line in rolled.splitlines() if line.startswith("Pss:")), None

@@ -1,6 +1,6 @@
-"""Whose turn it is at a local model. The rules are those of the queue of a remote one (`core.packing.queue`).
+"""The order of calls at a local model. The rules are those of a remote endpoint (`core.queue.fair_queue`).
 
-- Interactive calls go before bulk ones; but after some turns of theirs a bulk call has one.
+- Interactive calls go before bulk ones, but after a few turns a bulk call gets one.
 - Callers take turns, however many calls each of them has, and so do the calls of one caller.
 """
 
@@ -14,7 +14,7 @@ from hubgate.domain.calls import BULK_TURN_INTERVAL
 
 
 class CallInfo(NamedTuple):
-    """A call that waits, and who asks."""
+    """A waiting call and its caller."""
 
     call: int
     caller: str = "-"
@@ -22,42 +22,41 @@ class CallInfo(NamedTuple):
 
 
 class TurnOrder:
-    """The calls that wait."""
+    """The waiting calls."""
 
     def __init__(self) -> None:
         self._calls: dict[int, CallInfo] = {}
         self._interactive, self._bulk = _Ring(), _Ring()
-        self._overtaken = 0
-        """Turns of interactive calls since the last one of a bulk call, while one waited."""
+        self._turns_without_bulk = 0
+        """Interactive turns since the last bulk turn, while a bulk call waited."""
 
     def __bool__(self) -> bool:
         return bool(self._calls)
 
-    def add(self, asked: CallInfo) -> None:
-        """Let a call wait."""
-        self._calls[asked.call] = asked
-        self._ring(asked).add(asked)
+    def add(self, info: CallInfo) -> None:
+        self._calls[info.call] = info
+        self._ring(info).add(info)
 
     def remove(self, call: int) -> None:
-        """Take out a call, if it waits."""
-        asked = self._calls.pop(call, None)
-        if asked is not None:
-            self._ring(asked).remove(asked)
+        """Remove a call if it is waiting."""
+        info = self._calls.pop(call, None)
+        if info is not None:
+            self._ring(info).remove(info)
 
     def take_turn(self) -> list[int]:
-        """Give a turn to the first call; after it come the others of its class, which may share the turn.
+        """The call whose turn it is, then the others of its class, which may share the turn.
 
-        It goes on waiting, behind all that come until the next turn. Empty if nothing waits.
+        The first call keeps waiting, behind all that are added until the next turn. Empty if nothing waits.
         """
         if not self._calls:
             return []
-        overdue = self._overtaken >= BULK_TURN_INTERVAL - 1
+        overdue = self._turns_without_bulk >= BULK_TURN_INTERVAL - 1
         bulk = bool(self._bulk) and (overdue or not self._interactive)
-        self._overtaken = 0 if bulk or not self._bulk else self._overtaken + 1
+        self._turns_without_bulk = 0 if bulk or not self._bulk else self._turns_without_bulk + 1
         return list((self._bulk if bulk else self._interactive).take_turn())
 
-    def _ring(self, asked: CallInfo) -> _Ring:
-        return self._bulk if asked.bulk else self._interactive
+    def _ring(self, info: CallInfo) -> _Ring:
+        return self._bulk if info.bulk else self._interactive
 
 
 class _Ring:
@@ -70,23 +69,23 @@ class _Ring:
     def __bool__(self) -> bool:
         return bool(self._callers)
 
-    def add(self, asked: CallInfo) -> None:
-        self._callers.setdefault(asked.caller, {})[asked.call] = None
+    def add(self, info: CallInfo) -> None:
+        self._callers.setdefault(info.caller, {})[info.call] = None
 
-    def remove(self, asked: CallInfo) -> None:
-        calls = self._callers[asked.caller]
-        del calls[asked.call]
+    def remove(self, info: CallInfo) -> None:
+        calls = self._callers[info.caller]
+        del calls[info.call]
         if not calls:
-            del self._callers[asked.caller]
+            del self._callers[info.caller]
 
     def take_turn(self) -> Iterator[int]:
-        self._pass_on()
+        self._rotate()
         caller, calls = next(iter(self._callers.items()))
         self._served = CallInfo(next(iter(calls)), caller)
         return chain.from_iterable(self._callers.values())
 
-    def _pass_on(self) -> None:
-        """Put whoever had the last turn behind the others; only now, so that those who came meanwhile are before it."""
+    def _rotate(self) -> None:
+        """Move the last turn's caller and call to the end. Only now, so that calls that were added since are before it."""
         if self._served is None:
             return
         call, caller = self._served.call, self._served.caller

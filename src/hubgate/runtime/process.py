@@ -1,4 +1,4 @@
-"""One life of a worker process, seen from the gate: start, ask, and know how it ended."""
+"""A worker process, as hubgate sees it: start it, send requests, and report how it ended."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ from hubgate.runtime.protocol import (
 
 _WHOLE = CpuShare()
 _SECRETS = ("HUBGATE_", "HF_")
-_LAST_WORDS = 300
-_SECONDS_TO_END = 5.0
+_MAX_LAST_LINE = 300
+_CLOSE_SECONDS = 5.0
 
 
 def worker_command(
     folder: Path, *, precision: Precision = Precision.F32, share: CpuShare = _WHOLE
 ) -> list[str]:
-    """How a worker is started.
+    """The command line of a worker.
 
-    Without `-P` a folder named like a library, where the gate was started, would be run.
+    Without `-P`, Python would import a folder in the working directory that has the name of a library.
     """
     options = ["--precision", precision, "--threads", f"{share.threads}", "--lanes", f"{share.lanes}"]
     return [sys.executable, "-P", "-m", "hubgate.runtime.worker", str(folder), *options]
 
 
 def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a worker: the gate's, without what holds its secrets."""
+    """Hubgate's environment without its secrets."""
     return {name: value for name, value in environment.items() if not name.startswith(_SECRETS)}
 
 
 class WorkerProcess:
-    """A started worker. It is not started again: whoever wants another makes another."""
+    """A started worker. It is never restarted: create another one instead."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -63,16 +63,16 @@ class WorkerProcess:
         self._calls: dict[int, asyncio.Future[CallReply]] = {}
         self._numbers = itertools.count(1)
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
-        self._last_words = ""
-        self._refusal: Failed | None = None
-        self._life = asyncio.create_task(self._live())
+        self._last_line = ""
+        self._load_failure: Failed | None = None
+        self._task = asyncio.create_task(self._run())
 
     @classmethod
     async def start(cls, command: Sequence[str]) -> WorkerProcess:
-        """Start a worker; it loads its model while others work. See `ready`.
+        """Start a worker, which loads its model in the background: see `ready`.
 
         Raises:
-            RuntimeFailed: the system starts no process.
+            RuntimeFailed: the process cannot be started.
         """
         pipe = asyncio.subprocess.PIPE
         try:
@@ -82,7 +82,7 @@ class WorkerProcess:
                 stdout=pipe,
                 stderr=pipe,
                 env=worker_environment(os.environ),
-                # Ctrl-C in a terminal reaches the gate, which drains; the worker must not die under it.
+                # Ctrl-C in a terminal is for hubgate, which drains; it must not kill the worker.
                 start_new_session=True,
             )
         except OSError as error:
@@ -95,18 +95,16 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """The process."""
         return self._process.pid
 
     @property
     def memory(self) -> int | None:
-        """Bytes of memory that it takes, where the system tells; pages shared with others count in part."""
+        """Bytes of memory; `None` if unknown. Shared pages count in part."""
         return process_memory(self._process.pid)
 
     @property
     def ended(self) -> bool:
-        """Whether it can answer no more."""
-        return self._life.done()
+        return self._task.done()
 
     async def ready(self) -> Ready:
         """Wait until the model is loaded.
@@ -116,19 +114,19 @@ class WorkerProcess:
         """
         return await asyncio.shield(self._ready)
 
-    async def ask(self, request_of: Callable[[int], Request]) -> CallReply:
-        """Send the request made for a call number, and wait for its reply. A caller may stop waiting at any time.
+    async def request(self, request_of: Callable[[int], Request]) -> CallReply:
+        """Send the request created for a call number, and wait for its reply. The caller may be cancelled.
 
         Raises:
-            InvalidRequest: the request cannot be answered.
+            InvalidRequest: the request is invalid.
             RuntimeFailed: the worker ended first.
         """
         call = next(self._numbers)
-        request = encode_frame(request_of(call))
+        frame = encode_frame(request_of(call))
         reply: asyncio.Future[CallReply] = asyncio.get_running_loop().create_future()
         self._calls[call] = reply
         try:
-            await self._send(request)
+            await self._send(frame)
             return await reply
         except asyncio.CancelledError:
             if not self._stdin.is_closing():
@@ -138,47 +136,47 @@ class WorkerProcess:
             self._calls.pop(call, None)
             del reply  # it holds the error, whose traceback holds this frame
 
-    async def close(self, *, patience: float = _SECONDS_TO_END) -> None:
-        """Let it end, and after so many seconds end it."""
+    async def close(self, *, patience: float = _CLOSE_SECONDS) -> None:
+        """Let the worker finish, and kill it after `patience` seconds."""
         self._stdin.close()
         try:
-            await asyncio.wait_for(asyncio.shield(self._life), patience)
+            await asyncio.wait_for(asyncio.shield(self._task), patience)
         except TimeoutError:
             self._kill()
-            await self._life
+            await self._task
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
-    async def _send(self, request: bytes) -> None:
-        """Write a whole frame at once, so that a cancelled caller leaves no half of one in the pipe."""
+    async def _send(self, frame: bytes) -> None:
+        """Write a whole frame at once, so that a cancelled caller leaves no partial frame in the pipe."""
         if self.ended:
-            raise self._epitaph()
-        self._stdin.write(request)
-        with contextlib.suppress(ConnectionError):  # the end is told by `_live`
+            raise self._end_error()
+        self._stdin.write(frame)
+        with contextlib.suppress(ConnectionError):  # `_run` reports the end
             await self._stdin.drain()
 
-    async def _live(self) -> None:
-        listening = asyncio.create_task(self._listen())
+    async def _run(self) -> None:
+        stderr = asyncio.create_task(self._read_stderr())
         try:
             while True:
                 body = await read_frame(self._stdout)
                 self._deliver(await off_loop(len(body), decode_reply, body))
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # its end
+            pass  # the worker has ended
         except msgspec.DecodeError:
-            self._kill()  # what it says cannot be trusted any more
-        await listening
+            self._kill()  # its output cannot be trusted any more
+        await stderr
         await self._process.wait()
-        self._bury()
+        self._fail_pending()
 
     def _deliver(self, reply: Reply) -> None:
         match reply:
             case Ready():
                 self._ready.set_result(reply)
             case Failed(call=None):
-                self._refusal = reply
+                self._load_failure = reply
             case Failed():
                 waiting = self._calls.get(reply.call or 0)
                 if waiting is not None and not waiting.done():
@@ -188,36 +186,36 @@ class WorkerProcess:
                 if waiting is not None and not waiting.done():
                     waiting.set_result(reply)
 
-    async def _listen(self) -> None:
-        """Remember the last line the worker prints; in a crash it is the reason."""
+    async def _read_stderr(self) -> None:
+        """Keep the last line of the worker's output: in a crash it is the reason."""
         rest = b""
         while chunk := await self._stderr.read(65536):
             *_, rest = lines = [*(rest + chunk)[-65536:].split(b"\n")]
-            said = [line for line in lines if line.strip()]
-            if said:
-                self._last_words = said[-1].decode(errors="replace").strip()[:_LAST_WORDS]
+            printed = [line for line in lines if line.strip()]
+            if printed:
+                self._last_line = printed[-1].decode(errors="replace").strip()[:_MAX_LAST_LINE]
 
-    def _bury(self) -> None:
+    def _fail_pending(self) -> None:
         waiting: list[asyncio.Future[Any]] = [self._ready, *self._calls.values()]
         for future in waiting:
             if not future.done():
-                future.set_exception(self._epitaph())
+                future.set_exception(self._end_error())
                 future.exception()  # nobody may be waiting
 
-    def _epitaph(self) -> HubgateError:
-        """Why there is no answer."""
-        if self._refusal is not None:
-            return self._refusal.error()
+    def _end_error(self) -> HubgateError:
+        """Why the worker ended."""
+        if self._load_failure is not None:
+            return self._load_failure.error()
         status = self._process.returncode
         how = (
             f"was ended by {signal.Signals(-status).name}"
             if status and status < 0
             else f"ended with status {status}"
         )
-        why = f", and said last: {self._last_words}" if self._last_words else ""
+        output = f". Its last output: {self._last_line}" if self._last_line else ""
         return RuntimeFailed(
-            f"The local model's worker {how}{why}.",
-            remedy="Ask again: it is started anew. If it ends again, give this machine more memory or see the log.",
+            f"The local model's worker {how}{output}.",
+            remedy="Retry: hubgate restarts it. If it ends again, see the log, or give this machine more memory.",
             cause=Cause.RUNTIME_CRASHED,
             retryable=True,
         )

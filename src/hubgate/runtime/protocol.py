@@ -1,4 +1,4 @@
-"""What the gate and its worker say to each other: msgpack messages, each after its length in four bytes."""
+"""The protocol between hubgate and its worker: msgpack messages, each preceded by its length in four bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, RuntimeFa
 
 
 class EmbedTexts(msgspec.Struct, tag="embed", array_like=True, frozen=True):
-    """Embed these texts; `call` is the number the reply carries. `caller` and `bulk` say whose turn it is: see `order`."""
+    """Embed texts. `call` is the number that the reply carries; `caller` and `bulk` are for the order (see `order`)."""
 
     call: int
     texts: list[str]
@@ -25,7 +25,7 @@ class EmbedTexts(msgspec.Struct, tag="embed", array_like=True, frozen=True):
 
 
 class TokenizeTexts(msgspec.Struct, tag="tokenize", array_like=True, frozen=True):
-    """Cut these texts into tokens."""
+    """Tokenize texts."""
 
     call: int
     texts: list[str]
@@ -35,7 +35,7 @@ class TokenizeTexts(msgspec.Struct, tag="tokenize", array_like=True, frozen=True
 
 
 class RankTexts(msgspec.Struct, tag="rank", array_like=True, frozen=True):
-    """Say of each text how well it answers the query; `raw` `None` is the model's own way."""
+    """Score how relevant each text is to the query. `raw` `None` is the model's default."""
 
     call: int
     query: str
@@ -47,13 +47,13 @@ class RankTexts(msgspec.Struct, tag="rank", array_like=True, frozen=True):
 
 
 class CancelCall(msgspec.Struct, tag="forget", array_like=True, frozen=True):
-    """Nobody waits for this call any more."""
+    """The caller has left."""
 
     call: int
 
 
 class Ready(msgspec.Struct, tag="ready", array_like=True, frozen=True):
-    """The model is loaded: `width` numbers an answer, 1 for a score."""
+    """The model is loaded. `width` is the dimensions of a vector, or 1 for a score."""
 
     width: int
     precision: str
@@ -61,9 +61,9 @@ class Ready(msgspec.Struct, tag="ready", array_like=True, frozen=True):
 
 
 class Embedded(msgspec.Struct, tag="embedded", array_like=True, frozen=True):
-    """The vectors of a call, one after the other in the order of its texts, little-endian f32.
+    """The vectors of a call, concatenated in the order of its texts, little-endian f32.
 
-    `tokens` and `truncated` say of each text how many tokens the model read, and whether it was cut.
+    `tokens` and `truncated` have one item for each text.
     """
 
     call: int
@@ -73,7 +73,7 @@ class Embedded(msgspec.Struct, tag="embedded", array_like=True, frozen=True):
 
 
 class Ranked(msgspec.Struct, tag="ranked", array_like=True, frozen=True):
-    """The scores of a call, in the order of its texts, and what `Embedded` says of each."""
+    """The scores of a call, in the order of its texts; `tokens` and `truncated` as in `Embedded`."""
 
     call: int
     scores: list[float]
@@ -89,7 +89,7 @@ class Tokenized(msgspec.Struct, tag="tokenized", array_like=True, frozen=True):
 
 
 class Failed(msgspec.Struct, tag="failed", array_like=True, frozen=True):
-    """A call that cannot be answered, or with `call` `None` a model that cannot be loaded."""
+    """A call that failed, or with `call` `None` a model that cannot be loaded."""
 
     call: int | None
     kind: str
@@ -99,11 +99,9 @@ class Failed(msgspec.Struct, tag="failed", array_like=True, frozen=True):
 
     @classmethod
     def of(cls, call: int | None, error: HubgateError) -> Failed:
-        """The message of an error."""
         return cls(call, type(error).__name__, error.message, error.remedy, error.cause)
 
     def error(self) -> HubgateError:
-        """The error of a message."""
         kinds = {kind.__name__: kind for kind in (InvalidRequest, RuntimeFailed)}
         return kinds[self.kind](self.message, remedy=self.remedy, cause=self.cause)
 
@@ -118,22 +116,22 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def encode_frame(message: Request | Reply) -> bytes:
-    """A message as it goes through the pipe.
+    """Encode a message with its length.
 
     Raises:
-        InvalidRequest: a text holds half of a surrogate pair, which no encoding carries.
+        InvalidRequest: a text has a lone surrogate, which cannot be encoded.
     """
     try:
         body = _encoder.encode(message)
     except UnicodeEncodeError as error:
         raise InvalidRequest(
-            "A text holds half of a surrogate pair.", remedy="Send texts that are valid Unicode."
+            "A text has half of a surrogate pair.", remedy="Send texts that are valid Unicode."
         ) from error
     return len(body).to_bytes(4, "little") + body
 
 
 def read_request(pipe: BinaryIO) -> Request | None:
-    """The next request; waits for it. `None` when the other side has gone."""
+    """Wait for the next request; `None` if hubgate has closed the pipe."""
     head = pipe.read(4)
     if len(head) < 4:
         return None
@@ -142,19 +140,19 @@ def read_request(pipe: BinaryIO) -> Request | None:
 
 
 async def read_frame(pipe: asyncio.StreamReader) -> bytes:
-    """The next reply as it comes through the pipe, for `decode_reply`.
+    """Wait for the next reply, for `decode_reply`.
 
     Raises:
-        asyncio.IncompleteReadError: the worker has gone.
+        asyncio.IncompleteReadError: the worker has ended.
     """
     length = int.from_bytes(await pipe.readexactly(4), "little")
     return await pipe.readexactly(length)
 
 
 def decode_reply(body: bytes) -> Reply:
-    """The reply in a frame.
+    """Decode the body of a frame.
 
     Raises:
-        msgspec.DecodeError: there is none.
+        msgspec.DecodeError: it is invalid.
     """
     return _replies.decode(body)

@@ -1,6 +1,6 @@
-"""A model that stays: its worker is started when it is first needed, and again after a crash, never in a tight loop.
+"""A local model: its worker starts on first use, and again after a crash, with growing pauses.
 
-Where it is wanted, the worker ends when nobody has asked for a while, and the next call starts another.
+With an idle timeout the worker ends after a while without calls, and the next call starts another.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hubgate.domain.ports import Clock
 from hubgate.runtime.process import WorkerProcess, worker_command
 from hubgate.runtime.protocol import CallReply, Ready, Request
 
-_LONGEST_PAUSE = 60.0
+_MAX_PAUSE = 60.0
 
 
 class LocalModel:
@@ -24,9 +24,9 @@ class LocalModel:
 
     Args:
         folder: the model's files.
-        clock: what the pauses between starts are measured by.
-        command: how its worker is started.
-        idle_seconds: after so many without a call the worker ends; `None` lets it stay.
+        clock: seconds that never go back.
+        command: the command line of the worker.
+        idle_seconds: without a call, after which the worker ends; `None` keeps it.
     """
 
     def __init__(
@@ -42,19 +42,19 @@ class LocalModel:
         self._command = command
         self._start: asyncio.Task[WorkerProcess] | None = None
         self._started = 0.0
-        self._fruitless = 0
-        """Starts since the last answer."""
-        self._why: RuntimeFailed | None = None
+        self._starts_without_reply = 0
+        """Starts since the last reply."""
+        self._last_error: RuntimeFailed | None = None
         self._closed = False
         self._idle_seconds = idle_seconds
         self._busy = 0
-        """Calls being answered."""
-        self._rest: asyncio.TimerHandle | None = None
+        """Calls in progress."""
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def memory(self) -> int | None:
-        """Bytes of memory of its worker; `None` if it has none now, or the system does not tell."""
+        """Bytes of memory of its worker; `None` if there is no worker or it is unknown."""
         worker = self._running()
         return worker.memory if worker else None
 
@@ -67,31 +67,31 @@ class LocalModel:
         with self._in_use():
             return await (await self._worker()).ready()
 
-    async def ask(self, request_of: Callable[[int], Request]) -> CallReply:
-        """Answer the request made for a call number.
+    async def request(self, request_of: Callable[[int], Request]) -> CallReply:
+        """Send the request created for a call number to the worker.
 
         Raises:
-            InvalidRequest: the request cannot be answered.
-            RuntimeFailed: the model cannot be loaded, or its worker ended meanwhile.
+            InvalidRequest: the request is invalid.
+            RuntimeFailed: the model cannot be loaded, or its worker ended.
         """
         with self._in_use():
             worker = await self._worker()
             try:
-                answer = await worker.ask(request_of)
+                reply = await worker.request(request_of)
             except InvalidRequest:
-                self._fruitless = 0
+                self._starts_without_reply = 0
                 raise
             except RuntimeFailed as error:
-                self._why = error
+                self._last_error = error
                 raise
-            self._fruitless = 0
-            return answer
+            self._starts_without_reply = 0
+            return reply
 
     async def close(self) -> None:
-        """End the worker. The model cannot be asked again."""
+        """End the worker for good."""
         self._closed = True
-        if self._rest is not None:
-            self._rest.cancel()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         if self._start is not None:
             with contextlib.suppress(RuntimeFailed):
                 await (await self._start).close()
@@ -99,10 +99,10 @@ class LocalModel:
 
     @contextlib.contextmanager
     def _in_use(self) -> Iterator[None]:
-        """While it is asked, and for the idle time afterwards, the worker stays."""
+        """Keep the worker during a call, and for the idle time afterwards."""
         self._busy += 1
-        if self._rest is not None:
-            self._rest.cancel()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         try:
             yield
         finally:
@@ -112,7 +112,7 @@ class LocalModel:
 
     def _unload_later(self) -> None:
         if self._idle_seconds is not None and not self._closed:
-            self._rest = asyncio.get_running_loop().call_later(self._idle_seconds, self._unload)
+            self._idle_timer = asyncio.get_running_loop().call_later(self._idle_seconds, self._unload)
 
     def _unload(self) -> None:
         worker = self._running()
@@ -121,7 +121,7 @@ class LocalModel:
             task = asyncio.create_task(worker.close())
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
-        elif self._start is not None and not self._start.done():  # who wanted it has left while it loads
+        elif self._start is not None and not self._start.done():  # its caller has left while it loads
             self._unload_later()
 
     def _running(self) -> WorkerProcess | None:
@@ -133,16 +133,16 @@ class LocalModel:
     async def _worker(self) -> WorkerProcess:
         if self._closed:
             raise RuntimeFailed(
-                "The local model is closed.", remedy="Start the gate again.", cause=Cause.GATE_STOPPING
+                "The local model is closed.", remedy="Restart hubgate.", cause=Cause.GATE_STOPPING
             )
         if self._start is None or (
             self._start.done() and (self._start.exception() or self._start.result().ended)
         ):
-            self._refuse_tight_loop()
-            self._fruitless += 1
+            self._check_restart_pause()
+            self._starts_without_reply += 1
             self._started = self._clock()
             self._start = asyncio.create_task(self._load())
-        # A caller that stops waiting does not stop the start.
+        # A caller that is cancelled does not cancel the start.
         return await asyncio.shield(self._start)
 
     async def _load(self) -> WorkerProcess:
@@ -150,21 +150,21 @@ class LocalModel:
             worker = await WorkerProcess.start(self._command(self._folder))
             await worker.ready()
         except RuntimeFailed as error:
-            self._why = error
+            self._last_error = error
             raise
         return worker
 
-    def _refuse_tight_loop(self) -> None:
-        """After the second start in a row without an answer: one start in 1 s, then in 2, 4, … 60 s."""
-        if self._why is None or self._fruitless < 2:
+    def _check_restart_pause(self) -> None:
+        """After the second start without a reply: wait 1 s before the next, then 2, 4, … 60 s."""
+        if self._last_error is None or self._starts_without_reply < 2:
             return
-        pause = min(_LONGEST_PAUSE, 2.0 ** (self._fruitless - 2))
+        pause = min(_MAX_PAUSE, 2.0 ** (self._starts_without_reply - 2))
         remaining = self._started + pause - self._clock()
         if remaining > 0:
             raise RuntimeFailed(
-                self._why.message,
-                remedy=self._why.remedy,
-                cause=self._why.cause,
-                retryable=self._why.retryable,
+                self._last_error.message,
+                remedy=self._last_error.remedy,
+                cause=self._last_error.cause,
+                retryable=self._last_error.retryable,
                 retry_after=remaining,
             )

@@ -1,8 +1,8 @@
 """The worker process: `python -m hubgate.runtime.worker FOLDER --precision … --threads … --lanes …`.
 
-Requests come on stdin, replies leave on stdout (see `frames`). One thread reads, and tokenises what is short; another
-tokenises the rest slice by slice, the calls in turn. One for each lane runs the model: it takes the next batch whenever
-it is free. The worker ends when stdin does, and so with the gate.
+Requests come on stdin, replies go to stdout (see `protocol`). One thread reads, and tokenizes short calls; another
+tokenizes the rest in slices, the calls in turn. One thread for each lane runs the model: it takes the next batch whenever
+it is free. The worker ends when stdin is closed, and so with hubgate.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hubgate.runtime.protocol import CancelCall, Failed, Ready, Reply, Request, 
 
 
 class Worker:
-    """Answers requests with one model until its input ends."""
+    """Serves requests with one model until its input ends."""
 
     def __init__(
         self, recipe: ModelSpec, model: CompiledModel, replies: BinaryIO, waiting: TextQueue
@@ -37,19 +37,19 @@ class Worker:
         self._recipe = recipe
         self._replies = replies
         self._model = model
-        self._jobs: dict[int, WorkerCall] = {}
+        self._calls: dict[int, WorkerCall] = {}
         self._untokenized = TurnOrder()
         self._steps: dict[int, Iterator[None]] = {}
-        """Of each call that is not tokenised yet."""
+        """The tokenization steps of calls that are not tokenized yet."""
         self._waiting = waiting
         self._changed = threading.Condition()
-        """Guards the jobs, what waits to be tokenised or run, and the end."""
+        """Guards the calls, the two queues and the end."""
         self._ended = False
         self._failure: BaseException | None = None
         self._writing = threading.Lock()
 
     def serve(self, requests: BinaryIO) -> None:
-        """Answer until the requests end. An unexpected failure of any thread ends the process, not a call."""
+        """Serve until the requests end. An unexpected failure of any thread ends the process, not only a call."""
         recipe = self._recipe
         self.reply(Ready(recipe.width, self._model.precision, recipe.max_tokens))
         for work in (partial(self._read, requests), self._tokenize):
@@ -66,7 +66,7 @@ class Worker:
             raise self._failure
 
     def reply(self, message: Reply) -> None:
-        """Send a reply; all threads do."""
+        """Send a reply. Safe to call from all threads."""
         with self._writing:
             self._replies.write(encode_frame(message))
             self._replies.flush()
@@ -99,20 +99,20 @@ class Worker:
             self._queue(job)
             return
         with self._changed:
-            self._jobs[request.call] = job
+            self._calls[request.call] = job
             self._steps[request.call] = job.tokenize()
-            self._untokenized.add(job.asked)
+            self._untokenized.add(job.info)
             self._changed.notify_all()
 
     def _tokenize(self) -> None:
-        """Tokenise one slice after the other until the end, each of the call whose turn it is."""
+        """Tokenize one slice after the other, each of the call whose turn it is."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._untokenized or self._ended)
                 if self._ended:
                     return
                 call = self._untokenized.take_turn()[0]
-                job, steps = self._jobs[call], self._steps[call]
+                job, steps = self._calls[call], self._steps[call]
             try:
                 next(steps)
                 continue
@@ -121,7 +121,7 @@ class Worker:
             except (InvalidRequest, RuntimeFailed) as error:
                 failure = Failed.of(call, error)
             with self._changed:
-                wanted = self._jobs.get(call) is job
+                wanted = self._calls.get(call) is job
                 self._forget(call)
             if failure is not None:
                 self.reply(failure)
@@ -129,60 +129,60 @@ class Worker:
                 self._queue(job)
 
     def _forget(self, call: int) -> None:
-        self._jobs.pop(call, None)
+        self._calls.pop(call, None)
         self._steps.pop(call, None)
         self._untokenized.remove(call)
         self._waiting.remove(call)
 
     def _queue(self, job: WorkerCall) -> None:
-        """Let a call that is tokenised wait for the model."""
+        """Add a tokenized call to the queue of the model."""
         if not job.left:
             self.reply(job.reply())
             return
         with self._changed:
-            self._jobs[job.asked.call] = job
-            self._waiting.add(job.asked, [len(row.ids) for row in job.rows])
-            self._changed.notify_all()  # it may be work for every lane
+            self._calls[job.info.call] = job
+            self._waiting.add(job.info, [len(row.ids) for row in job.rows])
+            self._changed.notify_all()  # there may be work for every lane
 
     def _run(self, lane: Lane) -> None:
-        """Run one batch after the other until the end."""
+        """Run one batch after the other."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._ended)
                 if self._ended:
                     return
-                batch = [(self._jobs[place.call], place) for place in self._waiting.take()]
+                batch = [(self._calls[place.call], place) for place in self._waiting.take()]
             outputs = lane.run([job.rows[place.index] for job, place in batch])
             done: dict[int, WorkerCall] = {}
-            with self._changed:  # another lane may hold a part of the same call
+            with self._changed:  # another lane may run a part of the same call
                 for row, (job, place) in enumerate(batch):
                     job.take(place.index, [output[row] for output in outputs])
-                    if not job.left and self._jobs.get(place.call) is job:
-                        done[place.call] = self._jobs.pop(place.call)
+                    if not job.left and self._calls.get(place.call) is job:
+                        done[place.call] = self._calls.pop(place.call)
             for job in done.values():
                 self.reply(job.reply())
 
 
 def main(arguments: Sequence[str], waiting: TextQueue | None = None) -> int:
-    """Serve the model of a folder; the exit status."""
+    """Serve the model of a folder; returns the exit status."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--precision", type=Precision, default=Precision.F32)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--lanes", type=int, default=0)
     given = parser.parse_args(arguments)
-    # Whatever a library prints goes to stderr: stdout carries frames and nothing else.
+    # What libraries print goes to stderr: stdout is for frames only.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
         recipe = read_model_spec(given.folder)
-        share = CpuShare(given.threads, given.lanes).settled()
+        share = CpuShare(given.threads, given.lanes).resolve()
         model = CompiledModel(recipe, given.precision, share)
     except RuntimeFailed as error:
         replies.write(encode_frame(Failed.of(None, error)))
         replies.flush()
         return 1
-    with contextlib.suppress(BrokenPipeError):  # the gate has gone: nobody to answer
+    with contextlib.suppress(BrokenPipeError):  # hubgate has ended
         if waiting is None:
             waiting = TextQueue(padded_tokens=max_batch_tokens(share.threads // share.lanes))
         Worker(recipe, model, replies, waiting).serve(os.fdopen(os.dup(sys.stdin.fileno()), "rb"))

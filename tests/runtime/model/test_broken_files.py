@@ -145,7 +145,7 @@ def test_weights_that_make_no_numbers_are_refused(tiny: Path) -> None:
     file = tiny / "model.safetensors"
     header, numbers = parts(file)
     file.write_bytes(joined(header, b"\xff" * len(numbers)))
-    assert "numbers that are none" in refusal(loaded, tiny)
+    assert "values that are not finite" in refusal(loaded, tiny)
 
 
 POOLING, OWN = "1_Pooling/config.json", "sentence_bert_config.json"
@@ -294,7 +294,8 @@ def test_a_registration_tells_it_in_one_sentence_and_stores_nothing(gate: Runnin
     reply = gate.request("POST", "/api/endpoints", form)
     assert (reply.status, reply.json()["error"]["cause"]) == (424, "model_unusable")
     assert (
-        "The weights model.safetensors is not a whole safetensors file." in reply.json()["error"]["message"]
+        "The weights model.safetensors is not a complete safetensors file."
+        in reply.json()["error"]["message"]
     )
     assert gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
     file.write_bytes(joined(header, numbers))

@@ -131,7 +131,7 @@ def test_truncated_weights_are_refused(tiny: Path) -> None:
     weights = (tiny / "model.safetensors").read_bytes()
     for size in (0, 4, 20, 2000, len(weights) - 1):
         (tiny / "model.safetensors").write_bytes(weights[:size])
-        _refused(tiny, "is not a whole safetensors file")
+        _refused(tiny, "is not a complete safetensors file")
 
 
 def test_weights_that_cannot_be_opened_are_refused(tiny: Path) -> None:

@@ -61,7 +61,7 @@ def test_auto_takes_bf16_only_where_the_cpu_has_it_and_the_vectors_stay(
 
 
 def test_bf16_is_refused_where_the_cpu_has_none(recipe: ModelSpec) -> None:
-    with pytest.raises(RuntimeFailed, match="this machine's processor does not have it") as failed:
+    with pytest.raises(RuntimeFailed, match="this machine's processor does not support it") as failed:
         choose_precision(Precision.BF16, lambda _: [Scripted()], recipe, KNOWN, has_bf16=False)
     assert "auto or f32" in failed.value.remedy
 
@@ -77,8 +77,8 @@ def test_scores_are_the_same_while_no_ranking_feels_their_difference() -> None:
     ("model", "reason"),
     [
         (Scripted(), None),
-        (Scripted(company=0.1), "changes with the padding, as if it had no mask"),
-        (Scripted(off=float("nan")), "numbers that are none"),
+        (Scripted(company=0.1), "change with the padding, as if it had no attention mask"),
+        (Scripted(off=float("nan")), "values that are not finite"),
     ],
 )
 def test_a_model_whose_answers_cannot_be_right_is_not_used(
@@ -102,7 +102,7 @@ def test_weights_that_are_no_numbers_are_refused_when_the_model_is_loaded(tmp_pa
     weights = random_weights()
     weights["encoder.layer.0.output.LayerNorm.bias"][:] = np.nan
     write_safetensors(tmp_path / "model.safetensors", weights)
-    with pytest.raises(RuntimeFailed, match="numbers that are none"):
+    with pytest.raises(RuntimeFailed, match="values that are not finite"):
         CompiledModel(read_model_spec(tmp_path))
 
 

@@ -90,9 +90,9 @@ def test_a_file_that_is_not_json_is_refused_by_its_name(tiny: Path, name: str) -
         (POOLING, {"pooling_mode": ["mean", "cls"]}, "a pooling that is not supported"),
         (POOLING, {"pooling_mode_mean_tokens": False}, "supported: mean, cls"),
         (POOLING, {"pooling_mode_max_tokens": True}, "a pooling that is not supported"),
-        (POOLING, {"include_prompt": False}, "leaves prompts out"),
+        (POOLING, {"include_prompt": False}, "excludes prompts"),
         (OWN, {"max_seq_length": None}, "no file says how many tokens"),
-        (OWN, {"do_lower_case": True}, "lower case"),
+        (OWN, {"do_lower_case": True}, "do_lower_case"),
     ],
 )
 def test_what_is_not_understood_is_refused_with_the_reason(

@@ -92,5 +92,5 @@ def test_the_limit_is_the_smallest_that_the_files_tell(
 
 def test_a_model_that_wants_lower_case_first_is_not_understood(tmp_path: Path) -> None:
     (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 256, "do_lower_case": true}')
-    with pytest.raises(RuntimeFailed, match="asks for lower case"):
+    with pytest.raises(RuntimeFailed, match="sets do_lower_case"):
         read_max_tokens(tmp_path)

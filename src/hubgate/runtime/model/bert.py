@@ -17,10 +17,10 @@ from hubgate.runtime.model.weights import read_weights
 
 
 def build_bert(recipe: ModelSpec, shape: BertShape, vocabulary: int) -> Encoder:
-    """The encoder of a recipe, for a tokenizer of so many ids.
+    """Build the encoder of a model whose tokenizer has `vocabulary` ids.
 
     Raises:
-        RuntimeFailed: the weights are not those of the recipe.
+        RuntimeFailed: the weights do not match the configuration.
     """
     return _Bert(recipe, shape, vocabulary).encoder()
 
@@ -45,7 +45,7 @@ class _Bert:
         for node in inputs:
             node.output(0).set_names({node.get_friendly_name()})
         hidden = self.embeddings(ids, inputs[2] if ranks else None)
-        # Added to the attention scores: 0 where there is a token, a number that no score outweighs where there is none.
+        # Added to the attention scores: 0 for tokens, and a large negative number for padding.
         bias = ops.multiply(ops.subtract(unsqueeze(mask, 1, 2), number(1)), number(1e9))
         for layer in range(self.shape.layers):
             hidden = self.layer(f"encoder.layer.{layer}", hidden, bias)
@@ -58,7 +58,9 @@ class _Bert:
         if len(words) < self.vocabulary or len(places) < self.recipe.max_tokens:
             raise unusable(self.recipe.folder, "its tokenizer has more tokens than its weights")
         tokens = ops.gather(ops.shape_of(ids), [1], 0)
-        if segments is None:  # every token is of the first one, so that its embedding is part of the places
+        if (
+            segments is None
+        ):  # all tokens are in the first segment, so its embedding is added to the positions
             here = ops.slice(ops.constant(places + kinds[0]), [0], tokens, [1], [0])
         else:
             here = ops.slice(ops.constant(places), [0], tokens, [1], [0])
@@ -66,7 +68,7 @@ class _Bert:
         return self.norm("embeddings.LayerNorm", ops.add(ops.gather(ops.constant(words), ids, 0), here))
 
     def score(self, hidden: Node) -> Node:
-        """Of the first token's vector."""
+        """The classifier on the first token's vector."""
         first = ops.gather(hidden, ops.constant(np.int32(0)), 1)
         pooled = ops.tanh(self.linear("pooler.dense", first, self.shape.hidden))
         return self.linear("classifier", pooled, 1)

@@ -1,4 +1,4 @@
-"""A loaded model: rows of token ids to vectors or scores. Used inside the worker process only."""
+"""A loaded model: token ids to vectors or scores. Used in the worker process only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CompiledModel:
     """A compiled model on the CPU, with its tokenizer.
 
     Raises:
-        RuntimeFailed: the folder's files do not fit together, or what they make up is not sound.
+        RuntimeFailed: the files of the folder do not match, or the model fails its self-test.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class CompiledModel:
     def _load(self, recipe: ModelSpec, precision: Precision, share: CpuShare | None) -> None:
         self.tokens = ModelTokenizer(recipe)
         graph = _graph(recipe, self.tokens.vocabulary)
-        core, share = openvino.Core(), (share or CpuShare()).settled()
+        core, share = openvino.Core(), (share or CpuShare()).resolve()
         known = encode_samples(self.tokens, recipe)
 
         def load(kind: Precision) -> list[Lane]:
@@ -56,7 +56,7 @@ class CompiledModel:
 
 
 class Lane:
-    """Runs one batch after the other; belongs to one thread at a time."""
+    """Runs one batch at a time, in one thread."""
 
     def __init__(self, compiled: Node, recipe: ModelSpec) -> None:
         self._request = compiled.create_infer_request()
@@ -66,11 +66,11 @@ class Lane:
         self._pad = recipe.pad
 
     def run(self, rows: Sequence[ModelInput]) -> list[Array]:
-        """The answers to a batch, each `[texts, numbers]` in f32: pooled and normalised vectors, or the scores."""
+        """Run a batch. The outputs are `[texts, width]` in f32: pooled and normalized vectors, or scores."""
         lengths = np.array([len(row.ids) for row in rows])
         longest = min(
             padded_length(int(lengths.max())), self._max_tokens
-        )  # beyond it there may be no positions
+        )  # there may be no positions beyond it
         mask = np.arange(longest) < lengths[:, None]
         filled = {MASK: mask, IDS: np.full(mask.shape, self._pad), KINDS: np.zeros(mask.shape, np.int64)}
         filled[IDS][mask] = np.concatenate([np.asarray(row.ids) for row in rows])
@@ -88,7 +88,7 @@ def _graph(recipe: ModelSpec, vocabulary: int) -> Node:
 
 def _lanes(core: Node, graph: Node, recipe: ModelSpec, precision: Precision, share: CpuShare) -> list[Lane]:
     options = {
-        # On CPUs that have bf16 OpenVINO takes it unasked.
+        # OpenVINO's default is bf16 where the CPU has it.
         "INFERENCE_PRECISION_HINT": str(precision),
         "NUM_STREAMS": share.lanes,
         "INFERENCE_NUM_THREADS": share.threads,

@@ -1,8 +1,8 @@
-"""The part of a long text that decides which tokens a model reads of it.
+"""The part of a long text that determines which tokens a model reads.
 
-A model reads some hundred tokens, and tokenising megabytes takes seconds and a hundred times their memory. So of a long
-text only the beginning is tokenised (the end, where the beginning is to be cut off), if the rest cannot change the
-tokens that are read. That is so
+A model reads a few hundred tokens, and tokenizing megabytes takes seconds and a hundred times their memory. So only the
+beginning of a long text is tokenized (or the end, if the beginning is truncated), if the rest cannot change the tokens
+that are read. That is so
 
 - if two further words follow, and `_MARGIN` characters: a tokenizer goes word by word, whatever it takes for a word, and
   neither normalisers nor pre-tokenizers nor added tokens look further ahead;
@@ -21,25 +21,22 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 CHARACTERS_PER_TOKEN = 32
-"""A text with fewer for each token that is read is tokenised whole."""
-_MOST_CHARACTERS = 1 << 18
+"""A text with fewer characters for each token that is read is tokenized whole."""
+_MAX_CHARACTERS = 1 << 18
 _FIRST_GUESS = 8
-"""Characters a token that are tried first; it grows fourfold."""
+"""Characters for each token in the first attempt; each further attempt takes four times as many."""
 _MARGIN = 128
 """Longer than an added token, and than the 100 letters beyond which WordPiece takes a word for unknown."""
 _ENDS = 32
 
 
 class ExcerptUndecided(Exception):
-    """So much of a text was tokenised, and what the model reads of it may still depend on the rest."""
+    """The tokens that the model reads may depend on more of the text than may be tokenized."""
 
 
 def max_characters(max_tokens: int) -> int:
-    """How many characters are tokenised at once for a model that reads so many tokens: at most about 0.3 seconds' work.
-
-    Of a longer text no more than the first (or last) of them need be known.
-    """
-    return max(_MOST_CHARACTERS, CHARACTERS_PER_TOKEN * max_tokens)
+    """How many characters of a text may be tokenized for a model that reads `max_tokens`: at most about 0.3 seconds of work."""
+    return max(_MAX_CHARACTERS, CHARACTERS_PER_TOKEN * max_tokens)
 
 
 def excerpt(tokenizer: Tokenizer, text: str, need: int, most: int, *, left: bool = False) -> str:
@@ -49,7 +46,7 @@ def excerpt(tokenizer: Tokenizer, text: str, need: int, most: int, *, left: bool
         tokenizer: one that neither cuts nor pads.
         text: any text.
         need: how many tokens, special ones not included.
-        most: how many characters may be tokenised at once.
+        most: how many characters may be tokenized at once.
         left: whether the last tokens are wanted instead of the first.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The files of a model's folder, and refusing a folder with the reason."""
+"""Reading the files of a model's folder, and the error for a folder that cannot be used."""
 
 from __future__ import annotations
 
@@ -11,34 +11,33 @@ from hubgate.domain.errors import RuntimeFailed
 
 WEIGHTS = "model.safetensors"
 ONNX = ("onnx/model.onnx", "model.onnx")
-"""Where a graph stands ready to be loaded; the first one that is there counts."""
+"""Where a ready graph may be; the first that exists is used."""
 TOKENIZER = "tokenizer.json"
-_MOST_BYTES = 16 * 2**20
-"""Of a file that only says how a model is run."""
-_LONGEST_REASON = 300
-_MOST = 2**31 - 1
-"""No size of a model is greater."""
+_MAX_BYTES = 16 * 2**20
+"""Of a configuration file."""
+_MAX_REASON = 300
+_MAX_NUMBER = 2**31 - 1
 
 
 class TokenizerBroken(Exception):
-    """A tokenizer's file cannot be used; its text says why."""
+    """The file of a tokenizer cannot be used. The text is the reason."""
 
 
 def unusable(folder: Path, reason: str) -> RuntimeFailed:
-    """The error of a folder that cannot be run as it is.
+    """The error for a folder that cannot be run.
 
-    The reason names files and their keys, never a value: whoever registers a model may not be allowed to read the file.
+    The reason names files and keys, never a value: whoever registers a model may not be allowed to read the file.
     """
-    told = f"{reason[:_LONGEST_REASON]}…" if len(reason) > _LONGEST_REASON else reason
+    shown = f"{reason[:_MAX_REASON]}…" if len(reason) > _MAX_REASON else reason
     return RuntimeFailed(
-        _printable(f"The model in {folder} cannot be run: {told}."),
+        _printable(f"The model in {folder} cannot be run: {shown}."),
         remedy="Use a sentence-transformers model or a cross-encoder with all of its files, in safetensors (BERT "
         "family) or ONNX, or serve it with another engine and register that as a dedicated endpoint.",
     )
 
 
 def read_json(folder: Path, name: str, *, needed: bool = True) -> dict[str, Any]:
-    """One of a folder's JSON objects; empty if there is none and none is needed.
+    """Read a JSON object of the folder; empty if it is missing and not needed.
 
     Raises:
         RuntimeFailed: it is missing, or not a JSON object.
@@ -55,18 +54,18 @@ def read_json(folder: Path, name: str, *, needed: bool = True) -> dict[str, Any]
 
 
 def json_of(folder: Path, name: str) -> Any:
-    """What one of a folder's JSON files holds.
+    """Read a JSON file of the folder.
 
     Raises:
         FileNotFoundError: it is missing.
-        RuntimeFailed: it is no file, or not JSON.
+        RuntimeFailed: it is not a file, or not JSON.
     """
     file = folder / name
     try:
-        if not file.is_file() and file.exists():  # a pipe would be waited for
+        if not file.is_file() and file.exists():  # reading a pipe would block
             raise unusable(folder, f"{name} is not a file")
-        if file.stat().st_size > _MOST_BYTES:
-            raise unusable(folder, f"{name} is larger than {_MOST_BYTES // 2**20} MB")
+        if file.stat().st_size > _MAX_BYTES:
+            raise unusable(folder, f"{name} is larger than {_MAX_BYTES // 2**20} MB")
         return json.loads(file.read_bytes())
     except FileNotFoundError:
         raise
@@ -75,19 +74,19 @@ def json_of(folder: Path, name: str) -> Any:
 
 
 def whole(folder: Path, name: str, content: Mapping[str, Any], key: str, *, least: int = 1) -> int | None:
-    """A whole number that a file gives, if it does.
+    """A whole number of a file; `None` if the key is missing.
 
     Raises:
-        RuntimeFailed: it is something else, less than `least`, or more than any model has.
+        RuntimeFailed: it is not a whole number, or out of range.
     """
     value = content.get(key)
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
-        raise unusable(folder, f"{name} does not give {key} as a whole number from {least} to {_MOST}")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MAX_NUMBER:
+        raise unusable(folder, f"{name} does not give {key} as a whole number from {least} to {_MAX_NUMBER}")
     return value
 
 
 def _printable(text: str) -> str:
-    """Without line ends and halves of surrogate pairs, which no message carries."""
+    """Replace line ends and lone surrogates, which a message cannot contain."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,7 +1,7 @@
 """The graph that a worker runs: an encoder, built from weights or read from ONNX, and its head.
 
-Its inputs have the names of ONNX exports, whatever it was made of: `input_ids`, `attention_mask` (ones where there is a
-token) and, where segments are told apart, `token_type_ids`; each `[texts, tokens]`.
+Its inputs have the names of ONNX exports: `input_ids`, `attention_mask` (1 for each token) and, if there are segments,
+`token_type_ids`; each `[texts, tokens]`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 Node = Any
-"""A value of the graph; OpenVINO is published without types."""
+"""A value of the graph. OpenVINO has no types."""
 IDS, MASK, KINDS = "input_ids", "attention_mask", "token_type_ids"
 
 
@@ -54,7 +54,7 @@ class Encoder:
 
 
 def with_head(encoder: Encoder, recipe: ModelSpec) -> Node:
-    """The whole graph: to the pooled and the normalised vectors, both `[texts, hidden]`, or to the scores."""
+    """The whole graph. Its outputs are the pooled and the normalized vectors, both `[texts, hidden]`, or the scores."""
     outputs = [encoder.output]
     if isinstance(recipe.head, EmbeddingHead):
         pooled = _pool(encoder.output, encoder.mask, recipe.head.pooling)
@@ -64,16 +64,16 @@ def with_head(encoder: Encoder, recipe: ModelSpec) -> Node:
 
 
 def read_onnx(recipe: ModelSpec) -> Encoder:
-    """The encoder in an ONNX file, as it is.
+    """Read the encoder of an ONNX file.
 
     Raises:
-        RuntimeFailed: it cannot be read, or is not the one that the folder's other files tell of.
+        RuntimeFailed: it cannot be read, or does not match the other files of the folder.
     """
     try:
         model = openvino.Core().read_model(str(recipe.weights))
         inputs = {port.any_name: port.get_node() for port in model.inputs}
-    except (RuntimeError, ValueError) as error:  # of a name that is no UTF-8 the latter
-        raise unusable(recipe.folder, f"{recipe.weights.name} is not a whole ONNX file") from error
+    except (RuntimeError, ValueError) as error:  # the latter if a name is not UTF-8
+        raise unusable(recipe.folder, f"{recipe.weights.name} is not a complete ONNX file") from error
     if unknown := sorted(set(inputs) - {IDS, MASK, KINDS}) or sorted({IDS, MASK} - set(inputs)):
         raise unusable(recipe.folder, f"{recipe.weights.name} takes other inputs ({', '.join(unknown)})")
     ranks = not isinstance(recipe.head, EmbeddingHead)
@@ -82,7 +82,7 @@ def read_onnx(recipe: ModelSpec) -> Encoder:
 
 
 def _output(recipe: ModelSpec, model: Node, names: tuple[str, ...]) -> Node:
-    """The output of one of these names, seen to be as wide as the folder's other files have it."""
+    """The output with one of these names, whose width must match the other files of the folder."""
     for port in model.outputs:
         if not port.get_names().isdisjoint(names):
             width = port.get_partial_shape()[-1]
@@ -96,12 +96,11 @@ def _output(recipe: ModelSpec, model: Node, names: tuple[str, ...]) -> Node:
 
 
 def number(value: float) -> Node:
-    """A constant."""
     return ops.constant(np.float32(value))
 
 
 def unsqueeze(value: Node, *axes: int) -> Node:
-    """The value with axes of length 1 put in."""
+    """Insert axes of length 1."""
     return ops.unsqueeze(value, list(axes))
 
 

@@ -1,6 +1,6 @@
-"""What becomes of a model's token vectors, as its own files say: one vector, or one score.
+"""The head of a model, by its own files: how token vectors become one vector or one score.
 
-Nothing is guessed: a wrong pooling gives vectors that look right and are not. What is missing or unknown is refused.
+Nothing is guessed, because a wrong pooling returns vectors that look right. Missing or unknown settings are rejected.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 
 from hubgate.runtime.model.files import json_of, read_json, unusable
 
-_RANKS = "ForSequenceClassification"
+_RERANKER_SUFFIX = "ForSequenceClassification"
 _ACTIVATIONS = {"torch.nn.modules.activation.Sigmoid": True, "torch.nn.modules.linear.Identity": False}
 
 
 class Pooling(StrEnum):
-    """How the vectors of the tokens become one."""
+    """How token vectors become one."""
 
     MEAN = "mean"
     CLS = "cls"
@@ -44,20 +44,20 @@ Head: TypeAlias = EmbeddingHead | RankingHead
 
 
 def read_head(folder: Path, config: Mapping[str, Any], hidden: int) -> Head:
-    """What the model of a folder answers with, given its `config.json` and how many numbers its token vectors have.
+    """Read the head of a folder's model, given its `config.json` and the dimensions of its token vectors.
 
     Raises:
-        RuntimeFailed: a file is missing, contradicts another, or says something this runtime does not know.
+        RuntimeFailed: a file is missing, contradicts another, or has a setting that is not supported.
     """
     names = config.get("architectures")
-    if isinstance(names, list) and any(str(name).endswith(_RANKS) for name in names):
+    if isinstance(names, list) and any(str(name).endswith(_RERANKER_SUFFIX) for name in names):
         return _ranking(folder, config)
     modules = _modules(folder)
     return EmbeddingHead(_pooling(folder, f"{modules[1]}/config.json", hidden), normalize=len(modules) == 3)
 
 
 def _ranking(folder: Path, config: Mapping[str, Any]) -> RankingHead:
-    """The activation stands in either file, by the version of sentence-transformers that wrote it; else it is sigmoid."""
+    """Which file has the activation depends on the version of sentence-transformers; the default is sigmoid."""
     classes = config.get("id2label") or config.get("label2id") or {"0": "one"}
     if not isinstance(classes, dict) or len(classes) != 1:
         labels = f"{len(classes)} classes" if isinstance(classes, dict) else "classes of its own kind"
@@ -65,17 +65,17 @@ def _ranking(folder: Path, config: Mapping[str, Any]) -> RankingHead:
     own = read_json(folder, "config_sentence_transformers.json", needed=False).get("activation_fn")
     inside = config.get("sentence_transformers")
     nested = inside.get("activation_fn") if isinstance(inside, dict) else None
-    said = own or nested or config.get("sbert_ce_default_activation_function")
-    if said and (not isinstance(said, str) or said not in _ACTIVATIONS):
+    value = own or nested or config.get("sbert_ce_default_activation_function")
+    if value and (not isinstance(value, str) or value not in _ACTIVATIONS):
         raise unusable(
             folder,
             f"its files name an activation that is not supported; supported: {', '.join(_ACTIVATIONS)}",
         )
-    return RankingHead(sigmoid=_ACTIVATIONS[said] if said else True)
+    return RankingHead(sigmoid=_ACTIVATIONS[value] if value else True)
 
 
 def _modules(folder: Path) -> list[str]:
-    """The paths of the modules, after checking that they are Transformer, Pooling and perhaps Normalize."""
+    """The paths of the modules, which must be Transformer, Pooling and optionally Normalize."""
     try:
         entries = json_of(folder, "modules.json")
         kinds = [entry["type"].rpartition(".")[2] for entry in entries]
@@ -95,18 +95,18 @@ def _modules(folder: Path) -> list[str]:
 
 
 def _pooling(folder: Path, name: str, hidden: int) -> Pooling:
-    """The one pooling mode, written as a word (since sentence-transformers 5) or as one flag for each mode."""
+    """The pooling mode: a word since sentence-transformers 5, before that a flag for each mode."""
     pooling = read_json(folder, name)
     flags = [key for key, value in pooling.items() if key.startswith("pooling_mode_") and value is True]
     words = {"pooling_mode_mean_tokens": Pooling.MEAN, "pooling_mode_cls_token": Pooling.CLS}
-    said = pooling.get("pooling_mode") or (words.get(flags[0], flags[0]) if len(flags) == 1 else flags)
-    if said not in tuple(Pooling):
+    value = pooling.get("pooling_mode") or (words.get(flags[0], flags[0]) if len(flags) == 1 else flags)
+    if value not in tuple(Pooling):
         raise unusable(
             folder, f"{name} asks for a pooling that is not supported; supported: {', '.join(Pooling)}"
         )
     if pooling.get("include_prompt", True) is not True:
-        raise unusable(folder, f"{name} leaves prompts out of the pooling, which is not understood")
+        raise unusable(folder, f"{name} excludes prompts from the pooling, which is not supported")
     width = pooling.get("embedding_dimension", pooling.get("word_embedding_dimension"))
     if width != hidden:
         raise unusable(folder, f"{name} and config.json do not give the same number of dimensions")
-    return Pooling(said)
+    return Pooling(value)

@@ -1,6 +1,6 @@
-"""What a model is asked when it is loaded: whether it may compute in bf16, and whether padding leaves its answers alone.
+"""The self-test of a loaded model: whether bf16 is accurate enough, and whether padding changes its outputs.
 
-Both are looked at on the same few texts, of all lengths; it takes a fraction of a second.
+It runs a few texts of different lengths and takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from hubgate.runtime.model.tokenizer import ModelInput, ModelTokenizer
 Array = np.ndarray[Any, Any]
 
 SAME_VECTOR = 0.9995
-"""The least cosine of two vectors of one text that are the same for any search."""
+"""The minimum cosine of two vectors of one text that are equal for any search."""
 SAME_SCORE = 0.01
-"""The most that two scores of one text differ, between 0 and 1, if they are the same for any ranking."""
+"""The maximum difference of two scores of one text, between 0 and 1, that are equal for any ranking."""
 TEXTS = (
     "harbour",
     "When does the ferry leave?",
@@ -37,18 +37,16 @@ TEXTS = (
 
 
 class Runner(Protocol):
-    """What runs a batch: see `model.Lane`."""
+    """Runs a batch: see `compiled.Lane`."""
 
-    def run(self, rows: Sequence[ModelInput]) -> list[Array]:
-        """The answers to a batch."""
-        ...
+    def run(self, rows: Sequence[ModelInput]) -> list[Array]: ...
 
 
 _Runner = TypeVar("_Runner", bound=Runner)
 
 
 def encode_samples(tokens: ModelTokenizer, recipe: ModelSpec) -> list[ModelInput]:
-    """The known texts as the model reads them."""
+    """The sample texts as model inputs."""
     if isinstance(recipe.head, RankingHead):
         return tokens.pairs(tokens.query(TEXTS[1]), TEXTS, truncate=True)[0]
     return tokens.rows(TEXTS, truncate=True, left=False)[0]
@@ -62,16 +60,16 @@ def choose_precision(
     *,
     has_bf16: bool,
 ) -> tuple[Precision, list[_Runner]]:
-    """The precision to compute in, and what was loaded for it.
+    """Choose the precision, and load the model with it.
 
-    `auto` takes bf16 where the CPU has it and the known texts keep their answers.
+    `auto` is bf16 if the CPU has it and the outputs for the sample texts stay the same.
 
     Raises:
-        RuntimeFailed: bf16 was asked for, and the CPU has none.
+        RuntimeFailed: bf16 was requested and the CPU does not have it.
     """
     if asked is Precision.BF16 and not has_bf16:
         raise RuntimeFailed(
-            "The model is to compute in bf16, and this machine's processor does not have it.",
+            "The precision is bf16, and this machine's processor does not support it.",
             remedy="Register the endpoint with the precision auto or f32.",
         )
     if asked is not Precision.AUTO:
@@ -86,17 +84,17 @@ def choose_precision(
 
 
 def find_fault(model: Runner, recipe: ModelSpec, known: Sequence[ModelInput]) -> RuntimeFailed | None:
-    """Why the model must not be used, if so: its answers are no numbers, or change with a text's company."""
+    """Why the model cannot be used: its outputs are not finite, or depend on the other texts in a batch."""
     together = model.run(known)[0]
     if not np.isfinite(together).all():
-        return unusable(recipe.folder, "it answers with numbers that are none (NaN or infinite)")
+        return unusable(recipe.folder, "it returns values that are not finite (NaN or infinite)")
     if not same_outputs(recipe, _alone(model, known), together):
-        return unusable(recipe.folder, "what it answers changes with the padding, as if it had no mask")
+        return unusable(recipe.folder, "its outputs change with the padding, as if it had no attention mask")
     return None
 
 
 def same_outputs(recipe: ModelSpec, one: Array, other: Array) -> bool:
-    """Whether these are the same answers to the same texts, but for what no search and no ranking feels."""
+    """Whether two outputs for the same texts are equal for any search or ranking."""
     if isinstance(recipe.head, RankingHead):
         squeezed = [sigmoid(scores) for scores in (one, other)]
         return bool(np.abs(squeezed[0] - squeezed[1]).max() <= SAME_SCORE)

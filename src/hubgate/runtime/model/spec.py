@@ -1,6 +1,6 @@
-"""Reading a model's folder, as sentence-transformers writes it: what to run, and what its own files say of it.
+"""Reading a model's folder, as sentence-transformers writes it.
 
-Nothing is guessed. What is missing, unknown or contradicts another file is refused with the reason.
+Nothing is guessed. A folder with missing, unknown or contradictory settings is rejected with the reason.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from hubgate.runtime.model.heads import EmbeddingHead, Head, read_head
 
 CONFIG = "config.json"
 _NO_LIMIT = 1e9
-"""A tokenizer without a limit says 1e30."""
+"""A tokenizer without a limit has 1e30."""
 _PLACES_AFTER_PAD = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta"})
-"""Their positions are counted from behind the padding's id, so that they have fewer than they say."""
+"""Their positions start after the padding's id, so they have fewer than their configuration says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,34 +43,34 @@ class ModelSpec:
 
     folder: Path
     weights: Path
-    """A safetensors file of a BERT, or a graph in ONNX of any encoder."""
+    """A safetensors file of a BERT, or an ONNX graph of any encoder."""
     shape: BertShape | None
-    """What to build around the weights; `None` if the file is the whole graph."""
+    """The graph to build around the weights; `None` if the file is the whole graph."""
     hidden: int
-    """Numbers of a token's vector."""
+    """Dimensions of a token vector."""
     head: Head
     max_tokens: int
     """Special tokens included."""
     pad: int
-    """The id of the token that fills up."""
+    """The id of the padding token."""
     vocabulary: int | None
-    """How many ids the weights know, by `config.json`."""
+    """How many token ids the weights have, by `config.json`."""
     segments: bool
-    """Whether the model is told which tokens are the query's and which the text's."""
+    """Whether the model gets segment ids, which separate the query from the text."""
     prompts: Mapping[str, str]
     default_prompt: str | None
 
     @property
     def width(self) -> int:
-        """Numbers of one answer: of a vector, or 1 for a score."""
+        """Dimensions of a vector, or 1 for a score."""
         return self.hidden if isinstance(self.head, EmbeddingHead) else 1
 
 
 def read_model_spec(folder: Path) -> ModelSpec:
-    """Read the recipe of a folder; the weights are not opened.
+    """Read the specification of a folder's model. The weights are not opened.
 
     Raises:
-        RuntimeFailed: a file is missing, or says something this runtime does not know.
+        RuntimeFailed: a file is missing, or has a setting that is not supported.
     """
     config = read_json(folder, CONFIG)
     hidden = whole(folder, CONFIG, config, "hidden_size") or whole(folder, CONFIG, config, "dim")
@@ -101,50 +101,50 @@ def _pad(folder: Path, config: Mapping[str, Any]) -> int:
 
 
 def _prompts(folder: Path) -> tuple[dict[str, str], str | None]:
-    """Its prompts by their names, and the name of the default one."""
+    """The prompts by name, and the name of the default one."""
     name = "config_sentence_transformers.json"
     own = read_json(folder, name, needed=False)
     prompts, default = own.get("prompts") or {}, own.get("default_prompt_name")
     texts = isinstance(prompts, dict) and all(isinstance(text, str) for text in prompts.values())
     if not texts or not isinstance(default, str | None):
-        raise unusable(folder, f"{name} has prompts that are no texts")
+        raise unusable(folder, f"{name} has prompts that are not text")
     return prompts, default
 
 
 def _segments(folder: Path) -> bool:
-    """A model gets from transformers what its tokenizer's `model_input_names` list, and everything if there is no list."""
+    """Transformers passes what the tokenizer's `model_input_names` lists, or everything if there is no list."""
     names = read_json(folder, "tokenizer_config.json", needed=False).get("model_input_names")
     return not isinstance(names, list) or "token_type_ids" in names
 
 
 def built_from_weights(folder: Path) -> bool:
-    """Whether the model whose `config.json` this is needs no ready graph: it is a BERT.
+    """Whether the model is a BERT, so that its graph can be built from its weights.
 
     Raises:
         RuntimeFailed: the file cannot be read.
     """
-    return _odd(read_json(folder, CONFIG)) is None
+    return _difference_from_bert(read_json(folder, CONFIG)) is None
 
 
 def _weights(folder: Path, config: Mapping[str, Any]) -> Path:
-    odd = _odd(config)
-    if odd is None and (folder / WEIGHTS).is_file():
+    difference = _difference_from_bert(config)
+    if difference is None and (folder / WEIGHTS).is_file():
         return folder / WEIGHTS
     for name in ONNX:
         if (folder / name).is_file():
             return folder / name
-    if odd is None:
+    if difference is None:
         raise unusable(folder, f"{WEIGHTS} is missing")
-    raise unusable(folder, f"config.json has {odd}, and there is no {ONNX[0]}")
+    raise unusable(folder, f"config.json has {difference}, and there is no {ONNX[0]}")
 
 
-def _odd(config: Mapping[str, Any]) -> str | None:
-    """What is not as in BERT; `None` if the graph can be built."""
+def _difference_from_bert(config: Mapping[str, Any]) -> str | None:
+    """The first setting that differs from BERT; `None` if the graph can be built."""
     known = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
-    for key, value in known.items():
-        said = config.get(key, value if key == "position_embedding_type" else None)
-        if said != value:
-            return f"another {key} than {value!r}, the only one that can be built from weights"
+    for key, expected in known.items():
+        actual = config.get(key, expected if key == "position_embedding_type" else None)
+        if actual != expected:
+            return f"another {key} than {expected!r}, the only one that can be built from weights"
     return None
 
 
@@ -162,15 +162,15 @@ def _shape(folder: Path, config: Mapping[str, Any]) -> BertShape:
 
 
 def _max_tokens(folder: Path, config: Mapping[str, Any], *, own_file: bool) -> int:
-    said = _said_limit(folder, read_json(folder, "sentence_bert_config.json", needed=own_file))
+    limit = _configured_limit(folder, read_json(folder, "sentence_bert_config.json", needed=own_file))
     places = _places(folder, config)
-    if places is None or (said is None and own_file):
+    if places is None or (limit is None and own_file):
         raise unusable(folder, "no file says how many tokens it reads (max_seq_length)")
-    return int(min(said or places, places))
+    return int(min(limit or places, places))
 
 
 def _places(folder: Path, config: Mapping[str, Any]) -> int | None:
-    """How many positions the model has for tokens."""
+    """How many positions the model has."""
     places = whole(folder, CONFIG, config, "max_position_embeddings")
     if places is None:
         return None
@@ -181,25 +181,25 @@ def _places(folder: Path, config: Mapping[str, Any]) -> int | None:
 
 
 def read_max_tokens(folder: Path) -> int | None:
-    """How many tokens the model of a folder reads, special ones included; `None` if no file says so.
+    """How many tokens a model reads, special ones included; `None` if no file says so.
 
-    The folder need not have all of the model's files, as it is not run.
+    The folder need not have all files of the model.
 
     Raises:
-        RuntimeFailed: a file cannot be read, or says something this runtime does not know.
+        RuntimeFailed: a file cannot be read, or has a setting that is not supported.
     """
-    said = _said_limit(folder, read_json(folder, "sentence_bert_config.json", needed=False))
+    limit = _configured_limit(folder, read_json(folder, "sentence_bert_config.json", needed=False))
     places = _places(folder, read_json(folder, CONFIG, needed=False))
-    if said is not None and places is not None:
-        said = min(said, places)
-    return int(said) if said is not None and said < _NO_LIMIT else None
+    if limit is not None and places is not None:
+        limit = min(limit, places)
+    return int(limit) if limit is not None and limit < _NO_LIMIT else None
 
 
-def _said_limit(folder: Path, own: Mapping[str, Any]) -> float | None:
-    """sentence-transformers' own order: its file first, then the tokenizer's."""
+def _configured_limit(folder: Path, own: Mapping[str, Any]) -> float | None:
+    """The limit by sentence-transformers' file, or by the tokenizer's."""
     if own.get("do_lower_case"):
-        raise unusable(folder, "sentence_bert_config.json asks for lower case, which is not understood")
-    said = own.get("max_seq_length") or read_json(folder, "tokenizer_config.json", needed=False).get(
+        raise unusable(folder, "sentence_bert_config.json sets do_lower_case, which is not supported")
+    limit = own.get("max_seq_length") or read_json(folder, "tokenizer_config.json", needed=False).get(
         "model_max_length"
     )
-    return said if isinstance(said, int | float) and said >= 1 else None
+    return limit if isinstance(limit, int | float) and limit >= 1 else None

@@ -1,4 +1,4 @@
-"""Cutting texts into the tokens of a model, with its own tokenizer file."""
+"""Tokenizing texts with a model's own tokenizer file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a model's folder, which neither cuts nor pads.
+    """Open the tokenizer of a model's folder, without truncation and padding.
 
     Raises:
         TokenizerBroken: its file cannot be read.
@@ -29,14 +29,14 @@ def open_tokenizer(folder: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     except Exception as error:  # the library raises plain Exception
         raise TokenizerBroken(f"{folder / TOKENIZER} cannot be read") from error
-    # The file's own, 128 in MiniLM's, are left from its training; what the model's other files say counts.
+    # The file's own settings (128 tokens for MiniLM) are left from training; the model's other files have the limit.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
 def count_tokens(tokenizer: Tokenizer, text: str, limit: int | None) -> int:
-    """The tokens of a text, special ones included. Beyond `limit` the number only says that it is exceeded.
+    """Count the tokens of a text, special ones included. Beyond `limit` the count may be too low, but exceeds it.
 
     Raises:
         TokenizerBroken: its file lacks what this text needs.
@@ -55,16 +55,16 @@ def count_tokens(tokenizer: Tokenizer, text: str, limit: int | None) -> int:
 
 
 class ModelInput(NamedTuple):
-    """What a model reads of one text, or of a query and a text."""
+    """The tokens of one text, or of a query and a text."""
 
     ids: list[int]
     """Special tokens included."""
     kinds: list[int] | None = None
-    """Of which segment each token is; `None` if all are of the first."""
+    """The segment of each token; `None` if all are in the first."""
 
 
 class EncodedQuery(NamedTuple):
-    """A query that is ranked by: as much of it as the model may read, and how many tokens it has in all."""
+    """A tokenized query: the part that the model may read, and the tokens of the whole query."""
 
     part: str
     encoding: Encoding
@@ -72,7 +72,7 @@ class EncodedQuery(NamedTuple):
 
 
 class ModelTokenizer:
-    """The tokenizer of a recipe. Safe to use from several threads."""
+    """The tokenizer of a model. Safe to use from several threads."""
 
     def __init__(self, recipe: ModelSpec) -> None:
         try:
@@ -101,10 +101,10 @@ class ModelTokenizer:
     def rows(
         self, texts: Sequence[str], *, truncate: bool, left: bool, first: int = 0
     ) -> tuple[list[ModelInput], list[bool]]:
-        """The row of each text, and whether it was cut to the model's length; `first` is the number of the first text.
+        """Tokenize texts. Returns the input of each, and whether it was truncated; `first` is the index of the first text.
 
         Raises:
-            InvalidRequest: a text is too long and may not be cut, or is too long to be cut exactly.
+            InvalidRequest: a text is too long and may not be truncated, or is too long to be truncated exactly.
             RuntimeFailed: the tokenizer's file lacks what a text needs.
         """
         with self._cutting():
@@ -129,10 +129,10 @@ class ModelTokenizer:
         return [ModelInput(ids) for ids in rows], cut
 
     def query(self, text: str) -> EncodedQuery:
-        """A query, to be paired with texts.
+        """Tokenize a query, for `pairs`.
 
         Raises:
-            InvalidRequest: it is too long to be tokenised.
+            InvalidRequest: it is too long to be tokenized.
             RuntimeFailed: the tokenizer's file lacks what it needs.
         """
         if len(text) > self._most:
@@ -149,13 +149,13 @@ class ModelTokenizer:
     def pairs(
         self, query: EncodedQuery, texts: Sequence[str], *, truncate: bool, first: int = 0
     ) -> tuple[list[ModelInput], list[bool]]:
-        """The row of the query with each text, and whether it was cut: always the longer of the two, token by token.
+        """Join the query with each text. Returns the inputs, and whether each was truncated: the longer of the two first.
 
         Raises:
-            InvalidRequest: a pair is too long and may not be cut, or a text is too long to be cut exactly.
+            InvalidRequest: a pair is too long and may not be truncated, or a text is too long to be truncated exactly.
             RuntimeFailed: the tokenizer's file lacks what a text needs.
         """
-        need = max(self._room_of_pair, query.length) + 1  # so many say which of the two is the longer
+        need = max(self._room_of_pair, query.length) + 1  # as many as are needed to see which is longer
         with self._cutting():
             parts = [self._excerpt(text, need, f"Text {first + index}") for index, text in enumerate(texts)]
             encodings = self._encode(parts)
@@ -174,7 +174,7 @@ class ModelTokenizer:
         return rows, cut
 
     def tokens(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
-        """The tokens of each text, uncut; a token's text is the part of the input it stands for."""
+        """The tokens of each text, not truncated. A token's text is its part of the input."""
         with self._cutting():
             encodings = self._encode(texts, special=special)
         return [
@@ -195,7 +195,7 @@ class ModelTokenizer:
 
     @contextlib.contextmanager
     def _cutting(self) -> Iterator[None]:
-        """What the tokenizer's file lacks shows with the texts that need it, and is no end of the worker."""
+        """Turn errors of the tokenizer, which some texts cause in incomplete files, into errors of the call."""
         try:
             yield
         except InvalidRequest:
@@ -209,7 +209,7 @@ class ModelTokenizer:
         except ExcerptUndecided as error:
             raise InvalidRequest(
                 f"{called} is too long to truncate: it has more than {self._most:,} characters and too few words in "
-                "them to tell which tokens the model reads.",
+                "them to determine which tokens the model reads.",
                 remedy="Send it in chunks.",
                 cause=Cause.INPUT_TOO_LONG,
             ) from error
@@ -233,7 +233,7 @@ class ModelTokenizer:
 
 
 def _longest_first(room: int, query: int, text: int) -> tuple[int, int]:
-    """How many tokens of each are kept: the longer one loses tokens until both fit, or are alike and then both do."""
+    """How many tokens of each are kept: the longer one is truncated until both fit or have the same length, then both are."""
     half = room // 2
     if query + text <= room:
         return query, text

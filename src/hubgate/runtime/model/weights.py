@@ -1,6 +1,6 @@
 """Reading a safetensors file: eight bytes of length, a JSON header of that length, then the raw numbers.
 
-Source: the format's own description. The tensors fill what follows the header, one after the other and without gaps.
+Source: the description of the format. The tensors follow the header without gaps.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Array = np.ndarray[Any, Any]
 
 _NUMBERS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "I64": np.dtype("<i8")}
 _HEAD = 8
-_MOST_HEADER = 100_000_000
-"""Bytes, as the format has it."""
-_MOST_AXES = 8
+_MAX_HEADER_BYTES = 100_000_000
+"""By the format."""
+_MAX_AXES = 8
 
 
 class _Entry(NamedTuple):
-    """One tensor, as the header tells of it."""
+    """A tensor in the header."""
 
     name: str
     kind: str
@@ -34,44 +34,42 @@ class _Entry(NamedTuple):
     stop: int
 
     @classmethod
-    def of(cls, name: str, told: Any) -> _Entry:
-        """Raises ValueError or TypeError or KeyError: the header does not tell of it as it should."""
-        kind, shape, (start, stop) = told["dtype"], told["shape"], told["data_offsets"]
+    def of(cls, name: str, entry: Any) -> _Entry:
+        """Raises ValueError, TypeError or KeyError: the entry is invalid."""
+        kind, shape, (start, stop) = entry["dtype"], entry["shape"], entry["data_offsets"]
         numbers = [*shape, start, stop]
-        if not isinstance(kind, str) or len(shape) > _MOST_AXES or not all(map(_is_size, numbers)):
+        if not isinstance(kind, str) or len(shape) > _MAX_AXES or not all(map(_is_size, numbers)):
             raise ValueError(name)
         return cls(name, kind, tuple(shape), start, stop)
 
 
 def read_weights(file: Path) -> dict[str, Array]:
-    """The tensors of a file by name, mapped and not read: pages are loaded as they are touched.
-
-    Those of kinds of numbers that this runtime does not use are left out.
+    """The tensors of a file by name, memory-mapped. Those of data types that are not used here are left out.
 
     Raises:
-        RuntimeFailed: the file is not whole, or not safetensors.
+        RuntimeFailed: the file is incomplete, or not safetensors.
     """
     try:
         data = np.memmap(file, dtype=np.uint8, mode="r")
         header, numbers = _parts(data)
-        entries = [_Entry.of(name, told) for name, told in header.items() if name != "__metadata__"]
+        entries = [_Entry.of(name, entry) for name, entry in header.items() if name != "__metadata__"]
         return dict(_tensors(entries, numbers))
     except OSError as error:
         raise _unusable(file, f"cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _unusable(file, "is not a whole safetensors file") from error
+        raise _unusable(file, "is not a complete safetensors file") from error
 
 
 def _parts(data: Array) -> tuple[Mapping[str, Any], Array]:
-    """The header, and what follows it. Raises ValueError: it is not there, or too long."""
+    """The header, and the data. Raises ValueError: the header is missing or too long."""
     length = int.from_bytes(data[:_HEAD].tobytes(), "little")
-    if length > min(_MOST_HEADER, data.size - _HEAD):
+    if length > min(_MAX_HEADER_BYTES, data.size - _HEAD):
         raise ValueError("header")
     return json.loads(data[_HEAD : _HEAD + length].tobytes()), data[_HEAD + length :]
 
 
 def _tensors(entries: list[_Entry], data: Array) -> Iterator[tuple[str, Array]]:
-    """Raises ValueError: the tensors overlap, leave gaps, or are not as large as their shapes."""
+    """Raises ValueError: the tensors overlap, have gaps between them, or do not have the size of their shape."""
     reached = 0
     for entry in sorted(entries, key=lambda entry: (entry.start, entry.stop)):
         if entry.start != reached or entry.stop < reached:

@@ -176,7 +176,7 @@ class LocalUpstream:
         """
         model = await self._model()
         ready = await model.ready()
-        return _result(await model.ask(_request(call, ready)), ready.width)
+        return _result(await model.request(_request(call, ready)), ready.width)
 
     async def close(self) -> None:
         """Release the model."""
@@ -200,7 +200,9 @@ class LocalUpstream:
     async def _check(self, model: LocalModel) -> None:
         """Check that a model with a well-known name is that model."""
         if self._name in REFERENCE_VECTORS:
-            reply = await model.ask(lambda call: EmbedTexts(call, [REFERENCE_TEXT], None, True, False, None))
+            reply = await model.request(
+                lambda call: EmbedTexts(call, [REFERENCE_TEXT], None, True, False, None)
+            )
             assert isinstance(reply, Embedded)  # noqa: S101 - the reply to EmbedTexts
             check_reference(self._name, reply.vectors)
 
