@@ -24,7 +24,7 @@ TEXTS = [
     "hello",
     "Hello",
     "hello world",
-    "A gateway between applications and the models they ask.",
+    "A gate between applications and the models they ask.",
     "Which paragraph explains how long a request may wait?",
     "The quick test of a tokenizer: don't, can't, e-mail, 3.14159, $5.00, C++ and #hashtags.",
     "Überraschend schöne Grüße aus Köln und Zürich.",

@@ -55,7 +55,7 @@ TEXTS = [
     "boats come with the first light",
     "The gulls know every one of them, and the ice is weighed.",
     "gate " * 20,
-    "harbour nets and a gateway " * 30,
+    "harbour nets and a gate " * 30,
     "unheard words, 3.14 of them: Überraschung!",
     "دروازه و 港口",
 ]
@@ -162,7 +162,7 @@ def network(tiny: Tiny, words: Any) -> Any:
 def export(model: Any, words: Any, file: Path) -> None:
     """Write the graph as the models of the Hub have it: optimum's names, every size free but the width."""
     file.parent.mkdir()
-    example = dict(words(["a gateway", "boats"], padding=True, return_tensors="pt"))
+    example = dict(words(["a gate", "boats"], padding=True, return_tensors="pt"))
     output = "last_hidden_state" if not hasattr(model, "classifier") else "logits"
     free = {0: "batch_size", 1: "sequence_length"}
     torch.onnx.export(

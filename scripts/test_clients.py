@@ -36,7 +36,7 @@ from lookalikes import lookalike  # noqa: E402
 
 BUILD = ROOT / "build" / "clients"
 LOCAL = "all-minilm-l6-v2"
-TEXTS = ["The gateway opens at dawn.", "A harbour town.", "门在黎明时打开。", "دروازه در سپیده‌دم باز می‌شود."]
+TEXTS = ["The gate opens at dawn.", "A harbour town.", "门在黎明时打开。", "دروازه در سپیده‌دم باز می‌شود."]
 STARTS_WITHIN = 120.0
 
 
