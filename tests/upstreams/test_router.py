@@ -217,7 +217,13 @@ REFUSED = [
     (Task.TEXT_EMBEDDING, None, [("together", "feature-extraction", "error")], Cause.NOT_SERVED, "is down"),
     (Task.TEXT_EMBEDDING, "groq", [("together", "feature-extraction")], Cause.NOT_SERVED, "together"),
     (Task.TEXT_EMBEDDING, None, [("groq", "conversational")], Cause.WRONG_TASK, "conversational (groq)"),
-    (Task.TEXT_EMBEDDING, None, [("newcomer", "feature-extraction")], Cause.NOT_SERVED, "hubgate does not support"),
+    (
+        Task.TEXT_EMBEDDING,
+        None,
+        [("newcomer", "feature-extraction")],
+        Cause.NOT_SERVED,
+        "hubgate does not support",
+    ),
     (
         Task.CHAT_COMPLETION,
         None,
