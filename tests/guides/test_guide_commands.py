@@ -41,7 +41,7 @@ COMMANDS = {
     "key create dify": "hg_",
     "/v1/rerank": '"relevance_score"',
     "job run": "vectors  1",
-    "doctor": "e5 is well.",
+    "doctor": "e5 is healthy.",
     "config export": "Nothing to change.",
 }
 """By what a block is known: something that it prints."""

@@ -143,7 +143,7 @@ class TestEndpoints:
             ({"name": "X", "source": "fake"}, "Invalid inference_id"),
             ({"name": "x"}, "requires a model"),
             ({"name": "x", "source": "dedicated"}, "requires a URL"),
-            ({"name": "x", "source": "local", "url": "http://127.0.0.1/"}, "has no URL"),
+            ({"name": "x", "source": "local", "url": "http://127.0.0.1/"}, "cannot have a URL"),
             ({"name": "x", "source": "fake", "task": "dance"}, "[task] must be one of [text_embedding, "),
             ([], "The request body must be an object, not an array."),
             (b"", "it is empty"),
