@@ -19,7 +19,7 @@ def client(gate: RunningGateway) -> InferenceClient:
     return InferenceClient(base_url=f"{gate.url}/hf/fake", api_key=gate.admin_key)
 
 
-def test_feature_extraction_gives_one_row_a_text_also_for_one_string(client: InferenceClient) -> None:
+def test_feature_extraction_returns_one_row_per_text(client: InferenceClient) -> None:
     one = client.feature_extraction("one text")
     two = client.feature_extraction(["one text", "another"])
     assert one.shape == (1, 8)
@@ -27,7 +27,7 @@ def test_feature_extraction_gives_one_row_a_text_also_for_one_string(client: Inf
     assert (two[0] == one[0]).all()
 
 
-def test_every_option_of_feature_extraction_but_base64_is_taken(client: InferenceClient) -> None:
+def test_every_option_of_feature_extraction_but_base64_is_accepted(client: InferenceClient) -> None:
     vectors = client.feature_extraction(
         "one text",
         normalize=True,
@@ -39,7 +39,7 @@ def test_every_option_of_feature_extraction_but_base64_is_taken(client: Inferenc
     assert vectors.shape == (1, 8)
 
 
-def test_a_base_url_that_ends_in_v1_serves_too(gate: RunningGateway) -> None:
+def test_a_base_url_that_ends_in_v1_works(gate: RunningGateway) -> None:
     gate.add("fake", dimensions=8)
     client = InferenceClient(base_url=f"{gate.url}/hf/fake/v1", api_key=gate.admin_key)
     assert client.feature_extraction("one text").shape == (1, 8)
@@ -51,21 +51,21 @@ async def test_the_asynchronous_client_works(gate: RunningGateway) -> None:
         assert (await client.feature_extraction("one text")).shape == (1, 8)
 
 
-def test_the_gates_own_url_serves_a_key_with_a_default_endpoint(gate: RunningGateway) -> None:
+def test_the_url_of_hubgate_serves_a_key_with_a_default_endpoint(gate: RunningGateway) -> None:
     gate.add("fake", dimensions=8)
     key = gate.create_key(default_endpoint="fake")
     client = InferenceClient(base_url=gate.url, api_key=key)
     assert client.feature_extraction("one text").shape == (1, 8)
 
 
-def test_endpoint_info_and_health_are_found(gate: RunningGateway) -> None:
+def test_endpoint_info_and_health_check_work(gate: RunningGateway) -> None:
     gate.add("fake", dimensions=8)
     client = InferenceClient(f"{gate.url}/hf/fake", provider="hf-inference", token=gate.admin_key)
     assert client.get_endpoint_info()["served_model_name"] == "fake"
     assert client.health_check()
 
 
-def test_its_errors_show_our_words_and_the_request_id(client: InferenceClient) -> None:
+def test_its_errors_show_hubgates_message_and_the_request_id(client: InferenceClient) -> None:
     with pytest.raises(HfHubHTTPError, match=r"\[inputs\] is an empty list") as caught:
         client.feature_extraction([])
     assert caught.value.response.status_code == 400
@@ -74,7 +74,7 @@ def test_its_errors_show_our_words_and_the_request_id(client: InferenceClient) -
         client.feature_extraction("one", encoding_format="base64")
 
 
-def test_a_wrong_key_and_an_unknown_endpoint_are_told_apart(gate: RunningGateway) -> None:
+def test_a_wrong_key_and_an_unknown_endpoint_are_different_errors(gate: RunningGateway) -> None:
     wrong = InferenceClient(base_url=f"{gate.url}/hf/none", api_key="hg_wrong")
     with pytest.raises(HfHubHTTPError, match="401"):
         wrong.feature_extraction("one")

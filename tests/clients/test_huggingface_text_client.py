@@ -38,7 +38,7 @@ def client_of(gate: RunningGateway, name: str) -> InferenceClient:
 
 
 @pytest.mark.parametrize("name", ["vllm", "text", "tgi"])
-def test_it_generates_text_whole_and_streamed_with_details(
+def test_it_generates_text_with_details_with_and_without_streaming(
     stage: tuple[RunningGateway, dict[str, LookAlike]], name: str
 ) -> None:
     client = client_of(stage[0], name)
@@ -60,7 +60,9 @@ def test_it_generates_text_whole_and_streamed_with_details(
 
 
 @pytest.mark.parametrize("name", ["vllm", "tgi"])
-def test_it_chats_whole_and_streamed(stage: tuple[RunningGateway, dict[str, LookAlike]], name: str) -> None:
+def test_it_chats_with_and_without_streaming(
+    stage: tuple[RunningGateway, dict[str, LookAlike]], name: str
+) -> None:
     client = client_of(stage[0], name)
     messages = [{"role": "user", "content": PROMPT}]
     assert client.chat_completion(messages).choices[0].message.content == SAID
@@ -75,7 +77,7 @@ def test_it_compares_sentences(stage: tuple[RunningGateway, dict[str, LookAlike]
     assert -1 <= other < 1
 
 
-def test_its_generation_errors_are_of_their_own_class(
+def test_its_generation_errors_have_their_own_class(
     stage: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     client = client_of(stage[0], "text")
@@ -107,7 +109,7 @@ def test_an_error_in_a_stream_of_a_chat_shows_our_words(
             list(client.chat.completions.create(**asked))
 
 
-def test_the_client_from_npm_writes_embeds_and_chats(
+def test_the_javascript_client_generates_embeds_and_chats(
     stage: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     node = npm_client()

@@ -56,6 +56,6 @@ def test_the_models_own_dimensions_may_be_named(gate: RunningGateway) -> None:
     assert len(embeddings.embed_query("one text")) == 8
 
 
-def test_our_words_reach_its_user(embeddings: OpenAIEmbeddings) -> None:
+def test_its_errors_show_hubgates_message(embeddings: OpenAIEmbeddings) -> None:
     with pytest.raises(openai.BadRequestError, match=r"\[input\[1\]\] is an empty string"):
         embeddings.embed_documents(["one", ""])

@@ -59,7 +59,7 @@ def test_a_refused_parameter_does_not_make_huggingface_hub_give_up_streams(
     assert "".join(hub("t5").text_generation(PROMPT, stream=True)) == SAID
 
 
-def test_neutral_values_pass_on_an_engine_that_does_not_know_them(
+def test_neutral_values_are_accepted_for_engines_without_the_field(
     stage: tuple[RunningGateway, dict[str, LookAlike]], client: openai.OpenAI
 ) -> None:
     """The OpenAI class of langchain sends the penalties and `best_of` with every request."""
@@ -98,16 +98,14 @@ def test_neutral_values_pass_on_an_engine_that_does_not_know_them(
 
 
 @pytest.mark.parametrize("model", ["llamacpp", "transformers", "tgi"])
-def test_a_conversation_goes_on_with_the_messages_that_the_client_dumps(
-    client: openai.OpenAI, model: str
-) -> None:
+def test_a_conversation_accepts_the_messages_that_the_client_dumps(client: openai.OpenAI, model: str) -> None:
     messages: list[Any] = [{"role": "user", "content": "hi", "name": None}]
     message = client.chat.completions.create(model=model, messages=messages).choices[0].message
     messages += [message.model_dump(), {"role": "user", "content": PROMPT, "tool_calls": None}]
     assert client.chat.completions.create(model=model, messages=messages).choices[0].message.content == SAID
 
 
-def test_only_nulls_that_say_nothing_are_left_out_of_messages(
+def test_only_meaningless_nulls_are_omitted_from_messages(
     stage: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     gate, servers = stage
@@ -178,7 +176,7 @@ def test_a_response_format_of_no_known_type_goes_to_the_engine_as_it_is(
         assert servers["llamacpp"].posts[-1].json["response_format"] == {"type": kind}
 
 
-def test_scores_of_llamacpp_are_between_0_and_1_unless_raw_ones_are_asked_for(gate: RunningGateway) -> None:
+def test_llamacpp_scores_are_between_0_and_1_unless_raw_scores_are_requested(gate: RunningGateway) -> None:
     """Else thresholds, such as Dify's, cut wrongly."""
     with lookalike("llamacpp", kind="reranker") as server:
         gate.add("r", url=server.url, task="rerank")

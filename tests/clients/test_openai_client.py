@@ -21,7 +21,7 @@ def client(gate: RunningGateway) -> Iterator[openai.OpenAI]:
         yield made
 
 
-def test_its_default_which_is_base64_and_float_give_the_same_vectors(client: openai.OpenAI) -> None:
+def test_base64_and_float_return_the_same_vectors(client: openai.OpenAI) -> None:
     texts = ["one text", "another text"]
     default = client.embeddings.create(model="fake", input=texts)
     floats = client.embeddings.create(model="fake", input=texts, encoding_format="float")
@@ -37,7 +37,7 @@ def test_one_string_and_the_models_own_dimensions_are_taken(client: openai.OpenA
     assert len(reply.data) == 1
 
 
-def test_an_input_type_goes_through_its_extra_body(client: openai.OpenAI) -> None:
+def test_an_input_type_is_read_from_extra_body(client: openai.OpenAI) -> None:
     reply = client.embeddings.create(model="fake", input="one", extra_body={"input_type": "query"})
     assert len(reply.data) == 1
 
@@ -61,13 +61,13 @@ def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
     assert client.models.retrieve("fake").id == "fake"
 
 
-def test_one_endpoint_is_reached_by_its_own_base_url(gate: RunningGateway) -> None:
+def test_one_endpoint_has_its_own_base_url(gate: RunningGateway) -> None:
     gate.add("fake")
     with openai.OpenAI(base_url=f"{gate.url}/hf/fake/v1", api_key=gate.admin_key) as client:
         assert client.embeddings.create(model="whatever", input="one").model == "fake"
 
 
-def test_its_errors_are_of_the_right_class_and_show_our_words(client: openai.OpenAI) -> None:
+def test_its_errors_have_the_right_class_and_hubgates_message(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match=r"No endpoint is named \[none\]"):
         client.embeddings.create(model="none", input="one")
     with pytest.raises(openai.BadRequestError, match=r"\[input\] is an empty list") as caught:

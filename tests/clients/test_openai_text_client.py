@@ -60,7 +60,7 @@ def test_its_chat_completes_streams_and_calls_tools(client: openai.OpenAI, model
 
 
 @pytest.mark.parametrize("model", ["vllm", "tgi"])
-def test_its_completions_are_whole_and_streamed(client: openai.OpenAI, model: str) -> None:
+def test_it_completes_with_and_without_streaming(client: openai.OpenAI, model: str) -> None:
     whole = client.completions.create(model=model, prompt=PROMPT, max_tokens=2)
     assert (whole.choices[0].text, whole.choices[0].finish_reason) == ("You said:", "length")
     assert whole.usage is not None
@@ -72,7 +72,7 @@ def test_its_completions_are_whole_and_streamed(client: openai.OpenAI, model: st
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
-def test_its_completions_of_tgi_tell_logprobs_where_they_are_asked_for(client: openai.OpenAI) -> None:
+def test_completions_of_tgi_have_logprobs_on_request(client: openai.OpenAI) -> None:
     silent = client.completions.create(model="tgi", prompt=PROMPT, max_tokens=2)
     assert silent.choices[0].logprobs is None
     told = client.completions.create(model="tgi", prompt=PROMPT, max_tokens=2, logprobs=2).choices[0].logprobs
@@ -88,7 +88,7 @@ def test_its_completions_of_tgi_tell_logprobs_where_they_are_asked_for(client: o
     assert [(one.text_offset or [])[0] for one in streamed if one] == told.text_offset
 
 
-def test_its_stream_that_breaks_off_raises_our_words(
+def test_a_broken_stream_raises_hubgates_message(
     client: openai.OpenAI, stage: tuple[RunningGateway, dict[str, LookAlike]]
 ) -> None:
     stage[1]["vllm"].fail("cut")
@@ -99,7 +99,7 @@ def test_its_stream_that_breaks_off_raises_our_words(
     assert caught.value.code == "connection_lost"
 
 
-def test_ranks_are_read_by_its_post(client: openai.OpenAI) -> None:
+def test_rerank_works_with_its_post(client: openai.OpenAI) -> None:
     body = {"model": "ranker", "query": "a", "documents": ["b", "a a", "c"], "top_n": 2}
     told: Any = client.post("/rerank", body=body, cast_to=object)
     scores = [result["relevance_score"] for result in told["results"]]
@@ -116,7 +116,7 @@ def test_langchain_chats_and_streams(stage: tuple[RunningGateway, dict[str, Look
     assert [call["name"] for call in chat.bind_tools([TOOL]).invoke(PROMPT).tool_calls] == ["note"]
 
 
-def test_its_errors_below_an_endpoints_own_url_are_openais(
+def test_errors_below_the_url_of_an_endpoint_are_openais(
     stage: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     no_messages: Any = "none"

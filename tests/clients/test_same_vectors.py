@@ -18,7 +18,7 @@ NAME = "all-minilm-l6-v2"
 TEXTS = ["The gate opens at dawn.", "门在黎明时打开。", "دروازه در سپیده‌دم باز می‌شود."]
 
 
-def test_every_client_is_given_the_same_vectors(local_gate: RunningGateway) -> None:
+def test_every_client_receives_the_same_vectors(local_gate: RunningGateway) -> None:
     url, key = local_gate.url, local_gate.admin_key
     raw = local_gate.request("POST", f"/hf/{NAME}", {"inputs": TEXTS}).json()
     reference = [[struct.unpack("<f", struct.pack("<f", number))[0] for number in vector] for vector in raw]
@@ -41,7 +41,7 @@ def test_every_client_is_given_the_same_vectors(local_gate: RunningGateway) -> N
     assert [[struct.unpack("<f", struct.pack("<f", n))[0] for n in vector] for vector in given] == reference
 
 
-def test_a_text_longer_than_the_model_reads_is_told(local_gate: RunningGateway) -> None:
+def test_a_text_beyond_the_models_limit_is_reported(local_gate: RunningGateway) -> None:
     body = {"model": NAME, "input": ["short", "word " * 600]}
     reply = local_gate.request("POST", "/v1/embeddings", body)
     assert reply.headers["x-hubgate-truncated"] == "1"
@@ -51,7 +51,7 @@ def test_a_text_longer_than_the_model_reads_is_told(local_gate: RunningGateway) 
     assert native.headers["x-hubgate-truncated"] == "1"
 
 
-def test_a_text_longer_than_the_model_reads_is_refused_where_that_is_asked_for(
+def test_a_text_beyond_the_models_limit_is_rejected_when_truncation_is_off(
     local_gate: RunningGateway,
 ) -> None:
     reply = local_gate.request("POST", f"/hf/{NAME}", {"inputs": "word " * 600, "truncate": False})
@@ -70,7 +70,7 @@ def test_tokens_are_teis_with_offsets_into_the_text(local_gate: RunningGateway) 
     assert [token["special"] for token in tokens] == [True, False, False, True]
 
 
-def test_base64_holds_the_very_float32_of_the_model(local_gate: RunningGateway) -> None:
+def test_base64_has_the_exact_float32_of_the_model(local_gate: RunningGateway) -> None:
     body = {"model": NAME, "input": TEXTS[0]}
     packed = local_gate.request("POST", "/v1/embeddings", {**body, "encoding_format": "base64"}).json()
     floats = local_gate.request("POST", "/v1/embeddings", body).json()["data"][0]["embedding"]

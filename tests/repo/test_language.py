@@ -16,7 +16,9 @@ ENGLISH_FILES = (
 )
 QUOTED = (
     "A gate for open models",  # the sample text of the guides
+    "The gate keeps every token sealed",  # a text of the self-test: its vector must not change
     '"options": "manner"',  # a field of the job file's format
+    "file.tell()",
 )
 
 
@@ -29,12 +31,12 @@ class Rule(NamedTuple):
 
 
 RULES = (
-    Rule("told|tells?|telling", "reports, returns, describes", 33),
-    Rule("is no [a-z]+", "is not a …", 37),
+    Rule("told|tells?|telling", "reports, returns, describes"),
+    Rule("(?<!there )is no (?!longer)[a-z]+", "is not a …"),
     Rule("came about", "happened, was made"),
-    Rule("stands? in", "is in, replaces", 1),
+    Rule("stands? in", "is in, replaces"),
     Rule("anew", "again"),
-    Rule("(the|a|one|this|every|each|its|two) gates?", "hubgate, the gateway", 3),
+    Rule("(the|a|one|this|every|each|its|two) gates?", "hubgate, the gateway"),
     Rule("spared?|spares", "saves, avoids, exempt"),
     Rule("(gives?|gave) way", "yields, shrinks", 1),
     Rule("heeds?", "respects"),
@@ -44,7 +46,7 @@ RULES = (
     Rule("whence|thereof|therein|thereby|wherein", "from which, of it, in it"),
     Rule("in peace", "alone"),
     Rule("manner", "way, mode, options"),
-    Rule("so many", "this number of", 3),
+    Rule("so many", "this number of"),
 )
 
 

@@ -1,4 +1,4 @@
-"""The contract pages are true as far as a name can tell."""
+"""Every test of a face is named in its contract page, and every named test exists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TESTS = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("name", ["openai", "huggingface"])
-def test_every_test_that_a_contract_page_names_exists_and_every_claim_that_is_tested_stands_on_it(
+def test_a_contract_page_names_exactly_the_tests_of_its_face(
     name: str,
 ) -> None:
     page = (Path(hubgate.web.__file__).parent / name / "CONTRACT.md").read_text("utf-8")
@@ -24,18 +24,18 @@ def test_every_test_that_a_contract_page_names_exists_and_every_claim_that_is_te
     assert set(re.findall(r"def (test_\w+)\(", of_the_face)) - named == UNNAMED[name]
 
 
-# What holds of every face, and is no claim of one.
+# Tests of behaviour that all faces share.
 UNNAMED = {
     "openai": {
         "test_an_unknown_path_is_a_404_in_openais_shape",
-        "test_log_and_metrics_say_endpoint_texts_and_tokens",
-        "test_the_caller_is_told_to_the_floors_below_by_its_keys_id",
+        "test_log_and_metrics_have_endpoint_texts_and_tokens",
+        "test_the_key_id_identifies_the_caller_to_the_service",
     },
     "huggingface": {
         "test_an_unknown_path_is_a_404_in_teis_shape",
         "test_an_unknown_endpoint_is_not_found",
-        "test_another_method_is_a_405_that_says_which_to_use",
+        "test_another_method_is_a_405_with_the_allowed_methods",
         "test_f32_vectors_become_numbers",
-        "test_log_and_metrics_say_endpoint_texts_and_tokens",
+        "test_log_and_metrics_have_endpoint_texts_and_tokens",
     },
 }

@@ -126,7 +126,7 @@ class JobFolder:
         return self._read("state.json", State) or State(status=Status.INTERRUPTED)
 
     def write_state(self, status: Status, reason: str = "", *, worked: float = 0.0) -> None:
-        """Record how a run ended, after so many seconds of work."""
+        """Record how a run ended; `worked` is its duration in seconds."""
         seconds = self.last_state().worked_seconds + worked
         self._write("state.json", State(status=status, reason=reason, at=time.time(), worked_seconds=seconds))
 

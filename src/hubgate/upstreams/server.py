@@ -68,7 +68,7 @@ class Server:
 
         Raises:
             UpstreamRefused: the reply has an error status, or its first event is an error.
-            UpstreamError: there is no reply, or it is no event stream.
+            UpstreamError: there is no reply, or it is not an event stream.
         """
         token = self._tokens.take()
         stream = await self._client.stream(self._completed(request, token, context))

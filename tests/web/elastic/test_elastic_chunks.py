@@ -36,7 +36,7 @@ def chunks_of(reply: Reply) -> list[list[dict[str, Any]]]:
     return [entry["chunks"] for entry in reply.json()["text_embedding"]]
 
 
-def test_each_input_is_answered_with_its_chunks_and_their_places_in_utf16_units(
+def test_each_input_has_its_chunks_with_offsets_in_utf16_units(
     local_gate: RunningGateway,
 ) -> None:
     answered = chunks_of(ask(local_gate, NAME, SMALL, TEXTS))
@@ -53,7 +53,7 @@ def test_each_input_is_answered_with_its_chunks_and_their_places_in_utf16_units(
     assert min(len(answered[0]), len(answered[1])) > 2
 
 
-def test_the_vector_of_a_chunk_is_that_of_its_text(local_gate: RunningGateway) -> None:
+def test_a_chunk_has_the_same_vector_as_its_text(local_gate: RunningGateway) -> None:
     for chunks in chunks_of(ask(local_gate, NAME, SMALL, TEXTS)):
         plain = local_gate.request("POST", f"/_inference/{NAME}", {"input": [one["text"] for one in chunks]})
         assert [one["embedding"] for one in chunks] == [
@@ -61,7 +61,7 @@ def test_the_vector_of_a_chunk_is_that_of_its_text(local_gate: RunningGateway) -
         ]
 
 
-def test_an_empty_object_means_the_endpoints_own_settings(gate: RunningGateway) -> None:
+def test_an_empty_object_selects_the_settings_of_the_endpoint(gate: RunningGateway) -> None:
     gate.add("own", dimensions=8, chunking_settings=SMALL)
     assert chunks_of(ask(gate, "own", {}, TEXTS)) == chunks_of(ask(gate, "own", SMALL, TEXTS))
     whole = chunks_of(ask(gate, "own", {"strategy": "none"}, TEXTS))
@@ -69,7 +69,7 @@ def test_an_empty_object_means_the_endpoints_own_settings(gate: RunningGateway) 
 
 
 @pytest.mark.parametrize("body", [{}, {"chunking_settings": None}])
-async def test_without_the_field_inputs_are_never_cut(
+async def test_inputs_are_not_chunked_without_the_field(
     scripted: ScriptedGateway, body: dict[str, object]
 ) -> None:
     text = "word " * 3000
@@ -78,7 +78,7 @@ async def test_without_the_field_inputs_are_never_cut(
     assert scripted.script.embedded.texts == (text,)
 
 
-async def test_chunking_settings_that_cannot_be_used_are_a_400_in_the_words_of_put(
+async def test_invalid_chunking_settings_are_a_400_with_the_message_of_put(
     scripted: ScriptedGateway,
 ) -> None:
     settings = {"strategy": "sentence", "max_chunk_size": 5, "overlap": 1}
@@ -99,13 +99,13 @@ async def test_chunking_settings_that_cannot_be_used_are_a_400_in_the_words_of_p
     assert scripted.script.calls == []
 
 
-async def test_an_empty_input_is_refused_there_too(scripted: ScriptedGateway) -> None:
+async def test_an_empty_input_is_rejected_with_chunking_settings(scripted: ScriptedGateway) -> None:
     for given in ("", ["a", ""]):
         reply = await scripted.request("POST", "/_inference/e5", {"input": given, "chunking_settings": {}})
         assert (reply.status, reply.json()["error"]["type"]) == (400, "action_request_validation_exception")
 
 
-def test_a_chunk_that_is_too_long_is_told_with_the_size_that_fits(local_gate: RunningGateway) -> None:
+def test_a_warning_about_long_chunks_names_the_size_that_fits(local_gate: RunningGateway) -> None:
     texts = ["hyphenation and quaternions " * 100]
     assert ask(local_gate, NAME, {}, texts).headers["warning"] is None, "the endpoint's own settings fit"
     reply = ask(local_gate, NAME, DEFAULT_CHUNKING.as_dict(), texts)
@@ -118,7 +118,7 @@ def test_a_chunk_that_is_too_long_is_told_with_the_size_that_fits(local_gate: Ru
     assert fits.headers["warning"] is None
 
 
-def test_the_client_shows_the_warning_of_put_and_gives_the_chunks(gate: RunningGateway) -> None:
+def test_the_client_shows_the_warning_of_put_and_returns_the_chunks(gate: RunningGateway) -> None:
     with (
         lookalike("tei", max_tokens=128) as server,
         Elasticsearch(gate.url, api_key=gate.admin_key, max_retries=0) as client,
@@ -144,7 +144,7 @@ def test_the_client_shows_the_warning_of_put_and_gives_the_chunks(gate: RunningG
         ]
 
 
-def test_of_a_text_of_five_megabytes_512_chunks_are_left_and_more_than_can_be_cut_is_a_413(
+def test_a_text_of_five_megabytes_has_512_chunks_and_a_larger_one_is_a_413(
     gate: RunningGateway,
 ) -> None:
     gate.add("fake", dimensions=8)

@@ -109,7 +109,7 @@ def test_an_endpoint_lives_from_put_to_delete(client: Elasticsearch) -> None:
         )
 
 
-async def test_the_async_client_does_the_same(gate: RunningGateway) -> None:
+async def test_the_async_client_works_the_same(gate: RunningGateway) -> None:
     async with AsyncElasticsearch(gate.url, api_key=gate.admin_key) as client:
         answer = await client.inference.text_embedding(inference_id="fake", input="a text")
         assert len(answer["text_embedding"][0]["embedding"]) == 384
@@ -132,7 +132,7 @@ def test_a_fake_or_local_endpoint_is_shown_with_its_model_id(
     }
 
 
-def test_the_client_finds_an_elasticsearch(gate: RunningGateway, client: Elasticsearch) -> None:
+def test_the_client_accepts_hubgate_as_elasticsearch(gate: RunningGateway, client: Elasticsearch) -> None:
     assert client.ping() is True
     assert client.info()["tagline"] == "You Know, for Search"
     assert client.options(bearer_auth=gate.admin_key).ping() is True
@@ -162,7 +162,7 @@ def test_a_stream_that_cannot_be_raises_405(client: Elasticsearch) -> None:
     assert "Streaming is not allowed for service [hugging_face]" in str(refused.value.body)
 
 
-def test_a_warning_of_the_gate_is_an_elasticsearch_warning(client: Elasticsearch) -> None:
+def test_a_warning_of_hubgate_is_an_elasticsearch_warning(client: Elasticsearch) -> None:
     with pytest.warns(ElasticsearchWarning, match="task_settings were ignored"):
         client.inference.text_embedding(inference_id="fake", input="a", task_settings={"x": 1})
 
@@ -226,7 +226,7 @@ def test_put_of_an_address_that_may_not_be_asked_is_a_400(client: Elasticsearch,
         ("redirect", 400),
     ],
 )
-def test_a_server_that_breaks_later_is_told_in_elasticsearchs_status(
+def test_a_server_that_fails_after_put_has_elasticsearchs_status(
     client: Elasticsearch, fault: str, status: int
 ) -> None:
     with lookalike("tei") as server:
@@ -240,7 +240,7 @@ def test_a_server_that_breaks_later_is_told_in_elasticsearchs_status(
         client.inference.delete(inference_id=f"later-{fault}")
 
 
-def test_a_server_that_hangs_is_left_when_the_timeout_is_over(client: Elasticsearch) -> None:
+def test_a_call_to_a_server_that_hangs_ends_at_the_timeout(client: Elasticsearch) -> None:
     with lookalike("tei") as server:
         put(client, "hanging", server.url)
         server.fail("hang")
@@ -253,7 +253,7 @@ def test_a_server_that_hangs_is_left_when_the_timeout_is_over(client: Elasticsea
         assert "Request timed out after [50ms] for inference id [hanging-too]" in reason_of(refused.value)
 
 
-def test_every_answer_says_that_it_is_elasticsearch_and_has_a_request_id(gate: RunningGateway) -> None:
+def test_every_response_has_the_product_header_and_a_request_id(gate: RunningGateway) -> None:
     for method, path, body in (
         ("GET", "/_inference/fake", None),
         ("GET", "/_inference/missing", None),

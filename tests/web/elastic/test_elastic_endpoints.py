@@ -71,7 +71,7 @@ async def names(gate: ScriptedGateway) -> list[str]:
         ("/_inference/any/new", {"task_type": "text_embedding"}),
     ],
 )
-async def test_put_answers_200_with_the_endpoint_and_its_measured_dimensions(
+async def test_put_returns_the_endpoint_with_its_measured_dimensions(
     scripted: ScriptedGateway, path: str, fields: dict[str, str]
 ) -> None:
     reply = await scripted.request("PUT", path, form(**fields))
@@ -248,7 +248,7 @@ async def test_put_with_a_url_and_a_model_id_is_a_server_and_one_of_its_models(
         (NEW + "?wait=1s", form(), "illegal_argument_exception", "contains unrecognized parameter: [wait]"),
     ],
 )
-async def test_put_refuses_what_it_cannot_use_with_400_and_stores_nothing(
+async def test_an_invalid_put_is_a_400_and_stores_nothing(
     scripted: ScriptedGateway, path: str, body: object, kind: str, said: str
 ) -> None:
     status, told_kind, reason = told(await scripted.request("PUT", path, body))
@@ -288,7 +288,7 @@ async def test_put_never_overwrites(scripted: ScriptedGateway) -> None:
         (errors.RuntimeFailed("No model."), "status_exception", "No model."),
     ],
 )
-async def test_put_tells_what_failed_as_the_cause_of_a_400_and_stores_nothing(
+async def test_a_failed_put_is_a_400_with_its_cause_and_stores_nothing(
     scripted: ScriptedGateway, error: HubgateError, kind: str, said: str
 ) -> None:
     scripted.script.answer = raising(error)
@@ -305,7 +305,7 @@ async def test_put_tells_what_failed_as_the_cause_of_a_400_and_stores_nothing(
     assert await names(scripted) == ["e5"]
 
 
-async def test_put_refuses_dimensions_that_are_not_the_models(scripted: ScriptedGateway) -> None:
+async def test_put_rejects_dimensions_that_differ_from_the_models(scripted: ScriptedGateway) -> None:
     status, kind, reason = told(await scripted.request("PUT", NEW, form({"dimensions": 768})))
     assert (status, kind) == (400, "status_exception")
     assert (
@@ -370,7 +370,7 @@ async def test_update_changes_token_allowance_and_token_limit(scripted: Scripted
     assert scripted.gateway.registry.token_hint("new") == "…oken"
 
 
-async def test_update_keeps_what_is_absent_and_null_brings_the_default_back(
+async def test_update_keeps_absent_settings_and_null_restores_the_default(
     scripted: ScriptedGateway,
 ) -> None:
     await scripted.request(
@@ -385,7 +385,7 @@ async def test_update_keeps_what_is_absent_and_null_brings_the_default_back(
     assert reset.json() == SHOWN
 
 
-async def test_update_that_changes_nothing_asks_the_upstream_nothing(scripted: ScriptedGateway) -> None:
+async def test_an_update_without_changes_does_not_call_the_upstream(scripted: ScriptedGateway) -> None:
     await scripted.request("PUT", NEW, form())
     scripted.script.calls.clear()
     reply = await scripted.request(
@@ -394,7 +394,7 @@ async def test_update_that_changes_nothing_asks_the_upstream_nothing(scripted: S
     assert (reply.json(), scripted.script.calls) == (SHOWN, [])
 
 
-async def test_update_that_fails_leaves_the_old_settings_in_force(scripted: ScriptedGateway) -> None:
+async def test_a_failed_update_keeps_the_old_settings(scripted: ScriptedGateway) -> None:
     await scripted.request("PUT", NEW, form())
     scripted.script.answer = raising(UpstreamRefused("No.", status=401))
     reply = await scripted.request(
@@ -434,14 +434,14 @@ async def test_update_that_fails_leaves_the_old_settings_in_force(scripted: Scri
         ),
     ],
 )
-async def test_update_refuses_what_cannot_be_changed(
+async def test_update_rejects_settings_that_cannot_change(
     scripted: ScriptedGateway, path: str, body: object, status: int, said: str
 ) -> None:
     reply = await scripted.request("PUT", path + "/_update", body)
     assert (told(reply)[0], told(reply)[2]) == (status, said)
 
 
-async def test_delete_is_acknowledged_and_the_endpoint_gone(scripted: ScriptedGateway) -> None:
+async def test_delete_is_acknowledged_and_removes_the_endpoint(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("DELETE", "/_inference/text_embedding/e5?force=true")
     assert reply.json() == {"acknowledged": True, "pipelines": [], "indexes": []}
     assert await names(scripted) == []
@@ -492,7 +492,7 @@ async def test_methods_that_are_not_served_are_a_405_and_paths_a_404(scripted: S
     assert told(await scripted.request("GET", "/_inference/a/b/c"))[0] == 404
 
 
-async def test_pretty_that_is_neither_true_nor_false_is_refused_before_anything_is_done(
+async def test_an_invalid_pretty_is_rejected_before_the_request_runs(
     scripted: ScriptedGateway,
 ) -> None:
     for method, path in (("PUT", NEW), ("DELETE", "/_inference/e5"), ("POST", "/_inference/e5")):

@@ -59,7 +59,7 @@ async def test_a_completion_is_a_list_of_one_result(gate: ScriptedGateway) -> No
     assert reply.json() == {"completion": [{"result": "hello"}]}
 
 
-async def test_a_model_that_has_conversations_is_asked_for_a_completion_as_a_user_asks(
+async def test_a_completion_of_a_chat_model_is_sent_as_a_user_message(
     gate: ScriptedGateway,
 ) -> None:
     await add_generator(gate, "both", Task.COMPLETION, chats=True)
@@ -86,7 +86,7 @@ async def test_a_model_that_has_conversations_is_asked_for_a_completion_as_a_use
         ({"input": "a", "temperature": 1}, "x_content_parse_exception", "unknown field [temperature]"),
     ],
 )
-async def test_a_completion_that_cannot_be_asked_is_a_400_in_elasticsearchs_words(
+async def test_an_invalid_completion_is_a_400_with_elasticsearchs_message(
     gate: ScriptedGateway, body: dict[str, Any], kind: str, reason: str
 ) -> None:
     reply = await gate.request("POST", COMPLETION, body)
@@ -97,7 +97,7 @@ async def test_a_completion_that_cannot_be_asked_is_a_400_in_elasticsearchs_word
     assert (streamed.status, name, told["error"]["type"]) == (400, "error", kind)
 
 
-async def test_a_completion_is_streamed_in_events_of_all_that_arrived_together(gate: ScriptedGateway) -> None:
+async def test_completion_tokens_that_arrive_together_are_one_event(gate: ScriptedGateway) -> None:
     chunk = b'{"choices":[{"index":0,"text":"%b"}]}'
     usage = b'{"choices":[],"usage":{"total_tokens":9}}'
     gate.script.told = lambda _: iter([[chunk % b"a", chunk % b"b"], [chunk % b""], [chunk % b"c", usage]])
@@ -111,14 +111,14 @@ async def test_a_completion_is_streamed_in_events_of_all_that_arrived_together(g
     assert 'hubgate_tokens_total{endpoint="writer"} 9.0' in gate.meter.exposition().decode()
 
 
-async def test_a_completion_of_tgis_events_is_streamed_alike(gate: ScriptedGateway) -> None:
+async def test_a_completion_of_tgi_is_streamed_in_the_same_events(gate: ScriptedGateway) -> None:
     gate.script.told, gate.script.wire_format = tgi_events, WireFormat.TGI
     reply = await gate.request("POST", COMPLETION + "/_stream", {"input": "say"})
     deltas = [data["completion"][0]["delta"] for _, data in events(reply.body)[:-1]]
     assert deltas == ["hel", "lo"]
 
 
-async def test_a_chat_is_streamed_a_chunk_an_event_without_nulls(gate: ScriptedGateway) -> None:
+async def test_a_chat_is_streamed_with_one_chunk_per_event_and_no_nulls(gate: ScriptedGateway) -> None:
     call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     chunks: list[dict[str, Any]] = [
         {"delta": {"role": "assistant", "content": "", "refusal": None}, "logprobs": None},
@@ -142,7 +142,7 @@ async def test_a_chat_is_streamed_a_chunk_an_event_without_nulls(gate: ScriptedG
     ]
 
 
-async def test_a_chat_is_also_answered_whole(gate: ScriptedGateway) -> None:
+async def test_a_chat_without_stream_is_one_response(gate: ScriptedGateway) -> None:
     reply = await gate.request("POST", "/_inference/conversational/talker", {"messages": MESSAGES})
     told = reply.json()
     assert told["choices"] == [
@@ -151,7 +151,7 @@ async def test_a_chat_is_also_answered_whole(gate: ScriptedGateway) -> None:
     assert told["usage"]["total_tokens"] == 4
 
 
-async def test_a_chats_fields_go_to_the_engine_under_the_names_it_knows(gate: ScriptedGateway) -> None:
+async def test_chat_fields_are_sent_under_the_names_of_the_engine(gate: ScriptedGateway) -> None:
     body = {
         "messages": MESSAGES,
         "model": "any",
@@ -178,7 +178,7 @@ async def test_a_chats_fields_go_to_the_engine_under_the_names_it_knows(gate: Sc
     ],
 )
 @pytest.mark.parametrize("path", [CHAT, CHAT + "/_stream", "/_inference/talker/_stream"])
-async def test_a_chat_that_is_no_chat_is_a_400_in_the_chats_own_shape(
+async def test_an_invalid_chat_is_a_400_in_the_error_shape_of_chats(
     gate: ScriptedGateway, path: str, body: object, said: str
 ) -> None:
     reply = await gate.request("POST", path, body)
@@ -189,7 +189,7 @@ async def test_a_chat_that_is_no_chat_is_a_400_in_the_chats_own_shape(
     assert said in told["error"]["message"]
 
 
-async def test_a_chat_is_told_as_any_call_whether_to_ask_again(gate: ScriptedGateway) -> None:
+async def test_chat_errors_have_the_retry_headers_of_any_call(gate: ScriptedGateway) -> None:
     def is_full(call: GenerationCall) -> Generated:
         raise QueueFull("Too many wait.", retry_after=2.0)
 
@@ -227,7 +227,7 @@ async def test_an_error_before_the_first_byte_has_its_status_and_one_after_it_is
 
 
 @pytest.mark.parametrize(("query", "seconds"), [("", "120s"), ("?timeout=5s", "5s")])
-async def test_a_model_that_writes_has_two_minutes_unless_it_is_told_otherwise(
+async def test_generation_has_a_default_timeout_of_two_minutes(
     gate: ScriptedGateway, query: str, seconds: str
 ) -> None:
     def late(call: GenerationCall) -> Generated:

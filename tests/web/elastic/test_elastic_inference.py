@@ -87,7 +87,7 @@ async def test_f32_vectors_are_written_as_single_precision_numbers(scripted: Scr
         (None, None),
     ],
 )
-async def test_input_type_is_understood_in_any_case(
+async def test_input_type_is_case_insensitive(
     scripted: ScriptedGateway, word: str | None, meant: InputType | None
 ) -> None:
     assert (await scripted.request("POST", E5, {"input": "a", "input_type": word})).status == 200
@@ -154,7 +154,7 @@ async def test_input_type_is_understood_in_any_case(
         ({"input": "a", "timeout": "0s"}, "illegal_argument_exception", "greater than zero"),
     ],
 )
-async def test_a_body_that_is_not_understood_is_a_400_that_says_why(
+async def test_an_invalid_body_is_a_400_with_the_reason(
     scripted: ScriptedGateway, body: object, kind: str, said: str
 ) -> None:
     reply = await scripted.request("POST", E5, body)
@@ -176,7 +176,7 @@ async def test_task_settings_are_ignored_with_a_warning(scripted: ScriptedGatewa
     assert "warning" not in (await scripted.request("POST", E5, {"input": "a", "task_settings": {}})).headers
 
 
-async def test_truncation_is_told_in_two_headers_and_leaves_the_body_as_it_was(
+async def test_truncation_is_reported_in_two_headers_and_not_in_the_body(
     scripted: ScriptedGateway,
 ) -> None:
     scripted.script.answer = answering(truncated=1)
@@ -188,7 +188,7 @@ async def test_truncation_is_told_in_two_headers_and_leaves_the_body_as_it_was(
     assert "x-hubgate-truncated" not in (await scripted.request("POST", E5, {"input": "a"})).headers
 
 
-async def test_what_the_model_warns_of_is_passed_on_as_a_warning(scripted: ScriptedGateway) -> None:
+async def test_a_warning_of_the_model_is_an_elasticsearch_warning(scripted: ScriptedGateway) -> None:
     scripted.script.answer = answering(warnings=('It said "half" \\ précis',))
     reply = await scripted.request("POST", E5, {"input": "a"})
     assert reply.headers["warning"] == "299 hubgate \"It said 'half' / pr?cis\""
@@ -262,7 +262,7 @@ async def test_a_stream_of_an_unknown_endpoint_is_a_404_as_an_event(scripted: Sc
         (503, 400, "Received a rate limit status code"),
     ],
 )
-async def test_a_status_of_the_upstream_below_500_is_passed_on_and_the_rest_is_400(
+async def test_an_upstream_status_below_500_is_kept_and_others_are_400(
     scripted: ScriptedGateway, theirs: int, ours: int, prefix: str
 ) -> None:
     error = UpstreamRefused(
@@ -311,7 +311,7 @@ async def test_a_status_of_the_upstream_below_500_is_passed_on_and_the_rest_is_4
         ),
     ],
 )
-async def test_what_fails_below_is_told_in_elasticsearchs_types(
+async def test_upstream_failures_have_elasticsearchs_error_types(
     scripted: ScriptedGateway, error: HubgateError, status: int, kind: str, said: str
 ) -> None:
     scripted.script.answer = raising(error)
@@ -321,7 +321,7 @@ async def test_what_fails_below_is_told_in_elasticsearchs_types(
     assert reply.json()["error"]["type"] == kind
 
 
-async def test_the_timeout_of_the_query_wins_over_the_bodys_and_30s_is_the_default(
+async def test_the_timeout_in_the_query_takes_precedence_and_30s_is_the_default(
     scripted: ScriptedGateway,
 ) -> None:
     scripted.script.answer = raising(errors.DeadlineExceeded("Late."))
@@ -331,7 +331,7 @@ async def test_the_timeout_of_the_query_wins_over_the_bodys_and_30s_is_the_defau
         assert scripted.script.embedded.context.deadline is not None
 
 
-async def test_any_key_may_infer(scripted: ScriptedGateway) -> None:
+async def test_any_key_can_run_inference(scripted: ScriptedGateway) -> None:
     _, plain = await scripted.access.create("app")
     assert (await scripted.request("POST", E5, {"input": "a"}, key=plain)).status == 200
 
@@ -368,7 +368,7 @@ async def test_what_was_called_is_counted_under_its_endpoint(scripted: ScriptedG
         ("application/vnd.elasticsearch+json;compatible-with=7", "application/json"),
     ],
 )
-async def test_the_answer_has_the_media_type_that_accept_asks_for(
+async def test_the_response_has_the_media_type_of_the_accept_header(
     scripted: ScriptedGateway, accept: str | None, given: str
 ) -> None:
     for method, body in (("POST", {"input": "a"}), ("GET", None)):
@@ -388,7 +388,7 @@ async def test_the_answer_has_the_media_type_that_accept_asks_for(
         ("application/cbor", 406),
     ],
 )
-async def test_a_body_must_be_json_by_its_own_word_or_say_nothing(
+async def test_the_content_type_must_be_json_or_absent(
     scripted: ScriptedGateway, sent: str | None, status: int
 ) -> None:
     reply = await scripted.request("POST", E5, {"input": "a"}, content_type=sent)
@@ -397,7 +397,7 @@ async def test_a_body_must_be_json_by_its_own_word_or_say_nothing(
         assert reason_of(reply) == f"Content-Type header [{sent}] is not supported. Send application/json."
 
 
-async def test_every_clients_common_parameters_are_taken_and_others_refused(
+async def test_common_parameters_are_accepted_and_others_rejected(
     scripted: ScriptedGateway,
 ) -> None:
     common = "?pretty&human=true&error_trace=true&filter_path=text_embedding"
@@ -412,7 +412,7 @@ async def test_every_clients_common_parameters_are_taken_and_others_refused(
     assert reason_of(reply) == "Failed to parse value [maybe] as only [true] or [false] are allowed."
 
 
-async def test_errors_are_compact_json_whatever_was_asked(scripted: ScriptedGateway) -> None:
+async def test_errors_are_always_compact_json(scripted: ScriptedGateway) -> None:
     accept = "application/vnd.elasticsearch+json;compatible-with=9"
     reply = await scripted.request("POST", E5 + "?pretty&error_trace", {}, accept=accept)
     assert reply.headers["content-type"] == "application/json"

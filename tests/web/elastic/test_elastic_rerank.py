@@ -29,7 +29,7 @@ async def put(gate: ScriptedGateway, task: str, **body: Any) -> Reply:
 
 
 @pytest.mark.parametrize("path", [RERANK, "/_inference/ranker", "/_inference/text-ranking/ranker"])
-async def test_ranks_stand_with_the_best_first(gate: ScriptedGateway, path: str) -> None:
+async def test_rerank_results_have_the_best_first(gate: ScriptedGateway, path: str) -> None:
     reply = await gate.request("POST", path, {"query": "q", "input": TEXTS})
     assert reply.json() == {
         "rerank": [
@@ -41,7 +41,7 @@ async def test_ranks_stand_with_the_best_first(gate: ScriptedGateway, path: str)
     assert 'hubgate_texts_total{endpoint="ranker"} 3.0' in gate.meter.exposition().decode()
 
 
-async def test_top_n_and_return_documents_at_the_root_win_over_the_endpoints(gate: ScriptedGateway) -> None:
+async def test_top_n_and_return_documents_at_the_root_take_precedence(gate: ScriptedGateway) -> None:
     settings = {"url": "http://127.0.0.1:9", "api_key": "t"}
     reply = await put(
         gate, "rerank", service_settings=settings, task_settings={"top_n": 2, "return_documents": True}
@@ -75,7 +75,7 @@ async def test_top_n_and_return_documents_at_the_root_win_over_the_endpoints(gat
         ),
     ],
 )
-async def test_ranks_that_cannot_be_asked_for_are_a_400_that_says_why(
+async def test_an_invalid_rerank_is_a_400_with_the_reason(
     gate: ScriptedGateway, body: object, reason: str
 ) -> None:
     reply = await gate.request("POST", RERANK, body)
@@ -83,13 +83,13 @@ async def test_ranks_that_cannot_be_asked_for_are_a_400_that_says_why(
     assert reason in reply.json()["error"]["reason"]
 
 
-async def test_weights_of_words_stand_as_the_engine_told_them(gate: ScriptedGateway) -> None:
+async def test_sparse_vectors_are_returned_as_the_engine_sent_them(gate: ScriptedGateway) -> None:
     reply = await gate.request("POST", "/_inference/sparse_embedding/sparse", {"input": ["a", "b"]})
     weights = {"is_truncated": False, "embedding": {"gate": 0.5, "17": 0.25}}
     assert reply.json() == {"sparse_embedding": [weights, weights]}
 
 
-async def test_ranks_and_weights_are_not_streamed(gate: ScriptedGateway) -> None:
+async def test_rerank_and_sparse_embeddings_are_not_streamed(gate: ScriptedGateway) -> None:
     for name, task in (("ranker", Task.RERANK), ("sparse", Task.SPARSE_EMBEDDING)):
         reply = await gate.request("POST", f"/_inference/{name}/_stream", {"input": "a"})
         assert reply.status == 405
@@ -116,7 +116,7 @@ async def test_ranks_and_weights_are_not_streamed(gate: ScriptedGateway) -> None
         ),
     ],
 )
-async def test_put_finds_where_a_model_runs_by_its_url_or_its_name(
+async def test_put_infers_the_source_from_the_url_or_the_model(
     gate: ScriptedGateway, task: str, given: dict[str, str], source: Source, shown: str
 ) -> None:
     gate.script.answer = by_length
@@ -127,7 +127,7 @@ async def test_put_finds_where_a_model_runs_by_its_url_or_its_name(
     assert reply.json()["service_settings"]["model_id"] == shown
 
 
-async def test_put_shows_only_what_its_task_has(gate: ScriptedGateway) -> None:
+async def test_put_returns_only_the_settings_of_the_task(gate: ScriptedGateway) -> None:
     reply = await put(gate, "completion", service_settings={"url": "http://127.0.0.1:9", "api_key": "t"})
     assert reply.json() == {
         "inference_id": "new",
@@ -156,7 +156,7 @@ async def test_put_shows_only_what_its_task_has(gate: ScriptedGateway) -> None:
         ("song", {}, "Unknown task_type [song]"),
     ],
 )
-async def test_put_refuses_what_its_task_does_not_know(
+async def test_put_rejects_settings_of_other_tasks(
     gate: ScriptedGateway, task: str, body: dict[str, Any], said: str
 ) -> None:
     if "task_settings" in body or "chunking_settings" in body:
@@ -166,7 +166,7 @@ async def test_put_refuses_what_its_task_does_not_know(
     assert said in reply.json()["error"]["reason"]
 
 
-async def test_update_changes_nothing_of_a_task_that_does_not_have_it(gate: ScriptedGateway) -> None:
+async def test_update_rejects_settings_of_other_tasks(gate: ScriptedGateway) -> None:
     reply = await gate.request(
         "PUT", "/_inference/rerank/ranker/_update", {"service_settings": {"max_input_tokens": 5}}
     )

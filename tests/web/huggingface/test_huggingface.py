@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("path", ["/hf/e5", "/hf/e5/", "/hf/e5/embed", "/hf/e5/v1"])
-async def test_the_answer_is_a_list_of_vectors_also_for_one_string(
+async def test_the_response_is_a_list_of_vectors_even_for_one_string(
     scripted: ScriptedGateway, path: str
 ) -> None:
     one = await scripted.request("POST", path, {"inputs": "a"})
@@ -34,7 +34,7 @@ async def test_f32_vectors_become_numbers(scripted: ScriptedGateway) -> None:
     assert (await scripted.request("POST", "/hf/e5", {"inputs": "a"})).json() == [[0.25, -0.5]]
 
 
-async def test_options_stand_at_the_root(scripted: ScriptedGateway) -> None:
+async def test_options_are_at_the_root_of_the_body(scripted: ScriptedGateway) -> None:
     options = {
         "normalize": False,
         "truncate": True,
@@ -50,13 +50,13 @@ async def test_options_stand_at_the_root(scripted: ScriptedGateway) -> None:
     assert (call.prompt_name, call.input_type) == ("query", InputType.SEARCH)
 
 
-async def test_an_option_that_is_left_out_is_the_models_own_default(scripted: ScriptedGateway) -> None:
+async def test_an_absent_option_has_the_default_of_the_model(scripted: ScriptedGateway) -> None:
     await scripted.request("POST", "/hf/e5", {"inputs": "a", "truncate": None})
     call = scripted.script.embedded
     assert (call.normalize, call.truncate, call.truncate_left, call.prompt_name) == (None,) * 4
 
 
-async def test_old_clients_may_put_options_into_parameters_but_the_root_wins(
+async def test_options_in_parameters_are_accepted_and_the_root_takes_precedence(
     scripted: ScriptedGateway,
 ) -> None:
     body = {
@@ -71,7 +71,7 @@ async def test_old_clients_may_put_options_into_parameters_but_the_root_wins(
     assert (call.truncate, call.normalize, call.truncate_left) == (False, False, False)
 
 
-async def test_truncation_is_told_in_a_header(scripted: ScriptedGateway) -> None:
+async def test_truncation_is_reported_in_a_header(scripted: ScriptedGateway) -> None:
     scripted.script.answer = lambda call: Vectors(items=[b"[1,2]"], encoding=Encoding.JSON, truncated=1)
     assert (await scripted.request("POST", "/hf/e5", {"inputs": "a"})).headers["x-hubgate-truncated"] == "1"
 
@@ -80,7 +80,7 @@ async def test_truncation_is_told_in_a_header(scripted: ScriptedGateway) -> None
     "model", [{}, {"model": ""}, {"model": "dummy"}, {"model": "tgi"}, {"model": "http://x/y"}]
 )
 @pytest.mark.parametrize("path", ["/hf/e5/v1/embeddings", "/hf/e5/embeddings"])
-async def test_openais_embeddings_are_served_whatever_the_model_is_called(
+async def test_openai_embeddings_accept_any_model_name(
     scripted: ScriptedGateway, path: str, model: dict[str, str]
 ) -> None:
     reply = await scripted.request("POST", path, {"input": ["a"], **model})
@@ -89,14 +89,14 @@ async def test_openais_embeddings_are_served_whatever_the_model_is_called(
     assert reply.json()["data"][0]["embedding"] == [0, 0.5]
 
 
-async def test_a_body_with_input_is_openais_on_the_base_url_too(scripted: ScriptedGateway) -> None:
+async def test_a_body_with_input_is_an_openai_request_on_the_base_url(scripted: ScriptedGateway) -> None:
     reply = await scripted.request(
         "POST", "/hf/e5", {"input": "a", "model": "dummy", "encoding_format": "base64"}
     )
     assert reply.json()["data"][0]["embedding"] == "AAAAAAAAAD8="
 
 
-async def test_below_v1_embeddings_errors_are_openais(scripted: ScriptedGateway) -> None:
+async def test_errors_below_v1_embeddings_are_openais(scripted: ScriptedGateway) -> None:
     for path, key in (("/hf/e5/v1/embeddings", "wrong-key"), ("/hf/none/v1/embeddings", ADMIN_KEY)):
         reply = await scripted.request("POST", path, {"input": "a"}, key=key)
         assert reply.json()["error"]["message"]
@@ -161,7 +161,7 @@ BAD_INPUT: list[tuple[object, int, str]] = [
 
 
 @pytest.mark.parametrize(("body", "status", "words"), BAD_INPUT)
-async def test_bad_input_is_told_as_tei_tells_it_and_never_reaches_the_model(
+async def test_invalid_input_is_a_tei_error_and_never_reaches_the_model(
     scripted: ScriptedGateway, body: object, status: int, words: str
 ) -> None:
     reply = await scripted.request("POST", "/hf/e5", body)
@@ -189,7 +189,7 @@ async def test_bad_input_is_told_as_tei_tells_it_and_never_reaches_the_model(
         (errors.InvalidRequest("Long.", cause=Cause.INPUT_TOO_LONG), 413, "Validation"),
     ],
 )
-async def test_no_failure_is_a_503_which_huggingface_js_repeats_without_end(
+async def test_no_failure_is_a_503_which_huggingface_js_retries_forever(
     scripted: ScriptedGateway, error: HubgateError, status: int, kind: str
 ) -> None:
     def fail(call: Call) -> Result:
@@ -208,7 +208,7 @@ async def test_an_unknown_endpoint_is_not_found(scripted: ScriptedGateway, tail:
     assert reply.json()["error"].startswith("No endpoint is named [none].")
 
 
-async def test_another_method_is_a_405_that_says_which_to_use(scripted: ScriptedGateway) -> None:
+async def test_another_method_is_a_405_with_the_allowed_methods(scripted: ScriptedGateway) -> None:
     for method, path, allowed in (
         ("GET", "/hf/e5/embed", "POST"),
         ("PUT", "/hf/e5", "GET, HEAD, POST"),
@@ -225,9 +225,7 @@ async def test_an_unknown_path_is_a_404_in_teis_shape(scripted: ScriptedGateway)
 
 
 @pytest.mark.parametrize("path", ["/", "/embed", "/tokenize"])
-async def test_the_bare_routes_belong_to_the_keys_default_endpoint(
-    scripted: ScriptedGateway, path: str
-) -> None:
+async def test_bare_routes_use_the_default_endpoint_of_the_key(scripted: ScriptedGateway, path: str) -> None:
     _, plain = await scripted.access.create("app", default_endpoint="e5")
     if path == "/tokenize":
         scripted.script.answer = lambda call: Tokens([[]])
@@ -237,7 +235,7 @@ async def test_the_bare_routes_belong_to_the_keys_default_endpoint(
 @pytest.mark.parametrize(
     ("method", "path"), [("POST", "/"), ("POST", "/embed"), ("GET", "/info"), ("GET", "/health")]
 )
-async def test_a_bare_route_says_so_when_the_key_has_no_default_endpoint(
+async def test_a_bare_route_is_an_error_when_the_key_has_no_default_endpoint(
     scripted: ScriptedGateway, method: str, path: str
 ) -> None:
     reply = await scripted.request(method, path, {"inputs": "a"})
@@ -247,7 +245,7 @@ async def test_a_bare_route_says_so_when_the_key_has_no_default_endpoint(
     )
 
 
-async def test_a_key_in_the_path_serves_and_stands_in_no_log(
+async def test_a_key_in_the_path_works_and_is_not_logged(
     scripted: ScriptedGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, plain = await scripted.access.create("langchain")
@@ -260,7 +258,7 @@ async def test_a_key_in_the_path_serves_and_stands_in_no_log(
     assert "a-mistyped-key" not in caplog.text
 
 
-async def test_log_and_metrics_say_endpoint_texts_and_tokens(
+async def test_log_and_metrics_have_endpoint_texts_and_tokens(
     scripted: ScriptedGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "hubgate.access"):

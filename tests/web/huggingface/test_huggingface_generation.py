@@ -46,12 +46,12 @@ def chunks(*said: tuple[str, str | None]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("path", ["/hf/llm", "/hf/llm/", "/hf/llm/v1"])
-async def test_the_base_url_answers_a_text_in_a_list(gate: ScriptedGateway, path: str) -> None:
+async def test_the_base_url_returns_a_list_of_one_text(gate: ScriptedGateway, path: str) -> None:
     reply = await gate.request("POST", path, {"inputs": "say"})
     assert (reply.status, reply.json()) == (200, [{"generated_text": "hello"}])
 
 
-async def test_generate_answers_a_text_and_details_only_where_they_are_asked_for(
+async def test_generate_returns_details_only_on_request(
     gate: ScriptedGateway,
 ) -> None:
     reply = await gate.request("POST", "/hf/llm/generate", {"inputs": "say"})
@@ -67,7 +67,7 @@ async def test_generate_answers_a_text_and_details_only_where_they_are_asked_for
     }
 
 
-async def test_what_is_spelled_as_tgi_does_passes_as_it_came(gate: ScriptedGateway) -> None:
+async def test_tgi_parameters_are_sent_to_tgi_unchanged(gate: ScriptedGateway) -> None:
     body = b'{"generated_text":  "hello", "details":null}'
     gate.script.written = lambda _: Generated(body=body, wire_format=WireFormat.TGI)
     reply = await gate.request("POST", "/hf/llm/generate", {"inputs": "say"})
@@ -78,7 +78,7 @@ async def test_what_is_spelled_as_tgi_does_passes_as_it_came(gate: ScriptedGatew
     assert reply.body.replace(b"data:", b"").replace(b"\n\n", b"") == told
 
 
-async def test_parameters_have_openais_names_where_openai_has_one_and_nulls_say_nothing(
+async def test_parameters_are_sent_under_openais_names_without_nulls(
     gate: ScriptedGateway,
 ) -> None:
     parameters = {
@@ -109,7 +109,7 @@ async def test_parameters_have_openais_names_where_openai_has_one_and_nulls_say_
 
 
 @pytest.mark.parametrize(("path", "more"), [("/hf/llm", {"stream": True}), ("/hf/llm/generate_stream", {})])
-async def test_openais_chunks_become_events_of_a_token_each(
+async def test_openai_chunks_become_one_tgi_event_per_token(
     gate: ScriptedGateway, path: str, more: dict[str, Any]
 ) -> None:
     last = b'{"choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}}'
@@ -130,7 +130,7 @@ async def test_openais_chunks_become_events_of_a_token_each(
     assert end["details"] == details
 
 
-async def test_the_prompt_of_a_stream_stands_only_in_the_whole_text(gate: ScriptedGateway) -> None:
+async def test_the_prompt_of_a_stream_is_only_in_the_full_text(gate: ScriptedGateway) -> None:
     gate.script.told = lambda _: iter([chunks(("say: hel", None)), chunks(("lo", "stop"))])
     body = {"inputs": "say: ", "parameters": {"return_full_text": True}}
     *told, end = parse_events((await gate.request("POST", "/hf/llm/generate_stream", body)).body)
@@ -138,7 +138,7 @@ async def test_the_prompt_of_a_stream_stands_only_in_the_whole_text(gate: Script
     assert end["generated_text"] == "say: hello"
 
 
-async def test_a_stream_that_breaks_off_ends_with_tgis_error(gate: ScriptedGateway) -> None:
+async def test_a_broken_stream_ends_with_a_tgi_error(gate: ScriptedGateway) -> None:
     def breaks_off(call: GenerationCall) -> Iterator[Sequence[bytes]]:
         yield chunks(("hel", None))
         raise UpstreamUnreachable("The server broke off.")
@@ -158,7 +158,7 @@ async def test_a_stream_that_breaks_off_ends_with_tgis_error(gate: ScriptedGatew
         (UpstreamUnreachable("It is gone.", retryable=False), 502, "generation"),
     ],
 )
-async def test_errors_have_tgis_types_and_none_is_a_503(
+async def test_errors_have_tgis_types_and_are_never_a_503(
     gate: ScriptedGateway, error: HubgateError, status: int, kind: str
 ) -> None:
     def fails(call: GenerationCall) -> Generated:
@@ -185,7 +185,7 @@ async def test_errors_have_tgis_types_and_none_is_a_503(
         ({"inputs": "a", "temperature": 0.5}, "Put parameters into [parameters]"),
     ],
 )
-async def test_a_body_that_cannot_be_used_is_a_422_in_words(
+async def test_an_invalid_body_is_a_422_with_a_message(
     gate: ScriptedGateway, body: object, said: str
 ) -> None:
     reply = await gate.request("POST", "/hf/llm", body)
@@ -194,7 +194,7 @@ async def test_a_body_that_cannot_be_used_is_a_422_in_words(
 
 
 @pytest.mark.parametrize("model", [None, "", "dummy", "tgi", "https://x.example/hf/llm", "org/model"])
-async def test_any_model_name_means_this_endpoint(gate: ScriptedGateway, model: str | None) -> None:
+async def test_any_model_name_selects_this_endpoint(gate: ScriptedGateway, model: str | None) -> None:
     body = {"model": model, "messages": MESSAGES, "max_tokens": 3}
     for path in ("/hf/llm", "/hf/llm/v1/chat/completions", "/hf/llm/chat/completions"):
         reply = await gate.request("POST", path, body)
@@ -245,7 +245,9 @@ async def test_elasticsearch_reads_every_error_of_a_chat(gate: ScriptedGateway, 
     assert (told["message"], told["http_status_code"]) == ("It broke off.", 502)
 
 
-async def test_a_request_to_generate_is_told_that_the_endpoint_embeds(gate: ScriptedGateway) -> None:
+async def test_a_generate_request_to_an_embedding_endpoint_is_an_error_with_its_task(
+    gate: ScriptedGateway,
+) -> None:
     for body in (
         {"inputs": "say", "stream": True},
         {"inputs": "say", "parameters": {"max_new_tokens": 5}},
@@ -258,7 +260,7 @@ async def test_a_request_to_generate_is_told_that_the_endpoint_embeds(gate: Scri
     assert "Unknown field [odd]" in reply.json()["error"]
 
 
-async def test_the_bare_routes_write_with_the_keys_default_endpoint(gate: ScriptedGateway) -> None:
+async def test_bare_generation_routes_use_the_default_endpoint_of_the_key(gate: ScriptedGateway) -> None:
     _, key = await gate.access.create("app", default_endpoint="llm")
     for path in ("/", "/generate"):
         reply = await gate.request("POST", path, {"inputs": "say"}, key=key)
@@ -267,7 +269,7 @@ async def test_the_bare_routes_write_with_the_keys_default_endpoint(gate: Script
     assert parse_events(reply.body)[-1]["generated_text"] == "hello"
 
 
-async def test_info_of_a_model_that_writes_is_tgis(gate: ScriptedGateway) -> None:
+async def test_info_of_a_generation_endpoint_is_tgis(gate: ScriptedGateway) -> None:
     info = (await gate.request("GET", "/hf/llm/info")).json()
     assert (info["router"], info["model_id"], info["max_input_tokens"]) == (
         "text-generation-router",
@@ -277,12 +279,14 @@ async def test_info_of_a_model_that_writes_is_tgis(gate: ScriptedGateway) -> Non
     assert "model_type" not in info
 
 
-async def test_its_models_are_the_endpoint_alone(gate: ScriptedGateway) -> None:
+async def test_models_of_an_endpoint_url_lists_only_the_endpoint(gate: ScriptedGateway) -> None:
     reply = await gate.request("GET", "/hf/llm/v1/models")
     assert [model["id"] for model in reply.json()["data"]] == ["llm"]
 
 
-async def test_an_embedding_model_asked_to_chat_or_rank_says_what_it_does(gate: ScriptedGateway) -> None:
+async def test_chat_or_rerank_on_an_embedding_endpoint_is_an_error_with_its_task(
+    gate: ScriptedGateway,
+) -> None:
     for body, task in (
         ({"messages": MESSAGES}, "chat_completion"),
         ({"query": "a", "texts": ["b"]}, "rerank"),

@@ -32,7 +32,7 @@ REQUIRED = {
 }
 
 
-async def test_info_has_all_that_tei_requires_and_hubgates_own_apart(scripted: ScriptedGateway) -> None:
+async def test_info_has_all_required_fields_of_tei_and_one_of_hubgate(scripted: ScriptedGateway) -> None:
     info = (await scripted.request("GET", "/hf/e5/info")).json()
     assert info.keys() >= REQUIRED
     assert info["model_id"] == "org/model"
@@ -56,14 +56,14 @@ async def test_info_has_all_that_tei_requires_and_hubgates_own_apart(scripted: S
     }
 
 
-async def test_info_tells_only_an_admin_what_runs_the_model(scripted: ScriptedGateway) -> None:
+async def test_info_shows_the_engine_only_to_an_admin(scripted: ScriptedGateway) -> None:
     _, plain = await scripted.access.create("app")
     info = (await scripted.request("GET", "/hf/e5/info", key=plain)).json()
     assert info.keys() >= REQUIRED
     assert info["hubgate"].keys() == {"version", "source", "dimensions", "precision", "icu", "chunk_fit"}
 
 
-async def test_info_leaves_out_a_limit_that_is_not_known_and_promises_no_truncation(
+async def test_info_omits_an_unknown_limit_and_truncation(
     scripted: ScriptedGateway,
 ) -> None:
     scripted.script.facts = Facts()
@@ -78,7 +78,7 @@ async def test_info_leaves_out_a_limit_that_is_not_known_and_promises_no_truncat
 
 
 @pytest.mark.parametrize("path", ["/info", "/health"])
-async def test_bare_info_and_health_are_of_the_keys_default_endpoint(
+async def test_bare_info_and_health_use_the_default_endpoint_of_the_key(
     scripted: ScriptedGateway, path: str
 ) -> None:
     _, plain = await scripted.access.create("app", default_endpoint="e5")
@@ -91,7 +91,7 @@ async def test_health_is_200_without_a_body(scripted: ScriptedGateway, path: str
     assert (reply.status, reply.body) == (200, b"")
 
 
-async def test_health_is_503_while_a_local_model_does_not_answer(scripted: ScriptedGateway) -> None:
+async def test_health_is_503_while_a_local_model_is_down(scripted: ScriptedGateway) -> None:
     await scripted.gateway.registry.register(
         Endpoint(name="local", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model="org/model"), None
     )

@@ -25,19 +25,19 @@ async def gate(scripted: ScriptedGateway) -> ScriptedGateway:
 
 
 @pytest.mark.parametrize("path", ["/hf/ranker/rerank", "/hf/ranker", "/hf/ranker/v1"])
-async def test_ranks_are_teis_with_the_best_first(gate: ScriptedGateway, path: str) -> None:
+async def test_rerank_has_teis_shape_with_the_best_first(gate: ScriptedGateway, path: str) -> None:
     reply = await gate.request("POST", path, {"query": "q", "texts": TEXTS})
     assert reply.json() == RANKS
     reply = await gate.request("POST", path, {"query": "q", "texts": TEXTS, "return_text": True, "top_n": 1})
     assert reply.json() == [{"index": 1, "score": 0.3, "text": "ccc"}]
 
 
-async def test_ranks_may_be_asked_for_as_the_toolkit_is(gate: ScriptedGateway) -> None:
+async def test_rerank_accepts_the_body_of_the_inference_toolkit(gate: ScriptedGateway) -> None:
     reply = await gate.request("POST", "/hf/ranker", {"inputs": {"query": "q", "texts": TEXTS}})
     assert reply.json() == RANKS
 
 
-async def test_options_of_ranks_reach_the_engine(gate: ScriptedGateway) -> None:
+async def test_rerank_options_reach_the_engine(gate: ScriptedGateway) -> None:
     body = {
         "query": "q",
         "texts": TEXTS,
@@ -51,7 +51,7 @@ async def test_options_of_ranks_reach_the_engine(gate: ScriptedGateway) -> None:
     assert (call.query, call.texts, call.raw_scores, call.truncate) == ("q", TEXTS, True, True)
 
 
-async def test_bare_ranks_are_told_by_their_texts_and_belong_to_the_keys_default_endpoint(
+async def test_a_bare_rerank_with_texts_is_tei_and_uses_the_default_endpoint_of_the_key(
     gate: ScriptedGateway,
 ) -> None:
     _, key = await gate.access.create("app", default_endpoint="ranker")
@@ -76,7 +76,7 @@ async def test_each_pair_has_the_score_of_its_only_class(gate: ScriptedGateway) 
 
 
 @pytest.mark.parametrize("inputs", ["a", [], ["a", "b", "c"], [["a"]], [["a", 3]]])
-async def test_what_is_no_pair_is_refused(gate: ScriptedGateway, inputs: Any) -> None:
+async def test_invalid_pairs_are_rejected(gate: ScriptedGateway, inputs: Any) -> None:
     reply = await gate.request("POST", "/hf/ranker/predict", {"inputs": inputs})
     assert reply.status == 422
     assert "a pair of texts" in reply.json()["error"]
@@ -92,7 +92,7 @@ async def test_what_is_no_pair_is_refused(gate: ScriptedGateway, inputs: Any) ->
     ],
     ids=["text", "text of a pair", "query of a pair", "too many"],
 )
-async def test_pairs_are_refused_before_any_of_them_is_scored(
+async def test_invalid_pairs_are_rejected_before_any_is_scored(
     gate: ScriptedGateway, inputs: Any, status: int, said: str
 ) -> None:
     asked = len(gate.script.calls)
@@ -102,12 +102,12 @@ async def test_pairs_are_refused_before_any_of_them_is_scored(
 
 
 @pytest.mark.parametrize("body", [{"query": "q"}, {"texts": ["a"]}, {"query": "", "texts": ["a"]}])
-async def test_ranks_want_a_query_and_texts(gate: ScriptedGateway, body: object) -> None:
+async def test_rerank_requires_a_query_and_texts(gate: ScriptedGateway, body: object) -> None:
     reply = await gate.request("POST", "/hf/ranker", body)
     assert (reply.status, reply.json()["error_type"]) == (422, "Validation")
 
 
-async def test_weights_of_words_are_elasticsearchs_at_the_base_url_and_teis_below(
+async def test_sparse_vectors_are_elasticsearchs_at_the_base_url_and_teis_below(
     gate: ScriptedGateway,
 ) -> None:
     reply = await gate.request("POST", "/hf/sparse", {"inputs": ["a", "b"]})
@@ -146,7 +146,7 @@ async def test_info_of_a_reranker_and_of_a_sparse_model_are_teis(gate: ScriptedG
     assert info["model_type"] == {"embedding": {"pooling": "splade"}}
 
 
-async def test_weights_of_nothing_are_nothing(gate: ScriptedGateway) -> None:
+async def test_the_sparse_vector_of_an_empty_text_is_empty(gate: ScriptedGateway) -> None:
     gate.script.answer = lambda _: SparseVectors(items=[b"{}"])
     assert (await gate.request("POST", "/hf/sparse/embed_sparse", {"inputs": "a"})).json() == [[]]
 

@@ -39,7 +39,7 @@ def raising(error: HubgateError) -> Any:
     return fail
 
 
-async def test_an_answer_has_openais_shape_and_the_vectors_bytes_as_they_came(
+async def test_a_response_has_openais_shape_and_the_vectors_of_the_model(
     scripted: ScriptedGateway,
 ) -> None:
     scripted.script.answer = answering(items=[b"[1.0, 2e-1]"], encoding=Encoding.JSON, tokens=4, exact=True)
@@ -51,7 +51,7 @@ async def test_an_answer_has_openais_shape_and_the_vectors_bytes_as_they_came(
     )
 
 
-async def test_vectors_stand_in_the_order_of_the_texts(scripted: ScriptedGateway) -> None:
+async def test_vectors_are_in_the_order_of_the_texts(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": ["a", "b", "c"]})
     assert [(one["index"], one["embedding"]) for one in reply.json()["data"]] == [
         (0, [0, 0.5]),
@@ -75,14 +75,14 @@ async def test_base64_is_the_little_endian_float32_of_the_vector(scripted: Scrip
         assert base64.b64decode(reply.json()["data"][0]["embedding"]) == F32
 
 
-async def test_difys_not_set_is_no_choice_of_an_encoding(scripted: ScriptedGateway) -> None:
+async def test_difys_not_set_is_ignored_as_an_encoding(scripted: ScriptedGateway) -> None:
     body = {"model": "e5", "input": "a", "encoding_format": "not_set"}
     reply = await scripted.request("POST", "/v1/embeddings", body)
     assert reply.json()["data"][0]["embedding"] == [0, 0.5]
 
 
 @pytest.mark.parametrize("encoding_format", ["float", None])
-async def test_numbers_are_given_where_base64_is_not_asked_for(
+async def test_vectors_are_numbers_unless_base64_is_requested(
     scripted: ScriptedGateway, encoding_format: str | None
 ) -> None:
     scripted.script.answer = answering()
@@ -91,7 +91,7 @@ async def test_numbers_are_given_where_base64_is_not_asked_for(
     assert reply.json()["data"][0]["embedding"] == [0.25, -0.5]
 
 
-async def test_usage_says_when_it_is_estimated(scripted: ScriptedGateway) -> None:
+async def test_estimated_usage_is_marked(scripted: ScriptedGateway) -> None:
     scripted.script.answer = answering(tokens=None)
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "x" * 40})
     assert reply.json()["usage"] == {"prompt_tokens": 11, "total_tokens": 11, "estimated": True}
@@ -106,7 +106,7 @@ async def test_an_estimate_counts_the_bytes_of_other_scripts(scripted: ScriptedG
     assert reply.json()["usage"]["prompt_tokens"] == 31
 
 
-async def test_truncation_is_told_in_a_header_and_in_usage(scripted: ScriptedGateway) -> None:
+async def test_truncation_is_reported_in_a_header_and_in_usage(scripted: ScriptedGateway) -> None:
     scripted.script.answer = answering(tokens=256, exact=True, truncated=1)
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "long"})
     assert reply.headers["x-hubgate-truncated"] == "1"
@@ -114,7 +114,7 @@ async def test_truncation_is_told_in_a_header_and_in_usage(scripted: ScriptedGat
 
 
 @pytest.mark.parametrize("truncated", [0, None])
-async def test_nothing_is_told_of_truncation_when_there_is_none(
+async def test_truncation_is_not_reported_when_there_is_none(
     scripted: ScriptedGateway, truncated: int | None
 ) -> None:
     scripted.script.answer = answering(tokens=2, exact=True, truncated=truncated)
@@ -138,7 +138,7 @@ async def test_nothing_is_told_of_truncation_when_there_is_none(
         (None, None),
     ],
 )
-async def test_input_type_is_understood_in_the_words_of_many_clients(
+async def test_input_type_accepts_the_values_of_many_clients(
     scripted: ScriptedGateway, word: str | None, meant: InputType | None
 ) -> None:
     body = {"model": "e5", "input": "a", "input_type": word}
@@ -146,7 +146,7 @@ async def test_input_type_is_understood_in_the_words_of_many_clients(
     assert scripted.script.embedded.input_type is meant
 
 
-async def test_dimensions_are_the_models_or_those_it_was_trained_for(scripted: ScriptedGateway) -> None:
+async def test_dimensions_must_be_ones_that_the_model_supports(scripted: ScriptedGateway) -> None:
     body = {"model": "e5", "input": "a", "dimensions": 2}
     assert (await scripted.request("POST", "/v1/embeddings", body)).status == 200
     reply = await scripted.request("POST", "/v1/embeddings", {**body, "dimensions": 1})
@@ -156,12 +156,12 @@ async def test_dimensions_are_the_models_or_those_it_was_trained_for(scripted: S
     )
 
 
-async def test_user_is_not_read(scripted: ScriptedGateway) -> None:
+async def test_user_is_ignored(scripted: ScriptedGateway) -> None:
     body = {"model": "e5", "input": "a", "user": {"any": "thing"}}
     assert (await scripted.request("POST", "/v1/embeddings", body)).status == 200
 
 
-async def test_a_nul_character_in_a_text_is_text(scripted: ScriptedGateway) -> None:
+async def test_a_nul_character_in_a_text_is_accepted(scripted: ScriptedGateway) -> None:
     assert (await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a\0b"})).status == 200
     assert scripted.script.embedded.texts == ["a\0b"]
 
@@ -196,7 +196,7 @@ BAD_INPUT: list[tuple[object, str]] = [
 
 
 @pytest.mark.parametrize(("body", "words"), BAD_INPUT)
-async def test_bad_input_is_a_400_that_names_the_field_and_never_reaches_the_model(
+async def test_invalid_input_is_a_400_with_the_field_and_never_reaches_the_model(
     scripted: ScriptedGateway, body: object, words: str
 ) -> None:
     reply = await scripted.request("POST", "/v1/embeddings", body)
@@ -208,7 +208,7 @@ async def test_bad_input_is_a_400_that_names_the_field_and_never_reaches_the_mod
 
 
 @pytest.mark.parametrize("ids", [[1, 2, 3], [[1, 2], [3]]])
-async def test_token_ids_are_refused_with_what_to_set_in_langchain(
+async def test_token_ids_are_rejected_with_the_langchain_setting_to_use(
     scripted: ScriptedGateway, ids: list[Any]
 ) -> None:
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": ids})
@@ -216,7 +216,7 @@ async def test_token_ids_are_refused_with_what_to_set_in_langchain(
     assert "check_embedding_ctx_length=False" in reply.json()["error"]["message"]
 
 
-async def test_one_request_takes_2048_texts_and_not_one_more(scripted: ScriptedGateway) -> None:
+async def test_one_request_takes_at_most_2048_texts(scripted: ScriptedGateway) -> None:
     most = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": ["a"] * 2048})
     assert most.status == 200
     for count in (2049, 100_000):
@@ -225,7 +225,7 @@ async def test_one_request_takes_2048_texts_and_not_one_more(scripted: ScriptedG
         assert reply.json()["error"]["message"].startswith(f"[input] has {count} texts;")
 
 
-async def test_a_body_over_the_limit_is_told_in_openais_shape(scripted: ScriptedGateway) -> None:
+async def test_a_body_over_the_limit_is_an_openai_error(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", "/v1/embeddings", b" " * 4_000_001)
     assert reply.status == 413
     assert reply.json()["error"]["code"] == "body_too_large"
@@ -245,7 +245,7 @@ async def test_without_a_key_the_error_is_openais(scripted: ScriptedGateway) -> 
     assert "www-authenticate" in reply.headers
 
 
-async def test_another_method_is_a_405_that_says_which_to_use(scripted: ScriptedGateway) -> None:
+async def test_another_method_is_a_405_with_the_allowed_methods(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("GET", "/v1/embeddings")
     assert (reply.status, reply.headers["allow"]) == (405, "POST")
     assert reply.json()["error"]["message"] == "GET is not allowed at /v1/embeddings. Use POST."
@@ -275,7 +275,7 @@ async def test_an_unknown_path_is_a_404_in_openais_shape(scripted: ScriptedGatew
         (errors.InvalidRequest("Long.", cause=Cause.INPUT_TOO_LONG), 400, {}),
     ],
 )
-async def test_a_client_is_told_whether_to_ask_again(
+async def test_errors_have_x_should_retry(
     scripted: ScriptedGateway, error: HubgateError, status: int, headers: dict[str, str]
 ) -> None:
     scripted.script.answer = raising(error)
@@ -286,7 +286,9 @@ async def test_a_client_is_told_whether_to_ask_again(
     assert {name: value for name, value in told.items() if value is not None} == headers
 
 
-async def test_models_lists_every_endpoint_with_what_clients_read(scripted: ScriptedGateway) -> None:
+async def test_models_lists_every_endpoint_with_the_fields_that_clients_read(
+    scripted: ScriptedGateway,
+) -> None:
     for path in ("/v1/models", "/models"):
         assert (await scripted.request("GET", path)).json() == {
             "object": "list",
@@ -314,14 +316,14 @@ async def test_one_model_is_found_by_its_name(scripted: ScriptedGateway) -> None
     assert (reply.status, reply.json()["error"]["code"]) == (404, "endpoint_not_found")
 
 
-async def test_the_limit_of_a_model_is_the_operators_where_there_is_one(scripted: ScriptedGateway) -> None:
+async def test_the_token_limit_of_the_operator_takes_precedence(scripted: ScriptedGateway) -> None:
     await scripted.gateway.registry.update(
         replace(scripted.gateway.registry.find("e5"), max_input_tokens=100)
     )
     assert (await scripted.request("GET", "/v1/models/e5")).json()["max_input_tokens"] == 100
 
 
-async def test_log_and_metrics_say_endpoint_texts_and_tokens(
+async def test_log_and_metrics_have_endpoint_texts_and_tokens(
     scripted: ScriptedGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "hubgate.access"):
@@ -336,7 +338,7 @@ async def test_log_and_metrics_say_endpoint_texts_and_tokens(
     assert 'hubgate_requests_total{cause="ok",endpoint="e5",face="openai"} 1.0' in metrics
 
 
-async def test_the_caller_is_told_to_the_floors_below_by_its_keys_id(scripted: ScriptedGateway) -> None:
+async def test_the_key_id_identifies_the_caller_to_the_service(scripted: ScriptedGateway) -> None:
     scripted.script.answer = two_numbers
     key, plain = await scripted.access.create("an application")
     await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"}, key=plain)
@@ -353,7 +355,7 @@ async def test_the_caller_is_told_to_the_floors_below_by_its_keys_id(scripted: S
         ("e5", "search", InputType.SEARCH),
     ],
 )
-async def test_a_model_name_may_say_what_the_texts_are(
+async def test_a_model_name_can_have_an_input_type(
     scripted: ScriptedGateway, model: str, sent: str | None, kind: InputType | None
 ) -> None:
     body = {"model": model, "input": "a"} | ({"input_type": sent} if sent else {})
@@ -362,7 +364,7 @@ async def test_a_model_name_may_say_what_the_texts_are(
     assert scripted.script.embedded.input_type is kind
 
 
-async def test_a_key_may_say_what_its_texts_are(scripted: ScriptedGateway) -> None:
+async def test_a_key_can_have_an_input_type(scripted: ScriptedGateway) -> None:
     _, key = await scripted.access.create("reader", input_type=InputType.SEARCH)
     seen = []
     for model in ("e5", "e5:document"):
@@ -371,7 +373,7 @@ async def test_a_key_may_say_what_its_texts_are(scripted: ScriptedGateway) -> No
     assert seen == [InputType.SEARCH, InputType.INGEST]
 
 
-async def test_a_name_with_another_word_after_the_colon_is_refused(scripted: ScriptedGateway) -> None:
+async def test_a_name_with_an_unknown_suffix_after_the_colon_is_rejected(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5:sideways", "input": "a"})
     assert reply.status == 400
     assert "sideways" in reply.json()["error"]["message"]

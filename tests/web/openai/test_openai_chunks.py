@@ -32,7 +32,7 @@ def ask(gate: RunningGateway, **fields: object) -> Any:
     return reply.json()
 
 
-def test_each_text_is_answered_with_its_chunks_and_their_places_in_code_points(
+def test_each_text_has_its_chunks_with_offsets_in_code_points(
     local_gate: RunningGateway,
 ) -> None:
     answer = ask(local_gate)
@@ -57,7 +57,7 @@ def test_a_chunk_has_the_vector_and_the_tokens_of_its_text(local_gate: RunningGa
     assert answer["usage"] == plain["usage"]
 
 
-def test_chunks_in_base64_hold_the_same_float32(local_gate: RunningGateway) -> None:
+def test_chunks_in_base64_have_the_same_float32(local_gate: RunningGateway) -> None:
     floats, packed = ask(local_gate), ask(local_gate, encoding_format="base64")
     for one, other in zip(floats["data"], packed["data"], strict=True):
         for number, text in zip(one["chunks"], other["chunks"], strict=True):
@@ -65,7 +65,7 @@ def test_chunks_in_base64_hold_the_same_float32(local_gate: RunningGateway) -> N
             assert base64.b64decode(text["embedding"]) == struct.pack(f"<{len(vector)}f", *vector)
 
 
-def test_the_client_gives_chunks_when_it_is_told_an_encoding(local_gate: RunningGateway) -> None:
+def test_the_client_returns_chunks_when_an_encoding_is_set(local_gate: RunningGateway) -> None:
     with openai.OpenAI(base_url=f"{local_gate.url}/v1", api_key=local_gate.admin_key) as client:
         answer = client.embeddings.create(
             model=NAME, input=TEXTS, encoding_format="float", extra_body={"chunking_settings": SMALL}
@@ -84,7 +84,7 @@ def test_an_empty_object_means_the_settings_of_the_endpoint(gate: RunningGateway
     assert gate.request("POST", "/hf/own/v1/embeddings", body).json()["data"] == small
 
 
-def test_chunks_that_can_be_too_long_and_those_that_were_are_told_in_warnings(
+def test_warnings_report_long_chunks_and_settings_that_allow_them(
     local_gate: RunningGateway,
 ) -> None:
     text = "hyphenation and quaternions " * 100
@@ -110,7 +110,7 @@ def test_chunks_that_can_be_too_long_and_those_that_were_are_told_in_warnings(
         (5, "[chunking_settings] must be an object, not a number."),
     ],
 )
-async def test_chunking_settings_that_cannot_be_used_are_a_400_that_says_why(
+async def test_invalid_chunking_settings_are_a_400_with_the_reason(
     scripted: ScriptedGateway, given: object, why: str
 ) -> None:
     body = {"model": "e5", "input": "a", "chunking_settings": given}
@@ -121,7 +121,7 @@ async def test_chunking_settings_that_cannot_be_used_are_a_400_that_says_why(
     assert scripted.script.calls == []
 
 
-def test_more_than_can_be_cut_in_one_request_is_a_413(gate: RunningGateway) -> None:
+def test_more_text_than_one_request_can_chunk_is_a_413(gate: RunningGateway) -> None:
     gate.add("fake", dimensions=8)
     body = {"model": "fake", "input": "a " * 100_000, "chunking_settings": {**SMALL, "max_chunk_size": 12}}
     reply = gate.request("POST", "/v1/embeddings", body)
@@ -129,7 +129,7 @@ def test_more_than_can_be_cut_in_one_request_is_a_413(gate: RunningGateway) -> N
     assert "more than 8192 chunks" in reply.json()["error"]["message"]
 
 
-def test_token_counts_stand_with_each_vector_and_each_chunk_when_they_are_asked_for(
+def test_token_counts_per_vector_and_chunk_on_request(
     gate: RunningGateway,
 ) -> None:
     gate.add("fake", dimensions=4)

@@ -50,14 +50,14 @@ def with_usage(call: GenerationCall) -> Iterator[Sequence[bytes]]:
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions"])
-async def test_a_chat_is_answered_with_the_engines_own_bytes(gate: ScriptedGateway, path: str) -> None:
+async def test_a_chat_response_has_the_bytes_of_the_engine(gate: ScriptedGateway, path: str) -> None:
     body = b'{"id": "x",  "choices": [{"message": {"content": "\\u00e4"}}], "kv": null}'
     gate.script.written = lambda _: Generated(body=body, wire_format=WireFormat.OPENAI, tokens=7)
     reply = await gate.request("POST", path, {"model": "llm", "messages": MESSAGES})
     assert (reply.status, reply.body) == (200, body)
 
 
-async def test_every_field_goes_to_the_engine_as_it_is(gate: ScriptedGateway) -> None:
+async def test_every_field_is_sent_to_the_engine_unchanged(gate: ScriptedGateway) -> None:
     fields: dict[str, Any] = {
         "messages": MESSAGES,
         "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
@@ -74,14 +74,14 @@ async def test_every_field_goes_to_the_engine_as_it_is(gate: ScriptedGateway) ->
     assert last_chat(gate) == fields
 
 
-async def test_a_number_keeps_its_digits_on_the_way_to_the_engine(gate: ScriptedGateway) -> None:
+async def test_numbers_are_sent_to_the_engine_with_the_same_digits(gate: ScriptedGateway) -> None:
     body = b'{"model":"llm","messages":[],"seed":12345678901234567890123,"temperature":0.10}'
     await gate.request("POST", "/v1/chat/completions", body)
     fields = gate.script.write_calls[-1].fields
     assert (fields["seed"], fields["temperature"]) == (b"12345678901234567890123", b"0.10")
 
 
-async def test_a_chat_is_streamed_as_it_comes_and_ends_with_done(gate: ScriptedGateway) -> None:
+async def test_a_chat_is_streamed_unchanged_and_ends_with_done(gate: ScriptedGateway) -> None:
     reply = await gate.request(
         "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
     )
@@ -96,7 +96,7 @@ async def test_a_chat_is_streamed_as_it_comes_and_ends_with_done(gate: ScriptedG
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-async def test_usage_ends_a_stream_only_where_it_is_asked_for(gate: ScriptedGateway, wanted: bool) -> None:
+async def test_usage_ends_a_stream_only_on_request(gate: ScriptedGateway, wanted: bool) -> None:
     gate.script.told = with_usage
     body = {"model": "llm", "messages": MESSAGES, "stream": True, "stream_options": {"include_usage": wanted}}
     reply = await gate.request("POST", "/v1/chat/completions", body)
@@ -105,7 +105,7 @@ async def test_usage_ends_a_stream_only_where_it_is_asked_for(gate: ScriptedGate
     assert gate.meter.exposition().decode().count('hubgate_tokens_total{endpoint="llm"} 5.0') == 1
 
 
-async def test_what_arrived_together_leaves_together_and_a_line_break_ends_no_event(
+async def test_chunks_that_arrive_together_are_sent_together_as_whole_events(
     gate: ScriptedGateway,
 ) -> None:
     gate.script.told = lambda _: iter([[b'{"choices":[],\n"a":1}', b'{"choices":[],\r\n"a":2}']])
@@ -116,7 +116,7 @@ async def test_what_arrived_together_leaves_together_and_a_line_break_ends_no_ev
     assert reply.parts == 2
 
 
-async def test_a_stream_that_breaks_off_ends_with_openais_error_and_without_done(
+async def test_a_broken_stream_ends_with_an_openai_error_and_without_done(
     gate: ScriptedGateway,
 ) -> None:
     gate.script.told = breaks_off
@@ -131,7 +131,7 @@ async def test_a_stream_that_breaks_off_ends_with_openais_error_and_without_done
     assert f'cause="{Cause.CONNECTION_LOST}",endpoint="llm"' in gate.meter.exposition().decode()
 
 
-async def test_a_stream_that_fails_before_its_first_byte_has_a_status_of_its_own(
+async def test_a_stream_that_fails_before_its_first_byte_has_an_error_status(
     gate: ScriptedGateway,
 ) -> None:
     def fails(call: GenerationCall) -> Iterator[Sequence[bytes]]:
@@ -146,7 +146,7 @@ async def test_a_stream_that_fails_before_its_first_byte_has_a_status_of_its_own
     assert gate.script.streams[-1].closed == 1
 
 
-async def test_a_stream_of_nothing_is_only_done(gate: ScriptedGateway) -> None:
+async def test_an_empty_stream_is_only_done(gate: ScriptedGateway) -> None:
     gate.script.told = lambda _: iter(())
     reply = await gate.request(
         "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
@@ -154,7 +154,7 @@ async def test_a_stream_of_nothing_is_only_done(gate: ScriptedGateway) -> None:
     assert parse_events(reply.body) == ["[DONE]"]
 
 
-async def test_a_stream_that_cannot_be_read_ends_with_an_error(gate: ScriptedGateway) -> None:
+async def test_a_stream_that_cannot_be_parsed_ends_with_an_error(gate: ScriptedGateway) -> None:
     gate.script.told = lambda _: iter([[b'{"usage": 1}']])
     reply = await gate.request(
         "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
@@ -179,7 +179,7 @@ async def test_a_stream_that_cannot_be_read_ends_with_an_error(gate: ScriptedGat
         (b"[]", "must be an object, not an array."),
     ],
 )
-async def test_a_chat_that_is_no_chat_is_a_400_in_words(
+async def test_an_invalid_chat_is_a_400_with_a_message(
     gate: ScriptedGateway, body: object, said: str
 ) -> None:
     reply = await gate.request("POST", "/v1/chat/completions", body)
@@ -188,12 +188,12 @@ async def test_a_chat_that_is_no_chat_is_a_400_in_words(
     assert not gate.script.write_calls
 
 
-async def test_an_embedding_model_asked_to_chat_says_what_it_does(gate: ScriptedGateway) -> None:
+async def test_a_chat_with_an_embedding_model_is_an_error_with_its_task(gate: ScriptedGateway) -> None:
     reply = await gate.request("POST", "/v1/chat/completions", {"model": "e5", "messages": MESSAGES})
     assert (reply.status, reply.json()["error"]["code"]) == (400, "wrong_task")
 
 
-async def test_a_model_without_a_chat_template_is_not_asked_to_chat(gate: ScriptedGateway) -> None:
+async def test_a_chat_is_not_sent_to_a_model_without_a_chat_template(gate: ScriptedGateway) -> None:
     await add_generator(gate, "base", Task.COMPLETION, chats=False)
     reply = await gate.request("POST", "/v1/chat/completions", {"model": "base", "messages": MESSAGES})
     assert reply.status == 400
@@ -206,9 +206,7 @@ async def test_a_model_without_a_chat_template_is_not_asked_to_chat(gate: Script
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/completions"])
-async def test_a_completion_has_openais_shape_whatever_the_engine_speaks(
-    gate: ScriptedGateway, path: str
-) -> None:
+async def test_a_completion_has_openais_shape_for_every_engine(gate: ScriptedGateway, path: str) -> None:
     body = {"model": "llm", "prompt": "say", "max_tokens": 3, "stop": ["x"]}
     own = (await gate.request("POST", path, body)).json()
     gate.script.written = tgi_reply
@@ -222,7 +220,7 @@ async def test_a_completion_has_openais_shape_whatever_the_engine_speaks(
     assert made["model"] == "llm"
 
 
-async def test_several_prompts_are_several_calls_and_one_answer(gate: ScriptedGateway) -> None:
+async def test_several_prompts_are_several_calls_and_one_response(gate: ScriptedGateway) -> None:
     reply = await gate.request("POST", "/v1/completions", {"model": "llm", "prompt": ["a", "b", "c"]})
     told = reply.json()
     assert [choice["index"] for choice in told["choices"]] == [0, 1, 2]
@@ -230,7 +228,7 @@ async def test_several_prompts_are_several_calls_and_one_answer(gate: ScriptedGa
     assert len(gate.script.write_calls) == 3
 
 
-async def test_when_one_of_several_prompts_fails_its_error_is_told(gate: ScriptedGateway) -> None:
+async def test_a_failure_of_one_of_several_prompts_is_returned(gate: ScriptedGateway) -> None:
     def fails(call: GenerationCall) -> Generated:
         raise QueueFull("Too many wait.")
 
@@ -239,7 +237,7 @@ async def test_when_one_of_several_prompts_fails_its_error_is_told(gate: Scripte
     assert (reply.status, reply.json()["error"]["message"]) == (429, "Too many wait.")
 
 
-async def test_echo_asks_for_the_prompt_before_the_text(gate: ScriptedGateway) -> None:
+async def test_echo_returns_the_prompt_before_the_text(gate: ScriptedGateway) -> None:
     await gate.request("POST", "/v1/completions", {"model": "llm", "prompt": "a", "echo": True})
     call = last_completion(gate)
     assert call.full_text
@@ -272,7 +270,7 @@ async def test_a_stream_of_events_becomes_openais_chunks(gate: ScriptedGateway) 
         ({"prompt": ["a", "b"], "stream": True}, "a stream can have only one"),
     ],
 )
-async def test_a_prompt_that_cannot_be_used_is_a_400_in_words(
+async def test_an_invalid_prompt_is_a_400_with_a_message(
     gate: ScriptedGateway, body: dict[str, Any], said: str
 ) -> None:
     reply = await gate.request("POST", "/v1/completions", {"model": "llm", **body})
@@ -280,7 +278,7 @@ async def test_a_prompt_that_cannot_be_used_is_a_400_in_words(
     assert said in reply.json()["error"]["message"]
 
 
-async def test_a_name_that_only_means_some_model_is_the_keys_default_endpoint(gate: ScriptedGateway) -> None:
+async def test_a_generic_model_name_selects_the_default_endpoint_of_the_key(gate: ScriptedGateway) -> None:
     _, key = await gate.access.create("app", default_endpoint="llm")
     for model in (None, "", "dummy", "tgi", "https://gate.example/x"):
         reply = await gate.request(

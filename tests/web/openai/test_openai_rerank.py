@@ -26,7 +26,7 @@ async def gate(scripted: ScriptedGateway) -> ScriptedGateway:
 @pytest.mark.parametrize(
     "path", ["/v1/rerank", "/v2/rerank", "/rerank", "/hf/ranker/v1/rerank", "/hf/ranker/rerank"]
 )
-async def test_ranks_have_coheres_and_jinas_shape(gate: ScriptedGateway, path: str) -> None:
+async def test_rerank_has_coheres_and_jinas_shape(gate: ScriptedGateway, path: str) -> None:
     reply = await gate.request("POST", path, ASKED)
     told = reply.json()
     assert told["results"] == [
@@ -40,7 +40,7 @@ async def test_ranks_have_coheres_and_jinas_shape(gate: ScriptedGateway, path: s
     assert told["id"] == f"rerank-{reply.headers['x-request-id']}"
 
 
-async def test_top_n_cuts_and_return_documents_gives_the_texts_back(gate: ScriptedGateway) -> None:
+async def test_top_n_limits_results_and_return_documents_returns_the_texts(gate: ScriptedGateway) -> None:
     reply = await gate.request("POST", "/v1/rerank", {**ASKED, "top_n": 2, "return_documents": True})
     assert reply.json()["results"] == [
         {"index": 1, "relevance_score": 0.3, "document": {"text": "ccc"}},
@@ -54,7 +54,7 @@ async def test_equal_scores_keep_the_order_of_the_texts(gate: ScriptedGateway) -
     assert [result["index"] for result in told["results"]] == [0, 1, 2]
 
 
-async def test_tokens_that_nobody_counts_are_estimated_and_warnings_are_told(gate: ScriptedGateway) -> None:
+async def test_uncounted_tokens_are_estimated_and_warnings_are_returned(gate: ScriptedGateway) -> None:
     gate.script.answer = lambda call: Scores(items=[0.5] * len(_texts(call)), warnings=("It was cut.",))
     told = (await gate.request("POST", "/v1/rerank", ASKED)).json()
     assert told["usage"]["estimated"] is True
@@ -79,7 +79,7 @@ async def test_tokens_that_nobody_counts_are_estimated_and_warnings_are_told(gat
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/rerank", "/rerank"])
-async def test_ranks_that_cannot_be_asked_for_are_an_error_in_words_and_never_reach_the_model(
+async def test_an_invalid_rerank_is_an_error_with_a_message_and_never_reaches_the_model(
     gate: ScriptedGateway, path: str, change: dict[str, Any], status: int, said: str
 ) -> None:
     asked = len(gate.script.calls)

@@ -35,7 +35,7 @@ def asked_texts(server: LookAlike) -> list[str]:
 
 
 @pytest.mark.parametrize("engine", ["tei", "llamacpp", "toolkit"])
-def test_what_haystack_and_cohere_send_changes_nothing(gate: RunningGateway, engine: str) -> None:
+def test_options_that_haystack_and_cohere_always_send_are_ignored(gate: RunningGateway, engine: str) -> None:
     """Haystack's CohereRanker sends `max_tokens_per_doc: 4096` unless it is told otherwise."""
     with lookalike(engine, kind="reranker") as server:
         gate.add("r", url=server.url, task="rerank")
@@ -50,7 +50,7 @@ def test_what_haystack_and_cohere_send_changes_nothing(gate: RunningGateway, eng
         assert asked_texts(server) == TEXTS or engine == "toolkit"
 
 
-def test_documents_are_cut_to_fewer_tokens_than_the_model_reads_where_it_has_a_tokenizer(
+def test_max_tokens_per_doc_truncates_documents_with_the_tokenizer_of_the_model(
     gate: RunningGateway,
 ) -> None:
     with lookalike("tei", kind="reranker") as server:
@@ -59,7 +59,7 @@ def test_documents_are_cut_to_fewer_tokens_than_the_model_reads_where_it_has_a_t
         assert asked_texts(server) == ["a fox", " ".join(["word"] * 20), "é" * 30, "x" * 640]
 
 
-def test_fewer_tokens_than_the_model_reads_are_refused_where_nobody_can_cut(gate: RunningGateway) -> None:
+def test_max_tokens_per_doc_without_a_tokenizer_is_rejected(gate: RunningGateway) -> None:
     with lookalike("llamacpp", kind="reranker") as server:
         gate.add("r", url=server.url, task="rerank")
         assert "[max_tokens_per_doc] cannot be 20" in refused(gate, documents=[LONG], max_tokens_per_doc=20)
@@ -70,7 +70,7 @@ def test_fewer_tokens_than_the_model_reads_are_refused_where_nobody_can_cut(gate
         assert "cannot be 20" in refused(gate, model="s", documents=[LONG], max_tokens_per_doc=20)
 
 
-def test_what_cannot_be_honoured_is_refused_in_words(gate: RunningGateway) -> None:
+def test_unsupported_options_are_rejected_with_a_message(gate: RunningGateway) -> None:
     with lookalike("tei", kind="reranker") as server:
         gate.add("r", url=server.url, task="rerank")
         assert "ranked by their [text] alone" in refused(gate, rank_fields=["title"])
@@ -85,7 +85,7 @@ def test_coheres_base_url_may_end_in_v1(gate: RunningGateway, path: str) -> None
         assert ranked(gate, path)["results"][0]["index"] == 1
 
 
-def test_errors_of_ranks_and_embeddings_carry_the_detail_that_jinas_plugin_reads(
+def test_rerank_and_embedding_errors_have_the_detail_that_jinas_plugin_reads(
     gate: RunningGateway,
 ) -> None:
     for path in ("/v1/rerank", "/v1/embeddings", "/hf/none/v1/rerank"):

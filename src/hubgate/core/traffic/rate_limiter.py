@@ -17,7 +17,7 @@ lapsed, and another one is acquired before anything is sent):
   server that stalls (stopped, swapped out, cut off) breaks no promise: what waits in its sockets counts until it runs
   again.
 - Neither, because the server is silent: e is s + `_MAX_STALL`. A server that stalls for longer may find more than the
-  limit when it resumes. It cannot be told from a dead server, which must be retried.
+  limit when it resumes. It cannot be distinguished from a dead server, which must be retried.
 
 Across a restart: permits are granted only from a reservation that is on disk (`core.traffic.reservations`), with the
 time until which they count at the latest: `PERMIT_SECONDS` after they could last be granted. A new process starts with

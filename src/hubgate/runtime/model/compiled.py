@@ -37,7 +37,7 @@ class CompiledModel:
             raise
         except (
             BaseException
-        ) as error:  # libraries fail in their own ways, and a panic of Rust is no Exception
+        ) as error:  # libraries fail in their own ways, and a Rust panic is not an Exception
             raise unusable(recipe.folder, f"it cannot be loaded ({type(error).__name__}: {error})") from error
 
     def _load(self, recipe: ModelSpec, precision: Precision, share: CpuShare | None) -> None:

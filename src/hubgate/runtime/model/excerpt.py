@@ -99,7 +99,7 @@ def _settled_end(tokenizer: Tokenizer, part: str, need: int) -> bool | None:
 
 
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
-    """Not `encode_batch_fast`, which does not tell where a token is."""
+    """Not `encode_batch_fast`, which does not return the offsets of tokens."""
     return tokenizer.encode_batch(texts, add_special_tokens=False)
 
 

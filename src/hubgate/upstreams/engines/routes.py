@@ -40,7 +40,7 @@ class TextRoute(Protocol):
         ...
 
     def max_reply_bytes(self, call: Any, request: HttpRequest, dimensions: int | None) -> int | None:
-        """A generous upper bound for the size of the reply; `None` if there is no telling.
+        """A generous upper bound for the size of the reply; `None` if there is no bound.
 
         `dimensions` are the model's, if they are known. Sizes are those of JSON as servers write it.
         """

@@ -80,7 +80,7 @@ class ServerEvents:
         """Wait for the first payloads, so that an early failure becomes an error reply instead of a stream.
 
         Raises:
-            HubgateError: the server refuses or fails, or the reply is no event stream.
+            HubgateError: the server refuses or fails, or the reply is not an event stream.
         """
         if self._stream.status >= 400:
             raise self._refused(await self._stream.rest())
