@@ -8,13 +8,13 @@ from itertools import accumulate, chain
 from typing import Any, TypeVar
 
 from hubgate.core.vectors import in_encoding
-from hubgate.domain.calls import Encoding, Scores, SparseVectors, Vectors
+from hubgate.domain.calls import Encoding, ItemResult, Vectors
 
 BYTES_PER_TOKEN = 3
 """English has about four bytes a token, Chinese about three. Elasticsearch estimates three characters."""
 
 _T = TypeVar("_T")
-P = TypeVar("P", bound=Scores | SparseVectors)
+P = TypeVar("P", bound=ItemResult)
 
 
 def utf8_size(text: str) -> int:

@@ -264,6 +264,8 @@ class Generated:
 
 Call: TypeAlias = Embed | SparseEmbed | Rerank | Tokenize
 """A call about texts; its result has one item per text, in their order."""
-Result: TypeAlias = Vectors | SparseVectors | Scores | Tokens
+ItemResult: TypeAlias = SparseVectors | Scores
+"""A result that has `items`, `tokens`, `exact`, `waited` and `quota`, and no token counts of each text."""
+Result: TypeAlias = Vectors | ItemResult | Tokens
 GenerationCall: TypeAlias = Chat | Complete
 """A call that generates text; its result is `Generated`, or a stream."""

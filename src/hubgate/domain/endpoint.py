@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
-from hubgate.domain.calls import InputType
+from hubgate.domain.calls import Chat, Complete, Embed, InputType, Rerank, SparseEmbed
 from hubgate.domain.chunking import ChunkFit, ChunkingSettings
 from hubgate.domain.errors import InvalidEndpoint
 from hubgate.domain.secret import Secret
@@ -63,6 +64,14 @@ _TASK_OF_PIPELINE_TAG = {
     "conversational": Task.CHAT_COMPLETION,
 }
 """The first entry of each task is the one that is displayed."""
+TASK_OF_CALL: Mapping[type, Task] = {
+    Embed: Task.TEXT_EMBEDDING,
+    SparseEmbed: Task.SPARSE_EMBEDDING,
+    Rerank: Task.RERANK,
+    Complete: Task.COMPLETION,
+    Chat: Task.CHAT_COMPLETION,
+}
+"""Without `Tokenize`, which endpoints of any task may support."""
 GENERATION_TASKS = frozenset({Task.COMPLETION, Task.CHAT_COMPLETION})
 
 

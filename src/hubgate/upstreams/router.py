@@ -18,6 +18,7 @@ from hubgate.upstreams.engines.providers import (
     CHAT_FORM,
     COMPLETION_FORMS,
     EMBED_ROUTES,
+    MAPPED_TASKS,
     POLICIES,
     RERANK_ROUTES,
     TABLES,
@@ -54,9 +55,9 @@ class RouterSource:
             UpstreamError: the Hub is unavailable, and the operator names no provider.
         """
         endpoint = target.endpoint
-        if endpoint.task is Task.SPARSE_EMBEDDING:
+        if endpoint.task not in MAPPED_TASKS:
             raise InvalidEndpoint(
-                "No Inference Provider makes sparse vectors.",
+                f"No Inference Provider supports {endpoint.task}.",
                 remedy="Run the model on an Inference Endpoint.",
                 cause=Cause.NOT_SERVED,
             )

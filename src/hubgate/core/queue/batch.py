@@ -22,18 +22,15 @@ from hubgate.core.results import (
 from hubgate.domain.calls import (
     Call,
     Context,
-    Embed,
+    ItemResult,
     Rerank,
     Result,
-    Scores,
-    SparseEmbed,
-    SparseVectors,
     Tokenize,
     Tokens,
     Vectors,
 )
 
-PartialResult: TypeAlias = Vectors | SparseVectors | Scores
+PartialResult: TypeAlias = Vectors | ItemResult
 
 _MIN_WAIT_SECONDS = 0.001
 """A shorter wait is a turn of the event loop, and is not reported."""
@@ -75,26 +72,18 @@ class QueuedCall(QueueEntry):
 
 def _weights_and_kind(call: Call) -> tuple[list[int], object]:
     weights = [utf8_size(text) for text in call.texts]
-    match call:
-        case Embed():
-            return weights, call.options
-        case Tokenize():
-            return [sum(weights)], call
-        case Rerank():  # the model reads the query with each text
-            query = utf8_size(call.query)
-            return [query + each for each in weights], (Rerank, call.options)
-        case SparseEmbed():
-            return weights, (SparseEmbed, call.options)
+    if isinstance(call, Tokenize):
+        return [sum(weights)], call
+    if isinstance(call, Rerank):  # the model reads the query with each text
+        query = utf8_size(call.query)
+        weights = [query + each for each in weights]
+    return weights, (type(call), call.options)
 
 
 def _joined(results: Sequence[PartialResult]) -> PartialResult:
-    match results[0]:
-        case Vectors():
-            return join_vectors(cast("Sequence[Vectors]", results))
-        case Scores():
-            return join_items(cast("Sequence[Scores]", results))
-        case SparseVectors():
-            return join_items(cast("Sequence[SparseVectors]", results))
+    if isinstance(results[0], Vectors):
+        return join_vectors(cast("Sequence[Vectors]", results))
+    return join_items(cast("Sequence[ItemResult]", results))
 
 
 class TextBatch(Batch[QueuedCall]):

@@ -25,7 +25,7 @@ from hubgate.domain.calls import (
     Vectors,
 )
 from hubgate.domain.chunking import ChunkingSettings
-from hubgate.domain.endpoint import Endpoint, Task
+from hubgate.domain.endpoint import TASK_OF_CALL, Endpoint, Task
 from hubgate.domain.errors import (
     Cause,
     DeadlineUnreachable,
@@ -44,11 +44,6 @@ from hubgate.service.registry.validation import check_fallback
 
 R = TypeVar("R")
 
-_TASK_OF: dict[type, Task] = {
-    Embed: Task.TEXT_EMBEDDING,
-    SparseEmbed: Task.SPARSE_EMBEDDING,
-    Rerank: Task.RERANK,
-}
 _INPUT_ERRORS = frozenset({Cause.INPUT_REFUSED, Cause.INPUT_TOO_LONG, Cause.WRONG_TASK})
 """Another endpoint of the same model would fail in the same way."""
 
@@ -149,7 +144,7 @@ class Inference:
 
     async def _infer(self, live: LiveEndpoint, call: Call) -> Result:
         actual, answer = live.endpoint.task, live.pipeline.answer
-        requested = actual if isinstance(call, Tokenize) else _TASK_OF[type(call)]
+        requested = actual if isinstance(call, Tokenize) else TASK_OF_CALL[type(call)]
         if requested is not actual:
             raise WrongTask(live.endpoint.name, requested=requested, actual=actual)
         with self._live.calling(live):

@@ -11,6 +11,7 @@ from hubgate.core.prompts import family_prefixes
 from hubgate.core.vector_guard import VectorGuard
 from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import (
+    Call,
     Chat,
     Complete,
     Embed,
@@ -34,6 +35,11 @@ from hubgate.domain.ports import Model, Sources, TextGenerator, Upstream
 from hubgate.domain.secret import Secret
 
 PROBE = Embed(texts=("how big",), input_type=InputType.INGEST)
+_PROBES: Mapping[Task, Call] = {
+    Task.TEXT_EMBEDDING: PROBE,
+    Task.SPARSE_EMBEDDING: SparseEmbed(texts=("how big",)),
+    Task.RERANK: Rerank(query="test query", texts=("how big",)),
+}
 CHAT_PROBE = Chat(fields={"messages": b'[{"role":"user","content":"how big"}]', "max_tokens": b"8"})
 COMPLETE_PROBE = Complete(prompt="how big", fields={"max_tokens": b"8"})
 _UNSUPPORTED = frozenset(
@@ -123,15 +129,10 @@ async def probe_model(endpoint: Endpoint, model: Model) -> Facts:
     if endpoint.task in GENERATION_TASKS:
         return await _probe_generation(endpoint, cast("TextGenerator", model))
     answer = VectorGuard(cast("Upstream", model), dimensions=None)
-    if endpoint.task is Task.RERANK:
-        await answer(Rerank(query="test query", texts=("how big",)))
-        return facts
-    if endpoint.task is Task.SPARSE_EMBEDDING:
-        await answer(SparseEmbed(texts=("how big",)))
-        return facts
-    vectors = await answer(PROBE)
-    assert isinstance(vectors, Vectors)  # noqa: S101 - an Embed returns Vectors
-    return _facts_of(vectors, facts, endpoint.model or facts.model)
+    result = await answer(_PROBES[endpoint.task])
+    if isinstance(result, Vectors):
+        return _facts_of(result, facts, endpoint.model or facts.model)
+    return facts
 
 
 async def _probe_generation(endpoint: Endpoint, model: TextGenerator) -> Facts:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hubgate.domain.calls import Chat, Complete, Embed, Rerank, SparseEmbed, Tokenize, WireFormat
-from hubgate.domain.endpoint import Endpoint, Engine, Task
+from hubgate.domain.endpoint import TASK_OF_CALL, Endpoint, Engine, Task
 from hubgate.upstreams.engines import descriptions, embeddings, generation, rerank
 from hubgate.upstreams.engines.descriptions import Found
 from hubgate.upstreams.engines.embeddings import OPENAI_EMBEDDINGS, EmbedRoute
@@ -66,14 +66,8 @@ class EngineSpec:
     @property
     def tasks(self) -> frozenset[Task]:
         """The tasks that it can do, with the right model."""
-        able = {
-            Task.TEXT_EMBEDDING: self.embed,
-            Task.RERANK: self.rerank,
-            Task.SPARSE_EMBEDDING: self.sparse,
-            Task.COMPLETION: self.generation.get(Complete),
-            Task.CHAT_COMPLETION: self.generation.get(Chat),
-        }
-        return frozenset(task for task, route in able.items() if route is not None)
+        calls = {*self.text_routes(None), *self.generation}
+        return frozenset(TASK_OF_CALL[call] for call in calls & TASK_OF_CALL.keys())
 
 
 def _pinned_or_named() -> Forms:

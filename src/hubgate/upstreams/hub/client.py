@@ -44,11 +44,9 @@ _MAX_REPLY_BYTES = 16 << 20
 _SEARCHES: dict[Task, tuple[tuple[str, str], ...]] = {
     Task.TEXT_EMBEDDING: (("pipeline_tag", "feature-extraction"), ("pipeline_tag", "sentence-similarity")),
     Task.SPARSE_EMBEDDING: (("filter", SPARSE_TAG),),
-    Task.RERANK: (("pipeline_tag", "text-ranking"),),
-    Task.COMPLETION: (("pipeline_tag", "text-generation"),),
     Task.CHAT_COMPLETION: (("filter", CHAT_TAG),),
 }
-"""The filters for each task; the results of several filters are merged."""
+"""The filters of tasks for which the pipeline tag is not enough; the results of several filters are merged."""
 _FIELDS = (
     "downloads",
     "gated",
@@ -146,7 +144,9 @@ class HubClient:
         await self._client.close()
 
     async def _search(self, wanted: ModelSearch, token: Secret | None) -> Sequence[ModelCard]:
-        filters: Sequence[tuple[str, str] | None] = _SEARCHES[wanted.task] if wanted.task else (None,)
+        filters: Sequence[tuple[str, str] | None] = (None,)
+        if wanted.task:
+            filters = _SEARCHES.get(wanted.task, (("pipeline_tag", wanted.task.pipeline_tag),))
         replies = await asyncio.gather(*(self._page(wanted, one, token) for one in filters))
         cards = {card.name: card for reply in replies for entry in reply if (card := read_card(entry))}
         matching = (card for card in cards.values() if _matches(card, wanted))

@@ -18,12 +18,11 @@ from hubgate.domain.calls import (
     Rerank,
     Result,
     Scores,
-    SparseEmbed,
     Tokenize,
     Tokens,
     Vectors,
 )
-from hubgate.domain.endpoint import Facts, Precision, Target
+from hubgate.domain.endpoint import TASK_OF_CALL, Facts, Precision, Target
 from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest
 from hubgate.domain.ports import Clock, TextGenerator
 from hubgate.runtime.machine import CpuShare
@@ -219,16 +218,16 @@ def _request(call: Call, ready: Ready) -> Callable[[int], Request]:
             return lambda number: RankTexts(
                 number, query, texts, truncate, call.raw_scores, context.caller, context.bulk
             )
-        case SparseEmbed():
-            raise InvalidRequest(
-                "Local models make no sparse vectors.",
-                remedy="Serve the model with text-embeddings-inference, and register that server's URL.",
-                cause=Cause.WRONG_TASK,
-            )
-        case _:
+        case Embed():
             left = call.truncate_left is True
             texts = [_bounded(text, limit, left=left) for text in call.texts]
             return partial(_embed_texts, call, ready.width, texts)
+        case _:
+            raise InvalidRequest(
+                f"Local models do not support {TASK_OF_CALL[type(call)]}.",
+                remedy="Serve the model with text-embeddings-inference, and register that server's URL.",
+                cause=Cause.WRONG_TASK,
+            )
 
 
 def _bounded(text: str, limit: int, *, left: bool = False) -> str:

@@ -60,7 +60,7 @@ async def handle_inference(exchange: Exchange, options: RequestOptions, body: by
         if form is None:
             reply = await _chat(exchange, body, call_context)
         else:
-            reply = await _HANDLERS[endpoint.task](exchange, form, call_context)
+            reply = await _HANDLERS.get(endpoint.task, _reject)(exchange, form, call_context)
     except HubgateError as error:
         raise describe_call_error(error, endpoint.name, timeout.text) from None
     if form and form.task_settings:
@@ -152,6 +152,11 @@ async def _chat(exchange: Exchange, body: bytes, call_context: Context) -> _Repl
     generated = await generate(exchange, read_chat(body, call_context))
     rendered = await off_loop(len(generated.body), chat_body, generated)
     return _Reply(rendered, waited_header(generated.waited))
+
+
+async def _reject(exchange: Exchange, form: InferenceForm, call_context: Context) -> _Reply:
+    del form, call_context
+    raise status_exception(f"The [{SERVICE}] service does not support task type [{exchange.endpoint.task}].")
 
 
 _HANDLERS: dict[Task, Callable[[Exchange, InferenceForm, Context], Awaitable[_Reply]]] = {

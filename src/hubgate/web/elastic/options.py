@@ -21,7 +21,14 @@ from hubgate.web.http.asgi import JSON, Scope, decode
 
 T = TypeVar("T")
 SERVICE = "hugging_face"
-SERVED_TASKS = tuple(Task)
+SERVED_TASKS = (
+    Task.TEXT_EMBEDDING,
+    Task.SPARSE_EMBEDDING,
+    Task.RERANK,
+    Task.COMPLETION,
+    Task.CHAT_COMPLETION,
+)
+"""Elasticsearch's task types. Endpoints of other tasks have no place in this API."""
 DEFAULT_TIMEOUT = "30s"
 GENERATION_TIMEOUT = "120s"
 # Every Elasticsearch client may send these. Only `pretty` has an effect: no response has a value that `human` changes,
@@ -32,7 +39,7 @@ _ACCEPTED_VERSION = re.compile(rb"application/vnd\.elasticsearch\+json;\s*compat
 _TIME = re.compile(r"(\d{1,9})(nanos|micros|ms|s|m|h|d)")
 _SECONDS = {"nanos": 1e-9, "micros": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # "embedding" is Elasticsearch's multimodal task, which its service hugging_face does not have.
-_TASKS = frozenset({*Task, "embedding"})
+_TASKS = frozenset({*SERVED_TASKS, "embedding"})
 
 
 class Timeout(NamedTuple):

@@ -22,7 +22,7 @@ from hubgate.web.elastic.errors import (
 )
 from hubgate.web.elastic.generation import error_event
 from hubgate.web.elastic.inference import handle_inference, handle_stream, warning_header
-from hubgate.web.elastic.options import RequestOptions, parse_task
+from hubgate.web.elastic.options import SERVED_TASKS, RequestOptions, parse_task
 from hubgate.web.http.asgi import Receive, Scope, Send, read_body, respond
 from hubgate.web.http.errors import CALL_FAILURES, error_response, status_of
 from hubgate.web.http.face import Face, InferenceRoute, Services
@@ -65,7 +65,7 @@ class Elastic:
         found = [
             e
             for e in self._gateway.registry.endpoints()
-            if task in (None, e.task) and context.may_call(e.name)
+            if task in (None, e.task) and e.task in SERVED_TASKS and context.may_call(e.name)
         ]
         return options.response({"endpoints": [endpoint_object(e, full=context.is_admin) for e in found]})
 

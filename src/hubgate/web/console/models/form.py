@@ -93,9 +93,7 @@ _MAX_SECONDS = 86_400
 EMPTY: Mapping[str, str] = {
     "kind": "embedding",
     "where": Source.DEDICATED,
-    "task_llm": Task.CHAT_COMPLETION,
-    "task_embedding": Task.TEXT_EMBEDDING,
-    "task_rerank": Task.RERANK,
+    **{f"task_{kind}": tasks[0] for kind, tasks in KINDS.items()},
     "requests_per_minute": str(DEFAULT_REQUESTS_PER_MINUTE),
     "burst": "1",
     "strategy": FIT,

@@ -58,14 +58,13 @@ class _Message(msgspec.Struct):
 
 _MESSAGES = msgspec.json.Decoder(list[_Message])
 _ROLES = frozenset({"user", "assistant"})
+_TEXT_KINDS = {Task.TEXT_EMBEDDING: "embed", Task.SPARSE_EMBEDDING: "sparse", Task.RERANK: "rank"}
 
 
 def kind_of(endpoint: Endpoint) -> str:
-    """The kind of playground: `embed`, `sparse`, `rank`, `text` or `chat`."""
+    """The kind of playground: one of `_TEXT_KINDS`, `text`, `chat`, or `none` for a task without a playground."""
     if endpoint.task not in GENERATION_TASKS:
-        return {Task.TEXT_EMBEDDING: "embed", Task.SPARSE_EMBEDDING: "sparse", Task.RERANK: "rank"}[
-            endpoint.task
-        ]
+        return _TEXT_KINDS.get(endpoint.task, "none")
     facts = endpoint.facts
     chats = facts.completes is False or (endpoint.task is Task.CHAT_COMPLETION and facts.chats is not False)
     return "chat" if chats else "text"
@@ -97,8 +96,12 @@ def call_of(endpoint: Endpoint, form: Mapping[str, str], context: Context) -> Pl
         )
     if kind == "sparse":
         return SparseEmbed(texts=texts, context=context)
-    raw = True if form.get("raw_scores") else None
-    return Rerank(query=_required(form, "query"), texts=texts, raw_scores=raw, context=context)
+    if kind == "rank":
+        raw = True if form.get("raw_scores") else None
+        return Rerank(query=_required(form, "query"), texts=texts, raw_scores=raw, context=context)
+    raise InvalidRequest(
+        f"The playground does not support {endpoint.task}.", remedy="Call the endpoint through the API."
+    )
 
 
 def with_last_message(endpoint: Endpoint, form: Mapping[str, str]) -> Mapping[str, str]:
