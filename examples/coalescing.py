@@ -1,9 +1,9 @@
-"""Indexing with Dify against a small allowance: 64 threads, one text a request, 60 requests a minute.
+"""Indexing with Dify under a small rate limit: 64 threads, one text a request, 60 requests a minute.
 
     python examples/coalescing.py            # 640 texts: about half a minute
 
-The model's server takes 32 texts a request and answers 429 beyond its 60 requests a minute. Straight to it most texts
-fail. Through the gateway each waits a moment, all leave together with others, and none fails. Needs a checkout of hubgate
+The model's server takes 32 texts a request and answers 429 beyond its 60 requests a minute. Called directly, most texts
+fail. Through the gateway each waits a moment, shares a request with others, and none fails. Needs a checkout of hubgate
 and `make install`: the server is one of the tests' look-alikes, and the gateway is started in a folder of its own.
 """
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 THREADS = 64
-ALLOWANCE = 60
+RATE_LIMIT = 60
 TEXTS_A_REQUEST = 32
 
 
 class Outcome(NamedTuple):
-    """What became of the texts."""
+    """The results of one run."""
 
     answered: int
     refused: int
     requests: int
-    """That the model's server got."""
+    """Received by the model server."""
     seconds: float
 
 
@@ -78,7 +78,7 @@ def gate(server: LookAlike) -> Iterator[tuple[str, str]]:
         home = {"HUBGATE_HOME": f"{folder}/home", "HUBGATE_SECRET_KEY_FILE": f"{folder}/secret.key"}
         env = os.environ | home | {"HUBGATE_PORT": "0", "HUBGATE_LOG_LEVEL": "warning"}
         hubgate = [sys.executable, "-m", "hubgate"]
-        add = [*hubgate, "add", "e5", "--url", server.url, "--requests-per-minute", str(ALLOWANCE)]
+        add = [*hubgate, "add", "e5", "--url", server.url, "--requests-per-minute", str(RATE_LIMIT)]
         subprocess.run(add, env=env, check=True, capture_output=True)
         create = subprocess.run(
             [*hubgate, "key", "create", "dify"], env=env, check=True, stdout=subprocess.PIPE, text=True
@@ -98,14 +98,14 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 640
     texts = [f"Paragraph {number} of the handbook." for number in range(count)]
     print(
-        f"{count} texts from {THREADS} threads, one a request. The server takes {ALLOWANCE} requests a minute and "
+        f"{count} texts from {THREADS} threads, one a request. The server takes {RATE_LIMIT} requests a minute and "
         f"{TEXTS_A_REQUEST} texts a request, so at best it is asked {-(-count // TEXTS_A_REQUEST)} times.\n"
     )
     print(f"{'':<18}{'answered':>9}{'429':>6}{'requests':>10}{'seconds':>9}")
-    with lookalike("tei", limiter=(ALLOWANCE, 60.0), max_batch=TEXTS_A_REQUEST) as server:
+    with lookalike("tei", rate_limit=(RATE_LIMIT, 60.0), max_batch=TEXTS_A_REQUEST) as server:
         tell("without hubgate", index(server.url, "", texts, server))
     with (
-        lookalike("tei", limiter=(ALLOWANCE, 60.0), max_batch=TEXTS_A_REQUEST) as server,
+        lookalike("tei", rate_limit=(RATE_LIMIT, 60.0), max_batch=TEXTS_A_REQUEST) as server,
         gate(server) as (url, key),
     ):
         tell("with hubgate", index(url, key, texts, server))
