@@ -2,14 +2,14 @@
 
     python benchmarks/bulk.py [--with-ray]
 
-The model server has the second core for itself, and every subject the first: the job together with its gate, which
+The model server has the second core for itself, and every subject the first: the job together with its gateway, which
 runs as `hubgate serve`. Twice: a server that takes 50 ms for a request of up to 32 texts, eight at once (at most
 5,120 texts a second: what a fast GPU gives), and one that answers at once, so that only the client's own work counts.
 
 The bare loop asks the same server just as the gateway does, and writes the same columns with the same settings
 (`support/bulk_bare.py` says what it leaves out). On one core nobody gains by having two processes: the job pays for
 what a text costs twice, once in the gateway and once in itself. CPU seconds are steadier than seconds on a busy machine;
-those of the job are its gate's too.
+those of the job are its gateway's too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from support import machine, ray_data
 from support.ended import Ended, run
-from support.gate import bare_gate
+from support.gateway import bare_gateway
 from support.loopback import free_port, wait_for
 from support.processes import Process
 from support.table import show
@@ -36,7 +36,7 @@ from support.table import show
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.gate import Gate
+    from support.gateway import Gate
 
 _SUPPORT = Path(__file__).parent / "support"
 _GOAL = 1.3
@@ -72,8 +72,8 @@ def main() -> None:
             server = stack.enter_context(Process(command, core=cores.load, output=folder / "model.log"))
             url = f"http://127.0.0.1:{port}"
             wait_for(f"{url}/v1/models", server.check)
-            gate = stack.enter_context(bare_gate(folder / "gate", cores.measured))
-            subjects = [_bare(folder, url, cores.measured), _job(folder, gate, url, cores.measured)]
+            gateway = stack.enter_context(bare_gateway(folder / "gate", cores.measured))
+            subjects = [_bare(folder, url, cores.measured), _job(folder, gateway, url, cores.measured)]
             if options.with_ray:
                 subjects.append(_ray(folder, url))
             print(
@@ -128,20 +128,20 @@ def _bare(folder: Path, url: str, core: int) -> Subject:
     return Subject("bare loop", lambda output: run([*command, str(output), url], output=folder / "bare.log"))
 
 
-def _job(folder: Path, gate: Gate, url: str, core: int) -> Subject:
-    """The job, its CPU time with that of its gate."""
+def _job(folder: Path, gateway: Gate, url: str, core: int) -> Subject:
+    """The job, its CPU time with that of its gateway."""
     form = {"name": "bulk", "url": url, "engine": "openai", "rate_limit": {"requests_per_minute": 10**9}}
-    reply = gate.ask("POST", "/api/endpoints", form)
+    reply = gateway.ask("POST", "/api/endpoints", form)
     assert reply.status == 201, reply.body
     command = _pinned(core, sys.executable, "-m", "hubgate", "job", "run", str(folder / "in.parquet"))
     env = {name: value for name, value in os.environ.items() if not name.startswith("HUBGATE_")}
     env |= {"HUBGATE_HOME": str(folder / "gate" / "home")}
 
     def work(output: Path) -> Ended:
-        before = gate.process.cpu_seconds()
+        before = gateway.process.cpu_seconds()
         options = ("--endpoint", "bulk", "--id-field", "id")
         ended = run([*command, str(output), *options], output=folder / "job.log", env=env)
-        return ended._replace(cpu_seconds=ended.cpu_seconds + gate.process.cpu_seconds() - before)
+        return ended._replace(cpu_seconds=ended.cpu_seconds + gateway.process.cpu_seconds() - before)
 
     return Subject("hubgate job", work)
 

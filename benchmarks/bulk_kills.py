@@ -1,4 +1,4 @@
-"""Kills a bulk job and its gate (`kill -9`) at random moments, and compares what it made with an undisturbed run.
+"""Kills a bulk job and its gateway (`kill -9`) at random moments, and compares what it made with an undisturbed run.
 
     python benchmarks/bulk_kills.py [--kills 20] [--rows 20000] [--seed 1]
 
@@ -70,7 +70,7 @@ class Program:
 
 def main() -> None:
     """Kill, compare and print."""
-    parser = argparse.ArgumentParser(description="Kill a bulk job and its gate, and compare.")
+    parser = argparse.ArgumentParser(description="Kill a bulk job and its gateway, and compare.")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -161,13 +161,13 @@ def disturbed(folder: Path, env: dict[str, str], url: str, options: Any) -> list
     due.sort(reverse=True)
     killed: list[str] = []
     asked_before = 0
-    gate = Program([*_HUBGATE, "serve"], env, folder / "gate.log")
+    gateway = Program([*_HUBGATE, "serve"], env, folder / "gate.log")
     work = Program(job(folder, "killed.parquet"), env, folder / "job.log")
-    with gate:
-        wait_until_served(folder, gate)
+    with gateway:
+        wait_until_served(folder, gateway)
         with work:
             while not work.ended():
-                gate.check()
+                gateway.check()
                 asked = ask("GET", f"{url}/asked").json()
                 if not due or asked["new"] < due[-1]:
                     time.sleep(0.005)
@@ -180,20 +180,20 @@ def disturbed(folder: Path, env: dict[str, str], url: str, options: Any) -> list
                 if killed[-1] != "gate":
                     work.kill()
                 if killed[-1] != "job":
-                    gate.kill()
-                    gate.start()
+                    gateway.kill()
+                    gateway.start()
                 if killed[-1] != "gate":
-                    wait_until_served(folder, gate)
+                    wait_until_served(folder, gateway)
                     asked_before = ask("GET", f"{url}/asked").json()["asked"]
                     work.start()
     return killed
 
 
-def wait_until_served(folder: Path, gate: Program) -> None:
+def wait_until_served(folder: Path, gateway: Program) -> None:
     """Wait until the gateway has said that it serves."""
     until = time.monotonic() + 60
     while "serves on" not in (folder / "gate.log").read_text():
-        gate.check()
+        gateway.check()
         if time.monotonic() > until:
             sys.exit("The gateway does not start.")
         time.sleep(0.01)

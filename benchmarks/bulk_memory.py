@@ -2,7 +2,7 @@
 
     python benchmarks/bulk_memory.py [--rows 200000]
 
-One process: the job, its gate and the model are in it. What counts is its largest resident memory.
+One process: the job, its gateway and the model are in it. What counts is its largest resident memory.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> None:
             [
                 ("a gateway in a command, at rest", f"{empty.peak_mb:.0f}", "", ""),
                 (
-                    "job, gate and fake model",
+                    "job, gateway and fake model",
                     f"{ended.peak_mb:.0f}",
                     f"{ended.seconds:.0f}",
                     f"{rows / ended.seconds:,.0f}",

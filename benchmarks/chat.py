@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from support import machine
-from support.gate import bare_gate
+from support.gateway import bare_gateway
 from support.leavers import written
 from support.litellm import KEY, litellm
 from support.loopback import ask
@@ -95,12 +95,12 @@ def main() -> None:
         folder = Path(made)
         behind, model = stack.enter_context(upstream(folder / "upstream", cores.load))
         through, nginx = stack.enter_context(proxy(folder / "nginx", cores.measured, behind))
-        gate = stack.enter_context(bare_gate(folder / "gate", cores.measured))
-        gate.register("llm", f"{behind}/llm", "chat_completion")
+        gateway = stack.enter_context(bare_gateway(folder / "gate", cores.measured))
+        gateway.register("llm", f"{behind}/llm", "chat_completion")
         subjects = [
             Subject("upstream itself", model, f"{behind}/llm{_ROUTE}", "canned", {}),
             Subject("nginx", nginx, f"{through}/llm{_ROUTE}", "canned", {}),
-            Subject("hubgate", gate.process, gate.url + _ROUTE, "llm", gate.key()),
+            Subject("hubgate", gateway.process, gateway.url + _ROUTE, "llm", gateway.key()),
         ]
         if turns.with_litellm:
             url, process = stack.enter_context(litellm(folder / "litellm", cores.measured, behind))

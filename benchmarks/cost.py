@@ -15,7 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from support import machine
-from support.gate import bare_gate
+from support.gateway import bare_gateway
 from support.litellm import KEY, litellm
 from support.loopback import ask
 from support.nginx import LARGE, SMALL, proxy, upstream
@@ -26,7 +26,7 @@ from support.wrk import CONNECTIONS, FEW_CONNECTIONS, NEW, Load, drive
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from support.gate import Gate
+    from support.gateway import Gate
     from support.processes import Process
 
 MAIN, PEER = "OpenAI floats ← TEI", "LiteLLM, 8 × 384 floats"
@@ -85,8 +85,8 @@ def main() -> None:
         folder = Path(made)
         behind, model = stack.enter_context(upstream(folder / "upstream", cores.load))
         through, nginx = stack.enter_context(proxy(folder / "nginx", cores.measured, behind))
-        usual = stack.enter_context(bare_gate(folder / "usual", cores.measured))
-        uncached = stack.enter_context(bare_gate(folder / "uncached", cores.measured, cached=False))
+        usual = stack.enter_context(bare_gateway(folder / "usual", cores.measured))
+        uncached = stack.enter_context(bare_gateway(folder / "uncached", cores.measured, cached=False))
         subjects = _limits(behind, model, through, nginx)
         subjects += _faces(_Front(usual, behind), _Front(uncached, behind), subjects)
         if turns.with_litellm:
@@ -116,12 +116,12 @@ def _limits(behind: str, model: Process, through: str, nginx: Process) -> list[S
 class _Front:
     """One gateway before all the canned models."""
 
-    def __init__(self, gate: Gate, behind: str) -> None:
-        gate.register("tei", f"{behind}/tei/{SMALL}")
-        gate.register("vllm", f"{behind}/vllm/{SMALL}")
-        gate.register("tei-large", f"{behind}/tei/{LARGE}")
-        self._gate = gate
-        self._key = gate.key()
+    def __init__(self, gateway: Gate, behind: str) -> None:
+        gateway.register("tei", f"{behind}/tei/{SMALL}")
+        gateway.register("vllm", f"{behind}/vllm/{SMALL}")
+        gateway.register("tei-large", f"{behind}/tei/{LARGE}")
+        self._gate = gateway
+        self._key = gateway.key()
 
     def ask(self, name: str, path: str, body: Mapping[str, object], limit: Subject) -> Subject:
         """Any of its routes."""

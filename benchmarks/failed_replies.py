@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from support import machine
-from support.gate import bare_gate
+from support.gateway import bare_gateway
 from support.loopback import free_port, wait_for
 from support.processes import Process
 from support.table import show
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.synchronize import Event
 
-    from support.gate import Gate
+    from support.gateway import Gate
 
 _Times: TypeAlias = tuple[float, float]
 _MIB = 1 << 20
@@ -59,8 +59,8 @@ def main() -> None:
         command = [sys.executable, str(_SERVER), str(port)]
         server = stack.enter_context(Process(command, core=cores.load, output=folder / "server.log"))
         wait_for(f"{url}/ok", server.check)
-        gate = stack.enter_context(bare_gate(folder / "gate", cores.measured))
-        trial = _Trial(gate, url)
+        gateway = stack.enter_context(bare_gateway(folder / "gate", cores.measured))
+        trial = _Trial(gateway, url)
         trial.fail(_CLIENTS, size=1000)  # fills pools and caches
         rows = [
             trial.watch(
@@ -86,10 +86,10 @@ def main() -> None:
 class _Trial:
     """Calls to a gateway whose model server fails."""
 
-    def __init__(self, gate: Gate, server: str) -> None:
-        self._gate = gate
+    def __init__(self, gateway: Gate, server: str) -> None:
+        self._gate = gateway
         self._server = server
-        self._key = gate.key()
+        self._key = gateway.key()
         self._models: set[str] = set()
 
     def watch(self, what: str, work: Callable[[], None]) -> tuple[str, float, float, float, float, float]:

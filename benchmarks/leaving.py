@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from support import machine
-from support.gate import bare_gate
+from support.gateway import bare_gateway
 from support.leavers import written
 from support.loopback import free_port
 from support.table import show
 
 if TYPE_CHECKING:
-    from support.gate import Gate
+    from support.gateway import Gate
 
 _ROUTE = "/v1/chat/completions"
 _MODELS = {"object": "list", "data": [{"id": "slow", "owned_by": "vllm", "max_model_len": 512}]}
@@ -71,19 +71,19 @@ def main() -> None:
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as made,
-        bare_gate(Path(made) / "gate", machine.two_cores().measured) as gate,
+        bare_gateway(Path(made) / "gate", machine.two_cores().measured) as gateway,
     ):
-        times = asyncio.run(_measure(gate, 20 if options.quick else 200))
+        times = asyncio.run(_measure(gateway, 20 if options.quick else 200))
     print("\nA client leaves: milliseconds until its connection to the model's server closes (goal: 100)\n")
     rows = [(name, f"{median(ms):.1f}", f"{max(ms):.1f}", str(len(ms))) for name, ms in times.items()]
     show(("", "median", "longest", "clients"), rows)
 
 
-async def _measure(gate: Gate, times: int) -> dict[str, list[float]]:
+async def _measure(gateway: Gate, times: int) -> dict[str, list[float]]:
     held, port = Server(), free_port()
     server = await asyncio.start_server(held.serve, "127.0.0.1", port)
-    await asyncio.to_thread(gate.register, "slow", f"http://127.0.0.1:{port}", "chat_completion")
-    key = gate.key()
+    await asyncio.to_thread(gateway.register, "slow", f"http://127.0.0.1:{port}", "chat_completion")
+    key = gateway.key()
     found: dict[str, list[float]] = {"a stream": [], "a whole answer": []}
     async with server:
         for _ in range(times):
@@ -93,8 +93,8 @@ async def _measure(gate: Gate, times: int) -> dict[str, list[float]]:
                     "messages": [{"role": "user", "content": "stay"}],
                     "stream": name == "a stream",
                 }
-                _, writer = await asyncio.open_connection("127.0.0.1", urlsplit(gate.url).port)
-                writer.write(written(gate.url + _ROUTE, key, body))
+                _, writer = await asyncio.open_connection("127.0.0.1", urlsplit(gateway.url).port)
+                writer.write(written(gateway.url + _ROUTE, key, body))
                 await asyncio.wait_for(held.asked.get(), 30)
                 await asyncio.sleep(random.uniform(0, 0.1))
                 left = time.perf_counter()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 from support import machine
-from support.gate import READY_MODEL, bare_gate, gate
+from support.gateway import READY_MODEL, bare_gateway, gateway
 from support.leavers import Requests, send, written
 from support.litellm import litellm
 from support.nginx import LARGE, SMALL, proxy, upstream
@@ -23,7 +23,7 @@ from support.table import show
 from support.wrk import CONNECTIONS
 
 if TYPE_CHECKING:
-    from support.gate import Gate
+    from support.gateway import Gate
 
 _BLOCKS = 10
 _GOAL_MB, _STRETCH_MB = 5, 1
@@ -49,7 +49,7 @@ def main() -> None:
         rows = _at_rest(folder, cores.measured, behind, with_litellm=options.with_litellm)
         show(("at rest", "MB"), [(name, f"{size:.1f}") for name, size in rows])
         # The vector cache grows by design, up to its bound: it is off, so that what still grows is a leak.
-        with bare_gate(folder / "gate", cores.measured, cached=False) as bare:
+        with bare_gateway(folder / "gate", cores.measured, cached=False) as bare:
             _grow(bare, behind, count)
 
 
@@ -58,13 +58,13 @@ def _at_rest(folder: Path, core: int, behind: str, *, with_litellm: bool) -> lis
     rows = []
     with proxy(folder / "nginx", core, behind) as (_, nginx):
         rows.append(("nginx, plain proxy", nginx.pss_mb()))
-    with gate(folder / "local", core) as local:
+    with gateway(folder / "local", core) as local:
         local.ready()
         local.ask("POST", "/v1/embeddings", {"model": READY_MODEL, "input": _TEXTS[:8]})
-        rows.append((f"gate with {READY_MODEL} in it", local.process.pss_mb()))
-    with bare_gate(folder / "bare", core) as bare:
+        rows.append((f"gateway with {READY_MODEL} in it", local.process.pss_mb()))
+    with bare_gateway(folder / "bare", core) as bare:
         bare.register("tei", f"{behind}/tei/{SMALL}")
-        rows.append(("gate without a local model", bare.process.pss_mb()))
+        rows.append(("gateway without a local model", bare.process.pss_mb()))
     if with_litellm:
         with litellm(folder / "litellm", core, behind) as (_, peer):
             rows.append(("LiteLLM, no database", peer.pss_mb()))

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from support.ended import run
-from support.gate import READY_MODEL, gate
+from support.gateway import READY_MODEL, gateway
 from support.lengths import workloads
 from support.loopback import Reply, ask
 from support.table import show
@@ -31,7 +31,7 @@ from support.table import show
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from support.gate import Gate
+    from support.gateway import Gate
 
 MEGABYTES = 30
 PAUSE = 0.05
@@ -53,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     calls, rows = (40, 2_000) if options.quick else (160, 8_000)
     print(f"\nNeighbours of a local model; load average {os.getloadavg()[0]:.1f}\n")
-    with tempfile.TemporaryDirectory() as made, gate(Path(made), None, cached=False) as served:
+    with tempfile.TemporaryDirectory() as made, gateway(Path(made), None, cached=False) as served:
         served.ready()
         folder, asker, other = Path(made), Asker(served), served.key()
         write_input(folder / "in.jsonl", rows)

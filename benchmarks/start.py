@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from support import machine
-from support.gate import READY_MODEL, gate
+from support.gateway import READY_MODEL, gateway
 from support.litellm import litellm
 from support.table import show
 
@@ -29,8 +29,8 @@ def main() -> None:
         starts = [_start(folder / str(number), core) for number in range(1 if options.quick else 3)]
         again = [_start(folder / str(number), core) for number in range(len(starts))]
         rows = [
-            ("gate, first start", *_medians(starts)),
-            ("gate, started again", *_medians(again)),
+            ("gateway, first start", *_medians(starts)),
+            ("gateway, started again", *_medians(again)),
         ]
         if options.with_litellm:
             start = time.monotonic()
@@ -38,7 +38,7 @@ def main() -> None:
                 rows.append(("LiteLLM", f"{time.monotonic() - start:.2f}", ""))
         print("\nG6  cold start on one core, files in the page cache; seconds, medians\n")
         show(("", "to /healthz", "to the first local embedding"), rows)
-        with gate(folder / "0", core) as idle:
+        with gateway(folder / "0", core) as idle:
             idle.ready()
             print(
                 f"Idle CPU with a local model: {idle.process.idle_cpu(_IDLE_SECONDS):.2%} (goal: 1 %, stretch: 0.2 %)\n"
@@ -48,7 +48,7 @@ def main() -> None:
 def _start(folder: Path, core: int) -> tuple[float, float]:
     """Seconds to /healthz and to the first vectors."""
     begun = time.monotonic()
-    with gate(folder, core) as started:
+    with gateway(folder, core) as started:
         alive = time.monotonic() - begun
         started.ready()
         reply = started.ask(

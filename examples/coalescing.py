@@ -72,7 +72,7 @@ def embed(base_url: str, key: str, text: str, server: LookAlike) -> int:
 
 
 @contextmanager
-def gate(server: LookAlike) -> Iterator[tuple[str, str]]:
+def gateway(server: LookAlike) -> Iterator[tuple[str, str]]:
     """A gateway with the server registered as `e5`; its base URL for Dify, and a key."""
     with tempfile.TemporaryDirectory() as folder:
         home = {"HUBGATE_HOME": f"{folder}/home", "HUBGATE_SECRET_KEY_FILE": f"{folder}/secret.key"}
@@ -106,7 +106,7 @@ def main() -> None:
         tell("without hubgate", index(server.url, "", texts, server))
     with (
         lookalike("tei", rate_limit=(RATE_LIMIT, 60.0), max_batch=TEXTS_A_REQUEST) as server,
-        gate(server) as (url, key),
+        gateway(server) as (url, key),
     ):
         tell("with hubgate", index(url, key, texts, server))
 

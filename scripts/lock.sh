@@ -1,5 +1,5 @@
 #!/bin/sh
-# Locks every dependency with hashes and without an index address: requirements/serve.txt runs the gate with a local
+# Locks every dependency with hashes and without an index address: requirements/serve.txt runs hubgate with a local
 # model, requirements/dev.txt adds what tests and checks want. Needs uv. openvino-telemetry reports to an analytics
 # host; it is left out, so the files are installed with --no-deps (they are complete without it).
 set -eu

@@ -52,12 +52,12 @@ def main() -> int:
         return 1
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
-        gate, server = furnished(Path(folder), running)
+        gateway, server = furnished(Path(folder), running)
         pictures = pictures_of(server)
         browser = running.enter_context(chromium())
         blank = browser.new_page()
         for language in LOCALES:
-            with screen(browser, gate, language=language, width=WIDTH) as opened:
+            with screen(browser, gateway, language=language, width=WIDTH) as opened:
                 opened.sign_in()
                 for name, picture in pictures.items():
                     opened.go(picture.path)
@@ -114,28 +114,28 @@ def furnished(folder: Path, running: ExitStack) -> tuple[RunningGateway, LookAli
         hf_endpoint=hub.url,
         router_url=router.url,
     )
-    gate = running.enter_context(RunningGateway(settings, with_ready_endpoint=True))
-    gate.settle()
+    gateway = running.enter_context(RunningGateway(settings, with_ready_endpoint=True))
+    gateway.settle()
     hosts = [router.url, *(server.url for server in (embedder, other, ranker)), "huggingface"]
-    gate.request("POST", "/api/connections", {"name": "my-token", "token": TOKEN, "hosts": hosts})
-    gate.add("bge-m3", url=other.url, connection="my-token", enabled=False)
-    gate.add(
+    gateway.request("POST", "/api/connections", {"name": "my-token", "token": TOKEN, "hosts": hosts})
+    gateway.add("bge-m3", url=other.url, connection="my-token", enabled=False)
+    gateway.add(
         "e5", url=embedder.url, connection="my-token", rate_limit={"requests_per_minute": 60, "burst": 60}
     )
-    gate.add("chat", source="router", model=HOSTED, task="chat_completion", connection="my-token")
-    gate.add("ranker", url=ranker.url, task="rerank", connection="my-token")
-    keys = [gate.create_key("dify"), gate.create_key("search")]
+    gateway.add("chat", source="router", model=HOSTED, task="chat_completion", connection="my-token")
+    gateway.add("ranker", url=ranker.url, task="rerank", connection="my-token")
+    keys = [gateway.create_key("dify"), gateway.create_key("search")]
     for number in range(24):
-        gate.request("POST", "/v1/embeddings", {"model": "e5", "input": f"text {number}"}, key=keys[0])
+        gateway.request("POST", "/v1/embeddings", {"model": "e5", "input": f"text {number}"}, key=keys[0])
     said = [{"role": "user", "content": "Good morning"}]
     for key in keys:
-        gate.request("POST", "/v1/embeddings", {"model": "all-minilm-l6-v2", "input": "a"}, key=key)
-        gate.request("POST", "/v1/chat/completions", {"model": "chat", "messages": said}, key=key)
+        gateway.request("POST", "/v1/embeddings", {"model": "all-minilm-l6-v2", "input": "a"}, key=key)
+        gateway.request("POST", "/v1/chat/completions", {"model": "chat", "messages": said}, key=key)
     ranker.fail("paused")
     ranks = {"model": "ranker", "query": "a", "documents": ["b"]}
     for key in keys * 3:  # a breaker opens for several callers only
-        gate.request("POST", "/v1/rerank", ranks, key=key)
-    return gate, embedder
+        gateway.request("POST", "/v1/rerank", ranks, key=key)
+    return gateway, embedder
 
 
 def taken(page: Page, above: str) -> bytes:

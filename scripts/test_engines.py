@@ -1,4 +1,4 @@
-"""`make test-engines`: real servers behind a real gate, asked through all three faces by real clients.
+"""`make test-engines`: real servers behind a real gateway, asked through all three faces by real clients.
 
 Installs `transformers serve` and infinity, each in an environment of its own under build/engines (kept; delete the folder
 for the newest versions), makes tiny models of random weights, and takes all-MiniLM-L6-v2 as `make install` brings it. What
@@ -77,17 +77,17 @@ def main() -> int:
             models = tiny_models(folder)
         except subprocess.SubprocessError as error:
             sys.exit(f"The tiny models cannot be made, which needs transformers: {_last_line(error)}")
-        with RunningGateway(settings, with_ready_endpoint=True) as gate:
-            gate.settle()
-            gate.add(reading.LOCAL_RANKER, source="local", task=reading.RANK, model=str(models.ranker))
-            outcomes = [ask(server, gate, models, folder) for server in chosen]
+        with RunningGateway(settings, with_ready_endpoint=True) as gateway:
+            gateway.settle()
+            gateway.add(reading.LOCAL_RANKER, source="local", task=reading.RANK, model=str(models.ranker))
+            outcomes = [ask(server, gateway, models, folder) for server in chosen]
     print(f"\n{'server':<22}{'version':<12}{'passed':>8}{'failed':>8}")
     for one in outcomes:
         print(f"{one.server.name:<22}{one.version:<12}{one.passed:>8}{one.failed:>8}  {one.skipped or ''}")
     return 1 if any(one.failed for one in outcomes) or not any(one.passed for one in outcomes) else 0
 
 
-def ask(server: Server, gate: RunningGateway, models: Models, folder: Path) -> Outcome:
+def ask(server: Server, gateway: RunningGateway, models: Models, folder: Path) -> Outcome:
     """Install, start, register and ask one server."""
     try:
         python = installed(server)
@@ -99,7 +99,7 @@ def ask(server: Server, gate: RunningGateway, models: Models, folder: Path) -> O
     home.mkdir()
     try:
         with running(server, python.parent, models, home) as url:
-            stage = Stage(gate, server.engine, url, TOKEN)
+            stage = Stage(gateway, server.engine, url, TOKEN)
             for task, model in server.tasks.items():
                 reply = stage.register(stage.name_of(task), task, model=model, cache=False)
                 assert "error" not in reply, reply
@@ -114,7 +114,7 @@ def ask(server: Server, gate: RunningGateway, models: Models, folder: Path) -> O
 def told_when_gone(stage: Stage) -> None:
     """When it has been stopped, its callers are told that nothing listens there."""
     task = next(one["task"] for one in _registered(stage))
-    reply = stage.gate.request("POST", f"/api/endpoints/{stage.name_of(task)}/diagnose").json()
+    reply = stage.gateway.request("POST", f"/api/endpoints/{stage.name_of(task)}/diagnose").json()
     assert not reply["well"], reply
     assert "Nothing listens at" in str(reply), reply
 
@@ -147,7 +147,7 @@ def tiny_models(folder: Path) -> Models:
 
 
 def _registered(stage: Stage) -> list[dict[str, str]]:
-    shown = stage.gate.request("GET", "/api/endpoints").json()["endpoints"]
+    shown = stage.gateway.request("GET", "/api/endpoints").json()["endpoints"]
     return [one for one in shown if one.get("url") == stage.url]
 
 

@@ -37,7 +37,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def gate(settings: Settings) -> Iterator[RunningGateway]:
+def gateway(settings: Settings) -> Iterator[RunningGateway]:
     """A gateway without endpoints, after its first start."""
     with RunningGateway(settings) as running:
         yield running
@@ -51,7 +51,7 @@ def hub_site() -> Iterator[HubApi]:
 
 
 @pytest.fixture(scope="session")
-def local_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+def local_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     """A gateway whose local endpoint, all-minilm-l6-v2, is loaded. Shared by all tests, which must not change it."""
     folder = tmp_path_factory.mktemp("local")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
@@ -63,5 +63,5 @@ def local_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate
 @pytest.fixture
 async def scripted(settings: Settings) -> AsyncIterator[ScriptedGateway]:
     """The application with one endpoint, `e5`, with two dimensions and a scripted model."""
-    async with open_scripted_gateway(settings) as gate:
-        yield gate
+    async with open_scripted_gateway(settings) as gateway:
+        yield gateway

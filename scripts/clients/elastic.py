@@ -31,7 +31,7 @@ with Elasticsearch(URL, api_key=KEY) as client:
         task_type="text_embedding",
         inference_config={"service": "hugging_face", "service_settings": settings},
     )
-    passed("put, of an endpoint that is this gate's own TEI face")
+    passed("put, of an endpoint that is hubgate's own TEI face")
     reply = client.inference.inference(inference_id="put-by-client", input=TEXTS)
     check_same("fake", [entry["embedding"] for entry in reply["text_embedding"]], "through it")
     listed = client.inference.get(inference_id="put-by-client")["endpoints"]
@@ -50,7 +50,7 @@ with Elasticsearch(URL, api_key=KEY) as client:
         },
     )
     completed = client.inference.completion(inference_id="llm-by-client", input=PROMPT)
-    check_text(completed["completion"][0]["result"], "completion, through this gate's own TGI face")
+    check_text(completed["completion"][0]["result"], "completion, through hubgate's own TGI face")
     client.inference.delete(inference_id="llm-by-client")
     ranked = client.inference.rerank(inference_id="ranker", query="a gate", input=["a harbour", "a gate"])
     assert sorted(rank["index"] for rank in ranked["rerank"]) == [0, 1], ranked

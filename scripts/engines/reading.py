@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 EMBED, RANK = "text_embedding", "rerank"
 MODEL, RANKER = "sentence-transformers/all-MiniLM-L6-v2", "ranker"
 LOCAL, LOCAL_RANKER = "all-minilm-l6-v2", "local-ranker"
-"""The endpoints of the gate's own runtime, for the same weights."""
+"""The endpoints of the gateway's own runtime, for the same weights."""
 AS_THERE, AS_HERE = 1e-6, 1e-4
-"""How far numbers may be from the server's own, and from those of the gate's runtime."""
+"""How far numbers may be from the server's own, and from those of the gateway's runtime."""
 TEXTS = [
     "hello",
     "The gate opens at dawn.",
@@ -33,7 +33,7 @@ QUERY = "which boats come with the first light"
 
 
 def recognised(stage: Stage) -> None:
-    """The gate knows what it is, and finds it well."""
+    """The gateway knows what it is, and finds it well."""
     stage.check_recognised(EMBED)
     stage.check_recognised(RANK)
 
@@ -65,7 +65,7 @@ def elastic_embeds(stage: Stage) -> None:
 
 
 def as_the_local_model(stage: Stage) -> None:
-    """Vectors and scores are those of the gate's own runtime for the same weights."""
+    """Vectors and scores are those of the gateway's own runtime for the same weights."""
     create = stage.openai.embeddings.create
     here = create(model=LOCAL, input=[*TEXTS, LONG], encoding_format="float")
     there = create(model=stage.name_of(EMBED), input=[*TEXTS, LONG], encoding_format="float")
@@ -87,12 +87,12 @@ def many_at_once(stage: Stage) -> None:
 
 
 def counted(stage: Stage) -> None:
-    """Tokens are the model's own, though the server tells characters; the gate's usage has them."""
+    """Tokens are the model's own, though the server tells characters; the gateway's usage has them."""
     before = stage.used(EMBED)
     told = stage.openai.embeddings.create(model=stage.name_of(EMBED), input=TEXTS)
     here = stage.openai.embeddings.create(model=LOCAL, input=TEXTS)
     same(told.usage.prompt_tokens, here.usage.prompt_tokens, "usage")
-    same(stage.used(EMBED)[0] - before[0], told.usage.prompt_tokens, "the gate's usage")
+    same(stage.used(EMBED)[0] - before[0], told.usage.prompt_tokens, "the gateway's usage")
     assert not (told.usage.model_extra or {}).get("estimated"), told.usage
 
 
@@ -106,7 +106,7 @@ def too_long_is_told(stage: Stage) -> None:
         (f"/hf/{stage.name_of(EMBED)}/embed", {"inputs": LONG}),
         (f"/_inference/text_embedding/{stage.name_of(EMBED)}", {"input": LONG}),
     ):
-        same(stage.gate.request("POST", path, body).headers["X-Hubgate-Truncated"], "1", path)
+        same(stage.gateway.request("POST", path, body).headers["X-Hubgate-Truncated"], "1", path)
 
 
 def ranks(stage: Stage) -> None:
@@ -117,7 +117,7 @@ def ranks(stage: Stage) -> None:
     told = stage.elastic.inference.rerank(inference_id=name, query=QUERY, input=documents)["rerank"]
     same([one["index"] for one in told], sorted(range(len(TEXTS)), key=lambda place: -expected[place]))
     close([_in_order(told, "relevance_score")], [expected], AS_THERE)
-    raw = stage.gate.request(
+    raw = stage.gateway.request(
         "POST", f"/hf/{name}/rerank", {"query": QUERY, "texts": TEXTS, "raw_scores": True}
     )
     close([_in_order(raw.json(), "score")], [_scores(stage, raw_scores=True)], AS_THERE)
@@ -150,7 +150,7 @@ def refuses_other_models(stage: Stage) -> None:
     assert MODEL in told["message"], told
     told = stage.register("wrong", EMBED, token="not-it")["error"]  # noqa: S106 - it is none
     same(told["cause"], "wrong_token")
-    same(stage.gate.request("GET", "/api/endpoints/wrong").status, 404)
+    same(stage.gateway.request("GET", "/api/endpoints/wrong").status, 404)
 
 
 def _vectors(stage: Stage, texts: list[str]) -> list[list[float]]:
@@ -165,7 +165,7 @@ def _scores(stage: Stage, **options: object) -> list[float]:
 
 def _ranked(stage: Stage, name: str) -> list[float]:
     asked = {"model": name, "query": QUERY, "documents": TEXTS}
-    return _in_order(stage.gate.request("POST", "/v1/rerank", asked).json()["results"], "relevance_score")
+    return _in_order(stage.gateway.request("POST", "/v1/rerank", asked).json()["results"], "relevance_score")
 
 
 def _in_order(ranks: Any, score: str) -> list[float]:

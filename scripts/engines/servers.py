@@ -43,7 +43,7 @@ class Server:
 
     name: str
     engine: str
-    """What the gate must recognise it as."""
+    """What the gateway must recognise it as."""
     package: str
     """Whose version is told."""
     steps: tuple[tuple[str, ...], ...]

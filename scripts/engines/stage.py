@@ -30,13 +30,13 @@ class Stage:
     """What a check is given.
 
     Args:
-        gate: the server is registered there, under a name for each of its tasks (`name_of`).
+        gateway: the server is registered there, under a name for each of its tasks (`name_of`).
         engine: what it must be recognised as.
         url: the server's own.
         token: that it wants.
     """
 
-    gate: RunningGateway
+    gateway: RunningGateway
     engine: str
     url: str
     token: str
@@ -53,40 +53,40 @@ class Stage:
             return json.load(reply)
 
     def register(self, name: str, task: str, **form: object) -> Any:
-        """What the gate says when the server is registered, decoded."""
+        """What the gateway says when the server is registered, decoded."""
         form = {"name": name, "task": task, "url": self.url, "token": self.token, **form}
-        return self.gate.request("POST", "/api/endpoints", form).json()
+        return self.gateway.request("POST", "/api/endpoints", form).json()
 
     @cached_property
     def openai(self) -> openai.OpenAI:
         """OpenAI's client; its `model` is an endpoint's name."""
         return openai.OpenAI(
-            base_url=f"{self.gate.url}/v1", api_key=self.gate.admin_key, max_retries=0, timeout=PATIENCE
+            base_url=f"{self.gateway.url}/v1", api_key=self.gateway.admin_key, max_retries=0, timeout=PATIENCE
         )
 
     @cached_property
     def elastic(self) -> Elasticsearch:
         """Elasticsearch's client."""
-        return Elasticsearch(self.gate.url, api_key=self.gate.admin_key, request_timeout=PATIENCE)
+        return Elasticsearch(self.gateway.url, api_key=self.gateway.admin_key, request_timeout=PATIENCE)
 
     def hub(self, task: str) -> InferenceClient:
         """Hugging Face's client for one endpoint."""
-        url = f"{self.gate.url}/hf/{self.name_of(task)}"
-        return InferenceClient(base_url=url, api_key=self.gate.admin_key, timeout=PATIENCE)
+        url = f"{self.gateway.url}/hf/{self.name_of(task)}"
+        return InferenceClient(base_url=url, api_key=self.gateway.admin_key, timeout=PATIENCE)
 
     def used(self, task: str) -> tuple[int, int]:
-        """The tokens that the gate has counted for an endpoint: of prompts, and of what was written."""
-        reply = self.gate.request("GET", f"/api/usage?endpoint={self.name_of(task)}")
+        """The tokens that the gateway has counted for an endpoint: of prompts, and of what was written."""
+        reply = self.gateway.request("GET", f"/api/usage?endpoint={self.name_of(task)}")
         rows = reply.json()["rows"] or [{"prompt_tokens": 0, "completion_tokens": 0}]
         return rows[0]["prompt_tokens"], rows[0]["completion_tokens"]
 
     def check_recognised(self, task: str) -> None:
-        """See that the gate knows what runs there, and finds it well."""
-        shown = self.gate.request("GET", f"/api/endpoints/{self.name_of(task)}").json()
+        """See that the gateway knows what runs there, and finds it well."""
+        shown = self.gateway.request("GET", f"/api/endpoints/{self.name_of(task)}").json()
         same(shown["facts"]["engine"], self.engine)
-        looked = self.gate.request("POST", f"/api/endpoints/{self.name_of(task)}/diagnose").json()
+        looked = self.gateway.request("POST", f"/api/endpoints/{self.name_of(task)}/diagnose").json()
         assert looked["well"], looked
-        checked = self.gate.request("POST", f"/api/endpoints/{self.name_of(task)}/check")
+        checked = self.gateway.request("POST", f"/api/endpoints/{self.name_of(task)}/check")
         same(checked.status, 200, str(checked.body))
 
 

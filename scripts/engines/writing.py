@@ -24,7 +24,7 @@ MOST = 12
 
 
 def recognised(stage: Stage) -> None:
-    """The gate knows what it is, and finds it well."""
+    """The gateway knows what it is, and finds it well."""
     stage.check_recognised(CHAT)
     stage.check_recognised(TEXT)
 
@@ -122,7 +122,7 @@ def elastic_chats(stage: Stage) -> None:
     told = _elastic_events(stage, f"/_inference/chat_completion/{name}/_stream", asked)
     deltas = [choice["delta"] for event in told for choice in event["choices"]]
     same("".join(delta.get("content", "") for delta in deltas), expected)
-    reply = stage.gate.request("POST", f"/_inference/chat_completion/{name}", asked)
+    reply = stage.gateway.request("POST", f"/_inference/chat_completion/{name}", asked)
     same(reply.json()["choices"][0]["message"]["content"], expected)
 
 
@@ -159,7 +159,7 @@ def left_early(stage: Stage) -> None:
 
 
 def counted(stage: Stage) -> None:
-    """The tokens of whole and streamed texts stand in the gate's usage, as the server tells them."""
+    """The tokens of whole and streamed texts stand in the gateway's usage, as the server tells them."""
     expected, before = _chat(stage)["usage"], stage.used(CHAT)
     model, create = stage.name_of(CHAT), stage.openai.chat.completions.create
     create(model=model, messages=ASKED, max_tokens=MOST)
@@ -187,7 +187,7 @@ def refuses_tasks(stage: Stage) -> None:
     refused(lambda: stage.openai.embeddings.create(model=model, input=PROMPT), openai.BadRequestError, words)
     elastic = stage.elastic.inference
     refused(lambda: elastic.text_embedding(inference_id=model, input=PROMPT), ApiError)
-    reply = stage.gate.request("POST", f"/hf/{model}/embed", {"inputs": PROMPT})
+    reply = stage.gateway.request("POST", f"/hf/{model}/embed", {"inputs": PROMPT})
     assert words in reply.json()["error"], reply.body
     told = stage.register("wrong", "text_embedding")["error"]
     same(told["cause"], "wrong_task")

@@ -1,4 +1,4 @@
-"""`hubgate edit`, `enable`, `disable`, `clone`, `connection …`, `key edit`, `usage` and `audit`, through a running gate."""
+"""`hubgate edit`, `enable`, `disable`, `clone`, `connection …`, `key edit`, `usage` and `audit`, through a running gateway."""
 
 from __future__ import annotations
 
@@ -20,48 +20,48 @@ TOKEN = "hf_" + "t0ken" * 6
 
 
 def test_edit_changes_what_is_told_and_unset_brings_defaults_back(
-    gate: RunningGateway, hubgate: Command
+    gateway: RunningGateway, hubgate: Command
 ) -> None:
-    gate.add("words", prefixes={"search": "ask: "})
+    gateway.add("words", prefixes={"search": "ask: "})
     edited = hubgate(
         *("edit", "words", "--requests-per-minute", "9", "--similarity", "l2_norm", "--timeout", "2.5"),
         *("--chunking", '{"strategy": "none"}', "--no-cache", "--unset", "prefixes"),
     )
     assert (edited.status, edited.err) == (0, "")
-    shown = gate.request("GET", "/api/endpoints/words").json()
+    shown = gateway.request("GET", "/api/endpoints/words").json()
     assert shown["rate_limit"] == {"requests_per_minute": 9, "burst": 1}
     assert (shown["similarity"], shown["timeout"], shown["cache"]) == ("l2_norm", 2.5, False)
     assert (shown["prefixes"], shown["chunking_settings"]) == ({}, {"strategy": "none"})
     assert hubgate("edit", "words", "--cache", "--unset", "rate-limit").status == 0
-    shown = gate.request("GET", "/api/endpoints/words").json()
+    shown = gateway.request("GET", "/api/endpoints/words").json()
     assert shown["cache"] is True
     assert "rate_limit" not in shown  # the default is no limit for a model that hubgate runs itself
     assert hubgate("edit", "words").err.startswith("hubgate: No settings given")
 
 
 def test_an_endpoint_is_switched_off_listed_so_and_switched_on(
-    gate: RunningGateway, hubgate: Command
+    gateway: RunningGateway, hubgate: Command
 ) -> None:
-    gate.add("words")
+    gateway.add("words")
     assert hubgate("disable", "words").out == "words is switched off.\n"
     assert hubgate("list").rows[0][1] == "off"
-    assert gate.request("POST", "/hf/words/embed", {"inputs": "a"}).status == 424
+    assert gateway.request("POST", "/hf/words/embed", {"inputs": "a"}).status == 424
     assert hubgate("enable", "words").out == "words is switched on.\n"
-    assert gate.request("POST", "/hf/words/embed", {"inputs": "a"}).status == 200
+    assert gateway.request("POST", "/hf/words/embed", {"inputs": "a"}).status == 200
 
 
 def test_a_clone_is_registered_and_what_is_used_is_removed_by_force_alone(
-    gate: RunningGateway, hubgate: Command
+    gateway: RunningGateway, hubgate: Command
 ) -> None:
-    gate.add("words")
+    gateway.add("words")
     assert hubgate("clone", "words", "twin").out.startswith("Added twin: text_embedding, ")
-    gate.create_key("app", endpoints=["words"])
+    gateway.create_key("app", endpoints=["words"])
     refused = hubgate("remove", "words")
     assert (refused.status, "used by key app" in refused.err) == (1, True)
     assert hubgate("remove", "words", "--force").out == "Removed words.\n"
 
 
-def test_what_fails_its_test_is_kept_where_that_is_asked(gate: RunningGateway, hubgate: Command) -> None:
+def test_what_fails_its_test_is_kept_where_that_is_asked(gateway: RunningGateway, hubgate: Command) -> None:
     kept = hubgate("add", "later", "--url", "http://127.0.0.1:9", "--save-anyway")
     assert kept.status == 0, kept.err
     assert "switched off." in kept.out.splitlines()[0]
@@ -72,7 +72,7 @@ def test_what_fails_its_test_is_kept_where_that_is_asked(gate: RunningGateway, h
 
 
 def test_a_connection_is_stored_used_replaced_and_removed(
-    gate: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+    gateway: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", TOKEN)
     with lookalike("tei", key=TOKEN) as server:
@@ -93,7 +93,7 @@ def test_a_connection_is_stored_used_replaced_and_removed(
 
 
 def test_a_token_that_looks_like_a_placeholder_is_taken_with_a_warning(
-    gate: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+    gateway: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, token in enumerate(("hf_YOUR_TOKEN", "hf_…", "/root", "<token>", TOKEN)):
         monkeypatch.setenv("MY_TOKEN", token.replace("…", "..."))
@@ -102,15 +102,15 @@ def test_a_token_that_looks_like_a_placeholder_is_taken_with_a_warning(
         assert token not in stored.err
 
 
-def test_a_key_is_made_and_changed_with_all_its_rights(gate: RunningGateway, hubgate: Command) -> None:
-    gate.add("words")
-    gate.add("other")
+def test_a_key_is_made_and_changed_with_all_its_rights(gateway: RunningGateway, hubgate: Command) -> None:
+    gateway.add("words")
+    gateway.add("other")
     made = hubgate(
         *("key", "create", "app", "--endpoint", "words", "--endpoint", "other", "--expires", "30d"),
         *("--requests-per-minute", "5", "--tokens-per-minute", "900"),
     )
     assert made.status == 0, made.err
-    app = gate.request("GET", "/api/keys").json()["keys"][-1]
+    app = gateway.request("GET", "/api/keys").json()["keys"][-1]
     assert (app["endpoints"], app["requests_per_minute"]) == (["words", "other"], 5)
     assert abs(app["expires_at"] - time.time() - 30 * 86_400) < 600
     listed = " ".join(hubgate("key", "list").rows[-1])
@@ -118,7 +118,7 @@ def test_a_key_is_made_and_changed_with_all_its_rights(gate: RunningGateway, hub
     assert "5 requests, 900 tokens" in listed
     edit = ("key", "edit", "app", "--name", "app two", "--bulk", "--expires", "2099-12-31")
     assert hubgate(*edit, "--unset", "endpoints").out == "Changed app.\n"
-    app = gate.request("GET", "/api/keys").json()["keys"][-1]
+    app = gateway.request("GET", "/api/keys").json()["keys"][-1]
     assert (app["name"], app["bulk"], app["endpoints"], app["expires_at"]) == (
         "app two",
         True,
@@ -135,21 +135,21 @@ def test_a_key_is_made_and_changed_with_all_its_rights(gate: RunningGateway, hub
         assert (failed.status, told in failed.err) == (1, True)
 
 
-def test_the_use_is_told_as_csv_by_a_gate_that_does_not_run(settings: Settings, hubgate: Command) -> None:
-    with RunningGateway(settings) as gate:
-        gate.add("words")
-        gate.request("POST", "/hf/words/embed", {"inputs": ["é"]})
+def test_the_use_is_told_as_csv_by_a_gateway_that_does_not_run(settings: Settings, hubgate: Command) -> None:
+    with RunningGateway(settings) as gateway:
+        gateway.add("words")
+        gateway.request("POST", "/hf/words/embed", {"inputs": ["é"]})
     (line,) = csv.DictReader(hubgate("usage", "--csv").out.splitlines())
     assert (line["endpoint"], line["requests"]) == ("words", "1")
     assert "Usage cannot be grouped by [moon]" in hubgate("usage", "--csv", "--by", "moon").err
 
 
-def test_use_and_changes_are_shown(gate: RunningGateway, hubgate: Command) -> None:
-    gate.add("words")
-    key = gate.create_key("app")
+def test_use_and_changes_are_shown(gateway: RunningGateway, hubgate: Command) -> None:
+    gateway.add("words")
+    key = gateway.create_key("app")
     assert hubgate("usage", "--csv").out.startswith("endpoint,requests,errors,")
     for _ in range(2):
-        gate.request("POST", "/hf/words/embed", {"inputs": ["a", "b"]}, key=key)
+        gateway.request("POST", "/hf/words/embed", {"inputs": ["a", "b"]}, key=key)
     assert [row[:5] for row in hubgate("usage", "--key", "app").rows] == [["words", "2", "0", "0", "4"]]
     (line,) = csv.DictReader(hubgate("usage", "--by", "key", "--key", "app", "--csv").out.splitlines())
     assert (line["key_name"], line["requests"]) == ("app", "2")
@@ -170,7 +170,7 @@ def test_use_and_changes_are_shown(gate: RunningGateway, hubgate: Command) -> No
 
 
 def test_of_what_is_added_the_audit_shows_what_tells_it_from_others_and_of_a_change_no_value_at_length(
-    gate: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+    gateway: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = "a-model-of-a-very-long-name" * 3
     chunking = '{"strategy": "sentence", "max_chunk_size": 250, "sentence_overlap": 1}'
@@ -193,5 +193,5 @@ def test_of_what_is_added_the_audit_shows_what_tells_it_from_others_and_of_a_cha
     assert re.fullmatch(
         r"chunking: strategy: sentence, .{0,40}… → strategy: none, .*, timeout: none → 9.0", changed
     )
-    whole = gate.request("GET", "/api/audit").json()["changes"]
+    whole = gateway.request("GET", "/api/audit").json()["changes"]
     assert [None, model] in [change["changes"].get("model") for change in whole]

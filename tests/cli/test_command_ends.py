@@ -45,7 +45,7 @@ def test_version_is_printed(hubgate: Command, argument: str) -> None:
         *("cache stats", "cache clear"),
     ],
 )
-def test_what_is_about_a_gate_says_that_there_is_none_and_makes_nothing(
+def test_what_is_about_a_gateway_says_that_there_is_none_and_makes_nothing(
     hubgate: Command, settings: Settings, tmp_path: Path, command: str
 ) -> None:
     failed = hubgate(*command.split())
@@ -60,7 +60,7 @@ def test_what_is_about_a_gate_says_that_there_is_none_and_makes_nothing(
 @pytest.mark.parametrize(
     "command", ["add words --fake", "key create app", "connection add team --token-env TEAM_TOKEN"]
 )
-def test_what_a_gate_begins_with_makes_it(
+def test_what_a_gateway_begins_with_makes_it(
     hubgate: Command, settings: Settings, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setenv("TEAM_TOKEN", "hf_" + "t0ken" * 6)
@@ -70,7 +70,7 @@ def test_what_a_gate_begins_with_makes_it(
     assert settings.database.exists()
 
 
-def test_a_configuration_is_planned_without_a_gate_and_makes_none_until_it_is_applied(
+def test_a_configuration_is_planned_without_a_gateway_and_makes_none_until_it_is_applied(
     hubgate: Command, settings: Settings, tmp_path: Path
 ) -> None:
     file = tmp_path / "gate.yaml"
@@ -145,7 +145,7 @@ def answers(settings: Settings) -> Iterator[list[bytes]]:
         thread.join()
 
 
-def test_a_gate_that_hangs_up_is_one_plain_line(hubgate: Command, answers: list[bytes]) -> None:
+def test_a_gateway_that_hangs_up_is_one_plain_line(hubgate: Command, answers: list[bytes]) -> None:
     failed = hubgate("list")
     assert (failed.status, failed.out) == (1, "")
     assert re.fullmatch(r"hubgate: The gateway at http://\S+ does not respond: .*\n", failed.err)
@@ -193,7 +193,7 @@ def test_ctrl_c_ends_a_command_with_130_and_without_a_word(tmp_path: Path) -> No
     ("place", "told"),
     [("pipe", ""), ("/dev/full", "hubgate: Cannot write the output: No space left on device.\n")],
 )
-def test_what_cannot_be_written_is_no_fault_of_the_gate(
+def test_what_cannot_be_written_is_no_fault_of_the_gateway(
     settings: Settings, place: str, told: str, runs: bool
 ) -> None:
     if place == "pipe":
@@ -203,8 +203,8 @@ def test_what_cannot_be_written_is_no_fault_of_the_gate(
         out = os.open(place, os.O_WRONLY)
     else:
         pytest.skip("this system has no such device")
-    with RunningGateway(settings) as gate:
-        gate.add("words")
+    with RunningGateway(settings) as gateway:
+        gateway.add("words")
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, out)
         if runs:

@@ -1,4 +1,4 @@
-"""`hubgate config export` and `apply`, through a running gate."""
+"""`hubgate config export` and `apply`, through a running gateway."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ keys:
 
 
 def test_a_file_is_planned_applied_exported_and_applied_again(
-    gate: RunningGateway, hubgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gateway: RunningGateway, hubgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "gate.yaml"
     file.write_text(FILE)
@@ -39,7 +39,7 @@ def test_a_file_is_planned_applied_exported_and_applied_again(
     applied = hubgate("config", "apply", str(file))
     assert applied.status == 0, applied.err
     key = applied.out.split()[-1]
-    assert gate.request("POST", "/hf/words/embed", {"inputs": "a"}, key=key).status == 200
+    assert gateway.request("POST", "/hf/words/embed", {"inputs": "a"}, key=key).status == 200
     assert hubgate("config", "apply", str(file)).out == "Nothing to change.\n"
     exported = hubgate("config", "export").out
     assert TOKEN not in exported
@@ -58,7 +58,9 @@ def test_a_file_is_planned_applied_exported_and_applied_again(
     assert hubgate("config", "apply", str(file), "--prune").out == "remove key app\n"
 
 
-def test_what_fails_is_told_and_ends_with_1(gate: RunningGateway, hubgate: Command, tmp_path: Path) -> None:
+def test_what_fails_is_told_and_ends_with_1(
+    gateway: RunningGateway, hubgate: Command, tmp_path: Path
+) -> None:
     file = tmp_path / "gate.yaml"
     file.write_text("endpoints: {e5: {url: 'http://127.0.0.1:9'}, words: {source: fake}}")
     failed = hubgate("config", "apply", str(file))

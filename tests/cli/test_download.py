@@ -60,7 +60,7 @@ def test_elsewhere_nothing_is_drawn_and_what_was_downloaded_needs_no_hub(tmp_pat
     assert again.returncode == 0, again.stderr
 
 
-def test_what_cannot_be_downloaded_is_told_once_and_by_the_gate(tmp_path: Path) -> None:
+def test_what_cannot_be_downloaded_is_told_once_and_by_the_gateway(tmp_path: Path) -> None:
     ours, its = pty.openpty()
     refused = add(tmp_path, "http://127.0.0.1:9", its)
     os.close(its)

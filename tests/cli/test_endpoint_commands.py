@@ -1,4 +1,4 @@
-"""`hubgate add`, `list`, `show`, `check`, `accept` and `remove`, through a running gate."""
+"""`hubgate add`, `list`, `show`, `check`, `accept` and `remove`, through a running gateway."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TINY_MODELS = Path(__file__).parents[1] / "data" / "tiny_models"
 TOKEN = "hf_" + "t0ken" * 6
 
 
-def test_add_tells_the_gate_every_option(gate: RunningGateway, hubgate: Command) -> None:
+def test_add_tells_the_gateway_every_option(gateway: RunningGateway, hubgate: Command) -> None:
     with lookalike("tei", name="intfloat/e5-small", dimensions=16) as server:
         options = [
             *("--url", server.url, "--engine", "tei", "--model", "intfloat/e5-small", "--dimensions", "16"),
@@ -32,7 +32,7 @@ def test_add_tells_the_gate_every_option(gate: RunningGateway, hubgate: Command)
         ]
         added = hubgate("add", "e5", *options)
     assert (added.status, added.err) == (0, "")
-    shown = gate.request("GET", "/api/endpoints/e5").json()
+    shown = gateway.request("GET", "/api/endpoints/e5").json()
     assert shown["url"] == server.url
     assert (shown["engine"], shown["model"], shown["dimensions"]) == ("tei", "intfloat/e5-small", 16)
     assert shown["rate_limit"] == {
@@ -54,7 +54,7 @@ def test_add_tells_the_gate_every_option(gate: RunningGateway, hubgate: Command)
 
 
 def test_add_takes_the_token_from_the_environment_and_shows_its_end_alone(
-    gate: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+    gateway: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", TOKEN)
     with lookalike("tei", key=TOKEN) as server:
@@ -66,22 +66,22 @@ def test_add_takes_the_token_from_the_environment_and_shows_its_end_alone(
         assert hubgate("add", "e6", "--url", server.url).err.startswith("hubgate: ")
 
 
-def test_a_task_may_be_told_in_hugging_faces_words(gate: RunningGateway, hubgate: Command) -> None:
+def test_a_task_may_be_told_in_hugging_faces_words(gateway: RunningGateway, hubgate: Command) -> None:
     added = hubgate("add", "words", "--fake", "--task", "sentence-similarity")
     assert added.out.startswith("Added words: text_embedding, ")
 
 
-def test_a_folder_is_stored_by_its_whole_path_because_the_gate_runs_elsewhere(
-    gate: RunningGateway, hubgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_is_stored_by_its_whole_path_because_the_gateway_runs_elsewhere(
+    gateway: RunningGateway, hubgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(TINY_MODELS / "bert", tmp_path / "here" / "bert")
     monkeypatch.chdir(tmp_path / "here")
     added = hubgate("add", "tiny", "--local", "bert")
     assert added.status == 0, added.err
-    assert gate.request("GET", "/api/endpoints/tiny").json()["model"] == str(tmp_path / "here" / "bert")
+    assert gateway.request("GET", "/api/endpoints/tiny").json()["model"] == str(tmp_path / "here" / "bert")
 
 
-def test_add_asks_for_the_token(gate: RunningGateway, hubgate: Command) -> None:
+def test_add_asks_for_the_token(gateway: RunningGateway, hubgate: Command) -> None:
     """Without a terminal, as here, the answer is read from standard input."""
     with lookalike("tei", key=TOKEN) as server:
         asked = subprocess.run(
@@ -113,7 +113,7 @@ def test_add_asks_for_the_token(gate: RunningGateway, hubgate: Command) -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_added_is_one_plain_line_and_nothing_is_stored(
-    gate: RunningGateway, hubgate: Command, options: tuple[str, ...], told: str
+    gateway: RunningGateway, hubgate: Command, options: tuple[str, ...], told: str
 ) -> None:
     failed = hubgate("add", "e5", *options)
     assert (failed.status, failed.out) == (1, "")
@@ -123,7 +123,7 @@ def test_what_cannot_be_added_is_one_plain_line_and_nothing_is_stored(
     assert hubgate("list").rows == []
 
 
-def test_check_tells_a_changed_model_and_accept_takes_it(gate: RunningGateway, hubgate: Command) -> None:
+def test_check_tells_a_changed_model_and_accept_takes_it(gateway: RunningGateway, hubgate: Command) -> None:
     with lookalike("tei", dimensions=8) as server:
         assert hubgate("add", "e5", "--url", server.url).status == 0
         assert hubgate("check", "e5").out == "e5 still serves the registered model.\n"
@@ -138,7 +138,9 @@ def test_check_tells_a_changed_model_and_accept_takes_it(gate: RunningGateway, h
         assert hubgate("check", "e5").status == 0
 
 
-def test_list_prints_one_whole_line_an_endpoint_into_a_pipe(gate: RunningGateway, hubgate: Command) -> None:
+def test_list_prints_one_whole_line_an_endpoint_into_a_pipe(
+    gateway: RunningGateway, hubgate: Command
+) -> None:
     model = "a/model-whose-name-is-longer-than-any-terminal-is-wide" * 5
     hubgate("add", "words", "--fake", "--model", model, "--dimensions", "8")
     listed = hubgate("list")
@@ -146,7 +148,7 @@ def test_list_prints_one_whole_line_an_endpoint_into_a_pipe(gate: RunningGateway
     assert listed.rows == [["words", "running", "text_embedding", "fake", "fake", "8", model]]
 
 
-def test_show_prints_nothing_that_the_task_makes_no_use_of(gate: RunningGateway, hubgate: Command) -> None:
+def test_show_prints_nothing_that_the_task_makes_no_use_of(gateway: RunningGateway, hubgate: Command) -> None:
     with lookalike("tei", kind="reranker") as server:
         hubgate("add", "ranker", "--url", server.url, "--task", "rerank")
     fields = {name.strip() for name in hubgate("show", "ranker").fields}
@@ -155,7 +157,7 @@ def test_show_prints_nothing_that_the_task_makes_no_use_of(gate: RunningGateway,
     assert not fields & {*unused, *(f"detected: {name}" for name in unused)}
 
 
-def test_an_endpoint_that_is_not_there_is_one_plain_line(gate: RunningGateway, hubgate: Command) -> None:
+def test_an_endpoint_that_is_not_there_is_one_plain_line(gateway: RunningGateway, hubgate: Command) -> None:
     for verb in ("show", "check", "accept", "remove"):
         failed = hubgate(verb, "nowhere")
         assert (failed.status, failed.out) == (1, "")
@@ -165,9 +167,9 @@ def test_an_endpoint_that_is_not_there_is_one_plain_line(gate: RunningGateway, h
 
 
 def test_a_typing_error_is_answered_with_the_name_that_was_meant(
-    gate: RunningGateway, hubgate: Command
+    gateway: RunningGateway, hubgate: Command
 ) -> None:
-    gate.add("minilm")
+    gateway.add("minilm")
     assert hubgate("show", "minlm").err == (
         "hubgate: No endpoint is named [minlm]. Did you mean [minilm]? `hubgate list` lists the names.\n"
     )
@@ -175,14 +177,14 @@ def test_a_typing_error_is_answered_with_the_name_that_was_meant(
     assert failed == "hubgate: No connection is named [nowhere]. `hubgate connection list` lists them.\n"
 
 
-def test_a_warning_of_the_model_is_shown_last(gate: RunningGateway, hubgate: Command) -> None:
+def test_a_warning_of_the_model_is_shown_last(gateway: RunningGateway, hubgate: Command) -> None:
     with lookalike("toolkit", kind="tokens", dimensions=8) as server:
         added = hubgate("add", "tokens", "--url", server.url)
     assert added.status == 0, added.err
     assert added.out.splitlines()[-1].split()[0] == "warning"
 
 
-def test_without_a_running_gate_it_works_on_the_home_itself(hubgate: Command, settings: Settings) -> None:
+def test_without_a_running_gateway_it_works_on_the_home_itself(hubgate: Command, settings: Settings) -> None:
     first = hubgate("add", "words", "--fake")
     assert first.status == 0
     assert "The admin key, shown only once: hg_" in first.err

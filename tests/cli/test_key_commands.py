@@ -1,4 +1,4 @@
-"""`hubgate key …` and `hubgate cache …`, through a running gate."""
+"""`hubgate key …` and `hubgate cache …`, through a running gateway."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
 
 
 def test_a_created_key_is_printed_alone_and_works_with_its_rights(
-    gate: RunningGateway, hubgate: Command
+    gateway: RunningGateway, hubgate: Command
 ) -> None:
-    gate.add("words")
+    gateway.add("words")
     made = hubgate("key", "create", "dify", "--bulk", "--default-endpoint", "words", "--input-type", "query")
     assert (made.status, made.err) == (0, "")
-    assert gate.request("POST", "/embed", {"inputs": "a text"}, key=made.out.strip()).status == 200
-    dify = gate.request("GET", "/api/keys").json()["keys"][-1]
+    assert gateway.request("POST", "/embed", {"inputs": "a text"}, key=made.out.strip()).status == 200
+    dify = gateway.request("GET", "/api/keys").json()["keys"][-1]
     assert (dify["name"], dify["bulk"], dify["admin"]) == ("dify", True, False)
     assert (dify["default_endpoint"], dify["input_type"]) == ("words", "search")
     boss = hubgate("key", "create", "boss", "--admin").out.strip()
-    assert gate.request("GET", "/api/keys", key=boss).status == 200
+    assert gateway.request("GET", "/api/keys", key=boss).status == 200
 
 
 def test_no_second_home_is_created_beside_a_running_gateway(
-    gate: RunningGateway, hubgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gateway: RunningGateway, hubgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its key would be refused by the running gateway, which is the one that was meant."""
     monkeypatch.setenv("HUBGATE_HOME", str(tmp_path / "other"))
-    monkeypatch.setenv("HUBGATE_PORT", gate.url.rpartition(":")[2])
+    monkeypatch.setenv("HUBGATE_PORT", gateway.url.rpartition(":")[2])
     refused = hubgate("key", "create", "dify")
     assert (refused.status, refused.out) == (1, "")
-    assert f"A gateway with another home is running at {gate.url}" in refused.err
+    assert f"A gateway with another home is running at {gateway.url}" in refused.err
     assert "Set HUBGATE_HOME" in refused.err
     assert not (tmp_path / "other").exists()
     monkeypatch.setenv("HUBGATE_PORT", "0")
@@ -53,14 +53,14 @@ def test_a_server_that_is_not_hubgate_does_not_keep_a_home_from_being_created(
 
 
 def test_keys_are_listed_without_the_keys_and_names_are_not_markup(
-    gate: RunningGateway, hubgate: Command
+    gateway: RunningGateway, hubgate: Command
 ) -> None:
     key = hubgate("key", "create", "[red]team/app[/red]", "--bulk").out.strip()
     listed = hubgate("key", "list")
     assert key not in listed.out
     assert listed.rows[-1][1:3] == ["[red]team/app[/red]", "bulk"]
     assert hubgate("key", "revoke", "[red]team/app[/red]").out == "Revoked [red]team/app[/red].\n"
-    assert gate.request("GET", "/v1/models", key=key).status == 401
+    assert gateway.request("GET", "/v1/models", key=key).status == 401
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_keys_are_listed_without_the_keys_and_names_are_not_markup(
     ],
 )
 def test_what_cannot_be_done_with_a_key_is_one_plain_line(
-    gate: RunningGateway, hubgate: Command, arguments: tuple[str, ...], told: str
+    gateway: RunningGateway, hubgate: Command, arguments: tuple[str, ...], told: str
 ) -> None:
     failed = hubgate("key", *arguments)
     assert (failed.status, failed.out) == (1, "")
@@ -88,14 +88,14 @@ def test_an_input_type_that_is_none_is_a_mistake_on_the_command_line(hubgate: Co
     assert "'poem' is not one of query, document, classification, clustering." in failed.err
 
 
-def test_the_secret_key_is_rotated(gate: RunningGateway, hubgate: Command) -> None:
+def test_the_secret_key_is_rotated(gateway: RunningGateway, hubgate: Command) -> None:
     assert hubgate("key", "rotate-secret").out == "Re-encrypted 0 tokens with the newest secret key.\n"
 
 
-def test_the_cache_is_shown_and_cleared(gate: RunningGateway, hubgate: Command) -> None:
-    gate.add("words")
+def test_the_cache_is_shown_and_cleared(gateway: RunningGateway, hubgate: Command) -> None:
+    gateway.add("words")
     for _ in range(2):
-        gate.request("POST", "/hf/words/embed", {"inputs": ["one text", "another"]})
+        gateway.request("POST", "/hf/words/embed", {"inputs": ["one text", "another"]})
     stats = hubgate("cache", "stats")
     assert "2 vectors" in stats.out
     assert "32.0 MiB" in stats.out

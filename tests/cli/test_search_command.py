@@ -1,4 +1,4 @@
-"""`hubgate search`, through a running gate and without one."""
+"""`hubgate search`, through a running gateway and without one."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def gate(settings: Settings, hub_site: HubApi) -> Iterator[RunningGateway]:
+def gateway(settings: Settings, hub_site: HubApi) -> Iterator[RunningGateway]:
     with RunningGateway(replace(settings, hf_endpoint=hub_site.url)) as running:
         yield running
 
 
-def test_models_are_a_table_and_how_to_add_one_is_said(gate: RunningGateway, hubgate: Command) -> None:
+def test_models_are_a_table_and_how_to_add_one_is_said(gateway: RunningGateway, hubgate: Command) -> None:
     found = hubgate("search", "--task", "feature-extraction", "--limit", "2")
     assert found.status == 0
     assert [row[0] for row in found.rows] == ["BAAI/bge-m3", "sentence-transformers/all-MiniLM-L6-v2"]
@@ -32,7 +32,9 @@ def test_models_are_a_table_and_how_to_add_one_is_said(gate: RunningGateway, hub
     assert "--url URL" in found.err
 
 
-def test_each_way_to_have_a_model_is_a_command_for_its_task(gate: RunningGateway, hubgate: Command) -> None:
+def test_each_way_to_have_a_model_is_a_command_for_its_task(
+    gateway: RunningGateway, hubgate: Command
+) -> None:
     served = "hubgate add NAME --hosted meta/llama --task chat_completion --token-env VARIABLE"
     assert served in hubgate("search", "--task", "chat_completion", "--served").err
     assert served in hubgate("search", "llama").err
@@ -44,7 +46,7 @@ def test_each_way_to_have_a_model_is_a_command_for_its_task(gate: RunningGateway
     assert "--hosted" not in ranker, "no provider serves it"
 
 
-def test_served_and_text_narrow_it_and_counts_are_short(gate: RunningGateway, hubgate: Command) -> None:
+def test_served_and_text_narrow_it_and_counts_are_short(gateway: RunningGateway, hubgate: Command) -> None:
     (llama,) = hubgate("search", "LLAMA", "--served").rows
     assert llama == [
         *("meta/llama", "completion,", "chat_completion", "groq", "131072", "tokens"),
@@ -55,7 +57,9 @@ def test_served_and_text_narrow_it_and_counts_are_short(gate: RunningGateway, hu
     assert hubgate("search", "llama", "--not-served").out.startswith("No models found.")
 
 
-def test_what_goes_wrong_is_one_plain_line(gate: RunningGateway, hub_site: HubApi, hubgate: Command) -> None:
+def test_what_goes_wrong_is_one_plain_line(
+    gateway: RunningGateway, hub_site: HubApi, hubgate: Command
+) -> None:
     assert "[dance] is no task" in hubgate("search", "--task", "dance").err
     hub_site.fail("failing")
     failed = hubgate("search", "other")
@@ -64,7 +68,7 @@ def test_what_goes_wrong_is_one_plain_line(gate: RunningGateway, hub_site: HubAp
     assert failed.err.count("\n") == 1
 
 
-def test_without_a_running_gate_it_asks_the_hub_itself(
+def test_without_a_running_gateway_it_asks_the_hub_itself(
     hub_site: HubApi, hubgate: Command, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And makes no home for that."""

@@ -1,4 +1,4 @@
-"""A gate before models that write and rank, for real clients."""
+"""A gateway before models that write and rank, for real clients."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ KINDS = {
 
 
 @contextmanager
-def gate_with(settings: Settings, *names: str) -> Iterator[tuple[RunningGateway, dict[str, LookAlike]]]:
-    """A gate with some of the endpoints above, and a fake one that embeds; and their servers."""
+def gateway_with(settings: Settings, *names: str) -> Iterator[tuple[RunningGateway, dict[str, LookAlike]]]:
+    """A gateway with some of the endpoints above, and a fake one that embeds; and their servers."""
     with ExitStack() as stack:
         servers = {}
         for name in names:
             engine, kind, _ = KINDS[name]
             servers[name] = stack.enter_context(lookalike(engine, kind=kind))
-        gate = stack.enter_context(RunningGateway(settings))
-        gate.add("fake", dimensions=8)
+        gateway = stack.enter_context(RunningGateway(settings))
+        gateway.add("fake", dimensions=8)
         for name in names:
-            gate.add(name, url=servers[name].url, task=KINDS[name][2])
-        yield gate, servers
+            gateway.add(name, url=servers[name].url, task=KINDS[name][2])
+        yield gateway, servers

@@ -1,4 +1,4 @@
-"""Hugging Face's own client against a real gate."""
+"""Hugging Face's own client against a real gateway."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def client(gate: RunningGateway) -> InferenceClient:
+def client(gateway: RunningGateway) -> InferenceClient:
     """The client, with an endpoint named fake to ask."""
-    gate.add("fake", dimensions=8)
-    return InferenceClient(base_url=f"{gate.url}/hf/fake", api_key=gate.admin_key)
+    gateway.add("fake", dimensions=8)
+    return InferenceClient(base_url=f"{gateway.url}/hf/fake", api_key=gateway.admin_key)
 
 
 def test_feature_extraction_returns_one_row_per_text(client: InferenceClient) -> None:
@@ -39,28 +39,28 @@ def test_every_option_of_feature_extraction_but_base64_is_accepted(client: Infer
     assert vectors.shape == (1, 8)
 
 
-def test_a_base_url_that_ends_in_v1_works(gate: RunningGateway) -> None:
-    gate.add("fake", dimensions=8)
-    client = InferenceClient(base_url=f"{gate.url}/hf/fake/v1", api_key=gate.admin_key)
+def test_a_base_url_that_ends_in_v1_works(gateway: RunningGateway) -> None:
+    gateway.add("fake", dimensions=8)
+    client = InferenceClient(base_url=f"{gateway.url}/hf/fake/v1", api_key=gateway.admin_key)
     assert client.feature_extraction("one text").shape == (1, 8)
 
 
-async def test_the_asynchronous_client_works(gate: RunningGateway) -> None:
-    gate.add("fake", dimensions=8)
-    async with AsyncInferenceClient(base_url=f"{gate.url}/hf/fake", api_key=gate.admin_key) as client:
+async def test_the_asynchronous_client_works(gateway: RunningGateway) -> None:
+    gateway.add("fake", dimensions=8)
+    async with AsyncInferenceClient(base_url=f"{gateway.url}/hf/fake", api_key=gateway.admin_key) as client:
         assert (await client.feature_extraction("one text")).shape == (1, 8)
 
 
-def test_the_url_of_hubgate_serves_a_key_with_a_default_endpoint(gate: RunningGateway) -> None:
-    gate.add("fake", dimensions=8)
-    key = gate.create_key(default_endpoint="fake")
-    client = InferenceClient(base_url=gate.url, api_key=key)
+def test_the_url_of_hubgate_serves_a_key_with_a_default_endpoint(gateway: RunningGateway) -> None:
+    gateway.add("fake", dimensions=8)
+    key = gateway.create_key(default_endpoint="fake")
+    client = InferenceClient(base_url=gateway.url, api_key=key)
     assert client.feature_extraction("one text").shape == (1, 8)
 
 
-def test_endpoint_info_and_health_check_work(gate: RunningGateway) -> None:
-    gate.add("fake", dimensions=8)
-    client = InferenceClient(f"{gate.url}/hf/fake", provider="hf-inference", token=gate.admin_key)
+def test_endpoint_info_and_health_check_work(gateway: RunningGateway) -> None:
+    gateway.add("fake", dimensions=8)
+    client = InferenceClient(f"{gateway.url}/hf/fake", provider="hf-inference", token=gateway.admin_key)
     assert client.get_endpoint_info()["served_model_name"] == "fake"
     assert client.health_check()
 
@@ -74,10 +74,10 @@ def test_its_errors_show_hubgates_message_and_the_request_id(client: InferenceCl
         client.feature_extraction("one", encoding_format="base64")
 
 
-def test_a_wrong_key_and_an_unknown_endpoint_are_different_errors(gate: RunningGateway) -> None:
-    wrong = InferenceClient(base_url=f"{gate.url}/hf/none", api_key="hg_wrong")
+def test_a_wrong_key_and_an_unknown_endpoint_are_different_errors(gateway: RunningGateway) -> None:
+    wrong = InferenceClient(base_url=f"{gateway.url}/hf/none", api_key="hg_wrong")
     with pytest.raises(HfHubHTTPError, match="401"):
         wrong.feature_extraction("one")
-    unknown = InferenceClient(base_url=f"{gate.url}/hf/none", api_key=gate.admin_key)
+    unknown = InferenceClient(base_url=f"{gateway.url}/hf/none", api_key=gateway.admin_key)
     with pytest.raises(HfHubHTTPError, match=r"No endpoint is named \[none\]"):
         unknown.feature_extraction("one")

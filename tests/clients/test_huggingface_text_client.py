@@ -1,4 +1,4 @@
-"""Hugging Face's own clients against a real gate before servers that write and rank."""
+"""Hugging Face's own clients against a real gateway before servers that write and rank."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import openai
 import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import GenerationError, ValidationError
-from models import PROMPT, SAID, gate_with
+from models import PROMPT, SAID, gateway_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,12 +29,12 @@ NPM_PACKAGE = "@huggingface/inference@4.13"
 
 @pytest.fixture
 def stage(settings: Settings) -> Iterator[tuple[RunningGateway, dict[str, LookAlike]]]:
-    with gate_with(settings, "vllm", "text", "tgi") as opened:
+    with gateway_with(settings, "vllm", "text", "tgi") as opened:
         yield opened
 
 
-def client_of(gate: RunningGateway, name: str) -> InferenceClient:
-    return InferenceClient(base_url=f"{gate.url}/hf/{name}", api_key=gate.admin_key)
+def client_of(gateway: RunningGateway, name: str) -> InferenceClient:
+    return InferenceClient(base_url=f"{gateway.url}/hf/{name}", api_key=gateway.admin_key)
 
 
 @pytest.mark.parametrize("name", ["vllm", "text", "tgi"])
@@ -95,15 +95,15 @@ def test_an_error_in_a_stream_of_a_chat_shows_our_words(
     stage: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     """To huggingface_hub as a class of its own, to OpenAI's client at the same URL as OpenAI says it."""
-    gate, servers = stage
+    gateway, servers = stage
     messages = [{"role": "user", "content": PROMPT}]
     servers["vllm"].fail("error-event", times=1)
-    hub = client_of(gate, "vllm")  # a client that is gone closes its streams
+    hub = client_of(gateway, "vllm")  # a client that is gone closes its streams
     with pytest.raises(GenerationError, match="out of cache blocks"):
         list(hub.chat_completion(messages, stream=True))
     servers["vllm"].fail("error-event", times=1)
-    url = f"{gate.url}/hf/vllm/v1"
-    with openai.OpenAI(base_url=url, api_key=gate.admin_key, max_retries=0) as client:
+    url = f"{gateway.url}/hf/vllm/v1"
+    with openai.OpenAI(base_url=url, api_key=gateway.admin_key, max_retries=0) as client:
         asked: Any = {"model": "any", "messages": messages, "stream": True}
         with pytest.raises(openai.APIError, match="out of cache blocks"):
             list(client.chat.completions.create(**asked))
@@ -113,11 +113,11 @@ def test_the_javascript_client_generates_embeds_and_chats(
     stage: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     node = npm_client()
-    gate = stage[0]
+    gateway = stage[0]
     done = subprocess.run(
         [node, str(Path(__file__).parent / "huggingface_inference.mjs")],
         input=json.dumps(
-            {"url": gate.url, "key": gate.admin_key, "prompt": PROMPT, "modules": str(NPM_FOLDER)}
+            {"url": gateway.url, "key": gateway.admin_key, "prompt": PROMPT, "modules": str(NPM_FOLDER)}
         ),
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""langchain-openai against a real gate."""
+"""langchain-openai against a real gateway."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def embeddings(gate: RunningGateway) -> OpenAIEmbeddings:
+def embeddings(gateway: RunningGateway) -> OpenAIEmbeddings:
     """Its embeddings, with an endpoint named fake to ask."""
-    gate.add("fake", dimensions=8)
+    gateway.add("fake", dimensions=8)
     return OpenAIEmbeddings(
-        base_url=f"{gate.url}/v1",
-        api_key=SecretStr(gate.admin_key),
+        base_url=f"{gateway.url}/v1",
+        api_key=SecretStr(gateway.admin_key),
         model="fake",
         check_embedding_ctx_length=False,
     )
@@ -31,12 +31,12 @@ def test_documents_and_queries_are_embedded(embeddings: OpenAIEmbeddings) -> Non
     assert embeddings.embed_query("one text") == documents[0]
 
 
-async def test_they_are_embedded_asynchronously(gate: RunningGateway) -> None:
-    gate.add("fake", dimensions=8)
+async def test_they_are_embedded_asynchronously(gateway: RunningGateway) -> None:
+    gateway.add("fake", dimensions=8)
     async with openai.DefaultAsyncHttpxClient() as connections:
         embeddings = OpenAIEmbeddings(
-            base_url=f"{gate.url}/v1",
-            api_key=SecretStr(gate.admin_key),
+            base_url=f"{gateway.url}/v1",
+            api_key=SecretStr(gateway.admin_key),
             model="fake",
             check_embedding_ctx_length=False,
             http_async_client=connections,
@@ -44,11 +44,11 @@ async def test_they_are_embedded_asynchronously(gate: RunningGateway) -> None:
         assert len(await embeddings.aembed_query("one text")) == 8
 
 
-def test_the_models_own_dimensions_may_be_named(gate: RunningGateway) -> None:
-    gate.add("fake", dimensions=8)
+def test_the_models_own_dimensions_may_be_named(gateway: RunningGateway) -> None:
+    gateway.add("fake", dimensions=8)
     embeddings = OpenAIEmbeddings(
-        base_url=gate.url,
-        api_key=SecretStr(gate.admin_key),
+        base_url=gateway.url,
+        api_key=SecretStr(gateway.admin_key),
         model="fake",
         dimensions=8,
         check_embedding_ctx_length=False,

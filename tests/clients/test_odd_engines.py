@@ -1,4 +1,4 @@
-"""Real clients against a real gate, before servers that are stricter than OpenAI's."""
+"""Real clients against a real gateway, before servers that are stricter than OpenAI's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from huggingface_hub.errors import ValidationError
 from langchain_openai import OpenAI
 from lookalikes import LookAlike, lookalike
 from lookalikes.ranker import score_of
-from models import PROMPT, SAID, gate_with
+from models import PROMPT, SAID, gateway_with
 from pydantic import SecretStr
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def stage(settings: Settings) -> Iterator[tuple[RunningGateway, dict[str, LookAlike]]]:
-    with gate_with(settings, "t5", "tgi", "llamacpp", "transformers") as opened:
+    with gateway_with(settings, "t5", "tgi", "llamacpp", "transformers") as opened:
         yield opened
 
 
@@ -48,10 +48,10 @@ def test_a_refused_parameter_does_not_make_huggingface_hub_give_up_streams(
     stage: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     """It reads the words of transformers, and then takes every endpoint of the process for one that cannot stream."""
-    gate = stage[0]
+    gateway = stage[0]
 
     def hub(name: str) -> InferenceClient:
-        return InferenceClient(base_url=f"{gate.url}/hf/{name}", api_key=gate.admin_key)
+        return InferenceClient(base_url=f"{gateway.url}/hf/{name}", api_key=gateway.admin_key)
 
     with pytest.raises(ValidationError, match=r"does not know \[seed\]"):
         hub("t5").text_generation(PROMPT, seed=1)
@@ -63,7 +63,7 @@ def test_neutral_values_are_accepted_for_engines_without_the_field(
     stage: tuple[RunningGateway, dict[str, LookAlike]], client: openai.OpenAI
 ) -> None:
     """The OpenAI class of langchain sends the penalties and `best_of` with every request."""
-    gate = stage[0]
+    gateway = stage[0]
     neutral: dict[str, Any] = {
         "best_of": 1,
         "echo": False,
@@ -78,8 +78,8 @@ def test_neutral_values_are_accepted_for_engines_without_the_field(
         assert client.completions.create(model=model, prompt=PROMPT, **neutral).choices[0].text == SAID
     langchain = OpenAI(
         model="t5",
-        base_url=f"{gate.url}/v1",
-        api_key=SecretStr(gate.admin_key),
+        base_url=f"{gateway.url}/v1",
+        api_key=SecretStr(gateway.admin_key),
         frequency_penalty=0,
         presence_penalty=0,
         best_of=1,
@@ -108,7 +108,7 @@ def test_a_conversation_accepts_the_messages_that_the_client_dumps(client: opena
 def test_only_meaningless_nulls_are_omitted_from_messages(
     stage: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
-    gate, servers = stage
+    gateway, servers = stage
     arguments = {"to": None}
     body = {
         "model": "llamacpp",
@@ -123,7 +123,8 @@ def test_only_meaningless_nulls_are_omitted_from_messages(
         ],
     }
     assert (
-        gate.request("POST", "/v1/chat/completions", body).json()["choices"][0]["message"]["content"] == SAID
+        gateway.request("POST", "/v1/chat/completions", body).json()["choices"][0]["message"]["content"]
+        == SAID
     )
     sent = servers["llamacpp"].posts[-1]
     assert sent.json["messages"] == [
@@ -136,7 +137,7 @@ def test_only_meaningless_nulls_are_omitted_from_messages(
     ]
     untouched = b'[{"role":"user", "content":"a \\u00e4", "weight":1.50}]'
     asked = b'{"model":"llamacpp","messages":%b}' % untouched
-    assert gate.request("POST", "/v1/chat/completions", asked).status == 200
+    assert gateway.request("POST", "/v1/chat/completions", asked).status == 200
     assert untouched in servers["llamacpp"].posts[-1].body
 
 
@@ -153,45 +154,45 @@ def test_a_text_that_is_too_long_for_llamacpp_is_told_as_too_long(
 
 
 @pytest.mark.parametrize("token", ["x", "t", "text", "return_full_text"])
-def test_a_placeholder_for_a_token_hides_nothing_that_the_gate_must_read(
+def test_a_placeholder_for_a_token_hides_nothing_that_the_gateway_must_read(
     stage: tuple[RunningGateway, dict[str, LookAlike]], token: str
 ) -> None:
-    gate, servers = stage
-    gate.add("placeholder", url=servers["t5"].url, task="completion", token=token)
+    gateway, servers = stage
+    gateway.add("placeholder", url=servers["t5"].url, task="completion", token=token)
     body = {"model": "placeholder", "prompt": PROMPT}
-    assert gate.request("POST", "/v1/completions", body).json()["choices"][0]["text"] == SAID
+    assert gateway.request("POST", "/v1/completions", body).json()["choices"][0]["text"] == SAID
 
 
 @pytest.mark.parametrize("kind", [[], {}, 7, [["json_schema"]]])
 def test_a_response_format_of_no_known_type_goes_to_the_engine_as_it_is(
     stage: tuple[RunningGateway, dict[str, LookAlike]], kind: object
 ) -> None:
-    gate, servers = stage
+    gateway, servers = stage
     for path, asked in (
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": PROMPT}]}),
         ("/v1/completions", {"prompt": PROMPT}),
     ):
         body = {"model": "llamacpp", "response_format": {"type": kind}, **asked}
-        assert gate.request("POST", path, body).status == 200
+        assert gateway.request("POST", path, body).status == 200
         assert servers["llamacpp"].posts[-1].json["response_format"] == {"type": kind}
 
 
-def test_llamacpp_scores_are_between_0_and_1_unless_raw_scores_are_requested(gate: RunningGateway) -> None:
+def test_llamacpp_scores_are_between_0_and_1_unless_raw_scores_are_requested(gateway: RunningGateway) -> None:
     """Else thresholds, such as Dify's, cut wrongly."""
     with lookalike("llamacpp", kind="reranker") as server:
-        gate.add("r", url=server.url, task="rerank")
+        gateway.add("r", url=server.url, task="rerank")
         query, texts = "red fox", ["nothing of it", "the red fox", "a fox"]
         raw = [score_of(query, text, raw=True) for text in texts]
         squeezed = [1 / (1 + math.exp(-score)) for score in raw]
 
         def scores(**more: Any) -> list[float]:
             body = {"query": query, "texts": texts, **more}
-            ranks = gate.request("POST", "/hf/r/rerank", body).json()
+            ranks = gateway.request("POST", "/hf/r/rerank", body).json()
             return [rank["score"] for rank in sorted(ranks, key=lambda rank: rank["index"])]
 
         assert scores() == scores(raw_scores=False) == pytest.approx(squeezed)
         assert scores(raw_scores=True) == raw
-        told = gate.request("POST", "/hf/r/v1/rerank", {"query": query, "documents": texts}).json()
+        told = gateway.request("POST", "/hf/r/v1/rerank", {"query": query, "documents": texts}).json()
         assert [result["relevance_score"] for result in told["results"]] == pytest.approx(
             sorted(squeezed, reverse=True)
         )

@@ -1,4 +1,4 @@
-"""OpenAI's own client against a real gate."""
+"""OpenAI's own client against a real gateway."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def client(gate: RunningGateway) -> Iterator[openai.OpenAI]:
+def client(gateway: RunningGateway) -> Iterator[openai.OpenAI]:
     """The client, with an endpoint named fake to ask."""
-    gate.add("fake", dimensions=8)
-    with openai.OpenAI(base_url=f"{gate.url}/v1", api_key=gate.admin_key) as made:
+    gateway.add("fake", dimensions=8)
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.admin_key) as made:
         yield made
 
 
@@ -42,16 +42,16 @@ def test_an_input_type_is_read_from_extra_body(client: openai.OpenAI) -> None:
     assert len(reply.data) == 1
 
 
-async def test_the_asynchronous_client_works(gate: RunningGateway) -> None:
-    gate.add("fake")
-    async with openai.AsyncOpenAI(base_url=f"{gate.url}/v1", api_key=gate.admin_key) as client:
+async def test_the_asynchronous_client_works(gateway: RunningGateway) -> None:
+    gateway.add("fake")
+    async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.admin_key) as client:
         reply = await client.embeddings.create(model="fake", input=["one", "two"])
     assert len(reply.data) == 2
 
 
-def test_a_base_url_without_v1_works(gate: RunningGateway) -> None:
-    gate.add("fake")
-    with openai.OpenAI(base_url=gate.url, api_key=gate.admin_key) as client:
+def test_a_base_url_without_v1_works(gateway: RunningGateway) -> None:
+    gateway.add("fake")
+    with openai.OpenAI(base_url=gateway.url, api_key=gateway.admin_key) as client:
         assert client.embeddings.create(model="fake", input="one").data
         assert [model.id for model in client.models.list()] == ["fake"]
 
@@ -61,9 +61,9 @@ def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
     assert client.models.retrieve("fake").id == "fake"
 
 
-def test_one_endpoint_has_its_own_base_url(gate: RunningGateway) -> None:
-    gate.add("fake")
-    with openai.OpenAI(base_url=f"{gate.url}/hf/fake/v1", api_key=gate.admin_key) as client:
+def test_one_endpoint_has_its_own_base_url(gateway: RunningGateway) -> None:
+    gateway.add("fake")
+    with openai.OpenAI(base_url=f"{gateway.url}/hf/fake/v1", api_key=gateway.admin_key) as client:
         assert client.embeddings.create(model="whatever", input="one").model == "fake"
 
 

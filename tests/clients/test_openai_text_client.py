@@ -1,4 +1,4 @@
-"""OpenAI's own client and langchain's against a real gate before servers that write."""
+"""OpenAI's own client and langchain's against a real gateway before servers that write."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 from langchain_openai import ChatOpenAI
-from models import PROMPT, SAID, gate_with
+from models import PROMPT, SAID, gateway_with
 from pydantic import SecretStr
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ TOOL: Any = {
 
 @pytest.fixture
 def stage(settings: Settings) -> Iterator[tuple[RunningGateway, dict[str, LookAlike]]]:
-    with gate_with(settings, "vllm", "tgi", "ranker") as opened:
+    with gateway_with(settings, "vllm", "tgi", "ranker") as opened:
         yield opened
 
 

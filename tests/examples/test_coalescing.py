@@ -11,7 +11,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples/coalescing.py"
 TEXTS, AT_BEST = 160, 5
 
 
-def test_with_the_gate_every_text_is_answered_in_close_to_the_fewest_requests_and_without_it_most_fail() -> (
+def test_with_the_gateway_every_text_is_answered_in_close_to_the_fewest_requests_and_without_it_most_fail() -> (
     None
 ):
     played = subprocess.run(

@@ -31,9 +31,9 @@ TEXTS = sorted((ROOT / "tests/data/texts").glob("*.md"))
     ],
 )
 def test_a_question_in_other_words_finds_its_paragraph(
-    local_gate: RunningGateway, question: str, paragraph: str
+    local_gateway: RunningGateway, question: str, paragraph: str
 ) -> None:
-    found = search(local_gate, question, *TEXTS)
+    found = search(local_gateway, question, *TEXTS)
     assert found.returncode == 0
     best, *others = found.stdout.splitlines()
     assert best.split(": ", 1)[1].startswith(paragraph)
@@ -41,7 +41,7 @@ def test_a_question_in_other_words_finds_its_paragraph(
 
 
 def test_a_folder_of_thousands_of_paragraphs_is_searched_and_what_is_not_text_is_skipped(
-    local_gate: RunningGateway, tmp_path: Path
+    local_gateway: RunningGateway, tmp_path: Path
 ) -> None:
     """More paragraphs than fit in one request, and files that are not text."""
     (tmp_path / "deep").mkdir()
@@ -54,7 +54,7 @@ def test_a_folder_of_thousands_of_paragraphs_is_searched_and_what_is_not_text_is
             "\n\n".join(f"{line} Nobody uses it." for line in lines * 3)
         )
     (tmp_path / "deep" / "packed.gz").write_bytes(gzip.compress(b"text"))
-    found = search(local_gate, "Where is a ladder?", tmp_path)
+    found = search(local_gateway, "Where is a ladder?", tmp_path)
     assert "2,700 of 2,700 paragraphs" in found.stderr
     assert "Skipped 1 files" in found.stderr
     score, rest = found.stdout.splitlines()[0].split(maxsplit=1)
@@ -63,11 +63,13 @@ def test_a_folder_of_thousands_of_paragraphs_is_searched_and_what_is_not_text_is
     assert "ladder" in rest
 
 
-def test_what_the_gateway_refuses_and_a_missing_gateway_are_one_line_each(local_gate: RunningGateway) -> None:
-    wrong_key = search(local_gate, "question", *TEXTS, HUBGATE_KEY="hg_wrong")
-    unknown_model = search(local_gate, "question", *TEXTS, HUBGATE_MODEL="nobody")
-    nobody_there = search(local_gate, "question", *TEXTS, HUBGATE_URL="http://127.0.0.1:9")
-    nothing_to_search = search(local_gate, "question", "missing-folder")
+def test_what_the_gateway_refuses_and_a_missing_gateway_are_one_line_each(
+    local_gateway: RunningGateway,
+) -> None:
+    wrong_key = search(local_gateway, "question", *TEXTS, HUBGATE_KEY="hg_wrong")
+    unknown_model = search(local_gateway, "question", *TEXTS, HUBGATE_MODEL="nobody")
+    nobody_there = search(local_gateway, "question", *TEXTS, HUBGATE_URL="http://127.0.0.1:9")
+    nothing_to_search = search(local_gateway, "question", "missing-folder")
     for ran, words in (
         (wrong_key, "key"),
         (unknown_model, "[nobody]"),
@@ -79,10 +81,10 @@ def test_what_the_gateway_refuses_and_a_missing_gateway_are_one_line_each(local_
         assert "Traceback" not in ran.stderr
 
 
-def search(gate: RunningGateway, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+def search(gateway: RunningGateway, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, ROOT / "examples/search.py", *arguments],
-        env=os.environ | {"HUBGATE_URL": gate.url, "HUBGATE_KEY": gate.admin_key} | env,
+        env=os.environ | {"HUBGATE_URL": gateway.url, "HUBGATE_KEY": gateway.admin_key} | env,
         capture_output=True,
         text=True,
         timeout=100,

@@ -136,21 +136,21 @@ CALLED = {
 """What each endpoint is asked."""
 
 
-def every_route(gate: RunningGateway, csrf: str) -> Sequence[Template]:
+def every_route(gateway: RunningGateway, csrf: str) -> Sequence[Template]:
     """What the running gateway serves, read off its route table and its OpenAPI document.
 
     Args:
-        gate: the gateway.
+        gateway: the gateway.
         csrf: the form token of a console session.
     """
-    routes = gate.app._app.routes  # type: ignore[attr-defined]
+    routes = gateway.app._app.routes  # type: ignore[attr-defined]
     paths = {route.path or "/": None for route in routes if isinstance(route, InferenceRoute)}
     found = [
         Template("POST", path.replace("{name}", name), bodies)
         for path in paths
         for name, bodies in CALLED.items()
     ]
-    documented = gate.request("GET", "/api/openapi.json").json()["paths"]
+    documented = gateway.request("GET", "/api/openapi.json").json()["paths"]
     for route in (route for route in routes if isinstance(route, Route)):
         for method in sorted(route.methods or {"GET"}):
             path = route.path.replace(":path", "")

@@ -42,16 +42,16 @@ class Servers:
 
     def __init__(self, settings: Settings, stack: ExitStack) -> None:
         hub = stack.enter_context(running_hub_api()).url
-        self.gate = stack.enter_context(
+        self.gateway = stack.enter_context(
             RunningGateway(replace(settings, admin_key=ADMIN_KEY, hf_endpoint=hub, endpoints_api_url=hub))
         )
         for name, (engine, kind, task) in MODELS.items():
-            self.gate.add(name, url=stack.enter_context(lookalike(engine, kind=kind)).url, task=task)
-        self.gate.add("fake")
-        self.visitor = ConsoleClient(self.gate)
+            self.gateway.add(name, url=stack.enter_context(lookalike(engine, kind=kind)).url, task=task)
+        self.gateway.add("fake")
+        self.visitor = ConsoleClient(self.gateway)
         self.visitor.sign_in()
         self._cookie = "; ".join(f"{name}={value}" for name, value in self.visitor.cookies.items())
-        self._connection = http.client.HTTPConnection(self.gate.url.removeprefix("http://"), timeout=60)
+        self._connection = http.client.HTTPConnection(self.gateway.url.removeprefix("http://"), timeout=60)
         stack.callback(self._connection.close)
 
     def send(self, request: Request) -> tuple[int, str]:
@@ -81,7 +81,7 @@ def test_no_odd_request_fails_inside_the_gateway(servers: Servers, seed: int) ->
     """Whatever is sent, the answer is success or the caller's error: never a status of 500 or above."""
     fuzzer = Fuzzer(
         random.Random(seed),
-        every_route(servers.gate, servers.visitor.csrf),
+        every_route(servers.gateway, servers.visitor.csrf),
         [*MODELS, "fake", "text_embedding", "rerank", "completion", "chat_completion"],
     )
     failed = []

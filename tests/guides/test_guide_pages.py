@@ -140,13 +140,13 @@ def test_persian_stands_from_right_to_left_and_code_from_left_to_right() -> None
     )
 
 
-def test_every_path_is_served(gate: RunningGateway) -> None:
+def test_every_path_is_served(gateway: RunningGateway) -> None:
     for name in ("e5", "chat", "ranker", "writer"):
-        gate.add(name)
+        gateway.add(name)
     paths = {code.removeprefix("http://GATE:8080") for code in guide("en").code}
     paths = {path for path in paths if path.startswith("/") and path != "/v1"}
     assert len(paths) >= 4
-    assert [path for path in sorted(paths) if gate.request("POST", path, {}).status == 404] == []
+    assert [path for path in sorted(paths) if gateway.request("POST", path, {}).status == 404] == []
 
 
 def test_every_command_and_option_in_the_text_exists() -> None:

@@ -18,12 +18,12 @@ README = Guide("en", (ROOT / "README.md").read_text("utf-8"))
 BELOW = {"Elasticsearch": "/_inference", "Hugging Face": "/hf/{endpoint}"}
 
 
-def test_its_three_snippets_print_the_same_vector(local_gate: RunningGateway) -> None:
+def test_its_three_snippets_print_the_same_vector(local_gateway: RunningGateway) -> None:
     printed = []
     for block in README.blocks:
         assert block.language == "python"
-        code = block.text.replace("http://127.0.0.1:8080", local_gate.url)
-        code = code.replace("YOUR_HUBGATE_KEY", local_gate.admin_key)
+        code = block.text.replace("http://127.0.0.1:8080", local_gateway.url)
+        code = code.replace("YOUR_HUBGATE_KEY", local_gateway.admin_key)
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
         )
@@ -34,8 +34,8 @@ def test_its_three_snippets_print_the_same_vector(local_gate: RunningGateway) ->
     assert all(other == pytest.approx(first, abs=1e-6) for other in others)
 
 
-def test_every_route_of_its_table_is_served(gate: RunningGateway) -> None:
-    gate.add("e5")
+def test_every_route_of_its_table_is_served(gateway: RunningGateway) -> None:
+    gateway.add("e5")
     rows = re.findall(
         r"^\| \[(OpenAI|Elasticsearch|Hugging Face)'s\]\(.*?\|(.*)$", README.source, re.MULTILINE
     )
@@ -44,7 +44,7 @@ def test_every_route_of_its_table_is_served(gate: RunningGateway) -> None:
         for path in re.findall(r"`(.+?)`", cells):
             whole = BELOW.get(face, "") + path
             whole = whole.replace("{endpoint}", "e5").replace("{id}", "e5")
-            assert gate.request("POST", whole, {}).status not in {404, 405}, whole
+            assert gateway.request("POST", whole, {}).status not in {404, 405}, whole
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -31,7 +31,7 @@ def one_each(texts: Sequence[str]) -> Reply:
 
 
 def refused(cause: Cause, *, retryable: bool = False, retry_after: float | None = None) -> HubgateError:
-    """An error of the gate."""
+    """An error of the gateway."""
     return HubgateError(f"It is {cause}.", cause=cause, retryable=retryable, retry_after=retry_after)
 
 

@@ -37,9 +37,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_file_is_embedded_through_the_gateway_that_runs(
-    hubgate: Command, gate: RunningGateway, texts: Path, tmp_path: Path
+    hubgate: Command, gateway: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
-    gate.add("words", dimensions=8)
+    gateway.add("words", dimensions=8)
     out = tmp_path / "out.jsonl"
     options = ("--endpoint", "words", "--id-field", "id", "--keep", "n", "--rows-per-request", "3")
     ran = hubgate("job", "run", str(texts), str(out), *options, "--price-per-million-tokens", "1000")
@@ -56,7 +56,7 @@ def test_a_file_is_embedded_through_the_gateway_that_runs(
     rows = read(out)
     assert [(row["id"], row["n"], row["tokens"]) for row in rows] == [(f"r{n}", n, 3) for n in range(20)]
     body = {"model": "words", "input": "text number 7", "encoding_format": "base64"}
-    told = gate.request("POST", "/v1/embeddings", body).json()["data"][0]["embedding"]
+    told = gateway.request("POST", "/v1/embeddings", body).json()["data"][0]["embedding"]
     assert struct.pack("<8f", *rows[7]["embedding"]) == base64.b64decode(told)
 
 
@@ -74,11 +74,11 @@ def test_without_a_gateway_the_job_starts_one_for_itself(
 
 
 def test_a_job_continues_in_the_requests_that_it_was_started_with(
-    hubgate: Command, gate: RunningGateway, texts: Path, tmp_path: Path
+    hubgate: Command, gateway: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"
     command = ("job", "run", str(texts), str(out), "--endpoint", "words")
-    gate.add("words")
+    gateway.add("words")
     assert hubgate(*command, "--rows-per-request", "3").status == 0
     out.unlink()
     assert hubgate(*command).status == 0
@@ -103,17 +103,17 @@ def test_a_job_that_creates_the_home_prints_the_first_admin_key(
 
 
 def test_an_endpoint_that_does_not_embed_is_reported_with_the_command_that_lists_those_that_do(
-    hubgate: Command, gate: RunningGateway, texts: Path, tmp_path: Path
+    hubgate: Command, gateway: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
-    gate.add("ranks", task="rerank")
+    gateway.add("ranks", task="rerank")
     ran = hubgate("job", "run", str(texts), str(tmp_path / "out.jsonl"), "--endpoint", "ranks")
     assert ran.err.endswith("Use an endpoint with task text_embedding; `hubgate list` lists them.\n")
 
 
 def test_long_texts_are_cut_as_the_endpoint_says(
-    hubgate: Command, gate: RunningGateway, tmp_path: Path
+    hubgate: Command, gateway: RunningGateway, tmp_path: Path
 ) -> None:
-    gate.add(
+    gateway.add(
         "words", dimensions=8, chunking_settings={"strategy": "word", "max_chunk_size": 10, "overlap": 1}
     )
     folder = tmp_path / "texts"
@@ -135,9 +135,9 @@ def test_long_texts_are_cut_as_the_endpoint_says(
 
 
 def test_rows_without_a_vector_are_reported_at_the_end_and_in_the_status(
-    hubgate: Command, gate: RunningGateway, tmp_path: Path
+    hubgate: Command, gateway: RunningGateway, tmp_path: Path
 ) -> None:
-    gate.add("words")
+    gateway.add("words")
     texts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     texts.write_text('{"text": "a"}\n{"text": ""}\nbroken\n')
     ran = hubgate("job", "run", str(texts), str(out), "--endpoint", "words")
@@ -152,9 +152,9 @@ def test_rows_without_a_vector_are_reported_at_the_end_and_in_the_status(
 
 
 def test_jobs_are_listed_shown_cancelled_and_resumed(
-    hubgate: Command, gate: RunningGateway, texts: Path, tmp_path: Path
+    hubgate: Command, gateway: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
-    gate.add("words", dimensions=8)
+    gateway.add("words", dimensions=8)
     out = tmp_path / "out.jsonl"
     assert hubgate("job", "run", str(texts), str(out), "--endpoint", "words").status == 0
     job = JobFolder(out)
@@ -211,15 +211,15 @@ def test_an_impossible_job_is_reported_before_the_first_request(
 
 
 def test_a_model_that_was_replaced_between_two_runs_stops_the_job(
-    hubgate: Command, gate: RunningGateway, texts: Path, tmp_path: Path
+    hubgate: Command, gateway: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
-    gate.add("words", dimensions=8)
+    gateway.add("words", dimensions=8)
     out = tmp_path / "out.jsonl"
     run = ("job", "run", str(texts), str(out), "--endpoint", "words")
     assert hubgate(*run).status == 0
     JobFolder(out).write_state(Status.INTERRUPTED)
-    gate.request("DELETE", "/api/endpoints/words")
-    gate.add("words", dimensions=8, model="org/other")
+    gateway.request("DELETE", "/api/endpoints/words")
+    gateway.add("words", dimensions=8, model="org/other")
     failed = hubgate(*run)
     assert failed.status == 1
     assert "has changed since the job started: its model was fake and is now org/other" in failed.err
@@ -228,12 +228,12 @@ def test_a_model_that_was_replaced_between_two_runs_stops_the_job(
 
 
 def test_a_model_that_changes_in_the_middle_stops_the_job_with_that_reason(
-    hubgate: Command, gate: RunningGateway, texts: Path, tmp_path: Path
+    hubgate: Command, gateway: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"
     job = JobFolder(out)
     with lookalike("tei") as server:
-        gate.add("e5", url=server.url)
+        gateway.add("e5", url=server.url)
 
         def change() -> None:
             while not job.totals().rows:

@@ -61,7 +61,7 @@ def test_a_home_in_which_no_gateway_can_be_started_is_reported(settings: Setting
         pass
 
 
-def test_a_database_that_cannot_be_used_is_reported_by_the_jobs_own_gate(settings: Settings) -> None:
+def test_a_database_that_cannot_be_used_is_reported_by_the_jobs_own_gateway(settings: Settings) -> None:
     settings.home.mkdir()
     settings.database.write_text("no database " * 1000)
     with pytest.raises(StoreFailed), ensure_gateway(settings):
@@ -91,8 +91,8 @@ def test_a_gateway_that_is_just_starting_is_waited_for(settings: Settings) -> No
 
 async def test_after_a_restart_the_gateway_is_found_again(settings: Settings, tmp_path: Path) -> None:
     async with embedder(settings, tmp_path) as embed:
-        with RunningGateway(settings) as gate:
-            gate.add("words", dimensions=4)
+        with RunningGateway(settings) as gateway:
+            gateway.add("words", dimensions=4)
             assert len((await embed(["a", "b c"])).pieces) == 2
         with pytest.raises(HubgateError, match="hubgate does not respond") as lost:
             await embed(["a"])
@@ -108,8 +108,8 @@ async def test_a_gateway_that_was_started_again_at_the_same_address_has_another_
     settings: Settings, tmp_path: Path
 ) -> None:
     async with embedder(settings, tmp_path) as embed:
-        with RunningGateway(settings) as gate:
-            gate.add("words", dimensions=4)
+        with RunningGateway(settings) as gateway:
+            gateway.add("words", dimensions=4)
             await embed(["a"])
             assert embed._gateway is not None
             old = embed._gateway
@@ -122,12 +122,12 @@ async def test_a_gateway_that_was_started_again_at_the_same_address_has_another_
 async def test_what_the_gateway_refuses_is_reported_with_its_cause(
     settings: Settings, tmp_path: Path
 ) -> None:
-    with RunningGateway(settings) as gate:
+    with RunningGateway(settings) as gateway:
         async with embedder(settings, tmp_path) as embed:
             with pytest.raises(HubgateError) as unknown:
                 await embed.model()
             assert (unknown.value.cause, unknown.value.retryable) == (Cause.ENDPOINT_NOT_FOUND, False)
-            gate.add("words", dimensions=4)
+            gateway.add("words", dimensions=4)
             with pytest.raises(HubgateError, match="is an empty string") as empty:
                 await embed(["a", ""])
             assert empty.value.cause is Cause.INVALID_REQUEST
@@ -163,9 +163,9 @@ async def test_an_endpoint_that_was_kept_untested_is_reported_and_how_to_test_it
 async def test_a_name_that_no_endpoint_can_have_is_asked_for_as_it_is(
     settings: Settings, tmp_path: Path, name: str
 ) -> None:
-    with RunningGateway(settings) as gate:
+    with RunningGateway(settings) as gateway:
         for endpoint in ("w", "words"):
-            gate.add(endpoint, dimensions=4)
+            gateway.add(endpoint, dimensions=4)
         what = task(tmp_path / "in.jsonl", tmp_path / "out.jsonl", endpoint=name)
         async with GatewayEmbedder(settings.home, what, RunOptions()) as embed:
             with pytest.raises(HubgateError) as unknown:

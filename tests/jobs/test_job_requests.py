@@ -1,4 +1,4 @@
-"""What the gate does for a bulk job's requests."""
+"""What the gateway does for a bulk job's requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_the_class_of_a_request_stands_in_a_header(scripted: ScriptedGatew
         assert scripted.script.embedded.context.bulk is bulk
 
 
-async def _embed(gate: ScriptedGateway, key: str, said: bytes) -> None:
+async def _embed(gateway: ScriptedGateway, key: str, said: bytes) -> None:
     body = b'{"model": "e5", "input": "a text"}'
     headers = [(b"authorization", f"Bearer {key}".encode()), (b"x-hubgate-class", said)]
     path = "/v1/embeddings"
@@ -43,4 +43,4 @@ async def _embed(gate: ScriptedGateway, key: str, said: bytes) -> None:
     async def send(message: object) -> None:
         del message
 
-    await gate.app({**scope, "headers": headers}, receive, send)
+    await gateway.app({**scope, "headers": headers}, receive, send)

@@ -27,10 +27,10 @@ ELASTIC = {"strategy": "sentence", "max_chunk_size": 250, "sentence_overlap": 1}
 
 
 @pytest.fixture
-def minilm(gate: RunningGateway) -> RunningGateway:
-    gate.add("minilm", source="local", model=MINILM)
-    gate.settle()
-    return gate
+def minilm(gateway: RunningGateway) -> RunningGateway:
+    gateway.add("minilm", source="local", model=MINILM)
+    gateway.settle()
+    return gateway
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def metric(gate: RunningGateway, name: str) -> int:
-    lines = gate.request("GET", "/metrics").body.decode().splitlines()
+def metric(gateway: RunningGateway, name: str) -> int:
+    lines = gateway.request("GET", "/metrics").body.decode().splitlines()
     return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith(f"{name}{{"))
 
 
@@ -111,11 +111,11 @@ def test_a_text_of_megabytes_is_counted_by_its_beginning(
     assert ran.err.endswith("tokens are in no vector. Use --chunk to split them.\n")
     (row,) = read(out)
     assert row["tokens_unread"] == pytest.approx(300_000 - LIMIT, rel=0.001)
-    assert minilm.gateway.registry.find("minilm").token_limit == LIMIT
+    assert minilm.service.registry.find("minilm").token_limit == LIMIT
 
 
 def test_where_nobody_can_see_a_cut_the_job_says_so_and_so_did_the_registration(
-    hubgate: Command, gate: RunningGateway, tmp_path: Path
+    hubgate: Command, gateway: RunningGateway, tmp_path: Path
 ) -> None:
     texts, out = tmp_path / "in.jsonl", tmp_path / "out.parquet"
     texts.write_text(json.dumps({"text": "a text"}) + "\n")
@@ -131,12 +131,12 @@ def test_where_nobody_can_see_a_cut_the_job_says_so_and_so_did_the_registration(
 
 @pytest.mark.parametrize("name", sorted(file.name for file in DOCS.glob("*.md")))
 def test_the_chunks_of_an_endpoint_can_be_seen_without_its_model(
-    local_gate: RunningGateway, tokenizer: Tokenizer, name: str
+    local_gateway: RunningGateway, tokenizer: Tokenizer, name: str
 ) -> None:
     text = (DOCS / name).read_text()
 
     def places(**more: object) -> list[list[int]]:
-        reply = local_gate.request("POST", f"/api/endpoints/{READY}/chunk", {"text": text, **more})
+        reply = local_gateway.request("POST", f"/api/endpoints/{READY}/chunk", {"text": text, **more})
         assert reply.status == 200, reply.body
         told: dict[str, list[list[int]]] = reply.json()
         assert [end - start for start, end in told["utf16"]] == [
@@ -149,15 +149,15 @@ def test_the_chunks_of_an_endpoint_can_be_seen_without_its_model(
     assert len(places(chunking_settings=ELASTIC)) < len(fitting)
 
 
-def test_what_a_text_is_for_must_be_known(local_gate: RunningGateway) -> None:
+def test_what_a_text_is_for_must_be_known(local_gateway: RunningGateway) -> None:
     form = {"text": "a", "input_type": "poem"}
-    assert local_gate.request("POST", f"/api/endpoints/{READY}/chunk", form).status == 400
+    assert local_gateway.request("POST", f"/api/endpoints/{READY}/chunk", form).status == 400
 
 
 def test_the_chunk_command_cuts_as_an_endpoint_does(
     hubgate: Command, minilm: RunningGateway, tokenizer: Tokenizer
 ) -> None:
-    assert hubgate("list").status == 0  # in the home of the gate, where the runner below is, too
+    assert hubgate("list").status == 0  # in the home of the gateway, where the runner below is, too
     text = (DOCS / "jobs.md").read_text()
     lines = [json.dumps({"text": text}), json.dumps({"text": text, "settings": ELASTIC}), '{"text": 5}']
 
@@ -172,4 +172,4 @@ def test_the_chunk_command_cuts_as_an_endpoint_does(
     assert settled == default == same != fitting
     unknown = answers("--endpoint", "nobody")
     assert "No endpoint is named [nobody]" in unknown[0]["error"]
-    assert minilm.gateway.registry.find("minilm").chunking is None
+    assert minilm.service.registry.find("minilm").chunking is None

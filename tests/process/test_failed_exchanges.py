@@ -17,30 +17,30 @@ IN_A_ROW = 4
 MOST_GROWTH = 60_000_000
 
 
-def resident(gate: GatewayProcess) -> int:
+def resident(gateway: GatewayProcess) -> int:
     """Bytes of memory that the process has."""
-    lines = Path(f"/proc/{gate.pid}/status").read_text("utf-8").splitlines()
+    lines = Path(f"/proc/{gateway.pid}/status").read_text("utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
 
 
 def test_failing_calls_of_8_mb_leave_no_memory_behind(home: Home) -> None:
     with (
         lookalike("vllm", kind="llm") as server,
-        home.serve() as gate,
+        home.serve() as gateway,
     ):
         form = {"name": "llm", "url": server.url, "task": "chat_completion"}
-        assert gate.request("POST", "/api/endpoints", form, key=home.admin_key).status == 201
+        assert gateway.request("POST", "/api/endpoints", form, key=home.admin_key).status == 201
 
         def fail() -> None:
             server.fail("half")
             for _ in range(IN_A_ROW):
                 path = "/_inference/chat_completion/llm?timeout=400ms"  # too short for another try
-                assert gate.request("POST", path, CHAT, key=home.admin_key).status in {400, 429}
+                assert gateway.request("POST", path, CHAT, key=home.admin_key).status in {400, 429}
             server.heal()
-            assert gate.request("POST", "/api/endpoints/llm/check", key=home.admin_key).status == 200
+            assert gateway.request("POST", "/api/endpoints/llm/check", key=home.admin_key).status == 200
 
         fail()
-        before = resident(gate)
+        before = resident(gateway)
         for _ in range(CALLS // IN_A_ROW):
             fail()
-        assert resident(gate) - before < MOST_GROWTH
+        assert resident(gateway) - before < MOST_GROWTH

@@ -21,43 +21,46 @@ def test_the_first_start_prints_a_key_and_a_line_to_paste_and_the_second_neither
     tmp_path: Path,
 ) -> None:
     home = Home(tmp_path)
-    with home.serve() as gate:
-        assert gate.request("GET", "/healthz").status == 200
-        loading = gate.request("GET", "/readyz")
+    with home.serve() as gateway:
+        assert gateway.request("GET", "/healthz").status == 200
+        loading = gateway.request("GET", "/readyz")
         assert (loading.status, loading.json()) == (200, {"status": "ready", "unready_endpoints": 1})
-        admin_key = gate.wait_for(r"hg_[0-9a-f]{8}_\S+")[0]
-        line = gate.wait_for(r"curl .*}'\n")[0].strip()
-        assert gate.request("GET", "/readyz").json() == {"status": "ready"}
-        assert len(json.loads(pasted(line, gate))["data"][0]["embedding"]) == 384
-        assert gate.output.count(f"    {admin_key}\n") == 1
-        metrics = gate.request("GET", "/metrics", key=admin_key).body.decode()
+        admin_key = gateway.wait_for(r"hg_[0-9a-f]{8}_\S+")[0]
+        line = gateway.wait_for(r"curl .*}'\n")[0].strip()
+        assert gateway.request("GET", "/readyz").json() == {"status": "ready"}
+        assert len(json.loads(pasted(line, gateway))["data"][0]["embedding"]) == 384
+        assert gateway.output.count(f"    {admin_key}\n") == 1
+        metrics = gateway.request("GET", "/metrics", key=admin_key).body.decode()
         asked = 'cause="ok",endpoint="all-minilm-l6-v2",face="openai"'
         assert f"hubgate_requests_total{{{asked}}} 1.0" in metrics
-        assert gate.request("GET", "/metrics").status == 401
+        assert gateway.request("GET", "/metrics").status == 401
         key = home.run("key", "create", "app").out.strip()
-        gate.signal(signal.SIGINT)
-        assert gate.wait() == 0
-        assert "hubgate has stopped." in gate.output
-        assert "Traceback" not in gate.output
-    with home.serve() as gate:
-        gate.wait_for(f"Endpoints: {MODEL}\n")
-        assert "hg_" not in gate.output
-        assert "curl" not in gate.output
-        assert gate.embed(MODEL, "again", key=key).status == 200
-        assert gate.request("GET", "/api/keys", key=admin_key).status == 200
-        gate.signal(signal.SIGTERM)
-        assert gate.wait() == 0
+        gateway.signal(signal.SIGINT)
+        assert gateway.wait() == 0
+        assert "hubgate has stopped." in gateway.output
+        assert "Traceback" not in gateway.output
+    with home.serve() as gateway:
+        gateway.wait_for(f"Endpoints: {MODEL}\n")
+        assert "hg_" not in gateway.output
+        assert "curl" not in gateway.output
+        assert gateway.embed(MODEL, "again", key=key).status == 200
+        assert gateway.request("GET", "/api/keys", key=admin_key).status == 200
+        gateway.signal(signal.SIGTERM)
+        assert gateway.wait() == 0
 
 
-def pasted(line: str, gate: GatewayProcess) -> str:
+def pasted(line: str, gateway: GatewayProcess) -> str:
     """What the line prints in a shell; where there is no curl, what it asks is asked otherwise."""
     if shutil.which("curl"):
         return subprocess.run(
             ["sh", "-c", line], capture_output=True, text=True, timeout=60, check=True
         ).stdout
     _, _, url, _, key, _, _, _, body = shlex.split(line)
-    assert url.startswith(gate.url)
-    reply = gate.request(
-        "POST", url.removeprefix(gate.url), json.loads(body), key=key.removeprefix("Authorization: Bearer ")
+    assert url.startswith(gateway.url)
+    reply = gateway.request(
+        "POST",
+        url.removeprefix(gateway.url),
+        json.loads(body),
+        key=key.removeprefix("Authorization: Bearer "),
     )
     return reply.body.decode()

@@ -44,66 +44,66 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-def embed(gate: RunningGateway, start: int) -> None:
+def embed(gateway: RunningGateway, start: int) -> None:
     texts = [f"text {number}" for number in range(start, start + 500)]
-    assert gate.request("POST", "/v1/embeddings", {"model": "fake", "input": texts}).status == 200
+    assert gateway.request("POST", "/v1/embeddings", {"model": "fake", "input": texts}).status == 200
 
 
-def alive(gate: RunningGateway, key: str) -> bool:
-    return gate.request("GET", "/v1/models", key=key).status == 200
+def alive(gateway: RunningGateway, key: str) -> bool:
+    return gateway.request("GET", "/v1/models", key=key).status == 200
 
 
 def test_the_cache_leaves_room_for_the_database_and_gives_way_to_it(full: Settings, disk: Path) -> None:
-    with RunningGateway(full) as gate:
-        gate.add(dimensions=4096)
+    with RunningGateway(full) as gateway:
+        gateway.add(dimensions=4096)
         for start in range(0, 2000, 500):
-            embed(gate, start)
+            embed(gateway, start)
         left = os.statvfs(disk)
         assert left.f_bavail * left.f_frsize > 2_000_000
-        key = gate.create_key("leaked")
-        assert gate.request("GET", "/api/cache").json()["disk"]["entries"] > 0
+        key = gateway.create_key("leaked")
+        assert gateway.request("GET", "/api/cache").json()["disk"]["entries"] > 0
         filler = fill(disk)
-        assert gate.request("DELETE", "/api/keys/leaked").status == 204
-        assert not alive(gate, key)
+        assert gateway.request("DELETE", "/api/keys/leaked").status == 204
+        assert not alive(gateway, key)
         assert not full.vectors.exists() or full.vectors.stat().st_size < 100_000
         filler.unlink()
-        admin = gate.admin_key
-    with RunningGateway(full) as gate:
-        gate.admin_key = admin
-        assert not alive(gate, key)
+        admin = gateway.admin_key
+    with RunningGateway(full) as gateway:
+        gateway.admin_key = admin
+        assert not alive(gateway, key)
 
 
 def test_a_revocation_that_cannot_be_written_down_holds_until_it_can(full: Settings, disk: Path) -> None:
-    with RunningGateway(replace(full, cache_bytes=0)) as gate:
-        key = gate.create_key("leaked")
+    with RunningGateway(replace(full, cache_bytes=0)) as gateway:
+        key = gateway.create_key("leaked")
         filler = fill(disk)
-        while (again := gate.request("POST", "/api/keys", {"name": os.urandom(8).hex()})).status == 201:
+        while (again := gateway.request("POST", "/api/keys", {"name": os.urandom(8).hex()})).status == 201:
             fill(disk)
         assert again.status == 503
         assert "Free some space" in again.json()["error"]["remedy"]
-        reply = gate.request("DELETE", "/api/keys/leaked")
+        reply = gateway.request("DELETE", "/api/keys/leaked")
         assert reply.status == 503, reply.body
         assert "is revoked, but this could not be stored" in reply.json()["error"]["message"]
-        assert not alive(gate, key)
-        assert gate.request("DELETE", "/api/keys/leaked").status == 503
+        assert not alive(gateway, key)
+        assert gateway.request("DELETE", "/api/keys/leaked").status == 503
         filler.unlink()
-        assert gate.request("DELETE", "/api/keys/leaked").status == 204
-        assert gate.request("DELETE", "/api/keys/leaked").status == 404
-        admin = gate.admin_key
-    with RunningGateway(full) as gate:
-        gate.admin_key = admin
-        assert not alive(gate, key)
+        assert gateway.request("DELETE", "/api/keys/leaked").status == 204
+        assert gateway.request("DELETE", "/api/keys/leaked").status == 404
+        admin = gateway.admin_key
+    with RunningGateway(full) as gateway:
+        gateway.admin_key = admin
+        assert not alive(gateway, key)
 
 
 def test_it_is_written_down_without_being_asked_again(full: Settings, disk: Path) -> None:
-    with RunningGateway(replace(full, cache_bytes=0)) as gate:
-        key = gate.create_key("leaked")
+    with RunningGateway(replace(full, cache_bytes=0)) as gateway:
+        key = gateway.create_key("leaked")
         filler = fill(disk)
-        while gate.request("POST", "/api/keys", {"name": os.urandom(8).hex()}).status == 201:
+        while gateway.request("POST", "/api/keys", {"name": os.urandom(8).hex()}).status == 201:
             fill(disk)
-        assert gate.request("DELETE", "/api/keys/leaked").status == 503
+        assert gateway.request("DELETE", "/api/keys/leaked").status == 503
         filler.unlink()
-        admin = gate.admin_key
-    with RunningGateway(full) as gate:
-        gate.admin_key = admin
-        assert not alive(gate, key)
+        admin = gateway.admin_key
+    with RunningGateway(full) as gateway:
+        gateway.admin_key = admin
+        assert not alive(gateway, key)

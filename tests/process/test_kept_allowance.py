@@ -14,30 +14,32 @@ if TYPE_CHECKING:
     from lookalikes import LookAlike
 
 
-def add(home: Home, gate: GatewayProcess, server: LookAlike, per_minute: int) -> None:
+def add(home: Home, gateway: GatewayProcess, server: LookAlike, per_minute: int) -> None:
     limit = {"requests_per_minute": per_minute, "burst": per_minute}
     form = {"name": "writer", "url": server.url, "task": "completion", "rate_limit": limit}
-    reply = gate.request("POST", "/api/endpoints", form, key=home.admin_key)
+    reply = gateway.request("POST", "/api/endpoints", form, key=home.admin_key)
     assert reply.status == 201, reply.body
 
 
-def complete(home: Home, gate: GatewayProcess, timeout: int) -> Reply:
+def complete(home: Home, gateway: GatewayProcess, timeout: int) -> Reply:
     body = {"input": "Once upon"}
-    return gate.request("POST", f"/_inference/completion/writer?timeout={timeout}s", body, key=home.admin_key)
+    return gateway.request(
+        "POST", f"/_inference/completion/writer?timeout={timeout}s", body, key=home.admin_key
+    )
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_a_burst_that_was_sent_before_a_restart_counts_after_it(home: Home, end: signal.Signals) -> None:
     with lookalike("tgi") as server:
-        with home.serve() as gate, ThreadPoolExecutor(20) as pool:
-            add(home, gate, server, 20)
+        with home.serve() as gateway, ThreadPoolExecutor(20) as pool:
+            add(home, gateway, server, 20)
             asked = len(server.posts)
-            replies = list(pool.map(lambda _: complete(home, gate, 30), range(15)))
+            replies = list(pool.map(lambda _: complete(home, gateway, 30), range(15)))
             assert {reply.status for reply in replies} == {200}
-            gate.signal(end)
-            gate.wait()
-        with home.serve() as gate, ThreadPoolExecutor(20) as pool:
-            replies = list(pool.map(lambda _: complete(home, gate, 5), range(20)))
+            gateway.signal(end)
+            gateway.wait()
+        with home.serve() as gateway, ThreadPoolExecutor(20) as pool:
+            replies = list(pool.map(lambda _: complete(home, gateway, 5), range(20)))
             answered = [reply for reply in replies if reply.status == 200]
             refused = [reply for reply in replies if reply.status == 429]
         assert len(answered) + len(refused) == 20
@@ -47,6 +49,6 @@ def test_a_burst_that_was_sent_before_a_restart_counts_after_it(home: Home, end:
 
 
 def test_a_new_gateway_answers_at_once(home: Home) -> None:
-    with lookalike("tgi") as server, home.serve() as gate:
-        add(home, gate, server, 1)
-        assert complete(home, gate, 5).status == 200
+    with lookalike("tgi") as server, home.serve() as gateway:
+        add(home, gateway, server, 1)
+        assert complete(home, gateway, 5).status == 200

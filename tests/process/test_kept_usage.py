@@ -13,44 +13,44 @@ if TYPE_CHECKING:
     from gateway_process import GatewayProcess, Home
 
 
-def requests_of(gate: GatewayProcess, key: str) -> int:
+def requests_of(gateway: GatewayProcess, key: str) -> int:
     """Of endpoint `words`, as the gateway tells them: what it tells is written down."""
-    rows: list[dict[str, Any]] = gate.request("GET", "/api/usage?by=endpoint", key=key).json()["rows"]
+    rows: list[dict[str, Any]] = gateway.request("GET", "/api/usage?by=endpoint", key=key).json()["rows"]
     return sum(row["requests"] for row in rows if row["endpoint"] == "words")
 
 
-def test_a_killed_gate_has_kept_what_was_written_down(home: Home) -> None:
-    with home.serve() as gate:
+def test_a_killed_gateway_has_kept_what_was_written_down(home: Home) -> None:
+    with home.serve() as gateway:
         for _ in range(3):
-            assert gate.embed("words", "a text", key=home.admin_key).status == 200
-        assert requests_of(gate, home.admin_key) == 3
-        gate.signal(signal.SIGKILL)
-        gate.wait()
-    with home.serve() as gate:
-        assert requests_of(gate, home.admin_key) == 3
-        changes = gate.request("GET", "/api/audit", key=home.admin_key).json()["changes"]
+            assert gateway.embed("words", "a text", key=home.admin_key).status == 200
+        assert requests_of(gateway, home.admin_key) == 3
+        gateway.signal(signal.SIGKILL)
+        gateway.wait()
+    with home.serve() as gateway:
+        assert requests_of(gateway, home.admin_key) == 3
+        changes = gateway.request("GET", "/api/audit", key=home.admin_key).json()["changes"]
         assert [(change["who"], change["verb"], change["subject"]) for change in changes] == [
             ("cli", "endpoint.add", "words")
         ]
 
 
-def test_a_gate_that_is_stopped_writes_down_the_last_calls(home: Home) -> None:
-    with home.serve() as gate:
-        gate.embed("words", "a text", key=home.admin_key)
-        gate.signal(signal.SIGTERM)
-        assert gate.wait() == 0
-    with home.serve() as gate:
-        assert requests_of(gate, home.admin_key) == 1
+def test_a_gateway_that_is_stopped_writes_down_the_last_calls(home: Home) -> None:
+    with home.serve() as gateway:
+        gateway.embed("words", "a text", key=home.admin_key)
+        gateway.signal(signal.SIGTERM)
+        assert gateway.wait() == 0
+    with home.serve() as gateway:
+        assert requests_of(gateway, home.admin_key) == 1
 
 
 def test_what_cannot_be_written_down_at_the_end_takes_nothing_else_along(home: Home) -> None:
     folder = Path(home.env["HUBGATE_HOME"])
-    with home.serve() as gate:
-        gate.embed("words", "a text", key=home.admin_key)
+    with home.serve() as gateway:
+        gateway.embed("words", "a text", key=home.admin_key)
         with closing(sqlite3.connect(folder / "hubgate.db")) as database:
             database.execute("DROP TABLE keys")  # when they were used cannot be written down any more
-        gate.signal(signal.SIGTERM)
-        assert gate.wait() == 1
+        gateway.signal(signal.SIGTERM)
+        assert gateway.wait() == 1
     with closing(sqlite3.connect(folder / "hubgate.db")) as database:
         assert database.execute("SELECT sum(requests) FROM usage WHERE key = 'admin'").fetchone() == (1,)
     with closing(sqlite3.connect(folder / "vectors.db")) as vectors:
@@ -59,12 +59,12 @@ def test_what_cannot_be_written_down_at_the_end_takes_nothing_else_along(home: H
 
 def test_a_locked_database_holds_up_no_call_and_loses_none(home: Home) -> None:
     database = Path(home.env["HUBGATE_HOME"]) / "hubgate.db"
-    with home.serve() as gate:
+    with home.serve() as gateway:
         with closing(sqlite3.connect(os.fspath(database))) as other:
             other.execute("BEGIN IMMEDIATE")
             for number in range(20):
-                assert gate.embed("words", f"text {number}", key=home.admin_key).status == 200
-            gate.wait_for("could not store usage, retrying")
-            assert gate.embed("words", "and one more", key=home.admin_key).status == 200
+                assert gateway.embed("words", f"text {number}", key=home.admin_key).status == 200
+            gateway.wait_for("could not store usage, retrying")
+            assert gateway.embed("words", "and one more", key=home.admin_key).status == 200
             other.rollback()
-        assert requests_of(gate, home.admin_key) == 21
+        assert requests_of(gateway, home.admin_key) == 21

@@ -30,26 +30,26 @@ def model() -> Iterator[LookAlike]:
 
 
 @pytest.fixture
-def gate(settings: Settings, model: LookAlike) -> Iterator[RunningGateway]:
+def gateway(settings: Settings, model: LookAlike) -> Iterator[RunningGateway]:
     with RunningGateway(settings) as running:
         running.add("llm", url=model.url, task="chat_completion", rate_limit={"requests_per_minute": 60_000})
         yield running
 
 
-def chat(gate: RunningGateway, *, stream: bool) -> bytes:
+def chat(gateway: RunningGateway, *, stream: bool) -> bytes:
     """A whole request, as it goes over the wire."""
     messages = [{"role": "user", "content": WORDS}]
     body = json.dumps({"model": "llm", "messages": messages, "stream": stream, "max_tokens": 200}).encode()
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {urlsplit(gate.url).netloc}\r\n"
-        f"Authorization: Bearer {gate.admin_key}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {urlsplit(gateway.url).netloc}\r\n"
+        f"Authorization: Bearer {gateway.admin_key}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
 
-async def leave(gate: RunningGateway, request: bytes, after: float) -> None:
+async def leave(gateway: RunningGateway, request: bytes, after: float) -> None:
     """Ask, read for so many seconds, and go without a word."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(gate.url).port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(gateway.url).port)
     writer.write(request[: int(len(request) * min(1.0, after * 100))])
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(after):
@@ -61,7 +61,7 @@ async def leave(gate: RunningGateway, request: bytes, after: float) -> None:
 
 
 def sockets() -> int:
-    """Open sockets of this process, in which gate and server run."""
+    """Open sockets of this process, in which gateway and server run."""
     count = 0
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
@@ -72,23 +72,23 @@ def sockets() -> int:
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="sockets are counted where Linux shows them")
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 def test_a_thousand_clients_that_leave_at_random_moments_leave_nothing_behind(
-    gate: RunningGateway, model: LookAlike, stream: bool
+    gateway: RunningGateway, model: LookAlike, stream: bool
 ) -> None:
     chance = random.Random(7)
-    pipeline = gate.gateway.pipelines()["llm"]
+    pipeline = gateway.service.pipelines()["llm"]
     assert pipeline.queue is not None
-    request = chat(gate, stream=stream)
+    request = chat(gateway, stream=stream)
 
     async def storm() -> None:
         some = asyncio.Semaphore(50)
 
         async def one() -> None:
             async with some:
-                await leave(gate, request, chance.uniform(0.001, 0.06))
+                await leave(gateway, request, chance.uniform(0.001, 0.06))
 
         await asyncio.gather(*(one() for _ in range(1000)))
 
-    asyncio.run(leave(gate, request, 0.5))  # what stays open anyway is open now
+    asyncio.run(leave(gateway, request, 0.5))  # what stays open anyway is open now
     before = sockets()
     asyncio.run(storm())
     queue = pipeline.queue
@@ -96,33 +96,33 @@ def test_a_thousand_clients_that_leave_at_random_moments_leave_nothing_behind(
     eventually(lambda: model.streams == 0)
     eventually(lambda: sockets() <= before)
     assert (
-        gate.request("POST", "/v1/chat/completions", json.loads(request.partition(b"\r\n\r\n")[2])).status
+        gateway.request("POST", "/v1/chat/completions", json.loads(request.partition(b"\r\n\r\n")[2])).status
         == 200
     )
 
 
-def test_a_stream_that_is_left_ends_at_the_server(gate: RunningGateway, model: LookAlike) -> None:
-    asyncio.run(leave(gate, chat(gate, stream=True), 0.05))
+def test_a_stream_that_is_left_ends_at_the_server(gateway: RunningGateway, model: LookAlike) -> None:
+    asyncio.run(leave(gateway, chat(gateway, stream=True), 0.05))
     model.wait_until(lambda server: server.abandoned == 1 and server.streams == 0)
 
 
-def test_a_call_that_is_left_is_cancelled_and_not_failed(gate: RunningGateway, model: LookAlike) -> None:
-    asyncio.run(leave(gate, chat(gate, stream=True), 0.05))
+def test_a_call_that_is_left_is_cancelled_and_not_failed(gateway: RunningGateway, model: LookAlike) -> None:
+    asyncio.run(leave(gateway, chat(gateway, stream=True), 0.05))
     model.wait_until(lambda server: server.abandoned == 1)
 
     def row() -> dict[str, int]:
-        (found,) = gate.request("GET", "/api/usage?endpoint=llm").json()["rows"] or [{"cancelled": 0}]
+        (found,) = gateway.request("GET", "/api/usage?endpoint=llm").json()["rows"] or [{"cancelled": 0}]
         return dict(found)
 
     eventually(lambda: row()["cancelled"] == 1)
     assert (row()["requests"], row()["errors"]) == (1, 0)
-    assert gate.request("GET", "/api/usage?by=cause").json()["rows"] == []
+    assert gateway.request("GET", "/api/usage?by=cause").json()["rows"] == []
 
 
 def test_a_call_that_is_left_ends_at_the_server(settings: Settings) -> None:
-    with lookalike("vllm", kind="llm") as model, RunningGateway(settings) as gate:
-        gate.add("llm", url=model.url, task="chat_completion")
+    with lookalike("vllm", kind="llm") as model, RunningGateway(settings) as gateway:
+        gateway.add("llm", url=model.url, task="chat_completion")
         model.fail("hang", method="POST")
-        asyncio.run(leave(gate, chat(gate, stream=False), 0.2))
+        asyncio.run(leave(gateway, chat(gateway, stream=False), 0.2))
         model.wait_until(lambda server: server.abandoned == 1)
         model.heal()

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("how", ["deleted", "emptied", "another"])
 def test_a_gateway_does_not_start_over_without_a_word(settings: Settings, how: str, hubgate: Command) -> None:
-    with RunningGateway(settings) as gate:
-        gate.add()
+    with RunningGateway(settings) as gateway:
+        gateway.add()
     settings.database.unlink()
     if how == "emptied":
         settings.database.touch()
@@ -36,27 +36,27 @@ def test_a_gateway_does_not_start_over_without_a_word(settings: Settings, how: s
     assert (refused.status, "Restore it from a backup" in refused.err) == (1, True)
     settings.database.with_name("hubgate.db.exists").unlink()
     settings.database.unlink(missing_ok=True)
-    with RunningGateway(settings) as gate:
-        assert gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
+    with RunningGateway(settings) as gateway:
+        assert gateway.request("GET", "/api/endpoints").json() == {"endpoints": []}
 
 
 @pytest.mark.parametrize("replaced", [False, True])
 def test_no_change_is_confirmed_that_a_lost_database_cannot_keep(
     settings: Settings, *, replaced: bool
 ) -> None:
-    with RunningGateway(settings) as gate:
-        gate.add()
+    with RunningGateway(settings) as gateway:
+        gateway.add()
         kept = settings.database.with_name("kept")
         settings.database.rename(kept)
         if replaced:
             settings.database.write_bytes(kept.read_bytes())
-        reply = gate.request("POST", "/api/keys", {"name": "app"})
+        reply = gateway.request("POST", "/api/keys", {"name": "app"})
         assert (reply.status, reply.json()["error"]["cause"]) == (503, "store_failed")
         assert "was deleted or replaced" in reply.json()["error"]["message"]
-        embedded = gate.request("POST", "/v1/embeddings", {"model": "fake", "input": "a"})
+        embedded = gateway.request("POST", "/v1/embeddings", {"model": "fake", "input": "a"})
         assert embedded.status == 200
         kept.rename(settings.database)
-        assert gate.request("POST", "/api/keys", {"name": "app"}).status == 201
+        assert gateway.request("POST", "/api/keys", {"name": "app"}).status == 201
 
 
 def test_a_home_that_every_user_can_write_to_is_refused(settings: Settings, hubgate: Command) -> None:
@@ -70,16 +70,16 @@ def test_a_home_that_every_user_can_write_to_is_refused(settings: Settings, hubg
 
 
 def test_the_caches_file_answers_no_guesses_without_the_secret_key(settings: Settings) -> None:
-    with RunningGateway(settings) as gate:
-        gate.add()
-        gate.request("POST", "/v1/embeddings", {"model": "fake", "input": "a secret text"})
-        admin = gate.admin_key
+    with RunningGateway(settings) as gateway:
+        gateway.add()
+        gateway.request("POST", "/v1/embeddings", {"model": "fake", "input": "a secret text"})
+        admin = gateway.admin_key
 
     def hits(settings: Settings) -> int:
-        with RunningGateway(settings) as gate:
-            gate.admin_key = admin
-            gate.request("POST", "/v1/embeddings", {"model": "fake", "input": "a secret text"})
-            found: int = gate.request("GET", "/api/cache").json()["disk"]["hits"]
+        with RunningGateway(settings) as gateway:
+            gateway.admin_key = admin
+            gateway.request("POST", "/v1/embeddings", {"model": "fake", "input": "a secret text"})
+            found: int = gateway.request("GET", "/api/cache").json()["disk"]["hits"]
             return found
 
     assert hits(settings) == 1
@@ -87,8 +87,8 @@ def test_the_caches_file_answers_no_guesses_without_the_secret_key(settings: Set
     assert hits(settings) == 0
 
 
-def test_a_configuration_of_too_many_entries_is_refused_at_once(gate: RunningGateway) -> None:
+def test_a_configuration_of_too_many_entries_is_refused_at_once(gateway: RunningGateway) -> None:
     many = "\n".join(f"  e{number}: {{source: fake}}" for number in range(20_000))
-    reply = gate.request("POST", "/api/config", {"yaml": f"endpoints:\n{many}"})
+    reply = gateway.request("POST", "/api/config", {"yaml": f"endpoints:\n{many}"})
     assert reply.status == 400
     assert "at most 2000 entries, and this one has 20000" in reply.json()["error"]["message"]

@@ -34,71 +34,71 @@ def register(home: Home, server: LookAlike, name: str = "e5") -> None:
     assert TOKEN not in added.out
 
 
-def test_commands_without_a_running_gate_change_what_the_next_one_serves(home: Home) -> None:
+def test_commands_without_a_running_gateway_change_what_the_next_one_serves(home: Home) -> None:
     with lookalike("tei", key=TOKEN, seconds=0.05) as server:  # slower than the watch for clients that leave
         register(home, server)
         assert [line.split()[0] for line in home.run("list").out.splitlines()] == ["name", "e5", "words"]
         key = home.run("key", "create", "team/app").out.strip()
         assert home.run("key", "create", "gone").status == 0
         assert home.run("key", "revoke", "gone").out == "Revoked gone.\n"
-        with home.serve() as gate:
-            assert gate.embed("e5", "a text", key=key).status == 200
+        with home.serve() as gateway:
+            assert gateway.embed("e5", "a text", key=key).status == 200
             assert home.run("key", "revoke", "team/app").status == 0
-            assert gate.embed("e5", "a text", key=key).status == 401
+            assert gateway.embed("e5", "a text", key=key).status == 401
 
 
-def test_what_a_command_changes_the_running_gate_sees_at_once_and_no_secret_is_logged(home: Home) -> None:
+def test_what_a_command_changes_the_running_gateway_sees_at_once_and_no_secret_is_logged(home: Home) -> None:
     admin_key = home.admin_key
     on = {"HUBGATE_KEYS_IN_PATH": "true", "HUBGATE_LOG_LEVEL": "debug"}
-    with lookalike("tei", key=TOKEN) as server, home.serve(**on) as gate:
+    with lookalike("tei", key=TOKEN) as server, home.serve(**on) as gateway:
         key = home.run("key", "create", "app").out.strip()
         register(home, server)
-        assert gate.embed("e5", "a text", key=key).status == 200
-        assert gate.embed("e5", "a text", key=admin_key).status == 200
-        assert gate.request("POST", f"/k/{key}/hf/e5/embed", {"inputs": "a text"}).status == 200
-        assert gate.request("POST", f"/k/{key}/no/such/path", {}).status == 404
-        assert gate.embed("e5", "a text", key=TOKEN).status == 401
+        assert gateway.embed("e5", "a text", key=key).status == 200
+        assert gateway.embed("e5", "a text", key=admin_key).status == 200
+        assert gateway.request("POST", f"/k/{key}/hf/e5/embed", {"inputs": "a text"}).status == 200
+        assert gateway.request("POST", f"/k/{key}/no/such/path", {}).status == 404
+        assert gateway.embed("e5", "a text", key=TOKEN).status == 401
         server.fail("echo", times=1)
-        assert gate.embed("e5", "another text", key=key).status >= 400
+        assert gateway.embed("e5", "another text", key=key).status >= 400
         assert home.run("key", "revoke", "app").status == 0
-        assert gate.embed("words", "a text", key=key).status == 401
-        assert gate.request("POST", f"/k/{key}/hf/e5/embed", {"inputs": "a text"}).status == 401
+        assert gateway.embed("words", "a text", key=key).status == 401
+        assert gateway.request("POST", f"/k/{key}/hf/e5/embed", {"inputs": "a text"}).status == 401
         assert home.run("remove", "e5").status == 0
-        assert gate.embed("e5", "a text", key=admin_key).status == 404
-        gate.signal(signal.SIGTERM)
-        assert gate.wait() == 0
-        assert "cause=endpoint_not_found" in gate.output
+        assert gateway.embed("e5", "a text", key=admin_key).status == 404
+        gateway.signal(signal.SIGTERM)
+        assert gateway.wait() == 0
+        assert "cause=endpoint_not_found" in gateway.output
         for secret in (admin_key, key, TOKEN):
-            assert secret not in gate.output
+            assert secret not in gateway.output
 
 
-def test_a_killed_gate_leaves_no_lock_and_loses_nothing(home: Home) -> None:
+def test_a_killed_gateway_leaves_no_lock_and_loses_nothing(home: Home) -> None:
     with lookalike("tei", key=TOKEN) as server:
         register(home, server)
-        with home.serve() as gate, ThreadPoolExecutor(1) as caller:
+        with home.serve() as gateway, ThreadPoolExecutor(1) as caller:
             key = home.run("key", "create", "app").out.strip()
             server.fail("hang", method="POST")
-            asking = caller.submit(gate.embed, "e5", "never answered", key=key)
+            asking = caller.submit(gateway.embed, "e5", "never answered", key=key)
             server.wait_until(lambda s: bool(s.posts) and "never answered" in s.posts[-1].texts)
-            gate.signal(signal.SIGKILL)
-            assert gate.wait() == -signal.SIGKILL
+            gateway.signal(signal.SIGKILL)
+            assert gateway.wait() == -signal.SIGKILL
             assert isinstance(asking.exception(60), OSError)
         server.heal()
         listed = home.run("list")
         assert (listed.status, listed.err) == (0, "")
-        with home.serve() as gate:
-            assert gate.embed("e5", "a text", key=key).status == 200
-            assert gate.embed("words", "a text", key=key).status == 200
+        with home.serve() as gateway:
+            assert gateway.embed("e5", "a text", key=key).status == 200
+            assert gateway.embed("words", "a text", key=key).status == 200
 
 
-def test_a_call_in_flight_is_answered_before_the_gate_stops(home: Home) -> None:
-    with lookalike("tei", key=TOKEN) as server, home.serve() as gate, ThreadPoolExecutor(1) as caller:
-        asking = in_flight(home, gate, server, caller)
-        gate.signal(signal.SIGTERM)
-        gate.wait_for("stopping")
+def test_a_call_in_flight_is_answered_before_the_gateway_stops(home: Home) -> None:
+    with lookalike("tei", key=TOKEN) as server, home.serve() as gateway, ThreadPoolExecutor(1) as caller:
+        asking = in_flight(home, gateway, server, caller)
+        gateway.signal(signal.SIGTERM)
+        gateway.wait_for("stopping")
         server.heal()
         assert asking.result(60).status == 200
-        assert gate.wait() == 0
+        assert gateway.wait() == 0
 
 
 def test_a_second_signal_sends_everybody_away(home: Home, tmp_path: Path) -> None:
@@ -107,58 +107,58 @@ def test_a_second_signal_sends_everybody_away(home: Home, tmp_path: Path) -> Non
     (icu / "icu.py").write_text(OTHER_ICU.format(folder=str(icu)), "utf-8")
     with (
         lookalike("tei", key=TOKEN) as server,
-        home.serve(PYTHONPATH=str(icu)) as gate,
+        home.serve(PYTHONPATH=str(icu)) as gateway,
         ThreadPoolExecutor(1) as caller,
     ):
-        assert "this gateway has ICU 72.1" in gate.output
-        call = in_flight(home, gate, server, caller)
-        gate.signal(signal.SIGINT)
-        gate.wait_for("stopping")
-        gate.signal(signal.SIGINT)
-        assert gate.wait() == 0
+        assert "this gateway has ICU 72.1" in gateway.output
+        call = in_flight(home, gateway, server, caller)
+        gateway.signal(signal.SIGINT)
+        gateway.wait_for("stopping")
+        gateway.signal(signal.SIGINT)
+        assert gateway.wait() == 0
         reply = call.result(60)
         assert (reply.status, reply.json()["error"]["code"]) == (503, "gate_stopping")
-        assert "Traceback" not in gate.output
+        assert "Traceback" not in gateway.output
 
 
-def test_a_load_balancer_has_time_to_notice_before_the_gate_stops(home: Home) -> None:
-    with home.serve(HUBGATE_DRAIN_DELAY="300") as gate:
-        assert gate.request("GET", "/readyz").status == 200
-        gate.signal(signal.SIGTERM)
-        gate.wait_for("draining")
-        leaving = gate.request("GET", "/readyz")
+def test_a_load_balancer_has_time_to_notice_before_the_gateway_stops(home: Home) -> None:
+    with home.serve(HUBGATE_DRAIN_DELAY="300") as gateway:
+        assert gateway.request("GET", "/readyz").status == 200
+        gateway.signal(signal.SIGTERM)
+        gateway.wait_for("draining")
+        leaving = gateway.request("GET", "/readyz")
         assert (leaving.status, leaving.json()) == (503, {"status": "draining"})
-        assert gate.request("GET", "/healthz").status == 200
-        assert gate.embed("words", "a text", key=home.admin_key).status == 200
-        gate.signal(signal.SIGTERM)
-        assert gate.wait() == 0
-    with home.serve(HUBGATE_DRAIN_DELAY="1") as gate:
-        gate.signal(signal.SIGTERM)
-        gate.wait_for("draining")
-        gate.wait_for("stopping")
-        assert gate.wait() == 0
-    with home.serve(HUBGATE_DRAIN_DELAY="300") as gate:
-        gate.signal(signal.SIGINT)
-        assert gate.wait() == 0
-        assert "draining" not in gate.output
+        assert gateway.request("GET", "/healthz").status == 200
+        assert gateway.embed("words", "a text", key=home.admin_key).status == 200
+        gateway.signal(signal.SIGTERM)
+        assert gateway.wait() == 0
+    with home.serve(HUBGATE_DRAIN_DELAY="1") as gateway:
+        gateway.signal(signal.SIGTERM)
+        gateway.wait_for("draining")
+        gateway.wait_for("stopping")
+        assert gateway.wait() == 0
+    with home.serve(HUBGATE_DRAIN_DELAY="300") as gateway:
+        gateway.signal(signal.SIGINT)
+        assert gateway.wait() == 0
+        assert "draining" not in gateway.output
 
 
 def in_flight(
-    home: Home, gate: GatewayProcess, server: LookAlike, caller: ThreadPoolExecutor
+    home: Home, gateway: GatewayProcess, server: LookAlike, caller: ThreadPoolExecutor
 ) -> Future[Reply]:
     """A call that its model's server does not answer until it is healed."""
     form = {"name": "e5", "url": server.url, "token": TOKEN}
-    assert gate.request("POST", "/api/endpoints", form, key=home.admin_key).status == 201
+    assert gateway.request("POST", "/api/endpoints", form, key=home.admin_key).status == 201
     server.fail("hang", method="POST")
-    asking = caller.submit(gate.embed, "e5", "in flight", key=home.admin_key)
+    asking = caller.submit(gateway.embed, "e5", "in flight", key=home.admin_key)
     server.wait_until(lambda s: s.posts[-1].texts == ["in flight"])
     return asking
 
 
-def test_what_keeps_a_gate_from_starting_is_one_plain_line(home: Home) -> None:
-    with home.serve(HUBGATE_HOST="0.0.0.0") as gate:
-        gate.wait_for(r"serves on http://127\.0\.0\.1:\d+, and on every other address of this machine\n")
-        port = gate.url.rpartition(":")[2]
+def test_what_keeps_a_gateway_from_starting_is_one_plain_line(home: Home) -> None:
+    with home.serve(HUBGATE_HOST="0.0.0.0") as gateway:
+        gateway.wait_for(r"serves on http://127\.0\.0\.1:\d+, and on every other address of this machine\n")
+        port = gateway.url.rpartition(":")[2]
         second = home.run("serve")
         assert (second.status, second.out) == (1, "")
         assert second.err.startswith("hubgate: Another gateway runs in ")

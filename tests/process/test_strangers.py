@@ -35,9 +35,9 @@ STRANGERS = {
 }
 
 
-def resident(gate: GatewayProcess) -> int:
+def resident(gateway: GatewayProcess) -> int:
     """Bytes of memory of the gateway's own process."""
-    for line in Path(f"/proc/{gate.pid}/status").read_text().splitlines():
+    for line in Path(f"/proc/{gateway.pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise AssertionError(line)
@@ -57,12 +57,12 @@ def push(connection: socket.socket, data: bytes) -> None:
 def test_60_connections_of_strangers_hold_less_than_20_mb(home: Home, stranger: str) -> None:
     head = STRANGERS[stranger]
     part = b"10000\r\n" + PART + b"\r\n" if b"chunked" in head else PART
-    with home.serve() as gate, ExitStack() as stack:
-        parts = urlsplit(gate.url)
+    with home.serve() as gateway, ExitStack() as stack:
+        parts = urlsplit(gateway.url)
         assert parts.hostname is not None
         for _ in range(50):
-            gate.request("GET", "/ui/sign-in")
-        before = resident(gate)
+            gateway.request("GET", "/ui/sign-in")
+        before = resident(gateway)
         connections = [
             stack.enter_context(socket.create_connection((parts.hostname, parts.port or 0)))
             for _ in range(CONNECTIONS)
@@ -72,9 +72,9 @@ def test_60_connections_of_strangers_hold_less_than_20_mb(home: Home, stranger: 
             connection.sendall(head)
             if not head.endswith(b"y"):
                 push(connection, part)
-            return resident(gate)
+            return resident(gateway)
 
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             most = max(pool.map(send, connections))
-        assert gate.request("GET", "/healthz").status == 200
-        assert max(most, resident(gate)) - before < MOST_BYTES
+        assert gateway.request("GET", "/healthz").status == 200
+        assert max(most, resident(gateway)) - before < MOST_BYTES

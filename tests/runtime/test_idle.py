@@ -130,7 +130,7 @@ def test_one_call_of_many_batches_is_work_for_every_lane(folder: TinyModelFolder
     model = CompiledModel(recipe, share=CpuShare(threads=2, lanes=2))
     model.lanes = [cast("Lane", _Meeting(lane, met)) for lane in model.lanes]
     there, here = os.pipe()
-    with os.fdopen(there, "rb") as requests, os.fdopen(here, "wb") as gate:
+    with os.fdopen(there, "rb") as requests, os.fdopen(here, "wb") as gateway:
         serving = threading.Thread(
             target=Worker(recipe, model, io.BytesIO(), waiting).serve, args=(requests,), daemon=True
         )
@@ -138,11 +138,11 @@ def test_one_call_of_many_batches_is_work_for_every_lane(folder: TinyModelFolder
         for _ in model.lanes:
             waiting.both.acquire()
         texts = ["w1 " * 40] * (2 * MAX_PADDED_TOKENS // 48)
-        gate.write(encode_frame(embed_request(*texts)(1)))
-        gate.flush()
+        gateway.write(encode_frame(embed_request(*texts)(1)))
+        gateway.flush()
         for _ in model.lanes:  # both have taken all there is, or one waits in vain for the other
             assert waiting.both.acquire(timeout=30)
-        gate.close()
+        gateway.close()
         serving.join()
     assert not met.broken
 

@@ -1,4 +1,4 @@
-"""What the worker keeps from the world: the network, the gate's secrets, its own stdout."""
+"""What the worker keeps from the world: the network, the gateway's secrets, its own stdout."""
 
 from __future__ import annotations
 

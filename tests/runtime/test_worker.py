@@ -1,4 +1,4 @@
-"""Calls to a worker, alone and at once, as the gate makes them."""
+"""Calls to a worker, alone and at once, as the gateway makes them."""
 
 from __future__ import annotations
 

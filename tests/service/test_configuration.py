@@ -1,4 +1,4 @@
-"""A configuration is applied to its end, whatever others do to the gate meanwhile."""
+"""A configuration is applied to its end, whatever others do to the gateway meanwhile."""
 
 from __future__ import annotations
 

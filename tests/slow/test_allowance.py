@@ -79,7 +79,7 @@ class World:
 
     home: Home
     server: RecordingServer
-    gate: GatewayProcess
+    gateway: GatewayProcess
     stack: contextlib.ExitStack
     began: float = 0.0
 
@@ -88,9 +88,9 @@ class World:
         time.sleep(max(0.0, self.began + seconds - time.monotonic()))
 
     def restart(self, how: signal.Signals) -> None:
-        self.gate.signal(how)
-        self.gate.wait()
-        self.gate = self.stack.enter_context(self.home.serve())
+        self.gateway.signal(how)
+        self.gateway.wait()
+        self.gateway = self.stack.enter_context(self.home.serve())
 
 
 def nothing(world: World) -> None:
@@ -142,7 +142,7 @@ ROWS: Mapping[str, Row] = {
 async def call(world: World, session: aiohttp.ClientSession, chance: random.Random) -> None:
     """One call; its caller may leave."""
     leaves = chance.random() < LEAVING
-    url = f"{world.gate.url}/_inference/completion/writer?timeout=40s"
+    url = f"{world.gateway.url}/_inference/completion/writer?timeout=40s"
     try:
         async with asyncio.timeout(chance.random() * 2 if leaves else 60):
             async with session.post(url, json={"input": "Once upon a time"}) as reply:

@@ -51,7 +51,7 @@ def file(tmp_path: Path) -> Path:
 
 
 async def done(file: Path, work: Callable[[Connection], object]) -> None:
-    """Do one thing to the database, as the gate would."""
+    """Do one thing to the database, as the gateway would."""
     database = await Database.open(file)
     try:
         await database.do(work)

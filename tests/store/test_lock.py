@@ -1,4 +1,4 @@
-"""One gate a home, and the command line finds it."""
+"""One gateway a home, and the command line finds it."""
 
 from __future__ import annotations
 
@@ -49,28 +49,28 @@ def other_process(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.kill()
 
 
-def test_no_gate_runs_in_a_home_that_was_never_used(tmp_path: Path) -> None:
+def test_no_gateway_runs_in_a_home_that_was_never_used(tmp_path: Path) -> None:
     assert running_gateway(tmp_path / "home") is None
     assert not (tmp_path / "home").exists(), "to look makes nothing"
 
 
-def test_a_running_gate_is_found_by_another_process_and_keeps_a_second_gate_out(tmp_path: Path) -> None:
+def test_a_running_gateway_is_found_by_another_process_and_keeps_a_second_gateway_out(tmp_path: Path) -> None:
     with other_process(tmp_path) as (process, key):
-        gate = running_gateway(tmp_path)
-        assert gate is not None
-        assert (gate.url, gate.pid, gate.key) == (URL, process.pid, key)
+        gateway = running_gateway(tmp_path)
+        assert gateway is not None
+        assert (gateway.url, gateway.pid, gateway.key) == (URL, process.pid, key)
         assert len(key) >= 43
-        assert key not in repr(gate)
+        assert key not in repr(gateway)
         with (
             pytest.raises(StoreFailed, match="Another gateway runs") as refused,
             HomeLock(tmp_path, sleep=at_once),
         ):
             pass
         assert "HUBGATE_HOME" in refused.value.remedy
-        assert running_gateway(tmp_path) == gate, "the refused one took nothing away"
+        assert running_gateway(tmp_path) == gateway, "the refused one took nothing away"
 
 
-def test_a_gate_that_ends_leaves_neither_lock_nor_card(tmp_path: Path) -> None:
+def test_a_gateway_that_ends_leaves_neither_lock_nor_card(tmp_path: Path) -> None:
     with other_process(tmp_path) as (process, _):
         process.communicate("end\n", timeout=60)
         assert process.returncode == 0
@@ -78,7 +78,7 @@ def test_a_gate_that_ends_leaves_neither_lock_nor_card(tmp_path: Path) -> None:
     assert running_gateway(tmp_path) is None
 
 
-def test_what_a_killed_gate_left_behind_does_not_count(tmp_path: Path) -> None:
+def test_what_a_killed_gateway_left_behind_does_not_count(tmp_path: Path) -> None:
     with other_process(tmp_path) as (process, _):
         os.kill(process.pid, signal.SIGKILL)
         process.wait(60)
@@ -87,9 +87,9 @@ def test_what_a_killed_gate_left_behind_does_not_count(tmp_path: Path) -> None:
     with HomeLock(tmp_path) as lock:
         assert not (tmp_path / "gate.json").exists(), "the stale card is gone before the new one is written"
         key = lock.announce("http://127.0.0.1:9090")
-        gate = running_gateway(tmp_path)
-        assert gate is not None
-        assert (gate.url, gate.key) == ("http://127.0.0.1:9090", key)
+        gateway = running_gateway(tmp_path)
+        assert gateway is not None
+        assert (gateway.url, gateway.key) == ("http://127.0.0.1:9090", key)
 
 
 def test_the_card_is_for_its_owner_alone_and_each_run_has_its_own_key(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_the_card_is_for_its_owner_alone_and_each_run_has_its_own_key(tmp_path: 
     assert len(keys) == 2
 
 
-def test_a_gate_that_is_just_starting_asks_for_patience(tmp_path: Path) -> None:
+def test_a_gateway_that_is_just_starting_asks_for_patience(tmp_path: Path) -> None:
     with HomeLock(tmp_path), pytest.raises(StoreFailed, match="just starting") as failed:
         running_gateway(tmp_path)
     assert failed.value.retryable
@@ -117,7 +117,7 @@ def test_a_card_that_is_garbage_is_not_believed(tmp_path: Path) -> None:
             running_gateway(tmp_path)
 
 
-def test_a_gate_may_start_in_the_moment_in_which_the_command_line_looks(tmp_path: Path) -> None:
+def test_a_gateway_may_start_in_the_moment_in_which_the_command_line_looks(tmp_path: Path) -> None:
     looking = os.open(tmp_path / "gate.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(looking, fcntl.LOCK_SH)
     seen = []

@@ -50,7 +50,7 @@ KEY = Key(id="0123abcd", name="dify", digest=bytes(range(32)), created_at=1_700_
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[SqlStore]:
-    """The store, from one start of the gate to its end."""
+    """The store, from one start of the gateway to its end."""
     store = await SqlStore.open(settings)
     try:
         yield store
@@ -177,7 +177,7 @@ async def test_a_token_moved_to_another_row_does_not_open(settings: Settings) ->
     assert await stored(settings) == {"full": TOKEN, "plain": None}
 
 
-async def test_with_a_lost_key_the_gate_starts_and_the_key_put_back_mends_it(
+async def test_with_a_lost_key_the_gateway_starts_and_the_key_put_back_mends_it(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(settings) as store:

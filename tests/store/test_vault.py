@@ -214,7 +214,7 @@ def test_a_rotation_that_cannot_be_written_changes_nothing(settings: Settings) -
     assert vault.newest == newest
 
 
-def test_keys_of_the_environment_are_rotated_by_the_operator_and_the_gate_says_how(
+def test_keys_of_the_environment_are_rotated_by_the_operator_and_the_gateway_says_how(
     settings: Settings,
 ) -> None:
     vault = Vault.from_settings(dataclasses.replace(settings, secret_keys=(OLD,)))

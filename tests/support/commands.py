@@ -1,6 +1,6 @@
 """Runs `hubgate` commands in this process, on the home of the `settings` fixture.
 
-With the `gate` fixture, they call its gateway.
+With the `gateway` fixture, they call its gateway.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Page:
 class ConsoleClient:
     """A browser session without a browser."""
 
-    gate: RunningGateway
+    gateway: RunningGateway
     cookies: dict[str, str] = field(default_factory=dict)
     csrf: str = ""
 
@@ -57,7 +57,7 @@ class ConsoleClient:
     @contextmanager
     def asking(self, path: str, form: dict[str, str]) -> Iterator[None]:
         """Send a form, and disconnect at the end of the context without reading the reply."""
-        connection = http.client.HTTPConnection(urlsplit(self.gate.url).netloc, timeout=60)
+        connection = http.client.HTTPConnection(urlsplit(self.gateway.url).netloc, timeout=60)
         try:
             connection.request("POST", path, urlencode({"csrf": self.csrf, **form}), self._cookies())
             yield
@@ -66,7 +66,7 @@ class ConsoleClient:
 
     def sign_in(self, key: str | None = None) -> Page:
         """Sign in, with the admin key unless another is given."""
-        page = self.post("/ui/sign-in", {"key": key or self.gate.admin_key})
+        page = self.post("/ui/sign-in", {"key": key or self.gateway.admin_key})
         if page.status == 303:
             self.csrf = self.get("/ui/settings").token
         return page
@@ -74,7 +74,7 @@ class ConsoleClient:
     def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Page:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent |= self._cookies()
-        connection = http.client.HTTPConnection(urlsplit(self.gate.url).netloc, timeout=60)
+        connection = http.client.HTTPConnection(urlsplit(self.gateway.url).netloc, timeout=60)
         try:
             connection.request(method, path, body, sent)
             answer = connection.getresponse()

@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 
 async def add_generator(
-    gate: ScriptedGateway, name: str = "llm", task: Task = Task.CHAT_COMPLETION, **facts: Any
+    gateway: ScriptedGateway, name: str = "llm", task: Task = Task.CHAT_COMPLETION, **facts: Any
 ) -> None:
     """Register an endpoint that generates text; `facts` are what detection reports besides."""
-    await add(gate, name, task, **facts)
-    gate.script.write_calls.clear()
+    await add(gateway, name, task, **facts)
+    gateway.script.write_calls.clear()
 
 
-async def add(gate: ScriptedGateway, name: str, task: Task, **facts: Any) -> None:
+async def add(gateway: ScriptedGateway, name: str, task: Task, **facts: Any) -> None:
     """Register an endpoint of any task."""
-    gate.script.answer = by_length
-    gate.script.facts = replace(gate.script.facts, **facts)
-    await gate.gateway.registry.register(Endpoint(name=name, task=task, source=Source.FAKE), None)
-    gate.script.calls.clear()
+    gateway.script.answer = by_length
+    gateway.script.facts = replace(gateway.script.facts, **facts)
+    await gateway.service.registry.register(Endpoint(name=name, task=task, source=Source.FAKE), None)
+    gateway.script.calls.clear()
 
 
 def by_length(call: Call) -> Result:
@@ -53,16 +53,16 @@ def by_length(call: Call) -> Result:
     return two_numbers(call)
 
 
-def last_chat(gate: ScriptedGateway) -> dict[str, Any]:
+def last_chat(gateway: ScriptedGateway) -> dict[str, Any]:
     """The fields of the last call, which must be a `Chat`."""
-    call = gate.script.write_calls[-1]
+    call = gateway.script.write_calls[-1]
     assert isinstance(call, Chat)
     return {name: json.loads(value) for name, value in call.fields.items()}
 
 
-def last_completion(gate: ScriptedGateway) -> Complete:
+def last_completion(gateway: ScriptedGateway) -> Complete:
     """The last call, which must be a `Complete`."""
-    call = gate.script.write_calls[-1]
+    call = gateway.script.write_calls[-1]
     assert isinstance(call, Complete)
     return call
 

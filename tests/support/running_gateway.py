@@ -81,7 +81,7 @@ class RunningGateway:
 
     url: str
     admin_key: str
-    gateway: Gateway
+    service: Gateway
     app: AsgiApp
 
     def __init__(self, settings: Settings, *, with_ready_endpoint: bool = False) -> None:
@@ -109,8 +109,8 @@ class RunningGateway:
 
     def settle(self) -> None:
         """Wait until the local models are loaded."""
-        asyncio.run_coroutine_threadsafe(self.gateway.startup.settled(), self._loop).result(60)
-        assert self.gateway.startup.unready() == {}
+        asyncio.run_coroutine_threadsafe(self.service.startup.settled(), self._loop).result(60)
+        assert self.service.startup.unready() == {}
 
     def request(
         self,
@@ -158,11 +158,11 @@ class RunningGateway:
         finally:
             self._started.set()
 
-    def _on_start(self, url: str, gate: Application, server: uvicorn.Server) -> None:
+    def _on_start(self, url: str, application: Application, server: uvicorn.Server) -> None:
         self._loop = asyncio.get_running_loop()
         self._server = server
         self.url = url
-        self.app = gate.app
-        self.gateway = gate.gateway
-        self.admin_key = self.settings.admin_key or gate.first_admin_key or ""
+        self.app = application.app
+        self.service = application.gateway
+        self.admin_key = self.settings.admin_key or application.first_admin_key or ""
         self._loop.call_soon(self._started.set)

@@ -52,7 +52,7 @@ def chromium() -> Iterator[Browser]:
 class Screen:
     """A page of the console in a browser."""
 
-    gate: RunningGateway
+    gateway: RunningGateway
     page: Page
     errors: list[str] = field(default_factory=list)
     """Errors in the JavaScript console, and requests to other hosts."""
@@ -65,11 +65,11 @@ class Screen:
 
     def go(self, path: str) -> None:
         """Open a page of the console and wait until it is loaded."""
-        self.page.goto(f"{self.gate.url}/ui/{path}", wait_until="load")
+        self.page.goto(f"{self.gateway.url}/ui/{path}", wait_until="load")
 
     def sign_in(self) -> None:
         self.go("sign-in")
-        self.page.fill("#key", self.gate.admin_key)
+        self.page.fill("#key", self.gateway.admin_key)
         self.page.press("#key", "Enter")
         self.page.wait_for_url("**/ui/models")
 
@@ -101,13 +101,13 @@ class Screen:
             self.errors.append(message.text)
 
     def _on_request(self, request: Request) -> None:
-        if not request.url.startswith((self.gate.url + "/", "data:")):
+        if not request.url.startswith((self.gateway.url + "/", "data:")):
             self.errors.append(f"request to another host: {request.url}")
 
 
 @contextmanager
 def screen(
-    browser: Browser, gate: RunningGateway, *, language: str = "en", dark: bool = False, width: int = 1200
+    browser: Browser, gateway: RunningGateway, *, language: str = "en", dark: bool = False, width: int = 1200
 ) -> Iterator[Screen]:
     """Open the console with a language, a theme and a width."""
     context = browser.new_context(
@@ -115,7 +115,7 @@ def screen(
         color_scheme="dark" if dark else "light",
         viewport={"width": width, "height": 800},
     )
-    opened = Screen(gate, context.new_page())
+    opened = Screen(gateway, context.new_page())
     yield opened
     context.close()
 

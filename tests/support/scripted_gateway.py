@@ -206,7 +206,7 @@ class ScriptedGateway:
 
     app: AsgiApp
     script: Script
-    gateway: Gateway
+    service: Gateway
     access: Access
     meter: Meter
     hub: Hub

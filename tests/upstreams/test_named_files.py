@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def test_a_pipe_named_as_certificates_or_as_a_model_holds_nothing_up(
-    gate: RunningGateway, tmp_path: Path
+    gateway: RunningGateway, tmp_path: Path
 ) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -35,10 +35,10 @@ def test_a_pipe_named_as_certificates_or_as_a_model_holds_nothing_up(
             ({"model": str(pipe)}, "There is no folder"),
             ({"model": str(folder)}, "config.json is not a file"),
         ):
-            reply = gate.request("POST", "/api/endpoints", {"name": "piped", **form})
+            reply = gateway.request("POST", "/api/endpoints", {"name": "piped", **form})
             assert 400 <= reply.status < 500, reply.body
             assert said in reply.json()["error"]["message"]
-            assert gate.request("GET", "/healthz").status == 200
+            assert gateway.request("GET", "/healthz").status == 200
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:

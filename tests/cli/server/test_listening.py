@@ -1,4 +1,4 @@
-"""The address that the gate listens on."""
+"""The address that the gateway listens on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate's log lines: whole, in order, at the latest when the process ends, and whatever thread they come from."""
+"""The gateway's log lines: whole, in order, at the latest when the process ends, and whatever thread they come from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Separators mean what they mean to Java, are refused where that cannot be promised, and never hang the gate."""
+"""Separators mean what they mean to Java, are refused where that cannot be promised, and never hang the gateway."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def test_a_reply_that_cannot_be_read_is_not_quoted_to_strangers_either() -> None
         assert "secret" not in str(result)
 
 
-def test_what_the_gate_itself_refuses_is_told_to_strangers_in_its_words() -> None:
+def test_what_the_gateway_itself_refuses_is_told_to_strangers_in_its_words() -> None:
     server = ScriptedUpstream(fault=lambda texts: InvalidRequest("The server cannot shorten its vectors."))
     calls = [embed("a", caller="one"), embed("b", caller="other")]
     assert {str(error) for error in run(outcomes(packed(server), calls))} == {

@@ -286,17 +286,19 @@ def tiny_copy(tmp_path: Path) -> Path:
     return tmp_path / "distilbert"
 
 
-def test_a_registration_tells_it_in_one_sentence_and_stores_nothing(gate: RunningGateway, tiny: Path) -> None:
+def test_a_registration_tells_it_in_one_sentence_and_stores_nothing(
+    gateway: RunningGateway, tiny: Path
+) -> None:
     form = {"name": "tiny", "source": "local", "model": str(tiny)}
     file = tiny / "model.safetensors"
     header, numbers = parts(file)
     file.write_bytes(joined(header, numbers, 2**63))
-    reply = gate.request("POST", "/api/endpoints", form)
+    reply = gateway.request("POST", "/api/endpoints", form)
     assert (reply.status, reply.json()["error"]["cause"]) == (424, "model_unusable")
     assert (
         "The weights model.safetensors is not a complete safetensors file."
         in reply.json()["error"]["message"]
     )
-    assert gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
+    assert gateway.request("GET", "/api/endpoints").json() == {"endpoints": []}
     file.write_bytes(joined(header, numbers))
-    assert gate.request("POST", "/api/endpoints", form).status == 201
+    assert gateway.request("POST", "/api/endpoints", form).status == 201

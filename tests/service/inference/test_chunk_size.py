@@ -210,12 +210,14 @@ async def test_an_endpoint_without_settings_needs_no_warning() -> None:
     assert known.facts.chunk_fit is not None
 
 
-def test_minilm_reads_141_words_of_english_and_250_are_warned_of(local_gate: RunningGateway) -> None:
-    facts = local_gate.request("GET", f"/api/endpoints/{NAME}").json()["facts"]
+def test_minilm_reads_141_words_of_english_and_250_are_warned_of(local_gateway: RunningGateway) -> None:
+    facts = local_gateway.request("GET", f"/api/endpoints/{NAME}").json()["facts"]
     assert facts["chunk_fit"] == {"words": 36, "language": "Korean", "words_in_english": 141}
     assert facts["warnings"] == []
-    assert local_gate.request("GET", f"/hf/{NAME}/info").json()["hubgate"]["chunk_fit"] == facts["chunk_fit"]
-    assert size_warning(local_gate.gateway.registry.find(NAME), DEFAULT_CHUNKING) == (
+    assert (
+        local_gateway.request("GET", f"/hf/{NAME}/info").json()["hubgate"]["chunk_fit"] == facts["chunk_fit"]
+    )
+    assert size_warning(local_gateway.service.registry.find(NAME), DEFAULT_CHUNKING) == (
         "Chunks of 250 words can be longer than the 256 tokens that the model reads, and text beyond that is not in "
         "their vectors. max_chunk_size 36 fits all languages tested with the model's own tokenizer (most tokens per "
         "word: Korean); 141 fits English. Without chunking_settings, hubgate makes chunks that fit the limit."
@@ -223,39 +225,43 @@ def test_minilm_reads_141_words_of_english_and_250_are_warned_of(local_gate: Run
 
 
 @pytest.mark.parametrize("language", SAMPLES)
-def test_minilm_reads_all_of_chunks_of_the_size_that_fits(local_gate: RunningGateway, language: str) -> None:
+def test_minilm_reads_all_of_chunks_of_the_size_that_fits(
+    local_gateway: RunningGateway, language: str
+) -> None:
     words = 141 if language == "English" else 36
     body = {
         "input": "\n".join([SAMPLES[language]] * 8),
         "chunking_settings": {"strategy": "word", "max_chunk_size": words, "overlap": 1},
     }
-    reply = local_gate.request("POST", f"/_inference/{NAME}", body)
+    reply = local_gateway.request("POST", f"/_inference/{NAME}", body)
     assert reply.status == 200
     assert reply.headers["x-hubgate-truncated"] is None
 
 
-def test_a_server_is_measured_when_it_is_registered_and_not_when_it_is_checked(gate: RunningGateway) -> None:
+def test_a_server_is_measured_when_it_is_registered_and_not_when_it_is_checked(
+    gateway: RunningGateway,
+) -> None:
     with lookalike("tei", max_tokens=128) as server:
-        shown = gate.add("tei", url=server.url, chunking_settings=DEFAULT_CHUNKING.as_dict())
+        shown = gateway.add("tei", url=server.url, chunking_settings=DEFAULT_CHUNKING.as_dict())
         assert shown["facts"]["chunk_fit"]["words"] < 128
         assert any("max_chunk_size" in warning for warning in shown["facts"]["warnings"])
         asked = [one.path for one in server.posts]
         assert asked.count("/tokenize") == 1
-        assert gate.request("POST", "/api/endpoints/tei/check").status == 200
+        assert gateway.request("POST", "/api/endpoints/tei/check").status == 200
         assert [one.path for one in server.posts][len(asked) :] == ["/embed"]
 
 
-def test_vllm_is_measured_by_its_usage(gate: RunningGateway) -> None:
+def test_vllm_is_measured_by_its_usage(gateway: RunningGateway) -> None:
     with lookalike("vllm", max_tokens=128) as server:
-        fit = gate.add("vllm", url=server.url)["facts"]["chunk_fit"]
+        fit = gateway.add("vllm", url=server.url)["facts"]["chunk_fit"]
         assert fit["language"] is not None
         assert len(server.posts) > len(SAMPLES)
 
 
-def test_infinity_which_counts_characters_is_estimated(gate: RunningGateway) -> None:
+def test_infinity_which_counts_characters_is_estimated(gateway: RunningGateway) -> None:
     with lookalike("infinity", max_tokens=128) as server:
         form = {"max_input_tokens": 128, "chunking_settings": DEFAULT_CHUNKING.as_dict()}
-        facts = gate.add("infinity", url=server.url, **form)["facts"]
+        facts = gateway.add("infinity", url=server.url, **form)["facts"]
         assert facts["chunk_fit"] == {"words": 57, "language": None, "words_in_english": None}
         size, blind = facts["warnings"][-2:]
         assert "by an estimate" in size

@@ -1,4 +1,4 @@
-"""A whole gate tells the tokens that the model read, whatever its server says, and asks it no second time."""
+"""A whole gateway tells the tokens that the model read, whatever its server says, and asks it no second time."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def tokenizer(files: dict[str, bytes]) -> Tokenizer:
     return made
 
 
-def usage(gate: RunningGateway, texts: str | list[str], model: str = "e5") -> Any:
-    reply = gate.request("POST", "/v1/embeddings", {"model": model, "input": texts})
+def usage(gateway: RunningGateway, texts: str | list[str], model: str = "e5") -> Any:
+    reply = gateway.request("POST", "/v1/embeddings", {"model": model, "input": texts})
     assert reply.status == 200, reply.body
     return reply.json()["usage"]
 
@@ -72,17 +72,17 @@ def counted(tokenizer: Tokenizer, text: str) -> int:
 def test_the_model_s_tokens_are_told_where_its_server_counts_otherwise(
     settings: Settings, hub: Hub, tokenizer: Tokenizer, engine: str
 ) -> None:
-    with lookalike(engine) as server, RunningGateway(replace(settings, hf_endpoint=hub.url)) as gate:
-        shown = gate.add("e5", url=server.url, prefixes={"search": "query: "})
+    with lookalike(engine) as server, RunningGateway(replace(settings, hf_endpoint=hub.url)) as gateway:
+        shown = gateway.add("e5", url=server.url, prefixes={"search": "query: "})
         assert shown["facts"]["token_counts"] == "tokenizer"
         fetched, asked = len(hub.asked), len(server.posts)
-        assert usage(gate, TEXTS) == exactly(*(counted(tokenizer, text) for text in TEXTS))
-        assert usage(gate, "short", "e5:query") == exactly(counted(tokenizer, "query: short"))
+        assert usage(gateway, TEXTS) == exactly(*(counted(tokenizer, text) for text in TEXTS))
+        assert usage(gateway, "short", "e5:query") == exactly(counted(tokenizer, "query: short"))
         assert sum(map(len, server.batches[asked:])) == len(TEXTS) + 1
         assert {request.path for request in server.posts} == {"/v1/embeddings"}
         # What is remembered is remembered with its number.
         asked = len(server.posts)
-        assert usage(gate, TEXTS[:3]) == exactly(*(counted(tokenizer, text) for text in TEXTS[:3]))
+        assert usage(gateway, TEXTS[:3]) == exactly(*(counted(tokenizer, text) for text in TEXTS[:3]))
         assert (len(server.posts), len(hub.asked)) == (asked, fetched)
 
 
@@ -94,12 +94,12 @@ def test_calls_that_share_a_request_are_each_told_their_own_tokens(
     texts = [f"{'hello ' * (number % 9)}{number}" for number in range(64)]
     with (
         lookalike(engine, seconds=0.05) as server,
-        RunningGateway(replace(settings, hf_endpoint=hub.url)) as gate,
+        RunningGateway(replace(settings, hf_endpoint=hub.url)) as gateway,
     ):
-        gate.add("e5", url=server.url, rate_limit={"max_concurrent_requests": 1, "burst": 64})
+        gateway.add("e5", url=server.url, rate_limit={"max_concurrent_requests": 1, "burst": 64})
         asked = len(server.posts)
         with ThreadPoolExecutor(64) as callers:
-            told = list(callers.map(lambda text: usage(gate, text), texts))
+            told = list(callers.map(lambda text: usage(gateway, text), texts))
         assert told == [exactly(counted(tokenizer, text)) for text in texts]
         batches = server.batches[asked:]
         assert sorted(text for batch in batches for text in batch) == sorted(texts)
@@ -109,10 +109,10 @@ def test_calls_that_share_a_request_are_each_told_their_own_tokens(
 def test_what_the_server_cut_in_silence_is_counted_up_to_the_limit_and_told(
     settings: Settings, hub: Hub
 ) -> None:
-    with lookalike("infinity") as server, RunningGateway(replace(settings, hf_endpoint=hub.url)) as gate:
-        assert gate.add("e5", url=server.url)["max_input_tokens"] == LIMIT
-        assert usage(gate, ["hello", "word " * 300]) == {**exactly(3, LIMIT), "truncated_inputs": 1}
-        reply = gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "word " * 300})
+    with lookalike("infinity") as server, RunningGateway(replace(settings, hf_endpoint=hub.url)) as gateway:
+        assert gateway.add("e5", url=server.url)["max_input_tokens"] == LIMIT
+        assert usage(gateway, ["hello", "word " * 300]) == {**exactly(3, LIMIT), "truncated_inputs": 1}
+        reply = gateway.request("POST", "/v1/embeddings", {"model": "e5", "input": "word " * 300})
         assert reply.headers["x-hubgate-truncated"] == "1"
 
 
@@ -120,10 +120,10 @@ def test_the_path_of_a_file_is_no_repository_of_the_hub(settings: Settings, hub:
     """llama.cpp calls its model by the file that it was started with."""
     with (
         lookalike("llamacpp", name="gguf/bert.gguf") as server,
-        RunningGateway(replace(settings, hf_endpoint=hub.url)) as gate,
+        RunningGateway(replace(settings, hf_endpoint=hub.url)) as gateway,
     ):
-        gate.add("path", url=server.url)
-        gate.add("named", url=server.url, model="org/bert")
+        gateway.add("path", url=server.url)
+        gateway.add("named", url=server.url, model="org/bert")
     assert not any("bert.gguf" in path for path in hub.asked)
 
 
@@ -131,31 +131,31 @@ def test_after_a_restart_tokens_are_counted_without_the_hub(
     settings: Settings, files: dict[str, bytes]
 ) -> None:
     with lookalike("infinity") as server:
-        with running_hub(files) as hub, RunningGateway(replace(settings, hf_endpoint=hub.url)) as gate:
-            gate.add("e5", url=server.url)
-        with RunningGateway(replace(settings, admin_key="a-new-key-for-this-run")) as gate:
-            assert usage(gate, "hello world") == exactly(4)
+        with running_hub(files) as hub, RunningGateway(replace(settings, hf_endpoint=hub.url)) as gateway:
+            gateway.add("e5", url=server.url)
+        with RunningGateway(replace(settings, admin_key="a-new-key-for-this-run")) as gateway:
+            assert usage(gateway, "hello world") == exactly(4)
 
 
 def test_without_the_hub_a_model_is_registered_all_the_same_and_its_usage_is_labelled(
     settings: Settings,
 ) -> None:
-    with lookalike("infinity") as server, RunningGateway(settings) as gate:
-        shown = gate.add("e5", url=server.url)
+    with lookalike("infinity") as server, RunningGateway(settings) as gateway:
+        shown = gateway.add("e5", url=server.url)
         assert shown["facts"]["token_counts"] == "estimated"
         assert any("Tokens are estimated" in warning for warning in shown["facts"]["warnings"])
-        told = usage(gate, "hello world")
+        told = usage(gateway, "hello world")
         assert told.pop("estimated") is True
         assert told["prompt_tokens"] > 0
 
 
 @pytest.mark.parametrize("engine", ["tei", "vllm", "llamacpp"])
 def test_a_server_that_counts_truly_is_believed(settings: Settings, engine: str) -> None:
-    with lookalike(engine) as server, RunningGateway(settings) as gate:
-        shown = gate.add("e5", url=server.url)
+    with lookalike(engine) as server, RunningGateway(settings) as gateway:
+        shown = gateway.add("e5", url=server.url)
         assert shown["facts"]["token_counts"] == "engine"
         assert not any("estimate" in warning for warning in shown["facts"].get("warnings", ()))
-        assert usage(gate, "hello world") == exactly(4)
+        assert usage(gateway, "hello world") == exactly(4)
         assert json.loads(server.posts[-1].body)
 
 

@@ -33,7 +33,7 @@ OWN = "an-admin-key-of-my-own-29fk3"
 
 
 class Parts(NamedTuple):
-    """A gate's keys over a real database, whose clock stands at 2,000 until it is set."""
+    """A gateway's keys over a real database, whose clock stands at 2,000 until it is set."""
 
     access: Access
     first_admin_key: str | None
@@ -43,7 +43,7 @@ class Parts(NamedTuple):
 
 @asynccontextmanager
 async def opened(settings: Settings, admin_key: str | None = None) -> AsyncIterator[Parts]:
-    """One start of the gate."""
+    """One start of the gateway."""
     database = await Database.open(settings.database, patience=0.01)
     store = SqlStore(database, Vault([secrets.token_urlsafe(32)]))
     now = [1_000.0]
@@ -113,18 +113,18 @@ WRONG: dict[str, Callable[[str], str]] = {
 
 
 async def test_every_spelling_in_use_carries_a_key(settings: Settings) -> None:
-    async with opened(settings) as gate:
-        key, plain = await gate.access.create("dify")
+    async with opened(settings) as gateway:
+        key, plain = await gateway.access.create("dify")
         for spelling, spell in SPELLINGS.items():
-            assert gate.access.authenticate(spell(plain)).id == key.id, spelling
+            assert gateway.access.authenticate(spell(plain)).id == key.id, spelling
 
 
 async def test_all_else_is_refused_without_being_repeated(settings: Settings) -> None:
-    async with opened(settings) as gate:
-        _, plain = await gate.access.create("dify")
+    async with opened(settings) as gateway:
+        _, plain = await gateway.access.create("dify")
         for spelling, spell in WRONG.items():
             with pytest.raises(NotAuthenticated) as refused:
-                gate.access.authenticate(spell(plain))
+                gateway.access.authenticate(spell(plain))
             told = "".join(traceback.format_exception(refused.value))
             assert plain not in told, spelling
             assert "Authorization: Bearer hg_…" in refused.value.remedy
@@ -134,23 +134,23 @@ async def test_all_else_is_refused_without_being_repeated(settings: Settings) ->
 async def test_a_request_without_a_key_is_told_how_to_send_one(
     settings: Settings, nothing: str | None
 ) -> None:
-    async with opened(settings) as gate:
+    async with opened(settings) as gateway:
         with pytest.raises(NotAuthenticated, match="has no key") as refused:
-            gate.access.authenticate(nothing)
+            gateway.access.authenticate(nothing)
         assert "Authorization: Bearer" in refused.value.remedy
 
 
 async def test_a_hugging_face_token_is_recognised_and_not_repeated(settings: Settings) -> None:
-    async with opened(settings) as gate:
+    async with opened(settings) as gateway:
         for header in ("Bearer hf_abcdefghijklmnop", f"Basic {b64('user:hf_abcdefghijklmnop')}"):
             with pytest.raises(NotAuthenticated, match="Hugging Face token") as refused:
-                gate.access.authenticate(header)
+                gateway.access.authenticate(header)
             assert "hf_abc" not in str(refused.value)
 
 
 async def test_garbage_never_authenticates_and_never_breaks(settings: Settings) -> None:
-    async with opened(settings) as gate:
-        access = gate.access
+    async with opened(settings) as gateway:
+        access = gateway.access
 
         @given(
             scheme=st.sampled_from(["", "Bearer ", "ApiKey ", "Basic ", "Bearer Bearer "]),
@@ -170,58 +170,58 @@ async def test_garbage_never_authenticates_and_never_breaks(settings: Settings) 
 
 async def test_a_key_beyond_ascii_is_found_in_the_bytes_that_clients_send(settings: Settings) -> None:
     own = "schlüssel-中文-مفتاح-0123456789"
-    async with opened(settings, own) as gate:
-        assert gate.access.authenticate(f"Bearer {own}".encode().decode("latin-1")).admin
-        assert gate.access.authenticate(f"Basic {b64(f'elastic:{own}')}").admin
+    async with opened(settings, own) as gateway:
+        assert gateway.access.authenticate(f"Bearer {own}".encode().decode("latin-1")).admin
+        assert gateway.access.authenticate(f"Basic {b64(f'elastic:{own}')}").admin
 
 
 async def test_the_first_start_makes_an_admin_key_and_shows_it_once(settings: Settings) -> None:
-    async with opened(settings) as gate:
-        first = gate.first_admin_key
+    async with opened(settings) as gateway:
+        first = gateway.first_admin_key
         assert first is not None
         assert re.fullmatch(r"hg_[0-9a-f]{8}_[A-Za-z0-9_-]{43}", first)
-        assert gate.access.authenticate(bearer(first)).admin
-    async with opened(settings) as gate:
-        assert gate.first_admin_key is None
-        key = gate.access.authenticate(bearer(first))
+        assert gateway.access.authenticate(bearer(first)).admin
+    async with opened(settings) as gateway:
+        assert gateway.first_admin_key is None
+        key = gateway.access.authenticate(bearer(first))
         assert (key.admin, key.name, key.id) == (True, "admin", first[3:11])
 
 
 async def test_an_admin_key_of_ones_own_is_neither_stored_nor_shown_and_replaces_the_stored_one_for_the_run(
     settings: Settings,
 ) -> None:
-    async with opened(settings) as gate:
-        first = gate.first_admin_key
+    async with opened(settings) as gateway:
+        first = gateway.first_admin_key
         assert first is not None
-        _, other = await gate.access.create("deputy", admin=True)
-    async with opened(settings, OWN) as gate:
-        assert gate.first_admin_key is None
-        assert gate.access.authenticate(bearer(OWN)).admin
-        assert gate.access.authenticate(bearer(other)).admin
+        _, other = await gateway.access.create("deputy", admin=True)
+    async with opened(settings, OWN) as gateway:
+        assert gateway.first_admin_key is None
+        assert gateway.access.authenticate(bearer(OWN)).admin
+        assert gateway.access.authenticate(bearer(other)).admin
         with pytest.raises(NotAuthenticated):
-            gate.access.authenticate(bearer(first))
-        await gate.access.flush()
-        digests = {key.digest for key in await gate.store.keys()}
+            gateway.access.authenticate(bearer(first))
+        await gateway.access.flush()
+        digests = {key.digest for key in await gateway.store.keys()}
         assert hashlib.sha256(OWN.encode()).digest() not in digests
         with pytest.raises(InvalidRequest, match="HUBGATE_ADMIN_KEY"):
-            await gate.access.revoke("admin")
-    async with opened(settings) as gate:
-        assert gate.access.authenticate(bearer(first)).admin
+            await gateway.access.revoke("admin")
+    async with opened(settings) as gateway:
+        assert gateway.access.authenticate(bearer(first)).admin
         with pytest.raises(NotAuthenticated):
-            gate.access.authenticate(bearer(OWN))
+            gateway.access.authenticate(bearer(OWN))
 
 
 async def test_an_admin_key_of_ones_own_at_the_first_start_makes_no_other(settings: Settings) -> None:
-    async with opened(settings, OWN) as gate:
-        assert gate.first_admin_key is None
-        assert await gate.store.keys() == []
-    async with opened(settings) as gate:
-        assert gate.first_admin_key, "without it, someone must still be able to get in"
+    async with opened(settings, OWN) as gateway:
+        assert gateway.first_admin_key is None
+        assert await gateway.store.keys() == []
+    async with opened(settings) as gateway:
+        assert gateway.first_admin_key, "without it, someone must still be able to get in"
 
 
 async def test_a_key_is_listed_by_what_may_be_known_of_it(settings: Settings) -> None:
-    async with opened(settings) as gate:
-        key, plain = await gate.access.create("dify", default_endpoint="e5")
+    async with opened(settings) as gateway:
+        key, plain = await gateway.access.create("dify", default_endpoint="e5")
         assert key == Key(
             id=plain[3:11],
             name="dify",
@@ -229,64 +229,64 @@ async def test_a_key_is_listed_by_what_may_be_known_of_it(settings: Settings) ->
             created_at=2_000.0,
             default_endpoint="e5",
         )
-        assert [listed.name for listed in gate.access.list()] == ["admin", "dify"]
-        assert plain[12:] not in repr(gate.access.list())
+        assert [listed.name for listed in gateway.access.list()] == ["admin", "dify"]
+        assert plain[12:] not in repr(gateway.access.list())
         assert repr(key.digest) not in repr(key)
 
 
 async def test_a_created_key_survives_a_restart_and_a_revoked_one_stops_at_once(settings: Settings) -> None:
-    async with opened(settings) as gate:
-        by_name, first = await gate.access.create("by name")
-        by_id, second = await gate.access.create("by id")
-    async with opened(settings) as gate:
-        assert gate.access.authenticate(bearer(first)).id == by_name.id
-        await gate.access.revoke("by name")
-        await gate.access.revoke(by_id.id)
+    async with opened(settings) as gateway:
+        by_name, first = await gateway.access.create("by name")
+        by_id, second = await gateway.access.create("by id")
+    async with opened(settings) as gateway:
+        assert gateway.access.authenticate(bearer(first)).id == by_name.id
+        await gateway.access.revoke("by name")
+        await gateway.access.revoke(by_id.id)
         for plain in (first, second):
             with pytest.raises(NotAuthenticated):
-                gate.access.authenticate(bearer(plain))
-        await gate.access.create("by name")
-    async with opened(settings) as gate:
+                gateway.access.authenticate(bearer(plain))
+        await gateway.access.create("by name")
+    async with opened(settings) as gateway:
         with pytest.raises(NotAuthenticated):
-            gate.access.authenticate(bearer(first))
+            gateway.access.authenticate(bearer(first))
 
 
 async def test_what_is_not_there_cannot_be_revoked_and_is_not_repeated(settings: Settings) -> None:
-    async with opened(settings) as gate:
-        _, plain = await gate.access.create("dify")
+    async with opened(settings) as gateway:
+        _, plain = await gateway.access.create("dify")
         for which in ("nobody", "", plain):
             with pytest.raises(NotFound) as refused:
-                await gate.access.revoke(which)
+                await gateway.access.revoke(which)
             assert plain not in str(refused.value)
 
 
 async def test_the_last_admin_key_stays(settings: Settings) -> None:
-    async with opened(settings) as gate:
-        gate.access.admit_cli("the-command-lines-own")
+    async with opened(settings) as gateway:
+        gateway.access.admit_cli("the-command-lines-own")
         with pytest.raises(InvalidRequest, match="last admin key"):
-            await gate.access.revoke("admin")
-        await gate.access.create("deputy", admin=True, expires_at=3_000.0)
-        gate.now[0] = 3_000.0
+            await gateway.access.revoke("admin")
+        await gateway.access.create("deputy", admin=True, expires_at=3_000.0)
+        gateway.now[0] = 3_000.0
         with pytest.raises(InvalidRequest, match="last admin key"):
-            await gate.access.revoke("admin")
-        gate.now[0] = 2_000.0
-        await gate.access.revoke("admin")
-    async with opened(settings) as gate:
-        assert gate.first_admin_key is None
+            await gateway.access.revoke("admin")
+        gateway.now[0] = 2_000.0
+        await gateway.access.revoke("admin")
+    async with opened(settings) as gateway:
+        assert gateway.first_admin_key is None
 
 
 async def test_of_ten_who_choose_the_same_name_at_once_one_wins(settings: Settings) -> None:
-    async with opened(settings) as gate:
+    async with opened(settings) as gateway:
         results = await asyncio.gather(
-            *(gate.access.create("dify") for _ in range(10)), return_exceptions=True
+            *(gateway.access.create("dify") for _ in range(10)), return_exceptions=True
         )
         made = [result for result in results if not isinstance(result, BaseException)]
         assert len(made) == 1
         assert all(
             isinstance(result, InvalidRequest) for result in results if isinstance(result, BaseException)
         )
-        assert [key.name for key in gate.access.list()] == ["admin", "dify"]
-        assert gate.access.authenticate(bearer(made[0][1])).name == "dify"
+        assert [key.name for key in gateway.access.list()] == ["admin", "dify"]
+        assert gateway.access.authenticate(bearer(made[0][1])).name == "dify"
 
 
 @pytest.mark.parametrize(
@@ -308,127 +308,129 @@ async def test_of_ten_who_choose_the_same_name_at_once_one_wins(settings: Settin
     ],
 )
 async def test_a_name_that_could_mislead_is_refused(settings: Settings, name: str) -> None:
-    async with opened(settings) as gate:
+    async with opened(settings) as gateway:
         with pytest.raises(InvalidRequest):
-            await gate.access.create(name)
+            await gateway.access.create(name)
 
 
 @pytest.mark.parametrize("name", ["dify", "Dify, production (2)", "جستجو", "検索", "x" * 100])
 async def test_a_name_may_be_in_any_language(settings: Settings, name: str) -> None:
-    async with opened(settings) as gate:
-        key, _ = await gate.access.create(name)
+    async with opened(settings) as gateway:
+        key, _ = await gateway.access.create(name)
         assert key.name == name
 
 
 async def test_last_use_is_known_at_once_and_written_by_flush_alone(settings: Settings) -> None:
-    async with opened(settings) as gate:
-        _, plain = await gate.access.create("dify")
+    async with opened(settings) as gateway:
+        _, plain = await gateway.access.create("dify")
         for now in (3_000.0, 4_000.0):
-            gate.now[0] = now
-            gate.access.authenticate(bearer(plain))
-        assert [listed.last_used_at for listed in gate.access.list()] == [None, 4_000.0]
-        assert [stored.last_used_at for stored in await gate.store.keys()] == [None, None]
-        await gate.access.flush()
-        assert [stored.last_used_at for stored in await gate.store.keys()] == [None, 4_000.0]
-        gate.now[0] = 5_000.0
-        gate.access.authenticate(bearer(plain))
-        assert [listed.last_used_at for listed in gate.access.list()] == [None, 5_000.0]
-    async with opened(settings) as gate:
-        assert [listed.last_used_at for listed in gate.access.list()] == [None, 4_000.0]
+            gateway.now[0] = now
+            gateway.access.authenticate(bearer(plain))
+        assert [listed.last_used_at for listed in gateway.access.list()] == [None, 4_000.0]
+        assert [stored.last_used_at for stored in await gateway.store.keys()] == [None, None]
+        await gateway.access.flush()
+        assert [stored.last_used_at for stored in await gateway.store.keys()] == [None, 4_000.0]
+        gateway.now[0] = 5_000.0
+        gateway.access.authenticate(bearer(plain))
+        assert [listed.last_used_at for listed in gateway.access.list()] == [None, 5_000.0]
+    async with opened(settings) as gateway:
+        assert [listed.last_used_at for listed in gateway.access.list()] == [None, 4_000.0]
 
 
 async def test_calls_are_let_in_while_the_database_cannot_be_used(settings: Settings) -> None:
-    async with opened(settings) as gate:
-        key, plain = await gate.access.create("dify")
+    async with opened(settings) as gateway:
+        key, plain = await gateway.access.create("dify")
         with locked(settings):
-            assert gate.access.authenticate(bearer(plain)).id == key.id
+            assert gateway.access.authenticate(bearer(plain)).id == key.id
             with pytest.raises(StoreFailed):
-                await gate.access.flush()
-            gate.now[0] = 9_000.0
-            gate.access.authenticate(bearer(gate.first_admin_key or ""))
-        await gate.access.flush()
-        assert [stored.last_used_at for stored in await gate.store.keys()] == [9_000.0, 2_000.0]
+                await gateway.access.flush()
+            gateway.now[0] = 9_000.0
+            gateway.access.authenticate(bearer(gateway.first_admin_key or ""))
+        await gateway.access.flush()
+        assert [stored.last_used_at for stored in await gateway.store.keys()] == [9_000.0, 2_000.0]
 
 
 async def test_a_change_that_cannot_be_stored_is_taken_back_unless_it_revokes_a_key(
     settings: Settings,
 ) -> None:
-    async with opened(settings) as gate:
-        _, plain = await gate.access.create("dify")
+    async with opened(settings) as gateway:
+        _, plain = await gateway.access.create("dify")
         with locked(settings):
             with pytest.raises(StoreFailed, match=r"\[dify\] is revoked, but this could not be stored"):
-                await gate.access.revoke("dify")
+                await gateway.access.revoke("dify")
             with pytest.raises(StoreFailed):
-                await gate.access.create("other")
+                await gateway.access.create("other")
         with pytest.raises(NotAuthenticated):
-            gate.access.authenticate(bearer(plain))
-        assert [key.name for key in gate.access.list()] == ["admin"]
-        assert [key.name for key in await gate.store.keys()] == ["admin", "dify"]
-        await gate.access.flush()
-        assert [key.name for key in await gate.store.keys()] == ["admin"]
+            gateway.access.authenticate(bearer(plain))
+        assert [key.name for key in gateway.access.list()] == ["admin"]
+        assert [key.name for key in await gateway.store.keys()] == ["admin", "dify"]
+        await gateway.access.flush()
+        assert [key.name for key in await gateway.store.keys()] == ["admin"]
 
 
 async def test_a_change_whose_asker_goes_away_holds_in_memory_and_in_the_store(settings: Settings) -> None:
-    async with opened(settings) as gate:
-        _, plain = await gate.access.create("old")
-        for change in (gate.access.revoke("old"), gate.access.create("new")):
+    async with opened(settings) as gateway:
+        _, plain = await gateway.access.create("old")
+        for change in (gateway.access.revoke("old"), gateway.access.create("new")):
             asker = asyncio.ensure_future(change)
             await asyncio.sleep(0)
             asker.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asker
         with pytest.raises(NotAuthenticated):
-            gate.access.authenticate(bearer(plain))
-        assert [key.name for key in gate.access.list()] == ["admin", "new"]
-        assert [key.name for key in await gate.store.keys()] == ["admin", "new"]
+            gateway.access.authenticate(bearer(plain))
+        assert [key.name for key in gateway.access.list()] == ["admin", "new"]
+        assert [key.name for key in await gateway.store.keys()] == ["admin", "new"]
 
 
 async def test_a_name_that_is_refused_twice_at_once_is_taken_back(settings: Settings) -> None:
-    async with opened(settings) as gate:
-        await gate.access.create("dify")
-        _, plain = await gate.access.create("kibana")
-        renaming = (gate.access.change("kibana", name="dify") for _ in range(2))
+    async with opened(settings) as gateway:
+        await gateway.access.create("dify")
+        _, plain = await gateway.access.create("kibana")
+        renaming = (gateway.access.change("kibana", name="dify") for _ in range(2))
         results = await asyncio.gather(*renaming, return_exceptions=True)
         assert [type(result) for result in results] == [InvalidRequest, InvalidRequest]
-        assert gate.access.authenticate(bearer(plain)).name == "kibana"
+        assert gateway.access.authenticate(bearer(plain)).name == "kibana"
 
 
 async def test_a_refused_change_brings_no_revoked_key_back(settings: Settings) -> None:
-    async with opened(settings) as gate:
-        await gate.access.create("dify")
-        _, plain = await gate.access.create("kibana")
+    async with opened(settings) as gateway:
+        await gateway.access.create("dify")
+        _, plain = await gateway.access.create("kibana")
         await asyncio.gather(
-            gate.access.change("kibana", name="dify"), gate.access.revoke("kibana"), return_exceptions=True
+            gateway.access.change("kibana", name="dify"),
+            gateway.access.revoke("kibana"),
+            return_exceptions=True,
         )
         with pytest.raises(NotAuthenticated):
-            gate.access.authenticate(bearer(plain))
+            gateway.access.authenticate(bearer(plain))
 
 
 async def test_what_is_refused_is_taken_back_though_its_asker_went_away(settings: Settings) -> None:
-    async with opened(settings) as gate:
-        await gate.access.create("dify")
-        _, plain = await gate.access.create("kibana")
-        for change in (gate.access.change("kibana", name="dify"), gate.access.create("dify")):
+    async with opened(settings) as gateway:
+        await gateway.access.create("dify")
+        _, plain = await gateway.access.create("kibana")
+        for change in (gateway.access.change("kibana", name="dify"), gateway.access.create("dify")):
             asker = asyncio.ensure_future(change)
             await asyncio.sleep(0)
             asker.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asker
-        assert [key.name for key in gate.access.list()] == ["admin", "dify", "kibana"]
-        assert gate.access.authenticate(bearer(plain)).name == "kibana"
+        assert [key.name for key in gateway.access.list()] == ["admin", "dify", "kibana"]
+        assert gateway.access.authenticate(bearer(plain)).name == "kibana"
 
 
 async def test_the_command_lines_key_works_for_this_run_and_is_no_ones_business(settings: Settings) -> None:
-    async with opened(settings) as gate:
-        gate.access.admit_cli("the-command-lines-own")
-        assert gate.access.authenticate("Bearer the-command-lines-own").admin
-        await gate.access.flush()
-        assert [key.name for key in gate.access.list()] == ["admin"]
+    async with opened(settings) as gateway:
+        gateway.access.admit_cli("the-command-lines-own")
+        assert gateway.access.authenticate("Bearer the-command-lines-own").admin
+        await gateway.access.flush()
+        assert [key.name for key in gateway.access.list()] == ["admin"]
         with pytest.raises(NotFound):
-            await gate.access.revoke("cli")
-    async with opened(settings) as gate:
+            await gateway.access.revoke("cli")
+    async with opened(settings) as gateway:
         with pytest.raises(NotAuthenticated):
-            gate.access.authenticate("Bearer the-command-lines-own")
+            gateway.access.authenticate("Bearer the-command-lines-own")
 
 
 async def test_no_key_is_in_the_database_or_the_log(
@@ -436,14 +438,14 @@ async def test_no_key_is_in_the_database_or_the_log(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, logger="sqlalchemy.engine")
-    async with opened(settings, OWN) as gate:
-        _, plain = await gate.access.create("dify")
-        gate.access.admit_cli("the-command-lines-own")
+    async with opened(settings, OWN) as gateway:
+        _, plain = await gateway.access.create("dify")
+        gateway.access.admit_cli("the-command-lines-own")
         for key in (plain, OWN, "the-command-lines-own"):
-            gate.access.authenticate(bearer(key))
-        await gate.access.flush()
+            gateway.access.authenticate(bearer(key))
+        await gateway.access.flush()
         written = b"".join(path.read_bytes() for path in settings.home.iterdir())
-        shown = repr(vars(gate.access)) + caplog.text
+        shown = repr(vars(gateway.access)) + caplog.text
         for key in (plain, plain[12:], OWN, "the-command-lines-own"):
             assert key.encode() not in written
             assert key not in shown

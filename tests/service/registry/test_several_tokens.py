@@ -16,9 +16,9 @@ REVOKED, GOOD = "hf_aTokenThatWasRevokedAAAA", "hf_aTokenThatIsKnownBBBB"
 BOTH = f"{REVOKED}\n{GOOD}"
 
 
-def registered(gate: RunningGateway, **form: Any) -> dict[str, Any]:
+def registered(gateway: RunningGateway, **form: Any) -> dict[str, Any]:
     """The endpoint as the API shows it, or the error."""
-    reply = gate.request("POST", "/api/endpoints", {"name": "e5", "token": BOTH, **form})
+    reply = gateway.request("POST", "/api/endpoints", {"name": "e5", "token": BOTH, **form})
     assert REVOKED not in reply.body.decode()
     shown: dict[str, Any] = reply.json()
     return shown
@@ -28,73 +28,75 @@ def registered(gate: RunningGateway, **form: Any) -> dict[str, Any]:
     ("engine", "form"), [("tei", {}), ("tgi", {"task": "chat_completion"}), ("infinity", {"task": "rerank"})]
 )
 def test_the_first_that_is_not_refused_proves_it_and_the_others_are_told_of(
-    gate: RunningGateway, engine: str, form: dict[str, Any]
+    gateway: RunningGateway, engine: str, form: dict[str, Any]
 ) -> None:
     kind = {"rerank": "reranker", "chat_completion": "llm"}.get(form.get("task", ""), "embedding")
     with lookalike(engine, key=GOOD, kind=kind) as server:
-        shown = registered(gate, url=server.url, **form)
+        shown = registered(gateway, url=server.url, **form)
     (warning,) = [told for told in shown["facts"]["warnings"] if "refused" in told]
     assert warning.startswith("The token …AAAA was refused: ")
     assert "401" in warning
 
 
-def test_what_is_learned_is_asked_with_the_good_one_and_calls_take_all_in_turn(gate: RunningGateway) -> None:
+def test_what_is_learned_is_asked_with_the_good_one_and_calls_take_all_in_turn(
+    gateway: RunningGateway,
+) -> None:
     with lookalike("tei", key=GOOD) as server:
-        registered(gate, url=server.url)
+        registered(gateway, url=server.url)
         assert {asked.token for asked in server.posts} == {GOOD}
         before = len(server.posts)
-        reply = gate.request("POST", "/v1/embeddings", {"model": "e5", "input": ["a"]})
+        reply = gateway.request("POST", "/v1/embeddings", {"model": "e5", "input": ["a"]})
         assert reply.status == 200, reply.body
         assert [asked.token for asked in server.posts[before:]] == [REVOKED, GOOD]
 
 
 @pytest.mark.parametrize(("fault", "status"), [("no-credit", 402), ("too-many", 429)])
 def test_one_without_credit_or_with_a_spent_minute_is_passed_over_too(
-    gate: RunningGateway, fault: str, status: int
+    gateway: RunningGateway, fault: str, status: int
 ) -> None:
     with lookalike("tei") as server:
         server.fail(fault, times=1)
-        shown = registered(gate, url=server.url)
+        shown = registered(gateway, url=server.url)
     warning, _ = shown["facts"]["warnings"]
     assert "…AAAA" in warning
     assert str(status) in warning
 
 
-def test_when_all_are_refused_each_is_named_with_its_reason(gate: RunningGateway) -> None:
+def test_when_all_are_refused_each_is_named_with_its_reason(gateway: RunningGateway) -> None:
     with lookalike("tei", key="hf_another") as server:
-        error = registered(gate, url=server.url)["error"]
+        error = registered(gateway, url=server.url)["error"]
     assert error["cause"] == "wrong_token"
     assert error["message"].startswith("All 2 tokens were refused. …AAAA: ")
     assert " …BBBB: " in error["message"]
-    assert gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
+    assert gateway.request("GET", "/api/endpoints").json() == {"endpoints": []}
 
 
-def test_what_waiting_cures_is_told_before_what_it_does_not(gate: RunningGateway) -> None:
+def test_what_waiting_cures_is_told_before_what_it_does_not(gateway: RunningGateway) -> None:
     with lookalike("tei", rate_limit=(0, 60.0)) as server:
         server.fail("wrong-token", times=1)
-        error = registered(gate, url=server.url)["error"]
+        error = registered(gateway, url=server.url)["error"]
     assert error["cause"] == "overloaded"
 
 
-def test_what_is_not_about_the_token_is_asked_once(gate: RunningGateway) -> None:
+def test_what_is_not_about_the_token_is_asked_once(gateway: RunningGateway) -> None:
     with lookalike("tei", fault="paused") as server:
-        assert registered(gate, url=server.url)["error"]["cause"] == "paused"
+        assert registered(gateway, url=server.url)["error"]["cause"] == "paused"
         assert {asked.token for asked in server.requests} == {REVOKED}
 
 
-def test_a_token_that_stands_twice_is_asked_once(gate: RunningGateway) -> None:
+def test_a_token_that_stands_twice_is_asked_once(gateway: RunningGateway) -> None:
     with lookalike("tei", key=GOOD) as server:
-        error = registered(gate, url=server.url, token=f"{REVOKED}\n{REVOKED}")["error"]
+        error = registered(gateway, url=server.url, token=f"{REVOKED}\n{REVOKED}")["error"]
         assert "401" in error["message"]
         assert len(server.requests) == 1
 
 
 def test_a_diagnosis_says_which_was_refused_and_that_the_endpoint_is_well(
-    gate: RunningGateway, hubgate: Command
+    gateway: RunningGateway, hubgate: Command
 ) -> None:
     with lookalike("tei", key=GOOD) as server:
-        gate.add("e5", url=server.url, token=BOTH)
-        told = gate.request("POST", "/api/endpoints/e5/diagnose").json()
+        gateway.add("e5", url=server.url, token=BOTH)
+        told = gateway.request("POST", "/api/endpoints/e5/diagnose").json()
         assert told["well"] is True
         (step,) = [step for step in told["steps"] if step["step"] == "authentication"]
         assert step["outcome"] == "passed"

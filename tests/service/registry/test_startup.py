@@ -39,7 +39,7 @@ READY = local("ready")
 
 @pytest.fixture
 async def run(store: SqlStore, stage: StubSources) -> AsyncIterator[Callable[[], Gateway]]:
-    """Another run of the gate over the same store; the one before is closed by the test, or at its end."""
+    """Another run of the gateway over the same store; the one before is closed by the test, or at its end."""
     runs: list[Gateway] = []
 
     def begin() -> Gateway:
@@ -73,7 +73,7 @@ class TestLoad:
     ) -> None:
         await run().registry.register(dedicated(), Secret("hf_token"))
         with sqlite3.connect(settings.database) as other:
-            other.execute("UPDATE endpoints SET token_key = 'of another gate'")
+            other.execute("UPDATE endpoints SET token_key = 'of another gateway'")
         other.close()
         gateway = run()
         await gateway.registry.load()
@@ -210,7 +210,7 @@ class TestStart:
         await again.startup.settled()
         assert again.registry.endpoints() == []
 
-    async def test_a_gate_that_had_endpoints_at_its_start_never_gets_the_ready_one(
+    async def test_a_gateway_that_had_endpoints_at_its_start_never_gets_the_ready_one(
         self, run: Callable[[], Gateway]
     ) -> None:
         first = run()

@@ -18,7 +18,7 @@ MIB = 1024 * 1024
 
 @asynccontextmanager
 async def opened(path: Path, max_bytes: int = 8 * MIB, **options: float) -> AsyncIterator[DiskVectorCache]:
-    """The file of a gate that runs."""
+    """The file of a gateway that runs."""
     file = DiskVectorCache(path, max_bytes, **options)  # type: ignore[arg-type]
     try:
         yield file
@@ -42,7 +42,7 @@ def vectors(*numbers: int) -> dict[bytes, CachedVector]:
 
 
 async def kept(path: Path, *numbers: int, max_bytes: int = 8 * MIB) -> None:
-    """Write vectors as an earlier run of the gate would have."""
+    """Write vectors as an earlier run of the gateway would have."""
     async with opened(path, max_bytes) as file:
         await file.put_many(vectors(*numbers))
 

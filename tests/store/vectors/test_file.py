@@ -233,7 +233,7 @@ class TestConcurrency:
     async def test_two_opens_of_one_file_find_each_others_vectors_when_they_open_it_again(
         self, path: Path
     ) -> None:
-        """An open file is not asked for a key that was not in it: one gate has it, and writes down what it adds."""
+        """An open file is not asked for a key that was not in it: one gateway has it, and writes down what it adds."""
         async with opened(path) as one, opened(path) as two:
             await one.put_many(vectors(1))
             await one.flush()

@@ -299,7 +299,7 @@ async def test_the_model_that_the_operator_named_is_chosen_among_those_served(so
     assert facts.model == "look/alike"
 
 
-async def test_a_gate_that_forbids_private_addresses_asks_none(tmp_path: Path) -> None:
+async def test_a_gateway_that_forbids_private_addresses_asks_none(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, secret_key_file=tmp_path / "key", allow_private_addresses=False)
     strict = ModelSources(settings)
     with lookalike("tei") as server:

@@ -1,4 +1,4 @@
-"""Which addresses the gate refuses to ask, however they are spelled."""
+"""Which addresses the gateway refuses to ask, however they are spelled."""
 
 from __future__ import annotations
 

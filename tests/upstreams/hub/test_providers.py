@@ -25,7 +25,7 @@ CHAT_FIELDS = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
 
 
 def ours(task: str, provider: str, model: str) -> tuple[str, dict[str, Any]]:
-    """The URL and the body of a request, as the gate makes them."""
+    """The URL and the body of a request, as the gateway makes them."""
     if task == "feature-extraction":
         route = EMBED_ROUTES[provider]
         body: Mapping[str, Any] = route.body(EMBED, model)
@@ -35,7 +35,7 @@ def ours(task: str, provider: str, model: str) -> tuple[str, dict[str, Any]]:
 
 
 def check(task: str, body: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Ours says all that theirs does; limits are renamed, and `normalize` is the gate's own work where unknown."""
+    """Ours says all that theirs does; limits are renamed, and `normalize` is the gateway's own work where unknown."""
     theirs = dict(theirs)
     if "max_new_tokens" in theirs and "prompt" in theirs:
         theirs["max_tokens"] = theirs.pop("max_new_tokens")

@@ -1,4 +1,4 @@
-"""The gate's own API: the claims of docs/api.md."""
+"""The gateway's own API: the claims of docs/api.md."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_every_route_wants_an_admin_key(scripted: ScriptedGateway) -> None
             assert (reply.status, reply.json()["error"]["cause"]) == (status, cause), route
             asked += 1
     assert asked == 2 * len(routes(scripted.app)) > 0
-    assert scripted.gateway.registry.find("e5").name == "e5"
+    assert scripted.service.registry.find("e5").name == "e5"
 
 
 async def test_about_tells_versions(scripted: ScriptedGateway) -> None:
@@ -99,7 +99,7 @@ class TestEndpoints:
     ) -> None:
         form = {"name": "own", "url": "http://127.0.0.1:1/", "token": TOKEN}
         added = await scripted.request("POST", "/api/endpoints", form)
-        fingerprint = scripted.gateway.registry.find("own").facts.fingerprint
+        fingerprint = scripted.service.registry.find("own").facts.fingerprint
         assert fingerprint is not None
         listed = await scripted.request("GET", "/api/endpoints")
         for reply in (added, listed):
@@ -156,7 +156,7 @@ class TestEndpoints:
         reply = await scripted.request("POST", "/api/endpoints", form)
         assert reply.status == 400
         assert told in reply.json()["error"]["message"]
-        assert [endpoint.name for endpoint in scripted.gateway.registry.endpoints()] == ["e5"]
+        assert [endpoint.name for endpoint in scripted.service.registry.endpoints()] == ["e5"]
 
     async def test_a_name_that_is_taken_is_a_409(self, scripted: ScriptedGateway) -> None:
         reply = await scripted.request("POST", "/api/endpoints", {"name": "e5", "source": "fake"})
@@ -244,7 +244,7 @@ class TestKeys:
 class TestSecret:
     async def test_rotation_tells_how_many_tokens_were_sealed(self, scripted: ScriptedGateway) -> None:
         draft = Endpoint(name="own", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
-        await scripted.gateway.registry.register(draft, Secret(TOKEN))
+        await scripted.service.registry.register(draft, Secret(TOKEN))
         reply = await scripted.request("POST", "/api/secret/rotate")
         assert (reply.status, reply.json()) == (200, {"resealed": 1})
 
@@ -280,7 +280,7 @@ class TestCache:
             max_total_body_bytes=1 << 20,
             keys_in_path=False,
         )
-        yield replace(scripted, app=app, script=script, gateway=gateway, access=access, meter=meter)
+        yield replace(scripted, app=app, script=script, service=gateway, access=access, meter=meter)
         await gateway.close()
         await memory.close()
         await store.close()
@@ -299,7 +299,7 @@ class TestCache:
         stats = (await remembering.request("GET", "/api/cache")).json()
         assert stats["memory"]["entries"] == 0
 
-    async def test_a_gate_without_a_cache_says_so(self, scripted: ScriptedGateway) -> None:
+    async def test_a_gateway_without_a_cache_says_so(self, scripted: ScriptedGateway) -> None:
         assert (await scripted.request("GET", "/api/cache")).json() == {"enabled": False}
         assert (await scripted.request("DELETE", "/api/cache")).status == 204
 

@@ -1,4 +1,4 @@
-"""The gate's own API: editing, cloning, switching off, connections; what keys may on every face; use and the audit log."""
+"""The gateway's own API: editing, cloning, switching off, connections; what keys may on every face; use and the audit log."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 TOKEN = "hf_aTokenThatNobodyMayEverSee_last"
 
 
-async def sent(gate: ScriptedGateway, method: str, path: str, body: object = None, **how: Any) -> Any:
+async def sent(gateway: ScriptedGateway, method: str, path: str, body: object = None, **how: Any) -> Any:
     """What came back of a request that must succeed."""
-    reply = await gate.request(method, path, body, **how)
+    reply = await gateway.request(method, path, body, **how)
     assert reply.status < 300, reply.body
     return reply.json() if reply.body else None
 
@@ -39,8 +39,8 @@ def fail(_: object) -> Any:
     raise UpstreamUnreachable("Nothing listens.", remedy="Start it.")
 
 
-async def embed(gate: ScriptedGateway, key: str, name: str = "e5") -> Reply:
-    return await gate.request("POST", "/v1/embeddings", {"model": name, "input": "a"}, key=key)
+async def embed(gateway: ScriptedGateway, key: str, name: str = "e5") -> Reply:
+    return await gateway.request("POST", "/v1/embeddings", {"model": name, "input": "a"}, key=key)
 
 
 class TestEndpoints:
@@ -414,7 +414,7 @@ class TestUsage:
 
     async def test_csv_has_all_rows_where_json_has_a_bound(self, scripted: ScriptedGateway) -> None:
         for number in range(MAX_ROWS + 1):
-            scripted.gateway.usage.count(
+            scripted.service.usage.count(
                 "e5",
                 f"k{number}",
                 "ok",

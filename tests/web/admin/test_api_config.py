@@ -33,14 +33,14 @@ keys:
 SECRETS = {"TEAM": TOKEN, "SECOND": ANOTHER}
 
 
-async def apply(gate: ScriptedGateway, text: str, **form: Any) -> Any:
-    reply = await gate.request("POST", "/api/config", {"yaml": text, "secrets": SECRETS, **form})
+async def apply(gateway: ScriptedGateway, text: str, **form: Any) -> Any:
+    reply = await gateway.request("POST", "/api/config", {"yaml": text, "secrets": SECRETS, **form})
     assert reply.status == 200, reply.body
     return reply.json()
 
 
-async def export(gate: ScriptedGateway, query: str = "") -> str:
-    reply = await gate.request("GET", f"/api/config{query}")
+async def export(gateway: ScriptedGateway, query: str = "") -> str:
+    reply = await gateway.request("GET", f"/api/config{query}")
     assert reply.status == 200
     return reply.body.decode()
 
@@ -76,7 +76,7 @@ async def test_what_is_applied_is_there_and_a_second_time_changes_nothing(script
     key = told["steps"][-1]["key"]
     body = {"model": "first", "input": "a"}
     assert (await scripted.request("POST", "/v1/embeddings", body, key=key)).status == 200
-    gateway = scripted.gateway
+    gateway = scripted.service
     assert gateway.registry.find("first").fallback == "second", "which was registered only after it"
     assert gateway.registry.token("first") == Secret(TOKEN)
     assert gateway.registry.token("second") == Secret(ANOTHER)
@@ -116,7 +116,7 @@ async def test_an_export_applied_elsewhere_or_here_says_the_same(scripted: Scrip
 async def test_two_names_that_would_have_one_variable_have_two(scripted: ScriptedGateway) -> None:
     for name in ("a-b", "a.b"):
         draft = Endpoint(name=name, task=Task.TEXT_EMBEDDING, source=Source.FAKE)
-        await scripted.gateway.registry.register(draft, Secret(TOKEN))
+        await scripted.service.registry.register(draft, Secret(TOKEN))
     written = yaml.safe_load(await export(scripted))["endpoints"]
     assert [written[name]["token"] for name in ("a-b", "a.b")] == ["${TOKEN_OF_A_B}", "${TOKEN_OF_A_B_2}"]
 
@@ -135,7 +135,7 @@ async def test_changes_are_told_and_made_in_what_differs_alone(scripted: Scripte
         ("change", "endpoint", "second", {"connection": [None, "team"], "token": ["…otwo", None]}),
         ("change", "key", "app", {"bulk": [False, True], "requests_per_minute": [60, None]}),
     ]
-    assert scripted.gateway.registry.token("second") == Secret(ANOTHER)
+    assert scripted.service.registry.token("second") == Secret(ANOTHER)
     assert said(await apply(scripted, changed, secrets={})) == []
 
 
@@ -156,7 +156,7 @@ async def test_pruning_removes_what_is_not_wanted_but_never_the_key_that_asks(
         ("remove", "connection", "team"),
     ]
     assert told["failed"] == 0
-    assert [endpoint.name for endpoint in scripted.gateway.registry.endpoints()] == ["e5"]
+    assert [endpoint.name for endpoint in scripted.service.registry.endpoints()] == ["e5"]
     assert scripted.access.find("boss") is not None
     assert said(await apply(scripted, "version: 1", prune=True)) == [], "parts that are absent stay"
     assert boss.admin
@@ -173,7 +173,7 @@ async def test_an_endpoint_that_fails_its_test_is_told_and_the_others_go_on(
     failures = {step["name"]: step["failure"]["cause"] for step in told["steps"] if "failure" in step}
     assert failures == {"first": "connection_lost", "second": "connection_lost"}
     assert told["failed"] == 2
-    assert {"later"} <= {endpoint.name for endpoint in scripted.gateway.registry.endpoints()}
+    assert {"later"} <= {endpoint.name for endpoint in scripted.service.registry.endpoints()}
     scripted.script.answer = type(scripted.script)().answer
     assert said(await apply(scripted, WHOLE)) == [("add", "endpoint", "first"), ("add", "endpoint", "second")]
 
@@ -186,7 +186,7 @@ async def test_a_fallback_that_cannot_stand_in_is_told(scripted: ScriptedGateway
     told = await apply(scripted, text)
     assert "cannot be the fallback" in told["steps"][0]["failure"]["message"]
     assert told["failed"] == 1
-    assert scripted.gateway.registry.find("a").fallback is None
+    assert scripted.service.registry.find("a").fallback is None
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ async def test_a_key_may_outlive_the_endpoints_that_it_names(scripted: ScriptedG
 
 
 async def test_a_key_whose_end_has_come_is_not_made(scripted: ScriptedGateway) -> None:
-    """So what a gate with such a key exports can be applied to another."""
+    """So what a gateway with such a key exports can be applied to another."""
     assert (await apply(scripted, "keys: {app: {expires_at: 1}}"))["steps"] == []
 
 

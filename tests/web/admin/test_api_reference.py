@@ -1,4 +1,4 @@
-"""The served reference describes every route of the gate's own API and no other, and its examples can be sent."""
+"""The served reference describes every route of the gateway's own API and no other, and its examples can be sent."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def document(scripted: ScriptedGateway) -> Any:
 
 
 def rows_of(scripted: ScriptedGateway) -> list[ApiRoute]:
-    gateway, access = scripted.gateway, scripted.access
+    gateway, access = scripted.service, scripted.access
     return [
         *Api(gateway, access, None, Configuration(gateway, access)).routes(),
         *HubApi(scripted.hub, gateway, gateway.connections.by_name).routes(),
@@ -95,7 +95,7 @@ async def test_every_example_is_a_body_that_its_route_takes(scripted: ScriptedGa
         if not row.partial:
             msgspec.convert(row.example, row.body)
         elif row.body is EndpointForm:
-            edit_endpoint(scripted.gateway.registry.find("e5"), row.example)
+            edit_endpoint(scripted.service.registry.find("e5"), row.example)
         else:
             assert row.body is KeyForm
             edit_key(Key(id="0a1b2c3d", name="dify", digest=b"", created_at=0.0), row.example)

@@ -29,32 +29,32 @@ class ChattingHub(HubApi):
         return Answer(200, {"id": MODEL, "sha": "c" * 40, "inferenceProviderMapping": [serving]})
 
 
-def hosted(gate: RunningGateway, task: str, **fields: Any) -> Any:
+def hosted(gateway: RunningGateway, task: str, **fields: Any) -> Any:
     form = {"name": "chat", "task": task, "source": "router", "model": MODEL} | fields
-    return gate.request("POST", "/api/endpoints", form)
+    return gateway.request("POST", "/api/endpoints", form)
 
 
 @pytest.mark.parametrize("task", ["chat_completion", "completion"])
 def test_nothing_is_stored_where_neither_the_hub_nor_the_router_can_be_reached(
     settings: Settings, task: str
 ) -> None:
-    with RunningGateway(replace(settings, hf_endpoint=NOWHERE, router_url=NOWHERE)) as gate:
-        refused = hosted(gate, task, provider="together")
+    with RunningGateway(replace(settings, hf_endpoint=NOWHERE, router_url=NOWHERE)) as gateway:
+        refused = hosted(gateway, task, provider="together")
         assert refused.status >= 400
         assert refused.json()["error"]["cause"] == "connection_refused"
-        assert gate.request("GET", "/api/endpoints").json()["endpoints"] == []
-        kept = hosted(gate, task, save_anyway=True)
+        assert gateway.request("GET", "/api/endpoints").json()["endpoints"] == []
+        kept = hosted(gateway, task, save_anyway=True)
         assert (kept.json()["enabled"], kept.json()["tested"]) == (False, False)
 
 
 def test_a_model_that_answers_is_registered_without_the_hub(settings: Settings) -> None:
     with (
         lookalike("router", name=MODEL, kind="llm", key=TOKEN) as router,
-        RunningGateway(replace(settings, hf_endpoint=NOWHERE, router_url=router.url)) as gate,
+        RunningGateway(replace(settings, hf_endpoint=NOWHERE, router_url=router.url)) as gateway,
     ):
-        without = hosted(gate, "chat_completion")
+        without = hosted(gateway, "chat_completion")
         assert without.json()["error"]["cause"] == "token_missing"
-        added = hosted(gate, "chat_completion", token=TOKEN)
+        added = hosted(gateway, "chat_completion", token=TOKEN)
         assert added.status < 300, added.json()
         assert (added.json()["tested"], len(router.posts)) == (True, 2)
 
@@ -63,8 +63,8 @@ def test_what_the_hub_says_is_no_proof_without_a_call(settings: Settings) -> Non
     hub = ChattingHub()
     with (
         hub.running(),
-        RunningGateway(replace(settings, hf_endpoint=hub.url, router_url=NOWHERE)) as gate,
+        RunningGateway(replace(settings, hf_endpoint=hub.url, router_url=NOWHERE)) as gateway,
     ):
         for task in ("chat_completion", "completion"):
-            refused = hosted(gate, task, token=TOKEN)
+            refused = hosted(gateway, task, token=TOKEN)
             assert refused.json()["error"]["cause"] == "connection_refused"

@@ -1,4 +1,4 @@
-"""What Hugging Face has to register, over the gate's own API."""
+"""What Hugging Face has to register, over the gateway's own API."""
 
 from __future__ import annotations
 
@@ -35,40 +35,42 @@ def endpoints_site() -> Iterator[DeploymentsApi]:
 
 
 @pytest.fixture
-async def gate(
+async def gateway(
     settings: Settings, tmp_path: Path, hub_site: HubApi, endpoints_site: DeploymentsApi
 ) -> AsyncIterator[ScriptedGateway]:
     """The application, with a Hub; the endpoint `ada` bears `TOKEN`, the last of whose two lines is a spare one."""
     settings = replace(settings, hf_endpoint=hub_site.url, endpoints_api_url=endpoints_site.url + "/v2")
-    async with open_scripted_gateway(settings) as gate:
+    async with open_scripted_gateway(settings) as gateway:
         bearing = Endpoint(name="ada", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
-        await gate.gateway.registry.register(bearing, Secret(f"{TOKEN}\nhf_spare"))
-        yield gate
+        await gateway.service.registry.register(bearing, Secret(f"{TOKEN}\nhf_spare"))
+        yield gateway
 
 
-async def get(gate: ScriptedGateway, path: str) -> Reply:
-    return await gate.request("GET", f"/api/hub{path}")
+async def get(gateway: ScriptedGateway, path: str) -> Reply:
+    return await gateway.request("GET", f"/api/hub{path}")
 
 
-async def models(gate: ScriptedGateway, query: str) -> list[dict[str, Any]]:
-    reply = await get(gate, f"/models?{query}")
+async def models(gateway: ScriptedGateway, query: str) -> list[dict[str, Any]]:
+    reply = await get(gateway, f"/models?{query}")
     assert reply.status == 200, reply.body
     found: list[dict[str, Any]] = reply.json()["models"]
     return found
 
 
-async def test_models_are_searched_by_task_text_and_whether_they_are_served(gate: ScriptedGateway) -> None:
+async def test_models_are_searched_by_task_text_and_whether_they_are_served(gateway: ScriptedGateway) -> None:
     for word in ("text_embedding", "feature-extraction", "sentence-similarity"):
-        assert [model["name"] for model in await models(gate, f"task={word}&limit=2")] == [
+        assert [model["name"] for model in await models(gateway, f"task={word}&limit=2")] == [
             "BAAI/bge-m3",
             MINILM,
         ]
-    assert [model["name"] for model in await models(gate, "search=mini&served=true&task=")] == [MINILM]
-    assert MINILM not in [model["name"] for model in await models(gate, "served=false")]
+    assert [model["name"] for model in await models(gateway, "search=mini&served=true&task=")] == [MINILM]
+    assert MINILM not in [model["name"] for model in await models(gateway, "served=false")]
 
 
-async def test_a_model_is_shown_with_what_is_known_of_it_and_without_the_rest(gate: ScriptedGateway) -> None:
-    (found,) = await models(gate, "search=MiniLM")
+async def test_a_model_is_shown_with_what_is_known_of_it_and_without_the_rest(
+    gateway: ScriptedGateway,
+) -> None:
+    (found,) = await models(gateway, "search=MiniLM")
     assert found["served"] is True
     assert found["served_by"] == [
         {
@@ -80,7 +82,7 @@ async def test_a_model_is_shown_with_what_is_known_of_it_and_without_the_rest(ga
     ]
     assert found["tasks"] == ["text_embedding"]
     assert "dimensions" not in found
-    whole = (await get(gate, f"/models/{MINILM}")).json()
+    whole = (await get(gateway, f"/models/{MINILM}")).json()
     assert (whole["dimensions"], whole["max_input_tokens"]) == (384, 256)
 
 
@@ -94,8 +96,8 @@ async def test_a_model_is_shown_with_what_is_known_of_it_and_without_the_rest(ga
         ("limit=" + "9" * 5000, "[limit] must be a whole number"),
     ],
 )
-async def test_what_is_asked_wrongly_is_refused(gate: ScriptedGateway, query: str, told: str) -> None:
-    reply = await get(gate, f"/models?{query}")
+async def test_what_is_asked_wrongly_is_refused(gateway: ScriptedGateway, query: str, told: str) -> None:
+    reply = await get(gateway, f"/models?{query}")
     assert reply.status == 400
     assert told in reply.json()["error"]["message"]
 
@@ -105,32 +107,32 @@ async def test_what_is_asked_wrongly_is_refused(gate: ScriptedGateway, query: st
     [("/models/org/none", 404, "model_not_found"), ("/models/a/b/c", 400, "invalid_request")],
 )
 async def test_a_model_that_is_not_there_is_told(
-    gate: ScriptedGateway, path: str, status: int, cause: str
+    gateway: ScriptedGateway, path: str, status: int, cause: str
 ) -> None:
-    reply = await get(gate, path)
+    reply = await get(gateway, path)
     assert (reply.status, reply.json()["error"]["cause"]) == (status, cause)
 
 
-async def test_without_a_token_who_is_it_is_not_asked(gate: ScriptedGateway, hub_site: HubApi) -> None:
+async def test_without_a_token_who_is_it_is_not_asked(gateway: ScriptedGateway, hub_site: HubApi) -> None:
     for path in ("/whoami", "/endpoints?namespace=acme"):
-        reply = await get(gate, path)
+        reply = await get(gateway, path)
         assert (reply.status, reply.json()["error"]["cause"]) == (400, "invalid_request")
         assert "x-hf-token" in reply.json()["error"]["remedy"]
     assert hub_site.asked == []
 
 
-async def test_the_token_is_that_of_the_named_endpoint(gate: ScriptedGateway, hub_site: HubApi) -> None:
-    told = (await get(gate, "/whoami?endpoint=ada")).json()
+async def test_the_token_is_that_of_the_named_endpoint(gateway: ScriptedGateway, hub_site: HubApi) -> None:
+    told = (await get(gateway, "/whoami?endpoint=ada")).json()
     assert (told["name"], told["organisations"]) == ("ada", ["acme"])
     assert (told["calls_providers"], told["calls_endpoints"]) == (False, True)
     assert hub_site.asked[-1].token == TOKEN
-    assert (await get(gate, "/whoami?endpoint=e5")).status == 400
-    assert (await get(gate, "/whoami?endpoint=nobody")).status == 404
+    assert (await get(gateway, "/whoami?endpoint=e5")).status == 400
+    assert (await get(gateway, "/whoami?endpoint=nobody")).status == 404
 
 
-async def test_a_token_in_the_header_goes_first_and_a_connection_has_one(gate: ScriptedGateway) -> None:
+async def test_a_token_in_the_header_goes_first_and_a_connection_has_one(gateway: ScriptedGateway) -> None:
     stored = Connection(name="team", token=Secret(TOKEN), created_at=0.0)
-    handlers = Handlers(gate.hub, gate.gateway, {"team": stored})
+    handlers = Handlers(gateway.hub, gateway.service, {"team": stored})
     given = await handlers.whoami(request("endpoint=ada", token=READ_TOKEN))
     assert b'"bob"' in bytes(given.body)
     assert b'"ada"' in bytes((await handlers.whoami(request("connection=team"))).body)
@@ -144,35 +146,35 @@ def request(query: str, token: str = "") -> Request:
 
 
 async def test_inference_endpoints_are_listed_to_choose_from_and_resumed(
-    gate: ScriptedGateway, endpoints_site: DeploymentsApi
+    gateway: ScriptedGateway, endpoints_site: DeploymentsApi
 ) -> None:
     url = "https://x1.us-east-1.aws.endpoints.huggingface.cloud"
     endpoints_site.items["acme"] = [deployment("e5", url=url), deployment("old", state="paused")]
     for query in ("endpoint=ada&namespace=acme", "endpoint=ada"):
-        e5, old = (await get(gate, f"/endpoints?{query}")).json()["endpoints"]
+        e5, old = (await get(gateway, f"/endpoints?{query}")).json()["endpoints"]
         assert (e5["name"], e5["url"], e5["state"], e5["engine"]) == ("e5", url, "running", "tei")
         assert (old["state"], "url" in old) == ("paused", False)
     path = "/api/hub/endpoints/acme/old/resume?endpoint=ada"
-    resumed = await gate.request("POST", path)
+    resumed = await gateway.request("POST", path)
     assert (resumed.status, resumed.json()["state"]) == (200, "initializing")
 
 
-async def test_a_hub_that_fails_is_told_with_its_cause(gate: ScriptedGateway, hub_site: HubApi) -> None:
+async def test_a_hub_that_fails_is_told_with_its_cause(gateway: ScriptedGateway, hub_site: HubApi) -> None:
     hub_site.fail("limited")
-    reply = await get(gate, "/models")
+    reply = await get(gateway, "/models")
     assert (reply.status, reply.json()["error"]["cause"]) == (429, "overloaded")
     assert reply.headers["retry-after"] == "55"
     hub_site.fail("wrong-token")
-    reply = await get(gate, "/whoami?endpoint=ada")
+    reply = await get(gateway, "/whoami?endpoint=ada")
     assert (reply.status, reply.json()["error"]["cause"]) == (424, "wrong_token")
     assert TOKEN not in reply.body.decode()
 
 
-async def test_without_the_hub_the_gate_serves(gate: ScriptedGateway, hub_site: HubApi) -> None:
+async def test_without_the_hub_the_gateway_serves(gateway: ScriptedGateway, hub_site: HubApi) -> None:
     hub_site.shutdown()
     hub_site.server_close()
-    reply = await get(gate, "/models")
+    reply = await get(gateway, "/models")
     assert (reply.status, reply.json()["error"]["cause"]) == (502, "connection_refused")
     assert "type names, URLs and tasks yourself" in reply.json()["error"]["remedy"]
-    served = await gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "a text"})
+    served = await gateway.request("POST", "/v1/embeddings", {"model": "e5", "input": "a text"})
     assert served.status == 200

@@ -31,19 +31,19 @@ GIVEN: dict[str, tuple[str, str, dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("token", TOKENS)
 @pytest.mark.parametrize("where", GIVEN)
-def test_it_is_refused(gate: RunningGateway, where: str, token: str) -> None:
-    gate.add("words")
+def test_it_is_refused(gateway: RunningGateway, where: str, token: str) -> None:
+    gateway.add("words")
     method, path, form, field = GIVEN[where]
     given = {"url": URL, "api_key": token} if field == "service_settings" else token
-    reply = gate.request(method, path, {**form, field: given})
+    reply = gateway.request(method, path, {**form, field: given})
     assert reply.status == 400, reply.body
     assert "ünsendable" not in reply.body.decode()
 
 
 @pytest.mark.parametrize("token", TOKENS[:1])
-def test_in_a_header_or_a_configuration_too(gate: RunningGateway, token: str) -> None:
+def test_in_a_header_or_a_configuration_too(gateway: RunningGateway, token: str) -> None:
     sent = {"x-hf-token": token.encode().decode("latin-1")}
-    assert gate.request("GET", "/api/hub/whoami", headers=sent).status == 400
+    assert gateway.request("GET", "/api/hub/whoami", headers=sent).status == 400
     text = "connections: {team: {token: '${T}'}}"
-    reply = gate.request("POST", "/api/config", {"yaml": text, "secrets": {"T": token}})
+    reply = gateway.request("POST", "/api/config", {"yaml": text, "secrets": {"T": token}})
     assert reply.json()["steps"][0]["failure"]["cause"] == "invalid_request"

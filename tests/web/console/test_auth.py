@@ -106,7 +106,7 @@ async def test_an_active_session_gets_a_new_cookie_secure_over_https(scripted: S
 
 async def test_polling_does_not_keep_a_session_alive(scripted: ScriptedGateway) -> None:
     now = time.time()
-    gateway, access = scripted.gateway, scripted.access
+    gateway, access = scripted.service, scripted.access
     services = Services(
         gateway=gateway,
         access=access,

@@ -38,31 +38,31 @@ TOKEN = "hf_aTokenThatNobodyHas1234"
 
 @pytest.fixture(scope="module")
 def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    """A gate with models in several states, keys and a connection. The tests leave it as it is."""
+    """A gateway with models in several states, keys and a connection. The tests leave it as it is."""
     folder = tmp_path_factory.mktemp("furnished")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
     with (
         lookalike("tei", name="intfloat/e5-small-v2", key=TOKEN) as server,
         lookalike("tei", name="BAAI/bge-m3") as other,
-        RunningGateway(settings) as gate,
+        RunningGateway(settings) as gateway,
     ):
-        gate.request("POST", "/api/connections", {"name": "team", "token": TOKEN, "hosts": [server.url]})
-        gate.add("e5-small", url=server.url, connection="team", rate_limit={"requests_per_minute": 60})
-        gate.add("bge-m3", url=other.url)
-        gate.add("demo", fallback=None)
-        gate.add("old-demo")
-        gate.request("PATCH", "/api/endpoints/old-demo", {"enabled": False})
-        gate.create_key("dify", default_endpoint="e5-small", endpoints=["e5-small", "bge-m3"])
-        gate.create_key("nightly", bulk=True, requests_per_minute=60, expires_at=4102444800)
+        gateway.request("POST", "/api/connections", {"name": "team", "token": TOKEN, "hosts": [server.url]})
+        gateway.add("e5-small", url=server.url, connection="team", rate_limit={"requests_per_minute": 60})
+        gateway.add("bge-m3", url=other.url)
+        gateway.add("demo", fallback=None)
+        gateway.add("old-demo")
+        gateway.request("PATCH", "/api/endpoints/old-demo", {"enabled": False})
+        gateway.create_key("dify", default_endpoint="e5-small", endpoints=["e5-small", "bge-m3"])
+        gateway.create_key("nightly", bulk=True, requests_per_minute=60, expires_at=4102444800)
         for _ in range(3):
-            gate.request("POST", "/v1/embeddings", {"model": "e5-small", "input": "hello"})
-        yield gate
+            gateway.request("POST", "/v1/embeddings", {"model": "e5-small", "input": "hello"})
+        yield gateway
 
 
 @pytest.fixture
-def empty(browser: Browser, gate: RunningGateway) -> Iterator[Screen]:
-    """Somebody who has just signed in to a gate without models."""
-    with screen(browser, gate) as opened:
+def empty(browser: Browser, gateway: RunningGateway) -> Iterator[Screen]:
+    """Somebody who has just signed in to a gateway without models."""
+    with screen(browser, gateway) as opened:
         opened.sign_in()
         yield opened
         assert opened.errors == []
@@ -176,19 +176,19 @@ def test_the_preview_follows_the_settings(empty: Screen) -> None:
 
 def test_the_list_is_searched_while_typing_and_states_are_updated(empty: Screen) -> None:
     for name in ("alpha", "beta"):
-        empty.gate.add(name)
+        empty.gateway.add(name)
     empty.go("models")
     page = empty.page
     page.fill("#q", "alp")
     page.locator("tbody tr").nth(1).wait_for(state="detached")
     assert page.locator("tbody th a").inner_text() == "alpha"
     assert page.url.endswith("?q=alp&task=&source=")
-    empty.gate.request("PATCH", "/api/endpoints/alpha", {"enabled": False})
+    empty.gateway.request("PATCH", "/api/endpoints/alpha", {"enabled": False})
     page.get_by_text("Disabled").wait_for()
 
 
 def test_menus_open_and_close_by_keyboard(empty: Screen) -> None:
-    empty.gate.add("alpha")
+    empty.gateway.add("alpha")
     empty.go("models")
     page = empty.page
     menu = page.get_by_label("Actions for alpha")
@@ -242,8 +242,8 @@ def test_a_double_click_does_not_lose_the_new_key(empty: Screen) -> None:
     assert page.locator("#plan .secret").is_visible()
 
 
-def test_language_and_theme_are_switched_without_a_sign_in(browser: Browser, gate: RunningGateway) -> None:
-    with screen(browser, gate) as opened:
+def test_language_and_theme_are_switched_without_a_sign_in(browser: Browser, gateway: RunningGateway) -> None:
+    with screen(browser, gateway) as opened:
         page = opened.page
         opened.go("sign-in")
         page.get_by_label("Language").click()
@@ -257,27 +257,27 @@ def test_language_and_theme_are_switched_without_a_sign_in(browser: Browser, gat
         assert opened.errors == []
 
 
-def test_it_works_without_any_script(browser: Browser, gate: RunningGateway) -> None:
+def test_it_works_without_any_script(browser: Browser, gateway: RunningGateway) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    gate.add("alpha")
-    page.goto(f"{gate.url}/ui/sign-in")
-    page.fill("#key", gate.admin_key)
+    gateway.add("alpha")
+    page.goto(f"{gateway.url}/ui/sign-in")
+    page.fill("#key", gateway.admin_key)
     page.press("#key", "Enter")
     page.get_by_label("Actions for alpha").click()
     page.get_by_role("button", name="Disable").click()
     page.get_by_text("alpha is disabled.").wait_for()
-    page.goto(f"{gate.url}/ui/models/alpha/edit")
+    page.goto(f"{gateway.url}/ui/models/alpha/edit")
     page.fill("#requests_per_minute", "60")
     page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("alpha is saved.").wait_for()
-    page.goto(f"{gate.url}/ui/settings")
+    page.goto(f"{gateway.url}/ui/settings")
     page.get_by_text("Apply a configuration").click()
     page.fill("#yaml", "connections: {team: {token: '${TEAM}'}}")
     page.fill("#secrets", "TEAM=hf_aTokenThatNobodyHas1234")
     page.get_by_role("button", name="Apply", exact=True).click()
     page.wait_for_url("**/ui/config")  # and no token stands in an address
-    assert [one.name for one in gate.gateway.connections.all()] == ["team"]
+    assert [one.name for one in gateway.service.connections.all()] == ["team"]
     context.close()
 
 

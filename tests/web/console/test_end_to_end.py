@@ -29,13 +29,13 @@ LOCAL = Path(__file__).parents[2] / "data" / "tiny_models" / "bert"
 
 @pytest.fixture
 def opened(browser: Browser, settings: Settings) -> Iterator[Screen]:
-    """Somebody who is signed in to a gate that reaches a Hub and a router."""
+    """Somebody who is signed in to a gateway that reaches a Hub and a router."""
     with ExitStack() as stack:
         hub = stack.enter_context(running_hub_api())
         router = stack.enter_context(lookalike("router", name=MODEL, key=TOKEN))
         settings = replace(settings, hf_endpoint=hub.url, router_url=router.url)
-        gate = stack.enter_context(RunningGateway(settings))
-        visitor = stack.enter_context(screen(browser, gate))
+        gateway = stack.enter_context(RunningGateway(settings))
+        visitor = stack.enter_context(screen(browser, gateway))
         visitor.sign_in()
         yield visitor
         assert visitor.errors == []

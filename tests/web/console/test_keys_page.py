@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def visitor(gate: RunningGateway) -> ConsoleClient:
-    visitor = ConsoleClient(gate)
+def visitor(gateway: RunningGateway) -> ConsoleClient:
+    visitor = ConsoleClient(gateway)
     visitor.sign_in()
     return visitor
 
@@ -27,20 +27,20 @@ def _keys(visitor: ConsoleClient) -> str:
 
 
 def _key(visitor: ConsoleClient, name: str) -> dict[str, Any]:
-    keys: list[dict[str, Any]] = visitor.gate.request("GET", "/api/keys").json()["keys"]
+    keys: list[dict[str, Any]] = visitor.gateway.request("GET", "/api/keys").json()["keys"]
     return next(key for key in keys if key["name"] == name)
 
 
 class TestKeys:
     def test_a_key_is_shown_once_and_works(self, visitor: ConsoleClient) -> None:
-        visitor.gate.add("alpha")
+        visitor.gateway.add("alpha")
         sent = visitor.post("/ui/keys/new", {"name": "dify", "default_endpoint": "alpha"})
         assert sent.status == 303
         page = visitor.get(sent.headers["location"])
         found = re.search(r'<code id="plain"[^>]*>(hg_[^<]+)<', page.text)
         assert found
         body = {"model": "alpha", "input": "hello"}
-        assert visitor.gate.request("POST", "/v1/embeddings", body, key=found[1]).status == 200
+        assert visitor.gateway.request("POST", "/v1/embeddings", body, key=found[1]).status == 200
         again = visitor.get(sent.headers["location"])
         assert found[1] not in again.text
         assert "If you did not copy it, revoke it and create another." in again.words
@@ -49,7 +49,7 @@ class TestKeys:
 
     def test_a_new_key_is_shown_only_to_the_session_that_created_it(self, visitor: ConsoleClient) -> None:
         sent = visitor.post("/ui/keys/new", {"name": "dify"})
-        other = ConsoleClient(visitor.gate)
+        other = ConsoleClient(visitor.gateway)
         other.sign_in()
         assert 'id="plain"' not in other.get(sent.headers["location"]).text
         assert 'id="plain"' in visitor.get(sent.headers["location"]).text
@@ -60,8 +60,8 @@ class TestKeys:
         assert 'id="plain"' in visitor.get(pages[1]).text
 
     def test_a_key_has_the_rights_of_the_form(self, visitor: ConsoleClient) -> None:
-        visitor.gate.add("alpha")
-        visitor.gate.add("beta")
+        visitor.gateway.add("alpha")
+        visitor.gateway.add("beta")
         visitor.post(
             "/ui/keys/new",
             {
@@ -74,7 +74,7 @@ class TestKeys:
                 "expires": "2099-12-31",
             },
         )
-        keys = visitor.gate.request("GET", "/api/keys").json()["keys"]
+        keys = visitor.gateway.request("GET", "/api/keys").json()["keys"]
         key = next(key for key in keys if key["name"] == "batch")
         assert (key["bulk"], key["admin"], key["endpoints"]) == (True, False, ["alpha", "beta"])
         assert (key["input_type"], key["requests_per_minute"], key["tokens_per_minute"]) == (
@@ -88,9 +88,9 @@ class TestKeys:
             assert told in words
 
     def test_an_admin_key_reaches_everything(self, visitor: ConsoleClient) -> None:
-        visitor.gate.add("alpha")
+        visitor.gateway.add("alpha")
         visitor.post("/ui/keys/new", {"name": "boss", "role": "admin", "endpoints": "alpha"})
-        keys = visitor.gate.request("GET", "/api/keys").json()["keys"]
+        keys = visitor.gateway.request("GET", "/api/keys").json()["keys"]
         assert next(key for key in keys if key["name"] == "boss")["admin"] is True
 
     @pytest.mark.parametrize(
@@ -109,12 +109,12 @@ class TestKeys:
     ) -> None:
         page = visitor.post("/ui/keys/new", fields)
         assert told in page.words
-        assert len(visitor.gate.request("GET", "/api/keys").json()["keys"]) == 1
+        assert len(visitor.gateway.request("GET", "/api/keys").json()["keys"]) == 1
 
     def test_a_key_is_edited_and_stays_the_same_key(self, visitor: ConsoleClient) -> None:
-        visitor.gate.add("alpha")
-        visitor.gate.add("beta")
-        plain = visitor.gate.create_key("dify", endpoints=["alpha"], expires_at=4102444800.5)
+        visitor.gateway.add("alpha")
+        visitor.gateway.add("beta")
+        plain = visitor.gateway.create_key("dify", endpoints=["alpha"], expires_at=4102444800.5)
         found = re.search(r'href="(/ui/keys/[0-9a-f]{8}/edit)">Edit<span class="sr"> dify', _keys(visitor))
         assert found
         form = visitor.get(found[1])
@@ -135,7 +135,7 @@ class TestKeys:
         assert (key["bulk"], key["endpoints"], key["default_endpoint"]) == (True, ["alpha", "beta"], "beta")
         assert (key["requests_per_minute"], key["expires_at"]) == (60, 4102444800.5), "an untouched day stays"
         body = {"model": "beta", "input": "hello"}
-        assert visitor.gate.request("POST", "/v1/embeddings", body, key=plain).status == 200
+        assert visitor.gateway.request("POST", "/v1/embeddings", body, key=plain).status == 200
         visitor.post(found[1], {"name": "dify-2"})
         key = _key(visitor, "dify-2")
         assert (key["bulk"], key["endpoints"], key["requests_per_minute"]) == (False, [], None)
@@ -152,20 +152,20 @@ class TestKeys:
     def test_an_invalid_change_is_reported_and_changes_nothing(
         self, visitor: ConsoleClient, fields: dict[str, str], told: str
     ) -> None:
-        visitor.gate.create_key("dify", bulk=True)
+        visitor.gateway.create_key("dify", bulk=True)
         page = visitor.post("/ui/keys/dify/edit", fields)
         assert told in page.words
         assert _key(visitor, "dify")["bulk"] is True
 
     def test_a_deleted_model_may_stay_in_a_scope(self, visitor: ConsoleClient) -> None:
-        visitor.gate.add("alpha")
-        visitor.gate.create_key("dify", endpoints=["alpha"])
-        visitor.gate.request("DELETE", "/api/endpoints/alpha?force=true")
+        visitor.gateway.add("alpha")
+        visitor.gateway.create_key("dify", endpoints=["alpha"])
+        visitor.gateway.request("DELETE", "/api/endpoints/alpha?force=true")
         visitor.post("/ui/keys/dify/edit", {"name": "dify", "endpoints": "alpha", "class": "bulk"})
         assert _key(visitor, "dify")["bulk"] is True
 
     def test_an_admin_key_has_no_scope(self, visitor: ConsoleClient) -> None:
-        visitor.gate.create_key("boss", admin=True)
+        visitor.gateway.create_key("boss", admin=True)
         assert 'id="endpoints"' not in visitor.get("/ui/keys/boss/edit").text
         visitor.post("/ui/keys/boss/edit", {"name": "chief", "endpoints": "x"})
         assert _key(visitor, "chief")["admin"] is True
@@ -174,13 +174,13 @@ class TestKeys:
     def test_the_input_type_of_a_key_survives_saving_its_form(
         self, visitor: ConsoleClient, word: InputType
     ) -> None:
-        visitor.gate.create_key("dify", input_type=word)
+        visitor.gateway.create_key("dify", input_type=word)
         visitor.post("/ui/keys/dify/edit", FormFields(visitor.get("/ui/keys/dify/edit").text).sent)
         assert _key(visitor, "dify")["input_type"] == word
 
     def test_models_are_found_and_added_to_the_scope(self, visitor: ConsoleClient) -> None:
         for n in range(22):
-            visitor.gate.add(f"model-{n:02}")
+            visitor.gateway.add(f"model-{n:02}")
         assert "2 more: type part of the name." in visitor.get("/ui/keys/new").words
         chosen = {"endpoints": "model-00"}
         page = visitor.post("/ui/keys/names", {**chosen, "find": "model-0"}, hx_request="true")
@@ -191,7 +191,7 @@ class TestKeys:
         assert "No matches" in visitor.post("/ui/keys/names", {"find": "x"}, hx_request="true").words
 
     def test_a_key_is_revoked_after_a_confirmation(self, visitor: ConsoleClient) -> None:
-        visitor.gate.create_key("dify")
+        visitor.gateway.create_key("dify")
         found = re.search(
             r'href="(/ui/keys/[0-9a-f]{8}/revoke)">Revoke<span class="sr"> dify', visitor.get("/ui/keys").text
         )
@@ -201,7 +201,7 @@ class TestKeys:
         assert "dify" not in visitor.get("/ui/keys").words
 
     def test_the_last_admin_key_cannot_be_revoked(self, visitor: ConsoleClient) -> None:
-        keys = visitor.gate.request("GET", "/api/keys").json()["keys"]
+        keys = visitor.gateway.request("GET", "/api/keys").json()["keys"]
         page = visitor.post(f"/ui/keys/{keys[0]['id']}/revoke")
         assert page.status == 400
         assert "last admin key" in page.words
@@ -239,7 +239,7 @@ class TestConnections:
 
     def test_errors_are_shown(self, visitor: ConsoleClient) -> None:
         visitor.post("/ui/connections", {"name": "team", "token": "hf_aTokenThatNobodyHas1234"})
-        visitor.gate.add("alpha", connection="team")
+        visitor.gateway.add("alpha", connection="team")
         assert "It is still in use" in visitor.post("/ui/connections/team/forget").words
         assert "Invalid request" in visitor.post("/ui/connections", {"name": "", "token": "x"}).words
         assert "Invalid request" in visitor.post("/ui/connections/team", {"token": "a b"}).words
@@ -250,7 +250,7 @@ class TestTheConfiguration:
     YAML = "version: 1\nendpoints:\n  alpha: {source: fake}\nkeys:\n  dify: {bulk: true}\n"
 
     def test_applying_an_export_changes_nothing(self, visitor: ConsoleClient) -> None:
-        visitor.gate.add("alpha")
+        visitor.gateway.add("alpha")
         page = visitor.get("/ui/config/export")
         assert page.headers["content-disposition"] == 'attachment; filename="hubgate.yaml"'
         again = visitor.post("/ui/config", {"yaml": page.text, "do": "apply", "prune": "on"})
@@ -259,7 +259,7 @@ class TestTheConfiguration:
     def test_the_plan_changes_nothing(self, visitor: ConsoleClient) -> None:
         page = visitor.post("/ui/config", {"yaml": self.YAML, "do": "plan"})
         assert "2 changes would be made: Add model alpha task text_embedding" in page.words
-        assert visitor.gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
+        assert visitor.gateway.request("GET", "/api/endpoints").json() == {"endpoints": []}
 
     def test_it_is_applied_and_shows_new_keys_once(self, visitor: ConsoleClient) -> None:
         page = visitor.post("/ui/config", {"yaml": self.YAML, "do": "apply"})
@@ -285,7 +285,7 @@ class TestTheConfiguration:
         }
         page = visitor.post("/ui/config", sent)
         assert "Nothing is listening at this address" in page.words
-        assert visitor.gate.request("GET", "/api/endpoints/near").status == 200
+        assert visitor.gateway.request("GET", "/api/endpoints/near").status == 200
 
 
 def test_the_versions_are_shown(visitor: ConsoleClient) -> None:

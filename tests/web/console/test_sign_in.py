@@ -19,7 +19,7 @@ PAGES = ("/ui/models", "/ui/models/new", "/ui/keys", "/ui/settings", "/ui/models
 
 
 @pytest.fixture(scope="module")
-def door_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+def door_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     folder = tmp_path_factory.mktemp("door")
     settings = Settings(
         home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0, admin_key=KEY
@@ -29,8 +29,8 @@ def door_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGatew
 
 
 @pytest.fixture
-def visitor(door_gate: RunningGateway) -> ConsoleClient:
-    return ConsoleClient(door_gate)
+def visitor(door_gateway: RunningGateway) -> ConsoleClient:
+    return ConsoleClient(door_gateway)
 
 
 def test_the_root_redirects_browsers_to_the_sign_in_and_then_to_the_models(visitor: ConsoleClient) -> None:
@@ -78,9 +78,9 @@ def test_wrong_keys_are_rejected_and_limited_while_a_valid_one_signs_in(
 ) -> None:
     folder = tmp_path_factory.mktemp("attempts")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "k", port=0, admin_key=KEY)
-    with RunningGateway(settings) as gate:
-        visitor = ConsoleClient(gate)
-        app = gate.create_key("app")
+    with RunningGateway(settings) as gateway:
+        visitor = ConsoleClient(gateway)
+        app = gateway.create_key("app")
         refused = visitor.post("/ui/sign-in", {"key": app})
         assert refused.status == 403
         assert "This key can only call models." in refused.words
@@ -104,17 +104,17 @@ def test_signing_out_invalidates_copies_of_the_cookie(visitor: ConsoleClient) ->
     assert visitor.get("/ui/models").status == 303
 
 
-def test_a_revoked_key_ends_its_sessions(door_gate: RunningGateway, visitor: ConsoleClient) -> None:
-    visitor.sign_in(door_gate.create_key("second", admin=True))
+def test_a_revoked_key_ends_its_sessions(door_gateway: RunningGateway, visitor: ConsoleClient) -> None:
+    visitor.sign_in(door_gateway.create_key("second", admin=True))
     assert visitor.get("/ui/models").status == 200
-    assert door_gate.request("DELETE", "/api/keys/second").status == 204
+    assert door_gateway.request("DELETE", "/api/keys/second").status == 204
     assert visitor.get("/ui/models").status == 303
 
 
 class TestForms:
     def test_a_form_without_the_csrf_token_is_rejected(self, visitor: ConsoleClient) -> None:
         visitor.sign_in()
-        for token in ("", "x", ConsoleClient(visitor.gate).csrf):
+        for token in ("", "x", ConsoleClient(visitor.gateway).csrf):
             page = visitor.post("/ui/keys/new", {"csrf": token, "name": "stolen"})
             assert page.status == 403
             assert "does not belong to your session" in page.words

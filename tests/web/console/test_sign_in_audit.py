@@ -15,49 +15,51 @@ if TYPE_CHECKING:
     from hubgate.settings import Settings
 
 
-def noted(gate: RunningGateway) -> list[dict[str, Any]]:
+def noted(gateway: RunningGateway) -> list[dict[str, Any]]:
     """Lines about sessions, the oldest first."""
-    lines = gate.request("GET", "/api/audit").json()["changes"]
+    lines = gateway.request("GET", "/api/audit").json()["changes"]
     return [line for line in reversed(lines) if line["verb"].startswith("session.")]
 
 
-def told(gate: RunningGateway) -> list[tuple[str, str, str]]:
-    return [(line["verb"], line["who_name"], line["changes"]["address"][1]) for line in noted(gate)]
+def told(gateway: RunningGateway) -> list[tuple[str, str, str]]:
+    return [(line["verb"], line["who_name"], line["changes"]["address"][1]) for line in noted(gateway)]
 
 
-def test_signing_in_and_out_is_recorded_with_the_address(gate: RunningGateway) -> None:
-    visitor = ConsoleClient(gate)
+def test_signing_in_and_out_is_recorded_with_the_address(gateway: RunningGateway) -> None:
+    visitor = ConsoleClient(gateway)
     visitor.sign_in()
     visitor.post("/ui/sign-out")
     visitor.post("/ui/sign-out")
-    assert told(gate) == [("session.begin", "admin", "127.0.0.1"), ("session.end", "admin", "127.0.0.1")]
-    assert gate.admin_key not in str(noted(gate))
+    assert told(gateway) == [("session.begin", "admin", "127.0.0.1"), ("session.end", "admin", "127.0.0.1")]
+    assert gateway.admin_key not in str(noted(gateway))
 
 
 def test_wrong_keys_are_recorded_without_the_key_up_to_the_limit(
-    gate: RunningGateway,
+    gateway: RunningGateway,
 ) -> None:
-    mere = gate.request("POST", "/api/keys", {"name": "app"}).json()["key"]
-    visitor = ConsoleClient(gate)
+    mere = gateway.request("POST", "/api/keys", {"name": "app"}).json()["key"]
+    visitor = ConsoleClient(gateway)
     for key in ("hg_wrong", "ä", mere, *("x" * MAX_WRONG_KEYS)):
         visitor.post("/ui/sign-in", {"key": key})
-    assert told(gate) == [
+    assert told(gateway) == [
         ("session.refuse", who, "127.0.0.1")
         for who in ("console", "console", "app", *["console"] * (MAX_WRONG_KEYS - 2))
     ]
-    assert "hg_wrong" not in str(noted(gate))
-    assert mere not in str(noted(gate))
+    assert "hg_wrong" not in str(noted(gateway))
+    assert mere not in str(noted(gateway))
 
 
 def test_the_recorded_address_comes_from_a_trusted_proxy(settings: Settings) -> None:
-    with RunningGateway(replace(settings, trusted_proxies="127.0.0.1")) as gate:
-        ConsoleClient(gate).post("/ui/sign-in", {"key": gate.admin_key}, **{"x-forwarded-for": "192.0.2.7"})
-        assert told(gate) == [("session.begin", "admin", "192.0.2.7")]
+    with RunningGateway(replace(settings, trusted_proxies="127.0.0.1")) as gateway:
+        ConsoleClient(gateway).post(
+            "/ui/sign-in", {"key": gateway.admin_key}, **{"x-forwarded-for": "192.0.2.7"}
+        )
+        assert told(gateway) == [("session.begin", "admin", "192.0.2.7")]
 
 
-def test_signing_in_works_if_the_audit_log_cannot_be_written(gate: RunningGateway) -> None:
-    visitor = ConsoleClient(gate)
-    database = sqlite3.connect(gate.settings.home / "hubgate.db")
+def test_signing_in_works_if_the_audit_log_cannot_be_written(gateway: RunningGateway) -> None:
+    visitor = ConsoleClient(gateway)
+    database = sqlite3.connect(gateway.settings.home / "hubgate.db")
     database.execute("drop table audit")
     database.close()
     assert visitor.sign_in().status == 303

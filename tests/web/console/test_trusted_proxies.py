@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize(("trusted", "secure"), [("", False), ("127.0.0.1", True), ("10.0.0.1", False)])
 def test_only_trusted_proxies_are_believed(settings: Settings, trusted: str, secure: bool) -> None:
-    with RunningGateway(replace(settings, trusted_proxies=trusted)) as gate:
-        form = {"key": gate.admin_key}
-        page = ConsoleClient(gate).post("/ui/sign-in", form, **{"x-forwarded-proto": "https"})
+    with RunningGateway(replace(settings, trusted_proxies=trusted)) as gateway:
+        form = {"key": gateway.admin_key}
+        page = ConsoleClient(gateway).post("/ui/sign-in", form, **{"x-forwarded-proto": "https"})
         assert page.status == 303
         assert ("secure" in str(page.headers["set-cookie"]).lower()) is secure
 
 
 def test_wrong_keys_are_counted_by_the_real_address(settings: Settings) -> None:
-    with RunningGateway(settings) as gate:
+    with RunningGateway(settings) as gateway:
         tries = (
-            ConsoleClient(gate).post("/ui/sign-in", {"key": "wrong"}, **{"x-forwarded-for": f"10.0.0.{n}"})
+            ConsoleClient(gateway).post("/ui/sign-in", {"key": "wrong"}, **{"x-forwarded-for": f"10.0.0.{n}"})
             for n in range(MAX_WRONG_KEYS + 1)
         )
         assert [page.status for page in tries][-1] == 429

@@ -1,4 +1,4 @@
-"""The claims of web/elastic/CONTRACT.md about `chunking_settings` in `POST /_inference/…`: real gates, over a socket."""
+"""The claims of web/elastic/CONTRACT.md about `chunking_settings` in `POST /_inference/…`: real gateways, over a socket."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ TEXTS = [
 ]
 
 
-def ask(gate: RunningGateway, name: str, settings: object, texts: list[str]) -> Reply:
-    return gate.request(
+def ask(gateway: RunningGateway, name: str, settings: object, texts: list[str]) -> Reply:
+    return gateway.request(
         "POST", f"/_inference/text_embedding/{name}", {"input": texts, "chunking_settings": settings}
     )
 
@@ -37,9 +37,9 @@ def chunks_of(reply: Reply) -> list[list[dict[str, Any]]]:
 
 
 def test_each_input_has_its_chunks_with_offsets_in_utf16_units(
-    local_gate: RunningGateway,
+    local_gateway: RunningGateway,
 ) -> None:
-    answered = chunks_of(ask(local_gate, NAME, SMALL, TEXTS))
+    answered = chunks_of(ask(local_gateway, NAME, SMALL, TEXTS))
     assert len(answered) == len(TEXTS)
     for text, chunks in zip(TEXTS, answered, strict=True):
         places = chunk(text, parse_chunking_settings(SMALL))
@@ -53,18 +53,20 @@ def test_each_input_has_its_chunks_with_offsets_in_utf16_units(
     assert min(len(answered[0]), len(answered[1])) > 2
 
 
-def test_a_chunk_has_the_same_vector_as_its_text(local_gate: RunningGateway) -> None:
-    for chunks in chunks_of(ask(local_gate, NAME, SMALL, TEXTS)):
-        plain = local_gate.request("POST", f"/_inference/{NAME}", {"input": [one["text"] for one in chunks]})
+def test_a_chunk_has_the_same_vector_as_its_text(local_gateway: RunningGateway) -> None:
+    for chunks in chunks_of(ask(local_gateway, NAME, SMALL, TEXTS)):
+        plain = local_gateway.request(
+            "POST", f"/_inference/{NAME}", {"input": [one["text"] for one in chunks]}
+        )
         assert [one["embedding"] for one in chunks] == [
             entry["embedding"] for entry in plain.json()["text_embedding"]
         ]
 
 
-def test_an_empty_object_selects_the_settings_of_the_endpoint(gate: RunningGateway) -> None:
-    gate.add("own", dimensions=8, chunking_settings=SMALL)
-    assert chunks_of(ask(gate, "own", {}, TEXTS)) == chunks_of(ask(gate, "own", SMALL, TEXTS))
-    whole = chunks_of(ask(gate, "own", {"strategy": "none"}, TEXTS))
+def test_an_empty_object_selects_the_settings_of_the_endpoint(gateway: RunningGateway) -> None:
+    gateway.add("own", dimensions=8, chunking_settings=SMALL)
+    assert chunks_of(ask(gateway, "own", {}, TEXTS)) == chunks_of(ask(gateway, "own", SMALL, TEXTS))
+    whole = chunks_of(ask(gateway, "own", {"strategy": "none"}, TEXTS))
     assert [[one["text"] for one in chunks] for chunks in whole] == [[text] for text in TEXTS]
 
 
@@ -105,23 +107,23 @@ async def test_an_empty_input_is_rejected_with_chunking_settings(scripted: Scrip
         assert (reply.status, reply.json()["error"]["type"]) == (400, "action_request_validation_exception")
 
 
-def test_a_warning_about_long_chunks_names_the_size_that_fits(local_gate: RunningGateway) -> None:
+def test_a_warning_about_long_chunks_names_the_size_that_fits(local_gateway: RunningGateway) -> None:
     texts = ["hyphenation and quaternions " * 100]
-    assert ask(local_gate, NAME, {}, texts).headers["warning"] is None, "the endpoint's own settings fit"
-    reply = ask(local_gate, NAME, DEFAULT_CHUNKING.as_dict(), texts)
+    assert ask(local_gateway, NAME, {}, texts).headers["warning"] is None, "the endpoint's own settings fit"
+    reply = ask(local_gateway, NAME, DEFAULT_CHUNKING.as_dict(), texts)
     assert reply.headers["x-hubgate-truncated"] == "1"
     size, cut = reply.headers.get_all("warning", [])
     assert "Chunks of 250 words can be longer than the 256 tokens" in size
     assert "max_chunk_size 36 fits" in size
     assert cut == '299 hubgate "1 of 2 chunks were longer than the model reads, and were cut."'
-    fits = ask(local_gate, NAME, {**SMALL, "max_chunk_size": 36}, texts)
+    fits = ask(local_gateway, NAME, {**SMALL, "max_chunk_size": 36}, texts)
     assert fits.headers["warning"] is None
 
 
-def test_the_client_shows_the_warning_of_put_and_returns_the_chunks(gate: RunningGateway) -> None:
+def test_the_client_shows_the_warning_of_put_and_returns_the_chunks(gateway: RunningGateway) -> None:
     with (
         lookalike("tei", max_tokens=128) as server,
-        Elasticsearch(gate.url, api_key=gate.admin_key, max_retries=0) as client,
+        Elasticsearch(gateway.url, api_key=gateway.admin_key, max_retries=0) as client,
     ):
         with (
             pytest.warns(ElasticsearchWarning, match="may be cut without notice"),
@@ -145,11 +147,11 @@ def test_the_client_shows_the_warning_of_put_and_returns_the_chunks(gate: Runnin
 
 
 def test_a_text_of_five_megabytes_has_512_chunks_and_a_larger_one_is_a_413(
-    gate: RunningGateway,
+    gateway: RunningGateway,
 ) -> None:
-    gate.add("fake", dimensions=8)
+    gateway.add("fake", dimensions=8)
     text = "word word word word. " * 240_000
-    [chunks] = chunks_of(ask(gate, "fake", {"strategy": "sentence", "max_chunk_size": 250}, [text]))
+    [chunks] = chunks_of(ask(gateway, "fake", {"strategy": "sentence", "max_chunk_size": 250}, [text]))
     assert len(chunks) == 512
     assert (chunks[0]["start_offset"], chunks[-1]["end_offset"]) == (0, len(text))
     small = {"strategy": "word", "max_chunk_size": 10, "overlap": 5}
@@ -157,6 +159,6 @@ def test_a_text_of_five_megabytes_has_512_chunks_and_a_larger_one_is_a_413(
         (["a " * 3_000_001], "6000002 characters in total"),
         (["a " * 100_000], "8192 chunks"),
     ):
-        reply = ask(gate, "fake", small, texts)
+        reply = ask(gateway, "fake", small, texts)
         assert reply.status == 413
         assert why in reply.json()["error"]["reason"]

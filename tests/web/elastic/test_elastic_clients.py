@@ -1,4 +1,4 @@
-"""The claims of web/elastic/CONTRACT.md about the official client: against a real gate, over a socket, with real upstreams."""
+"""The claims of web/elastic/CONTRACT.md about the official client: against a real gateway, over a socket, with real upstreams."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ TASK = "text_embedding"
 
 
 @pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    """One gate for the whole module: each test has endpoints of its own."""
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """One gateway for the whole module: each test has endpoints of its own."""
     folder = tmp_path_factory.mktemp("elastic")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
     with RunningGateway(settings) as running:
@@ -44,9 +44,9 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
 
 
 @pytest.fixture
-def client(gate: RunningGateway) -> Iterator[Elasticsearch]:
+def client(gateway: RunningGateway) -> Iterator[Elasticsearch]:
     """The official client, which does not ask again."""
-    with Elasticsearch(gate.url, api_key=gate.admin_key, max_retries=0) as client:
+    with Elasticsearch(gateway.url, api_key=gateway.admin_key, max_retries=0) as client:
         yield client
 
 
@@ -109,8 +109,8 @@ def test_an_endpoint_lives_from_put_to_delete(client: Elasticsearch) -> None:
         )
 
 
-async def test_the_async_client_works_the_same(gate: RunningGateway) -> None:
-    async with AsyncElasticsearch(gate.url, api_key=gate.admin_key) as client:
+async def test_the_async_client_works_the_same(gateway: RunningGateway) -> None:
+    async with AsyncElasticsearch(gateway.url, api_key=gateway.admin_key) as client:
         answer = await client.inference.text_embedding(inference_id="fake", input="a text")
         assert len(answer["text_embedding"][0]["embedding"]) == 384
         assert answer.meta.headers["content-type"] == "application/vnd.elasticsearch+json;compatible-with=9"
@@ -119,9 +119,9 @@ async def test_the_async_client_works_the_same(gate: RunningGateway) -> None:
 
 
 def test_a_fake_or_local_endpoint_is_shown_with_its_model_id(
-    gate: RunningGateway, client: Elasticsearch
+    gateway: RunningGateway, client: Elasticsearch
 ) -> None:
-    gate.add("with-model", model="org/some-model")
+    gateway.add("with-model", model="org/some-model")
     (shown,) = client.inference.get(inference_id="with-model").body["endpoints"]
     assert shown["service"] == "hugging_face"
     assert shown["service_settings"] == {
@@ -132,19 +132,19 @@ def test_a_fake_or_local_endpoint_is_shown_with_its_model_id(
     }
 
 
-def test_the_client_accepts_hubgate_as_elasticsearch(gate: RunningGateway, client: Elasticsearch) -> None:
+def test_the_client_accepts_hubgate_as_elasticsearch(gateway: RunningGateway, client: Elasticsearch) -> None:
     assert client.ping() is True
     assert client.info()["tagline"] == "You Know, for Search"
-    assert client.options(bearer_auth=gate.admin_key).ping() is True
-    assert client.options(basic_auth=("anyone", gate.admin_key)).ping() is True
+    assert client.options(bearer_auth=gateway.admin_key).ping() is True
+    assert client.options(basic_auth=("anyone", gateway.admin_key)).ping() is True
 
 
 def test_a_wrong_key_and_a_key_without_the_right_raise_the_clients_own_errors(
-    gate: RunningGateway, client: Elasticsearch
+    gateway: RunningGateway, client: Elasticsearch
 ) -> None:
     with pytest.raises(AuthenticationException):
         client.options(api_key="wrong").inference.get()
-    app = client.options(api_key=gate.create_key("only-calls"))
+    app = client.options(api_key=gateway.create_key("only-calls"))
     assert app.inference.text_embedding(inference_id="fake", input="a")["text_embedding"]
     with pytest.raises(AuthorizationException, match="cluster:admin/xpack/inference/delete"):
         app.inference.delete(inference_id="fake")
@@ -253,7 +253,7 @@ def test_a_call_to_a_server_that_hangs_ends_at_the_timeout(client: Elasticsearch
         assert "Request timed out after [50ms] for inference id [hanging-too]" in reason_of(refused.value)
 
 
-def test_every_response_has_the_product_header_and_a_request_id(gate: RunningGateway) -> None:
+def test_every_response_has_the_product_header_and_a_request_id(gateway: RunningGateway) -> None:
     for method, path, body in (
         ("GET", "/_inference/fake", None),
         ("GET", "/_inference/missing", None),
@@ -262,7 +262,7 @@ def test_every_response_has_the_product_header_and_a_request_id(gate: RunningGat
         ("PATCH", "/_inference/fake", None),
         ("GET", "/_inference/a/b/c", None),
     ):
-        reply = gate.request(method, path, body)
+        reply = gateway.request(method, path, body)
         assert reply.headers["x-elastic-product"] == "Elasticsearch"
         assert reply.headers["x-request-id"]
 

@@ -57,9 +57,9 @@ def told(reply: Reply) -> tuple[int, str, str]:
     return reply.status, error["type"], error["reason"]
 
 
-async def names(gate: ScriptedGateway) -> list[str]:
+async def names(gateway: ScriptedGateway) -> list[str]:
     """The ids of all endpoints."""
-    return [e["inference_id"] for e in (await gate.request("GET", "/_inference")).json()["endpoints"]]
+    return [e["inference_id"] for e in (await gateway.request("GET", "/_inference")).json()["endpoints"]]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ async def test_put_keeps_every_setting_and_never_shows_the_token(scripted: Scrip
     }
     assert reply.json()["chunking_settings"] == chunking
     assert TOKEN.encode() not in reply.body
-    assert scripted.gateway.registry.token_hint("new") == "…-see"
+    assert scripted.service.registry.token_hint("new") == "…-see"
 
 
 async def test_put_with_a_model_id_and_no_url_is_a_local_model_and_needs_no_token(
@@ -111,7 +111,7 @@ async def test_put_with_a_model_id_and_no_url_is_a_local_model_and_needs_no_toke
     assert reply.json()["service"] == "hugging_face"
     assert reply.json()["service_settings"]["model_id"] == settings["model_id"]
     assert "url" not in reply.json()["service_settings"]
-    assert scripted.gateway.registry.find("new").source is Source.LOCAL
+    assert scripted.service.registry.find("new").source is Source.LOCAL
 
 
 async def test_put_with_a_url_and_a_model_id_is_a_server_and_one_of_its_models(
@@ -119,7 +119,7 @@ async def test_put_with_a_url_and_a_model_id_is_a_server_and_one_of_its_models(
 ) -> None:
     reply = await scripted.request("PUT", NEW, form({"model_id": "org/one"}))
     assert reply.json()["service_settings"]["model_id"] == "org/one"
-    assert scripted.gateway.registry.find("new").source is Source.DEDICATED
+    assert scripted.service.registry.find("new").source is Source.DEDICATED
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ async def test_update_changes_token_allowance_and_token_limit(scripted: Scripted
     assert reply.status == 200
     assert reply.json()["service_settings"]["rate_limit"] == {"requests_per_minute": 60}
     assert reply.json()["service_settings"]["max_input_tokens"] == 512
-    assert scripted.gateway.registry.token_hint("new") == "…oken"
+    assert scripted.service.registry.token_hint("new") == "…oken"
 
 
 async def test_update_keeps_absent_settings_and_null_restores_the_default(
@@ -378,7 +378,7 @@ async def test_update_keeps_absent_settings_and_null_restores_the_default(
     )
     kept = await scripted.request("PUT", NEW + "/_update", {"service_settings": {"max_input_tokens": 256}})
     assert kept.json()["service_settings"]["rate_limit"] == {"requests_per_minute": 60}
-    assert scripted.gateway.registry.token_hint("new") == "…-see"
+    assert scripted.service.registry.token_hint("new") == "…-see"
     reset = await scripted.request(
         "PUT", NEW + "/_update", {"service_settings": {"rate_limit": None, "max_input_tokens": None}}
     )
@@ -404,7 +404,7 @@ async def test_a_failed_update_keeps_the_old_settings(scripted: ScriptedGateway)
     assert reply.json()["error"]["caused_by"]["reason"].startswith(
         "Received an authentication error status code"
     )
-    assert scripted.gateway.registry.token_hint("new") == "…-see"
+    assert scripted.service.registry.token_hint("new") == "…-see"
 
 
 @pytest.mark.parametrize(

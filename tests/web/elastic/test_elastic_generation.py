@@ -24,7 +24,7 @@ COMPLETION, CHAT = "/_inference/completion/writer", "/_inference/chat_completion
 
 
 @pytest.fixture
-async def gate(scripted: ScriptedGateway) -> ScriptedGateway:
+async def gateway(scripted: ScriptedGateway) -> ScriptedGateway:
     await add_generator(scripted, "writer", Task.COMPLETION, chats=False)
     await add_generator(scripted, "talker", Task.CHAT_COMPLETION, chats=True)
     return scripted
@@ -49,23 +49,23 @@ def breaks_off(call: GenerationCall) -> Iterator[Sequence[bytes]]:
     raise UpstreamUnreachable("The server broke off.")
 
 
-async def test_a_completion_is_a_list_of_one_result(gate: ScriptedGateway) -> None:
+async def test_a_completion_is_a_list_of_one_result(gateway: ScriptedGateway) -> None:
     for path in (COMPLETION, "/_inference/writer", "/_inference/text-generation/writer"):
-        reply = await gate.request("POST", path, {"input": "say"})
+        reply = await gateway.request("POST", path, {"input": "say"})
         assert (reply.status, reply.json()) == (200, {"completion": [{"result": "hello"}]})
-        assert last_completion(gate).prompt == "say"
-    gate.script.written = tgi_reply
-    reply = await gate.request("POST", COMPLETION, {"input": ["say"]})
+        assert last_completion(gateway).prompt == "say"
+    gateway.script.written = tgi_reply
+    reply = await gateway.request("POST", COMPLETION, {"input": ["say"]})
     assert reply.json() == {"completion": [{"result": "hello"}]}
 
 
 async def test_a_completion_of_a_chat_model_is_sent_as_a_user_message(
-    gate: ScriptedGateway,
+    gateway: ScriptedGateway,
 ) -> None:
-    await add_generator(gate, "both", Task.COMPLETION, chats=True)
-    reply = await gate.request("POST", "/_inference/completion/both", {"input": "say"})
+    await add_generator(gateway, "both", Task.COMPLETION, chats=True)
+    reply = await gateway.request("POST", "/_inference/completion/both", {"input": "say"})
     assert reply.json() == {"completion": [{"result": "hello"}]}
-    assert last_chat(gate) == {"messages": [{"role": "user", "content": "say"}]}
+    assert last_chat(gateway) == {"messages": [{"role": "user", "content": "say"}]}
 
 
 @pytest.mark.parametrize(
@@ -87,38 +87,38 @@ async def test_a_completion_of_a_chat_model_is_sent_as_a_user_message(
     ],
 )
 async def test_an_invalid_completion_is_a_400_with_elasticsearchs_message(
-    gate: ScriptedGateway, body: dict[str, Any], kind: str, reason: str
+    gateway: ScriptedGateway, body: dict[str, Any], kind: str, reason: str
 ) -> None:
-    reply = await gate.request("POST", COMPLETION, body)
+    reply = await gateway.request("POST", COMPLETION, body)
     assert (reply.status, reply.json()["error"]["type"]) == (400, kind)
     assert reason in reply.json()["error"]["reason"]
-    streamed = await gate.request("POST", COMPLETION + "/_stream", body)
+    streamed = await gateway.request("POST", COMPLETION + "/_stream", body)
     ((name, told),) = events(streamed.body)
     assert (streamed.status, name, told["error"]["type"]) == (400, "error", kind)
 
 
-async def test_completion_tokens_that_arrive_together_are_one_event(gate: ScriptedGateway) -> None:
+async def test_completion_tokens_that_arrive_together_are_one_event(gateway: ScriptedGateway) -> None:
     chunk = b'{"choices":[{"index":0,"text":"%b"}]}'
     usage = b'{"choices":[],"usage":{"total_tokens":9}}'
-    gate.script.told = lambda _: iter([[chunk % b"a", chunk % b"b"], [chunk % b""], [chunk % b"c", usage]])
-    reply = await gate.request("POST", COMPLETION + "/_stream", {"input": "say"})
+    gateway.script.told = lambda _: iter([[chunk % b"a", chunk % b"b"], [chunk % b""], [chunk % b"c", usage]])
+    reply = await gateway.request("POST", COMPLETION + "/_stream", {"input": "say"})
     assert (reply.status, reply.headers["content-type"]) == (200, "text/event-stream")
     assert events(reply.body) == [
         ("message", {"completion": [{"delta": "a"}, {"delta": "b"}]}),
         ("message", {"completion": [{"delta": "c"}]}),
         ("message", "[DONE]"),
     ]
-    assert 'hubgate_tokens_total{endpoint="writer"} 9.0' in gate.meter.exposition().decode()
+    assert 'hubgate_tokens_total{endpoint="writer"} 9.0' in gateway.meter.exposition().decode()
 
 
-async def test_a_completion_of_tgi_is_streamed_in_the_same_events(gate: ScriptedGateway) -> None:
-    gate.script.told, gate.script.wire_format = tgi_events, WireFormat.TGI
-    reply = await gate.request("POST", COMPLETION + "/_stream", {"input": "say"})
+async def test_a_completion_of_tgi_is_streamed_in_the_same_events(gateway: ScriptedGateway) -> None:
+    gateway.script.told, gateway.script.wire_format = tgi_events, WireFormat.TGI
+    reply = await gateway.request("POST", COMPLETION + "/_stream", {"input": "say"})
     deltas = [data["completion"][0]["delta"] for _, data in events(reply.body)[:-1]]
     assert deltas == ["hel", "lo"]
 
 
-async def test_a_chat_is_streamed_with_one_chunk_per_event_and_no_nulls(gate: ScriptedGateway) -> None:
+async def test_a_chat_is_streamed_with_one_chunk_per_event_and_no_nulls(gateway: ScriptedGateway) -> None:
     call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     chunks: list[dict[str, Any]] = [
         {"delta": {"role": "assistant", "content": "", "refusal": None}, "logprobs": None},
@@ -129,8 +129,8 @@ async def test_a_chat_is_streamed_with_one_chunk_per_event_and_no_nulls(gate: Sc
     usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4, "completion_tokens_details": None}
     payloads = [json.dumps({**head, "choices": [{"index": 0, **chunk}]}).encode() for chunk in chunks]
     payloads.append(json.dumps({**head, "choices": [], "usage": usage}).encode())
-    gate.script.told = lambda _: iter([payloads])
-    reply = await gate.request("POST", CHAT + "/_stream", {"messages": MESSAGES})
+    gateway.script.told = lambda _: iter([payloads])
+    reply = await gateway.request("POST", CHAT + "/_stream", {"messages": MESSAGES})
     kept = {"id": "x", "object": "chat.completion.chunk", "model": "org/model"}
     counted = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
     assert [data for _, data in events(reply.body)] == [
@@ -142,8 +142,8 @@ async def test_a_chat_is_streamed_with_one_chunk_per_event_and_no_nulls(gate: Sc
     ]
 
 
-async def test_a_chat_without_stream_is_one_response(gate: ScriptedGateway) -> None:
-    reply = await gate.request("POST", "/_inference/conversational/talker", {"messages": MESSAGES})
+async def test_a_chat_without_stream_is_one_response(gateway: ScriptedGateway) -> None:
+    reply = await gateway.request("POST", "/_inference/conversational/talker", {"messages": MESSAGES})
     told = reply.json()
     assert told["choices"] == [
         {"message": {"content": "hello", "role": "assistant"}, "finish_reason": "stop", "index": 0}
@@ -151,7 +151,7 @@ async def test_a_chat_without_stream_is_one_response(gate: ScriptedGateway) -> N
     assert told["usage"]["total_tokens"] == 4
 
 
-async def test_chat_fields_are_sent_under_the_names_of_the_engine(gate: ScriptedGateway) -> None:
+async def test_chat_fields_are_sent_under_the_names_of_the_engine(gateway: ScriptedGateway) -> None:
     body = {
         "messages": MESSAGES,
         "model": "any",
@@ -162,9 +162,9 @@ async def test_chat_fields_are_sent_under_the_names_of_the_engine(gate: Scripted
         "tools": [{"type": "function", "function": {"name": "f"}}],
         "tool_choice": "auto",
     }
-    await gate.request("POST", CHAT + "/_stream", body)
+    await gateway.request("POST", CHAT + "/_stream", body)
     expected = {name: body[name] for name in ("messages", "stop", "temperature", "tools", "tool_choice")}
-    assert last_chat(gate) == {**expected, "max_tokens": 9}
+    assert last_chat(gateway) == {**expected, "max_tokens": 9}
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,9 @@ async def test_chat_fields_are_sent_under_the_names_of_the_engine(gate: Scripted
 )
 @pytest.mark.parametrize("path", [CHAT, CHAT + "/_stream", "/_inference/talker/_stream"])
 async def test_an_invalid_chat_is_a_400_in_the_error_shape_of_chats(
-    gate: ScriptedGateway, path: str, body: object, said: str
+    gateway: ScriptedGateway, path: str, body: object, said: str
 ) -> None:
-    reply = await gate.request("POST", path, body)
+    reply = await gateway.request("POST", path, body)
     assert reply.status == 400
     told = events(reply.body)[0][1] if path.endswith("_stream") else reply.json()
     assert told.keys() == {"error"}
@@ -189,52 +189,52 @@ async def test_an_invalid_chat_is_a_400_in_the_error_shape_of_chats(
     assert said in told["error"]["message"]
 
 
-async def test_chat_errors_have_the_retry_headers_of_any_call(gate: ScriptedGateway) -> None:
+async def test_chat_errors_have_the_retry_headers_of_any_call(gateway: ScriptedGateway) -> None:
     def is_full(call: GenerationCall) -> Generated:
         raise QueueFull("Too many wait.", retry_after=2.0)
 
-    gate.script.written = is_full
+    gateway.script.written = is_full
     for path, body in ((COMPLETION, {"input": "say"}), (CHAT, {"messages": MESSAGES})):
-        reply = await gate.request("POST", path, body)
+        reply = await gateway.request("POST", path, body)
         assert (reply.status, reply.headers["retry-after"]) == (429, "2")
         assert reply.headers["x-should-retry"] == "true"
 
 
 async def test_an_error_before_the_first_byte_has_its_status_and_one_after_it_is_an_event(
-    gate: ScriptedGateway,
+    gateway: ScriptedGateway,
 ) -> None:
     def refuses(call: GenerationCall) -> Iterator[Sequence[bytes]]:
         raise UpstreamRefused("It is busy.", status=429, server_message="busy")
 
-    gate.script.told = lambda call: (payloads for _ in "x" for payloads in refuses(call))
-    reply = await gate.request("POST", COMPLETION + "/_stream", {"input": "say"})
+    gateway.script.told = lambda call: (payloads for _ in "x" for payloads in refuses(call))
+    reply = await gateway.request("POST", COMPLETION + "/_stream", {"input": "say"})
     assert reply.status == 429
     ((kind, told),) = events(reply.body)
     assert (kind, told["status"]) == ("error", 429)
     assert told["error"]["reason"].startswith(
         "Received a rate limit status code for request from inference entity id [writer] status [429]"
     )
-    gate.script.told = breaks_off
-    reply = await gate.request("POST", COMPLETION + "/_stream", {"input": "say"})
+    gateway.script.told = breaks_off
+    reply = await gateway.request("POST", COMPLETION + "/_stream", {"input": "say"})
     assert reply.status == 200
     assert events(reply.body)[0] == ("message", {"completion": [{"delta": "hel"}]})
     kind, told = events(reply.body)[-1]
     assert (kind, told["error"]["reason"]) == ("error", "The server broke off.")
-    reply = await gate.request("POST", CHAT + "/_stream", {"messages": MESSAGES})
+    reply = await gateway.request("POST", CHAT + "/_stream", {"messages": MESSAGES})
     kind, told = events(reply.body)[-1]
     assert (kind, told["error"]["code"]) == ("error", "bad_request")
-    assert gate.script.streams[-1].closed == 1
+    assert gateway.script.streams[-1].closed == 1
 
 
 @pytest.mark.parametrize(("query", "seconds"), [("", "120s"), ("?timeout=5s", "5s")])
 async def test_generation_has_a_default_timeout_of_two_minutes(
-    gate: ScriptedGateway, query: str, seconds: str
+    gateway: ScriptedGateway, query: str, seconds: str
 ) -> None:
     def late(call: GenerationCall) -> Generated:
         raise DeadlineExceeded("Late.")
 
-    gate.script.written = late
+    gateway.script.written = late
     for path, body in ((COMPLETION, {"input": "say"}), (CHAT, {"messages": MESSAGES})):
-        reply = await gate.request("POST", path + query, body)
+        reply = await gateway.request("POST", path + query, body)
         assert reply.status == 429
         assert f"Request timed out after [{seconds}]" in reply.body.decode()

@@ -18,19 +18,19 @@ TEXTS = ["a", "ccc", "bb"]
 
 
 @pytest.fixture
-async def gate(scripted: ScriptedGateway) -> ScriptedGateway:
+async def gateway(scripted: ScriptedGateway) -> ScriptedGateway:
     await add(scripted, "ranker", Task.RERANK)
     await add(scripted, "sparse", Task.SPARSE_EMBEDDING)
     return scripted
 
 
-async def put(gate: ScriptedGateway, task: str, **body: Any) -> Reply:
-    return await gate.request("PUT", f"/_inference/{task}/new", {"service": "hugging_face", **body})
+async def put(gateway: ScriptedGateway, task: str, **body: Any) -> Reply:
+    return await gateway.request("PUT", f"/_inference/{task}/new", {"service": "hugging_face", **body})
 
 
 @pytest.mark.parametrize("path", [RERANK, "/_inference/ranker", "/_inference/text-ranking/ranker"])
-async def test_rerank_results_have_the_best_first(gate: ScriptedGateway, path: str) -> None:
-    reply = await gate.request("POST", path, {"query": "q", "input": TEXTS})
+async def test_rerank_results_have_the_best_first(gateway: ScriptedGateway, path: str) -> None:
+    reply = await gateway.request("POST", path, {"query": "q", "input": TEXTS})
     assert reply.json() == {
         "rerank": [
             {"index": 1, "relevance_score": 0.3},
@@ -38,23 +38,23 @@ async def test_rerank_results_have_the_best_first(gate: ScriptedGateway, path: s
             {"index": 0, "relevance_score": 0.1},
         ]
     }
-    assert 'hubgate_texts_total{endpoint="ranker"} 3.0' in gate.meter.exposition().decode()
+    assert 'hubgate_texts_total{endpoint="ranker"} 3.0' in gateway.meter.exposition().decode()
 
 
-async def test_top_n_and_return_documents_at_the_root_take_precedence(gate: ScriptedGateway) -> None:
+async def test_top_n_and_return_documents_at_the_root_take_precedence(gateway: ScriptedGateway) -> None:
     settings = {"url": "http://127.0.0.1:9", "api_key": "t"}
     reply = await put(
-        gate, "rerank", service_settings=settings, task_settings={"top_n": 2, "return_documents": True}
+        gateway, "rerank", service_settings=settings, task_settings={"top_n": 2, "return_documents": True}
     )
     assert reply.json()["task_settings"] == {"top_n": 2, "return_documents": True}
     asked: dict[str, Any] = {"query": "q", "input": TEXTS}
-    ranks = (await gate.request("POST", "/_inference/new", asked)).json()["rerank"]
+    ranks = (await gateway.request("POST", "/_inference/new", asked)).json()["rerank"]
     assert [(rank["index"], rank["text"]) for rank in ranks] == [(1, "ccc"), (2, "bb")]
     asked |= {"top_n": 1, "return_documents": False, "task_settings": {"top_n": 3}}
-    reply = await gate.request("POST", "/_inference/new", asked)
+    reply = await gateway.request("POST", "/_inference/new", asked)
     assert reply.json()["rerank"] == [{"index": 1, "relevance_score": 0.3}]
     assert "task_settings were ignored" in reply.headers["warning"]
-    changed = await gate.request("PUT", "/_inference/rerank/new/_update", {"task_settings": {"top_n": 1}})
+    changed = await gateway.request("PUT", "/_inference/rerank/new/_update", {"task_settings": {"top_n": 1}})
     assert changed.json()["task_settings"] == {"top_n": 1, "return_documents": True}
 
 
@@ -76,22 +76,22 @@ async def test_top_n_and_return_documents_at_the_root_take_precedence(gate: Scri
     ],
 )
 async def test_an_invalid_rerank_is_a_400_with_the_reason(
-    gate: ScriptedGateway, body: object, reason: str
+    gateway: ScriptedGateway, body: object, reason: str
 ) -> None:
-    reply = await gate.request("POST", RERANK, body)
+    reply = await gateway.request("POST", RERANK, body)
     assert (reply.status, reply.json()["error"]["type"]) == (400, "action_request_validation_exception")
     assert reason in reply.json()["error"]["reason"]
 
 
-async def test_sparse_vectors_are_returned_as_the_engine_sent_them(gate: ScriptedGateway) -> None:
-    reply = await gate.request("POST", "/_inference/sparse_embedding/sparse", {"input": ["a", "b"]})
+async def test_sparse_vectors_are_returned_as_the_engine_sent_them(gateway: ScriptedGateway) -> None:
+    reply = await gateway.request("POST", "/_inference/sparse_embedding/sparse", {"input": ["a", "b"]})
     weights = {"is_truncated": False, "embedding": {"gate": 0.5, "17": 0.25}}
     assert reply.json() == {"sparse_embedding": [weights, weights]}
 
 
-async def test_rerank_and_sparse_embeddings_are_not_streamed(gate: ScriptedGateway) -> None:
+async def test_rerank_and_sparse_embeddings_are_not_streamed(gateway: ScriptedGateway) -> None:
     for name, task in (("ranker", Task.RERANK), ("sparse", Task.SPARSE_EMBEDDING)):
-        reply = await gate.request("POST", f"/_inference/{name}/_stream", {"input": "a"})
+        reply = await gateway.request("POST", f"/_inference/{name}/_stream", {"input": "a"})
         assert reply.status == 405
         assert f"and task [{task}]. Supported tasks: [completion,chat_completion]" in reply.body.decode()
 
@@ -117,18 +117,18 @@ async def test_rerank_and_sparse_embeddings_are_not_streamed(gate: ScriptedGatew
     ],
 )
 async def test_put_infers_the_source_from_the_url_or_the_model(
-    gate: ScriptedGateway, task: str, given: dict[str, str], source: Source, shown: str
+    gateway: ScriptedGateway, task: str, given: dict[str, str], source: Source, shown: str
 ) -> None:
-    gate.script.answer = by_length
-    reply = await put(gate, task, service_settings={**given, "api_key": "t"})
+    gateway.script.answer = by_length
+    reply = await put(gateway, task, service_settings={**given, "api_key": "t"})
     assert reply.status == 200, reply.body
-    endpoint = gate.gateway.registry.find("new")
+    endpoint = gateway.service.registry.find("new")
     assert (endpoint.source, endpoint.model) == (source, shown)
     assert reply.json()["service_settings"]["model_id"] == shown
 
 
-async def test_put_returns_only_the_settings_of_the_task(gate: ScriptedGateway) -> None:
-    reply = await put(gate, "completion", service_settings={"url": "http://127.0.0.1:9", "api_key": "t"})
+async def test_put_returns_only_the_settings_of_the_task(gateway: ScriptedGateway) -> None:
+    reply = await put(gateway, "completion", service_settings={"url": "http://127.0.0.1:9", "api_key": "t"})
     assert reply.json() == {
         "inference_id": "new",
         "task_type": "completion",
@@ -157,17 +157,17 @@ async def test_put_returns_only_the_settings_of_the_task(gate: ScriptedGateway) 
     ],
 )
 async def test_put_rejects_settings_of_other_tasks(
-    gate: ScriptedGateway, task: str, body: dict[str, Any], said: str
+    gateway: ScriptedGateway, task: str, body: dict[str, Any], said: str
 ) -> None:
     if "task_settings" in body or "chunking_settings" in body:
         body["service_settings"] = PLACE
-    reply = await put(gate, task, **body)
+    reply = await put(gateway, task, **body)
     assert reply.status == 400
     assert said in reply.json()["error"]["reason"]
 
 
-async def test_update_rejects_settings_of_other_tasks(gate: ScriptedGateway) -> None:
-    reply = await gate.request(
+async def test_update_rejects_settings_of_other_tasks(gateway: ScriptedGateway) -> None:
+    reply = await gateway.request(
         "PUT", "/_inference/rerank/ranker/_update", {"service_settings": {"max_input_tokens": 5}}
     )
     assert "max_input_tokens=…" in reply.json()["error"]["reason"]

@@ -50,24 +50,24 @@ def live_contexts() -> int:
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_nothing_of_a_request_outlives_it(settings: Settings, seconds: float, stream: bool) -> None:
     before = live_contexts()
-    with lookalike("vllm", kind="llm", seconds=seconds) as server, RunningGateway(settings) as gate:
-        gate.add("llm", url=server.url, task="chat_completion")
+    with lookalike("vllm", kind="llm", seconds=seconds) as server, RunningGateway(settings) as gateway:
+        gateway.add("llm", url=server.url, task="chat_completion")
         for _ in range(3):
-            assert gate.request("POST", "/v1/chat/completions", {**CHAT, "stream": stream}).status == 200
-        assert gate.request("POST", "/v1/chat/completions", {"model": "llm"}).status == 400
+            assert gateway.request("POST", "/v1/chat/completions", {**CHAT, "stream": stream}).status == 200
+        assert gateway.request("POST", "/v1/chat/completions", {"model": "llm"}).status == 400
     assert live_contexts() == before
 
 
 @pytest.mark.usefixtures("no_collector")
 def test_nothing_is_left_of_a_request_whose_client_leaves(settings: Settings) -> None:
     before = live_contexts()
-    with lookalike("vllm", kind="llm") as server, RunningGateway(settings) as gate:
-        gate.add("llm", url=server.url, task="chat_completion")
+    with lookalike("vllm", kind="llm") as server, RunningGateway(settings) as gateway:
+        gateway.add("llm", url=server.url, task="chat_completion")
         server.fail("hang")
-        where = urlsplit(gate.url)
+        where = urlsplit(gateway.url)
         with socket.create_connection((where.hostname, where.port), timeout=20) as client:
             body = b'{"model": "llm", "messages": [{"role": "user", "content": "Hello"}]}'
-            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {gate.admin_key}\r\n"
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {gateway.admin_key}\r\n"
             client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             server.wait_until(lambda it: any(b"Hello" in asked.body for asked in it.requests))
         server.wait_until(lambda it: it.abandoned > 0)
@@ -138,12 +138,12 @@ def test_nothing_is_left_of_a_failed_exchange(
     settings = replace(settings, max_reply_bytes=1 << 20, cache_bytes=0)
     breaks = BREAKS if path.endswith("_stream") else []
     before = held()
-    with ExitStack() as servers, RunningGateway(settings) as gate:
+    with ExitStack() as servers, RunningGateway(settings) as gateway:
         for fault in [*FAILURES, *breaks]:
             server = servers.enter_context(lookalike(engine, kind="llm" if engine == "vllm" else "embedding"))
-            gate.add(fault, url=server.url, task=path.partition("/")[0], timeout=0.2)
+            gateway.add(fault, url=server.url, task=path.partition("/")[0], timeout=0.2)
             server.fail(fault)
-            reply = gate.request("POST", f"/_inference/{path.format(fault)}?timeout=300ms", body)
+            reply = gateway.request("POST", f"/_inference/{path.format(fault)}?timeout=300ms", body)
             assert reply.status >= 400 or fault in breaks, fault
     assert not held() - before
 
@@ -151,18 +151,18 @@ def test_nothing_is_left_of_a_failed_exchange(
 @pytest.mark.usefixtures("no_collector")
 def test_nothing_is_left_of_a_call_that_is_tried_three_times(settings: Settings) -> None:
     before = held()
-    with lookalike("vllm", kind="llm") as server, RunningGateway(settings) as gate:
-        gate.add("llm", url=server.url, task="chat_completion")
+    with lookalike("vllm", kind="llm") as server, RunningGateway(settings) as gateway:
+        gateway.add("llm", url=server.url, task="chat_completion")
         server.fail("half")
-        assert gate.request("POST", "/v1/chat/completions", CHAT).status == 502
+        assert gateway.request("POST", "/v1/chat/completions", CHAT).status == 502
         assert sum(b"Hello" in asked.body for asked in server.requests) == 3
     assert not held() - before
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_a_local_model_that_refuses_a_text_keeps_nothing_of_it(local_gate: RunningGateway) -> None:
+def test_a_local_model_that_refuses_a_text_keeps_nothing_of_it(local_gateway: RunningGateway) -> None:
     before = live_contexts()
     for _ in range(5):
         body = {"inputs": "long " * 1000, "truncate": False}
-        assert local_gate.request("POST", "/hf/all-minilm-l6-v2/embed", body).status == 413
+        assert local_gateway.request("POST", "/hf/all-minilm-l6-v2/embed", body).status == 413
     assert live_contexts() <= before + 1, "more than the one that may not have ended yet"

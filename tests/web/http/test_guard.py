@@ -92,8 +92,8 @@ def guarded(scripted: ScriptedGateway, app: AsgiApp, *, keys_in_path: bool = Fal
         FACES,
         scripted.access,
         scripted.meter,
-        scripted.gateway.usage,
-        endpoints=scripted.gateway.registry.endpoints,
+        scripted.service.usage,
+        endpoints=scripted.service.registry.endpoints,
         max_body_bytes=1000,
         max_total_body_bytes=1000,
         keys_in_path=keys_in_path,
@@ -102,7 +102,7 @@ def guarded(scripted: ScriptedGateway, app: AsgiApp, *, keys_in_path: bool = Fal
 
 def without_keys_in_path(scripted: ScriptedGateway) -> AsgiApp:
     return create_app(
-        scripted.gateway,
+        scripted.service,
         scripted.access,
         scripted.meter,
         None,
@@ -166,7 +166,7 @@ class TestRequestId:
         assert asked.headers["x-content-type-options"] == "nosniff"
 
     @pytest.mark.parametrize("path", ["/api/keys", "/api/nothing", "/metrics"])
-    async def test_no_answer_of_the_gates_own_api_is_stored(
+    async def test_no_answer_of_the_gateways_own_api_is_stored(
         self, scripted: ScriptedGateway, path: str
     ) -> None:
         asked = await Client("GET", path).ask(scripted.app)
@@ -507,8 +507,8 @@ class TestBody:
             FACES,
             scripted.access,
             scripted.meter,
-            scripted.gateway.usage,
-            endpoints=scripted.gateway.registry.endpoints,
+            scripted.service.usage,
+            endpoints=scripted.service.registry.endpoints,
             max_body_bytes=200_000,
             max_total_body_bytes=200_000,
             keys_in_path=False,
@@ -583,7 +583,7 @@ class TestBody:
             ("POST", "/ui/preferences"),
         ],
     )
-    async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_mistake_of_the_gate(
+    async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_mistake_of_the_gateway(
         self, scripted: ScriptedGateway, lines: list[str], method: str, path: str
     ) -> None:
         half = {"type": "http.request", "body": b'{"na', "more_body": True}
@@ -633,7 +633,7 @@ class TestMistakes:
         assert f"request {reply.headers['x-request-id']} failed" in caplog.text
         assert "ZeroDivisionError: a detail of the inside" in caplog.text
 
-    async def test_the_gates_own_api_does_the_same(self, scripted: ScriptedGateway) -> None:
+    async def test_the_gateways_own_api_does_the_same(self, scripted: ScriptedGateway) -> None:
         async def fail(scope: Scope, receive: Receive, send: Send) -> None:
             raise ZeroDivisionError
 
@@ -715,7 +715,7 @@ class TestLeaving:
         await asking
         assert client.body == "abc"
 
-    async def test_a_gate_that_stops_tells_so(self, scripted: ScriptedGateway) -> None:
+    async def test_a_gateway_that_stops_tells_so(self, scripted: ScriptedGateway) -> None:
         began = asyncio.Event()
 
         async def work(scope: Scope, receive: Receive, send: Send) -> None:
@@ -730,7 +730,7 @@ class TestLeaving:
         assert client.status == 503
         assert '"cause":"gate_stopping"' in client.body
 
-    async def test_a_gate_that_stops_while_a_client_leaves_stops(self, scripted: ScriptedGateway) -> None:
+    async def test_a_gateway_that_stops_while_a_client_leaves_stops(self, scripted: ScriptedGateway) -> None:
         left = asyncio.Event()
 
         async def work(scope: Scope, receive: Receive, send: Send) -> None:

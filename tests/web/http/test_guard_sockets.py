@@ -1,4 +1,4 @@
-"""What clients meet at the gate's door over real sockets: large bodies, broken requests, and leaving."""
+"""What clients meet at the gateway's door over real sockets: large bodies, broken requests, and leaving."""
 
 from __future__ import annotations
 
@@ -58,37 +58,37 @@ class Ended(logging.Handler):
             assert self._changed.wait_for(lambda: condition(self.lines), 20)
 
 
-def address(gate: RunningGateway) -> tuple[str, int]:
-    parts = urlsplit(gate.url)
+def address(gateway: RunningGateway) -> tuple[str, int]:
+    parts = urlsplit(gateway.url)
     assert parts.hostname is not None
     assert parts.port is not None
     return parts.hostname, parts.port
 
 
-def raw(gate: RunningGateway, method: str, path: str, body: bytes = b"", headers: str = "") -> bytes:
+def raw(gateway: RunningGateway, method: str, path: str, body: bytes = b"", headers: str = "") -> bytes:
     """A request as bytes."""
     head = (
-        f"{method} {path} HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {gate.admin_key}\r\n"
+        f"{method} {path} HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {gateway.admin_key}\r\n"
         f"Content-Length: {len(body)}\r\n{headers}\r\n"
     )
     return head.encode("latin-1") + body
 
 
-def embedding(gate: RunningGateway, *texts: str, headers: str = "") -> bytes:
+def embedding(gateway: RunningGateway, *texts: str, headers: str = "") -> bytes:
     body = json.dumps({"model": "e5", "input": texts}).encode()
-    return raw(gate, "POST", "/v1/embeddings", body, headers)
+    return raw(gateway, "POST", "/v1/embeddings", body, headers)
 
 
-def exchange(gate: RunningGateway, request: bytes) -> bytes:
+def exchange(gateway: RunningGateway, request: bytes) -> bytes:
     """What comes back until the server closes, which the request asks for."""
-    with socket.create_connection(address(gate), timeout=20) as connection:
+    with socket.create_connection(address(gateway), timeout=20) as connection:
         connection.sendall(request)
         return read_all(connection)
 
 
 @contextmanager
-def calling(gate: RunningGateway, request: bytes) -> Iterator[socket.socket]:
-    connection = socket.create_connection(address(gate), timeout=20)
+def calling(gateway: RunningGateway, request: bytes) -> Iterator[socket.socket]:
+    connection = socket.create_connection(address(gateway), timeout=20)
     try:
         connection.sendall(request)
         yield connection
@@ -101,8 +101,8 @@ class TestLargeBodies:
 
     @pytest.fixture
     def small(self, settings: Settings) -> Iterator[RunningGateway]:
-        with RunningGateway(replace(settings, max_body_bytes=MIB)) as gate:
-            yield gate
+        with RunningGateway(replace(settings, max_body_bytes=MIB)) as gateway:
+            yield gateway
 
     def test_a_413_reaches_a_client_that_announces_its_size(self, small: RunningGateway) -> None:
         reply = small.request("POST", "/v1/embeddings", b" " * 50 * MIB)
@@ -129,8 +129,8 @@ class TestLargeBodies:
         assert told.startswith(b"HTTP/1.1 413 ")
         assert b"100 Continue" not in told
 
-    def test_so_does_an_error_that_a_face_tells_itself(self, gate: RunningGateway) -> None:
-        reply = gate.request("POST", "/_inference/gone/_stream", b" " * 20 * MIB)
+    def test_so_does_an_error_that_a_face_tells_itself(self, gateway: RunningGateway) -> None:
+        reply = gateway.request("POST", "/_inference/gone/_stream", b" " * 20 * MIB)
         assert (reply.status, reply.headers["content-type"]) == (404, "text/event-stream")
 
     def test_a_401_reaches_a_client_that_sends_much(self, small: RunningGateway) -> None:
@@ -151,44 +151,44 @@ class TestCrowd:
     ) -> None:
         with (
             lookalike("tei") as server,
-            RunningGateway(replace(settings, max_connections=2)) as gate,
+            RunningGateway(replace(settings, max_connections=2)) as gateway,
             ExitStack() as busy,
         ):
-            gate.add("e5", url=server.url)
+            gateway.add("e5", url=server.url)
             server.fail("hang", method="POST")
             asked = len(server.posts)
             for number in range(2):
-                busy.enter_context(calling(gate, embedding(gate, f"text {number}")))
+                busy.enter_context(calling(gateway, embedding(gateway, f"text {number}")))
             server.wait_until(lambda s: len(s.posts) > asked)
-            told = exchange(gate, embedding(gate, "one too many"))
+            told = exchange(gateway, embedding(gateway, "one too many"))
             assert told.startswith(b"HTTP/1.1 503 ")
             assert b"\r\nretry-after: 1\r\n" in told
             assert b"maximum number of connections is reached" in told
-            assert gate.request("GET", "/healthz").status == 200
+            assert gateway.request("GET", "/healthz").status == 200
 
     def test_large_bodies_together_are_bounded(self, settings: Settings) -> None:
         bounded = replace(settings, max_body_bytes=2 * MIB, max_total_body_bytes=2 * MIB)
-        with lookalike("tei") as server, RunningGateway(bounded) as gate:
-            gate.add("e5", url=server.url)
+        with lookalike("tei") as server, RunningGateway(bounded) as gateway:
+            gateway.add("e5", url=server.url)
             server.fail("hang", method="POST")
             asked = len(server.posts)
-            with calling(gate, embedding(gate, "a" * int(1.5 * MIB))):
+            with calling(gateway, embedding(gateway, "a" * int(1.5 * MIB))):
                 server.wait_until(lambda s: len(s.posts) > asked)
                 server.release()
-                refused = gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "b" * MIB})
+                refused = gateway.request("POST", "/v1/embeddings", {"model": "e5", "input": "b" * MIB})
                 assert (refused.status, refused.json()["error"]["code"]) == (503, "gate_busy")
-                assert gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "c"}).status == 200
+                assert gateway.request("POST", "/v1/embeddings", {"model": "e5", "input": "c"}).status == 200
 
 
 class TestBrokenBodies:
     @pytest.mark.parametrize("path", ["/v1/embeddings", "/_inference/e5", "/api/keys"])
-    def test_a_chunk_that_is_none_is_a_400(self, gate: RunningGateway, path: str, ended: Ended) -> None:
-        gate.add("e5")
+    def test_a_chunk_that_is_none_is_a_400(self, gateway: RunningGateway, path: str, ended: Ended) -> None:
+        gateway.add("e5")
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {gate.admin_key}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {gateway.admin_key}\r\n"
             "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nno size\r\n"
         )
-        told = exchange(gate, head.encode())
+        told = exchange(gateway, head.encode())
         assert told.startswith(b"HTTP/1.1 400 ")
         assert b"The chunked encoding of the request body is not valid." in told
         ended.wait_for(lambda lines: f"POST {path} 400 " in lines[-1])
@@ -206,10 +206,10 @@ class TestHost:
         ],
     )
     def test_a_request_names_its_host_exactly_once(
-        self, gate: RunningGateway, head: bytes, status: int
+        self, gateway: RunningGateway, head: bytes, status: int
     ) -> None:
-        rest = f"Connection: close\r\nAuthorization: Bearer {gate.admin_key}\r\n\r\n"
-        told = exchange(gate, head + rest.encode())
+        rest = f"Connection: close\r\nAuthorization: Bearer {gateway.admin_key}\r\n\r\n"
+        told = exchange(gateway, head + rest.encode())
         assert told.startswith(b"HTTP/1.1 %d " % status)
         if status == 400:
             error = json.loads(told.partition(b"\r\n\r\n")[2])["error"]
@@ -218,13 +218,13 @@ class TestHost:
 
 class TestBrokenRequests:
     @pytest.mark.parametrize("name", BROKEN)
-    def test_a_request_that_is_none_is_refused_and_the_gate_goes_on(
-        self, gate: RunningGateway, name: str
+    def test_a_request_that_is_none_is_refused_and_the_gateway_goes_on(
+        self, gateway: RunningGateway, name: str
     ) -> None:
-        told = exchange(gate, BROKEN[name])
+        told = exchange(gateway, BROKEN[name])
         assert told.startswith(b"HTTP/1.1 400 ")
         assert b"Traceback" not in told
-        assert gate.request("GET", "/healthz").status == 200
+        assert gateway.request("GET", "/healthz").status == 200
 
     @pytest.mark.parametrize(
         ("path", "status"),
@@ -241,20 +241,22 @@ class TestBrokenRequests:
         ],
         ids=lambda value: str(value)[:30],
     )
-    def test_weird_paths_are_not_found(self, gate: RunningGateway, path: str, status: int) -> None:
-        told = exchange(gate, raw(gate, "GET", path, headers="Connection: close\r\n"))
+    def test_weird_paths_are_not_found(self, gateway: RunningGateway, path: str, status: int) -> None:
+        told = exchange(gateway, raw(gateway, "GET", path, headers="Connection: close\r\n"))
         assert told.startswith(b"HTTP/1.1 %d " % status)
         assert len(told) < 2000
 
-    def test_long_headers_are_read(self, gate: RunningGateway) -> None:
+    def test_long_headers_are_read(self, gateway: RunningGateway) -> None:
         headers = f"X-Long: {'a' * 60_000}\r\nConnection: close\r\n"
-        assert exchange(gate, raw(gate, "GET", "/v1/models", headers=headers)).startswith(b"HTTP/1.1 200 ")
+        assert exchange(gateway, raw(gateway, "GET", "/v1/models", headers=headers)).startswith(
+            b"HTTP/1.1 200 "
+        )
 
-    def test_a_websocket_is_refused(self, gate: RunningGateway) -> None:
+    def test_a_websocket_is_refused(self, gateway: RunningGateway) -> None:
         told = exchange(
-            gate,
+            gateway,
             raw(
-                gate,
+                gateway,
                 "GET",
                 "/v1/embeddings",
                 headers="Connection: close, Upgrade\r\nUpgrade: websocket\r\n"
@@ -266,44 +268,44 @@ class TestBrokenRequests:
 
 class TestLeaving:
     def test_the_request_to_the_model_ends_with_the_client_that_wanted_it(
-        self, gate: RunningGateway, ended: Ended
+        self, gateway: RunningGateway, ended: Ended
     ) -> None:
         with lookalike("tei") as server:
-            gate.add("e5", url=server.url)
+            gateway.add("e5", url=server.url)
             server.fail("hang", method="POST")
             asked = len(server.posts)
-            with calling(gate, embedding(gate, "one")):
+            with calling(gateway, embedding(gateway, "one")):
                 server.wait_until(lambda s: len(s.posts) > asked)
             server.wait_until(lambda s: s.abandoned == 1)
             ended.wait_for(lambda lines: "cause=client_left" in lines[-1])
-            assert "hubgate_requests_in_flight 1.0" in gate.request("GET", "/metrics").body.decode()
+            assert "hubgate_requests_in_flight 1.0" in gateway.request("GET", "/metrics").body.decode()
 
-    def test_so_does_a_diagnosis_that_is_told_as_a_whole(self, gate: RunningGateway) -> None:
+    def test_so_does_a_diagnosis_that_is_told_as_a_whole(self, gateway: RunningGateway) -> None:
         with lookalike("tei") as server:
-            gate.add("e5", url=server.url)
+            gateway.add("e5", url=server.url)
             server.fail("hang", method="POST")
             asked = len(server.posts)
-            with calling(gate, raw(gate, "POST", "/api/endpoints/e5/diagnose")):
+            with calling(gateway, raw(gateway, "POST", "/api/endpoints/e5/diagnose")):
                 server.wait_until(lambda s: len(s.posts) > asked)
             server.wait_until(lambda s: s.abandoned == 1)
 
     def test_a_request_of_several_goes_on_for_those_who_stay(
-        self, gate: RunningGateway, ended: Ended
+        self, gateway: RunningGateway, ended: Ended
     ) -> None:
         with lookalike("tei") as server, ExitStack() as staying:
-            gate.add("e5", url=server.url, rate_limit={"max_concurrent_requests": 1, "burst": 99})
+            gateway.add("e5", url=server.url, rate_limit={"max_concurrent_requests": 1, "burst": 99})
             server.fail("hang", method="POST", times=2)
             asked = len(server.posts)
             with ExitStack() as leaving:
-                with calling(gate, embedding(gate, "first")):  # takes the one place that there is
+                with calling(gateway, embedding(gateway, "first")):  # takes the one place that there is
                     server.wait_until(lambda s: len(s.posts) == asked + 1)
-                    leaving.enter_context(calling(gate, embedding(gate, "leaves")))
+                    leaving.enter_context(calling(gateway, embedding(gateway, "leaves")))
                     stays = staying.enter_context(
-                        calling(gate, embedding(gate, "stays", headers="Connection: close\r\n"))
+                        calling(gateway, embedding(gateway, "stays", headers="Connection: close\r\n"))
                     )
-                    queue = gate.gateway.pipelines()["e5"].queue
+                    queue = gateway.service.pipelines()["e5"].queue
                     assert queue is not None
-                    until(gate, lambda: queue.queued_calls == 2)
+                    until(gateway, lambda: queue.queued_calls == 2)
                 server.wait_until(lambda s: len(s.posts) == asked + 2)
             ended.wait_for(lambda lines: sum("client_left" in line for line in lines) == 2)
             server.release()
@@ -312,43 +314,43 @@ class TestLeaving:
             assert server.abandoned == 1
 
     def test_a_client_that_reads_a_streamed_answer_to_its_end_has_not_left(
-        self, gate: RunningGateway, ended: Ended
+        self, gateway: RunningGateway, ended: Ended
     ) -> None:
         with lookalike("tei") as server:
-            gate.add("e5", url=server.url)
+            gateway.add("e5", url=server.url)
             server.fail("hang", method="POST", times=1)
             asked = len(server.posts)
             headers = "Accept: application/x-ndjson\r\nConnection: close\r\n"
-            request = raw(gate, "POST", "/api/endpoints/e5/diagnose", headers=headers)
-            with calling(gate, request) as connection:
+            request = raw(gateway, "POST", "/api/endpoints/e5/diagnose", headers=headers)
+            with calling(gateway, request) as connection:
                 server.wait_until(lambda s: len(s.posts) > asked)
-                until(gate, is_watching)
+                until(gateway, is_watching)
                 server.release()
                 assert b'"step":"answer","outcome":"passed"' in read_all(connection)
             ended.wait_for(lambda lines: "/diagnose" in lines[-1])
             assert "cause=ok" in ended.lines[-1]
 
-    def metrics(self, gate: RunningGateway) -> str:
-        return gate.request("GET", "/metrics").body.decode()
+    def metrics(self, gateway: RunningGateway) -> str:
+        return gateway.request("GET", "/metrics").body.decode()
 
     def test_clients_that_leave_at_any_moment_leave_nothing_behind(
-        self, gate: RunningGateway, ended: Ended
+        self, gateway: RunningGateway, ended: Ended
     ) -> None:
         chance, places, texts = random.Random(7), 4, [f"text {n}" for n in range(32)]
         with lookalike("tei", seconds=0.005) as server:
-            gate.add("e5", url=server.url, rate_limit={"max_concurrent_requests": places, "burst": 3000})
-            gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "warm"})
-            tasks, files = tasks_of(gate), files_open()
+            gateway.add("e5", url=server.url, rate_limit={"max_concurrent_requests": places, "burst": 3000})
+            gateway.request("POST", "/v1/embeddings", {"model": "e5", "input": "warm"})
+            tasks, files = tasks_of(gateway), files_open()
             for number in range(200):
-                request = embedding(gate, f"number {number}", *chance.sample(texts, chance.randrange(5)))
+                request = embedding(gateway, f"number {number}", *chance.sample(texts, chance.randrange(5)))
                 part = request if chance.random() < 0.7 else request[: chance.randrange(len(request))]
-                with calling(gate, part) as connection:
+                with calling(gateway, part) as connection:
                     if chance.random() < 0.2 and part == request:
                         connection.recv(16)  # the first bytes of the answer
             # The gateway may not have accepted the last connections yet.
-            eventually(lambda: "hubgate_requests_in_flight 1.0" in self.metrics(gate))
-            until(gate, lambda: tasks_here() <= tasks)
-            metrics = self.metrics(gate)
+            eventually(lambda: "hubgate_requests_in_flight 1.0" in self.metrics(gateway))
+            until(gateway, lambda: tasks_here() <= tasks)
+            metrics = self.metrics(gateway)
             assert 'hubgate_queue_calls{endpoint="e5"} 0.0' in metrics
             assert 'hubgate_upstream_in_flight{endpoint="e5"} 0.0' in metrics
             assert any("client_left" in line for line in ended.lines)
@@ -361,7 +363,7 @@ class TestLeaving:
             with ExitStack() as stack:
                 for number in range(places):
                     full = [f"{number} {text}" for text in texts]
-                    stack.enter_context(calling(gate, embedding(gate, *full)))
+                    stack.enter_context(calling(gateway, embedding(gateway, *full)))
                 server.wait_until(lambda s: len(s.posts) == asked + places)
 
 
@@ -372,14 +374,14 @@ def read_all(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def until(gate: RunningGateway, condition: Callable[[], bool]) -> None:
-    """Wait until something is true in the gate's thread."""
+def until(gateway: RunningGateway, condition: Callable[[], bool]) -> None:
+    """Wait until something is true in the gateway's thread."""
 
     async def turn() -> None:
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0)
 
-    asyncio.run_coroutine_threadsafe(turn(), gate._loop).result(20)
+    asyncio.run_coroutine_threadsafe(turn(), gateway._loop).result(20)
 
 
 def is_watching() -> bool:
@@ -391,11 +393,11 @@ def tasks_here() -> int:
     return len(asyncio.all_tasks()) - 1  # without the one that counts
 
 
-def tasks_of(gate: RunningGateway) -> int:
+def tasks_of(gateway: RunningGateway) -> int:
     async def count() -> int:
         return tasks_here()
 
-    return asyncio.run_coroutine_threadsafe(count(), gate._loop).result(20)
+    return asyncio.run_coroutine_threadsafe(count(), gateway._loop).result(20)
 
 
 def files_open() -> int:

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from scripted_gateway import ScriptedGateway
 
 
-async def test_the_gate_is_alive_as_long_as_it_answers(scripted: ScriptedGateway) -> None:
+async def test_the_gateway_is_alive_as_long_as_it_answers(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("GET", "/healthz", key=None)
     assert (reply.status, reply.json()) == (200, {"status": "ok"})
 
 
-async def test_the_gate_is_ready_whether_local_models_answer_or_not_and_tells_how_many_do_not(
+async def test_the_gateway_is_ready_whether_local_models_answer_or_not_and_tells_how_many_do_not(
     scripted: ScriptedGateway,
 ) -> None:
     assert (await scripted.request("GET", "/readyz", key=None)).json() == {"status": "ready"}
-    await scripted.gateway.registry.register(
+    await scripted.service.registry.register(
         Endpoint(name="local", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model="org/model"), None
     )
 
@@ -31,10 +31,10 @@ async def test_the_gate_is_ready_whether_local_models_answer_or_not_and_tells_ho
         raise RuntimeFailed("The weights are gone.")
 
     good, scripted.script.answer = scripted.script.answer, fail
-    await scripted.gateway.start()
+    await scripted.service.start()
     reply = await scripted.request("GET", "/readyz", key=None)
     assert (reply.status, reply.json()) == (200, {"status": "ready", "unready_endpoints": 1})
-    await scripted.gateway.startup.settled()
+    await scripted.service.startup.settled()
     reply = await scripted.request("GET", "/readyz", key=None)
     assert (reply.status, reply.json()) == (200, {"status": "ready", "unready_endpoints": 1})
     scripted.script.answer = good
@@ -60,7 +60,7 @@ async def test_a_browser_is_sent_to_the_console(scripted: ScriptedGateway) -> No
 
 
 async def test_any_other_client_gets_what_elasticsearchs_clients_read(scripted: ScriptedGateway) -> None:
-    await scripted.gateway.registry.register(
+    await scripted.service.registry.register(
         Endpoint(name="local", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model="org/model"), None
     )
     info = (await scripted.request("GET", "/")).json()

@@ -33,7 +33,7 @@ HUB = {"user-agent": "unknown/None; hf_hub/2.4.0; python/3.11.2"}
 
 
 @pytest.fixture
-async def gate(scripted: ScriptedGateway) -> ScriptedGateway:
+async def gateway(scripted: ScriptedGateway) -> ScriptedGateway:
     await add_generator(scripted, "llm", Task.COMPLETION)
     return scripted
 
@@ -46,17 +46,19 @@ def chunks(*said: tuple[str, str | None]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("path", ["/hf/llm", "/hf/llm/", "/hf/llm/v1"])
-async def test_the_base_url_returns_a_list_of_one_text(gate: ScriptedGateway, path: str) -> None:
-    reply = await gate.request("POST", path, {"inputs": "say"})
+async def test_the_base_url_returns_a_list_of_one_text(gateway: ScriptedGateway, path: str) -> None:
+    reply = await gateway.request("POST", path, {"inputs": "say"})
     assert (reply.status, reply.json()) == (200, [{"generated_text": "hello"}])
 
 
 async def test_generate_returns_details_only_on_request(
-    gate: ScriptedGateway,
+    gateway: ScriptedGateway,
 ) -> None:
-    reply = await gate.request("POST", "/hf/llm/generate", {"inputs": "say"})
+    reply = await gateway.request("POST", "/hf/llm/generate", {"inputs": "say"})
     assert reply.json() == {"generated_text": "hello"}
-    reply = await gate.request("POST", "/hf/llm/generate", {"inputs": "say", "parameters": {"details": True}})
+    reply = await gateway.request(
+        "POST", "/hf/llm/generate", {"inputs": "say", "parameters": {"details": True}}
+    )
     assert reply.json()["details"] == {
         "finish_reason": "eos_token",
         "generated_tokens": 1,
@@ -67,19 +69,21 @@ async def test_generate_returns_details_only_on_request(
     }
 
 
-async def test_tgi_parameters_are_sent_to_tgi_unchanged(gate: ScriptedGateway) -> None:
+async def test_tgi_parameters_are_sent_to_tgi_unchanged(gateway: ScriptedGateway) -> None:
     body = b'{"generated_text":  "hello", "details":null}'
-    gate.script.written = lambda _: Generated(body=body, wire_format=WireFormat.TGI)
-    reply = await gate.request("POST", "/hf/llm/generate", {"inputs": "say"})
+    gateway.script.written = lambda _: Generated(body=body, wire_format=WireFormat.TGI)
+    reply = await gateway.request("POST", "/hf/llm/generate", {"inputs": "say"})
     assert reply.body == body
-    gate.script.told, gate.script.wire_format = tgi_events, WireFormat.TGI
-    told = b"".join(payload for payloads in tgi_events(gate.script.write_calls[-1]) for payload in payloads)
-    reply = await gate.request("POST", "/hf/llm/generate_stream", {"inputs": "say"})
+    gateway.script.told, gateway.script.wire_format = tgi_events, WireFormat.TGI
+    told = b"".join(
+        payload for payloads in tgi_events(gateway.script.write_calls[-1]) for payload in payloads
+    )
+    reply = await gateway.request("POST", "/hf/llm/generate_stream", {"inputs": "say"})
     assert reply.body.replace(b"data:", b"").replace(b"\n\n", b"") == told
 
 
 async def test_parameters_are_sent_under_openais_names_without_nulls(
-    gate: ScriptedGateway,
+    gateway: ScriptedGateway,
 ) -> None:
     parameters = {
         "max_new_tokens": 20,
@@ -93,28 +97,30 @@ async def test_parameters_are_sent_under_openais_names_without_nulls(
         "return_full_text": True,
         "decoder_input_details": None,
     }
-    await gate.request("POST", "/hf/llm", {"inputs": "say", "parameters": parameters, "stream": False})
-    call = last_completion(gate)
+    await gateway.request("POST", "/hf/llm", {"inputs": "say", "parameters": parameters, "stream": False})
+    call = last_completion(gateway)
     assert (call.prompt, call.full_text) == ("say", True)
     expected = {"max_tokens": 20, "stop": ["a"], "logprobs": 2, "do_sample": True, "typical_p": 0.9}
     assert fields_of(call) == expected
-    await gate.request(
+    await gateway.request(
         "POST", "/hf/llm", {"inputs": "say", "parameters": None, "options": {"use_cache": False}}
     )
-    assert not last_completion(gate).full_text
-    await gate.request(
+    assert not last_completion(gateway).full_text
+    await gateway.request(
         "POST", "/hf/llm", {"inputs": "say", "model": "x", "parameters": {"stop_sequences": ["b"]}}
     )
-    assert fields_of(last_completion(gate)) == {"stop": ["b"]}
+    assert fields_of(last_completion(gateway)) == {"stop": ["b"]}
 
 
 @pytest.mark.parametrize(("path", "more"), [("/hf/llm", {"stream": True}), ("/hf/llm/generate_stream", {})])
 async def test_openai_chunks_become_one_tgi_event_per_token(
-    gate: ScriptedGateway, path: str, more: dict[str, Any]
+    gateway: ScriptedGateway, path: str, more: dict[str, Any]
 ) -> None:
     last = b'{"choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}}'
-    gate.script.told = lambda _: iter([chunks(("hel", None), ("", None)), [*chunks(("lo", "length")), last]])
-    reply = await gate.request("POST", path, {"inputs": "say", **more})
+    gateway.script.told = lambda _: iter(
+        [chunks(("hel", None), ("", None)), [*chunks(("lo", "length")), last]]
+    )
+    reply = await gateway.request("POST", path, {"inputs": "say", **more})
     assert reply.headers["content-type"] == "text/event-stream"
     assert reply.body.startswith(b"data:{")
     assert b"[DONE]" not in reply.body
@@ -130,21 +136,21 @@ async def test_openai_chunks_become_one_tgi_event_per_token(
     assert end["details"] == details
 
 
-async def test_the_prompt_of_a_stream_is_only_in_the_full_text(gate: ScriptedGateway) -> None:
-    gate.script.told = lambda _: iter([chunks(("say: hel", None)), chunks(("lo", "stop"))])
+async def test_the_prompt_of_a_stream_is_only_in_the_full_text(gateway: ScriptedGateway) -> None:
+    gateway.script.told = lambda _: iter([chunks(("say: hel", None)), chunks(("lo", "stop"))])
     body = {"inputs": "say: ", "parameters": {"return_full_text": True}}
-    *told, end = parse_events((await gate.request("POST", "/hf/llm/generate_stream", body)).body)
+    *told, end = parse_events((await gateway.request("POST", "/hf/llm/generate_stream", body)).body)
     assert [event["token"]["text"] for event in told] == ["hel", "lo"]
     assert end["generated_text"] == "say: hello"
 
 
-async def test_a_broken_stream_ends_with_a_tgi_error(gate: ScriptedGateway) -> None:
+async def test_a_broken_stream_ends_with_a_tgi_error(gateway: ScriptedGateway) -> None:
     def breaks_off(call: GenerationCall) -> Iterator[Sequence[bytes]]:
         yield chunks(("hel", None))
         raise UpstreamUnreachable("The server broke off.")
 
-    gate.script.told = breaks_off
-    reply = await gate.request("POST", "/hf/llm", {"inputs": "say", "stream": True})
+    gateway.script.told = breaks_off
+    reply = await gateway.request("POST", "/hf/llm", {"inputs": "say", "stream": True})
     first, last = parse_events(reply.body)
     assert first["token"]["text"] == "hel"
     assert last == {"error": "The server broke off.", "error_type": "generation"}
@@ -159,18 +165,18 @@ async def test_a_broken_stream_ends_with_a_tgi_error(gate: ScriptedGateway) -> N
     ],
 )
 async def test_errors_have_tgis_types_and_are_never_a_503(
-    gate: ScriptedGateway, error: HubgateError, status: int, kind: str
+    gateway: ScriptedGateway, error: HubgateError, status: int, kind: str
 ) -> None:
     def fails(call: GenerationCall) -> Generated:
         raise error
 
-    gate.script.written = fails
+    gateway.script.written = fails
     chat = "/hf/llm/v1/chat/completions"
     for path in ("/hf/llm", "/hf/llm/generate", chat):
         body = {"inputs": "say", "messages": []} if path == chat else {"inputs": "a"}
-        reply = await gate.request("POST", path, body, more_headers=HUB)
+        reply = await gateway.request("POST", path, body, more_headers=HUB)
         assert (reply.status, reply.json()["error_type"]) == (status, kind), path
-    reply = await gate.request("POST", chat, {"messages": []})
+    reply = await gateway.request("POST", chat, {"messages": []})
     assert (reply.status, reply.json()["error"]["http_status_code"]) == (status, status)
 
 
@@ -186,42 +192,44 @@ async def test_errors_have_tgis_types_and_are_never_a_503(
     ],
 )
 async def test_an_invalid_body_is_a_422_with_a_message(
-    gate: ScriptedGateway, body: object, said: str
+    gateway: ScriptedGateway, body: object, said: str
 ) -> None:
-    reply = await gate.request("POST", "/hf/llm", body)
+    reply = await gateway.request("POST", "/hf/llm", body)
     assert (reply.status, reply.json()["error_type"]) == (422, "validation")
     assert said in reply.json()["error"]
 
 
 @pytest.mark.parametrize("model", [None, "", "dummy", "tgi", "https://x.example/hf/llm", "org/model"])
-async def test_any_model_name_selects_this_endpoint(gate: ScriptedGateway, model: str | None) -> None:
+async def test_any_model_name_selects_this_endpoint(gateway: ScriptedGateway, model: str | None) -> None:
     body = {"model": model, "messages": MESSAGES, "max_tokens": 3}
     for path in ("/hf/llm", "/hf/llm/v1/chat/completions", "/hf/llm/chat/completions"):
-        reply = await gate.request("POST", path, body)
+        reply = await gateway.request("POST", path, body)
         assert reply.json()["choices"][0]["message"]["content"] == "hello"
-        assert last_chat(gate) == {"messages": MESSAGES, "max_tokens": 3}
-    reply = await gate.request("POST", "/hf/llm/v1/completions", {"model": model, "prompt": "a"})
+        assert last_chat(gateway) == {"messages": MESSAGES, "max_tokens": 3}
+    reply = await gateway.request("POST", "/hf/llm/v1/completions", {"model": model, "prompt": "a"})
     assert reply.json()["choices"][0]["text"] == "hello"
 
 
-async def test_a_chat_is_streamed_with_done(gate: ScriptedGateway) -> None:
-    reply = await gate.request("POST", "/hf/llm/v1/chat/completions", {"messages": MESSAGES, "stream": True})
+async def test_a_chat_is_streamed_with_done(gateway: ScriptedGateway) -> None:
+    reply = await gateway.request(
+        "POST", "/hf/llm/v1/chat/completions", {"messages": MESSAGES, "stream": True}
+    )
     assert parse_events(reply.body)[-1] == "[DONE]"
 
 
 @pytest.mark.parametrize("path", ["/hf/llm/v1/chat/completions", "/hf/llm", "/hf/llm/v1"])
 async def test_errors_of_chats_are_tgis_for_hugging_faces_clients_and_openais_for_all_others(
-    gate: ScriptedGateway, path: str
+    gateway: ScriptedGateway, path: str
 ) -> None:
-    theirs = await gate.request("POST", path, {"messages": 3}, more_headers=HUB)
+    theirs = await gateway.request("POST", path, {"messages": 3}, more_headers=HUB)
     assert (theirs.status, theirs.json()["error_type"]) == (422, "validation")
     for headers in ({}, ELASTICSEARCH):
-        plain = await gate.request("POST", path, {"messages": 3}, more_headers=headers)
+        plain = await gateway.request("POST", path, {"messages": 3}, more_headers=headers)
         assert (plain.status, plain.json()["error"]["type"]) == (400, "invalid_request_error")
 
 
 @pytest.mark.parametrize("path", ["/hf/llm/v1/chat/completions", "/hf/llm", "/hf/llm/v1"])
-async def test_elasticsearch_reads_every_error_of_a_chat(gate: ScriptedGateway, path: str) -> None:
+async def test_elasticsearch_reads_every_error_of_a_chat(gateway: ScriptedGateway, path: str) -> None:
     """As its parsers do: an object for `completion`, a text before a stream of `chat_completion`, an object in it."""
 
     def gone(call: GenerationCall) -> Any:
@@ -231,46 +239,46 @@ async def test_elasticsearch_reads_every_error_of_a_chat(gate: ScriptedGateway, 
         yield chunks(("hel", None))
         raise UpstreamUnreachable("It broke off.")
 
-    gate.script.written = gate.script.told = gone
+    gateway.script.written = gateway.script.told = gone
 
     async def asked(**more: object) -> Any:
         body = {"messages": MESSAGES, "n": 1, **more}
-        return await gate.request("POST", path, body, more_headers=ELASTICSEARCH)
+        return await gateway.request("POST", path, body, more_headers=ELASTICSEARCH)
 
     whole = (await asked(stream=False)).json()["error"]
     assert (whole["message"], whole["http_status_code"]) == ("It is gone.", 502)
     assert (await asked(stream=True)).json()["error"] == "It is gone."
-    gate.script.told = broken
+    gateway.script.told = broken
     told = parse_events((await asked(stream=True)).body)[-1]["error"]
     assert (told["message"], told["http_status_code"]) == ("It broke off.", 502)
 
 
 async def test_a_generate_request_to_an_embedding_endpoint_is_an_error_with_its_task(
-    gate: ScriptedGateway,
+    gateway: ScriptedGateway,
 ) -> None:
     for body in (
         {"inputs": "say", "stream": True},
         {"inputs": "say", "parameters": {"max_new_tokens": 5}},
         {"inputs": "say", "temperature": 0.5},
     ):
-        reply = await gate.request("POST", "/hf/e5", body)
+        reply = await gateway.request("POST", "/hf/e5", body)
         assert reply.status == 400
         assert reply.json()["error"].startswith("Endpoint [e5] serves text_embedding, not completion.")
-    reply = await gate.request("POST", "/hf/e5", {"inputs": "say", "parameters": {"odd": 1}})
+    reply = await gateway.request("POST", "/hf/e5", {"inputs": "say", "parameters": {"odd": 1}})
     assert "Unknown field [odd]" in reply.json()["error"]
 
 
-async def test_bare_generation_routes_use_the_default_endpoint_of_the_key(gate: ScriptedGateway) -> None:
-    _, key = await gate.access.create("app", default_endpoint="llm")
+async def test_bare_generation_routes_use_the_default_endpoint_of_the_key(gateway: ScriptedGateway) -> None:
+    _, key = await gateway.access.create("app", default_endpoint="llm")
     for path in ("/", "/generate"):
-        reply = await gate.request("POST", path, {"inputs": "say"}, key=key)
+        reply = await gateway.request("POST", path, {"inputs": "say"}, key=key)
         assert "hello" in reply.body.decode()
-    reply = await gate.request("POST", "/generate_stream", {"inputs": "say"}, key=key)
+    reply = await gateway.request("POST", "/generate_stream", {"inputs": "say"}, key=key)
     assert parse_events(reply.body)[-1]["generated_text"] == "hello"
 
 
-async def test_info_of_a_generation_endpoint_is_tgis(gate: ScriptedGateway) -> None:
-    info = (await gate.request("GET", "/hf/llm/info")).json()
+async def test_info_of_a_generation_endpoint_is_tgis(gateway: ScriptedGateway) -> None:
+    info = (await gateway.request("GET", "/hf/llm/info")).json()
     assert (info["router"], info["model_id"], info["max_input_tokens"]) == (
         "text-generation-router",
         "org/model",
@@ -279,21 +287,21 @@ async def test_info_of_a_generation_endpoint_is_tgis(gate: ScriptedGateway) -> N
     assert "model_type" not in info
 
 
-async def test_models_of_an_endpoint_url_lists_only_the_endpoint(gate: ScriptedGateway) -> None:
-    reply = await gate.request("GET", "/hf/llm/v1/models")
+async def test_models_of_an_endpoint_url_lists_only_the_endpoint(gateway: ScriptedGateway) -> None:
+    reply = await gateway.request("GET", "/hf/llm/v1/models")
     assert [model["id"] for model in reply.json()["data"]] == ["llm"]
 
 
 async def test_chat_or_rerank_on_an_embedding_endpoint_is_an_error_with_its_task(
-    gate: ScriptedGateway,
+    gateway: ScriptedGateway,
 ) -> None:
     for body, task in (
         ({"messages": MESSAGES}, "chat_completion"),
         ({"query": "a", "texts": ["b"]}, "rerank"),
     ):
-        reply = await gate.request("POST", "/hf/e5", body)
+        reply = await gateway.request("POST", "/hf/e5", body)
         assert reply.status == 400
         assert reply.json()["error"].startswith(f"Endpoint [e5] serves text_embedding, not {task}.")
     compared = {"inputs": {"source_sentence": "a", "sentences": ["b"]}}
-    reply = await gate.request("POST", "/hf/llm", compared)
+    reply = await gateway.request("POST", "/hf/llm", compared)
     assert reply.json()["error"].startswith("Endpoint [llm] serves completion, not text_embedding.")

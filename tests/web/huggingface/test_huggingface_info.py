@@ -67,7 +67,7 @@ async def test_info_omits_an_unknown_limit_and_truncation(
     scripted: ScriptedGateway,
 ) -> None:
     scripted.script.facts = Facts()
-    await scripted.gateway.registry.register(
+    await scripted.service.registry.register(
         Endpoint(name="bare", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None
     )
     info = (await scripted.request("GET", "/hf/bare/info")).json()
@@ -92,7 +92,7 @@ async def test_health_is_200_without_a_body(scripted: ScriptedGateway, path: str
 
 
 async def test_health_is_503_while_a_local_model_is_down(scripted: ScriptedGateway) -> None:
-    await scripted.gateway.registry.register(
+    await scripted.service.registry.register(
         Endpoint(name="local", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model="org/model"), None
     )
 
@@ -100,8 +100,8 @@ async def test_health_is_503_while_a_local_model_is_down(scripted: ScriptedGatew
         raise RuntimeFailed("The weights are gone.")
 
     scripted.script.answer = fail
-    await scripted.gateway.start()
-    await scripted.gateway.startup.settled()
+    await scripted.service.start()
+    await scripted.service.startup.settled()
     reply = await scripted.request("GET", "/hf/local/health")
     assert (reply.status, reply.json()) == (
         503,

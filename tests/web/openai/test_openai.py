@@ -317,8 +317,8 @@ async def test_one_model_is_found_by_its_name(scripted: ScriptedGateway) -> None
 
 
 async def test_the_token_limit_of_the_operator_takes_precedence(scripted: ScriptedGateway) -> None:
-    await scripted.gateway.registry.update(
-        replace(scripted.gateway.registry.find("e5"), max_input_tokens=100)
+    await scripted.service.registry.update(
+        replace(scripted.service.registry.find("e5"), max_input_tokens=100)
     )
     assert (await scripted.request("GET", "/v1/models/e5")).json()["max_input_tokens"] == 100
 

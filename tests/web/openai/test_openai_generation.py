@@ -32,7 +32,7 @@ USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
 
 @pytest.fixture
-async def gate(scripted: ScriptedGateway) -> ScriptedGateway:
+async def gateway(scripted: ScriptedGateway) -> ScriptedGateway:
     await add_generator(scripted)
     return scripted
 
@@ -50,14 +50,14 @@ def with_usage(call: GenerationCall) -> Iterator[Sequence[bytes]]:
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions"])
-async def test_a_chat_response_has_the_bytes_of_the_engine(gate: ScriptedGateway, path: str) -> None:
+async def test_a_chat_response_has_the_bytes_of_the_engine(gateway: ScriptedGateway, path: str) -> None:
     body = b'{"id": "x",  "choices": [{"message": {"content": "\\u00e4"}}], "kv": null}'
-    gate.script.written = lambda _: Generated(body=body, wire_format=WireFormat.OPENAI, tokens=7)
-    reply = await gate.request("POST", path, {"model": "llm", "messages": MESSAGES})
+    gateway.script.written = lambda _: Generated(body=body, wire_format=WireFormat.OPENAI, tokens=7)
+    reply = await gateway.request("POST", path, {"model": "llm", "messages": MESSAGES})
     assert (reply.status, reply.body) == (200, body)
 
 
-async def test_every_field_is_sent_to_the_engine_unchanged(gate: ScriptedGateway) -> None:
+async def test_every_field_is_sent_to_the_engine_unchanged(gateway: ScriptedGateway) -> None:
     fields: dict[str, Any] = {
         "messages": MESSAGES,
         "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
@@ -67,22 +67,22 @@ async def test_every_field_is_sent_to_the_engine_unchanged(gate: ScriptedGateway
         "logprobs": True,
         "chat_template_kwargs": {"enable_thinking": False},
     }
-    reply = await gate.request(
+    reply = await gateway.request(
         "POST", "/v1/chat/completions", {"model": "llm", **fields, "stream": False, "user": None}
     )
     assert reply.status == 200
-    assert last_chat(gate) == fields
+    assert last_chat(gateway) == fields
 
 
-async def test_numbers_are_sent_to_the_engine_with_the_same_digits(gate: ScriptedGateway) -> None:
+async def test_numbers_are_sent_to_the_engine_with_the_same_digits(gateway: ScriptedGateway) -> None:
     body = b'{"model":"llm","messages":[],"seed":12345678901234567890123,"temperature":0.10}'
-    await gate.request("POST", "/v1/chat/completions", body)
-    fields = gate.script.write_calls[-1].fields
+    await gateway.request("POST", "/v1/chat/completions", body)
+    fields = gateway.script.write_calls[-1].fields
     assert (fields["seed"], fields["temperature"]) == (b"12345678901234567890123", b"0.10")
 
 
-async def test_a_chat_is_streamed_unchanged_and_ends_with_done(gate: ScriptedGateway) -> None:
-    reply = await gate.request(
+async def test_a_chat_is_streamed_unchanged_and_ends_with_done(gateway: ScriptedGateway) -> None:
+    reply = await gateway.request(
         "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
     )
     assert reply.status == 200
@@ -91,25 +91,25 @@ async def test_a_chat_is_streamed_unchanged_and_ends_with_done(gate: ScriptedGat
     *chunks, done = parse_events(reply.body)
     assert done == "[DONE]"
     assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks) == "hello"
-    assert "stream" not in last_chat(gate)
-    assert gate.script.streams[-1].closed == 1
+    assert "stream" not in last_chat(gateway)
+    assert gateway.script.streams[-1].closed == 1
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-async def test_usage_ends_a_stream_only_on_request(gate: ScriptedGateway, wanted: bool) -> None:
-    gate.script.told = with_usage
+async def test_usage_ends_a_stream_only_on_request(gateway: ScriptedGateway, wanted: bool) -> None:
+    gateway.script.told = with_usage
     body = {"model": "llm", "messages": MESSAGES, "stream": True, "stream_options": {"include_usage": wanted}}
-    reply = await gate.request("POST", "/v1/chat/completions", body)
+    reply = await gateway.request("POST", "/v1/chat/completions", body)
     told = [event["usage"] for event in parse_events(reply.body)[:-1] if event.get("usage")]
     assert told == ([USAGE] if wanted else [])
-    assert gate.meter.exposition().decode().count('hubgate_tokens_total{endpoint="llm"} 5.0') == 1
+    assert gateway.meter.exposition().decode().count('hubgate_tokens_total{endpoint="llm"} 5.0') == 1
 
 
 async def test_chunks_that_arrive_together_are_sent_together_as_whole_events(
-    gate: ScriptedGateway,
+    gateway: ScriptedGateway,
 ) -> None:
-    gate.script.told = lambda _: iter([[b'{"choices":[],\n"a":1}', b'{"choices":[],\r\n"a":2}']])
-    reply = await gate.request(
+    gateway.script.told = lambda _: iter([[b'{"choices":[],\n"a":1}', b'{"choices":[],\r\n"a":2}']])
+    reply = await gateway.request(
         "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
     )
     assert [event["a"] for event in parse_events(reply.body)[:-1]] == [1, 2]
@@ -117,46 +117,46 @@ async def test_chunks_that_arrive_together_are_sent_together_as_whole_events(
 
 
 async def test_a_broken_stream_ends_with_an_openai_error_and_without_done(
-    gate: ScriptedGateway,
+    gateway: ScriptedGateway,
 ) -> None:
-    gate.script.told = breaks_off
-    reply = await gate.request(
+    gateway.script.told = breaks_off
+    reply = await gateway.request(
         "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
     )
     first, last = parse_events(reply.body)
     assert first["choices"][0]["delta"]["content"] == "hel"
     assert last["error"]["message"] == "The server broke off. Ask again."
     assert last["error"]["code"] == Cause.CONNECTION_LOST
-    assert gate.script.streams[-1].closed == 1
-    assert f'cause="{Cause.CONNECTION_LOST}",endpoint="llm"' in gate.meter.exposition().decode()
+    assert gateway.script.streams[-1].closed == 1
+    assert f'cause="{Cause.CONNECTION_LOST}",endpoint="llm"' in gateway.meter.exposition().decode()
 
 
 async def test_a_stream_that_fails_before_its_first_byte_has_an_error_status(
-    gate: ScriptedGateway,
+    gateway: ScriptedGateway,
 ) -> None:
     def fails(call: GenerationCall) -> Iterator[Sequence[bytes]]:
         raise QueueFull("Too many wait.", retry_after=2.0)
 
-    gate.script.told = lambda call: (payloads for _ in "x" for payloads in fails(call))
-    reply = await gate.request(
+    gateway.script.told = lambda call: (payloads for _ in "x" for payloads in fails(call))
+    reply = await gateway.request(
         "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
     )
     assert (reply.status, reply.headers["retry-after"]) == (429, "2")
     assert reply.json()["error"]["type"] == "rate_limit_error"
-    assert gate.script.streams[-1].closed == 1
+    assert gateway.script.streams[-1].closed == 1
 
 
-async def test_an_empty_stream_is_only_done(gate: ScriptedGateway) -> None:
-    gate.script.told = lambda _: iter(())
-    reply = await gate.request(
+async def test_an_empty_stream_is_only_done(gateway: ScriptedGateway) -> None:
+    gateway.script.told = lambda _: iter(())
+    reply = await gateway.request(
         "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
     )
     assert parse_events(reply.body) == ["[DONE]"]
 
 
-async def test_a_stream_that_cannot_be_parsed_ends_with_an_error(gate: ScriptedGateway) -> None:
-    gate.script.told = lambda _: iter([[b'{"usage": 1}']])
-    reply = await gate.request(
+async def test_a_stream_that_cannot_be_parsed_ends_with_an_error(gateway: ScriptedGateway) -> None:
+    gateway.script.told = lambda _: iter([[b'{"usage": 1}']])
+    reply = await gateway.request(
         "POST", "/v1/chat/completions", {"model": "llm", "messages": MESSAGES, "stream": True}
     )
     (last,) = parse_events(reply.body)
@@ -180,38 +180,38 @@ async def test_a_stream_that_cannot_be_parsed_ends_with_an_error(gate: ScriptedG
     ],
 )
 async def test_an_invalid_chat_is_a_400_with_a_message(
-    gate: ScriptedGateway, body: object, said: str
+    gateway: ScriptedGateway, body: object, said: str
 ) -> None:
-    reply = await gate.request("POST", "/v1/chat/completions", body)
+    reply = await gateway.request("POST", "/v1/chat/completions", body)
     assert reply.status == 400
     assert said in reply.json()["error"]["message"]
-    assert not gate.script.write_calls
+    assert not gateway.script.write_calls
 
 
-async def test_a_chat_with_an_embedding_model_is_an_error_with_its_task(gate: ScriptedGateway) -> None:
-    reply = await gate.request("POST", "/v1/chat/completions", {"model": "e5", "messages": MESSAGES})
+async def test_a_chat_with_an_embedding_model_is_an_error_with_its_task(gateway: ScriptedGateway) -> None:
+    reply = await gateway.request("POST", "/v1/chat/completions", {"model": "e5", "messages": MESSAGES})
     assert (reply.status, reply.json()["error"]["code"]) == (400, "wrong_task")
 
 
-async def test_a_chat_is_not_sent_to_a_model_without_a_chat_template(gate: ScriptedGateway) -> None:
-    await add_generator(gate, "base", Task.COMPLETION, chats=False)
-    reply = await gate.request("POST", "/v1/chat/completions", {"model": "base", "messages": MESSAGES})
+async def test_a_chat_is_not_sent_to_a_model_without_a_chat_template(gateway: ScriptedGateway) -> None:
+    await add_generator(gateway, "base", Task.COMPLETION, chats=False)
+    reply = await gateway.request("POST", "/v1/chat/completions", {"model": "base", "messages": MESSAGES})
     assert reply.status == 400
     assert "no chat template" in reply.json()["error"]["message"]
-    await add_generator(gate, "talker", Task.CHAT_COMPLETION, chats=True, completes=False)
-    reply = await gate.request("POST", "/v1/completions", {"model": "talker", "prompt": "a"})
+    await add_generator(gateway, "talker", Task.CHAT_COMPLETION, chats=True, completes=False)
+    reply = await gateway.request("POST", "/v1/completions", {"model": "talker", "prompt": "a"})
     assert reply.status == 400
     assert "serves conversations, not completion. Send [messages]" in reply.json()["error"]["message"]
-    assert not gate.script.write_calls
+    assert not gateway.script.write_calls
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/completions"])
-async def test_a_completion_has_openais_shape_for_every_engine(gate: ScriptedGateway, path: str) -> None:
+async def test_a_completion_has_openais_shape_for_every_engine(gateway: ScriptedGateway, path: str) -> None:
     body = {"model": "llm", "prompt": "say", "max_tokens": 3, "stop": ["x"]}
-    own = (await gate.request("POST", path, body)).json()
-    gate.script.written = tgi_reply
-    made = (await gate.request("POST", path, body)).json()
-    call = last_completion(gate)
+    own = (await gateway.request("POST", path, body)).json()
+    gateway.script.written = tgi_reply
+    made = (await gateway.request("POST", path, body)).json()
+    call = last_completion(gateway)
     assert (call.prompt, fields_of(call), call.full_text) == ("say", {"max_tokens": 3, "stop": ["x"]}, False)
     assert own["choices"] == [{"index": 0, "text": "hello", "finish_reason": "stop"}]
     assert made["choices"] == [{"index": 0, "text": "hello", "logprobs": None, "finish_reason": "stop"}]
@@ -220,32 +220,32 @@ async def test_a_completion_has_openais_shape_for_every_engine(gate: ScriptedGat
     assert made["model"] == "llm"
 
 
-async def test_several_prompts_are_several_calls_and_one_response(gate: ScriptedGateway) -> None:
-    reply = await gate.request("POST", "/v1/completions", {"model": "llm", "prompt": ["a", "b", "c"]})
+async def test_several_prompts_are_several_calls_and_one_response(gateway: ScriptedGateway) -> None:
+    reply = await gateway.request("POST", "/v1/completions", {"model": "llm", "prompt": ["a", "b", "c"]})
     told = reply.json()
     assert [choice["index"] for choice in told["choices"]] == [0, 1, 2]
     assert told["usage"] == {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
-    assert len(gate.script.write_calls) == 3
+    assert len(gateway.script.write_calls) == 3
 
 
-async def test_a_failure_of_one_of_several_prompts_is_returned(gate: ScriptedGateway) -> None:
+async def test_a_failure_of_one_of_several_prompts_is_returned(gateway: ScriptedGateway) -> None:
     def fails(call: GenerationCall) -> Generated:
         raise QueueFull("Too many wait.")
 
-    gate.script.written = fails
-    reply = await gate.request("POST", "/v1/completions", {"model": "llm", "prompt": ["a", "b"]})
+    gateway.script.written = fails
+    reply = await gateway.request("POST", "/v1/completions", {"model": "llm", "prompt": ["a", "b"]})
     assert (reply.status, reply.json()["error"]["message"]) == (429, "Too many wait.")
 
 
-async def test_echo_returns_the_prompt_before_the_text(gate: ScriptedGateway) -> None:
-    await gate.request("POST", "/v1/completions", {"model": "llm", "prompt": "a", "echo": True})
-    call = last_completion(gate)
+async def test_echo_returns_the_prompt_before_the_text(gateway: ScriptedGateway) -> None:
+    await gateway.request("POST", "/v1/completions", {"model": "llm", "prompt": "a", "echo": True})
+    call = last_completion(gateway)
     assert call.full_text
     assert not call.fields
 
 
-async def test_a_stream_of_events_becomes_openais_chunks(gate: ScriptedGateway) -> None:
-    gate.script.told, gate.script.wire_format = tgi_events, WireFormat.TGI
+async def test_a_stream_of_events_becomes_openais_chunks(gateway: ScriptedGateway) -> None:
+    gateway.script.told, gateway.script.wire_format = tgi_events, WireFormat.TGI
     body = {
         "model": "llm",
         "prompt": "say ",
@@ -253,7 +253,7 @@ async def test_a_stream_of_events_becomes_openais_chunks(gate: ScriptedGateway) 
         "echo": True,
         "stream_options": {"include_usage": True},
     }
-    reply = await gate.request("POST", "/v1/completions", body)
+    reply = await gateway.request("POST", "/v1/completions", body)
     *chunks, usage, done = parse_events(reply.body)
     texts = [(chunk["choices"][0]["text"], chunk["choices"][0]["finish_reason"]) for chunk in chunks]
     assert texts == [("say hel", None), ("lo", None), ("", "stop")]
@@ -271,21 +271,21 @@ async def test_a_stream_of_events_becomes_openais_chunks(gate: ScriptedGateway) 
     ],
 )
 async def test_an_invalid_prompt_is_a_400_with_a_message(
-    gate: ScriptedGateway, body: dict[str, Any], said: str
+    gateway: ScriptedGateway, body: dict[str, Any], said: str
 ) -> None:
-    reply = await gate.request("POST", "/v1/completions", {"model": "llm", **body})
+    reply = await gateway.request("POST", "/v1/completions", {"model": "llm", **body})
     assert reply.status == 400
     assert said in reply.json()["error"]["message"]
 
 
-async def test_a_generic_model_name_selects_the_default_endpoint_of_the_key(gate: ScriptedGateway) -> None:
-    _, key = await gate.access.create("app", default_endpoint="llm")
+async def test_a_generic_model_name_selects_the_default_endpoint_of_the_key(gateway: ScriptedGateway) -> None:
+    _, key = await gateway.access.create("app", default_endpoint="llm")
     for model in (None, "", "dummy", "tgi", "https://gate.example/x"):
-        reply = await gate.request(
+        reply = await gateway.request(
             "POST", "/v1/chat/completions", {"model": model, "messages": MESSAGES}, key=key
         )
         assert reply.status == 200, model
-    reply = await gate.request(
+    reply = await gateway.request(
         "POST", "/v1/chat/completions", {"model": "other", "messages": MESSAGES}, key=key
     )
     assert reply.status == 404

@@ -18,7 +18,7 @@ ASKED: dict[str, Any] = {"model": "ranker", "query": "q", "documents": DOCUMENTS
 
 
 @pytest.fixture
-async def gate(scripted: ScriptedGateway) -> ScriptedGateway:
+async def gateway(scripted: ScriptedGateway) -> ScriptedGateway:
     await add(scripted, "ranker", Task.RERANK)
     return scripted
 
@@ -26,8 +26,8 @@ async def gate(scripted: ScriptedGateway) -> ScriptedGateway:
 @pytest.mark.parametrize(
     "path", ["/v1/rerank", "/v2/rerank", "/rerank", "/hf/ranker/v1/rerank", "/hf/ranker/rerank"]
 )
-async def test_rerank_has_coheres_and_jinas_shape(gate: ScriptedGateway, path: str) -> None:
-    reply = await gate.request("POST", path, ASKED)
+async def test_rerank_has_coheres_and_jinas_shape(gateway: ScriptedGateway, path: str) -> None:
+    reply = await gateway.request("POST", path, ASKED)
     told = reply.json()
     assert told["results"] == [
         {"index": 1, "relevance_score": 0.3},
@@ -40,23 +40,23 @@ async def test_rerank_has_coheres_and_jinas_shape(gate: ScriptedGateway, path: s
     assert told["id"] == f"rerank-{reply.headers['x-request-id']}"
 
 
-async def test_top_n_limits_results_and_return_documents_returns_the_texts(gate: ScriptedGateway) -> None:
-    reply = await gate.request("POST", "/v1/rerank", {**ASKED, "top_n": 2, "return_documents": True})
+async def test_top_n_limits_results_and_return_documents_returns_the_texts(gateway: ScriptedGateway) -> None:
+    reply = await gateway.request("POST", "/v1/rerank", {**ASKED, "top_n": 2, "return_documents": True})
     assert reply.json()["results"] == [
         {"index": 1, "relevance_score": 0.3, "document": {"text": "ccc"}},
         {"index": 2, "relevance_score": 0.2, "document": {"text": "bb"}},
     ]
 
 
-async def test_equal_scores_keep_the_order_of_the_texts(gate: ScriptedGateway) -> None:
-    gate.script.answer = lambda call: Scores(items=[0.5] * len(_texts(call)))
-    told = (await gate.request("POST", "/v1/rerank", ASKED)).json()
+async def test_equal_scores_keep_the_order_of_the_texts(gateway: ScriptedGateway) -> None:
+    gateway.script.answer = lambda call: Scores(items=[0.5] * len(_texts(call)))
+    told = (await gateway.request("POST", "/v1/rerank", ASKED)).json()
     assert [result["index"] for result in told["results"]] == [0, 1, 2]
 
 
-async def test_uncounted_tokens_are_estimated_and_warnings_are_returned(gate: ScriptedGateway) -> None:
-    gate.script.answer = lambda call: Scores(items=[0.5] * len(_texts(call)), warnings=("It was cut.",))
-    told = (await gate.request("POST", "/v1/rerank", ASKED)).json()
+async def test_uncounted_tokens_are_estimated_and_warnings_are_returned(gateway: ScriptedGateway) -> None:
+    gateway.script.answer = lambda call: Scores(items=[0.5] * len(_texts(call)), warnings=("It was cut.",))
+    told = (await gateway.request("POST", "/v1/rerank", ASKED)).json()
     assert told["usage"]["estimated"] is True
     assert told["usage"]["total_tokens"] > 0
     assert told["meta"]["warnings"] == ["It was cut."]
@@ -80,13 +80,13 @@ async def test_uncounted_tokens_are_estimated_and_warnings_are_returned(gate: Sc
 )
 @pytest.mark.parametrize("path", ["/v1/rerank", "/rerank"])
 async def test_an_invalid_rerank_is_an_error_with_a_message_and_never_reaches_the_model(
-    gate: ScriptedGateway, path: str, change: dict[str, Any], status: int, said: str
+    gateway: ScriptedGateway, path: str, change: dict[str, Any], status: int, said: str
 ) -> None:
-    asked = len(gate.script.calls)
-    reply = await gate.request("POST", path, {**ASKED, **change})
+    asked = len(gateway.script.calls)
+    reply = await gateway.request("POST", path, {**ASKED, **change})
     assert reply.status == status
     assert said in reply.json()["error"]["message"]
-    assert len(gate.script.calls) == asked
+    assert len(gateway.script.calls) == asked
 
 
 def _texts(call: Call) -> Any:

@@ -1,4 +1,4 @@
-"""What clients ask of rankers beside documents, at a real gate before servers that rank."""
+"""What clients ask of rankers beside documents, at a real gateway before servers that rank."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ TEXTS = ["nothing of it", "the red fox", "a fox"]
 LONG = "word " * 40 + "red fox"
 
 
-def ranked(gate: RunningGateway, path: str = "/v1/rerank", **more: Any) -> Any:
+def ranked(gateway: RunningGateway, path: str = "/v1/rerank", **more: Any) -> Any:
     body = {"model": "r", "query": QUERY, "documents": TEXTS, **more}
-    reply = gate.request("POST", path, body)
+    reply = gateway.request("POST", path, body)
     assert reply.status == 200, reply.body
     return reply.json()
 
 
-def refused(gate: RunningGateway, **more: Any) -> str:
-    reply = gate.request("POST", "/v1/rerank", {"model": "r", "query": QUERY, "documents": TEXTS, **more})
+def refused(gateway: RunningGateway, **more: Any) -> str:
+    reply = gateway.request("POST", "/v1/rerank", {"model": "r", "query": QUERY, "documents": TEXTS, **more})
     assert reply.status == 400
     told: str = reply.json()["error"]["message"]
     assert reply.json()["detail"] == told
@@ -35,63 +35,69 @@ def asked_texts(server: LookAlike) -> list[str]:
 
 
 @pytest.mark.parametrize("engine", ["tei", "llamacpp", "toolkit"])
-def test_options_that_haystack_and_cohere_always_send_are_ignored(gate: RunningGateway, engine: str) -> None:
+def test_options_that_haystack_and_cohere_always_send_are_ignored(
+    gateway: RunningGateway, engine: str
+) -> None:
     """Haystack's CohereRanker sends `max_tokens_per_doc: 4096` unless it is told otherwise."""
     with lookalike(engine, kind="reranker") as server:
-        gate.add("r", url=server.url, task="rerank")
-        plain = ranked(gate)["results"]
+        gateway.add("r", url=server.url, task="rerank")
+        plain = ranked(gateway)["results"]
         for more in (
             {"max_tokens_per_doc": 4096},
             {"max_doc_length": 1024, "truncation": True, "return_embeddings": False},
             {"max_chunks_per_doc": 10, "rank_fields": ["text"], "priority": 3},
             {"max_tokens_per_doc": None, "max_chunks_per_doc": None, "rank_fields": None},
         ):
-            assert ranked(gate, **more)["results"] == plain
+            assert ranked(gateway, **more)["results"] == plain
         assert asked_texts(server) == TEXTS or engine == "toolkit"
 
 
 def test_max_tokens_per_doc_truncates_documents_with_the_tokenizer_of_the_model(
-    gate: RunningGateway,
+    gateway: RunningGateway,
 ) -> None:
     with lookalike("tei", kind="reranker") as server:
-        gate.add("r", url=server.url, task="rerank")
-        ranked(gate, documents=["a fox", LONG, "é" * 30, "x" * 5000], max_tokens_per_doc=20)
+        gateway.add("r", url=server.url, task="rerank")
+        ranked(gateway, documents=["a fox", LONG, "é" * 30, "x" * 5000], max_tokens_per_doc=20)
         assert asked_texts(server) == ["a fox", " ".join(["word"] * 20), "é" * 30, "x" * 640]
 
 
-def test_max_tokens_per_doc_without_a_tokenizer_is_rejected(gate: RunningGateway) -> None:
+def test_max_tokens_per_doc_without_a_tokenizer_is_rejected(gateway: RunningGateway) -> None:
     with lookalike("llamacpp", kind="reranker") as server:
-        gate.add("r", url=server.url, task="rerank")
-        assert "[max_tokens_per_doc] cannot be 20" in refused(gate, documents=[LONG], max_tokens_per_doc=20)
-        ranked(gate, documents=["a fox"], max_tokens_per_doc=20)
+        gateway.add("r", url=server.url, task="rerank")
+        assert "[max_tokens_per_doc] cannot be 20" in refused(
+            gateway, documents=[LONG], max_tokens_per_doc=20
+        )
+        ranked(gateway, documents=["a fox"], max_tokens_per_doc=20)
     with lookalike("toolkit", kind="reranker") as server:  # how much its model reads is not known
-        gate.add("s", url=server.url, task="rerank")
-        ranked(gate, model="s", documents=[LONG], max_tokens_per_doc=len(LONG) // 2)
-        assert "cannot be 20" in refused(gate, model="s", documents=[LONG], max_tokens_per_doc=20)
+        gateway.add("s", url=server.url, task="rerank")
+        ranked(gateway, model="s", documents=[LONG], max_tokens_per_doc=len(LONG) // 2)
+        assert "cannot be 20" in refused(gateway, model="s", documents=[LONG], max_tokens_per_doc=20)
 
 
-def test_unsupported_options_are_rejected_with_a_message(gate: RunningGateway) -> None:
+def test_unsupported_options_are_rejected_with_a_message(gateway: RunningGateway) -> None:
     with lookalike("tei", kind="reranker") as server:
-        gate.add("r", url=server.url, task="rerank")
-        assert "ranked by their [text] alone" in refused(gate, rank_fields=["title"])
-        assert "has only scores" in refused(gate, return_embeddings=True)
-        assert "[max_tokens_per_doc] must be at least 1" in refused(gate, max_tokens_per_doc=0)
+        gateway.add("r", url=server.url, task="rerank")
+        assert "ranked by their [text] alone" in refused(gateway, rank_fields=["title"])
+        assert "has only scores" in refused(gateway, return_embeddings=True)
+        assert "[max_tokens_per_doc] must be at least 1" in refused(gateway, max_tokens_per_doc=0)
 
 
 @pytest.mark.parametrize("path", ["/v1/v2/rerank", "/v1/v1/rerank"])
-def test_coheres_base_url_may_end_in_v1(gate: RunningGateway, path: str) -> None:
+def test_coheres_base_url_may_end_in_v1(gateway: RunningGateway, path: str) -> None:
     with lookalike("tei", kind="reranker") as server:
-        gate.add("r", url=server.url, task="rerank")
-        assert ranked(gate, path)["results"][0]["index"] == 1
+        gateway.add("r", url=server.url, task="rerank")
+        assert ranked(gateway, path)["results"][0]["index"] == 1
 
 
 def test_rerank_and_embedding_errors_have_the_detail_that_jinas_plugin_reads(
-    gate: RunningGateway,
+    gateway: RunningGateway,
 ) -> None:
     for path in ("/v1/rerank", "/v1/embeddings", "/hf/none/v1/rerank"):
-        reply = gate.request("POST", path, {"model": "none", "query": "a", "documents": ["b"], "input": "a"})
+        reply = gateway.request(
+            "POST", path, {"model": "none", "query": "a", "documents": ["b"], "input": "a"}
+        )
         assert reply.json()["detail"] == reply.json()["error"]["message"]
-    assert "detail" not in gate.request("POST", "/v1/chat/completions", {"model": "none"}).json()
-    assert "detail" not in gate.request("POST", "/rerank", {"query": "a", "texts": ["b"]}).json()
-    wrong = gate.request("POST", "/v1/rerank", {}, key="wrong")
+    assert "detail" not in gateway.request("POST", "/v1/chat/completions", {"model": "none"}).json()
+    assert "detail" not in gateway.request("POST", "/rerank", {"query": "a", "texts": ["b"]}).json()
+    wrong = gateway.request("POST", "/v1/rerank", {}, key="wrong")
     assert (wrong.status, wrong.json()["detail"]) == (401, wrong.json()["error"]["message"])

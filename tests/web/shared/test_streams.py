@@ -52,12 +52,12 @@ class Reader:
 
 
 @pytest.fixture
-async def gate(scripted: ScriptedGateway) -> ScriptedGateway:
+async def gateway(scripted: ScriptedGateway) -> ScriptedGateway:
     await add_generator(scripted)
     return scripted
 
 
-async def test_a_reader_who_does_not_read_lets_nothing_pile_up(gate: ScriptedGateway) -> None:
+async def test_a_reader_who_does_not_read_lets_nothing_pile_up(gateway: ScriptedGateway) -> None:
     told = 0
 
     def endless(call: GenerationCall) -> Iterator[Sequence[bytes]]:
@@ -66,9 +66,9 @@ async def test_a_reader_who_does_not_read_lets_nothing_pile_up(gate: ScriptedGat
             told += 1
             yield [CHUNK]
 
-    gate.script.told = endless
+    gateway.script.told = endless
     reader = Reader()
-    serving = asyncio.ensure_future(gate.app(reader.scope, reader.receive, reader.send))
+    serving = asyncio.ensure_future(gateway.app(reader.scope, reader.receive, reader.send))
     for parts in range(1, 6):
         reader.more.release()
         await reader.got.get()
@@ -77,11 +77,11 @@ async def test_a_reader_who_does_not_read_lets_nothing_pile_up(gate: ScriptedGat
     reader.left.set()
     reader.more.release()
     await serving
-    assert gate.script.streams[-1].closed == 1
+    assert gateway.script.streams[-1].closed == 1
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-async def test_a_reader_who_leaves_ends_the_call_at_once(gate: ScriptedGateway, stream: bool) -> None:
+async def test_a_reader_who_leaves_ends_the_call_at_once(gateway: ScriptedGateway, stream: bool) -> None:
     ended = asyncio.Event()
 
     async def silence() -> None:
@@ -90,16 +90,16 @@ async def test_a_reader_who_leaves_ends_the_call_at_once(gate: ScriptedGateway, 
         finally:
             ended.set()
 
-    gate.script.pause = silence
+    gateway.script.pause = silence
     reader = Reader(stream=stream)
     for _ in range(9):
         reader.more.release()
-    serving = asyncio.ensure_future(gate.app(reader.scope, reader.receive, reader.send))
+    serving = asyncio.ensure_future(gateway.app(reader.scope, reader.receive, reader.send))
     if stream:
         assert (await reader.got.get())["status"] == 200
         assert b"hel" in (await reader.got.get())["body"]
     reader.left.set()
     await serving
     assert ended.is_set()
-    assert [events.closed for events in gate.script.streams[-1:]] == ([1] if stream else [])
-    assert 'cause="client_left",endpoint="llm"' in gate.meter.exposition().decode()
+    assert [events.closed for events in gateway.script.streams[-1:]] == ([1] if stream else [])
+    assert 'cause="client_left",endpoint="llm"' in gateway.meter.exposition().decode()

@@ -21,8 +21,8 @@ TOKEN = "hf_aTokenThatNobodyHas1234"
 
 
 @pytest.fixture
-def visitor(gate: RunningGateway) -> ConsoleClient:
-    visitor = ConsoleClient(gate)
+def visitor(gateway: RunningGateway) -> ConsoleClient:
+    visitor = ConsoleClient(gateway)
     visitor.sign_in()
     return visitor
 
@@ -76,8 +76,8 @@ class TestTheForm:
         assert re.search(r'name="where" value="router" checked', page.text)
 
     def test_a_proposed_name_is_free(self, visitor: ConsoleClient) -> None:
-        visitor.gate.add("e5-small-v2")
-        visitor.gate.add("e5-small-v2-2")
+        visitor.gateway.add("e5-small-v2")
+        visitor.gateway.add("e5-small-v2-2")
         page = visitor.get("/ui/models/new?paste=intfloat/e5-small-v2")
         assert re.search(r'id="name" [^>]*value="e5-small-v2-3"', page.text)
 
@@ -87,12 +87,12 @@ class TestTheForm:
             page = visitor.post("/ui/models/new", sent)
         name = server.url.removeprefix("http://").replace(":", "-")
         assert page.status == 303
-        assert name in [one.name for one in visitor.gate.gateway.registry.endpoints()]
+        assert name in [one.name for one in visitor.gateway.service.registry.endpoints()]
 
     def test_a_demo_model_is_added_by_its_card_alone(self, visitor: ConsoleClient) -> None:
         for name in ("demo", "demo-2"):
             assert visitor.post("/ui/models/new", {**EMPTY, "where": "fake"}).status == 303
-            assert name in [one.name for one in visitor.gate.gateway.registry.endpoints()]
+            assert name in [one.name for one in visitor.gateway.service.registry.endpoints()]
 
     def test_what_was_read_is_cleared_and_what_says_nothing_stays_to_be_mended(
         self, visitor: ConsoleClient
@@ -125,19 +125,19 @@ class TestTheForm:
             assert f'<option value="{word}"' in visitor.get("/ui/models/new").text
             name = f"t5-{word}"
             visitor.post("/ui/models/new", {**sent, "task_llm": word, "name": name, "save": "off"})
-            stored = visitor.gate.request("GET", f"/api/endpoints/{name}").json()
+            stored = visitor.gateway.request("GET", f"/api/endpoints/{name}").json()
             assert stored["task"] == "completion"
 
     def test_a_registered_model_stands_in_it_without_its_token(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
-            visitor.gate.add("e5", url=server.url, token=TOKEN)
+            visitor.gateway.add("e5", url=server.url, token=TOKEN)
             page = visitor.get("/ui/models/e5/edit")
         assert f'value="{server.url}"' in page.text
         assert "Keep the stored token (…1234)" in page.words
         assert TOKEN not in page.text
 
     def test_a_model_of_a_kind_that_is_not_offered_can_be_edited(self, visitor: ConsoleClient) -> None:
-        visitor.gate.add("alpha")
+        visitor.gateway.add("alpha")
         assert re.search(r'name="where" value="fake" checked', visitor.get("/ui/models/alpha/edit").text)
 
 
@@ -148,7 +148,7 @@ class TestTesting:
         assert re.search(r"The model answers\. \S+ tei \d+ dimensions up to \d+ tokens \d+ ms", page.words)
         for step in ("Address", "Connection", "Token", "Model and task", "First answer"):
             assert f"{step} · passed" in page.words
-        assert visitor.gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
+        assert visitor.gateway.request("GET", "/api/endpoints").json() == {"endpoints": []}
         assert TOKEN not in page.text
 
     def test_a_failure_is_told_in_plain_words_with_a_way_on(self, visitor: ConsoleClient) -> None:
@@ -160,13 +160,13 @@ class TestTesting:
 
     def test_the_stored_token_is_used_where_it_is_kept(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
-            visitor.gate.add("e5", url=server.url, token=TOKEN)
+            visitor.gateway.add("e5", url=server.url, token=TOKEN)
             page = outcome_of(visitor, form(server.url, connection=KEEP, token=""), "/ui/models/e5/test")
         assert "The model answers." in page.words
 
     def test_a_stored_token_that_is_to_go_is_not_used(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
-            visitor.gate.add("e5", url=server.url, token=TOKEN)
+            visitor.gateway.add("e5", url=server.url, token=TOKEN)
             page = outcome_of(visitor, form(server.url, connection="", token=""), "/ui/models/e5/test")
         assert "Token · failed" in page.words
         assert "The access token is missing" in page.words
@@ -199,7 +199,7 @@ class TestSaving:
                 "/ui/models/new", form(server.url, prefix_search="query: "), hx_request="true"
             )
             assert page.headers["hx-redirect"] == "/ui/models/e5/overview?done=added"
-            stored = visitor.gate.request("GET", "/api/endpoints/e5").json()
+            stored = visitor.gateway.request("GET", "/api/endpoints/e5").json()
         assert (stored["url"], stored["token"], stored["prefixes"]) == (
             server.url,
             "…1234",
@@ -211,13 +211,13 @@ class TestSaving:
             page = visitor.post("/ui/models/new", form(server.url), hx_request="true")
             assert "The token is wrong" in page.words
             assert "Save as disabled" in page.words
-            assert visitor.gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
+            assert visitor.gateway.request("GET", "/api/endpoints").json() == {"endpoints": []}
             page = visitor.post("/ui/models/new", form(server.url, save="off"))
         assert page.headers["location"] == "/ui/models/e5/overview?done=kept"
-        assert visitor.gate.request("GET", "/api/endpoints/e5").json()["enabled"] is False
+        assert visitor.gateway.request("GET", "/api/endpoints/e5").json()["enabled"] is False
 
     def test_what_no_server_could_mend_cannot_be_kept(self, visitor: ConsoleClient) -> None:
-        visitor.gate.add("e5")
+        visitor.gateway.add("e5")
         page = visitor.post("/ui/models/new", form("http://127.0.0.1:1"), hx_request="true")
         assert "The name is taken" in page.words
         assert "Save as disabled" not in page.words
@@ -228,36 +228,36 @@ class TestSaving:
             assert '<option value="team">team</option>' in visitor.get("/ui/models/new").text
             visitor.post("/ui/models/new", form(server.url, name="second", connection="team", token=""))
             for name in ("e5", "second"):
-                stored = visitor.gate.request("GET", f"/api/endpoints/{name}").json()
+                stored = visitor.gateway.request("GET", f"/api/endpoints/{name}").json()
                 assert (stored["connection"], stored.get("token")) == ("team", None)
 
     def test_a_named_token_is_not_kept_of_a_model_that_fails(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", key="hf_another") as server:
             visitor.post("/ui/models/new", form(server.url, token_name="team"), hx_request="true")
-        assert visitor.gate.request("GET", "/api/connections").json() == {"connections": []}
+        assert visitor.gateway.request("GET", "/api/connections").json() == {"connections": []}
 
     def test_a_named_token_is_not_kept_of_who_leaves_while_the_model_is_asked(
         self, visitor: ConsoleClient
     ) -> None:
-        gate = visitor.gate
+        gateway = visitor.gateway
         with lookalike("tei", fault="hang") as server:
             with visitor.asking("/ui/models/new", form(server.url, token_name="team")):
                 server.wait_until(lambda one: len(one.requests) == 1)
-                assert [one.name for one in gate.gateway.connections.all()] == ["team"]
-            forgotten = until(lambda: not gate.gateway.connections.all())
-            asyncio.run_coroutine_threadsafe(forgotten, gate._loop).result()
-        assert gate.request("GET", "/api/endpoints").json() == {"endpoints": []}
+                assert [one.name for one in gateway.service.connections.all()] == ["team"]
+            forgotten = until(lambda: not gateway.service.connections.all())
+            asyncio.run_coroutine_threadsafe(forgotten, gateway._loop).result()
+        assert gateway.request("GET", "/api/endpoints").json() == {"endpoints": []}
 
     def test_a_change_leaves_an_untouched_token_as_it_is(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
-            visitor.gate.add("e5", url=server.url, token=TOKEN)
+            visitor.gateway.add("e5", url=server.url, token=TOKEN)
             changed = form(server.url, connection=KEEP, token="", requests_per_minute="60")
             page = visitor.post("/ui/models/e5/edit", changed)
             assert page.headers["location"] == "/ui/models/e5/overview?done=saved"
-            stored = visitor.gate.request("GET", "/api/endpoints/e5").json()
+            stored = visitor.gateway.request("GET", "/api/endpoints/e5").json()
             assert (stored["rate_limit"]["requests_per_minute"], stored["token"]) == (60, "…1234")
             visitor.post("/ui/models/e5/edit", {**changed, "save": "off"})
-            assert visitor.gate.request("GET", "/api/endpoints/e5").json()["enabled"] is False
+            assert visitor.gateway.request("GET", "/api/endpoints/e5").json()["enabled"] is False
 
 
 class TestThePreview:

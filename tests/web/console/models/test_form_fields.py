@@ -84,23 +84,23 @@ FULL: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleClient]:
-    """At a gate that has these endpoints, switched off, as nothing runs there."""
+    """At a gateway that has these endpoints, switched off, as nothing runs there."""
     folder = tmp_path_factory.mktemp("gate")
     settings = Settings(home=folder / "home", secret_key_file=folder / "key", port=0, hf_offline=True)
-    with RunningGateway(settings) as gate:
-        gate.request("POST", "/api/connections", {"name": "team", "token": TOKEN, "hosts": HOSTS})
+    with RunningGateway(settings) as gateway:
+        gateway.request("POST", "/api/connections", {"name": "team", "token": TOKEN, "hosts": HOSTS})
         for kind, full in FULL.items():
             other = {"name": f"{kind}-other", "task": full["task"], "url": "http://127.0.0.1:1"}
             for body in (other, {**full, "name": kind, "fallback": f"{kind}-other"}):
-                assert gate.request("POST", "/api/endpoints", {**body, "save_anyway": True}).status == 201
-        visitor = ConsoleClient(gate)
+                assert gateway.request("POST", "/api/endpoints", {**body, "save_anyway": True}).status == 201
+        visitor = ConsoleClient(gateway)
         visitor.sign_in()
         yield visitor
 
 
 def stored(visitor: ConsoleClient, name: str) -> dict[str, Any]:
     """An endpoint as the API shows it."""
-    shown: dict[str, Any] = visitor.gate.request("GET", f"/api/endpoints/{name}").json()
+    shown: dict[str, Any] = visitor.gateway.request("GET", f"/api/endpoints/{name}").json()
     return shown
 
 

@@ -26,9 +26,9 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 @pytest.fixture
 def visitor(settings: Settings, hub_site: HubApi) -> Iterator[ConsoleClient]:
-    """Signed in to a gate that has a Hub."""
-    with RunningGateway(replace(settings, hf_endpoint=hub_site.url)) as gate:
-        visitor = ConsoleClient(gate)
+    """Signed in to a gateway that has a Hub."""
+    with RunningGateway(replace(settings, hf_endpoint=hub_site.url)) as gateway:
+        visitor = ConsoleClient(gateway)
         visitor.sign_in()
         yield visitor
 
@@ -81,7 +81,7 @@ class TestSearching:
         assert len(found(search(visitor, served="on", served_for="router"))) == 3
 
     def test_the_token_of_the_chosen_connection_asks(self, visitor: ConsoleClient, hub_site: HubApi) -> None:
-        visitor.gate.request("POST", "/api/connections", {"name": "team", "token": f"{TOKEN}\nhf_spare"})
+        visitor.gateway.request("POST", "/api/connections", {"name": "team", "token": f"{TOKEN}\nhf_spare"})
         assert "org/secret" in found(search(visitor, connection="team"))
         assert "org/secret" not in found(search(visitor))
         hub_site.fail("wrong-token")
@@ -115,7 +115,7 @@ class TestChoosing:
         assert 'value="acme"' in page.text
 
     def test_a_registered_model_keeps_its_name(self, visitor: ConsoleClient) -> None:
-        visitor.gate.add("alpha")
+        visitor.gateway.add("alpha")
         assert "/ui/models/alpha/pick" in search(visitor, of="alpha").text
         page = pick(visitor, MINILM, "/ui/models/alpha/pick", where="fake")
         assert re.search(rf'id="model"[^>]* value="{MINILM}"', page.text)
@@ -128,9 +128,9 @@ class TestChoosing:
 
 
 class TestWithoutTheHub:
-    def test_a_gate_that_is_offline_says_so_calmly(self, settings: Settings, hub_site: HubApi) -> None:
-        with RunningGateway(replace(settings, hf_endpoint=hub_site.url, hf_offline=True)) as gate:
-            visitor = ConsoleClient(gate)
+    def test_a_gateway_that_is_offline_says_so_calmly(self, settings: Settings, hub_site: HubApi) -> None:
+        with RunningGateway(replace(settings, hf_endpoint=hub_site.url, hf_offline=True)) as gateway:
+            visitor = ConsoleClient(gateway)
             visitor.sign_in()
             page = search(visitor)
         assert page.status == 200
@@ -141,8 +141,8 @@ class TestWithoutTheHub:
         assert "HF_HUB_OFFLINE" in page.words
         assert hub_site.asked == []
 
-    def test_a_hub_that_is_not_reached_is_told(self, gate: RunningGateway) -> None:
-        visitor = ConsoleClient(gate)
+    def test_a_hub_that_is_not_reached_is_told(self, gateway: RunningGateway) -> None:
+        visitor = ConsoleClient(gateway)
         visitor.sign_in()
         assert "It cannot be reached from here." in search(visitor).words
 

@@ -1,4 +1,4 @@
-"""Choosing models in a real browser: those of the Hub for the form, and those of the gate for a key."""
+"""Choosing models in a real browser: those of the Hub for the form, and those of the gateway for a key."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def hub() -> Iterator[HubApi]:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory, hub: HubApi) -> Iterator[RunningGateway]:
-    """A gate with a Hub, and with more models than are offered at once. The tests leave it as it is."""
+    """A gateway with a Hub, and with more models than are offered at once. The tests leave it as it is."""
     folder = tmp_path_factory.mktemp("many")
     settings = Settings(
         home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0, hf_endpoint=hub.url
     )
-    with RunningGateway(settings) as gate:
+    with RunningGateway(settings) as gateway:
         for n in range(30):
-            gate.add(f"model-{n:02}")
-        gate.create_key("dify", endpoints=["model-00", "model-01"], default_endpoint="model-00")
-        yield gate
+            gateway.add(f"model-{n:02}")
+        gateway.create_key("dify", endpoints=["model-00", "model-01"], default_endpoint="model-00")
+        yield gateway
 
 
 @pytest.fixture
@@ -153,10 +153,10 @@ def test_they_are_accessible_and_fit_a_phone_in_every_language(
                 _judge(opened, f"{path.replace('/', '-')}-{language}-{width}")
 
 
-def test_a_gate_that_is_offline_says_so_and_all_can_be_typed(browser: Browser, settings: Settings) -> None:
+def test_a_gateway_that_is_offline_says_so_and_all_can_be_typed(browser: Browser, settings: Settings) -> None:
     with (
-        RunningGateway(replace(settings, hf_offline=True)) as gate,
-        screen(browser, gate) as opened,
+        RunningGateway(replace(settings, hf_offline=True)) as gateway,
+        screen(browser, gateway) as opened,
     ):
         opened.sign_in()
         opened.go("models/new")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def visitor(gate: RunningGateway) -> ConsoleClient:
-    visitor = ConsoleClient(gate)
+def visitor(gateway: RunningGateway) -> ConsoleClient:
+    visitor = ConsoleClient(gateway)
     visitor.sign_in()
     return visitor
 
@@ -28,12 +28,12 @@ def visitor(gate: RunningGateway) -> ConsoleClient:
 class TestTheModelPage:
     def test_it_says_what_the_model_is_and_does(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", name="org/small", dimensions=16) as server:
-            visitor.gate.request(
+            visitor.gateway.request(
                 "POST",
                 "/api/connections",
                 {"name": "team", "token": "hf_token12345678", "hosts": [server.url]},
             )
-            visitor.gate.add(
+            visitor.gateway.add(
                 "e5",
                 url=server.url,
                 connection="team",
@@ -41,7 +41,7 @@ class TestTheModelPage:
                 prefixes={"search": "query: "},
                 timeout=7,
             )
-            visitor.gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "hello"})
+            visitor.gateway.request("POST", "/v1/embeddings", {"model": "e5", "input": "hello"})
             words = visitor.get("/ui/models/e5/overview").words
         for shown in (
             *("org/small", server.url, "Dimensions 16", "API token team", "Running", "2% of 60/min"),
@@ -56,7 +56,7 @@ class TestTheModelPage:
             assert shown in words
 
     def test_it_leads_to_everything_that_can_be_done(self, visitor: ConsoleClient) -> None:
-        visitor.gate.add("alpha")
+        visitor.gateway.add("alpha")
         page = visitor.get("/ui/models/alpha/overview")
         links = set(re.findall(r'(?:href|action)="/ui/models/alpha/(\w+)"', page.text))
         assert {"play", "edit", "clone", "export", "delete", "disable"} <= links
@@ -67,8 +67,8 @@ class TestTheModelPage:
         assert 'action="/ui/models/alpha/enable"' in page.text
 
     def test_its_state_is_refreshed_for_it_alone(self, visitor: ConsoleClient) -> None:
-        visitor.gate.add("alpha")
-        visitor.gate.add("beta")
+        visitor.gateway.add("alpha")
+        visitor.gateway.add("beta")
         page = visitor.get("/ui/models/alpha/state")
         assert page.text.count("<tr>") == 1
         assert "Running" in page.words
@@ -77,7 +77,7 @@ class TestTheModelPage:
         self, visitor: ConsoleClient
     ) -> None:
         with lookalike("tei", name="org/small", max_tokens=64) as server:
-            visitor.gate.add("e5", url=server.url, chunking_settings=DEFAULT_CHUNKING.as_dict())
+            visitor.gateway.add("e5", url=server.url, chunking_settings=DEFAULT_CHUNKING.as_dict())
         for path in ("/ui/models/e5/overview", "/ui/models/e5/edit"):
             words = visitor.get(path).words
             assert (
@@ -86,7 +86,7 @@ class TestTheModelPage:
 
     def test_chunks_that_fit_the_model_need_no_warning(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", name="org/small", max_tokens=64) as server:
-            visitor.gate.add("e5", url=server.url)
+            visitor.gateway.add("e5", url=server.url)
         words = visitor.get("/ui/models/e5/overview").words
         assert "Fit the model" in words
         assert "Chunks may be truncated" not in words
@@ -94,9 +94,9 @@ class TestTheModelPage:
 
     def test_a_changed_model_is_told_and_accepted_on_its_page(self, visitor: ConsoleClient) -> None:
         with lookalike("tei", name="org/one", dimensions=8) as server:
-            visitor.gate.add("e5", url=server.url)
+            visitor.gateway.add("e5", url=server.url)
             server.model = replace(server.model, name="org/two", dimensions=12)
-            visitor.gate.request("POST", "/api/endpoints/e5/check")
+            visitor.gateway.request("POST", "/api/endpoints/e5/check")
             page = visitor.get("/ui/models/e5/overview")
             assert "The server runs another model than the registered one" in page.words
             assert 'action="/ui/models/e5/accept"' in page.text
@@ -109,7 +109,7 @@ class TestTheModelPage:
         assert "The Models page lists" in page.words
 
     def test_the_only_model_comes_with_the_next_steps(self, visitor: ConsoleClient) -> None:
-        visitor.gate.add("alpha")
+        visitor.gateway.add("alpha")
         page = visitor.get("/ui/models")
         for target in (
             "/ui/models/alpha/play",
@@ -118,14 +118,14 @@ class TestTheModelPage:
             "/ui/models/new",
         ):
             assert f'class="card" href="{target}"' in page.text
-        visitor.gate.add("beta")
+        visitor.gateway.add("beta")
         assert "Next steps" not in visitor.get("/ui/models").text
 
 
 class TestTheAuditPage:
     def test_changes_are_shown_with_what_was_and_what_is(self, visitor: ConsoleClient) -> None:
-        visitor.gate.add("alpha")
-        visitor.gate.request("PATCH", "/api/endpoints/alpha", {"rate_limit": {"requests_per_minute": 60}})
+        visitor.gateway.add("alpha")
+        visitor.gateway.request("PATCH", "/api/endpoints/alpha", {"rate_limit": {"requests_per_minute": 60}})
         words = visitor.get("/ui/audit").words
         assert "Model changed alpha requests_per_minute 3000 → 60" in words
         assert "Model added alpha" in words
@@ -134,7 +134,7 @@ class TestTheAuditPage:
 
     def test_older_changes_are_on_further_pages(self, visitor: ConsoleClient) -> None:
         for n in range(CHANGES_PER_PAGE):
-            visitor.gate.create_key(f"key-{n}")
+            visitor.gateway.create_key(f"key-{n}")
         first = visitor.get("/ui/audit")
         older = re.search(r'rel="next" href="([^"]+)"', first.text)
         assert older

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def visitor(gate: RunningGateway) -> ConsoleClient:
-    visitor = ConsoleClient(gate)
+def visitor(gateway: RunningGateway) -> ConsoleClient:
+    visitor = ConsoleClient(gateway)
     visitor.sign_in()
     return visitor
 
@@ -46,10 +46,10 @@ def test_without_models_the_page_says_how_to_begin(visitor: ConsoleClient) -> No
 
 def test_each_model_is_shown_with_what_it_is_and_how_it_is(visitor: ConsoleClient) -> None:
     with lookalike("tei", name="org/small", dimensions=16) as server:
-        visitor.gate.add("e5", url=server.url, rate_limit={"requests_per_minute": 60})
-        key = visitor.gate.create_key("app")
+        visitor.gateway.add("e5", url=server.url, rate_limit={"requests_per_minute": 60})
+        key = visitor.gateway.create_key("app")
         body = {"model": "e5", "input": "hello"}
-        assert visitor.gate.request("POST", "/v1/embeddings", body, key=key).status == 200
+        assert visitor.gateway.request("POST", "/v1/embeddings", body, key=key).status == 200
         page = visitor.get("/ui/models")
         row = page.text.partition("<tbody>")[2]
         for told in (
@@ -68,8 +68,8 @@ def test_each_model_is_shown_with_what_it_is_and_how_it_is(visitor: ConsoleClien
 
 def test_only_what_is_looked_for_is_shown(visitor: ConsoleClient) -> None:
     with lookalike("tei", name="org/small") as server:
-        visitor.gate.add("alpha")
-        visitor.gate.add("beta", url=server.url)
+        visitor.gateway.add("alpha")
+        visitor.gateway.add("beta", url=server.url)
         assert names(visitor.get("/ui/models").text) == ["alpha", "beta"]
         for query, found in (
             ("q=ALPHA", ["alpha"]),
@@ -88,7 +88,7 @@ def test_only_what_is_looked_for_is_shown(visitor: ConsoleClient) -> None:
 
 
 def test_a_model_is_switched_off_and_on(visitor: ConsoleClient) -> None:
-    visitor.gate.add("alpha")
+    visitor.gateway.add("alpha")
     page = visitor.post("/ui/models/alpha/disable")
     assert page.headers["location"] == "/ui/models?done=disabled&name=alpha"
     assert "Disabled" in visitor.get("/ui/models").words
@@ -98,7 +98,7 @@ def test_a_model_is_switched_off_and_on(visitor: ConsoleClient) -> None:
 
 
 def test_a_model_is_cloned_under_another_name(visitor: ConsoleClient) -> None:
-    visitor.gate.add("alpha")
+    visitor.gateway.add("alpha")
     assert 'value="alpha-2"' in visitor.get("/ui/models/alpha/clone").text
     assert "The name is taken" in visitor.post("/ui/models/alpha/clone", {"twin": "alpha"}).words
     visitor.post("/ui/models/alpha/clone", {"twin": "twin"})
@@ -106,10 +106,10 @@ def test_a_model_is_cloned_under_another_name(visitor: ConsoleClient) -> None:
 
 
 def test_who_deletes_a_model_is_warned_of_who_uses_it(visitor: ConsoleClient) -> None:
-    visitor.gate.add("alpha")
+    visitor.gateway.add("alpha")
     assert "It is in use" not in visitor.get("/ui/models/alpha/delete").words
-    visitor.gate.create_key("dify", default_endpoint="alpha")
-    visitor.gate.add("beta", fallback="alpha")
+    visitor.gateway.create_key("dify", default_endpoint="alpha")
+    visitor.gateway.add("beta", fallback="alpha")
     asked = visitor.get("/ui/models/alpha/delete").words
     assert "It is in use Key dify Fallback of beta" in asked
     visitor.post("/ui/models/alpha/delete")
@@ -118,7 +118,7 @@ def test_who_deletes_a_model_is_warned_of_who_uses_it(visitor: ConsoleClient) ->
 
 def test_a_model_is_exported_without_its_token(visitor: ConsoleClient) -> None:
     with lookalike("tei", key="hf_aTokenThatNobodyHas1234") as server:
-        visitor.gate.add("e5", url=server.url, token="hf_aTokenThatNobodyHas1234")
+        visitor.gateway.add("e5", url=server.url, token="hf_aTokenThatNobodyHas1234")
         page = visitor.get("/ui/models/e5/export")
     assert page.headers["content-disposition"] == 'attachment; filename="e5.yaml"'
     shown = yaml.safe_load(page.text)["endpoints"]["e5"]
@@ -128,9 +128,9 @@ def test_a_model_is_exported_without_its_token(visitor: ConsoleClient) -> None:
 
 def test_a_changed_model_is_told_and_can_be_accepted(visitor: ConsoleClient) -> None:
     with lookalike("tei", name="org/one", dimensions=8) as server:
-        visitor.gate.add("e5", url=server.url)
+        visitor.gateway.add("e5", url=server.url)
         server.model = replace(server.model, name="org/two", dimensions=12)
-        assert visitor.gate.request("POST", "/api/endpoints/e5/check").status == 424
+        assert visitor.gateway.request("POST", "/api/endpoints/e5/check").status == 424
         page = visitor.get("/ui/models")
         assert "The server runs another model than the registered one" in page.words
         assert "Accept the new model" in page.words
@@ -139,14 +139,14 @@ def test_a_changed_model_is_told_and_can_be_accepted(visitor: ConsoleClient) -> 
 
 
 def test_a_name_that_is_markup_is_shown_as_text(visitor: ConsoleClient) -> None:
-    visitor.gate.add("alpha")
+    visitor.gateway.add("alpha")
     page = visitor.get("/ui/models?done=added&name=%3Cscript%3Ealert(1)%3C/script%3E&q=%22%3E%3Cscript%3E")
     assert "<script>" not in page.text
     assert visitor.get("/ui/models?done=nonsense&name=x").text.count('class="done"') == 0
 
 
 def test_states_come_as_parts_that_find_their_places(visitor: ConsoleClient) -> None:
-    visitor.gate.add("alpha")
+    visitor.gateway.add("alpha")
     page, parts = visitor.get("/ui/models").text, visitor.get("/ui/models/states", hx_request="true").text
     wanted = set(re.findall(r'id="([stu]-[0-9a-f]{12})"', page))
     assert len(wanted) == 3
@@ -154,20 +154,20 @@ def test_states_come_as_parts_that_find_their_places(visitor: ConsoleClient) -> 
 
 
 async def test_a_model_that_goes_while_its_page_is_made_breaks_nothing(scripted: ScriptedGateway) -> None:
-    models = Models(scripted.gateway, scripted.access)
+    models = Models(scripted.service, scripted.access)
     scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
     asked = asyncio.create_task(models.states(PageContext.of(Request(scope))))
     await asyncio.sleep(0)  # it waits for the database, whose work is done one after the other
-    await scripted.gateway.registry.remove("e5")
+    await scripted.service.registry.remove("e5")
     assert b'id="s-' in bytes((await asked).body)
 
 
 def test_a_thousand_models_come_in_pages_of_fifty(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("many")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "k", port=0)
-    with RunningGateway(settings) as gate:
-        asyncio.run_coroutine_threadsafe(_thousand(gate), gate._loop).result(60)
-        visitor = ConsoleClient(gate)
+    with RunningGateway(settings) as gateway:
+        asyncio.run_coroutine_threadsafe(_thousand(gateway), gateway._loop).result(60)
+        visitor = ConsoleClient(gateway)
         visitor.sign_in()
         first = visitor.get("/ui/models")
         assert names(first.text) == [f"m{number:04}" for number in range(50)]
@@ -181,11 +181,11 @@ def test_a_thousand_models_come_in_pages_of_fifty(tmp_path_factory: pytest.TempP
         ]
 
 
-async def _thousand(gate: RunningGateway) -> None:
+async def _thousand(gateway: RunningGateway) -> None:
     drafts = (
         Endpoint(name=f"m{number:04}", task=Task.TEXT_EMBEDDING, source=Source.FAKE) for number in range(1000)
     )
-    await asyncio.gather(*(gate.gateway.registry.register_disabled(draft, None) for draft in drafts))
+    await asyncio.gather(*(gateway.service.registry.register_disabled(draft, None) for draft in drafts))
 
 
 @pytest.mark.parametrize("day", ["2026-03-29", "2026-10-25", "2026-11-21"])

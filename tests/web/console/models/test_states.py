@@ -43,10 +43,10 @@ class _Model:
 
 
 def _state(
-    gate: ScriptedGateway, endpoint: Endpoint, pipeline: Pipeline, unready: str | None = None
+    gateway: ScriptedGateway, endpoint: Endpoint, pipeline: Pipeline, unready: str | None = None
 ) -> State:
     said = {endpoint.name: unready} if unready else {}
-    return state_of(gate.gateway, endpoint, {endpoint.name: pipeline}, said)
+    return state_of(gateway.service, endpoint, {endpoint.name: pipeline}, said)
 
 
 def _opened(endpoint: Endpoint, model: _Model) -> Pipeline:
@@ -99,8 +99,8 @@ async def test_a_server_that_is_being_woken_is_told(scripted: ScriptedGateway) -
 
 
 async def test_what_no_server_has_to_be_asked_for(scripted: ScriptedGateway) -> None:
-    endpoint = scripted.gateway.registry.find("e5")
-    pipeline = scripted.gateway.pipelines()["e5"]
+    endpoint = scripted.service.registry.find("e5")
+    pipeline = scripted.service.pipelines()["e5"]
     assert _state(scripted, endpoint, pipeline).kind is Kind.RUNNING
     assert _state(scripted, replace(endpoint, enabled=False), pipeline).kind is Kind.OFF
     assert _state(scripted, endpoint, pipeline, LOADING).kind is Kind.LOADING

@@ -49,13 +49,13 @@ def thief() -> Iterator[LookAlike]:
 
 
 @pytest.fixture
-def victim(gate: RunningGateway, server: LookAlike, shared: LookAlike) -> RunningGateway:
-    """A gate with a token of an endpoint's own, and one of a connection."""
-    gate.add("own", url=server.url, token=OWN)
+def victim(gateway: RunningGateway, server: LookAlike, shared: LookAlike) -> RunningGateway:
+    """A gateway with a token of an endpoint's own, and one of a connection."""
+    gateway.add("own", url=server.url, token=OWN)
     connection = {"name": "team", "token": SHARED, "hosts": [shared.url]}
-    assert gate.request("POST", "/api/connections", connection).status == 201
-    gate.add("shared", url=shared.url, connection="team")
-    return gate
+    assert gateway.request("POST", "/api/connections", connection).status == 201
+    gateway.add("shared", url=shared.url, connection="team")
+    return gateway
 
 
 def refused(reply: Reply) -> str:
@@ -68,9 +68,9 @@ def refused(reply: Reply) -> str:
     return message
 
 
-def audited(gate: RunningGateway, verb: str) -> list[tuple[str, dict[str, Any]]]:
+def audited(gateway: RunningGateway, verb: str) -> list[tuple[str, dict[str, Any]]]:
     """Subjects and changes of the audit log's lines, the oldest first."""
-    lines = gate.request("GET", "/api/audit").json()["changes"]
+    lines = gateway.request("GET", "/api/audit").json()["changes"]
     return [(line["subject"], line["changes"]) for line in reversed(lines) if line["verb"] == verb]
 
 
@@ -165,12 +165,14 @@ class TestHostsOfAConnection:
         assert part.status == 200
         assert victim.request("PATCH", here, {"hosts": ["https://gpu.example.com"]}).status == 200
 
-    def test_left_out_they_are_hugging_faces(self, gate: RunningGateway, thief: LookAlike) -> None:
-        made = gate.request("POST", "/api/connections", {"name": "team", "token": SHARED})
+    def test_left_out_they_are_hugging_faces(self, gateway: RunningGateway, thief: LookAlike) -> None:
+        made = gateway.request("POST", "/api/connections", {"name": "team", "token": SHARED})
         assert made.json()["hosts"] == ["huggingface"]
-        refused(gate.request("POST", "/api/endpoints", {"name": "x", "url": thief.url, "connection": "team"}))
+        refused(
+            gateway.request("POST", "/api/endpoints", {"name": "x", "url": thief.url, "connection": "team"})
+        )
         named = {"name": "x", "url": "https://x1.us-east-1.aws.endpoints.huggingface.cloud"}
-        gate.add(**named, connection="team", enabled=False, save_anyway=True)
+        gateway.add(**named, connection="team", enabled=False, save_anyway=True)
 
     def test_its_token_asks_the_hub_only_if_it_may_go_there(self, victim: RunningGateway) -> None:
         reply = victim.request("GET", "/api/hub/whoami?connection=team")
@@ -189,12 +191,12 @@ class TestHostsOfAConnection:
             ["bücher"],
         ],
     )
-    def test_what_is_not_a_host_is_refused(self, gate: RunningGateway, hosts: list[str]) -> None:
-        reply = gate.request("POST", "/api/connections", {"name": "team", "token": SHARED, "hosts": hosts})
+    def test_what_is_not_a_host_is_refused(self, gateway: RunningGateway, hosts: list[str]) -> None:
+        reply = gateway.request("POST", "/api/connections", {"name": "team", "token": SHARED, "hosts": hosts})
         assert (reply.status, "[hosts]" in reply.json()["error"]["message"]) == (400, True)
 
     def test_the_command_line_stores_lists_and_narrows_them(
-        self, gate: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
+        self, gateway: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("MY_TOKEN", SHARED)
         given = ("--host", "GPU.example.com", "--host", "http://10.0.0.5:8080/v1", "--token-env", "MY_TOKEN")
@@ -253,46 +255,46 @@ def test_the_consoles_forms_cannot_move_a_token(
     assert again.status == 303
     named = {**form, "url": server.url, "name": "two", "connection": NEW, "token": OWN, "token_name": "given"}
     assert visitor.post("/ui/models/new", named).status == 303
-    assert victim.gateway.connections.find("given").hosts == (server.url,)
+    assert victim.service.connections.find("given").hosts == (server.url,)
 
 
 def test_connections_of_an_earlier_version_keep_the_hosts_that_they_are_used_with(
     settings: Settings, server: LookAlike, shared: LookAlike, thief: LookAlike
 ) -> None:
-    with RunningGateway(settings) as gate:
+    with RunningGateway(settings) as gateway:
         hosts = {"hosts": [shared.url]}
-        gate.request("POST", "/api/connections", {"name": "team", "token": SHARED, **hosts})
-        gate.request("POST", "/api/connections", {"name": "idle", "token": SHARED, **hosts})
-        gate.add("own", url=server.url, token=OWN)
-        gate.add("shared", url=shared.url, connection="team")
-        key = gate.admin_key
+        gateway.request("POST", "/api/connections", {"name": "team", "token": SHARED, **hosts})
+        gateway.request("POST", "/api/connections", {"name": "idle", "token": SHARED, **hosts})
+        gateway.add("own", url=server.url, token=OWN)
+        gateway.add("shared", url=shared.url, connection="team")
+        key = gateway.admin_key
     with closing(sqlite3.connect(settings.database)) as database, database:
         database.execute("UPDATE connections SET hosts = NULL")
-    with RunningGateway(settings) as gate:
-        gate.admin_key = key
-        shown = gate.request("GET", "/api/connections").json()["connections"]
+    with RunningGateway(settings) as gateway:
+        gateway.admin_key = key
+        shown = gateway.request("GET", "/api/connections").json()["connections"]
         assert {one["name"]: one["hosts"] for one in shown} == {
             "idle": ["huggingface"],
             "team": ["huggingface", shared.url],
         }
         for name in ("own", "shared"):
-            assert gate.request("POST", f"/api/endpoints/{name}/check").status == 200
-        refused(gate.request("PATCH", "/api/endpoints/shared", {"url": thief.url}))
+            assert gateway.request("POST", f"/api/endpoints/{name}/check").status == 200
+        refused(gateway.request("PATCH", "/api/endpoints/shared", {"url": thief.url}))
 
 
 def test_a_token_that_cannot_be_opened_now_does_not_wait_for_another_host(
     settings: Settings, server: LookAlike, thief: LookAlike
 ) -> None:
-    with RunningGateway(settings) as gate:
-        gate.add("own", url=server.url, token=OWN)
-        key = gate.admin_key
+    with RunningGateway(settings) as gateway:
+        gateway.add("own", url=server.url, token=OWN)
+        key = gateway.admin_key
     kept = settings.secret_key_file.read_bytes()
     settings.secret_key_file.unlink()
-    with RunningGateway(settings) as gate:
-        gate.admin_key = key
-        assert gate.request("PATCH", "/api/endpoints/own", {"url": thief.url}).status == 200
+    with RunningGateway(settings) as gateway:
+        gateway.admin_key = key
+        assert gateway.request("PATCH", "/api/endpoints/own", {"url": thief.url}).status == 200
     settings.secret_key_file.write_bytes(kept)
-    with RunningGateway(settings) as gate:
-        gate.admin_key = key
-        assert gate.request("POST", "/api/endpoints/own/check").status == 200
-        assert "token" not in gate.request("GET", "/api/endpoints/own").json()
+    with RunningGateway(settings) as gateway:
+        gateway.admin_key = key
+        assert gateway.request("POST", "/api/endpoints/own/check").status == 200
+        assert "token" not in gateway.request("GET", "/api/endpoints/own").json()

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def visitor(gate: RunningGateway) -> ConsoleClient:
+def visitor(gateway: RunningGateway) -> ConsoleClient:
     """Somebody who is signed in."""
-    visitor = ConsoleClient(gate)
+    visitor = ConsoleClient(gateway)
     visitor.sign_in()
     return visitor
 
@@ -56,14 +56,14 @@ def said(events: list[dict[str, Any]]) -> str:
     return "".join(event.get("text", "") for event in events)
 
 
-def usage(gate: RunningGateway) -> list[dict[str, Any]]:
+def usage(gateway: RunningGateway) -> list[dict[str, Any]]:
     """What was counted of each key and endpoint."""
-    rows: list[dict[str, Any]] = gate.request("GET", "/api/usage?by=key,endpoint").json()["rows"]
+    rows: list[dict[str, Any]] = gateway.request("GET", "/api/usage?by=key,endpoint").json()["rows"]
     return [row for row in rows if row["key"]]
 
 
 def test_texts_are_compared_and_counted_under_the_console_key(visitor: ConsoleClient) -> None:
-    visitor.gate.add("fake", dimensions=64)
+    visitor.gateway.add("fake", dimensions=64)
     page = run(visitor, "fake", text_1="one two three", text_2="one two", text_4="other words")
     assert page.status == 200
     cells = re.findall(r'<g class="cell s\d"><rect [^>]*/><text [^>]*>([^<]+)</text>', page.text)
@@ -72,21 +72,21 @@ def test_texts_are_compared_and_counted_under_the_console_key(visitor: ConsoleCl
     assert cells[1] == cells[3]
     assert "Texts 1 and 2 are the most similar" in page.words
     assert "Tokens 7 Dimensions 64" in page.words
-    (row,) = usage(visitor.gate)
+    (row,) = usage(visitor.gateway)
     assert (row["key"], row["endpoint"], row["texts"], row["prompt_tokens"]) == ("console", "fake", 3, 7)
 
 
 def test_a_long_text_shows_its_chunks(visitor: ConsoleClient) -> None:
     with lookalike("tei", max_tokens=20) as server:
         chunking = {"strategy": "word", "max_chunk_size": 10, "overlap": 1}
-        visitor.gate.add("e5", url=server.url, chunking_settings=chunking)
+        visitor.gateway.add("e5", url=server.url, chunking_settings=chunking)
         page = run(visitor, "e5", text_1=" ".join(["word"] * 30), text_2="short")
     assert 'class="marked"' in page.text
     assert "4 chunks" in page.words
 
 
-def test_a_truncated_text_is_marked(local_gate: RunningGateway) -> None:
-    visitor = ConsoleClient(local_gate)
+def test_a_truncated_text_is_marked(local_gateway: RunningGateway) -> None:
+    visitor = ConsoleClient(local_gateway)
     visitor.sign_in()
     page = run(visitor, "all-minilm-l6-v2", text_1="one more word " * 200, text_2="short")
     assert "256 tokens truncated: the end was not read" in page.words
@@ -95,7 +95,7 @@ def test_a_truncated_text_is_marked(local_gate: RunningGateway) -> None:
 
 def test_input_type_and_dimensions_reach_the_model(visitor: ConsoleClient) -> None:
     with lookalike("tei", name="intfloat/e5-small-v2") as server:
-        visitor.gate.add("e5", url=server.url)
+        visitor.gateway.add("e5", url=server.url)
         assert run(visitor, "e5", text_1="hello", input_type="search").status == 200
         assert server.batches[-1] == ["query: hello"]
         refused = run(visitor, "e5", text_1="hello", dimensions="4")
@@ -104,7 +104,7 @@ def test_input_type_and_dimensions_reach_the_model(visitor: ConsoleClient) -> No
 
 def test_playground_calls_are_not_cached(visitor: ConsoleClient) -> None:
     with lookalike("tei") as server:
-        visitor.gate.add("e5", url=server.url)
+        visitor.gateway.add("e5", url=server.url)
         before = len(server.posts)
         for _ in range(2):
             run(visitor, "e5", text_1="the same")
@@ -113,7 +113,7 @@ def test_playground_calls_are_not_cached(visitor: ConsoleClient) -> None:
 
 def test_words_are_shown_with_their_weights(visitor: ConsoleClient) -> None:
     with lookalike("tei", kind="sparse") as server:
-        visitor.gate.add("splade", url=server.url, task="sparse_embedding")
+        visitor.gateway.add("splade", url=server.url, task="sparse_embedding")
         page = run(
             visitor, "splade", text_1="one two three four", text_2=" ".join(f"w{n}" for n in range(20))
         )
@@ -123,7 +123,7 @@ def test_words_are_shown_with_their_weights(visitor: ConsoleClient) -> None:
 
 def test_texts_are_ranked_by_relevance(visitor: ConsoleClient) -> None:
     with lookalike("tei", kind="reranker") as server:
-        visitor.gate.add("ranks", url=server.url, task="rerank")
+        visitor.gateway.add("ranks", url=server.url, task="rerank")
         page = run(
             visitor, "ranks", query="red fox", text_1="a dog", text_2="the red fox", text_3="a red car"
         )
@@ -151,9 +151,9 @@ def test_invalid_input_is_an_error_in_place_of_the_result(
     visitor: ConsoleClient, chat: LookAlike, name: str, form: dict[str, str], words: str
 ) -> None:
     with lookalike("tei", kind="reranker") as server:
-        visitor.gate.add("fake")
-        visitor.gate.add("ranks", url=server.url, task="rerank")
-        visitor.gate.add("chats", url=chat.url, task="chat_completion")
+        visitor.gateway.add("fake")
+        visitor.gateway.add("ranks", url=server.url, task="rerank")
+        visitor.gateway.add("chats", url=chat.url, task="chat_completion")
         page = run(visitor, name, **form)
     assert page.status == 400
     assert words in page.words
@@ -161,18 +161,18 @@ def test_invalid_input_is_an_error_in_place_of_the_result(
 
 def test_an_error_of_the_model_is_translated_and_counted(visitor: ConsoleClient) -> None:
     with lookalike("tei") as server:
-        visitor.gate.add("e5", url=server.url)
+        visitor.gateway.add("e5", url=server.url)
         server.fail("paused")
         visitor.cookies["hubgate_language"] = "fa"
         page = run(visitor, "e5", text_1="a")
     assert page.status == 424
     assert "مکث" in page.words or "متوقف" in page.words
-    (row,) = usage(visitor.gate)
+    (row,) = usage(visitor.gateway)
     assert (row["key"], row["errors"]) == ("console", 1)
 
 
 def test_it_works_as_a_page_without_a_script(visitor: ConsoleClient) -> None:
-    visitor.gate.add("fake")
+    visitor.gateway.add("fake")
     page = visitor.post(
         "/ui/models/fake/play", {"text_1": "one <b>", "text_2": "two", "input_type": "ingest"}
     )
@@ -183,7 +183,7 @@ def test_it_works_as_a_page_without_a_script(visitor: ConsoleClient) -> None:
 
 
 def test_a_chat_is_streamed_with_its_parameters(visitor: ConsoleClient, chat: LookAlike) -> None:
-    visitor.gate.add("chats", url=chat.url, task="chat_completion")
+    visitor.gateway.add("chats", url=chat.url, task="chat_completion")
     before = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
     events = streamed(
         visitor,
@@ -215,13 +215,13 @@ def test_a_chat_is_streamed_with_its_parameters(visitor: ConsoleClient, chat: Lo
     assert said(events) == "You said: one two"
     assert [*events[-1]] == ["end"]
     assert "2 in, 4 out" in events[-1]["end"]
-    (row,) = usage(visitor.gate)
+    (row,) = usage(visitor.gateway)
     assert (row["key"], row["prompt_tokens"], row["completion_tokens"], row["errors"]) == ("console", 2, 4, 0)
 
 
 def test_a_text_is_completed(visitor: ConsoleClient) -> None:
     with lookalike("tgi", kind="base") as server:
-        visitor.gate.add("writes", url=server.url, task="completion")
+        visitor.gateway.add("writes", url=server.url, task="completion")
         page = visitor.get("/ui/models/writes/play")
         assert 'data-stream="text"' in page.text
         events = streamed(visitor, "writes", prompt="Once upon a time", max_tokens="3")
@@ -236,19 +236,19 @@ def test_a_text_is_completed(visitor: ConsoleClient) -> None:
 def test_an_error_in_the_middle_of_a_stream_becomes_its_last_event(
     visitor: ConsoleClient, chat: LookAlike, fault: str, words: str
 ) -> None:
-    visitor.gate.add("chats", url=chat.url, task="chat_completion")
+    visitor.gateway.add("chats", url=chat.url, task="chat_completion")
     chat.fail(fault)
     events = streamed(visitor, "chats", prompt="one two three")
     assert said(events) == "You"
     assert [*events[-1]] == ["failed"]
     assert words in events[-1]["failed"]
     chat.wait_until(lambda server: server.streams == 0)
-    (row,) = usage(visitor.gate)
+    (row,) = usage(visitor.gateway)
     assert (row["requests"], row["errors"]) == (1, 1)
 
 
 def test_an_error_before_the_first_token_has_a_status(visitor: ConsoleClient, chat: LookAlike) -> None:
-    visitor.gate.add("chats", url=chat.url, task="chat_completion", token="hf_one")
+    visitor.gateway.add("chats", url=chat.url, task="chat_completion", token="hf_one")
     chat.fail("wrong-token")
     page = visitor.post("/ui/models/chats/play/stream", {"prompt": "a"}, hx_request="true")
     assert page.status == 424
@@ -257,9 +257,9 @@ def test_an_error_before_the_first_token_has_a_status(visitor: ConsoleClient, ch
 
 
 def test_stopping_ends_the_stream_at_the_model(visitor: ConsoleClient, chat: LookAlike) -> None:
-    visitor.gate.add("chats", url=chat.url, task="chat_completion")
+    visitor.gateway.add("chats", url=chat.url, task="chat_completion")
     chat.fail("stall")
-    connection = http.client.HTTPConnection(urlsplit(visitor.gate.url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(visitor.gateway.url).netloc, timeout=30)
     cookies = "; ".join(f"{name}={value}" for name, value in visitor.cookies.items())
     form = urlencode({"csrf": visitor.csrf, "prompt": "one two three"})
     connection.request("POST", "/ui/models/chats/play/stream", form, {"cookie": cookies})
@@ -269,7 +269,7 @@ def test_stopping_ends_the_stream_at_the_model(visitor: ConsoleClient, chat: Loo
     response.close()
     connection.close()
     chat.wait_until(lambda server: server.streams == 0)
-    (row,) = usage(visitor.gate)
+    (row,) = usage(visitor.gateway)
     assert (row["requests"], row["errors"], row["cancelled"]) == (1, 0, 1)
 
 
@@ -288,34 +288,34 @@ def test_stopping_ends_the_stream_at_the_model(visitor: ConsoleClient, chat: Loo
 def test_an_invalid_message_is_rejected_with_the_reason(
     visitor: ConsoleClient, chat: LookAlike, form: dict[str, str], words: str
 ) -> None:
-    visitor.gate.add("chats", url=chat.url, task="chat_completion")
+    visitor.gateway.add("chats", url=chat.url, task="chat_completion")
     page = visitor.post("/ui/models/chats/play/stream", form, hx_request="true")
     assert page.status == 400
     assert words in page.words
 
 
 def test_a_model_that_does_not_generate_cannot_stream(visitor: ConsoleClient) -> None:
-    visitor.gate.add("fake")
+    visitor.gateway.add("fake")
     page = visitor.post("/ui/models/fake/play/stream", {"text_1": "a"}, hx_request="true")
     assert (page.status, "does not generate text" in page.words) == (400, True)
 
 
-def test_the_playground_requires_a_session_and_a_csrf_token(gate: RunningGateway) -> None:
-    gate.add("fake")
-    stranger = ConsoleClient(gate)
+def test_the_playground_requires_a_session_and_a_csrf_token(gateway: RunningGateway) -> None:
+    gateway.add("fake")
+    stranger = ConsoleClient(gateway)
     assert stranger.get("/ui/models/fake/play").status == 303
     assert stranger.post("/ui/models/fake/play", {"text_1": "a"}).status == 303
     stranger.sign_in()
     stranger.csrf = "forged"
     assert stranger.post("/ui/models/fake/play", {"text_1": "a"}).status == 403
-    assert usage(gate) == []
+    assert usage(gateway) == []
 
 
 def test_the_page_has_sample_texts_and_snippets(visitor: ConsoleClient) -> None:
-    visitor.gate.add("fake")
+    visitor.gateway.add("fake")
     page = visitor.get("/ui/models/fake/play")
     assert "How do I reset my password?</textarea>" in page.text
-    assert f"curl -sS {visitor.gate.url}/v1/embeddings" in page.words
+    assert f"curl -sS {visitor.gateway.url}/v1/embeddings" in page.words
     visitor.cookies["hubgate_language"] = "ja"
     assert "パスワードを再設定するには？</textarea>" in visitor.get("/ui/models/fake/play").text
     assert 'href="/ui/models/fake/play"' in visitor.get("/ui/models").text
@@ -329,8 +329,8 @@ def copied(visitor: ConsoleClient, name: str, **form: str) -> str:
 def test_the_selected_client_stays_selected_and_its_snippet_follows_the_form(
     visitor: ConsoleClient, chat: LookAlike
 ) -> None:
-    visitor.gate.add("fake")
-    visitor.gate.add("chats", url=chat.url, task="chat_completion")
+    visitor.gateway.add("fake")
+    visitor.gateway.add("chats", url=chat.url, task="chat_completion")
     assert '"hello there"' in copied(visitor, "fake", text_1="hello there", **{"as": "openai"})
     assert "from openai import OpenAI" in copied(visitor, "fake", text_1="hello", **{"as": "openai"})
     assert "Fill in the form above" in copied(visitor, "fake")
@@ -349,12 +349,12 @@ def test_the_selected_client_stays_selected_and_its_snippet_follows_the_form(
 def test_snippets_use_the_browsers_address_quoted(
     visitor: ConsoleClient,
 ) -> None:
-    visitor.gate.add("fake")
+    visitor.gateway.add("fake")
     path = "/ui/models/fake/play"
     assert "curl -sS http://gate.example:81/v1/" in visitor.get(path, host="gate.example:81").words
     assert "curl -sS http://[::1]:8080/v1/" in visitor.get(path, host="[::1]:8080").words.replace("'", "")
     for nonsense in ('a"onload=x', "a b", "host:port"):
-        assert f"curl -sS {visitor.gate.url}/v1/" in visitor.get(path, host=nonsense).words
+        assert f"curl -sS {visitor.gateway.url}/v1/" in visitor.get(path, host=nonsense).words
     assert "curl -sS 'http://$(id)/v1/embeddings'" in visitor.get(path, host="$(id)").words
 
 
@@ -368,7 +368,7 @@ THOUGHTS = (
 
 
 async def test_reasoning_is_separate_from_the_text(scripted: ScriptedGateway) -> None:
-    await scripted.gateway.registry.register(
+    await scripted.service.registry.register(
         Endpoint(name="thinks", task=Task.CHAT_COMPLETION, source=Source.FAKE), None
     )
     scripted.script.told = lambda _: (

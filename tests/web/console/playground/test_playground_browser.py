@@ -40,20 +40,20 @@ def models() -> Iterator[dict[str, LookAlike]]:
 def furnished(
     tmp_path_factory: pytest.TempPathFactory, models: dict[str, LookAlike]
 ) -> Iterator[RunningGateway]:
-    """A gate with all of them."""
+    """A gateway with all of them."""
     folder = tmp_path_factory.mktemp("playground")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
     tasks = ("text_embedding", "sparse_embedding", "rerank", "chat_completion", "completion")
     chunking = {"strategy": "sentence", "max_chunk_size": 20, "sentence_overlap": 1}
-    with RunningGateway(settings) as gate:
+    with RunningGateway(settings) as gateway:
         for (name, server), task in zip(models.items(), tasks, strict=True):
-            gate.add(
+            gateway.add(
                 name,
                 url=server.url,
                 task=task,
                 **({"chunking_settings": chunking} if name == "embeds" else {}),
             )
-        yield gate
+        yield gateway
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_texts_are_added_removed_and_compared(opened: Screen) -> None:
 def test_text_is_streamed_and_stopped(opened: Screen) -> None:
     page = opened.page
     with lookalike("vllm", kind="llm", fault="stall") as server:
-        opened.gate.add("stalls", url=server.url, task="chat_completion", save_anyway=True)
+        opened.gateway.add("stalls", url=server.url, task="chat_completion", save_anyway=True)
         opened.go("models/stalls/play")
         page.fill("#prompt", "one two three")
         page.keyboard.press("Enter")

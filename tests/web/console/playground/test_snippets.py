@@ -63,8 +63,8 @@ for code in json.load(sys.stdin):
 
 
 @pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    """A gate with an endpoint of every task."""
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """A gateway with an endpoint of every task."""
     folder = tmp_path_factory.mktemp("copying")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
     with (
@@ -82,11 +82,11 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
         yield running
 
 
-def written(gate: RunningGateway, about: str) -> dict[str, str]:
+def written(gateway: RunningGateway, about: str) -> dict[str, str]:
     """The snippets of a call by their client, with a key where the placeholder was."""
     name, call = CALLS[about]
-    context = SnippetContext(gate.url, gate.gateway.registry.find(name), call)
-    return {one.name: one.code.replace(KEY, gate.admin_key) for one in snippets(context)}
+    context = SnippetContext(gateway.url, gateway.service.registry.find(name), call)
+    return {one.name: one.code.replace(KEY, gateway.admin_key) for one in snippets(context)}
 
 
 def run(command: list[str], given: str = "") -> str:
@@ -97,8 +97,8 @@ def run(command: list[str], given: str = "") -> str:
 
 
 @pytest.mark.parametrize("client", ["openai", "elasticsearch", "huggingface_hub", "langchain"])
-def test_each_python_snippet_runs_and_prints_the_answer(gate: RunningGateway, client: str) -> None:
-    by_call = {about: code for about in CALLS if (code := written(gate, about).get(client))}
+def test_each_python_snippet_runs_and_prints_the_answer(gateway: RunningGateway, client: str) -> None:
+    by_call = {about: code for about in CALLS if (code := written(gateway, about).get(client))}
     assert len(by_call) >= 4
     told = run([sys.executable, "-c", RUNNER], json.dumps(list(by_call.values()))).split("\n=====\n")
     for about, answer in zip(by_call, told, strict=False):
@@ -107,8 +107,8 @@ def test_each_python_snippet_runs_and_prints_the_answer(gate: RunningGateway, cl
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 @pytest.mark.parametrize("about", CALLS)
-def test_each_curl_command_runs_in_a_shell_and_prints_the_answer(gate: RunningGateway, about: str) -> None:
-    told = run(["sh", "-c", written(gate, about)["curl"]])
+def test_each_curl_command_runs_in_a_shell_and_prints_the_answer(gateway: RunningGateway, about: str) -> None:
+    told = run(["sh", "-c", written(gateway, about)["curl"]])
     assert "error" not in told
     if about in {"a chat", "a text"}:
         pieces = [json.loads(line[6:])["choices"] for line in told.splitlines() if line.startswith("data: {")]
@@ -122,36 +122,36 @@ def test_each_curl_command_runs_in_a_shell_and_prints_the_answer(gate: RunningGa
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
 @pytest.mark.parametrize("about", CALLS)
-def test_each_fetch_runs_in_node_and_prints_the_answer(gate: RunningGateway, about: str) -> None:
-    told = run(["node", "--input-type=module", "-"], written(gate, about)["fetch"])
+def test_each_fetch_runs_in_node_and_prints_the_answer(gateway: RunningGateway, about: str) -> None:
+    told = run(["node", "--input-type=module", "-"], written(gateway, about)["fetch"])
     assert IN_THE_ANSWER[about] in told
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
 @pytest.mark.parametrize("about", ["documents", "a query", "a chat", "a text"])
-def test_each_huggingface_js_snippet_parses(gate: RunningGateway, about: str) -> None:
+def test_each_huggingface_js_snippet_parses(gateway: RunningGateway, about: str) -> None:
     # The package is not there when tests run; with it the same snippets were run by hand.
-    code = written(gate, about)["huggingface_js"]
+    code = written(gateway, about)["huggingface_js"]
     assert run(["node", "--input-type=module", "--check", "-"], code) == ""
 
 
 @pytest.mark.parametrize("about", [about for about in CALLS if about != "a query"])
-def test_the_kibana_request_registers_the_gateway(gate: RunningGateway, about: str) -> None:
-    """The gate itself stands in for Elasticsearch, and asks itself, as a server of Hugging Face's contract."""
+def test_the_kibana_request_registers_the_gateway(gateway: RunningGateway, about: str) -> None:
+    """The gateway itself stands in for Elasticsearch, and asks itself, as a server of Hugging Face's contract."""
     name, _ = CALLS[about]
-    line, _, body = written(gate, about)["kibana"].partition("\n")
+    line, _, body = written(gateway, about)["kibana"].partition("\n")
     method, path = line.split(" ")
     assert (method, path.rpartition("/")[2]) == ("PUT", name)
     settings = json.loads(body)["service_settings"]
     if name in {"chats", "writes"}:
-        # Elasticsearch asks the very URL, in OpenAI's words; the gate would ask what it takes for a server's base.
+        # Elasticsearch asks the very URL, in OpenAI's words; the gateway would ask what it takes for a server's base.
         asked: dict[str, Any] = {"messages": [{"role": "user", "content": "a text"}]}
-        assert gate.request("POST", settings["url"].removeprefix(gate.url), asked).status == 200
+        assert gateway.request("POST", settings["url"].removeprefix(gateway.url), asked).status == 200
         return
-    put = gate.request(method, f"/{path}-as-elasticsearch", json.loads(body))
+    put = gateway.request(method, f"/{path}-as-elasticsearch", json.loads(body))
     assert put.status == 200, put.body
     asked = {"input": ["a text"]} | ({"query": "a"} if name == "ranks" else {})
-    assert gate.request("POST", f"/{path}-as-elasticsearch", asked).status == 200
+    assert gateway.request("POST", f"/{path}-as-elasticsearch", asked).status == 200
 
 
 def endpoint(task: Task, **facts: Any) -> Endpoint:

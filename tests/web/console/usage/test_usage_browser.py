@@ -69,18 +69,18 @@ def _hour(chance: random.Random, name: str, calls: int) -> Tally:
 
 @pytest.fixture(scope="module")
 def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    """A gate that was used for a month."""
+    """A gateway that was used for a month."""
     folder = tmp_path_factory.mktemp("busy")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
-    with RunningGateway(settings) as gate:
+    with RunningGateway(settings) as gateway:
         for name in CALLS_AN_HOUR:
-            gate.add(name)
+            gateway.add(name)
         for name in ("dify", "nightly-index"):
-            gate.create_key(name)
-        keys = [key["id"] for key in gate.request("GET", "/api/keys").json()["keys"] if not key["admin"]]
-        adding = gate.gateway.usage._store.add(traffic(time.time(), keys))
-        asyncio.run_coroutine_threadsafe(adding, gate._loop).result(60)
-        yield gate
+            gateway.create_key(name)
+        keys = [key["id"] for key in gateway.request("GET", "/api/keys").json()["keys"] if not key["admin"]]
+        adding = gateway.service.usage._store.add(traffic(time.time(), keys))
+        asyncio.run_coroutine_threadsafe(adding, gateway._loop).result(60)
+        yield gateway
 
 
 @pytest.fixture

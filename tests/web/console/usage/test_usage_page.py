@@ -18,18 +18,20 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def visitor(gate: RunningGateway) -> ConsoleClient:
-    """Somebody who is signed in to a gate that was used: five calls of two keys, one of them failed."""
+def visitor(gateway: RunningGateway) -> ConsoleClient:
+    """Somebody who is signed in to a gateway that was used: five calls of two keys, one of them failed."""
     with lookalike("tei") as server:
-        gate.add("e5", url=server.url)
-        gate.add("fake")
-        dify = gate.create_key("dify")
+        gateway.add("e5", url=server.url)
+        gateway.add("fake")
+        dify = gateway.create_key("dify")
         for text in ("one two", "three", "one two"):
-            gate.request("POST", "/v1/embeddings", {"model": "e5", "input": [text, f"{text} more"]}, key=dify)
+            gateway.request(
+                "POST", "/v1/embeddings", {"model": "e5", "input": [text, f"{text} more"]}, key=dify
+            )
         server.fail("paused")
-        gate.request("POST", "/v1/embeddings", {"model": "e5", "input": "else"}, key=dify)
-        gate.request("POST", "/v1/embeddings", {"model": "fake", "input": "a b c"})
-    visitor = ConsoleClient(gate)
+        gateway.request("POST", "/v1/embeddings", {"model": "e5", "input": "else"}, key=dify)
+        gateway.request("POST", "/v1/embeddings", {"model": "fake", "input": "a b c"})
+    visitor = ConsoleClient(gateway)
     visitor.sign_in()
     return visitor
 
@@ -62,10 +64,10 @@ def test_charts_are_drawn_with_the_numbers_of_each_column(visitor: ConsoleClient
 def test_latency_is_of_interactive_calls_and_bulk_is_separate(visitor: ConsoleClient) -> None:
     assert "Bulk calls" not in visitor.get("/ui/usage?endpoint=fake").words
     body = {"model": "fake", "input": "d"}
-    visitor.gate.request("POST", "/v1/embeddings", body, headers={"X-Hubgate-Class": "bulk"})
+    visitor.gateway.request("POST", "/v1/embeddings", body, headers={"X-Hubgate-Class": "bulk"})
     page = visitor.get("/ui/usage?endpoint=fake")
     assert re.search(r"p50 / p95 / p99\. The headline is p95\. Bulk calls: p95 [\d.]+ ms\.", page.words)
-    (row,) = visitor.gate.request("GET", "/api/usage?by=endpoint&endpoint=fake").json()["rows"]
+    (row,) = visitor.gateway.request("GET", "/api/usage?by=endpoint&endpoint=fake").json()["rows"]
     assert row["p99"] == row["slowest"] == row["p50"], "one interactive call"
     assert row["bulk_p99"] == row["bulk_slowest"] > 0
 
@@ -86,7 +88,7 @@ def test_usage_is_shown_by_model_and_by_key(visitor: ConsoleClient) -> None:
 
 def test_filters_apply(visitor: ConsoleClient) -> None:
     assert headlines(visitor.get("/ui/usage?endpoint=fake"))["requests"] == "1"
-    keys = visitor.gate.request("GET", "/api/keys").json()["keys"]
+    keys = visitor.gateway.request("GET", "/api/keys").json()["keys"]
     dify = next(key["id"] for key in keys if key["name"] == "dify")
     of_key = visitor.get(f"/ui/usage?key={dify}&range=month")
     assert headlines(of_key)["requests"] == "4"
@@ -130,21 +132,21 @@ def test_the_csv_has_a_row_per_group(visitor: ConsoleClient) -> None:
     assert {row["key_name"]: row["requests"] for row in by_key if row["key"]} == {"admin": "1"}
 
 
-def test_a_gateway_without_requests_shows_an_empty_state(gate: RunningGateway) -> None:
-    visitor = ConsoleClient(gate)
+def test_a_gateway_without_requests_shows_an_empty_state(gateway: RunningGateway) -> None:
+    visitor = ConsoleClient(gateway)
     visitor.sign_in()
     page = visitor.get("/ui/usage?range=nonsense")
     assert "No requests in this period" in page.words
     assert 'value="week" checked' in page.text
 
 
-def test_playground_calls_are_counted_under_the_console_key(gate: RunningGateway) -> None:
-    gate.add("fake")
-    visitor = ConsoleClient(gate)
+def test_playground_calls_are_counted_under_the_console_key(gateway: RunningGateway) -> None:
+    gateway.add("fake")
+    visitor = ConsoleClient(gateway)
     visitor.sign_in()
     visitor.post("/ui/models/fake/play", {"text_1": "a"}, hx_request="true")
     assert headlines(visitor.get("/ui/usage?key=console"))["requests"] == "1"
 
 
-def test_it_requires_a_session(gate: RunningGateway) -> None:
-    assert [ConsoleClient(gate).get(path).status for path in ("/ui/usage", "/ui/usage.csv")] == [303, 303]
+def test_it_requires_a_session(gateway: RunningGateway) -> None:
+    assert [ConsoleClient(gateway).get(path).status for path in ("/ui/usage", "/ui/usage.csv")] == [303, 303]

@@ -23,7 +23,7 @@ _NO_LIMIT = {"requests_per_minute": 1_000_000_000}
 
 
 class Gate:
-    """A running gate."""
+    """A running gateway."""
 
     def __init__(self, url: str, process: Process, admin_key: str) -> None:
         self.url = url
@@ -63,7 +63,7 @@ class Gate:
 
 
 @contextmanager
-def gate(folder: Path, core: int | None, *, cached: bool = True) -> Iterator[Gate]:
+def gateway(folder: Path, core: int | None, *, cached: bool = True) -> Iterator[Gate]:
     """`hubgate serve`; on a new home it loads its ready model, `all-minilm-l6-v2`, in a process of its own."""
     folder.mkdir(exist_ok=True)
     port, admin_key = free_port(), secrets.token_urlsafe(24)
@@ -84,10 +84,10 @@ def gate(folder: Path, core: int | None, *, cached: bool = True) -> Iterator[Gat
 
 
 @contextmanager
-def bare_gate(folder: Path, core: int, *, cached: bool = True) -> Iterator[Gate]:
+def bare_gateway(folder: Path, core: int, *, cached: bool = True) -> Iterator[Gate]:
     """A gateway without a local model: its first start makes one ready, which is removed for good."""
-    with gate(folder, core) as first:
+    with gateway(folder, core) as first:
         first.ready()
         first.ask("DELETE", f"/api/endpoints/{READY_MODEL}")
-    with gate(folder, core, cached=cached) as second:
+    with gateway(folder, core, cached=cached) as second:
         yield second
