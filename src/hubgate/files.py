@@ -1,4 +1,4 @@
-"""Files on disk: locks between processes, writes that survive a crash, and folders only their owner may read."""
+"""Files on disk: locks between processes, atomic writes, and files and folders that only their owner may read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-# `is_locked` holds a free lock for a moment, so `take_lock` tries again.
+# `is_locked` takes a free lock for a moment, so `take_lock` tries again.
 _LOCK_TRIES, _LOCK_PAUSE_SECONDS = 5, 0.02
 
 
@@ -22,7 +22,7 @@ def take_lock(path: Path, *, mode: int = 0o600, sleep: Callable[[float], None] =
     The lock belongs to the open file, so a child created by a bare fork would keep it: spawn workers instead.
 
     Returns:
-        `None` if another process holds the lock, or deleted the file while this one waited.
+        `None` if another process holds the lock, or deleted or replaced the file meanwhile.
 
     Raises:
         OSError: the file cannot be created or opened.
@@ -32,7 +32,7 @@ def take_lock(path: Path, *, mode: int = 0o600, sleep: Callable[[float], None] =
         if attempt:
             sleep(_LOCK_PAUSE_SECONDS)
         if _try_lock(file, fcntl.LOCK_EX):
-            if _is_at(file, path):
+            if _is_file_at(path, file):
                 return file
             break
     os.close(file)
@@ -63,7 +63,7 @@ def _try_lock(file: int, kind: int) -> bool:
     return True
 
 
-def _is_at(file: int, path: Path) -> bool:
+def _is_file_at(path: Path, file: int) -> bool:
     try:
         return os.fstat(file).st_ino == path.stat().st_ino
     except FileNotFoundError:
@@ -74,12 +74,12 @@ def _is_at(file: int, path: Path) -> bool:
 def atomic_write(
     path: Path, draft: Path | None = None, *, mode: int = 0o666, new: bool = False
 ) -> Iterator[BinaryIO]:
-    """A file to write. When the context ends it is flushed to disk and replaces what is at `path`.
+    """Open a draft for writing. When the context ends without an error, the draft is flushed to disk and moved to `path`.
 
     Args:
-        path: of the finished file.
-        draft: where to write until then, on the same file system; by default a name beside `path`, for one writer at
-            a time: the draft of a killed process is overwritten.
+        path: of the finished file. A file that is there is replaced.
+        draft: where to write until then, on the same file system. The default is one name beside `path`, so only one
+            process may write at a time; the draft of a killed process is overwritten.
         mode: permissions, less the umask.
         new: fail if there is a file at `path` already.
 
@@ -102,7 +102,7 @@ def atomic_write(
 
 
 def write_private(path: Path, data: bytes, *, new: bool = False) -> None:
-    """Write a whole file of mode 0600 atomically. Several processes may write it at once.
+    """Write a whole file with mode 0600 atomically. Several processes may do so at once.
 
     Raises:
         FileExistsError: `new` is set and the file exists.
@@ -123,13 +123,13 @@ def create_private_folder(path: Path) -> None:
 
 
 def flush_to_disk(file: BinaryIO) -> None:
-    """Flush what was written so far."""
+    """Flush what was written so far, from Python's buffer and the operating system's."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the folder's list of files to disk."""
+    """Flush a folder's entries to disk, so that a new or renamed file in it survives a crash."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -8,7 +8,7 @@ import typer
 
 from hubgate.cli import options
 from hubgate.cli.client import CommandFailed, NoHome, api, segment
-from hubgate.cli.printing import moment, print_table
+from hubgate.cli.printing import format_time, print_table
 
 app = typer.Typer(help="Stored tokens that several endpoints can use.", no_args_is_help=True)
 
@@ -18,10 +18,10 @@ Hosts = Annotated[
     typer.Option(
         "--host",
         help="Host that may receive the token, such as https://gpu.example.com or https://*.example.com; "
-        "repeat for more. Default: huggingface, which stands for the hosts of Hugging Face.",
+        "repeat for more. Default: huggingface, which means the hosts of Hugging Face.",
     ),
 ]
-_NOTHING_GIVEN = "No token given. Use --token-env NAME or --ask-token."
+_MISSING = "No token given. Use --token-env NAME or --ask-token."
 
 
 @app.command("list")
@@ -34,7 +34,7 @@ def list_connections() -> None:
                 one["name"],
                 ", ".join(one["tokens"]),
                 ", ".join(one["hosts"]),
-                moment(one["created_at"]),
+                format_time(one["created_at"]),
                 ", ".join(one["endpoints"]),
             )
             for one in api("GET", "/api/connections")["connections"]
@@ -52,7 +52,7 @@ def add_connection(
     """Store a token under a name. The environment variable can hold several, one per line."""
     token = options.read_token(token_env, ask=ask_token)
     if token is None:
-        raise CommandFailed(_NOTHING_GIVEN)
+        raise CommandFailed(_MISSING)
     body = {"name": name, "token": token, **({"hosts": host} if host else {})}
     api("POST", "/api/connections", body, no_home=NoHome.CREATE)
     print(f"Stored {name}.")
@@ -65,11 +65,11 @@ def replace_connection(
     ask_token: options.AskToken = False,
     host: Hosts = None,
 ) -> None:
-    """Replace the token or the hosts of a connection, at once for all its endpoints. Adding hosts requires the token."""
+    """Replace the token or the hosts of a connection, at once for all its endpoints. A new host requires the token, too."""
     token = options.read_token(token_env, ask=ask_token)
     body = options.given(token=token, hosts=host or None)
     if body is None:
-        raise CommandFailed(_NOTHING_GIVEN)
+        raise CommandFailed(f"{_MISSING} To replace only the hosts, use --host.")
     users = api("PATCH", f"/api/connections/{segment(name)}", body)["endpoints"]
     what = "token" if token else "hosts"
     print(f"Replaced the {what} of {name}{', used by ' if users else ''}{', '.join(users)}.")

@@ -9,7 +9,7 @@ import typer
 
 from hubgate.cli.client import CommandFailed, NoHome, api, segment
 from hubgate.cli.options import given
-from hubgate.cli.printing import moment, print_table
+from hubgate.cli.printing import format_time, print_table
 from hubgate.domain.calls import InputType
 
 app = typer.Typer(help="Gateway keys: who can call the gateway.", no_args_is_help=True)
@@ -118,8 +118,8 @@ def list_keys() -> None:
                 key["default_endpoint"],
                 key["input_type"],
                 _limits(key),
-                moment(key["expires_at"]),
-                moment(key["last_used_at"]),
+                format_time(key["expires_at"]),
+                format_time(key["last_used_at"]),
             )
             for key in api("GET", "/api/keys")["keys"]
         ],

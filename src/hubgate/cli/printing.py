@@ -1,4 +1,4 @@
-"""Output of the commands: readable in a terminal, not truncated in a pipe."""
+"""Formats the output of commands: tables fit a terminal, and are complete in a pipe."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_UNBOUNDED = 1 << 16
+_PIPE_WIDTH = 1 << 16
+"""Columns: enough that no table is truncated."""
 _EMBEDDING_ONLY = frozenset({"similarity", "prefixes", "cache", "chunking_settings", "chunk_fit", "pooling"})
-_UNUSED = {
+_UNUSED_BY_TASK = {
     "sparse_embedding": frozenset({"similarity"}),
     "rerank": _EMBEDDING_ONLY,
     "completion": _EMBEDDING_ONLY,
     "chat_completion": _EMBEDDING_ONLY,
 }
-"""Settings and facts that a task does not use."""
+"""By task: settings and facts that it does not use, and which are not shown."""
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
@@ -26,16 +27,16 @@ def print_fields(fields: Mapping[str, object]) -> None:
 
 
 def print_endpoint(shown: Mapping[str, Any]) -> None:
-    """Print the settings of an endpoint, what was detected, and warnings; only what its task uses."""
-    unused = _UNUSED.get(shown["task"], frozenset()) | {"facts"}
+    """Print an endpoint's settings, detected facts and warnings, without those that its task does not use."""
+    unused = _UNUSED_BY_TASK.get(shown["task"], frozenset()) | {"facts"}
     facts = {name: value for name, value in shown["facts"].items() if name not in {*unused, "warnings"}}
     print_fields({name: plain(value) for name, value in shown.items() if name not in unused})
     print_fields({f"detected: {name}": plain(value) for name, value in facts.items() if value is not None})
     _print_warnings(shown)
 
 
-def print_result(done: str, shown: Mapping[str, Any]) -> None:
-    """Print the result of a change in one line, and warnings."""
+def print_result(action: str, shown: Mapping[str, Any]) -> None:
+    """Print a summary of a changed endpoint, after an `action` such as "Added"."""
     name, facts = shown["name"], shown["facts"]
     dimensions, limit = facts.get("dimensions"), shown.get("max_input_tokens")
     details = (
@@ -46,7 +47,7 @@ def print_result(done: str, shown: Mapping[str, Any]) -> None:
         f"up to {limit} tokens" if limit else None,
         None if shown["enabled"] else "switched off",
     )
-    print(f"{done} {name}: {', '.join(filter(None, details))}.")
+    print(f"{action} {name}: {', '.join(filter(None, details))}.")
     if failure := shown.get("failure"):
         print(f"Its test failed ({failure['cause']}): {failure['message']} {failure['remedy']}".rstrip())
     print(f"`hubgate show {name}` shows all settings.")
@@ -66,18 +67,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
-    width = None if sys.stdout.isatty() else _UNBOUNDED
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
     Console(width=width, markup=False, emoji=False, highlight=False).print(table)
 
 
-def moment(seconds: float | None) -> str:
-    """Seconds since the epoch as date and time, UTC; empty for never."""
+def format_time(seconds: float | None) -> str:
+    """A time in seconds since the epoch as date and time in UTC; empty for `None`."""
     from datetime import UTC, datetime
 
     return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def size(count: int) -> str:
+def format_bytes(count: int) -> str:
     """A number of bytes with a suitable unit."""
     for unit, exponent in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if count >= 1 << exponent:
@@ -86,7 +87,7 @@ def size(count: int) -> str:
 
 
 def plain(value: object) -> str:
-    """A value in plain text, without the syntax of a programming language."""
+    """A value of JSON as text for people: `none`, `yes`, lists with commas."""
     match value:
         case dict():
             return ", ".join(f"{name}: {plain(part)}" for name, part in value.items()) or "none"

@@ -8,7 +8,7 @@ from typer import Option, Typer
 
 from hubgate.cli.client import api, print_text
 from hubgate.cli.options import given
-from hubgate.cli.printing import moment, plain, print_fields, print_table, size
+from hubgate.cli.printing import format_bytes, format_time, plain, print_fields, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,7 +76,7 @@ def audit(
         ("when", "who", "what", "of", "how"),
         [
             (
-                moment(change["at"]),
+                format_time(change["at"]),
                 change["who_name"],
                 change["verb"],
                 change["subject"],
@@ -96,7 +96,7 @@ def cache_stats() -> None:
         return
     print_fields(
         {
-            place: f"{stats[key]['entries']} vectors, {size(stats[key]['bytes'])} of {size(stats[key]['most_bytes'])}"
+            place: f"{stats[key]['entries']} vectors, {format_bytes(stats[key]['bytes'])} of {format_bytes(stats[key]['most_bytes'])}"
             for place, key in (("in memory", "memory"), ("on disk", "disk"))
         }
     )
@@ -132,7 +132,7 @@ def _describe(verb: str, changes: Mapping[str, Sequence[Any]]) -> str:
 
 
 def _cut(name: str, value: object) -> str:
-    text = moment(value) if isinstance(value, float) and name.endswith("_at") else plain(value)
+    text = format_time(value) if isinstance(value, float) and name.endswith("_at") else plain(value)
     return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[: _MAX_VALUE_LENGTH - 1]}…"
 
 

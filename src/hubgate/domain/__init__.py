@@ -1,1 +1,1 @@
-"""The types that all floors share: endpoints, calls, results, errors, and the ports. Standard library only."""
+"""The types that all layers share: endpoints, calls, results, errors, and the ports. Standard library only."""

@@ -1,4 +1,4 @@
-"""The interfaces between floors: what the service needs from the floors below."""
+"""The interfaces between layers: what the service needs from the layers below."""
 
 from __future__ import annotations
 

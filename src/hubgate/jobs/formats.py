@@ -12,12 +12,12 @@ from hubgate.jobs.text_folder import TextFolder
 
 PARQUET = frozenset({".parquet", ".pq"})
 JSONL = frozenset({".jsonl", ".ndjson"})
-_RESERVED = frozenset({"id", "embedding", "tokens", "tokens_unread"})
-_RESERVED_OF_CHUNKS = frozenset({"chunk", "start", "end", "text"})
+_OUTPUT_COLUMNS = frozenset({"id", "embedding", "tokens", "tokens_unread"})
+_CHUNK_COLUMNS = frozenset({"chunk", "start", "end", "text"})
 
 
 def open_source(path: Path, columns: Columns) -> Source:
-    """Open an input.
+    """Open an input: a file of JSON lines or Parquet, or a folder of texts.
 
     Raises:
         JobStopped: its format is unknown, or it cannot be read.
@@ -52,7 +52,7 @@ def check_output(path: Path, columns: Columns, *, chunked: bool) -> None:
         raise unusable_input(
             f"The folder {path.parent} does not exist.", "Create it, or choose another output."
         )
-    reserved = _RESERVED | _RESERVED_OF_CHUNKS if chunked else _RESERVED
+    reserved = _OUTPUT_COLUMNS | _CHUNK_COLUMNS if chunked else _OUTPUT_COLUMNS
     if duplicates := sorted(reserved.intersection(columns.keep)):
         raise unusable_input(
             f"The output has its own column [{duplicates[0]}].",
@@ -61,7 +61,7 @@ def check_output(path: Path, columns: Columns, *, chunked: bool) -> None:
 
 
 def make_sink(output: Path, layout: Layout) -> Sink:
-    """The sink for an output that was checked."""
+    """The sink for an output that passed `check_output`."""
     if output.suffix.lower() in JSONL:
         return JsonlSink(layout)
     from hubgate.jobs.parquet import ParquetSink  # noqa: PLC0415 - an optional dependency
@@ -69,10 +69,10 @@ def make_sink(output: Path, layout: Layout) -> Sink:
     return ParquetSink(layout)
 
 
-def _unknown_format(what: str, path: Path, other: str = "") -> JobStopped:
+def _unknown_format(role: str, path: Path, alternative: str = "") -> JobStopped:
     known = ", ".join(sorted(PARQUET | JSONL))
     return unusable_input(
-        f"The format of the {what} {path} is unknown.", f"Its name must end in one of {known}{other}."
+        f"The format of the {role} {path} is unknown.", f"Its name must end in one of {known}{alternative}."
     )
 
 

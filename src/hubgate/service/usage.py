@@ -18,7 +18,7 @@ from hubgate.service.inference.pipeline import Pipeline
 
 GROUPS = ("endpoint", "key", "day", "hour", "cause")
 MAX_ROWS = 10_000
-"""In a report, which is built in memory."""
+"""In a report that is built in memory."""
 PAGE_ROWS = 2_000
 """Rows per page of a streamed report."""
 CANCELLED = "client_left"
@@ -26,7 +26,7 @@ CANCELLED = "client_left"
 
 
 class _Reading(NamedTuple):
-    """A pipeline's own counters when they were last read."""
+    """The counters of a pipeline's cache and queue when they were last read (see `_counts`)."""
 
     pipeline: Pipeline
     counts: tuple[int, int, int, int]
@@ -51,8 +51,10 @@ class Usage:
         self._pipelines = pipelines
         self._clock = clock
         self._tallies: dict[tuple[int, str, str], Tally] = {}
+        """What is not stored yet, by hour since the epoch, endpoint and key id."""
         self._readings: dict[str, _Reading] = {}
-        self._rolled = 0
+        self._rolled_hour = 0
+        """The hour in which old hours were last merged into days."""
         self._writing = asyncio.Lock()
 
     def count(
@@ -81,10 +83,10 @@ class Usage:
             completion_tokens: tokens it generated.
             waited: seconds in the gateway's queue.
         """
-        slot = (int(self._clock()) // HOUR, endpoint, key)
-        tally = self._tallies.get(slot)
+        group = (int(self._clock()) // HOUR, endpoint, key)
+        tally = self._tallies.get(group)
         if tally is None:
-            tally = self._tallies[slot] = Tally()
+            tally = self._tallies[group] = Tally()
         tally.requests += 1
         if cause == "ok":
             (tally.bulk_latency if bulk else tally.latency).observe(seconds)
@@ -99,7 +101,7 @@ class Usage:
         tally.queue_seconds += waited
 
     async def flush(self) -> None:
-        """Store the counts, even if the caller is cancelled.
+        """Store the counts. Completes even if the caller is cancelled.
 
         Raises:
             StoreFailed: the database cannot be used; the counts are kept.
@@ -109,19 +111,19 @@ class Usage:
     async def _flush(self) -> None:
         async with self._writing:
             self._read_pipelines()
-            taken, self._tallies = self._tallies, {}
+            unstored, self._tallies = self._tallies, {}
             hour = int(self._clock()) // HOUR
             try:
-                if taken:
+                if unstored:
                     await self._store.add(
-                        {Slot(at * HOUR, *who): tally for (at, *who), tally in taken.items()}
+                        {Slot(at * HOUR, *who): tally for (at, *who), tally in unstored.items()}
                     )
-                    taken = {}
-                if hour != self._rolled:
+                    unstored = {}
+                if hour != self._rolled_hour:
                     await self._store.roll(self._clock())
-                    self._rolled = hour
+                    self._rolled_hour = hour
             except StoreFailed:
-                self._put_back(taken)
+                self._put_back(unstored)
                 raise
 
     async def report(self, query: UsageQuery) -> Sequence[UsageRow]:
@@ -165,11 +167,11 @@ class Usage:
         await self.flush()
 
     def _put_back(self, tallies: Mapping[tuple[int, str, str], Tally]) -> None:
-        for slot, tally in tallies.items():
-            newer = self._tallies.get(slot)
+        for group, tally in tallies.items():
+            newer = self._tallies.get(group)
             if newer is not None:
                 tally.add(newer)
-            self._tallies[slot] = tally
+            self._tallies[group] = tally
 
     def _read_pipelines(self) -> None:
         """Add what caches and queues counted since the last reading. A new pipeline starts at zero."""
@@ -200,6 +202,7 @@ class Usage:
 
 
 def _counts(pipeline: Pipeline) -> tuple[int, int, int, int]:
+    """Cache hits, cache misses, requests sent, and requests saved by sharing."""
     queue, cached = pipeline.queue, pipeline.cached
     return (
         cached.hits if cached else 0,

@@ -1,4 +1,4 @@
-"""Models on servers of their own, by URL: Inference Endpoints, or any server in `engines.specs`."""
+"""The source `dedicated`: models at a URL, on an Inference Endpoint or any server in `engines.specs`."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from hubgate.upstreams.server_models import ServerGenerator, ServerUpstream
 
 
 class DedicatedSource:
-    """Opens models by the URL of their server; all share one client."""
+    """Detects and opens models at a URL. All share one HTTP client."""
 
     def __init__(self, client: HttpClient, deployments: Deployments) -> None:
         self._client = client
         self._deployments = deployments
 
     async def detect(self, target: Target) -> Facts:
-        """What the server reports about itself, completed by what Hugging Face reports about it.
+        """Detect the engine and the model: what the server reports, completed by what Hugging Face reports about it.
 
         Raises:
-            InvalidEndpoint: a server of another task; another embedding model than the named one; no such URL in the
-                namespace.
-            UpstreamError: unreachable, asleep, paused, failed, the wrong token, or an unknown server.
+            InvalidEndpoint: the server does another task, or runs another embedding model than the endpoint names, or
+                the namespace has no endpoint with this URL.
+            UpstreamError: the server is unreachable, asleep, paused or failed, rejects the token, or is unknown.
         """
         endpoint, server = target.endpoint, self._server(target)
         reported = await deployment_facts(self._deployments, target)
@@ -47,7 +47,7 @@ class DedicatedSource:
         return merge_facts(facts, reported)
 
     async def runs(self, target: Target) -> bool:
-        """Whether Hugging Face reports that it runs; there is no other way to know without waking it."""
+        """Whether Hugging Face reports that the server is running: contacting the server itself would wake it."""
         endpoint, token = target.endpoint, target.first_token
         if endpoint.namespace is None or endpoint.url is None or token is None:
             return False

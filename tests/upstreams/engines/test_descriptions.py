@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hubgate.domain.endpoint import GENERATION_TASKS, Engine, Task
-from hubgate.upstreams.engines.descriptions import openapi_tasks
+from hubgate.upstreams.engines.descriptions import tasks_by_routes
 from hubgate.upstreams.engines.detect import from_info, from_models
 
 ENGINES = Path(__file__).parents[2] / "data" / "engines"
@@ -105,8 +105,8 @@ def test_odd_values_in_a_description_are_left_out() -> None:
 
 def test_routes_tell_tasks() -> None:
     assert (
-        openapi_tasks({"paths": {"/v1/completions": {}, "/v1/chat/completions": {}, "/x": {}}})
+        tasks_by_routes({"paths": {"/v1/completions": {}, "/v1/chat/completions": {}, "/x": {}}})
         == GENERATION_TASKS
     )
-    assert openapi_tasks({"paths": []}) is None
-    assert openapi_tasks(None) is None
+    assert tasks_by_routes({"paths": []}) is None
+    assert tasks_by_routes(None) is None

@@ -12,7 +12,7 @@ from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Target, Tas
 from hubgate.domain.errors import Cause, HubgateError
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
-from hubgate.upstreams.engines.embeddings import POOLED_HERE
+from hubgate.upstreams.engines.embeddings import POOLED_BY_HUBGATE
 from hubgate.upstreams.engines.specs import SPECS
 from hubgate.upstreams.engines.toolkit import check_deployed_task, task_in_error, task_in_reply
 from hubgate.upstreams.http.messages import HttpReply
@@ -248,7 +248,7 @@ async def test_a_toolkit_is_asked_nothing_where_its_answer_would_not_tell(source
 
 async def test_a_toolkit_that_does_not_pool_is_accepted_with_a_warning(sources: ModelSources) -> None:
     with lookalike("toolkit", kind="tokens") as server:
-        assert (await sources.detect(Target(endpoint(server.url)))).warnings == (POOLED_HERE,)
+        assert (await sources.detect(Target(endpoint(server.url)))).warnings == (POOLED_BY_HUBGATE,)
 
 
 async def test_a_toolkit_that_sends_nonsense_is_not_called_another_task(sources: ModelSources) -> None:

@@ -12,7 +12,7 @@ from hubgate.core.vectors import dimensions, floats, in_encoding
 from hubgate.domain.calls import Embed, Encoding, Tokenize
 from hubgate.domain.endpoint import Engine
 from hubgate.domain.errors import Cause, InvalidRequest, UpstreamUnreadable
-from hubgate.upstreams.engines.embeddings import POOLED_HERE, EmbedRoute
+from hubgate.upstreams.engines.embeddings import POOLED_BY_HUBGATE, EmbedRoute
 from hubgate.upstreams.engines.specs import SPECS
 from hubgate.upstreams.engines.token_routes import TokenizeRoute
 from hubgate.upstreams.http.messages import HttpReply
@@ -174,8 +174,8 @@ def test_an_option_that_a_server_ignores_is_told() -> None:
 
 def test_pooling_here_is_told_with_the_way_out() -> None:
     vectors = route(Engine.TOOLKIT).read(ONE, plain([[[[1.0], [2.0]]]]))
-    assert vectors.warnings == (POOLED_HERE,)
-    assert "sentence-embeddings" in POOLED_HERE
+    assert vectors.warnings == (POOLED_BY_HUBGATE,)
+    assert "sentence-embeddings" in POOLED_BY_HUBGATE
 
 
 def test_tokenize_speaks_to_tei() -> None:

@@ -12,7 +12,7 @@ from hubgate.domain.calls import Embed, Rerank, SparseEmbed, Tokenize
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Target, Task
 from hubgate.domain.errors import Cause, UpstreamUnreadable
 from hubgate.settings import Settings
-from hubgate.upstreams.engines.embeddings import max_vectors, vectors_size
+from hubgate.upstreams.engines.embeddings import max_vectors, max_vectors_bytes
 from hubgate.upstreams.engines.specs import SPECS
 from hubgate.upstreams.http.messages import HttpRequest
 from hubgate.upstreams.sources import ModelSources
@@ -109,5 +109,5 @@ def test_a_text_may_come_back_with_its_score_however_it_is_escaped() -> None:
 @pytest.mark.parametrize("dimensions", [None, 1, 384, 16_384, 10_000_000])
 def test_as_many_vectors_are_asked_for_as_one_reply_may_have(dimensions: int | None) -> None:
     most = max_vectors(32 * MIB, dimensions)
-    assert most == 1 or vectors_size(most, dimensions) <= 32 * MIB
-    assert vectors_size(most + 1, dimensions) > 32 * MIB
+    assert most == 1 or max_vectors_bytes(most, dimensions) <= 32 * MIB
+    assert max_vectors_bytes(most + 1, dimensions) > 32 * MIB

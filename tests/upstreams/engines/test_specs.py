@@ -79,9 +79,9 @@ def test_no_reader_reports_a_task_that_its_engine_has_no_route_for() -> None:
     assert tgi is not None
     assert tgi.tasks == SPECS[Engine.TGI].tasks
     paths = ("/v1/embeddings", "/rerank", "/v1/completions", "/v1/chat/completions")
-    assert descriptions.openapi_tasks({"paths": dict.fromkeys(paths)}) == SPECS[Engine.VLLM].tasks
+    assert descriptions.tasks_by_routes({"paths": dict.fromkeys(paths)}) == SPECS[Engine.VLLM].tasks
     assert SPECS[Engine.SGLANG].tasks == SPECS[Engine.VLLM].tasks
-    infinity = descriptions.capabilities({"capabilities": ["embed", "rerank", "classify"]})
+    infinity = descriptions.tasks_by_capabilities({"capabilities": ["embed", "rerank", "classify"]})
     assert infinity == SPECS[Engine.INFINITY].tasks
     assert SPECS[Engine.TOOLKIT].embed is toolkit.TOOLKIT_EMBED
 

@@ -13,7 +13,7 @@ import typer
 from typer import Argument, Option
 
 from hubgate.cli.client import CommandFailed, require_home
-from hubgate.cli.printing import moment, print_fields, print_table
+from hubgate.cli.printing import format_time, print_fields, print_table
 from hubgate.settings import Settings
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def list_jobs() -> None:
                 f"{totals.rows:,}",
                 f"{totals.failed:,}",
                 plan and plan.task.endpoint,
-                plan and moment(plan.created_at),
+                plan and format_time(plan.created_at),
                 job.output,
             )
         )
@@ -154,8 +154,8 @@ def show_job(job: JobName) -> None:
             "id": folder.id,
             "status": state.status,
             **({"reason": state.reason} if state.reason else {}),
-            "created": moment(plan.created_at),
-            **({"ended": moment(state.at)} if state.at else {}),
+            "created": format_time(plan.created_at),
+            **({"ended": format_time(state.at)} if state.at else {}),
             "worked": f"{state.worked_seconds:.0f} s",
             "input": plan.task.input,
             "output": plan.task.output,

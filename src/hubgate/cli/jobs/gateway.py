@@ -26,7 +26,7 @@ _START_TIMEOUT_SECONDS = 30.0
 
 @contextmanager
 def ensure_gateway(settings: Settings) -> Iterator[bool]:
-    """Have a gateway run in this home while the context is open. Yields whether it was started for this.
+    """Make sure that a gateway runs in this home while the context is open. Yields whether this call started it.
 
     Raises:
         StoreFailed: none is running, and none can be started.
@@ -39,24 +39,24 @@ def ensure_gateway(settings: Settings) -> Iterator[bool]:
             except StoreFailed:
                 if not _is_running(settings):
                     raise
-                is_own = False  # another process started one first
+                is_own = False  # another process started one in the meantime
         yield is_own
 
 
 def _is_running(settings: Settings) -> bool:
-    """Whether a gateway is running. Waits for one that is just starting."""
-    until = time.monotonic() + _START_TIMEOUT_SECONDS
+    """Whether a gateway is running. If one is just starting, waits until it has."""
+    deadline = time.monotonic() + _START_TIMEOUT_SECONDS
     while True:
         try:
             return running_gateway(settings.home) is not None
         except StoreFailed as error:
-            if not error.retryable or time.monotonic() > until:
+            if not error.retryable or time.monotonic() > deadline:
                 raise
         time.sleep(0.1)
 
 
 class _OwnGateway:
-    """`hubgate serve` in a thread, on a free port of the loopback interface. Other commands use it as any other."""
+    """`hubgate serve` in a thread, on a free port of the loopback interface. Other commands find and use it as usual."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = replace(settings, host="127.0.0.1", port=0)
@@ -87,8 +87,8 @@ class _OwnGateway:
         finally:
             self._started.set()
 
-    def _on_start(self, _: str, gate: Application, server: uvicorn.Server) -> None:
+    def _on_start(self, _: str, application: Application, server: uvicorn.Server) -> None:
         self._server = server
-        if gate.first_admin_key:
-            print(f"hubgate's admin key, shown only once: {gate.first_admin_key}", file=sys.stderr)
+        if application.first_admin_key:
+            print(f"hubgate's admin key, shown only once: {application.first_admin_key}", file=sys.stderr)
         asyncio.get_running_loop().call_soon(self._started.set)

@@ -14,10 +14,10 @@ import msgspec
 
 from hubgate.core.transcoding.logprobs import TOKENS, Logprobs
 from hubgate.core.transcoding.objects import (
-    CHOICES,
-    FIELDS,
-    OPENAI,
-    TGI,
+    CHOICES_DECODER,
+    FIELDS_DECODER,
+    OPENAI_DECODER,
+    TGI_DECODER,
     Choice,
     Completion,
     Details,
@@ -67,16 +67,16 @@ def decode_reply(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 def text_of(generated: Generated) -> str:
     """The text of the first choice."""
     if generated.wire_format is WireFormat.TGI:
-        return decode_reply(generated.body, TGI).generated_text or ""
-    return decode_reply(generated.body, OPENAI).first.content
+        return decode_reply(generated.body, TGI_DECODER).generated_text or ""
+    return decode_reply(generated.body, OPENAI_DECODER).first.content
 
 
 def read_piece(payload: bytes, wire_format: WireFormat) -> Piece:
     if wire_format is WireFormat.OPENAI:
-        chunk = decode_reply(payload, OPENAI)
+        chunk = decode_reply(payload, OPENAI_DECODER)
         choice = chunk.first
         return Piece(choice.content, choice.finish_reason, chunk.usage)
-    event = decode_reply(payload, TGI)
+    event = decode_reply(payload, TGI_DECODER)
     token, details = event.token, event.details
     text = "" if token is None or token.special else token.text
     ended = details is not None or event.generated_text is not None
@@ -103,7 +103,7 @@ def to_openai(
     """
     if generated.wire_format is WireFormat.OPENAI:
         return generated.body
-    reply = decode_reply(generated.body, TGI)
+    reply = decode_reply(generated.body, TGI_DECODER)
     choice = Choice(
         text=reply.generated_text or "",
         logprobs=decode_reply(generated.body, TOKENS).logprobs(len(before)) if with_logprobs else None,
@@ -119,8 +119,8 @@ def merge_completions(bodies: Sequence[bytes]) -> bytes:
     """Merge several `text_completion` objects: choices are renumbered, usage is summed."""
     if len(bodies) == 1:
         return bodies[0]
-    replies = [decode_reply(body, CHOICES) for body in bodies]
-    whole: dict[str, Any] = decode_reply(bodies[0], FIELDS)
+    replies = [decode_reply(body, CHOICES_DECODER) for body in bodies]
+    whole: dict[str, Any] = decode_reply(bodies[0], FIELDS_DECODER)
     choices = [choice for reply in replies for choice in reply.choices]
     whole["choices"] = [{**choice, "index": index} for index, choice in enumerate(choices)]
     usages = [reply.usage or Usage() for reply in replies]
@@ -135,7 +135,7 @@ def to_tgi(generated: Generated, *, details: bool) -> bytes:
     """A whole text as `{"generated_text"}`, with or without `details`."""
     if generated.wire_format is WireFormat.TGI:
         return generated.body
-    reply = decode_reply(generated.body, OPENAI)
+    reply = decode_reply(generated.body, OPENAI_DECODER)
     choice = reply.first
     if not details:
         return msgspec.json.encode(WholeText(choice.content))

@@ -1,4 +1,8 @@
-"""The objects of the two wire formats: what is read, leniently, and what is written, as clients expect it."""
+"""The JSON objects of generated text, in OpenAI's format and text-generation-inference's (TGI).
+
+Those called `Read…` have only the fields that hubgate reads from replies, all optional, as servers differ. The others
+are what hubgate writes, complete, as clients expect it.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +20,16 @@ class Usage(msgspec.Struct):
     completion_tokens: int | None = None
     total_tokens: int | None = None
     estimated: bool | msgspec.UnsetType = msgspec.UNSET
-    """hubgate's own field: set if nobody counted."""
+    """hubgate's own field, set if the counts are estimates."""
 
     @property
     def total(self) -> int:
-        """Tokens of the prompt and the text."""
+        """Tokens of the prompt and the generated text."""
         return self.total_tokens or (self.prompt_tokens or 0) + (self.completion_tokens or 0)
 
 
 class Details(msgspec.Struct):
-    """TGI's `details` of a whole text."""
+    """TGI's `details` of a reply that is not streamed."""
 
     finish_reason: str = "eos_token"
     generated_tokens: int = 0
@@ -46,14 +50,14 @@ class StreamDetails(msgspec.Struct):
 
 
 class WholeText(msgspec.Struct, omit_defaults=True):
-    """TGI's whole text."""
+    """TGI's reply that is not streamed."""
 
     generated_text: str
     details: Details | None = None
 
 
 class Event(msgspec.Struct):
-    """TGI's event of one token."""
+    """TGI's event of a stream, one per token."""
 
     index: int
     token: Token
@@ -63,7 +67,7 @@ class Event(msgspec.Struct):
 
 
 class ReadDetails(msgspec.Struct):
-    """The fields that are read from `details`."""
+    """TGI's `details`, of either kind."""
 
     finish_reason: str | None = None
     generated_tokens: int = 0
@@ -80,7 +84,7 @@ class ReadDetails(msgspec.Struct):
 
 
 class ReadTgi(msgspec.Struct):
-    """The fields that are read from TGI's whole text or event."""
+    """TGI's reply or event."""
 
     generated_text: str | None = None
     token: Token | None = None
@@ -92,7 +96,7 @@ class _Message(msgspec.Struct):
 
 
 class ReadChoice(msgspec.Struct):
-    """The fields that are read from a choice of a completion, a chat, or a chunk of either."""
+    """A choice of a completion, a chat, or a chunk of either."""
 
     index: int = 0
     text: str | None = None
@@ -116,26 +120,26 @@ class ReadChoice(msgspec.Struct):
 
 
 class ReadOpenAI(msgspec.Struct):
-    """The fields that are read from any object of OpenAI."""
+    """A completion, a chat, or a chunk of either."""
 
     choices: list[ReadChoice] = []
     usage: Usage | None = None
 
     @property
     def first(self) -> ReadChoice:
-        """The first choice; an empty one if it is missing."""
+        """The choice with index 0; an empty one if it is missing."""
         return next((choice for choice in self.choices if choice.index == 0), ReadChoice())
 
 
 class ReadUsage(msgspec.Struct):
-    """The fields that are read from a chunk that is passed on unchanged."""
+    """A chunk that is passed on unchanged."""
 
     choices: list[msgspec.Raw] = []
     usage: Usage | None = None
 
 
 class ReadChoices(msgspec.Struct):
-    """The fields that are read from texts that are merged."""
+    """A completion that is merged with others into one reply."""
 
     choices: list[dict[str, msgspec.Raw]] = []
     usage: Usage | None = None
@@ -151,7 +155,7 @@ class Choice(msgspec.Struct, kw_only=True):
 
 
 class Completion(msgspec.Struct, tag_field="object", tag="text_completion"):
-    """OpenAI's `text_completion`, whole or a chunk."""
+    """OpenAI's `text_completion`: a reply, or a chunk of a stream."""
 
     id: str
     model: str
@@ -160,10 +164,11 @@ class Completion(msgspec.Struct, tag_field="object", tag="text_completion"):
     usage: Usage | None = None
 
 
-LAST_TOKEN = Token(special=True)
-"""TGI's end of a sequence, which clients do not add to the text."""
-USAGE = msgspec.json.Decoder(ReadUsage)
-CHOICES = msgspec.json.Decoder(ReadChoices)
-FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-OPENAI = msgspec.json.Decoder(ReadOpenAI)
-TGI = msgspec.json.Decoder(ReadTgi)
+END_TOKEN = Token(special=True)
+"""TGI's end-of-sequence token: clients do not add a special token to the text."""
+
+USAGE_DECODER = msgspec.json.Decoder(ReadUsage)
+CHOICES_DECODER = msgspec.json.Decoder(ReadChoices)
+FIELDS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
+OPENAI_DECODER = msgspec.json.Decoder(ReadOpenAI)
+TGI_DECODER = msgspec.json.Decoder(ReadTgi)

@@ -10,10 +10,10 @@ import msgspec
 from hubgate.core.transcoding import Label, decode_reply, read_piece
 from hubgate.core.transcoding.logprobs import TOKENS, Logprobs, Token
 from hubgate.core.transcoding.objects import (
-    LAST_TOKEN,
-    OPENAI,
-    TGI,
-    USAGE,
+    END_TOKEN,
+    OPENAI_DECODER,
+    TGI_DECODER,
+    USAGE_DECODER,
     Choice,
     Completion,
     Event,
@@ -83,7 +83,7 @@ class _OpenAIToOpenAI:
     def transcode(self, payload: bytes) -> Sequence[bytes]:
         self.pieces += 1
         if b'"usage"' in payload:
-            chunk = decode_reply(payload, USAGE)
+            chunk = decode_reply(payload, USAGE_DECODER)
             self.usage = chunk.usage or self.usage
             if chunk.usage and not chunk.choices and not self._with_usage:
                 return ()
@@ -129,7 +129,7 @@ class _TgiToTgi:
     def transcode(self, payload: bytes) -> Sequence[bytes]:
         self.pieces += 1
         if b'"details":{' in payload:
-            details = decode_reply(payload, TGI).details
+            details = decode_reply(payload, TGI_DECODER).details
             self.usage = details.usage if details else None
         return (payload,)
 
@@ -148,7 +148,7 @@ class _OpenAIToTgi:
         self.pieces = 0
 
     def transcode(self, payload: bytes) -> Sequence[bytes]:
-        chunk = decode_reply(payload, OPENAI)
+        chunk = decode_reply(payload, OPENAI_DECODER)
         choice = chunk.first
         self.usage = chunk.usage or self.usage
         if choice.finish_reason:
@@ -170,4 +170,4 @@ class _OpenAIToTgi:
         usage = self.usage or Usage()
         count = self.pieces if usage.completion_tokens is None else usage.completion_tokens
         details = StreamDetails(self._last_choice.tgi_finish_reason, count, usage.prompt_tokens or 0)
-        return (msgspec.json.encode(Event(self.pieces + 1, LAST_TOKEN, "".join(self._parts), details)),)
+        return (msgspec.json.encode(Event(self.pieces + 1, END_TOKEN, "".join(self._parts), details)),)

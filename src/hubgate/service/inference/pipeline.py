@@ -53,7 +53,7 @@ from hubgate.domain.ports import (
     VectorCache,
 )
 from hubgate.service.inference.ledger import Ledger
-from hubgate.upstreams.engines.embeddings import POOLED_HERE, max_vectors
+from hubgate.upstreams.engines.embeddings import POOLED_BY_HUBGATE, max_vectors
 from hubgate.upstreams.engines.specs import spec_of
 from hubgate.upstreams.http.pool import MAX_REPLY_BYTES
 from hubgate.upstreams.urls import base_url
@@ -287,7 +287,7 @@ def _limits(endpoint: Endpoint, max_reply_bytes: int) -> BatchLimits:
     if endpoint.task is not Task.TEXT_EMBEDDING:
         return replace(default, max_texts=texts)
     vectors = max_vectors(max_reply_bytes, facts.dimensions)
-    sends_token_vectors = POOLED_HERE in facts.warnings
+    sends_token_vectors = POOLED_BY_HUBGATE in facts.warnings
     return replace(
         default, max_texts=min(texts, vectors), max_tokens=vectors if sends_token_vectors else None
     )

@@ -27,13 +27,13 @@ from hubgate.service.keys.credentials import (
     ADMIN,
     CLI,
     SEND_A_KEY,
-    candidates,
     check_name,
     check_rights,
     claimed_id,
     digest_of,
+    keys_in,
     new_key,
-    unknown_key,
+    unknown_key_error,
 )
 from hubgate.service.keys.limits import KeyLimits, WrongKeys
 from hubgate.service.shielded import shielded
@@ -48,7 +48,7 @@ class Access:
         self._keys = {key.digest: key for key in keys}
         self._used: dict[str, float] = {}
         self._unstored: dict[str, Key] = {}
-        """Revoked keys that the store still has, by id."""
+        """Revoked keys whose removal is not stored yet, by id."""
         self._changing = asyncio.Lock()
         """Held from a change in memory until it is stored or undone."""
         self.limits = KeyLimits()
@@ -83,20 +83,20 @@ class Access:
         return access, plain
 
     def authenticate(self, authorization: str | None, address: str = "-") -> Key:
-        """The key of a request.
+        """Return the key of a request.
 
         Args:
-            authorization: the header's value, decoded as Latin-1: `Bearer key` (also doubled), `ApiKey key`,
-                `ApiKey base64(id:key)`, `Basic base64(user:key)` or `Basic base64(key:)`.
-            address: the client's.
+            authorization: the header's value, decoded as Latin-1: `Bearer key`, `Bearer Bearer key` (a common mistake),
+                `ApiKey key`, `ApiKey base64(id:key)`, `Basic base64(user:key)` or `Basic base64(key:)`.
+            address: the client's IP address.
 
         Raises:
             NotAuthenticated: the key is missing, unknown, revoked or expired.
-            TooManyWrongKeys: the key is wrong, as were too many before. A valid key is never refused for that.
+            TooManyWrongKeys: the key is wrong, as were too many before it. A valid key is always accepted.
         """
         if not authorization:
             raise NotAuthenticated("The request has no key.", remedy=SEND_A_KEY)
-        for candidate in candidates(authorization):
+        for candidate in keys_in(authorization):
             key = self._keys.get(digest_of(candidate))
             if key is not None:
                 now = self._clock()
@@ -122,7 +122,7 @@ class Access:
         return expires_at is not None and self._clock() >= expires_at
 
     def draft(self, name: str, **rights: Any) -> tuple[str, Key]:
-        """Create a key without putting it into force.
+        """Return a new key without accepting or storing it, to preview `create`.
 
         Raises:
             InvalidRequest: the name is invalid, or the rights are inconsistent.
@@ -138,7 +138,7 @@ class Access:
 
         Args:
             name: who uses it.
-            rights: fields of `Key`, from `admin` on.
+            rights: values of `Key.admin` and the fields after it.
 
         Raises:
             InvalidRequest: the name is taken or invalid, or the rights are inconsistent.
@@ -166,7 +166,7 @@ class Access:
         return changed
 
     def changed(self, id_or_name: str, **rights: Any) -> Key:
-        """A key as it would be after `change`.
+        """Return a key as it would be after `change`, without changing it.
 
         Raises:
             NotFound: there is no such key.
@@ -221,14 +221,14 @@ class Access:
             raise
 
     def admit_cli(self, plain: str) -> None:
-        """Accept the command line's key for this run, which is only in memory."""
+        """Accept the key of the command line until the process ends. It is never stored."""
         digest = digest_of(plain.encode())
         self._keys[digest] = Key(id=CLI, name=CLI, digest=digest, created_at=self._clock(), admin=True)
 
     def _wrong_key_error(self, authorization: str, address: str) -> NotAuthenticated:
         wait = self._wrong_keys.count(address, claimed_id(authorization))
         if not wait:
-            return unknown_key(authorization)
+            return unknown_key_error(authorization)
         return TooManyWrongKeys(remedy=f"{SEND_A_KEY} A valid key is accepted at once.", retry_after=wait)
 
     async def _add(self, key: Key) -> None:
@@ -270,5 +270,5 @@ class Access:
 
 
 def _expired_error(key: Key, at: float) -> NotAuthenticated:
-    day = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return NotAuthenticated(f"The key [{key.name}] expired at {day}.", remedy="Ask an admin for a new one.")
+    when = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return NotAuthenticated(f"The key [{key.name}] expired at {when}.", remedy="Ask an admin for a new one.")

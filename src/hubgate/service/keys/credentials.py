@@ -15,17 +15,17 @@ from hubgate.domain.records import Key
 
 ADMIN, CLI = "admin", "cli"
 MAX_PER_MINUTE = {"requests_per_minute": 1_000_000, "tokens_per_minute": 1_000_000_000_000}
-"""Bounds the memory that a key's limits take."""
+"""Highest limits of a key. They bound the memory that its log of calls takes."""
 SEND_A_KEY = "Send a gateway key as `Authorization: Bearer hg_…`."
 _KEY_ID = re.compile(rb"hg_([0-9a-f]{8})_")
 _MAX_NAME_LENGTH = 100
 _END_OF_9999 = 253_402_300_799.0
-"""The last valid expiry; rejects times in milliseconds."""
+"""The latest expiry that is accepted. A time in milliseconds is later, and so rejected."""
 _LOOKS_LIKE_KEY = re.compile(r"(hg|hf)_.*|[0-9a-f]{8}")
 
 
 def new_key(name: str, now: float, **rights: Any) -> tuple[str, Key]:
-    """A new key in plain text, and its record."""
+    """Create a key; returns it in plain text, and its record."""
     key_id = secrets.token_hex(4)
     plain = f"hg_{key_id}_{secrets.token_urlsafe(32)}"
     return plain, Key(id=key_id, name=name, digest=digest_of(plain.encode()), created_at=now, **rights)
@@ -35,8 +35,8 @@ def digest_of(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def candidates(authorization: str) -> Iterator[bytes]:
-    """The keys that a header may contain, most likely first."""
+def keys_in(authorization: str) -> Iterator[bytes]:
+    """The strings in an `Authorization` header that may be the key, most likely first."""
     try:
         scheme, _, credentials = authorization.encode("latin-1").strip().partition(b" ")
     except UnicodeEncodeError:
@@ -54,12 +54,12 @@ def candidates(authorization: str) -> Iterator[bytes]:
 
 def claimed_id(authorization: str | None) -> str:
     """The key id in a header, whether or not that key exists; empty if there is none."""
-    matches = (_KEY_ID.match(candidate) for candidate in candidates(authorization or ""))
+    matches = (_KEY_ID.match(candidate) for candidate in keys_in(authorization or ""))
     return next((match[1].decode() for match in matches if match), "")
 
 
-def unknown_key(authorization: str) -> NotAuthenticated:
-    if any(candidate.startswith(b"hf_") for candidate in candidates(authorization)):
+def unknown_key_error(authorization: str) -> NotAuthenticated:
+    if any(candidate.startswith(b"hf_") for candidate in keys_in(authorization)):
         return NotAuthenticated("This is a Hugging Face token, not a gateway key.", remedy=SEND_A_KEY)
     return NotAuthenticated(
         "The key is unknown or was revoked.",
@@ -83,7 +83,7 @@ def check_name(name: str) -> None:
 
 
 def check_rights(key: Key, now: float | None) -> None:
-    """Check that a key's rights are consistent. Without `now` it may have expired.
+    """Check that a key's rights are consistent. If `now` is `None`, its expiry is not checked.
 
     Raises:
         InvalidRequest: they are not.
@@ -95,11 +95,11 @@ def check_rights(key: Key, now: float | None) -> None:
             f"The key may not call its default endpoint [{key.default_endpoint}].",
             remedy="Add it to [endpoints].",
         )
-    for label, maximum in MAX_PER_MINUTE.items():
-        limit = getattr(key, label)
+    for field, maximum in MAX_PER_MINUTE.items():
+        limit = getattr(key, field)
         if limit is not None and not 0 < limit <= maximum:
             raise InvalidRequest(
-                f"[{label}] must be a whole number from 1 to {maximum}; omit it for no limit."
+                f"[{field}] must be a whole number from 1 to {maximum}; omit it for no limit."
             )
     if now is not None and key.expires_at is not None and not now < key.expires_at <= _END_OF_9999:
         if key.expires_at <= now:

@@ -1,4 +1,4 @@
-"""What servers report about themselves: from the JSON of their descriptions to facts."""
+"""Reads what servers report about themselves (`/info`, `/version`, OpenAPI, lists of models) into facts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hubgate.upstreams.http.messages import HttpReply, HttpRequest
 from hubgate.upstreams.json_values import field_of, list_of, size_of, text_of
 from hubgate.upstreams.server import Server
 
-PROBE_SECONDS = 15.0
+PROBE_TIMEOUT_SECONDS = 15.0
 _NOT_ABOUT_THE_ROUTE = frozenset({401, 402, 403, 408, 410, 429, 502, 503, 504})
-"""About the token, the endpoint's state or its load: asking for other routes would not help."""
+"""About the token, the endpoint's state or its load: requests to other routes would fail, too."""
 _TEI_TASKS = {"embedding": Task.TEXT_EMBEDDING, "reranker": Task.RERANK}
 _ROUTE_TASKS = {
     "/v1/embeddings": Task.TEXT_EMBEDDING,
@@ -29,18 +29,18 @@ _POOLING_TASKS = frozenset({Task.TEXT_EMBEDDING, Task.RERANK})
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A recognised server."""
+class DetectedServer:
+    """A server whose engine was recognised."""
 
     facts: Facts
     name: str
-    """In messages."""
+    """Describes the server in error messages."""
     tasks: frozenset[Task] | None = None
-    """The tasks that its model does; `None` if it does not report them."""
+    """The tasks that its model supports; `None` if it does not report them."""
 
 
-def tei_info(info: Mapping[str, Any]) -> Found | None:
-    """TEI's `/info`; `None` if it is another server's."""
+def tei_info(info: Mapping[str, Any]) -> DetectedServer | None:
+    """Read TEI's `/info`; `None` if the reply is from another server."""
     if "model_type" not in info or "tokenization_workers" not in info:
         return None
     kinds = info["model_type"] if isinstance(info["model_type"], dict) else {str(info["model_type"]): {}}
@@ -58,11 +58,11 @@ def tei_info(info: Mapping[str, Any]) -> Found | None:
         pooling=pooling,
         precision=text_of(info, "model_dtype"),
     )
-    return Found(facts, f"TEI with a model of type {kind}", frozenset({task} if task else ()))
+    return DetectedServer(facts, f"TEI with a model of type {kind}", frozenset({task} if task else ()))
 
 
-def tgi_info(info: Mapping[str, Any]) -> Found | None:
-    """text-generation-inference's `/info`; `None` if it is another server's."""
+def tgi_info(info: Mapping[str, Any]) -> DetectedServer | None:
+    """Read text-generation-inference's `/info`; `None` if the reply is from another server."""
     if "router" not in info or "max_total_tokens" not in info:
         return None
     facts = Facts(
@@ -72,19 +72,19 @@ def tgi_info(info: Mapping[str, Any]) -> Found | None:
         revision=text_of(info, "model_sha"),
         max_input_tokens=size_of(info, "max_input_tokens"),
     )
-    return Found(facts, "text-generation-inference", GENERATION_TASKS)
+    return DetectedServer(facts, "text-generation-inference", GENERATION_TASKS)
 
 
-async def vllm_details(found: Found, endpoint: Endpoint, server: Server) -> Found:
-    """VLLM mounts only the routes that fit its model."""
+async def vllm_details(found: DetectedServer, endpoint: Endpoint, server: Server) -> DetectedServer:
+    """Add the version, and the tasks by the routes: vLLM has only those that its model supports."""
     del endpoint
     version = text_of(await get_json(server, "/version"), "version")
-    tasks = openapi_tasks(await get_json(server, "/openapi.json"))
+    tasks = tasks_by_routes(await get_json(server, "/openapi.json"))
     return replace(found, facts=replace(found.facts, engine_version=version), tasks=tasks)
 
 
-async def sglang_details(found: Found, endpoint: Endpoint, server: Server) -> Found:
-    """SGLang reports whether its model generates text."""
+async def sglang_details(found: DetectedServer, endpoint: Endpoint, server: Server) -> DetectedServer:
+    """Add the version, and the tasks: SGLang reports only whether its model generates text."""
     del endpoint
     info, model = await get_json(server, "/server_info"), await get_json(server, "/model_info")
     generates = field_of(model, "is_generation") is True
@@ -92,8 +92,8 @@ async def sglang_details(found: Found, endpoint: Endpoint, server: Server) -> Fo
     return replace(found, facts=facts, tasks=GENERATION_TASKS if generates else _POOLING_TASKS)
 
 
-async def llamacpp_details(found: Found, endpoint: Endpoint, server: Server) -> Found:
-    """llama.cpp's context may be smaller than its model's."""
+async def llamacpp_details(found: DetectedServer, endpoint: Endpoint, server: Server) -> DetectedServer:
+    """Add the version and the token limit: llama.cpp may run with a smaller context than its model's."""
     del endpoint
     props = await get_json(server, "/props")
     context = size_of(field_of(props, "default_generation_settings"), "n_ctx")
@@ -103,23 +103,23 @@ async def llamacpp_details(found: Found, endpoint: Endpoint, server: Server) -> 
     return replace(found, facts=facts)
 
 
-def openapi_tasks(openapi: object) -> frozenset[Task] | None:
-    """The tasks of a server by the routes that it describes; `None` without a description."""
+def tasks_by_routes(openapi: object) -> frozenset[Task] | None:
+    """The tasks of a server by the routes in its OpenAPI document; `None` without one."""
     paths = field_of(openapi, "paths")
     return _tasks(_ROUTE_TASKS, paths) if isinstance(paths, dict) else None
 
 
-def capabilities(entry: Mapping[str, Any]) -> frozenset[Task]:
-    """The tasks of a model by the capabilities in its entry of a model list."""
+def tasks_by_capabilities(entry: Mapping[str, Any]) -> frozenset[Task]:
+    """The tasks of a model by the `capabilities` of its entry in a list of models."""
     return _tasks(_CAPABILITIES, list_of(entry, "capabilities"))
 
 
-def _tasks(table: Mapping[str, Task], words: Iterable[object]) -> frozenset[Task]:
-    return frozenset(table[word] for word in words if isinstance(word, str) and word in table)
+def _tasks(table: Mapping[str, Task], names: Iterable[object]) -> frozenset[Task]:
+    return frozenset(table[name] for name in names if isinstance(name, str) and name in table)
 
 
 async def get_json(server: Server, path: str) -> Any:
-    """The decoded reply to a GET; `None` if there is no such description."""
+    """The decoded reply to a GET; `None` if the server has no such route, or replies without JSON."""
     reply = await get(server, path)
     return None if reply is None else decode(reply)
 
@@ -127,7 +127,9 @@ async def get_json(server: Server, path: str) -> Any:
 async def get(server: Server, path: str) -> HttpReply | None:
     """The reply to a GET; `None` if the server has no such route."""
     try:
-        return await server.send(HttpRequest(method="GET", url=server.base + path, timeout=PROBE_SECONDS))
+        return await server.send(
+            HttpRequest(method="GET", url=server.base + path, timeout=PROBE_TIMEOUT_SECONDS)
+        )
     except UpstreamRefused as error:
         if not is_about_the_route(error):
             raise
@@ -135,12 +137,12 @@ async def get(server: Server, path: str) -> HttpReply | None:
 
 
 def is_about_the_route(error: UpstreamRefused) -> bool:
-    """Whether other routes of the server may still answer."""
+    """Whether the error is about this route only, so that other routes may work."""
     return error.status not in _NOT_ABOUT_THE_ROUTE and error.cause is not Cause.PAUSED
 
 
 def decode(reply: HttpReply) -> Any:
-    """The decoded body, `None` if it is not JSON."""
+    """The decoded body; `None` if it is not JSON."""
     try:
         return orjson.loads(reply.body)
     except orjson.JSONDecodeError:

@@ -11,7 +11,13 @@ from typing import Any
 
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint, UpstreamUnreadable
-from hubgate.upstreams.engines.descriptions import Found, capabilities, decode, get, get_json
+from hubgate.upstreams.engines.descriptions import (
+    DetectedServer,
+    decode,
+    get,
+    get_json,
+    tasks_by_capabilities,
+)
 from hubgate.upstreams.engines.embeddings import OPENAI_EMBEDDINGS
 from hubgate.upstreams.engines.specs import SPECS, engine_by_owner, spec_of
 from hubgate.upstreams.json_values import field_of, list_of, size_of, text_of
@@ -41,7 +47,7 @@ async def detect(endpoint: Endpoint, server: Server) -> Facts:
     return _with_batch_limit(found.facts)
 
 
-def _chosen(endpoint: Endpoint, engine: Engine, found: Found | None) -> Facts:
+def _chosen(endpoint: Endpoint, engine: Engine, found: DetectedServer | None) -> Facts:
     if found is None:
         warning = f"The server does not report what it is; it is treated as {engine.value}, as you chose."
         return _with_batch_limit(Facts(engine=engine, warnings=(warning,)))
@@ -59,7 +65,7 @@ def _with_batch_limit(facts: Facts) -> Facts:
     return replace(facts, max_batch_texts=facts.max_batch_texts or spec_of(facts.engine).max_batch_texts)
 
 
-def _check_task(endpoint: Endpoint, found: Found) -> None:
+def _check_task(endpoint: Endpoint, found: DetectedServer) -> None:
     wanted = GENERATION_TASKS if endpoint.task in GENERATION_TASKS else {endpoint.task}
     if found.tasks is not None and not wanted & found.tasks:
         does = ", ".join(sorted(found.tasks)) or "none of the tasks that hubgate supports"
@@ -70,14 +76,14 @@ def _check_task(endpoint: Endpoint, found: Found) -> None:
         )
 
 
-async def _search(endpoint: Endpoint, server: Server) -> Found | None:
+async def _search(endpoint: Endpoint, server: Server) -> DetectedServer | None:
     """Request one description after the other, from the most specific to the most general."""
     found = await _recognise(endpoint, server)
     details = spec_of(found.facts.engine).details if found else None
     return await details(found, endpoint, server) if found and details else found
 
 
-async def _recognise(endpoint: Endpoint, server: Server) -> Found | None:
+async def _recognise(endpoint: Endpoint, server: Server) -> DetectedServer | None:
     if found := from_info(await get_json(server, "/info")):
         return found
     below_root = {Task.TEXT_EMBEDDING: "/embeddings", Task.RERANK: "/rerank"}.get(endpoint.task)
@@ -91,18 +97,20 @@ async def _recognise(endpoint: Endpoint, server: Server) -> Found | None:
     health = decode(reply) or reply.body.decode(errors="replace").strip()
     for engine, spec in SPECS.items():
         if spec.health == health:
-            return Found(Facts(engine=engine), spec.title, spec.tasks)
+            return DetectedServer(Facts(engine=engine), spec.title, spec.tasks)
     return None
 
 
-def from_info(info: Any) -> Found | None:
+def from_info(info: Any) -> DetectedServer | None:
     """A server that is recognised by its reply to `GET /info`."""
     readers = [spec.read_info for spec in SPECS.values() if spec.read_info]
     readings = (read(info) for read in readers) if isinstance(info, dict) else iter(())
     return next((found for found in readings if found), None)
 
 
-def from_models(models: Any, wanted: str | None, route: str | None, task: Task | None = None) -> Found | None:
+def from_models(
+    models: Any, wanted: str | None, route: str | None, task: Task | None = None
+) -> DetectedServer | None:
     """A server with OpenAI's list of models.
 
     Args:
@@ -116,7 +124,7 @@ def from_models(models: Any, wanted: str | None, route: str | None, task: Task |
     if not entries:
         return None
     named = (e for e in entries if wanted and wanted in (e.get("id"), e.get("root")))
-    entry = next(named, None) or next((e for e in entries if task in capabilities(e)), entries[0])
+    entry = next(named, None) or next((e for e in entries if task in tasks_by_capabilities(e)), entries[0])
     engine = engine_by_owner(entry.get("owned_by"))
     spec = SPECS[engine]
     facts = Facts(
@@ -127,6 +135,8 @@ def from_models(models: Any, wanted: str | None, route: str | None, task: Task |
         route=route,
     )
     reported = spec.lists_capabilities and isinstance(entry.get("capabilities"), list)
-    return Found(
-        facts, f"{spec.title} with the model {facts.model}", capabilities(entry) if reported else None
+    return DetectedServer(
+        facts,
+        f"{spec.title} with the model {facts.model}",
+        tasks_by_capabilities(entry) if reported else None,
     )

@@ -1,4 +1,4 @@
-"""Routes for embeddings: what each family of servers takes, and how to read the reply."""
+"""Routes for embeddings: the request body of each kind of server, and how to read the reply."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from hubgate.upstreams.engines.routes import REPLY_OVERHEAD, ReportedTokens, cou
 from hubgate.upstreams.http.messages import HttpReply, HttpRequest
 
 OPENAI_EMBEDDINGS = "/v1/embeddings"
-POOLED_HERE = (
+POOLED_BY_HUBGATE = (
     "The server sends one vector a token; hubgate averages them, padding and special tokens included, which is only "
     "close to the model's own sentence embedding. Deploy it with the task sentence-embeddings, or behind TEI."
 )
-"""Stored with the endpoint, and compared with: a changed text would not match endpoints registered before."""
-_BYTES_PER_NUMBER = 32
-"""At most, with its comma."""
+"""A warning stored in the facts of an endpoint, and recognised there: changing it would break stored endpoints."""
+_MAX_BYTES_PER_NUMBER = 32
+"""A float in JSON, with its comma."""
 _ASSUMED_DIMENSIONS = 16_384
-"""Until they are known."""
+"""Used while an endpoint's dimensions are unknown."""
 _UNSUPPORTED = (
     ("prompt_name", "has no named prompts"),
     ("dimensions", "cannot shorten its vectors"),
@@ -37,7 +37,7 @@ class EmbedRoute:
     path: str
     body: Callable[[Embed, str | None], dict[str, object]]
     options: frozenset[str] = frozenset()
-    """The options of `Embed` that it supports."""
+    """The fields of `Embed` that it supports."""
     truncates_silently: bool = False
     """It truncates texts that are too long, whether the caller wants that or not."""
     reported_tokens: ReportedTokens = ReportedTokens.UNVERIFIED
@@ -55,7 +55,7 @@ class EmbedRoute:
 
     def max_reply_bytes(self, call: Embed, request: HttpRequest, dimensions: int | None) -> int | None:
         del request
-        return None if self.token_vectors else vectors_size(len(call.texts), dimensions)
+        return None if self.token_vectors else max_vectors_bytes(len(call.texts), dimensions)
 
     def read(self, call: Embed, reply: HttpReply) -> Vectors:
         reading = read_embeddings(reply, len(call.texts))
@@ -71,13 +71,13 @@ class EmbedRoute:
         )
         if not call.normalize or "normalize" in self.options:
             return vectors
-        singles = in_encoding(vectors, Encoding.F32)
-        return replace(singles, items=[l2_normalize(item) for item in singles.items])
+        floats = in_encoding(vectors, Encoding.F32)
+        return replace(floats, items=[l2_normalize(item) for item in floats.items])
 
     def _warnings(self, call: Embed, *, pooled: bool) -> tuple[str, ...]:
         warnings = []
         if pooled:
-            warnings.append(POOLED_HERE)
+            warnings.append(POOLED_BY_HUBGATE)
         if call.normalize is False and "normalize" not in self.options:
             warnings.append(
                 "The server decides itself whether vectors are normalised; [normalize: false] was not passed on."
@@ -89,15 +89,15 @@ class EmbedRoute:
         return tuple(warnings)
 
 
-def vectors_size(count: int, dimensions: int | None) -> int:
-    """The most bytes that a reply with `count` vectors has; `dimensions` is `None` until they are known."""
-    return REPLY_OVERHEAD + count * (dimensions or _ASSUMED_DIMENSIONS) * _BYTES_PER_NUMBER
+def max_vectors_bytes(count: int, dimensions: int | None) -> int:
+    """The maximum size in bytes of a reply with `count` vectors; `dimensions` is `None` until they are known."""
+    return REPLY_OVERHEAD + count * (dimensions or _ASSUMED_DIMENSIONS) * _MAX_BYTES_PER_NUMBER
 
 
 def max_vectors(max_reply_bytes: int, dimensions: int | None) -> int:
     """How many vectors fit into a reply of this size; at least one."""
     return max(
-        1, (max_reply_bytes - REPLY_OVERHEAD) // ((dimensions or _ASSUMED_DIMENSIONS) * _BYTES_PER_NUMBER)
+        1, (max_reply_bytes - REPLY_OVERHEAD) // ((dimensions or _ASSUMED_DIMENSIONS) * _MAX_BYTES_PER_NUMBER)
     )
 
 
@@ -114,7 +114,7 @@ def tei_body(call: Embed, model: str | None) -> dict[str, object]:  # noqa: ARG0
 
 
 def hf_inference_body(call: Embed, model: str | None) -> dict[str, object]:
-    """Hugging Face's own provider: as TEI, with the direction in lower case."""
+    """The provider `hf-inference`: TEI's body, with the truncation direction in lower case."""
     body = tei_body(call, model)
     if call.truncate_left:
         body["truncation_direction"] = "left"
@@ -131,12 +131,12 @@ def openai_floats_body(call: Embed, model: str | None) -> dict[str, object]:
 
 
 def openai_body(call: Embed, model: str | None) -> dict[str, object]:
-    """`POST /v1/embeddings`. Base64 costs a tenth of what floats cost; a server without base64 sends floats."""
+    """`POST /v1/embeddings`. Base64 takes a tenth of the time of floats; a server without base64 sends floats anyway."""
     return openai_floats_body(call, model) | {"encoding_format": "base64"}
 
 
 def vllm_body(call: Embed, model: str | None) -> dict[str, object]:
-    """As OpenAI's; vLLM refuses texts that are too long unless the request asks it to truncate them."""
+    """OpenAI's body; vLLM rejects texts that are too long unless the request lets it truncate them."""
     body = openai_body(call, model)
     if call.truncate is not False:
         body["truncate_prompt_tokens"] = -1
@@ -144,5 +144,5 @@ def vllm_body(call: Embed, model: str | None) -> dict[str, object]:
 
 
 def toolkit_body(call: Embed, model: str | None) -> dict[str, object]:  # noqa: ARG001 - it serves one model
-    """The toolkit's only route. It answers 400 for any option that it does not know, so none is sent."""
+    """The only route of Hugging Face's inference toolkit. It rejects unknown options with a 400, so none is sent."""
     return {"inputs": list(call.texts)}

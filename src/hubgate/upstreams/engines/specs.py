@@ -9,7 +9,7 @@ from typing import Any
 from hubgate.domain.calls import Chat, Complete, Embed, Rerank, SparseEmbed, Tokenize, WireFormat
 from hubgate.domain.endpoint import TASK_OF_CALL, Endpoint, Engine, Task
 from hubgate.upstreams.engines import descriptions, embeddings, generation, rerank
-from hubgate.upstreams.engines.descriptions import Found
+from hubgate.upstreams.engines.descriptions import DetectedServer
 from hubgate.upstreams.engines.embeddings import OPENAI_EMBEDDINGS, EmbedRoute
 from hubgate.upstreams.engines.generation import LEGACY_LIMIT, OPENAI_CHAT, Form, Forms, OpenAIBodies
 from hubgate.upstreams.engines.replies.causes import PINNED, REPEATS_PROMPT
@@ -27,13 +27,13 @@ class EngineSpec:
 
     title: str
     """In messages."""
-    read_info: Callable[[Mapping[str, Any]], Found | None] | None = None
+    read_info: Callable[[Mapping[str, Any]], DetectedServer | None] | None = None
     """Reads the reply to `GET /info`, if the engine has that route; `None` for another engine's reply."""
     owned_by: str | None = None
     """Its `owned_by` in OpenAI's list of models."""
     health: object = None
     """Its reply to `GET /health`, decoded if it is JSON, for engines that do not describe themselves anywhere."""
-    details: Callable[[Found, Endpoint, Server], Awaitable[Found]] | None = None
+    details: Callable[[DetectedServer, Endpoint, Server], Awaitable[DetectedServer]] | None = None
     """Requests more once the engine is recognised."""
     lists_capabilities: bool = False
     """Its list of models reports the capabilities of each."""

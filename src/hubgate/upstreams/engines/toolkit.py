@@ -10,7 +10,7 @@ import orjson
 from hubgate.domain.calls import Embed
 from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint, UpstreamRefused, UpstreamUnreadable
-from hubgate.upstreams.engines.descriptions import Found, is_about_the_route
+from hubgate.upstreams.engines.descriptions import DetectedServer, is_about_the_route
 from hubgate.upstreams.engines.embeddings import EmbedRoute, toolkit_body
 from hubgate.upstreams.engines.routes import json_request
 from hubgate.upstreams.http.messages import HttpReply
@@ -58,7 +58,7 @@ _TASK_BY_ERROR = {
 """By the words of a Python error."""
 
 
-async def toolkit_details(found: Found, endpoint: Endpoint, server: Server) -> Found:
+async def toolkit_details(found: DetectedServer, endpoint: Endpoint, server: Server) -> DetectedServer:
     """One request shows whether the toolkit does the endpoint's task.
 
     Raises:

@@ -1,9 +1,10 @@
 """Which addresses hubgate may connect to.
 
-Operators give URLs to a process inside a network, so some addresses are never allowed: metadata services of clouds, which
-hand out credentials, and link-local, multicast, unspecified and reserved addresses. Model servers often run at loopback
-and private addresses, so these are allowed unless the operator forbids them. The rule is applied to the very addresses
-that are connected to (`dial.py`): names, changed DNS records and unusual notations cannot bypass it.
+hubgate connects to URLs that admins enter, from inside its operator's network. So some addresses are never allowed: the
+metadata services of clouds, which hand out credentials, and link-local, multicast, unspecified and reserved addresses.
+Model servers often run at loopback and private addresses, so these are allowed unless the operator forbids them. The
+rule checks the resolved address that `dial.py` connects to, so host names, changed DNS records and unusual notations
+cannot bypass it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ _METADATA = frozenset(
         ipaddress.ip_address,
         (
             "169.254.169.254",  # AWS, Azure, Google, DigitalOcean, Oracle
-            "169.254.170.2",  # AWS containers
+            "169.254.170.2",  # AWS ECS
             "100.100.100.200",  # Alibaba
-            "168.63.129.16",  # Azure's host
+            "168.63.129.16",  # Azure, WireServer
             "192.0.0.192",  # Oracle, older
             "fd00:ec2::254",  # AWS
             "fd20:ce::254",  # Google
@@ -32,14 +33,13 @@ _METADATA = frozenset(
     )
 )
 _THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
-_NEVER = (
-    _THIS_NETWORK,  # reaches the machine itself on Linux
-    ipaddress.ip_network("fec0::/10"),  # deprecated site-local addresses of IPv6
-)
+"""On Linux, reaches the machine itself."""
+_SITE_LOCAL = ipaddress.ip_network("fec0::/10")
+"""Deprecated; `ipaddress` does not count it as reserved."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
 _NAT64_BYTES = ((6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), (12, 13, 14, 15))
-"""The bytes of an address that contain the IPv4 one, behind a prefix of 48, 56, 64 and 96 bits (RFC 6052, 2.2)."""
+"""Positions of the IPv4 address's bytes after a prefix of 48, 56, 64 and 96 bits (RFC 6052, 2.2)."""
 _IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
 
 
@@ -48,7 +48,7 @@ class AddressRule:
     allow_private: bool = True
 
     def check_host(self, host: str) -> None:
-        """Reject a host that is a forbidden address, in any notation. A name passes, until it is resolved.
+        """Reject a host that is a forbidden address, in any notation. A host name passes: `check` gets its addresses.
 
         Raises:
             InvalidEndpoint: with cause `address_refused`.
@@ -82,7 +82,7 @@ class AddressRule:
 
 
 def parse_address(host: str) -> Address | None:
-    """The address that a host is (dotted, decimal, octal, hexadecimal, shortened, IPv6); `None` for a name."""
+    """Parse an IP address in any notation (dotted, decimal, octal, hexadecimal, shortened, IPv6); `None` for a host name."""
     bare = host.strip("[]").rstrip(".")
     try:
         return ipaddress.ip_address(bare)
@@ -103,15 +103,17 @@ def _forbidden_kind(address: Address) -> str | None:
         return "a link-local address"
     if address.is_multicast:
         return "a multicast address"
-    if address.is_unspecified or any(address in network for network in _NEVER):
+    if address.is_unspecified or address in _THIS_NETWORK:
         return "an unspecified address"
+    if address in _SITE_LOCAL:
+        return "a site-local address"
     if address.is_reserved:
         return "a reserved address"
     return None
 
 
 def _embedded_ipv4(address: Address) -> tuple[ipaddress.IPv4Address, ...]:
-    """The IPv4 addresses inside an IPv6 address, to which a network's translator would deliver."""
+    """The IPv4 addresses inside an IPv6 address, to which NAT64 or a tunnel would forward the connection."""
     if isinstance(address, ipaddress.IPv4Address):
         return ()
     if address.ipv4_mapped:
@@ -130,11 +132,11 @@ def _embedded_ipv4(address: Address) -> tuple[ipaddress.IPv4Address, ...]:
 
 
 def _embedded_by_nat64(address: ipaddress.IPv6Address) -> tuple[ipaddress.IPv4Address, ...]:
-    """All possible readings of the address: only the network knows the length of its prefix (RFC 8215)."""
+    """Every IPv4 address that it may contain: only the network knows the length of the prefix (RFC 8215)."""
     candidates = [
-        ipaddress.IPv4Address(bytes(address.packed[place] for place in places)) for places in _NAT64_BYTES
+        ipaddress.IPv4Address(bytes(address.packed[index] for index in indexes)) for indexes in _NAT64_BYTES
     ]
-    # A reading in 0.0.0.0/8 is of the padding beside the IPv4 address.
+    # A candidate in 0.0.0.0/8 consists of the zeros around the IPv4 address.
     return tuple(one for one in candidates if one not in _THIS_NETWORK) or (candidates[-1],)
 
 

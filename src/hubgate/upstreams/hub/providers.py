@@ -1,8 +1,9 @@
-"""Chooses the Inference Provider of an endpoint from the model's card."""
+"""Chooses the Inference Provider of an endpoint from those on the model's card."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint
@@ -10,16 +11,24 @@ from hubgate.domain.hub import ModelCard, ProviderMapping
 from hubgate.upstreams.engines.providers import AUTO, MAPPED_TASKS, POLICIES, TABLES
 
 _LIVE = frozenset({"live", "staging"})
+"""Statuses of a provider that serves the model; the other one is `error`."""
 
 
-def choose_provider(endpoint: Endpoint, card: ModelCard) -> tuple[ProviderMapping | None, bool, bool]:
-    """The provider, whether it chats, and whether it completes.
+class ProviderChoice(NamedTuple):
+    provider: ProviderMapping | None
+    """`None` if the router chooses it for each request."""
+    chats: bool
+    completes: bool
 
-    For chats the router chooses the provider, unless the endpoint names one. For other tasks it is the one that the
-    token's owner prefers.
+
+def choose_provider(endpoint: Endpoint, card: ModelCard) -> ProviderChoice:
+    """Choose the provider, and find out whether it serves chats and text completions.
+
+    For chats the router chooses the provider, unless the endpoint names one. For other tasks it is the first one on the
+    card, which lists providers in the order that the token's owner prefers.
 
     Raises:
-        InvalidEndpoint: the model has no provider, not the one that the endpoint names, or none for this task.
+        InvalidEndpoint: no provider serves the model, none serves it for this task, or the endpoint's own does not.
     """
     live = [one for one in card.served_by if one.status in _LIVE]
     if not live:
@@ -35,11 +44,12 @@ def choose_provider(endpoint: Endpoint, card: ModelCard) -> tuple[ProviderMappin
     suitable = _for_task(endpoint.task, wanted)
     chats = bool(_for_task(Task.CHAT_COMPLETION, wanted))
     if endpoint.task is Task.CHAT_COMPLETION and chats:
-        return suitable[0] if chosen else None, True, bool(_for_task(Task.COMPLETION, wanted))
+        completes = bool(_for_task(Task.COMPLETION, wanted))
+        return ProviderChoice(suitable[0] if chosen else None, chats, completes)
     if suitable:
-        return suitable[0], chats, endpoint.task is Task.COMPLETION
+        return ProviderChoice(suitable[0], chats, endpoint.task is Task.COMPLETION)
     if endpoint.task is Task.COMPLETION and chats:
-        return None, True, False
+        return ProviderChoice(None, chats, False)
     raise _wrong_task(endpoint.task, card, wanted)
 
 
@@ -63,16 +73,16 @@ def _not_served(card: ModelCard) -> InvalidEndpoint:
 
 
 def _wrong_task(task: Task, card: ModelCard, providers: Sequence[ProviderMapping]) -> InvalidEndpoint:
-    done = ", ".join(dict.fromkeys(f"{one.task} ({one.provider})" for one in providers))
+    served = ", ".join(dict.fromkeys(f"{one.task} ({one.provider})" for one in providers))
     if any(one.task in MAPPED_TASKS[task] for one in providers):
         return InvalidEndpoint(
             f"[{card.name}] is served for {task.pipeline_tag} by {_names(providers)}, whose API for it "
             "hubgate does not support.",
-            remedy=f"Supported are: {', '.join(sorted(TABLES[task]))}.",
+            remedy=f"hubgate supports {', '.join(sorted(TABLES[task]))}. Choose a model that one of them serves.",
             cause=Cause.NOT_SERVED,
         )
     return InvalidEndpoint(
-        f"[{card.name}] is served for {done}, not for {task.pipeline_tag}.",
+        f"[{card.name}] is served for {served}, not for {task.pipeline_tag}.",
         remedy="Choose one of its tasks, or another model.",
         cause=Cause.WRONG_TASK,
     )

@@ -1,4 +1,4 @@
-"""The facts of a local model, read from its files, and a check that the files are what their name promises."""
+"""The facts of a local model, read from its files, and a check that a known model computes the vectors that it should."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from hubgate.runtime.model.heads import EmbeddingHead
 from hubgate.runtime.model.spec import ModelSpec, read_model_spec
 from hubgate.upstreams.local.files import COMMIT, find_model, in_model_folder
 
-_HASH_SECONDS = 600.0
-"""For a digest of the weights, which can be gigabytes."""
+_HASH_TIMEOUT_SECONDS = 600.0
+"""For hashing the weights, which can be gigabytes."""
 _RUNTIME = ("numpy", "openvino", "tokenizers")
 
 REFERENCE_TEXT = "hello"
@@ -38,17 +38,17 @@ REFERENCE_VECTORS: Mapping[str, Sequence[float]] = {
         0.00352,
     ),
 }
-"""The first numbers of the vector that sentence-transformers computes for the text, by the model's repository."""
+"""By model: the first numbers of the vector that sentence-transformers computes for `REFERENCE_TEXT`."""
 _TOLERANCE = 0.005
-"""For each number: bf16 deviates by up to 0.002 and f32 by 1e-6; wrong weights or pooling deviate by 0.05."""
+"""For each number. bf16 deviates by up to 0.002, f32 by 1e-6, wrong weights or pooling by 0.05."""
 
 
 async def local_facts(target: Target, *, hf_endpoint: str | None = None) -> tuple[Path, Facts]:
-    """The folder of an endpoint's model and its facts. The model is downloaded if needed, but not loaded.
+    """Return the folder of an endpoint's model, and its facts. Downloads the model if needed, but does not load it.
 
     Raises:
-        InvalidEndpoint: it does not do the endpoint's task.
-        RuntimeFailed: it is not found, cannot run, or the runtime is not installed.
+        InvalidEndpoint: the model does not support the endpoint's task.
+        RuntimeFailed: the model is not found or cannot run, or the runtime is not installed.
     """
     require_runtime()
     endpoint = target.endpoint
@@ -61,7 +61,7 @@ async def local_facts(target: Target, *, hf_endpoint: str | None = None) -> tupl
         engine=Engine.OPENVINO,
         engine_version=version("openvino"),
         model=await in_model_folder(model, partial(_public_name, model)),
-        revision=await in_model_folder(model, partial(revision_of, spec), _HASH_SECONDS),
+        revision=await in_model_folder(model, partial(revision_of, spec), _HASH_TIMEOUT_SECONDS),
         dimensions=spec.width if isinstance(head, EmbeddingHead) else None,
         max_input_tokens=spec.max_tokens,
         auto_truncate=True,
@@ -72,10 +72,10 @@ async def local_facts(target: Target, *, hf_endpoint: str | None = None) -> tupl
 
 
 def require_runtime() -> None:
-    """Check that the libraries are installed, without importing them.
+    """Check that the runtime's libraries are installed, without importing them.
 
     Raises:
-        RuntimeFailed: one is not.
+        RuntimeFailed: a library is missing.
     """
     missing = [name for name in _RUNTIME if importlib.util.find_spec(name) is None]
     if missing:
@@ -87,7 +87,7 @@ def require_runtime() -> None:
 
 
 def revision_of(spec: ModelSpec) -> str:
-    """The commit of a downloaded snapshot, else a digest of the weights."""
+    """The commit of a downloaded snapshot; for any other folder, a hash of the weights."""
     folder = spec.folder
     if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name):
         return folder.name
@@ -112,16 +112,16 @@ def _public_name(model: str) -> str:
 
 
 def check_reference(model: str | None, vector: bytes) -> None:
-    """Compare the vector of the reference text with the one that the model of this name is known to compute.
+    """Compare the float32 vector of `REFERENCE_TEXT` with the one that the model of this name is known to compute.
 
     Raises:
-        RuntimeFailed: it is another one.
+        RuntimeFailed: they differ.
     """
     expected = REFERENCE_VECTORS.get(model or "")
     if expected is None:
         return
-    found = array("f", vector[: 4 * len(expected)])
-    if any(abs(one - other) > _TOLERANCE for one, other in zip(expected, found, strict=True)):
+    actual = array("f", vector[: 4 * len(expected)])
+    if any(abs(one - other) > _TOLERANCE for one, other in zip(expected, actual, strict=True)):
         raise RuntimeFailed(
             f"The model that runs as {model} is a different one: its vector of a reference text differs.",
             remedy="Its files are damaged or replaced: delete them from the download cache and register it again.",

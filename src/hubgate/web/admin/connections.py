@@ -1,4 +1,4 @@
-"""`/api/connections`: named Hugging Face tokens."""
+"""`/api/connections`: tokens stored under a name, which several endpoints can use."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class ConnectionForm(msgspec.Struct, forbid_unknown_fields=True):
     token: str
     """Several tokens are separated by line breaks."""
     hosts: list[str] = msgspec.field(default_factory=lambda: [*DEFAULT_HOSTS])
-    """The hosts that it may be sent to."""
+    """The hosts to which the token may be sent."""
 
 
 class ConnectionChanges(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     token: str | None = None
     hosts: list[str] | None = None
-    """Adding a host requires the token."""
+    """A new host requires `token` as well, so that an admin key alone cannot redirect a stored token."""
 
 
 _CONNECTION = msgspec.json.Decoder(ConnectionForm)
@@ -59,7 +59,7 @@ class ConnectionsApi:
         return Response(status_code=204)
 
     def routes(self) -> Sequence[ApiRoute]:
-        one, example = "/connections/{name}", {"token": "hf_…"}
+        path, example = "/connections/{name}", {"token": "hf_…"}
         return (
             ApiRoute(
                 method="GET",
@@ -78,7 +78,7 @@ class ConnectionsApi:
             ),
             ApiRoute(
                 method="PATCH",
-                path=one,
+                path=path,
                 handler=self.edit,
                 summary="Replaces the token or its hosts; endpoints use the new token at once. Adding a host requires the token.",
                 body=ConnectionChanges,
@@ -86,7 +86,7 @@ class ConnectionsApi:
             ),
             ApiRoute(
                 method="DELETE",
-                path=one,
+                path=path,
                 handler=self.remove,
                 summary="Deletes a connection; 409 while an endpoint uses it.",
                 status=204,

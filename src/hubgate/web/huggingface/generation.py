@@ -60,7 +60,7 @@ async def handle_generation(
     full_text, details = parameters.flag("return_full_text"), parameters.flag("details")
     call = Complete(
         prompt=prompt,
-        fields={_OPENAI_NAMES.get(name, name): value for name, value in parameters.left.items()},
+        fields={_OPENAI_NAMES.get(name, name): value for name, value in parameters.rest.items()},
         full_text=full_text,
         context=exchange.context.call_context(),
     )
@@ -85,7 +85,7 @@ def _prompt(fields: Fields) -> str:
 
 
 def _refuse_unknown(fields: Fields) -> None:
-    if unknown := sorted(fields.left.keys() - set(_KNOWN)):
+    if unknown := sorted(fields.rest.keys() - set(_KNOWN)):
         named = ", ".join(f"[{name[:100]}]" for name in unknown[:20])
         raise InvalidRequest(
             f"Unknown fields in the body: {named}.",

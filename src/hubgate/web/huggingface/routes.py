@@ -220,7 +220,7 @@ async def _chat(exchange: Exchange, scope: Scope, fields: Fields) -> None:
     """
     headers = dict(scope["headers"])
     if not is_hugging_face_client(headers):
-        is_elastic_stream = is_elasticsearch(headers) and fields.left.get("stream") == b"true"
+        is_elastic_stream = is_elasticsearch(headers) and fields.rest.get("stream") == b"true"
         exchange.context.render_error = render_tgi if is_elastic_stream else render_chat
         exchange.context.render_stream_error = render_chat
     await handle_chat(exchange, fields)

@@ -35,12 +35,12 @@ class _Delivery:
 async def handle_chat(exchange: Exchange, fields: Fields) -> None:
     """`POST …/chat/completions`."""
     delivery = _delivery(fields)
-    if not fields.left.get("messages", b"").startswith(b"["):
+    if not fields.rest.get("messages", b"").startswith(b"["):
         raise InvalidRequest(
             "[messages] must be a list of messages.",
             remedy='Send for example [{"role": "user", "content": "Hello"}].',
         )
-    call = Chat(fields=fields.left, context=exchange.context.call_context())
+    call = Chat(fields=fields.rest, context=exchange.context.call_context())
     if delivery.streamed:
         await _stream(exchange, call, delivery)
     else:
@@ -52,7 +52,7 @@ async def handle_completions(exchange: Exchange, fields: Fields) -> None:
     delivery, prompts, echo = _delivery(fields), _prompts(fields.take("prompt")), fields.flag("echo")
     call_context = exchange.context.call_context()
     calls = [
-        Complete(prompt=prompt, fields=fields.left, full_text=echo, context=call_context)
+        Complete(prompt=prompt, fields=fields.rest, full_text=echo, context=call_context)
         for prompt in prompts
     ]
     if not delivery.streamed:

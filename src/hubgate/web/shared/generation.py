@@ -21,27 +21,30 @@ _NULL = b"null"
 
 
 class Fields:
-    """The fields of a body as raw JSON. Those that are not taken go to the engine unchanged. `null` means absent.
+    """The fields of a body as raw JSON. `take` removes those that hubgate handles; the `rest` goes to the engine unchanged.
+
+    A field that is `null` counts as absent.
+
 
     Raises:
         InvalidRequest: the body is not a JSON object.
     """
 
     def __init__(self, body: bytes | dict[str, msgspec.Raw]) -> None:
-        given = decode(body, _FIELDS) if isinstance(body, bytes) else body
-        raw = ((name, bytes(value)) for name, value in given.items())
-        self.left = {name: value for name, value in raw if value != _NULL}
+        fields = decode(body, _FIELDS) if isinstance(body, bytes) else body
+        raw = ((name, bytes(value)) for name, value in fields.items())
+        self.rest = {name: value for name, value in raw if value != _NULL}
 
     def __contains__(self, name: str) -> bool:
-        return name in self.left
+        return name in self.rest
 
     def take(self, name: str, kind: Any = Any) -> Any:
-        """A field's value; `None` if it is absent.
+        """Remove a field and return its value; `None` if it is absent.
 
         Raises:
-            InvalidRequest: it is not of this type.
+            InvalidRequest: it is not of the type `kind`.
         """
-        raw = self.left.pop(name, None)
+        raw = self.rest.pop(name, None)
         if raw is None:
             return None
         try:
@@ -70,7 +73,7 @@ async def generate(exchange: Exchange, call: GenerationCall) -> Generated:
 
 
 async def stream(exchange: Exchange, call: GenerationCall) -> ManagedStream:
-    """Open a stream; the caller closes it. `send_stream` records its tokens."""
+    """Open a stream, which the caller must close. `send_stream` records its tokens."""
     check_supported(exchange.endpoint, call)
     events = await exchange.gateway.inference.stream(exchange.endpoint.name, call)
     exchange.record(texts=1, tokens=None, waited=events.waited)
@@ -78,12 +81,12 @@ async def stream(exchange: Exchange, call: GenerationCall) -> ManagedStream:
 
 
 def label_of(exchange: Exchange) -> Label:
-    """For replies that hubgate renders in OpenAI's format."""
+    """The id, model and time of a reply that hubgate renders in OpenAI's format."""
     return Label(f"cmpl-{exchange.context.request_id}", exchange.endpoint.name, int(time.time()))
 
 
 def check_supported(endpoint: Endpoint, call: GenerationCall) -> None:
-    """Check that the model supports this kind of call.
+    """Check that the model supports chats, or plain texts, as the call requires.
 
     Raises:
         WrongTask: the model supports only chats, or only text completions.

@@ -1,4 +1,4 @@
-"""Chunking in the form of a model: Elasticsearch's settings as form fields, and the preview of chunks."""
+"""Chunking on the page that edits a model: Elasticsearch's settings as form fields, and a preview of the chunks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hubgate.domain.chunking import SEPARATOR_GROUPS, ChunkingSettings
 from hubgate.domain.errors import InvalidRequest
 
 FIT = "fit"
-"""Without settings: chunks fit the model's token limit."""
+"""The choice without chunking settings: chunks fit the model's token limit."""
 STRATEGIES = {
     FIT: (),
     "sentence": ("max_chunk_size", "sentence_overlap"),
@@ -20,8 +20,8 @@ STRATEGIES = {
     "none": (),
 }
 """The fields of each strategy."""
-OWN = "own"
-"""Custom separators: regular expressions, one per line."""
+CUSTOM = "own"
+"""The separator group of custom separators: regular expressions, one per line of the form field."""
 SEPARATORS = "separators"
 _ESCAPES = str.maketrans({"\n": r"\n", "\r": r"\r"})  # equivalent in a regular expression
 
@@ -29,12 +29,12 @@ _ESCAPES = str.maketrans({"\n": r"\n", "\r": r"\r"})  # equivalent in a regular 
 def parse_chunking(
     form: Mapping[str, str], faults: dict[str, str], old: ChunkingSettings | None = None
 ) -> dict[str, Any] | None:
-    """Elasticsearch's chunking settings from a submitted form; `None` if chunks fit the model.
+    """Read Elasticsearch's chunking settings from a submitted form; `None` for `FIT`.
 
     Args:
         form: the submitted fields.
         faults: receives the locale key of a message for each invalid field.
-        old: settings whose custom separators stay exactly as they are unless they were edited.
+        old: the settings before. Custom separators that were not edited keep their exact form, including line breaks.
     """
     strategy = form.get("strategy", "")
     if strategy not in STRATEGIES:
@@ -54,7 +54,7 @@ def parse_chunking(
 
 
 def chunking_fields(chunking: ChunkingSettings | None) -> dict[str, object]:
-    """The form fields of these settings; only those of the strategy."""
+    """The form fields of these settings: the strategy, and what it needs."""
     if chunking is None:
         return {"strategy": FIT}
     settings = chunking.as_dict()
@@ -62,11 +62,11 @@ def chunking_fields(chunking: ChunkingSettings | None) -> dict[str, object]:
     if separators is None:
         return settings
     groups = (group for group, known in SEPARATOR_GROUPS.items() if list(known) == list(separators))
-    group = next(groups, OWN)
+    group = next(groups, CUSTOM)
     return {
         **settings,
         "separator_group": group,
-        **({SEPARATORS: _lines(separators)} if group == OWN else {}),
+        **({SEPARATORS: _lines(separators)} if group == CUSTOM else {}),
     }
 
 
@@ -74,14 +74,14 @@ def _separators(
     form: Mapping[str, str], faults: dict[str, str], old: ChunkingSettings | None
 ) -> dict[str, Any]:
     group = form.get("separator_group", "")
-    if group != OWN:
+    if group != CUSTOM:
         return {"separator_group": group}
     lines = form.get(SEPARATORS, "").replace("\r\n", "\n").strip("\n")
     if not lines:
         faults[SEPARATORS] = "fault.missing"
-    same = old is not None and old.separators and lines == _lines(old.separators)
-    kept = old.separators if old is not None and same else None
-    return {SEPARATORS: list(kept or filter(None, lines.split("\n")))}
+    if old is not None and old.separators and lines == _lines(old.separators):
+        return {SEPARATORS: list(old.separators)}
+    return {SEPARATORS: [line for line in lines.split("\n") if line]}
 
 
 def _lines(separators: Sequence[str]) -> str:
@@ -98,10 +98,10 @@ class Piece(NamedTuple):
 
 def split_at_chunks(text: str, chunks: Sequence[Chunk]) -> list[Piece]:
     """Split the text wherever a chunk begins or ends, so that overlaps appear once."""
-    cuts = sorted({0, len(text), *(edge for piece in chunks for edge in (piece.start, piece.end))})
+    cuts = sorted({0, len(text), *(edge for chunk in chunks for edge in (chunk.start, chunk.end))})
     starting: dict[int, list[int]] = {}
-    for number, one in enumerate(chunks, 1):
-        starting.setdefault(one.start, []).append(number)
+    for number, chunk in enumerate(chunks, 1):
+        starting.setdefault(chunk.start, []).append(number)
     pieces: list[Piece] = []
     inside: tuple[int, ...] = ()
     for start, end in pairwise(cuts):

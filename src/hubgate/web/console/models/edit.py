@@ -20,7 +20,7 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.inference.chunk_size import size_warning
 from hubgate.service.inference.chunks import in_chunking_thread
 from hubgate.web.console.models import form as model_form
-from hubgate.web.console.models.chunking import OWN, STRATEGIES, parse_chunking, split_at_chunks
+from hubgate.web.console.models.chunking import CUSTOM, STRATEGIES, parse_chunking, split_at_chunks
 from hubgate.web.console.models.form import (
     CONTROLS,
     EMPTY,
@@ -215,7 +215,7 @@ class Editing:
                 "precisions": list(Precision),
                 "controls": CONTROLS,
                 "prefixes": list(PREFIXES),
-                "own": OWN,
+                "own": CUSTOM,
                 "connections": [one.name for one in self._gateway.connections.all()],
                 "others": list(islice(others, _MAX_SUGGESTIONS)),
                 "pasted": "",

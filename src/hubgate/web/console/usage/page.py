@@ -19,8 +19,9 @@ from hubgate.web.console.usage.periods import DEFAULT_RANGE, RANGES, Period, tot
 from hubgate.web.console.usage.views import cards_of, shares_of
 
 TABLES = ("time", "endpoint", "key", "all")
-"""The CSV files; their titles are `usage.csv.<table>`."""
-_MAX_OTHERS = 200
+"""The downloads as CSV, by what each row is about. Their titles are `usage.csv.<table>`."""
+_MAX_SUGGESTIONS = 200
+"""Endpoints that the filter suggests."""
 
 
 class _Filter(NamedTuple):
@@ -43,7 +44,8 @@ class _Filter(NamedTuple):
         query = {name: value for name, value in {**self._asdict(), **other}.items() if value}
         return f"{path}?{urlencode(query)}"
 
-    def question(self, period: Period, *by: str) -> UsageQuery:
+    def usage_query(self, period: Period, *by: str) -> UsageQuery:
+        """The query for this filter, grouped `by` these fields."""
         return UsageQuery(
             start=period.start, end=period.end, by=by, endpoint=self.endpoint or None, key=self.key or None
         )
@@ -55,30 +57,32 @@ class UsagePage:
         self._access = access
 
     async def show(self, context: PageContext) -> Response:
-        """The page; for htmx, all but the filters."""
+        """The page, or only its body below the filters when htmx requests it."""
         usage_filter = _Filter.of(context.request.query_params)
         now, report = time.time(), self._gateway.usage.report
         period = Period.until(now, RANGES[usage_filter.range])
-        columns = period.columns_of(await report(usage_filter.question(period, period.range.by)))
-        whole, names = total(columns), self._names()
-        causes = await report(usage_filter.question(period, "cause"))
+        columns = period.columns_of(await report(usage_filter.usage_query(period, period.range.by)))
+        totals, names = total(columns), self._names()
+        causes = await report(usage_filter.usage_query(period, "cause"))
         return context.render(
             "usage/body.html" if context.is_htmx else "usage/page.html",
             usage_filter=usage_filter,
             ranges=list(RANGES),
             tables=TABLES,
             period=period,
-            whole=whole,
+            totals=totals,
             columns=columns,
-            cards=cards_of(columns, whole, context.language, of_key=bool(usage_filter.key)),
+            cards=cards_of(columns, totals, context.language, of_key=bool(usage_filter.key)),
             times=period.names(context.language),
             until=period.name(now, context.language),
             axis=period.axis(context.language),
             causes=shares_of(causes, {}),
-            by_endpoint=shares_of(await report(usage_filter.question(period, "endpoint")), {}),
-            by_key=shares_of(await report(usage_filter.question(period, "key")), names),
+            by_endpoint=shares_of(await report(usage_filter.usage_query(period, "endpoint")), {}),
+            by_key=shares_of(await report(usage_filter.usage_query(period, "key")), names),
             names=names,
-            others=[endpoint.name for endpoint in self._gateway.registry.endpoints()][:_MAX_OTHERS],
+            suggested_endpoints=[endpoint.name for endpoint in self._gateway.registry.endpoints()][
+                :_MAX_SUGGESTIONS
+            ],
         )
 
     async def csv(self, context: PageContext) -> Response:
@@ -87,10 +91,10 @@ class UsagePage:
         usage_filter = _Filter.of(query)
         period = Period.until(time.time(), RANGES[usage_filter.range])
         by = {"endpoint": ("endpoint",), "key": ("key",), "all": (period.range.by, "endpoint", "key")}
-        words = by.get(query.get("table", ""), (period.range.by,))
-        pages = await self._gateway.usage.pages(usage_filter.question(period, *words))
-        name = "-".join(("usage", usage_filter.range, *words))
-        return usage_csv(words, pages, self._names(), f"{name}.csv")
+        grouping = by.get(query.get("table", ""), (period.range.by,))
+        pages = await self._gateway.usage.pages(usage_filter.usage_query(period, *grouping))
+        name = "-".join(("usage", usage_filter.range, *grouping))
+        return usage_csv(grouping, pages, self._names(), f"{name}.csv")
 
     def _names(self) -> dict[str, str]:
         """The names of keys by id."""
