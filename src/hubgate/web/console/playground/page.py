@@ -161,7 +161,7 @@ def snippet_values(context: PageContext, endpoint: Endpoint, form: Mapping[str, 
 def sample_form(context: PageContext, kind: str) -> dict[str, str]:
     """The initial form, with samples in the reader's language."""
     form = {one.name: str(one.default) for one in PARAMETERS if one.default}
-    if kind in {"embed", "sparse", "rank"}:
+    if kind not in {"chat", "text"}:
         form |= {f"text_{n}": context.translate(f"play.sample.{n}") for n in range(1, SAMPLES + 1)}
     if kind == "rank":
         form["query"] = context.translate("play.sample.query")
