@@ -28,7 +28,7 @@ NPM_PACKAGE = "@huggingface/inference@4.13"
 
 
 @pytest.fixture
-def stage(settings: Settings) -> Iterator[tuple[RunningGateway, dict[str, LookAlike]]]:
+def gateway_and_servers(settings: Settings) -> Iterator[tuple[RunningGateway, dict[str, LookAlike]]]:
     with gateway_with(settings, "vllm", "text", "tgi") as opened:
         yield opened
 
@@ -39,9 +39,9 @@ def client_of(gateway: RunningGateway, name: str) -> InferenceClient:
 
 @pytest.mark.parametrize("name", ["vllm", "text", "tgi"])
 def test_it_generates_text_with_details_with_and_without_streaming(
-    stage: tuple[RunningGateway, dict[str, LookAlike]], name: str
+    gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]], name: str
 ) -> None:
-    client = client_of(stage[0], name)
+    client = client_of(gateway_and_servers[0], name)
     assert client.text_generation(PROMPT) == SAID
     assert client.text_generation(PROMPT, return_full_text=True) == PROMPT + SAID
     whole = client.text_generation(PROMPT, details=True, max_new_tokens=2)
@@ -61,41 +61,41 @@ def test_it_generates_text_with_details_with_and_without_streaming(
 
 @pytest.mark.parametrize("name", ["vllm", "tgi"])
 def test_it_chats_with_and_without_streaming(
-    stage: tuple[RunningGateway, dict[str, LookAlike]], name: str
+    gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]], name: str
 ) -> None:
-    client = client_of(stage[0], name)
+    client = client_of(gateway_and_servers[0], name)
     messages = [{"role": "user", "content": PROMPT}]
     assert client.chat_completion(messages).choices[0].message.content == SAID
     chunks = client.chat_completion(messages, stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == SAID
 
 
-def test_it_compares_sentences(stage: tuple[RunningGateway, dict[str, LookAlike]]) -> None:
-    client = client_of(stage[0], "fake")
+def test_it_compares_sentences(gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]]) -> None:
+    client = client_of(gateway_and_servers[0], "fake")
     one, other = client.sentence_similarity("the gate", other_sentences=["the gate", "a harbour"])
     assert one == pytest.approx(1.0)
     assert -1 <= other < 1
 
 
 def test_its_generation_errors_have_their_own_class(
-    stage: tuple[RunningGateway, dict[str, LookAlike]],
+    gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
-    client = client_of(stage[0], "text")
+    client = client_of(gateway_and_servers[0], "text")
     with pytest.raises(ValidationError, match="does not support"):
         client.text_generation(PROMPT, watermark=True)
     for fault in ("cut", "error-event"):
-        stage[1]["text"].fail(fault, times=1)
+        gateway_and_servers[1]["text"].fail(fault, times=1)
         with pytest.raises(GenerationError):
             list(client.text_generation(PROMPT, stream=True))
     with pytest.raises(Exception, match="serves text_embedding, not completion or chat_completion"):
-        client_of(stage[0], "fake").chat_completion([{"role": "user", "content": PROMPT}])
+        client_of(gateway_and_servers[0], "fake").chat_completion([{"role": "user", "content": PROMPT}])
 
 
 def test_an_error_in_a_stream_of_a_chat_shows_our_words(
-    stage: tuple[RunningGateway, dict[str, LookAlike]],
+    gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     """To huggingface_hub as a class of its own, to OpenAI's client at the same URL as OpenAI says it."""
-    gateway, servers = stage
+    gateway, servers = gateway_and_servers
     messages = [{"role": "user", "content": PROMPT}]
     servers["vllm"].fail("error-event", times=1)
     hub = client_of(gateway, "vllm")  # a client that is gone closes its streams
@@ -110,10 +110,10 @@ def test_an_error_in_a_stream_of_a_chat_shows_our_words(
 
 
 def test_the_javascript_client_generates_embeds_and_chats(
-    stage: tuple[RunningGateway, dict[str, LookAlike]],
+    gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     node = npm_client()
-    gateway = stage[0]
+    gateway = gateway_and_servers[0]
     done = subprocess.run(
         [node, str(Path(__file__).parent / "huggingface_inference.mjs")],
         input=json.dumps(

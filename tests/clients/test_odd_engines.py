@@ -24,31 +24,34 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def stage(settings: Settings) -> Iterator[tuple[RunningGateway, dict[str, LookAlike]]]:
+def gateway_and_servers(settings: Settings) -> Iterator[tuple[RunningGateway, dict[str, LookAlike]]]:
     with gateway_with(settings, "t5", "tgi", "llamacpp", "transformers") as opened:
         yield opened
 
 
 @pytest.fixture
-def client(stage: tuple[RunningGateway, dict[str, LookAlike]]) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{stage[0].url}/v1", api_key=stage[0].admin_key, max_retries=0) as made:
+def client(gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]]) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=f"{gateway_and_servers[0].url}/v1", api_key=gateway_and_servers[0].admin_key, max_retries=0
+    ) as made:
         yield made
 
 
 def test_an_endpoint_may_be_registered_with_hugging_faces_word_for_its_task(
-    stage: tuple[RunningGateway, dict[str, LookAlike]],
+    gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     shown = {
-        name: stage[0].request("GET", f"/api/endpoints/{name}").json() for name in ("t5", "transformers")
+        name: gateway_and_servers[0].request("GET", f"/api/endpoints/{name}").json()
+        for name in ("t5", "transformers")
     }
     assert [one["task"] for one in shown.values()] == ["completion", "chat_completion"]
 
 
 def test_a_refused_parameter_does_not_make_huggingface_hub_give_up_streams(
-    stage: tuple[RunningGateway, dict[str, LookAlike]],
+    gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     """It reads the words of transformers, and then takes every endpoint of the process for one that cannot stream."""
-    gateway = stage[0]
+    gateway = gateway_and_servers[0]
 
     def hub(name: str) -> InferenceClient:
         return InferenceClient(base_url=f"{gateway.url}/hf/{name}", api_key=gateway.admin_key)
@@ -60,10 +63,10 @@ def test_a_refused_parameter_does_not_make_huggingface_hub_give_up_streams(
 
 
 def test_neutral_values_are_accepted_for_engines_without_the_field(
-    stage: tuple[RunningGateway, dict[str, LookAlike]], client: openai.OpenAI
+    gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]], client: openai.OpenAI
 ) -> None:
     """The OpenAI class of langchain sends the penalties and `best_of` with every request."""
-    gateway = stage[0]
+    gateway = gateway_and_servers[0]
     neutral: dict[str, Any] = {
         "best_of": 1,
         "echo": False,
@@ -106,9 +109,9 @@ def test_a_conversation_accepts_the_messages_that_the_client_dumps(client: opena
 
 
 def test_only_meaningless_nulls_are_omitted_from_messages(
-    stage: tuple[RunningGateway, dict[str, LookAlike]],
+    gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
-    gateway, servers = stage
+    gateway, servers = gateway_and_servers
     arguments = {"to": None}
     body = {
         "model": "llamacpp",
@@ -142,7 +145,7 @@ def test_only_meaningless_nulls_are_omitted_from_messages(
 
 
 def test_a_text_that_is_too_long_for_llamacpp_is_told_as_too_long(
-    stage: tuple[RunningGateway, dict[str, LookAlike]], client: openai.OpenAI
+    gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]], client: openai.OpenAI
 ) -> None:
     text = "word " * 600
     with pytest.raises(openai.BadRequestError) as chat:
@@ -155,9 +158,9 @@ def test_a_text_that_is_too_long_for_llamacpp_is_told_as_too_long(
 
 @pytest.mark.parametrize("token", ["x", "t", "text", "return_full_text"])
 def test_a_placeholder_for_a_token_hides_nothing_that_the_gateway_must_read(
-    stage: tuple[RunningGateway, dict[str, LookAlike]], token: str
+    gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]], token: str
 ) -> None:
-    gateway, servers = stage
+    gateway, servers = gateway_and_servers
     gateway.add("placeholder", url=servers["t5"].url, task="completion", token=token)
     body = {"model": "placeholder", "prompt": PROMPT}
     assert gateway.request("POST", "/v1/completions", body).json()["choices"][0]["text"] == SAID
@@ -165,9 +168,9 @@ def test_a_placeholder_for_a_token_hides_nothing_that_the_gateway_must_read(
 
 @pytest.mark.parametrize("kind", [[], {}, 7, [["json_schema"]]])
 def test_a_response_format_of_no_known_type_goes_to_the_engine_as_it_is(
-    stage: tuple[RunningGateway, dict[str, LookAlike]], kind: object
+    gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]], kind: object
 ) -> None:
-    gateway, servers = stage
+    gateway, servers = gateway_and_servers
     for path, asked in (
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": PROMPT}]}),
         ("/v1/completions", {"prompt": PROMPT}),

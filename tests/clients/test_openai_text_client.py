@@ -26,14 +26,16 @@ TOOL: Any = {
 
 
 @pytest.fixture
-def stage(settings: Settings) -> Iterator[tuple[RunningGateway, dict[str, LookAlike]]]:
+def gateway_and_servers(settings: Settings) -> Iterator[tuple[RunningGateway, dict[str, LookAlike]]]:
     with gateway_with(settings, "vllm", "tgi", "ranker") as opened:
         yield opened
 
 
 @pytest.fixture
-def client(stage: tuple[RunningGateway, dict[str, LookAlike]]) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{stage[0].url}/v1", api_key=stage[0].admin_key, max_retries=0) as made:
+def client(gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]]) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=f"{gateway_and_servers[0].url}/v1", api_key=gateway_and_servers[0].admin_key, max_retries=0
+    ) as made:
         yield made
 
 
@@ -89,9 +91,9 @@ def test_completions_of_tgi_have_logprobs_on_request(client: openai.OpenAI) -> N
 
 
 def test_a_broken_stream_raises_hubgates_message(
-    client: openai.OpenAI, stage: tuple[RunningGateway, dict[str, LookAlike]]
+    client: openai.OpenAI, gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]]
 ) -> None:
-    stage[1]["vllm"].fail("cut")
+    gateway_and_servers[1]["vllm"].fail("cut")
     told = client.chat.completions.create(model="vllm", messages=MESSAGES, stream=True)
     assert next(told).choices
     with pytest.raises(openai.APIError, match="before its reply was complete") as caught:
@@ -107,9 +109,14 @@ def test_rerank_works_with_its_post(client: openai.OpenAI) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
-def test_langchain_chats_and_streams(stage: tuple[RunningGateway, dict[str, LookAlike]]) -> None:
+def test_langchain_chats_and_streams(
+    gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]],
+) -> None:
     chat = ChatOpenAI(
-        base_url=f"{stage[0].url}/v1", api_key=SecretStr(stage[0].admin_key), model="vllm", max_retries=0
+        base_url=f"{gateway_and_servers[0].url}/v1",
+        api_key=SecretStr(gateway_and_servers[0].admin_key),
+        model="vllm",
+        max_retries=0,
     )
     assert chat.invoke(PROMPT).content == SAID
     assert "".join(str(chunk.content) for chunk in chat.stream(PROMPT)) == SAID
@@ -117,11 +124,13 @@ def test_langchain_chats_and_streams(stage: tuple[RunningGateway, dict[str, Look
 
 
 def test_errors_below_the_url_of_an_endpoint_are_openais(
-    stage: tuple[RunningGateway, dict[str, LookAlike]],
+    gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     no_messages: Any = "none"
     with (
-        openai.OpenAI(base_url=f"{stage[0].url}/hf/vllm/v1", api_key=stage[0].admin_key) as client,
+        openai.OpenAI(
+            base_url=f"{gateway_and_servers[0].url}/hf/vllm/v1", api_key=gateway_and_servers[0].admin_key
+        ) as client,
         pytest.raises(openai.BadRequestError, match=r"\[messages\] must be a list"),
     ):
         client.chat.completions.create(model="x", messages=no_messages)

@@ -1,4 +1,4 @@
-"""Remembering vectors."""
+"""The vector cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way to a model that writes, in made-up time."""
+"""The generation pipeline, in virtual time."""
 
 from __future__ import annotations
 

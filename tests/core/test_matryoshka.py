@@ -1,4 +1,4 @@
-"""Vectors are shortened where the model was trained for it, and nowhere else."""
+"""Vectors are shortened only for models that were trained for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work on little data is done at once; on much, in a thread."""
+"""Small payloads are processed on the event loop, large ones in a thread."""
 
 from __future__ import annotations
 

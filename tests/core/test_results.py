@@ -1,4 +1,4 @@
-"""Cutting and joining results."""
+"""Splitting and joining results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading event streams: however they are cut and written, the same payloads come out."""
+"""Parsing event streams: the same payloads for every split and line ending."""
 
 from __future__ import annotations
 

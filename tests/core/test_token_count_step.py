@@ -1,4 +1,4 @@
-"""Counting what an answer did not count exactly."""
+"""Tokens are counted when a reply has no exact number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is let through of what a server returns."""
+"""Validation of the vectors that a server returns."""
 
 from __future__ import annotations
 

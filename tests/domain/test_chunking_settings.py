@@ -1,4 +1,4 @@
-"""Chunking settings are read, refused and returned as by Elasticsearch 9.4."""
+"""Chunking settings are parsed, rejected and returned as in Elasticsearch 9.4."""
 
 from __future__ import annotations
 

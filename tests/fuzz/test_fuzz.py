@@ -48,9 +48,9 @@ class Servers:
         for name, (engine, kind, task) in MODELS.items():
             self.gateway.add(name, url=stack.enter_context(lookalike(engine, kind=kind)).url, task=task)
         self.gateway.add("fake")
-        self.visitor = ConsoleClient(self.gateway)
-        self.visitor.sign_in()
-        self._cookie = "; ".join(f"{name}={value}" for name, value in self.visitor.cookies.items())
+        self.console = ConsoleClient(self.gateway)
+        self.console.sign_in()
+        self._cookie = "; ".join(f"{name}={value}" for name, value in self.console.cookies.items())
         self._connection = http.client.HTTPConnection(self.gateway.url.removeprefix("http://"), timeout=60)
         stack.callback(self._connection.close)
 
@@ -81,7 +81,7 @@ def test_no_odd_request_fails_inside_the_gateway(servers: Servers, seed: int) ->
     """Whatever is sent, the answer is success or the caller's error: never a status of 500 or above."""
     fuzzer = Fuzzer(
         random.Random(seed),
-        every_route(servers.gateway, servers.visitor.csrf),
+        every_route(servers.gateway, servers.console.csrf),
         [*MODELS, "fake", "text_embedding", "rerank", "completion", "chat_completion"],
     )
     failed = []

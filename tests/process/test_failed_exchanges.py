@@ -1,4 +1,4 @@
-"""Failed exchanges leave nothing in memory; `benchmarks/failed_replies.py` shows it at full size."""
+"""Failed exchanges leak no memory; `benchmarks/failed_replies.py` shows it at full size."""
 
 from __future__ import annotations
 

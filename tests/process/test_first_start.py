@@ -1,4 +1,4 @@
-"""The first start of `hubgate serve`, as a newcomer sees it, and the second."""
+"""The output of the first `hubgate serve` and of the second."""
 
 from __future__ import annotations
 

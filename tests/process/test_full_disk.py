@@ -1,4 +1,4 @@
-"""On a full disk the vector cache gives way, and a key is revoked whatever can be written down."""
+"""On a full disk the vector cache shrinks, and keys can still be revoked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A restart and a crash let no server be asked more than it allows: what was sent is known to the next process."""
+"""After a restart or a crash, the rate limit of a server still counts the requests of the previous process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was written down of a gateway's use and of its changes survives a kill; while its database is locked it goes on."""
+"""Recorded usage and audit entries survive a kill, and the gateway keeps serving while its database is locked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A thousand clients that leave at random moments: sockets, turns and permits are back to where they were."""
+"""After a thousand clients disconnect at random moments, no socket, queue slot or permit is leaked."""
 
 from __future__ import annotations
 

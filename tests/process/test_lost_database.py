@@ -1,4 +1,4 @@
-"""A database that is lost is noticed, and a home that everybody may write to is not used."""
+"""A lost database is detected, and a world-writable home is rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gateway that runs: its commands, its log, its signals, its end."""
+"""A running gateway: its commands, log, signals and shutdown."""
 
 from __future__ import annotations
 

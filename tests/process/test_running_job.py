@@ -1,4 +1,4 @@
-"""A job that runs: its lock, its signals, its end."""
+"""A running job: its lock, signals and shutdown."""
 
 from __future__ import annotations
 

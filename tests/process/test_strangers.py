@@ -1,4 +1,4 @@
-"""What somebody without a key can make a gateway hold."""
+"""Bounds of what a client without a key can make the gateway hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A configuration is applied to its end, whatever others do to the gateway meanwhile."""
+"""A configuration is applied completely despite concurrent changes."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ RIGHTS = {"endpoints": (), "default_endpoint": None, "expires_at": None}
 
 
 async def test_a_new_key_is_told_though_an_endpoint_is_removed_before_its_fallback_is_there(
-    store: SqlStore, stage: StubSources
+    store: SqlStore, sources: StubSources
 ) -> None:
-    gateway = Gateway(store, stage, Pipelines(None, time.monotonic))
+    gateway = Gateway(store, sources, Pipelines(None, time.monotonic))
     access, _ = await Access.load(store, None)
     drafts = (dedicated("first", fallback="second"), dedicated("second"))
     endpoints = {draft.name: DesiredEndpoint(endpoint=draft) for draft in drafts}
-    stage.hold()
+    sources.hold()
     wanted = DesiredState(endpoints=endpoints, keys={"dify": RIGHTS})
     applying = asyncio.create_task(ConfigApplier(gateway, access).apply(wanted))
-    await stage.asked.wait()
-    before, stage.go_on = stage.go_on, asyncio.Event()
+    await sources.asked.wait()
+    before, sources.go_on = sources.go_on, asyncio.Event()
     before.set()
-    await until(lambda: len(stage.upstreams) == 2)
+    await until(lambda: len(sources.upstreams) == 2)
     await gateway.registry.remove("first")
-    stage.go_on.set()
+    sources.go_on.set()
     first, second, key = await applying
     assert isinstance(first.failure, EndpointNotFound)
     assert second.failure is None

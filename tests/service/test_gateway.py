@@ -1,4 +1,4 @@
-"""The verbs of the gateway, over a real store and staged models."""
+"""The operations of the gateway, over a real store and stub sources."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ TOKEN = Secret("hf_first_token_of_all")
 
 
 @pytest.fixture
-async def gateway(store: SqlStore, stage: StubSources) -> AsyncIterator[Gateway]:
-    opened = Gateway(store, stage, Pipelines(None, time.monotonic))
+async def gateway(store: SqlStore, sources: StubSources) -> AsyncIterator[Gateway]:
+    opened = Gateway(store, sources, Pipelines(None, time.monotonic))
     yield opened
     await opened.close()
 
@@ -51,7 +51,7 @@ async def stored(store: SqlStore) -> list[str]:
 
 class TestRegister:
     async def test_what_is_learned_is_stored_with_the_token(
-        self, gateway: Gateway, store: SqlStore, stage: StubSources
+        self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         registered = await gateway.registry.register(dedicated(), TOKEN)
         assert registered.facts.dimensions == 2
@@ -59,24 +59,24 @@ class TestRegister:
         assert await store.endpoints() == [Target(registered, TOKEN)]
         assert gateway.registry.find("e5") == registered
         assert gateway.registry.token_hint("e5") == "…_all"
-        assert (stage.detections, stage.call_count) == (1, 1)
+        assert (sources.detections, sources.call_count) == (1, 1)
 
     async def test_a_name_that_is_taken_is_refused_before_the_model_is_asked(
-        self, gateway: Gateway, stage: StubSources
+        self, gateway: Gateway, sources: StubSources
     ) -> None:
         await gateway.registry.register(dedicated(), None)
         with pytest.raises(EndpointExists):
             await gateway.registry.register(dedicated(), None)
-        assert stage.detections == 1
+        assert sources.detections == 1
 
     async def test_nothing_is_stored_when_nothing_is_detected(
-        self, gateway: Gateway, store: SqlStore, stage: StubSources
+        self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
-        stage.absence = UpstreamUnreachable("Nothing listens.")
+        sources.absence = UpstreamUnreachable("Nothing listens.")
         with pytest.raises(UpstreamUnreachable):
             await gateway.registry.register(dedicated(), None)
         assert await stored(store) == []
-        assert stage.upstreams == []
+        assert sources.upstreams == []
 
     @pytest.mark.parametrize(
         ("vector", "error"),
@@ -87,27 +87,27 @@ class TestRegister:
         self,
         gateway: Gateway,
         store: SqlStore,
-        stage: StubSources,
+        sources: StubSources,
         vector: tuple[float, ...],
         error: type[Exception],
     ) -> None:
-        stage.vector = vector
+        sources.vector = vector
         with pytest.raises(error):
             await gateway.registry.register(dedicated(dimensions=2), None)
         assert await stored(store) == []
         assert gateway.registry.endpoints() == []
-        assert stage.open_upstreams == []
+        assert sources.open_upstreams == []
 
     async def test_a_model_that_does_not_answer_in_time_is_told_with_the_time(
-        self, gateway: Gateway, stage: StubSources
+        self, gateway: Gateway, sources: StubSources
     ) -> None:
-        stage.hold()
+        sources.hold()
         with pytest.raises(DeadlineExceeded, match=r"within 0\.01 seconds"):
             await gateway.registry.register(dedicated(), None, within=0.01)
-        assert stage.open_upstreams == []
+        assert sources.open_upstreams == []
 
     async def test_nothing_is_served_and_the_upstream_closed_when_it_cannot_be_stored(
-        self, gateway: Gateway, stage: StubSources, settings: Settings
+        self, gateway: Gateway, sources: StubSources, settings: Settings
     ) -> None:
         with sqlite3.connect(settings.database) as other:
             other.execute("DROP TABLE endpoints")
@@ -115,10 +115,10 @@ class TestRegister:
         with pytest.raises(StoreFailed):
             await gateway.registry.register(dedicated(), None)
         assert gateway.registry.endpoints() == []
-        assert stage.open_upstreams == []
+        assert sources.open_upstreams == []
 
     async def test_of_two_at_once_one_wins_and_the_other_asks_nothing(
-        self, gateway: Gateway, store: SqlStore, stage: StubSources
+        self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         one, other = await asyncio.gather(
             gateway.registry.register(dedicated(), None),
@@ -128,27 +128,27 @@ class TestRegister:
         assert one == gateway.registry.find("e5")
         assert isinstance(other, EndpointExists)
         assert await stored(store) == ["e5"]
-        assert (stage.detections, len(stage.open_upstreams)) == (1, 1)
+        assert (sources.detections, len(sources.open_upstreams)) == (1, 1)
 
     async def test_who_leaves_during_the_proof_leaves_nothing_behind(
-        self, gateway: Gateway, store: SqlStore, stage: StubSources
+        self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
-        stage.hold()
+        sources.hold()
         registering = asyncio.create_task(gateway.registry.register(dedicated(), None))
-        await stage.asked.wait()
+        await sources.asked.wait()
         registering.cancel()
         with pytest.raises(asyncio.CancelledError):
             await registering
         assert await stored(store) == []
-        assert stage.open_upstreams == []
+        assert sources.open_upstreams == []
 
     async def test_who_leaves_while_it_is_stored_finds_it_both_stored_and_served(
-        self, gateway: Gateway, store: SqlStore, stage: StubSources, settings: Settings
+        self, gateway: Gateway, store: SqlStore, sources: StubSources, settings: Settings
     ) -> None:
         other = sqlite3.connect(settings.database, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")  # whoever wants to write now has to wait
         registering = asyncio.create_task(gateway.registry.register(dedicated(), None))
-        await stage.asked.wait()
+        await sources.asked.wait()
         next_one = asyncio.create_task(gateway.registry.register(dedicated(), None))
         for _ in range(20):  # the few turns of the loop from the answer to the store
             await asyncio.sleep(0)
@@ -164,14 +164,14 @@ class TestRegister:
 
 
 class TestUpdate:
-    async def test_an_equal_endpoint_asks_nobody(self, gateway: Gateway, stage: StubSources) -> None:
+    async def test_an_equal_endpoint_asks_nobody(self, gateway: Gateway, sources: StubSources) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
         assert await gateway.registry.update(endpoint) == endpoint
         assert await gateway.registry.update(endpoint, Secret(TOKEN.reveal())) == endpoint
-        assert (stage.detections, stage.call_count) == (1, 1)
+        assert (sources.detections, sources.call_count) == (1, 1)
 
     async def test_the_old_token_stays_unless_there_is_a_new_one(
-        self, gateway: Gateway, store: SqlStore, stage: StubSources
+        self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
         changed = await gateway.registry.update(replace(endpoint, requests_per_minute=5))
@@ -179,43 +179,43 @@ class TestUpdate:
         another = Secret("hf_another_token")
         await gateway.registry.update(changed, another)
         assert await store.endpoints() == [Target(changed, another)]
-        assert stage.upstreams[-1].token == another
+        assert sources.upstreams[-1].token == another
 
     async def test_settings_that_do_not_work_leave_the_old_ones_in_force(
-        self, gateway: Gateway, store: SqlStore, stage: StubSources
+        self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
-        stage.failure = UpstreamUnreachable("Gone.")
+        sources.failure = UpstreamUnreachable("Gone.")
         with pytest.raises(UpstreamUnreachable):
             await gateway.registry.update(replace(endpoint, requests_per_minute=5))
-        stage.failure = None
+        sources.failure = None
         assert gateway.registry.find("e5") == endpoint
         assert await store.endpoints() == [Target(endpoint, TOKEN)]
         await gateway.inference.embed("e5", CALL)
-        assert stage.upstreams[0].calls[-1] == stage.upstreams[0].calls[1]
+        assert sources.upstreams[0].calls[-1] == sources.upstreams[0].calls[1]
 
     async def test_who_is_being_answered_and_who_waits_is_answered_by_the_old_one_which_then_closes(
-        self, gateway: Gateway, stage: StubSources
+        self, gateway: Gateway, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(max_concurrent_requests=1, burst=9), None)
-        old = stage.upstreams[0]
-        stage.hold()
+        old = sources.upstreams[0]
+        sources.hold()
         calls = [asyncio.create_task(gateway.inference.embed("e5", CALL))]
-        await stage.asked.wait()
+        await sources.asked.wait()
         calls += [asyncio.create_task(gateway.inference.embed("e5", CALL)) for _ in range(2)]
         queue = gateway.pipelines()["e5"].queue
         assert queue is not None
         await until(lambda: queue.queued_calls == 2)
         updating = asyncio.create_task(gateway.registry.update(replace(endpoint, requests_per_minute=5)))
-        await until(lambda: len(stage.upstreams) == 2)
-        stage.go_on.set()
+        await until(lambda: len(sources.upstreams) == 2)
+        sources.go_on.set()
         await updating
         answers = await asyncio.gather(*calls)
         assert all(isinstance(answer, Vectors) for answer in answers)
         assert [len(call.texts) for call in old.calls[1:]] == [1, 2]
         await until(lambda: old.closed == 1)
         await gateway.inference.embed("e5", CALL)
-        assert len(stage.upstreams[1].calls) == 2
+        assert len(sources.upstreams[1].calls) == 2
 
     async def test_an_unknown_endpoint_is_not_found(self, gateway: Gateway) -> None:
         with pytest.raises(EndpointNotFound):
@@ -232,20 +232,20 @@ class TestUpdate:
 
 class TestRemove:
     async def test_calls_in_flight_are_answered_and_later_ones_refused(
-        self, gateway: Gateway, store: SqlStore, stage: StubSources
+        self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         await gateway.registry.register(dedicated(), None)
-        stage.hold()
+        sources.hold()
         call = asyncio.create_task(gateway.inference.embed("e5", CALL))
-        await stage.asked.wait()
+        await sources.asked.wait()
         await gateway.registry.remove("e5")
         with pytest.raises(EndpointNotFound):
             await gateway.inference.embed("e5", CALL)
         assert await stored(store) == []
-        assert stage.open_upstreams != []
-        stage.go_on.set()
+        assert sources.open_upstreams != []
+        sources.go_on.set()
         assert isinstance(await call, Vectors)
-        await until(lambda: not stage.open_upstreams)
+        await until(lambda: not sources.open_upstreams)
 
     async def test_an_unknown_endpoint_is_not_found(self, gateway: Gateway) -> None:
         with pytest.raises(EndpointNotFound):
@@ -254,24 +254,24 @@ class TestRemove:
 
 class TestClose:
     async def test_everything_is_closed_once_and_who_waits_is_sent_away(
-        self, store: SqlStore, stage: StubSources
+        self, store: SqlStore, sources: StubSources
     ) -> None:
-        gateway = Gateway(store, stage, Pipelines(None, time.monotonic))
+        gateway = Gateway(store, sources, Pipelines(None, time.monotonic))
         await gateway.registry.register(dedicated("kept", max_concurrent_requests=1), None)
         await gateway.registry.register(dedicated("removed"), None)
-        stage.hold()
+        sources.hold()
         flying = [asyncio.create_task(gateway.inference.embed(name, CALL)) for name in ("kept", "removed")]
-        await until(lambda: stage.call_count == 4)
+        await until(lambda: sources.call_count == 4)
         waiting = asyncio.create_task(gateway.inference.embed("kept", CALL))
         await gateway.registry.remove("removed")
         closing = asyncio.create_task(gateway.close())
         with pytest.raises(QueueFull, match="is closing"):
             await waiting
-        stage.go_on.set()
+        sources.go_on.set()
         await closing
         assert all(isinstance(answer, Vectors) for answer in await asyncio.gather(*flying))
-        assert [actor.closed for actor in stage.upstreams] == [1, 1]
-        assert stage.closed
+        assert [actor.closed for actor in sources.upstreams] == [1, 1]
+        assert sources.closed
 
 
 async def test_an_endpoint_of_another_task_is_told_apart(gateway: Gateway, store: SqlStore) -> None:

@@ -1,4 +1,4 @@
-"""What /metrics tells."""
+"""The content of /metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Use is counted in memory, written down when it can be, and told in groups."""
+"""Usage is counted in memory, written to the database when possible, and reported in groups."""
 
 from __future__ import annotations
 
@@ -204,9 +204,9 @@ async def test_what_comes_while_the_database_refuses_is_added_to_what_it_refused
 
 
 async def test_what_queues_count_is_taken_once_and_outlives_their_endpoint(
-    store: SqlStore, stage: StubSources
+    store: SqlStore, sources: StubSources
 ) -> None:
-    gateway = Gateway(store, stage, Pipelines(None, time.monotonic))
+    gateway = Gateway(store, sources, Pipelines(None, time.monotonic))
     endpoint = await gateway.registry.register(dedicated(), None)
     hands = Hands()
     usage = Usage(store.usage, lambda: hands.pipelines, hands)
@@ -232,11 +232,11 @@ async def test_what_queues_count_is_taken_once_and_outlives_their_endpoint(
     await gateway.close()
 
 
-async def test_the_gateways_own_use_is_kept_over_a_restart(store: SqlStore, stage: StubSources) -> None:
-    first = Gateway(store, stage, Pipelines(None, time.monotonic))
+async def test_the_gateways_own_use_is_kept_over_a_restart(store: SqlStore, sources: StubSources) -> None:
+    first = Gateway(store, sources, Pipelines(None, time.monotonic))
     called(first.usage)
     await first.usage.flush()
-    again = Gateway(store, stage, Pipelines(None, time.monotonic))
+    again = Gateway(store, sources, Pipelines(None, time.monotonic))
     (row,) = await again.usage.report(UsageQuery(start=int(time.time()) - DAY, end=int(time.time()) + DAY))
     assert row.tally.requests == 1
     await first.close()

@@ -47,7 +47,7 @@ async def until(condition: Callable[[], bool]) -> None:
 class StubUpstream:
     """An upstream that the stub sources opened."""
 
-    stage: StubSources
+    sources: StubSources
     endpoint: Endpoint
     token: Secret | None
     calls: list[Call] = field(default_factory=list)
@@ -56,16 +56,16 @@ class StubUpstream:
 
     async def __call__(self, call: Call) -> Result:
         self.calls.append(call)
-        self.stage.asked.set()
+        self.sources.asked.set()
         try:
-            await self.stage.go_on.wait()
+            await self.sources.go_on.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        if self.stage.failure:
-            raise self.stage.failure
+        if self.sources.failure:
+            raise self.sources.failure
         assert isinstance(call, Embed)
-        vector = self.stage.vector
+        vector = self.sources.vector
         return Vectors(
             items=[struct.pack(f"<{len(vector)}f", *vector)] * len(call.texts),
             encoding=Encoding.F32,
@@ -155,5 +155,5 @@ async def store(settings: Settings) -> AsyncIterator[SqlStore]:
 
 
 @pytest.fixture
-async def stage() -> StubSources:
+async def sources() -> StubSources:
     return StubSources()

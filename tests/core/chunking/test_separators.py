@@ -1,4 +1,4 @@
-"""Separators mean what they mean to Java, are refused where that cannot be promised, and never hang the gateway."""
+"""Separators have the same meaning as in Java; unsupported ones are rejected, and none can hang the gateway."""
 
 from __future__ import annotations
 

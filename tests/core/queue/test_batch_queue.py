@@ -1,4 +1,4 @@
-"""The fair queue: what leaves together, in which order, and when. In made-up time."""
+"""The fair queue: the order, the grouping and the time of requests, in virtual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reranking and weights of words in the same queue, in made-up time."""
+"""Reranking and sparse vectors in the batch queue, in virtual time."""
 
 from __future__ import annotations
 

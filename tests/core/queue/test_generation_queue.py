@@ -1,4 +1,4 @@
-"""Turns at a model that writes, in made-up time."""
+"""The queue of a generation endpoint, in virtual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fair queue when servers refuse, callers leave, and schedules are random. In made-up time."""
+"""The fair queue when servers fail, callers leave, and schedules are random, in virtual time."""
 
 from __future__ import annotations
 

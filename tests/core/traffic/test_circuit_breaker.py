@@ -1,4 +1,4 @@
-"""The circuit breaker, in made-up time."""
+"""The circuit breaker, in virtual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rate limit, in made-up time."""
+"""The rate limiter, in virtual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trying again, in made-up time."""
+"""Retries, in virtual time."""
 
 from __future__ import annotations
 

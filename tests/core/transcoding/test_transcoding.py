@@ -1,4 +1,4 @@
-"""Generated text in the two spellings: what of one stands for what of the other."""
+"""Generated text is converted between the formats of OpenAI and TGI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chunk size that fits a model, and the warning where an endpoint's does not."""
+"""The chunk size that fits a model, and the warning when an endpoint's size does not."""
 
 from __future__ import annotations
 

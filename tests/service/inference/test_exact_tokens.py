@@ -1,4 +1,4 @@
-"""A whole gateway tells the tokens that the model read, whatever its server says, and asks it no second time."""
+"""A gateway reports the tokens that the model read, whatever its server reports, without a second request."""
 
 from __future__ import annotations
 

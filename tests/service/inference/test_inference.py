@@ -1,4 +1,4 @@
-"""Calls of every task, and who answers when an endpoint cannot."""
+"""Calls of every task, and fallbacks of endpoints that fail."""
 
 from __future__ import annotations
 

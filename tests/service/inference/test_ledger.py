@@ -1,4 +1,4 @@
-"""What was sent is kept for the next process: no restart and no crash lets a server be asked more than allowed."""
+"""Sent requests are recorded, so that no restart or crash exceeds the rate limit of a server."""
 
 from __future__ import annotations
 
@@ -199,9 +199,9 @@ def test_a_gateway_that_sends_nothing_writes_nothing_and_keeps_what_was_written(
         await send_many(limiter(ledger, 60, 60), server, 10)
         await ledger.close()
         writes = notes.writes
-        visitor = await opened(notes)
-        limiter(visitor, 60, 60)
-        await visitor.close()
+        idle = await opened(notes)
+        limiter(idle, 60, 60)
+        await idle.close()
         return notes.writes - writes, limiter(await opened(notes), 60, 60).used()
 
     assert run(main()) == (0, 10)

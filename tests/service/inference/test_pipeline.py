@@ -36,7 +36,7 @@ CALL = Embed(texts=["one", "two"], input_type=InputType.SEARCH)
 
 
 @pytest.fixture
-async def stage() -> StubSources:
+async def sources() -> StubSources:
     return StubSources()
 
 
@@ -44,25 +44,25 @@ def pipelines(cache: MemoryCache | None = None) -> Pipelines:
     return Pipelines(cache, time.monotonic)
 
 
-def build(stage: StubSources, endpoint: Endpoint, *, cache: MemoryCache | None = None) -> Pipeline:
-    return pipelines(cache).build(Target(endpoint), stage.open(Target(endpoint)))
+def build(sources: StubSources, endpoint: Endpoint, *, cache: MemoryCache | None = None) -> Pipeline:
+    return pipelines(cache).build(Target(endpoint), sources.open(Target(endpoint)))
 
 
-def texts(stage: StubSources) -> list[list[str]]:
+def texts(sources: StubSources) -> list[list[str]]:
     """What each actor's calls held, one actor after the other."""
-    return [list(call.texts) for actor in stage.upstreams for call in actor.calls]
+    return [list(call.texts) for actor in sources.upstreams for call in actor.calls]
 
 
 class TestOrder:
-    async def test_the_cache_knows_a_text_by_its_prefix(self, stage: StubSources) -> None:
-        answer = build(stage, E5, cache=MemoryCache(1 << 20)).answer
+    async def test_the_cache_knows_a_text_by_its_prefix(self, sources: StubSources) -> None:
+        answer = build(sources, E5, cache=MemoryCache(1 << 20)).answer
         await answer(CALL)
         await answer(replace(CALL, input_type=InputType.INGEST))
         await answer(Embed(texts=["query: one", "query: two"]))
-        assert texts(stage) == [["query: one", "query: two"], ["passage: one", "passage: two"]]
+        assert texts(sources) == [["query: one", "query: two"], ["passage: one", "passage: two"]]
 
-    async def test_what_is_remembered_takes_no_place_in_the_queue(self, stage: StubSources) -> None:
-        pipeline = build(stage, E5, cache=MemoryCache(1 << 20))
+    async def test_what_is_remembered_takes_no_place_in_the_queue(self, sources: StubSources) -> None:
+        pipeline = build(sources, E5, cache=MemoryCache(1 << 20))
         await pipeline.answer(CALL)
         await pipeline.answer(CALL)
         assert pipeline.queue is not None
@@ -70,92 +70,94 @@ class TestOrder:
         assert pipeline.cached is not None
         assert (pipeline.cached.hits, pipeline.cached.misses) == (2, 2)
 
-    async def test_a_vector_that_is_not_right_is_never_remembered(self, stage: StubSources) -> None:
+    async def test_a_vector_that_is_not_right_is_never_remembered(self, sources: StubSources) -> None:
         cache = MemoryCache(1 << 20)
-        answer = build(stage, E5, cache=cache).answer
-        stage.vector = (0.6, 0.8, 0.0)
+        answer = build(sources, E5, cache=cache).answer
+        sources.vector = (0.6, 0.8, 0.0)
         with pytest.raises(Exception, match="3 dimensions"):
             await answer(CALL)
         assert len(cache) == 0
 
     async def test_a_further_try_is_below_the_queue_and_takes_a_permit_of_its_own(
-        self, stage: StubSources
+        self, sources: StubSources
     ) -> None:
         endpoint = replace(E5, requests_per_minute=1)
-        pipeline = build(stage, endpoint)
-        stage.failure = UpstreamRefused("Busy.", status=503, cause=Cause.WAKING, retryable=True)
+        pipeline = build(sources, endpoint)
+        sources.failure = UpstreamRefused("Busy.", status=503, cause=Cause.WAKING, retryable=True)
         with pytest.raises(UpstreamRefused):  # the next permit is a minute away, and its caller has 45 s
             await pipeline.answer(CALL)
         assert pipeline.queue is not None
-        assert (pipeline.queue.requests, stage.call_count) == (1, 1)
+        assert (pipeline.queue.requests, sources.call_count) == (1, 1)
 
-    async def test_nobody_waits_for_ever_in_the_queue(self, stage: StubSources) -> None:
-        answer = build(stage, replace(E5, requests_per_minute=1)).answer
+    async def test_nobody_waits_for_ever_in_the_queue(self, sources: StubSources) -> None:
+        answer = build(sources, replace(E5, requests_per_minute=1)).answer
         await answer(CALL)
         with pytest.raises(DeadlineExceeded, match="its deadline is in 45 s"):
             await answer(CALL)
 
-    async def test_a_caller_s_own_deadline_wins(self, stage: StubSources) -> None:
-        answer = build(stage, replace(E5, requests_per_minute=1)).answer
+    async def test_a_caller_s_own_deadline_wins(self, sources: StubSources) -> None:
+        answer = build(sources, replace(E5, requests_per_minute=1)).answer
         await answer(CALL)
         context = Context(deadline=time.monotonic() + 5.0)
         with pytest.raises(DeadlineExceeded, match="its deadline is in 5 s"):
             await answer(replace(CALL, context=context))
 
-    async def test_the_operator_s_prefixes_win(self, stage: StubSources) -> None:
-        await build(stage, replace(E5, prefixes={})).answer(CALL)
-        assert texts(stage) == [["one", "two"]]
+    async def test_the_operator_s_prefixes_win(self, sources: StubSources) -> None:
+        await build(sources, replace(E5, prefixes={})).answer(CALL)
+        assert texts(sources) == [["one", "two"]]
 
 
 class TestLocal:
-    async def test_a_local_model_has_no_queue_and_its_calls_go_side_by_side(self, stage: StubSources) -> None:
-        pipeline = build(stage, HERE)
+    async def test_a_local_model_has_no_queue_and_its_calls_go_side_by_side(
+        self, sources: StubSources
+    ) -> None:
+        pipeline = build(sources, HERE)
         assert pipeline.queue is None
-        stage.hold()
+        sources.hold()
         calls = [asyncio.ensure_future(pipeline.answer(CALL)) for _ in range(3)]
-        await until(lambda: stage.call_count == 3)
-        stage.go_on.set()
+        await until(lambda: sources.call_count == 3)
+        sources.go_on.set()
         assert len(await asyncio.gather(*calls)) == 3
         await pipeline.close()
 
-    async def test_a_deadline_is_kept_there_too(self, stage: StubSources) -> None:
-        answer = build(stage, HERE).answer
-        stage.hold()
+    async def test_a_deadline_is_kept_there_too(self, sources: StubSources) -> None:
+        answer = build(sources, HERE).answer
+        sources.hold()
         with pytest.raises(DeadlineExceeded, match="did not answer before the caller's deadline"):
             await answer(replace(CALL, context=Context(deadline=time.monotonic() + 0.01)))
-        assert stage.upstreams[0].cancelled == 1
+        assert sources.upstreams[0].cancelled == 1
 
-    async def test_a_call_within_its_deadline_is_answered(self, stage: StubSources) -> None:
-        answer = build(stage, HERE).answer
+    async def test_a_call_within_its_deadline_is_answered(self, sources: StubSources) -> None:
+        answer = build(sources, HERE).answer
         context = Context(deadline=time.monotonic() + 60)
         assert isinstance(await answer(replace(CALL, context=context)), Vectors)
 
 
 class TestCache:
-    async def test_the_cache_is_off_where_the_endpoint_says_so(self, stage: StubSources) -> None:
-        pipeline = build(stage, replace(E5, cached=False), cache=MemoryCache(1 << 20))
+    async def test_the_cache_is_off_where_the_endpoint_says_so(self, sources: StubSources) -> None:
+        pipeline = build(sources, replace(E5, cached=False), cache=MemoryCache(1 << 20))
         assert pipeline.cached is None
         await pipeline.answer(CALL)
         await pipeline.answer(CALL)
-        assert stage.call_count == 2
+        assert sources.call_count == 2
 
-    async def test_a_call_may_pass_it_by_in_both_directions(self, stage: StubSources) -> None:
+    async def test_a_call_may_pass_it_by_in_both_directions(self, sources: StubSources) -> None:
         cache = MemoryCache(1 << 20)
-        answer = build(stage, E5, cache=cache).answer
+        answer = build(sources, E5, cache=cache).answer
         await answer(replace(CALL, cached=False))
         assert len(cache) == 0
         await answer(CALL)
         await answer(replace(CALL, cached=False))
-        assert stage.call_count == 3
+        assert sources.call_count == 3
 
     async def test_endpoints_of_one_model_share_their_vectors_wherever_it_runs(
-        self, stage: StubSources
+        self, sources: StubSources
     ) -> None:
         cache = MemoryCache(1 << 20)
-        await build(stage, E5, cache=cache).answer(CALL)
+        await build(sources, E5, cache=cache).answer(CALL)
         other = replace(E5, name="other", url="http://127.0.0.1:2/", requests_per_minute=7)
-        await build(stage, other, cache=cache).answer(CALL)
-        assert stage.call_count == 1
+        await build(sources, other, cache=cache).answer(CALL)
+        assert sources.call_count == 1
 
     @pytest.mark.parametrize(
         "fact",
@@ -170,13 +172,13 @@ class TestCache:
         ids=lambda fact: next(iter(fact)),
     )
     async def test_endpoints_of_different_models_never_share(
-        self, stage: StubSources, fact: dict[str, object]
+        self, sources: StubSources, fact: dict[str, object]
     ) -> None:
         cache = MemoryCache(1 << 20)
-        await build(stage, E5, cache=cache).answer(CALL)
+        await build(sources, E5, cache=cache).answer(CALL)
         other = replace(E5, facts=replace(E5.facts, **fact))  # type: ignore[arg-type]
-        await build(stage, other, cache=cache).answer(CALL)
-        assert stage.call_count == 2
+        await build(sources, other, cache=cache).answer(CALL)
+        assert sources.call_count == 2
 
     def test_where_no_revision_is_known_the_fingerprint_tells_models_apart(self) -> None:
         def of(fingerprint: str | None) -> list[str | None]:
@@ -191,9 +193,9 @@ class TestAllowance:
 
     @staticmethod
     async def _shared(first: Endpoint, second: Endpoint, tokens: tuple[str | None, str | None]) -> bool:
-        stage, both = StubSources(), pipelines()
+        sources, both = StubSources(), pipelines()
         built = [
-            both.build(Target(endpoint, Secret(token) if token else None), stage.open(Target(endpoint)))
+            both.build(Target(endpoint, Secret(token) if token else None), sources.open(Target(endpoint)))
             for endpoint, token in zip((first, second), tokens, strict=True)
         ]
         await built[0].answer(CALL)
@@ -229,25 +231,25 @@ class TestAllowance:
         slow = replace(E5, requests_per_minute=1)
         assert not await self._shared(slow, replace(slow, **other), tokens)  # type: ignore[arg-type]
 
-    async def test_it_outlives_an_update_of_other_settings(self, stage: StubSources) -> None:
+    async def test_it_outlives_an_update_of_other_settings(self, sources: StubSources) -> None:
         both = pipelines()
         slow = replace(E5, requests_per_minute=1)
-        old = both.build(Target(slow), stage.open(Target(slow)))
+        old = both.build(Target(slow), sources.open(Target(slow)))
         await old.answer(CALL)
-        new = both.build(Target(replace(slow, cached=False)), stage.open(Target(slow)))
+        new = both.build(Target(replace(slow, cached=False)), sources.open(Target(slow)))
         del old
         with pytest.raises(DeadlineExceeded):
             await new.answer(CALL)
 
 
-async def test_tokens_of_a_shared_request_are_divided_and_not_exact_any_more(stage: StubSources) -> None:
-    pipeline = build(stage, E5)
+async def test_tokens_of_a_shared_request_are_divided_and_not_exact_any_more(sources: StubSources) -> None:
+    pipeline = build(sources, E5)
     one, two = await asyncio.gather(
         pipeline.answer(Embed(texts=["one"])), pipeline.answer(Embed(texts=["two", "three"]))
     )
     assert isinstance(one, Vectors)
     assert isinstance(two, Vectors)
-    assert stage.call_count == 1
+    assert sources.call_count == 1
     assert (one.exact, two.exact) == (False, False)
     assert (one.tokens or 0) + (two.tokens or 0) == 9
     alone = await pipeline.answer(Embed(texts=["one", "two"]))
@@ -256,11 +258,11 @@ async def test_tokens_of_a_shared_request_are_divided_and_not_exact_any_more(sta
 
 
 async def test_a_model_on_this_machine_has_the_rate_limit_that_is_set_and_no_other(
-    stage: StubSources,
+    sources: StubSources,
 ) -> None:
     for _ in range(10):
-        await build(stage, HERE).answer(CALL)
-    limited = build(stage, replace(HERE, requests_per_minute=6))
+        await build(sources, HERE).answer(CALL)
+    limited = build(sources, replace(HERE, requests_per_minute=6))
     await limited.answer(replace(CALL, texts=[f"{number}" for number in range(100)]))  # one request
     soon = Context(deadline=time.monotonic() + 1)
     with pytest.raises(DeadlineExceeded):

@@ -1,4 +1,4 @@
-"""Gateway keys: every spelling that clients use, last use without the database, and nothing that shows a key."""
+"""Gateway keys: accepted headers, last use without the database, and no output that shows a key."""
 
 from __future__ import annotations
 

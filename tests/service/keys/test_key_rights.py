@@ -1,4 +1,4 @@
-"""What a key may: its endpoints, its end, and how it is changed."""
+"""The rights of a key: its endpoints, its expiry, and how it is changed."""
 
 from __future__ import annotations
 

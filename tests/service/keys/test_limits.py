@@ -1,4 +1,4 @@
-"""No sixty seconds hold more requests of a key than it may make, and one that has spent its tokens waits."""
+"""No 60 seconds exceed the request limit of a key, and a key over its token limit waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection's token is used by the endpoints that name it, replaced in all of them, and kept while they do."""
+"""A connection's token is used by the endpoints that name it, replaced in all of them, and kept while they exist."""
 
 from __future__ import annotations
 
@@ -29,79 +29,79 @@ TOKEN, ANOTHER = Secret("hf_" + "one" * 8), Secret("hf_" + "two" * 8)
 
 
 @pytest.fixture
-async def gateway(store: SqlStore, stage: StubSources) -> AsyncIterator[Gateway]:
-    opened = Gateway(store, stage, Pipelines(None, time.monotonic))
+async def gateway(store: SqlStore, sources: StubSources) -> AsyncIterator[Gateway]:
+    opened = Gateway(store, sources, Pipelines(None, time.monotonic))
     yield opened
     await opened.close()
 
 
 async def test_an_endpoint_is_reached_with_its_connections_token_and_stores_none(
-    gateway: Gateway, store: SqlStore, stage: StubSources
+    gateway: Gateway, store: SqlStore, sources: StubSources
 ) -> None:
     await gateway.connections.add("team", TOKEN)
     endpoint = await gateway.registry.register(dedicated(connection="team"), None)
-    assert stage.upstreams[-1].token == TOKEN
+    assert sources.upstreams[-1].token == TOKEN
     assert await store.endpoints() == [Target(endpoint)]
     assert gateway.registry.token_hint("e5") is None
     twin = await gateway.registry.clone("e5", "twin")
     assert twin.connection == "team"
-    again = Gateway(store, stage, Pipelines(None, time.monotonic))
+    again = Gateway(store, sources, Pipelines(None, time.monotonic))
     await again.registry.load()
-    assert stage.upstreams[-1].token == TOKEN
+    assert sources.upstreams[-1].token == TOKEN
     assert [one.name for one in again.connections.all()] == ["team"]
     await again.close()
 
 
-async def test_a_new_token_is_used_at_once_by_all_who_name_it(gateway: Gateway, stage: StubSources) -> None:
+async def test_a_new_token_is_used_at_once_by_all_who_name_it(gateway: Gateway, sources: StubSources) -> None:
     made = await gateway.connections.add("team", TOKEN)
     for name in ("one", "two"):
         await gateway.registry.register(dedicated(name, connection="team"), None)
     await gateway.registry.register(dedicated("own"), TOKEN)
     replaced = await gateway.connections.replace("team", ANOTHER)
     assert replaced.created_at == made.created_at
-    opened = {actor.endpoint.name: actor.token for actor in stage.upstreams}
+    opened = {actor.endpoint.name: actor.token for actor in sources.upstreams}
     assert opened == {"one": ANOTHER, "two": ANOTHER, "own": TOKEN}
-    assert stage.detections == 3, "nobody was asked again"
+    assert sources.detections == 3, "nobody was asked again"
     await gateway.inference.embed("one", CALL)
 
 
 async def test_a_token_that_comes_while_an_endpoint_is_proved_is_the_one_that_it_uses(
-    gateway: Gateway, stage: StubSources
+    gateway: Gateway, sources: StubSources
 ) -> None:
     await gateway.connections.add("team", TOKEN)
-    stage.hold()
+    sources.hold()
     registering = asyncio.create_task(gateway.registry.register(dedicated(connection="team"), None))
-    await stage.asked.wait()
+    await sources.asked.wait()
     await gateway.connections.replace("team", ANOTHER)
-    stage.go_on.set()
+    sources.go_on.set()
     await registering
-    assert stage.upstreams[-1].token == ANOTHER
+    assert sources.upstreams[-1].token == ANOTHER
     await gateway.inference.embed("e5", CALL)
-    assert len(stage.upstreams[-1].calls) == 1
+    assert len(sources.upstreams[-1].calls) == 1
 
 
 async def test_a_connection_that_goes_while_an_endpoint_is_proved_is_missed_before_it_is_stored(
-    gateway: Gateway, store: SqlStore, stage: StubSources
+    gateway: Gateway, store: SqlStore, sources: StubSources
 ) -> None:
     await gateway.connections.add("team", TOKEN)
-    stage.hold()
+    sources.hold()
     registering = asyncio.create_task(gateway.registry.register(dedicated(connection="team"), None))
-    await stage.asked.wait()
+    await sources.asked.wait()
     await gateway.connections.remove("team")
-    stage.go_on.set()
+    sources.go_on.set()
     with pytest.raises(InvalidEndpoint, match="No connection"):
         await registering
     assert await store.endpoints() == []
-    assert [actor.closed for actor in stage.upstreams] == [1]
+    assert [actor.closed for actor in sources.upstreams] == [1]
 
 
 async def test_an_endpoint_changes_between_a_connection_and_a_token_of_its_own(
-    gateway: Gateway, store: SqlStore, stage: StubSources
+    gateway: Gateway, store: SqlStore, sources: StubSources
 ) -> None:
     await gateway.connections.add("team", TOKEN)
     endpoint = await gateway.registry.register(dedicated(), ANOTHER)
     joined = await gateway.registry.edit(replace(endpoint, connection="team"))
-    assert (stage.detections, stage.upstreams[-1].token) == (2, TOKEN)
+    assert (sources.detections, sources.upstreams[-1].token) == (2, TOKEN)
     assert await store.endpoints() == [Target(joined)]
     left = await gateway.registry.edit(replace(joined, connection=None), ANOTHER, keep_token=False)
     assert await store.endpoints() == [Target(left, ANOTHER)]
@@ -154,7 +154,7 @@ async def test_several_tokens_stand_one_a_line_and_a_name_is_taken_once(gateway:
 
 @pytest.mark.parametrize("turns", range(12))
 async def test_no_endpoint_is_left_with_a_connection_that_is_removed_while_it_is_stored(
-    gateway: Gateway, stage: StubSources, turns: int
+    gateway: Gateway, sources: StubSources, turns: int
 ) -> None:
     await gateway.connections.add("team", TOKEN)
     storing = asyncio.create_task(gateway.registry.register(dedicated(connection="team"), None))

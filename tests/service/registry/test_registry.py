@@ -1,4 +1,4 @@
-"""Endpoints are edited, cloned, kept untested and switched off; a model is asked only where it may be another."""
+"""Endpoints are edited, cloned, stored untested and disabled; a model is called only if it may have changed."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ TOKEN, ANOTHER = Secret("hf_" + "one" * 8), Secret("hf_" + "two" * 8)
 
 
 @pytest.fixture
-async def gateway(store: SqlStore, stage: StubSources) -> AsyncIterator[Gateway]:
-    opened = Gateway(store, stage, Pipelines(None, time.monotonic))
+async def gateway(store: SqlStore, sources: StubSources) -> AsyncIterator[Gateway]:
+    opened = Gateway(store, sources, Pipelines(None, time.monotonic))
     yield opened
     await opened.close()
 
@@ -56,11 +56,11 @@ class TestEdit:
         ids=lambda given: next(iter(given)),
     )
     async def test_what_changes_nothing_of_the_model_is_in_force_without_asking_it(
-        self, gateway: Gateway, store: SqlStore, stage: StubSources, given: dict[str, object]
+        self, gateway: Gateway, store: SqlStore, sources: StubSources, given: dict[str, object]
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
         changed = await gateway.registry.edit(replace(endpoint, **given))  # type: ignore[arg-type]
-        assert (stage.detections, stage.call_count) == (1, 1)
+        assert (sources.detections, sources.call_count) == (1, 1)
         assert gateway.registry.find("e5") == changed == replace(endpoint, **given)  # type: ignore[arg-type]
         assert await store.endpoints() == [Target(changed, TOKEN)]
 
@@ -75,17 +75,17 @@ class TestEdit:
         ids=lambda given: next(iter(given)),
     )
     async def test_what_may_change_the_model_asks_it(
-        self, gateway: Gateway, stage: StubSources, given: dict[str, object]
+        self, gateway: Gateway, sources: StubSources, given: dict[str, object]
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
         await gateway.registry.edit(replace(endpoint, **given))  # type: ignore[arg-type]
-        assert stage.detections == 2
+        assert sources.detections == 2
 
     async def test_settings_that_do_not_work_leave_the_old_ones_in_force(
-        self, gateway: Gateway, store: SqlStore, stage: StubSources
+        self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
-        stage.absence = UpstreamUnreachable("Nothing listens.")
+        sources.absence = UpstreamUnreachable("Nothing listens.")
         with pytest.raises(UpstreamUnreachable):
             await gateway.registry.edit(replace(endpoint, url="http://127.0.0.1:2/"))
         assert (
@@ -104,25 +104,25 @@ class TestEdit:
         assert (await store.endpoints())[0].token is None
         assert gateway.registry.token_hint("e5") is None
 
-    async def test_nothing_changed_is_nothing_done(self, gateway: Gateway, stage: StubSources) -> None:
+    async def test_nothing_changed_is_nothing_done(self, gateway: Gateway, sources: StubSources) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
         assert await gateway.registry.edit(endpoint) == endpoint
-        assert len(stage.upstreams) == 1
+        assert len(sources.upstreams) == 1
 
     @pytest.mark.parametrize("verb", ["edit", "update", "accept"])
     async def test_what_waits_for_another_change_does_not_take_it_back(
-        self, gateway: Gateway, store: SqlStore, stage: StubSources, verb: str
+        self, gateway: Gateway, store: SqlStore, sources: StubSources, verb: str
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
-        stage.hold()
+        sources.hold()
         moving = asyncio.create_task(gateway.registry.edit(replace(endpoint, url="http://127.0.0.1:2/")))
-        await stage.asked.wait()
+        await sources.asked.wait()
         if verb == "accept":
             waiting = asyncio.create_task(gateway.registry.accept("e5"))
         else:
             waiting = asyncio.create_task(getattr(gateway.registry, verb)(replace(endpoint, cached=False)))
         await asyncio.sleep(0)
-        stage.go_on.set()
+        sources.go_on.set()
         await moving
         there = await waiting
         assert (there.url, there.cached) == ("http://127.0.0.1:2/", verb == "accept")
@@ -130,21 +130,21 @@ class TestEdit:
         assert gateway.registry.find("e5") == there
 
     async def test_a_local_model_stays_loaded_and_the_last_to_leave_frees_it(
-        self, gateway: Gateway, stage: StubSources
+        self, gateway: Gateway, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(local(), None)
         for limit in (5, 6):
             endpoint = await gateway.registry.edit(replace(endpoint, burst=limit))
         await gateway.inference.embed("minilm", CALL)
-        assert [actor.closed for actor in stage.upstreams] == [0]
+        assert [actor.closed for actor in sources.upstreams] == [0]
         await gateway.registry.remove("minilm")
-        await until(lambda: stage.upstreams[0].closed == 1)
+        await until(lambda: sources.upstreams[0].closed == 1)
 
     async def test_the_warning_of_chunks_that_are_too_long_comes_and_goes_with_them(
-        self, gateway: Gateway, stage: StubSources
+        self, gateway: Gateway, sources: StubSources
     ) -> None:
         fit = ChunkFit(words=40)
-        stage.facts = replace(stage.facts, max_input_tokens=90, chunk_fit=fit, warnings=("another",))
+        sources.facts = replace(sources.facts, max_input_tokens=90, chunk_fit=fit, warnings=("another",))
         endpoint = await gateway.registry.register(
             dedicated(chunking=ChunkingSettings(strategy="none")), None
         )
@@ -155,13 +155,13 @@ class TestEdit:
         assert warning.startswith("Chunks of 50 words can be longer than the 90 tokens")
         short = await gateway.registry.edit(replace(long, chunking=endpoint.chunking))
         assert short.facts.warnings == ("another",)
-        assert stage.detections == 1
+        assert sources.detections == 1
 
     async def test_a_changed_model_stays_refused_whatever_else_is_edited(
-        self, gateway: Gateway, stage: StubSources
+        self, gateway: Gateway, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(), None)
-        stage.vector, stage.facts = (0.8, -0.6), Facts(model="org/other")
+        sources.vector, sources.facts = (0.8, -0.6), Facts(model="org/other")
         with pytest.raises(EndpointChanged):
             await gateway.registry.check("e5")
         await gateway.registry.edit(replace(endpoint, burst=2))
@@ -177,72 +177,72 @@ class TestEdit:
 
 class TestSwitchedOff:
     async def test_calls_are_refused_and_the_model_is_freed(
-        self, gateway: Gateway, stage: StubSources
+        self, gateway: Gateway, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(local(), None)
         await gateway.registry.edit(replace(endpoint, enabled=False))
-        await until(lambda: stage.upstreams[0].closed == 1)
+        await until(lambda: sources.upstreams[0].closed == 1)
         with pytest.raises(EndpointDisabled):
             await gateway.inference.embed("minilm", CALL)
         await gateway.registry.edit(endpoint)
         await gateway.inference.embed("minilm", CALL)
-        assert (stage.detections, len(stage.open_upstreams)) == (1, 1)
+        assert (sources.detections, len(sources.open_upstreams)) == (1, 1)
 
     async def test_in_the_place_of_its_model_nothing_answers(self) -> None:
         with pytest.raises(EndpointDisabled):
             await DisabledModel("e5")(CALL)
 
     async def test_it_is_neither_opened_nor_asked_at_the_start(
-        self, gateway: Gateway, store: SqlStore, stage: StubSources
+        self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         for endpoint in (
             await gateway.registry.register(local(), None),
             await gateway.registry.register(dedicated(), None),
         ):
             await gateway.registry.edit(replace(endpoint, enabled=False))
-        before = len(stage.upstreams)
-        again = Gateway(store, stage, Pipelines(None, time.monotonic))
+        before = len(sources.upstreams)
+        again = Gateway(store, sources, Pipelines(None, time.monotonic))
         await again.registry.load()
         await again.start()
         await again.startup.settled()
         assert [endpoint.enabled for endpoint in again.registry.endpoints()] == [False, False]
-        assert len(stage.upstreams) == before
+        assert len(sources.upstreams) == before
         assert again.startup.unready() == {}
         await again.close()
 
     async def test_what_matters_and_is_changed_meanwhile_is_proved_when_it_is_switched_on(
-        self, gateway: Gateway, stage: StubSources
+        self, gateway: Gateway, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(), None)
         off = await gateway.registry.edit(replace(endpoint, enabled=False, url="http://127.0.0.1:2/"))
-        assert (stage.detections, off.facts) == (1, Facts())
+        assert (sources.detections, off.facts) == (1, Facts())
         on = await gateway.registry.edit(replace(off, enabled=True))
-        assert (stage.detections, on.facts) == (2, endpoint.facts)
+        assert (sources.detections, on.facts) == (2, endpoint.facts)
 
     async def test_one_that_is_registered_so_is_proved_and_left_closed(
-        self, gateway: Gateway, stage: StubSources
+        self, gateway: Gateway, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(enabled=False), None)
         assert endpoint.facts.model == "org/model"
-        assert stage.open_upstreams == []
+        assert sources.open_upstreams == []
         with pytest.raises(EndpointDisabled):
             await gateway.inference.embed("e5", CALL)
 
 
 class TestKeep:
     async def test_an_untested_endpoint_is_stored_switched_off_and_proved_when_switched_on(
-        self, gateway: Gateway, store: SqlStore, stage: StubSources
+        self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         kept = await gateway.registry.register_disabled(dedicated(), TOKEN)
-        assert (kept.enabled, stage.detections, stage.upstreams) == (False, 0, [])
+        assert (kept.enabled, sources.detections, sources.upstreams) == (False, 0, [])
         assert await store.endpoints() == [Target(kept, TOKEN)]
         with pytest.raises(EndpointExists):
             await gateway.registry.register_disabled(dedicated(), None)
-        stage.absence = UpstreamUnreachable("Nothing listens.")
+        sources.absence = UpstreamUnreachable("Nothing listens.")
         with pytest.raises(UpstreamUnreachable):
             await gateway.registry.edit(replace(kept, enabled=True))
         assert not gateway.registry.find("e5").enabled
-        stage.absence = None
+        sources.absence = None
         on = await gateway.registry.edit(replace(kept, enabled=True))
         assert on.facts.model == "org/model"
         await gateway.inference.embed("e5", CALL)
@@ -258,12 +258,12 @@ class TestKeep:
 
 class TestClone:
     async def test_a_clone_has_the_settings_the_token_and_what_was_learned(
-        self, gateway: Gateway, store: SqlStore, stage: StubSources
+        self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(burst=3), TOKEN)
         twin = await gateway.registry.clone("e5", "twin")
         assert twin == replace(endpoint, name="twin")
-        assert stage.detections == 1
+        assert sources.detections == 1
         assert await store.endpoints() == [Target(endpoint, TOKEN), Target(twin, TOKEN)]
         await gateway.inference.embed("twin", CALL)
 
@@ -278,17 +278,17 @@ class TestClone:
 
 
 async def test_an_edit_whose_asker_leaves_is_done_or_not_at_all(
-    gateway: Gateway, store: SqlStore, stage: StubSources
+    gateway: Gateway, store: SqlStore, sources: StubSources
 ) -> None:
     endpoint = await gateway.registry.register(dedicated(), None)
-    stage.hold()
+    sources.hold()
     asking = asyncio.create_task(gateway.registry.edit(replace(endpoint, url="http://127.0.0.1:2/")))
-    await stage.asked.wait()
+    await sources.asked.wait()
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
-    stage.go_on.set()
+    sources.go_on.set()
     assert await store.endpoints() == [Target(endpoint)]
-    assert len(stage.open_upstreams) == 1
+    assert len(sources.open_upstreams) == 1
 
 
 async def test_a_fake_endpoint_is_edited_like_any_other(gateway: Gateway) -> None:

@@ -1,4 +1,4 @@
-"""An endpoint with several tokens is proved with one after the other, and who was refused is told by the last characters."""
+"""An endpoint with several tokens tests each of them, and a rejected one is identified by its last characters."""
 
 from __future__ import annotations
 

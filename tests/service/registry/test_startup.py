@@ -1,4 +1,4 @@
-"""What the gateway does about the models behind its endpoints: at the start, and when they change."""
+"""How the gateway checks the models of its endpoints at startup, and when they change."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ READY = local("ready")
 
 
 @pytest.fixture
-async def run(store: SqlStore, stage: StubSources) -> AsyncIterator[Callable[[], Gateway]]:
+async def run(store: SqlStore, sources: StubSources) -> AsyncIterator[Callable[[], Gateway]]:
     """Another run of the gateway over the same store; the one before is closed by the test, or at its end."""
     runs: list[Gateway] = []
 
     def begin() -> Gateway:
-        runs.append(Gateway(store, stage, Pipelines(None, time.monotonic)))
+        runs.append(Gateway(store, sources, Pipelines(None, time.monotonic)))
         return runs[-1]
 
     yield begin
@@ -53,21 +53,21 @@ async def run(store: SqlStore, stage: StubSources) -> AsyncIterator[Callable[[],
 
 class TestLoad:
     async def test_endpoints_serve_again_with_their_tokens_and_nobody_is_asked(
-        self, run: Callable[[], Gateway], stage: StubSources
+        self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         token = Secret("hf_token")
         registered = await run().registry.register(dedicated(), token)
         gateway = run()
         await gateway.registry.load()
         assert gateway.registry.endpoints() == [registered]
-        assert stage.upstreams[-1].token == token
-        assert stage.call_count == 1
+        assert sources.upstreams[-1].token == token
+        assert sources.call_count == 1
         await gateway.inference.embed("e5", CALL)
 
     async def test_an_endpoint_whose_token_cannot_be_opened_serves_without_it_and_the_log_says_so(
         self,
         run: Callable[[], Gateway],
-        stage: StubSources,
+        sources: StubSources,
         settings: Settings,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
@@ -78,16 +78,16 @@ class TestLoad:
         gateway = run()
         await gateway.registry.load()
         assert gateway.registry.find("e5").name == "e5"
-        assert stage.upstreams[-1].token is None
+        assert sources.upstreams[-1].token is None
         assert "endpoint e5 has no usable token" in caplog.text
 
     async def test_one_that_cannot_be_opened_is_switched_off_and_the_others_serve(
-        self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
+        self, run: Callable[[], Gateway], sources: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         first = run()
         await first.registry.register(dedicated("bad"), None)
         await first.registry.register(dedicated("good"), None)
-        stage.unopenable = {"bad": InvalidEndpoint("Its engine is not known any more.")}
+        sources.unopenable = {"bad": InvalidEndpoint("Its engine is not known any more.")}
         gateway = run()
         await gateway.registry.load()
         assert [(one.name, one.enabled) for one in gateway.registry.endpoints()] == [
@@ -99,7 +99,7 @@ class TestLoad:
             await gateway.inference.embed("bad", CALL)
         with pytest.raises(InvalidEndpoint, match="Its engine is not known any more"):
             await gateway.registry.edit(replace(gateway.registry.find("bad"), enabled=True))
-        stage.unopenable = {}
+        sources.unopenable = {}
         again = run()
         await again.registry.load()
         assert again.registry.find("bad").enabled
@@ -109,42 +109,42 @@ class TestLoad:
 
 class TestStart:
     async def test_a_local_model_is_not_ready_until_it_answers(
-        self, run: Callable[[], Gateway], stage: StubSources
+        self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         await run().registry.register(local(), None)
         gateway = run()
         await gateway.registry.load()
         assert gateway.startup.unready() == {}
-        stage.hold()
+        sources.hold()
         await gateway.start()
         assert gateway.startup.unready() == {"minilm": "The model is loading."}
-        stage.go_on.set()
+        sources.go_on.set()
         await gateway.startup.settled()
         assert gateway.startup.unready() == {}
 
     async def test_a_local_model_may_wait_for_its_first_call(
-        self, run: Callable[[], Gateway], stage: StubSources
+        self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         await run().registry.register(local(), None)
         gateway = run()
         await gateway.registry.load()
-        stage.hold()
+        sources.hold()
         await gateway.start(load_models=False)
         assert gateway.startup.unready() == {}
-        assert not stage.asked.is_set()
+        assert not sources.asked.is_set()
 
     @pytest.mark.parametrize("how", ["check", "call", "call under new settings"])
     async def test_a_local_model_that_fails_is_not_ready_and_says_why_until_it_answers(
-        self, run: Callable[[], Gateway], stage: StubSources, how: str
+        self, run: Callable[[], Gateway], sources: StubSources, how: str
     ) -> None:
         await run().registry.register(local(), None)
         gateway = run()
         await gateway.registry.load()
-        stage.failure = RuntimeFailed("The weights are gone.", remedy="Get them again.")
+        sources.failure = RuntimeFailed("The weights are gone.", remedy="Get them again.")
         await gateway.start()
         await gateway.startup.settled()
         assert gateway.startup.unready() == {"minilm": "The weights are gone. Get them again."}
-        stage.failure = None
+        sources.failure = None
         if how == "call under new settings":
             await gateway.registry.edit(replace(gateway.registry.find("minilm"), timeout=7))
             assert gateway.startup.unready() != {}
@@ -154,45 +154,45 @@ class TestStart:
         assert gateway.startup.unready() == {}
 
     async def test_removing_a_model_that_loads_ends_its_loading(
-        self, run: Callable[[], Gateway], stage: StubSources
+        self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         await run().registry.register(local(), None)
         gateway = run()
         await gateway.registry.load()
-        stage.hold()
+        sources.hold()
         await gateway.start()
-        await stage.asked.wait()
+        await sources.asked.wait()
         await gateway.registry.remove("minilm")
         assert gateway.startup.unready() == {}
-        await until(lambda: stage.upstreams[-1].cancelled == 1)
+        await until(lambda: sources.upstreams[-1].cancelled == 1)
 
     async def test_a_model_that_loads_goes_on_under_new_settings_and_is_not_ready_before_it_answers(
-        self, run: Callable[[], Gateway], stage: StubSources
+        self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         await run().registry.register(local(), None)
         gateway = run()
         await gateway.registry.load()
-        stage.hold()
+        sources.hold()
         await gateway.start()
-        await stage.asked.wait()
+        await sources.asked.wait()
         await gateway.registry.edit(replace(gateway.registry.find("minilm"), timeout=7))
         assert gateway.startup.unready() == {"minilm": "The model is loading."}
-        stage.go_on.set()
+        sources.go_on.set()
         await gateway.startup.settled()
         assert gateway.startup.unready() == {}
 
     async def test_switching_off_a_model_that_loads_ends_its_loading(
-        self, run: Callable[[], Gateway], stage: StubSources
+        self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         await run().registry.register(local(), None)
         gateway = run()
         await gateway.registry.load()
-        stage.hold()
+        sources.hold()
         await gateway.start()
-        await stage.asked.wait()
+        await sources.asked.wait()
         await gateway.registry.edit(replace(gateway.registry.find("minilm"), enabled=False))
         assert gateway.startup.unready() == {}
-        await until(lambda: stage.upstreams[-1].cancelled == 1)
+        await until(lambda: sources.upstreams[-1].cancelled == 1)
 
     async def test_the_ready_endpoint_is_registered_on_the_first_start_and_never_after_it_was_removed(
         self, run: Callable[[], Gateway]
@@ -223,45 +223,45 @@ class TestStart:
         assert again.registry.endpoints() == []
 
     async def test_a_ready_endpoint_that_cannot_be_had_is_logged_and_tried_at_the_next_start(
-        self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
+        self, run: Callable[[], Gateway], sources: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
-        stage.absence = RuntimeFailed("The Hub cannot be reached.")
+        sources.absence = RuntimeFailed("The Hub cannot be reached.")
         first = run()
         await first.start(READY)
         await first.startup.settled()
         assert first.startup.unready() == {}
         assert "endpoint ready could not be registered: The Hub cannot be reached." in caplog.text
-        stage.absence = None
+        sources.absence = None
         again = run()
         await again.start(READY)
         await again.startup.settled()
         assert again.registry.find("ready").name == "ready"
 
     async def test_a_dedicated_endpoint_that_runs_is_looked_at_once_and_serves_meanwhile(
-        self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
+        self, run: Callable[[], Gateway], sources: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().registry.register(dedicated(), None)
-        stage.awake = True
+        sources.awake = True
         gateway = run()
         await gateway.registry.load()
-        stage.hold()
+        sources.hold()
         with caplog.at_level(logging.INFO):
             await gateway.start()
             await gateway.startup.settled()
             assert gateway.startup.unready() == {}
-            await stage.asked.wait()
-            stage.go_on.set()
+            await sources.asked.wait()
+            sources.go_on.set()
             await gateway.inference.embed("e5", CALL)
             await until(lambda: "endpoint e5 still runs the registered model" in caplog.text)
-        assert (stage.detections, len(stage.upstreams)) == (2, 3)
-        await until(lambda: len(stage.open_upstreams) == 2)  # that of the run before, and this one's
+        assert (sources.detections, len(sources.upstreams)) == (2, 3)
+        await until(lambda: len(sources.open_upstreams) == 2)  # that of the run before, and this one's
 
     async def test_one_that_runs_with_another_model_is_refused_soon_after_the_start(
-        self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
+        self, run: Callable[[], Gateway], sources: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().registry.register(dedicated(), None)
-        stage.awake = True
-        stage.facts, stage.vector = replace(stage.facts, revision="def"), NEARLY
+        sources.awake = True
+        sources.facts, sources.vector = replace(sources.facts, revision="def"), NEARLY
         gateway = run()
         await gateway.registry.load()
         await gateway.start()
@@ -282,45 +282,45 @@ class TestStart:
     async def test_one_that_cannot_be_asked_is_only_logged_after_one_try(
         self,
         run: Callable[[], Gateway],
-        stage: StubSources,
+        sources: StubSources,
         caplog: pytest.LogCaptureFixture,
         absence: UpstreamRefused,
     ) -> None:
         await run().registry.register(dedicated(), None)
         gateway = run()
         await gateway.registry.load()
-        stage.awake = True
-        stage.absence = absence
+        sources.awake = True
+        sources.absence = absence
         await gateway.start()
         await until(lambda: f"endpoint e5 could not be checked: {absence}" in caplog.text)
-        assert stage.detections == 2
+        assert sources.detections == 2
         assert gateway.startup.unready() == {}
         await gateway.inference.embed("e5", CALL)
 
     async def test_one_that_may_sleep_is_asked_by_nobody_until_it_has_answered_a_call(
-        self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
+        self, run: Callable[[], Gateway], sources: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().registry.register(dedicated(), None)
-        stage.facts, stage.vector = replace(stage.facts, revision="def"), NEARLY
+        sources.facts, sources.vector = replace(sources.facts, revision="def"), NEARLY
         gateway = run()
         await gateway.registry.load()
         await gateway.start()
         await gateway.startup.settled()
         for _ in range(20):
             await asyncio.sleep(0)
-        stage.failure = UpstreamRefused("It wakes.", status=400, cause=Cause.WAKING)
+        sources.failure = UpstreamRefused("It wakes.", status=400, cause=Cause.WAKING)
         with pytest.raises(UpstreamRefused):
             await gateway.inference.embed("e5", CALL)
-        assert stage.detections == 1
-        stage.failure = None
+        assert sources.detections == 1
+        sources.failure = None
         await gateway.inference.embed("e5", CALL)
         await until(lambda: "endpoint e5 takes no calls: " in caplog.text)
-        assert stage.detections == 2
+        assert sources.detections == 2
         with pytest.raises(EndpointChanged):
             await gateway.inference.embed("e5", CALL)
 
     async def test_settings_that_do_not_change_the_model_leave_the_look_at_it_due(
-        self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
+        self, run: Callable[[], Gateway], sources: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().registry.register(dedicated(), None)
         gateway = run()
@@ -331,43 +331,43 @@ class TestStart:
             await gateway.inference.embed("e5", CALL)
             await until(lambda: "endpoint e5 still runs the registered model" in caplog.text)
         await gateway.inference.embed("e5", CALL)
-        assert stage.detections == 2
+        assert sources.detections == 2
 
     async def test_settings_that_are_changed_during_the_look_do_not_hide_what_it_finds(
-        self, run: Callable[[], Gateway], stage: StubSources, caplog: pytest.LogCaptureFixture
+        self, run: Callable[[], Gateway], sources: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().registry.register(dedicated(), None)
-        stage.awake = True
-        stage.facts, stage.vector = replace(stage.facts, revision="def"), NEARLY
+        sources.awake = True
+        sources.facts, sources.vector = replace(sources.facts, revision="def"), NEARLY
         gateway = run()
         await gateway.registry.load()
-        stage.hold()
+        sources.hold()
         await gateway.start()
-        await stage.asked.wait()
+        await sources.asked.wait()
         await gateway.registry.edit(replace(gateway.registry.find("e5"), requests_per_minute=60))
-        stage.go_on.set()
+        sources.go_on.set()
         await until(lambda: "endpoint e5 takes no calls: " in caplog.text)
         with pytest.raises(EndpointChanged):
             await gateway.inference.embed("e5", CALL)
 
     async def test_what_was_asked_before_it_moved_says_nothing_of_the_server_it_moved_to(
-        self, run: Callable[[], Gateway], stage: StubSources
+        self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         gateway = run()
         await gateway.registry.register(dedicated(), None)
-        stage.hold()
+        sources.hold()
         looking = asyncio.create_task(gateway.registry.check("e5"))
-        await stage.asked.wait()
-        before, stage.go_on = stage.go_on, asyncio.Event()
-        stage.go_on.set()
+        await sources.asked.wait()
+        before, sources.go_on = sources.go_on, asyncio.Event()
+        sources.go_on.set()
         await gateway.registry.edit(replace(gateway.registry.find("e5"), url="http://127.0.0.1:2/"))
-        stage.vector = (0.8, 0.6)
+        sources.vector = (0.8, 0.6)
         before.set()
         await looking
         await gateway.inference.embed("e5", CALL)
 
     async def test_one_that_is_proved_anew_or_removed_is_not_looked_at(
-        self, run: Callable[[], Gateway], stage: StubSources
+        self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         await run().registry.register(dedicated(), None)
         await run().registry.register(dedicated("other"), None)
@@ -379,22 +379,22 @@ class TestStart:
         await gateway.inference.embed("e5", CALL)
         for _ in range(20):
             await asyncio.sleep(0)
-        assert stage.detections == 3
+        assert sources.detections == 3
 
     async def test_closing_ends_what_the_start_began(
-        self, run: Callable[[], Gateway], stage: StubSources
+        self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         first = run()
         await first.registry.register(dedicated(), None)
-        stage.awake = True
+        sources.awake = True
         await first.registry.register(local(), None)
         gateway = run()
         await gateway.registry.load()
-        stage.hold()
+        sources.hold()
         await gateway.start()
-        await until(lambda: stage.call_count == 4)
+        await until(lambda: sources.call_count == 4)
         await gateway.close()
-        assert sum(actor.cancelled for actor in stage.upstreams) == 2
+        assert sum(actor.cancelled for actor in sources.upstreams) == 2
 
 
 NEARLY = (0.61, 0.7924)
@@ -411,36 +411,36 @@ class TestChange:
     @pytest.mark.parametrize("change", CHANGES)
     @pytest.mark.parametrize("expected", [None, 2], ids=["", "with expected dimensions"])
     async def test_a_check_tells_what_changed_and_calls_are_refused_until_it_is_accepted(
-        self, run: Callable[[], Gateway], stage: StubSources, change: str, expected: int | None
+        self, run: Callable[[], Gateway], sources: StubSources, change: str, expected: int | None
     ) -> None:
         gateway = run()
         await gateway.registry.register(dedicated(dimensions=expected), None)
         facts, vector, told = CHANGES[change]
-        stage.facts = replace(stage.facts, **facts)
-        stage.vector = vector or stage.vector
+        sources.facts = replace(sources.facts, **facts)
+        sources.vector = vector or sources.vector
         with pytest.raises(EndpointChanged, match=told):
             await gateway.registry.check("e5")
-        asked = stage.call_count
+        asked = sources.call_count
         with pytest.raises(EndpointChanged, match=told) as refused:
             await gateway.inference.embed("e5", CALL)
         assert "hubgate accept e5" in refused.value.remedy
         assert refused.value.cause is Cause.MODEL_CHANGED
-        assert stage.call_count == asked
+        assert sources.call_count == asked
         accepted = await gateway.registry.accept("e5")
-        assert accepted.facts.dimensions == len(stage.vector)
-        assert accepted.dimensions == (expected and len(stage.vector))
+        assert accepted.facts.dimensions == len(sources.vector)
+        assert accepted.dimensions == (expected and len(sources.vector))
         await gateway.inference.embed("e5", CALL)
         assert await gateway.registry.check("e5") == accepted
 
     async def test_the_former_model_run_again_needs_no_accepting(
-        self, run: Callable[[], Gateway], stage: StubSources
+        self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         gateway = run()
         await gateway.registry.register(dedicated(), None)
-        stage.vector = (0.8, 0.6)
+        sources.vector = (0.8, 0.6)
         with pytest.raises(EndpointChanged):
             await gateway.registry.check("e5")
-        stage.vector = (0.6, 0.8)
+        sources.vector = (0.6, 0.8)
         await gateway.registry.check("e5")
         await gateway.inference.embed("e5", CALL)
 
@@ -448,37 +448,37 @@ class TestChange:
         "renamed", [{"revision": "def"}, {"model": "/repository"}], ids=["revision", "model"]
     )
     async def test_another_commit_or_name_with_the_same_vectors_is_the_same_model(
-        self, run: Callable[[], Gateway], stage: StubSources, renamed: dict[str, str]
+        self, run: Callable[[], Gateway], sources: StubSources, renamed: dict[str, str]
     ) -> None:
         gateway = run()
         await gateway.registry.register(dedicated(), None)
-        stage.facts = replace(stage.facts, **renamed)  # type: ignore[arg-type]
+        sources.facts = replace(sources.facts, **renamed)  # type: ignore[arg-type]
         await gateway.registry.check("e5")
         await gateway.inference.embed("e5", CALL)
 
     async def test_a_vector_that_differs_by_rounding_is_the_same(
-        self, run: Callable[[], Gateway], stage: StubSources
+        self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         gateway = run()
         await gateway.registry.register(dedicated(), None)
-        stage.vector = (0.601, 0.799)
+        sources.vector = (0.601, 0.799)
         await gateway.registry.check("e5")
 
     async def test_a_model_that_answers_nothing_but_zeros_is_another(
-        self, run: Callable[[], Gateway], stage: StubSources
+        self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         gateway = run()
         await gateway.registry.register(dedicated(), None)
-        stage.vector = (0.0, 0.0)
+        sources.vector = (0.0, 0.0)
         with pytest.raises(EndpointChanged, match=r"cosine 0\.0000"):
             await gateway.registry.check("e5")
 
     async def test_other_dimensions_in_a_call_refuse_all_later_ones(
-        self, run: Callable[[], Gateway], stage: StubSources
+        self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         gateway = run()
         await gateway.registry.register(dedicated(), None)
-        stage.vector = (0.6, 0.8, 0.0)
+        sources.vector = (0.6, 0.8, 0.0)
         raised = []
         for _ in range(3):
             with pytest.raises(
@@ -487,32 +487,32 @@ class TestChange:
                 await gateway.inference.embed("e5", CALL)
             assert e.value.remedy.endswith("hubgate accept e5.")
             raised.append(e.value)
-        assert stage.call_count == 2
+        assert sources.call_count == 2
         # An error that is raised again grows by a traceback each time.
         assert len({id(error) for error in raised}) == 3
 
     async def test_a_model_that_cannot_be_asked_is_served_or_refused_as_before(
-        self, run: Callable[[], Gateway], stage: StubSources
+        self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         gateway = run()
         await gateway.registry.register(dedicated(), None)
-        stage.absence = UpstreamUnreachable("Nothing listens.")
+        sources.absence = UpstreamUnreachable("Nothing listens.")
         with pytest.raises(UpstreamUnreachable):
             await gateway.registry.check("e5")
         await gateway.inference.embed("e5", CALL)
 
     async def test_accepting_keeps_the_token(
-        self, run: Callable[[], Gateway], stage: StubSources, store: SqlStore
+        self, run: Callable[[], Gateway], sources: StubSources, store: SqlStore
     ) -> None:
         gateway = run()
         token = Secret("hf_token")
         await gateway.registry.register(dedicated(), token)
-        stage.vector = (0.8, 0.6)
+        sources.vector = (0.8, 0.6)
         accepted = await gateway.registry.accept("e5")
         assert await store.endpoints() == [Target(accepted, token)]
 
     async def test_an_accepted_fake_endpoint_keeps_its_dimensions(
-        self, run: Callable[[], Gateway], stage: StubSources
+        self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         gateway = run()
         fake = Endpoint(name="fake", task=Task.TEXT_EMBEDDING, source=Source.FAKE, dimensions=2)

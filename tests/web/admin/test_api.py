@@ -1,4 +1,4 @@
-"""The gateway's own API: the claims of docs/api.md."""
+"""hubgate's own API: the claims of docs/api.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gateway's own API: editing, cloning, switching off, connections; what keys may on every face; use and the audit log."""
+"""hubgate's own API: editing, cloning, disabling, connections, the rights of keys on every face, usage and the audit log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole configuration is exported without secrets, applied with a plan, and applied twice changes nothing."""
+"""A configuration is exported without secrets and applied with a plan; applying it again changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The served reference describes every route of the gateway's own API and no other, and its examples can be sent."""
+"""The API reference describes exactly the routes of hubgate's own API, and its examples are valid requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with an endpoint, found by a running gateway at real sockets: a row for each cause."""
+"""Diagnosis of endpoints by a running gateway over real sockets: a row for each cause."""
 
 from __future__ import annotations
 

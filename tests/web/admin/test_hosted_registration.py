@@ -1,4 +1,4 @@
-"""A hosted model is registered when it has answered a call, whatever the Hub says of it."""
+"""A hosted model is registered once it has answered a call, regardless of the Hub's metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Hugging Face has to register, over the gateway's own API."""
+"""The models of the Hub that can be registered, through hubgate's own API."""
 
 from __future__ import annotations
 

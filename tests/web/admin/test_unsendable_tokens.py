@@ -1,4 +1,4 @@
-"""A token that no HTTP header can carry is refused wherever one is given, and never an internal error."""
+"""A token that is not a valid HTTP header value is rejected in every input, without an internal error."""
 
 from __future__ import annotations
 

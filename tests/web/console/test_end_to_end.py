@@ -35,10 +35,10 @@ def opened(browser: Browser, settings: Settings) -> Iterator[Screen]:
         router = stack.enter_context(lookalike("router", name=MODEL, key=TOKEN))
         settings = replace(settings, hf_endpoint=hub.url, router_url=router.url)
         gateway = stack.enter_context(RunningGateway(settings))
-        visitor = stack.enter_context(screen(browser, gateway))
-        visitor.sign_in()
-        yield visitor
-        assert visitor.errors == []
+        console = stack.enter_context(screen(browser, gateway))
+        console.sign_in()
+        yield console
+        assert console.errors == []
 
 
 def choose(opened: Screen, name: str, value: str) -> None:

@@ -26,10 +26,10 @@ def told(gateway: RunningGateway) -> list[tuple[str, str, str]]:
 
 
 def test_signing_in_and_out_is_recorded_with_the_address(gateway: RunningGateway) -> None:
-    visitor = ConsoleClient(gateway)
-    visitor.sign_in()
-    visitor.post("/ui/sign-out")
-    visitor.post("/ui/sign-out")
+    console = ConsoleClient(gateway)
+    console.sign_in()
+    console.post("/ui/sign-out")
+    console.post("/ui/sign-out")
     assert told(gateway) == [("session.begin", "admin", "127.0.0.1"), ("session.end", "admin", "127.0.0.1")]
     assert gateway.admin_key not in str(noted(gateway))
 
@@ -38,9 +38,9 @@ def test_wrong_keys_are_recorded_without_the_key_up_to_the_limit(
     gateway: RunningGateway,
 ) -> None:
     mere = gateway.request("POST", "/api/keys", {"name": "app"}).json()["key"]
-    visitor = ConsoleClient(gateway)
+    console = ConsoleClient(gateway)
     for key in ("hg_wrong", "ä", mere, *("x" * MAX_WRONG_KEYS)):
-        visitor.post("/ui/sign-in", {"key": key})
+        console.post("/ui/sign-in", {"key": key})
     assert told(gateway) == [
         ("session.refuse", who, "127.0.0.1")
         for who in ("console", "console", "app", *["console"] * (MAX_WRONG_KEYS - 2))
@@ -58,9 +58,9 @@ def test_the_recorded_address_comes_from_a_trusted_proxy(settings: Settings) -> 
 
 
 def test_signing_in_works_if_the_audit_log_cannot_be_written(gateway: RunningGateway) -> None:
-    visitor = ConsoleClient(gateway)
+    console = ConsoleClient(gateway)
     database = sqlite3.connect(gateway.settings.home / "hubgate.db")
     database.execute("drop table audit")
     database.close()
-    assert visitor.sign_in().status == 303
-    assert visitor.get("/ui/models").status == 200
+    assert console.sign_in().status == 303
+    assert console.get("/ui/models").status == 200

@@ -1,4 +1,4 @@
-"""The claims of web/elastic/CONTRACT.md about `chunking_settings` in `POST /_inference/…`: real gateways, over a socket."""
+"""The claims of web/elastic/CONTRACT.md about `chunking_settings` in `POST /_inference/…`, over real sockets."""
 
 from __future__ import annotations
 

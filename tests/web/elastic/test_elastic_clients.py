@@ -1,4 +1,4 @@
-"""The claims of web/elastic/CONTRACT.md about the official client: against a real gateway, over a socket, with real upstreams."""
+"""The claims of web/elastic/CONTRACT.md about the official client, over real sockets with real upstreams."""
 
 from __future__ import annotations
 

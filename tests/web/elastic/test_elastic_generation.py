@@ -1,4 +1,4 @@
-"""The Elasticsearch face where a model writes: completion and chat_completion, whole and streamed."""
+"""Text generation on the Elasticsearch face: completion and chat_completion, with and without streaming."""
 
 from __future__ import annotations
 

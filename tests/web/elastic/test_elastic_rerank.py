@@ -1,4 +1,4 @@
-"""The Elasticsearch face where texts are ranked, or become weights of words; and what PUT takes of each task."""
+"""Reranking and sparse vectors on the Elasticsearch face, and the settings that PUT accepts for each task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request held is free when it is over: a large body does not wait for the garbage collector."""
+"""Memory of a request is freed when it ends, without waiting for the garbage collector."""
 
 from __future__ import annotations
 

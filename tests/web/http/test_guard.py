@@ -1,4 +1,4 @@
-"""What every request passes, with the application called as a server calls it."""
+"""The guard around every request, called as an ASGI application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients meet at the gateway's door over real sockets: large bodies, broken requests, and leaving."""
+"""The guard over real sockets: large bodies, broken requests and disconnects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors say what fits the request: which endpoint was meant, and where a key belongs."""
+"""Errors have hints: the endpoint that was probably meant, and the header for a key."""
 
 from __future__ import annotations
 

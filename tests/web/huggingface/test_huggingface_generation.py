@@ -1,4 +1,4 @@
-"""The Hugging Face face where a model writes: as text-generation-inference (TGI) does."""
+"""Text generation on the Hugging Face face, as in text-generation-inference (TGI)."""
 
 from __future__ import annotations
 

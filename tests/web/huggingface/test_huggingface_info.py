@@ -1,4 +1,4 @@
-"""What `/info` and `/health` tell, by TEI's own words."""
+"""`/info` and `/health`, with TEI's fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Hugging Face face where texts are ranked, compared, or become weights of words."""
+"""Reranking, similarity and sparse vectors on the Hugging Face face."""
 
 from __future__ import annotations
 

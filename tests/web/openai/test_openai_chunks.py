@@ -1,4 +1,4 @@
-"""The claims of web/openai/CONTRACT.md about `chunking_settings`: real gateways, over a socket."""
+"""The claims of web/openai/CONTRACT.md about `chunking_settings`, over real sockets."""
 
 from __future__ import annotations
 

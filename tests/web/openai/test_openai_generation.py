@@ -1,4 +1,4 @@
-"""The OpenAI face where a model writes: chat and text completions, whole and streamed."""
+"""Text generation on the OpenAI face: chat and text completions, with and without streaming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OpenAI face where texts are ranked, as Cohere and Jina spell it."""
+"""Reranking on the OpenAI face, in the format of Cohere and Jina."""
 
 from __future__ import annotations
 

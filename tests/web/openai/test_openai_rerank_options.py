@@ -1,4 +1,4 @@
-"""What clients ask of rankers beside documents, at a real gateway before servers that rank."""
+"""Options of rerank requests, at a real gateway with real servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does not fit its type is told in sentences."""
+"""Validation errors are readable sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams on their way out: readers that are slow, readers that leave, and what is left behind."""
+"""Streamed responses: slow readers, readers that disconnect, and cleanup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A text with its chunks split_at_chunks, words with their weights, and a test that runs while its page watches."""
+"""The chunking preview, sparse vectors, and tests of endpoints that run while their page is open."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ TOKEN = "hf_aTokenThatNobodyHas1234"
 
 
 @pytest.fixture
-def visitor(gateway: RunningGateway) -> ConsoleClient:
-    visitor = ConsoleClient(gateway)
-    visitor.sign_in()
-    return visitor
+def console(gateway: RunningGateway) -> ConsoleClient:
+    console = ConsoleClient(gateway)
+    console.sign_in()
+    return console
 
 
 def form(url: str, **fields: str) -> dict[str, str]:
@@ -32,17 +32,17 @@ def form(url: str, **fields: str) -> dict[str, str]:
     return {**EMPTY, "url": url, "name": "e5", "connection": NEW, "token": TOKEN, **fields}
 
 
-def outcome_of(visitor: ConsoleClient, sent: dict[str, str], path: str = "/ui/models/test") -> Page:
+def outcome_of(console: ConsoleClient, sent: dict[str, str], path: str = "/ui/models/test") -> Page:
     """The end of a test, asked for as the page does."""
-    page = visitor.post(path, sent, hx_request="true")
+    page = console.post(path, sent, hx_request="true")
     while again := re.search(r'hx-get="(/ui/trials/[^"]+)"', page.text):
-        page = visitor.get(again[1], hx_request="true")
+        page = console.get(again[1], hx_request="true")
     return page
 
 
 class TestTheForm:
-    def test_it_has_the_fields_of_the_guides(self, visitor: ConsoleClient) -> None:
-        words = visitor.get("/ui/models/new").words
+    def test_it_has_the_fields_of_the_guides(self, console: ConsoleClient) -> None:
+        words = console.get("/ui/models/new").words
         for told in (
             *("Model Type", "LLM", "Text Embedding", "Rerank", "Model Name", "Endpoint Type", "API Token"),
             *("Hosted Inference API", "Inference Endpoints", "This machine", "Endpoint URL"),
@@ -56,8 +56,8 @@ class TestTheForm:
         ):
             assert told in words
 
-    def test_what_is_pasted_fills_it_in(self, visitor: ConsoleClient) -> None:
-        page = visitor.post(
+    def test_what_is_pasted_fills_it_in(self, console: ConsoleClient) -> None:
+        page = console.post(
             "/ui/paste", {**EMPTY, "paste": "https://hf.co/BAAI/bge-reranker-v2-m3"}, hx_request="true"
         )
         assert 'value="BAAI/bge-reranker-v2-m3"' in page.text
@@ -66,126 +66,126 @@ class TestTheForm:
         assert "<html" not in page.text
 
     def test_a_pasted_model_name_is_hosted_unless_the_form_says_where_it_runs(
-        self, visitor: ConsoleClient
+        self, console: ConsoleClient
     ) -> None:
         for chosen, then in (("dedicated", "router"), ("local", "local")):
             sent = {**EMPTY, "where": chosen, "paste": "intfloat/e5-small-v2"}
-            page = visitor.post("/ui/paste", sent, hx_request="true")
+            page = console.post("/ui/paste", sent, hx_request="true")
             assert re.search(rf'name="where" value="{then}" checked', page.text), chosen
-        page = visitor.get("/ui/models/new?paste=intfloat/e5-small-v2")
+        page = console.get("/ui/models/new?paste=intfloat/e5-small-v2")
         assert re.search(r'name="where" value="router" checked', page.text)
 
-    def test_a_proposed_name_is_free(self, visitor: ConsoleClient) -> None:
-        visitor.gateway.add("e5-small-v2")
-        visitor.gateway.add("e5-small-v2-2")
-        page = visitor.get("/ui/models/new?paste=intfloat/e5-small-v2")
+    def test_a_proposed_name_is_free(self, console: ConsoleClient) -> None:
+        console.gateway.add("e5-small-v2")
+        console.gateway.add("e5-small-v2-2")
+        page = console.get("/ui/models/new?paste=intfloat/e5-small-v2")
         assert re.search(r'id="name" [^>]*value="e5-small-v2-3"', page.text)
 
-    def test_without_a_script_the_server_reads_what_was_pasted(self, visitor: ConsoleClient) -> None:
+    def test_without_a_script_the_server_reads_what_was_pasted(self, console: ConsoleClient) -> None:
         with lookalike("tei", name="org/small") as server:
             sent = {**EMPTY, "paste": server.url, "connection": ""}
-            page = visitor.post("/ui/models/new", sent)
+            page = console.post("/ui/models/new", sent)
         name = server.url.removeprefix("http://").replace(":", "-")
         assert page.status == 303
-        assert name in [one.name for one in visitor.gateway.service.registry.endpoints()]
+        assert name in [one.name for one in console.gateway.service.registry.endpoints()]
 
-    def test_a_demo_model_is_added_by_its_card_alone(self, visitor: ConsoleClient) -> None:
+    def test_a_demo_model_is_added_by_its_card_alone(self, console: ConsoleClient) -> None:
         for name in ("demo", "demo-2"):
-            assert visitor.post("/ui/models/new", {**EMPTY, "where": "fake"}).status == 303
-            assert name in [one.name for one in visitor.gateway.service.registry.endpoints()]
+            assert console.post("/ui/models/new", {**EMPTY, "where": "fake"}).status == 303
+            assert name in [one.name for one in console.gateway.service.registry.endpoints()]
 
     def test_what_was_read_is_cleared_and_what_says_nothing_stays_to_be_mended(
-        self, visitor: ConsoleClient
+        self, console: ConsoleClient
     ) -> None:
         """Else the box would go on showing an address that was corrected in its field below."""
         url = "http://10.0.0.5:8080"
         for page in (
-            visitor.post("/ui/paste", {**EMPTY, "paste": url}, hx_request="true"),
-            visitor.get(f"/ui/models/new?paste={url}"),
+            console.post("/ui/paste", {**EMPTY, "paste": url}, hx_request="true"),
+            console.get(f"/ui/models/new?paste={url}"),
         ):
             assert re.search(r'id="paste" name="paste" value=""', page.text)
             assert re.search(rf'id="url" [^>]*value="{url}"', page.text)
         for page in (
-            visitor.post("/ui/paste", {**EMPTY, "paste": "hello"}, hx_request="true"),
-            visitor.get("/ui/models/new?paste=hello"),
+            console.post("/ui/paste", {**EMPTY, "paste": "hello"}, hx_request="true"),
+            console.get("/ui/models/new?paste=hello"),
         ):
             assert re.search(r'id="paste" name="paste" value="hello"', page.text)
             assert "No model recognized." in page.words
 
-    def test_a_model_that_writes_is_taken_for_one_that_chats(self, visitor: ConsoleClient) -> None:
-        page = visitor.get("/ui/models/new?model=meta-llama/Llama-3.1-8B-Instruct")
+    def test_a_model_that_writes_is_taken_for_one_that_chats(self, console: ConsoleClient) -> None:
+        page = console.get("/ui/models/new?model=meta-llama/Llama-3.1-8B-Instruct")
         assert '<option value="chat_completion" selected>conversational' in page.text
 
-    def test_a_model_is_named_in_the_address_too(self, visitor: ConsoleClient) -> None:
-        assert 'value="intfloat/e5-small-v2"' in visitor.get("/ui/models/new?model=intfloat/e5-small-v2").text
+    def test_a_model_is_named_in_the_address_too(self, console: ConsoleClient) -> None:
+        assert 'value="intfloat/e5-small-v2"' in console.get("/ui/models/new?model=intfloat/e5-small-v2").text
 
-    def test_both_of_hugging_faces_words_for_completion_are_offered(self, visitor: ConsoleClient) -> None:
+    def test_both_of_hugging_faces_words_for_completion_are_offered(self, console: ConsoleClient) -> None:
         sent = {**EMPTY, "kind": "llm", "where": "local", "model": "google/flan-t5-small"}
         for word in ("completion", "text2text-generation"):
-            assert f'<option value="{word}"' in visitor.get("/ui/models/new").text
+            assert f'<option value="{word}"' in console.get("/ui/models/new").text
             name = f"t5-{word}"
-            visitor.post("/ui/models/new", {**sent, "task_llm": word, "name": name, "save": "off"})
-            stored = visitor.gateway.request("GET", f"/api/endpoints/{name}").json()
+            console.post("/ui/models/new", {**sent, "task_llm": word, "name": name, "save": "off"})
+            stored = console.gateway.request("GET", f"/api/endpoints/{name}").json()
             assert stored["task"] == "completion"
 
-    def test_a_registered_model_stands_in_it_without_its_token(self, visitor: ConsoleClient) -> None:
+    def test_a_registered_model_stands_in_it_without_its_token(self, console: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
-            visitor.gateway.add("e5", url=server.url, token=TOKEN)
-            page = visitor.get("/ui/models/e5/edit")
+            console.gateway.add("e5", url=server.url, token=TOKEN)
+            page = console.get("/ui/models/e5/edit")
         assert f'value="{server.url}"' in page.text
         assert "Keep the stored token (…1234)" in page.words
         assert TOKEN not in page.text
 
-    def test_a_model_of_a_kind_that_is_not_offered_can_be_edited(self, visitor: ConsoleClient) -> None:
-        visitor.gateway.add("alpha")
-        assert re.search(r'name="where" value="fake" checked', visitor.get("/ui/models/alpha/edit").text)
+    def test_a_model_of_a_kind_that_is_not_offered_can_be_edited(self, console: ConsoleClient) -> None:
+        console.gateway.add("alpha")
+        assert re.search(r'name="where" value="fake" checked', console.get("/ui/models/alpha/edit").text)
 
 
 class TestTesting:
-    def test_each_step_is_told_and_nothing_is_stored(self, visitor: ConsoleClient) -> None:
+    def test_each_step_is_told_and_nothing_is_stored(self, console: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
-            page = outcome_of(visitor, form(server.url, name=""))
+            page = outcome_of(console, form(server.url, name=""))
         assert re.search(r"The model answers\. \S+ tei \d+ dimensions up to \d+ tokens \d+ ms", page.words)
         for step in ("Address", "Connection", "Token", "Model and task", "First answer"):
             assert f"{step} · passed" in page.words
-        assert visitor.gateway.request("GET", "/api/endpoints").json() == {"endpoints": []}
+        assert console.gateway.request("GET", "/api/endpoints").json() == {"endpoints": []}
         assert TOKEN not in page.text
 
-    def test_a_failure_is_told_in_plain_words_with_a_way_on(self, visitor: ConsoleClient) -> None:
+    def test_a_failure_is_told_in_plain_words_with_a_way_on(self, console: ConsoleClient) -> None:
         with lookalike("tei", key="hf_another") as server:
-            page = outcome_of(visitor, form(server.url))
+            page = outcome_of(console, form(server.url))
         assert "Token · failed" in page.words
         assert "The token is wrong or was revoked" in page.words
         assert "Save as disabled" in page.words
 
-    def test_the_stored_token_is_used_where_it_is_kept(self, visitor: ConsoleClient) -> None:
+    def test_the_stored_token_is_used_where_it_is_kept(self, console: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
-            visitor.gateway.add("e5", url=server.url, token=TOKEN)
-            page = outcome_of(visitor, form(server.url, connection=KEEP, token=""), "/ui/models/e5/test")
+            console.gateway.add("e5", url=server.url, token=TOKEN)
+            page = outcome_of(console, form(server.url, connection=KEEP, token=""), "/ui/models/e5/test")
         assert "The model answers." in page.words
 
-    def test_a_stored_token_that_is_to_go_is_not_used(self, visitor: ConsoleClient) -> None:
+    def test_a_stored_token_that_is_to_go_is_not_used(self, console: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
-            visitor.gateway.add("e5", url=server.url, token=TOKEN)
-            page = outcome_of(visitor, form(server.url, connection="", token=""), "/ui/models/e5/test")
+            console.gateway.add("e5", url=server.url, token=TOKEN)
+            page = outcome_of(console, form(server.url, connection="", token=""), "/ui/models/e5/test")
         assert "Token · failed" in page.words
         assert "The access token is missing" in page.words
 
     def test_fields_that_cannot_be_read_are_named_before_anything_is_asked(
-        self, visitor: ConsoleClient
+        self, console: ConsoleClient
     ) -> None:
-        page = outcome_of(visitor, form("", dimensions="many"))
+        page = outcome_of(console, form("", dimensions="many"))
         assert "2 fields need your attention" in page.words
         assert '<a href="#url">Endpoint URL</a>' in page.text
 
-    def test_settings_that_make_no_endpoint_are_told(self, visitor: ConsoleClient) -> None:
-        assert "Invalid settings" in outcome_of(visitor, form("http://127.0.0.1:1", name="No Name")).words
+    def test_settings_that_make_no_endpoint_are_told(self, console: ConsoleClient) -> None:
+        assert "Invalid settings" in outcome_of(console, form("http://127.0.0.1:1", name="No Name")).words
 
-    def test_a_test_that_is_forgotten_is_told_so(self, visitor: ConsoleClient) -> None:
-        assert "no longer available" in visitor.get("/ui/trials/nothing", hx_request="true").words
+    def test_a_test_that_is_forgotten_is_told_so(self, console: ConsoleClient) -> None:
+        assert "no longer available" in console.get("/ui/trials/nothing", hx_request="true").words
 
-    def test_without_htmx_the_whole_page_comes_with_what_was_typed(self, visitor: ConsoleClient) -> None:
-        page = visitor.post("/ui/models/test", form("", name="my-e5"))
+    def test_without_htmx_the_whole_page_comes_with_what_was_typed(self, console: ConsoleClient) -> None:
+        page = console.post("/ui/models/test", form("", name="my-e5"))
         assert "<html" in page.text
         assert 'value="my-e5"' in page.text
         assert "Required." in page.words
@@ -193,78 +193,78 @@ class TestTesting:
 
 
 class TestSaving:
-    def test_a_model_that_answers_is_registered(self, visitor: ConsoleClient) -> None:
+    def test_a_model_that_answers_is_registered(self, console: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
-            page = visitor.post(
+            page = console.post(
                 "/ui/models/new", form(server.url, prefix_search="query: "), hx_request="true"
             )
             assert page.headers["hx-redirect"] == "/ui/models/e5/overview?done=added"
-            stored = visitor.gateway.request("GET", "/api/endpoints/e5").json()
+            stored = console.gateway.request("GET", "/api/endpoints/e5").json()
         assert (stored["url"], stored["token"], stored["prefixes"]) == (
             server.url,
             "…1234",
             {"search": "query: "},
         )
 
-    def test_a_failure_stores_nothing_unless_it_is_wanted_switched_off(self, visitor: ConsoleClient) -> None:
+    def test_a_failure_stores_nothing_unless_it_is_wanted_switched_off(self, console: ConsoleClient) -> None:
         with lookalike("tei", key="hf_another") as server:
-            page = visitor.post("/ui/models/new", form(server.url), hx_request="true")
+            page = console.post("/ui/models/new", form(server.url), hx_request="true")
             assert "The token is wrong" in page.words
             assert "Save as disabled" in page.words
-            assert visitor.gateway.request("GET", "/api/endpoints").json() == {"endpoints": []}
-            page = visitor.post("/ui/models/new", form(server.url, save="off"))
+            assert console.gateway.request("GET", "/api/endpoints").json() == {"endpoints": []}
+            page = console.post("/ui/models/new", form(server.url, save="off"))
         assert page.headers["location"] == "/ui/models/e5/overview?done=kept"
-        assert visitor.gateway.request("GET", "/api/endpoints/e5").json()["enabled"] is False
+        assert console.gateway.request("GET", "/api/endpoints/e5").json()["enabled"] is False
 
-    def test_what_no_server_could_mend_cannot_be_kept(self, visitor: ConsoleClient) -> None:
-        visitor.gateway.add("e5")
-        page = visitor.post("/ui/models/new", form("http://127.0.0.1:1"), hx_request="true")
+    def test_what_no_server_could_mend_cannot_be_kept(self, console: ConsoleClient) -> None:
+        console.gateway.add("e5")
+        page = console.post("/ui/models/new", form("http://127.0.0.1:1"), hx_request="true")
         assert "The name is taken" in page.words
         assert "Save as disabled" not in page.words
 
-    def test_a_named_token_is_stored_once_and_chosen_the_next_time(self, visitor: ConsoleClient) -> None:
+    def test_a_named_token_is_stored_once_and_chosen_the_next_time(self, console: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
-            visitor.post("/ui/models/new", form(server.url, token_name="team"))
-            assert '<option value="team">team</option>' in visitor.get("/ui/models/new").text
-            visitor.post("/ui/models/new", form(server.url, name="second", connection="team", token=""))
+            console.post("/ui/models/new", form(server.url, token_name="team"))
+            assert '<option value="team">team</option>' in console.get("/ui/models/new").text
+            console.post("/ui/models/new", form(server.url, name="second", connection="team", token=""))
             for name in ("e5", "second"):
-                stored = visitor.gateway.request("GET", f"/api/endpoints/{name}").json()
+                stored = console.gateway.request("GET", f"/api/endpoints/{name}").json()
                 assert (stored["connection"], stored.get("token")) == ("team", None)
 
-    def test_a_named_token_is_not_kept_of_a_model_that_fails(self, visitor: ConsoleClient) -> None:
+    def test_a_named_token_is_not_kept_of_a_model_that_fails(self, console: ConsoleClient) -> None:
         with lookalike("tei", key="hf_another") as server:
-            visitor.post("/ui/models/new", form(server.url, token_name="team"), hx_request="true")
-        assert visitor.gateway.request("GET", "/api/connections").json() == {"connections": []}
+            console.post("/ui/models/new", form(server.url, token_name="team"), hx_request="true")
+        assert console.gateway.request("GET", "/api/connections").json() == {"connections": []}
 
     def test_a_named_token_is_not_kept_of_who_leaves_while_the_model_is_asked(
-        self, visitor: ConsoleClient
+        self, console: ConsoleClient
     ) -> None:
-        gateway = visitor.gateway
+        gateway = console.gateway
         with lookalike("tei", fault="hang") as server:
-            with visitor.asking("/ui/models/new", form(server.url, token_name="team")):
+            with console.asking("/ui/models/new", form(server.url, token_name="team")):
                 server.wait_until(lambda one: len(one.requests) == 1)
                 assert [one.name for one in gateway.service.connections.all()] == ["team"]
             forgotten = until(lambda: not gateway.service.connections.all())
             asyncio.run_coroutine_threadsafe(forgotten, gateway._loop).result()
         assert gateway.request("GET", "/api/endpoints").json() == {"endpoints": []}
 
-    def test_a_change_leaves_an_untouched_token_as_it_is(self, visitor: ConsoleClient) -> None:
+    def test_a_change_leaves_an_untouched_token_as_it_is(self, console: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
-            visitor.gateway.add("e5", url=server.url, token=TOKEN)
+            console.gateway.add("e5", url=server.url, token=TOKEN)
             changed = form(server.url, connection=KEEP, token="", requests_per_minute="60")
-            page = visitor.post("/ui/models/e5/edit", changed)
+            page = console.post("/ui/models/e5/edit", changed)
             assert page.headers["location"] == "/ui/models/e5/overview?done=saved"
-            stored = visitor.gateway.request("GET", "/api/endpoints/e5").json()
+            stored = console.gateway.request("GET", "/api/endpoints/e5").json()
             assert (stored["rate_limit"]["requests_per_minute"], stored["token"]) == (60, "…1234")
-            visitor.post("/ui/models/e5/edit", {**changed, "save": "off"})
-            assert visitor.gateway.request("GET", "/api/endpoints/e5").json()["enabled"] is False
+            console.post("/ui/models/e5/edit", {**changed, "save": "off"})
+            assert console.gateway.request("GET", "/api/endpoints/e5").json()["enabled"] is False
 
 
 class TestThePreview:
-    def test_a_sample_is_shown_with_its_chunks(self, visitor: ConsoleClient) -> None:
+    def test_a_sample_is_shown_with_its_chunks(self, console: ConsoleClient) -> None:
         sample = "One two three four five six seven eight nine ten eleven twelve."
         sent = {**EMPTY, "sample": sample, "strategy": "word", "max_chunk_size": "10", "overlap": "2"}
-        page = visitor.post("/ui/chunks", sent, hx_request="true")
+        page = console.post("/ui/chunks", sent, hx_request="true")
         assert "2 chunks" in page.words
         assert page.text.count('class="both"') == 1
 
@@ -276,8 +276,8 @@ class TestThePreview:
         ],
     )
     def test_settings_that_cannot_be_used_are_told(
-        self, visitor: ConsoleClient, fields: dict[str, str], told: str
+        self, console: ConsoleClient, fields: dict[str, str], told: str
     ) -> None:
         sent = {**EMPTY, "strategy": "sentence", "sample": "A text.", **fields}
-        page = visitor.post("/ui/chunks", sent, hx_request="true")
+        page = console.post("/ui/chunks", sent, hx_request="true")
         assert told in page.words

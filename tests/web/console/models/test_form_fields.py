@@ -1,4 +1,4 @@
-"""The form of a model does what `/api` can: each field of the API stands on the page, and can be set there."""
+"""The model form has every field of `/api/endpoints`."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ FULL: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleClient]:
+def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleClient]:
     """At a gateway that has these endpoints, switched off, as nothing runs there."""
     folder = tmp_path_factory.mktemp("gate")
     settings = Settings(home=folder / "home", secret_key_file=folder / "key", port=0, hf_offline=True)
@@ -93,14 +93,14 @@ def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleClient]
             other = {"name": f"{kind}-other", "task": full["task"], "url": "http://127.0.0.1:1"}
             for body in (other, {**full, "name": kind, "fallback": f"{kind}-other"}):
                 assert gateway.request("POST", "/api/endpoints", {**body, "save_anyway": True}).status == 201
-        visitor = ConsoleClient(gateway)
-        visitor.sign_in()
-        yield visitor
+        console = ConsoleClient(gateway)
+        console.sign_in()
+        yield console
 
 
-def stored(visitor: ConsoleClient, name: str) -> dict[str, Any]:
+def stored(console: ConsoleClient, name: str) -> dict[str, Any]:
     """An endpoint as the API shows it."""
-    shown: dict[str, Any] = visitor.gateway.request("GET", f"/api/endpoints/{name}").json()
+    shown: dict[str, Any] = console.gateway.request("GET", f"/api/endpoints/{name}").json()
     return shown
 
 
@@ -115,24 +115,24 @@ def test_every_field_of_the_api_is_tried_here() -> None:
 
 
 @pytest.mark.parametrize("kind", FULL)
-def test_what_the_api_stored_is_saved_unchanged_from_its_page(visitor: ConsoleClient, kind: str) -> None:
-    before = stored(visitor, kind)
-    fields = FormFields(visitor.get(f"/ui/models/{kind}/edit").text).sent
-    page = visitor.post(f"/ui/models/{kind}/edit", {**fields, "save": "off"})
+def test_what_the_api_stored_is_saved_unchanged_from_its_page(console: ConsoleClient, kind: str) -> None:
+    before = stored(console, kind)
+    fields = FormFields(console.get(f"/ui/models/{kind}/edit").text).sent
+    page = console.post(f"/ui/models/{kind}/edit", {**fields, "save": "off"})
     assert page.headers["location"] == f"/ui/models/{kind}/overview?done=saved", page.words
-    assert stored(visitor, kind) == before
+    assert stored(console, kind) == before
 
 
 @pytest.mark.parametrize("kind", FULL)
-def test_the_page_can_set_whatever_the_api_can(visitor: ConsoleClient, kind: str) -> None:
-    before = stored(visitor, kind)
-    fields = FormFields(visitor.get(f"/ui/models/{kind}/edit").text).sent
-    empty = FormFields(visitor.get("/ui/models/new").text).sent
+def test_the_page_can_set_whatever_the_api_can(console: ConsoleClient, kind: str) -> None:
+    before = stored(console, kind)
+    fields = FormFields(console.get(f"/ui/models/{kind}/edit").text).sent
+    empty = FormFields(console.get("/ui/models/new").text).sent
     assert set(fields) <= {*empty, "csrf", "no_prefixes"}
     sent = {**fields, "name": f"{kind}-twin", "save": "off"}
-    page = visitor.post("/ui/models/new", sent)
+    page = console.post("/ui/models/new", sent)
     assert page.headers["location"] == f"/ui/models/{kind}-twin/overview?done=kept", page.words
-    twin = stored(visitor, f"{kind}-twin")
+    twin = stored(console, f"{kind}-twin")
     for shown in (before, twin):
         if "separators" in shown.get(
             "chunking_settings", {}

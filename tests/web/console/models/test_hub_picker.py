@@ -25,104 +25,104 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 @pytest.fixture
-def visitor(settings: Settings, hub_site: HubApi) -> Iterator[ConsoleClient]:
+def console(settings: Settings, hub_site: HubApi) -> Iterator[ConsoleClient]:
     """Signed in to a gateway that has a Hub."""
     with RunningGateway(replace(settings, hf_endpoint=hub_site.url)) as gateway:
-        visitor = ConsoleClient(gateway)
-        visitor.sign_in()
-        yield visitor
+        console = ConsoleClient(gateway)
+        console.sign_in()
+        yield console
 
 
-def search(visitor: ConsoleClient, path: str = "/ui/hub/models", **asked: str) -> Page:
+def search(console: ConsoleClient, path: str = "/ui/hub/models", **asked: str) -> Page:
     query = urlencode({"kind": "embedding", "where": "dedicated", **asked})
-    return visitor.get(f"{path}?{query}", hx_request="true")
+    return console.get(f"{path}?{query}", hx_request="true")
 
 
 def found(page: Page) -> list[str]:
     return re.findall(r'name="pick" value="([^"]+)"', page.text)
 
 
-def pick(visitor: ConsoleClient, name: str, path: str = "/ui/models/pick", **form: str) -> Page:
-    return visitor.post(path, {**EMPTY, **form, "pick": name}, hx_request="true")
+def pick(console: ConsoleClient, name: str, path: str = "/ui/models/pick", **form: str) -> Page:
+    return console.post(path, {**EMPTY, **form, "pick": name}, hx_request="true")
 
 
 class TestSearching:
-    def test_trending_models_of_the_forms_task_come_first(self, visitor: ConsoleClient) -> None:
-        page = search(visitor, "/ui/hub")
+    def test_trending_models_of_the_forms_task_come_first(self, console: ConsoleClient) -> None:
+        page = search(console, "/ui/hub")
         assert found(page) == ["BAAI/bge-m3", MINILM, "intfloat/e5-small-v2"]
         assert "Trending for feature-extraction" in page.words
-        assert found(search(visitor, kind="llm")) == ["meta/llama", "org/seer"], "those that chat"
-        assert found(search(visitor, kind="llm", task_llm="completion")) == ["meta/llama", "google/flan-t5"]
-        assert found(search(visitor, kind="rerank")) == ["org/reranker"]
+        assert found(search(console, kind="llm")) == ["meta/llama", "org/seer"], "those that chat"
+        assert found(search(console, kind="llm", task_llm="completion")) == ["meta/llama", "google/flan-t5"]
+        assert found(search(console, kind="rerank")) == ["org/reranker"]
 
-    def test_what_is_known_of_each_stands_with_it(self, visitor: ConsoleClient) -> None:
-        page = search(visitor, hub_text="llama", kind="llm")
+    def test_what_is_known_of_each_stands_with_it(self, console: ConsoleClient) -> None:
+        page = search(console, hub_text="llama", kind="llm")
         assert "1K downloads 7 likes 8B parameters" in page.words
         assert "Served by groq Gated" in page.words
 
-    def test_numbers_are_written_as_the_language_does(self, visitor: ConsoleClient) -> None:
-        visitor.cookies["hubgate_language"] = "fa"
-        assert "۸" in search(visitor, hub_text="llama", kind="llm").words
+    def test_numbers_are_written_as_the_language_does(self, console: ConsoleClient) -> None:
+        console.cookies["hubgate_language"] = "fa"
+        assert "۸" in search(console, hub_text="llama", kind="llm").words
 
-    def test_a_part_of_the_name_is_searched(self, visitor: ConsoleClient) -> None:
-        page = search(visitor, hub_text=" mini ")
+    def test_a_part_of_the_name_is_searched(self, console: ConsoleClient) -> None:
+        page = search(console, hub_text=" mini ")
         assert found(page) == [MINILM]
         assert "Results for feature-extraction" in page.words
-        assert "No model matches" in search(visitor, hub_text="nothing-like-it").words
+        assert "No model matches" in search(console, hub_text="nothing-like-it").words
 
     def test_for_a_hosted_model_only_served_ones_are_found_until_the_reader_says_otherwise(
-        self, visitor: ConsoleClient
+        self, console: ConsoleClient
     ) -> None:
-        hosted = search(visitor, where="router")
+        hosted = search(console, where="router")
         assert found(hosted) == [MINILM]
         assert re.search(r'name="served"[^>]* checked', hosted.text)
-        assert len(found(search(visitor, where="router", served_for="router"))) == 3
-        assert found(search(visitor, served="on", served_for="dedicated")) == [MINILM]
-        assert len(found(search(visitor, served="on", served_for="router"))) == 3
+        assert len(found(search(console, where="router", served_for="router"))) == 3
+        assert found(search(console, served="on", served_for="dedicated")) == [MINILM]
+        assert len(found(search(console, served="on", served_for="router"))) == 3
 
-    def test_the_token_of_the_chosen_connection_asks(self, visitor: ConsoleClient, hub_site: HubApi) -> None:
-        visitor.gateway.request("POST", "/api/connections", {"name": "team", "token": f"{TOKEN}\nhf_spare"})
-        assert "org/secret" in found(search(visitor, connection="team"))
-        assert "org/secret" not in found(search(visitor))
+    def test_the_token_of_the_chosen_connection_asks(self, console: ConsoleClient, hub_site: HubApi) -> None:
+        console.gateway.request("POST", "/api/connections", {"name": "team", "token": f"{TOKEN}\nhf_spare"})
+        assert "org/secret" in found(search(console, connection="team"))
+        assert "org/secret" not in found(search(console))
         hub_site.fail("wrong-token")
         assert (
             "It rejects the token of the chosen connection."
-            in search(visitor, connection="team", hub_text="e5").words
+            in search(console, connection="team", hub_text="e5").words
         )
 
-    def test_a_form_without_a_model_type_is_refused(self, visitor: ConsoleClient) -> None:
-        assert "Invalid request" in search(visitor, kind="dance").words
+    def test_a_form_without_a_model_type_is_refused(self, console: ConsoleClient) -> None:
+        assert "Invalid request" in search(console, kind="dance").words
 
 
 class TestChoosing:
-    def test_the_name_the_task_and_the_endpoints_name_are_filled_in(self, visitor: ConsoleClient) -> None:
-        page = pick(visitor, "org/reranker", kind="embedding")
+    def test_the_name_the_task_and_the_endpoints_name_are_filled_in(self, console: ConsoleClient) -> None:
+        page = pick(console, "org/reranker", kind="embedding")
         assert re.search(r'value="rerank" checked', page.text)
         assert re.search(r'id="model"[^>]* value="org/reranker"', page.text)
         assert re.search(r'id="name"[^>]* value="reranker"', page.text)
 
-    def test_dimensions_and_length_are_told_of_the_chosen_one(self, visitor: ConsoleClient) -> None:
-        page = pick(visitor, MINILM)
+    def test_dimensions_and_length_are_told_of_the_chosen_one(self, console: ConsoleClient) -> None:
+        page = pick(console, MINILM)
         assert "384 dimensions up to 256 tokens Served by hf-inference" in page.words
 
-    def test_the_task_of_the_form_stays_where_the_model_does_it(self, visitor: ConsoleClient) -> None:
-        page = pick(visitor, "meta/llama", kind="llm", task_llm="chat_completion")
+    def test_the_task_of_the_form_stays_where_the_model_does_it(self, console: ConsoleClient) -> None:
+        page = pick(console, "meta/llama", kind="llm", task_llm="chat_completion")
         assert re.search(r'value="chat_completion" selected', page.text)
 
-    def test_what_a_form_had_of_another_field_stays(self, visitor: ConsoleClient) -> None:
-        page = pick(visitor, MINILM, where="router", bill_to="acme")
+    def test_what_a_form_had_of_another_field_stays(self, console: ConsoleClient) -> None:
+        page = pick(console, MINILM, where="router", bill_to="acme")
         assert re.search(r'name="where" value="router" checked', page.text)
         assert 'value="acme"' in page.text
 
-    def test_a_registered_model_keeps_its_name(self, visitor: ConsoleClient) -> None:
-        visitor.gateway.add("alpha")
-        assert "/ui/models/alpha/pick" in search(visitor, of="alpha").text
-        page = pick(visitor, MINILM, "/ui/models/alpha/pick", where="fake")
+    def test_a_registered_model_keeps_its_name(self, console: ConsoleClient) -> None:
+        console.gateway.add("alpha")
+        assert "/ui/models/alpha/pick" in search(console, of="alpha").text
+        page = pick(console, MINILM, "/ui/models/alpha/pick", where="fake")
         assert re.search(rf'id="model"[^>]* value="{MINILM}"', page.text)
         assert 'id="name"' not in page.text
 
-    def test_a_model_that_is_gone_still_fills_in_its_name(self, visitor: ConsoleClient) -> None:
-        page = pick(visitor, "org/e5-gone")
+    def test_a_model_that_is_gone_still_fills_in_its_name(self, console: ConsoleClient) -> None:
+        page = pick(console, "org/e5-gone")
         assert 'value="org/e5-gone"' in page.text
         assert "It has no such model, or the token may not see it." in page.words
 
@@ -130,9 +130,9 @@ class TestChoosing:
 class TestWithoutTheHub:
     def test_a_gateway_that_is_offline_says_so_calmly(self, settings: Settings, hub_site: HubApi) -> None:
         with RunningGateway(replace(settings, hf_endpoint=hub_site.url, hf_offline=True)) as gateway:
-            visitor = ConsoleClient(gateway)
-            visitor.sign_in()
-            page = search(visitor)
+            console = ConsoleClient(gateway)
+            console.sign_in()
+            page = search(console)
         assert page.status == 200
         assert (
             "This gateway is configured not to contact it. You can fill in the fields below instead."
@@ -142,9 +142,9 @@ class TestWithoutTheHub:
         assert hub_site.asked == []
 
     def test_a_hub_that_is_not_reached_is_told(self, gateway: RunningGateway) -> None:
-        visitor = ConsoleClient(gateway)
-        visitor.sign_in()
-        assert "It cannot be reached from here." in search(visitor).words
+        console = ConsoleClient(gateway)
+        console.sign_in()
+        assert "It cannot be reached from here." in search(console).words
 
     @pytest.mark.parametrize(
         ("fault", "told"),
@@ -155,9 +155,9 @@ class TestWithoutTheHub:
         ],
     )
     def test_a_refusal_is_told_by_its_cause(
-        self, visitor: ConsoleClient, hub_site: HubApi, fault: str, told: str
+        self, console: ConsoleClient, hub_site: HubApi, fault: str, told: str
     ) -> None:
         hub_site.fail(fault)
-        page = search(visitor)
+        page = search(console)
         assert told in page.words
         assert found(page) == []

@@ -1,4 +1,4 @@
-"""Choosing models in a real browser: those of the Hub for the form, and those of the gateway for a key."""
+"""Choosing models in a real browser: from the Hub for the form, and from the gateway for a key."""
 
 from __future__ import annotations
 

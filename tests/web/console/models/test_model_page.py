@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def visitor(gateway: RunningGateway) -> ConsoleClient:
-    visitor = ConsoleClient(gateway)
-    visitor.sign_in()
-    return visitor
+def console(gateway: RunningGateway) -> ConsoleClient:
+    console = ConsoleClient(gateway)
+    console.sign_in()
+    return console
 
 
 class TestTheModelPage:
-    def test_it_says_what_the_model_is_and_does(self, visitor: ConsoleClient) -> None:
+    def test_it_says_what_the_model_is_and_does(self, console: ConsoleClient) -> None:
         with lookalike("tei", name="org/small", dimensions=16) as server:
-            visitor.gateway.request(
+            console.gateway.request(
                 "POST",
                 "/api/connections",
                 {"name": "team", "token": "hf_token12345678", "hosts": [server.url]},
             )
-            visitor.gateway.add(
+            console.gateway.add(
                 "e5",
                 url=server.url,
                 connection="team",
@@ -41,8 +41,8 @@ class TestTheModelPage:
                 prefixes={"search": "query: "},
                 timeout=7,
             )
-            visitor.gateway.request("POST", "/v1/embeddings", {"model": "e5", "input": "hello"})
-            words = visitor.get("/ui/models/e5/overview").words
+            console.gateway.request("POST", "/v1/embeddings", {"model": "e5", "input": "hello"})
+            words = console.get("/ui/models/e5/overview").words
         for shown in (
             *("org/small", server.url, "Dimensions 16", "API token team", "Running", "2% of 60/min"),
             *(
@@ -55,62 +55,62 @@ class TestTheModelPage:
         ):
             assert shown in words
 
-    def test_it_leads_to_everything_that_can_be_done(self, visitor: ConsoleClient) -> None:
-        visitor.gateway.add("alpha")
-        page = visitor.get("/ui/models/alpha/overview")
+    def test_it_leads_to_everything_that_can_be_done(self, console: ConsoleClient) -> None:
+        console.gateway.add("alpha")
+        page = console.get("/ui/models/alpha/overview")
         links = set(re.findall(r'(?:href|action)="/ui/models/alpha/(\w+)"', page.text))
         assert {"play", "edit", "clone", "export", "delete", "disable"} <= links
-        sent = visitor.post("/ui/models/alpha/disable", {"overview": "1"})
+        sent = console.post("/ui/models/alpha/disable", {"overview": "1"})
         assert sent.headers["location"] == "/ui/models/alpha/overview?done=disabled"
-        page = visitor.get(sent.headers["location"])
+        page = console.get(sent.headers["location"])
         assert "alpha is disabled." in page.words
         assert 'action="/ui/models/alpha/enable"' in page.text
 
-    def test_its_state_is_refreshed_for_it_alone(self, visitor: ConsoleClient) -> None:
-        visitor.gateway.add("alpha")
-        visitor.gateway.add("beta")
-        page = visitor.get("/ui/models/alpha/state")
+    def test_its_state_is_refreshed_for_it_alone(self, console: ConsoleClient) -> None:
+        console.gateway.add("alpha")
+        console.gateway.add("beta")
+        page = console.get("/ui/models/alpha/state")
         assert page.text.count("<tr>") == 1
         assert "Running" in page.words
 
     def test_chunks_that_the_model_does_not_read_to_their_end_are_warned_of(
-        self, visitor: ConsoleClient
+        self, console: ConsoleClient
     ) -> None:
         with lookalike("tei", name="org/small", max_tokens=64) as server:
-            visitor.gateway.add("e5", url=server.url, chunking_settings=DEFAULT_CHUNKING.as_dict())
+            console.gateway.add("e5", url=server.url, chunking_settings=DEFAULT_CHUNKING.as_dict())
         for path in ("/ui/models/e5/overview", "/ui/models/e5/edit"):
-            words = visitor.get(path).words
+            words = console.get(path).words
             assert (
                 "Chunks may be truncated Chunks of up to 250 words can be longer than the 64 tokens" in words
             )
 
-    def test_chunks_that_fit_the_model_need_no_warning(self, visitor: ConsoleClient) -> None:
+    def test_chunks_that_fit_the_model_need_no_warning(self, console: ConsoleClient) -> None:
         with lookalike("tei", name="org/small", max_tokens=64) as server:
-            visitor.gateway.add("e5", url=server.url)
-        words = visitor.get("/ui/models/e5/overview").words
+            console.gateway.add("e5", url=server.url)
+        words = console.get("/ui/models/e5/overview").words
         assert "Fit the model" in words
         assert "Chunks may be truncated" not in words
         assert "may be cut without notice" in words, "for nobody can count this model's tokens"
 
-    def test_a_changed_model_is_told_and_accepted_on_its_page(self, visitor: ConsoleClient) -> None:
+    def test_a_changed_model_is_told_and_accepted_on_its_page(self, console: ConsoleClient) -> None:
         with lookalike("tei", name="org/one", dimensions=8) as server:
-            visitor.gateway.add("e5", url=server.url)
+            console.gateway.add("e5", url=server.url)
             server.model = replace(server.model, name="org/two", dimensions=12)
-            visitor.gateway.request("POST", "/api/endpoints/e5/check")
-            page = visitor.get("/ui/models/e5/overview")
+            console.gateway.request("POST", "/api/endpoints/e5/check")
+            page = console.get("/ui/models/e5/overview")
             assert "The server runs another model than the registered one" in page.words
             assert 'action="/ui/models/e5/accept"' in page.text
-            sent = visitor.post("/ui/models/e5/accept", {"overview": "1"})
-            assert "e5 is saved." in visitor.get(sent.headers["location"]).words
+            sent = console.post("/ui/models/e5/accept", {"overview": "1"})
+            assert "e5 is saved." in console.get(sent.headers["location"]).words
 
-    def test_a_name_that_nobody_registered_is_told(self, visitor: ConsoleClient) -> None:
-        page = visitor.get("/ui/models/nothing/overview")
+    def test_a_name_that_nobody_registered_is_told(self, console: ConsoleClient) -> None:
+        page = console.get("/ui/models/nothing/overview")
         assert page.status == 404
         assert "The Models page lists" in page.words
 
-    def test_the_only_model_comes_with_the_next_steps(self, visitor: ConsoleClient) -> None:
-        visitor.gateway.add("alpha")
-        page = visitor.get("/ui/models")
+    def test_the_only_model_comes_with_the_next_steps(self, console: ConsoleClient) -> None:
+        console.gateway.add("alpha")
+        page = console.get("/ui/models")
         for target in (
             "/ui/models/alpha/play",
             "/ui/keys/new",
@@ -118,32 +118,32 @@ class TestTheModelPage:
             "/ui/models/new",
         ):
             assert f'class="card" href="{target}"' in page.text
-        visitor.gateway.add("beta")
-        assert "Next steps" not in visitor.get("/ui/models").text
+        console.gateway.add("beta")
+        assert "Next steps" not in console.get("/ui/models").text
 
 
 class TestTheAuditPage:
-    def test_changes_are_shown_with_what_was_and_what_is(self, visitor: ConsoleClient) -> None:
-        visitor.gateway.add("alpha")
-        visitor.gateway.request("PATCH", "/api/endpoints/alpha", {"rate_limit": {"requests_per_minute": 60}})
-        words = visitor.get("/ui/audit").words
+    def test_changes_are_shown_with_what_was_and_what_is(self, console: ConsoleClient) -> None:
+        console.gateway.add("alpha")
+        console.gateway.request("PATCH", "/api/endpoints/alpha", {"rate_limit": {"requests_per_minute": 60}})
+        words = console.get("/ui/audit").words
         assert "Model changed alpha requests_per_minute 3000 → 60" in words
         assert "Model added alpha" in words
         assert "Signed in" in words
         assert words.index("Model changed") < words.index("Model added")
 
-    def test_older_changes_are_on_further_pages(self, visitor: ConsoleClient) -> None:
+    def test_older_changes_are_on_further_pages(self, console: ConsoleClient) -> None:
         for n in range(CHANGES_PER_PAGE):
-            visitor.gateway.create_key(f"key-{n}")
-        first = visitor.get("/ui/audit")
+            console.gateway.create_key(f"key-{n}")
+        first = console.get("/ui/audit")
         older = re.search(r'rel="next" href="([^"]+)"', first.text)
         assert older
         assert "key-49" in first.words
-        second = visitor.get(older[1])
+        second = console.get(older[1])
         assert "Newest" in second.words
         assert 'rel="next"' not in second.text
-        assert "Nothing has changed yet" in visitor.get("/ui/audit?before=0").words
-        assert visitor.get("/ui/audit?before=x").words == visitor.get("/ui/audit").words
+        assert "Nothing has changed yet" in console.get("/ui/audit?before=0").words
+        assert console.get("/ui/audit?before=x").words == console.get("/ui/audit").words
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def visitor(gateway: RunningGateway) -> ConsoleClient:
-    visitor = ConsoleClient(gateway)
-    visitor.sign_in()
-    return visitor
+def console(gateway: RunningGateway) -> ConsoleClient:
+    console = ConsoleClient(gateway)
+    console.sign_in()
+    return console
 
 
 def names(text: str) -> list[str]:
@@ -38,19 +38,19 @@ def names(text: str) -> list[str]:
     return re.findall(r'<a href="/ui/models/([^/]+)/overview"><bdi', text)
 
 
-def test_without_models_the_page_says_how_to_begin(visitor: ConsoleClient) -> None:
-    page = visitor.get("/ui/models")
+def test_without_models_the_page_says_how_to_begin(console: ConsoleClient) -> None:
+    page = console.get("/ui/models")
     assert "No models yet" in page.words
     assert '<form action="/ui/models/new"' in page.text
 
 
-def test_each_model_is_shown_with_what_it_is_and_how_it_is(visitor: ConsoleClient) -> None:
+def test_each_model_is_shown_with_what_it_is_and_how_it_is(console: ConsoleClient) -> None:
     with lookalike("tei", name="org/small", dimensions=16) as server:
-        visitor.gateway.add("e5", url=server.url, rate_limit={"requests_per_minute": 60})
-        key = visitor.gateway.create_key("app")
+        console.gateway.add("e5", url=server.url, rate_limit={"requests_per_minute": 60})
+        key = console.gateway.create_key("app")
         body = {"model": "e5", "input": "hello"}
-        assert visitor.gateway.request("POST", "/v1/embeddings", body, key=key).status == 200
-        page = visitor.get("/ui/models")
+        assert console.gateway.request("POST", "/v1/embeddings", body, key=key).status == 200
+        page = console.get("/ui/models")
         row = page.text.partition("<tbody>")[2]
         for told in (
             "e5",
@@ -66,11 +66,11 @@ def test_each_model_is_shown_with_what_it_is_and_how_it_is(visitor: ConsoleClien
         assert re.search(r'class="num">1<', row), "one request today"
 
 
-def test_only_what_is_looked_for_is_shown(visitor: ConsoleClient) -> None:
+def test_only_what_is_looked_for_is_shown(console: ConsoleClient) -> None:
     with lookalike("tei", name="org/small") as server:
-        visitor.gateway.add("alpha")
-        visitor.gateway.add("beta", url=server.url)
-        assert names(visitor.get("/ui/models").text) == ["alpha", "beta"]
+        console.gateway.add("alpha")
+        console.gateway.add("beta", url=server.url)
+        assert names(console.get("/ui/models").text) == ["alpha", "beta"]
         for query, found in (
             ("q=ALPHA", ["alpha"]),
             ("q=org/sm", ["beta"]),
@@ -80,74 +80,74 @@ def test_only_what_is_looked_for_is_shown(visitor: ConsoleClient) -> None:
             ("task=rerank", []),
             ("q=alpha&source=dedicated", []),
         ):
-            assert names(visitor.get(f"/ui/models?{query}").text) == found, query
-        part = visitor.get("/ui/models?q=beta", hx_request="true").text
+            assert names(console.get(f"/ui/models?{query}").text) == found, query
+        part = console.get("/ui/models?q=beta", hx_request="true").text
         assert names(part) == ["beta"]
         assert "<html" not in part
-        assert "No matches" in visitor.get("/ui/models?q=gamma").words
+        assert "No matches" in console.get("/ui/models?q=gamma").words
 
 
-def test_a_model_is_switched_off_and_on(visitor: ConsoleClient) -> None:
-    visitor.gateway.add("alpha")
-    page = visitor.post("/ui/models/alpha/disable")
+def test_a_model_is_switched_off_and_on(console: ConsoleClient) -> None:
+    console.gateway.add("alpha")
+    page = console.post("/ui/models/alpha/disable")
     assert page.headers["location"] == "/ui/models?done=disabled&name=alpha"
-    assert "Disabled" in visitor.get("/ui/models").words
-    assert "alpha is disabled." in visitor.get(page.headers["location"]).words
-    visitor.post("/ui/models/alpha/enable")
-    assert "Running" in visitor.get("/ui/models").words
+    assert "Disabled" in console.get("/ui/models").words
+    assert "alpha is disabled." in console.get(page.headers["location"]).words
+    console.post("/ui/models/alpha/enable")
+    assert "Running" in console.get("/ui/models").words
 
 
-def test_a_model_is_cloned_under_another_name(visitor: ConsoleClient) -> None:
-    visitor.gateway.add("alpha")
-    assert 'value="alpha-2"' in visitor.get("/ui/models/alpha/clone").text
-    assert "The name is taken" in visitor.post("/ui/models/alpha/clone", {"twin": "alpha"}).words
-    visitor.post("/ui/models/alpha/clone", {"twin": "twin"})
-    assert names(visitor.get("/ui/models").text) == ["alpha", "twin"]
+def test_a_model_is_cloned_under_another_name(console: ConsoleClient) -> None:
+    console.gateway.add("alpha")
+    assert 'value="alpha-2"' in console.get("/ui/models/alpha/clone").text
+    assert "The name is taken" in console.post("/ui/models/alpha/clone", {"twin": "alpha"}).words
+    console.post("/ui/models/alpha/clone", {"twin": "twin"})
+    assert names(console.get("/ui/models").text) == ["alpha", "twin"]
 
 
-def test_who_deletes_a_model_is_warned_of_who_uses_it(visitor: ConsoleClient) -> None:
-    visitor.gateway.add("alpha")
-    assert "It is in use" not in visitor.get("/ui/models/alpha/delete").words
-    visitor.gateway.create_key("dify", default_endpoint="alpha")
-    visitor.gateway.add("beta", fallback="alpha")
-    asked = visitor.get("/ui/models/alpha/delete").words
+def test_who_deletes_a_model_is_warned_of_who_uses_it(console: ConsoleClient) -> None:
+    console.gateway.add("alpha")
+    assert "It is in use" not in console.get("/ui/models/alpha/delete").words
+    console.gateway.create_key("dify", default_endpoint="alpha")
+    console.gateway.add("beta", fallback="alpha")
+    asked = console.get("/ui/models/alpha/delete").words
     assert "It is in use Key dify Fallback of beta" in asked
-    visitor.post("/ui/models/alpha/delete")
-    assert names(visitor.get("/ui/models").text) == ["beta"]
+    console.post("/ui/models/alpha/delete")
+    assert names(console.get("/ui/models").text) == ["beta"]
 
 
-def test_a_model_is_exported_without_its_token(visitor: ConsoleClient) -> None:
+def test_a_model_is_exported_without_its_token(console: ConsoleClient) -> None:
     with lookalike("tei", key="hf_aTokenThatNobodyHas1234") as server:
-        visitor.gateway.add("e5", url=server.url, token="hf_aTokenThatNobodyHas1234")
-        page = visitor.get("/ui/models/e5/export")
+        console.gateway.add("e5", url=server.url, token="hf_aTokenThatNobodyHas1234")
+        page = console.get("/ui/models/e5/export")
     assert page.headers["content-disposition"] == 'attachment; filename="e5.yaml"'
     shown = yaml.safe_load(page.text)["endpoints"]["e5"]
     assert (shown["url"], shown["token"]) == (server.url, "${TOKEN_OF_E5}")
     assert "NobodyHas" not in page.text
 
 
-def test_a_changed_model_is_told_and_can_be_accepted(visitor: ConsoleClient) -> None:
+def test_a_changed_model_is_told_and_can_be_accepted(console: ConsoleClient) -> None:
     with lookalike("tei", name="org/one", dimensions=8) as server:
-        visitor.gateway.add("e5", url=server.url)
+        console.gateway.add("e5", url=server.url)
         server.model = replace(server.model, name="org/two", dimensions=12)
-        assert visitor.gateway.request("POST", "/api/endpoints/e5/check").status == 424
-        page = visitor.get("/ui/models")
+        assert console.gateway.request("POST", "/api/endpoints/e5/check").status == 424
+        page = console.get("/ui/models")
         assert "The server runs another model than the registered one" in page.words
         assert "Accept the new model" in page.words
-        visitor.post("/ui/models/e5/accept")
-        assert "12 dimensions" in visitor.get("/ui/models").words
+        console.post("/ui/models/e5/accept")
+        assert "12 dimensions" in console.get("/ui/models").words
 
 
-def test_a_name_that_is_markup_is_shown_as_text(visitor: ConsoleClient) -> None:
-    visitor.gateway.add("alpha")
-    page = visitor.get("/ui/models?done=added&name=%3Cscript%3Ealert(1)%3C/script%3E&q=%22%3E%3Cscript%3E")
+def test_a_name_that_is_markup_is_shown_as_text(console: ConsoleClient) -> None:
+    console.gateway.add("alpha")
+    page = console.get("/ui/models?done=added&name=%3Cscript%3Ealert(1)%3C/script%3E&q=%22%3E%3Cscript%3E")
     assert "<script>" not in page.text
-    assert visitor.get("/ui/models?done=nonsense&name=x").text.count('class="done"') == 0
+    assert console.get("/ui/models?done=nonsense&name=x").text.count('class="done"') == 0
 
 
-def test_states_come_as_parts_that_find_their_places(visitor: ConsoleClient) -> None:
-    visitor.gateway.add("alpha")
-    page, parts = visitor.get("/ui/models").text, visitor.get("/ui/models/states", hx_request="true").text
+def test_states_come_as_parts_that_find_their_places(console: ConsoleClient) -> None:
+    console.gateway.add("alpha")
+    page, parts = console.get("/ui/models").text, console.get("/ui/models/states", hx_request="true").text
     wanted = set(re.findall(r'id="([stu]-[0-9a-f]{12})"', page))
     assert len(wanted) == 3
     assert set(re.findall(r'id="([stu]-[0-9a-f]{12})"[^>]* hx-swap-oob="true"', parts)) == wanted
@@ -167,16 +167,16 @@ def test_a_thousand_models_come_in_pages_of_fifty(tmp_path_factory: pytest.TempP
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "k", port=0)
     with RunningGateway(settings) as gateway:
         asyncio.run_coroutine_threadsafe(_thousand(gateway), gateway._loop).result(60)
-        visitor = ConsoleClient(gateway)
-        visitor.sign_in()
-        first = visitor.get("/ui/models")
+        console = ConsoleClient(gateway)
+        console.sign_in()
+        first = console.get("/ui/models")
         assert names(first.text) == [f"m{number:04}" for number in range(50)]
         assert "1,000 models" in first.words
         assert "Page 1 of 20" in first.words
         assert len(first.text) < 250_000
-        assert names(visitor.get("/ui/models?page=20").text)[-1] == "m0999"
-        assert names(visitor.get("/ui/models?page=21").text)[-1] == "m0999"
-        assert names(visitor.get("/ui/models?q=m09&page=2").text) == [
+        assert names(console.get("/ui/models?page=20").text)[-1] == "m0999"
+        assert names(console.get("/ui/models?page=21").text)[-1] == "m0999"
+        assert names(console.get("/ui/models?q=m09&page=2").text) == [
             f"m09{number}" for number in range(50, 100)
         ]
 

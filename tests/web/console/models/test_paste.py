@@ -1,4 +1,4 @@
-"""What is made of a pasted model name, link or URL."""
+"""How a pasted model name, link or URL is interpreted."""
 
 from __future__ import annotations
 

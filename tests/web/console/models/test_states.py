@@ -1,4 +1,4 @@
-"""How an endpoint is at this moment, told by its real queue, allowance and breaker."""
+"""The state of an endpoint, from its real queue, rate limit and circuit breaker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stored token goes to the hosts that it was given for, whatever an admin asks for: no other server sees it."""
+"""A stored token is sent only to the hosts that it was entered for."""
 
 from __future__ import annotations
 
@@ -239,22 +239,22 @@ def test_elasticsearchs_face_cannot_move_a_token(victim: RunningGateway, thief: 
 def test_the_consoles_forms_cannot_move_a_token(
     victim: RunningGateway, server: LookAlike, shared: LookAlike, thief: LookAlike
 ) -> None:
-    visitor = ConsoleClient(victim)
-    visitor.sign_in()
+    console = ConsoleClient(victim)
+    console.sign_in()
     form = {**EMPTY, "url": thief.url, "name": "own", "connection": KEEP}
     for path in ("/ui/models/own/test", "/ui/models/own/edit"):
-        assert "The token is not allowed for this host" in visitor.post(path, form).words
+        assert "The token is not allowed for this host" in console.post(path, form).words
     for path in ("/ui/models/test", "/ui/models/new"):
         sent = {**form, "name": "taken", "connection": "team"}
-        assert "The token is not allowed for this host" in visitor.post(path, sent).words
-    page = visitor.get("/ui/connections/team").text
+        assert "The token is not allowed for this host" in console.post(path, sent).words
+    page = console.get("/ui/connections/team").text
     assert f">\n{shared.url}</textarea>" in page
-    wider = visitor.post("/ui/connections/team", {"hosts": f"{shared.url}\n{thief.url}", "token": ""})
+    wider = console.post("/ui/connections/team", {"hosts": f"{shared.url}\n{thief.url}", "token": ""})
     assert "The token is not allowed for this host" in wider.words
-    again = visitor.post("/ui/connections/team", {"hosts": f"{shared.url}\nhuggingface", "token": SHARED})
+    again = console.post("/ui/connections/team", {"hosts": f"{shared.url}\nhuggingface", "token": SHARED})
     assert again.status == 303
     named = {**form, "url": server.url, "name": "two", "connection": NEW, "token": OWN, "token_name": "given"}
-    assert visitor.post("/ui/models/new", named).status == 303
+    assert console.post("/ui/models/new", named).status == 303
     assert victim.service.connections.find("given").hosts == (server.url,)
 
 

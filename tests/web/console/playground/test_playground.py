@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def visitor(gateway: RunningGateway) -> ConsoleClient:
+def console(gateway: RunningGateway) -> ConsoleClient:
     """Somebody who is signed in."""
-    visitor = ConsoleClient(gateway)
-    visitor.sign_in()
-    return visitor
+    console = ConsoleClient(gateway)
+    console.sign_in()
+    return console
 
 
 @pytest.fixture
@@ -39,14 +39,14 @@ def chat() -> Iterator[LookAlike]:
         yield server
 
 
-def run(visitor: ConsoleClient, name: str, **form: str) -> Page:
+def run(console: ConsoleClient, name: str, **form: str) -> Page:
     """Press Run."""
-    return visitor.post(f"/ui/models/{name}/play", form, hx_request="true")
+    return console.post(f"/ui/models/{name}/play", form, hx_request="true")
 
 
-def streamed(visitor: ConsoleClient, name: str, **form: str) -> list[dict[str, Any]]:
+def streamed(console: ConsoleClient, name: str, **form: str) -> list[dict[str, Any]]:
     """The events that come into the page."""
-    page = visitor.post(f"/ui/models/{name}/play/stream", form, hx_request="true")
+    page = console.post(f"/ui/models/{name}/play/stream", form, hx_request="true")
     assert page.headers["content-type"] == "text/event-stream"
     return [json.loads(event.removeprefix("data: ")) for event in page.text.split("\n\n")[:-1]]
 
@@ -62,9 +62,9 @@ def usage(gateway: RunningGateway) -> list[dict[str, Any]]:
     return [row for row in rows if row["key"]]
 
 
-def test_texts_are_compared_and_counted_under_the_console_key(visitor: ConsoleClient) -> None:
-    visitor.gateway.add("fake", dimensions=64)
-    page = run(visitor, "fake", text_1="one two three", text_2="one two", text_4="other words")
+def test_texts_are_compared_and_counted_under_the_console_key(console: ConsoleClient) -> None:
+    console.gateway.add("fake", dimensions=64)
+    page = run(console, "fake", text_1="one two three", text_2="one two", text_4="other words")
     assert page.status == 200
     cells = re.findall(r'<g class="cell s\d"><rect [^>]*/><text [^>]*>([^<]+)</text>', page.text)
     assert len(cells) == 9
@@ -72,60 +72,60 @@ def test_texts_are_compared_and_counted_under_the_console_key(visitor: ConsoleCl
     assert cells[1] == cells[3]
     assert "Texts 1 and 2 are the most similar" in page.words
     assert "Tokens 7 Dimensions 64" in page.words
-    (row,) = usage(visitor.gateway)
+    (row,) = usage(console.gateway)
     assert (row["key"], row["endpoint"], row["texts"], row["prompt_tokens"]) == ("console", "fake", 3, 7)
 
 
-def test_a_long_text_shows_its_chunks(visitor: ConsoleClient) -> None:
+def test_a_long_text_shows_its_chunks(console: ConsoleClient) -> None:
     with lookalike("tei", max_tokens=20) as server:
         chunking = {"strategy": "word", "max_chunk_size": 10, "overlap": 1}
-        visitor.gateway.add("e5", url=server.url, chunking_settings=chunking)
-        page = run(visitor, "e5", text_1=" ".join(["word"] * 30), text_2="short")
+        console.gateway.add("e5", url=server.url, chunking_settings=chunking)
+        page = run(console, "e5", text_1=" ".join(["word"] * 30), text_2="short")
     assert 'class="marked"' in page.text
     assert "4 chunks" in page.words
 
 
 def test_a_truncated_text_is_marked(local_gateway: RunningGateway) -> None:
-    visitor = ConsoleClient(local_gateway)
-    visitor.sign_in()
-    page = run(visitor, "all-minilm-l6-v2", text_1="one more word " * 200, text_2="short")
+    console = ConsoleClient(local_gateway)
+    console.sign_in()
+    page = run(console, "all-minilm-l6-v2", text_1="one more word " * 200, text_2="short")
     assert "256 tokens truncated: the end was not read" in page.words
     assert "Truncated 1 text" in page.words
 
 
-def test_input_type_and_dimensions_reach_the_model(visitor: ConsoleClient) -> None:
+def test_input_type_and_dimensions_reach_the_model(console: ConsoleClient) -> None:
     with lookalike("tei", name="intfloat/e5-small-v2") as server:
-        visitor.gateway.add("e5", url=server.url)
-        assert run(visitor, "e5", text_1="hello", input_type="search").status == 200
+        console.gateway.add("e5", url=server.url)
+        assert run(console, "e5", text_1="hello", input_type="search").status == 200
         assert server.batches[-1] == ["query: hello"]
-        refused = run(visitor, "e5", text_1="hello", dimensions="4")
+        refused = run(console, "e5", text_1="hello", dimensions="4")
         assert (refused.status, "Invalid request" in refused.words) == (400, True)
 
 
-def test_playground_calls_are_not_cached(visitor: ConsoleClient) -> None:
+def test_playground_calls_are_not_cached(console: ConsoleClient) -> None:
     with lookalike("tei") as server:
-        visitor.gateway.add("e5", url=server.url)
+        console.gateway.add("e5", url=server.url)
         before = len(server.posts)
         for _ in range(2):
-            run(visitor, "e5", text_1="the same")
+            run(console, "e5", text_1="the same")
         assert len(server.posts) == before + 2
 
 
-def test_words_are_shown_with_their_weights(visitor: ConsoleClient) -> None:
+def test_words_are_shown_with_their_weights(console: ConsoleClient) -> None:
     with lookalike("tei", kind="sparse") as server:
-        visitor.gateway.add("splade", url=server.url, task="sparse_embedding")
+        console.gateway.add("splade", url=server.url, task="sparse_embedding")
         page = run(
-            visitor, "splade", text_1="one two three four", text_2=" ".join(f"w{n}" for n in range(20))
+            console, "splade", text_1="one two three four", text_2=" ".join(f"w{n}" for n in range(20))
         )
     assert "1003 1.000" in page.words
     assert "5 more words with lower weights" in page.words
 
 
-def test_texts_are_ranked_by_relevance(visitor: ConsoleClient) -> None:
+def test_texts_are_ranked_by_relevance(console: ConsoleClient) -> None:
     with lookalike("tei", kind="reranker") as server:
-        visitor.gateway.add("ranks", url=server.url, task="rerank")
+        console.gateway.add("ranks", url=server.url, task="rerank")
         page = run(
-            visitor, "ranks", query="red fox", text_1="a dog", text_2="the red fox", text_3="a red car"
+            console, "ranks", query="red fox", text_1="a dog", text_2="the red fox", text_3="a red car"
         )
         assert re.findall(r'<span dir="auto">([^<]+)</span>', page.text) == [
             "the red fox",
@@ -133,7 +133,7 @@ def test_texts_are_ranked_by_relevance(visitor: ConsoleClient) -> None:
             "a dog",
         ]
         assert re.findall(r'class="part" width="([\d.]+)"', page.text) == ["99.0", "50.0", "1.0"]
-        raw = run(visitor, "ranks", query="red fox", text_1="a dog", text_2="the red fox", raw_scores="1")
+        raw = run(console, "ranks", query="red fox", text_1="a dog", text_2="the red fox", raw_scores="1")
         assert "-4.5951" in raw.words
 
 
@@ -148,32 +148,32 @@ def test_texts_are_ranked_by_relevance(visitor: ConsoleClient) -> None:
     ],
 )
 def test_invalid_input_is_an_error_in_place_of_the_result(
-    visitor: ConsoleClient, chat: LookAlike, name: str, form: dict[str, str], words: str
+    console: ConsoleClient, chat: LookAlike, name: str, form: dict[str, str], words: str
 ) -> None:
     with lookalike("tei", kind="reranker") as server:
-        visitor.gateway.add("fake")
-        visitor.gateway.add("ranks", url=server.url, task="rerank")
-        visitor.gateway.add("chats", url=chat.url, task="chat_completion")
-        page = run(visitor, name, **form)
+        console.gateway.add("fake")
+        console.gateway.add("ranks", url=server.url, task="rerank")
+        console.gateway.add("chats", url=chat.url, task="chat_completion")
+        page = run(console, name, **form)
     assert page.status == 400
     assert words in page.words
 
 
-def test_an_error_of_the_model_is_translated_and_counted(visitor: ConsoleClient) -> None:
+def test_an_error_of_the_model_is_translated_and_counted(console: ConsoleClient) -> None:
     with lookalike("tei") as server:
-        visitor.gateway.add("e5", url=server.url)
+        console.gateway.add("e5", url=server.url)
         server.fail("paused")
-        visitor.cookies["hubgate_language"] = "fa"
-        page = run(visitor, "e5", text_1="a")
+        console.cookies["hubgate_language"] = "fa"
+        page = run(console, "e5", text_1="a")
     assert page.status == 424
     assert "مکث" in page.words or "متوقف" in page.words
-    (row,) = usage(visitor.gateway)
+    (row,) = usage(console.gateway)
     assert (row["key"], row["errors"]) == ("console", 1)
 
 
-def test_it_works_as_a_page_without_a_script(visitor: ConsoleClient) -> None:
-    visitor.gateway.add("fake")
-    page = visitor.post(
+def test_it_works_as_a_page_without_a_script(console: ConsoleClient) -> None:
+    console.gateway.add("fake")
+    page = console.post(
         "/ui/models/fake/play", {"text_1": "one <b>", "text_2": "two", "input_type": "ingest"}
     )
     assert "<!doctype html>" in page.text
@@ -182,11 +182,11 @@ def test_it_works_as_a_page_without_a_script(visitor: ConsoleClient) -> None:
     assert 'class="matrix"' in page.text
 
 
-def test_a_chat_is_streamed_with_its_parameters(visitor: ConsoleClient, chat: LookAlike) -> None:
-    visitor.gateway.add("chats", url=chat.url, task="chat_completion")
+def test_a_chat_is_streamed_with_its_parameters(console: ConsoleClient, chat: LookAlike) -> None:
+    console.gateway.add("chats", url=chat.url, task="chat_completion")
     before = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
     events = streamed(
-        visitor,
+        console,
         "chats",
         system=" Be brief. ",
         messages=json.dumps(before),
@@ -215,16 +215,16 @@ def test_a_chat_is_streamed_with_its_parameters(visitor: ConsoleClient, chat: Lo
     assert said(events) == "You said: one two"
     assert [*events[-1]] == ["end"]
     assert "2 in, 4 out" in events[-1]["end"]
-    (row,) = usage(visitor.gateway)
+    (row,) = usage(console.gateway)
     assert (row["key"], row["prompt_tokens"], row["completion_tokens"], row["errors"]) == ("console", 2, 4, 0)
 
 
-def test_a_text_is_completed(visitor: ConsoleClient) -> None:
+def test_a_text_is_completed(console: ConsoleClient) -> None:
     with lookalike("tgi", kind="base") as server:
-        visitor.gateway.add("writes", url=server.url, task="completion")
-        page = visitor.get("/ui/models/writes/play")
+        console.gateway.add("writes", url=server.url, task="completion")
+        page = console.get("/ui/models/writes/play")
         assert 'data-stream="text"' in page.text
-        events = streamed(visitor, "writes", prompt="Once upon a time", max_tokens="3")
+        events = streamed(console, "writes", prompt="Once upon a time", max_tokens="3")
         assert said(events) == "You said: Once"
         assert "max tokens reached" in events[-1]["end"]
         assert server.posts[-1].path == "/generate_stream"
@@ -234,34 +234,34 @@ def test_a_text_is_completed(visitor: ConsoleClient) -> None:
     ("fault", "words"), [("cut", "The connection was lost"), ("error-object", "The model’s server failed")]
 )
 def test_an_error_in_the_middle_of_a_stream_becomes_its_last_event(
-    visitor: ConsoleClient, chat: LookAlike, fault: str, words: str
+    console: ConsoleClient, chat: LookAlike, fault: str, words: str
 ) -> None:
-    visitor.gateway.add("chats", url=chat.url, task="chat_completion")
+    console.gateway.add("chats", url=chat.url, task="chat_completion")
     chat.fail(fault)
-    events = streamed(visitor, "chats", prompt="one two three")
+    events = streamed(console, "chats", prompt="one two three")
     assert said(events) == "You"
     assert [*events[-1]] == ["failed"]
     assert words in events[-1]["failed"]
     chat.wait_until(lambda server: server.streams == 0)
-    (row,) = usage(visitor.gateway)
+    (row,) = usage(console.gateway)
     assert (row["requests"], row["errors"]) == (1, 1)
 
 
-def test_an_error_before_the_first_token_has_a_status(visitor: ConsoleClient, chat: LookAlike) -> None:
-    visitor.gateway.add("chats", url=chat.url, task="chat_completion", token="hf_one")
+def test_an_error_before_the_first_token_has_a_status(console: ConsoleClient, chat: LookAlike) -> None:
+    console.gateway.add("chats", url=chat.url, task="chat_completion", token="hf_one")
     chat.fail("wrong-token")
-    page = visitor.post("/ui/models/chats/play/stream", {"prompt": "a"}, hx_request="true")
+    page = console.post("/ui/models/chats/play/stream", {"prompt": "a"}, hx_request="true")
     assert page.status == 424
     assert "The token is wrong or was revoked" in page.words
     assert "<!doctype" not in page.text
 
 
-def test_stopping_ends_the_stream_at_the_model(visitor: ConsoleClient, chat: LookAlike) -> None:
-    visitor.gateway.add("chats", url=chat.url, task="chat_completion")
+def test_stopping_ends_the_stream_at_the_model(console: ConsoleClient, chat: LookAlike) -> None:
+    console.gateway.add("chats", url=chat.url, task="chat_completion")
     chat.fail("stall")
-    connection = http.client.HTTPConnection(urlsplit(visitor.gateway.url).netloc, timeout=30)
-    cookies = "; ".join(f"{name}={value}" for name, value in visitor.cookies.items())
-    form = urlencode({"csrf": visitor.csrf, "prompt": "one two three"})
+    connection = http.client.HTTPConnection(urlsplit(console.gateway.url).netloc, timeout=30)
+    cookies = "; ".join(f"{name}={value}" for name, value in console.cookies.items())
+    form = urlencode({"csrf": console.csrf, "prompt": "one two three"})
     connection.request("POST", "/ui/models/chats/play/stream", form, {"cookie": cookies})
     response = connection.getresponse()
     assert b'"You"' in response.readline()
@@ -269,7 +269,7 @@ def test_stopping_ends_the_stream_at_the_model(visitor: ConsoleClient, chat: Loo
     response.close()
     connection.close()
     chat.wait_until(lambda server: server.streams == 0)
-    (row,) = usage(visitor.gateway)
+    (row,) = usage(console.gateway)
     assert (row["requests"], row["errors"], row["cancelled"]) == (1, 0, 1)
 
 
@@ -286,17 +286,17 @@ def test_stopping_ends_the_stream_at_the_model(visitor: ConsoleClient, chat: Loo
     ],
 )
 def test_an_invalid_message_is_rejected_with_the_reason(
-    visitor: ConsoleClient, chat: LookAlike, form: dict[str, str], words: str
+    console: ConsoleClient, chat: LookAlike, form: dict[str, str], words: str
 ) -> None:
-    visitor.gateway.add("chats", url=chat.url, task="chat_completion")
-    page = visitor.post("/ui/models/chats/play/stream", form, hx_request="true")
+    console.gateway.add("chats", url=chat.url, task="chat_completion")
+    page = console.post("/ui/models/chats/play/stream", form, hx_request="true")
     assert page.status == 400
     assert words in page.words
 
 
-def test_a_model_that_does_not_generate_cannot_stream(visitor: ConsoleClient) -> None:
-    visitor.gateway.add("fake")
-    page = visitor.post("/ui/models/fake/play/stream", {"text_1": "a"}, hx_request="true")
+def test_a_model_that_does_not_generate_cannot_stream(console: ConsoleClient) -> None:
+    console.gateway.add("fake")
+    page = console.post("/ui/models/fake/play/stream", {"text_1": "a"}, hx_request="true")
     assert (page.status, "does not generate text" in page.words) == (400, True)
 
 
@@ -311,51 +311,51 @@ def test_the_playground_requires_a_session_and_a_csrf_token(gateway: RunningGate
     assert usage(gateway) == []
 
 
-def test_the_page_has_sample_texts_and_snippets(visitor: ConsoleClient) -> None:
-    visitor.gateway.add("fake")
-    page = visitor.get("/ui/models/fake/play")
+def test_the_page_has_sample_texts_and_snippets(console: ConsoleClient) -> None:
+    console.gateway.add("fake")
+    page = console.get("/ui/models/fake/play")
     assert "How do I reset my password?</textarea>" in page.text
-    assert f"curl -sS {visitor.gateway.url}/v1/embeddings" in page.words
-    visitor.cookies["hubgate_language"] = "ja"
-    assert "パスワードを再設定するには？</textarea>" in visitor.get("/ui/models/fake/play").text
-    assert 'href="/ui/models/fake/play"' in visitor.get("/ui/models").text
+    assert f"curl -sS {console.gateway.url}/v1/embeddings" in page.words
+    console.cookies["hubgate_language"] = "ja"
+    assert "パスワードを再設定するには？</textarea>" in console.get("/ui/models/fake/play").text
+    assert 'href="/ui/models/fake/play"' in console.get("/ui/models").text
 
 
-def copied(visitor: ConsoleClient, name: str, **form: str) -> str:
+def copied(console: ConsoleClient, name: str, **form: str) -> str:
     """The words of the part with the snippets."""
-    return visitor.post(f"/ui/models/{name}/play/copy", form, hx_request="true").words
+    return console.post(f"/ui/models/{name}/play/copy", form, hx_request="true").words
 
 
 def test_the_selected_client_stays_selected_and_its_snippet_follows_the_form(
-    visitor: ConsoleClient, chat: LookAlike
+    console: ConsoleClient, chat: LookAlike
 ) -> None:
-    visitor.gateway.add("fake")
-    visitor.gateway.add("chats", url=chat.url, task="chat_completion")
-    assert '"hello there"' in copied(visitor, "fake", text_1="hello there", **{"as": "openai"})
-    assert "from openai import OpenAI" in copied(visitor, "fake", text_1="hello", **{"as": "openai"})
-    assert "Fill in the form above" in copied(visitor, "fake")
-    assert "API Base URL" in copied(visitor, "fake", text_1="a", **{"as": "dify"})
+    console.gateway.add("fake")
+    console.gateway.add("chats", url=chat.url, task="chat_completion")
+    assert '"hello there"' in copied(console, "fake", text_1="hello there", **{"as": "openai"})
+    assert "from openai import OpenAI" in copied(console, "fake", text_1="hello", **{"as": "openai"})
+    assert "Fill in the form above" in copied(console, "fake")
+    assert "API Base URL" in copied(console, "fake", text_1="a", **{"as": "dify"})
     assert "This address works on this machine only" in copied(
-        visitor, "fake", text_1="a", **{"as": "kibana"}
+        console, "fake", text_1="a", **{"as": "kibana"}
     )
     was_said = '[{"role":"user","content":"first"},{"role":"assistant","content":"second"}]'
-    last = copied(visitor, "chats", messages=was_said, prompt="", temperature="0.25")
+    last = copied(console, "chats", messages=was_said, prompt="", temperature="0.25")
     assert '"first"' in last
     assert '"second"' not in last
     assert '"temperature": 0.25' in last
-    assert "Fill in the form above" in copied(visitor, "chats", prompt="")
+    assert "Fill in the form above" in copied(console, "chats", prompt="")
 
 
 def test_snippets_use_the_browsers_address_quoted(
-    visitor: ConsoleClient,
+    console: ConsoleClient,
 ) -> None:
-    visitor.gateway.add("fake")
+    console.gateway.add("fake")
     path = "/ui/models/fake/play"
-    assert "curl -sS http://gate.example:81/v1/" in visitor.get(path, host="gate.example:81").words
-    assert "curl -sS http://[::1]:8080/v1/" in visitor.get(path, host="[::1]:8080").words.replace("'", "")
+    assert "curl -sS http://gate.example:81/v1/" in console.get(path, host="gate.example:81").words
+    assert "curl -sS http://[::1]:8080/v1/" in console.get(path, host="[::1]:8080").words.replace("'", "")
     for nonsense in ('a"onload=x', "a b", "host:port"):
-        assert f"curl -sS {visitor.gateway.url}/v1/" in visitor.get(path, host=nonsense).words
-    assert "curl -sS 'http://$(id)/v1/embeddings'" in visitor.get(path, host="$(id)").words
+        assert f"curl -sS {console.gateway.url}/v1/" in console.get(path, host=nonsense).words
+    assert "curl -sS 'http://$(id)/v1/embeddings'" in console.get(path, host="$(id)").words
 
 
 THOUGHTS = (

@@ -59,10 +59,10 @@ def furnished(
 @pytest.fixture
 def opened(browser: Browser, furnished: RunningGateway, models: dict[str, LookAlike]) -> Iterator[Screen]:
     """Somebody who is signed in; no page may say that something is wrong."""
-    with screen(browser, furnished) as visitor:
-        visitor.sign_in()
-        yield visitor
-        assert visitor.errors == []
+    with screen(browser, furnished) as console:
+        console.sign_in()
+        yield console
+        assert console.errors == []
     for server in models.values():
         server.heal()
 

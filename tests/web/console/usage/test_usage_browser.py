@@ -85,11 +85,11 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
 
 @pytest.fixture
 def opened(browser: Browser, busy: RunningGateway) -> Iterator[Screen]:
-    with screen(browser, busy) as visitor:
-        visitor.sign_in()
-        visitor.go("usage")
-        yield visitor
-        assert visitor.errors == []
+    with screen(browser, busy) as console:
+        console.sign_in()
+        console.go("usage")
+        yield console
+        assert console.errors == []
 
 
 @pytest.mark.parametrize(

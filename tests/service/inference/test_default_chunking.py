@@ -1,4 +1,4 @@
-"""Chunks of an endpoint without settings: none is longer than its model reads, and nothing is left out."""
+"""Chunks without settings fit the model's limit and cover the whole text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts cut into chunks, each with its vector."""
+"""Texts are split into chunks, each with its vector."""
 
 from __future__ import annotations
 

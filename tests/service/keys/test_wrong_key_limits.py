@@ -1,4 +1,4 @@
-"""Wrong keys are bounded by address and by key id, in bounded memory."""
+"""Wrong keys are limited per address and per key id, in bounded memory."""
 
 from __future__ import annotations
 
