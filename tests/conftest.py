@@ -7,6 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from lookalikes.hub_api import running_hub_api
 from running_gateway import RunningGateway
 from scripted_gateway import open_scripted_gateway
@@ -26,6 +27,10 @@ os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 
 # A background job of a shell ignores SIGINT, and processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No timed assertions: a busy machine must not fail a test.
+hypothesis_settings.register_profile("hubgate", deadline=None)
+hypothesis_settings.load_profile("hubgate")
 
 pytest_plugins = ["commands", "gateway_process", "screen", "stub_sources"]
 

@@ -60,7 +60,7 @@ def test_served_and_text_narrow_it_and_counts_are_short(gateway: RunningGateway,
 def test_what_goes_wrong_is_one_plain_line(
     gateway: RunningGateway, hub_site: HubApi, hubgate: Command
 ) -> None:
-    assert "[dance] is no task" in hubgate("search", "--task", "dance").err
+    assert "[task] is not valid: dance" in hubgate("search", "--task", "dance").err
     hub_site.fail("failing")
     failed = hubgate("search", "other")
     assert (failed.status, failed.out) == (1, "")

@@ -91,4 +91,4 @@ def test_a_configuration_of_too_many_entries_is_refused_at_once(gateway: Running
     many = "\n".join(f"  e{number}: {{source: fake}}" for number in range(20_000))
     reply = gateway.request("POST", "/api/config", {"yaml": f"endpoints:\n{many}"})
     assert reply.status == 400
-    assert "at most 2000 entries, and this one has 20000" in reply.json()["error"]["message"]
+    assert "has 20000 entries; the maximum is 2000" in reply.json()["error"]["message"]

@@ -95,7 +95,7 @@ def test_offsets_are_those_that_elasticsearch_gave(case: dict[str, Any]) -> None
 
 
 @given(TEXTS, st.one_of(WORD, SENTENCE, RECURSIVE))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_chunks_are_those_of_the_specification_followed_step_by_step(
     text: str, asked: dict[str, Any]
 ) -> None:
@@ -105,7 +105,6 @@ def test_chunks_are_those_of_the_specification_followed_step_by_step(
 
 
 @given(TEXTS, st.one_of(WORD, COVERING))
-@settings(deadline=None)
 def test_code_points_and_utf16_units_name_the_same_text(text: str, asked: dict[str, Any]) -> None:
     whole = utf16(text)
     for piece in chunked(text, asked):
@@ -113,7 +112,6 @@ def test_code_points_and_utf16_units_name_the_same_text(text: str, asked: dict[s
 
 
 @given(TEXTS, COVERING)
-@settings(deadline=None)
 def test_sentence_recursive_and_none_cover_the_whole_text(text: str, asked: dict[str, Any]) -> None:
     chunks = chunked(text, asked)
     assert chunks[0].start == 0
@@ -122,7 +120,6 @@ def test_sentence_recursive_and_none_cover_the_whole_text(text: str, asked: dict
 
 
 @given(TEXTS, WORD)
-@settings(deadline=None)
 def test_word_covers_up_to_the_last_word(text: str, asked: dict[str, Any]) -> None:
     chunks = chunked(text, asked)
     segments = Segments(text)
@@ -133,7 +130,6 @@ def test_word_covers_up_to_the_last_word(text: str, asked: dict[str, Any]) -> No
 
 
 @given(TEXTS, st.one_of(WORD, COVERING))
-@settings(deadline=None)
 def test_starts_never_go_back_and_there_is_always_a_chunk(text: str, asked: dict[str, Any]) -> None:
     chunks = chunked(text, asked)
     starts = [piece.start for piece in chunks]
@@ -142,7 +138,6 @@ def test_starts_never_go_back_and_there_is_always_a_chunk(text: str, asked: dict
 
 
 @given(TEXTS, WORD)
-@settings(deadline=None)
 def test_a_chunk_of_words_never_holds_more_than_its_size(text: str, asked: dict[str, Any]) -> None:
     segments = Segments(text)
     ends = [bound for bound, word in zip(segments.bounds, segments.word, strict=True) if word]

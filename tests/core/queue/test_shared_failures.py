@@ -394,7 +394,7 @@ class Storm:
         assert not limiter._waiting_retries
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32))
 def test_in_any_storm_order_and_count_are_kept_and_nothing_is_lost(seed: int) -> None:
     """Made-up time makes a caller who waits for ever an error (`Deadlock`)."""

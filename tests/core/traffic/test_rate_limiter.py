@@ -98,7 +98,7 @@ def test_without_a_limit_nobody_waits_and_nothing_is_kept() -> None:
     assert estimate == 0.0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32),
     limit=st.sampled_from([1, 2, 7, 60, 300]),

@@ -112,7 +112,7 @@ opened = cache(lambda kind: kind())
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("left", [False, True])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(text=TEXTS, need=st.integers(1, 12))
 @example(text="ab" * 2001, need=5)
 @example(text="a" * 4003, need=9)
@@ -150,7 +150,7 @@ def test_what_cannot_be_settled_is_tokenised_whole_or_refused() -> None:
 @pytest.mark.parametrize("name", ["ranker-bert", "ranker-xlm-roberta"])
 @given(query=TEXTS_OF_PAIRS, texts=st.lists(TEXTS_OF_PAIRS, max_size=3))
 @example(query="w " * 1000, texts=["w " * 999, "w " * 1001, "w", "w " * 20])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_pairs_are_those_of_the_tokenizer_s_own_truncation(name: str, query: str, texts: list[str]) -> None:
     folder = DATA / "tiny_models" / name
     plain = open_tokenizer(folder)

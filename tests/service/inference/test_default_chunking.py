@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hubgate.core.chunking import Chunk, chunk, split_in_half
@@ -54,7 +54,6 @@ def check_whole(text: str, chunks: Sequence[Chunk]) -> None:
     assert read_to == len(text)
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.integers(3, 40))
 async def test_every_chunk_fits_and_all_of_the_text_is_in_one(text: str, limit: int) -> None:
     count = Letters()

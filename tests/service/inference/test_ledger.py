@@ -70,7 +70,7 @@ async def send_many(limiter: RateLimiter, server: SlowServer, requests: int) -> 
     await asyncio.gather(*(send(limiter, server) for _ in range(requests)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32),
     limit=st.sampled_from([1, 7, 60, 300]),
