@@ -1,4 +1,4 @@
-"""Kills a bulk job and its gateway (`kill -9`) at random moments, and compares what it made with an undisturbed run.
+"""Kills a bulk job and its gateway (`kill -9`) at random moments, and compares its output with an undisturbed run.
 
     python benchmarks/bulk_kills.py [--kills 20] [--rows 20000] [--seed 1]
 

@@ -1,4 +1,4 @@
-"""G2 and G4: what a small chat and a stream of 200 events cost, beside nginx as a plain proxy and, if asked for, LiteLLM.
+"""G2 and G4: the CPU cost of a small chat and of a stream of 200 events, compared with nginx and, on request, LiteLLM.
 
 As for G1, the gateway, nginx and LiteLLM each run on one core, wrk and the canned upstream share the other, and all take
 turns. What a stream adds before its first token is asked one after the other, with and without the gateway. At the end

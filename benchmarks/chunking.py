@@ -1,4 +1,4 @@
-"""G12: how fast texts are cut into chunks, in MB of UTF-8 a second of one core's time.
+"""G12: the speed of chunking, in MB of UTF-8 per second of one core.
 
 Each round cuts the same text with every strategy and, in between, only walks ICU's words and sentences: the ceiling
 of anything built on it. Figures drift on a shared machine; the ratios, taken in one interleaved run, do not.

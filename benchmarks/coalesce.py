@@ -1,4 +1,4 @@
-"""G13: what joining small calls saves and brings, and what a lone call pays for it.
+"""G13: what batching small calls saves, and its latency cost for a single call.
 
     python benchmarks/coalesce.py
 

@@ -1,4 +1,4 @@
-"""G1: what one embedding request costs in CPU time, beside nginx as a plain proxy and, if asked for, LiteLLM.
+"""G1: the CPU time of one embedding request, compared with nginx as a plain proxy and, on request, LiteLLM.
 
 The gateway, nginx and LiteLLM each run on one core; wrk and the canned upstream share the other. All take turns, round
 after round, so that a slow minute of the machine is slow for all of them. CPU time is that of the process tree.

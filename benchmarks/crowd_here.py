@@ -1,4 +1,4 @@
-"""G11: 64 clients of a local model, one text each, of mixed lengths: which texts run together decides the throughput.
+"""G11: throughput of a local model with 64 clients that send one text each, of mixed lengths.
 
     python benchmarks/crowd_here.py [--rounds 5] [--seconds 5]
 

@@ -1,4 +1,4 @@
-"""G9 and G10: local embeddings beside sentence-transformers and fastembed, all with their defaults, all threads.
+"""G9 and G10: local embeddings compared with sentence-transformers and fastembed, with their defaults and all threads.
 
     python benchmarks/embed_here.py [--rounds 5] [--scale 1.0]
 

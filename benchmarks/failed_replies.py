@@ -1,4 +1,4 @@
-"""What failed exchanges leave behind, and whether the gateway answers meanwhile.
+"""Memory after failed exchanges, and whether the gateway responds meanwhile.
 
 200 chats of 8 MB that fail (closed, cut, hanging, refused), 20 replies of 300 MiB, plain and compressed, and 8 replies
 of the largest legal size at once. After each the resident memory must be within 60 MB of where it began, and

@@ -1,4 +1,4 @@
-"""How soon a client that leaves is felt at the model's server: its connection must close within 100 ms.
+"""The time until a client's disconnect reaches the model's server: its connection must close within 100 ms.
 
 A server that begins an answer and never ends it notes when each connection closes. Clients ask it through the gateway,
 in turns for a stream and for a whole answer, wait a random moment, and leave.

@@ -1,4 +1,4 @@
-"""G5: what a gateway needs in memory, and whether it grows when clients leave.
+"""G5: the memory of a gateway, and whether it grows when clients disconnect.
 
 Memory is PSS, the process tree's own share of the pages it uses. Of the requests one in ten is left at a bad moment:
 with half of it sent, as soon as it is sent, while the model works, and in the middle of a large reply.

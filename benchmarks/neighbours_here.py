@@ -1,4 +1,4 @@
-"""How long a short call to a local model takes while another key keeps the model busy.
+"""The latency of a short call to a local model while another key keeps the model busy.
 
     python benchmarks/neighbours_here.py [--quick]
 

@@ -1,4 +1,4 @@
-"""Runs the benchmarks: all of them, or those that are named.
+"""Runs all benchmarks, or the named ones.
 
 python benchmarks/run.py [--quick] [--with-litellm] [g1 g5 …]
 """

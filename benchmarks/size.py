@@ -1,4 +1,4 @@
-"""G8: how much is installed, without a local runtime and with it.
+"""G8: the installed size, with and without a local runtime.
 
 Into an empty environment, in the versions of the lock; what counts is the disk space of its site-packages.
 """

@@ -1,4 +1,4 @@
-"""G6: how soon a gateway is there, how soon its own model answers, and what it uses while nobody asks."""
+"""G6: the startup time of a gateway and of its local model, and its CPU use when idle."""
 
 from __future__ import annotations
 

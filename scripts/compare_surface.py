@@ -1,4 +1,4 @@
-"""Compares what two revisions of hubgate show to the outside: `compare_surface.py OLD [NEW]`.
+"""Compares the public surface of two revisions of hubgate: `compare_surface.py OLD [NEW]`.
 
 Checks out both revisions, starts each with the packages of this environment and the same model servers behind it, and
 compares the command line, the settings, the database schema, the locale keys, every route and its replies (status,

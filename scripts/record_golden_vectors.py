@@ -1,4 +1,4 @@
-"""Record the vectors that hubgate's own runtime must give, with sentence-transformers as the reference.
+"""Record the expected vectors of hubgate's own runtime, with sentence-transformers as the reference.
 
 Run once in an environment of its own, with the CPU build of torch and sentence-transformers, and commit the file:
 

@@ -1,4 +1,4 @@
-"""`make screenshots`: the pictures of the user guide, taken of a gateway that runs.
+"""`make screenshots`: the pictures of the user guide, from a running gateway.
 
 Starts a gateway with a model on this machine and others on look-alike servers (those of the tests), opens its console in
 Chromium in each language of the guide, and writes docs/images. Needs what the tests of the console need: Chromium,

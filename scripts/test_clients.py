@@ -1,4 +1,4 @@
-"""`make test-clients`: clients that do not install beside the tests, each in an environment of its own.
+"""`make test-clients`: clients that cannot be installed with the tests, each in an environment of its own.
 
 Starts a gateway with a fake and the local endpoint, and with a server that writes and one that ranks behind it (those of
 the tests), runs one script of scripts/clients per client against it, and prints what passed. Environments are kept under build/clients; delete the folder for the newest versions. Needs a

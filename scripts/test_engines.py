@@ -1,4 +1,4 @@
-"""`make test-engines`: real servers behind a real gateway, asked through all three faces by real clients.
+"""`make test-engines`: real servers behind a real gateway, called on all three faces by real clients.
 
 Installs `transformers serve` and infinity, each in an environment of its own under build/engines (kept; delete the folder
 for the newest versions), makes tiny models of random weights, and takes all-MiniLM-L6-v2 as `make install` brings it. What

@@ -1,4 +1,4 @@
-"""A command run to its end, with what it cost."""
+"""Runs a command until it exits, and measures its cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model server that fails as the path says, run as a process: `failing_server.py PORT`.
+"""A model server whose failures are selected by the path, run as a process: `failing_server.py PORT`.
 
     /ok          a small answer
     /close       takes the request, and closes

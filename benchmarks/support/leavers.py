@@ -1,4 +1,4 @@
-"""Clients of which every tenth closes its connection at a bad moment."""
+"""Clients of which every tenth disconnects early."""
 
 from __future__ import annotations
 

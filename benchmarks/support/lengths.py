@@ -1,4 +1,4 @@
-"""Texts of the lengths that embedding models meet: questions, passages, and both mixed."""
+"""Texts with realistic lengths: questions, passages, and a mix of both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LiteLLM's proxy, the peer that most people run: installed into an environment of its own, without a database."""
+"""LiteLLM's proxy, for comparison: installed into an environment of its own, without a database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests to servers on this machine: few and simple ones, to set up and to check."""
+"""Simple requests to local servers, for setup and checks."""
 
 from __future__ import annotations
 

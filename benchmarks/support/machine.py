@@ -1,4 +1,4 @@
-"""Where a figure was taken, and the programs it needs."""
+"""The machine of a measurement, and the programs that it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""sentence-transformers and fastembed in an environment of their own, asked through a pipe; with numbers, torch's too."""
+"""sentence-transformers and fastembed (and torch) in a separate environment, called through a pipe."""
 
 from __future__ import annotations
 

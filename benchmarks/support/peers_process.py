@@ -1,4 +1,4 @@
-"""Runs in the environment of `peers.py`: answers one JSON question a line, with the libraries' own defaults."""
+"""Runs in the environment of `peers.py`: answers one JSON request per line, with the libraries' own defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gateway's worker with another rule for which texts run together, to compare the rules and nothing else.
+"""The gateway's worker with other batching rules, to compare only the rules.
 
 python policies.py {alone,first-come} FOLDER …
 """

@@ -1,4 +1,4 @@
-"""Figures in columns."""
+"""Prints figures in columns."""
 
 from __future__ import annotations
 

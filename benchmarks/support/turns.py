@@ -1,4 +1,4 @@
-"""How long a benchmark of CPU time runs: rounds, in which each subject has one turn."""
+"""The duration of a CPU benchmark: rounds, in which each subject has one turn."""
 
 from __future__ import annotations
 

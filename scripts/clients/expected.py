@@ -1,4 +1,4 @@
-"""What a client script knows: the gateway, its key, and the vectors that every client must be given. Standard library only."""
+"""What client scripts share: the gateway, its key, and the expected vectors. Standard library only."""
 
 from __future__ import annotations
 

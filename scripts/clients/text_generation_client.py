@@ -1,4 +1,4 @@
-"""The client of text-generation-inference itself, which was not changed since 2024."""
+"""The client of text-generation-inference, unchanged since 2024."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What `make test-engines` is made of: real servers, and what is asked of them through a gateway."""
+"""The parts of `make test-engines`: real servers, and the requests sent to them through a gateway."""

@@ -1,4 +1,4 @@
-"""What is asked of a server that reads: for vectors of all-MiniLM-L6-v2, and for ranks."""
+"""Requests to a server that embeds and reranks: vectors of all-MiniLM-L6-v2, and scores."""
 
 from __future__ import annotations
 

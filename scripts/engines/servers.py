@@ -1,4 +1,4 @@
-"""The real servers: what each is installed from, how it is started, and what is asked of it."""
+"""The real servers: how each is installed and started, and which checks it must pass."""
 
 from __future__ import annotations
 

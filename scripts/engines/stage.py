@@ -1,4 +1,4 @@
-"""A gate, a real server behind it, the clients that ask, and how their answers are compared."""
+"""A gateway, a real server behind it, the clients, and comparisons of their responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of a server that writes: as conversations, and as texts to go on with."""
+"""Requests to a server that generates text: chats and completions."""
 
 from __future__ import annotations
 
