@@ -126,13 +126,13 @@ class _Meeting:
 
 
 def test_one_call_of_many_batches_is_work_for_every_lane(folder: TinyModelFolder) -> None:
-    recipe, waiting, met = read_model_spec(folder.path), _Looked(), threading.Barrier(2)
-    model = CompiledModel(recipe, share=CpuShare(threads=2, lanes=2))
+    spec, waiting, met = read_model_spec(folder.path), _Looked(), threading.Barrier(2)
+    model = CompiledModel(spec, share=CpuShare(threads=2, lanes=2))
     model.lanes = [cast("Lane", _Meeting(lane, met)) for lane in model.lanes]
     there, here = os.pipe()
     with os.fdopen(there, "rb") as requests, os.fdopen(here, "wb") as gateway:
         serving = threading.Thread(
-            target=Worker(recipe, model, io.BytesIO(), waiting).serve, args=(requests,), daemon=True
+            target=Worker(spec, model, io.BytesIO(), waiting).serve, args=(requests,), daemon=True
         )
         serving.start()
         for _ in model.lanes:

@@ -57,7 +57,7 @@ class WorkerCall(Protocol):
 
 
 def make_call(
-    request: EmbedTexts | RankTexts | TokenizeTexts, recipe: ModelSpec, tokens: ModelTokenizer
+    request: EmbedTexts | RankTexts | TokenizeTexts, spec: ModelSpec, tokens: ModelTokenizer
 ) -> WorkerCall:
     """The call of a request.
 
@@ -66,9 +66,9 @@ def make_call(
     """
     match request:
         case EmbedTexts():
-            return EmbedCall(request, recipe, tokens)
+            return EmbedCall(request, spec, tokens)
         case RankTexts():
-            return RankCall(request, recipe, tokens)
+            return RankCall(request, spec, tokens)
         case TokenizeTexts():
             return TokenizeCall(request, tokens)
 
@@ -80,22 +80,22 @@ class EmbedCall:
         InvalidRequest: there is no such prompt, or the model is a reranker.
     """
 
-    def __init__(self, request: EmbedTexts, recipe: ModelSpec, tokens: ModelTokenizer) -> None:
-        if not isinstance(recipe.head, EmbeddingHead):
+    def __init__(self, request: EmbedTexts, spec: ModelSpec, tokens: ModelTokenizer) -> None:
+        if not isinstance(spec.head, EmbeddingHead):
             raise InvalidRequest(
                 "The model is a reranker and returns no vectors.",
                 remedy="Use it to rerank, or use another model.",
             )
         self.info = CallInfo(request.call, request.caller, request.bulk)
-        self._texts = add_prompt(request, recipe)
+        self._texts = add_prompt(request, spec)
         self.characters = sum(map(len, self._texts))
         self.rows: list[ModelInput] = []
         self.left = len(self._texts)
         self._tokens = tokens
         self._truncate, self._truncate_left = request.truncate, request.truncate_left
         self._truncated: list[bool] = []
-        self._output = int(recipe.head.normalize if request.normalize is None else request.normalize)
-        self._vectors = np.empty((len(self._texts), recipe.width), "<f4")
+        self._output = int(spec.head.normalize if request.normalize is None else request.normalize)
+        self._vectors = np.empty((len(self._texts), spec.width), "<f4")
 
     def tokenize(self) -> Iterator[None]:
         texts, self._texts = self._texts, ()  # frees megabytes
@@ -123,8 +123,8 @@ class RankCall:
         InvalidRequest: the model is not a reranker.
     """
 
-    def __init__(self, request: RankTexts, recipe: ModelSpec, tokens: ModelTokenizer) -> None:
-        if not isinstance(recipe.head, RankingHead):
+    def __init__(self, request: RankTexts, spec: ModelSpec, tokens: ModelTokenizer) -> None:
+        if not isinstance(spec.head, RankingHead):
             raise InvalidRequest(
                 "The model returns vectors and cannot rerank.",
                 remedy="Use it to embed, or use a cross-encoder.",
@@ -137,7 +137,7 @@ class RankCall:
         self._tokens = tokens
         self._truncate = request.truncate
         self._truncated: list[bool] = []
-        self._apply_sigmoid = recipe.head.sigmoid if request.raw is None else not request.raw
+        self._apply_sigmoid = spec.head.sigmoid if request.raw is None else not request.raw
         self._scores = np.empty(len(self._texts))
 
     def tokenize(self) -> Iterator[None]:
@@ -201,9 +201,9 @@ def slices(texts: Sequence[str], *, beside: int = 0) -> Iterator[tuple[int, Sequ
         yield first, texts[first:]
 
 
-def add_prompt(request: EmbedTexts, recipe: ModelSpec) -> Sequence[str]:
+def add_prompt(request: EmbedTexts, spec: ModelSpec) -> Sequence[str]:
     """The texts with the requested prompt, or with the default prompt unless they already start with a prompt."""
-    prompts, default = recipe.prompts, recipe.default_prompt
+    prompts, default = spec.prompts, spec.default_prompt
     if request.prompt_name is None:
         known = tuple(filter(None, prompts.values()))
         prompt = prompts.get(default, "") if default else ""

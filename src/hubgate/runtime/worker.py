@@ -31,10 +31,8 @@ from hubgate.runtime.protocol import CancelCall, Failed, Ready, Reply, Request, 
 class Worker:
     """Serves requests with one model until its input ends."""
 
-    def __init__(
-        self, recipe: ModelSpec, model: CompiledModel, replies: BinaryIO, waiting: TextQueue
-    ) -> None:
-        self._recipe = recipe
+    def __init__(self, spec: ModelSpec, model: CompiledModel, replies: BinaryIO, waiting: TextQueue) -> None:
+        self._spec = spec
         self._replies = replies
         self._model = model
         self._calls: dict[int, WorkerCall] = {}
@@ -50,8 +48,8 @@ class Worker:
 
     def serve(self, requests: BinaryIO) -> None:
         """Serve until the requests end. An unexpected failure of any thread ends the process, not only a call."""
-        recipe = self._recipe
-        self.reply(Ready(recipe.width, self._model.precision, recipe.max_tokens))
+        spec = self._spec
+        self.reply(Ready(spec.width, self._model.precision, spec.max_tokens))
         for work in (partial(self._read, requests), self._tokenize):
             threading.Thread(target=self._end_after, args=(work,), daemon=True).start()
         lanes = [
@@ -92,7 +90,7 @@ class Worker:
             with self._changed:
                 self._forget(request.call)
             return
-        job = make_call(request, self._recipe, self._model.tokens)
+        job = make_call(request, self._spec, self._model.tokens)
         if job.characters <= SLICE_CHARACTERS:
             for _ in job.tokenize():
                 pass
@@ -175,9 +173,9 @@ def main(arguments: Sequence[str], waiting: TextQueue | None = None) -> int:
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
-        recipe = read_model_spec(given.folder)
+        spec = read_model_spec(given.folder)
         share = CpuShare(given.threads, given.lanes).resolve()
-        model = CompiledModel(recipe, given.precision, share)
+        model = CompiledModel(spec, given.precision, share)
     except RuntimeFailed as error:
         replies.write(encode_frame(Failed.of(None, error)))
         replies.flush()
@@ -185,7 +183,7 @@ def main(arguments: Sequence[str], waiting: TextQueue | None = None) -> int:
     with contextlib.suppress(BrokenPipeError):  # hubgate has ended
         if waiting is None:
             waiting = TextQueue(padded_tokens=max_batch_tokens(share.threads // share.lanes))
-        Worker(recipe, model, replies, waiting).serve(os.fdopen(os.dup(sys.stdin.fileno()), "rb"))
+        Worker(spec, model, replies, waiting).serve(os.fdopen(os.dup(sys.stdin.fileno()), "rb"))
     return 0
 
 

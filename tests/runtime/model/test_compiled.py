@@ -135,10 +135,10 @@ def test_truncated_weights_are_refused(tiny: Path) -> None:
 
 
 def test_weights_that_cannot_be_opened_are_refused(tiny: Path) -> None:
-    recipe = read_model_spec(tiny)
+    spec = read_model_spec(tiny)
     (tiny / "model.safetensors").unlink()
     with pytest.raises(RuntimeFailed, match="cannot be read: No such file"):
-        CompiledModel(recipe)
+        CompiledModel(spec)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ KNOWN = [ModelInput([2, 5, 3]), ModelInput([2, 6, 7, 3])]
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> ModelSpec:
+def spec(tmp_path: Path) -> ModelSpec:
     write_tiny_model(tmp_path)
     return read_model_spec(tmp_path)
 
@@ -53,16 +53,16 @@ class Scripted:
     ],
 )
 def test_auto_takes_bf16_only_where_the_cpu_has_it_and_the_vectors_stay(
-    recipe: ModelSpec, asked: Precision, off: float, chosen: Precision, *, has_bf16: bool
+    spec: ModelSpec, asked: Precision, off: float, chosen: Precision, *, has_bf16: bool
 ) -> None:
     models = {Precision.F32: [Scripted()], Precision.BF16: [Scripted(off)]}
-    found = choose_precision(asked, models.__getitem__, recipe, KNOWN, has_bf16=has_bf16)
+    found = choose_precision(asked, models.__getitem__, spec, KNOWN, has_bf16=has_bf16)
     assert found == (chosen, models[chosen])
 
 
-def test_bf16_is_refused_where_the_cpu_has_none(recipe: ModelSpec) -> None:
+def test_bf16_is_refused_where_the_cpu_has_none(spec: ModelSpec) -> None:
     with pytest.raises(RuntimeFailed, match="this machine's processor does not support it") as failed:
-        choose_precision(Precision.BF16, lambda _: [Scripted()], recipe, KNOWN, has_bf16=False)
+        choose_precision(Precision.BF16, lambda _: [Scripted()], spec, KNOWN, has_bf16=False)
     assert "auto or f32" in failed.value.remedy
 
 
@@ -82,9 +82,9 @@ def test_scores_are_the_same_while_no_ranking_feels_their_difference() -> None:
     ],
 )
 def test_a_model_whose_answers_cannot_be_right_is_not_used(
-    recipe: ModelSpec, model: Scripted, reason: str | None
+    spec: ModelSpec, model: Scripted, reason: str | None
 ) -> None:
-    found = find_fault(model, recipe, KNOWN)
+    found = find_fault(model, spec, KNOWN)
     assert (found is None) if reason is None else (found is not None and reason in found.message)
 
 

@@ -24,10 +24,10 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def test_a_folder_says_pooling_normalisation_length_and_prompts(tiny: Path) -> None:
-    recipe = read_model_spec(tiny)
-    assert (recipe.head, recipe.max_tokens) == (EmbeddingHead(Pooling.MEAN, normalize=True), MAX_TOKENS)
-    assert (recipe.hidden, recipe.width) == (HIDDEN, HIDDEN)
-    assert recipe.prompts["query"] == "w1 w2 "
+    spec = read_model_spec(tiny)
+    assert (spec.head, spec.max_tokens) == (EmbeddingHead(Pooling.MEAN, normalize=True), MAX_TOKENS)
+    assert (spec.hidden, spec.width) == (HIDDEN, HIDDEN)
+    assert spec.prompts["query"] == "w1 w2 "
 
 
 def test_a_folder_without_the_normalize_module_does_not_normalise(tiny: Path) -> None:
@@ -51,9 +51,9 @@ def test_what_newer_sentence_transformers_write_is_understood(tiny: Path) -> Non
     write_json(tiny / OWN, {"transformer_task": "feature-extraction"})
     write_json(tiny / TOKENIZER, {"model_max_length": 20})
     (tiny / "config_sentence_transformers.json").unlink()
-    recipe = read_model_spec(tiny)
-    assert (recipe.head, recipe.max_tokens) == (EmbeddingHead(Pooling.CLS, normalize=True), 20)
-    assert recipe.prompts == {}
+    spec = read_model_spec(tiny)
+    assert (spec.head, spec.max_tokens) == (EmbeddingHead(Pooling.CLS, normalize=True), 20)
+    assert spec.prompts == {}
 
 
 def test_no_more_tokens_are_read_than_the_model_has_positions(tiny: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_graph_in_onnx_and_one_built_from_weights_give_the_same_vectors(tmp_pa
     (tmp_path / "bert" / "model.safetensors").unlink()
     only = read_model_spec(tmp_path / "bert")
     assert (both.weights.name, only.weights.name) == ("model.safetensors", "model.onnx")
-    models = [CompiledModel(recipe) for recipe in (both, only)]
+    models = [CompiledModel(spec) for spec in (both, only)]
     rows, _ = models[0].tokens.rows(TEXTS, truncate=True, left=False)
     built, read = (model.lanes[0].run(rows) for model in models)
     assert max(np.abs(one - other).max() for one, other in zip(built, read, strict=True)) < TOLERANCE

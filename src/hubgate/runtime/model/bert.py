@@ -16,30 +16,30 @@ from hubgate.runtime.model.spec import BertShape, ModelSpec
 from hubgate.runtime.model.weights import read_weights
 
 
-def build_bert(recipe: ModelSpec, shape: BertShape, vocabulary: int) -> Encoder:
+def build_bert(spec: ModelSpec, shape: BertShape, vocabulary: int) -> Encoder:
     """Build the encoder of a model whose tokenizer has `vocabulary` ids.
 
     Raises:
         RuntimeFailed: the weights do not match the configuration.
     """
-    return _Bert(recipe, shape, vocabulary).encoder()
+    return _Bert(spec, shape, vocabulary).encoder()
 
 
 class _Bert:
-    def __init__(self, recipe: ModelSpec, shape: BertShape, vocabulary: int) -> None:
-        self.recipe = recipe
+    def __init__(self, spec: ModelSpec, shape: BertShape, vocabulary: int) -> None:
+        self.spec = spec
         self.shape = shape
         self.vocabulary = vocabulary
-        weights = read_weights(recipe.weights)
+        weights = read_weights(spec.weights)
         self.weights = {name.removeprefix("bert."): tensor for name, tensor in weights.items()}
 
     def encoder(self) -> Encoder:
         if any(name.startswith(f"encoder.layer.{self.shape.layers}.") for name in self.weights):
-            raise unusable(self.recipe.folder, f"its weights have more than {self.shape.layers} layers")
+            raise unusable(self.spec.folder, f"its weights have more than {self.shape.layers} layers")
         ids = ops.parameter([-1, -1], np.int32, name=IDS)
         mask = ops.parameter([-1, -1], np.float32, name=MASK)
         inputs = [ids, mask]
-        ranks = isinstance(self.recipe.head, RankingHead)
+        ranks = isinstance(self.spec.head, RankingHead)
         if ranks:
             inputs.append(ops.parameter([-1, -1], np.int32, name=KINDS))
         for node in inputs:
@@ -55,8 +55,8 @@ class _Bert:
         words = self.tensor("embeddings.word_embeddings.weight", None, self.shape.hidden)
         places = self.tensor("embeddings.position_embeddings.weight", None, self.shape.hidden)
         kinds = self.tensor("embeddings.token_type_embeddings.weight", None, self.shape.hidden)
-        if len(words) < self.vocabulary or len(places) < self.recipe.max_tokens:
-            raise unusable(self.recipe.folder, "its tokenizer has more tokens than its weights")
+        if len(words) < self.vocabulary or len(places) < self.spec.max_tokens:
+            raise unusable(self.spec.folder, "its tokenizer has more tokens than its weights")
         tokens = ops.gather(ops.shape_of(ids), [1], 0)
         if (
             segments is None
@@ -107,9 +107,9 @@ class _Bert:
         """A weight in f32; `None` in the shape is any size."""
         found = self.weights.get(name)
         if found is None:
-            raise unusable(self.recipe.folder, f"its weights have no {name} in F32 or F16")
+            raise unusable(self.spec.folder, f"its weights have no {name} in F32 or F16")
         if len(found.shape) != len(shape) or any(
             want not in (None, have) for want, have in zip(shape, found.shape, strict=True)
         ):
-            raise unusable(self.recipe.folder, f"its weight {name} has the shape {list(found.shape)}")
+            raise unusable(self.spec.folder, f"its weight {name} has the shape {list(found.shape)}")
         return found.astype(np.float32, copy=False)

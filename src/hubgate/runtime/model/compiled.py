@@ -29,41 +29,41 @@ class CompiledModel:
     """
 
     def __init__(
-        self, recipe: ModelSpec, precision: Precision = Precision.F32, share: CpuShare | None = None
+        self, spec: ModelSpec, precision: Precision = Precision.F32, share: CpuShare | None = None
     ) -> None:
         try:
-            self._load(recipe, precision, share)
+            self._load(spec, precision, share)
         except (RuntimeFailed, KeyboardInterrupt, SystemExit):
             raise
         except (
             BaseException
         ) as error:  # libraries fail in their own ways, and a Rust panic is not an Exception
-            raise unusable(recipe.folder, f"it cannot be loaded ({type(error).__name__}: {error})") from error
+            raise unusable(spec.folder, f"it cannot be loaded ({type(error).__name__}: {error})") from error
 
-    def _load(self, recipe: ModelSpec, precision: Precision, share: CpuShare | None) -> None:
-        self.tokens = ModelTokenizer(recipe)
-        graph = _graph(recipe, self.tokens.vocabulary)
+    def _load(self, spec: ModelSpec, precision: Precision, share: CpuShare | None) -> None:
+        self.tokens = ModelTokenizer(spec)
+        graph = _graph(spec, self.tokens.vocabulary)
         core, share = openvino.Core(), (share or CpuShare()).resolve()
-        known = encode_samples(self.tokens, recipe)
+        known = encode_samples(self.tokens, spec)
 
         def load(kind: Precision) -> list[Lane]:
-            return _lanes(core, graph, recipe, kind, share)
+            return _lanes(core, graph, spec, kind, share)
 
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self.precision, self.lanes = choose_precision(precision, load, recipe, known, has_bf16=has_bf16)
-        if reason := find_fault(self.lanes[0], recipe, known):
+        self.precision, self.lanes = choose_precision(precision, load, spec, known, has_bf16=has_bf16)
+        if reason := find_fault(self.lanes[0], spec, known):
             raise reason
 
 
 class Lane:
     """Runs one batch at a time, in one thread."""
 
-    def __init__(self, compiled: Node, recipe: ModelSpec) -> None:
+    def __init__(self, compiled: Node, spec: ModelSpec) -> None:
         self._request = compiled.create_infer_request()
         self._inputs = [(port.any_name, port.get_element_type().to_dtype()) for port in compiled.inputs]
         self._outputs = len(compiled.outputs)
-        self._max_tokens = recipe.max_tokens
-        self._pad = recipe.pad
+        self._max_tokens = spec.max_tokens
+        self._pad = spec.pad
 
     def run(self, rows: Sequence[ModelInput]) -> list[Array]:
         """Run a batch. The outputs are `[texts, width]` in f32: pooled and normalized vectors, or scores."""
@@ -80,13 +80,13 @@ class Lane:
         return [self._request.get_output_tensor(n).data.copy() for n in range(self._outputs)]
 
 
-def _graph(recipe: ModelSpec, vocabulary: int) -> Node:
-    shape = recipe.shape
-    encoder = read_onnx(recipe) if shape is None else build_bert(recipe, shape, vocabulary)
-    return with_head(encoder, recipe)
+def _graph(spec: ModelSpec, vocabulary: int) -> Node:
+    shape = spec.shape
+    encoder = read_onnx(spec) if shape is None else build_bert(spec, shape, vocabulary)
+    return with_head(encoder, spec)
 
 
-def _lanes(core: Node, graph: Node, recipe: ModelSpec, precision: Precision, share: CpuShare) -> list[Lane]:
+def _lanes(core: Node, graph: Node, spec: ModelSpec, precision: Precision, share: CpuShare) -> list[Lane]:
     options = {
         # OpenVINO's default is bf16 where the CPU has it.
         "INFERENCE_PRECISION_HINT": str(precision),
@@ -96,4 +96,4 @@ def _lanes(core: Node, graph: Node, recipe: ModelSpec, precision: Precision, sha
         "ENABLE_CPU_PINNING": False,
     }
     compiled = core.compile_model(graph, "CPU", options)
-    return [Lane(compiled, recipe) for _ in range(share.lanes)]
+    return [Lane(compiled, spec) for _ in range(share.lanes)]

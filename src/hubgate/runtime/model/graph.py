@@ -53,46 +53,46 @@ class Encoder:
     """In f32."""
 
 
-def with_head(encoder: Encoder, recipe: ModelSpec) -> Node:
+def with_head(encoder: Encoder, spec: ModelSpec) -> Node:
     """The whole graph. Its outputs are the pooled and the normalized vectors, both `[texts, hidden]`, or the scores."""
     outputs = [encoder.output]
-    if isinstance(recipe.head, EmbeddingHead):
-        pooled = _pool(encoder.output, encoder.mask, recipe.head.pooling)
+    if isinstance(spec.head, EmbeddingHead):
+        pooled = _pool(encoder.output, encoder.mask, spec.head.pooling)
         length = ops.sqrt(ops.reduce_sum(ops.multiply(pooled, pooled), [1], keep_dims=True))
         outputs = [pooled, ops.divide(pooled, ops.maximum(length, number(1e-12)))]
     return openvino.Model([ops.result(output) for output in outputs], list(encoder.inputs), "encoder")
 
 
-def read_onnx(recipe: ModelSpec) -> Encoder:
+def read_onnx(spec: ModelSpec) -> Encoder:
     """Read the encoder of an ONNX file.
 
     Raises:
         RuntimeFailed: it cannot be read, or does not match the other files of the folder.
     """
     try:
-        model = openvino.Core().read_model(str(recipe.weights))
+        model = openvino.Core().read_model(str(spec.weights))
         inputs = {port.any_name: port.get_node() for port in model.inputs}
     except (RuntimeError, ValueError) as error:  # the latter if a name is not UTF-8
-        raise unusable(recipe.folder, f"{recipe.weights.name} is not a complete ONNX file") from error
+        raise unusable(spec.folder, f"{spec.weights.name} is not a complete ONNX file") from error
     if unknown := sorted(set(inputs) - {IDS, MASK, KINDS}) or sorted({IDS, MASK} - set(inputs)):
-        raise unusable(recipe.folder, f"{recipe.weights.name} takes other inputs ({', '.join(unknown)})")
-    ranks = not isinstance(recipe.head, EmbeddingHead)
-    output = _output(recipe, model, ("logits",) if ranks else ("last_hidden_state", "token_embeddings"))
+        raise unusable(spec.folder, f"{spec.weights.name} takes other inputs ({', '.join(unknown)})")
+    ranks = not isinstance(spec.head, EmbeddingHead)
+    output = _output(spec, model, ("logits",) if ranks else ("last_hidden_state", "token_embeddings"))
     return Encoder(output, model.get_parameters(), ops.convert(inputs[MASK], np.float32))
 
 
-def _output(recipe: ModelSpec, model: Node, names: tuple[str, ...]) -> Node:
+def _output(spec: ModelSpec, model: Node, names: tuple[str, ...]) -> Node:
     """The output with one of these names, whose width must match the other files of the folder."""
     for port in model.outputs:
         if not port.get_names().isdisjoint(names):
             width = port.get_partial_shape()[-1]
-            if width.is_static and width.get_length() != recipe.width:
+            if width.is_static and width.get_length() != spec.width:
                 raise unusable(
-                    recipe.folder,
-                    f"{recipe.weights.name} gives {width.get_length()} numbers, the other files say {recipe.width}",
+                    spec.folder,
+                    f"{spec.weights.name} gives {width.get_length()} numbers, the other files say {spec.width}",
                 )
             return port.get_node().input_value(0)
-    raise unusable(recipe.folder, f"{recipe.weights.name} has no output named {names[0]}")
+    raise unusable(spec.folder, f"{spec.weights.name} has no output named {names[0]}")
 
 
 def number(value: float) -> Node:

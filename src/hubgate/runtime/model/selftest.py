@@ -45,9 +45,9 @@ class Runner(Protocol):
 _Runner = TypeVar("_Runner", bound=Runner)
 
 
-def encode_samples(tokens: ModelTokenizer, recipe: ModelSpec) -> list[ModelInput]:
+def encode_samples(tokens: ModelTokenizer, spec: ModelSpec) -> list[ModelInput]:
     """The sample texts as model inputs."""
-    if isinstance(recipe.head, RankingHead):
+    if isinstance(spec.head, RankingHead):
         return tokens.pairs(tokens.query(TEXTS[1]), TEXTS, truncate=True)[0]
     return tokens.rows(TEXTS, truncate=True, left=False)[0]
 
@@ -55,7 +55,7 @@ def encode_samples(tokens: ModelTokenizer, recipe: ModelSpec) -> list[ModelInput
 def choose_precision(
     asked: Precision,
     load: Callable[[Precision], list[_Runner]],
-    recipe: ModelSpec,
+    spec: ModelSpec,
     known: Sequence[ModelInput],
     *,
     has_bf16: bool,
@@ -78,24 +78,24 @@ def choose_precision(
     if not has_bf16:
         return Precision.F32, exact
     fast = load(Precision.BF16)
-    if same_outputs(recipe, _alone(exact[0], known), _alone(fast[0], known)):
+    if same_outputs(spec, _alone(exact[0], known), _alone(fast[0], known)):
         return Precision.BF16, fast
     return Precision.F32, exact
 
 
-def find_fault(model: Runner, recipe: ModelSpec, known: Sequence[ModelInput]) -> RuntimeFailed | None:
+def find_fault(model: Runner, spec: ModelSpec, known: Sequence[ModelInput]) -> RuntimeFailed | None:
     """Why the model cannot be used: its outputs are not finite, or depend on the other texts in a batch."""
     together = model.run(known)[0]
     if not np.isfinite(together).all():
-        return unusable(recipe.folder, "it returns values that are not finite (NaN or infinite)")
-    if not same_outputs(recipe, _alone(model, known), together):
-        return unusable(recipe.folder, "its outputs change with the padding, as if it had no attention mask")
+        return unusable(spec.folder, "it returns values that are not finite (NaN or infinite)")
+    if not same_outputs(spec, _alone(model, known), together):
+        return unusable(spec.folder, "its outputs change with the padding, as if it had no attention mask")
     return None
 
 
-def same_outputs(recipe: ModelSpec, one: Array, other: Array) -> bool:
+def same_outputs(spec: ModelSpec, one: Array, other: Array) -> bool:
     """Whether two outputs for the same texts are equal for any search or ranking."""
-    if isinstance(recipe.head, RankingHead):
+    if isinstance(spec.head, RankingHead):
         squeezed = [sigmoid(scores) for scores in (one, other)]
         return bool(np.abs(squeezed[0] - squeezed[1]).max() <= SAME_SCORE)
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)

@@ -74,29 +74,27 @@ class EncodedQuery(NamedTuple):
 class ModelTokenizer:
     """The tokenizer of a model. Safe to use from several threads."""
 
-    def __init__(self, recipe: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec) -> None:
         try:
-            tokenizer = open_tokenizer(recipe.folder)
+            tokenizer = open_tokenizer(spec.folder)
         except TokenizerBroken as error:
-            raise unusable(recipe.folder, f"{TOKENIZER} cannot be read") from error
+            raise unusable(spec.folder, f"{TOKENIZER} cannot be read") from error
         self._tokenizer = tokenizer
-        self._max_tokens = recipe.max_tokens
-        self._most = max_characters(recipe.max_tokens)
-        self._segments = recipe.segments
-        self._folder = recipe.folder
-        self._room = recipe.max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)
-        self._room_of_pair = recipe.max_tokens - tokenizer.num_special_tokens_to_add(is_pair=True)
+        self._max_tokens = spec.max_tokens
+        self._most = max_characters(spec.max_tokens)
+        self._segments = spec.segments
+        self._folder = spec.folder
+        self._room = spec.max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)
+        self._room_of_pair = spec.max_tokens - tokenizer.num_special_tokens_to_add(is_pair=True)
         if min(self._room, self._room_of_pair) < 1:
             raise unusable(
-                recipe.folder, f"the {recipe.max_tokens} tokens that it reads leave no room for a text"
+                spec.folder, f"the {spec.max_tokens} tokens that it reads leave no room for a text"
             )
         self.vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
-        if recipe.vocabulary is not None and recipe.vocabulary < self.vocabulary:
-            raise unusable(recipe.folder, "its tokenizer has more tokens than its weights")
-        if recipe.pad >= (recipe.vocabulary or self.vocabulary):
-            raise unusable(
-                recipe.folder, f"it has no token {recipe.pad}, with which texts are to be filled up"
-            )
+        if spec.vocabulary is not None and spec.vocabulary < self.vocabulary:
+            raise unusable(spec.folder, "its tokenizer has more tokens than its weights")
+        if spec.pad >= (spec.vocabulary or self.vocabulary):
+            raise unusable(spec.folder, f"it has no token {spec.pad}, with which texts are to be filled up")
 
     def rows(
         self, texts: Sequence[str], *, truncate: bool, left: bool, first: int = 0
