@@ -81,14 +81,14 @@ class DedicatedSource:
         """
         endpoint = target.endpoint
         engine = endpoint.engine or endpoint.facts.engine
-        forms = spec_of(engine).generation
-        if not forms:
+        routes = spec_of(engine).generation
+        if not routes:
             raise InvalidEndpoint(
                 f"The server of endpoint [{endpoint.name}] is {engine or 'unknown'}, which does not generate text.",
                 remedy="Register the URL of a server whose model does, or choose its engine yourself.",
                 cause=Cause.WRONG_TASK,
             )
-        return ServerGenerator(self._server(target), forms, endpoint.facts.model or endpoint.model)
+        return ServerGenerator(self._server(target), routes, endpoint.facts.model or endpoint.model)
 
     async def close(self) -> None:
         """Close all connections."""

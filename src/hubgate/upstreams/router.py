@@ -12,16 +12,16 @@ from hubgate.domain.calls import Chat, Complete, Embed, Rerank
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Target, Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint
 from hubgate.domain.hub import ModelCard
-from hubgate.upstreams.engines.generation import Form
+from hubgate.upstreams.engines.generation import GenerationRoute
 from hubgate.upstreams.engines.providers import (
     AUTO,
-    CHAT_FORM,
-    COMPLETION_FORMS,
+    CHAT_ROUTE,
+    COMPLETION_ROUTES,
     EMBED_ROUTES,
-    MAPPED_TASKS,
+    HUB_TASKS,
     POLICIES,
     RERANK_ROUTES,
-    TABLES,
+    ROUTES_BY_TASK,
 )
 from hubgate.upstreams.engines.routes import TextRoute
 from hubgate.upstreams.http.messages import HttpClient
@@ -55,7 +55,7 @@ class RouterSource:
             UpstreamError: the Hub is unavailable, and the operator names no provider.
         """
         endpoint = target.endpoint
-        if endpoint.task not in MAPPED_TASKS:
+        if endpoint.task not in HUB_TASKS:
             raise InvalidEndpoint(
                 f"No Inference Provider supports {endpoint.task}.",
                 remedy="Run the model on an Inference Endpoint.",
@@ -77,7 +77,7 @@ class RouterSource:
         """
         endpoint, facts = target.endpoint, target.endpoint.facts
         provider, model = facts.provider or "", facts.provider_model or endpoint.model or ""
-        if provider not in TABLES.get(endpoint.task, {}):
+        if provider not in ROUTES_BY_TASK.get(endpoint.task, {}):
             raise InvalidEndpoint(
                 f"Endpoint [{endpoint.name}] is not known to be served by any provider.",
                 remedy="Register it again, so that hubgate looks up who serves its model.",
@@ -94,14 +94,14 @@ class RouterSource:
         """The generator of an endpoint whose facts are known."""
         endpoint, facts = target.endpoint, target.endpoint.facts
         suffix = "" if endpoint.provider in {None, AUTO} else f":{endpoint.provider}"
-        forms: dict[type[Chat | Complete], Form] = {
-            Chat: replace(CHAT_FORM, model=f"{endpoint.model}{suffix}")
+        routes: dict[type[Chat | Complete], GenerationRoute] = {
+            Chat: replace(CHAT_ROUTE, model=f"{endpoint.model}{suffix}")
         }
-        complete = COMPLETION_FORMS.get(facts.provider or "")
+        complete = COMPLETION_ROUTES.get(facts.provider or "")
         if complete is not None and facts.completes is not False:
             model = facts.provider_model or endpoint.model or ""
-            forms[Complete] = replace(complete, route=complete.route.format(model=model), model=model)
-        return ServerGenerator(self._server(target), forms, endpoint.model)
+            routes[Complete] = replace(complete, path=complete.path.format(model=model), model=model)
+        return ServerGenerator(self._server(target), routes, endpoint.model)
 
     async def close(self) -> None:
         """Does nothing: the connections are shared."""
@@ -128,7 +128,7 @@ def _facts(endpoint: Endpoint, card: ModelCard) -> Facts:
 def _facts_without_hub(endpoint: Endpoint, error: HubgateError) -> Facts:
     """For chat the router finds the provider; for other tasks the operator must have named one."""
     named = endpoint.provider if endpoint.provider not in {None, AUTO, *POLICIES} else None
-    if endpoint.task is not Task.CHAT_COMPLETION and named not in TABLES[endpoint.task]:
+    if endpoint.task is not Task.CHAT_COMPLETION and named not in ROUTES_BY_TASK[endpoint.task]:
         raise error
     warning = f"The Hub did not report who serves the model: {error.message} The endpoint's settings are used as they are."
     return Facts(

@@ -22,7 +22,7 @@ from hubgate.domain.calls import (
 )
 from hubgate.domain.errors import Cause, InvalidRequest, UpstreamRefused
 from hubgate.domain.ports import Events
-from hubgate.upstreams.engines.generation import Form, Forms
+from hubgate.upstreams.engines.generation import GenerationRoute, GenerationRoutes
 from hubgate.upstreams.engines.json_fields import post
 from hubgate.upstreams.engines.replies.events import WholeText
 from hubgate.upstreams.engines.replies.text import choices_in, read_generated, with_prompt
@@ -99,17 +99,17 @@ def _unsupported(call: Call) -> InvalidRequest:
 
 
 class ServerGenerator:
-    """Implements `domain.ports.TextGenerator`. Each call is one request, except the first one in a wrong form.
+    """Implements `domain.ports.TextGenerator`. Each call is one request, except the first one if its route turns out to be wrong.
 
     Args:
         server: that serves the model.
-        forms: one for each kind of call that it supports.
+        routes: one for each kind of call that it supports.
         model: the server's name of it.
     """
 
-    def __init__(self, server: Server, forms: Forms, model: str | None) -> None:
+    def __init__(self, server: Server, routes: GenerationRoutes, model: str | None) -> None:
         self._server = server
-        self._forms = dict(forms)
+        self._routes = dict(routes)
         self._model = model
 
     async def generate(self, call: GenerationCall) -> Generated:
@@ -120,11 +120,11 @@ class ServerGenerator:
             InvalidRequest: the server does not support the call or one of its options.
         """
 
-        async def request(form: Form) -> Generated:
-            reply = await self._server.send(self._request(form, call, stream=False), call.context)
-            return await off_loop(len(reply.body), read_generated, form, call, reply)
+        async def request(route: GenerationRoute) -> Generated:
+            reply = await self._server.send(self._request(route, call, stream=False), call.context)
+            return await off_loop(len(reply.body), read_generated, route, call, reply)
 
-        return await self._with_form(call, request)
+        return await self._with_fallback(call, request)
 
     async def stream(self, call: GenerationCall) -> Events:
         """The text while it is generated; from a server that does not stream, the whole text as one event.
@@ -134,20 +134,20 @@ class ServerGenerator:
             InvalidRequest: the server does not support the call or one of its options.
         """
 
-        async def request(form: Form) -> Events:
-            if not form.streams:
-                return await self._unstreamed(form, call)
-            http_request = self._request(form, call, stream=True)
-            events = await self._server.events(http_request, form.wire_format, call.context)
-            full = isinstance(call, Complete) and call.full_text and not form.returns_prompt
+        async def request(route: GenerationRoute) -> Events:
+            if not route.streams:
+                return await self._unstreamed(route, call)
+            http_request = self._request(route, call, stream=True)
+            events = await self._server.events(http_request, route.wire_format, call.context)
+            full = isinstance(call, Complete) and call.full_text and not route.returns_prompt
             return AfterPrompt(events, call.prompt) if full and isinstance(call, Complete) else events
 
-        return await self._with_form(call, request)
+        return await self._with_fallback(call, request)
 
     async def close(self) -> None:
         """Does nothing: the connections are shared."""
 
-    async def _unstreamed(self, form: Form, call: GenerationCall) -> Events:
+    async def _unstreamed(self, route: GenerationRoute, call: GenerationCall) -> Events:
         """The whole text as one event, in the format of text-generation-inference's last event."""
         assert isinstance(call, Complete)  # noqa: S101 - every server with a chat route streams
         bare = await self.generate(replace(call, full_text=False))
@@ -155,11 +155,13 @@ class ServerGenerator:
         token = {"id": 0, "text": text, "logprob": None, "special": False}
         whole = call.prompt + text if call.full_text else text
         event = {"index": 1, "token": token, "generated_text": whole, "details": None}
-        return WholeText(orjson.dumps(event), form.wire_format)
+        return WholeText(orjson.dumps(event), route.wire_format)
 
-    async def _with_form(self, call: GenerationCall, request: Callable[[Form], Awaitable[R]]) -> R:
-        form = self._forms.get(type(call))
-        if form is None:
+    async def _with_fallback(
+        self, call: GenerationCall, request: Callable[[GenerationRoute], Awaitable[R]]
+    ) -> R:
+        route = self._routes.get(type(call))
+        if route is None:
             what = "has no chat route" if isinstance(call, Chat) else "does not complete texts"
             raise InvalidRequest(
                 f"This endpoint's server {what}.",
@@ -167,16 +169,16 @@ class ServerGenerator:
                 cause=Cause.WRONG_TASK,
             )
         try:
-            return await request(form)
+            return await request(route)
         except UpstreamRefused as error:
-            if form.fallback is None or form.fallback[0] not in error.markers:
+            if route.fallback is None or route.fallback[0] not in error.markers:
                 raise
-            self._forms[type(call)] = form.fallback[1]
-        return await request(self._forms[type(call)])
+            self._routes[type(call)] = route.fallback[1]
+        return await request(self._routes[type(call)])
 
-    def _request(self, form: Form, call: GenerationCall, *, stream: bool) -> HttpRequest:
-        route = form.stream_route if stream and form.stream_route is not None else form.route
-        return post(self._server.base + route, form.body(call, form.model or self._model, stream=stream))
+    def _request(self, route: GenerationRoute, call: GenerationCall, *, stream: bool) -> HttpRequest:
+        path = route.stream_path if stream and route.stream_path is not None else route.path
+        return post(self._server.base + path, route.body(call, route.model or self._model, stream=stream))
 
 
 class AfterPrompt:

@@ -12,7 +12,7 @@ import pytest
 from hubgate.domain.calls import Chat, Complete, WireFormat
 from hubgate.domain.endpoint import Engine
 from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, UpstreamUnreadable
-from hubgate.upstreams.engines.generation import Form
+from hubgate.upstreams.engines.generation import GenerationRoute
 from hubgate.upstreams.engines.replies.errors import refusal
 from hubgate.upstreams.engines.replies.events import ServerEvents
 from hubgate.upstreams.engines.replies.text import read_generated
@@ -207,41 +207,44 @@ def reply(content: object, **headers: str) -> HttpReply:
     )
 
 
-CHAT_FORM = SPECS[Engine.VLLM].generation[Chat]
-TGI_FORM = SPECS[Engine.TGI].generation[Complete]
+CHAT_ROUTE = SPECS[Engine.VLLM].generation[Chat]
+TGI_ROUTE = SPECS[Engine.TGI].generation[Complete]
 HELLO = {"generated_text": "hello"}
 
 
 @pytest.mark.parametrize("content", [HELLO, [HELLO], [[HELLO]]])
 def test_a_text_is_found_however_it_is_wrapped(content: object) -> None:
-    told = read_generated(TGI_FORM, complete(), reply(content))
+    told = read_generated(TGI_ROUTE, complete(), reply(content))
     assert json.loads(told.body) == HELLO
     assert (told.tokens, told.wire_format) == (None, WireFormat.TGI)
 
 
 def test_the_tokens_are_read_wherever_they_are_told() -> None:
-    def tokens(form: Form, content: object, **headers: str) -> tuple[int | None, int | None]:
-        told = read_generated(form, complete(), reply(content, **headers))
+    def tokens(route: GenerationRoute, content: object, **headers: str) -> tuple[int | None, int | None]:
+        told = read_generated(route, complete(), reply(content, **headers))
         return told.prompt_tokens, told.tokens
 
     counted = HELLO | {"details": {"generated_tokens": 3}}
-    assert tokens(TGI_FORM, counted, x_prompt_tokens="2") == (2, 5)
-    assert tokens(TGI_FORM, HELLO, x_prompt_tokens="2", x_generated_tokens="4") == (2, 6)
-    assert tokens(TGI_FORM, counted, x_prompt_tokens="many") == (None, None)
-    assert tokens(CHAT_FORM, {"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 3}}) == (2, 5)
-    assert tokens(CHAT_FORM, {"choices": [], "usage": None}) == (None, None)
+    assert tokens(TGI_ROUTE, counted, x_prompt_tokens="2") == (2, 5)
+    assert tokens(TGI_ROUTE, HELLO, x_prompt_tokens="2", x_generated_tokens="4") == (2, 6)
+    assert tokens(TGI_ROUTE, counted, x_prompt_tokens="many") == (None, None)
+    assert tokens(CHAT_ROUTE, {"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 3}}) == (
+        2,
+        5,
+    )
+    assert tokens(CHAT_ROUTE, {"choices": [], "usage": None}) == (None, None)
 
 
-@pytest.mark.parametrize("form", [CHAT_FORM, TGI_FORM])
+@pytest.mark.parametrize("route", [CHAT_ROUTE, TGI_ROUTE])
 @pytest.mark.parametrize("content", [b"{", [], [HELLO, HELLO], {"text": "a"}, [1], b"[" * 5000])
-def test_what_is_no_text_is_told(form: Form, content: object) -> None:
+def test_what_is_no_text_is_told(route: GenerationRoute, content: object) -> None:
     with pytest.raises(UpstreamUnreadable, match="no generated text"):
-        read_generated(form, complete(), reply(content))
+        read_generated(route, complete(), reply(content))
 
 
 def test_a_web_page_is_told() -> None:
     with pytest.raises(UpstreamUnreadable) as caught:
-        read_generated(CHAT_FORM, chat(), reply(b"<html></html>"))
+        read_generated(CHAT_ROUTE, chat(), reply(b"<html></html>"))
     assert caught.value.cause is Cause.NOT_AN_API
 
 
@@ -367,7 +370,7 @@ def test_every_recorded_hosted_text_is_read() -> None:
     for one in hosted("json"):
         if one["kind"] not in {"chat", "generate"}:
             continue
-        spelled = CHAT_FORM if '"choices"' in one["body"] else TGI_FORM
+        spelled = CHAT_ROUTE if '"choices"' in one["body"] else TGI_ROUTE
         told = read_generated(spelled, chat(), reply(one["body"].encode()))
         assert told.body in one["body"].encode()
         read += 1
@@ -378,9 +381,9 @@ def test_every_recorded_hosted_text_is_read() -> None:
 async def test_text_that_is_not_utf8_is_refused_and_other_languages_pass(size: int) -> None:
     said = '{"choices": [{"message": {"content": "%s"}}]}' % ("é" * size)
     good = said.encode()
-    assert read_generated(CHAT_FORM, chat(), reply(good)).body == good
+    assert read_generated(CHAT_ROUTE, chat(), reply(good)).body == good
     with pytest.raises(UpstreamUnreadable, match="not valid UTF-8"):
-        read_generated(CHAT_FORM, chat(), reply(said.encode("latin-1")))
+        read_generated(CHAT_ROUTE, chat(), reply(said.encode("latin-1")))
 
 
 async def test_json_instead_of_a_stream_is_told() -> None:

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub.inference._providers import PROVIDERS
 
 from hubgate.domain.calls import Chat, Complete, Embed
-from hubgate.upstreams.engines.providers import CHAT_FORM, COMPLETION_FORMS, EMBED_ROUTES
+from hubgate.upstreams.engines.providers import CHAT_ROUTE, COMPLETION_ROUTES, EMBED_ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,8 +30,10 @@ def ours(task: str, provider: str, model: str) -> tuple[str, dict[str, Any]]:
         route = EMBED_ROUTES[provider]
         body: Mapping[str, Any] = route.body(EMBED, model)
         return ROUTER + route.path.format(model=model), json.loads(orjson.dumps(body))
-    form = COMPLETION_FORMS[provider]
-    return ROUTER + form.route.format(model=model), json.loads(form.body(COMPLETE, model, stream=False))
+    completion = COMPLETION_ROUTES[provider]
+    return ROUTER + completion.path.format(model=model), json.loads(
+        completion.body(COMPLETE, model, stream=False)
+    )
 
 
 def check(task: str, body: dict[str, Any], theirs: dict[str, Any]) -> None:
@@ -47,7 +49,7 @@ def check(task: str, body: dict[str, Any], theirs: dict[str, Any]) -> None:
 
 
 ROWS = [("feature-extraction", name) for name in EMBED_ROUTES] + [
-    ("text-generation", name) for name in COMPLETION_FORMS
+    ("text-generation", name) for name in COMPLETION_ROUTES
 ]
 WRITES = {"stop": ["x"], "temperature": 0.1, "max_new_tokens": 4}
 
@@ -65,7 +67,7 @@ def test_the_table_agrees_with_the_helpers_of_huggingface_hub(task: str, provide
 
 
 def test_the_gateway_knows_every_provider_that_the_helpers_know() -> None:
-    for task, table in (("feature-extraction", EMBED_ROUTES), ("text-generation", COMPLETION_FORMS)):
+    for task, table in (("feature-extraction", EMBED_ROUTES), ("text-generation", COMPLETION_ROUTES)):
         known = {str(name) for name, tasks in PROVIDERS.items() if task in tasks}
         assert known == set(table)
 
@@ -77,8 +79,8 @@ def test_hugging_faces_own_provider_gets_the_truncation_side() -> None:
 
 def test_conversations_are_asked_as_openai_writes_them() -> None:
     fields = {name: orjson.dumps(value) for name, value in CHAT_FIELDS.items()}
-    body = json.loads(CHAT_FORM.body(Chat(fields=fields), f"{MODEL}:groq", stream=False))
-    assert ROUTER + CHAT_FORM.route == f"{ROUTER}/v1/chat/completions"
+    body = json.loads(CHAT_ROUTE.body(Chat(fields=fields), f"{MODEL}:groq", stream=False))
+    assert ROUTER + CHAT_ROUTE.path == f"{ROUTER}/v1/chat/completions"
     assert list(body) == ["model", "messages", "max_tokens"]
     assert body == {"model": f"{MODEL}:groq", **CHAT_FIELDS}
 

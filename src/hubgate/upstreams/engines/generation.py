@@ -17,29 +17,29 @@ OPENAI_CHAT, OPENAI_COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
-    """One way to request text."""
+class GenerationRoute:
+    """One route for generated text: its path and the formats of its request and reply."""
 
-    route: str
+    path: str
     """Below the base URL."""
     body: Callable[..., bytes]
     """Writes the request body: `(call, model, stream=…)`."""
     wire_format: WireFormat = WireFormat.OPENAI
     """Of the reply."""
-    stream_route: str | None = None
-    """The route for streamed replies, if it is another one."""
+    stream_path: str | None = None
+    """The path for streamed replies, if it is another one."""
     streams: bool = True
     returns_prompt: bool = False
     """It repeats the prompt before the text if `Complete.full_text` is set."""
     supports_stop: bool = True
     model: str | None = None
     """The server's own name of the model, if it has one."""
-    fallback: tuple[str, Form] | None = None
-    """A sign in a refusal (see `causes.SIGNS`) that this other form is the right one."""
+    fallback: tuple[str, GenerationRoute] | None = None
+    """A marker in an error reply (see `causes.MARKERS`), and the route to use instead if a reply has it."""
 
 
-Forms: TypeAlias = "Mapping[type[GenerationCall], Form]"
-"""The form of each kind of call that a server supports."""
+GenerationRoutes: TypeAlias = "Mapping[type[GenerationCall], GenerationRoute]"
+"""The route of each kind of call that a server supports."""
 
 _TGI_ONLY = frozenset(
     {
@@ -72,11 +72,11 @@ class OpenAIBodies:
     stop_as_list: bool = False
     """It takes `stop` only as a list."""
 
-    def forms(self) -> Forms:
+    def routes(self) -> GenerationRoutes:
         """OpenAI's two routes."""
         return {
-            Chat: Form(route=OPENAI_CHAT, body=self.chat),
-            Complete: Form(route=OPENAI_COMPLETIONS, body=self.complete),
+            Chat: GenerationRoute(path=OPENAI_CHAT, body=self.chat),
+            Complete: GenerationRoute(path=OPENAI_COMPLETIONS, body=self.complete),
         }
 
     def chat(self, call: Chat, model: str | None, *, stream: bool) -> bytes:

@@ -11,7 +11,13 @@ from hubgate.domain.endpoint import TASK_OF_CALL, Endpoint, Engine, Task
 from hubgate.upstreams.engines import descriptions, embeddings, generation, rerank
 from hubgate.upstreams.engines.descriptions import DetectedServer
 from hubgate.upstreams.engines.embeddings import OPENAI_EMBEDDINGS, EmbedRoute
-from hubgate.upstreams.engines.generation import LEGACY_LIMIT, OPENAI_CHAT, Form, Forms, OpenAIBodies
+from hubgate.upstreams.engines.generation import (
+    LEGACY_LIMIT,
+    OPENAI_CHAT,
+    GenerationRoute,
+    GenerationRoutes,
+    OpenAIBodies,
+)
 from hubgate.upstreams.engines.replies.causes import PINNED, REPEATS_PROMPT
 from hubgate.upstreams.engines.rerank import COHERE_RERANK, RerankRoute
 from hubgate.upstreams.engines.response_format import Schemas
@@ -51,7 +57,7 @@ class EngineSpec:
     rerank: RerankRoute | None = None
     sparse: SparseRoute | None = None
     tokenize: TokenizeRoute | None = None
-    generation: Forms = field(default_factory=dict)
+    generation: GenerationRoutes = field(default_factory=dict)
 
     def text_routes(self, model: str | None) -> Mapping[type, TextRoute]:
         """The route of each kind of call about texts."""
@@ -70,11 +76,11 @@ class EngineSpec:
         return frozenset(TASK_OF_CALL[call] for call in calls & TASK_OF_CALL.keys())
 
 
-def _pinned_or_named() -> Forms:
+def _pinned_or_named() -> GenerationRoutes:
     """`transformers serve` may be pinned to a model whose name it does not report, and then refuses any name."""
     named = OpenAIBodies(server="transformers serve", renames=LEGACY_LIMIT)
-    pinned = replace(named, sends_model=False).forms()
-    return {call: replace(form, fallback=(PINNED, pinned[call])) for call, form in named.forms().items()}
+    pinned = replace(named, sends_model=False).routes()
+    return {call: replace(route, fallback=(PINNED, pinned[call])) for call, route in named.routes().items()}
 
 
 _TGI_CHAT = OpenAIBodies(
@@ -84,8 +90,8 @@ _TGI_CHAT = OpenAIBodies(
     renames=LEGACY_LIMIT,
     stop_as_list=True,
 )
-_TOOLKIT_COMPLETE = Form(
-    route="",
+_TOOLKIT_COMPLETE = GenerationRoute(
+    path="",
     body=generation.toolkit_body,
     wire_format=WireFormat.TGI,
     streams=False,
@@ -126,7 +132,7 @@ SPECS: Mapping[Engine, EngineSpec] = {
             reported_tokens=ReportedTokens.EXACT,
         ),
         rerank=RerankRoute(path=COHERE_RERANK, body=rerank.vllm_body, reported_tokens=ReportedTokens.EXACT),
-        generation=OpenAIBodies(server="vLLM", renames={"truncate": "truncate_prompt_tokens"}).forms(),
+        generation=OpenAIBodies(server="vLLM", renames={"truncate": "truncate_prompt_tokens"}).routes(),
     ),
     Engine.SGLANG: EngineSpec(
         title="SGLang",
@@ -136,7 +142,7 @@ SPECS: Mapping[Engine, EngineSpec] = {
         image_word="sglang",
         embed=EmbedRoute(path=OPENAI_EMBEDDINGS, body=embeddings.openai_body, options=_DIMENSIONS),
         rerank=RerankRoute(path=COHERE_RERANK, body=rerank.cohere_body),
-        generation=OpenAIBodies(server="SGLang").forms(),
+        generation=OpenAIBodies(server="SGLang").routes(),
     ),
     Engine.LLAMACPP: EngineSpec(
         title="llama.cpp",
@@ -157,7 +163,7 @@ SPECS: Mapping[Engine, EngineSpec] = {
         ),
         generation=OpenAIBodies(
             server="llama.cpp", renames=LEGACY_LIMIT | {"repetition_penalty": "repeat_penalty"}
-        ).forms(),
+        ).routes(),
     ),
     Engine.TGI: EngineSpec(
         title="text-generation-inference",
@@ -165,10 +171,10 @@ SPECS: Mapping[Engine, EngineSpec] = {
         image_keys=frozenset({"tgi", "tgineuron"}),
         image_word="text-generation-inference",
         generation={
-            Chat: Form(route=OPENAI_CHAT, body=_TGI_CHAT.chat),
-            Complete: Form(
-                route="/generate",
-                stream_route="/generate_stream",
+            Chat: GenerationRoute(path=OPENAI_CHAT, body=_TGI_CHAT.chat),
+            Complete: GenerationRoute(
+                path="/generate",
+                stream_path="/generate_stream",
                 body=generation.tgi_body,
                 wire_format=WireFormat.TGI,
                 returns_prompt=True,
@@ -221,7 +227,7 @@ SPECS: Mapping[Engine, EngineSpec] = {
         title="a server with OpenAI's routes",
         embed=EmbedRoute(path=OPENAI_EMBEDDINGS, body=embeddings.openai_body, options=_DIMENSIONS),
         rerank=RerankRoute(path=COHERE_RERANK, body=rerank.cohere_body),
-        generation=OpenAIBodies(server="one with OpenAI's routes").forms(),
+        generation=OpenAIBodies(server="one with OpenAI's routes").routes(),
     ),
     # Not behind a URL of their own: they have no routes here. For the providers' routes see `providers`.
     Engine.PROVIDER: EngineSpec(title="an Inference Provider"),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint
 from hubgate.domain.hub import ModelCard, ProviderMapping
-from hubgate.upstreams.engines.providers import AUTO, MAPPED_TASKS, POLICIES, TABLES
+from hubgate.upstreams.engines.providers import AUTO, HUB_TASKS, POLICIES, ROUTES_BY_TASK
 
 _LIVE = frozenset({"live", "staging"})
 """Statuses of a provider that serves the model; the other one is `error`."""
@@ -58,7 +58,8 @@ def _for_task(task: Task, providers: Sequence[ProviderMapping]) -> list[Provider
     return [
         one
         for one in providers
-        if one.task in MAPPED_TASKS[task] and (task not in TABLES or one.provider in TABLES[task])
+        if one.task in HUB_TASKS[task]
+        and (task not in ROUTES_BY_TASK or one.provider in ROUTES_BY_TASK[task])
     ]
 
 
@@ -74,11 +75,11 @@ def _not_served(card: ModelCard) -> InvalidEndpoint:
 
 def _wrong_task(task: Task, card: ModelCard, providers: Sequence[ProviderMapping]) -> InvalidEndpoint:
     served = ", ".join(dict.fromkeys(f"{one.task} ({one.provider})" for one in providers))
-    if any(one.task in MAPPED_TASKS[task] for one in providers):
+    if any(one.task in HUB_TASKS[task] for one in providers):
         return InvalidEndpoint(
             f"[{card.name}] is served for {task.pipeline_tag} by {_names(providers)}, whose API for it "
             "hubgate does not support.",
-            remedy=f"hubgate supports {', '.join(sorted(TABLES[task]))}. Choose a model that one of them serves.",
+            remedy=f"hubgate supports {', '.join(sorted(ROUTES_BY_TASK[task]))}. Choose a model that one of them serves.",
             cause=Cause.NOT_SERVED,
         )
     return InvalidEndpoint(

@@ -9,7 +9,7 @@ from hubgate.domain.errors import Cause
 
 PINNED, REPEATS_PROMPT = "pinned to", "return_full_text"
 MARKERS = (PINNED, REPEATS_PROMPT)
-"""Words of a refusal that show which other form the server wants: see `generation.Form.fallback`."""
+"""Words in an error reply that show which other route to use: see `generation.GenerationRoute.fallback`."""
 _UNUSED = re.compile(r"`model_kwargs` are not used by the model: \[([^\]]*)\]")
 
 

@@ -17,7 +17,7 @@ import orjson
 
 from hubgate.domain.calls import Complete, Generated, GenerationCall, WireFormat
 from hubgate.domain.errors import Cause, UpstreamUnreadable
-from hubgate.upstreams.engines.generation import Form
+from hubgate.upstreams.engines.generation import GenerationRoute
 from hubgate.upstreams.engines.json_fields import stop_sequences
 from hubgate.upstreams.engines.replies.errors import quota
 from hubgate.upstreams.engines.routes import header_number
@@ -66,7 +66,7 @@ _TEXT = msgspec.json.Decoder(_Text)
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def read_generated(form: Form, call: GenerationCall, reply: HttpReply) -> Generated:
+def read_generated(route: GenerationRoute, call: GenerationCall, reply: HttpReply) -> Generated:
     """The generated text in a server's reply.
 
     Raises:
@@ -81,13 +81,13 @@ def read_generated(form: Form, call: GenerationCall, reply: HttpReply) -> Genera
     if not is_utf8(reply.body):
         raise not_utf8()
     with _reading():
-        read = _from_choices if form.wire_format is WireFormat.OPENAI else _from_text
+        read = _from_choices if route.wire_format is WireFormat.OPENAI else _from_text
         body, prompt_tokens, tokens = read(reply)
         if isinstance(call, Complete):
-            body = _finished(form, call, body)
+            body = _finished(route, call, body)
     return Generated(
         body=body,
-        wire_format=form.wire_format,
+        wire_format=route.wire_format,
         prompt_tokens=prompt_tokens,
         tokens=tokens,
         quota=quota(reply.headers),
@@ -184,15 +184,15 @@ def _from_text(reply: HttpReply) -> tuple[bytes, int | None, int | None]:
     return body, prompt, total
 
 
-def _finished(form: Form, call: Complete, body: bytes) -> bytes:
+def _finished(route: GenerationRoute, call: Complete, body: bytes) -> bytes:
     """Does what the server cannot: stop at a stop sequence, and put the prompt before the text."""
-    stops = [] if form.supports_stop else stop_sequences(call.fields)
+    stops = [] if route.supports_stop else stop_sequences(call.fields)
     if stops:
         fields: dict[str, Any] = orjson.loads(body)
         fields["generated_text"] = _until(fields["generated_text"], stops)
         body = orjson.dumps(fields)
-    if call.full_text and not form.returns_prompt:
-        body = with_prompt(body, call.prompt, form.wire_format)
+    if call.full_text and not route.returns_prompt:
+        body = with_prompt(body, call.prompt, route.wire_format)
     return body
 
 
