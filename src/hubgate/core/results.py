@@ -1,4 +1,4 @@
-"""Splitting one result among several calls, and joining several results into one."""
+"""Splits the result of a batch among its calls, and joins the results of several requests into one."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import Encoding, ItemResult, Vectors
 
 BYTES_PER_TOKEN = 3
-"""English has about four bytes a token, Chinese about three. Elasticsearch estimates three characters."""
+"""English has about four bytes per token, Chinese about three. Elasticsearch assumes three characters per token."""
 
 _T = TypeVar("_T")
 P = TypeVar("P", bound=ItemResult)
 
 
 def utf8_size(text: str) -> int:
-    """The size of a text in UTF-8, from which its tokens are estimated."""
+    """The size of a text in UTF-8, from which its token count is estimated."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def estimate_tokens(size: int, *, texts: int) -> int:
-    """The tokens of texts of `size` bytes together, rather too many than too few."""
+    """A high estimate of the tokens of several texts with `size` bytes in total."""
     return max(texts, -(-size // BYTES_PER_TOKEN))
 
 
 def fill_text_counts(vectors: Vectors, weights: Sequence[int]) -> Vectors:
-    """The same vectors with the counts of each text filled in, as far as they are known.
+    """Fill in the token count of each text, and whether it was truncated, as far as they are known.
 
-    If the engine returned only a total of tokens, it is divided by weight and no longer exact. Which texts were
-    truncated follows from a total only if that is none or all.
+    If the engine returned only a total of tokens, it is divided in proportion to `weights`, the sizes of the texts, and
+    is no longer exact. From the number of truncated texts, it is known which ones only if that is none or all.
     """
     tokens, exact, flags = vectors.text_tokens, vectors.exact, vectors.text_truncated
     if tokens is None and vectors.tokens is not None:
@@ -42,7 +42,7 @@ def fill_text_counts(vectors: Vectors, weights: Sequence[int]) -> Vectors:
 
 
 def split_vectors(vectors: Vectors, lengths: Sequence[int], waited: Sequence[float]) -> list[Vectors]:
-    """Split vectors with text counts: `lengths` and `waited` are the texts and the waiting time of each call."""
+    """Split the vectors of a batch: `lengths` has the number of texts of each call, `waited` its time in the queue."""
     shares, stop = [], 0
     for length, seconds in zip(lengths, waited, strict=True):
         start, stop = stop, stop + length
@@ -65,7 +65,7 @@ def split_vectors(vectors: Vectors, lengths: Sequence[int], waited: Sequence[flo
 
 
 def join_vectors(shares: Sequence[Vectors]) -> Vectors:
-    """Join results in order. What is unknown in one of them is unknown in the whole."""
+    """Join results in order. A count that is unknown in one of them is unknown in the whole."""
     if len(shares) == 1:
         return shares[0]
     encoding = shares[0].encoding
@@ -87,9 +87,13 @@ def join_vectors(shares: Sequence[Vectors]) -> Vectors:
 
 
 def split_items(result: P, weights: Sequence[Sequence[int]], waited: Sequence[float]) -> list[P]:
-    """`split_vectors` for results without text counts: tokens are divided by the weights of the texts."""
+    """`split_vectors` for results without token counts per text.
+
+    The total is divided in proportion to `weights`, which has the sizes of the texts of each call.
+    """
     tokens: Sequence[int | None] = [result.tokens] * len(weights)
     if len(weights) > 1 and result.tokens is not None:
+        # One more for each text, as `_divided` adds only one for each call.
         tokens = _divided(result.tokens, [sum(parts) + len(parts) - 1 for parts in weights])
     shares, stop = [], 0
     for parts, count, seconds in zip(weights, tokens, waited, strict=True):
@@ -114,8 +118,8 @@ def join_items(shares: Sequence[P]) -> P:
 
 
 def _divided(total: int, weights: Sequence[int]) -> list[int]:
-    """Divide a total by weight into whole numbers that sum to it."""
-    sums = list(accumulate(each + 1 for each in weights))  # an empty text has special tokens
+    """Divide a total in proportion to the weights, into whole numbers that sum to it."""
+    sums = list(accumulate(each + 1 for each in weights))  # even an empty text has special tokens
     bounds = [total * done // sums[-1] for done in sums]
     return [bound - before for before, bound in zip([0, *bounds], bounds, strict=False)]
 

@@ -1,12 +1,12 @@
-"""What happens when a request of a job fails: retry it, split it, give a row up, or stop the job.
+"""Reacts to failed requests of a job: retries them, splits them, gives up on a row, or stops the job.
 
 | failure | reaction |
 |---|---|
-| a text is rejected (empty for the model, too long, not a number in its vector) | split in halves, down to the row, which fails |
-| the request timed out with several texts | split in halves |
-| hubgate or the model is away or busy | wait and retry; the job stops if no request succeeds for a while |
-| the server fails on this request repeatedly, while it answers others | as if a text were rejected |
-| anything else (another model, a wrong token, no such endpoint, …) | the job stops |
+| a text is rejected (empty for the model, too long, NaN in its vector) | split the request in half until a single row is left, which fails |
+| a request with several texts timed out | split it in half |
+| hubgate or the model is unavailable or busy | wait and retry; stop the job if no request succeeds for `patience` seconds |
+| the server fails repeatedly on this request, but answers others | as for a rejected text |
+| anything else (another model, a wrong token, an unknown endpoint, …) | stop the job |
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SUSPECT = frozenset(
         Cause.INTERNAL,
     }
 )
-"""Causes for which one of the texts may or may not be responsible."""
+"""Causes that may be the fault of a text, or of the server."""
 _MAX_SUSPECT_TRIES = 5
 _FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS = 0.5, 30.0
 PATIENCE_SECONDS = 600.0
@@ -51,7 +51,7 @@ PATIENCE_SECONDS = 600.0
 
 @dataclass(slots=True)
 class EmbeddedRows:
-    """The result for some rows, possibly of several requests."""
+    """The results for some rows, from one or several requests."""
 
     embedded: Embedded = field(default_factory=lambda: Embedded([], []))
     failed: list[FailedRow] = field(default_factory=list)
@@ -59,24 +59,24 @@ class EmbeddedRows:
     exact: bool = True
 
     def add(self, rows: Sequence[Row], reply: Reply) -> None:
-        owners = rows
+        row_of_piece = rows
         if reply.counts is not None:
-            owners = [row for row, count in zip(rows, reply.counts, strict=True) for _ in range(count)]
-        self.embedded.rows.extend(owners)
+            row_of_piece = [row for row, count in zip(rows, reply.counts, strict=True) for _ in range(count)]
+        self.embedded.rows.extend(row_of_piece)
         self.embedded.pieces.extend(reply.pieces)
         self.tokens += reply.tokens
         self.exact = self.exact and reply.exact
 
 
 class RetryingEmbedder:
-    """Embeds rows, with as many requests as it takes. One for all requests of a job.
+    """Embeds rows, with as many requests as necessary. A job uses one instance for all its requests.
 
     Args:
         embed: sends one request.
         clock: monotonic.
         sleep: waits for a number of seconds.
         patience: seconds without a successful request after which the job stops.
-        on_wait: called with the error that is waited out, and with `None` when a request succeeds.
+        on_wait: called with the error message before each wait, and with `None` when a request succeeds.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class RetryingEmbedder:
         self._last_success = clock()
 
     async def __call__(self, rows: Sequence[Row]) -> EmbeddedRows:
-        """Embed rows; some of them may fail.
+        """Embed rows. Rows that fail are part of the result.
 
         Raises:
             JobStopped: the job cannot continue.
@@ -121,7 +121,7 @@ class RetryingEmbedder:
         return result
 
     async def model(self) -> Mapping[str, Any]:
-        """The facts of the model now; see `Embedder.model`.
+        """The current facts of the model: see `Embedder.model`.
 
         Raises:
             JobStopped: they cannot be fetched.
@@ -136,10 +136,10 @@ class RetryingEmbedder:
 
         Args:
             request: sends it.
-            is_single: whether it cannot be split.
+            is_single: whether it has only one text, so that it cannot be split.
 
         Raises:
-            _Rejected: one of its texts may be the reason; if it is a single one, it is.
+            _Rejected: one of its texts may be at fault. With `is_single`, it is.
             JobStopped: the job cannot continue.
         """
         before, started, tries, wait = self._successes, self._clock(), 0, _FIRST_WAIT_SECONDS
@@ -167,18 +167,18 @@ class RetryingEmbedder:
     def _check_retryable(
         self, error: HubgateError, *, is_single: bool, has_given_up: bool, started: float
     ) -> None:
-        """Return if the same request should be sent again.
+        """Raise, unless the same request should be sent again.
 
         Raises:
-            _Rejected: it should not, but its halves may succeed.
-            JobStopped: neither.
+            _Rejected: the request should be split, or its only row fails.
+            JobStopped: the job cannot continue.
         """
         cause = error.cause
         if cause in _REJECTED or has_given_up or (cause in _TIMED_OUT and not is_single):
             raise _Rejected(error)
         if not error.retryable and cause not in _SUSPECT:
             raise _stop(error) from error
-        # Time before this request does not count, as while a job reads the rows that are done.
+        # The time before this request does not count: a job may have spent it on reading finished rows.
         if self._clock() - max(self._last_success, started) > self._patience:
             raise JobStopped(
                 f"No request succeeded for {self._patience / 60:.0f} minutes: {error.message}",

@@ -1,4 +1,4 @@
-"""Calls in the worker: their texts, the model inputs made of them, and their results."""
+"""Calls in the worker process: tokenizes their texts, and collects the model's outputs into a reply."""
 
 from __future__ import annotations
 
@@ -27,30 +27,32 @@ from hubgate.runtime.protocol import (
 Array = np.ndarray[Any, Any]
 
 SLICE_CHARACTERS = 16_384
-"""Characters, or one text, that are tokenized at once: about 20 ms. Of a long text only an excerpt is tokenized."""
+"""The size of a slice, unless it is a single text. Tokenizing it takes about 20 ms, as of a long text only an excerpt is
+tokenized."""
 
 
 class WorkerCall(Protocol):
-    """A call that is tokenized in slices, and then run by the model in one or more batches."""
+    """A call that is tokenized slice by slice, and then run by the model in one or more batches."""
 
     info: CallInfo
     characters: int
     """Of all texts."""
     rows: list[ModelInput]
+    """One for each text that has been tokenized."""
     left: int
     """Texts without a result."""
 
     def tokenize(self) -> Iterator[None]:
-        """Tokenize the texts, one slice a step.
+        """Tokenize the texts, one slice per step.
 
         Raises:
             InvalidRequest: a text is too long.
-            RuntimeFailed: the tokenizer's file lacks what a text needs.
+            RuntimeFailed: the tokenizer's file does not support a text.
         """
         ...
 
     def take(self, index: int, outputs: Sequence[Array]) -> None:
-        """Store the result of one text: its part of each output of the graph."""
+        """Store the result of one text: its row of each output of the model."""
         ...
 
     def reply(self) -> CallReply: ...
@@ -59,10 +61,10 @@ class WorkerCall(Protocol):
 def make_call(
     request: EmbedTexts | RankTexts | TokenizeTexts, spec: ModelSpec, tokens: ModelTokenizer
 ) -> WorkerCall:
-    """The call of a request.
+    """The call for a request.
 
     Raises:
-        InvalidRequest: the model cannot do it, or has no such prompt.
+        InvalidRequest: the model does not support it, or has no such prompt.
     """
     match request:
         case EmbedTexts():
@@ -74,10 +76,10 @@ def make_call(
 
 
 class EmbedCall:
-    """Texts to vectors.
+    """Embeds texts.
 
     Raises:
-        InvalidRequest: there is no such prompt, or the model is a reranker.
+        InvalidRequest: the model has no such prompt, or is a reranker.
     """
 
     def __init__(self, request: EmbedTexts, spec: ModelSpec, tokens: ModelTokenizer) -> None:
@@ -94,11 +96,12 @@ class EmbedCall:
         self._tokens = tokens
         self._truncate, self._truncate_left = request.truncate, request.truncate_left
         self._truncated: list[bool] = []
+        # The model has two outputs: the vectors before and after normalization.
         self._output = int(spec.head.normalize if request.normalize is None else request.normalize)
         self._vectors = np.empty((len(self._texts), spec.width), "<f4")
 
     def tokenize(self) -> Iterator[None]:
-        texts, self._texts = self._texts, ()  # frees megabytes
+        texts, self._texts = self._texts, ()  # frees megabytes once they are tokenized
         for first, some in slices(texts):
             rows, cut = self._tokens.rows(
                 some, truncate=self._truncate, left=self._truncate_left, first=first
@@ -117,7 +120,7 @@ class EmbedCall:
 
 
 class RankCall:
-    """A query and texts to scores.
+    """Scores the relevance of texts to a query.
 
     Raises:
         InvalidRequest: the model is not a reranker.
@@ -160,7 +163,7 @@ class RankCall:
 
 
 class TokenizeCall:
-    """Texts to tokens, without the model."""
+    """Tokenizes texts, without running the model."""
 
     def __init__(self, request: TokenizeTexts, tokens: ModelTokenizer) -> None:
         self.info = CallInfo(request.call, request.caller, request.bulk)
@@ -178,18 +181,20 @@ class TokenizeCall:
             yield
 
     def take(self, index: int, outputs: Sequence[Array]) -> None:
-        """The model is not run."""
+        """Never called: the model is not run."""
 
     def reply(self) -> Tokenized:
         return Tokenized(self.info.call, self._items)
 
 
 def slices(texts: Sequence[str], *, beside: int = 0) -> Iterator[tuple[int, Sequence[str]]]:
-    """The texts in slices of at most `SLICE_CHARACTERS` characters, or one text, with the index of the first text.
+    """Split texts into slices of at most `SLICE_CHARACTERS`, or of one longer text.
+
+    Yields each slice with the index of its first text.
 
     Args:
         texts: of a call.
-        beside: characters that are tokenized with each text.
+        beside: additional characters that are tokenized with each text, such as a query.
     """
     first = size = 0
     for index, text in enumerate(texts):
@@ -202,7 +207,7 @@ def slices(texts: Sequence[str], *, beside: int = 0) -> Iterator[tuple[int, Sequ
 
 
 def add_prompt(request: EmbedTexts, spec: ModelSpec) -> Sequence[str]:
-    """The texts with the requested prompt, or with the default prompt unless they already start with a prompt."""
+    """Prepend the requested prompt, or the default prompt to texts that do not start with a known prompt."""
     prompts, default = spec.prompts, spec.default_prompt
     if request.prompt_name is None:
         known = tuple(filter(None, prompts.values()))

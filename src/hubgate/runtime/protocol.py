@@ -1,4 +1,4 @@
-"""The protocol between hubgate and its worker: msgpack messages, each preceded by its length in four bytes."""
+"""The protocol between hubgate and a worker process: msgpack messages, each preceded by its length in four bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, RuntimeFa
 
 
 class EmbedTexts(msgspec.Struct, tag="embed", array_like=True, frozen=True):
-    """Embed texts. `call` is the number that the reply carries; `caller` and `bulk` are for the order (see `order`)."""
+    """Embed texts. The reply has the same `call` number. `caller` and `bulk` decide the order of calls: see `order`."""
 
     call: int
     texts: list[str]
@@ -35,7 +35,7 @@ class TokenizeTexts(msgspec.Struct, tag="tokenize", array_like=True, frozen=True
 
 
 class RankTexts(msgspec.Struct, tag="rank", array_like=True, frozen=True):
-    """Score how relevant each text is to the query. `raw` `None` is the model's default."""
+    """Score how relevant each text is to the query. With `raw=None`, the model's default decides about the sigmoid."""
 
     call: int
     query: str
@@ -47,13 +47,13 @@ class RankTexts(msgspec.Struct, tag="rank", array_like=True, frozen=True):
 
 
 class CancelCall(msgspec.Struct, tag="forget", array_like=True, frozen=True):
-    """The caller has left."""
+    """Drop a call whose caller has disconnected."""
 
     call: int
 
 
 class Ready(msgspec.Struct, tag="ready", array_like=True, frozen=True):
-    """The model is loaded. `width` is the dimensions of a vector, or 1 for a score."""
+    """The model is loaded. `width` is the length of its vectors; 1 for a reranker."""
 
     width: int
     precision: str
@@ -89,7 +89,7 @@ class Tokenized(msgspec.Struct, tag="tokenized", array_like=True, frozen=True):
 
 
 class Failed(msgspec.Struct, tag="failed", array_like=True, frozen=True):
-    """A call that failed, or with `call` `None` a model that cannot be loaded."""
+    """A call failed; with `call=None`, the model cannot be loaded."""
 
     call: int | None
     kind: str
@@ -119,7 +119,7 @@ def encode_frame(message: Request | Reply) -> bytes:
     """Encode a message with its length.
 
     Raises:
-        InvalidRequest: a text has a lone surrogate, which cannot be encoded.
+        InvalidRequest: a text has a lone surrogate, which cannot be encoded as UTF-8.
     """
     try:
         body = _encoder.encode(message)
@@ -143,7 +143,7 @@ async def read_frame(pipe: asyncio.StreamReader) -> bytes:
     """Wait for the next reply, for `decode_reply`.
 
     Raises:
-        asyncio.IncompleteReadError: the worker has ended.
+        asyncio.IncompleteReadError: the worker process has ended.
     """
     length = int.from_bytes(await pipe.readexactly(4), "little")
     return await pipe.readexactly(length)

@@ -1,4 +1,8 @@
-"""The tables. The migrations create them; a test compares the two."""
+"""The tables of the database. The migrations create them; a test compares the two.
+
+Times are seconds since the epoch. A sealed token is two columns: `token_box` is the encrypted token, and `token_key` the
+id of the secret key that opens it.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +32,9 @@ metadata = MetaData(
 endpoints = Table(
     "endpoints",
     metadata,
-    Column("id", String(32), primary_key=True),  # random and constant: a sealed token is bound to it
+    Column("id", String(32), primary_key=True),  # random, never changed: a sealed token is bound to it
     Column("name", Text, nullable=False, unique=True),
-    # An Endpoint in JSON. As text, so that one bad row does not spoil the others.
+    # An Endpoint in JSON. Parsed by the application, so that one bad row does not fail the whole query.
     Column("settings", Text, nullable=False),
     Column("token_key", String(8)),
     Column("token_box", LargeBinary),
@@ -41,7 +45,7 @@ keys = Table(
     metadata,
     Column("id", String(32), primary_key=True),
     Column("name", Text, nullable=False, unique=True),
-    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),  # of the key, which is not stored
     Column("created_at", Double, nullable=False),
     Column("last_used_at", Double),
     Column("admin", Boolean, nullable=False),
@@ -62,7 +66,7 @@ connections = Table(
     Column("created_at", Double, nullable=False),
     Column("token_key", String(8), nullable=False),
     Column("token_box", LargeBinary, nullable=False),
-    Column("hosts", Text),  # a list in JSON; NULL in rows from before 0007, until they are loaded
+    Column("hosts", Text),  # a list in JSON; NULL in rows from before revision 0007, until they are loaded
 )
 
 usage = Table(
@@ -82,7 +86,7 @@ usage = Table(
     Column("cache_misses", BigInteger, nullable=False),
     Column("upstream_requests", BigInteger, nullable=False),
     Column("saved_requests", BigInteger, nullable=False),
-    # Coarser buckets of all calls. Unused since revision 0006.
+    # A coarser histogram of all calls. Unused since revision 0006.
     *(Column(f"latency_{n}", BigInteger, nullable=False, default=0) for n in range(17)),
     Column("cancelled", BigInteger, nullable=False, server_default="0"),
     *(
@@ -118,6 +122,7 @@ audit = Table(
     Column("changes", Text, nullable=False),  # JSON
 )
 
+# Small values of the gateway itself, such as the requests sent under each rate limit.
 notes = Table(
     "notes",
     metadata,

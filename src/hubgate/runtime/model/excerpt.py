@@ -1,15 +1,15 @@
-"""The part of a long text that determines which tokens a model reads.
+"""Finds an excerpt of a long text that is enough to compute the tokens that a model reads.
 
-A model reads a few hundred tokens, and tokenizing megabytes takes seconds and a hundred times their memory. So only the
-beginning of a long text is tokenized (or the end, if the beginning is truncated), if the rest cannot change the tokens
-that are read. That is so
+A model reads a few hundred tokens, but tokenizing megabytes takes seconds and a hundred times their size in memory. So
+only the beginning of a long text is tokenized, or its end if the beginning is truncated. This is safe if the rest of
+the text cannot change the tokens that are read: if the excerpt is stable. A beginning is stable in two cases:
 
-- if two further words follow, and `_MARGIN` characters: a tokenizer goes word by word, whatever it takes for a word, and
-  neither normalisers nor pre-tokenizers nor added tokens look further ahead;
-- within a word, of a text without spaces for example, if the tokens are the same for each of `_ENDS` ends in a row: no
-  token is longer, so every way to go on passes through one of these ends.
+- At least two words and `_MARGIN` characters follow the last token that is read. Tokenizers work word by word, and
+  normalizers, pre-tokenizers and added tokens look no further ahead.
+- Fewer words follow, as in a text without spaces, but the tokens stay the same at each of `_CUTS` consecutive cuts. No
+  token is longer than `_CUTS` characters, so one of the cuts is the end of a token, however the text continues.
 
-At the end of a text both must hold: only the start of a word says how the word is cut.
+An end is stable only if both conditions hold, because the start of a word determines how the word is split.
 """
 
 from __future__ import annotations
@@ -21,55 +21,55 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 CHARACTERS_PER_TOKEN = 32
-"""A text with fewer characters for each token that is read is tokenized whole."""
+"""A text with at most this many characters for each token that is read is tokenized whole."""
 _MAX_CHARACTERS = 1 << 18
 _FIRST_GUESS = 8
-"""Characters for each token in the first attempt; each further attempt takes four times as many."""
+"""Characters per token in the first attempt; each further attempt takes four times as many."""
 _MARGIN = 128
-"""Longer than an added token, and than the 100 letters beyond which WordPiece takes a word for unknown."""
-_ENDS = 32
+"""Characters. Longer than any added token, and than the 100 letters after which WordPiece treats a word as unknown."""
+_CUTS = 32
 
 
 class ExcerptUndecided(Exception):
-    """The tokens that the model reads may depend on more of the text than may be tokenized."""
+    """The tokens that the model reads may depend on a part of the text beyond the limit."""
 
 
 def max_characters(max_tokens: int) -> int:
-    """How many characters of a text may be tokenized for a model that reads `max_tokens`: at most about 0.3 seconds of work."""
+    """The limit of characters to tokenize at once, for a model that reads `max_tokens`. They take about 0.3 seconds."""
     return max(_MAX_CHARACTERS, CHARACTERS_PER_TOKEN * max_tokens)
 
 
 def excerpt(tokenizer: Tokenizer, text: str, need: int, most: int, *, left: bool = False) -> str:
-    """A part of the text whose first `need` tokens are those of the whole text; the text itself if it is not long.
+    """A part of the text with the same first `need` tokens as the whole text; the whole text if it is short.
 
     Args:
-        tokenizer: one that neither cuts nor pads.
+        tokenizer: one that neither truncates nor pads.
         text: any text.
-        need: how many tokens, special ones not included.
-        most: how many characters may be tokenized at once.
-        left: whether the last tokens are wanted instead of the first.
+        need: the number of tokens that are read, without special tokens.
+        most: the maximum number of characters to tokenize at once.
+        left: whether the last tokens are read instead of the first.
 
     Raises:
-        NotSettled: the text is long, and no part of it will do.
+        ExcerptUndecided: the text is longer than `most`, and no excerpt of it is stable.
     """
     if len(text) <= min(CHARACTERS_PER_TOKEN * need, most):
         return text
     size = _FIRST_GUESS * need
     while size < min(len(text), most):
         part = text[-size:] if left else text[:size]
-        settled = (_settled_end if left else _settled_start)(tokenizer, part, need)
-        if settled:
+        is_stable = (_is_stable_end if left else _is_stable_start)(tokenizer, part, need)
+        if is_stable:
             return part
-        if settled is not None:
-            break  # a longer part of such a text would be as doubtful
+        if is_stable is not None:
+            break  # a longer part of such a text would not be stable either
         size *= 4
     if len(text) > most:
         raise ExcerptUndecided
     return text
 
 
-def _settled_start(tokenizer: Tokenizer, part: str, need: int) -> bool | None:
-    """Whether the rest of a text cannot change the first tokens of this part; `None` if it is too short to say."""
+def _is_stable_start(tokenizer: Tokenizer, part: str, need: int) -> bool | None:
+    """Whether no text after this part can change its first tokens; `None` if the part is too short to decide."""
     encoding = _encode(tokenizer, [part])[0]
     if len(encoding.ids) < need:
         return None
@@ -79,12 +79,12 @@ def _settled_start(tokenizer: Tokenizer, part: str, need: int) -> bool | None:
         return None
     if _has_words_between(encoding, need - 1, -1):
         return True
-    ends = [part[: stop + margin + more] for more in range(_ENDS)]
-    return all(other.ids[:need] == encoding.ids[:need] for other in _encode(tokenizer, ends))
+    cuts = [part[: stop + margin + more] for more in range(_CUTS)]
+    return all(other.ids[:need] == encoding.ids[:need] for other in _encode(tokenizer, cuts))
 
 
-def _settled_end(tokenizer: Tokenizer, part: str, need: int) -> bool | None:
-    """Whether what stands before this part cannot change its last tokens; `None` if it is too short to say."""
+def _is_stable_end(tokenizer: Tokenizer, part: str, need: int) -> bool | None:
+    """Whether no text before this part can change its last tokens; `None` if the part is too short to decide."""
     encoding = _encode(tokenizer, [part])[0]
     if len(encoding.ids) < need:
         return None
@@ -94,26 +94,29 @@ def _settled_end(tokenizer: Tokenizer, part: str, need: int) -> bool | None:
         return None
     if not _has_words_between(encoding, 0, -need):
         return False
-    ends = [part[start - margin - more :] for more in range(_ENDS)]
-    return all(other.ids[-need:] == encoding.ids[-need:] for other in _encode(tokenizer, ends))
+    cuts = [part[start - margin - more :] for more in range(_CUTS)]
+    return all(other.ids[-need:] == encoding.ids[-need:] for other in _encode(tokenizer, cuts))
 
 
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
-    """Not `encode_batch_fast`, which does not return the offsets of tokens."""
+    # Not `encode_batch_fast`, which does not return the offsets of tokens.
     return tokenizer.encode_batch(texts, add_special_tokens=False)
 
 
 def _margin(beyond: str) -> int | None:
-    """How many characters hold `_MARGIN` that no normaliser drops or reorders; `None` if not even the ends are left."""
+    """The length of the shortest prefix with `_MARGIN` characters that no normalizer drops or reorders.
+
+    `None` if there is none, or fewer than `_CUTS` characters follow it.
+    """
     seen = 0
-    for index, character in enumerate(beyond[:-_ENDS], 1):
-        seen += category(character)[0] not in "MC"  # marks, and invisible ones
+    for index, character in enumerate(beyond[:-_CUTS], 1):
+        seen += category(character)[0] not in "MC"  # combining marks, and control and format characters
         if seen == _MARGIN:
             return index
     return None
 
 
 def _has_words_between(encoding: Encoding, one: int, other: int) -> bool:
-    """Whether there is a whole word between those of two tokens."""
+    """Whether there is a whole word between the words of two tokens."""
     first, last = encoding.word_ids[one], encoding.word_ids[other]
     return first is not None and last is not None and first + 2 <= last

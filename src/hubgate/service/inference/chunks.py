@@ -1,8 +1,8 @@
-"""Splitting texts into chunks, and embedding the chunks.
+"""Splits texts into chunks, and embeds the chunks.
 
-Without chunking settings, texts are split as Elasticsearch does by default: whole sentences, at most 250 words, one
-sentence repeated. The model's own tokenizer then counts each chunk. One that exceeds the model's token limit is split
-again into smaller ones (`SIZES`), and finally into halves.
+Without chunking settings, texts are split as Elasticsearch does by default: whole sentences, at most 250 words, with an
+overlap of one sentence. The model's own tokenizer then counts each chunk. A chunk that exceeds the model's token limit
+is split again into smaller ones (`SIZES`), and finally into halves.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ CountTokens: TypeAlias = Callable[[Sequence[str]], Awaitable[Sequence[int] | Non
 """Returns the untruncated token count of each text; `None` if they cannot be counted."""
 
 MAX_CHARACTERS = 6_000_000
-"""In all texts of a call. Splitting them takes up to 3 seconds and 0.2 GB, in a thread."""
+"""The limit for all texts of a call together. Splitting that many takes up to 3 seconds and 0.2 GB, in a thread."""
 MAX_CHUNKS = 8192
-"""Of all texts of a call. With 1024 dimensions the response has 90 MB."""
+"""The limit for all texts of a call together. With 1024 dimensions, the response has 90 MB."""
 SIZES = (250, 150, 90, 54, 32, 20)
 """Words per chunk, tried in turn for chunks that exceed the token limit. The first is Elasticsearch's default."""
 
 MAX_COUNTED = 1_000_000
-"""Characters per text, which take about a second to count."""
+"""Characters of a text whose tokens `count_long` counts, which takes about a second. The rest is extrapolated."""
 _SLICE = 50_000
 
 _THREADS = ThreadPoolExecutor(4, thread_name_prefix="hubgate-chunking")
@@ -105,7 +105,7 @@ def _split(texts: Sequence[str], settings: ChunkingSettings) -> list[list[Chunk]
 
 
 async def count_long(count: CountTokens, texts: Sequence[str]) -> list[int] | None:
-    """The token counts of texts that may be very long, with little memory.
+    """The token counts of texts that may be very long, computed with little memory; `None` if they cannot be counted.
 
     Counts slices, so the result may be off by a token or two per slice. Beyond `MAX_COUNTED` it is extrapolated.
     """
@@ -122,7 +122,7 @@ async def count_long(count: CountTokens, texts: Sequence[str]) -> list[int] | No
 
 
 async def in_chunking_thread(work: Callable[[], _T]) -> _T:
-    """Split texts in one of a few dedicated threads.
+    """Run `work`, which splits texts, in one of a few dedicated threads.
 
     A hostile separator blocks its thread until its time budget is used up, even if its caller has disconnected. In the
     event loop's default threads it would also delay DNS lookups and registrations.
@@ -152,7 +152,7 @@ def _pieces(chunks_of_texts: Sequence[Sequence[Chunk]]) -> list[_Piece]:
 def _split_again(
     texts: Sequence[str], pieces: Sequence[_Piece], too_long: set[_Piece], size: int | None
 ) -> list[_Piece]:
-    """Replace pieces that are too long by smaller ones; by halves without a size."""
+    """Split the pieces that are too long into chunks of `size` words, or into halves if it is `None`."""
     result: list[_Piece] = []
     for piece in pieces:
         if piece not in too_long:
@@ -187,14 +187,14 @@ class EmbeddedChunk(NamedTuple):
     tokens: int | None = None
     """Tokens that the model read, if known."""
     unread: int | None = None
-    """Tokens that the model did not read, if requested and known."""
+    """Tokens that were cut off, if requested and known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunked:
     """The chunks of each text, in the order of the texts.
 
-    `texts` and `vectors` are the model's input and output: one per chunk before merging.
+    `texts` and `vectors` are the model's input and output: one for each chunk, before chunks are merged.
     """
 
     items: Sequence[Sequence[EmbeddedChunk]]
@@ -249,7 +249,7 @@ def _group_by_text(
     vectors: Vectors,
     encoding: Encoding,
 ) -> list[list[EmbeddedChunk]]:
-    """The chunks of each text with their vectors, merged to the maximum that Elasticsearch keeps."""
+    """The chunks of each text with their vectors, merged down to the number that Elasticsearch keeps."""
     merging = any(len(chunks) > MAX_SLOTS for chunks in places)
     encoded = in_encoding(vectors, Encoding.F32 if merging else encoding)
     tokens = vectors.text_tokens or repeat(None)
@@ -264,7 +264,7 @@ def _group_by_text(
 
 
 def _merged(text: str, chunks: Sequence[EmbeddedChunk]) -> list[EmbeddedChunk]:
-    """Merge as Elasticsearch does: a slot spans from its first chunk's start to its last chunk's end.
+    """Merge chunks into slots as Elasticsearch does: a slot spans from its first chunk's start to its last chunk's end.
 
     Its vector is averaged with that of each further chunk in turn, so later chunks weigh more.
     """

@@ -1,4 +1,4 @@
-"""The ledger: how much of each rate limit was used, stored for the process after a restart."""
+"""Stores how much of each rate limit was used, so that hubgate obeys the limits across a restart."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from hubgate.domain.errors import StoreFailed
 from hubgate.domain.ports import Clock, Notes
 
 _NOTE = "requests sent"
+"""The name of the stored note."""
 _SAVE_SECONDS = 1.0
-"""Timeout for the store. Requests continue without it: it matters only if hubgate crashes in that minute."""
+"""Timeout. Requests continue if the store fails: a missing record matters only if hubgate restarts within a minute."""
 _DECODER = msgspec.json.Decoder(dict[str, list[tuple[float, int]]])
 
 _log = logging.getLogger(__name__)
@@ -25,7 +26,8 @@ _log = logging.getLogger(__name__)
 class Ledger:
     """The reservations of all rate limits, by key, stored as one note.
 
-    Stored times are in seconds since the epoch, because a restart resets the monotonic clock.
+    A record is a list of `(until, requests)`: that number of requests counts towards the limit until that time. Stored
+    times are in seconds since the epoch, because a restart resets the monotonic clock.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class Ledger:
     ) -> None:
         self._store = store
         self._previous = dict(previous)
-        """Records of the previous process for rate limits that this one has not used yet."""
+        """Records of the previous process, for rate limits that this process has not used yet."""
         self._reservations: dict[str, Reservation] = {}
         self._clock = clock
         self._wall_clock = wall_clock
@@ -45,7 +47,7 @@ class Ledger:
 
     @classmethod
     async def load(cls, store: Notes, clock: Clock, *, wall_clock: Callable[[], float] = time.time) -> Ledger:
-        """Read what the previous process sent, or may have sent.
+        """Read how many requests the previous process sent, or may have sent.
 
         Raises:
             StoreFailed: the store cannot be used.
@@ -53,7 +55,7 @@ class Ledger:
         now, since = clock(), wall_clock()
         previous = {}
         for key, spent in _read(await store.note(_NOTE)).items():
-            # The previous process has ended, so it sent nothing after now.
+            # The previous process has ended, so none of its requests is later than now.
             left = [
                 (now + min(until - since, PERMIT_SECONDS), requests)
                 for until, requests in spent
@@ -90,7 +92,7 @@ class Ledger:
             self._failing = False
 
     async def close(self) -> None:
-        """Store exactly what was sent. No request may follow."""
+        """Store the exact number of requests that were sent. No request may follow."""
         for reservation in self._reservations.values():
             await reservation.close()
         if self._saved:

@@ -1,4 +1,4 @@
-"""Rate limits of gateway keys, and of wrong keys. Kept in memory: after a restart every minute starts empty."""
+"""Rate limits of gateway keys, and of requests with a wrong key. Kept in memory, so a restart resets them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ MAX_WRONG_KEYS = 20
 _SLICE = 0.05
 """Tokens within this many seconds are counted together, which bounds the number of entries."""
 _MAX_COUNTERS = 10_000
+"""Addresses and key ids whose wrong keys are counted; beyond that, the oldest are forgotten."""
 _IPV6_PREFIX = 64
-"""Bits. A client usually controls a whole network of IPv6 addresses."""
+"""Bits. A client usually controls all addresses of such a network."""
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class _Minute:
 
 
 class KeyLimits:
-    """Limits each key in any 60 seconds.
+    """Limits the requests and tokens of each key in any 60 seconds.
 
     The tokens of a call are known only when it has finished. A key over its token limit is refused until enough of them
     are a minute old; its calls in flight are not affected. Times are seconds on one monotonic clock.
@@ -43,7 +44,11 @@ class KeyLimits:
         self._minutes: dict[str, _Minute] = {}
 
     def admit(self, key: Key, now: float) -> None:
-        """Count a request. Raises: KeyLimit, with the time until the next is allowed."""
+        """Count a request.
+
+        Raises:
+            KeyLimit: the key is over a limit; has the seconds until the next request is allowed.
+        """
         max_requests, max_tokens = key.requests_per_minute, key.tokens_per_minute
         if max_requests is None and max_tokens is None:
             return
@@ -75,7 +80,7 @@ class KeyLimits:
 
 
 class WrongKeys:
-    """Counts wrong keys per minute, by client address and by the key id that was tried.
+    """Counts wrong keys per minute, by the client's address and by the key id in the wrong key.
 
     Valid keys are never counted, so nobody can lock out a valid key.
 
@@ -89,7 +94,7 @@ class WrongKeys:
         """When each minute started, and its count; the oldest minute first."""
 
     def count(self, address: str, key_id: str) -> float:
-        """Count a wrong key, `key_id` being empty if it has none; returns 0, or the seconds to wait if over the limit."""
+        """Count a wrong key; `key_id` is empty if it contains none. Returns the seconds to wait; 0 below the limit."""
         wait = self._count(f"from {_network(address)}")
         return max(wait, self._count(f"for key id {key_id}")) if key_id else wait
 
@@ -112,7 +117,7 @@ class WrongKeys:
 
 
 def _wait_for_tokens(minute: _Minute, limit: int, now: float) -> float:
-    """Seconds until the last minute has fewer tokens than the limit; zero or less if it has now."""
+    """Seconds until the tokens of the last minute are below the limit; zero or less if they are now."""
     spent = minute.tokens
     while spent and now - spent[0][0] >= MINUTE + _SLICE:
         minute.total_tokens -= spent.popleft()[1]

@@ -1,4 +1,4 @@
-"""Connections: named tokens for endpoints that have none of their own. One may hold several tokens, one per line."""
+"""Connections: named access tokens that several endpoints can use. One may hold several tokens, one per line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hubgate.service.registry.token_guard import TokenGuard
 from hubgate.service.shielded import shielded
 
 _UNSENDABLE = "Invalid token: it is empty, or has spaces or characters that an HTTP header cannot carry."
-_COPY_IT = (
+_UNSENDABLE_REMEDY = (
     "Copy it from the settings of your Hugging Face account, or from your server. Write several one per line."
 )
 
@@ -38,7 +38,7 @@ class Connections:
         """Held while a connection changes, or while an endpoint that may use one is stored."""
 
     async def load(self, endpoints: Sequence[Endpoint]) -> None:
-        """Read the stored connections. Those of an earlier version, without hosts, get the hosts of their endpoints."""
+        """Read the stored connections. Those that an earlier version stored without hosts get their endpoints' hosts."""
         for connection in await self._store.all():
             if connection.hosts:
                 self._connections[connection.name] = connection
@@ -63,7 +63,7 @@ class Connections:
         return [live.endpoint.name for live in self._live if live.endpoint.connection == name]
 
     def hosts_for(self, endpoint: Endpoint) -> tuple[str, ...]:
-        """The hosts for a new connection whose token is entered together with this endpoint.
+        """The default hosts of a connection that is created together with this endpoint.
 
         Raises:
             InvalidEndpoint: its URL is invalid.
@@ -77,7 +77,7 @@ class Connections:
             InvalidEndpoint: the token or the connection is invalid, or the token may not be sent to this endpoint.
         """
         if token is not None and not token.is_sendable:
-            raise InvalidEndpoint(_UNSENDABLE, remedy=_COPY_IT)
+            raise InvalidEndpoint(_UNSENDABLE, remedy=_UNSENDABLE_REMEDY)
         if endpoint.connection is None:
             return Target(endpoint, token)
         if token is not None:
@@ -99,7 +99,7 @@ class Connections:
         Args:
             name: the connection's name.
             token: one or several tokens, one per line.
-            hosts: where they may be sent: see `hubgate.domain.token_hosts`.
+            hosts: the hosts that may receive the token: see `hubgate.domain.token_hosts`.
 
         Raises:
             InvalidRequest: the name is taken or invalid, or the token or a host is invalid.
@@ -109,7 +109,7 @@ class Connections:
             check_name(name)
         except InvalidEndpoint as error:
             raise InvalidRequest(error.message.replace("inference_id", "name of a connection")) from None
-        _check(token)
+        _check_token(token)
         added = Connection(name=name, token=token, created_at=time.time(), hosts=parse_hosts(hosts))
         async with self.lock:
             if name in self._connections:
@@ -127,12 +127,12 @@ class Connections:
 
         Raises:
             NotFound: no connection has this name.
-            InvalidRequest: the token or a host is invalid, or the current token was not given for a host.
-            InUse: an endpoint that uses it is at none of the hosts.
+            InvalidRequest: the token or a host is invalid, or a host is new and no token was given.
+            InUse: an endpoint that uses it is at another host.
             StoreFailed: it cannot be stored.
         """
         if token is not None:
-            _check(token)
+            _check_token(token)
         new_hosts = None if hosts is None else parse_hosts(hosts)
         async with self.lock:
             old = self.find(name)
@@ -186,6 +186,6 @@ class Connections:
         del self._connections[name]
 
 
-def _check(token: Secret) -> None:
+def _check_token(token: Secret) -> None:
     if not token.is_sendable:
-        raise InvalidRequest(_UNSENDABLE, remedy=_COPY_IT)
+        raise InvalidRequest(_UNSENDABLE, remedy=_UNSENDABLE_REMEDY)

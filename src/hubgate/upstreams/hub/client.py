@@ -1,4 +1,4 @@
-"""The Hub: searching models, reading their cards, and the owner of a token."""
+"""The Hub's client: searches models, fetches their metadata, and looks up the owner of a token."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class HubClient:
     """Implements `domain.ports.Hub`.
 
     Args:
-        client: sends the requests; closed with this.
+        client: sends the requests; `close` closes it.
         deployments: the API of Inference Endpoints.
         hf_endpoint: the Hub's URL, if it is not the default.
         offline: send no requests.
@@ -156,7 +156,7 @@ class HubClient:
     async def _page(
         self, wanted: ModelSearch, task_filter: tuple[str, str] | None, token: Secret | None
     ) -> list[Any]:
-        # Some filters cannot be expressed in the query: then more models are requested, and filtered here.
+        # The Hub has no query for some filters: then more models are requested, and `_matches` filters them.
         is_filtered_here = wanted.task is None or wanted.served is False
         limit = MAX_MODELS if is_filtered_here else wanted.limit
         query = [("sort", "trendingScore"), ("limit", str(limit))]
@@ -185,7 +185,7 @@ class HubClient:
         return await self._add_facts(card, read_files(entry), token)
 
     async def _add_facts(self, card: ModelCard, names: frozenset[str], token: Secret | None) -> ModelCard:
-        """Add dimensions and input length from the model's configuration files, as far as they can be read."""
+        """Add dimensions and maximum input length from the model's configuration files, if they can be read."""
         if not card.tasks:
             return card
         config, sentence_bert, modules = await asyncio.gather(
@@ -218,7 +218,7 @@ class HubClient:
 
 
 def open_hub(settings: Settings) -> HubClient:
-    """The Hub as the settings configure it. Does no I/O."""
+    """The Hub's client, configured by the settings. Does no I/O."""
     client = PooledClient(AddressRule(), max_reply_bytes=_MAX_REPLY_BYTES)
     deployments = Deployments(client, url=settings.endpoints_api_url, offline=settings.hf_offline)
     return HubClient(client, deployments, hf_endpoint=settings.hf_endpoint, offline=settings.hf_offline)
@@ -228,7 +228,7 @@ def repository_of(text: str) -> str:
     """The repository (org/name) from its name or a link to it.
 
     Raises:
-        InvalidRequest: it is neither.
+        InvalidRequest: the text is neither.
     """
     name = _LINK.sub("", text.strip()).strip("/")
     if name != text.strip("/ "):
@@ -256,7 +256,7 @@ class TtlCache(Generic[T]):
         self._entries: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()
 
     async def get(self, key: Hashable, fetch: Callable[[], Awaitable[T]]) -> T:
-        """The cached result, otherwise that of `fetch`."""
+        """The cached result, or else the result of `fetch`."""
         until, cached = self._entries.get(key, (0.0, None))
         if cached is not None and self._clock() < until:
             self._entries.move_to_end(key)

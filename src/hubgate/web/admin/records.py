@@ -1,4 +1,4 @@
-"""`/api/usage` and `/api/audit`."""
+"""`/api/usage` and `/api/audit`: usage as JSON or CSV, and the audit log."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class RecordsApi:
 
 
 def _row_json(by: Sequence[str], row: UsageRow, names: Mapping[str, str]) -> dict[str, Any]:
-    """Groups first. Rows by cause have only `requests`: nothing else is counted by cause."""
+    """The columns of `by` first. Rows by cause have only `requests`: nothing else is counted by cause."""
     shown: dict[str, Any] = {}
     for word, value in zip(by, row.group, strict=True):
         shown[word] = _group_value(word, value)
@@ -127,13 +127,13 @@ def usage_csv(
     names: Mapping[str, str],
     file: str | None = None,
 ) -> Response:
-    """Usage for spreadsheets, streamed page by page.
+    """Usage as CSV, streamed page by page.
 
     Args:
-        by: the groups of `pages`.
+        by: the columns that `pages` are grouped by.
         pages: the rows.
         names: key names by id.
-        file: the name of the download.
+        file: the file name that browsers save it under.
     """
     headers = {"content-disposition": f'attachment; filename="{file}"'} if file else {}
     return StreamingResponse(_csv(by, pages, names), media_type="text/csv; charset=utf-8", headers=headers)

@@ -1,4 +1,4 @@
-"""What every page has in common: the session, the CSRF check, the security headers, and errors rendered as HTML."""
+"""Wraps every page: the session, CSRF and origin checks, security headers, and errors rendered as HTML."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class ConsoleAuth:
         self._sessions = sessions
 
     def private(self, method: str, path: str, handler: PageHandler, *, polling: bool = False) -> Route:
-        """A page that requires a session; without one, the reader is sent to sign in first.
+        """A page that requires a session; without one, it redirects to the sign-in page.
 
-        Requests that an open page sends by itself (`polling`) do not keep the session alive: nobody may be there.
+        Requests that an open page sends by itself (`polling`) do not keep the session alive: the admin may have left.
         """
 
         async def authenticated(context: PageContext) -> Response:
@@ -97,7 +97,7 @@ class ConsoleAuth:
         return Route(path, endpoint, methods=[method])
 
     def _authenticate(self, context: PageContext) -> None:
-        """Set the session, unless its key has been revoked, has expired, or is not an admin key any more."""
+        """Set the session from its cookie, unless its key is revoked, expired, or no longer an admin key."""
         session = self._sessions.read(context.request.cookies.get(COOKIE))
         if session is None:
             return
@@ -108,7 +108,7 @@ class ConsoleAuth:
         if key.admin and (key.expires_at is None or self._sessions.clock() < key.expires_at):
             context.session, context.csrf_token = session, self._sessions.csrf_token(session)
             context_of(context.request.scope).key = key
-            need_admin(context.request.scope)
+            need_admin(context.request.scope)  # attributes changes to the key in the audit log
 
     async def _check_csrf_token(self, context: PageContext, session: Session) -> None:
         token = context.request.headers.get("x-csrf-token") or (await context.form()).get("csrf", "")

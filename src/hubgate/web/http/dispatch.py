@@ -1,4 +1,4 @@
-"""Finds the handler of a request: inference in dictionaries, everything else with Starlette's router."""
+"""Finds the handler of a request: for inference in dictionaries, which is fast, else with Starlette's router."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Dispatch:
 
 
 class _Node:
-    """A tree of path segments. A literal segment goes before a parameter."""
+    """A tree of path segments. A literal segment takes precedence over a parameter."""
 
     __slots__ = ("handler", "literals", "names", "parameter")
 
@@ -97,6 +97,7 @@ class _Node:
             child = node.literals.get(segment)
             if child is None:
                 child = node.parameter
+                # No endpoint name starts with "_"; paths such as `/_stream` do.
                 if child is None or not segment or segment[0] == "_":
                     return None, _NO_PARAMETERS
                 values.append(segment)

@@ -29,7 +29,7 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,128}")
 _NOT_CACHED = re.compile(rb"no-(cache|store)", re.IGNORECASE)
 _KEYED_PATH = re.compile(r"/+k/+(?P<key>[^/]*)(?P<rest>/.*)?", re.DOTALL)
-# No endpoint name matches this.
+# What looks like a gateway key or an access token. No endpoint name matches it.
 _KEY_LIKE = re.compile(r"hg_[0-9a-f]{8}_[A-Za-z0-9_\-]{40,}|hf_[A-Za-z0-9]{30,}")
 _MAX_LOGGED_PATH = 200
 # Printable ASCII without the characters that separate or quote fields of a log line.
@@ -37,6 +37,7 @@ _LOG_SAFE = re.compile(r"[!#$&-<>-~]+")
 _UNQUOTED = "/:@!$&'()*+,;"
 # A trusted proxy may still pass on a forged address.
 _ADDRESS = re.compile(r"[0-9A-Za-z.:%_\-]{1,64}")
+# Elasticsearch's clients require `X-Elastic-Product`.
 _RESPONSE_HEADERS = (
     (b"x-elastic-product", b"Elasticsearch"),
     (b"x-content-type-options", b"nosniff"),
@@ -195,7 +196,7 @@ class Guard:
 class _Response:
     """A `send` that adds headers to each response and tracks its progress.
 
-    Before an error, the body `to_drain` is read: its connection closes after the response.
+    Before an error response, the rest of the body `to_drain` is read: see `should_drain`.
     """
 
     __slots__ = ("_send", "_to_drain", "context")
@@ -235,7 +236,7 @@ async def _send_error(response: _Response, error: HubgateError) -> None:
 
 
 def _is_open(scope: Scope, headers: dict[bytes, bytes]) -> bool:
-    """Whether no key is needed: health checks, the start page, and the console, which has sessions."""
+    """Whether no key is required: for health checks, the start page, and the console, which has sessions."""
     path: str = scope["path"]
     if path in OPEN_PATHS or path == "/ui" or path.startswith("/ui/"):
         return True
@@ -243,10 +244,12 @@ def _is_open(scope: Scope, headers: dict[bytes, bytes]) -> bool:
 
 
 def _refuse_excess(scope: Scope) -> None:
-    """Refuse a request on an excess connection, except health checks: a restart would only disconnect everybody.
+    """Refuse a request on a connection beyond the maximum.
+
+    Health checks are served: if one failed, an orchestrator would restart a gateway that is only busy.
 
     Raises:
-        GatewayBusy: for every other path.
+        GatewayBusy: it is not a health check.
     """
     if scope["path"] in OPEN_PATHS:
         return
@@ -281,10 +284,10 @@ def _address(client: str) -> str:
 
 
 def _check_host(scope: Scope, headers: dict[bytes, bytes]) -> None:
-    """Require one `Host`, as RFC 9112 does (section 3.2).
+    """Require exactly one `Host` header (RFC 9112, section 3.2); HTTP/1.0 may have none.
 
     Raises:
-        CallerError: there is not exactly one.
+        CallerError: it is missing or repeated.
     """
     if b"host" in headers:
         if (
@@ -301,7 +304,7 @@ def _check_host(scope: Scope, headers: dict[bytes, bytes]) -> None:
 
 
 async def _refuse_protocol(scope: Scope, send: Send) -> None:
-    """Only HTTP is served. For a lifespan, an exception means that it is not supported."""
+    """Close WebSockets, as only HTTP is served. For `lifespan`, an exception means that it is not supported."""
     if scope["type"] != "websocket":
         raise NotImplementedError(scope["type"])
     await send({"type": "websocket.close"})

@@ -16,12 +16,14 @@ _TYPE = {
 
 
 def render(error: HubgateError, status: int) -> tuple[int, dict[str, Any]]:
-    """`{"error": {"message", "type", "param", "code"}}`."""
+    """The status and the body, `{"error": {"message", "type", "param", "code"}}`."""
+    # OpenAI returns 400.
     if error.cause is Cause.INPUT_TOO_LONG:
         status = 400
     return status, {
         "error": {
             "message": str(error),
+            # From 424, the fault is not the caller's.
             "type": _TYPE.get(status, "invalid_request_error" if status < 424 else "api_error"),
             "param": None,
             "code": error.cause,
@@ -30,6 +32,6 @@ def render(error: HubgateError, status: int) -> tuple[int, dict[str, Any]]:
 
 
 def render_with_detail(error: HubgateError, status: int) -> tuple[int, object]:
-    """The same, with the message also where plugins for Jina and Xinference read it."""
+    """Like `render`, with the message also in `detail`, where plugins for Jina and Xinference read it."""
     status, body = render(error, status)
     return status, {**body, "detail": str(error)}

@@ -21,13 +21,14 @@ from hubgate.upstreams.json_values import as_list
 
 MAX_MESSAGE_LENGTH = 300
 _MAX_READ = 4096
+"""Characters of a message that are searched for markers and rules."""
 _MAX_TOKEN_LENGTH = 4096
-"""In any encoding."""
+"""Characters of an access token, also if it is percent- or HTML-encoded."""
 _MAX_DEPTH = 4
-"""Of nested lists and objects that are searched for a message."""
+"""Levels of nested lists and objects that are searched for a message."""
 _SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")
 MAX_RETRY_AFTER = 600.0
-"""Seconds; the most that hubgate waits before a retry, even if the server asks for more."""
+"""Seconds. hubgate waits no longer before a retry, even if the server requests it."""
 
 
 def refusal(reply: HttpReply, token: Secret | None) -> UpstreamRefused:
@@ -53,7 +54,7 @@ def refusal(reply: HttpReply, token: Secret | None) -> UpstreamRefused:
 
 
 def _parameter_message(names: Sequence[str], token: Secret | None) -> str:
-    """Without the server's message, which makes huggingface_hub believe that no endpoint can stream."""
+    """Does not quote the server: its words make huggingface_hub believe that the endpoint cannot stream."""
     listed = redact(token, ", ".join(f"[{name}]" for name in names))
     if len(listed) > MAX_MESSAGE_LENGTH:
         listed = listed[: MAX_MESSAGE_LENGTH - 1] + "…"
@@ -61,7 +62,7 @@ def _parameter_message(names: Sequence[str], token: Secret | None) -> str:
 
 
 def with_server_message(message: str, status: int, reported: str) -> str:
-    """A message with the server's own, ending so that another sentence can follow."""
+    """Append the server's own message, and a full stop if it has none, so that another sentence can follow."""
     if not reported:
         return f"{message} (Status {status}.)"
     return (
@@ -95,7 +96,7 @@ def _find_message(reply: HttpReply) -> str:
 
 
 def _message_in(value: Any, depth: int = _MAX_DEPTH) -> str:
-    """The message in a text, an object with a `message`, or a list of texts or of FastAPI's `{loc, msg}`."""
+    """The message in a string, in an object with a `message`, or in a list of strings or of FastAPI's `{loc, msg}`."""
     if isinstance(value, str):
         return value
     if not depth:
@@ -116,24 +117,24 @@ def retry_after(reply: HttpReply) -> float | None:
     (draft-ietf-httpapi-ratelimit-headers), or the hosted service's `estimated_time`.
     """
     candidates = (
-        _seconds(reply.headers.get("retry-after", "")),
-        _until(reply.headers, reply.headers.get("retry-after", "")),
-        _window(reply.headers),
-        _estimated(reply.body),
+        _parse_seconds(reply.headers.get("retry-after", "")),
+        _seconds_until(reply.headers, reply.headers.get("retry-after", "")),
+        _rate_limit_reset(reply.headers),
+        _estimated_time(reply.body),
     )
     seconds = next((value for value in candidates if value is not None), None)
     return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
-def _seconds(text: object) -> float | None:
+def _parse_seconds(text: object) -> float | None:
     try:
-        value = float(text)  # type: ignore[arg-type] # raises for what is not a number
+        value = float(text)  # type: ignore[arg-type] # raises if it is not a number
     except (TypeError, ValueError):
         return None
     return value if math.isfinite(value) else None
 
 
-def _until(headers: Mapping[str, str], date: str) -> float | None:
+def _seconds_until(headers: Mapping[str, str], date: str) -> float | None:
     try:
         return (parsedate_to_datetime(date) - parsedate_to_datetime(headers.get("date", ""))).total_seconds()
     except (TypeError, ValueError, OverflowError):
@@ -141,7 +142,7 @@ def _until(headers: Mapping[str, str], date: str) -> float | None:
 
 
 def quota(headers: Mapping[str, str]) -> Quota | None:
-    """The rest of the server's tightest rate limit, from `RateLimit: "name";r=12;t=55`; `None` without that header."""
+    """The server's rate limit with the least quota left, from `RateLimit: "name";r=12;t=55`; `None` without that header."""
     windows = []
     for part in headers.get("ratelimit", "").split(","):
         left, reset = re.search(r";\s*r=(\d{1,9})\b", part), re.search(r";\s*t=(\d{1,9})\b", part)
@@ -150,15 +151,15 @@ def quota(headers: Mapping[str, str]) -> Quota | None:
     return min(windows, key=lambda window: window.remaining / max(window.seconds, 1.0), default=None)
 
 
-def _window(headers: Mapping[str, str]) -> float | None:
-    """The reset time of a rate limit window without remaining requests."""
+def _rate_limit_reset(headers: Mapping[str, str]) -> float | None:
+    """Seconds until a rate limit with no quota left is reset."""
     left = quota(headers)
     return left.seconds if left and not left.remaining else None
 
 
-def _estimated(body: bytes) -> float | None:
+def _estimated_time(body: bytes) -> float | None:
     try:
         reply = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    return _seconds(reply.get("estimated_time")) if isinstance(reply, dict) else None
+    return _parse_seconds(reply.get("estimated_time")) if isinstance(reply, dict) else None

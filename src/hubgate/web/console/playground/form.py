@@ -14,13 +14,13 @@ from hubgate.domain.errors import InvalidRequest
 from hubgate.web.console.playground.snippets import PlaygroundCall
 
 MAX_TEXTS = 12
-"""As many as fit into the similarity matrix."""
+"""The size of the similarity matrix."""
 MAX_TEXT_CHARACTERS = 100_000
 SAMPLES = 4
-"""The number of sample texts: the messages `play.sample.1` and on."""
+"""The number of sample texts, which are the locale messages `play.sample.1` to `play.sample.4`."""
 INPUT_TYPES = (InputType.INGEST, InputType.SEARCH)
 RAW_FIELDS = ("prompt", "messages", "stop")
-"""Fields that keep their leading and trailing spaces."""
+"""Fields whose leading and trailing spaces are kept."""
 _MAX_STOPS = 4
 _DEFAULT_MAX_TOKENS = 512
 
@@ -33,7 +33,7 @@ class Parameter(NamedTuple):
     high: float
     step: float
     default: int | None = None
-    """`None` leaves the value to the model."""
+    """If `None`, the parameter is not sent and the server's default applies."""
 
 
 PARAMETERS = (
@@ -62,7 +62,7 @@ _TEXT_KINDS = {Task.TEXT_EMBEDDING: "embed", Task.SPARSE_EMBEDDING: "sparse", Ta
 
 
 def kind_of(endpoint: Endpoint) -> str:
-    """The kind of playground: one of `_TEXT_KINDS`, `text`, `chat`, or `none` for a task without a playground."""
+    """Which playground fits the endpoint: one of `_TEXT_KINDS`, `text`, `chat`, or `none` if its task has none."""
     if endpoint.task not in GENERATION_TASKS:
         return _TEXT_KINDS.get(endpoint.task, "none")
     facts = endpoint.facts
@@ -71,7 +71,7 @@ def kind_of(endpoint: Endpoint) -> str:
 
 
 def call_of(endpoint: Endpoint, form: Mapping[str, str], context: Context) -> PlaygroundCall:
-    """The call in the form.
+    """The call that the form describes.
 
     Raises:
         InvalidRequest: a field is missing or out of range.
@@ -105,7 +105,10 @@ def call_of(endpoint: Endpoint, form: Mapping[str, str], context: Context) -> Pl
 
 
 def with_last_message(endpoint: Endpoint, form: Mapping[str, str]) -> Mapping[str, str]:
-    """The form as it was when the last message was sent, if no new message was entered since."""
+    """The form as it was when the last chat message was sent, unless a new message has been entered.
+
+    Code snippets then show the call whose answer the page shows.
+    """
     if kind_of(endpoint) != "chat" or _text(form, "prompt").strip():
         return form
     history = _history(form)
@@ -116,7 +119,7 @@ def with_last_message(endpoint: Endpoint, form: Mapping[str, str]) -> Mapping[st
 
 
 def parse_texts(form: Mapping[str, str]) -> Sequence[str]:
-    """The texts of the fields `text_1` and on, without the empty ones.
+    """The texts of the fields `text_1`, `text_2`, …, without empty ones.
 
     Raises:
         InvalidRequest: a text is too long.

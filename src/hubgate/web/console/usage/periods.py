@@ -1,4 +1,4 @@
-"""The time ranges of the usage page, divided into columns of whole hours or days (UTC), as usage is counted."""
+"""The time ranges of the usage charts, divided into columns of whole hours or days (UTC), as usage is counted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hubgate.web.console.languages import Language
 
 
 class Range(NamedTuple):
-    """Columns of `span` seconds each. `axis` and `full` are ICU date fields, for the axis and for tooltips."""
+    """A number of columns of `span` seconds each. `axis` and `full` are ICU date skeletons for the axis and for tooltips."""
 
     columns: int
     span: int
@@ -34,14 +34,14 @@ DEFAULT_RANGE = "week"
 
 
 class Period(NamedTuple):
-    """A range that ends now; times are seconds since the epoch."""
+    """A range at its place in time, in seconds since the epoch."""
 
     range: Range
     start: int
 
     @classmethod
     def until(cls, now: float, wanted: Range) -> Period:
-        """The range whose last column contains `now`."""
+        """The period whose last column contains `now`."""
         unit = min(wanted.span, DAY)
         end = int(now) // unit * unit + unit
         return cls(wanted, end - wanted.columns * wanted.span)
@@ -57,21 +57,21 @@ class Period(NamedTuple):
         return range(self.start, self.end, self.range.span)
 
     def columns_of(self, rows: Iterable[UsageRow]) -> list[Tally]:
-        """The counts of hours or days, added up by column."""
+        """Sums rows of hours or days by column."""
         columns = [Tally() for _ in range(self.range.columns)]
         for row in rows:
-            place = (int(row.group[0]) - self.start) // self.range.span
-            columns[place].add(row.tally)
+            index = (int(row.group[0]) - self.start) // self.range.span
+            columns[index].add(row.tally)
         return columns
 
     def axis(self, language: Language) -> list[str]:
-        """The times of the first, the middle and the last column."""
+        """Axis labels of the first, the middle and the last column."""
         starts = self.starts
         shown = (starts[0], starts[len(starts) // 2], starts[-1])
         return [language.point(at, self.range.axis, utc=self.range.by == "day") for at in shown]
 
     def names(self, language: Language) -> list[str]:
-        """The full time of each column. Days are in UTC, hours in the gateway's time zone."""
+        """The full time of each column: days in UTC, hours in the gateway's time zone."""
         return [self.name(at, language) for at in self.starts]
 
     def name(self, at: float, language: Language) -> str:
