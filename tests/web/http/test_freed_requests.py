@@ -48,7 +48,9 @@ def live_contexts() -> int:
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("seconds", [0.0, 0.05], ids=["at once", "after a while"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_nothing_of_a_request_outlives_it(settings: Settings, seconds: float, stream: bool) -> None:
+def test_request_context_is_freed_when_the_request_ends(
+    settings: Settings, seconds: float, stream: bool
+) -> None:
     before = live_contexts()
     with lookalike("vllm", kind="llm", seconds=seconds) as server, RunningGateway(settings) as gateway:
         gateway.add("llm", url=server.url, task="chat_completion")
@@ -59,7 +61,7 @@ def test_nothing_of_a_request_outlives_it(settings: Settings, seconds: float, st
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_nothing_is_left_of_a_request_whose_client_leaves(settings: Settings) -> None:
+def test_request_context_is_freed_when_the_client_disconnects(settings: Settings) -> None:
     before = live_contexts()
     with lookalike("vllm", kind="llm") as server, RunningGateway(settings) as gateway:
         gateway.add("llm", url=server.url, task="chat_completion")
@@ -88,7 +90,7 @@ def test_nothing_is_left_of_a_request_whose_client_leaves(settings: Settings) ->
         ("/_inference/writer/_stream", {"input": "a"}),
     ],
 )
-async def test_nothing_is_left_of_a_request_that_fails(
+async def test_request_context_is_freed_when_the_request_fails(
     scripted: ScriptedGateway, path: str, body: object
 ) -> None:
     await add_generator(scripted, "writer", Task.COMPLETION, chats=False)
@@ -107,7 +109,7 @@ async def test_nothing_is_left_of_a_request_that_fails(
 
 
 def held() -> Counter[str]:
-    """What holds the bytes of a request or of its reply, counted."""
+    """Number of live objects that hold the bytes of a request or a reply, by type."""
     return Counter(
         f"{type(one).__module__}.{type(one).__name__}"
         for one in gc.get_objects()
@@ -132,7 +134,7 @@ WAYS = {
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize(("engine", "path", "body"), WAYS.values(), ids=WAYS)
-def test_nothing_is_left_of_a_failed_exchange(
+def test_failed_upstream_exchange_frees_its_objects(
     settings: Settings, engine: str, path: str, body: object
 ) -> None:
     settings = replace(settings, max_reply_bytes=1 << 20, cache_bytes=0)
@@ -149,7 +151,7 @@ def test_nothing_is_left_of_a_failed_exchange(
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_nothing_is_left_of_a_call_that_is_tried_three_times(settings: Settings) -> None:
+def test_call_that_fails_three_times_frees_its_objects(settings: Settings) -> None:
     before = held()
     with lookalike("vllm", kind="llm") as server, RunningGateway(settings) as gateway:
         gateway.add("llm", url=server.url, task="chat_completion")
@@ -160,7 +162,7 @@ def test_nothing_is_left_of_a_call_that_is_tried_three_times(settings: Settings)
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_a_local_model_that_refuses_a_text_keeps_nothing_of_it(local_gateway: RunningGateway) -> None:
+def test_local_model_that_rejects_a_text_frees_the_request(local_gateway: RunningGateway) -> None:
     before = live_contexts()
     for _ in range(5):
         body = {"inputs": "long " * 1000, "truncate": False}

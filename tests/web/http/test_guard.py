@@ -32,7 +32,7 @@ GONE: Message = {"type": "http.disconnect"}
 
 
 class Client:
-    """One request; `messages` is what the server hands over, and then nothing more comes until `leave`."""
+    """One request; the server delivers `messages`, then nothing until `leave`."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ def raising(error: Exception) -> Any:
 
 
 class TestRequestId:
-    async def test_a_request_id_is_given_back_and_logged(
+    async def test_request_id_is_returned_and_logged(
         self, scripted: ScriptedGateway, lines: list[str]
     ) -> None:
         asked = await Client("GET", "/v1/models", headers={"x-request-id": "job-7.a:b_C"}).ask(scripted.app)
@@ -149,7 +149,7 @@ class TestRequestId:
         assert "id=job-7.a:b_C" in lines[0]
 
     @pytest.mark.parametrize("given", [None, "", "with space", "a" * 129, "x\ny", "ü"])
-    async def test_one_that_is_missing_or_unfit_for_a_log_is_replaced(
+    async def test_missing_or_invalid_request_id_is_replaced(
         self, scripted: ScriptedGateway, given: str | None
     ) -> None:
         headers = {} if given is None else {"x-request-id": given}
@@ -157,7 +157,7 @@ class TestRequestId:
         assert re.fullmatch(r"[0-9a-f]{16}", asked.headers["x-request-id"])
 
     @pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/nothing", "/_inference/none", "/hf/none"])
-    async def test_every_answer_bears_it_and_the_product_that_elasticsearchs_clients_want(
+    async def test_every_response_has_the_request_id_and_product_headers(
         self, scripted: ScriptedGateway, path: str
     ) -> None:
         asked = await Client("GET", path, headers={"x-request-id": "mine"}).ask(scripted.app)
@@ -166,7 +166,7 @@ class TestRequestId:
         assert asked.headers["x-content-type-options"] == "nosniff"
 
     @pytest.mark.parametrize("path", ["/api/keys", "/api/nothing", "/metrics"])
-    async def test_no_answer_of_the_gateways_own_api_is_stored(
+    async def test_responses_of_hubgates_own_api_are_not_cacheable(
         self, scripted: ScriptedGateway, path: str
     ) -> None:
         asked = await Client("GET", path).ask(scripted.app)
@@ -174,7 +174,7 @@ class TestRequestId:
 
 
 class TestLog:
-    async def test_a_line_tells_who_asked_what_and_how_it_ended(
+    async def test_access_log_line_has_key_endpoint_and_cause(
         self, scripted: ScriptedGateway, lines: list[str]
     ) -> None:
         body = b'{"model":"e5","input":["a","b"]}'
@@ -191,7 +191,7 @@ class TestLog:
         "path",
         ["/x 200 1.0ms id=1 key=admin", '/"x" key=admin', "/x\u2028key=admin", "key=admin", ""],
     )
-    async def test_a_path_is_one_word_and_forges_no_field(
+    async def test_logged_path_is_one_word_and_cannot_forge_a_field(
         self, scripted: ScriptedGateway, lines: list[str], path: str
     ) -> None:
         asked = Client("GET", "/", headers={"x-request-id": "mine"})
@@ -204,7 +204,7 @@ class TestLog:
         ("client", "shown"),
         [("192.0.2.7", "192.0.2.7"), ("fe80::1%eth0", "fe80::1%eth0"), ("x key=admin", "-")],
     )
-    async def test_a_line_tells_the_clients_address_but_no_other_text(
+    async def test_access_log_shows_a_valid_client_address_only(
         self, scripted: ScriptedGateway, lines: list[str], client: str, shown: str
     ) -> None:
         asked = Client("GET", "/v1/models")
@@ -212,7 +212,7 @@ class TestLog:
         await asked.ask(scripted.app)
         assert f" client={shown} key=admin " in lines[0]
 
-    async def test_a_long_path_is_cut_and_an_unprintable_one_escaped(
+    async def test_logged_path_is_truncated_and_escaped(
         self, scripted: ScriptedGateway, lines: list[str]
     ) -> None:
         long = await Client("GET", "/" + "a" * 1_000_000).ask(scripted.app)
@@ -222,14 +222,14 @@ class TestLog:
         assert "\n" not in lines[1]
         assert "\x1b" not in lines[1]
 
-    async def test_nothing_is_formatted_where_nobody_reads_it(
+    async def test_access_log_writes_nothing_at_warning_level(
         self, scripted: ScriptedGateway, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.WARNING, "hubgate.access"):
             await Client("GET", "/v1/models").ask(scripted.app)
         assert caplog.messages == []
 
-    async def test_names_of_endpoints_that_do_not_exist_become_no_labels(
+    async def test_unknown_endpoint_names_do_not_become_metric_labels(
         self, scripted: ScriptedGateway
     ) -> None:
         message = {"type": "http.request", "body": b'{"model":"made-up","input":"a"}', "more_body": False}
@@ -253,7 +253,7 @@ OPEN = {("GET", "/healthz"), ("HEAD", "/healthz"), ("GET", "/readyz"), ("HEAD", 
 
 
 class TestKeys:
-    async def test_every_route_wants_a_key_but_the_probes_and_the_console(
+    async def test_every_route_requires_a_key_except_probes_and_console(
         self, scripted: ScriptedGateway
     ) -> None:
         routes = [r for r in scripted.app._app.routes if not r.path.startswith("/ui")]  # type: ignore[attr-defined]
@@ -267,7 +267,7 @@ class TestKeys:
             asked = await Client(method, path, key=None).ask(scripted.app)
             assert (asked.status == 401) == ((method, path) not in OPEN), (method, path)
 
-    async def test_the_start_page_is_open_to_a_browser_alone(self, scripted: ScriptedGateway) -> None:
+    async def test_root_without_a_key_is_open_to_browsers_only(self, scripted: ScriptedGateway) -> None:
         html = {"accept": "text/html,application/xhtml+xml"}
         page = await Client("GET", "/", headers=html, key=None).ask(scripted.app)
         assert page.headers["location"] == "/ui"
@@ -277,7 +277,7 @@ class TestKeys:
     @pytest.mark.parametrize(
         "path", [f"/k/{KEY}/v1/models", f"//k/{KEY}//v1/models", f"/k/wrong/k/{KEY}/v1/models"]
     )
-    async def test_a_key_in_the_path_lets_in_where_that_is_on_and_shows_nowhere(
+    async def test_key_in_the_path_authenticates_when_enabled_and_is_not_logged(
         self, scripted: ScriptedGateway, lines: list[str], path: str
     ) -> None:
         _, plain = await scripted.access.create("app")
@@ -300,7 +300,7 @@ class TestKeys:
         ],
     )
     @pytest.mark.parametrize("key", [ADMIN_KEY, None])
-    async def test_a_key_in_the_path_is_shown_by_no_log_and_no_error_where_that_is_off(
+    async def test_key_in_the_path_is_redacted_from_log_and_errors_when_disabled(
         self, scripted: ScriptedGateway, lines: list[str], path: str, key: str | None
     ) -> None:
         asked = await Client("GET", path, key=key).ask(without_keys_in_path(scripted))
@@ -308,14 +308,14 @@ class TestKeys:
         for secret in (KEY, "operators-own-key", "aTokenOfHuggingFace"):
             assert secret not in lines[0] + asked.body
 
-    async def test_a_name_that_begins_like_a_token_is_a_name(self, scripted: ScriptedGateway) -> None:
+    async def test_endpoint_name_can_start_like_a_token(self, scripted: ScriptedGateway) -> None:
         name = "hf_multilingual-e5-large-instruct"
         added = await scripted.request("POST", "/api/endpoints", {"name": name, "source": "fake"})
         assert added.status == 201
         assert (await scripted.request("GET", f"/hf/{name}/info")).status == 200
 
     @pytest.mark.parametrize("path", ["/k/", "/k//", "/k//v1/models", "/k/wrong"])
-    async def test_no_key_or_a_wrong_one_in_the_path_is_a_401(
+    async def test_missing_or_wrong_key_in_the_path_is_a_401(
         self, scripted: ScriptedGateway, path: str
     ) -> None:
         assert (await Client("GET", path, key=None).ask(scripted.app)).status == 401
@@ -325,7 +325,7 @@ class TestWrongKeys:
     FACES = ("/v1/models", "/_inference/_all", "/hf/e5/info", "/api/keys", "/metrics", "/k/wrong/v1/models")
 
     @pytest.mark.parametrize("path", FACES)
-    async def test_beyond_a_bound_they_get_a_429_and_the_right_key_still_gets_in(
+    async def test_too_many_wrong_keys_are_a_429_and_a_valid_key_still_works(
         self, scripted: ScriptedGateway, path: str
     ) -> None:
         for _ in range(MAX_WRONG_KEYS):
@@ -337,11 +337,11 @@ class TestWrongKeys:
         assert "A valid key is accepted at once." in asked.body
         assert (await Client("GET", "/api/keys").ask(scripted.app)).status == 200
 
-    async def test_who_sends_no_key_is_told_so_however_often(self, scripted: ScriptedGateway) -> None:
+    async def test_requests_without_a_key_are_always_a_401(self, scripted: ScriptedGateway) -> None:
         for _ in range(MAX_WRONG_KEYS + 5):
             assert (await Client("GET", "/v1/models", key=None).ask(scripted.app)).status == 401
 
-    async def test_the_log_tells_the_address_and_the_id_of_a_refused_key(
+    async def test_access_log_has_the_address_and_id_of_a_rejected_key(
         self, scripted: ScriptedGateway, lines: list[str]
     ) -> None:
         for key in (KEY, "no-key-of-ours"):
@@ -390,7 +390,7 @@ def dialect_of(body: Any) -> str:
 
 class TestPaths:
     @pytest.mark.parametrize("path", DIALECTS)
-    async def test_an_unknown_path_is_answered_in_the_dialect_it_looks_like(
+    async def test_unknown_path_gets_the_error_dialect_of_its_prefix(
         self, scripted: ScriptedGateway, path: str
     ) -> None:
         app = without_keys_in_path(scripted)
@@ -401,7 +401,7 @@ class TestPaths:
     @pytest.mark.parametrize(
         "path", ["/_inference/text_embedding/no", "/v1/embeddings", "/hf/no/embed", "/api/endpoints/no"]
     )
-    async def test_every_dialect_tells_the_same_cause_in_a_header(
+    async def test_every_dialect_has_the_same_cause_header(
         self, scripted: ScriptedGateway, path: str
     ) -> None:
         body = {"model": "no", "input": "a"} if path.startswith("/v1") else None
@@ -411,7 +411,9 @@ class TestPaths:
     @pytest.mark.parametrize(
         "path", ["/hf//embed", "/hf/", "//embed", "/_inference/", "/_inference//_stream"]
     )
-    async def test_an_empty_name_is_no_name(self, scripted: ScriptedGateway, path: str) -> None:
+    async def test_empty_endpoint_name_in_the_path_is_not_found(
+        self, scripted: ScriptedGateway, path: str
+    ) -> None:
         _, key = await scripted.access.create("app", default_endpoint="e5")
         message = {"type": "http.request", "body": b'{"inputs":"a"}', "more_body": False}
         asked = await Client("POST", path, messages=[message], key=key).ask(scripted.app)
@@ -419,10 +421,10 @@ class TestPaths:
         assert scripted.script.calls == []
 
     @pytest.mark.parametrize("path", ["/v1/models/", "/_inference/e5/", "/hf/e5/info//"])
-    async def test_slashes_at_the_end_change_nothing(self, scripted: ScriptedGateway, path: str) -> None:
+    async def test_trailing_slashes_are_ignored(self, scripted: ScriptedGateway, path: str) -> None:
         assert (await Client("GET", path).ask(scripted.app)).status == 200
 
-    async def test_options_tells_the_methods_that_are_served(self, scripted: ScriptedGateway) -> None:
+    async def test_options_lists_the_allowed_methods(self, scripted: ScriptedGateway) -> None:
         for path, allowed in (
             ("/v1/embeddings", "POST"),
             ("/_inference/e5", "DELETE, GET, HEAD, POST, PUT"),
@@ -431,17 +433,17 @@ class TestPaths:
             asked = await Client("OPTIONS", path).ask(scripted.app)
             assert (asked.status, asked.headers["allow"]) == (405, allowed)
 
-    async def test_head_is_answered_where_get_is(self, scripted: ScriptedGateway) -> None:
+    async def test_head_is_served_wherever_get_is(self, scripted: ScriptedGateway) -> None:
         assert (await Client("HEAD", "/").ask(scripted.app)).status == 200
         assert (await Client("HEAD", "/_inference/e5").ask(scripted.app)).status == 200
 
-    async def test_a_websocket_is_refused_before_it_opens(self, scripted: ScriptedGateway) -> None:
+    async def test_websocket_is_closed_before_it_opens(self, scripted: ScriptedGateway) -> None:
         client = Client("GET", "/v1/embeddings")
         client.scope["type"] = "websocket"
         await client.ask(scripted.app)
         assert client.sent == [{"type": "websocket.close"}]
 
-    async def test_there_is_no_lifespan(self, scripted: ScriptedGateway) -> None:
+    async def test_lifespan_is_not_supported(self, scripted: ScriptedGateway) -> None:
         client = Client("GET", "/")
         client.scope["type"] = "lifespan"
         with pytest.raises(NotImplementedError, match="lifespan"):
@@ -457,7 +459,7 @@ class TestBody:
         await send({"type": "http.response.body"})
 
     @pytest.mark.parametrize(("size", "status"), [(1000, 200), (1001, 413)])
-    async def test_a_body_is_bounded_by_its_announced_size(
+    async def test_body_limit_applies_to_the_content_length(
         self, scripted: ScriptedGateway, size: int, status: int
     ) -> None:
         asked = Client("POST", "/v1/embeddings", headers={"content-length": str(size)})
@@ -465,7 +467,7 @@ class TestBody:
         assert asked.status == status
 
     @pytest.mark.parametrize(("parts", "status"), [(10, 200), (11, 413)])
-    async def test_a_body_without_an_announced_size_is_bounded_as_it_comes(
+    async def test_body_limit_applies_to_a_chunked_body(
         self, scripted: ScriptedGateway, parts: int, status: int
     ) -> None:
         messages = [{"type": "http.request", "body": b"x" * 100, "more_body": True}] * (parts - 1)
@@ -474,13 +476,13 @@ class TestBody:
         await asked.ask(guarded(scripted, self._read_all))
         assert asked.status == status
 
-    async def test_who_has_no_key_is_told_so_before_the_size(self, scripted: ScriptedGateway) -> None:
+    async def test_missing_key_is_reported_before_the_body_size(self, scripted: ScriptedGateway) -> None:
         asked = Client("POST", "/v1/embeddings", headers={"content-length": "99999"}, key=None)
         assert (await asked.ask(guarded(scripted, self._read_all))).status == 401
 
     @pytest.mark.parametrize("path", ["/ui/sign-in", "/ui/preferences"])
     @pytest.mark.parametrize("announced", [True, False])
-    async def test_of_who_is_not_known_a_few_kib_are_read(
+    async def test_unauthenticated_body_is_limited_to_a_few_kib(
         self, scripted: ScriptedGateway, path: str, *, announced: bool
     ) -> None:
         part = {"type": "http.request", "body": b"x" * 4096, "more_body": True}
@@ -491,7 +493,7 @@ class TestBody:
         assert "larger than 8192 bytes" in asked.body
         assert len(asked._messages) == (10 if announced else 7)
 
-    async def test_large_bodies_share_a_bound_that_small_ones_never_meet(
+    async def test_large_bodies_share_a_limit_that_ignores_small_ones(
         self, scripted: ScriptedGateway
     ) -> None:
         entered, leave = asyncio.Event(), asyncio.Event()
@@ -537,7 +539,7 @@ class TestBody:
     @pytest.mark.parametrize(
         "path", ["/v1/embeddings", "/hf/e5", "/_inference/e5", "/api/keys", "/ui/sign-in"]
     )
-    async def test_a_body_whose_rest_does_not_come_is_told_in_the_faces_dialect(
+    async def test_incomplete_body_is_an_error_in_the_dialect_of_the_face(
         self, scripted: ScriptedGateway, path: str, fault: str, status: int
     ) -> None:
         asked = Client("POST", path, messages=[{"type": "http.request", "body": b"{", "more_body": False}])
@@ -561,7 +563,7 @@ class TestBody:
             ("/readyz", 200, ""),
         ],
     )
-    async def test_a_connection_too_many_is_told_so_in_the_faces_dialect(
+    async def test_connection_limit_is_an_error_in_the_dialect_of_the_face(
         self, scripted: ScriptedGateway, path: str, status: int, dialect: str
     ) -> None:
         asked = Client("GET", path, key=None)
@@ -583,7 +585,7 @@ class TestBody:
             ("POST", "/ui/preferences"),
         ],
     )
-    async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_mistake_of_the_gateway(
+    async def test_disconnect_during_the_body_is_logged_as_client_left(
         self, scripted: ScriptedGateway, lines: list[str], method: str, path: str
     ) -> None:
         half = {"type": "http.request", "body": b'{"na', "more_body": True}
@@ -596,7 +598,7 @@ class TestBody:
 @pytest.mark.parametrize(
     ("method", "path"), [("POST", "/v1/embeddings"), ("POST", "/hf/e5/v1/embeddings"), ("POST", "/hf/e5")]
 )
-async def test_a_body_that_is_nested_too_deeply_is_the_callers_fault(
+async def test_deeply_nested_body_is_a_client_error(
     scripted: ScriptedGateway, method: str, path: str
 ) -> None:
     reply = await scripted.request(method, path, b'{"user":' + b"[" * 100_000)
@@ -614,7 +616,7 @@ CALLS = [
 
 class TestMistakes:
     @pytest.mark.parametrize(("method", "path", "body"), CALLS)
-    async def test_an_exception_is_a_500_in_the_faces_dialect_with_the_request_id_and_the_traceback_in_the_log(
+    async def test_exception_is_a_500_with_the_request_id_and_a_logged_traceback(
         self,
         scripted: ScriptedGateway,
         caplog: pytest.LogCaptureFixture,
@@ -625,15 +627,15 @@ class TestMistakes:
         scripted.script.answer = raising(ZeroDivisionError("a detail of the inside"))
         reply = await scripted.request(method, path, body)
         assert reply.status == 500
-        told = reply.body.decode()
-        assert "Internal error." in told
-        assert reply.headers["x-request-id"] in told
-        assert "ZeroDivisionError" not in told
-        assert "a detail of the inside" not in told
+        text = reply.body.decode()
+        assert "Internal error." in text
+        assert reply.headers["x-request-id"] in text
+        assert "ZeroDivisionError" not in text
+        assert "a detail of the inside" not in text
         assert f"request {reply.headers['x-request-id']} failed" in caplog.text
         assert "ZeroDivisionError: a detail of the inside" in caplog.text
 
-    async def test_the_gateways_own_api_does_the_same(self, scripted: ScriptedGateway) -> None:
+    async def test_exception_in_hubgates_own_api_is_a_500(self, scripted: ScriptedGateway) -> None:
         async def fail(scope: Scope, receive: Receive, send: Send) -> None:
             raise ZeroDivisionError
 
@@ -642,7 +644,7 @@ class TestMistakes:
         assert '"cause":"internal"' in asked.body
 
     @pytest.mark.parametrize("error", [ZeroDivisionError(), InvalidRequest("Too late to say.")])
-    async def test_what_fails_after_the_answer_began_adds_nothing_to_it(
+    async def test_failure_after_the_response_started_sends_nothing_more(
         self, scripted: ScriptedGateway, lines: list[str], error: Exception
     ) -> None:
         async def fail(scope: Scope, receive: Receive, send: Send) -> None:
@@ -656,7 +658,7 @@ class TestMistakes:
 
 
 class TestLeaving:
-    async def test_a_client_that_leaves_ends_its_request(
+    async def test_client_disconnect_cancels_the_request(
         self, scripted: ScriptedGateway, lines: list[str]
     ) -> None:
         began, ended = asyncio.Event(), asyncio.Event()
@@ -681,7 +683,7 @@ class TestLeaving:
         assert 'hubgate_requests_total{cause="client_left",endpoint="",face="openai"} 1.0' in exposed
         assert "hubgate_requests_in_flight 0.0" in exposed
 
-    async def test_nobody_watches_while_the_body_is_still_read(self, scripted: ScriptedGateway) -> None:
+    async def test_disconnect_watch_starts_after_the_body_is_read(self, scripted: ScriptedGateway) -> None:
         """A request has one reader: a second one would take parts of the body from the first."""
         parts = asyncio.Queue[dict[str, Any]]()
 
@@ -715,7 +717,7 @@ class TestLeaving:
         await asking
         assert client.body == "abc"
 
-    async def test_a_gateway_that_stops_tells_so(self, scripted: ScriptedGateway) -> None:
+    async def test_request_cancelled_by_shutdown_gets_503(self, scripted: ScriptedGateway) -> None:
         began = asyncio.Event()
 
         async def work(scope: Scope, receive: Receive, send: Send) -> None:
@@ -730,7 +732,7 @@ class TestLeaving:
         assert client.status == 503
         assert '"cause":"gate_stopping"' in client.body
 
-    async def test_a_gateway_that_stops_while_a_client_leaves_stops(self, scripted: ScriptedGateway) -> None:
+    async def test_shutdown_during_a_client_disconnect_completes(self, scripted: ScriptedGateway) -> None:
         left = asyncio.Event()
 
         async def work(scope: Scope, receive: Receive, send: Send) -> None:
@@ -756,7 +758,7 @@ class TestCacheControl:
         ("header", "cached"),
         [(None, True), ("max-age=0", True), ("no-cache", False), ("max-age=0, No-Store", False)],
     )
-    async def test_a_request_may_do_without_remembered_vectors_on_every_face(
+    async def test_cache_control_bypasses_the_vector_cache_on_every_face(
         self, scripted: ScriptedGateway, face: tuple[str, str, object], header: str | None, *, cached: bool
     ) -> None:
         method, path, body = face

@@ -29,7 +29,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def ended() -> Iterator[Ended]:
-    """The access log, to be waited for."""
+    """The access log, with a way to wait for a line."""
     handler = Ended()
     logger = logging.getLogger("hubgate.access")
     level = logger.level
@@ -80,7 +80,7 @@ def embedding(gateway: RunningGateway, *texts: str, headers: str = "") -> bytes:
 
 
 def exchange(gateway: RunningGateway, request: bytes) -> bytes:
-    """What comes back until the server closes, which the request asks for."""
+    """Everything the server sends until it closes, which the request must ask for."""
     with socket.create_connection(address(gateway), timeout=20) as connection:
         connection.sendall(request)
         return read_all(connection)
@@ -97,20 +97,18 @@ def calling(gateway: RunningGateway, request: bytes) -> Iterator[socket.socket]:
 
 
 class TestLargeBodies:
-    """A client that is still sending reads the answer only when it has sent everything."""
+    """A client that is still sending reads the response only after it has sent everything."""
 
     @pytest.fixture
     def small(self, settings: Settings) -> Iterator[RunningGateway]:
         with RunningGateway(replace(settings, max_body_bytes=MIB)) as gateway:
             yield gateway
 
-    def test_a_413_reaches_a_client_that_announces_its_size(self, small: RunningGateway) -> None:
+    def test_client_reads_the_413_when_it_sends_a_content_length(self, small: RunningGateway) -> None:
         reply = small.request("POST", "/v1/embeddings", b" " * 50 * MIB)
         assert (reply.status, reply.json()["error"]["code"]) == (413, "body_too_large")
 
-    def test_a_413_reaches_a_client_that_does_not_and_the_connection_goes_on(
-        self, small: RunningGateway
-    ) -> None:
+    def test_chunked_upload_reads_the_413_and_the_connection_stays_open(self, small: RunningGateway) -> None:
         connection = http.client.HTTPConnection(*address(small), timeout=20)
         headers = {"Authorization": f"Bearer {small.admin_key}"}
         connection.request(
@@ -123,17 +121,17 @@ class TestLargeBodies:
         assert connection.getresponse().status == 200
         connection.close()
 
-    def test_a_client_that_asks_first_sends_nothing(self, small: RunningGateway) -> None:
+    def test_expect_100_continue_is_answered_with_413_before_the_body(self, small: RunningGateway) -> None:
         head = raw(small, "POST", "/v1/embeddings", headers="Expect: 100-continue\r\nConnection: close\r\n")
-        told = exchange(small, head.replace(b"Content-Length: 0", b"Content-Length: 99999999"))
-        assert told.startswith(b"HTTP/1.1 413 ")
-        assert b"100 Continue" not in told
+        reply = exchange(small, head.replace(b"Content-Length: 0", b"Content-Length: 99999999"))
+        assert reply.startswith(b"HTTP/1.1 413 ")
+        assert b"100 Continue" not in reply
 
-    def test_so_does_an_error_that_a_face_tells_itself(self, gateway: RunningGateway) -> None:
+    def test_client_reads_an_error_event_after_a_large_upload(self, gateway: RunningGateway) -> None:
         reply = gateway.request("POST", "/_inference/gone/_stream", b" " * 20 * MIB)
         assert (reply.status, reply.headers["content-type"]) == (404, "text/event-stream")
 
-    def test_a_401_reaches_a_client_that_sends_much(self, small: RunningGateway) -> None:
+    def test_client_reads_the_401_after_a_large_upload(self, small: RunningGateway) -> None:
         assert small.request("POST", "/v1/embeddings", b" " * 20 * MIB, key="wrong").status == 401
 
 
@@ -146,9 +144,7 @@ BROKEN = {
 
 
 class TestCrowd:
-    def test_beyond_the_bound_a_connection_gets_a_503_at_once_and_probes_are_answered(
-        self, settings: Settings
-    ) -> None:
+    def test_connection_over_the_limit_gets_503_while_probes_succeed(self, settings: Settings) -> None:
         with (
             lookalike("tei") as server,
             RunningGateway(replace(settings, max_connections=2)) as gateway,
@@ -160,13 +156,13 @@ class TestCrowd:
             for number in range(2):
                 busy.enter_context(calling(gateway, embedding(gateway, f"text {number}")))
             server.wait_until(lambda s: len(s.posts) > asked)
-            told = exchange(gateway, embedding(gateway, "one too many"))
-            assert told.startswith(b"HTTP/1.1 503 ")
-            assert b"\r\nretry-after: 1\r\n" in told
-            assert b"maximum number of connections is reached" in told
+            reply = exchange(gateway, embedding(gateway, "one too many"))
+            assert reply.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nretry-after: 1\r\n" in reply
+            assert b"maximum number of connections is reached" in reply
             assert gateway.request("GET", "/healthz").status == 200
 
-    def test_large_bodies_together_are_bounded(self, settings: Settings) -> None:
+    def test_total_size_of_large_bodies_is_limited(self, settings: Settings) -> None:
         bounded = replace(settings, max_body_bytes=2 * MIB, max_total_body_bytes=2 * MIB)
         with lookalike("tei") as server, RunningGateway(bounded) as gateway:
             gateway.add("e5", url=server.url)
@@ -182,15 +178,17 @@ class TestCrowd:
 
 class TestBrokenBodies:
     @pytest.mark.parametrize("path", ["/v1/embeddings", "/_inference/e5", "/api/keys"])
-    def test_a_chunk_that_is_none_is_a_400(self, gateway: RunningGateway, path: str, ended: Ended) -> None:
+    def test_invalid_chunked_encoding_is_a_400(
+        self, gateway: RunningGateway, path: str, ended: Ended
+    ) -> None:
         gateway.add("e5")
         head = (
             f"POST {path} HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {gateway.admin_key}\r\n"
             "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nno size\r\n"
         )
-        told = exchange(gateway, head.encode())
-        assert told.startswith(b"HTTP/1.1 400 ")
-        assert b"The chunked encoding of the request body is not valid." in told
+        reply = exchange(gateway, head.encode())
+        assert reply.startswith(b"HTTP/1.1 400 ")
+        assert b"The chunked encoding of the request body is not valid." in reply
         ended.wait_for(lambda lines: f"POST {path} 400 " in lines[-1])
 
 
@@ -205,25 +203,25 @@ class TestHost:
             (b"GET /v1/models HTTP/1.1\r\nHost: gate\r\nX-Twice: a\r\nX-Twice: b\r\n", 200),
         ],
     )
-    def test_a_request_names_its_host_exactly_once(
+    def test_request_requires_exactly_one_host_header(
         self, gateway: RunningGateway, head: bytes, status: int
     ) -> None:
         rest = f"Connection: close\r\nAuthorization: Bearer {gateway.admin_key}\r\n\r\n"
-        told = exchange(gateway, head + rest.encode())
-        assert told.startswith(b"HTTP/1.1 %d " % status)
+        reply = exchange(gateway, head + rest.encode())
+        assert reply.startswith(b"HTTP/1.1 %d " % status)
         if status == 400:
-            error = json.loads(told.partition(b"\r\n\r\n")[2])["error"]
+            error = json.loads(reply.partition(b"\r\n\r\n")[2])["error"]
             assert (error["code"], "Host header" in error["message"]) == ("invalid_request", True)
 
 
 class TestBrokenRequests:
     @pytest.mark.parametrize("name", BROKEN)
-    def test_a_request_that_is_none_is_refused_and_the_gateway_goes_on(
+    def test_malformed_request_is_a_400_and_the_gateway_keeps_serving(
         self, gateway: RunningGateway, name: str
     ) -> None:
-        told = exchange(gateway, BROKEN[name])
-        assert told.startswith(b"HTTP/1.1 400 ")
-        assert b"Traceback" not in told
+        reply = exchange(gateway, BROKEN[name])
+        assert reply.startswith(b"HTTP/1.1 400 ")
+        assert b"Traceback" not in reply
         assert gateway.request("GET", "/healthz").status == 200
 
     @pytest.mark.parametrize(
@@ -241,19 +239,21 @@ class TestBrokenRequests:
         ],
         ids=lambda value: str(value)[:30],
     )
-    def test_weird_paths_are_not_found(self, gateway: RunningGateway, path: str, status: int) -> None:
-        told = exchange(gateway, raw(gateway, "GET", path, headers="Connection: close\r\n"))
-        assert told.startswith(b"HTTP/1.1 %d " % status)
-        assert len(told) < 2000
+    def test_unusual_paths_get_a_short_response(
+        self, gateway: RunningGateway, path: str, status: int
+    ) -> None:
+        reply = exchange(gateway, raw(gateway, "GET", path, headers="Connection: close\r\n"))
+        assert reply.startswith(b"HTTP/1.1 %d " % status)
+        assert len(reply) < 2000
 
-    def test_long_headers_are_read(self, gateway: RunningGateway) -> None:
+    def test_long_headers_are_accepted(self, gateway: RunningGateway) -> None:
         headers = f"X-Long: {'a' * 60_000}\r\nConnection: close\r\n"
         assert exchange(gateway, raw(gateway, "GET", "/v1/models", headers=headers)).startswith(
             b"HTTP/1.1 200 "
         )
 
-    def test_a_websocket_is_refused(self, gateway: RunningGateway) -> None:
-        told = exchange(
+    def test_websocket_upgrade_is_rejected(self, gateway: RunningGateway) -> None:
+        reply = exchange(
             gateway,
             raw(
                 gateway,
@@ -263,11 +263,11 @@ class TestBrokenRequests:
                 "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
             ),
         )
-        assert told.startswith((b"HTTP/1.1 403 ", b"HTTP/1.1 405 "))
+        assert reply.startswith((b"HTTP/1.1 403 ", b"HTTP/1.1 405 "))
 
 
 class TestLeaving:
-    def test_the_request_to_the_model_ends_with_the_client_that_wanted_it(
+    def test_upstream_request_is_cancelled_when_the_client_disconnects(
         self, gateway: RunningGateway, ended: Ended
     ) -> None:
         with lookalike("tei") as server:
@@ -280,7 +280,7 @@ class TestLeaving:
             ended.wait_for(lambda lines: "cause=client_left" in lines[-1])
             assert "hubgate_requests_in_flight 1.0" in gateway.request("GET", "/metrics").body.decode()
 
-    def test_so_does_a_diagnosis_that_is_told_as_a_whole(self, gateway: RunningGateway) -> None:
+    def test_diagnosis_is_cancelled_when_the_client_disconnects(self, gateway: RunningGateway) -> None:
         with lookalike("tei") as server:
             gateway.add("e5", url=server.url)
             server.fail("hang", method="POST")
@@ -289,7 +289,7 @@ class TestLeaving:
                 server.wait_until(lambda s: len(s.posts) > asked)
             server.wait_until(lambda s: s.abandoned == 1)
 
-    def test_a_request_of_several_goes_on_for_those_who_stay(
+    def test_shared_batch_continues_for_the_clients_still_connected(
         self, gateway: RunningGateway, ended: Ended
     ) -> None:
         with lookalike("tei") as server, ExitStack() as staying:
@@ -313,7 +313,7 @@ class TestLeaving:
             assert [sorted(texts) for texts in server.batches[asked:]] == [["first"], ["leaves", "stays"]]
             assert server.abandoned == 1
 
-    def test_a_client_that_reads_a_streamed_answer_to_its_end_has_not_left(
+    def test_client_that_reads_a_complete_stream_is_not_logged_as_disconnected(
         self, gateway: RunningGateway, ended: Ended
     ) -> None:
         with lookalike("tei") as server:
@@ -333,7 +333,7 @@ class TestLeaving:
     def metrics(self, gateway: RunningGateway) -> str:
         return gateway.request("GET", "/metrics").body.decode()
 
-    def test_clients_that_leave_at_any_moment_leave_nothing_behind(
+    def test_clients_that_disconnect_at_any_moment_leak_nothing(
         self, gateway: RunningGateway, ended: Ended
     ) -> None:
         chance, places, texts = random.Random(7), 4, [f"text {n}" for n in range(32)]

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from scripted_gateway import ScriptedGateway
 
 
-async def test_the_gateway_is_alive_as_long_as_it_answers(scripted: ScriptedGateway) -> None:
+async def test_healthz_is_ok(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("GET", "/healthz", key=None)
     assert (reply.status, reply.json()) == (200, {"status": "ok"})
 
 
-async def test_the_gateway_is_ready_whether_local_models_answer_or_not_and_tells_how_many_do_not(
+async def test_readyz_is_ready_and_counts_local_models_that_are_not(
     scripted: ScriptedGateway,
 ) -> None:
     assert (await scripted.request("GET", "/readyz", key=None)).json() == {"status": "ready"}
@@ -42,7 +42,7 @@ async def test_the_gateway_is_ready_whether_local_models_answer_or_not_and_tells
     assert (await scripted.request("GET", "/readyz", key=None)).json() == {"status": "ready"}
 
 
-async def test_metrics_are_prometheus_text_and_all_of_them_documented(scripted: ScriptedGateway) -> None:
+async def test_metrics_are_prometheus_text_and_all_are_documented(scripted: ScriptedGateway) -> None:
     _, plain = await scripted.access.create("app")
     await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"}, key=plain)
     reply = await scripted.request("GET", "/metrics", key=plain)
@@ -53,13 +53,13 @@ async def test_metrics_are_prometheus_text_and_all_of_them_documented(scripted: 
     assert exposed == set(re.findall(r"`(hubgate_\w+)`", page))
 
 
-async def test_a_browser_is_sent_to_the_console(scripted: ScriptedGateway) -> None:
+async def test_root_redirects_a_browser_to_the_console(scripted: ScriptedGateway) -> None:
     page = await scripted.request("GET", "/", key=None, accept="text/html")
     assert page.status == 303
     assert page.headers["location"] == "/ui"
 
 
-async def test_any_other_client_gets_what_elasticsearchs_clients_read(scripted: ScriptedGateway) -> None:
+async def test_root_returns_elasticsearch_info_to_other_clients(scripted: ScriptedGateway) -> None:
     await scripted.service.registry.register(
         Endpoint(name="local", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model="org/model"), None
     )
@@ -69,5 +69,5 @@ async def test_any_other_client_gets_what_elasticsearchs_clients_read(scripted: 
     assert info["hubgate"] == {"version": __version__, "local_endpoints": ["local"]}
 
 
-async def test_head_of_the_root_is_elasticsearchs_ping(scripted: ScriptedGateway) -> None:
+async def test_head_of_the_root_answers_elasticsearchs_ping(scripted: ScriptedGateway) -> None:
     assert (await scripted.request("HEAD", "/")).status == 200

@@ -20,8 +20,8 @@ def embed(gateway: RunningGateway, model: str, key: str | None = None) -> Reply:
     return gateway.request("POST", "/v1/embeddings", {"model": model, "input": "a"}, key=key)
 
 
-def told(gateway: RunningGateway, model: str, key: str | None = None) -> str:
-    """What is said after the error's first sentence."""
+def hint(gateway: RunningGateway, model: str, key: str | None = None) -> str:
+    """The text after the first sentence of the error."""
     reply = embed(gateway, model, key)
     assert reply.status == 404, reply.body
     message: str = reply.json()["error"]["message"]
@@ -31,39 +31,37 @@ def told(gateway: RunningGateway, model: str, key: str | None = None) -> str:
 
 
 @pytest.mark.parametrize("asked", [MINILM, MINILM.lower(), "all-MiniLM-L6-v2"])
-def test_a_model_asked_for_by_its_repository_is_told_by_its_endpoints_name(
-    gateway: RunningGateway, asked: str
-) -> None:
+def test_hint_names_the_endpoint_of_a_requested_repository(gateway: RunningGateway, asked: str) -> None:
     gateway.add("minilm", model=MINILM)
     gateway.add("other", model="org/other")
-    assert told(gateway, asked) == f"That model is called [minilm] here. {ALL_NAMES}"
+    assert hint(gateway, asked) == f"That model is called [minilm] here. {ALL_NAMES}"
     for name in ("b", "c", "d"):
         gateway.add(name, model=MINILM)
-    assert told(gateway, asked) == f"That model is called [b], [c] or [d] here. {ALL_NAMES}"
+    assert hint(gateway, asked) == f"That model is called [b], [c] or [d] here. {ALL_NAMES}"
 
 
-def test_a_name_that_is_nearly_right_is_told(gateway: RunningGateway) -> None:
+def test_hint_suggests_a_similar_endpoint_name(gateway: RunningGateway) -> None:
     gateway.add("minilm", model=MINILM)
-    assert told(gateway, "minlm") == f"Did you mean [minilm]? {ALL_NAMES}"
-    assert told(gateway, "MiniLM") == f"Did you mean [minilm]? {ALL_NAMES}"
-    assert told(gateway, "sentence-transformers/all-MiniLM-L12-v2") == f"Did you mean [minilm]? {ALL_NAMES}"
-    assert told(gateway, "gpt-4o") == ALL_NAMES
-    assert told(gateway, "m" * 5000) == ALL_NAMES
+    assert hint(gateway, "minlm") == f"Did you mean [minilm]? {ALL_NAMES}"
+    assert hint(gateway, "MiniLM") == f"Did you mean [minilm]? {ALL_NAMES}"
+    assert hint(gateway, "sentence-transformers/all-MiniLM-L12-v2") == f"Did you mean [minilm]? {ALL_NAMES}"
+    assert hint(gateway, "gpt-4o") == ALL_NAMES
+    assert hint(gateway, "m" * 5000) == ALL_NAMES
 
 
-def test_no_endpoint_out_of_a_keys_scope_is_told(gateway: RunningGateway) -> None:
+def test_hint_omits_endpoints_outside_the_scope_of_the_key(gateway: RunningGateway) -> None:
     gateway.add("minilm", model=MINILM)
     gateway.add("words", model="org/tiny")
     key = gateway.create_key(endpoints=["words"])
-    assert told(gateway, MINILM, key) == ALL_NAMES
-    assert told(gateway, "minlm", key) == ALL_NAMES
-    assert told(gateway, "org/tiny", key) == f"That model is called [words] here. {ALL_NAMES}"
+    assert hint(gateway, MINILM, key) == ALL_NAMES
+    assert hint(gateway, "minlm", key) == ALL_NAMES
+    assert hint(gateway, "org/tiny", key) == f"That model is called [words] here. {ALL_NAMES}"
 
 
 @pytest.mark.parametrize(
     "path", [f"/hf/{MINILM}", f"/hf/{MINILM}/v1/models", f"/v1/models/{MINILM}", f"/api/endpoints/{MINILM}"]
 )
-def test_a_repository_in_a_path_is_told_by_its_endpoints_name(gateway: RunningGateway, path: str) -> None:
+def test_hint_names_the_endpoint_of_a_repository_in_the_path(gateway: RunningGateway, path: str) -> None:
     gateway.add("minilm", model=MINILM)
     gateway.add("words", model="org/tiny")
     assert "That model is called [minilm] here." in gateway.request("GET", path).body.decode()
@@ -74,7 +72,7 @@ def test_a_repository_in_a_path_is_told_by_its_endpoints_name(gateway: RunningGa
 
 
 @pytest.mark.parametrize("header", ["x-api-key", "api-key", "x-goog-api-key"])
-def test_a_key_in_another_header_is_told_where_it_belongs(gateway: RunningGateway, header: str) -> None:
+def test_hint_names_the_header_for_a_key_in_another_header(gateway: RunningGateway, header: str) -> None:
     request = urllib.request.Request(gateway.url + "/v1/models", headers={header: gateway.admin_key})
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request, timeout=60)
@@ -89,9 +87,7 @@ def test_a_key_in_another_header_is_told_where_it_belongs(gateway: RunningGatewa
 
 
 @pytest.mark.parametrize("header", ["", "Bearer hf_ATokenFromTheEnvironment"])
-def test_a_key_in_a_path_that_is_not_read_is_told_how_to_have_it_read(
-    gateway: RunningGateway, header: str
-) -> None:
+def test_hint_names_the_setting_that_accepts_keys_in_the_path(gateway: RunningGateway, header: str) -> None:
     path = f"/k/{gateway.admin_key}/hf/e5/embed"
     refused = gateway.request("POST", path, {"inputs": "a"}, headers={"authorization": header})
     assert refused.status == 401
@@ -101,7 +97,7 @@ def test_a_key_in_a_path_that_is_not_read_is_told_how_to_have_it_read(
     )
 
 
-def test_a_key_in_another_header_harms_no_request_that_carries_one(gateway: RunningGateway) -> None:
+def test_another_key_header_is_ignored_when_authorization_is_present(gateway: RunningGateway) -> None:
     assert gateway.request("GET", "/v1/models", headers={"x-api-key": "other"}).status == 200
     wrong = gateway.request("GET", "/v1/models", key="wrong", headers={"x-api-key": "other"})
     assert "unknown" in wrong.json()["error"]["message"]

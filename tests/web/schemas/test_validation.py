@@ -34,7 +34,7 @@ class Whole(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "expected"),
     [
         ({}, "[input] is required."),
         ([], "The request body must be an object, not an array."),
@@ -61,27 +61,27 @@ class Whole(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         ({"inputs": "a"}, "Unknown field [inputs]. Did you mean [input]?"),
     ],
 )
-def test_what_does_not_fit_is_told_in_a_sentence_that_names_the_field(given: Any, told: str) -> None:
+def test_validation_error_is_a_sentence_with_the_field(given: Any, expected: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         convert(given, Whole)
-    assert told in raised.value.message
+    assert expected in raised.value.message
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "expected"),
     [
         ({"cuont": 1}, "Unknown field [cuont] in [part]."),
         ({"count": "a"}, "[part.count] must be an integer, not a string."),
         (3, "[part] must be an object, not a number."),
     ],
 )
-def test_data_that_stands_in_a_field_is_named_from_there(given: Any, told: str) -> None:
+def test_error_path_starts_at_the_given_field(given: Any, expected: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         convert(given, Part, field="part")
-    assert raised.value.message.startswith(told)
+    assert raised.value.message.startswith(expected)
 
 
-def test_the_whole_is_called_as_the_reader_calls_it() -> None:
+def test_error_message_uses_the_given_name_for_the_whole() -> None:
     with pytest.raises(InvalidRequest, match="The configuration must be an object, not null"):
         convert(None, Part, whole="The configuration")
 
@@ -97,7 +97,7 @@ def test_the_whole_is_called_as_the_reader_calls_it() -> None:
         ("Invalid enum value 'x' - at `$.input`", Whole),
     ],
 )
-def test_words_of_no_known_pattern_stay_as_they_are(words: str, kind: Any) -> None:
+def test_unrecognized_message_is_kept_unchanged(words: str, kind: Any) -> None:
     assert validation_message(msgspec.ValidationError(words), kind) == f"{words}."
     assert (
         validation_message(msgspec.ValidationError(words), kind, field="a") == f"[a] is not valid: {words}."
@@ -105,17 +105,17 @@ def test_words_of_no_known_pattern_stay_as_they_are(words: str, kind: Any) -> No
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"1" + b"0" * 5000])
-def test_a_number_that_is_too_large_is_named(number: bytes) -> None:
+def test_number_that_is_too_large_is_reported_with_its_field(number: bytes) -> None:
     with pytest.raises(msgspec.ValidationError) as raised:
         msgspec.json.decode(b'{"input":"a","dimensions":%b}' % number, type=Whole)
     assert validation_message(raised.value, Whole) == "[dimensions] is too large a number."
 
 
-def test_what_fits_is_given_back_as_its_type() -> None:
+def test_valid_data_is_converted_to_its_type() -> None:
     assert convert({"count": 2}, Part) == Part(count=2)
 
 
-def test_a_name_that_looks_like_msgspecs_own_words_makes_no_long_answer() -> None:
+def test_field_name_that_imitates_msgspec_does_not_make_a_long_message() -> None:
     with pytest.raises(InvalidRequest) as raised:
         convert({"input": "a", " - at `$" * 5000: 1}, Whole)
     assert len(raised.value.message) <= 501

@@ -57,13 +57,13 @@ async def gateway(scripted: ScriptedGateway) -> ScriptedGateway:
     return scripted
 
 
-async def test_a_reader_who_does_not_read_lets_nothing_pile_up(gateway: ScriptedGateway) -> None:
-    told = 0
+async def test_slow_reader_applies_backpressure(gateway: ScriptedGateway) -> None:
+    produced = 0
 
     def endless(call: GenerationCall) -> Iterator[Sequence[bytes]]:
-        nonlocal told
+        nonlocal produced
         while True:
-            told += 1
+            produced += 1
             yield [CHUNK]
 
     gateway.script.told = endless
@@ -73,7 +73,7 @@ async def test_a_reader_who_does_not_read_lets_nothing_pile_up(gateway: Scripted
         reader.more.release()
         await reader.got.get()
         await asyncio.sleep(0)
-        assert told <= parts
+        assert produced <= parts
     reader.left.set()
     reader.more.release()
     await serving
@@ -81,7 +81,7 @@ async def test_a_reader_who_does_not_read_lets_nothing_pile_up(gateway: Scripted
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-async def test_a_reader_who_leaves_ends_the_call_at_once(gateway: ScriptedGateway, stream: bool) -> None:
+async def test_reader_disconnect_ends_the_call(gateway: ScriptedGateway, stream: bool) -> None:
     ended = asyncio.Event()
 
     async def silence() -> None:
