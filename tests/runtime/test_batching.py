@@ -25,14 +25,14 @@ def test_every_text_runs_exactly_once(calls: list[list[int]]) -> None:
 
 
 @given(CALLS, st.integers(64, 1024))
-def test_a_batch_is_within_the_budget_or_one_text(calls: list[list[int]], budget: int) -> None:
+def test_batch_stays_within_budget_unless_single_text(calls: list[list[int]], budget: int) -> None:
     for batch in _drained(calls, budget):
         longest = max(calls[p.call][p.index] for p in batch)
         assert len(batch) == 1 or len(batch) * padded_length(longest) <= budget
 
 
 @given(CALLS)
-def test_the_texts_of_a_batch_are_similar_or_padded_alike_and_the_longest_is_first(
+def test_batch_texts_have_similar_padded_lengths_longest_first(
     calls: list[list[int]],
 ) -> None:
     for batch in _drained(calls):
@@ -42,7 +42,7 @@ def test_the_texts_of_a_batch_are_similar_or_padded_alike_and_the_longest_is_fir
 
 
 @given(st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=40), min_size=1, max_size=8))
-def test_every_waiting_call_is_served_in_each_round_of_as_many_batches(calls: list[list[int]]) -> None:
+def test_every_waiting_call_is_served_once_per_round(calls: list[list[int]]) -> None:
     last_served = dict.fromkeys(range(len(calls)), 0)
     left = {call: len(lengths) for call, lengths in enumerate(calls)}
     for number, batch in enumerate(_drained(calls), 1):
@@ -52,7 +52,7 @@ def test_every_waiting_call_is_served_in_each_round_of_as_many_batches(calls: li
         assert all(number - last_served[call] <= len(calls) for call, texts in left.items() if texts)
 
 
-def test_a_single_text_waits_for_one_batch_of_a_thousand_text_call() -> None:
+def test_single_text_waits_for_only_one_batch_of_a_large_call() -> None:
     waiting = TextQueue()
     waiting.add(CallInfo(1), [200] * 1000)
     first = waiting.take()
@@ -72,7 +72,7 @@ def test_late_texts_of_similar_length_join_the_next_batch() -> None:
     assert waiting.take() == []
 
 
-def test_texts_that_are_padded_alike_share_a_batch() -> None:
+def test_texts_of_equal_padded_length_share_a_batch() -> None:
     waiting = TextQueue()
     for call, length in enumerate((10, 16, 9, 17, 7)):
         waiting.add(CallInfo(call), [length])
@@ -81,7 +81,7 @@ def test_texts_that_are_padded_alike_share_a_batch() -> None:
     assert waiting.take() == [TextRef(4, 0)]
 
 
-def test_what_is_removed_does_not_run() -> None:
+def test_removed_texts_do_not_run() -> None:
     waiting = TextQueue()
     waiting.add(CallInfo(1), [5, 6])
     waiting.remove(1)

@@ -1,4 +1,4 @@
-"""Workers that end when nobody asks, what they take of the machine, and batches side by side."""
+"""Unloading of idle workers, their memory and CPU use, and parallel lanes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> TinyModelFolder:
     return TinyModelFolder(tmp_path_factory.mktemp("tiny"))
 
 
-async def test_a_model_that_nobody_asks_is_unloaded_and_the_next_call_loads_it_again(
+async def test_idle_model_is_unloaded_and_reloaded_by_next_call(
     folder: TinyModelFolder,
 ) -> None:
     model = LocalModel(folder.path, idle_seconds=0.05)
@@ -52,7 +52,7 @@ async def test_a_model_that_nobody_asks_is_unloaded_and_the_next_call_loads_it_a
     await model.close()
 
 
-async def test_a_model_that_loads_while_nobody_waits_any_more_is_unloaded_too(
+async def test_model_loaded_after_its_callers_left_is_unloaded(
     folder: TinyModelFolder,
 ) -> None:
     model = LocalModel(folder.path, idle_seconds=0.01)
@@ -77,7 +77,7 @@ async def test_a_busy_model_is_not_unloaded(folder: TinyModelFolder) -> None:
     await model.close()
 
 
-async def test_the_memory_of_a_worker_is_told_where_the_system_tells_it(folder: TinyModelFolder) -> None:
+async def test_worker_memory_is_reported_where_the_os_supports_it(folder: TinyModelFolder) -> None:
     model = LocalModel(folder.path)
     await model.ready()
     if sys.platform == "linux":
@@ -87,7 +87,7 @@ async def test_the_memory_of_a_worker_is_told_where_the_system_tells_it(folder: 
     assert process_memory(2**22 + 1) is None
 
 
-async def test_several_lanes_answer_as_one_does(folder: TinyModelFolder) -> None:
+async def test_multiple_lanes_give_same_results_as_one(folder: TinyModelFolder) -> None:
     command = partial(worker_command, share=CpuShare(threads=2, lanes=2))
     model = LocalModel(folder.path, command=command)
     calls = [[f"w{(n * 7 + k) % 96} " * (1 + (n + k) % 30) for k in range(40)] for n in range(8)]
@@ -100,7 +100,7 @@ async def test_several_lanes_answer_as_one_does(folder: TinyModelFolder) -> None
 
 
 class _Looked(TextQueue):
-    """Says when each of two lanes has found nothing to do, and so goes to sleep."""
+    """Signals when each of two lanes has found no work and goes to sleep."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class _Looked(TextQueue):
 
 
 class _Meeting:
-    """A lane that runs its batch once another one runs, too."""
+    """A lane that runs its batch only once another lane runs too."""
 
     def __init__(self, lane: Lane, met: threading.Barrier) -> None:
         self._lane = lane
@@ -125,7 +125,7 @@ class _Meeting:
         return self._lane.run(rows)
 
 
-def test_one_call_of_many_batches_is_work_for_every_lane(folder: TinyModelFolder) -> None:
+def test_one_large_call_uses_every_lane(folder: TinyModelFolder) -> None:
     spec, waiting, met = read_model_spec(folder.path), _Looked(), threading.Barrier(2)
     model = CompiledModel(spec, share=CpuShare(threads=2, lanes=2))
     model.lanes = [cast("Lane", _Meeting(lane, met)) for lane in model.lanes]
@@ -156,12 +156,10 @@ def test_one_call_of_many_batches_is_work_for_every_lane(folder: TinyModelFolder
         (CpuShare(2, 9), CpuShare(2, 2)),
     ],
 )
-def test_a_lane_has_eight_threads_unless_the_operator_says_otherwise(
-    given: CpuShare, settled: CpuShare
-) -> None:
+def test_lane_has_eight_threads_by_default(given: CpuShare, settled: CpuShare) -> None:
     assert given.resolve() == settled
 
 
-def test_a_model_takes_all_processors_that_it_may_use() -> None:
+def test_model_uses_all_available_cpus() -> None:
     assert CpuShare().resolve().threads == available_cpus()
     assert available_cpus() <= (os.cpu_count() or 1)

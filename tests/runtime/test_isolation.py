@@ -1,4 +1,4 @@
-"""What the worker keeps from the world: the network, the gateway's secrets, its own stdout."""
+"""Isolation of the worker: no network, no gateway secrets, reserved stdout."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> TinyModelFolder:
     return TinyModelFolder(tmp_path_factory.mktemp("tiny"))
 
 
-def test_the_worker_ends_when_its_input_ends_and_keeps_stdout_to_itself(folder: TinyModelFolder) -> None:
+def test_worker_exits_at_end_of_input_and_reserves_stdout(folder: TinyModelFolder) -> None:
     requests = encode_frame(EmbedTexts(1, ["w1"], None, True, False, None))[:-3]
     done = subprocess.run(worker_command(folder.path), input=requests, capture_output=True, check=True)
     assert done.stderr == b""
     assert done.stdout == encode_frame(Ready(HIDDEN, "f32", MAX_TOKENS))
 
 
-def test_a_request_that_is_no_request_ends_the_worker_with_the_reason(folder: TinyModelFolder) -> None:
+def test_worker_exits_with_reason_on_malformed_request(folder: TinyModelFolder) -> None:
     done = subprocess.run(
         worker_command(folder.path), input=b"\x01\0\0\0\xc1", capture_output=True, check=False
     )
@@ -38,7 +38,7 @@ def test_a_request_that_is_no_request_ends_the_worker_with_the_reason(folder: Ti
     assert b"msgspec." in done.stderr.splitlines()[-1]
 
 
-async def test_a_worker_is_given_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_worker_receives_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HUBGATE_SECRET_KEY", "HUBGATE_ADMIN_KEY", "HF_TOKEN"):
         monkeypatch.setenv(name, "not for workers")
     file = tmp_path / "environment"
@@ -60,9 +60,7 @@ sys.addaudithook(watch)
 """
 
 
-async def test_loading_and_embedding_resolves_no_name_and_connects_nowhere(
-    folder: TinyModelFolder, tmp_path: Path
-) -> None:
+async def test_loading_and_embedding_make_no_network_access(folder: TinyModelFolder, tmp_path: Path) -> None:
     """Also where OpenVINO's telemetry is installed, which reports on import: here a decoy that ends the process."""
     (tmp_path / "openvino_telemetry.py").write_text("import os; os._exit(98)")
     worker = f"""
@@ -83,12 +81,12 @@ runpy.run_module("hubgate.runtime.worker", run_name="__main__")
         ("pass", 0),
     ],
 )
-def test_the_watch_on_sockets_sees_names_and_connections(line: str, status: int) -> None:
+def test_socket_audit_detects_dns_lookups_and_connections(line: str, status: int) -> None:
     done = subprocess.run([sys.executable, "-c", WATCHED + line], check=False, capture_output=True)
     assert done.returncode == status
 
 
-def test_openvino_is_imported_in_one_place_only() -> None:
+def test_openvino_is_imported_in_only_one_module() -> None:
     source = Path(__file__).parents[2] / "src"
     importers = [
         file.name

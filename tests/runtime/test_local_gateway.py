@@ -18,7 +18,7 @@ TEXTS, QUERY, ANSWERS = RECORDED["texts"][1:], RECORDED["query"], RECORDED["answ
 """Without the first text, which is empty: most faces refuse it."""
 
 
-def test_embedding_models_and_cross_encoders_live_side_by_side(gateway: RunningGateway) -> None:
+def test_embedding_models_and_cross_encoders_run_side_by_side(gateway: RunningGateway) -> None:
     for name, task in (("mpnet", "text_embedding"), ("ranker-bert", "rerank")):
         shown = gateway.add(name, source="local", model=str(DATA / name), task=task, precision="auto")
         assert shown["precision"] == "auto"
@@ -40,7 +40,7 @@ def test_embedding_models_and_cross_encoders_live_side_by_side(gateway: RunningG
         assert 'hubgate_local_model_bytes{model="ranker-bert"' in metrics
 
 
-def test_a_model_that_does_another_task_is_told_so_when_it_is_registered(gateway: RunningGateway) -> None:
+def test_model_of_another_task_is_rejected_at_registration(gateway: RunningGateway) -> None:
     form = {"name": "wrong", "source": "local", "model": str(DATA / "ranker-bert")}
     refused = gateway.request("POST", "/api/endpoints", form)
     assert refused.status == 400

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def test_a_model_in_a_folder_goes_by_the_folders_name_and_tells_its_own_prefixes(
+async def test_local_model_uses_folder_name_and_reports_its_prompts(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "my-model"

@@ -1,4 +1,4 @@
-"""Whose turn it is at a local model, and that a worker keeps to it."""
+"""The order in which calls to a local model are served."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hubgate.runtime.protocol import Request
 
 
-def test_bulk_calls_wait_behind_interactive_ones_but_not_for_ever() -> None:
+def test_interactive_calls_go_first_without_starving_bulk_calls() -> None:
     order = TurnOrder()
     order.add(CallInfo(1, "job", bulk=True))
     order.add(CallInfo(2, "app"))
@@ -39,7 +39,7 @@ def test_bulk_calls_wait_behind_interactive_ones_but_not_for_ever() -> None:
     assert order.take_turn() == [1]
 
 
-def test_callers_take_turns_however_many_calls_they_have() -> None:
+def test_callers_take_turns_regardless_of_call_count() -> None:
     order = TurnOrder()
     for call in (1, 2, 3):
         order.add(CallInfo(call, "many"))
@@ -47,7 +47,7 @@ def test_callers_take_turns_however_many_calls_they_have() -> None:
     assert [order.take_turn()[0] for _ in range(6)] == [1, 9, 2, 9, 3, 9]
 
 
-def test_who_comes_meanwhile_is_before_who_had_the_last_turn() -> None:
+def test_new_caller_precedes_caller_just_served() -> None:
     order = TurnOrder()
     order.add(CallInfo(1, "a"))
     assert order.take_turn() == [1]
@@ -56,7 +56,7 @@ def test_who_comes_meanwhile_is_before_who_had_the_last_turn() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=12), st.data())
-def test_every_call_has_its_turn_and_none_that_was_removed(
+def test_every_call_gets_a_turn_and_removed_calls_get_none(
     calls: list[tuple[str, bool]], data: st.DataObject
 ) -> None:
     order = TurnOrder()
@@ -73,7 +73,7 @@ def test_every_call_has_its_turn_and_none_that_was_removed(
     assert order.take_turn() == []
 
 
-def test_a_bulk_text_never_rides_in_an_interactive_batch() -> None:
+def test_bulk_texts_never_join_interactive_batches() -> None:
     waiting = TextQueue()
     waiting.add(CallInfo(1, bulk=True), [8, 8])
     waiting.add(CallInfo(2), [8])
@@ -82,7 +82,7 @@ def test_a_bulk_text_never_rides_in_an_interactive_batch() -> None:
 
 
 @given(st.lists(st.integers(0, 3 * SLICE_CHARACTERS), max_size=30), st.integers(0, SLICE_CHARACTERS))
-def test_slices_are_bounded_and_hold_every_text_once(lengths: list[int], beside: int) -> None:
+def test_slices_are_bounded_and_contain_each_text_once(lengths: list[int], beside: int) -> None:
     texts = ["a" * length for length in lengths]
     cut = list(slices(texts, beside=beside))
     assert [text for _, some in cut for text in some] == texts
@@ -100,7 +100,7 @@ async def model(tmp_path: Any) -> AsyncIterator[LocalModel]:
 
 
 class Stopped:
-    """A worker that stands still, so that all that is asked meanwhile waits when it goes on."""
+    """A suspended worker: calls made meanwhile are all waiting when it resumes."""
 
     def __init__(self, model: LocalModel) -> None:
         self._pid = worker_process(model).pid
@@ -134,19 +134,19 @@ async def ended(model: LocalModel, requests: Sequence[Callable[[int], Request]])
 
 
 @pytest.mark.parametrize("words", [3, 20_000])
-async def test_an_interactive_call_passes_all_bulk_calls_that_wait(model: LocalModel, words: int) -> None:
-    """Those that are run, and those that are still tokenised."""
+async def test_interactive_call_overtakes_all_waiting_bulk_calls(model: LocalModel, words: int) -> None:
+    """Both those already running and those still being tokenized."""
     bulk = [embed(["w1 " * 40] * 400, "job", bulk=True)] * 8
     order = await ended(model, [*bulk, embed(["w2 " * words], "app")])
     assert order[0] == 8
 
 
-async def test_one_key_s_large_calls_do_not_hold_up_another_key(model: LocalModel) -> None:
+async def test_large_calls_of_one_key_do_not_delay_another_key(model: LocalModel) -> None:
     order = await ended(model, [*[embed(["w1 w2 " * 800] * 300, "one")] * 6, embed(["w3"], "other")])
     assert order[0] == 6
 
 
-async def test_a_large_call_that_fails_or_is_left_ends_alone(model: LocalModel) -> None:
+async def test_failed_or_cancelled_large_call_affects_no_other_call(model: LocalModel) -> None:
     left = asyncio.create_task(model.request(embed(["w1 " * 4000] * 500, "one")))
     await asyncio.sleep(0)
     left.cancel()

@@ -1,4 +1,4 @@
-"""Workers that die, and what their callers are told."""
+"""Crashing workers, and the errors that callers receive."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> TinyModelFolder:
     return TinyModelFolder(tmp_path_factory.mktemp("tiny"))
 
 
-async def test_a_killed_worker_fails_the_calls_in_flight_and_the_next_call_starts_another(
+async def test_killed_worker_fails_calls_in_flight_and_next_call_restarts_it(
     folder: TinyModelFolder,
 ) -> None:
     model = LocalModel(folder.path)
@@ -50,7 +50,7 @@ async def test_a_killed_worker_fails_the_calls_in_flight_and_the_next_call_start
     await model.close()
 
 
-async def test_a_caller_that_leaves_while_the_model_loads_does_not_stop_the_loading(
+async def test_cancelled_caller_does_not_interrupt_model_loading(
     folder: TinyModelFolder,
 ) -> None:
     model = LocalModel(folder.path)
@@ -64,7 +64,7 @@ async def test_a_caller_that_leaves_while_the_model_loads_does_not_stop_the_load
 
 
 class Attempts:
-    """A worker command that only counts how often it was started, and the clock of its supervisor."""
+    """A worker command that only counts its starts, and the clock of its supervisor."""
 
     def __init__(self, script: str, log: Path) -> None:
         self.script, self.log, self.now = script, log, 100.0
@@ -82,7 +82,7 @@ class Attempts:
         return LocalModel(self.log, clock=self.clock, command=self.command)
 
 
-async def test_a_worker_that_dies_while_it_loads_says_why_and_is_not_started_in_a_tight_loop(
+async def test_crash_while_loading_is_reported_and_restarts_back_off(
     tmp_path: Path,
 ) -> None:
     attempts = Attempts(SCRIPT_OF_NO_MODEL, tmp_path / "log")
@@ -103,7 +103,7 @@ async def test_a_worker_that_dies_while_it_loads_says_why_and_is_not_started_in_
     await model.close()
 
 
-async def test_a_folder_that_cannot_be_run_is_refused_with_its_reason(tmp_path: Path) -> None:
+async def test_unusable_model_folder_is_rejected_with_reason(tmp_path: Path) -> None:
     write_tiny_model(tmp_path)
     (tmp_path / "1_Pooling" / "config.json").unlink()
     model = LocalModel(tmp_path)
@@ -113,7 +113,7 @@ async def test_a_folder_that_cannot_be_run_is_refused_with_its_reason(tmp_path: 
     await model.close()
 
 
-async def test_a_worker_whose_reply_is_no_reply_is_killed(tmp_path: Path) -> None:
+async def test_worker_that_sends_malformed_reply_is_killed(tmp_path: Path) -> None:
     attempts = Attempts(
         "import os, time; os.write(1, bytes([1, 0, 0, 0, 193])); time.sleep(600)", tmp_path / "log"
     )
@@ -121,21 +121,21 @@ async def test_a_worker_whose_reply_is_no_reply_is_killed(tmp_path: Path) -> Non
         await attempts.model().request(embed_request("w1"))
 
 
-async def test_a_program_that_cannot_be_started_is_an_error_in_plain_words(tmp_path: Path) -> None:
+async def test_worker_program_that_cannot_start_raises_clear_error(tmp_path: Path) -> None:
     model = LocalModel(tmp_path, command=lambda folder: [str(folder / "nothing")])
     with pytest.raises(RuntimeFailed, match="could not be started: No such file") as failed:
         await model.ready()
     assert failed.value.cause is Cause.RUNTIME_CRASHED
 
 
-async def test_a_closed_model_answers_no_more(folder: TinyModelFolder) -> None:
+async def test_closed_model_rejects_calls(folder: TinyModelFolder) -> None:
     model = LocalModel(folder.path)
     await model.close()
     with pytest.raises(RuntimeFailed, match="closed"):
         await model.ready()
 
 
-async def test_a_stopped_worker_is_killed_when_the_model_closes(folder: TinyModelFolder) -> None:
+async def test_suspended_worker_is_killed_when_model_closes(folder: TinyModelFolder) -> None:
     model = LocalModel(folder.path)
     await model.ready()
     process = worker_process(model)

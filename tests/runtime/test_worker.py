@@ -1,4 +1,4 @@
-"""Calls to a worker, alone and at once, as the gateway makes them."""
+"""Calls to a worker, one at a time and concurrently, as the gateway makes them."""
 
 from __future__ import annotations
 
@@ -37,16 +37,14 @@ async def model(folder: TinyModelFolder) -> AsyncIterator[LocalModel]:
     await model.close()
 
 
-async def test_each_text_gets_its_own_vector_in_the_order_of_the_texts(
-    model: LocalModel, folder: TinyModelFolder
-) -> None:
+async def test_vectors_are_returned_in_order_of_texts(model: LocalModel, folder: TinyModelFolder) -> None:
     texts = [f"w{n} " * (1 + n % 40) for n in range(90)]
     assert (await model.ready()).width == HIDDEN
     found = await embed_texts(model, *texts)
     assert np.abs(found - np.array([folder.vector(text) for text in texts])).max() < 1e-5
 
 
-async def test_big_and_small_calls_at_once_keep_their_order_and_their_owners(
+async def test_concurrent_calls_get_their_own_vectors_in_order(
     model: LocalModel, folder: TinyModelFolder
 ) -> None:
     calls = [
@@ -57,7 +55,7 @@ async def test_big_and_small_calls_at_once_keep_their_order_and_their_owners(
         assert np.abs(found - np.array([folder.vector(text) for text in texts])).max() < 1e-5
 
 
-async def test_normalisation_is_the_model_s_own_unless_the_call_says(model: LocalModel) -> None:
+async def test_normalization_follows_model_unless_call_overrides_it(model: LocalModel) -> None:
     lengths = {}
     for normalize in (None, True, False):
         reply = await model.request(embed_request("w1 w2", normalize=normalize))
@@ -67,14 +65,14 @@ async def test_normalisation_is_the_model_s_own_unless_the_call_says(model: Loca
     assert lengths[False] != pytest.approx(1, abs=1e-2)
 
 
-async def test_tokens_and_cut_texts_are_counted_exactly(model: LocalModel) -> None:
+async def test_tokens_and_truncated_texts_are_counted_exactly(model: LocalModel) -> None:
     reply = await model.request(embed_request("", "w1 w2", "w3 " * 200))
     assert isinstance(reply, Embedded)
     assert reply.tokens == [2, 4, 48]
     assert reply.truncated == [False, False, True]
 
 
-async def test_a_prompt_goes_before_each_text_and_an_unknown_one_is_refused(
+async def test_prompt_precedes_each_text_and_unknown_prompt_is_rejected(
     model: LocalModel, folder: TinyModelFolder
 ) -> None:
     reply = await model.request(embed_request("w5", prompt="query"))
@@ -84,11 +82,11 @@ async def test_a_prompt_goes_before_each_text_and_an_unknown_one_is_refused(
         await model.request(embed_request("w5", prompt="other"))
 
 
-async def test_no_texts_are_no_vectors(model: LocalModel) -> None:
+async def test_no_texts_give_no_vectors(model: LocalModel) -> None:
     assert (await embed_texts(model)).shape == (0, HIDDEN)
 
 
-async def test_texts_are_cut_into_tokens(model: LocalModel) -> None:
+async def test_worker_tokenizes_texts(model: LocalModel) -> None:
     reply = await model.request(lambda call: TokenizeTexts(call, ["w1", ""], True))
     assert isinstance(reply, Tokenized)
     assert [[token.text for token in tokens] for tokens in reply.items] == [
@@ -97,15 +95,13 @@ async def test_texts_are_cut_into_tokens(model: LocalModel) -> None:
     ]
 
 
-async def test_half_a_surrogate_pair_is_refused_and_harms_nobody(model: LocalModel) -> None:
+async def test_lone_surrogate_is_rejected_without_affecting_other_calls(model: LocalModel) -> None:
     with pytest.raises(InvalidRequest, match="surrogate"):
         await model.request(embed_request("\ud83d"))
     assert len(await embed_texts(model, "w1")) == 1
 
 
-async def test_a_caller_that_leaves_does_not_disturb_the_others(
-    model: LocalModel, folder: TinyModelFolder
-) -> None:
+async def test_cancelled_caller_does_not_affect_others(model: LocalModel, folder: TinyModelFolder) -> None:
     await model.ready()
     process = worker_process(model)
     os.kill(process.pid, signal.SIGSTOP)
@@ -121,7 +117,7 @@ async def test_a_caller_that_leaves_does_not_disturb_the_others(
     assert not process._calls
 
 
-async def test_a_default_prompt_goes_before_texts_that_bear_none_yet(tmp_path: Path) -> None:
+async def test_default_prompt_is_added_only_to_texts_without_a_prompt(tmp_path: Path) -> None:
     folder = TinyModelFolder(tmp_path)
     write_json(
         tmp_path / "config_sentence_transformers.json",

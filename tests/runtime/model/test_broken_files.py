@@ -1,4 +1,4 @@
-"""Files of a model that lie or are broken are refused with one sentence, whatever is wrong with them."""
+"""Inconsistent or corrupt model files are rejected with a one-sentence error, whatever the defect."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def lies(header: dict[str, Any], numbers: bytes) -> Iterator[tuple[str, bytes]]:
         yield f"the entry {entry!r}", joined(header | {ONE: entry}, numbers)
 
 
-def test_weights_that_lie_are_refused(tiny: Path) -> None:
+def test_weights_with_inconsistent_headers_are_rejected(tiny: Path) -> None:
     file = tiny / "model.safetensors"
     assert read_weights(file)
     for what, content in list(lies(*parts(file))):
@@ -130,7 +130,7 @@ def test_weights_that_lie_are_refused(tiny: Path) -> None:
         assert "The weights model.safetensors" in refusal(read_weights, file), what
 
 
-def test_weights_of_another_kind_or_missing_are_refused_by_their_name(tiny: Path) -> None:
+def test_missing_weights_or_wrong_dtypes_are_rejected_by_name(tiny: Path) -> None:
     file = tiny / "model.safetensors"
     header, numbers = parts(file)
     for kind in ("BF16", "F64", "I8", "F32x"):
@@ -141,7 +141,7 @@ def test_weights_of_another_kind_or_missing_are_refused_by_their_name(tiny: Path
     assert f"its weights have no {ONE}" in refusal(loaded, tiny)
 
 
-def test_weights_that_make_no_numbers_are_refused(tiny: Path) -> None:
+def test_weights_that_produce_non_finite_values_are_rejected(tiny: Path) -> None:
     file = tiny / "model.safetensors"
     header, numbers = parts(file)
     file.write_bytes(joined(header, b"\xff" * len(numbers)))
@@ -160,9 +160,7 @@ FILES = (
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_no_json_object_or_no_file_at_all_is_refused_by_its_name(
-    tiny: Path, name: str
-) -> None:
+def test_invalid_config_file_is_rejected_by_name(tiny: Path, name: str) -> None:
     file = tiny / name
     for content in BROKEN:
         file.write_bytes(content)
@@ -183,7 +181,7 @@ def test_a_file_that_is_no_json_object_or_no_file_at_all_is_refused_by_its_name(
     "name",
     ["hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "layer_norm_eps"],
 )
-def test_sizes_that_are_none_are_refused(tiny: Path, name: str) -> None:
+def test_invalid_sizes_in_config_are_rejected(tiny: Path, name: str) -> None:
     config = json.loads((tiny / "config.json").read_bytes())
     for value in WRONG:
         if name == "layer_norm_eps" and value == 0.5:
@@ -205,7 +203,7 @@ def test_sizes_that_are_none_are_refused(tiny: Path, name: str) -> None:
         ("config_sentence_transformers.json", "default_prompt_name", (1, ["x"], {})),
     ],
 )
-def test_values_of_the_wrong_kind_are_refused(
+def test_config_values_of_wrong_type_are_rejected(
     tiny: Path, name: str, key: str, values: tuple[object, ...]
 ) -> None:
     content = json.loads((tiny / name).read_bytes())
@@ -215,7 +213,7 @@ def test_values_of_the_wrong_kind_are_refused(
 
 
 @pytest.mark.parametrize("key", ["path", "type"])
-def test_modules_of_the_wrong_kind_are_refused(tiny: Path, key: str) -> None:
+def test_invalid_module_entries_are_rejected(tiny: Path, key: str) -> None:
     modules = json.loads((tiny / "modules.json").read_bytes())
     for value in (*ODD, "\ud800", "a\x00b", "x" * 5000):
         wrong = copy.deepcopy(modules)
@@ -231,7 +229,7 @@ def test_modules_of_the_wrong_kind_are_refused(tiny: Path, key: str) -> None:
     ] + [{"sbert_ce_default_activation_function": value} for value in (1, ["x"], {"x": 1}, "x")],
     ids=str,
 )  # fmt: skip
-def test_a_cross_encoder_of_unknown_classes_or_activation_is_refused(
+def test_cross_encoder_with_invalid_labels_or_activation_is_rejected(
     tiny: Path, change: dict[str, object]
 ) -> None:
     config = json.loads((tiny / "config.json").read_bytes())
@@ -240,14 +238,14 @@ def test_a_cross_encoder_of_unknown_classes_or_activation_is_refused(
     refusal(read_model_spec, tiny)
 
 
-def test_what_is_of_no_use_may_be_of_any_kind(tiny: Path) -> None:
+def test_unused_config_field_may_have_any_type(tiny: Path) -> None:
     config = json.loads((tiny / "config.json").read_bytes())
     for architectures in (1, 0.5, "BertModel", None, {"x": 1}):
         (tiny / "config.json").write_text(json.dumps(config | {"architectures": architectures}))
         assert read_model_spec(tiny).hidden == 32
 
 
-def test_a_tokenizer_that_is_broken_is_refused(tiny: Path) -> None:
+def test_corrupt_tokenizer_is_rejected(tiny: Path) -> None:
     file = tiny / "tokenizer.json"
     whole = file.read_bytes()
     content = json.loads(whole)
@@ -263,7 +261,7 @@ def test_a_tokenizer_that_is_broken_is_refused(tiny: Path) -> None:
     refusal(loaded, tiny)
 
 
-def test_a_graph_that_is_broken_is_refused_or_runs(tiny_copy: Path) -> None:
+def test_corrupt_graph_is_rejected_or_runs(tiny_copy: Path) -> None:
     file = tiny_copy / "onnx" / "model.onnx"
     whole = file.read_bytes()
     for size in (0, 1, 100, len(whole) // 2, len(whole) - 1):
@@ -286,9 +284,7 @@ def tiny_copy(tmp_path: Path) -> Path:
     return tmp_path / "distilbert"
 
 
-def test_a_registration_tells_it_in_one_sentence_and_stores_nothing(
-    gateway: RunningGateway, tiny: Path
-) -> None:
+def test_registration_reports_corrupt_weights_and_stores_nothing(gateway: RunningGateway, tiny: Path) -> None:
     form = {"name": "tiny", "source": "local", "model": str(tiny)}
     file = tiny / "model.safetensors"
     header, numbers = parts(file)

@@ -41,9 +41,7 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("prefix", ["", "bert."])
-def test_the_graph_computes_bert_and_padding_changes_nothing(
-    tmp_path: Path, pooling: str, prefix: str
-) -> None:
+def test_graph_computes_bert_and_ignores_padding(tmp_path: Path, pooling: str, prefix: str) -> None:
     weights = write_tiny_model(tmp_path, prefix=prefix)
     write_json(tmp_path / "1_Pooling/config.json", {"embedding_dimension": 32, "pooling_mode": pooling})
     rows = [ids_of(text) for text in TEXTS]
@@ -55,7 +53,7 @@ def test_the_graph_computes_bert_and_padding_changes_nothing(
     assert np.abs(normalized - expected / np.linalg.norm(expected, axis=1)[:, None]).max() < 1e-5
 
 
-def test_a_text_as_long_as_the_model_has_positions_is_not_padded_beyond_them(tmp_path: Path) -> None:
+def test_padding_never_exceeds_model_positions(tmp_path: Path) -> None:
     weights = write_tiny_model(tmp_path)
     write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 61})
     places = weights["embeddings.position_embeddings.weight"][:61]
@@ -70,14 +68,14 @@ def test_a_text_as_long_as_the_model_has_positions_is_not_padded_beyond_them(tmp
     assert np.abs(pooled[0] - reference(weights, row)).max() < 1e-5
 
 
-def test_weights_stored_in_half_precision_are_computed_in_f32(tmp_path: Path) -> None:
+def test_half_precision_weights_are_computed_in_f32(tmp_path: Path) -> None:
     weights = write_tiny_model(tmp_path, kind="f2")
     halves: dict[str, Array] = {name: tensor.astype("f2") for name, tensor in weights.items()}
     pooled, _ = CompiledModel(read_model_spec(tmp_path)).lanes[0].run([ModelInput(ids_of("w1 w2"))])
     assert np.abs(pooled[0] - reference(halves, ids_of("w1 w2"))).max() < 1e-5
 
 
-def test_the_length_in_the_tokenizer_file_does_not_count(tiny: Path) -> None:
+def test_truncation_length_in_tokenizer_file_is_ignored(tiny: Path) -> None:
     rows, cut = ModelTokenizer(read_model_spec(tiny)).rows(
         [" ".join(WORDS[4:20]), "w1"], truncate=True, left=False
     )
@@ -86,9 +84,7 @@ def test_the_length_in_the_tokenizer_file_does_not_count(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [False, True])
-def test_a_long_text_is_cut_on_the_side_that_was_asked_and_keeps_its_special_tokens(
-    tiny: Path, *, left: bool
-) -> None:
+def test_truncation_uses_requested_side_and_keeps_special_tokens(tiny: Path, *, left: bool) -> None:
     words = WORDS[4:90]
     rows, cut = ModelTokenizer(read_model_spec(tiny)).rows(["w1", " ".join(words)], truncate=True, left=left)
     kept = words[-(MAX_TOKENS - 2) :] if left else words[: MAX_TOKENS - 2]
@@ -96,13 +92,13 @@ def test_a_long_text_is_cut_on_the_side_that_was_asked_and_keeps_its_special_tok
     assert cut == [False, True]
 
 
-def test_a_long_text_that_may_not_be_cut_is_refused_with_its_place_and_length(tiny: Path) -> None:
+def test_long_text_without_truncation_is_rejected_with_index_and_length(tiny: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"Text 1 has 62 tokens; the model reads at most 48\.") as failed:
         ModelTokenizer(read_model_spec(tiny)).rows(["w1", "w2 " * 60, "w3 " * 70], truncate=False, left=False)
     assert failed.value.cause is Cause.INPUT_TOO_LONG
 
 
-def test_tokens_have_code_point_offsets_and_the_text_they_stand_for(tiny: Path) -> None:
+def test_tokens_have_code_point_offsets_and_their_text(tiny: Path) -> None:
     tokens = ModelTokenizer(read_model_spec(tiny))
     assert tokens.tokens(["🚀 W1"], special=True) == [
         [
@@ -115,26 +111,26 @@ def test_tokens_have_code_point_offsets_and_the_text_they_stand_for(tiny: Path) 
     assert [token.id for token in tokens.tokens(["w1"], special=False)[0]] == [WORDS.index("w1")]
 
 
-def test_a_tokenizer_that_cannot_be_read_is_refused(tiny: Path) -> None:
+def test_unreadable_tokenizer_is_rejected(tiny: Path) -> None:
     (tiny / "tokenizer.json").write_text("{}")
     _refused(tiny, "tokenizer.json cannot be read")
 
 
-def test_a_tokenizer_of_another_model_is_refused(tiny: Path) -> None:
+def test_tokenizer_of_another_model_is_rejected(tiny: Path) -> None:
     tokenizer = json.loads((tiny / "tokenizer.json").read_bytes())
     tokenizer["model"]["vocab"]["one more"] = len(WORDS)
     write_json(tiny / "tokenizer.json", tokenizer)
     _refused(tiny, "its tokenizer has more tokens than its weights")
 
 
-def test_truncated_weights_are_refused(tiny: Path) -> None:
+def test_truncated_weights_are_rejected(tiny: Path) -> None:
     weights = (tiny / "model.safetensors").read_bytes()
     for size in (0, 4, 20, 2000, len(weights) - 1):
         (tiny / "model.safetensors").write_bytes(weights[:size])
         _refused(tiny, "is not a complete safetensors file")
 
 
-def test_weights_that_cannot_be_opened_are_refused(tiny: Path) -> None:
+def test_weights_that_cannot_be_opened_are_rejected(tiny: Path) -> None:
     spec = read_model_spec(tiny)
     (tiny / "model.safetensors").unlink()
     with pytest.raises(RuntimeFailed, match="cannot be read: No such file"):
@@ -148,21 +144,21 @@ def test_weights_that_cannot_be_opened_are_refused(tiny: Path) -> None:
         ("embeddings.word_embeddings.weight", "its weights have no embeddings.word_embeddings.weight"),
     ],
 )
-def test_a_missing_weight_is_refused_by_its_name(tiny: Path, name: str, reason: str) -> None:
+def test_missing_weight_is_rejected_by_name(tiny: Path, name: str, reason: str) -> None:
     weights = random_weights()
     del weights[name]
     write_safetensors(tiny / "model.safetensors", weights)
     _refused(tiny, reason)
 
 
-def test_a_weight_of_another_shape_is_refused(tiny: Path) -> None:
+def test_weight_of_wrong_shape_is_rejected(tiny: Path) -> None:
     weights = random_weights()
     weights["encoder.layer.0.output.dense.bias"] = np.zeros(7, np.float32)
     write_safetensors(tiny / "model.safetensors", weights)
     _refused(tiny, r"its weight encoder.layer.0.output.dense.bias has the shape \[7\]")
 
 
-def test_a_container_s_quota_bounds_the_threads(tmp_path: Path) -> None:
+def test_container_cpu_quota_limits_threads(tmp_path: Path) -> None:
     quota = tmp_path / "cpu.max"
     everything = available_cpus(quota)
     quota.write_text("max 100000\n")

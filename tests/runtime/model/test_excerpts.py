@@ -1,4 +1,4 @@
-"""Of a long text only a part is tokenised. What the model reads must be what it reads of the whole text."""
+"""Only a part of a long text is tokenized; the model must get the same tokens as from the whole text."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ opened = cache(lambda kind: kind())
 @example(text="1" * 4001, need=7)
 @example(text=" " * 4000 + "x", need=3)
 @example(text="a\u0301" + "\u0301" * 4000 + "\u0316 b", need=3)
-def test_the_tokens_that_are_read_are_those_of_the_whole_text(
+def test_excerpt_yields_same_tokens_as_whole_text(
     kind: Callable[[], Tokenizer], text: str, need: int, left: bool
 ) -> None:
     tokenizer = opened(kind)
@@ -134,11 +134,11 @@ def test_the_tokens_that_are_read_are_those_of_the_whole_text(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("piece", ["the harbour opens ", "词", "a-b-c-d-"])
-def test_of_a_long_text_only_a_small_part_is_tokenised(kind: Callable[[], Tokenizer], piece: str) -> None:
+def test_only_a_small_part_of_a_long_text_is_tokenized(kind: Callable[[], Tokenizer], piece: str) -> None:
     assert len(excerpt(opened(kind), piece * 50_000, 100, MOST)) < 60_000
 
 
-def test_what_cannot_be_settled_is_tokenised_whole_or_refused() -> None:
+def test_undecided_excerpt_is_tokenized_whole_or_rejected() -> None:
     tokenizer = word_piece()
     assert excerpt(tokenizer, "a" * 5000, 10, 5000) == "a" * 5000
     with pytest.raises(ExcerptUndecided):
@@ -151,7 +151,7 @@ def test_what_cannot_be_settled_is_tokenised_whole_or_refused() -> None:
 @given(query=TEXTS_OF_PAIRS, texts=st.lists(TEXTS_OF_PAIRS, max_size=3))
 @example(query="w " * 1000, texts=["w " * 999, "w " * 1001, "w", "w " * 20])
 @settings(max_examples=40)
-def test_pairs_are_those_of_the_tokenizer_s_own_truncation(name: str, query: str, texts: list[str]) -> None:
+def test_pairs_match_truncation_by_tokenizer(name: str, query: str, texts: list[str]) -> None:
     folder = DATA / "tiny_models" / name
     plain = open_tokenizer(folder)
     plain.enable_truncation(48, strategy="longest_first")

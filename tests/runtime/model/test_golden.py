@@ -52,23 +52,23 @@ async def embed(upstream: Upstream, texts: Sequence[str], **options: Any) -> np.
     return np.array([np.frombuffer(item, "<f4") for item in result.items])
 
 
-async def test_a_batch_equals_sentence_transformers(minilm: Upstream) -> None:
+async def test_batch_matches_sentence_transformers(minilm: Upstream) -> None:
     assert np.abs(await embed(minilm, TEXTS) - VECTORS).max() < TOLERANCE
 
 
-async def test_single_texts_equal_sentence_transformers(minilm: Upstream) -> None:
+async def test_single_texts_match_sentence_transformers(minilm: Upstream) -> None:
     for text, vector in zip(TEXTS, VECTORS, strict=True):
         assert np.abs((await embed(minilm, [text]))[0] - vector).max() < TOLERANCE, text
 
 
-async def test_the_company_of_a_text_does_not_change_its_vector(minilm: Upstream) -> None:
+async def test_vector_does_not_depend_on_other_texts_in_batch(minilm: Upstream) -> None:
     order = list(range(len(TEXTS))) * 2
     random.Random(5).shuffle(order)
     found = await embed(minilm, [TEXTS[index] for index in order])
     assert np.abs(found - VECTORS[order]).max() < TOLERANCE
 
 
-async def test_a_text_longer_than_the_model_is_cut_where_sentence_transformers_cuts_it(
+async def test_truncation_matches_sentence_transformers(
     minilm: Upstream,
 ) -> None:
     long = [text for text in TEXTS if len(text) > 1000]
@@ -83,7 +83,7 @@ async def test_a_text_longer_than_the_model_is_cut_where_sentence_transformers_c
     assert (result.tokens, result.exact) == (sum(result.text_tokens), True)
 
 
-async def test_a_vector_that_is_not_normalised_has_the_same_direction(minilm: Upstream) -> None:
+async def test_unnormalized_vector_has_same_direction(minilm: Upstream) -> None:
     raw = await embed(minilm, TEXTS, normalize=False)
     lengths = np.linalg.norm(raw, axis=1, keepdims=True)
     assert np.abs(lengths - 1).min() > 0.01
@@ -91,7 +91,7 @@ async def test_a_vector_that_is_not_normalised_has_the_same_direction(minilm: Up
 
 
 @pytest.mark.parametrize("engine", ["vllm-0.32.0-embed", "infinity-0.0.78-embed"])
-async def test_the_vectors_equal_those_of_other_engines(minilm: Upstream, engine: str) -> None:
+async def test_vectors_match_other_engines(minilm: Upstream, engine: str) -> None:
     exchanges = json.loads((DATA / "engines" / f"{engine}.json").read_text("utf-8"))
     answered = [
         (exchange["request"]["body"], json.loads(exchange["response"]["body"])["data"])
@@ -105,7 +105,7 @@ async def test_the_vectors_equal_those_of_other_engines(minilm: Upstream, engine
     assert len(answered) == 2
 
 
-async def test_tokens_equal_those_of_vllm(minilm: Upstream) -> None:
+async def test_tokens_match_vllm(minilm: Upstream) -> None:
     exchanges = json.loads((DATA / "engines" / "vllm-0.32.0-embed.json").read_text("utf-8"))
     recorded = next(json.loads(e["response"]["body"]) for e in exchanges if e["label"] == "tokenize")
     result = await minilm(Tokenize(texts=["hello"]))

@@ -1,4 +1,4 @@
-"""What a model is asked when it is loaded."""
+"""The self-test of a model when it is loaded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def spec(tmp_path: Path) -> ModelSpec:
 
 
 class Scripted:
-    """A model whose vectors are off by so much, and by so much more in company."""
+    """A model whose vectors are off by a given amount, and by a further amount in a batch."""
 
     def __init__(self, off: float = 0.0, company: float = 0.0) -> None:
         self.off, self.company = off, company
@@ -52,7 +52,7 @@ class Scripted:
         (Precision.AUTO, True, 0.032, Precision.F32),  # cosine 0.99949
     ],
 )
-def test_auto_takes_bf16_only_where_the_cpu_has_it_and_the_vectors_stay(
+def test_auto_uses_bf16_only_with_cpu_support_and_same_vectors(
     spec: ModelSpec, asked: Precision, off: float, chosen: Precision, *, has_bf16: bool
 ) -> None:
     models = {Precision.F32: [Scripted()], Precision.BF16: [Scripted(off)]}
@@ -60,13 +60,13 @@ def test_auto_takes_bf16_only_where_the_cpu_has_it_and_the_vectors_stay(
     assert found == (chosen, models[chosen])
 
 
-def test_bf16_is_refused_where_the_cpu_has_none(spec: ModelSpec) -> None:
+def test_bf16_is_rejected_without_cpu_support(spec: ModelSpec) -> None:
     with pytest.raises(RuntimeFailed, match="this machine's processor does not support it") as failed:
         choose_precision(Precision.BF16, lambda _: [Scripted()], spec, KNOWN, has_bf16=False)
     assert "auto or f32" in failed.value.remedy
 
 
-def test_scores_are_the_same_while_no_ranking_feels_their_difference() -> None:
+def test_scores_are_equal_within_ranking_tolerance() -> None:
     ranker = read_model_spec(RANKER)
     scores = np.array([[-3.0], [0.0], [9.0]])
     assert same_outputs(ranker, scores, scores + 0.03)
@@ -81,21 +81,21 @@ def test_scores_are_the_same_while_no_ranking_feels_their_difference() -> None:
         (Scripted(off=float("nan")), "values that are not finite"),
     ],
 )
-def test_a_model_whose_answers_cannot_be_right_is_not_used(
+def test_model_with_implausible_outputs_is_rejected(
     spec: ModelSpec, model: Scripted, reason: str | None
 ) -> None:
     found = find_fault(model, spec, KNOWN)
     assert (found is None) if reason is None else (found is not None and reason in found.message)
 
 
-def test_what_a_model_reads_of_the_known_texts_has_all_lengths() -> None:
+def test_sample_texts_are_encoded_to_different_lengths() -> None:
     ranker = read_model_spec(RANKER)
     rows = encode_samples(ModelTokenizer(ranker), ranker)
     assert len({len(row.ids) for row in rows}) > 2
     assert all(row.kinds for row in rows)
 
 
-def test_weights_that_are_no_numbers_are_refused_when_the_model_is_loaded(tmp_path: Path) -> None:
+def test_weights_that_are_nan_are_rejected_on_load(tmp_path: Path) -> None:
     from tiny_model import random_weights, write_safetensors
 
     write_tiny_model(tmp_path)
@@ -106,7 +106,7 @@ def test_weights_that_are_no_numbers_are_refused_when_the_model_is_loaded(tmp_pa
         CompiledModel(read_model_spec(tmp_path))
 
 
-def test_auto_is_settled_when_the_model_is_loaded(tmp_path: Path) -> None:
+def test_auto_precision_is_resolved_on_load(tmp_path: Path) -> None:
     write_tiny_model(tmp_path)
     write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 16})
     model = CompiledModel(read_model_spec(tmp_path), Precision.AUTO)

@@ -23,20 +23,20 @@ def tiny(tmp_path: Path) -> Path:
     return tmp_path / "tiny"
 
 
-def test_a_folder_says_pooling_normalisation_length_and_prompts(tiny: Path) -> None:
+def test_spec_reads_pooling_normalization_length_and_prompts(tiny: Path) -> None:
     spec = read_model_spec(tiny)
     assert (spec.head, spec.max_tokens) == (EmbeddingHead(Pooling.MEAN, normalize=True), MAX_TOKENS)
     assert (spec.hidden, spec.width) == (HIDDEN, HIDDEN)
     assert spec.prompts["query"] == "w1 w2 "
 
 
-def test_a_folder_without_the_normalize_module_does_not_normalise(tiny: Path) -> None:
+def test_folder_without_normalize_module_is_not_normalized(tiny: Path) -> None:
     modules = json.loads((tiny / "modules.json").read_bytes())
     write_json(tiny / "modules.json", modules[:2])
     assert read_model_spec(tiny).head == EmbeddingHead(Pooling.MEAN, normalize=False)
 
 
-def test_what_newer_sentence_transformers_write_is_understood(tiny: Path) -> None:
+def test_reads_files_of_newer_sentence_transformers(tiny: Path) -> None:
     kinds = (
         "base.modules.transformer.Transformer",
         "sentence_transformer.modules.pooling.Pooling",
@@ -56,7 +56,7 @@ def test_what_newer_sentence_transformers_write_is_understood(tiny: Path) -> Non
     assert spec.prompts == {}
 
 
-def test_no_more_tokens_are_read_than_the_model_has_positions(tiny: Path) -> None:
+def test_max_tokens_never_exceeds_model_positions(tiny: Path) -> None:
     write_json(tiny / OWN, {})
     write_json(tiny / TOKENIZER, {"model_max_length": 1e30})
     assert read_model_spec(tiny).max_tokens == POSITIONS
@@ -65,13 +65,13 @@ def test_no_more_tokens_are_read_than_the_model_has_positions(tiny: Path) -> Non
 @pytest.mark.parametrize(
     "name", ["modules.json", "config.json", POOLING, OWN, "tokenizer.json", "model.safetensors"]
 )
-def test_a_missing_file_is_refused_by_its_name(tiny: Path, name: str) -> None:
+def test_missing_file_is_rejected_by_name(tiny: Path, name: str) -> None:
     (tiny / name).unlink()
     assert f"{name} is missing" in _refusal(tiny)
 
 
 @pytest.mark.parametrize("name", ["modules.json", "config.json", POOLING, OWN])
-def test_a_file_that_is_not_json_is_refused_by_its_name(tiny: Path, name: str) -> None:
+def test_file_that_is_not_json_is_rejected_by_name(tiny: Path, name: str) -> None:
     (tiny / name).write_text("{")
     assert f"{name} cannot be read" in _refusal(tiny)
 
@@ -95,7 +95,7 @@ def test_a_file_that_is_not_json_is_refused_by_its_name(tiny: Path, name: str) -
         (OWN, {"do_lower_case": True}, "do_lower_case"),
     ],
 )
-def test_what_is_not_understood_is_refused_with_the_reason(
+def test_unsupported_model_is_rejected_with_reason(
     tiny: Path, name: str, change: dict[str, Any], reason: str
 ) -> None:
     write_json(tiny / name, json.loads((tiny / name).read_bytes()) | change)
@@ -103,15 +103,13 @@ def test_what_is_not_understood_is_refused_with_the_reason(
 
 
 @pytest.mark.parametrize("content", [[], {}, [{"path": ""}], [{"type": "x.Transformer", "path": ""}], ["a"]])
-def test_modules_other_than_transformer_pooling_and_normalize_are_refused(
-    tiny: Path, content: object
-) -> None:
+def test_unsupported_modules_are_rejected(tiny: Path, content: object) -> None:
     write_json(tiny / "modules.json", content)
     assert "modules.json" in _refusal(tiny)
 
 
 @pytest.mark.parametrize("path", ["../../secrets", "/etc"])
-def test_modules_outside_the_folder_are_refused(tiny: Path, path: str) -> None:
+def test_modules_outside_the_folder_are_rejected(tiny: Path, path: str) -> None:
     modules = json.loads((tiny / "modules.json").read_bytes())
     modules[1]["path"] = path
     write_json(tiny / "modules.json", modules)
@@ -119,19 +117,19 @@ def test_modules_outside_the_folder_are_refused(tiny: Path, path: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.json", "modules.json"])
-def test_a_file_of_brackets_in_brackets_is_refused(tiny: Path, name: str) -> None:
+def test_deeply_nested_json_is_rejected(tiny: Path, name: str) -> None:
     (tiny / name).write_text("[" * 200_000)
     assert f"{name} cannot be read" in _refusal(tiny)
 
 
-def test_a_dense_layer_is_refused_and_not_left_out(tiny: Path) -> None:
+def test_dense_layer_is_rejected_rather_than_ignored(tiny: Path) -> None:
     modules = json.loads((tiny / "modules.json").read_bytes())
     modules.insert(2, {"path": "2_Dense", "type": "sentence_transformers.models.Dense"})
     write_json(tiny / "modules.json", modules)
     assert "other modules than Transformer, Pooling and perhaps Normalize" in _refusal(tiny)
 
 
-def test_a_file_that_holds_no_object_is_refused(tiny: Path) -> None:
+def test_file_without_json_object_is_rejected(tiny: Path) -> None:
     write_json(tiny / "config.json", [])
     assert "config.json is not a JSON object" in _refusal(tiny)
 
@@ -164,7 +162,7 @@ SECRET = "S3CRET-VALUE"
         (POOLING, {"word_embedding_dimension": SECRET}),
     ],
 )
-def test_a_refusal_never_quotes_what_a_file_holds(tiny: Path, name: str, change: dict[str, Any]) -> None:
+def test_errors_never_quote_file_contents(tiny: Path, name: str, change: dict[str, Any]) -> None:
     write_json(tiny / name, json.loads((tiny / name).read_bytes()) | change)
     assert SECRET not in _refusal(tiny)
     write_json(tiny / "modules.json", [{"type": SECRET, "path": ""}])

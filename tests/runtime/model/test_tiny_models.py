@@ -47,7 +47,7 @@ async def source() -> AsyncIterator[LocalSource]:
 
 
 @pytest.mark.parametrize("name", EMBEDDERS)
-async def test_vectors_equal_those_of_transformers(source: LocalSource, name: str) -> None:
+async def test_vectors_match_transformers(source: LocalSource, name: str) -> None:
     upstream = source.open(Target(endpoint(DATA / name, Task.TEXT_EMBEDDING)))
     result = await upstream(Embed(texts=TEXTS))
     assert isinstance(result, Vectors)
@@ -56,7 +56,7 @@ async def test_vectors_equal_those_of_transformers(source: LocalSource, name: st
 
 
 @pytest.mark.parametrize("name", RANKERS)
-async def test_scores_equal_those_of_transformers(source: LocalSource, name: str) -> None:
+async def test_scores_match_transformers(source: LocalSource, name: str) -> None:
     upstream = source.open(Target(endpoint(DATA / name, Task.RERANK)))
     own = await scores(upstream(Rerank(query=QUERY, texts=TEXTS)))
     raw = await scores(upstream(Rerank(query=QUERY, texts=TEXTS, raw_scores=True)))
@@ -79,7 +79,7 @@ async def scores(answer: Any) -> Scores:
     return result
 
 
-def test_a_graph_in_onnx_and_one_built_from_weights_give_the_same_vectors(tmp_path: Path) -> None:
+def test_onnx_graph_and_graph_from_weights_give_same_vectors(tmp_path: Path) -> None:
     both = read_model_spec(DATA / "bert")
     shutil.copytree(DATA / "bert", tmp_path / "bert")
     (tmp_path / "bert" / "model.safetensors").unlink()
@@ -95,7 +95,7 @@ def test_a_graph_in_onnx_and_one_built_from_weights_give_the_same_vectors(tmp_pa
     ("name", "task", "able"),
     [("bert", Task.RERANK, "text_embedding"), ("ranker-bert", Task.TEXT_EMBEDDING, "rerank")],
 )
-async def test_a_model_is_registered_for_what_it_does(
+async def test_model_is_registered_only_for_its_own_task(
     source: LocalSource, name: str, task: Task, able: str
 ) -> None:
     with pytest.raises(InvalidEndpoint, match=f"{name} does {able}, not {task}") as failed:
@@ -105,7 +105,7 @@ async def test_a_model_is_registered_for_what_it_does(
     assert (facts.max_input_tokens, facts.precision) == (48, "f32")
 
 
-async def test_a_model_answers_only_the_calls_that_it_can(source: LocalSource) -> None:
+async def test_model_answers_only_calls_of_its_task(source: LocalSource) -> None:
     embedder = source.open(Target(endpoint(DATA / "bert", Task.TEXT_EMBEDDING)))
     ranker = source.open(Target(endpoint(DATA / "ranker-bert", Task.RERANK)))
     with pytest.raises(InvalidRequest, match="cannot rerank"):
@@ -127,7 +127,7 @@ async def test_a_model_answers_only_the_calls_that_it_can(source: LocalSource) -
         ({"max_position_embeddings": 500, "vocab_size": 900}, None),
     ],
 )
-def test_weights_that_contradict_the_config_are_refused(
+def test_weights_that_contradict_config_are_rejected(
     tmp_path: Path, change: dict[str, Any], reason: str | None
 ) -> None:
     folder = tampered("bert", tmp_path, change)
@@ -137,7 +137,7 @@ def test_weights_that_contradict_the_config_are_refused(
         assert reason in refusal(folder)
 
 
-def test_a_graph_of_other_dimensions_than_the_config_s_is_refused(tmp_path: Path) -> None:
+def test_graph_with_dimensions_other_than_config_is_rejected(tmp_path: Path) -> None:
     folder = tampered("mpnet", tmp_path, {"hidden_size": 12})
     pooling = json.loads((folder / "1_Pooling/config.json").read_bytes())
     write_json(folder / "1_Pooling/config.json", pooling | {"embedding_dimension": 12})
@@ -145,14 +145,14 @@ def test_a_graph_of_other_dimensions_than_the_config_s_is_refused(tmp_path: Path
 
 
 @pytest.mark.parametrize("size", [0, 100, 40_000])
-def test_a_graph_that_is_not_whole_is_refused(tmp_path: Path, size: int) -> None:
+def test_truncated_graph_is_rejected(tmp_path: Path, size: int) -> None:
     folder = tampered("mpnet", tmp_path, {})
     graph = (folder / "onnx/model.onnx").read_bytes()
     (folder / "onnx/model.onnx").write_bytes(graph[:size])
     assert "model.onnx" in refusal(folder)
 
 
-def test_a_graph_for_another_task_is_refused(tmp_path: Path) -> None:
+def test_graph_for_another_task_is_rejected(tmp_path: Path) -> None:
     folder = tampered("xlm-roberta", tmp_path, {})
     shutil.copy(DATA / "ranker-xlm-roberta" / "onnx" / "model.onnx", folder / "onnx" / "model.onnx")
     assert "model.onnx has no output named last_hidden_state" in refusal(folder)
@@ -166,7 +166,7 @@ def test_a_graph_for_another_task_is_refused(tmp_path: Path) -> None:
         (["input_ids", "attention_mask"], False),
     ],
 )
-def test_a_cross_encoder_is_told_of_segments_unless_its_tokenizer_leaves_them_out(
+def test_cross_encoder_gets_token_types_unless_tokenizer_omits_them(
     tmp_path: Path, names: list[str] | None, told: bool
 ) -> None:
     folder = tampered("ranker-bert", tmp_path, {})
@@ -178,7 +178,7 @@ def test_a_cross_encoder_is_told_of_segments_unless_its_tokenizer_leaves_them_ou
     assert (row.kinds is not None and 1 in row.kinds) is told
 
 
-def test_without_weights_or_a_graph_a_model_is_refused(tmp_path: Path) -> None:
+def test_model_without_weights_or_graph_is_rejected(tmp_path: Path) -> None:
     folder = tampered("mpnet", tmp_path, {})
     (folder / "onnx/model.onnx").unlink()
     assert "another model_type than 'bert', the only one that can be built from weights" in refusal(folder)
@@ -199,7 +199,7 @@ def test_without_weights_or_a_graph_a_model_is_refused(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_the_activation_is_the_one_that_sentence_transformers_would_take(
+def test_activation_matches_sentence_transformers(
     tmp_path: Path, config: dict[str, Any], own: str | None, *, sigmoid: bool
 ) -> None:
     folder = tampered("ranker-bert", tmp_path, config)
@@ -217,9 +217,7 @@ def test_the_activation_is_the_one_that_sentence_transformers_would_take(
         ),
     ],
 )
-def test_a_cross_encoder_that_is_not_understood_is_refused(
-    tmp_path: Path, config: dict[str, Any], reason: str
-) -> None:
+def test_unsupported_cross_encoder_is_rejected(tmp_path: Path, config: dict[str, Any], reason: str) -> None:
     folder = tampered("ranker-bert", tmp_path, config)
     (folder / "config_sentence_transformers.json").unlink()
     assert reason in refusal(folder)

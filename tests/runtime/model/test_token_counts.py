@@ -1,4 +1,4 @@
-"""Counting tokens, and the limits that a model's files tell."""
+"""Counting tokens, and reading token limits from a model's files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def minilm() -> Path:
     ("text", "tokens"), [("", 2), ("hello world", 4), ("word " * 300, 302), ("深い学習 → تهران", None)]
 )
 @pytest.mark.parametrize("limit", [None, 256])
-def test_every_token_counts_the_special_ones_too(
+def test_token_count_includes_special_tokens(
     minilm: Path, text: str, tokens: int | None, limit: int | None
 ) -> None:
     plain = Tokenizer.from_file(str(minilm / TOKENIZER))
@@ -40,17 +40,17 @@ def test_every_token_counts_the_special_ones_too(
     assert tokens in (None, counted)
 
 
-def test_of_a_text_far_too_long_only_the_beginning_is_read(minilm: Path) -> None:
+def test_token_count_reads_only_the_beginning_of_huge_texts(minilm: Path) -> None:
     tokenizer = open_tokenizer(minilm)
     assert 256 < count_tokens(tokenizer, "word " * 100_000, 256) < 3000
     assert count_tokens(tokenizer, "word " * 4000, None) == 4002
 
 
-def test_a_long_text_of_few_tokens_is_counted_to_its_end(minilm: Path) -> None:
+def test_long_text_of_few_tokens_is_counted_completely(minilm: Path) -> None:
     assert count_tokens(open_tokenizer(minilm), "a" + " " * 20_000 + "b", 16) == 4
 
 
-def test_a_broken_tokenizer_is_told_when_it_is_opened_or_used(tmp_path: Path, minilm: Path) -> None:
+def test_broken_tokenizer_raises_when_opened_or_used(tmp_path: Path, minilm: Path) -> None:
     with pytest.raises(TokenizerBroken, match="cannot be read"):
         open_tokenizer(tmp_path)
     content = json.loads((minilm / TOKENIZER).read_bytes())
@@ -76,7 +76,7 @@ def test_a_broken_tokenizer_is_told_when_it_is_opened_or_used(tmp_path: Path, mi
         (None, None, None, None),
     ],
 )
-def test_the_limit_is_the_smallest_that_the_files_tell(
+def test_token_limit_is_smallest_in_model_files(
     tmp_path: Path,
     own: dict[str, object] | None,
     tokenizer: dict[str, object] | None,
@@ -90,7 +90,7 @@ def test_the_limit_is_the_smallest_that_the_files_tell(
     assert read_max_tokens(tmp_path) == limit
 
 
-def test_a_model_that_wants_lower_case_first_is_not_understood(tmp_path: Path) -> None:
+def test_model_with_do_lower_case_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 256, "do_lower_case": true}')
     with pytest.raises(RuntimeFailed, match="sets do_lower_case"):
         read_max_tokens(tmp_path)
