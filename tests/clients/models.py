@@ -1,4 +1,4 @@
-"""A gateway before models that write and rank, for real clients."""
+"""A gateway in front of generation and rerank servers, for real clients."""
 
 from __future__ import annotations
 

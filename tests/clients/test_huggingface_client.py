@@ -1,4 +1,4 @@
-"""Hugging Face's own client against a real gateway."""
+"""Hugging Face's client against a real gateway."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_a_base_url_that_ends_in_v1_works(gateway: RunningGateway) -> None:
     assert client.feature_extraction("one text").shape == (1, 8)
 
 
-async def test_the_asynchronous_client_works(gateway: RunningGateway) -> None:
+async def test_async_client_works(gateway: RunningGateway) -> None:
     gateway.add("fake", dimensions=8)
     async with AsyncInferenceClient(base_url=f"{gateway.url}/hf/fake", api_key=gateway.admin_key) as client:
         assert (await client.feature_extraction("one text")).shape == (1, 8)
 
 
-def test_the_url_of_hubgate_serves_a_key_with_a_default_endpoint(gateway: RunningGateway) -> None:
+def test_root_url_works_for_key_with_default_endpoint(gateway: RunningGateway) -> None:
     gateway.add("fake", dimensions=8)
     key = gateway.create_key(default_endpoint="fake")
     client = InferenceClient(base_url=gateway.url, api_key=key)
@@ -65,7 +65,7 @@ def test_endpoint_info_and_health_check_work(gateway: RunningGateway) -> None:
     assert client.health_check()
 
 
-def test_its_errors_show_hubgates_message_and_the_request_id(client: InferenceClient) -> None:
+def test_errors_show_hubgate_message_and_request_id(client: InferenceClient) -> None:
     with pytest.raises(HfHubHTTPError, match=r"\[inputs\] is an empty list") as caught:
         client.feature_extraction([])
     assert caught.value.response.status_code == 400

@@ -1,4 +1,4 @@
-"""Hugging Face's own clients against a real gateway before servers that write and rank."""
+"""Hugging Face's clients against a real gateway in front of generation and rerank servers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def client_of(gateway: RunningGateway, name: str) -> InferenceClient:
 
 
 @pytest.mark.parametrize("name", ["vllm", "text", "tgi"])
-def test_it_generates_text_with_details_with_and_without_streaming(
+def test_text_generation_with_details_works_with_and_without_streaming(
     gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]], name: str
 ) -> None:
     client = client_of(gateway_and_servers[0], name)
@@ -60,7 +60,7 @@ def test_it_generates_text_with_details_with_and_without_streaming(
 
 
 @pytest.mark.parametrize("name", ["vllm", "tgi"])
-def test_it_chats_with_and_without_streaming(
+def test_chat_works_with_and_without_streaming(
     gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]], name: str
 ) -> None:
     client = client_of(gateway_and_servers[0], name)
@@ -70,14 +70,14 @@ def test_it_chats_with_and_without_streaming(
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == SAID
 
 
-def test_it_compares_sentences(gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]]) -> None:
+def test_sentence_similarity_works(gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]]) -> None:
     client = client_of(gateway_and_servers[0], "fake")
     one, other = client.sentence_similarity("the gate", other_sentences=["the gate", "a harbour"])
     assert one == pytest.approx(1.0)
     assert -1 <= other < 1
 
 
-def test_its_generation_errors_have_their_own_class(
+def test_generation_errors_have_their_own_class(
     gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     client = client_of(gateway_and_servers[0], "text")
@@ -91,10 +91,10 @@ def test_its_generation_errors_have_their_own_class(
         client_of(gateway_and_servers[0], "fake").chat_completion([{"role": "user", "content": PROMPT}])
 
 
-def test_an_error_in_a_stream_of_a_chat_shows_our_words(
+def test_error_in_chat_stream_shows_hubgate_message(
     gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
-    """To huggingface_hub as a class of its own, to OpenAI's client at the same URL as OpenAI says it."""
+    """huggingface_hub raises its own class; OpenAI's client at the same URL gets OpenAI's format."""
     gateway, servers = gateway_and_servers
     messages = [{"role": "user", "content": PROMPT}]
     servers["vllm"].fail("error-event", times=1)

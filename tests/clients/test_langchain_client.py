@@ -31,7 +31,7 @@ def test_documents_and_queries_are_embedded(embeddings: OpenAIEmbeddings) -> Non
     assert embeddings.embed_query("one text") == documents[0]
 
 
-async def test_they_are_embedded_asynchronously(gateway: RunningGateway) -> None:
+async def test_documents_and_queries_are_embedded_asynchronously(gateway: RunningGateway) -> None:
     gateway.add("fake", dimensions=8)
     async with openai.DefaultAsyncHttpxClient() as connections:
         embeddings = OpenAIEmbeddings(
@@ -44,7 +44,7 @@ async def test_they_are_embedded_asynchronously(gateway: RunningGateway) -> None
         assert len(await embeddings.aembed_query("one text")) == 8
 
 
-def test_the_models_own_dimensions_may_be_named(gateway: RunningGateway) -> None:
+def test_default_dimensions_may_be_requested(gateway: RunningGateway) -> None:
     gateway.add("fake", dimensions=8)
     embeddings = OpenAIEmbeddings(
         base_url=gateway.url,
@@ -56,6 +56,6 @@ def test_the_models_own_dimensions_may_be_named(gateway: RunningGateway) -> None
     assert len(embeddings.embed_query("one text")) == 8
 
 
-def test_its_errors_show_hubgates_message(embeddings: OpenAIEmbeddings) -> None:
+def test_errors_show_hubgate_message(embeddings: OpenAIEmbeddings) -> None:
     with pytest.raises(openai.BadRequestError, match=r"\[input\[1\]\] is an empty string"):
         embeddings.embed_documents(["one", ""])

@@ -1,4 +1,4 @@
-"""Real clients against a real gateway, before servers that are stricter than OpenAI's."""
+"""Real clients against a real gateway, in front of servers that are stricter than OpenAI's."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def client(gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]]) -> 
         yield made
 
 
-def test_an_endpoint_may_be_registered_with_hugging_faces_word_for_its_task(
+def test_endpoint_accepts_hugging_face_task_name(
     gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     shown = {
@@ -47,10 +47,10 @@ def test_an_endpoint_may_be_registered_with_hugging_faces_word_for_its_task(
     assert [one["task"] for one in shown.values()] == ["completion", "chat_completion"]
 
 
-def test_a_refused_parameter_does_not_make_huggingface_hub_give_up_streams(
+def test_rejected_parameter_keeps_huggingface_hub_streaming(
     gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
-    """It reads the words of transformers, and then takes every endpoint of the process for one that cannot stream."""
+    """It parses the wording of transformers, and would then treat every endpoint in the process as non-streaming."""
     gateway = gateway_and_servers[0]
 
     def hub(name: str) -> InferenceClient:
@@ -101,7 +101,7 @@ def test_neutral_values_are_accepted_for_engines_without_the_field(
 
 
 @pytest.mark.parametrize("model", ["llamacpp", "transformers", "tgi"])
-def test_a_conversation_accepts_the_messages_that_the_client_dumps(client: openai.OpenAI, model: str) -> None:
+def test_chat_accepts_messages_dumped_by_the_client(client: openai.OpenAI, model: str) -> None:
     messages: list[Any] = [{"role": "user", "content": "hi", "name": None}]
     message = client.chat.completions.create(model=model, messages=messages).choices[0].message
     messages += [message.model_dump(), {"role": "user", "content": PROMPT, "tool_calls": None}]
@@ -144,7 +144,7 @@ def test_only_meaningless_nulls_are_omitted_from_messages(
     assert untouched in servers["llamacpp"].posts[-1].body
 
 
-def test_a_text_that_is_too_long_for_llamacpp_is_told_as_too_long(
+def test_text_too_long_for_llamacpp_is_reported_as_too_long(
     gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]], client: openai.OpenAI
 ) -> None:
     text = "word " * 600
@@ -157,7 +157,7 @@ def test_a_text_that_is_too_long_for_llamacpp_is_told_as_too_long(
 
 
 @pytest.mark.parametrize("token", ["x", "t", "text", "return_full_text"])
-def test_a_placeholder_for_a_token_hides_nothing_that_the_gateway_must_read(
+def test_placeholder_token_does_not_break_reply_parsing(
     gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]], token: str
 ) -> None:
     gateway, servers = gateway_and_servers
@@ -167,7 +167,7 @@ def test_a_placeholder_for_a_token_hides_nothing_that_the_gateway_must_read(
 
 
 @pytest.mark.parametrize("kind", [[], {}, 7, [["json_schema"]]])
-def test_a_response_format_of_no_known_type_goes_to_the_engine_as_it_is(
+def test_unknown_response_format_is_passed_through(
     gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]], kind: object
 ) -> None:
     gateway, servers = gateway_and_servers
@@ -181,7 +181,7 @@ def test_a_response_format_of_no_known_type_goes_to_the_engine_as_it_is(
 
 
 def test_llamacpp_scores_are_between_0_and_1_unless_raw_scores_are_requested(gateway: RunningGateway) -> None:
-    """Else thresholds, such as Dify's, cut wrongly."""
+    """Otherwise score thresholds, such as Dify's, would filter wrongly."""
     with lookalike("llamacpp", kind="reranker") as server:
         gateway.add("r", url=server.url, task="rerank")
         query, texts = "red fox", ["nothing of it", "the red fox", "a fox"]

@@ -1,4 +1,4 @@
-"""OpenAI's own client against a real gateway."""
+"""OpenAI's client against a real gateway."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_base64_and_float_return_the_same_vectors(client: openai.OpenAI) -> None
     assert default.usage.prompt_tokens == default.usage.total_tokens == 4
 
 
-def test_one_string_and_the_models_own_dimensions_are_taken(client: openai.OpenAI) -> None:
+def test_single_string_and_default_dimensions_are_accepted(client: openai.OpenAI) -> None:
     reply = client.embeddings.create(model="fake", input="one", dimensions=8, user="someone")
     assert len(reply.data) == 1
 
@@ -42,7 +42,7 @@ def test_an_input_type_is_read_from_extra_body(client: openai.OpenAI) -> None:
     assert len(reply.data) == 1
 
 
-async def test_the_asynchronous_client_works(gateway: RunningGateway) -> None:
+async def test_async_client_works(gateway: RunningGateway) -> None:
     gateway.add("fake")
     async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.admin_key) as client:
         reply = await client.embeddings.create(model="fake", input=["one", "two"])
@@ -67,7 +67,7 @@ def test_one_endpoint_has_its_own_base_url(gateway: RunningGateway) -> None:
         assert client.embeddings.create(model="whatever", input="one").model == "fake"
 
 
-def test_its_errors_have_the_right_class_and_hubgates_message(client: openai.OpenAI) -> None:
+def test_errors_have_the_right_class_and_hubgate_message(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match=r"No endpoint is named \[none\]"):
         client.embeddings.create(model="none", input="one")
     with pytest.raises(openai.BadRequestError, match=r"\[input\] is an empty list") as caught:

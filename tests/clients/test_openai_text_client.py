@@ -1,4 +1,4 @@
-"""OpenAI's own client and langchain's against a real gateway before servers that write."""
+"""OpenAI's and langchain's clients against a real gateway in front of generation servers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def client(gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]]) -> 
 
 
 @pytest.mark.parametrize("model", ["vllm", "tgi"])
-def test_its_chat_completes_streams_and_calls_tools(client: openai.OpenAI, model: str) -> None:
+def test_chat_completes_streams_and_calls_tools(client: openai.OpenAI, model: str) -> None:
     whole = client.chat.completions.create(model=model, messages=MESSAGES)
     assert whole.choices[0].message.content == SAID
     assert whole.usage is not None
@@ -62,7 +62,7 @@ def test_its_chat_completes_streams_and_calls_tools(client: openai.OpenAI, model
 
 
 @pytest.mark.parametrize("model", ["vllm", "tgi"])
-def test_it_completes_with_and_without_streaming(client: openai.OpenAI, model: str) -> None:
+def test_completions_work_with_and_without_streaming(client: openai.OpenAI, model: str) -> None:
     whole = client.completions.create(model=model, prompt=PROMPT, max_tokens=2)
     assert (whole.choices[0].text, whole.choices[0].finish_reason) == ("You said:", "length")
     assert whole.usage is not None
@@ -74,7 +74,7 @@ def test_it_completes_with_and_without_streaming(client: openai.OpenAI, model: s
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
-def test_completions_of_tgi_have_logprobs_on_request(client: openai.OpenAI) -> None:
+def test_tgi_completions_return_logprobs_on_request(client: openai.OpenAI) -> None:
     silent = client.completions.create(model="tgi", prompt=PROMPT, max_tokens=2)
     assert silent.choices[0].logprobs is None
     told = client.completions.create(model="tgi", prompt=PROMPT, max_tokens=2, logprobs=2).choices[0].logprobs
@@ -90,7 +90,7 @@ def test_completions_of_tgi_have_logprobs_on_request(client: openai.OpenAI) -> N
     assert [(one.text_offset or [])[0] for one in streamed if one] == told.text_offset
 
 
-def test_a_broken_stream_raises_hubgates_message(
+def test_broken_stream_raises_hubgate_message(
     client: openai.OpenAI, gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]]
 ) -> None:
     gateway_and_servers[1]["vllm"].fail("cut")
@@ -101,7 +101,7 @@ def test_a_broken_stream_raises_hubgates_message(
     assert caught.value.code == "connection_lost"
 
 
-def test_rerank_works_with_its_post(client: openai.OpenAI) -> None:
+def test_rerank_works_with_client_post(client: openai.OpenAI) -> None:
     body = {"model": "ranker", "query": "a", "documents": ["b", "a a", "c"], "top_n": 2}
     told: Any = client.post("/rerank", body=body, cast_to=object)
     scores = [result["relevance_score"] for result in told["results"]]
@@ -123,7 +123,7 @@ def test_langchain_chats_and_streams(
     assert [call["name"] for call in chat.bind_tools([TOOL]).invoke(PROMPT).tool_calls] == ["note"]
 
 
-def test_errors_below_the_url_of_an_endpoint_are_openais(
+def test_errors_at_endpoint_base_url_have_openai_format(
     gateway_and_servers: tuple[RunningGateway, dict[str, LookAlike]],
 ) -> None:
     no_messages: Any = "none"

@@ -1,4 +1,4 @@
-"""One local model through every face: the same vectors."""
+"""One local model gives the same vectors through every API."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_client_receives_the_same_vectors(local_gateway: RunningGateway) -
     assert [[struct.unpack("<f", struct.pack("<f", n))[0] for n in vector] for vector in given] == reference
 
 
-def test_a_text_beyond_the_models_limit_is_reported(local_gateway: RunningGateway) -> None:
+def test_truncated_text_is_reported(local_gateway: RunningGateway) -> None:
     body = {"model": NAME, "input": ["short", "word " * 600]}
     reply = local_gateway.request("POST", "/v1/embeddings", body)
     assert reply.headers["x-hubgate-truncated"] == "1"
@@ -51,14 +51,14 @@ def test_a_text_beyond_the_models_limit_is_reported(local_gateway: RunningGatewa
     assert native.headers["x-hubgate-truncated"] == "1"
 
 
-def test_a_text_beyond_the_models_limit_is_rejected_when_truncation_is_off(
+def test_too_long_text_is_rejected_when_truncation_is_off(
     local_gateway: RunningGateway,
 ) -> None:
     reply = local_gateway.request("POST", f"/hf/{NAME}", {"inputs": "word " * 600, "truncate": False})
     assert (reply.status, reply.json()["error_type"]) == (413, "Validation")
 
 
-def test_tokens_are_teis_with_offsets_into_the_text(local_gateway: RunningGateway) -> None:
+def test_tokens_match_tei_with_offsets_into_text(local_gateway: RunningGateway) -> None:
     [tokens] = local_gateway.request("POST", f"/hf/{NAME}/tokenize", {"inputs": "hello gate"}).json()
     assert [token["text"] for token in tokens] == ["[CLS]", "hello", "gate", "[SEP]"]
     assert [(token["start"], token["stop"]) for token in tokens] == [
@@ -70,7 +70,7 @@ def test_tokens_are_teis_with_offsets_into_the_text(local_gateway: RunningGatewa
     assert [token["special"] for token in tokens] == [True, False, False, True]
 
 
-def test_base64_has_the_exact_float32_of_the_model(local_gateway: RunningGateway) -> None:
+def test_base64_has_exact_float32_values_of_the_model(local_gateway: RunningGateway) -> None:
     body = {"model": NAME, "input": TEXTS[0]}
     packed = local_gateway.request("POST", "/v1/embeddings", {**body, "encoding_format": "base64"}).json()
     floats = local_gateway.request("POST", "/v1/embeddings", body).json()["data"][0]["embedding"]
