@@ -25,7 +25,7 @@ IDENTITY = ("intfloat/e5-small-v2", "ffb93f3", "mean", None)
 
 
 def ask(cached: CacheStep, *calls: Embed) -> list[Vectors]:
-    """The results of calls made one after the other; each is checked."""
+    """Results of sequential calls; each is checked."""
 
     async def main() -> list[Vectors]:
         results = []
@@ -39,7 +39,7 @@ def ask(cached: CacheStep, *calls: Embed) -> list[Vectors]:
     return run(main())
 
 
-def test_only_what_is_not_remembered_is_asked_for_and_each_text_once() -> None:
+def test_requests_each_uncached_text_once() -> None:
     server = ScriptedUpstream()
     cached = CacheStep(server, MemoryCache(10_000), identity=IDENTITY)
     ask(cached, embed("a", "b"), embed("b", "c", "a", "c"), embed("c", "b"))
@@ -47,7 +47,7 @@ def test_only_what_is_not_remembered_is_asked_for_and_each_text_once() -> None:
     assert (cached.hits, cached.misses) == (5, 3)
 
 
-def test_with_nothing_remembered_the_result_is_the_upstreams_own() -> None:
+def test_returns_upstream_result_when_nothing_is_cached() -> None:
     own = Vectors(items=[b"[0.5,1]"], encoding=Encoding.JSON)
 
     async def server(call: Call) -> Result:
@@ -56,7 +56,7 @@ def test_with_nothing_remembered_the_result_is_the_upstreams_own() -> None:
     assert run(CacheStep(server, MemoryCache(10_000), identity=IDENTITY)(embed("a"))) is own
 
 
-def test_a_vector_is_remembered_as_it_came_and_those_that_came_in_two_encodings_become_one() -> None:
+def test_caches_vectors_in_original_encoding_and_converts_mixed_results() -> None:
     async def server(call: Call) -> Result:
         if call.texts[0] == "json":
             return Vectors(items=[b"[0.5,1]"], encoding=Encoding.JSON)
@@ -80,7 +80,7 @@ def test_a_vector_is_remembered_as_it_came_and_those_that_came_in_two_encodings_
     ]
 
 
-def test_tokens_and_cuts_of_remembered_texts_count_as_before() -> None:
+def test_cached_texts_keep_token_and_truncation_counts() -> None:
     async def server(call: Call) -> Result:
         return Vectors(
             items=[vector(text) for text in call.texts],
@@ -100,7 +100,7 @@ def test_tokens_and_cuts_of_remembered_texts_count_as_before() -> None:
     assert (none.tokens, none.exact, none.truncated, none.waited) == (3, True, 0, 0.0)
 
 
-def test_a_total_of_tokens_divided_among_texts_is_no_longer_exact() -> None:
+def test_divided_token_total_is_not_exact() -> None:
     cached = CacheStep(ScriptedUpstream(), MemoryCache(10_000), identity=IDENTITY)
     whole, part, single, again = ask(cached, embed("a", "bbb"), embed("a"), embed("z"), embed("z"))
     assert (whole.tokens, whole.exact) == (20, True)
@@ -108,7 +108,7 @@ def test_a_total_of_tokens_divided_among_texts_is_no_longer_exact() -> None:
     assert (single.tokens, single.exact) == (again.tokens, again.exact) == (10, True)
 
 
-def test_what_the_engine_does_not_tell_stays_unknown() -> None:
+def test_counts_missing_from_the_reply_stay_unknown() -> None:
     async def server(call: Call) -> Result:
         return Vectors(items=[vector(text) for text in call.texts], encoding=Encoding.F32)
 
@@ -117,7 +117,7 @@ def test_what_the_engine_does_not_tell_stays_unknown() -> None:
     assert (result.tokens, result.exact, result.truncated) == (None, False, None)
 
 
-def test_another_identity_or_option_is_another_vector() -> None:
+def test_cache_key_depends_on_identity_and_options() -> None:
     server = ScriptedUpstream()
     cache = MemoryCache(10_000)
     calls = [
@@ -135,12 +135,12 @@ def test_another_identity_or_option_is_another_vector() -> None:
     assert len(server.asked) == 2 * len(calls)
 
 
-def test_the_options_of_a_call_are_all_but_its_texts_its_context_and_the_cache() -> None:
+def test_options_include_every_field_that_changes_the_vector() -> None:
     """A new field must be added to `options`, else calls that differ in it would share vectors."""
     assert len(embed("a").options) == len(fields(Embed)) - len(["texts", "context", "cached"])
 
 
-def test_a_call_that_bypasses_the_cache_neither_reads_nor_writes_it() -> None:
+def test_bypassing_call_neither_reads_nor_writes_the_cache() -> None:
     server = ScriptedUpstream()
     cached = CacheStep(server, MemoryCache(10_000), identity=IDENTITY)
     fresh = replace(embed("a"), cached=False)
@@ -148,7 +148,7 @@ def test_a_call_that_bypasses_the_cache_neither_reads_nor_writes_it() -> None:
     assert len(server.asked) == 4
 
 
-def test_other_calls_pass() -> None:
+def test_passes_other_calls_through_cache() -> None:
     cached = CacheStep(ScriptedUpstream(), MemoryCache(10_000), identity=IDENTITY)
 
     async def main() -> Result:
@@ -157,7 +157,7 @@ def test_other_calls_pass() -> None:
     assert isinstance(run(main()), Tokens)
 
 
-def test_broken_unicode_has_a_key_too() -> None:
+def test_caches_text_with_lone_surrogate() -> None:
     server = ScriptedUpstream()
 
     async def odd(call: Call) -> Result:
@@ -177,7 +177,7 @@ def key(number: int) -> bytes:
     return number.to_bytes(32, "big")
 
 
-def test_memory_is_bounded_and_what_was_used_last_stays() -> None:
+def test_memory_cache_is_bounded_and_evicts_least_recently_used() -> None:
     async def main() -> tuple[set[bytes], int]:
         cache = MemoryCache(5000)
         for number in range(10):
@@ -191,7 +191,7 @@ def test_memory_is_bounded_and_what_was_used_last_stays() -> None:
     assert size == 5000
 
 
-def test_clearing_forgets_everything() -> None:
+def test_clear_empties_the_memory_cache() -> None:
     async def main() -> None:
         cache = MemoryCache(5000)
         await cache.put_many({key(1): CachedVector(b"1234")})
@@ -204,7 +204,7 @@ def test_clearing_forgets_everything() -> None:
 
 
 class Broken:
-    """A cache whose disk is gone."""
+    """A cache whose disk fails."""
 
     async def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, CachedVector]:
         raise StoreFailed("disk I/O error")
@@ -213,7 +213,7 @@ class Broken:
         raise StoreFailed("disk is full")
 
 
-def test_what_is_behind_is_asked_for_what_is_not_in_memory_and_told_what_is_new() -> None:
+def test_reads_and_writes_through_to_the_second_level() -> None:
     async def main() -> None:
         behind = MemoryCache(10_000)
         await behind.put_many({key(1): CachedVector(b"0001")})
@@ -226,7 +226,7 @@ def test_what_is_behind_is_asked_for_what_is_not_in_memory_and_told_what_is_new(
     run(main())
 
 
-def test_a_broken_disk_costs_no_call(caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_disk_cache_fails_no_call(caplog: pytest.LogCaptureFixture) -> None:
     server = ScriptedUpstream()
     ask(CacheStep(server, MemoryCache(10_000, Broken()), identity=IDENTITY), embed("a"), embed("a", "b"))
     assert server.asked == [["a"], ["b"]]
@@ -234,7 +234,7 @@ def test_a_broken_disk_costs_no_call(caplog: pytest.LogCaptureFixture) -> None:
     assert "disk is full" in caplog.text
 
 
-def test_a_caller_who_leaves_takes_nothing_from_others() -> None:
+def test_cancelled_caller_does_not_affect_others() -> None:
     server = ScriptedUpstream()
     cached = CacheStep(server, MemoryCache(10_000), identity=IDENTITY)
 

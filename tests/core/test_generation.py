@@ -26,7 +26,7 @@ HELLO = Generated(body=b"{}", wire_format=WireFormat.OPENAI)
 
 
 @dataclass
-class Told:
+class OpenedStream:
     """An opened stream."""
 
     wire_format: WireFormat = WireFormat.OPENAI
@@ -48,7 +48,7 @@ class Model:
     written: Generated = HELLO
     calls: list[GenerationCall] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
-    told: list[Told] = field(default_factory=list)
+    streams: list[OpenedStream] = field(default_factory=list)
     busy: int = 0
 
     async def _work(self, call: GenerationCall) -> None:
@@ -66,10 +66,10 @@ class Model:
         await self._work(call)
         return self.written
 
-    async def stream(self, call: GenerationCall) -> Told:
+    async def stream(self, call: GenerationCall) -> OpenedStream:
         await self._work(call)
-        self.told.append(Told())
-        return self.told[-1]
+        self.streams.append(OpenedStream())
+        return self.streams[-1]
 
     async def close(self) -> None:
         pass
@@ -77,7 +77,7 @@ class Model:
 
 @dataclass
 class Line:
-    """A model and the way to it."""
+    """A model behind the generation pipeline."""
 
     model: Model = field(default_factory=Model)
     requests_per_minute: int | None = None
@@ -111,7 +111,7 @@ def waking() -> HubgateError:
     return UpstreamRefused("It wakes.", status=503, cause=Cause.WAKING, retryable=True)
 
 
-def test_a_call_is_answered_and_says_how_long_it_waited_for_its_turn() -> None:
+def test_result_reports_time_waited_for_a_slot() -> None:
     async def main() -> None:
         line = Line(at_once=1)
         first, second = await asyncio.gather(line.writing.generate(chat()), line.writing.generate(chat()))
@@ -122,7 +122,7 @@ def test_a_call_is_answered_and_says_how_long_it_waited_for_its_turn() -> None:
     run(main())
 
 
-def test_a_call_without_a_deadline_gets_one() -> None:
+def test_call_without_deadline_gets_the_default_timeout() -> None:
     async def main() -> None:
         line = Line(Model(seconds=100))
         with pytest.raises(DeadlineExceeded, match="while it waited for the model's server"):
@@ -133,7 +133,7 @@ def test_a_call_without_a_deadline_gets_one() -> None:
     run(main())
 
 
-def test_what_may_succeed_is_tried_again() -> None:
+def test_retries_transient_errors() -> None:
     async def main() -> None:
         line = Line(Model(fault=failing(UpstreamUnreachable("It broke."))))
         assert await line.writing.generate(chat()) == HELLO
@@ -142,7 +142,7 @@ def test_what_may_succeed_is_tried_again() -> None:
     run(main())
 
 
-def test_a_quota_in_the_reply_slows_those_who_come_after() -> None:
+def test_quota_in_reply_delays_later_calls() -> None:
     async def main() -> None:
         quota = Quota(0, 10.0)
         line = Line(Model(written=Generated(body=b"{}", wire_format=WireFormat.OPENAI, quota=quota)))
@@ -153,7 +153,7 @@ def test_a_quota_in_the_reply_slows_those_who_come_after() -> None:
     run(main())
 
 
-def test_a_stream_keeps_its_turn_until_it_is_closed_once() -> None:
+def test_stream_holds_its_slot_until_closed() -> None:
     async def main() -> None:
         line = Line(at_once=1)
         events = await line.writing.stream(chat())
@@ -162,12 +162,12 @@ def test_a_stream_keeps_its_turn_until_it_is_closed_once() -> None:
         assert [part async for part in events] == [[b"one", b"two"]]
         await events.aclose()
         await events.aclose()
-        assert (line.queue.in_flight, line.model.told[0].closed) == (0, 1)
+        assert (line.queue.in_flight, line.model.streams[0].closed) == (0, 1)
 
     run(main())
 
 
-def test_a_stream_that_does_not_begin_frees_its_turn() -> None:
+def test_failed_stream_releases_its_slot() -> None:
     async def main() -> None:
         refusal = UpstreamRefused("No.", status=422, cause=Cause.INPUT_REFUSED)
         line = Line(Model(fault=lambda: refusal))
@@ -178,7 +178,7 @@ def test_a_stream_that_does_not_begin_frees_its_turn() -> None:
     run(main())
 
 
-def test_a_caller_that_leaves_ends_the_request_and_frees_its_turn() -> None:
+def test_cancelled_caller_ends_the_request_and_releases_its_slot() -> None:
     async def main() -> None:
         for ask in ("generate", "stream"):
             line = Line(Model(seconds=10))
@@ -192,7 +192,7 @@ def test_a_caller_that_leaves_ends_the_request_and_frees_its_turn() -> None:
 
 
 class TestWaking:
-    def test_one_call_wakes_the_server_and_the_others_wait_for_it(self) -> None:
+    def test_one_call_wakes_the_server_while_others_wait(self) -> None:
         async def main() -> None:
             asleep_until = 20.0
             line = Line(Model(fault=lambda: waking() if now() < asleep_until else None))
@@ -205,7 +205,7 @@ class TestWaking:
 
         run(main())
 
-    def test_the_waker_lets_the_server_hold_its_request_until_its_deadline(self) -> None:
+    def test_waking_call_lets_the_server_hold_it_until_its_deadline(self) -> None:
         async def main() -> None:
             line = Line(Model(fault=failing(waking())))
             await line.writing.generate(chat(deadline=25.0))
@@ -213,7 +213,7 @@ class TestWaking:
 
         run(main())
 
-    def test_who_waited_in_vain_is_told_that_it_wakes(self) -> None:
+    def test_calls_that_time_out_report_the_server_as_waking(self) -> None:
         async def main() -> None:
             line = Line(Model(fault=waking))
             calls = (line.writing.generate(chat(deadline=deadline)) for deadline in (12.0, 5.0))
@@ -225,7 +225,7 @@ class TestWaking:
 
         run(main())
 
-    def test_when_the_waker_gives_up_another_takes_its_place(self) -> None:
+    def test_next_call_wakes_the_server_when_the_first_times_out(self) -> None:
         async def main() -> None:
             line = Line(Model(fault=lambda: waking() if now() < 12 else None))
             calls = (line.writing.generate(chat(deadline=deadline)) for deadline in (6.0, 28.0))
@@ -235,7 +235,7 @@ class TestWaking:
 
         run(main())
 
-    def test_where_another_stands_in_nobody_waits(self) -> None:
+    def test_does_not_wait_for_waking_when_a_fallback_exists(self) -> None:
         async def main() -> None:
             line = Line(Model(fault=waking), patient=False)
             with pytest.raises(UpstreamRefused):

@@ -17,7 +17,7 @@ GEMMA, NOMIC = "google/embeddinggemma-300m", "nomic-ai/nomic-embed-text-v1.5"
 
 
 class Model:
-    """Gives the same 768 numbers for every text, and remembers what it was asked."""
+    """Returns the same 768 numbers for every text, and records its calls."""
 
     def __init__(self, encoding: Encoding = Encoding.F32) -> None:
         self.calls: list[Call] = []
@@ -43,18 +43,18 @@ def unit(numbers: list[float]) -> list[float]:
 
 
 @pytest.mark.parametrize("encoding", Encoding)
-async def test_the_first_numbers_are_scaled_to_length_one_again(encoding: Encoding) -> None:
+async def test_shortened_vectors_are_normalized(encoding: Encoding) -> None:
     vectors = await shortened(Embed(texts=("a", "b"), dimensions=128), upstream=Model(encoding))
     assert vectors.encoding is Encoding.F32
     assert [floats(item) for item in vectors.items] == [pytest.approx(unit(NUMBERS[:128]), abs=1e-7)] * 2
 
 
-async def test_what_is_known_of_the_texts_stays_known() -> None:
+async def test_shortening_keeps_token_counts() -> None:
     vectors = await shortened(Embed(texts=("a",), dimensions=128))
     assert (vectors.tokens, vectors.exact) == (7, True)
 
 
-async def test_a_model_whose_card_centres_its_vectors_before_the_cut_is_obeyed() -> None:
+async def test_centers_vectors_before_shortening_for_models_that_need_it() -> None:
     vectors = await shortened(Embed(texts=("a",), dimensions=256), model=NOMIC)
     mean = sum(NUMBERS) / len(NUMBERS)
     assert floats(vectors.items[0]) == pytest.approx(
@@ -62,20 +62,20 @@ async def test_a_model_whose_card_centres_its_vectors_before_the_cut_is_obeyed()
     )
 
 
-async def test_a_caller_who_wants_no_normalised_vectors_gets_the_bare_numbers() -> None:
+async def test_does_not_normalize_shortened_vectors_when_disabled() -> None:
     vectors = await shortened(Embed(texts=("a",), dimensions=128, normalize=False))
     assert vectors.items == [f32(NUMBERS[:128])]
 
 
 @pytest.mark.parametrize("model", [GEMMA, "sentence-transformers/all-mpnet-base-v2", None])
-async def test_the_models_own_dimensions_pass_as_if_they_had_not_been_asked_for(model: str | None) -> None:
+async def test_drops_dimensions_option_equal_to_the_model_dimensions(model: str | None) -> None:
     upstream = Model(Encoding.JSON)
     vectors = await shortened(Embed(texts=("a",), dimensions=768), model=model, upstream=upstream)
     assert vectors.items == [orjson.dumps(NUMBERS)]
     assert upstream.calls == [Embed(texts=("a",))]
 
 
-async def test_whole_vectors_are_asked_for_so_that_one_in_the_cache_serves_every_size() -> None:
+async def test_requests_full_vectors_for_every_size() -> None:
     upstream = Model()
     for size in (128, 256, 512):
         await shortened(Embed(texts=("a",), dimensions=size), upstream=upstream)
@@ -83,13 +83,13 @@ async def test_whole_vectors_are_asked_for_so_that_one_in_the_cache_serves_every
 
 
 @pytest.mark.parametrize("call", [Embed(texts=("a",)), Tokenize(texts=("a",))])
-async def test_a_call_that_asks_for_no_dimensions_is_left_alone(call: Call) -> None:
+async def test_passes_calls_without_dimensions_through(call: Call) -> None:
     upstream = Model()
     await ShortenStep(upstream, model=GEMMA, dimensions=768)(call)
     assert upstream.calls[0] is call
 
 
-async def test_where_the_models_dimensions_are_not_known_the_server_decides() -> None:
+async def test_forwards_dimensions_when_model_dimensions_are_unknown() -> None:
     upstream, call = Model(), Embed(texts=("a",), dimensions=128)
     await ShortenStep(upstream, model=GEMMA, dimensions=None)(call)
     assert upstream.calls[0] is call
@@ -106,7 +106,7 @@ async def test_where_the_models_dimensions_are_not_known_the_server_decides() ->
         (None, 512, "the model returns vectors of 768 dimensions and is not known"),
     ],
 )
-async def test_any_other_size_is_refused_with_the_reason_and_what_is_possible(
+async def test_rejects_unsupported_dimensions_with_reason_and_remedy(
     model: str | None, asked: int, says: str
 ) -> None:
     upstream = Model()
@@ -135,12 +135,12 @@ async def test_any_other_size_is_refused_with_the_reason_and_what_is_possible(
         (None, 384, ()),
     ],
 )
-def test_a_familys_sizes_are_known_by_the_models_name(
+def test_finds_supported_sizes_by_model_name(
     model: str | None, dimensions: int, sizes: range | tuple[int, ...]
 ) -> None:
     assert shorter_sizes(model, dimensions) == sizes
 
 
-def test_a_fine_tuned_model_is_not_taken_for_the_one_it_came_from() -> None:
+def test_fine_tuned_model_is_not_treated_as_its_base_model() -> None:
     assert shorter_sizes("someone/embeddinggemma-300m-medical", 768) == ()
     assert shorter_sizes("someone/my-qwen3-embedding-0.6b", 1024) == ()

@@ -12,22 +12,22 @@ from hubgate.core.off_loop import LARGE_BYTES, off_loop, total
 
 
 class Thing:
-    """Anything that can be watched."""
+    """An object that supports weak references."""
 
 
-async def test_little_is_done_here_and_much_in_another_thread() -> None:
+async def test_processes_small_payloads_inline_and_large_ones_in_a_thread() -> None:
     assert await off_loop(LARGE_BYTES, threading.get_ident) == threading.get_ident()
     assert await off_loop(LARGE_BYTES + 1, threading.get_ident) != threading.get_ident()
 
 
 @pytest.mark.parametrize("size", [0, LARGE_BYTES + 1])
-async def test_arguments_are_passed_and_errors_are_raised(size: int) -> None:
+async def test_passes_arguments_and_raises_errors(size: int) -> None:
     assert await off_loop(size, int, "ff", base=16) == 255
     with pytest.raises(ValueError, match="invalid literal"):
         await off_loop(size, int, "x")
 
 
-async def test_nothing_is_left_to_the_collector() -> None:
+async def test_releases_arguments_without_garbage_collection() -> None:
     def fail(thing: Thing) -> None:
         raise ValueError(thing)
 
@@ -44,5 +44,5 @@ async def test_nothing_is_left_to_the_collector() -> None:
         gc.enable()
 
 
-def test_the_total_is_that_of_all_items() -> None:
+def test_total_sums_item_sizes() -> None:
     assert total([b"ab", b"", b"c"]) == 3

@@ -9,7 +9,7 @@ E5 = family_prefixes("intfloat/multilingual-e5-small")
 
 
 class Recorder:
-    """A model that remembers what it was asked."""
+    """A model that records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -29,7 +29,7 @@ async def asked(call: Call) -> Call:
     return model.calls[0]
 
 
-async def test_an_empty_prefix_of_one_kind_of_text_takes_no_others_away() -> None:
+async def test_empty_prefix_of_one_input_type_keeps_other_prefixes() -> None:
     model = Recorder()
     prefixes = {InputType.SEARCH: "query: ", InputType.INGEST: ""}
     await PrefixStep(model, prefixes)(Embed(texts=["a", "query: b"], input_type=InputType.SEARCH))
@@ -58,22 +58,20 @@ async def test_an_empty_prefix_of_one_kind_of_text_takes_no_others_away() -> Non
         (None, None, None),
     ],
 )
-def test_a_familys_prefixes_are_known_by_the_models_name(
-    model: str | None, query: str | None, document: str | None
-) -> None:
+def test_finds_prefixes_by_model_name(model: str | None, query: str | None, document: str | None) -> None:
     known = family_prefixes(model)
     assert known.get(InputType.SEARCH) == query
     assert known.get(InputType.INGEST) == document
 
 
-def test_an_instruct_model_of_a_family_is_not_taken_for_its_plain_sister() -> None:
+def test_instruct_models_have_their_own_prefixes() -> None:
     assert family_prefixes("intfloat/multilingual-e5-large-instruct")[InputType.SEARCH].startswith(
         "Instruct: "
     )
     assert family_prefixes("Qwen/Qwen3-Embedding-0.6B")[InputType.SEARCH].endswith("\nQuery:")
 
 
-def test_a_models_own_prompts_are_read_by_the_names_in_use() -> None:
+def test_reads_prefixes_from_model_prompts() -> None:
     assert prefixes_from_prompts({"query": "q: ", "passage": "p: ", "document": ""}) == {
         InputType.SEARCH: "q: ",
         InputType.INGEST: "p: ",
@@ -81,14 +79,14 @@ def test_a_models_own_prompts_are_read_by_the_names_in_use() -> None:
     assert prefixes_from_prompts({}) == {}
 
 
-async def test_each_kind_of_text_gets_its_prefix() -> None:
+async def test_adds_prefix_of_the_input_type() -> None:
     call = await asked(Embed(texts=("cats", "dogs"), input_type=InputType.SEARCH))
     assert list(call.texts) == ["query: cats", "query: dogs"]
     call = await asked(Embed(texts=("cats",), input_type=InputType.INGEST))
     assert list(call.texts) == ["passage: cats"]
 
 
-async def test_a_text_that_bears_a_prefix_already_is_left_as_it_is() -> None:
+async def test_keeps_text_that_already_has_a_prefix() -> None:
     call = await asked(Embed(texts=("query: cats", "passage: dogs"), input_type=InputType.INGEST))
     assert list(call.texts) == ["query: cats", "passage: dogs"]
 
@@ -101,11 +99,11 @@ async def test_a_text_that_bears_a_prefix_already_is_left_as_it_is() -> None:
         Tokenize(texts=("cats",)),
     ],
 )
-async def test_a_call_that_names_no_kind_of_text_is_left_alone(call: Call) -> None:
+async def test_adds_no_prefix_without_input_type(call: Call) -> None:
     assert await asked(call) is call
 
 
-async def test_calls_of_different_kinds_can_be_joined_once_their_texts_are_prefixed() -> None:
+async def test_prefixed_calls_of_different_input_types_have_equal_options() -> None:
     first = await asked(Embed(texts=("query: cats",), input_type=InputType.SEARCH))
     second = await asked(Embed(texts=("cats",), input_type=InputType.CLUSTERING))
     assert isinstance(first, Embed)

@@ -38,7 +38,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_a_stream_is_read_the_same_wherever_it_is_cut(name: str) -> None:
+def test_parses_stream_independently_of_chunk_boundaries(name: str) -> None:
     stream, payloads = STREAMS[name]
     assert read(stream) == payloads
     assert read(*(bytes([byte]) for byte in stream)) == payloads
@@ -54,7 +54,7 @@ def test_a_stream_is_read_the_same_wherever_it_is_cut(name: str) -> None:
     space=st.sampled_from([b"", b" "]),
     data=st.data(),
 )
-def test_what_is_written_is_read(
+def test_parses_generated_streams(
     payloads: list[bytes], ends: bytes, space: bytes, data: st.DataObject
 ) -> None:
     payloads = [payload for payload in payloads if payload != b"[DONE]"]
@@ -64,23 +64,23 @@ def test_what_is_written_is_read(
     assert read(*pieces) == payloads
 
 
-def test_payloads_that_arrive_together_are_told_together() -> None:
+def test_feed_returns_all_complete_payloads() -> None:
     parser = SseParser()
     assert parser.feed(b"data: a\n\ndata: b\n\ndata: c") == [b"a", b"b"]
     assert parser.feed(b"\n\n") == [b"c"]
 
 
-def test_the_end_that_openai_writes_is_told() -> None:
+def test_done_marker_ends_the_stream() -> None:
     parser = SseParser()
     assert parser.feed(b"data: a\n\n") == [b"a"]
-    told = [parser.done]
+    done = [parser.done]
     assert parser.feed(b"data: [DO") == []
     assert parser.feed(b"NE]\n\n") == []
-    assert [*told, parser.done] == [False, True]
+    assert [*done, parser.done] == [False, True]
     assert parser.feed(b"data: b\n\n") == []
 
 
-def test_an_event_without_an_end_does_not_grow_for_ever() -> None:
+def test_rejects_event_that_exceeds_the_size_limit() -> None:
     parser = SseParser(max_event_bytes=1000)
     for _ in range(10):
         assert parser.feed(b"x" * 100) == []
@@ -88,7 +88,7 @@ def test_an_event_without_an_end_does_not_grow_for_ever() -> None:
         parser.feed(b"x")
 
 
-def test_the_bound_is_of_one_event() -> None:
+def test_size_limit_applies_to_each_event() -> None:
     parser = SseParser(max_event_bytes=100)
     for _ in range(50):
         assert parser.feed(b"data: " + b"x" * 50 + b"\n\n") == [b"x" * 50]

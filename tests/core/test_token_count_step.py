@@ -18,7 +18,7 @@ TEXTS = ["one", "one two three", "one two three four five six"]
 
 
 class Words:
-    """A counter of words."""
+    """Counts words as tokens."""
 
     def __init__(self) -> None:
         self.asked: list[Sequence[str]] = []
@@ -65,7 +65,7 @@ async def counted(
 
 
 @pytest.mark.parametrize("claimed", [None, 7])
-async def test_what_was_not_counted_exactly_is_counted_text_by_text(claimed: int | None) -> None:
+async def test_counts_tokens_per_text_when_count_is_not_exact(claimed: int | None) -> None:
     got, words = await counted(vectors(tokens=claimed, waited=2.5))
     assert (got.text_tokens, got.tokens, got.exact) == ([1, 3, 6], 10, True)
     assert (got.truncated, got.text_truncated) == (None, None)
@@ -73,13 +73,13 @@ async def test_what_was_not_counted_exactly_is_counted_text_by_text(claimed: int
     assert words.asked == [TEXTS]
 
 
-async def test_the_model_reads_no_more_than_its_limit_and_what_was_cut_is_told() -> None:
+async def test_caps_counts_at_the_model_limit_and_reports_truncation() -> None:
     got, _ = await counted(vectors(), limit=3)
     assert (got.text_tokens, got.tokens, got.exact) == ([1, 3, 3], 7, True)
     assert (got.text_truncated, got.truncated) == ([False, False, True], 1)
 
 
-async def test_what_the_engine_says_of_cut_texts_stands() -> None:
+async def test_keeps_truncated_count_of_the_engine() -> None:
     got, _ = await counted(vectors(truncated=0), limit=3)
     assert (got.text_tokens, got.exact) == ([1, 3, 3], True)
     assert (got.text_truncated, got.truncated) == (None, 0)
@@ -94,7 +94,7 @@ async def test_what_the_engine_says_of_cut_texts_stands() -> None:
     ],
     ids=["the server tells of cuts", "no limit is known", "the server refuses what is too long"],
 )
-async def test_an_exact_result_is_passed_on_as_it_is_and_nothing_is_counted(
+async def test_returns_exact_result_without_counting(
     result: Vectors, limit: int | None, may_truncate: bool
 ) -> None:
     got, words = await counted(result, limit=limit, may_truncate=may_truncate)
@@ -102,7 +102,7 @@ async def test_an_exact_result_is_passed_on_as_it_is_and_nothing_is_counted(
     assert words.asked == []
 
 
-async def test_where_an_exact_server_does_not_tell_of_cuts_only_long_texts_are_counted() -> None:
+async def test_counts_only_long_texts_to_find_truncation_of_an_exact_result() -> None:
     got, words = await counted(vectors(tokens=9, exact=True), limit=3)
     assert (got.tokens, got.text_tokens) == (9, None)
     assert (got.text_truncated, got.truncated) == ([False, False, True], 1)
@@ -116,18 +116,18 @@ async def test_where_an_exact_server_does_not_tell_of_cuts_only_long_texts_are_c
     assert await TokenCountStep(answering(result)(), nobody, limit=3)(Embed(texts=TEXTS)) is result
 
 
-async def test_a_prompt_that_the_server_adds_is_not_counted_without_it() -> None:
+async def test_does_not_count_when_the_server_adds_a_prompt() -> None:
     result = vectors()
     got, words = await counted(result, prompt_name="query")
     assert got is result
     assert words.asked == []
 
 
-async def test_where_nobody_can_count_the_result_stays_inexact() -> None:
+async def test_result_stays_inexact_without_a_counter() -> None:
     result = vectors(tokens=12)
     assert await TokenCountStep(answering(result)(), nobody, limit=3)(Embed(texts=TEXTS)) is result
 
 
-async def test_tokens_are_passed_through() -> None:
+async def test_passes_tokenize_results_through() -> None:
     tokens = Tokens(items=[[]])
     assert await TokenCountStep(answering(tokens)(), nobody, limit=3)(Tokenize(texts=["a"])) is tokens

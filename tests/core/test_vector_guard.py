@@ -25,7 +25,7 @@ def json_vectors(*items: bytes) -> Vectors:
 
 
 @pytest.mark.parametrize("item", [b"[1,2]", b" [ -0.5 , 1e-07 ]", b"[1e2,3E1]", b"[0.1e-5,2.0]"])
-def test_flat_arrays_of_finite_numbers_pass_as_they_are(item: bytes) -> None:
+def test_returns_valid_vectors_unchanged(item: bytes) -> None:
     vectors = json_vectors(item)
     assert returned(vectors, embed("a")) is vectors
 
@@ -43,36 +43,36 @@ def test_flat_arrays_of_finite_numbers_pass_as_they_are(item: bytes) -> None:
         b"[{},2]",
     ],
 )
-def test_json_that_is_no_array_of_finite_numbers_is_refused(item: bytes) -> None:
+def test_rejects_json_vectors_with_invalid_numbers(item: bytes) -> None:
     with pytest.raises(UpstreamUnreadable) as refusal:
         returned(json_vectors(item), embed("a"))
     assert refusal.value.cause is Cause.NOT_A_NUMBER
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_float32_that_is_not_finite_is_refused(number: float) -> None:
+def test_rejects_non_finite_float32(number: float) -> None:
     good, bad = struct.pack("<2f", 1.0, 2.0), struct.pack("<2f", 1.0, number)
     returned(Vectors(items=[good], encoding=Encoding.F32), embed("a"))
     with pytest.raises(UpstreamUnreadable):
         returned(Vectors(items=[good, bad], encoding=Encoding.F32), embed("a", "b"))
 
 
-def test_another_number_of_vectors_than_texts_is_refused() -> None:
+def test_rejects_wrong_number_of_vectors() -> None:
     with pytest.raises(UpstreamUnreadable, match="2 vectors for 1 texts") as refusal:
         returned(json_vectors(b"[1,2]", b"[3,4]"), embed("a"))
     assert refusal.value.cause is Cause.WRONG_COUNT
 
 
-def test_a_changed_model_is_told_with_both_numbers() -> None:
+def test_changed_dimensions_error_names_both_numbers() -> None:
     with pytest.raises(EndpointChanged, match="3 dimensions; the endpoint was registered with 2"):
         returned(json_vectors(b"[1,2]", b"[1,2,3]"), embed("a", "b"))
 
 
-def test_where_no_dimensions_are_known_any_are_good() -> None:
+def test_accepts_any_dimensions_when_none_are_registered() -> None:
     returned(json_vectors(b"[1,2,3]"), embed("a"), None)
 
 
-def test_a_server_that_ignores_the_dimensions_asked_for_is_told_from_a_changed_one() -> None:
+def test_ignored_dimensions_option_is_not_reported_as_a_changed_model() -> None:
     call = Embed(texts=["a"], dimensions=1)
     returned(json_vectors(b"[1]"), call)
     with pytest.raises(HubgateError, match="2 dimensions where 1 were requested") as refusal:
@@ -83,7 +83,7 @@ def test_a_server_that_ignores_the_dimensions_asked_for_is_told_from_a_changed_o
 @pytest.mark.parametrize(
     ("asked", "fault"), [(None, "3 dimensions; the endpoint was registered"), (4, "3 dimensions where 4")]
 )
-def test_dimensions_that_were_counted_before_are_compared_all_the_same(asked: int | None, fault: str) -> None:
+def test_checks_dimensions_that_the_result_already_states(asked: int | None, fault: str) -> None:
     counted = Vectors(items=[b"[1,2,3]"], encoding=Encoding.JSON, dimensions=3)
     assert returned(counted, embed("a"), 3) is counted
     with pytest.raises(HubgateError, match=fault):
@@ -92,6 +92,6 @@ def test_dimensions_that_were_counted_before_are_compared_all_the_same(asked: in
         returned(counted, embed("a", "b"), 3)
 
 
-def test_other_results_pass() -> None:
+def test_returns_other_results_unchanged() -> None:
     tokens = Tokens([])
     assert returned(tokens, Tokenize(texts=["a"])) is tokens

@@ -18,32 +18,32 @@ singles = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 @given(st.lists(singles))
-def test_dimensions_are_the_same_in_both_encodings(numbers: list[float]) -> None:
+def test_counts_dimensions_in_both_encodings(numbers: list[float]) -> None:
     item = vectors.f32(numbers)
     assert vectors.dimensions(item, Encoding.F32) == len(numbers)
     assert vectors.dimensions(json.dumps(numbers).encode(), Encoding.JSON) == len(numbers)
 
 
 @given(st.lists(st.floats(width=32)))
-def test_is_finite_agrees_with_a_walk_over_the_numbers(numbers: list[float]) -> None:
+def test_is_finite_checks_every_number(numbers: list[float]) -> None:
     item = struct.pack(f"<{len(numbers)}f", *numbers)
     assert vectors.is_finite(item) is all(map(math.isfinite, numbers))
 
 
 @given(st.lists(singles, min_size=1))
-def test_f32_to_json_and_back_loses_nothing(numbers: list[float]) -> None:
+def test_f32_to_json_round_trip_is_lossless(numbers: list[float]) -> None:
     item = vectors.f32(numbers)
     assert vectors.json_to_f32(vectors.f32_to_json(item)) == item
 
 
 @given(st.lists(singles))
-def test_base64_and_back_loses_nothing(numbers: list[float]) -> None:
+def test_base64_round_trip_is_lossless(numbers: list[float]) -> None:
     item = vectors.f32(numbers)
     assert vectors.base64_to_f32(b'"' + vectors.f32_to_base64(item) + b'"') == item
 
 
 @pytest.mark.parametrize("item", [b"[1, null]", b"[1e999]", b"[1e300]", b"[NaN]", b'["a"]', b"[[1]]", b"7"])
-def test_json_that_is_no_finite_number_is_refused(item: bytes) -> None:
+def test_rejects_json_without_finite_numbers(item: bytes) -> None:
     with pytest.raises(UpstreamUnreadable) as caught:
         vectors.json_to_f32(item)
     assert caught.value.cause is Cause.NOT_A_NUMBER
@@ -56,7 +56,7 @@ LARGEST = "340282346638528859811704183484516925440"
     "number",
     ["1e39", "1E39", "-1e+39", "1" + "0" * 39, "-4" + "0" * 38, "9" * 39 + ".5", "1" + "0" * 400, "1e400"],
 )
-def test_a_number_too_large_for_single_precision_is_found_however_it_is_spelled(number: str) -> None:
+def test_rejects_numbers_too_large_for_float32_in_any_notation(number: str) -> None:
     with pytest.raises(UpstreamUnreadable) as caught:
         vectors.check_range(f"[0.5, {number},-1]".encode())
     assert caught.value.cause is Cause.NOT_A_NUMBER
@@ -65,7 +65,7 @@ def test_a_number_too_large_for_single_precision_is_found_however_it_is_spelled(
 @pytest.mark.parametrize(
     "number", [LARGEST, f"-{LARGEST}.0", "3e38", "1e-400", f"0.{'7' * 60}", "9" * 38, "0"]
 )
-def test_every_other_number_is_in_range(number: str) -> None:
+def test_accepts_numbers_within_float32_range(number: str) -> None:
     vectors.check_range(f"[0.5, {number},-1]".encode())
 
 
@@ -85,17 +85,17 @@ def test_every_other_number_is_in_range(number: str) -> None:
         b"",
     ],
 )
-def test_base64_that_holds_no_numbers_is_refused(text: bytes) -> None:
+def test_rejects_invalid_base64_vectors(text: bytes) -> None:
     with pytest.raises(UpstreamUnreadable):
         vectors.base64_to_f32(text)
 
 
-def test_vectors_in_their_own_encoding_are_not_touched() -> None:
+def test_same_encoding_returns_vectors_unchanged() -> None:
     held = Vectors(items=[b"[1.0]"], encoding=Encoding.JSON)
     assert vectors.in_encoding(held, Encoding.JSON) is held
 
 
-def test_a_change_of_encoding_keeps_what_is_known_of_the_vectors() -> None:
+def test_changing_the_encoding_keeps_metadata() -> None:
     held = Vectors(items=[b"[1.0,0.5]"], encoding=Encoding.JSON, tokens=3, exact=True, warnings=("w",))
     changed = vectors.in_encoding(held, Encoding.F32)
     assert changed == Vectors(
@@ -104,25 +104,25 @@ def test_a_change_of_encoding_keeps_what_is_known_of_the_vectors() -> None:
     assert vectors.in_encoding(changed, Encoding.JSON).items == [b"[1.0,0.5]"]
 
 
-def test_a_normalised_vector_has_length_one_and_the_same_direction() -> None:
+def test_normalized_vector_has_length_one_and_same_direction() -> None:
     assert vectors.floats(vectors.l2_normalize(vectors.f32([3, 4]))) == pytest.approx((0.6, 0.8))
 
 
-def test_a_vector_of_zeros_cannot_be_normalised_and_stays() -> None:
+def test_normalizing_a_zero_vector_returns_it_unchanged() -> None:
     assert vectors.l2_normalize(vectors.f32([0, 0])) == vectors.f32([0, 0])
 
 
-def test_the_mean_is_taken_over_the_tokens() -> None:
+def test_mean_pooling_averages_token_vectors() -> None:
     assert vectors.floats(vectors.mean_pooled([[1, 2], [3, 4], [5, 9]])) == (3, 5)
 
 
 @pytest.mark.parametrize("rows", [[], [[]], [[1, 2], [3]], [["a"]], [[1e300, 1], [1e300, 1]], [[None]]])
-def test_rows_without_a_mean_are_refused(rows: list[list[float]]) -> None:
+def test_mean_pooling_rejects_invalid_rows(rows: list[list[float]]) -> None:
     with pytest.raises(UpstreamUnreadable):
         vectors.mean_pooled(rows)
 
 
-def test_an_infinite_mean_is_refused() -> None:
+def test_mean_pooling_rejects_an_infinite_mean() -> None:
     with pytest.raises(UpstreamUnreadable) as caught:
         vectors.mean_pooled([[math.inf, 1.0]])
     assert caught.value.cause is Cause.NOT_A_NUMBER

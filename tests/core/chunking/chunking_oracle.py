@@ -1,4 +1,4 @@
-"""Elasticsearch's chunking as the specification tells it, step by step and without any cleverness.
+"""Reference implementation of Elasticsearch's chunking: the specification step by step, unoptimized.
 
 Everything is recounted from the start each time, so this is quadratic; it shares no code with hubgate but ICU itself.
 Texts are lists of UTF-16 units; chunks are (start, end) in units.

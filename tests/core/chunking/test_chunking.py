@@ -88,7 +88,7 @@ def in_utf16(chunks: list[Chunk]) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
-def test_offsets_are_those_that_elasticsearch_gave(case: dict[str, Any]) -> None:
+def test_offsets_equal_those_of_elasticsearch(case: dict[str, Any]) -> None:
     chunks = chunked(case["text"], case["settings"])
     assert [list(span) for span in in_utf16(chunks)] == case["utf16"]
     assert [[piece.start, piece.end] for piece in chunks] == case["codepoints"]
@@ -96,23 +96,21 @@ def test_offsets_are_those_that_elasticsearch_gave(case: dict[str, Any]) -> None
 
 @given(TEXTS, st.one_of(WORD, SENTENCE, RECURSIVE))
 @settings(max_examples=200)
-def test_chunks_are_those_of_the_specification_followed_step_by_step(
-    text: str, asked: dict[str, Any]
-) -> None:
+def test_chunks_equal_those_of_the_reference_implementation(text: str, asked: dict[str, Any]) -> None:
     # Python's `re`, which the oracle searches with, knows only one line end.
     text = text.translate(dict.fromkeys(map(ord, "\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"), " "))
     assert in_utf16(chunked(text, asked)) == expected(text, asked)
 
 
 @given(TEXTS, st.one_of(WORD, COVERING))
-def test_code_points_and_utf16_units_name_the_same_text(text: str, asked: dict[str, Any]) -> None:
+def test_code_point_and_utf16_offsets_select_the_same_text(text: str, asked: dict[str, Any]) -> None:
     whole = utf16(text)
     for piece in chunked(text, asked):
         assert utf16(text[piece.start : piece.end]) == whole[2 * piece.start_utf16 : 2 * piece.end_utf16]
 
 
 @given(TEXTS, COVERING)
-def test_sentence_recursive_and_none_cover_the_whole_text(text: str, asked: dict[str, Any]) -> None:
+def test_sentence_recursive_and_none_chunks_cover_the_whole_text(text: str, asked: dict[str, Any]) -> None:
     chunks = chunked(text, asked)
     assert chunks[0].start == 0
     assert chunks[-1].end == len(text)
@@ -120,7 +118,7 @@ def test_sentence_recursive_and_none_cover_the_whole_text(text: str, asked: dict
 
 
 @given(TEXTS, WORD)
-def test_word_covers_up_to_the_last_word(text: str, asked: dict[str, Any]) -> None:
+def test_word_chunks_cover_the_text_up_to_the_last_word(text: str, asked: dict[str, Any]) -> None:
     chunks = chunked(text, asked)
     segments = Segments(text)
     last = max((bound for bound, word in zip(segments.bounds, segments.word, strict=True) if word), default=0)
@@ -130,7 +128,7 @@ def test_word_covers_up_to_the_last_word(text: str, asked: dict[str, Any]) -> No
 
 
 @given(TEXTS, st.one_of(WORD, COVERING))
-def test_starts_never_go_back_and_there_is_always_a_chunk(text: str, asked: dict[str, Any]) -> None:
+def test_returns_at_least_one_chunk_and_starts_in_order(text: str, asked: dict[str, Any]) -> None:
     chunks = chunked(text, asked)
     starts = [piece.start for piece in chunks]
     assert chunks
@@ -138,7 +136,7 @@ def test_starts_never_go_back_and_there_is_always_a_chunk(text: str, asked: dict
 
 
 @given(TEXTS, WORD)
-def test_a_chunk_of_words_never_holds_more_than_its_size(text: str, asked: dict[str, Any]) -> None:
+def test_word_chunk_never_exceeds_its_size(text: str, asked: dict[str, Any]) -> None:
     segments = Segments(text)
     ends = [bound for bound, word in zip(segments.bounds, segments.word, strict=True) if word]
     for piece in chunked(text, asked):
@@ -165,7 +163,7 @@ STRATEGIES: list[dict[str, Any]] = [
 
 
 def calls_of(text: str, asked: dict[str, Any]) -> int:
-    """How many functions Python calls to chunk a text."""
+    """Number of function calls that chunking a text takes."""
     counted: Counter[str] = Counter()
     before = sys.getprofile()
     sys.setprofile(lambda _frame, event, _argument: counted.update([event]))
@@ -180,7 +178,7 @@ def calls_of(text: str, asked: dict[str, Any]) -> int:
 @pytest.mark.parametrize(
     "asked", STRATEGIES, ids=lambda asked: f"{asked['strategy']}-{asked['max_chunk_size']}"
 )
-def test_work_grows_with_the_text_and_not_with_its_square(script: str, asked: dict[str, Any]) -> None:
+def test_work_is_linear_in_text_length(script: str, asked: dict[str, Any]) -> None:
     unit = SCRIPTS[script]
     short = unit * (6_000 // len(unit))
     calls_of(short, asked)
@@ -188,7 +186,7 @@ def test_work_grows_with_the_text_and_not_with_its_square(script: str, asked: di
     assert calls_of(short * 4, asked) <= 9 * calls_of(short, asked)
 
 
-def test_a_single_text_of_five_megabytes_is_chunked() -> None:
+def test_chunks_a_text_of_five_megabytes() -> None:
     unit = LATIN * 9 + SCRIPTS["astral"]
     text = unit * (5_000_000 // len(unit.encode()))
     chunks = chunk(text, DEFAULT_CHUNKING)
@@ -201,16 +199,16 @@ def test_a_single_text_of_five_megabytes_is_chunked() -> None:
     "text", ["\ud83d", "a\ude00b", "\ude00\ud83d 😀", "\ud83d\ude00", "word \ud800. Next"]
 )
 @pytest.mark.parametrize("asked", STRATEGIES[:3], ids=lambda asked: asked["strategy"])
-def test_lone_surrogates_count_one_unit_each(text: str, asked: dict[str, Any]) -> None:
+def test_lone_surrogate_counts_as_one_unit(text: str, asked: dict[str, Any]) -> None:
     assert in_utf16(chunked(text, asked)) == expected(text, parse_chunking_settings(asked).as_dict())
 
 
 @pytest.mark.parametrize("asked", [*STRATEGIES, {"strategy": "none"}])
-def test_an_empty_text_is_one_empty_chunk(asked: dict[str, Any]) -> None:
+def test_empty_text_is_one_empty_chunk(asked: dict[str, Any]) -> None:
     assert chunked("", asked) == [Chunk(0, 0, 0, 0)]
 
 
-def test_threads_chunk_at_once_without_disturbing_each_other() -> None:
+def test_chunking_is_thread_safe() -> None:
     texts = [unit * 400 for unit in SCRIPTS.values()]
     alone = [chunk(text, DEFAULT_CHUNKING) for text in texts]
     together: dict[int, list[Chunk]] = {}
@@ -228,7 +226,7 @@ def test_threads_chunk_at_once_without_disturbing_each_other() -> None:
     assert [together[index] for index in range(len(texts))] == alone
 
 
-def test_another_icu_than_elasticsearchs_is_told_and_the_right_one_is_not() -> None:
+def test_warns_only_of_an_icu_version_other_than_elasticsearchs() -> None:
     assert icu_version() == "77.1"
     assert icu_warning() is None
     warning = icu_warning("72.1") or ""
@@ -236,7 +234,7 @@ def test_another_icu_than_elasticsearchs_is_told_and_the_right_one_is_not() -> N
     assert "72.1" in warning
 
 
-def test_more_than_512_chunks_are_merged_into_512_slots_in_order() -> None:
+def test_merges_more_than_512_chunks_into_512_slots_in_order() -> None:
     def slots(total: int) -> Iterator[int]:
         return (merged_slot(number, total) for number in range(total))
 

@@ -58,7 +58,7 @@ def places(pattern: str, text: str) -> list[int]:
         (r"(?>a+)b|(?=c)c|(?!d)e|(?<=f)g|(?<!h)i", "aab c e fg i", ["aab", "c", "e", "g", "i"]),
     ],
 )
-def test_a_pattern_finds_what_java_finds(pattern: str, text: str, found: list[str]) -> None:
+def test_pattern_matches_like_java(pattern: str, text: str, found: list[str]) -> None:
     assert matches(pattern, text) == found
 
 
@@ -76,7 +76,7 @@ def test_a_pattern_finds_what_java_finds(pattern: str, text: str, found: list[st
         ("a*", "baac", [0, 1, 3, 4]),
     ],
 )
-def test_lines_words_and_edges_are_where_java_sees_them(pattern: str, text: str, found: list[int]) -> None:
+def test_anchors_and_boundaries_match_like_java(pattern: str, text: str, found: list[int]) -> None:
     assert places(pattern, text) == found
 
 
@@ -117,12 +117,12 @@ def test_lines_words_and_edges_are_where_java_sees_them(pattern: str, text: str,
         *("a{10001}", "a{100}{200}", "(a{1000}){1000}", "((a{100}){100}){100}"),
     ],
 )
-def test_what_java_refuses_or_hubgate_cannot_promise_is_refused(pattern: str) -> None:
+def test_rejects_invalid_or_unsupported_patterns(pattern: str) -> None:
     with pytest.raises(NotARegex):
         compile_java(pattern)
 
 
-def test_settings_with_unreadable_separators_name_each_of_them() -> None:
+def test_error_names_each_invalid_separator() -> None:
     settings = ChunkingSettings(
         strategy="recursive", max_chunk_size=10, separators=("\n", "(", "[" + "x" * 200)
     )
@@ -136,7 +136,7 @@ def test_settings_with_unreadable_separators_name_each_of_them() -> None:
 
 
 @pytest.mark.parametrize("group", SEPARATOR_GROUPS)
-def test_the_groups_are_readable(group: str) -> None:
+def test_separator_groups_compile(group: str) -> None:
     check_separators(
         ChunkingSettings(strategy="recursive", max_chunk_size=10, separators=SEPARATOR_GROUPS[group])
     )
@@ -162,32 +162,30 @@ UNDERLINES = SEPARATOR_GROUPS["markdown"][-2:]
         "a\n-\n",
     ],
 )
-def test_underlined_headings_are_found_where_elasticsearchs_own_pattern_finds_them(
-    given: str, text: str
-) -> None:
+def test_finds_underlined_headings_like_elasticsearch(given: str, text: str) -> None:
     plain = compile_java(given)
     assert TimeBudget(1).starts(separator(given), text) == [match.start() for match in plain.finditer(text)]
 
 
 @pytest.mark.parametrize("given", UNDERLINES)
-def test_a_million_empty_lines_are_no_trouble(given: str) -> None:
+def test_searches_a_million_empty_lines_in_time(given: str) -> None:
     assert TimeBudget(60).starts(separator(given), "\n" * 1_000_000) == []
 
 
 @pytest.mark.parametrize("pattern", ["(a|aa)+$", "(?>[a-z]+)[cd]", "a(?=.*$)"])
-def test_a_separator_that_takes_too_long_is_given_up_and_named(pattern: str) -> None:
+def test_slow_separator_times_out_and_is_named(pattern: str) -> None:
     with pytest.raises(InvalidChunking, match="takes too long on a text of 300001 characters") as caught:
         TimeBudget(0.1).starts(separator(pattern), "a" * 300_000 + "!")
     assert f"[{pattern}]" in caught.value.message
 
 
-def test_a_search_longer_than_a_moment_goes_on_and_finds_the_same() -> None:
+def test_interrupted_search_resumes_with_the_same_result() -> None:
     text = "a" * 20_000 + "1"
     assert TimeBudget(60).starts(separator("[a-z]+[0-9](?=[a-z]*)|[a-z]+x"), text) == [0]
     assert TimeBudget(60).starts(separator("[a-z]+x|1"), text) == [20_000]
 
 
-def test_all_searches_in_one_text_share_their_patience() -> None:
+def test_searches_in_one_text_share_a_time_budget() -> None:
     now = 0.0
 
     def clock() -> float:
@@ -202,6 +200,6 @@ def test_all_searches_in_one_text_share_their_patience() -> None:
         patience.starts(newline, "a\nb")
 
 
-def test_a_bad_separator_is_told_at_the_latest_when_a_text_is_chunked() -> None:
+def test_chunk_rejects_invalid_separators() -> None:
     with pytest.raises(InvalidChunking, match=re.escape("Invalid value [(]")):
         chunk("text", ChunkingSettings(strategy="recursive", max_chunk_size=10, separators=("(",)))

@@ -35,17 +35,17 @@ async def vectors(queue: BatchQueue, call: Embed) -> Vectors:
 
 
 async def together(queue: BatchQueue, calls: Sequence[Call]) -> list[object]:
-    """The results, or the errors, of calls made in the same moment."""
+    """Results or errors of calls made at the same time."""
     return list(await asyncio.gather(*map(queue, calls), return_exceptions=True))
 
 
-def test_calls_of_one_moment_leave_together() -> None:
+def test_batches_simultaneous_calls() -> None:
     server = ScriptedUpstream()
     run(together(packed(server), [embed(f"t{n}") for n in range(20)]))
     assert server.asked == [[f"t{n}" for n in range(20)]]
 
 
-def test_a_long_call_is_cut_to_what_the_server_takes_and_comes_back_in_order() -> None:
+def test_splits_long_call_at_the_text_limit_and_keeps_order() -> None:
     server = ScriptedUpstream()
     call = embed(*(f"{n}" for n in range(1000)))
     result = run(vectors(packed(server, concurrency=4), call))
@@ -54,7 +54,7 @@ def test_a_long_call_is_cut_to_what_the_server_takes_and_comes_back_in_order() -
     assert result.tokens == 10_000
 
 
-def test_a_lone_call_goes_to_the_server_as_it_is_and_at_once() -> None:
+def test_sends_single_call_unchanged_without_delay() -> None:
     server = ScriptedUpstream()
     call = embed("alone", deadline=45.0)
     result = run(vectors(packed(server, 60), call))
@@ -63,8 +63,8 @@ def test_a_lone_call_goes_to_the_server_as_it_is_and_at_once() -> None:
     assert result.waited == 0.0
 
 
-def test_twenty_requests_carry_640_texts_of_64_askers_at_any_concurrency() -> None:
-    """The simulation of the design: 60 permits a minute, 32 texts a request, each asker one text at a time."""
+def test_batches_640_texts_of_64_callers_into_20_requests() -> None:
+    """60 permits a minute and 32 texts per request; each caller sends one text at a time, at any concurrency."""
     for concurrency in (1, 2, 8, 64):
         server = ScriptedUpstream(seconds=0.05)
 
@@ -81,7 +81,7 @@ def test_twenty_requests_carry_640_texts_of_64_askers_at_any_concurrency() -> No
         assert server.times[-1] == pytest.approx(19.0)
 
 
-def test_late_texts_get_on_and_leavers_get_off_until_the_permit_comes() -> None:
+def test_batch_accepts_and_drops_texts_until_a_permit_is_granted() -> None:
     server = ScriptedUpstream()
 
     async def main() -> None:
@@ -98,7 +98,7 @@ def test_late_texts_get_on_and_leavers_get_off_until_the_permit_comes() -> None:
     assert server.asked == [["first"], ["stayer", "late"]]
 
 
-def test_only_calls_of_equal_options_leave_together() -> None:
+def test_batches_only_calls_with_equal_options() -> None:
     server = ScriptedUpstream()
     query = Embed(texts=["q1"], input_type=InputType.SEARCH)
     calls: list[Call] = [embed("d1"), query, embed("d2"), Embed(texts=["q2"], input_type=InputType.SEARCH)]
@@ -106,7 +106,7 @@ def test_only_calls_of_equal_options_leave_together() -> None:
     assert server.asked == [["d1", "d2"], ["q1", "q2"]]
 
 
-def test_other_calls_use_the_same_queue_one_by_one() -> None:
+def test_queues_other_calls_without_batching_them() -> None:
     server = ScriptedUpstream()
     calls: list[Call] = [Tokenize(texts=["a", "b"]), embed("d1"), Tokenize(texts=["c"]), embed("d2")]
     results = run(together(packed(server, 60), calls))
@@ -116,14 +116,14 @@ def test_other_calls_use_the_same_queue_one_by_one() -> None:
     assert server.times == pytest.approx([0, 1, 2])
 
 
-def test_a_request_holds_no_more_bytes_than_the_server_reads() -> None:
+def test_batch_closes_at_byte_limit() -> None:
     server = ScriptedUpstream()
     calls = [embed("é" * 20), embed("x" * 50), embed("y" * 500), embed("z" * 20)]
     run(together(packed(server, 60, max_bytes=100), calls))
     assert [[text[0] for text in texts] for texts in server.asked] == [["é", "x"], ["y"], ["z"]]
 
 
-def test_a_request_holds_no_more_tokens_than_are_left_of_the_minute() -> None:
+def test_batch_closes_at_remaining_tokens_per_minute() -> None:
     server = ScriptedUpstream(seconds=0.0)
 
     async def main() -> None:
@@ -136,7 +136,7 @@ def test_a_request_holds_no_more_tokens_than_are_left_of_the_minute() -> None:
     assert server.times == pytest.approx([0, 0, 60.05], abs=0.01)
 
 
-def test_no_more_texts_are_in_flight_than_the_server_has_room_for() -> None:
+def test_limits_texts_in_flight() -> None:
     server = ScriptedUpstream(seconds=1.0)
 
     async def main() -> None:
@@ -149,7 +149,7 @@ def test_no_more_texts_are_in_flight_than_the_server_has_room_for() -> None:
     assert server.times == pytest.approx([0, 0, 1, 1, 2])
 
 
-def test_a_single_text_passes_a_call_of_a_thousand() -> None:
+def test_single_text_is_not_delayed_by_long_call() -> None:
     server = ScriptedUpstream()
 
     async def main() -> float:
@@ -165,8 +165,8 @@ def test_a_single_text_passes_a_call_of_a_thousand() -> None:
     assert len(server.asked) == 32
 
 
-def test_a_stream_of_single_texts_does_not_hold_a_long_call_up() -> None:
-    """Forty new single texts a second, by the same key, against 32 a second: the long call gets half of them."""
+def test_stream_of_single_texts_does_not_starve_long_call() -> None:
+    """With 40 single texts a second from the same key and 32 texts sent a second, the long call gets half."""
     server = ScriptedUpstream()
 
     async def main() -> float:
@@ -183,7 +183,7 @@ def test_a_stream_of_single_texts_does_not_hold_a_long_call_up() -> None:
     assert run(main()) == pytest.approx(9.1, abs=1.1)
 
 
-def test_keys_share_a_request_evenly_however_much_each_of_them_asks() -> None:
+def test_keys_share_batches_evenly() -> None:
     server = ScriptedUpstream()
 
     async def main() -> None:
@@ -213,7 +213,7 @@ def test_keys_share_a_request_evenly_however_much_each_of_them_asks() -> None:
         embed("b" * 995, caller="B"),  # does not fit beside a turn of the others
     ],
 )
-def test_who_was_passed_over_in_a_request_is_the_first_of_the_next(call: Embed) -> None:
+def test_skipped_caller_is_first_in_the_next_batch(call: Embed) -> None:
     server = ScriptedUpstream()
 
     async def main() -> None:
@@ -227,7 +227,7 @@ def test_who_was_passed_over_in_a_request_is_the_first_of_the_next(call: Embed) 
     assert server.asked[1][0] == call.texts[0]
 
 
-def test_interactive_goes_before_bulk_but_bulk_does_not_starve() -> None:
+def test_interactive_calls_go_first_without_starving_bulk() -> None:
     server = ScriptedUpstream()
 
     async def main() -> list[int]:
@@ -240,7 +240,7 @@ def test_interactive_goes_before_bulk_but_bulk_does_not_starve() -> None:
     assert run(main()) == [7, 15]
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
+def test_full_queue_rejects_calls_with_retry_after() -> None:
     server = ScriptedUpstream()
 
     async def main() -> None:
@@ -257,7 +257,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
     run(main())
 
 
-def test_the_queue_is_bounded_in_bytes_too_but_an_empty_one_takes_any_call() -> None:
+def test_queue_is_bounded_in_bytes_but_accepts_any_call_when_empty() -> None:
     async def main() -> None:
         queue = packed(ScriptedUpstream(), 60, max_waiting_bytes=10)
         waiting = asyncio.create_task(vectors(queue, embed("x" * 100, "y")))
@@ -269,8 +269,8 @@ def test_the_queue_is_bounded_in_bytes_too_but_an_empty_one_takes_any_call() -> 
     run(main())
 
 
-def test_a_hopeless_wait_is_refused_at_once() -> None:
-    """Judged in batches: 63 waiting callers are two requests, and 1,600 texts fifty."""
+def test_rejects_call_whose_estimated_wait_exceeds_its_deadline() -> None:
+    """The estimate counts batches: 63 waiting calls are two requests, and 1,600 texts are fifty."""
 
     async def main() -> None:
         queue = packed(ScriptedUpstream(), 60)
@@ -287,7 +287,7 @@ def test_a_hopeless_wait_is_refused_at_once() -> None:
     run(main())
 
 
-def test_bulk_is_not_told_to_wait_for_all_who_may_overtake_it() -> None:
+def test_bulk_wait_estimate_is_not_the_whole_interactive_backlog() -> None:
     async def main() -> None:
         queue = packed(ScriptedUpstream(), 60)
         crowd = embed(*(f"{n}" for n in range(3200)), caller="crowd")
@@ -303,7 +303,7 @@ def test_bulk_is_not_told_to_wait_for_all_who_may_overtake_it() -> None:
     run(main())
 
 
-def test_slow_servers_make_waits_hopeless_too() -> None:
+def test_wait_estimate_includes_server_latency() -> None:
     async def main() -> None:
         queue = packed(ScriptedUpstream(seconds=8.0), concurrency=1)
         for _ in range(20):
@@ -317,7 +317,7 @@ def test_slow_servers_make_waits_hopeless_too() -> None:
     run(main())
 
 
-def test_whose_time_runs_out_is_told_so_and_taken_out() -> None:
+def test_expired_call_fails_and_leaves_the_queue() -> None:
     server = ScriptedUpstream(seconds=10.0)
 
     async def main() -> None:
@@ -335,12 +335,12 @@ def test_whose_time_runs_out_is_told_so_and_taken_out() -> None:
     assert server.cancelled == 1
 
 
-def test_a_call_without_texts_is_refused() -> None:
+def test_rejects_call_without_texts() -> None:
     with pytest.raises(InvalidRequest):
         run(packed(ScriptedUpstream())(embed()))
 
 
-def test_the_wait_is_told_with_the_result_and_to_the_meter() -> None:
+def test_reports_wait_in_result_and_metric() -> None:
     waits: list[float] = []
 
     async def main() -> list[float]:
@@ -356,7 +356,7 @@ def test_the_wait_is_told_with_the_result_and_to_the_meter() -> None:
     assert waits == pytest.approx([0.0, 0.9, 1.9])
 
 
-def test_gauges_and_counters_tell_what_waits_and_what_was_saved() -> None:
+def test_gauges_and_counters_report_queue_and_shared_calls() -> None:
     async def main() -> None:
         queue = packed(ScriptedUpstream(seconds=2.0), 60)
         waiting = [asyncio.create_task(queue(embed(f"{n}", "and"))) for n in range(20)]
@@ -370,13 +370,13 @@ def test_gauges_and_counters_tell_what_waits_and_what_was_saved() -> None:
     run(main())
 
 
-def test_the_log_of_a_shared_request_names_all_requests(caplog: pytest.LogCaptureFixture) -> None:
+def test_logs_all_request_ids_of_a_batch(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         run(together(packed(ScriptedUpstream()), [embed("r1"), embed("r2"), embed("r3")]))
     assert "sending 3 texts of 3 requests together: r1, r2, r3" in caplog.text
 
 
-def test_several_endpoints_share_one_rate_limit_evenly() -> None:
+def test_endpoints_share_one_rate_limit_evenly() -> None:
     busy, calm = ScriptedUpstream(), ScriptedUpstream()
 
     async def main() -> None:
@@ -391,7 +391,7 @@ def test_several_endpoints_share_one_rate_limit_evenly() -> None:
     assert calm.times == pytest.approx([1, 3, 5])
 
 
-def test_closing_sends_away_who_waits_and_lets_the_rest_end() -> None:
+def test_close_rejects_waiting_calls_and_finishes_requests_in_flight() -> None:
     server = ScriptedUpstream(seconds=5.0)
 
     async def main() -> list[object]:
@@ -409,11 +409,11 @@ def test_closing_sends_away_who_waits_and_lets_the_rest_end() -> None:
     assert len(server.asked) == 1
 
 
-def test_an_idle_queue_closes_at_once() -> None:
+def test_idle_queue_closes_immediately() -> None:
     run(packed(ScriptedUpstream()).close())
 
 
-def test_a_call_that_comes_in_the_moment_of_closing_is_sent_away() -> None:
+def test_close_rejects_call_that_was_just_queued() -> None:
     server = ScriptedUpstream()
 
     async def main() -> None:

@@ -40,7 +40,7 @@ def packed(ranker: Ranker, **limits: int) -> BatchQueue:
     return BatchQueue(ranker, limiter=RateLimiter(None, clock=now), limits=BatchLimits(**limits), clock=now)
 
 
-def test_a_long_list_of_texts_is_scored_in_several_requests_and_in_its_order() -> None:
+def test_splits_long_rerank_call_and_keeps_order() -> None:
     async def main() -> None:
         ranker = Ranker()
         texts = ["x" * size for size in (5, 1, 4, 2, 3)]
@@ -53,7 +53,7 @@ def test_a_long_list_of_texts_is_scored_in_several_requests_and_in_its_order() -
     run(main())
 
 
-def test_calls_of_one_query_share_a_request_and_those_of_another_do_not() -> None:
+def test_batches_rerank_calls_with_the_same_query_only() -> None:
     async def main() -> None:
         ranker = Ranker()
         queue = packed(ranker)
@@ -65,7 +65,7 @@ def test_calls_of_one_query_share_a_request_and_those_of_another_do_not() -> Non
     run(main())
 
 
-def test_weights_of_words_are_shared_out_and_tokens_are_left_whole() -> None:
+def test_batches_sparse_embeddings_but_not_tokenize_calls() -> None:
     async def main() -> None:
         ranker = Ranker()
         queue = packed(ranker, max_texts=2)
@@ -80,7 +80,7 @@ def test_weights_of_words_are_shared_out_and_tokens_are_left_whole() -> None:
     run(main())
 
 
-def test_scores_that_cannot_be_told_apart_are_given_to_nobody() -> None:
+def test_rejects_wrong_number_of_scores() -> None:
     async def main() -> None:
         queue = packed(Ranker(drop=1))
         with pytest.raises(UpstreamUnreadable) as raised:

@@ -19,7 +19,7 @@ def asker(caller: str = "-", *, bulk: bool = False, deadline: float | None = Non
 
 
 class Queue:
-    """Turns of a second each; writes down who had one, and when."""
+    """Holds each slot for a second, and records who had one and when."""
 
     def __init__(self, requests_per_minute: int | None = None, **options: int) -> None:
         self.limiter = RateLimiter(requests_per_minute, clock=now)
@@ -43,7 +43,7 @@ class Queue:
         return "".join(name for name, _ in self.had)
 
 
-def test_a_lone_call_waits_for_nothing() -> None:
+def test_single_call_does_not_wait() -> None:
     async def main() -> None:
         queue = Queue(60)
         assert await queue.ask("a") == 0.0
@@ -52,7 +52,7 @@ def test_a_lone_call_waits_for_nothing() -> None:
     run(main())
 
 
-def test_callers_take_turns_however_many_calls_each_has() -> None:
+def test_callers_take_turns_regardless_of_their_number_of_calls() -> None:
     async def main() -> str:
         queue = Queue(max_in_flight=1)
         many = [queue.ask("a", asker("one")) for _ in range(5)]
@@ -63,7 +63,7 @@ def test_callers_take_turns_however_many_calls_each_has() -> None:
     assert run(main()) == "aababaa"
 
 
-def test_interactive_callers_go_first_and_bulk_ones_still_get_on() -> None:
+def test_interactive_callers_go_first_without_starving_bulk() -> None:
     async def main() -> str:
         queue = Queue(max_in_flight=1)
         bulk = [queue.ask("b", asker("bulk", bulk=True)) for _ in range(3)]
@@ -75,7 +75,7 @@ def test_interactive_callers_go_first_and_bulk_ones_still_get_on() -> None:
     assert sorted(order) == sorted("b" * 3 + "a" * 11)
 
 
-def test_turns_are_as_far_apart_as_the_rate_limit_wants() -> None:
+def test_rate_limit_spaces_slots() -> None:
     async def main() -> list[tuple[str, float]]:
         queue = Queue(60)
         waited = await asyncio.gather(*(queue.ask("a", seconds=0.1) for _ in range(3)))
@@ -85,7 +85,7 @@ def test_turns_are_as_far_apart_as_the_rate_limit_wants() -> None:
     assert [at for _, at in run(main())] == pytest.approx([0, 1, 2], abs=0.01)
 
 
-def test_no_more_turns_are_had_at_once_than_there_are() -> None:
+def test_limits_slots_in_flight() -> None:
     async def main() -> list[float]:
         queue = Queue(max_in_flight=2)
         await asyncio.gather(*(queue.ask("a") for _ in range(5)))
@@ -94,7 +94,7 @@ def test_no_more_turns_are_had_at_once_than_there_are() -> None:
     assert run(main()) == pytest.approx([0, 0, 1, 1, 2])
 
 
-def test_a_full_queue_sends_newcomers_away_with_a_time() -> None:
+def test_full_generation_queue_rejects_calls_with_retry_after() -> None:
     async def main() -> None:
         queue = Queue(60, max_in_flight=1, max_waiting_calls=1)
         first = asyncio.create_task(queue.ask("a"))
@@ -108,7 +108,7 @@ def test_a_full_queue_sends_newcomers_away_with_a_time() -> None:
     run(main())
 
 
-def test_who_would_wait_in_vain_is_told_at_once() -> None:
+def test_rejects_call_that_cannot_meet_its_deadline() -> None:
     async def main() -> None:
         queue = Queue(1)
         await queue.ask("a")
@@ -120,7 +120,7 @@ def test_who_would_wait_in_vain_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("bulk", [False, True])
-def test_who_comes_before_others_is_not_told_to_wait_for_them(bulk: bool) -> None:
+def test_wait_estimate_excludes_calls_that_go_later(bulk: bool) -> None:
     async def main() -> float:
         queue = Queue(60)
         many = [asyncio.create_task(queue.ask("a", asker("many", bulk=bulk))) for _ in range(40)]
@@ -133,7 +133,7 @@ def test_who_comes_before_others_is_not_told_to_wait_for_them(bulk: bool) -> Non
     assert run(main()) <= 2.1
 
 
-def test_bulk_is_not_told_to_wait_for_all_who_may_overtake_it() -> None:
+def test_bulk_wait_estimate_is_not_the_whole_interactive_backlog() -> None:
     async def main() -> float:
         queue = Queue(60)
         many = [asyncio.create_task(queue.ask("a")) for _ in range(40)]
@@ -148,7 +148,7 @@ def test_bulk_is_not_told_to_wait_for_all_who_may_overtake_it() -> None:
     assert run(main()) <= 9.1
 
 
-def test_a_turn_that_comes_too_late_is_an_error_and_takes_nothing() -> None:
+def test_expired_wait_raises_and_takes_no_slot() -> None:
     async def main() -> None:
         queue = Queue(max_in_flight=1)
         first = asyncio.create_task(queue.ask("a", seconds=10))
@@ -162,7 +162,7 @@ def test_a_turn_that_comes_too_late_is_an_error_and_takes_nothing() -> None:
     run(main())
 
 
-def test_who_leaves_the_queue_leaves_no_gap() -> None:
+def test_cancelled_waiter_takes_no_slot() -> None:
     async def main() -> str:
         queue = Queue(max_in_flight=1)
         tasks = [asyncio.create_task(queue.ask(name)) for name in "abc"]
@@ -174,7 +174,7 @@ def test_who_leaves_the_queue_leaves_no_gap() -> None:
     assert run(main()) == "ac"
 
 
-def test_who_leaves_in_the_moment_of_being_granted_a_turn_gives_it_up() -> None:
+def test_waiter_cancelled_as_its_slot_is_granted_releases_it() -> None:
     async def main() -> str:
         queue = Queue(max_in_flight=1)
         first = asyncio.create_task(queue.ask("a"))
@@ -191,7 +191,7 @@ def test_who_leaves_in_the_moment_of_being_granted_a_turn_gives_it_up() -> None:
     assert run(main()) == "ac"
 
 
-def test_closing_sends_away_who_waits_and_lets_the_others_end() -> None:
+def test_close_rejects_waiting_calls_and_waits_for_held_slots() -> None:
     async def main() -> None:
         queue = Queue(max_in_flight=1)
         first = asyncio.create_task(queue.ask("a"))
@@ -208,7 +208,7 @@ def test_closing_sends_away_who_waits_and_lets_the_others_end() -> None:
     run(main())
 
 
-def test_some_turns_are_kept_for_callers_who_have_none() -> None:
+def test_reserves_slots_for_callers_without_any() -> None:
     async def main() -> None:
         queue = Queue(max_in_flight=16)
         hog = [asyncio.create_task(queue.ask("h", asker("hog"), seconds=100)) for _ in range(30)]
@@ -223,7 +223,7 @@ def test_some_turns_are_kept_for_callers_who_have_none() -> None:
     run(main())
 
 
-def test_releasing_a_slot_twice_frees_one() -> None:
+def test_releasing_a_slot_twice_frees_it_once() -> None:
     async def main() -> None:
         queue = Queue(max_in_flight=1)
         slot = await queue.slots.acquire(asker(), 1, 10.0)

@@ -46,7 +46,7 @@ def packed(server: ScriptedUpstream, per_minute: int | None = None, **limits: in
 
 
 async def outcomes(queue: BatchQueue, calls: Sequence[Call]) -> list[Result | BaseException]:
-    """The results, or the errors, of calls made in the same moment."""
+    """Results or errors of calls made at the same time."""
     return list(await asyncio.gather(*map(queue, calls), return_exceptions=True))
 
 
@@ -58,7 +58,7 @@ def too_many(texts: Sequence[str]) -> Exception | None:
     return refused(413, Cause.BODY_TOO_LARGE) if len(texts) > 5 else None
 
 
-def test_a_text_that_the_server_refuses_fails_its_own_caller_alone() -> None:
+def test_refused_text_fails_only_its_own_caller() -> None:
     server = ScriptedUpstream(fault=no_bad_text)
     calls = [embed("bad" if n == 13 else f"t{n}", caller=f"key{n}") for n in range(32)]
     results = run(outcomes(packed(server, 60), calls))
@@ -72,7 +72,7 @@ def test_a_text_that_the_server_refuses_fails_its_own_caller_alone() -> None:
     assert len(server.asked) == 1 + 2 * 5
 
 
-def test_each_asking_again_takes_a_permit_and_keeps_its_place() -> None:
+def test_each_split_request_takes_a_permit_and_keeps_its_slot() -> None:
     server = ScriptedUpstream(fault=no_bad_text, seconds=0.01)
 
     async def main() -> None:
@@ -86,14 +86,14 @@ def test_each_asking_again_takes_a_permit_and_keeps_its_place() -> None:
     assert len(server.asked[-1]) == 8
 
 
-def test_a_call_that_is_alone_fails_as_it_is() -> None:
+def test_does_not_split_a_single_call() -> None:
     server = ScriptedUpstream(fault=no_bad_text)
     (result,) = run(outcomes(packed(server), [embed("bad", "good", "better")]))
     assert isinstance(result, UpstreamRefused)
     assert len(server.asked) == 1
 
 
-def test_too_many_texts_for_the_server_are_asked_for_in_halves() -> None:
+def test_halves_requests_with_too_many_texts() -> None:
     server = ScriptedUpstream(fault=too_many)
     (result,) = run(outcomes(packed(server), [embed(*(f"{n}" for n in range(17)))]))
     assert isinstance(result, Vectors)
@@ -101,19 +101,19 @@ def test_too_many_texts_for_the_server_are_asked_for_in_halves() -> None:
 
 
 @pytest.mark.parametrize("callers", [2, 12])
-def test_one_keys_texts_are_in_no_error_of_another(callers: int) -> None:
+def test_errors_do_not_contain_texts_of_other_keys(callers: int) -> None:
     server = ScriptedUpstream(
         fault=lambda texts: refused(500, Cause.UPSTREAM_FAILED, message=f"crashed on {texts}")
     )
     calls = [embed(f"secret {n:02}", caller=f"key{n}") for n in range(callers)]
     for n, result in enumerate(run(outcomes(packed(server), calls))):
         assert isinstance(result, UpstreamRefused)
-        told = repr([result, result.args, result.message, result.server_message, result.__cause__])
-        assert "secret" not in told.replace(f"secret {n:02}", "")
+        shown = repr([result, result.args, result.message, result.server_message, result.__cause__])
+        assert "secret" not in shown.replace(f"secret {n:02}", "")
         assert result.status == 500
 
 
-def test_a_reply_that_cannot_be_read_is_not_quoted_to_strangers_either() -> None:
+def test_unreadable_reply_is_not_quoted_to_other_keys() -> None:
     server = ScriptedUpstream(
         fault=lambda texts: UpstreamUnreadable(f"No vectors but {texts}", cause=Cause.NOT_AN_API)
     )
@@ -122,7 +122,7 @@ def test_a_reply_that_cannot_be_read_is_not_quoted_to_strangers_either() -> None
         assert "secret" not in str(result)
 
 
-def test_what_the_gateway_itself_refuses_is_told_to_strangers_in_its_words() -> None:
+def test_gateway_errors_reach_all_keys_verbatim() -> None:
     server = ScriptedUpstream(fault=lambda texts: InvalidRequest("The server cannot shorten its vectors."))
     calls = [embed("a", caller="one"), embed("b", caller="other")]
     assert {str(error) for error in run(outcomes(packed(server), calls))} == {
@@ -130,14 +130,14 @@ def test_what_the_gateway_itself_refuses_is_told_to_strangers_in_its_words() -> 
     }
 
 
-def test_one_key_alone_is_told_what_the_server_said() -> None:
+def test_server_message_is_kept_when_all_calls_have_one_key() -> None:
     server = ScriptedUpstream(fault=lambda texts: refused(500, Cause.UPSTREAM_FAILED, message="crashed"))
     for result in run(outcomes(packed(server), [embed("a"), embed("b")])):
         assert isinstance(result, UpstreamRefused)
         assert result.server_message == "crashed"
 
 
-def test_a_fault_of_our_own_reaches_every_caller(caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_exception_reaches_every_caller(caplog: pytest.LogCaptureFixture) -> None:
     server = ScriptedUpstream(fault=lambda texts: ZeroDivisionError("oops"))
     results = run(outcomes(packed(server), [embed("a", caller="a"), embed("b", caller="b")]))
     assert [type(result) for result in results] == [HubgateError] * 2
@@ -164,7 +164,7 @@ def unreadable(cause: Cause) -> Exception:
     ],
 )
 @pytest.mark.parametrize("bad", [{0}, {13}, {31}, {3, 29}, {8, 9}])
-def test_a_text_that_the_server_fails_over_fails_its_own_caller_alone(
+def test_text_that_makes_the_server_fail_fails_only_its_own_caller(
     failure: HubgateError, bad: set[int]
 ) -> None:
     server = ScriptedUpstream(
@@ -181,7 +181,7 @@ def test_a_text_that_the_server_fails_over_fails_its_own_caller_alone(
     assert len(server.asked) <= 1 + 2 * 5 * len(bad)
 
 
-def test_a_text_over_which_the_server_crashes_is_looked_for_only_when_the_retries_are_spent() -> None:
+def test_splits_after_a_crash_only_when_retries_are_exhausted() -> None:
     crashes = [3]
 
     def crashing(texts: Sequence[str]) -> Exception | None:
@@ -201,7 +201,7 @@ def test_a_text_over_which_the_server_crashes_is_looked_for_only_when_the_retrie
 @pytest.mark.parametrize(
     "failure", [crash(), refused(500, Cause.UPSTREAM_FAILED), unreadable(Cause.WRONG_COUNT)]
 )
-def test_a_server_that_answers_no_part_is_left_alone_after_four(failure: HubgateError) -> None:
+def test_stops_splitting_after_four_failed_parts(failure: HubgateError) -> None:
     server = ScriptedUpstream(fault=lambda texts: failure)
     results = run(outcomes(packed(server), [embed(f"{n}", caller=f"key{n}") for n in range(32)]))
     assert {type(result) for result in results} == {type(failure)}
@@ -225,15 +225,15 @@ def test_a_server_that_answers_no_part_is_left_alone_after_four(failure: Hubgate
         unreadable(Cause.NOT_AN_API),
     ],
 )
-def test_what_no_text_can_bring_about_is_not_asked_again_in_halves(failure: HubgateError) -> None:
+def test_does_not_split_on_failures_that_no_text_can_cause(failure: HubgateError) -> None:
     server = ScriptedUpstream(fault=lambda texts: failure)
     results = run(outcomes(packed(server), [embed("a"), embed("b")]))
     assert {type(result) for result in results} == {type(failure)}
     assert len(server.asked) == 1
 
 
-def test_vectors_that_cannot_be_told_apart_are_given_to_nobody() -> None:
-    """Each call is asked for alone then: in a part the number may be right, and the vectors another's."""
+def test_wrong_vector_count_retries_each_call_alone() -> None:
+    """A part of the batch could have the right number of vectors, but those of other texts."""
 
     async def dropping_and_doubling(call: Call) -> Result:
         texts = [text for text in call.texts for _ in range({"none": 0, "two": 2}.get(text, 1))]
@@ -250,7 +250,7 @@ def test_vectors_that_cannot_be_told_apart_are_given_to_nobody() -> None:
             assert list(result.items) == [vector(word)]
 
 
-def test_an_upstream_that_drops_its_request_leaves_nobody_waiting() -> None:
+def test_cancelled_upstream_request_fails_all_callers() -> None:
     async def dropping(call: Call) -> Result:
         raise asyncio.CancelledError
 
@@ -259,7 +259,7 @@ def test_an_upstream_that_drops_its_request_leaves_nobody_waiting() -> None:
         assert isinstance(result, UpstreamUnreachable)
 
 
-def test_a_shared_request_ends_early_only_when_all_its_callers_have_left() -> None:
+def test_cancels_shared_request_only_when_all_callers_have_left() -> None:
     server = ScriptedUpstream(seconds=10.0)
 
     async def main() -> float:
@@ -277,7 +277,7 @@ def test_a_shared_request_ends_early_only_when_all_its_callers_have_left() -> No
     assert run(main()) == pytest.approx(2.1)
 
 
-def test_who_left_is_not_asked_for_again_in_a_half() -> None:
+def test_split_requests_omit_cancelled_calls() -> None:
     server = ScriptedUpstream(fault=no_bad_text)
 
     async def main() -> None:
@@ -293,7 +293,7 @@ def test_who_left_is_not_asked_for_again_in_a_half() -> None:
     assert server.asked == [["bad0", "bad1", "t0", "t1"], ["t0", "t1"]]
 
 
-def test_closing_in_a_hurry_ends_what_is_in_flight() -> None:
+def test_cancelled_close_ends_requests_in_flight() -> None:
     server = ScriptedUpstream(seconds=100.0)
 
     async def main() -> None:
@@ -312,7 +312,7 @@ def test_closing_in_a_hurry_ends_what_is_in_flight() -> None:
 
 @dataclass
 class Storm:
-    """Random callers against a random server, all from one seed."""
+    """Random callers and a random server, from one seed."""
 
     seed: int
     calls: int = 80
@@ -380,7 +380,7 @@ class Storm:
         await self.nothing_is_lost(queue, limiter)
 
     async def nothing_is_lost(self, queue: BatchQueue, limiter: RateLimiter) -> None:
-        """Slots, places and permits are as on the first day."""
+        """All slots and permits are free again."""
         assert (queue.queued_calls, queue.queued_texts, queue._queue.weight, queue.in_flight) == (0, 0, 0, 0)
         await asyncio.sleep(62.0)
         for _ in range(20):
@@ -396,8 +396,8 @@ class Storm:
 
 @settings(max_examples=40)
 @given(seed=st.integers(0, 2**32))
-def test_in_any_storm_order_and_count_are_kept_and_nothing_is_lost(seed: int) -> None:
-    """Made-up time makes a caller who waits for ever an error (`Deadlock`)."""
+def test_random_load_keeps_order_and_limits_and_leaks_nothing(seed: int) -> None:
+    """In virtual time a caller that waits forever is an error (`Deadlock`)."""
     storm = Storm(seed)
     run(storm.rage())
     assert storm.outcomes["answered"] > 0
@@ -407,7 +407,7 @@ def test_in_any_storm_order_and_count_are_kept_and_nothing_is_lost(seed: int) ->
         assert max_per_minute(storm.sent) <= storm.per_minute
 
 
-def test_a_storm_of_aborts_leaves_a_full_queue_empty() -> None:
+def test_mass_cancellation_empties_a_full_queue() -> None:
     server = ScriptedUpstream(seconds=0.5)
 
     async def main() -> None:
@@ -426,7 +426,7 @@ def test_a_storm_of_aborts_leaves_a_full_queue_empty() -> None:
     run(main())
 
 
-def test_a_reply_that_one_text_spoils_is_asked_for_again_in_halves_only_among_strangers() -> None:
+def test_splits_unreadable_reply_only_if_calls_share_the_request() -> None:
     spoilt = UpstreamUnreadable("It computes wrongly.", cause=Cause.NOT_A_NUMBER)
     assert worth_splitting(spoilt, calls=2, texts=2)
     assert not worth_splitting(spoilt, calls=1, texts=2)

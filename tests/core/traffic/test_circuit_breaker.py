@@ -18,7 +18,7 @@ def down() -> UpstreamUnreachable:
 
 
 class Line:
-    """A server that may fail, and what stands before it."""
+    """A server that may fail, behind a circuit breaker."""
 
     def __init__(self, error: HubgateError | None) -> None:
         self.error = error
@@ -33,23 +33,23 @@ class Line:
         return raised.value
 
 
-def test_after_some_failures_in_a_row_the_server_is_asked_no_more() -> None:
+def test_opens_after_consecutive_failures() -> None:
     async def main() -> None:
         line = Line(down())
         await line.fails(3)
-        told = await line.fails(10)
+        raised = await line.fails(10)
         assert len(line.server.times) == 3
         assert line.breaker.cause is Cause.CONNECTION_REFUSED
-        assert told.cause is Cause.CONNECTION_REFUSED
-        assert "are paused" in told.message
-        assert told.remedy == "Start it."
-        assert told.retryable
-        assert told.retry_after == pytest.approx(5.0)
+        assert raised.cause is Cause.CONNECTION_REFUSED
+        assert "are paused" in raised.message
+        assert raised.remedy == "Start it."
+        assert raised.retryable
+        assert raised.retry_after == pytest.approx(5.0)
 
     run(main())
 
 
-def test_when_it_has_rested_one_call_tries_and_a_success_closes_it() -> None:
+def test_successful_trial_call_closes_the_breaker() -> None:
     async def main() -> None:
         line = Line(down())
         await line.fails(3)
@@ -62,7 +62,7 @@ def test_when_it_has_rested_one_call_tries_and_a_success_closes_it() -> None:
     run(main())
 
 
-def test_a_trial_that_fails_doubles_the_rest_up_to_the_longest() -> None:
+def test_failed_trial_doubles_the_pause_up_to_the_maximum() -> None:
     async def main() -> list[float]:
         line = Line(down())
         await line.fails(3)
@@ -74,7 +74,7 @@ def test_a_trial_that_fails_doubles_the_rest_up_to_the_longest() -> None:
     assert run(main()) == pytest.approx([5, 15, 30, 45, 60])
 
 
-def test_requests_that_fail_together_do_not_each_double_the_rest() -> None:
+def test_concurrent_failures_do_not_each_double_the_pause() -> None:
     async def main() -> list[float]:
         line = Line(down())
         await asyncio.gather(*(line.answer(embed("a")) for _ in range(10)), return_exceptions=True)
@@ -86,7 +86,7 @@ def test_requests_that_fail_together_do_not_each_double_the_rest() -> None:
     assert run(main()) == pytest.approx([5, 15])
 
 
-def test_failures_that_a_caller_brings_about_do_not_count() -> None:
+def test_client_errors_do_not_open_the_breaker() -> None:
     async def main() -> None:
         line = Line(refused())
         await line.fails(20)
@@ -96,7 +96,7 @@ def test_failures_that_a_caller_brings_about_do_not_count() -> None:
     run(main())
 
 
-def test_a_success_in_between_starts_the_count_anew() -> None:
+def test_success_resets_failure_count() -> None:
     async def main() -> None:
         line = Line(down())
         await line.fails(2)
@@ -109,18 +109,18 @@ def test_a_success_in_between_starts_the_count_anew() -> None:
     run(main())
 
 
-def test_nobody_is_told_what_the_server_said_to_another() -> None:
+def test_breaker_error_does_not_quote_server_messages_for_other_callers() -> None:
     async def main() -> None:
         error = refused(500, Cause.UPSTREAM_FAILED, message="a secret text")
         line = Line(error)
         await line.fails(3)
-        told = await line.fails()
-        assert "secret" not in f"{told} {vars(told)}"
+        raised = await line.fails()
+        assert "secret" not in f"{raised} {vars(raised)}"
 
     run(main())
 
 
-def test_one_caller_whose_requests_fail_shuts_nobody_else_out() -> None:
+def test_failures_of_one_caller_do_not_block_others() -> None:
     async def main() -> None:
         line = Line(None)
         line.server.fault = lambda texts: refused(500, Cause.UPSTREAM_FAILED) if "poison" in texts else None
@@ -137,7 +137,7 @@ def test_one_caller_whose_requests_fail_shuts_nobody_else_out() -> None:
 @pytest.mark.parametrize(
     ("error", "asked"), [(refused(500, Cause.UPSTREAM_FAILED), 4), (down(), 3)], ids=["fails", "is down"]
 )
-def test_it_opens_for_all_when_another_fails_too_or_no_caller_can_be_the_reason(
+def test_opens_for_all_when_two_callers_fail_or_server_is_unreachable(
     error: HubgateError, asked: int
 ) -> None:
     async def main() -> None:

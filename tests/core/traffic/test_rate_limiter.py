@@ -15,7 +15,7 @@ from hubgate.core.traffic.rate_limiter import Permit, RateLimiter
 
 
 async def granted(limiter: RateLimiter, count: int, *, takes: float = 0.0) -> list[float]:
-    """The times of so many permits, wanted one after the other; each request lasts `takes` seconds."""
+    """Times at which `count` sequential permits are granted; each request lasts `takes` seconds."""
     times = []
     loop = asyncio.get_running_loop()
     for _ in range(count):
@@ -26,7 +26,7 @@ async def granted(limiter: RateLimiter, count: int, *, takes: float = 0.0) -> li
     return times
 
 
-def test_a_limit_of_3000_a_minute_admits_exactly_3000_in_the_first_minute() -> None:
+def test_limit_of_3000_per_minute_admits_3000_in_the_first_minute() -> None:
     times = run(granted(RateLimiter(3000, clock=now), 3001, takes=0.04))
     assert sum(at < 60.0 for at in times) == 3000
     assert times[3000] == pytest.approx(60.05 + 0.04)
@@ -37,12 +37,12 @@ def test_permits_are_spaced_evenly() -> None:
     assert times == pytest.approx([0, 1, 2, 3, 4])
 
 
-def test_a_burst_may_be_saved_up() -> None:
+def test_allows_burst_after_idle() -> None:
     times = run(granted(RateLimiter(60, burst=3, clock=now), 5))
     assert times == pytest.approx([0, 0, 0, 1, 2])
 
 
-def test_a_pause_saves_up_no_more_than_the_burst() -> None:
+def test_idle_time_accumulates_no_more_than_the_burst() -> None:
     async def main() -> list[float]:
         limiter = RateLimiter(60, burst=2, clock=now)
         await granted(limiter, 1)
@@ -52,7 +52,7 @@ def test_a_pause_saves_up_no_more_than_the_burst() -> None:
     assert run(main()) == pytest.approx([30, 30, 31])
 
 
-def test_a_late_timer_costs_no_rate() -> None:
+def test_late_timers_do_not_lower_the_rate() -> None:
     """Each timer fires up to 5 ms late; the hundredth permit is late once, not a hundred times."""
     late = 0.0
 
@@ -70,7 +70,7 @@ def test_a_late_timer_costs_no_rate() -> None:
     assert run(main())[100] <= 2.0 + 0.01
 
 
-def test_after_a_standstill_permits_are_spaced_anew() -> None:
+def test_spaces_permits_anew_after_a_standstill() -> None:
     stood = 0.0
 
     async def main() -> list[float]:
@@ -88,7 +88,7 @@ def test_after_a_standstill_permits_are_spaced_anew() -> None:
     assert run(main())[0] >= 5.0 + 0.3 - 0.02
 
 
-def test_without_a_limit_nobody_waits_and_nothing_is_kept() -> None:
+def test_unlimited_rate_never_waits() -> None:
     async def main() -> tuple[list[float], float]:
         limiter = RateLimiter(None, clock=now)
         return await granted(limiter, 1000, takes=1.0), limiter.estimate_wait(10_000)
@@ -106,12 +106,12 @@ def test_without_a_limit_nobody_waits_and_nothing_is_kept() -> None:
     slowest=st.sampled_from([0.0, 0.02, 0.9, 1.0, 20.0]),
     stops=st.lists(st.tuples(st.floats(2, 100), st.floats(0.1, 55)), max_size=3),
 )
-def test_no_sixty_seconds_at_the_server_hold_more_than_the_rate_limit(
+def test_server_never_receives_more_than_the_limit_in_60_seconds(
     seed: int, limit: int, burst: int, slowest: float, stops: list[tuple[float, float]]
 ) -> None:
-    """It takes its time to read and to answer, and stands still now and then.
+    """The server reads and answers slowly, and stalls now and then.
 
-    Some callers leave, some connect slowly, some permits are given back, and some are used for two requests.
+    Some callers are cancelled, some connect slowly; some permits are cancelled, and some are used for two requests.
     """
     chance = random.Random(seed)
     halts, end = [], 0.0
@@ -152,13 +152,13 @@ def test_no_sixty_seconds_at_the_server_hold_more_than_the_rate_limit(
 
 
 async def sent(limiter: RateLimiter) -> Permit:
-    """The permit of a request that has left."""
+    """The permit of a request that was sent."""
     permit = await limiter.acquire()
     assert permit.try_send()
     return permit
 
 
-def test_a_request_counts_until_a_minute_after_its_reply_has_begun() -> None:
+def test_request_counts_until_one_minute_after_its_reply_starts() -> None:
     async def main() -> float:
         limiter = RateLimiter(1, clock=now)
         permit = await sent(limiter)
@@ -172,8 +172,8 @@ def test_a_request_counts_until_a_minute_after_its_reply_has_begun() -> None:
     assert run(main()) == pytest.approx(90.05)
 
 
-def test_a_reply_to_another_request_shows_that_the_server_reads() -> None:
-    """So a long reply costs two margins, not its length."""
+def test_reply_confirms_that_the_server_has_read_earlier_requests() -> None:
+    """A long reply therefore costs two margins, not its duration."""
 
     async def main() -> float:
         limiter = RateLimiter(2, burst=2, clock=now)
@@ -187,7 +187,7 @@ def test_a_reply_to_another_request_shows_that_the_server_reads() -> None:
     assert run(main()) == pytest.approx(1 + 1 + 60.05)
 
 
-def test_a_request_given_up_counts_as_long_as_its_server_may_not_have_read_it() -> None:
+def test_abandoned_request_counts_until_the_server_must_have_read_it() -> None:
     async def main() -> float:
         limiter = RateLimiter(1, clock=now)
         limiter.release(await sent(limiter))
@@ -197,7 +197,7 @@ def test_a_request_given_up_counts_as_long_as_its_server_may_not_have_read_it() 
     assert run(main()) == pytest.approx(60 + 60.05)
 
 
-def test_an_estimate_takes_the_server_to_answer_at_once() -> None:
+def test_wait_estimate_assumes_an_immediate_reply() -> None:
     async def main() -> float:
         limiter = RateLimiter(1, clock=now)
         await sent(limiter)
@@ -207,7 +207,7 @@ def test_an_estimate_takes_the_server_to_answer_at_once() -> None:
     assert run(main()) == pytest.approx(60.05)
 
 
-def test_a_request_that_comes_too_late_gives_its_permit_back_and_takes_another() -> None:
+def test_late_request_exchanges_its_permit() -> None:
     async def main() -> tuple[bool, float, int]:
         limiter = RateLimiter(1, clock=now)
         permit = await limiter.acquire()
@@ -220,7 +220,7 @@ def test_a_request_that_comes_too_late_gives_its_permit_back_and_takes_another()
     assert run(main()) == (False, 5.0, 1)
 
 
-def test_a_second_request_under_a_permit_takes_another_and_both_count() -> None:
+def test_second_request_under_a_permit_takes_another_permit() -> None:
     async def main() -> tuple[float, int]:
         limiter = RateLimiter(60, clock=now)
         permit = await sent(limiter)
@@ -232,7 +232,7 @@ def test_a_second_request_under_a_permit_takes_another_and_both_count() -> None:
     assert run(main()) == (1.0, 2)
 
 
-def test_who_leaves_while_a_permit_is_renewed_takes_nothing_along() -> None:
+def test_cancelled_renewal_takes_no_permit() -> None:
     async def main() -> tuple[float, int]:
         limiter = RateLimiter(60, max_concurrent_requests=1, clock=now)
         permit = await limiter.acquire()
@@ -254,7 +254,7 @@ def test_who_leaves_while_a_permit_is_renewed_takes_nothing_along() -> None:
     assert run(main()) == pytest.approx((2.0, 2))
 
 
-def test_a_permit_given_back_can_be_had_at_once() -> None:
+def test_cancelled_permit_is_available_immediately() -> None:
     async def main() -> float:
         limiter = RateLimiter(1, clock=now)
         limiter.cancel(await limiter.acquire())
@@ -264,7 +264,7 @@ def test_a_permit_given_back_can_be_had_at_once() -> None:
     assert run(main()) == 0.0
 
 
-def test_an_older_permit_given_back_does_not_bring_two_requests_closer() -> None:
+def test_cancelling_an_older_permit_keeps_the_spacing() -> None:
     async def main() -> float:
         limiter = RateLimiter(60, clock=now)
         first = await limiter.acquire()
@@ -276,7 +276,7 @@ def test_an_older_permit_given_back_does_not_bring_two_requests_closer() -> None
     assert run(main()) == pytest.approx(2.0)
 
 
-def test_who_asks_first_is_served_first() -> None:
+def test_grants_permits_in_order_of_request() -> None:
     async def main() -> list[int]:
         limiter = RateLimiter(60, clock=now)
         order = []
@@ -291,7 +291,7 @@ def test_who_asks_first_is_served_first() -> None:
     assert run(main()) == list(range(9))
 
 
-def test_who_leaves_the_line_takes_nothing_along() -> None:
+def test_cancelled_waiter_takes_no_permit() -> None:
     async def main() -> float:
         limiter = RateLimiter(60, clock=now)
         await limiter.acquire()
@@ -304,7 +304,7 @@ def test_who_leaves_the_line_takes_nothing_along() -> None:
     assert run(main()) == pytest.approx(1.0)
 
 
-def test_who_leaves_in_the_moment_of_the_grant_gives_it_back() -> None:
+def test_waiter_cancelled_as_its_permit_is_granted_returns_it() -> None:
     async def main() -> float:
         limiter = RateLimiter(None, max_concurrent_requests=1, clock=now)
         held = await limiter.acquire()
@@ -318,7 +318,7 @@ def test_who_leaves_in_the_moment_of_the_grant_gives_it_back() -> None:
     assert run(main()) == 0.0
 
 
-def test_retry_after_stops_everybody_for_as_long_as_it_says() -> None:
+def test_throttle_blocks_all_permits_for_its_duration() -> None:
     async def main() -> list[float]:
         limiter = RateLimiter(60, clock=now)
         waiting = asyncio.create_task(granted(limiter, 3))
@@ -330,7 +330,7 @@ def test_retry_after_stops_everybody_for_as_long_as_it_says() -> None:
     assert run(main()) == pytest.approx([0, 20.5, 21.5])
 
 
-def test_what_remains_of_the_servers_window_is_spread_over_it() -> None:
+def test_spreads_remaining_quota_over_the_window() -> None:
     async def main() -> list[float]:
         limiter = RateLimiter(6000, clock=now)
         limiter.throttle(10, remaining=5)
@@ -339,12 +339,12 @@ def test_what_remains_of_the_servers_window_is_spread_over_it() -> None:
     assert run(main()) == pytest.approx([0, 2, 4, 6, 8, 10, 10.01, 10.02])
 
 
-def test_only_so_many_requests_are_in_flight() -> None:
+def test_limits_concurrent_requests() -> None:
     times = run(granted(RateLimiter(None, max_concurrent_requests=2, clock=now), 5, takes=3.0))
     assert times == pytest.approx([0, 0, 3, 3, 6])
 
 
-def test_only_so_many_texts_are_in_flight() -> None:
+def test_limits_concurrent_texts() -> None:
     async def main() -> tuple[list[int], float]:
         limiter = RateLimiter(None, max_concurrent_texts=10, clock=now)
         first = await limiter.acquire()
@@ -360,8 +360,8 @@ def test_only_so_many_texts_are_in_flight() -> None:
     assert run(main()) == ([10, 3, 7], 4.0)
 
 
-def test_a_further_try_keeps_its_place_and_goes_before_newcomers() -> None:
-    """The newcomer waits for the place that the further try holds: behind it, both would wait for ever."""
+def test_retry_keeps_its_slot_and_goes_before_new_requests() -> None:
+    """The new request waits for the slot that the retry holds; if it went first, both would wait forever."""
 
     async def main() -> list[str]:
         limiter = RateLimiter(60, max_concurrent_requests=1, clock=now)
@@ -383,7 +383,7 @@ def test_a_further_try_keeps_its_place_and_goes_before_newcomers() -> None:
     assert run(main()) == ["further try", "newcomer"]
 
 
-def test_tokens_of_the_last_minute_are_counted() -> None:
+def test_limits_tokens_per_minute() -> None:
     async def main() -> list[tuple[float, int]]:
         limiter = RateLimiter(None, tokens_per_minute=1000, clock=now)
         seen = []
@@ -397,7 +397,7 @@ def test_tokens_of_the_last_minute_are_counted() -> None:
     assert run(main()) == [(0.0, 1000), (0.0, 400), (60.05, 1000), (120.1, 1000)]
 
 
-def test_tokens_of_a_request_that_is_long_on_its_way_count_as_long_as_it_does() -> None:
+def test_tokens_count_as_long_as_their_request() -> None:
     async def main() -> tuple[float, int]:
         limiter = RateLimiter(None, tokens_per_minute=100, clock=now)
         slow = await limiter.acquire(60)
@@ -415,7 +415,7 @@ def test_tokens_of_a_request_that_is_long_on_its_way_count_as_long_as_it_does() 
     assert tokens == 100
 
 
-def test_the_estimate_is_when_the_permit_comes() -> None:
+def test_wait_estimate_equals_actual_wait() -> None:
     async def main() -> tuple[list[float], list[float]]:
         limiter = RateLimiter(60, burst=20, clock=now)
         await granted(limiter, 10)
@@ -428,7 +428,7 @@ def test_the_estimate_is_when_the_permit_comes() -> None:
     assert guesses == pytest.approx(times)
 
 
-def test_the_estimate_knows_that_an_upstream_is_slow_only_for_a_while() -> None:
+def test_wait_estimate_includes_temporary_quota() -> None:
     async def main(burst: int) -> tuple[list[float], list[float]]:
         limiter = RateLimiter(60, burst=burst, clock=now)
         limiter.throttle(20, remaining=4)
@@ -440,7 +440,7 @@ def test_the_estimate_knows_that_an_upstream_is_slow_only_for_a_while() -> None:
         assert guesses == pytest.approx(times, abs=0.01)
 
 
-def test_the_estimate_counts_those_who_wait_and_what_the_upstream_said() -> None:
+def test_wait_estimate_includes_waiters_and_throttling() -> None:
     async def main() -> tuple[float, float]:
         limiter = RateLimiter(60, clock=now)
         waiting = [asyncio.create_task(limiter.acquire()) for _ in range(3)]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def failing(*errors: Exception | None) -> ScriptedUpstream:
-    """A server that fails so, one request after the other, and then answers."""
+    """A server that fails with one error per request, and then answers."""
     left = list(errors)
     return ScriptedUpstream(seconds=0.0, fault=lambda texts: left.pop(0) if left else None)
 
@@ -42,13 +42,13 @@ def overloaded(retry_after: float | None = None) -> HubgateError:
     )
 
 
-def test_pauses_double_up_to_the_longest() -> None:
+def test_pauses_double_up_to_the_maximum() -> None:
     server = failing(*(lost() for _ in range(5)))
     assert isinstance(run(retried(server)(embed("a"))), Vectors)
     assert server.times == pytest.approx([0, 1, 3, 7, 12, 17])
 
 
-def test_chance_takes_off_up_to_half_of_a_pause() -> None:
+def test_jitter_shortens_pauses_by_up_to_half() -> None:
     server = failing(lost(), lost())
 
     async def main() -> None:
@@ -59,7 +59,7 @@ def test_chance_takes_off_up_to_half_of_a_pause() -> None:
     assert server.times == pytest.approx([0, 0.5, 1.5])
 
 
-def test_after_the_last_try_its_error_is_raised() -> None:
+def test_raises_error_of_the_last_try() -> None:
     errors = [lost(), lost(), lost()]
     with pytest.raises(UpstreamUnreachable) as failure:
         run(retried(failing(*errors), tries=3)(embed("a")))
@@ -67,21 +67,21 @@ def test_after_the_last_try_its_error_is_raised() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 410, 413, 422])
-def test_what_is_not_retryable_is_asked_once(status: int) -> None:
+def test_does_not_retry_permanent_errors(status: int) -> None:
     server = failing(refused(status))
     with pytest.raises(UpstreamRefused):
         run(retried(server)(embed("a")))
     assert len(server.asked) == 1
 
 
-def test_no_pause_goes_beyond_the_callers_deadline() -> None:
+def test_does_not_pause_beyond_the_deadline() -> None:
     server = failing(*(lost() for _ in range(5)))
     with pytest.raises(UpstreamUnreachable):
         run(retried(server)(embed("a", deadline=5.0)))
     assert server.times == pytest.approx([0, 1, 3])
 
 
-def test_retry_after_is_heeded_and_slows_everybody() -> None:
+def test_retry_after_delays_all_callers() -> None:
     server = failing(overloaded(retry_after=20.0))
 
     async def main() -> float:
@@ -94,7 +94,7 @@ def test_retry_after_is_heeded_and_slows_everybody() -> None:
     assert server.times == pytest.approx([0, 20])
 
 
-def test_a_retry_after_beyond_the_deadline_is_not_waited_for() -> None:
+def test_does_not_wait_for_retry_after_beyond_the_deadline() -> None:
     server = failing(overloaded(retry_after=50.0))
 
     async def main() -> float:
@@ -105,7 +105,7 @@ def test_a_retry_after_beyond_the_deadline_is_not_waited_for() -> None:
     assert run(main()) == 0.0
 
 
-def test_where_another_stands_in_a_retry_after_is_not_waited_for() -> None:
+def test_does_not_wait_for_retry_after_when_a_fallback_exists() -> None:
     server = failing(overloaded(retry_after=20.0))
 
     async def main() -> float:
@@ -117,13 +117,13 @@ def test_where_another_stands_in_a_retry_after_is_not_waited_for() -> None:
     assert run(main()) == 0.0
 
 
-def test_a_server_that_wants_silence_for_a_day_is_asked_again_after_five_minutes() -> None:
+def test_caps_retry_after_at_five_minutes() -> None:
     server = failing(overloaded(retry_after=86_400.0))
     run(retried(server)(embed("a")))
     assert server.times == pytest.approx([0, 300])
 
 
-def test_an_overloaded_server_without_retry_after_gets_a_pause_from_everybody() -> None:
+def test_overload_without_retry_after_delays_all_callers() -> None:
     async def main() -> float:
         limiter = RateLimiter(None, clock=now)
         first = asyncio.create_task(retried(failing(overloaded()), limiter)(embed("a")))
@@ -135,7 +135,7 @@ def test_an_overloaded_server_without_retry_after_gets_a_pause_from_everybody() 
     assert run(main()) == pytest.approx(1.0)
 
 
-def test_each_further_try_takes_a_permit_and_no_second_place() -> None:
+def test_each_retry_takes_a_permit_but_no_second_slot() -> None:
     server = failing(lost(), lost())
 
     async def main() -> None:
@@ -149,7 +149,7 @@ def test_each_further_try_takes_a_permit_and_no_second_place() -> None:
     assert server.asked == [["a", "b"]] * 3 + [["c"]]
 
 
-def test_those_who_waited_for_a_server_to_wake_come_no_faster_than_others() -> None:
+def test_calls_that_waited_for_waking_respect_the_rate_limit() -> None:
     times: list[float] = []
 
     async def asleep_for_long(call: Call) -> Result:
@@ -170,7 +170,7 @@ def test_those_who_waited_for_a_server_to_wake_come_no_faster_than_others() -> N
     assert max_per_minute(times) == 2
 
 
-def test_what_a_reply_says_of_the_servers_limit_slows_the_rate_limit() -> None:
+def test_quota_in_reply_slows_the_rate_limiter() -> None:
     times = []
 
     async def answer(call: Call) -> Result:
@@ -187,7 +187,7 @@ def test_what_a_reply_says_of_the_servers_limit_slows_the_rate_limit() -> None:
     assert times == pytest.approx([0, 15, 30, 45])
 
 
-def test_time_alone_cures_an_overload_so_it_is_asked_again_beyond_the_tries() -> None:
+def test_overload_is_retried_beyond_the_maximum_tries() -> None:
     server = failing(*(overloaded() for _ in range(5)))
     assert isinstance(run(retried(server, tries=2)(embed("a", deadline=60.0))), Vectors)
     assert len(server.asked) == 6

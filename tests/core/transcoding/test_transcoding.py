@@ -30,8 +30,8 @@ def generated(body: dict[str, Any], wire_format: WireFormat, **known: Any) -> Ge
 
 
 def transcoded(transcoder: StreamTranscoder, *payloads: dict[str, Any]) -> list[Any]:
-    told = [part for payload in payloads for part in transcoder.transcode(json.dumps(payload).encode())]
-    return [json.loads(part) for part in (*told, *transcoder.end())]
+    parts = [part for payload in payloads for part in transcoder.transcode(json.dumps(payload).encode())]
+    return [json.loads(part) for part in (*parts, *transcoder.end())]
 
 
 def choice(text: str, reason: str | None = None, **more: Any) -> dict[str, Any]:
@@ -48,22 +48,22 @@ def choice(text: str, reason: str | None = None, **more: Any) -> dict[str, Any]:
         ("tool_calls", None, "eos_token"),
     ],
 )
-def test_why_a_text_ended_is_said_in_each_ones_words(openai: str, stop: object, tgi: str) -> None:
+def test_converts_finish_reasons(openai: str, stop: object, tgi: str) -> None:
     body = choice("a", openai, stop_reason=stop)
-    told = json.loads(to_tgi(generated(body, WireFormat.OPENAI), details=True))
-    assert told["details"]["finish_reason"] == tgi
-    back = to_openai(generated(told, WireFormat.TGI), LABEL)
+    converted = json.loads(to_tgi(generated(body, WireFormat.OPENAI), details=True))
+    assert converted["details"]["finish_reason"] == tgi
+    back = to_openai(generated(converted, WireFormat.TGI), LABEL)
     assert json.loads(back)["choices"][0]["finish_reason"] == ("length" if tgi == "length" else "stop")
 
 
-def test_tokens_with_their_logprobs_are_told_where_they_are_known_and_their_ids_are_zero() -> None:
+def test_tgi_details_list_openai_tokens_with_id_zero() -> None:
     body = choice("ab", "stop", logprobs={"tokens": ["a", "b"], "token_logprobs": [None, -0.5]})
-    told = json.loads(to_tgi(generated(body, WireFormat.OPENAI), details=True))
-    assert told["details"]["tokens"] == [
+    converted = json.loads(to_tgi(generated(body, WireFormat.OPENAI), details=True))
+    assert converted["details"]["tokens"] == [
         {"id": 0, "text": "a", "logprob": 0.0, "special": False},
         {"id": 0, "text": "b", "logprob": -0.5, "special": False},
     ]
-    assert told["details"]["generated_tokens"] == 2
+    assert converted["details"]["generated_tokens"] == 2
 
 
 A, B, END = (
@@ -77,12 +77,12 @@ LIKELIEST = [
 ]
 
 
-def test_logprobs_of_a_whole_text_of_tgis_are_told_as_openai_tells_them() -> None:
+def test_converts_tgi_logprobs_to_openai() -> None:
     details = {"finish_reason": "eos_token", "generated_tokens": 3, "tokens": [A, B, END]}
     body = {"generated_text": "say abc", "details": details | {"top_tokens": [LIKELIEST, [B], [END]]}}
-    told = generated(body, WireFormat.TGI)
-    assert json.loads(to_openai(told, LABEL))["choices"][0]["logprobs"] is None
-    whole = json.loads(to_openai(told, LABEL, with_logprobs=True, before="say "))
+    reply = generated(body, WireFormat.TGI)
+    assert json.loads(to_openai(reply, LABEL))["choices"][0]["logprobs"] is None
+    whole = json.loads(to_openai(reply, LABEL, with_logprobs=True, before="say "))
     assert whole["choices"][0]["logprobs"] == {
         "tokens": ["a", "bc"],
         "token_logprobs": [-0.5, -1.0],
@@ -101,7 +101,7 @@ def test_logprobs_of_a_whole_text_of_tgis_are_told_as_openai_tells_them() -> Non
     assert json.loads(to_openai(bare, LABEL, with_logprobs=True))["choices"][0]["logprobs"] is None
 
 
-def test_logprobs_of_a_stream_of_tgis_are_told_with_each_chunk() -> None:
+def test_converts_tgi_stream_logprobs_per_chunk() -> None:
     events = (
         {"index": 1, "token": A, "top_tokens": LIKELIEST},
         {"index": 2, "token": B},
@@ -122,16 +122,16 @@ def test_logprobs_of_a_stream_of_tgis_are_told_with_each_chunk() -> None:
     assert last["logprobs"] is None
 
 
-def test_the_likeliest_tokens_that_openai_tells_are_tgis_top_tokens() -> None:
+def test_converts_openai_top_logprobs_to_tgi_top_tokens() -> None:
     logprobs = {
         "tokens": ["a", "b"],
         "token_logprobs": [-0.5, -1.0],
         "top_logprobs": [{"a": -0.5, "x": -2.0}, None],
     }
-    told = json.loads(
+    converted = json.loads(
         to_tgi(generated(choice("ab", "stop", logprobs=logprobs), WireFormat.OPENAI), details=True)
     )
-    first, second = told["details"]["top_tokens"]
+    first, second = converted["details"]["top_tokens"]
     assert [(token["text"], token["logprob"]) for token in first] == [("a", -0.5), ("x", -2.0)]
     assert second == []
     one = {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [{"a": -0.5, "x": -2.0}]}
@@ -142,14 +142,14 @@ def test_the_likeliest_tokens_that_openai_tells_are_tgis_top_tokens() -> None:
     assert "top_tokens" not in several
 
 
-def test_usage_is_told_only_where_all_of_it_is_known() -> None:
+def test_omits_incomplete_usage() -> None:
     body = {"generated_text": "a"}
     known = to_openai(generated(body, WireFormat.TGI, prompt_tokens=3, tokens=5), LABEL)
     assert json.loads(known)["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
     assert json.loads(to_openai(generated(body, WireFormat.TGI, tokens=5), LABEL))["usage"] is None
 
 
-def test_the_text_of_a_reply_is_found_in_either_spelling_and_in_chats() -> None:
+def test_finds_reply_text_in_tgi_openai_and_chat_replies() -> None:
     assert text_of(generated({"generated_text": "a"}, WireFormat.TGI)) == "a"
     assert text_of(generated(choice("b"), WireFormat.OPENAI)) == "b"
     chat = {"choices": [{"message": {"role": "assistant", "content": "c"}}]}
@@ -158,30 +158,30 @@ def test_the_text_of_a_reply_is_found_in_either_spelling_and_in_chats() -> None:
     assert text_of(generated({"choices": []}, WireFormat.OPENAI)) == ""
 
 
-def test_of_several_choices_the_first_is_the_text() -> None:
+def test_reads_text_of_the_first_choice_only() -> None:
     chunk = {"choices": [{"index": 1, "text": "b"}]}
     assert read_piece(json.dumps(chunk).encode(), WireFormat.OPENAI).text == ""
 
 
-def test_the_logprob_of_an_event_is_that_of_all_its_tokens() -> None:
+def test_event_logprob_sums_its_tokens() -> None:
     chunk = choice("ab", logprobs={"tokens": ["a", "b"], "token_logprobs": [-0.25, -0.5]})
     assert transcoded(tgi_transcoder(WireFormat.OPENAI), chunk)[0]["token"]["logprob"] == -0.75
 
 
-def test_a_stream_without_usage_has_as_many_tokens_as_pieces() -> None:
+def test_counts_chunks_as_tokens_without_usage() -> None:
     *_, last = transcoded(tgi_transcoder(WireFormat.OPENAI), choice("a"), choice("b"), choice("", "stop"))
     assert last["details"]["generated_tokens"] == 2
     assert last["details"]["input_length"] == 0
 
 
-def test_a_chunk_without_text_before_the_prompt_leaves_the_prompt_out_of_the_events_all_the_same() -> None:
+def test_omits_prompt_from_events_after_an_empty_first_chunk() -> None:
     transcoder = tgi_transcoder(WireFormat.OPENAI, before="say ")
     *events, last = transcoded(transcoder, {"choices": []}, choice("say a"), choice("b", "stop"))
     assert [event["token"]["text"] for event in events] == ["a", "b"]
     assert last["generated_text"] == "say ab"
 
 
-def test_an_only_event_with_all_of_the_text_ends_a_stream_of_openais() -> None:
+def test_single_tgi_event_makes_a_complete_openai_stream() -> None:
     event = {
         "index": 1,
         "token": {"id": 0, "text": "a", "logprob": None, "special": False},
@@ -189,8 +189,8 @@ def test_an_only_event_with_all_of_the_text_ends_a_stream_of_openais() -> None:
         "details": None,
     }
     transcoder = openai_transcoder(WireFormat.TGI, LABEL, with_usage=True, before="say ")
-    (told,) = transcoded(transcoder, event)
-    assert told == {
+    (chunk,) = transcoded(transcoder, event)
+    assert chunk == {
         "object": "text_completion",
         "id": "cmpl-1",
         "model": "llm",
@@ -200,7 +200,7 @@ def test_an_only_event_with_all_of_the_text_ends_a_stream_of_openais() -> None:
     }
 
 
-def test_usage_passes_inside_a_chunk_that_says_more() -> None:
+def test_keeps_usage_in_chunk_with_choices() -> None:
     transcoder = openai_transcoder(WireFormat.OPENAI, LABEL, with_usage=False)
     chunk = {**choice("", "stop"), "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
     assert transcoded(transcoder, chunk) == [chunk]
@@ -208,26 +208,26 @@ def test_usage_passes_inside_a_chunk_that_says_more() -> None:
     assert transcoder.usage.total == 3
 
 
-def test_choices_of_merged_texts_are_numbered_through_with_all_they_say() -> None:
+def test_merged_completions_renumber_choices_and_keep_fields() -> None:
     one = {"id": "x", "choices": [{"index": 0, "text": "a"}, {"index": 1, "text": "b", "own": 1}], "own": 2}
     two = {"id": "y", "choices": [{"index": 0, "text": "c"}], "usage": {"total_tokens": 4}}
-    told = json.loads(merge_completions([json.dumps(one).encode(), json.dumps(two).encode()]))
-    assert told["choices"] == [
+    merged = json.loads(merge_completions([json.dumps(one).encode(), json.dumps(two).encode()]))
+    assert merged["choices"] == [
         {"index": 0, "text": "a"},
         {"index": 1, "text": "b", "own": 1},
         {"index": 2, "text": "c"},
     ]
-    assert (told["id"], told["own"], told["usage"]["total_tokens"]) == ("x", 2, 4)
+    assert (merged["id"], merged["own"], merged["usage"]["total_tokens"]) == ("x", 2, 4)
 
 
 @pytest.mark.parametrize(
     "body", [b"[]", b"{", b'{"choices": 3}', b"[" * 20000, b'{"choices":[{"text":"\xff"}]}']
 )
-def test_what_cannot_be_read_is_the_servers_fault(body: bytes) -> None:
+def test_unreadable_generation_reply_raises_upstream_error(body: bytes) -> None:
     with pytest.raises(UpstreamUnreadable):
         text_of(Generated(body=body, wire_format=WireFormat.OPENAI))
 
 
-def test_an_event_without_text_is_no_chunk() -> None:
+def test_event_without_text_produces_no_chunk() -> None:
     event = {"index": 1, "token": {"id": 5, "text": "", "logprob": -1.0, "special": False}}
     assert transcoded(openai_transcoder(WireFormat.TGI, LABEL, with_usage=True), event) == []
