@@ -49,11 +49,11 @@ def routes(app: AsgiApp) -> set[str]:
     }
 
 
-async def test_every_route_is_documented_and_every_documented_one_served(scripted: ScriptedGateway) -> None:
+async def test_docs_list_exactly_the_served_routes(scripted: ScriptedGateway) -> None:
     assert set(re.findall(r"^\| `([A-Z]+ /api[^`]*)`", PAGE, re.MULTILINE)) == routes(scripted.app)
 
 
-async def test_every_route_wants_an_admin_key(scripted: ScriptedGateway) -> None:
+async def test_every_route_requires_an_admin_key(scripted: ScriptedGateway) -> None:
     _, plain = await scripted.access.create("app")
     asked = 0
     for route in routes(scripted.app):
@@ -66,14 +66,12 @@ async def test_every_route_wants_an_admin_key(scripted: ScriptedGateway) -> None
     assert scripted.service.registry.find("e5").name == "e5"
 
 
-async def test_about_tells_versions(scripted: ScriptedGateway) -> None:
+async def test_about_returns_versions(scripted: ScriptedGateway) -> None:
     assert set((await scripted.request("GET", "/api/about")).json()) == {"hubgate", "python", "icu"}
 
 
 class TestEndpoints:
-    async def test_an_endpoint_is_registered_shown_listed_and_removed(
-        self, scripted: ScriptedGateway
-    ) -> None:
+    async def test_endpoint_is_registered_shown_listed_and_deleted(self, scripted: ScriptedGateway) -> None:
         form = {"name": "fake", "source": "fake", "rate_limit": {"requests_per_minute": 7}, "cache": False}
         added = await scripted.request("POST", "/api/endpoints", form)
         assert added.status == 201
@@ -94,9 +92,7 @@ class TestEndpoints:
             gone = await scripted.request(method, path)
             assert (gone.status, gone.json()["error"]["cause"]) == (404, "endpoint_not_found")
 
-    async def test_an_endpoint_is_shown_without_its_token_and_its_fingerprint(
-        self, scripted: ScriptedGateway
-    ) -> None:
+    async def test_endpoint_is_shown_without_token_and_fingerprint(self, scripted: ScriptedGateway) -> None:
         form = {"name": "own", "url": "http://127.0.0.1:1/", "token": TOKEN}
         added = await scripted.request("POST", "/api/endpoints", form)
         fingerprint = scripted.service.registry.find("own").facts.fingerprint
@@ -112,7 +108,7 @@ class TestEndpoints:
         assert "null" not in added.body.decode()
 
     @pytest.mark.parametrize(
-        ("form", "told"),
+        ("form", "expected"),
         [
             ({"source": "fake"}, "[name] is required."),
             ({"name": "x", "source": "moon"}, "[source] must be one of [router, dedicated, local, "),
@@ -150,21 +146,19 @@ class TestEndpoints:
             (b"{", "not valid JSON"),
         ],
     )
-    async def test_a_form_is_strictly_read_and_nothing_is_stored(
-        self, scripted: ScriptedGateway, form: object, told: str
+    async def test_invalid_endpoint_form_is_a_400_and_stores_nothing(
+        self, scripted: ScriptedGateway, form: object, expected: str
     ) -> None:
         reply = await scripted.request("POST", "/api/endpoints", form)
         assert reply.status == 400
-        assert told in reply.json()["error"]["message"]
+        assert expected in reply.json()["error"]["message"]
         assert [endpoint.name for endpoint in scripted.service.registry.endpoints()] == ["e5"]
 
-    async def test_a_name_that_is_taken_is_a_409(self, scripted: ScriptedGateway) -> None:
+    async def test_duplicate_endpoint_name_is_a_409(self, scripted: ScriptedGateway) -> None:
         reply = await scripted.request("POST", "/api/endpoints", {"name": "e5", "source": "fake"})
         assert (reply.status, reply.json()["error"]["cause"]) == (409, "endpoint_exists")
 
-    async def test_a_check_that_finds_another_model_is_a_424_until_it_is_accepted(
-        self, scripted: ScriptedGateway
-    ) -> None:
+    async def test_changed_model_is_a_424_until_it_is_accepted(self, scripted: ScriptedGateway) -> None:
         assert (await scripted.request("POST", "/api/endpoints/e5/check")).json()["name"] == "e5"
         good = scripted.script.facts
         scripted.script.facts = type(good)(model="org/other", engine=good.engine)
@@ -183,7 +177,7 @@ class TestEndpoints:
         called = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"})
         assert called.status == 200
 
-    async def test_an_error_has_cause_message_and_remedy(self, scripted: ScriptedGateway) -> None:
+    async def test_error_has_cause_message_and_remedy(self, scripted: ScriptedGateway) -> None:
         def fail(call: object) -> Any:
             raise UpstreamUnreachable("Nothing listens.", remedy="Start it.")
 
@@ -196,7 +190,7 @@ class TestEndpoints:
 
 
 class TestKeys:
-    async def test_a_key_is_shown_once_and_stops_when_it_is_revoked(self, scripted: ScriptedGateway) -> None:
+    async def test_key_is_shown_once_and_rejected_after_revocation(self, scripted: ScriptedGateway) -> None:
         form = {"name": "dify", "default_endpoint": "e5", "bulk": True, "input_type": "ingest"}
         made = await scripted.request("POST", "/api/keys", form)
         assert made.status == 201
@@ -211,9 +205,7 @@ class TestKeys:
         assert (await scripted.request("DELETE", f"/api/keys/{row['id']}")).status == 204
         assert (await scripted.request("GET", "/v1/models", key=plain)).status == 401
 
-    async def test_a_key_is_revoked_by_its_name_too_whatever_stands_in_it(
-        self, scripted: ScriptedGateway
-    ) -> None:
+    async def test_key_is_revoked_by_a_name_with_a_slash(self, scripted: ScriptedGateway) -> None:
         await scripted.request("POST", "/api/keys", {"name": "team/one"})
         assert (await scripted.request("DELETE", "/api/keys/team/one")).status == 204
         gone = await scripted.request("DELETE", "/api/keys/team/one")
@@ -232,7 +224,7 @@ class TestKeys:
             ({"name": "x", "default_endpoint": ""}, 404),
         ],
     )
-    async def test_a_form_is_strictly_read(
+    async def test_invalid_key_form_is_rejected(
         self, scripted: ScriptedGateway, form: object, status: int
     ) -> None:
         assert (await scripted.request("POST", "/api/keys", form)).status == status
@@ -242,7 +234,7 @@ class TestKeys:
 
 
 class TestSecret:
-    async def test_rotation_tells_how_many_tokens_were_sealed(self, scripted: ScriptedGateway) -> None:
+    async def test_rotation_returns_the_number_of_resealed_tokens(self, scripted: ScriptedGateway) -> None:
         draft = Endpoint(name="own", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
         await scripted.service.registry.register(draft, Secret(TOKEN))
         reply = await scripted.request("POST", "/api/secret/rotate")
@@ -254,7 +246,7 @@ class TestCache:
     async def remembering(
         self, scripted: ScriptedGateway, settings: Settings, tmp_path: Path
     ) -> AsyncIterator[ScriptedGateway]:
-        """The same with the whole pipeline, and a cache."""
+        """The application with the whole pipeline and a cache."""
         home = tmp_path / "other" / "home"
         settings = replace(settings, home=home, secret_key_file=home.with_name("config") / "secret.key")
         copy_migrated(settings)
@@ -285,9 +277,7 @@ class TestCache:
         await memory.close()
         await store.close()
 
-    async def test_what_is_remembered_is_counted_and_can_be_forgotten(
-        self, remembering: ScriptedGateway
-    ) -> None:
+    async def test_cache_entries_are_counted_and_can_be_deleted(self, remembering: ScriptedGateway) -> None:
         for texts in (["a", "b"], ["b", "c"]):
             body = {"model": "e5", "input": texts}
             assert (await remembering.request("POST", "/v1/embeddings", body)).status == 200
@@ -299,12 +289,12 @@ class TestCache:
         stats = (await remembering.request("GET", "/api/cache")).json()
         assert stats["memory"]["entries"] == 0
 
-    async def test_a_gateway_without_a_cache_says_so(self, scripted: ScriptedGateway) -> None:
+    async def test_gateway_without_a_cache_reports_it_as_disabled(self, scripted: ScriptedGateway) -> None:
         assert (await scripted.request("GET", "/api/cache")).json() == {"enabled": False}
         assert (await scripted.request("DELETE", "/api/cache")).status == 204
 
 
-async def test_no_digest_of_a_key_is_shown(scripted: ScriptedGateway) -> None:
+async def test_key_digests_are_not_shown(scripted: ScriptedGateway) -> None:
     key, _ = await scripted.access.create("app")
     listed = json.dumps((await scripted.request("GET", "/api/keys")).json())
     assert key.digest.hex() not in listed

@@ -25,13 +25,13 @@ TOKEN = "hf_aTokenThatNobodyMayEverSee_last"
 
 
 async def sent(gateway: ScriptedGateway, method: str, path: str, body: object = None, **how: Any) -> Any:
-    """What came back of a request that must succeed."""
+    """The reply to a request that must succeed."""
     reply = await gateway.request(method, path, body, **how)
     assert reply.status < 300, reply.body
     return reply.json() if reply.body else None
 
 
-def told(reply: Reply) -> tuple[int, str]:
+def error_of(reply: Reply) -> tuple[int, str]:
     return reply.status, reply.json()["error"]["cause"]
 
 
@@ -44,7 +44,7 @@ async def embed(gateway: ScriptedGateway, key: str, name: str = "e5") -> Reply:
 
 
 class TestEndpoints:
-    async def test_a_setting_is_changed_and_all_others_stay(self, scripted: ScriptedGateway) -> None:
+    async def test_patch_changes_only_the_given_settings(self, scripted: ScriptedGateway) -> None:
         form = {
             "name": "own",
             "url": "http://127.0.0.1:1/",
@@ -76,7 +76,7 @@ class TestEndpoints:
         assert not {"timeout", "token"} & set(reset)
 
     @pytest.mark.parametrize(
-        ("changes", "status", "told"),
+        ("changes", "status", "expected"),
         [
             ({"colour": "red"}, 400, "Unknown field [colour]."),
             ({"colour": None}, 400, "Unknown field [colour]."),
@@ -97,15 +97,15 @@ class TestEndpoints:
             ([], 400, "must be an object, not an array."),
         ],
     )
-    async def test_changes_are_strictly_read_and_nothing_is_changed(
-        self, scripted: ScriptedGateway, changes: object, status: int, told: str
+    async def test_invalid_endpoint_changes_are_a_400_and_change_nothing(
+        self, scripted: ScriptedGateway, changes: object, status: int, expected: str
     ) -> None:
         before = await sent(scripted, "GET", "/api/endpoints/e5")
         reply = await scripted.request("PATCH", "/api/endpoints/e5", changes)
-        assert (reply.status, told in reply.json()["error"]["message"]) == (status, True)
+        assert (reply.status, expected in reply.json()["error"]["message"]) == (status, True)
         assert await sent(scripted, "GET", "/api/endpoints/e5") == before
 
-    async def test_every_field_of_the_form_is_shown_again(self, scripted: ScriptedGateway) -> None:
+    async def test_every_form_field_is_returned(self, scripted: ScriptedGateway) -> None:
         await sent(scripted, "POST", "/api/connections", {"name": "team", "token": TOKEN})
         form = {
             "name": "hosted",
@@ -129,7 +129,7 @@ class TestEndpoints:
         )
         assert "A hosted endpoint cannot have a URL" in refused.json()["error"]["message"]
 
-    def test_the_form_of_an_endpoint_makes_the_same_endpoint(self) -> None:
+    def test_form_of_an_endpoint_round_trips(self) -> None:
         whole = Endpoint(
             name="e5",
             task=Task.RERANK,
@@ -161,14 +161,12 @@ class TestEndpoints:
             chunking=ChunkingSettings(strategy="none"),
         )
         plain = Endpoint(name="x", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
-        told = [one.name for one in fields(Endpoint) if one.name != "facts"]
-        same = [name for name in told if getattr(whole, name) == getattr(plain, name)]
+        names = [one.name for one in fields(Endpoint) if one.name != "facts"]
+        same = [name for name in names if getattr(whole, name) == getattr(plain, name)]
         assert same == [], "this test sets every field"
         assert EndpointForm.of(whole).endpoint() == (whole, None)
 
-    async def test_one_that_is_switched_off_answers_424_on_every_face(
-        self, scripted: ScriptedGateway
-    ) -> None:
+    async def test_disabled_endpoint_is_a_424_on_every_face(self, scripted: ScriptedGateway) -> None:
         shown = await sent(scripted, "PATCH", "/api/endpoints/e5", {"enabled": False})
         assert shown["enabled"] is False
         assert scripted.script.calls == []
@@ -183,7 +181,7 @@ class TestEndpoints:
         await sent(scripted, "PATCH", "/api/endpoints/e5", {"enabled": True})
         assert (await embed(scripted, "an-admin-key-for-tests")).status == 200
 
-    async def test_a_failed_test_is_saved_switched_off_where_that_is_asked(
+    async def test_endpoint_that_fails_its_test_is_saved_disabled_on_request(
         self, scripted: ScriptedGateway
     ) -> None:
         scripted.script.answer = fail
@@ -197,21 +195,21 @@ class TestEndpoints:
             "remedy": "Start it.",
         }
         on = await scripted.request("PATCH", "/api/endpoints/own", {"enabled": True})
-        assert told(on) == (502, "connection_lost")
+        assert error_of(on) == (502, "connection_lost")
         scripted.script.answer = type(scripted.script)().answer
         assert (await sent(scripted, "PATCH", "/api/endpoints/own", {"enabled": True}))["tested"] is True
 
-    async def test_a_clone_is_the_same_under_another_name(self, scripted: ScriptedGateway) -> None:
+    async def test_clone_copies_every_setting_under_a_new_name(self, scripted: ScriptedGateway) -> None:
         first = await sent(scripted, "GET", "/api/endpoints/e5")
         twin = await sent(scripted, "POST", "/api/endpoints/e5/clone", {"name": "twin"})
         assert twin == {**first, "name": "twin"}
         assert scripted.script.calls == []
-        assert told(await scripted.request("POST", "/api/endpoints/e5/clone", {"name": "twin"})) == (
+        assert error_of(await scripted.request("POST", "/api/endpoints/e5/clone", {"name": "twin"})) == (
             409,
             "endpoint_exists",
         )
 
-    async def test_one_in_use_is_removed_by_force_alone_and_elasticsearch_keeps_its_contract(
+    async def test_endpoint_in_use_requires_force_except_on_elasticsearch(
         self, scripted: ScriptedGateway
     ) -> None:
         for name in ("two", "three"):
@@ -220,15 +218,15 @@ class TestEndpoints:
         await sent(scripted, "POST", "/api/keys", {"name": "one", "endpoints": ["e5", "three"]})
         await sent(scripted, "POST", "/api/keys", {"name": "other", "default_endpoint": "e5"})
         refused = await scripted.request("DELETE", "/api/endpoints/e5")
-        assert told(refused) == (409, "in_use")
+        assert error_of(refused) == (409, "in_use")
         assert "used by key one, key other, endpoint two" in refused.json()["error"]["message"]
-        assert told(await scripted.request("DELETE", "/api/endpoints/e5?force=maybe"))[0] == 400
+        assert error_of(await scripted.request("DELETE", "/api/endpoints/e5?force=maybe"))[0] == 400
         await sent(scripted, "DELETE", "/api/endpoints/e5?force=true")
         assert (await scripted.request("DELETE", "/_inference/three")).status == 200
 
 
 class TestConnections:
-    async def test_a_token_is_stored_shown_by_its_end_replaced_and_forgotten(
+    async def test_connection_token_is_stored_masked_replaced_and_deleted(
         self, scripted: ScriptedGateway
     ) -> None:
         made = await sent(
@@ -244,18 +242,16 @@ class TestConnections:
         replaced = await sent(scripted, "PATCH", "/api/connections/team", {"token": "hf_" + "x" * 20})
         assert replaced["tokens"] == ["…xxxx"]
         refused = await scripted.request("DELETE", "/api/connections/team")
-        assert told(refused) == (409, "in_use")
+        assert error_of(refused) == (409, "in_use")
         await sent(scripted, "DELETE", "/api/endpoints/own")
         await sent(scripted, "DELETE", "/api/connections/team")
-        assert told(await scripted.request("PATCH", "/api/connections/team", {"token": TOKEN}))[0] == 404
+        assert error_of(await scripted.request("PATCH", "/api/connections/team", {"token": TOKEN}))[0] == 404
         for form in ({"name": "team"}, {"name": "team", "token": ""}, {"name": "A", "token": TOKEN}):
             assert (await scripted.request("POST", "/api/connections", form)).status == 400
 
 
 class TestKeys:
-    async def test_a_key_sees_and_calls_only_the_endpoints_in_its_scope(
-        self, scripted: ScriptedGateway
-    ) -> None:
+    async def test_key_sees_and_calls_only_endpoints_in_its_scope(self, scripted: ScriptedGateway) -> None:
         await sent(scripted, "POST", "/api/endpoints/e5/clone", {"name": "twin"})
         made = await sent(scripted, "POST", "/api/keys", {"name": "app", "endpoints": ["twin"]})
         key = made["key"]
@@ -300,7 +296,7 @@ class TestKeys:
             ("DELETE", "/_inference/NAME", None),
         ],
     )
-    async def test_a_name_out_of_a_keys_scope_is_answered_exactly_as_one_that_does_not_exist(
+    async def test_endpoint_outside_the_key_scope_responds_like_a_missing_one(
         self, scripted: ScriptedGateway, hidden: str, method: str, path: str, body: dict[str, Any] | None
     ) -> None:
         await sent(scripted, "POST", "/api/endpoints/e5/clone", {"name": "twin-1"})
@@ -339,7 +335,7 @@ class TestKeys:
             for fact in ("10.1.2.3", "/srv/models", "engine", "warnings"):
                 assert fact not in body, path
 
-    async def test_beyond_its_requests_a_minute_a_key_is_told_when_to_come_back(
+    async def test_key_over_its_request_limit_gets_429_with_retry_after(
         self, scripted: ScriptedGateway
     ) -> None:
         made = await sent(scripted, "POST", "/api/keys", {"name": "app", "requests_per_minute": 2})
@@ -356,21 +352,19 @@ class TestKeys:
         await sent(scripted, "PATCH", f"/api/keys/{made['id']}", {"requests_per_minute": 3})
         assert (await embed(scripted, made["key"])).status == 200
 
-    async def test_a_key_that_has_spent_its_tokens_is_refused_the_same_way(
-        self, scripted: ScriptedGateway
-    ) -> None:
+    async def test_key_over_its_token_limit_gets_429(self, scripted: ScriptedGateway) -> None:
         made = await sent(scripted, "POST", "/api/keys", {"name": "app", "tokens_per_minute": 3})
         assert (await embed(scripted, made["key"])).status == 200
         refused = await embed(scripted, made["key"])
         assert (refused.status, refused.json()["error"]["code"]) == (429, "key_limit")
 
-    async def test_an_expired_key_is_a_401_that_says_so(self, scripted: ScriptedGateway) -> None:
+    async def test_expiry_of_a_key_must_be_in_the_future(self, scripted: ScriptedGateway) -> None:
         made = await sent(scripted, "POST", "/api/keys", {"name": "app", "expires_at": time.time() + 3600})
         assert (await embed(scripted, made["key"])).status == 200
         past = await scripted.request("PATCH", "/api/keys/app", {"expires_at": 5})
         assert "in the past" in past.json()["error"]["message"]
 
-    async def test_changes_of_a_key_are_strictly_read(self, scripted: ScriptedGateway) -> None:
+    async def test_invalid_key_changes_are_rejected(self, scripted: ScriptedGateway) -> None:
         await sent(scripted, "POST", "/api/keys", {"name": "team/app", "endpoints": ["e5"]})
         for changes, status in (
             ({"admin": True}, 400),
@@ -386,16 +380,18 @@ class TestKeys:
         await sent(scripted, "DELETE", "/api/endpoints/e5?force=true")
         renamed = await sent(scripted, "PATCH", "/api/keys/team/app", {"name": "app"})
         assert (renamed["name"], renamed["endpoints"]) == ("app", ["e5"]), "what is gone stays named"
-        assert told(await scripted.request("PATCH", "/api/keys/team/app", {}))[0] == 404
+        assert error_of(await scripted.request("PATCH", "/api/keys/team/app", {}))[0] == 404
 
 
 class TestUsage:
-    async def test_use_is_told_by_endpoint_and_key_in_json_and_csv(self, scripted: ScriptedGateway) -> None:
+    async def test_usage_is_grouped_by_endpoint_and_key_in_json_and_csv(
+        self, scripted: ScriptedGateway
+    ) -> None:
         made = await sent(scripted, "POST", "/api/keys", {"name": "=app", "requests_per_minute": 2})
         for _ in range(3):
             await embed(scripted, made["key"])
-        told = await sent(scripted, "GET", "/api/usage?by=endpoint,key")
-        by_key = {(row["endpoint"], row["key_name"]): row for row in told["rows"]}
+        usage = await sent(scripted, "GET", "/api/usage?by=endpoint,key")
+        by_key = {(row["endpoint"], row["key_name"]): row for row in usage["rows"]}
         row = by_key["e5", "=app"]
         assert (row["requests"], row["texts"], row["prompt_tokens"], row["errors"]) == (2, 2, 6, 0)
         assert 0 < row["p50"] <= row["p99"] <= row["slowest"]
@@ -412,7 +408,7 @@ class TestUsage:
             assert (line["key_name"], line["requests"]) == ("'=app", "2")
             assert line["day"] == time.strftime("%Y-%m-%d", time.gmtime())
 
-    async def test_csv_has_all_rows_where_json_has_a_bound(self, scripted: ScriptedGateway) -> None:
+    async def test_csv_has_all_rows_and_json_is_limited(self, scripted: ScriptedGateway) -> None:
         for number in range(MAX_ROWS + 1):
             scripted.service.usage.count(
                 "e5",
@@ -426,12 +422,12 @@ class TestUsage:
                 waited=0.0,
             )
         reply = await scripted.request("GET", "/api/usage?by=key")
-        assert told(reply) == (400, "invalid_request")
+        assert error_of(reply) == (400, "invalid_request")
         reply = await scripted.request("GET", "/api/usage?by=key&format=csv")
         keys = [line["key"] for line in csv.DictReader(io.StringIO(reply.body.decode()))]
         assert sorted(keys) == sorted(f"k{number}" for number in range(MAX_ROWS + 1))
 
-    async def test_what_asks_no_model_is_no_use(self, scripted: ScriptedGateway) -> None:
+    async def test_requests_without_a_model_call_are_not_usage(self, scripted: ScriptedGateway) -> None:
         for path in ("/v1/models", "/hf/e5/info", "/api/about"):
             await sent(scripted, "GET", path) if path != "/hf/e5/info" else None
         assert (await sent(scripted, "GET", "/api/usage"))["rows"] == []
@@ -439,10 +435,10 @@ class TestUsage:
     @pytest.mark.parametrize(
         "query", ["from=yesterday", "from=9&to=5", "by=moon", "format=xml", "from=2026-13-01"]
     )
-    async def test_a_question_is_strictly_read(self, scripted: ScriptedGateway, query: str) -> None:
-        assert told(await scripted.request("GET", f"/api/usage?{query}")) == (400, "invalid_request")
+    async def test_invalid_query_is_a_400(self, scripted: ScriptedGateway, query: str) -> None:
+        assert error_of(await scripted.request("GET", f"/api/usage?{query}")) == (400, "invalid_request")
 
-    async def test_times_are_read_as_dates_moments_and_seconds(self, scripted: ScriptedGateway) -> None:
+    async def test_times_are_parsed_as_dates_timestamps_and_seconds(self, scripted: ScriptedGateway) -> None:
         for query in ("from=2026-01-02&to=2026-01-03T00:30Z", "from=1767312000&to=1767400200"):
             answer = await sent(scripted, "GET", f"/api/usage?{query}&by=hour")
             assert (answer["from"], answer["to"]) == ("2026-01-02T00:00:00Z", "2026-01-03T00:30:00Z")
@@ -453,7 +449,9 @@ class TestUsage:
 
 
 class TestAudit:
-    async def test_every_change_names_who_what_and_how(self, scripted: ScriptedGateway) -> None:
+    async def test_every_change_is_audited_with_actor_action_and_changes(
+        self, scripted: ScriptedGateway
+    ) -> None:
         boss = await sent(scripted, "POST", "/api/keys", {"name": "boss", "admin": True})
         how = {"key": boss["key"]}
         form = {"name": "own", "url": "http://127.0.0.1:1/", "token": TOKEN}
@@ -476,5 +474,5 @@ class TestAudit:
         assert older["changes"] == [changes[1]]
 
     @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "before=-1"])
-    async def test_a_question_is_strictly_read(self, scripted: ScriptedGateway, query: str) -> None:
-        assert told(await scripted.request("GET", f"/api/audit?{query}")) == (400, "invalid_request")
+    async def test_invalid_query_is_a_400(self, scripted: ScriptedGateway, query: str) -> None:
+        assert error_of(await scripted.request("GET", f"/api/audit?{query}")) == (400, "invalid_request")

@@ -45,7 +45,7 @@ async def export(gateway: ScriptedGateway, query: str = "") -> str:
     return reply.body.decode()
 
 
-def said(answer: Any) -> list[tuple[str, str, str]]:
+def steps_of(answer: Any) -> list[tuple[str, str, str]]:
     return [(step["action"], step["kind"], step["name"]) for step in answer["steps"]]
 
 
@@ -58,22 +58,24 @@ ALL = [
 ]
 
 
-async def test_a_dry_run_tells_the_plan_and_changes_nothing(scripted: ScriptedGateway) -> None:
+async def test_dry_run_returns_the_plan_and_changes_nothing(scripted: ScriptedGateway) -> None:
     before = await export(scripted)
-    told = await apply(scripted, WHOLE, dry_run=True)
-    assert (told["applied"], told["failed"], said(told)) == (False, 0, ALL)
-    first = told["steps"][1]["changes"]
+    result = await apply(scripted, WHOLE, dry_run=True)
+    assert (result["applied"], result["failed"], steps_of(result)) == (False, 0, ALL)
+    first = result["steps"][1]["changes"]
     assert first["burst"] == [None, 3]
     assert first["url"] == [None, "http://127.0.0.1:1/"]
-    assert told["steps"][0]["changes"] == {"token": [None, "…eone"]}
+    assert result["steps"][0]["changes"] == {"token": [None, "…eone"]}
     assert await export(scripted) == before
     assert scripted.script.calls == []
 
 
-async def test_what_is_applied_is_there_and_a_second_time_changes_nothing(scripted: ScriptedGateway) -> None:
-    told = await apply(scripted, WHOLE)
-    assert (told["applied"], told["failed"], said(told)) == (True, 0, ALL)
-    key = told["steps"][-1]["key"]
+async def test_applying_a_configuration_twice_changes_nothing_the_second_time(
+    scripted: ScriptedGateway,
+) -> None:
+    result = await apply(scripted, WHOLE)
+    assert (result["applied"], result["failed"], steps_of(result)) == (True, 0, ALL)
+    key = result["steps"][-1]["key"]
     body = {"model": "first", "input": "a"}
     assert (await scripted.request("POST", "/v1/embeddings", body, key=key)).status == 200
     gateway = scripted.service
@@ -86,11 +88,11 @@ async def test_what_is_applied_is_there_and_a_second_time_changes_nothing(script
     )
     calls = len(scripted.script.calls)
     for secrets in (SECRETS, {}):
-        assert said(await apply(scripted, WHOLE, secrets=secrets)) == []
+        assert steps_of(await apply(scripted, WHOLE, secrets=secrets)) == []
     assert len(scripted.script.calls) == calls
 
 
-async def test_an_export_applied_elsewhere_or_here_says_the_same(scripted: ScriptedGateway) -> None:
+async def test_applying_an_unedited_export_changes_nothing(scripted: ScriptedGateway) -> None:
     await apply(scripted, WHOLE)
     text = await export(scripted)
     assert TOKEN not in text
@@ -103,7 +105,7 @@ async def test_an_export_applied_elsewhere_or_here_says_the_same(scripted: Scrip
         "token": "${TOKEN_OF_SECOND}",
     }
     assert written["keys"] == {"app": {"endpoints": ["first"], "requests_per_minute": 60}}
-    assert said(await apply(scripted, text, secrets={}, prune=True)) == []
+    assert steps_of(await apply(scripted, text, secrets={}, prune=True)) == []
     one = yaml.safe_load(await export(scripted, "?endpoint=first"))
     assert set(one["endpoints"]) == {"first"}
     assert set(one) == {"version", "endpoints"}
@@ -113,7 +115,7 @@ async def test_an_export_applied_elsewhere_or_here_says_the_same(scripted: Scrip
     assert (await scripted.request("GET", "/api/config?endpoint=nowhere")).status == 404
 
 
-async def test_two_names_that_would_have_one_variable_have_two(scripted: ScriptedGateway) -> None:
+async def test_token_variables_of_similar_names_are_distinct(scripted: ScriptedGateway) -> None:
     for name in ("a-b", "a.b"):
         draft = Endpoint(name=name, task=Task.TEXT_EMBEDDING, source=Source.FAKE)
         await scripted.service.registry.register(draft, Secret(TOKEN))
@@ -121,76 +123,79 @@ async def test_two_names_that_would_have_one_variable_have_two(scripted: Scripte
     assert [written[name]["token"] for name in ("a-b", "a.b")] == ["${TOKEN_OF_A_B}", "${TOKEN_OF_A_B_2}"]
 
 
-async def test_changes_are_told_and_made_in_what_differs_alone(scripted: ScriptedGateway) -> None:
+async def test_apply_changes_only_the_fields_that_differ(scripted: ScriptedGateway) -> None:
     await apply(scripted, WHOLE)
     changed = (
         WHOLE.replace("burst: 3", "burst: 4")
         .replace("requests_per_minute: 60", "bulk: true")
         .replace('token: "${SECOND}"', "connection: team")
     )
-    told = await apply(scripted, changed, secrets={"TEAM": ANOTHER})
-    assert [(*step, told["steps"][n]["changes"]) for n, step in enumerate(said(told))] == [
+    result = await apply(scripted, changed, secrets={"TEAM": ANOTHER})
+    assert [(*step, result["steps"][n]["changes"]) for n, step in enumerate(steps_of(result))] == [
         ("change", "connection", "team", {"token": ["…eone", "…otwo"]}),
         ("change", "endpoint", "first", {"burst": [3, 4]}),
         ("change", "endpoint", "second", {"connection": [None, "team"], "token": ["…otwo", None]}),
         ("change", "key", "app", {"bulk": [False, True], "requests_per_minute": [60, None]}),
     ]
     assert scripted.service.registry.token("second") == Secret(ANOTHER)
-    assert said(await apply(scripted, changed, secrets={})) == []
+    assert steps_of(await apply(scripted, changed, secrets={})) == []
 
 
-async def test_pruning_removes_what_is_not_wanted_but_never_the_key_that_asks(
+async def test_prune_removes_absent_entries_but_never_the_key_in_use(
     scripted: ScriptedGateway,
 ) -> None:
     await apply(scripted, WHOLE)
     boss, plain = await scripted.access.create("boss", admin=True)
     less = "endpoints: {e5: {source: fake}}\nconnections: {}\nkeys: {}\n"
-    assert said(await apply(scripted, less)) == []
+    assert steps_of(await apply(scripted, less)) == []
     body = {"yaml": less, "prune": True}
-    told = (await scripted.request("POST", "/api/config", body, key=plain)).json()
-    assert said(told) == [
+    result = (await scripted.request("POST", "/api/config", body, key=plain)).json()
+    assert steps_of(result) == [
         ("remove", "key", "app"),
         ("remove", "endpoint", "first"),
         ("remove", "endpoint", "later"),
         ("remove", "endpoint", "second"),
         ("remove", "connection", "team"),
     ]
-    assert told["failed"] == 0
+    assert result["failed"] == 0
     assert [endpoint.name for endpoint in scripted.service.registry.endpoints()] == ["e5"]
     assert scripted.access.find("boss") is not None
-    assert said(await apply(scripted, "version: 1", prune=True)) == [], "parts that are absent stay"
+    assert steps_of(await apply(scripted, "version: 1", prune=True)) == [], "parts that are absent stay"
     assert boss.admin
 
 
-async def test_an_endpoint_that_fails_its_test_is_told_and_the_others_go_on(
+async def test_failed_endpoint_is_reported_and_the_others_are_applied(
     scripted: ScriptedGateway,
 ) -> None:
     def fail(_: object) -> Any:
         raise UpstreamUnreachable("Nothing listens.", remedy="Start it.")
 
     scripted.script.answer = fail
-    told = await apply(scripted, WHOLE)
-    failures = {step["name"]: step["failure"]["cause"] for step in told["steps"] if "failure" in step}
+    result = await apply(scripted, WHOLE)
+    failures = {step["name"]: step["failure"]["cause"] for step in result["steps"] if "failure" in step}
     assert failures == {"first": "connection_lost", "second": "connection_lost"}
-    assert told["failed"] == 2
+    assert result["failed"] == 2
     assert {"later"} <= {endpoint.name for endpoint in scripted.service.registry.endpoints()}
     scripted.script.answer = type(scripted.script)().answer
-    assert said(await apply(scripted, WHOLE)) == [("add", "endpoint", "first"), ("add", "endpoint", "second")]
+    assert steps_of(await apply(scripted, WHOLE)) == [
+        ("add", "endpoint", "first"),
+        ("add", "endpoint", "second"),
+    ]
 
 
-async def test_a_fallback_that_cannot_stand_in_is_told(scripted: ScriptedGateway) -> None:
+async def test_fallback_of_another_task_is_reported_as_a_failure(scripted: ScriptedGateway) -> None:
     text = "endpoints: {a: {source: fake, fallback: b}, b: {source: fake, task: rerank}}"
     scripted.script.answer = lambda call: (
         Scores(items=[0.5] * len(call.texts)) if isinstance(call, Rerank) else two_numbers(call)
     )
-    told = await apply(scripted, text)
-    assert "cannot be the fallback" in told["steps"][0]["failure"]["message"]
-    assert told["failed"] == 1
+    result = await apply(scripted, text)
+    assert "cannot be the fallback" in result["steps"][0]["failure"]["message"]
+    assert result["failed"] == 1
     assert scripted.service.registry.find("a").fallback is None
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("colour: red", "Unknown field [colour]. Valid fields: [version, connections, endpoints, keys]."),
         ("version: 2", "[version] must be one of [1], not 2."),
@@ -229,8 +234,8 @@ async def test_a_fallback_that_cannot_stand_in_is_told(scripted: ScriptedGateway
         ("version: 1" + ":1" * 1000 + ".5", "a value that YAML does not allow"),
     ],
 )
-async def test_all_is_judged_before_anything_is_changed(
-    scripted: ScriptedGateway, text: str, told: str
+async def test_invalid_configuration_is_rejected_before_any_change(
+    scripted: ScriptedGateway, text: str, expected: str
 ) -> None:
     await scripted.access.create("boss", admin=True)
     before = await export(scripted)
@@ -239,45 +244,45 @@ async def test_all_is_judged_before_anything_is_changed(
         good = ""
     reply = await scripted.request("POST", "/api/config", {"yaml": good + text, "secrets": SECRETS})
     assert reply.status == 400
-    assert told in reply.json()["error"]["message"].replace("on line 3", "on line 2")
+    assert expected in reply.json()["error"]["message"].replace("on line 3", "on line 2")
     assert "hf_plain" not in reply.body.decode()
     assert await export(scripted) == before
 
 
-async def test_every_problem_is_told_at_once(scripted: ScriptedGateway) -> None:
+async def test_all_problems_are_reported_together(scripted: ScriptedGateway) -> None:
     text = "endpoints: {X: {source: fake}, y: {sauce: 1}}\nkeys: {z: {bulk: 1}}"
     message = (await scripted.request("POST", "/api/config", {"yaml": text})).json()["error"]["message"]
     assert all(f"{part}: " in message for part in ("endpoints.X", "endpoints.y", "keys.z"))
 
 
-async def test_every_problem_of_a_key_is_told_at_once(scripted: ScriptedGateway) -> None:
+async def test_problems_of_all_keys_are_reported_together(scripted: ScriptedGateway) -> None:
     text = "keys: {x: {requests_per_minute: -1}, y: {tokens_per_minute: -1}, z: {endpoints: [nowhere]}}"
     message = (await scripted.request("POST", "/api/config", {"yaml": text})).json()["error"]["message"]
     assert all(
-        told in message
-        for told in ("keys.x: [req", "keys.y: [tok", "key z refers to missing endpoint [nowhere]")
+        expected in message
+        for expected in ("keys.x: [req", "keys.y: [tok", "key z refers to missing endpoint [nowhere]")
     )
 
 
-async def test_a_key_may_outlive_the_endpoints_that_it_names(scripted: ScriptedGateway) -> None:
-    """What is exported then can still be applied."""
+async def test_key_can_outlive_the_endpoints_in_its_scope(scripted: ScriptedGateway) -> None:
+    """The export of such a gateway can still be applied."""
     await scripted.access.create("app", endpoints=("gone",))
     assert (await apply(scripted, await export(scripted), prune=True))["steps"] == []
 
 
-async def test_a_key_whose_end_has_come_is_not_made(scripted: ScriptedGateway) -> None:
-    """So what a gateway with such a key exports can be applied to another."""
+async def test_expired_key_is_not_created(scripted: ScriptedGateway) -> None:
+    """The export of a gateway with an expired key can be applied to another gateway."""
     assert (await apply(scripted, "keys: {app: {expires_at: 1}}"))["steps"] == []
 
 
-async def test_many_entries_are_read_in_one_go(scripted: ScriptedGateway) -> None:
-    """Were each name compared with every other, these would take minutes."""
+async def test_many_entries_are_validated_in_linear_time(scripted: ScriptedGateway) -> None:
+    """Comparing each name with every other would take minutes."""
     text = "keys:\n" + "".join(f"  k{number}: {{bulk: 1}}\n" for number in range(30_000))
     reply = await scripted.request("POST", "/api/config", {"yaml": text})
     assert reply.status == 400
 
 
-async def test_a_configuration_may_not_be_endless(scripted: ScriptedGateway) -> None:
+async def test_configuration_size_is_limited(scripted: ScriptedGateway) -> None:
     for size, status in ((1_000_000, 200), (1_000_001, 400)):
         reply = await scripted.request("POST", "/api/config", {"yaml": " " * size, "dry_run": True})
         assert reply.status == status

@@ -45,9 +45,7 @@ def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
             yield method.upper(), path, operation
 
 
-async def test_every_route_is_described_and_every_described_one_served(
-    scripted: ScriptedGateway, document: Any
-) -> None:
+async def test_openapi_describes_exactly_the_served_routes(scripted: ScriptedGateway, document: Any) -> None:
     found = scripted.app._app.routes  # type: ignore[attr-defined]
     served = {
         f"{method} {route.path.replace(':path', '')}"
@@ -58,15 +56,15 @@ async def test_every_route_is_described_and_every_described_one_served(
     assert {f"{method} {path}" for method, path, _ in operations(document)} == served
 
 
-async def test_every_operation_is_named_once_and_says_what_it_does(document: Any) -> None:
-    told = [operation for _, _, operation in operations(document)]
-    names = [operation["operationId"] for operation in told]
+async def test_every_operation_has_a_unique_id_and_a_summary(document: Any) -> None:
+    described = [operation for _, _, operation in operations(document)]
+    names = [operation["operationId"] for operation in described]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[a-z_]+", name) for name in names), names
-    assert all(re.fullmatch(r"\S.*\.", operation["summary"]) for operation in told)
+    assert all(re.fullmatch(r"\S.*\.", operation["summary"]) for operation in described)
 
 
-async def test_every_parameter_of_a_path_and_every_reference_is_defined(document: Any) -> None:
+async def test_every_path_parameter_and_reference_is_defined(document: Any) -> None:
     for _, path, operation in operations(document):
         in_path = [one["name"] for one in operation["parameters"] if one["in"] == "path"]
         assert in_path == re.findall(r"\{(\w+)\}", path)
@@ -88,7 +86,7 @@ async def test_every_field_of_a_form_is_in_its_schema(scripted: ScriptedGateway,
     assert {"type": "null"} in changes["properties"]["rate_limit"]["anyOf"]
 
 
-async def test_every_example_is_a_body_that_its_route_takes(scripted: ScriptedGateway) -> None:
+async def test_every_example_is_a_valid_body_of_its_route(scripted: ScriptedGateway) -> None:
     rows = [row for row in rows_of(scripted) if row.body is not None]
     for row in rows:
         assert row.example is not None, row.path
@@ -101,7 +99,9 @@ async def test_every_example_is_a_body_that_its_route_takes(scripted: ScriptedGa
             edit_key(Key(id="0a1b2c3d", name="dify", digest=b"", created_at=0.0), row.example)
 
 
-async def test_a_body_is_described_where_one_is_taken(scripted: ScriptedGateway, document: Any) -> None:
+async def test_request_bodies_are_described_for_exactly_the_routes_with_one(
+    scripted: ScriptedGateway, document: Any
+) -> None:
     with_body = {f"{m} {p}" for m, p, operation in operations(document) if "requestBody" in operation}
     taking = {
         f"{row.method} /api{row.path.replace(':path', '')}"

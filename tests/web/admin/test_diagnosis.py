@@ -27,15 +27,15 @@ def gateway(settings: Settings) -> Iterator[RunningGateway]:
 
 
 def diagnosed(gateway: RunningGateway, **form: Any) -> dict[str, Any]:
-    """The step that fails."""
+    """The failed step of a diagnosis."""
     reply = gateway.request("POST", "/api/diagnose", {"name": "x", **form})
     assert reply.status == 200, reply.body
-    told = reply.json()
-    (failed,) = [step for step in told["steps"] if step["outcome"] == "failed"]
-    assert told["well"] is False
+    report = reply.json()
+    (failed,) = [step for step in report["steps"] if step["outcome"] == "failed"]
+    assert report["well"] is False
     assert failed["message"]
     assert failed["remedy"]
-    after = told["steps"][told["steps"].index(failed) + 1 :]
+    after = report["steps"][report["steps"].index(failed) + 1 :]
     assert {step["outcome"] for step in after} <= {"skipped"}
     found: dict[str, Any] = failed
     return found
@@ -45,19 +45,19 @@ def where(failed: dict[str, Any]) -> tuple[str, str]:
     return failed["step"], failed["cause"]
 
 
-def test_a_server_that_is_well_passes_every_step_with_its_time(gateway: RunningGateway) -> None:
+def test_healthy_server_passes_every_step_with_its_duration(gateway: RunningGateway) -> None:
     with lookalike("tei") as server:
-        told = gateway.request("POST", "/api/diagnose", {"name": "x", "url": server.url}).json()
-        assert told["well"] is True
-        outcomes = {step["step"]: step["outcome"] for step in told["steps"]}
+        report = gateway.request("POST", "/api/diagnose", {"name": "x", "url": server.url}).json()
+        assert report["well"] is True
+        outcomes = {step["step"]: step["outcome"] for step in report["steps"]}
         assert outcomes.pop("tls") == "skipped"
         assert set(outcomes.values()) == {"passed"}
-        assert all(step["milliseconds"] >= 0 for step in told["steps"])
+        assert all(step["milliseconds"] >= 0 for step in report["steps"])
         gateway.add("e5", url=server.url)
         assert gateway.request("POST", "/api/endpoints/e5/diagnose").json()["well"] is True
 
 
-def test_the_steps_come_one_by_one_where_lines_are_asked_for(gateway: RunningGateway) -> None:
+def test_steps_are_streamed_as_ndjson_on_request(gateway: RunningGateway) -> None:
     gateway.add("fake")
     reply = gateway.request(
         "POST", "/api/endpoints/fake/diagnose", headers={"accept": "application/x-ndjson"}
@@ -68,7 +68,7 @@ def test_the_steps_come_one_by_one_where_lines_are_asked_for(gateway: RunningGat
     assert (steps[-1]["step"], steps[-1]["outcome"]) == ("answer", "passed")
 
 
-def test_an_address_that_is_none_or_may_not_be_asked_or_is_the_old_one(gateway: RunningGateway) -> None:
+def test_address_step_fails_for_invalid_forbidden_and_legacy_urls(gateway: RunningGateway) -> None:
     for url, cause in (
         ("https://api-inference.huggingface.co/models/org/name", "old_address"),
         ("http://169.254.169.254/", "address_refused"),
@@ -77,27 +77,27 @@ def test_an_address_that_is_none_or_may_not_be_asked_or_is_the_old_one(gateway: 
         assert where(diagnosed(gateway, url=url)) == ("address", cause)
 
 
-def test_a_name_that_nobody_knows(gateway: RunningGateway) -> None:
+def test_dns_step_fails_for_an_unknown_host(gateway: RunningGateway) -> None:
     assert where(diagnosed(gateway, url="http://gone.invalid")) == ("dns", "name_not_resolved")
 
 
-def test_a_local_model_that_cannot_be_downloaded(gateway: RunningGateway) -> None:
+def test_model_step_fails_when_a_local_model_cannot_be_downloaded(gateway: RunningGateway) -> None:
     finding = diagnosed(gateway, source="local", model="hubgate-tests/nowhere")
     assert where(finding) == ("model", "download_failed")
 
 
-def test_a_port_at_which_nobody_listens(gateway: RunningGateway) -> None:
+def test_tcp_step_fails_when_the_port_is_closed(gateway: RunningGateway) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     assert where(diagnosed(gateway, url=f"http://127.0.0.1:{port}")) == ("tcp", "connection_refused")
 
 
-def test_tls_where_there_is_none(gateway: RunningGateway) -> None:
+def test_tls_step_fails_for_a_plain_http_server(gateway: RunningGateway) -> None:
     with lookalike("tei") as server:
         assert where(diagnosed(gateway, url=server.url.replace("http:", "https:"))) == ("tls", "tls_failed")
 
 
-def test_a_token_that_was_not_given(gateway: RunningGateway) -> None:
+def test_authentication_step_fails_without_a_token(gateway: RunningGateway) -> None:
     with lookalike("tei", key=TOKEN) as server:
         assert where(diagnosed(gateway, url=server.url)) == ("authentication", "token_missing")
 
@@ -119,14 +119,16 @@ def test_a_token_that_was_not_given(gateway: RunningGateway) -> None:
         ("redirect", "model", "upstream_redirects"),
     ],
 )
-def test_what_a_server_may_answer(gateway: RunningGateway, fault: str, step: str, cause: str) -> None:
+def test_server_error_fails_the_step_of_its_cause(
+    gateway: RunningGateway, fault: str, step: str, cause: str
+) -> None:
     with lookalike("tei", fault=fault) as server:
         failed = diagnosed(gateway, url=server.url, token="hf_made_up_token_of_a_test")
         assert where(failed) == (step, cause)
         assert "hf_made_up" not in json.dumps(failed)
 
 
-def test_a_model_that_does_another_task(gateway: RunningGateway) -> None:
+def test_model_step_fails_for_a_model_of_another_task(gateway: RunningGateway) -> None:
     with lookalike("tei", kind="embedding") as embedder, lookalike("vllm", kind="llm") as writer:
         chat = diagnosed(gateway, url=embedder.url, task="chat_completion")
         assert where(chat) == ("model", "wrong_task")
@@ -134,13 +136,13 @@ def test_a_model_that_does_another_task(gateway: RunningGateway) -> None:
         assert where(diagnosed(gateway, url=embedder.url, task="rerank")) == ("model", "wrong_task")
 
 
-def test_a_model_that_fails_over_the_question_is_told_of_at_the_answer(gateway: RunningGateway) -> None:
+def test_answer_step_fails_when_the_model_call_fails(gateway: RunningGateway) -> None:
     with lookalike("tei") as server:
         server.fail("failing", method="POST")
         assert where(diagnosed(gateway, url=server.url)) == ("answer", "upstream_failed")
 
 
-def test_hosted_models_that_nobody_serves_or_nobody_knows(settings: Settings) -> None:
+def test_model_step_fails_for_unserved_and_unknown_hosted_models(settings: Settings) -> None:
     with running_hub_api() as hub, lookalike("router", key=TOKEN) as router:
         settings = replace(settings, hf_endpoint=hub.url, router_url=router.url)
         with RunningGateway(settings) as gateway:
@@ -152,22 +154,22 @@ def test_hosted_models_that_nobody_serves_or_nobody_knows(settings: Settings) ->
                 assert where(failed) == (step, cause)
 
 
-def test_the_command_says_what_fails_and_what_to_do(gateway: RunningGateway, hubgate: Command) -> None:
+def test_doctor_prints_the_failed_step_and_the_remedy(gateway: RunningGateway, hubgate: Command) -> None:
     with lookalike("tei") as server:
         gateway.add("e5", url=server.url)
         assert hubgate("doctor", "e5").out.endswith("e5 is healthy.\n")
         server.fail("paused")
-        told = hubgate("doctor", "e5")
-        assert told.status == 1
-        assert "state" in told.out
-        assert "paused" in told.err
-        assert "Resume it" in told.err
+        result = hubgate("doctor", "e5")
+        assert result.status == 1
+        assert "state" in result.out
+        assert "paused" in result.err
+        assert "Resume it" in result.err
 
 
-def test_a_registration_that_fails_shows_how_far_it_got(gateway: RunningGateway, hubgate: Command) -> None:
+def test_failed_add_prints_the_step_that_failed(gateway: RunningGateway, hubgate: Command) -> None:
     with lookalike("tei", fault="wrong-token") as server:
-        told = hubgate("add", "e5", "--url", server.url)
-        assert told.status == 1
-        assert "authentication" in told.out
-        assert "token" in told.err
+        result = hubgate("add", "e5", "--url", server.url)
+        assert result.status == 1
+        assert "authentication" in result.out
+        assert "token" in result.err
     assert "authentication" not in hubgate("add", "E5", "--url", "http://127.0.0.1:1").out

@@ -22,7 +22,7 @@ TOKEN = "hf_" + "hosted" * 5
 
 
 class ChattingHub(HubApi):
-    """A Hub that says that `MODEL` is served for conversations."""
+    """A Hub whose metadata lists `MODEL` as served for conversations."""
 
     def reply(self, seen: Seen) -> Answer:
         serving = {"provider": "novita", "task": "conversational", "status": "live", "providerId": MODEL}
@@ -35,9 +35,7 @@ def hosted(gateway: RunningGateway, task: str, **fields: Any) -> Any:
 
 
 @pytest.mark.parametrize("task", ["chat_completion", "completion"])
-def test_nothing_is_stored_where_neither_the_hub_nor_the_router_can_be_reached(
-    settings: Settings, task: str
-) -> None:
+def test_unreachable_hub_and_router_store_nothing_unless_saved_anyway(settings: Settings, task: str) -> None:
     with RunningGateway(replace(settings, hf_endpoint=NOWHERE, router_url=NOWHERE)) as gateway:
         refused = hosted(gateway, task, provider="together")
         assert refused.status >= 400
@@ -47,7 +45,7 @@ def test_nothing_is_stored_where_neither_the_hub_nor_the_router_can_be_reached(
         assert (kept.json()["enabled"], kept.json()["tested"]) == (False, False)
 
 
-def test_a_model_that_answers_is_registered_without_the_hub(settings: Settings) -> None:
+def test_model_that_answers_is_registered_without_the_hub(settings: Settings) -> None:
     with (
         lookalike("router", name=MODEL, kind="llm", key=TOKEN) as router,
         RunningGateway(replace(settings, hf_endpoint=NOWHERE, router_url=router.url)) as gateway,
@@ -59,7 +57,7 @@ def test_a_model_that_answers_is_registered_without_the_hub(settings: Settings) 
         assert (added.json()["tested"], len(router.posts)) == (True, 2)
 
 
-def test_what_the_hub_says_is_no_proof_without_a_call(settings: Settings) -> None:
+def test_hub_metadata_alone_does_not_register_a_model(settings: Settings) -> None:
     hub = ChattingHub()
     with (
         hub.running(),

@@ -38,7 +38,7 @@ def endpoints_site() -> Iterator[DeploymentsApi]:
 async def gateway(
     settings: Settings, tmp_path: Path, hub_site: HubApi, endpoints_site: DeploymentsApi
 ) -> AsyncIterator[ScriptedGateway]:
-    """The application, with a Hub; the endpoint `ada` bears `TOKEN`, the last of whose two lines is a spare one."""
+    """The application with a Hub; the endpoint `ada` has two tokens, the first of which is `TOKEN`."""
     settings = replace(settings, hf_endpoint=hub_site.url, endpoints_api_url=endpoints_site.url + "/v2")
     async with open_scripted_gateway(settings) as gateway:
         bearing = Endpoint(name="ada", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
@@ -57,7 +57,7 @@ async def models(gateway: ScriptedGateway, query: str) -> list[dict[str, Any]]:
     return found
 
 
-async def test_models_are_searched_by_task_text_and_whether_they_are_served(gateway: ScriptedGateway) -> None:
+async def test_models_are_searched_by_task_text_and_serving_status(gateway: ScriptedGateway) -> None:
     for word in ("text_embedding", "feature-extraction", "sentence-similarity"):
         assert [model["name"] for model in await models(gateway, f"task={word}&limit=2")] == [
             "BAAI/bge-m3",
@@ -67,7 +67,7 @@ async def test_models_are_searched_by_task_text_and_whether_they_are_served(gate
     assert MINILM not in [model["name"] for model in await models(gateway, "served=false")]
 
 
-async def test_a_model_is_shown_with_what_is_known_of_it_and_without_the_rest(
+async def test_model_is_shown_with_only_the_known_fields(
     gateway: ScriptedGateway,
 ) -> None:
     (found,) = await models(gateway, "search=MiniLM")
@@ -87,7 +87,7 @@ async def test_a_model_is_shown_with_what_is_known_of_it_and_without_the_rest(
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "expected"),
     [
         ("task=dance", "[task] is not valid: dance"),
         ("served=perhaps", "[served]"),
@@ -96,24 +96,24 @@ async def test_a_model_is_shown_with_what_is_known_of_it_and_without_the_rest(
         ("limit=" + "9" * 5000, "[limit] must be a whole number"),
     ],
 )
-async def test_what_is_asked_wrongly_is_refused(gateway: ScriptedGateway, query: str, told: str) -> None:
+async def test_invalid_model_query_is_a_400(gateway: ScriptedGateway, query: str, expected: str) -> None:
     reply = await get(gateway, f"/models?{query}")
     assert reply.status == 400
-    assert told in reply.json()["error"]["message"]
+    assert expected in reply.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
     ("path", "status", "cause"),
     [("/models/org/none", 404, "model_not_found"), ("/models/a/b/c", 400, "invalid_request")],
 )
-async def test_a_model_that_is_not_there_is_told(
+async def test_missing_model_is_an_error_with_its_cause(
     gateway: ScriptedGateway, path: str, status: int, cause: str
 ) -> None:
     reply = await get(gateway, path)
     assert (reply.status, reply.json()["error"]["cause"]) == (status, cause)
 
 
-async def test_without_a_token_who_is_it_is_not_asked(gateway: ScriptedGateway, hub_site: HubApi) -> None:
+async def test_hub_is_not_called_without_a_token(gateway: ScriptedGateway, hub_site: HubApi) -> None:
     for path in ("/whoami", "/endpoints?namespace=acme"):
         reply = await get(gateway, path)
         assert (reply.status, reply.json()["error"]["cause"]) == (400, "invalid_request")
@@ -121,16 +121,18 @@ async def test_without_a_token_who_is_it_is_not_asked(gateway: ScriptedGateway, 
     assert hub_site.asked == []
 
 
-async def test_the_token_is_that_of_the_named_endpoint(gateway: ScriptedGateway, hub_site: HubApi) -> None:
-    told = (await get(gateway, "/whoami?endpoint=ada")).json()
-    assert (told["name"], told["organisations"]) == ("ada", ["acme"])
-    assert (told["calls_providers"], told["calls_endpoints"]) == (False, True)
+async def test_whoami_uses_the_first_token_of_the_named_endpoint(
+    gateway: ScriptedGateway, hub_site: HubApi
+) -> None:
+    user = (await get(gateway, "/whoami?endpoint=ada")).json()
+    assert (user["name"], user["organisations"]) == ("ada", ["acme"])
+    assert (user["calls_providers"], user["calls_endpoints"]) == (False, True)
     assert hub_site.asked[-1].token == TOKEN
     assert (await get(gateway, "/whoami?endpoint=e5")).status == 400
     assert (await get(gateway, "/whoami?endpoint=nobody")).status == 404
 
 
-async def test_a_token_in_the_header_goes_first_and_a_connection_has_one(gateway: ScriptedGateway) -> None:
+async def test_whoami_prefers_the_header_token_and_accepts_a_connection(gateway: ScriptedGateway) -> None:
     stored = Connection(name="team", token=Secret(TOKEN), created_at=0.0)
     handlers = Handlers(gateway.hub, gateway.service, {"team": stored})
     given = await handlers.whoami(request("endpoint=ada", token=READ_TOKEN))
@@ -145,7 +147,7 @@ def request(query: str, token: str = "") -> Request:
     return Request({"type": "http", "headers": headers, "query_string": query.encode()})
 
 
-async def test_inference_endpoints_are_listed_to_choose_from_and_resumed(
+async def test_inference_endpoints_are_listed_and_resumed(
     gateway: ScriptedGateway, endpoints_site: DeploymentsApi
 ) -> None:
     url = "https://x1.us-east-1.aws.endpoints.huggingface.cloud"
@@ -159,7 +161,7 @@ async def test_inference_endpoints_are_listed_to_choose_from_and_resumed(
     assert (resumed.status, resumed.json()["state"]) == (200, "initializing")
 
 
-async def test_a_hub_that_fails_is_told_with_its_cause(gateway: ScriptedGateway, hub_site: HubApi) -> None:
+async def test_hub_failure_is_an_error_with_its_cause(gateway: ScriptedGateway, hub_site: HubApi) -> None:
     hub_site.fail("limited")
     reply = await get(gateway, "/models")
     assert (reply.status, reply.json()["error"]["cause"]) == (429, "overloaded")
@@ -170,7 +172,7 @@ async def test_a_hub_that_fails_is_told_with_its_cause(gateway: ScriptedGateway,
     assert TOKEN not in reply.body.decode()
 
 
-async def test_without_the_hub_the_gateway_serves(gateway: ScriptedGateway, hub_site: HubApi) -> None:
+async def test_gateway_serves_without_the_hub(gateway: ScriptedGateway, hub_site: HubApi) -> None:
     hub_site.shutdown()
     hub_site.server_close()
     reply = await get(gateway, "/models")

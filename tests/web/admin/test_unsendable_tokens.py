@@ -31,7 +31,7 @@ GIVEN: dict[str, tuple[str, str, dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("token", TOKENS)
 @pytest.mark.parametrize("where", GIVEN)
-def test_it_is_refused(gateway: RunningGateway, where: str, token: str) -> None:
+def test_unsendable_token_is_rejected_in_every_form(gateway: RunningGateway, where: str, token: str) -> None:
     gateway.add("words")
     method, path, form, field = GIVEN[where]
     given = {"url": URL, "api_key": token} if field == "service_settings" else token
@@ -41,7 +41,9 @@ def test_it_is_refused(gateway: RunningGateway, where: str, token: str) -> None:
 
 
 @pytest.mark.parametrize("token", TOKENS[:1])
-def test_in_a_header_or_a_configuration_too(gateway: RunningGateway, token: str) -> None:
+def test_unsendable_token_is_rejected_in_a_header_and_a_configuration(
+    gateway: RunningGateway, token: str
+) -> None:
     sent = {"x-hf-token": token.encode().decode("latin-1")}
     assert gateway.request("GET", "/api/hub/whoami", headers=sent).status == 400
     text = "connections: {team: {token: '${T}'}}"

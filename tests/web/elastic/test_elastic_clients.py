@@ -35,7 +35,7 @@ TASK = "text_embedding"
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    """One gateway for the whole module: each test has endpoints of its own."""
+    """One gateway for the whole module; each test registers its own endpoints."""
     folder = tmp_path_factory.mktemp("elastic")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "secret.key", port=0)
     with RunningGateway(settings) as running:
@@ -45,7 +45,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway
 
 @pytest.fixture
 def client(gateway: RunningGateway) -> Iterator[Elasticsearch]:
-    """The official client, which does not ask again."""
+    """The official client with retries disabled."""
     with Elasticsearch(gateway.url, api_key=gateway.admin_key, max_retries=0) as client:
         yield client
 
@@ -62,14 +62,14 @@ def put(client: Elasticsearch, name: str, url: str, **fields: Any) -> Any:
 
 
 def reason_of(error: ApiError) -> str:
-    """The deepest reason that the client was given, in which no token may stand."""
+    """The innermost reason of the error, having checked that the body contains no token."""
     assert TOKEN not in json.dumps(error.body)
-    told = error.body["error"]
-    reason: str = told.get("caused_by", told)["reason"]
+    failure = error.body["error"]
+    reason: str = failure.get("caused_by", failure)["reason"]
     return reason
 
 
-def test_an_endpoint_lives_from_put_to_delete(client: Elasticsearch) -> None:
+def test_endpoint_lifecycle_from_put_to_delete(client: Elasticsearch) -> None:
     with lookalike("tei", dimensions=8) as server:
         chunking = {"strategy": "recursive", "max_chunk_size": 200, "separators": ["\n\n", "\n"]}
         made = put(client, "whole-life", server.url, chunking_settings=chunking)
@@ -139,7 +139,7 @@ def test_the_client_accepts_hubgate_as_elasticsearch(gateway: RunningGateway, cl
     assert client.options(basic_auth=("anyone", gateway.admin_key)).ping() is True
 
 
-def test_a_wrong_key_and_a_key_without_the_right_raise_the_clients_own_errors(
+def test_wrong_key_and_missing_permission_raise_the_clients_own_errors(
     gateway: RunningGateway, client: Elasticsearch
 ) -> None:
     with pytest.raises(AuthenticationException):
@@ -150,7 +150,7 @@ def test_a_wrong_key_and_a_key_without_the_right_raise_the_clients_own_errors(
         app.inference.delete(inference_id="fake")
 
 
-def test_a_stream_that_cannot_be_raises_405(client: Elasticsearch) -> None:
+def test_unsupported_stream_raises_405(client: Elasticsearch) -> None:
     with pytest.raises(ApiError) as refused:
         client.perform_request(
             "POST",
@@ -168,7 +168,7 @@ def test_a_warning_of_hubgate_is_an_elasticsearch_warning(client: Elasticsearch)
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "expected"),
     [
         ("paused", "The endpoint is paused."),
         ("wrong-token", "Received an authentication error status code"),
@@ -185,7 +185,7 @@ def test_a_warning_of_hubgate_is_an_elasticsearch_warning(client: Elasticsearch)
     ],
 )
 def test_put_of_a_broken_server_is_a_400_with_its_cause_and_stores_nothing(
-    client: Elasticsearch, fault: str, said: str
+    client: Elasticsearch, fault: str, expected: str
 ) -> None:
     with lookalike("tei") as server:
         server.fail(fault, method="POST")
@@ -193,7 +193,7 @@ def test_put_of_a_broken_server_is_a_400_with_its_cause_and_stores_nothing(
             put(client, "broken", server.url)
     assert refused.value.error == "status_exception"
     assert "validation call to service threw an exception" in refused.value.body["error"]["reason"]
-    assert said in reason_of(refused.value)
+    assert expected in reason_of(refused.value)
     with pytest.raises(NotFoundError):
         client.inference.get(inference_id="broken")
 
@@ -202,7 +202,7 @@ def test_put_of_a_broken_server_is_a_400_with_its_cause_and_stores_nothing(
     "url",
     ["no url", "file:///etc/passwd", "http://169.254.169.254/latest/meta-data", "ftp://host/", "http://"],
 )
-def test_put_of_an_address_that_may_not_be_asked_is_a_400(client: Elasticsearch, url: str) -> None:
+def test_put_of_a_forbidden_address_is_a_400(client: Elasticsearch, url: str) -> None:
     with pytest.raises(BadRequestError) as refused:
         put(client, "nowhere", url)
     assert reason_of(refused.value)
@@ -296,12 +296,12 @@ def test_the_client_completes_ranks_and_reads_raw_streams(client: Elasticsearch)
             "chat-completion": {"messages": messages},
         }
         for name, question in asked.items():
-            told = client.perform_request(
+            response = client.perform_request(
                 "POST",
                 f"/_inference/{name}/_stream",
                 headers={"accept": "text/event-stream", "content-type": "application/json"},
                 body=question,
             )
-            assert str(told.body).startswith("event: message\ndata: {")
-            assert str(told.body).endswith("event: message\ndata: [DONE]\n\n")
-            assert "morning" in str(told.body)
+            assert str(response.body).startswith("event: message\ndata: {")
+            assert str(response.body).endswith("event: message\ndata: [DONE]\n\n")
+            assert "morning" in str(response.body)

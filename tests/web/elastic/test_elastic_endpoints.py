@@ -36,7 +36,7 @@ SHOWN = {
 
 
 def form(settings: object = None, **fields: object) -> dict[str, object]:
-    """The body of a PUT; `settings` go over the two that must be there."""
+    """The body of a PUT; `settings` override the two required ones."""
     merged = {**SETTINGS, **settings} if isinstance(settings, dict) else settings or SETTINGS
     return {"service": "hugging_face", "service_settings": merged, **fields}
 
@@ -50,7 +50,7 @@ def raising(error: HubgateError) -> Any:
     return fail
 
 
-def told(reply: Reply) -> tuple[int, str, str]:
+def error_of(reply: Reply) -> tuple[int, str, str]:
     """Status, type and reason of an error; a token is never part of it."""
     assert TOKEN.encode() not in reply.body
     error = reply.json()["error"]
@@ -123,7 +123,7 @@ async def test_put_with_a_url_and_a_model_id_is_a_server_and_one_of_its_models(
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "kind", "said"),
+    ("path", "body", "kind", "expected"),
     [
         (
             "/_inference/text_embedding/New",
@@ -249,18 +249,18 @@ async def test_put_with_a_url_and_a_model_id_is_a_server_and_one_of_its_models(
     ],
 )
 async def test_an_invalid_put_is_a_400_and_stores_nothing(
-    scripted: ScriptedGateway, path: str, body: object, kind: str, said: str
+    scripted: ScriptedGateway, path: str, body: object, kind: str, expected: str
 ) -> None:
-    status, told_kind, reason = told(await scripted.request("PUT", path, body))
-    assert (status, told_kind) == (400, kind)
-    assert said in reason
+    status, actual_kind, reason = error_of(await scripted.request("PUT", path, body))
+    assert (status, actual_kind) == (400, kind)
+    assert expected in reason
     assert not scripted.script.calls
     assert await names(scripted) == ["e5"]
 
 
 async def test_put_never_overwrites(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("PUT", "/_inference/text_embedding/e5", form())
-    assert told(reply) == (
+    assert error_of(reply) == (
         400,
         "resource_already_exists_exception",
         "Inference endpoint [e5] already exists",
@@ -269,7 +269,7 @@ async def test_put_never_overwrites(scripted: ScriptedGateway) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "said"),
+    ("error", "kind", "expected"),
     [
         (
             UpstreamRefused("It is paused.", status=400, server_message="Bad Request: Invalid state"),
@@ -289,11 +289,11 @@ async def test_put_never_overwrites(scripted: ScriptedGateway) -> None:
     ],
 )
 async def test_a_failed_put_is_a_400_with_its_cause_and_stores_nothing(
-    scripted: ScriptedGateway, error: HubgateError, kind: str, said: str
+    scripted: ScriptedGateway, error: HubgateError, kind: str, expected: str
 ) -> None:
     scripted.script.answer = raising(error)
     reply = await scripted.request("PUT", NEW + "?timeout=2s", form())
-    assert told(reply) == (
+    assert error_of(reply) == (
         400,
         "status_exception",
         "Could not complete inference endpoint creation as validation call to service threw an exception.",
@@ -301,12 +301,12 @@ async def test_a_failed_put_is_a_400_with_its_cause_and_stores_nothing(
     shown = reply.json()["error"]
     assert shown["root_cause"] == [shown["caused_by"]]
     assert shown["caused_by"]["type"] == kind
-    assert shown["caused_by"]["reason"].startswith(said)
+    assert shown["caused_by"]["reason"].startswith(expected)
     assert await names(scripted) == ["e5"]
 
 
 async def test_put_rejects_dimensions_that_differ_from_the_models(scripted: ScriptedGateway) -> None:
-    status, kind, reason = told(await scripted.request("PUT", NEW, form({"dimensions": 768})))
+    status, kind, reason = error_of(await scripted.request("PUT", NEW, form({"dimensions": 768})))
     assert (status, kind) == (400, "status_exception")
     assert (
         "The retrieved embeddings size [2] does not match the size specified in the settings [768]" in reason
@@ -332,7 +332,9 @@ async def test_get_lists_all_endpoints(scripted: ScriptedGateway, path: str) -> 
 
 async def test_get_lists_the_endpoints_of_a_task_type(scripted: ScriptedGateway) -> None:
     assert (await scripted.request("GET", "/_inference/rerank/_all")).json() == {"endpoints": []}
-    assert told(await scripted.request("GET", "/_inference/poetry/_all"))[2] == "Unknown task_type [poetry]"
+    assert (
+        error_of(await scripted.request("GET", "/_inference/poetry/_all"))[2] == "Unknown task_type [poetry]"
+    )
 
 
 async def test_get_of_one_endpoint_is_a_list_of_one(scripted: ScriptedGateway) -> None:
@@ -344,12 +346,12 @@ async def test_get_of_one_endpoint_is_a_list_of_one(scripted: ScriptedGateway) -
 async def test_an_unknown_id_is_a_404_and_a_wrong_task_type_a_400(
     scripted: ScriptedGateway, method: str
 ) -> None:
-    assert told(await scripted.request(method, "/_inference/other")) == (
+    assert error_of(await scripted.request(method, "/_inference/other")) == (
         404,
         "resource_not_found_exception",
         "Inference endpoint not found [other]",
     )
-    assert told(await scripted.request(method, "/_inference/rerank/e5")) == (
+    assert error_of(await scripted.request(method, "/_inference/rerank/e5")) == (
         400,
         "status_exception",
         "Requested task type [rerank] does not match the inference endpoint's task type [text_embedding]",
@@ -400,7 +402,7 @@ async def test_a_failed_update_keeps_the_old_settings(scripted: ScriptedGateway)
     reply = await scripted.request(
         "PUT", NEW + "/_update", {"service_settings": {"api_key": "hf_a-wrong-one"}}
     )
-    assert told(reply)[2].startswith("Could not complete inference endpoint creation")
+    assert error_of(reply)[2].startswith("Could not complete inference endpoint creation")
     assert reply.json()["error"]["caused_by"]["reason"].startswith(
         "Received an authentication error status code"
     )
@@ -408,7 +410,7 @@ async def test_a_failed_update_keeps_the_old_settings(scripted: ScriptedGateway)
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "said"),
+    ("path", "body", "status", "expected"),
     [
         ("/_inference/e5", {}, 400, "model is missing required setting [task_type]"),
         ("/_inference/rerank/e5", {}, 400, "Task type must match the task type of the existing endpoint"),
@@ -435,10 +437,10 @@ async def test_a_failed_update_keeps_the_old_settings(scripted: ScriptedGateway)
     ],
 )
 async def test_update_rejects_settings_that_cannot_change(
-    scripted: ScriptedGateway, path: str, body: object, status: int, said: str
+    scripted: ScriptedGateway, path: str, body: object, status: int, expected: str
 ) -> None:
     reply = await scripted.request("PUT", path + "/_update", body)
-    assert (told(reply)[0], told(reply)[2]) == (status, said)
+    assert (error_of(reply)[0], error_of(reply)[2]) == (status, expected)
 
 
 async def test_delete_is_acknowledged_and_removes_the_endpoint(scripted: ScriptedGateway) -> None:
@@ -451,10 +453,10 @@ async def test_delete_as_a_dry_run_deletes_nothing(scripted: ScriptedGateway) ->
     reply = await scripted.request("DELETE", "/_inference/e5?dry_run")
     assert reply.json() == {"acknowledged": False, "pipelines": [], "indexes": []}
     assert await names(scripted) == ["e5"]
-    assert told(await scripted.request("DELETE", "/_inference/e5?force=maybe"))[0] == 400
+    assert error_of(await scripted.request("DELETE", "/_inference/e5?force=maybe"))[0] == 400
 
 
-async def test_services_tell_what_can_be_registered(scripted: ScriptedGateway) -> None:
+async def test_services_describe_what_can_be_registered(scripted: ScriptedGateway) -> None:
     for path in ("/_inference/_services", "/_inference/_services/text_embedding"):
         (service,) = (await scripted.request("GET", path)).json()
         assert (service["service"], service["name"]) == ("hugging_face", "Hugging Face")
@@ -473,7 +475,7 @@ async def test_changes_need_the_admin_key_and_reading_any_key(
     scripted: ScriptedGateway, method: str, path: str, verb: str
 ) -> None:
     _, plain = await scripted.access.create("app")
-    status, kind, reason = told(await scripted.request(method, path, form(), key=plain))
+    status, kind, reason = error_of(await scripted.request(method, path, form(), key=plain))
     assert (status, kind) == (403, "security_exception")
     assert reason.startswith(
         f"action [cluster:admin/xpack/inference/{verb}] is unauthorized for this API key"
@@ -482,14 +484,14 @@ async def test_changes_need_the_admin_key_and_reading_any_key(
     assert await names(scripted) == ["e5"]
 
 
-async def test_answers_are_pretty_when_asked(scripted: ScriptedGateway) -> None:
+async def test_responses_are_pretty_printed_on_request(scripted: ScriptedGateway) -> None:
     reply = await scripted.request("GET", "/_inference/rerank/_all?pretty")
     assert reply.body == b'{\n  "endpoints": []\n}\n'
 
 
 async def test_methods_that_are_not_served_are_a_405_and_paths_a_404(scripted: ScriptedGateway) -> None:
-    assert told(await scripted.request("PATCH", "/_inference/e5"))[0] == 405
-    assert told(await scripted.request("GET", "/_inference/a/b/c"))[0] == 404
+    assert error_of(await scripted.request("PATCH", "/_inference/e5"))[0] == 405
+    assert error_of(await scripted.request("GET", "/_inference/a/b/c"))[0] == 404
 
 
 async def test_an_invalid_pretty_is_rejected_before_the_request_runs(
@@ -498,7 +500,7 @@ async def test_an_invalid_pretty_is_rejected_before_the_request_runs(
     for method, path in (("PUT", NEW), ("DELETE", "/_inference/e5"), ("POST", "/_inference/e5")):
         body = form() if method == "PUT" else {"input": "a"}
         reply = await scripted.request(method, f"{path}?pretty=maybe", body)
-        assert told(reply)[:2] == (400, "illegal_argument_exception")
+        assert error_of(reply)[:2] == (400, "illegal_argument_exception")
     assert await names(scripted) == ["e5"]
     assert scripted.script.calls == []
 

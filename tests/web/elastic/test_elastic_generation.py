@@ -31,11 +31,11 @@ async def gateway(scripted: ScriptedGateway) -> ScriptedGateway:
 
 
 def events(body: bytes) -> list[tuple[str, Any]]:
-    """Kind and data of each event; nothing else may stand there, no byte order mark either."""
-    told = body.decode().split("\n\n")
-    assert told.pop() == ""
+    """Kind and data of each event; the body contains nothing else, not even a byte order mark."""
+    blocks = body.decode().split("\n\n")
+    assert blocks.pop() == ""
     read = []
-    for event in told:
+    for event in blocks:
         kind, data = event.split("\n")
         assert kind.startswith("event: ")
         data = data.removeprefix("data: ")
@@ -93,8 +93,8 @@ async def test_an_invalid_completion_is_a_400_with_elasticsearchs_message(
     assert (reply.status, reply.json()["error"]["type"]) == (400, kind)
     assert reason in reply.json()["error"]["reason"]
     streamed = await gateway.request("POST", COMPLETION + "/_stream", body)
-    ((name, told),) = events(streamed.body)
-    assert (streamed.status, name, told["error"]["type"]) == (400, "error", kind)
+    ((name, data),) = events(streamed.body)
+    assert (streamed.status, name, data["error"]["type"]) == (400, "error", kind)
 
 
 async def test_completion_tokens_that_arrive_together_are_one_event(gateway: ScriptedGateway) -> None:
@@ -144,11 +144,11 @@ async def test_a_chat_is_streamed_with_one_chunk_per_event_and_no_nulls(gateway:
 
 async def test_a_chat_without_stream_is_one_response(gateway: ScriptedGateway) -> None:
     reply = await gateway.request("POST", "/_inference/conversational/talker", {"messages": MESSAGES})
-    told = reply.json()
-    assert told["choices"] == [
+    data = reply.json()
+    assert data["choices"] == [
         {"message": {"content": "hello", "role": "assistant"}, "finish_reason": "stop", "index": 0}
     ]
-    assert told["usage"]["total_tokens"] == 4
+    assert data["usage"]["total_tokens"] == 4
 
 
 async def test_chat_fields_are_sent_under_the_names_of_the_engine(gateway: ScriptedGateway) -> None:
@@ -168,7 +168,7 @@ async def test_chat_fields_are_sent_under_the_names_of_the_engine(gateway: Scrip
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected"),
     [
         ({}, "required field [messages]"),
         ({"messages": "hi"}, "required field [messages]"),
@@ -179,14 +179,14 @@ async def test_chat_fields_are_sent_under_the_names_of_the_engine(gateway: Scrip
 )
 @pytest.mark.parametrize("path", [CHAT, CHAT + "/_stream", "/_inference/talker/_stream"])
 async def test_an_invalid_chat_is_a_400_in_the_error_shape_of_chats(
-    gateway: ScriptedGateway, path: str, body: object, said: str
+    gateway: ScriptedGateway, path: str, body: object, expected: str
 ) -> None:
     reply = await gateway.request("POST", path, body)
     assert reply.status == 400
-    told = events(reply.body)[0][1] if path.endswith("_stream") else reply.json()
-    assert told.keys() == {"error"}
-    assert told["error"]["code"] == "bad_request"
-    assert said in told["error"]["message"]
+    data = events(reply.body)[0][1] if path.endswith("_stream") else reply.json()
+    assert data.keys() == {"error"}
+    assert data["error"]["code"] == "bad_request"
+    assert expected in data["error"]["message"]
 
 
 async def test_chat_errors_have_the_retry_headers_of_any_call(gateway: ScriptedGateway) -> None:
@@ -209,20 +209,20 @@ async def test_an_error_before_the_first_byte_has_its_status_and_one_after_it_is
     gateway.script.told = lambda call: (payloads for _ in "x" for payloads in refuses(call))
     reply = await gateway.request("POST", COMPLETION + "/_stream", {"input": "say"})
     assert reply.status == 429
-    ((kind, told),) = events(reply.body)
-    assert (kind, told["status"]) == ("error", 429)
-    assert told["error"]["reason"].startswith(
+    ((kind, data),) = events(reply.body)
+    assert (kind, data["status"]) == ("error", 429)
+    assert data["error"]["reason"].startswith(
         "Received a rate limit status code for request from inference entity id [writer] status [429]"
     )
     gateway.script.told = breaks_off
     reply = await gateway.request("POST", COMPLETION + "/_stream", {"input": "say"})
     assert reply.status == 200
     assert events(reply.body)[0] == ("message", {"completion": [{"delta": "hel"}]})
-    kind, told = events(reply.body)[-1]
-    assert (kind, told["error"]["reason"]) == ("error", "The server broke off.")
+    kind, data = events(reply.body)[-1]
+    assert (kind, data["error"]["reason"]) == ("error", "The server broke off.")
     reply = await gateway.request("POST", CHAT + "/_stream", {"messages": MESSAGES})
-    kind, told = events(reply.body)[-1]
-    assert (kind, told["error"]["code"]) == ("error", "bad_request")
+    kind, data = events(reply.body)[-1]
+    assert (kind, data["error"]["code"]) == ("error", "bad_request")
     assert gateway.script.streams[-1].closed == 1
 
 

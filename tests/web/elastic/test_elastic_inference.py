@@ -47,7 +47,7 @@ def reason_of(reply: Reply) -> str:
 
 
 @pytest.mark.parametrize("path", [E5, "/_inference/e5", "/_inference/any/e5", E5 + "/"])
-async def test_an_answer_is_a_list_of_embeddings_in_the_order_of_the_inputs(
+async def test_response_lists_embeddings_in_the_order_of_the_inputs(
     scripted: ScriptedGateway, path: str
 ) -> None:
     reply = await scripted.request("POST", path, {"input": ["a", "b"]})
@@ -95,7 +95,7 @@ async def test_input_type_is_case_insensitive(
 
 
 @pytest.mark.parametrize(
-    ("body", "kind", "said"),
+    ("body", "kind", "expected"),
     [
         ({}, "action_request_validation_exception", "Validation Failed: 1: Field [input] cannot be null;"),
         (
@@ -155,11 +155,11 @@ async def test_input_type_is_case_insensitive(
     ],
 )
 async def test_an_invalid_body_is_a_400_with_the_reason(
-    scripted: ScriptedGateway, body: object, kind: str, said: str
+    scripted: ScriptedGateway, body: object, kind: str, expected: str
 ) -> None:
     reply = await scripted.request("POST", E5, body)
     assert reply.status == 400
-    assert said in reason_of(reply)
+    assert expected in reason_of(reply)
     assert reply.json()["error"]["type"] == kind
     assert not scripted.script.calls
 
@@ -233,9 +233,9 @@ async def test_a_stream_of_embeddings_is_refused_with_405_as_an_event(scripted: 
         assert reply.headers["content-type"] == "text/event-stream"
         event, data, *end = reply.body.decode().split("\n")
         assert (event, end) == ("event: error", ["", ""])
-        told = json.loads(data.removeprefix("data: "))
-        assert told["status"] == 405
-        assert told["error"]["reason"] == (
+        payload = json.loads(data.removeprefix("data: "))
+        assert payload["status"] == 405
+        assert payload["error"]["reason"] == (
             "Streaming is not allowed for service [hugging_face] and task [text_embedding]. "
             "Supported tasks: [completion,chat_completion]"
         )
@@ -279,7 +279,7 @@ async def test_an_upstream_status_below_500_is_kept_and_others_are_400(
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "kind", "said"),
+    ("error", "status", "kind", "expected"),
     [
         (
             errors.QueueFull("1000 wait already.", remedy="Come back.", retry_after=1),
@@ -312,12 +312,12 @@ async def test_an_upstream_status_below_500_is_kept_and_others_are_400(
     ],
 )
 async def test_upstream_failures_have_elasticsearchs_error_types(
-    scripted: ScriptedGateway, error: HubgateError, status: int, kind: str, said: str
+    scripted: ScriptedGateway, error: HubgateError, status: int, kind: str, expected: str
 ) -> None:
     scripted.script.answer = raising(error)
     reply = await scripted.request("POST", E5 + "?timeout=2m", {"input": "a"})
     assert reply.status == status
-    assert reason_of(reply).startswith(said)
+    assert reason_of(reply).startswith(expected)
     assert reply.json()["error"]["type"] == kind
 
 
@@ -343,7 +343,7 @@ async def test_no_key_is_a_security_exception(scripted: ScriptedGateway) -> None
     assert reply.json()["error"]["type"] == "security_exception"
 
 
-async def test_what_was_called_is_counted_under_its_endpoint(scripted: ScriptedGateway) -> None:
+async def test_calls_are_counted_under_their_endpoint(scripted: ScriptedGateway) -> None:
     await scripted.request("POST", E5, {"input": ["a", "b"]})
     metrics = scripted.meter.exposition().decode()
     assert 'hubgate_texts_total{endpoint="e5"} 2.0' in metrics

@@ -138,7 +138,7 @@ async def test_put_returns_only_the_settings_of_the_task(gateway: ScriptedGatewa
 
 
 @pytest.mark.parametrize(
-    ("task", "body", "said"),
+    ("task", "body", "expected"),
     [
         ("completion", {"service_settings": {**PLACE, "similarity": "cosine"}}, "similarity=…"),
         ("rerank", {"service_settings": {**PLACE, "max_input_tokens": 9}}, "max_input_tokens=…"),
@@ -157,13 +157,13 @@ async def test_put_returns_only_the_settings_of_the_task(gateway: ScriptedGatewa
     ],
 )
 async def test_put_rejects_settings_of_other_tasks(
-    gateway: ScriptedGateway, task: str, body: dict[str, Any], said: str
+    gateway: ScriptedGateway, task: str, body: dict[str, Any], expected: str
 ) -> None:
     if "task_settings" in body or "chunking_settings" in body:
         body["service_settings"] = PLACE
     reply = await put(gateway, task, **body)
     assert reply.status == 400
-    assert said in reply.json()["error"]["reason"]
+    assert expected in reply.json()["error"]["reason"]
 
 
 async def test_update_rejects_settings_of_other_tasks(gateway: ScriptedGateway) -> None:

@@ -38,10 +38,10 @@ async def gateway(scripted: ScriptedGateway) -> ScriptedGateway:
     return scripted
 
 
-def chunks(*said: tuple[str, str | None]) -> list[bytes]:
+def chunks(*pieces: tuple[str, str | None]) -> list[bytes]:
     return [
         json.dumps({"choices": [{"index": 0, "text": text, "finish_reason": reason}]}).encode()
-        for text, reason in said
+        for text, reason in pieces
     ]
 
 
@@ -75,11 +75,11 @@ async def test_tgi_parameters_are_sent_to_tgi_unchanged(gateway: ScriptedGateway
     reply = await gateway.request("POST", "/hf/llm/generate", {"inputs": "say"})
     assert reply.body == body
     gateway.script.told, gateway.script.wire_format = tgi_events, WireFormat.TGI
-    told = b"".join(
+    joined = b"".join(
         payload for payloads in tgi_events(gateway.script.write_calls[-1]) for payload in payloads
     )
     reply = await gateway.request("POST", "/hf/llm/generate_stream", {"inputs": "say"})
-    assert reply.body.replace(b"data:", b"").replace(b"\n\n", b"") == told
+    assert reply.body.replace(b"data:", b"").replace(b"\n\n", b"") == joined
 
 
 async def test_parameters_are_sent_under_openais_names_without_nulls(
@@ -124,9 +124,9 @@ async def test_openai_chunks_become_one_tgi_event_per_token(
     assert reply.headers["content-type"] == "text/event-stream"
     assert reply.body.startswith(b"data:{")
     assert b"[DONE]" not in reply.body
-    *told, end = parse_events(reply.body)
+    *parsed, end = parse_events(reply.body)
     nothing = {"generated_text": None, "details": None}
-    assert told == [
+    assert parsed == [
         {"index": 1, "token": {"id": 0, "text": "hel", "logprob": 0.0, "special": False}, **nothing},
         {"index": 2, "token": {"id": 0, "text": "lo", "logprob": 0.0, "special": False}, **nothing},
     ]
@@ -139,8 +139,8 @@ async def test_openai_chunks_become_one_tgi_event_per_token(
 async def test_the_prompt_of_a_stream_is_only_in_the_full_text(gateway: ScriptedGateway) -> None:
     gateway.script.told = lambda _: iter([chunks(("say: hel", None)), chunks(("lo", "stop"))])
     body = {"inputs": "say: ", "parameters": {"return_full_text": True}}
-    *told, end = parse_events((await gateway.request("POST", "/hf/llm/generate_stream", body)).body)
-    assert [event["token"]["text"] for event in told] == ["hel", "lo"]
+    *parsed, end = parse_events((await gateway.request("POST", "/hf/llm/generate_stream", body)).body)
+    assert [event["token"]["text"] for event in parsed] == ["hel", "lo"]
     assert end["generated_text"] == "say: hello"
 
 
@@ -181,7 +181,7 @@ async def test_errors_have_tgis_types_and_are_never_a_503(
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected"),
     [
         ({}, "[inputs] must be a non-empty string"),
         ({"inputs": ""}, "[inputs] must be a non-empty string"),
@@ -192,11 +192,11 @@ async def test_errors_have_tgis_types_and_are_never_a_503(
     ],
 )
 async def test_an_invalid_body_is_a_422_with_a_message(
-    gateway: ScriptedGateway, body: object, said: str
+    gateway: ScriptedGateway, body: object, expected: str
 ) -> None:
     reply = await gateway.request("POST", "/hf/llm", body)
     assert (reply.status, reply.json()["error_type"]) == (422, "validation")
-    assert said in reply.json()["error"]
+    assert expected in reply.json()["error"]
 
 
 @pytest.mark.parametrize("model", [None, "", "dummy", "tgi", "https://x.example/hf/llm", "org/model"])
@@ -230,7 +230,7 @@ async def test_errors_of_chats_are_tgis_for_hugging_faces_clients_and_openais_fo
 
 @pytest.mark.parametrize("path", ["/hf/llm/v1/chat/completions", "/hf/llm", "/hf/llm/v1"])
 async def test_elasticsearch_reads_every_error_of_a_chat(gateway: ScriptedGateway, path: str) -> None:
-    """As its parsers do: an object for `completion`, a text before a stream of `chat_completion`, an object in it."""
+    """Errors are an object for `completion`, a string before a `chat_completion` stream and an object inside it."""
 
     def gone(call: GenerationCall) -> Any:
         raise UpstreamUnreachable("It is gone.", retryable=False)
@@ -249,8 +249,8 @@ async def test_elasticsearch_reads_every_error_of_a_chat(gateway: ScriptedGatewa
     assert (whole["message"], whole["http_status_code"]) == ("It is gone.", 502)
     assert (await asked(stream=True)).json()["error"] == "It is gone."
     gateway.script.told = broken
-    told = parse_events((await asked(stream=True)).body)[-1]["error"]
-    assert (told["message"], told["http_status_code"]) == ("It broke off.", 502)
+    error = parse_events((await asked(stream=True)).body)[-1]["error"]
+    assert (error["message"], error["http_status_code"]) == ("It broke off.", 502)
 
 
 async def test_a_generate_request_to_an_embedding_endpoint_is_an_error_with_its_task(

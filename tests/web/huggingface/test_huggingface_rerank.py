@@ -70,7 +70,7 @@ async def test_each_pair_has_the_score_of_its_only_class(gateway: ScriptedGatewa
     assert reply.json() == [{"score": 0.3, "label": "LABEL_0"}]
     pairs = [["q", "ccc"], ["r", "a"], ["q", "bb"]]
     reply = await gateway.request("POST", "/hf/ranker/predict", {"inputs": pairs, "raw_scores": False})
-    assert [told[0]["score"] for told in reply.json()] == [0.3, 0.1, 0.2]
+    assert [scores[0]["score"] for scores in reply.json()] == [0.3, 0.1, 0.2]
     assert [(call.query, len(call.texts)) for call in map(_as_rerank, gateway.script.calls[1:])] == [
         ("q", 2),
         ("r", 1),
@@ -85,7 +85,7 @@ async def test_invalid_pairs_are_rejected(gateway: ScriptedGateway, inputs: Any)
 
 
 @pytest.mark.parametrize(
-    ("inputs", "status", "said"),
+    ("inputs", "status", "expected"),
     [
         (["q", ""], 422, "[inputs[1]] is an empty string."),
         ([["q", "a"], ["r", ""]], 422, "[inputs[1]] is an empty string."),
@@ -95,12 +95,12 @@ async def test_invalid_pairs_are_rejected(gateway: ScriptedGateway, inputs: Any)
     ids=["text", "text of a pair", "query of a pair", "too many"],
 )
 async def test_invalid_pairs_are_rejected_before_any_is_scored(
-    gateway: ScriptedGateway, inputs: Any, status: int, said: str
+    gateway: ScriptedGateway, inputs: Any, status: int, expected: str
 ) -> None:
     asked = len(gateway.script.calls)
     reply = await gateway.request("POST", "/hf/ranker/predict", {"inputs": inputs})
     assert (reply.status, len(gateway.script.calls)) == (status, asked)
-    assert reply.json()["error"].startswith(said)
+    assert reply.json()["error"].startswith(expected)
 
 
 @pytest.mark.parametrize("body", [{"query": "q"}, {"texts": ["a"]}, {"query": "", "texts": ["a"]}])

@@ -146,7 +146,7 @@ async def test_input_type_accepts_the_values_of_many_clients(
     assert scripted.script.embedded.input_type is meant
 
 
-async def test_dimensions_must_be_ones_that_the_model_supports(scripted: ScriptedGateway) -> None:
+async def test_dimensions_must_be_supported_by_the_model(scripted: ScriptedGateway) -> None:
     body = {"model": "e5", "input": "a", "dimensions": 2}
     assert (await scripted.request("POST", "/v1/embeddings", body)).status == 200
     reply = await scripted.request("POST", "/v1/embeddings", {**body, "dimensions": 1})
@@ -282,8 +282,8 @@ async def test_errors_have_x_should_retry(
     reply = await scripted.request("POST", "/v1/embeddings", {"model": "e5", "input": "a"})
     assert reply.status == status
     assert reply.json()["error"]["code"] == error.cause
-    told = {name: reply.headers.get(name) for name in ("retry-after", "ratelimit", "x-should-retry")}
-    assert {name: value for name, value in told.items() if value is not None} == headers
+    present = {name: reply.headers.get(name) for name in ("retry-after", "ratelimit", "x-should-retry")}
+    assert {name: value for name, value in present.items() if value is not None} == headers
 
 
 async def test_models_lists_every_endpoint_with_the_fields_that_clients_read(

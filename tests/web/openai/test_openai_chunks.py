@@ -134,8 +134,8 @@ def test_token_counts_per_vector_and_chunk_on_request(
 ) -> None:
     gateway.add("fake", dimensions=4)
     body = {"model": "fake", "input": ["one two three", "four"], "token_counts": True}
-    told = gateway.request("POST", "/v1/embeddings", body).json()
-    assert [item["tokens"] for item in told["data"]] == [3, 1]
+    result = gateway.request("POST", "/v1/embeddings", body).json()
+    assert [item["tokens"] for item in result["data"]] == [3, 1]
     cut = {"strategy": "word", "max_chunk_size": 10, "overlap": 1}
     body |= {"input": ["word " * 15], "chunking_settings": cut}
     chunks = gateway.request("POST", "/v1/embeddings", body).json()["data"][0]["chunks"]

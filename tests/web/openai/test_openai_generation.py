@@ -100,8 +100,8 @@ async def test_usage_ends_a_stream_only_on_request(gateway: ScriptedGateway, wan
     gateway.script.told = with_usage
     body = {"model": "llm", "messages": MESSAGES, "stream": True, "stream_options": {"include_usage": wanted}}
     reply = await gateway.request("POST", "/v1/chat/completions", body)
-    told = [event["usage"] for event in parse_events(reply.body)[:-1] if event.get("usage")]
-    assert told == ([USAGE] if wanted else [])
+    usages = [event["usage"] for event in parse_events(reply.body)[:-1] if event.get("usage")]
+    assert usages == ([USAGE] if wanted else [])
     assert gateway.meter.exposition().decode().count('hubgate_tokens_total{endpoint="llm"} 5.0') == 1
 
 
@@ -164,7 +164,7 @@ async def test_a_stream_that_cannot_be_parsed_ends_with_an_error(gateway: Script
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected"),
     [
         ({"messages": MESSAGES}, "[model] is required"),
         ({"model": 5, "messages": MESSAGES}, "[model] must be a string, not a number."),
@@ -180,11 +180,11 @@ async def test_a_stream_that_cannot_be_parsed_ends_with_an_error(gateway: Script
     ],
 )
 async def test_an_invalid_chat_is_a_400_with_a_message(
-    gateway: ScriptedGateway, body: object, said: str
+    gateway: ScriptedGateway, body: object, expected: str
 ) -> None:
     reply = await gateway.request("POST", "/v1/chat/completions", body)
     assert reply.status == 400
-    assert said in reply.json()["error"]["message"]
+    assert expected in reply.json()["error"]["message"]
     assert not gateway.script.write_calls
 
 
@@ -222,9 +222,9 @@ async def test_a_completion_has_openais_shape_for_every_engine(gateway: Scripted
 
 async def test_several_prompts_are_several_calls_and_one_response(gateway: ScriptedGateway) -> None:
     reply = await gateway.request("POST", "/v1/completions", {"model": "llm", "prompt": ["a", "b", "c"]})
-    told = reply.json()
-    assert [choice["index"] for choice in told["choices"]] == [0, 1, 2]
-    assert told["usage"] == {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+    result = reply.json()
+    assert [choice["index"] for choice in result["choices"]] == [0, 1, 2]
+    assert result["usage"] == {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
     assert len(gateway.script.write_calls) == 3
 
 
@@ -262,7 +262,7 @@ async def test_a_stream_of_events_becomes_openais_chunks(gateway: ScriptedGatewa
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected"),
     [
         ({}, "[prompt] is required"),
         ({"prompt": 3}, "[prompt] must be a string"),
@@ -271,11 +271,11 @@ async def test_a_stream_of_events_becomes_openais_chunks(gateway: ScriptedGatewa
     ],
 )
 async def test_an_invalid_prompt_is_a_400_with_a_message(
-    gateway: ScriptedGateway, body: dict[str, Any], said: str
+    gateway: ScriptedGateway, body: dict[str, Any], expected: str
 ) -> None:
     reply = await gateway.request("POST", "/v1/completions", {"model": "llm", **body})
     assert reply.status == 400
-    assert said in reply.json()["error"]["message"]
+    assert expected in reply.json()["error"]["message"]
 
 
 async def test_a_generic_model_name_selects_the_default_endpoint_of_the_key(gateway: ScriptedGateway) -> None:

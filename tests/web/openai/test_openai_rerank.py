@@ -28,16 +28,16 @@ async def gateway(scripted: ScriptedGateway) -> ScriptedGateway:
 )
 async def test_rerank_has_coheres_and_jinas_shape(gateway: ScriptedGateway, path: str) -> None:
     reply = await gateway.request("POST", path, ASKED)
-    told = reply.json()
-    assert told["results"] == [
+    ranking = reply.json()
+    assert ranking["results"] == [
         {"index": 1, "relevance_score": 0.3},
         {"index": 2, "relevance_score": 0.2},
         {"index": 0, "relevance_score": 0.1},
     ]
-    assert told["model"] == "ranker"
-    assert told["usage"] == {"prompt_tokens": 21, "total_tokens": 21}
-    assert told["meta"] == {"api_version": {"version": "2"}, "tokens": {"input_tokens": 21}}
-    assert told["id"] == f"rerank-{reply.headers['x-request-id']}"
+    assert ranking["model"] == "ranker"
+    assert ranking["usage"] == {"prompt_tokens": 21, "total_tokens": 21}
+    assert ranking["meta"] == {"api_version": {"version": "2"}, "tokens": {"input_tokens": 21}}
+    assert ranking["id"] == f"rerank-{reply.headers['x-request-id']}"
 
 
 async def test_top_n_limits_results_and_return_documents_returns_the_texts(gateway: ScriptedGateway) -> None:
@@ -50,20 +50,20 @@ async def test_top_n_limits_results_and_return_documents_returns_the_texts(gatew
 
 async def test_equal_scores_keep_the_order_of_the_texts(gateway: ScriptedGateway) -> None:
     gateway.script.answer = lambda call: Scores(items=[0.5] * len(_texts(call)))
-    told = (await gateway.request("POST", "/v1/rerank", ASKED)).json()
-    assert [result["index"] for result in told["results"]] == [0, 1, 2]
+    ranking = (await gateway.request("POST", "/v1/rerank", ASKED)).json()
+    assert [result["index"] for result in ranking["results"]] == [0, 1, 2]
 
 
 async def test_uncounted_tokens_are_estimated_and_warnings_are_returned(gateway: ScriptedGateway) -> None:
     gateway.script.answer = lambda call: Scores(items=[0.5] * len(_texts(call)), warnings=("It was cut.",))
-    told = (await gateway.request("POST", "/v1/rerank", ASKED)).json()
-    assert told["usage"]["estimated"] is True
-    assert told["usage"]["total_tokens"] > 0
-    assert told["meta"]["warnings"] == ["It was cut."]
+    ranking = (await gateway.request("POST", "/v1/rerank", ASKED)).json()
+    assert ranking["usage"]["estimated"] is True
+    assert ranking["usage"]["total_tokens"] > 0
+    assert ranking["meta"]["warnings"] == ["It was cut."]
 
 
 @pytest.mark.parametrize(
-    ("change", "status", "said"),
+    ("change", "status", "expected"),
     [
         ({"query": ""}, 400, "[query] is an empty string"),
         ({"query": None}, 400, "[query] must be a string, not null."),
@@ -80,12 +80,12 @@ async def test_uncounted_tokens_are_estimated_and_warnings_are_returned(gateway:
 )
 @pytest.mark.parametrize("path", ["/v1/rerank", "/rerank"])
 async def test_an_invalid_rerank_is_an_error_with_a_message_and_never_reaches_the_model(
-    gateway: ScriptedGateway, path: str, change: dict[str, Any], status: int, said: str
+    gateway: ScriptedGateway, path: str, change: dict[str, Any], status: int, expected: str
 ) -> None:
     asked = len(gateway.script.calls)
     reply = await gateway.request("POST", path, {**ASKED, **change})
     assert reply.status == status
-    assert said in reply.json()["error"]["message"]
+    assert expected in reply.json()["error"]["message"]
     assert len(gateway.script.calls) == asked
 
 

@@ -25,9 +25,9 @@ def ranked(gateway: RunningGateway, path: str = "/v1/rerank", **more: Any) -> An
 def refused(gateway: RunningGateway, **more: Any) -> str:
     reply = gateway.request("POST", "/v1/rerank", {"model": "r", "query": QUERY, "documents": TEXTS, **more})
     assert reply.status == 400
-    told: str = reply.json()["error"]["message"]
-    assert reply.json()["detail"] == told
-    return told
+    message: str = reply.json()["error"]["message"]
+    assert reply.json()["detail"] == message
+    return message
 
 
 def asked_texts(server: LookAlike) -> list[str]:
@@ -38,7 +38,7 @@ def asked_texts(server: LookAlike) -> list[str]:
 def test_options_that_haystack_and_cohere_always_send_are_ignored(
     gateway: RunningGateway, engine: str
 ) -> None:
-    """Haystack's CohereRanker sends `max_tokens_per_doc: 4096` unless it is told otherwise."""
+    """Haystack's CohereRanker sends `max_tokens_per_doc: 4096` by default."""
     with lookalike(engine, kind="reranker") as server:
         gateway.add("r", url=server.url, task="rerank")
         plain = ranked(gateway)["results"]
