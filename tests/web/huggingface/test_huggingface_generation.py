@@ -218,7 +218,7 @@ async def test_a_chat_is_streamed_with_done(gateway: ScriptedGateway) -> None:
 
 
 @pytest.mark.parametrize("path", ["/hf/llm/v1/chat/completions", "/hf/llm", "/hf/llm/v1"])
-async def test_errors_of_chats_are_tgis_for_hugging_faces_clients_and_openais_for_all_others(
+async def test_chat_errors_are_tgis_for_hugging_face_clients_and_openais_for_others(
     gateway: ScriptedGateway, path: str
 ) -> None:
     theirs = await gateway.request("POST", path, {"messages": 3}, more_headers=HUB)

@@ -24,7 +24,7 @@ def test_the_api_page_describes_every_field() -> None:
     assert missing == ["name"], "the sentence above the table names it"
 
 
-def test_the_api_page_lists_the_fields_whose_change_calls_the_model() -> None:
+def test_the_api_page_lists_the_fields_that_call_the_model_when_changed() -> None:
     sentence = re.search(r"A PATCH .*?:( `.*?)\.", (DOCS / "api.md").read_text("utf-8"))
     assert sentence
     named = re.findall(r"`(\w+)`", sentence[1])
