@@ -1,4 +1,4 @@
-"""Every change that is stored is written down with it: who, what, before and after, and no secret."""
+"""The audit log records every stored change: who, what, before and after, and no secrets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def lines(store: SqlStore) -> list[Change]:
     return [change for _, change in await store.audit.read(100)]
 
 
-async def test_an_endpoints_life_is_told_by_what_changed(store: SqlStore) -> None:
+async def test_records_endpoint_changes(store: SqlStore) -> None:
     await store.add_endpoint(Target(dedicated(), ONE))
     changed = dedicated(requests_per_minute=5, facts=Facts(model="org/model"))
     await store.save_endpoint(Target(changed, TWO))
@@ -49,7 +49,7 @@ async def test_an_endpoints_life_is_told_by_what_changed(store: SqlStore) -> Non
     assert removed.changes == {}
 
 
-async def test_a_keys_life_is_told_without_the_key(store: SqlStore) -> None:
+async def test_records_key_changes_without_the_key(store: SqlStore) -> None:
     await store.add_key(KEY)
     await store.save_key(replace(KEY, name="dify two", endpoints=(), requests_per_minute=60))
     await store.touch_keys({KEY.id: 2.0})
@@ -68,7 +68,7 @@ async def test_a_keys_life_is_told_without_the_key(store: SqlStore) -> None:
     assert not {"digest", "last_used_at"} & {*created.changes, *changed.changes}
 
 
-async def test_a_connections_life_is_told_by_the_ends_of_its_tokens(store: SqlStore) -> None:
+async def test_records_connection_changes_with_masked_tokens(store: SqlStore) -> None:
     await store.connections.put(Connection(name="hf", token=ONE, created_at=1.0))
     await store.connections.put(Connection(name="hf", token=TWO, created_at=2.0))
     assert await store.connections.all() == [Connection(name="hf", token=TWO, created_at=1.0)]
@@ -77,17 +77,17 @@ async def test_a_connections_life_is_told_by_the_ends_of_its_tokens(store: SqlSt
     await store.connections.remove("hf")
     await store.connections.remove("hf")
     assert await store.connections.all() == []
-    told = [(line.verb, line.subject, line.changes) for line in await lines(store)]
-    assert told == [
+    entries = [(line.verb, line.subject, line.changes) for line in await lines(store)]
+    assert entries == [
         ("connection.remove", "hf", {}),
         ("secret.rotate", "", {"resealed": [None, 1]}),
         ("connection.change", "hf", {"token": ["…eone", "…otwo"]}),
         ("connection.add", "hf", {"token": [None, "…eone"], "hosts": [None, ["huggingface"]]}),
     ]
-    assert ONE.reveal() not in json.dumps(told)
+    assert ONE.reveal() not in json.dumps(entries)
 
 
-async def test_a_line_names_who_asked_and_what_failed_leaves_none(store: SqlStore) -> None:
+async def test_entries_name_the_actor_and_failures_are_not_recorded(store: SqlStore) -> None:
     await store.add_endpoint(Target(dedicated()))
     ACTOR.set("0a1b2c3d")
     await store.add_key(KEY)
@@ -103,7 +103,7 @@ async def test_a_line_names_who_asked_and_what_failed_leaves_none(store: SqlStor
     ]
 
 
-async def test_the_log_is_bounded_and_read_in_pages(store: SqlStore) -> None:
+async def test_audit_log_is_bounded_and_paginated(store: SqlStore) -> None:
     audit = SqlAudit(store._database, max_entries=3)
     for number in range(5):
         await audit.record("test.run", str(number))

@@ -1,4 +1,4 @@
-"""The database is made, brought up to date, shared fairly, and fails in plain words."""
+"""The database is created, migrated, shared between processes, and reports errors readably."""
 # ruff: noqa: ASYNC240 - no loop waits for these small files
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def file(tmp_path: Path) -> Path:
 
 
 async def done(file: Path, work: Callable[[Connection], object]) -> None:
-    """Do one thing to the database, as the gateway would."""
+    """Do one piece of work on the database, as the gateway would."""
     database = await Database.open(file)
     try:
         await database.do(work)
@@ -66,7 +66,7 @@ def schema(connection: Connection) -> set[str]:
     return {" ".join(row.sql.split()) for row in rows}
 
 
-async def test_the_migrations_make_exactly_the_tables(file: Path) -> None:
+async def test_migrations_create_exactly_the_declared_tables(file: Path) -> None:
     def compare(connection: Connection) -> None:
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, metadata) == []
@@ -79,7 +79,7 @@ async def test_the_migrations_make_exactly_the_tables(file: Path) -> None:
     await done(file, compare)
 
 
-async def test_a_database_of_the_first_revision_is_brought_up_to_date_with_its_data(
+async def test_upgrades_database_of_the_first_revision_with_its_data(
     settings: Settings,
 ) -> None:
     settings.home.mkdir()
@@ -102,7 +102,7 @@ async def test_a_database_of_the_first_revision_is_brought_up_to_date_with_its_d
     await store.close()
 
 
-async def test_calls_that_were_cancelled_were_counted_as_errors_and_are_not_any_more(
+async def test_migration_counts_cancelled_calls_separately_from_errors(
     settings: Settings,
 ) -> None:
     settings.home.mkdir()
@@ -126,7 +126,7 @@ async def test_calls_that_were_cancelled_were_counted_as_errors_and_are_not_any_
     await store.close()
 
 
-async def test_endpoints_of_before_whose_chunks_are_the_default_ones_fit_their_model_now(
+async def test_migration_clears_default_chunking_of_endpoints(
     settings: Settings,
 ) -> None:
     settings.home.mkdir()
@@ -149,7 +149,7 @@ async def test_endpoints_of_before_whose_chunks_are_the_default_ones_fit_their_m
     await store.close()
 
 
-async def test_a_database_of_a_newer_hubgate_is_refused_and_left_alone(file: Path) -> None:
+async def test_rejects_database_of_a_newer_version_unchanged(file: Path) -> None:
     await done(file, lambda c: c.execute(text("UPDATE alembic_version SET version_num = 'fffe'")))
     before = file.read_bytes()
     with pytest.raises(StoreFailed, match=r"newer version of hubgate \(revision fffe\)"):
@@ -157,7 +157,7 @@ async def test_a_database_of_a_newer_hubgate_is_refused_and_left_alone(file: Pat
     assert file.read_bytes() == before
 
 
-async def test_a_migration_that_fails_leaves_the_database_as_it_was(file: Path) -> None:
+async def test_failed_migration_changes_nothing(file: Path) -> None:
     file.parent.mkdir()
     with closing(sqlite3.connect(file)) as foreign:
         foreign.execute("CREATE TABLE notes (mine TEXT)")
@@ -167,7 +167,7 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(file: Path) 
         assert foreign.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
 
 
-def test_only_a_database_that_needs_it_costs_the_import_of_alembic(file: Path) -> None:
+def test_imports_alembic_only_when_a_migration_is_needed(file: Path) -> None:
     def start() -> str:
         return subprocess.run(
             [sys.executable, "-c", OPEN, file], check=True, capture_output=True, text=True
@@ -176,7 +176,7 @@ def test_only_a_database_that_needs_it_costs_the_import_of_alembic(file: Path) -
     assert [start(), start()] == ["True\n", "False\n"]
 
 
-def test_processes_that_start_together_make_one_database(file: Path) -> None:
+def test_concurrent_processes_create_one_database(file: Path) -> None:
     started = [
         subprocess.Popen(
             [sys.executable, "-c", OPEN, file], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -187,7 +187,7 @@ def test_processes_that_start_together_make_one_database(file: Path) -> None:
     assert [process.returncode for process in started] == [0, 0, 0]
 
 
-async def test_whoever_makes_the_file_at_the_same_time_is_awaited(file: Path) -> None:
+async def test_waits_for_another_process_that_creates_the_database(file: Path) -> None:
     file.parent.mkdir(mode=0o700)
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -195,7 +195,7 @@ async def test_whoever_makes_the_file_at_the_same_time_is_awaited(file: Path) ->
         await (await Database.open(file)).close()
 
 
-async def test_the_files_are_for_their_owner_alone(file: Path) -> None:
+async def test_database_files_are_accessible_by_owner_only(file: Path) -> None:
     database = await Database.open(file)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()}
     assert modes == dict.fromkeys(
@@ -205,7 +205,7 @@ async def test_the_files_are_for_their_owner_alone(file: Path) -> None:
     await database.close()
 
 
-async def test_sqlite_is_set_up_for_a_reader_beside_the_writer(file: Path) -> None:
+async def test_sets_sqlite_pragmas_for_concurrent_readers(file: Path) -> None:
     def check(connection: Connection) -> None:
         pragmas = ("journal_mode", "foreign_keys", "busy_timeout")
         values = [connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() for pragma in pragmas]
@@ -214,7 +214,7 @@ async def test_sqlite_is_set_up_for_a_reader_beside_the_writer(file: Path) -> No
     await done(file, check)
 
 
-async def test_another_database_is_an_argument(settings: Settings, tmp_path: Path) -> None:
+async def test_opens_another_database_by_url(settings: Settings, tmp_path: Path) -> None:
     elsewhere = tmp_path / "else where?.db"
     store = await SqlStore.open(settings, url=URL.create("sqlite", database=str(elsewhere)))
     await store.set_note("here", "yes")
@@ -223,7 +223,7 @@ async def test_another_database_is_an_argument(settings: Settings, tmp_path: Pat
     assert not settings.database.exists()
 
 
-async def test_work_that_fails_changes_nothing(file: Path) -> None:
+async def test_failed_work_is_rolled_back(file: Path) -> None:
     def work(connection: Connection) -> None:
         connection.execute(insert(notes).values(name="half", value="stored"))
         raise KeyError("a mistake")
@@ -235,7 +235,7 @@ async def test_work_that_fails_changes_nothing(file: Path) -> None:
     await database.close()
 
 
-async def test_a_locked_database_is_told_as_such_and_may_be_tried_again(file: Path) -> None:
+async def test_locked_database_error_is_retryable(file: Path) -> None:
     database = await Database.open(file, patience=0.01)
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -248,7 +248,7 @@ async def test_a_locked_database_is_told_as_such_and_may_be_tried_again(file: Pa
     await database.close()
 
 
-async def test_a_read_only_database_is_told_as_such(file: Path) -> None:
+async def test_reports_read_only_database(file: Path) -> None:
     database = await Database.open(file)
     await database.do(lambda c: c.exec_driver_sql("PRAGMA query_only = ON"))
     with pytest.raises(StoreFailed, match="is read-only") as failed:
@@ -258,7 +258,7 @@ async def test_a_read_only_database_is_told_as_such(file: Path) -> None:
     await database.close()
 
 
-async def test_a_full_disk_is_told_as_such_and_the_store_goes_on_when_there_is_room(file: Path) -> None:
+async def test_reports_full_disk_and_recovers_when_there_is_space(file: Path) -> None:
     database = await Database.open(file)
 
     def write(connection: Connection) -> None:
@@ -273,7 +273,7 @@ async def test_a_full_disk_is_told_as_such_and_the_store_goes_on_when_there_is_r
     await database.close()
 
 
-async def test_a_damaged_database_is_told_as_such(file: Path) -> None:
+async def test_reports_damaged_database(file: Path) -> None:
     await done(file, lambda c: c.execute(insert(notes).values(name="a", value="b")))
     with file.open("r+b") as damaged:
         damaged.seek(4096)
@@ -283,7 +283,7 @@ async def test_a_damaged_database_is_told_as_such(file: Path) -> None:
     assert "Restore it from a backup" in failed.value.remedy
 
 
-async def test_a_file_that_is_no_database_is_told_as_such_and_left_alone(file: Path) -> None:
+async def test_rejects_file_that_is_not_a_database_unchanged(file: Path) -> None:
     file.parent.mkdir()
     file.write_text("These are my notes, not a database. " * 100)
     before = file.read_bytes()
@@ -292,20 +292,20 @@ async def test_a_file_that_is_no_database_is_told_as_such_and_left_alone(file: P
     assert file.read_bytes() == before
 
 
-async def test_a_folder_in_the_databases_place_is_told_as_such(file: Path) -> None:
+async def test_reports_folder_in_place_of_the_database(file: Path) -> None:
     file.mkdir(parents=True)
     with pytest.raises(StoreFailed, match="cannot be opened"):
         await Database.open(file)
 
 
-async def test_a_home_that_cannot_be_made_is_told_as_such(file: Path) -> None:
+async def test_reports_home_that_cannot_be_created(file: Path) -> None:
     file.parent.write_text("a file where a folder should be")
     with pytest.raises(StoreFailed, match="cannot be created") as failed:
         await Database.open(file)
     assert "HUBGATE_HOME" in failed.value.remedy
 
 
-async def test_an_error_without_a_name_is_still_plain(file: Path) -> None:
+async def test_other_database_errors_have_a_readable_message(file: Path) -> None:
     database = await Database.open(file)
     with pytest.raises(StoreFailed, match=r"failed \(no such table: nowhere\)") as failed:
         await database.do(lambda c: c.execute(text("SELECT * FROM nowhere")))

@@ -1,4 +1,4 @@
-"""One gateway a home, and the command line finds it."""
+"""One gateway runs per home, and the command line finds it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ with HomeLock(Path(sys.argv[1])) as lock:
 
 
 def at_once(_: float) -> None:
-    """Waits for nothing."""
+    """Does not wait."""
 
 
 @contextmanager
@@ -49,12 +49,12 @@ def other_process(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.kill()
 
 
-def test_no_gateway_runs_in_a_home_that_was_never_used(tmp_path: Path) -> None:
+def test_finds_no_gateway_in_unused_home(tmp_path: Path) -> None:
     assert running_gateway(tmp_path / "home") is None
     assert not (tmp_path / "home").exists(), "to look makes nothing"
 
 
-def test_a_running_gateway_is_found_by_another_process_and_keeps_a_second_gateway_out(tmp_path: Path) -> None:
+def test_other_processes_find_the_gateway_and_cannot_start_a_second(tmp_path: Path) -> None:
     with other_process(tmp_path) as (process, key):
         gateway = running_gateway(tmp_path)
         assert gateway is not None
@@ -70,7 +70,7 @@ def test_a_running_gateway_is_found_by_another_process_and_keeps_a_second_gatewa
         assert running_gateway(tmp_path) == gateway, "the refused one took nothing away"
 
 
-def test_a_gateway_that_ends_leaves_neither_lock_nor_card(tmp_path: Path) -> None:
+def test_stopped_gateway_releases_lock_and_removes_announcement(tmp_path: Path) -> None:
     with other_process(tmp_path) as (process, _):
         process.communicate("end\n", timeout=60)
         assert process.returncode == 0
@@ -78,7 +78,7 @@ def test_a_gateway_that_ends_leaves_neither_lock_nor_card(tmp_path: Path) -> Non
     assert running_gateway(tmp_path) is None
 
 
-def test_what_a_killed_gateway_left_behind_does_not_count(tmp_path: Path) -> None:
+def test_ignores_files_left_by_a_killed_gateway(tmp_path: Path) -> None:
     with other_process(tmp_path) as (process, _):
         os.kill(process.pid, signal.SIGKILL)
         process.wait(60)
@@ -92,7 +92,7 @@ def test_what_a_killed_gateway_left_behind_does_not_count(tmp_path: Path) -> Non
         assert (gateway.url, gateway.key) == ("http://127.0.0.1:9090", key)
 
 
-def test_the_card_is_for_its_owner_alone_and_each_run_has_its_own_key(tmp_path: Path) -> None:
+def test_announcement_is_private_and_each_run_has_its_own_key(tmp_path: Path) -> None:
     home = tmp_path / "home"
     keys = set()
     for _ in range(2):
@@ -104,20 +104,20 @@ def test_the_card_is_for_its_owner_alone_and_each_run_has_its_own_key(tmp_path: 
     assert len(keys) == 2
 
 
-def test_a_gateway_that_is_just_starting_asks_for_patience(tmp_path: Path) -> None:
+def test_starting_gateway_is_a_retryable_error(tmp_path: Path) -> None:
     with HomeLock(tmp_path), pytest.raises(StoreFailed, match="just starting") as failed:
         running_gateway(tmp_path)
     assert failed.value.retryable
 
 
-def test_a_card_that_is_garbage_is_not_believed(tmp_path: Path) -> None:
+def test_rejects_invalid_announcement(tmp_path: Path) -> None:
     with HomeLock(tmp_path):
         (tmp_path / "gate.json").write_bytes(b'{"url": 7}')
         with pytest.raises(StoreFailed):
             running_gateway(tmp_path)
 
 
-def test_a_gateway_may_start_in_the_moment_in_which_the_command_line_looks(tmp_path: Path) -> None:
+def test_start_waits_for_a_command_that_checks_the_lock(tmp_path: Path) -> None:
     looking = os.open(tmp_path / "gate.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(looking, fcntl.LOCK_SH)
     seen = []
@@ -130,7 +130,7 @@ def test_a_gateway_may_start_in_the_moment_in_which_the_command_line_looks(tmp_p
         assert len(seen) == 1
 
 
-def test_a_home_that_cannot_be_used_is_a_plain_failure(tmp_path: Path) -> None:
+def test_unusable_home_raises_store_error(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.write_text("a file where a folder should be")
     with pytest.raises(StoreFailed, match="cannot be used") as failed, HomeLock(home):
@@ -149,7 +149,7 @@ def test_a_home_that_cannot_be_used_is_a_plain_failure(tmp_path: Path) -> None:
         (errno.EROFS, os.strerror(errno.EROFS), "Set HUBGATE_HOME to another folder."),
     ],
 )
-def test_what_helps_depends_on_why_a_home_cannot_be_used(
+def test_home_error_remedy_depends_on_the_cause(
     tmp_path: Path, number: int, reason: str, remedy: str
 ) -> None:
     failed = home_error(tmp_path, OSError(number, os.strerror(number)))
@@ -157,7 +157,7 @@ def test_what_helps_depends_on_why_a_home_cannot_be_used(
     assert failed.remedy.startswith(remedy)
 
 
-def test_a_card_that_cannot_be_written_or_read_is_a_plain_failure(tmp_path: Path) -> None:
+def test_inaccessible_announcement_raises_store_error(tmp_path: Path) -> None:
     with HomeLock(tmp_path) as lock:
         (tmp_path / "gate.json").mkdir()
         with pytest.raises(StoreFailed, match="cannot be used"):

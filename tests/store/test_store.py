@@ -1,4 +1,4 @@
-"""What is put into the store comes out again, after a restart too, and no secret can be found in it."""
+"""The store returns what was saved, also after a restart, and its files contain no plain secret."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ KEY = Key(id="0123abcd", name="dify", digest=bytes(range(32)), created_at=1_700_
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[SqlStore]:
-    """The store, from one start of the gateway to its end."""
+    """The store during one run of the gateway."""
     store = await SqlStore.open(settings)
     try:
         yield store
@@ -69,7 +69,7 @@ async def change_by_hand(settings: Settings, sql: str, **values: object) -> None
     await database.close()
 
 
-async def test_endpoints_and_their_tokens_survive_a_restart(settings: Settings) -> None:
+async def test_endpoints_and_tokens_survive_a_restart(settings: Settings) -> None:
     async with opened(settings) as store:
         port: Store = store
         await port.add_endpoint(Target(PLAIN))
@@ -88,7 +88,7 @@ async def test_saving_replaces_settings_and_token(settings: Settings) -> None:
             assert await store.endpoints() == [Target(changed, token)]
 
 
-async def test_an_endpoint_that_is_gone_cannot_be_saved_and_its_name_is_free(settings: Settings) -> None:
+async def test_removed_endpoint_cannot_be_saved_and_frees_its_name(settings: Settings) -> None:
     async with opened(settings) as store:
         await store.add_endpoint(Target(FULL, TOKEN))
         await store.remove_endpoint("full")
@@ -99,7 +99,7 @@ async def test_an_endpoint_that_is_gone_cannot_be_saved_and_its_name_is_free(set
         await store.add_endpoint(Target(FULL))
 
 
-async def test_of_ten_who_add_the_same_name_at_once_one_wins(settings: Settings) -> None:
+async def test_concurrent_adds_of_one_name_succeed_once(settings: Settings) -> None:
     async with opened(settings) as one, opened(settings) as other:
         results = await asyncio.gather(
             *(store.add_endpoint(Target(PLAIN, TOKEN)) for store in (one, other) * 5), return_exceptions=True
@@ -112,7 +112,7 @@ async def test_of_ten_who_add_the_same_name_at_once_one_wins(settings: Settings)
             await one.add_endpoint(Target(PLAIN))
 
 
-async def test_two_writers_on_one_file_lose_nothing(settings: Settings) -> None:
+async def test_two_writers_on_one_file_lose_no_endpoints(settings: Settings) -> None:
     async with opened(settings) as one, opened(settings) as other:
         names = [f"e{number:02}" for number in range(60)]
         await asyncio.gather(
@@ -124,17 +124,17 @@ async def test_two_writers_on_one_file_lose_nothing(settings: Settings) -> None:
         assert [target.endpoint.name for target in await one.endpoints()] == names
 
 
-async def test_work_goes_on_when_its_asker_goes_away(settings: Settings) -> None:
+async def test_cancelled_caller_does_not_cancel_the_write(settings: Settings) -> None:
     async with opened(settings) as store:
-        asker = asyncio.create_task(store.add_endpoint(Target(PLAIN, TOKEN)))
+        caller = asyncio.create_task(store.add_endpoint(Target(PLAIN, TOKEN)))
         await asyncio.sleep(0)
-        asker.cancel()
+        caller.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asker
+            await caller
         assert await store.endpoints() == [Target(PLAIN, TOKEN)]
 
 
-async def test_fields_of_a_newer_hubgate_are_passed_over_and_missing_ones_take_their_defaults(
+async def test_ignores_unknown_fields_and_defaults_missing_ones(
     settings: Settings,
 ) -> None:
     async with opened(settings) as store:
@@ -155,7 +155,7 @@ async def test_fields_of_a_newer_hubgate_are_passed_over_and_missing_ones_take_t
         '{"name":"plain","task":"rerank","source":"fake","chunking":{"strategy":"word"}}',
     ],
 )
-async def test_one_unreadable_endpoint_is_told_and_does_not_take_the_others_along(
+async def test_logs_and_skips_unreadable_endpoint(
     settings: Settings, caplog: pytest.LogCaptureFixture, written: str
 ) -> None:
     async with opened(settings) as store:
@@ -166,7 +166,7 @@ async def test_one_unreadable_endpoint_is_told_and_does_not_take_the_others_alon
     assert "endpoint plain is left out" in caplog.text
 
 
-async def test_a_token_moved_to_another_row_does_not_open(settings: Settings) -> None:
+async def test_token_copied_to_another_row_does_not_decrypt(settings: Settings) -> None:
     async with opened(settings) as store:
         await store.add_endpoint(Target(PLAIN, Secret("hf_mine-and-only-mine")))
         await store.add_endpoint(Target(FULL, TOKEN))
@@ -177,7 +177,7 @@ async def test_a_token_moved_to_another_row_does_not_open(settings: Settings) ->
     assert await stored(settings) == {"full": TOKEN, "plain": None}
 
 
-async def test_with_a_lost_key_the_gateway_starts_and_the_key_put_back_mends_it(
+async def test_opens_without_the_secret_key_and_recovers_when_it_is_restored(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(settings) as store:
@@ -196,7 +196,7 @@ async def test_with_a_lost_key_the_gateway_starts_and_the_key_put_back_mends_it(
         assert await store.endpoints() == [Target(changed, TOKEN), Target(PLAIN)]
 
 
-async def test_a_new_token_takes_the_place_of_one_that_cannot_be_opened(settings: Settings) -> None:
+async def test_new_token_replaces_one_that_cannot_be_decrypted(settings: Settings) -> None:
     async with opened(settings) as store:
         await store.add_endpoint(Target(FULL, TOKEN))
     settings.secret_key_file.unlink()
@@ -205,7 +205,7 @@ async def test_a_new_token_takes_the_place_of_one_that_cannot_be_opened(settings
     assert await stored(settings) == {"full": Secret("hf_the-new-one")}
 
 
-async def test_rotating_seals_every_token_under_a_new_key_of_the_file(settings: Settings) -> None:
+async def test_rotation_encrypts_every_token_with_a_new_key(settings: Settings) -> None:
     async with opened(settings) as store:
         for name in ("a", "b", "c"):
             await store.add_endpoint(
@@ -228,7 +228,7 @@ async def test_rotating_seals_every_token_under_a_new_key_of_the_file(settings: 
     )
 
 
-async def test_a_rotation_that_was_cut_off_is_finished_without_another_key(settings: Settings) -> None:
+async def test_resumes_interrupted_rotation_without_another_key(settings: Settings) -> None:
     async with opened(settings) as store:
         await store.add_endpoint(Target(FULL, TOKEN))
     Vault.from_settings(settings).rotate()
@@ -239,7 +239,7 @@ async def test_a_rotation_that_was_cut_off_is_finished_without_another_key(setti
     assert settings.secret_key_file.read_text() == before
 
 
-async def test_keys_of_the_environment_are_rotated_by_putting_a_new_one_in_front(settings: Settings) -> None:
+async def test_rotates_environment_keys_by_prepending_a_new_one(settings: Settings) -> None:
     old, new = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     async with opened(dataclasses.replace(settings, secret_keys=(old,))) as store:
         await store.add_endpoint(Target(FULL, TOKEN))
@@ -250,7 +250,7 @@ async def test_keys_of_the_environment_are_rotated_by_putting_a_new_one_in_front
     assert await stored(dataclasses.replace(settings, secret_keys=(new,))) == {"full": TOKEN}
 
 
-async def test_keys_survive_a_restart_with_all_that_is_known_of_them(settings: Settings) -> None:
+async def test_keys_survive_a_restart_with_all_fields(settings: Settings) -> None:
     younger = Key(
         id="b", name="cli", digest=bytes(32), created_at=1_800_000_000, admin=True, default_endpoint="e5"
     )
@@ -266,7 +266,7 @@ async def test_keys_survive_a_restart_with_all_that_is_known_of_them(settings: S
         assert await store.keys() == [younger]
 
 
-async def test_a_keys_name_is_taken_once(settings: Settings) -> None:
+async def test_rejects_duplicate_key_name(settings: Settings) -> None:
     async with opened(settings) as store:
         await store.add_key(KEY)
         with pytest.raises(InvalidRequest, match=r"\[dify\] exists"):
@@ -274,7 +274,7 @@ async def test_a_keys_name_is_taken_once(settings: Settings) -> None:
         assert await store.keys() == [KEY]
 
 
-async def test_notes_are_remembered_and_replaced(settings: Settings) -> None:
+async def test_notes_persist_and_can_be_replaced(settings: Settings) -> None:
     async with opened(settings) as store:
         assert await store.note("first start") is None
         await store.set_note("first start", "1")
@@ -284,7 +284,7 @@ async def test_notes_are_remembered_and_replaced(settings: Settings) -> None:
         assert (await store.note("first start"), await store.note("other")) == ("2", "")
 
 
-async def test_no_secret_is_in_the_files_the_logs_or_an_error(
+async def test_no_secret_appears_in_files_logs_or_errors(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -305,7 +305,7 @@ async def test_no_secret_is_in_the_files_the_logs_or_an_error(
         written = b"".join(path.read_bytes() for path in settings.home.iterdir())
         shown = repr(vars(store)) + repr(vars(store._tokens._vault))
     assert "INSERT INTO endpoints" in caplog.text, "the statements were logged"
-    told = caplog.text + shown + "".join("".join(traceback.format_exception(error)) for error in errors)
+    output = caplog.text + shown + "".join("".join(traceback.format_exception(error)) for error in errors)
     secret_keys = settings.secret_key_file.read_text().split()[-2:]
     for secret in (TOKEN.reveal(), *secret_keys):
         raw = secret.encode()
@@ -316,4 +316,4 @@ async def test_no_secret_is_in_the_files_the_logs_or_an_error(
             raw.hex().encode(),
         ):
             assert form not in written
-            assert form.decode() not in told
+            assert form.decode() not in output

@@ -1,4 +1,4 @@
-"""The use of endpoints is added up by the hour, grouped as asked, and made days of when it is old."""
+"""Usage of endpoints is summed by hour, grouped by query, and rolled up into days when it is old."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALWAYS = UsageQuery(start=0, end=NOON * 2)
 
 
 def tally(requests: int = 1, **causes: int) -> Tally:
-    """As many requests, a tenth of a second each, some of them failed."""
+    """A tally of `requests` requests; `causes` are those that failed."""
     latency, bulk_latency = Latency(), Latency()
     for n in range(requests):
         latency.observe(0.1 * (n + 1))
@@ -44,14 +44,14 @@ def asked(*by: str, **what: int | str) -> UsageQuery:
 
 
 async def rows(store: SqlStore) -> dict[tuple[int, int], int]:
-    """How many rows there are of each span and time."""
+    """Number of rows by span and time."""
     found = await store._database.do(
         lambda c: c.exec_driver_sql('SELECT span, "at", count(*) FROM usage GROUP BY 1, 2').all()
     )
     return {(span, at): count for span, at, count in found}
 
 
-async def test_what_is_added_to_an_hour_is_summed_in_every_number(store: SqlStore) -> None:
+async def test_adding_to_an_hour_sums_every_count(store: SqlStore) -> None:
     slot = Slot(NOON, "e5", "app")
     await store.usage.add({slot: tally(1, overloaded=1)})
     await store.usage.add({slot: tally(2, overloaded=2, waking=1)})
@@ -64,7 +64,7 @@ async def test_what_is_added_to_an_hour_is_summed_in_every_number(store: SqlStor
     assert sums == expected
 
 
-async def test_use_is_grouped_by_endpoint_key_hour_day_and_cause(store: SqlStore) -> None:
+async def test_groups_usage_by_endpoint_key_hour_day_and_cause(store: SqlStore) -> None:
     for at in (NOON, NOON + HOUR, NOON + DAY):
         await store.usage.add({Slot(at, "e5", "one"): tally(1, waking=1)})
     await store.usage.add({Slot(NOON, "minilm", "two"): tally(5)})
@@ -89,7 +89,7 @@ async def test_use_is_grouped_by_endpoint_key_hour_day_and_cause(store: SqlStore
     assert len(await store.usage.read(asked("hour"), 2)) == 2
 
 
-async def test_old_hours_become_days_and_old_days_are_forgotten(store: SqlStore) -> None:
+async def test_rolls_old_hours_into_days_and_deletes_old_days(store: SqlStore) -> None:
     old = NOON - KEPT_HOURS - DAY
     midnight = old // DAY * DAY
     for at in (old, old + HOUR, NOON):
@@ -103,7 +103,7 @@ async def test_old_hours_become_days_and_old_days_are_forgotten(store: SqlStore)
     assert await rows(store) == {(DAY, NOON // DAY * DAY): 1}
 
 
-async def test_rows_are_bounded_by_making_days_early_and_then_by_forgetting(store: SqlStore) -> None:
+async def test_row_limit_rolls_up_early_then_deletes(store: SqlStore) -> None:
     small = SqlUsage(store._database, max_rows=2)
     for hours in range(4):
         await small.add({Slot(NOON - DAY + hours * HOUR, "e5", "one"): tally()})
@@ -117,7 +117,7 @@ async def test_rows_are_bounded_by_making_days_early_and_then_by_forgetting(stor
     assert await rows(store) == {}, "four days' rows are more than two, and the newest day has three"
 
 
-async def test_a_locked_database_adds_nothing_and_says_that_it_may_be_tried_again(settings: Settings) -> None:
+async def test_locked_database_adds_no_usage_and_is_retryable(settings: Settings) -> None:
     store = await SqlStore.open(settings, patience=0.0)
     with closing(sqlite3.connect(os.fspath(settings.database))) as other:
         other.execute("BEGIN IMMEDIATE")

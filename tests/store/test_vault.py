@@ -1,4 +1,4 @@
-"""Tokens are sealed for one row, under keys that can be rotated and are kept apart from the database."""
+"""Tokens are encrypted for one row, with keys that can be rotated and are stored outside the database's folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def mode(path: Path) -> int:
 
 
 @given(token=st.text(max_size=200), row=st.text(max_size=20), other=st.text(max_size=20))
-def test_a_token_opens_in_its_own_row_and_in_no_other(token: str, row: str, other: str) -> None:
+def test_decrypts_token_only_in_its_own_row(token: str, row: str, other: str) -> None:
     vault = Vault([OLD])
     sealed = vault.seal(Secret(token), row)
     assert vault.open(sealed, row).reveal() == token
@@ -40,7 +40,7 @@ def test_a_token_opens_in_its_own_row_and_in_no_other(token: str, row: str, othe
 
 
 @given(data=st.data())
-def test_a_box_with_one_bit_changed_does_not_open(data: st.DataObject) -> None:
+def test_rejects_ciphertext_with_one_changed_bit(data: st.DataObject) -> None:
     vault = Vault([OLD])
     sealed = vault.seal(TOKEN, "row")
     box = bytearray(sealed.box)
@@ -51,18 +51,18 @@ def test_a_box_with_one_bit_changed_does_not_open(data: st.DataObject) -> None:
 
 
 @given(box=st.binary(max_size=64))
-def test_garbage_for_a_box_is_refused(box: bytes) -> None:
+def test_rejects_random_ciphertext(box: bytes) -> None:
     vault = Vault([OLD])
     with pytest.raises(StoreFailed):
         vault.open(Sealed(vault.newest, box), "row")
 
 
-def test_the_same_token_is_never_sealed_the_same_twice() -> None:
+def test_encrypting_a_token_twice_gives_different_ciphertexts() -> None:
     vault = Vault([OLD])
     assert vault.seal(TOKEN, "row").box != vault.seal(TOKEN, "row").box
 
 
-def test_the_newest_key_seals_and_the_older_ones_open() -> None:
+def test_newest_key_encrypts_and_older_keys_decrypt() -> None:
     sealed = Vault([OLD]).seal(TOKEN, "row")
     both = Vault([NEW, OLD])
     assert both.open(sealed, "row") == TOKEN
@@ -71,14 +71,14 @@ def test_the_newest_key_seals_and_the_older_ones_open() -> None:
     assert Vault([NEW]).open(again, "row") == TOKEN
 
 
-def test_a_lost_key_is_named_and_says_what_to_do() -> None:
+def test_missing_key_error_names_the_key_and_remedy() -> None:
     sealed = Vault([OLD]).seal(TOKEN, "row")
     with pytest.raises(StoreFailed, match=sealed.key_id) as failed:
         Vault([NEW]).open(sealed, "row")
     assert "Put that key back" in failed.value.remedy
 
 
-def test_neither_the_vault_nor_a_sealed_token_shows_a_secret() -> None:
+def test_vault_and_sealed_token_repr_hide_secrets() -> None:
     vault = Vault([OLD])
     shown = repr(vault) + repr(vars(vault)) + repr(vault.seal(TOKEN, "row"))
     assert OLD not in shown
@@ -86,7 +86,7 @@ def test_neither_the_vault_nor_a_sealed_token_shows_a_secret() -> None:
 
 
 @pytest.mark.parametrize("written", [OLD, OLD + "=", base64.urlsafe_b64encode(bytes(range(32))).decode()])
-def test_keys_may_carry_their_padding(settings: Settings, written: str) -> None:
+def test_accepts_padded_and_unpadded_keys(settings: Settings, written: str) -> None:
     vault = Vault.from_settings(dataclasses.replace(settings, secret_keys=(written,)))
     assert vault.open(vault.seal(TOKEN, "row"), "row") == TOKEN
     assert not settings.secret_key_file.exists(), "keys of the environment need no file"
@@ -96,16 +96,14 @@ def test_keys_may_carry_their_padding(settings: Settings, written: str) -> None:
     "written",
     ["changeme", OLD[:-1], OLD + "AA", "!" * 43, "ключ", base64.urlsafe_b64encode(bytes(16)).decode()],
 )
-def test_a_bad_key_in_the_environment_is_refused_without_being_shown(
-    settings: Settings, written: str
-) -> None:
+def test_rejects_invalid_environment_key_without_showing_it(settings: Settings, written: str) -> None:
     with pytest.raises(InvalidSetting, match="HUBGATE_SECRET_KEY must be base64url of 32 bytes") as refused:
         Vault.from_settings(dataclasses.replace(settings, secret_keys=(OLD, written)))
     assert "secrets.token_urlsafe(32)" in str(refused.value)
     assert written not in str(refused.value)
 
 
-def test_the_key_file_is_made_at_first_use_for_its_owner_alone(settings: Settings) -> None:
+def test_creates_private_key_file_at_first_use(settings: Settings) -> None:
     sealed = Vault.from_settings(settings).seal(TOKEN, "row")
     file = settings.secret_key_file
     assert (mode(file), mode(file.parent)) == (0o600, 0o700)
@@ -113,7 +111,7 @@ def test_the_key_file_is_made_at_first_use_for_its_owner_alone(settings: Setting
     assert Vault.from_settings(settings).open(sealed, "row") == TOKEN
 
 
-def test_processes_that_start_together_agree_on_one_key_file(tmp_path: Path) -> None:
+def test_concurrent_processes_share_one_key_file(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from hubgate.settings import Settings; from hubgate.store.vault import Vault\n"
         "sys.stdin.readline()\n"
@@ -139,7 +137,7 @@ def test_processes_that_start_together_agree_on_one_key_file(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("loose", [0o640, 0o604, 0o644, 0o660, 0o620])
-def test_a_key_file_open_to_others_is_refused_and_chmod_mends_it(settings: Settings, loose: int) -> None:
+def test_rejects_key_file_accessible_by_others_until_chmod(settings: Settings, loose: int) -> None:
     sealed = Vault.from_settings(settings).seal(TOKEN, "row")
     settings.secret_key_file.chmod(loose)
     with pytest.raises(StoreFailed, match="other users") as refused:
@@ -150,7 +148,7 @@ def test_a_key_file_open_to_others_is_refused_and_chmod_mends_it(settings: Setti
 
 
 @pytest.mark.parametrize("where", ["secret.key", "deeper/secret.key", "../home/secret.key"])
-def test_a_key_file_beside_the_database_is_refused(settings: Settings, where: str) -> None:
+def test_rejects_key_file_in_the_database_folder(settings: Settings, where: str) -> None:
     beside = dataclasses.replace(settings, secret_key_file=settings.home / where)
     with pytest.raises(StoreFailed, match="database's folder") as refused:
         Vault.from_settings(beside)
@@ -158,7 +156,7 @@ def test_a_key_file_beside_the_database_is_refused(settings: Settings, where: st
     assert not settings.home.exists()
 
 
-def test_a_link_does_not_hide_that_the_key_file_lies_beside_the_database(settings: Settings) -> None:
+def test_rejects_key_file_linked_into_the_database_folder(settings: Settings) -> None:
     settings.home.mkdir()
     settings.secret_key_file.parent.symlink_to(settings.home)
     with pytest.raises(StoreFailed, match="database's folder"):
@@ -168,7 +166,7 @@ def test_a_link_does_not_hide_that_the_key_file_lies_beside_the_database(setting
 @pytest.mark.parametrize(
     "content", [b"", b"\n# only words\n", b"not-a-secret-key\n", bytes(range(256)), b"\xff\xfe"]
 )
-def test_a_key_file_without_keys_is_refused_and_never_overwritten(settings: Settings, content: bytes) -> None:
+def test_rejects_key_file_without_valid_keys_unchanged(settings: Settings, content: bytes) -> None:
     settings.secret_key_file.parent.mkdir()
     settings.secret_key_file.write_bytes(content)
     settings.secret_key_file.chmod(0o600)
@@ -178,7 +176,7 @@ def test_a_key_file_without_keys_is_refused_and_never_overwritten(settings: Sett
     assert settings.secret_key_file.read_bytes() == content
 
 
-def test_a_key_file_that_cannot_be_had_is_a_plain_failure(settings: Settings) -> None:
+def test_unusable_key_file_raises_store_error(settings: Settings) -> None:
     settings.secret_key_file.mkdir(parents=True)
     with pytest.raises(StoreFailed, match="directory") as failed:
         Vault.from_settings(settings)
@@ -190,7 +188,7 @@ def test_a_key_file_that_cannot_be_had_is_a_plain_failure(settings: Settings) ->
         Vault.from_settings(settings)
 
 
-def test_rotation_puts_a_new_key_first_in_the_file_and_keeps_the_old(settings: Settings) -> None:
+def test_rotation_prepends_a_new_key_and_keeps_the_old_one(settings: Settings) -> None:
     vault = Vault.from_settings(settings)
     file, first = settings.secret_key_file, vault.newest
     sealed = vault.seal(TOKEN, "row")
@@ -205,7 +203,7 @@ def test_rotation_puts_a_new_key_first_in_the_file_and_keeps_the_old(settings: S
     assert reopened.open(sealed, "row") == vault.open(sealed, "row") == TOKEN
 
 
-def test_a_rotation_that_cannot_be_written_changes_nothing(settings: Settings) -> None:
+def test_failed_rotation_changes_nothing(settings: Settings) -> None:
     vault = Vault.from_settings(settings)
     newest = vault.newest
     settings.secret_key_file.unlink()
@@ -214,7 +212,7 @@ def test_a_rotation_that_cannot_be_written_changes_nothing(settings: Settings) -
     assert vault.newest == newest
 
 
-def test_keys_of_the_environment_are_rotated_by_the_operator_and_the_gateway_says_how(
+def test_rotating_environment_keys_fails_with_instructions(
     settings: Settings,
 ) -> None:
     vault = Vault.from_settings(dataclasses.replace(settings, secret_keys=(OLD,)))

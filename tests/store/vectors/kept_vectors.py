@@ -1,4 +1,4 @@
-"""Vectors to keep on disk, and ways to keep and find them."""
+"""Sample vectors, and helpers to store and find them on disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIB = 1024 * 1024
 
 @asynccontextmanager
 async def opened(path: Path, max_bytes: int = 8 * MIB, **options: float) -> AsyncIterator[DiskVectorCache]:
-    """The file of a gateway that runs."""
+    """The vector file of a running gateway."""
     file = DiskVectorCache(path, max_bytes, **options)  # type: ignore[arg-type]
     try:
         yield file
@@ -27,28 +27,28 @@ async def opened(path: Path, max_bytes: int = 8 * MIB, **options: float) -> Asyn
 
 
 def key(number: int) -> bytes:
-    """Its key."""
+    """The cache key of a numbered vector."""
     return hashlib.sha256(number.to_bytes(8, "little")).digest()
 
 
 def vector(number: int, dimensions: int = 384) -> CachedVector:
-    """The vector of that number, which no other has."""
+    """A vector that is unique to its number."""
     return CachedVector(number.to_bytes(4, "little") * dimensions, tokens=number, exact=True, truncated=False)
 
 
 def vectors(*numbers: int) -> dict[bytes, CachedVector]:
-    """Several, as a cache takes them."""
+    """Several vectors by key, as a cache takes them."""
     return {key(number): vector(number) for number in numbers}
 
 
 async def kept(path: Path, *numbers: int, max_bytes: int = 8 * MIB) -> None:
-    """Write vectors as an earlier run of the gateway would have."""
+    """Store vectors as an earlier run of the gateway would have done."""
     async with opened(path, max_bytes) as file:
         await file.put_many(vectors(*numbers))
 
 
 async def found(file: DiskVectorCache, *numbers: int) -> list[int]:
-    """Which of them are remembered, each checked to be the right one."""
+    """Which of the vectors are stored; each is checked."""
     answer = await file.get_many([key(number) for number in numbers])
     assert answer == {k: v for k, v in vectors(*numbers).items() if k in answer}
     return [number for number in numbers if key(number) in answer]

@@ -1,4 +1,4 @@
-"""Which keys may be in the file of vectors."""
+"""The Bloom filter of the vector file's keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def keys(start: int, stop: int) -> list[bytes]:
     return [sha256(number.to_bytes(4, "little")).digest() for number in range(start, stop)]
 
 
-def test_every_key_that_was_added_is_known_and_few_others() -> None:
+def test_contains_every_added_key_and_few_others() -> None:
     """A file of 8 MiB holds some 5000 vectors of 384 dimensions."""
     known = BloomFilter(8 * MIB)
     for key in keys(0, 5000):
@@ -22,5 +22,5 @@ def test_every_key_that_was_added_is_known_and_few_others() -> None:
     assert sum(key in known for key in keys(5000, 15_000)) < 10_000 / 40
 
 
-def test_nothing_is_known_at_first() -> None:
+def test_new_filter_contains_nothing() -> None:
     assert not any(key in BloomFilter(0) for key in keys(0, 100))

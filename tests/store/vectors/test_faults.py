@@ -1,4 +1,4 @@
-"""Whatever is wrong with the file of vectors, no call fails of it and no vector comes out wrong."""
+"""No fault of the vector file fails a call or returns a wrong vector."""
 # ruff: noqa: ASYNC240 - no loop waits for these small files
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def path(tmp_path: Path) -> Path:
 
 
 def damage(path: Path, needle: bytes) -> None:
-    """Change one byte of the file, in the middle of what is looked for."""
+    """Change one byte of the file, in the middle of `needle`."""
     content = bytearray(path.read_bytes())
     content[content.index(needle) + len(needle) // 2] ^= 1
     path.write_bytes(content)
 
 
 class TestDamage:
-    async def test_a_file_that_is_no_database_is_begun_anew_and_logged_once(
+    async def test_replaces_invalid_file_and_logs_it_once(
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         path.parent.mkdir()
@@ -65,7 +65,7 @@ class TestDamage:
             f"the vector cache {path} is not a SQLite database; a new one is created"
         ]
 
-    async def test_a_file_whose_pages_are_overwritten_never_gives_a_wrong_vector(
+    async def test_corrupt_pages_never_return_a_wrong_vector(
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         await kept(path, *range(2000))
@@ -81,7 +81,7 @@ class TestDamage:
             assert await found(file, *range(1900, 2000)) == list(range(1900, 2000))
         assert 1 <= len(caplog.records) <= 2
 
-    async def test_a_truncated_file_never_fails_a_call(self, path: Path) -> None:
+    async def test_truncated_file_fails_no_call(self, path: Path) -> None:
         await kept(path, *range(1000))
         os.truncate(path, path.stat().st_size // 2 + 5)
         async with opened(path) as file:
@@ -91,7 +91,7 @@ class TestDamage:
             assert await found(file, *range(1000)) == list(range(1000))
 
     @pytest.mark.parametrize("what", ["vector", "tokens"])
-    async def test_a_single_flipped_bit_costs_that_vector_alone(self, path: Path, what: str) -> None:
+    async def test_flipped_bit_loses_only_its_own_vector(self, path: Path, what: str) -> None:
         await kept(path, 70_001, 70_002)
         first = vector(70_001)
         damage(path, first.vector if what == "vector" else (70_001).to_bytes(8, "little") + b"\1\0")
@@ -105,7 +105,7 @@ class TestDamage:
         "change",
         ["PRAGMA user_version = 99", "DROP TABLE vectors", "ALTER TABLE vectors RENAME COLUMN data TO other"],
     )
-    async def test_a_file_of_another_format_is_begun_anew(
+    async def test_replaces_file_of_another_format(
         self, path: Path, change: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         await kept(path, 1)
@@ -118,7 +118,7 @@ class TestDamage:
             assert await found(file, 1) == [1]
         assert ["a new one is created" in record.message for record in caplog.records] == [True]
 
-    async def test_a_row_cut_short_is_not_found(self, path: Path) -> None:
+    async def test_ignores_truncated_rows(self, path: Path) -> None:
         await kept(path, 1)
         with closing(sqlite3.connect(path)) as other:
             other.execute("UPDATE vectors SET data = CAST('short' AS TEXT)")
@@ -126,7 +126,7 @@ class TestDamage:
         async with opened(path) as file:
             assert await found(file, 1) == []
 
-    async def test_keys_that_are_no_keys_are_passed_over(self, path: Path) -> None:
+    async def test_ignores_invalid_keys(self, path: Path) -> None:
         await kept(path, 1, 2)
         with closing(sqlite3.connect(path)) as other:
             other.execute("UPDATE vectors SET key = 'short' WHERE id = 1")
@@ -137,7 +137,7 @@ class TestDamage:
 
 
 class TestAFileThatCannotBeUsed:
-    async def test_it_fails_no_call_and_is_logged_once(
+    async def test_unusable_file_fails_no_call_and_is_logged_once(
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         path.mkdir(parents=True)
@@ -149,7 +149,7 @@ class TestAFileThatCannotBeUsed:
         reads = [record.message for record in caplog.records if "fixed" in record.message]
         assert 1 <= len(reads) <= 2
 
-    async def test_it_is_used_as_soon_as_it_is_mended_and_told_of_when_it_breaks_again(
+    async def test_uses_the_file_as_soon_as_it_is_repaired(
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         path.parent.write_text("a file where the folder should be")
@@ -162,7 +162,7 @@ class TestAFileThatCannotBeUsed:
         async with opened(path) as file:
             assert await found(file, 1) == [1]
 
-    async def test_a_broken_file_that_cannot_be_deleted_fails_no_call(
+    async def test_corrupt_file_that_cannot_be_deleted_fails_no_call(
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         await kept(path, 1)
@@ -174,7 +174,7 @@ class TestAFileThatCannotBeUsed:
                 await file.clear()
         assert "cannot be deleted" in caplog.text
 
-    async def test_a_file_locked_for_long_is_done_without(
+    async def test_continues_without_a_file_that_stays_locked(
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         await kept(path, 1)
@@ -188,7 +188,7 @@ class TestAFileThatCannotBeUsed:
             f"the vector cache {path} is locked by another program; hubgate works without it until this is fixed"
         ]
 
-    def test_a_full_disk_keeps_what_fitted_and_fails_no_call(self, path: Path) -> None:
+    def test_full_disk_keeps_written_vectors_and_fails_no_call(self, path: Path) -> None:
         done = subprocess.run(
             # -B: under the limit Python would leave truncated .pyc files behind, which break every later import.
             [sys.executable, "-B", "-c", WRITE_TO_A_FULL_DISK, str(path)],
@@ -201,7 +201,7 @@ class TestAFileThatCannotBeUsed:
 
 
 class TestWhatCannotBeKept:
-    async def test_a_row_that_cannot_be_packed_is_left_out_and_the_others_are_kept(self, path: Path) -> None:
+    async def test_skips_vectors_that_cannot_be_stored(self, path: Path) -> None:
         odd = {
             key(7): replace(vector(7), tokens=1 << 63),
             key(8): CachedVector(b"[1e39]", encoding=Encoding.JSON),
@@ -211,7 +211,7 @@ class TestWhatCannotBeKept:
             await file.flush()
             assert await found(file, 1, 2, 7, 8) == [1, 2]
 
-    async def test_whatever_goes_wrong_with_a_batch_those_behind_it_are_written(
+    async def test_failed_batch_does_not_block_later_ones(
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         async with opened(path) as file:

@@ -1,4 +1,4 @@
-"""The vectors on disk: what is kept, for how long, and who may ask at once."""
+"""The vector file: what it stores, for how long, and concurrent access."""
 # ruff: noqa: ASYNC240 - no loop waits for these small files
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "home" / "vectors.db"
 
 
-async def test_vectors_outlive_the_process_with_all_that_is_known_of_them(path: Path) -> None:
+async def test_vectors_and_metadata_survive_a_restart(path: Path) -> None:
     entries = {
         key(1): CachedVector(b"\0\0\x80?" * 3, tokens=5, exact=True, truncated=True),
         key(2): CachedVector(b"\0\0\0@" * 3, tokens=0, exact=False, truncated=False),
@@ -55,14 +55,14 @@ async def test_vectors_outlive_the_process_with_all_that_is_known_of_them(path: 
         assert await file.get_many([*entries, key(4)]) == entries
 
 
-async def test_what_waits_to_be_written_is_found_already(path: Path) -> None:
+async def test_finds_vectors_that_are_not_written_yet(path: Path) -> None:
     async with opened(path) as file:
         await file.put_many(vectors(1, 2))
         await file.put_many(vectors(2, 3))
         assert await found(file, 1, 2, 3, 4) == [1, 2, 3]
 
 
-async def test_a_put_returns_though_the_file_cannot_be_written_now(path: Path) -> None:
+async def test_put_returns_while_the_file_is_locked(path: Path) -> None:
     await kept(path, 1)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -74,13 +74,13 @@ async def test_a_put_returns_though_the_file_cannot_be_written_now(path: Path) -
         assert await found(file, 2) == [2]
 
 
-async def test_more_keys_than_fit_into_one_question_are_answered(path: Path) -> None:
+async def test_looks_up_more_keys_than_fit_in_one_query(path: Path) -> None:
     await kept(path, *range(1200))
     async with opened(path) as file:
         assert len(await found(file, *range(1300))) == 1200
 
 
-async def test_the_later_of_two_vectors_of_one_key_is_kept(path: Path) -> None:
+async def test_later_vector_replaces_earlier_one(path: Path) -> None:
     await kept(path, 1)
     async with opened(path) as file:
         await file.put_many({key(1): vector(9)})
@@ -89,7 +89,7 @@ async def test_the_later_of_two_vectors_of_one_key_is_kept(path: Path) -> None:
         assert (await file.stats())["entries"] == 1
 
 
-async def test_a_vector_in_json_is_kept_in_single_precision_unless_it_is_too_large_for_it(path: Path) -> None:
+async def test_stores_json_vectors_as_float32_if_in_range(path: Path) -> None:
     held = CachedVector(b"[0.5, 1]", tokens=3, encoding=Encoding.JSON)
     large = CachedVector(b"[1" + b"0" * 40 + b"]", encoding=Encoding.JSON)
     async with opened(path) as file:
@@ -100,7 +100,7 @@ async def test_a_vector_in_json_is_kept_in_single_precision_unless_it_is_too_lar
         assert await file.get_many([key(1), key(2), key(3)]) == {key(1): kept_one, key(3): vector(3)}
 
 
-async def test_more_keys_than_are_learned_in_one_go_are_all_found_again(path: Path) -> None:
+async def test_loads_more_keys_than_fit_in_one_step(path: Path) -> None:
     await kept(path, *range(5000), max_bytes=64 * MIB)
     async with opened(path, 64 * MIB) as file:
         for _ in range(5):
@@ -108,7 +108,7 @@ async def test_more_keys_than_are_learned_in_one_go_are_all_found_again(path: Pa
             await file.stats()
 
 
-async def test_only_the_owner_may_read_the_file(path: Path) -> None:
+async def test_vector_files_are_readable_by_owner_only(path: Path) -> None:
     path.parent.mkdir()
     path.touch(0o644)
     async with opened(path) as file:
@@ -118,7 +118,7 @@ async def test_only_the_owner_may_read_the_file(path: Path) -> None:
     assert modes == {0o600}
 
 
-async def test_the_counts_say_what_the_file_holds_and_how_often_it_helped(path: Path) -> None:
+async def test_stats_report_size_hits_and_misses(path: Path) -> None:
     await kept(path, 1, 2)
     async with opened(path) as file:
         await found(file, 1, 2, 3)
@@ -128,7 +128,7 @@ async def test_the_counts_say_what_the_file_holds_and_how_often_it_helped(path: 
     assert 2 * 384 * 4 < size <= path.stat().st_size
 
 
-async def test_a_full_backlog_drops_what_comes_on_top_and_says_how_many(path: Path) -> None:
+async def test_full_backlog_drops_and_counts_further_vectors(path: Path) -> None:
     async with opened(path, max_pending_bytes=3 * 384 * 4) as file:
         await file.put_many(vectors(1, 2, 3, 4, 5))
         assert await found(file, 1, 2, 3, 4, 5) == [1, 2, 3]
@@ -139,7 +139,7 @@ async def test_a_full_backlog_drops_what_comes_on_top_and_says_how_many(path: Pa
 
 
 class TestTheBound:
-    async def test_the_file_never_grows_beyond_it_and_the_oldest_go(self, path: Path) -> None:
+    async def test_file_never_exceeds_limit_and_evicts_oldest(self, path: Path) -> None:
         for start in range(0, 3000, 500):
             await kept(path, *range(start, start + 500), max_bytes=2 * MIB)
             assert path.stat().st_size <= 2 * MIB
@@ -150,7 +150,7 @@ class TestTheBound:
         assert stats["entries"] == len(left) > 500
         assert MIB < stats["bytes"] <= 2 * MIB
 
-    async def test_a_vector_that_was_read_stays_longer_than_others_of_its_age(self, path: Path) -> None:
+    async def test_keeps_recently_read_vectors_longer(self, path: Path) -> None:
         favourites = list(range(0, 500, 10))
         async with opened(path, 2 * MIB) as file:
             for start in range(0, 5000, 250):
@@ -159,7 +159,7 @@ class TestTheBound:
                 await found(file, *(number for number in favourites if number < start + 250))
             assert await found(file, *range(500)) == favourites
 
-    async def test_where_all_were_read_room_is_made_all_the_same(self, path: Path) -> None:
+    async def test_evicts_vectors_even_if_all_were_read(self, path: Path) -> None:
         async with opened(path, MIB) as file:
             for start in range(0, 2000, 100):
                 await file.put_many(vectors(*range(start, start + 100)))
@@ -168,7 +168,7 @@ class TestTheBound:
             assert len(await found(file, *range(1900, 2000))) == 100
         assert path.stat().st_size <= MIB
 
-    async def test_a_lowered_bound_shrinks_the_file_and_keeps_the_newest(self, path: Path) -> None:
+    async def test_lower_limit_shrinks_file_and_keeps_newest(self, path: Path) -> None:
         await kept(path, *range(3000))
         assert path.stat().st_size > 4 * MIB
         async with opened(path, 2 * MIB) as file:
@@ -177,7 +177,7 @@ class TestTheBound:
         assert left == list(range(3000 - len(left), 3000))
         assert len(left) > 500
 
-    async def test_a_bound_too_small_for_anything_keeps_nothing_and_harms_nothing(
+    async def test_limit_too_small_for_any_vector_is_harmless(
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         async with opened(path, 64 * 1024) as file:
@@ -189,7 +189,7 @@ class TestTheBound:
         assert all("cannot grow" in record.message for record in caplog.records)
         assert len(caplog.records) <= 2
 
-    async def test_vectors_of_many_dimensions_fit_into_it_too(self, path: Path) -> None:
+    async def test_stores_vectors_of_many_dimensions_within_limit(self, path: Path) -> None:
         for dimensions in (1024, 2560, 4096):
             async with opened(path, 4 * MIB) as file:
                 await file.put_many({key(n): vector(n, dimensions) for n in range(600)})
@@ -199,7 +199,7 @@ class TestTheBound:
 
 
 class TestClearing:
-    async def test_nothing_is_left_of_what_was_written_or_waiting(self, path: Path) -> None:
+    async def test_clear_removes_written_and_pending_vectors(self, path: Path) -> None:
         await kept(path, 1)
         async with opened(path) as file:
             await file.put_many(vectors(2))
@@ -210,9 +210,7 @@ class TestClearing:
         async with opened(path) as file:
             assert await found(file, 1, 2, 3) == [3]
 
-    async def test_a_file_that_is_cleared_before_its_keys_are_learned_holds_what_comes_afterwards(
-        self, path: Path
-    ) -> None:
+    async def test_stores_vectors_after_clear_during_key_loading(self, path: Path) -> None:
         await kept(path, 1)
         async with opened(path) as file:
             await asyncio.gather(found(file, 1), file.clear())
@@ -220,7 +218,7 @@ class TestClearing:
             await file.flush()
             assert await found(file, 1, 2) == [2]
 
-    async def test_clearing_leaves_the_folder_s_other_files_alone(self, path: Path) -> None:
+    async def test_clear_keeps_other_files_in_the_folder(self, path: Path) -> None:
         await kept(path, 1)
         registry = path.with_name("hubgate.db")
         registry.write_text("the registry")
@@ -230,10 +228,8 @@ class TestClearing:
 
 
 class TestConcurrency:
-    async def test_two_opens_of_one_file_find_each_others_vectors_when_they_open_it_again(
-        self, path: Path
-    ) -> None:
-        """An open file is not asked for a key that was not in it: one gateway has it, and writes down what it adds."""
+    async def test_finds_vectors_of_a_second_writer_after_reopening(self, path: Path) -> None:
+        """An open file is not searched for keys it did not contain: only one gateway uses it, and tracks what it adds."""
         async with opened(path) as one, opened(path) as two:
             await one.put_many(vectors(1))
             await one.flush()
@@ -246,7 +242,7 @@ class TestConcurrency:
         async with opened(path) as one:
             assert await found(one, 1, 2) == [1, 2]
 
-    async def test_many_callers_at_once_get_their_own_vectors(self, path: Path) -> None:
+    async def test_concurrent_callers_get_their_own_vectors(self, path: Path) -> None:
         async with opened(path) as file:
 
             async def caller(number: int) -> list[int]:
@@ -260,7 +256,7 @@ class TestConcurrency:
         async with opened(path) as file:
             assert len(await found(file, *range(1000))) == 1000
 
-    async def test_a_caller_who_leaves_while_it_reads_disturbs_nobody(self, path: Path) -> None:
+    async def test_cancelled_read_does_not_affect_others(self, path: Path) -> None:
         await kept(path, 1)
         async with opened(path) as file:
             leaver = asyncio.create_task(found(file, 1))
@@ -270,7 +266,7 @@ class TestConcurrency:
             leaver.cancel()
             assert await found(file, 1) == [1]
 
-    async def test_all_is_done_in_one_thread_of_its_own(self, path: Path) -> None:
+    async def test_uses_a_single_thread(self, path: Path) -> None:
         others = set(threading.enumerate())
         async with opened(path) as file:
             await file.put_many(vectors(1))
@@ -279,7 +275,7 @@ class TestConcurrency:
         assert len(own) == 1
 
 
-def test_a_killed_process_loses_nothing_that_was_written(path: Path) -> None:
+def test_killed_process_loses_no_written_vectors(path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", WRITE_AND_WAIT, str(path)], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -295,7 +291,7 @@ def test_a_killed_process_loses_nothing_that_was_written(path: Path) -> None:
     assert asyncio.run(left()) == 100
 
 
-async def test_behind_the_memory_it_answers_after_a_restart_without_asking_the_model(path: Path) -> None:
+async def test_serves_cached_vectors_after_restart_without_calling_the_model(path: Path) -> None:
     asked: list[str] = []
 
     async def model(call: Call) -> Result:
